@@ -1,0 +1,19 @@
+"""suture: compare the inner representations of neural networks by stitching them together.
+
+>>> result = suture.compare(network, other, data=train, test=test)
+>>> result.matrix("dm.relative_accuracy"); result.verdict(); result.report("report.html")
+"""
+
+from suture import indices as indices
+from suture._errors import SutureError as SutureError
+from suture.batches import Paired as Paired
+from suture.compare import compare as compare
+from suture.measures import MEASURES as MEASURES
+from suture.results import Comparison as Comparison
+from suture.results import load as load
+from suture.sites import Site as Site
+from suture.sites import capture as capture
+from suture.sites import find_sites as find_sites
+from suture.sites import run_tail as run_tail
+from suture.stitching import StitchingLayer as StitchingLayer
+from suture.stitching import TaskRecipe as TaskRecipe

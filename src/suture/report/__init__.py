@@ -1,0 +1,1 @@
+"""Comparisons in, figures and pages out."""

@@ -1,0 +1,190 @@
+"""Heat maps of a comparison. Colour limits belong to the measure, so that any two figures can be compared."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, Normalize, to_hex
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Rectangle
+
+from suture.measures import MEASURES, Measure
+from suture.report.files import Compared, replace
+
+ANNOTATED = 12
+"""Grids of at most this many rows and columns get their values written in."""
+_WIDE = 4
+# Type 42 embeds the fonts, as publishers ask; no dates, so that the same comparison gives the same bytes.
+_STYLE: Any = {"pdf.fonttype": 42, "ps.fonttype": 42, "font.size": 8.0, "hatch.linewidth": 0.6}
+
+
+def colormap(entry: Measure) -> Colormap:
+    """Viridis, turned round where smaller means more similar: bright is always more similar."""
+    return mpl.colormaps["viridis" if entry.larger_is_more_similar else "viridis_r"]
+
+
+def colour(value: float, entry: Measure) -> tuple[str, str]:
+    """Hex colours of a cell with this (native) value: of its ground, and of legible text on it."""
+    share = (value - entry.low) / (entry.high - entry.low)
+    red, green, blue, _ = colormap(entry)(min(1.0, max(0.0, share)))
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)]
+    luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+    # WCAG 2 contrast ratios with white and with black
+    white = 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05
+    return to_hex((red, green, blue)), "#ffffff" if white else "#000000"
+
+
+def written(value: float, digits: int = 3) -> str:
+    """A value as it stands in a cell; large ones (a residual has no upper limit) with fewer digits."""
+    size = abs(value)
+    if size < 10:
+        return f"{value:.{digits}f}"
+    return f"{value:.1f}" if size < 100 else f"{value:.0f}" if size < 10_000 else f"{value:.1e}"
+
+
+def printable(name: str) -> str:
+    """A name from outside without characters that a font cannot draw, such as line breaks."""
+    return "".join(c if c.isprintable() else " " for c in name)
+
+
+def heatmap(matrix: pd.DataFrame, measure: Measure, ax: Axes, annotate: bool = True,
+            title: str | None = None) -> None:
+    """Draw one measure of a comparison.
+
+    Args:
+        matrix: rows are source sites, columns target sites; NaN (drawn grey and hatched) where undefined.
+        measure: gives the colour limits; they never depend on the data. Values beyond them get the colour of
+            the limit, and the colour bar an arrow.
+        ax: where to draw.
+        annotate: write the values in, if the grid is at most 12 x 12.
+        title: the measure's label by default.
+    """
+    values = matrix.to_numpy(dtype=np.float64)
+    norm = Normalize(measure.low, measure.high)
+    image = ax.imshow(np.ma.masked_invalid(values), cmap=colormap(measure), norm=norm, aspect="equal",
+                      interpolation="nearest")
+    for i, j in np.argwhere(np.isnan(values)):
+        ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor="0.88", edgecolor="0.55", hatch="////",
+                               linewidth=0))
+    if annotate and max(values.shape) <= ANNOTATED:
+        _annotate(values, measure, ax)
+    _label(matrix, ax)
+    # Names from outside may hold a dollar sign, which would start a formula.
+    lines = (measure.label if title is None else title).split("\n")
+    ax.set_title("\n".join(printable(line) for line in lines), fontsize=8.5, parse_math=False)
+    _colour_bar(image, values, measure, ax)
+
+
+def _annotate(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], measure: Measure, ax: Axes) -> None:
+    size = max(values.shape)
+    for (i, j), value in np.ndenumerate(values):
+        if not math.isnan(value):
+            ax.text(j, i, written(float(value), 3 if size <= 6 else 2), ha="center", va="center",
+                    color=colour(float(value), measure)[1], fontsize=min(7.5, 46 / size))
+
+
+def _label(matrix: pd.DataFrame, ax: Axes) -> None:
+    sources = [printable(str(name)) for name in matrix.index]
+    targets = [printable(str(name)) for name in matrix.columns]
+    small = min(7.5, max(3.0, 90 / max(matrix.shape)))
+    long = max((len(t) for t in targets), default=0) > 4
+    ax.set_xticks(range(len(targets)), targets, fontsize=small, parse_math=False, rotation=90 if long else 0)
+    ax.set_yticks(range(len(sources)), sources, fontsize=small, parse_math=False)
+    ax.tick_params(length=0)
+    ax.set_xlabel("target", fontsize=8)
+    ax.set_ylabel("source", fontsize=8)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+
+
+def _colour_bar(image: ScalarMappable, values: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
+                measure: Measure, ax: Axes) -> None:
+    figure = ax.get_figure(root=True)
+    if figure is None:
+        return
+    below, above = bool((values < measure.low).any()), bool((values > measure.high).any())
+    extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get((below, above), "neither")
+    bar = figure.colorbar(image, ax=ax, fraction=0.046, pad=0.03, extend=extend)
+    bar.set_ticks([measure.low, (measure.low + measure.high) / 2, measure.high])
+    bar.ax.tick_params(labelsize=6.5, length=2)
+    bar.set_label("more similar →" if measure.larger_is_more_similar else "← more similar", fontsize=6.5)
+    bar.outline.set_visible(False)
+
+
+def grid(comparison: Compared, measures: Sequence[str] | None = None) -> Figure:
+    """All measures of a comparison side by side, at most four in a row.
+
+    Args:
+        comparison: what to draw.
+        measures: names; all that the comparison has by default.
+
+    Raises:
+        SutureError: a measure that the comparison lacks.
+    """
+    names = list(comparison.measures if measures is None else measures)
+    columns = max(1, min(_WIDE, len(names)))
+    rows = max(1, math.ceil(len(names) / columns))
+    width, height = _inches(comparison)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(columns * width, rows * height + 0.3), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
+        for place, name in enumerate(names):
+            heatmap(comparison.matrix(name), MEASURES[name], figure.add_subplot(rows, columns, place + 1))
+        figure.suptitle(_pair(comparison), fontsize=10, parse_math=False)
+    return figure
+
+
+def _pair(comparison: Compared) -> str:
+    return printable(f"{comparison.source} → {comparison.target}")
+
+
+def _inches(comparison: Compared) -> tuple[float, float]:
+    """Size of one heat map: cells of 0.36 inches up to a limit, and room for the names."""
+    cell = min(0.36, 6.0 / max(len(comparison.sources), len(comparison.targets), 1))
+    names = max((len(s) for s in (*comparison.sources, *comparison.targets)), default=0)
+    room = 0.9 + 0.06 * min(names, 40)
+    return (max(1.6, cell * len(comparison.targets)) + room, max(1.6, cell * len(comparison.sources)) + room)
+
+
+def save(comparison: Compared, folder: str | os.PathLike[str]) -> list[Path]:
+    """Write every measure, and an overview called ``all``, as PNG (200 dpi) and PDF (fonts embedded).
+
+    Args:
+        comparison: what to draw.
+        folder: made if missing; files of the same names are replaced, others left alone.
+
+    Returns:
+        The files, such as ``dm.relative_accuracy.png``.
+
+    Raises:
+        SutureError: the folder cannot be written.
+    """
+    paths = []
+    for name in [*comparison.measures, "all"]:
+        figure = grid(comparison) if name == "all" else _single(comparison, name)
+        for kind, extra in (("png", {"dpi": 200}), ("pdf", {"metadata": {"CreationDate": None}})):
+            data = io.BytesIO()
+            with mpl.rc_context(_STYLE):
+                figure.savefig(data, format=kind, **extra)
+            paths.append(Path(folder) / f"{name}.{kind}")
+            replace(paths[-1], data.getvalue())
+    return paths
+
+
+def _single(comparison: Compared, name: str) -> Figure:
+    width, height = _inches(comparison)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height + 0.15), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
+        heatmap(comparison.matrix(name), MEASURES[name], figure.add_subplot(),
+                title=f"{MEASURES[name].label}\n{_pair(comparison)}")
+    return figure

@@ -1,0 +1,259 @@
+"""One self-contained HTML page for one or several comparisons: no network, no script."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import os
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+
+from suture._errors import SutureError
+from suture.measures import MEASURES, Measure
+from suture.report.figures import colour, written
+from suture.report.files import Compared, csv_text, replace, slug
+
+_CITATION = """@inproceedings{balogh2025stitch,
+  author    = {Balogh, András and Jelasity, Márk},
+  title     = {How not to Stitch Representations to Measure Similarity:
+               Task Loss Matching versus Direct Matching},
+  booktitle = {Proceedings of the AAAI Conference on Artificial Intelligence},
+  year      = {2025},
+  note      = {arXiv:2412.11299}
+}"""
+_METHODS = {"dm": "direct matching (DM)", "tlm": "task loss matching (TLM)"}
+_HEADERS = {
+    "measure": "measure", "layers": "target layers", "violated": "another is more similar",
+    "beyond_noise": "beyond noise", "corresponding": "corresponding is nearest",
+    "source_layers": "source layers",
+    "corresponding_by_source": "corresponding is nearest", "worst_margin": "largest margin",
+    "worst_source": "by source", "worst_target": "into target", "undefined": "cells without value",
+}
+# Names that are shown before, or in another place than, the settings.
+_SHOWN = ("versions", "seed", "command", "settings", "n_fit", "n_test", "created", "device", "notes",
+          "stages")
+_GROUPS = {"dm": "Direct matching", "tlm": "Task loss matching", "": "Structural indices"}
+
+
+def render(comparisons: Sequence[Compared]) -> str:
+    """The page as text.
+
+    Args:
+        comparisons: at least one; shown in this order.
+
+    Raises:
+        SutureError: no comparison was given.
+    """
+    if not comparisons:
+        raise SutureError("expected at least one comparison to report, got none")
+    # Names of sites and networks come from outside: everything is escaped.
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+                              lstrip_blocks=True)
+    text = resources.files("suture.report").joinpath("template.html").read_text(encoding="utf-8")
+    present = [name for name in MEASURES if any(name in c.measures for c in comparisons)]
+    pairs = [f"{c.source} → {c.target}" for c in comparisons]
+    return environment.from_string(text).render(
+        title=f"How similar? {pairs[0]}" + (f" and {len(pairs) - 1} more" if pairs[1:] else ""),
+        comparisons=[_view(c, i) for i, c in enumerate(comparisons)],
+        legend=[_scale(MEASURES[name]) for name in present], citation=_CITATION)
+
+
+def write(comparisons: Sequence[Compared], path: str | os.PathLike[str]) -> Path:
+    """Write the page in one step: a reader of `path` sees the old page or the new one, whole.
+
+    Returns:
+        The page.
+
+    Raises:
+        SutureError: no comparison was given, `path` is a folder, or it cannot be written.
+    """
+    page = Path(path)
+    if page.is_dir():
+        raise SutureError(f"expected a file name for the report, got the folder {str(page)!r}; write "
+                          f"{str(page / 'report.html')!r} instead")
+    # A lone surrogate can stand in a file name, and so in a network's name, but not in UTF-8.
+    replace(page, render(comparisons).encode("utf-8", errors="replace"))
+    return page
+
+
+def _view(comparison: Compared, number: int) -> dict[str, Any]:
+    name = f"{slug(comparison.source)}-to-{slug(comparison.target)}"
+    data = base64.b64encode(csv_text(comparison.table).encode("utf-8", errors="replace")).decode()
+    verdict = comparison.verdict()
+    table = _verdict_table(verdict.table)
+    shown = [row["lost"] or row["open"] for row in table["rows"]] if table else [True] * len(verdict.words)
+    return {
+        "id": f"c{number}", "pair": f"{comparison.source} → {comparison.target}",
+        "facts": _facts(comparison), "verdict": table,
+        "shown": [sentence for sentence, show in zip(verdict.words, shown, strict=True) if show],
+        "held": [sentence for sentence, show in zip(verdict.words, shown, strict=True) if not show],
+        "finding": ("no layer looks more similar to a layer than itself" if comparison.same_network else
+                    "every corresponding layer is the most similar one"),
+        "notes": [str(note) for note in comparison.meta.get("notes", [])],
+        "groups": _groups(comparison), "missing": _missing(comparison), "curve": _curve(comparison),
+        "provenance": _provenance(comparison.meta),
+        "csv": f"data:text/csv;charset=utf-8;base64,{data}", "csv_name": f"{name}.csv",
+        "corresponds": comparison.same_network or comparison.same_architecture,
+        "own": "layer itself" if comparison.same_network else "corresponding layer",
+    }
+
+
+def _facts(comparison: Compared) -> list[tuple[str, str]]:
+    meta = comparison.meta
+    kind = ("one network with itself" if comparison.same_network else
+            "two networks of one architecture" if comparison.same_architecture else "two architectures")
+    methods = [words for tag, words in _METHODS.items()
+               if any(name.startswith(f"{tag}.") for name in comparison.measures)]
+    indices = [MEASURES[m].label for m in comparison.measures if "." not in m]
+    facts = [
+        ("source (rows)", f"{comparison.source}: {', '.join(comparison.sources)}"),
+        ("target (columns)", f"{comparison.target}: {', '.join(comparison.targets)}"),
+        ("kind", kind),
+        ("stitched by", ", ".join(methods)),
+        ("indices", ", ".join(indices)),
+        ("examples", ", ".join(f"{meta[key]} {words}" for key, words in
+                               (("n_fit", "to fit"), ("n_test", "to test")) if meta.get(key) is not None)),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def _provenance(meta: dict[str, Any]) -> list[tuple[str, str]]:
+    settings = meta.get("settings") or {}
+    pairs = settings.items() if isinstance(settings, dict) else [("settings", settings)]
+    versions = meta.get("versions") or {}
+    rows = [(str(key), _plain(value)) for key, value in pairs]
+    rows += [(str(key), _plain(value)) for key, value in meta.items() if key not in _SHOWN]
+    rows += [(key, _plain(meta[key])) for key in ("seed", "device", "created", "stages")
+             if meta.get(key) is not None]
+    if isinstance(versions, dict) and versions:
+        rows.append(("versions", ", ".join(f"{name} {version}" for name, version in versions.items())))
+    if meta.get("command"):
+        rows.append(("command", _plain(meta["command"])))
+    return rows
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, list) and all(isinstance(v, str | int | float) for v in value):
+        return ", ".join(str(v) for v in value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _verdict_table(table: pd.DataFrame) -> dict[str, Any] | None:
+    if table.empty:
+        return None
+    rows = []
+    for record in table.to_dict("records"):
+        cells = [_verdict_cell(str(key), value) for key, value in record.items()]
+        lost = bool(record["worst_source"]) or (
+            record.get("corresponding_by_source", 0) < record.get("source_layers", 0))
+        nothing = not record["layers"] and not record.get("source_layers", 0)
+        rows.append({"cells": cells, "lost": lost, "open": nothing})
+    headers = [(_HEADERS[str(name)], name not in ("measure", "worst_source", "worst_target"))
+               for name in table.columns]
+    return {"headers": headers, "rows": rows}
+
+
+def _verdict_cell(key: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, str):
+        return {"text": MEASURES[value].label if key == "measure" else value or "–", "numeric": False}
+    if math.isnan(value):
+        return {"text": "–", "numeric": True}
+    return {"text": f"{value:.3g}" if key == "worst_margin" else f"{value:.0f}", "numeric": True}
+
+
+def _groups(comparison: Compared) -> list[dict[str, Any]]:
+    groups = []
+    for tag, title in _GROUPS.items():
+        maps = [_map(comparison, MEASURES[name]) for name in comparison.measures
+                if name.rpartition(".")[0] == tag]
+        if maps:
+            groups.append({"title": title, "maps": maps})
+    return groups
+
+
+def _map(comparison: Compared, entry: Measure) -> dict[str, Any]:
+    """A heat map as rows of cells."""
+    shown = {what: comparison.matrix(entry.name, what).to_numpy()
+             for what in ("value", "low", "high", "n", "reason")}
+    values = shown["value"].astype(np.float64)
+    nearest = _nearest(values, entry)
+    corresponds = comparison.same_network or comparison.same_architecture
+    rows = []
+    for i, source in enumerate(comparison.sources):
+        cells = []
+        for j, target in enumerate(comparison.targets):
+            value, own = float(values[i, j]), corresponds and source == target
+            title = f"{source} → {target}\n{entry.label} "
+            if math.isnan(value):
+                cells.append({"text": "", "style": "", "kind": "none own" if own else "none",
+                              "title": f"{title}has no value: {shown['reason'][i, j]}"})
+                continue
+            ground, ink = colour(value, entry)
+            interval = _interval(shown["low"][i, j], shown["high"][i, j])
+            cells.append({"text": written(value), "style": f"background:{ground};color:{ink}",
+                          "kind": " ".join(k for k, on in (("own", own), ("top", nearest[i, j])) if on),
+                          "title": f"{title}= {value:.6g}{interval}, n = {float(shown['n'][i, j]):.0f}"})
+        rows.append({"site": source, "cells": cells})
+    return {"scale": _scale(entry), "rows": rows, "columns": comparison.targets,
+            "long": max((len(t) for t in comparison.targets), default=0) > 4}
+
+
+def _nearest(values: Any, entry: Measure) -> Any:
+    """Which cells are the most similar ones of their column (all that tie), where there are at least two."""
+    common = values if entry.larger_is_more_similar else -values
+    filled = np.where(np.isnan(common), -np.inf, common)
+    several = (~np.isnan(common)).sum(axis=0) > 1
+    return ~np.isnan(common) & several & (filled == filled.max(axis=0, initial=-np.inf))
+
+
+def _interval(low: float, high: float) -> str:
+    return "" if math.isnan(low) or math.isnan(high) else f" [{low:.6g}, {high:.6g}]"
+
+
+def _missing(comparison: Compared) -> list[str]:
+    rows = comparison.table[comparison.table["reason"] != ""]
+    counts = rows.groupby(["measure", "reason"], sort=False).size()
+    sentences = []
+    for key, count in counts.items():
+        name, reason = cast(tuple[str, str], key)
+        cells = "1 cell has" if count == 1 else f"{count} cells have"
+        sentences.append(f"{MEASURES[name].label}: {cells} no value: {reason}")
+    return sentences
+
+
+def _scale(entry: Measure) -> dict[str, str]:
+    """What a measure is called and means, and its colour bar from less to more similar."""
+    less, more = (entry.low, entry.high) if entry.larger_is_more_similar else (entry.high, entry.low)
+    stops = [colour(float(value), entry)[0] for value in np.linspace(less, more, 13)]
+    return {"label": entry.label, "name": entry.name, "about": entry.about, "less": f"{less:g}",
+            "more": f"{more:g}", "direction": entry.direction, "gradient": ", ".join(stops)}
+
+
+def _curve(comparison: Compared) -> dict[str, Any] | None:
+    """Mean training loss over the cells, and the band between the best and the worst cell, as SVG points."""
+    losses = comparison.arrays.get("tlm.loss")
+    if losses is None or losses.ndim != 3 or losses.shape[-1] < 2:
+        return None
+    flat = losses.reshape(-1, losses.shape[-1]).astype(np.float64)
+    flat = flat[np.isfinite(flat).all(axis=1)]
+    if not len(flat):
+        return None
+    mean, low, high = flat.mean(axis=0), flat.min(axis=0), flat.max(axis=0)
+    top = float(high.max()) or 1.0
+    width, height = 320.0, 120.0
+
+    def points(line: Any) -> list[str]:
+        return [f"{width * k / (len(line) - 1):.1f},{height * (1 - max(0.0, v) / top):.1f}"
+                for k, v in enumerate(line)]
+
+    return {"width": width, "height": height, "mean": " ".join(points(mean)),
+            "band": " ".join(points(low) + points(high)[::-1]), "top": f"{top:.3g}", "epochs": len(mean),
+            "cells": len(flat), "first": f"{mean[0]:.3g}", "last": f"{mean[-1]:.3g}",
+            "worst": f"{high[-1]:.3g}"}

@@ -1,0 +1,386 @@
+"""One comparison: its table, its per-example arrays, and how it is kept on disk."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from safetensors import SafetensorError
+from safetensors import numpy as safetensors
+
+from suture import verdict as battery
+from suture._errors import SutureError, unknown
+from suture.measures import MEASURES
+from suture.report import figures, files, page
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLUMNS = ["source", "target", "measure", "value", "low", "high", "n", "direction", "reason"]
+_WORDS = ("source", "target", "measure", "direction", "reason")
+_FLOATS = ("value", "low", "high")
+_DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16",
+           "float32", "float64")
+
+FORMAT = "suture.comparison"
+VERSION = 1
+DOCUMENT, TABLE, ARRAYS = "comparison.json", "table.csv", "arrays.safetensors"
+# What `save` accepts beside its own files: the page and figures that `report` puts there.
+_REPORT = ("report.html", "figures")
+_STAGED = re.compile(r"\.(comparison\.json|table\.csv|arrays\.safetensors|report\.html)\.[0-9a-f]{16}")
+_TOKEN = re.compile(r"[0-9a-f]{16}")
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Everything that is known about one source network and one target network.
+
+    Attributes:
+        source, target: display names of the networks.
+        sources: source site names, in order of execution (rows of every matrix).
+        targets: target site names (columns).
+        same_network: the source network is the target network (self-stitching).
+        same_architecture: sites of the two networks with the same name are the same layer.
+        table: tidy, columns `COLUMNS`, one row per cell and measure; a value is NaN exactly where the reason
+            is not empty.
+        arrays: per-example and per-cell arrays by name, such as ``"target.correct"`` bool (N,),
+            ``"dm.correct"`` bool (S, T, N), ``"tlm.loss"`` (S, T, epochs), ``"dm.weight/0/1"`` float32.
+        meta: JSON-able: ``versions``, ``seed``, ``command``, ``settings``, ``n_fit``, ``n_test``,
+            ``created``, ``device``, ``notes`` (list of str), ``stages`` (names of the finished stages).
+
+    The table and the meta are copied and brought to one form (str, float64, int64; JSON lists), so that what
+    `load` gives equals what was saved.
+
+    Raises:
+        SutureError: the table breaks the rules above, a site name occurs twice, meta is not JSON-able, or an
+            array is not a NumPy array of booleans, integers or floats.
+    """
+
+    source: str
+    target: str
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    same_network: bool
+    same_architecture: bool
+    table: pd.DataFrame
+    arrays: dict[str, npt.NDArray[Any]]
+    meta: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        for kind, names in (("source", self.sources), ("target", self.targets)):
+            if len(set(names)) != len(names):
+                raise SutureError(f"expected every {kind} site once, got {list(names)}")
+        object.__setattr__(self, "sources", tuple(self.sources))
+        object.__setattr__(self, "targets", tuple(self.targets))
+        object.__setattr__(self, "table", _tidy(self.table))
+        _check_cells(self.table, self.sources, self.targets)
+        _check_arrays(self.arrays)
+        try:
+            object.__setattr__(self, "meta", json.loads(json.dumps(self.meta)))
+        except (TypeError, ValueError) as error:
+            raise SutureError(f"expected meta that JSON can hold, got: {error}") from error
+
+    def __repr__(self) -> str:
+        return (f"Comparison({self.source!r} -> {self.target!r}, {len(self.sources)} x {len(self.targets)} "
+                f"cells, measures: {', '.join(self.measures) or 'none'})")
+
+    @property
+    def measures(self) -> list[str]:
+        """Names of the measures in the table, in the order of `MEASURES`."""
+        present = set(self.table["measure"])
+        return [name for name in MEASURES if name in present]
+
+    def matrix(self, measure: str, what: str = "value") -> pd.DataFrame:
+        """One measure as a matrix: rows are source sites, columns target sites.
+
+        Args:
+            measure: a name of `measures`.
+            what: ``"value"``, ``"low"``, ``"high"``, ``"n"`` or ``"reason"``.
+
+        Raises:
+            SutureError: no such measure in this comparison, or no such `what`.
+        """
+        if measure not in self.measures:
+            raise unknown("measure", measure, self.measures)
+        if what not in (*_FLOATS, "n", "reason"):
+            raise unknown("column", what, (*_FLOATS, "n", "reason"))
+        rows = self.table[self.table["measure"] == measure].set_index(["source", "target"])
+        cells = rows[what].reindex(pd.MultiIndex.from_product([self.sources, self.targets]),
+                                   fill_value="not computed" if what == "reason" else np.nan)
+        return pd.DataFrame(cells.to_numpy().reshape(len(self.sources), len(self.targets)),
+                            index=pd.Index(self.sources, name="source"),
+                            columns=pd.Index(self.targets, name="target"))
+
+    def plot(self, measure: str, ax: Axes | None = None, annotate: bool = True) -> Axes:
+        """Heat map of one measure, colours fixed by the measure's limits.
+
+        Args:
+            measure: a name of `measures`.
+            ax: where to draw; new axes through pyplot by default, so that a notebook shows them.
+            annotate: write the values into the cells (grids of at most 12 x 12).
+
+        Raises:
+            SutureError: no such measure in this comparison.
+        """
+        matrix = self.matrix(measure)
+        if ax is None:
+            # pyplot chooses a window system when it is imported; saved figures must not depend on one.
+            from matplotlib import pyplot as plt
+            _, ax = plt.subplots(layout="constrained")
+        figures.heatmap(matrix, MEASURES[measure], ax, annotate=annotate,
+                        title=f"{MEASURES[measure].label}\n{self.source} → {self.target}")
+        return ax
+
+    def verdict(self) -> battery.Verdict:
+        """The paper's sanity battery on this comparison; see `suture.verdict.judge`."""
+        return battery.judge(self.table, self.sources, self.targets, same_network=self.same_network,
+                             same_architecture=self.same_architecture, arrays=self.arrays)
+
+    def equals(self, other: Comparison) -> bool:
+        """Whether all fields are exactly equal: names, order, dtypes, every number (NaN equals NaN)."""
+        fields = ("source", "target", "sources", "targets", "same_network", "same_architecture")
+        return (all(getattr(self, f) == getattr(other, f) for f in fields)
+                and json.dumps(self.meta) == json.dumps(other.meta)
+                and files.csv_text(self.table) == files.csv_text(other.table)
+                and list(self.table.dtypes) == list(other.table.dtypes)
+                and list(self.arrays) == list(other.arrays)
+                and all(_same(self.arrays[name], other.arrays[name]) for name in self.arrays))
+
+    def save(self, dir: str | os.PathLike[str]) -> Path:
+        """Write ``comparison.json``, ``table.csv`` and ``arrays.safetensors`` into a folder.
+
+        A reader, and whoever comes after a killed writer, finds all of the earlier comparison or all of this
+        one. Only one process may write to a folder at a time. A report that stands in the folder
+        (``report.html``, ``figures/``) is left as it is.
+
+        Args:
+            dir: a folder that is missing, empty, or holds an earlier comparison.
+
+        Returns:
+            The folder.
+
+        Raises:
+            SutureError: the folder holds anything else, or cannot be written; nothing in it has changed then.
+        """
+        folder = Path(dir)
+        token = secrets.token_hex(8)
+        contents = {
+            TABLE: files.csv_text(self.table).encode(),
+            ARRAYS: safetensors.save({k: np.asarray(v, order="C") for k, v in self.arrays.items()}),
+        }
+        document = {
+            "format": FORMAT, "version": VERSION, "save": token,
+            "files": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
+            "source": self.source, "target": self.target,
+            "sources": list(self.sources), "targets": list(self.targets),
+            "same_network": self.same_network, "same_architecture": self.same_architecture,
+            "arrays": list(self.arrays), "meta": self.meta,
+        }
+        try:
+            _refuse_foreign(folder)
+            _commit(folder, token, contents, json.dumps(document, indent=1).encode())
+        except OSError as error:
+            raise files.unwritable(folder, error) from error
+        return folder
+
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """Write a self-contained HTML page, and beside it PNG and PDF figures in ``figures/``.
+
+        Args:
+            path: the page, such as ``"out/report.html"``; an existing file is replaced.
+
+        Returns:
+            The page.
+
+        Raises:
+            SutureError: the place cannot be written.
+        """
+        written = page.write([self], path)
+        figures.save(self, written.parent / "figures")
+        return written
+
+
+def load(dir: str | os.PathLike[str]) -> Comparison:
+    """The comparison that `Comparison.save` wrote into a folder, exactly.
+
+    Raises:
+        SutureError: the folder is missing, holds no comparison, one of another format version, or a damaged
+            one.
+    """
+    folder = Path(dir)
+    while True:
+        document = _document(folder)
+        table, arrays = _content(folder, TABLE, document), _content(folder, ARRAYS, document)
+        if table is not None and arrays is not None:
+            break
+        # A writer may have replaced the files between two reads; then the document is another one by now.
+        if _document(folder)["save"] == document["save"]:
+            name = TABLE if table is None else ARRAYS
+            raise _damaged(folder, f"{name} is missing or not the one that was saved")
+    try:
+        loaded = safetensors.load(arrays)
+        return Comparison(
+            source=document["source"], target=document["target"], sources=tuple(document["sources"]),
+            targets=tuple(document["targets"]), same_network=document["same_network"],
+            same_architecture=document["same_architecture"], table=_parse(table.decode()),
+            arrays={name: loaded[name] for name in document["arrays"]}, meta=document["meta"])
+    except (SutureError, SafetensorError, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise _damaged(folder, str(error)) from error
+
+
+def _tidy(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with a plain index and one dtype per column."""
+    if list(table.columns) != COLUMNS:
+        raise SutureError(f"expected the columns {COLUMNS}, got {list(table.columns)}")
+    columns: dict[str, pd.Series[Any]] = {}
+    for name in COLUMNS:
+        cells = table[name].tolist()
+        if name in _WORDS:
+            wrong = [cell for cell in cells if not isinstance(cell, str)]
+            if wrong:
+                raise SutureError(f"expected strings in the column {name!r}, got {wrong[0]!r}")
+            columns[name] = pd.Series(cells, dtype="str")
+            continue
+        try:
+            numbers = np.array([np.nan if cell is None else cell for cell in cells], dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise SutureError(f"expected numbers in the column {name!r}: {error}") from error
+        whole = name == "n" and np.isfinite(numbers).all() and (numbers == np.floor(numbers)).all()
+        columns[name] = pd.Series(numbers.astype(np.int64) if whole else numbers)
+    return pd.DataFrame(columns)
+
+
+def _check_cells(table: pd.DataFrame, sources: tuple[str, ...], targets: tuple[str, ...]) -> None:
+    for column, names in (("source", sources), ("target", targets), ("measure", tuple(MEASURES))):
+        strange = set(table[column]) - set(names)
+        if strange:
+            raise unknown(f"{column} in the table", min(strange), names)
+    keys = table[["source", "target", "measure"]]
+    for rows, expected in (
+        (keys.duplicated(), "one row per cell and measure"),
+        (table["value"].isna() & (table["reason"] == ""), "a reason for every missing value"),
+        (table["value"].notna() & (table["reason"] != ""), "no reason where there is a value"),
+    ):
+        if rows.any():
+            source, target, measure = keys[rows].iloc[0]
+            raise SutureError(f"expected {expected}, got otherwise for {measure!r} of {source!r} into "
+                              f"{target!r}")
+
+
+def _check_arrays(arrays: dict[str, npt.NDArray[Any]]) -> None:
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray) or array.dtype.name not in _DTYPES:
+            got = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+            raise SutureError(f"expected a NumPy array of booleans, integers or floats as {name!r}, "
+                              f"got {got}")
+
+
+def _same(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
+    return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if not folder.exists():
+        return
+    names = sorted(entry.name for entry in folder.iterdir())
+    own = {*_REPORT}
+    if DOCUMENT in names and _is_ours(folder):
+        own |= {DOCUMENT, TABLE, ARRAYS}
+    foreign = [name for name in names if name not in own and not _STAGED.fullmatch(name)]
+    if foreign:
+        raise SutureError("expected a new folder, an empty one or an earlier comparison, got "
+                          f"{str(folder)!r} that holds {foreign[0]!r}; choose another folder")
+
+
+def _is_ours(folder: Path) -> bool:
+    try:
+        _document(folder, any_version=True)
+    except SutureError:
+        return False
+    return True
+
+
+def _commit(folder: Path, token: str, contents: dict[str, bytes], document: bytes) -> None:
+    """Stage the contents, replace the document (the step that counts), then give the contents their names.
+
+    Between the second and the third step the contents lie under the staged names, where `load` looks first.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    staged = {name: folder / f".{name}.{token}" for name in contents}
+    try:
+        for name, data in contents.items():
+            files.write(staged[name], data)
+        temporary = folder / f".{DOCUMENT}.{token}"
+        files.write(temporary, document)
+        temporary.replace(folder / DOCUMENT)
+    except OSError:
+        for path in (*staged.values(), folder / f".{DOCUMENT}.{token}"):
+            path.unlink(missing_ok=True)
+        raise
+    for name, path in staged.items():
+        path.replace(folder / name)
+    for entry in list(folder.iterdir()):
+        # Leftovers of killed writers; not those of a report, which another process may be writing.
+        match = _STAGED.fullmatch(entry.name)
+        if match and match[1] not in _REPORT:
+            entry.unlink(missing_ok=True)
+
+
+def _damaged(folder: Path, why: str) -> SutureError:
+    return SutureError(f"the comparison in {str(folder)!r} is damaged: {why}; compute it again")
+
+
+def _document(folder: Path, any_version: bool = False) -> dict[str, Any]:
+    """The checked ``comparison.json`` of a folder."""
+    if not folder.is_dir():
+        raise SutureError(f"expected the folder of a saved comparison, but {str(folder)!r} is not a folder")
+    strange = SutureError(f"expected a saved comparison, but {str(folder)!r} has no {DOCUMENT} that suture "
+                          "wrote")
+    try:
+        text = (folder / DOCUMENT).read_bytes()
+    except OSError as error:
+        raise strange from error
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise _damaged(folder, f"{DOCUMENT} is cut off or not JSON") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise strange
+    if any_version:
+        return document
+    if document.get("version") != VERSION:
+        raise SutureError(f"expected format version {VERSION} of a comparison, got "
+                          f"{document.get('version')!r} in {str(folder)!r}; load it with the version of suture that wrote it")
+    if not (_TOKEN.fullmatch(str(document.get("save"))) and isinstance(document.get("files"), dict)):
+        raise _damaged(folder, f"{DOCUMENT} lacks entries")
+    return document
+
+
+def _content(folder: Path, name: str, document: dict[str, Any]) -> bytes | None:
+    """The bytes that belong to the document, or None."""
+    for path in (folder / f".{name}.{document['save']}", folder / name):
+        try:
+            data = path.read_bytes()
+        except OSError:
+            continue
+        if hashlib.sha256(data).hexdigest() == document["files"].get(name):
+            return data
+    return None
+
+
+def _parse(text: str) -> pd.DataFrame:
+    header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    numeric = {i for i, name in enumerate(header) if name in (*_FLOATS, "n")}
+    cells = [[(float(c) if c else np.nan) if i in numeric else c for i, c in enumerate(row)] for row in rows]
+    return pd.DataFrame(cells, columns=header)

@@ -1,0 +1,416 @@
+"""Sites: the named points of a network whose outputs are representations; fronts and tails of any eager module.
+
+>>> found = find_sites(network, images)            # the repeated blocks, in order of execution
+>>> capture(network, images, ["layer1.0"])         # one forward pass that stops after the last one needed
+>>> run_tail(network, images, "layer1.0", x)       # only what comes after the site
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from suture._errors import SutureError, unknown
+from suture.batches import convert, count
+from suture.calls import (
+    Call,
+    CallId,
+    Pass,
+    Schedule,
+    Watch,
+    convert_output,
+    frozen,
+    no_gradients,
+    output_tensors,
+    record,
+    replay,
+    spread,
+    walk,
+)
+from suture.representations import Shape, shape_of
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+SiteSpec = str | Iterable["str | Site"] | Callable[[str, nn.Module], bool] | None
+"""Which sites: None (the repeated blocks), a name or glob, several of them, or a function of (path, module)."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A named point in a network.
+
+    Written ``path``, ``path#call`` where a module is called more than once (counted from 0) and ``path:slot`` where
+    it returns several things (a key, or a position).
+
+    Attributes:
+        path: dotted module path.
+        call: which call of the module in one forward pass.
+        slot: key or position of the tensor in what the module returns; None for the first tensor in it.
+    """
+
+    path: str
+    call: int = 0
+    slot: str | int | None = None
+
+    @classmethod
+    def parse(cls, name: str) -> Site:
+        """The site that `name` writes."""
+        m = re.fullmatch(r"([^#:]+)(?:#(\d+))?(?::(.+))?", name)
+        if m is None:
+            raise SutureError(f"expected a site like 'layer1.0', 'relu#2' or 'encoder:last_hidden_state', got {name!r}")
+        slot = m[3]
+        return cls(m[1], int(m[2] or 0), int(slot) if slot and slot.isdigit() else slot)
+
+    def __str__(self) -> str:
+        return (self.path + (f"#{self.call}" if self.call else "")
+                + ("" if self.slot is None else f":{self.slot}"))
+
+    def pick(self, output: Any) -> Tensor | None:
+        """The representation in what the module returned, or None."""
+        if self.slot is not None:
+            try:
+                output = output[self.slot]
+            except (KeyError, IndexError, TypeError):
+                return None
+        found = [t for t in output_tensors(output) if t.is_floating_point()]
+        return found[0] if found else None
+
+
+@dataclass(frozen=True)
+class SiteInfo:
+    """A site and what is known of it after a dry run.
+
+    Attributes:
+        site: the site.
+        shape: of one example's representation.
+        bypass: modules (or ``"inputs"``) whose results reach the network's output around the site; empty for a
+            site that cuts the network in two.
+        final: the representation is the network's output itself.
+    """
+
+    site: Site
+    shape: Shape
+    bypass: tuple[str, ...]
+    final: bool
+
+
+class SitedNetwork:
+    """A network prepared for capture and replay at chosen sites.
+
+    A dry run on a few examples finds the sites, checks that the tail of each, run from the network's own
+    representation, gives the network's output, and notes what is overwritten in place and what bypasses a site.
+
+    Args:
+        network: any eager module. It is not changed; it is in eval mode only while it runs here.
+        inputs: a batch of inputs; the first 4 examples are used.
+        sites: which sites (`SiteSpec`). Default: the repeated blocks.
+        allow_bypass: accept sites that another path bypasses. The stitched network then still sees the target's own
+            activations on that path; default False: refuse.
+        name: how error messages call the network.
+
+    Raises:
+        SutureError: unknown site, module never called, no tensor, bypassed site, a forward that cannot be replayed.
+    """
+
+    def __init__(self, network: nn.Module, inputs: Any, sites: SiteSpec = None, *, allow_bypass: bool = False,
+                 name: str = "network") -> None:
+        self.network, self.name = network, name
+        size = count(inputs)
+        few = min(size, 4)
+        self._example = convert(inputs, lambda t: t[:few] if t.ndim and len(t) == size else t)
+        self._few = few
+        self._volatile: set[CallId] = set()
+        with frozen(network):
+            with no_gradients():
+                self._root = record(network, self._example)
+            self._calls = {c.id: c for c in walk(self._root)}
+            self._used: dict[Site, set[CallId]] = {}
+            self.infos: tuple[SiteInfo, ...] = tuple(self._resolve(sites, allow_bypass))
+        self.sites = tuple(i.site for i in self.infos)
+        self.shapes = tuple(i.shape for i in self.infos)
+        self._schedules = [self._schedule(s) for s in self.sites]
+        ends: list[CallId] = [(s.path, s.call) for s in self.sites]
+        self._ends = Watch(network, ends, self._volatile)
+        self._all = Watch(network, set().union(*(s.remembered for s in self._schedules)), self._volatile)
+        del self._root, self._calls, self._example
+
+    def front(self, inputs: Any) -> list[Tensor]:
+        """The representation at every site, in one pass that stops after the last one needed."""
+        return self.representations(self._ends.run(inputs, count(inputs), stop=True))
+
+    def full(self, inputs: Any) -> Pass:
+        """One full pass that remembers what the tails need."""
+        return self._all.run(inputs, count(inputs))
+
+    def representations(self, done: Pass) -> list[Tensor]:
+        """The representation at every site in a pass.
+
+        Raises:
+            SutureError: a representation has another shape than in the dry run.
+        """
+        found = []
+        for info in self.infos:
+            x = info.site.pick(done.results[info.site.path, info.site.call])
+            if x is None or shape_of(x) != info.shape:
+                got = "no tensor" if x is None else str(shape_of(x))
+                raise SutureError(f"expected {info.shape} at site {str(info.site)!r} of the {self.name}, got {got}; "
+                                  "suture needs batches of one input size")
+            found.append(x)
+        return found
+
+    def tail(self, index: int, x: Tensor, done: Pass) -> Any:
+        """The network's output with site `index` giving `x`, for a full pass `done` over the same inputs.
+
+        Args:
+            index: position in `sites`.
+            x: (k N, ...) representations for k concatenated copies of the N examples of `done`. Not overwritten.
+            done: from `full`.
+        """
+        site = self.sites[index]
+        if (site.path, site.call) in self._volatile:
+            x = x.clone()
+        return self._replay(site, self._schedules[index], x, done)
+
+    def _replay(self, site: Site, schedule: Schedule, x: Tensor, done: Pass) -> Any:
+        copies, rest = divmod(len(x), done.size)
+        if rest:
+            raise SutureError(f"expected a multiple of {done.size} representations for site {str(site)!r}, "
+                              f"got {len(x)}; concatenate whole batches")
+        own = site.pick(done.results[schedule.site])
+        whole = convert_output(done.results[schedule.site],
+                               lambda t: x if t is own else spread(t, copies, done.size))
+        return replay(self.network, schedule, done, whole, volatile=self._volatile, copies=copies,
+                      used=self._used.get(site))
+
+    # -- the dry run ---------------------------------------------------------------------------------------------
+
+    def _resolve(self, spec: SiteSpec, allow_bypass: bool) -> list[SiteInfo]:
+        if spec is None:
+            return self._discover()
+        infos = [self.inspect(s) for s in self._named(spec)]
+        for info in infos:
+            if info.bypass and not allow_bypass:
+                raise SutureError(
+                    f"site {str(info.site)!r} of the {self.name} does not cut the network: {', '.join(info.bypass[:3])} "
+                    "reaches the output around it; choose the end of the block, or pass allow_bypass=True")
+        order = {info.site: self._calls[info.site.path, info.site.call].finished for info in infos}
+        unique = {info.site: info for info in infos}
+        return sorted(unique.values(), key=lambda i: order[i.site])
+
+    def _named(self, spec: SiteSpec) -> list[Site]:
+        if callable(spec):
+            found = [Site(*c.id) for c in self._calls.values() if spec(c.path, c.module)]
+            if not found:
+                raise SutureError(f"the function given as sites accepts no module of the {self.name}; "
+                                  "it is called with (path, module)")
+            return found
+        names = [spec] if isinstance(spec, str) else list(spec or ())
+        if not names:
+            raise SutureError(f"expected at least one site of the {self.name}, got none; leave sites out for the blocks")
+        found = []
+        for n in names:
+            found += [n] if isinstance(n, Site) else self._match(n)
+        return found
+
+    def _match(self, name: str) -> list[Site]:
+        if any(c in name for c in "*?["):
+            pattern = re.compile(_glob(name))
+            found = [Site(*c.id) for c in self._calls.values() if pattern.fullmatch(c.path)]
+            if not found:
+                raise unknown("site", name, (c.path for c in self._calls.values()),
+                              f"the glob matches no module that the {self.name} calls")
+            return found
+        site = Site.parse(name)
+        calls = [c for c in self._calls.values() if c.path == site.path]
+        if len(calls) > 1 and "#" not in name:
+            options = ", ".join(f"{site.path}#{c.index}" for c in calls)
+            raise SutureError(f"module {site.path!r} of the {self.name} is called {len(calls)} times; write {options}")
+        return [site]
+
+    def _call(self, site: Site) -> Call:
+        call = self._calls.get((site.path, site.call))
+        if call is not None:
+            return call
+        names = dict(self.network.named_modules())
+        if site.path not in names:
+            raise unknown("site", site.path, (p for p, _ in self._calls), f"it is no module of the {self.name}")
+        calls = sum(p == site.path for p, _ in self._calls)
+        if calls:
+            raise SutureError(f"module {site.path!r} of the {self.name} is called {calls} times, there is no call "
+                              f"{site.call}; calls count from 0")
+        alias = next((p for p, _ in self._calls if names[p] is names[site.path]), None)
+        hint = f"; it is called as {alias!r}" if alias else "; choose a module that the forward calls"
+        raise SutureError(f"module {site.path!r} of the {self.name} is never called on this data{hint}")
+
+    def _schedule(self, site: Site) -> Schedule:
+        return Schedule.of(self._call(site))
+
+    def inspect(self, site: Site) -> SiteInfo:
+        """Check one site in the dry run: its shape, what bypasses it, whether its tail can be run.
+
+        Raises:
+            SutureError: it returns no tensor, or the tail does not reproduce the network's output.
+        """
+        call = self._call(site)
+        x = site.pick(call.output)
+        if x is None:
+            slots = list(call.output) if isinstance(call.output, Mapping) else type(call.output).__name__
+            raise SutureError(f"site {str(site)!r} of the {self.name} returns no floating point tensor but {slots}; "
+                              "choose another module or slot")
+        shape = shape_of(x)
+        if len(x) != self._few:
+            raise SutureError(f"expected the batch as first axis at site {str(site)!r} of the {self.name}, got shape "
+                              f"{tuple(x.shape)} for {self._few} examples; choose another site")
+        schedule = Schedule.of(call)
+        bypass = self._paths_around(site, schedule)
+        final = any(t is x for t in output_tensors(self._root.output))
+        return SiteInfo(site, shape, bypass, final)
+
+    def _paths_around(self, site: Site, schedule: Schedule) -> tuple[str, ...]:
+        """Run the tail with every remembered result as a leaf of autograd: which of them reach the output?"""
+        with no_gradients():
+            done = Watch(self.network, schedule.remembered, self._volatile).run(self._example, self._few)
+            own = site.pick(done.results[schedule.site])
+            assert own is not None
+            for mutated in self._mutated_in_replay(site, schedule, own, done):
+                self._volatile.add(mutated)
+        leaves: dict[CallId, list[Tensor]] = {}
+
+        def leaf(call: CallId) -> Callable[[Tensor], Tensor]:
+            def make(t: Tensor) -> Tensor:
+                if not t.is_floating_point():
+                    return t
+                made = t.detach().clone().requires_grad_(True)
+                leaves.setdefault(call, []).append(made)
+                return made.clone()  # not a leaf, so that it may be overwritten in place
+
+            return make
+
+        inside = {i: convert_output(r, leaf(i)) for i, r in done.results.items() if i != schedule.site}
+        inside[schedule.site] = done.results[schedule.site]
+        around = Pass(convert(done.inputs, leaf(("", 0))), None, inside, done.size)
+        start = own.detach().clone().requires_grad_(True)
+        with torch.enable_grad():
+            output = self._replay(site, schedule, start.clone(), around)
+        self._verify(site, output)
+        ends = [t for t in output_tensors(output) if t.requires_grad]
+        if not ends:
+            raise SutureError(f"the output of the {self.name} has no gradient with respect to site {str(site)!r}; "
+                              "choose a site that the output depends on, and a forward without torch.no_grad")
+        flat = [(call, t) for call, ts in leaves.items() for t in ts]
+        grads = torch.autograd.grad(ends, [start, *(t for _, t in flat)], [torch.ones_like(t) for t in ends],
+                                    allow_unused=True)
+        if grads[0] is None:
+            raise SutureError(f"the output of the {self.name} does not depend on site {str(site)!r}; choose another")
+        reached = [(call, t) for (call, t), g in zip(flat, grads[1:], strict=True) if g is not None]
+        self._used[site] = {call for call, _ in reached}
+        return tuple(dict.fromkeys(call[0] or "inputs" for call, t in reached if self._has_content(t)))
+
+    def _mutated_in_replay(self, site: Site, schedule: Schedule, own: Tensor, done: Pass) -> list[CallId]:
+        x = own.clone()
+        before = {i: [(t, t._version) for t in output_tensors(r)] for i, r in done.results.items()}
+        version = x._version
+        self._replay(site, schedule, x, done)
+        changed = [i for i, pairs in before.items() if any(t._version != v for t, v in pairs)]
+        return changed + ([schedule.site] if x._version != version else [])
+
+    def _has_content(self, t: Tensor) -> bool:
+        """Whether it differs between examples: a position embedding does not, an activation does."""
+        if t.ndim == 0 or len(t) != self._few:
+            return False
+        return self._few == 1 or not bool((t == t[:1]).all())
+
+    def _verify(self, site: Site, output: Any) -> None:
+        for mine, own in zip(output_tensors(output), output_tensors(self._root.output), strict=True):
+            if not torch.allclose(mine.detach(), own, rtol=1e-4, atol=1e-5, equal_nan=True):
+                raise SutureError(f"the tail of site {str(site)!r} run from the {self.name}'s own representation does "
+                                  "not give its output; suture needs a forward that is deterministic in eval mode")
+
+    def _discover(self) -> list[SiteInfo]:
+        """The repeated blocks: the outermost modules of a class that occurs at least twice."""
+        composite = [c for c in self._calls.values()
+                     if type(c.module) not in _CONTAINERS and any(True for _ in c.module.children())]
+        containers = [c for c in self._calls.values() if type(c.module) in _CONTAINERS]
+        leaves = [c for c in self._calls.values() if not any(True for _ in c.module.children())]
+        active = [c for c in leaves if type(c.module).__module__ == nn.modules.activation.__name__]
+        weighted = [c for c in leaves if any(True for _ in c.module.parameters())]
+        for candidates in (composite, containers, active, weighted):
+            infos = [i for i in map(self._legal, _outermost_repeated(candidates)) if i is not None]
+            if len(infos) >= 2:
+                return sorted(infos, key=lambda i: self._calls[i.site.path, i.site.call].finished)
+        names = ", ".join(dict.fromkeys(p for p, _ in self._calls))
+        raise SutureError(f"found no repeated blocks in the {self.name}; name the sites, from: {names[:300]}")
+
+    def _legal(self, call: Call) -> SiteInfo | None:
+        try:
+            info = self.inspect(Site(*call.id))
+        except SutureError:
+            return None
+        return None if info.bypass or info.final else info
+
+
+def _outermost_repeated(calls: Sequence[Call]) -> list[Call]:
+    by_type: dict[type, list[Call]] = {}
+    for c in calls:
+        by_type.setdefault(type(c.module), []).append(c)
+    groups = {t: cs for t, cs in by_type.items() if len({c.module for c in cs}) >= 2}
+
+    def inner(t: type) -> bool:
+        return any(type(a.module) in groups and type(a.module) is not t for c in groups[t] for a in c.ancestors())
+
+    return [c for t, cs in groups.items() if not inner(t) for c in cs
+            if not any(type(a.module) is t for a in c.ancestors())]
+
+
+def _glob(pattern: str) -> str:
+    """A regular expression: ``*`` and ``?`` stay within one part of a dotted path, ``**`` crosses dots."""
+    out = ""
+    for part in re.split(r"(\*\*|\*|\?|\[[^\]]*\])", pattern):
+        out += {"**": ".*", "*": "[^.]*", "?": "[^.]"}.get(part, part if part.startswith("[") else re.escape(part))
+    return out
+
+
+def find_sites(network: nn.Module, inputs: Any, sites: SiteSpec = None, *,
+               allow_bypass: bool = True) -> tuple[SiteInfo, ...]:
+    """The sites of a network, in order of execution, with shapes and what bypasses them.
+
+    Args:
+        network: any eager module; not changed.
+        inputs: a batch of inputs: a tensor, a tuple of arguments or a mapping of keyword arguments.
+        sites: names, globs (``"layer*.*"``), a function of (path, module), or None for the repeated blocks.
+        allow_bypass: list bypassed sites too (default), instead of refusing them.
+    """
+    return SitedNetwork(network, inputs, sites, allow_bypass=allow_bypass).infos
+
+
+@torch.no_grad()
+def capture(network: nn.Module, inputs: Any, sites: SiteSpec = None) -> dict[str, Tensor]:
+    """Representations by site name, from one forward pass that stops after the last site.
+
+    The network runs in eval mode and is left as it was. A representation that the network overwrites in place
+    later is returned as it was when the site gave it.
+    """
+    sited = SitedNetwork(network, inputs, sites, allow_bypass=True)
+    with frozen(network):
+        return dict(zip(map(str, sited.sites), sited.front(inputs), strict=True))
+
+
+def run_tail(network: nn.Module, inputs: Any, site: str | Site, x: Tensor, *, allow_bypass: bool = False) -> Any:
+    """The network's output on `inputs` with the representation at `site` replaced by `x`.
+
+    Args:
+        network: any eager module; runs in eval mode and is left as it was.
+        inputs: the batch of N examples that `x` belongs to.
+        site: the site.
+        x: (k N, ...) representations: one for each example, or k such batches concatenated.
+        allow_bypass: accept a site that another path bypasses.
+    """
+    sited = SitedNetwork(network, inputs, [site], allow_bypass=allow_bypass)
+    with frozen(network):
+        with no_gradients():
+            done = sited.full(inputs)
+        return sited.tail(0, x, done)

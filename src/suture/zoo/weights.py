@@ -1,0 +1,162 @@
+"""Weights on disk."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from suture._errors import SutureError
+
+_PREFIXES = ("module.", "model.", "_orig_mod.")
+"""Left by DataParallel, by training frameworks and by torch.compile."""
+_INSIDE = ("state_dict", "model_state_dict", "model")
+"""Where training scripts keep the state dict in a checkpoint."""
+_CONVERT = "write torch.save(model.state_dict(), path) where the model was made"
+
+
+def save_weights(network: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write weights and buffers as safetensors, whole or not at all.
+
+    Arguments:
+        network: any; tensors are copied to the CPU, those it shares are written once per name.
+        path: a file that ends in `.safetensors`; folders are made, an older file is replaced.
+        metadata: strings to keep beside the weights; `load_weights` gives them back.
+
+    Raises SutureError for another ending and when the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise SutureError(
+            f"weights are saved as .safetensors, got {path.name!r}; write {path.stem}.safetensors"
+        )
+    # Copies, because safetensors refuses tensors that share memory (tied weights).
+    tensors = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in network.state_dict().items()
+    }
+    content = safetensors.torch.save(tensors, dict(metadata or {}))
+    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            scratch.write_bytes(content)
+            # Atomic within a folder: a reader, or a run killed here, sees the old file or the new one.
+            os.replace(scratch, path)
+        finally:
+            scratch.unlink(missing_ok=True)
+    except OSError as error:
+        raise SutureError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def load_weights(network: nn.Module, path: str | Path) -> dict[str, str]:
+    """Read weights into `network`, all of them or none, and return the metadata kept with them.
+
+    Arguments:
+        network: takes the weights in place, cast to its own types and device.
+        path: `.safetensors`, or `.pt` / `.pth` that holds a state dict, bare or in a checkpoint under
+            "state_dict", "model_state_dict" or "model". Names may carry `module.`, `model.` or `_orig_mod.`
+            in front. No code from the file is run. Metadata is empty for `.pt` / `.pth`.
+
+    Raises SutureError when the file is missing, corrupt or holds a pickled model, and when names or shapes
+    do not match; the network is then as it was.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SutureError(f"no weights at {path}; expected a .safetensors, .pt or .pth file")
+    if path.suffix == ".safetensors":
+        stored, metadata = _read_safetensors(path)
+    elif path.suffix in (".pt", ".pth"):
+        stored, metadata = _read_torch(path), {}
+    else:
+        raise SutureError(f"cannot tell the format of {path.name!r}; expected .safetensors, .pt or .pth")
+    wanted: dict[str, Tensor] = network.state_dict()
+    stored = _strip(stored, wanted)
+    _check_fit(stored, wanted, path)
+    network.load_state_dict(stored, strict=False)
+    return metadata
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, dict(file.metadata() or {})
+    except (safetensors.SafetensorError, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # Broken bytes raise anything: KeyError, EOFError, RuntimeError ... An orderly refusal of a file that
+        # starts as an archive or a pickle means that it holds more than tensors.
+        with path.open("rb") as file:
+            begins = file.read(1) in (b"P", b"\x80")
+        if (begins and isinstance(error, pickle.UnpicklingError)) or "TorchScript" in str(error):
+            raise SutureError(
+                f"{path} holds a pickled model, which would run code to load; {_CONVERT}, and load that"
+            ) from error
+        raise _unreadable(path, error) from error
+    return _state_dict(content, path)
+
+
+def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+    candidates = [content]
+    if isinstance(content, Mapping):
+        candidates += [content[key] for key in _INSIDE if key in content]
+    for candidate in candidates:
+        if isinstance(candidate, Mapping) and candidate:
+            tensors = {str(name): value for name, value in candidate.items() if isinstance(value, Tensor)}
+            if len(tensors) == len(candidate):
+                return tensors
+    got = f"keys {_some(map(str, content))}" if isinstance(content, Mapping) else type(content).__name__
+    raise SutureError(f"{path} holds no state dict of tensors, got {got}; {_CONVERT}")
+
+
+def _unreadable(path: Path, error: Exception) -> SutureError:
+    first = str(error).strip().split("\n")[0].split(". ")[0]
+    return SutureError(
+        f"cannot read {path}: not a whole {path.suffix} file ({type(error).__name__}: {first[:120]})"
+    )
+
+
+def _strip(stored: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Drop a prefix that all stored names have, unless the network's own names have it too."""
+    while True:
+        for prefix in _PREFIXES:
+            ours = bool(wanted) and all(name.startswith(prefix) for name in wanted)
+            if stored and not ours and all(name.startswith(prefix) for name in stored):
+                stored = {name.removeprefix(prefix): value for name, value in stored.items()}
+                break
+        else:
+            return stored
+
+
+def _check_fit(stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
+    # Batch norm's counter is absent from old and converted files, and bears on nothing in eval mode.
+    missing = [name for name in wanted if name not in stored and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in stored if name not in wanted]
+    shapes = [
+        f"{name} (file {tuple(stored[name].shape)}, network {tuple(wanted[name].shape)})"
+        for name in wanted
+        if name in stored and stored[name].shape != wanted[name].shape
+    ]
+    faults = (("missing", missing), ("unexpected", unexpected), ("wrong shape", shapes))
+    if told := [f"{what}: {_some(names)}" for what, names in faults if names]:
+        raise SutureError(f"{path} does not fit the network; {'; '.join(told)}")
+
+
+def _some(names: Iterable[str], limit: int = 3) -> str:
+    listed = list(names)
+    rest = len(listed) - limit
+    return ", ".join(listed[:limit]) + (f" and {rest} more" if rest > 0 else "")
