@@ -120,12 +120,28 @@ def convert(inputs: Any, fn: Callable[[Tensor], Tensor]) -> Any:
     return inputs
 
 
+class _TensorBatches:
+    """Batches of tensors in memory, cut by index and not example by example."""
+
+    def __init__(self, inputs: Tensor, labels: Tensor, size: int, order: torch.Generator | None) -> None:
+        self.inputs, self.labels, self.size, self.order = inputs, labels, size, order
+
+    def __len__(self) -> int:
+        return -(-len(self.inputs) // self.size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        n = len(self.inputs)
+        order = torch.arange(n) if self.order is None else torch.randperm(n, generator=self.order)
+        for rows in torch.split(order, self.size):
+            yield self.inputs[rows], self.labels[rows]
+
+
 class Batches:
     """Re-iterable batches, cut to a given size, on a device.
 
     Args:
         data: a DataLoader or any re-iterable of batches, a `Paired`, a map-style Dataset of (input, label), or a
-            pair of tensors (inputs (N, ...), labels (N,)).
+            pair of tensors (inputs (N, ...), labels (N,)), also as a `TensorDataset`.
         size: rows per batch for datasets and tensors (loaders keep their own). Default 256.
         name: how error messages call it.
         shuffle, seed: draw a new order in every pass, the same for the same seed. Only for datasets and tensors.
@@ -145,7 +161,12 @@ class Batches:
             if len(inputs) != len(labels):
                 raise SutureError(f"expected as many labels as inputs in {self.name}, got {len(labels)} labels for "
                                   f"{len(inputs)} inputs; pass (inputs, labels) of the same examples")
-            data = torch.utils.data.TensorDataset(inputs, labels)
+        else:
+            inputs, labels = getattr(data, "tensors", ()) or (None, None)
+        if isinstance(inputs, Tensor) and isinstance(labels, Tensor):
+            if len(inputs) == 0:
+                raise self._empty()
+            return _TensorBatches(inputs, labels, size, torch.Generator().manual_seed(seed) if shuffle else None)
         if isinstance(data, Dataset) and isinstance(data, Sized):
             if len(data) == 0:
                 raise self._empty()
@@ -202,9 +223,11 @@ def pieces(batch: Batch, size: int) -> Iterator[Batch]:
     """Cut a batch into micro-batches of at most `size` examples."""
     n = batch.size
     for start in range(0, n, size):
-        def cut(t: Tensor, start: int = start) -> Tensor:
-            return t[start:start + size] if t.ndim and len(t) == n else t
+        rows = slice(start, start + size)
+
+        def cut(t: Tensor, rows: slice = rows) -> Tensor:
+            return t[rows] if t.ndim and len(t) == n else t
 
         source = convert(batch.source, cut)
         target = source if batch.target is batch.source else convert(batch.target, cut)
-        yield Batch(source, target, None if batch.labels is None else batch.labels[start:start + size])
+        yield Batch(source, target, None if batch.labels is None else batch.labels[rows])

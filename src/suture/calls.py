@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -154,7 +155,7 @@ class Schedule:
     def of(cls, call: Call) -> Schedule:
         events: list[tuple[nn.Module, CallId, Act]] = []
         chain = [*call.ancestors(), call]
-        for parent, heir in zip(chain, chain[1:], strict=False):
+        for parent, heir in pairwise(chain):
             for child in parent.children:
                 act = Act.RETURN
                 if child is heir:
@@ -170,7 +171,7 @@ class Schedule:
         return {i for _, i, act in self.events if act is not Act.ENTER}
 
 
-class _Stop(BaseException):  # noqa: N818
+class _Stop(BaseException):
     """Ends a forward early; not an Exception, so that a network's own `except Exception` lets it through."""
 
 
@@ -232,11 +233,8 @@ class Watch:
             return output
 
         output = None
-        with intercepted(self._modules, handler):
-            try:
-                output = apply(self.network, inputs)
-            except _Stop:
-                pass
+        with intercepted(self._modules, handler), suppress(_Stop):
+            output = apply(self.network, inputs)
         if missing := self._wanted - results.keys():
             path, index = min(missing)
             raise SutureError(f"expected module {path!r} to be called {index + 1} times on this batch, it was "

@@ -231,8 +231,8 @@ class _Run:
         for i, s in enumerate(self.source.shapes):
             rows = self.counts["n_fit"] * max(t.rows for t in self.target.shapes)
             if rows <= s.width:
-                self.notes.append(f"{rows} rows or fewer for the {s.width} features of {self.source.sites[i]}: cca, pwcca "
-                                  "and r2 are missing; direct matching is the solution of least norm and fits noise")
+                self.notes.append(f"{rows} rows or fewer for the {s.width} features of {self.source.sites[i]}: cca, "
+                                  "pwcca and r2 are missing; direct matching is the solution of least norm")
 
     def layer(self, method: str, i: int, j: int) -> StitchingLayer:
         """The fitted layer of a cell, from the arrays."""
@@ -278,8 +278,8 @@ class _Run:
         own = [r["value"] for r in self.rows if r["measure"] == "tlm.relative_accuracy" and r["source"] == r["target"]
                and not r["reason"]]
         if own and min(own) < 0.98:
-            self.notes.append(f"task loss matching has not converged: own-layer cells reach only {min(own):.3f} relative "
-                              "accuracy, where the identity gives 1; train for more epochs before reading the TLM map")
+            self.notes.append(f"task loss matching has not converged: own-layer cells reach only {min(own):.3f} "
+                              "relative accuracy, where the identity gives 1; train longer before reading the TLM map")
 
     def evaluate(self, method: str, failed: dict[Cell, str] | None = None) -> None:
         """Run every network stitched by `method` over the test data."""
@@ -344,8 +344,8 @@ class _Run:
             notes.append("no test data were given: stitched networks are evaluated on the data they were fitted to")
         bypassed = [str(i.site) for s in (self.source, self.target) for i in s.infos if i.bypass]
         if bypassed:
-            notes.append(f"bypassed sites ({', '.join(dict.fromkeys(bypassed))}): their stitched networks still see the "
-                         "target's own activations on another path")
+            notes.append(f"bypassed sites ({', '.join(dict.fromkeys(bypassed))}): their stitched networks still see "
+                         "the target's own activations on another path")
         return notes
 
     def result(self) -> Comparison:

@@ -235,7 +235,7 @@ class Resampling:
         """
         if not self.is_up:
             return x.square().sum(-1)
-        n, h, w, _ = x.shape
+        _, h, w, _ = x.shape
         (sh, ph), (sw, pw) = _square_and_pair(self.height, h, x), _square_and_pair(self.width, w, x)
         norms = sh @ x.square().sum(-1) @ sw.T
         if pw.shape[1]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from suture._errors import SutureError
-from suture.batches import convert, count
+from suture.batches import convert, count, tensors
 from suture.calls import apply, frozen, no_gradients, output_tensors, record, walk
 
 CPU_BUDGET = 8 * 2**20
@@ -64,11 +64,17 @@ def prepare(network: nn.Module, inputs: Any, device: torch.device, name: str) ->
         raise SutureError(f"expected an eager module as {name}, got a TorchScript one; pass the model it was made from")
     check_precision(network, name)
     mine = copy.deepcopy(network).to(device).eval().requires_grad_(False)
+    try:
+        with no_gradients():
+            before = output_tensors(apply(mine, inputs))
+    except (RuntimeError, TypeError, ValueError, IndexError) as e:
+        shapes = ", ".join(str(tuple(t.shape)) for t in tensors(inputs))
+        first = str(e).splitlines()[0] if str(e) else type(e).__name__
+        raise SutureError(f"the {name} network fails on inputs of shape {shapes}: {first}; "
+                          "give it the data it was made for") from e
     if not any(p.ndim == 4 for p in mine.parameters()):
         return mine
-    with no_gradients():
-        before = output_tensors(apply(mine, inputs))
-    fast = copy.deepcopy(mine).to(memory_format=torch.channels_last)
+    fast = copy.deepcopy(mine).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     try:
         with no_gradients():
             after = output_tensors(apply(fast, inputs))

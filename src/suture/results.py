@@ -361,7 +361,8 @@ def _document(folder: Path, any_version: bool = False) -> dict[str, Any]:
         return document
     if document.get("version") != VERSION:
         raise SutureError(f"expected format version {VERSION} of a comparison, got "
-                          f"{document.get('version')!r} in {str(folder)!r}; load it with the version of suture that wrote it")
+                          f"{document.get('version')!r} in {str(folder)!r}; load it with the suture that "
+                          "wrote it")
     if not (_TOKEN.fullmatch(str(document.get("save"))) and isinstance(document.get("files"), dict)):
         raise _damaged(folder, f"{DOCUMENT} lacks entries")
     return document

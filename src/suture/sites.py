@@ -195,8 +195,8 @@ class SitedNetwork:
         for info in infos:
             if info.bypass and not allow_bypass:
                 raise SutureError(
-                    f"site {str(info.site)!r} of the {self.name} does not cut the network: {', '.join(info.bypass[:3])} "
-                    "reaches the output around it; choose the end of the block, or pass allow_bypass=True")
+                    f"site {str(info.site)!r} of the {self.name} does not cut the network: "
+                    f"{', '.join(info.bypass[:3])} goes around it to the output; choose the end of the block, or pass allow_bypass=True")
         order = {info.site: self._calls[info.site.path, info.site.call].finished for info in infos}
         unique = {info.site: info for info in infos}
         return sorted(unique.values(), key=lambda i: order[i.site])
@@ -210,7 +210,7 @@ class SitedNetwork:
             return found
         names = [spec] if isinstance(spec, str) else list(spec or ())
         if not names:
-            raise SutureError(f"expected at least one site of the {self.name}, got none; leave sites out for the blocks")
+            raise SutureError(f"expected at least one site of the {self.name}, got none; leave sites out")
         found = []
         for n in names:
             found += [n] if isinstance(n, Site) else self._match(n)

@@ -63,10 +63,10 @@ def judge(table: pd.DataFrame, sources: Sequence[str], targets: Sequence[str], *
     A network stitched to itself (`same_network`): a target layer is *violated* when some other source layer
     is strictly more similar to it than the layer itself. ``violated`` counts them, ``beyond_noise`` those
     that the test set can tell from chance: exact two-sided McNemar tests of the correctness of the stitched
-    networks (for agreement, of their agreement with the target), per layer the smallest p value among the layers that
-    look more similar, times the number of other layers (Bonferroni: the rival was chosen after looking), then
-    Holm over the violated layers, p < 0.05. It is NaN for structural measures and where per-example results
-    are missing.
+    networks (for agreement, of their agreement with the target), per layer the smallest p value among the
+    layers that look more similar, times the number of other layers (Bonferroni: the rival was chosen after
+    looking), then Holm over the violated layers, p < 0.05. It is NaN for structural measures and where
+    per-example results are missing.
 
     Two networks of one architecture: ``corresponding`` counts the target layers to which the corresponding
     source layer is the most similar one (a tie counts), of ``layers``; ``corresponding_by_source`` the source

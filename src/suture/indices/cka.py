@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -23,7 +25,7 @@ def debiased(pair: Pair) -> float:
     m = pair.moments
     kx, ky = torch.trace(m.sxx), torch.trace(m.syy)
     xy = _hsic(m.n, m.sxy.square().sum(), m.cross.xx_yy, kx, ky)
-    return xy / (_own(pair, "x") * _own(pair, "y")) ** 0.5
+    return xy / math.sqrt(_own(pair, "x") * _own(pair, "y"))
 
 
 def too_few(pair: Pair) -> str:

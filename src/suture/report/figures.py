@@ -137,7 +137,8 @@ def grid(comparison: Compared, measures: Sequence[str] | None = None) -> Figure:
     rows = max(1, math.ceil(len(names) / columns))
     width, height = _inches(comparison)
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(columns * width, rows * height + 0.3), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
+        figure = Figure(figsize=(columns * width, rows * height + 0.3),
+                        layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
         for place, name in enumerate(names):
             heatmap(comparison.matrix(name), MEASURES[name], figure.add_subplot(rows, columns, place + 1))
         figure.suptitle(_pair(comparison), fontsize=10, parse_math=False)

@@ -144,6 +144,7 @@ class GroupTrainer:
                 done = self.target.full(piece.target)
                 own = self.source is self.target
                 xs = self.source.representations(done) if own else self.source.front(piece.source)
+                assert piece.labels is not None
                 check_labels(piece.labels, logits_of(done.output))
             at_once = max(1, self.micro_batch // piece.size)
             for j, sources in self._groups.items():
@@ -158,7 +159,7 @@ class GroupTrainer:
         together = stitched[0] if len(cells) == 1 else torch.cat(stitched)
         logits = logits_of(self.target.tail(cells[0][1], together, done)).float()
         losses = F.cross_entropy(logits, labels.repeat(len(cells)), reduction="none").view(len(cells), -1)
-        (losses.sum() / size).backward()
+        torch.autograd.backward(losses.sum() / size)
         with torch.no_grad():
             right = (logits.argmax(1).view(len(cells), -1) == labels).sum(1)
             for k, c in enumerate(cells):

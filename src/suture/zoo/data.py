@@ -63,6 +63,11 @@ class ImageSet:
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
         return (self[index] for index in range(len(self)))
 
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """(inputs, labels), as `torch.utils.data.TensorDataset` has them."""
+        return self.inputs, self.labels
+
     def subset(self, n: int, seed: int = 0) -> ImageSet:
         """`n` of the images, drawn without replacement, as evenly over the classes as they allow.
 

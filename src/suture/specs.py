@@ -1,0 +1,82 @@
+"""Networks and data by what is written on a command line.
+
+``zoo:NAME`` is a network of suture's zoo. ``module:function`` imports *your* code and calls the function: only give it
+code that you trust, as with any import.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from suture import zoo
+from suture._errors import SutureError, unknown
+from suture.zoo import ImageSet
+
+DATA = ("digits",)
+
+
+def network(spec: str, *, weights: str | Path | None = None, like: Any = None, seed: int = 0) -> nn.Module:
+    """The network that `spec` names.
+
+    Args:
+        spec: ``zoo:NAME``, or ``module:function`` for a function without arguments that returns an `nn.Module`.
+        weights: a safetensors file, or a state dict for ``torch.load(weights_only=True)``. None: as it is made.
+        like: an `ImageSet` whose channels and classes a zoo network takes over.
+        seed: of a zoo network's random weights.
+
+    Raises:
+        SutureError: nothing has that name, the function fails or returns something else, weights that do not fit.
+    """
+    kind, _, name = spec.partition(":")
+    if not name:
+        raise SutureError(f"expected a network like zoo:resnet_digits or mypackage.models:build, got {spec!r}")
+    if kind == "zoo":
+        options = {"classes": like.classes, "in_channels": like.inputs.shape[1]} if isinstance(like, ImageSet) else {}
+        made: Any = zoo.build(name, seed, **options)
+    else:
+        made = _call(spec)
+        if not isinstance(made, nn.Module):
+            raise SutureError(f"expected {spec} to return a torch.nn.Module, got {type(made).__name__}")
+    if weights is not None:
+        zoo.load_weights(made, weights)
+    network: nn.Module = made
+    return network
+
+
+def data(spec: str) -> tuple[Any, Any]:
+    """(training data, test data) that `spec` names.
+
+    Args:
+        spec: ``digits``, or ``module:function`` for a function without arguments that returns the two.
+
+    Raises:
+        SutureError: nothing has that name, or the function returns something else.
+    """
+    if spec == "digits":
+        return zoo.digits("train"), zoo.digits("test")
+    if ":" not in spec:
+        raise unknown("data set", spec, DATA, "or write mypackage.data:splits, a function that returns (train, test)")
+    made = _call(spec)
+    if not isinstance(made, tuple) or len(made) != 2:
+        raise SutureError(f"expected {spec} to return a pair (train, test), got {type(made).__name__}")
+    return made
+
+
+def _call(spec: str) -> Any:
+    """Import user code from the working directory or the environment and call it."""
+    module, _, name = spec.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found = importlib.import_module(module)
+    except ImportError as e:
+        raise SutureError(f"cannot import {module!r} of {spec!r}: {e}; run from the folder that holds it") from e
+    if not callable(getattr(found, name, None)):
+        raise unknown(f"function in {module}", name, [n for n in vars(found) if callable(getattr(found, n))])
+    return getattr(found, name)()
