@@ -311,6 +311,13 @@ def output_tensors(output: Any) -> list[Tensor]:
     return found
 
 
+def main_output(output: Any) -> Tensor | None:
+    """What the task is scored on: ``output["logits"]`` where there is one, else the first floating point tensor."""
+    if isinstance(output, Mapping) and "logits" in output:
+        output = output["logits"]
+    return next((t for t in output_tensors(output) if t.is_floating_point()), None)
+
+
 def convert_output(output: Any, fn: Callable[[Tensor], Tensor]) -> Any:
     """What a module returned with `fn` applied to every tensor; named tuples and ModelOutputs keep their type."""
     if isinstance(output, Mapping) and not isinstance(output, dict):

@@ -76,7 +76,8 @@ def bars() -> Iterator[Any]:
 
 def _print_verdict(comparison: Comparison) -> None:
     console.print(f"\n{escape(comparison.source)} -> {escape(comparison.target)}", style="bold")
-    for sentence in comparison.verdict().words:
+    verdict = comparison.verdict()
+    for sentence in (*verdict.words, *filter(None, [verdict.gap])):
         console.print(f"  {escape(sentence)}", soft_wrap=True)
     for note in comparison.meta["notes"]:
         console.print(f"  note: {escape(note)}", soft_wrap=True)

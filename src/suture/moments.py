@@ -376,7 +376,7 @@ class GridMoments:
         if key in self._sums:
             self._sums[key] += value
         else:
-            self._sums[key] = value
+            self._sums[key] = value.clone()  # it may be a view of another sum
 
     def _target_sums(self, g: _Group, y: Tensor) -> Tensor:
         rows = y.flatten(0, 2)
@@ -399,14 +399,13 @@ class GridMoments:
 
     def _pair_sums(self, gs: _Group, x: Tensor, gt: _Group, y: Tensor, norms_y: Tensor) -> None:
         r = self._resampling[gs.grid, gt.grid]
-        plain = r.height is None and r.width is None
         small = r.down(x)
         rows = small.flatten(0, 2)
         pulled = r.adjoint_up(y).flatten(0, 2)
         key = (gs.grid, gt.grid)
         xy = rows.T @ pulled
         self._add(xy, "xy", *key)
-        if plain and self._same:
+        if self._same and gs is gt:
             norms_x = norms_y
             for i in gs.members:
                 c = gs.columns[i]

@@ -25,6 +25,7 @@ from suture.calls import (
     Watch,
     convert_output,
     frozen,
+    main_output,
     no_gradients,
     output_tensors,
     record,
@@ -87,9 +88,9 @@ class SiteInfo:
     Attributes:
         site: the site.
         shape: of one example's representation.
-        bypass: modules (or ``"inputs"``) whose results reach the network's output around the site; empty for a
+        bypass: modules (or ``"inputs"``) whose results reach the network's logits around the site; empty for a
             site that cuts the network in two.
-        final: the representation is the network's output itself.
+        final: the representation is the logits themselves.
     """
 
     site: Site
@@ -196,7 +197,8 @@ class SitedNetwork:
             if info.bypass and not allow_bypass:
                 raise SutureError(
                     f"site {str(info.site)!r} of the {self.name} does not cut the network: "
-                    f"{', '.join(info.bypass[:3])} goes around it to the output; choose the end of the block, or pass allow_bypass=True")
+                    f"{', '.join(info.bypass[:3])} goes around it to the output; choose the end of the block, "
+                    "or pass allow_bypass=True")
         order = {info.site: self._calls[info.site.path, info.site.call].finished for info in infos}
         unique = {info.site: info for info in infos}
         return sorted(unique.values(), key=lambda i: order[i.site])
@@ -267,9 +269,10 @@ class SitedNetwork:
                               f"{tuple(x.shape)} for {self._few} examples; choose another site")
         schedule = Schedule.of(call)
         bypass = self._paths_around(site, schedule)
-        final = any(t is x for t in output_tensors(self._root.output))
+        final = x is main_output(self._root.output)
         return SiteInfo(site, shape, bypass, final)
 
+    @torch.enable_grad()
     def _paths_around(self, site: Site, schedule: Schedule) -> tuple[str, ...]:
         """Run the tail with every remembered result as a leaf of autograd: which of them reach the output?"""
         with no_gradients():
@@ -290,20 +293,18 @@ class SitedNetwork:
 
             return make
 
+        start = own.detach().clone().requires_grad_(True)
         inside = {i: convert_output(r, leaf(i)) for i, r in done.results.items() if i != schedule.site}
         inside[schedule.site] = done.results[schedule.site]
         around = Pass(convert(done.inputs, leaf(("", 0))), None, inside, done.size)
-        start = own.detach().clone().requires_grad_(True)
-        with torch.enable_grad():
-            output = self._replay(site, schedule, start.clone(), around)
+        output = self._replay(site, schedule, start.clone(), around)
         self._verify(site, output)
-        ends = [t for t in output_tensors(output) if t.requires_grad]
-        if not ends:
+        end = main_output(output)
+        if end is None or not end.requires_grad:
             raise SutureError(f"the output of the {self.name} has no gradient with respect to site {str(site)!r}; "
                               "choose a site that the output depends on, and a forward without torch.no_grad")
         flat = [(call, t) for call, ts in leaves.items() for t in ts]
-        grads = torch.autograd.grad(ends, [start, *(t for _, t in flat)], [torch.ones_like(t) for t in ends],
-                                    allow_unused=True)
+        grads = torch.autograd.grad(end.sum(), [start, *(t for _, t in flat)], allow_unused=True)
         if grads[0] is None:
             raise SutureError(f"the output of the {self.name} does not depend on site {str(site)!r}; choose another")
         reached = [(call, t) for (call, t), g in zip(flat, grads[1:], strict=True) if g is not None]

@@ -35,10 +35,14 @@ class Verdict:
         table: one row per measure, columns `SELF_COLUMNS` (a network stitched to itself) or `PAIR_COLUMNS`
             (two networks of one architecture); empty when the battery does not apply.
         words: one quotable sentence per row of the table; one sentence that says why when it is empty.
+        gap: the cell in which task loss matching exceeds direct matching most, in words; empty where there are not
+            both. A large gap is the paper's warning: the task is solved with a representation that is not the
+            target's.
     """
 
     table: pd.DataFrame
     words: tuple[str, ...]
+    gap: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,10 +92,11 @@ def judge(table: pd.DataFrame, sources: Sequence[str], targets: Sequence[str], *
     Raises:
         SutureError: a per-example array has another shape.
     """
+    gap = _gap(table, sources, targets)
     if not (same_network or same_architecture):
         return Verdict(_frame([], SELF_COLUMNS), (
             "The sanity battery does not apply: the networks differ in architecture, so no layer of one "
-            "corresponds to a layer of the other.",))
+            "corresponds to a layer of the other.",), gap)
     columns = SELF_COLUMNS if same_network else PAIR_COLUMNS
     row, say = (_self_row, _self_words) if same_network else (_pair_row, _pair_words)
     present = set(table["measure"])
@@ -103,7 +108,16 @@ def judge(table: pd.DataFrame, sources: Sequence[str], targets: Sequence[str], *
         record = row(entry, values, sources, targets, arrays)
         rows.append(record)
         words.append(f"{entry.label}: {say(record)}{_missing(int(record['undefined']), values.size)}.")
-    return Verdict(_frame(rows, columns), tuple(words))
+    return Verdict(_frame(rows, columns), tuple(words), gap)
+
+
+def _gap(table: pd.DataFrame, sources: Sequence[str], targets: Sequence[str]) -> str:
+    tlm, dm = (_values(table, f"{m}.relative_accuracy", sources, targets) for m in ("tlm", "dm"))
+    if not np.isfinite(tlm - dm).any():
+        return ""
+    i, j = np.unravel_index(int(np.nanargmax(tlm - dm)), tlm.shape)
+    return (f"Task loss matching exceeds direct matching most for {sources[i]} into {targets[j]}: relative accuracy "
+            f"{tlm[i, j]:.3f} against {dm[i, j]:.3f}.")
 
 
 def _frame(rows: list[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:

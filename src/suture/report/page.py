@@ -91,7 +91,7 @@ def _view(comparison: Compared, number: int) -> dict[str, Any]:
     shown = [row["lost"] or row["open"] for row in table["rows"]] if table else [True] * len(verdict.words)
     return {
         "id": f"c{number}", "pair": f"{comparison.source} → {comparison.target}",
-        "facts": _facts(comparison), "verdict": table,
+        "facts": _facts(comparison), "verdict": table, "gap": verdict.gap,
         "shown": [sentence for sentence, show in zip(verdict.words, shown, strict=True) if show],
         "held": [sentence for sentence, show in zip(verdict.words, shown, strict=True) if not show],
         "finding": ("no layer looks more similar to a layer than itself" if comparison.same_network else

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from suture._errors import SutureError
 from suture.batches import Batches, Progress, on_device, pieces
-from suture.calls import no_gradients
+from suture.calls import main_output, no_gradients
 from suture.sites import SitedNetwork
 from suture.stitching.layer import Init, StitchingLayer
 
@@ -168,18 +168,14 @@ class GroupTrainer:
 
 
 def logits_of(output: Any) -> Tensor:
-    """The logits (N, classes) in a network's output: a tensor, ``output["logits"]``, or the first tensor.
+    """The logits (N, classes) in a network's output: ``output["logits"]``, or the first floating point tensor.
 
     Raises:
         SutureError: it is not (N, classes).
     """
-    logits = output
-    if isinstance(output, Mapping):
-        logits = output["logits"] if "logits" in output else next(iter(output.values()))
-    elif isinstance(output, tuple | list):
-        logits = output[0]
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    logits = main_output(output)
+    if logits is None or logits.ndim != 2:
+        got = type(output).__name__ if logits is None else tuple(logits.shape)
         raise SutureError(f"expected logits (N, classes) from the network, got {got}; wrap it so that it returns them")
     return logits
 
