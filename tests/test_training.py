@@ -136,6 +136,17 @@ def test_every_example_is_seen_once_per_epoch() -> None:
     assert not torch.equal(first, second)
 
 
+def test_the_order_does_not_depend_on_what_the_network_draws() -> None:
+    def order(dropout: float) -> torch.Tensor:
+        seen: list[torch.Tensor] = []
+        network = nn.Sequential(nn.Flatten(), nn.Linear(1, 2), nn.Dropout(dropout))
+        network.register_forward_pre_hook(lambda _, args: seen.append(args[0].flatten()))
+        train(network, torch.arange(32.0).reshape(32, 1, 1, 1), torch.arange(32) % 2, Recipe(epochs=2))
+        return torch.cat(seen)
+
+    assert torch.equal(order(0.0), order(0.5))
+
+
 @pytest.mark.parametrize(("n", "sizes"), [(5, [5]), (8, [8]), (9, [9]), (10, [8, 2]), (17, [8, 9]), (2, [2])])
 def test_a_single_leftover_joins_the_batch_before_it(n: int, sizes: list[int]) -> None:
     assert [stop - start for start, stop in training._bounds(n, 8)] == sizes

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from suture._errors import SutureError
 
@@ -34,15 +34,21 @@ class Paired:
     """Two streams of the same examples, prepared differently for each network, read in step.
 
     Args:
-        source, target: re-iterable streams of (inputs, labels), such as two unshuffled DataLoaders.
+        source, target: data as `Batches` takes them, such as two unshuffled DataLoaders.
 
-    Raises (while it is read):
-        SutureError: one ends before the other, batches of unequal length, or labels that differ, which means that
-            the examples do not correspond (a shuffled loader, for one).
+    Raises:
+        SutureError: an iterator that can be read only once. While it is read: one ends before the other, batches of
+            unequal length, or labels that differ, which means that the examples do not correspond (a shuffled
+            loader, for one).
     """
 
-    def __init__(self, source: Iterable[Any], target: Iterable[Any]) -> None:
-        self.source, self.target = source, target
+    def __init__(self, source: Any, target: Any) -> None:
+        self.source = Batches(source, name="the source loader")
+        self.target = Batches(target, name="the target loader")
+
+    def __len__(self) -> int:
+        """Number of batches, where the source loader knows it; TypeError otherwise."""
+        return len(self.source)
 
     def __iter__(self) -> Iterator[Batch]:
         ends = object()
@@ -51,18 +57,18 @@ class Paired:
             x, y = next(a, ends), next(b, ends)
             if x is ends and y is ends:
                 return
-            if x is ends or y is ends:
+            if not isinstance(x, Batch) or not isinstance(y, Batch):
                 side = "source" if x is ends else "target"
                 raise SutureError(f"expected two loaders of equal length, the {side} loader ended after {k} batches; "
                                   "give both the same examples and batch size")
-            (xi, labels), (yi, other) = split(x), split(y)
-            if count(xi) != count(yi):
-                raise SutureError(f"expected paired batches of equal length, got {count(xi)} and {count(yi)} examples "
+            labels, other = x.labels, y.labels
+            if x.size != y.size:
+                raise SutureError(f"expected paired batches of equal length, got {x.size} and {y.size} examples "
                                   f"in batch {k}; give both loaders the same batch size")
             if labels is not None and other is not None and not torch.equal(labels.cpu(), other.cpu()):
                 raise SutureError(f"the labels of the two loaders differ in batch {k}: their examples do not "
                                   "correspond; use shuffle=False in both")
-            yield Batch(xi, yi, labels if labels is not None else other)
+            yield Batch(x.source, y.source, labels if labels is not None else other)
 
 
 def split(item: Any) -> tuple[Any, Tensor | None]:
@@ -70,9 +76,9 @@ def split(item: Any) -> tuple[Any, Tensor | None]:
     if isinstance(item, Mapping):
         name = next((k for k in ("labels", "label") if k in item), None)
         inputs = {k: v for k, v in item.items() if k != name}
-        return inputs, None if name is None else torch.as_tensor(item[name])
+        return inputs, None if name is None else _labels(item[name])
     if isinstance(item, tuple | list) and len(item) == 2:
-        return item[0], torch.as_tensor(item[1])
+        return item[0], _labels(item[1])
     if isinstance(item, tuple | list) and len(item) == 1:
         return item[0], None
     if isinstance(item, Tensor):
@@ -80,9 +86,30 @@ def split(item: Any) -> tuple[Any, Tensor | None]:
     raise SutureError(f"expected batches (inputs, labels), got {type(item).__name__}; yield a pair of tensors")
 
 
+def _labels(given: Any) -> Tensor:
+    """As a tensor; whole numbers as int64, because the losses refuse the narrow types."""
+    try:
+        labels = torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError) as e:
+        raise SutureError(f"expected labels that are numbers, got {type(given).__name__} ({e}); "
+                          "yield a tensor of class numbers") from e
+    if labels.ndim == 0:
+        raise SutureError("expected batches of examples, got a single example with one label; "
+                          "put a DataLoader around them, or pass tensors (inputs, labels)")
+    return labels if labels.is_floating_point() or labels.is_complex() else labels.long()
+
+
 def count(inputs: Any) -> int:
-    """Number of examples in a batch of inputs: length of the first axis of its first tensor."""
-    return len(next(tensors(inputs)))
+    """Number of examples in a batch of inputs: length of the first axis of its first tensor that has one.
+
+    Raises:
+        SutureError: there is no such tensor.
+    """
+    size = next((len(t) for t in tensors(inputs) if t.ndim), None)
+    if size is None:
+        raise SutureError("expected inputs with the examples along the first axis, got a single number; "
+                          "yield tensors (N, ...)")
+    return size
 
 
 def tensors(inputs: Any) -> Iterator[Tensor]:
@@ -115,6 +142,8 @@ def convert(inputs: Any, fn: Callable[[Tensor], Tensor]) -> Any:
         return fn(inputs)
     if isinstance(inputs, Mapping):
         return {k: convert(v, fn) for k, v in inputs.items()}
+    if isinstance(inputs, tuple) and hasattr(inputs, "_fields"):
+        return type(inputs)(*(convert(v, fn) for v in inputs))
     if isinstance(inputs, tuple | list):
         return type(inputs)(convert(v, fn) for v in inputs)
     return inputs
@@ -141,33 +170,35 @@ class Batches:
 
     Args:
         data: a DataLoader or any re-iterable of batches, a `Paired`, a map-style Dataset of (input, label), or a
-            pair of tensors (inputs (N, ...), labels (N,)), also as a `TensorDataset`.
+            pair of tensors (inputs (N, ...), labels (N,)), also as a `TensorDataset` of two.
         size: rows per batch for datasets and tensors (loaders keep their own). Default 256.
         name: how error messages call it.
         shuffle, seed: draw a new order in every pass, the same for the same seed. Only for datasets and tensors.
 
     Raises:
-        SutureError: inputs and labels of unequal length, an iterator that can be read only once, no examples.
+        SutureError: inputs and labels of unequal length, an iterator that can be read only once, no examples, a size
+            below 1.
     """
 
     def __init__(self, data: Any, *, size: int = 256, name: str = "data", shuffle: bool = False,
                  seed: int = 0) -> None:
         self.name = name
+        if size < 1:
+            raise SutureError(f"expected a batch size of at least 1 for {name}, got {size}; leave it out for 256")
         self._stream = self._as_stream(data, size, shuffle, seed)
 
     def _as_stream(self, data: Any, size: int, shuffle: bool, seed: int) -> Iterable[Any]:
-        if isinstance(data, tuple) and len(data) == 2 and all(isinstance(t, Tensor) for t in data):
-            inputs, labels = data
-            if len(inputs) != len(labels):
-                raise SutureError(f"expected as many labels as inputs in {self.name}, got {len(labels)} labels for "
-                                  f"{len(inputs)} inputs; pass (inputs, labels) of the same examples")
-        else:
-            inputs, labels = getattr(data, "tensors", ()) or (None, None)
-        if isinstance(inputs, Tensor) and isinstance(labels, Tensor):
+        found = _tensor_pair(data)
+        if found is not None:
+            inputs, labels = found
+            if inputs.ndim == 0 or labels.ndim == 0 or len(inputs) != len(labels):
+                shapes = f"{tuple(labels.shape)} for inputs {tuple(inputs.shape)}"
+                raise SutureError(f"expected as many labels as inputs in {self.name}, got labels of shape {shapes}; "
+                                  "pass (inputs, labels) of the same examples")
             if len(inputs) == 0:
                 raise self._empty()
             return _TensorBatches(inputs, labels, size, torch.Generator().manual_seed(seed) if shuffle else None)
-        if isinstance(data, Dataset) and isinstance(data, Sized):
+        if isinstance(data, Dataset) and isinstance(data, Sized) and not _streams(data):
             if len(data) == 0:
                 raise self._empty()
             order = torch.Generator().manual_seed(seed)
@@ -207,6 +238,24 @@ class Batches:
                 yield batch
         if empty:
             raise self._empty()
+
+
+def _tensor_pair(data: Any) -> tuple[Tensor, Tensor] | None:
+    """(inputs, labels) in memory, where `data` is that.
+
+    A list of two tensors could be two batches without labels; it is a pair where the second can only be labels.
+    """
+    pair = getattr(data, "tensors", data)
+    if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(t, Tensor) for t in pair):
+        return None
+    inputs, labels = pair
+    if isinstance(pair, list) and not (labels.ndim == 1 < inputs.ndim and not labels.is_floating_point()):
+        return None
+    return inputs, labels
+
+
+def _streams(data: object) -> bool:
+    return isinstance(data, IterableDataset)
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:

@@ -9,31 +9,37 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
+from torch import nn
 
 from suture import demo as demonstration
 from suture import specs, zoo
 from suture._errors import SutureError
 from suture.batches import Batches
+from suture.calls import no_gradients, record, walk
 from suture.compare import compare as compare_networks
 from suture.prepare import find_device, prepare
 from suture.report import page
 from suture.results import Comparison, load
-from suture.sites import SitedNetwork
+from suture.sites import Site, SitedNetwork, SiteInfo
 from suture.stitching import TaskRecipe
 from suture.training import Recipe
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
                   help="Compare the inner representations of neural networks by stitching them together.")
-console, problems = Console(), Console(stderr=True)
+# Names are anyone's: neither `:name:` nor numbers in them are ours to decorate.
+console, problems = (Console(stderr=e, emoji=False, highlight=False) for e in (False, True))
+
+# typer has its own copy of click from some version on; this is the class in either.
+_UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "UsageError")
+_INTERRUPTED = 130
 
 Out = Annotated[Path, typer.Option(help="Folder that results are written to, as they come.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Data = Annotated[str, typer.Option(help="'digits', or module:function that returns (train, test); imports your code.")]
 NETWORK = "zoo:NAME, or module:function that returns a network (imports your code)."
@@ -42,28 +48,30 @@ Sites = Annotated[str | None, typer.Option(help="Sites, comma separated: names o
 
 def main() -> None:
     """Entry point: exit code 0, 2 for bad input (one line on stderr), 130 when interrupted."""
+    problem, code = "", 2
     try:
-        sys.exit(app(standalone_mode=False))
+        # Not standalone, so that errors come here; typer turns an interruption into its exit code all the same.
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
     except SutureError as e:
-        problems.print(f"suture: {escape(str(e))}", soft_wrap=True)
-        sys.exit(2)
-    except click.UsageError as e:
-        problems.print(f"suture: {escape(e.format_message())}; see suture --help", soft_wrap=True)
-        sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
-        problems.print("suture: interrupted; what was finished is kept, the same command goes on from there",
-                       soft_wrap=True)
-        sys.exit(130)
+        problem = str(e)
+    except _UsageError as e:
+        problem = f"{e.format_message()}; see suture --help"  # type: ignore[attr-defined]
+    except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
     except OSError as e:
-        problems.print(f"suture: {escape(str(e))}; choose another path", soft_wrap=True)
-        sys.exit(2)
+        problem = f"{e}; choose another path"
+    if code == _INTERRUPTED:
+        problem = "interrupted; what was finished is kept, the same command goes on from there"
+    if problem:
+        problems.print(f"suture: {escape(' '.join(problem.splitlines()))}", soft_wrap=True)
+    sys.exit(code)
 
 
 @contextmanager
 def bars() -> Iterator[Any]:
-    """Progress bars, one for each stage, drawn on stderr."""
-    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-                  console=problems, transient=not problems.is_terminal) as shown:
+    """Progress bars, one for each stage, drawn on stderr where that is a terminal."""
+    with Progress(TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+                  TimeRemainingColumn(), console=problems, disable=not problems.is_terminal) as shown:
         tasks: dict[str, TaskID] = {}
 
         def progress(stage: str, done: int, total: int | None) -> None:
@@ -92,7 +100,7 @@ def demo(out: Out = Path("suture-demo"), seed: Seed = 0, device: Device = "auto"
         console.print(f"network {name}: {accuracy:.1%} of {len(zoo.digits('test'))} test images right")
     for comparison in made.comparisons.values():
         _print_verdict(comparison)
-    console.print(f"\nreport: {made.report}", soft_wrap=True)
+    console.print(f"\nreport: {escape(str(made.report))}", soft_wrap=True)
 
 
 @app.command()
@@ -100,11 +108,12 @@ def compare(
     source: Annotated[str, typer.Argument(help=f"Network that gives the fronts: {NETWORK}")],
     target: Annotated[str | None, typer.Argument(help="Network that gives the tails. Default: the source.")] = None,
     source_weights: Annotated[Path | None, typer.Option(help="safetensors, or a state dict saved by torch.")] = None,
-    target_weights: Annotated[Path | None, typer.Option(help="safetensors, or a state dict saved by torch.")] = None,
+    target_weights: Annotated[Path | None, typer.Option(help="The same; without a target, of the source's own "
+                                                             "architecture.")] = None,
     data: Data = "digits",
     sites: Sites = None,
     target_sites: Annotated[str | None, typer.Option(help="Sites of the target, where they differ.")] = None,
-    methods: Annotated[str, typer.Option(help="dm, tlm, both (dm,tlm) or none (indices alone).")] = "dm,tlm",
+    methods: Annotated[str, typer.Option(help="dm, tlm, dm,tlm or none (indices alone).")] = "dm,tlm",
     epochs: Annotated[int, typer.Option(help="Of task loss matching.")] = 30,
     lr: Annotated[float, typer.Option(help="Of task loss matching.")] = 1e-3,
     init: Annotated[str, typer.Option(help="Of task loss matching: random, dm or identity.")] = "random",
@@ -117,20 +126,23 @@ def compare(
     device: Device = "auto",
 ) -> None:
     """Compare two networks layer by layer: indices, direct matching, task loss matching, verdict, report."""
+    demonstration.check_place(out)
     train, test = specs.data(data)
+    if target is None and target_weights is not None:
+        target = source
     one = specs.network(source, weights=source_weights, like=train, seed=seed)
     other = None if target is None else specs.network(target, weights=target_weights, like=train, seed=seed + 1)
     recipe = TaskRecipe(epochs, batch_size, lr, init=init, schedule=schedule, seed=seed)  # type: ignore[arg-type]
     with bars() as progress:
         made = compare_networks(
             one, other, train, test, sites=_listed(sites), target_sites=_listed(target_sites),
-            methods=[] if methods == "none" else methods.split(","), tlm=recipe,
+            methods=[] if methods == "none" else _listed(methods) or [], tlm=recipe,
             precision=precision,  # type: ignore[arg-type]
             allow_bypass=allow_bypass, names=_names(source, source_weights, target, target_weights), device=device,
             seed=seed, progress=progress, on_stage=lambda c: _save(c, out), previous=demonstration.earlier(out))
     report = made.report(out / "report.html")
     _print_verdict(made)
-    console.print(f"\nresult: {out}\nreport: {report}", soft_wrap=True)
+    console.print(f"\nresult: {escape(str(out))}\nreport: {escape(str(report))}", soft_wrap=True)
 
 
 def _save(comparison: Comparison, out: Path) -> None:
@@ -163,6 +175,9 @@ def train(
     kind, _, name = network.partition(":")
     if kind != "zoo":
         raise SutureError(f"expected zoo:NAME, got {network!r}; your own networks are trained by your own code")
+    if out.suffix != ".safetensors":
+        raise SutureError(f"weights are saved as .safetensors, got {out.name!r}; write {out.stem}.safetensors")
+    demonstration.check_place(out.parent)
     splits = specs.data(data)
     if not all(isinstance(s, zoo.ImageSet) for s in splits):
         raise SutureError(f"expected {data!r} to return two suture.zoo.ImageSet, to train on them")
@@ -173,7 +188,8 @@ def train(
         made, report = zoo.train_network(name, seed, dataclasses.replace(recipe, **given), splits, progress,
                                          device=find_device(device))
     zoo.save_weights(made, out, {"seed": str(seed), "accuracy": str(report.accuracy), "network": name})
-    console.print(f"{report.accuracy:.1%} of {len(splits[1])} test images right; weights: {out}", soft_wrap=True)
+    console.print(f"{report.accuracy:.1%} of {len(splits[1])} test images right; weights: {escape(str(out))}",
+                  soft_wrap=True)
 
 
 @app.command()
@@ -185,7 +201,7 @@ def report(
     made = [load(f) for f in folders]
     for comparison in made:
         _print_verdict(comparison)
-    console.print(f"\nreport: {page.write(made, out)}", soft_wrap=True)
+    console.print(f"\nreport: {escape(str(page.write(made, out)))}", soft_wrap=True)
 
 
 @app.command()
@@ -200,9 +216,28 @@ def layers(
     train_data, _ = specs.data(data)
     batch = next(iter(Batches(train_data, size=4)))
     made = prepare(specs.network(network, like=train_data, seed=seed), batch.source, find_device("cpu"), network)
-    found = SitedNetwork(made, batch.source, "**" if every else _listed(sites), allow_bypass=True, name="network")
-    table = Table("site", "representation", "rows per example", "cuts the network")
-    for info in found.infos:
+    if every:
+        found = list(_every(made, batch.source))
+    else:
+        infos = SitedNetwork(made, batch.source, _listed(sites), allow_bypass=True, name="network").infos
+        found = [(i.site, i) for i in infos]
+    # Folded and not cut with an ellipsis: a name has to be there as a whole to be copied.
+    table = Table(Column("site", overflow="fold"), "representation", "rows per example", "cuts the network")
+    for site, info in found:
+        if isinstance(info, SutureError):
+            table.add_row(escape(str(site)), "", "", escape(f"no: {str(info).split(';')[0]}"))
+            continue
         cuts = "output" if info.final else "yes" if not info.bypass else f"no: {info.bypass[0]} goes around"
-        table.add_row(escape(str(info.site)), str(info.shape), str(info.shape.rows), escape(cuts))
+        table.add_row(escape(str(site)), str(info.shape), str(info.shape.rows), escape(cuts))
     console.print(table)
+
+
+def _every(network: nn.Module, inputs: Any) -> Iterator[tuple[Site, SiteInfo | SutureError]]:
+    """Every call of every module in order of execution; one that is no site does not hide the others."""
+    with no_gradients():
+        calls = sorted(walk(record(network, inputs)), key=lambda c: c.finished)
+    for site in [Site(*c.id) for c in calls]:
+        try:
+            yield site, SitedNetwork(network, inputs, [site], allow_bypass=True).infos[0]
+        except SutureError as e:
+            yield site, e

@@ -199,7 +199,7 @@ class _Run:
         precision = {"float32": torch.float32, "float64": torch.float64}[self.plan.precision]
         grid = GridMoments([s.grid for s in a.shapes], [s.width for s in a.shapes],
                            [s.grid for s in b.shapes], [s.width for s in b.shapes], resampling, same=a is b,
-                           precision=precision)
+                           precision=precision, higher="cka_debiased" in self.plan.indices)
         with no_gradients():
             for k, batch in enumerate(self.fit):
                 for piece in pieces(on_device(batch, self.plan.device), self.micro):

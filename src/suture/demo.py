@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,8 +43,11 @@ def demo(out: str | Path = "suture-demo", *, seed: int = 0, device: str = "auto"
         device: where stitching runs.
         recipe: of task loss matching. Default `RECIPE`.
         progress: called as ``progress(stage, done, total)``.
+
+    Raises:
+        SutureError: `out` cannot be written, or holds weights or comparisons of another seed or other settings.
     """
-    folder = Path(out)
+    folder = check_place(Path(out))
     accuracies: dict[str, float] = {}
     networks = {}
     for k, name in enumerate("AB"):
@@ -66,6 +70,19 @@ def _keeper(place: Path) -> Callable[[Comparison], None]:
         comparison.save(place)
 
     return keep
+
+
+def check_place(folder: Path) -> Path:
+    """`folder`, if it can be made and written: asked before the work, because the answer after it comes too late.
+
+    Raises:
+        SutureError: a file stands in the way, or it is forbidden.
+    """
+    there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = "cannot be written" if there.is_dir() else "is a file"
+        raise SutureError(f"cannot write to {str(folder)!r}: {str(there)!r} {why}; choose another folder")
+    return folder
 
 
 def earlier(place: Path) -> Comparison | None:

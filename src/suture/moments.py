@@ -14,10 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from suture._errors import SutureError
 
@@ -183,61 +185,68 @@ class NonFiniteError(SutureError):
         self.side, self.index = side, index
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Resampling:
-    """A linear map between two grids of positions, separable in height and width; rows sum to one.
+    """A linear map W between two grids of positions, separable in height and width; its weights sum to one.
+
+    Bilinear interpolation (corners not aligned, no antialiasing), or the mean over all positions. An axis that
+    grows is never carried out on the channels: cov(WX) = X'(W'W)X and cov(WX, Y) = X'(W'Y) need only the adjoint,
+    at the smaller size. An axis that shrinks is carried out.
 
     Attributes:
-        height: (target height, source height), or None for the identity.
-        width: (target width, source width), or None for the identity.
-
-    An axis that grows ("up") must have at most two adjacent non-zero weights in each row, as linear interpolation
-    has; it is never carried out on the channels: cov(WX) = X'(W'W)X and cov(WX, Y) = X'(W'Y) need only the
-    adjoint, at the source's size. An axis that shrinks ("down") is carried out.
+        source, target: (height, width) of the grids.
+        mean: average over all positions; the target is then (1, 1).
     """
 
-    height: Tensor | None
-    width: Tensor | None
+    source: tuple[int, int]
+    target: tuple[int, int]
+    mean: bool = False
 
-    def _axes(self) -> tuple[tuple[int, Tensor | None], tuple[int, Tensor | None]]:
-        return (1, self.height), (2, self.width)
-
-    def down(self, x: Tensor) -> Tensor:
-        """Carry out the shrinking axes on `x` (N, H, W, C)."""
-        for axis, m in self._axes():
-            if m is not None and m.shape[0] <= m.shape[1]:
-                x = along(m, x, axis)
-        return x
-
-    def adjoint_up(self, y: Tensor) -> Tensor:
-        """Carry out the transposes of the growing axes on `y` (N, H', W', C)."""
-        for axis, m in self._axes():
-            if m is not None and m.shape[0] > m.shape[1]:
-                y = along(m.T, y, axis)
-        return y
-
-    def gram_up(self, x: Tensor) -> Tensor:
-        """Carry out W'W of the growing axes W on `x`, the result of `down`."""
-        for axis, m in self._axes():
-            if m is not None and m.shape[0] > m.shape[1]:
-                x = along(m.T @ m, x, axis)
-        return x
+    @property
+    def small(self) -> tuple[int, int]:
+        """(height, width) on which products are taken: the smaller of the two on each axis."""
+        return min(self.source[0], self.target[0]), min(self.source[1], self.target[1])
 
     @property
     def is_up(self) -> bool:
         """Whether an axis grows."""
-        return any(m is not None and m.shape[0] > m.shape[1] for _, m in self._axes())
+        return self.small != self.target
+
+    def down(self, x: Tensor) -> Tensor:
+        """Carry out the shrinking axes on `x` (N, H, W, C)."""
+        if self.source == self.small:
+            return x
+        if self.mean:
+            return x.mean((1, 2), keepdim=True)
+        return resize(x, self.small)
+
+    def adjoint_up(self, y: Tensor) -> Tensor:
+        """Carry out the transposes of the growing axes on `y` (N, H', W', C)."""
+        if not self.is_up:
+            return y
+        n, _, _, c = y.shape
+        pulled: Tensor = torch.ops.aten.upsample_bilinear2d_backward(
+            y.permute(0, 3, 1, 2), list(self.target), [n, c, *self.small], False)
+        return torch.permute(pulled, (0, 2, 3, 1))
+
+    def gram_up(self, x: Tensor) -> Tensor:
+        """Carry out W'W of the growing axes W on `x`, the result of `down`."""
+        for axis, (s, t) in enumerate(zip(self.small, self.target, strict=True), 1):
+            if s != t:
+                m = interpolation(s, t)
+                x = along(m.T @ m, x, axis)
+        return x
 
     def squared_norms(self, x: Tensor) -> Tensor:
         """(N, H', W') squared norms of the resampled rows, from `x`, the result of `down`.
 
         A row on a grown axis mixes two neighbours, so its norm needs only the products of neighbouring positions.
         """
+        own: Tensor = torch.linalg.vector_norm(x, dim=-1).square()
         if not self.is_up:
-            return x.square().sum(-1)
-        _, h, w, _ = x.shape
-        (sh, ph), (sw, pw) = _square_and_pair(self.height, h, x), _square_and_pair(self.width, w, x)
-        norms = sh @ x.square().sum(-1) @ sw.T
+            return own
+        (sh, ph), (sw, pw) = (_square_and_pair(s, t, x) for s, t in zip(self.small, self.target, strict=True))
+        norms = sh @ own @ sw.T
         if pw.shape[1]:
             norms = norms + sh @ (x[:, :, 1:] * x[:, :, :-1]).sum(-1) @ pw.T
         if ph.shape[1]:
@@ -245,15 +254,29 @@ class Resampling:
         if ph.shape[1] and pw.shape[1]:
             diagonal = (x[:, :-1, :-1] * x[:, 1:, 1:]).sum(-1) + (x[:, :-1, 1:] * x[:, 1:, :-1]).sum(-1)
             norms = norms + ph @ diagonal @ pw.T / 2
-        return norms
+        return torch.as_tensor(norms)
 
 
-def _square_and_pair(m: Tensor | None, size: int, like: Tensor) -> tuple[Tensor, Tensor]:
+def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear interpolation of `x` (N, H, W, C) to `size`: corners not aligned, no antialiasing."""
+    out: Tensor = F.interpolate(x.permute(0, 3, 1, 2), size=size, mode="bilinear", align_corners=False)
+    return torch.permute(out, (0, 2, 3, 1))
+
+
+@lru_cache(maxsize=256)
+def interpolation(source: int, target: int) -> Tensor:
+    """(target, source) float64 weights of linear interpolation along one axis, read off `interpolate` itself."""
+    eye = torch.eye(source, dtype=torch.float64)[None]
+    weights: Tensor = F.interpolate(eye, size=target, mode="linear", align_corners=False)
+    return weights[0].T.contiguous()
+
+
+def _square_and_pair(source: int, target: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """Weights of the squares and of the products of neighbours in the norm of an interpolated row."""
-    if m is None or m.shape[0] <= m.shape[1]:
-        eye = torch.eye(size, dtype=like.dtype, device=like.device)
-        return eye, eye.new_zeros(size, 0)
-    m = m.to(like)
+    if source == target:
+        eye = torch.eye(source, dtype=like.dtype, device=like.device)
+        return eye, eye.new_zeros(source, 0)
+    m = interpolation(source, target).to(like)
     return m.square(), 2 * m[:, 1:] * m[:, :-1]
 
 
@@ -272,15 +295,19 @@ def _first_mean(x: Tensor, precision: torch.dtype) -> Tensor:
     return mean.cpu().double() if mean.device.type == "mps" else mean.double()
 
 
-def _gram(a: Tensor, b: Tensor) -> Tensor:
-    """a' b where it is symmetric: the lower left block is not computed where that saves time."""
-    p = a.shape[1]
-    if p < 256:
-        return a.T @ b
-    h = p // 2
-    upper = a[:, :h].T @ b[:, h:]
-    return torch.cat([torch.cat([_gram(a[:, :h], b[:, :h]), upper], 1),
-                      torch.cat([upper.T, _gram(a[:, h:], b[:, h:])], 1)])
+def _gram(a: Tensor, width: int, b: Tensor | None = None) -> Tensor:
+    """a' b for the first `width` columns of `a`, where the (width, width) part is symmetric.
+
+    Blocks left of the diagonal are copied, not computed, where that saves time.
+    """
+    b = a if b is None else b
+    step = 256 if width >= 512 else 128 if width >= 256 else width
+    out = a.new_empty(width, b.shape[1])
+    for start in range(0, width, step):
+        rows = slice(start, min(start + step, width))
+        torch.mm(a[:, rows].T, b[:, start:], out=out[rows, start:])
+        out[rows.stop:, rows] = out[rows, rows.stop:width].T
+    return out
 
 
 @dataclass(frozen=True)
@@ -290,6 +317,7 @@ class _Group:
     grid: Hashable
     members: tuple[int, ...]
     columns: Mapping[int, slice]
+    width: int
 
 
 def _groups(grids: Sequence[Hashable], widths: Sequence[int]) -> list[_Group]:
@@ -299,7 +327,8 @@ def _groups(grids: Sequence[Hashable], widths: Sequence[int]) -> list[_Group]:
         edges = [0]
         for i in members:
             edges.append(edges[-1] + widths[i])
-        groups.append(_Group(grid, members, {i: slice(edges[k], edges[k + 1]) for k, i in enumerate(members)}))
+        columns = {i: slice(edges[k], edges[k + 1]) for k, i in enumerate(members)}
+        groups.append(_Group(grid, members, columns, edges[-1]))
     return groups
 
 
@@ -313,6 +342,7 @@ class GridMoments:
         same: the two lists hold the same tensors (self-stitching): shared products are computed once.
         precision: dtype of the blockwise products; float32 (default) is what networks compute in, float64 costs
             about three times as much and is exact to 1e-12.
+        higher: keep the sums of third and fourth order, which only debiased CKA needs. Without them they are nan.
 
     Memory: float64 sums, 8 (sum of source widths) (sum of target widths) bytes and the sides; no examples are kept.
     """
@@ -320,10 +350,12 @@ class GridMoments:
     def __init__(self, source_grids: Sequence[Hashable], source_widths: Sequence[int],
                  target_grids: Sequence[Hashable], target_widths: Sequence[int],
                  resampling: Mapping[tuple[Any, Any], Resampling], *, same: bool = False,
-                 precision: torch.dtype = torch.float32) -> None:
+                 precision: torch.dtype = torch.float32, higher: bool = True) -> None:
         self.precision = precision
-        self._same = same
+        self._same, self._higher = same, higher
         self._resampling = resampling
+        self._count = len(source_grids) if higher else 0
+        self._buffers: dict[tuple[Any, ...], Tensor] = {}
         self._sources = _groups(source_grids, source_widths)
         self._targets = self._sources if same else _groups(target_grids, target_widths)
         self._shift_x: list[Tensor] = []
@@ -346,29 +378,56 @@ class GridMoments:
         if not self.examples:
             self._shift_x = [_first_mean(x, self.precision) for x in sources]
             self._shift_y = self._shift_x if self._same else [_first_mean(y, self.precision) for y in targets]
-        xs = self._centre(self._sources, sources, self._shift_x, "source")
-        ys = xs if self._same else self._centre(self._targets, targets, self._shift_y, "target")
-        norms_y = [self._target_sums(g, y) for g, y in zip(self._targets, ys, strict=True)]
-        for gs, x in zip(self._sources, xs, strict=True):
-            for gt, y, ny in zip(self._targets, ys, norms_y, strict=True):
-                self._pair_sums(gs, x, gt, y, ny)
+        # Beside the channels of a target group stand the squared norms of all sources and of its own members, and
+        # ones, so that one product gives the cross sums and everything of third order.
+        ys = [self._centre(g, self._shift_y, sources if self._same else targets, "source" if self._same else "target",
+                           self._ones(g) - g.width + 1) for g in self._targets]
+        # Whole buffers go through the resize: a slice of channels would be copied first.
+        xs = ys if self._same else [self._centre(g, self._shift_x, sources, "source", 0) for g in self._sources]
+        for gt, y in zip(self._targets, ys, strict=True):
+            smalls = self._fill_norms(gt, y, xs)
+            for gs, small in zip(self._sources, smalls, strict=True):
+                self._pair_sums(gs, small, gt, y)
+            self._target_sums(gt, y)
         self.examples += len(sources[0])
 
-    def _centre(self, groups: list[_Group], tensors: Sequence[Tensor], shifts: list[Tensor],
-                side: str) -> list[Tensor]:
-        buffers = []
-        for g in groups:
-            first = tensors[g.members[0]]
-            width = g.columns[g.members[-1]].stop
-            buffer = torch.empty(*first.shape[:3], width, dtype=self.precision, device=first.device)
-            for i in g.members:
-                torch.sub(tensors[i].to(self.precision), shifts[i].to(self.precision),
-                          out=buffer[..., g.columns[i]])
-            finite = torch.isfinite(buffer.sum((0, 1, 2)))
-            if not finite.all():
-                raise NonFiniteError(side, next(i for i in g.members if not finite[g.columns[i]].all()))
-            buffers.append(buffer)
-        return buffers
+    def _centre(self, g: _Group, shifts: list[Tensor], tensors: Sequence[Tensor], side: str, extra: int) -> Tensor:
+        first = tensors[g.members[0]]
+        # Rows of a multiple of 64 bytes: others made the subtraction and the small products twice as slow.
+        width = -(-(g.width + extra) // 16) * 16
+        # Kept from batch to batch: fresh memory of this size costs more than the subtraction.
+        shape = (*first.shape[:3], width)
+        buffer = self._buffers.get((side, g.grid))
+        if buffer is None or buffer.shape != shape:
+            buffer = torch.empty(shape, dtype=self.precision, device=first.device)
+            self._buffers[side, g.grid] = buffer
+        for i in g.members:
+            torch.sub(tensors[i].to(self.precision), shifts[i].to(first.device, self.precision),
+                      out=buffer[..., g.columns[i]])
+        finite = torch.isfinite(buffer[..., :g.width].sum((0, 1, 2)))
+        if not finite.all():
+            raise NonFiniteError(side, next(i for i in g.members if not finite[g.columns[i]].all()))
+        return buffer
+
+    def _fill_norms(self, gt: _Group, y: Tensor, xs: list[Tensor]) -> list[Tensor]:
+        """Write squared norms and ones into the extra columns of `y`; the sources at the small grids."""
+        smalls = []
+        for gs, x in zip(self._sources, xs, strict=True):
+            r = self._resampling[gs.grid, gt.grid]
+            small = r.down(x)
+            smalls.append(small)
+            for i in gs.members if self._higher else ():
+                y[..., gt.width + i] = r.squared_norms(small[..., gs.columns[i]])
+        for k, j in enumerate(gt.members if self._higher else ()):
+            own = y[..., gt.width + j] if self._same else torch.linalg.vector_norm(y[..., gt.columns[j]], dim=-1) ** 2
+            y[..., gt.width + self._count + k] = own
+        y[..., self._ones(gt)] = 1
+        y[..., self._ones(gt) + 1:] = 0
+        return smalls
+
+    def _ones(self, gt: _Group) -> int:
+        """The column of ones in the buffer of a target group."""
+        return gt.width + self._count + len(gt.members) * self._higher
 
     def _add(self, value: Tensor, *key: Any) -> None:
         """Accumulate in float64; on the CPU where the device knows no float64 (mps)."""
@@ -378,63 +437,36 @@ class GridMoments:
         else:
             self._sums[key] = value.clone()  # it may be a view of another sum
 
-    def _target_sums(self, g: _Group, y: Tensor) -> Tensor:
-        rows = y.flatten(0, 2)
-        self._rows[g.grid] = self._rows.get(g.grid, 0) + len(rows)
-        norms = torch.stack([rows[:, g.columns[j]].square().sum(1) for j in g.members], 1)
-        self._side_sums("y", g, g, rows, None if self._same else rows, norms, rows.sum(0))
-        return norms
-
-    def _side_sums(self, side: str, g: _Group, grid: _Group, rows: Tensor, other: Tensor | None, norms: Tensor,
-                   total: Tensor, cubic: Tensor | None = None) -> None:
-        """Sums of one side; `other` is W'W rows where rows are to be resampled, None where the gram comes later."""
-        self._add(total, side, "total", g.grid, grid.grid)
-        self._add(norms.double().square().sum(0), side, "quartic", g.grid, grid.grid)
-        cubic = rows.T @ norms if cubic is None else cubic
-        for k, i in enumerate(g.members):
-            c = g.columns[i]
-            self._add(cubic[c, k], side, "cubic", i, grid.grid)
-            if other is not None:
-                self._add(_gram(rows[:, c], other[:, c]), side, "gram", i, grid.grid)
-
-    def _pair_sums(self, gs: _Group, x: Tensor, gt: _Group, y: Tensor, norms_y: Tensor) -> None:
+    def _pair_sums(self, gs: _Group, small: Tensor, gt: _Group, y: Tensor) -> None:
         r = self._resampling[gs.grid, gt.grid]
-        small = r.down(x)
         rows = small.flatten(0, 2)
-        pulled = r.adjoint_up(y).flatten(0, 2)
-        key = (gs.grid, gt.grid)
-        xy = rows.T @ pulled
-        self._add(xy, "xy", *key)
         if self._same and gs is gt:
-            norms_x = norms_y
-            for i in gs.members:
-                c = gs.columns[i]
-                self._add(xy[c, c], "y", "gram", i, gt.grid)
-        else:
-            norms_x = torch.stack([r.squared_norms(small[..., gs.columns[i]]).flatten() for i in gs.members], 1)
-            grown = r.gram_up(small).flatten(0, 2) if r.is_up else rows
-            # one extra map per source, and one of ones, carried to the small grid by the adjoint
-            maps = torch.cat([norms_x, torch.ones_like(norms_x[:, :1])], 1).reshape(*y.shape[:3], -1)
-            weighted = rows.T @ r.adjoint_up(maps).flatten(0, 2)
-            self._side_sums("x", gs, gt, rows, grown, norms_x, weighted[:, -1], weighted[:, :-1])
-        pulled_norms = r.adjoint_up(norms_y.reshape(*y.shape[:3], -1)).flatten(0, 2)
-        self._add(rows.T @ pulled_norms, "x_yy", *key)
-        self._add(norms_x.T @ y.flatten(0, 2), "xx_y", *key)
-        self._add(norms_x.double().T @ norms_y.double(), "xx_yy", *key)
+            self._add(_gram(rows, gs.width), "xy", gs.grid, gt.grid)
+            return
+        self._add(rows[:, :gs.width].T @ r.adjoint_up(y).flatten(0, 2), "xy", gs.grid, gt.grid)
+        grown = r.gram_up(small).flatten(0, 2)
+        for i in gs.members:
+            c = gs.columns[i]
+            self._add(_gram(rows[:, c], c.stop - c.start, grown[:, c]), "xx", i, gt.grid)
+
+    def _target_sums(self, gt: _Group, y: Tensor) -> None:
+        rows = y.flatten(0, 2)
+        self._rows[gt.grid] = self._rows.get(gt.grid, 0) + len(rows)
+        norms = rows[:, gt.width:self._ones(gt)]
+        norms = norms.cpu().double() if y.device.type == "mps" else norms.double()
+        self._add(norms.T @ norms, "norms", gt.grid)
+        if self._same:
+            return
+        for j in gt.members:
+            c = gt.columns[j]
+            self._add(_gram(rows[:, c], c.stop - c.start), "yy", j)
+        # One small product per example: a tall and very narrow product is five times slower.
+        side = y[..., gt.width:].flatten(1, 2).transpose(1, 2) @ y[..., :gt.width].flatten(1, 2)
+        self._add(side.sum(0).T, "y", gt.grid)
 
     def merge(self, other: GridMoments) -> None:
         """Take in the moments of another shard of the data, made for the same sites (law 2)."""
         self._shards.append(other)
-
-    def _side(self, side: str, index: int, groups: list[_Group], grid: Hashable) -> Side:
-        own = next(g for g in groups if index in g.members)
-        if side == "x" and self._same and own.grid == grid:
-            side = "y"
-        s, c, k = self._sums, own.columns[index], own.members.index(index)
-        shift = (self._shift_x if side == "x" else self._shift_y)[index]
-        return Side(self._rows[grid], shift.to(s[side, "gram", index, grid].device),
-                    s[side, "total", own.grid, grid][c], s[side, "gram", index, grid],
-                    s[side, "cubic", index, grid], s[side, "quartic", own.grid, grid][k])
 
     def cell(self, source: int, target: int) -> Moments:
         """Moments of one cell, about the means.
@@ -446,14 +478,24 @@ class GridMoments:
             raise SutureError("expected at least one batch, got none; call update first")
         gs = next(g for g in self._sources if source in g.members)
         gt = next(g for g in self._targets if target in g.members)
-        x = self._side("x", source, self._sources, gt.grid)
-        y = self._side("y", target, self._targets, gt.grid)
-        key, cx, cy = (gs.grid, gt.grid), gs.columns[source], gt.columns[target]
-        kx, ky = gs.members.index(source), gt.members.index(target)
-        s = self._sums
-        cross = Cross(s["xy", *key][cx, cy], s["x_yy", *key][cx, ky], s["xx_y", *key][kx, cy],
-                      s["xx_yy", *key][kx, ky])
-        own = Moments(x, y, cross, self.precision).centred()
+        s, n, own = self._sums, self._rows[gt.grid], self._same and gs is gt
+        pair = s["xy", gs.grid, gt.grid]
+        beside = s["xy", gt.grid, gt.grid][:, gt.width:] if self._same else s["y", gt.grid]
+        cx, cy, ones = gs.columns[source], gt.columns[target], self._ones(gt)
+        nan = pair.new_full((), float("nan"))
+        each_x, each_y = nan.expand(cx.stop - cx.start), nan.expand(cy.stop - cy.start)
+        x_high, y_high, c_high = [each_x, nan], [each_y, nan], [each_x, each_y, nan]
+        if self._higher:
+            norms, k = s["norms", gt.grid], self._count + gt.members.index(target)
+            x_high = [pair[cx, gt.width + source], norms[source, source]]
+            y_high = [beside[cy, k], norms[k, k]]
+            c_high = [pair[cx, gt.width + k], beside[cy, source], norms[source, k]]
+        x = Side(n, self._shift_x[source].to(pair.device), pair[cx, ones],
+                 pair[cx, cx] if own else s["xx", source, gt.grid], *x_high)
+        y = Side(n, self._shift_y[target].to(pair.device), beside[cy, ones - gt.width],
+                 s["xy", gt.grid, gt.grid][cy, cy] if self._same else s["yy", target], *y_high)
+        cross = Cross(pair[cx, cy], *c_high)
+        whole = Moments(x, y, cross, self.precision).centred()
         for shard in self._shards:
-            own = own.merge(shard.cell(source, target))
-        return own
+            whole = whole.merge(shard.cell(source, target))
+        return whole

@@ -12,7 +12,7 @@ from suture._errors import SutureError
 from suture.batches import convert, count, tensors
 from suture.calls import apply, frozen, no_gradients, output_tensors, record, walk
 
-CPU_BUDGET = 8 * 2**20
+CPU_BUDGET = 13 * 2**20
 GPU_BUDGET = 2 * 2**30
 """Bytes that the largest activation of a micro-batch may take. On a CPU it should stay in the cache: ResNet-18 at
 32x32 runs 1.5 times as fast with 50 images as with 250 (benchmarks/floor.py)."""
@@ -59,15 +59,20 @@ def prepare(network: nn.Module, inputs: Any, device: torch.device, name: str) ->
             ``.view`` on a map may refuse it; the copy then keeps the usual layout).
         device: where to run.
         name: how error messages call it.
+
+    Raises:
+        SutureError: no eager module, float64 weights, a module that cannot be copied, a forward that fails.
     """
+    if not isinstance(network, nn.Module):
+        raise SutureError(f"expected a torch.nn.Module as {name}, got {type(network).__name__}")
     if isinstance(network, torch.jit.ScriptModule):
         raise SutureError(f"expected an eager module as {name}, got a TorchScript one; pass the model it was made from")
     check_precision(network, name)
-    mine = copy.deepcopy(network).to(device).eval().requires_grad_(False)
+    mine = _copy(network, name).to(device).eval().requires_grad_(False)
     try:
         with no_gradients():
             before = output_tensors(apply(mine, inputs))
-    except (RuntimeError, TypeError, ValueError, IndexError) as e:
+    except Exception as e:  # a forward is anyone's code: it may assert its input size, or look up a key
         shapes = ", ".join(str(tuple(t.shape)) for t in tensors(inputs))
         first = str(e).splitlines()[0] if str(e) else type(e).__name__
         raise SutureError(f"the {name} network fails on inputs of shape {shapes}: {first}; "
@@ -83,6 +88,15 @@ def prepare(network: nn.Module, inputs: Any, device: torch.device, name: str) ->
     same = all(torch.allclose(a, b, rtol=1e-3, atol=1e-4, equal_nan=True)
                for a, b in zip(before, after, strict=True))
     return fast if same else mine
+
+
+def _copy(network: nn.Module, name: str) -> nn.Module:
+    try:
+        return copy.deepcopy(network)
+    except Exception as e:  # whatever hangs on the module: locks, open files, tensors with a history
+        first = str(e).split(". ")[0].splitlines()[0] if str(e) else type(e).__name__
+        raise SutureError(f"the {name} network cannot be copied: {first}; suture runs a private copy, so keep only "
+                          "parameters, buffers and plain values on the module") from e
 
 
 def few(inputs: Any, n: int = 4) -> Any:

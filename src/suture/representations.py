@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from functools import lru_cache
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from suture._errors import SutureError
-from suture.moments import Resampling
+from suture.moments import Resampling, resize
 
 
 class Kind(Enum):
@@ -103,8 +100,10 @@ class Alignment:
 
     @property
     def resampling(self) -> Resampling:
-        """The map on positions as matrices; one object for equal grids."""
-        return _resampling(self.source.grid, self.target.grid)
+        """The linear map on positions."""
+        (_, *source), (kind, *target) = self.source.grid, self.target.grid
+        mean = kind is Kind.VECTOR and self.source.kind is Kind.MAP
+        return Resampling((source[0], source[1]), (target[0], target[1]), mean)
 
     @property
     def grows(self) -> bool:
@@ -113,28 +112,7 @@ class Alignment:
 
     def resize(self, grid: Tensor) -> Tensor:
         """Bring a grid (N, H, W, C) of the source to the target's positions (N, H', W', C)."""
-        if self.source.grid == self.target.grid:
-            return grid
-        _, height, width = self.target.grid
-        if self.target.kind is Kind.VECTOR:
+        r = self.resampling
+        if r.mean:
             return grid.mean((1, 2), keepdim=True)
-        if self.source.rows == 1:
-            return grid.expand(-1, height, width, -1)
-        x = F.interpolate(grid.permute(0, 3, 1, 2), size=(height, width), mode="bilinear", align_corners=False)
-        return x.permute(0, 2, 3, 1)
-
-
-@lru_cache(maxsize=1024)
-def _resampling(source: tuple[Kind, int, int], target: tuple[Kind, int, int]) -> Resampling:
-    mean = target[0] is Kind.VECTOR
-    return Resampling(_axis(source[1], target[1], mean), _axis(source[2], target[2], mean))
-
-
-def _axis(source: int, target: int, mean: bool) -> Tensor | None:
-    """(target, source) weights of one axis, read off `interpolate` itself; None for the identity."""
-    if source == target:
-        return None
-    if mean:
-        return torch.full((1, source), 1 / source, dtype=torch.float64)
-    eye = torch.eye(source, dtype=torch.float64)[None]
-    return F.interpolate(eye, size=target, mode="linear", align_corners=False)[0].T.contiguous()
+        return grid if r.source == r.target else resize(grid, r.target)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -68,15 +69,32 @@ def data(spec: str) -> tuple[Any, Any]:
 
 
 def _call(spec: str) -> Any:
-    """Import user code from the working directory or the environment and call it."""
+    """Import user code from the working directory or the environment and call it.
+
+    Raises:
+        SutureError: whatever the code raises, with the line that raised it.
+    """
     module, _, name = spec.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
         found = importlib.import_module(module)
-    except ImportError as e:
-        raise SutureError(f"cannot import {module!r} of {spec!r}: {e}; run from the folder that holds it") from e
+    except Exception as e:
+        hint = "run from the folder that holds it" if isinstance(e, ModuleNotFoundError) else "mend it first"
+        raise SutureError(f"cannot import {module!r} of {spec!r}: {_told(e)}; {hint}") from e
     if not callable(getattr(found, name, None)):
         raise unknown(f"function in {module}", name, [n for n in vars(found) if callable(getattr(found, n))])
-    return getattr(found, name)()
+    try:
+        return getattr(found, name)()
+    except Exception as e:
+        raise SutureError(f"{spec} fails: {_told(e)}; expected a function that works without arguments") from e
+
+
+def _told(error: Exception) -> str:
+    """What went wrong in somebody's code and where, in one line."""
+    first = str(error).splitlines()[0] if str(error) else ""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    ours = last.filename == __file__ or last.filename.startswith("<")
+    place = "" if ours else f" ({Path(last.filename).name}, line {last.lineno})"
+    return f"{type(error).__name__}: {first}{place}"

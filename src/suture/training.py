@@ -106,8 +106,9 @@ def train(
         device: where to train (default "cpu").
         progress: called as `progress("train", epoch, epochs)` after each epoch.
 
-    The same recipe, network and data give the same weights, bit for bit on one machine's CPU; PyTorch's
-    global random state is neither read nor moved. A last batch of one example joins the batch before it.
+    The same recipe, network and data give the same weights, bit for bit on one CPU with one number of
+    threads (`torch.set_num_threads`: it changes the order of sums); PyTorch's global random state is neither
+    read nor moved. A last batch of one example joins the batch before it.
 
     Raises SutureError when shapes, types or labels do not fit, when nothing in the network can be trained,
     and when the loss of an epoch is not finite (the weights are then useless).

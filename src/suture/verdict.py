@@ -115,7 +115,7 @@ def _gap(table: pd.DataFrame, sources: Sequence[str], targets: Sequence[str]) ->
     tlm, dm = (_values(table, f"{m}.relative_accuracy", sources, targets) for m in ("tlm", "dm"))
     if not np.isfinite(tlm - dm).any():
         return ""
-    i, j = np.unravel_index(int(np.nanargmax(tlm - dm)), tlm.shape)
+    i, j = map(int, np.unravel_index(int(np.nanargmax(tlm - dm)), tlm.shape))
     return (f"Task loss matching exceeds direct matching most for {sources[i]} into {targets[j]}: relative accuracy "
             f"{tlm[i, j]:.3f} against {dm[i, j]:.3f}.")
 

@@ -1,0 +1,118 @@
+"""The 8x8 direct-matching grid of ResNet-18 at 32x32 against bare forward passes (issue 2, speed and memory).
+
+The floor is one bare forward pass of the network over the same images, at the fastest micro-batch and layout.
+Everything is timed through `suture.compare`. Exit code 1 if a claim does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+
+import torch
+from common import claim, floor, header, seconds
+
+import suture
+from suture import zoo
+from suture.calls import frozen, no_gradients
+from suture.prepare import prepare
+from suture.sites import SitedNetwork
+
+SITES = 8
+
+
+def images_of(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    g = torch.Generator().manual_seed(0)
+    return torch.rand(n, 3, 32, 32, generator=g), torch.randint(0, 10, (n,), generator=g)
+
+
+def compare_timed(network: torch.nn.Module, data: tuple[torch.Tensor, torch.Tensor], methods: list[str]) -> dict[str, float]:
+    """Seconds of each part of a comparison, from its own progress and stages."""
+    marks: dict[str, float] = {}
+    start: dict[str, float] = {}
+
+    def progress(stage: str, done: int, total: int | None) -> None:
+        marks[stage] = time.perf_counter()
+
+    begun = time.perf_counter()
+    suture.compare(network, data=data, methods=methods, indices=(), progress=progress, batch_size=100,
+                   on_stage=lambda c: start.setdefault(c.meta["stages"][-1], time.perf_counter()))
+    total = time.perf_counter() - begun
+    parts = {"solves": start["moments"] - marks["moments"], "total": total}
+    if "dm" in start:
+        parts["evaluation"] = marks["evaluating dm"] - start["moments"]
+    return parts
+
+
+def tails(network: torch.nn.Module, x: torch.Tensor) -> float:
+    """Seconds that the tails of all sites take over the images, once for each of the source sites."""
+    net = prepare(network, x[:4], torch.device("cpu"), "network")
+    best = float("inf")
+    for size in (25, 32, 50):
+        sited = SitedNetwork(net, x[:4])
+        total = 0.0
+        with frozen(net), no_gradients():
+            done = sited.full(x[:size])
+            for k, r in enumerate(sited.representations(done)):
+                total += seconds(lambda k=k, r=r, done=done: sited.tail(k, r, done)) * len(x) / size
+        best = min(best, total)
+    return best * SITES
+
+
+def moments_pass(network: torch.nn.Module, data: tuple[torch.Tensor, torch.Tensor]) -> float:
+    """Seconds of the streaming pass alone: what twice the images cost more, dry run and solves cancelled."""
+    half = tuple(t[: len(t) // 2] for t in data)
+    whole = min(compare_timed(network, data, [])["total"] for _ in range(3))
+    part = min(compare_timed(network, half, [])["total"] for _ in range(3))
+    return 2 * (whole - part)
+
+
+def peak(n: int) -> float:
+    """Peak resident MiB of a fresh process that makes the moments of `n` examples, streamed."""
+    code = f"import benchmarks.grid as g; g.stream({n})"
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return float(out.stdout.split()[-1])
+
+
+def stream(n: int) -> None:
+    """For `peak`: a comparison on a stream that holds one batch at a time."""
+    class Stream:
+        def __iter__(self):
+            for k in range(n // 50):
+                g = torch.Generator().manual_seed(k)
+                yield torch.rand(50, 3, 32, 32, generator=g), torch.randint(0, 10, (50,), generator=g)
+
+    suture.compare(zoo.build("resnet18"), data=Stream(), methods=["dm"], sites=["layer1.0", "layer4.1"])
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def main() -> int:
+    """Print the ratios."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("-n", type=int, default=400)
+    parser.add_argument("--skip-evaluation", action="store_true")
+    args = parser.parse_args()
+    network = zoo.build("resnet18")
+    data = images_of(args.n)
+    header("grid", args.n)
+    base, how = floor(network, data[0])
+    print(f"  floor: {base:.2f} s, {args.n / base:.0f} images/s ({how})")
+    passed = [claim("moments pass / floor", moments_pass(network, data) / base, 1.5)]
+    if not args.skip_evaluation:
+        parts = compare_timed(network, data, ["dm"])
+        needed = tails(network, data[0])
+        print(f"  sum of tails / floor: {needed / base:.2f}; solves take {parts['solves']:.2f} s whatever n")
+        passed.append(claim("evaluation / sum of tails", parts["evaluation"] / needed, 1.15))
+        passed.append(claim("whole grid / floor", parts["total"] / base, 27))
+        at = 2000
+        passed.append(claim(f"solves / floor of {at} images", parts["solves"] / (base * at / args.n), 0.05))
+        small, large = peak(200), peak(800)
+        passed.append(claim("peak memory, 4 N examples / N", large / small, 1.05))
+    return 0 if all(passed) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
