@@ -13,9 +13,9 @@ import sys
 import time
 
 import torch
-from common import claim, floor, header, seconds
 
 import suture
+from common import claim, floor, header, seconds
 from suture import zoo
 from suture.calls import frozen, no_gradients
 from suture.prepare import prepare
@@ -29,7 +29,10 @@ def images_of(n: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.rand(n, 3, 32, 32, generator=g), torch.randint(0, 10, (n,), generator=g)
 
 
-def compare_timed(network: torch.nn.Module, data: tuple[torch.Tensor, torch.Tensor], methods: list[str]) -> dict[str, float]:
+Data = tuple[torch.Tensor, torch.Tensor]
+
+
+def compare_timed(network: torch.nn.Module, data: Data, methods: list[str]) -> dict[str, float]:
     """Seconds of each part of a comparison, from its own progress and stages."""
     marks: dict[str, float] = {}
     start: dict[str, float] = {}
@@ -57,7 +60,7 @@ def tails(network: torch.nn.Module, x: torch.Tensor) -> float:
         with frozen(net), no_gradients():
             done = sited.full(x[:size])
             for k, r in enumerate(sited.representations(done)):
-                total += seconds(lambda k=k, r=r, done=done: sited.tail(k, r, done)) * len(x) / size
+                total += seconds(lambda k=k, r=r, done=done, sited=sited: sited.tail(k, r, done)) * len(x) / size
         best = min(best, total)
     return best * SITES
 

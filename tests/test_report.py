@@ -25,7 +25,7 @@ from suture._errors import SutureError
 from suture.measures import MEASURES
 from suture.report import figures, page
 from suture.report.files import csv_text, replace, slug
-from synthetic import HOSTILE, comparison
+from tests.synthetic import HOSTILE, comparison
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 

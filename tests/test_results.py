@@ -16,7 +16,7 @@ from suture import results
 from suture._errors import SutureError
 from suture.measures import MEASURES
 from suture.results import COLUMNS, Comparison, load
-from synthetic import HOSTILE, comparison
+from tests.synthetic import HOSTILE, comparison
 
 OURS = {"comparison.json", "table.csv", "arrays.safetensors"}
 

@@ -11,7 +11,7 @@ import pytest
 from suture._errors import SutureError
 from suture.measures import MEASURES
 from suture.verdict import PAIR_COLUMNS, SELF_COLUMNS, judge
-from synthetic import comparison
+from tests.synthetic import comparison
 
 NAN = float("nan")
 
