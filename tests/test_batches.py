@@ -107,7 +107,8 @@ def test_labels_that_are_fractions_are_not_rounded() -> None:
     (lambda: Batches(iter([(X, Y)])), "read more than once, got list_iterator"),
     (lambda: Batches(zip([X], [Y], strict=True)), "read more than once, got zip"),
     (lambda: Batches(5), "read more than once, got int"), (lambda: Batches(TensorDataset(X[:0], Y[:0])), "got none"),
-    (lambda: list(Batches([])), "got none"), (lambda: list(Batches([(X[:0], Y[:0])], name="mine")), "in mine, got none"),
+    (lambda: list(Batches([])), "got none"),
+    (lambda: list(Batches([(X[:0], Y[:0])], name="mine")), "in mine, got none"),
     (lambda: list(Batches([(X, Y[:4])])), "got 4 labels for 10 inputs"), (lambda: list(Batches("ab")), "got str"),
     (lambda: list(Batches(TensorDataset(X, Y, Y))), "got list"), (lambda: list(Batches([(X, X, Y)])), "got tuple"),
     (lambda: list(Batches([(X[0], 3)])), "single example"), (lambda: split((X, ["a"])), "labels that are numbers"),
@@ -180,7 +181,7 @@ def test_a_shuffled_loader_cannot_be_paired() -> None:
         return DataLoader(TensorDataset(X, Y), batch_size=4, shuffle=shuffle,
                           generator=torch.Generator().manual_seed(seed))
 
-    with pytest.raises(SutureError, match="labels of the two loaders differ in batch 0.*shuffle=False"):
+    with pytest.raises(SutureError, match=r"labels of the two loaders differ in batch 0.*shuffle=False"):
         list(Paired(loader(0, False), loader(0, True)))
     with pytest.raises(SutureError, match="do not correspond"):
         list(Paired(loader(1, True), loader(2, True)))
@@ -201,7 +202,7 @@ def test_one_side_may_lack_labels(side: str) -> None:
 
 # -- nested inputs -----------------------------------------------------------------------------------------------------
 
-Point = namedtuple("Point", "x y")  # noqa: PYI024
+Point = namedtuple("Point", "x y")
 
 
 def test_convert_keeps_the_kind_of_everything() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from suture.prepare import CPU_BUDGET, check_precision, few, find_device, micro_
 from tests.tiny import RECIPE, Tiny, data, images, labels, network, other, seeded
 
 CPU = torch.device("cpu")
+COMPARE = sys.modules["suture.compare"]  # the name `suture.compare` is the function's
 
 
 class Views(Tiny):
@@ -145,7 +147,7 @@ def test_micro_batches_and_a_small_last_batch_change_no_number(monkeypatch: pyte
         return suture.compare(network(), other(), loader, data()[1], tlm=RECIPE, device="cpu")
 
     wanted = run()
-    monkeypatch.setattr("suture.compare.micro_batch", lambda *args: 3)
+    monkeypatch.setattr(COMPARE, "micro_batch", lambda *args: 3)
     got = run()
     assert got.meta["micro_batch"] == 3
     for measure in wanted.measures:
@@ -160,7 +162,7 @@ def _inputs(kind: str, x: Tensor, shift: Tensor) -> Any:
 
 @pytest.mark.parametrize("kind", ["tuple", "list", "dict"])
 def test_inputs_of_every_nesting_give_what_one_tensor_gives(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("suture.compare.micro_batch", lambda *args: 5)
+    monkeypatch.setattr(COMPARE, "micro_batch", lambda *args: 5)
 
     def batches(n: int, wrap: str | None) -> list[Any]:
         return [(x if wrap is None else _inputs(wrap, x, torch.zeros(len(x))), y)

@@ -34,6 +34,7 @@ from suture.stitching.evaluate import Evaluation, Evaluator
 from suture.stitching.task import Cell, Curves, GroupTrainer, cell_seed
 
 METHODS = ("dm", "tlm")
+PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 Method = Literal["dm", "tlm"]
 
 
@@ -81,6 +82,10 @@ def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None
     for m in chosen:
         if m not in METHODS:
             raise unknown("method", m, METHODS)
+    if precision not in PRECISIONS:
+        raise SutureError(f"expected precision to be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if seed < 0:
+        raise SutureError(f"expected a seed of at least 0, got {seed}")
     if data is None:
         raise SutureError("expected data to compare the networks on, got none; pass a loader or (inputs, labels)")
     recipe = tlm or TaskRecipe(seed=seed)
@@ -176,6 +181,7 @@ class _Run:
         same = self.source is self.target
         spectra_x: dict[tuple[int, Any], Spectrum] = {}
         spectra_y: dict[int, Spectrum] = {}
+        short: list[tuple[int, int, int]] = []
         for i, j in self.cells:
             m = grid.cell(i, j)
             key = (i, self.target.shapes[j].grid)
@@ -184,19 +190,21 @@ class _Run:
                 own = same and self.source.shapes[i].grid == key[1] and i in spectra_y
                 spectra_x[key] = spectra_y[i] if own else Spectrum.of(m.x, m.precision)
             pair = Pair(m, spectra_x[key], spectra_y[j])
+            if pair.x.rank + pair.y.rank >= m.n:
+                short.append((m.n, i, j))
             for name in self.plan.indices:
                 value = index_table.INDICES[name](pair)
                 self._row(i, j, name, scores.Estimate(value.value, reason=value.reason), m.n)
             self._keep_match(i, j, direct_match(pair))
         self.counts["n_fit"] = grid.examples
-        self._note_rows(spectra_x)
+        self._note_rows(spectra_x, short)
 
     def _moments_pass(self) -> GridMoments:
         a, b = self.source, self.target
         resampling = {}
         for x, y in product(a.shapes, b.shapes):
             resampling[x.grid, y.grid] = Alignment(x, y).resampling
-        precision = {"float32": torch.float32, "float64": torch.float64}[self.plan.precision]
+        precision = PRECISIONS[self.plan.precision]
         grid = GridMoments([s.grid for s in a.shapes], [s.width for s in a.shapes],
                            [s.grid for s in b.shapes], [s.width for s in b.shapes], resampling, same=a is b,
                            precision=precision, higher="cka_debiased" in self.plan.indices)
@@ -223,16 +231,16 @@ class _Run:
         for name, value in (("rank", match.rank), ("condition", match.condition), ("fit_residual", match.residual)):
             self.arrays.setdefault(f"dm.{name}", np.full(shape, np.nan))[i, j] = value
 
-    def _note_rows(self, spectra: dict[tuple[int, Any], Spectrum]) -> None:
+    def _note_rows(self, spectra: dict[tuple[int, Any], Spectrum], short: list[tuple[int, int, int]]) -> None:
         constant = [str(self.source.sites[i]) for (i, _), s in spectra.items() if s.rank == 0]
         if constant:
             self.notes.append(f"constant representation at {', '.join(dict.fromkeys(constant))}: similarities are "
                               "missing there, and direct matching predicts the target's mean")
-        for i, s in enumerate(self.source.shapes):
-            rows = self.counts["n_fit"] * max(t.rows for t in self.target.shapes)
-            if rows <= s.width:
-                self.notes.append(f"{rows} rows or fewer for the {s.width} features of {self.source.sites[i]}: cca, "
-                                  "pwcca and r2 are missing; direct matching is the solution of least norm")
+        if short:
+            n, i, j = min(short)
+            self.notes.append(f"{n} rows are too few for {len(short)} of {len(self.cells)} cells, such as "
+                              f"{self.source.sites[i]} into {self.target.sites[j]}: cca, pwcca or r2 are missing, "
+                              "and direct matching is the solution of least norm where the source has more features")
 
     def layer(self, method: str, i: int, j: int) -> StitchingLayer:
         """The fitted layer of a cell, from the arrays."""
@@ -313,6 +321,10 @@ class _Run:
                 self._row(i, j, f"{method}.{k}", estimates[k], n)
         self.arrays[f"{method}.agree"] = arrays["agree"]
         if own is not None:
+            earlier = self.arrays.get("target.correct")
+            if earlier is not None and not np.array_equal(earlier, own):
+                raise SutureError("the test data came in another order than in the pass before, so cells could not be "
+                                  "compared in pairs; give a test loader with shuffle=False")
             self.arrays[f"{method}.correct"] = arrays["correct"]
             self.arrays["target.correct"] = own
 

@@ -182,6 +182,9 @@ class SitedNetwork:
             raise SutureError(f"expected a multiple of {done.size} representations for site {str(site)!r}, "
                               f"got {len(x)}; concatenate whole batches")
         own = site.pick(done.results[schedule.site])
+        if own is not None and x.ndim == 4:
+            # A forward that calls `.view` on a map relies on the layout that its own modules give.
+            x = x.contiguous(memory_format=_layout(own))
         whole = convert_output(done.results[schedule.site],
                                lambda t: x if t is own else spread(t, copies, done.size))
         return replay(self.network, schedule, done, whole, volatile=self._volatile, copies=copies,
@@ -365,6 +368,11 @@ def _outermost_repeated(calls: Sequence[Call]) -> list[Call]:
 
     return [c for t, cs in groups.items() if not inner(t) for c in cs
             if not any(type(a.module) is t for a in c.ancestors())]
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def _glob(pattern: str) -> str:

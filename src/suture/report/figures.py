@@ -177,6 +177,7 @@ def save(comparison: Compared, folder: str | os.PathLike[str]) -> list[Path]:
             data = io.BytesIO()
             with mpl.rc_context(_STYLE):
                 figure.savefig(data, format=kind, **extra)
+            figure.set_layout_engine("none")  # laid out once: the layout takes most of the time
             paths.append(Path(folder) / f"{name}.{kind}")
             replace(paths[-1], data.getvalue())
     return paths

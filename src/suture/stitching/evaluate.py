@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from suture._errors import SutureError
 from suture.batches import Batches, Progress, on_device, pieces
 from suture.calls import no_gradients
 from suture.sites import SitedNetwork
@@ -67,7 +68,7 @@ class Evaluator:
         self._parts = {k: {} for k in ("labels", "own", "predicted", "error", "scale")}
         for k, batch in enumerate(batches):
             for piece in pieces(on_device(batch, device), self.micro_batch):
-                self._piece(piece.source, piece.target, piece.labels, piece.size)
+                self._piece(piece.source, piece.target, piece.labels, piece.size, k)
             if progress:
                 progress(stage, k + 1, batches.total())
         joined = {kind: {key: torch.cat(parts).cpu().numpy() for key, parts in of.items()}
@@ -78,11 +79,21 @@ class Evaluator:
     def _keep(self, kind: str, key: object, value: Tensor) -> None:
         self._parts[kind].setdefault(key, []).append(value)
 
-    def _piece(self, source: object, target: object, labels: Tensor | None, size: int) -> None:
+    def _check_finite(self, network: SitedNetwork, xs: list[Tensor], number: int) -> None:
+        for site, x in zip(network.sites, xs, strict=True):
+            if not torch.isfinite(x.sum()):
+                raise SutureError(f"NaN or inf in the representation at {network.name} site {str(site)!r}, in batch "
+                                  f"{number} of the test data; check the inputs and weights, or leave this site out")
+
+    def _piece(self, source: object, target: object, labels: Tensor | None, size: int,
+               number: int) -> None:
         with no_gradients():
             done = self.target.full(target)
             natives = self.target.representations(done)
             xs = natives if self.source is self.target else self.source.front(source)
+        self._check_finite(self.target, natives, number)
+        if xs is not natives:
+            self._check_finite(self.source, xs, number)
         logits = logits_of(done.output)
         if labels is not None:
             check_labels(labels, logits)

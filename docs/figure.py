@@ -1,0 +1,11 @@
+"""The figure of the README, from what `make demo` left in suture-demo/A-A (n = 500 test images)."""
+
+from pathlib import Path
+
+import suture
+from suture.report import figures
+
+if __name__ == "__main__":
+    root = Path(__file__).parents[1]
+    shown = figures.grid(suture.load(root / "suture-demo" / "A-A"), ["dm.relative_accuracy", "tlm.relative_accuracy", "cka"])
+    shown.savefig(root / "docs" / "demo.png", dpi=110)
