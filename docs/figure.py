@@ -7,5 +7,6 @@ from suture.report import figures
 
 if __name__ == "__main__":
     root = Path(__file__).parents[1]
-    shown = figures.grid(suture.load(root / "suture-demo" / "A-A"), ["dm.relative_accuracy", "tlm.relative_accuracy", "cka"])
+    measures = ["dm.relative_accuracy", "tlm.relative_accuracy", "cka"]
+    shown = figures.grid(suture.load(root / "suture-demo" / "A-A"), measures)
     shown.savefig(root / "docs" / "demo.png", dpi=110)
