@@ -363,6 +363,7 @@ class GridMoments:
         self._sums: dict[tuple[Any, ...], Tensor] = {}
         self._rows: dict[Hashable, int] = {}
         self._shards: list[GridMoments] = []
+        self._sides: dict[tuple[Any, ...], Side] = {}
         self.examples = 0
         """Number of examples seen."""
 
@@ -375,6 +376,7 @@ class GridMoments:
         Raises:
             NonFiniteError: NaN or inf in one of them; the sums are then as they were before the call.
         """
+        self._sides.clear()
         if not self.examples:
             self._shift_x = [_first_mean(x, self.precision) for x in sources]
             self._shift_y = self._shift_x if self._same else [_first_mean(y, self.precision) for y in targets]
@@ -468,6 +470,12 @@ class GridMoments:
         """Take in the moments of another shard of the data, made for the same sites (law 2)."""
         self._shards.append(other)
 
+    def _about_mean(self, side: Side, *key: Any) -> Side:
+        """The side about its mean; one serves many cells."""
+        if key not in self._sides:
+            self._sides[key] = side.about(side.mean)
+        return self._sides[key]
+
     def cell(self, source: int, target: int) -> Moments:
         """Moments of one cell, about the means.
 
@@ -495,7 +503,8 @@ class GridMoments:
         y = Side(n, self._shift_y[target].to(pair.device), beside[cy, ones - gt.width],
                  s["xy", gt.grid, gt.grid][cy, cy] if self._same else s["yy", target], *y_high)
         cross = Cross(pair[cx, cy], *c_high)
-        whole = Moments(x, y, cross, self.precision).centred()
+        whole = Moments(self._about_mean(x, "x", source, gt.grid), self._about_mean(y, "y", target),
+                        cross.about(x, y, x.mean, y.mean), self.precision)
         for shard in self._shards:
             whole = whole.merge(shard.cell(source, target))
         return whole

@@ -48,6 +48,8 @@ def colour(value: float, entry: Measure) -> tuple[str, str]:
 def written(value: float, digits: int = 3) -> str:
     """A value as it stands in a cell; large ones (a residual has no upper limit) with fewer digits."""
     size = abs(value)
+    if size < 0.5 * 10**-digits:
+        value = 0.0  # rounding below zero is not a negative number
     if size < 10:
         return f"{value:.{digits}f}"
     return f"{value:.1f}" if size < 100 else f"{value:.0f}" if size < 10_000 else f"{value:.1e}"
