@@ -185,7 +185,8 @@ class _Run:
         for i, j in self.cells:
             m = grid.cell(i, j)
             key = (i, self.target.shapes[j].grid)
-            spectra_y.setdefault(j, Spectrum.of(m.y, m.precision))
+            if j not in spectra_y:
+                spectra_y[j] = Spectrum.of(m.y, m.precision)
             if key not in spectra_x:
                 own = same and self.source.shapes[i].grid == key[1] and i in spectra_y
                 spectra_x[key] = spectra_y[i] if own else Spectrum.of(m.x, m.precision)
