@@ -117,6 +117,8 @@ class Evaluator:
 
 
 def _squares(x: Tensor) -> Tensor:
-    return x.square().flatten(1).sum(1)
+    # No flatten: it would copy a channels-last map into another order first.
+    norms: Tensor = torch.linalg.vector_norm(x, dim=tuple(range(1, x.ndim)))
+    return norms.square()
 
 
