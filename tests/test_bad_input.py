@@ -658,6 +658,21 @@ def test_a_real_interruption_of_a_real_process(tmp_path: Path) -> None:
     assert suture.load(tmp_path / "out").meta["stages"] == ["moments", "dm"]
 
 
+@pytest.mark.parametrize(("options", "words"), [
+    ({"names": ("a",)}, "two names"),
+    ({"sites": [3]}, "strings like"),
+])
+def test_options_of_the_wrong_kind_are_refused(options: dict[str, object], words: str) -> None:
+    with pytest.raises(SutureError, match=words):
+        suture.compare(network(), None, *data(), methods=[], device="cpu", **options)
+
+
+def test_a_later_batch_that_the_network_rejects_is_named() -> None:
+    stream = [(images(8), labels(8)), (images(8)[:, :1], labels(8))]
+    with pytest.raises(SutureError, match="batch 1 of the data"):
+        suture.compare(network(), None, stream, methods=[], device="cpu")
+
+
 def test_a_shuffled_test_loader_is_refused_before_cells_are_paired_wrongly() -> None:
     """Direct and task loss matching are evaluated in two passes; their per-example results must be of one order."""
     train, _ = data()

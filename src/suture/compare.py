@@ -78,16 +78,11 @@ def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None
     Raises:
         SutureError: bad input; one line that says what was expected, what came and what to write instead.
     """
-    chosen = [methods] if isinstance(methods, str) else list(methods)
+    chosen = [methods] if isinstance(methods, str) else list(methods or ())
     for m in chosen:
         if m not in METHODS:
             raise unknown("method", m, METHODS)
-    if precision not in PRECISIONS:
-        raise SutureError(f"expected precision to be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    if seed < 0:
-        raise SutureError(f"expected a seed of at least 0, got {seed}")
-    if data is None:
-        raise SutureError("expected data to compare the networks on, got none; pass a loader or (inputs, labels)")
+    _check_options(data, precision, seed, names)
     recipe = tlm or TaskRecipe(seed=seed)
     fit = Batches(data, size=batch_size)
     plan = _Plan(chosen, [i.measure.name for i in index_table.chosen(indices)], recipe, precision, seed,
@@ -104,6 +99,17 @@ def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None
             if on_stage:
                 on_stage(run.result())
     return run.result()
+
+
+def _check_options(data: Any, precision: str, seed: int, names: tuple[str, str] | None) -> None:
+    if precision not in PRECISIONS:
+        raise SutureError(f"expected precision to be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if names is not None and len(names) != 2:
+        raise SutureError(f"expected two names, of source and target, got {len(names)}")
+    if seed < 0:
+        raise SutureError(f"expected a seed of at least 0, got {seed}")
+    if data is None:
+        raise SutureError("expected data to compare the networks on, got none; pass a loader or (inputs, labels)")
 
 
 @dataclass(frozen=True)
@@ -212,15 +218,18 @@ class _Run:
         with no_gradients():
             for k, batch in enumerate(self.fit):
                 for piece in pieces(on_device(batch, self.plan.device), self.micro):
-                    xs = [to_grid(x) for x in a.front(piece.source)]
-                    ys = xs if a is b else [to_grid(y) for y in b.front(piece.target)]
                     try:
+                        xs = [to_grid(x) for x in a.front(piece.source)]
+                        ys = xs if a is b else [to_grid(y) for y in b.front(piece.target)]
                         grid.update(xs, ys)
                     except NonFiniteError as e:
                         site = (a if e.side == "source" else b).sites[e.index]
                         raise SutureError(f"NaN or inf in the representation at {e.side} site {str(site)!r}, in batch "
                                           f"{k} of the data; check the inputs and weights, or leave this site out"
                                           ) from None
+                    except RuntimeError as e:
+                        raise SutureError(f"a network fails on batch {k} of the data, after the first ones went well: "
+                                          f"{str(e).splitlines()[0]}; give batches of one input size") from e
                 if self.plan.progress:
                     self.plan.progress("moments", k + 1, self.fit.total())
         return grid

@@ -218,6 +218,8 @@ class SitedNetwork:
             raise SutureError(f"expected at least one site of the {self.name}, got none; leave sites out")
         found = []
         for n in names:
+            if not isinstance(n, Site | str):
+                raise SutureError(f"expected site names of the {self.name}, got {n!r}; write strings like 'layer1.0'")
             found += [n] if isinstance(n, Site) else self._match(n)
         return found
 
