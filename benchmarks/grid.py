@@ -11,6 +11,7 @@ import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import torch
 
@@ -75,7 +76,7 @@ def moments_pass(network: torch.nn.Module, data: tuple[torch.Tensor, torch.Tenso
 
 def peak(n: int) -> float:
     """Peak resident MiB of a fresh process that makes the moments of `n` examples, streamed."""
-    code = f"import benchmarks.grid as g; g.stream({n})"
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import grid; grid.stream({n})"
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     return float(out.stdout.split()[-1])
 
