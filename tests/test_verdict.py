@@ -230,3 +230,17 @@ def test_the_reference_sees_clear_cases():
         correct = rng.random((size, size, 60)) < rng.uniform(0.3, 0.9, (size, size, 1))
         found += slow_self("tlm.accuracy", correct.mean(axis=2).tolist(), range(size), correct.tolist())[1]
     assert found > 5
+
+
+@pytest.mark.parametrize(("tlm", "dm", "gap"), [
+    ([[1, 0.9], [0.98, 1]], [[1, 0.8], [0.3, 1]], "l1 into l0: relative accuracy 0.980 against 0.300."),
+    ([[0.5, 0.2], [0.3, 1]], [[1, 0.2], [0.3, 1]], ""),
+    ([[NAN, NAN], [NAN, NAN]], [[1, 0.2], [0.3, 1]], ""),
+])
+def test_the_gap_names_the_cell_where_tlm_exceeds_dm_most_and_nothing_where_it_does_not(tlm, dm, gap):
+    rows = [{"source": f"l{i}", "target": f"l{j}", "measure": f"{m}.relative_accuracy", "value": v[i][j]}
+            for m, v in (("tlm", tlm), ("dm", dm)) for i in range(2) for j in range(2)]
+    layers = ["l0", "l1"]
+    verdict = judge(pd.DataFrame(rows), layers, layers, same_network=True, same_architecture=True, arrays={})
+    assert verdict.gap.endswith(gap)
+    assert bool(verdict.gap) == bool(gap)

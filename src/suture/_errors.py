@@ -10,6 +10,11 @@ class SutureError(ValueError):
     """Bad input. The message is one line: what was expected, what came, what to write instead."""
 
 
+def first_line(error: BaseException) -> str:
+    """What somebody else's exception says, in one line; its class where it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 def unknown(what: str, name: str, options: Iterable[str], instead: str = "") -> SutureError:
     """An error for a name that is not among `options`; it names the nearest ones."""
     known = list(options)

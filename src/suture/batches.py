@@ -198,7 +198,8 @@ class Batches:
             if len(inputs) == 0:
                 raise self._empty()
             return _TensorBatches(inputs, labels, size, torch.Generator().manual_seed(seed) if shuffle else None)
-        if isinstance(data, Dataset) and isinstance(data, Sized) and not _streams(data):
+        streams = isinstance(data, IterableDataset)
+        if not streams and isinstance(data, Dataset) and isinstance(data, Sized):
             if len(data) == 0:
                 raise self._empty()
             order = torch.Generator().manual_seed(seed)
@@ -252,10 +253,6 @@ def _tensor_pair(data: Any) -> tuple[Tensor, Tensor] | None:
     if isinstance(pair, list) and not (labels.ndim == 1 < inputs.ndim and not labels.is_floating_point()):
         return None
     return inputs, labels
-
-
-def _streams(data: object) -> bool:
-    return isinstance(data, IterableDataset)
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:

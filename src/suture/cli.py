@@ -6,6 +6,7 @@ import dataclasses
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -139,14 +140,11 @@ def compare(
             methods=[] if methods == "none" else _listed(methods) or [], tlm=recipe,
             precision=precision,  # type: ignore[arg-type]
             allow_bypass=allow_bypass, names=_names(source, source_weights, target, target_weights), device=device,
-            seed=seed, progress=progress, on_stage=lambda c: _save(c, out), previous=demonstration.earlier(out))
+            seed=seed, progress=progress, on_stage=partial(Comparison.save, dir=out),
+            previous=demonstration.earlier(out))
     report = made.report(out / "report.html")
     _print_verdict(made)
     console.print(f"\nresult: {escape(str(out))}\nreport: {escape(str(report))}", soft_wrap=True)
-
-
-def _save(comparison: Comparison, out: Path) -> None:
-    comparison.save(out)
 
 
 def _listed(names: str | None) -> list[str] | None:

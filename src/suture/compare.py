@@ -18,7 +18,7 @@ from torch import nn
 
 import suture.indices as index_table
 from suture import scores
-from suture._errors import SutureError, unknown
+from suture._errors import SutureError, first_line, unknown
 from suture.batches import Batches, Progress, convert, on_device, pieces, tensors
 from suture.calls import no_gradients
 from suture.fingerprints import fingerprint
@@ -35,7 +35,6 @@ from suture.stitching.task import Cell, Curves, GroupTrainer, cell_seed
 
 METHODS = ("dm", "tlm")
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
-Method = Literal["dm", "tlm"]
 
 
 def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None, test: Any = None, *,
@@ -44,7 +43,7 @@ def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None
             tlm: TaskRecipe | None = None, precision: Literal["float32", "float64"] = "float32",
             allow_bypass: bool = False, names: tuple[str, str] | None = None, device: str | torch.device = "auto",
             batch_size: int = 256, seed: int = 0, progress: Progress | None = None,
-            on_stage: Callable[[Comparison], None] | None = None, previous: Comparison | None = None) -> Comparison:
+            on_stage: Callable[[Comparison], object] | None = None, previous: Comparison | None = None) -> Comparison:
     """How similar is each layer of `source` to each layer of `target`?
 
     One pass over `data` gives the moments of all cells, and from them every index and every direct-matching layer.
@@ -92,13 +91,15 @@ def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None
     run.tlm_batches = Batches(data, size=recipe.batch_size, shuffle=True, seed=recipe.seed)
     if previous is not None:
         run.take_over(previous)
+    result = None
     for stage, work in run.stages():
         if stage not in run.done:
             work()
             run.done.append(stage)
+            result = run.result()
             if on_stage:
-                on_stage(run.result())
-    return run.result()
+                on_stage(result)
+    return run.result() if result is None else result
 
 
 def _check_options(data: Any, precision: str, seed: int, names: tuple[str, str] | None) -> None:
@@ -186,15 +187,13 @@ class _Run:
         grid = self._moments_pass()
         same = self.source is self.target
         spectra_x: dict[tuple[int, Any], Spectrum] = {}
-        spectra_y: dict[int, Spectrum] = {}
+        spectra_y = [Spectrum.of(grid.cell(0, j).y, grid.precision) for j in range(len(self.target.sites))]
         short: list[tuple[int, int, int]] = []
         for i, j in self.cells:
             m = grid.cell(i, j)
             key = (i, self.target.shapes[j].grid)
-            if j not in spectra_y:
-                spectra_y[j] = Spectrum.of(m.y, m.precision)
             if key not in spectra_x:
-                own = same and self.source.shapes[i].grid == key[1] and i in spectra_y
+                own = same and self.source.shapes[i].grid == key[1]
                 spectra_x[key] = spectra_y[i] if own else Spectrum.of(m.x, m.precision)
             pair = Pair(m, spectra_x[key], spectra_y[j])
             if pair.x.rank + pair.y.rank >= m.n:
@@ -229,7 +228,7 @@ class _Run:
                                           ) from None
                     except RuntimeError as e:
                         raise SutureError(f"a network fails on batch {k} of the data, after the first ones went well: "
-                                          f"{str(e).splitlines()[0]}; give batches of one input size") from e
+                                          f"{first_line(e)}; give batches of one input size") from e
                 if self.plan.progress:
                     self.plan.progress("moments", k + 1, self.fit.total())
         return grid

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import nn
@@ -19,7 +19,7 @@ from suture.stitching import TaskRecipe
 
 NETWORK = "resnet_digits"
 RECIPE = TaskRecipe(epochs=20, batch_size=64, lr=1e-2, schedule="cosine")
-"""Converges on the digits: own-layer cells reach relative accuracy 1 within test noise (benchmarks/convergence.py)."""
+"""Long enough on the digits for the own-layer cells of the demo to come within test noise of relative accuracy 1."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +58,11 @@ def demo(out: str | Path = "suture-demo", *, seed: int = 0, device: str = "auto"
         place = folder / f"{a}-{b}"
         made[place.name] = compare(
             networks[a], None if a == b else networks[b], train, test, names=(a, b), tlm=recipe or RECIPE, seed=seed,
-            device=device, progress=_prefixed(progress, f"{a} into {b}"), on_stage=_keeper(place),
+            device=device, progress=_prefixed(progress, f"{a} into {b}"), on_stage=partial(Comparison.save, dir=place),
             previous=earlier(place))
     for name, comparison in made.items():
         comparison.report(folder / name / "report.html")
     return Demo(accuracies, made, page.write(list(made.values()), folder / "report.html"))
-
-
-def _keeper(place: Path) -> Callable[[Comparison], None]:
-    def keep(comparison: Comparison) -> None:
-        comparison.save(place)
-
-    return keep
 
 
 def check_place(folder: Path) -> Path:

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from suture._errors import SutureError
+from suture._errors import SutureError, first_line
 from suture.batches import convert, count, tensors
 from suture.calls import apply, frozen, no_gradients, output_tensors, record, walk
 
 CPU_BUDGET = 13 * 2**20
 GPU_BUDGET = 2 * 2**30
-"""Bytes that the largest activation of a micro-batch may take. On a CPU it should stay in the cache: ResNet-18 at
-32x32 runs 1.5 times as fast with 50 images as with 250 (benchmarks/floor.py)."""
+"""Bytes that the largest activation of a micro-batch may take. On a CPU it should stay in the cache: 52 images for
+ResNet-18 at 32x32, among the fastest in benchmarks/grid.py."""
 
 
 def find_device(name: str | torch.device = "auto") -> torch.device:
@@ -74,8 +74,7 @@ def prepare(network: nn.Module, inputs: Any, device: torch.device, name: str) ->
             before = output_tensors(apply(mine, inputs))
     except Exception as e:  # a forward is anyone's code: it may assert its input size, or look up a key
         shapes = ", ".join(str(tuple(t.shape)) for t in tensors(inputs))
-        first = str(e).splitlines()[0] if str(e) else type(e).__name__
-        raise SutureError(f"the {name} network fails on inputs of shape {shapes}: {first}; "
+        raise SutureError(f"the {name} network fails on inputs of shape {shapes}: {first_line(e)}; "
                           "give it the data it was made for") from e
     if not any(p.ndim == 4 for p in mine.parameters()):
         return mine
@@ -94,7 +93,7 @@ def _copy(network: nn.Module, name: str) -> nn.Module:
     try:
         return copy.deepcopy(network)
     except Exception as e:  # whatever hangs on the module: locks, open files, tensors with a history
-        first = str(e).split(". ")[0].splitlines()[0] if str(e) else type(e).__name__
+        first = first_line(e).split(". ")[0]
         raise SutureError(f"the {name} network cannot be copied: {first}; suture runs a private copy, so keep only "
                           "parameters, buffers and plain values on the module") from e
 

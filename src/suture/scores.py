@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +59,12 @@ def ratio_of_hits(hits: Bools, reference: Bools, seed: int = 0) -> Estimate:
     return Estimate(float(hits.mean() / reference.mean()), float(low), float(high))
 
 
+@lru_cache(maxsize=2)
+def _draws(n: int, seed: int, resamples: int) -> NDArray[np.int64]:
+    """How often each of `n` examples is drawn in each resample; one draw serves all cells, paired across them too."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+
+
 def ratio_of_sums(top: NDArray[np.floating], bottom: NDArray[np.floating], seed: int = 0,
                   resamples: int = 400) -> Estimate:
     """``top.sum() / bottom.sum()`` with a paired percentile bootstrap over examples.
@@ -72,8 +79,7 @@ def ratio_of_sums(top: NDArray[np.floating], bottom: NDArray[np.floating], seed:
         return missing("the denominator is zero")
     if not np.isfinite(t).all():
         return missing("not finite")
-    rng = np.random.default_rng(seed)
-    weights = rng.multinomial(len(t), np.full(len(t), 1 / len(t)), size=resamples)
+    weights = _draws(len(t), seed, resamples)
     ratios = (weights @ t) / np.maximum(weights @ b, np.finfo(np.float64).tiny)
     low, high = np.percentile(ratios, [2.5, 97.5])
     return Estimate(float(t.sum() / b.sum()), float(low), float(high))

@@ -36,8 +36,8 @@ class Verdict:
             (two networks of one architecture); empty when the battery does not apply.
         words: one quotable sentence per row of the table; one sentence that says why when it is empty.
         gap: the cell in which task loss matching exceeds direct matching most, in words; empty where there are not
-            both. A large gap is the paper's warning: the task is solved with a representation that is not the
-            target's.
+            both, or it nowhere does. A large gap is the paper's warning: the task is solved with a representation
+            that is not the target's.
     """
 
     table: pd.DataFrame
@@ -113,7 +113,7 @@ def judge(table: pd.DataFrame, sources: Sequence[str], targets: Sequence[str], *
 
 def _gap(table: pd.DataFrame, sources: Sequence[str], targets: Sequence[str]) -> str:
     tlm, dm = (_values(table, f"{m}.relative_accuracy", sources, targets) for m in ("tlm", "dm"))
-    if not np.isfinite(tlm - dm).any():
+    if not (tlm > dm).any():
         return ""
     i, j = map(int, np.unravel_index(int(np.nanargmax(tlm - dm)), tlm.shape))
     return (f"Task loss matching exceeds direct matching most for {sources[i]} into {targets[j]}: relative accuracy "

@@ -79,11 +79,13 @@ class Evaluator:
     def _keep(self, kind: str, key: object, value: Tensor) -> None:
         self._parts[kind].setdefault(key, []).append(value)
 
-    def _check_finite(self, network: SitedNetwork, xs: list[Tensor], number: int) -> None:
-        for site, x in zip(network.sites, xs, strict=True):
-            if not torch.isfinite(x.sum()):
+    def _finite_squares(self, network: SitedNetwork, xs: list[Tensor], number: int) -> list[Tensor]:
+        squares = [_squares(x.float()) for x in xs]
+        for site, s in zip(network.sites, squares, strict=True):
+            if not torch.isfinite(s).all():
                 raise SutureError(f"NaN or inf in the representation at {network.name} site {str(site)!r}, in batch "
                                   f"{number} of the test data; check the inputs and weights, or leave this site out")
+        return squares
 
     def _piece(self, source: object, target: object, labels: Tensor | None, size: int,
                number: int) -> None:
@@ -91,9 +93,9 @@ class Evaluator:
             done = self.target.full(target)
             natives = self.target.representations(done)
             xs = natives if self.source is self.target else self.source.front(source)
-        self._check_finite(self.target, natives, number)
+        scales = self._finite_squares(self.target, natives, number)
         if xs is not natives:
-            self._check_finite(self.source, xs, number)
+            self._finite_squares(self.source, xs, number)
         logits = logits_of(done.output)
         if labels is not None:
             check_labels(labels, logits)
@@ -102,7 +104,7 @@ class Evaluator:
         at_once = max(1, self.micro_batch // size)
         for j, sources in self._groups.items():
             native = natives[j].float()
-            self._keep("scale", j, _squares(native))
+            self._keep("scale", j, scales[j])
             for start in range(0, len(sources), at_once):
                 some = sources[start:start + at_once]
                 stitched = []
