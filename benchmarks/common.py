@@ -1,9 +1,11 @@
-"""What every benchmark prints and how it times: ratios within one run, best of several, machine and versions beside."""
+"""What every benchmark prints and how it times: ratios of medians within one run, machine and versions beside."""
 
 from __future__ import annotations
 
+import copy
 import os
 import platform
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,28 +25,54 @@ def header(name: str, n: int) -> None:
 
 
 def seconds(work: Callable[[], object], repeat: int = 3) -> float:
-    """Best wall time of `repeat` runs after one to warm up."""
+    """Median wall time of `repeat` runs after one to warm up.
+
+    Not the best: what is compared with it runs for minutes, through the machine's good and bad moments alike.
+    """
     work()
-    best = float("inf")
+    times = []
     for _ in range(repeat):
         start = time.perf_counter()
         work()
-        best = min(best, time.perf_counter() - start)
-    return best
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
 
 
-def floor(network: nn.Module, images: Tensor, repeat: int = 3) -> tuple[float, str]:
-    """Seconds of one bare forward pass over the images, at the fastest micro-batch and memory layout."""
-    best, how = float("inf"), ""
-    for layout in (torch.contiguous_format, torch.channels_last):
-        net = network.eval().to(memory_format=layout)
-        for size in MICRO:
-            with torch.no_grad():
-                took = seconds(lambda net=net, size=size: [net(b) for b in images.split(size)], repeat)
-            if took < best:
-                best, how = took, f"micro-batch {size}, {layout}"
-    network.to(memory_format=torch.contiguous_format)
-    return best, how
+class Floor:
+    """One bare forward pass of the network as it is over the images, at its fastest micro-batch.
+
+    Its speed in channels-last layout, which suture uses where it can, is measured beside it.
+    """
+
+    def __init__(self, network: nn.Module, images: Tensor) -> None:
+        self.images = images
+        self._times: list[float] = []
+        self.network = copy.deepcopy(network).eval()
+        fast = copy.deepcopy(self.network).to(memory_format=torch.channels_last)
+        some = images[:200]
+        took = {size: self._pass(self.network, size, some) for size in MICRO}
+        self.size = min(took, key=took.__getitem__)
+        self.channels_last = min(self._pass(fast, size, some) for size in MICRO) / took[self.size]
+
+    @staticmethod
+    @torch.no_grad()
+    def _pass(net: nn.Module, size: int, images: Tensor) -> float:
+        return seconds(lambda: [net(b) for b in images.split(size)])
+
+    def measure(self) -> float:
+        """Time it once more, now; the seconds are the mean of all measurements (before and after the work)."""
+        self._times.append(self._pass(self.network, self.size, self.images))
+        return self.seconds
+
+    @property
+    def seconds(self) -> float:
+        """Mean of the measurements so far."""
+        return statistics.mean(self._times)
+
+    def __str__(self) -> str:
+        times = ", ".join(f"{t:.2f}" for t in self._times)
+        return (f"floor: {self.seconds:.2f} s ({times}), {len(self.images) / self.seconds:.0f} images/s at micro-batch "
+                f"{self.size}; in channels-last layout it would take {self.channels_last:.2f} of that")
 
 
 def claim(what: str, value: float, bound: float) -> bool:

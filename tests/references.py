@@ -92,3 +92,38 @@ def least_squares(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch
     design = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], 1)
     solution = torch.linalg.lstsq(design, y, driver="gelsd").solution
     return solution[:-1].T, solution[-1]
+
+
+def aligned(x: torch.Tensor, y: torch.Tensor, source, target, prefix: str = "map") -> tuple[torch.Tensor, torch.Tensor]:
+    """The two matrices of a cell (float64, same rows), from what the kinds mean: `source` and `target` are shapes.
+
+    Rows of the target that no affine map makes (prefix tokens that are kept or learned) are left out.
+    """
+    x, y = x.double(), y.double()
+    (px, gx), (py, gy) = (_prefix_and_map(t, s) for t, s in ((x, source), (y, target)))
+    if target.kind.value == "vector":
+        if source.kind.value == "vector":
+            return x, y
+        return px[:, 0] if prefix == "only" and source.prefix else gx.mean((2, 3)), y
+    if source.kind.value == "vector":
+        gx, px = x[:, :, None, None], x[:, None].expand(-1, target.prefix, -1)
+    elif target.kind.value == "map" and source.prefix:
+        first = px[:, 0, :, None, None]
+        gx = {"map": gx, "drop": gx, "add": gx + first, "only": first}[prefix]
+    elif source.prefix != target.prefix or prefix == "drop":
+        px = gx.mean((2, 3))[:, None].expand(-1, target.prefix, -1)
+    gx = F.interpolate(gx, size=gy.shape[2:], mode="bilinear", align_corners=False)
+    fitted = prefix not in ("keep", "learn")
+    rows_x, rows_y = ([*p.unbind(1)] if fitted else [] for p in (px[:, :target.prefix], py))
+    rows_x += [*gx.flatten(2).unbind(2)]
+    rows_y += [*gy.flatten(2).unbind(2)]
+    return torch.stack(rows_x, 1).flatten(0, 1), torch.stack(rows_y, 1).flatten(0, 1)
+
+
+def _prefix_and_map(x: torch.Tensor, shape) -> tuple[torch.Tensor, torch.Tensor]:
+    if shape.kind.value == "map":
+        return x.new_zeros(len(x), 0, x.shape[1]), x
+    if shape.kind.value == "vector":
+        return x.new_zeros(len(x), 0, x.shape[1]), x[:, :, None, None]
+    rest = x[:, shape.prefix:].transpose(1, 2)
+    return x[:, :shape.prefix], rest.unflatten(2, shape.grid or (1, rest.shape[2]))

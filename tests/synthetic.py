@@ -39,7 +39,7 @@ def comparison(sources: int = 4, targets: int = 4, *, same_network: bool = True,
     arrays["tlm.loss"] = 2.3 * np.exp(-np.arange(epochs) / 3) + 0.05 * rng.random((*near.shape, epochs))
     table = pd.DataFrame(
         [_row(name, s, t, i, j, near, arrays, examples, missing, rng)
-         for i, s in enumerate(rows) for j, t in enumerate(columns) for name in MEASURES], columns=COLUMNS)
+         for i, s in enumerate(rows) for j, t in enumerate(columns) for name in MEASURES], columns=COLUMNS[:-1])
     network = HOSTILE[0] if hostile else "A"
     return Comparison(network, network if same_network else "B", tuple(rows), tuple(columns), same_network,
                       same_architecture, table, arrays, _meta(hostile, examples))
@@ -50,8 +50,10 @@ def _row(name: str, source: str, target: str, i: int, j: int, near: np.ndarray, 
     entry = MEASURES[name]
     method, _, quantity = name.partition(".")
     low = high = float("nan")
-    if quantity == "residual":
+    if quantity and not entry.larger_is_more_similar:
         value = float(1.2 - near[i, j]) if method == "dm" else float(1 + 30 * rng.random())
+    elif quantity == "r2":
+        value = float(near[i, j]) if method == "dm" else float(-30 * rng.random())
     elif quantity:
         outcomes = arrays[f"{method}.{'agree' if quantity == 'agreement' else 'correct'}"][i, j]
         base = float(arrays["target.correct"].mean()) if quantity == "relative_accuracy" else 1.0

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from suture import Paired, SutureError
-from suture.batches import Batch, Batches, convert, count, on_device, pieces, split, tensors
+from suture.batches import Batch, Batches, convert, count, on_device, pieces, split, split_rows, tensors
 
 X, Y = torch.arange(20.0).view(10, 2), torch.arange(10)
 
@@ -251,3 +251,63 @@ def test_pieces_of_pairs_cut_both() -> None:
 
 def test_counting_looks_past_single_numbers() -> None:
     assert count({"scale": torch.tensor(2.0), "x": X}) == 10
+
+
+# -- some of the examples ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [lambda: (X, Y), lambda: [X, Y], lambda: TensorDataset(X, Y), Mapped])
+def test_rows_are_read_alone_in_their_order_or_shuffled(make: Any) -> None:
+    rows = torch.tensor([7, 2, 3, 9, 0])
+    sizes, inputs, labels = _read(Batches(make(), size=2, rows=rows))
+    assert sizes == [2, 2, 1]
+    assert torch.equal(labels, rows)
+    assert torch.equal(inputs, X[rows])
+    shuffled = Batches(make(), size=2, rows=rows, shuffle=True, seed=3)
+    assert len(shuffled) == 3
+    first, second = _read(shuffled)[2], _read(shuffled)[2]
+    assert torch.equal(first.sort().values, rows.sort().values)
+    assert not torch.equal(first, second)
+
+
+def test_all_rows_shuffled_are_what_they_are_without_rows() -> None:
+    plain, chosen = (Batches((X, Y), size=4, shuffle=True, seed=1, rows=rows) for rows in (None, torch.arange(10)))
+    for _ in range(2):
+        assert torch.equal(_read(plain)[2], _read(chosen)[2])
+
+
+def test_rows_of_a_loader_are_refused() -> None:
+    with pytest.raises(SutureError, match=r"can be split, got list; pass a Dataset or \(inputs, labels\)"):
+        Batches([(X, Y)], rows=torch.arange(2))
+
+
+@pytest.mark.parametrize("make", [lambda: (X, Y), lambda: [X, Y], lambda: TensorDataset(X, Y), Mapped])
+def test_a_split_is_random_complete_and_disjoint(make: Any) -> None:
+    found = split_rows(make(), 0.3, 5)
+    assert found is not None
+    mine, theirs = found
+    assert (len(mine), len(theirs)) == (7, 3)
+    assert torch.equal(torch.cat(found).sort().values, torch.arange(10))
+    again, other = split_rows(make(), 0.3, 5), split_rows(make(), 0.3, 6)
+    assert again is not None
+    assert other is not None
+    assert torch.equal(again[1], theirs)
+    assert not torch.equal(other[1], theirs)
+
+
+@pytest.mark.parametrize(("n", "share", "held"), [(2, 0.001, 1), (2, 0.999, 1), (10, 0.1, 1), (10, 0.26, 3)])
+def test_both_parts_of_a_split_have_an_example(n: int, share: float, held: int) -> None:
+    found = split_rows((X[:n], Y[:n]), share, 0)
+    assert found is not None
+    assert [len(part) for part in found] == [n - held, held]
+
+
+@pytest.mark.parametrize("make", [
+    lambda: DataLoader(Mapped()), lambda: [(X, Y)], lambda: iter([(X, Y)]), lambda: Paired((X, Y), (X, Y))])
+def test_what_has_no_index_cannot_be_split(make: Any) -> None:
+    assert split_rows(make(), 0.5, 0) is None
+
+
+def test_one_example_cannot_be_split() -> None:
+    with pytest.raises(SutureError, match="at least two examples, to hold some out, got 1"):
+        split_rows((X[:1], Y[:1]), 0.5, 0)

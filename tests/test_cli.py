@@ -209,6 +209,23 @@ def test_code_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.Monke
     assert made.meta["settings"] == wanted.meta["settings"]
 
 
+def test_the_recipe_of_task_loss_matching_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                              capsys: Capsys) -> None:
+    code, out, err = tiny.suture(monkeypatch, capsys, "compare", "tests.tiny:network", "--data", "tests.tiny:data",
+                                 "--methods", "tlm", "--epochs", 3, "--objective", "mixed", "--temperature", 2,
+                                 "--optimizer", "sgd", "--schedule", "onecycle", "--crop", 1, "--flip",
+                                 "--tlm-precision", "bf16", "--patience", 2, "--out", tmp_path / "out",
+                                 "--device", "cpu")
+    assert (code, err) == (0, "")
+    recipe = TaskRecipe(epochs=3, optimizer="sgd", schedule="onecycle", crop=1, flip=True, objective="mixed",
+                        temperature=2.0, precision="bf16", patience=2)
+    made = suture.load(tmp_path / "out")
+    assert made.meta["settings"]["tlm"] == dataclasses.asdict(recipe)
+    assert "tlm.held_out" in made.arrays
+    for note in made.meta["notes"]:
+        assert f"note: {note}" in out
+
+
 def test_no_methods_gives_indices_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys) -> None:
     code, _, _ = tiny.suture(monkeypatch, capsys, "compare", "tests.tiny:network", "--data", "tests.tiny:data",
                              "--methods", "none", "--target-sites", "block2", "--precision", "float64", "--out",

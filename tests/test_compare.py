@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 
 import suture
 from suture.calls import main_output
@@ -72,3 +74,51 @@ def test_half_precision_networks_are_not_taken_for_nan():
     x = torch.randn(900, 6, generator=torch.Generator().manual_seed(0)).half() * 300
     result = suture.compare(network, data=(x, torch.arange(900) % 3), methods=["dm"], indices=["cka"], device="cpu")
     assert result.table["value"].notna().all()
+
+
+def test_cells_are_compared_in_pairs(pair):
+    *_, result = pair
+    (s, other), t = result.sources, result.targets[0]
+    got = result.difference((s, t), (other, t), "dm.kl")
+    matrix = result.matrix("dm.kl")
+    assert got.value == pytest.approx(matrix.loc[s, t] - matrix.loc[other, t], rel=1e-9)
+    assert (got.test, got.n) == ("paired bootstrap", 60)
+    assert got.low <= got.value <= got.high
+    methods = result.difference((s, t), (s, t), "dm.accuracy", "tlm.accuracy")
+    gap = result.matrix("dm.accuracy").loc[s, t] - result.matrix("tlm.accuracy").loc[s, t]
+    hits = (result.arrays[f"{m}.correct"][0, 0] for m in ("dm", "tlm"))
+    one, two = next(hits), next(hits)
+    wins, losses = int((one & ~two).sum()), int((two & ~one).sum())
+    assert methods.value == pytest.approx(gap, abs=1e-12)
+    assert methods.p == (binomtest(wins, wins + losses).pvalue if wins + losses else 1)
+    targets = result.difference((s, t), (s, result.targets[1]), "dm.r2")
+    assert targets.value == pytest.approx(result.matrix("dm.r2").loc[s, t] - result.matrix("dm.r2").loc[
+        s, result.targets[1]], rel=1e-9)
+
+
+@pytest.mark.parametrize(("a", "b", "names", "words"), [
+    (("layer1.0", "layer2.1"), ("layer1.1", "layer2.1"), ["dm.kl"], r"source site 'layer1.1'; nearest: layer1.0"),
+    (("layer1.0", "layer2.1"), ("layer1.0", "layer2.2"), ["dm.kl"], r"target site 'layer2.2'; nearest: layer2.1"),
+    (("layer1.0", "layer2.1"), ("layer1.0", "layer4.1"), ["cka"], "structural indices"),
+    (("layer1.0", "layer2.1"), ("layer1.0", "layer4.1"), ["dm.kll"], "nearest: dm.kl"),
+    (("layer1.0", "layer2.1"), ("layer1.0", "layer4.1"), ["dm.kl", "tlm.ce_gap"], "one measure of two methods"),
+    ("layer1.0", ("layer1.0", "layer4.1"), ["dm.kl"], "expected a cell"),
+])
+def test_what_cannot_be_compared_in_pairs_is_refused(pair, a, b, names, words):
+    *_, result = pair
+    with pytest.raises(suture.SutureError, match=words):
+        result.difference(a, b, *names)
+
+
+def test_a_cell_without_a_value_is_refused_with_its_reason(pair):
+    *_, result = pair
+    cell = result.sources[0], result.targets[0]
+    gone = result.table.copy()
+    here = (gone["measure"] == "dm.kl") & (gone["source"] == cell[0]) & (gone["target"] == cell[1])
+    gone.loc[here, ["value", "low", "high"]] = np.nan
+    gone.loc[here, "reason"] = "the loss was nan"
+    with pytest.raises(suture.SutureError, match=r"dm.kl of 'layer1.0' into 'layer2.1' has no value: the loss was nan"):
+        replace(result, table=gone).difference(cell, cell, "dm.kl")
+    without = replace(result, arrays={k: v for k, v in result.arrays.items() if k != "dm.kl"})
+    with pytest.raises(suture.SutureError, match=r"expected the per-example array 'dm.kl'"):
+        without.difference(cell, cell, "dm.kl")

@@ -14,10 +14,11 @@ from torch import nn
 
 import suture
 from suture import indices
+from suture.aligned import AlignedMoments
 from suture.batches import Batches
 from suture.calls import apply, frozen, main_output, output_tensors
-from suture.moments import GridMoments, Moments
-from suture.representations import Alignment, Kind, Shape, shape_of, to_grid
+from suture.moments import Moments
+from suture.representations import Alignment, Kind, Shape, shape_of
 from suture.sites import SitedNetwork, capture, run_tail
 from suture.spectra import Pair
 from suture.stitching import StitchingLayer, TaskRecipe, direct_match
@@ -185,28 +186,24 @@ def batch_of(shape: Shape, n: int, seed: int, mean: float = 0.0) -> torch.Tensor
     return torch.randn(n, *size, generator=g) * 2 + mean
 
 
-def grid_moments(xs, ys, splits, precision=torch.float64, same=False, shards=1) -> GridMoments:
+def grid_moments(xs, ys, splits, precision=torch.float64, same=False, folds=1) -> AlignedMoments:
     sx, sy = [shape_of(x) for x in xs], [shape_of(y) for y in ys]
-    resampling = {(a.grid, b.grid): Alignment(a, b).resampling for a, b in product(sx, sy)}
-    made = [GridMoments([s.grid for s in sx], [s.width for s in sx], [s.grid for s in sy], [s.width for s in sy],
-                        resampling, same=same, precision=precision) for _ in range(shards)]
+    made = AlignedMoments(sx, sy, same=same, precision=precision, folds=folds)
     start = 0
-    for k, size in enumerate(splits):
+    for size in splits:
         rows = slice(start, start + size)
-        made[k % shards].update([to_grid(x[rows]) for x in xs], [to_grid(y[rows]) for y in ys])
+        made.update([x[rows] for x in xs], [y[rows] for y in ys])
         start += size
-    for other in made[1:]:
-        made[0].merge(other)
-    return made[0]
+    return made
 
 
 @pytest.mark.parametrize("splits", [[12], [5, 7], [1] * 12, [11, 1]])
-@pytest.mark.parametrize("shards", [1, 2])
-def test_grid_moments_are_those_of_the_stacked_matrices_whatever_the_resize(splits, shards):
+@pytest.mark.parametrize("folds", [1, 2, 5])
+def test_grid_moments_are_those_of_the_stacked_matrices_whatever_the_resize(splits, folds):
     """Up, down, unequal sides, vectors; any batch size and any sharding; an interpolated copy is the reference."""
     xs = [batch_of(s, 12, k, 5.0) for k, s in enumerate(SHAPES)]
     ys = [batch_of(s, 12, 100 + k, -30.0) for k, s in enumerate(SHAPES)]
-    grid = grid_moments(xs, ys, splits, shards=min(shards, len(splits)))
+    grid = grid_moments(xs, ys, splits, folds=folds)
     for (i, x), (j, y) in product(enumerate(xs), enumerate(ys)):
         close(grid.cell(i, j), Moments.of(references.rows(x, y), references.rows(y, y)))
 

@@ -27,7 +27,7 @@ def content(folder):
 
 
 def one_cell(value=0.5, n=10, reason="", **fields):
-    table = pd.DataFrame([["a", "b", "cka", value, np.nan, np.nan, n, "larger", reason]], columns=COLUMNS)
+    table = pd.DataFrame([["a", "b", "cka", value, np.nan, np.nan, n, "larger", reason]], columns=COLUMNS[:-1])
     return Comparison(**{"source": "A", "target": "B", "sources": ("a",), "targets": ("b",),
                          "same_network": False, "same_architecture": False, "table": table, "arrays": {},
                          "meta": {}, **fields})

@@ -159,7 +159,7 @@ def test_a_last_batch_of_one_does_not_crash_batch_norm() -> None:
 
 def test_schedules_start_peak_and_end_where_they_say() -> None:
     def factors(schedule: training.Schedule) -> list[float]:
-        return [training._factor(schedule, step, 1000) for step in range(1000)]
+        return [training.factor(schedule, step, 1000) for step in range(1000)]
 
     assert set(factors("constant")) == {1.0}
     cosine, onecycle = factors("cosine"), factors("onecycle")
@@ -171,7 +171,7 @@ def test_schedules_start_peak_and_end_where_they_say() -> None:
     assert onecycle[300] == 1
     assert 0 < onecycle[-1] < 1e-4
     assert 0 < cosine[-1] < 1e-4
-    assert training._factor("onecycle", 0, 1) > 0
+    assert training.factor("onecycle", 0, 1) > 0
 
 
 def test_the_schedule_reaches_the_optimizer() -> None:
@@ -317,6 +317,8 @@ def test_a_loss_that_is_not_finite_names_epoch_and_learning_rate() -> None:
         ("seed", -1, "seed must be a whole number of at least 0"),
         ("lr", 0.0, "lr must be finite and above 0"),
         ("lr", math.nan, "lr must be finite and above 0"),
+        ("lr", "1e-3", "lr must be finite and above 0"),
+        ("optimizer", 3, "unknown optimizer '3'"),
         ("weight_decay", -1.0, "weight_decay must be finite and at least 0"),
         ("weight_decay", math.inf, "weight_decay must be finite and at least 0"),
         ("optimizer", "adamm", "unknown optimizer 'adamm'; nearest: adam"),
@@ -377,3 +379,38 @@ def test_vectors_can_be_trained_on_without_augmentation() -> None:
         probe = nn.Linear(36, 3)
     train(probe, images.flatten(1), labels, Recipe(epochs=20, batch_size=16, lr=1e-1))
     assert accuracy(probe, images.flatten(1), labels) > 0.95
+
+
+# What other trainings share
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_a_parameter_without_a_gradient_is_passed_over_with_its_state(optimizer: str) -> None:
+    """What early stopping of single layers relies on: two of three steps, with another parameter moving between."""
+    recipe = Recipe(optimizer=optimizer, lr=0.1, weight_decay=0.1)  # type: ignore[arg-type]
+    one, two, alone = (torch.ones(3, requires_grad=True) for _ in range(3))
+    both, single = training.make_optimizer([one, two], recipe), training.make_optimizer([alone], recipe)
+    for step in range(3):
+        one.grad = None if step == 1 else torch.full((3,), 0.5)
+        two.grad = torch.ones(3)
+        both.step()
+        if step != 1:
+            alone.grad = torch.full((3,), 0.5)
+            single.step()
+    assert torch.equal(one, alone)
+    assert not torch.equal(two, one)
+
+
+def test_set_rate_says_what_it_sets() -> None:
+    recipe = Recipe(lr=2.0, schedule="cosine")
+    optimizer = training.make_optimizer([torch.ones(1, requires_grad=True)], recipe)
+    assert training.set_rate(optimizer, recipe, 5, 10) == pytest.approx(1.0)
+    assert [group["lr"] for group in optimizer.param_groups] == [pytest.approx(1.0)]
+
+
+@pytest.mark.parametrize("recipe", [Recipe(crop=1), Recipe(flip=True)])
+def test_images_are_checked_only_where_they_are_augmented(recipe: Recipe) -> None:
+    with pytest.raises(SutureError, match=r"crops and flips need inputs \(N, C, H, W\), got \(4, 2\)"):
+        training.check_images(torch.zeros(4, 2), recipe)
+    training.check_images(torch.zeros(4, 1, 2, 2), recipe)
+    training.check_images(torch.zeros(4, 2), Recipe())

@@ -55,8 +55,9 @@ def test_distances_are_judged_the_other_way_round():
 
 @pytest.mark.parametrize(("measure", "margin", "violated"), [
     ("cka", 1e-12, 0), ("cka", 0.0, 0), ("cka", 1e-8, 1), ("dm.residual", 1e-12, 0), ("dm.residual", 1e-8, 1),
+    ("dm.kl", 5e-7, 0), ("dm.kl", 2e-6, 1), ("dm.ce_gap", 5e-7, 0), ("dm.residual_batches", 1e-8, 1),
     ("dm.accuracy", 1e-12, 1), ("dm.accuracy", 0.0, 0)])
-def test_rounding_is_forgiven_to_structural_measures_only(measure, margin, violated):
+def test_rounding_is_forgiven_to_real_numbers_and_not_to_counts(measure, margin, violated):
     better = margin if MEASURES[measure].larger_is_more_similar else -margin
     far, near = (0.1, 0.9) if better >= 0 else (0.9, 0.1)
     row, _ = on_itself(measure, [[0.5, far], [0.5 + better, near]])

@@ -9,11 +9,16 @@ from suture._errors import SutureError as SutureError
 from suture.batches import Paired as Paired
 from suture.compare import compare as compare
 from suture.measures import MEASURES as MEASURES
+from suture.representations import AlignmentRule as AlignmentRule
 from suture.results import Comparison as Comparison
 from suture.results import load as load
 from suture.sites import Site as Site
 from suture.sites import capture as capture
 from suture.sites import find_sites as find_sites
 from suture.sites import run_tail as run_tail
+from suture.stitch import StitchedNetwork as StitchedNetwork
+from suture.stitch import load_stitched as load_stitched
+from suture.stitch import stitch as stitch
+from suture.stitching import Family as Family
 from suture.stitching import StitchingLayer as StitchingLayer
 from suture.stitching import TaskRecipe as TaskRecipe

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from suture._errors import SutureError
 
@@ -152,15 +152,17 @@ def convert(inputs: Any, fn: Callable[[Tensor], Tensor]) -> Any:
 class _TensorBatches:
     """Batches of tensors in memory, cut by index and not example by example."""
 
-    def __init__(self, inputs: Tensor, labels: Tensor, size: int, order: torch.Generator | None) -> None:
+    def __init__(self, inputs: Tensor, labels: Tensor, size: int, order: torch.Generator | None,
+                 rows: Tensor | None) -> None:
         self.inputs, self.labels, self.size, self.order = inputs, labels, size, order
+        self.rows = torch.arange(len(inputs)) if rows is None else rows
 
     def __len__(self) -> int:
-        return -(-len(self.inputs) // self.size)
+        return -(-len(self.rows) // self.size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        n = len(self.inputs)
-        order = torch.arange(n) if self.order is None else torch.randperm(n, generator=self.order)
+        n = len(self.rows)
+        order = self.rows if self.order is None else self.rows[torch.randperm(n, generator=self.order)]
         for rows in torch.split(order, self.size):
             yield self.inputs[rows], self.labels[rows]
 
@@ -174,20 +176,24 @@ class Batches:
         size: rows per batch for datasets and tensors (loaders keep their own). Default 256.
         name: how error messages call it.
         shuffle, seed: draw a new order in every pass, the same for the same seed. Only for datasets and tensors.
+        rows: only these examples, in this order (int64 indices, see `split_rows`). Only for datasets and tensors.
+        most: only the first so many examples of each pass. Default: all.
 
     Raises:
         SutureError: inputs and labels of unequal length, an iterator that can be read only once, no examples, a size
-            below 1.
+            or a number of examples below 1, rows of data without an index.
     """
 
     def __init__(self, data: Any, *, size: int = 256, name: str = "data", shuffle: bool = False,
-                 seed: int = 0) -> None:
-        self.name = name
+                 seed: int = 0, rows: Tensor | None = None, most: int | None = None) -> None:
+        self.name, self._most = name, most
+        if most is not None and most < 1:
+            raise SutureError(f"expected at least 1 example of {name}, got {most}; leave it out for all")
         if size < 1:
             raise SutureError(f"expected a batch size of at least 1 for {name}, got {size}; leave it out for 256")
-        self._stream = self._as_stream(data, size, shuffle, seed)
+        self._stream = self._as_stream(data, size, shuffle, seed, rows)
 
-    def _as_stream(self, data: Any, size: int, shuffle: bool, seed: int) -> Iterable[Any]:
+    def _as_stream(self, data: Any, size: int, shuffle: bool, seed: int, rows: Tensor | None) -> Iterable[Any]:
         found = _tensor_pair(data)
         if found is not None:
             inputs, labels = found
@@ -197,17 +203,23 @@ class Batches:
                                   "pass (inputs, labels) of the same examples")
             if len(inputs) == 0:
                 raise self._empty()
-            return _TensorBatches(inputs, labels, size, torch.Generator().manual_seed(seed) if shuffle else None)
-        streams = isinstance(data, IterableDataset)
-        if not streams and isinstance(data, Dataset) and isinstance(data, Sized):
+            return _TensorBatches(inputs, labels, size, torch.Generator().manual_seed(seed) if shuffle else None, rows)
+        if _is_indexed(data):
             if len(data) == 0:
                 raise self._empty()
             order = torch.Generator().manual_seed(seed)
-            return DataLoader(data, batch_size=min(size, len(data)), shuffle=shuffle, generator=order)
+            chosen = data if rows is None else Subset(data, rows.tolist())
+            return DataLoader(chosen, batch_size=min(size, len(chosen)), shuffle=shuffle, generator=order)
+        if rows is not None:
+            raise self._unsplit(data)
         if isinstance(data, Iterator) or not isinstance(data, Iterable):
             raise SutureError(f"expected {self.name} that can be read more than once, got {type(data).__name__}; "
                               "pass a DataLoader, a Dataset, a list of batches or (inputs, labels)")
         return data
+
+    def _unsplit(self, data: Any) -> SutureError:
+        return SutureError(f"expected {self.name} that can be split, got {type(data).__name__}; pass a Dataset or "
+                           "(inputs, labels)")
 
     def _empty(self) -> SutureError:
         return SutureError(f"expected at least one example in {self.name}, got none; check the split or the path")
@@ -218,14 +230,18 @@ class Batches:
 
     def total(self) -> int | None:
         """Number of batches, or None."""
+        if self._most is not None:
+            return None
         try:
             return len(self)
         except TypeError:
             return None
 
     def __iter__(self) -> Iterator[Batch]:
-        empty = True
+        empty, left = True, self._most
         for item in self._stream:
+            if left is not None and left <= 0:
+                return
             if isinstance(item, Batch):
                 batch = item
             else:
@@ -236,7 +252,8 @@ class Batches:
                                   f"for {batch.size} inputs in one batch; yield (inputs, labels) of the same examples")
             if batch.size:
                 empty = False
-                yield batch
+                yield batch if left is None else next(pieces(batch, left))
+                left = None if left is None else left - batch.size
         if empty:
             raise self._empty()
 
@@ -253,6 +270,36 @@ def _tensor_pair(data: Any) -> tuple[Tensor, Tensor] | None:
     if isinstance(pair, list) and not (labels.ndim == 1 < inputs.ndim and not labels.is_floating_point()):
         return None
     return inputs, labels
+
+
+def _is_indexed(data: Any) -> bool:
+    return isinstance(data, Dataset) and isinstance(data, Sized) and not isinstance(data, IterableDataset)
+
+
+def split_rows(data: Any, share: float, seed: int) -> tuple[Tensor, Tensor] | None:
+    """A random split of a map-style Dataset or of tensors (inputs, labels) in two, for the `rows` of `Batches`.
+
+    Args:
+        data: as `Batches` takes them.
+        share: of the examples in the second part; at least one in either.
+        seed: of the split.
+
+    Returns:
+        Sorted indices of the two parts, or None for data whose examples cannot be told apart before they are read,
+        such as a DataLoader.
+
+    Raises:
+        SutureError: fewer than two examples.
+    """
+    pair = _tensor_pair(data)
+    if pair is None and not _is_indexed(data):
+        return None
+    n = len(data) if pair is None else count(pair[0])
+    if n < 2:
+        raise SutureError(f"expected at least two examples, to hold some out, got {n}; give more data")
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    last = min(n - 1, max(1, round(share * n)))
+    return order[last:].sort().values, order[:last].sort().values
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:

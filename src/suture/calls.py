@@ -87,6 +87,7 @@ class Call:
     module: nn.Module
     parent: Call | None
     children: list[Call] = field(default_factory=list)
+    args: tuple[Any, ...] = ()
     output: Any = None
     finished: int = -1
 
@@ -114,7 +115,7 @@ def record(network: nn.Module, inputs: Any) -> Call:
     stack, clock = [root], [0]
 
     def handler(module: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        call = Call(paths[module], counts.get(module, 0), module, stack[-1])
+        call = Call(paths[module], counts.get(module, 0), module, stack[-1], args=args)
         counts[module] = call.index + 1
         stack[-1].children.append(call)
         stack.append(call)
@@ -228,7 +229,8 @@ class Watch:
                 else:
                     results[call] = output
                     versions[call] = [(t, t._version) for t in output_tensors(output)]
-                if stop and len(results) == len(self._wanted):
+                # An exporter follows the calls and does not expect that one is left by an exception.
+                if stop and len(results) == len(self._wanted) and not torch.compiler.is_compiling():
                     raise _Stop
             return output
 

@@ -118,8 +118,18 @@ def compare(
     epochs: Annotated[int, typer.Option(help="Of task loss matching.")] = 30,
     lr: Annotated[float, typer.Option(help="Of task loss matching.")] = 1e-3,
     init: Annotated[str, typer.Option(help="Of task loss matching: random, dm or identity.")] = "random",
-    schedule: Annotated[str, typer.Option(help="Of task loss matching: constant or cosine.")] = "constant",
+    schedule: Annotated[str, typer.Option(help="Of task loss matching: constant, cosine or onecycle.")] = "constant",
     batch_size: Annotated[int, typer.Option(help="Of task loss matching.")] = 256,
+    objective: Annotated[str, typer.Option(help="Of task loss matching: hard, soft (the target network's predictions), "
+                                                "mixed, or match (its representations).")] = "hard",
+    temperature: Annotated[float, typer.Option(help="Of the objectives soft and mixed.")] = 1.0,
+    optimizer: Annotated[str, typer.Option(help="Of task loss matching: adam, adamw or sgd.")] = "adam",
+    crop: Annotated[int, typer.Option(help="Task loss matching: pixels of padding for random crops.")] = 0,
+    flip: Annotated[bool, typer.Option("--flip", help="Task loss matching: mirror half of the images.")] = False,
+    tlm_precision: Annotated[str, typer.Option(help="Of the networks in task loss matching: float32 or "
+                                                    "bf16.")] = "float32",
+    patience: Annotated[int | None, typer.Option(help="Task loss matching: stop a layer after so many epochs without "
+                                                      "gain on a tenth of the data that is held out.")] = None,
     precision: Annotated[str, typer.Option(help="Of the moments: float32 or float64.")] = "float32",
     allow_bypass: Annotated[bool, typer.Option(help="Accept sites that another path bypasses.")] = False,
     out: Out = Path("suture-result"),
@@ -133,7 +143,9 @@ def compare(
         target = source
     one = specs.network(source, weights=source_weights, like=train, seed=seed)
     other = None if target is None else specs.network(target, weights=target_weights, like=train, seed=seed + 1)
-    recipe = TaskRecipe(epochs, batch_size, lr, init=init, schedule=schedule, seed=seed)  # type: ignore[arg-type]
+    recipe = TaskRecipe(epochs, batch_size, lr, optimizer=optimizer, schedule=schedule,  # type: ignore[arg-type]
+                        crop=crop, flip=flip, seed=seed, init=init, objective=objective,  # type: ignore[arg-type]
+                        temperature=temperature, precision=tlm_precision, patience=patience)  # type: ignore[arg-type]
     with bars() as progress:
         made = compare_networks(
             one, other, train, test, sites=_listed(sites), target_sites=_listed(target_sites),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -58,6 +59,9 @@ _STRUCTURAL = (
     _structural("r2", "regression R²", "Share of the target's variance that an affine map of the source explains "
                 "on the data it was fitted to (Kornblith et al. 2019)."),
 )
+# Colours of divergences end where a uniform guess over ten classes stands against a sure prediction; the same for
+# every number of classes, so that maps of different data can be compared.
+_NATS = round(math.log(10), 3)
 _METHODS = {"dm": "DM", "tlm": "TLM"}
 
 
@@ -73,9 +77,23 @@ def _functional(method: str) -> tuple[Measure, ...]:
         Measure(f"{method}.agreement", f"{tag} agreement", 0, 1, True, True,
                 f"Share of test examples on which the network stitched by {kind} predicts the class that the "
                 "target network predicts; Wilson interval."),
+        Measure(f"{method}.kl", f"{tag} KL", 0, _NATS, False, True,
+                f"Mean over test examples of KL(target network's predictions || those of the network stitched by "
+                f"{kind}), in nats, from the softmax of the logits; bootstrap over examples. No upper limit."),
+        Measure(f"{method}.ce_gap", f"{tag} cross-entropy gap", 0, _NATS, False, True,
+                f"Test cross-entropy of the network stitched by {kind} minus that of the target network, in nats; "
+                "below 0 where the stitched one is better; bootstrap over examples, paired. No upper limit."),
         Measure(f"{method}.residual", f"{tag} residual", 0, 1, False, False,
                 f"|S - T|² / |T|² on test data, ratio of sums: S stitched by {kind}, T the target's own "
-                "representation (the paper's structural DM, there a mean over batches)."),
+                "representation; bootstrap over examples, paired."),
+        Measure(f"{method}.residual_batches", f"{tag} residual (batches)", 0, 1, False, False,
+                f"|S - T|² / |T|², S stitched by {kind}: mean over the test batches, the last one may be smaller "
+                "(the paper's structural DM; Balogh and Jelasity 2025). n counts batches; Student's t interval over "
+                "them, none for a single batch."),
+        Measure(f"{method}.r2", f"{tag} R² (test)", 0, 1, True, False,
+                f"1 - sum |S - T|² / sum |T - mean T|² on test data, S stitched by {kind}, the mean per channel over "
+                "all rows; below 0 where S is worse than that mean. Bootstrap over examples, paired, with the mean "
+                "held fixed."),
     )
 
 

@@ -14,14 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from suture._errors import SutureError
+from suture.resampling import Resampling
 
 
 @dataclass(frozen=True)
@@ -185,113 +184,10 @@ class NonFiniteError(SutureError):
         self.side, self.index = side, index
 
 
-@dataclass(frozen=True)
-class Resampling:
-    """A linear map W between two grids of positions, separable in height and width; its weights sum to one.
-
-    Bilinear interpolation (corners not aligned, no antialiasing), or the mean over all positions. An axis that
-    grows is never carried out on the channels: cov(WX) = X'(W'W)X and cov(WX, Y) = X'(W'Y) need only the adjoint,
-    at the smaller size. An axis that shrinks is carried out.
-
-    Attributes:
-        source, target: (height, width) of the grids.
-        mean: average over all positions; the target is then (1, 1).
-    """
-
-    source: tuple[int, int]
-    target: tuple[int, int]
-    mean: bool = False
-
-    @property
-    def small(self) -> tuple[int, int]:
-        """(height, width) on which products are taken: the smaller of the two on each axis."""
-        return min(self.source[0], self.target[0]), min(self.source[1], self.target[1])
-
-    @property
-    def is_up(self) -> bool:
-        """Whether an axis grows."""
-        return self.small != self.target
-
-    def down(self, x: Tensor) -> Tensor:
-        """Carry out the shrinking axes on `x` (N, H, W, C)."""
-        if self.source == self.small:
-            return x
-        if self.mean:
-            return x.mean((1, 2), keepdim=True)
-        return resize(x, self.small)
-
-    def adjoint_up(self, y: Tensor) -> Tensor:
-        """Carry out the transposes of the growing axes on `y` (N, H', W', C)."""
-        if not self.is_up:
-            return y
-        n, _, _, c = y.shape
-        pulled: Tensor = torch.ops.aten.upsample_bilinear2d_backward(
-            y.permute(0, 3, 1, 2), list(self.target), [n, c, *self.small], False)
-        return torch.permute(pulled, (0, 2, 3, 1))
-
-    def gram_up(self, x: Tensor) -> Tensor:
-        """Carry out W'W of the growing axes W on `x`, the result of `down`."""
-        for axis, (s, t) in enumerate(zip(self.small, self.target, strict=True), 1):
-            if s != t:
-                m = interpolation(s, t)
-                x = along(m.T @ m, x, axis)
-        return x
-
-    def squared_norms(self, x: Tensor) -> Tensor:
-        """(N, H', W') squared norms of the resampled rows, from `x`, the result of `down`.
-
-        A row on a grown axis mixes two neighbours, so its norm needs only the products of neighbouring positions.
-        """
-        own: Tensor = torch.linalg.vector_norm(x, dim=-1).square()
-        if not self.is_up:
-            return own
-        (sh, ph), (sw, pw) = (_square_and_pair(s, t, x) for s, t in zip(self.small, self.target, strict=True))
-        norms = sh @ own @ sw.T
-        if pw.shape[1]:
-            norms = norms + sh @ (x[:, :, 1:] * x[:, :, :-1]).sum(-1) @ pw.T
-        if ph.shape[1]:
-            norms = norms + ph @ (x[:, 1:] * x[:, :-1]).sum(-1) @ sw.T
-        if ph.shape[1] and pw.shape[1]:
-            diagonal = (x[:, :-1, :-1] * x[:, 1:, 1:]).sum(-1) + (x[:, :-1, 1:] * x[:, 1:, :-1]).sum(-1)
-            norms = norms + ph @ diagonal @ pw.T / 2
-        return torch.as_tensor(norms)
-
-
-def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear interpolation of `x` (N, H, W, C) to `size`: corners not aligned, no antialiasing."""
-    out: Tensor = F.interpolate(x.permute(0, 3, 1, 2), size=size, mode="bilinear", align_corners=False)
-    return torch.permute(out, (0, 2, 3, 1))
-
-
-@lru_cache(maxsize=256)
-def interpolation(source: int, target: int) -> Tensor:
-    """(target, source) float64 weights of linear interpolation along one axis, read off `interpolate` itself."""
-    eye = torch.eye(source, dtype=torch.float64)[None]
-    weights: Tensor = F.interpolate(eye, size=target, mode="linear", align_corners=False)
-    return weights[0].T.contiguous()
-
-
-def _square_and_pair(source: int, target: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights of the squares and of the products of neighbours in the norm of an interpolated row."""
-    if source == target:
-        eye = torch.eye(source, dtype=like.dtype, device=like.device)
-        return eye, eye.new_zeros(source, 0)
-    m = interpolation(source, target).to(like)
-    return m.square(), 2 * m[:, 1:] * m[:, :-1]
-
-
-def along(matrix: Tensor, x: Tensor, axis: int) -> Tensor:
-    """Multiply `matrix` (t, s) into axis 1 or 2 of `x` (N, H, W, C)."""
-    n, h, w, c = x.shape
-    matrix = matrix.to(x)
-    if axis == 1:
-        return (matrix @ x.reshape(n, h, w * c)).reshape(n, -1, w, c)
-    return (matrix @ x.reshape(n * h, w, c)).reshape(n, h, -1, c)
-
-
-def _first_mean(x: Tensor, precision: torch.dtype) -> Tensor:
-    """(C,) mean over all positions, a number that `precision` holds exactly, in float64 where there is one."""
-    mean = x.mean((0, 1, 2)).to(precision)
+def _first_mean(x: Tensor, precision: torch.dtype, mask: Tensor | None) -> Tensor:
+    """(C,) mean over all rows that count, a number that `precision` holds exactly, in float64 where there is one."""
+    mean = x.mean((0, 1, 2)) if mask is None else x[mask].sum(0) / max(1, int(mask.sum()))
+    mean = mean.to(precision)
     return mean.cpu().double() if mean.device.type == "mps" else mean.double()
 
 
@@ -338,7 +234,8 @@ class GridMoments:
     Args:
         source_grids, target_grids: for each site a hashable that is equal for sites with the same positions.
         source_widths, target_widths: for each site its number of channels.
-        resampling: maps (source grid, target grid) to the `Resampling` between them.
+        resampling: maps (source grid, target grid) to the `Resampling` between them; pairs of grids that are not in
+            it have no moments, and cost nothing.
         same: the two lists hold the same tensors (self-stitching): shared products are computed once.
         precision: dtype of the blockwise products; float32 (default) is what networks compute in, float64 costs
             about three times as much and is exact to 1e-12.
@@ -358,6 +255,7 @@ class GridMoments:
         self._buffers: dict[tuple[Any, ...], Tensor] = {}
         self._sources = _groups(source_grids, source_widths)
         self._targets = self._sources if same else _groups(target_grids, target_widths)
+        self._masks: Mapping[Hashable, Tensor] = {}
         self._shift_x: list[Tensor] = []
         self._shift_y: list[Tensor] = []
         self._sums: dict[tuple[Any, ...], Tensor] = {}
@@ -368,18 +266,25 @@ class GridMoments:
         """Number of examples seen."""
 
     @torch.no_grad()
-    def update(self, sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
+    def update(self, sources: Sequence[Tensor], targets: Sequence[Tensor],
+               masks: Mapping[Hashable, Tensor] | None = None) -> None:
         """Add one batch: for each site a tensor (N, H, W, C), sources and targets of the same N examples.
 
         With ``same=True``, `targets` is not read.
+
+        Args:
+            sources, targets: the representations.
+            masks: (N, H, W) booleans for grids of which not all rows count (padded tokens). Such a grid is paired
+                with itself only, or with grids whose rows are all its own.
 
         Raises:
             NonFiniteError: NaN or inf in one of them; the sums are then as they were before the call.
         """
         self._sides.clear()
+        self._masks = masks or {}
         if not self.examples:
-            self._shift_x = [_first_mean(x, self.precision) for x in sources]
-            self._shift_y = self._shift_x if self._same else [_first_mean(y, self.precision) for y in targets]
+            self._shift_x = self._first_means(self._sources, sources)
+            self._shift_y = self._shift_x if self._same else self._first_means(self._targets, targets)
         # Beside the channels of a target group stand the squared norms of all sources and of its own members, and
         # ones, so that one product gives the cross sums and everything of third order.
         ys = [self._centre(g, self._shift_y, sources if self._same else targets, "source" if self._same else "target",
@@ -389,9 +294,14 @@ class GridMoments:
         for gt, y in zip(self._targets, ys, strict=True):
             smalls = self._fill_norms(gt, y, xs)
             for gs, small in zip(self._sources, smalls, strict=True):
-                self._pair_sums(gs, small, gt, y)
+                if small is not None:
+                    self._pair_sums(gs, small, gt, y)
             self._target_sums(gt, y)
         self.examples += len(sources[0])
+
+    def _first_means(self, groups: list[_Group], tensors: Sequence[Tensor]) -> list[Tensor]:
+        masks = {i: self._masks.get(g.grid) for g in groups for i in g.members}
+        return [_first_mean(x, self.precision, masks[i]) for i, x in enumerate(tensors)]
 
     def _centre(self, g: _Group, shifts: list[Tensor], tensors: Sequence[Tensor], side: str, extra: int) -> Tensor:
         first = tensors[g.members[0]]
@@ -406,16 +316,24 @@ class GridMoments:
         for i in g.members:
             torch.sub(tensors[i].to(self.precision), shifts[i].to(first.device, self.precision),
                       out=buffer[..., g.columns[i]])
+        mask = self._masks.get(g.grid)
+        if mask is not None:
+            buffer[..., :g.width].masked_fill_(~mask[..., None], 0)
         finite = torch.isfinite(buffer[..., :g.width].sum((0, 1, 2)))
         if not finite.all():
             raise NonFiniteError(side, next(i for i in g.members if not finite[g.columns[i]].all()))
         return buffer
 
-    def _fill_norms(self, gt: _Group, y: Tensor, xs: list[Tensor]) -> list[Tensor]:
+    def _fill_norms(self, gt: _Group, y: Tensor, xs: list[Tensor]) -> list[Tensor | None]:
         """Write squared norms and ones into the extra columns of `y`; the sources at the small grids."""
-        smalls = []
+        smalls: list[Tensor | None] = []
         for gs, x in zip(self._sources, xs, strict=True):
-            r = self._resampling[gs.grid, gt.grid]
+            r = self._resampling.get((gs.grid, gt.grid))
+            if r is None:
+                smalls.append(None)
+                if self._higher:
+                    y[..., [gt.width + i for i in gs.members]] = 0
+                continue
             small = r.down(x)
             smalls.append(small)
             for i in gs.members if self._higher else ():
@@ -423,7 +341,8 @@ class GridMoments:
         for k, j in enumerate(gt.members if self._higher else ()):
             own = y[..., gt.width + j] if self._same else torch.linalg.vector_norm(y[..., gt.columns[j]], dim=-1) ** 2
             y[..., gt.width + self._count + k] = own
-        y[..., self._ones(gt)] = 1
+        mask = self._masks.get(gt.grid)
+        y[..., self._ones(gt)] = 1 if mask is None else mask.to(y.dtype)
         y[..., self._ones(gt) + 1:] = 0
         return smalls
 
@@ -453,7 +372,8 @@ class GridMoments:
 
     def _target_sums(self, gt: _Group, y: Tensor) -> None:
         rows = y.flatten(0, 2)
-        self._rows[gt.grid] = self._rows.get(gt.grid, 0) + len(rows)
+        mask = self._masks.get(gt.grid)
+        self._rows[gt.grid] = self._rows.get(gt.grid, 0) + (len(rows) if mask is None else int(mask.sum()))
         norms = rows[:, gt.width:self._ones(gt)]
         norms = norms.cpu().double() if y.device.type == "mps" else norms.double()
         self._add(norms.T @ norms, "norms", gt.grid)

@@ -19,6 +19,7 @@ import pandas as pd
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
+from suture import scores
 from suture import verdict as battery
 from suture._errors import SutureError, unknown
 from suture.measures import MEASURES
@@ -27,8 +28,8 @@ from suture.report import figures, files, page
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLUMNS = ["source", "target", "measure", "value", "low", "high", "n", "direction", "reason"]
-_WORDS = ("source", "target", "measure", "direction", "reason")
+COLUMNS = ["source", "target", "measure", "value", "low", "high", "n", "direction", "reason", "mark"]
+_WORDS = ("source", "target", "measure", "direction", "reason", "mark")
 _FLOATS = ("value", "low", "high")
 _DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16",
            "float32", "float64")
@@ -53,9 +54,12 @@ class Comparison:
         same_network: the source network is the target network (self-stitching).
         same_architecture: sites of the two networks with the same name are the same layer.
         table: tidy, columns `COLUMNS`, one row per cell and measure; a value is NaN exactly where the reason
-            is not empty.
+            is not empty. The mark says why a value that is there is not to be trusted, such as a stitching layer that
+            was still improving; it is empty where all is well, and where the column is left out.
         arrays: per-example and per-cell arrays by name, such as ``"target.correct"`` bool (N,),
-            ``"dm.correct"`` bool (S, T, N), ``"tlm.loss"`` (S, T, epochs), ``"dm.weight/0/1"`` float32.
+            ``"dm.correct"`` bool and ``"dm.kl"`` float32 (S, T, N), ``"tlm.loss"`` (S, T, epochs),
+            ``"dm.weight/0/1"`` float32. The per-example ones (`suture.stitching.evaluate.arrays_of`) take about
+            14 bytes per cell, method and test example, in memory and on disk.
         meta: JSON-able: ``versions``, ``seed``, ``command``, ``settings``, ``n_fit``, ``n_test``,
             ``created``, ``device``, ``notes`` (list of str), ``stages`` (names of the finished stages).
 
@@ -106,24 +110,35 @@ class Comparison:
 
         Args:
             measure: a name of `measures`.
-            what: ``"value"``, ``"low"``, ``"high"``, ``"n"`` or ``"reason"``.
+            what: ``"value"``, ``"low"``, ``"high"``, ``"n"``, ``"reason"`` or ``"mark"``.
 
         Raises:
             SutureError: no such measure in this comparison, or no such `what`.
         """
         if measure not in self.measures:
             raise unknown("measure", measure, self.measures)
-        if what not in (*_FLOATS, "n", "reason"):
-            raise unknown("column", what, (*_FLOATS, "n", "reason"))
+        if what not in (*_FLOATS, "n", "reason", "mark"):
+            raise unknown("column", what, (*_FLOATS, "n", "reason", "mark"))
         rows = self.table[self.table["measure"] == measure].set_index(["source", "target"])
         cells = rows[what].reindex(pd.MultiIndex.from_product([self.sources, self.targets]),
-                                   fill_value="not computed" if what == "reason" else np.nan)
+                                   fill_value={"reason": "not computed", "mark": ""}.get(what, np.nan))
         return pd.DataFrame(cells.to_numpy().reshape(len(self.sources), len(self.targets)),
                             index=pd.Index(self.sources, name="source"),
                             columns=pd.Index(self.targets, name="target"))
 
+    def marks(self, measure: str) -> pd.DataFrame:
+        """Why cells are not to be trusted, as a table of texts: rows are source sites, columns target sites.
+
+        A text holds one or several causes, ``cause: numbers; cause: numbers``; it is empty where all is well. For what
+        task loss matching measures see `suture.stitching.convergence.judge`.
+
+        Raises:
+            SutureError: no such measure in this comparison.
+        """
+        return self.matrix(measure, "mark")
+
     def plot(self, measure: str, ax: Axes | None = None, annotate: bool = True) -> Axes:
-        """Heat map of one measure, colours fixed by the measure's limits.
+        """Heat map of one measure, colours fixed by the measure's limits; a star in cells that have a mark.
 
         Args:
             measure: a name of `measures`.
@@ -138,9 +153,52 @@ class Comparison:
             # pyplot chooses a window system when it is imported; saved figures must not depend on one.
             from matplotlib import pyplot as plt
             _, ax = plt.subplots(layout="constrained")
-        figures.heatmap(matrix, MEASURES[measure], ax, annotate=annotate,
+        figures.heatmap(matrix, MEASURES[measure], ax, annotate=annotate, marks=self.marks(measure),
                         title=f"{MEASURES[measure].label}\n{self.source} → {self.target}")
         return ax
+
+    def difference(self, a: tuple[str, str], b: tuple[str, str], measure: str,
+                   other: str | None = None) -> scores.Difference:
+        """How much one cell's value exceeds another's, and whether that is more than chance, on the same examples.
+
+        Counts (accuracy, relative accuracy, agreement) are tested by the exact McNemar test, other measures by a
+        paired bootstrap over examples, and the mean over batches by Student's t (see `suture.scores.difference`).
+        Nothing is corrected for looking at many pairs. A tiny p value says that a difference is real, not that it is
+        large.
+
+        >>> result.difference(("layer3", "layer1"), ("layer1", "layer1"), "dm.kl")
+        >>> result.difference(("layer3", "layer1"), ("layer3", "layer1"), "dm.accuracy", "tlm.accuracy")
+
+        Args:
+            a, b: cells: (source site, target site).
+            measure: of `a`, and of `b` unless `other` is given.
+            other: the same measure of another method, for `b`.
+
+        Returns:
+            Value of `a` minus value of `b` in the measure's units, with interval, p value, test and n.
+
+        Raises:
+            SutureError: a site, a measure or a cell that this comparison lacks; a measure without per-example record
+                (structural indices); two different measures.
+        """
+        names = (measure, measure if other is None else other)
+        if names[0].rpartition(".")[2] != names[1].rpartition(".")[2]:
+            raise SutureError(f"expected one measure of two methods, got {names[0]!r} and {names[1]!r}")
+        one, two = (self._record(cell, name) for cell, name in zip((a, b), names, strict=True))
+        return scores.difference(one, two, int(self.meta.get("seed") or 0))
+
+    def _record(self, cell: tuple[str, str], measure: str) -> scores.Record:
+        if isinstance(cell, str) or len(cell) != 2:
+            raise SutureError(f"expected a cell (source site, target site), got {cell!r}")
+        for kind, name, names in (("source", cell[0], self.sources), ("target", cell[1], self.targets)):
+            if name not in names:
+                raise unknown(f"{kind} site", name, names)
+        i, j = self.sources.index(cell[0]), self.targets.index(cell[1])
+        record = scores.record(self.arrays, measure, i, j)
+        reason = str(self.matrix(measure, "reason").iloc[i, j])
+        if reason:
+            raise SutureError(f"{measure} of {cell[0]!r} into {cell[1]!r} has no value: {reason}")
+        return record
 
     def verdict(self) -> battery.Verdict:
         """The paper's sanity battery on this comparison; see `suture.verdict.judge`."""
@@ -241,6 +299,8 @@ def load(dir: str | os.PathLike[str]) -> Comparison:
 
 def _tidy(table: pd.DataFrame) -> pd.DataFrame:
     """The table with a plain index and one dtype per column."""
+    if list(table.columns) == COLUMNS[:-1]:  # saved before there were marks
+        table = table.assign(mark="")
     if list(table.columns) != COLUMNS:
         raise SutureError(f"expected the columns {COLUMNS}, got {list(table.columns)}")
     columns: dict[str, pd.Series[Any]] = {}

@@ -33,7 +33,7 @@ from suture.calls import (
     spread,
     walk,
 )
-from suture.representations import Shape, shape_of
+from suture.representations import Shape, image_size, shape_of
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 SiteSpec = str | Iterable["str | Site"] | Callable[[str, nn.Module], bool] | None
@@ -113,6 +113,11 @@ class SitedNetwork:
             activations on that path; default False: refuse.
         name: how error messages call the network.
 
+    Attributes:
+        network, name, sites, infos, shapes: what it was made for and what the dry run found.
+        peak: bytes that one example takes in the largest result of any module.
+        peaks: for each site the same for the modules that finish with it or after it.
+
     Raises:
         SutureError: unknown site, module never called, no tensor, bypassed site, a forward that cannot be replayed.
     """
@@ -120,6 +125,7 @@ class SitedNetwork:
     def __init__(self, network: nn.Module, inputs: Any, sites: SiteSpec = None, *, allow_bypass: bool = False,
                  name: str = "network") -> None:
         self.network, self.name = network, name
+        self._image = image_size(inputs)
         size = count(inputs)
         few = min(size, 4)
         self._example = convert(inputs, lambda t: t[:few] if t.ndim and len(t) == size else t)
@@ -134,6 +140,8 @@ class SitedNetwork:
         self.sites = tuple(i.site for i in self.infos)
         self.shapes = tuple(i.shape for i in self.infos)
         self._schedules = [self._schedule(s) for s in self.sites]
+        self.peak = self._peak_after(-1)
+        self.peaks = tuple(self._peak_after(self._call(s).finished) for s in self.sites)
         ends: list[CallId] = [(s.path, s.call) for s in self.sites]
         self._ends = Watch(network, ends, self._volatile)
         self._all = Watch(network, set().union(*(s.remembered for s in self._schedules)), self._volatile)
@@ -143,9 +151,20 @@ class SitedNetwork:
         """The representation at every site, in one pass that stops after the last one needed."""
         return self.representations(self._ends.run(inputs, count(inputs), stop=True))
 
+    def together(self, index: int, micro_batch: int, size: int) -> int:
+        """How many batches of `size` examples may pass the tail of a site concatenated.
+
+        As many as take no more room there than `micro_batch` examples take in the whole network.
+        """
+        return max(1, micro_batch * self.peak // (self.peaks[index] * size))
+
     def full(self, inputs: Any) -> Pass:
         """One full pass that remembers what the tails need."""
         return self._all.run(inputs, count(inputs))
+
+    def begin(self, inputs: Any) -> Pass:
+        """A pass that stops as soon as it has what the tails need, for those that need no output of the network."""
+        return self._all.run(inputs, count(inputs), stop=True)
 
     def representations(self, done: Pass) -> list[Tensor]:
         """The representation at every site in a pass.
@@ -156,8 +175,8 @@ class SitedNetwork:
         found = []
         for info in self.infos:
             x = info.site.pick(done.results[info.site.path, info.site.call])
-            if x is None or shape_of(x) != info.shape:
-                got = "no tensor" if x is None else str(shape_of(x))
+            if x is None or shape_of(x, self._image) != info.shape:
+                got = "no tensor" if x is None else str(shape_of(x, self._image))
                 raise SutureError(f"expected {info.shape} at site {str(info.site)!r} of the {self.name}, got {got}; "
                                   "suture needs batches of one input size")
             found.append(x)
@@ -253,6 +272,11 @@ class SitedNetwork:
         hint = f"; it is called as {alias!r}" if alias else "; choose a module that the forward calls"
         raise SutureError(f"module {site.path!r} of the {self.name} is never called on this data{hint}")
 
+    def _peak_after(self, finished: int) -> int:
+        sizes = (t.numel() * t.element_size() for c in self._calls.values() if c.finished >= finished
+                 for t in output_tensors(c.output))
+        return max(1, max(sizes, default=0) // self._few)
+
     def _schedule(self, site: Site) -> Schedule:
         return Schedule.of(self._call(site))
 
@@ -268,7 +292,7 @@ class SitedNetwork:
             slots = list(call.output) if isinstance(call.output, Mapping) else type(call.output).__name__
             raise SutureError(f"site {str(site)!r} of the {self.name} returns no floating point tensor but {slots}; "
                               "choose another module or slot")
-        shape = shape_of(x)
+        shape = shape_of(x, self._image)
         if len(x) != self._few:
             raise SutureError(f"expected the batch as first axis at site {str(site)!r} of the {self.name}, got shape "
                               f"{tuple(x.shape)} for {self._few} examples; choose another site")

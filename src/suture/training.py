@@ -1,12 +1,12 @@
-"""The one training loop: base networks, and what else is trained on examples held in memory."""
+"""Recipes, optimisers, schedules and augmentation for all training, and the loop that trains whole networks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -51,26 +51,35 @@ class Recipe:
     flip: bool = False
     seed: int = 0
 
+    LEAST_BATCH: ClassVar[int] = 2
+
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 2), ("crop", 0), ("seed", 0)):
+        for name, least in (("epochs", 1), ("batch_size", self.LEAST_BATCH), ("crop", 0), ("seed", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise SutureError(f"{name} must be a whole number of at least {least}, got {value!r}")
-        if not (math.isfinite(self.lr) and self.lr > 0):
+        if not (is_number(self.lr) and self.lr > 0):
             raise SutureError(f"lr must be finite and above 0, got {self.lr!r}")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+        if not (is_number(self.weight_decay) and self.weight_decay >= 0):
             raise SutureError(f"weight_decay must be finite and at least 0, got {self.weight_decay!r}")
-        if self.optimizer not in get_args(Optimizer):
-            raise unknown("optimizer", self.optimizer, get_args(Optimizer))
-        if self.schedule not in get_args(Schedule):
-            raise unknown("schedule", self.schedule, get_args(Schedule))
+        self._check_choices(optimizer=get_args(Optimizer), schedule=get_args(Schedule))
+
+    def _check_choices(self, **choices: tuple[str, ...]) -> None:
+        for name, options in choices.items():
+            if getattr(self, name) not in options:
+                raise unknown(name, str(getattr(self, name)), options)
 
     @classmethod
-    def paper(cls, seed: int = 0) -> Recipe:
+    def paper(cls, seed: int = 0) -> Self:
         """The base networks of Balogh and Jelasity, AAAI 2025 (arXiv 2412.11299): Adam 1e-3, weight decay
         1e-5, batch 64, 100 epochs, crops of the image padded by 4 pixels, flips. For 32x32 photographs.
         """
         return cls(crop=4, flip=True, seed=seed)
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a finite number."""
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -117,7 +126,11 @@ def train(
     _check(inputs, labels, recipe)
     network.to(device)
     inputs, labels = inputs.to(device), labels.to(device)
-    optimizer = _optimizer(network, recipe, device)
+    parameters = [weight for weight in network.parameters() if weight.requires_grad]
+    if not parameters:
+        raise SutureError("no parameter requires a gradient; write network.requires_grad_()")
+    # Fused steps where PyTorch has had them since 2.4: a small network spends its time in the optimizer.
+    optimizer = make_optimizer(parameters, recipe, fused=device.type in ("cpu", "cuda"))
     # The order and the augmentation are drawn on the CPU, so that they are the same on every device.
     generator = torch.Generator().manual_seed(recipe.seed)
     losses, accuracies = [], []
@@ -226,20 +239,32 @@ def _check(inputs: Tensor, labels: Tensor, recipe: Recipe) -> None:
             f"expected as many labels as inputs and at least two, got {len(inputs)} inputs and "
             f"{len(labels)} labels"
         )
-    if (recipe.crop or recipe.flip) and inputs.ndim != 4:
-        raise SutureError(
-            f"crops and flips need inputs (N, C, H, W), got {tuple(inputs.shape)}; write crop=0, flip=False"
-        )
+    check_images(inputs, recipe)
     if int(labels.min()) < 0:
         raise SutureError(f"labels must not be negative, got {int(labels.min())}")
 
 
-def _optimizer(network: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
-    parameters = [weight for weight in network.parameters() if weight.requires_grad]
-    if not parameters:
-        raise SutureError("no parameter requires a gradient; write network.requires_grad_()")
-    # Fused steps where PyTorch has had them since 2.4: a small network spends its time in the optimizer.
-    fused = device.type in ("cpu", "cuda")
+def check_images(inputs: Tensor, recipe: Recipe) -> None:
+    """Crops and flips are of images.
+
+    Raises SutureError when the recipe has them and `inputs` is not (N, C, H, W).
+    """
+    if (recipe.crop or recipe.flip) and inputs.ndim != 4:
+        raise SutureError(
+            f"crops and flips need inputs (N, C, H, W), got {tuple(inputs.shape)}; write crop=0, flip=False"
+        )
+
+
+def make_optimizer(
+    parameters: Iterable[Tensor], recipe: Recipe, *, fused: bool | None = None
+) -> torch.optim.Optimizer:
+    """The optimiser that a recipe names, at its peak learning rate.
+
+    Arguments:
+        parameters: what it moves; one whose ``grad`` is None when it steps stays as it is, state and all.
+        recipe: see `Recipe`.
+        fused: one kernel for all parameters. Default: what PyTorch takes for these parameters.
+    """
     lr, decay = recipe.lr, recipe.weight_decay
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
@@ -249,7 +274,15 @@ def _optimizer(network: nn.Module, recipe: Recipe, device: torch.device) -> torc
     return kind(parameters, lr=lr, weight_decay=decay, fused=fused)
 
 
-def _factor(schedule: Schedule, step: int, steps: int) -> float:
+def set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, steps: int) -> float:
+    """Set the learning rate for `step` of `steps`, counted from 0, and return it."""
+    rate = recipe.lr * factor(recipe.schedule, step, steps)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    return rate
+
+
+def factor(schedule: Schedule, step: float, steps: float) -> float:
     """What the peak learning rate is multiplied by at `step` of `steps`, counted from 0."""
     if schedule == "constant":
         return 1.0
@@ -285,9 +318,7 @@ def _epoch(
     total = torch.zeros((), device=labels.device)
     right = torch.zeros((), device=labels.device, dtype=torch.int64)
     for step, (start, stop) in enumerate(bounds):
-        factor = _factor(recipe.schedule, epoch * len(bounds) + step, recipe.epochs * len(bounds))
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.lr * factor
+        set_rate(optimizer, recipe, epoch * len(bounds) + step, recipe.epochs * len(bounds))
         rows = order[start:stop]
         truth = labels[rows]
         logits = network(augment(inputs[rows], generator, recipe.crop, recipe.flip))

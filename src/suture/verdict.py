@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import binomtest
 
 from suture._errors import SutureError
 from suture.measures import MEASURES, Measure
+from suture.scores import mcnemar
 
 SELF_COLUMNS = ("measure", "layers", "violated", "beyond_noise", "worst_margin", "worst_target",
                 "worst_source", "undefined")
@@ -22,6 +22,8 @@ PAIR_COLUMNS = ("measure", "layers", "corresponding", "source_layers", "correspo
 LEVEL = 0.05
 # The own-layer cells of the structural measures are exact only up to the rounding of an eigensolver.
 ROUNDING = 1e-9
+# Divergences of softmax outputs are differences of float32 logarithms.
+NATS = 1e-6
 _EXAMPLES = {"accuracy": "correct", "relative_accuracy": "correct", "agreement": "agree"}
 
 Floats = npt.NDArray[np.float64]
@@ -57,7 +59,13 @@ class _Contest:
     others: int
 
     def lost(self, entry: Measure) -> bool:
-        return self.margin > (0.0 if entry.functional else ROUNDING)
+        return self.margin > _slack(entry)
+
+
+def _slack(entry: Measure) -> float:
+    if entry.name.rpartition(".")[2] in _EXAMPLES:
+        return 0.0
+    return NATS if entry.functional else ROUNDING
 
 
 def judge(table: pd.DataFrame, sources: Sequence[str], targets: Sequence[str], *, same_network: bool,
@@ -69,8 +77,9 @@ def judge(table: pd.DataFrame, sources: Sequence[str], targets: Sequence[str], *
     that the test set can tell from chance: exact two-sided McNemar tests of the correctness of the stitched
     networks (for agreement, of their agreement with the target), per layer the smallest p value among the
     layers that look more similar, times the number of other layers (Bonferroni: the rival was chosen after
-    looking), then Holm over the violated layers, p < 0.05. It is NaN for structural measures and where
-    per-example results are missing.
+    looking), then Holm over the violated layers, p < 0.05. It is NaN where there is nothing to count (structural
+    measures, KL, cross-entropy gap: `Comparison.difference` tests those in pairs) and where per-example results are
+    missing.
 
     Two networks of one architecture: ``corresponding`` counts the target layers to which the corresponding
     source layer is the most similar one (a tie counts), of ``layers``; ``corresponding_by_source`` the source
@@ -79,7 +88,8 @@ def judge(table: pd.DataFrame, sources: Sequence[str], targets: Sequence[str], *
     In both, ``worst_margin`` is the largest amount (native units, 0 when none) by which another source layer
     (``worst_source``) is more similar to a target layer (``worst_target``) than the own or corresponding one.
     Layers without an own value, or without any other, are left out of the counts; ``undefined`` is the number
-    of cells that have no value. Structural measures have a tolerance of 1e-9, functional ones none.
+    of cells that have no value. Structural measures have a tolerance of 1e-9, divergences one of 1e-6 nats, counts
+    none.
 
     Args:
         table: columns ``source, target, measure, value`` at least, one row per cell and measure.
@@ -201,18 +211,10 @@ def _beyond_noise(lost: list[_Contest], values: Floats, outcomes: npt.NDArray[np
     for contest in lost:
         own = outcomes[contest.own, contest.layer]
         column = values[:, contest.layer]
-        smallest = min(_mcnemar(own, outcomes[i, contest.layer]) for i in range(len(column))
+        smallest = min(mcnemar(own, outcomes[i, contest.layer]) for i in range(len(column))
                        if column[i] > column[contest.own])
         chances.append(min(1.0, smallest * contest.others))
     return _holm(chances)
-
-
-def _mcnemar(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> float:
-    """p value of the exact two-sided McNemar test; 1 without discordant pairs."""
-    only_one, only_other = int((one & ~other).sum()), int((other & ~one).sum())
-    if only_one + only_other == 0:
-        return 1.0
-    return float(binomtest(only_one, only_one + only_other, 0.5).pvalue)
 
 
 def _holm(chances: list[float]) -> int:

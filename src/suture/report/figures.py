@@ -61,7 +61,7 @@ def printable(name: str) -> str:
 
 
 def heatmap(matrix: pd.DataFrame, measure: Measure, ax: Axes, annotate: bool = True,
-            title: str | None = None) -> None:
+            title: str | None = None, marks: pd.DataFrame | None = None) -> None:
     """Draw one measure of a comparison.
 
     Args:
@@ -71,6 +71,7 @@ def heatmap(matrix: pd.DataFrame, measure: Measure, ax: Axes, annotate: bool = T
         ax: where to draw.
         annotate: write the values in, if the grid is at most 12 x 12.
         title: the measure's label by default.
+        marks: texts of the same shape; cells with one get a star.
     """
     values = matrix.to_numpy(dtype=np.float64)
     norm = Normalize(measure.low, measure.high)
@@ -81,6 +82,8 @@ def heatmap(matrix: pd.DataFrame, measure: Measure, ax: Axes, annotate: bool = T
                                linewidth=0))
     if annotate and max(values.shape) <= ANNOTATED:
         _annotate(values, measure, ax)
+    if marks is not None:
+        _star(values, marks, measure, ax)
     _label(matrix, ax)
     # Names from outside may hold a dollar sign, which would start a formula.
     lines = (measure.label if title is None else title).split("\n")
@@ -94,6 +97,13 @@ def _annotate(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], measure
         if not math.isnan(value):
             ax.text(j, i, written(float(value), 3 if size <= 6 else 2), ha="center", va="center",
                     color=colour(float(value), measure)[1], fontsize=min(7.5, 46 / size))
+
+
+def _star(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], marks: pd.DataFrame, measure: Measure,
+          ax: Axes) -> None:
+    for i, j in np.argwhere((marks.to_numpy() != "") & ~np.isnan(values)):
+        ax.text(j + 0.45, i - 0.45, "*", ha="right", va="top", color=colour(float(values[i, j]), measure)[1],
+                fontsize=min(7.5, 46 / max(values.shape)), gid="mark")
 
 
 def _label(matrix: pd.DataFrame, ax: Axes) -> None:
@@ -142,7 +152,8 @@ def grid(comparison: Compared, measures: Sequence[str] | None = None) -> Figure:
         figure = Figure(figsize=(columns * width, rows * height + 0.3),
                         layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
         for place, name in enumerate(names):
-            heatmap(comparison.matrix(name), MEASURES[name], figure.add_subplot(rows, columns, place + 1))
+            heatmap(comparison.matrix(name), MEASURES[name], figure.add_subplot(rows, columns, place + 1),
+                    marks=comparison.marks(name))
         figure.suptitle(_pair(comparison), fontsize=10, parse_math=False)
     return figure
 
@@ -190,5 +201,5 @@ def _single(comparison: Compared, name: str) -> Figure:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(width, height + 0.15), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
         heatmap(comparison.matrix(name), MEASURES[name], figure.add_subplot(),
-                title=f"{MEASURES[name].label}\n{_pair(comparison)}")
+                title=f"{MEASURES[name].label}\n{_pair(comparison)}", marks=comparison.marks(name))
     return figure

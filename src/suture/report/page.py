@@ -19,6 +19,7 @@ from suture._errors import SutureError
 from suture.measures import MEASURES, Measure
 from suture.report.figures import colour, written
 from suture.report.files import Compared, csv_text, replace, slug
+from suture.report.marks import marked_words
 
 _CITATION = """@inproceedings{balogh2025stitch,
   author    = {Balogh, András and Jelasity, Márk},
@@ -97,7 +98,8 @@ def _view(comparison: Compared, number: int) -> dict[str, Any]:
         "finding": ("no layer looks more similar to a layer than itself" if comparison.same_network else
                     "every corresponding layer is the most similar one"),
         "notes": [str(note) for note in comparison.meta.get("notes", [])],
-        "groups": _groups(comparison), "missing": _missing(comparison), "curve": _curve(comparison),
+        "groups": _groups(comparison), "missing": _missing(comparison), "marked": _marked(comparison),
+        "curve": _curve(comparison),
         "provenance": _provenance(comparison.meta),
         "csv": f"data:text/csv;charset=utf-8;base64,{data}", "csv_name": f"{name}.csv",
         "corresponds": comparison.same_network or comparison.same_architecture,
@@ -181,7 +183,7 @@ def _groups(comparison: Compared) -> list[dict[str, Any]]:
 def _map(comparison: Compared, entry: Measure) -> dict[str, Any]:
     """A heat map as rows of cells."""
     shown = {what: comparison.matrix(entry.name, what).to_numpy()
-             for what in ("value", "low", "high", "n", "reason")}
+             for what in ("value", "low", "high", "n", "reason", "mark")}
     values = shown["value"].astype(np.float64)
     nearest = _nearest(values, entry)
     corresponds = comparison.same_network or comparison.same_architecture
@@ -196,10 +198,11 @@ def _map(comparison: Compared, entry: Measure) -> dict[str, Any]:
                               "title": f"{title}has no value: {shown['reason'][i, j]}"})
                 continue
             ground, ink = colour(value, entry)
-            interval = _interval(shown["low"][i, j], shown["high"][i, j])
-            cells.append({"text": written(value), "style": f"background:{ground};color:{ink}",
+            interval, mark = _interval(shown["low"][i, j], shown["high"][i, j]), str(shown["mark"][i, j])
+            cells.append({"text": written(value) + ("*" if mark else ""), "style": f"background:{ground};color:{ink}",
                           "kind": " ".join(k for k, on in (("own", own), ("top", nearest[i, j])) if on),
-                          "title": f"{title}= {value:.6g}{interval}, n = {float(shown['n'][i, j]):.0f}"})
+                          "title": f"{title}= {value:.6g}{interval}, n = {float(shown['n'][i, j]):.0f}"
+                                   + (f"\n* {mark}" if mark else "")})
         rows.append({"site": source, "cells": cells})
     return {"scale": _scale(entry), "rows": rows, "columns": comparison.targets,
             "long": max((len(t) for t in comparison.targets), default=0) > 4}
@@ -228,6 +231,19 @@ def _missing(comparison: Compared) -> list[str]:
     return sentences
 
 
+def _marked(comparison: Compared) -> list[str]:
+    """How many cells are marked and why, for each way of stitching."""
+    sentences = []
+    for tag, title in _GROUPS.items():
+        names = [name for name in comparison.measures if name.rpartition(".")[0] == tag]
+        marks = [comparison.marks(name).to_numpy().ravel() for name in names]
+        # A cell counts once, with all that any of its measures is marked for.
+        cells = [next((m for m in cell if m), "") for cell in zip(*marks, strict=True)]
+        if any(cells):
+            sentences.append(f"{title}: {marked_words(cells, len(cells))}.")
+    return sentences
+
+
 def _scale(entry: Measure) -> dict[str, str]:
     """What a measure is called and means, and its colour bar from less to more similar."""
     less, more = (entry.low, entry.high) if entry.larger_is_more_similar else (entry.high, entry.low)
@@ -242,6 +258,8 @@ def _curve(comparison: Compared) -> dict[str, Any] | None:
     if losses is None or losses.ndim != 3 or losses.shape[-1] < 2:
         return None
     flat = losses.reshape(-1, losses.shape[-1]).astype(np.float64)
+    if "tlm.held_out" in comparison.arrays:  # cells that stopped early stay where they were
+        flat = pd.DataFrame(flat).ffill(axis=1).to_numpy()
     flat = flat[np.isfinite(flat).all(axis=1)]
     if not len(flat):
         return None

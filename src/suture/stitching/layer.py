@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from suture.representations import Alignment, Kind, from_grid, to_grid
+from suture.representations import Alignment, Kind, Part, View, look
+from suture.stitching.affine import Affine
+from suture.stitching.families import FULL, Family
 
 Init = Literal["random", "dm", "identity"]
 
@@ -17,68 +19,106 @@ class StitchingLayer(nn.Module):
     """Maps a batch of source representations to the target's shape: align the positions, then x -> W x + b.
 
     Resize and affine map commute (the resize's weights sum to one), so the map is applied on the side with fewer
-    positions; the result is the same up to rounding.
+    positions, unless the rule of the alignment orders otherwise; the result is the same up to rounding.
 
     Args:
         alignment: of the source's shape with the target's.
+        family: of the affine map. Default: all.
 
     Attributes:
-        weight: (q, p) parameter.
-        bias: (q,) parameter.
+        affine: the map; it holds the parameters.
+        prefix: (k, q) constants for the target's prefix tokens where the alignment learns them, else None.
+
+    Raises:
+        SutureError: widths that the family does not allow.
     """
 
-    def __init__(self, alignment: Alignment) -> None:
+    def __init__(self, alignment: Alignment, family: Family = FULL) -> None:
         super().__init__()
         self.alignment = alignment
-        self.weight = nn.Parameter(torch.zeros(alignment.target.width, alignment.source.width))
-        self.bias = nn.Parameter(torch.zeros(alignment.target.width))
+        self.affine = Affine(alignment.source.width, alignment.target.width, family)
+        shape = alignment.target.prefix, alignment.target.width
+        self.prefix = nn.Parameter(torch.zeros(shape)) if alignment.learns_prefix else None
 
-    @torch.no_grad()
+    @property
+    def weight(self) -> Tensor:
+        """(q, p) W."""
+        return self.affine.weight
+
+    @property
+    def bias(self) -> Tensor:
+        """(q,) b."""
+        return self.affine.bias
+
     def init_random(self, seed: int) -> StitchingLayer:
-        """Uniform in ±1/sqrt(p), as `torch.nn.Conv2d` and `Linear` start; the global generator is not touched."""
-        generator = torch.Generator().manual_seed(seed)
-        bound = self.alignment.source.width ** -0.5
-        for p in (self.weight, self.bias):
-            p.copy_(torch.empty(p.shape).uniform_(-bound, bound, generator=generator))
+        """A random map of the family (`Affine.init_random`); the global generator is not touched."""
+        self.affine.init_random(seed)
         return self
 
-    @torch.no_grad()
     def init_identity(self) -> StitchingLayer:
         """W = I; where the widths differ, the rectangular identity. b = 0."""
-        self.weight.copy_(torch.eye(*self.weight.shape))
-        self.bias.zero_()
+        self.affine.init_identity()
         return self
 
     @torch.no_grad()
-    def set(self, weight: Tensor, bias: Tensor) -> StitchingLayer:
-        """Take over a fitted map: `weight` (q, p) and `bias` (q,)."""
-        self.weight.copy_(weight)
-        self.bias.copy_(bias)
+    def set(self, weight: Tensor, bias: Tensor, prefix: Tensor | None = None) -> StitchingLayer:
+        """Take over a fitted map: `weight` (q, p), `bias` (q,), and `prefix` (k, q) where the layer learns one.
+
+        Raises:
+            SutureError: a map outside the family.
+        """
+        self.affine.set(weight, bias)
+        if self.prefix is not None and prefix is not None:
+            self.prefix.copy_(prefix)
         return self
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) or (N, D) of the source to the shape of the target, in the dtype of `x`."""
-        kinds = (self.alignment.source.kind, self.alignment.target.kind)
-        out = self._map(x) if kinds == (Kind.MAP, Kind.MAP) else self._grid(x)
-        return out.to(x.dtype)
+    def penalty(self) -> Tensor | None:
+        """What the family adds to the loss (`Affine.penalty`)."""
+        return self.affine.penalty()
 
-    def _map(self, x: Tensor) -> Tensor:
-        weight = self.weight[:, :, None, None]
-        x = x.to(weight.dtype)
-        size = self.alignment.target.size
-        if self.alignment.source.size == size:
-            return F.conv2d(x, weight, self.bias)
-        if self.alignment.grows:
-            return F.interpolate(F.conv2d(x, weight, self.bias), size=size, mode="bilinear", align_corners=False)
-        return F.conv2d(F.interpolate(x, size=size, mode="bilinear", align_corners=False), weight, self.bias)
+    def shrink(self, lr: float) -> None:
+        """What the family does after a step of the optimiser (`Affine.shrink`)."""
+        self.affine.shrink(lr)
 
-    def _grid(self, x: Tensor) -> Tensor:
-        grid = to_grid(x.to(self.weight.dtype))
-        if self.alignment.grows:
-            grid = self.alignment.resize(F.linear(grid, self.weight, self.bias))
-        else:
-            grid = F.linear(self.alignment.resize(grid), self.weight, self.bias)
-        return from_grid(grid, self.alignment.target.kind).contiguous()
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The source's representations in the shape of the target, in the dtype of `x`.
+
+        Args:
+            x: (N, C, H, W), (N, T, D) or (N, D).
+            mask: (N, T) booleans for tokens: which of them count where they are averaged.
+        """
+        a = self.alignment
+        weight, bias = self.weight, self.bias
+        if a.source.kind is Kind.MAP and a.target.kind is Kind.MAP:
+            return self._map(x.to(weight.dtype), weight, bias).to(x.dtype)
+        parts = [self._part(part, x.to(weight.dtype), mask, weight, bias) for part in a.parts]
+        prefix = None
+        if self.prefix is not None:
+            prefix = self.prefix.expand(len(x), -1, -1)
+        elif a.keeps_prefix:
+            prefix = look(x.to(weight.dtype), a.source, View.PREFIX).flatten(1, 2)
+        return a.assemble(parts, prefix).contiguous().to(x.dtype)
+
+    def _affine_first(self, part: Part) -> bool:
+        order = self.alignment.rule.order
+        if order != "auto":
+            return order == "after"
+        (h, w), (height, width) = part.resampling.source, part.resampling.target
+        return h * w < height * width
+
+    def _map(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        part, kernel = self.alignment.parts[0], weight[:, :, None, None]
+        if part.resampling.source == part.resampling.target:
+            return F.conv2d(x, kernel, bias)
+        if self._affine_first(part):
+            return part.resampling.of_map(F.conv2d(x, kernel, bias))
+        return F.conv2d(part.resampling.of_map(x), kernel, bias)
+
+    def _part(self, part: Part, x: Tensor, mask: Tensor | None, weight: Tensor, bias: Tensor) -> Tensor:
+        grid = look(x, self.alignment.source, part.source, mask)
+        if self._affine_first(part):
+            return part.resampling.of_grid(F.linear(grid, weight, bias))
+        return F.linear(part.resampling.of_grid(grid), weight, bias)
 
     def extra_repr(self) -> str:
         """What it joins."""

@@ -1,194 +1,240 @@
-"""Task loss matching: stitching layers trained on the task loss, all layers into one target site together."""
+"""Fitting stitching layers by gradient, all layers into one target site together."""
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from suture._errors import SutureError
-from suture.batches import Batches, Progress, on_device, pieces
-from suture.calls import main_output, no_gradients
+from suture.batches import Batches, Progress, on_device, split_rows
+from suture.calls import no_gradients
 from suture.sites import SitedNetwork
-from suture.stitching.layer import Init, StitchingLayer
+from suture.stitching.grouped import Cell as Cell
+from suture.stitching.grouped import Grads, GroupedPass, Layers, Sums, by_target, trainable
+from suture.stitching.layer import StitchingLayer
+from suture.stitching.objective import augmented, check_batch
+from suture.stitching.objective import check_labels as check_labels
+from suture.stitching.objective import logits_of as logits_of
+from suture.stitching.recipe import TaskRecipe as TaskRecipe
+from suture.stitching.recipe import cell_seed as cell_seed
+from suture.training import make_optimizer, set_rate
 
-Cell = tuple[int, int]
-"""(index of the source site, index of the target site)."""
-
-
-@dataclass(frozen=True)
-class TaskRecipe:
-    """How task loss matching trains its stitching layers. Adam, cross-entropy on hard labels, networks frozen.
-
-    Attributes:
-        epochs: passes over the fitting data. Default 30 (the paper).
-        batch_size: examples per step, where suture makes the batches. Default 256 (the paper).
-        lr: Adam's learning rate. Default 1e-3 (the paper). Small data need more steps or a larger rate: look at
-            whether the own-layer cells, where the identity gives relative accuracy 1, get there.
-        weight_decay: L2 penalty in Adam. Default 1e-5 (the paper).
-        init: "random" (the paper), "dm" (the closed-form solution) or "identity".
-        schedule: "constant" (the paper) or "cosine" (to zero over all steps).
-        seed: of initialisations and of the order of the data.
-    """
-
-    epochs: int = 30
-    batch_size: int = 256
-    lr: float = 1e-3
-    weight_decay: float = 1e-5
-    init: Init = "random"
-    schedule: Literal["constant", "cosine"] = "constant"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "lr"):
-            if getattr(self, name) <= 0:
-                raise SutureError(f"expected {name} above 0, got {getattr(self, name)}; leave it out for the default")
-        if self.weight_decay < 0:
-            raise SutureError(f"expected weight_decay of at least 0, got {self.weight_decay}")
-        for name, options in (("init", ("random", "dm", "identity")), ("schedule", ("constant", "cosine"))):
-            if getattr(self, name) not in options:
-                raise SutureError(f"expected {name} to be one of {', '.join(options)}, got {getattr(self, name)!r}")
-
-
-def cell_seed(seed: int, source: str, target: str) -> int:
-    """A seed for one cell that does not depend on which other cells there are (law 7)."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{source}/{target}".encode()).digest()[:7], "big")
+IMPROVEMENT = 1e-4
+"""Relative fall of the held-out objective that counts as one: well above the rounding that grouping changes."""
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Learning curves, per cell and epoch.
+    """Learning curves, per cell and epoch; a cell that stopped or failed has no entries after that epoch.
 
     Attributes:
-        loss: mean training cross-entropy of each epoch.
-        accuracy: training accuracy of each epoch, in eval mode of both networks, before each step.
+        loss: mean training objective of each epoch, the layer's penalty included, taken before each step.
+        accuracy: training accuracy of each epoch, in eval mode of both networks, before each step; nan without
+            labels and for "match".
+        held_out: mean objective on the held-out data after each epoch, without penalty; empty without early stopping.
         failed: why a cell has no usable layer: its loss became nan or inf. The others are not affected.
+        stopped: cells that stopped before the last epoch, and after how many.
+        notes: what was cut because memory ran out.
     """
 
     loss: dict[Cell, list[float]]
     accuracy: dict[Cell, list[float]]
-    failed: dict[Cell, str]
+    held_out: dict[Cell, list[float]] = field(default_factory=dict)
+    failed: dict[Cell, str] = field(default_factory=dict)
+    stopped: dict[Cell, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def fitting_data(data: Any, recipe: TaskRecipe) -> tuple[Batches, Batches | None]:
+    """The batches that layers are fitted to, and those that early stopping looks at where the recipe has it.
+
+    Args:
+        data: as `Batches` takes them.
+        recipe: batch size, seed of the order and of the split, patience.
+
+    Raises:
+        SutureError: early stopping on a loader: a random split needs examples with an index.
+    """
+    fit: dict[str, Any] = {"size": recipe.batch_size, "shuffle": True, "seed": recipe.seed}
+    if recipe.patience is None:
+        return Batches(data, **fit), None
+    rows = split_rows(data, recipe.held_out, cell_seed(recipe.seed, "held out", ""))
+    if rows is None:
+        raise SutureError("early stopping needs data that can be split: pass a Dataset or (inputs, labels), "
+                          f"got {type(data).__name__}; or write patience=None")
+    return Batches(data, rows=rows[0], **fit), Batches(data, size=recipe.batch_size, rows=rows[1])
+
+
+class _Best:
+    """The best weights of every layer by the held-out objective, and for how long it has not improved."""
+
+    def __init__(self) -> None:
+        self._value: dict[Cell, float] = {}
+        self._weights: dict[Cell, list[Tensor]] = {}
+        self._waited: dict[Cell, int] = {}
+
+    def see(self, cell: Cell, layer: StitchingLayer, value: float) -> int:
+        """Note the objective after an epoch; for how many epochs it has not improved."""
+        best = self._value.get(cell)
+        if math.isfinite(value) and (best is None or value < best - IMPROVEMENT * abs(best)):
+            self._value[cell], self._waited[cell] = value, 0
+            self._weights[cell] = [p.detach().clone() for p in trainable(layer)]
+        else:
+            self._waited[cell] = self._waited.get(cell, 0) + 1
+        return self._waited[cell]
+
+    @torch.no_grad()
+    def put_back(self, layers: Layers) -> None:
+        """Give the layers the best weights they had."""
+        for cell, weights in self._weights.items():
+            for p, kept in zip(trainable(layers[cell]), weights, strict=True):
+                p.copy_(kept)
 
 
 class GroupTrainer:
     """Trains many stitching layers at once; each gets the steps that it would get alone (law 5).
 
-    Per batch: one front pass of the source, one full pass of the target, and for each target site a pass of the
-    tail over the stitched representations of its sources, as many of them concatenated as fit the micro-batch.
+    The layers share the passes of the networks (`GroupedPass`) and nothing else: gradients, optimiser state and early
+    stopping are each layer's own. A layer that stops or fails leaves the group; the others go on. No activation
+    outlives its batch.
 
     Args:
         source, target: the two networks with their sites, frozen (`suture.calls.frozen`), on one device. The same
             object for self-stitching: then it runs once per batch.
-        layers: one layer per cell, on the device.
-        recipe: epochs, rates, schedule. (`init` and `seed` are the caller's.)
-        micro_batch: most examples that pass a tail at once.
+        layers: one layer per cell, on the device, with its initial weights. Their ``penalty()`` is added to their
+            own loss, their ``shrink(lr)`` is called after each of their steps.
+        recipe: epochs, rates, objective. (`init` and the seeds of layers and batches are the caller's.)
+        micro_batch: most examples that pass a whole network at once.
     """
 
-    def __init__(self, source: SitedNetwork, target: SitedNetwork, layers: Mapping[Cell, StitchingLayer],
-                 recipe: TaskRecipe, micro_batch: int) -> None:
-        self.source, self.target, self.layers, self.recipe = source, target, layers, recipe
-        self.micro_batch = micro_batch
-        self._groups: dict[int, list[int]] = {}
-        for i, j in layers:
-            self._groups.setdefault(j, []).append(i)
-        parameters = [p for layer in layers.values() for p in layer.parameters()]
-        self._optimizer = torch.optim.Adam(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    def __init__(self, source: SitedNetwork, target: SitedNetwork, layers: Layers, recipe: TaskRecipe,
+                 micro_batch: int) -> None:
+        self.layers, self.recipe = by_target(layers), recipe
+        self._networks = source, target, micro_batch
+        self._active = dict(self.layers)
+        moving = [p for layer in self.layers.values() for p in trainable(layer)]
+        # One optimiser for all: its state is per parameter, and it passes over those without a gradient.
+        self._optimizer = make_optimizer(moving, recipe) if moving else None
+        self._passes: GroupedPass | None = None
         self._steps = 0
 
-    def fit(self, batches: Batches, device: torch.device, progress: Progress | None = None) -> Curves:
+    def fit(self, batches: Batches, device: torch.device, progress: Progress | None = None,
+            held_out: Batches | None = None) -> Curves:
         """Run the recipe.
 
+        Args:
+            batches: the fitting data.
+            device: where networks and layers are.
+            progress: called as ``progress("task loss matching", steps done, steps)``.
+            held_out: what early stopping looks at, where the recipe has `patience` (see `fitting_data`).
+
         Raises:
-            SutureError: no labels, or labels outside the classes.
+            SutureError: no labels where the objective is of labels, labels outside the classes, crops of what is no
+                image, patience without held-out data, one example that does not fit the memory.
         """
-        curves = Curves({c: [] for c in self.layers}, {c: [] for c in self.layers}, {})
-        total = batches.total()
+        if self.recipe.patience is not None and held_out is None:
+            raise SutureError("expected held-out data for early stopping, got none; write patience=None")
+        curves = Curves({c: [] for c in self.layers}, {c: [] for c in self.layers})
+        generator = torch.Generator().manual_seed(cell_seed(self.recipe.seed, "augmentation", ""))
+        best = _Best()
         for epoch in range(self.recipe.epochs):
-            loss = {c: torch.zeros((), device=device) for c in self.layers}
-            hits = {c: torch.zeros((), device=device) for c in self.layers}
-            seen = 0
-            for k, batch in enumerate(batches):
-                self._schedule(None if total is None else (epoch * total + k) / (self.recipe.epochs * total), epoch)
-                self._step(on_device(batch, device), loss, hits)
-                seen += batch.size
-                if progress:
-                    progress("task loss matching", epoch * (total or 0) + k + 1,
-                             None if total is None else total * self.recipe.epochs)
-            for c in self.layers:
-                curves.loss[c].append(float(loss[c]) / seen)
-                curves.accuracy[c].append(float(hits[c]) / seen)
-                if c not in curves.failed and not math.isfinite(curves.loss[c][-1]):
-                    curves.failed[c] = (f"the task loss is not finite in epoch {epoch + 1} at learning rate "
-                                        f"{self.recipe.lr}; use a smaller one")
+            if not self._active:
+                break
+            self._read(self._epoch(batches, device, epoch, generator, progress), curves, epoch)
+            if held_out is not None and self.recipe.patience is not None:
+                self._stop_early(self.objective(held_out, device, self._active), self.recipe.patience, curves, best)
+        best.put_back(self.layers)
+        self._check_weights(curves)
+        curves.notes.extend(self._through(device).room.notes())
         return curves
 
-    def _schedule(self, done: float | None, epoch: int) -> None:
-        if self.recipe.schedule == "cosine":
-            part = epoch / self.recipe.epochs if done is None else done
-            for group in self._optimizer.param_groups:
-                group["lr"] = self.recipe.lr * (1 + math.cos(math.pi * part)) / 2
+    def objective(self, batches: Batches, device: torch.device, layers: Layers,
+                  progress: Progress | None = None) -> dict[Cell, float]:
+        """Mean objective of layers as they are, without penalty, crops and flips: one grouped pass without gradient.
 
-    def _step(self, batch: Any, loss: dict[Cell, Tensor], hits: dict[Cell, Tensor]) -> None:
-        if batch.labels is None:
-            raise SutureError("expected labels for task loss matching, got batches without; yield (inputs, labels), "
-                              "or leave 'tlm' out of methods")
-        self._optimizer.zero_grad(set_to_none=True)
-        for piece in pieces(batch, self.micro_batch):
-            with no_gradients():
-                done = self.target.full(piece.target)
-                own = self.source is self.target
-                xs = self.source.representations(done) if own else self.source.front(piece.source)
-                assert piece.labels is not None
-                check_labels(piece.labels, logits_of(done.output))
-            at_once = max(1, self.micro_batch // piece.size)
-            for j, sources in self._groups.items():
-                for start in range(0, len(sources), at_once):
-                    cells = [(i, j) for i in sources[start:start + at_once]]
-                    self._backward(cells, xs, done, piece.labels, batch.size, loss, hits)
+        Args:
+            batches: any data.
+            device: where networks and layers are.
+            layers: the trainer's own or others.
+            progress: called as ``progress("checking convergence", batches done, batches)``.
+        """
+        layers = by_target(layers)
+        sums = Sums(len(layers), device)
+        with no_gradients():
+            for k, batch in enumerate(batches):
+                check_batch(batch, self.recipe)
+                sums.add(self._through(device).run(layers, on_device(batch, device), batch.labels,
+                                                   backward=False)[1], 0)
+                if progress:
+                    progress("checking convergence", k + 1, batches.total())
+        return {c: loss / sums.examples for c, loss in zip(layers, sums.loss.tolist(), strict=True)}
+
+    def _through(self, device: torch.device) -> GroupedPass:
+        if self._passes is None:
+            source, target, micro_batch = self._networks
+            self._passes = GroupedPass(source, target, self.recipe, micro_batch, device)
+        return self._passes
+
+    def _epoch(self, batches: Batches, device: torch.device, epoch: int, generator: torch.Generator,
+               progress: Progress | None) -> Sums:
+        epochs, total = self.recipe.epochs, batches.total()
+        sums = Sums(len(self._active), device)
+        for k, raw in enumerate(batches):
+            check_batch(raw, self.recipe)
+            # Looking at labels on an accelerator waits for it: there, once is enough.
+            check = raw.labels if epoch == 0 or raw.labels is None or raw.labels.device.type == "cpu" else None
+            batch = augmented(on_device(raw, device), self.recipe, generator)
+            grads, found = self._through(device).run(self._active, batch, check, backward=True)
+            # Without a known length the schedule steps once per epoch.
+            done, of = (epoch, epochs) if total is None else (epoch * total + k, epochs * total)
+            self._move(grads, done, of)
+            sums.add(found, self._steps)
+            if progress:
+                progress("task loss matching", epoch * (total or 0) + k + 1, None if total is None else total * epochs)
+        return sums
+
+    def _move(self, grads: Grads, done: int, of: int) -> None:
+        self._steps += 1
+        if self._optimizer is None:
+            return
+        lr = set_rate(self._optimizer, self.recipe, done, of)
+        for c, layer in self.layers.items():
+            moving = trainable(layer)
+            for p, g in zip(moving, grads.get(c) or [None] * len(moving), strict=True):
+                p.grad = g
         self._optimizer.step()
+        for layer in self._active.values():
+            layer.shrink(lr)
 
-    def _backward(self, cells: Sequence[Cell], xs: list[Tensor], done: Any, labels: Tensor, size: int,
-                  loss: dict[Cell, Tensor], hits: dict[Cell, Tensor]) -> None:
-        stitched = [self.layers[c](xs[c[0]]) for c in cells]
-        together = stitched[0] if len(cells) == 1 else torch.cat(stitched)
-        logits = logits_of(self.target.tail(cells[0][1], together, done)).float()
-        losses = F.cross_entropy(logits, labels.repeat(len(cells)), reduction="none").view(len(cells), -1)
-        torch.autograd.backward(losses.sum() / size)
-        with torch.no_grad():
-            right = (logits.argmax(1).view(len(cells), -1) == labels).sum(1)
-            for k, c in enumerate(cells):
-                loss[c] += losses[k].sum()
-                hits[c] += right[k]
+    def _read(self, sums: Sums, curves: Curves, epoch: int) -> None:
+        """Take over an epoch's sums; cells with a bad step leave the group."""
+        found = zip(self._active, sums.loss.tolist(), sums.hits.tolist(), sums.bad.tolist(), strict=True)
+        for c, loss, hits, bad in found:
+            curves.loss[c].append(loss / sums.examples)
+            curves.accuracy[c].append(hits / sums.examples if sums.labelled else math.nan)
+            if bad >= 0:
+                curves.failed[c] = (f"the task loss is not finite at step {bad} (epoch {epoch + 1}) at learning rate "
+                                    f"{self.recipe.lr:g}; use a smaller one")
+        self._leave(curves.failed)
 
+    def _stop_early(self, now: Mapping[Cell, float], patience: int, curves: Curves, best: _Best) -> None:
+        for c, value in now.items():
+            curves.held_out.setdefault(c, []).append(value)
+            if best.see(c, self.layers[c], value) >= patience and len(curves.loss[c]) < self.recipe.epochs:
+                curves.stopped[c] = len(curves.loss[c])
+        self._leave(curves.stopped)
 
-def logits_of(output: Any) -> Tensor:
-    """The logits (N, classes) in a network's output: ``output["logits"]``, or the first floating point tensor.
+    def _leave(self, those: Mapping[Cell, object]) -> None:
+        self._active = {c: layer for c, layer in self._active.items() if c not in those}
 
-    Raises:
-        SutureError: it is not (N, classes).
-    """
-    logits = main_output(output)
-    if logits is None or logits.ndim != 2:
-        got = type(output).__name__ if logits is None else tuple(logits.shape)
-        raise SutureError(f"expected logits (N, classes) from the network, got {got}; wrap it so that it returns them")
-    return logits
-
-
-def check_labels(labels: Tensor, logits: Tensor) -> None:
-    """Labels must be class numbers of the network.
-
-    Raises:
-        SutureError: a label below 0 or not below the number of classes.
-    """
-    if labels.is_floating_point() or labels.ndim != 1:
-        raise SutureError(f"expected integer labels (N,), got {labels.dtype} of shape {tuple(labels.shape)}")
-    if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= logits.shape[1]):
-        bad = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
-        raise SutureError(f"expected labels from 0 to {logits.shape[1] - 1}, got {bad}; the network has "
-                          f"{logits.shape[1]} outputs")
+    def _check_weights(self, curves: Curves) -> None:
+        """The last step may spoil a layer without a loss that shows it."""
+        for c, layer in self.layers.items():
+            if c not in curves.failed and not all(bool(torch.isfinite(p).all()) for p in layer.parameters()):
+                curves.failed[c] = (f"the weights are not finite after step {self._steps} at learning rate "
+                                    f"{self.recipe.lr:g}; use a smaller one")

@@ -85,6 +85,17 @@ def load_weights(network: nn.Module, path: str | Path) -> dict[str, str]:
     return metadata
 
 
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The strings that `save_weights` kept beside the weights.
+
+    Raises SutureError when the file is missing or is no safetensors file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SutureError(f"no weights at {path}; expected a .safetensors file")
+    return _read_safetensors(path)[1]
+
+
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:

@@ -1,0 +1,164 @@
+"""Moments of representations as they come: every cell of a comparison, whatever the kinds, in one pass.
+
+An alignment says which rows of the source meet which rows of the target, in one or two parts (patches, prefix
+tokens). Each part has its moments in a `GridMoments`; those of a cell are merged from its parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from functools import reduce
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from suture._errors import SutureError
+from suture.moments import GridMoments, Moments, NonFiniteError, Side
+from suture.representations import DEFAULT_RULE, Alignment, AlignmentRule, Shape, View, look, positions, row_mask
+from suture.resampling import Resampling
+from suture.spectra import Pair, Spectrum
+
+Entry = tuple[int, View]
+
+
+class AlignedMoments:
+    """Moments of every cell, accumulated batch by batch.
+
+    Args:
+        sources, targets: shapes of the representations at the sites of each side.
+        rule: how positions are matched.
+        same: both sides are the same representations (self-stitching): shared products are computed once.
+        precision, higher: see `GridMoments`.
+        folds: keep the moments of so many disjoint parts of the examples apart, for cross-validation; an example
+            belongs to the fold that its number in the stream says, whatever the batches.
+
+    Raises:
+        SutureError: two shapes that cannot be aligned.
+    """
+
+    def __init__(self, sources: Sequence[Shape], targets: Sequence[Shape], rule: AlignmentRule = DEFAULT_RULE, *,
+                 same: bool = False, precision: torch.dtype = torch.float32, higher: bool = True,
+                 folds: int = 1) -> None:
+        self.sources, self.targets, self.precision, self._same = list(sources), list(targets), precision, same
+        self.alignments = {(i, j): Alignment(x, y, rule)
+                           for (i, x), (j, y) in product(enumerate(sources), enumerate(targets))}
+        self._entries_x: list[Entry] = []
+        self._entries_y: list[Entry] = []
+        resampling: dict[tuple[tuple[str, int, int], tuple[str, int, int]], Resampling] = {}
+        for (i, j), a in self.alignments.items():
+            for part in a.parts:
+                self._entries_x.append((i, part.source))
+                self._entries_y.append((j, part.target))
+                at = positions(sources[i], part.source), positions(targets[j], part.target)
+                resampling[at] = part.resampling
+        if same:
+            self._entries_x = self._entries_y = [*self._entries_x, *self._entries_y]
+            for i, v in self._entries_x:
+                kind, h, w = positions(sources[i], v)
+                resampling.setdefault(((kind, h, w), (kind, h, w)), Resampling((h, w), (h, w), rule.resize))
+        self._entries_x, self._entries_y = (sorted(set(e), key=lambda e: (e[0], e[1].value))
+                                            for e in (self._entries_x, self._entries_y))
+        self._grids_x = [positions(sources[i], v) for i, v in self._entries_x]
+        self._grids_y = [positions(targets[j], v) for j, v in self._entries_y]
+        self._folds = [GridMoments(self._grids_x, [sources[i].width for i, _ in self._entries_x],
+                                   self._grids_y, [targets[j].width for j, _ in self._entries_y], resampling,
+                                   same=same, precision=precision, higher=higher) for _ in range(folds)]
+        self._prefixes: dict[int, Tensor] = {}
+        self._spectra: dict[Hashable, Spectrum] = {}
+
+    @property
+    def examples(self) -> int:
+        """Number of examples seen."""
+        return sum(f.examples for f in self._folds)
+
+    @torch.no_grad()
+    def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None = None,
+               mask_y: Tensor | None = None) -> None:
+        """Add one batch: the representations of the same examples at the sites of each side.
+
+        Args:
+            xs, ys: one tensor for each site; `ys` is not read in self-stitching.
+            mask_x, mask_y: (N, T) booleans for tokens; a row counts where both sides say so.
+
+        Raises:
+            NonFiniteError: NaN or inf in one of them, by side and position in `xs` or `ys`.
+            SutureError: masks of two sides that have not equally many tokens.
+        """
+        self._spectra.clear()
+        start, k, n = self.examples, len(self._folds), len(xs[0])
+        if mask_x is not None and mask_y is not None:
+            if mask_x.shape != mask_y.shape:
+                raise SutureError(f"expected as many tokens on both sides, got masks {tuple(mask_x.shape)} and "
+                                  f"{tuple(mask_y.shape)}; use one tokenizer and one padding for both networks")
+            mask_x = mask_y = mask_x & mask_y
+        for fold, moments in enumerate(self._folds):
+            rows = slice(None) if k == 1 else slice((fold - start) % k, None, k)
+            if len(range(n)[rows]):
+                self._add(moments, [x[rows] for x in xs], [y[rows] for y in ys],
+                          *(None if m is None else m[rows] for m in (mask_x, mask_y)))
+        for j in {j for (_, j), a in self.alignments.items() if a.learns_prefix}:
+            prefix = ys[j][:, :self.targets[j].prefix].double().sum(0)
+            self._prefixes[j] = prefix + self._prefixes[j] if j in self._prefixes else prefix
+
+    def _add(self, moments: GridMoments, xs: list[Tensor], ys: list[Tensor], mask_x: Tensor | None,
+             mask_y: Tensor | None) -> None:
+        masks: dict[object, Tensor] = {}
+        views = []
+        for entries, grids, shapes, tensors, mask in (
+                (self._entries_x, self._grids_x, self.sources, xs, mask_x),
+                (self._entries_y, self._grids_y, self.targets, ys, mask_y)):
+            # Means and sums are taken in the precision of the products.
+            views.append([look(tensors[i] if v in (View.ALL, View.GRID) else tensors[i].to(self.precision), shapes[i],
+                               v, mask) for i, v in entries] if tensors else [])
+            for (i, v), grid in zip(entries, grids, strict=True):
+                if mask is not None and mask.shape[1:] == shapes[i].size:
+                    found = row_mask(shapes[i], v, mask)
+                    if found is not None:
+                        masks[grid] = found
+        try:
+            moments.update(views[0], views[1], masks)
+        except NonFiniteError as e:
+            entries = self._entries_x if e.side == "source" else self._entries_y
+            raise NonFiniteError(e.side, entries[e.index][0]) from None
+
+    def _cell(self, fold: GridMoments, i: int, j: int) -> Moments:
+        parts = (fold.cell(self._entries_x.index((i, p.source)), self._entries_y.index((j, p.target)))
+                 for p in self.alignments[i, j].parts)
+        return reduce(Moments.merge, parts)
+
+    def folds(self, i: int, j: int) -> list[Moments]:
+        """Moments of one cell in each fold that has examples, about the means.
+
+        Raises:
+            SutureError: nothing was added yet.
+        """
+        if not self.examples:
+            raise SutureError("expected at least one batch, got none; call update first")
+        return [self._cell(f, i, j) for f in self._folds if f.examples]
+
+    def cell(self, i: int, j: int) -> Moments:
+        """Moments of one cell, about the means.
+
+        Raises:
+            SutureError: nothing was added yet.
+        """
+        return reduce(Moments.merge, self.folds(i, j))
+
+    def pair(self, i: int, j: int) -> Pair:
+        """Moments of one cell with the spectra of both sides; a matrix that several cells share is factored once."""
+        m, a = self.cell(i, j), self.alignments[i, j]
+        if self._same and self.alignments[i, i].source_rows == a.source_rows:
+            x = self._spectrum(self.cell(i, i).y, "target", i, self.alignments[i, i].target_rows)
+        else:
+            x = self._spectrum(m.x, "source", i, a.source_rows)
+        return Pair(m, x, self._spectrum(m.y, "target", j, a.target_rows))
+
+    def _spectrum(self, side: Side, *key: Hashable) -> Spectrum:
+        if key not in self._spectra:
+            self._spectra[key] = Spectrum.of(side, self.precision)
+        return self._spectra[key]
+
+    def prefix(self, j: int) -> Tensor:
+        """(k, q) float64: mean prefix tokens of a target, where an alignment learns them."""
+        return self._prefixes[j] / self.examples

@@ -1,0 +1,403 @@
+"""One comparison under way: the stages that compute it, what they leave behind, and how far it is."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+import suture.indices as index_table
+from suture import scores
+from suture._errors import SutureError, first_line, unknown
+from suture.aligned import AlignedMoments
+from suture.batches import Batches, Progress, convert, on_device, pieces, tensors
+from suture.calls import no_gradients
+from suture.fingerprints import fingerprint
+from suture.measures import MEASURES, measure
+from suture.moments import NonFiniteError
+from suture.prepare import few, find_device, fold, micro_batch, pack, prepare
+from suture.report.marks import marked_words
+from suture.representations import Alignment, AlignmentRule, mask_of
+from suture.results import COLUMNS, Comparison
+from suture.sites import SitedNetwork, SiteSpec
+from suture.stitching import DirectMatch, Family, StitchingLayer, TaskRecipe, convergence, direct_match
+from suture.stitching.evaluate import Evaluator, arrays_of, same_examples, scores_of
+from suture.stitching.objective import check_batch
+from suture.stitching.task import Cell, Curves, GroupTrainer, cell_seed, fitting_data
+
+METHODS = ("dm", "tlm")
+FOLDS = 5
+"""Parts of the data for cross-validation, where a family's strength is chosen by it."""
+PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one comparison is to compute and how."""
+
+    methods: list[str]
+    indices: list[str]
+    recipe: TaskRecipe
+    precision: str
+    seed: int
+    device: torch.device
+    progress: Progress | None
+    held_out: bool
+    family: Family
+    alignment: AlignmentRule
+    examples: int | None
+
+    def __post_init__(self) -> None:
+        if "tlm" in self.methods and (not self.family.trainable or self.family.strength == "cv"):
+            why = "has nothing to train" if not self.family.trainable else "finds its strength in closed form only"
+            raise SutureError(f"expected a family that can be trained on the task loss, got {self.family}, which "
+                              f"{why}; pass methods=['dm'] or another family")
+
+    @classmethod
+    def of(cls, *, methods: Sequence[str], indices: Iterable[str] | str, tlm: TaskRecipe | None, precision: str,
+           seed: int, device: str | torch.device, progress: Progress | None, held_out: bool, family: Family | str,
+           alignment: AlignmentRule, examples: int | None) -> Plan:
+        """The plan that a user's arguments make (see `suture.compare`).
+
+        Raises:
+            SutureError: one of them is not known or out of range.
+        """
+        chosen = [methods] if isinstance(methods, str) else list(methods or ())
+        for m in chosen:
+            if m not in METHODS:
+                raise unknown("method", m, METHODS)
+        if precision not in PRECISIONS:
+            raise SutureError(f"expected precision to be one of {', '.join(PRECISIONS)}, got {precision!r}")
+        if seed < 0:
+            raise SutureError(f"expected a seed of at least 0, got {seed}")
+        return cls(chosen, [i.measure.name for i in index_table.chosen(indices)], tlm or TaskRecipe(seed=seed),
+                   precision, seed, find_device(device), progress, held_out,
+                   Family.parse(family) if isinstance(family, str) else family, alignment, examples)
+
+    @property
+    def folds(self) -> int:
+        """Parts of the data whose moments are kept apart."""
+        return FOLDS if self.family.strength == "cv" else 1
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the numbers, for the record and for taking over earlier work."""
+        return {"methods": self.methods, "indices": self.indices, "tlm": asdict(self.recipe),
+                "precision": self.precision, "seed": self.seed, "held_out": self.held_out,
+                "family": str(self.family), "alignment": asdict(self.alignment),
+                "examples": self.examples}
+
+
+@dataclass
+class Run:
+    """One comparison under way. Stages add rows, arrays and notes; `result` is what there is so far."""
+
+    source: SitedNetwork
+    target: SitedNetwork
+    names: tuple[str, str]
+    fit: Batches
+    test: Batches
+    plan: Plan
+    micro: int
+    key: str
+    prints: tuple[str, str]
+    fitting: tuple[Batches, Batches | None] | None = None
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    arrays: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    excluded: dict[Cell, str] = field(default_factory=dict)
+
+    @classmethod
+    def start(cls, source: nn.Module, target: nn.Module | None, data: Any, test: Any, plan: Plan, *,
+              sites: SiteSpec = None, target_sites: SiteSpec = None, allow_bypass: bool = False,
+              names: tuple[str, str] | None = None, batch_size: int = 256) -> Run:
+        """Prepare both networks and look at the first batch (arguments as for `suture.compare`).
+
+        Raises:
+            SutureError: bad input.
+        """
+        if data is None:
+            raise SutureError("expected data to compare the networks on, got none; pass a loader or (inputs, labels)")
+        fit = Batches(data, size=batch_size, most=plan.examples)
+        tested = Batches(data if test is None else test, size=batch_size, name="data" if test is None else "test data")
+        fitting = fitting_data(data, plan.recipe) if "tlm" in plan.methods else None
+        same_network = target is None or target is source
+        other = source if target is None else target
+        first = on_device(next(iter(fit)), plan.device)
+        if "tlm" in plan.methods:
+            check_batch(first, plan.recipe)
+        mine = prepare(source, few(first.source), plan.device, "source")
+        yours = mine if same_network else prepare(other, few(first.target), plan.device, "target")
+        shared = same_network and first.source is first.target and target_sites is None
+        a = SitedNetwork(mine, first.source, sites, allow_bypass=allow_bypass, name="source")
+        b = a if shared else SitedNetwork(yours, first.target, sites if target_sites is None else target_sites,
+                                          allow_bypass=allow_bypass, name="target")
+        keep = {s.path for s in (*a.sites, *b.sites)}
+        for network, inputs in {mine: first.source, yours: first.target}.items():
+            fold(network, few(inputs), keep)
+            pack(network, few(inputs))
+        micro = micro_batch(max(a.peak, b.peak), plan.device)
+        prints = (fingerprint(source), fingerprint(other))
+        key = _key(prints, (type(source).__qualname__, type(other).__qualname__), a, b, plan, fit, tested)
+        run = cls(a, b, names or _names(source, other, same_network), fit, tested, plan, micro, key, prints,
+                  fitting)
+        for i, j in run.cells if plan.methods else ():
+            try:
+                run.new_layer(i, j)
+            except SutureError as e:
+                run.excluded[i, j] = str(e)
+        if run.excluded and len(run.excluded) == len(run.cells):
+            raise SutureError(next(iter(run.excluded.values())))
+        return run
+
+    @property
+    def cells(self) -> list[Cell]:
+        return list(product(range(len(self.source.sites)), range(len(self.target.sites))))
+
+    def stages(self) -> list[tuple[str, Callable[[], None]]]:
+        """Names and work, in order. Direct matching needs only what the moments leave behind."""
+        work: list[tuple[str, Callable[[], None]]] = [("moments", self.moments)]
+        if "dm" in self.plan.methods:
+            work.append(("dm", lambda: self.evaluate("dm")))
+        if "tlm" in self.plan.methods:
+            work.append(("tlm", self.task_loss))
+        return work
+
+    # -- stages --------------------------------------------------------------------------------------------------
+
+    def moments(self) -> None:
+        """One pass for all cells; indices and direct matching from it."""
+        grid = self._moments_pass()
+        short: list[tuple[int, int, int]] = []
+        constant: dict[int, None] = {}
+        for i, j in self.cells:
+            pair = grid.pair(i, j)
+            if pair.x.rank + pair.y.rank >= pair.moments.n:
+                short.append((pair.moments.n, i, j))
+            if pair.x.rank == 0:
+                constant[i] = None
+            for name in self.plan.indices:
+                value = index_table.INDICES[name](pair)
+                self._row(i, j, name, scores.Estimate(value.value, reason=value.reason), pair.moments.n)
+            if (i, j) not in self.excluded:
+                match = direct_match(pair, self.plan.family, grid.folds(i, j) if self.plan.folds > 1 else None)
+                self._keep_match(i, j, match, grid.prefix(j) if grid.alignments[i, j].learns_prefix else None)
+        self.counts["n_fit"] = grid.examples
+        self._note_rows(list(constant), short)
+
+    def _moments_pass(self) -> AlignedMoments:
+        a, b = self.source, self.target
+        grid = AlignedMoments(a.shapes, b.shapes, self.plan.alignment, same=a is b, folds=self.plan.folds,
+                              precision=PRECISIONS[self.plan.precision], higher="cka_debiased" in self.plan.indices)
+        with no_gradients():
+            for k, batch in enumerate(self.fit):
+                for piece in pieces(on_device(batch, self.plan.device), self.micro):
+                    try:
+                        xs = a.front(piece.source)
+                        ys = xs if a is b else b.front(piece.target)
+                        grid.update(xs, ys, mask_of(piece.source), mask_of(piece.target))
+                    except NonFiniteError as e:
+                        site = (a if e.side == "source" else b).sites[e.index]
+                        raise SutureError(f"NaN or inf in the representation at {e.side} site {str(site)!r}, in batch "
+                                          f"{k} of the data; check the inputs and weights, or leave this site out"
+                                          ) from None
+                    except RuntimeError as e:
+                        raise SutureError(f"a network fails on batch {k} of the data, after the first ones went well: "
+                                          f"{first_line(e)}; give batches of one input size") from e
+                if self.plan.progress:
+                    self.plan.progress("moments", k + 1, self.fit.total())
+        return grid
+
+    def _keep_match(self, i: int, j: int, match: DirectMatch, prefix: torch.Tensor | None) -> None:
+        if prefix is not None:
+            self.arrays[f"dm.prefix/{i}/{j}"] = prefix.cpu().numpy()
+        self.arrays[f"dm.weight/{i}/{j}"] = match.weight.cpu().numpy()
+        self.arrays[f"dm.bias/{i}/{j}"] = match.bias.cpu().numpy()
+        shape = (len(self.source.sites), len(self.target.sites))
+        for name, value in (("rank", match.rank), ("condition", match.condition), ("fit_residual", match.residual)):
+            self.arrays.setdefault(f"dm.{name}", np.full(shape, np.nan))[i, j] = value
+
+    def _note_rows(self, constant: list[int], short: list[tuple[int, int, int]]) -> None:
+        if constant:
+            names = ", ".join(str(self.source.sites[i]) for i in constant)
+            self.notes.append(f"constant representation at {names}: similarities are "
+                              "missing there, and direct matching predicts the target's mean")
+        if short:
+            n, i, j = min(short)
+            self.notes.append(f"{n} rows are too few for {len(short)} of {len(self.cells)} cells, such as "
+                              f"{self.source.sites[i]} into {self.target.sites[j]}: cca, pwcca or r2 are missing, "
+                              "and direct matching is the solution of least norm where the source has more features")
+
+    def layer(self, method: str, i: int, j: int) -> StitchingLayer:
+        """The fitted layer of a cell, from the arrays."""
+        alone = {k: torch.as_tensor(self.arrays[f"{method}.{k}/{i}/{j}"]) for k in ("weight", "bias", "prefix")
+                 if f"{method}.{k}/{i}/{j}" in self.arrays}
+        return self.new_layer(i, j).set(**alone).to(self.plan.device)
+
+    def new_layer(self, i: int, j: int) -> StitchingLayer:
+        """A layer for a cell, not fitted."""
+        return StitchingLayer(Alignment(self.source.shapes[i], self.target.shapes[j], self.plan.alignment),
+                              self.plan.family)
+
+    def train(self) -> tuple[Curves, dict[str, dict[Cell, float]]]:
+        """Train the stitching layers of all cells by the recipe; learning curves, and objectives at the end."""
+        assert self.fitting is not None
+        recipe, device = self.plan.recipe, self.plan.device
+        layers = {c: self._initial(*c) for c in self.cells if c not in self.excluded}
+        trainer = GroupTrainer(self.source, self.target, layers, recipe, self.micro)
+        curves = trainer.fit(self.fitting[0], device, self.plan.progress, self.fitting[1])
+        for (i, j), layer in layers.items():
+            kept = {"weight": layer.weight, "bias": layer.bias} | ({} if layer.prefix is None else
+                                                                   {"prefix": layer.prefix})
+            self.arrays |= {f"tlm.{k}/{i}/{j}": v.detach().cpu().numpy() for k, v in kept.items()}
+        self.arrays |= convergence.curve_arrays(curves, (len(self.source.sites), len(self.target.sites)), recipe.epochs)
+        self.notes += curves.notes
+        return curves, self._objectives(trainer, {c: m for c, m in layers.items() if c not in curves.failed})
+
+    def task_loss(self) -> None:
+        """Train the stitching layers of all cells, evaluate them, mark what has not converged."""
+        curves, ends = self.train()
+        self.evaluate("tlm", self.excluded | curves.failed)
+        own = convergence.own_layers(self.rows) if self.source is self.target else {}
+        sources, targets = ([str(s) for s in n.sites] for n in (self.source, self.target))
+        found = convergence.judge(curves, self.plan.recipe, own=own, ends=ends.get("tlm"), matched=ends.get("dm"),
+                                  targets=targets)
+        convergence.mark_rows(self.rows, sources, targets, found)
+        if found:
+            trained = len(self.cells) - len(self.excluded | curves.failed)
+            self.notes.append(f"task loss matching has not converged: {marked_words(found.values(), trained)}; "
+                              "train longer before reading the TLM map")
+
+    def _initial(self, i: int, j: int) -> StitchingLayer:
+        recipe = self.plan.recipe
+        if recipe.init == "dm":
+            return self.layer("dm", i, j)
+        layer = self.new_layer(i, j)
+        seed = cell_seed(recipe.seed, str(self.source.sites[i]), str(self.target.sites[j]))
+        made = layer.init_identity() if recipe.init == "identity" else layer.init_random(seed)
+        return made.to(self.plan.device)
+
+    def _objectives(self, trainer: GroupTrainer, trained: dict[Cell, StitchingLayer]) -> dict[str, dict[Cell, float]]:
+        """Objectives on the fitting data of the trained layers and direct matching's, where one says something.
+
+        A single epoch is marked whatever it reached; under a penalty the trained layer need not be the better one.
+        """
+        assert self.fitting is not None
+        if self.plan.recipe.epochs == 1 or self.plan.family.name in ("ridge", "sparse") or not trained:
+            return {}
+        kinds = {"tlm": trained, "dm": {c: self.layer("dm", *c) for c in trained}}
+        found = {name: trainer.objective(self.fitting[0], self.plan.device, layers, self.plan.progress)
+                 for name, layers in kinds.items()}
+        for name, values in found.items():
+            array = np.full((len(self.source.sites), len(self.target.sites)), np.nan)
+            for c, value in values.items():
+                array[c] = value
+            self.arrays[f"{name}.objective"] = array
+        return found
+
+    def evaluate(self, method: str, failed: dict[Cell, str] | None = None) -> None:
+        """Run every network stitched by `method` over the test data."""
+        layers = {c: self.layer(method, *c) for c in self.cells if c not in (failed or {})}
+        found = Evaluator(self.source, self.target, layers, self.micro).run(
+            self.test, self.plan.device, self.plan.progress, f"evaluating {method}")
+        shape = (len(self.source.sites), len(self.target.sites))
+        arrays = arrays_of(found, method, shape)
+        if not same_examples(self.arrays, arrays):
+            raise SutureError("the test data came in another order than in the pass before, or augmented at random, so "
+                              "cells could not be compared in pairs; give a test loader with shuffle=False")
+        self.arrays |= arrays
+        for scored in scores_of(found, arrays, method, shape, self.plan.seed, failed or {}):
+            self._row(*scored)
+        self.counts["n_test"] = len(found.own)
+
+    def _row(self, i: int, j: int, name: str, e: scores.Estimate, n: int) -> None:
+        self.rows.append({"source": str(self.source.sites[i]), "target": str(self.target.sites[j]), "measure": name,
+                          "value": e.value, "low": e.low, "high": e.high, "n": n,
+                          "direction": measure(name).direction, "reason": e.reason, "mark": ""})
+
+    # -- results -------------------------------------------------------------------------------------------------
+
+    def take_over(self, previous: Comparison) -> None:
+        """Continue from an earlier result of the same networks, data and settings.
+
+        Raises:
+            SutureError: it is of another comparison.
+        """
+        if previous.meta.get("key") != self.key:
+            raise SutureError("the earlier result is of other networks, data or settings; "
+                              "choose another output folder, or remove it")
+        self.rows = previous.table.to_dict("records")  # type: ignore[assignment]
+        self.arrays = dict(previous.arrays)
+        self.notes = [n for n in previous.meta["notes"] if n not in self._standing_notes()]
+        self.done = list(previous.meta["stages"])
+        self.counts = {k: previous.meta[k] for k in ("n_fit", "n_test") if previous.meta.get(k) is not None}
+
+    def _standing_notes(self) -> list[str]:
+        notes = []
+        if not self.plan.held_out and self.plan.methods:
+            notes.append("no test data were given: stitched networks are evaluated on the data they were fitted to")
+        bypassed = [str(i.site) for s in (self.source, self.target) for i in s.infos if i.bypass]
+        if bypassed:
+            notes.append(f"bypassed sites ({', '.join(dict.fromkeys(bypassed))}): their stitched networks still see "
+                         "the target's own activations on another path")
+        return notes
+
+    def result(self) -> Comparison:
+        """The comparison as far as it is."""
+        order = {name: k for k, name in enumerate(MEASURES)}
+        table = pd.DataFrame(self.rows, columns=COLUMNS)
+        table = table.sort_values("measure", key=lambda c: c.map(order), kind="stable", ignore_index=True)
+        same = self.prints[0] == self.prints[1] and self.source is self.target
+        alike = self.source.sites == self.target.sites and self.source.shapes == self.target.shapes
+        accuracy = self.arrays["target.correct"].mean() if "target.correct" in self.arrays else None
+        meta = {
+            "key": self.key, "stages": list(self.done), "settings": self.plan.settings(), "seed": self.plan.seed,
+            "n_fit": self.counts.get("n_fit"), "n_test": self.counts.get("n_test"),
+            "target_accuracy": None if accuracy is None else float(accuracy),
+            "shapes": {"source": [str(s) for s in self.source.shapes], "target": [str(s) for s in self.target.shapes]},
+            "fingerprints": list(self.prints), "device": str(self.plan.device), "micro_batch": self.micro,
+            "notes": [*self._standing_notes(), *self.notes], "versions": versions(),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"), "command": " ".join(sys.argv),
+        }
+        return Comparison(self.names[0], self.names[1], tuple(map(str, self.source.sites)),
+                          tuple(map(str, self.target.sites)), same, alike, table, dict(self.arrays), meta)
+
+
+def _names(source: nn.Module, target: nn.Module, same: bool) -> tuple[str, str]:
+    a, b = type(source).__name__, type(target).__name__
+    return (f"{a} (source)", f"{b} (target)") if a == b and not same else (a, b)
+
+
+def _key(prints: tuple[str, str], classes: tuple[str, str], a: SitedNetwork, b: SitedNetwork, plan: Plan,
+         fit: Batches, test: Batches) -> str:
+    """16 hex digits for what decides the numbers: networks, sites, settings and the first batch of the data."""
+    digest = hashlib.sha256()
+    digest.update(repr((prints, classes, a.infos, b.infos, plan.settings(), fit.total(), test.total())).encode())
+    for batches in (fit, test):
+        batch = next(iter(batches))
+        for t in (*tensors(batch.source), *tensors(batch.target), *([] if batch.labels is None else [batch.labels])):
+            digest.update(repr(tuple(t.shape)).encode() + convert(t, _bytes).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _bytes(t: torch.Tensor) -> torch.Tensor:
+    return t.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that computes."""
+    from importlib.metadata import version
+
+    return {"suture": version("suture"), "python": platform.python_version(), "torch": torch.__version__,
+            "numpy": np.__version__, "machine": platform.machine()}

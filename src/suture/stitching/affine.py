@@ -1,0 +1,219 @@
+"""The affine map of a stitching layer as something to train: parameters that cannot leave their family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from suture._errors import SutureError
+from suture.stitching.families import FULL, Family
+
+TOLERANCE = 1e-5
+"""How far, relative to its norm, a map may be from the family that takes it over."""
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How a family keeps its W.
+
+    Attributes:
+        split: the parameters, by name, of the member that is nearest to W (q, p) float64.
+        random: (q, p, family, generator) -> a random member.
+        join: W from the parameters; None where W is one of them.
+    """
+
+    split: Callable[[Tensor, Family], dict[str, Tensor]]
+    random: Callable[[int, int, Family, torch.Generator], Tensor]
+    join: Callable[[Mapping[str, Tensor]], Tensor] | None = None
+
+
+def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:
+    return torch.empty(shape).uniform_(-bound, bound, generator=generator)
+
+
+def _split_factors(weight: Tensor, family: Family) -> dict[str, Tensor]:
+    u, s, vh = torch.linalg.svd(weight, full_matrices=False)
+    root = s[:family.rank].sqrt()
+    return {"left": u[:, :family.rank] * root, "right": root[:, None] * vh[:family.rank]}
+
+
+def _random_factors(q: int, p: int, family: Family, generator: torch.Generator) -> Tensor:
+    k = family.rank or 0
+    return _uniform((q, k), (3 / k) ** 0.5, generator) @ _uniform((k, p), p**-0.5, generator)
+
+
+def _split_rotation(weight: Tensor, family: Family) -> dict[str, Tensor]:
+    """Polar decomposition; the mean singular value is the best scale."""
+    u, s, vh = torch.linalg.svd(weight, full_matrices=False)
+    # The map 0 of a constant source has no logarithm.
+    scale = {"log_scale": s.mean().clamp(min=1e-30).log()} if family.scale else {}
+    return {"angle": weight.new_zeros(len(weight), len(weight)), "base": u @ vh} | scale
+
+
+def _join_rotation(parts: Mapping[str, Tensor]) -> Tensor:
+    angle = parts["angle"]
+    turned: Tensor = torch.linalg.matrix_exp(angle - angle.T) @ parts["base"]
+    return parts["log_scale"].exp() * turned if "log_scale" in parts else turned
+
+
+def _random_rotation(q: int, p: int, family: Family, generator: torch.Generator) -> Tensor:
+    base, r = torch.linalg.qr(torch.randn(q, p, dtype=torch.float64, generator=generator))
+    return torch.mul(base, r.diagonal().sign())
+
+
+def _split_permutation(weight: Tensor, family: Family) -> dict[str, Tensor]:
+    rows, columns = linear_sum_assignment(weight.cpu().numpy(), maximize=True)
+    nearest = torch.zeros_like(weight)
+    nearest[rows, columns] = 1
+    return {"weight": nearest}
+
+
+_ANY = _Form(lambda weight, family: {"weight": weight},
+             lambda q, p, family, generator: _uniform((q, p), p**-0.5, generator))
+_FORMS: Mapping[str, _Form] = {
+    "full": _ANY, "ridge": _ANY, "sparse": _ANY,
+    "rank": _Form(_split_factors, _random_factors, lambda parts: parts["left"] @ parts["right"]),
+    "orthogonal": _Form(_split_rotation, _random_rotation, _join_rotation),
+    "diagonal": _Form(lambda weight, family: {"factors": weight.diagonal()},
+                      lambda q, p, family, generator: _uniform((q,), 1.0, generator).diag(),
+                      lambda parts: parts["factors"].diag()),
+    "permutation": _Form(_split_permutation,
+                         lambda q, p, family, generator: torch.eye(p)[torch.randperm(p, generator=generator)]),
+    "identity": _Form(lambda weight, family: {"weight": torch.eye(len(weight), dtype=weight.dtype)},
+                      lambda q, p, family, generator: torch.eye(p)),
+}
+
+
+class Affine(nn.Module):
+    """x -> W x + b from p to q channels, W and b of a family: trained without constraint, never outside of it.
+
+    - full, ridge, sparse: `weight` and `bias` are the parameters.
+    - rank: W = L R, ``left`` (q, k) and ``right`` (k, p).
+    - orthogonal: W = exp(log_scale) exp(A - A') Q, ``angle`` A (q, q) and ``log_scale`` parameters, ``base`` Q (q, p) a
+      buffer; without free scale exp(log_scale) is left out, without free shift the bias is a buffer of zeros. exp(A -
+      A') is a rotation, so for p = q training keeps the sign of det W that it starts with.
+    - diagonal: ``factors`` (p,).
+    - permutation, identity: two buffers, nothing to train.
+
+    It starts as `init_identity`.
+
+    Args:
+        p: source channels.
+        q: target channels.
+        family: default every affine map.
+
+    Attributes:
+        weight: (q, p) with gradient; made anew at every reading where it is not a parameter itself.
+        bias: (q,).
+
+    Raises:
+        SutureError: widths that the family does not allow.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, p: int, q: int, family: Family = FULL) -> None:
+        super().__init__()
+        family.check(p, q)
+        self.p, self.q, self.family = p, q, family
+        for name, value in _FORMS[family.name].split(self._eye().double(), family).items():
+            self._hold(name, value, family.trainable and name != "base")
+        self._hold("bias", torch.zeros(q), family.trainable and family.shifts)
+
+    def _hold(self, name: str, value: Tensor, trained: bool) -> None:
+        value = value.to(torch.get_default_dtype())
+        if trained:
+            self.register_parameter(name, nn.Parameter(value))
+        else:
+            self.register_buffer(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        # A property could not give way to a parameter of the same name.
+        join = _FORMS[self.family.name].join if name == "weight" else None
+        return join(dict(self.named_parameters()) | dict(self.named_buffers())) if join else super().__getattr__(name)
+
+    def _eye(self) -> Tensor:
+        """The rectangular identity, cut to the rank that the family allows."""
+        eye = torch.eye(self.q, self.p)
+        if self.family.rank is not None:
+            eye[self.family.rank:] = 0
+        return eye
+
+    def init_random(self, seed: int) -> Affine:
+        """A random member of the family; the global generator is not touched.
+
+        W and b uniform in ±1/sqrt(p), as `torch.nn.Conv2d` and `Linear` start. rank: factors that give the entries of
+        W that variance; diagonal: factors in ±1 (each output has one input); orthogonal: uniformly distributed Q
+        (Mezzadri 2007), s = 1; permutation: a random one, b = 0; identity: itself.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        weight = _FORMS[self.family.name].random(self.q, self.p, self.family, generator)
+        free = isinstance(self.bias, nn.Parameter)
+        return self.set(weight, _uniform((self.q,), self.p**-0.5, generator) if free else torch.zeros(self.q))
+
+    def init_identity(self) -> Affine:
+        """W = I; where the widths differ, the rectangular identity, and of rank k its first k rows. b = 0."""
+        return self.set(self._eye(), torch.zeros(self.q))
+
+    @torch.no_grad()
+    def set(self, weight: Tensor, bias: Tensor) -> Affine:
+        """Take over a fitted map: `weight` (q, p) and `bias` (q,), any float type.
+
+        Raises:
+            SutureError: other shapes, NaN or inf, or a map that is further than `TOLERANCE` from the family.
+        """
+        if weight.shape != (self.q, self.p) or bias.shape != (self.q,):
+            raise SutureError(f"expected weight {(self.q, self.p)} and bias {(self.q,)}, got {tuple(weight.shape)} and "
+                              f"{tuple(bias.shape)}; weight is (target, source) channels")
+        if not (weight.isfinite().all() and bias.isfinite().all()):
+            raise SutureError("expected a finite map to take over, got NaN or inf; leave this cell out")
+        if not self.family.shifts and bias.any():
+            raise SutureError(f"expected b = 0 for {self.family}, got |b| = {float(bias.norm()):.1e}; fit the map as "
+                              f"{self.family}")
+        form = _FORMS[self.family.name]
+        parts = form.split(weight.double(), self.family)
+        nearest = form.join(parts) if form.join else parts["weight"]
+        off, size = float((weight.double() - nearest).norm()), float(weight.double().norm())
+        if off > TOLERANCE * max(size, TOLERANCE):
+            raise SutureError(f"expected a map of the family {self.family}, got one of norm {size:.1e} that is "
+                              f"{off:.1e} away from the nearest; fit the map as {self.family}")
+        for name, value in (parts | {"bias": bias}).items():
+            getattr(self, name).copy_(value)
+        return self
+
+    def penalty(self) -> Tensor | None:
+        """What is added to the task loss of this layer: for ridge strength * |W|² / p, for the others None.
+
+        Relative to the task loss, not to the scatter of the source as in direct matching: the two strengths are in
+        different units.
+
+        Raises:
+            SutureError: ridge:cv, which has no strength.
+        """
+        if self.family.name != "ridge":
+            return None
+        if self.family.strength == "cv":
+            raise SutureError("expected a number as the strength of ridge in training, got cv; write ridge:0.1, or "
+                              "take the strength that direct matching chose")
+        return cast(float, self.family.strength) * self.weight.square().sum() / self.p
+
+    @torch.no_grad()
+    def shrink(self, lr: float) -> None:
+        """sparse: move the entries of W by lr * strength towards 0 and stop there; call it after each optimiser step.
+
+        With gradient steps of size `lr` it minimises task loss + strength * sum |W| (proximal gradient) and, unlike a
+        penalty, makes exact zeros. With Adam the balance differs from entry to entry. Nothing for the others.
+        """
+        if self.family.name == "sparse":
+            self.weight.copy_(F.softshrink(self.weight, lr * cast(float, self.family.strength)))
+
+    def extra_repr(self) -> str:
+        """Widths and family."""
+        return f"{self.p} -> {self.q}, {self.family}"

@@ -1,0 +1,263 @@
+"""One batch through many stitched networks, grouped by target site: objectives, and each layer's own gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from suture.batches import Batch, pieces
+from suture.calls import Pass, no_gradients
+from suture.representations import View, mask_of, row_mask
+from suture.representations import look as grid_of
+from suture.sites import SitedNetwork
+from suture.stitching.layer import StitchingLayer
+from suture.stitching.objective import check_labels, logits_of, task_losses
+from suture.stitching.recipe import TaskRecipe
+from suture.stitching.room import Room, attempt, backward_budget, tail_bytes
+
+Cell = tuple[int, int]
+"""(index of the source site, index of the target site)."""
+Layers = Mapping[Cell, StitchingLayer]
+Grads = dict[Cell, list[Tensor | None]]
+
+
+def by_target(layers: Layers) -> dict[Cell, StitchingLayer]:
+    """The layers with all that share a tail side by side."""
+    return {c: layers[c] for c in sorted(layers, key=lambda c: c[1])}
+
+
+def trainable(layer: StitchingLayer) -> list[Tensor]:
+    """What moves in a layer, in a fixed order."""
+    return [p for p in layer.parameters() if p.requires_grad]
+
+
+class Sums:
+    """What one pass adds up on the device, one entry for each of `n` cells; read once, at its end.
+
+    Attributes:
+        loss: sum of the objective over the examples.
+        hits: how many examples get their label.
+        bad: the first step in which the objective was not finite, or -1.
+        examples: how many there were.
+        labelled: `hits` counts something.
+    """
+
+    def __init__(self, n: int, device: torch.device) -> None:
+        self.loss, self.hits = torch.zeros(n, device=device), torch.zeros(n, device=device)
+        self.bad = torch.full((n,), -1, device=device)
+        self.examples = 0
+        self.labelled = True
+
+    def add(self, other: Sums, step: int) -> None:
+        """Take in what one batch gave at `step`."""
+        self.loss += other.loss
+        self.hits += other.hits
+        self.bad = torch.where((self.bad < 0) & ~torch.isfinite(other.loss), step, self.bad)
+        self.examples += other.examples
+        self.labelled &= other.labelled
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A piece of a batch as the networks see it: representations at all sites, the target's pass and logits."""
+
+    xs: list[Tensor]
+    ys: list[Tensor]
+    done: Pass | None
+    own: Tensor
+    labels: Tensor | None
+    size: int
+    mask: Tensor | None
+    target_mask: Tensor | None
+
+
+class GroupedPass:
+    """Runs batches through the networks stitched by many layers.
+
+    Per batch: one front pass of the source, one full pass of the target, and for each target site a pass of the tail
+    over the stitched representations of its sources, as many of them concatenated as `Room` allows.
+
+    Args:
+        source, target: frozen networks with their sites, on `device`; the same object for self-stitching.
+        recipe: gives the objective and the precision.
+        micro_batch: most examples that pass a whole network at once.
+        device: where everything is.
+
+    Attributes:
+        room: how much passes at once, and what was cut because memory ran out.
+    """
+
+    def __init__(self, source: SitedNetwork, target: SitedNetwork, recipe: TaskRecipe, micro_batch: int,
+                 device: torch.device) -> None:
+        self.source, self.target, self.recipe, self.device = source, target, recipe, device
+        self.room = Room([str(s) for s in target.sites], micro_batch, backward_budget(device))
+        self._matches = recipe.objective == "match"
+
+    def run(self, layers: Layers, batch: Batch, check: Tensor | None, *, backward: bool) -> tuple[Grads, Sums]:
+        """Sums over a batch, and the gradients of its mean objective (plus penalty) for each layer.
+
+        Where one example's share of memory is too large the batch runs again, from its start, in smaller pieces.
+
+        Args:
+            layers: in the order of `by_target`.
+            batch: on the device.
+            check: its labels, if they are to be looked at, best on the CPU: on an accelerator that waits for it.
+            backward: whether gradients are wanted.
+
+        Raises:
+            SutureError: labels outside the classes, one example that does not fit the memory.
+        """
+        while True:
+            found = attempt(lambda: self._once(layers, batch, check, backward))
+            if found is not None:
+                return found
+            self.room.halve(min(self.room.micro, batch.size))
+
+    def _once(self, layers: Layers, batch: Batch, check: Tensor | None, backward: bool) -> tuple[Grads, Sums]:
+        groups = _groups(layers)
+        if self.room.to_measure and not self._matches:
+            self._measure(batch, [j for j, _, _ in groups])
+        grads: Grads = {}
+        sums = Sums(len(layers), self.device)
+        sums.examples, sums.labelled = batch.size, batch.labels is not None and not self._matches
+        scales = torch.zeros(len(layers), device=self.device)
+        for piece in pieces(batch, self.room.micro):
+            look = self._look(piece, check)
+            check = None
+            for j, first, cells in groups:
+                if self._matches:
+                    scales[first:first + len(cells)] += self._square(j, look.ys[j].float(), look)
+                for k, losses, hits, new in self._group(layers, j, cells, look, batch.size if backward else None):
+                    here = slice(first + k, first + k + len(losses))
+                    sums.loss[here] += losses
+                    sums.hits[here] += hits
+                    for c, gradient in new.items():
+                        _add(grads, c, gradient)
+        if self._matches:
+            sums.loss *= batch.size / scales
+            grads = {c: [None if g is None else g / s for g in grads[c]]
+                     for c, s in zip(layers, scales, strict=True) if c in grads}
+        if backward:
+            _penalize(layers, grads, sums)
+        return grads, sums
+
+    def _forward(self) -> AbstractContextManager[object]:
+        if self.recipe.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def _look(self, piece: Batch, check: Tensor | None) -> _Look:
+        same = self.source is self.target
+        with no_gradients(), self._forward():
+            if self._matches:
+                ys = self.target.front(piece.target)
+                done, own = None, ys[0]
+            else:
+                done = self.target.full(piece.target)
+                ys, own = self.target.representations(done), logits_of(done.output)
+            xs = ys if same else self.source.front(piece.source)
+        if check is not None and self.recipe.needs_labels:
+            check_labels(check, own)
+        return _Look(xs, ys, done, own, piece.labels, piece.size, mask_of(piece.source), mask_of(piece.target))
+
+    @torch.enable_grad()
+    def _measure(self, batch: Batch, targets: Sequence[int]) -> None:
+        look = self._look(next(pieces(batch, 4)), None)
+        assert look.done is not None
+        with self._forward():
+            self.room.learn({j: tail_bytes(self.target, j, look.ys[j], look.done) for j in targets})
+
+    def _group(self, layers: Layers, j: int, cells: Sequence[Cell], look: _Look,
+               size: int | None) -> Iterator[tuple[int, Tensor, Tensor, Grads]]:
+        """The cells of one target, a concatenation at a time.
+
+        What a concatenation gives is handed on once it has passed as a whole: memory that runs out in the middle
+        leaves nothing half added.
+        """
+        start = 0
+        while start < len(cells):
+            most = 1 if self._matches else self.room.at_once(j, look.size)
+            some = cells[start:start + most]
+
+            def work(some: Sequence[Cell] = some) -> tuple[Tensor, Tensor, Grads]:
+                return self._backward(layers, some, look, size)
+
+            found = work() if len(some) == 1 else attempt(work)
+            if found is None:
+                self.room.cut(j, len(some))
+                continue
+            yield start, *found
+            start += len(some)
+
+    def _backward(self, layers: Layers, cells: Sequence[Cell], look: _Look,
+                  size: int | None) -> tuple[Tensor, Tensor, Grads]:
+        """Sums of losses (k,) and hits (k,), and gradients where the batch's `size` is given."""
+        losses, hits = self._match(layers, cells[0], look) if self._matches else self._task(layers, cells, look)
+        moving = {c: trainable(layers[c]) for c in cells}
+        flat = [p for ps in moving.values() for p in ps]
+        new: Grads = {}
+        if size is not None and flat:
+            # The scale of "match" is that of the whole batch, which is known at its end.
+            total = losses.sum() if self._matches else losses.sum() / size
+            found = iter(torch.autograd.grad(total, flat, allow_unused=True))
+            new = {c: [next(found) for _ in ps] for c, ps in moving.items()}
+        return losses.detach().sum(1), hits, new
+
+    def _task(self, layers: Layers, cells: Sequence[Cell], look: _Look) -> tuple[Tensor, Tensor]:
+        stitched = [self._stitched(layers[c], look.xs[c[0]], look.ys[c[1]], look.mask) for c in cells]
+        together = stitched[0] if len(cells) == 1 else torch.cat(stitched)
+        assert look.done is not None
+        with self._forward():
+            output = self.target.tail(cells[0][1], together, look.done)
+        logits = logits_of(output).float()
+        losses = task_losses(logits, look.own, look.labels, self.recipe)
+        if look.labels is None or look.labels.ndim != 1:
+            return losses, losses.new_zeros(len(cells))
+        return losses, (logits.detach().argmax(1).view(len(cells), -1) == look.labels).sum(1)
+
+    def _stitched(self, layer: StitchingLayer, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
+        """The layer itself runs in float32 also where the networks do not."""
+        out: Tensor = layer(x, mask) if self.recipe.precision == "float32" else layer(x.float(), mask).to(y.dtype)
+        return out
+
+    def _match(self, layers: Layers, cell: Cell, look: _Look) -> tuple[Tensor, Tensor]:
+        i, j = cell
+        difference = layers[cell](look.xs[i].float(), look.mask) - look.ys[j].float()
+        return self._square(j, difference, look).view(1, 1), difference.new_zeros(1)
+
+    def _square(self, j: int, x: Tensor, look: _Look) -> Tensor:
+        """|x|² over the rows of target site `j` that count: not those of padding."""
+        rows = row_mask(self.target.shapes[j], View.ALL, look.target_mask)
+        if rows is not None:
+            x = grid_of(x, self.target.shapes[j], View.ALL)[rows]
+        return x.square().sum()
+
+
+def _groups(layers: Layers) -> list[tuple[int, int, list[Cell]]]:
+    """Target site, position of its first cell, and its cells."""
+    cells = list(layers)
+    found: list[tuple[int, int, list[Cell]]] = []
+    for k, c in enumerate(cells):
+        if not k or c[1] != cells[k - 1][1]:
+            found.append((c[1], k, []))
+        found[-1][2].append(c)
+    return found
+
+
+def _penalize(layers: Layers, grads: Grads, sums: Sums) -> None:
+    for k, (c, layer) in enumerate(layers.items()):
+        penalty = layer.penalty()
+        if penalty is not None:
+            _add(grads, c, list(torch.autograd.grad(penalty, trainable(layer), allow_unused=True)))
+            sums.loss[k] += penalty.detach() * sums.examples
+
+
+def _add(grads: Grads, cell: Cell, new: list[Tensor | None]) -> None:
+    old = grads.get(cell)
+    if old is not None:
+        new = [a if b is None else b if a is None else a + b for a, b in zip(old, new, strict=True)]
+    grads[cell] = new
