@@ -229,6 +229,20 @@ def test_direct_matching_by_gradient_finds_direct_matching() -> None:
         assert fit.curves.loss[c][-1] == pytest.approx(result.matrix("dm.residual").loc[name], rel=1e-2)
 
 
+@pytest.mark.parametrize("micro", [5, 10_000])
+def test_a_step_of_match_follows_the_gradient_of_the_whole_batchs_ratio(micro: int) -> None:
+    recipe = TaskRecipe(epochs=1, objective="match", optimizer="sgd", lr=0.1, weight_decay=0)
+    fit = Fit(recipe, [(0, 1)], micro=micro)
+    start = fit.layer((0, 1))
+    with torch.no_grad(), frozen(fit.network):
+        x, y = fit.target.front(fit.data[0])
+    ((start(x) - y).square().sum() / y.square().sum()).backward()
+    for p, end in zip(start.parameters(), fit.layers[0, 1].parameters(), strict=True):
+        assert p.grad is not None
+        expected = p - 0.1 * 1.9 * p.grad  # Nesterov's first step
+        torch.testing.assert_close(end, expected, rtol=1e-5, atol=1e-7)
+
+
 def test_soft_and_match_need_no_labels_and_match_no_tail(monkeypatch: pytest.MonkeyPatch) -> None:
     soft = Fit(TaskRecipe(epochs=2, objective="soft"), labels=False)
     assert all(math.isnan(a) for curve in soft.curves.accuracy.values() for a in curve)

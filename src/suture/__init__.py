@@ -8,6 +8,7 @@ from suture import indices as indices
 from suture._errors import SutureError as SutureError
 from suture.batches import Paired as Paired
 from suture.compare import compare as compare
+from suture.compare import paper as paper
 from suture.measures import MEASURES as MEASURES
 from suture.representations import AlignmentRule as AlignmentRule
 from suture.results import Comparison as Comparison

@@ -19,16 +19,19 @@ from torch import nn
 
 from suture import demo as demonstration
 from suture import specs, zoo
-from suture._errors import SutureError
+from suture._errors import SutureError, unknown
 from suture.batches import Batches
 from suture.calls import no_gradients, record, walk
 from suture.compare import compare as compare_networks
+from suture.compare import paper
 from suture.prepare import find_device, prepare
 from suture.report import page
+from suture.representations import DEFAULT_RULE, AlignmentRule
 from suture.results import Comparison, load
 from suture.sites import Site, SitedNetwork, SiteInfo
+from suture.stitch import stitch as stitch_networks
 from suture.stitching import TaskRecipe
-from suture.training import Recipe
+from suture.training import Recipe, accuracy
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
                   help="Compare the inner representations of neural networks by stitching them together.")
@@ -45,6 +48,11 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Data = Annotated[str, typer.Option(help="'digits', or module:function that returns (train, test); imports your code.")]
 NETWORK = "zoo:NAME, or module:function that returns a network (imports your code)."
 Sites = Annotated[str | None, typer.Option(help="Sites, comma separated: names or globs. Default: repeated blocks.")]
+Family = Annotated[str, typer.Option(help="Of the affine maps: full, ridge:STRENGTH, ridge:cv, rank:K, orthogonal, "
+                                          "diagonal, permutation, identity or sparse:STRENGTH.")]
+Resize = Annotated[str, typer.Option(help="How maps get the target's size: bilinear or nearest.")]
+Prefix = Annotated[str, typer.Option(help="Prefix tokens: auto, map, keep, drop, learn, add or only.")]
+Examples = Annotated[int | None, typer.Option(help="Only the first so many examples for indices and direct matching.")]
 
 
 def main() -> None:
@@ -97,8 +105,8 @@ def demo(out: Out = Path("suture-demo"), seed: Seed = 0, device: Device = "auto"
     """Two small networks trained on the digits, each compared with itself and with the other."""
     with bars() as progress:
         made = demonstration.demo(out, seed=seed, device=device, progress=progress)
-    for name, accuracy in made.accuracies.items():
-        console.print(f"network {name}: {accuracy:.1%} of {len(zoo.digits('test'))} test images right")
+    for name, reached in made.accuracies.items():
+        console.print(f"network {name}: {reached:.1%} of {len(zoo.digits('test'))} test images right")
     for comparison in made.comparisons.values():
         _print_verdict(comparison)
     console.print(f"\nreport: {escape(str(made.report))}", soft_wrap=True)
@@ -130,6 +138,12 @@ def compare(
                                                     "bf16.")] = "float32",
     patience: Annotated[int | None, typer.Option(help="Task loss matching: stop a layer after so many epochs without "
                                                       "gain on a tenth of the data that is held out.")] = None,
+    preset: Annotated[str | None, typer.Option(help="paper: layers, examples and recipe of Balogh and Jelasity "
+                                                    "2025.")] = None,
+    family: Family = "full",
+    resize: Resize = "bilinear",
+    prefix: Prefix = "auto",
+    examples: Examples = None,
     precision: Annotated[str, typer.Option(help="Of the moments: float32 or float64.")] = "float32",
     allow_bypass: Annotated[bool, typer.Option(help="Accept sites that another path bypasses.")] = False,
     out: Out = Path("suture-result"),
@@ -146,17 +160,70 @@ def compare(
     recipe = TaskRecipe(epochs, batch_size, lr, optimizer=optimizer, schedule=schedule,  # type: ignore[arg-type]
                         crop=crop, flip=flip, seed=seed, init=init, objective=objective,  # type: ignore[arg-type]
                         temperature=temperature, precision=tlm_precision, patience=patience)  # type: ignore[arg-type]
+    fitting = _fitting(preset, recipe, family, AlignmentRule(resize, "auto", prefix), examples)  # type: ignore[arg-type]
     with bars() as progress:
         made = compare_networks(
-            one, other, train, test, sites=_listed(sites), target_sites=_listed(target_sites),
-            methods=[] if methods == "none" else _listed(methods) or [], tlm=recipe,
+            one, other, train, test, **fitting, sites=_listed(sites), target_sites=_listed(target_sites),
+            methods=[] if methods == "none" else _listed(methods) or [],
             precision=precision,  # type: ignore[arg-type]
             allow_bypass=allow_bypass, names=_names(source, source_weights, target, target_weights), device=device,
-            seed=seed, progress=progress, on_stage=partial(Comparison.save, dir=out),
+            progress=progress, on_stage=partial(Comparison.save, dir=out),
             previous=demonstration.earlier(out))
     report = made.report(out / "report.html")
     _print_verdict(made)
     console.print(f"\nresult: {escape(str(out))}\nreport: {escape(str(report))}", soft_wrap=True)
+
+
+def _fitting(preset: str | None, recipe: TaskRecipe, family: str, alignment: AlignmentRule,
+             examples: int | None) -> dict[str, Any]:
+    """How layers are fitted: what the options say, or the preset, which leaves no room for them."""
+    if preset is None:
+        return {"tlm": recipe, "family": family, "alignment": alignment, "examples": examples, "seed": recipe.seed}
+    if preset != "paper":
+        raise unknown("preset", preset, ("paper",))
+    if (recipe, family, alignment, examples) != (TaskRecipe(seed=recipe.seed), "full", DEFAULT_RULE, None):
+        raise SutureError("expected --preset alone, got options of the layers or their recipe beside it; leave them "
+                          "out, or leave out --preset")
+    return paper(recipe.seed)
+
+
+@app.command()
+def stitch(
+    source: Annotated[str, typer.Argument(help=f"Network that gives the front: {NETWORK}")],
+    source_site: Annotated[str, typer.Argument(help="Site in it.")],
+    target: Annotated[str, typer.Argument(help="Network that gives the tail.")],
+    target_site: Annotated[str, typer.Argument(help="Site in it.")],
+    source_weights: Annotated[Path | None, typer.Option(help="safetensors, or a state dict saved by torch.")] = None,
+    target_weights: Annotated[Path | None, typer.Option(help="The same.")] = None,
+    data: Data = "digits",
+    method: Annotated[str, typer.Option(help="dm or tlm (30 epochs, or the preset's recipe).")] = "dm",
+    preset: Annotated[str | None, typer.Option(help="paper: as in Balogh and Jelasity 2025.")] = None,
+    family: Family = "full",
+    resize: Resize = "bilinear",
+    prefix: Prefix = "auto",
+    examples: Examples = None,
+    out: Annotated[Path, typer.Option(help="File for the layer, safetensors.")] = Path("stitched.safetensors"),
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Fit one stitching layer, save it, and say what the stitched network reaches on the test data."""
+    train_data, test = specs.data(data)
+    one = specs.network(source, weights=source_weights, like=train_data, seed=seed)
+    other = one if (source, source_weights) == (target, target_weights) else specs.network(
+        target, weights=target_weights, like=train_data, seed=seed + 1)
+    fitting = _fitting(preset, TaskRecipe(seed=seed), family,
+                       AlignmentRule(resize, "auto", prefix), examples)  # type: ignore[arg-type]
+    with bars() as progress:
+        made = stitch_networks(one, source_site, other, target_site, train_data, method=method,  # type: ignore[arg-type]
+                               device=device, progress=progress, **fitting)
+    made.save(out)
+    console.print(f"{escape(str(made.layer))}", soft_wrap=True)
+    if isinstance(test, zoo.ImageSet):
+        reached, whole = (accuracy(network, test.inputs, test.labels) for network in (made, made.target_network))
+        console.print(f"accuracy {reached:.3f} of {len(test)} test images; the target network has {whole:.3f}")
+    if made.fit.get("mark"):
+        console.print(f"not converged: {escape(made.fit['mark'])}", soft_wrap=True)
+    console.print(f"layer: {escape(str(out))}", soft_wrap=True)
 
 
 def _listed(names: str | None) -> list[str] | None:

@@ -82,3 +82,21 @@ def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None
                 on_stage(result)
     return run.result() if result is None else result
 
+
+
+def paper(seed: int = 0) -> dict[str, Any]:
+    """Arguments of `compare` and `suture.stitch` that make every cell as in the paper.
+
+    >>> suture.compare(network, data=train, test=test, **suture.paper())
+
+    Balogh and Jelasity, AAAI 2025 (arXiv 2412.11299): bilinear resize to the target's size, then a full affine map (one
+    for all tokens); direct matching from the first 100 examples of `data`, which should not be augmented; task loss
+    matching by `TaskRecipe.paper`. Functional DM is ``dm.accuracy``, structural DM is ``dm.residual_batches``. Where
+    the published code slips, suture does not follow: its float32 pseudo-inverse drops more directions the more rows it
+    gets, and the residual that it reports is of another map than the one installed.
+
+    Args:
+        seed: of initialisations, the order of the data and the augmentation.
+    """
+    return {"family": FULL, "alignment": AlignmentRule(resize="bilinear", order="before", prefix="auto"),
+            "examples": 100, "tlm": TaskRecipe.paper(seed), "seed": seed}

@@ -1,0 +1,189 @@
+"""Does task loss matching rank another layer above the layer itself, and does direct matching? (convergence.md)
+
+    python docs/convergence.py run digits
+    python docs/convergence.py run cifar10 --data FOLDER     # Parquet shards with image bytes and labels; needs pyarrow
+    python docs/convergence.py page                          # the page and its figures from the tables
+
+For each seed a network is trained and stitched to itself: direct matching once, task loss matching from random,
+direct matching's and identity initialisation for 1, 5 and 30 epochs. What was computed is kept in
+``docs/.convergence`` and not computed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import torch
+
+import suture
+from suture import TaskRecipe, zoo
+from suture.training import Recipe
+
+HERE = Path(__file__).parent
+STORE = HERE / ".convergence"
+EPOCHS, INITS = (1, 5, 30), ("random", "dm", "identity")
+SETTINGS: dict[str, dict[str, Any]] = {
+    "digits": {"network": "resnet_digits", "sites": None, "train": 1297, "test": 500, "batch": 64, "lr": 1e-2,
+               "base": None, "flip": False},
+    "cifar10": {"network": "resnet20_strided", "sites": ["layer1.0", "layer1.2", "layer2.1", "layer3.0", "layer3.2"],
+                "train": 1000, "test": 1000, "batch": 64, "lr": 1e-2, "flip": False,
+                "base": Recipe(epochs=6, batch_size=64, lr=1e-2, schedule="onecycle", crop=2, flip=True)},
+}
+
+
+def cifar10(folder: Path, split: str, most: int) -> zoo.ImageSet:
+    """The first images of a split, from Parquet shards whose rows hold encoded images and labels."""
+    import pyarrow.parquet as parquet
+    from PIL import Image
+
+    images, labels = [], []
+    for shard in sorted(folder.glob(f"{split}-*.parquet")):
+        table = parquet.read_table(shard).to_pydict()
+        name = "img" if "img" in table else "image"
+        for entry, label in zip(table[name], table["label"], strict=True):
+            if len(images) == most:
+                break
+            with Image.open(io.BytesIO(entry["bytes"])) as picture:
+                images.append(np.asarray(picture.convert("RGB")))
+            labels.append(label)
+    inputs = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+    return zoo.ImageSet(inputs, torch.tensor(labels), 10, f"cifar10-{split}")
+
+
+def run(name: str, seeds: list[int], folder: Path | None, base_images: int) -> None:
+    """Compute what is not yet there, and write the table of one data set."""
+    s = SETTINGS[name]
+    if name == "digits":
+        base, test = zoo.digits("train"), zoo.digits("test")
+    else:
+        if folder is None:
+            raise SystemExit("expected --data FOLDER with CIFAR-10 as Parquet shards")
+        base, test = cifar10(folder, "train", base_images), cifar10(folder, "test", 2000)
+    fit, held_out = base.subset(min(s["train"], len(base))), test.subset(s["test"])
+    rows: list[dict[str, Any]] = []
+    for seed in seeds:
+        network, report = zoo.train_network(s["network"], seed, s["base"], None if name == "digits" else (base, test))
+        print(f"{name}, seed {seed}: {s['network']} reaches {report.test_accuracy:.3f}", flush=True)
+        for init in INITS:
+            for epochs in EPOCHS:
+                recipe = TaskRecipe(epochs=epochs, batch_size=s["batch"], lr=s["lr"], init=init, seed=seed)
+                rows += one(name, seed, network, fit, held_out, s["sites"], recipe)
+        pd.DataFrame(rows).to_csv(HERE / f"convergence-{name}.csv", index=False, float_format="%.4f")
+
+
+def one(name: str, seed: int, network: torch.nn.Module, fit: zoo.ImageSet, test: zoo.ImageSet, sites: Any,
+        recipe: TaskRecipe) -> list[dict[str, Any]]:
+    """One comparison, or what is kept of it: a row for each method."""
+    place = STORE / f"{name}-{seed}-{recipe.init}-{recipe.epochs}"
+    if not place.exists():
+        found = suture.compare(network, None, fit, test, sites=sites, tlm=recipe, indices=(), device="cpu", seed=seed)
+        found.save(place)
+    result = suture.load(place)
+    print(f"  {recipe.init}, {recipe.epochs} epochs: {result.meta['notes']}", flush=True)
+    table = result.verdict().table.set_index("measure")
+    rows = []
+    for method in ("dm", "tlm"):
+        verdict, values = table.loc[f"{method}.relative_accuracy"], result.matrix(f"{method}.relative_accuracy")
+        late = values.iloc[-(len(values) // 3):, :len(values) // 3].to_numpy()
+        marks = result.marks(f"{method}.relative_accuracy").to_numpy()
+        rows.append({"data": name, "seed": seed, "method": method, "init": recipe.init, "epochs": recipe.epochs,
+                     "layers": verdict["layers"], "another above": verdict["violated"],
+                     "beyond noise": verdict["beyond_noise"], "margin": verdict["worst_margin"],
+                     "own layers": np.diag(values).mean(), "least own layer": np.diag(values).min(),
+                     "late into early": late.mean(), "marked": int((marks != "").sum()), "cells": values.size,
+                     "residual": float(np.median(result.matrix(f"{method}.residual"))),
+                     "accuracy": result.meta["target_accuracy"], "n_fit": len(fit), "n_test": len(test)})
+    return rows
+
+
+def curves(name: str, seeds: list[int]) -> None:
+    """Training accuracy of own-layer and of late-into-early cells, epoch by epoch, one line for each seed."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, len(INITS), figsize=(10, 3), sharey=True, layout="constrained")
+    for ax, init in zip(axes, INITS, strict=True):
+        for seed in seeds:
+            result = suture.load(STORE / f"{name}-{seed}-{init}-{max(EPOCHS)}")
+            accuracy = result.arrays["tlm.train_accuracy"]
+            k, part = len(accuracy), len(accuracy) // 3
+            own = accuracy[range(k), range(k)].mean(0)
+            late = accuracy[-part:, :part].mean((0, 1))
+            epochs = np.arange(1, len(own) + 1)
+            ax.plot(epochs, own, color="#1b6ca8", label="own layer" if seed == seeds[0] else None)
+            ax.plot(epochs, late, color="#c8553d", label="late into early" if seed == seeds[0] else None)
+        ax.set(title=f"{init} initialisation", xlabel="epoch", ylim=(0, 1.02))
+    axes[0].set_ylabel("training accuracy")
+    axes[0].legend(frameon=False)
+    figure.savefig(HERE / f"convergence-{name}.png", dpi=110)
+    plt.close(figure)
+
+
+def page() -> None:
+    """Tables and figures of every data set that was run, between the markers of docs/convergence.md."""
+    parts = []
+    for name in SETTINGS:
+        source = HERE / f"convergence-{name}.csv"
+        if not source.exists():
+            continue
+        table = pd.read_csv(source)
+        curves(name, sorted(table["seed"].unique()))
+        dm = table[table.method == "dm"].drop_duplicates("seed").assign(init="closed form", epochs="")
+        tlm = table[table.method == "tlm"]
+        s, first = SETTINGS[name], table.iloc[0]
+        parts += [f"### {name}", "",
+                  f"`{s['network']}`, seeds {', '.join(map(str, sorted(table.seed.unique())))} (test accuracy "
+                  f"{', '.join(f'{a:.3f}' for a in dm.accuracy)}), {first.layers} sites, n = {first.n_fit} fitting and "
+                  f"{first.n_test} test images; TLM with Adam at {s['lr']}, batch {s['batch']}, constant rate.", "",
+                  _table(pd.concat([dm, tlm])), "", f"![{name}: learning curves](convergence-{name}.png)", ""]
+    text = (HERE / "convergence.md").read_text()
+    before, after = text.split("<!-- tables -->")[0], text.split("<!-- end -->")[1]
+    machine = (f"Made by `docs/convergence.py` on {platform.machine()}, {os.cpu_count()} cores, torch "
+               f"{torch.__version__}.")
+    (HERE / "convergence.md").write_text(before + "<!-- tables -->\n\n" + "\n".join([*parts, machine, ""])
+                                         + "\n<!-- end -->" + after)
+
+
+def _table(rows: pd.DataFrame) -> str:
+    """One line for each method, initialisation and number of epochs; seeds side by side."""
+    lines = ["| | epochs | another layer above (beyond noise), of the layers | own layers, mean | late into early | "
+             "median residual | marked cells |", "|---|---|---|---|---|---|---|"]
+    for (method, init, epochs), group in rows.groupby(["method", "init", "epochs"], sort=False):
+        def each(column: str, form: str = "{:.2f}", group: pd.DataFrame = group) -> str:
+            return ", ".join(form.format(v) for v in group.sort_values("seed")[column])
+
+        above = ", ".join(f"{int(a)} ({int(b)})" for a, b in
+                          group.sort_values("seed")[["another above", "beyond noise"]].itertuples(index=False))
+        marked = "" if method == "dm" else each("marked", "{:.0f}") + f" of {group.cells.iloc[0]}"
+        lines.append(f"| {method.upper()}, {init} | {epochs} | {above}, of {group.layers.iloc[0]} "
+                     f"| {each('own layers')} | {each('late into early')} | {each('residual')} | {marked} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run or write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["run", "page"])
+    parser.add_argument("name", nargs="?", choices=sorted(SETTINGS))
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--base-images", type=int, default=10_000, help="training images of the base networks")
+    args = parser.parse_args()
+    if args.what == "page":
+        page()
+    elif args.name is None:
+        parser.error("expected a data set to run: digits or cifar10")
+    else:
+        run(args.name, args.seeds, args.data, args.base_images)
+
+
+if __name__ == "__main__":
+    main()
