@@ -33,9 +33,9 @@ EPOCHS, INITS = (1, 5, 30), ("random", "dm", "identity")
 SETTINGS: dict[str, dict[str, Any]] = {
     "digits": {"network": "resnet_digits", "sites": None, "train": 1297, "test": 500, "batch": 64, "lr": 1e-2,
                "base": None, "flip": False},
-    "cifar10": {"network": "resnet20_strided", "sites": ["layer1.0", "layer1.2", "layer2.1", "layer3.0", "layer3.2"],
-                "train": 1000, "test": 1000, "batch": 64, "lr": 1e-2, "flip": False,
-                "base": Recipe(epochs=6, batch_size=64, lr=1e-2, schedule="onecycle", crop=2, flip=True)},
+    "cifar10": {"network": "resnet20_strided", "sites": ["layer1.0", "layer1.2", "layer2.1", "layer3.1"],
+                "train": 512, "test": 1000, "batch": 64, "lr": 1e-2, "flip": False,
+                "base": Recipe(epochs=8, batch_size=64, lr=1e-2, schedule="onecycle", crop=2, flip=True)},
 }
 
 
@@ -175,7 +175,7 @@ def main() -> None:
     parser.add_argument("name", nargs="?", choices=sorted(SETTINGS))
     parser.add_argument("--data", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--base-images", type=int, default=10_000, help="training images of the base networks")
+    parser.add_argument("--base-images", type=int, default=5000, help="training images of the base networks")
     args = parser.parse_args()
     if args.what == "page":
         page()

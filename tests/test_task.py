@@ -8,6 +8,7 @@ import math
 from itertools import product
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -464,6 +465,26 @@ def test_running_out_of_memory_changes_no_layer_and_is_said(monkeypatch: pytest.
     assert max(passed) <= most
 
 
+def test_the_result_says_that_memory_ran_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = SitedNetwork.tail
+
+    def tail(self: SitedNetwork, index: int, x: Tensor, done: Any) -> Any:
+        if torch.is_grad_enabled() and len(x) > 24:
+            raise oom()
+        return inner(self, index, x, done)
+
+    def run() -> suture.Comparison:
+        return suture.compare(tiny.network(), None, *tiny.data(), tlm=tiny.RECIPE, indices=(), device="cpu")
+
+    plain = run()
+    monkeypatch.setattr(SitedNetwork, "tail", tail)
+    cut = run()
+    assert [n for n in cut.meta["notes"] if n not in plain.meta["notes"]] == [
+        f"memory ran out in training: stitched batches into {name} were concatenated by at most 1"
+        for name in tiny.SITES]
+    np.testing.assert_allclose(cut.arrays["tlm.loss"], plain.arrays["tlm.loss"], rtol=1e-5)
+
+
 def test_one_example_that_does_not_fit_is_an_error_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     limited(monkeypatch, 0)
     with pytest.raises(SutureError, match="out of memory with a single example"):
@@ -495,6 +516,7 @@ def test_saved_bytes_counts_every_storage_once() -> None:
     weight = torch.randn(6, 6)
     assert saved_bytes(lambda: (x @ weight).relu()) == weight.numel() * 4 + 4 * 6 * 4  # the weight, relu's result
     assert saved_bytes(lambda: x[:2].exp() + x[2:].view(12).sum()) == 2 * 6 * 4
+    assert saved_bytes(lambda: (lambda y: y * y)(x.exp())) == 4 * 6 * 4  # saved by exp and twice by the product
 
 
 def test_bytes_of_a_tail_are_those_of_one_example_without_the_weights() -> None:
@@ -535,7 +557,10 @@ def test_a_measured_budget_cuts_the_groups_and_no_layer_changes(monkeypatch: pyt
 def test_room_takes_what_fits() -> None:
     cpu = Room(["a", "b"], 100, None)
     assert not cpu.to_measure
-    assert [cpu.at_once(0, n) for n in (10, 33, 100, 1000)] == [10, 3, 1, 1]
+    assert cpu.micro == 50
+    assert Room("a", 1, None).micro == 1
+    assert [cpu.at_once(0, n) for n in (10, 16, 50, 1000)] == [5, 3, 1, 1]
+    assert [cpu.piece(n) for n in (1, 50, 51, 120, 151)] == [1, 50, 26, 40, 38]
     gpu = Room(["a", "b"], 1000, 6000)
     assert gpu.to_measure
     gpu.learn({0: 10, 1: 2})

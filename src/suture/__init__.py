@@ -10,10 +10,10 @@ from suture.batches import Paired as Paired
 from suture.compare import compare as compare
 from suture.compare import paper as paper
 from suture.measures import MEASURES as MEASURES
+from suture.naming import Site as Site
 from suture.representations import AlignmentRule as AlignmentRule
 from suture.results import Comparison as Comparison
 from suture.results import load as load
-from suture.sites import Site as Site
 from suture.sites import capture as capture
 from suture.sites import find_sites as find_sites
 from suture.sites import run_tail as run_tail

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from suture._errors import SutureError
-from suture.moments import GridMoments, Moments, NonFiniteError, Side
+from suture.grids import GridMoments, NonFiniteError
+from suture.moments import Moments, Side
 from suture.representations import DEFAULT_RULE, Alignment, AlignmentRule, Shape, View, look, positions, row_mask
 from suture.resampling import Resampling
 from suture.spectra import Pair, Spectrum

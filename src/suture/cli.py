@@ -24,11 +24,12 @@ from suture.batches import Batches
 from suture.calls import no_gradients, record, walk
 from suture.compare import compare as compare_networks
 from suture.compare import paper
+from suture.naming import Site
 from suture.prepare import find_device, prepare
 from suture.report import page
 from suture.representations import DEFAULT_RULE, AlignmentRule
 from suture.results import Comparison, load
-from suture.sites import Site, SitedNetwork, SiteInfo
+from suture.sites import SitedNetwork, SiteInfo
 from suture.stitch import stitch as stitch_networks
 from suture.stitching import TaskRecipe
 from suture.training import Recipe, accuracy

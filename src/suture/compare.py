@@ -10,10 +10,10 @@ from torch import nn
 
 from suture._errors import SutureError
 from suture.batches import Progress
+from suture.naming import SiteSpec
 from suture.representations import DEFAULT_RULE, AlignmentRule
 from suture.results import Comparison
 from suture.runs import METHODS, Plan, Run
-from suture.sites import SiteSpec
 from suture.stitching import Family, TaskRecipe
 from suture.stitching.families import FULL
 

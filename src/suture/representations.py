@@ -324,17 +324,15 @@ class Alignment:
         return tuple(p.target for p in self.parts)
 
     def assemble(self, parts: list[Tensor], prefix: Tensor | None) -> Tensor:
-        """The target's representation from the grids (N, H, W, C) of its `parts`, and prefix tokens (N, k, C)."""
+        """The target's representation from the grids (N, H, W, C) of its `parts`, and prefix tokens (N, k, C).
+
+        Of two parts the second is the prefix.
+        """
         first = parts[0]
         if self.target.kind is Kind.MAP:
             return first.permute(0, 3, 1, 2)
         if self.target.kind is Kind.VECTOR:
             return first[:, 0, 0]
-        tokens = [p.flatten(1, 2) for p in parts[::-1]]
-        return torch.cat([prefix, *tokens] if prefix is not None else tokens, 1) if prefix is not None \
-            or len(tokens) > 1 else tokens[0]
-
-
-def to_grid(x: Tensor) -> Tensor:
-    """All rows of a batch of representations as a grid (N, H, W, C)."""
-    return look(x, shape_of(x), View.ALL)
+        tokens = [] if prefix is None else [prefix]
+        tokens += [p.flatten(1, 2) for p in parts[::-1]]
+        return tokens[0] if len(tokens) == 1 else torch.cat(tokens, 1)

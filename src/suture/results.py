@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import os
-import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from suture import verdict as battery
 from suture._errors import SutureError, unknown
 from suture.measures import MEASURES
 from suture.report import figures, files, page
+from suture.storage import ARRAYS, FORMAT, TABLE, VERSION, commit, damaged, read_content, read_document, refuse_foreign
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,14 +33,6 @@ _WORDS = ("source", "target", "measure", "direction", "reason", "mark")
 _FLOATS = ("value", "low", "high")
 _DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16",
            "float32", "float64")
-
-FORMAT = "suture.comparison"
-VERSION = 1
-DOCUMENT, TABLE, ARRAYS = "comparison.json", "table.csv", "arrays.safetensors"
-# What `save` accepts beside its own files: the page and figures that `report` puts there.
-_REPORT = ("report.html", "figures")
-_STAGED = re.compile(r"\.(comparison\.json|table\.csv|arrays\.safetensors|report\.html)\.[0-9a-f]{16}")
-_TOKEN = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,8 +238,8 @@ class Comparison:
             "arrays": list(self.arrays), "meta": self.meta,
         }
         try:
-            _refuse_foreign(folder)
-            _commit(folder, token, contents, json.dumps(document, indent=1).encode())
+            refuse_foreign(folder)
+            commit(folder, token, contents, json.dumps(document, indent=1).encode())
         except OSError as error:
             raise files.unwritable(folder, error) from error
         return folder
@@ -278,14 +270,14 @@ def load(dir: str | os.PathLike[str]) -> Comparison:
     """
     folder = Path(dir)
     while True:
-        document = _document(folder)
-        table, arrays = _content(folder, TABLE, document), _content(folder, ARRAYS, document)
+        document = read_document(folder)
+        table, arrays = read_content(folder, TABLE, document), read_content(folder, ARRAYS, document)
         if table is not None and arrays is not None:
             break
         # A writer may have replaced the files between two reads; then the document is another one by now.
-        if _document(folder)["save"] == document["save"]:
+        if read_document(folder)["save"] == document["save"]:
             name = TABLE if table is None else ARRAYS
-            raise _damaged(folder, f"{name} is missing or not the one that was saved")
+            raise damaged(folder, f"{name} is missing or not the one that was saved")
     try:
         loaded = safetensors.load(arrays)
         return Comparison(
@@ -294,7 +286,7 @@ def load(dir: str | os.PathLike[str]) -> Comparison:
             same_architecture=document["same_architecture"], table=_parse(table.decode()),
             arrays={name: loaded[name] for name in document["arrays"]}, meta=document["meta"])
     except (SutureError, SafetensorError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise _damaged(folder, str(error)) from error
+        raise damaged(folder, str(error)) from error
 
 
 def _tidy(table: pd.DataFrame) -> pd.DataFrame:
@@ -348,96 +340,6 @@ def _check_arrays(arrays: dict[str, npt.NDArray[Any]]) -> None:
 
 def _same(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
     return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
-
-
-def _refuse_foreign(folder: Path) -> None:
-    if not folder.exists():
-        return
-    names = sorted(entry.name for entry in folder.iterdir())
-    own = {*_REPORT}
-    if DOCUMENT in names and _is_ours(folder):
-        own |= {DOCUMENT, TABLE, ARRAYS}
-    foreign = [name for name in names if name not in own and not _STAGED.fullmatch(name)]
-    if foreign:
-        raise SutureError("expected a new folder, an empty one or an earlier comparison, got "
-                          f"{str(folder)!r} that holds {foreign[0]!r}; choose another folder")
-
-
-def _is_ours(folder: Path) -> bool:
-    try:
-        _document(folder, any_version=True)
-    except SutureError:
-        return False
-    return True
-
-
-def _commit(folder: Path, token: str, contents: dict[str, bytes], document: bytes) -> None:
-    """Stage the contents, replace the document (the step that counts), then give the contents their names.
-
-    Between the second and the third step the contents lie under the staged names, where `load` looks first.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    staged = {name: folder / f".{name}.{token}" for name in contents}
-    try:
-        for name, data in contents.items():
-            files.write(staged[name], data)
-        temporary = folder / f".{DOCUMENT}.{token}"
-        files.write(temporary, document)
-        temporary.replace(folder / DOCUMENT)
-    except OSError:
-        for path in (*staged.values(), folder / f".{DOCUMENT}.{token}"):
-            path.unlink(missing_ok=True)
-        raise
-    for name, path in staged.items():
-        path.replace(folder / name)
-    for entry in list(folder.iterdir()):
-        # Leftovers of killed writers; not those of a report, which another process may be writing.
-        match = _STAGED.fullmatch(entry.name)
-        if match and match[1] not in _REPORT:
-            entry.unlink(missing_ok=True)
-
-
-def _damaged(folder: Path, why: str) -> SutureError:
-    return SutureError(f"the comparison in {str(folder)!r} is damaged: {why}; compute it again")
-
-
-def _document(folder: Path, any_version: bool = False) -> dict[str, Any]:
-    """The checked ``comparison.json`` of a folder."""
-    if not folder.is_dir():
-        raise SutureError(f"expected the folder of a saved comparison, but {str(folder)!r} is not a folder")
-    strange = SutureError(f"expected a saved comparison, but {str(folder)!r} has no {DOCUMENT} that suture "
-                          "wrote")
-    try:
-        text = (folder / DOCUMENT).read_bytes()
-    except OSError as error:
-        raise strange from error
-    try:
-        document = json.loads(text)
-    except ValueError as error:
-        raise _damaged(folder, f"{DOCUMENT} is cut off or not JSON") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise strange
-    if any_version:
-        return document
-    if document.get("version") != VERSION:
-        raise SutureError(f"expected format version {VERSION} of a comparison, got "
-                          f"{document.get('version')!r} in {str(folder)!r}; load it with the suture that "
-                          "wrote it")
-    if not (_TOKEN.fullmatch(str(document.get("save"))) and isinstance(document.get("files"), dict)):
-        raise _damaged(folder, f"{DOCUMENT} lacks entries")
-    return document
-
-
-def _content(folder: Path, name: str, document: dict[str, Any]) -> bytes | None:
-    """The bytes that belong to the document, or None."""
-    for path in (folder / f".{name}.{document['save']}", folder / name):
-        try:
-            data = path.read_bytes()
-        except OSError:
-            continue
-        if hashlib.sha256(data).hexdigest() == document["files"].get(name):
-            return data
-    return None
 
 
 def _parse(text: str) -> pd.DataFrame:

@@ -23,14 +23,16 @@ from suture.aligned import AlignedMoments
 from suture.batches import Batches, Progress, convert, on_device, pieces, tensors
 from suture.calls import no_gradients
 from suture.fingerprints import fingerprint
+from suture.grids import NonFiniteError
 from suture.measures import MEASURES, measure
-from suture.moments import NonFiniteError
+from suture.naming import SiteSpec
 from suture.prepare import few, find_device, fold, micro_batch, pack, prepare
 from suture.report.marks import marked_words
 from suture.representations import Alignment, AlignmentRule, mask_of
 from suture.results import COLUMNS, Comparison
-from suture.sites import SitedNetwork, SiteSpec
-from suture.stitching import DirectMatch, Family, StitchingLayer, TaskRecipe, convergence, direct_match
+from suture.sites import SitedNetwork
+from suture.spectra import Pair
+from suture.stitching import Family, StitchingLayer, TaskRecipe, convergence, direct_match
 from suture.stitching.evaluate import Evaluator, arrays_of, same_examples, scores_of
 from suture.stitching.objective import check_batch
 from suture.stitching.task import Cell, Curves, GroupTrainer, cell_seed, fitting_data
@@ -169,7 +171,7 @@ class Run:
         """Names and work, in order. Direct matching needs only what the moments leave behind."""
         work: list[tuple[str, Callable[[], None]]] = [("moments", self.moments)]
         if "dm" in self.plan.methods:
-            work.append(("dm", lambda: self.evaluate("dm")))
+            work.append(("dm", lambda: self.evaluate("dm", self.excluded)))
         if "tlm" in self.plan.methods:
             work.append(("tlm", self.task_loss))
         return work
@@ -191,8 +193,7 @@ class Run:
                 value = index_table.INDICES[name](pair)
                 self._row(i, j, name, scores.Estimate(value.value, reason=value.reason), pair.moments.n)
             if (i, j) not in self.excluded:
-                match = direct_match(pair, self.plan.family, grid.folds(i, j) if self.plan.folds > 1 else None)
-                self._keep_match(i, j, match, grid.prefix(j) if grid.alignments[i, j].learns_prefix else None)
+                self._match(i, j, pair, grid)
         self.counts["n_fit"] = grid.examples
         self._note_rows(list(constant), short)
 
@@ -219,9 +220,14 @@ class Run:
                     self.plan.progress("moments", k + 1, self.fit.total())
         return grid
 
-    def _keep_match(self, i: int, j: int, match: DirectMatch, prefix: torch.Tensor | None) -> None:
-        if prefix is not None:
-            self.arrays[f"dm.prefix/{i}/{j}"] = prefix.cpu().numpy()
+    def _match(self, i: int, j: int, pair: Pair, grid: AlignedMoments) -> None:
+        try:
+            match = direct_match(pair, self.plan.family, grid.folds(i, j) if self.plan.folds > 1 else None)
+        except SutureError as e:  # a sparse map that is not found in the allowed steps
+            self.excluded[i, j] = str(e)
+            return
+        if grid.alignments[i, j].learns_prefix:
+            self.arrays[f"dm.prefix/{i}/{j}"] = grid.prefix(j).cpu().numpy()
         self.arrays[f"dm.weight/{i}/{j}"] = match.weight.cpu().numpy()
         self.arrays[f"dm.bias/{i}/{j}"] = match.bias.cpu().numpy()
         shape = (len(self.source.sites), len(self.target.sites))
@@ -306,9 +312,9 @@ class Run:
             self.arrays[f"{name}.objective"] = array
         return found
 
-    def evaluate(self, method: str, failed: dict[Cell, str] | None = None) -> None:
-        """Run every network stitched by `method` over the test data."""
-        layers = {c: self.layer(method, *c) for c in self.cells if c not in (failed or {})}
+    def evaluate(self, method: str, failed: dict[Cell, str]) -> None:
+        """Run every network stitched by `method` over the test data; `failed` says why a cell has no layer."""
+        layers = {c: self.layer(method, *c) for c in self.cells if c not in failed}
         found = Evaluator(self.source, self.target, layers, self.micro).run(
             self.test, self.plan.device, self.plan.progress, f"evaluating {method}")
         shape = (len(self.source.sites), len(self.target.sites))
@@ -317,7 +323,7 @@ class Run:
             raise SutureError("the test data came in another order than in the pass before, or augmented at random, so "
                               "cells could not be compared in pairs; give a test loader with shuffle=False")
         self.arrays |= arrays
-        for scored in scores_of(found, arrays, method, shape, self.plan.seed, failed or {}):
+        for scored in scores_of(found, arrays, method, shape, self.plan.seed, failed):
             self._row(*scored)
         self.counts["n_test"] = len(found.own)
 
@@ -341,6 +347,7 @@ class Run:
         self.arrays = dict(previous.arrays)
         self.notes = [n for n in previous.meta["notes"] if n not in self._standing_notes()]
         self.done = list(previous.meta["stages"])
+        self.excluded = {(int(i), int(j)): why for i, j, why in previous.meta["excluded"]}
         self.counts = {k: previous.meta[k] for k in ("n_fit", "n_test") if previous.meta.get(k) is not None}
 
     def _standing_notes(self) -> list[str]:
@@ -367,6 +374,7 @@ class Run:
             "target_accuracy": None if accuracy is None else float(accuracy),
             "shapes": {"source": [str(s) for s in self.source.shapes], "target": [str(s) for s in self.target.shapes]},
             "fingerprints": list(self.prints), "device": str(self.plan.device), "micro_batch": self.micro,
+            "excluded": [[i, j, why] for (i, j), why in self.excluded.items()],
             "notes": [*self._standing_notes(), *self.notes], "versions": versions(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"), "command": " ".join(sys.argv),
         }

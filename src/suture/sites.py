@@ -7,15 +7,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from suture._errors import SutureError, unknown
+from suture._errors import SutureError
 from suture.batches import convert, count
 from suture.calls import (
     Call,
@@ -33,52 +32,8 @@ from suture.calls import (
     spread,
     walk,
 )
+from suture.naming import Directory, Site, SiteSpec
 from suture.representations import Shape, image_size, shape_of
-
-_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-SiteSpec = str | Iterable["str | Site"] | Callable[[str, nn.Module], bool] | None
-"""Which sites: None (the repeated blocks), a name or glob, several of them, or a function of (path, module)."""
-
-
-@dataclass(frozen=True)
-class Site:
-    """A named point in a network.
-
-    Written ``path``, ``path#call`` where a module is called more than once (counted from 0) and ``path:slot`` where
-    it returns several things (a key, or a position).
-
-    Attributes:
-        path: dotted module path.
-        call: which call of the module in one forward pass.
-        slot: key or position of the tensor in what the module returns; None for the first tensor in it.
-    """
-
-    path: str
-    call: int = 0
-    slot: str | int | None = None
-
-    @classmethod
-    def parse(cls, name: str) -> Site:
-        """The site that `name` writes."""
-        m = re.fullmatch(r"([^#:]+)(?:#(\d+))?(?::(.+))?", name)
-        if m is None:
-            raise SutureError(f"expected a site like 'layer1.0', 'relu#2' or 'encoder:last_hidden_state', got {name!r}")
-        slot = m[3]
-        return cls(m[1], int(m[2] or 0), int(slot) if slot and slot.isdigit() else slot)
-
-    def __str__(self) -> str:
-        return (self.path + (f"#{self.call}" if self.call else "")
-                + ("" if self.slot is None else f":{self.slot}"))
-
-    def pick(self, output: Any) -> Tensor | None:
-        """The representation in what the module returned, or None."""
-        if self.slot is not None:
-            try:
-                output = output[self.slot]
-            except (KeyError, IndexError, TypeError):
-                return None
-        found = [t for t in output_tensors(output) if t.is_floating_point()]
-        return found[0] if found else None
 
 
 @dataclass(frozen=True)
@@ -135,17 +90,18 @@ class SitedNetwork:
             with no_gradients():
                 self._root = record(network, self._example)
             self._calls = {c.id: c for c in walk(self._root)}
+            self._directory = Directory(network, self._calls, name)
             self._used: dict[Site, set[CallId]] = {}
             self.infos: tuple[SiteInfo, ...] = tuple(self._resolve(sites, allow_bypass))
         self.sites = tuple(i.site for i in self.infos)
         self.shapes = tuple(i.shape for i in self.infos)
         self._schedules = [self._schedule(s) for s in self.sites]
         self.peak = self._peak_after(-1)
-        self.peaks = tuple(self._peak_after(self._call(s).finished) for s in self.sites)
+        self.peaks = tuple(self._peak_after(self._directory.call(s).finished) for s in self.sites)
         ends: list[CallId] = [(s.path, s.call) for s in self.sites]
         self._ends = Watch(network, ends, self._volatile)
         self._all = Watch(network, set().union(*(s.remembered for s in self._schedules)), self._volatile)
-        del self._root, self._calls, self._example
+        del self._root, self._calls, self._directory, self._example
 
     def front(self, inputs: Any) -> list[Tensor]:
         """The representation at every site, in one pass that stops after the last one needed."""
@@ -214,7 +170,7 @@ class SitedNetwork:
     def _resolve(self, spec: SiteSpec, allow_bypass: bool) -> list[SiteInfo]:
         if spec is None:
             return self._discover()
-        infos = [self.inspect(s) for s in self._named(spec)]
+        infos = [self.inspect(s) for s in self._directory.named(spec)]
         for info in infos:
             if info.bypass and not allow_bypass:
                 raise SutureError(
@@ -225,60 +181,13 @@ class SitedNetwork:
         unique = {info.site: info for info in infos}
         return sorted(unique.values(), key=lambda i: order[i.site])
 
-    def _named(self, spec: SiteSpec) -> list[Site]:
-        if callable(spec):
-            found = [Site(*c.id) for c in self._calls.values() if spec(c.path, c.module)]
-            if not found:
-                raise SutureError(f"the function given as sites accepts no module of the {self.name}; "
-                                  "it is called with (path, module)")
-            return found
-        names = [spec] if isinstance(spec, str) else list(spec or ())
-        if not names:
-            raise SutureError(f"expected at least one site of the {self.name}, got none; leave sites out")
-        found = []
-        for n in names:
-            if not isinstance(n, Site | str):
-                raise SutureError(f"expected site names of the {self.name}, got {n!r}; write strings like 'layer1.0'")
-            found += [n] if isinstance(n, Site) else self._match(n)
-        return found
-
-    def _match(self, name: str) -> list[Site]:
-        if any(c in name for c in "*?["):
-            pattern = re.compile(_glob(name))
-            found = [Site(*c.id) for c in self._calls.values() if pattern.fullmatch(c.path)]
-            if not found:
-                raise unknown("site", name, (c.path for c in self._calls.values()),
-                              f"the glob matches no module that the {self.name} calls")
-            return found
-        site = Site.parse(name)
-        calls = [c for c in self._calls.values() if c.path == site.path]
-        if len(calls) > 1 and "#" not in name:
-            options = ", ".join(f"{site.path}#{c.index}" for c in calls)
-            raise SutureError(f"module {site.path!r} of the {self.name} is called {len(calls)} times; write {options}")
-        return [site]
-
-    def _call(self, site: Site) -> Call:
-        call = self._calls.get((site.path, site.call))
-        if call is not None:
-            return call
-        names = dict(self.network.named_modules())
-        if site.path not in names:
-            raise unknown("site", site.path, (p for p, _ in self._calls), f"it is no module of the {self.name}")
-        calls = sum(p == site.path for p, _ in self._calls)
-        if calls:
-            raise SutureError(f"module {site.path!r} of the {self.name} is called {calls} times, there is no call "
-                              f"{site.call}; calls count from 0")
-        alias = next((p for p, _ in self._calls if names[p] is names[site.path]), None)
-        hint = f"; it is called as {alias!r}" if alias else "; choose a module that the forward calls"
-        raise SutureError(f"module {site.path!r} of the {self.name} is never called on this data{hint}")
-
     def _peak_after(self, finished: int) -> int:
         sizes = (t.numel() * t.element_size() for c in self._calls.values() if c.finished >= finished
                  for t in output_tensors(c.output))
         return max(1, max(sizes, default=0) // self._few)
 
     def _schedule(self, site: Site) -> Schedule:
-        return Schedule.of(self._call(site))
+        return Schedule.of(self._directory.call(site))
 
     def inspect(self, site: Site) -> SiteInfo:
         """Check one site in the dry run: its shape, what bypasses it, whether its tail can be run.
@@ -286,7 +195,7 @@ class SitedNetwork:
         Raises:
             SutureError: it returns no tensor, or the tail does not reproduce the network's output.
         """
-        call = self._call(site)
+        call = self._directory.call(site)
         x = site.pick(call.output)
         if x is None:
             slots = list(call.output) if isinstance(call.output, Mapping) else type(call.output).__name__
@@ -361,15 +270,9 @@ class SitedNetwork:
                                   "not give its output; suture needs a forward that is deterministic in eval mode")
 
     def _discover(self) -> list[SiteInfo]:
-        """The repeated blocks: the outermost modules of a class that occurs at least twice."""
-        composite = [c for c in self._calls.values()
-                     if type(c.module) not in _CONTAINERS and any(True for _ in c.module.children())]
-        containers = [c for c in self._calls.values() if type(c.module) in _CONTAINERS]
-        leaves = [c for c in self._calls.values() if not any(True for _ in c.module.children())]
-        active = [c for c in leaves if type(c.module).__module__ == nn.modules.activation.__name__]
-        weighted = [c for c in leaves if any(True for _ in c.module.parameters())]
-        for candidates in (composite, containers, active, weighted):
-            infos = [i for i in map(self._legal, _outermost_repeated(candidates)) if i is not None]
+        """The repeated blocks: the first kind of candidate of which two or more are legal sites."""
+        for candidates in self._directory.repeated():
+            infos = [i for i in map(self._legal, candidates) if i is not None]
             if len(infos) >= 2:
                 return sorted(infos, key=lambda i: self._calls[i.site.path, i.site.call].finished)
         names = ", ".join(dict.fromkeys(p for p, _ in self._calls))
@@ -383,30 +286,9 @@ class SitedNetwork:
         return None if info.bypass or info.final else info
 
 
-def _outermost_repeated(calls: Sequence[Call]) -> list[Call]:
-    by_type: dict[type, list[Call]] = {}
-    for c in calls:
-        by_type.setdefault(type(c.module), []).append(c)
-    groups = {t: cs for t, cs in by_type.items() if len({c.module for c in cs}) >= 2}
-
-    def inner(t: type) -> bool:
-        return any(type(a.module) in groups and type(a.module) is not t for c in groups[t] for a in c.ancestors())
-
-    return [c for t, cs in groups.items() if not inner(t) for c in cs
-            if not any(type(a.module) is t for a in c.ancestors())]
-
-
 def _layout(x: Tensor) -> torch.memory_format:
     last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     return torch.channels_last if last else torch.contiguous_format
-
-
-def _glob(pattern: str) -> str:
-    """A regular expression: ``*`` and ``?`` stay within one part of a dotted path, ``**`` crosses dots."""
-    out = ""
-    for part in re.split(r"(\*\*|\*|\?|\[[^\]]*\])", pattern):
-        out += {"**": ".*", "*": "[^.]*", "?": "[^.]"}.get(part, part if part.startswith("[") else re.escape(part))
-    return out
 
 
 def find_sites(network: nn.Module, inputs: Any, sites: SiteSpec = None, *,

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from suture._errors import SutureError
 from suture.batches import Progress, convert
 from suture.fingerprints import fingerprint
+from suture.naming import Site
 from suture.prepare import few, find_device, prepare
 from suture.representations import DEFAULT_RULE, Alignment, AlignmentRule, Kind, Shape, mask_of
 from suture.runs import Plan, Run
-from suture.sites import Site, SitedNetwork
+from suture.sites import SitedNetwork
 from suture.stitching import Family, StitchingLayer, TaskRecipe, convergence
 from suture.stitching.families import FULL
 from suture.zoo.weights import load_weights, read_metadata, save_weights

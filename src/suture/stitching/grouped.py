@@ -115,7 +115,7 @@ class GroupedPass:
             found = attempt(lambda: self._once(layers, batch, check, backward))
             if found is not None:
                 return found
-            self.room.halve(min(self.room.micro, batch.size))
+            self.room.halve(self.room.piece(batch.size))
 
     def _once(self, layers: Layers, batch: Batch, check: Tensor | None, backward: bool) -> tuple[Grads, Sums]:
         groups = _groups(layers)
@@ -125,7 +125,7 @@ class GroupedPass:
         sums = Sums(len(layers), self.device)
         sums.examples, sums.labelled = batch.size, batch.labels is not None and not self._matches
         scales = torch.zeros(len(layers), device=self.device)
-        for piece in pieces(batch, self.room.micro):
+        for piece in pieces(batch, self.room.piece(batch.size)):
             look = self._look(piece, check)
             check = None
             for j, first, cells in groups:

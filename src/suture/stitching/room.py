@@ -81,15 +81,14 @@ def backward_budget(device: torch.device) -> int | None:
 class Room:
     """How many stitched batches may pass each tail concatenated, and how many examples a network.
 
-    Without a budget (on a CPU) a concatenation has at most `micro` examples. More brings nothing there: batches of 128
-    through the tail of the middle site of the strided ResNet-20 at 32x32 take between 0.39 and 0.46 s for 4 sources
-    however they are cut, 16 to 256 images at once; the one without strides, whose activations are 4 times as large,
-    takes 28 s for 9 sources of 256 images with 64 at once, 40 s with 128, 57 s with 288 (first site; one thread of an
-    x86-64 server core, torch 2.13).
+    Without a budget (on a CPU) a piece, and what is concatenated, has at most half of `micro_batch` examples: training
+    keeps more than a forward pass does, and beyond what fills the cache a larger batch only costs. For ResNet-20 at
+    32x32 (benchmarks/groups.py) that is 104 images with strides, where any cut is within 28 % of the fastest, and 26
+    without, where 16 to 32 at once are the fastest, 64 take up to 18 % more, 128 or more 36 to 57 %.
 
     Args:
         names: of the target sites.
-        micro_batch: most examples that pass a network at once, to begin with.
+        micro_batch: most examples that pass a network at once without gradients.
         budget: bytes that one backward pass may save, or None.
 
     Attributes:
@@ -97,7 +96,7 @@ class Room:
     """
 
     def __init__(self, names: Sequence[str], micro_batch: int, budget: int | None) -> None:
-        self.micro, self.budget = micro_batch, budget
+        self.micro, self.budget = micro_batch if budget is not None else max(1, micro_batch // 2), budget
         self._names = names
         self._bytes: dict[int, int] = {}
         self._most: dict[int, int] = {}
@@ -121,6 +120,10 @@ class Room:
         else:
             fits = self.micro // size
         return max(1, min(fits, self._most.get(index, fits)))
+
+    def piece(self, size: int) -> int:
+        """Examples in each of the fewest, about equal pieces of a batch of `size` that may pass a network."""
+        return -(-size // -(-size // self.micro))
 
     def cut(self, index: int, tried: int) -> None:
         """Memory ran out with `tried` batches in front of tail `index`: from now on half as many."""

@@ -1,0 +1,152 @@
+"""Names of sites, and which calls of a network they mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from suture._errors import SutureError, unknown
+from suture.calls import Call, CallId, output_tensors
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+SiteSpec = str | Iterable["str | Site"] | Callable[[str, nn.Module], bool] | None
+"""Which sites: None (the repeated blocks), a name or glob, several of them, or a function of (path, module)."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A named point in a network.
+
+    Written ``path``, ``path#call`` where a module is called more than once (counted from 0) and ``path:slot`` where
+    it returns several things (a key, or a position).
+
+    Attributes:
+        path: dotted module path.
+        call: which call of the module in one forward pass.
+        slot: key or position of the tensor in what the module returns; None for the first tensor in it.
+    """
+
+    path: str
+    call: int = 0
+    slot: str | int | None = None
+
+    @classmethod
+    def parse(cls, name: str) -> Site:
+        """The site that `name` writes."""
+        m = re.fullmatch(r"([^#:]+)(?:#(\d+))?(?::(.+))?", name)
+        if m is None:
+            raise SutureError(f"expected a site like 'layer1.0', 'relu#2' or 'encoder:last_hidden_state', got {name!r}")
+        slot = m[3]
+        return cls(m[1], int(m[2] or 0), int(slot) if slot and slot.isdigit() else slot)
+
+    def __str__(self) -> str:
+        return (self.path + (f"#{self.call}" if self.call else "")
+                + ("" if self.slot is None else f":{self.slot}"))
+
+    def pick(self, output: Any) -> Tensor | None:
+        """The representation in what the module returned, or None."""
+        if self.slot is not None:
+            try:
+                output = output[self.slot]
+            except (KeyError, IndexError, TypeError):
+                return None
+        found = [t for t in output_tensors(output) if t.is_floating_point()]
+        return found[0] if found else None
+
+
+@dataclass(frozen=True)
+class Directory:
+    """The calls of a network in a dry run, found by what a user writes.
+
+    Attributes:
+        network: the network.
+        calls: by path and number.
+        name: how error messages call the network.
+    """
+
+    network: nn.Module
+    calls: Mapping[CallId, Call]
+    name: str
+
+    def named(self, spec: SiteSpec) -> list[Site]:
+        if callable(spec):
+            found = [Site(*c.id) for c in self.calls.values() if spec(c.path, c.module)]
+            if not found:
+                raise SutureError(f"the function given as sites accepts no module of the {self.name}; "
+                                  "it is called with (path, module)")
+            return found
+        names = [spec] if isinstance(spec, str) else list(spec or ())
+        if not names:
+            raise SutureError(f"expected at least one site of the {self.name}, got none; leave sites out")
+        found = []
+        for n in names:
+            if not isinstance(n, Site | str):
+                raise SutureError(f"expected site names of the {self.name}, got {n!r}; write strings like 'layer1.0'")
+            found += [n] if isinstance(n, Site) else self._match(n)
+        return found
+
+    def _match(self, name: str) -> list[Site]:
+        if any(c in name for c in "*?["):
+            pattern = re.compile(_glob(name))
+            found = [Site(*c.id) for c in self.calls.values() if pattern.fullmatch(c.path)]
+            if not found:
+                raise unknown("site", name, (c.path for c in self.calls.values()),
+                              f"the glob matches no module that the {self.name} calls")
+            return found
+        site = Site.parse(name)
+        calls = [c for c in self.calls.values() if c.path == site.path]
+        if len(calls) > 1 and "#" not in name:
+            options = ", ".join(f"{site.path}#{c.index}" for c in calls)
+            raise SutureError(f"module {site.path!r} of the {self.name} is called {len(calls)} times; write {options}")
+        return [site]
+
+    def call(self, site: Site) -> Call:
+        call = self.calls.get((site.path, site.call))
+        if call is not None:
+            return call
+        names = dict(self.network.named_modules())
+        if site.path not in names:
+            raise unknown("site", site.path, (p for p, _ in self.calls), f"it is no module of the {self.name}")
+        calls = sum(p == site.path for p, _ in self.calls)
+        if calls:
+            raise SutureError(f"module {site.path!r} of the {self.name} is called {calls} times, there is no call "
+                              f"{site.call}; calls count from 0")
+        alias = next((p for p, _ in self.calls if names[p] is names[site.path]), None)
+        hint = f"; it is called as {alias!r}" if alias else "; choose a module that the forward calls"
+        raise SutureError(f"module {site.path!r} of the {self.name} is never called on this data{hint}")
+
+    def repeated(self) -> Iterator[list[Call]]:
+        """Candidates for sites, best first: the outermost modules of a class that occurs at least twice."""
+        calls = list(self.calls.values())
+        leaves = [c for c in calls if not any(True for _ in c.module.children())]
+        yield _outermost_repeated([c for c in calls if type(c.module) not in _CONTAINERS
+                                   and any(True for _ in c.module.children())])
+        yield _outermost_repeated([c for c in calls if type(c.module) in _CONTAINERS])
+        yield _outermost_repeated([c for c in leaves
+                                   if type(c.module).__module__ == nn.modules.activation.__name__])
+        yield _outermost_repeated([c for c in leaves if any(True for _ in c.module.parameters())])
+
+
+def _outermost_repeated(calls: Sequence[Call]) -> list[Call]:
+    by_type: dict[type, list[Call]] = {}
+    for c in calls:
+        by_type.setdefault(type(c.module), []).append(c)
+    groups = {t: cs for t, cs in by_type.items() if len({c.module for c in cs}) >= 2}
+
+    def inner(t: type) -> bool:
+        return any(type(a.module) in groups and type(a.module) is not t for c in groups[t] for a in c.ancestors())
+
+    return [c for t, cs in groups.items() if not inner(t) for c in cs
+            if not any(type(a.module) is t for a in c.ancestors())]
+
+
+def _glob(pattern: str) -> str:
+    """A regular expression: ``*`` and ``?`` stay within one part of a dotted path, ``**`` crosses dots."""
+    out = ""
+    for part in re.split(r"(\*\*|\*|\?|\[[^\]]*\])", pattern):
+        out += {"**": ".*", "*": "[^.]*", "?": "[^.]"}.get(part, part if part.startswith("[") else re.escape(part))
+    return out
