@@ -71,7 +71,7 @@ def run(name: str, seeds: list[int], folder: Path | None, base_images: int) -> N
     rows: list[dict[str, Any]] = []
     for seed in seeds:
         network, report = zoo.train_network(s["network"], seed, s["base"], None if name == "digits" else (base, test))
-        print(f"{name}, seed {seed}: {s['network']} reaches {report.test_accuracy:.3f}", flush=True)
+        print(f"{name}, seed {seed}: {s['network']} reaches {report.accuracy:.3f}", flush=True)
         for init in INITS:
             for epochs in EPOCHS:
                 recipe = TaskRecipe(epochs=epochs, batch_size=s["batch"], lr=s["lr"], init=init, seed=seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +12,12 @@ import torch
 from scipy.stats import binomtest
 
 import suture
+from suture import runs
 from suture.calls import main_output
 from suture.representations import shape_of
 from suture.sites import capture, run_tail
-from suture.stitching import TaskRecipe
-from tests import references
+from suture.stitching import TaskRecipe, direct_match
+from tests import references, tiny
 from tests.networks import NETWORKS, images
 
 
@@ -122,3 +124,23 @@ def test_a_cell_without_a_value_is_refused_with_its_reason(pair):
     without = replace(result, arrays={k: v for k, v in result.arrays.items() if k != "dm.kl"})
     with pytest.raises(suture.SutureError, match=r"expected the per-example array 'dm.kl'"):
         without.difference(cell, cell, "dm.kl")
+
+
+def test_a_cell_whose_map_is_not_found_is_missing_with_the_reason_also_after_resuming(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    def picky(pair: Any, *args: Any) -> Any:
+        if pair.moments.sxy.shape == (3, 4):
+            raise suture.SutureError("no map was found; take another family")
+        return direct_match(pair, *args)
+
+    monkeypatch.setattr(runs, "direct_match", picky)
+    kept: list[suture.Comparison] = []
+    options: dict[str, Any] = {"tlm": tiny.RECIPE, "indices": (), "device": "cpu"}
+    whole = suture.compare(tiny.network(), None, *tiny.data(), on_stage=kept.append, **options)
+    resumed = suture.compare(tiny.network(), None, *tiny.data(), previous=kept[0], **options)
+    for result in (whole, resumed):
+        reasons = result.table.set_index(["source", "target", "measure"])["reason"]
+        for measure in ("dm.accuracy", "tlm.residual"):
+            assert reasons["block1", "block2", measure] == "no map was found; take another family"
+            assert reasons["block2", "block1", measure] == ""
+    assert whole.equals(resumed)

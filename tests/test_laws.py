@@ -361,7 +361,8 @@ def trained(network, cells, inputs, labels, micro, steps=20, init="random"):
     layers = {}
     for i, j in cells:
         layer = StitchingLayer(Alignment(sited.shapes[i], sited.shapes[j]))
-        layers[i, j] = layer.init_identity() if init == "identity" else layer.init_random(100 * i + j)
+        made = layer.init_identity() if init == "identity" else layer.init_random(100 * i + j)
+        layers[i, j] = made.to(inputs.dtype)
     recipe = TaskRecipe(epochs=steps, lr=1e-2)
     batches = Batches([(inputs, labels)])
     GroupTrainer(sited, sited, layers, recipe, micro).fit(batches, torch.device("cpu"))
@@ -371,8 +372,10 @@ def trained(network, cells, inputs, labels, micro, steps=20, init="random"):
 @pytest.mark.parametrize("micro", [7, 16, 10_000])
 @pytest.mark.parametrize("name", ["resnet_digits", "awkward"])
 def test_grouped_training_equals_training_each_cell_alone(name, micro):
+    # In float64: in float32 rounding, which grouping changes, flips a ReLU once in a while, and Adam makes it grow.
     network, inputs = NETWORKS[name]()
-    x = images(inputs.shape[1], inputs.shape[2], 16)
+    network.double()
+    x = images(inputs.shape[1], inputs.shape[2], 16).double()
     labels = torch.arange(16) % 4
     with frozen(network):
         n = len(SitedNetwork(network, x).sites)

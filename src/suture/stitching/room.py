@@ -83,8 +83,8 @@ class Room:
 
     Without a budget (on a CPU) a piece, and what is concatenated, has at most half of `micro_batch` examples: training
     keeps more than a forward pass does, and beyond what fills the cache a larger batch only costs. For ResNet-20 at
-    32x32 (benchmarks/groups.py) that is 104 images with strides, where any cut is within 28 % of the fastest, and 26
-    without, where 16 to 32 at once are the fastest, 64 take up to 18 % more, 128 or more 36 to 57 %.
+    32x32 (benchmarks/groups.py) that is 104 images with strides, where no cut is faster than the others beyond noise,
+    and 26 without, where 16 to 32 at once are the fastest, 64 take 5 to 30 % longer, 128 or more 34 to 57 %.
 
     Args:
         names: of the target sites.
