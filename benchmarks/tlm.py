@@ -5,6 +5,10 @@ representation put in by a hook, backward, one cell after the other, whole batch
 Its cost hardly depends on the source site, so it is timed for the first and the last one and taken times the number
 of sources. suture trains all cells in its prepared copies. The loop at the floor's micro-batch is timed beside it.
 Exit code 1 if a claim does not hold.
+
+Bare forwards per cell and image are claimed for He et al.'s ResNet-20 alone, whose stages cost the same. Where all
+blocks share one spatial size the last stage takes most of the work and lies in nearly every tail: forward and input
+gradient of the tails are 1.4 bare forwards by operation count.
 """
 
 from __future__ import annotations
@@ -28,7 +32,8 @@ from suture.sites import SitedNetwork
 from suture.stitching import StitchingLayer
 from suture.stitching.task import GroupTrainer
 
-BOUNDS = {"resnet18": 3.0, "resnet20": 5.0}
+BOUNDS = {"resnet18": 3.0, "resnet20": 5.0, "resnet20_strided": 5.0}
+PER_CELL = {"resnet20_strided": 0.65}
 CPU = torch.device("cpu")
 BATCH = 256
 """The paper's."""
@@ -135,8 +140,8 @@ def main() -> int:
         passed.append(claim("grouped / one by one", together / alone, 1 / BOUNDS[name]))
         passed.append(claim("grouped / (front + tails and input gradients)", together / parts, 1.2))
         per_cell = together / base / cells
-        if name == "resnet20":
-            passed.append(claim("bare forwards per cell and image", per_cell, 0.65))
+        if name in PER_CELL:
+            passed.append(claim("bare forwards per cell and image", per_cell, PER_CELL[name]))
         else:
             print(f"  bare forwards per cell and image: {per_cell:.2f}")
     return 0 if all(passed) else 1
