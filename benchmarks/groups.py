@@ -1,8 +1,7 @@
 """How stitched batches are best cut for training on a CPU: what `suture.stitching.room.Room` does against other cuts.
 
 One training step of 4 layers into one tail of a ResNet-20 at 32x32, for pieces of several sizes, several of them
-concatenated. Exit code 1 if the cut that is taken is not among the fastest
-ones (single measurements vary by a tenth).
+concatenated. Exit code 1 if the cut that is taken is not among the fastest ones (single measurements vary by a tenth).
 """
 
 from __future__ import annotations

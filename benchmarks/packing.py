@@ -18,7 +18,7 @@ STAGES = ((64, 32), (128, 16), (256, 8), (512, 4))
 @torch.no_grad()
 def main() -> None:
     """Print milliseconds per image."""
-    header("packing", 50)
+    header("packing", 100)
     for channels, side in STAGES:
         for n in (25, 50, 100):
             x = torch.rand(n, channels, side, side).contiguous(memory_format=torch.channels_last)

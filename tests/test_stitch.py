@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import suture
 from suture import AlignmentRule, Paired, StitchedNetwork, StitchingLayer, SutureError, TaskRecipe
+from suture.batches import Batch
 from suture.fingerprints import fingerprint
 from suture.representations import Alignment
 from suture.zoo.weights import read_metadata, save_weights
@@ -130,8 +131,9 @@ def test_two_networks_with_inputs_of_their_own(tmp_path: Path) -> None:
     made = suture.stitch(kinded(a), "site", kinded(b), "site", _paired(a, b), device="cpu")
     wanted = made.run(inputs_for(SHAPES[a], 9), inputs_for(SHAPES[b], 9))
     made.save(tmp_path / "s.safetensors")
-    found = suture.load_stitched(tmp_path / "s.safetensors", kinded(a), kinded(b))
-    assert torch.equal(found.run(inputs_for(SHAPES[a], 9), inputs_for(SHAPES[b], 9)), wanted)
+    for inputs in (None, Batch(inputs_for(SHAPES[a], 4), inputs_for(SHAPES[b], 4), None)):
+        found = suture.load_stitched(tmp_path / "s.safetensors", kinded(a), kinded(b), inputs)
+        assert torch.equal(found.run(inputs_for(SHAPES[a], 9), inputs_for(SHAPES[b], 9)), wanted)
 
 
 def _paired(a: str, b: str) -> Paired:

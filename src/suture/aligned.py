@@ -6,7 +6,7 @@ tokens). Each part has its moments in a `GridMoments`; those of a cell are merge
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import reduce
 from itertools import product
 
@@ -65,6 +65,7 @@ class AlignedMoments:
         self._folds = [GridMoments(self._grids_x, [sources[i].width for i, _ in self._entries_x],
                                    self._grids_y, [targets[j].width for j, _ in self._entries_y], resampling,
                                    same=same, precision=precision, higher=higher) for _ in range(folds)]
+        self._learned = sorted({j for (_, j), a in self.alignments.items() if a.learns_prefix})
         self._prefixes: dict[int, Tensor] = {}
         self._spectra: dict[Hashable, Spectrum] = {}
 
@@ -79,7 +80,7 @@ class AlignedMoments:
         """Add one batch: the representations of the same examples at the sites of each side.
 
         Args:
-            xs, ys: one tensor for each site; `ys` is not read in self-stitching.
+            xs, ys: one tensor for each site; in self-stitching the same twice.
             mask_x, mask_y: (N, T) booleans for tokens; a row counts where both sides say so.
 
         Raises:
@@ -98,27 +99,24 @@ class AlignedMoments:
             if len(range(n)[rows]):
                 self._add(moments, [x[rows] for x in xs], [y[rows] for y in ys],
                           *(None if m is None else m[rows] for m in (mask_x, mask_y)))
-        for j in {j for (_, j), a in self.alignments.items() if a.learns_prefix}:
+        for j in self._learned:
             prefix = ys[j][:, :self.targets[j].prefix].double().sum(0)
             self._prefixes[j] = prefix + self._prefixes[j] if j in self._prefixes else prefix
 
     def _add(self, moments: GridMoments, xs: list[Tensor], ys: list[Tensor], mask_x: Tensor | None,
              mask_y: Tensor | None) -> None:
         masks: dict[object, Tensor] = {}
-        views = []
+        views: list[list[Tensor]] = []
         for entries, grids, shapes, tensors, mask in (
                 (self._entries_x, self._grids_x, self.sources, xs, mask_x),
-                (self._entries_y, self._grids_y, self.targets, ys, mask_y)):
+                (self._entries_y, self._grids_y, self.targets, ys, mask_y))[:1 if self._same else 2]:
             # Means and sums are taken in the precision of the products.
             views.append([look(tensors[i] if v in (View.ALL, View.GRID) else tensors[i].to(self.precision), shapes[i],
-                               v, mask) for i, v in entries] if tensors else [])
-            for (i, v), grid in zip(entries, grids, strict=True):
-                if mask is not None and mask.shape[1:] == shapes[i].size:
-                    found = row_mask(shapes[i], v, mask)
-                    if found is not None:
-                        masks[grid] = found
+                               v, mask) for i, v in entries])
+            found = {grid: row_mask(shapes[i], v, mask) for (i, v), grid in zip(entries, grids, strict=True)}
+            masks |= {grid: m for grid, m in found.items() if m is not None}
         try:
-            moments.update(views[0], views[1], masks)
+            moments.update(views[0], views[-1], masks)
         except NonFiniteError as e:
             entries = self._entries_x if e.side == "source" else self._entries_y
             raise NonFiniteError(e.side, entries[e.index][0]) from None
@@ -150,14 +148,14 @@ class AlignedMoments:
         """Moments of one cell with the spectra of both sides; a matrix that several cells share is factored once."""
         m, a = self.cell(i, j), self.alignments[i, j]
         if self._same and self.alignments[i, i].source_rows == a.source_rows:
-            x = self._spectrum(self.cell(i, i).y, "target", i, self.alignments[i, i].target_rows)
+            x = self._spectrum(lambda: self.cell(i, i).y, "target", i, self.alignments[i, i].target_rows)
         else:
-            x = self._spectrum(m.x, "source", i, a.source_rows)
-        return Pair(m, x, self._spectrum(m.y, "target", j, a.target_rows))
+            x = self._spectrum(lambda: m.x, "source", i, a.source_rows)
+        return Pair(m, x, self._spectrum(lambda: m.y, "target", j, a.target_rows))
 
-    def _spectrum(self, side: Side, *key: Hashable) -> Spectrum:
+    def _spectrum(self, side: Callable[[], Side], *key: Hashable) -> Spectrum:
         if key not in self._spectra:
-            self._spectra[key] = Spectrum.of(side, self.precision)
+            self._spectra[key] = Spectrum.of(side(), self.precision)
         return self._spectra[key]
 
     def prefix(self, j: int) -> Tensor:

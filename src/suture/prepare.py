@@ -152,7 +152,8 @@ def pack(network: nn.Module, inputs: Any) -> int:
     """Bring large convolution weights into oneDNN's own layout once, instead of at every call: the same results.
 
     For passes without gradients on a CPU; with gradients a convolution runs as it is. In the last blocks of ResNet-18
-    at 32x32 a sixth of the time goes into that change of layout (micro-batch 50, benchmarks/packing.py).
+    at 32x32 a tenth of the time goes into that change of layout (micro-batch 50, benchmarks/packing.py, 2 cores AMD
+    EPYC).
 
     Args:
         network: a private copy (`prepare`), folded if it is to be; it is changed.

@@ -142,7 +142,8 @@ def look(x: Tensor, shape: Shape, view: View, mask: Tensor | None = None) -> Ten
         x: (N, C, H, W), (N, T, D) or (N, D).
         shape: its shape.
         view: which rows.
-        mask: (N, T) for tokens: the mean is taken over those that count.
+        mask: (N, T) for tokens: the mean is taken over those that count. One of another length, such as that of the
+            text beside an image, is none of these tokens.
     """
     if shape.kind is Kind.VECTOR:
         return x[:, None, None, :]
@@ -154,7 +155,8 @@ def look(x: Tensor, shape: Shape, view: View, mask: Tensor | None = None) -> Ten
     if view is View.ONLY:
         return x[:, None, :1]
     if view is View.POOLED:
-        return _mean(x[:, k:], None if mask is None else mask[:, k:])[:, None, None, :]
+        kept = mask[:, k:] if mask is not None and _masks(mask, shape) else None
+        return _mean(x[:, k:], kept)[:, None, None, :]
     rows = x if view is View.ALL else x[:, k:] + x[:, :1] if view is View.SUM else x[:, k:]
     return rows.reshape(len(x), *positions(shape, view)[1:], shape.width)
 
@@ -166,9 +168,13 @@ def _mean(x: Tensor, mask: Tensor | None) -> Tensor:
     return x.masked_fill(~kept, 0).sum(1) / kept.sum(1).clamp_min(1)
 
 
+def _masks(mask: Tensor, shape: Shape) -> bool:
+    return shape.kind is Kind.TOKENS and mask.shape[1:] == shape.size
+
+
 def row_mask(shape: Shape, view: View, mask: Tensor | None) -> Tensor | None:
-    """(N, H, W) booleans: which rows of a view count; None where all do."""
-    if mask is None or shape.kind is not Kind.TOKENS or view in (View.POOLED, View.ONLY):
+    """(N, H, W) booleans: which rows of a view count; None where all do, or the mask is not of these tokens."""
+    if mask is None or not _masks(mask, shape) or view in (View.POOLED, View.ONLY):
         return None
     k = shape.prefix
     kept = mask if view is View.ALL else mask[:, :k] if view is View.PREFIX else mask[:, k:]
@@ -245,7 +251,7 @@ class Alignment:
     rule: AlignmentRule = DEFAULT_RULE
 
     def __post_init__(self) -> None:
-        if self.prefix not in self._choices:
+        if self._choices and self.prefix not in self._choices:
             options = ", ".join(dict.fromkeys(("auto", *self._choices)))
             raise SutureError(f"cannot align {self.source} with {self.target} with prefix={self.prefix!r}; "
                               f"choose from {options}")
@@ -257,7 +263,7 @@ class Alignment:
 
     @property
     def _choices(self) -> tuple[Prefix, ...]:
-        """What may be done with prefix tokens, the default first."""
+        """What may be done with prefix tokens, the default first; empty where none takes part."""
         s, t = self.source, self.target
         if s.kind is Kind.TOKENS and t.kind is Kind.TOKENS and s.prefix + t.prefix:
             same: tuple[Prefix, ...] = ("map",) if s.prefix == t.prefix else ()
@@ -268,12 +274,13 @@ class Alignment:
             return "drop", "learn"
         if s.kind is Kind.TOKENS and s.prefix and t.kind is not Kind.TOKENS:
             return ("drop", "add", "only") if t.kind is Kind.MAP else ("drop", "only")
-        # No prefix token takes part: one rule may serve all cells of a comparison.
-        return "auto", *(p for p in get_args(Prefix) if p != "auto")
+        return ()
 
     @property
     def prefix(self) -> Prefix:
-        """What happens to prefix tokens here."""
+        """What happens to prefix tokens here; "auto" where none takes part, whatever the rule of the comparison."""
+        if not self._choices:
+            return "auto"
         return self._choices[0] if self.rule.prefix == "auto" else self.rule.prefix
 
     @cached_property
@@ -281,13 +288,12 @@ class Alignment:
         """The rows that go through the affine map. Rows of the target that are in none are kept or learned."""
         s, t = self.source, self.target
         if t.kind is Kind.VECTOR:
-            only = self.prefix == "only" and s.prefix > 0
-            view = View.ALL if s.kind is Kind.VECTOR else View.ONLY if only else View.POOLED
+            view = View.ALL if s.kind is Kind.VECTOR else View.ONLY if self.prefix == "only" else View.POOLED
             return (self._part(view, View.ALL),)
         if s.kind is Kind.VECTOR:
             return (self._part(View.ALL, View.GRID if self.learns_prefix else View.ALL),)
         if t.kind is Kind.MAP:
-            views: dict[str, View] = {"add": View.SUM, "only": View.ONLY} if s.prefix else {}
+            views: dict[str, View] = {"add": View.SUM, "only": View.ONLY}
             return (self._part(views.get(self.prefix, View.GRID), View.ALL),)
         if s.prefix == t.prefix and self.prefix in ("map", "auto") and (s.size, s.grid) == (t.size, t.grid):
             return (self._part(View.ALL, View.ALL),)
@@ -306,12 +312,12 @@ class Alignment:
     @property
     def learns_prefix(self) -> bool:
         """Whether the target's prefix tokens are constants of the stitching layer."""
-        return self.prefix == "learn" and self.target.kind is Kind.TOKENS and self.target.prefix > 0
+        return self.prefix == "learn"
 
     @property
     def keeps_prefix(self) -> bool:
         """Whether the source's prefix tokens are handed on as they are."""
-        return self.prefix == "keep" and self.target.kind is Kind.TOKENS and self.target.prefix > 0
+        return self.prefix == "keep"
 
     @property
     def source_rows(self) -> Hashable:

@@ -156,7 +156,7 @@ class Run:
                   fitting)
         for i, j in run.cells if plan.methods else ():
             try:
-                run.new_layer(i, j)
+                plan.family.check(a.shapes[i].width, b.shapes[j].width)
             except SutureError as e:
                 run.excluded[i, j] = str(e)
         if run.excluded and len(run.excluded) == len(run.cells):
@@ -264,9 +264,8 @@ class Run:
         trainer = GroupTrainer(self.source, self.target, layers, recipe, self.micro)
         curves = trainer.fit(self.fitting[0], device, self.plan.progress, self.fitting[1])
         for (i, j), layer in layers.items():
-            kept = {"weight": layer.weight, "bias": layer.bias} | ({} if layer.prefix is None else
-                                                                   {"prefix": layer.prefix})
-            self.arrays |= {f"tlm.{k}/{i}/{j}": v.detach().cpu().numpy() for k, v in kept.items()}
+            fitted = {"weight": layer.weight, "bias": layer.bias, "prefix": layer.prefix}
+            self.arrays |= {f"tlm.{k}/{i}/{j}": v.detach().cpu().numpy() for k, v in fitted.items() if v is not None}
         self.arrays |= convergence.curve_arrays(curves, (len(self.source.sites), len(self.target.sites)), recipe.epochs)
         self.notes += curves.notes
         return curves, self._objectives(trainer, {c: m for c, m in layers.items() if c not in curves.failed})

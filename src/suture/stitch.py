@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from suture._errors import SutureError
-from suture.batches import Progress, convert
+from suture.batches import Batch, Progress, convert
 from suture.fingerprints import fingerprint
 from suture.naming import Site
 from suture.prepare import few, find_device, prepare
@@ -37,7 +37,8 @@ class StitchedNetwork(nn.Module):
         source, target: the networks; copied.
         sites: source site and target site.
         layer: between them.
-        inputs: a few examples for each network, or one for both: a dry run finds the sites with them.
+        inputs: a few examples for both networks, or a `Batch` of different ones for each: a dry run finds the sites
+            with them.
         allow_bypass: accept sites that another path bypasses (see `SitedNetwork`).
         device: where it is. Default: the CPU.
 
@@ -52,7 +53,7 @@ class StitchedNetwork(nn.Module):
                  device: str | torch.device = "cpu", fit: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         where = find_device(device)
-        a, b = inputs if isinstance(inputs, _Two) else (inputs, inputs)
+        a, b = (inputs.source, inputs.target) if isinstance(inputs, Batch) else (inputs, inputs)
         a, b = (convert(few(x), lambda t: t.to(where)) for x in (a, b))
         self.source_network = prepare(source, a, where, "source")
         self.target_network = prepare(target, b, where, "target")
@@ -109,10 +110,6 @@ class StitchedNetwork(nn.Module):
         save_weights(self.layer, path, {"format": FORMAT, "about": json.dumps(about)})
 
 
-class _Two(tuple[Any, Any]):
-    """Inputs for the source and for the target."""
-
-
 def stitch(source: nn.Module, source_site: str | Site, target: nn.Module, target_site: str | Site, data: Any, *,
            method: Literal["dm", "tlm"] = "dm", tlm: TaskRecipe | None = None, family: Family | str = FULL,
            alignment: AlignmentRule = DEFAULT_RULE, examples: int | None = None,
@@ -151,9 +148,8 @@ def stitch(source: nn.Module, source_site: str | Site, target: nn.Module, target
             raise SutureError(f"expected a layer that can be used: {next(iter(curves.failed.values()))}")
         marks = convergence.judge(curves, plan.recipe, ends=ends.get("tlm"), matched=ends.get("dm"))
         about |= {"loss": curves.loss[0, 0], "mark": marks.get((0, 0), "")}
-    first = next(iter(run.fit))
     return StitchedNetwork(source, target, (run.source.sites[0], run.target.sites[0]), run.layer(method, 0, 0),
-                           _Two((first.source, first.target)), allow_bypass=allow_bypass, device=plan.device,
+                           next(iter(run.fit)), allow_bypass=allow_bypass, device=plan.device,
                            fit=about)
 
 
@@ -164,7 +160,8 @@ def load_stitched(path: str | Path, source: nn.Module, target: nn.Module, inputs
     Args:
         path: the file.
         source, target: the networks, with the weights they had.
-        inputs: examples for the dry run. Default: noise of the shapes that the layer was fitted on.
+        inputs: examples for the dry run, as `StitchedNetwork` takes them. Default: noise of the shapes that the layer
+            was fitted on.
         device: where it goes.
 
     Raises:
@@ -179,7 +176,8 @@ def load_stitched(path: str | Path, source: nn.Module, target: nn.Module, inputs
         if fingerprint(network) != wanted:
             raise SutureError(f"expected the {side} network that the layer was fitted to (fingerprint {wanted}), got "
                               f"other weights ({fingerprint(network)}); load those weights, or fit a new layer")
-    given = _Two(_invent(x) for x in about["inputs"]) if inputs is None else inputs
+    first, second = about["inputs"]
+    given = Batch(_invent(first), _invent(second), None) if inputs is None else inputs
     shapes = [_shape_of_json(s) for s in about["shapes"]]
     layer = StitchingLayer(Alignment(shapes[0], shapes[1], AlignmentRule(**about["alignment"])),
                            Family.parse(about["family"]))
