@@ -15,11 +15,11 @@ from torch.nn import functional as F
 
 from suture import zoo
 from suture._errors import SutureError
+from suture.bodies.resnet import BasicBlock, ResNet
 from suture.fingerprints import fingerprint
 from suture.training import Recipe
 from suture.zoo import weights as weights_module
 from suture.zoo.data import ImageSet
-from suture.zoo.resnet import BasicBlock, ResNet
 
 # Networks
 

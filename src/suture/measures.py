@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from suture._errors import unknown
@@ -20,6 +21,7 @@ class Measure:
         larger_is_more_similar: direction of the native values.
         functional: needs a stitched network (True) or only two matrices (False).
         about: one sentence: definition and source.
+        judged: the sanity battery asks whether every layer is most similar to itself by it.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Measure:
     larger_is_more_similar: bool
     functional: bool
     about: str
+    judged: bool = True
 
     @property
     def direction(self) -> str:
@@ -63,11 +66,12 @@ _STRUCTURAL = (
 # every number of classes, so that maps of different data can be compared.
 _NATS = round(math.log(10), 3)
 _METHODS = {"dm": "DM", "tlm": "TLM"}
+_KINDS = {"dm": "direct matching", "tlm": "task loss matching"}
 
 
 def _functional(method: str) -> tuple[Measure, ...]:
     tag = _METHODS[method]
-    kind = {"dm": "direct matching", "tlm": "task loss matching"}[method]
+    kind = _KINDS[method]
     return (
         Measure(f"{method}.accuracy", f"{tag} accuracy", 0, 1, True, True,
                 f"Test accuracy of the network stitched by {kind}; Wilson interval."),
@@ -94,17 +98,85 @@ def _functional(method: str) -> tuple[Measure, ...]:
                 f"1 - sum |S - T|² / sum |T - mean T|² on test data, S stitched by {kind}, the mean per channel over "
                 "all rows; below 0 where S is worse than that mean. Bootstrap over examples, paired, with the mean "
                 "held fixed."),
+        *_frechet(method, tag, kind),
     )
+
+
+_FRECHET = {
+    "": ("squared Fréchet distance of Gaussians with the moments of S and of T, on the data it was fitted to, in "
+         "units of T's total variance: 0 where the two agree; the sum of the three parts beside it (Dowson and Landau "
+         "1982; Heusel et al. 2017)"),
+    "shift": "part of the Fréchet distance that the means make: |mean S - mean T|² over T's total variance",
+    "shrinkage": ("part of the Fréchet distance that the spectra make: sum over the ordered eigenvalues of (sqrt(s) - "
+                  "sqrt(t))², over T's total variance"),
+    "rotation": "part of the Fréchet distance that is left when the spectra are equal: other principal directions",
+}
+
+
+def _frechet(method: str, tag: str, kind: str) -> tuple[Measure, ...]:
+    return tuple(Measure(f"{method}.frechet{'_' * bool(part)}{part}", f"{tag} Fréchet{' ' * bool(part)}{part}", 0, 1,
+                         False, False, f"Representations S stitched by {kind} against the target's own T: {about}. No "
+                         "upper limit.", judged=False) for part, about in _FRECHET.items())
+
+
+_OUTLYING = {
+    "ood": ("out of distribution", 0.5, 1.0, False,
+            "AUROC of typicality, the mean over test examples of |2 F(score) - 1| with F the distribution of the "
+            "native scores: 0.5 where stitched and native scores cannot be told apart, 1 where all stitched ones lie "
+            "outside, on either side"),
+    "auroc": ("AUROC", 0.0, 1.0, False,
+              "Probability that a native score exceeds a stitched one (ties half): 0.5 where they cannot be told "
+              "apart, 1 where all stitched ones are lower, below 0.5 where they look more in-distribution than "
+              "native ones, which is a difference too (Balogh and Jelasity 2025)"),
+    "ap": ("average precision", 0.5, 1.0, False,
+           "Average precision of finding the native ones by a large score: 0.5 where they cannot be told apart"),
+    "fpr95": ("FPR at 95 % recall", 0.0, 1.0, True,
+              "Share of stitched scores above the threshold that 95 % of the native ones pass: 0.95 where they cannot "
+              "be told apart"),
+}
+OUTLYING = tuple(_OUTLYING)
+"""What is measured of each cell with each detector; the measure is called ``dm.ood_mahalanobis`` and so on."""
+_BY_DETECTOR = re.compile(rf"(dm|tlm)\.({'|'.join(OUTLYING)})_([A-Za-z][A-Za-z0-9_]*)")
+
+
+def _of_detector(name: str) -> Measure | None:
+    """The measure of a detector, whatever it is called: ``dm.ood_NAME``."""
+    found = _BY_DETECTOR.fullmatch(name)
+    if found is None:
+        return None
+    method, what, detector = found.groups()
+    label, low, high, larger, about = _OUTLYING[what]
+    return Measure(name, f"{_METHODS[method]} {label} ({detector.replace('_', ' ')})", low, high, larger, False,
+                   f"{about}. Scores are those of the detector {detector} on representations stitched by "
+                   f"{_KINDS[method]} and native ones of the same test examples; the native ones are the positive "
+                   "class, larger scores more in-distribution.", judged=False)
 
 
 MEASURES: Mapping[str, Measure] = {
     m.name: m for m in (*_functional("dm"), *_functional("tlm"), *_STRUCTURAL)
 }
-"""Every measure by name, in the order in which tables and reports show them."""
+"""Every measure that needs no detector, by name, in the order in which tables and reports show them."""
 
 
 def measure(name: str) -> Measure:
-    """The entry of `MEASURES` called `name`; an error that names the nearest ones otherwise."""
-    if name not in MEASURES:
+    """The measure called `name`, also one of a detector; an error that names the nearest ones otherwise."""
+    found = MEASURES.get(name) or _of_detector(name)
+    if found is None:
         raise unknown("measure", name, MEASURES)
-    return MEASURES[name]
+    return found
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """The measures among `names`, each once, in the order in which tables and reports show them.
+
+    Those of detectors stand behind their method's, detector by detector in the order given.
+    """
+    given = list(dict.fromkeys(names))
+    methods = list(_METHODS)
+    ranks = {name: k for k, name in enumerate(MEASURES)}
+
+    def rank(name: str) -> tuple[int, int]:
+        method = name.partition(".")[0]
+        return methods.index(method) if method in methods else len(methods), ranks.get(name, len(ranks))
+
+    return sorted((n for n in given if n in MEASURES or _of_detector(n)), key=rank)

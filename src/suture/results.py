@@ -18,10 +18,9 @@ import pandas as pd
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
-from suture import scores
+from suture import measures, scores
 from suture import verdict as battery
 from suture._errors import SutureError, unknown
-from suture.measures import MEASURES
 from suture.report import figures, files, page
 from suture.storage import ARRAYS, FORMAT, TABLE, VERSION, commit, damaged, read_content, read_document, refuse_foreign
 
@@ -93,9 +92,8 @@ class Comparison:
 
     @property
     def measures(self) -> list[str]:
-        """Names of the measures in the table, in the order of `MEASURES`."""
-        present = set(self.table["measure"])
-        return [name for name in MEASURES if name in present]
+        """Names of the measures in the table, in the order of `suture.measures.in_order`."""
+        return measures.in_order(self.table["measure"])
 
     def matrix(self, measure: str, what: str = "value") -> pd.DataFrame:
         """One measure as a matrix: rows are source sites, columns target sites.
@@ -145,8 +143,9 @@ class Comparison:
             # pyplot chooses a window system when it is imported; saved figures must not depend on one.
             from matplotlib import pyplot as plt
             _, ax = plt.subplots(layout="constrained")
-        figures.heatmap(matrix, MEASURES[measure], ax, annotate=annotate, marks=self.marks(measure),
-                        title=f"{MEASURES[measure].label}\n{self.source} → {self.target}")
+        entry = measures.measure(measure)
+        figures.heatmap(matrix, entry, ax, annotate=annotate, marks=self.marks(measure),
+                        title=f"{entry.label}\n{self.source} → {self.target}")
         return ax
 
     def difference(self, a: tuple[str, str], b: tuple[str, str], measure: str,
@@ -314,10 +313,12 @@ def _tidy(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _check_cells(table: pd.DataFrame, sources: tuple[str, ...], targets: tuple[str, ...]) -> None:
-    for column, names in (("source", sources), ("target", targets), ("measure", tuple(MEASURES))):
+    for column, names in (("source", sources), ("target", targets)):
         strange = set(table[column]) - set(names)
         if strange:
             raise unknown(f"{column} in the table", min(strange), names)
+    for name in table["measure"].unique():
+        measures.measure(name)
     keys = table[["source", "target", "measure"]]
     for rows, expected in (
         (keys.duplicated(), "one row per cell and measure"),

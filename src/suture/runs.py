@@ -24,7 +24,7 @@ from suture.batches import Batches, Progress, convert, on_device, pieces, tensor
 from suture.calls import no_gradients
 from suture.fingerprints import fingerprint
 from suture.grids import NonFiniteError
-from suture.measures import MEASURES, measure
+from suture.measures import in_order, measure
 from suture.naming import SiteSpec
 from suture.prepare import few, find_device, fold, micro_batch, pack, prepare
 from suture.report.marks import marked_words
@@ -361,8 +361,8 @@ class Run:
 
     def result(self) -> Comparison:
         """The comparison as far as it is."""
-        order = {name: k for k, name in enumerate(MEASURES)}
         table = pd.DataFrame(self.rows, columns=COLUMNS)
+        order = {name: k for k, name in enumerate(in_order(table["measure"]))}
         table = table.sort_values("measure", key=lambda c: c.map(order), kind="stable", ignore_index=True)
         same = self.prints[0] == self.prints[1] and self.source is self.target
         alike = self.source.sites == self.target.sites and self.source.shapes == self.target.shapes

@@ -112,7 +112,7 @@ def judge(table: pd.DataFrame, sources: Sequence[str], targets: Sequence[str], *
     present = set(table["measure"])
     rows, words = [], []
     for name, entry in MEASURES.items():
-        if name not in present:
+        if name not in present or not entry.judged:
             continue
         values = _values(table, name, sources, targets)
         record = row(entry, values, sources, targets, arrays)

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 
-from suture.measures import MEASURES, Measure
+from suture.measures import Measure, measure
 from suture.report.files import Compared, replace
 
 ANNOTATED = 12
@@ -152,7 +152,7 @@ def grid(comparison: Compared, measures: Sequence[str] | None = None) -> Figure:
         figure = Figure(figsize=(columns * width, rows * height + 0.3),
                         layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
         for place, name in enumerate(names):
-            heatmap(comparison.matrix(name), MEASURES[name], figure.add_subplot(rows, columns, place + 1),
+            heatmap(comparison.matrix(name), measure(name), figure.add_subplot(rows, columns, place + 1),
                     marks=comparison.marks(name))
         figure.suptitle(_pair(comparison), fontsize=10, parse_math=False)
     return figure
@@ -200,6 +200,6 @@ def _single(comparison: Compared, name: str) -> Figure:
     width, height = _inches(comparison)
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(width, height + 0.15), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
-        heatmap(comparison.matrix(name), MEASURES[name], figure.add_subplot(),
-                title=f"{MEASURES[name].label}\n{_pair(comparison)}", marks=comparison.marks(name))
+        heatmap(comparison.matrix(name), measure(name), figure.add_subplot(),
+                title=f"{measure(name).label}\n{_pair(comparison)}", marks=comparison.marks(name))
     return figure

@@ -16,7 +16,7 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
 from suture._errors import SutureError
-from suture.measures import MEASURES, Measure
+from suture.measures import Measure, in_order, measure
 from suture.report.figures import colour, written
 from suture.report.files import Compared, csv_text, replace, slug
 from suture.report.marks import marked_words
@@ -58,12 +58,12 @@ def render(comparisons: Sequence[Compared]) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True,
                               lstrip_blocks=True)
     text = resources.files("suture.report").joinpath("template.html").read_text(encoding="utf-8")
-    present = [name for name in MEASURES if any(name in c.measures for c in comparisons)]
+    present = in_order(name for c in comparisons for name in c.measures)
     pairs = [f"{c.source} → {c.target}" for c in comparisons]
     return environment.from_string(text).render(
         title=f"How similar? {pairs[0]}" + (f" and {len(pairs) - 1} more" if pairs[1:] else ""),
         comparisons=[_view(c, i) for i, c in enumerate(comparisons)],
-        legend=[_scale(MEASURES[name]) for name in present], citation=_CITATION)
+        legend=[_scale(measure(name)) for name in present], citation=_CITATION)
 
 
 def write(comparisons: Sequence[Compared], path: str | os.PathLike[str]) -> Path:
@@ -113,7 +113,7 @@ def _facts(comparison: Compared) -> list[tuple[str, str]]:
             "two networks of one architecture" if comparison.same_architecture else "two architectures")
     methods = [words for tag, words in _METHODS.items()
                if any(name.startswith(f"{tag}.") for name in comparison.measures)]
-    indices = [MEASURES[m].label for m in comparison.measures if "." not in m]
+    indices = [measure(m).label for m in comparison.measures if "." not in m]
     facts = [
         ("source (rows)", f"{comparison.source}: {', '.join(comparison.sources)}"),
         ("target (columns)", f"{comparison.target}: {', '.join(comparison.targets)}"),
@@ -164,7 +164,7 @@ def _verdict_table(table: pd.DataFrame) -> dict[str, Any] | None:
 
 def _verdict_cell(key: str, value: Any) -> dict[str, Any]:
     if isinstance(value, str):
-        return {"text": MEASURES[value].label if key == "measure" else value or "–", "numeric": False}
+        return {"text": measure(value).label if key == "measure" else value or "–", "numeric": False}
     if math.isnan(value):
         return {"text": "–", "numeric": True}
     return {"text": f"{value:.3g}" if key == "worst_margin" else f"{value:.0f}", "numeric": True}
@@ -173,7 +173,7 @@ def _verdict_cell(key: str, value: Any) -> dict[str, Any]:
 def _groups(comparison: Compared) -> list[dict[str, Any]]:
     groups = []
     for tag, title in _GROUPS.items():
-        maps = [_map(comparison, MEASURES[name]) for name in comparison.measures
+        maps = [_map(comparison, measure(name)) for name in comparison.measures
                 if name.rpartition(".")[0] == tag]
         if maps:
             groups.append({"title": title, "maps": maps})
@@ -227,7 +227,7 @@ def _missing(comparison: Compared) -> list[str]:
     for key, count in counts.items():
         name, reason = cast(tuple[str, str], key)
         cells = "1 cell has" if count == 1 else f"{count} cells have"
-        sentences.append(f"{MEASURES[name].label}: {cells} no value: {reason}")
+        sentences.append(f"{measure(name).label}: {cells} no value: {reason}")
     return sentences
 
 

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from suture._errors import SutureError, unknown
+from suture.bodies import resnet
 from suture.fingerprints import fingerprint
 from suture.training import History, Progress, Recipe, accuracy, seeded, train
-from suture.zoo import resnet
 from suture.zoo.data import ImageSet as ImageSet
 from suture.zoo.data import digits as digits
 from suture.zoo.weights import load_weights as load_weights

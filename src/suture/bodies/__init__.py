@@ -1,0 +1,1 @@
+"""Architectures of suture: those of the zoo, and those of trained detectors."""

@@ -1,0 +1,1 @@
+"""Detectors of representations that a target network never has at a site."""
