@@ -24,6 +24,8 @@ class StitchingLayer(nn.Module):
     Args:
         alignment: of the source's shape with the target's.
         family: of the affine map. Default: all.
+        relu: end with a ReLU: a target whose own representation comes out of one is never given negative values.
+            Direct matching is fitted without it. Default: False.
 
     Attributes:
         affine: the map; it holds the parameters.
@@ -33,9 +35,9 @@ class StitchingLayer(nn.Module):
         SutureError: widths that the family does not allow.
     """
 
-    def __init__(self, alignment: Alignment, family: Family = FULL) -> None:
+    def __init__(self, alignment: Alignment, family: Family = FULL, *, relu: bool = False) -> None:
         super().__init__()
-        self.alignment = alignment
+        self.alignment, self.relu = alignment, relu
         self.affine = Affine(alignment.source.width, alignment.target.width, family)
         shape = alignment.target.prefix, alignment.target.width
         self.prefix = nn.Parameter(torch.zeros(shape)) if alignment.learns_prefix else None
@@ -87,6 +89,10 @@ class StitchingLayer(nn.Module):
             x: (N, C, H, W), (N, T, D) or (N, D).
             mask: (N, T) booleans for tokens: which of them count where they are averaged.
         """
+        stitched = self._aligned(x, mask)
+        return F.relu(stitched) if self.relu else stitched
+
+    def _aligned(self, x: Tensor, mask: Tensor | None) -> Tensor:
         a = self.alignment
         weight, bias = self.weight, self.bias
         if a.source.kind is Kind.MAP and a.target.kind is Kind.MAP:
@@ -122,4 +128,4 @@ class StitchingLayer(nn.Module):
 
     def extra_repr(self) -> str:
         """What it joins."""
-        return f"{self.alignment.source} -> {self.alignment.target}"
+        return f"{self.alignment.source} -> {self.alignment.target}" + (", relu" if self.relu else "")
