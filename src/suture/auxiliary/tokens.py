@@ -1,0 +1,87 @@
+"""Auxiliary token ids: the ids of an example in another order, or other ids.
+
+A maker takes the tokens, rows to start from (k,) and a generator, and gives k rows of ids in memory of the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids to start from.
+
+    Attributes:
+        tensor: (N, T) as they came.
+        ids: (N, T) the same in memory of the CPU.
+        free: (N, T) which of them may be replaced.
+        vocabulary: (V,) the ids that may be replaced, each once.
+    """
+
+    tensor: Tensor
+    ids: Tensor
+    free: Tensor
+    vocabulary: Tensor
+    name = "tokens"
+
+    @classmethod
+    def of(cls, given: Tensor, counted: Tensor) -> Tokens:
+        """Find what may be replaced in `given` ids (N, T), of the positions that are `counted` (N, T)."""
+        ids = given.cpu()
+        free = _free(ids, counted.cpu())
+        return cls(given, ids, free, torch.unique(ids[free]))
+
+    @property
+    def makers(self) -> Mapping[str, Maker]:
+        """By kind."""
+        return MAKERS
+
+    def hindrance(self, kind: str) -> str:
+        """What a kind of auxiliary ids needs and these ids lack; "" for nothing."""
+        if len(self.vocabulary) < 2:
+            return f"at least 2 different ids where the examples differ, got {len(self.vocabulary)},"
+        first = self.ids.gather(1, self.free.int().argmax(1, keepdim=True))
+        if kind == "shuffled" and not ((self.ids != first) & self.free).any():
+            return "an example with 2 different ids where the examples differ, got none,"
+        return ""
+
+
+Maker = Callable[[Any, Tensor, torch.Generator], Tensor]
+
+
+def _free(ids: Tensor, counted: Tensor) -> Tensor:
+    """(N, T) positions that count and do not hold one id in all examples, as a separator or a fixed prompt does."""
+    free, t = counted.clone(), ids.shape[1]
+    filled = counted.any(1).nonzero()[:, 0]
+    begin, end = counted.int().argmax(1)[filled], t - 1 - counted.flip(1).int().argmax(1)[filled]
+    columns = [(rows, torch.full_like(rows, p)) for p in range(t) for rows in [counted[:, p].nonzero()[:, 0]]]
+    for rows, at in [*columns, (filled, begin), (filled, end)]:
+        held = ids[rows, at]
+        # One example alone cannot tell what all of them hold.
+        if len(rows) > 1 and (held == held[0]).all():
+            free[rows, at] = False
+    return free
+
+
+def _shuffled(tokens: Tokens, rows: Tensor, generator: torch.Generator) -> Tensor:
+    ids, free = tokens.ids[rows], tokens.free[rows]
+    keys = torch.rand(ids.shape, generator=generator).masked_fill(~free, 2)
+    # Stable, so that both orders end with the positions that stay, in the same order.
+    places, drawn = (torch.argsort(k, dim=1, stable=True) for k in ((~free).int(), keys))
+    return ids.scatter(1, places, ids.gather(1, drawn))
+
+
+def _random(tokens: Tokens, rows: Tensor, generator: torch.Generator) -> Tensor:
+    ids, known = tokens.ids[rows], tokens.vocabulary
+    drawn = known[torch.randint(len(known), ids.shape, generator=generator)]
+    return torch.where(tokens.free[rows], drawn, ids)
+
+
+MAKERS: Mapping[str, Maker] = MappingProxyType({"shuffled": _shuffled, "random": _random})
