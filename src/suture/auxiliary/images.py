@@ -128,7 +128,7 @@ def _patches(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor
     high, wide = h // down, w // across
     cut = x[:, :, :down * high, :across * wide]
     tiles = cut.reshape(k, c, down, high, across, wide).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
-    order = torch.rand(k, down * across, generator=generator).argsort(1)
+    order = torch.rand(k, down * across, generator=generator, dtype=torch.float32).argsort(1)
     tiles = tiles[torch.arange(k)[:, None], order].reshape(k, down, across, c, high, wide)
     cut.copy_(tiles.permute(0, 3, 1, 4, 2, 5).reshape(cut.shape))
     return x
@@ -142,9 +142,9 @@ def _bands(size: int) -> int:
 def _channels(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
     x = images.rows(rows)
     k, c = x.shape[:2]
-    order = torch.rand(k, c, generator=generator).argsort(1)
+    order = torch.arange(c).repeat(k, 1)
     while (same := (order == torch.arange(c)).all(1)).any():
-        order[same] = torch.rand(int(same.sum()), c, generator=generator).argsort(1)
+        order[same] = torch.rand(int(same.sum()), c, generator=generator, dtype=torch.float32).argsort(1)
     return torch.as_tensor(x[torch.arange(k)[:, None], order])
 
 
@@ -163,12 +163,12 @@ def _photographs(images: Images, rows: Tensor, generator: torch.Generator) -> Te
     """Crops of the images' proportions, shrunk or grown to their size, half of them flipped left to right."""
     c, h, w = images.tensor.shape[1:]
     photos = _photos()
-    photos = (torch.einsum("nchw,c->nhw", photos, torch.tensor(_GRAY))[:, None] if c == 1
+    photos = (torch.einsum("nchw,c->nhw", photos, photos.new_tensor(_GRAY))[:, None] if c == 1
               else photos[:, [i % 3 for i in range(c)]])
     sides = photos.shape[2:]
     largest = min(sides[0] / h, sides[1] / w)
     out = []
-    for which, scale, y, x, flip in torch.rand(len(rows), 5, generator=generator).tolist():
+    for which, scale, y, x, flip in torch.rand(len(rows), 5, generator=generator, dtype=torch.float32).tolist():
         length = largest * (_SMALLEST_CROP + (1 - _SMALLEST_CROP) * scale)
         high, wide = (min(side, max(1, round(length * s))) for side, s in zip(sides, (h, w), strict=True))
         top, left = int(y * (sides[0] - high + 1)), int(x * (sides[1] - wide + 1))

@@ -72,7 +72,7 @@ def _free(ids: Tensor, counted: Tensor) -> Tensor:
 
 def _shuffled(tokens: Tokens, rows: Tensor, generator: torch.Generator) -> Tensor:
     ids, free = tokens.ids[rows], tokens.free[rows]
-    keys = torch.rand(ids.shape, generator=generator).masked_fill(~free, 2)
+    keys = torch.rand(ids.shape, generator=generator, dtype=torch.float32).masked_fill(~free, 2)
     # Stable, so that both orders end with the positions that stay, in the same order.
     places, drawn = (torch.argsort(k, dim=1, stable=True) for k in ((~free).int(), keys))
     return ids.scatter(1, places, ids.gather(1, drawn))
