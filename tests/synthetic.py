@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from suture.measures import MEASURES
+from suture.measures import MEASURES, measure
 from suture.results import COLUMNS, Comparison
 
 HOSTILE = ("<script>alert(1)</script>", 'a"b\' onmouseover=x', "{{ 7 * 7 }}", "a,b\nc\rd", "$\\frac$", "nan",
@@ -16,11 +17,13 @@ HOSTILE = ("<script>alert(1)</script>", 'a"b\' onmouseover=x', "{{ 7 * 7 }}", "a
 
 def comparison(sources: int = 4, targets: int = 4, *, same_network: bool = True,
                same_architecture: bool = True, hostile: bool = False, missing: bool = True,
-               examples: int = 200, epochs: int = 8, seed: int = 0) -> Comparison:
+               examples: int = 200, epochs: int = 8, seed: int = 0, detectors: tuple[str, ...] = ()) -> Comparison:
     """Every measure on a sources x targets grid, larger near the diagonal; TLM high everywhere.
 
     With `missing`, the first cell's PWCCA, the second column's CKA and the whole of OPD have a reason instead
-    of a value. With `hostile`, names are such as break HTML, CSV and mathtext.
+    of a value. With `hostile`, names are such as break HTML, CSV and mathtext. With `detectors`, there are scores by
+    which TLM's representations are out of distribution and DM's are near the diagonal; at the last target site the
+    detectors see nothing.
     """
     rng = np.random.default_rng(seed)
     names = [f"layer{i // 2 + 1}.{i % 2}" for i in range(max(sources, targets))]
@@ -41,8 +44,48 @@ def comparison(sources: int = 4, targets: int = 4, *, same_network: bool = True,
         [_row(name, s, t, i, j, near, arrays, examples, missing, rng)
          for i, s in enumerate(rows) for j, t in enumerate(columns) for name in MEASURES], columns=COLUMNS[:-1])
     network = HOSTILE[0] if hostile else "A"
-    return Comparison(network, network if same_network else "B", tuple(rows), tuple(columns), same_network,
+    made = Comparison(network, network if same_network else "B", tuple(rows), tuple(columns), same_network,
                       same_architecture, table, arrays, _meta(hostile, examples))
+    return with_scores(made, near, detectors, seed) if detectors else made
+
+
+def with_scores(made: Comparison, near: np.ndarray, detectors: tuple[str, ...], seed: int) -> Comparison:
+    """The comparison with rows, arrays and meta of detectors."""
+    rng = np.random.default_rng(seed + 1)
+    shape, examples, reached = near.shape, len(made.arrays["target.correct"]), np.ones(near.shape[1])
+    reached[-1:] = 0.05
+    arrays, rows, quality = dict(made.arrays), [], {}
+    for name in detectors:
+        native = rng.standard_normal((shape[1], examples))
+        outside = {kind: rng.standard_normal((shape[1], 50)) - far * reached[:, None]
+                   for kind, far in (("auxiliary", 4), ("unseen", 5))}
+        arrays |= {f"{kind}.{name}": scores.astype(np.float32) for kind, scores in outside.items()}
+        arrays[f"native.{name}"] = native.astype(np.float32)
+        quality[name] = [{kind + side: how(native[j], outside[kind][j]) for kind in outside
+                          for side, how in (("", _two_sided), ("_one_sided", _auroc))} for j in range(shape[1])]
+        for method, far in (("dm", 8 * (1 - near)), ("tlm", np.full(shape, 4.0))):
+            scores = native[None] - far[:, :, None] + (far[:, :, None] > 0) * rng.standard_normal((*shape, examples))
+            arrays[f"{method}.score_{name}"] = scores.astype(np.float32)
+            rows += [[s, t, f"{method}.{what}_{name}", value, max(value - 0.03, 0), min(value + 0.03, 1), examples,
+                      measure(f"{method}.{what}_{name}").direction, "", ""]
+                     for i, s in enumerate(made.sources) for j, t in enumerate(made.targets)
+                     for what, value in (("ood", _two_sided(native[j], scores[i, j])),
+                                         ("auroc", _auroc(native[j], scores[i, j])), ("ap", 0.7), ("fpr95", 0.4))]
+    about = {"verdict": detectors[0], "positive": "native representations; larger scores are more in-distribution",
+             "thresholds": {"works": 0.8, "out": 0.8, "quality": 0.8}, "quality": quality,
+             "auxiliary": "made from the data: 50 examples of <i>noise</i>", "unseen": "given: 50 examples"}
+    return replace(made, table=pd.concat([made.table, pd.DataFrame(rows, columns=COLUMNS)], ignore_index=True),
+                   arrays=arrays, meta=made.meta | {"ood": about})
+
+
+def _auroc(native: np.ndarray, other: np.ndarray) -> float:
+    return float((native[:, None] > other).mean() + (native[:, None] == other).mean() / 2)
+
+
+def _two_sided(native: np.ndarray, other: np.ndarray) -> float:
+    """How far out in the native distribution others lie, 1 at its ends; 0.5 for others like the native ones."""
+    share = (native[:, None] < other).mean(0) + (native[:, None] == other).mean(0) / 2
+    return float(np.abs(2 * share - 1).mean())
 
 
 def _row(name: str, source: str, target: str, i: int, j: int, near: np.ndarray, arrays: dict[str, np.ndarray],

@@ -16,6 +16,7 @@ import suture
 from suture import SutureError, TaskRecipe, cli, zoo
 from suture import demo as demonstration
 from suture.report import figures
+from suture.report.findings import findings
 from suture.zoo import ImageSet
 from tests import tiny
 from tests.tiny import Block, Tiny, data, network, other, seeded
@@ -392,6 +393,9 @@ def test_the_demo_command_prints_accuracies_verdicts_and_the_report(tmp_path: Pa
     assert (given["out"], given["seed"], given["device"]) == (tmp_path, 5, "cpu")
     assert "network A: 98.8% of 500 test images right" in text
     assert "A -> A" in text
-    for sentence in comparison.verdict().words:
+    found = findings(comparison)
+    assert found.held
+    for sentence in (*found.shown, found.summary):
         assert sentence in text
+    assert not any(sentence in text for sentence in found.held)
     assert f"report: {tmp_path / 'report.html'}" in text

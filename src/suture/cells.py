@@ -164,10 +164,10 @@ class _Judged:
         return self.thresholds.out if self.outlying.value[cell] >= 0.5 else self._other
 
     def _reached(self, cell: Cell) -> str:
-        return f"relative accuracy {_near(float(self.relative.value[cell]), self.thresholds.works)}"
+        return f"relative accuracy {near(float(self.relative.value[cell]), self.thresholds.works)}"
 
     def _found(self, cell: Cell, threshold: float) -> str:
-        return f"two-sided AUROC of {self.detector} {_near(float(self.outlying.value[cell]), threshold)}"
+        return f"two-sided AUROC of {self.detector} {near(float(self.outlying.value[cell]), threshold)}"
 
 
 def _weakness(quality: Quality, detector: str, least: float) -> str:
@@ -179,18 +179,18 @@ def _weakness(quality: Quality, detector: str, least: float) -> str:
     kind = min(there, key=there.__getitem__)
     if there[kind] >= least:
         return ""
-    return f"the detector {detector} reaches only {_near(there[kind], least)} on {kind} data at this site"
+    return f"the detector {detector} reaches only {near(there[kind], least)} on {kind} data at this site"
 
 
 def _held(grid: Grid, cell: tuple[int, int], threshold: float) -> str:
     low, high = (float(ends[cell]) for ends in grid.span)
-    return f"its interval {_near(low, threshold)} to {_near(high, threshold)} holds the threshold {threshold:g}"
+    return f"its interval {near(low, threshold)} to {near(high, threshold)} holds the threshold {threshold:g}"
 
 
-def _near(value: float, threshold: float) -> str:
-    """A number with as many digits as show on which side of a threshold it is, at least two."""
-    for digits in range(2, 17):
-        text = f"{value:.{digits}f}"
+def near(value: float, threshold: float, digits: int = 2) -> str:
+    """A number with as many digits as show on which side of a threshold it is, at least `digits`."""
+    for places in range(digits, 17):
+        text = f"{value:.{places}f}"
         if (float(text) < threshold, float(text) > threshold) == (value < threshold, value > threshold):
             return text
     return repr(value)
@@ -220,6 +220,16 @@ def sentence(method: str, words: Texts, detector: str) -> str:
             f"distribution (artefact), {rest} (detector {detector}).")
 
 
+def detector_of(meta: Mapping[str, Any]) -> str:
+    """The detector that verdicts rest on, by a comparison's meta; empty where none was run."""
+    return str((meta.get("ood") or {}).get("verdict", ""))
+
+
+def needed(method: str, meta: Mapping[str, Any]) -> tuple[str, str]:
+    """The measures that the verdicts of a method's cells are made of."""
+    return f"{method}.relative_accuracy", f"{method}.ood_{detector_of(meta)}"
+
+
 def thresholds_of(about: Mapping[str, Any]) -> Thresholds:
-    """The thresholds in the record of how out-of-distribution scores were made."""
+    """The thresholds in ``meta["ood"]`` of a comparison."""
     return Thresholds(**about.get("thresholds", {}))

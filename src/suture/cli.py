@@ -27,6 +27,7 @@ from suture.compare import paper
 from suture.naming import Site
 from suture.prepare import find_device, prepare
 from suture.report import page
+from suture.report.findings import findings
 from suture.representations import DEFAULT_RULE, AlignmentRule
 from suture.results import Comparison, load
 from suture.sites import SitedNetwork, SiteInfo
@@ -94,8 +95,8 @@ def bars() -> Iterator[Any]:
 
 def _print_verdict(comparison: Comparison) -> None:
     console.print(f"\n{escape(comparison.source)} -> {escape(comparison.target)}", style="bold")
-    verdict = comparison.verdict()
-    for sentence in (*verdict.words, *filter(None, [verdict.gap])):
+    found = findings(comparison)
+    for sentence in filter(None, [*found.cells, *found.shown, found.summary, found.gap]):
         console.print(f"  {escape(sentence)}", soft_wrap=True)
     for note in comparison.meta["notes"]:
         console.print(f"  note: {escape(note)}", soft_wrap=True)

@@ -18,10 +18,11 @@ import pandas as pd
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
+from suture import cells as judging
 from suture import measures, scores
 from suture import verdict as battery
 from suture._errors import SutureError, unknown
-from suture.report import figures, files, page
+from suture.report import figures, files, findings, page
 from suture.storage import ARRAYS, FORMAT, TABLE, VERSION, commit, damaged, read_content, read_document, refuse_foreign
 
 if TYPE_CHECKING:
@@ -127,8 +128,42 @@ class Comparison:
         """
         return self.matrix(measure, "mark")
 
+    def cells(self, method: str = "dm", what: str = "word") -> pd.DataFrame:
+        """What every cell is: similar, dissimilar, an artefact (works, but out of distribution) or unproven.
+
+        Args:
+            method: ``"dm"`` or ``"tlm"``.
+            what: ``"word"``, or ``"reason"`` for a sentence why. The rules stand in `suture.cells.cell_verdict`.
+
+        Returns:
+            Texts: rows are source sites, columns target sites.
+
+        Raises:
+            SutureError: the comparison has no relative accuracy or no out-of-distribution scores of this method.
+        """
+        for kind, given, known in (("method", method, judging.METHODS), ("column", what, ("word", "reason"))):
+            if given not in known:
+                raise unknown(kind, given, known)
+        names = judging.needed(method, self.meta)
+        absent = [name for name in names if name not in self.measures]
+        if absent:
+            raise SutureError(f"expected relative accuracies and out-of-distribution scores of {method!r} in this "
+                              f"comparison, {absent[0]!r} is not there; compare with methods=({method!r},), labels and "
+                              'ood=suture.OOD(detectors=("mahalanobis",))')
+        about, detector = self.meta["ood"], judging.detector_of(self.meta)
+        relative, outlying = (judging.Grid(*(self.matrix(name, w).to_numpy() for w in (*_FLOATS, "reason")))
+                              for name in names)
+        words, reasons = judging.cell_verdict(
+            relative, outlying, about["quality"].get(detector, [{}] * len(self.targets)),
+            self.marks(names[0]).to_numpy(), detector, judging.thresholds_of(about))
+        return pd.DataFrame(words if what == "word" else reasons, index=pd.Index(self.sources, name="source"),
+                            columns=pd.Index(self.targets, name="target"))
+
     def plot(self, measure: str, ax: Axes | None = None, annotate: bool = True) -> Axes:
         """Heat map of one measure, colours fixed by the measure's limits; a star in cells that have a mark.
+
+        Measures of a stitching method are hatched where the stitched network works and its representations are out of
+        distribution (`cells`), if that was looked at.
 
         Args:
             measure: a name of `measures`.
@@ -145,6 +180,7 @@ class Comparison:
             _, ax = plt.subplots(layout="constrained")
         entry = measures.measure(measure)
         figures.heatmap(matrix, entry, ax, annotate=annotate, marks=self.marks(measure),
+                        hatched=findings.artefacts(self).get(measure.partition(".")[0]),
                         title=f"{entry.label}\n{self.source} → {self.target}")
         return ax
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -18,15 +17,19 @@ from matplotlib.colors import Colormap, Normalize, to_hex
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
 
 from suture.measures import Measure, measure
+from suture.report import histograms
 from suture.report.files import Compared, replace
+from suture.report.findings import artefacts, is_detail
+from suture.report.style import STYLE, pair, pdf, png, printable
 
 ANNOTATED = 12
 """Grids of at most this many rows and columns get their values written in."""
 _WIDE = 4
-# Type 42 embeds the fonts, as publishers ask; no dates, so that the same comparison gives the same bytes.
-_STYLE: Any = {"pdf.fonttype": 42, "ps.fonttype": 42, "font.size": 8.0, "hatch.linewidth": 0.6}
+HATCHED = "hatched: works, out of distribution"
+Floats = NDArray[np.float64]
 
 
 def colormap(entry: Measure) -> Colormap:
@@ -55,13 +58,8 @@ def written(value: float, digits: int = 3) -> str:
     return f"{value:.1f}" if size < 100 else f"{value:.0f}" if size < 10_000 else f"{value:.1e}"
 
 
-def printable(name: str) -> str:
-    """A name from outside without characters that a font cannot draw, such as line breaks."""
-    return "".join(c if c.isprintable() else " " for c in name)
-
-
 def heatmap(matrix: pd.DataFrame, measure: Measure, ax: Axes, annotate: bool = True,
-            title: str | None = None, marks: pd.DataFrame | None = None) -> None:
+            title: str | None = None, marks: pd.DataFrame | None = None, hatched: pd.DataFrame | None = None) -> None:
     """Draw one measure of a comparison.
 
     Args:
@@ -72,6 +70,7 @@ def heatmap(matrix: pd.DataFrame, measure: Measure, ax: Axes, annotate: bool = T
         annotate: write the values in, if the grid is at most 12 x 12.
         title: the measure's label by default.
         marks: texts of the same shape; cells with one get a star.
+        hatched: booleans of the same shape; such cells are hatched, as those that work and are out of distribution.
     """
     values = matrix.to_numpy(dtype=np.float64)
     norm = Normalize(measure.low, measure.high)
@@ -80,33 +79,45 @@ def heatmap(matrix: pd.DataFrame, measure: Measure, ax: Axes, annotate: bool = T
     for i, j in np.argwhere(np.isnan(values)):
         ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor="0.88", edgecolor="0.55", hatch="////",
                                linewidth=0))
+    lined = np.zeros(values.shape, bool) if hatched is None else hatched.to_numpy(dtype=bool) & ~np.isnan(values)
+    _hatch(values, lined, measure, ax)
     if annotate and max(values.shape) <= ANNOTATED:
-        _annotate(values, measure, ax)
+        _annotate(values, lined, measure, ax)
     if marks is not None:
         _star(values, marks, measure, ax)
-    _label(matrix, ax)
+    _label(matrix, ax, HATCHED if lined.any() else "")
     # Names from outside may hold a dollar sign, which would start a formula.
     lines = (measure.label if title is None else title).split("\n")
     ax.set_title("\n".join(printable(line) for line in lines), fontsize=8.5, parse_math=False)
     _colour_bar(image, values, measure, ax)
 
 
-def _annotate(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], measure: Measure, ax: Axes) -> None:
+def _hatch(values: Floats, lined: NDArray[np.bool_], measure: Measure, ax: Axes) -> None:
+    for i, j in np.argwhere(lined):
+        ink = colour(float(values[i, j]), measure)[1]
+        ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor="none", edgecolor=ink, hatch="\\\\\\", linewidth=0,
+                               gid="hatched"))
+
+
+def _annotate(values: Floats, lined: NDArray[np.bool_], measure: Measure, ax: Axes) -> None:
     size = max(values.shape)
     for (i, j), value in np.ndenumerate(values):
         if not math.isnan(value):
-            ax.text(j, i, written(float(value), 3 if size <= 6 else 2), ha="center", va="center",
-                    color=colour(float(value), measure)[1], fontsize=min(7.5, 46 / size))
+            ground, ink = colour(float(value), measure)
+            # No line crosses a number.
+            box = {"facecolor": ground, "edgecolor": "none", "pad": 0.6} if lined[i, j] else None
+            ax.text(j, i, written(float(value), 3 if size <= 6 else 2), ha="center", va="center", color=ink,
+                    fontsize=min(7.5, 46 / size), bbox=box)
 
 
-def _star(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], marks: pd.DataFrame, measure: Measure,
+def _star(values: Floats, marks: pd.DataFrame, measure: Measure,
           ax: Axes) -> None:
     for i, j in np.argwhere((marks.to_numpy() != "") & ~np.isnan(values)):
         ax.text(j + 0.45, i - 0.45, "*", ha="right", va="top", color=colour(float(values[i, j]), measure)[1],
                 fontsize=min(7.5, 46 / max(values.shape)), gid="mark")
 
 
-def _label(matrix: pd.DataFrame, ax: Axes) -> None:
+def _label(matrix: pd.DataFrame, ax: Axes, legend: str) -> None:
     sources = [printable(str(name)) for name in matrix.index]
     targets = [printable(str(name)) for name in matrix.columns]
     small = min(7.5, max(3.0, 90 / max(matrix.shape)))
@@ -114,14 +125,13 @@ def _label(matrix: pd.DataFrame, ax: Axes) -> None:
     ax.set_xticks(range(len(targets)), targets, fontsize=small, parse_math=False, rotation=90 if long else 0)
     ax.set_yticks(range(len(sources)), sources, fontsize=small, parse_math=False)
     ax.tick_params(length=0)
-    ax.set_xlabel("target", fontsize=8)
+    ax.set_xlabel(f"target\n{legend}" if legend else "target", fontsize=8 if not legend else 7)
     ax.set_ylabel("source", fontsize=8)
     for spine in ax.spines.values():
         spine.set_visible(False)
 
 
-def _colour_bar(image: ScalarMappable, values: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
-                measure: Measure, ax: Axes) -> None:
+def _colour_bar(image: ScalarMappable, values: Floats, measure: Measure, ax: Axes) -> None:
     figure = ax.get_figure(root=True)
     if figure is None:
         return
@@ -148,18 +158,15 @@ def grid(comparison: Compared, measures: Sequence[str] | None = None) -> Figure:
     columns = max(1, min(_WIDE, len(names)))
     rows = max(1, math.ceil(len(names) / columns))
     width, height = _inches(comparison)
-    with mpl.rc_context(_STYLE):
+    hatched = artefacts(comparison)
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(columns * width, rows * height + 0.3),
                         layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
         for place, name in enumerate(names):
             heatmap(comparison.matrix(name), measure(name), figure.add_subplot(rows, columns, place + 1),
-                    marks=comparison.marks(name))
-        figure.suptitle(_pair(comparison), fontsize=10, parse_math=False)
+                    marks=comparison.marks(name), hatched=hatched.get(name.partition(".")[0]))
+        figure.suptitle(pair(comparison), fontsize=10, parse_math=False)
     return figure
-
-
-def _pair(comparison: Compared) -> str:
-    return printable(f"{comparison.source} → {comparison.target}")
 
 
 def _inches(comparison: Compared) -> tuple[float, float]:
@@ -171,35 +178,40 @@ def _inches(comparison: Compared) -> tuple[float, float]:
 
 
 def save(comparison: Compared, folder: str | os.PathLike[str]) -> list[Path]:
-    """Write every measure, and an overview called ``all``, as PNG (200 dpi) and PDF (fonts embedded).
+    """Write every measure, histograms of detector scores, and an overview ``all``, as PNG and PDF (fonts embedded).
+
+    PNG files have 200 dpi, the overview 110. It leaves out parts and further views (`is_detail`).
 
     Args:
         comparison: what to draw.
         folder: made if missing; files of the same names are replaced, others left alone.
 
     Returns:
-        The files, such as ``dm.relative_accuracy.png``.
+        The files, such as ``dm.relative_accuracy.png`` and ``scores_mahalanobis.png``.
 
     Raises:
         SutureError: the folder cannot be written.
     """
+    hatched = artefacts(comparison)
+    makers: dict[str, Callable[[], Figure]] = {
+        name: partial(_single, comparison, name, hatched) for name in comparison.measures}
+    makers |= {f"scores_{name}": partial(histograms.figure, comparison, name)
+               for name in histograms.available(comparison)}
+    makers["all"] = partial(grid, comparison, [name for name in comparison.measures if not is_detail(name)])
     paths = []
-    for name in [*comparison.measures, "all"]:
-        figure = grid(comparison) if name == "all" else _single(comparison, name)
-        for kind, extra in (("png", {"dpi": 200}), ("pdf", {"metadata": {"CreationDate": None}})):
-            data = io.BytesIO()
-            with mpl.rc_context(_STYLE):
-                figure.savefig(data, format=kind, **extra)
-            figure.set_layout_engine("none")  # laid out once: the layout takes most of the time
-            paths.append(Path(folder) / f"{name}.{kind}")
-            replace(paths[-1], data.getvalue())
+    for stem, make in makers.items():
+        figure = make()
+        for kind, data in (("png", png(figure, 110 if stem == "all" else 200)), ("pdf", pdf(figure))):
+            paths.append(Path(folder) / f"{stem}.{kind}")
+            replace(paths[-1], data)
     return paths
 
 
-def _single(comparison: Compared, name: str) -> Figure:
+def _single(comparison: Compared, name: str, hatched: Mapping[str, pd.DataFrame] | None = None) -> Figure:
     width, height = _inches(comparison)
-    with mpl.rc_context(_STYLE):
+    lined = (artefacts(comparison) if hatched is None else hatched).get(name.partition(".")[0])
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height + 0.15), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
-        heatmap(comparison.matrix(name), measure(name), figure.add_subplot(),
-                title=f"{measure(name).label}\n{_pair(comparison)}", marks=comparison.marks(name))
+        heatmap(comparison.matrix(name), measure(name), figure.add_subplot(), marks=comparison.marks(name),
+                hatched=lined, title=f"{measure(name).label}\n{pair(comparison)}")
     return figure

@@ -15,11 +15,15 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
+from suture import cells as judging
 from suture._errors import SutureError
 from suture.measures import Measure, in_order, measure
+from suture.report import histograms
 from suture.report.figures import colour, written
 from suture.report.files import Compared, csv_text, replace, slug
+from suture.report.findings import cell_words, findings, is_detail, is_lost, judged, quality
 from suture.report.marks import marked_words
+from suture.report.style import png
 
 _CITATION = """@inproceedings{balogh2025stitch,
   author    = {Balogh, András and Jelasity, Márk},
@@ -39,7 +43,8 @@ _HEADERS = {
 }
 # Names that are shown before, or in another place than, the settings.
 _SHOWN = ("versions", "seed", "command", "settings", "n_fit", "n_test", "created", "device", "notes",
-          "stages")
+          "stages", "ood")
+_Words = tuple[Any, Any]
 _GROUPS = {"dm": "Direct matching", "tlm": "Task loss matching", "": "Structural indices"}
 
 
@@ -87,16 +92,13 @@ def write(comparisons: Sequence[Compared], path: str | os.PathLike[str]) -> Path
 def _view(comparison: Compared, number: int) -> dict[str, Any]:
     name = f"{slug(comparison.source)}-to-{slug(comparison.target)}"
     data = base64.b64encode(csv_text(comparison.table).encode("utf-8", errors="replace")).decode()
-    verdict = comparison.verdict()
-    table = _verdict_table(verdict.table)
-    shown = [row["lost"] or row["open"] for row in table["rows"]] if table else [True] * len(verdict.words)
+    found = findings(comparison)
+    about = comparison.meta.get("ood") or {}
     return {
         "id": f"c{number}", "pair": f"{comparison.source} → {comparison.target}",
-        "facts": _facts(comparison), "verdict": table, "gap": verdict.gap,
-        "shown": [sentence for sentence, show in zip(verdict.words, shown, strict=True) if show],
-        "held": [sentence for sentence, show in zip(verdict.words, shown, strict=True) if not show],
-        "finding": ("no layer looks more similar to a layer than itself" if comparison.same_network else
-                    "every corresponding layer is the most similar one"),
+        "facts": _facts(comparison), "verdict": _verdict_table(comparison.verdict().table), "found": found,
+        "ood": {name: str(about[name]) for name in ("verdict", "positive", "auxiliary", "unseen") if name in about},
+        "thresholds": judging.thresholds_of(about), "quality": quality(comparison), "scores": _scores(comparison),
         "notes": [str(note) for note in comparison.meta.get("notes", [])],
         "groups": _groups(comparison), "missing": _missing(comparison), "marked": _marked(comparison),
         "curve": _curve(comparison),
@@ -105,6 +107,15 @@ def _view(comparison: Compared, number: int) -> dict[str, Any]:
         "corresponds": comparison.same_network or comparison.same_architecture,
         "own": "layer itself" if comparison.same_network else "corresponding layer",
     }
+
+
+def _scores(comparison: Compared) -> dict[str, str] | None:
+    """Histograms of the scores that verdicts rest on, as an image within the page."""
+    detector = judging.detector_of(comparison.meta)
+    if detector not in histograms.available(comparison):
+        return None
+    image = base64.b64encode(png(histograms.figure(comparison, detector), 120)).decode()
+    return {"detector": detector, "image": f"data:image/png;base64,{image}"}
 
 
 def _facts(comparison: Compared) -> list[tuple[str, str]]:
@@ -153,10 +164,7 @@ def _verdict_table(table: pd.DataFrame) -> dict[str, Any] | None:
     rows = []
     for record in table.to_dict("records"):
         cells = [_verdict_cell(str(key), value) for key, value in record.items()]
-        lost = bool(record["worst_source"]) or (
-            record.get("corresponding_by_source", 0) < record.get("source_layers", 0))
-        nothing = not record["layers"] and not record.get("source_layers", 0)
-        rows.append({"cells": cells, "lost": lost, "open": nothing})
+        rows.append({"cells": cells, "lost": is_lost(record)})
     headers = [(_HEADERS[str(name)], name not in ("measure", "worst_source", "worst_target"))
                for name in table.columns]
     return {"headers": headers, "rows": rows}
@@ -172,40 +180,50 @@ def _verdict_cell(key: str, value: Any) -> dict[str, Any]:
 
 def _groups(comparison: Compared) -> list[dict[str, Any]]:
     groups = []
+    said = cell_words(comparison)
+    words = {m: (comparison.cells(m).to_numpy(), comparison.cells(m, "reason").to_numpy()) for m in judged(comparison)}
     for tag, title in _GROUPS.items():
-        maps = [_map(comparison, measure(name)) for name in comparison.measures
-                if name.rpartition(".")[0] == tag]
+        maps = {name: _map(comparison, measure(name), words.get(tag)) for name in comparison.measures
+                if name.rpartition(".")[0] == tag}
         if maps:
-            groups.append({"title": title, "maps": maps})
+            groups.append({"title": title, "cells": said.get(tag, ""),
+                           "maps": [shown for name, shown in maps.items() if not is_detail(name)],
+                           "more": [shown for name, shown in maps.items() if is_detail(name)]})
     return groups
 
 
-def _map(comparison: Compared, entry: Measure) -> dict[str, Any]:
-    """A heat map as rows of cells."""
+def _map(comparison: Compared, entry: Measure, verdict: _Words | None) -> dict[str, Any]:
+    """A heat map as rows of cells; `verdict` has the words and reasons of the cells' verdicts."""
     shown = {what: comparison.matrix(entry.name, what).to_numpy()
              for what in ("value", "low", "high", "n", "reason", "mark")}
-    values = shown["value"].astype(np.float64)
-    nearest = _nearest(values, entry)
+    nearest = _nearest(shown["value"].astype(np.float64), entry)
     corresponds = comparison.same_network or comparison.same_architecture
     rows = []
     for i, source in enumerate(comparison.sources):
         cells = []
         for j, target in enumerate(comparison.targets):
-            value, own = float(values[i, j]), corresponds and source == target
-            title = f"{source} → {target}\n{entry.label} "
-            if math.isnan(value):
-                cells.append({"text": "", "style": "", "kind": "none own" if own else "none",
-                              "title": f"{title}has no value: {shown['reason'][i, j]}"})
-                continue
-            ground, ink = colour(value, entry)
-            interval, mark = _interval(shown["low"][i, j], shown["high"][i, j]), str(shown["mark"][i, j])
-            cells.append({"text": written(value) + ("*" if mark else ""), "style": f"background:{ground};color:{ink}",
-                          "kind": " ".join(k for k, on in (("own", own), ("top", nearest[i, j])) if on),
-                          "title": f"{title}= {value:.6g}{interval}, n = {float(shown['n'][i, j]):.0f}"
-                                   + (f"\n* {mark}" if mark else "")})
+            word, why = (str(of[i, j]) for of in verdict) if verdict else ("", "")
+            kinds = {"own": corresponds and source == target, "top": bool(nearest[i, j]),
+                     "artefact": word == judging.ARTEFACT}
+            cell = _cell(entry, {what: of[i, j] for what, of in shown.items()}, kinds)
+            cell["title"] = f"{source} → {target}\n{cell['title']}" + (f"\n{word}: {why}" if word else "")
+            cells.append(cell)
         rows.append({"site": source, "cells": cells})
     return {"scale": _scale(entry), "rows": rows, "columns": comparison.targets,
             "long": max((len(t) for t in comparison.targets), default=0) > 4}
+
+
+def _cell(entry: Measure, shown: dict[str, Any], kinds: dict[str, bool]) -> dict[str, Any]:
+    value = float(shown["value"])
+    if math.isnan(value):
+        return {"text": "", "style": "", "kind": "none own" if kinds["own"] else "none", "lined": False,
+                "title": f"{entry.label} has no value: {shown['reason']}"}
+    ground, ink = colour(value, entry)
+    interval, mark = _interval(shown["low"], shown["high"]), str(shown["mark"])
+    return {"text": written(value) + ("*" if mark else ""), "style": f"background:{ground};color:{ink}",
+            "kind": " ".join(kind for kind, on in kinds.items() if on), "lined": kinds["artefact"],
+            "title": f"{entry.label} = {value:.6g}{interval}, n = {float(shown['n']):.0f}"
+                     + (f"\n* {mark}" if mark else "")}
 
 
 def _nearest(values: Any, entry: Measure) -> Any:
