@@ -9,6 +9,7 @@ from suture._errors import SutureError as SutureError
 from suture.batches import Paired as Paired
 from suture.compare import compare as compare
 from suture.compare import paper as paper
+from suture.detection import OOD as OOD
 from suture.measures import MEASURES as MEASURES
 from suture.naming import Site as Site
 from suture.representations import AlignmentRule as AlignmentRule

@@ -24,6 +24,9 @@ from suture.batches import Batches
 from suture.calls import no_gradients, record, walk
 from suture.compare import compare as compare_networks
 from suture.compare import paper
+from suture.detection import OOD
+from suture.detectors.energy import EnergyRecipe
+from suture.detectors.table import DEFAULT, DETECTORS
 from suture.naming import Site
 from suture.prepare import find_device, prepare
 from suture.report import page
@@ -54,6 +57,9 @@ Family = Annotated[str, typer.Option(help="Of the affine maps: full, ridge:STREN
                                           "diagonal, permutation, identity or sparse:STRENGTH.")]
 Resize = Annotated[str, typer.Option(help="How maps get the target's size: bilinear or nearest.")]
 Prefix = Annotated[str, typer.Option(help="Prefix tokens: auto, map, keep, drop, learn, add or only.")]
+Relu = Annotated[bool, typer.Option("--relu", help="End stitching layers with a ReLU.")]
+Outside = Annotated[str | None, typer.Option(help="module:function that returns inputs or data; imports your code. "
+                                                  "Default: made from the data.")]
 Examples = Annotated[int | None, typer.Option(help="Only the first so many examples for indices and direct matching.")]
 
 
@@ -146,6 +152,16 @@ def compare(
     resize: Resize = "bilinear",
     prefix: Prefix = "auto",
     examples: Examples = None,
+    relu: Relu = False,
+    ood: Annotated[str, typer.Option(help="Out-of-distribution detectors, comma separated, the first one for the "
+                                          f"verdict, or none: {', '.join(DETECTORS)}.")] = ",".join(DEFAULT),
+    auxiliary: Outside = None,
+    unseen: Outside = None,
+    detector_epochs: Annotated[int, typer.Option(help="Of the trained detector energy, which has a tenth more for its "
+                                                      "margin.")] = 100,
+    detector_body: Annotated[str, typer.Option(help="Of the trained detector energy: auto, resnet18, resnet_small, "
+                                                    "vit_tiny, vit_small or mlp.")] = "auto",
+    detector_store: Annotated[Path | None, typer.Option(help="Folder in which trained detectors are kept.")] = None,
     precision: Annotated[str, typer.Option(help="Of the moments: float32 or float64.")] = "float32",
     allow_bypass: Annotated[bool, typer.Option(help="Accept sites that another path bypasses.")] = False,
     out: Out = Path("suture-result"),
@@ -163,9 +179,14 @@ def compare(
                         crop=crop, flip=flip, seed=seed, init=init, objective=objective,  # type: ignore[arg-type]
                         temperature=temperature, precision=tlm_precision, patience=patience)  # type: ignore[arg-type]
     fitting = _fitting(preset, recipe, family, AlignmentRule(resize, "auto", prefix), examples)  # type: ignore[arg-type]
+    detection = None if ood == "none" else OOD(
+        _listed(ood) or [], auxiliary=specs.inputs(auxiliary), unseen=specs.inputs(unseen), store=detector_store,
+        energy=EnergyRecipe(epochs=detector_epochs, tune_epochs=max(1, detector_epochs // 10),
+                            body=detector_body, seed=seed))  # type: ignore[arg-type]
     with bars() as progress:
         made = compare_networks(
-            one, other, train, test, **fitting, sites=_listed(sites), target_sites=_listed(target_sites),
+            one, other, train, test, **fitting, relu=relu, ood=detection, sites=_listed(sites),
+            target_sites=_listed(target_sites),
             methods=[] if methods == "none" else _listed(methods) or [],
             precision=precision,  # type: ignore[arg-type]
             allow_bypass=allow_bypass, names=_names(source, source_weights, target, target_weights), device=device,
@@ -204,6 +225,7 @@ def stitch(
     resize: Resize = "bilinear",
     prefix: Prefix = "auto",
     examples: Examples = None,
+    relu: Relu = False,
     out: Annotated[Path, typer.Option(help="File for the layer, safetensors.")] = Path("stitched.safetensors"),
     seed: Seed = 0,
     device: Device = "auto",
@@ -217,7 +239,7 @@ def stitch(
                        AlignmentRule(resize, "auto", prefix), examples)  # type: ignore[arg-type]
     with bars() as progress:
         made = stitch_networks(one, source_site, other, target_site, train_data, method=method,  # type: ignore[arg-type]
-                               device=device, progress=progress, **fitting)
+                               device=device, progress=progress, relu=relu, **fitting)
     made.save(out)
     console.print(f"{escape(str(made.layer))}", soft_wrap=True)
     if isinstance(test, zoo.ImageSet):

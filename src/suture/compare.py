@@ -10,10 +10,12 @@ from torch import nn
 
 from suture._errors import SutureError
 from suture.batches import Progress
+from suture.detection import DEFAULT_OOD, OOD
 from suture.naming import SiteSpec
+from suture.plans import METHODS, Plan
 from suture.representations import DEFAULT_RULE, AlignmentRule
 from suture.results import Comparison
-from suture.runs import METHODS, Plan, Run
+from suture.runs import Run
 from suture.stitching import Family, TaskRecipe
 from suture.stitching.families import FULL
 
@@ -23,13 +25,15 @@ def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None
             methods: Sequence[str] = METHODS, indices: Iterable[str] | str = "all",
             tlm: TaskRecipe | None = None, precision: Literal["float32", "float64"] = "float32",
             family: Family | str = FULL, alignment: AlignmentRule = DEFAULT_RULE,
+            relu: bool = False, ood: OOD | Iterable[str] | str | None = DEFAULT_OOD,
             allow_bypass: bool = False, names: tuple[str, str] | None = None, device: str | torch.device = "auto",
             examples: int | None = None, batch_size: int = 256, seed: int = 0, progress: Progress | None = None,
             on_stage: Callable[[Comparison], object] | None = None, previous: Comparison | None = None) -> Comparison:
     """How similar is each layer of `source` to each layer of `target`?
 
     One pass over `data` gives the moments of all cells, and from them every index and every direct-matching layer.
-    Task loss matching trains on `data`. Stitched networks are evaluated on `test`.
+    Task loss matching trains on `data`. Stitched networks are evaluated on `test`, and each stitched representation is
+    told how far it is from what the target network has at that site (`Comparison.cells`).
 
     Args:
         source: the network that gives the fronts. It is not changed: a private frozen copy runs, in eval mode.
@@ -46,6 +50,10 @@ def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None
         family: of the stitching layers' affine maps, such as "full" (default), "orthogonal", "ridge:cv" or "rank:8"
             (docs/families.md). Cells whose widths do not allow it are missing, with the reason.
         alignment: how positions are matched: resize, its order, what happens to prefix tokens.
+        relu: end each stitching layer with a ReLU, for targets whose own representations come out of one. Direct
+            matching is fitted without it and evaluated with it.
+        ood: how out-of-distribution scores are made: an `OOD`, or names of detectors alone. Default: Mahalanobis
+            distances, tried on auxiliary data that are made from `data`. None: no scores and no verdicts of cells.
         precision: of the products behind the moments. float64 costs three times as much (see `GridMoments`).
         allow_bypass: accept sites that another path of the network bypasses (see `SitedNetwork`).
         names: how tables call the two networks. Default: their classes.
@@ -65,7 +73,8 @@ def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None
         SutureError: bad input; one line that says what was expected, what came and what to write instead.
     """
     plan = Plan.of(methods=methods, indices=indices, tlm=tlm, precision=precision, seed=seed, device=device,
-                   progress=progress, held_out=test is not None, family=family, alignment=alignment, examples=examples)
+                   progress=progress, held_out=test is not None, family=family, alignment=alignment, examples=examples,
+                   relu=relu, ood=ood if ood is None or isinstance(ood, OOD) else OOD(ood))
     if names is not None and len(names) != 2:
         raise SutureError(f"expected two names, of source and target, got {len(names)}")
     run = Run.start(source, target, data, test, plan, sites=sites, target_sites=target_sites,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import platform
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import product
 from typing import Any
@@ -18,85 +18,29 @@ from torch import nn
 
 import suture.indices as index_table
 from suture import scores
-from suture._errors import SutureError, first_line, unknown
+from suture._errors import SutureError, first_line
 from suture.aligned import AlignedMoments
-from suture.batches import Batches, Progress, convert, on_device, pieces, tensors
+from suture.batches import Batches, convert, on_device, pieces, tensors
 from suture.calls import no_gradients
+from suture.detection import Detection
+from suture.detectors.fitting import Fitting
+from suture.detectors.scoring import score_arrays, score_rows
 from suture.fingerprints import fingerprint
+from suture.frechet import frechet
 from suture.grids import NonFiniteError
 from suture.measures import in_order, measure
 from suture.naming import SiteSpec
-from suture.prepare import few, find_device, fold, micro_batch, pack, prepare
+from suture.plans import PRECISIONS, Plan
+from suture.prepare import few, fold, micro_batch, pack, prepare
 from suture.report.marks import marked_words
-from suture.representations import Alignment, AlignmentRule, mask_of
+from suture.representations import Alignment, mask_of
 from suture.results import COLUMNS, Comparison
 from suture.sites import SitedNetwork
 from suture.spectra import Pair
-from suture.stitching import Family, StitchingLayer, TaskRecipe, convergence, direct_match
+from suture.stitching import StitchingLayer, convergence, direct_match
 from suture.stitching.evaluate import Evaluator, arrays_of, same_examples, scores_of
 from suture.stitching.objective import check_batch
 from suture.stitching.task import Cell, Curves, GroupTrainer, cell_seed, fitting_data
-
-METHODS = ("dm", "tlm")
-FOLDS = 5
-"""Parts of the data for cross-validation, where a family's strength is chosen by it."""
-PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What one comparison is to compute and how."""
-
-    methods: list[str]
-    indices: list[str]
-    recipe: TaskRecipe
-    precision: str
-    seed: int
-    device: torch.device
-    progress: Progress | None
-    held_out: bool
-    family: Family
-    alignment: AlignmentRule
-    examples: int | None
-
-    def __post_init__(self) -> None:
-        if "tlm" in self.methods and (not self.family.trainable or self.family.strength == "cv"):
-            why = "has nothing to train" if not self.family.trainable else "finds its strength in closed form only"
-            raise SutureError(f"expected a family that can be trained on the task loss, got {self.family}, which "
-                              f"{why}; pass methods=['dm'] or another family")
-
-    @classmethod
-    def of(cls, *, methods: Sequence[str], indices: Iterable[str] | str, tlm: TaskRecipe | None, precision: str,
-           seed: int, device: str | torch.device, progress: Progress | None, held_out: bool, family: Family | str,
-           alignment: AlignmentRule, examples: int | None) -> Plan:
-        """The plan that a user's arguments make (see `suture.compare`).
-
-        Raises:
-            SutureError: one of them is not known or out of range.
-        """
-        chosen = [methods] if isinstance(methods, str) else list(methods or ())
-        for m in chosen:
-            if m not in METHODS:
-                raise unknown("method", m, METHODS)
-        if precision not in PRECISIONS:
-            raise SutureError(f"expected precision to be one of {', '.join(PRECISIONS)}, got {precision!r}")
-        if seed < 0:
-            raise SutureError(f"expected a seed of at least 0, got {seed}")
-        return cls(chosen, [i.measure.name for i in index_table.chosen(indices)], tlm or TaskRecipe(seed=seed),
-                   precision, seed, find_device(device), progress, held_out,
-                   Family.parse(family) if isinstance(family, str) else family, alignment, examples)
-
-    @property
-    def folds(self) -> int:
-        """Parts of the data whose moments are kept apart."""
-        return FOLDS if self.family.strength == "cv" else 1
-
-    def settings(self) -> dict[str, Any]:
-        """What decides the numbers, for the record and for taking over earlier work."""
-        return {"methods": self.methods, "indices": self.indices, "tlm": asdict(self.recipe),
-                "precision": self.precision, "seed": self.seed, "held_out": self.held_out,
-                "family": str(self.family), "alignment": asdict(self.alignment),
-                "examples": self.examples}
 
 
 @dataclass
@@ -112,7 +56,10 @@ class Run:
     micro: int
     key: str
     prints: tuple[str, str]
+    whole: Batches
+    detection: Detection | None = None
     fitting: tuple[Batches, Batches | None] | None = None
+    grid: AlignedMoments | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
     arrays: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -131,7 +78,8 @@ class Run:
         """
         if data is None:
             raise SutureError("expected data to compare the networks on, got none; pass a loader or (inputs, labels)")
-        fit = Batches(data, size=batch_size, most=plan.examples)
+        whole = Batches(data, size=batch_size)
+        fit = whole if plan.examples is None else Batches(data, size=batch_size, most=plan.examples)
         tested = Batches(data if test is None else test, size=batch_size, name="data" if test is None else "test data")
         fitting = fitting_data(data, plan.recipe) if "tlm" in plan.methods else None
         same_network = target is None or target is source
@@ -152,8 +100,9 @@ class Run:
         micro = micro_batch(max(a.peak, b.peak), plan.device)
         prints = (fingerprint(source), fingerprint(other))
         key = _key(prints, (type(source).__qualname__, type(other).__qualname__), a, b, plan, fit, tested)
-        run = cls(a, b, names or _names(source, other, same_network), fit, tested, plan, micro, key, prints,
-                  fitting)
+        detection = Detection(plan.ood, b, plan.device, micro, plan.seed, prints[1], data) if plan.ood else None
+        run = cls(a, b, names or _names(source, other, same_network), fit, tested, plan, micro, key, prints, whole,
+                  detection, fitting)
         for i, j in run.cells if plan.methods else ():
             try:
                 plan.family.check(a.shapes[i].width, b.shapes[j].width)
@@ -179,8 +128,8 @@ class Run:
     # -- stages --------------------------------------------------------------------------------------------------
 
     def moments(self) -> None:
-        """One pass for all cells; indices and direct matching from it."""
-        grid = self._moments_pass()
+        """One pass for all cells; indices, direct matching and training-free detectors from it."""
+        grid = self._ready()
         short: list[tuple[int, int, int]] = []
         constant: dict[int, None] = {}
         for i, j in self.cells:
@@ -196,8 +145,29 @@ class Run:
                 self._match(i, j, pair, grid)
         self.counts["n_fit"] = grid.examples
         self._note_rows(list(constant), short)
+        if self.detection is not None:
+            self.arrays |= self.detection.arrays()
+            self.notes += self.detection.notes
 
-    def _moments_pass(self) -> AlignedMoments:
+    def _ready(self) -> AlignedMoments:
+        """The moments, and the detectors made; a run that was taken over does that pass again."""
+        if self.grid is None:
+            fitting = self.detection.fitting() if self.detection is not None else None
+            self.grid = self._moments_pass(fitting if self.fit is self.whole else None)
+            if self.detection is not None and fitting is not None:
+                if self.fit is not self.whole and fitting.needed:
+                    self._detectors_pass(fitting)
+                self.detection.finish(fitting, self.whole, self.plan.progress)
+        return self.grid
+
+    def _detectors_pass(self, fitting: Fitting) -> None:
+        """Native representations of all data, where the moments are those of a few examples."""
+        with no_gradients():
+            for batch in self.whole:
+                for piece in pieces(on_device(batch, self.plan.device), self.micro):
+                    fitting.update(self.target.front(piece.target), piece.labels, mask_of(piece.target))
+
+    def _moments_pass(self, fitting: Fitting | None) -> AlignedMoments:
         a, b = self.source, self.target
         grid = AlignedMoments(a.shapes, b.shapes, self.plan.alignment, same=a is b, folds=self.plan.folds,
                               precision=PRECISIONS[self.plan.precision], higher="cka_debiased" in self.plan.indices)
@@ -208,6 +178,8 @@ class Run:
                         xs = a.front(piece.source)
                         ys = xs if a is b else b.front(piece.target)
                         grid.update(xs, ys, mask_of(piece.source), mask_of(piece.target))
+                        if fitting is not None:
+                            fitting.update(ys, piece.labels, mask_of(piece.target))
                     except NonFiniteError as e:
                         site = (a if e.side == "source" else b).sites[e.index]
                         raise SutureError(f"NaN or inf in the representation at {e.side} site {str(site)!r}, in batch "
@@ -254,7 +226,7 @@ class Run:
     def new_layer(self, i: int, j: int) -> StitchingLayer:
         """A layer for a cell, not fitted."""
         return StitchingLayer(Alignment(self.source.shapes[i], self.target.shapes[j], self.plan.alignment),
-                              self.plan.family)
+                              self.plan.family, relu=self.plan.relu)
 
     def train(self) -> tuple[Curves, dict[str, dict[Cell, float]]]:
         """Train the stitching layers of all cells by the recipe; learning curves, and objectives at the end."""
@@ -314,7 +286,8 @@ class Run:
     def evaluate(self, method: str, failed: dict[Cell, str]) -> None:
         """Run every network stitched by `method` over the test data; `failed` says why a cell has no layer."""
         layers = {c: self.layer(method, *c) for c in self.cells if c not in failed}
-        found = Evaluator(self.source, self.target, layers, self.micro).run(
+        grid, scoring = self._ready(), self.detection.scoring() if self.detection is not None else None
+        found = Evaluator(self.source, self.target, layers, self.micro, scoring).run(
             self.test, self.plan.device, self.plan.progress, f"evaluating {method}")
         shape = (len(self.source.sites), len(self.target.sites))
         arrays = arrays_of(found, method, shape)
@@ -325,6 +298,26 @@ class Run:
         for scored in scores_of(found, arrays, method, shape, self.plan.seed, failed):
             self._row(*scored)
         self.counts["n_test"] = len(found.own)
+        self._distances(method, grid, failed)
+        if scoring is not None and self.detection is not None:
+            scored_arrays = score_arrays(scoring, method, shape, self.plan.seed)
+            self.arrays |= scored_arrays
+            self.detection.judge(scored_arrays, scoring)
+            for scored in score_rows(scored_arrays, method, shape, self.detection.ood.names, self.plan.seed, failed):
+                self._row(*scored)
+
+    def _distances(self, method: str, grid: AlignedMoments, failed: dict[Cell, str]) -> None:
+        """Frechet distances of stitched from native representations, from the moments."""
+        for i, j in self.cells:
+            reason = failed.get((i, j)) or ("there is no closed form behind a ReLU" if self.plan.relu else "")
+            pair, parts = grid.pair(i, j), None
+            if not reason:
+                weight, bias = (torch.as_tensor(self.arrays[f"{method}.{k}/{i}/{j}"]) for k in ("weight", "bias"))
+                parts = frechet(weight, bias, pair)
+            for part in ("total", "shift", "shrinkage", "rotation"):
+                e = scores.missing(reason) if parts is None else getattr(parts, part)
+                name = f"{method}.frechet" + ("" if part == "total" else f"_{part}")
+                self._row(i, j, name, e, pair.moments.n)
 
     def _row(self, i: int, j: int, name: str, e: scores.Estimate, n: int) -> None:
         self.rows.append({"source": str(self.source.sites[i]), "target": str(self.target.sites[j]), "measure": name,
@@ -347,6 +340,8 @@ class Run:
         self.notes = [n for n in previous.meta["notes"] if n not in self._standing_notes()]
         self.done = list(previous.meta["stages"])
         self.excluded = {(int(i), int(j)): why for i, j, why in previous.meta["excluded"]}
+        if self.detection is not None:
+            self.detection.about = previous.meta.get("ood", {})
         self.counts = {k: previous.meta[k] for k in ("n_fit", "n_test") if previous.meta.get(k) is not None}
 
     def _standing_notes(self) -> list[str]:
@@ -377,6 +372,8 @@ class Run:
             "notes": [*self._standing_notes(), *self.notes], "versions": versions(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"), "command": " ".join(sys.argv),
         }
+        if self.detection is not None and self.detection.about:
+            meta["ood"] = self.detection.about
         return Comparison(self.names[0], self.names[1], tuple(map(str, self.source.sites)),
                           tuple(map(str, self.target.sites)), same, alike, table, dict(self.arrays), meta)
 

@@ -68,6 +68,19 @@ def data(spec: str) -> tuple[Any, Any]:
     return made
 
 
+def inputs(spec: str | None) -> Any:
+    """What the function ``module:function`` returns, such as auxiliary data; None for None.
+
+    Raises:
+        SutureError: no such function, or it fails.
+    """
+    if spec is None:
+        return None
+    if ":" not in spec:
+        raise SutureError(f"expected mypackage.data:inputs, a function that returns inputs or data, got {spec!r}")
+    return _call(spec)
+
+
 def _call(spec: str) -> Any:
     """Import user code from the working directory or the environment and call it.
 

@@ -16,9 +16,10 @@ from suture._errors import SutureError
 from suture.batches import Batch, Progress, convert
 from suture.fingerprints import fingerprint
 from suture.naming import Site
+from suture.plans import Plan
 from suture.prepare import few, find_device, prepare
 from suture.representations import DEFAULT_RULE, Alignment, AlignmentRule, Kind, Shape, mask_of
-from suture.runs import Plan, Run
+from suture.runs import Run
 from suture.sites import SitedNetwork
 from suture.stitching import Family, StitchingLayer, TaskRecipe, convergence
 from suture.stitching.families import FULL
@@ -104,7 +105,7 @@ class StitchedNetwork(nn.Module):
         """
         a = self.layer.alignment
         about = {"sites": [str(s) for s in self.sites], "shapes": [_shape_json(a.source), _shape_json(a.target)],
-                 "alignment": asdict(a.rule), "family": str(self.layer.affine.family),
+                 "alignment": asdict(a.rule), "family": str(self.layer.affine.family), "relu": self.layer.relu,
                  "fingerprints": list(self.fingerprints), "allow_bypass": self.allow_bypass, "fit": self.fit,
                  "inputs": [_describe(x) for x in self._examples], "suture": version("suture")}
         save_weights(self.layer, path, {"format": FORMAT, "about": json.dumps(about)})
@@ -113,8 +114,8 @@ class StitchedNetwork(nn.Module):
 def stitch(source: nn.Module, source_site: str | Site, target: nn.Module, target_site: str | Site, data: Any, *,
            method: Literal["dm", "tlm"] = "dm", tlm: TaskRecipe | None = None, family: Family | str = FULL,
            alignment: AlignmentRule = DEFAULT_RULE, examples: int | None = None,
-           precision: Literal["float32", "float64"] = "float32", allow_bypass: bool = False,
-           device: str | torch.device = "auto", batch_size: int = 256, seed: int = 0,
+           precision: Literal["float32", "float64"] = "float32", relu: bool = False,
+           allow_bypass: bool = False, device: str | torch.device = "auto", batch_size: int = 256, seed: int = 0,
            progress: Progress | None = None) -> StitchedNetwork:
     """Fit one stitching layer and return the stitched network.
 
@@ -128,14 +129,15 @@ def stitch(source: nn.Module, source_site: str | Site, target: nn.Module, target
         method: "dm" (direct matching, closed form) or "tlm" (by gradient, as the recipe says; with
             ``TaskRecipe(objective="match")`` that is direct matching by gradient).
         tlm: recipe of the gradient. Default: `TaskRecipe` with `seed`.
-        family, alignment, examples, precision, allow_bypass, device, batch_size, seed, progress: as for
+        family, alignment, examples, precision, relu, allow_bypass, device, batch_size, seed, progress: as for
             `suture.compare`. `examples` bears on direct matching alone.
 
     Raises:
         SutureError: bad input, a family that the widths do not allow, a loss that is not finite.
     """
     plan = Plan.of(methods=[method], indices=(), tlm=tlm, precision=precision, seed=seed, device=device,
-                   progress=progress, held_out=False, family=family, alignment=alignment, examples=examples)
+                   progress=progress, held_out=False, family=family, alignment=alignment, examples=examples,
+                   relu=relu, ood=None)
     run = Run.start(source, target, data, None, plan, sites=[source_site], target_sites=[target_site],
                     allow_bypass=allow_bypass, batch_size=batch_size)
     if run.excluded:
@@ -180,7 +182,7 @@ def load_stitched(path: str | Path, source: nn.Module, target: nn.Module, inputs
     given = Batch(_invent(first), _invent(second), None) if inputs is None else inputs
     shapes = [_shape_of_json(s) for s in about["shapes"]]
     layer = StitchingLayer(Alignment(shapes[0], shapes[1], AlignmentRule(**about["alignment"])),
-                           Family.parse(about["family"]))
+                           Family.parse(about["family"]), relu=about.get("relu", False))
     load_weights(layer, path)
     sites = Site.parse(about["sites"][0]), Site.parse(about["sites"][1])
     return StitchedNetwork(source, target, sites, layer, given, allow_bypass=about["allow_bypass"], device=device,

@@ -16,6 +16,7 @@ from suture import scores
 from suture._errors import SutureError
 from suture.batches import Batches, Progress, on_device, pieces
 from suture.calls import no_gradients
+from suture.detectors.scoring import Scoring
 from suture.representations import View, look, mask_of, row_mask
 from suture.scores import Estimate, missing
 from suture.sites import SitedNetwork
@@ -69,11 +70,14 @@ class Evaluator:
         source, target: frozen networks with their sites, on one device; the same object for self-stitching.
         layers: per cell, on the device.
         micro_batch: most examples that pass a whole network at once (see `SitedNetwork.together`).
+        scoring: is shown every native and stitched representation as it passes by, so that detectors cost no pass of
+            their own.
     """
 
     def __init__(self, source: SitedNetwork, target: SitedNetwork, layers: Mapping[Cell, StitchingLayer],
-                 micro_batch: int) -> None:
+                 micro_batch: int, scoring: Scoring | None = None) -> None:
         self.source, self.target, self.layers, self.micro_batch = source, target, layers, micro_batch
+        self.scoring = scoring
         self._groups: dict[int, list[int]] = {}
         for i, j in layers:
             self._groups.setdefault(j, []).append(i)
@@ -138,6 +142,9 @@ class Evaluator:
         masks = [row_mask(shape, View.ALL, theirs) for shape in self.target.shapes]
         for j, native in enumerate(natives):
             self._keep_native(j, native.float(), scales[j], masks[j])
+            if self.scoring is not None:
+                self.scoring.look(j, native, theirs)
+                self.scoring.logits(j, logits)
         for j, sources in self._groups.items():
             at_once = self.target.together(j, self.micro_batch, size)
             native = natives[j].float()
@@ -146,6 +153,8 @@ class Evaluator:
                 stitched = [self.layers[c](xs[c[0]], mask) for c in cells]
                 for c, s in zip(cells, stitched, strict=True):
                     self._keep("error", c, self._length(j, s.float() - native, masks[j]))
+                    if self.scoring is not None:
+                        self.scoring.look(c, s, theirs)
                 together = stitched[0] if len(cells) == 1 else torch.cat(stitched)
                 self._keep_predictions(cells, logits_of(self.target.tail(j, together, done)), log_p, labels)
 
@@ -172,6 +181,8 @@ class Evaluator:
         # A class of probability 0 adds nothing, also where its logit is -inf. The sum is not negative; rounding is.
         kl = torch.where(p == 0, 0, p * (log_p - log_q)).sum(2).clamp(min=0)
         for k, c in enumerate(cells):
+            if self.scoring is not None:
+                self.scoring.logits(c, logits.view(len(cells), *log_p.shape)[k])
             self._keep("predicted", c, classes[k])
             self._keep("kl", c, kl[k])
             if labels is not None:

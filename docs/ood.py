@@ -1,0 +1,254 @@
+"""How far out of distribution are stitched representations, and which detectors can tell? (ood.md)
+
+    python docs/ood.py run digits
+    python docs/ood.py run cifar10 --data FOLDER     # Parquet shards with image bytes and labels; needs pyarrow
+    python docs/ood.py page                          # the tables of the page
+
+For each seed a network is trained and stitched to itself by direct matching and by task loss matching until it
+converges, with every detector of suture looking on, with and without a ReLU behind the stitching layer. Each detector
+is also shown planted cases. What was computed is kept in ``docs/.ood`` and not computed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from convergence import cifar10
+from scipy.stats import spearmanr
+from torch import Tensor
+
+import suture
+from suture import OOD, TaskRecipe, zoo
+from suture.batches import Batches
+from suture.calls import no_gradients
+from suture.detection import Detection
+from suture.detectors.energy import EnergyRecipe
+from suture.detectors.scoring import score_arrays, score_rows
+from suture.detectors.table import DETECTORS
+from suture.fingerprints import fingerprint
+from suture.prepare import find_device, prepare
+from suture.sites import SitedNetwork
+from suture.stitching.objective import logits_of
+from suture.training import Recipe
+
+HERE = Path(__file__).parent
+STORE = HERE / ".ood"
+PLANTED = ("identity", "noise", "shrunken", "rotated")
+SETTINGS: dict[str, dict[str, Any]] = {
+    "digits": {"network": "resnet_digits", "sites": None, "fit": 1297, "test": 500, "base": None,
+               "tlm": TaskRecipe(epochs=40, batch_size=64, lr=1e-2, schedule="cosine"),
+               "energy": EnergyRecipe(epochs=15, tune_epochs=5, lr=1e-2, schedule="onecycle", crop=1)},
+    "cifar10": {"network": "resnet20_strided", "sites": ["layer1.0", "layer1.2", "layer2.1", "layer3.1"],
+                "fit": 2000, "test": 500, "base": Recipe(epochs=8, batch_size=64, lr=1e-2, schedule="onecycle", crop=2,
+                                                         flip=True),
+                "tlm": TaskRecipe(epochs=10, batch_size=64, lr=1e-2, schedule="cosine"),
+                "energy": EnergyRecipe(epochs=10, tune_epochs=3, lr=1e-2, schedule="onecycle", crop=2, flip=True)},
+}
+
+
+def planted(x: Tensor, seed: int) -> Iterator[Tensor]:
+    """The representations themselves; with as much noise as they spread, channel by channel; half as far from the mean;
+    and turned about it by a random rotation of the channels."""
+    axes = [k for k in range(x.ndim) if k != 1]
+    mean, spread = x.mean(axes, keepdim=True), x.std(axes, keepdim=True)
+    g = torch.Generator().manual_seed(seed)
+    turn = torch.linalg.qr(torch.randn(x.shape[1], x.shape[1], generator=g)).Q
+    yield x
+    yield x + spread * torch.randn(x.shape, generator=g)
+    yield mean + (x - mean) / 2
+    yield mean + torch.einsum("nc...,dc->nd...", x - mean, turn)
+
+
+@torch.no_grad()
+def try_planted(network: torch.nn.Module, fit: zoo.ImageSet, test: zoo.ImageSet, sites: Any, ood: OOD,
+                seed: int) -> pd.DataFrame:
+    """Every detector on the planted cases of every site."""
+    device = find_device("cpu")
+    target = SitedNetwork(prepare(network, fit.inputs[:4], device, "network"), fit.inputs[:4], sites)
+    detection = Detection(ood, target, device, 100, seed, fingerprint(network), fit.tensors)
+    fitting = detection.fitting()
+    data = Batches(fit.tensors, size=100)
+    with no_gradients():
+        for batch in data:
+            fitting.update(target.front(batch.target), batch.labels)
+        detection.finish(fitting, data)
+        scoring = detection.scoring()
+        for batch in Batches(test.tensors, size=100):
+            done = target.full(batch.target)
+            for j, x in enumerate(target.representations(done)):
+                scoring.look(j, x, None)
+                scoring.logits(j, logits_of(done.output))
+                for k, other in enumerate(planted(x, seed)):
+                    scoring.look((k, j), other, None)
+                    scoring.logits((k, j), logits_of(target.tail(j, other, done)))
+    shape = len(PLANTED), len(target.sites)
+    rows = score_rows(score_arrays(scoring, "dm", shape, seed), "dm", shape, ood.names, seed, {})
+    found = [(PLANTED[k], str(target.sites[j]), *name.removeprefix("dm.").split("_", 1), e.value)
+             for k, j, name, e, _ in rows]
+    return pd.DataFrame(found, columns=["case", "site", "what", "detector", "value"]).assign(seed=seed)
+
+
+def run(name: str, seeds: list[int], folder: Path | None) -> None:
+    """Compute what is not yet there, and write the tables of one data set."""
+    s = SETTINGS[name]
+    if name == "digits":
+        base, test = zoo.digits("train"), zoo.digits("test")
+    else:
+        if folder is None:
+            raise SystemExit("expected --data FOLDER with CIFAR-10 as Parquet shards")
+        base, test = cifar10(folder, "train", 5000), cifar10(folder, "test", 2000)
+    fit, held_out = base.subset(min(s["fit"], len(base))), test.subset(s["test"])
+    cells, qualities, cases = [], [], []
+    for seed in seeds:
+        network, report = zoo.train_network(s["network"], seed, s["base"], None if name == "digits" else (base, test))
+        print(f"{name}, seed {seed}: {s['network']} reaches {report.accuracy:.3f}", flush=True)
+        ood = OOD(tuple(DETECTORS), energy=s["energy"], store=STORE / "detectors", most=2000)
+        for relu in (False, True):
+            place = STORE / f"{name}-{seed}-{'relu' if relu else 'plain'}"
+            if not place.exists():
+                suture.compare(network, None, fit, held_out, sites=s["sites"], tlm=s["tlm"], indices=(), device="cpu",
+                               relu=relu, ood=ood, seed=seed).save(place)
+            result = suture.load(place)
+            print(f"  {'relu' if relu else 'plain'}: {result.meta['notes']}", flush=True)
+            cells.append(_cells(result).assign(seed=seed, relu=relu))
+            if not relu:
+                qualities.append(_quality(result).assign(seed=seed))
+        kept = STORE / f"{name}-{seed}-planted.csv"
+        if not kept.exists():
+            try_planted(network, fit, held_out, s["sites"], ood, seed).to_csv(kept, index=False)
+        cases.append(pd.read_csv(kept))
+        for tables, what in ((cells, "cells"), (qualities, "quality"), (cases, "planted")):
+            pd.concat(tables).to_csv(HERE / f"ood-{name}-{what}.csv", index=False, float_format="%.4f")
+        (STORE / f"{name}.json").write_text(json.dumps({"n_fit": len(fit), "n_test": len(held_out)}))
+
+
+def _cells(result: suture.Comparison) -> pd.DataFrame:
+    """One row for each cell, method and detector."""
+    rows = []
+    for method in ("dm", "tlm"):
+        words = result.cells(method).to_numpy()
+        works, marks = (f(f"{method}.relative_accuracy").to_numpy() for f in (result.matrix, result.marks))
+        for detector in DETECTORS:
+            both, one = (result.matrix(f"{method}.{w}_{detector}").to_numpy() for w in ("ood", "auroc"))
+            rows += [(method, detector, i, j, works[i, j], both[i, j], one[i, j], words[i, j], bool(marks[i, j]))
+                     for i, j in np.ndindex(works.shape)]
+    return pd.DataFrame(rows, columns=["method", "detector", "i", "j", "relative_accuracy", "ood", "auroc", "verdict",
+                                       "marked"])
+
+
+def _quality(result: suture.Comparison) -> pd.DataFrame:
+    return pd.DataFrame([{"detector": d, "site": s, **of} for d, sites in result.meta["ood"]["quality"].items()
+                         for s, of in zip(result.targets, sites, strict=True)])
+
+
+# -- the page ---------------------------------------------------------------------------------------------------------
+
+def page() -> None:
+    """Tables of every data set that was run, between the markers of docs/ood.md."""
+    parts = []
+    for name in SETTINGS:
+        if not (HERE / f"ood-{name}-cells.csv").exists():
+            continue
+        cells, quality, cases = (pd.read_csv(HERE / f"ood-{name}-{w}.csv") for w in ("cells", "quality", "planted"))
+        parts += [f"### {name}", "", _about(name, cells), "", *_detectors(cells, quality, cases), "",
+                  *_verdicts(cells), "", *_rectified(cells), ""]
+    text = (HERE / "ood.md").read_text()
+    before, after = text.split("<!-- tables -->")[0], text.split("<!-- end -->")[1]
+    machine = f"Made by `docs/ood.py` on {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}."
+    (HERE / "ood.md").write_text(before + "<!-- tables -->\n\n" + "\n".join([*parts, machine, ""]) + "\n<!-- end -->"
+                                 + after)
+
+
+def _about(name: str, cells: pd.DataFrame) -> str:
+    s, n = SETTINGS[name], json.loads((STORE / f"{name}.json").read_text())
+    plain = cells[~cells.relu & (cells.detector == "mahalanobis") & (cells.method == "tlm")]
+    own = plain[plain.i == plain.j].relative_accuracy
+    return (f"`{s['network']}`, seeds {', '.join(map(str, sorted(cells.seed.unique())))}, {plain.i.nunique()} sites, "
+            f"n = {n['n_fit']} fitting and {n['n_test']} test images. TLM: {s['tlm'].epochs} epochs, Adam at "
+            f"{s['tlm'].lr}, cosine; its own-layer cells reach {own.min():.3f} to {own.max():.3f}, and "
+            f"{int(plain.marked.sum())} of {len(plain)} cells are marked as not converged.")
+
+
+def _detectors(cells: pd.DataFrame, quality: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
+    lines = ["Two-sided AUROC, median over sites or cells and seeds (in brackets the smallest and largest):", "",
+             "| detector | auxiliary | unseen | planted: identity | noise | shrunken | rotated | DM, own layer "
+             "| DM, other | TLM, own layer | TLM, other | rank correlation with energy: DM | TLM |", "|" + "---|" * 13]
+    plain = cells[~cells.relu]
+    for d in DETECTORS:
+        mine, q, p = plain[plain.detector == d], quality[quality.detector == d], cases[cases.detector == d]
+        row = [_range(q[k]) for k in ("auxiliary", "unseen")]
+        row += [_range(p[(p.case == c) & (p.what == "ood")].value) for c in PLANTED]
+        for method in ("dm", "tlm"):
+            of = mine[mine.method == method]
+            row += [_range(of[of.i == of.j].ood), _range(of[of.i != of.j].ood)]
+        row += [_agreement(plain, d, method) for method in ("dm", "tlm")]
+        lines.append(f"| {d} | " + " | ".join(row) + " |")
+    return lines
+
+
+def _agreement(plain: pd.DataFrame, detector: str, method: str) -> str:
+    """Spearman correlation over cells with the trained detector, for each seed."""
+    found = []
+    for _, of in plain[plain.method == method].groupby("seed"):
+        wide = of.pivot_table(index=["i", "j"], columns="detector", values="ood")
+        if {detector, "energy"} <= set(wide) and (wide[[detector, "energy"]].std() > 0).all():
+            found.append(f"{spearmanr(wide[detector], wide['energy']).statistic:.2f}")
+    return ", ".join(found) or "–"
+
+
+def _range(values: pd.Series[float]) -> str:
+    v = values.dropna()
+    return f"{v.median():.2f} ({v.min():.2f}–{v.max():.2f})" if len(v) else "–"
+
+
+def _verdicts(cells: pd.DataFrame) -> list[str]:
+    of = cells[~cells.relu & (cells.detector == "mahalanobis")]
+    words = ("similar", "dissimilar", "artefact", "unproven")
+    lines = ["Verdicts of cells (Mahalanobis), by seed:", "", "| | " + " | ".join(words) + " |", "|---" * 5 + "|"]
+    for method, group in of.groupby("method"):
+        counts = [", ".join(str(int((g.verdict == w).sum())) for _, g in group.groupby("seed")) for w in words]
+        lines.append(f"| {str(method).upper()} | " + " | ".join(counts) + " |")
+    return lines
+
+
+def _rectified(cells: pd.DataFrame) -> list[str]:
+    lines = ["With and without a ReLU behind the stitching layer, cells of other layers, median:", "",
+             "| | relative accuracy | with ReLU | AUROC (Mahalanobis) | with ReLU | AUROC (energy) | with ReLU "
+             "| two-sided (energy) | with ReLU |", "|" + "---|" * 9]
+    for method in ("dm", "tlm"):
+        of = cells[(cells.method == method) & (cells.i != cells.j)]
+        row = []
+        for detector, column in (("mahalanobis", "relative_accuracy"), ("mahalanobis", "auroc"), ("energy", "auroc"),
+                                 ("energy", "ood")):
+            row += [f"{of[(of.detector == detector) & (of.relu == r)][column].median():.3f}" for r in (False, True)]
+        lines.append(f"| {method.upper()} | " + " | ".join(row) + " |")
+    return lines
+
+
+def main() -> None:
+    """Run or write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["run", "page"])
+    parser.add_argument("name", nargs="?", choices=sorted(SETTINGS))
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    args = parser.parse_args()
+    if args.what == "page":
+        page()
+    elif args.name is None:
+        parser.error("expected a data set to run: digits or cifar10")
+    else:
+        run(args.name, args.seeds, args.data)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""What detectors say of native and stitched representations while those pass by, and the numbers made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from suture.detectors.seen import Detector, Seen
+from suture.detectors.two_sample import two_sample
+from suture.representations import Shape
+from suture.scores import Estimate, missing
+from suture.separation import separate
+
+Cell = tuple[int, int]
+Floats = NDArray[np.float32]
+Arrays = Mapping[str, NDArray[Any]]
+SAMPLED = 500
+"""Test examples whose features are kept for the two-sample classifier: the first ones."""
+
+
+@dataclass
+class Scoring:
+    """Collects the scores of one pass.
+
+    Args:
+        detectors: by name, one for each target site.
+        shapes: of the target sites.
+        tail_energy: keep the energy of the logits behind stitched representations.
+        pooled: keep the pooled features of the first `SAMPLED` examples: (N, F) float32 for each site and cell.
+    """
+
+    detectors: Mapping[str, Sequence[Detector]]
+    shapes: Sequence[Shape]
+    tail_energy: bool = False
+    pooled: bool = False
+    _scores: dict[tuple[str, int | Cell], list[Tensor]] = field(default_factory=dict)
+    _features: dict[int | Cell, list[Tensor]] = field(default_factory=dict)
+    _kept: dict[int | Cell, int] = field(default_factory=dict)
+
+    @torch.no_grad()
+    def look(self, key: int | Cell, x: Tensor, mask: Tensor | None) -> None:
+        """Score a batch of representations: `key` is a target site for native ones, a cell for stitched ones."""
+        j = key if isinstance(key, int) else key[1]
+        seen = Seen(x, self.shapes[j], mask)
+        for name, detectors in self.detectors.items():
+            self._keep(name, key, detectors[j].score(seen))
+        room = SAMPLED - self._kept.get(key, 0) if self.pooled else 0
+        if room > 0:
+            self._features.setdefault(key, []).append(seen.spread[:room].cpu())
+            self._kept[key] = self._kept.get(key, 0) + len(self._features[key][-1])
+
+    def logits(self, key: int | Cell, logits: Tensor) -> None:
+        """Take in the logits behind representations."""
+        if self.tail_energy:
+            self._keep("tail_energy", key, logits.float().logsumexp(1))
+
+    def _keep(self, name: str, key: int | Cell, value: Tensor) -> None:
+        self._scores.setdefault((name, key), []).append(value.float())
+
+    @property
+    def names(self) -> list[str]:
+        """Of all that gave scores."""
+        return list(dict.fromkeys(name for name, _ in self._scores))
+
+    def scores(self, name: str) -> dict[int | Cell, Floats]:
+        """(N,) by site and cell."""
+        return {key: torch.cat(parts).cpu().numpy() for (n, key), parts in self._scores.items() if n == name}
+
+    def features(self, key: int | Cell) -> NDArray[np.float64]:
+        """(n, F) pooled features that were kept."""
+        return torch.cat(self._features[key]).double().numpy()
+
+
+def score_arrays(found: Scoring, method: str, shape: tuple[int, int], seed: int) -> dict[str, Floats]:
+    """Arrays of a comparison: ``native.NAME`` (T, N) and ``METHOD.score_NAME`` (S, T, N), nan where there is no cell.
+
+    The two-sample classifier is another one in each cell: its native scores are ``METHOD.native_two_sample``.
+    """
+    arrays: dict[str, Floats] = {}
+    for name in found.names:
+        scores = found.scores(name)
+        n = len(next(iter(scores.values())))
+        native, stitched = np.full((shape[1], n), np.nan, np.float32), np.full((*shape, n), np.nan, np.float32)
+        for key, values in scores.items():
+            (native if isinstance(key, int) else stitched)[key] = values
+        arrays |= {f"native.{name}": native, f"{method}.score_{name}": stitched}
+    cells = [key for key in found._features if isinstance(key, tuple)]
+    if cells:
+        n = len(found.features(cells[0]))
+        pair = np.full((2, *shape, n), np.nan, np.float32)
+        for i, j in cells:
+            pair[:, i, j] = two_sample(found.features(j), found.features((i, j)), seed=seed, quadratic=True)
+        arrays |= {f"{method}.native_two_sample": pair[0], f"{method}.score_two_sample": pair[1]}
+    return arrays
+
+
+def score_rows(arrays: Arrays, method: str, shape: tuple[int, int], names: Sequence[str], seed: int,
+               failed: Mapping[Cell, str]) -> list[tuple[int, int, str, Estimate, int]]:
+    """(source, target, measure, estimate, n) of every detector and cell; see `suture.measures.OUTLYING`."""
+    rows = []
+    for name, (i, j) in product(names, product(*map(range, shape))):
+        stitched = arrays[f"{method}.score_{name}"][i, j]
+        own = f"{method}.native_{name}"
+        native = arrays[own][i, j] if own in arrays else arrays[f"native.{name}"][j]
+        if (i, j) in failed:
+            found = dict.fromkeys(("ood", "auroc", "ap", "fpr95"), missing(failed[i, j]))
+        else:
+            s = separate(native, stitched, paired=True, seed=seed)
+            found = {"ood": s.two_sided, "auroc": s.auroc, "ap": s.average_precision, "fpr95": s.fpr95}
+        rows += [(i, j, f"{method}.{what}_{name}", e, len(native)) for what, e in found.items()]
+    return rows

@@ -1,0 +1,82 @@
+"""What one comparison is to compute and how: the arguments of `suture.compare`, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+import suture.indices as index_table
+from suture._errors import SutureError, unknown
+from suture.batches import Progress
+from suture.detection import OOD
+from suture.prepare import find_device
+from suture.representations import AlignmentRule
+from suture.stitching import Family, TaskRecipe
+
+METHODS = ("dm", "tlm")
+FOLDS = 5
+"""Parts of the data for cross-validation, where a family's strength is chosen by it."""
+PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one comparison is to compute and how."""
+
+    methods: list[str]
+    indices: list[str]
+    recipe: TaskRecipe
+    precision: str
+    seed: int
+    device: torch.device
+    progress: Progress | None
+    held_out: bool
+    family: Family
+    alignment: AlignmentRule
+    examples: int | None
+    relu: bool
+    ood: OOD | None
+
+    def __post_init__(self) -> None:
+        if "tlm" in self.methods and (not self.family.trainable or self.family.strength == "cv"):
+            why = "has nothing to train" if not self.family.trainable else "finds its strength in closed form only"
+            raise SutureError(f"expected a family that can be trained on the task loss, got {self.family}, which "
+                              f"{why}; pass methods=['dm'] or another family")
+
+    @classmethod
+    def of(cls, *, methods: Sequence[str], indices: Iterable[str] | str, tlm: TaskRecipe | None, precision: str,
+           seed: int, device: str | torch.device, progress: Progress | None, held_out: bool, family: Family | str,
+           alignment: AlignmentRule, examples: int | None, relu: bool, ood: OOD | None) -> Plan:
+        """The plan that a user's arguments make (see `suture.compare`).
+
+        Raises:
+            SutureError: one of them is not known or out of range.
+        """
+        chosen = [methods] if isinstance(methods, str) else list(methods or ())
+        for m in chosen:
+            if m not in METHODS:
+                raise unknown("method", m, METHODS)
+        if precision not in PRECISIONS:
+            raise SutureError(f"expected precision to be one of {', '.join(PRECISIONS)}, got {precision!r}")
+        if seed < 0:
+            raise SutureError(f"expected a seed of at least 0, got {seed}")
+        return cls(chosen, [i.measure.name for i in index_table.chosen(indices)], tlm or TaskRecipe(seed=seed),
+                   precision, seed, find_device(device), progress, held_out,
+                   Family.parse(family) if isinstance(family, str) else family, alignment, examples, relu,
+                   ood if chosen and ood is not None and ood.names else None)
+
+    @property
+    def folds(self) -> int:
+        """Parts of the data whose moments are kept apart."""
+        return FOLDS if self.family.strength == "cv" else 1
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the numbers, for the record and for taking over earlier work."""
+        return {"methods": self.methods, "indices": self.indices, "tlm": asdict(self.recipe),
+                "precision": self.precision, "seed": self.seed, "held_out": self.held_out,
+                "family": str(self.family), "alignment": asdict(self.alignment),
+                "examples": self.examples, "relu": self.relu,
+                "ood": None if self.ood is None else self.ood.settings()}
