@@ -193,7 +193,7 @@ def near(value: float, threshold: float, digits: int = 2) -> str:
         text = f"{value:.{places}f}"
         if (float(text) < threshold, float(text) > threshold) == (value < threshold, value > threshold):
             return text
-    return repr(value)
+    return repr(float(value))
 
 
 def counts(words: Texts) -> dict[str, int]:
