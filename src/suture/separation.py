@@ -62,8 +62,10 @@ def separate(native: ArrayLike, other: ArrayLike, *, paired: bool = False, seed:
         resamples: of the bootstrap.
 
     Raises:
-        SutureError: not one-dimensional real numbers, or paired with N != M.
+        SutureError: not one-dimensional real numbers, paired with N != M, or no resamples.
     """
+    if resamples < 1:
+        raise SutureError(f"expected resamples >= 1, got {resamples}; write resamples=400")
     x, y = _scores(native, "native"), _scores(other, "other")
     if paired and len(x) != len(y):
         raise SutureError(f"expected as many other scores as native ones for paired=True, got {len(x)} and {len(y)}; "
@@ -257,27 +259,20 @@ def _single(x: Floats, y: Floats, paired: bool) -> Separation:
 # -- thresholds -------------------------------------------------------------------------------------------------------
 
 class _Thresholds:
-    """Both samples in descending order: every native score as a threshold, and how many reach it.
-
-    Attributes:
-        pairing: (N,) where the example of the k-th largest other score stands among the natives; for paired samples.
-    """
+    """Every native score as a threshold, from the largest down, and how many of both samples reach it."""
 
     def __init__(self, x: Floats, y: Floats) -> None:
-        order, n, m = np.argsort(-x, kind="stable"), len(x), len(y)
-        s = x[order]
-        self._last = n - np.sort(x).searchsorted(s, "left") - 1
-        self._others = m - np.sort(y).searchsorted(s, "left")
-        rank = np.empty(n, np.int64)
-        rank[order] = np.arange(n)
-        self.pairing = rank[np.argsort(-y, kind="stable")] if n == m else rank
+        s = np.sort(x)
+        thresholds = s[::-1]
+        self._last = len(x) - s.searchsorted(thresholds, "left") - 1
+        self._others = len(y) - np.sort(y).searchsorted(thresholds, "left")
 
     def measures(self, native: Floats, other: Floats) -> tuple[Floats, Floats]:
         """Average precision and FPR at 95 % recall, (R,) each.
 
         Args:
-            native: (R, N) how often each native counts, in descending order; N in all.
-            other: (R, M) likewise.
+            native: (R, N) how often each native counts, from the largest score down; N in all.
+            other: (R, M) likewise; M in all.
         """
         n, m = native.shape[1], other.shape[1]
         hits = np.cumsum(native, axis=1)
@@ -290,25 +285,37 @@ class _Thresholds:
         return precision, rate
 
 
+def _pairing(x: Floats, y: Floats) -> Ints:
+    """Where the example of the k-th largest of `y` stands among `x`, counted from the largest down."""
+    rank = np.empty(len(x), np.int64)
+    rank[np.argsort(-x, kind="stable")] = np.arange(len(x))
+    return rank[np.argsort(-y, kind="stable")]
+
+
 def _bootstrapped(x: Floats, y: Floats, paired: bool, seed: int, resamples: int) -> tuple[Estimate, Estimate]:
     """Average precision and FPR at 95 % recall.
 
-    The draws are exchangeable, so they go to the natives in descending order, and are not put in order by the scores.
+    The draws are exchangeable, so they need not be put in the order of the scores; only those of paired examples must
+    stay together. Average precision is biased where samples are close, and drawn examples, being less diverse, are so
+    once more: the interval is stretched to hold what is left when both are taken off. Paired, the threshold of the
+    rate is the native score of an example that itself counts among the others: the rate is known up to that one.
     """
     n, m = len(x), len(y)
     at = _Thresholds(x, y)
     values = np.concatenate(at.measures(np.ones((1, n)), np.ones((1, m))))
     native = _draws(n, seed, resamples)
     other = native if paired else _draws(m, seed + 1, resamples)
+    pairing = _pairing(x, y) if paired else np.arange(m)
     step = max(1, BLOCK // (n + m))
-    drawn = []
-    for k in range(0, resamples, step):
-        theirs = other[k:k + step]
-        drawn.append(at.measures(native[k:k + step], theirs[:, at.pairing] if paired else theirs))
-    ends = np.percentile(np.concatenate(drawn, axis=1), [2.5, 97.5], axis=1).T
+    found = np.concatenate([at.measures(native[k:k + step], other[k:k + step, pairing])
+                            for k in range(0, resamples, step)], axis=1)
+    ends = np.percentile(found, [2.5, 97.5], axis=1).T
+    if paired:
+        ends[1] += np.array([-1, 1]) / m
     ends = np.stack([np.minimum(ends[:, 0], values), np.maximum(ends[:, 1], values)], axis=1)
+    drift = -2 * float(found[0].mean() - values[0])
     hidden = _hidden(m)
     # Average precision, if `hidden` of the others stood above all natives, is the mean over recall r of r / (r + odds).
     odds = hidden * m / n
-    precision = _stretched(float(values[0]), ends[0], 0.0, odds * float(np.log1p(1 / odds)), paired)
+    precision = _stretched(float(values[0]), ends[0], drift, odds * float(np.log1p(1 / odds)), paired)
     return precision, _stretched(float(values[1]), ends[1], 0.0, hidden, False)
