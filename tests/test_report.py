@@ -10,21 +10,26 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import pyplot as plt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from suture._errors import SutureError
-from suture.measures import MEASURES
-from suture.report import figures, page
+from suture.cells import ARTEFACT
+from suture.measures import MEASURES, measure
+from suture.report import figures, histograms, page, style
 from suture.report.files import csv_text, replace, slug
+from suture.report.findings import findings, quality
 from tests.synthetic import HOSTILE, comparison
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
@@ -60,7 +65,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         self.text.append(data)
-        if self.in_map and self.open[-1:] == ["td"]:
+        if self.in_map and "td" in self.open[-2:]:
             self.cells[-1][1] += data
 
 
@@ -69,14 +74,15 @@ def all_text(parsed):
 
 
 @pytest.mark.parametrize("kind", [{"same_network": True}, {"same_network": False},
-                                  {"same_network": False, "same_architecture": False}])
+                                  {"same_network": False, "same_architecture": False},
+                                  {"detectors": ("maha", "energy")}])
 def test_nothing_from_outside_becomes_markup(kind):
     given = comparison(7, 6, hostile=True, **kind)
     text = page.render([given])
     parsed = Page(text)
     assert "script" not in parsed.tags
-    assert "img" not in parsed.tags
-    assert "b" not in parsed.tags
+    assert parsed.tags.count("img") == ("detectors" in kind)
+    assert {"b", "i"}.isdisjoint(parsed.tags)
     assert not [a for a in parsed.attributes if a[1].startswith("on")]
     assert "<script>alert(1)</script>" not in text
     shown = all_text(parsed)
@@ -87,30 +93,35 @@ def test_nothing_from_outside_becomes_markup(kind):
 
 @pytest.mark.parametrize("hostile", [False, True])
 def test_nothing_is_loaded(hostile):
-    text = page.render([comparison(7, 7, hostile=hostile), comparison(same_network=False)])
+    text = page.render([comparison(7, 7, hostile=hostile), comparison(same_network=False, detectors=("maha",))])
     parsed = Page(text)
-    for _, name, value in parsed.attributes:
-        if name in ("src", "srcset", "poster", "action", "data"):
+    policy = next(v for t, n, v in parsed.attributes if t == "meta" and n == "content" and "default-src" in v)
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    for tag, name, value in parsed.attributes:
+        if tag == "img" and name == "src":
+            assert base64.b64decode(value.removeprefix("data:image/png;base64,"), validate=True)[:4] == b"\x89PNG"
+        elif name in ("src", "srcset", "poster", "action", "data"):
             pytest.fail(f"{name}={value!r}")
         if name == "href":
             assert value.startswith(("#", "data:text/csv"))
     style = re.search(r"<style>(.*?)</style>", text, re.S)[1]
     assert "url(" not in style + " ".join(v for _, n, v in parsed.attributes if n == "style")
     assert "@import" not in style
-    assert {"link", "script", "iframe", "img", "object", "base"}.isdisjoint(parsed.tags)
+    assert {"link", "script", "iframe", "object", "base"}.isdisjoint(parsed.tags)
     if not hostile:
         assert "http:" not in text
         assert "https:" not in text
 
 
 @pytest.mark.parametrize("kind", [{}, {"sources": 5, "targets": 3, "same_network": False},
-                                  {"sources": 14, "targets": 13, "same_network": False}])
+                                  {"sources": 14, "targets": 13, "same_network": False},
+                                  {"sources": 5, "detectors": ("maha", "energy")}])
 def test_every_cell_is_in_the_page(kind):
     given = comparison(**kind)
-    cells = {tuple(a["title"].split("\n")): (a, text) for a, text in Page(page.render([given])).cells}
+    cells = {tuple(a["title"].split("\n")[:2]): (a, text) for a, text in Page(page.render([given])).cells}
     assert len(cells) == len(given.table)
     for _, row in given.table.iterrows():
-        entry = MEASURES[row["measure"]]
+        entry = measure(row["measure"])
         if row["reason"]:
             key = f"{entry.label} has no value: {row['reason']}"
         else:
@@ -122,6 +133,93 @@ def test_every_cell_is_in_the_page(kind):
             assert "none" in attributes["class"]
         else:
             assert f"background:{figures.colour(row['value'], entry)[0]}" in attributes["style"]
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_cells_of_a_method_say_their_verdict_and_artefacts_are_lined(missing):
+    given = comparison(detectors=("maha",), missing=missing)
+    if missing:
+        given = without(given, "tlm.kl", "layer1.0", "layer1.1")
+    lined = dict.fromkeys(given.measures, 0)
+    verdicts = {m: (given.cells(m), given.cells(m, "reason")) for m in ("dm", "tlm")}
+    labels = {measure(m).label: m for m in given.measures}
+    for attributes, _ in Page(page.render([given])).cells:
+        pair, number, *rest = attributes["title"].split("\n")
+        source, target = pair.split(" → ")
+        name = next(labels[k] for k in labels if number.startswith((f"{k} = ", f"{k} has no value")))
+        kinds = attributes.get("class", "").split()
+        if "." not in name:
+            assert (rest, "artefact" in kinds) == ([], False)
+            continue
+        word, reason = (of.loc[source, target] for of in verdicts[name.partition(".")[0]])
+        assert rest == [f"{word}: {reason}"]
+        assert ("artefact" in kinds) == (word == ARTEFACT and "none" not in kinds)
+        lined[name] += "artefact" in kinds
+    assert lined["tlm.accuracy"] == lined["tlm.frechet_shift"] == lined["tlm.fpr95_maha"] == 12
+    assert lined["tlm.kl"] == 12 - missing
+    assert lined["cka"] == 0
+
+
+def without(given, name, source, target):
+    """The comparison with one cell's value missing."""
+    table = given.table.copy()
+    at = (table["measure"] == name) & (table["source"] == source) & (table["target"] == target)
+    table.loc[at, ["value", "low", "high"]] = np.nan
+    table.loc[at, "reason"] = "it broke"
+    return dataclasses.replace(given, table=table)
+
+
+def test_the_page_counts_verdicts_and_shows_what_they_rest_on():
+    given = comparison(detectors=("maha", "energy"))
+    text = page.render([given])
+    shown = all_text(Page(text))
+    said = findings(given).cells
+    assert [words.split(":")[0] for words in said] == ["Direct matching", "Task loss matching"]
+    for words in said:
+        assert shown.count(words) == 2  # at the verdict, and above the method's measures
+    assert "works, out of distribution (artefact)" in shown
+    for word in ("made from the data: 50 examples of <i>noise</i>", "given: 50 examples", "Quality of maha (verdicts "
+                 "rest on it)", "Quality of energy", "a relative accuracy of 0.8", "without the layer itself"):
+        assert word in shown
+    rows = re.findall(r"<tr><td>(layer[^<]*)</td>(.*?)</tr>", text)
+    assert [site for site, _ in rows] == [*given.targets, *given.targets]
+    found = given.meta["ood"]["quality"]["maha"]
+    for j, (_, row) in enumerate(rows[:4]):
+        cells = re.findall(r'<td class="number( low)?">([^<]*)</td>', row)
+        keys = ("auxiliary", "auxiliary_one_sided", "unseen", "unseen_one_sided")
+        assert [float(c.split()[0]) for _, c in cells] == pytest.approx([found[j][k] for k in keys], abs=5e-4)
+        assert [bool(low) for low, _ in cells] == [found[j][k] < 0.8 and not k.endswith("sided") for k in keys]
+    plain = page.render([comparison()])
+    for word in ("artefact)", "Quality of", "representations real", "<img"):
+        assert word not in plain
+
+
+def test_quality_that_is_not_there():
+    given = comparison(detectors=("maha",))
+    ood = given.meta["ood"]
+    nothing = [{"auxiliary": None, "auxiliary_one_sided": None, "unseen": None, "unseen_one_sided": None}] * 4
+    bare = dataclasses.replace(given, meta=given.meta | {"ood": {
+        "verdict": "maha", "thresholds": ood["thresholds"], "quality": {"maha": nothing}}})
+    assert [c["text"] for row in quality(bare)[0]["rows"] for c in row["cells"]] == ["–"] * 16
+    assert "no auxiliary data show what the detector maha sees at this site" in page.render([bare])
+    assert quality(comparison()) == []
+
+
+def test_findings_tell_what_is_wrong_from_what_is_not():
+    given = comparison()
+    found, words = findings(given), given.verdict().words
+    assert sorted((*found.shown, *found.held)) == sorted(words)
+    assert found.held
+    assert found.summary == (f"{len(found.held)} of {len(words)} measures: no layer looks more similar to a layer than "
+                             "itself")
+    assert all(sentence.startswith(("TLM", "OPD")) for sentence in found.shown)
+    assert found.cells == ()
+    strangers = findings(comparison(same_network=False, same_architecture=False))
+    assert (len(strangers.shown), strangers.held, strangers.summary) == (1, (), "")
+    one = dataclasses.replace(given, table=given.table[given.table["measure"] == "dm.residual"])
+    assert findings(one).summary == "1 of 1 measure: no layer looks more similar to a layer than itself"
+    twins = comparison(same_network=False)
+    assert findings(twins).summary.endswith("measures: every corresponding layer is the most similar one")
 
 
 def test_own_and_most_similar_cells_are_marked():
@@ -224,13 +322,82 @@ def test_bright_means_similar_and_limits_are_fixed(name):
         assert ax.images[0].get_clim() == (entry.low, entry.high)
 
 
-@pytest.mark.parametrize("share", np.linspace(0, 1, 21))
-def test_values_are_legible_on_their_ground(share):
+def contrast(one, other):
+    """WCAG 2 contrast of two colours; 4.5 is level AA."""
     def luminance(colour):
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
         return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
-    low, high = sorted(luminance(c) for c in figures.colour(share, MEASURES["cka"]))
-    assert (high + 0.05) / (low + 0.05) >= 4.5  # WCAG AA
+    low, high = sorted(luminance(c) for c in (one, other))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("share", np.linspace(0, 1, 21))
+def test_values_are_legible_on_their_ground(share):
+    assert contrast(*figures.colour(share, MEASURES["cka"])) >= 4.5
+
+
+def hatches(ax):
+    """Where cells are hatched as artefacts: (row, column) to patch."""
+    return {(round(p.get_xy()[1] + 0.5), round(p.get_xy()[0] + 0.5)): p for p in ax.patches if p.get_gid() == "hatched"}
+
+
+@pytest.mark.parametrize("name", ["tlm.relative_accuracy", "tlm.kl"])
+@pytest.mark.parametrize("size", [4, 13])
+def test_hatched_cells_stay_legible(name, size):
+    entry = MEASURES[name]
+    values = np.linspace(entry.low, entry.high, size * size).reshape(size, size)
+    values[0, 1] = np.nan
+    lined = np.arange(size * size).reshape(size, size) % 2 == 1
+    ax = Figure().add_subplot()
+    figures.heatmap(pd.DataFrame(values), entry, ax, hatched=pd.DataFrame(lined))
+    found = hatches(ax)
+    assert set(found) == {(i, j) for i, j in np.argwhere(lined)} - {(0, 1)}
+    texts = {(round(t.get_position()[1]), round(t.get_position()[0])): t for t in ax.texts}
+    assert len(texts) == (size * size - 1 if size <= 12 else 0)
+    for (i, j), patch in found.items():
+        ground, ink = figures.colour(values[i, j], entry)
+        assert patch.get_hatch()
+        assert contrast(patch.get_edgecolor(), ground) >= 4.5
+        assert patch.get_facecolor()[3] == 0
+        assert patch.get_zorder() > ax.images[0].get_zorder()
+        if texts:
+            box = texts[i, j].get_bbox_patch()
+            assert (to_hex(box.get_facecolor()), texts[i, j].get_color()) == (ground, ink)
+            assert texts[i, j].get_zorder() > patch.get_zorder()
+    assert {cell for cell, t in texts.items() if t.get_bbox_patch()} == (set(found) if texts else set())
+    assert ax.get_xlabel() == "target\nhatched: works, out of distribution"
+
+
+def test_the_hatch_is_drawn_and_the_number_is_not_crossed():
+    entry, grounds = MEASURES["tlm.accuracy"], []
+    for lined in (False, True):
+        figure = Figure(figsize=(3, 3), dpi=100)
+        ax = figure.add_axes((0, 0, 1, 1))
+        figures.heatmap(pd.DataFrame([[0.9]]), entry, ax, hatched=pd.DataFrame([[lined]]))
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        box = ax.texts[0].get_window_extent()
+        pixels = np.asarray(canvas.buffer_rgba())[::-1]
+        number = pixels[round(box.y0):round(box.y1), round(box.x0):round(box.x1)]
+        grounds.append((pixels, number))
+    assert (grounds[0][0] != grounds[1][0]).any(axis=2).mean() > 0.01
+    # The ground under the number is drawn by another path, which may round its colour differently.
+    np.testing.assert_allclose(grounds[0][1].astype(int), grounds[1][1].astype(int), atol=1)
+
+
+def test_artefacts_are_hatched_in_every_measure_of_their_method():
+    given = comparison(detectors=("maha",))
+    names = ["dm.accuracy", "tlm.kl", "tlm.auroc_maha", "tlm.frechet", "cka"]
+    expected = {m: {(i, j) for i, j in np.argwhere((given.cells(m) == ARTEFACT).to_numpy())} for m in ("dm", "tlm")}
+    assert len(expected["tlm"]) == 12
+    made = {ax.get_title(): ax for ax in figures.grid(given, names).axes if ax.images}
+    for name in names:
+        want = expected.get(name.partition(".")[0], set())
+        plotted = given.plot(name, Figure().add_subplot())
+        for ax in (made[measure(name).label], plotted, figures._single(given, name).axes[0]):
+            assert set(hatches(ax)) == want
+            assert ("hatched" in ax.get_xlabel()) == bool(want)
+    assert not hatches(comparison().plot("tlm.kl", Figure().add_subplot()))
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.12345, "0.123"), (-0.5, "-0.500"), (9.87654, "9.877"),
@@ -277,6 +444,30 @@ def test_saved_figures(tmp_path):
     assert b"/Subtype /Type3" not in pdf
 
 
+def test_details_have_files_and_are_left_out_of_the_overview(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(figures, "grid", lambda given, names: shown.append(names) or Figure())
+    monkeypatch.setattr(figures, "_single", lambda *_: Figure(figsize=(1, 1)))
+    given = comparison(2, 2, detectors=("maha", "relative_mean"))
+    stems = {p.stem for p in figures.save(given, tmp_path)}
+    assert stems == {*given.measures, "scores_maha", "scores_relative_mean", "all"}
+    left_out = set(given.measures) - set(*shown)
+    parts = {f"{m}.frechet_{p}" for m in ("dm", "tlm") for p in ("shift", "shrinkage", "rotation")}
+    assert left_out == parts | {f"{m}.{w}_{d}" for m in ("dm", "tlm") for w in ("ap", "fpr95")
+                                for d in ("maha", "relative_mean")}
+
+
+def test_a_figure_drawn_once_is_the_figure():
+    given = comparison(3, 3)
+    data = io.BytesIO()
+    with mpl.rc_context(style.STYLE):
+        figures._single(given, "dm.kl").savefig(data, format="png", dpi=200)
+    once = style.png(figures._single(given, "dm.kl"), 200)
+    one, other = (plt.imread(io.BytesIO(d)) for d in (data.getvalue(), once))
+    np.testing.assert_array_equal(one, other)
+    assert style.pdf(figures._single(given, "dm.kl")) == style.pdf(figures._single(given, "dm.kl"))
+
+
 def test_a_grid_has_one_map_per_measure():
     figure = figures.grid(comparison())
     assert len([ax for ax in figure.axes if ax.images]) == len(MEASURES)
@@ -309,3 +500,92 @@ def test_replace_leaves_no_traces(tmp_path):
 def test_csv_text_is_exact():
     table = pd.DataFrame({"a": [0.1 + 0.2, np.nan], "b": ["x,y", "q\"\n\r"], "n": [1, 2]})
     assert csv_text(table) == 'a,b,n\n0.30000000000000004,"x,y",1\n,"q""\n\r",2\n'
+
+
+# -- histograms -------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("same", [True, False])
+def test_stitched_scores_are_of_all_sources_but_the_layer_itself(same):
+    given = comparison(5, 4, same_network=same, detectors=("maha", "energy"))
+    for j, target in enumerate(given.targets):
+        found = histograms.samples(given, "energy", j)
+        assert list(found) == ["native", "auxiliary", "unseen", "dm", "tlm"]
+        others = [i for i, s in enumerate(given.sources) if not (same and s == target)]
+        assert len(others) == 5 - same
+        for method in ("dm", "tlm"):
+            expected = np.concatenate([given.arrays[f"{method}.score_energy"][i, j] for i in others])
+            np.testing.assert_array_equal(np.sort(found[method]), np.sort(expected))
+        for kind in ("native", "auxiliary", "unseen"):
+            np.testing.assert_array_equal(found[kind], given.arrays[f"{kind}.energy"][j])
+
+
+def samples(seed, far=4.0, spread=1.0):
+    rng = np.random.default_rng(seed)
+    return {"native": rng.standard_normal(500), "dm": rng.standard_normal(900) * spread - far}
+
+
+@pytest.mark.parametrize("far", [0.0, 4.0, 1e3, 1e9])
+def test_every_score_is_in_a_bin_and_native_ones_stay_wide(far):
+    found = samples(0, far)
+    found["dm"][:2] = -np.inf, np.inf
+    bins = histograms.edges(found)
+    assert len(bins) == histograms.BINS + 1
+    assert (np.diff(bins) > 0).all()
+    low, high = np.percentile(found["native"], [1, 99])
+    assert bins[0] <= low < high <= bins[-1]
+    assert (high - low) / (bins[-1] - bins[0]) > 1 / 9.01
+    for kind, height in histograms.densities(found, bins).items():
+        assert (height * np.diff(bins)).sum() == pytest.approx(1), kind
+    slow = [np.mean((found["native"] >= a) & (found["native"] < b)) / (b - a) for a, b in pairwise(bins)]
+    np.testing.assert_allclose(histograms.densities(found, bins)["native"][1:-1], slow[1:-1], rtol=1e-9)
+
+
+def test_the_range_does_not_follow_one_far_score():
+    found = samples(0)
+    before = histograms.edges(found)
+    found["dm"][0] = -1e6
+    np.testing.assert_allclose(histograms.edges(found), before, atol=0.1)
+
+
+@pytest.mark.parametrize("found", [{}, {"native": np.zeros(5)}, {"native": np.zeros(5), "dm": np.ones(3)},
+                                   {"dm": np.full(3, -np.inf)}, {"native": np.array([7.0]), "dm": np.array([1e12])}])
+def test_bins_of_samples_without_a_spread(found):
+    bins = histograms.edges(found)
+    assert np.isfinite(bins).all()
+    assert (np.diff(bins) > 0).all()
+    for height in histograms.densities(found, bins).values():
+        assert (height * np.diff(bins)).sum() == pytest.approx(1)
+
+
+def test_one_panel_per_target_site():
+    given = comparison(7, 6, hostile=True, detectors=("maha",))
+    given.arrays["dm.score_maha"][0, 0, :3] = np.nan
+    given.arrays["tlm.score_maha"][:, 2] = np.nan
+    made = histograms.figure(given, "maha")
+    assert [ax.get_title() for ax in made.axes] == [figures.printable(t) for t in given.targets]
+    kinds = [[p.get_gid() for p in ax.patches] for ax in made.axes]
+    every = ["native", "auxiliary", "unseen", "dm", "tlm"]
+    assert kinds == [every, every, every[:-1], every, every, every]
+    assert [t.get_text() for t in made.legends[0].get_texts()] == ["native", "auxiliary", "unseen", "direct matching",
+                                                                   "task loss matching"]
+    for ax in made.axes:
+        assert len({tuple(p.get_data().edges) for p in ax.patches}) == 1
+    assert style.png(made, 50).startswith(b"\x89PNG")
+    assert style.pdf(made).startswith(b"%PDF")
+
+
+def test_detectors_without_scores_have_no_histogram():
+    given = comparison(3, 3, detectors=("maha",))
+    for name in ("dm.score_other", "native.third"):
+        given.arrays[name] = given.arrays["native.maha"]
+    assert histograms.available(given) == ["maha"]
+    with pytest.raises(SutureError, match="nearest: maha"):
+        histograms.figure(given, "maah")
+    with pytest.raises(SutureError, match=r"ood=suture\.OOD"):
+        histograms.figure(comparison(2, 2), "maha")
+    only = {k: v for k, v in given.arrays.items() if not k.startswith(("auxiliary", "unseen", "tlm.score"))}
+    less = dataclasses.replace(given, arrays=only)
+    assert list(histograms.samples(less, "maha", 0)) == ["native", "dm"]
+    assert len(histograms.figure(less, "maha").axes) == 3
+    assert "<img" in page.render([less])
+    assert "<img" not in page.render([dataclasses.replace(given, arrays={})])
