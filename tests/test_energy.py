@@ -420,6 +420,7 @@ def test_padding_changes_neither_training_nor_scores() -> None:
     with no_gradients():
         x = target.front(inputs)[0]
     clean = d.score(Seen(x, d.shape, mask))
+    torch.testing.assert_close(clean, -energy(d.body((x - d.mean) / d.std, mask)), rtol=1e-4, atol=1e-5)
     for value in (7.0, float("nan"), float("inf")):
         assert torch.equal(d.score(Seen(x.masked_fill(~mask[..., None], value), d.shape, mask)), clean)
     inside = x.clone()
