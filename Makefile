@@ -1,10 +1,13 @@
-# Each target sets up what it needs: a .venv pinned by constraints.txt. PYTHON may name another interpreter.
+# Each target sets up what it needs: a .venv pinned by constraints.txt, for test-vision a .venv-vision with torchvision,
+# timm and pytorch-ood on top of that. PYTHON may name another interpreter.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+VISION := .venv-vision
+VISION_STAMP := $(VISION)/.installed
 
-.PHONY: demo test check test-slow bench clean
+.PHONY: demo test check test-slow test-vision bench clean
 
 demo: $(STAMP)
 	$(BIN)/suture demo --out suture-demo
@@ -20,6 +23,10 @@ check: $(STAMP)
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
 
+test-vision: $(VISION_STAMP)
+	$(VISION)/bin/ruff check tests_vision
+	$(VISION)/bin/python -m pytest tests_vision
+
 bench: $(STAMP)
 	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
 
@@ -29,5 +36,12 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
+$(VISION_STAMP): pyproject.toml constraints.txt constraints-vision.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "suture needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VISION)
+	$(VISION)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-vision.txt \
+		-e '.[dev-vision]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) suture-demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VISION) suture-demo .mypy_cache .ruff_cache .pytest_cache
