@@ -246,6 +246,17 @@ def test_examples_are_used_up_before_one_is_used_again() -> None:
     some[:3] = some[:3, :1]
     once = make(some, 3, kinds="channels").sort(1).values
     assert duplicates(some[3:].sort(1).values, once) == 3
+    two = photos_of(30, 2)
+    assert duplicates(two.sort(1).values, make(two, 30, kinds="channels").sort(1).values) == 30
+
+
+def test_kinds_start_from_examples_of_their_own() -> None:
+    x = photos_of(30)
+    turned, cut = (make(x, 30, kinds=[kind]).mean((2, 3)) for kind in ("inversion", "patches"))
+    ends = x.amin((0, 2, 3)) + x.amax((0, 2, 3))
+    orders = [torch.cdist(means, x.mean((2, 3))).argmin(1) for means in (ends - turned, cut)]
+    assert all(len(set(order.tolist())) == 30 for order in orders)
+    assert float((orders[0] == orders[1]).float().mean()) < 0.2
 
 
 # -- kinds of images --------------------------------------------------------------------------------------------------

@@ -64,7 +64,6 @@ def allowed(like: Any, among: Sequence[str] | None = None) -> tuple[str, ...]:
     return tuple(kind for kind in _known(source, among) if not source.hindrance(kind))
 
 
-@torch.no_grad()
 def make(like: Any, n: int, *, kinds: Sequence[str] | None = None, seed: int = 0) -> Any:
     """Auxiliary out-of-distribution inputs, made from a batch of in-distribution ones.
 
@@ -79,8 +78,8 @@ def make(like: Any, n: int, *, kinds: Sequence[str] | None = None, seed: int = 0
     examples, and the first and the last position that counts if that does. Without a mask every position counts.
 
     An example depends on `like`, `seed`, its kind and how many of that kind are made, not on the other kinds. No
-    example is equal to one in `like`. The examples to start from are drawn without replacement until all are used,
-    then all over again.
+    example is equal to one in `like`: what comes out as one, such as two words that were shuffled into their own order,
+    is dropped. The examples to start from are drawn without replacement until all are used, then all over again.
 
     Args:
         like: a batch of inputs as a network takes them, see `kind_of_input`.

@@ -136,7 +136,7 @@ def _patches(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor
 
 def _bands(size: int) -> int:
     """Into how many an axis of at least 2 is cut: the most of 4, 3 and 2 that leave over at most a quarter of it."""
-    return next((bands for bands in (4, 3) if bands <= size and 4 * (size % bands) <= size), 2)
+    return next((bands for bands in (4, 3) if 4 * (size % bands) <= size), 2)
 
 
 def _channels(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
