@@ -192,7 +192,7 @@ def test_the_interval_of_two_sided_has_the_width_of_a_bootstrap_that_estimates_f
     if rounding:
         native, other = native.round(rounding), other.round(rounding)
     drawn = []
-    for _ in range(1500):
+    for _ in range(1000):
         rows = rng.integers(0, 400, 400)
         drawn.append(two_sided(native[rows], other[rows if paired else rng.integers(0, 400, 400)]))
     got = separate(native, other, paired=paired).two_sided
@@ -206,7 +206,7 @@ def test_the_other_intervals_are_percentiles_over_resampled_examples(case: str, 
     native, other = (native[:len(other)], other[:len(native)]) if paired else (native, other)
     (labels, scores), n, m, rng = labelled(native, other), len(native), len(other), np.random.RandomState(5)
     drawn = []
-    for _ in range(200):
+    for _ in range(150):
         a = rng.multinomial(n, np.full(n, 1 / n))
         weights = np.concatenate([a, a if paired else rng.multinomial(m, np.full(m, 1 / m))])
         drawn.append([average_precision_score(labels, scores, sample_weight=weights),
@@ -263,7 +263,7 @@ def test_intervals_hold_the_truth_in_95_of_100_samples(truth: float, rho: float 
     truths = (truth, truth**2 + (1 - truth) ** 2,
               integrate.quad(lambda t: stats.norm.pdf(t) / (1 + stats.norm.sf(t + shift) / stats.norm.sf(t)), -8, 8)[0],
               stats.norm.sf(threshold + shift))
-    for _ in range(300):
+    for _ in range(240):
         got = separate(*correlated(rng, 200, shift, rho or 0), paired=rho is not None, resamples=100)
         held.append([e.low <= t <= e.high for e, t in zip(estimates(got), truths, strict=True)])
     held_auroc, held_two_sided, held_precision, held_rate = np.mean(held, axis=0)
