@@ -552,6 +552,8 @@ def test_duplicates_across_batches_and_dtypes_and_layouts() -> None:
     assert duplicates(BYTES, BYTES.float()) == 20
     assert duplicates(BYTES.bfloat16(), BYTES.half()) == 20
     assert duplicates(torch.zeros(2, 3), -torch.zeros(1, 3)) == 2
+    assert duplicates(torch.tensor([2**24 + 1, 2**53]), torch.tensor([2**24, 2**53 - 1])) == 0
+    assert duplicates(torch.tensor([0.1]).double(), torch.tensor([0.1], dtype=torch.float64)) == 0
     assert duplicates(x, x.transpose(2, 3)) == 0
     assert duplicates(torch.zeros(3, 2, 6), torch.zeros(3, 3, 4)) == 0
     assert duplicates(x[:, :1] * 1j, x[:, :1] * 2j) == 0
