@@ -252,10 +252,12 @@ class Detection:
         with no_gradients():
             for piece in pieces(whole, self.micro):
                 given = on_device(piece, self.device).target
-                done = self.target.full(given)
-                for j, x in enumerate(self.target.representations(done)):
+                done = self.target.full(given) if scoring.tail_energy else None
+                xs = self.target.front(given) if done is None else self.target.representations(done)
+                for j, x in enumerate(xs):
                     scoring.look(j, x, mask_of(given))
-                    scoring.logits(j, logits_of(done.output))
+                    if done is not None:
+                        scoring.logits(j, logits_of(done.output))
         return scoring
 
     # -- trained detectors ---------------------------------------------------------------------------------------

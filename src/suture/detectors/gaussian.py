@@ -36,6 +36,7 @@ class ClassMoments:
         self.examples = 0
         self._shift = self._gram = torch.zeros(0)
         self._totals = self._rows = self._counts = torch.zeros(0)
+        self._classes: dict[int, int] = {}
 
     @torch.no_grad()
     def update(self, rows: Tensor, labels: Tensor | None, counted: Tensor | None = None) -> None:
@@ -43,11 +44,11 @@ class ClassMoments:
 
         Args:
             rows: (N, P, F).
-            labels: (N,) class numbers from 0 on; None: one class for all.
+            labels: (N,) class numbers, any integers; None: one class for all.
             counted: (N, P) which rows count; None: all.
         """
         n, p, width = rows.shape
-        classes = torch.zeros(n, dtype=torch.int64) if labels is None else labels.cpu()
+        classes = torch.zeros(n, dtype=torch.int64) if labels is None else self._numbered(labels)
         if not self.examples:
             mean = rows.mean((0, 1)) if counted is None else rows[counted].mean(0)
             self._shift = mean.nan_to_num()
@@ -65,6 +66,10 @@ class ClassMoments:
         self._rows.index_add_(0, classes, each.double())
         self._counts.index_add_(0, classes, torch.ones(n, dtype=torch.float64))
         self.examples += n
+
+    def _numbered(self, labels: Tensor) -> Tensor:
+        """(N,) classes in the order in which they were first seen."""
+        return torch.tensor([self._classes.setdefault(label, len(self._classes)) for label in labels.tolist()])
 
     def _grow(self, classes: int) -> None:
         more = classes - len(self._totals)

@@ -96,6 +96,8 @@ def score_arrays(found: Scoring, method: str, shape: tuple[int, int], seed: int)
         n = len(found.features(cells[0]))
         pair = np.full((2, *shape, n), np.nan, np.float32)
         for i, j in cells:
+            if not np.isfinite(found.features((i, j))).all():
+                continue
             pair[:, i, j] = two_sample(found.features(j), found.features((i, j)), seed=seed, quadratic=True)
         arrays |= {f"{method}.native_two_sample": pair[0], f"{method}.score_two_sample": pair[1]}
     return arrays
