@@ -33,8 +33,9 @@ def images_of(n: int) -> tuple[torch.Tensor, torch.Tensor]:
 Data = tuple[torch.Tensor, torch.Tensor]
 
 
-def compare_timed(network: torch.nn.Module, data: Data, methods: list[str]) -> dict[str, float]:
-    """Seconds of each part of a comparison, from its own progress and stages."""
+def compare_timed(network: torch.nn.Module, data: Data, methods: list[str],
+                  ood: str | None = None) -> dict[str, float]:
+    """Seconds of each part of a comparison, from its own progress and stages; `ood` names a detector."""
     marks: dict[str, float] = {}
     start: dict[str, float] = {}
 
@@ -43,11 +44,12 @@ def compare_timed(network: torch.nn.Module, data: Data, methods: list[str]) -> d
 
     begun = time.perf_counter()
     suture.compare(network, data=data, methods=methods, indices=(), progress=progress, batch_size=100,
-                   on_stage=lambda c: start.setdefault(c.meta["stages"][-1], time.perf_counter()))
+                   ood=ood, on_stage=lambda c: start.setdefault(c.meta["stages"][-1], time.perf_counter()))
     total = time.perf_counter() - begun
     parts = {"solves": start["moments"] - marks["moments"], "total": total}
     if "dm" in start:
         parts["evaluation"] = marks["evaluating dm"] - start["moments"]
+        parts["stage"] = start["dm"] - start["moments"]
     return parts
 
 
@@ -94,7 +96,7 @@ def stream(n: int) -> None:
                 g = torch.Generator().manual_seed(k)
                 yield torch.rand(50, 3, 32, 32, generator=g), torch.randint(0, 10, (50,), generator=g)
 
-    suture.compare(zoo.build("resnet18"), data=Stream(), methods=["dm"], sites=["layer1.0", "layer4.1"])
+    suture.compare(zoo.build("resnet18"), data=Stream(), methods=["dm"], ood=None, sites=["layer1.0", "layer4.1"])
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 

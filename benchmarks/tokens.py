@@ -47,7 +47,7 @@ def moments(network: nn.Module, x: Tensor, y: Tensor) -> float:
     """Seconds up to the end of the moments stage: the pass, the dry run and 144 solves."""
     start = time.perf_counter()
     try:
-        suture.compare(network, data=(x, y), methods=["dm"], indices=(), sites="blocks.*", batch_size=100,
+        suture.compare(network, data=(x, y), methods=["dm"], indices=(), ood=None, sites="blocks.*", batch_size=100,
                        on_stage=_stop_after_moments)
     except _Stop:
         return time.perf_counter() - start

@@ -84,7 +84,8 @@ def one(name: str, seed: int, network: torch.nn.Module, fit: zoo.ImageSet, test:
     """One comparison, or what is kept of it: a row for each method."""
     place = STORE / f"{name}-{seed}-{recipe.init}-{recipe.epochs}"
     if not place.exists():
-        found = suture.compare(network, None, fit, test, sites=sites, tlm=recipe, indices=(), device="cpu", seed=seed)
+        found = suture.compare(network, None, fit, test, sites=sites, tlm=recipe, indices=(), ood=None,
+                              device="cpu", seed=seed)
         found.save(place)
     result = suture.load(place)
     print(f"  {recipe.init}, {recipe.epochs} epochs: {result.meta['notes']}", flush=True)

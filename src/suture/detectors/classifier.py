@@ -111,7 +111,7 @@ def energy_loss(inside_logits: Tensor, outside_logits: Tensor, labels: Tensor, r
     """Cross-entropy and squared hinges on the energies of both sides (Liu et al. 2020, equations 7 and 8).
 
     CE + weight (mean relu(E_in - inside)² + mean relu(outside - E_out)²), each mean over its own examples, as in the
-    authors' code and the paper's. pytorch-ood averages over the examples of both sides together instead.
+    authors' code, the paper's and pytorch-ood's.
 
     Args:
         inside_logits: (N, classes) of in-distribution examples.
