@@ -48,10 +48,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
                "tlm": TaskRecipe(epochs=40, batch_size=64, lr=1e-2, schedule="cosine"),
                "energy": EnergyRecipe(epochs=15, tune_epochs=5, lr=1e-2, schedule="onecycle", crop=1)},
     "cifar10": {"network": "resnet20_strided", "sites": ["layer1.0", "layer1.2", "layer2.1", "layer3.1"],
-                "fit": 2000, "test": 500, "base": Recipe(epochs=8, batch_size=64, lr=1e-2, schedule="onecycle", crop=2,
+                "fit": 1000, "test": 500, "base": Recipe(epochs=8, batch_size=64, lr=1e-2, schedule="onecycle", crop=2,
                                                          flip=True),
-                "tlm": TaskRecipe(epochs=10, batch_size=64, lr=1e-2, schedule="cosine"),
-                "energy": EnergyRecipe(epochs=10, tune_epochs=3, lr=1e-2, schedule="onecycle", crop=2, flip=True)},
+                "tlm": TaskRecipe(epochs=12, batch_size=64, lr=1e-2, schedule="cosine"),
+                "energy": EnergyRecipe(epochs=8, tune_epochs=2, lr=1e-2, schedule="onecycle", crop=2, flip=True)},
 }
 
 
