@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +95,21 @@ class Comparison:
     @property
     def measures(self) -> list[str]:
         """Names of the measures in the table, in the order of `suture.measures.in_order`."""
-        return measures.in_order(self.table["measure"])
+        return measures.in_order(self._by_measure)
+
+    @cached_property
+    def _by_measure(self) -> dict[str, pd.DataFrame]:
+        """The rows of each measure by cell: a report asks for each several times."""
+        cells = pd.MultiIndex.from_product([self.sources, self.targets])
+        fill = {"reason": "not computed", "mark": ""}
+        found = {}
+        for name, rows in self.table.groupby("measure", sort=False):
+            whole = rows.set_index(["source", "target"]).reindex(cells)
+            there = cells.isin(pd.MultiIndex.from_frame(rows[["source", "target"]]))
+            for column, value in fill.items() if not there.all() else ():
+                whole.loc[~there, column] = value
+            found[str(name)] = whole
+        return found
 
     def matrix(self, measure: str, what: str = "value") -> pd.DataFrame:
         """One measure as a matrix: rows are source sites, columns target sites.
@@ -110,10 +125,8 @@ class Comparison:
             raise unknown("measure", measure, self.measures)
         if what not in (*_FLOATS, "n", "reason", "mark"):
             raise unknown("column", what, (*_FLOATS, "n", "reason", "mark"))
-        rows = self.table[self.table["measure"] == measure].set_index(["source", "target"])
-        cells = rows[what].reindex(pd.MultiIndex.from_product([self.sources, self.targets]),
-                                   fill_value={"reason": "not computed", "mark": ""}.get(what, np.nan))
-        return pd.DataFrame(cells.to_numpy().reshape(len(self.sources), len(self.targets)),
+        cells = self._by_measure[measure][what].to_numpy(copy=True)
+        return pd.DataFrame(cells.reshape(len(self.sources), len(self.targets)),
                             index=pd.Index(self.sources, name="source"),
                             columns=pd.Index(self.targets, name="target"))
 

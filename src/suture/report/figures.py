@@ -178,9 +178,10 @@ def _inches(comparison: Compared) -> tuple[float, float]:
 
 
 def save(comparison: Compared, folder: str | os.PathLike[str]) -> list[Path]:
-    """Write every measure, histograms of detector scores, and an overview ``all``, as PNG and PDF (fonts embedded).
+    """Write measures, histograms of detector scores, and an overview ``all``, as PNG and PDF (fonts embedded).
 
-    PNG files have 200 dpi, the overview 110. It leaves out parts and further views (`is_detail`).
+    PNG files have 200 dpi, the overview 110. Parts and further views (`is_detail`) are left out: draw those with
+    `Comparison.plot`.
 
     Args:
         comparison: what to draw.
@@ -193,11 +194,12 @@ def save(comparison: Compared, folder: str | os.PathLike[str]) -> list[Path]:
         SutureError: the folder cannot be written.
     """
     hatched = artefacts(comparison)
+    names = [name for name in comparison.measures if not is_detail(name)]
     makers: dict[str, Callable[[], Figure]] = {
-        name: partial(_single, comparison, name, hatched) for name in comparison.measures}
+        name: partial(_single, comparison, name, hatched) for name in names}
     makers |= {f"scores_{name}": partial(histograms.figure, comparison, name)
                for name in histograms.available(comparison)}
-    makers["all"] = partial(grid, comparison, [name for name in comparison.measures if not is_detail(name)])
+    makers["all"] = partial(grid, comparison, names)
     paths = []
     for stem, make in makers.items():
         figure = make()
