@@ -110,20 +110,20 @@ def test_loss_is_that_of_a_loop(recipe: EnergyRecipe, m: int) -> None:
 
 
 def of_pytorch_ood(both: Tensor, labels: Tensor, recipe: EnergyRecipe) -> Tensor:
-    """Each example's part of `pytorch_ood.loss.EnergyRegularizedLoss` with reduction "none"; label -1 is outside."""
+    """Each example's part of `pytorch_ood.loss.EnergyRegularizedLoss` by its documented formula; -1 is outside."""
     known, e = labels >= 0, -both.logsumexp(1)
     hinge = torch.where(known, (e - recipe.inside).relu() ** 2, (recipe.outside - e).relu() ** 2)
     return torch.where(known, F.cross_entropy(both, labels.clamp(min=0), reduction="none"), 0) + recipe.weight * hinge
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_loss_is_that_of_pytorch_ood_up_to_the_mean(recipe: EnergyRecipe) -> None:
+def test_loss_is_the_sum_of_pytorch_oods_means_of_either_side(recipe: EnergyRecipe) -> None:
     for n, m in ((6, 6), (6, 9)):
         a, b, labels = logits(n, 2), logits(m, 3), torch.arange(n) % 4
         each = of_pytorch_ood(torch.cat([a, b]), torch.cat([labels, torch.full((m,), -1)]), recipe)
         mine = energy_loss(a, b, labels, recipe)
         torch.testing.assert_close(mine, each[:n].mean() + each[n:].mean())
-        if n == m:  # its own mean is over both sides together: half of this one
+        if n == m:  # some of its versions average over both sides together: half of this
             torch.testing.assert_close(mine, 2 * each.mean())
 
 
@@ -605,6 +605,14 @@ def test_a_detector_refuses_another_site() -> None:
     d = EnergyDetector.make(MAP, 3, FAST)
     refuse(r"expected representations of shape \(N, 3, 4, 4\), got \(2, 5, 4, 4\)",
            lambda: d.score(Seen(torch.rand(2, 5, 4, 4), Shape(Kind.MAP, 5, (4, 4)))))
+
+
+def test_mlp_is_one_hidden_layer_of_relus() -> None:
+    with seeded(0):
+        mlp = MLP(4, 3, hidden=5)
+    x = torch.randn(6, 4)
+    hidden = torch.clamp(x @ mlp.hidden.weight.T + mlp.hidden.bias, min=0)
+    torch.testing.assert_close(mlp(x), hidden @ mlp.head.weight.T + mlp.head.bias)
 
 
 @pytest.mark.parametrize(("make", "match"), [
