@@ -159,7 +159,7 @@ def test_the_seed_decides_start_augmentation_and_auxiliary_order(monkeypatch: py
     assert still != prints(trained(FAST))
 
 
-@pytest.mark.parametrize("others", [[0, 1], [1, 0], [1, 0, 1]])
+@pytest.mark.parametrize("others", [[0, 1], [1, 0, 1]])
 def test_a_detector_does_not_depend_on_other_sites(others: list[int]) -> None:
     recipe = dataclasses.replace(FAST, crop=1)
     alone = prints(trained(recipe, sites=[0])) | prints(trained(recipe, sites=[1]))
@@ -500,11 +500,11 @@ def test_bodies_give_logits(body: Any, shape: Shape, count: int | None) -> None:
 # -- what it is for ---------------------------------------------------------------------------------------------------
 
 def test_held_out_digits_are_told_from_noise() -> None:
-    fit, test = zoo.digits("train").subset(200), zoo.digits("test").subset(100)
+    fit, test = zoo.digits("train").subset(150), zoo.digits("test").subset(100)
     g = torch.Generator().manual_seed(0)
     target = SitedNetwork(zoo.build("resnet_digits"), fit.inputs[:4], ["layer1.1", "layer3.0"])
     recipe = EnergyRecipe(epochs=4, tune_epochs=2, lr=3e-3, tune_lr=3e-3)
-    found = train_detectors(target, Batches(fit.tensors, size=50, shuffle=True), torch.rand(200, 1, 8, 8, generator=g),
+    found = train_detectors(target, Batches(fit.tensors, size=50, shuffle=True), torch.rand(150, 1, 8, 8, generator=g),
                             recipe, CPU, classes=10, sites=[0, 1], micro_batch=64)
     target.network.eval()
     with no_gradients():

@@ -23,7 +23,8 @@ ABOUT = {"site": "block1", "recipe": json.dumps({"epochs": 3})}
 def tensors(fill: float = 1.0) -> dict[str, Tensor]:
     shared = torch.arange(6.0).reshape(2, 3)
     return {"a": torch.full((50, 7), fill), "turned": shared.T, "shared": shared, "again": shared,
-            "count": torch.tensor(3), "half": torch.tensor([1.5, -0.0], dtype=torch.bfloat16), "none": torch.zeros(0, 2)}
+            "count": torch.tensor(3), "half": torch.tensor([1.5, -0.0], dtype=torch.bfloat16),
+            "none": torch.zeros(0, 2)}
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
