@@ -134,6 +134,23 @@ def test_nothing_else_changes_with_the_detectors(digits: Any, result: suture.Com
         np.testing.assert_array_equal(alone.matrix(name), result.matrix(name))
 
 
+def test_without_a_detector_there_are_frechet_distances_alone(digits: Any, result: suture.Comparison) -> None:
+    network, train, test = digits
+    found = suture.compare(network, None, train, test, sites=SITES, methods=["dm"], indices=(), ood=OOD(()))
+    np.testing.assert_array_equal(found.matrix("dm.frechet"), result.matrix("dm.frechet"))
+    assert not any("_mahalanobis" in m for m in found.measures)
+    assert "ood" not in found.meta
+    with pytest.raises(SutureError, match="ood="):
+        found.cells("dm")
+
+
+def test_other_auxiliary_data_are_another_comparison(digits: Any) -> None:
+    network, train, test = digits
+    one, other = (suture.compare(network, None, train, test, sites=SITES, methods=["dm"], indices=(),
+                                 ood=OOD(auxiliary=torch.full((5, 1, 8, 8), v))) for v in (0.2, 0.3))
+    assert one.meta["key"] != other.meta["key"]
+
+
 def test_quality_says_what_auxiliary_data_score(digits: Any, result: suture.Comparison) -> None:
     about = result.meta["ood"]
     assert about["verdict"] == FREE[0]

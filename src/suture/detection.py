@@ -42,7 +42,7 @@ class OOD:
 
     Attributes:
         detectors: names of `suture.detectors.table.DETECTORS`. Default: "mahalanobis". The first one gives the verdict
-            of a cell.
+            of a cell. Without any, Fréchet distances alone are there.
         own: detectors of yours by name: a function of a batch of representations that returns (N,) scores, larger =
             more in-distribution, or such functions by target site.
         auxiliary: out-of-distribution inputs for the target network: data as `suture.compare` takes them (labels are
@@ -133,6 +133,8 @@ class Detection:
         Raises:
             SutureError: a detector that cannot be fitted, auxiliary data of another shape than the data.
         """
+        if not self.ood.names:
+            return
         self._detectors = fitted.detectors() | self._plugged()
         self.notes = list(fitted.notes)
         outside = self._auxiliary(data)
@@ -162,6 +164,8 @@ class Detection:
             arrays: of that pass, with the native test scores.
             tested: its scoring.
         """
+        if not self.ood.names:
+            return
         arrays = {**arrays, **self.arrays()}
         quality = {name: [self._quality(name, j, arrays, tested) for j in range(len(self.target.sites))]
                    for name in self.ood.names}
@@ -237,8 +241,7 @@ class Detection:
 
     def _given(self, data: Any, like: Any, name: str) -> Any:
         """The first inputs of what a user gave, checked against the data's."""
-        whole = isinstance(data, torch.Tensor | Mapping)
-        found = _rows(data, slice(0, self.ood.most)) if whole else _gather(Batches(data, name=name), self.ood.most)
+        found = _gather(as_batches(data, name), self.ood.most)
         got, wanted = ([tuple(t.shape[1:]) for t in tensors(x)] for x in (found, like))
         if got != wanted:
             raise SutureError(f"expected {name} of the data's shape {wanted[0] if len(wanted) == 1 else wanted} per "
@@ -294,6 +297,12 @@ class Detection:
                   "data": _print((b.target, b.labels) for b in data), "auxiliary": _print([outside])}
         return [content_key(prints | {"site": str(site), "shape": str(shape)})
                 for site, shape in zip(self.target.sites, self.target.shapes, strict=True)]
+
+
+def as_batches(data: Any, name: str = "auxiliary data") -> Batches:
+    """Data, or inputs as a network takes them, as batches."""
+    inputs = isinstance(data, torch.Tensor | Mapping)
+    return Batches([Batch(data, data, None)] if inputs else data, name=name)
 
 
 def _gather(data: Batches, most: int) -> Any:

@@ -10,8 +10,8 @@ import torch
 
 import suture.indices as index_table
 from suture._errors import SutureError, unknown
-from suture.batches import Progress
-from suture.detection import OOD
+from suture.batches import Batches, Progress
+from suture.detection import OOD, as_batches
 from suture.prepare import find_device
 from suture.representations import AlignmentRule
 from suture.stitching import Family, TaskRecipe
@@ -66,12 +66,17 @@ class Plan:
         return cls(chosen, [i.measure.name for i in index_table.chosen(indices)], tlm or TaskRecipe(seed=seed),
                    precision, seed, find_device(device), progress, held_out,
                    Family.parse(family) if isinstance(family, str) else family, alignment, examples, relu,
-                   ood if chosen and ood is not None and ood.names else None)
+                   ood if chosen else None)
 
     @property
     def folds(self) -> int:
         """Parts of the data whose moments are kept apart."""
         return FOLDS if self.family.strength == "cv" else 1
+
+    def outside(self) -> list[Batches]:
+        """Auxiliary and unseen data, where they are given."""
+        given = [] if self.ood is None else [d for d in (self.ood.auxiliary, self.ood.unseen) if d is not None]
+        return [as_batches(d) for d in given]
 
     def settings(self) -> dict[str, Any]:
         """What decides the numbers, for the record and for taking over earlier work."""

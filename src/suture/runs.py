@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import platform
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +18,7 @@ import suture.indices as index_table
 from suture import scores
 from suture._errors import SutureError, first_line
 from suture.aligned import AlignedMoments
-from suture.batches import Batches, convert, on_device, pieces, tensors
+from suture.batches import Batches, on_device, pieces
 from suture.calls import no_gradients
 from suture.detection import Detection
 from suture.detectors.fitting import Fitting
@@ -32,6 +30,7 @@ from suture.measures import in_order, measure
 from suture.naming import SiteSpec
 from suture.plans import PRECISIONS, Plan
 from suture.prepare import few, fold, micro_batch, pack, prepare
+from suture.provenance import content_of, display_names, versions
 from suture.report.marks import marked_words
 from suture.representations import Alignment, mask_of
 from suture.results import COLUMNS, Comparison
@@ -99,10 +98,11 @@ class Run:
             pack(network, few(inputs))
         micro = micro_batch(max(a.peak, b.peak), plan.device)
         prints = (fingerprint(source), fingerprint(other))
-        key = _key(prints, (type(source).__qualname__, type(other).__qualname__), a, b, plan, fit, tested)
+        key = content_of((prints, type(source).__qualname__, type(other).__qualname__, a.infos, b.infos,
+                          plan.settings()), fit, tested, *plan.outside())
         detection = Detection(plan.ood, b, plan.device, micro, plan.seed, prints[1], data) if plan.ood else None
-        run = cls(a, b, names or _names(source, other, same_network), fit, tested, plan, micro, key, prints, whole,
-                  detection, fitting)
+        run = cls(a, b, names or display_names(source, other, same_network), fit, tested, plan, micro, key, prints,
+                  whole, detection, fitting)
         for i, j in run.cells if plan.methods else ():
             try:
                 plan.family.check(a.shapes[i].width, b.shapes[j].width)
@@ -286,7 +286,9 @@ class Run:
     def evaluate(self, method: str, failed: dict[Cell, str]) -> None:
         """Run every network stitched by `method` over the test data; `failed` says why a cell has no layer."""
         layers = {c: self.layer(method, *c) for c in self.cells if c not in failed}
-        grid, scoring = self._ready(), self.detection.scoring() if self.detection is not None else None
+        if self.detection is not None:
+            self._ready()
+        scoring = self.detection.scoring() if self.detection is not None else None
         found = Evaluator(self.source, self.target, layers, self.micro, scoring).run(
             self.test, self.plan.device, self.plan.progress, f"evaluating {method}")
         shape = (len(self.source.sites), len(self.target.sites))
@@ -298,8 +300,8 @@ class Run:
         for scored in scores_of(found, arrays, method, shape, self.plan.seed, failed):
             self._row(*scored)
         self.counts["n_test"] = len(found.own)
-        self._distances(method, grid, failed)
         if scoring is not None and self.detection is not None:
+            self._distances(method, self._ready(), failed)
             scored_arrays = score_arrays(scoring, method, shape, self.plan.seed)
             self.arrays |= scored_arrays
             self.detection.judge(scored_arrays, scoring)
@@ -376,32 +378,3 @@ class Run:
             meta["ood"] = self.detection.about
         return Comparison(self.names[0], self.names[1], tuple(map(str, self.source.sites)),
                           tuple(map(str, self.target.sites)), same, alike, table, dict(self.arrays), meta)
-
-
-def _names(source: nn.Module, target: nn.Module, same: bool) -> tuple[str, str]:
-    a, b = type(source).__name__, type(target).__name__
-    return (f"{a} (source)", f"{b} (target)") if a == b and not same else (a, b)
-
-
-def _key(prints: tuple[str, str], classes: tuple[str, str], a: SitedNetwork, b: SitedNetwork, plan: Plan,
-         fit: Batches, test: Batches) -> str:
-    """16 hex digits for what decides the numbers: networks, sites, settings and the first batch of the data."""
-    digest = hashlib.sha256()
-    digest.update(repr((prints, classes, a.infos, b.infos, plan.settings(), fit.total(), test.total())).encode())
-    for batches in (fit, test):
-        batch = next(iter(batches))
-        for t in (*tensors(batch.source), *tensors(batch.target), *([] if batch.labels is None else [batch.labels])):
-            digest.update(repr(tuple(t.shape)).encode() + convert(t, _bytes).numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _bytes(t: torch.Tensor) -> torch.Tensor:
-    return t.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-
-
-def versions() -> dict[str, str]:
-    """Versions of everything that computes."""
-    from importlib.metadata import version
-
-    return {"suture": version("suture"), "python": platform.python_version(), "torch": torch.__version__,
-            "numpy": np.__version__, "machine": platform.machine()}
