@@ -36,6 +36,7 @@ from suture.detectors.scoring import score_arrays, score_rows
 from suture.detectors.table import DETECTORS
 from suture.fingerprints import fingerprint
 from suture.prepare import find_device, prepare
+from suture.report import histograms
 from suture.sites import SitedNetwork
 from suture.stitching.objective import logits_of
 from suture.training import Recipe
@@ -160,7 +161,10 @@ def page() -> None:
             continue
         cells, quality, cases = (pd.read_csv(HERE / f"ood-{name}-{w}.csv") for w in ("cells", "quality", "planted"))
         parts += [f"### {name}", "", _about(name, cells), "", *_detectors(cells, quality, cases), "",
-                  *_verdicts(cells), "", *_rectified(cells), ""]
+                  *_verdicts(cells), "", *_rectified(cells), "",
+                  f"![{name}: energies of native, auxiliary and stitched representations](ood-{name}-energy.png)", ""]
+        histograms.figure(suture.load(STORE / f"{name}-0-plain"), "energy").savefig(HERE / f"ood-{name}-energy.png",
+                                                                                    dpi=90)
     text = (HERE / "ood.md").read_text()
     before, after = text.split("<!-- tables -->")[0], text.split("<!-- end -->")[1]
     machine = f"Made by `docs/ood.py` on {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}."
@@ -181,7 +185,8 @@ def _about(name: str, cells: pd.DataFrame) -> str:
 def _detectors(cells: pd.DataFrame, quality: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
     lines = ["Two-sided AUROC, median over sites or cells and seeds (in brackets the smallest and largest):", "",
              "| detector | auxiliary | unseen | planted: identity | noise | shrunken | rotated | DM, own layer "
-             "| DM, other | TLM, own layer | TLM, other | rank correlation with energy: DM | TLM |", "|" + "---|" * 13]
+             "| DM, other | TLM, own layer | TLM, other | rank correlation with energy: DM | TLM | both |",
+             "|" + "---|" * 14]
     plain = cells[~cells.relu]
     for d in DETECTORS:
         mine, q, p = plain[plain.detector == d], quality[quality.detector == d], cases[cases.detector == d]
@@ -190,16 +195,16 @@ def _detectors(cells: pd.DataFrame, quality: pd.DataFrame, cases: pd.DataFrame) 
         for method in ("dm", "tlm"):
             of = mine[mine.method == method]
             row += [_range(of[of.i == of.j].ood), _range(of[of.i != of.j].ood)]
-        row += [_agreement(plain, d, method) for method in ("dm", "tlm")]
+        row += [_agreement(plain, d, methods) for methods in (["dm"], ["tlm"], ["dm", "tlm"])]
         lines.append(f"| {d} | " + " | ".join(row) + " |")
     return lines
 
 
-def _agreement(plain: pd.DataFrame, detector: str, method: str) -> str:
+def _agreement(plain: pd.DataFrame, detector: str, methods: list[str]) -> str:
     """Spearman correlation over cells with the trained detector, for each seed."""
     found = []
-    for _, of in plain[plain.method == method].groupby("seed"):
-        wide = of.pivot_table(index=["i", "j"], columns="detector", values="ood")
+    for _, of in plain[plain.method.isin(methods)].groupby("seed"):
+        wide = of.pivot_table(index=["method", "i", "j"], columns="detector", values="ood")
         if {detector, "energy"} <= set(wide) and (wide[[detector, "energy"]].std() > 0).all():
             found.append(f"{spearmanr(wide[detector], wide['energy']).statistic:.2f}")
     return ", ".join(found) or "–"
