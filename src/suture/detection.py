@@ -314,8 +314,9 @@ def _gather(data: Batches, most: int) -> Any:
         left -= count(parts[-1])
         if left <= 0:
             break
-    flat = [list(tensors(p)) for p in parts]
-    joined = iter([torch.cat([t.cpu() for t in column]) for column in zip(*flat, strict=True)])
+    columns = zip(*(tensors(p) for p in parts), strict=True)
+    # What is no axis of examples, such as a single number, is the same for all.
+    joined = iter([torch.cat([t.cpu() for t in column]) if column[0].ndim else column[0] for column in columns])
     return convert(parts[0], lambda _: next(joined))
 
 
