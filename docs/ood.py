@@ -27,11 +27,10 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 import suture
-from suture import OOD, TaskRecipe, zoo
+from suture import OOD, EnergyRecipe, TaskRecipe, zoo
 from suture.batches import Batches
 from suture.calls import no_gradients
 from suture.detection import Detection
-from suture.detectors.energy import EnergyRecipe
 from suture.detectors.scoring import score_arrays, score_rows
 from suture.detectors.table import DETECTORS
 from suture.fingerprints import fingerprint

@@ -7,9 +7,11 @@
 from suture import indices as indices
 from suture._errors import SutureError as SutureError
 from suture.batches import Paired as Paired
+from suture.cells import Thresholds as Thresholds
 from suture.compare import compare as compare
 from suture.compare import paper as paper
 from suture.detection import OOD as OOD
+from suture.detectors.energy import EnergyRecipe as EnergyRecipe
 from suture.measures import MEASURES as MEASURES
 from suture.naming import Site as Site
 from suture.representations import AlignmentRule as AlignmentRule

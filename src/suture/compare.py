@@ -104,6 +104,9 @@ def paper(seed: int = 0) -> dict[str, Any]:
     the published code slips, suture does not follow: its float32 pseudo-inverse drops more directions the more rows it
     gets, and the residual that it reports is of another map than the one installed.
 
+    The paper's detectors take hours and are not part of it; beside it write
+    ``ood=suture.OOD(("energy",), energy=suture.EnergyRecipe.paper(), auxiliary=random_images, store="detectors")``.
+
     Args:
         seed: of initialisations, the order of the data and the augmentation.
     """
