@@ -32,6 +32,8 @@ from suture.stitching.objective import logits_of
 
 HELD_OUT = 500
 """Auxiliary examples that the quality of a detector is measured on; no detector is trained on them."""
+MADE_BYTES = 2**29
+"""Memory for auxiliary inputs that are made to train a detector with: 43,000 images of 3x32x32, 890 of 3x224x224."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class OOD:
             these are images or token ids.
         unseen: likewise, of another kind, that no detector is trained on. Default: made from the data by other makers
             where `auxiliary` is made too, else none.
-        most: read at most so many auxiliary examples. Default 10,000.
+        most: read, or make, at most so many auxiliary examples. Default 10,000.
         energy: recipe of the detector "energy". Default: `EnergyRecipe()`.
         store: folder in which trained detectors are kept and found again by what they were trained on. Default: none.
         thresholds: of the verdict (`suture.cells.Thresholds`).
@@ -222,7 +224,9 @@ class Detection:
             kinds = makers.TRAINING[kind]
             found["auxiliary"] = self._made(like, HELD_OUT, kinds, 1, "auxiliary")
             if "energy" in self.ood.names:
-                found["training"] = self._made(like, self.ood.most, kinds, 0, "training")
+                each = sum(t.nbytes for t in tensors(like)) // count(like)
+                n = min(self.ood.most, max(HELD_OUT, MADE_BYTES // each))
+                found["training"] = self._made(like, n, kinds, 0, "training")
         if self.ood.unseen is not None:
             found["unseen"] = _rows(self._given(self.ood.unseen, like, "unseen data"), slice(0, HELD_OUT))
             self._described["unseen"] = f"given: {count(found['unseen'])} examples"
