@@ -13,11 +13,12 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 import suture
-from suture import OOD, SutureError, TaskRecipe, zoo
+from suture import OOD, EnergyRecipe, SutureError, TaskRecipe, zoo
 from suture.detectors import table
 from suture.detectors.gaussian import ClassMoments, Mahalanobis
+from suture.detectors.scoring import Scoring
 from suture.detectors.seen import Seen
-from suture.representations import shape_of
+from suture.representations import Kind, Shape, shape_of
 from suture.sites import capture, run_tail
 from suture.stitching.layer import StitchingLayer
 from tests import tiny
@@ -277,11 +278,12 @@ def test_padding_changes_no_score() -> None:
 def test_a_trained_detector_is_kept_and_found_again(digits: Any, tmp_path: Any,
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     from suture import detection
-    from suture.detectors.energy import EnergyRecipe
 
     network, train, test = digits
-    ood = OOD(("energy",), energy=EnergyRecipe(epochs=1, tune_epochs=1), store=tmp_path, most=100)
-    arguments: dict[str, Any] = {"sites": SITES, "methods": ["dm"], "indices": (), "ood": ood}
+    outside = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    ood = OOD(("energy",), energy=EnergyRecipe(epochs=1, tune_epochs=1), store=tmp_path, auxiliary=outside)
+    sites = ["layer1.0", "layer1.1"]  # of one shape
+    arguments: dict[str, Any] = {"sites": sites, "methods": ["dm"], "indices": (), "ood": ood}
     first = suture.compare(network, None, train, test, **arguments)
     assert len(list(tmp_path.iterdir())) == 2
     trained: list[Any] = []
@@ -290,11 +292,36 @@ def test_a_trained_detector_is_kept_and_found_again(digits: Any, tmp_path: Any,
     again = suture.compare(network, None, train, test, **arguments)
     assert trained == []
     np.testing.assert_array_equal(first.matrix("dm.ood_energy"), again.matrix("dm.ood_energy"))
-    more = suture.compare(network, None, train, test, **(arguments | {"sites": [*SITES, "layer3.0"]}))
+    more = suture.compare(network, None, train, test, **(arguments | {"sites": [*sites, "layer3.0"]}))
     assert trained == [[2]]
     np.testing.assert_array_equal(more.arrays["native.energy"][:2], first.arrays["native.energy"])
+    # Other data, other labels, another network, other auxiliary data: none of them may find these detectors.
     suture.compare(network, None, train.subset(150), test, **arguments)
-    assert trained[1:] == [[0, 1]]
+    suture.compare(network, None, (train.inputs, train.labels.flip(0)), test, **arguments)
+    suture.compare(zoo.build("resnet_digits", 5), None, train, test, **arguments)
+    suture.compare(network, None, train, test, **(arguments | {"ood": dataclasses.replace(ood, auxiliary=1 - outside)}))
+    assert trained[1:] == [[0, 1]] * 4
+
+
+def test_quality_is_measured_on_auxiliary_data_that_no_detector_was_trained_on(digits: Any) -> None:
+    network, train, test = digits
+    outside = torch.rand(50, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def mine(x: Tensor) -> Tensor:
+        return x.flatten(1).sum(1)
+
+    ood = OOD(("energy",), own={"sum": mine}, energy=EnergyRecipe(epochs=1, tune_epochs=1), auxiliary=outside)
+    found = suture.compare(network, None, train, test, sites=SITES, methods=["dm"], indices=(), ood=ood)
+    held_out = capture(network, outside[40:], [SITES[0]])[SITES[0]]
+    np.testing.assert_allclose(found.arrays["auxiliary.sum"][0], mine(held_out), rtol=1e-3)
+
+
+def test_features_are_kept_of_the_first_examples_only() -> None:
+    scoring = Scoring({}, [Shape(Kind.VECTOR, 3)], pooled=True)
+    x = torch.arange(3.0 * 1200).view(1200, 3)
+    for part in x.split(350):
+        scoring.look(0, part, None)
+    np.testing.assert_array_equal(scoring.features(0), x[:500])
 
 
 # -- a ReLU behind the layer ------------------------------------------------------------------------------------------
