@@ -208,9 +208,9 @@ def test_auxiliary_data_of_a_user_are_used_and_duplicates_counted(digits: Any) -
     found = suture.compare(network, None, train, test, sites=SITES, methods=["dm"], indices=(),
                            ood=OOD(auxiliary=mine, unseen=(mine[:7], torch.zeros(7, dtype=torch.int64))))
     assert any("3 of 43 auxiliary examples are exact copies" in n for n in found.meta["notes"])
-    assert found.arrays["auxiliary.mahalanobis"].shape == (2, 43)
+    assert found.arrays["auxiliary.mahalanobis"].shape == (2, 21)
     assert found.arrays["unseen.mahalanobis"].shape == (2, 7)
-    assert found.meta["ood"]["auxiliary"].startswith("given: 43 examples")
+    assert found.meta["ood"]["auxiliary"] == "given: 43 examples, 21 of them held out"
 
 
 def vectors() -> tuple[nn.Module, Any]:
@@ -312,7 +312,7 @@ def test_quality_is_measured_on_auxiliary_data_that_no_detector_was_trained_on(d
 
     ood = OOD(("energy",), own={"sum": mine}, energy=EnergyRecipe(epochs=1, tune_epochs=1), auxiliary=outside)
     found = suture.compare(network, None, train, test, sites=SITES, methods=["dm"], indices=(), ood=ood)
-    held_out = capture(network, outside[40:], [SITES[0]])[SITES[0]]
+    held_out = capture(network, outside[25:], [SITES[0]])[SITES[0]]
     np.testing.assert_allclose(found.arrays["auxiliary.sum"][0], mine(held_out), rtol=1e-3)
 
 
@@ -352,7 +352,19 @@ def test_a_relu_ends_the_stitching_layer(digits: Any, tmp_path: Any) -> None:
     (lambda: OOD(own={"mahalanobis": lambda x: x}), "name of its own"),
     (lambda: OOD(own={"a b": lambda x: x}), "letters, digits"),
     (lambda: OOD(most=0), "at least 1"),
-    (lambda: OOD(auxiliary=torch.rand(9, 1, 9, 9)), r"shape \(1, 8, 8\) per example, got \(1, 9, 9\)"),
+    (lambda: OOD(auxiliary=torch.rand(9, 1, 9, 9)), r"per example \(1, 8, 8\) float32, got \(1, 9, 9\)"),
+    (lambda: OOD(auxiliary=torch.rand(9, 1, 8, 8).double()), "got .* float64"),
+    (lambda: OOD(auxiliary=[torch.rand(9, 1, 8, 8), torch.rand(9, 1, 4, 4)]), r"got \(1, 4, 4\)"),
+    (lambda: OOD(auxiliary=torch.full((9, 1, 8, 8), float("nan"))), "NaN or inf in the representation of auxiliary"),
+    (lambda: OOD("energy", auxiliary=torch.rand(1, 1, 8, 8)), "given: 1 examples"),
+    (lambda: OOD("energy", store="/proc/suture"), "cannot write detectors"),
+    (lambda: OOD(None), "names of detectors"),  # type: ignore[arg-type]
+    (lambda: OOD(own=len), "own as a mapping"),  # type: ignore[arg-type]
+    (lambda: OOD(most="5"), "most as a whole number"),  # type: ignore[arg-type]
+    (lambda: OOD(thresholds={"out": 0.9}), "Thresholds"),  # type: ignore[arg-type]
+    (lambda: OOD(energy=TaskRecipe()), "EnergyRecipe"),  # type: ignore[arg-type]
+    (lambda: False, "OOD, names of detectors or None"),
+    (lambda: OOD((), own={"mine": lambda x: x.nope()}), "AttributeError"),
     (lambda: OOD(unseen=torch.rand(9, 3, 8, 8)), "unseen data"),
     (lambda: OOD((), own={"mine": {"layer1.0": lambda x: x[:, 0, 0, 0]}}), "none for 'layer2.1'"),
     (lambda: OOD((), own={"mine": lambda x: x}), r"expected scores of shape \("),
@@ -375,3 +387,174 @@ def test_cells_say_what_is_missing(digits: Any) -> None:
     bare = suture.compare(network, None, train, test, sites=SITES, methods=["dm"], indices=(), ood=None)
     with pytest.raises(SutureError, match="ood="):
         bare.cells("dm")
+
+
+def test_bad_input_of_later_stages_is_told_before_any_work(digits: Any) -> None:
+    network, train, test = digits
+    stages: list[str] = []
+    arguments: dict[str, Any] = {"sites": SITES, "tlm": RECIPE, "indices": (),
+                                 "progress": lambda stage, done, total: stages.append(stage)}
+    net, (x, y) = vectors()
+    for source, data, held_out, ood, message in (
+        (network, train, (test.inputs, test.labels.float()), None, "integer labels"),
+        (network, train, (test.inputs, test.labels - 1), None, "labels from 0 to 9, got -1"),
+        (net, (x, y), (torch.rand(9, 6), torch.zeros(9, dtype=torch.int64)), None, "fails on the test data"),
+        (net, (x, y), None, OOD((), own={"mine": lambda x: x}), "expected scores of shape"),
+        (network, train, test, OOD(auxiliary=torch.rand(5, 3, 8, 8)), "auxiliary data like the data"),
+    ):
+        given = arguments | ({"sites": ["1", "3"]} if source is net else {})
+        with pytest.raises(SutureError, match=message):
+            suture.compare(source, None, data, held_out, ood=ood, **given)
+    assert stages == []
+
+
+# -- data and cells that are out of the ordinary ----------------------------------------------------------------------
+
+@pytest.mark.parametrize(("n", "classes", "say"), [(40, 40, "one class"), (8, 8, "one class"), (2, 2, "one class"),
+                                                   (40, 39, "fewer than two")])
+def test_one_example_of_a_class_is_enough(n: int, classes: int, say: str) -> None:
+    net = tiny.seeded(lambda: nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 60)))
+    x = torch.randn(n, 5, generator=torch.Generator().manual_seed(0))
+    found = suture.compare(net, None, (x, torch.arange(n) % classes), sites=["1", "3"], methods=["dm"], indices=())
+    assert found.matrix("dm.ood_mahalanobis").notna().all(axis=None)
+    assert np.isfinite(found.arrays["native.mahalanobis"]).all()
+    assert any(say in note for note in found.meta["notes"])
+
+
+def test_classes_without_spread_do_not_depend_on_the_batches() -> None:
+    net = tiny.seeded(tiny.Tiny)
+    x, y = tiny.images(3).repeat(20, 1, 1, 1), torch.arange(3).repeat(20)
+    held_out = tiny.images(30, seed=1), tiny.labels(30)
+    one, other = (suture.compare(net, None, (x, y), held_out, methods=["dm"], indices=(), batch_size=b).matrix(
+        "dm.ood_mahalanobis") for b in (60, 7))
+    np.testing.assert_allclose(one, other, atol=0.05)
+
+
+class Adder(nn.Module):
+    """Two token ids -> logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(7, 8)
+        self.blocks = nn.ModuleList(nn.Linear(8, 8) for _ in range(2))
+        self.head = nn.Linear(8, 7)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embed(ids)
+        for block in self.blocks:
+            x = torch.relu(block(x))
+        return self.head(x.mean(1))
+
+
+@pytest.mark.parametrize("inputs", [torch.cartesian_prod(torch.arange(7), torch.arange(7)),
+                                    torch.full((40, 3), 2)])
+def test_inputs_that_makers_cannot_change_leave_verdicts_unproven(inputs: Tensor) -> None:
+    data = inputs, torch.arange(len(inputs)) % 7
+    found = suture.compare(tiny.seeded(Adder), None, data, sites=["blocks.0", "blocks.1"], methods=["dm"], indices=())
+    assert set(found.cells("dm").to_numpy().ravel()) <= {"unproven", "dissimilar"}
+
+
+@pytest.mark.parametrize("recipe", [TaskRecipe(epochs=4, batch_size=16, lr=1e30),
+                                    TaskRecipe(epochs=1, batch_size=60, lr=1e30)])
+def test_cells_that_diverge_are_missing_and_the_run_goes_on(recipe: TaskRecipe) -> None:
+    net, data = vectors()
+    found = suture.compare(net, None, data, sites=["1", "3"], tlm=recipe, indices=(),
+                           ood=OOD(("mahalanobis", "two_sample"), own={"m": lambda x: -x.var(1) / (1 + x.norm(dim=1))}))
+    for name in ("mahalanobis", "two_sample", "m"):
+        values, reasons = (found.matrix(f"tlm.ood_{name}", what) for what in ("value", "reason"))
+        assert ((reasons != "") == values.isna()).all(axis=None)
+        assert found.matrix(f"dm.ood_{name}").notna().all(axis=None)
+
+
+class Scaled(nn.Module):
+    """Images beside a number and a tensor that all examples share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = tiny.Tiny(1)
+
+    def forward(self, x: Tensor, scale: Tensor, shared: Tensor) -> Any:
+        return self.body(x * scale + shared)
+
+
+def test_inputs_beside_what_all_examples_share_are_auxiliary_data_too(tmp_path: Any) -> None:
+    shared = {"scale": torch.tensor(2.0), "shared": torch.full((1, 1, 8, 8), 0.1)}
+    data = [{"x": x, **shared, "labels": y} for x, y in tiny.batches(tiny.images(24, 1), tiny.labels())]
+    outside = {"x": tiny.images(20, 1, seed=3), **shared, "labels": tiny.labels(20)}
+    ood = OOD(("mahalanobis", "energy"), auxiliary=outside, store=tmp_path,
+              energy=EnergyRecipe(epochs=1, tune_epochs=1, batch_size=8))
+    found = suture.compare(tiny.seeded(Scaled), None, data, sites=["body.block1", "body.block2"], methods=["dm"],
+                           indices=(), ood=ood)
+    assert found.arrays["auxiliary.energy"].shape == (2, 10)
+
+
+def test_nan_behind_the_first_examples_is_named_where_these_make_the_moments() -> None:
+    net, (x, y) = vectors()
+    x = x.clone()
+    x[50] = float("nan")
+    with pytest.raises(SutureError, match="NaN or inf in the representation at target site '1'"):
+        suture.compare(net, None, (x, y), sites=["1", "3"], methods=["dm"], indices=(), examples=20)
+
+
+def test_quality_of_a_detector_does_not_depend_on_a_trained_one_beside_it(digits: Any) -> None:
+    network, train, test = digits
+    outside = torch.rand(90, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    recipe = EnergyRecipe(epochs=1, tune_epochs=1)
+    one, other = (suture.compare(network, None, train, test, sites=SITES, methods=["dm"], indices=(),
+                                 ood=OOD(names, auxiliary=outside, energy=recipe)).meta["ood"]["quality"]["mahalanobis"]
+                  for names in (("mahalanobis",), ("mahalanobis", "energy")))
+    assert one == other
+
+
+def test_a_loader_that_shuffles_finds_its_detectors_and_other_batches_do_not(digits: Any, tmp_path: Any) -> None:
+    network, train, test = digits
+    ood = OOD("energy", energy=EnergyRecipe(epochs=1, tune_epochs=1, batch_size=50), store=tmp_path,
+              auxiliary=torch.rand(40, 1, 8, 8))
+    arguments: dict[str, Any] = {"sites": SITES, "methods": ["dm"], "indices": (), "ood": ood}
+    for _ in range(2):
+        loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*train.tensors), 50, shuffle=True)
+        suture.compare(network, None, loader, test, **arguments)
+    assert len(list(tmp_path.iterdir())) == 2
+    suture.compare(network, None, train, test, **arguments)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_constant_target_has_no_score() -> None:
+    net, data = vectors()
+    with torch.no_grad():
+        net[2].weight.zero_()
+        net[2].bias.copy_(torch.tensor([1.1, 0.3, 3.7, 0.9, 0.2, 1.3]))
+    found = suture.compare(net, None, data, sites=["1", "3"], methods=["dm"], indices=(),
+                           ood=OOD(("mahalanobis", "neighbours", "two_sample")))
+    for name in ("mahalanobis", "neighbours", "two_sample"):
+        assert (found.matrix(f"dm.ood_{name}", "reason")["3"].str.contains("constant")).all()
+        assert found.matrix(f"dm.ood_{name}")["1"].notna().all()
+
+
+def test_a_single_test_example_has_no_score(digits: Any) -> None:
+    network, train, test = digits
+    found = suture.compare(network, None, train, (test.inputs[:1], test.labels[:1]), sites=SITES, methods=["dm"],
+                           indices=(), ood=OOD(("mahalanobis", "two_sample")))
+    assert (found.matrix("dm.ood_two_sample", "reason") != "").all(axis=None)
+
+
+def test_a_module_of_a_user_runs_in_eval_mode(digits: Any) -> None:
+    network, train, test = digits
+
+    class Noisy(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.nn.functional.dropout(x.flatten(1), 0.5, self.training).sum(1)
+
+    mine = Noisy().train()
+    found = suture.compare(network, None, train, test, sites=SITES, methods=["dm"], indices=(),
+                           ood=OOD((), own={"m": mine}))
+    assert found.matrix("dm.ood_m").iloc[0, 0] == pytest.approx(0.5, abs=5e-3)
+    assert mine.training
+
+
+def test_the_record_names_the_seed_of_the_trained_detector() -> None:
+    ood = OOD("energy", auxiliary=torch.rand(40, 1, 8, 8))
+    plan = suture.plans.Plan.of(methods=["dm"], indices=(), tlm=None, precision="float32", seed=3, device="cpu",  # type: ignore[attr-defined]
+                                progress=None, held_out=True, family="full", alignment=suture.AlignmentRule(),
+                                examples=None, relu=False, ood=ood)
+    assert plan.settings()["ood"]["energy"]["seed"] == 3

@@ -276,6 +276,11 @@ def _is_indexed(data: Any) -> bool:
     return isinstance(data, Dataset) and isinstance(data, Sized) and not isinstance(data, IterableDataset)
 
 
+def can_shuffle(data: Any) -> bool:
+    """Whether suture makes the batches of these data, and so their order: tensors in memory and map-style Datasets."""
+    return _tensor_pair(data) is not None or _is_indexed(data)
+
+
 def split_rows(data: Any, share: float, seed: int) -> tuple[Tensor, Tensor] | None:
     """A random split of a map-style Dataset or of tensors (inputs, labels) in two, for the `rows` of `Batches`.
 

@@ -74,7 +74,7 @@ def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None
     """
     plan = Plan.of(methods=methods, indices=indices, tlm=tlm, precision=precision, seed=seed, device=device,
                    progress=progress, held_out=test is not None, family=family, alignment=alignment, examples=examples,
-                   relu=relu, ood=ood if ood is None or isinstance(ood, OOD) else OOD(ood))
+                   relu=relu, ood=_detection(ood))
     if names is not None and len(names) != 2:
         raise SutureError(f"expected two names, of source and target, got {len(names)}")
     run = Run.start(source, target, data, test, plan, sites=sites, target_sites=target_sites,
@@ -91,6 +91,10 @@ def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None
                 on_stage(result)
     return run.result() if result is None else result
 
+def _detection(ood: OOD | Iterable[str] | str | None) -> OOD | None:
+    if ood is not None and not isinstance(ood, OOD | str | Iterable):
+        raise SutureError(f"expected ood as an OOD, names of detectors or None, got {ood!r}; write ood=None for none")
+    return ood if ood is None or isinstance(ood, OOD) else OOD(ood)
 
 
 def paper(seed: int = 0) -> dict[str, Any]:

@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from suture import auxiliary as makers
 from suture._errors import SutureError
-from suture.auxiliary.nested import digests
-from suture.batches import Batch, Batches, Progress, convert, count, on_device, pieces, tensors
+from suture.batches import Batch, Batches, Progress, can_shuffle, convert, on_device, pieces
 from suture.calls import no_gradients
 from suture.cells import Thresholds
 from suture.detectors import table
 from suture.detectors.energy import EnergyDetector, EnergyRecipe, train_detectors
 from suture.detectors.fitting import Fitting
 from suture.detectors.scoring import Scoring
-from suture.detectors.seen import Detector
+from suture.detectors.seen import Detector, Seen
 from suture.detectors.two_sample import two_sample
+from suture.outside import HELD_OUT, Outside, gather, print_of
 from suture.prepare import few
 from suture.representations import image_size, mask_of
 from suture.separation import auroc, two_sided
 from suture.shelf import Shelf, content_key
 from suture.sites import SitedNetwork
 from suture.stitching.objective import logits_of
-
-HELD_OUT = 500
-"""Auxiliary examples that the quality of a detector is measured on; no detector is trained on them."""
-MADE_BYTES = 2**29
-"""Memory for auxiliary inputs that are made to train a detector with: 43,000 images of 3x32x32, 890 of 3x224x224."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +67,11 @@ class OOD:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "detectors", table.chosen(self.detectors))
+        for name, kind in (("own", Mapping), ("thresholds", Thresholds), ("energy", EnergyRecipe | None),
+                           ("most", int)):
+            given = getattr(self, name)
+            if not isinstance(given, kind) or isinstance(given, bool):
+                raise SutureError(f"expected {name} as {_KINDS[name]}, got {given!r}; leave it out for the default")
         for name in self.own:
             if name in table.DETECTORS or not name.isidentifier():
                 raise SutureError(f"expected a name of its own for your detector, of letters, digits and _, got "
@@ -92,6 +92,8 @@ class OOD:
                 "unseen": "made" if self.unseen is None else "given", "most": self.most}
 
 
+_KINDS = {"own": "a mapping from names to functions", "thresholds": "suture.Thresholds(...)",
+          "energy": "suture.EnergyRecipe(...)", "most": "a whole number"}
 DEFAULT_OOD = OOD()
 
 
@@ -122,8 +124,34 @@ class Detection:
     notes: list[str] = field(default_factory=list)
     about: dict[str, Any] = field(default_factory=dict)
     _detectors: dict[str, list[Detector]] = field(default_factory=dict)
-    _outside: dict[str, Scoring] = field(default_factory=dict)
-    _described: dict[str, str] = field(default_factory=dict)
+    _outside: Outside = field(default_factory=Outside)
+    _scored: dict[str, Scoring] = field(default_factory=dict)
+
+    def rehearse(self, first: Batch) -> None:
+        """Look, before any work, at what a user gave: detectors, auxiliary data, the store.
+
+        Args:
+            first: a few examples, on the device.
+
+        Raises:
+            SutureError: a detector that fails or returns something else, auxiliary data unlike the data, nothing to
+                train a detector on, a folder that cannot be written.
+        """
+        with no_gradients():
+            natives = self.target.front(first.target)
+        for detectors in self._plugged().values():
+            for detector, x, shape in zip(detectors, natives, self.target.shapes, strict=True):
+                detector.score(Seen(x, shape, mask_of(first.target)))
+        like = convert(first.target, lambda t: t.cpu())
+        for use, given in (("auxiliary", self.ood.auxiliary), ("unseen", self.ood.unseen)):
+            if given is not None:
+                self._outside.give(use, given, like, self.ood.most)
+        if "energy" in self.ood.names:
+            if self.ood.auxiliary is None and makers.kind_of_input(like) is None:
+                raise SutureError("expected auxiliary data to train the detector energy with, and no maker fits these "
+                                  "inputs; pass ood=OOD(auxiliary=...), or leave out energy")
+            if self.ood.store is not None:
+                Shelf(self.ood.store).check()
 
     def fitting(self) -> Fitting:
         """To be shown the native representations of the data."""
@@ -133,21 +161,25 @@ class Detection:
         """Make the detectors and score auxiliary data with them.
 
         Raises:
-            SutureError: a detector that cannot be fitted, auxiliary data of another shape than the data.
+            SutureError: a detector that cannot be fitted, auxiliary data that are not finite or too few.
         """
         if not self.ood.names:
             return
         self._detectors = fitted.detectors() | self._plugged()
-        self.notes = list(fitted.notes)
-        outside = self._auxiliary(data)
+        outside = self._outside
+        if self.ood.auxiliary is not None:
+            outside.count_copies(data)
+        outside.make(gather(data, HELD_OUT), training=self.ood.most if "energy" in self.ood.names else 0,
+                     unseen=self.ood.unseen is None, seed=self.seed)
+        self.notes = [*fitted.notes, *outside.notes]
         if "energy" in self.ood.names:
-            if "training" not in outside:
-                raise SutureError("expected auxiliary data to train the detector energy with, and no maker fits these "
-                                  "inputs; pass ood=OOD(auxiliary=...), or leave out energy")
-            self._detectors["energy"] = self._energy(data, outside["training"], progress)
-        for kind in ("auxiliary", "unseen"):
-            if kind in outside:
-                self._outside[kind] = self._score(outside[kind])
+            if "training" not in outside.inputs:
+                raise SutureError("expected auxiliary data to train the detector energy with, got "
+                                  f"{outside.about.get('auxiliary', 'none, and none can be made from these inputs')}; "
+                                  "pass more in ood=OOD(auxiliary=...), or leave out energy")
+            self._detectors["energy"] = self._energy(data, outside.inputs["training"], progress)
+        self._scored = {kind: self._score(kind, outside.inputs[kind]) for kind in ("auxiliary", "unseen")
+                        if kind in outside.inputs}
 
     def scoring(self) -> Scoring:
         """For one pass over the test data."""
@@ -157,7 +189,7 @@ class Detection:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """``auxiliary.NAME`` and ``unseen.NAME`` (T, M): scores of auxiliary data."""
         return {f"{kind}.{name}": np.stack(list(scoring.scores(name).values()))
-                for kind, scoring in self._outside.items() for name in scoring.names}
+                for kind, scoring in self._scored.items() for name in scoring.names}
 
     def judge(self, arrays: Mapping[str, NDArray[Any]], tested: Scoring) -> None:
         """Set `about` after a pass over the test data.
@@ -172,18 +204,21 @@ class Detection:
         quality = {name: [self._quality(name, j, arrays, tested) for j in range(len(self.target.sites))]
                    for name in self.ood.names}
         self.about = {"verdict": self.ood.names[0], "thresholds": asdict(self.ood.thresholds), "quality": quality,
-                      "positive": "native representations; larger scores are more in-distribution", **self._described}
+                      "positive": "native representations; larger scores are more in-distribution",
+                      **{k: v for k, v in self._outside.about.items() if k != "training"}}
 
     def _quality(self, name: str, j: int, arrays: Mapping[str, NDArray[Any]],
                  tested: Scoring) -> dict[str, float | None]:
         found: dict[str, float | None] = {}
         for kind in ("auxiliary", "unseen"):
             found |= {kind: None, f"{kind}_one_sided": None}
-            if kind not in self._outside:
+            if kind not in self._scored:
                 continue
             if name == "two_sample":
-                own, other = tested.features(j), self._outside[kind].features(j)
+                own, other = tested.features(j), self._scored[kind].features(j)
                 n = min(len(own), len(other))
+                if n < 2:
+                    continue
                 native, outside = two_sample(own[:n], other[:n], seed=self.seed, quadratic=True)
             else:
                 native, outside = arrays[f"native.{name}"][j], arrays[f"{kind}.{name}"][j]
@@ -193,8 +228,10 @@ class Detection:
     def _plugged(self) -> dict[str, list[Detector]]:
         found: dict[str, list[Detector]] = {}
         for name, given in self.ood.own.items():
-            functions = {str(k): v for k, v in given.items()} if isinstance(given, Mapping) else {}
-            absent = [s for s in map(str, self.target.sites) if isinstance(given, Mapping) and s not in functions]
+            several = isinstance(given, Mapping | nn.ModuleDict)
+            pairs: Any = given.items() if several else ()
+            functions = {str(k): v for k, v in pairs}
+            absent = [s for s in map(str, self.target.sites) if several and s not in functions]
             if absent:
                 raise SutureError(f"expected the detector {name!r} for every target site, got none for {absent[0]!r}; "
                                   "pass a function for each, or one function for all")
@@ -204,56 +241,8 @@ class Detection:
 
     # -- auxiliary data ------------------------------------------------------------------------------------------
 
-    def _auxiliary(self, data: Batches) -> dict[str, Any]:
-        """Inputs by use: "training" of the energy detector, "auxiliary" (held out), "unseen"; absent without any."""
-        like = _gather(data, HELD_OUT)
-        kind = makers.kind_of_input(like)
-        found: dict[str, Any] = {}
-        if self.ood.auxiliary is not None:
-            given = self._given(self.ood.auxiliary, like, "auxiliary data")
-            n = count(given)
-            last = min(HELD_OUT, max(1, n // 5)) if "energy" in self.ood.names else min(HELD_OUT, n)
-            found["auxiliary"] = _rows(given, slice(n - last, n))
-            if n > last:
-                found["training"] = _rows(given, slice(0, n - last))
-            same = makers.duplicates(given, (b.target for b in data))
-            self._described["auxiliary"] = f"given: {n} examples, {last} of them held out"
-            if same:
-                self.notes.append(f"{same} of {n} auxiliary examples are exact copies of examples in the data")
-        elif kind is not None:
-            kinds = makers.TRAINING[kind]
-            found["auxiliary"] = self._made(like, HELD_OUT, kinds, 1, "auxiliary")
-            if "energy" in self.ood.names:
-                each = sum(t.nbytes for t in tensors(like)) // count(like)
-                n = min(self.ood.most, max(HELD_OUT, MADE_BYTES // each))
-                found["training"] = self._made(like, n, kinds, 0, "training")
-        if self.ood.unseen is not None:
-            found["unseen"] = _rows(self._given(self.ood.unseen, like, "unseen data"), slice(0, HELD_OUT))
-            self._described["unseen"] = f"given: {count(found['unseen'])} examples"
-        elif kind is not None and self.ood.auxiliary is None:
-            found["unseen"] = self._made(like, HELD_OUT, makers.UNSEEN[kind], 2, "unseen")
-        if "auxiliary" not in found and "unseen" not in found:
-            self.notes.append("no auxiliary data and no maker for this kind of input: nothing shows that the detectors "
-                              "see anything, so verdicts are unproven; pass ood=OOD(auxiliary=...)")
-        return found
-
-    def _made(self, like: Any, n: int, kinds: Sequence[str], seed: int, use: str) -> Any:
-        kinds = makers.allowed(like, kinds)
-        if use != "training":
-            self._described[use] = f"made from the data: {n} examples of {', '.join(kinds)}"
-        return makers.make(like, n, kinds=kinds, seed=3 * self.seed + seed)
-
-    def _given(self, data: Any, like: Any, name: str) -> Any:
-        """The first inputs of what a user gave, checked against the data's."""
-        found = _gather(as_batches(data, name), self.ood.most)
-        got, wanted = ([tuple(t.shape[1:]) for t in tensors(x)] for x in (found, like))
-        if got != wanted:
-            raise SutureError(f"expected {name} of the data's shape {wanted[0] if len(wanted) == 1 else wanted} per "
-                              f"example, got {got[0] if len(got) == 1 else got}; resize them, or leave them out")
-        return found
-
     @torch.no_grad()
-    def _score(self, inputs: Any) -> Scoring:
+    def _score(self, kind: str, inputs: Any) -> Scoring:
         scoring = self.scoring()
         whole = Batch(inputs, inputs, None)
         with no_gradients():
@@ -262,6 +251,9 @@ class Detection:
                 done = self.target.full(given) if scoring.tail_energy else None
                 xs = self.target.front(given) if done is None else self.target.representations(done)
                 for j, x in enumerate(xs):
+                    if not torch.isfinite(x.sum()):
+                        raise SutureError(f"NaN or inf in the representation of {kind} data at target site "
+                                          f"{str(self.target.sites[j])!r}; remove the examples that give it")
                     scoring.look(j, x, mask_of(given))
                     if done is not None:
                         scoring.logits(j, logits_of(done.output))
@@ -297,43 +289,9 @@ class Detection:
 
     def _keys(self, data: Batches, outside: Any, recipe: EnergyRecipe, classes: int) -> list[str]:
         """Where the store keeps the detector of each site: by all that it is trained on."""
-        prints = {"network": self.fingerprint, "recipe": asdict(recipe), "classes": classes,
-                  "data": _print((b.target, b.labels) for b in data), "auxiliary": _print([outside])}
+        # Examples in any order, so that a loader that shuffles finds its own; batches are part of the training.
+        stream = "suture's" if can_shuffle(self.data) else [b.size for b in data]
+        prints = {"network": self.fingerprint, "recipe": asdict(recipe), "classes": classes, "batches": stream,
+                  "data": print_of((b.target, b.labels) for b in data), "auxiliary": print_of([outside])}
         return [content_key(prints | {"site": str(site), "shape": str(shape)})
                 for site, shape in zip(self.target.sites, self.target.shapes, strict=True)]
-
-
-def as_batches(data: Any, name: str = "auxiliary data") -> Batches:
-    """Data, or inputs as a network takes them, as batches."""
-    inputs = isinstance(data, torch.Tensor | Mapping)
-    return Batches([Batch(data, data, None)] if inputs else data, name=name)
-
-
-def _gather(data: Batches, most: int) -> Any:
-    """The target network's inputs of the first `most` examples, as one batch on the CPU."""
-    parts: list[Any] = []
-    left = most
-    for batch in data:
-        parts.append(_rows(batch.target, slice(0, left)))
-        left -= count(parts[-1])
-        if left <= 0:
-            break
-    columns = zip(*(tensors(p) for p in parts), strict=True)
-    # What is no axis of examples, such as a single number, is the same for all.
-    joined = iter([torch.cat([t.cpu() for t in column]) if column[0].ndim else column[0] for column in columns])
-    return convert(parts[0], lambda _: next(joined))
-
-
-def _print(batches: Iterable[Any]) -> str:
-    """16 hex digits for the examples of some data, in their order."""
-    digest = hashlib.sha256()
-    for inputs in batches:
-        for example in digests(inputs):
-            digest.update(example)
-    return digest.hexdigest()[:16]
-
-
-def _rows(inputs: Any, rows: slice) -> Any:
-    """Some examples of nested inputs."""
-    n = count(inputs)
-    return convert(inputs, lambda t: t[rows] if t.ndim and len(t) == n else t)

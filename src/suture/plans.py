@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -11,7 +11,9 @@ import torch
 import suture.indices as index_table
 from suture._errors import SutureError, unknown
 from suture.batches import Batches, Progress
-from suture.detection import OOD, as_batches
+from suture.detection import OOD
+from suture.detectors.energy import EnergyRecipe
+from suture.outside import as_batches
 from suture.prepare import find_device
 from suture.representations import AlignmentRule
 from suture.stitching import Family, TaskRecipe
@@ -66,7 +68,7 @@ class Plan:
         return cls(chosen, [i.measure.name for i in index_table.chosen(indices)], tlm or TaskRecipe(seed=seed),
                    precision, seed, find_device(device), progress, held_out,
                    Family.parse(family) if isinstance(family, str) else family, alignment, examples, relu,
-                   ood if chosen else None)
+                   _resolved(ood, seed) if chosen else None)
 
     @property
     def folds(self) -> int:
@@ -85,3 +87,8 @@ class Plan:
                 "family": str(self.family), "alignment": asdict(self.alignment),
                 "examples": self.examples, "relu": self.relu,
                 "ood": None if self.ood is None else self.ood.settings()}
+
+
+def _resolved(ood: OOD | None, seed: int) -> OOD | None:
+    """With the recipe that a trained detector will have."""
+    return ood if ood is None or ood.energy is not None else replace(ood, energy=EnergyRecipe(seed=seed))

@@ -18,7 +18,7 @@ import suture.indices as index_table
 from suture import scores
 from suture._errors import SutureError, first_line
 from suture.aligned import AlignedMoments
-from suture.batches import Batches, on_device, pieces
+from suture.batches import Batch, Batches, on_device, pieces
 from suture.calls import no_gradients
 from suture.detection import Detection
 from suture.detectors.fitting import Fitting
@@ -38,7 +38,7 @@ from suture.sites import SitedNetwork
 from suture.spectra import Pair
 from suture.stitching import StitchingLayer, convergence, direct_match
 from suture.stitching.evaluate import Evaluator, arrays_of, same_examples, scores_of
-from suture.stitching.objective import check_batch
+from suture.stitching.objective import check_batch, check_labels, logits_of
 from suture.stitching.task import Cell, Curves, GroupTrainer, cell_seed, fitting_data
 
 
@@ -103,6 +103,8 @@ class Run:
         detection = Detection(plan.ood, b, plan.device, micro, plan.seed, prints[1], data) if plan.ood else None
         run = cls(a, b, names or display_names(source, other, same_network), fit, tested, plan, micro, key, prints,
                   whole, detection, fitting)
+        if plan.methods:
+            run._look_ahead(first)
         for i, j in run.cells if plan.methods else ():
             try:
                 plan.family.check(a.shapes[i].width, b.shapes[j].width)
@@ -111,6 +113,21 @@ class Run:
         if run.excluded and len(run.excluded) == len(run.cells):
             raise SutureError(next(iter(run.excluded.values())))
         return run
+
+    def _look_ahead(self, first: Batch) -> None:
+        """Try on the first examples what comes late, so that a long run does not end with bad input."""
+        if self.detection is not None:
+            self.detection.rehearse(Batch(few(first.source), few(first.target), None))
+        batch = on_device(next(iter(self.test)), self.plan.device)
+        try:
+            with no_gradients():
+                self.source.front(few(batch.source))
+                logits = logits_of(self.target.full(few(batch.target)).output)
+        except RuntimeError as e:
+            raise SutureError(f"a network fails on the {self.test.name}: {first_line(e)}; give test data like the "
+                              "data") from e
+        if batch.labels is not None:
+            check_labels(batch.labels, logits)
 
     @property
     def cells(self) -> list[Cell]:
@@ -165,7 +182,12 @@ class Run:
         with no_gradients():
             for batch in self.whole:
                 for piece in pieces(on_device(batch, self.plan.device), self.micro):
-                    fitting.update(self.target.front(piece.target), piece.labels, mask_of(piece.target))
+                    xs = self.target.front(piece.target)
+                    for x, site in zip(xs, self.target.sites, strict=True):
+                        if not torch.isfinite(x.sum()):
+                            raise SutureError(f"NaN or inf in the representation at target site {str(site)!r} in the "
+                                              "data; check the inputs and weights, or leave this site out")
+                    fitting.update(xs, piece.labels, mask_of(piece.target))
 
     def _moments_pass(self, fitting: Fitting | None) -> AlignedMoments:
         a, b = self.source, self.target
@@ -305,7 +327,8 @@ class Run:
             scored_arrays = score_arrays(scoring, method, shape, self.plan.seed)
             self.arrays |= scored_arrays
             self.detection.judge(scored_arrays, scoring)
-            for scored in score_rows(scored_arrays, method, shape, self.detection.ood.names, self.plan.seed, failed):
+            for scored in score_rows(arrays | scored_arrays, method, shape, self.detection.ood.names, self.plan.seed,
+                                     failed):
                 self._row(*scored)
 
     def _distances(self, method: str, grid: AlignedMoments, failed: dict[Cell, str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -61,6 +62,20 @@ class Shelf:
         if not _KEY.fullmatch(key):
             raise SutureError(f"expected a key of 16 hex digits, got {key!r}; write content_key(parts)")
         return self.folder / f"{key}.safetensors"
+
+    def check(self) -> None:
+        """Ask, before the work, whether the folder can be made and written.
+
+        Raises:
+            SutureError: it cannot.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise SutureError(f"cannot write detectors to {str(self.folder)!r}: {error.strerror or error}; choose "
+                              "another store") from error
 
     def put(self, key: str, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
         """Keep tensors, on whatever device they are.

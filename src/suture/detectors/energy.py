@@ -237,7 +237,8 @@ class _Training:
         if found and not 0 <= min(found) <= max(found) < self.classes:
             bad = min(found) if min(found) < 0 else max(found)
             raise SutureError(f"expected labels from 0 to {self.classes - 1}, got {bad}; "
-                              + (f"write classes={bad + 1} or more" if bad >= 0 else "number the classes from 0"))
+                              + (f"the network has {self.classes} outputs" if bad >= 0 else
+                                 "number the classes from 0"))
         return found
 
     def _check_inputs(self, batch: Batch) -> None:

@@ -89,7 +89,11 @@ class Fitting:
         counts = next(iter(self._sites[0].moments.values())).counts
         few = sum(c < 2 for c in counts)
         notes = []
-        if few and len(counts) > 1:
+        if len(counts) > 1 and any(d.classless for ds in found.values() for d in ds if isinstance(d, Mahalanobis)):
+            notes.append("the data do not show how a class spreads (one example of each, or all alike): Mahalanobis "
+                         f"detectors take all {sum(counts)} examples for one class, with correlations shrunk by up to "
+                         f"{max(fitted):.0%}")
+        elif few and len(counts) > 1:
             notes.append(f"{few} of {len(counts)} classes have fewer than two examples in the data: Mahalanobis "
                          "detectors share one covariance, shrunk towards uncorrelated features by up to "
                          f"{max(fitted):.0%}")

@@ -17,6 +17,9 @@ FLOOR = 1e-3
 """Least standard deviation of a feature, relative to the root mean square of all. A channel that is silent on the
 native data then speaks against stitched representations in which it is not, and rounding does not."""
 
+ROUNDING = 1e-6
+"""Variance, relative to that of all data, that float32 products leave where there is none."""
+
 
 def rows_of(seen: Seen, features: Features) -> tuple[Tensor, Tensor | None]:
     """(N, P, F) rows of the features and (N, P) which of them count (None: all); P is 1 unless by position."""
@@ -114,14 +117,19 @@ class Gaussians:
     shrinkage: float
 
     @classmethod
-    def of(cls, means: Tensor, covariance: Tensor, n: int) -> Gaussians:
+    def of(cls, means: Tensor, covariance: Tensor, n: int, total: Tensor | None = None) -> Gaussians:
         """From means (K, F) and a covariance (F, F) of `n` independent examples, both float64.
+
+        `total` (F,) are variances of all data: what is not above `ROUNDING` of them is rounding, and set to it.
 
         Features are brought to unit variance, and their correlations are shrunk towards the identity by the oracle
         approximating formula (Chen et al. 2010, equation 23; as `sklearn.covariance.oas`), so that fewer examples
         than features do no harm.
         """
-        spread = covariance.diagonal().clamp(min=0).sqrt()
+        least = torch.zeros_like(covariance.diagonal()) if total is None else ROUNDING * total.clamp(min=0)
+        variance = covariance.diagonal().maximum(least)
+        covariance = covariance + (variance - covariance.diagonal()).diag()
+        spread = variance.sqrt()
         scale = float(spread.square().mean().sqrt())
         spread = spread.clamp(min=FLOOR * scale) if scale > 0 else torch.ones_like(spread)
         correlation = covariance / torch.outer(spread, spread)
@@ -174,11 +182,13 @@ class Mahalanobis:
         features: what of a representation is looked at.
         classes: the Gaussians of the classes.
         background: the Gaussian of all data, or None.
+        classless: the classes show no spread of their own, and all data are taken for one class.
     """
 
     features: Features
     classes: Gaussians
     background: Gaussians | None = None
+    classless: bool = False
 
     @classmethod
     def fit(cls, moments: ClassMoments, features: Features, *, relative: bool = False) -> Mahalanobis:
@@ -194,9 +204,14 @@ class Mahalanobis:
         if relative and k < 2:
             raise SutureError("expected data of at least two classes for relative Mahalanobis distances, got one; "
                               "use the detector mahalanobis")
-        own = Gaussians.of(*moments.within(), max(1, moments.examples - k))
-        every = Gaussians.of(*moments.overall(), moments.examples - 1) if relative else None
-        return cls(features, own, every)
+        (means, within), (mean, overall) = moments.within(), moments.overall()
+        total = overall.diagonal()
+        every = Gaussians.of(mean, overall, moments.examples - 1, total)
+        if float(torch.trace(within)) <= ROUNDING * float(total.sum()):
+            # Such as one example of each class: nothing is known of how a class spreads.
+            return cls(features, every, every if relative else None, classless=True)
+        own = Gaussians.of(means, within, max(1, moments.examples - k), total)
+        return cls(features, own, every if relative else None)
 
     def score(self, seen: Seen) -> Tensor:
         """(N,) minus the (relative) squared distance, larger = more in-distribution."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -21,6 +22,8 @@ from suture.separation import separate
 Cell = tuple[int, int]
 Floats = NDArray[np.float32]
 Arrays = Mapping[str, NDArray[Any]]
+# float32 rounding of |T - mean|² is 1e-14 |T|²; what is not well above it is a constant.
+CONSTANT = 1e-12
 SAMPLED = 500
 """Test examples whose features are kept for the two-sample classifier: the first ones."""
 
@@ -91,12 +94,10 @@ def score_arrays(found: Scoring, method: str, shape: tuple[int, int], seed: int)
         for key, values in scores.items():
             (native if isinstance(key, int) else stitched)[key] = values
         arrays |= {f"native.{name}": native, f"{method}.score_{name}": stitched}
-    cells = [key for key in found._features if isinstance(key, tuple)]
-    if cells:
-        n = len(found.features(cells[0]))
-        pair = np.full((2, *shape, n), np.nan, np.float32)
-        for i, j in cells:
-            if not np.isfinite(found.features((i, j))).all():
+    if found.pooled:
+        pair = np.full((2, *shape, len(found.features(0))), np.nan, np.float32)
+        for i, j in (key for key in found._features if isinstance(key, tuple)):
+            if pair.shape[-1] < 2 or not np.isfinite(found.features((i, j))).all():
                 continue
             pair[:, i, j] = two_sample(found.features(j), found.features((i, j)), seed=seed, quadratic=True)
         arrays |= {f"{method}.native_two_sample": pair[0], f"{method}.score_two_sample": pair[1]}
@@ -105,16 +106,34 @@ def score_arrays(found: Scoring, method: str, shape: tuple[int, int], seed: int)
 
 def score_rows(arrays: Arrays, method: str, shape: tuple[int, int], names: Sequence[str], seed: int,
                failed: Mapping[Cell, str]) -> list[tuple[int, int, str, Estimate, int]]:
-    """(source, target, measure, estimate, n) of every detector and cell; see `suture.measures.OUTLYING`."""
+    """(source, target, measure, estimate, n) of every detector and cell; see `suture.measures.OUTLYING`.
+
+    Args:
+        arrays: what `score_arrays` made, with ``target.spread`` and ``target.scale`` of the evaluation where they are.
+        method, shape, seed: as there.
+        names: of detectors.
+        failed: why cells have no stitched network.
+    """
     rows = []
+    constant = _constant(arrays)
     for name, (i, j) in product(names, product(*map(range, shape))):
         stitched = arrays[f"{method}.score_{name}"][i, j]
         own = f"{method}.native_{name}"
         native = arrays[own][i, j] if own in arrays else arrays[f"native.{name}"][j]
-        if (i, j) in failed:
-            found = dict.fromkeys(("ood", "auroc", "ap", "fpr95"), missing(failed[i, j]))
+        reason = failed.get((i, j)) or ("the target's representation is constant on the test data" if constant[j] else
+                                        "one example is too few" if len(native) < 2 else "")
+        if reason:
+            found = dict.fromkeys(("ood", "auroc", "ap", "fpr95"), missing(reason))
         else:
             s = separate(native, stitched, paired=True, seed=seed)
             found = {"ood": s.two_sided, "auroc": s.auroc, "ap": s.average_precision, "fpr95": s.fpr95}
         rows += [(i, j, f"{method}.{what}_{name}", e, len(native)) for what, e in found.items()]
     return rows
+
+
+def _constant(arrays: Arrays) -> dict[int, bool]:
+    """Whether a target site gives one and the same representation; its scores are then rounding."""
+    if "target.spread" not in arrays:
+        return defaultdict(bool)
+    spread, scale = (arrays[f"target.{k}"].sum(1, dtype=np.float64) for k in ("spread", "scale"))
+    return {j: bool(spread[j] <= CONSTANT * scale[j]) for j in range(len(spread))}

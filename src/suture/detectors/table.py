@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from suture._errors import SutureError, unknown
+from suture._errors import SutureError, first_line, unknown
+from suture.calls import frozen
 from suture.detectors.gaussian import Features
 from suture.detectors.seen import Seen
 from suture.naming import Site
@@ -53,6 +55,7 @@ DETECTORS: Mapping[str, Entry] = {e.name: e for e in (
 )}
 """Every detector by name. The first is the default."""
 DEFAULT = ("mahalanobis",)
+_HUGE = 1e15
 
 Score = Callable[[Tensor], Tensor]
 """A user's own detector: a batch of representations in, (N,) scores out, larger = more in-distribution."""
@@ -66,6 +69,8 @@ def chosen(names: Iterable[str] | str) -> tuple[str, ...]:
     Raises:
         SutureError: a name that is not in `DETECTORS`.
     """
+    if not isinstance(names, Iterable):
+        raise SutureError(f"expected names of detectors, got {names!r}; write detectors=() for none")
     given = tuple(dict.fromkeys([names] if isinstance(names, str) else names))
     for name in given:
         if name not in DETECTORS:
@@ -92,13 +97,28 @@ class Plugged:
         Raises:
             SutureError: anything else than (N,) numbers, or NaN.
         """
-        found = self.function(seen.x)
+        found = self._run(seen.x)
         got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         if not isinstance(found, Tensor) or found.shape != (len(seen.x),):
             raise SutureError(f"expected scores of shape ({len(seen.x)},) from the detector {self.name!r} at site "
                               f"{self.site!r}, got {got}; return one number for each example, larger = more "
                               "in-distribution")
-        if found.isnan().any():
+        # A stitching layer that diverged may give anything; such a cell has no value, and the others go on.
+        usual = seen.x.float().flatten(1).abs().amax(1) < _HUGE
+        if (found.isnan() & usual).any():
             raise SutureError(f"expected numbers from the detector {self.name!r} at site {self.site!r}, got NaN for "
                               f"{int(found.isnan().sum())} of {len(found)} examples; mend it, or leave it out")
         return found.detach().float()
+
+    def _run(self, x: Tensor) -> Any:
+        try:
+            if not isinstance(self.function, nn.Module):
+                return self.function(x)
+            with frozen(self.function):
+                return self.function(x)
+        except SutureError:
+            raise
+        except Exception as e:  # anyone's code
+            raise SutureError(f"the detector {self.name!r} fails at site {self.site!r} on representations of shape "
+                              f"{tuple(x.shape)}: {type(e).__name__}: {first_line(e)}; mend it, or leave it "
+                              "out") from e

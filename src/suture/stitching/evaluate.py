@@ -16,7 +16,7 @@ from suture import scores
 from suture._errors import SutureError
 from suture.batches import Batches, Progress, on_device, pieces
 from suture.calls import no_gradients
-from suture.detectors.scoring import Scoring
+from suture.detectors.scoring import CONSTANT, Scoring
 from suture.representations import View, look, mask_of, row_mask
 from suture.scores import Estimate, missing
 from suture.sites import SitedNetwork
@@ -24,8 +24,6 @@ from suture.stitching.layer import StitchingLayer
 from suture.stitching.task import Cell, check_labels, logits_of
 
 Floats = NDArray[np.float32]
-# float32 rounding of |T - mean|² is 1e-14 |T|²; what is not well above it is a constant.
-_CONSTANT = 1e-12
 
 
 @dataclass(frozen=True)
@@ -334,7 +332,7 @@ def _estimates(quantity: str, records: Sequence[scores.Record], seed: int) -> li
 
 def _constant(found: Evaluation, j: int) -> bool:
     spread, scale = (of[j].sum(dtype=np.float64) for of in (found.spread, found.scale))
-    return bool(spread <= _CONSTANT * scale)
+    return bool(spread <= CONSTANT * scale)
 
 
 def _unpredicted(found: Evaluation, cell: Cell) -> str:

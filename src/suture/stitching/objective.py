@@ -62,7 +62,8 @@ def check_labels(labels: Tensor, logits: Tensor) -> None:
         SutureError: a label below 0 or not below the number of classes.
     """
     if labels.is_floating_point() or labels.ndim != 1:
-        raise SutureError(f"expected integer labels (N,), got {labels.dtype} of shape {tuple(labels.shape)}")
+        raise SutureError(f"expected integer labels (N,), got {labels.dtype} of shape {tuple(labels.shape)}; yield one "
+                          "class number for each example")
     if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= logits.shape[1]):
         bad = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
         raise SutureError(f"expected labels from 0 to {logits.shape[1] - 1}, got {bad}; the network has "

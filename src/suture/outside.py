@@ -1,0 +1,158 @@
+"""Auxiliary inputs, which a detector should tell from those of the task: given by a user or made from the data."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from suture import auxiliary as makers
+from suture._errors import SutureError
+from suture.auxiliary.nested import digests
+from suture.batches import Batch, Batches, convert, count, split, tensors
+
+HELD_OUT = 500
+"""Auxiliary examples that the quality of a detector is measured on; no detector is trained on them."""
+MADE_BYTES = 2**29
+"""Memory for auxiliary inputs that are made to train a detector with: 43,000 images of 3x32x32, 890 of 3x224x224."""
+UNMADE = ("no auxiliary data and no maker for this kind of input: nothing shows that the detectors see anything, so "
+          "verdicts are unproven; pass ood=OOD(auxiliary=...)")
+
+
+@dataclass
+class Outside:
+    """Auxiliary inputs by use, and what is to be said of them.
+
+    Attributes:
+        inputs: "auxiliary" (held out), "unseen" (of another kind) and "training"; absent where there is none.
+        about: by use, where they come from.
+        notes: what a reader of the scores has to know.
+    """
+
+    inputs: dict[str, Any] = field(default_factory=dict)
+    about: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def give(self, use: str, data: Any, like: Any, most: int) -> None:
+        """Take in the first inputs of what a user gave, checked against the data's.
+
+        Of "auxiliary" data the last half, at most `HELD_OUT`, is held out, the rest is for training.
+
+        Raises:
+            SutureError: other shapes or types than the data's.
+        """
+        given = gather(as_batches(data, f"{use} data"), most, like)
+        n = count(given)
+        last = min(HELD_OUT, n) if use == "unseen" else min(HELD_OUT, max(1, n // 2))
+        self.about[use] = f"given: {n} examples" + (f", {last} of them held out" if use == "auxiliary" else "")
+        self.inputs[use] = rows_of(given, slice(n - last, n))
+        if use == "auxiliary" and n > last:
+            self.inputs["training"] = rows_of(given, slice(0, n - last))
+
+    def make(self, like: Any, *, training: int, unseen: bool, seed: int) -> None:
+        """Make what was not given from a sample of the data, where these are images or token ids."""
+        kind = makers.kind_of_input(like)
+        if "auxiliary" not in self.inputs and kind is not None:
+            self._made("auxiliary", like, HELD_OUT, makers.TRAINING[kind], 3 * seed + 1)
+            if training:
+                n = min(training, max(HELD_OUT, MADE_BYTES // (sum(t.nbytes for t in tensors(like)) // count(like))))
+                self._made("training", like, n, makers.TRAINING[kind], 3 * seed)
+            if unseen:
+                self._made("unseen", like, HELD_OUT, makers.UNSEEN[kind], 3 * seed + 2)
+        if not {"auxiliary", "unseen"} & set(self.inputs):
+            self.notes.append(UNMADE)
+
+    def _made(self, use: str, like: Any, n: int, kinds: Sequence[str], seed: int) -> None:
+        able = [k for k in kinds if _can_make(like, k)]
+        if able:
+            self.inputs[use] = makers.make(like, n, kinds=able, seed=seed)
+            self.about[use] = f"made from the data: {n} examples of {', '.join(able)}"
+
+    def count_copies(self, data: Iterable[Batch]) -> None:
+        """Note how many given auxiliary examples are also in the data."""
+        given = [self.inputs[use] for use in ("training", "auxiliary") if use in self.inputs]
+        n = sum(count(g) for g in given)
+        same = makers.duplicates(list(map(_examples, given)), (_examples(b.target) for b in data))
+        if same:
+            self.notes.append(f"{same} of {n} auxiliary examples are exact copies of examples in the data")
+
+
+def _can_make(like: Any, kind: str) -> bool:
+    """Whether a maker gets anything new out of these inputs: it cannot from a table of all ids, or blank images."""
+    try:
+        makers.make(like, 2, kinds=[kind])
+    except SutureError:
+        return False
+    return True
+
+
+def as_batches(data: Any, name: str = "auxiliary data") -> Batches:
+    """Data, or inputs as a network takes them, as batches."""
+    if isinstance(data, torch.Tensor | Mapping):
+        inputs = split(data)[0]
+        return Batches([Batch(inputs, inputs, None)], name=name)
+    return Batches(data, name=name)
+
+
+def gather(data: Batches, most: int, like: Any = None) -> Any:
+    """The target network's inputs of the first `most` examples, as one batch on the CPU.
+
+    Args:
+        data: the batches.
+        most: how many.
+        like: inputs that they must be like, in the number, shapes and types of their tensors.
+
+    Raises:
+        SutureError: they are not.
+    """
+    parts: list[Any] = []
+    left = most
+    for batch in data:
+        parts.append(rows_of(batch.target, slice(0, left)))
+        wanted, got = _form(parts[0] if like is None else like), _form(parts[-1])
+        if got != wanted:
+            raise SutureError(f"expected {data.name} like the data, per example {_words(wanted)}, got {_words(got)}; "
+                              "bring them to one size, number of channels and type, or leave them out")
+        left -= count(parts[-1])
+        if left <= 0:
+            break
+    columns = zip(*(tensors(p) for p in parts), strict=True)
+    sizes = [count(p) for p in parts]
+    # What has no axis of examples, such as a single number, is the same for all.
+    joined = iter([torch.cat([t.cpu() for t in column]) if _each(column[0], sizes[0]) else column[0].cpu()
+                   for column in columns])
+    return convert(parts[0], lambda _: next(joined))
+
+
+def rows_of(inputs: Any, rows: slice) -> Any:
+    """Some examples of nested inputs."""
+    n = count(inputs)
+    return convert(inputs, lambda t: t[rows] if _each(t, n) else t)
+
+
+def print_of(batches: Iterable[Any]) -> str:
+    """16 hex digits for the examples of some data, whatever their order."""
+    found = sorted(example for inputs in batches for example in digests(_examples(inputs)))
+    return hashlib.sha256(b"".join(found)).hexdigest()[:16]
+
+
+def _each(t: torch.Tensor, n: int) -> bool:
+    return bool(t.ndim) and len(t) == n
+
+
+def _examples(inputs: Any) -> tuple[torch.Tensor, ...]:
+    """The tensors of nested inputs that have an axis of examples."""
+    n = count(inputs)
+    return tuple(t for t in tensors(inputs) if _each(t, n))
+
+
+def _form(inputs: Any) -> list[tuple[tuple[int, ...], torch.dtype]]:
+    n = count(inputs)
+    return [(tuple(t.shape[1:]) if _each(t, n) else tuple(t.shape), t.dtype) for t in tensors(inputs)]
+
+
+def _words(form: list[tuple[tuple[int, ...], torch.dtype]]) -> str:
+    return " and ".join(f"{shape} {str(dtype).removeprefix('torch.')}" for shape, dtype in form)
