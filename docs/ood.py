@@ -160,7 +160,7 @@ def page() -> None:
             continue
         cells, quality, cases = (pd.read_csv(HERE / f"ood-{name}-{w}.csv") for w in ("cells", "quality", "planted"))
         parts += [f"### {name}", "", _about(name, cells), "", *_detectors(cells, quality, cases), "",
-                  *_verdicts(cells), "", *_rectified(cells), "",
+                  *_verdicts(cells), "", *_distances(name, cells), "", *_rectified(cells), "",
                   f"![{name}: energies of native, auxiliary and stitched representations](ood-{name}-energy.png)", ""]
         histograms.figure(suture.load(STORE / f"{name}-0-plain"), "energy").savefig(HERE / f"ood-{name}-energy.png",
                                                                                     dpi=90)
@@ -221,6 +221,22 @@ def _verdicts(cells: pd.DataFrame) -> list[str]:
     for method, group in of.groupby("method"):
         counts = [", ".join(str(int((g.verdict == w).sum())) for _, g in group.groupby("seed")) for w in words]
         lines.append(f"| {str(method).upper()} | " + " | ".join(counts) + " |")
+    return lines
+
+
+def _distances(name: str, cells: pd.DataFrame) -> list[str]:
+    lines = ["Fréchet distance over the native variance, median over cells of other layers, by seed:", "",
+             "| | all | shift | shrinkage | rotation | own layer |", "|---" * 6 + "|"]
+    for method in ("dm", "tlm"):
+        row: list[list[str]] = [[] for _ in range(5)]
+        for seed in sorted(cells.seed.unique()):
+            result = suture.load(STORE / f"{name}-{seed}-plain")
+            parts = [result.matrix(f"{method}.frechet{p}").to_numpy()
+                     for p in ("", "_shift", "_shrinkage", "_rotation")]
+            other = ~np.eye(len(parts[0]), dtype=bool)
+            for into, values in zip(row, [*(p[other] for p in parts), np.diag(parts[0])], strict=True):
+                into.append(f"{np.median(values):.2f}")
+        lines.append(f"| {method.upper()} | " + " | ".join(", ".join(r) for r in row) + " |")
     return lines
 
 

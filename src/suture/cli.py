@@ -159,8 +159,8 @@ def compare(
     unseen: Outside = None,
     detector_epochs: Annotated[int, typer.Option(help="Of the trained detector energy, which has a tenth more for its "
                                                       "margin.")] = 100,
-    detector_body: Annotated[str, typer.Option(help="Of the trained detector energy: auto, resnet18, resnet_small, "
-                                                    "vit_tiny, vit_small or mlp.")] = "auto",
+    detector_body: Annotated[str, typer.Option(help="Of the trained detector energy: auto, paper, resnet18, "
+                                                    "resnet_small, vit_tiny, vit_small or mlp.")] = "auto",
     detector_store: Annotated[Path | None, typer.Option(help="Folder in which trained detectors are kept.")] = None,
     precision: Annotated[str, typer.Option(help="Of the moments: float32 or float64.")] = "float32",
     allow_bypass: Annotated[bool, typer.Option(help="Accept sites that another path bypasses.")] = False,

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from suture import auxiliary as makers
-from suture._errors import SutureError
-from suture.batches import Batch, Batches, Progress, can_shuffle, convert, on_device, pieces
+from suture._errors import SutureError, first_line
+from suture.batches import Batch, Batches, Progress, can_shuffle, convert, count, on_device, pieces
 from suture.calls import no_gradients
 from suture.cells import Thresholds
 from suture.detectors import table
@@ -22,7 +22,8 @@ from suture.detectors.fitting import Fitting
 from suture.detectors.scoring import Scoring
 from suture.detectors.seen import Detector, Seen
 from suture.detectors.two_sample import two_sample
-from suture.outside import HELD_OUT, Outside, gather, print_of
+from suture.measures import NAME
+from suture.outside import FEW, HELD_OUT, Outside, gather, print_of, rows_of
 from suture.prepare import few
 from suture.representations import image_size, mask_of
 from suture.separation import auroc, two_sided
@@ -73,9 +74,9 @@ class OOD:
             if not isinstance(given, kind) or isinstance(given, bool):
                 raise SutureError(f"expected {name} as {_KINDS[name]}, got {given!r}; leave it out for the default")
         for name in self.own:
-            if name in table.DETECTORS or not name.isidentifier():
-                raise SutureError(f"expected a name of its own for your detector, of letters, digits and _, got "
-                                  f"{name!r}")
+            if name in table.DETECTORS or not NAME.fullmatch(str(name)):
+                raise SutureError("expected a name of its own for your detector, of ASCII letters, digits and _, a "
+                                  f"letter first, got {name!r}")
         if self.most < 1:
             raise SutureError(f"expected most of at least 1, got {self.most}; leave it out for 10,000")
 
@@ -146,12 +147,21 @@ class Detection:
         for use, given in (("auxiliary", self.ood.auxiliary), ("unseen", self.ood.unseen)):
             if given is not None:
                 self._outside.give(use, given, like, self.ood.most)
+                self._try(use, rows_of(self._outside.inputs[use], slice(0, 4)))
         if "energy" in self.ood.names:
             if self.ood.auxiliary is None and makers.kind_of_input(like) is None:
                 raise SutureError("expected auxiliary data to train the detector energy with, and no maker fits these "
                                   "inputs; pass ood=OOD(auxiliary=...), or leave out energy")
             if self.ood.store is not None:
                 Shelf(self.ood.store).check()
+
+    def _try(self, use: str, inputs: Any) -> None:
+        try:
+            with no_gradients():
+                self.target.front(convert(inputs, lambda t: t.to(self.device)))
+        except (RuntimeError, TypeError, KeyError) as e:
+            raise SutureError(f"the target network fails on the {use} data: {first_line(e)}; give inputs nested like "
+                              "the data's") from e
 
     def fitting(self) -> Fitting:
         """To be shown the native representations of the data."""
@@ -212,7 +222,7 @@ class Detection:
         found: dict[str, float | None] = {}
         for kind in ("auxiliary", "unseen"):
             found |= {kind: None, f"{kind}_one_sided": None}
-            if kind not in self._scored:
+            if kind not in self._scored or count(self._outside.inputs[kind]) < FEW:
                 continue
             if name == "two_sample":
                 own, other = tested.features(j), self._scored[kind].features(j)
@@ -229,13 +239,13 @@ class Detection:
         found: dict[str, list[Detector]] = {}
         for name, given in self.ood.own.items():
             several = isinstance(given, Mapping | nn.ModuleDict)
-            pairs: Any = given.items() if several else ()
-            functions = {str(k): v for k, v in pairs}
+            each: Any = given
+            functions = {str(k): v for k, v in each.items()} if several else {}
             absent = [s for s in map(str, self.target.sites) if several and s not in functions]
             if absent:
                 raise SutureError(f"expected the detector {name!r} for every target site, got none for {absent[0]!r}; "
                                   "pass a function for each, or one function for all")
-            found[name] = [table.Plugged(name, str(s), functions.get(str(s), given))  # type: ignore[arg-type]
+            found[name] = [table.Plugged(name, str(s), functions.get(str(s), each))
                            for s in self.target.sites]
         return found
 

@@ -136,7 +136,9 @@ _OUTLYING = {
 }
 OUTLYING = tuple(_OUTLYING)
 """What is measured of each cell with each detector; the measure is called ``dm.ood_mahalanobis`` and so on."""
-_BY_DETECTOR = re.compile(rf"(dm|tlm)\.({'|'.join(OUTLYING)})_([A-Za-z][A-Za-z0-9_]*)")
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+"""What a detector may be called."""
+_BY_DETECTOR = re.compile(rf"(dm|tlm)\.({'|'.join(OUTLYING)})_({NAME.pattern})")
 
 
 def _of_detector(name: str) -> Measure | None:

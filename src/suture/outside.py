@@ -18,6 +18,8 @@ HELD_OUT = 500
 """Auxiliary examples that the quality of a detector is measured on; no detector is trained on them."""
 MADE_BYTES = 2**29
 """Memory for auxiliary inputs that are made to train a detector with: 43,000 images of 3x32x32, 890 of 3x224x224."""
+FEW = 20
+"""With fewer auxiliary examples than this a detector has no quality, and verdicts that rest on it are unproven."""
 UNMADE = ("no auxiliary data and no maker for this kind of input: nothing shows that the detectors see anything, so "
           "verdicts are unproven; pass ood=OOD(auxiliary=...)")
 
@@ -49,6 +51,9 @@ class Outside:
         last = min(HELD_OUT, n) if use == "unseen" else min(HELD_OUT, max(1, n // 2))
         self.about[use] = f"given: {n} examples" + (f", {last} of them held out" if use == "auxiliary" else "")
         self.inputs[use] = rows_of(given, slice(n - last, n))
+        if last < FEW:
+            self.notes.append(f"{last} {use} examples show little of what a detector sees: its quality counts from "
+                              f"{FEW} on; give more")
         if use == "auxiliary" and n > last:
             self.inputs["training"] = rows_of(given, slice(0, n - last))
 

@@ -78,7 +78,10 @@ def inputs(spec: str | None) -> Any:
         return None
     if ":" not in spec:
         raise SutureError(f"expected mypackage.data:inputs, a function that returns inputs or data, got {spec!r}")
-    return _call(spec)
+    made = _call(spec)
+    if made is None:
+        raise SutureError(f"expected {spec} to return inputs or data, got None; return them")
+    return made
 
 
 def _call(spec: str) -> Any:

@@ -74,7 +74,7 @@ def chosen(names: Iterable[str] | str) -> tuple[str, ...]:
     given = tuple(dict.fromkeys([names] if isinstance(names, str) else names))
     for name in given:
         if name not in DETECTORS:
-            raise unknown("detector", str(name), DETECTORS, "or pass your own as a mapping from name to function")
+            raise unknown("detector", str(name), DETECTORS, "or pass your own: ood=suture.OOD(own={name: function})")
     return given
 
 
