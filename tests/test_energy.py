@@ -561,7 +561,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no labels": ({"data": pairs(X, None)}, "expected labels for energy detectors.*mahalanobis"),
     "no class numbers": ({"data": pairs(X, torch.rand(24))}, "expected class numbers"),
     "labels of two axes": ({"data": pairs(X, torch.zeros(24, 2, dtype=torch.int64))}, "expected class numbers"),
-    "label too large": ({"data": pairs(X, Y + 1)}, "expected labels from 0 to 2, got 3; write classes=4"),
+    "label too large": ({"data": pairs(X, Y + 1)}, "expected labels from 0 to 2, got 3; the network has 3 outputs"),
     "label too small": ({"data": pairs(X, Y - 1)}, "expected labels from 0 to 2, got -1"),
     "one class": ({"data": pairs(X, Y * 0 + 2)}, "at least 2 classes.*got only class 2; choose a detector"),
     "one class alone": ({"classes": 1}, "at least 2 classes.*got 1"),
