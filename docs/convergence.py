@@ -58,15 +58,36 @@ def cifar10(folder: Path, split: str, most: int) -> zoo.ImageSet:
     return zoo.ImageSet(inputs, torch.tensor(labels), 10, f"cifar10-{split}")
 
 
+def splits(name: str, folder: Path | None, base_images: int = 5000) -> tuple[zoo.ImageSet, zoo.ImageSet]:
+    """(training, test) images by name."""
+    if name == "digits":
+        return zoo.digits("train"), zoo.digits("test")
+    if folder is None:
+        raise SystemExit("expected --data FOLDER with CIFAR-10 as Parquet shards")
+    return cifar10(folder, "train", base_images), cifar10(folder, "test", 2000)
+
+
+def options(about: str | None, known: list[str]) -> argparse.ArgumentParser:
+    """What is run, on which data and with which seeds."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["run", "page"])
+    parser.add_argument("name", nargs="?", choices=known)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    return parser
+
+
+def fill(place: Path, parts: list[str], script: str) -> None:
+    """Put tables between the markers of a page, with the machine that made them."""
+    before, after = place.read_text().split("<!-- tables -->")[0], place.read_text().split("<!-- end -->")[1]
+    machine = f"Made by `docs/{script}` on {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}."
+    place.write_text(before + "<!-- tables -->\n\n" + "\n".join([*parts, machine, ""]) + "\n<!-- end -->" + after)
+
+
 def run(name: str, seeds: list[int], folder: Path | None, base_images: int) -> None:
     """Compute what is not yet there, and write the table of one data set."""
     s = SETTINGS[name]
-    if name == "digits":
-        base, test = zoo.digits("train"), zoo.digits("test")
-    else:
-        if folder is None:
-            raise SystemExit("expected --data FOLDER with CIFAR-10 as Parquet shards")
-        base, test = cifar10(folder, "train", base_images), cifar10(folder, "test", 2000)
+    base, test = splits(name, folder, base_images)
     fit, held_out = base.subset(min(s["train"], len(base))), test.subset(s["test"])
     rows: list[dict[str, Any]] = []
     for seed in seeds:
@@ -145,12 +166,7 @@ def page() -> None:
                   f"{', '.join(f'{a:.3f}' for a in dm.accuracy)}), {first.layers} sites, n = {first.n_fit} fitting and "
                   f"{first.n_test} test images; TLM with Adam at {s['lr']}, batch {s['batch']}, constant rate.", "",
                   _table(pd.concat([dm, tlm])), "", f"![{name}: learning curves](convergence-{name}.png)", ""]
-    text = (HERE / "convergence.md").read_text()
-    before, after = text.split("<!-- tables -->")[0], text.split("<!-- end -->")[1]
-    machine = (f"Made by `docs/convergence.py` on {platform.machine()}, {os.cpu_count()} cores, torch "
-               f"{torch.__version__}.")
-    (HERE / "convergence.md").write_text(before + "<!-- tables -->\n\n" + "\n".join([*parts, machine, ""])
-                                         + "\n<!-- end -->" + after)
+    fill(HERE / "convergence.md", parts, "convergence.py")
 
 
 def _table(rows: pd.DataFrame) -> str:
@@ -171,11 +187,7 @@ def _table(rows: pd.DataFrame) -> str:
 
 def main() -> None:
     """Run or write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["run", "page"])
-    parser.add_argument("name", nargs="?", choices=sorted(SETTINGS))
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser = options(__doc__, sorted(SETTINGS))
     parser.add_argument("--base-images", type=int, default=5000, help="training images of the base networks")
     args = parser.parse_args()
     if args.what == "page":

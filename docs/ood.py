@@ -11,10 +11,7 @@ is also shown planted cases. What was computed is kept in ``docs/.ood`` and not 
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import platform
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from convergence import cifar10
+from convergence import fill, options, splits
 from scipy.stats import spearmanr
 from torch import Tensor
 
@@ -100,12 +97,7 @@ def try_planted(network: torch.nn.Module, fit: zoo.ImageSet, test: zoo.ImageSet,
 def run(name: str, seeds: list[int], folder: Path | None) -> None:
     """Compute what is not yet there, and write the tables of one data set."""
     s = SETTINGS[name]
-    if name == "digits":
-        base, test = zoo.digits("train"), zoo.digits("test")
-    else:
-        if folder is None:
-            raise SystemExit("expected --data FOLDER with CIFAR-10 as Parquet shards")
-        base, test = cifar10(folder, "train", 5000), cifar10(folder, "test", 2000)
+    base, test = splits(name, folder)
     fit, held_out = base.subset(min(s["fit"], len(base))), test.subset(s["test"])
     cells, qualities, cases = [], [], []
     for seed in seeds:
@@ -164,11 +156,7 @@ def page() -> None:
                   f"![{name}: energies of native, auxiliary and stitched representations](ood-{name}-energy.png)", ""]
         histograms.figure(suture.load(STORE / f"{name}-0-plain"), "energy").savefig(HERE / f"ood-{name}-energy.png",
                                                                                     dpi=90)
-    text = (HERE / "ood.md").read_text()
-    before, after = text.split("<!-- tables -->")[0], text.split("<!-- end -->")[1]
-    machine = f"Made by `docs/ood.py` on {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}."
-    (HERE / "ood.md").write_text(before + "<!-- tables -->\n\n" + "\n".join([*parts, machine, ""]) + "\n<!-- end -->"
-                                 + after)
+    fill(HERE / "ood.md", parts, "ood.py")
 
 
 def _about(name: str, cells: pd.DataFrame) -> str:
@@ -256,11 +244,7 @@ def _rectified(cells: pd.DataFrame) -> list[str]:
 
 def main() -> None:
     """Run or write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["run", "page"])
-    parser.add_argument("name", nargs="?", choices=sorted(SETTINGS))
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser = options(__doc__, sorted(SETTINGS))
     args = parser.parse_args()
     if args.what == "page":
         page()

@@ -138,11 +138,13 @@ class Detection:
             SutureError: a detector that fails or returns something else, auxiliary data unlike the data, nothing to
                 train a detector on, a folder that cannot be written.
         """
-        with no_gradients():
-            natives = self.target.front(first.target)
-        for detectors in self._plugged().values():
-            for detector, x, shape in zip(detectors, natives, self.target.shapes, strict=True):
-                detector.score(Seen(x, shape, mask_of(first.target)))
+        own = self._plugged()
+        if own:
+            with no_gradients():
+                natives = self.target.front(first.target)
+            for detectors in own.values():
+                for detector, x, shape in zip(detectors, natives, self.target.shapes, strict=True):
+                    detector.score(Seen(x, shape, mask_of(first.target)))
         like = convert(first.target, lambda t: t.cpu())
         for use, given in (("auxiliary", self.ood.auxiliary), ("unseen", self.ood.unseen)):
             if given is not None:
@@ -175,7 +177,7 @@ class Detection:
         """
         if not self.ood.names:
             return
-        self._detectors = fitted.detectors() | self._plugged()
+        self._detectors = fitted.detectors(self.device) | self._plugged()
         outside = self._outside
         if self.ood.auxiliary is not None:
             outside.count_copies(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -202,6 +203,11 @@ def accuracy(network: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int
             guess = network(batch.to(device)).argmax(1)
             right += int((guess == truth.to(device)).sum())
     return right / len(labels)
+
+
+def named_seed(seed: int, *names: str) -> int:
+    """A seed for what these names name, whatever else there is beside it (law 7)."""
+    return int.from_bytes(hashlib.sha256("/".join([str(seed), *names]).encode()).digest()[:7], "big")
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Self, get_args
@@ -19,7 +18,7 @@ from suture.calls import frozen, no_gradients
 from suture.detectors.seen import Seen
 from suture.representations import Kind, Shape, View, row_mask
 from suture.resampling import Resampling
-from suture.training import Recipe, is_number, seeded
+from suture.training import Recipe, is_number, named_seed, seeded
 
 Body = Literal["auto", "paper", "resnet18", "resnet_small", "vit_tiny", "vit_small", "mlp"]
 FLOOR = 0.01
@@ -214,4 +213,4 @@ class EnergyDetector(nn.Module):
 
 def site_seed(seed: int, site: str) -> int:
     """A seed for one site that does not depend on which others there are (law 7)."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/energy/{site}".encode()).digest()[:7], "big")
+    return named_seed(seed, "energy", site)

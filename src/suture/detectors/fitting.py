@@ -14,6 +14,8 @@ from suture.detectors.seen import Detector, Seen
 from suture.detectors.table import DETECTORS
 from suture.representations import Shape
 
+CPU = torch.device("cpu")
+
 
 @dataclass
 class _Site:
@@ -65,8 +67,8 @@ class Fitting:
             if site.reservoir is not None:
                 site.reservoir.update(seen.spread)
 
-    def detectors(self) -> dict[str, list[Detector]]:
-        """By name: one for each site.
+    def detectors(self, device: torch.device = CPU) -> dict[str, list[Detector]]:
+        """By name: one for each site, on a device.
 
         Raises:
             SutureError: too few examples or classes for one of them.
@@ -76,9 +78,10 @@ class Fitting:
             entry = DETECTORS[name]
             if entry.features is not None:
                 found[name] = [Mahalanobis.fit(s.moments[entry.features], entry.features, relative=entry.relative)
-                               for s in self._sites]
+                               .to(device) for s in self._sites]
             elif name == "neighbours":
-                found[name] = [Neighbours.fit(s.reservoir.rows) for s in self._sites if s.reservoir is not None]
+                found[name] = [Neighbours.fit(s.reservoir.rows).to(device) for s in self._sites
+                               if s.reservoir is not None]
         self.notes = self._notes(found)
         return found
 

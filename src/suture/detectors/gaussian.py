@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -16,7 +16,6 @@ Features = Literal["mean", "spread", "position"]
 FLOOR = 1e-3
 """Least standard deviation of a feature, relative to the root mean square of all. A channel that is silent on the
 native data then speaks against stitched representations in which it is not, and rounding does not."""
-
 ROUNDING = 1e-6
 """Variance, relative to that of all data, that float32 products leave where there is none."""
 
@@ -143,10 +142,14 @@ class Gaussians:
         origin = means.mean(0)
         return cls(origin.float(), whiten.float(), ((means - origin) @ whiten).float(), rho)
 
+    def to(self, device: torch.device) -> Gaussians:
+        """The same on a device."""
+        return replace(self, origin=self.origin.to(device), whiten=self.whiten.to(device),
+                       centres=self.centres.to(device))
+
     def squares(self, rows: Tensor, counted: Tensor | None) -> Tensor:
         """(N, K) squared Mahalanobis distances to each centre, averaged over the rows (N, P, F) that count."""
-        z = (rows - self.origin.to(rows.device)) @ self.whiten.to(rows.device)
-        centres = self.centres.to(z.device)
+        z, centres = (rows - self.origin) @ self.whiten, self.centres
         if z.shape[1] == 1:
             return _squares(z[:, 0], centres)
         weight = z.new_full(z.shape[:2], 1 / z.shape[1])
@@ -212,6 +215,11 @@ class Mahalanobis:
             return cls(features, every, every if relative else None, classless=True)
         own = Gaussians.of(means, within, max(1, moments.examples - k), total)
         return cls(features, own, every if relative else None)
+
+    def to(self, device: torch.device) -> Mahalanobis:
+        """The same on a device."""
+        background = None if self.background is None else self.background.to(device)
+        return replace(self, classes=self.classes.to(device), background=background)
 
     def score(self, seen: Seen) -> Tensor:
         """(N,) minus the (relative) squared distance, larger = more in-distribution."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -76,8 +76,13 @@ class Neighbours:
         origin = rows.mean(0)
         return cls((rows - origin) / scale, origin, scale, k)
 
+    def to(self, device: torch.device) -> Neighbours:
+        """The same on a device."""
+        return replace(self, sample=self.sample.to(device), origin=self.origin.to(device),
+                       scale=self.scale.to(device))
+
     def score(self, seen: Seen) -> Tensor:
         """(N,) minus the distance, larger = more in-distribution."""
         x = seen.spread
-        z = (x - self.origin.to(x.device)) / self.scale.to(x.device)
-        return -torch.cdist(z, self.sample.to(z.device)).kthvalue(self.k, dim=1).values
+        z = (x - self.origin) / self.scale
+        return -torch.cdist(z, self.sample).kthvalue(self.k, dim=1).values

@@ -136,4 +136,9 @@ def _constant(arrays: Arrays) -> dict[int, bool]:
     if "target.spread" not in arrays:
         return defaultdict(bool)
     spread, scale = (arrays[f"target.{k}"].sum(1, dtype=np.float64) for k in ("spread", "scale"))
-    return {j: bool(spread[j] <= CONSTANT * scale[j]) for j in range(len(spread))}
+    return {j: is_constant(a, b) for j, (a, b) in enumerate(zip(spread, scale, strict=True))}
+
+
+def is_constant(spread: float, scale: float) -> bool:
+    """Whether a sum of |T - mean|² is rounding, by the sum of |T|²."""
+    return bool(spread <= CONSTANT * scale)

@@ -16,7 +16,7 @@ from suture import scores
 from suture._errors import SutureError
 from suture.batches import Batches, Progress, on_device, pieces
 from suture.calls import no_gradients
-from suture.detectors.scoring import CONSTANT, Scoring
+from suture.detectors.scoring import Scoring, is_constant
 from suture.representations import View, look, mask_of, row_mask
 from suture.scores import Estimate, missing
 from suture.sites import SitedNetwork
@@ -332,7 +332,7 @@ def _estimates(quantity: str, records: Sequence[scores.Record], seed: int) -> li
 
 def _constant(found: Evaluation, j: int) -> bool:
     spread, scale = (of[j].sum(dtype=np.float64) for of in (found.spread, found.scale))
-    return bool(spread <= CONSTANT * scale)
+    return is_constant(spread, scale)
 
 
 def _unpredicted(found: Evaluation, cell: Cell) -> str:

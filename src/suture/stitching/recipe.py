@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self, get_args
 
 from suture._errors import SutureError
 from suture.stitching.layer import Init
-from suture.training import Recipe, is_number
+from suture.training import Recipe, is_number, named_seed
 
 Objective = Literal["hard", "soft", "mixed", "match"]
 Precision = Literal["float32", "bf16"]
@@ -97,4 +96,4 @@ class TaskRecipe(Recipe):
 
 def cell_seed(seed: int, source: str, target: str) -> int:
     """A seed for one cell that does not depend on which other cells there are (law 7)."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{source}/{target}".encode()).digest()[:7], "big")
+    return named_seed(seed, source, target)
