@@ -44,10 +44,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "digits": {"network": "resnet_digits", "sites": None, "fit": 1297, "test": 500, "base": None,
                "tlm": TaskRecipe(epochs=40, batch_size=64, lr=1e-2, schedule="cosine"),
                "energy": EnergyRecipe(epochs=15, tune_epochs=5, lr=1e-2, schedule="onecycle", crop=1)},
-    "cifar10": {"network": "resnet20_strided", "sites": ["layer1.0", "layer1.2", "layer2.1", "layer3.1"],
-                "fit": 1000, "test": 500, "base": Recipe(epochs=8, batch_size=64, lr=1e-2, schedule="onecycle", crop=2,
+    "cifar10": {"network": "resnet20_strided", "sites": ["layer1.2", "layer2.1", "layer3.1"], "base_images": 20000,
+                "fit": 1000, "test": 500, "base": Recipe(epochs=10, batch_size=64, lr=1e-2, schedule="onecycle", crop=2,
                                                          flip=True),
-                "tlm": TaskRecipe(epochs=12, batch_size=64, lr=1e-2, schedule="cosine"),
+                "tlm": TaskRecipe(epochs=60, batch_size=32, lr=1e-2, schedule="cosine"),
                 "energy": EnergyRecipe(epochs=8, tune_epochs=2, lr=1e-2, schedule="onecycle", crop=2, flip=True)},
 }
 
@@ -97,7 +97,7 @@ def try_planted(network: torch.nn.Module, fit: zoo.ImageSet, test: zoo.ImageSet,
 def run(name: str, seeds: list[int], folder: Path | None) -> None:
     """Compute what is not yet there, and write the tables of one data set."""
     s = SETTINGS[name]
-    base, test = splits(name, folder)
+    base, test = splits(name, folder, s.get("base_images", 5000))
     fit, held_out = base.subset(min(s["fit"], len(base))), test.subset(s["test"])
     cells, qualities, cases = [], [], []
     for seed in seeds:
