@@ -7,6 +7,7 @@
 from suture import indices as indices
 from suture._errors import SutureError as SutureError
 from suture.batches import Paired as Paired
+from suture.batches import Prepared as Prepared
 from suture.cells import Thresholds as Thresholds
 from suture.compare import compare as compare
 from suture.compare import paper as paper

@@ -1,4 +1,7 @@
-"""Data as it comes: one way to read batches of (inputs, labels) for both networks, in step."""
+"""Data as it comes: one way to read batches of (inputs, labels) for both networks, in step.
+
+>>> Prepared(images, source=ImagePreprocessing(size=(224, 224)), target=ImagePreprocessing(size=(32, 32)))
+"""
 
 from __future__ import annotations
 
@@ -12,22 +15,36 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from suture._errors import SutureError
 
+Preprocessing = Callable[[Any], Any]
+"""From a batch of raw examples, on any device, to what a network takes."""
 Progress = Callable[[str, int, int | None], None]
 """Called as ``progress(stage, done, total)``; total is None where it is not known."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch: inputs for the source network, inputs for the target network (often the same object), labels."""
+    """One batch: inputs for the source network, inputs for the target network (often the same object), labels.
+
+    Where suture has prepared the inputs, `raw` is what they were made from and `remake` makes them.
+    """
 
     source: Any
     target: Any
     labels: Tensor | None
+    raw: Any = None
+    remake: Callable[[Any, Tensor | None], Batch] | None = None
 
     @property
     def size(self) -> int:
         """Number of examples."""
         return count(self.source)
+
+
+class _Same:
+    """The default of an argument for which None has a meaning."""
+
+
+SAME = _Same()
 
 
 class Paired:
@@ -69,6 +86,48 @@ class Paired:
                 raise SutureError(f"the labels of the two loaders differ in batch {k}: their examples do not "
                                   "correspond; use shuffle=False in both")
             yield Batch(x.source, y.source, labels if labels is not None else other)
+
+
+class Prepared:
+    """One stream of raw examples, prepared for each network in its own way: read once, so always in step.
+
+    Args:
+        data: as `Batches` takes them, or examples of `suture.sources`.
+        source: from a batch of raw examples to the source network's inputs, such as `ImagePreprocessing` or
+            `TextPreprocessing`. It sees tensors on the device that the comparison runs on. None: as they are.
+        target: the same for the target network. Default: as for the source, and then both get the same object.
+            Where the target's inputs have "labels", these are the labels (masked language modelling).
+    """
+
+    def __init__(self, data: Any, source: Preprocessing | None, target: Preprocessing | None | _Same = SAME) -> None:
+        self.data, self.source = data, source
+        self.target = source if isinstance(target, _Same) else target
+
+    def batch(self, raw: Any, labels: Tensor | None) -> Batch:
+        """A batch of raw examples made ready.
+
+        Raises:
+            SutureError: text without a preprocessing; what the preprocessing raises.
+        """
+        source, made = _own_labels(_apply(self.source, raw))
+        target, other = (source, made) if self.target == self.source else _own_labels(_apply(self.target, raw))
+        return Batch(source, target, labels if other is None else other, raw, self.batch)
+
+
+def _apply(how: Preprocessing | None, raw: Any) -> Any:
+    if how is None and isinstance(raw, list) and raw and isinstance(raw[0], str):
+        raise SutureError("expected a tokenizer for data that are text, got none; give a network with its tokenizer "
+                          "(hf:FOLDER), or Prepared(data, TextPreprocessing(tokenizer))")
+    if how is None and isinstance(raw, list) and raw and isinstance(raw[0], Tensor):
+        raise SutureError("expected images of one size, got several; give a preprocessing with a size "
+                          "(ImagePreprocessing(size=(224, 224)), or --source-input size=224)")
+    return raw if how is None else how(raw)
+
+
+def _own_labels(inputs: Any) -> tuple[Any, Tensor | None]:
+    if isinstance(inputs, Mapping) and "labels" in inputs:
+        return {k: v for k, v in inputs.items() if k != "labels"}, inputs["labels"]
+    return inputs, None
 
 
 def split(item: Any) -> tuple[Any, Tensor | None]:
@@ -167,17 +226,35 @@ class _TensorBatches:
             yield self.inputs[rows], self.labels[rows]
 
 
+class _ReadBatches:
+    """Batches of raw examples that a source reads ahead."""
+
+    def __init__(self, source: Any, size: int, order: torch.Generator | None, rows: Tensor | None) -> None:
+        self.source, self.size, self.order = source, size, order
+        self.rows = torch.arange(len(source)) if rows is None else rows
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.size)
+
+    def __iter__(self) -> Iterator[tuple[Any, Tensor | None]]:
+        rows = self.rows
+        if self.order is not None:
+            rows = rows[torch.randperm(len(rows), generator=self.order)]
+        yield from self.source.read(rows, self.size)
+
+
 class Batches:
-    """Re-iterable batches, cut to a given size, on a device.
+    """Re-iterable batches, cut to a given size.
 
     Args:
-        data: a DataLoader or any re-iterable of batches, a `Paired`, a map-style Dataset of (input, label), or a
-            pair of tensors (inputs (N, ...), labels (N,)), also as a `TensorDataset` of two.
+        data: a DataLoader or any re-iterable of batches, a `Paired`, a `Prepared`, a map-style Dataset of (input,
+            label), or a pair of tensors (inputs (N, ...), labels (N,)), also as a `TensorDataset` of two.
         size: rows per batch for datasets and tensors (loaders keep their own). Default 256.
         name: how error messages call it.
         shuffle, seed: draw a new order in every pass, the same for the same seed. Only for datasets and tensors.
         rows: only these examples, in this order (int64 indices, see `split_rows`). Only for datasets and tensors.
         most: only the first so many examples of each pass. Default: all.
+        device: where raw examples are prepared (`Prepared`). Default: where they are.
 
     Raises:
         SutureError: inputs and labels of unequal length, an iterator that can be read only once, no examples, a size
@@ -185,8 +262,11 @@ class Batches:
     """
 
     def __init__(self, data: Any, *, size: int = 256, name: str = "data", shuffle: bool = False,
-                 seed: int = 0, rows: Tensor | None = None, most: int | None = None) -> None:
-        self.name, self._most = name, most
+                 seed: int = 0, rows: Tensor | None = None, most: int | None = None,
+                 device: torch.device | None = None) -> None:
+        self.name, self._most, self._device = name, most, device
+        self._prepared = data if isinstance(data, Prepared) else None
+        data = data.data if isinstance(data, Prepared) else data
         if most is not None and most < 1:
             raise SutureError(f"expected at least 1 example of {name}, got {most}; leave it out for all")
         if size < 1:
@@ -204,9 +284,11 @@ class Batches:
             if len(inputs) == 0:
                 raise self._empty()
             return _TensorBatches(inputs, labels, size, torch.Generator().manual_seed(seed) if shuffle else None, rows)
-        if _is_indexed(data):
+        if _is_read(data) or _is_indexed(data):
             if len(data) == 0:
                 raise self._empty()
+            if _is_read(data):
+                return _ReadBatches(data, size, torch.Generator().manual_seed(seed) if shuffle else None, rows)
             order = torch.Generator().manual_seed(seed)
             chosen = data if rows is None else Subset(data, rows.tolist())
             return DataLoader(chosen, batch_size=min(size, len(chosen)), shuffle=shuffle, generator=order)
@@ -242,11 +324,7 @@ class Batches:
         for item in self._stream:
             if left is not None and left <= 0:
                 return
-            if isinstance(item, Batch):
-                batch = item
-            else:
-                inputs, labels = split(item)
-                batch = Batch(inputs, inputs, labels)
+            batch = item if isinstance(item, Batch) else self._batch(*split(item), left)
             if batch.labels is not None and len(batch.labels) != batch.size:
                 raise SutureError(f"expected as many labels as inputs in {self.name}, got {len(batch.labels)} labels "
                                   f"for {batch.size} inputs in one batch; yield (inputs, labels) of the same examples")
@@ -256,6 +334,22 @@ class Batches:
                 left = None if left is None else left - batch.size
         if empty:
             raise self._empty()
+
+    def _batch(self, inputs: Any, labels: Tensor | None, most: int | None) -> Batch:
+        if self._prepared is None:
+            return Batch(inputs, inputs, labels)
+        if most is not None:
+            inputs, labels = _first(inputs, most), None if labels is None else labels[:most]
+        if self._device is not None:
+            inputs = convert(inputs, lambda t: t.to(self._device, non_blocking=True))
+        return self._prepared.batch(inputs, labels)
+
+
+def _first(raw: Any, n: int) -> Any:
+    """The first examples of a raw batch, before anything is made of those that are not needed."""
+    if isinstance(raw, Mapping):
+        return {k: _first(v, n) for k, v in raw.items()}
+    return raw[:n] if isinstance(raw, Tensor | list) else raw
 
 
 def _tensor_pair(data: Any) -> tuple[Tensor, Tensor] | None:
@@ -273,12 +367,20 @@ def _tensor_pair(data: Any) -> tuple[Tensor, Tensor] | None:
 
 
 def _is_indexed(data: Any) -> bool:
-    return isinstance(data, Dataset) and isinstance(data, Sized) and not isinstance(data, IterableDataset)
+    # A Dataset of the library `datasets` is map-style, and no subclass of PyTorch's.
+    known = isinstance(data, Dataset) or (hasattr(data, "with_format") and hasattr(data, "__getitem__"))
+    return known and isinstance(data, Sized) and not isinstance(data, IterableDataset)
+
+
+def _is_read(data: Any) -> bool:
+    """Examples that read themselves, batch by batch and ahead (`suture.sources`)."""
+    return isinstance(data, Sized) and callable(getattr(data, "read", None)) and callable(getattr(data, "take", None))
 
 
 def can_shuffle(data: Any) -> bool:
     """Whether suture makes the batches of these data, and so their order: tensors in memory and map-style Datasets."""
-    return _tensor_pair(data) is not None or _is_indexed(data)
+    data = data.data if isinstance(data, Prepared) else data
+    return _tensor_pair(data) is not None or _is_read(data) or _is_indexed(data)
 
 
 def split_rows(data: Any, share: float, seed: int) -> tuple[Tensor, Tensor] | None:
@@ -296,8 +398,9 @@ def split_rows(data: Any, share: float, seed: int) -> tuple[Tensor, Tensor] | No
     Raises:
         SutureError: fewer than two examples.
     """
+    data = data.data if isinstance(data, Prepared) else data
     pair = _tensor_pair(data)
-    if pair is None and not _is_indexed(data):
+    if pair is None and not can_shuffle(data):
         return None
     n = len(data) if pair is None else count(pair[0])
     if n < 2:
@@ -314,7 +417,8 @@ def on_device(batch: Batch, device: torch.device) -> Batch:
 
     source = convert(batch.source, move)
     target = source if batch.target is batch.source else convert(batch.target, move)
-    return Batch(source, target, None if batch.labels is None else move(batch.labels))
+    labels = None if batch.labels is None else move(batch.labels)
+    return Batch(source, target, labels, convert(batch.raw, move), batch.remake)
 
 
 def pieces(batch: Batch, size: int) -> Iterator[Batch]:
