@@ -14,6 +14,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from suture._errors import SutureError
+from suture.nested import convert as convert
+from suture.nested import count as count
+from suture.nested import tensors as tensors
 
 Preprocessing = Callable[[Any], Any]
 """From a batch of raw examples, on any device, to what a network takes."""
@@ -99,7 +102,7 @@ class Prepared:
             Where the target's inputs have "labels", these are the labels (masked language modelling).
     """
 
-    def __init__(self, data: Any, source: Preprocessing | None, target: Preprocessing | None | _Same = SAME) -> None:
+    def __init__(self, data: Any, source: Preprocessing | None, target: Preprocessing | _Same | None = SAME) -> None:
         self.data, self.source = data, source
         self.target = source if isinstance(target, _Same) else target
 
@@ -156,56 +159,6 @@ def _labels(given: Any) -> Tensor:
         raise SutureError("expected batches of examples, got a single example with one label; "
                           "put a DataLoader around them, or pass tensors (inputs, labels)")
     return labels if labels.is_floating_point() or labels.is_complex() else labels.long()
-
-
-def count(inputs: Any) -> int:
-    """Number of examples in a batch of inputs: length of the first axis of its first tensor that has one.
-
-    Raises:
-        SutureError: there is no such tensor.
-    """
-    size = next((len(t) for t in tensors(inputs) if t.ndim), None)
-    if size is None:
-        raise SutureError("expected inputs with the examples along the first axis, got a single number; "
-                          "yield tensors (N, ...)")
-    return size
-
-
-def tensors(inputs: Any) -> Iterator[Tensor]:
-    """The tensors in nested inputs, depth first.
-
-    Raises:
-        SutureError: there is none.
-    """
-    found = list(_tensors(inputs))
-    if not found:
-        raise SutureError(f"expected a tensor among the inputs, got {type(inputs).__name__}; "
-                          "yield tensors, or tuples or dictionaries of them")
-    return iter(found)
-
-
-def _tensors(inputs: Any) -> Iterator[Tensor]:
-    if isinstance(inputs, Tensor):
-        yield inputs
-    elif isinstance(inputs, Mapping):
-        for v in inputs.values():
-            yield from _tensors(v)
-    elif isinstance(inputs, tuple | list):
-        for v in inputs:
-            yield from _tensors(v)
-
-
-def convert(inputs: Any, fn: Callable[[Tensor], Tensor]) -> Any:
-    """Nested inputs with `fn` applied to every tensor."""
-    if isinstance(inputs, Tensor):
-        return fn(inputs)
-    if isinstance(inputs, Mapping):
-        return {k: convert(v, fn) for k, v in inputs.items()}
-    if isinstance(inputs, tuple) and hasattr(inputs, "_fields"):
-        return type(inputs)(*(convert(v, fn) for v in inputs))
-    if isinstance(inputs, tuple | list):
-        return type(inputs)(convert(v, fn) for v in inputs)
-    return inputs
 
 
 class _TensorBatches:

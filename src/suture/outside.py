@@ -11,8 +11,8 @@ import torch
 
 from suture import auxiliary as makers
 from suture._errors import SutureError
-from suture.auxiliary.nested import digests
-from suture.batches import Batch, Batches, convert, count, split, tensors
+from suture.batches import Batch, Batches, split
+from suture.nested import convert, count, digests, tensors
 
 HELD_OUT = 500
 """Auxiliary examples that the quality of a detector is measured on; no detector is trained on them."""

@@ -18,9 +18,9 @@ from torch import Tensor
 from suture._errors import SutureError, unknown
 from suture.auxiliary import images, tokens
 from suture.auxiliary.images import Images
-from suture.auxiliary.nested import digests, replaced, tensors, the_one
-from suture.auxiliary.nested import duplicates as duplicates
 from suture.auxiliary.tokens import Tokens
+from suture.nested import digests, leaves, replaced, the_one
+from suture.nested import duplicates as duplicates
 
 Source = Images | Tokens
 
@@ -42,7 +42,7 @@ def kind_of_input(like: Any) -> Literal["images", "tokens"] | None:
     """
     own = the_one(like)
     if isinstance(own, Mapping):
-        ids, found = own["input_ids"], list(tensors(own))
+        ids, found = own["input_ids"], list(leaves(own))
         flat = len(found) == sum(isinstance(v, Tensor) for v in own.values())
         return "tokens" if flat and _are_ids(ids) and all(t.shape == ids.shape for t in found) else None
     if own is not None and own.ndim == 4 and (own.is_floating_point() or own.dtype == torch.uint8):
@@ -128,7 +128,7 @@ def _are_ids(x: Any) -> bool:
 def _source(like: Any) -> Source:
     kind = kind_of_input(like)
     if kind is None:
-        found = [f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}" for t in islice(tensors(like), 4)]
+        found = [f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}" for t in islice(leaves(like), 4)]
         got = " and ".join([*found[:3], "more"][:len(found)]) or type(like).__name__
         raise SutureError("expected images (N, C, H, W) or token ids (N, T) to make auxiliary data from, "
                           f"got {got}; pass auxiliary=your own data")

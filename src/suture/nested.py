@@ -1,9 +1,9 @@
-"""Nested inputs of a network: the tensors in them, and which examples of two of them are equal."""
+"""Nested inputs of a network, as tensors in tuples and mappings: the tensors in them, and which examples are equal."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,16 +15,55 @@ _AT_ONCE = 256
 """Examples whose numbers are copied at once, to be hashed."""
 
 
+def count(inputs: Any) -> int:
+    """Number of examples in a batch of inputs: length of the first axis of its first tensor that has one.
+
+    Raises:
+        SutureError: there is no such tensor.
+    """
+    size = next((len(t) for t in tensors(inputs) if t.ndim), None)
+    if size is None:
+        raise SutureError("expected inputs with the examples along the first axis, got a single number; "
+                          "yield tensors (N, ...)")
+    return size
+
+
 def tensors(inputs: Any) -> Iterator[Tensor]:
-    """The tensors in nested inputs, those of a mapping in the order of its keys' names."""
+    """The tensors in nested inputs, depth first.
+
+    Raises:
+        SutureError: there is none.
+    """
+    found = list(leaves(inputs))
+    if not found:
+        raise SutureError(f"expected a tensor among the inputs, got {type(inputs).__name__}; "
+                          "yield tensors, or tuples or dictionaries of them")
+    return iter(found)
+
+
+def leaves(inputs: Any, by_name: bool = False) -> Iterator[Tensor]:
+    """The tensors in nested inputs, none or more, those of a mapping in its order or in that of the keys' names."""
     if isinstance(inputs, Tensor):
         yield inputs
     elif isinstance(inputs, Mapping):
-        for key in sorted(inputs, key=str):
-            yield from tensors(inputs[key])
+        for key in sorted(inputs, key=str) if by_name else inputs:
+            yield from leaves(inputs[key], by_name)
     elif isinstance(inputs, tuple | list):
         for v in inputs:
-            yield from tensors(v)
+            yield from leaves(v, by_name)
+
+
+def convert(inputs: Any, fn: Callable[[Tensor], Tensor]) -> Any:
+    """Nested inputs with `fn` applied to every tensor."""
+    if isinstance(inputs, Tensor):
+        return fn(inputs)
+    if isinstance(inputs, Mapping):
+        return {k: convert(v, fn) for k, v in inputs.items()}
+    if isinstance(inputs, tuple) and hasattr(inputs, "_fields"):
+        return type(inputs)(*(convert(v, fn) for v in inputs))
+    if isinstance(inputs, tuple | list):
+        return type(inputs)(convert(v, fn) for v in inputs)
+    return inputs
 
 
 def the_one(inputs: Any) -> Any:
@@ -32,7 +71,7 @@ def the_one(inputs: Any) -> Any:
     if isinstance(inputs, Tensor) or (isinstance(inputs, Mapping) and "input_ids" in inputs):
         return inputs
     parts = inputs.values() if isinstance(inputs, Mapping) else inputs if isinstance(inputs, tuple | list) else ()
-    found = [p for p in parts if any(True for _ in tensors(p))]
+    found = [p for p in parts if any(True for _ in leaves(p))]
     return the_one(found[0]) if len(found) == 1 else None
 
 
@@ -73,12 +112,12 @@ def _digests_of_all(data: Any) -> Iterator[bytes]:
 
 
 def digests(inputs: Any) -> Iterator[bytes]:
-    """A hash of each example in nested inputs, over the shapes and values of its tensors.
+    """A hash of each example in nested inputs, over the shapes and values of its tensors, in the order of their names.
 
     Raises:
         SutureError: no tensor, or tensors of unequal length.
     """
-    found = list(tensors(inputs))
+    found = list(leaves(inputs, by_name=True))
     lengths = sorted({len(t) if t.ndim else 0 for t in found})
     if len(lengths) != 1:
         got = f"{' and '.join(map(str, lengths))} in one batch" if lengths else type(inputs).__name__
