@@ -407,7 +407,7 @@ def _compare(*args: object, out: Path) -> list[object]:
 
 def test_a_folder_that_cannot_be_written_is_refused_before_the_work(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(cli.specs, "data", lambda spec: pytest.fail("read the data first"))
+    monkeypatch.setattr(cli.comparing.specs, "data", lambda spec: pytest.fail("read the data first"))
     (tmp_path / "file").write_text("mine")
     out = tmp_path / "file" / "below"
     commands = [["compare", "tests.tiny:network", "--out", out], ["demo", "--out", out],

@@ -246,7 +246,7 @@ def test_no_methods_gives_indices_alone(tmp_path: Path, monkeypatch: pytest.Monk
     (("a:f", Path("v/x.pt"), "a:f", Path("w/x.pt")), ("x (source)", "x (target)")),
 ])
 def test_names_of_the_two_networks(given: Any, names: tuple[str, str]) -> None:
-    assert cli._names(*given) == names
+    assert cli.comparing._names(*given) == names
 
 
 # -- names with markup -------------------------------------------------------------------------------------------------

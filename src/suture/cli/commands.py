@@ -1,0 +1,122 @@
+"""The other commands: demo, train, report, layers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Column, Table
+from torch import nn
+
+from suture import demo as demonstration
+from suture import specs, zoo
+from suture._errors import SutureError
+from suture.batches import Batches
+from suture.calls import no_gradients, record, walk
+from suture.cli.console import app, bars, console, listed, print_verdict
+from suture.cli.options import NETWORK, Data, Device, Out, Seed, Sites
+from suture.naming import Site
+from suture.prepare import find_device, prepare
+from suture.report import page
+from suture.results import load
+from suture.sites import SitedNetwork, SiteInfo
+from suture.training import Recipe
+
+
+@app.command()
+def demo(out: Out = Path("suture-demo"), seed: Seed = 0, device: Device = "auto") -> None:
+    """Two small networks trained on the digits, each compared with itself and with the other."""
+    with bars() as progress:
+        made = demonstration.demo(out, seed=seed, device=device, progress=progress)
+    for name, reached in made.accuracies.items():
+        console.print(f"network {name}: {reached:.1%} of {len(zoo.digits('test'))} test images right")
+    for comparison in made.comparisons.values():
+        print_verdict(comparison)
+    console.print(f"\nreport: {escape(str(made.report))}", soft_wrap=True)
+
+
+@app.command()
+def train(
+    network: Annotated[str, typer.Argument(help="zoo:NAME")],
+    data: Data = "digits",
+    epochs: Annotated[int | None, typer.Option(help="Default: the recipe's.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Default: the recipe's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Default: the recipe's.")] = None,
+    out: Annotated[Path, typer.Option(help="Weights file, safetensors.")] = Path("weights.safetensors"),
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Train a network of the zoo and save its weights."""
+    kind, _, name = network.partition(":")
+    if kind != "zoo":
+        raise SutureError(f"expected zoo:NAME, got {network!r}; your own networks are trained by your own code")
+    if out.suffix != ".safetensors":
+        raise SutureError(f"weights are saved as .safetensors, got {out.name!r}; write {out.stem}.safetensors")
+    demonstration.check_place(out.parent)
+    splits = specs.data(data)
+    if not all(isinstance(s, zoo.ImageSet) for s in splits):
+        raise SutureError(f"expected {data!r} to return two suture.zoo.ImageSet, to train on them")
+    recipe = zoo.DIGITS_RECIPE if data == "digits" else Recipe.paper()
+    given: dict[str, Any] = {"epochs": epochs, "lr": lr, "batch_size": batch_size}
+    given = {k: v for k, v in given.items() if v is not None}
+    with bars() as progress:
+        made, report = zoo.train_network(name, seed, dataclasses.replace(recipe, **given), splits, progress,
+                                         device=find_device(device))
+    zoo.save_weights(made, out, {"seed": str(seed), "accuracy": str(report.accuracy), "network": name})
+    console.print(f"{report.accuracy:.1%} of {len(splits[1])} test images right; weights: {escape(str(out))}",
+                  soft_wrap=True)
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Folders that `suture compare` or `demo` wrote.")],
+    out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("report.html"),
+) -> None:
+    """One HTML report of one or more comparisons."""
+    made = [load(f) for f in folders]
+    for comparison in made:
+        print_verdict(comparison)
+    console.print(f"\nreport: {escape(str(page.write(made, out)))}", soft_wrap=True)
+
+
+@app.command()
+def layers(
+    network: Annotated[str, typer.Argument(help=NETWORK)],
+    data: Data = "digits",
+    sites: Sites = None,
+    every: Annotated[bool, typer.Option("--all", help="Every module that is called, also bypassed ones.")] = False,
+    seed: Seed = 0,
+) -> None:
+    """The sites of a network: names, shapes, and whether they cut the network in two."""
+    train_data, _ = specs.data(data)
+    batch = next(iter(Batches(train_data, size=4)))
+    made = prepare(specs.network(network, like=train_data, seed=seed), batch.source, find_device("cpu"), network)
+    if every:
+        found = list(_every(made, batch.source))
+    else:
+        infos = SitedNetwork(made, batch.source, listed(sites), allow_bypass=True, name="network").infos
+        found = [(i.site, i) for i in infos]
+    # Folded and not cut with an ellipsis: a name has to be there as a whole to be copied.
+    table = Table(Column("site", overflow="fold"), "representation", "rows per example", "cuts the network")
+    for site, info in found:
+        if isinstance(info, SutureError):
+            table.add_row(escape(str(site)), "", "", escape(f"no: {str(info).split(';')[0]}"))
+            continue
+        cuts = "output" if info.final else "yes" if not info.bypass else f"no: {info.bypass[0]} goes around"
+        table.add_row(escape(str(site)), str(info.shape), str(info.shape.rows), escape(cuts))
+    console.print(table)
+
+
+def _every(network: nn.Module, inputs: Any) -> Iterator[tuple[Site, SiteInfo | SutureError]]:
+    """Every call of every module in order of execution; one that is no site does not hide the others."""
+    with no_gradients():
+        calls = sorted(walk(record(network, inputs)), key=lambda c: c.finished)
+    for site in [Site(*c.id) for c in calls]:
+        try:
+            yield site, SitedNetwork(network, inputs, [site], allow_bypass=True).infos[0]
+        except SutureError as e:
+            yield site, e

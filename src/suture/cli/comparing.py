@@ -1,0 +1,165 @@
+"""Commands that stitch: compare, stitch."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from suture import demo as demonstration
+from suture import specs, zoo
+from suture._errors import SutureError, unknown
+from suture.cli.console import app, bars, console, listed, print_verdict
+from suture.cli.options import NETWORK, Data, Device, Examples, Family, Out, Outside, Prefix, Relu, Resize, Seed, Sites
+from suture.compare import compare as compare_networks
+from suture.compare import paper
+from suture.detection import OOD
+from suture.detectors.energy import EnergyRecipe
+from suture.detectors.table import DEFAULT, DETECTORS
+from suture.representations import DEFAULT_RULE, AlignmentRule
+from suture.results import Comparison
+from suture.stitch import stitch as stitch_networks
+from suture.stitching import TaskRecipe
+from suture.training import accuracy
+
+
+@app.command()
+def compare(
+    source: Annotated[str, typer.Argument(help=f"Network that gives the fronts: {NETWORK}")],
+    target: Annotated[str | None, typer.Argument(help="Network that gives the tails. Default: the source.")] = None,
+    source_weights: Annotated[Path | None, typer.Option(help="safetensors, or a state dict saved by torch.")] = None,
+    target_weights: Annotated[Path | None, typer.Option(help="The same; without a target, of the source's own "
+                                                             "architecture.")] = None,
+    data: Data = "digits",
+    sites: Sites = None,
+    target_sites: Annotated[str | None, typer.Option(help="Sites of the target, where they differ.")] = None,
+    methods: Annotated[str, typer.Option(help="dm, tlm, dm,tlm or none (indices alone).")] = "dm,tlm",
+    epochs: Annotated[int, typer.Option(help="Of task loss matching.")] = 30,
+    lr: Annotated[float, typer.Option(help="Of task loss matching.")] = 1e-3,
+    init: Annotated[str, typer.Option(help="Of task loss matching: random, dm or identity.")] = "random",
+    schedule: Annotated[str, typer.Option(help="Of task loss matching: constant, cosine or onecycle.")] = "constant",
+    batch_size: Annotated[int, typer.Option(help="Of task loss matching.")] = 256,
+    objective: Annotated[str, typer.Option(help="Of task loss matching: hard, soft (the target network's predictions), "
+                                                "mixed, or match (its representations).")] = "hard",
+    temperature: Annotated[float, typer.Option(help="Of the objectives soft and mixed.")] = 1.0,
+    optimizer: Annotated[str, typer.Option(help="Of task loss matching: adam, adamw or sgd.")] = "adam",
+    crop: Annotated[int, typer.Option(help="Task loss matching: pixels of padding for random crops.")] = 0,
+    flip: Annotated[bool, typer.Option("--flip", help="Task loss matching: mirror half of the images.")] = False,
+    tlm_precision: Annotated[str, typer.Option(help="Of the networks in task loss matching: float32 or "
+                                                    "bf16.")] = "float32",
+    patience: Annotated[int | None, typer.Option(help="Task loss matching: stop a layer after so many epochs without "
+                                                      "gain on a tenth of the data that is held out.")] = None,
+    preset: Annotated[str | None, typer.Option(help="paper: layers, examples and recipe of Balogh and Jelasity "
+                                                    "2025.")] = None,
+    family: Family = "full",
+    resize: Resize = "bilinear",
+    prefix: Prefix = "auto",
+    examples: Examples = None,
+    relu: Relu = False,
+    ood: Annotated[str, typer.Option(help="Out-of-distribution detectors, comma separated, the first one for the "
+                                          f"verdict, or none: {', '.join(DETECTORS)}.")] = ",".join(DEFAULT),
+    auxiliary: Outside = None,
+    unseen: Outside = None,
+    detector_epochs: Annotated[int, typer.Option(help="Of the trained detector energy, which has a tenth more for its "
+                                                      "margin.")] = 100,
+    detector_body: Annotated[str, typer.Option(help="Of the trained detector energy: auto, paper, resnet18, "
+                                                    "resnet_small, vit_tiny, vit_small or mlp.")] = "auto",
+    detector_store: Annotated[Path | None, typer.Option(help="Folder in which trained detectors are kept.")] = None,
+    precision: Annotated[str, typer.Option(help="Of the moments: float32 or float64.")] = "float32",
+    allow_bypass: Annotated[bool, typer.Option(help="Accept sites that another path bypasses.")] = False,
+    out: Out = Path("suture-result"),
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Compare two networks layer by layer: indices, direct matching, task loss matching, verdict, report."""
+    demonstration.check_place(out)
+    train, test = specs.data(data)
+    if target is None and target_weights is not None:
+        target = source
+    one = specs.network(source, weights=source_weights, like=train, seed=seed)
+    other = None if target is None else specs.network(target, weights=target_weights, like=train, seed=seed + 1)
+    recipe = TaskRecipe(epochs, batch_size, lr, optimizer=optimizer, schedule=schedule,  # type: ignore[arg-type]
+                        crop=crop, flip=flip, seed=seed, init=init, objective=objective,  # type: ignore[arg-type]
+                        temperature=temperature, precision=tlm_precision, patience=patience)  # type: ignore[arg-type]
+    fitting = _fitting(preset, recipe, family, AlignmentRule(resize, "auto", prefix), examples)  # type: ignore[arg-type]
+    detection = None if ood == "none" else OOD(
+        listed(ood) or [], auxiliary=specs.inputs(auxiliary), unseen=specs.inputs(unseen), store=detector_store,
+        energy=EnergyRecipe(epochs=detector_epochs, tune_epochs=max(1, detector_epochs // 10),
+                            body=detector_body, seed=seed))  # type: ignore[arg-type]
+    with bars() as progress:
+        made = compare_networks(
+            one, other, train, test, **fitting, relu=relu, ood=detection, sites=listed(sites),
+            target_sites=listed(target_sites),
+            methods=[] if methods == "none" else listed(methods) or [],
+            precision=precision,  # type: ignore[arg-type]
+            allow_bypass=allow_bypass, names=_names(source, source_weights, target, target_weights), device=device,
+            progress=progress, on_stage=partial(Comparison.save, dir=out),
+            previous=demonstration.earlier(out))
+    report = made.report(out / "report.html")
+    print_verdict(made)
+    console.print(f"\nresult: {escape(str(out))}\nreport: {escape(str(report))}", soft_wrap=True)
+
+
+def _fitting(preset: str | None, recipe: TaskRecipe, family: str, alignment: AlignmentRule,
+             examples: int | None) -> dict[str, Any]:
+    """How layers are fitted: what the options say, or the preset, which leaves no room for them."""
+    if preset is None:
+        return {"tlm": recipe, "family": family, "alignment": alignment, "examples": examples, "seed": recipe.seed}
+    if preset != "paper":
+        raise unknown("preset", preset, ("paper",))
+    if (recipe, family, alignment, examples) != (TaskRecipe(seed=recipe.seed), "full", DEFAULT_RULE, None):
+        raise SutureError("expected --preset alone, got options of the layers or their recipe beside it; leave them "
+                          "out, or leave out --preset")
+    return paper(recipe.seed)
+
+
+@app.command()
+def stitch(
+    source: Annotated[str, typer.Argument(help=f"Network that gives the front: {NETWORK}")],
+    source_site: Annotated[str, typer.Argument(help="Site in it.")],
+    target: Annotated[str, typer.Argument(help="Network that gives the tail.")],
+    target_site: Annotated[str, typer.Argument(help="Site in it.")],
+    source_weights: Annotated[Path | None, typer.Option(help="safetensors, or a state dict saved by torch.")] = None,
+    target_weights: Annotated[Path | None, typer.Option(help="The same.")] = None,
+    data: Data = "digits",
+    method: Annotated[str, typer.Option(help="dm or tlm (30 epochs, or the preset's recipe).")] = "dm",
+    preset: Annotated[str | None, typer.Option(help="paper: as in Balogh and Jelasity 2025.")] = None,
+    family: Family = "full",
+    resize: Resize = "bilinear",
+    prefix: Prefix = "auto",
+    examples: Examples = None,
+    relu: Relu = False,
+    out: Annotated[Path, typer.Option(help="File for the layer, safetensors.")] = Path("stitched.safetensors"),
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Fit one stitching layer, save it, and say what the stitched network reaches on the test data."""
+    train_data, test = specs.data(data)
+    one = specs.network(source, weights=source_weights, like=train_data, seed=seed)
+    other = one if (source, source_weights) == (target, target_weights) else specs.network(
+        target, weights=target_weights, like=train_data, seed=seed + 1)
+    fitting = _fitting(preset, TaskRecipe(seed=seed), family,
+                       AlignmentRule(resize, "auto", prefix), examples)  # type: ignore[arg-type]
+    with bars() as progress:
+        made = stitch_networks(one, source_site, other, target_site, train_data, method=method,  # type: ignore[arg-type]
+                               device=device, progress=progress, relu=relu, **fitting)
+    made.save(out)
+    console.print(f"{escape(str(made.layer))}", soft_wrap=True)
+    if isinstance(test, zoo.ImageSet):
+        reached, whole = (accuracy(network, test.inputs, test.labels) for network in (made, made.target_network))
+        console.print(f"accuracy {reached:.3f} of {len(test)} test images; the target network has {whole:.3f}")
+    if made.fit.get("mark"):
+        console.print(f"not converged: {escape(made.fit['mark'])}", soft_wrap=True)
+    console.print(f"layer: {escape(str(out))}", soft_wrap=True)
+
+
+def _names(source: str, source_weights: Path | None, target: str | None,
+           target_weights: Path | None) -> tuple[str, str]:
+    a = source_weights.stem if source_weights else source
+    b = a if target is None else target_weights.stem if target_weights else target
+    return (a, b) if target is None or a != b else (f"{a} (source)", f"{b} (target)")
+
+
