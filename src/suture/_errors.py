@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Iterable
+from types import ModuleType
 
 
 class SutureError(ValueError):
@@ -21,3 +23,30 @@ def unknown(what: str, name: str, options: Iterable[str], instead: str = "") -> 
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:5]
     hint = f"; nearest: {', '.join(near)}" if near else ""
     return SutureError(f"unknown {what} {name!r}{hint}{'; ' + instead if instead else ''}")
+
+
+def optional(module: str, extra: str, purpose: str) -> ModuleType:
+    """Import a library that is not among suture's own dependencies.
+
+    Args:
+        module: such as ``"timm"``.
+        extra: the extra of suture that installs it, such as ``"vision"``.
+        purpose: what it is needed for, such as ``"timm:resnet18"``.
+
+    Raises:
+        SutureError: it is not installed, or it does not import; then with its own words.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as e:
+        if e.name == module.partition(".")[0]:
+            raise SutureError(f"expected {e.name} for {purpose}, it is not installed; "
+                              f"write pip install 'suture[{extra}]'") from e
+        raise _broken(module, purpose, e) from e
+    except Exception as e:
+        raise _broken(module, purpose, e) from e
+
+
+def _broken(module: str, purpose: str, error: Exception) -> SutureError:
+    return SutureError(f"{module}, needed for {purpose}, does not import: {type(error).__name__}: {first_line(error)}; "
+                       "install a version that fits the others")
