@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from suture._errors import SutureError, unknown
+from suture.sources.sampling import balanced_order, generator
 
 Split = Literal["train", "test"]
 _TEST_PER_CLASS = 50
@@ -77,7 +78,7 @@ class ImageSet:
         """
         if not 1 <= n <= len(self):
             raise SutureError(f"n must lie from 1 to {len(self)}, the size of {self.name}, got {n}")
-        rows = torch.from_numpy(_balanced_order(self.labels.cpu().numpy(), seed)[:n]).to(self.labels.device)
+        rows = torch.from_numpy(balanced_order(self.labels.cpu().numpy(), seed)[:n]).to(self.labels.device)
         return ImageSet(self.inputs[rows], self.labels[rows], self.classes, f"{self.name}/{n}@{seed}")
 
 
@@ -95,12 +96,12 @@ def digits(split: Split = "train") -> ImageSet:
     if split not in get_args(Split):
         raise unknown("split of the digits", split, get_args(Split))
     images, labels = _raw_digits()
-    order = _balanced_order(labels, seed=0)
+    order = balanced_order(labels, seed=0)
     test = 10 * _TEST_PER_CLASS
     rows = order[:test] if split == "test" else order[test:]
     if split == "train":
         # What is left of a balanced order ends with the largest classes alone.
-        rows = rows[_generator(1).permutation(len(rows))]
+        rows = rows[generator(1).permutation(len(rows))]
     return ImageSet(
         torch.from_numpy(images[rows][:, None]), torch.from_numpy(labels[rows]), 10, f"digits-{split}"
     )
@@ -114,18 +115,3 @@ def _raw_digits() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     bunch = load_digits()
     # Grey values run from 0 to 16, so the division is exact.
     return (bunch.images / 16).astype(np.float32), bunch.target.astype(np.int64)
-
-
-def _generator(seed: int) -> np.random.RandomState:
-    # The old generator on purpose: NumPy freezes its stream (NEP 19), that of `default_rng` may change.
-    return np.random.RandomState(seed)
-
-
-def _balanced_order(labels: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
-    """A permutation of the rows each start of which holds the classes as evenly as possible."""
-    order = _generator(seed).permutation(len(labels)).astype(np.int64)
-    rank = np.empty(len(labels), dtype=np.int64)
-    for label in np.unique(labels):
-        mine = np.flatnonzero(labels[order] == label)
-        rank[mine] = np.arange(len(mine))
-    return order[np.argsort(rank, kind="stable")]
