@@ -24,6 +24,18 @@ def build():
     return nn.Sequential(nn.Flatten(), nn.Linear(6, 2))
 
 
+def pair():
+    return build(), lambda raw: torch.ones(len(raw), 6)
+
+
+def plain_pair():
+    return build(), None
+
+
+def wrong_pair():
+    return build(), "uint8"
+
+
 def splits():
     return (torch.ones(4, 6), torch.zeros(4).long()), (torch.ones(2, 6), torch.zeros(2).long())
 
@@ -61,7 +73,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_code_in_the_working_directory(module: str) -> None:
-    made = specs.network(f"{module}:build")
+    made = specs.network(f"{module}:build").network
     assert made(torch.ones(3, 6)).shape == (3, 2)
     (inputs, labels), (test, _) = specs.data(f"{module}:splits")
     assert (inputs.shape, labels.shape, test.shape) == ((4, 6), (4,), (2, 6))
@@ -74,12 +86,12 @@ def test_the_digits() -> None:
 
 def test_zoo_networks_take_seed_channels_and_classes() -> None:
     like = ImageSet(torch.rand(2, 3, 8, 8), torch.tensor([0, 4]), 5, "mine")
-    made = specs.network("zoo:resnet_digits", like=like, seed=4)
+    made = specs.network("zoo:resnet_digits", like=like, seed=4).network
     assert made.eval()(like.inputs).shape == (2, 5)
-    again, else_ = (specs.network("zoo:resnet_digits", like=like, seed=s) for s in (4, 5))
+    again, else_ = (specs.network("zoo:resnet_digits", like=like, seed=s).network for s in (4, 5))
     assert torch.equal(made.conv1.weight, again.conv1.weight)
     assert not torch.equal(made.conv1.weight, else_.conv1.weight)
-    plain = specs.network("zoo:resnet_digits", like=(like.inputs, like.labels))
+    plain = specs.network("zoo:resnet_digits", like=(like.inputs, like.labels)).network
     assert plain.conv1.in_channels == 1
 
 
@@ -91,17 +103,19 @@ def test_weights_are_loaded(suffix: str, tmp_path: Path) -> None:
         torch.save(wanted.state_dict(), path)
     else:
         zoo.save_weights(wanted, path)
-    made = specs.network("tests.tiny:network", weights=path)
+    made = specs.network("tests.tiny:network", weights=path).network
     assert all(torch.equal(a, b) for a, b in zip(made.parameters(), wanted.parameters(), strict=True))
     assert not torch.equal(made.head.weight, tiny.network().head.weight)
 
 
 @pytest.mark.parametrize(("spec", "words"), [
-    ("resnet_digits", "like zoo:resnet_digits or mypackage.models:build"), ("", "like zoo:"), ("zoo:", "like zoo:"),
+    ("resnet_digits", "write zoo:resnet_digits"), ("", "like zoo:"), ("zoo:", "like zoo:"),
     ("zoo:resnet_digit", "nearest: resnet_digits"), ("nowhere_at_all:build", "cannot import 'nowhere_at_all'"),
     (":build", "cannot import ''"), ("{}:bild", "nearest: build"), ("{}:NOT_A_FUNCTION", "unknown function"),
-    ("{}:words", "torch.nn.Module, got str"), ("{}:needs", "missing 1 required positional argument: 'width'"),
-    ("{}:fails", "KeyError"), ("{}:fails_long", "RuntimeError: first line (their_code.py, line 34)"),
+    ("{}:words", "torch.nn.Module, or a pair of one and its preprocessing, got str"), ("{}:splits", "got tuple"),
+    ("{}:wrong_pair", "a network and a function of raw examples, got str"),
+    ("{}:needs", "missing 1 required positional argument: 'width'"),
+    ("{}:fails", "KeyError"), ("{}:fails_long", "RuntimeError: first line (their_code.py, line 46)"),
 ])
 def test_what_is_no_network(spec: str, words: str, module: str) -> None:
     with pytest.raises(SutureError) as error:
@@ -112,7 +126,7 @@ def test_what_is_no_network(spec: str, words: str, module: str) -> None:
 
 @pytest.mark.parametrize(("spec", "words"), [
     ("digit", "nearest: digits"), ("cifar10", "mypackage.data:splits"), ("{}:words", "pair (train, test), got str"),
-    ("{}:three", "pair (train, test), got tuple"), ("{}:fails", "(their_code.py, line 30)"),
+    ("{}:three", "pair (train, test), got tuple"), ("{}:fails", "(their_code.py, line 42)"),
     ("{}:", "unknown function"), ("nowhere_at_all:splits", "cannot import"),
 ])
 def test_what_is_no_data(spec: str, words: str, module: str) -> None:
@@ -138,4 +152,12 @@ def test_code_that_cannot_be_imported(code: str, words: str, tmp_path: Path, mon
 
 
 def test_networks_of_the_command_line_are_modules() -> None:
-    assert isinstance(specs.network("tests.tiny:network"), nn.Module)
+    made = specs.network("tests.tiny:network")
+    assert isinstance(made.network, nn.Module)
+    assert (made.preprocessing, made.spec, made.notes) == (None, "tests.tiny:network", ())
+
+
+def test_code_may_say_what_its_network_wants(module: str) -> None:
+    made = specs.network(f"{module}:pair")
+    assert made.network(made.preprocessing([1, 2])).shape == (2, 2)
+    assert specs.network(f"{module}:plain_pair").preprocessing is None

@@ -1,10 +1,11 @@
 """Networks and data by what is written on a command line.
 
-``zoo:NAME`` is a network of suture's zoo. ``module:function`` imports *your* code and calls the function: only give it
-code that you trust, as with any import.
+``module:function`` imports *your* code and calls the function: only give it code that you trust, as with any import.
 """
 
 from suture.specs.code import inputs as inputs
 from suture.specs.data import DATA as DATA
 from suture.specs.data import data as data
+from suture.specs.named import Named as Named
+from suture.specs.networks import NETWORK_KINDS as NETWORK_KINDS
 from suture.specs.networks import network as network

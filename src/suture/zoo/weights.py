@@ -20,6 +20,7 @@ _PREFIXES = ("module.", "model.", "_orig_mod.")
 """Left by DataParallel, by training frameworks and by torch.compile."""
 _INSIDE = ("state_dict", "model_state_dict", "model")
 """Where training scripts keep the state dict in a checkpoint."""
+_PICKLED = (".pt", ".pth", ".bin")
 _CONVERT = "write torch.save(model.state_dict(), path) where the model was made"
 
 
@@ -62,27 +63,36 @@ def load_weights(network: nn.Module, path: str | Path) -> dict[str, str]:
 
     Arguments:
         network: takes the weights in place, cast to its own types and device.
-        path: `.safetensors`, or `.pt` / `.pth` that holds a state dict, bare or in a checkpoint under
+        path: `.safetensors`, or `.pt`, `.pth` or `.bin` that holds a state dict, bare or in a checkpoint under
             "state_dict", "model_state_dict" or "model". Names may carry `module.`, `model.` or `_orig_mod.`
-            in front. No code from the file is run. Metadata is empty for `.pt` / `.pth`.
+            in front; of names that share one tensor in the network, one is enough. No code from the file is
+            run. Metadata is that of `.safetensors`, empty for the others.
 
     Raises SutureError when the file is missing, corrupt or holds a pickled model, and when names or shapes
     do not match; the network is then as it was.
     """
     path = Path(path)
-    if not path.is_file():
-        raise SutureError(f"no weights at {path}; expected a .safetensors, .pt or .pth file")
-    if path.suffix == ".safetensors":
-        stored, metadata = _read_safetensors(path)
-    elif path.suffix in (".pt", ".pth"):
-        stored, metadata = _read_torch(path), {}
-    else:
-        raise SutureError(f"cannot tell the format of {path.name!r}; expected .safetensors, .pt or .pth")
+    stored, metadata = read_weights(path)
     wanted: dict[str, Tensor] = network.state_dict()
     stored = _strip(stored, wanted)
     _check_fit(stored, wanted, path)
     network.load_state_dict(stored, strict=False)
     return metadata
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(Tensors by the names in the file, metadata) of a file that `load_weights` can read.
+
+    Raises SutureError when the file is missing, corrupt or holds a pickled model.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SutureError(_in_folder(path) or f"no weights at {path}; expected a .safetensors, .pt or .pth file")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix in _PICKLED:
+        return _read_torch(path), {}
+    raise SutureError(f"cannot tell the format of {path.name!r}; expected .safetensors, .pt, .pth or .bin")
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
@@ -94,6 +104,17 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     if not path.is_file():
         raise SutureError(f"no weights at {path}; expected a .safetensors file")
     return _read_safetensors(path)[1]
+
+
+def _in_folder(path: Path) -> str:
+    """What to give instead of a folder; "" where it is none."""
+    if not path.is_dir():
+        return ""
+    if (path / "model.safetensors.index.json").is_file():
+        return f"no weights at {path}, a folder with weights in several files; give it as the network: hf:{path}"
+    found = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", *_PICKLED))
+    instead = f"write {found[0]}" if found else "expected a .safetensors, .pt or .pth file"
+    return f"no weights at {path}, which is a folder; {instead}"
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -155,7 +176,10 @@ def _strip(stored: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str,
 
 def _check_fit(stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
     # Batch norm's counter is absent from old and converted files, and bears on nothing in eval mode.
-    missing = [name for name in wanted if name not in stored and not name.endswith("num_batches_tracked")]
+    # Weights that a network has under two names (tied embeddings) are often stored under one.
+    given = {wanted[name].data_ptr() for name in stored if name in wanted} - {0}
+    missing = [name for name, value in wanted.items()
+               if name not in stored and value.data_ptr() not in given and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in stored if name not in wanted]
     shapes = [
         f"{name} (file {tuple(stored[name].shape)}, network {tuple(wanted[name].shape)})"
