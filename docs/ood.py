@@ -34,7 +34,7 @@ from suture.fingerprints import fingerprint
 from suture.prepare import find_device, prepare
 from suture.report import histograms
 from suture.sites import SitedNetwork
-from suture.stitching.objective import logits_of
+from suture.stitching.outputs import logits_of
 from suture.training import Recipe
 
 HERE = Path(__file__).parent

@@ -13,15 +13,17 @@ from torch import nn
 import suture
 from suture.batches import Batches
 from suture.calls import main_output
-from suture.scores import RECORDS
 from suture.sites import SitedNetwork, capture, run_tail
-from suture.stitching import evaluate
-from suture.stitching.evaluate import Evaluation, Evaluator, arrays_of, scores_of
+from suture.stitching import evaluate, scored
+from suture.stitching.evaluate import Evaluation, Evaluator
+from suture.stitching.outputs import Task
+from suture.stitching.scored import arrays_of, scores_of
 from tests.networks import NETWORKS, images, vectors
 from tests.tiny import RECIPE
 
 CPU = torch.device("cpu")
 SIZES = (20, 20, 13)
+RECORDS = scored.quantities(Task.CLASSIFICATION)
 
 
 def labelled(x: torch.Tensor, classes: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -99,7 +101,7 @@ def test_the_record_of_every_cell_gives_the_value_in_the_table(pair):
     for method, quantity in product(("dm", "tlm"), RECORDS):
         name = f"{method}.{quantity}"
         for (i, s), (j, t) in product(enumerate(result.sources), enumerate(result.targets)):
-            record = evaluate.scores.record(result.arrays, name, i, j)
+            record = scored.scores.record(result.arrays, name, i, j)
             assert result.matrix(name).loc[s, t] == pytest.approx(record.value, rel=1e-12)
 
 
@@ -192,7 +194,8 @@ def test_nan_or_inf_logits_give_missing_values_with_the_reason_and_spare_the_oth
     for quantity in RECORDS:
         assert rows[1, 1, f"tlm.{quantity}"].reason == ""
         assert rows[0, 1, f"tlm.{quantity}"].reason == "the loss was nan"
-    gone = found.predicted[0, 0] < 0
+    gone = capture(network, x, ["1"])["1"].sum(1).numpy() > third.item()
+    assert gone.sum() == found.broken[0, 0] == 2
     assert not (arrays["tlm.correct"] | arrays["tlm.agree"])[0, 0][gone].any()
     np.testing.assert_array_equal(np.isnan(arrays["tlm.kl"][0, 0]), gone)
 
@@ -205,9 +208,11 @@ def test_no_class_is_predicted_from_logits_without_a_finite_largest_one():
 
 def test_a_target_network_with_nan_is_named():
     network, x = NETWORKS["mlp"]()[0], vectors(30)
-    found = run(network, x, "1", half)
-    found.own[4] = found.predicted[0, 0][4] = -1
-    assert not arrays_of(found, "dm", (1, 1))["dm.agree"][0, 0, 4]
+    network[4].register_forward_hook(lambda m, a, out: out.masked_fill(out == out.max(), float("nan")))
+    found = run(network, x, "1", half, micro=30)
+    broken = network(x).isnan().any(1)
+    assert broken.sum() == 1
+    assert not arrays_of(found, "dm", (1, 1))["dm.agree"][0, 0][broken].any()
     reasons = {name: e.reason for _, _, name, e, _ in
                scores_of(found, arrays_of(found, "dm", (1, 1)), "dm", (1, 1), 0, {})}
     assert reasons["dm.kl"] == "the target network's logits are nan or infinite for 1 of 30 test examples"
@@ -325,6 +330,6 @@ def test_a_test_loader_in_another_order_is_refused_also_without_labels():
     found = run(network, x, "1", half)
     shuffled = run(network, x.flip(0), "1", half, batches=[x.flip(0)])
     one, other = arrays_of(found, "dm", (1, 1)), arrays_of(shuffled, "tlm", (1, 1))
-    assert evaluate.same_examples({}, one)
-    assert evaluate.same_examples(one, one)
-    assert not evaluate.same_examples(one, other)
+    assert scored.same_examples({}, one)
+    assert scored.same_examples(one, one)
+    assert not scored.same_examples(one, other)

@@ -18,6 +18,7 @@ from suture.results import Comparison
 from suture.runs import Run
 from suture.stitching import Family, TaskRecipe
 from suture.stitching.families import FULL
+from suture.stitching.resolve import TaskName
 
 
 def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None, test: Any = None, *,
@@ -27,7 +28,8 @@ def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None
             family: Family | str = FULL, alignment: AlignmentRule = DEFAULT_RULE,
             relu: bool = False, ood: OOD | Iterable[str] | str | None = DEFAULT_OOD,
             allow_bypass: bool = False, names: tuple[str, str] | None = None, device: str | torch.device = "auto",
-            examples: int | None = None, batch_size: int = 256, seed: int = 0, progress: Progress | None = None,
+            examples: int | None = None, task: TaskName = "auto", token_rate: float = 1.0, batch_size: int = 256,
+            seed: int = 0, progress: Progress | None = None,
             on_stage: Callable[[Comparison], object] | None = None, previous: Comparison | None = None) -> Comparison:
     """How similar is each layer of `source` to each layer of `target`?
 
@@ -60,6 +62,12 @@ def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None
         device: "auto" (cuda, else mps, else cpu) or a torch device.
         examples: only the first so many examples of `data` make the moments, so indices and direct matching (the
             paper takes 100). Task loss matching sees all. Default: all.
+        task: what the target network's output is, and so what stitched networks are scored on and trained for:
+            "classification" (logits (N, classes)), "next_token" (causal language models), "tokens" (masked language
+            models, token classification: labels (N, T)), or "none" (hidden states: direct matching without a task).
+            "auto" (default) finds out in the dry run (`suture.stitching.resolve.resolve`).
+        token_rate: share of the tokens that count whose rows make the moments, so indices and direct matching, drawn
+            with `seed`, the same at every site. Everything else sees all tokens. Default 1.
         batch_size: for data that are no loader.
         seed: of initialisations, data order and bootstraps.
         progress: called as ``progress(stage, done, total)``.
@@ -74,7 +82,7 @@ def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None
     """
     plan = Plan.of(methods=methods, indices=indices, tlm=tlm, precision=precision, seed=seed, device=device,
                    progress=progress, held_out=test is not None, family=family, alignment=alignment, examples=examples,
-                   relu=relu, ood=_detection(ood))
+                   relu=relu, ood=_detection(ood), task=task, token_rate=token_rate)
     if names is not None and len(names) != 2:
         raise SutureError(f"expected two names, of source and target, got {len(names)}")
     run = Run.start(source, target, data, test, plan, sites=sites, target_sites=target_sites,
@@ -90,6 +98,7 @@ def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None
             if on_stage:
                 on_stage(result)
     return run.result() if result is None else result
+
 
 def _detection(ood: OOD | Iterable[str] | str | None) -> OOD | None:
     if ood is not None and not isinstance(ood, OOD | str | Iterable):

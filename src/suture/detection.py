@@ -14,7 +14,7 @@ from torch import nn
 from suture import auxiliary as makers
 from suture._errors import SutureError, first_line
 from suture.batches import Batch, Batches, Progress, can_shuffle, convert, count, on_device, pieces
-from suture.calls import no_gradients
+from suture.calls import main_output, no_gradients
 from suture.cells import Thresholds
 from suture.detectors import table
 from suture.detectors.energy import EnergyDetector, EnergyRecipe, train_detectors
@@ -29,7 +29,7 @@ from suture.representations import image_size, mask_of
 from suture.separation import auroc, two_sided
 from suture.shelf import Shelf, content_key
 from suture.sites import SitedNetwork
-from suture.stitching.objective import logits_of
+from suture.stitching.outputs import Task, logits_of
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,18 @@ class Detection:
             raise SutureError(f"the target network fails on the {use} data: {first_line(e)}; give inputs nested like "
                               "the data's") from e
 
+    def check_task(self, task: Task) -> None:
+        """Whether the detectors can be made for what the target network's output is.
+
+        Raises:
+            SutureError: a detector that needs logits, or classes, which are not there.
+        """
+        for name, needed, there in (("energy", "logits (N, classes)", task is Task.CLASSIFICATION),
+                                    ("tail_energy", "logits", task is not Task.NONE)):
+            if name in self.ood.names and not there:
+                raise SutureError(f"expected {needed} of the target network for the detector {name}, got "
+                                  f"task={task.value!r}; leave {name} out of detectors")
+
     def fitting(self) -> Fitting:
         """To be shown the native representations of the data."""
         return Fitting(list(self.ood.detectors), self.target.shapes, self.seed)
@@ -267,8 +279,9 @@ class Detection:
                         raise SutureError(f"NaN or inf in the representation of {kind} data at target site "
                                           f"{str(self.target.sites[j])!r}; remove the examples that give it")
                     scoring.look(j, x, mask_of(given))
-                    if done is not None:
-                        scoring.logits(j, logits_of(done.output))
+                    logits = None if done is None else main_output(done.output)
+                    if logits is not None:
+                        scoring.logits(j, logits, mask_of(given))
         return scoring
 
     # -- trained detectors ---------------------------------------------------------------------------------------

@@ -65,6 +65,8 @@ _STRUCTURAL = (
 # Colours of divergences end where a uniform guess over ten classes stands against a sure prediction; the same for
 # every number of classes, so that maps of different data can be compared.
 _NATS = round(math.log(10), 3)
+_PERPLEXITY = 10
+_TOKENS = "For language models over tokens that count; their interval is a bootstrap over whole texts."
 _METHODS = {"dm": "DM", "tlm": "TLM"}
 _KINDS = {"dm": "direct matching", "tlm": "task loss matching"}
 
@@ -74,19 +76,25 @@ def _functional(method: str) -> tuple[Measure, ...]:
     kind = _KINDS[method]
     return (
         Measure(f"{method}.accuracy", f"{tag} accuracy", 0, 1, True, True,
-                f"Test accuracy of the network stitched by {kind}; Wilson interval."),
+                f"Test accuracy of the network stitched by {kind}; Wilson interval. {_TOKENS}"),
         Measure(f"{method}.relative_accuracy", f"{tag} relative accuracy", 0, 1, True, True,
                 f"Test accuracy of the network stitched by {kind} over that of the target network; "
-                "bootstrap over examples, paired."),
+                f"bootstrap over examples, paired. {_TOKENS}"),
         Measure(f"{method}.agreement", f"{tag} agreement", 0, 1, True, True,
                 f"Share of test examples on which the network stitched by {kind} predicts the class that the "
-                "target network predicts; Wilson interval."),
+                f"target network predicts; Wilson interval. {_TOKENS}"),
         Measure(f"{method}.kl", f"{tag} KL", 0, _NATS, False, True,
                 f"Mean over test examples of KL(target network's predictions || those of the network stitched by "
-                f"{kind}), in nats, from the softmax of the logits; bootstrap over examples. No upper limit."),
+                f"{kind}), in nats, from the softmax of the logits; bootstrap over examples. {_TOKENS} "
+                "No upper limit."),
         Measure(f"{method}.ce_gap", f"{tag} cross-entropy gap", 0, _NATS, False, True,
                 f"Test cross-entropy of the network stitched by {kind} minus that of the target network, in nats; "
-                "below 0 where the stitched one is better; bootstrap over examples, paired. No upper limit."),
+                f"below 0 where the stitched one is better; bootstrap over examples, paired. {_TOKENS} "
+                "No upper limit."),
+        Measure(f"{method}.relative_perplexity", f"{tag} relative perplexity", 1, _PERPLEXITY, False, True,
+                f"Perplexity per token of the network stitched by {kind} over that of the target network, e to the "
+                "power of the cross-entropy gap: 1 where the two are equally good, below 1 where the stitched one is "
+                "better; bootstrap over texts, paired. No upper limit."),
         Measure(f"{method}.residual", f"{tag} residual", 0, 1, False, False,
                 f"|S - T|² / |T|² on test data, ratio of sums: S stitched by {kind}, T the target's own "
                 "representation; bootstrap over examples, paired."),

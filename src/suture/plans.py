@@ -17,6 +17,8 @@ from suture.outside import as_batches
 from suture.prepare import find_device
 from suture.representations import AlignmentRule
 from suture.stitching import Family, TaskRecipe
+from suture.stitching.resolve import TASKS
+from suture.training import is_number
 
 METHODS = ("dm", "tlm")
 FOLDS = 5
@@ -41,6 +43,8 @@ class Plan:
     examples: int | None
     relu: bool
     ood: OOD | None
+    task: str = "auto"
+    token_rate: float = 1.0
 
     def __post_init__(self) -> None:
         if "tlm" in self.methods and (not self.family.trainable or self.family.strength == "cv"):
@@ -51,7 +55,8 @@ class Plan:
     @classmethod
     def of(cls, *, methods: Sequence[str], indices: Iterable[str] | str, tlm: TaskRecipe | None, precision: str,
            seed: int, device: str | torch.device, progress: Progress | None, held_out: bool, family: Family | str,
-           alignment: AlignmentRule, examples: int | None, relu: bool, ood: OOD | None) -> Plan:
+           alignment: AlignmentRule, examples: int | None, relu: bool, ood: OOD | None, task: str = "auto",
+           token_rate: float = 1.0) -> Plan:
         """The plan that a user's arguments make (see `suture.compare`).
 
         Raises:
@@ -65,10 +70,15 @@ class Plan:
             raise SutureError(f"expected precision to be one of {', '.join(PRECISIONS)}, got {precision!r}")
         if seed < 0:
             raise SutureError(f"expected a seed of at least 0, got {seed}")
+        if task not in TASKS:
+            raise unknown("task", str(task), TASKS)
+        if not is_number(token_rate) or not 0 < token_rate <= 1:
+            raise SutureError(f"expected a token_rate above 0 and at most 1, got {token_rate!r}; leave it out for all "
+                              "tokens")
         return cls(chosen, [i.measure.name for i in index_table.chosen(indices)], tlm or TaskRecipe(seed=seed),
                    precision, seed, find_device(device), progress, held_out,
                    Family.parse(family) if isinstance(family, str) else family, alignment, examples, relu,
-                   _resolved(ood, seed) if chosen else None)
+                   _resolved(ood, seed) if chosen else None, task, float(token_rate))
 
     @property
     def folds(self) -> int:
@@ -85,7 +95,7 @@ class Plan:
         return {"methods": self.methods, "indices": self.indices, "tlm": asdict(self.recipe),
                 "precision": self.precision, "seed": self.seed, "held_out": self.held_out,
                 "family": str(self.family), "alignment": asdict(self.alignment),
-                "examples": self.examples, "relu": self.relu,
+                "examples": self.examples, "relu": self.relu, "task": self.task, "token_rate": self.token_rate,
                 "ood": None if self.ood is None else self.ood.settings()}
 
 

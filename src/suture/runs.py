@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 
@@ -18,27 +16,30 @@ import suture.indices as index_table
 from suture import scores
 from suture._errors import SutureError, first_line
 from suture.aligned import AlignedMoments
-from suture.batches import Batch, Batches, on_device, pieces
+from suture.assembly import assemble, standing_notes, target_accuracy
+from suture.batches import Batch, Batches, count, on_device
 from suture.calls import no_gradients
 from suture.detection import Detection
-from suture.detectors.fitting import Fitting
 from suture.detectors.scoring import score_arrays, score_rows
 from suture.fingerprints import fingerprint
 from suture.frechet import frechet
-from suture.grids import NonFiniteError
-from suture.measures import in_order, measure
+from suture.measures import measure
 from suture.naming import SiteSpec
+from suture.passes import TokenShare, check_share, detectors_pass, moments_pass
 from suture.plans import PRECISIONS, Plan
 from suture.prepare import few, fold, micro_batch, pack, prepare
-from suture.provenance import content_of, display_names, versions
+from suture.provenance import content_of, display_names
 from suture.report.marks import marked_words
-from suture.representations import Alignment, mask_of
-from suture.results import COLUMNS, Comparison
+from suture.representations import Alignment
+from suture.results import Comparison
 from suture.sites import SitedNetwork
 from suture.spectra import Pair
 from suture.stitching import StitchingLayer, convergence, direct_match
-from suture.stitching.evaluate import Evaluator, arrays_of, same_examples, scores_of
-from suture.stitching.objective import check_batch, check_labels, logits_of
+from suture.stitching.evaluate import Evaluator
+from suture.stitching.objective import check_batch
+from suture.stitching.outputs import Task
+from suture.stitching.resolve import resolve
+from suture.stitching.scored import arrays_of, same_examples, scores_of
 from suture.stitching.task import Cell, Curves, GroupTrainer, cell_seed, fitting_data
 
 
@@ -84,8 +85,6 @@ class Run:
         same_network = target is None or target is source
         other = source if target is None else target
         first = on_device(next(iter(fit)), plan.device)
-        if "tlm" in plan.methods:
-            check_batch(first, plan.recipe)
         mine = prepare(source, few(first.source), plan.device, "source")
         yours = mine if same_network else prepare(other, few(first.target), plan.device, "target")
         shared = same_network and first.source is first.target and target_sites is None
@@ -97,6 +96,9 @@ class Run:
             fold(network, few(inputs), keep)
             pack(network, few(inputs))
         micro = micro_batch(max(a.peak, b.peak), plan.device)
+        plan = _with_task(plan, b, first)
+        if plan.token_rate < 1:
+            check_share(a, b)
         prints = (fingerprint(source), fingerprint(other))
         key = content_of((prints, type(source).__qualname__, type(other).__qualname__, a.infos, b.infos,
                           plan.settings()), fit, tested, *plan.outside())
@@ -117,17 +119,19 @@ class Run:
     def _look_ahead(self, first: Batch) -> None:
         """Try on the first examples what comes late, so that a long run does not end with bad input."""
         if self.detection is not None:
+            self.detection.check_task(self.task)
             self.detection.rehearse(Batch(few(first.source), few(first.target), None))
         batch = on_device(next(iter(self.test)), self.plan.device)
-        try:
-            with no_gradients():
-                self.source.front(few(batch.source))
-                logits = logits_of(self.target.full(few(batch.target)).output)
-        except RuntimeError as e:
-            raise SutureError(f"a network fails on the {self.test.name}: {first_line(e)}; give test data like the "
-                              "data") from e
-        if batch.labels is not None:
-            check_labels(batch.labels, logits)
+        with no_gradients(), _told(self.test.name, RuntimeError, IndexError):
+            self.source.front(few(batch.source))
+            output = self.target.full(few(batch.target)).output
+        if self.task is not Task.NONE:
+            self.task.check(self.task.rows(batch.target, batch.labels), self.task.logits_of(output))
+
+    @property
+    def task(self) -> Task:
+        """What the target network's output is."""
+        return Task(self.plan.task)
 
     @property
     def cells(self) -> list[Cell]:
@@ -170,49 +174,18 @@ class Run:
         """The moments, and the detectors made; a run that was taken over does that pass again."""
         if self.grid is None:
             fitting = self.detection.fitting() if self.detection is not None else None
-            self.grid = self._moments_pass(fitting if self.fit is self.whole else None)
+            a, b, plan = self.source, self.target, self.plan
+            grid = AlignedMoments(a.shapes, b.shapes, plan.alignment, same=a is b, folds=plan.folds,
+                                  precision=PRECISIONS[plan.precision], higher="cka_debiased" in plan.indices)
+            moments_pass(a, b, self.fit, grid, device=plan.device, micro=self.micro,
+                         fitting=fitting if self.fit is self.whole else None, progress=plan.progress,
+                         share=TokenShare(plan.token_rate, plan.seed) if plan.token_rate < 1 else None)
+            self.grid = grid
             if self.detection is not None and fitting is not None:
                 if self.fit is not self.whole and fitting.needed:
-                    self._detectors_pass(fitting)
+                    detectors_pass(b, self.whole, fitting, plan.device, self.micro)
                 self.detection.finish(fitting, self.whole, self.plan.progress)
         return self.grid
-
-    def _detectors_pass(self, fitting: Fitting) -> None:
-        """Native representations of all data, where the moments are those of a few examples."""
-        with no_gradients():
-            for batch in self.whole:
-                for piece in pieces(on_device(batch, self.plan.device), self.micro):
-                    xs = self.target.front(piece.target)
-                    for x, site in zip(xs, self.target.sites, strict=True):
-                        if not torch.isfinite(x.sum()):
-                            raise SutureError(f"NaN or inf in the representation at target site {str(site)!r} in the "
-                                              "data; check the inputs and weights, or leave this site out")
-                    fitting.update(xs, piece.labels, mask_of(piece.target))
-
-    def _moments_pass(self, fitting: Fitting | None) -> AlignedMoments:
-        a, b = self.source, self.target
-        grid = AlignedMoments(a.shapes, b.shapes, self.plan.alignment, same=a is b, folds=self.plan.folds,
-                              precision=PRECISIONS[self.plan.precision], higher="cka_debiased" in self.plan.indices)
-        with no_gradients():
-            for k, batch in enumerate(self.fit):
-                for piece in pieces(on_device(batch, self.plan.device), self.micro):
-                    try:
-                        xs = a.front(piece.source)
-                        ys = xs if a is b else b.front(piece.target)
-                        grid.update(xs, ys, mask_of(piece.source), mask_of(piece.target))
-                        if fitting is not None:
-                            fitting.update(ys, piece.labels, mask_of(piece.target))
-                    except NonFiniteError as e:
-                        site = (a if e.side == "source" else b).sites[e.index]
-                        raise SutureError(f"NaN or inf in the representation at {e.side} site {str(site)!r}, in batch "
-                                          f"{k} of the data; check the inputs and weights, or leave this site out"
-                                          ) from None
-                    except RuntimeError as e:
-                        raise SutureError(f"a network fails on batch {k} of the data, after the first ones went well: "
-                                          f"{first_line(e)}; give batches of one input size") from e
-                if self.plan.progress:
-                    self.plan.progress("moments", k + 1, self.fit.total())
-        return grid
 
     def _match(self, i: int, j: int, pair: Pair, grid: AlignedMoments) -> None:
         try:
@@ -255,8 +228,9 @@ class Run:
         assert self.fitting is not None
         recipe, device = self.plan.recipe, self.plan.device
         layers = {c: self._initial(*c) for c in self.cells if c not in self.excluded}
-        trainer = GroupTrainer(self.source, self.target, layers, recipe, self.micro)
-        curves = trainer.fit(self.fitting[0], device, self.plan.progress, self.fitting[1])
+        trainer = GroupTrainer(self.source, self.target, layers, recipe, self.micro, self.task)
+        with _told("data", IndexError):
+            curves = trainer.fit(self.fitting[0], device, self.plan.progress, self.fitting[1])
         for (i, j), layer in layers.items():
             fitted = {"weight": layer.weight, "bias": layer.bias, "prefix": layer.prefix}
             self.arrays |= {f"tlm.{k}/{i}/{j}": v.detach().cpu().numpy() for k, v in fitted.items() if v is not None}
@@ -311,8 +285,9 @@ class Run:
         if self.detection is not None:
             self._ready()
         scoring = self.detection.scoring() if self.detection is not None else None
-        found = Evaluator(self.source, self.target, layers, self.micro, scoring).run(
-            self.test, self.plan.device, self.plan.progress, f"evaluating {method}")
+        evaluator = Evaluator(self.source, self.target, layers, self.micro, scoring, self.task)
+        with _told(self.test.name, IndexError):
+            found = evaluator.run(self.test, self.plan.device, self.plan.progress, f"evaluating {method}")
         shape = (len(self.source.sites), len(self.target.sites))
         arrays = arrays_of(found, method, shape)
         if not same_examples(self.arrays, arrays):
@@ -321,7 +296,7 @@ class Run:
         self.arrays |= arrays
         for scored in scores_of(found, arrays, method, shape, self.plan.seed, failed):
             self._row(*scored)
-        self.counts["n_test"] = len(found.own)
+        self.counts["n_test"] = found.examples
         if scoring is not None and self.detection is not None:
             self._distances(method, self._ready(), failed)
             scored_arrays = score_arrays(scoring, method, shape, self.plan.seed)
@@ -370,34 +345,47 @@ class Run:
         self.counts = {k: previous.meta[k] for k in ("n_fit", "n_test") if previous.meta.get(k) is not None}
 
     def _standing_notes(self) -> list[str]:
-        notes = []
-        if not self.plan.held_out and self.plan.methods:
-            notes.append("no test data were given: stitched networks are evaluated on the data they were fitted to")
-        bypassed = [str(i.site) for s in (self.source, self.target) for i in s.infos if i.bypass]
-        if bypassed:
-            notes.append(f"bypassed sites ({', '.join(dict.fromkeys(bypassed))}): their stitched networks still see "
-                         "the target's own activations on another path")
-        return notes
+        return standing_notes(self.plan, self.source, self.target)
 
     def result(self) -> Comparison:
         """The comparison as far as it is."""
-        table = pd.DataFrame(self.rows, columns=COLUMNS)
-        order = {name: k for k, name in enumerate(in_order(table["measure"]))}
-        table = table.sort_values("measure", key=lambda c: c.map(order), kind="stable", ignore_index=True)
-        same = self.prints[0] == self.prints[1] and self.source is self.target
-        alike = self.source.sites == self.target.sites and self.source.shapes == self.target.shapes
-        accuracy = self.arrays["target.correct"].mean() if "target.correct" in self.arrays else None
         meta = {
             "key": self.key, "stages": list(self.done), "settings": self.plan.settings(), "seed": self.plan.seed,
             "n_fit": self.counts.get("n_fit"), "n_test": self.counts.get("n_test"),
-            "target_accuracy": None if accuracy is None else float(accuracy),
+            "target_accuracy": target_accuracy(self.arrays),
             "shapes": {"source": [str(s) for s in self.source.shapes], "target": [str(s) for s in self.target.shapes]},
             "fingerprints": list(self.prints), "device": str(self.plan.device), "micro_batch": self.micro,
             "excluded": [[i, j, why] for (i, j), why in self.excluded.items()],
-            "notes": [*self._standing_notes(), *self.notes], "versions": versions(),
-            "created": datetime.now(UTC).isoformat(timespec="seconds"), "command": " ".join(sys.argv),
+            "notes": [*self._standing_notes(), *self.notes],
         }
         if self.detection is not None and self.detection.about:
             meta["ood"] = self.detection.about
-        return Comparison(self.names[0], self.names[1], tuple(map(str, self.source.sites)),
-                          tuple(map(str, self.target.sites)), same, alike, table, dict(self.arrays), meta)
+        return assemble(self.names, self.source, self.target, self.prints, self.rows, self.arrays, meta)
+
+
+def _with_task(plan: Plan, target: SitedNetwork, first: Batch) -> Plan:
+    """The plan with the task that was found; none without stitched networks.
+
+    Raises:
+        SutureError: an output or data that do not fit the task, task loss matching without one.
+    """
+    if not plan.methods:
+        return replace(plan, task=Task.NONE.value)
+    size = count(few(first.target))
+    task = resolve(plan.task, target.network, few(first.target), None if first.labels is None else first.labels[:size],
+                   trained="tlm" in plan.methods and plan.recipe.needs_labels)
+    if "tlm" in plan.methods:
+        if task is Task.NONE and plan.recipe.objective != "match":
+            raise SutureError("expected logits of the target network for task loss matching, got an output that is "
+                              "none (task='none'); write methods=['dm'], or a task if they are logits")
+        check_batch(first, plan.recipe, task)
+    return replace(plan, task=task.value)
+
+
+@contextmanager
+def _told(data: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Errors of the networks on data, such as token ids without an embedding, in one line."""
+    try:
+        yield
+    except kinds as e:
+        raise SutureError(f"a network fails on the {data}: {first_line(e)}; give data like the first examples") from e

@@ -110,6 +110,13 @@ def ratios_of_sums(tops: NDArray[Any], bottom: NDArray[Any], seed: int = 0, resa
     return found
 
 
+def exponential(e: Estimate) -> Estimate:
+    """e to the power of an estimate and the ends of its interval; missing where that is more than a float holds."""
+    if max(e.value, e.high) > math.log(np.finfo(np.float64).max):
+        return missing(f"e to the power of {max(e.value, e.high):.4g} is more than a float holds")
+    return Estimate(math.exp(e.value), math.exp(e.low), math.exp(e.high), e.reason)
+
+
 def mean_of_batches(values: NDArray[Any]) -> Estimate:
     """Mean of `values` (B,) with Student's t interval over batches; no interval (nan) for a single batch.
 
@@ -134,19 +141,22 @@ class Record:
     """What a cell's measure is made of: ``top.sum() / bottom.sum()`` over its units.
 
     Attributes:
-        top: (N,); boolean where examples are hit or missed.
+        top: (N,); boolean where examples are hit or missed, sums over its tokens where an example has several.
         bottom: (N,) floats.
         batches: the units are test batches, and `bottom` is one.
+        exponential: the measure is e to the power of that ratio.
     """
 
     top: NDArray[Any]
     bottom: NDArray[Any]
     batches: bool = False
+    exponential: bool = False
 
     @property
     def value(self) -> float:
         """The measure."""
-        return float(self.top.sum(dtype=np.float64) / self.bottom.sum(dtype=np.float64))
+        ratio = float(self.top.sum(dtype=np.float64) / self.bottom.sum(dtype=np.float64))
+        return math.exp(ratio) if self.exponential else ratio
 
 
 def by_batch(values: NDArray[Any], sizes: NDArray[Any]) -> Floats:
@@ -162,6 +172,7 @@ RECORDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "agreement": ("agree", ()),
     "kl": ("kl", ()),
     "ce_gap": ("ce", ("ce",)),
+    "relative_perplexity": ("ce", ("ce",)),
     "residual": ("error", ("scale",)),
     "residual_batches": ("error", ("scale", "batches")),
     "r2": ("error", ("spread",)),
@@ -171,6 +182,8 @@ RECORDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 
 def record(arrays: Arrays, name: str, i: int, j: int) -> Record:
     """The per-example record of measure `name` in cell (i, j).
+
+    With ``target.tokens`` among the arrays, what is counted are tokens: examples are sums over theirs.
 
     Args:
         arrays: of a comparison.
@@ -193,11 +206,11 @@ def record(arrays: Arrays, name: str, i: int, j: int) -> Record:
                           "compute it with this method and with labels in the test data")
     top, *rest = (arrays[a] for a in needed)
     x = top[i, j]
-    one = np.ones(len(x))
+    units = arrays["target.tokens"].astype(np.float64) if "target.tokens" in arrays else np.ones(len(x))
     if quantity == "relative_accuracy":
         return Record(x, rest[0].astype(np.float64))
-    if quantity == "ce_gap":
-        return Record(x.astype(np.float64) - rest[0], one)
+    if quantity in ("ce_gap", "relative_perplexity"):
+        return Record(x.astype(np.float64) - rest[0], units, exponential=quantity == "relative_perplexity")
     if quantity == "residual":
         return Record(x, rest[0][j])
     if quantity == "r2":
@@ -206,7 +219,7 @@ def record(arrays: Arrays, name: str, i: int, j: int) -> Record:
         with np.errstate(divide="ignore", invalid="ignore"):
             ratios = by_batch(x, rest[1]) / by_batch(rest[0][j], rest[1])
         return Record(ratios, np.ones(len(ratios)), batches=True)
-    return Record(x, one)
+    return Record(x, units)
 
 
 # -- paired tests -----------------------------------------------------------------------------------------------------
@@ -244,8 +257,9 @@ def difference(one: Record, other: Record, seed: int = 0) -> Difference:
 
     The interval is the percentile bootstrap over examples, both cells resampled together (`RESAMPLES` times). The p
     value is the exact McNemar test's where examples are hit or missed, and otherwise the bootstrap's: twice the
-    smaller share of resamples on either side of zero, at least 2 / (`RESAMPLES` + 1). Means over batches have
-    Student's t over batches; with a single batch interval and p are nan.
+    smaller share of resamples on either side of zero, at least 2 / (`RESAMPLES` + 1); with a single example interval
+    and p are nan. Means over batches have Student's t over batches, nan for a single one. Where tokens count, an
+    example is all of a text's: tokens of one text are no independent draws.
 
     Raises:
         SutureError: the records are of different numbers of examples.
@@ -262,6 +276,8 @@ def difference(one: Record, other: Record, seed: int = 0) -> Difference:
     low, high = np.percentile(drawn, [2.5, 97.5])
     if one.top.dtype == np.bool_ and other.top.dtype == np.bool_:
         return Difference(value, float(low), float(high), mcnemar(one.top, other.top), "exact McNemar", n)
+    if n < 2:
+        return Difference(value, float("nan"), float("nan"), float("nan"), "paired bootstrap", n)
     tail = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
     p = min(1.0, 2 * (tail + 1) / (len(drawn) + 1))
     return Difference(value, float(low), float(high), p, "paired bootstrap", n)
@@ -275,4 +291,6 @@ def _paired_bootstrap(one: Record, other: Record, seed: int) -> Floats:
     for k in range(RESAMPLES):
         drawn[k] = sums @ np.bincount(rng.integers(n, size=n), minlength=n)
     drawn = drawn[(drawn[:, 1] > 0) & (drawn[:, 3] > 0)]
-    return drawn[:, 0] / drawn[:, 1] - drawn[:, 2] / drawn[:, 3]
+    ratios: list[Floats] = [drawn[:, k] / drawn[:, k + 1] for k in (0, 2)]
+    first, second = (np.exp(x) if r.exponential else x for r, x in zip((one, other), ratios, strict=True))
+    return first - second

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from suture._errors import SutureError
-from suture.batches import Batch, Progress, convert
+from suture.batches import Batch, Batches, Progress, convert, on_device
+from suture.calls import apply
 from suture.fingerprints import fingerprint
 from suture.naming import Site
 from suture.plans import Plan
@@ -23,9 +24,21 @@ from suture.runs import Run
 from suture.sites import SitedNetwork
 from suture.stitching import Family, StitchingLayer, TaskRecipe, convergence
 from suture.stitching.families import FULL
+from suture.stitching.outputs import Task
+from suture.stitching.resolve import TaskName, resolve
 from suture.zoo.weights import load_weights, read_metadata, save_weights
 
 FORMAT = "suture.stitch/1"
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Accuracy of a stitched network and of its target network, shares of `n` examples, or tokens (`unit`)."""
+
+    stitched: float
+    target: float
+    n: int
+    unit: Literal["examples", "tokens"]
 
 
 class StitchedNetwork(nn.Module):
@@ -98,6 +111,27 @@ class StitchedNetwork(nn.Module):
         stitched = self.layer(self._front.front(source_inputs)[0], mask_of(source_inputs))
         return self._tail.tail(0, stitched, self._tail.begin(target_inputs))
 
+    @torch.no_grad()
+    def accuracy(self, data: Any) -> Reached | None:
+        """How many labels of `data` (as `suture.compare` takes them) the stitched network and its target get right.
+
+        None where there are no labels or no logits. Logits of tokens are scored as `suture.compare` does with
+        ``task="auto"``.
+        """
+        task, n, hits = None, 0, [0, 0]
+        where = next((t.device for t in self.layer.state_dict().values()), torch.device("cpu"))
+        for batch in (on_device(b, where) for b in Batches(data, device=where)):
+            if task is None:
+                task = resolve("auto", self.target_network, batch.target, batch.labels)
+            rows = task.rows(batch.target, batch.labels)
+            if rows.labels is None or task is Task.NONE:
+                return None
+            own = apply(self.target_network, batch.target)
+            for k, output in enumerate((self.run(batch.source, batch.target), own)):
+                hits[k] += int((rows.of(task.logits_of(output)).argmax(1) == rows.labels).sum())
+            n += rows.count
+        return Reached(hits[0] / n, hits[1] / n, n, "tokens" if task is not None and task.of_tokens else "examples")
+
     def save(self, path: str | Path) -> None:
         """Write the layer's weights, and what `load_stitched` needs beside the networks, as safetensors.
 
@@ -115,7 +149,8 @@ def stitch(source: nn.Module, source_site: str | Site, target: nn.Module, target
            method: Literal["dm", "tlm"] = "dm", tlm: TaskRecipe | None = None, family: Family | str = FULL,
            alignment: AlignmentRule = DEFAULT_RULE, examples: int | None = None,
            precision: Literal["float32", "float64"] = "float32", relu: bool = False,
-           allow_bypass: bool = False, device: str | torch.device = "auto", batch_size: int = 256, seed: int = 0,
+           allow_bypass: bool = False, device: str | torch.device = "auto", task: TaskName = "auto",
+           token_rate: float = 1.0, batch_size: int = 256, seed: int = 0,
            progress: Progress | None = None) -> StitchedNetwork:
     """Fit one stitching layer and return the stitched network.
 
@@ -129,15 +164,15 @@ def stitch(source: nn.Module, source_site: str | Site, target: nn.Module, target
         method: "dm" (direct matching, closed form) or "tlm" (by gradient, as the recipe says; with
             ``TaskRecipe(objective="match")`` that is direct matching by gradient).
         tlm: recipe of the gradient. Default: `TaskRecipe` with `seed`.
-        family, alignment, examples, precision, relu, allow_bypass, device, batch_size, seed, progress: as for
-            `suture.compare`. `examples` bears on direct matching alone.
+        family, alignment, examples, precision, relu, allow_bypass, device, task, token_rate, batch_size, seed,
+            progress: as for `suture.compare`. `examples` and `token_rate` bear on direct matching alone.
 
     Raises:
         SutureError: bad input, a family that the widths do not allow, a loss that is not finite.
     """
     plan = Plan.of(methods=[method], indices=(), tlm=tlm, precision=precision, seed=seed, device=device,
                    progress=progress, held_out=False, family=family, alignment=alignment, examples=examples,
-                   relu=relu, ood=None)
+                   relu=relu, ood=None, task=task, token_rate=token_rate)
     run = Run.start(source, target, data, None, plan, sites=[source_site], target_sites=[target_site],
                     allow_bypass=allow_bypass, batch_size=batch_size)
     if run.excluded:
@@ -194,9 +229,9 @@ def _shape_json(shape: Shape) -> dict[str, Any]:
 
 
 def _shape_of_json(stored: Mapping[str, Any]) -> Shape:
-    grid = stored["grid"]
-    return Shape(Kind(stored["kind"]), stored["width"], tuple(stored["size"]), stored["prefix"],
-                 None if grid is None else (grid[0], grid[1]))
+    grid, rest = stored["grid"], {k: v for k, v in stored.items() if k not in ("kind", "size", "grid")}
+    return Shape(Kind(stored["kind"]), size=tuple(stored["size"]), grid=None if grid is None else (grid[0], grid[1]),
+                 **rest)
 
 
 def _describe(inputs: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy import stats
 
 from suture._errors import SutureError
 from suture.measures import MEASURES, Measure
@@ -77,9 +78,11 @@ def judge(table: pd.DataFrame, sources: Sequence[str], targets: Sequence[str], *
     that the test set can tell from chance: exact two-sided McNemar tests of the correctness of the stitched
     networks (for agreement, of their agreement with the target), per layer the smallest p value among the
     layers that look more similar, times the number of other layers (Bonferroni: the rival was chosen after
-    looking), then Holm over the violated layers, p < 0.05. It is NaN where there is nothing to count (structural
-    measures, KL, cross-entropy gap: `Comparison.difference` tests those in pairs) and where per-example results are
-    missing.
+    looking), then Holm over the violated layers, p < 0.05. Where per-example results are numbers of tokens
+    (language models), signed-rank tests over texts (Wilcoxon 1945) take McNemar's place: tokens of a text are no
+    independent draws, and the smallest p value of a bootstrap is too large to survive the corrections. It is NaN
+    where there is nothing to count (structural measures, KL, cross-entropy gap: `Comparison.difference` tests those in
+    pairs) and where per-example results are missing.
 
     Two networks of one architecture: ``corresponding`` counts the target layers to which the corresponding
     source layer is the most similar one (a tie counts), of ``layers``; ``corresponding_by_source`` the source
@@ -96,7 +99,7 @@ def judge(table: pd.DataFrame, sources: Sequence[str], targets: Sequence[str], *
         sources, targets: site names; layers with the same name correspond.
         same_network: the source network is the target network.
         same_architecture: site names of the two networks mean the same layer.
-        arrays: may hold ``"<method>.correct"`` and ``"<method>.agree"``, bool of shape
+        arrays: may hold ``"<method>.correct"`` and ``"<method>.agree"``, bool or numbers of tokens, of shape
             (sources, targets, examples).
 
     Raises:
@@ -176,7 +179,8 @@ def _self_row(entry: Measure, values: Floats, sources: Sequence[str], targets: S
     lost = [c for c in contests if c.lost(entry)]
     examples = _examples(entry, values.shape, arrays)
     clear = float("nan") if examples is None else float(_beyond_noise(lost, values, examples))
-    return {"measure": entry.name, "layers": len(contests), "violated": len(lost), "beyond_noise": clear,
+    test = "McNemar" if examples is None or examples.dtype == np.bool_ else "Wilcoxon over texts"
+    return {"measure": entry.name, "layers": len(contests), "violated": len(lost), "beyond_noise": clear, "test": test,
             **_worst(entry, contests, sources, targets), "undefined": int(np.isnan(values).sum())}
 
 
@@ -192,7 +196,7 @@ def _pair_row(entry: Measure, values: Floats, sources: Sequence[str], targets: S
 
 
 def _examples(entry: Measure, shape: tuple[int, ...],
-              arrays: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.bool_] | None:
+              arrays: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any] | None:
     """Per-example outcomes (sources, targets, examples) behind a functional measure, if they are there."""
     method, _, quantity = entry.name.partition(".")
     name = f"{method}.{_EXAMPLES.get(quantity, '')}"
@@ -202,16 +206,23 @@ def _examples(entry: Measure, shape: tuple[int, ...],
     if outcomes.ndim != 3 or outcomes.shape[:2] != shape:
         raise SutureError(f"expected array {name!r} of shape (sources, targets, examples) = "
                           f"({shape[0]}, {shape[1]}, N), got {outcomes.shape}")
-    return outcomes.astype(bool)
+    return outcomes
 
 
-def _beyond_noise(lost: list[_Contest], values: Floats, outcomes: npt.NDArray[np.bool_]) -> int:
+def _chance(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
+    """p value of no difference between (N,) outcomes of two cells: hits and misses, or numbers of tokens."""
+    if one.dtype == np.bool_:
+        return mcnemar(one, other)
+    return float(stats.wilcoxon(one, other).pvalue) if (one != other).any() else 1.0
+
+
+def _beyond_noise(lost: list[_Contest], values: Floats, outcomes: npt.NDArray[Any]) -> int:
     """How many lost contests the examples can tell from chance; larger `values` are more similar."""
     chances = []
     for contest in lost:
         own = outcomes[contest.own, contest.layer]
         column = values[:, contest.layer]
-        smallest = min(mcnemar(own, outcomes[i, contest.layer]) for i in range(len(column))
+        smallest = min(_chance(own, outcomes[i, contest.layer]) for i in range(len(column))
                        if column[i] > column[contest.own])
         chances.append(min(1.0, smallest * contest.others))
     return _holm(chances)
@@ -255,7 +266,7 @@ def _self_words(row: dict[str, Any]) -> str:
     who = f"{clear or 'none'} of these {'are' if clear > 1 else 'is'}"
     if violated == 1:
         who = f"this is{'' if clear else ' not'}"
-    return f"{text}; {who} beyond test-set noise (McNemar, Holm, p < {LEVEL})"
+    return f"{text}; {who} beyond test-set noise ({row['test']}, Holm, p < {LEVEL})"
 
 
 def _pair_words(row: dict[str, Any]) -> str:

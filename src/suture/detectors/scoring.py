@@ -59,10 +59,19 @@ class Scoring:
             self._features.setdefault(key, []).append(seen.spread[:room].cpu())
             self._kept[key] = self._kept.get(key, 0) + len(self._features[key][-1])
 
-    def logits(self, key: int | Cell, logits: Tensor) -> None:
-        """Take in the logits behind representations."""
-        if self.tail_energy:
-            self._keep("tail_energy", key, logits.float().logsumexp(1))
+    def logits(self, key: int | Cell, logits: Tensor, mask: Tensor | None = None) -> None:
+        """Take in the logits behind representations: (N, classes), or (N, T, V), averaged over the tokens that count.
+
+        The mask is one of the inputs, (N, T); one of another shape is of other tokens.
+        """
+        if not self.tail_energy:
+            return
+        energy = logits.float().logsumexp(-1)
+        if energy.ndim == 2:
+            whole = torch.ones_like(energy, dtype=torch.bool)
+            kept = whole if mask is None or mask.shape != energy.shape else mask
+            energy = energy.masked_fill(~kept, 0).sum(1) / kept.sum(1).clamp(min=1)
+        self._keep("tail_energy", key, energy)
 
     def _keep(self, name: str, key: int | Cell, value: Tensor) -> None:
         self._scores.setdefault((name, key), []).append(value.float())

@@ -15,7 +15,8 @@ from suture.representations import View, mask_of, row_mask
 from suture.representations import look as grid_of
 from suture.sites import SitedNetwork
 from suture.stitching.layer import StitchingLayer
-from suture.stitching.objective import check_labels, logits_of, task_losses
+from suture.stitching.objective import task_losses
+from suture.stitching.outputs import Rows, Task
 from suture.stitching.recipe import TaskRecipe
 from suture.stitching.room import Room, attempt, backward_budget, tail_bytes
 
@@ -39,10 +40,10 @@ class Sums:
     """What one pass adds up on the device, one entry for each of `n` cells; read once, at its end.
 
     Attributes:
-        loss: sum of the objective over the examples.
-        hits: how many examples get their label.
+        loss: sum of the objective over the examples, or the tokens that count.
+        hits: how many of them get their label.
         bad: the first step in which the objective was not finite, or -1.
-        examples: how many there were.
+        examples: how many of them there were.
         labelled: `hits` counts something.
     """
 
@@ -63,13 +64,14 @@ class Sums:
 
 @dataclass(frozen=True)
 class _Look:
-    """A piece of a batch as the networks see it: representations at all sites, the target's pass and logits."""
+    """A piece of a batch as the networks see it: representations at all sites, the target's pass and logits that
+    count."""
 
     xs: list[Tensor]
     ys: list[Tensor]
     done: Pass | None
     own: Tensor
-    labels: Tensor | None
+    rows: Rows
     size: int
     mask: Tensor | None
     target_mask: Tensor | None
@@ -86,18 +88,20 @@ class GroupedPass:
         recipe: gives the objective and the precision.
         micro_batch: most examples that pass a whole network at once.
         device: where everything is.
+        task: what the target's output is.
 
     Attributes:
         room: how much passes at once, and what was cut because memory ran out.
     """
 
     def __init__(self, source: SitedNetwork, target: SitedNetwork, recipe: TaskRecipe, micro_batch: int,
-                 device: torch.device) -> None:
+                 device: torch.device, task: Task = Task.CLASSIFICATION) -> None:
         self.source, self.target, self.recipe, self.device = source, target, recipe, device
+        self.task = task
         self.room = Room([str(s) for s in target.sites], micro_batch, backward_budget(device))
         self._matches = recipe.objective == "match"
 
-    def run(self, layers: Layers, batch: Batch, check: Tensor | None, *, backward: bool) -> tuple[Grads, Sums]:
+    def run(self, layers: Layers, batch: Batch, check: Rows | None, *, backward: bool) -> tuple[Grads, Sums]:
         """Sums over a batch, and the gradients of its mean objective (plus penalty) for each layer.
 
         Where one example's share of memory is too large the batch runs again, from its start, in smaller pieces.
@@ -105,7 +109,7 @@ class GroupedPass:
         Args:
             layers: in the order of `by_target`.
             batch: on the device.
-            check: its labels, if they are to be looked at, best on the CPU: on an accelerator that waits for it.
+            check: its rows, if their labels are to be looked at, best on the CPU: on an accelerator that waits for it.
             backward: whether gradients are wanted.
 
         Raises:
@@ -117,21 +121,24 @@ class GroupedPass:
                 return found
             self.room.halve(self.room.piece(batch.size))
 
-    def _once(self, layers: Layers, batch: Batch, check: Tensor | None, backward: bool) -> tuple[Grads, Sums]:
+    def _once(self, layers: Layers, batch: Batch, check: Rows | None, backward: bool) -> tuple[Grads, Sums]:
         groups = _groups(layers)
         if self.room.to_measure and not self._matches:
             self._measure(batch, [j for j, _, _ in groups])
         grads: Grads = {}
         sums = Sums(len(layers), self.device)
-        sums.examples, sums.labelled = batch.size, batch.labels is not None and not self._matches
+        rows = self._rows(batch)
+        sums.examples, sums.labelled = rows.count, rows.labels is not None and not self._matches
         scales = torch.zeros(len(layers), device=self.device)
         for piece in pieces(batch, self.room.piece(batch.size)):
+            if not self._rows(piece).count:
+                continue
             look = self._look(piece, check)
             check = None
             for j, first, cells in groups:
                 if self._matches:
                     scales[first:first + len(cells)] += self._square(j, look.ys[j].float(), look)
-                for k, losses, hits, new in self._group(layers, j, cells, look, batch.size if backward else None):
+                for k, losses, hits, new in self._group(layers, j, cells, look, sums.examples if backward else None):
                     here = slice(first + k, first + k + len(losses))
                     sums.loss[here] += losses
                     sums.hits[here] += hits
@@ -145,24 +152,28 @@ class GroupedPass:
             _penalize(layers, grads, sums)
         return grads, sums
 
+    def _rows(self, batch: Batch) -> Rows:
+        return Rows(batch.size, None, None) if self._matches else self.task.rows(batch.target, batch.labels)
+
     def _forward(self) -> AbstractContextManager[object]:
         if self.recipe.precision == "float32":
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
 
-    def _look(self, piece: Batch, check: Tensor | None) -> _Look:
-        same = self.source is self.target
+    def _look(self, piece: Batch, check: Rows | None) -> _Look:
+        same, rows = self.source is self.target, self._rows(piece)
         with no_gradients(), self._forward():
             if self._matches:
                 ys = self.target.front(piece.target)
                 done, own = None, ys[0]
             else:
                 done = self.target.full(piece.target)
-                ys, own = self.target.representations(done), logits_of(done.output)
+                ys, logits = self.target.representations(done), self.task.logits_of(done.output)
+                if check is not None and self.recipe.needs_labels:
+                    self.task.check(check, logits)
+                own = rows.of(logits)
             xs = ys if same else self.source.front(piece.source)
-        if check is not None and self.recipe.needs_labels:
-            check_labels(check, own)
-        return _Look(xs, ys, done, own, piece.labels, piece.size, mask_of(piece.source), mask_of(piece.target))
+        return _Look(xs, ys, done, own, rows, piece.size, mask_of(piece.source), mask_of(piece.target))
 
     @torch.enable_grad()
     def _measure(self, batch: Batch, targets: Sequence[int]) -> None:
@@ -195,7 +206,7 @@ class GroupedPass:
 
     def _backward(self, layers: Layers, cells: Sequence[Cell], look: _Look,
                   size: int | None) -> tuple[Tensor, Tensor, Grads]:
-        """Sums of losses (k,) and hits (k,), and gradients where the batch's `size` is given."""
+        """Sums of losses (k,) and hits (k,), and gradients where the batch's `size`, in rows that count, is given."""
         losses, hits = self._match(layers, cells[0], look) if self._matches else self._task(layers, cells, look)
         moving = {c: trainable(layers[c]) for c in cells}
         flat = [p for ps in moving.values() for p in ps]
@@ -213,11 +224,11 @@ class GroupedPass:
         assert look.done is not None
         with self._forward():
             output = self.target.tail(cells[0][1], together, look.done)
-        logits = logits_of(output).float()
-        losses = task_losses(logits, look.own, look.labels, self.recipe)
-        if look.labels is None or look.labels.ndim != 1:
+        logits, labels = look.rows.of(self.task.logits_of(output)).float(), look.rows.labels
+        losses = task_losses(logits, look.own, labels, self.recipe)
+        if labels is None or labels.ndim != 1:
             return losses, losses.new_zeros(len(cells))
-        return losses, (logits.detach().argmax(1).view(len(cells), -1) == look.labels).sum(1)
+        return losses, (logits.detach().argmax(1).view(len(cells), -1) == labels).sum(1)
 
     def _stitched(self, layer: StitchingLayer, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
         """The layer itself runs in float32 also where the networks do not."""

@@ -1,8 +1,6 @@
-"""What a stitched network is trained for: losses of each example, and the checks on logits, labels and inputs."""
+"""What a stitched network is trained for: losses of each row of logits, and the checks on labels and inputs."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,17 +8,17 @@ from torch.nn import functional as F
 
 from suture._errors import SutureError
 from suture.batches import Batch, convert, tensors
-from suture.calls import main_output
+from suture.stitching.outputs import Task
 from suture.stitching.recipe import TaskRecipe
 from suture.training import augment, check_images
 
 
 def task_losses(logits: Tensor, own: Tensor, labels: Tensor | None, recipe: TaskRecipe) -> Tensor:
-    """The task loss of each example, before any mean.
+    """The task loss of each example, or token that counts, before any mean.
 
     Args:
-        logits: (k N, classes) float32 of k stitched networks on the same N examples.
-        own: (N, classes) logits of the target network on them.
+        logits: (k N, classes) float32 of k stitched networks on the same N examples (tokens).
+        own: (N, classes) logits of the target network on them; N is not zero.
         labels: (N,) class numbers; None where the objective is "soft".
         recipe: gives the objective, the temperature and the mix.
 
@@ -42,42 +40,14 @@ def task_losses(logits: Tensor, own: Tensor, labels: Tensor | None, recipe: Task
     return soft if recipe.objective == "soft" else hard
 
 
-def logits_of(output: Any) -> Tensor:
-    """The logits (N, classes) in a network's output: ``output["logits"]``, or the first floating point tensor.
-
-    Raises:
-        SutureError: it is not (N, classes).
-    """
-    logits = main_output(output)
-    if logits is None or logits.ndim != 2:
-        got = type(output).__name__ if logits is None else tuple(logits.shape)
-        raise SutureError(f"expected logits (N, classes) from the network, got {got}; wrap it so that it returns them")
-    return logits
-
-
-def check_labels(labels: Tensor, logits: Tensor) -> None:
-    """Labels must be class numbers of the network.
-
-    Raises:
-        SutureError: a label below 0 or not below the number of classes.
-    """
-    if labels.is_floating_point() or labels.ndim != 1:
-        raise SutureError(f"expected integer labels (N,), got {labels.dtype} of shape {tuple(labels.shape)}; yield one "
-                          "class number for each example")
-    if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= logits.shape[1]):
-        bad = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
-        raise SutureError(f"expected labels from 0 to {logits.shape[1] - 1}, got {bad}; the network has "
-                          f"{logits.shape[1]} outputs")
-
-
-def check_batch(batch: Batch, recipe: TaskRecipe) -> None:
+def check_batch(batch: Batch, recipe: TaskRecipe, task: Task = Task.CLASSIFICATION) -> None:
     """Whether a batch has what the recipe needs.
 
     Raises:
-        SutureError: no labels where the objective is of labels; crops or flips of what is not one tensor of images
-            that both networks get.
+        SutureError: no labels where the objective is of labels and the task has none in the inputs; crops or flips of
+            what is not one tensor of images that both networks get.
     """
-    if batch.labels is None and recipe.needs_labels:
+    if batch.labels is None and recipe.needs_labels and task is not Task.NEXT_TOKEN:
         raise SutureError(f"expected labels for task loss matching with objective={recipe.objective!r}, got batches "
                           "without; yield (inputs, labels), write objective='soft' to learn from the target network's "
                           "predictions, or leave 'tlm' out of methods")

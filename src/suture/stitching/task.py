@@ -11,15 +11,14 @@ import torch
 from torch import Tensor
 
 from suture._errors import SutureError
-from suture.batches import Batches, Progress, on_device, split_rows
+from suture.batches import Batch, Batches, Progress, on_device, split_rows
 from suture.calls import no_gradients
 from suture.sites import SitedNetwork
 from suture.stitching.grouped import Cell as Cell
 from suture.stitching.grouped import Grads, GroupedPass, Layers, Sums, by_target, trainable
 from suture.stitching.layer import StitchingLayer
 from suture.stitching.objective import augmented, check_batch
-from suture.stitching.objective import check_labels as check_labels
-from suture.stitching.objective import logits_of as logits_of
+from suture.stitching.outputs import Rows, Task
 from suture.stitching.recipe import TaskRecipe as TaskRecipe
 from suture.stitching.recipe import cell_seed as cell_seed
 from suture.training import make_optimizer, set_rate
@@ -35,7 +34,7 @@ class Curves:
     Attributes:
         loss: mean training objective of each epoch, the layer's penalty included, taken before each step.
         accuracy: training accuracy of each epoch, in eval mode of both networks, before each step; nan without
-            labels and for "match".
+            labels and for "match". Losses and accuracies are means over examples, or over tokens that count.
         held_out: mean objective on the held-out data after each epoch, without penalty; empty without early stopping.
         failed: why a cell has no usable layer: its loss became nan or inf. The others are not affected.
         stopped: cells that stopped before the last epoch, and after how many.
@@ -110,11 +109,12 @@ class GroupTrainer:
             own loss, their ``shrink(lr)`` is called after each of their steps.
         recipe: epochs, rates, objective. (`init` and the seeds of layers and batches are the caller's.)
         micro_batch: most examples that pass a whole network at once.
+        task: what the target's output is, and so what counts: an example each, or tokens.
     """
 
     def __init__(self, source: SitedNetwork, target: SitedNetwork, layers: Layers, recipe: TaskRecipe,
-                 micro_batch: int) -> None:
-        self.layers, self.recipe = by_target(layers), recipe
+                 micro_batch: int, task: Task = Task.CLASSIFICATION) -> None:
+        self.layers, self.recipe, self.task = by_target(layers), recipe, task
         self._networks = source, target, micro_batch
         self._active = dict(self.layers)
         moving = [p for layer in self.layers.values() for p in trainable(layer)]
@@ -167,27 +167,33 @@ class GroupTrainer:
         sums = Sums(len(layers), device)
         with no_gradients():
             for k, batch in enumerate(batches):
-                check_batch(batch, self.recipe)
-                sums.add(self._through(device).run(layers, on_device(batch, device), batch.labels,
+                check_batch(batch, self.recipe, self.task)
+                sums.add(self._through(device).run(layers, on_device(batch, device), self._rows(batch),
                                                    backward=False)[1], 0)
                 if progress:
                     progress("checking convergence", k + 1, batches.total())
+        _check_counted(sums)
         return {c: loss / sums.examples for c, loss in zip(layers, sums.loss.tolist(), strict=True)}
 
     def _through(self, device: torch.device) -> GroupedPass:
         if self._passes is None:
             source, target, micro_batch = self._networks
-            self._passes = GroupedPass(source, target, self.recipe, micro_batch, device)
+            self._passes = GroupedPass(source, target, self.recipe, micro_batch, device, self.task)
         return self._passes
+
+    def _rows(self, batch: Batch) -> Rows | None:
+        return None if self.recipe.objective == "match" else self.task.rows(batch.target, batch.labels)
 
     def _epoch(self, batches: Batches, device: torch.device, epoch: int, generator: torch.Generator,
                progress: Progress | None) -> Sums:
         epochs, total = self.recipe.epochs, batches.total()
         sums = Sums(len(self._active), device)
         for k, raw in enumerate(batches):
-            check_batch(raw, self.recipe)
+            check_batch(raw, self.recipe, self.task)
             # Looking at labels on an accelerator waits for it: there, once is enough.
-            check = raw.labels if epoch == 0 or raw.labels is None or raw.labels.device.type == "cpu" else None
+            rows = self._rows(raw)
+            waits = epoch > 0 and rows is not None and rows.labels is not None and rows.labels.device.type != "cpu"
+            check = None if waits else rows
             batch = augmented(on_device(raw, device), self.recipe, generator)
             grads, found = self._through(device).run(self._active, batch, check, backward=True)
             # Without a known length the schedule steps once per epoch.
@@ -196,6 +202,7 @@ class GroupTrainer:
             sums.add(found, self._steps)
             if progress:
                 progress("task loss matching", epoch * (total or 0) + k + 1, None if total is None else total * epochs)
+        _check_counted(sums)
         return sums
 
     def _move(self, grads: Grads, done: int, of: int) -> None:
@@ -238,3 +245,9 @@ class GroupTrainer:
             if c not in curves.failed and not all(bool(torch.isfinite(p).all()) for p in layer.parameters()):
                 curves.failed[c] = (f"the weights are not finite after step {self._steps} at learning rate "
                                     f"{self.recipe.lr:g}; use a smaller one")
+
+
+def _check_counted(sums: Sums) -> None:
+    if not sums.examples:
+        raise SutureError("expected tokens that count in the data that stitching layers are fitted to, got none; give "
+                          "texts of at least two tokens, and labels that are not all -100")

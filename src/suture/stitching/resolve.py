@@ -1,0 +1,109 @@
+"""Find a network's task in a dry run: are these logits, of examples or of tokens, and is the network causal?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from suture._errors import SutureError
+from suture.calls import Call, apply, main_output, no_gradients, record, walk
+from suture.nested import replaced
+from suture.representations import mask_of
+from suture.stitching.outputs import Task, token_ids
+
+TaskName = Literal["auto", "classification", "next_token", "tokens", "none"]
+TASKS: tuple[str, ...] = get_args(TaskName)
+ROUNDING = 1e-5
+"""Change of logits, relative to the largest, that is none."""
+
+
+@torch.no_grad()
+def resolve(asked: str, network: nn.Module, inputs: Any, labels: Tensor | None, *, trained: bool = False) -> Task:
+    """The task that a comparison's stitched networks are scored on.
+
+    "auto" reads it off the target network's output on a few examples:
+
+    - No 3-D tensor: classification.
+    - A 3-D tensor is logits where the output names it "logits", where the data have labels (N, T), or where its last
+      axis is as long as the table of the embedding that looks up the token ids (the vocabulary). Else it is taken for
+      hidden states: none.
+    - Logits of tokens are of the next token where the network has token ids as input and is causal, which is tried:
+      another last token must leave the logits before it as they are. Else, and where there are ids that the logits
+      have no place for, labels go position by position: tokens.
+
+    Args:
+        asked: one of `TASKS`.
+        network: the target network, frozen.
+        inputs, labels: a few examples.
+        trained: the labels are trained on, so they must be class numbers of the network.
+
+    Raises:
+        SutureError: an output or labels that do not fit the task; a causal network with labels (N, T) whose logits are
+            not as many as its embeddings, so that the labels might be of the same or of the next position.
+    """
+    with no_gradients():
+        root = record(network, inputs)
+    task = _found(network, inputs, labels, root) if asked == "auto" else Task(asked)
+    if task is not Task.NONE:
+        logits, rows = task.logits_of(root.output), task.rows(inputs, labels)
+        rows.check_length(logits)
+        if trained:
+            task.check(rows, logits)
+    return task
+
+
+def _found(network: nn.Module, inputs: Any, labels: Tensor | None, root: Call) -> Task:
+    logits, ids = main_output(root.output), token_ids(inputs)
+    if logits is None or logits.ndim != 3:
+        return Task.CLASSIFICATION
+    named = isinstance(root.output, Mapping) and "logits" in root.output
+    aligned, classes = labels is not None and labels.ndim == 2, logits.shape[2]
+    vocabulary = _vocabulary(root, ids)
+    if not (named or aligned or classes == vocabulary):
+        return Task.NONE
+    if ids is None or int(ids.max()) >= classes or not _is_causal(network, inputs, ids, logits):
+        return Task.TOKENS
+    if aligned and classes != vocabulary:
+        raise SutureError(f"cannot tell whether labels (N, T) are of the same or of the next token: the network is "
+                          f"causal, with {classes} outputs and {vocabulary or 'no'} embeddings; write "
+                          "task='next_token' or task='tokens'")
+    return Task.NEXT_TOKEN
+
+
+def _vocabulary(root: Call, ids: Tensor | None) -> int | None:
+    """Rows of the embedding that looks up the token ids; None where there is none."""
+    if ids is None:
+        return None
+    for call in walk(root):
+        if isinstance(call.module, nn.Embedding) and any(
+                isinstance(a, Tensor) and a.shape == ids.shape and torch.equal(a, ids) for a in call.args):
+            return call.module.num_embeddings
+    return None
+
+
+def _is_causal(network: nn.Module, inputs: Any, ids: Tensor, logits: Tensor) -> bool:
+    """Whether logits do not depend on later tokens, tried with another last token in each example."""
+    if logits.shape[1] != ids.shape[1]:
+        return False
+    mask = mask_of(inputs)
+    real = mask if mask is not None and mask.shape == ids.shape else torch.ones_like(ids, dtype=torch.bool)
+    long = (real.sum(1) > 1).nonzero()[:, 0]
+    if not len(long):
+        raise SutureError("cannot tell whether the network is causal from sequences of fewer than two tokens; write "
+                          "task='next_token' or task='tokens'")
+    last = ids.shape[1] - 1 - real.flip(1).int().argmax(1)
+    least, most = int(ids.min()), int(ids.max())
+    other = most if most > least else least - 1 if least else 1
+    changed = ids.clone()
+    changed[long, last[long]] = torch.where(ids[long, last[long]] == least, other, least).to(ids.dtype)
+    with no_gradients():
+        after = main_output(apply(network, replaced(inputs, ids, changed)))
+    assert after is not None
+    before = real & (torch.arange(ids.shape[1], device=ids.device) < last[:, None])
+    # A class that is switched off has a logit of -inf.
+    own, new = (t.float().nan_to_num(0, 0, 0) for t in (logits, after))
+    change = (new - own)[long][before[long]].abs().max()
+    return bool(change <= ROUNDING * own[real].abs().max())
