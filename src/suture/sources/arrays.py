@@ -105,9 +105,11 @@ def _raw(x: Any, key: str, file: Path) -> tuple[Kind, Tensor]:
     if x.dtype == np.uint8 and x.ndim == 3:
         return "images", torch.from_numpy(x)[:, None]
     if x.dtype == np.uint8 and x.ndim == 4:
-        if x.shape[3] in (1, 3, 4):
-            return "images", torch.from_numpy(x).permute(0, 3, 1, 2)[:, :3]
-        if x.shape[1] in (1, 3, 4):
-            return "images", torch.from_numpy(x)[:, :3]
+        pixels = torch.from_numpy(x)
+        for channels in ((1, 3), (4,)):
+            if x.shape[3] in channels:
+                return "images", pixels.permute(0, 3, 1, 2)[:, :3]
+            if x.shape[1] in channels:
+                return "images", pixels[:, :3]
     wide = {"f": np.float32 if x.dtype.itemsize > 4 else None, "u": np.int64 if x.dtype.itemsize > 1 else None}
     return "arrays", torch.from_numpy(x.astype(wide.get(x.dtype.kind) or x.dtype.newbyteorder("="), copy=False))
