@@ -272,6 +272,16 @@ class Batches:
         except TypeError:
             return None
 
+    def examples(self) -> int | None:
+        """Number of examples of a pass, or None where that is not known before it."""
+        if isinstance(self._stream, _TensorBatches | _ReadBatches):
+            n = len(self._stream.rows)
+        elif isinstance(self._stream, DataLoader) and isinstance(self._stream.sampler, Sized):
+            n = len(self._stream.sampler)
+        else:
+            return None
+        return n if self._most is None else min(n, self._most)
+
     def __iter__(self) -> Iterator[Batch]:
         empty, left = True, self._most
         for item in self._stream:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from inspect import signature
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from suture.batches import Progress
 from suture.detection import DEFAULT_OOD, OOD
 from suture.naming import SiteSpec
 from suture.plans import METHODS, Plan
+from suture.rehearsal import DryRun, rehearse
 from suture.representations import DEFAULT_RULE, AlignmentRule
 from suture.results import Comparison
 from suture.runs import Run
@@ -80,13 +82,10 @@ def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None
     Raises:
         SutureError: bad input; one line that says what was expected, what came and what to write instead.
     """
-    plan = Plan.of(methods=methods, indices=indices, tlm=tlm, precision=precision, seed=seed, device=device,
-                   progress=progress, held_out=test is not None, family=family, alignment=alignment, examples=examples,
-                   relu=relu, ood=_detection(ood), task=task, token_rate=token_rate)
-    if names is not None and len(names) != 2:
-        raise SutureError(f"expected two names, of source and target, got {len(names)}")
-    run = Run.start(source, target, data, test, plan, sites=sites, target_sites=target_sites,
-                    allow_bypass=allow_bypass, names=names, batch_size=batch_size)
+    run = _started(source, target, data, test, sites=sites, target_sites=target_sites, allow_bypass=allow_bypass,
+                   names=names, batch_size=batch_size, methods=methods, indices=indices, tlm=tlm, precision=precision,
+                   seed=seed, device=device, progress=progress, family=family, alignment=alignment, examples=examples,
+                   relu=relu, ood=ood, task=task, token_rate=token_rate)
     if previous is not None:
         run.take_over(previous)
     result = None
@@ -98,6 +97,29 @@ def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None
             if on_stage:
                 on_stage(result)
     return run.result() if result is None else result
+
+
+def dry_run(*networks_and_data: Any, **options: Any) -> DryRun:
+    """What `compare` would do with the same arguments: sites, shapes, memory of the sums, estimated time.
+
+    One micro-batch passes every stage twice. `on_stage` and `previous` are not looked at.
+
+    Raises:
+        SutureError: bad input, as by `compare`.
+    """
+    given = signature(compare).bind(*networks_and_data, **options)
+    given.apply_defaults()
+    return rehearse(_started(**{k: v for k, v in given.arguments.items() if k not in ("on_stage", "previous")}))
+
+
+def _started(source: nn.Module, target: nn.Module | None, data: Any, test: Any, *, sites: SiteSpec,
+             target_sites: SiteSpec, allow_bypass: bool, names: tuple[str, str] | None, batch_size: int,
+             ood: OOD | Iterable[str] | str | None, **planned: Any) -> Run:
+    plan = Plan.of(held_out=test is not None, ood=_detection(ood), **planned)
+    if names is not None and len(names) != 2:
+        raise SutureError(f"expected two names, of source and target, got {len(names)}")
+    return Run.start(source, target, data, test, plan, sites=sites, target_sites=target_sites,
+                     allow_bypass=allow_bypass, names=names, batch_size=batch_size)
 
 
 def _detection(ood: OOD | Iterable[str] | str | None) -> OOD | None:

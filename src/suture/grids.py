@@ -107,6 +107,11 @@ class GridMoments:
         self.examples = 0
         """Number of examples seen."""
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the sums take."""
+        return sum(t.nbytes for t in self._sums.values())
+
     @torch.no_grad()
     def update(self, sources: Sequence[Tensor], targets: Sequence[Tensor],
                masks: Mapping[Hashable, Tensor] | None = None) -> None:

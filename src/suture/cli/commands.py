@@ -15,15 +15,15 @@ from torch import nn
 from suture import demo as demonstration
 from suture import specs, zoo
 from suture._errors import SutureError
-from suture.batches import Batches
 from suture.calls import no_gradients, record, walk
 from suture.cli.console import app, bars, console, listed, print_verdict
-from suture.cli.options import NETWORK, Data, Device, Out, Seed, Sites
+from suture.cli.options import DATA, NETWORK, WEIGHTS, Data, Device, Out, Seed, Sites
 from suture.naming import Site
 from suture.prepare import find_device, prepare
 from suture.report import page
 from suture.results import load
 from suture.sites import SitedNetwork, SiteInfo
+from suture.specs.pairing import adjusted, example_inputs
 from suture.training import Recipe
 
 
@@ -86,19 +86,22 @@ def report(
 @app.command()
 def layers(
     network: Annotated[str, typer.Argument(help=NETWORK)],
-    data: Data = "digits",
+    weights: Annotated[Path | None, typer.Option(help=WEIGHTS)] = None,
+    data: Annotated[str | None, typer.Option(help=f"{DATA} Default: inputs made for the network.")] = None,
+    given: Annotated[str | None, typer.Option("--input", help="What the network is given: raw, or size=64,...")] = None,
     sites: Sites = None,
     every: Annotated[bool, typer.Option("--all", help="Every module that is called, also bypassed ones.")] = False,
     seed: Seed = 0,
 ) -> None:
-    """The sites of a network: names, shapes, and whether they cut the network in two."""
-    train_data, _ = specs.data(data)
-    batch = next(iter(Batches(train_data, size=4)))
-    made = prepare(specs.network(network, like=train_data, seed=seed), batch.source, find_device("cpu"), network)
+    """The sites of a network: names, kinds, shapes, and whether they cut the network in two."""
+    raw = None if data is None else specs.data(data)[0]
+    named = specs.network(network, weights=weights, like=raw, seed=seed)
+    inputs = example_inputs(named, raw, adjusted(named.preprocessing, given), always=given is not None)
+    made = prepare(named.network, inputs, find_device("cpu"), network)
     if every:
-        found = list(_every(made, batch.source))
+        found = list(_every(made, inputs))
     else:
-        infos = SitedNetwork(made, batch.source, listed(sites), allow_bypass=True, name="network").infos
+        infos = SitedNetwork(made, inputs, listed(sites), allow_bypass=True, name="network").infos
         found = [(i.site, i) for i in infos]
     # Folded and not cut with an ellipsis: a name has to be there as a whole to be copied.
     table = Table(Column("site", overflow="fold"), "representation", "rows per example", "cuts the network")

@@ -10,11 +10,34 @@ import typer
 from rich.markup import escape
 
 from suture import demo as demonstration
-from suture import specs, zoo
+from suture import specs
 from suture._errors import SutureError, unknown
-from suture.cli.console import app, bars, console, listed, print_verdict
-from suture.cli.options import NETWORK, Data, Device, Examples, Family, Out, Outside, Prefix, Relu, Resize, Seed, Sites
+from suture.cli.console import app, bars, console, listed, print_dry_run, print_notes, print_verdict
+from suture.cli.inputs import Reading, gather
+from suture.cli.options import (
+    NETWORK,
+    WEIGHTS,
+    Data,
+    Device,
+    Examples,
+    Family,
+    Input,
+    Length,
+    MaskRate,
+    Named,
+    Out,
+    Outside,
+    Prefix,
+    Relu,
+    Resize,
+    Seed,
+    Sites,
+    Size,
+    SkipBad,
+    Task,
+)
 from suture.compare import compare as compare_networks
+from suture.compare import dry_run as rehearse_networks
 from suture.compare import paper
 from suture.detection import OOD
 from suture.detectors.energy import EnergyRecipe
@@ -23,17 +46,28 @@ from suture.representations import DEFAULT_RULE, AlignmentRule
 from suture.results import Comparison
 from suture.stitch import stitch as stitch_networks
 from suture.stitching import TaskRecipe
-from suture.training import accuracy
 
 
 @app.command()
 def compare(
     source: Annotated[str, typer.Argument(help=f"Network that gives the fronts: {NETWORK}")],
     target: Annotated[str | None, typer.Argument(help="Network that gives the tails. Default: the source.")] = None,
-    source_weights: Annotated[Path | None, typer.Option(help="safetensors, or a state dict saved by torch.")] = None,
+    source_weights: Annotated[Path | None, typer.Option(help=WEIGHTS)] = None,
     target_weights: Annotated[Path | None, typer.Option(help="The same; without a target, of the source's own "
                                                              "architecture.")] = None,
     data: Data = "digits",
+    train_size: Size = None,
+    test_size: Size = None,
+    image_column: Named = None,
+    label_column: Named = None,
+    text_column: Named = None,
+    skip_bad: SkipBad = False,
+    source_input: Input = None,
+    target_input: Input = None,
+    length: Length = None,
+    mask_rate: MaskRate = 0.0,
+    task: Task = "auto",
+    token_rate: Annotated[float, typer.Option(help="Share of the tokens that indices and direct matching see.")] = 1.0,
     sites: Sites = None,
     target_sites: Annotated[str | None, typer.Option(help="Sites of the target, where they differ.")] = None,
     methods: Annotated[str, typer.Option(help="dm, tlm, dm,tlm or none (indices alone).")] = "dm,tlm",
@@ -70,17 +104,17 @@ def compare(
     detector_store: Annotated[Path | None, typer.Option(help="Folder in which trained detectors are kept.")] = None,
     precision: Annotated[str, typer.Option(help="Of the moments: float32 or float64.")] = "float32",
     allow_bypass: Annotated[bool, typer.Option(help="Accept sites that another path bypasses.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only the table of sites, memory and time.")] = False,
     out: Out = Path("suture-result"),
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
     """Compare two networks layer by layer: indices, direct matching, task loss matching, verdict, report."""
-    demonstration.check_place(out)
-    train, test = specs.data(data)
-    if target is None and target_weights is not None:
+    reading = Reading.of(locals())
+    if target is None and (target_weights is not None or target_input is not None):
         target = source
-    one = specs.network(source, weights=source_weights, like=train, seed=seed)
-    other = None if target is None else specs.network(target, weights=target_weights, like=train, seed=seed + 1)
+    demonstration.check_place(out)
+    given = gather(source, target, source_weights, target_weights, data, reading, seed)
     recipe = TaskRecipe(epochs, batch_size, lr, optimizer=optimizer, schedule=schedule,  # type: ignore[arg-type]
                         crop=crop, flip=flip, seed=seed, init=init, objective=objective,  # type: ignore[arg-type]
                         temperature=temperature, precision=tlm_precision, patience=patience)  # type: ignore[arg-type]
@@ -89,15 +123,18 @@ def compare(
         listed(ood) or [], auxiliary=specs.inputs(auxiliary), unseen=specs.inputs(unseen), store=detector_store,
         energy=EnergyRecipe(epochs=detector_epochs, tune_epochs=max(1, detector_epochs // 10),
                             body=detector_body, seed=seed))  # type: ignore[arg-type]
+    arguments: dict[str, Any] = {
+        **fitting, "relu": relu, "ood": detection, "sites": listed(sites), "target_sites": listed(target_sites),
+        "methods": [] if methods == "none" else listed(methods) or [], "precision": precision, "task": task,
+        "token_rate": token_rate, "allow_bypass": allow_bypass, "device": device,
+        "names": _names(source, source_weights, target, target_weights)}
+    print_notes(given.notes)
+    print_dry_run(rehearse_networks(given.source, given.target, given.train, given.test, **arguments))
+    if dry_run:
+        return
     with bars() as progress:
-        made = compare_networks(
-            one, other, train, test, **fitting, relu=relu, ood=detection, sites=listed(sites),
-            target_sites=listed(target_sites),
-            methods=[] if methods == "none" else listed(methods) or [],
-            precision=precision,  # type: ignore[arg-type]
-            allow_bypass=allow_bypass, names=_names(source, source_weights, target, target_weights), device=device,
-            progress=progress, on_stage=partial(Comparison.save, dir=out),
-            previous=demonstration.earlier(out))
+        made = compare_networks(given.source, given.target, given.train, given.test, **arguments, progress=progress,
+                                on_stage=partial(Comparison.save, dir=out), previous=demonstration.earlier(out))
     report = made.report(out / "report.html")
     print_verdict(made)
     console.print(f"\nresult: {escape(str(out))}\nreport: {escape(str(report))}", soft_wrap=True)
@@ -122,9 +159,20 @@ def stitch(
     source_site: Annotated[str, typer.Argument(help="Site in it.")],
     target: Annotated[str, typer.Argument(help="Network that gives the tail.")],
     target_site: Annotated[str, typer.Argument(help="Site in it.")],
-    source_weights: Annotated[Path | None, typer.Option(help="safetensors, or a state dict saved by torch.")] = None,
-    target_weights: Annotated[Path | None, typer.Option(help="The same.")] = None,
+    source_weights: Annotated[Path | None, typer.Option(help=WEIGHTS)] = None,
+    target_weights: Annotated[Path | None, typer.Option(help=WEIGHTS)] = None,
     data: Data = "digits",
+    train_size: Size = None,
+    test_size: Size = None,
+    image_column: Named = None,
+    label_column: Named = None,
+    text_column: Named = None,
+    skip_bad: SkipBad = False,
+    source_input: Input = None,
+    target_input: Input = None,
+    length: Length = None,
+    mask_rate: MaskRate = 0.0,
+    task: Task = "auto",
     method: Annotated[str, typer.Option(help="dm or tlm (30 epochs, or the preset's recipe).")] = "dm",
     preset: Annotated[str | None, typer.Option(help="paper: as in Balogh and Jelasity 2025.")] = None,
     family: Family = "full",
@@ -137,20 +185,21 @@ def stitch(
     device: Device = "auto",
 ) -> None:
     """Fit one stitching layer, save it, and say what the stitched network reaches on the test data."""
-    train_data, test = specs.data(data)
-    one = specs.network(source, weights=source_weights, like=train_data, seed=seed)
-    other = one if (source, source_weights) == (target, target_weights) else specs.network(
-        target, weights=target_weights, like=train_data, seed=seed + 1)
+    own = (source, source_weights, source_input) == (target, target_weights, target_input)
+    given = gather(source, None if own else target, source_weights, target_weights, data, Reading.of(locals()), seed)
+    print_notes(given.notes)
     fitting = _fitting(preset, TaskRecipe(seed=seed), family,
                        AlignmentRule(resize, "auto", prefix), examples)  # type: ignore[arg-type]
     with bars() as progress:
-        made = stitch_networks(one, source_site, other, target_site, train_data, method=method,  # type: ignore[arg-type]
-                               device=device, progress=progress, relu=relu, **fitting)
+        made = stitch_networks(given.source, source_site, given.target or given.source, target_site, given.train,
+                               method=method, device=device, progress=progress, relu=relu,  # type: ignore[arg-type]
+                               task=task, **fitting)  # type: ignore[arg-type]
     made.save(out)
     console.print(f"{escape(str(made.layer))}", soft_wrap=True)
-    if isinstance(test, zoo.ImageSet):
-        reached, whole = (accuracy(network, test.inputs, test.labels) for network in (made, made.target_network))
-        console.print(f"accuracy {reached:.3f} of {len(test)} test images; the target network has {whole:.3f}")
+    reached = made.accuracy(given.test)
+    if reached is not None:
+        console.print(f"accuracy {reached.stitched:.3f} of {reached.n} test {reached.unit}; the target network has "
+                      f"{reached.target:.3f}")
     if made.fit.get("mark"):
         console.print(f"not converged: {escape(made.fit['mark'])}", soft_wrap=True)
     console.print(f"layer: {escape(str(out))}", soft_wrap=True)

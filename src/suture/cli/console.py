@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
 
+from suture.rehearsal import DryRun
 from suture.report.findings import findings
 from suture.results import Comparison
 
@@ -35,13 +37,45 @@ def bars() -> Iterator[Any]:
         yield progress
 
 
+def print_dry_run(found: DryRun) -> None:
+    """Sites and shapes of both networks, and what the comparison takes in memory and time."""
+    table = Table(Column("network"), Column("site", overflow="fold"), "representation", "rows per example")
+    sides = [(found.names[0], found.source)] + [(found.names[1], found.target)] * (found.target is not found.source)
+    for name, infos in sides:
+        for k, info in enumerate(infos):
+            table.add_row("" if k else escape(name), escape(str(info.site)), str(info.shape), str(info.shape.rows))
+    console.print(table)
+    n_fit, n_test = ("an unknown number of" if n is None else f"{n:,}" for n in found.examples)
+    console.print(f"{n_fit} examples to fit, {n_test} to test; {found.micro_batch} at a time on {found.device}; sums "
+                  f"of all cells {_size(found.state)}", soft_wrap=True)
+    if any(s is not None for s in found.seconds.values()):
+        parts = (f"{stage} {_duration(s)}" for stage, s in found.seconds.items() if s is not None)
+        console.print(f"about {', '.join(parts)}, by one micro-batch; solving, intervals and detectors come on top",
+                      soft_wrap=True)
+
+
+def _size(n: int) -> str:
+    return f"{n / 2**20:.1f} MiB" if n < 2**30 else f"{n / 2**30:.1f} GiB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def print_verdict(comparison: Comparison) -> None:
     console.print(f"\n{escape(comparison.source)} -> {escape(comparison.target)}", style="bold")
     found = findings(comparison)
     for sentence in filter(None, [*found.cells, *found.shown, found.summary, found.gap]):
         console.print(f"  {escape(sentence)}", soft_wrap=True)
-    for note in comparison.meta["notes"]:
-        console.print(f"  note: {escape(note)}", soft_wrap=True)
+    print_notes(comparison.meta["notes"], "  ")
+
+
+def print_notes(notes: Iterable[str], indent: str = "") -> None:
+    """What a reader has to know."""
+    for note in notes:
+        console.print(f"{indent}note: {escape(note)}", soft_wrap=True)
 
 
 def listed(names: str | None) -> list[str] | None:

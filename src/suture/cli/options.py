@@ -10,8 +10,22 @@ import typer
 Out = Annotated[Path, typer.Option(help="Folder that results are written to, as they come.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Data = Annotated[str, typer.Option(help="'digits', or module:function that returns (train, test); imports your code.")]
-NETWORK = "zoo:NAME, or module:function that returns a network (imports your code)."
+DATA = ("'digits', a folder of class folders, Parquet, npz, txt, csv or jsonl files, hf:NAME or a folder of "
+        "`datasets`, torchvision:NAME@ROOT, or module:function that returns (train, test) (imports your code).")
+Data = Annotated[str, typer.Option(help=DATA)]
+NETWORK = ("zoo:NAME, torchvision:NAME, timm:NAME, hf:NAME or hf:FOLDER, or module:function that returns a network "
+           "(imports your code).")
+WEIGHTS = "safetensors, or a state dict saved by torch."
+Input = Annotated[str | None, typer.Option(help="What the network is given, in place of what it asks for: raw, or "
+                                                "size=64,mean=0.5,std=0.5,channels=3,interpolation=bicubic,crop=0.875.")]
+Size = Annotated[int | None, typer.Option(help="Only so many examples, as even over the classes as they allow.")]
+Named = Annotated[str | None, typer.Option(help="Column of the data by name. Default: found by name and type.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out examples that cannot be read, and say how many.")]
+Length = Annotated[int | None, typer.Option(help="Tokens that texts are padded and cut to. Default: the longest of "
+                                                 "the batch.")]
+MaskRate = Annotated[float, typer.Option(help="Of texts: share of tokens to mask and predict, for masked language "
+                                              "models.")]
+Task = Annotated[str, typer.Option(help="auto, classification, next_token, tokens or none.")]
 Sites = Annotated[str | None, typer.Option(help="Sites, comma separated: names or globs. Default: repeated blocks.")]
 Family = Annotated[str, typer.Option(help="Of the affine maps: full, ridge:STRENGTH, ridge:cv, rank:K, orthogonal, "
                                           "diagonal, permutation, identity or sparse:STRENGTH.")]
