@@ -119,29 +119,72 @@ class Directory:
         hint = f"; it is called as {alias!r}" if alias else "; choose a module that the forward calls"
         raise SutureError(f"module {site.path!r} of the {self.name} is never called on this data{hint}")
 
-    def repeated(self) -> Iterator[list[Call]]:
-        """Candidates for sites, best first: the outermost modules of a class that occurs at least twice."""
+    def repeated(self, cuts: Callable[[Call], bool]) -> Iterator[list[Call]]:
+        """Candidates for sites, best first: blocks, then plain containers, activations and layers with parameters.
+
+        Args:
+            cuts: whether the network can be cut in two behind a call.
+        """
         calls = list(self.calls.values())
         leaves = [c for c in calls if not any(True for _ in c.module.children())]
-        yield _outermost_repeated([c for c in calls if type(c.module) not in _CONTAINERS
-                                   and any(True for _ in c.module.children())])
+        yield _blocks([c for c in calls if type(c.module) not in _CONTAINERS
+                       and any(True for _ in c.module.children())], cuts)
         yield _outermost_repeated([c for c in calls if type(c.module) in _CONTAINERS])
         yield _outermost_repeated([c for c in leaves
                                    if type(c.module).__module__ == nn.modules.activation.__name__])
         yield _outermost_repeated([c for c in leaves if any(True for _ in c.module.parameters())])
 
 
-def _outermost_repeated(calls: Sequence[Call]) -> list[Call]:
-    by_type: dict[type, list[Call]] = {}
+def _blocks(calls: list[Call], cuts: Callable[[Call], bool]) -> list[Call]:
+    """The outermost that are repeated, of which those that are only stages of smaller blocks give way to these."""
+    while True:
+        found = _outermost_repeated(calls)
+        classes = {type(c.module) for c in found}
+        stages = {t for t in classes if _is_stage(t, classes, calls, cuts)}
+        if not stages:
+            return found
+        calls = [c for c in calls if type(c.module) not in stages]
+
+
+def _is_stage(stage: type, found: set[type], calls: Sequence[Call], cuts: Callable[[Call], bool]) -> bool:
+    """Whether most calls of a class that hold two or more of some smaller block are chains: each block cuts.
+
+    The convolutions of a residual block are none, because its skip connection goes around them. Nor are those of a
+    block that happens to have no skip connection: their class also occurs outside, in the stem.
+    """
+    inside: dict[type, dict[Call, list[Call]]] = {}
+    outside: set[type] = set()
     for c in calls:
-        by_type.setdefault(type(c.module), []).append(c)
-    groups = {t: cs for t, cs in by_type.items() if len({c.module for c in cs}) >= 2}
+        kind, above = type(c.module), c.ancestors()
+        if not any(type(a.module) in found for a in above):
+            outside.add(kind)
+        for a in above:
+            if type(a.module) is stage and kind is not stage:
+                inside.setdefault(kind, {}).setdefault(a, []).append(c)
+    for kind, held in inside.items():
+        lists = [cs for cs in held.values() if len(cs) >= 2]
+        if kind not in outside and lists and 2 * sum(all(map(cuts, cs)) for cs in lists) >= len(lists):
+            return True
+    return False
 
-    def inner(t: type) -> bool:
-        return any(type(a.module) in groups and type(a.module) is not t for c in groups[t] for a in c.ancestors())
 
-    return [c for t, cs in groups.items() if not inner(t) for c in cs
-            if not any(type(a.module) is t for a in c.ancestors())]
+def _outermost_repeated(calls: Sequence[Call]) -> list[Call]:
+    """The outermost of which there are several: calls of one class, or of elements of one list of modules."""
+    groups: dict[object, list[Call]] = {}
+    for c in calls:
+        groups.setdefault(type(c.module), []).append(c)
+        *above, last = c.path.split(".")
+        if last.isdecimal():
+            groups.setdefault(tuple("*" if p.isdecimal() else p for p in above), []).append(c)
+    groups = {k: cs for k, cs in groups.items() if len(cs) >= 2}
+    classes = {k for k in groups if isinstance(k, type)}
+
+    def inner(kind: object) -> bool:
+        return any(type(a.module) in classes and type(a.module) is not kind
+                   for c in groups[kind] for a in c.ancestors())
+
+    chosen = {c: None for k, cs in groups.items() if not inner(k) for c in cs}
+    return [c for c in chosen if not any(a in chosen for a in c.ancestors())]
 
 
 def _glob(pattern: str) -> str:

@@ -271,10 +271,20 @@ class SitedNetwork:
 
     def _discover(self) -> list[SiteInfo]:
         """The repeated blocks: the first kind of candidate of which two or more are legal sites."""
-        for candidates in self._directory.repeated():
-            infos = [i for i in map(self._legal, candidates) if i is not None]
+        known: dict[CallId, SiteInfo | None] = {}
+
+        def cut(call: Call) -> SiteInfo | None:
+            if call.id not in known:
+                known[call.id] = self._legal(call)
+            return known[call.id]
+
+        for candidates in self._directory.repeated(lambda c: cut(c) is not None):
+            infos = sorted((i for i in map(cut, candidates) if i is not None),
+                           key=lambda i: self._calls[i.site.path, i.site.call].finished)
+            # The end of an encoder without a head is a representation like those before it, logits are none.
+            infos = [i for k, i in enumerate(infos) if not i.final or (k and i.shape == infos[k - 1].shape)]
             if len(infos) >= 2:
-                return sorted(infos, key=lambda i: self._calls[i.site.path, i.site.call].finished)
+                return infos
         names = ", ".join(dict.fromkeys(p for p, _ in self._calls))
         raise SutureError(f"found no repeated blocks in the {self.name}; name the sites, from: {names[:300]}")
 
@@ -283,7 +293,7 @@ class SitedNetwork:
             info = self.inspect(Site(*call.id))
         except SutureError:
             return None
-        return None if info.bypass or info.final else info
+        return None if info.bypass else info
 
 
 def _layout(x: Tensor) -> torch.memory_format:
