@@ -287,7 +287,8 @@ class Split(Drawn):
 def vision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A torchvision with two classes, and a root that holds their data."""
     module: Any = types.ModuleType("torchvision.datasets")
-    module.Drawn, module.Split, module.__all__ = Drawn, Split, ("Drawn", "Split")
+    module.Drawn, module.Split, module.Fake = Drawn, Split, type("Fake", (), {"__init__": lambda self, size=3: None})
+    module.__all__ = ("Drawn", "Split", "Fake")
     monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))
     monkeypatch.setitem(sys.modules, "torchvision.datasets", module)
     (tmp_path / "root" / "drawn").mkdir(parents=True)
@@ -304,9 +305,10 @@ def test_torchvision(name: str, vision: Path) -> None:
 
 @pytest.mark.parametrize(("spec", "told"), [
     ("torchvision:Drwan@{}", "unknown data set of torchvision 'Drwan'; nearest: Drawn"),
+    ("torchvision:Fake@{}", "unknown data set of torchvision 'Fake'"),
     ("torchvision:Drawn", "expected where Drawn lies, .* write torchvision:Drawn@FOLDER"),
     ("torchvision:Drawn@{}/no", "expected Drawn in .*, got nothing there; .* download=True"),
-    ("torchvision:Drawn@{}/drawn", "RuntimeError: Dataset not found or corrupted.*download it once with"),
+    ("torchvision:Drawn@{}/drawn", "RuntimeError: Dataset not found or corrupted.*torchvision.datasets.Drawn says"),
     ("torchvision:Split@{}#train/test", "got 'test'; there are train, val"),
 ])
 def test_torchvision_that_is_not_there(spec: str, told: str, vision: Path) -> None:

@@ -44,7 +44,7 @@ def source(spec: str) -> Source:
     name, _, root = spec.partition("@")
     module = optional("torchvision.datasets", "vision", f"torchvision:{spec}")
     made = getattr(module, name, None)
-    if not inspect.isclass(made):
+    if not inspect.isclass(made) or "root" not in inspect.signature(made).parameters:
         raise unknown("data set of torchvision", name, module.__all__)
     if not root:
         raise SutureError(f"expected where {name} lies, got {spec!r}; write torchvision:{name}@FOLDER, the root that "
@@ -78,8 +78,8 @@ def _part(made: Any, name: str, root: str, given: dict[str, Any]) -> Part:
     try:
         data = made(root, **given)
     except Exception as e:
-        raise SutureError(f"expected {name} in {root!r}, got {type(e).__name__}: {first_line(e)}; download it once "
-                          f"with torchvision.datasets.{name}({root!r}, download=True)") from e
+        raise SutureError(f"expected {name} in {root!r}, got {type(e).__name__}: {first_line(e)}; put it there "
+                          f"as torchvision.datasets.{name} says, where it can with download=True") from e
     held = next((v for a in ("targets", "labels", "_labels") if (v := getattr(data, a, None)) is not None), None)
     labels = [data[r][1] for r in range(len(data))] if held is None else list(held)
     plain = [v.item() if hasattr(v, "item") and getattr(v, "ndim", 0) == 0 else v for v in labels]
