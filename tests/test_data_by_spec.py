@@ -140,6 +140,17 @@ def test_only_a_test_split(tmp_path: Path) -> None:
         open_source(next(tmp_path.iterdir()), split="val")
 
 
+def test_labels_left_out_and_columns_that_cannot_be(tmp_path: Path) -> None:
+    root = in_folder(tmp_path / "set", pictures(30))
+    train, test = specs.data(str(root), label_column="none")
+    assert (train.labels, test.classes, train.note) == (None, None, "")
+    with pytest.raises(SutureError, match=r"expected no columns for the image folder .*, got 'img'; leave it out"):
+        specs.data(str(root), image_column="img")
+    (tmp_path / "a.txt").write_text("a\nb\n")
+    with pytest.raises(SutureError, match="unknown column of a 'label'"):
+        specs.data(str(tmp_path / "a.txt"), label_column="label")
+
+
 def test_classes_are_those_of_all_splits(tmp_path: Path) -> None:
     as_folder(tmp_path, [(p, 2 * (y > 0)) for p, y in pictures(6)], "train")
     as_folder(tmp_path, [(p, 1) for p, _ in pictures(2)], "test")

@@ -352,6 +352,16 @@ def test_subsets_are_balanced_and_nested(seed: int) -> None:
     assert sorted(before) == list(range(30))
 
 
+def test_subsets_of_subsets() -> None:
+    found = made_of(pictures(30))
+    once = found.subset(20, 1)
+    twice = once.subset(9, 2)
+    order = balanced_order(once.labels.numpy(), 2)[:9]
+    assert twice.rows.tolist() == [once.rows.tolist()[k] for k in order]
+    assert all(torch.equal(twice[k][0], found[r][0]) for k, r in enumerate(twice.rows.tolist()))
+    assert twice.labels.tolist() == [found[r][1] for r in twice.rows.tolist()]
+
+
 def test_draws_without_labels() -> None:
     found = Examples(Memory(torch.arange(40.)[:, None], "x"), "arrays", "x")
     one, two = (found.subset(40, s) for s in (0, 1))

@@ -15,7 +15,7 @@ from suture._errors import SutureError, first_line, optional
 from suture.sources.columns import Type, Wanted, choose
 from suture.sources.stores import Memory, Part, Source
 
-SAVED = ("dataset_dict.json", "dataset_info.json")
+SAVED = ("dataset_dict.json", "state.json")
 """Files by which a folder of `save_to_disk` is known."""
 
 

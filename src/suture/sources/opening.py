@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from suture._errors import SutureError, unknown
 from suture.sources import arrays, folders, hub, parquet, splits, texts, vision
 from suture.sources.checking import Bad, reasons, sound
-from suture.sources.columns import Wanted
+from suture.sources.columns import NONE, Wanted
 from suture.sources.examples import Examples
 from suture.sources.labels import Labels, numbered
 from suture.sources.sampling import comes_in_runs, draw, fifth
@@ -106,7 +107,7 @@ class _Opened:
     """Data under one spec, opened once for both splits."""
 
     def __init__(self, spec: Any, wanted: Wanted, n: int | None, seed: int, skip_bad: bool) -> None:
-        self.seed, self.skip_bad = seed, skip_bad
+        self.wanted, self.seed, self.skip_bad = wanted, seed, skip_bad
         self.given = ""
         if isinstance(spec, str) and not Path(spec).exists():
             spec, _, self.given = spec.partition("#")
@@ -118,6 +119,8 @@ class _Opened:
         own, cut = (("", False) if whole and "" in self.source.splits
                     else splits.chosen(self.source.splits, split, self.given, self.name))
         part = self.source.splits[own]()
+        if self.wanted.label == NONE:
+            part = replace(part, labels=None)
         if len(part.store) == 0:
             raise SutureError(f"expected examples in {self.name}{f' ({own})' if own else ''}, got none; check the path")
         label = self.name if whole and not own else f"{self.name}-{split}"
@@ -182,6 +185,7 @@ def _source(spec: Any, wanted: Wanted, n: int | None) -> Source:
                           f"{type(spec).__name__}; tensors and Datasets need no source: give them as they are")
     text = str(spec)
     if text.startswith("torchvision:"):
+        _refuse_columns(wanted, text)
         return vision.source(text.removeprefix("torchvision:"))
     path = Path(text.removeprefix("hf:")).expanduser()
     if text.startswith("hf:") and not path.exists():
@@ -191,6 +195,12 @@ def _source(spec: Any, wanted: Wanted, n: int | None) -> Source:
     if path.is_file():
         return _file(path, wanted)
     raise _nothing(path)
+
+
+def _refuse_columns(wanted: Wanted, name: str) -> None:
+    given = next((c for c in (wanted.image, wanted.text, wanted.label) if c not in (None, NONE)), None)
+    if given is not None:
+        raise SutureError(f"expected no columns for {name}, which has none, got {given!r}; leave it out")
 
 
 def _nothing(path: Path) -> SutureError:
@@ -216,6 +226,7 @@ def _folder(path: Path, wanted: Wanted) -> Source:
         return parquet.source(found, path.resolve().name, wanted)
     images = folders.source(path)
     if images is not None:
+        _refuse_columns(wanted, f"the image folder {str(path)!r}")
         return images
     for ending, reader in READERS.items():
         found = _tables(path, ending)

@@ -40,7 +40,7 @@ def _part(files: list[Path], name: str, wanted: Wanted) -> Part:
     if not rows:
         raise SutureError(f"expected at least one text in {name}, got none; check {files[0].name}")
     if files[0].suffix.lower() == ".txt":
-        types, wanted = {"text": "string"}, Wanted()
+        types = {"text": "string"}
     _, column, label = choose(types, wanted, name)
     values = [told.get(column) if isinstance(told, dict) else Broken(told) for _, _, told in rows]
     labels = None if label is None else [told.get(label) if isinstance(told, dict) else None for _, _, told in rows]
