@@ -28,9 +28,10 @@ class ImagePreprocessing:
     """From raw images to a network's float32 input (N, channels, height, width).
 
     In this order: grey to colour or back, resize with antialiasing, centre crop, scale to [0, 1], normalise. Resizing
-    is Pillow's, with which published weights are evaluated: one axis, then the other, each rounded to bytes. A byte is
-    at most one level of 255 off (bicubic: two), and fewer than 1 in 400 bytes are. Floats must lie in [0, 1] unless
-    nothing is to be done; then they come back as they are.
+    is Pillow's, with which published weights are evaluated: the width, then the height, each rounded to bytes. A byte
+    is at most one level of 255 off (bicubic: two), and fewer than 1 in 400 bytes are. (Pillow 13 starts with the height
+    where that is cheaper, for strongly distorted images; at hard edges "squash" and "bicubic" then differ by more.)
+    Floats must lie in [0, 1] unless nothing is to be done; then they come back as they are.
 
     Args:
         size: (height, width) of the result. None: as the images are, which must then share one size.
@@ -132,7 +133,7 @@ class ImagePreprocessing:
         if self.size is None:
             return x
         scaled = self._scaled(x.shape[2], x.shape[3])
-        # Width, then height, and within bounds in between, as Pillow does: bicubic weights overshoot.
+        # Within bounds in between too, as in Pillow: bicubic weights overshoot.
         for size in ((x.shape[2], scaled[1]), scaled):
             if size != tuple(x.shape[2:]):
                 x = F.interpolate(x, size, mode=self.interpolation, align_corners=False, antialias=True)
