@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -30,13 +31,19 @@ SHAPES = {
     "class token, 2x2": Shape(Kind.TOKENS, 7, (5,), 1, (2, 2)),
     "registers, 4x4": Shape(Kind.TOKENS, 6, (19,), 3, (4, 4)),
     "sequence 12": Shape(Kind.TOKENS, 6, (12,)), "sequence 7": Shape(Kind.TOKENS, 5, (7,)),
+    "last 4x4": Shape(Kind.MAP, 6, (4, 4), last=True), "last 3x5": Shape(Kind.MAP, 7, (3, 5), last=True),
+    "text 12": Shape(Kind.TOKENS, 6, (12,), varies=True),
+    "text 12, prefix": Shape(Kind.TOKENS, 6, (12,), 1, varies=True),
 }
 FAMILIES = ("full", "ridge:0.1", "ridge:cv", "rank:3", "orthogonal", "orthogonal:noscale,noshift", "diagonal",
             "permutation", "identity", "sparse:0.05")
 
 
 class Kinded(nn.Module):
-    """Images (N, 2, 8, 8) or, for a sequence, ids (N, T) -> a representation of some shape at `site` -> logits."""
+    """Images (N, 2, 8, 8) or, for a sequence, ids -> a representation of some shape at `site` -> logits.
+
+    A sequence that varies is as long as its ids, another one is shorter.
+    """
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -47,7 +54,7 @@ class Kinded(nn.Module):
         self.site, self.head = nn.Tanh(), nn.Linear(2 * shape.width, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.embed(x)
+        h = self.embed(x if self.shape.varies or not self.text else x[:, 1:])
         size = self.shape.size if self.shape.kind is Kind.MAP else self.shape.grid
         if not self.text:
             h = nn.functional.adaptive_avg_pool2d(h, size or (1, 1))
@@ -57,7 +64,8 @@ class Kinded(nn.Module):
             h = h.flatten(2).transpose(1, 2)
             # A class token that has seen the patches, as after attention.
             h = torch.cat([self.prefix + h.max(1, keepdim=True).values, h], 1)
-        h = self.site(2 * h)
+        h = self.site(2 * h.permute(0, 2, 3, 1) if self.shape.last else 2 * h)
+        h = h.permute(0, 3, 1, 2) if self.shape.last else h
         channels = 1 if self.shape.kind is not Kind.TOKENS else 2
         rows = h.flatten(2).transpose(1, 2) if channels == 1 and h.ndim == 4 else h if h.ndim == 3 else h[:, None]
         return self.head(torch.cat([rows[:, 0], rows.mean(1)], 1))
@@ -67,7 +75,7 @@ def inputs_for(shape: Shape, n: int = N, seed: int = 0) -> Tensor:
     g = torch.Generator().manual_seed(seed)
     images = torch.randn(n, 2, SIDE, SIDE, generator=g)
     if shape.kind is Kind.TOKENS and shape.grid is None:
-        return (images.flatten(1)[:, :shape.size[0]] * 5).long().remainder(20)
+        return (images.flatten(1)[:, :shape.size[0] + (not shape.varies)] * 5).long().remainder(20)
     return images
 
 
@@ -76,9 +84,11 @@ def network(name: str, seed: int = 0) -> nn.Module:
 
 
 def allowed(source: Shape, target: Shape) -> bool:
-    """A map and tokens that are no patches have no positions in common."""
+    """A map and tokens that are no patches have no positions in common, a text and what does not vary neither."""
     kinds = {source.kind, target.kind}
     text = any(s.kind is Kind.TOKENS and s.grid is None for s in (source, target))
+    if target.kind is Kind.TOKENS and (source.varies or target.varies):
+        return source.varies and target.varies and source.prefix == target.prefix
     return not (text and kinds == {Kind.MAP, Kind.TOKENS})
 
 
@@ -87,8 +97,13 @@ PAIRS = [(a, b) for a, b in product(SHAPES, SHAPES) if allowed(SHAPES[a], SHAPES
 
 def batch(shape: Shape, n: int = 30, seed: int = 0) -> Tensor:
     g = torch.Generator().manual_seed(seed)
-    size = (shape.width, *shape.size) if shape.kind is Kind.MAP else (*shape.size, shape.width)
-    return torch.randn(n, *size, generator=g) + 3
+    return torch.randn(n, *shape.dims, generator=g) + 3
+
+
+def aligned(x: Tensor, y: Tensor, source: Shape, target: Shape, prefix: str = "map") -> tuple[Tensor, Tensor]:
+    """`references.aligned`, which knows maps (N, C, H, W)."""
+    x, y = (t.movedim(-1, 1) if s.last else t for t, s in ((x, source), (y, target)))
+    return references.aligned(x, y, replace(source, last=False), replace(target, last=False), prefix)
 
 
 # -- alignment: moments and layers do what the kinds mean ------------------------------------------------------------
@@ -106,7 +121,7 @@ CASES = [(a, b, p) for a, b in PAIRS for p in prefixes(SHAPES[a], SHAPES[b])]
 def test_moments_and_layers_share_the_alignment_that_the_kinds_mean(source: str, target: str, prefix: Any) -> None:
     s, t, rule = SHAPES[source], SHAPES[target], AlignmentRule(prefix=prefix)
     x, y = batch(s), batch(t, seed=1)
-    rx, ry = references.aligned(x, y, s, t, Alignment(s, t, rule).prefix)
+    rx, ry = aligned(x, y, s, t, Alignment(s, t, rule).prefix)
     moments = AlignedMoments([s], [t], rule, precision=torch.float64)
     moments.update([x[:11]], [y[:11]])
     moments.update([x[11:]], [y[11:]])
@@ -118,7 +133,7 @@ def test_moments_and_layers_share_the_alignment_that_the_kinds_mean(source: str,
     learned = moments.prefix(0) if layer.prefix is not None else None
     made = layer.set(match.weight, match.bias, learned)(x).detach()
     assert made.shape == y.shape
-    rows = references.aligned(x, made, s, t, layer.alignment.prefix)[1]
+    rows = aligned(x, made, s, t, layer.alignment.prefix)[1]
     torch.testing.assert_close(rows, best, rtol=1e-4, atol=1e-4)
     if layer.alignment.keeps_prefix:
         torch.testing.assert_close(made[:, :t.prefix], x[:, :t.prefix])
@@ -214,10 +229,17 @@ def test_padded_tokens_enter_neither_moments_nor_means() -> None:
     layer = StitchingLayer(Alignment(s, v)).init_random(0)
     torch.testing.assert_close(layer(x.nan_to_num(1e6), mask), mean.float() @ layer.weight.T + layer.bias)
     paired = AlignedMoments([s], [t], precision=torch.float64)
-    paired.update([x], [y], mask, both)
-    close(paired.cell(0, 0), x.double()[both], y.double()[both])
-    with pytest.raises(SutureError, match="as many tokens on both sides"):
+    paired.update([x], [y], mask, mask.clone())
+    close(paired.cell(0, 0), x.double()[mask], y.double()[mask])
+    with pytest.raises(SutureError, match="one attention mask on both sides, got 4 tokens that count for the source "
+                                          "and 3 for the target in example 3 of a batch; use one tokenizer"):
+        paired.update([x], [y], mask, both)
+    with pytest.raises(SutureError, match="as many tokens on both sides, got 12 for the source and 5 for the target"):
         paired.update([x], [y], mask, both[:, :5])
+    # Where no token meets a token, each side has its own mask.
+    pooled = AlignedMoments([s], [v], precision=torch.float64)
+    pooled.update([x], [z], mask, both[:, :5])
+    close(pooled.cell(0, 0), mean, z.double())
     assert mask_of({"attention_mask": mask.long()}) is not None
     assert mask_of(x) is None
 
@@ -263,10 +285,13 @@ def applies(family: str, source: Shape, target: Shape) -> bool:
 
 
 KINDS = ("map 8x8", "patches 4x4", "class token, 2x2", "sequence 12", "vector")
+# Families know no kinds, so what is laid out otherwise is tried with one of them.
+NEW = ("last 4x4", "text 12")
+TABLE = [(a, b, f) for a, b in PAIRS for f in FAMILIES if {a, b} <= {*KINDS, *NEW}
+         and ({a, b} <= {*KINDS} or f == "full")]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(("source", "target"), [p for p in PAIRS if set(p) <= set(KINDS)])
+@pytest.mark.parametrize(("source", "target", "family"), TABLE)
 def test_every_pair_of_kinds_every_family_both_methods(source: str, target: str, family: str) -> None:
     s, t = SHAPES[source], SHAPES[target]
     parsed, recipe = Family.parse(family), TaskRecipe(epochs=2, batch_size=60, lr=1e-2)
@@ -279,7 +304,7 @@ def test_every_pair_of_kinds_every_family_both_methods(source: str, target: str,
     with torch.no_grad():
         x = suture.capture(a, inputs_for(s), ["site"])["site"]
         y = suture.capture(b, inputs_for(t), ["site"])["site"]
-    rx, ry = references.aligned(x, y, s, t)
+    rx, ry = aligned(x, y, s, t)
     # Law 4: what is left of the target is orthogonal to the inputs of the full family, and never less than there.
     weight, bias = (torch.as_tensor(result.arrays[f"dm.{k}/0/0"]).double() for k in ("weight", "bias"))
     off = ry - rx @ weight.T - bias

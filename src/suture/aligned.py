@@ -16,11 +16,12 @@ from torch import Tensor
 from suture._errors import SutureError
 from suture.grids import GridMoments, NonFiniteError
 from suture.moments import Moments, Side
-from suture.representations import DEFAULT_RULE, Alignment, AlignmentRule, Shape, View, look, positions, row_mask
+from suture.representations import DEFAULT_RULE, Alignment, AlignmentRule, Kind, Shape, View, look, positions, row_mask
 from suture.resampling import Resampling
 from suture.spectra import Pair, Spectrum
 
 Entry = tuple[int, View]
+_ONE = "use one tokenizer and one padding for both networks"
 
 
 class AlignedMoments:
@@ -65,6 +66,7 @@ class AlignedMoments:
         self._folds = [GridMoments(self._grids_x, [sources[i].width for i, _ in self._entries_x],
                                    self._grids_y, [targets[j].width for j, _ in self._entries_y], resampling,
                                    same=same, precision=precision, higher=higher) for _ in range(folds)]
+        self._meet = all(any(s.kind is Kind.TOKENS and s.grid is None for s in side) for side in (sources, targets))
         self._learned = sorted({j for (_, j), a in self.alignments.items() if a.learns_prefix})
         self._prefixes: dict[int, Tensor] = {}
         self._spectra: dict[Hashable, Spectrum] = {}
@@ -74,6 +76,11 @@ class AlignedMoments:
         """Number of examples seen."""
         return sum(f.examples for f in self._folds)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the sums take, whatever the number of examples."""
+        return sum(f.nbytes for f in self._folds)
+
     @torch.no_grad()
     def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None = None,
                mask_y: Tensor | None = None) -> None:
@@ -81,19 +88,16 @@ class AlignedMoments:
 
         Args:
             xs, ys: one tensor for each site; in self-stitching the same twice.
-            mask_x, mask_y: (N, T) booleans for tokens; a row counts where both sides say so.
+            mask_x, mask_y: (N, T) booleans for tokens. A side without one has the other's, where tokens meet tokens.
 
         Raises:
             NonFiniteError: NaN or inf in one of them, by side and position in `xs` or `ys`.
-            SutureError: masks of two sides that have not equally many tokens.
+            SutureError: tokens that meet tokens, in another number or with another mask on the other side.
         """
         self._spectra.clear()
         start, k, n = self.examples, len(self._folds), len(xs[0])
-        if mask_x is not None and mask_y is not None:
-            if mask_x.shape != mask_y.shape:
-                raise SutureError(f"expected as many tokens on both sides, got masks {tuple(mask_x.shape)} and "
-                                  f"{tuple(mask_y.shape)}; use one tokenizer and one padding for both networks")
-            mask_x = mask_y = mask_x & mask_y
+        if self._meet and not self._same:
+            self._check_tokens(xs, ys, mask_x, mask_y)
         for fold, moments in enumerate(self._folds):
             rows = slice(None) if k == 1 else slice((fold - start) % k, None, k)
             if len(range(n)[rows]):
@@ -102,6 +106,24 @@ class AlignedMoments:
         for j in self._learned:
             prefix = ys[j][:, :self.targets[j].prefix].double().sum(0)
             self._prefixes[j] = prefix + self._prefixes[j] if j in self._prefixes else prefix
+
+    def _check_tokens(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None,
+                      mask_y: Tensor | None) -> None:
+        """Position k is the same word for both networks only where one tokenizer and one padding made both inputs."""
+        lengths = [{x.shape[1] for x, shape in zip(tensors, shapes, strict=True) if shape.varies}
+                   for tensors, shapes in ((xs, self.sources), (ys, self.targets))]
+        masks = [m for m in (mask_x, mask_y) if m is not None]
+        if len(masks) == 2:
+            lengths = [found | {m.shape[1]} for found, m in zip(lengths, masks, strict=True)]
+        if all(lengths) and lengths[0] != lengths[1]:
+            source, target = (" or ".join(map(str, sorted(found))) for found in lengths)
+            raise SutureError(f"expected as many tokens on both sides, got {source} for the source and {target} for "
+                              f"the target; {_ONE}")
+        if len(masks) == 2 and masks[0] is not masks[1] and not torch.equal(*masks):
+            row = int((masks[0] != masks[1]).any(1).int().argmax())
+            counts = [int(m[row].sum()) for m in masks]
+            raise SutureError(f"expected one attention mask on both sides, got {counts[0]} tokens that count for the "
+                              f"source and {counts[1]} for the target in example {row} of a batch; {_ONE}")
 
     def _add(self, moments: GridMoments, xs: list[Tensor], ys: list[Tensor], mask_x: Tensor | None,
              mask_y: Tensor | None) -> None:

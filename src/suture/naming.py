@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from suture._errors import SutureError, unknown
 from suture.calls import Call, CallId, output_tensors
+from suture.shapes import Taken
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 SiteSpec = str | Iterable["str | Site"] | Callable[[str, nn.Module], bool] | None
@@ -22,30 +23,52 @@ class Site:
     """A named point in a network.
 
     Written ``path``, ``path#call`` where a module is called more than once (counted from 0) and ``path:slot`` where
-    it returns several things (a key, or a position).
+    it returns several things (a key, or a position). Behind that ``@`` and how it is taken, where that is not what it
+    looks like: ``blocks.3@tokens:1`` (see `Taken`). Tables name a site without it.
 
     Attributes:
         path: dotted module path.
         call: which call of the module in one forward pass.
         slot: key or position of the tensor in what the module returns; None for the first tensor in it.
+        taken: how it is taken, as `Taken.parse` reads it; "" for what it looks like.
+
+    Raises:
+        SutureError: an unknown way to take it.
     """
 
     path: str
     call: int = 0
     slot: str | int | None = None
+    taken: str = ""
+
+    def __post_init__(self) -> None:
+        if self.taken:
+            Taken.parse(self.taken)
 
     @classmethod
     def parse(cls, name: str) -> Site:
         """The site that `name` writes."""
-        m = re.fullmatch(r"([^#:]+)(?:#(\d+))?(?::(.+))?", name)
+        point, taken = _cut(name)
+        m = re.fullmatch(r"([^#:]+)(?:#(\d+))?(?::(.+))?", point)
         if m is None:
-            raise SutureError(f"expected a site like 'layer1.0', 'relu#2' or 'encoder:last_hidden_state', got {name!r}")
+            raise SutureError("expected a site like 'layer1.0', 'relu#2', 'encoder:last_hidden_state' or "
+                              f"'blocks.3@tokens:1', got {name!r}")
         slot = m[3]
-        return cls(m[1], int(m[2] or 0), int(slot) if slot and slot.isdigit() else slot)
+        return cls(m[1], int(m[2] or 0), int(slot) if slot and slot.isdigit() else slot, taken)
 
     def __str__(self) -> str:
         return (self.path + (f"#{self.call}" if self.call else "")
                 + ("" if self.slot is None else f":{self.slot}"))
+
+    @property
+    def written(self) -> str:
+        """What `parse` reads as this site, with how it is taken."""
+        return f"{self}@{self.taken}" if self.taken else str(self)
+
+    @property
+    def point(self) -> Site:
+        """The same site, taken for what it looks like."""
+        return replace(self, taken="")
 
     def pick(self, output: Any) -> Tensor | None:
         """The representation in what the module returned, or None."""
@@ -87,12 +110,24 @@ class Directory:
             if not isinstance(n, Site | str):
                 raise SutureError(f"expected site names of the {self.name}, got {n!r}; write strings like 'layer1.0'")
             found += [n] if isinstance(n, Site) else self._match(n)
-        return found
+        return self._settled(found)
+
+    def _settled(self, sites: Sequence[Site]) -> list[Site]:
+        """One site for each point: what is written behind an @ goes before a name without."""
+        chosen: dict[Site, Site] = {}
+        for site in sites:
+            other = chosen.get(site.point, site.point)
+            if other.taken and site.taken not in ("", other.taken):
+                raise SutureError(f"expected site {str(site)!r} of the {self.name} once, got it taken as {other.taken} "
+                                  f"and as {site.taken}; write one of them")
+            chosen[site.point] = site if site.taken else other
+        return list(chosen.values())
 
     def _match(self, name: str) -> list[Site]:
-        if any(c in name for c in "*?["):
-            pattern = re.compile(_glob(name))
-            found = [Site(*c.id) for c in self.calls.values() if pattern.fullmatch(c.path)]
+        point, taken = _cut(name)
+        if any(c in point for c in "*?["):
+            pattern = re.compile(_glob(point))
+            found = [Site(*c.id, taken=taken) for c in self.calls.values() if pattern.fullmatch(c.path)]
             if not found:
                 raise unknown("site", name, (c.path for c in self.calls.values()),
                               f"the glob matches no module that the {self.name} calls")
@@ -185,6 +220,15 @@ def _outermost_repeated(calls: Sequence[Call]) -> list[Call]:
 
     chosen = {c: None for k, cs in groups.items() if not inner(k) for c in cs}
     return [c for c in chosen if not any(a in chosen for a in c.ancestors())]
+
+
+def _cut(name: str) -> tuple[str, str]:
+    """What is written before and behind the @ of a site."""
+    point, at, taken = name.partition("@")
+    if at and not taken:
+        raise SutureError(f"expected behind the @ how the site is taken, got {name!r}; write {point + '@tokens:1'!r}, "
+                          "or leave out the @")
+    return point, taken
 
 
 def _glob(pattern: str) -> str:

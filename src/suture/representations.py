@@ -1,4 +1,4 @@
-"""The kinds of representation and how two of them are brought to the same rows. The only place that knows shapes.
+"""Representations as rows, and how two kinds of them are brought to the same rows.
 
 Inside suture a representation is seen as *grids* (N, H, W, C), channels last. A map (N, C, H, W) is one by a
 permutation that copies nothing where the network runs channels last; tokens (N, T, D) are one of height 1, or the
@@ -7,107 +7,24 @@ map that their patches form; a vector (N, D) is a grid of one position.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from suture._errors import SutureError, unknown
 from suture.resampling import Resampling
-
-MOST_PREFIX = 8
-"""Prefix tokens that are looked for: a class token, a distillation token, registers."""
-
-
-class Kind(Enum):
-    """What a site outputs: a map (C, H, W), tokens (T, D) or a vector (D)."""
-
-    MAP = "map"
-    TOKENS = "tokens"
-    VECTOR = "vector"
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Shape of one example's representation.
-
-    Attributes:
-        kind: map, tokens or vector.
-        width: number of channels or token dimensions.
-        size: positions: (H, W) of a map, (T,) of tokens, () of a vector.
-        prefix: tokens only: how many of them, at the start, are no positions (class token, registers).
-        grid: tokens only: (H, W) where the tokens after the prefix are the patches of an image, row by row.
-    """
-
-    kind: Kind
-    width: int
-    size: tuple[int, ...] = ()
-    prefix: int = 0
-    grid: tuple[int, int] | None = None
-
-    def __str__(self) -> str:
-        dims = (self.width, *self.size) if self.kind is Kind.MAP else (*self.size, self.width)
-        parts = [f"{self.prefix} prefix"] if self.prefix else []
-        parts += ["{}x{} patches".format(*self.grid)] if self.grid else []
-        return f"{self.kind.value} {'x'.join(map(str, dims))}" + (f" ({', '.join(parts)})" if parts else "")
-
-    @property
-    def rows(self) -> int:
-        """Rows that one example gives to a matrix."""
-        return math.prod(self.size)
-
-
-def shape_of(x: Tensor, image: tuple[int, int] | None = None) -> Shape:
-    """The shape of a batch of representations: (N, C, H, W) is a map, (N, T, D) tokens, (N, D) a vector.
-
-    Args:
-        x: the representations.
-        image: (H, W) of the images that the network was given, if any. Tokens are then taken for patches: the
-            prefix is the smallest, up to `MOST_PREFIX`, that leaves a grid of the image's proportions.
-
-    Raises:
-        SutureError: any other number of axes.
-    """
-    if x.ndim == 4:
-        return Shape(Kind.MAP, x.shape[1], (x.shape[2], x.shape[3]))
-    if x.ndim == 3:
-        prefix, grid = (0, None) if image is None else _patches(x.shape[1], *image)
-        return Shape(Kind.TOKENS, x.shape[2], (x.shape[1],), prefix, grid)
-    if x.ndim == 2:
-        return Shape(Kind.VECTOR, x.shape[1])
-    raise SutureError(f"expected a representation (N, C, H, W), (N, T, D) or (N, D), got shape {tuple(x.shape)}; "
-                      "choose another site or output slot")
-
-
-def _patches(count: int, height: int, width: int) -> tuple[int, tuple[int, int] | None]:
-    shrink = math.gcd(height, width)
-    tall, wide = height // shrink, width // shrink
-    for prefix in range(min(MOST_PREFIX, count - 1) + 1):
-        side = math.isqrt((count - prefix) // (tall * wide))
-        if side and side * side * tall * wide == count - prefix:
-            return prefix, (tall * side, wide * side)
-    return 0, None
-
-
-def image_size(inputs: Any) -> tuple[int, int] | None:
-    """(H, W) where the first tensor among a network's inputs is a batch of images (N, C, H, W)."""
-    if isinstance(inputs, Mapping):
-        inputs = next(iter(inputs.values()), None)
-    while isinstance(inputs, tuple | list) and inputs:
-        inputs = inputs[0]
-    images = isinstance(inputs, Tensor) and inputs.ndim == 4 and inputs.is_floating_point()
-    return (inputs.shape[2], inputs.shape[3]) if images else None
-
-
-def mask_of(inputs: Any) -> Tensor | None:
-    """(N, T) booleans, True at the tokens that count: ``inputs["attention_mask"]`` where there is one."""
-    mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
-    return mask.bool() if isinstance(mask, Tensor) and mask.ndim == 2 else None
+from suture.shapes import Kind as Kind
+from suture.shapes import Shape as Shape
+from suture.shapes import Taken as Taken
+from suture.shapes import image_size as image_size
+from suture.shapes import mask_of as mask_of
+from suture.shapes import sequence_lengths as sequence_lengths
+from suture.shapes import shape_of as shape_of
 
 
 class View(Enum):
@@ -123,13 +40,18 @@ class View(Enum):
 
 
 def positions(shape: Shape, view: View) -> tuple[str, int, int]:
-    """(what the positions are, height, width) of a view: equal for two views whose rows correspond one to one."""
+    """(what the positions are, height, width) of a view: equal for two views whose rows correspond one to one.
+
+    The width of a sequence that varies is 0: any, but the same on both sides.
+    """
     if view in (View.POOLED, View.ONLY) or shape.kind is Kind.VECTOR:
         return "grid", 1, 1
     if shape.kind is Kind.MAP:
         return "grid", shape.size[0], shape.size[1]
     if view is View.PREFIX:
         return "prefix", 1, shape.prefix
+    if shape.varies:
+        return "sequence" if view is View.ALL or not shape.prefix else "rest", 1, 0
     if view is View.ALL and shape.prefix:
         return "tokens", 1, shape.size[0]
     return ("grid", *shape.grid) if shape.grid else ("tokens", 1, shape.size[0] - shape.prefix)
@@ -139,7 +61,7 @@ def look(x: Tensor, shape: Shape, view: View, mask: Tensor | None = None) -> Ten
     """A view of a batch of representations as a grid (N, H, W, C).
 
     Args:
-        x: (N, C, H, W), (N, T, D) or (N, D).
+        x: (N, C, H, W) or (N, H, W, C) as the shape says, (N, T, D) or (N, D).
         shape: its shape.
         view: which rows.
         mask: (N, T) for tokens: the mean is taken over those that count. One of another length, such as that of the
@@ -148,17 +70,18 @@ def look(x: Tensor, shape: Shape, view: View, mask: Tensor | None = None) -> Ten
     if shape.kind is Kind.VECTOR:
         return x[:, None, None, :]
     if shape.kind is Kind.MAP:
-        return x.mean((2, 3))[:, None, None, :] if view is View.POOLED else x.permute(0, 2, 3, 1)
+        grid = x if shape.last else x.permute(0, 2, 3, 1)
+        return grid.mean((1, 2), keepdim=True) if view is View.POOLED else grid
     k = shape.prefix
     if view is View.PREFIX:
         return x[:, None, :k]
     if view is View.ONLY:
         return x[:, None, :1]
     if view is View.POOLED:
-        kept = mask[:, k:] if mask is not None and _masks(mask, shape) else None
+        kept = mask[:, k:] if mask is not None and _masks(mask, shape) and mask.shape[1] == x.shape[1] else None
         return _mean(x[:, k:], kept)[:, None, None, :]
     rows = x if view is View.ALL else x[:, k:] + x[:, :1] if view is View.SUM else x[:, k:]
-    return rows.reshape(len(x), *positions(shape, view)[1:], shape.width)
+    return rows.reshape(len(x), *_sides(shape, view), shape.width)
 
 
 def _mean(x: Tensor, mask: Tensor | None) -> Tensor:
@@ -169,7 +92,13 @@ def _mean(x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _masks(mask: Tensor, shape: Shape) -> bool:
-    return shape.kind is Kind.TOKENS and mask.shape[1:] == shape.size
+    return shape.varies or (shape.kind is Kind.TOKENS and mask.shape[1:] == shape.size)
+
+
+def _sides(shape: Shape, view: View) -> tuple[int, int]:
+    """Height and width of a view's grid, for `reshape`."""
+    _, height, width = positions(shape, view)
+    return height, width or -1
 
 
 def row_mask(shape: Shape, view: View, mask: Tensor | None) -> Tensor | None:
@@ -178,7 +107,7 @@ def row_mask(shape: Shape, view: View, mask: Tensor | None) -> Tensor | None:
         return None
     k = shape.prefix
     kept = mask if view is View.ALL else mask[:, :k] if view is View.PREFIX else mask[:, k:]
-    return kept.reshape(len(mask), *positions(shape, view)[1:])
+    return kept.reshape(len(mask), *_sides(shape, view))
 
 
 Prefix = Literal["auto", "map", "keep", "drop", "learn", "add", "only"]
@@ -235,8 +164,9 @@ class Alignment:
 
     A map into a map is resized; a map into tokens is resized to their patches; tokens into a map are taken as the
     map of their patches; anything into a vector is averaged over its positions; a vector into anything is repeated
-    at every position. Every one of them is a linear map on positions whose weights sum to one, so it commutes with
-    an affine map of the channels, and moments and stitching layers share it.
+    at every position; sequences whose length varies go into each other position by position. Every one of them is a
+    linear map on positions whose weights sum to one, so it commutes with an affine map of the channels, and moments
+    and stitching layers share it.
 
     Attributes:
         source, target: the two shapes.
@@ -260,6 +190,24 @@ class Alignment:
         if kinds == {Kind.MAP, Kind.TOKENS} and tokens.grid is None and self.prefix != "only":
             raise SutureError(f"cannot align {self.source} with {self.target}: the tokens are no patches of an image; "
                               "stitch them to tokens or to a vector instead")
+        if why := self._apart():
+            raise SutureError(f"cannot align {self.source} with {self.target}: {why}")
+
+    def _apart(self) -> str:
+        """Why a sequence whose length varies has other positions than the other side; "" where it has the same."""
+        s, t = self.source, self.target
+        if t.kind is not Kind.TOKENS or not (s.varies or t.varies):
+            return ""
+        if not s.varies or not t.varies:
+            fixed = "a vector has no positions" if s.kind is Kind.VECTOR else "the others are always as many"
+            return (f"the tokens marked ~ are those of a text, another number in each batch, and {fixed}; stitch "
+                    "sequences to sequences or into a vector")
+        if s.prefix != t.prefix:
+            return "position by position they need equally many prefix tokens; write the same behind the @ of both"
+        if s.size != t.size:
+            return (f"{s.size[0]} and {t.size[0]} tokens for the same examples; use one tokenizer and one padding for "
+                    "both networks, or stitch into a vector")
+        return ""
 
     @property
     def _choices(self) -> tuple[Prefix, ...]:
@@ -295,12 +243,17 @@ class Alignment:
         if t.kind is Kind.MAP:
             views: dict[str, View] = {"add": View.SUM, "only": View.ONLY}
             return (self._part(views.get(self.prefix, View.GRID), View.ALL),)
-        if s.prefix == t.prefix and self.prefix in ("map", "auto") and (s.size, s.grid) == (t.size, t.grid):
+        if s.prefix == t.prefix and self.prefix in ("map", "auto") and self._same_positions:
             return (self._part(View.ALL, View.ALL),)
         grid = self._part(View.GRID, View.GRID)
         if not t.prefix or self.prefix in ("keep", "learn"):
             return (grid,)
         return grid, self._part(View.PREFIX if self.prefix == "map" else View.POOLED, View.PREFIX)
+
+    @property
+    def _same_positions(self) -> bool:
+        s, t = self.source, self.target
+        return s.varies or (s.size, s.grid) == (t.size, t.grid)
 
     def _part(self, source: View, target: View) -> Part:
         # One name for the same rows, so that they are summed once.
@@ -336,7 +289,7 @@ class Alignment:
         """
         first = parts[0]
         if self.target.kind is Kind.MAP:
-            return first.permute(0, 3, 1, 2)
+            return first if self.target.last else first.permute(0, 3, 1, 2)
         if self.target.kind is Kind.VECTOR:
             return first[:, 0, 0]
         tokens = [] if prefix is None else [prefix]

@@ -33,7 +33,7 @@ from suture.calls import (
     walk,
 )
 from suture.naming import Directory, Site, SiteSpec
-from suture.representations import Shape, image_size, shape_of
+from suture.shapes import Kind, Shape, Taken, image_size, sequence_lengths, shape_of
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,11 @@ class SiteInfo:
     shape: Shape
     bypass: tuple[str, ...]
     final: bool
+
+    @property
+    def kind(self) -> Kind:
+        """Whether it is a map, tokens or a vector; ``str(shape)`` says more."""
+        return self.shape.kind
 
 
 class SitedNetwork:
@@ -80,7 +85,7 @@ class SitedNetwork:
     def __init__(self, network: nn.Module, inputs: Any, sites: SiteSpec = None, *, allow_bypass: bool = False,
                  name: str = "network") -> None:
         self.network, self.name = network, name
-        self._image = image_size(inputs)
+        self._image, self._lengths = image_size(inputs), sequence_lengths(inputs)
         size = count(inputs)
         few = min(size, 4)
         self._example = convert(inputs, lambda t: t[:few] if t.ndim and len(t) == size else t)
@@ -126,15 +131,21 @@ class SitedNetwork:
         """The representation at every site in a pass.
 
         Raises:
-            SutureError: a representation has another shape than in the dry run.
+            SutureError: a representation has another shape than in the dry run, but for the length of sequences,
+                which is that of the inputs.
         """
         found = []
+        lengths = sequence_lengths(done.inputs) if any(s.varies for s in self.shapes) else frozenset()
         for info in self.infos:
             x = info.site.pick(done.results[info.site.path, info.site.call])
-            if x is None or shape_of(x, self._image) != info.shape:
-                got = "no tensor" if x is None else str(shape_of(x, self._image))
+            if x is None or not info.shape.fits(x):
+                got = "no tensor" if x is None else info.shape.named(x)
                 raise SutureError(f"expected {info.shape} at site {str(info.site)!r} of the {self.name}, got {got}; "
                                   "suture needs batches of one input size")
+            if info.shape.varies and x.shape[1] not in lengths:
+                wanted = " or ".join(map(str, sorted(lengths))) or "none"
+                raise SutureError(f"expected as many tokens at site {str(info.site)!r} of the {self.name} as its "
+                                  f"inputs have, {wanted}, got {x.shape[1]}; leave this site out")
             found.append(x)
         return found
 
@@ -159,7 +170,7 @@ class SitedNetwork:
         own = site.pick(done.results[schedule.site])
         if own is not None and x.ndim == 4:
             # A forward that calls `.view` on a map relies on the layout that its own modules give.
-            x = x.contiguous(memory_format=_layout(own))
+            x = _laid_out(x, own)
         whole = convert_output(done.results[schedule.site],
                                lambda t: x if t is own else spread(t, copies, done.size))
         return replay(self.network, schedule, done, whole, volatile=self._volatile, copies=copies,
@@ -201,14 +212,25 @@ class SitedNetwork:
             slots = list(call.output) if isinstance(call.output, Mapping) else type(call.output).__name__
             raise SutureError(f"site {str(site)!r} of the {self.name} returns no floating point tensor but {slots}; "
                               "choose another module or slot")
-        shape = shape_of(x, self._image)
-        if len(x) != self._few:
+        if x.ndim and len(x) != self._few:
+            second = x.ndim > 1 and x.shape[1] == self._few
+            instead = "make the network with batch_first=True, or choose another site" if second else (
+                "choose another site")
             raise SutureError(f"expected the batch as first axis at site {str(site)!r} of the {self.name}, got shape "
-                              f"{tuple(x.shape)} for {self._few} examples; choose another site")
+                              f"{tuple(x.shape)} for {self._few} examples; {instead}")
+        shape = self._shape(site, call.module, x)
         schedule = Schedule.of(call)
         bypass = self._paths_around(site, schedule)
         final = x is main_output(self._root.output)
         return SiteInfo(site, shape, bypass, final)
+
+    def _shape(self, site: Site, module: nn.Module, x: Tensor) -> Shape:
+        try:
+            if site.taken:
+                return Taken.parse(site.taken).shape(x, self._image, self._lengths)
+            return shape_of(x, self._image, self._lengths, _inner_width(module))
+        except SutureError as e:
+            raise SutureError(f"site {str(site)!r} of the {self.name}: {e}") from None
 
     @torch.enable_grad()
     def _paths_around(self, site: Site, schedule: Schedule) -> tuple[str, ...]:
@@ -296,9 +318,22 @@ class SitedNetwork:
         return None if info.bypass else info
 
 
-def _layout(x: Tensor) -> torch.memory_format:
-    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    return torch.channels_last if last else torch.contiguous_format
+def _laid_out(x: Tensor, like: Tensor) -> Tensor:
+    """`x` in memory as `like` is, axis by axis, where that is without gaps."""
+    if like.is_contiguous():
+        return x.contiguous()
+    order = sorted(range(like.ndim), key=like.stride, reverse=True)
+    if not like.permute(order).is_contiguous():
+        return x.contiguous()
+    return x.permute(order).contiguous().permute([order.index(d) for d in range(like.ndim)])
+
+
+def _inner_width(module: nn.Module) -> int | None:
+    """Width of the last axis in a module, by the last of its modules with weights: a layer norm or linear layer."""
+    last = [m for m in module.modules() if any(True for _ in m.parameters(recurse=False))][-1:]
+    if last and isinstance(last[0], nn.LayerNorm):
+        return last[0].normalized_shape[-1]
+    return last[0].out_features if last and isinstance(last[0], nn.Linear) else None
 
 
 def find_sites(network: nn.Module, inputs: Any, sites: SiteSpec = None, *,

@@ -39,7 +39,7 @@ class ViT(nn.Module):
 
     Args:
         width: dimensions of a given token; a linear embedding brings them to `dim`.
-        tokens: how many tokens; each position has a learned vector.
+        tokens: how many tokens; each position has a learned vector. None: any number, and no such vectors.
         classes: number of logits.
         dim: width of the blocks; a multiple of `heads`. Default 192 (ViT-Ti).
         depth: number of blocks. Default 12.
@@ -51,9 +51,10 @@ class ViT(nn.Module):
     Source: Dosovitskiy et al., ICLR 2021 (arXiv 2010.11929); ViT-Ti: Touvron et al., ICML 2021 (arXiv 2012.12877).
     """
 
-    def __init__(self, width: int, tokens: int, classes: int, dim: int = 192, depth: int = 12, heads: int = 3) -> None:
+    def __init__(self, width: int, tokens: int | None, classes: int, dim: int = 192, depth: int = 12,
+                 heads: int = 3) -> None:
         super().__init__()
-        if min(width, tokens, classes, dim, depth, heads) < 1:
+        if min(width, 1 if tokens is None else tokens, classes, dim, depth, heads) < 1:
             raise SutureError("width, tokens, classes, dim, depth and heads must be at least 1, got "
                               f"{width}, {tokens}, {classes}, {dim}, {depth} and {heads}")
         if dim % heads:
@@ -61,11 +62,12 @@ class ViT(nn.Module):
                               f"write dim={heads * max(1, dim // heads)}")
         self.embed = nn.Linear(width, dim)
         self.token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.positions = nn.Parameter(torch.zeros(1, tokens + 1, dim))
+        self.positions = None if tokens is None else nn.Parameter(torch.zeros(1, tokens + 1, dim))
         self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.head = nn.Linear(dim, classes)
-        for weight in (self.token, self.positions, *(m.weight for m in self.modules() if isinstance(m, nn.Linear))):
+        own = [self.token] if self.positions is None else [self.token, self.positions]
+        for weight in (*own, *(m.weight for m in self.modules() if isinstance(m, nn.Linear))):
             nn.init.trunc_normal_(weight, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -73,7 +75,9 @@ class ViT(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """`mask` (N, tokens): True at the tokens that count; None where all do."""
-        x = torch.cat([self.token.expand(len(x), -1, -1), self.embed(x)], 1) + self.positions
+        x = torch.cat([self.token.expand(len(x), -1, -1), self.embed(x)], 1)
+        if self.positions is not None:
+            x = x + self.positions
         # The class token always counts, so that no row of attention is empty.
         kept = None if mask is None else F.pad(mask, (1, 0), value=True)
         for block in self.blocks:

@@ -30,14 +30,19 @@ SCORED = 256
 _BODIES: Mapping[str, tuple[Kind, Callable[[Shape, int], nn.Module]]] = {
     "resnet18": (Kind.MAP, lambda shape, classes: resnet18(classes, shape.width)),
     "resnet_small": (Kind.MAP, lambda shape, classes: ResNet((16, 32, 64), (1, 1, 1), (1, 2, 2), shape.width, classes)),
-    "vit_tiny": (Kind.TOKENS, lambda shape, classes: ViT(shape.width, shape.size[0], classes)),
-    "vit_small": (Kind.TOKENS, lambda shape, classes: ViT(shape.width, shape.size[0], classes, 64, 2, 2)),
+    "vit_tiny": (Kind.TOKENS, lambda shape, classes: ViT(shape.width, _positions(shape), classes)),
+    "vit_small": (Kind.TOKENS, lambda shape, classes: ViT(shape.width, _positions(shape), classes, 64, 2, 2)),
     "mlp": (Kind.VECTOR, lambda shape, classes: MLP(shape.width, classes)),
 }
 _BY_KIND: Mapping[str, Mapping[Kind, str]] = {
     "auto": {Kind.MAP: "resnet_small", Kind.TOKENS: "vit_small", Kind.VECTOR: "mlp"},
     "paper": {Kind.MAP: "resnet18", Kind.TOKENS: "vit_tiny", Kind.VECTOR: "mlp"},
 }
+
+
+def _positions(shape: Shape) -> int | None:
+    """How many positions a body tells apart: none in texts, whose padding another batch does not have."""
+    return None if shape.varies else shape.size[0]
 
 
 @dataclass(frozen=True)
@@ -176,7 +181,7 @@ class EnergyDetector(nn.Module):
             return cls(shape, body(shape, classes), size)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(N, classes) logits of representations (N, C, H, W), (N, T, D) or (N, D); `mask` (N, T) for tokens.
+        """(N, classes) logits of representations as `shape` says; `mask` (N, T) for tokens.
 
         Raises:
             SutureError: representations of another shape.
@@ -184,6 +189,7 @@ class EnergyDetector(nn.Module):
         self._check_shape(x)
         x = x.float()
         if self._resize is not None:
+            x = x.permute(0, 3, 1, 2) if self.shape.last else x
             logits: Tensor = self.body(self._resize.of_map((x - self.mean[:, None, None]) / self.std[:, None, None]))
             return logits
         x = (x - self.mean) / self.std
@@ -204,10 +210,8 @@ class EnergyDetector(nn.Module):
                               for k in range(0, max(1, len(x)), SCORED)])
 
     def _check_shape(self, x: Tensor) -> None:
-        s = self.shape
-        wanted = (s.width, *s.size) if s.kind is Kind.MAP else (*s.size, s.width)
-        if tuple(x.shape[1:]) != wanted:
-            raise SutureError(f"expected representations of shape (N, {', '.join(map(str, wanted))}), got "
+        if not self.shape.fits(x):
+            raise SutureError(f"expected representations of shape (N, {', '.join(map(str, self.shape.dims))}), got "
                               f"{tuple(x.shape)}; a detector scores the site that it was trained for")
 
 

@@ -15,7 +15,7 @@ class Seen:
     """One batch of representations at a site.
 
     Attributes:
-        x: (N, C, H, W), (N, T, D) or (N, D), as the site outputs them or as a stitching layer makes them.
+        x: (N, C, H, W) or (N, H, W, C), (N, T, D) or (N, D), as the site outputs them or a stitching layer makes them.
         shape: of one example.
         mask: (N, T) booleans for tokens, True at those that count; None where all do.
     """
@@ -25,8 +25,9 @@ class Seen:
 
     @cached_property
     def rows(self) -> Tensor:
-        """(N, P, C) float32: the channels at every position, prefix tokens left out."""
-        return look(self.x.float(), self.shape, self._view).flatten(1, 2)
+        """(N, P, C) float32: the channels at every position, prefix tokens left out; zeros where one does not count."""
+        rows = look(self.x.float(), self.shape, self._view).flatten(1, 2)
+        return rows if self.counted is None else rows.masked_fill(~self.counted[..., None], 0)
 
     @cached_property
     def counted(self) -> Tensor | None:
@@ -43,9 +44,10 @@ class Seen:
     def spread(self) -> Tensor:
         """(N, F) `mean`, and the standard deviation of each channel over the positions that count (divisor P).
 
-        A vector has one position and no spread: its features are `mean` alone.
+        A vector has one position and no spread: its features are `mean` alone. A batch of texts of one word each has
+        the features of all others, with spreads of zero.
         """
-        if self.shape.kind is Kind.VECTOR or self.rows.shape[1] == 1:
+        if self.shape.kind is Kind.VECTOR or (self.rows.shape[1] == 1 and not self.shape.varies):
             return self.mean
         return torch.cat([self.mean, self._deviation], 1)
 

@@ -86,7 +86,7 @@ class StitchingLayer(nn.Module):
         """The source's representations in the shape of the target, in the dtype of `x`.
 
         Args:
-            x: (N, C, H, W), (N, T, D) or (N, D).
+            x: (N, C, H, W) or (N, H, W, C) as the alignment's source says, (N, T, D) or (N, D).
             mask: (N, T) booleans for tokens: which of them count where they are averaged.
         """
         stitched = self._aligned(x, mask)
@@ -96,7 +96,9 @@ class StitchingLayer(nn.Module):
         a = self.alignment
         weight, bias = self.weight, self.bias
         if a.source.kind is Kind.MAP and a.target.kind is Kind.MAP:
-            return self._map(x.to(weight.dtype), weight, bias).to(x.dtype)
+            channels_first = (x.permute(0, 3, 1, 2) if a.source.last else x).to(weight.dtype)
+            made = self._map(channels_first, weight, bias).to(x.dtype)
+            return made.permute(0, 2, 3, 1).contiguous() if a.target.last else made
         parts = [self._part(part, x.to(weight.dtype), mask, weight, bias) for part in a.parts]
         prefix = None
         if self.prefix is not None:
