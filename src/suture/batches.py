@@ -140,7 +140,7 @@ def split(item: Any) -> tuple[Any, Tensor | None]:
         inputs = {k: v for k, v in item.items() if k != name}
         return inputs, None if name is None else _labels(item[name])
     if isinstance(item, tuple | list) and len(item) == 2:
-        return item[0], _labels(item[1])
+        return item[0], None if item[1] is None else _labels(item[1])
     if isinstance(item, tuple | list) and len(item) == 1:
         return item[0], None
     if isinstance(item, Tensor):

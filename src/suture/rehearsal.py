@@ -10,13 +10,17 @@ import torch
 
 from suture.aligned import AlignedMoments
 from suture.batches import Batch, Batches, on_device, pieces
-from suture.calls import no_gradients
+from suture.passes import moments_pass
 from suture.plans import PRECISIONS
-from suture.representations import mask_of
 from suture.runs import Run
 from suture.sites import SiteInfo
 from suture.stitching.evaluate import Evaluator
 from suture.stitching.task import GroupTrainer
+
+MOST = 32
+"""Examples that are tried."""
+QUICK = 1.0
+"""Seconds below which a stage is tried a second time."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class DryRun:
         examples: number of examples of the data and of the test data; None where a stream does not know.
         micro_batch: examples that pass a network at once.
         state: bytes that the sums of all cells take, whatever the number of examples.
-        seconds: estimated wall time of each stage, from a micro-batch; None where the number of examples is not
+        seconds: estimated wall time of each stage, from a few examples; None where the number of examples is not
             known. Solving, intervals and trained detectors come on top.
         device: where it runs.
     """
@@ -45,35 +49,32 @@ class DryRun:
 
 
 def rehearse(run: Run) -> DryRun:
-    """Try every stage of a comparison on one micro-batch, twice: the first time warms up, the second is taken."""
-    batch = next(iter(pieces(on_device(next(iter(run.fit)), run.plan.device), run.micro)))
-    grid = AlignedMoments(run.source.shapes, run.target.shapes, run.plan.alignment, same=run.source is run.target,
-                          folds=run.plan.folds, precision=PRECISIONS[run.plan.precision],
-                          higher="cka_debiased" in run.plan.indices)
-    cost = {"moments": _time(lambda: _moments(run, grid, batch), run.plan.device) / batch.size}
+    """Try every stage of a comparison on a few examples; what is quick twice, because the first time warms up."""
+    device, plan = run.plan.device, run.plan
+    batch = next(iter(pieces(on_device(next(iter(run.fit)), device), min(run.micro, MOST))))
     one = Batches([Batch(batch.source, batch.target, batch.labels)])
-    layers = {c: run.new_layer(*c).init_random(0).to(run.plan.device) for c in run.cells if c not in run.excluded}
-    tested = _time(lambda: Evaluator(run.source, run.target, layers, run.micro).run(one, run.plan.device),
-                   run.plan.device) / batch.size
-    n_fit, n_test = run.fit.examples(), run.test.examples()
-    seconds = {"moments": _times(n_fit, cost["moments"])}
-    for method in run.plan.methods:
-        seconds[method] = _times(n_test, tested)
-    if "tlm" in run.plan.methods:
-        brief = replace(run.plan.recipe, epochs=1, patience=None)
-        step = _time(lambda: GroupTrainer(run.source, run.target, layers, brief, run.micro).fit(one, run.plan.device),
-                     run.plan.device) / batch.size
-        whole, own = _times(run.whole.examples(), step * run.plan.recipe.epochs), seconds["tlm"]
-        seconds["tlm"] = None if whole is None or own is None else whole + own
-    return DryRun(run.names, run.source.infos, run.target.infos, (n_fit, n_test), run.micro, grid.nbytes, seconds,
-                  str(run.plan.device))
+    grid = AlignedMoments(run.source.shapes, run.target.shapes, plan.alignment, same=run.source is run.target,
+                          folds=plan.folds, precision=PRECISIONS[plan.precision],
+                          higher="cka_debiased" in plan.indices)
 
+    def each(work: Callable[[], object]) -> float:
+        return _time(work, device) / batch.size
 
-def _moments(run: Run, grid: AlignedMoments, batch: Batch) -> None:
-    with no_gradients():
-        xs = run.source.front(batch.source)
-        ys = xs if run.source is run.target else run.target.front(batch.target)
-        grid.update(xs, ys, mask_of(batch.source), mask_of(batch.target))
+    n_test, per_test = run.test.examples(), 0.0
+    seconds = {"moments": _times(run.fit.examples(), each(lambda: moments_pass(
+        run.source, run.target, one, grid, device=device, micro=run.micro)))}
+    layers = {c: run.new_layer(*c).init_random(0).to(device) for c in run.cells if c not in run.excluded}
+    if plan.methods:
+        evaluator = Evaluator(run.source, run.target, layers, run.micro, None, run.task)
+        per_test = each(lambda: evaluator.run(one, device))
+        seconds |= dict.fromkeys(plan.methods, _times(n_test, per_test))
+    if "tlm" in plan.methods:
+        brief = replace(plan.recipe, epochs=1, patience=None)
+        step = each(lambda: GroupTrainer(run.source, run.target, layers, brief, run.micro, run.task).fit(one, device))
+        training, testing = _times(run.whole.examples(), step * plan.recipe.epochs), seconds["tlm"]
+        seconds["tlm"] = None if training is None or testing is None else training + testing
+    return DryRun(run.names, run.source.infos, run.target.infos, (run.fit.examples(), n_test), run.micro, grid.nbytes,
+                  seconds, str(device))
 
 
 def _time(work: Callable[[], object], device: torch.device) -> float:
@@ -84,6 +85,8 @@ def _time(work: Callable[[], object], device: torch.device) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         took = time.perf_counter() - start
+        if took > QUICK:
+            break
     return took
 
 

@@ -50,7 +50,7 @@ def print_dry_run(found: DryRun) -> None:
                   f"of all cells {_size(found.state)}", soft_wrap=True)
     if any(s is not None for s in found.seconds.values()):
         parts = (f"{stage} {_duration(s)}" for stage, s in found.seconds.items() if s is not None)
-        console.print(f"about {', '.join(parts)}, by one micro-batch; solving, intervals and detectors come on top",
+        console.print(f"about {', '.join(parts)}, by a few examples; solving, intervals and detectors come on top",
                       soft_wrap=True)
 
 
