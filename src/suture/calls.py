@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from itertools import pairwise
 from typing import Any
@@ -26,6 +26,10 @@ from suture.batches import convert
 Handler = Callable[[nn.Module, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 CallId = tuple[str, int]
 """(module path, how many times the module was called before)."""
+Axes = tuple[int | None, ...]
+"""For each tensor in a result the axis along which it holds the examples of the batch; None where it holds none."""
+MIXED = -1
+"""In place of an axis: the result grows with the batch, but not by results of more examples."""
 
 
 def apply(network: nn.Module, inputs: Any) -> Any:
@@ -90,6 +94,7 @@ class Call:
     args: tuple[Any, ...] = ()
     output: Any = None
     finished: int = -1
+    axes: Axes = ()
 
     @property
     def id(self) -> CallId:
@@ -130,6 +135,37 @@ def record(network: nn.Module, inputs: Any) -> Call:
     return root
 
 
+def find_axes(root: Call, size: int, other: Call, other_size: int) -> None:
+    """Note in every call below `root`, and in it, where its result holds the examples.
+
+    Args:
+        root: of a pass over `size` examples.
+        other: of a pass over another number of examples, of which the first are the same.
+    """
+    others = {c.id: c for c in (other, *walk(other))}
+    for call in (root, *walk(root)):
+        if call.id in others:
+            pairs = zip(output_tensors(call.output), output_tensors(others[call.id].output), strict=False)
+            call.axes = tuple(_axis(t, size, o, other_size) for t, o in pairs)
+
+
+def _axis(one: Tensor, size: int, other: Tensor, other_size: int) -> int | None:
+    if one.shape == other.shape:
+        return None
+    differ = [d for d, (n, m) in enumerate(zip(one.shape, other.shape, strict=False)) if n != m]
+    if one.ndim != other.ndim or len(differ) > 1 or one.shape[differ[0]] * other_size != other.shape[differ[0]] * size:
+        return MIXED
+    if one.shape[differ[0]] == size:
+        return differ[0]
+    # Several entries for each example, such as windows: those of one example must follow each other.
+    n = min(one.shape[differ[0]], other.shape[differ[0]])
+    a, b = (t.detach().narrow(differ[0], 0, n) for t in (one, other))
+    if not a.is_floating_point():
+        return differ[0] if torch.equal(a, b) else MIXED
+    near = max(1e-3, 8 * torch.finfo(a.dtype).eps) * float(a.abs().max()) if a.numel() else 0.0
+    return differ[0] if torch.allclose(a, b, rtol=0, atol=near, equal_nan=True) else MIXED
+
+
 def walk(call: Call) -> Iterator[Call]:
     """Every call below, in order of their start."""
     for child in call.children:
@@ -147,14 +183,19 @@ class Act(Enum):
 
 @dataclass(frozen=True)
 class Schedule:
-    """What happens to each call until the site, in order: enter it, return what it returned, or it is the site."""
+    """What happens to each call until the site, in order: enter it, return what it returned, or it is the site.
+
+    `axes` are those of what is returned, where `find_axes` found them.
+    """
 
     site: CallId
     events: tuple[tuple[nn.Module, CallId, Act], ...]
+    axes: Mapping[CallId, Axes]
 
     @classmethod
     def of(cls, call: Call) -> Schedule:
         events: list[tuple[nn.Module, CallId, Act]] = []
+        axes: dict[CallId, Axes] = {}
         chain = [*call.ancestors(), call]
         for parent, heir in pairwise(chain):
             for child in parent.children:
@@ -162,9 +203,10 @@ class Schedule:
                 if child is heir:
                     act = Act.SITE if child is call else Act.ENTER
                 events.append((child.module, child.id, act))
+                axes[child.id] = child.axes
                 if child is heir:
                     break
-        return cls(call.id, tuple(events))
+        return cls(call.id, tuple(events), axes)
 
     @property
     def remembered(self) -> set[CallId]:
@@ -227,7 +269,8 @@ class Watch:
                 if call in self.volatile:
                     results[call] = convert_output(output, Tensor.clone)
                 else:
-                    results[call] = output
+                    # A new container, because a forward may go on to write into the one that it was given.
+                    results[call] = convert_output(output, _same)
                     versions[call] = [(t, t._version) for t in output_tensors(output)]
                 # An exporter follows the calls and does not expect that one is left by an exception.
                 if stop and len(results) == len(self._wanted) and not torch.compiler.is_compiling():
@@ -279,26 +322,49 @@ def replay(network: nn.Module, schedule: Schedule, done: Pass, site_output: Any,
         if call in volatile:
             result = convert_output(result, Tensor.clone)
         shallow = used is not None and call not in used and call not in volatile
-        return spread(result, copies, done.size, shallow=shallow)
+        return spread(result, copies, done.size, schedule.axes[call], shallow=shallow)
 
     with intercepted({m: None for m, _, _ in schedule.events}, handler):
         return apply(network, inputs)
 
 
-def spread(value: Any, copies: int, size: int, *, shallow: bool = False) -> Any:
-    """Repeat everything that has `size` examples `copies` times along the batch axis.
+def spread(value: Any, copies: int, size: int, axes: Axes = (), *, shallow: bool = False,
+           instead: tuple[Tensor, Tensor] | None = None) -> Any:
+    """A copy of `value`, in which everything that holds `size` examples is repeated `copies` times along their axis.
 
-    With ``shallow=True`` floating point tensors are expanded views of the first example: the shape is right, the
-    values are not, no memory is taken.
+    Args:
+        value: what a module returned.
+        copies: how often.
+        size: number of examples.
+        axes: of each tensor in it. Where they are not known, a first axis of length `size` is one.
+        shallow: floating point tensors are expanded views of the first entry: the shape is right, the values are
+            not, no memory is taken.
+        instead: a tensor in it, and what stands in its place.
+
+    Raises:
+        SutureError: a result that is not made of results of single examples, and its values matter.
     """
+    known = iter(axes)
+
     def one(t: Tensor) -> Tensor:
-        if t.ndim == 0 or len(t) != size:
+        axis = next(known, 0 if t.ndim and len(t) == size else None)
+        if instead is not None and t is instead[0]:
+            return instead[1]
+        if copies == 1 or axis is None:
             return t
         if shallow and t.is_floating_point():
-            return t[:1].expand(copies * size, *t.shape[1:])
-        return t.repeat(copies, *[1] * (t.ndim - 1))
+            return t if axis == MIXED else t.narrow(axis, 0, 1).expand(
+                *(n * copies if d == axis else n for d, n in enumerate(t.shape)))
+        if axis == MIXED:
+            raise SutureError(f"expected a result for each of {size} examples, got one of shape {tuple(t.shape)} that "
+                              "mixes them; give one batch at a time, or choose a site after it")
+        return t.repeat(*(copies if d == axis else 1 for d in range(t.ndim)))
 
-    return value if copies == 1 else convert_output(value, one)
+    return convert_output(value, one)
+
+
+def _same(t: Tensor) -> Tensor:
+    return t
 
 
 def output_tensors(output: Any) -> list[Tensor]:
@@ -333,6 +399,11 @@ def convert_output(output: Any, fn: Callable[[Tensor], Tensor]) -> Any:
         return type(output)(*(convert_output(v, fn) for v in output))
     if isinstance(output, tuple | list):
         return type(output)(convert_output(v, fn) for v in output)
+    if is_dataclass(output) and not isinstance(output, type):
+        made = copy.copy(output)
+        for f in fields(output):
+            object.__setattr__(made, f.name, convert_output(getattr(output, f.name), fn))  # it may be frozen
+        return made
     return fn(output) if isinstance(output, Tensor) else output
 
 

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from suture._errors import SutureError
 from suture.batches import convert, count
 from suture.calls import (
+    MIXED,
     Call,
     CallId,
     Pass,
     Schedule,
     Watch,
     convert_output,
+    find_axes,
     frozen,
     main_output,
     no_gradients,
@@ -94,6 +96,7 @@ class SitedNetwork:
         with frozen(network):
             with no_gradients():
                 self._root = record(network, self._example)
+                self._find_axes()
             self._calls = {c.id: c for c in walk(self._root)}
             self._directory = Directory(network, self._calls, name)
             self._used: dict[Site, set[CallId]] = {}
@@ -171,8 +174,8 @@ class SitedNetwork:
         if own is not None and x.ndim == 4:
             # A forward that calls `.view` on a map relies on the layout that its own modules give.
             x = _laid_out(x, own)
-        whole = convert_output(done.results[schedule.site],
-                               lambda t: x if t is own else spread(t, copies, done.size))
+        whole = spread(done.results[schedule.site], copies, done.size, schedule.axes[schedule.site],
+                       instead=None if own is None else (own, x))
         return replay(self.network, schedule, done, whole, volatile=self._volatile, copies=copies,
                       used=self._used.get(site))
 
@@ -191,6 +194,18 @@ class SitedNetwork:
         order = {info.site: self._calls[info.site.path, info.site.call].finished for info in infos}
         unique = {info.site: info for info in infos}
         return sorted(unique.values(), key=lambda i: order[i.site])
+
+    def _find_axes(self) -> None:
+        """A second dry run on another number of examples tells which results hold examples, and along which axis."""
+        two, few = 2 if self._few == 4 else 2 * self._few, self._few
+        other = convert(self._example, lambda t: torch.cat([t, t])[:two] if t.ndim and len(t) == few else t)
+        find_axes(self._root, few, record(self.network, other), two)
+        end = main_output(self._root.output)
+        ends = zip(output_tensors(self._root.output), self._root.axes, strict=False)
+        if end is not None and any(t is end and axis == MIXED for t, axis in ends):
+            raise SutureError(f"expected an output for each example, the {self.name} gives one of shape "
+                              f"{tuple(end.shape)} for {few} of them that mixes them; take a part of it that does "
+                              "not, such as one tower of a contrastive model")
 
     def _peak_after(self, finished: int) -> int:
         sizes = (t.numel() * t.element_size() for c in self._calls.values() if c.finished >= finished
