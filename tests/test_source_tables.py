@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from suture import SutureError
-from suture.sources import checking, open_pair, open_source, parquet
+from suture.sources import checking, examples, open_pair, open_source, parquet
 from suture.sources.columns import Wanted, choose
 from suture.sources.labels import numbered
 from suture.sources.stores import Memory, Part
@@ -92,12 +92,18 @@ def test_columns_that_are_not_there(types: Any, wanted: Any, told: str) -> None:
 
 # -- Parquet ----------------------------------------------------------------------------------------------------------
 
-def test_each_row_group_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("groups", [parquet.GROUP_BYTES, 0])
+def test_each_row_group_is_opened_once(groups: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the order of later passes: what has been read stays in memory, encoded."""
+    monkeypatch.setattr(parquet, "GROUP_BYTES", groups)
+    # Pieces that are row groups, so that no two threads need the same one.
+    monkeypatch.setattr(examples, "CHUNK", 4)
     opened: list[int] = []
     real = pq.ParquetFile.read_row_group
     monkeypatch.setattr(pq.ParquetFile, "read_row_group",
                         lambda self, g, **k: (opened.append(g), real(self, g, **k))[1])
-    found = open_source(in_parquet(in_parquet(tmp_path, pictures(70)), pictures(3), "test"))
+    made = pictures(70, size=None)
+    found = open_source(in_parquet(in_parquet(tmp_path, made), made[:1], "test"))
     for rows in (torch.arange(70), torch.randperm(70, generator=torch.Generator().manual_seed(0))):
         list(found.read(rows, 16))
     assert sorted(opened) == list(range(18))
