@@ -152,6 +152,7 @@ class Pooled(Language):
     (lambda: made(causal=False), ALIGNED, "tokens"), (lambda: made(causal=False, named=False), ALIGNED, "tokens"),
     # A causal network that names entities: fewer outputs than there are ids.
     (lambda: made(outputs=4), ALIGNED, "tokens"),
+    (lambda: made(outputs=4, causal=False, named=False), ALIGNED, "tokens"),
     (lambda: made(outputs=20), None, "next_token"),
     (lambda: made(outputs=None, named=False), None, "none"), (lambda: made(False, outputs=None, named=False), None,
                                                               "none"),
@@ -317,6 +318,42 @@ def test_padding_and_batches_change_nothing(labelled: bool) -> None:
             if name.endswith(("mahalanobis", "tail_energy")):  # own layers: ties that rounding breaks
                 a, b = (m[~np.eye(2, dtype=bool)] for m in (a, b))
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+class Alone(nn.Module):
+    """Every token for itself; `fill` is what its blocks give for padding."""
+
+    def __init__(self, fill: float) -> None:
+        super().__init__()
+        self.words, self.head, self.fill = nn.Embedding(V, D), nn.Linear(D, V), fill
+        self.blocks = nn.ModuleList([nn.Sequential(nn.Linear(D, D), nn.Tanh(), Filled()) for _ in range(2)])
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        x = self.words(input_ids)
+        for block in self.blocks:
+            block[2].filling = torch.where(attention_mask.bool(), 0, self.fill)[..., None]
+            x = block(x)
+        return {"logits": self.head(x)}
+
+
+class Filled(nn.Module):
+    filling: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.filling[:len(x)]
+
+
+@pytest.mark.parametrize("fill", [1e4, math.nan])
+def test_what_a_network_makes_of_padding_enters_nothing(fill: float) -> None:
+    found = []
+    for value in (0.0, fill):
+        torch.manual_seed(0)
+        detectors = suture.OOD(("mahalanobis", "mahalanobis_position", "neighbours", "two_sample"))
+        found.append(compared(Alone(value).eval(), texts(), texts(17, 1), methods=["dm"], ood=detectors,
+                              sites=["blocks.0", "blocks.1"]))
+    for name in found[0].measures:
+        a, b = (r.matrix(name).to_numpy() for r in found)
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 # -- intervals, tests --------------------------------------------------------------------------------------------------
@@ -589,7 +626,7 @@ NONE = torch.full_like(ALIGNED, IGNORED)
 
 
 @pytest.mark.parametrize(("causal", "options", "words"), [
-    (False, {"data": batch(labels=OUTSIDE)}, r"labels from 0 to 12 \(-100 where a position does not count\), got 99"),
+    (False, {"data": batch(labels=OUTSIDE), "on_stage": pytest.fail}, r"labels from 0 to 12 \(-100 where a position does not count\), got 99"),
     (False, {"data": batch(labels=ALIGNED), "test": batch(labels=OUTSIDE)}, "labels from 0 to 12 .*got 99"),
     (False, {"data": batch(labels=ALIGNED), "test": batch()}, r"labels \(N, T\) for task='tokens', got none"),
     (False, {"data": batch(labels=ALIGNED), "test": batch(labels=NONE)}, "tokens that count in the test data, got no"),
@@ -624,6 +661,8 @@ def test_a_row_for_each_example_leaves_logits_as_they_are() -> None:
     rows = Rows(3, None, torch.arange(3))
     assert rows.of(logits) is logits
     assert (rows.count, rows.tokens) == (3, None)
+    with pytest.raises(SutureError, match="label for each of the 5 positions of the logits, got 4"):
+        Rows(2, torch.ones(2, 4).bool(), None).of(torch.rand(2, 5, 3))
 
 
 # -- transformers ------------------------------------------------------------------------------------------------------

@@ -275,7 +275,7 @@ class Detection:
                 done = self.target.full(given) if scoring.tail_energy else None
                 xs = self.target.front(given) if done is None else self.target.representations(done)
                 for j, x in enumerate(xs):
-                    if not torch.isfinite(x.sum()):
+                    if not torch.isfinite(Seen(x, self.target.shapes[j], mask_of(given)).mean).all():
                         raise SutureError(f"NaN or inf in the representation of {kind} data at target site "
                                           f"{str(self.target.sites[j])!r}; remove the examples that give it")
                     scoring.look(j, x, mask_of(given))

@@ -11,6 +11,7 @@ from suture.aligned import AlignedMoments
 from suture.batches import Batches, Progress, on_device, pieces
 from suture.calls import no_gradients
 from suture.detectors.fitting import Fitting
+from suture.detectors.seen import Seen
 from suture.grids import NonFiniteError
 from suture.representations import Kind, mask_of
 from suture.sites import SitedNetwork
@@ -128,8 +129,8 @@ def detectors_pass(target: SitedNetwork, batches: Batches, fitting: Fitting, dev
         for batch in batches:
             for piece in pieces(on_device(batch, device), micro):
                 xs = target.front(piece.target)
-                for x, site in zip(xs, target.sites, strict=True):
-                    if not torch.isfinite(x.sum()):
+                for x, site, shape in zip(xs, target.sites, target.shapes, strict=True):
+                    if not torch.isfinite(Seen(x, shape, mask_of(piece.target)).mean).all():
                         raise SutureError(f"NaN or inf in the representation at target site {str(site)!r} in the "
                                           "data; check the inputs and weights, or leave this site out")
                 fitting.update(xs, piece.labels, mask_of(piece.target))

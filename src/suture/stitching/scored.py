@@ -52,15 +52,14 @@ def arrays_of(found: Evaluation, method: str, shape: tuple[int, int]) -> dict[st
     per_cell: dict[str, Mapping[Cell, NDArray[Any]]] = {"error": found.error}
     if found.task is not Task.NONE:
         per_cell = {"kl": found.kl, "error": found.error, "agree": found.agree}
+    of_target: dict[str, NDArray[Any] | None] = {"tokens": found.tokens}
     if found.own_correct is not None and found.own_ce is not None:
         per_cell |= {"correct": found.correct, "ce": found.ce}
-        arrays |= {"target.correct": found.own_correct, "target.ce": found.own_ce}
-    if found.tokens is not None:
-        arrays["target.tokens"] = found.tokens
+        of_target = {"correct": found.own_correct, "ce": found.own_ce, "tokens": found.tokens}
     for name, values in per_cell.items():
         counts = name in ("agree", "correct") and found.tokens is None
         arrays[f"{method}.{name}"] = _stack(values, (s, t, n), np.bool_ if counts else np.float32)
-    return arrays
+    return arrays | {f"target.{name}": given for name, given in of_target.items() if given is not None}
 
 
 def same_examples(one: scores.Arrays, other: scores.Arrays) -> bool:
