@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
 from suture import auxiliary as makers
 from suture._errors import SutureError
 from suture.batches import Batch, Batches, split
 from suture.nested import convert, count, digests, tensors
+from suture.shapes import mask_of
 
 HELD_OUT = 500
 """Auxiliary examples that the quality of a detector is measured on; no detector is trained on them."""
@@ -105,6 +107,9 @@ def as_batches(data: Any, name: str = "auxiliary data") -> Batches:
 def gather(data: Batches, most: int, like: Any = None) -> Any:
     """The target network's inputs of the first `most` examples, as one batch on the CPU.
 
+    Texts with an attention mask are padded on the right to the longest. Of texts without one, those that are as long
+    as the first ones are taken.
+
     Args:
         data: the batches.
         most: how many.
@@ -116,14 +121,18 @@ def gather(data: Batches, most: int, like: Any = None) -> Any:
     parts: list[Any] = []
     left = most
     for batch in data:
-        parts.append(rows_of(batch.target, slice(0, left)))
-        wanted, got = _form(parts[0] if like is None else like), _form(parts[-1])
+        part = rows_of(batch.target, slice(0, left))
+        wanted, got = _form(parts[0] if parts and like is None else part if like is None else like), _form(part)
         if got != wanted:
+            if like is None and _loose(got) == _loose(wanted):
+                continue
             raise SutureError(f"expected {data.name} like the data, per example {_words(wanted)}, got {_words(got)}; "
                               "bring them to one size, number of channels and type, or leave them out")
-        left -= count(parts[-1])
+        parts.append(part)
+        left -= count(part)
         if left <= 0:
             break
+    parts = _padded(parts)
     columns = zip(*(tensors(p) for p in parts), strict=True)
     sizes = [count(p) for p in parts]
     # What has no axis of examples, such as a single number, is the same for all.
@@ -154,10 +163,30 @@ def _examples(inputs: Any) -> tuple[torch.Tensor, ...]:
     return tuple(t for t in tensors(inputs) if _each(t, n))
 
 
-def _form(inputs: Any) -> list[tuple[tuple[int, ...], torch.dtype]]:
-    n = count(inputs)
-    return [(tuple(t.shape[1:]) if _each(t, n) else tuple(t.shape), t.dtype) for t in tensors(inputs)]
+Form = list[tuple[tuple[int | str, ...], torch.dtype]]
 
 
-def _words(form: list[tuple[tuple[int, ...], torch.dtype]]) -> str:
+def _form(inputs: Any) -> Form:
+    """Shape of one example and type of each tensor; T where it is as long as the attention mask."""
+    n, mask = count(inputs), mask_of(inputs)
+    shapes = [tuple(t.shape[1:]) if _each(t, n) else tuple(t.shape) for t in tensors(inputs)]
+    own = None if mask is None else (mask.shape[1],)
+    return [(("T",) if s == own else s, t.dtype) for s, t in zip(shapes, tensors(inputs), strict=True)]
+
+
+def _loose(form: Form) -> Form:
+    """The same but for the lengths of texts."""
+    return [(("T",) if len(s) == 1 and not d.is_floating_point else s, d) for s, d in form]
+
+
+def _padded(parts: list[Any]) -> list[Any]:
+    """Texts brought to the length of the longest: zeros, which their masks leave out."""
+    masks = [mask_of(p) for p in parts]
+    longest = max((m.shape[1] for m in masks if m is not None), default=0)
+    return [p if m is None or m.shape[1] == longest else
+            convert(p, lambda t, m=m: F.pad(t, (0, longest - m.shape[1])) if t.shape == m.shape else t)  # type: ignore[misc]
+            for p, m in zip(parts, masks, strict=True)]
+
+
+def _words(form: Form) -> str:
     return " and ".join(f"{shape} {str(dtype).removeprefix('torch.')}" for shape, dtype in form)

@@ -243,17 +243,12 @@ class Alignment:
         if t.kind is Kind.MAP:
             views: dict[str, View] = {"add": View.SUM, "only": View.ONLY}
             return (self._part(views.get(self.prefix, View.GRID), View.ALL),)
-        if s.prefix == t.prefix and self.prefix in ("map", "auto") and self._same_positions:
+        if s.prefix == t.prefix and self.prefix in ("map", "auto") and (s.size, s.grid) == (t.size, t.grid):
             return (self._part(View.ALL, View.ALL),)
         grid = self._part(View.GRID, View.GRID)
         if not t.prefix or self.prefix in ("keep", "learn"):
             return (grid,)
         return grid, self._part(View.PREFIX if self.prefix == "map" else View.POOLED, View.PREFIX)
-
-    @property
-    def _same_positions(self) -> bool:
-        s, t = self.source, self.target
-        return s.varies or (s.size, s.grid) == (t.size, t.grid)
 
     def _part(self, source: View, target: View) -> Part:
         # One name for the same rows, so that they are summed once.

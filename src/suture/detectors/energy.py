@@ -19,7 +19,7 @@ from suture.detectors.classifier import EnergyDetector as EnergyDetector
 from suture.detectors.classifier import EnergyRecipe as EnergyRecipe
 from suture.detectors.classifier import energy as energy
 from suture.detectors.classifier import energy_loss as energy_loss
-from suture.representations import Shape, View, image_size, look, mask_of, row_mask
+from suture.representations import Shape, View, image_size, look, mask_of, row_mask, sequence_lengths
 from suture.sites import SitedNetwork
 from suture.training import augment, check_images, factor, make_optimizer
 
@@ -191,8 +191,7 @@ class _Training:
         if outside is None:
             return F.cross_entropy(detector(xs[i], mask), labels)
         # Together, so that batch norm sees both sides at once, as in the code of Liu et al.
-        masks = [m for m in (mask, outside[1]) if m is not None]
-        logits = detector(torch.cat([xs[i], outside[0][i]]), torch.cat(masks) if masks else None)
+        logits = detector(*_together((xs[i], outside[0][i]), (mask, outside[1])))
         return energy_loss(logits[:n], logits[n:], labels, self.recipe)
 
     def _rate(self, epoch: int, step: int) -> float:
@@ -262,11 +261,24 @@ class _Training:
                     "the inputs")
 
 
-def _shapes(inputs: Any) -> list[tuple[tuple[int, ...], torch.dtype]]:
-    n = count(inputs)
-    return [(tuple(t.shape[1:]) if t.ndim and len(t) == n else tuple(t.shape), t.dtype) for t in tensors(inputs)]
+def _together(xs: tuple[Tensor, Tensor], masks: tuple[Tensor | None, Tensor | None]) -> tuple[Tensor, Tensor | None]:
+    """Representations of both sides, one behind the other; of texts the shorter ones are padded."""
+    if xs[0].shape[1:] == xs[1].shape[1:]:
+        there = [m for m in masks if m is not None]
+        return torch.cat(xs), torch.cat(there) if there else None
+    longest = max(x.shape[1] for x in xs)
+    kept = [x.new_ones(x.shape[:2], dtype=torch.bool) if m is None else m for x, m in zip(xs, masks, strict=True)]
+    return (torch.cat([F.pad(x, (0, 0, 0, longest - x.shape[1])) for x in xs]),
+            torch.cat([F.pad(m, (0, longest - m.shape[1])) for m in kept]))
 
 
-def _words(shapes: Sequence[tuple[tuple[int, ...], torch.dtype]]) -> str:
+def _shapes(inputs: Any) -> list[tuple[tuple[int | str, ...], torch.dtype]]:
+    """Shape of one example and type of each tensor; T for the length of texts, which may be another in each batch."""
+    n, texts = count(inputs), {(length,) for length in sequence_lengths(inputs)}
+    shapes = [tuple(t.shape[1:]) if t.ndim and len(t) == n else tuple(t.shape) for t in tensors(inputs)]
+    return [(("T",) if s in texts else s, t.dtype) for s, t in zip(shapes, tensors(inputs), strict=True)]
+
+
+def _words(shapes: Sequence[tuple[tuple[int | str, ...], torch.dtype]]) -> str:
     return " and ".join(f"(N{''.join(f', {d}' for d in shape)}) {str(kind).removeprefix('torch.')}"
                         for shape, kind in shapes)
