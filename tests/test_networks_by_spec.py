@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.machinery
 import json
+import logging.handlers
 import shutil
 import sys
 from collections.abc import Callable
@@ -163,18 +164,27 @@ def test_weights_take_the_place_of_the_folders(make: Callable[[], nn.Module], su
     assert not [n for n in made.notes if "random" in n]
 
 
-def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_printed_and_nothing_silenced(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     kept = folder(tmp_path / "a", gpt(), bos_token_id=50256)
     stored = safetensors.torch.load_file(kept / "model.safetensors")
     stored["extra"] = stored.pop("transformer.ln_f.weight")
     safetensors.torch.save_file(stored, kept / "model.safetensors", {"format": "pt"})
-    state = (transformers.utils.logging.get_verbosity(), transformers.utils.logging.is_progress_bar_enabled())
+    log, told = transformers.utils.logging, logging.handlers.BufferingHandler(1000)
+    level = log.get_verbosity()
+    log.set_verbosity(log.WARNING)
+    log.enable_progress_bar()
+    log.add_handler(told)
     capfd.readouterr()
-    specs.network(str(kept))
-    specs.network(str(MINILM))
-    refused("hf:nobody/nothing")
-    assert capfd.readouterr() == ("", "")
-    assert state == (transformers.utils.logging.get_verbosity(), transformers.utils.logging.is_progress_bar_enabled())
+    try:
+        specs.network(str(kept))
+        specs.network(str(MINILM))
+        refused("hf:nobody/nothing")
+        assert capfd.readouterr() == ("", "")
+        assert told.buffer == []
+        assert (log.get_verbosity(), log.is_progress_bar_enabled()) == (log.WARNING, True)
+    finally:
+        log.remove_handler(told)
+        log.set_verbosity(level)
 
 
 @pytest.mark.parametrize(("told", "words"), [
@@ -253,6 +263,7 @@ def test_a_folder_of_weights_says_what_to_give_instead(tmp_path: Path) -> None:
 
 def test_weights_for_another_number_of_classes(tmp_path: Path) -> None:
     zoo.save_weights(zoo.build("resnet_digits"), tmp_path / "w.safetensors")
+    assert specs.network("zoo:resnet_digits", weights=tmp_path / "w.safetensors").notes == ()
     told = refused("zoo:resnet_digits", weights=tmp_path / "w.safetensors", like=SimpleNamespace(classes=4))
     assert "fc.weight (file (10, 64), network (4, 64))" in told
     assert told.endswith("; the network was made for the data's 4 classes")

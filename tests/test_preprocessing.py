@@ -305,7 +305,8 @@ def test_a_name_tells_what_decides_the_result() -> None:
     p = TextPreprocessing(bert(), length=8, mask_rate=0.15, seed=2)
     twin = TextPreprocessing(bert(), length=8, mask_rate=0.15, seed=2, vocab=100)
     p(TEXTS)
-    assert p == twin
+    used = TextPreprocessing(p.tokenizer, length=8, mask_rate=0.15, seed=2)
+    assert p == twin == used
     assert hash(p) == hash(twin)
     assert repr(p) == repr(twin)
     assert repr(p).startswith("TextPreprocessing(BertTokenizer, 16 tokens ")

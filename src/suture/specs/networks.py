@@ -55,7 +55,7 @@ def network(spec: str, *, weights: str | Path | None = None, like: Any = None, s
 def _kind(spec: str) -> tuple[str, str]:
     """(kind, what follows it)."""
     kind, sign, name = spec.partition(":")
-    if kind in _MAKERS and name and kind != "code":
+    if kind in _MAKERS and name:
         return kind, name
     if spec and Path(spec).is_dir():
         return "hf", spec
