@@ -24,6 +24,8 @@ METHODS = ("dm", "tlm")
 FOLDS = 5
 """Parts of the data for cross-validation, where a family's strength is chosen by it."""
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
+FORWARDS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""What the networks' forwards run in (autocast); statistics and stitching layers are in float32 or more."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Plan:
     ood: OOD | None
     task: str = "auto"
     token_rate: float = 1.0
+    forward: str = "float32"
 
     def __post_init__(self) -> None:
         if "tlm" in self.methods and (not self.family.trainable or self.family.strength == "cv"):
@@ -56,7 +59,7 @@ class Plan:
     def of(cls, *, methods: Sequence[str], indices: Iterable[str] | str, tlm: TaskRecipe | None, precision: str,
            seed: int, device: str | torch.device, progress: Progress | None, held_out: bool, family: Family | str,
            alignment: AlignmentRule, examples: int | None, relu: bool, ood: OOD | None, task: str = "auto",
-           token_rate: float = 1.0) -> Plan:
+           token_rate: float = 1.0, forward: str = "float32") -> Plan:
         """The plan that a user's arguments make (see `suture.compare`).
 
         Raises:
@@ -72,13 +75,15 @@ class Plan:
             raise SutureError(f"expected a seed of at least 0, got {seed}")
         if task not in TASKS:
             raise unknown("task", str(task), TASKS)
+        if forward not in FORWARDS:
+            raise unknown("precision of the forwards", str(forward), FORWARDS)
         if not is_number(token_rate) or not 0 < token_rate <= 1:
             raise SutureError(f"expected a token_rate above 0 and at most 1, got {token_rate!r}; leave it out for all "
                               "tokens")
         return cls(chosen, [i.measure.name for i in index_table.chosen(indices)], tlm or TaskRecipe(seed=seed),
                    precision, seed, find_device(device), progress, held_out,
                    Family.parse(family) if isinstance(family, str) else family, alignment, examples, relu,
-                   _resolved(ood, seed) if chosen else None, task, float(token_rate))
+                   _resolved(ood, seed) if chosen else None, task, float(token_rate), forward)
 
     @property
     def folds(self) -> int:
@@ -96,6 +101,7 @@ class Plan:
                 "precision": self.precision, "seed": self.seed, "held_out": self.held_out,
                 "family": str(self.family), "alignment": asdict(self.alignment),
                 "examples": self.examples, "relu": self.relu, "task": self.task, "token_rate": self.token_rate,
+                "forward": self.forward,
                 "ood": None if self.ood is None else self.ood.settings()}
 
 

@@ -26,7 +26,7 @@ from suture.frechet import frechet
 from suture.measures import measure
 from suture.naming import SiteSpec
 from suture.passes import TokenShare, check_share, detectors_pass, moments_pass
-from suture.plans import PRECISIONS, Plan
+from suture.plans import FORWARDS, PRECISIONS, Plan
 from suture.prepare import few, fold, micro_batch, pack, prepare
 from suture.provenance import content_of, display_names
 from suture.report.marks import marked_words
@@ -78,19 +78,21 @@ class Run:
         """
         if data is None:
             raise SutureError("expected data to compare the networks on, got none; pass a loader or (inputs, labels)")
-        whole = Batches(data, size=batch_size)
-        fit = whole if plan.examples is None else Batches(data, size=batch_size, most=plan.examples)
-        tested = Batches(data if test is None else test, size=batch_size, name="data" if test is None else "test data")
-        fitting = fitting_data(data, plan.recipe) if "tlm" in plan.methods else None
+        how: dict[str, Any] = {"size": batch_size, "device": plan.device}
+        whole = Batches(data, **how)
+        fit = whole if plan.examples is None else Batches(data, most=plan.examples, **how)
+        tested = Batches(data if test is None else test, name="data" if test is None else "test data", **how)
+        fitting = fitting_data(data, plan.recipe, plan.device) if "tlm" in plan.methods else None
         same_network = target is None or target is source
         other = source if target is None else target
         first = on_device(next(iter(fit)), plan.device)
         mine = prepare(source, few(first.source), plan.device, "source")
         yours = mine if same_network else prepare(other, few(first.target), plan.device, "target")
         shared = same_network and first.source is first.target and target_sites is None
-        a = SitedNetwork(mine, first.source, sites, allow_bypass=allow_bypass, name="source")
+        sited: dict[str, Any] = {"allow_bypass": allow_bypass, "autocast": FORWARDS[plan.forward]}
+        a = SitedNetwork(mine, first.source, sites, name="source", **sited)
         b = a if shared else SitedNetwork(yours, first.target, sites if target_sites is None else target_sites,
-                                          allow_bypass=allow_bypass, name="target")
+                                          name="target", **sited)
         keep = {s.path for s in (*a.sites, *b.sites)}
         for network, inputs in {mine: first.source, yours: first.target}.items():
             fold(network, few(inputs), keep)

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from suture._errors import SutureError
-from suture.batches import convert, count
+from suture.batches import convert, count, tensors
 from suture.calls import (
     MIXED,
     Call,
@@ -74,6 +75,8 @@ class SitedNetwork:
         allow_bypass: accept sites that another path bypasses. The stitched network then still sees the target's own
             activations on that path; default False: refuse.
         name: how error messages call the network.
+        autocast: run forwards in this type (bfloat16, float16); representations come out in float32 all the same.
+            None: as the weights are.
 
     Attributes:
         network, name, sites, infos, shapes: what it was made for and what the dry run found.
@@ -85,8 +88,8 @@ class SitedNetwork:
     """
 
     def __init__(self, network: nn.Module, inputs: Any, sites: SiteSpec = None, *, allow_bypass: bool = False,
-                 name: str = "network") -> None:
-        self.network, self.name = network, name
+                 name: str = "network", autocast: torch.dtype | None = None) -> None:
+        self.network, self.name, self._autocast = network, name, autocast
         self._image, self._lengths = image_size(inputs), sequence_lengths(inputs)
         size = count(inputs)
         few = min(size, 4)
@@ -113,7 +116,9 @@ class SitedNetwork:
 
     def front(self, inputs: Any) -> list[Tensor]:
         """The representation at every site, in one pass that stops after the last one needed."""
-        return self.representations(self._ends.run(inputs, count(inputs), stop=True))
+        with self._casting(inputs):
+            done = self._ends.run(inputs, count(inputs), stop=True)
+        return self.representations(done)
 
     def together(self, index: int, micro_batch: int, size: int) -> int:
         """How many batches of `size` examples may pass the tail of a site concatenated.
@@ -124,11 +129,18 @@ class SitedNetwork:
 
     def full(self, inputs: Any) -> Pass:
         """One full pass that remembers what the tails need."""
-        return self._all.run(inputs, count(inputs))
+        with self._casting(inputs):
+            return self._all.run(inputs, count(inputs))
 
     def begin(self, inputs: Any) -> Pass:
         """A pass that stops as soon as it has what the tails need, for those that need no output of the network."""
-        return self._all.run(inputs, count(inputs), stop=True)
+        with self._casting(inputs):
+            return self._all.run(inputs, count(inputs), stop=True)
+
+    def _casting(self, inputs: Any) -> AbstractContextManager[object]:
+        if self._autocast is None:
+            return nullcontext()
+        return torch.autocast(next(tensors(inputs)).device.type, self._autocast)
 
     def representations(self, done: Pass) -> list[Tensor]:
         """The representation at every site in a pass.
@@ -149,7 +161,7 @@ class SitedNetwork:
                 wanted = " or ".join(map(str, sorted(lengths))) or "none"
                 raise SutureError(f"expected as many tokens at site {str(info.site)!r} of the {self.name} as its "
                                   f"inputs have, {wanted}, got {x.shape[1]}; leave this site out")
-            found.append(x)
+            found.append(x if self._autocast is None else x.float())
         return found
 
     def tail(self, index: int, x: Tensor, done: Pass) -> Any:
@@ -163,7 +175,8 @@ class SitedNetwork:
         site = self.sites[index]
         if (site.path, site.call) in self._volatile:
             x = x.clone()
-        return self._replay(site, self._schedules[index], x, done)
+        with self._casting(done.inputs):
+            return self._replay(site, self._schedules[index], x, done)
 
     def _replay(self, site: Site, schedule: Schedule, x: Tensor, done: Pass) -> Any:
         copies, rest = divmod(len(x), done.size)

@@ -103,6 +103,7 @@ def compare(
                                                     "resnet_small, vit_tiny, vit_small or mlp.")] = "auto",
     detector_store: Annotated[Path | None, typer.Option(help="Folder in which trained detectors are kept.")] = None,
     precision: Annotated[str, typer.Option(help="Of the moments: float32 or float64.")] = "float32",
+    forward: Annotated[str, typer.Option(help="What the networks run in: float32, bf16 or fp16.")] = "float32",
     allow_bypass: Annotated[bool, typer.Option(help="Accept sites that another path bypasses.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only the table of sites, memory and time.")] = False,
     out: Out = Path("suture-result"),
@@ -126,7 +127,7 @@ def compare(
     arguments: dict[str, Any] = {
         **fitting, "relu": relu, "ood": detection, "sites": listed(sites), "target_sites": listed(target_sites),
         "methods": [] if methods == "none" else listed(methods) or [], "precision": precision, "task": task,
-        "token_rate": token_rate, "allow_bypass": allow_bypass, "device": device,
+        "token_rate": token_rate, "forward": forward, "allow_bypass": allow_bypass, "device": device,
         "names": _names(source, source_weights, target, target_weights)}
     print_notes(given.notes)
     print_dry_run(rehearse_networks(given.source, given.target, given.train, given.test, **arguments))

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from suture._errors import SutureError
-from suture.batches import Batch, convert, tensors
+from suture.batches import Batch, convert
+from suture.nested import leaves
 from suture.stitching.outputs import Task
 from suture.stitching.recipe import TaskRecipe
 from suture.training import augment, check_images
@@ -45,7 +46,7 @@ def check_batch(batch: Batch, recipe: TaskRecipe, task: Task = Task.CLASSIFICATI
 
     Raises:
         SutureError: no labels where the objective is of labels and the task has none in the inputs; crops or flips of
-            what is not one tensor of images that both networks get.
+            what is not one tensor of images that both networks get, or are prepared from.
     """
     if batch.labels is None and recipe.needs_labels and task is not Task.NEXT_TOKEN:
         raise SutureError(f"expected labels for task loss matching with objective={recipe.objective!r}, got batches "
@@ -53,19 +54,29 @@ def check_batch(batch: Batch, recipe: TaskRecipe, task: Task = Task.CLASSIFICATI
                           "predictions, or leave 'tlm' out of methods")
     if not (recipe.crop or recipe.flip):
         return
-    if batch.source is not batch.target:
+    images = batch.source if batch.remake is None else batch.raw
+    if batch.remake is None and batch.source is not batch.target:
         raise SutureError("crops and flips need inputs that both networks share, got Paired data; augment in your "
                           "loaders, and write crop=0, flip=False")
-    found = list(tensors(batch.source))
-    if len(found) > 1:
+    found = list(leaves(images))
+    if len(found) != 1:
         raise SutureError(f"crops and flips need inputs that are one tensor (N, C, H, W), got {len(found)} tensors; "
                           "write crop=0, flip=False")
     check_images(found[0], recipe)
 
 
 def augmented(batch: Batch, recipe: TaskRecipe, generator: torch.Generator) -> Batch:
-    """The batch with random crops and flips, the same for both networks; the batch itself where there are none."""
+    """The batch with random crops and flips, the same for both networks; the batch itself where there are none.
+
+    Raw images are cut and mirrored before they are prepared for each network.
+    """
     if not (recipe.crop or recipe.flip):
         return batch
-    inputs = convert(batch.source, lambda t: augment(t, generator, recipe.crop, recipe.flip))
+
+    def change(t: Tensor) -> Tensor:
+        return augment(t, generator, recipe.crop, recipe.flip)
+
+    if batch.remake is not None:
+        return batch.remake(convert(batch.raw, change), batch.labels)
+    inputs = convert(batch.source, change)
     return Batch(inputs, inputs, batch.labels)

@@ -49,24 +49,25 @@ class Curves:
     notes: list[str] = field(default_factory=list)
 
 
-def fitting_data(data: Any, recipe: TaskRecipe) -> tuple[Batches, Batches | None]:
+def fitting_data(data: Any, recipe: TaskRecipe, device: torch.device | None = None) -> tuple[Batches, Batches | None]:
     """The batches that layers are fitted to, and those that early stopping looks at where the recipe has it.
 
     Args:
         data: as `Batches` takes them.
         recipe: batch size, seed of the order and of the split, patience.
+        device: where raw examples are prepared.
 
     Raises:
         SutureError: early stopping on a loader: a random split needs examples with an index.
     """
-    fit: dict[str, Any] = {"size": recipe.batch_size, "shuffle": True, "seed": recipe.seed}
+    fit: dict[str, Any] = {"size": recipe.batch_size, "shuffle": True, "seed": recipe.seed, "device": device}
     if recipe.patience is None:
         return Batches(data, **fit), None
     rows = split_rows(data, recipe.held_out, cell_seed(recipe.seed, "held out", ""))
     if rows is None:
         raise SutureError("early stopping needs data that can be split: pass a Dataset or (inputs, labels), "
                           f"got {type(data).__name__}; or write patience=None")
-    return Batches(data, rows=rows[0], **fit), Batches(data, size=recipe.batch_size, rows=rows[1])
+    return Batches(data, rows=rows[0], **fit), Batches(data, size=recipe.batch_size, rows=rows[1], device=device)
 
 
 class _Best:
