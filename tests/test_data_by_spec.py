@@ -211,6 +211,17 @@ def test_objects_of_datasets() -> None:
     assert formatted.fingerprint == open_source(made).fingerprint
 
 
+def test_bad_images_in_objects_of_datasets() -> None:
+    import datasets
+
+    made = as_dataset(pictures(6))
+    rows = [{"img": {"bytes": b"x", "path": None}, "label": 1}]
+    spoilt = datasets.concatenate_datasets([made, datasets.Dataset.from_list(rows, features=made.features)])
+    with pytest.raises(SutureError, match="1 of 7 cannot be used, the first: dataset, row 6 is no image"):
+        open_source(spoilt).take([6])
+    assert len(open_source(spoilt, skip_bad=True)) == 6
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_streams_of_datasets(known: bool) -> None:
     import datasets
@@ -233,7 +244,9 @@ def test_streams_of_datasets(known: bool) -> None:
     with pytest.raises(SutureError, match=r"expected a stream with two splits.*IterableDatasetDict"):
         open_pair(stream, train_size=3, test_size=2)
     both = datasets.IterableDatasetDict({"train": stream.skip(5), "test": stream.take(5)})
-    assert [len(x) for x in open_pair(both, train_size=9, test_size=3)] == [9, 3]
+    parts = open_pair(both, train_size=9, test_size=3)
+    assert [sorted(x.rows.tolist()) for x in parts] == [list(range(9)), list(range(3))]
+    assert [len(x.store) for x in parts] == [9, 3]
     with pytest.raises(SutureError, match=r"from 1 to 5, all that .* has, got 6"):
         open_pair(both, train_size=9, test_size=6)
 
@@ -258,10 +271,13 @@ def test_names_of_a_hub_reach_the_library(monkeypatch: pytest.MonkeyPatch) -> No
 
     def load(*args: Any, trust_remote_code: bool | None = None) -> Any:
         asked.append((*args, trust_remote_code))
+        assert datasets.utils.are_progress_bars_disabled()
         return datasets.DatasetDict({"train": as_dataset(pictures()), "test": as_dataset(pictures(3))})
 
     monkeypatch.setattr(datasets, "load_dataset", load)
+    datasets.enable_progress_bars()
     train, test = specs.data("hf:org/set@small#test/train")
+    assert not datasets.utils.are_progress_bars_disabled()
     assert asked == [("org/set", "small", False)]
     assert (train.name, len(train), len(test)) == ("set-train", 3, 12)
 

@@ -157,7 +157,8 @@ def test_parquet_agrees_with_pandas_and_datasets(tmp_path: Path) -> None:
     frame = pd.concat([pd.read_parquet(f) for f in files], ignore_index=True)
     theirs = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
     rows = found.rows
-    assert rows is not None
+    assert [found.store.where(r) for r in (4, 7)] == [
+        "train-00000-of-00002.parquet, row 4", "train-00001-of-00002.parquet, row 2"]
     assert len(rows) == 10  # a fifth of 13 is cut off, one of each class
     for k, row in enumerate(rows.tolist()):
         image, label = found[k]
@@ -513,6 +514,9 @@ def test_bad_images_are_left_out_everywhere(make: Callable[[Path], tuple[Path, s
     found = open_source(path, n=n, skip_bad=True)
     assert len(found) == (22 if n is None else n)
     assert n == 9 or f"left out of {found.name}: 2 of 24 cannot be used, the first: {first}" in found.note
+    if n is not None:
+        drawn = open_source(path, n=12).rows.tolist()
+        assert found.rows.tolist() == [r for r in drawn if r not in (3, 25)][:n]
     raw, labels = found.take(range(len(found)))
     made = pictures(30)
     for k, row in enumerate(found.rows.tolist()):
