@@ -97,6 +97,10 @@ def test_whole_labels_become_int64(given: Any) -> None:
     assert labels.tolist() == [1, 0, 1]
 
 
+def test_none_beside_inputs_is_no_label() -> None:
+    assert split((X, None))[1] is None
+
+
 def test_labels_that_are_fractions_are_not_rounded() -> None:
     assert split((X[:2], torch.tensor([0.5, 1.0])))[1].tolist() == [0.5, 1.0]
 
@@ -112,7 +116,7 @@ def test_labels_that_are_fractions_are_not_rounded() -> None:
     (lambda: list(Batches([(X, Y[:4])])), "got 4 labels for 10 inputs"), (lambda: list(Batches("ab")), "got str"),
     (lambda: list(Batches(TensorDataset(X, Y, Y))), "got list"), (lambda: list(Batches([(X, X, Y)])), "got tuple"),
     (lambda: list(Batches([(X[0], 3)])), "single example"), (lambda: split((X, ["a"])), "labels that are numbers"),
-    (lambda: split((X, None)), "labels that are numbers"), (lambda: count("words"), "expected a tensor among"),
+    (lambda: split((X, "ab")), "labels that are numbers"), (lambda: count("words"), "expected a tensor among"),
     (lambda: count({"a": torch.tensor(3)}), "first axis"), (lambda: Paired(iter([]), [(X, Y)]), "source loader"),
     (lambda: Paired([(X, Y)], iter([])), "target loader"),
 ])

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 import suture
-from suture import Prepared, SutureError, zoo
+from suture import Prepared, SutureError, sources, zoo
 from suture.batches import Batches, can_shuffle, split_rows
+from suture.preprocessing import ImagePreprocessing
+from suture.provenance import describe
 from suture.stitching import TaskRecipe
 from suture.stitching.task import fitting_data
+from tests import tiny
 
 IMAGES = torch.arange(7 * 3 * 4 * 4, dtype=torch.uint8).reshape(7, 3, 4, 4)
 LABELS = torch.arange(7)
@@ -126,3 +132,54 @@ def test_a_comparison_of_two_networks_that_want_different_inputs() -> None:
     prepared = run(Prepared((images, labels), larger, None))
     by_hand = run(suture.Paired((larger(images), labels), (images, labels)))
     assert prepared == pytest.approx(by_hand, nan_ok=True)
+
+
+def test_a_test_loader_that_shuffles_is_refused_before_any_work() -> None:
+    data = TensorDataset(tiny.images(60), tiny.labels(60))
+    stages: list[str] = []
+    with pytest.raises(SutureError, match="another order"):
+        suture.compare(tiny.network(), None, data, DataLoader(data, batch_size=20, shuffle=True), ood=None,
+                       device="cpu", tlm=tiny.RECIPE, progress=lambda stage, done, total: stages.append(stage))
+    assert stages == []
+
+
+def test_a_result_names_its_data_and_how_they_were_prepared(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for split, n in (("train", 24), ("test", 12)):
+        np.savez(tmp_path / f"{split}.npz", x=rng.integers(0, 255, (n, 8, 8, 3), np.uint8), y=np.arange(n) % 3)
+    train, test = sources.open_pair(tmp_path)
+    how = ImagePreprocessing(mean=(0.5,), std=(0.5,))
+
+    def run(data: Any, other: Any) -> suture.Comparison:
+        return suture.compare(tiny.seeded(lambda: tiny.Tiny(3)), None, data, other, methods=["dm"], ood=None,
+                              device="cpu")
+
+    found = run(Prepared(train, how), Prepared(test, how))
+    data = found.meta["data"]
+    assert data["fit"]["name"] == train.name
+    assert data["fit"]["examples"] == 24
+    assert data["test"]["fingerprint"] == test.fingerprint
+    assert data["test"]["prepared"] == [repr(how)] * 2
+    other = run(Prepared(train.part(torch.arange(23, -1, -1), train.name), how), Prepared(test, how)).meta
+    assert other["data"]["fit"]["content"] == data["fit"]["content"]
+    assert other["data"]["fit"]["fingerprint"] != data["fit"]["fingerprint"]
+    assert other["key"] != found.meta["key"]
+    assert run((tiny.images(24, 3), tiny.labels(24)), None).meta["data"] == {}
+
+
+def test_a_preprocessing_that_is_a_function_gives_the_same_key_in_another_run() -> None:
+    class Own:
+        def __call__(self, raw: Tensor) -> Tensor:
+            return raw.float()
+
+    class Named:
+        name, note, is_small = "mine", "", False
+
+        def __len__(self) -> int:
+            return 3
+
+    for how, told in ((lambda x: x, "<lambda>"), (Own(), "Own"), (Scaled(2), "Scaled(by=2)")):
+        first, second = describe(Prepared(Named(), how))["prepared"]
+        assert first == second
+        assert first.endswith(told)
+        assert " at 0x" not in first

@@ -5,16 +5,20 @@
 """
 
 from suture import indices as indices
+from suture import sources as sources
 from suture._errors import SutureError as SutureError
 from suture.batches import Paired as Paired
 from suture.batches import Prepared as Prepared
 from suture.cells import Thresholds as Thresholds
 from suture.compare import compare as compare
+from suture.compare import dry_run as dry_run
 from suture.compare import paper as paper
 from suture.detection import OOD as OOD
 from suture.detectors.energy import EnergyRecipe as EnergyRecipe
 from suture.measures import MEASURES as MEASURES
 from suture.naming import Site as Site
+from suture.preprocessing import ImagePreprocessing as ImagePreprocessing
+from suture.preprocessing import TextPreprocessing as TextPreprocessing
 from suture.representations import AlignmentRule as AlignmentRule
 from suture.results import Comparison as Comparison
 from suture.results import load as load

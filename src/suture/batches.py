@@ -17,6 +17,7 @@ from suture._errors import SutureError
 from suture.nested import convert as convert
 from suture.nested import count as count
 from suture.nested import tensors as tensors
+from suture.streams import SourceStream, TensorStream
 
 Preprocessing = Callable[[Any], Any]
 """From a batch of raw examples, on any device, to what a network takes."""
@@ -161,41 +162,6 @@ def _labels(given: Any) -> Tensor:
     return labels if labels.is_floating_point() or labels.is_complex() else labels.long()
 
 
-class _TensorBatches:
-    """Batches of tensors in memory, cut by index and not example by example."""
-
-    def __init__(self, inputs: Tensor, labels: Tensor, size: int, order: torch.Generator | None,
-                 rows: Tensor | None) -> None:
-        self.inputs, self.labels, self.size, self.order = inputs, labels, size, order
-        self.rows = torch.arange(len(inputs)) if rows is None else rows
-
-    def __len__(self) -> int:
-        return -(-len(self.rows) // self.size)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        n = len(self.rows)
-        order = self.rows if self.order is None else self.rows[torch.randperm(n, generator=self.order)]
-        for rows in torch.split(order, self.size):
-            yield self.inputs[rows], self.labels[rows]
-
-
-class _ReadBatches:
-    """Batches of raw examples that a source reads ahead."""
-
-    def __init__(self, source: Any, size: int, order: torch.Generator | None, rows: Tensor | None) -> None:
-        self.source, self.size, self.order = source, size, order
-        self.rows = torch.arange(len(source)) if rows is None else rows
-
-    def __len__(self) -> int:
-        return -(-len(self.rows) // self.size)
-
-    def __iter__(self) -> Iterator[tuple[Any, Tensor | None]]:
-        rows = self.rows
-        if self.order is not None:
-            rows = rows[torch.randperm(len(rows), generator=self.order)]
-        yield from self.source.read(rows, self.size)
-
-
 class Batches:
     """Re-iterable batches, cut to a given size.
 
@@ -236,12 +202,12 @@ class Batches:
                                   "pass (inputs, labels) of the same examples")
             if len(inputs) == 0:
                 raise self._empty()
-            return _TensorBatches(inputs, labels, size, torch.Generator().manual_seed(seed) if shuffle else None, rows)
+            return TensorStream(inputs, labels, size, torch.Generator().manual_seed(seed) if shuffle else None, rows)
         if _is_read(data) or _is_indexed(data):
             if len(data) == 0:
                 raise self._empty()
             if _is_read(data):
-                return _ReadBatches(data, size, torch.Generator().manual_seed(seed) if shuffle else None, rows)
+                return SourceStream(data, size, torch.Generator().manual_seed(seed) if shuffle else None, rows)
             order = torch.Generator().manual_seed(seed)
             chosen = data if rows is None else Subset(data, rows.tolist())
             return DataLoader(chosen, batch_size=min(size, len(chosen)), shuffle=shuffle, generator=order)
@@ -274,7 +240,7 @@ class Batches:
 
     def examples(self) -> int | None:
         """Number of examples of a pass, or None where that is not known before it."""
-        if isinstance(self._stream, _TensorBatches | _ReadBatches):
+        if isinstance(self._stream, TensorStream | SourceStream):
             n = len(self._stream.rows)
         elif isinstance(self._stream, DataLoader) and isinstance(self._stream.sampler, Sized):
             n = len(self._stream.sampler)
@@ -382,6 +348,14 @@ def on_device(batch: Batch, device: torch.device) -> Batch:
     target = source if batch.target is batch.source else convert(batch.target, move)
     labels = None if batch.labels is None else move(batch.labels)
     return Batch(source, target, labels, convert(batch.raw, move), batch.remake)
+
+
+def same_batch(one: Batch, other: Batch) -> bool:
+    """Whether two batches hold the same numbers."""
+    pairs = zip(*([*tensors(b.source), *tensors(b.target), *([] if b.labels is None else [b.labels])]
+                  for b in (one, other)), strict=True)
+    return one.size == other.size and all(a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num())
+                                          for a, b in pairs)
 
 
 def pieces(batch: Batch, size: int) -> Iterator[Batch]:

@@ -17,7 +17,7 @@ from suture import scores
 from suture._errors import SutureError, first_line
 from suture.aligned import AlignedMoments
 from suture.assembly import assemble, standing_notes, target_accuracy
-from suture.batches import Batch, Batches, count, on_device
+from suture.batches import Batch, Batches, count, on_device, same_batch
 from suture.calls import no_gradients
 from suture.detection import Detection
 from suture.detectors.scoring import score_arrays, score_rows
@@ -28,7 +28,7 @@ from suture.naming import SiteSpec
 from suture.passes import TokenShare, check_share, detectors_pass, moments_pass
 from suture.plans import FORWARDS, PRECISIONS, Plan
 from suture.prepare import few, fold, micro_batch, pack, prepare
-from suture.provenance import content_of, display_names
+from suture.provenance import content_of, describe, display_names
 from suture.report.marks import marked_words
 from suture.representations import Alignment
 from suture.results import Comparison
@@ -41,6 +41,9 @@ from suture.stitching.outputs import Task
 from suture.stitching.resolve import resolve
 from suture.stitching.scored import arrays_of, same_examples, scores_of
 from suture.stitching.task import Cell, Curves, GroupTrainer, cell_seed, fitting_data
+
+OTHER_ORDER = ("the test data came in another order than in the pass before, or augmented at random, so cells could "
+               "not be compared in pairs; give a test loader with shuffle=False")
 
 
 @dataclass
@@ -57,6 +60,7 @@ class Run:
     key: str
     prints: tuple[str, str]
     whole: Batches
+    origin: dict[str, dict[str, Any]] = field(default_factory=dict)
     detection: Detection | None = None
     fitting: tuple[Batches, Batches | None] | None = None
     grid: AlignedMoments | None = None
@@ -102,11 +106,12 @@ class Run:
         if plan.token_rate < 1:
             check_share(a, b)
         prints = (fingerprint(source), fingerprint(other))
+        origin = {name: found for name, d in (("fit", data), ("test", test)) if (found := describe(d))}
         key = content_of((prints, type(source).__qualname__, type(other).__qualname__, a.infos, b.infos,
-                          plan.settings()), fit, tested, *plan.outside())
+                          plan.settings(), origin), fit, tested, *plan.outside())
         detection = Detection(plan.ood, b, plan.device, micro, plan.seed, prints[1], data) if plan.ood else None
         run = cls(a, b, names or display_names(source, other, same_network), fit, tested, plan, micro, key, prints,
-                  whole, detection, fitting)
+                  whole, origin, detection, fitting)
         if plan.methods:
             run._look_ahead(first)
         for i, j in run.cells if plan.methods else ():
@@ -123,7 +128,9 @@ class Run:
         if self.detection is not None:
             self.detection.check_task(self.task)
             self.detection.rehearse(Batch(few(first.source), few(first.target), None))
-        batch = on_device(next(iter(self.test)), self.plan.device)
+        batch, again = (on_device(next(iter(self.test)), self.plan.device) for _ in range(2))
+        if len(self.plan.methods) > 1 and not same_batch(batch, again):
+            raise SutureError(OTHER_ORDER)
         with no_gradients(), _told(self.test.name, RuntimeError, IndexError):
             self.source.front(few(batch.source))
             output = self.target.full(few(batch.target)).output
@@ -293,8 +300,7 @@ class Run:
         shape = (len(self.source.sites), len(self.target.sites))
         arrays = arrays_of(found, method, shape)
         if not same_examples(self.arrays, arrays):
-            raise SutureError("the test data came in another order than in the pass before, or augmented at random, so "
-                              "cells could not be compared in pairs; give a test loader with shuffle=False")
+            raise SutureError(OTHER_ORDER)
         self.arrays |= arrays
         for scored in scores_of(found, arrays, method, shape, self.plan.seed, failed):
             self._row(*scored)
@@ -347,7 +353,8 @@ class Run:
         self.counts = {k: previous.meta[k] for k in ("n_fit", "n_test") if previous.meta.get(k) is not None}
 
     def _standing_notes(self) -> list[str]:
-        return standing_notes(self.plan, self.source, self.target)
+        return [*standing_notes(self.plan, self.source, self.target),
+                *dict.fromkeys(d["note"] for d in self.origin.values() if d["note"])]
 
     def result(self) -> Comparison:
         """The comparison as far as it is."""
@@ -358,7 +365,7 @@ class Run:
             "shapes": {"source": [str(s) for s in self.source.shapes], "target": [str(s) for s in self.target.shapes]},
             "fingerprints": list(self.prints), "device": str(self.plan.device), "micro_batch": self.micro,
             "excluded": [[i, j, why] for (i, j), why in self.excluded.items()],
-            "notes": [*self._standing_notes(), *self.notes],
+            "notes": [*self._standing_notes(), *self.notes], "data": self.origin,
         }
         if self.detection is not None and self.detection.about:
             meta["ood"] = self.detection.about

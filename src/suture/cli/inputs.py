@@ -73,5 +73,5 @@ def gather(source: str, target: str | None, source_weights: Path | None, target_
     theirs = how if other is None else adjusted(other.preprocessing, reading.target_input, **text)
     always = reading.source_input is not None or reading.target_input is not None
     train, test = (prepared(d, how, theirs, always=always) for d in raw)
-    notes = [*one.notes, *(() if other is None else other.notes), *filter(None, (getattr(d, "note", "") for d in raw))]
+    notes = [*one.notes, *(() if other is None else other.notes)]
     return Inputs(one.network, None if other is None else other.network, train, test, tuple(dict.fromkeys(notes)))

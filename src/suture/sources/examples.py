@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from suture._errors import SutureError
 from suture.sources.checking import refusal
 from suture.sources.decoding import BadExample, Kind
-from suture.sources.reading import CHUNK, Kept, ahead, collate, joined, pinned, workers
+from suture.sources.reading import CHUNK, KEPT_BYTES, Kept, ahead, collate, joined, pinned, workers
 from suture.sources.sampling import draw
 from suture.sources.stores import Memory, Store, decoded
 
@@ -129,6 +129,11 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
             return None
         first = self[0][0]
         return int(first.shape[0]) if first.ndim == 3 else None
+
+    @cached_property
+    def is_small(self) -> bool:
+        """Whether a fingerprint costs little: texts, arrays, and images that stay decoded once they are read."""
+        return self.kind != "images" or not len(self) or self[0][0].nbytes * len(self) <= KEPT_BYTES
 
     @property
     def fingerprint(self) -> str:
