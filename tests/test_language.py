@@ -626,7 +626,8 @@ NONE = torch.full_like(ALIGNED, IGNORED)
 
 
 @pytest.mark.parametrize(("causal", "options", "words"), [
-    (False, {"data": batch(labels=OUTSIDE), "on_stage": pytest.fail}, r"labels from 0 to 12 \(-100 where a position does not count\), got 99"),
+    (False, {"data": batch(labels=OUTSIDE), "test": batch(labels=ALIGNED), "on_stage": pytest.fail},
+     r"labels from 0 to 12 \(-100 where a position does not count\), got 99"),
     (False, {"data": batch(labels=ALIGNED), "test": batch(labels=OUTSIDE)}, "labels from 0 to 12 .*got 99"),
     (False, {"data": batch(labels=ALIGNED), "test": batch()}, r"labels \(N, T\) for task='tokens', got none"),
     (False, {"data": batch(labels=ALIGNED), "test": batch(labels=NONE)}, "tokens that count in the test data, got no"),

@@ -51,7 +51,7 @@ class Comparison:
             was still improving; it is empty where all is well, and where the column is left out.
         arrays: per-example and per-cell arrays by name, such as ``"target.correct"`` bool (N,),
             ``"dm.correct"`` bool and ``"dm.kl"`` float32 (S, T, N), ``"tlm.loss"`` (S, T, epochs),
-            ``"dm.weight/0/1"`` float32. The per-example ones (`suture.stitching.evaluate.arrays_of`) take about
+            ``"dm.weight/0/1"`` float32. The per-example ones (`suture.stitching.scored.arrays_of`) take about
             14 bytes per cell, method and test example, in memory and on disk.
         meta: JSON-able: ``versions``, ``seed``, ``command``, ``settings``, ``n_fit``, ``n_test``,
             ``created``, ``device``, ``notes`` (list of str), ``stages`` (names of the finished stages).
@@ -201,8 +201,9 @@ class Comparison:
                    other: str | None = None) -> scores.Difference:
         """How much one cell's value exceeds another's, and whether that is more than chance, on the same examples.
 
-        Counts (accuracy, relative accuracy, agreement) are tested by the exact McNemar test, other measures by a
-        paired bootstrap over examples, and the mean over batches by Student's t (see `suture.scores.difference`).
+        Hits of examples (accuracy, relative accuracy, agreement) are tested by the exact McNemar test, other measures,
+        and numbers of tokens, by a paired bootstrap over examples (whole texts), and the mean over batches by Student's
+        t (see `suture.scores.difference`).
         Nothing is corrected for looking at many pairs. A tiny p value says that a difference is real, not that it is
         large.
 

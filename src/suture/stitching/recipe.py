@@ -33,10 +33,11 @@ class TaskRecipe(Recipe):
         flip: mirror half of the images left to right. Default False; True in the paper.
         seed: of random initialisations, the order of the data, the augmentation and the held-out split. Default 0.
         init: "random" (default, the paper), "dm" (the closed-form solution) or "identity".
-        objective: what a layer minimises.
+        objective: what a layer minimises; a mean over examples, or, where the task is one of tokens
+            (`suture.stitching.outputs.Task`), over the tokens of a batch that count.
             "hard" (default, the paper): cross-entropy of the stitched network on the labels, in nats.
             "soft": KL divergence to the target network's own predictions, both at `temperature`, times its square
-            (Hinton et al. 2015); needs no labels.
+            (Hinton et al. 2015); needs no labels, except that labels (N, T) say which tokens count.
             "mixed": `mix` times soft plus 1 - `mix` times hard.
             "match": |S - T|² / |T|² of each batch, T the target's own representation: direct matching by gradient,
             for families or penalties without a closed form; needs no labels and runs no tail.
