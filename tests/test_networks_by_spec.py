@@ -164,6 +164,35 @@ def test_weights_take_the_place_of_the_folders(make: Callable[[], nn.Module], su
     assert not [n for n in made.notes if "random" in n]
 
 
+@pytest.mark.parametrize("change", ["missing", "unexpected", "wrong shape"])
+def test_weights_that_do_not_fit_are_refused(change: str, tmp_path: Path) -> None:
+    stored = safetensors.torch.load_file(folder(tmp_path / "net") / "model.safetensors")
+    head = stored.pop("classifier.weight")
+    if change != "missing":
+        stored["classifier.weight"] = head if change == "unexpected" else head[:2].contiguous()
+        stored |= {"more.weight": head.clone()} if change == "unexpected" else {}
+    safetensors.torch.save_file(stored, tmp_path / "w.safetensors")
+    told = refused(tmp_path / "net", weights=tmp_path / "w.safetensors")
+    assert "does not fit the network" in told
+
+
+@pytest.mark.parametrize("left_out", ["one.weight", "two.weight"])
+def test_of_weights_under_two_names_one_is_enough(left_out: str, tmp_path: Path) -> None:
+    def tied() -> nn.ModuleDict:
+        made = nn.ModuleDict({"one": nn.Linear(3, 3), "two": nn.Linear(3, 3)})
+        made["two"].weight = made["one"].weight
+        return made
+
+    wanted = tied()
+    torch.save({k: v for k, v in wanted.state_dict().items() if k != left_out}, tmp_path / "w.pt")
+    made = tied()
+    zoo.load_weights(made, tmp_path / "w.pt")
+    assert same(made, wanted)
+    torch.save({k: v for k, v in wanted.state_dict().items() if "weight" not in k}, tmp_path / "w.pt")
+    with pytest.raises(SutureError, match=r"missing: one.weight, two.weight"):
+        zoo.load_weights(made, tmp_path / "w.pt")
+
+
 def test_nothing_is_printed_and_nothing_silenced(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     kept = folder(tmp_path / "a", gpt(), bos_token_id=50256)
     stored = safetensors.torch.load_file(kept / "model.safetensors")
@@ -306,12 +335,13 @@ def test_the_longest_text_fits_the_positions(kind: str, sizes: dict[str, int], m
     transformers.AutoModel.from_config(config).save_pretrained(tmp_path)
     for name in ("tokenizer.json", "vocab.txt"):
         shutil.copy(MINILM / name, tmp_path)
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
     made = specs.network(str(tmp_path))
     assert isinstance(made.preprocessing, TextPreprocessing)
     assert made.preprocessing.limit == most
     batch = made.preprocessing(["cat " * 60])
     assert batch["input_ids"].shape == (1, most)
+    assert ("token_type_ids" in batch) == (kind != "distilbert"), "which has none"
     assert made.network(**batch)[0].shape == (1, most, 16)
 
 

@@ -208,7 +208,7 @@ def _texts(library: Any, folder: Path, made: Any) -> tuple[Preprocessing | None,
     except Exception as e:
         return None, (f"the tokenizer in {folder} does not load ({type(e).__name__}: {first_line(e)}); give token ids "
                       "as data",)
-    # Tokenizers without a class of their own name token types, which most networks do not take.
+    # A tokenizer of BERT names token types, which DistilBERT, for one, does not take.
     takes = inspect.signature(made.forward).parameters
     tokenizer.model_input_names = [n for n in tokenizer.model_input_names if n in takes]
     embeddings = made.get_input_embeddings()
