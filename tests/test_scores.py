@@ -207,7 +207,8 @@ def test_records_are_the_arrays_of_their_cell() -> None:
         "accuracy": arrays["dm.correct"][i, j].mean(), "agreement": arrays["dm.agree"][i, j].mean(),
         "relative_accuracy": arrays["dm.correct"][i, j].sum() / 4, "kl": arrays["dm.kl"][i, j].mean(),
         "ce_gap": arrays["dm.ce"][i, j].mean() - arrays["target.ce"].mean(),
-        "relative_perplexity": np.exp(arrays["dm.ce"][i, j].mean() - arrays["target.ce"].mean()), "residual": error.sum() / scale.sum(),
+        "relative_perplexity": np.exp(arrays["dm.ce"][i, j].mean() - arrays["target.ce"].mean()),
+        "residual": error.sum() / scale.sum(),
         "residual_batches": (error[:4].sum() / scale[:4].sum() + error[4:].sum() / scale[4:].sum()) / 2,
         "r2": 1 - error.sum() / spread.sum()}
     assert set(wanted) == set(scores.RECORDS)

@@ -152,18 +152,16 @@ def find_axes(root: Call, size: int, other: Call, other_size: int) -> None:
 def _axis(one: Tensor, size: int, other: Tensor, other_size: int) -> int | None:
     if one.shape == other.shape:
         return None
-    differ = [d for d, (n, m) in enumerate(zip(one.shape, other.shape, strict=False)) if n != m]
-    if one.ndim != other.ndim or len(differ) > 1 or one.shape[differ[0]] * other_size != other.shape[differ[0]] * size:
+    axis, *more = [d for d, (n, m) in enumerate(zip(one.shape, other.shape, strict=False)) if n != m] or [0]
+    if one.ndim != other.ndim or more or one.shape[axis] * other_size != other.shape[axis] * size:
         return MIXED
-    if one.shape[differ[0]] == size:
-        return differ[0]
+    if one.shape[axis] == size:
+        return axis
     # Several entries for each example, such as windows: those of one example must follow each other.
-    n = min(one.shape[differ[0]], other.shape[differ[0]])
-    a, b = (t.detach().narrow(differ[0], 0, n) for t in (one, other))
-    if not a.is_floating_point():
-        return differ[0] if torch.equal(a, b) else MIXED
-    near = max(1e-3, 8 * torch.finfo(a.dtype).eps) * float(a.abs().max()) if a.numel() else 0.0
-    return differ[0] if torch.allclose(a, b, rtol=0, atol=near, equal_nan=True) else MIXED
+    n = min(one.shape[axis], other.shape[axis])
+    a, b = (t.detach().narrow(axis, 0, n).double() for t in (one, other))
+    near = max(1e-3, 8 * torch.finfo(one.dtype).eps) if one.is_floating_point() else 0.0
+    return axis if bool(((a - b).abs() <= near * a.abs().max()).all()) else MIXED
 
 
 def walk(call: Call) -> Iterator[Call]:
@@ -185,7 +183,7 @@ class Act(Enum):
 class Schedule:
     """What happens to each call until the site, in order: enter it, return what it returned, or it is the site.
 
-    `axes` are those of what is returned, where `find_axes` found them.
+    `axes` are those of the results, where `find_axes` found them.
     """
 
     site: CallId
@@ -194,19 +192,12 @@ class Schedule:
 
     @classmethod
     def of(cls, call: Call) -> Schedule:
-        events: list[tuple[nn.Module, CallId, Act]] = []
-        axes: dict[CallId, Axes] = {}
-        chain = [*call.ancestors(), call]
-        for parent, heir in pairwise(chain):
-            for child in parent.children:
-                act = Act.RETURN
-                if child is heir:
-                    act = Act.SITE if child is call else Act.ENTER
-                events.append((child.module, child.id, act))
-                axes[child.id] = child.axes
-                if child is heir:
-                    break
-        return cls(call.id, tuple(events), axes)
+        events: list[tuple[Call, Act]] = []
+        for parent, heir in pairwise([*call.ancestors(), call]):
+            before = parent.children[:parent.children.index(heir)]
+            events += [(c, Act.RETURN) for c in before]
+            events.append((heir, Act.SITE if heir is call else Act.ENTER))
+        return cls(call.id, tuple((c.module, c.id, act) for c, act in events), {c.id: c.axes for c, _ in events})
 
     @property
     def remembered(self) -> set[CallId]:
@@ -270,7 +261,7 @@ class Watch:
                     results[call] = convert_output(output, Tensor.clone)
                 else:
                     # A new container, because a forward may go on to write into the one that it was given.
-                    results[call] = convert_output(output, _same)
+                    results[call] = convert_output(output, lambda t: t)
                     versions[call] = [(t, t._version) for t in output_tensors(output)]
                 # An exporter follows the calls and does not expect that one is left by an exception.
                 if stop and len(results) == len(self._wanted) and not torch.compiler.is_compiling():
@@ -361,10 +352,6 @@ def spread(value: Any, copies: int, size: int, axes: Axes = (), *, shallow: bool
         return t.repeat(*(copies if d == axis else 1 for d in range(t.ndim)))
 
     return convert_output(value, one)
-
-
-def _same(t: Tensor) -> Tensor:
-    return t
 
 
 def output_tensors(output: Any) -> list[Tensor]:

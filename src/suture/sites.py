@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from suture._errors import SutureError
+from suture._errors import SutureError, first_line
 from suture.batches import convert, count, tensors
 from suture.calls import (
     MIXED,
@@ -106,7 +106,7 @@ class SitedNetwork:
             self.infos: tuple[SiteInfo, ...] = tuple(self._resolve(sites, allow_bypass))
         self.sites = tuple(i.site for i in self.infos)
         self.shapes = tuple(i.shape for i in self.infos)
-        self._schedules = [self._schedule(s) for s in self.sites]
+        self._schedules = [Schedule.of(self._directory.call(s)) for s in self.sites]
         self.peak = self._peak_after(-1)
         self.peaks = tuple(self._peak_after(self._directory.call(s).finished) for s in self.sites)
         ends: list[CallId] = [(s.path, s.call) for s in self.sites]
@@ -210,12 +210,13 @@ class SitedNetwork:
 
     def _find_axes(self) -> None:
         """A second dry run on another number of examples tells which results hold examples, and along which axis."""
-        two, few = 2 if self._few == 4 else 2 * self._few, self._few
+        root, few = self._root, self._few
+        two = 2 if few == 4 else 2 * few
         other = convert(self._example, lambda t: torch.cat([t, t])[:two] if t.ndim and len(t) == few else t)
-        find_axes(self._root, few, record(self.network, other), two)
-        end = main_output(self._root.output)
-        ends = zip(output_tensors(self._root.output), self._root.axes, strict=False)
-        if end is not None and any(t is end and axis == MIXED for t, axis in ends):
+        find_axes(root, few, record(self.network, other), two)
+        end = main_output(root.output)
+        if end is not None and (MIXED, True) in ((a, t is end) for a, t in zip(root.axes, output_tensors(root.output),
+                                                                              strict=False)):
             raise SutureError(f"expected an output for each example, the {self.name} gives one of shape "
                               f"{tuple(end.shape)} for {few} of them that mixes them; take a part of it that does "
                               "not, such as one tower of a contrastive model")
@@ -224,9 +225,6 @@ class SitedNetwork:
         sizes = (t.numel() * t.element_size() for c in self._calls.values() if c.finished >= finished
                  for t in output_tensors(c.output))
         return max(1, max(sizes, default=0) // self._few)
-
-    def _schedule(self, site: Site) -> Schedule:
-        return Schedule.of(self._directory.call(site))
 
     def inspect(self, site: Site) -> SiteInfo:
         """Check one site in the dry run: its shape, what bypasses it, whether its tail can be run.
@@ -247,8 +245,13 @@ class SitedNetwork:
             raise SutureError(f"expected the batch as first axis at site {str(site)!r} of the {self.name}, got shape "
                               f"{tuple(x.shape)} for {self._few} examples; {instead}")
         shape = self._shape(site, call.module, x)
-        schedule = Schedule.of(call)
-        bypass = self._paths_around(site, schedule)
+        try:
+            bypass = self._paths_around(site, Schedule.of(call))
+        except SutureError:
+            raise
+        except Exception as e:  # the forward is anyone's code
+            raise SutureError(f"the tail of site {str(site)!r} of the {self.name} fails: {first_line(e)}; choose "
+                              "another site") from e
         final = x is main_output(self._root.output)
         return SiteInfo(site, shape, bypass, final)
 
@@ -269,14 +272,17 @@ class SitedNetwork:
             assert own is not None
             for mutated in self._mutated_in_replay(site, schedule, own, done):
                 self._volatile.add(mutated)
-        leaves: dict[CallId, list[Tensor]] = {}
+        leaves: list[tuple[CallId, Tensor, int | None]] = []
 
         def leaf(call: CallId) -> Callable[[Tensor], Tensor]:
+            axes = iter(schedule.axes.get(call, ()))
+
             def make(t: Tensor) -> Tensor:
+                axis = next(axes, 0 if t.ndim and len(t) == done.size else None)
                 if not t.is_floating_point():
                     return t
                 made = t.detach().clone().requires_grad_(True)
-                leaves.setdefault(call, []).append(made)
+                leaves.append((call, made, axis))
                 return made.clone()  # not a leaf, so that it may be overwritten in place
 
             return make
@@ -291,13 +297,12 @@ class SitedNetwork:
         if end is None or not end.requires_grad:
             raise SutureError(f"the output of the {self.name} has no gradient with respect to site {str(site)!r}; "
                               "choose a site that the output depends on, and a forward without torch.no_grad")
-        flat = [(call, t) for call, ts in leaves.items() for t in ts]
-        grads = torch.autograd.grad(end.sum(), [start, *(t for _, t in flat)], allow_unused=True)
+        grads = torch.autograd.grad(end.sum(), [start, *(t for _, t, _ in leaves)], allow_unused=True)
         if grads[0] is None:
             raise SutureError(f"the output of the {self.name} does not depend on site {str(site)!r}; choose another")
-        reached = [(call, t) for (call, t), g in zip(flat, grads[1:], strict=True) if g is not None]
-        self._used[site] = {call for call, _ in reached}
-        return tuple(dict.fromkeys(call[0] or "inputs" for call, t in reached if self._has_content(t)))
+        reached = [one for one, g in zip(leaves, grads[1:], strict=True) if g is not None]
+        self._used[site] = {call for call, _, _ in reached}
+        return tuple(dict.fromkeys(call[0] or "inputs" for call, t, axis in reached if self._has_content(t, axis)))
 
     def _mutated_in_replay(self, site: Site, schedule: Schedule, own: Tensor, done: Pass) -> list[CallId]:
         x = own.clone()
@@ -307,15 +312,19 @@ class SitedNetwork:
         changed = [i for i, pairs in before.items() if any(t._version != v for t, v in pairs)]
         return changed + ([schedule.site] if x._version != version else [])
 
-    def _has_content(self, t: Tensor) -> bool:
+    def _has_content(self, t: Tensor, axis: int | None) -> bool:
         """Whether it differs between examples: a position embedding does not, an activation does."""
-        if t.ndim == 0 or len(t) != self._few:
-            return False
-        return self._few == 1 or not bool((t == t[:1]).all())
+        if axis is None or axis == MIXED or self._few == 1:
+            return axis is not None
+        first, *others = t.detach().chunk(self._few, axis)
+        return not all(torch.equal(first, o) for o in others)
 
     def _verify(self, site: Site, output: Any) -> None:
-        for mine, own in zip(output_tensors(output), output_tensors(self._root.output), strict=True):
-            if not torch.allclose(mine.detach(), own, rtol=1e-4, atol=1e-5, equal_nan=True):
+        mine, own = output_tensors(output), output_tensors(self._root.output)
+        if len(mine) != len(own):  # the attentions of those modules that ran, for one
+            mine, own = ([t for t in (main_output(o),) if t is not None] for o in (output, self._root.output))
+        for a, b in zip(mine, own, strict=True):
+            if a.shape != b.shape or not torch.allclose(a.detach(), b, rtol=1e-4, atol=1e-5, equal_nan=True):
                 raise SutureError(f"the tail of site {str(site)!r} run from the {self.name}'s own representation does "
                                   "not give its output; suture needs a forward that is deterministic in eval mode")
 
@@ -336,7 +345,8 @@ class SitedNetwork:
             if len(infos) >= 2:
                 return infos
         names = ", ".join(dict.fromkeys(p for p, _ in self._calls))
-        raise SutureError(f"found no repeated blocks in the {self.name}; name the sites, from: {names[:300]}")
+        raise SutureError(f"found no repeated blocks in the {self.name} that cut it in two; name the sites, from: "
+                          f"{names[:300]}")
 
     def _legal(self, call: Call) -> SiteInfo | None:
         try:

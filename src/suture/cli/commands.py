@@ -23,6 +23,7 @@ from suture.prepare import find_device, prepare
 from suture.report import page
 from suture.results import load
 from suture.sites import SitedNetwork, SiteInfo
+from suture.sources import Examples
 from suture.specs.pairing import adjusted, example_inputs
 from suture.training import Recipe
 
@@ -57,17 +58,17 @@ def train(
     if out.suffix != ".safetensors":
         raise SutureError(f"weights are saved as .safetensors, got {out.name!r}; write {out.stem}.safetensors")
     demonstration.check_place(out.parent)
-    splits = specs.data(data)
-    if not all(isinstance(s, zoo.ImageSet) for s in splits):
+    fit, test = (zoo.ImageSet.of(s) if isinstance(s, Examples) else s for s in specs.data(data))
+    if not (isinstance(fit, zoo.ImageSet) and isinstance(test, zoo.ImageSet)):
         raise SutureError(f"expected {data!r} to return two suture.zoo.ImageSet, to train on them")
     recipe = zoo.DIGITS_RECIPE if data == "digits" else Recipe.paper()
     given: dict[str, Any] = {"epochs": epochs, "lr": lr, "batch_size": batch_size}
     given = {k: v for k, v in given.items() if v is not None}
     with bars() as progress:
-        made, report = zoo.train_network(name, seed, dataclasses.replace(recipe, **given), splits, progress,
+        made, report = zoo.train_network(name, seed, dataclasses.replace(recipe, **given), (fit, test), progress,
                                          device=find_device(device))
     zoo.save_weights(made, out, {"seed": str(seed), "accuracy": str(report.accuracy), "network": name})
-    console.print(f"{report.accuracy:.1%} of {len(splits[1])} test images right; weights: {escape(str(out))}",
+    console.print(f"{report.accuracy:.1%} of {len(test)} test images right; weights: {escape(str(out))}",
                   soft_wrap=True)
 
 

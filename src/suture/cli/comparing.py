@@ -208,8 +208,12 @@ def stitch(
 
 def _names(source: str, source_weights: Path | None, target: str | None,
            target_weights: Path | None) -> tuple[str, str]:
-    a = source_weights.stem if source_weights else source
-    b = a if target is None else target_weights.stem if target_weights else target
+    a = source_weights.stem if source_weights else _short(source)
+    b = a if target is None else target_weights.stem if target_weights else _short(target)
     return (a, b) if target is None or a != b else (f"{a} (source)", f"{b} (target)")
 
 
+def _short(spec: str) -> str:
+    """A folder by its name, everything else as it is written."""
+    folder = Path(spec.removeprefix("hf:"))
+    return folder.resolve().name if folder.is_dir() else spec

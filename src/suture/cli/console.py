@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -79,4 +80,7 @@ def print_notes(notes: Iterable[str], indent: str = "") -> None:
 
 
 def listed(names: str | None) -> list[str] | None:
-    return None if names is None else [n.strip() for n in names.split(",") if n.strip()]
+    """Comma separated names as a list; None for None. The comma in ``@tokens:1,14x14`` separates none."""
+    if names is None:
+        return None
+    return [n.strip() for n in re.split(r",(?!\s*\d+x\d+\s*(?:,|$))", names) if n.strip()]

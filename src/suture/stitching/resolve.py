@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from suture._errors import SutureError
 from suture.calls import Call, apply, main_output, no_gradients, record, walk
-from suture.nested import replaced
+from suture.nested import count, replaced
 from suture.representations import mask_of
 from suture.stitching.outputs import Task, token_ids
 
@@ -37,18 +37,20 @@ def resolve(asked: str, network: nn.Module, inputs: Any, labels: Tensor | None, 
     Args:
         asked: one of `TASKS`.
         network: the target network, frozen.
-        inputs, labels: a few examples.
+        inputs: a few examples.
+        labels: of these and perhaps of more.
         trained: the labels are trained on, so they must be class numbers of the network.
 
     Raises:
         SutureError: an output or labels that do not fit the task; a causal network with labels (N, T) whose logits are
             not as many as its embeddings, so that the labels might be of the same or of the next position.
     """
+    few = None if labels is None else labels[:count(inputs)]
     with no_gradients():
         root = record(network, inputs)
-    task = _found(network, inputs, labels, root) if asked == "auto" else Task(asked)
+    task = _found(network, inputs, few, root) if asked == "auto" else Task(asked)
     if task is not Task.NONE:
-        logits, rows = task.logits_of(root.output), task.rows(inputs, labels)
+        logits, rows = task.logits_of(root.output), task.rows(inputs, few if task.of_tokens else labels)
         rows.check_length(logits)
         if trained:
             task.check(rows, logits)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from suture._errors import SutureError, unknown
+from suture.sources.examples import Examples
 from suture.sources.sampling import balanced_order, generator
 
 Split = Literal["train", "test"]
@@ -63,6 +64,19 @@ class ImageSet:
 
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
         return (self[index] for index in range(len(self)))
+
+    @classmethod
+    def of(cls, examples: Examples) -> ImageSet:
+        """Images of one size with labels, read into memory and scaled to [0, 1].
+
+        Raises SutureError for other examples.
+        """
+        if examples.kind != "images" or examples.labels is None or examples.classes is None:
+            raise SutureError(f"expected images with labels to train on, got {examples!r}")
+        raw, labels = examples.take(range(len(examples)))
+        if not isinstance(raw, Tensor) or labels is None:
+            raise SutureError(f"expected images of one size to train on, got several in {examples.name}; resize them")
+        return cls(raw.float() / 255, labels, examples.classes, examples.name)
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor]:
