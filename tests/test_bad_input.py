@@ -317,7 +317,7 @@ CASES = {
     "label below": Case(("labels from 0 to 2, got -1",), data=label_minus_1),
     "label above in training": Case(("labels from 0 to 2, got 7",), data=label_7, options={"methods": ["tlm"]}),
     "label above in the test": Case(("labels from 0 to 2, got 7",), data=test_label_7, options={"methods": ["dm"]}),
-    "labels in columns": Case(("integer labels (N,)", "(24, 1)"), data=label_columns),
+    "labels in columns": Case(("integer labels (N,)", "(4, 1)"), data=label_columns),
     "labels that are no whole numbers": Case(("integer labels (N,)", "torch.float32"), data=label_floats),
     "labels in words": Case(("labels that are numbers, got list", "class numbers"), data=label_words),
     "no labels to train on": Case(("expected labels", "leave 'tlm' out"), data=no_labels,
@@ -617,7 +617,7 @@ def test_the_command_interrupted_goes_on_and_refuses_other_settings(
         yield _interrupting
 
     with monkeypatch.context() as patched:
-        patched.setattr(cli, "bars", bars)
+        patched.setattr(cli.comparing, "bars", bars)
         code, _, err = tiny.suture(monkeypatch, capsys, *_compare(out=tmp_path / "a"))
     assert (code, err.count("\n")) == (130, 1)
     assert err.startswith("suture: interrupted")
@@ -656,7 +656,8 @@ def test_a_real_interruption_of_a_real_process(tmp_path: Path) -> None:
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert (process.returncode, out, err.count("\n")) == (130, "", 1)
+    assert (process.returncode, err.count("\n")) == (130, 1)
+    assert out.endswith("detectors come on top\n")  # of the dry run
     assert err.startswith("suture: interrupted")
     assert suture.load(tmp_path / "out").meta["stages"] == ["moments", "dm"]
 

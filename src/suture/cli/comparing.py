@@ -129,8 +129,9 @@ def compare(
         "methods": [] if methods == "none" else listed(methods) or [], "precision": precision, "task": task,
         "token_rate": token_rate, "forward": forward, "allow_bypass": allow_bypass, "device": device,
         "names": _names(source, source_weights, target, target_weights)}
+    found = rehearse_networks(given.source, given.target, given.train, given.test, **arguments)
     print_notes(given.notes)
-    print_dry_run(rehearse_networks(given.source, given.target, given.train, given.test, **arguments))
+    print_dry_run(found)
     if dry_run:
         return
     with bars() as progress:
