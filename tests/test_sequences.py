@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from suture.sites import SitedNetwork, capture, find_sites, run_tail
 from suture.spectra import Pair
 from suture.stitching import StitchingLayer, direct_match
 from suture.stitching.task import GroupTrainer
-from tests import references
+from tests import references, tiny
 from tests.tiny import seeded
 
 CPU = torch.device("cpu")
@@ -586,3 +587,12 @@ def test_batches_on_the_second_axis_are_refused_with_what_to_write() -> None:
     with pytest.raises(SutureError, match=r"batch as first axis at site 'inner.layers.0' of the network, got shape "
                                           r"\(9, 4, 8\) for 4 examples; make the network with batch_first=True"):
         find_sites(SequenceFirst(encoder), torch.randn(4, 9, 8), ["inner.layers.0"])
+
+
+def test_a_saved_stitched_network_keeps_how_its_sites_are_taken(tmp_path: Path) -> None:
+    network, x = tiny.network(), tiny.images()
+    made = suture.stitch(network, "block1@map:last", network, "block1@map:last", (x, tiny.labels()), device="cpu")
+    made.save(tmp_path / "layer.safetensors")
+    found = suture.load_stitched(tmp_path / "layer.safetensors", network, network)
+    assert [s.written for s in found.sites] == ["block1@map:last"] * 2
+    torch.testing.assert_close(found(x), made(x))

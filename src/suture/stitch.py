@@ -138,7 +138,7 @@ class StitchedNetwork(nn.Module):
         Raises SutureError when the file cannot be written or does not end in ``.safetensors``.
         """
         a = self.layer.alignment
-        about = {"sites": [str(s) for s in self.sites], "shapes": [_shape_json(a.source), _shape_json(a.target)],
+        about = {"sites": [s.written for s in self.sites], "shapes": [_shape_json(a.source), _shape_json(a.target)],
                  "alignment": asdict(a.rule), "family": str(self.layer.affine.family), "relu": self.layer.relu,
                  "fingerprints": list(self.fingerprints), "allow_bypass": self.allow_bypass, "fit": self.fit,
                  "inputs": [_describe(x) for x in self._examples], "suture": version("suture")}
