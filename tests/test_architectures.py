@@ -124,7 +124,7 @@ def test_outputs_that_mix_examples_are_refused_in_one_line() -> None:
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["vit", "resnet", "swin", "bert", "gpt2"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_command_line_lists_the_sites(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
                                           capsys: pytest.CaptureFixture[str]) -> None:
     of = ARCHITECTURES[name]
