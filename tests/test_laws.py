@@ -17,6 +17,7 @@ from suture import indices
 from suture.aligned import AlignedMoments
 from suture.batches import Batches
 from suture.calls import apply, frozen, main_output, output_tensors
+from suture.indices.entry import TRANSFORMATIONS
 from suture.moments import Moments
 from suture.representations import Alignment, Kind, Shape, shape_of
 from suture.sites import SitedNetwork, capture, run_tail
@@ -234,24 +235,35 @@ def data(kind: str, seed: int = 0, n: int = 60, p: int = 6, q: int = 4):
     x, y = g.normal(size=(n, p)), g.normal(size=(n, q))
     mixed = x @ g.normal(size=(p, q)) + 0.5 * y
     rotation = np.linalg.qr(g.normal(size=(p, p)))[0]
+    # Means of their own, so that what is said of means says something.
+    x, y, mixed = (m + g.normal(size=m.shape[1]) for m in (x, y, mixed))
     return {
         "random": (x, y), "correlated": (x, mixed),
         "deficient": (x @ g.normal(size=(p, 2)) @ g.normal(size=(2, p)), mixed),
         "shifted": (x + 10 * x.std(), mixed - 10), "identical": (x, x), "rotated": (x, x @ rotation * 3),
         "wider": (mixed, x), "scaled": (x * np.geomspace(1, 1e-3, p), mixed),
+        "wide": (x[:5], mixed[:5]),
     }[kind]
 
 
-KINDS = ["random", "correlated", "deficient", "shifted", "identical", "rotated", "wider", "scaled"]
+KINDS = ["random", "correlated", "deficient", "shifted", "identical", "rotated", "wider", "scaled", "wide"]
+MISSING_WHEN_WIDE = {"cca", "cca_squared", "svcca", "pwcca", "pwcca_target", "eigenspace_overlap", "r2", "r2_folds",
+                     "dm_residual"}
+ROOTS = {"opd_root", "shape_angular", "cka_angular", "shape", "gulp", "size_and_shape"}
+"""Rounding of 1e-16 at a zero distance is 1e-8 in a root, and so in an angle."""
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", indices.INDICES)
+@pytest.mark.parametrize("name", indices.GROUPS["moments"])
 def test_index_equals_its_reference(name, kind):
     x, y = data(kind)
     value = indices.of_matrices(x, y, [name])[name]
+    if kind == "wide" and name in MISSING_WHEN_WIDE:
+        assert "rows" in value.reason
+        return
     assert value.reason == ""
-    assert value.value == pytest.approx(references.INDICES[name](x, y), abs=1e-8)
+    tolerance = 1e-6 if name in ROOTS else 1e-8
+    assert value.value == pytest.approx(references.INDICES[name](x, y), abs=tolerance)
 
 
 def transformed(x: np.ndarray, how: str, seed: int) -> np.ndarray:
@@ -259,16 +271,18 @@ def transformed(x: np.ndarray, how: str, seed: int) -> np.ndarray:
     p = x.shape[1]
     return {
         "translation": lambda: x + 5 * g.normal(size=p), "scaling": lambda: 3.7 * x,
+        "permutation": lambda: x[:, np.roll(np.arange(p), 1)],
         "orthogonal": lambda: x @ np.linalg.qr(g.normal(size=(p, p)))[0],
+        "diagonal": lambda: x * g.permutation(np.geomspace(0.2, 4, p)),
         "linear": lambda: x @ (np.linalg.qr(g.normal(size=(p, p)))[0] * np.geomspace(0.2, 4, p)),
     }[how]()
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 10**6), p=st.integers(3, 7), q=st.integers(3, 7))
-@pytest.mark.parametrize("how", ["translation", "scaling", "orthogonal", "linear"])
+@pytest.mark.parametrize("how", TRANSFORMATIONS)
 @pytest.mark.parametrize("side", ["x", "y"])
-@pytest.mark.parametrize("name", indices.INDICES)
+@pytest.mark.parametrize("name", indices.GROUPS["moments"])
 def test_index_keeps_exactly_the_invariances_that_it_declares(name, side, how, seed, p, q):
     index = indices.INDICES[name]
     x, y = data("correlated", seed, 50, p, q)

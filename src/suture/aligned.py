@@ -148,15 +148,20 @@ class AlignedMoments:
                  for p in self.alignments[i, j].parts)
         return reduce(Moments.merge, parts)
 
-    def folds(self, i: int, j: int) -> list[Moments]:
+    def folds(self, i: int, j: int, most: int | None = None) -> list[Moments]:
         """Moments of one cell in each fold that has examples, about the means.
+
+        Args:
+            i, j: source and target.
+            most: folds are merged into so many: fold b goes into number b modulo `most`.
 
         Raises:
             SutureError: nothing was added yet.
         """
         if not self.examples:
             raise SutureError("expected at least one batch, got none; call update first")
-        return [self._cell(f, i, j) for f in self._folds if f.examples]
+        found = [self._cell(f, i, j) for f in self._folds if f.examples]
+        return found if most is None else [reduce(Moments.merge, found[k::most]) for k in range(min(most, len(found)))]
 
     def cell(self, i: int, j: int) -> Moments:
         """Moments of one cell, about the means.

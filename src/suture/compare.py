@@ -12,6 +12,7 @@ from torch import nn
 from suture._errors import SutureError
 from suture.batches import Progress
 from suture.detection import DEFAULT_OOD, OOD
+from suture.indices import Named
 from suture.naming import SiteSpec
 from suture.plans import METHODS, Plan
 from suture.rehearsal import DryRun, rehearse
@@ -25,7 +26,8 @@ from suture.stitching.resolve import TaskName
 
 def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None, test: Any = None, *,
             sites: SiteSpec = None, target_sites: SiteSpec = None,
-            methods: Sequence[str] = METHODS, indices: Iterable[str] | str = "all",
+            methods: Sequence[str] = METHODS, indices: Iterable[Named] | Named = "default",
+            jackknife: int = 0, sample: int = 2000,
             tlm: TaskRecipe | None = None, precision: Literal["float32", "float64"] = "float32",
             family: Family | str = FULL, alignment: AlignmentRule = DEFAULT_RULE,
             relu: bool = False, ood: OOD | Iterable[str] | str | None = DEFAULT_OOD,
@@ -50,7 +52,13 @@ def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None
             Default: the repeated blocks in order of execution.
         target_sites: sites of the target where they differ.
         methods: which stitching: "dm" (direct matching), "tlm" (task loss matching). ``()`` for indices alone.
-        indices: names of structural indices, or "all". ``()`` for none.
+        indices: structural indices: names (docs/indices.md) such as "cka", "svcca:0.9" or "cka@flatten", groups such as
+            "default", "all" or "moments@pool", entries, or functions of your own (`suture.indices.own`). A name without
+            ``@`` is of the matrices that the stitching layer maps. ``()`` for none.
+        jackknife: blocks of examples for 95 % intervals of the indices from moments, a multiple of 5; memory of the
+        sums
+            grows with it. Default 0: no intervals; 20 is a good number.
+        sample: examples kept for the indices of rows, drawn with `seed`. Default 2000.
         tlm: recipe of task loss matching. Default: `TaskRecipe` with `seed`: the paper's, without its augmentation.
         family: of the stitching layers' affine maps, such as "full" (default), "orthogonal", "ridge:cv" or "rank:8"
             (docs/families.md). Cells whose widths do not allow it are missing, with the reason.
@@ -86,7 +94,8 @@ def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None
         SutureError: bad input; one line that says what was expected, what came and what to write instead.
     """
     run = _started(source, target, data, test, sites=sites, target_sites=target_sites, allow_bypass=allow_bypass,
-                   names=names, batch_size=batch_size, methods=methods, indices=indices, tlm=tlm, precision=precision,
+                   names=names, batch_size=batch_size, methods=methods, indices=indices,
+                   jackknife=jackknife, sample=sample, tlm=tlm, precision=precision,
                    seed=seed, device=device, progress=progress, family=family, alignment=alignment, examples=examples,
                    relu=relu, ood=ood, task=task, token_rate=token_rate, forward=forward)
     if previous is not None:

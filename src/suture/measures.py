@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from suture._errors import unknown
+
+ALIGNMENTS = ("pool", "flatten", "paper")
+"""What may follow an index's name behind ``@``; without one it is of the matrices that the stitching layer maps."""
+FORMS: Mapping[str, tuple[str, Callable[[float], float]]] = {
+    "same": ("value", lambda v: v),
+    "negative": ("-value", lambda v: -v),
+    "half": ("1 - value / 2", lambda v: 1 - v / 2),
+    "cosine": ("cos(value)", math.cos),
+    "inverse": ("1 / (1 + value)", lambda v: 1 / (1 + v)),
+}
+"""Common forms, in which larger means more similar: how they are written, and the function."""
 
 
 @dataclass(frozen=True)
@@ -17,11 +28,14 @@ class Measure:
     Attributes:
         name: key in tables, such as ``"cka"`` or ``"dm.relative_accuracy"``.
         label: how it is written in a figure.
-        low, high: fixed colour limits; also the native range unless a docstring says otherwise.
+        low, high: fixed colour limits; also the native range, unless `span` says otherwise.
         larger_is_more_similar: direction of the native values.
         functional: needs a stitched network (True) or only two matrices (False).
         about: one sentence: definition and source.
         judged: the sanity battery asks whether every layer is most similar to itself by it.
+        form: which of `FORMS` is the common form; "" for the value itself, or its negative.
+        span: native range, where colours end before it does.
+        own: a function of the user's.
     """
 
     name: str
@@ -32,36 +46,43 @@ class Measure:
     functional: bool
     about: str
     judged: bool = True
+    form: str = ""
+    span: tuple[float, float] | None = None
+    own: bool = False
 
     @property
     def direction(self) -> str:
         """``"larger"`` or ``"smaller"``: which values mean more similar."""
         return "larger" if self.larger_is_more_similar else "smaller"
 
+    @property
+    def native(self) -> tuple[float, float]:
+        """The range of the values."""
+        return self.span or (self.low, self.high)
+
+    @property
+    def common_form(self) -> tuple[str, Callable[[float], float]]:
+        """The common form in words, and as a function."""
+        return FORMS[self.form or ("same" if self.larger_is_more_similar else "negative")]
+
     def common(self, value: float) -> float:
         """The value in the form in which larger means more similar."""
-        return value if self.larger_is_more_similar else -value
+        return self.common_form[1](value)
+
+    def variant(self, tail: str) -> Measure:
+        """The same measure with another argument (``":0.9"``) or of other matrices (``"@pool"``)."""
+        of, _, view = tail.partition("@")
+        said = ", ".join(w for w in (of.removeprefix(":"), view) if w)
+        return replace(self, name=self.name + tail, label=f"{self.label} [{said}]")
 
 
-def _structural(name: str, label: str, about: str, *, low: float = 0.0, high: float = 1.0,
-                larger: bool = True) -> Measure:
-    return Measure(name, label, low, high, larger, False, about)
+def structural(name: str, label: str, about: str, *, low: float = 0.0, high: float = 1.0, larger: bool = True,
+               form: str = "", judged: bool = True, span: tuple[float, float] | None = None,
+               own: bool = False) -> Measure:
+    """The measure of a structural index."""
+    return Measure(name, label, low, high, larger, False, about, judged, form, span, own)
 
 
-_STRUCTURAL = (
-    _structural("cka", "CKA (biased)", "Linear centred kernel alignment, biased HSIC (Kornblith et al. 2019)."),
-    _structural("cka_debiased", "CKA (debiased)",
-                "Linear CKA from the unbiased HSIC estimator (Song et al. 2012; Nguyen et al. 2021)."),
-    _structural("cca", "mean CCA", "Mean canonical correlation (Raghu et al. 2017; Kornblith et al. 2019)."),
-    _structural("pwcca", "PWCCA (source weighted)",
-                "Projection weighted CCA, weights from the source (Morcos et al. 2018)."),
-    _structural("pwcca_target", "PWCCA (target weighted)",
-                "Projection weighted CCA, weights from the target (Morcos et al. 2018)."),
-    _structural("opd", "OPD (squared)", "Squared orthogonal Procrustes distance of the centred matrices at unit "
-                "Frobenius norm, 2 - 2 nuclear norm (Ding et al. 2021).", high=2.0, larger=False),
-    _structural("r2", "regression R²", "Share of the target's variance that an affine map of the source explains "
-                "on the data it was fitted to (Kornblith et al. 2019)."),
-)
 # Colours of divergences end where a uniform guess over ten classes stands against a sure prediction; the same for
 # every number of classes, so that maps of different data can be compared.
 _NATS = round(math.log(10), 3)
@@ -162,15 +183,31 @@ def _of_detector(name: str) -> Measure | None:
                    "class, larger scores more in-distribution.", judged=False)
 
 
-MEASURES: Mapping[str, Measure] = {
-    m.name: m for m in (*_functional("dm"), *_functional("tlm"), *_STRUCTURAL)
-}
-"""Every measure that needs no detector, by name, in the order in which tables and reports show them."""
+_VARIANT = re.compile(rf"(?P<base>[^:@]+)(?P<tail>(:[^:@]+)?(@({'|'.join(ALIGNMENTS)}))?)")
+MEASURES: dict[str, Measure] = {m.name: m for m in (*_functional("dm"), *_functional("tlm"))}
+"""Every measure that needs no detector, by name, in the order in which tables and reports show them; the table of
+indices adds its own (`register`)."""
+
+
+def register(entry: Measure) -> Measure:
+    """Make a measure known, so that tables, reports and `measure` find it."""
+    MEASURES[entry.name] = entry
+    return entry
+
+
+def _known(name: str) -> Measure | None:
+    """The measure called `name`, also with an argument, of other matrices or of a detector."""
+    if name in MEASURES:
+        return MEASURES[name]
+    parts = _VARIANT.fullmatch(name)
+    if parts and parts["tail"] and (base := MEASURES.get(parts["base"])) and not base.functional:
+        return base.variant(parts["tail"])
+    return _of_detector(name)
 
 
 def measure(name: str) -> Measure:
     """The measure called `name`, also one of a detector; an error that names the nearest ones otherwise."""
-    found = MEASURES.get(name) or _of_detector(name)
+    found = _known(name)
     if found is None:
         raise unknown("measure", name, MEASURES)
     return found
@@ -179,14 +216,16 @@ def measure(name: str) -> Measure:
 def in_order(names: Iterable[str]) -> list[str]:
     """The measures among `names`, each once, in the order in which tables and reports show them.
 
-    Those of detectors stand behind their method's, detector by detector in the order given.
+    Those of detectors stand behind their method's, detector by detector in the order given; indices of other matrices
+    behind all those of the stitched ones.
     """
     given = list(dict.fromkeys(names))
     methods = list(_METHODS)
     ranks = {name: k for k, name in enumerate(MEASURES)}
 
-    def rank(name: str) -> tuple[int, int]:
-        method = name.partition(".")[0]
-        return methods.index(method) if method in methods else len(methods), ranks.get(name, len(ranks))
+    def rank(name: str) -> tuple[int, int, int]:
+        method, base = name.partition(".")[0], re.split("[:@]", name)[0]
+        view = ALIGNMENTS.index(name.partition("@")[2]) + 1 if "@" in name else 0
+        return methods.index(method) if method in methods else len(methods), view, ranks.get(base, len(ranks))
 
-    return sorted((n for n in given if n in MEASURES or _of_detector(n)), key=rank)
+    return sorted((n for n in given if _known(n)), key=rank)

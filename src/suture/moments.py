@@ -17,6 +17,22 @@ from torch import Tensor
 from suture._errors import SutureError
 
 
+def unit_rows(x: Tensor) -> Tensor:
+    """Every row of (n, p) at unit length; a row of zeros stays one."""
+    norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return torch.where(norms > 0, x / norms, 0.0)
+
+
+def standard_rows(x: Tensor) -> Tensor:
+    """Every row of (n, p) less its mean, at unit length, so that products of rows are their correlations; a row that
+    does not vary, up to rounding, is a row of zeros."""
+    mean = x.mean(1, keepdim=True)
+    rest = x - mean
+    floor = 8 * torch.finfo(x.dtype).eps * mean.abs() * x.shape[1] ** 0.5
+    norms = torch.linalg.vector_norm(rest, dim=1, keepdim=True)
+    return torch.where(norms > floor, rest / norms, 0.0)
+
+
 @dataclass(frozen=True)
 class Side:
     """Sums over the rows x of one matrix, about `shift`.
@@ -113,6 +129,16 @@ class Moments:
     cross: Cross
     precision: torch.dtype = torch.float64
 
+    @staticmethod
+    def check(x: Tensor, y: Tensor) -> None:
+        """Refuse what `of` refuses."""
+        if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or len(x) == 0:
+            raise SutureError(f"expected two matrices with the same rows, got shapes {tuple(x.shape)} and "
+                              f"{tuple(y.shape)}; pass (n, p) and (n, q)")
+        for name, m in (("x", x), ("y", y)):
+            if not torch.isfinite(m).all():
+                raise SutureError(f"expected finite numbers, got NaN or inf in matrix {name}; drop those rows")
+
     @classmethod
     def of(cls, x: Tensor, y: Tensor) -> Moments:
         """Moments of two matrices in memory: `x` (n, p) and `y` (n, q), computed in float64.
@@ -120,12 +146,7 @@ class Moments:
         Raises:
             SutureError: not two matrices with the same, non-zero number of rows, or NaN or inf in them.
         """
-        if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or len(x) == 0:
-            raise SutureError(f"expected two matrices with the same rows, got shapes {tuple(x.shape)} and "
-                              f"{tuple(y.shape)}; pass (n, p) and (n, q)")
-        for name, m in (("x", x), ("y", y)):
-            if not torch.isfinite(m).all():
-                raise SutureError(f"expected finite numbers, got NaN or inf in matrix {name}; drop those rows")
+        cls.check(x, y)
         x, y = x.double(), y.double()
         mx, my = x.mean(0), y.mean(0)
         xc, yc = x - mx, y - my

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 
 from suture._errors import SutureError, first_line
-from suture.aligned import AlignedMoments
 from suture.batches import Batches, Progress, on_device, pieces
 from suture.calls import no_gradients
 from suture.detectors.fitting import Fitting
 from suture.detectors.seen import Seen
+from suture.gathering import Gathering, Wanted
 from suture.grids import NonFiniteError
+from suture.indices import Request, Value
+from suture.indices.table import FLATTENED, STITCH
 from suture.representations import Kind, mask_of
 from suture.sites import SitedNetwork
 
@@ -67,7 +69,7 @@ def check_share(*networks: SitedNetwork) -> None:
                               f"{name} site {str(site)!r}; leave the site out, or write token_rate=1")
 
 
-def moments_pass(source: SitedNetwork, target: SitedNetwork, batches: Batches, grid: AlignedMoments, *,
+def moments_pass(source: SitedNetwork, target: SitedNetwork, batches: Batches, grid: Gathering, *,
                  device: torch.device, micro: int, fitting: Fitting | None = None, share: TokenShare | None = None,
                  progress: Progress | None = None) -> None:
     """Show `grid`, and `fitting`, the representations of all examples at all sites.
@@ -112,6 +114,35 @@ def moments_pass(source: SitedNetwork, target: SitedNetwork, batches: Batches, g
     if not rows:
         raise SutureError("expected tokens that count in the data, got none; give an attention mask that lets some "
                           "through, more data, or a larger token_rate")
+
+
+def paper_values(source: SitedNetwork, target: SitedNetwork, batches: Batches, asked: Wanted, *, device: torch.device,
+                 micro: int, progress: Progress | None = None) -> tuple[dict[tuple[int, int], dict[str, Value]], int]:
+    """Indices as Balogh and Jelasity (2025) mix alignments: CKA of flattened maps, the others with positions as rows
+    where the shapes agree, else of means over positions.
+
+    Args:
+        source, target: the same object for self-stitching.
+        batches: the first test examples.
+        asked: requests of the alignment ``paper`` among them.
+        device, micro, progress: see `moments_pass`.
+
+    Returns:
+        Values by cell and name, and the number of examples.
+    """
+    papers = asked.of("paper")
+    flat = [Request(FLATTENED["cka"], "flatten")] if any(r.index.name == "cka" for r in papers) else []
+    others = [r.index for r in papers if r.index.name != "cka"]
+    requests = [*flat, *(Request(i, view) for i in others for view in (STITCH, "pool"))]
+    grid = Gathering(source.shapes, target.shapes, Wanted(requests, precision=asked.precision), same=source is target)
+    moments_pass(source, target, batches, grid, device=device, micro=micro, progress=progress)
+    found = {}
+    for i, x in enumerate(source.shapes):
+        for j, y in enumerate(target.shapes):
+            values = grid.values(i, j)
+            views = {"cka": "@flatten"} | {r.name: "" if x == y else "@pool" for r in others}
+            found[i, j] = {r.name: values[r.index.name + views[r.index.name]] for r in papers}
+    return found, grid.examples
 
 
 def wanted(error: Exception) -> str:

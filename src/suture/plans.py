@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-import suture.indices as index_table
 from suture._errors import SutureError, unknown
 from suture.batches import Batches, Progress
 from suture.detection import OOD
 from suture.detectors.energy import EnergyRecipe
+from suture.gathering import Wanted
+from suture.indices import Named, Request, chosen
 from suture.outside import as_batches
 from suture.prepare import find_device
 from suture.representations import AlignmentRule
@@ -33,7 +34,7 @@ class Plan:
     """What one comparison is to compute and how."""
 
     methods: list[str]
-    indices: list[str]
+    indices: list[Request]
     recipe: TaskRecipe
     precision: str
     seed: int
@@ -48,25 +49,30 @@ class Plan:
     task: str = "auto"
     token_rate: float = 1.0
     forward: str = "float32"
+    jackknife: int = 0
+    sample: int = 2000
 
     def __post_init__(self) -> None:
+        if not isinstance(self.sample, int) or self.sample < 1:
+            raise SutureError(f"expected a sample of at least one example, got {self.sample!r}; leave it out for 2000")
+        _ = self.wanted.blocks  # refuses a wrong number of blocks
         if "tlm" in self.methods and (not self.family.trainable or self.family.strength == "cv"):
             why = "has nothing to train" if not self.family.trainable else "finds its strength in closed form only"
             raise SutureError(f"expected a family that can be trained on the task loss, got {self.family}, which "
                               f"{why}; pass methods=['dm'] or another family")
 
     @classmethod
-    def of(cls, *, methods: Sequence[str], indices: Iterable[str] | str, tlm: TaskRecipe | None, precision: str,
+    def of(cls, *, methods: Sequence[str], indices: Iterable[Named] | Named, tlm: TaskRecipe | None, precision: str,
            seed: int, device: str | torch.device, progress: Progress | None, held_out: bool, family: Family | str,
            alignment: AlignmentRule, examples: int | None, relu: bool, ood: OOD | None, task: str = "auto",
-           token_rate: float = 1.0, forward: str = "float32") -> Plan:
+           token_rate: float = 1.0, forward: str = "float32", jackknife: int = 0, sample: int = 2000) -> Plan:
         """The plan that a user's arguments make (see `suture.compare`).
 
         Raises:
             SutureError: one of them is not known or out of range.
         """
-        chosen = [methods] if isinstance(methods, str) else list(methods or ())
-        for m in chosen:
+        listed = [methods] if isinstance(methods, str) else list(methods or ())
+        for m in listed:
             if m not in METHODS:
                 raise unknown("method", m, METHODS)
         if precision not in PRECISIONS:
@@ -80,15 +86,20 @@ class Plan:
         if not is_number(token_rate) or not 0 < token_rate <= 1:
             raise SutureError(f"expected a token_rate above 0 and at most 1, got {token_rate!r}; leave it out for all "
                               "tokens")
-        return cls(chosen, [i.measure.name for i in index_table.chosen(indices)], tlm or TaskRecipe(seed=seed),
+        return cls(listed, chosen(indices), tlm or TaskRecipe(seed=seed),
                    precision, seed, find_device(device), progress, held_out,
                    Family.parse(family) if isinstance(family, str) else family, alignment, examples, relu,
-                   _resolved(ood, seed) if chosen else None, task, float(token_rate), forward)
+                   _resolved(ood, seed) if listed else None, task, float(token_rate), forward, jackknife, sample)
 
     @property
     def folds(self) -> int:
         """Parts of the data whose moments are kept apart."""
         return FOLDS if self.family.strength == "cv" else 1
+
+    @property
+    def wanted(self) -> Wanted:
+        """What is gathered in the pass over the data."""
+        return Wanted(self.indices, self.jackknife, self.folds, self.sample, self.seed, PRECISIONS[self.precision])
 
     def outside(self) -> list[Batches]:
         """Auxiliary and unseen data, where they are given."""
@@ -97,11 +108,11 @@ class Plan:
 
     def settings(self) -> dict[str, Any]:
         """What decides the numbers, for the record and for taking over earlier work."""
-        return {"methods": self.methods, "indices": self.indices, "tlm": asdict(self.recipe),
+        return {"methods": self.methods, "indices": [r.key for r in self.indices], "tlm": asdict(self.recipe),
                 "precision": self.precision, "seed": self.seed, "held_out": self.held_out,
                 "family": str(self.family), "alignment": asdict(self.alignment),
                 "examples": self.examples, "relu": self.relu, "task": self.task, "token_rate": self.token_rate,
-                "forward": self.forward,
+                "forward": self.forward, "jackknife": self.jackknife, "sample": self.sample,
                 "ood": None if self.ood is None else self.ood.settings()}
 
 

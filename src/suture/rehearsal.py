@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from suture.aligned import AlignedMoments
 from suture.batches import Batch, Batches, on_device, pieces
+from suture.gathering import Gathering
 from suture.passes import moments_pass
-from suture.plans import PRECISIONS
 from suture.runs import Run
 from suture.sites import SiteInfo
 from suture.stitching.evaluate import Evaluator
@@ -53,9 +52,7 @@ def rehearse(run: Run) -> DryRun:
     device, plan = run.plan.device, run.plan
     batch = next(iter(pieces(on_device(next(iter(run.fit)), device), min(run.micro, MOST))))
     one = Batches([Batch(batch.source, batch.target, batch.labels)])
-    grid = AlignedMoments(run.source.shapes, run.target.shapes, plan.alignment, same=run.source is run.target,
-                          folds=plan.folds, precision=PRECISIONS[plan.precision],
-                          higher="cka_debiased" in plan.indices)
+    grid = Gathering(run.source.shapes, run.target.shapes, plan.wanted, plan.alignment, same=run.source is run.target)
 
     def each(work: Callable[[], object]) -> float:
         return _time(work, device) / batch.size

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import json
 import os
 import secrets
@@ -23,18 +22,15 @@ from suture import cells as judging
 from suture import measures, scores
 from suture import verdict as battery
 from suture._errors import SutureError, unknown
+from suture.indices.statistics import COLUMNS as SITE_COLUMNS
+from suture.indices.statistics import described
 from suture.report import figures, files, findings, page
 from suture.storage import ARRAYS, FORMAT, TABLE, VERSION, commit, damaged, read_content, read_document, refuse_foreign
+from suture.tabular import COLUMNS as COLUMNS
+from suture.tabular import FLOATS, check_arrays, check_cells, parse, register_own, same, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-COLUMNS = ["source", "target", "measure", "value", "low", "high", "n", "direction", "reason", "mark"]
-_WORDS = ("source", "target", "measure", "direction", "reason", "mark")
-_FLOATS = ("value", "low", "high")
-_DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16",
-           "float32", "float64")
-
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
@@ -80,9 +76,9 @@ class Comparison:
                 raise SutureError(f"expected every {kind} site once, got {list(names)}")
         object.__setattr__(self, "sources", tuple(self.sources))
         object.__setattr__(self, "targets", tuple(self.targets))
-        object.__setattr__(self, "table", _tidy(self.table))
-        _check_cells(self.table, self.sources, self.targets)
-        _check_arrays(self.arrays)
+        object.__setattr__(self, "table", tidy(self.table))
+        check_cells(self.table, self.sources, self.targets)
+        check_arrays(self.arrays)
         try:
             object.__setattr__(self, "meta", json.loads(json.dumps(self.meta)))
         except (TypeError, ValueError) as error:
@@ -123,8 +119,8 @@ class Comparison:
         """
         if measure not in self.measures:
             raise unknown("measure", measure, self.measures)
-        if what not in (*_FLOATS, "n", "reason", "mark"):
-            raise unknown("column", what, (*_FLOATS, "n", "reason", "mark"))
+        if what not in (*FLOATS, "n", "reason", "mark"):
+            raise unknown("column", what, (*FLOATS, "n", "reason", "mark"))
         cells = self._by_measure[measure][what].to_numpy(copy=True)
         return pd.DataFrame(cells.reshape(len(self.sources), len(self.targets)),
                             index=pd.Index(self.sources, name="source"),
@@ -140,6 +136,16 @@ class Comparison:
             SutureError: no such measure in this comparison.
         """
         return self.matrix(measure, "mark")
+
+    def statistics(self) -> pd.DataFrame:
+        """What the representation at each site is like, its positions as rows (`suture.indices.SiteStatistics`).
+
+        Returns:
+            Columns ``side``, ``site``, ``rows``, ``width``, ``rank``, ``effective_rank``, ``participation_ratio`` and
+            ``dead`` (columns that do not vary); the spectra are in `arrays`, ``source.spectrum/0`` and so on. Empty
+            where no indices were asked for.
+        """
+        return pd.DataFrame(described(self.arrays, self.sources, self.targets), columns=list(SITE_COLUMNS))
 
     def cells(self, method: str = "dm", what: str = "word") -> pd.DataFrame:
         """What every cell is: similar, dissimilar, an artefact (works, but out of distribution) or unproven.
@@ -164,7 +170,7 @@ class Comparison:
                               f"comparison, {absent[0]!r} is not there; compare with methods=({method!r},), labels and "
                               'ood=suture.OOD(detectors=("mahalanobis",))')
         about, detector = self.meta["ood"], judging.detector_of(self.meta)
-        relative, outlying = (judging.Grid(*(self.matrix(name, w).to_numpy() for w in (*_FLOATS, "reason")))
+        relative, outlying = (judging.Grid(*(self.matrix(name, w).to_numpy() for w in (*FLOATS, "reason")))
                               for name in names)
         words, reasons = judging.cell_verdict(
             relative, outlying, about["quality"].get(detector, [{}] * len(self.targets)),
@@ -254,7 +260,7 @@ class Comparison:
                 and files.csv_text(self.table) == files.csv_text(other.table)
                 and list(self.table.dtypes) == list(other.table.dtypes)
                 and list(self.arrays) == list(other.arrays)
-                and all(_same(self.arrays[name], other.arrays[name]) for name in self.arrays))
+                and all(same(self.arrays[name], other.arrays[name]) for name in self.arrays))
 
     def save(self, dir: str | os.PathLike[str]) -> Path:
         """Write ``comparison.json``, ``table.csv`` and ``arrays.safetensors`` into a folder.
@@ -328,73 +334,12 @@ def load(dir: str | os.PathLike[str]) -> Comparison:
             name = TABLE if table is None else ARRAYS
             raise damaged(folder, f"{name} is missing or not the one that was saved")
     try:
+        register_own(document["meta"])
         loaded = safetensors.load(arrays)
         return Comparison(
             source=document["source"], target=document["target"], sources=tuple(document["sources"]),
             targets=tuple(document["targets"]), same_network=document["same_network"],
-            same_architecture=document["same_architecture"], table=_parse(table.decode()),
+            same_architecture=document["same_architecture"], table=parse(table.decode()),
             arrays={name: loaded[name] for name in document["arrays"]}, meta=document["meta"])
     except (SutureError, SafetensorError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise damaged(folder, str(error)) from error
-
-
-def _tidy(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with a plain index and one dtype per column."""
-    if list(table.columns) == COLUMNS[:-1]:  # saved before there were marks
-        table = table.assign(mark="")
-    if list(table.columns) != COLUMNS:
-        raise SutureError(f"expected the columns {COLUMNS}, got {list(table.columns)}")
-    columns: dict[str, pd.Series[Any]] = {}
-    for name in COLUMNS:
-        cells = table[name].tolist()
-        if name in _WORDS:
-            wrong = [cell for cell in cells if not isinstance(cell, str)]
-            if wrong:
-                raise SutureError(f"expected strings in the column {name!r}, got {wrong[0]!r}")
-            columns[name] = pd.Series(cells, dtype="str")
-            continue
-        try:
-            numbers = np.array([np.nan if cell is None else cell for cell in cells], dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise SutureError(f"expected numbers in the column {name!r}: {error}") from error
-        whole = name == "n" and np.isfinite(numbers).all() and (numbers == np.floor(numbers)).all()
-        columns[name] = pd.Series(numbers.astype(np.int64) if whole else numbers)
-    return pd.DataFrame(columns)
-
-
-def _check_cells(table: pd.DataFrame, sources: tuple[str, ...], targets: tuple[str, ...]) -> None:
-    for column, names in (("source", sources), ("target", targets)):
-        strange = set(table[column]) - set(names)
-        if strange:
-            raise unknown(f"{column} in the table", min(strange), names)
-    for name in table["measure"].unique():
-        measures.measure(name)
-    keys = table[["source", "target", "measure"]]
-    for rows, expected in (
-        (keys.duplicated(), "one row per cell and measure"),
-        (table["value"].isna() & (table["reason"] == ""), "a reason for every missing value"),
-        (table["value"].notna() & (table["reason"] != ""), "no reason where there is a value"),
-    ):
-        if rows.any():
-            source, target, measure = keys[rows].iloc[0]
-            raise SutureError(f"expected {expected}, got otherwise for {measure!r} of {source!r} into "
-                              f"{target!r}")
-
-
-def _check_arrays(arrays: dict[str, npt.NDArray[Any]]) -> None:
-    for name, array in arrays.items():
-        if not isinstance(array, np.ndarray) or array.dtype.name not in _DTYPES:
-            got = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
-            raise SutureError(f"expected a NumPy array of booleans, integers or floats as {name!r}, "
-                              f"got {got}")
-
-
-def _same(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
-    return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
-
-
-def _parse(text: str) -> pd.DataFrame:
-    header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
-    numeric = {i for i, name in enumerate(header) if name in (*_FLOATS, "n")}
-    cells = [[(float(c) if c else np.nan) if i in numeric else c for i, c in enumerate(row)] for row in rows]
-    return pd.DataFrame(cells, columns=header)

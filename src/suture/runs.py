@@ -12,10 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-import suture.indices as index_table
 from suture import scores
 from suture._errors import SutureError, first_line
-from suture.aligned import AlignedMoments
 from suture.assembly import assemble, standing_notes, target_accuracy
 from suture.batches import Batch, Batches, count, on_device, same_batch
 from suture.calls import no_gradients
@@ -23,10 +21,12 @@ from suture.detection import Detection
 from suture.detectors.scoring import score_arrays, score_rows
 from suture.fingerprints import fingerprint
 from suture.frechet import frechet
+from suture.gathering import PAPER_EXAMPLES, Gathering
+from suture.indices import Value
 from suture.measures import measure
 from suture.naming import SiteSpec
-from suture.passes import TokenShare, check_share, detectors_pass, moments_pass
-from suture.plans import FORWARDS, PRECISIONS, Plan
+from suture.passes import TokenShare, check_share, detectors_pass, moments_pass, paper_values
+from suture.plans import FOLDS, FORWARDS, Plan
 from suture.prepare import few, fold, micro_batch, pack, prepare
 from suture.provenance import content_of, describe, display_names
 from suture.report.marks import marked_words
@@ -63,7 +63,8 @@ class Run:
     origin: dict[str, dict[str, Any]] = field(default_factory=dict)
     detection: Detection | None = None
     fitting: tuple[Batches, Batches | None] | None = None
-    grid: AlignedMoments | None = None
+    grid: Gathering | None = None
+    published: Batches | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
     arrays: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -112,6 +113,8 @@ class Run:
         detection = Detection(plan.ood, b, plan.device, micro, plan.seed, prints[1], data) if plan.ood else None
         run = cls(a, b, names or display_names(source, other, same_network), fit, tested, plan, micro, key, prints,
                   whole, origin, detection, fitting)
+        if any(r.alignment == "paper" for r in plan.indices):
+            run.published = Batches(data if test is None else test, name="test data", most=PAPER_EXAMPLES, **how)
         if plan.methods:
             run._look_ahead(first)
         for i, j in run.cells if plan.methods else ():
@@ -160,32 +163,51 @@ class Run:
     def moments(self) -> None:
         """One pass for all cells; indices, direct matching and training-free detectors from it."""
         grid = self._ready()
+        published = self._published()
         short: list[tuple[int, int, int]] = []
         constant: dict[int, None] = {}
         for i, j in self.cells:
-            pair = grid.pair(i, j)
+            pair = grid.stitch.pair(i, j)
             if pair.x.rank + pair.y.rank >= pair.moments.n:
                 short.append((pair.moments.n, i, j))
             if pair.x.rank == 0:
                 constant[i] = None
-            for name in self.plan.indices:
-                value = index_table.INDICES[name](pair)
-                self._row(i, j, name, scores.Estimate(value.value, reason=value.reason), pair.moments.n)
+            rows = grid.rows(i, j)
+            for name, v in (grid.values(i, j) | published.get((i, j), {})).items():
+                self._row(i, j, name, scores.Estimate(v.value, v.low, v.high, v.reason), rows.get(name, self.counts.get(
+                    "n_paper", 0)))
             if (i, j) not in self.excluded:
                 self._match(i, j, pair, grid)
         self.counts["n_fit"] = grid.examples
+        self._describe_sites(grid)
         self._note_rows(list(constant), short)
         if self.detection is not None:
             self.arrays |= self.detection.arrays()
             self.notes += self.detection.notes
 
-    def _ready(self) -> AlignedMoments:
+    def _published(self) -> dict[Cell, dict[str, Value]]:
+        """Indices of the alignment ``paper``."""
+        if self.published is None:
+            return {}
+        found, self.counts["n_paper"] = paper_values(self.source, self.target, self.published, self.plan.wanted,
+                                                     device=self.plan.device, micro=self.micro,
+                                                     progress=self.plan.progress)
+        return found
+
+    def _describe_sites(self, grid: Gathering) -> None:
+        """Spectra of the sites, from which their statistics follow."""
+        for side, network in (("source", self.source), ("target", self.target)):
+            for k in range(len(network.sites)) if self.plan.indices else ():
+                found = grid.statistics(side, k)
+                self.arrays[f"{side}.spectrum/{k}"] = found.spectrum.cpu().numpy()
+                self.arrays[f"{side}.rows/{k}"] = np.array([found.n, found.width, found.dead], dtype=np.int64)
+
+    def _ready(self) -> Gathering:
         """The moments, and the detectors made; a run that was taken over does that pass again."""
         if self.grid is None:
             fitting = self.detection.fitting() if self.detection is not None else None
             a, b, plan = self.source, self.target, self.plan
-            grid = AlignedMoments(a.shapes, b.shapes, plan.alignment, same=a is b, folds=plan.folds,
-                                  precision=PRECISIONS[plan.precision], higher="cka_debiased" in plan.indices)
+            grid = Gathering(a.shapes, b.shapes, plan.wanted, plan.alignment, same=a is b)
             moments_pass(a, b, self.fit, grid, device=plan.device, micro=self.micro,
                          fitting=fitting if self.fit is self.whole else None, progress=plan.progress,
                          share=TokenShare(plan.token_rate, plan.seed) if plan.token_rate < 1 else None)
@@ -196,14 +218,15 @@ class Run:
                 self.detection.finish(fitting, self.whole, self.plan.progress)
         return self.grid
 
-    def _match(self, i: int, j: int, pair: Pair, grid: AlignedMoments) -> None:
+    def _match(self, i: int, j: int, pair: Pair, grid: Gathering) -> None:
         try:
-            match = direct_match(pair, self.plan.family, grid.folds(i, j) if self.plan.folds > 1 else None)
+            match = direct_match(pair, self.plan.family,
+                                 grid.stitch.folds(i, j, FOLDS) if self.plan.folds > 1 else None)
         except SutureError as e:  # a sparse map that is not found in the allowed steps
             self.excluded[i, j] = str(e)
             return
-        if grid.alignments[i, j].learns_prefix:
-            self.arrays[f"dm.prefix/{i}/{j}"] = grid.prefix(j).cpu().numpy()
+        if grid.stitch.alignments[i, j].learns_prefix:
+            self.arrays[f"dm.prefix/{i}/{j}"] = grid.stitch.prefix(j).cpu().numpy()
         self.arrays[f"dm.weight/{i}/{j}"] = match.weight.cpu().numpy()
         self.arrays[f"dm.bias/{i}/{j}"] = match.bias.cpu().numpy()
         shape = (len(self.source.sites), len(self.target.sites))
@@ -314,11 +337,11 @@ class Run:
                                      failed):
                 self._row(*scored)
 
-    def _distances(self, method: str, grid: AlignedMoments, failed: dict[Cell, str]) -> None:
+    def _distances(self, method: str, grid: Gathering, failed: dict[Cell, str]) -> None:
         """Frechet distances of stitched from native representations, from the moments."""
         for i, j in self.cells:
             reason = failed.get((i, j)) or ("there is no closed form behind a ReLU" if self.plan.relu else "")
-            pair, parts = grid.pair(i, j), None
+            pair, parts = grid.stitch.pair(i, j), None
             if not reason:
                 weight, bias = (torch.as_tensor(self.arrays[f"{method}.{k}/{i}/{j}"]) for k in ("weight", "bias"))
                 parts = frechet(weight, bias, pair)

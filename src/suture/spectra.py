@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -66,28 +68,120 @@ def _constant_floor(side: Side, precision: torch.dtype) -> float:
     return side.n * (4 * eps * scale) ** 2
 
 
+def varies(side: Side, precision: torch.dtype = torch.float64) -> Tensor:
+    """(p,) which columns hold more than the rounding of a constant."""
+    rounding = 4 * torch.finfo(precision).eps * side.mean.abs()
+    return side.gram.diagonal() > side.n * rounding.square()
+
+
+def least_squares(x: Spectrum, moments: Moments, strength: float = 0.0) -> Tensor:
+    """(q, p) weight of the affine map that minimises the squared error, with the penalty of ridge.
+
+    Args:
+        x: spectrum of the source's scatter.
+        moments: of the pair.
+        strength: of the penalty, in mean eigenvalues of the source's scatter.
+    """
+    penalised = x.values + strength * torch.trace(moments.sxx) / x.width
+    return (x.vectors @ (x.vectors.T @ moments.sxy / penalised[:, None])).T
+
+
+def squared_error(weight: Tensor, bias: Tensor, moments: Moments) -> Tensor:
+    """sum |W x + b - y|² over the rows of `moments`, wherever the map was fitted."""
+    m = moments
+    weight, bias = weight.to(m.sxx), bias.to(m.sxx)
+    off = weight @ m.x.mean + bias - m.y.mean
+    return (weight * (weight @ m.sxx - 2 * m.sxy.T)).sum() + torch.trace(m.syy) + m.n * off @ off
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one block of examples adds to a pair.
+
+    Attributes:
+        moments: of the pair of matrices.
+        unit: of the same with every row at unit length, where that is wanted.
+        standard: of the same with every row less its mean, at unit length, where that is wanted.
+    """
+
+    moments: Moments
+    unit: Moments | None = None
+    standard: Moments | None = None
+
+    def merge(self, other: Part) -> Part:
+        """The rows of both."""
+        return Part(self.moments.merge(other.moments), *(
+            a.merge(b) if a is not None and b is not None else None
+            for a, b in ((self.unit, other.unit), (self.standard, other.standard))))
+
+
 @dataclass(frozen=True)
 class Pair:
-    """One cell's moments with the spectra of both sides: what every index is a function of.
+    """One cell's moments with the spectra of both sides: what every index from moments is a function of.
 
     Attributes:
         moments: about the means.
         x, y: spectra of the source's and of the target's scatter.
+        unit, standard: moments of rows at unit length, see `Part`; None where they were not taken.
+        blocks: the same for disjoint blocks of examples, where they were kept apart.
     """
 
     moments: Moments
     x: Spectrum
     y: Spectrum
+    unit: Moments | None = None
+    standard: Moments | None = None
+    blocks: tuple[Part, ...] = ()
 
     @classmethod
     def of(cls, moments: Moments, x: Spectrum | None = None, y: Spectrum | None = None) -> Pair:
         """The pair; spectra that are at hand (one serves many cells) are not computed again."""
-        return cls(moments, x or Spectrum.of(moments.x, moments.precision),
-                   y or Spectrum.of(moments.y, moments.precision))
+        return cls.of_part(Part(moments), x, y)
+
+    @classmethod
+    def of_part(cls, part: Part, x: Spectrum | None = None, y: Spectrum | None = None,
+                blocks: Sequence[Part] = ()) -> Pair:
+        """The pair of all that a part holds."""
+        m = part.moments
+        return cls(m, x or Spectrum.of(m.x, m.precision), y or Spectrum.of(m.y, m.precision), part.unit,
+                   part.standard, tuple(blocks))
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return self.moments.n
+
+    @property
+    def constant(self) -> tuple[str, ...]:
+        """Which of "source" and "target" do not vary."""
+        return tuple(name for name, s in (("source", self.x), ("target", self.y)) if s.rank == 0)
+
+    @property
+    def scale(self) -> float:
+        """Product of the Frobenius norms of the centred matrices."""
+        m = self.moments
+        return math.sqrt(float(torch.trace(m.sxx)) * float(torch.trace(m.syy)))
+
+    @cached_property
+    def rotated(self) -> Tensor:
+        """(rank x, rank y) cross scatter between the principal directions of the two sides."""
+        return self.x.vectors.T @ self.moments.sxy @ self.y.vectors
 
     @cached_property
     def canonical(self) -> tuple[Tensor, Tensor, Tensor]:
         """(U, correlations, V'): canonical correlations and directions in the whitened coordinates of each side."""
-        white = (self.x.vectors / self.x.values.sqrt()).T @ self.moments.sxy @ (self.y.vectors / self.y.values.sqrt())
+        white = self.rotated / torch.outer(self.x.values.sqrt(), self.y.values.sqrt())
         u, s, vh = torch.linalg.svd(white, full_matrices=False)
         return u, s, vh
+
+    @cached_property
+    def nuclear(self) -> float:
+        """Sum of the singular values of the cross scatter: the largest trace that rotations of one side reach."""
+        return float(torch.linalg.svdvals(self.moments.sxy).sum())
+
+    @cached_property
+    def correlations(self) -> Tensor:
+        """(p, q) Pearson correlations between the columns; 0 for a column that does not vary."""
+        m = self.moments
+        found = m.sxy / torch.outer(m.sxx.diagonal(), m.syy.diagonal()).sqrt()
+        return torch.where(torch.outer(varies(m.x, m.precision), varies(m.y, m.precision)), found, 0.0)

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from suture._errors import SutureError
-from suture.measures import MEASURES, Measure
+from suture.measures import Measure, in_order, measure
 from suture.scores import mcnemar
 
 SELF_COLUMNS = ("measure", "layers", "violated", "beyond_noise", "worst_margin", "worst_target",
@@ -114,8 +114,9 @@ def judge(table: pd.DataFrame, sources: Sequence[str], targets: Sequence[str], *
     row, say = (_self_row, _self_words) if same_network else (_pair_row, _pair_words)
     present = set(table["measure"])
     rows, words = [], []
-    for name, entry in MEASURES.items():
-        if name not in present or not entry.judged:
+    for name in in_order(present):
+        entry = measure(name)
+        if not entry.judged:
             continue
         values = _values(table, name, sources, targets)
         record = row(entry, values, sources, targets, arrays)

@@ -1,13 +1,37 @@
-"""Canonical correlation analysis: mean CCA and projection weighted CCA."""
+"""Canonical correlation analysis: mean CCA, SVCCA and projection weighted CCA."""
 
 from __future__ import annotations
 
-from suture.spectra import Pair
+import torch
+from torch import Tensor
+
+from suture.indices.entry import AFFINE, PERMUTATION, RIGID, SCALING, TRANSLATION, Argument, Index, invariances
+from suture.measures import structural
+from suture.spectra import Pair, Spectrum
 
 
 def mean(pair: Pair) -> float:
     """Mean of the min(rank x, rank y) canonical correlations (Kornblith et al. 2019, section 3)."""
     return float(pair.canonical[1].mean())
+
+
+def mean_squared(pair: Pair) -> float:
+    """Mean of the squared canonical correlations (Kornblith et al. 2019, section 3: R²_CCA)."""
+    return float(pair.canonical[1].square().mean())
+
+
+def singular_vector(pair: Pair, variance: float) -> float:
+    """Mean canonical correlation of the principal components that hold `variance` of each side (Raghu et al. 2017)."""
+    kx, ky = components(pair.x, variance), components(pair.y, variance)
+    roots = torch.outer(pair.x.values[:kx].sqrt(), pair.y.values[:ky].sqrt())
+    return float(torch.linalg.svdvals(pair.rotated[:kx, :ky] / roots).mean())
+
+
+def components(spectrum: Spectrum, variance: float) -> int:
+    """How many principal components it takes to hold a share of the variance; at least one."""
+    held = spectrum.values.cumsum(0) / spectrum.values.sum()
+    # Rounding must not ask for one component more than hold all of it.
+    return min(spectrum.rank, int((held < variance - 1e-12).sum()) + 1)
 
 
 def weighted_by_source(pair: Pair) -> float:
@@ -16,23 +40,50 @@ def weighted_by_source(pair: Pair) -> float:
     The weight of canonical variate h is sum_j |<h, x_j>| over the columns x_j of the centred source.
     """
     u, s, _ = pair.canonical
-    alpha = ((pair.x.vectors * pair.x.values.sqrt()) @ u).abs().sum(0)
-    return float(alpha @ s / alpha.sum())
+    return _weighted(pair.x, u, s)
 
 
 def weighted_by_target(pair: Pair) -> float:
     """PWCCA with the weights taken from the target."""
     _, s, vh = pair.canonical
-    alpha = ((pair.y.vectors * pair.y.values.sqrt()) @ vh.T).abs().sum(0)
-    return float(alpha @ s / alpha.sum())
+    return _weighted(pair.y, vh.T, s)
+
+
+def _weighted(side: Spectrum, directions: Tensor, correlations: Tensor) -> float:
+    alpha = ((side.vectors * side.values.sqrt()) @ directions).abs().sum(0)
+    return float(alpha @ correlations / alpha.sum())
 
 
 def too_few(pair: Pair) -> str:
     """With rank x + rank y >= n some correlations are 1 whatever the data."""
-    n, rx, ry = pair.moments.n, pair.x.rank, pair.y.rank
+    n, rx, ry = pair.n, pair.x.rank, pair.y.rank
     if rx + ry < n:
         return ""
     return (f"{n} rows for ranks {rx} and {ry}: canonical correlations need more rows than both ranks together; "
             "cka, opd and direct matching are still defined")
 
 
+_SCALE = invariances(TRANSLATION, SCALING, PERMUTATION)
+_COST = "p³ + q³ per site, pq min(p, q)"
+_VARIANCE = Argument("variance", 0.99, 0.01, 1.0, "share of the variance that the kept principal components of each "
+                     "side hold; smaller where the small ones are noise, 1 for mean CCA")
+ENTRIES = (
+    Index(structural("cca", "mean CCA", "Mean canonical correlation (Raghu et al. 2017; Kornblith et al. 2019)."),
+          mean, "Σρ / min(rank X, rank Y)", "Kornblith et al. 2019, section 3", AFFINE, AFFINE, least=4,
+          undefined=too_few, cost=_COST),
+    Index(structural("cca_squared", "mean squared CCA", "Mean squared canonical correlation (Kornblith et al. 2019)."),
+          mean_squared, "Σρ² / min(rank X, rank Y)", "Kornblith et al. 2019, section 3", AFFINE, AFFINE, least=4,
+          undefined=too_few, cost=_COST),
+    Index(structural("svcca", "SVCCA", "Mean canonical correlation of the principal components that hold 99 % of the "
+                     "variance, or the given share (Raghu et al. 2017)."),
+          singular_vector, "mean CCA of the leading principal components of each side", "Raghu et al. 2017", RIGID,
+          RIGID, least=4, undefined=too_few, argument=_VARIANCE, cost=_COST),
+    Index(structural("pwcca", "PWCCA (source weighted)",
+                     "Projection weighted CCA, weights from the source (Morcos et al. 2018)."),
+          weighted_by_source, "Σαρ / Σα, α of a variate h: Σ|⟨h, x⟩| over the columns x of the source",
+          "Morcos et al. 2018, eq. 5", _SCALE, AFFINE, least=4, undefined=too_few, cost=_COST),
+    Index(structural("pwcca_target", "PWCCA (target weighted)",
+                     "Projection weighted CCA, weights from the target (Morcos et al. 2018)."),
+          weighted_by_target, "Σαρ / Σα, α from the columns of the target", "Morcos et al. 2018, eq. 5",
+          AFFINE, _SCALE, least=4, undefined=too_few, cost=_COST),
+)

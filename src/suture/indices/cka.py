@@ -1,4 +1,4 @@
-"""Linear centred kernel alignment (Kornblith et al. 2019)."""
+"""Linear centred kernel alignment (Kornblith et al. 2019) and its relatives."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from suture.indices.entry import RIGID, Index, Needs
+from suture.measures import structural
 from suture.spectra import Pair
 
 
@@ -14,6 +16,11 @@ def biased(pair: Pair) -> float:
     """|Sxy|² / (|Sxx| |Syy|), Frobenius norms of the scatter matrices (Kornblith et al. 2019, eq. 5)."""
     m = pair.moments
     return float(m.sxy.square().sum() / (torch.linalg.matrix_norm(m.sxx) * torch.linalg.matrix_norm(m.syy)))
+
+
+def angular(pair: Pair) -> float:
+    """The angle whose cosine is biased CKA, a metric (Williams et al. 2021, eq. 6)."""
+    return math.acos(min(1.0, biased(pair)))
 
 
 def debiased(pair: Pair) -> float:
@@ -30,8 +37,6 @@ def debiased(pair: Pair) -> float:
 
 def too_few(pair: Pair) -> str:
     """The estimator divides by n - 3, and its own-norms can be negative where there is no signal."""
-    if pair.moments.n < 4:
-        return f"{pair.moments.n} rows: the unbiased estimator needs at least 4"
     if _own(pair, "x") <= 0 or _own(pair, "y") <= 0:
         return "unbiased HSIC of a representation with itself is not positive: too few rows for this width"
     return ""
@@ -46,3 +51,42 @@ def _own(pair: Pair, name: str) -> float:
 def _hsic(n: int, product: Tensor, joint: Tensor, kx: Tensor, ky: Tensor) -> float:
     """Unbiased HSIC times n (n - 3): tr(KL) - sum kl + sum k sum l / ((n-1)(n-2)) - 2 sum kl / (n-2)."""
     return float(product - joint + kx * ky / ((n - 1) * (n - 2)) - 2 * joint / (n - 2))
+
+
+def zero_diagonal(pair: Pair) -> float:
+    """RV2: CKA of the Gram matrices of centred rows with their diagonals set to zero (Smilde et al. 2009, eq. 5)."""
+    m = pair.moments
+    own = _off(m.sxx, m.x.quartic) * _off(m.syy, m.y.quartic)
+    return float((m.sxy.square().sum() - m.cross.xx_yy) / math.sqrt(own))
+
+
+def _off(gram: Tensor, quartic: Tensor) -> float:
+    """Squared norm of what is not on the diagonal of the Gram matrix of rows."""
+    return float(gram.square().sum() - quartic)
+
+
+def on_diagonal(pair: Pair) -> str:
+    """Rows that are orthogonal to each other leave nothing off the diagonal."""
+    m = pair.moments
+    for gram, quartic in ((m.sxx, m.x.quartic), (m.syy, m.y.quartic)):
+        if _off(gram, quartic) <= 1e-12 * float(quartic):
+            return "all rows are orthogonal to each other: nothing is left off the diagonal"
+    return ""
+
+
+ENTRIES = (
+    Index(structural("cka", "CKA (biased)", "Linear centred kernel alignment, biased HSIC (Kornblith et al. 2019)."),
+          biased, "|Sxy|² / (|Sxx| |Syy|)", "Kornblith et al. 2019, eq. 5", RIGID, RIGID),
+    Index(structural("cka_debiased", "CKA (debiased)",
+                     "Linear CKA from the unbiased HSIC estimator (Song et al. 2012; Nguyen et al. 2021).",
+                     span=(-1.0, 1.0)),
+          debiased, "HSIC₁(X, Y) / sqrt(HSIC₁(X, X) HSIC₁(Y, Y)), HSIC₁ the unbiased estimator",
+          "Song et al. 2012, eq. 4; Nguyen et al. 2021", RIGID, RIGID, Needs.HIGHER, 4, too_few),
+    Index(structural("rv2", "RV2 (zero diagonal)", "CKA of Gram matrices without their diagonals (Smilde et al. 2009).",
+                     span=(-1.0, 1.0)),
+          zero_diagonal, "(|Sxy|² - Σ|x|²|y|²) / sqrt((|Sxx|² - Σ|x|⁴)(|Syy|² - Σ|y|⁴)), rows centred",
+          "Smilde et al. 2009, eq. 5", RIGID, RIGID, Needs.HIGHER, 3, on_diagonal),
+    Index(structural("cka_angular", "CKA (angular)", "Arc cosine of biased CKA, in radians (Williams et al. 2021).",
+                     high=math.pi / 2, larger=False, form="cosine"),
+          angular, "arccos(cka)", "Williams et al. 2021, eq. 6", RIGID, RIGID),
+)

@@ -1,10 +1,25 @@
-"""Orthogonal Procrustes distance."""
+"""Procrustes distances: how far two matrices are after the best rotation, or the best reordering of columns."""
 
 from __future__ import annotations
 
-import torch
+import math
 
-from suture.spectra import Pair
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from suture.indices.entry import (
+    ORTHOGONAL,
+    PERMUTATION,
+    RIGID,
+    SCALING,
+    TRANSLATION,
+    Argument,
+    Index,
+    invariances,
+)
+from suture.measures import structural
+from suture.spectra import Pair, Spectrum
 
 
 def squared(pair: Pair) -> float:
@@ -13,6 +28,85 @@ def squared(pair: Pair) -> float:
     In [0, 2]; 0 for matrices that are equal up to rotation, scale and shift. Widths may differ: the narrower one is
     padded with zeros, which leaves the nuclear norm as it is.
     """
+    return 2 - 2 * nuclear(pair)
+
+
+def root(pair: Pair) -> float:
+    """The square root of `squared`: a metric. Rounding leaves about 1e-8 of a zero."""
+    return math.sqrt(max(0.0, squared(pair)))
+
+
+def nuclear(pair: Pair) -> float:
+    """|Sxy|_* / sqrt(tr Sxx tr Syy): the cosine of the angular shape distance (Tang et al. 2020, eq. 2)."""
+    return pair.nuclear / pair.scale
+
+
+def angular(pair: Pair) -> float:
+    """The angle between the matrices after the best rotation, a metric (Williams et al. 2021, eq. 4)."""
+    return math.acos(min(1.0, nuclear(pair)))
+
+
+def partly_whitened(pair: Pair, alpha: float) -> float:
+    """Angular shape distance of X (alpha I + (1 - alpha) (X'X)^(-1/2)) and likewise Y (Williams et al. 2021, eq. 9).
+
+    Each side is first scaled so that the mean eigenvalue of its scatter over its columns is one: otherwise the mixture
+    would depend on units and on n.
+    """
+    wx, wy = (_weights(s, alpha) for s in (pair.x, pair.y))
+    cross = torch.linalg.svdvals(pair.rotated * torch.outer(wx, wy)).sum()
+    norms = math.sqrt(float((pair.x.values * wx.square()).sum()) * float((pair.y.values * wy.square()).sum()))
+    return math.acos(min(1.0, float(cross) / norms))
+
+
+def _weights(side: Spectrum, alpha: float) -> Tensor:
+    mean = side.values.sum() / side.width
+    return alpha + (1 - alpha) * (mean / side.values).sqrt()
+
+
+def size_and_shape(pair: Pair) -> float:
+    """Root mean square distance of the rows after the best rotation and shift, sizes kept (Schonemann 1966)."""
     m = pair.moments
-    nuclear = torch.linalg.svdvals(m.sxy).sum()
-    return float(2 - 2 * nuclear / (torch.trace(m.sxx) * torch.trace(m.syy)).sqrt())
+    total = float(torch.trace(m.sxx) + torch.trace(m.syy)) - 2 * pair.nuclear
+    return math.sqrt(max(0.0, total) / m.n)
+
+
+def permutation(pair: Pair) -> float:
+    """2 - 2 max_P tr(Sxy P) / sqrt(tr Sxx tr Syy) over assignments P of the columns of the narrower side."""
+    m = pair.moments
+    rows, columns = linear_sum_assignment(m.sxy.cpu().numpy(), maximize=True)
+    return 2 - 2 * float(m.sxy[rows, columns].sum()) / pair.scale
+
+
+_SHIFT = invariances(TRANSLATION, ORTHOGONAL)
+_ORDER = invariances(TRANSLATION, SCALING, PERMUTATION)
+_ALPHA = Argument("alpha", 0.5, 0.0, 1.0, "1: no whitening (`shape_angular`); 0: whitened fully, the arc cosine of "
+                  "the sum of the canonical correlations over the root of the product of the ranks")
+_COST = "pq min(p, q)"
+ENTRIES = (
+    Index(structural("opd", "OPD (squared)", "Squared orthogonal Procrustes distance of the centred matrices at unit "
+                     "Frobenius norm, 2 - 2 nuclear norm (Ding et al. 2021).", high=2.0, larger=False, form="half"),
+          squared, "2 - 2 |Sxy|_* / sqrt(tr Sxx tr Syy)", "Ding et al. 2021, section 2", RIGID, RIGID, cost=_COST),
+    Index(structural("opd_root", "OPD (root)", "Orthogonal Procrustes distance: the root of OPD, a metric (Ding et al. "
+                     "2021; Williams et al. 2021).", high=math.sqrt(2), larger=False, form="negative"),
+          root, "sqrt(opd)", "Williams et al. 2021, eq. 3", RIGID, RIGID, cost=_COST),
+    Index(structural("shape_angular", "angular shape distance", "Angle between the centred matrices after the best "
+                     "rotation, in radians (Williams et al. 2021).", high=math.pi / 2, larger=False, form="cosine"),
+          angular, "arccos(nuclear)", "Williams et al. 2021, eq. 4", RIGID, RIGID, cost=_COST),
+    Index(structural("nuclear", "nuclear similarity", "Nuclear norm of the cross scatter over the Frobenius norms of "
+                     "the centred matrices (Tang et al. 2020, normalised Bures similarity)."),
+          nuclear, "|Sxy|_* / sqrt(tr Sxx tr Syy)", "Tang et al. 2020, eq. 2", RIGID, RIGID, cost=_COST),
+    Index(structural("shape", "shape distance (partly whitened)", "Angle after partial whitening with alpha 0.5, or "
+                     "the given one, and the best rotation, in radians (Williams et al. 2021).", high=math.pi / 2,
+                     larger=False, form="cosine"),
+          partly_whitened, "arccos(|Wx Sxy Wy|_* / norms), W = alpha I + (1 - alpha) S^(-1/2), S of mean eigenvalue 1",
+          "Williams et al. 2021, eq. 9", RIGID, RIGID, argument=_ALPHA, cost="p³ + q³ per site, " + _COST),
+    Index(structural("size_and_shape", "size-and-shape distance", "Root mean square distance of rows after the best "
+                     "rotation and shift, without rescaling (Schonemann 1966; Williams et al. 2021). No upper limit.",
+                     larger=False, form="inverse", span=(0.0, math.inf)),
+          size_and_shape, "sqrt((tr Sxx + tr Syy - 2 |Sxy|_*) / n)", "Schonemann 1966", _SHIFT, _SHIFT, cost=_COST),
+    Index(structural("permutation", "permutation Procrustes (squared)", "Squared distance at unit Frobenius norm "
+                     "after the best assignment of columns to columns (Williams et al. 2021).", high=2.0, larger=False,
+                     form="half"),
+          permutation, "2 - 2 max_P tr(Sxy P) / sqrt(tr Sxx tr Syy)", "Williams et al. 2021, section 2", _ORDER, _ORDER,
+          cost="pq min(p, q), by assignment"),
+)

@@ -1,10 +1,17 @@
-"""Linear regression of the target on the source."""
+"""Linear regression of the target on the source: on the fitted data, with a penalty, and on held-out blocks."""
 
 from __future__ import annotations
 
+from functools import reduce
+
 import torch
 
-from suture.spectra import Pair
+from suture.indices.entry import AFFINE, ORTHOGONAL, RIGID, SCALING, Argument, Index, Needs, invariances
+from suture.measures import structural
+from suture.spectra import Pair, Part, Spectrum, least_squares, squared_error
+
+FOLDS = 5
+"""Blocks into which the examples are put for cross-validation; more blocks are merged into so many."""
 
 
 def r2(pair: Pair) -> float:
@@ -12,13 +19,81 @@ def r2(pair: Pair) -> float:
 
     It is what direct matching reaches on the data that it was fitted to.
     """
+    return _explained(pair) / float(torch.trace(pair.moments.syy))
+
+
+def _explained(pair: Pair) -> float:
     loadings = pair.x.vectors.T @ pair.moments.sxy
-    return float((loadings.square().sum(1) / pair.x.values).sum() / torch.trace(pair.moments.syy))
+    return float((loadings.square().sum(1) / pair.x.values).sum())
+
+
+def residual(pair: Pair) -> float:
+    """|S - T|² / |T|² of direct matching on the data it was fitted to, S stitched, T the target's, not centred."""
+    m = pair.moments
+    total = float(torch.trace(m.syy))
+    return max(0.0, total - _explained(pair)) / (total + m.n * float(m.y.mean @ m.y.mean))
+
+
+def ridge(pair: Pair, strength: float) -> float:
+    """R² on the fitted data of the ridge regression whose penalty is `strength` mean eigenvalues of the source."""
+    m = pair.moments
+    weight = least_squares(pair.x, m, strength)
+    return 1 - float(squared_error(weight, m.y.mean - weight @ m.x.mean, m) / torch.trace(m.syy))
+
+
+def held_out(pair: Pair) -> float:
+    """R² of regressions that did not see the block on which they are judged, errors summed over all blocks."""
+    folds, error = in_folds(pair.blocks), 0.0
+    for k, held in enumerate(folds):
+        m = reduce(Part.merge, (f for i, f in enumerate(folds) if i != k)).moments
+        weight = least_squares(Spectrum.of(m.x, m.precision), m)
+        error += float(squared_error(weight, m.y.mean - weight @ m.x.mean, held.moments))
+    return 1 - error / float(torch.trace(pair.moments.syy))
+
+
+def in_folds(blocks: tuple[Part, ...]) -> list[Part]:
+    """At most `FOLDS` folds: block b is in fold b modulo `FOLDS`."""
+    return [reduce(Part.merge, blocks[k::FOLDS]) for k in range(min(FOLDS, len(blocks)))]
 
 
 def too_few(pair: Pair) -> str:
     """With rank x >= n - 1 the fit is perfect whatever the data."""
-    n, r = pair.moments.n, pair.x.rank
+    n, r = pair.n, pair.x.rank
     if r < n - 1:
         return ""
     return f"{n} rows for rank {r}: the regression fits anything; cka, opd and direct matching are still defined"
+
+
+def no_folds(pair: Pair) -> str:
+    """Cross-validation needs blocks with rows in them, and a fit that is not perfect whatever the data."""
+    folds = [f for f in in_folds(pair.blocks) if f.moments.n]
+    if len(folds) < 2:
+        return "no blocks of examples were kept apart: give at least two blocks"
+    least = pair.n - max(f.moments.n for f in folds)
+    if pair.x.rank < least - 1:
+        return ""
+    return f"{least} rows outside of a fold for rank {pair.x.rank}: the regression fits anything"
+
+
+_STRENGTH = Argument("strength", 0.1, 0.0, 1e6, "penalty, in mean eigenvalues of the source's scatter; 0 for `r2`")
+_COST = "p³ per site, p²q"
+ENTRIES = (
+    Index(structural("r2", "regression R²", "Share of the target's variance that an affine map of the source explains "
+                     "on the data it was fitted to (Kornblith et al. 2019)."),
+          r2, "tr(Syx Sxx⁺ Sxy) / tr Syy", "Kornblith et al. 2019, eq. 8", AFFINE, RIGID, least=3, undefined=too_few,
+          cost=_COST),
+    Index(structural("r2_ridge", "ridge R²", "Share of the target's variance that ridge regression on the source "
+                     "explains, strength 0.1 or the given one (Hoerl and Kennard 1970)."),
+          ridge, "1 - |Y - XW|² / tr Syy, W = (Sxx + s tr(Sxx) / p)⁻¹ Sxy", "Hoerl and Kennard 1970", RIGID, RIGID,
+          least=3, argument=_STRENGTH, cost=_COST),
+    Index(structural("r2_folds", "held-out R²", "Share of the target's variance that an affine map of the source "
+                     "explains on examples that it was not fitted to, five-fold; below 0 where worse than the mean.",
+                     span=(-float("inf"), 1.0)),
+          held_out, "1 - Σ over folds |Y - XW - b|² / tr Syy, W and b from the other folds", "Stone 1974", AFFINE,
+          RIGID, Needs.BLOCKS, 10, no_folds, cost="5 p³ + 5 p²q"),
+    Index(structural("dm_residual", "direct matching residual (fit)", "|S - T|² / |T|² of direct matching on the "
+                     "data it was fitted to, S stitched, T the target's own (Balogh and Jelasity 2025).", larger=False,
+                     form="negative"),
+          residual, "(tr Syy - tr(Syx Sxx⁺ Sxy)) / (tr Syy + n |mean y|²)", "Balogh and Jelasity 2025", AFFINE,
+          invariances(SCALING, ORTHOGONAL), least=3, undefined=too_few, cost=_COST),
+)

@@ -12,8 +12,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from suture._errors import SutureError
-from suture.moments import Moments, Side
-from suture.spectra import Pair, Spectrum
+from suture.moments import Moments
+from suture.spectra import Pair, Spectrum, least_squares, squared_error, varies
 from suture.stitching.families import FULL, Family
 
 RIDGE_STRENGTHS = tuple(10.0**k for k in range(-6, 3))
@@ -112,13 +112,7 @@ def residual_of(weight: Tensor, bias: Tensor, moments: Moments) -> float:
         raise SutureError(f"expected weight {(q, p)} and bias {(q,)} for these moments, got {tuple(weight.shape)} and "
                           f"{tuple(bias.shape)}; weight is (target, source) channels")
     total = torch.trace(moments.syy)
-    return float(_squared_error(weight, bias, moments) / total) if float(total) > 0 else float("nan")
-
-
-def _squared_error(weight: Tensor, bias: Tensor, m: Moments) -> Tensor:
-    weight, bias = weight.to(m.sxx), bias.to(m.sxx)
-    off = weight @ m.x.mean + bias - m.y.mean
-    return (weight * (weight @ m.sxx - 2 * m.sxy.T)).sum() + torch.trace(m.syy) + m.n * off @ off
+    return float(squared_error(weight, bias, moments) / total) if float(total) > 0 else float("nan")
 
 
 def choose_ridge(folds: Sequence[Moments], strengths: Sequence[float] = RIDGE_STRENGTHS) -> float:
@@ -142,31 +136,24 @@ def choose_ridge(folds: Sequence[Moments], strengths: Sequence[float] = RIDGE_ST
         m = reduce(Moments.merge, (f for i, f in enumerate(folds) if i != k))
         x = Spectrum.of(m.x, m.precision)
         for i, s in enumerate(strengths):
-            weight = _least_squares(x, m, s)
-            errors[i] += float(_squared_error(weight, m.y.mean - weight @ m.x.mean, held))
+            weight = least_squares(x, m, s)
+            errors[i] += float(squared_error(weight, m.y.mean - weight @ m.x.mean, held))
     return strengths[errors.index(min(errors))]
 
 
-def _least_squares(x: Spectrum, m: Moments, strength: float = 0.0) -> Tensor:
-    """(q, p) minimiser over all W, with the penalty of ridge."""
-    penalised = x.values + strength * torch.trace(m.sxx) / x.width
-    coordinates = x.vectors.T @ m.sxy / penalised[:, None]
-    return (x.vectors @ coordinates).T
-
-
 def _full(pair: Pair, family: Family) -> Tensor:
-    return _least_squares(pair.x, pair.moments)
+    return least_squares(pair.x, pair.moments)
 
 
 def _ridge(pair: Pair, family: Family) -> Tensor:
-    return _least_squares(pair.x, pair.moments, cast(float, family.strength))
+    return least_squares(pair.x, pair.moments, cast(float, family.strength))
 
 
 def _rank(pair: Pair, family: Family) -> Tensor:
     # The fitted values' scatter is the square of this matrix, which holds twice the digits.
     fitted = (pair.x.vectors / pair.x.values.sqrt()).T @ pair.moments.sxy
     first: Tensor = torch.linalg.svd(fitted, full_matrices=False).Vh[:family.rank]
-    scores: Tensor = first @ _least_squares(pair.x, pair.moments)
+    scores: Tensor = first @ least_squares(pair.x, pair.moments)
     return torch.mm(first.T, scores)
 
 
@@ -187,23 +174,15 @@ def _orthogonal(pair: Pair, family: Family) -> Tensor:
 def _diagonal(pair: Pair, family: Family) -> Tensor:
     m = pair.moments
     slopes = m.sxy.diagonal() / m.sxx.diagonal()
-    return torch.where(_varies(m.x, m.precision), slopes, 0.0).diag()
+    return torch.where(varies(m.x, m.precision), slopes, 0.0).diag()
 
 
 def _permutation(pair: Pair, family: Family) -> Tensor:
     m = pair.moments
-    correlation = m.sxy / torch.outer(m.sxx.diagonal(), m.syy.diagonal()).sqrt()
-    varies = torch.outer(_varies(m.x, m.precision), _varies(m.y, m.precision))
-    rows, columns = linear_sum_assignment(torch.where(varies, correlation, 0.0).cpu().numpy(), maximize=True)
+    rows, columns = linear_sum_assignment(pair.correlations.cpu().numpy(), maximize=True)
     weight = torch.zeros_like(m.sxy.T)
     weight[columns, rows] = 1
     return weight
-
-
-def _varies(side: Side, precision: torch.dtype) -> Tensor:
-    """(p,) which columns hold more than the rounding of a constant."""
-    rounding = 4 * torch.finfo(precision).eps * side.mean.abs()
-    return side.gram.diagonal() > side.n * rounding.square()
 
 
 def _identity(pair: Pair, family: Family) -> Tensor:

@@ -1,0 +1,311 @@
+"""What indices of every alignment need, gathered batch by batch in one pass: moments, kept rows, Gram matrices.
+
+Alignments are how two representations become a pair of matrices with the same rows:
+
+- ``stitch``: rows are positions, those of the source brought to the target's as the stitching layer does; what direct
+  matching solves from.
+- ``pool``: rows are examples, each the mean over its positions (tokens that count, without prefix tokens).
+- ``flatten``: rows are examples, each with all its channels at all positions (C*H*W features).
+- ``paper``: as Balogh and Jelasity (2025) mix them; on the first 1,000 test examples CKA is flattened, PWCCA and OPD
+take
+  positions as rows where both shapes agree, else examples averaged over positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from suture._errors import SutureError
+from suture.aligned import AlignedMoments
+from suture.indices import Needs, Request, SiteStatistics, Value
+from suture.indices.kernels import FlatKernels
+from suture.indices.sample import Reservoir, Rows, Sample
+from suture.indices.streaming import blocks_for, of_pair
+from suture.indices.table import FROM_MOMENTS, STITCH
+from suture.moments import Moments, standard_rows, unit_rows
+from suture.representations import DEFAULT_RULE, Alignment, AlignmentRule, Kind, Shape, View, look, row_mask
+from suture.resampling import interpolation
+from suture.spectra import Pair, Part
+
+PAPER_EXAMPLES = 1000
+"""Test examples of the alignment ``paper``."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for.
+
+    Attributes:
+        requests: indices with their alignments.
+        jackknife: blocks of examples for intervals; 0 for none.
+        folds: blocks that direct matching needs kept apart; 1 for none.
+        sample: examples kept for indices of rows.
+        seed: of that sample.
+        precision: dtype of the products.
+    """
+
+    requests: Sequence[Request]
+    jackknife: int = 0
+    folds: int = 1
+    sample: int = 2000
+    seed: int = 0
+    precision: torch.dtype = torch.float32
+
+    def of(self, alignment: str, *needs: Needs) -> list[Request]:
+        """Requests of one alignment, of given needs."""
+        return [r for r in self.requests if r.alignment == alignment and (not needs or r.index.needs in needs)]
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of examples whose moments are kept apart."""
+        return max(self.folds, blocks_for(self.jackknife, (r.index for r in self.requests)))
+
+
+class Gathering:
+    """One pass over the data for all indices of all cells, and for direct matching.
+
+    Args:
+        sources, targets: shapes of the representations at the sites of each side.
+        wanted: indices, blocks and sample.
+        rule: how positions are matched.
+        same: both sides are the same representations (self-stitching).
+
+    Attributes:
+        stitch: moments of the matrices that the stitching layers map.
+
+    Raises:
+        SutureError: two shapes that cannot be aligned; tokens of texts, which have no flattened form.
+    """
+
+    def __init__(self, sources: Sequence[Shape], targets: Sequence[Shape], wanted: Wanted,
+                 rule: AlignmentRule = DEFAULT_RULE, *, same: bool = False) -> None:
+        self.wanted, self._same = wanted, same
+        self._shapes = list(sources), list(targets)
+        how: dict[str, Any] = {"precision": wanted.precision, "folds": wanted.blocks}
+        self.stitch = AlignedMoments(sources, targets, rule, same=same, **how,
+                                     higher=bool(wanted.of(STITCH, Needs.HIGHER)))
+        pooled = wanted.of("pool", *FROM_MOMENTS)
+        self._pooled: dict[str, AlignedMoments] = {}
+        if pooled:
+            a, b = ([Shape(Kind.VECTOR, s.width) for s in side] for side in self._shapes)
+            for name in ("plain", "unit", "standard")[:3 if wanted.of("pool", Needs.UNITS) else 1]:
+                self._pooled[name] = AlignedMoments(a, b, same=same, **how, higher=name == "plain" and bool(
+                    wanted.of("pool", Needs.HIGHER)))
+        self._rows = {a: _KeptRows(a, self._shapes, self.stitch.alignments, wanted) for a in (STITCH, "pool")
+                      if wanted.of(a, Needs.ROWS)}
+        self._flat: FlatKernels | None = None
+        if wanted.of("flatten"):
+            _check_flat([*sources, *targets])
+            self._flat = FlatKernels(len(sources), len(targets), same=same, precision=wanted.precision)
+        self._own = [AlignedMoments([s], [s], same=True, precision=wanted.precision, higher=False) for s in sources
+                     ] if wanted.requests and not same else []
+
+    @property
+    def examples(self) -> int:
+        """Number of examples seen."""
+        return self.stitch.examples
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are held for all cells."""
+        moments = [self.stitch, *self._pooled.values(), *self._own]
+        return sum(m.nbytes for m in moments) + sum(r.nbytes for r in self._rows.values()) + self.nbytes_flat
+
+    @property
+    def nbytes_flat(self) -> int:
+        """Bytes that flattened examples take at most."""
+        if self._flat is None:
+            return 0
+        counts = [s.width * s.rows for side in self._shapes[:1 if self._same else 2] for s in side]
+        return self._flat.nbytes_planned(counts)
+
+    @torch.no_grad()
+    def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None = None,
+               mask_y: Tensor | None = None) -> None:
+        """Add one batch; see `AlignedMoments.update`."""
+        start = self.examples
+        self.stitch.update(xs, ys, mask_x, mask_y)
+        if self._pooled or "pool" in self._rows:
+            px, py = (self._pool(side, tensors, mask) for side, tensors, mask in ((0, xs, mask_x), (1, ys, mask_y)))
+            for name, moments in self._pooled.items():
+                a, b = ([_LENGTHS[name](v) for v in side] for side in (px, py))
+                moments.update(a, b)
+            if "pool" in self._rows:
+                self._rows["pool"].update(start, px, py, None, None)
+        if STITCH in self._rows:
+            self._rows[STITCH].update(start, xs, ys, mask_x, mask_y)
+        if self._flat is not None:
+            self._flat.update(xs, ys)
+        for x, moments in zip(xs, self._own, strict=bool(self._own)):
+            moments.update([x], [x], mask_x, mask_x)
+
+    def _pool(self, side: int, tensors: Sequence[Tensor], mask: Tensor | None) -> list[Tensor]:
+        """(N, C) means over positions."""
+        precision = self.wanted.precision
+        return [look(x.to(precision), s, View.ALL if s.kind is Kind.VECTOR else View.POOLED, mask)[:, 0, 0]
+                for x, s in zip(tensors, self._shapes[side], strict=True)]
+
+    def pair(self, i: int, j: int, alignment: str = STITCH) -> Pair:
+        """Moments of one cell of an alignment, with those of its blocks."""
+        held = {STITCH: {"plain": self.stitch}, "pool": self._pooled}[alignment]
+        pair = held["plain"].pair(i, j)
+        folds = [held[name].folds(i, j) for name in held]
+        if self.wanted.blocks > 1:
+            pair = replace(pair, blocks=tuple(Part(*f) for f in zip(*folds, strict=True)))
+        if len(folds) == 1:
+            return pair
+        unit, standard = (reduce(Moments.merge, f) for f in folds[1:])
+        return replace(pair, unit=unit, standard=standard)
+
+    def values(self, i: int, j: int) -> dict[str, Value]:
+        """The wanted indices of one cell, by name, but for those of the alignment ``paper``."""
+        found: dict[str, Value] = {}
+        for alignment in (STITCH, "pool"):
+            if asked := self.wanted.of(alignment, *FROM_MOMENTS):
+                found |= of_pair(self.pair(i, j, alignment), asked, intervals=self.wanted.jackknife > 0)
+            if asked := self.wanted.of(alignment, Needs.ROWS):
+                sample = self._rows[alignment].sample(i, j)
+                found |= {r.name: r.index(sample) for r in asked}
+        if self._flat is not None:
+            cell = self._flat.cell(i, j)
+            found |= {r.name: r.index(cell) for r in self.wanted.of("flatten")}
+        return {r.name: found[r.name] for r in self.wanted.requests if r.name in found}
+
+    def rows(self, i: int, j: int) -> Mapping[str, int]:
+        """How many rows each wanted index of a cell is computed from, by name."""
+        kept = len(next(iter(self._rows.values())).numbers) if self._rows else 0
+        n = {STITCH: self.stitch.cell(i, j).n, "pool": self.examples, "flatten": self.examples}
+        return {r.name: kept if r.index.needs is Needs.ROWS else self._flat.kept
+                if self._flat is not None and r.alignment == "flatten" and r.index.name != "cka_minibatch"
+                else n[r.alignment] for r in self.wanted.requests if r.alignment in n}
+
+    def statistics(self, side: str, k: int) -> SiteStatistics:
+        """What the representation at a site is like, positions as rows; `side` is ``"source"`` or ``"target"``."""
+        if side == "source" and self._own:
+            return SiteStatistics.of(self._own[k].cell(0, 0).y, precision=self.wanted.precision)
+        return SiteStatistics.of(self.stitch.cell(k if self._same else 0, k).y, precision=self.wanted.precision)
+
+
+_LENGTHS: dict[str, Callable[[Tensor], Tensor]] = {"plain": lambda x: x, "unit": unit_rows, "standard": standard_rows}
+
+
+def _check_flat(shapes: Sequence[Shape]) -> None:
+    for s in shapes:
+        if s.varies:
+            raise SutureError(f"expected representations of one size for the alignment 'flatten', got {s}, tokens of "
+                              "texts; write @pool")
+
+
+class _KeptRows:
+    """One row of each kept example, of both sides of every cell: the pooled one, or a position drawn at random.
+
+    Under ``stitch`` the position is one of the target's rows, drawn by the seed and the example's number in the
+    stream; the source's row is that position of the source brought to the target's size.
+    """
+
+    def __init__(self, alignment: str, shapes: tuple[Sequence[Shape], Sequence[Shape]],
+                 alignments: Mapping[tuple[int, int], Alignment], wanted: Wanted) -> None:
+        self._stitch = alignment == STITCH
+        self._alignments, self._shapes, self._seed = alignments, shapes, wanted.seed
+        self._reservoir = Reservoir(wanted.sample, wanted.seed)
+        self._most = wanted.sample
+        self._tables: dict[Hashable, Tensor] = {}
+        self._made: dict[Hashable, Rows] = {}
+
+    @property
+    def numbers(self) -> Any:
+        """Numbers in the stream of the kept examples."""
+        return self._reservoir.numbers
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the rows take."""
+        return sum(t.nbytes for t in self._tables.values())
+
+    def update(self, start: int, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None,
+               mask_y: Tensor | None) -> None:
+        """Look at a batch whose first example has the number `start`."""
+        self._made.clear()
+        kept, slots = self._reservoir.offer(len(xs[0]))
+        if not len(kept):
+            return
+        at, into = torch.from_numpy(kept), torch.from_numpy(slots)
+        draws = torch.tensor([np.random.default_rng((self._seed, start + int(k))).random() for k in kept])
+        done: set[Hashable] = set()
+        for (i, j), a in self._alignments.items():
+            mask = mask_y if mask_y is not None else mask_x
+            for key, side in ((self._key(0, i, a), 0), (self._key(1, j, a), 1)):
+                if key in done:
+                    continue
+                done.add(key)
+                x = (xs[i], ys[j])[side][at.to(xs[i].device)]
+                counts = None if mask is None else mask[at.to(mask.device)]
+                rows = x if not self._stitch else _rows_at(x, self._shapes[side][(i, j)[side]], a, side, draws, counts)
+                self._store(key, into, rows)
+
+    def _store(self, key: Hashable, slots: Tensor, rows: Tensor) -> None:
+        rows = rows.detach().float().cpu() if rows.dtype != torch.float64 else rows.detach().cpu()
+        if key not in self._tables:
+            self._tables[key] = rows.new_zeros(self._most, rows.shape[1])
+        self._tables[key][slots] = rows
+
+    def _key(self, side: int, k: int, a: Alignment) -> Hashable:
+        if not self._stitch:
+            return side, k
+        return side, k, (a.source_rows if side == 0 else a.target_rows)
+
+    def sample(self, i: int, j: int) -> Sample:
+        """The rows of one cell."""
+        a = self._alignments[i, j]
+        keys = self._key(0, i, a), self._key(1, j, a)
+        for key, name in zip(keys, ("x", "y"), strict=True):
+            if key not in self._made:
+                self._made[key] = Rows.of(self._tables[key][:len(self.numbers)], name)
+        return Sample(self._made[keys[0]], self._made[keys[1]])
+
+
+def _rows_at(x: Tensor, shape: Shape, a: Alignment, side: int, draws: Tensor, mask: Tensor | None) -> Tensor:
+    """(N, C) one row of each example's matrix: that at the share `draws` (N,) of the rows that count."""
+    found = x.new_zeros(len(x), shape.width)
+    counts = [_counted(shape, p.target if side else p.source, p.resampling.target, x, mask) for p in a.parts]
+    ends = torch.stack([c.sum(1) for c in counts]).cumsum(0)
+    chosen = (draws.to(ends.device) * ends[-1]).long().clamp(max=ends[-1] - 1)
+    start = torch.zeros_like(chosen)
+    for p, counted, end in zip(a.parts, counts, ends, strict=True):
+        here = ((chosen >= start) & (chosen < end)).nonzero().flatten()
+        if len(here):
+            nth = (chosen - start)[here]
+            place = ((counted[here].cumsum(1) - 1 == nth[:, None]) & counted[here]).int().argmax(1)
+            grid = look(x[here], shape, p.target if side else p.source, None if mask is None else mask[here])
+            found[here] = _position(grid, place, None if side else p.resampling)
+        start = end
+    return found
+
+
+def _counted(shape: Shape, view: View, target: tuple[int, int], x: Tensor, mask: Tensor | None) -> Tensor:
+    """(N, rows) which rows that a part makes of each example count."""
+    kept = row_mask(shape, view, mask)
+    if kept is not None:
+        return kept.flatten(1)
+    rows = target[0] * target[1] if target[1] else look(x[:1], shape, view).shape[2]
+    return torch.ones(len(x), rows, dtype=torch.bool, device=x.device)
+
+
+def _position(grid: Tensor, place: Tensor, resampling: Any) -> Tensor:
+    """(N, C) the row with the number `place` (N,) of each grid (N, H, W, C), after resampling."""
+    if resampling is None or resampling.source == resampling.target:
+        return grid.flatten(1, 2)[torch.arange(len(grid), device=grid.device), place]
+    down, across = (interpolation(s, t, resampling.mode).to(grid) for s, t in
+                    zip(resampling.source, resampling.target, strict=True))
+    width = resampling.target[1]
+    rows = torch.einsum("nh,nhwc->nwc", down[place // width], grid)
+    return torch.einsum("nw,nwc->nc", across[place % width], rows)
+
+

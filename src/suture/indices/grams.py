@@ -1,0 +1,131 @@
+"""Gram matrices of examples, and HSIC from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import Tensor
+
+LEAST = 4
+"""Examples that the unbiased estimator of HSIC needs: it divides by n - 3."""
+_COLUMNS = 8192  # features at a time: their centred copy stays small, and sums of float32 products short
+
+
+def blocks(rows: Tensor) -> tuple[Tensor, ...]:
+    """The columns in blocks, as views, that are worked on one after the other."""
+    return torch.split(rows, _COLUMNS, 1)
+
+
+def working(rows: int, width: int, precision: torch.dtype) -> int:
+    """Bytes that `Gram.of` takes beside its result: one block, centred, and its product in both precisions."""
+    return precision.itemsize * rows * min(_COLUMNS, width) + (precision.itemsize + 8) * rows**2
+
+
+@dataclass(frozen=True)
+class Hsic:
+    """HSIC of one cell, as sums over minibatches or of the kept examples.
+
+    Attributes:
+        xy: of source and target.
+        xx, yy: of each with itself.
+        floor_x, floor_y: what rounding alone can give unbiased `xx` and `yy`; below it there is no signal.
+    """
+
+    xy: float
+    xx: float
+    yy: float
+    floor_x: float
+    floor_y: float
+
+    @property
+    def alignment(self) -> float:
+        """xy / sqrt(xx yy): CKA from this HSIC."""
+        return self.xy / math.sqrt(self.xx * self.yy)
+
+    @property
+    def flat(self) -> tuple[str, ...]:
+        """The sides without signal."""
+        sides = (("source", self.xx, self.floor_x), ("target", self.yy, self.floor_y))
+        return tuple(name for name, own, floor in sides if own <= floor)
+
+
+@dataclass(frozen=True)
+class Gram:
+    """Gram matrix of one site's examples about their mean, in float64.
+
+    Attributes:
+        matrix: (n, n), rows and columns sum to zero.
+        diagonal: (n,).
+        rounding: size of the errors of its elements.
+    """
+
+    matrix: Tensor
+    diagonal: Tensor
+    rounding: float
+
+    @classmethod
+    def of(cls, rows: Tensor) -> Gram:
+        """Of (n, features)."""
+        n = len(rows)
+        total = torch.zeros(n, n, dtype=torch.float64)
+        for part in blocks(rows):
+            centred = part - part.mean(0)
+            total += (centred @ centred.T).cpu().double()
+        # What the mean's own rounding left.
+        total -= total.mean(0)
+        total -= total.mean(1, keepdim=True)
+        diagonal = total.diagonal().clone()
+        return cls(total, diagonal, 4 * torch.finfo(rows.dtype).eps * float(diagonal.mean()))
+
+
+@dataclass(frozen=True)
+class Table:
+    """HSIC of every cell: (S, T), of each source and each target with itself, and their floors."""
+
+    xy: Tensor
+    xx: Tensor
+    yy: Tensor
+    floor_x: Tensor
+    floor_y: Tensor
+
+    @classmethod
+    def filled(cls, sources: int, targets: int, value: float = 0.0) -> Table:
+        """One value everywhere."""
+        shapes = (sources, targets), (sources,), (targets,), (sources,), (targets,)
+        return cls(*(torch.full(shape, value, dtype=torch.float64) for shape in shapes))
+
+    def __add__(self, other: Table) -> Table:
+        return Table(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+    def cell(self, i: int, j: int) -> Hsic:
+        """Of one cell."""
+        return Hsic(*(float(t) for t in (self.xy[i, j], self.xx[i], self.yy[j], self.floor_x[i], self.floor_y[j])))
+
+
+def _hsic(pairs: Iterable[tuple[Gram, Gram]], n: int) -> tuple[Tensor, Tensor]:
+    """tr(KHLH) and the unbiased HSIC (Song et al. 2012, eq. 4) of each pair; the second is nan for n below 4.
+
+    Row sums are zero, so without the diagonals they are minus the diagonals k and l, and eq. 4 needs besides
+    tr(KHLH) only sum k, sum l and sum kl.
+    """
+    sums = [(a.matrix.flatten() @ b.matrix.flatten(), a.diagonal @ b.diagonal, a.diagonal.sum() * b.diagonal.sum())
+            for a, b in pairs]
+    products, joint, traces = torch.tensor(sums, dtype=torch.float64).T
+    if n < LEAST:
+        return products, torch.full_like(products, math.nan)
+    return products, (products - joint + traces / ((n - 1) * (n - 2)) - 2 * joint / (n - 2)) / (n * (n - 3))
+
+
+def tables(xs: list[Gram], ys: list[Gram]) -> tuple[Table, Table]:
+    """Biased (times (n - 1)²) and unbiased HSIC of every cell."""
+    n = len(xs[0].diagonal)
+    cross, own_x, own_y = (_hsic(pairs, n) for pairs in (product(xs, ys), zip(xs, xs, strict=True),
+                                                         zip(ys, ys, strict=True)))
+    scale = n / (n - 3) if n >= LEAST else math.nan
+    floors = [scale * torch.tensor([g.rounding**2 for g in side], dtype=torch.float64) for side in (xs, ys)]
+    first, second = (Table(cross[k].view(len(xs), len(ys)), own_x[k], own_y[k], *floors) for k in range(2))
+    return first, second

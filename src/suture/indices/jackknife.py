@@ -1,0 +1,52 @@
+"""Intervals of indices by the delete-one-block jackknife: from moments of blocks, without another pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import reduce
+
+import numpy as np
+from scipy import stats
+
+from suture.indices.entry import Index, Value
+from suture.spectra import Pair, Part
+
+
+def without_each(blocks: Sequence[Part]) -> list[Pair]:
+    """The pair of all blocks but one, for each in turn."""
+    found = []
+    for k in range(len(blocks)):
+        rest = [b for i, b in enumerate(blocks) if i != k]
+        found.append(Pair.of_part(reduce(Part.merge, rest), blocks=rest))
+    return found
+
+
+def with_intervals(values: dict[str, Value], indices: Sequence[Index], blocks: Sequence[Part]) -> dict[str, Value]:
+    """The values with their 95 % intervals (Quenouille 1956; Tukey 1958; Shao and Tu 1995, section 2.2).
+
+    The interval is bias-corrected: it stands about B v - (B - 1) mean(v without each block), t quantile of B - 1
+    degrees of freedom, so it need not be symmetric about the value, and may lack it where the value is biased by few
+    rows. It speaks of other examples of the same kind, and of nothing else: not of other seeds or trainings.
+
+    Args:
+        values: of all blocks together, by name.
+        indices: those from moments whose intervals are wanted.
+        blocks: at least two disjoint blocks of whole examples.
+    """
+    if len(blocks) < 2:
+        return values
+    left = without_each(blocks)
+    return values | {i.name: _interval(values[i.name], [i(pair) for pair in left]) for i in indices
+                     if not values[i.name].reason}
+
+
+def _interval(value: Value, left: Sequence[Value]) -> Value:
+    if any(v.reason for v in left):
+        return value
+    b, estimates = len(left), np.array([v.value for v in left])
+    centre = b * value.value - (b - 1) * estimates.mean()
+    error = math.sqrt((b - 1) / b * float(((estimates - estimates.mean()) ** 2).sum()))
+    half = float(stats.t.ppf(0.975, b - 1)) * error
+    return replace(value, low=float(centre - half), high=float(centre + half))

@@ -1,0 +1,350 @@
+"""CKA of flattened representations, by Gram matrices of examples.
+
+A map that is flattened has C*H*W features for one example: too many for second moments, which are features by
+features. Gram matrices are examples by examples, so they are taken of minibatches (Nguyen, Raghu and Kornblith 2021),
+and of the first examples all together.
+
+The order of the features does not matter to a Gram matrix. Nor does a point that is subtracted from every example, so
+the mean of the examples at hand is, before the products: a large mean costs no digits.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from suture._errors import SutureError
+from suture.grids import NonFiniteError
+from suture.indices.entry import RIGID, Index, Needs
+from suture.indices.grams import LEAST, Gram, Hsic, Table, blocks, tables, working
+from suture.measures import structural
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What CKA of one cell needs of the Gram matrices of its flattened examples.
+
+    Attributes:
+        n: number of examples seen.
+        constant: the sides ("source", "target") that are the same for all examples.
+        batch: examples in a minibatch; minibatch CKA depends on it.
+        minibatches: how many count; the last one may be smaller.
+        left_out: examples in a last minibatch that is too small for the unbiased estimator.
+        minibatch: unbiased HSIC summed over minibatches.
+        kept: number of first examples whose full Gram matrices there are.
+        kept_constant: the sides that are the same for all kept examples.
+        biased, unbiased: HSIC of the kept examples, up to a factor; nan where they are too few.
+    """
+
+    n: int
+    constant: tuple[str, ...]
+    batch: int
+    minibatches: int
+    left_out: int
+    minibatch: Hsic
+    kept: int
+    kept_constant: tuple[str, ...]
+    biased: Hsic
+    unbiased: Hsic
+
+
+def minibatch(kernels: Kernels) -> float:
+    """Minibatch CKA: unbiased HSIC, summed over minibatches, ratio of sums (Nguyen et al. 2021, eq. 2 and 3).
+
+    In [-1, 1], with no more bias than the unbiased estimator leaves in a ratio. It depends on the minibatch size.
+    """
+    return kernels.minibatch.alignment
+
+
+def biased(kernels: Kernels) -> float:
+    """CKA of the kept examples by the biased HSIC tr(KHLH) (Kornblith et al. 2019, eq. 3 and 4), in [0, 1]."""
+    return kernels.biased.alignment
+
+
+def debiased(kernels: Kernels) -> float:
+    """CKA of the kept examples by the unbiased HSIC (Song et al. 2012, eq. 4), in [-1, 1]."""
+    return kernels.unbiased.alignment
+
+
+def no_signal(kernels: Kernels) -> str:
+    """Why there is no minibatch CKA, apart from too few examples."""
+    return _no_signal(kernels.minibatch)
+
+
+def not_kept(kernels: Kernels) -> str:
+    """Why there is no biased CKA of the kept examples."""
+    if kernels.kept < 2:
+        return f"{kernels.kept} examples kept: nothing varies"
+    if kernels.kept_constant:
+        return f"constant {' and '.join(kernels.kept_constant)} representation of the {kernels.kept} examples kept"
+    return ""
+
+
+def too_few_kept(kernels: Kernels) -> str:
+    """Why there is no debiased CKA of the kept examples."""
+    if kernels.kept < LEAST:
+        return f"{kernels.kept} examples kept: the unbiased estimator needs at least {LEAST}"
+    return not_kept(kernels) or _no_signal(kernels.unbiased)
+
+
+def _no_signal(hsic: Hsic) -> str:
+    if not hsic.flat:
+        return ""
+    return (f"unbiased HSIC of the {' and '.join(hsic.flat)} with itself is not positive: every example is equally "
+            "far from every other")
+
+
+class _Site:
+    """Examples of one site that are held, as rows of features: `waiting` for their minibatch, and `kept`."""
+
+    def __init__(self, x: Tensor, keep: int, batch: int, precision: torch.dtype) -> None:
+        self.shape = x.shape[1:]
+        # Features in the order of the memory: turning channels-last maps round takes longer than copying them.
+        strides = x.stride()
+        self._order = (0, *sorted(range(1, x.ndim), key=lambda d: (-strides[d], d)))
+        width = self.shape.numel()
+        self.waiting = torch.empty(batch, width, dtype=precision, device=x.device)
+        self.kept = torch.empty(keep, width, dtype=precision, device=x.device)
+        self.first = self.rows(x[:1]).to(precision, copy=True)
+        self.varies, self.kept_varies = False, False
+
+    @property
+    def nbytes(self) -> int:
+        return self.waiting.nbytes + self.kept.nbytes + self.first.nbytes
+
+    def rows(self, x: Tensor) -> Tensor:
+        """(N, features) of (N, ...)."""
+        return x.permute(self._order).reshape(len(x), self.shape.numel())
+
+    def examples(self, rows: Tensor) -> Tensor:
+        """What `rows` was called with."""
+        inner = rows.view(len(rows), *(self.shape[d - 1] for d in self._order[1:]))
+        return inner.permute([self._order.index(d) for d in range(len(self._order))])
+
+    def notice(self, rows: Tensor, kept: int) -> None:
+        """Remember whether examples differ from the first, by more than rounding; the first `kept` are kept."""
+        if not self.kept_varies and kept:
+            self.kept_varies = self._differs(rows[:kept])
+        self.varies = self.varies or self.kept_varies or self._differs(rows)
+
+    def _differs(self, rows: Tensor) -> bool:
+        far = rows.new_zeros(len(rows), dtype=self.first.dtype)
+        for part, first in zip(blocks(rows), blocks(self.first), strict=True):
+            far += (part.to(first.dtype) - first).square().sum(1)
+        eps = torch.finfo(self.first.dtype).eps
+        return bool(far.max() > (4 * eps) ** 2 * self.first.square().sum())
+
+
+class FlatKernels:
+    """What CKA of flattened representations needs, for every cell of a comparison, accumulated batch by batch.
+
+    Numbers depend on the order of the examples, and not on the batches that they come in.
+
+    Args:
+        sources, targets: number of sites of each side.
+        same: the two lists hold the same tensors (self-stitching): they are held once.
+        keep: so many first examples have their full Gram matrices (the paper of Balogh and Jelasity 2025 takes
+            1,000); 0 for none. Default 1,000.
+        batch: examples in a minibatch, at least 4. Minibatch CKA depends on it; default 256.
+        precision: dtype of the features and of their products; sums are in float64. Default float32.
+
+    Memory (`nbytes_planned`): features of `keep` + `batch` + 1 examples of every site; the kept ones are freed when
+    there are enough of them, and only numbers by cells stay.
+
+    Raises:
+        SutureError: arguments out of range.
+    """
+
+    def __init__(self, sources: int, targets: int, *, same: bool = False, keep: int = 1000, batch: int = 256,
+                 precision: torch.dtype = torch.float32) -> None:
+        if same and sources != targets:
+            raise SutureError(f"expected the same sites on both sides, got {sources} and {targets}; write same=False")
+        if batch < LEAST:
+            raise SutureError(f"expected minibatches of at least {LEAST} examples, got {batch}; write batch=256")
+        if keep < 0:
+            raise SutureError(f"expected a number of examples to keep, got {keep}; write keep=0 for none")
+        self.sources, self.targets, self.keep, self.batch = sources, targets, keep, batch
+        self.precision, self._same = precision, same
+        self._sites: list[_Site] = []
+        self._sums = Table.filled(sources, targets)
+        self._waiting = 0
+        self._closed: tuple[Table, int, int] | None = None
+        self._of_kept: tuple[Table, Table] | None = None
+        self.examples = 0
+        """Number of examples seen."""
+        self.kept = 0
+        """Number of them that are kept."""
+        self.minibatches = 0
+        """Number of full minibatches."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are held now."""
+        return sum(site.nbytes for site in self._sites)
+
+    def nbytes_planned(self, feature_counts: Sequence[int]) -> int:
+        """Bytes that will be taken at most.
+
+        Args:
+            feature_counts: features of an example at each site, C*H*W for a map: of the sources, then of the targets;
+                of the sources alone with ``same=True``.
+        """
+        size, rows = self.precision.itemsize, max(self.keep, self.batch)
+        held = size * (self.keep + self.batch + 1) * sum(feature_counts)
+        grams = 8 * len(feature_counts) * rows**2
+        return held + grams + working(rows, max(feature_counts), self.precision)
+
+    @torch.no_grad()
+    def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor]) -> None:
+        """Add one batch: for each site a tensor (N, ...), sources and targets of the same N examples, in any dtype.
+
+        With ``same=True``, `ys` is not read.
+
+        Raises:
+            NonFiniteError: NaN or inf in one of them; everything is then as it was before the call.
+            SutureError: another number of sites, of examples or of features than before.
+        """
+        tensors = self._checked(xs, ys)
+        if not len(tensors[0]):
+            return
+        if not self._sites:
+            self._sites = [_Site(x, self.keep, self.batch, self.precision) for x in tensors]
+        rows = [site.rows(x) for site, x in zip(self._sites, tensors, strict=True)]
+        keeps = min(self.keep - self.kept, len(rows[0]))
+        for site, x in zip(self._sites, rows, strict=True):
+            site.notice(x, keeps)
+            site.kept[self.kept:self.kept + keeps].copy_(x[:keeps])
+        self._keep(keeps)
+        self._fill(rows)
+        self.examples += len(rows[0])
+
+    def _checked(self, xs: Sequence[Tensor], ys: Sequence[Tensor]) -> list[Tensor]:
+        """The tensors of all sites that are held."""
+        if len(xs) != self.sources or (not self._same and len(ys) != self.targets):
+            raise SutureError(f"expected {self.sources} sources and {self.targets} targets, got {len(xs)} and "
+                              f"{len(ys)}; pass one tensor for each site")
+        tensors = [*xs] if self._same else [*xs, *ys]
+        if len({len(x) for x in tensors}) > 1:
+            raise SutureError(f"expected the same examples at every site, got {sorted({len(x) for x in tensors})} "
+                              "of them; run both networks on one batch")
+        for site, x in zip(self._sites, tensors, strict=bool(self._sites)):
+            if x.shape[1:] != site.shape:
+                raise SutureError(f"expected examples of shape {tuple(site.shape)} as before, got "
+                                  f"{tuple(x.shape[1:])}; pad or crop to one size, or compare without flattening")
+        sums = torch.stack([x.sum(dtype=self.precision).cpu() for x in tensors])
+        for k in (~torch.isfinite(sums)).nonzero().flatten().tolist():
+            # A sum may overflow where no element does.
+            if not torch.isfinite(tensors[k].to(self.precision)).all():
+                raise NonFiniteError("source", k) if k < self.sources else NonFiniteError("target", k - self.sources)
+        return tensors
+
+    def _keep(self, more: int) -> None:
+        """Count more kept examples; once there are enough, their features are no longer needed."""
+        if not more:
+            return
+        self.kept += more
+        self._of_kept = None
+        if self.kept == self.keep:
+            self._of_kept = self._kept_tables()
+            for site in self._sites:
+                site.kept = site.kept[:0].clone()
+
+    def _fill(self, rows: Sequence[Tensor]) -> None:
+        """Put examples into minibatches."""
+        self._closed = None
+        for start in self._starts(len(rows[0])):
+            place = slice(self._waiting, min(self.batch, self._waiting + len(rows[0]) - start))
+            for site, x in zip(self._sites, rows, strict=True):
+                site.waiting[place].copy_(x[start:start + place.stop - place.start])
+            self._waiting = place.stop % self.batch
+            if not self._waiting:
+                self._sums += self._tables([site.waiting for site in self._sites])[1]
+                self.minibatches += 1
+
+    def _starts(self, n: int) -> list[int]:
+        """Where minibatches begin in the next `n` examples."""
+        return [0, *range(self.batch - self._waiting, n, self.batch)] if n else []
+
+    def _tables(self, rows: Sequence[Tensor]) -> tuple[Table, Table]:
+        grams = [Gram.of(x) for x in rows]
+        return tables(grams[:self.sources], grams if self._same else grams[self.sources:])
+
+    def _kept_tables(self) -> tuple[Table, Table]:
+        if not self.kept:
+            nothing = Table.filled(self.sources, self.targets, math.nan)
+            return nothing, nothing
+        return self._tables([site.kept[:self.kept] for site in self._sites])
+
+    def _close(self) -> tuple[Table, int, int]:
+        """Sums with those of the last minibatch where it is large enough, number of minibatches, examples left out."""
+        if self._waiting < LEAST:
+            return self._sums, self.minibatches, self._waiting
+        last = self._tables([site.waiting[:self._waiting] for site in self._sites])[1]
+        return self._sums + last, self.minibatches + 1, 0
+
+    @torch.no_grad()
+    def merge(self, other: FlatKernels) -> None:
+        """Add the minibatches of another accumulator (a shard), which stays as it is.
+
+        Its examples that do not fill a minibatch are put into those of this one. Kept examples stay those of this one.
+
+        Raises:
+            SutureError: not an accumulator of the same sites with the same minibatches.
+        """
+        if self._like != other._like or (self.examples and other.examples and self._shapes != other._shapes):
+            raise SutureError("expected an accumulator of the same sites, with the same batch and precision; make both "
+                              "with the same arguments")
+        if not other.examples:
+            return
+        if not self.examples:
+            vars(self).update(copy.deepcopy(vars(other)))
+            return
+        self._sums += other._sums
+        self.minibatches += other.minibatches
+        for mine, theirs in zip(self._sites, other._sites, strict=True):
+            mine.varies = mine.varies or theirs.varies
+            mine.notice(mine.rows(theirs.examples(theirs.first)).to(mine.first.device), 0)
+        self._fill([mine.rows(theirs.examples(theirs.waiting[:other._waiting]))
+                    for mine, theirs in zip(self._sites, other._sites, strict=True)])
+        self.examples += other.examples
+
+    @property
+    def _like(self) -> tuple[object, ...]:
+        return self.sources, self.targets, self._same, self.batch, self.precision
+
+    @property
+    def _shapes(self) -> list[torch.Size]:
+        return [site.shape for site in self._sites]
+
+    def cell(self, i: int, j: int) -> Kernels:
+        """What CKA of one cell needs, of the examples so far.
+
+        Raises:
+            SutureError: nothing was added yet.
+        """
+        if not self.examples:
+            raise SutureError("expected at least one batch, got none; call update first")
+        self._closed = self._closed or self._close()
+        self._of_kept = self._of_kept or self._kept_tables()
+        sums, minibatches, left_out = self._closed
+        sides = {"source": self._sites[i], "target": self._sites[j if self._same else self.sources + j]}
+        first, second = (table.cell(i, j) for table in self._of_kept)
+        return Kernels(self.examples, tuple(s for s, site in sides.items() if not site.varies), self.batch, minibatches,
+                       left_out, sums.cell(i, j), self.kept,
+                       tuple(s for s, site in sides.items() if not site.kept_varies), first, second)
+
+
+ENTRIES: tuple[Index, ...] = (
+    Index(structural("cka_minibatch", "CKA (minibatches)",
+                     "Linear CKA of flattened representations, unbiased HSIC summed over minibatches of examples "
+                     "(Nguyen et al. 2021).", span=(-1.0, 1.0)),
+          minibatch, "Σ HSIC₁(K, L) / √(Σ HSIC₁(K, K) Σ HSIC₁(L, L)), K and L the Gram matrices of a minibatch",
+          "Nguyen, Raghu and Kornblith 2021, eq. 2 and 3; HSIC₁: Song et al. 2012, eq. 4",
+          RIGID, RIGID, needs=Needs.KERNELS, least=LEAST, undefined=no_signal, cost="n b (p + q)"),
+)
+"""The index of flattened representations; of the kept examples there are also `biased` and `debiased`."""

@@ -1,0 +1,89 @@
+"""Functional similarity of two networks from their logits on the same examples."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import log_softmax
+
+from suture._errors import SutureError
+from suture.indices.entry import Value
+from suture.indices.sample import Floats, Whole, matrix
+
+
+def of_logits(source: Any, target: Any, labels: Any = None) -> dict[str, Value]:
+    """How alike two classifiers predict.
+
+    - ``agreement``: share of examples on which both predict the same class, 0 to 1, larger is more similar; of equal
+      logits the first class counts.
+    - ``jsd``: mean over examples of the Jensen-Shannon divergence of the predictions, in nats, 0 to ln 2, smaller is
+      more similar (Lin 1991, eq. 4.1, equal weights).
+    - ``kl``: mean over examples of KL(target's predictions || source's), in nats, 0 and up, smaller is more similar;
+      as ``dm.kl``, with the source in place of the stitched network.
+    - ``accuracy_difference``: accuracy of the source minus that of the target, -1 to 1; 0 is most similar, above 0 the
+      source is better.
+
+    Args:
+        source, target: (n, classes) logits, arrays or tensors of any real type, computed in float64.
+        labels: (n,) numbers of the true classes; default none, then ``accuracy_difference`` is missing.
+
+    Raises:
+        SutureError: not two matrices of one shape with rows, NaN or inf in them, or labels that are no class numbers.
+    """
+    source, target = matrix("source", source), matrix("target", target)
+    if source.shape != target.shape:
+        raise SutureError(f"expected logits of the same examples and classes, got shapes {source.shape} and "
+                          f"{target.shape}; pass (n, classes) twice")
+    given = None if labels is None else _labels(labels, *source.shape)
+    if source.shape[1] < 2:
+        reason = f"{source.shape[1]} class: every prediction is the same"
+        return {name: Value.missing(reason) for name in ("agreement", "jsd", "kl", "accuracy_difference")}
+    with np.errstate(over="ignore"):
+        p, q = log_softmax(target, 1), log_softmax(source, 1)
+    return {
+        "agreement": Value(float((source.argmax(1) == target.argmax(1)).mean())),
+        "jsd": Value(float((_to_mixture(p, q) + _to_mixture(q, p)).mean() / 2)),
+        "kl": _mean_kl(p, q),
+        "accuracy_difference": _accuracy_difference(source, target, given),
+    }
+
+
+def _labels(labels: Any, n: int, classes: int) -> Whole:
+    """(n,) class numbers."""
+    found = labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
+    if found.shape != (n,) or found.dtype.kind not in "iu":
+        raise SutureError(f"expected {n} whole numbers as labels, got {found.dtype} of shape {found.shape}; "
+                          "pass one class number per example")
+    if found.min() < 0 or found.max() >= classes:
+        raise SutureError(f"expected labels from 0 to {classes - 1}, got {found.min()} to {found.max()}; "
+                          "number classes as the columns of the logits")
+    return found.astype(np.int64)
+
+
+def _expected(log_p: Floats, values: Floats) -> Floats:
+    """(n,) expectation of `values` under p; what has no probability adds nothing."""
+    p = np.exp(log_p)
+    return np.asarray(np.where(p > 0, p * values, 0.0).sum(1))
+
+
+def _mean_kl(log_p: Floats, log_q: Floats) -> Value:
+    with np.errstate(invalid="ignore"):
+        value = float(_expected(log_p, log_p - log_q).mean())
+    if math.isfinite(value):
+        return Value(value)
+    return Value.missing("logits of the source too far apart: a class that the target gives probability has none")
+
+
+def _to_mixture(log_p: Floats, log_q: Floats) -> Floats:
+    """(n,) KL(p || (p + q) / 2), from log(p / m) = ln 2 - log(1 + q / p): exactly zero where p = q."""
+    with np.errstate(invalid="ignore"):
+        return _expected(log_p, math.log(2) - np.logaddexp(0.0, log_q - log_p))
+
+
+def _accuracy_difference(source: Floats, target: Floats, labels: Whole | None) -> Value:
+    if labels is None:
+        return Value.missing("no labels")
+    return Value(float((source.argmax(1) == labels).mean() - (target.argmax(1) == labels).mean()))

@@ -1,0 +1,144 @@
+"""Representational similarity analysis from moments (Kriegeskorte et al. 2008): no matrix of dissimilarities is made.
+
+With centred rows, a = |x|², b = |y|² and D = a_i + a_j - 2 x_i x_j', the sum of Dx Dy over ordered pairs is
+2 n sum ab + 2 sum a sum b + 4 |Sxy|². With rows at unit length, D = 1 - z_i z_j', the sum of (z_i z_j')(w_i w_j') is
+|Z'W|².
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from suture.indices.entry import PERMUTATION, RIGID, SCALING, Index, Needs, invariances
+from suture.measures import structural
+from suture.moments import Moments
+from suture.spectra import Pair
+
+_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Sums over all pairs of different rows: dissimilarities of both sides, their products and squares; and how many
+    pairs there are."""
+
+    pairs: float
+    x: float
+    y: float
+    xy: float
+    xx: float
+    yy: float
+
+    def pearson(self) -> float:
+        return self._covariance(self.x, self.y, self.xy) / math.sqrt(self._variance("x") * self._variance("y"))
+
+    def cosine(self) -> float:
+        return self.xy / math.sqrt(self.xx * self.yy)
+
+    def equal(self) -> str:
+        """Why there is no correlation; "" where both sides have dissimilarities that vary."""
+        for side, name, square in (("x", "source", self.xx), ("y", "target", self.yy)):
+            if self._variance(side) <= _ROUNDING * square / self.pairs:
+                return f"all rows of the {name} are equally far from each other: nothing to correlate"
+        return ""
+
+    def _covariance(self, a: float, b: float, ab: float) -> float:
+        return ab / self.pairs - (a / self.pairs) * (b / self.pairs)
+
+    def _variance(self, side: str) -> float:
+        return self._covariance(*((self.x, self.x, self.xx) if side == "x" else (self.y, self.y, self.yy)))
+
+
+def _squared_euclidean(pair: Pair) -> _Sums:
+    m = pair.moments
+    n, kx, ky = m.n, torch.trace(m.sxx), torch.trace(m.syy)
+
+    def product(joint: Tensor, a: Tensor, b: Tensor, cross: Tensor) -> float:
+        return float(2 * n * joint + 2 * a * b + 4 * cross.square().sum())
+
+    return _Sums(n * (n - 1.0), float(2 * n * kx), float(2 * n * ky), product(m.cross.xx_yy, kx, ky, m.sxy),
+                 product(m.x.quartic, kx, kx, m.sxx), product(m.y.quartic, ky, ky, m.syy))
+
+
+def _one_minus(m: Moments) -> _Sums:
+    """Dissimilarities 1 - z_i z_j' of rows at unit length, from their moments about the means."""
+    n = float(m.n)
+    mx, my, pairs = m.x.mean, m.y.mean, n * (n - 1)
+
+    def total(mean: Tensor) -> float:
+        return n * n * float(mean @ mean) - n
+
+    def product(centred: Tensor, a: Tensor, b: Tensor) -> float:
+        return float((centred + n * torch.outer(a, b)).square().sum()) - n
+
+    sx, sy = total(mx), total(my)
+    return _Sums(pairs, pairs - sx, pairs - sy, pairs - sx - sy + product(m.sxy, mx, my),
+                 pairs - 2 * sx + product(m.sxx, mx, mx), pairs - 2 * sy + product(m.syy, my, my))
+
+
+def pearson(pair: Pair) -> float:
+    """Pearson correlation of the squared Euclidean distances."""
+    return _squared_euclidean(pair).pearson()
+
+
+def cosine(pair: Pair) -> float:
+    """Cosine similarity of the squared Euclidean distances."""
+    return _squared_euclidean(pair).cosine()
+
+
+def correlation(pair: Pair) -> float:
+    """Pearson correlation of the correlation distances, 1 minus the correlation of two rows over their columns."""
+    return _one_minus(_standard(pair)).pearson()
+
+
+def correlation_cosine(pair: Pair) -> float:
+    """Cosine similarity of the correlation distances."""
+    return _one_minus(_standard(pair)).cosine()
+
+
+def _standard(pair: Pair) -> Moments:
+    assert pair.standard is not None
+    return pair.standard
+
+
+def equal_distances(pair: Pair) -> str:
+    """Dissimilarities that are all the same correlate with nothing."""
+    return _squared_euclidean(pair).equal()
+
+
+def no_correlations(pair: Pair) -> str:
+    """Correlations of rows need rows that vary over their columns, and not all alike."""
+    if pair.standard is None:
+        return ("correlation distances compare examples, and the rows of these matrices are positions: ask for @pool")
+    m = pair.standard
+    if min(m.sxy.shape) < 3:
+        return f"{min(m.sxy.shape)} columns: correlations of rows are defined from 3 on"
+    short = float(m.n) - min(float(torch.trace(s.gram)) + m.n * float(s.mean @ s.mean) for s in (m.x, m.y))
+    if short > 0.5:
+        return f"{round(short)} rows do not vary over their columns: they have no correlation with others"
+    return _one_minus(m).equal()
+
+
+_ROWS = invariances(SCALING, PERMUTATION)
+_SQUARED = "squared Euclidean distances"
+_CORRELATED = "correlation distances (1 minus the correlation of two rows)"
+_PAPER = "Kriegeskorte et al. 2008"
+ENTRIES = (
+    Index(structural("rsa_pearson", "RSA (Pearson)", f"Pearson correlation of {_SQUARED} ({_PAPER}).",
+                     span=(-1.0, 1.0)),
+          pearson, "corr(Dx, Dy), D = |x_i - x_j|², over pairs of rows", _PAPER, RIGID, RIGID, Needs.HIGHER, 4,
+          equal_distances),
+    Index(structural("rsa_cosine", "RSA (cosine)", f"Cosine similarity of {_SQUARED} ({_PAPER})."),
+          cosine, "⟨Dx, Dy⟩ / (|Dx| |Dy|), D = |x_i - x_j|²", _PAPER, RIGID, RIGID, Needs.HIGHER, 3),
+    Index(structural("rsa_correlation", "RSA of correlations (Pearson)",
+                     f"Pearson correlation of {_CORRELATED} ({_PAPER}).", span=(-1.0, 1.0)),
+          correlation, "corr(Dx, Dy), D = 1 - corr(x_i, x_j)", _PAPER, _ROWS, _ROWS, Needs.UNITS, 4, no_correlations),
+    Index(structural("rsa_correlation_cosine", "RSA of correlations (cosine)",
+                     f"Cosine similarity of {_CORRELATED} ({_PAPER})."),
+          correlation_cosine, "⟨Dx, Dy⟩ / (|Dx| |Dy|), D = 1 - corr(x_i, x_j)", _PAPER, _ROWS, _ROWS, Needs.UNITS, 3,
+          no_correlations),
+)

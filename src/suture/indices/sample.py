@@ -1,0 +1,281 @@
+"""A kept sample of rows: what indices of distances and of neighbours are computed from, and which rows to keep."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.spatial.distance import pdist, squareform
+from scipy.stats import rankdata
+from torch import Tensor
+
+from suture._errors import SutureError
+
+Floats = NDArray[np.float64]
+Whole = NDArray[np.int64]
+
+MOST = 2000
+"""How many rows are kept unless more or fewer are asked for."""
+_ROUNDING = 4 * np.finfo(np.float64).eps  # relative, as where `suture.spectra` calls a column constant
+_TIE = 16 * _ROUNDING  # of distances of rows at length one, each a sum over columns
+
+
+def matrix(name: str, given: Any) -> Floats:
+    """A matrix in float64, from a numpy array or a tensor of any real type.
+
+    Raises:
+        SutureError: no matrix, no rows, no real numbers, or NaN or inf in it; the message says `name`.
+    """
+    if isinstance(given, Tensor):
+        given = given.detach().cpu()
+        given = (given if given.is_complex() else given.to(torch.float64)).numpy()
+    values = np.asarray(given)
+    if values.ndim != 2 or len(values) == 0:
+        raise SutureError(f"expected {name} to be a matrix with rows, got shape {values.shape}; pass (n, columns)")
+    if values.dtype.kind not in "fiub":
+        raise SutureError(f"expected real numbers in matrix {name}, got {values.dtype}; pass a float type")
+    values = np.ascontiguousarray(values, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise SutureError(f"expected finite numbers, got NaN or inf in matrix {name}; drop those rows")
+    return values
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The nearest rows of every row by cosine similarity.
+
+    Attributes:
+        order: (n, k) numbers of the rows, nearest first, without the row itself; of equally near ones the lower
+            number first.
+        tied: (n,) how many of them are no nearer than the one that would follow, to rounding: the rule for ties
+            chose these.
+        closest: (n,) cosine similarity of the first.
+    """
+
+    order: Whole
+    tied: Whole
+    closest: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """One matrix with what indices ask of it, each computed once. Build it once per site and share it among cells.
+
+    At 2,000 rows `squared` and `ranks` hold 16 MB each; what else is kept is small.
+
+    Attributes:
+        values: (n, p) in float64. Make it with `Rows.of`.
+    """
+
+    values: Floats
+    _nearest: dict[int, Nearest] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, values: Any, name: str = "x") -> Rows:
+        """From a matrix (n, p), numpy or tensor, of any real type; `name` is said in errors.
+
+        Raises:
+            SutureError: as `matrix`.
+        """
+        return cls(matrix(name, values))
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return len(self.values)
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return int(self.values.shape[1])
+
+    @cached_property
+    def constant(self) -> bool:
+        """Whether all rows are equal, up to float64 rounding."""
+        away = np.abs(self.values - self.values[0]).max(initial=0.0)
+        return bool(away <= _ROUNDING * np.abs(self.values).max(initial=0.0))
+
+    @cached_property
+    def squared(self) -> Floats:
+        """(n (n - 1) / 2,) squared Euclidean distances of all pairs, in the order of `scipy.spatial.distance.pdist`.
+
+        From differences, so equal rows are at distance zero and equal differences tie, wherever the mean lies. In
+        units of a power of two near the largest number, which is exact and keeps squares from overflowing.
+        """
+        _, exponent = np.frexp(np.abs(self.values).max(initial=0.0))
+        return np.asarray(pdist(np.ldexp(self.values, -exponent), "sqeuclidean"))
+
+    @cached_property
+    def ranks(self) -> Floats:
+        """(n (n - 1) / 2,) ranks of the distances from 1, ties averaged."""
+        return np.asarray(rankdata(self.squared))
+
+    @cached_property
+    def equidistant(self) -> bool:
+        """Whether all distances are equal, up to rounding of sums of many squares."""
+        return bool(np.ptp(self.squared) <= 1e-12 * self.squared.max())
+
+    @cached_property
+    def zeros(self) -> int:
+        """How many rows are zero, so that no cosine is defined."""
+        return int((~self.values.any(1)).sum())
+
+    @cached_property
+    def unit(self) -> Floats:
+        """(n, p) rows at length one; asked for only where no row is zero."""
+        scaled = self.values / np.abs(self.values).max(1, keepdims=True)
+        return np.asarray(scaled / np.linalg.norm(scaled, axis=1, keepdims=True))
+
+    @cached_property
+    def uniformity(self) -> float:
+        """Logarithm of the mean, over pairs of different rows at length one, of exp(-2 |x_i - x_j|²)."""
+        return float(np.log(np.exp(-2 * self._chords()).mean()))
+
+    def nearest(self, k: int) -> Nearest:
+        """The `k` nearest rows of every row by cosine similarity, for k < n - 1."""
+        if k not in self._nearest:
+            chords = squareform(self._chords())
+            np.fill_diagonal(chords, np.inf)
+            order = np.argsort(chords, axis=1, kind="stable")[:, :k + 1]
+            found = np.sqrt(np.take_along_axis(chords, order, 1))
+            tied = (found[:, k:] - found[:, :k] <= _TIE).sum(1)
+            self._nearest[k] = Nearest(order[:, :k].copy(), tied, 1 - found[:, 0]**2 / 2)
+        return self._nearest[k]
+
+    def cosines(self, others: Whole) -> Floats:
+        """(n, m) cosine similarity of every row with the rows whose numbers `others` (n, m) holds."""
+        return np.stack([np.einsum("ij,ij->i", self.unit, self.unit[column]) for column in others.T], axis=1)
+
+    def _chords(self) -> Floats:
+        """Squared distances of the rows at length one, 2 - 2 cosine: exact where the cosine is near one."""
+        return np.asarray(pdist(self.unit, "sqeuclidean"))
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Rows of one cell.
+
+    Attributes:
+        x, y: source (n, p) and target (n, q), with the same rows. Make it with `Sample.of`.
+    """
+
+    x: Rows
+    y: Rows
+
+    @classmethod
+    def of(cls, x: Any, y: Any) -> Sample:
+        """Of two matrices (n, p) and (n, q): numpy arrays or tensors of any real type, or `Rows`, computed in float64.
+
+        Raises:
+            SutureError: not two matrices with the same, non-zero number of rows, or NaN or inf in one of them.
+        """
+        x = x if isinstance(x, Rows) else Rows.of(x, "x")
+        y = y if isinstance(y, Rows) else Rows.of(y, "y")
+        if x.n != y.n:
+            raise SutureError(f"expected two matrices with the same rows, got shapes {x.values.shape} and "
+                              f"{y.values.shape}; pass (n, p) and (n, q)")
+        return cls(x, y)
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return self.x.n
+
+    @property
+    def sides(self) -> tuple[tuple[str, Rows], ...]:
+        """Both sides by the names that reasons call them."""
+        return ("source", self.x), ("target", self.y)
+
+    @property
+    def constant(self) -> tuple[str, ...]:
+        """Sides on which all rows are equal."""
+        return tuple(name for name, side in self.sides if side.constant)
+
+
+def _mixed(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The bijection of 64 bits that ends SplitMix64 (Steele, Lea and Flood 2014; Stafford's variant 13)."""
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))
+
+
+@dataclass
+class Reservoir:
+    """A uniform sample of the numbers 0, 1, ... of a stream whose length is not known, without replacement.
+
+    Kept are the `most` numbers with the smallest hash of (seed, number), so the sample depends on nothing but the
+    seed and the length of the stream, and neither do the slots: batches may be of any size.
+
+    Attributes:
+        most: how many are kept; all of a shorter stream.
+        seed: any whole number.
+        seen: how many were offered so far.
+
+    Raises:
+        SutureError: `most` is below 1.
+    """
+
+    most: int = MOST
+    seed: int = 0
+    seen: int = field(default=0, init=False)
+    _largest: list[tuple[int, int]] = field(default_factory=list, init=False, repr=False)
+    _numbers: Whole = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.most < 1:
+            raise SutureError(f"expected a sample of at least one row, got {self.most}; write {MOST}")
+        self._numbers = np.empty(0, np.int64)
+
+    @property
+    def numbers(self) -> Whole:
+        """(m,) stream numbers now held, by slot; m = min(most, seen)."""
+        return self._numbers.copy()
+
+    def offer(self, count: int) -> tuple[Whole, Whole]:
+        """Which of the next `count` examples to store.
+
+        Returns:
+            Positions within the batch, and for each the slot of a table of `most` rows that it goes to, in place of
+            what is there; slots ascend.
+
+        Raises:
+            SutureError: `count` is negative.
+        """
+        if count < 0:
+            raise SutureError(f"expected a number of examples, got {count}; write 0 or more")
+        first, old = self.seen, len(self._numbers)
+        self._numbers = np.append(self._numbers, np.full(min(self.most, first + count) - old, -1))
+        hashes = self._hashes(first, count)
+        for position in self._candidates(hashes):
+            self._insert(int(hashes[position]), first + int(position))
+        self.seen += count
+        slots = np.flatnonzero(self._numbers >= first)
+        return self._numbers[slots] - first, slots
+
+    def _hashes(self, first: int, count: int) -> NDArray[np.uint64]:
+        """One 64-bit hash for each number; no two are equal, for the hash is a bijection."""
+        start = _mixed(np.array([self.seed % 2**64], np.uint64))
+        return _mixed(start + np.arange(first, first + count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+
+    def _candidates(self, hashes: NDArray[np.uint64]) -> Whole:
+        """Positions that may enter: all until the table is full, then those below the largest hash held."""
+        if len(self._largest) < self.most:
+            return np.arange(len(hashes))
+        return np.flatnonzero(hashes < np.uint64(-self._largest[0][0]))
+
+    def _insert(self, key: int, number: int) -> None:
+        """Fill the next slot, or replace the largest hash held where this one is smaller."""
+        slot = len(self._largest)
+        if slot < self.most:
+            heapq.heappush(self._largest, (-key, slot))
+        elif key < -self._largest[0][0]:
+            slot = self._largest[0][1]
+            heapq.heapreplace(self._largest, (-key, slot))
+        else:
+            return
+        self._numbers[slot] = number

@@ -1,0 +1,126 @@
+"""What one representation is like alone: magnitude, concentricity, spectrum, dead features; and their differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from suture.indices.entry import ORTHOGONAL, SCALING, Index, Needs, invariances
+from suture.measures import structural
+from suture.moments import Moments, Side
+from suture.spectra import Pair, Spectrum, varies
+
+
+def magnitude(pair: Pair) -> float:
+    """| |mean x| - |mean y| |: difference of the lengths of the mean rows (Wang et al. 2020)."""
+    m = pair.moments
+    return abs(float(m.x.mean.norm()) - float(m.y.mean.norm()))
+
+
+def concentricity(pair: Pair) -> float:
+    """Difference of the mean cosine similarities of the rows with the mean row (Wang et al. 2020)."""
+    unit = _unit(pair)
+    return abs(_concentric(unit.x, pair.moments.x) - _concentric(unit.y, pair.moments.y))
+
+
+def _concentric(unit: Side, side: Side) -> float:
+    return float(unit.mean @ side.mean) / float(side.mean.norm())
+
+
+def _unit(pair: Pair) -> Moments:
+    assert pair.unit is not None
+    return pair.unit
+
+
+def no_mean(pair: Pair) -> str:
+    """Cosines need rows and a mean of some length."""
+    if pair.unit is None:
+        return "cosines with the mean compare examples, and the rows of these matrices are positions: ask for @pool"
+    m = pair.moments
+    for name, side, unit in (("source", m.x, pair.unit.x), ("target", m.y, pair.unit.y)):
+        size = float(side.mean.norm())
+        if size <= 1e-12 * math.sqrt(float(side.gram.trace()) / side.n):
+            return f"the mean row of the {name} is zero: no row has an angle with it"
+        if side.n - float(unit.gram.trace()) - side.n * float(unit.mean @ unit.mean) > 0.5:
+            return f"rows of the {name} are zero: they have no angle with the mean row"
+    return ""
+
+
+@dataclass(frozen=True)
+class SiteStatistics:
+    """What a representation is like.
+
+    Attributes:
+        n: rows.
+        width: columns.
+        dead: columns that do not vary.
+        spectrum: (rank,) eigenvalues of the covariance (n - 1 degrees of freedom) above the rank cut, largest first.
+    """
+
+    n: int
+    width: int
+    dead: int
+    spectrum: Tensor
+
+    @classmethod
+    def of(cls, side: Side, precision: torch.dtype = torch.float64) -> SiteStatistics:
+        """Statistics from the sums of one side about its mean.
+
+        Args:
+            side: of a `Moments`.
+            precision: dtype in which its products were computed.
+        """
+        values = Spectrum.of(side, precision).values
+        return cls(side.n, len(side.shift), int((~varies(side, precision)).sum()), values / max(1, side.n - 1))
+
+    @property
+    def rank(self) -> int:
+        """Directions above the rank cut."""
+        return len(self.spectrum)
+
+    @property
+    def effective_rank(self) -> float:
+        """exp of the entropy of the singular values at sum 1, rows centred (Roy and Vetterli 2007); 0 if none."""
+        if not self.rank:
+            return 0.0
+        share = self.spectrum.sqrt() / self.spectrum.sqrt().sum()
+        return float((-(share * share.log()).sum()).exp())
+
+    @property
+    def participation_ratio(self) -> float:
+        """(sum of eigenvalues)² / sum of their squares; 0 if there are none."""
+        return float(self.spectrum.sum() ** 2 / self.spectrum.square().sum()) if self.rank else 0.0
+
+
+COLUMNS = ("side", "site", "rows", "width", "rank", "effective_rank", "participation_ratio", "dead")
+
+
+def described(arrays: Mapping[str, NDArray[Any]], sources: Sequence[str], targets: Sequence[str]) -> list[list[Any]]:
+    """`COLUMNS` of every site whose spectrum is in a comparison's arrays."""
+    found: list[list[Any]] = []
+    for side, sites in (("source", sources), ("target", targets)):
+        for k, site in enumerate(sites):
+            if f"{side}.spectrum/{k}" in arrays:
+                n, width, dead = map(int, arrays[f"{side}.rows/{k}"])
+                s = SiteStatistics(n, width, dead, torch.as_tensor(arrays[f"{side}.spectrum/{k}"]))
+                found.append([side, site, s.n, s.width, s.rank, s.effective_rank, s.participation_ratio, s.dead])
+    return found
+
+
+_ROTATED = invariances(ORTHOGONAL)
+ENTRIES = (
+    Index(structural("magnitude", "difference of magnitudes", "Difference of the lengths of the mean rows (Wang et al. "
+                     "2020). No upper limit.", larger=False, form="inverse", span=(0.0, math.inf), judged=False),
+          magnitude, "| |mean x| - |mean y| |", "Wang et al. 2020", _ROTATED, _ROTATED, least=1, cost="p + q"),
+    Index(structural("concentricity", "difference of concentricities", "Difference of the mean cosine similarities "
+                     "of rows with their mean (Wang et al. 2020).", larger=False, form="negative", span=(0.0, 2.0),
+                     judged=False),
+          concentricity, "| mean cos(x, mean x) - mean cos(y, mean y) |", "Wang et al. 2020",
+          invariances(SCALING, ORTHOGONAL), invariances(SCALING, ORTHOGONAL), Needs.UNITS, 2, no_mean, cost="p + q"),
+)

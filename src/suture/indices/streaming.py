@@ -1,0 +1,134 @@
+"""Indices of two matrices that come in batches of rows: moments of blocks, a kept sample, and what comes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from suture._errors import SutureError
+from suture.indices.entry import Index, Needs, Value
+from suture.indices.jackknife import with_intervals
+from suture.indices.kernels import FlatKernels
+from suture.indices.regression import FOLDS
+from suture.indices.sample import MOST, Reservoir, Sample
+from suture.indices.table import FROM_MOMENTS, STITCH, Named, Request, chosen
+from suture.moments import Moments, standard_rows, unit_rows
+from suture.spectra import Pair, Part
+
+
+def blocks_for(jackknife: int, indices: Iterable[Index]) -> int:
+    """How many blocks of examples have to be kept apart.
+
+    Args:
+        jackknife: blocks for intervals; 0 for none.
+        indices: those that are wanted.
+
+    Raises:
+        SutureError: too few blocks for an interval, or a number that does not go into folds.
+    """
+    if not isinstance(jackknife, int) or isinstance(jackknife, bool) or jackknife % FOLDS or jackknife < 0:
+        raise SutureError(f"expected jackknife to be 0 or a multiple of {FOLDS} (blocks of examples), got "
+                          "{jackknife!r}; write jackknife=20")
+    return jackknife or (FOLDS if any(i.needs is Needs.BLOCKS for i in indices) else 1)
+
+
+def part_of(x: Tensor, y: Tensor, *, units: bool = False) -> Part:
+    """What some rows add: moments, and those of rows at unit length where `units` are wanted."""
+    if not units:
+        return Part(Moments.of(x, y))
+    x, y = x.double(), y.double()
+    return Part(Moments.of(x, y), Moments.of(unit_rows(x), unit_rows(y)),
+                Moments.of(standard_rows(x), standard_rows(y)))
+
+
+def of_pair(pair: Pair, requests: Sequence[Request], *, intervals: bool = False) -> dict[str, Value]:
+    """Values of the indices from moments, by the request's name."""
+    entries = {r.name: r.index for r in requests if r.index.needs in FROM_MOMENTS}
+    found = {i.name: i(pair) for i in entries.values()}
+    if intervals:
+        found = with_intervals(found, list(entries.values()), pair.blocks)
+    return {name: found[i.name] for name, i in entries.items()}
+
+
+class Streaming:
+    """Two matrices with the same rows, batch by batch.
+
+    Args:
+        names: indices that will be asked for.
+        jackknife: blocks of rows for intervals; 0 (default) for none. Row r is in block r modulo their number.
+        sample: rows kept for indices of rows. Default 2000.
+        seed: of the sample.
+    """
+
+    def __init__(self, names: Iterable[Named] | Named = "default", *, jackknife: int = 0, sample: int = MOST,
+                 seed: int = 0) -> None:
+        self.requests = chosen(names)
+        for r in self.requests:
+            if r.alignment not in (STITCH, "flatten"):
+                raise SutureError(f"expected indices of two matrices as they are, got {r.name!r}; write "
+                                  f"{r.index.name!r}")
+        needs = {r.index.needs for r in self.requests if r.alignment == STITCH}
+        self._jackknife = jackknife
+        self._parts: list[Part | None] = [None] * blocks_for(jackknife, (r.index for r in self.requests))
+        self._units = Needs.UNITS in needs
+        self._reservoir = Reservoir(sample, seed) if Needs.ROWS in needs else None
+        self._kept: list[tuple[Tensor, Tensor] | None] = []
+        self._kernels = FlatKernels(1, 1) if any(r.alignment == "flatten" for r in self.requests) else None
+        self.n = 0
+        """Rows seen."""
+
+    def update(self, x: Any, y: Any) -> None:
+        """Add rows: `x` (n, p) and `y` (n, q), numpy arrays or tensors of any float type, computed in float64.
+
+        Raises:
+            SutureError: not two matrices with the same rows, or other widths than before; NaN or inf.
+        """
+        a, b = (torch.as_tensor(m) for m in (x, y))
+        Moments.check(a, b)
+        count = len(self._parts)
+        for k in range(count):
+            rows = slice((k - self.n) % count, None, count)
+            if len(range(len(a))[rows]):
+                part, before = part_of(a[rows], b[rows], units=self._units), self._parts[k]
+                self._parts[k] = part if before is None else before.merge(part)
+        self._keep(a, b)
+        if self._kernels is not None:
+            self._kernels.update([a], [b])
+        self.n += len(a)
+
+    def _keep(self, x: Tensor, y: Tensor) -> None:
+        if self._reservoir is None:
+            return
+        kept, slots = self._reservoir.offer(len(x))
+        self._kept += [None] * (int(np.max(slots, initial=-1)) + 1 - len(self._kept))
+        for row, slot in zip(kept.tolist(), slots.tolist(), strict=True):
+            self._kept[slot] = x[row].clone(), y[row].clone()
+
+    @property
+    def blocks(self) -> list[Part]:
+        """Blocks with rows in them."""
+        return [p for p in self._parts if p is not None]
+
+    def values(self) -> dict[str, Value]:
+        """Indices by name.
+
+        Raises:
+            SutureError: no rows were given.
+        """
+        if not self.n:
+            raise SutureError("expected at least one batch of rows, got none; call update first")
+        pair = Pair.of_part(reduce(Part.merge, self.blocks), blocks=self.blocks if len(self._parts) > 1 else ())
+        found = of_pair(pair, self.requests, intervals=self._jackknife > 0)
+        if self._reservoir is not None:
+            rows = [k for k in self._kept if k is not None]
+            sample = Sample.of(*(torch.stack(side) for side in zip(*rows, strict=True)))
+            found |= {r.name: r.index(sample) for r in self.requests if r.index.needs is Needs.ROWS}
+        if self._kernels is not None:
+            cell = self._kernels.cell(0, 0)
+            found |= {r.name: r.index(cell) for r in self.requests if r.alignment == "flatten"}
+        return {r.name: found[r.name] for r in self.requests}

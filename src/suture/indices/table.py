@@ -1,0 +1,171 @@
+"""Every index by name, and what a user may write for one: its name, a number behind ``:``, alignment behind ``@``."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from suture._errors import SutureError, unknown
+from suture.indices import cca, cka, kernels, overlap, procrustes, regression, rows, rsa, statistics, units
+from suture.indices.entry import Index, Needs, by_name
+from suture.measures import ALIGNMENTS, MEASURES, Measure, register, structural
+
+INDICES: Mapping[str, Index] = by_name(cka.ENTRIES, cca.ENTRIES, procrustes.ENTRIES, regression.ENTRIES,
+overlap.ENTRIES,
+                                       units.ENTRIES, rsa.ENTRIES, statistics.ENTRIES, rows.ENTRIES, kernels.ENTRIES)
+"""Every index by name."""
+for _entry in INDICES.values():
+    register(_entry.measure)
+FROM_MOMENTS = frozenset({Needs.MOMENTS, Needs.HIGHER, Needs.UNITS, Needs.BLOCKS})
+DEFAULT = ("cka", "cka_debiased", "cca", "pwcca", "pwcca_target", "opd", "r2")
+STITCH = "stitch"
+"""The alignment of a name without ``@``: the matrices that the stitching layer maps."""
+PAPER = ("cka", "pwcca", "pwcca_target", "opd")
+"""What `paper` is offered for: the indices of Balogh and Jelasity (2025), by their rules."""
+_OF_KEPT = {"cka": (kernels.biased, kernels.not_kept), "cka_debiased": (kernels.debiased, kernels.too_few_kept)}
+FLATTENED: Mapping[str, Index] = {"cka_minibatch": INDICES["cka_minibatch"]} | {
+    name: replace(INDICES[name], fn=fn, undefined=undefined, needs=Needs.KERNELS, cost="n (p + q) + n²")
+    for name, (fn, undefined) in _OF_KEPT.items()}
+"""What `flatten` is offered for; features are C*H*W, so that Gram matrices of examples take the place of moments."""
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "default": DEFAULT,
+    "moments": tuple(n for n, i in INDICES.items() if i.needs in FROM_MOMENTS),
+    "rows": tuple(n for n, i in INDICES.items() if i.needs is Needs.ROWS),
+    "all": tuple(n for n, i in INDICES.items() if i.needs in FROM_MOMENTS or i.needs is Needs.ROWS),
+}
+"""What may be written for several names, also with an alignment: ``"moments@pool"``."""
+
+Named = str | Index | Callable[..., float]
+"""A name, an entry, or a user's function: of one `suture.spectra.Pair`, or of two matrices (n, p) and (n, q)."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One index of one alignment.
+
+    Attributes:
+        index: the entry, with its argument; its name is what is said in tables.
+        alignment: ``"stitch"``, ``"pool"``, ``"flatten"`` or ``"paper"``.
+    """
+
+    index: Index
+    alignment: str = STITCH
+
+    @property
+    def name(self) -> str:
+        """Key in tables: ``"svcca:0.9@pool"``."""
+        return self.index.name if self.alignment == STITCH else f"{self.index.name}@{self.alignment}"
+
+    @property
+    def key(self) -> str:
+        """The name, and for a function of the user's also what it does: two that differ have different keys."""
+        code = getattr(self.index.user, "__code__", None)
+        if code is None:
+            return self.name
+        text = repr((code.co_code, [c for c in code.co_consts if not hasattr(c, "co_code")], code.co_names))
+        return f"{self.name}#{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def chosen(names: Iterable[Named] | Named = "default") -> list[Request]:
+    """What is asked for, each once, in the order given.
+
+    Args:
+        names: names, entries and functions; names of `GROUPS` stand for several.
+
+    Raises:
+        SutureError: a name that is not known, a number out of range, an index that an alignment does not offer.
+    """
+    listed = [names] if isinstance(names, str | Index) or callable(names) else list(names)
+    found: dict[str, Request] = {}
+    for given in listed:
+        for request in _parsed(given):
+            found.setdefault(request.name, request)
+    return list(found.values())
+
+
+def _parsed(given: Any) -> list[Request]:
+    if isinstance(given, Index):
+        return [Request(given)]
+    if not isinstance(given, str):
+        return [Request(own(given))]
+    rest, at, alignment = given.partition("@")
+    if at and alignment not in (STITCH, *ALIGNMENTS):
+        raise unknown("alignment", alignment, (STITCH, *ALIGNMENTS))
+    alignment = alignment or STITCH
+    name, colon, value = rest.partition(":")
+    if name in GROUPS and not colon:
+        return [_request(INDICES[n], alignment) for n in GROUPS[name] if not _refused(INDICES[n], alignment)]
+    if name not in INDICES:
+        raise unknown("index", name, (*INDICES, *GROUPS))
+    index = INDICES[name].at(value) if colon else INDICES[name]
+    if why := _refused(index, alignment):
+        raise SutureError(why)
+    return [_request(index, alignment)]
+
+
+def _request(index: Index, alignment: str) -> Request:
+    flat = alignment == "flatten" or (alignment == "paper" and index.name == "cka")
+    return Request(FLATTENED[index.name] if flat else index, alignment)
+
+
+def _refused(index: Index, alignment: str) -> str:
+    """Why an alignment does not offer an index; "" where it does."""
+    name = index.name
+    base = name.partition(":")[0]
+    if alignment == "paper" and base not in PAPER:
+        return f"expected one of {', '.join(PAPER)} for the alignment 'paper', got {name!r}; write {name}@pool"
+    if alignment == "flatten" and base not in FLATTENED:
+        return f"expected one of {', '.join(FLATTENED)} for the alignment 'flatten', got {name!r}; write {name}@pool"
+    if index.needs is Needs.KERNELS and alignment != "flatten":
+        return f"expected the alignment 'flatten' for the index {name!r}; write {name}@flatten"
+    return ""
+
+
+def own(fn: Callable[..., float], name: str | None = None, *, low: float = 0.0, high: float = 1.0,
+        larger_is_more_similar: bool = True, about: str = "") -> Index:
+    """An index of the user's: a function of one `suture.spectra.Pair`, or of two matrices with the same rows.
+
+    Args:
+        fn: ``f(pair) -> float``, exact from one pass over the data; or ``f(x, y) -> float`` of numpy arrays (n, p) and
+            (n, q) in float64, a kept sample of rows. It should return nan where it has no value.
+        name: key in tables. Default: the function's name.
+        low, high: colour limits of maps.
+        larger_is_more_similar: direction. Default True; False for distances.
+        about: one sentence for the report.
+
+    Raises:
+        SutureError: another number of arguments, a name that is taken or no word.
+    """
+    called = str(name or getattr(fn, "__name__", type(fn).__name__))
+    try:
+        given = [p for p in inspect.signature(fn).parameters.values()
+                 if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    except (TypeError, ValueError):
+        given = []
+    if len(given) not in (1, 2):
+        raise SutureError(f"expected an index to be a function of a pair of moments, f(pair), or of two matrices, "
+                          f"f(x, y), got {called!r} with {len(given)} arguments")
+    if not called.isidentifier() or called in INDICES or called in GROUPS or called in ("source", "target"):
+        raise SutureError(f"expected a name of letters, digits and _ that no index has, got {called!r}; write "
+                          "suture.indices.own(function, name='my_index')")
+    entry = structural(called, called.replace("_", " "), about or f"A function of the user's, {called}.", low=low,
+    high=high,
+                       larger=larger_is_more_similar, own=True)
+    return Index(_registered(entry), fn if len(given) == 1 else _of_rows(fn), "", "the user", frozenset(), frozenset(),
+                 Needs.MOMENTS if len(given) == 1 else Needs.ROWS, user=fn)
+
+
+def _of_rows(fn: Callable[..., float]) -> Callable[[Any], float]:
+    return lambda sample: fn(sample.x.values, sample.y.values)
+
+
+def _registered(entry: Measure) -> Measure:
+    """Known to tables; a second function of the same name takes the place of the first."""
+    if entry.name in MEASURES and not MEASURES[entry.name].own:
+        raise SutureError(f"expected a name that no measure has, got {entry.name!r}; give another")
+    return register(entry)
+
+

@@ -1,0 +1,35 @@
+"""Unit by unit: correlations between single columns, matched one to one or each with its best."""
+
+from __future__ import annotations
+
+from scipy.optimize import linear_sum_assignment
+
+from suture.indices.entry import DIAGONAL, PERMUTATION, TRANSLATION, Index, invariances
+from suture.measures import structural
+from suture.spectra import Pair
+
+
+def hard(pair: Pair) -> float:
+    """Mean correlation of the best one-to-one matching of columns (Li et al. 2015, section 3.1)."""
+    r = pair.correlations
+    rows, columns = linear_sum_assignment(r.cpu().numpy(), maximize=True)
+    return float(r[rows, columns].mean())
+
+
+def soft(pair: Pair) -> float:
+    """Mean over the columns of the source of the largest correlation with a column of the target (Li et al. 2015)."""
+    return float(pair.correlations.amax(1).mean())
+
+
+_OWN_UNITS = invariances(TRANSLATION, PERMUTATION, DIAGONAL)
+_CONSTANT = "a column that does not vary has correlation 0"
+ENTRIES = (
+    Index(structural("correlation_hard", "correlation matching (one to one)", "Mean correlation of the best one-to-one "
+                     f"matching of columns; {_CONSTANT} (Li et al. 2015).", span=(-1.0, 1.0)),
+          hard, "max over matchings m of the mean of corr(x_i, y_m(i))", "Li et al. 2015, section 3.1", _OWN_UNITS,
+          _OWN_UNITS, least=3, cost="pq min(p, q), by assignment"),
+    Index(structural("correlation_soft", "correlation matching (best partner)", "Mean over source columns of the "
+                     f"largest correlation with a target column; {_CONSTANT} (Li et al. 2015).", span=(-1.0, 1.0)),
+          soft, "mean over i of max over j of corr(x_i, y_j)", "Li et al. 2015, section 3.2", _OWN_UNITS, _OWN_UNITS,
+          least=3),
+)
