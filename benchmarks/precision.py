@@ -12,9 +12,9 @@ import torch
 
 from common import claim, header
 from suture import zoo
+from suture.capture import capture
 from suture.moments import GridMoments
 from suture.representations import Alignment, shape_of, to_grid
-from suture.sites import capture
 
 
 def main() -> int:

@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from suture.indices import DEFAULT
 from suture.measures import MEASURES, measure
 from suture.results import COLUMNS, Comparison
 
 HOSTILE = ("<script>alert(1)</script>", 'a"b\' onmouseover=x', "{{ 7 * 7 }}", "a,b\nc\rd", "$\\frac$", "nan",
            " ü ")
+
+NAMES = [name for name, entry in MEASURES.items() if entry.functional or "." in name or name in DEFAULT]
+"""What a comparison has by default."""
 
 
 def comparison(sources: int = 4, targets: int = 4, *, same_network: bool = True,
@@ -42,7 +46,7 @@ def comparison(sources: int = 4, targets: int = 4, *, same_network: bool = True,
     arrays["tlm.loss"] = 2.3 * np.exp(-np.arange(epochs) / 3) + 0.05 * rng.random((*near.shape, epochs))
     table = pd.DataFrame(
         [_row(name, s, t, i, j, near, arrays, examples, missing, rng)
-         for i, s in enumerate(rows) for j, t in enumerate(columns) for name in MEASURES], columns=COLUMNS[:-1])
+         for i, s in enumerate(rows) for j, t in enumerate(columns) for name in NAMES], columns=COLUMNS[:-1])
     network = HOSTILE[0] if hostile else "A"
     made = Comparison(network, network if same_network else "B", tuple(rows), tuple(columns), same_network,
                       same_architecture, table, arrays, _meta(hostile, examples))

@@ -14,8 +14,8 @@ from scipy.stats import binomtest
 import suture
 from suture import runs
 from suture.calls import main_output
+from suture.capture import capture, run_tail
 from suture.representations import shape_of
-from suture.sites import capture, run_tail
 from suture.stitching import TaskRecipe, direct_match
 from tests import references, tiny
 from tests.networks import NETWORKS, images

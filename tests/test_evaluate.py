@@ -13,7 +13,8 @@ from torch import nn
 import suture
 from suture.batches import Batches
 from suture.calls import main_output
-from suture.sites import SitedNetwork, capture, run_tail
+from suture.capture import capture, run_tail
+from suture.sites import SitedNetwork
 from suture.stitching import evaluate, scored
 from suture.stitching.evaluate import Evaluation, Evaluator
 from suture.stitching.outputs import Task

@@ -17,10 +17,11 @@ from suture import indices
 from suture.aligned import AlignedMoments
 from suture.batches import Batches
 from suture.calls import apply, frozen, main_output, output_tensors
+from suture.capture import capture, run_tail
 from suture.indices.entry import TRANSFORMATIONS
 from suture.moments import Moments
 from suture.representations import Alignment, Kind, Shape, shape_of
-from suture.sites import SitedNetwork, capture, run_tail
+from suture.sites import SitedNetwork
 from suture.spectra import Pair
 from suture.stitching import StitchingLayer, TaskRecipe, direct_match
 from suture.stitching.task import GroupTrainer

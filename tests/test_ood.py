@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 import suture
 from suture import OOD, EnergyRecipe, SutureError, TaskRecipe, zoo
+from suture.capture import capture, run_tail
 from suture.detectors import table
 from suture.detectors.gaussian import ClassMoments, Mahalanobis
 from suture.detectors.scoring import Scoring
 from suture.detectors.seen import Seen
 from suture.representations import Kind, Shape, shape_of
-from suture.sites import capture, run_tail
 from suture.stitching.layer import StitchingLayer
 from tests import tiny
 

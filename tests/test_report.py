@@ -30,7 +30,7 @@ from suture.measures import MEASURES, measure
 from suture.report import figures, histograms, page, style
 from suture.report.files import csv_text, replace, slug
 from suture.report.findings import findings, quality
-from tests.synthetic import HOSTILE, comparison
+from tests.synthetic import HOSTILE, NAMES, comparison
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
@@ -470,7 +470,7 @@ def test_a_figure_drawn_once_is_the_figure():
 
 def test_a_grid_has_one_map_per_measure():
     figure = figures.grid(comparison())
-    assert len([ax for ax in figure.axes if ax.images]) == len(MEASURES)
+    assert len([ax for ax in figure.axes if ax.images]) == len(NAMES)
     assert len([ax for ax in figures.grid(comparison(), ["cka", "opd"]).axes if ax.images]) == 2
     with pytest.raises(SutureError, match="nearest: cka"):
         figures.grid(comparison(), ["ckaa"])

@@ -17,13 +17,14 @@ from suture import OOD, EnergyRecipe, Paired, SutureError, TaskRecipe
 from suture.aligned import AlignedMoments
 from suture.batches import Batch, Batches
 from suture.calls import frozen
+from suture.capture import capture, find_sites, run_tail
 from suture.detectors.classifier import EnergyDetector
 from suture.detectors.energy import train_detectors
 from suture.detectors.seen import Seen
 from suture.naming import Site
 from suture.outside import gather
 from suture.representations import Alignment, AlignmentRule, Kind, Shape, Taken, image_size, sequence_lengths, shape_of
-from suture.sites import SitedNetwork, capture, find_sites, run_tail
+from suture.sites import SitedNetwork
 from suture.spectra import Pair
 from suture.stitching import StitchingLayer, direct_match
 from suture.stitching.task import GroupTrainer

@@ -30,8 +30,9 @@ from suture.indices.sample import Reservoir, Rows, Sample
 from suture.indices.streaming import blocks_for, of_pair
 from suture.indices.table import FROM_MOMENTS, STITCH
 from suture.moments import Moments, standard_rows, unit_rows
-from suture.representations import DEFAULT_RULE, Alignment, AlignmentRule, Kind, Shape, View, look, row_mask
-from suture.resampling import interpolation
+from suture.representations import DEFAULT_RULE, Alignment, AlignmentRule, Kind, Shape, View, look, positions, row_mask
+from suture.representations import Part as AlignmentPart
+from suture.resampling import Resampling, interpolation
 from suture.spectra import Pair, Part
 
 PAPER_EXAMPLES = 1000
@@ -88,6 +89,7 @@ class Gathering:
                  rule: AlignmentRule = DEFAULT_RULE, *, same: bool = False) -> None:
         self.wanted, self._same = wanted, same
         self._shapes = list(sources), list(targets)
+        self._meet = all(any(s.kind is Kind.TOKENS and s.grid is None for s in side) for side in self._shapes)
         how: dict[str, Any] = {"precision": wanted.precision, "folds": wanted.blocks}
         self.stitch = AlignedMoments(sources, targets, rule, same=same, **how,
                                      higher=bool(wanted.of(STITCH, Needs.HIGHER)))
@@ -96,14 +98,15 @@ class Gathering:
         if pooled:
             a, b = ([Shape(Kind.VECTOR, s.width) for s in side] for side in self._shapes)
             for name in ("plain", "unit", "standard")[:3 if wanted.of("pool", Needs.UNITS) else 1]:
-                self._pooled[name] = AlignedMoments(a, b, same=same, **how, higher=name == "plain" and bool(
-                    wanted.of("pool", Needs.HIGHER)))
-        self._rows = {a: _KeptRows(a, self._shapes, self.stitch.alignments, wanted) for a in (STITCH, "pool")
+                self._pooled[name] = AlignedMoments(a, b, same=same, **how, higher=name == "standard" or (
+                    name == "plain" and bool(wanted.of("pool", Needs.HIGHER))))
+        self._rows = {a: _KeptRows(a, self.stitch.alignments, wanted) for a in (STITCH, "pool")
                       if wanted.of(a, Needs.ROWS)}
         self._flat: FlatKernels | None = None
         if wanted.of("flatten"):
             _check_flat([*sources, *targets])
-            self._flat = FlatKernels(len(sources), len(targets), same=same, precision=wanted.precision)
+            keep = PAPER_EXAMPLES if any(r.index.name != "cka_minibatch" for r in wanted.of("flatten")) else 0
+            self._flat = FlatKernels(len(sources), len(targets), same=same, keep=keep, precision=wanted.precision)
         self._own = [AlignedMoments([s], [s], same=True, precision=wanted.precision, higher=False) for s in sources
                      ] if wanted.requests and not same else []
 
@@ -130,21 +133,40 @@ class Gathering:
     def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None = None,
                mask_y: Tensor | None = None) -> None:
         """Add one batch; see `AlignedMoments.update`."""
-        start = self.examples
         self.stitch.update(xs, ys, mask_x, mask_y)
-        if self._pooled or "pool" in self._rows:
-            px, py = (self._pool(side, tensors, mask) for side, tensors, mask in ((0, xs, mask_x), (1, ys, mask_y)))
-            for name, moments in self._pooled.items():
-                a, b = ([_LENGTHS[name](v) for v in side] for side in (px, py))
-                moments.update(a, b)
-            if "pool" in self._rows:
-                self._rows["pool"].update(start, px, py, None, None)
-        if STITCH in self._rows:
-            self._rows[STITCH].update(start, xs, ys, mask_x, mask_y)
         if self._flat is not None:
             self._flat.update(xs, ys)
         for x, moments in zip(xs, self._own, strict=bool(self._own)):
             moments.update([x], [x], mask_x, mask_x)
+        if self._pooled or self._rows:
+            self._of_examples(*self._that_count(xs, ys, mask_x, mask_y))
+
+    def _of_examples(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None,
+                     mask_y: Tensor | None) -> None:
+        """Add what has one row for each example; none where no example counts."""
+        if not len(xs[0]):
+            return
+        if STITCH in self._rows:
+            self._rows[STITCH].update(xs, ys, mask_x, mask_y)
+        if self._pooled or "pool" in self._rows:
+            other = (mask_y, mask_x) if self._meet else (None, None)
+            px, py = (self._pool(side, tensors, other[side] if mask is None else mask)
+                      for side, tensors, mask in ((0, xs, mask_x), (1, ys, mask_y)))
+            for name, moments in self._pooled.items():
+                a, b = ([_LENGTHS[name](v) for v in side] for side in (px, py))
+                moments.update(a, b)
+            if "pool" in self._rows:
+                self._rows["pool"].update(px, py, None, None)
+
+    def _that_count(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None, mask_y: Tensor | None
+                    ) -> tuple[Sequence[Tensor], Sequence[Tensor], Tensor | None, Tensor | None]:
+        """The batch without examples of which no token counts: they have no mean, and no position to draw."""
+        found = [counted.flatten(1).any(1) for shapes, mask in zip(self._shapes, (mask_x, mask_y), strict=True)
+                 for s in shapes if (counted := row_mask(s, View.GRID, mask)) is not None]
+        if not found or bool((there := torch.stack(found).all(0)).all()):
+            return xs, ys, mask_x, mask_y
+        first, second = (None if m is None else m[there] for m in (mask_x, mask_y))
+        return [x[there] for x in xs], [y[there] for y in ys], first, second
 
     def _pool(self, side: int, tensors: Sequence[Tensor], mask: Tensor | None) -> list[Tensor]:
         """(N, C) means over positions."""
@@ -181,7 +203,8 @@ class Gathering:
     def rows(self, i: int, j: int) -> Mapping[str, int]:
         """How many rows each wanted index of a cell is computed from, by name."""
         kept = len(next(iter(self._rows.values())).numbers) if self._rows else 0
-        n = {STITCH: self.stitch.cell(i, j).n, "pool": self.examples, "flatten": self.examples}
+        n = {STITCH: self.stitch.cell(i, j).n, "flatten": self.examples,
+             "pool": self._pooled["plain"].examples if self._pooled else 0}
         return {r.name: kept if r.index.needs is Needs.ROWS else self._flat.kept
                 if self._flat is not None and r.alignment == "flatten" and r.index.name != "cka_minibatch"
                 else n[r.alignment] for r in self.wanted.requests if r.alignment in n}
@@ -206,14 +229,13 @@ def _check_flat(shapes: Sequence[Shape]) -> None:
 class _KeptRows:
     """One row of each kept example, of both sides of every cell: the pooled one, or a position drawn at random.
 
-    Under ``stitch`` the position is one of the target's rows, drawn by the seed and the example's number in the
-    stream; the source's row is that position of the source brought to the target's size.
+    Under ``stitch`` the position is one of the target's rows that count, drawn by the seed and the example's number
+    among those that count; the source's row is that position of the source brought to the target's size.
     """
 
-    def __init__(self, alignment: str, shapes: tuple[Sequence[Shape], Sequence[Shape]],
-                 alignments: Mapping[tuple[int, int], Alignment], wanted: Wanted) -> None:
+    def __init__(self, alignment: str, alignments: Mapping[tuple[int, int], Alignment], wanted: Wanted) -> None:
         self._stitch = alignment == STITCH
-        self._alignments, self._shapes, self._seed = alignments, shapes, wanted.seed
+        self._alignments, self._seed, self._precision = alignments, wanted.seed, wanted.precision
         self._reservoir = Reservoir(wanted.sample, wanted.seed)
         self._most = wanted.sample
         self._tables: dict[Hashable, Tensor] = {}
@@ -229,29 +251,32 @@ class _KeptRows:
         """Bytes that the rows take."""
         return sum(t.nbytes for t in self._tables.values())
 
-    def update(self, start: int, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None,
+    def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None,
                mask_y: Tensor | None) -> None:
-        """Look at a batch whose first example has the number `start`."""
+        """Look at a batch; every example has a row that counts."""
         self._made.clear()
+        start = self._reservoir.seen
         kept, slots = self._reservoir.offer(len(xs[0]))
         if not len(kept):
             return
-        at, into = torch.from_numpy(kept), torch.from_numpy(slots)
-        draws = torch.tensor([np.random.default_rng((self._seed, start + int(k))).random() for k in kept])
+        at, into = torch.from_numpy(kept).to(xs[0].device), torch.from_numpy(slots)
+        # Not the stream of `TokenShare`, which draws tokens by (seed, number).
+        draws = torch.tensor([np.random.default_rng((self._seed, start + int(k), 1)).random() for k in kept],
+                             dtype=torch.float64)
+        masks = [None if m is None else m[at] for m in (mask_x, mask_y)]
         done: set[Hashable] = set()
         for (i, j), a in self._alignments.items():
-            mask = mask_y if mask_y is not None else mask_x
-            for key, side in ((self._key(0, i, a), 0), (self._key(1, j, a), 1)):
-                if key in done:
-                    continue
-                done.add(key)
-                x = (xs[i], ys[j])[side][at.to(xs[i].device)]
-                counts = None if mask is None else mask[at.to(mask.device)]
-                rows = x if not self._stitch else _rows_at(x, self._shapes[side][(i, j)[side]], a, side, draws, counts)
-                self._store(key, into, rows)
+            keys = self._key(0, i, a), self._key(1, j, a)
+            sides = [side for side in (0, 1) if keys[side] not in done]
+            if sides:
+                done |= set(keys)
+                pair = [x[at].to(self._precision) for x in (xs[i], ys[j])]
+                rows = _drawn(pair, a, draws, masks) if self._stitch else pair
+                for side in sides:
+                    self._store(keys[side], into, rows[side])
 
     def _store(self, key: Hashable, slots: Tensor, rows: Tensor) -> None:
-        rows = rows.detach().float().cpu() if rows.dtype != torch.float64 else rows.detach().cpu()
+        rows = rows.detach().cpu()
         if key not in self._tables:
             self._tables[key] = rows.new_zeros(self._most, rows.shape[1])
         self._tables[key][slots] = rows
@@ -271,34 +296,37 @@ class _KeptRows:
         return Sample(self._made[keys[0]], self._made[keys[1]])
 
 
-def _rows_at(x: Tensor, shape: Shape, a: Alignment, side: int, draws: Tensor, mask: Tensor | None) -> Tensor:
-    """(N, C) one row of each example's matrix: that at the share `draws` (N,) of the rows that count."""
-    found = x.new_zeros(len(x), shape.width)
-    counts = [_counted(shape, p.target if side else p.source, p.resampling.target, x, mask) for p in a.parts]
-    ends = torch.stack([c.sum(1) for c in counts]).cumsum(0)
-    chosen = (draws.to(ends.device) * ends[-1]).long().clamp(max=ends[-1] - 1)
+def _drawn(pair: Sequence[Tensor], a: Alignment, draws: Tensor, masks: Sequence[Tensor | None]) -> list[Tensor]:
+    """(N, C) of source and target: that row of each example's matrix at the share `draws` (N,) of those that count."""
+    counts = [_counted(a, p, pair, masks) for p in a.parts]
+    ends = torch.stack([c.sum(1) for c in counts]).cumsum(0).cpu()
+    chosen = (draws * ends[-1]).long()
+    found = [x.new_zeros(len(x), s.width) for x, s in zip(pair, (a.source, a.target), strict=True)]
     start = torch.zeros_like(chosen)
     for p, counted, end in zip(a.parts, counts, ends, strict=True):
-        here = ((chosen >= start) & (chosen < end)).nonzero().flatten()
+        here = ((chosen >= start) & (chosen < end)).nonzero().flatten().to(counted.device)
         if len(here):
-            nth = (chosen - start)[here]
+            nth = (chosen - start).to(counted.device)[here]
             place = ((counted[here].cumsum(1) - 1 == nth[:, None]) & counted[here]).int().argmax(1)
-            grid = look(x[here], shape, p.target if side else p.source, None if mask is None else mask[here])
-            found[here] = _position(grid, place, None if side else p.resampling)
+            for rows, x, mask, s, view, r in zip(found, pair, masks, (a.source, a.target), (p.source, p.target),
+                                                 (p.resampling, None), strict=True):
+                rows[here] = _position(look(x[here], s, view, None if mask is None else mask[here]), place, r)
         start = end
     return found
 
 
-def _counted(shape: Shape, view: View, target: tuple[int, int], x: Tensor, mask: Tensor | None) -> Tensor:
-    """(N, rows) which rows that a part makes of each example count."""
-    kept = row_mask(shape, view, mask)
+def _counted(a: Alignment, p: AlignmentPart, pair: Sequence[Tensor], masks: Sequence[Tensor | None]) -> Tensor:
+    """(N, rows) which of the target's rows in a part count: by its own mask, or by that of the source's same rows."""
+    kept = row_mask(a.target, p.target, masks[1])
+    if kept is None and positions(a.source, p.source) == positions(a.target, p.target):
+        kept = row_mask(a.source, p.source, masks[0])
     if kept is not None:
         return kept.flatten(1)
-    rows = target[0] * target[1] if target[1] else look(x[:1], shape, view).shape[2]
-    return torch.ones(len(x), rows, dtype=torch.bool, device=x.device)
+    rows = look(pair[1][:1], a.target, p.target)[0].flatten(0, 1)
+    return torch.ones(len(pair[1]), len(rows), dtype=torch.bool, device=rows.device)
 
 
-def _position(grid: Tensor, place: Tensor, resampling: Any) -> Tensor:
+def _position(grid: Tensor, place: Tensor, resampling: Resampling | None) -> Tensor:
     """(N, C) the row with the number `place` (N,) of each grid (N, H, W, C), after resampling."""
     if resampling is None or resampling.source == resampling.target:
         return grid.flatten(1, 2)[torch.arange(len(grid), device=grid.device), place]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -165,3 +168,12 @@ def detectors_pass(target: SitedNetwork, batches: Batches, fitting: Fitting, dev
                         raise SutureError(f"NaN or inf in the representation at target site {str(site)!r} in the "
                                           "data; check the inputs and weights, or leave this site out")
                 fitting.update(xs, piece.labels, mask_of(piece.target))
+
+
+@contextmanager
+def told(data: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Errors of the networks on data, such as token ids without an embedding, in one line."""
+    try:
+        yield
+    except kinds as e:
+        raise SutureError(f"a network fails on the {data}: {first_line(e)}; give data like the first examples") from e

@@ -9,16 +9,19 @@ from typing import Any
 import torch
 
 from suture._errors import SutureError, unknown
-from suture.batches import Batches, Progress
+from suture.batches import Batch, Batches, Progress, count
 from suture.detection import OOD
 from suture.detectors.energy import EnergyRecipe
 from suture.gathering import Wanted
 from suture.indices import Named, Request, chosen
 from suture.outside import as_batches
-from suture.prepare import find_device
+from suture.prepare import few, find_device
 from suture.representations import AlignmentRule
+from suture.sites import SitedNetwork
 from suture.stitching import Family, TaskRecipe
-from suture.stitching.resolve import TASKS
+from suture.stitching.objective import check_batch
+from suture.stitching.outputs import Task
+from suture.stitching.resolve import TASKS, resolve
 from suture.training import is_number
 
 METHODS = ("dm", "tlm")
@@ -100,6 +103,26 @@ class Plan:
     def wanted(self) -> Wanted:
         """What is gathered in the pass over the data."""
         return Wanted(self.indices, self.jackknife, self.folds, self.sample, self.seed, PRECISIONS[self.precision])
+
+    def for_task(self, target: SitedNetwork, first: Batch) -> Plan:
+        """The plan with the task that was found; none without stitched networks.
+
+        Raises:
+            SutureError: an output or data that do not fit the task, task loss matching without one.
+        """
+        if not self.methods:
+            return replace(self, task=Task.NONE.value)
+        size = count(few(first.target))
+        labels = None if first.labels is None else first.labels[:size]
+        trained = "tlm" in self.methods
+        task = resolve(self.task, target.network, few(first.target), labels,
+                       trained=trained and self.recipe.needs_labels)
+        if trained:
+            if task is Task.NONE and self.recipe.objective != "match":
+                raise SutureError("expected logits of the target network for task loss matching, got an output that is "
+                                  "none (task='none'); write methods=['dm'], or a task if they are logits")
+            check_batch(first, self.recipe, task)
+        return replace(self, task=task.value)
 
     def outside(self) -> list[Batches]:
         """Auxiliary and unseen data, where they are given."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
@@ -13,9 +12,9 @@ import torch
 from torch import nn
 
 from suture import scores
-from suture._errors import SutureError, first_line
+from suture._errors import SutureError
 from suture.assembly import assemble, standing_notes, target_accuracy
-from suture.batches import Batch, Batches, count, on_device, same_batch
+from suture.batches import Batch, Batches, on_device, same_batch
 from suture.calls import no_gradients
 from suture.detection import Detection
 from suture.detectors.scoring import score_arrays, score_rows
@@ -25,7 +24,7 @@ from suture.gathering import PAPER_EXAMPLES, Gathering
 from suture.indices import Value
 from suture.measures import measure
 from suture.naming import SiteSpec
-from suture.passes import TokenShare, check_share, detectors_pass, moments_pass, paper_values
+from suture.passes import TokenShare, check_share, detectors_pass, moments_pass, paper_values, told
 from suture.plans import FOLDS, FORWARDS, Plan
 from suture.prepare import few, fold, micro_batch, pack, prepare
 from suture.provenance import content_of, describe, display_names
@@ -36,9 +35,7 @@ from suture.sites import SitedNetwork
 from suture.spectra import Pair
 from suture.stitching import StitchingLayer, convergence, direct_match
 from suture.stitching.evaluate import Evaluator
-from suture.stitching.objective import check_batch
 from suture.stitching.outputs import Task
-from suture.stitching.resolve import resolve
 from suture.stitching.scored import arrays_of, same_examples, scores_of
 from suture.stitching.task import Cell, Curves, GroupTrainer, cell_seed, fitting_data
 
@@ -103,7 +100,7 @@ class Run:
             fold(network, few(inputs), keep)
             pack(network, few(inputs))
         micro = micro_batch(max(a.peak, b.peak), plan.device)
-        plan = _with_task(plan, b, first)
+        plan = plan.for_task(b, first)
         if plan.token_rate < 1:
             check_share(a, b)
         prints = (fingerprint(source), fingerprint(other))
@@ -134,7 +131,7 @@ class Run:
         batch, again = (on_device(next(iter(self.test)), self.plan.device) for _ in range(2))
         if len(self.plan.methods) > 1 and not same_batch(batch, again):
             raise SutureError(OTHER_ORDER)
-        with no_gradients(), _told(self.test.name, RuntimeError, IndexError):
+        with no_gradients(), told(self.test.name, RuntimeError, IndexError):
             self.source.front(few(batch.source))
             output = self.target.full(few(batch.target)).output
         if self.task is not Task.NONE:
@@ -261,7 +258,7 @@ class Run:
         recipe, device = self.plan.recipe, self.plan.device
         layers = {c: self._initial(*c) for c in self.cells if c not in self.excluded}
         trainer = GroupTrainer(self.source, self.target, layers, recipe, self.micro, self.task)
-        with _told("data", IndexError):
+        with told("data", IndexError):
             curves = trainer.fit(self.fitting[0], device, self.plan.progress, self.fitting[1])
         for (i, j), layer in layers.items():
             fitted = {"weight": layer.weight, "bias": layer.bias, "prefix": layer.prefix}
@@ -318,7 +315,7 @@ class Run:
             self._ready()
         scoring = self.detection.scoring() if self.detection is not None else None
         evaluator = Evaluator(self.source, self.target, layers, self.micro, scoring, self.task)
-        with _told(self.test.name, IndexError):
+        with told(self.test.name, IndexError):
             found = evaluator.run(self.test, self.plan.device, self.plan.progress, f"evaluating {method}")
         shape = (len(self.source.sites), len(self.target.sites))
         arrays = arrays_of(found, method, shape)
@@ -393,31 +390,3 @@ class Run:
         if self.detection is not None and self.detection.about:
             meta["ood"] = self.detection.about
         return assemble(self.names, self.source, self.target, self.prints, self.rows, self.arrays, meta)
-
-
-def _with_task(plan: Plan, target: SitedNetwork, first: Batch) -> Plan:
-    """The plan with the task that was found; none without stitched networks.
-
-    Raises:
-        SutureError: an output or data that do not fit the task, task loss matching without one.
-    """
-    if not plan.methods:
-        return replace(plan, task=Task.NONE.value)
-    size = count(few(first.target))
-    task = resolve(plan.task, target.network, few(first.target), None if first.labels is None else first.labels[:size],
-                   trained="tlm" in plan.methods and plan.recipe.needs_labels)
-    if "tlm" in plan.methods:
-        if task is Task.NONE and plan.recipe.objective != "match":
-            raise SutureError("expected logits of the target network for task loss matching, got an output that is "
-                              "none (task='none'); write methods=['dm'], or a task if they are logits")
-        check_batch(first, plan.recipe, task)
-    return replace(plan, task=task.value)
-
-
-@contextmanager
-def _told(data: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Errors of the networks on data, such as token ids without an embedding, in one line."""
-    try:
-        yield
-    except kinds as e:
-        raise SutureError(f"a network fails on the {data}: {first_line(e)}; give data like the first examples") from e

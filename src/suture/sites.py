@@ -1,9 +1,4 @@
-"""Sites: the named points of a network whose outputs are representations; fronts and tails of any eager module.
-
->>> found = find_sites(network, images)            # the repeated blocks, in order of execution
->>> capture(network, images, ["layer1.0"])         # one forward pass that stops after the last one needed
->>> run_tail(network, images, "layer1.0", x)       # only what comes after the site
-"""
+"""Sites: the named points of a network whose outputs are representations; fronts and tails of any eager module."""
 
 from __future__ import annotations
 
@@ -372,45 +367,3 @@ def _inner_width(module: nn.Module) -> int | None:
     if last and isinstance(last[0], nn.LayerNorm):
         return last[0].normalized_shape[-1]
     return last[0].out_features if last and isinstance(last[0], nn.Linear) else None
-
-
-def find_sites(network: nn.Module, inputs: Any, sites: SiteSpec = None, *,
-               allow_bypass: bool = True) -> tuple[SiteInfo, ...]:
-    """The sites of a network, in order of execution, with shapes and what bypasses them.
-
-    Args:
-        network: any eager module; not changed.
-        inputs: a batch of inputs: a tensor, a tuple of arguments or a mapping of keyword arguments.
-        sites: names, globs (``"layer*.*"``), a function of (path, module), or None for the repeated blocks.
-        allow_bypass: list bypassed sites too (default), instead of refusing them.
-    """
-    return SitedNetwork(network, inputs, sites, allow_bypass=allow_bypass).infos
-
-
-@torch.no_grad()
-def capture(network: nn.Module, inputs: Any, sites: SiteSpec = None) -> dict[str, Tensor]:
-    """Representations by site name, from one forward pass that stops after the last site.
-
-    The network runs in eval mode and is left as it was. A representation that the network overwrites in place
-    later is returned as it was when the site gave it.
-    """
-    sited = SitedNetwork(network, inputs, sites, allow_bypass=True)
-    with frozen(network):
-        return dict(zip(map(str, sited.sites), sited.front(inputs), strict=True))
-
-
-def run_tail(network: nn.Module, inputs: Any, site: str | Site, x: Tensor, *, allow_bypass: bool = False) -> Any:
-    """The network's output on `inputs` with the representation at `site` replaced by `x`.
-
-    Args:
-        network: any eager module; runs in eval mode and is left as it was.
-        inputs: the batch of N examples that `x` belongs to.
-        site: the site.
-        x: (k N, ...) representations: one for each example, or k such batches concatenated.
-        allow_bypass: accept a site that another path bypasses.
-    """
-    sited = SitedNetwork(network, inputs, [site], allow_bypass=allow_bypass)
-    with frozen(network):
-        with no_gradients():
-            done = sited.full(inputs)
-        return sited.tail(0, x, done)

@@ -123,7 +123,7 @@ class Pair:
         moments: about the means.
         x, y: spectra of the source's and of the target's scatter.
         unit, standard: moments of rows at unit length, see `Part`; None where they were not taken.
-        blocks: the same for disjoint blocks of examples, where they were kept apart.
+        blocks: the same for disjoint blocks of examples, where they were kept apart; None for one that is left out.
     """
 
     moments: Moments
@@ -131,7 +131,7 @@ class Pair:
     y: Spectrum
     unit: Moments | None = None
     standard: Moments | None = None
-    blocks: tuple[Part, ...] = ()
+    blocks: tuple[Part | None, ...] = ()
 
     @classmethod
     def of(cls, moments: Moments, x: Spectrum | None = None, y: Spectrum | None = None) -> Pair:
@@ -140,7 +140,7 @@ class Pair:
 
     @classmethod
     def of_part(cls, part: Part, x: Spectrum | None = None, y: Spectrum | None = None,
-                blocks: Sequence[Part] = ()) -> Pair:
+                blocks: Sequence[Part | None] = ()) -> Pair:
         """The pair of all that a part holds."""
         m = part.moments
         return cls(m, x or Spectrum.of(m.x, m.precision), y or Spectrum.of(m.y, m.precision), part.unit,
@@ -163,9 +163,14 @@ class Pair:
         return math.sqrt(float(torch.trace(m.sxx)) * float(torch.trace(m.syy)))
 
     @cached_property
+    def loadings(self) -> Tensor:
+        """(rank x, q) cross scatter between the principal directions of the source and the columns of the target."""
+        return self.x.vectors.T @ self.moments.sxy
+
+    @cached_property
     def rotated(self) -> Tensor:
         """(rank x, rank y) cross scatter between the principal directions of the two sides."""
-        return self.x.vectors.T @ self.moments.sxy @ self.y.vectors
+        return self.loadings @ self.y.vectors
 
     @cached_property
     def canonical(self) -> tuple[Tensor, Tensor, Tensor]:

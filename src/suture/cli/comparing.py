@@ -21,7 +21,9 @@ from suture.cli.options import (
     Device,
     Examples,
     Family,
+    Indices,
     Input,
+    Jackknife,
     Length,
     MaskRate,
     Named,
@@ -30,6 +32,7 @@ from suture.cli.options import (
     Prefix,
     Relu,
     Resize,
+    Sample,
     Seed,
     Sites,
     Size,
@@ -71,6 +74,9 @@ def compare(
     sites: Sites = None,
     target_sites: Annotated[str | None, typer.Option(help="Sites of the target, where they differ.")] = None,
     methods: Annotated[str, typer.Option(help="dm, tlm, dm,tlm or none (indices alone).")] = "dm,tlm",
+    indices: Indices = "default",
+    jackknife: Jackknife = 0,
+    sample: Sample = 2000,
     epochs: Annotated[int, typer.Option(help="Of task loss matching.")] = 30,
     lr: Annotated[float, typer.Option(help="Of task loss matching.")] = 1e-3,
     init: Annotated[str, typer.Option(help="Of task loss matching: random, dm or identity.")] = "random",
@@ -126,7 +132,9 @@ def compare(
                             body=detector_body, seed=seed))  # type: ignore[arg-type]
     arguments: dict[str, Any] = {
         **fitting, "relu": relu, "ood": detection, "sites": listed(sites), "target_sites": listed(target_sites),
-        "methods": [] if methods == "none" else listed(methods) or [], "precision": precision, "task": task,
+        "methods": [] if methods == "none" else listed(methods) or [],
+        "indices": [] if indices == "none" else listed(indices) or [], "jackknife": jackknife, "sample": sample,
+        "precision": precision, "task": task,
         "token_rate": token_rate, "forward": forward, "allow_bypass": allow_bypass, "device": device,
         "names": _names(source, source_weights, target, target_weights)}
     found = rehearse_networks(given.source, given.target, given.train, given.test, **arguments)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from suture.indices import GROUPS
+
 Out = Annotated[Path, typer.Option(help="Folder that results are written to, as they come.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
@@ -35,3 +37,8 @@ Relu = Annotated[bool, typer.Option("--relu", help="End stitching layers with a 
 Outside = Annotated[str | None, typer.Option(help="module:function that returns inputs or data; imports your code. "
                                                   "Default: made from the data.")]
 Examples = Annotated[int | None, typer.Option(help="Only the first so many examples for indices and direct matching.")]
+
+Indices = Annotated[str, typer.Option(help="Structural indices, comma separated, such as cka,svcca:0.9,cka@flatten; "
+                                           f"groups: {', '.join(GROUPS)}; or none (docs/indices.md).")]
+Jackknife = Annotated[int, typer.Option(help="Blocks of examples for 95 % intervals of indices, such as 20; 0: none.")]
+Sample = Annotated[int, typer.Option(help="Examples kept for indices of rows.")]

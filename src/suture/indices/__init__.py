@@ -9,7 +9,8 @@ Names, arguments and groups stand in `suture.indices.table`; what each index is,
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import reduce
 from typing import Any
 
 from suture._errors import SutureError
@@ -30,7 +31,7 @@ from suture.indices.table import Request as Request
 from suture.indices.table import chosen as chosen
 from suture.indices.table import own as own
 from suture.moments import Moments
-from suture.spectra import Pair
+from suture.spectra import Pair, Part
 
 
 def of_moments(moments: Moments, names: Iterable[Named] | Named = "default") -> dict[str, Value]:
@@ -43,12 +44,7 @@ def of_moments(moments: Moments, names: Iterable[Named] | Named = "default") -> 
     Raises:
         SutureError: an index that needs the rows.
     """
-    requests = chosen(names)
-    for r in requests:
-        if r.index.needs not in FROM_MOMENTS or r.alignment != STITCH:
-            raise SutureError(f"expected indices from moments, got {r.name!r}, which needs {r.index.needs.value}; use "
-                              "of_matrices")
-    return of_pair(Pair.of(moments), requests)
+    return of_pair(Pair.of(moments), _from_moments(names))
 
 
 def of_matrices(x: Any, y: Any, names: Iterable[Named] | Named = "default", *, jackknife: int = 0, sample: int = MOST,
@@ -71,3 +67,31 @@ def of_matrices(x: Any, y: Any, names: Iterable[Named] | Named = "default", *, j
     streaming = Streaming(names, jackknife=jackknife, sample=sample, seed=seed)
     streaming.update(x, y)
     return streaming.values()
+
+
+def of_blocks(blocks: Sequence[Part], names: Iterable[Named] | Named = "default", *,
+              intervals: bool = False) -> dict[str, Value]:
+    """Indices by name from moments of disjoint blocks of rows, of all of them together.
+
+    Args:
+        blocks: at least one; `Streaming.blocks` of several machines, one after the other.
+        names: indices from moments.
+        intervals: 95 % intervals by the jackknife over the blocks (`suture.indices.jackknife`).
+
+    Raises:
+        SutureError: an index that needs the rows; intervals from fewer than two blocks.
+    """
+    if intervals and len(blocks) < 2:
+        raise SutureError(f"expected at least two blocks for intervals, got {len(blocks)}; save moments with "
+                          "jackknife=20")
+    pair = Pair.of_part(reduce(Part.merge, blocks), blocks=blocks if len(blocks) > 1 else ())
+    return of_pair(pair, _from_moments(names), intervals=intervals)
+
+
+def _from_moments(names: Iterable[Named] | Named) -> list[Request]:
+    requests = chosen(names)
+    for r in requests:
+        if r.index.needs not in FROM_MOMENTS or r.alignment != STITCH:
+            raise SutureError(f"expected indices from moments, got {r.name!r}, which needs {r.index.needs.value}; use "
+                              "of_matrices")
+    return requests

@@ -11,12 +11,12 @@ from suture.spectra import Pair, Spectrum
 
 
 def mean(pair: Pair) -> float:
-    """Mean of the min(rank x, rank y) canonical correlations (Kornblith et al. 2019, section 3)."""
+    """Mean of the min(rank x, rank y) canonical correlations (Kornblith et al. 2019, eq. 8)."""
     return float(pair.canonical[1].mean())
 
 
 def mean_squared(pair: Pair) -> float:
-    """Mean of the squared canonical correlations (Kornblith et al. 2019, section 3: R²_CCA)."""
+    """Mean of the squared canonical correlations (Kornblith et al. 2019, eq. 7)."""
     return float(pair.canonical[1].square().mean())
 
 
@@ -35,9 +35,10 @@ def components(spectrum: Spectrum, variance: float) -> int:
 
 
 def weighted_by_source(pair: Pair) -> float:
-    """PWCCA: correlations weighted by how much of the source each direction carries (Morcos et al. 2018, eq. 5).
+    """PWCCA: correlations weighted by how much of the source each direction carries (Morcos et al. 2018).
 
-    The weight of canonical variate h is sum_j |<h, x_j>| over the columns x_j of the centred source.
+    The weight of canonical variate h is sum_j |<h, x_j>| over the columns x_j of the centred source (Kornblith et
+    al. 2019, eq. 9).
     """
     u, s, _ = pair.canonical
     return _weighted(pair.x, u, s)
@@ -69,10 +70,10 @@ _VARIANCE = Argument("variance", 0.99, 0.01, 1.0, "share of the variance that th
                      "side hold; smaller where the small ones are noise, 1 for mean CCA")
 ENTRIES = (
     Index(structural("cca", "mean CCA", "Mean canonical correlation (Raghu et al. 2017; Kornblith et al. 2019)."),
-          mean, "Σρ / min(rank X, rank Y)", "Kornblith et al. 2019, section 3", AFFINE, AFFINE, least=4,
+          mean, "Σρ / min(rank X, rank Y)", "Kornblith et al. 2019, eq. 8", AFFINE, AFFINE, least=4,
           undefined=too_few, cost=_COST),
     Index(structural("cca_squared", "mean squared CCA", "Mean squared canonical correlation (Kornblith et al. 2019)."),
-          mean_squared, "Σρ² / min(rank X, rank Y)", "Kornblith et al. 2019, section 3", AFFINE, AFFINE, least=4,
+          mean_squared, "Σρ² / min(rank X, rank Y)", "Kornblith et al. 2019, eq. 7", AFFINE, AFFINE, least=4,
           undefined=too_few, cost=_COST),
     Index(structural("svcca", "SVCCA", "Mean canonical correlation of the principal components that hold 99 % of the "
                      "variance, or the given share (Raghu et al. 2017)."),
@@ -81,9 +82,9 @@ ENTRIES = (
     Index(structural("pwcca", "PWCCA (source weighted)",
                      "Projection weighted CCA, weights from the source (Morcos et al. 2018)."),
           weighted_by_source, "Σαρ / Σα, α of a variate h: Σ|⟨h, x⟩| over the columns x of the source",
-          "Morcos et al. 2018, eq. 5", _SCALE, AFFINE, least=4, undefined=too_few, cost=_COST),
+          "Morcos et al. 2018; Kornblith et al. 2019, eq. 9", _SCALE, AFFINE, least=4, undefined=too_few, cost=_COST),
     Index(structural("pwcca_target", "PWCCA (target weighted)",
                      "Projection weighted CCA, weights from the target (Morcos et al. 2018)."),
-          weighted_by_target, "Σαρ / Σα, α from the columns of the target", "Morcos et al. 2018, eq. 5",
-          AFFINE, _SCALE, least=4, undefined=too_few, cost=_COST),
+          weighted_by_target, "Σαρ / Σα, α from the columns of the target",
+          "Morcos et al. 2018; Kornblith et al. 2019, eq. 9", AFFINE, _SCALE, least=4, undefined=too_few, cost=_COST),
 )

@@ -13,18 +13,18 @@ from suture.spectra import Pair
 
 
 def biased(pair: Pair) -> float:
-    """|Sxy|² / (|Sxx| |Syy|), Frobenius norms of the scatter matrices (Kornblith et al. 2019, eq. 5)."""
+    """|Sxy|² / (|Sxx| |Syy|), Frobenius norms of the scatter matrices (Kornblith et al. 2019, table 1 and eq. 14)."""
     m = pair.moments
     return float(m.sxy.square().sum() / (torch.linalg.matrix_norm(m.sxx) * torch.linalg.matrix_norm(m.syy)))
 
 
 def angular(pair: Pair) -> float:
-    """The angle whose cosine is biased CKA, a metric (Williams et al. 2021, eq. 6)."""
+    """The angle whose cosine is biased CKA, a metric (Williams et al. 2021)."""
     return math.acos(min(1.0, biased(pair)))
 
 
 def debiased(pair: Pair) -> float:
-    """CKA from the unbiased estimator of HSIC (Song et al. 2012, eq. 4), which may be slightly negative.
+    """CKA from the unbiased estimator of HSIC (Song et al. 2012), which may be slightly negative.
 
     With centred rows the kernel matrices have zero row sums, so the estimator needs only |Sxy|², sum |x|²,
     sum |y|² and sum |x|²|y|².
@@ -36,9 +36,10 @@ def debiased(pair: Pair) -> float:
 
 
 def too_few(pair: Pair) -> str:
-    """The estimator divides by n - 3, and its own-norms can be negative where there is no signal."""
+    """Its own-norms vanish where no row is nearer to one than to another."""
     if _own(pair, "x") <= 0 or _own(pair, "y") <= 0:
-        return "unbiased HSIC of a representation with itself is not positive: too few rows for this width"
+        return ("unbiased HSIC of a representation with itself is not positive: every row is equally far from every "
+                "other")
     return ""
 
 
@@ -54,7 +55,7 @@ def _hsic(n: int, product: Tensor, joint: Tensor, kx: Tensor, ky: Tensor) -> flo
 
 
 def zero_diagonal(pair: Pair) -> float:
-    """RV2: CKA of the Gram matrices of centred rows with their diagonals set to zero (Smilde et al. 2009, eq. 5)."""
+    """RV2: CKA of the Gram matrices of centred rows with their diagonals set to zero (Smilde et al. 2009)."""
     m = pair.moments
     own = _off(m.sxx, m.x.quartic) * _off(m.syy, m.y.quartic)
     return float((m.sxy.square().sum() - m.cross.xx_yy) / math.sqrt(own))
@@ -76,17 +77,17 @@ def on_diagonal(pair: Pair) -> str:
 
 ENTRIES = (
     Index(structural("cka", "CKA (biased)", "Linear centred kernel alignment, biased HSIC (Kornblith et al. 2019)."),
-          biased, "|Sxy|² / (|Sxx| |Syy|)", "Kornblith et al. 2019, eq. 5", RIGID, RIGID),
+          biased, "|Sxy|² / (|Sxx| |Syy|)", "Kornblith et al. 2019, table 1 and eq. 14", RIGID, RIGID),
     Index(structural("cka_debiased", "CKA (debiased)",
                      "Linear CKA from the unbiased HSIC estimator (Song et al. 2012; Nguyen et al. 2021).",
                      span=(-1.0, 1.0)),
           debiased, "HSIC₁(X, Y) / sqrt(HSIC₁(X, X) HSIC₁(Y, Y)), HSIC₁ the unbiased estimator",
-          "Song et al. 2012, eq. 4; Nguyen et al. 2021", RIGID, RIGID, Needs.HIGHER, 4, too_few),
+          "Song et al. 2012; Nguyen et al. 2021, eq. 3", RIGID, RIGID, Needs.HIGHER, 4, too_few),
     Index(structural("rv2", "RV2 (zero diagonal)", "CKA of Gram matrices without their diagonals (Smilde et al. 2009).",
                      span=(-1.0, 1.0)),
           zero_diagonal, "(|Sxy|² - Σ|x|²|y|²) / sqrt((|Sxx|² - Σ|x|⁴)(|Syy|² - Σ|y|⁴)), rows centred",
-          "Smilde et al. 2009, eq. 5", RIGID, RIGID, Needs.HIGHER, 3, on_diagonal),
+          "Smilde et al. 2009", RIGID, RIGID, Needs.HIGHER, 3, on_diagonal),
     Index(structural("cka_angular", "CKA (angular)", "Arc cosine of biased CKA, in radians (Williams et al. 2021).",
                      high=math.pi / 2, larger=False, form="cosine"),
-          angular, "arccos(cka)", "Williams et al. 2021, eq. 6", RIGID, RIGID),
+          angular, "arccos(cka)", "Williams et al. 2021", RIGID, RIGID),
 )

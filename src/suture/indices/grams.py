@@ -107,9 +107,9 @@ class Table:
 
 
 def _hsic(pairs: Iterable[tuple[Gram, Gram]], n: int) -> tuple[Tensor, Tensor]:
-    """tr(KHLH) and the unbiased HSIC (Song et al. 2012, eq. 4) of each pair; the second is nan for n below 4.
+    """tr(KHLH) and the unbiased HSIC (Song et al. 2012) of each pair; the second is nan for n below 4.
 
-    Row sums are zero, so without the diagonals they are minus the diagonals k and l, and eq. 4 needs besides
+    Row sums are zero, so without the diagonals they are minus the diagonals k and l, and the estimator needs besides
     tr(KHLH) only sum k, sum l and sum kl.
     """
     sums = [(a.matrix.flatten() @ b.matrix.flatten(), a.diagonal @ b.diagonal, a.diagonal.sum() * b.diagonal.sum())

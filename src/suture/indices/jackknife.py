@@ -11,15 +11,19 @@ import numpy as np
 from scipy import stats
 
 from suture.indices.entry import Index, Value
+from suture.indices.regression import FOLDS
 from suture.spectra import Pair, Part
 
 
 def without_each(blocks: Sequence[Part]) -> list[Pair]:
-    """The pair of all blocks but one, for each in turn."""
+    """The pair of all blocks but one, for each in turn; the others stay in the folds that they are in."""
+    totals = [reduce(Part.merge, blocks[f::FOLDS]) for f in range(min(FOLDS, len(blocks)))]
     found = []
     for k in range(len(blocks)):
-        rest = [b for i, b in enumerate(blocks) if i != k]
-        found.append(Pair.of_part(reduce(Part.merge, rest), blocks=rest))
+        rest = [b for i, b in enumerate(blocks) if i % FOLDS == k % FOLDS and i != k]
+        others = [t for f, t in enumerate(totals) if f != k % FOLDS]
+        folds = [*others, reduce(Part.merge, rest)] if rest else others
+        found.append(Pair.of_part(reduce(Part.merge, folds), blocks=folds))
     return found
 
 

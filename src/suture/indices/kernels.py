@@ -54,7 +54,7 @@ class Kernels:
 
 
 def minibatch(kernels: Kernels) -> float:
-    """Minibatch CKA: unbiased HSIC, summed over minibatches, ratio of sums (Nguyen et al. 2021, eq. 2 and 3).
+    """Minibatch CKA: unbiased HSIC, summed over minibatches, ratio of sums (Nguyen et al. 2021, eq. 3).
 
     In [-1, 1], with no more bias than the unbiased estimator leaves in a ratio. It depends on the minibatch size.
     """
@@ -67,7 +67,7 @@ def biased(kernels: Kernels) -> float:
 
 
 def debiased(kernels: Kernels) -> float:
-    """CKA of the kept examples by the unbiased HSIC (Song et al. 2012, eq. 4), in [-1, 1]."""
+    """CKA of the kept examples by the unbiased HSIC (Song et al. 2012), in [-1, 1]."""
     return kernels.unbiased.alignment
 
 
@@ -344,7 +344,7 @@ ENTRIES: tuple[Index, ...] = (
                      "Linear CKA of flattened representations, unbiased HSIC summed over minibatches of examples "
                      "(Nguyen et al. 2021).", span=(-1.0, 1.0)),
           minibatch, "Σ HSIC₁(K, L) / √(Σ HSIC₁(K, K) Σ HSIC₁(L, L)), K and L the Gram matrices of a minibatch",
-          "Nguyen, Raghu and Kornblith 2021, eq. 2 and 3; HSIC₁: Song et al. 2012, eq. 4",
+          "Nguyen, Raghu and Kornblith 2021, eq. 3; HSIC₁: Song et al. 2012",
           RIGID, RIGID, needs=Needs.KERNELS, least=LEAST, undefined=no_signal, cost="n b (p + q)"),
 )
 """The index of flattened representations; of the kept examples there are also `biased` and `debiased`."""

@@ -115,7 +115,7 @@ ENTRIES: tuple[Index, ...] = (
                    f"Mean Jaccard similarity of the k nearest neighbours of each row, {_ABOUT} (Wang et al. 2020; "
                    "Hryniowski and Wong 2020; Gwilliam and Shrivastava 2022)."),
         jaccard, "mean over rows of |N ∩ N'| / |N ∪ N'|, with N and N' the k nearest other rows in source and target",
-        "Klabunde et al. 2023 (arXiv 2305.06329), section 3.4, k-NN Jaccard similarity", _RAYS, _RAYS, Needs.ROWS, 3,
+        "Klabunde et al. 2023 (arXiv 2305.06329), k-NN Jaccard similarity", _RAYS, _RAYS, Needs.ROWS, 3,
         argument=_K, cost=_COST),
     Neighbourhood(
         structural("rank_similarity", "rank similarity",
@@ -124,7 +124,7 @@ ENTRIES: tuple[Index, ...] = (
         rank_similarity, "mean over rows of [sum over j in N ∩ N' of 2 / ((1 + |r_j - r'_j|) (r_j + r'_j))] / "
         "[sum of 1/m for m = 1 to |N ∩ N'|], 0 where N ∩ N' is empty; r_j and r'_j are the ranks of j, from 1",
         "Wang et al. 2020, Towards understanding the instability of network embedding; Klabunde et al. 2023 (arXiv "
-        "2305.06329), section 3.4, rank similarity", _RAYS, _RAYS, Needs.ROWS, 3, argument=_K, cost=_COST),
+        "2305.06329), rank similarity", _RAYS, _RAYS, Needs.ROWS, 3, argument=_K, cost=_COST),
     Neighbourhood(
         structural("second_order_cosine", "second-order cosine",
                    "Mean over rows of the cosine between the row's cosine similarities with its neighbours in either "
@@ -132,7 +132,7 @@ ENTRIES: tuple[Index, ...] = (
                    span=(-1.0, 1.0)),
         second_order_cosine, "mean over rows i of cos(s_i, s'_i), with s_i and s'_i the cosine similarities of row i "
         "with the rows of N ∪ N' in source and target", "Hamilton et al. 2016, Cultural shift or linguistic drift?, "
-        "section 3, local neighborhood measure; Klabunde et al. 2023 (arXiv 2305.06329), section 3.4", _RAYS, _RAYS,
+        "local neighborhood measure; Klabunde et al. 2023 (arXiv 2305.06329)", _RAYS, _RAYS,
         Needs.ROWS, 3, argument=_K, lacking=orthogonal, cost="n² p once per site and k, n k (p + q) per cell"),
 )
 """Indices of neighbours."""

@@ -20,7 +20,7 @@ def of_logits(source: Any, target: Any, labels: Any = None) -> dict[str, Value]:
     - ``agreement``: share of examples on which both predict the same class, 0 to 1, larger is more similar; of equal
       logits the first class counts.
     - ``jsd``: mean over examples of the Jensen-Shannon divergence of the predictions, in nats, 0 to ln 2, smaller is
-      more similar (Lin 1991, eq. 4.1, equal weights).
+      more similar (Lin 1991, equal weights).
     - ``kl``: mean over examples of KL(target's predictions || source's), in nats, 0 and up, smaller is more similar;
       as ``dm.kl``, with the source in place of the stitched network.
     - ``accuracy_difference``: accuracy of the source minus that of the target, -1 to 1; 0 is most similar, above 0 the

@@ -14,7 +14,7 @@ from suture.spectra import Pair
 
 
 def gulp(pair: Pair, strength: float) -> float:
-    """GULP distance (Boix-Adsera et al. 2022, eq. 3 and 4): how far ridge predictions from either can be apart.
+    """GULP distance (Boix-Adsera et al. 2022): how far ridge predictions from either can be apart.
 
     The root of tr((Cx + l)^-1 Cx (Cx + l)^-1 Cx) + the same of y - 2 tr((Cx + l)^-1 Cxy (Cy + l)^-1 Cyx), with C the
     covariances of both sides scaled to trace 1, as its authors do.
@@ -31,7 +31,7 @@ def _own(values: Tensor, strength: float) -> Tensor:
 
 
 def eigenspace_overlap(pair: Pair) -> float:
-    """|Ux' Uy|² / max(rank x, rank y), U the left singular vectors, rows centred (May et al. 2019, def. 1)."""
+    """|Ux' Uy|² / max(rank x, rank y), U the left singular vectors, rows centred (May et al. 2019)."""
     return float(pair.canonical[1].square().sum()) / max(pair.x.rank, pair.y.rank)
 
 
@@ -47,15 +47,15 @@ _STRENGTH = Argument("lambda", 0.01, 1e-9, 1e6, "ridge penalty at total variance
 ENTRIES = (
     Index(structural("gulp", "GULP distance", "How far ridge predictions of any task from the two can be apart, "
                      "penalty 0.01 of the total variance or the given share (Boix-Adsera et al. 2022). No upper limit.",
-                     high=5.0,                     larger=False, form="negative", span=(0.0, math.inf)),
+                     high=5.0, larger=False, form="negative", span=(0.0, math.inf)),
           gulp, "sqrt(tr (Cx(λ)⁻¹Cx)² + tr (Cy(λ)⁻¹Cy)² - 2 tr Cx(λ)⁻¹ Cxy Cy(λ)⁻¹ Cyx), C(λ) = C + λ, tr C = 1",
-          "Boix-Adsera et al. 2022, eq. 3", RIGID, RIGID, argument=_STRENGTH, cost="p³ + q³ per site, p²q"),
-    Index(structural("eigenspace_overlap", "eigenspace overlap", "Overlap of the column spaces of the centred matrices "
-                     "(May et al. 2019)."),
-          eigenspace_overlap, "Σρ² / max(rank X, rank Y)", "May et al. 2019, definition 1", AFFINE, AFFINE, least=4,
+          "Boix-Adsera et al. 2022", RIGID, RIGID, argument=_STRENGTH, cost="p³ + q³ per site, p²q"),
+    Index(structural("eigenspace_overlap", "eigenspace overlap", "Overlap of the column spaces of the centred "
+                     "matrices; its authors do not centre (May et al. 2019)."),
+          eigenspace_overlap, "Σρ² / max(rank X, rank Y)", "May et al. 2019", AFFINE, AFFINE, least=4,
           undefined=cca.too_few, cost="p³ + q³ per site, pq min(p, q)"),
     Index(structural("ensd", "effective number of shared dimensions", "Participation ratio of what both have in "
                      "common, CKA times the root of the product of their own (Giaffar et al. 2024). No upper limit.",
-                     high=20.0,                     span=(0.0, math.inf)),
-          shared_dimensions, "|Sxy|² tr Sxx tr Syy / (|Sxx|² |Syy|²)", "Giaffar et al. 2024, eq. 4", RIGID, RIGID),
+                     high=20.0, span=(0.0, math.inf)),
+          shared_dimensions, "|Sxy|² tr Sxx tr Syy / (|Sxx|² |Syy|²)", "Giaffar et al. 2024", RIGID, RIGID),
 )

@@ -37,17 +37,17 @@ def root(pair: Pair) -> float:
 
 
 def nuclear(pair: Pair) -> float:
-    """|Sxy|_* / sqrt(tr Sxx tr Syy): the cosine of the angular shape distance (Tang et al. 2020, eq. 2)."""
+    """|Sxy|_* / sqrt(tr Sxx tr Syy): the cosine of the angular shape distance (Tang et al. 2020)."""
     return pair.nuclear / pair.scale
 
 
 def angular(pair: Pair) -> float:
-    """The angle between the matrices after the best rotation, a metric (Williams et al. 2021, eq. 4)."""
+    """The angle between the matrices after the best rotation, a metric (Williams et al. 2021)."""
     return math.acos(min(1.0, nuclear(pair)))
 
 
 def partly_whitened(pair: Pair, alpha: float) -> float:
-    """Angular shape distance of X (alpha I + (1 - alpha) (X'X)^(-1/2)) and likewise Y (Williams et al. 2021, eq. 9).
+    """Angular shape distance of X (alpha I + (1 - alpha) (X'X)^(-1/2)) and likewise Y (Williams et al. 2021).
 
     Each side is first scaled so that the mean eigenvalue of its scatter over its columns is one: otherwise the mixture
     would depend on units and on n.
@@ -85,21 +85,21 @@ _COST = "pq min(p, q)"
 ENTRIES = (
     Index(structural("opd", "OPD (squared)", "Squared orthogonal Procrustes distance of the centred matrices at unit "
                      "Frobenius norm, 2 - 2 nuclear norm (Ding et al. 2021).", high=2.0, larger=False, form="half"),
-          squared, "2 - 2 |Sxy|_* / sqrt(tr Sxx tr Syy)", "Ding et al. 2021, section 2", RIGID, RIGID, cost=_COST),
+          squared, "2 - 2 |Sxy|_* / sqrt(tr Sxx tr Syy)", "Ding et al. 2021", RIGID, RIGID, cost=_COST),
     Index(structural("opd_root", "OPD (root)", "Orthogonal Procrustes distance: the root of OPD, a metric (Ding et al. "
                      "2021; Williams et al. 2021).", high=math.sqrt(2), larger=False, form="negative"),
-          root, "sqrt(opd)", "Williams et al. 2021, eq. 3", RIGID, RIGID, cost=_COST),
+          root, "sqrt(opd)", "Williams et al. 2021", RIGID, RIGID, cost=_COST),
     Index(structural("shape_angular", "angular shape distance", "Angle between the centred matrices after the best "
                      "rotation, in radians (Williams et al. 2021).", high=math.pi / 2, larger=False, form="cosine"),
-          angular, "arccos(nuclear)", "Williams et al. 2021, eq. 4", RIGID, RIGID, cost=_COST),
+          angular, "arccos(nuclear)", "Williams et al. 2021", RIGID, RIGID, cost=_COST),
     Index(structural("nuclear", "nuclear similarity", "Nuclear norm of the cross scatter over the Frobenius norms of "
                      "the centred matrices (Tang et al. 2020, normalised Bures similarity)."),
-          nuclear, "|Sxy|_* / sqrt(tr Sxx tr Syy)", "Tang et al. 2020, eq. 2", RIGID, RIGID, cost=_COST),
+          nuclear, "|Sxy|_* / sqrt(tr Sxx tr Syy)", "Tang et al. 2020", RIGID, RIGID, cost=_COST),
     Index(structural("shape", "shape distance (partly whitened)", "Angle after partial whitening with alpha 0.5, or "
                      "the given one, and the best rotation, in radians (Williams et al. 2021).", high=math.pi / 2,
                      larger=False, form="cosine"),
           partly_whitened, "arccos(|Wx Sxy Wy|_* / norms), W = alpha I + (1 - alpha) S^(-1/2), S of mean eigenvalue 1",
-          "Williams et al. 2021, eq. 9", RIGID, RIGID, argument=_ALPHA, cost="p³ + q³ per site, " + _COST),
+          "Williams et al. 2021", RIGID, RIGID, argument=_ALPHA, cost="p³ + q³ per site, " + _COST),
     Index(structural("size_and_shape", "size-and-shape distance", "Root mean square distance of rows after the best "
                      "rotation and shift, without rescaling (Schonemann 1966; Williams et al. 2021). No upper limit.",
                      larger=False, form="inverse", span=(0.0, math.inf)),
@@ -107,6 +107,6 @@ ENTRIES = (
     Index(structural("permutation", "permutation Procrustes (squared)", "Squared distance at unit Frobenius norm "
                      "after the best assignment of columns to columns (Williams et al. 2021).", high=2.0, larger=False,
                      form="half"),
-          permutation, "2 - 2 max_P tr(Sxy P) / sqrt(tr Sxx tr Syy)", "Williams et al. 2021, section 2", _ORDER, _ORDER,
+          permutation, "2 - 2 max_P tr(Sxy P) / sqrt(tr Sxx tr Syy)", "Williams et al. 2021", _ORDER, _ORDER,
           cost="pq min(p, q), by assignment"),
 )

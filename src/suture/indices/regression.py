@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce
 
 import torch
@@ -15,7 +16,7 @@ FOLDS = 5
 
 
 def r2(pair: Pair) -> float:
-    """tr(Syx Sxx^+ Sxy) / tr Syy: the variance of the target that the source explains (Kornblith et al. 2019, eq. 8).
+    """tr(Syx Sxx^+ Sxy) / tr Syy: the variance of the target that the source explains (Kornblith et al. 2019, eq. 5).
 
     It is what direct matching reaches on the data that it was fitted to.
     """
@@ -23,8 +24,7 @@ def r2(pair: Pair) -> float:
 
 
 def _explained(pair: Pair) -> float:
-    loadings = pair.x.vectors.T @ pair.moments.sxy
-    return float((loadings.square().sum(1) / pair.x.values).sum())
+    return float((pair.loadings.square().sum(1) / pair.x.values).sum())
 
 
 def residual(pair: Pair) -> float:
@@ -37,8 +37,9 @@ def residual(pair: Pair) -> float:
 def ridge(pair: Pair, strength: float) -> float:
     """R² on the fitted data of the ridge regression whose penalty is `strength` mean eigenvalues of the source."""
     m = pair.moments
-    weight = least_squares(pair.x, m, strength)
-    return 1 - float(squared_error(weight, m.y.mean - weight @ m.x.mean, m) / torch.trace(m.syy))
+    penalised = pair.x.values + strength * torch.trace(m.sxx) / pair.x.width
+    shares = (2 - pair.x.values / penalised) / penalised
+    return float((pair.loadings.square().sum(1) * shares).sum() / torch.trace(m.syy))
 
 
 def held_out(pair: Pair) -> float:
@@ -51,9 +52,10 @@ def held_out(pair: Pair) -> float:
     return 1 - error / float(torch.trace(pair.moments.syy))
 
 
-def in_folds(blocks: tuple[Part, ...]) -> list[Part]:
-    """At most `FOLDS` folds: block b is in fold b modulo `FOLDS`."""
-    return [reduce(Part.merge, blocks[k::FOLDS]) for k in range(min(FOLDS, len(blocks)))]
+def in_folds(blocks: Sequence[Part | None]) -> list[Part]:
+    """At most `FOLDS` folds: block b is in fold b modulo `FOLDS`; a block may be left out."""
+    folds = ([b for b in blocks[k::FOLDS] if b is not None] for k in range(FOLDS))
+    return [reduce(Part.merge, f) for f in folds if f]
 
 
 def too_few(pair: Pair) -> str:
@@ -66,7 +68,7 @@ def too_few(pair: Pair) -> str:
 
 def no_folds(pair: Pair) -> str:
     """Cross-validation needs blocks with rows in them, and a fit that is not perfect whatever the data."""
-    folds = [f for f in in_folds(pair.blocks) if f.moments.n]
+    folds = in_folds(pair.blocks)
     if len(folds) < 2:
         return "no blocks of examples were kept apart: give at least two blocks"
     least = pair.n - max(f.moments.n for f in folds)
@@ -80,7 +82,7 @@ _COST = "p³ per site, p²q"
 ENTRIES = (
     Index(structural("r2", "regression R²", "Share of the target's variance that an affine map of the source explains "
                      "on the data it was fitted to (Kornblith et al. 2019)."),
-          r2, "tr(Syx Sxx⁺ Sxy) / tr Syy", "Kornblith et al. 2019, eq. 8", AFFINE, RIGID, least=3, undefined=too_few,
+          r2, "tr(Syx Sxx⁺ Sxy) / tr Syy", "Kornblith et al. 2019, eq. 5", AFFINE, RIGID, least=3, undefined=too_few,
           cost=_COST),
     Index(structural("r2_ridge", "ridge R²", "Share of the target's variance that ridge regression on the source "
                      "explains, strength 0.1 or the given one (Hoerl and Kennard 1970)."),

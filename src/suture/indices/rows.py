@@ -60,7 +60,7 @@ def rsa_kendall(sample: Sample) -> float:
 def distance_correlation(sample: Sample) -> float:
     """sqrt(V²(x, y) / sqrt(V²(x, x) V²(y, y))), V² the mean product of centred distance matrices, a V-statistic."""
     squared = _cosine(*(Centred.of(np.sqrt(side.squared)) for side in (sample.x, sample.y)))
-    return math.sqrt(max(squared, 0.0))  # V² is never negative (Székely et al. 2007, theorem 1); its rounding may be
+    return math.sqrt(max(squared, 0.0))  # V² is never negative (Székely et al. 2007); its rounding may be
 
 
 def cka_rbf(sample: Sample, fraction: float) -> float:
@@ -107,7 +107,7 @@ ENTRIES: tuple[Index, ...] = (
                      "rows and nears 1 where there are many more columns than rows (Székely et al. 2007)."),
           distance_correlation, "sqrt(sum A∘B / sqrt(sum A∘A sum B∘B)), with A and B the matrices of Euclidean "
           "distances |x_i - x_j| and |y_i - y_j|, centred in rows and columns",
-          "Székely, Rizzo and Bakirov 2007, definitions 4 and 5", RIGID, RIGID, Needs.ROWS, 3,
+          "Székely, Rizzo and Bakirov 2007", RIGID, RIGID, Needs.ROWS, 3,
           cost="n² p once per site, n² per cell"),
     Index(structural("cka_rbf", "CKA (RBF)",
                      "Centred kernel alignment, biased HSIC, with RBF kernels whose bandwidth is a fraction of the "
@@ -121,8 +121,8 @@ ENTRIES: tuple[Index, ...] = (
                      "which row of one is which of the other (Wang and Isola 2020).",
                      high=4.0, larger=False, span=(0.0, 8.0), judged=False),
           uniformity, "|u(x) - u(y)|, u(x) = log of the mean over i < j of exp(-2 |x_i / |x_i| - x_j / |x_j||²)",
-          "Wang and Isola 2020, section 4.1.2 (t = 2); as a difference, Klabunde et al. 2023 (arXiv 2305.06329), "
-          "section 3.6", invariances(SCALING, ORTHOGONAL), invariances(SCALING, ORTHOGONAL), Needs.ROWS, 2,
+          "Wang and Isola 2020 (t = 2); as a difference, Klabunde et al. 2023 (arXiv 2305.06329)",
+          invariances(SCALING, ORTHOGONAL), invariances(SCALING, ORTHOGONAL), Needs.ROWS, 2,
           neighbours.without_cosine, cost="n² p once per site"),
 )
 """Every index of a kept sample of rows."""

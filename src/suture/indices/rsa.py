@@ -1,8 +1,8 @@
 """Representational similarity analysis from moments (Kriegeskorte et al. 2008): no matrix of dissimilarities is made.
 
 With centred rows, a = |x|², b = |y|² and D = a_i + a_j - 2 x_i x_j', the sum of Dx Dy over ordered pairs is
-2 n sum ab + 2 sum a sum b + 4 |Sxy|². With rows at unit length, D = 1 - z_i z_j', the sum of (z_i z_j')(w_i w_j') is
-|Z'W|².
+2 n sum ab + 2 sum a sum b + 4 |Sxy|². Correlation distances are half the squared distances of rows less their mean, at
+unit length: 1 - z_i z_j' = |z_i - z_j|² / 2.
 """
 
 from __future__ import annotations
@@ -53,8 +53,7 @@ class _Sums:
         return self._covariance(*((self.x, self.x, self.xx) if side == "x" else (self.y, self.y, self.yy)))
 
 
-def _squared_euclidean(pair: Pair) -> _Sums:
-    m = pair.moments
+def _squared_euclidean(m: Moments) -> _Sums:
     n, kx, ky = m.n, torch.trace(m.sxx), torch.trace(m.syy)
 
     def product(joint: Tensor, a: Tensor, b: Tensor, cross: Tensor) -> float:
@@ -64,40 +63,24 @@ def _squared_euclidean(pair: Pair) -> _Sums:
                  product(m.x.quartic, kx, kx, m.sxx), product(m.y.quartic, ky, ky, m.syy))
 
 
-def _one_minus(m: Moments) -> _Sums:
-    """Dissimilarities 1 - z_i z_j' of rows at unit length, from their moments about the means."""
-    n = float(m.n)
-    mx, my, pairs = m.x.mean, m.y.mean, n * (n - 1)
-
-    def total(mean: Tensor) -> float:
-        return n * n * float(mean @ mean) - n
-
-    def product(centred: Tensor, a: Tensor, b: Tensor) -> float:
-        return float((centred + n * torch.outer(a, b)).square().sum()) - n
-
-    sx, sy = total(mx), total(my)
-    return _Sums(pairs, pairs - sx, pairs - sy, pairs - sx - sy + product(m.sxy, mx, my),
-                 pairs - 2 * sx + product(m.sxx, mx, mx), pairs - 2 * sy + product(m.syy, my, my))
-
-
 def pearson(pair: Pair) -> float:
     """Pearson correlation of the squared Euclidean distances."""
-    return _squared_euclidean(pair).pearson()
+    return _squared_euclidean(pair.moments).pearson()
 
 
 def cosine(pair: Pair) -> float:
     """Cosine similarity of the squared Euclidean distances."""
-    return _squared_euclidean(pair).cosine()
+    return _squared_euclidean(pair.moments).cosine()
 
 
 def correlation(pair: Pair) -> float:
     """Pearson correlation of the correlation distances, 1 minus the correlation of two rows over their columns."""
-    return _one_minus(_standard(pair)).pearson()
+    return _squared_euclidean(_standard(pair)).pearson()
 
 
 def correlation_cosine(pair: Pair) -> float:
     """Cosine similarity of the correlation distances."""
-    return _one_minus(_standard(pair)).cosine()
+    return _squared_euclidean(_standard(pair)).cosine()
 
 
 def _standard(pair: Pair) -> Moments:
@@ -107,7 +90,7 @@ def _standard(pair: Pair) -> Moments:
 
 def equal_distances(pair: Pair) -> str:
     """Dissimilarities that are all the same correlate with nothing."""
-    return _squared_euclidean(pair).equal()
+    return _squared_euclidean(pair.moments).equal()
 
 
 def no_correlations(pair: Pair) -> str:
@@ -120,7 +103,7 @@ def no_correlations(pair: Pair) -> str:
     short = float(m.n) - min(float(torch.trace(s.gram)) + m.n * float(s.mean @ s.mean) for s in (m.x, m.y))
     if short > 0.5:
         return f"{round(short)} rows do not vary over their columns: they have no correlation with others"
-    return _one_minus(m).equal()
+    return _squared_euclidean(m).equal()
 
 
 _ROWS = invariances(SCALING, PERMUTATION)

@@ -15,7 +15,7 @@ from suture.indices.entry import Index, Needs, Value
 from suture.indices.jackknife import with_intervals
 from suture.indices.kernels import FlatKernels
 from suture.indices.regression import FOLDS
-from suture.indices.sample import MOST, Reservoir, Sample
+from suture.indices.sample import MOST, Reservoir, Sample, matrix
 from suture.indices.table import FROM_MOMENTS, STITCH, Named, Request, chosen
 from suture.moments import Moments, standard_rows, unit_rows
 from suture.spectra import Pair, Part
@@ -33,7 +33,7 @@ def blocks_for(jackknife: int, indices: Iterable[Index]) -> int:
     """
     if not isinstance(jackknife, int) or isinstance(jackknife, bool) or jackknife % FOLDS or jackknife < 0:
         raise SutureError(f"expected jackknife to be 0 or a multiple of {FOLDS} (blocks of examples), got "
-                          "{jackknife!r}; write jackknife=20")
+                          f"{jackknife!r}; write jackknife=20")
     return jackknife or (FOLDS if any(i.needs is Needs.BLOCKS for i in indices) else 1)
 
 
@@ -51,8 +51,15 @@ def of_pair(pair: Pair, requests: Sequence[Request], *, intervals: bool = False)
     entries = {r.name: r.index for r in requests if r.index.needs in FROM_MOMENTS}
     found = {i.name: i(pair) for i in entries.values()}
     if intervals:
-        found = with_intervals(found, list(entries.values()), pair.blocks)
+        found = with_intervals(found, list(entries.values()), [b for b in pair.blocks if b is not None])
     return {name: found[i.name] for name, i in entries.items()}
+
+
+def _tensor(name: str, given: Any) -> Tensor:
+    """A matrix as a tensor, on the device where it is."""
+    if isinstance(given, Tensor) and not given.is_complex():
+        return given.detach()
+    return torch.from_numpy(matrix(name, given))
 
 
 class Streaming:
@@ -78,7 +85,9 @@ class Streaming:
         self._units = Needs.UNITS in needs
         self._reservoir = Reservoir(sample, seed) if Needs.ROWS in needs else None
         self._kept: list[tuple[Tensor, Tensor] | None] = []
-        self._kernels = FlatKernels(1, 1) if any(r.alignment == "flatten" for r in self.requests) else None
+        flat = any(r.alignment == "flatten" for r in self.requests)
+        self._kernels = FlatKernels(1, 1, precision=torch.float64) if flat else None
+        self._widths: tuple[int, int] | None = None
         self.n = 0
         """Rows seen."""
 
@@ -88,8 +97,13 @@ class Streaming:
         Raises:
             SutureError: not two matrices with the same rows, or other widths than before; NaN or inf.
         """
-        a, b = (torch.as_tensor(m) for m in (x, y))
+        a, b = (_tensor(name, m) for name, m in (("x", x), ("y", y)))
         Moments.check(a, b)
+        widths = a.shape[1], b.shape[1]
+        if 0 in widths or widths != (self._widths or widths):
+            wanted = "at least one" if self._widths is None else "{} and {}".format(*self._widths)
+            raise SutureError(f"expected {wanted} columns, got {widths[0]} and {widths[1]}; pass (n, p) and (n, q)")
+        self._widths = widths
         count = len(self._parts)
         for k in range(count):
             rows = slice((k - self.n) % count, None, count)

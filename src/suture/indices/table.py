@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from types import CodeType
 from typing import Any
 
 from suture._errors import SutureError, unknown
@@ -62,11 +65,35 @@ class Request:
     @property
     def key(self) -> str:
         """The name, and for a function of the user's also what it does: two that differ have different keys."""
-        code = getattr(self.index.user, "__code__", None)
-        if code is None:
+        if self.index.user is None:
             return self.name
-        text = repr((code.co_code, [c for c in code.co_consts if not hasattr(c, "co_code")], code.co_names))
-        return f"{self.name}#{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        return f"{self.name}#{hashlib.sha256(repr(_content(self.index.user)).encode()).hexdigest()[:12]}"
+
+
+def _content(what: Any) -> Any:
+    """What a function does, as far as it says so itself: instructions, and numbers and texts among its constants,
+    defaults and what it closes over.
+
+    What it looks up by name, such as another function, is not followed.
+    """
+    if isinstance(what, frozenset):
+        return sorted(map(repr, map(_content, what)))  # its own order is another one in each process
+    if isinstance(what, tuple):
+        return [_content(w) for w in what]
+    if isinstance(what, CodeType):
+        return what.co_code, what.co_names, _content(what.co_consts)
+    if isinstance(what, partial):
+        return _content((what.func, what.args, *sorted(what.keywords.items())))
+    code = getattr(what, "__code__", None)
+    if code is not None:
+        # Of functions that it closes over the code alone: one of them may be itself.
+        cells = (c.cell_contents for c in getattr(what, "__closure__", None) or ())
+        inner = (getattr(c, "__code__", c) for c in cells)
+        named = getattr(what, "__kwdefaults__", None) or {}
+        return _content((code, getattr(what, "__defaults__", None) or (), *sorted(named.items()), *inner))
+    if isinstance(what, bool | int | float | complex | str | bytes | type(None)):
+        return what
+    return f"{type(what).__module__}.{type(what).__qualname__}", getattr(what, "__qualname__", "")
 
 
 def chosen(names: Iterable[Named] | Named = "default") -> list[Request]:
@@ -78,11 +105,16 @@ def chosen(names: Iterable[Named] | Named = "default") -> list[Request]:
     Raises:
         SutureError: a name that is not known, a number out of range, an index that an alignment does not offer.
     """
-    listed = [names] if isinstance(names, str | Index) or callable(names) else list(names)
+    if isinstance(names, str | Index) or callable(names):
+        names = [names]
+    if not isinstance(names, Iterable):
+        raise SutureError(f"expected indices by name, entries or functions, got {names!r}; write () for none")
     found: dict[str, Request] = {}
-    for given in listed:
+    for given in names:
         for request in _parsed(given):
-            found.setdefault(request.name, request)
+            if found.setdefault(request.name, request).key != request.key:
+                raise SutureError(f"expected every name once, got two functions called {request.name!r}; name one of "
+                                  "them by suture.indices.own(function, name='my_index')")
     return list(found.values())
 
 
@@ -97,7 +129,13 @@ def _parsed(given: Any) -> list[Request]:
     alignment = alignment or STITCH
     name, colon, value = rest.partition(":")
     if name in GROUPS and not colon:
-        return [_request(INDICES[n], alignment) for n in GROUPS[name] if not _refused(INDICES[n], alignment)]
+        offered = [_request(INDICES[n], alignment) for n in GROUPS[name] if not _refused(INDICES[n], alignment)]
+        if not offered:
+            raise SutureError(f"expected a group with indices that the alignment {alignment!r} offers, got {name!r}; "
+                              f"write all@{alignment}")
+        return offered
+    if name in GROUPS:
+        raise SutureError(f"expected a number behind one index, got the group in {given!r}; write {name!r}")
     if name not in INDICES:
         raise unknown("index", name, (*INDICES, *GROUPS))
     index = INDICES[name].at(value) if colon else INDICES[name]
@@ -137,7 +175,7 @@ def own(fn: Callable[..., float], name: str | None = None, *, low: float = 0.0, 
         about: one sentence for the report.
 
     Raises:
-        SutureError: another number of arguments, a name that is taken or no word.
+        SutureError: another number of arguments, a name that is taken or no word, no colour limits.
     """
     called = str(name or getattr(fn, "__name__", type(fn).__name__))
     try:
@@ -151,11 +189,26 @@ def own(fn: Callable[..., float], name: str | None = None, *, low: float = 0.0, 
     if not called.isidentifier() or called in INDICES or called in GROUPS or called in ("source", "target"):
         raise SutureError(f"expected a name of letters, digits and _ that no index has, got {called!r}; write "
                           "suture.indices.own(function, name='my_index')")
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise SutureError(f"expected finite colour limits low < high of index {called!r}, got {low!r} and {high!r}; "
+                          "write low=0.0, high=1.0")
     entry = structural(called, called.replace("_", " "), about or f"A function of the user's, {called}.", low=low,
     high=high,
                        larger=larger_is_more_similar, own=True)
-    return Index(_registered(entry), fn if len(given) == 1 else _of_rows(fn), "", "the user", frozenset(), frozenset(),
-                 Needs.MOMENTS if len(given) == 1 else Needs.ROWS, user=fn)
+    needs, called_with = (Needs.MOMENTS, fn) if len(given) == 1 else (Needs.ROWS, _of_rows(fn))
+    return Index(_registered(entry), _number(called, called_with), "", "the user", frozenset(), frozenset(), needs,
+                 user=fn)
+
+
+def _number(called: str, fn: Callable[[Any], float]) -> Callable[[Any], float]:
+    def checked(data: Any) -> float:
+        found = fn(data)
+        try:
+            return float(found)
+        except (TypeError, ValueError, RuntimeError):
+            raise SutureError(f"expected index {called!r} to return a number, got {type(found).__name__}; return a "
+                              "float, nan where there is no value") from None
+    return checked
 
 
 def _of_rows(fn: Callable[..., float]) -> Callable[[Any], float]:

@@ -10,7 +10,7 @@ from suture.spectra import Pair
 
 
 def hard(pair: Pair) -> float:
-    """Mean correlation of the best one-to-one matching of columns (Li et al. 2015, section 3.1)."""
+    """Mean correlation of the best one-to-one matching of columns (Li et al. 2015)."""
     r = pair.correlations
     rows, columns = linear_sum_assignment(r.cpu().numpy(), maximize=True)
     return float(r[rows, columns].mean())
@@ -26,10 +26,10 @@ _CONSTANT = "a column that does not vary has correlation 0"
 ENTRIES = (
     Index(structural("correlation_hard", "correlation matching (one to one)", "Mean correlation of the best one-to-one "
                      f"matching of columns; {_CONSTANT} (Li et al. 2015).", span=(-1.0, 1.0)),
-          hard, "max over matchings m of the mean of corr(x_i, y_m(i))", "Li et al. 2015, section 3.1", _OWN_UNITS,
+          hard, "max over matchings m of the mean of corr(x_i, y_m(i))", "Li et al. 2015", _OWN_UNITS,
           _OWN_UNITS, least=3, cost="pq min(p, q), by assignment"),
     Index(structural("correlation_soft", "correlation matching (best partner)", "Mean over source columns of the "
                      f"largest correlation with a target column; {_CONSTANT} (Li et al. 2015).", span=(-1.0, 1.0)),
-          soft, "mean over i of max over j of corr(x_i, y_j)", "Li et al. 2015, section 3.2", _OWN_UNITS, _OWN_UNITS,
+          soft, "mean over i of max over j of corr(x_i, y_j)", "Li et al. 2015", _OWN_UNITS, _OWN_UNITS,
           least=3),
 )

@@ -1,0 +1,189 @@
+"""What the structural indices cost: one pass beside bare forward passes, memory beside a CKA library, linear algebra.
+
+ResNet-18 at 32x32 against a second one, 8 block sites each. The floor is one bare forward pass of both networks as they
+are over the same images, at the fastest micro-batch. Exit code 1 if a claim does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import suture
+from common import Floor, claim, header
+from suture import zoo
+from suture.aligned import AlignedMoments
+from suture.indices import Request, chosen
+from suture.indices.streaming import of_pair
+from suture.representations import Kind, Shape
+
+Data = tuple[torch.Tensor, torch.Tensor]
+CLAIMED = {"all@pool": 1.10, "all": 1.5}
+"""Passes of the networks that all moments of an alignment may cost, the forward passes among them."""
+BLOCKS = [f"layer{stage}.{block}" for stage in range(1, 5) for block in range(2)]
+SECONDS = 20
+
+
+def images_of(n: int) -> Data:
+    g = torch.Generator().manual_seed(0)
+    return torch.rand(n, 3, 32, 32, generator=g), torch.randint(0, 10, (n,), generator=g)
+
+
+def networks() -> tuple[nn.Module, nn.Module]:
+    torch.manual_seed(0)
+    return zoo.build("resnet18"), zoo.build("resnet18")
+
+
+class _EnoughError(Exception):
+    """The moments are done; what follows is not timed."""
+
+
+def timed(data: Data, indices: Any, batch: int = 50) -> tuple[float, float]:
+    """Seconds of the pass for indices and direct matching, and of the linear algebra after it.
+
+    The first batch bears the dry run; what the others take counts, for all of them.
+    """
+    marks: list[float] = []
+
+    def progress(stage: str, done: int, total: int | None) -> None:
+        if stage == "moments":
+            marks.append(time.perf_counter())
+
+    def stop(_: object) -> None:
+        marks.append(time.perf_counter())
+        raise _EnoughError
+
+    with suppress(_EnoughError):
+        suture.compare(*networks(), data=data, methods=["dm"], indices=indices, batch_size=batch, ood=None,
+                       progress=progress, on_stage=stop)
+    *batches, end = marks
+    return (batches[-1] - batches[0]) * len(batches) / (len(batches) - 1), end - batches[-1]
+
+
+def passes(n: int, repeat: int) -> list[bool]:
+    """(a) all indices from moments, and direct matching, in passes of the networks."""
+    data = images_of(n)
+    floor = Floor(networks()[0], data[0])
+    held = []
+    for indices, bound in CLAIMED.items():
+        floor.measure()
+        runs = [timed(data, indices) for _ in range(repeat)]
+        base = 2 * floor.measure()
+        took, after = (statistics.median(part) for part in zip(*runs, strict=True))
+        print(f"  {floor}; twice that for two networks")
+        print(f"  indices={indices!r}: linear algebra of {len(BLOCKS)}x{len(BLOCKS)} cells {after:.2f} s")
+        held.append(claim(f"pass with indices={indices!r} and direct matching / floor of both networks", took / base,
+                          bound))
+    return held
+
+
+def peak(work: str, n: int) -> float:
+    """Peak resident MiB of a fresh process that does `work`, one of the functions below, on `n` images."""
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import indices; indices.{work}({n})"
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    print(f"  {work}: {out.stdout.splitlines()[-1]}")
+    return float(out.stdout.split()[-2])
+
+
+def _report(start: float) -> None:
+    print(f"{time.perf_counter() - start:.1f} s, {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+
+
+def by_suture(n: int) -> None:
+    """For `peak`: all indices of all cells."""
+    start = time.perf_counter()
+    timed(images_of(n), "all")
+    _report(start)
+
+
+def by_suture_minibatches(n: int) -> None:
+    """For `peak`: the library's number, CKA of minibatches of flattened representations."""
+    start = time.perf_counter()
+    timed(images_of(n), ["cka_minibatch@flatten"])
+    _report(start)
+
+
+def by_pytorch_cka(n: int) -> None:
+    """For `peak`: CKA alone."""
+    from cka import compute_cka
+
+    start = time.perf_counter()
+    loader = DataLoader(TensorDataset(*images_of(n)), batch_size=256, drop_last=n % 256 < 4)
+    compute_cka(*networks(), loader, layers=BLOCKS, progress=False, device="cpu")
+    _report(start)
+
+
+def beside_library(n: int) -> list[bool]:
+    """(b) memory of all indices here, and of CKA alone there."""
+    if importlib.util.find_spec("cka") is None:
+        print("  pytorch_cka is not installed: left out")
+        return []
+    ours, minibatches, theirs = (peak(w, n) for w in ("by_suture", "by_suture_minibatches", "by_pytorch_cka"))
+    return [claim("peak memory, all indices of suture / CKA alone of pytorch_cka", ours / theirs, 1.0),
+            claim("peak memory, the same CKA of suture / pytorch_cka", minibatches / theirs, 1.0)]
+
+
+def moments_of(sites: int, width: int, rows: int) -> AlignedMoments:
+    """Of random vectors at so many sites of each side, every site correlated with every other."""
+    g = torch.Generator().manual_seed(0)
+    common = torch.randn(rows, width, generator=g)
+    made = AlignedMoments([Shape(Kind.VECTOR, width)] * sites, [Shape(Kind.VECTOR, width)] * sites)
+    xs, ys = ([common + torch.randn(rows, width, generator=g) for _ in range(sites)] for _ in range(2))
+    made.update(xs, ys)
+    return made
+
+
+def from_plain_moments() -> list[Request]:
+    """All indices that need the moments of a pair of matrices alone."""
+    names = {r.name: r for r in chosen("moments")}
+    return [r for r in names.values() if r.index.needs.name in ("MOMENTS", "HIGHER")]
+
+
+def algebra(sites: int, width: int, rows: int) -> list[bool]:
+    """(c) what is left to do after the pass."""
+    moments, requests = moments_of(sites, width, rows), from_plain_moments()
+    each: dict[str, float] = {}
+    begun = time.perf_counter()
+    for i, j in product(range(sites), range(sites)):
+        pair = moments.pair(i, j)
+        for r in requests:
+            start = time.perf_counter()
+            of_pair(pair, [r])
+            each[r.name] = each.get(r.name, 0.0) + time.perf_counter() - start
+    took = time.perf_counter() - begun
+    slow = sorted(each, key=each.__getitem__, reverse=True)[:6]
+    print(f"  {len(requests)} indices; slowest: {', '.join(f'{name} {each[name]:.1f} s' for name in slow)}")
+    return [claim(f"seconds of linear algebra, {sites}x{sites} cells of width {width}", took, SECONDS)]
+
+
+def main() -> int:
+    """Print the ratios."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("-n", type=int, default=600)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--sites", type=int, default=12)
+    parser.add_argument("--width", type=int, default=768)
+    parser.add_argument("--only", choices=("passes", "library", "algebra"))
+    args = parser.parse_args()
+    header("indices", args.n)
+    parts = {"passes": lambda: passes(args.n, args.repeat), "library": lambda: beside_library(args.n),
+             "algebra": lambda: algebra(args.sites, args.width, 3 * args.width)}
+    held = [h for name, part in parts.items() if args.only in (None, name) for h in part()]
+    return 0 if all(held) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
