@@ -239,6 +239,24 @@ def test_no_methods_gives_indices_alone(tmp_path: Path, monkeypatch: pytest.Monk
     assert made.meta["settings"]["precision"] == "float64"
 
 
+def test_indices_by_name_argument_alignment_and_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                      capsys: Capsys) -> None:
+    names = ["cka", "svcca:0.9", "rsa_correlation@pool", "jaccard:3@pool", "cka@flatten", "opd@paper"]
+    code, _, _ = tiny.suture(monkeypatch, capsys, "compare", "tests.tiny:network", "--data", "tests.tiny:data",
+                             "--methods", "none", "--indices", ",".join(names), "--jackknife", "5", "--sample", "20",
+                             "--out", tmp_path / "out")
+    made = suture.load(tmp_path / "out")
+    assert code == 0
+    assert set(made.measures) == set(names)
+    for name in names:
+        assert (made.matrix(name, "reason") == "").all(axis=None), name
+        has_interval = made.matrix(name, "low").notna().all(axis=None)
+        assert has_interval == (name in ("cka", "svcca:0.9", "rsa_correlation@pool")), name
+    assert (made.table.query("measure == 'jaccard:3@pool'")["n"] == 20).all()
+    assert made.meta["settings"]["jackknife"] == 5
+    assert (tmp_path / "out" / "report.html").exists()
+
+
 @pytest.mark.parametrize(("given", "names"), [
     (("a:f", None, None, None), ("a:f", "a:f")), (("a:f", None, "b:f", None), ("a:f", "b:f")),
     (("a:f", Path("w/x.pt"), "a:f", Path("w/y.pt")), ("x", "y")),
