@@ -45,10 +45,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
                "tlm": TaskRecipe(epochs=40, batch_size=64, lr=1e-2, schedule="cosine"),
                "energy": EnergyRecipe(epochs=15, tune_epochs=5, lr=1e-2, schedule="onecycle", crop=1)},
     "cifar10": {"network": "resnet20_strided", "sites": ["layer1.2", "layer2.1", "layer3.1"], "base_images": 20000,
-                "fit": 2000, "test": 2000, "relu": (False,),
+                "fit": 5000, "test": 2000, "relu": (False,),
                 "base": Recipe(epochs=8, batch_size=64, lr=1e-2, schedule="onecycle", crop=2, flip=True),
-                "tlm": TaskRecipe(epochs=60, batch_size=50, lr=1e-2, schedule="cosine", patience=15, held_out=0.2),
-                "energy": EnergyRecipe(epochs=8, tune_epochs=3, lr=1e-2, schedule="onecycle", crop=2, flip=True)},
+                "tlm": TaskRecipe(epochs=40, batch_size=50, lr=1e-2, schedule="cosine", patience=40),
+                "energy": EnergyRecipe(epochs=4, tune_epochs=1, lr=1e-2, schedule="onecycle", crop=2, flip=True)},
 }
 
 

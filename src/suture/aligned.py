@@ -70,6 +70,7 @@ class AlignedMoments:
         self._learned = sorted({j for (_, j), a in self.alignments.items() if a.learns_prefix})
         self._prefixes: dict[int, Tensor] = {}
         self._spectra: dict[Hashable, Spectrum] = {}
+        self._last: tuple[tuple[int, int], list[Moments], Moments] | None = None
 
     @property
     def examples(self) -> int:
@@ -95,6 +96,7 @@ class AlignedMoments:
             SutureError: tokens that meet tokens, in another number or with another mask on the other side.
         """
         self._spectra.clear()
+        self._last = None
         start, k, n = self.examples, len(self._folds), len(xs[0])
         if self._meet and not self._same:
             self._check_tokens(xs, ys, mask_x, mask_y)
@@ -144,9 +146,9 @@ class AlignedMoments:
             raise NonFiniteError(e.side, entries[e.index][0]) from None
 
     def _cell(self, fold: GridMoments, i: int, j: int) -> Moments:
-        parts = (fold.cell(self._entries_x.index((i, p.source)), self._entries_y.index((j, p.target)))
-                 for p in self.alignments[i, j].parts)
-        return reduce(Moments.merge, parts)
+        parts = [fold.cell(self._entries_x.index((i, p.source)), self._entries_y.index((j, p.target)))
+                 for p in self.alignments[i, j].parts]
+        return reduce(Moments.merge, [p for p in parts if p.n] or parts[:1])
 
     def folds(self, i: int, j: int, most: int | None = None) -> list[Moments]:
         """Moments of one cell in each fold that has examples, about the means.
@@ -160,7 +162,10 @@ class AlignedMoments:
         """
         if not self.examples:
             raise SutureError("expected at least one batch, got none; call update first")
-        found = [self._cell(f, i, j) for f in self._folds if f.examples]
+        if self._last is None or self._last[0] != (i, j):
+            found = [m for f in self._folds if f.examples and (m := self._cell(f, i, j)).n]
+            self._last = (i, j), found, reduce(Moments.merge, found) if found else self._cell(self._folds[0], i, j)
+        found = self._last[1]
         return found if most is None else [reduce(Moments.merge, found[k::most]) for k in range(min(most, len(found)))]
 
     def cell(self, i: int, j: int) -> Moments:
@@ -169,7 +174,9 @@ class AlignedMoments:
         Raises:
             SutureError: nothing was added yet.
         """
-        return reduce(Moments.merge, self.folds(i, j))
+        self.folds(i, j)
+        assert self._last is not None
+        return self._last[2]
 
     def pair(self, i: int, j: int) -> Pair:
         """Moments of one cell with the spectra of both sides; a matrix that several cells share is factored once."""

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from suture.measures import in_order, measure
+from suture.measures import base_of, in_order, measure
 from suture.plans import Plan
 from suture.provenance import versions
 from suture.results import COLUMNS, Comparison
@@ -62,7 +62,7 @@ def assemble(names: tuple[str, str], source: SitedNetwork, target: SitedNetwork,
     alike = source.sites == target.sites and source.shapes == target.shapes
     origin = {"versions": versions(), "created": datetime.now(UTC).isoformat(timespec="seconds"),
               "command": " ".join(sys.argv)}
-    own = [measure(name) for name in order if measure(name).own]
+    own = [m for m in map(measure, dict.fromkeys(base_of(name) for name in order)) if m.own]
     if own:
         meta = {**meta, "own_measures": [{"name": m.name, "label": m.label, "about": m.about, "low": m.low, "high":
         m.high,

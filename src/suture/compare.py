@@ -78,7 +78,8 @@ def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None
             models, token classification: labels (N, T)), or "none" (hidden states: direct matching without a task).
             "auto" (default) finds out in the dry run (`suture.stitching.resolve.resolve`).
         token_rate: share of the tokens that count whose rows make the moments, so indices and direct matching, drawn
-            with `seed`, the same at every site. Everything else sees all tokens. Default 1.
+            with `seed`, the same at every site; under ``@pool`` the mean is that of the drawn tokens. Everything else
+            sees all tokens. Default 1.
         forward: what the networks run in (autocast): "bf16" is twice as fast on GPUs that have it, and costs the last
             digits. Representations, moments, layers and scores are in float32 or more whatever it says.
         batch_size: for data that are no loader.

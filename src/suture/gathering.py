@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -26,14 +25,15 @@ from suture._errors import SutureError
 from suture.aligned import AlignedMoments
 from suture.indices import Needs, Request, SiteStatistics, Value
 from suture.indices.kernels import FlatKernels
+from suture.indices.regression import in_folds, without
 from suture.indices.sample import Reservoir, Rows, Sample
 from suture.indices.streaming import blocks_for, of_pair
 from suture.indices.table import FROM_MOMENTS, STITCH
-from suture.moments import Moments, standard_rows, unit_rows
+from suture.moments import standard_rows, unit_rows
 from suture.representations import DEFAULT_RULE, Alignment, AlignmentRule, Kind, Shape, View, look, positions, row_mask
 from suture.representations import Part as AlignmentPart
 from suture.resampling import Resampling, interpolation
-from suture.spectra import Pair, Part
+from suture.spectra import Pair, Part, Spectrum
 
 PAPER_EXAMPLES = 1000
 """Test examples of the alignment ``paper``."""
@@ -50,6 +50,7 @@ class Wanted:
         sample: examples kept for indices of rows.
         seed: of that sample.
         precision: dtype of the products.
+        fitting: stitching layers are fitted, so that there are moments of the matrices that they map.
     """
 
     requests: Sequence[Request]
@@ -58,6 +59,7 @@ class Wanted:
     sample: int = 2000
     seed: int = 0
     precision: torch.dtype = torch.float32
+    fitting: bool = False
 
     def of(self, alignment: str, *needs: Needs) -> list[Request]:
         """Requests of one alignment, of given needs."""
@@ -79,7 +81,7 @@ class Gathering:
         same: both sides are the same representations (self-stitching).
 
     Attributes:
-        stitch: moments of the matrices that the stitching layers map.
+        examples: number of examples seen.
 
     Raises:
         SutureError: two shapes that cannot be aligned; tokens of texts, which have no flattened form.
@@ -90,36 +92,57 @@ class Gathering:
         self.wanted, self._same = wanted, same
         self._shapes = list(sources), list(targets)
         self._meet = all(any(s.kind is Kind.TOKENS and s.grid is None for s in side) for side in self._shapes)
-        how: dict[str, Any] = {"precision": wanted.precision, "folds": wanted.blocks}
-        self.stitch = AlignedMoments(sources, targets, rule, same=same, **how,
-                                     higher=bool(wanted.of(STITCH, Needs.HIGHER)))
-        pooled = wanted.of("pool", *FROM_MOMENTS)
-        self._pooled: dict[str, AlignedMoments] = {}
-        if pooled:
-            a, b = ([Shape(Kind.VECTOR, s.width) for s in side] for side in self._shapes)
-            for name in ("plain", "unit", "standard")[:3 if wanted.of("pool", Needs.UNITS) else 1]:
-                self._pooled[name] = AlignedMoments(a, b, same=same, **how, higher=name == "standard" or (
-                    name == "plain" and bool(wanted.of("pool", Needs.HIGHER))))
-        self._rows = {a: _KeptRows(a, self.stitch.alignments, wanted) for a in (STITCH, "pool")
-                      if wanted.of(a, Needs.ROWS)}
+        how: dict[str, Any] = {"same": same, "precision": wanted.precision, "folds": wanted.blocks}
+        self._stitch = AlignedMoments(sources, targets, rule, **how, higher=bool(wanted.of(STITCH, Needs.HIGHER))
+                                      ) if wanted.fitting or wanted.of(STITCH) or not wanted.requests else None
+        vectors = [[Shape(Kind.VECTOR, s.width) for s in side] for side in self._shapes]
+        # Rows of two vectors are examples under either alignment.
+        units = wanted.of("pool", Needs.UNITS) or (wanted.of(STITCH, Needs.UNITS) and self._vectors())
+        names = (*(["plain"] if wanted.of("pool", *FROM_MOMENTS) else []), *(["unit", "standard"] if units else []))
+        self._pooled = {name: AlignedMoments(vectors[0], vectors[1], **how, higher=name == "standard" or (
+            name == "plain" and bool(wanted.of("pool", Needs.HIGHER)))) for name in names}
+        self._waiting: list[tuple[list[Tensor], list[Tensor]]] = []
+        self._rows = {a: _KeptRows(a, self.stitch.alignments if a == STITCH else {
+            (i, j): Alignment(x, y) for i, x in enumerate(vectors[0]) for j, y in enumerate(vectors[1])}, wanted)
+            for a in (STITCH, "pool") if wanted.of(a, Needs.ROWS)}
         self._flat: FlatKernels | None = None
         if wanted.of("flatten"):
             _check_flat([*sources, *targets])
             keep = PAPER_EXAMPLES if any(r.index.name != "cka_minibatch" for r in wanted.of("flatten")) else 0
             self._flat = FlatKernels(len(sources), len(targets), same=same, keep=keep, precision=wanted.precision)
         self._own = [AlignedMoments([s], [s], same=True, precision=wanted.precision, higher=False) for s in sources
-                     ] if wanted.requests and not same else []
+                     ] if wanted.of(STITCH) and not same else []
+        self._spectra: dict[Hashable, tuple[Spectrum, ...]] = {}
+        self.examples = 0
+
+    def _vectors(self) -> bool:
+        """Whether there is a cell of two vectors."""
+        return all(any(s.kind is Kind.VECTOR for s in side) for side in self._shapes)
 
     @property
-    def examples(self) -> int:
-        """Number of examples seen."""
-        return self.stitch.examples
+    def stitch(self) -> AlignedMoments:
+        """Moments of the matrices that the stitching layers map.
+
+        Raises:
+            SutureError: they were not wanted.
+        """
+        if self._stitch is None:
+            raise SutureError("expected moments of the stitched matrices, but none were wanted; ask for a method or an "
+                              "index without @")
+        return self._stitch
+
+    @property
+    def has_stitch(self) -> bool:
+        """Whether there are moments of the matrices that the stitching layers map."""
+        return self._stitch is not None
 
     @property
     def nbytes(self) -> int:
         """Bytes that are held for all cells."""
-        moments = [self.stitch, *self._pooled.values(), *self._own]
-        return sum(m.nbytes for m in moments) + sum(r.nbytes for r in self._rows.values()) + self.nbytes_flat
+        self._flush()
+        moments = [self._stitch, *self._pooled.values(), *self._own]
+        held = sum(m.nbytes for m in moments if m is not None)
+        return held + sum(r.nbytes for r in self._rows.values()) + self.nbytes_flat
 
     @property
     def nbytes_flat(self) -> int:
@@ -133,7 +156,10 @@ class Gathering:
     def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None = None,
                mask_y: Tensor | None = None) -> None:
         """Add one batch; see `AlignedMoments.update`."""
-        self.stitch.update(xs, ys, mask_x, mask_y)
+        self._spectra.clear()
+        self.examples += len(xs[0])
+        if self._stitch is not None:
+            self._stitch.update(xs, ys, mask_x, mask_y)
         if self._flat is not None:
             self._flat.update(xs, ys)
         for x, moments in zip(xs, self._own, strict=bool(self._own)):
@@ -152,11 +178,22 @@ class Gathering:
             other = (mask_y, mask_x) if self._meet else (None, None)
             px, py = (self._pool(side, tensors, other[side] if mask is None else mask)
                       for side, tensors, mask in ((0, xs, mask_x), (1, ys, mask_y)))
-            for name, moments in self._pooled.items():
-                a, b = ([_LENGTHS[name](v) for v in side] for side in (px, py))
-                moments.update(a, b)
             if "pool" in self._rows:
                 self._rows["pool"].update(px, py, None, None)
+            if self._pooled:
+                self._waiting.append((px, py))
+                if sum(len(x[0]) for x, _ in self._waiting) >= _TOGETHER:
+                    self._flush()
+
+    def _flush(self) -> None:
+        """Add the means that wait. Their products are small beside the sums, so that many are added at once."""
+        if not self._waiting:
+            return
+        xs, ys = ([torch.cat(site) for site in zip(*side, strict=True)] for side in zip(*self._waiting, strict=True))
+        self._waiting.clear()
+        for name, moments in self._pooled.items():
+            a, b = ([_LENGTHS[name](v) for v in side] for side in (xs, ys))
+            moments.update(a, b)
 
     def _that_count(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None, mask_y: Tensor | None
                     ) -> tuple[Sequence[Tensor], Sequence[Tensor], Tensor | None, Tensor | None]:
@@ -176,15 +213,24 @@ class Gathering:
 
     def pair(self, i: int, j: int, alignment: str = STITCH) -> Pair:
         """Moments of one cell of an alignment, with those of its blocks."""
-        held = {STITCH: {"plain": self.stitch}, "pool": self._pooled}[alignment]
+        self._flush()
+        held = {"plain": self.stitch if alignment == STITCH else self._pooled["plain"]}
+        if alignment == "pool" or all(s[k].kind is Kind.VECTOR for s, k in zip(self._shapes, (i, j), strict=True)):
+            held |= {name: m for name, m in self._pooled.items() if name != "plain"}
         pair = held["plain"].pair(i, j)
-        folds = [held[name].folds(i, j) for name in held]
         if self.wanted.blocks > 1:
-            pair = replace(pair, blocks=tuple(Part(*f) for f in zip(*folds, strict=True)))
-        if len(folds) == 1:
+            folds = zip(*(m.folds(i, j) for m in held.values()), strict=True)
+            pair = replace(pair, blocks=tuple(Part(*f) for f in folds))
+            key = alignment, i, held["plain"].alignments[i, j].source_rows
+            if self.wanted.of(alignment, Needs.BLOCKS):
+                if key not in self._spectra:
+                    parts = in_folds(pair.blocks)
+                    outside = (without(parts, k) for k in range(len(parts)) if len(parts) > 1)
+                    self._spectra[key] = tuple(Spectrum.of(m.x, m.precision) for m in outside)
+                pair = replace(pair, outside=self._spectra[key])
+        if len(held) == 1:
             return pair
-        unit, standard = (reduce(Moments.merge, f) for f in folds[1:])
-        return replace(pair, unit=unit, standard=standard)
+        return replace(pair, unit=held["unit"].cell(i, j), standard=held["standard"].cell(i, j))
 
     def values(self, i: int, j: int) -> dict[str, Value]:
         """The wanted indices of one cell, by name, but for those of the alignment ``paper``."""
@@ -203,8 +249,9 @@ class Gathering:
     def rows(self, i: int, j: int) -> Mapping[str, int]:
         """How many rows each wanted index of a cell is computed from, by name."""
         kept = len(next(iter(self._rows.values())).numbers) if self._rows else 0
-        n = {STITCH: self.stitch.cell(i, j).n, "flatten": self.examples,
-             "pool": self._pooled["plain"].examples if self._pooled else 0}
+        self._flush()
+        n = {STITCH: 0 if self._stitch is None else self._stitch.cell(i, j).n, "flatten": self.examples,
+             "pool": self._pooled["plain"].examples if "plain" in self._pooled else 0}
         return {r.name: kept if r.index.needs is Needs.ROWS else self._flat.kept
                 if self._flat is not None and r.alignment == "flatten" and r.index.name != "cka_minibatch"
                 else n[r.alignment] for r in self.wanted.requests if r.alignment in n}
@@ -216,14 +263,16 @@ class Gathering:
         return SiteStatistics.of(self.stitch.cell(k if self._same else 0, k).y, precision=self.wanted.precision)
 
 
+_TOGETHER = 1000
+"""Means of examples that are added at once."""
 _LENGTHS: dict[str, Callable[[Tensor], Tensor]] = {"plain": lambda x: x, "unit": unit_rows, "standard": standard_rows}
 
 
 def _check_flat(shapes: Sequence[Shape]) -> None:
     for s in shapes:
         if s.varies:
-            raise SutureError(f"expected representations of one size for the alignment 'flatten', got {s}, tokens of "
-                              "texts; write @pool")
+            raise SutureError(f"expected representations of one size for the alignments 'flatten' and 'paper', got "
+                              f"{s}, tokens of texts; write @pool")
 
 
 class _KeptRows:

@@ -205,6 +205,11 @@ def _known(name: str) -> Measure | None:
     return _of_detector(name)
 
 
+def base_of(name: str) -> str:
+    """The name without argument and alignment."""
+    return re.split("[:@]", name)[0]
+
+
 def measure(name: str) -> Measure:
     """The measure called `name`, also one of a detector; an error that names the nearest ones otherwise."""
     found = _known(name)
@@ -224,7 +229,7 @@ def in_order(names: Iterable[str]) -> list[str]:
     ranks = {name: k for k, name in enumerate(MEASURES)}
 
     def rank(name: str) -> tuple[int, int, int]:
-        method, base = name.partition(".")[0], re.split("[:@]", name)[0]
+        method, base = name.partition(".")[0], base_of(name)
         view = ALIGNMENTS.index(name.partition("@")[2]) + 1 if "@" in name else 0
         return methods.index(method) if method in methods else len(methods), view, ranks.get(base, len(ranks))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -143,7 +144,8 @@ def paper_values(source: SitedNetwork, target: SitedNetwork, batches: Batches, a
     for i, x in enumerate(source.shapes):
         for j, y in enumerate(target.shapes):
             values = grid.values(i, j)
-            views = {"cka": "@flatten"} | {r.name: "" if x == y else "@pool" for r in others}
+            alike = replace(x, last=y.last) == y
+            views = {"cka": "@flatten"} | {r.name: "" if alike else "@pool" for r in others}
             found[i, j] = {r.name: values[r.index.name + views[r.index.name]] for r in papers}
     return found, grid.examples
 

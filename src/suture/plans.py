@@ -56,7 +56,7 @@ class Plan:
     sample: int = 2000
 
     def __post_init__(self) -> None:
-        if not isinstance(self.sample, int) or self.sample < 1:
+        if not isinstance(self.sample, int) or isinstance(self.sample, bool) or self.sample < 1:
             raise SutureError(f"expected a sample of at least one example, got {self.sample!r}; leave it out for 2000")
         _ = self.wanted.blocks  # refuses a wrong number of blocks
         if "tlm" in self.methods and (not self.family.trainable or self.family.strength == "cv"):
@@ -102,7 +102,8 @@ class Plan:
     @property
     def wanted(self) -> Wanted:
         """What is gathered in the pass over the data."""
-        return Wanted(self.indices, self.jackknife, self.folds, self.sample, self.seed, PRECISIONS[self.precision])
+        return Wanted(self.indices, self.jackknife, self.folds, self.sample, self.seed, PRECISIONS[self.precision],
+                      bool(self.methods))
 
     def for_task(self, target: SitedNetwork, first: Batch) -> Plan:
         """The plan with the task that was found; none without stitched networks.

@@ -143,7 +143,7 @@ class Comparison:
         Returns:
             Columns ``side``, ``site``, ``rows``, ``width``, ``rank``, ``effective_rank``, ``participation_ratio`` and
             ``dead`` (columns that do not vary); the spectra are in `arrays`, ``source.spectrum/0`` and so on. Empty
-            where no indices were asked for.
+            where no index of the stitched matrices was asked for.
         """
         return pd.DataFrame(described(self.arrays, self.sources, self.targets), columns=list(SITE_COLUMNS))
 

@@ -164,17 +164,21 @@ class Run:
         short: list[tuple[int, int, int]] = []
         constant: dict[int, None] = {}
         for i, j in self.cells:
+            rows = grid.rows(i, j)
+            for name, v in (grid.values(i, j) | published.get((i, j), {})).items():
+                n = rows.get(name, self.counts.get("n_paper", 0))
+                self._row(i, j, name, scores.Estimate(v.value, v.low, v.high, v.reason), n)
+            if not grid.has_stitch:
+                continue
             pair = grid.stitch.pair(i, j)
             if pair.x.rank + pair.y.rank >= pair.moments.n:
                 short.append((pair.moments.n, i, j))
             if pair.x.rank == 0:
                 constant[i] = None
-            rows = grid.rows(i, j)
-            for name, v in (grid.values(i, j) | published.get((i, j), {})).items():
-                self._row(i, j, name, scores.Estimate(v.value, v.low, v.high, v.reason), rows.get(name, self.counts.get(
-                    "n_paper", 0)))
-            if (i, j) not in self.excluded:
+            if self.plan.methods and (i, j) not in self.excluded:
                 self._match(i, j, pair, grid)
+            if self.plan.progress:
+                self.plan.progress("solving", i * len(self.target.sites) + j + 1, len(self.cells))
         self.counts["n_fit"] = grid.examples
         self._describe_sites(grid)
         self._note_rows(list(constant), short)
@@ -194,7 +198,7 @@ class Run:
     def _describe_sites(self, grid: Gathering) -> None:
         """Spectra of the sites, from which their statistics follow."""
         for side, network in (("source", self.source), ("target", self.target)):
-            for k in range(len(network.sites)) if self.plan.indices else ():
+            for k in range(len(network.sites)) if self.plan.indices and grid.has_stitch else ():
                 found = grid.statistics(side, k)
                 self.arrays[f"{side}.spectrum/{k}"] = found.spectrum.cpu().numpy()
                 self.arrays[f"{side}.rows/{k}"] = np.array([found.n, found.width, found.dead], dtype=np.int64)

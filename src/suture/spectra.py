@@ -123,7 +123,8 @@ class Pair:
         moments: about the means.
         x, y: spectra of the source's and of the target's scatter.
         unit, standard: moments of rows at unit length, see `Part`; None where they were not taken.
-        blocks: the same for disjoint blocks of examples, where they were kept apart; None for one that is left out.
+        blocks: the same for disjoint blocks of examples, where they were kept apart.
+        outside: spectra of the source outside of each fold of the blocks, where they are at hand (for many cells).
     """
 
     moments: Moments
@@ -131,7 +132,8 @@ class Pair:
     y: Spectrum
     unit: Moments | None = None
     standard: Moments | None = None
-    blocks: tuple[Part | None, ...] = ()
+    blocks: tuple[Part, ...] = ()
+    outside: tuple[Spectrum, ...] = ()
 
     @classmethod
     def of(cls, moments: Moments, x: Spectrum | None = None, y: Spectrum | None = None) -> Pair:
@@ -140,7 +142,7 @@ class Pair:
 
     @classmethod
     def of_part(cls, part: Part, x: Spectrum | None = None, y: Spectrum | None = None,
-                blocks: Sequence[Part | None] = ()) -> Pair:
+                blocks: Sequence[Part] = ()) -> Pair:
         """The pair of all that a part holds."""
         m = part.moments
         return cls(m, x or Spectrum.of(m.x, m.precision), y or Spectrum.of(m.y, m.precision), part.unit,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from suture._errors import SutureError
+from suture._errors import SutureError, first_line
 from suture.measures import Measure
 
 TRANSLATION, SCALING, PERMUTATION, ORTHOGONAL, DIAGONAL, LINEAR = TRANSFORMATIONS = (
@@ -158,7 +158,7 @@ class Index:
         number = self.argument.check(value, self.name)
         if number == self.argument.default:
             return replace(self, value=number)
-        return replace(self, value=number, measure=self.measure.variant(f":{number:g}"))
+        return replace(self, value=number, measure=self.measure.variant(f":{number:.12g}"))
 
     def __call__(self, data: Any) -> Value:
         reason = self._few(data) or self.undefined(data)
@@ -167,7 +167,16 @@ class Index:
         arguments: tuple[float, ...] = ()
         if self.argument is not None:
             arguments = (self.argument.default if self.value is None else self.value,)
-        number = float(self.fn(data, *arguments))
+        try:
+            number = float(self.fn(data, *arguments))
+        except ArithmeticError:
+            number = math.nan
+        except SutureError:
+            raise
+        except Exception as e:
+            if self.user is None:
+                raise
+            return Value.missing(f"{self.name} fails with {type(e).__name__}: {first_line(e)}")
         if not math.isfinite(number):
             return Value.missing(f"{self.name} is not finite on these data")
         return Value(number)

@@ -126,6 +126,6 @@ def tables(xs: list[Gram], ys: list[Gram]) -> tuple[Table, Table]:
     cross, own_x, own_y = (_hsic(pairs, n) for pairs in (product(xs, ys), zip(xs, xs, strict=True),
                                                          zip(ys, ys, strict=True)))
     scale = n / (n - 3) if n >= LEAST else math.nan
-    floors = [scale * torch.tensor([g.rounding**2 for g in side], dtype=torch.float64) for side in (xs, ys)]
+    floors = [scale * torch.tensor([g.rounding for g in side], dtype=torch.float64).square() for side in (xs, ys)]
     first, second = (Table(cross[k].view(len(xs), len(ys)), own_x[k], own_y[k], *floors) for k in range(2))
     return first, second

@@ -9,6 +9,7 @@ import torch
 
 from suture.indices.entry import AFFINE, ORTHOGONAL, RIGID, SCALING, Argument, Index, Needs, invariances
 from suture.measures import structural
+from suture.moments import Moments
 from suture.spectra import Pair, Part, Spectrum, least_squares, squared_error
 
 FOLDS = 5
@@ -45,17 +46,22 @@ def ridge(pair: Pair, strength: float) -> float:
 def held_out(pair: Pair) -> float:
     """R² of regressions that did not see the block on which they are judged, errors summed over all blocks."""
     folds, error = in_folds(pair.blocks), 0.0
+    outside = pair.outside or (None,) * len(folds)
     for k, held in enumerate(folds):
-        m = reduce(Part.merge, (f for i, f in enumerate(folds) if i != k)).moments
-        weight = least_squares(Spectrum.of(m.x, m.precision), m)
+        m = without(folds, k)
+        weight = least_squares(outside[k] or Spectrum.of(m.x, m.precision), m)
         error += float(squared_error(weight, m.y.mean - weight @ m.x.mean, held.moments))
     return 1 - error / float(torch.trace(pair.moments.syy))
 
 
-def in_folds(blocks: Sequence[Part | None]) -> list[Part]:
-    """At most `FOLDS` folds: block b is in fold b modulo `FOLDS`; a block may be left out."""
-    folds = ([b for b in blocks[k::FOLDS] if b is not None] for k in range(FOLDS))
-    return [reduce(Part.merge, f) for f in folds if f]
+def in_folds(blocks: Sequence[Part]) -> list[Part]:
+    """At most `FOLDS` folds: block b is in fold b modulo `FOLDS`."""
+    return [reduce(Part.merge, blocks[k::FOLDS]) for k in range(min(FOLDS, len(blocks)))]
+
+
+def without(folds: Sequence[Part], k: int) -> Moments:
+    """Moments of all folds but one."""
+    return reduce(Moments.merge, (f.moments for i, f in enumerate(folds) if i != k))
 
 
 def too_few(pair: Pair) -> str:

@@ -34,7 +34,11 @@ def matrix(name: str, given: Any) -> Floats:
     if isinstance(given, Tensor):
         given = given.detach().cpu()
         given = (given if given.is_complex() else given.to(torch.float64)).numpy()
-    values = np.asarray(given)
+    try:
+        values = np.asarray(given)
+    except ValueError as error:
+        raise SutureError(f"expected {name} to be a matrix with rows, got rows of different lengths; pass (n, columns)"
+                          ) from error
     if values.ndim != 2 or len(values) == 0:
         raise SutureError(f"expected {name} to be a matrix with rows, got shape {values.shape}; pass (n, columns)")
     if values.dtype.kind not in "fiub":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
 from functools import reduce
 from typing import Any
@@ -31,10 +32,14 @@ def blocks_for(jackknife: int, indices: Iterable[Index]) -> int:
     Raises:
         SutureError: too few blocks for an interval, or a number that does not go into folds.
     """
-    if not isinstance(jackknife, int) or isinstance(jackknife, bool) or jackknife % FOLDS or jackknife < 0:
+    try:
+        number = -1 if isinstance(jackknife, bool) else operator.index(jackknife)
+    except TypeError:
+        number = -1
+    if number < 0 or number % FOLDS:
         raise SutureError(f"expected jackknife to be 0 or a multiple of {FOLDS} (blocks of examples), got "
                           f"{jackknife!r}; write jackknife=20")
-    return jackknife or (FOLDS if any(i.needs is Needs.BLOCKS for i in indices) else 1)
+    return number or (FOLDS if any(i.needs is Needs.BLOCKS for i in indices) else 1)
 
 
 def part_of(x: Tensor, y: Tensor, *, units: bool = False) -> Part:
@@ -51,7 +56,7 @@ def of_pair(pair: Pair, requests: Sequence[Request], *, intervals: bool = False)
     entries = {r.name: r.index for r in requests if r.index.needs in FROM_MOMENTS}
     found = {i.name: i(pair) for i in entries.values()}
     if intervals:
-        found = with_intervals(found, list(entries.values()), [b for b in pair.blocks if b is not None])
+        found = with_intervals(found, list(entries.values()), pair.blocks)
     return {name: found[i.name] for name, i in entries.items()}
 
 

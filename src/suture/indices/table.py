@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from types import CodeType
-from typing import Any
+from typing import Any, Union
 
 from suture._errors import SutureError, unknown
 from suture.indices import cca, cka, kernels, overlap, procrustes, regression, rows, rsa, statistics, units
@@ -41,8 +41,9 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 }
 """What may be written for several names, also with an alignment: ``"moments@pool"``."""
 
-Named = str | Index | Callable[..., float]
-"""A name, an entry, or a user's function: of one `suture.spectra.Pair`, or of two matrices (n, p) and (n, q)."""
+Named = Union[str, Index, "Request", Callable[..., float]]
+"""A name, an entry (also with an alignment), or a user's function: of one `suture.spectra.Pair`, or of two matrices
+(n, p) and (n, q)."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def chosen(names: Iterable[Named] | Named = "default") -> list[Request]:
     Raises:
         SutureError: a name that is not known, a number out of range, an index that an alignment does not offer.
     """
-    if isinstance(names, str | Index) or callable(names):
+    if isinstance(names, str | Index | Request) or callable(names):
         names = [names]
     if not isinstance(names, Iterable):
         raise SutureError(f"expected indices by name, entries or functions, got {names!r}; write () for none")
@@ -119,10 +120,11 @@ def chosen(names: Iterable[Named] | Named = "default") -> list[Request]:
 
 
 def _parsed(given: Any) -> list[Request]:
-    if isinstance(given, Index):
-        return [Request(given)]
     if not isinstance(given, str):
-        return [Request(own(given))]
+        request = given if isinstance(given, Request) else Request(given if isinstance(given, Index) else own(given))
+        if why := _refused(request.index, request.alignment):
+            raise SutureError(why)
+        return [request]
     rest, at, alignment = given.partition("@")
     if at and alignment not in (STITCH, *ALIGNMENTS):
         raise unknown("alignment", alignment, (STITCH, *ALIGNMENTS))
