@@ -13,11 +13,11 @@ take
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,13 +26,11 @@ from suture.aligned import AlignedMoments
 from suture.indices import Needs, Request, SiteStatistics, Value
 from suture.indices.kernels import FlatKernels
 from suture.indices.regression import in_folds, without
-from suture.indices.sample import Reservoir, Rows, Sample
 from suture.indices.streaming import blocks_for, of_pair
 from suture.indices.table import FROM_MOMENTS, STITCH
-from suture.moments import standard_rows, unit_rows
-from suture.representations import DEFAULT_RULE, Alignment, AlignmentRule, Kind, Shape, View, look, positions, row_mask
-from suture.representations import Part as AlignmentPart
-from suture.resampling import Resampling, interpolation
+from suture.keeping import KeptRows
+from suture.moments import Directions, standard_rows
+from suture.representations import DEFAULT_RULE, Alignment, AlignmentRule, Kind, Shape, View, look, row_mask
 from suture.spectra import Pair, Part, Spectrum
 
 PAPER_EXAMPLES = 1000
@@ -98,13 +96,19 @@ class Gathering:
         vectors = [[Shape(Kind.VECTOR, s.width) for s in side] for side in self._shapes]
         # Rows of two vectors are examples under either alignment.
         units = wanted.of("pool", Needs.UNITS) or (wanted.of(STITCH, Needs.UNITS) and self._vectors())
-        names = (*(["plain"] if wanted.of("pool", *FROM_MOMENTS) else []), *(["unit", "standard"] if units else []))
-        self._pooled = {name: AlignedMoments(vectors[0], vectors[1], **how, higher=name == "standard" or (
-            name == "plain" and bool(wanted.of("pool", Needs.HIGHER)))) for name in names}
+        self._pooled: dict[str, AlignedMoments] = {}
+        if wanted.of("pool", *FROM_MOMENTS):
+            self._pooled["plain"] = AlignedMoments(vectors[0], vectors[1], **how,
+                                                   higher=bool(wanted.of("pool", Needs.HIGHER)))
+        if units:
+            how["folds"] = wanted.blocks if wanted.jackknife else 1
+            self._pooled["standard"] = AlignedMoments(vectors[0], vectors[1], **how)
+        self._directions: list[tuple[list[Directions], list[Directions]]] = []
         self._waiting: list[tuple[list[Tensor], list[Tensor]]] = []
-        self._rows = {a: _KeptRows(a, self.stitch.alignments if a == STITCH else {
-            (i, j): Alignment(x, y) for i, x in enumerate(vectors[0]) for j, y in enumerate(vectors[1])}, wanted)
-            for a in (STITCH, "pool") if wanted.of(a, Needs.ROWS)}
+        tables = {STITCH: {} if self._stitch is None else self._stitch.alignments,
+                  "pool": {(i, j): Alignment(x, y) for i, x in enumerate(vectors[0]) for j, y in enumerate(vectors[1])}}
+        self._rows = {a: KeptRows(of, stitched=a == STITCH, most=wanted.sample, seed=wanted.seed,
+                                  precision=wanted.precision) for a, of in tables.items() if wanted.of(a, Needs.ROWS)}
         self._flat: FlatKernels | None = None
         if wanted.of("flatten"):
             _check_flat([*sources, *targets])
@@ -191,9 +195,24 @@ class Gathering:
             return
         xs, ys = ([torch.cat(site) for site in zip(*side, strict=True)] for side in zip(*self._waiting, strict=True))
         self._waiting.clear()
-        for name, moments in self._pooled.items():
-            a, b = ([_LENGTHS[name](v) for v in side] for side in (xs, ys))
-            moments.update(a, b)
+        if "plain" in self._pooled:
+            self._pooled["plain"].update(xs, ys)
+        if "standard" in self._pooled:
+            start = self._pooled["standard"].examples
+            self._pooled["standard"].update([standard_rows(x) for x in xs], [standard_rows(y) for y in ys])
+            self._direct(xs, ys, start)
+
+    def _direct(self, xs: list[Tensor], ys: list[Tensor], start: int) -> None:
+        """Add rows at unit length to the sums of their blocks; `start` is the number of the first."""
+        count = self.wanted.blocks if self.wanted.jackknife else 1
+        for k in range(count):
+            rows = slice((k - start) % count, None, count)
+            new = [Directions.of(x[rows]) for x in xs], [Directions.of(y[rows]) for y in ys]
+            if len(self._directions) <= k:
+                self._directions.append(new)
+            else:
+                self._directions[k] = tuple([a.merge(b) for a, b in zip(*sides, strict=True)]  # type: ignore[assignment]
+                                            for sides in zip(self._directions[k], new, strict=True))
 
     def _that_count(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None, mask_y: Tensor | None
                     ) -> tuple[Sequence[Tensor], Sequence[Tensor], Tensor | None, Tensor | None]:
@@ -214,23 +233,31 @@ class Gathering:
     def pair(self, i: int, j: int, alignment: str = STITCH) -> Pair:
         """Moments of one cell of an alignment, with those of its blocks."""
         self._flush()
-        held = {"plain": self.stitch if alignment == STITCH else self._pooled["plain"]}
-        if alignment == "pool" or all(s[k].kind is Kind.VECTOR for s, k in zip(self._shapes, (i, j), strict=True)):
-            held |= {name: m for name, m in self._pooled.items() if name != "plain"}
-        pair = held["plain"].pair(i, j)
-        if self.wanted.blocks > 1:
-            folds = zip(*(m.folds(i, j) for m in held.values()), strict=True)
-            pair = replace(pair, blocks=tuple(Part(*f) for f in folds))
-            key = alignment, i, held["plain"].alignments[i, j].source_rows
-            if self.wanted.of(alignment, Needs.BLOCKS):
-                if key not in self._spectra:
-                    parts = in_folds(pair.blocks)
-                    outside = (without(parts, k) for k in range(len(parts)) if len(parts) > 1)
-                    self._spectra[key] = tuple(Spectrum.of(m.x, m.precision) for m in outside)
-                pair = replace(pair, outside=self._spectra[key])
-        if len(held) == 1:
+        moments = self.stitch if alignment == STITCH else self._pooled["plain"]
+        standard = self._pooled.get("standard")
+        if alignment == STITCH and any(s[k].kind is not Kind.VECTOR for s, k in zip(self._shapes, (i, j), strict=True)):
+            standard = None
+        pair, folds = moments.pair(i, j), [Part(m) for m in moments.folds(i, j)]
+        if standard is not None:
+            units = [(d[0][i], d[1][j]) for d in self._directions if d[0][i].n]
+            if self.wanted.jackknife:
+                folds = [Part(p.moments, u, m) for p, u, m in zip(folds, units, standard.folds(i, j), strict=True)]
+            total = [reduce(Directions.merge, side) for side in zip(*units, strict=True)]
+            pair = replace(pair, unit=(total[0], total[1]), standard=standard.cell(i, j))
+        if self.wanted.blocks == 1:
             return pair
-        return replace(pair, unit=held["unit"].cell(i, j), standard=held["standard"].cell(i, j))
+        pair = replace(pair, blocks=tuple(folds))
+        return replace(pair, outside=self._outside(pair, alignment, i, moments.alignments[i, j].source_rows))
+
+    def _outside(self, pair: Pair, *key: Hashable) -> tuple[Spectrum, ...]:
+        """Spectra of the source outside of each fold; one serves many cells."""
+        if not self.wanted.of(str(key[0]), Needs.BLOCKS):
+            return ()
+        if key not in self._spectra:
+            parts = in_folds(pair.blocks)
+            outside = [without(parts, k) for k in range(len(parts)) if len(parts) > 1]
+            self._spectra[key] = tuple(Spectrum.of(m.x, m.precision) for m in outside)
+        return self._spectra[key]
 
     def values(self, i: int, j: int) -> dict[str, Value]:
         """The wanted indices of one cell, by name, but for those of the alignment ``paper``."""
@@ -265,7 +292,6 @@ class Gathering:
 
 _TOGETHER = 1000
 """Means of examples that are added at once."""
-_LENGTHS: dict[str, Callable[[Tensor], Tensor]] = {"plain": lambda x: x, "unit": unit_rows, "standard": standard_rows}
 
 
 def _check_flat(shapes: Sequence[Shape]) -> None:
@@ -273,116 +299,3 @@ def _check_flat(shapes: Sequence[Shape]) -> None:
         if s.varies:
             raise SutureError(f"expected representations of one size for the alignments 'flatten' and 'paper', got "
                               f"{s}, tokens of texts; write @pool")
-
-
-class _KeptRows:
-    """One row of each kept example, of both sides of every cell: the pooled one, or a position drawn at random.
-
-    Under ``stitch`` the position is one of the target's rows that count, drawn by the seed and the example's number
-    among those that count; the source's row is that position of the source brought to the target's size.
-    """
-
-    def __init__(self, alignment: str, alignments: Mapping[tuple[int, int], Alignment], wanted: Wanted) -> None:
-        self._stitch = alignment == STITCH
-        self._alignments, self._seed, self._precision = alignments, wanted.seed, wanted.precision
-        self._reservoir = Reservoir(wanted.sample, wanted.seed)
-        self._most = wanted.sample
-        self._tables: dict[Hashable, Tensor] = {}
-        self._made: dict[Hashable, Rows] = {}
-
-    @property
-    def numbers(self) -> Any:
-        """Numbers in the stream of the kept examples."""
-        return self._reservoir.numbers
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that the rows take."""
-        return sum(t.nbytes for t in self._tables.values())
-
-    def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None,
-               mask_y: Tensor | None) -> None:
-        """Look at a batch; every example has a row that counts."""
-        self._made.clear()
-        start = self._reservoir.seen
-        kept, slots = self._reservoir.offer(len(xs[0]))
-        if not len(kept):
-            return
-        at, into = torch.from_numpy(kept).to(xs[0].device), torch.from_numpy(slots)
-        # Not the stream of `TokenShare`, which draws tokens by (seed, number).
-        draws = torch.tensor([np.random.default_rng((self._seed, start + int(k), 1)).random() for k in kept],
-                             dtype=torch.float64)
-        masks = [None if m is None else m[at] for m in (mask_x, mask_y)]
-        done: set[Hashable] = set()
-        for (i, j), a in self._alignments.items():
-            keys = self._key(0, i, a), self._key(1, j, a)
-            sides = [side for side in (0, 1) if keys[side] not in done]
-            if sides:
-                done |= set(keys)
-                pair = [x[at].to(self._precision) for x in (xs[i], ys[j])]
-                rows = _drawn(pair, a, draws, masks) if self._stitch else pair
-                for side in sides:
-                    self._store(keys[side], into, rows[side])
-
-    def _store(self, key: Hashable, slots: Tensor, rows: Tensor) -> None:
-        rows = rows.detach().cpu()
-        if key not in self._tables:
-            self._tables[key] = rows.new_zeros(self._most, rows.shape[1])
-        self._tables[key][slots] = rows
-
-    def _key(self, side: int, k: int, a: Alignment) -> Hashable:
-        if not self._stitch:
-            return side, k
-        return side, k, (a.source_rows if side == 0 else a.target_rows)
-
-    def sample(self, i: int, j: int) -> Sample:
-        """The rows of one cell."""
-        a = self._alignments[i, j]
-        keys = self._key(0, i, a), self._key(1, j, a)
-        for key, name in zip(keys, ("x", "y"), strict=True):
-            if key not in self._made:
-                self._made[key] = Rows.of(self._tables[key][:len(self.numbers)], name)
-        return Sample(self._made[keys[0]], self._made[keys[1]])
-
-
-def _drawn(pair: Sequence[Tensor], a: Alignment, draws: Tensor, masks: Sequence[Tensor | None]) -> list[Tensor]:
-    """(N, C) of source and target: that row of each example's matrix at the share `draws` (N,) of those that count."""
-    counts = [_counted(a, p, pair, masks) for p in a.parts]
-    ends = torch.stack([c.sum(1) for c in counts]).cumsum(0).cpu()
-    chosen = (draws * ends[-1]).long()
-    found = [x.new_zeros(len(x), s.width) for x, s in zip(pair, (a.source, a.target), strict=True)]
-    start = torch.zeros_like(chosen)
-    for p, counted, end in zip(a.parts, counts, ends, strict=True):
-        here = ((chosen >= start) & (chosen < end)).nonzero().flatten().to(counted.device)
-        if len(here):
-            nth = (chosen - start).to(counted.device)[here]
-            place = ((counted[here].cumsum(1) - 1 == nth[:, None]) & counted[here]).int().argmax(1)
-            for rows, x, mask, s, view, r in zip(found, pair, masks, (a.source, a.target), (p.source, p.target),
-                                                 (p.resampling, None), strict=True):
-                rows[here] = _position(look(x[here], s, view, None if mask is None else mask[here]), place, r)
-        start = end
-    return found
-
-
-def _counted(a: Alignment, p: AlignmentPart, pair: Sequence[Tensor], masks: Sequence[Tensor | None]) -> Tensor:
-    """(N, rows) which of the target's rows in a part count: by its own mask, or by that of the source's same rows."""
-    kept = row_mask(a.target, p.target, masks[1])
-    if kept is None and positions(a.source, p.source) == positions(a.target, p.target):
-        kept = row_mask(a.source, p.source, masks[0])
-    if kept is not None:
-        return kept.flatten(1)
-    rows = look(pair[1][:1], a.target, p.target)[0].flatten(0, 1)
-    return torch.ones(len(pair[1]), len(rows), dtype=torch.bool, device=rows.device)
-
-
-def _position(grid: Tensor, place: Tensor, resampling: Resampling | None) -> Tensor:
-    """(N, C) the row with the number `place` (N,) of each grid (N, H, W, C), after resampling."""
-    if resampling is None or resampling.source == resampling.target:
-        return grid.flatten(1, 2)[torch.arange(len(grid), device=grid.device), place]
-    down, across = (interpolation(s, t, resampling.mode).to(grid) for s, t in
-                    zip(resampling.source, resampling.target, strict=True))
-    width = resampling.target[1]
-    rows = torch.einsum("nh,nhwc->nwc", down[place // width], grid)
-    return torch.einsum("nw,nwc->nc", across[place % width], rows)
-
-

@@ -18,7 +18,7 @@ from torch import Tensor
 from suture._errors import SutureError
 from suture.indices import Named, Streaming, Value, of_blocks
 from suture.indices.sample import MOST
-from suture.moments import Cross, Moments, Side
+from suture.moments import Cross, Directions, Moments, Side
 from suture.report import files
 from suture.spectra import Part
 
@@ -26,7 +26,6 @@ FORMAT = "suture.moments/1"
 CHUNK = 4096
 """Rows that are read at once."""
 _KINDS = (".npy", ".npz", ".safetensors")
-_NAMES = tuple(f.name for f in fields(Part))
 _PRECISIONS = {str(d): d for d in (torch.float64, torch.float32)}
 
 
@@ -91,8 +90,7 @@ def save_moments(path: str | Path, blocks: Sequence[Part]) -> Path:
     path = Path(path)
     if path.suffix != ".safetensors":
         raise SutureError(f"moments are saved as .safetensors, got {path.name!r}; write {path.stem}.safetensors")
-    tensors = {f"{k}/{name}/{key}": t for k, block in enumerate(blocks) for name in _NAMES
-               if (m := getattr(block, name)) is not None for key, t in _tensors(m).items()}
+    tensors = {f"{k}/{key}": t for k, block in enumerate(blocks) for key, t in _of_part(block).items()}
     about = {"format": FORMAT, "blocks": str(len(blocks)), "precision": str(blocks[0].moments.precision),
              "n": json.dumps([b.moments.n for b in blocks])}
     files.replace(path, safetensors.save({k: t.contiguous() for k, t in tensors.items()}, about))
@@ -120,6 +118,15 @@ def load_moments(path: str | Path) -> list[Part]:
                           "again") from e
 
 
+def _of_part(part: Part) -> dict[str, Tensor]:
+    named = {f"moments/{key}": t for key, t in _tensors(part.moments).items()}
+    if part.standard is not None:
+        named |= {f"standard/{key}": t for key, t in _tensors(part.standard).items()}
+    for side, d in zip("xy", part.unit or (), strict=False):
+        named |= {f"unit/{side}.total": d.total, f"unit/{side}.zeros": torch.tensor(d.zeros)}
+    return named
+
+
 def _tensors(m: Moments) -> dict[str, Tensor]:
     named: dict[str, Side | Cross] = {"x": m.x, "y": m.y, "cross": m.cross}
     return {f"{name}.{f.name}": getattr(part, f.name) for name, part in named.items() for f in fields(part)
@@ -137,7 +144,11 @@ def _block(k: int, n: int, precision: torch.dtype, tensors: dict[str, Tensor]) -
     whole = moments("moments")
     if whole is None:
         raise KeyError(f"{k}/moments/x.gram")
-    return Part(whole, moments("unit"), moments("standard"))
+    unit = None
+    if f"{k}/unit/x.total" in tensors:
+        a, b = (Directions(n, tensors[f"{k}/unit/{s}.total"], int(tensors[f"{k}/unit/{s}.zeros"])) for s in "xy")
+        unit = a, b
+    return Part(whole, unit, moments("standard"))
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------

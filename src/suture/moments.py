@@ -17,10 +17,31 @@ from torch import Tensor
 from suture._errors import SutureError
 
 
-def unit_rows(x: Tensor) -> Tensor:
-    """Every row of (n, p) at unit length; a row of zeros stays one."""
-    norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    return torch.where(norms > 0, x / norms, 0.0)
+@dataclass(frozen=True)
+class Directions:
+    """Sums of the rows of one matrix at unit length.
+
+    Attributes:
+        n: number of rows.
+        total: (p,) sum of x / |x|, in float64; rows of zeros add nothing.
+        zeros: how many rows are zero.
+    """
+
+    n: int
+    total: Tensor
+    zeros: int
+
+    @classmethod
+    def of(cls, x: Tensor) -> Directions:
+        """Of a matrix (n, p)."""
+        norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+        units = torch.where(norms > 0, x / norms, 0.0)
+        total = units.cpu().double() if x.device.type == "mps" else units.double()
+        return cls(len(x), total.sum(0), int((norms == 0).sum()))
+
+    def merge(self, other: Directions) -> Directions:
+        """Of the rows of both."""
+        return Directions(self.n + other.n, self.total + other.total, self.zeros + other.zeros)
 
 
 def standard_rows(x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from suture.moments import Moments, Side
+from suture.moments import Directions, Moments, Side
 
 
 @dataclass(frozen=True)
@@ -100,19 +100,22 @@ class Part:
 
     Attributes:
         moments: of the pair of matrices.
-        unit: of the same with every row at unit length, where that is wanted.
+        unit: sums of the rows of both sides at unit length, where they are wanted.
         standard: of the same with every row less its mean, at unit length, where that is wanted.
     """
 
     moments: Moments
-    unit: Moments | None = None
+    unit: tuple[Directions, Directions] | None = None
     standard: Moments | None = None
 
     def merge(self, other: Part) -> Part:
         """The rows of both."""
-        return Part(self.moments.merge(other.moments), *(
-            a.merge(b) if a is not None and b is not None else None
-            for a, b in ((self.unit, other.unit), (self.standard, other.standard))))
+        unit = standard = None
+        if self.unit is not None and other.unit is not None:
+            unit = self.unit[0].merge(other.unit[0]), self.unit[1].merge(other.unit[1])
+        if self.standard is not None and other.standard is not None:
+            standard = self.standard.merge(other.standard)
+        return Part(self.moments.merge(other.moments), unit, standard)
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ class Pair:
     Attributes:
         moments: about the means.
         x, y: spectra of the source's and of the target's scatter.
-        unit, standard: moments of rows at unit length, see `Part`; None where they were not taken.
+        unit, standard: of rows at unit length, see `Part`; None where they were not taken.
         blocks: the same for disjoint blocks of examples, where they were kept apart.
         outside: spectra of the source outside of each fold of the blocks, where they are at hand (for many cells).
     """
@@ -130,7 +133,7 @@ class Pair:
     moments: Moments
     x: Spectrum
     y: Spectrum
-    unit: Moments | None = None
+    unit: tuple[Directions, Directions] | None = None
     standard: Moments | None = None
     blocks: tuple[Part, ...] = ()
     outside: tuple[Spectrum, ...] = ()

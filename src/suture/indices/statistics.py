@@ -13,7 +13,7 @@ from torch import Tensor
 
 from suture.indices.entry import ORTHOGONAL, SCALING, Index, Needs, invariances
 from suture.measures import structural
-from suture.moments import Moments, Side
+from suture.moments import Directions, Side
 from suture.spectra import Pair, Spectrum, varies
 
 
@@ -25,17 +25,13 @@ def magnitude(pair: Pair) -> float:
 
 def concentricity(pair: Pair) -> float:
     """Difference of the mean cosine similarities of the rows with the mean row (Wang et al. 2020)."""
-    unit = _unit(pair)
-    return abs(_concentric(unit.x, pair.moments.x) - _concentric(unit.y, pair.moments.y))
-
-
-def _concentric(unit: Side, side: Side) -> float:
-    return float(unit.mean @ side.mean) / float(side.mean.norm())
-
-
-def _unit(pair: Pair) -> Moments:
     assert pair.unit is not None
-    return pair.unit
+    m = pair.moments
+    return abs(_concentric(pair.unit[0], m.x) - _concentric(pair.unit[1], m.y))
+
+
+def _concentric(unit: Directions, side: Side) -> float:
+    return float(unit.total @ side.mean) / (unit.n * float(side.mean.norm()))
 
 
 def no_mean(pair: Pair) -> str:
@@ -43,11 +39,11 @@ def no_mean(pair: Pair) -> str:
     if pair.unit is None:
         return "cosines with the mean compare examples, and the rows of these matrices are positions: ask for @pool"
     m = pair.moments
-    for name, side, unit in (("source", m.x, pair.unit.x), ("target", m.y, pair.unit.y)):
+    for name, side, unit in (("source", m.x, pair.unit[0]), ("target", m.y, pair.unit[1])):
         size = float(side.mean.norm())
         if size <= 1e-12 * math.sqrt(float(side.gram.trace()) / side.n):
             return f"the mean row of the {name} is zero: no row has an angle with it"
-        if side.n - float(unit.gram.trace()) - side.n * float(unit.mean @ unit.mean) > 0.5:
+        if unit.zeros:
             return f"rows of the {name} are zero: they have no angle with the mean row"
     return ""
 

@@ -18,7 +18,7 @@ from suture.indices.kernels import FlatKernels
 from suture.indices.regression import FOLDS
 from suture.indices.sample import MOST, Reservoir, Sample, matrix
 from suture.indices.table import FROM_MOMENTS, STITCH, Named, Request, chosen
-from suture.moments import Moments, standard_rows, unit_rows
+from suture.moments import Directions, Moments, standard_rows
 from suture.spectra import Pair, Part
 
 
@@ -47,7 +47,7 @@ def part_of(x: Tensor, y: Tensor, *, units: bool = False) -> Part:
     if not units:
         return Part(Moments.of(x, y))
     x, y = x.double(), y.double()
-    return Part(Moments.of(x, y), Moments.of(unit_rows(x), unit_rows(y)),
+    return Part(Moments.of(x, y), (Directions.of(x), Directions.of(y)),
                 Moments.of(standard_rows(x), standard_rows(y)))
 
 
