@@ -45,10 +45,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
                "tlm": TaskRecipe(epochs=40, batch_size=64, lr=1e-2, schedule="cosine"),
                "energy": EnergyRecipe(epochs=15, tune_epochs=5, lr=1e-2, schedule="onecycle", crop=1)},
     "cifar10": {"network": "resnet20_strided", "sites": ["layer1.2", "layer2.1", "layer3.1"], "base_images": 20000,
-                "fit": 5000, "test": 2000, "relu": (False,),
+                "fit": 3000, "test": 2000, "relu": (False,),
                 "base": Recipe(epochs=8, batch_size=64, lr=1e-2, schedule="onecycle", crop=2, flip=True),
-                "tlm": TaskRecipe(epochs=40, batch_size=50, lr=1e-2, schedule="cosine", patience=40),
-                "energy": EnergyRecipe(epochs=4, tune_epochs=1, lr=1e-2, schedule="onecycle", crop=2, flip=True)},
+                "tlm": TaskRecipe(epochs=80, batch_size=50, lr=5e-3, schedule="cosine", patience=8),
+                "energy": EnergyRecipe(epochs=6, tune_epochs=2, lr=1e-2, schedule="onecycle", crop=2, flip=True)},
 }
 
 
@@ -176,11 +176,19 @@ def _about(name: str, cells: pd.DataFrame) -> str:
     return (f"`{s['network']}`, seeds {', '.join(map(str, sorted(cells.seed.unique())))}, {plain.i.nunique()} sites, "
             f"n = {n['n_fit']} fitting and {n['n_test']} test images. TLM: {s['tlm'].epochs} epochs, Adam at "
             f"{s['tlm'].lr}, cosine; its own-layer cells reach {own.min():.3f} to {own.max():.3f}, and "
-            f"{int(plain.marked.sum())} of {len(plain)} cells are marked as not converged.")
+            f"{int(plain.marked.sum())} of {len(plain)} cells are marked as not converged ({_unconverged(plain)}).")
+
+
+def _unconverged(plain: pd.DataFrame) -> str:
+    """Of which kind the cells are that have not converged: from an earlier into a later layer, or back, or own."""
+    kinds = {"into later layers": plain.i < plain.j, "own layers": plain.i == plain.j,
+             "into earlier layers": plain.i > plain.j}
+    return ", ".join(f"{int((plain.marked & of).sum())} of {int(of.sum())} {name}" for name, of in kinds.items())
 
 
 def _detectors(cells: pd.DataFrame, quality: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
-    lines = ["Two-sided AUROC, median over sites or cells and seeds (in brackets the smallest and largest):", "",
+    lines = ["Two-sided AUROC, median over sites or cells that have converged and seeds (in brackets the smallest and "
+             "largest):", "",
              "| detector | auxiliary | unseen | planted: identity | noise | shrunken | rotated | DM, own layer "
              "| DM, other | TLM, own layer | TLM, other | rank correlation with energy: DM | TLM | both |",
              "|" + "---|" * 14]
@@ -190,7 +198,7 @@ def _detectors(cells: pd.DataFrame, quality: pd.DataFrame, cases: pd.DataFrame) 
         row = [_range(q[k]) for k in ("auxiliary", "unseen")]
         row += [_range(p[(p.case == c) & (p.what == "ood")].value) for c in PLANTED]
         for method in ("dm", "tlm"):
-            of = mine[mine.method == method]
+            of = mine[(mine.method == method) & ~mine.marked]
             row += [_range(of[of.i == of.j].ood), _range(of[of.i != of.j].ood)]
         row += [_agreement(plain, d, methods) for methods in (["dm"], ["tlm"], ["dm", "tlm"])]
         lines.append(f"| {d} | " + " | ".join(row) + " |")

@@ -56,6 +56,6 @@ ENTRIES = (
           undefined=cca.too_few, cost="p³ + q³ per site, pq min(p, q)"),
     Index(structural("ensd", "effective number of shared dimensions", "Participation ratio of what both have in "
                      "common, CKA times the root of the product of their own (Giaffar et al. 2024). No upper limit.",
-                     high=20.0, span=(0.0, math.inf)),
+                     high=20.0, span=(0.0, math.inf), judged=False),
           shared_dimensions, "|Sxy|² tr Sxx tr Syy / (|Sxx|² |Syy|²)", "Giaffar et al. 2024", RIGID, RIGID),
 )
