@@ -644,3 +644,24 @@ def test_a_function_of_the_users_at_pool_is_saved_and_loaded(tmp_path: Path) -> 
     assert loaded.measures == ["overlap@pool"]
     assert np.diag(loaded.matrix("overlap@pool")) == pytest.approx(1)
     assert loaded.equals(made)
+
+
+def test_an_infinite_representation_is_named_where_only_means_are_asked_for() -> None:
+    class Bursting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.site = nn.Identity()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.site(1 / x).flatten(1)
+
+    x = torch.ones(8, 3, 2, 2)
+    x[5] = 0
+    with pytest.raises(SutureError, match="NaN or inf in the representation at source site 'site', in batch 1"):
+        suture.compare(Bursting(), None, [x[:4], x[4:]], sites=["site"], methods=[], indices="cka@pool", device="cpu")
+
+
+def test_a_request_of_the_flattened_view_is_that_of_its_name() -> None:
+    found = chosen([indices.Request(indices.INDICES["cka"], "flatten"), "cka@flatten"])
+    assert [r.name for r in found] == ["cka@flatten"]
+    assert found[0].index.needs is indices.Needs.KERNELS

@@ -64,8 +64,8 @@ def assemble(names: tuple[str, str], source: SitedNetwork, target: SitedNetwork,
               "command": " ".join(sys.argv)}
     own = [m for m in map(measure, dict.fromkeys(base_of(name) for name in order)) if m.own]
     if own:
-        meta = {**meta, "own_measures": [{"name": m.name, "label": m.label, "about": m.about, "low": m.low, "high":
-        m.high,
-                                          "larger": m.larger_is_more_similar} for m in own]}
+        kept = [{"name": m.name, "label": m.label, "about": m.about, "low": m.low, "high": m.high,
+                 "larger": m.larger_is_more_similar} for m in own]
+        meta = {**meta, "own_measures": kept}
     return Comparison(*names, tuple(map(str, source.sites)), tuple(map(str, target.sites)), same, alike, table,
                       dict(arrays), {**meta, **origin})

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from suture._errors import SutureError
 from suture.aligned import AlignedMoments
+from suture.grids import NonFiniteError
 from suture.indices import Needs, Request, SiteStatistics, Value
 from suture.indices.kernels import FlatKernels
 from suture.indices.regression import in_folds, without
@@ -227,8 +228,12 @@ class Gathering:
     def _pool(self, side: int, tensors: Sequence[Tensor], mask: Tensor | None) -> list[Tensor]:
         """(N, C) means over positions."""
         precision = self.wanted.precision
-        return [look(x.to(precision), s, View.ALL if s.kind is Kind.VECTOR else View.POOLED, mask)[:, 0, 0]
-                for x, s in zip(tensors, self._shapes[side], strict=True)]
+        found = [look(x.to(precision), s, View.ALL if s.kind is Kind.VECTOR else View.POOLED, mask)[:, 0, 0]
+                 for x, s in zip(tensors, self._shapes[side], strict=True)]
+        for k, v in enumerate(found):
+            if not torch.isfinite(v).all():
+                raise NonFiniteError("target" if side else "source", k)
+        return found
 
     def pair(self, i: int, j: int, alignment: str = STITCH) -> Pair:
         """Moments of one cell of an alignment, with those of its blocks."""

@@ -17,8 +17,8 @@ from suture.indices.entry import Index, Needs, by_name
 from suture.measures import ALIGNMENTS, MEASURES, Measure, register, structural
 
 INDICES: Mapping[str, Index] = by_name(cka.ENTRIES, cca.ENTRIES, procrustes.ENTRIES, regression.ENTRIES,
-overlap.ENTRIES,
-                                       units.ENTRIES, rsa.ENTRIES, statistics.ENTRIES, rows.ENTRIES, kernels.ENTRIES)
+                                       overlap.ENTRIES, units.ENTRIES, rsa.ENTRIES, statistics.ENTRIES,
+                                       rows.ENTRIES, kernels.ENTRIES)
 """Every index by name."""
 for _entry in INDICES.values():
     register(_entry.measure)
@@ -124,7 +124,7 @@ def _parsed(given: Any) -> list[Request]:
         request = given if isinstance(given, Request) else Request(given if isinstance(given, Index) else own(given))
         if why := _refused(request.index, request.alignment):
             raise SutureError(why)
-        return [request]
+        return [_request(request.index, request.alignment)]
     rest, at, alignment = given.partition("@")
     if at and alignment not in (STITCH, *ALIGNMENTS):
         raise unknown("alignment", alignment, (STITCH, *ALIGNMENTS))
@@ -195,8 +195,7 @@ def own(fn: Callable[..., float], name: str | None = None, *, low: float = 0.0, 
         raise SutureError(f"expected finite colour limits low < high of index {called!r}, got {low!r} and {high!r}; "
                           "write low=0.0, high=1.0")
     entry = structural(called, called.replace("_", " "), about or f"A function of the user's, {called}.", low=low,
-    high=high,
-                       larger=larger_is_more_similar, own=True)
+                       high=high, larger=larger_is_more_similar, own=True)
     needs, called_with = (Needs.MOMENTS, fn) if len(given) == 1 else (Needs.ROWS, _of_rows(fn))
     return Index(_registered(entry), _number(called, called_with), "", "the user", frozenset(), frozenset(), needs,
                  user=fn)
