@@ -159,8 +159,8 @@ class Run:
 
     def moments(self) -> None:
         """One pass for all cells; indices, direct matching and training-free detectors from it."""
+        published = self._published()  # first, because it may refuse what the long pass would not
         grid = self._ready()
-        published = self._published()
         short: list[tuple[int, int, int]] = []
         constant: dict[int, None] = {}
         for i, j in self.cells:
