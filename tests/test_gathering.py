@@ -15,7 +15,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 import suture
-from suture import Paired, SutureError, indices
+from suture import Paired, SutureError, indices, memory
 from suture.gathering import Gathering, Wanted
 from suture.indices import GROUPS, SiteStatistics, chosen, own
 from suture.indices.sample import Reservoir
@@ -665,3 +665,38 @@ def test_a_request_of_the_flattened_view_is_that_of_its_name() -> None:
     found = chosen([indices.Request(indices.INDICES["cka"], "flatten"), "cka@flatten"])
     assert [r.name for r in found] == ["cka@flatten"]
     assert found[0].index.needs is indices.Needs.KERNELS
+
+
+# -- memory -----------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize(("names", "fitting", "jackknife"), [
+    ("default", True, 0), ("moments", True, 0), ("all@pool", False, 0), (["cka", "rsa_pearson@pool"], False, 10),
+    ((), True, 0),
+])
+def test_the_memory_that_is_planned_is_the_memory_that_is_taken(names: Any, fitting: bool, jackknife: int,
+                                                                same: bool) -> None:
+    maps = [Shape(Kind.MAP, 5, (4, 4)), Shape(Kind.MAP, 7, (4, 4)), Shape(Kind.MAP, 9, (2, 2))]
+    shapes = [*maps, Shape(Kind.VECTOR, 11)]
+    others = shapes if same else [Shape(Kind.MAP, 6, (3, 3)), Shape(Kind.VECTOR, 4), Shape(Kind.MAP, 3, (4, 4))]
+    gathering = Gathering(shapes, others, Wanted(chosen(names), jackknife, sample=50, fitting=fitting), same=same)
+    planned = gathering.nbytes_planned
+    xs, ys = ([torch.randn(30, s.width, *s.size) for s in side] for side in (shapes, others))
+    gathering.update(xs, xs if same else ys)
+    assert gathering.nbytes == planned > 0
+
+
+def test_sums_that_do_not_fit_are_refused_before_they_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("suture.memory.free_bytes", lambda device: 1000)
+    said = r"to fit into the free memory of 0\.0 MiB, got .*; give fewer sites"
+    with pytest.raises(SutureError, match=said):
+        suture.compare(tiny.network(), None, tiny.data()[0], methods=[], device="cpu")
+    with pytest.raises(SutureError, match="the sums of 40 and 30 columns to fit"):
+        indices.of_matrices(np.zeros((5, 40)), np.zeros((5, 30)))
+
+
+def test_free_memory_is_read_where_the_system_tells_it() -> None:
+    free = memory.free_bytes(torch.device("cpu"))
+    assert free is None or 2**20 < free < 2**50
+    assert memory.size(3 * 2**19) == "1.5 MiB"
+    assert memory.size(5 * 2**29) == "2.5 GiB"

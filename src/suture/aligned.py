@@ -82,6 +82,11 @@ class AlignedMoments:
         """Bytes that the sums take, whatever the number of examples."""
         return sum(f.nbytes for f in self._folds)
 
+    @property
+    def nbytes_planned(self) -> int:
+        """Bytes that the sums will take, before there are any."""
+        return sum(f.nbytes_planned for f in self._folds)
+
     @torch.no_grad()
     def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None = None,
                mask_y: Tensor | None = None) -> None:

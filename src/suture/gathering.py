@@ -145,9 +145,16 @@ class Gathering:
     def nbytes(self) -> int:
         """Bytes that are held for all cells."""
         self._flush()
+        return sum(part.nbytes for part in self._parts()) + self.nbytes_flat
+
+    @property
+    def nbytes_planned(self) -> int:
+        """Bytes that will be held for all cells, before they are."""
+        return sum(part.nbytes_planned for part in self._parts()) + self.nbytes_flat
+
+    def _parts(self) -> list[AlignedMoments | KeptRows]:
         moments = [self._stitch, *self._pooled.values(), *self._own]
-        held = sum(m.nbytes for m in moments if m is not None)
-        return held + sum(r.nbytes for r in self._rows.values()) + self.nbytes_flat
+        return [*(m for m in moments if m is not None), *self._rows.values()]
 
     @property
     def nbytes_flat(self) -> int:

@@ -112,6 +112,29 @@ class GridMoments:
         """Bytes that the sums take."""
         return sum(t.nbytes for t in self._sums.values())
 
+    @property
+    def nbytes_planned(self) -> int:
+        """Bytes that the sums will take, before there are any."""
+        numbers = 0
+        for gt in self._targets:
+            buffer, own = self._buffer_width(gt, self._ones(gt) - gt.width + 1), self._same
+            for gs in self._sources:
+                if (gs.grid, gt.grid) not in self._resampling:
+                    continue
+                numbers += gs.width * buffer
+                if not (own and gs is gt):
+                    numbers += sum((c.stop - c.start) ** 2 for c in gs.columns.values())
+            numbers += (self._ones(gt) - gt.width) ** 2
+            if not own:
+                numbers += sum((c.stop - c.start) ** 2 for c in gt.columns.values()) + gt.width * (buffer - gt.width)
+        return 8 * numbers
+
+    @staticmethod
+    def _buffer_width(g: _Group, extra: int) -> int:
+        """Columns of a group's buffer. Rows of a multiple of 64 bytes: others made the subtraction and the small
+        products twice as slow."""
+        return -(-(g.width + extra) // 16) * 16
+
     @torch.no_grad()
     def update(self, sources: Sequence[Tensor], targets: Sequence[Tensor],
                masks: Mapping[Hashable, Tensor] | None = None) -> None:
@@ -152,8 +175,7 @@ class GridMoments:
 
     def _centre(self, g: _Group, shifts: list[Tensor], tensors: Sequence[Tensor], side: str, extra: int) -> Tensor:
         first = tensors[g.members[0]]
-        # Rows of a multiple of 64 bytes: others made the subtraction and the small products twice as slow.
-        width = -(-(g.width + extra) // 16) * 16
+        width = self._buffer_width(g, extra)
         # Kept from batch to batch: fresh memory of this size costs more than the subtraction.
         shape = (*first.shape[:3], width)
         buffer = self._buffers.get((side, g.grid))

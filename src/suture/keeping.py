@@ -48,6 +48,13 @@ class KeptRows:
         """Bytes that the rows take."""
         return sum(t.nbytes for t in self._tables.values())
 
+    @property
+    def nbytes_planned(self) -> int:
+        """Bytes that the rows will take, before there are any."""
+        widths = {self._key(side, k, a): s.width for (i, j), a in self._alignments.items()
+                  for side, k, s in ((0, i, a.source), (1, j, a.target))}
+        return self._most * self._precision.itemsize * sum(widths.values())
+
     def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None,
                mask_y: Tensor | None) -> None:
         """Look at a batch; every example has a row that counts."""

@@ -70,8 +70,8 @@ def rehearse(run: Run) -> DryRun:
         step = each(lambda: GroupTrainer(run.source, run.target, layers, brief, run.micro, run.task).fit(one, device))
         training, testing = _times(run.whole.examples(), step * plan.recipe.epochs), seconds["tlm"]
         seconds["tlm"] = None if training is None or testing is None else training + testing
-    return DryRun(run.names, run.source.infos, run.target.infos, (run.fit.examples(), n_test), run.micro, grid.nbytes,
-                  seconds, str(device))
+    return DryRun(run.names, run.source.infos, run.target.infos, (run.fit.examples(), n_test), run.micro,
+                  grid.nbytes_planned, seconds, str(device))
 
 
 def _time(work: Callable[[], object], device: torch.device) -> float:

@@ -23,6 +23,7 @@ from suture.frechet import frechet
 from suture.gathering import PAPER_EXAMPLES, Gathering
 from suture.indices import Value
 from suture.measures import measure
+from suture.memory import refuse_beyond
 from suture.naming import SiteSpec
 from suture.passes import TokenShare, check_share, detectors_pass, moments_pass, paper_values, told
 from suture.plans import FOLDS, FORWARDS, Plan
@@ -108,6 +109,9 @@ class Run:
         key = content_of((prints, type(source).__qualname__, type(other).__qualname__, a.infos, b.infos,
                           plan.settings(), origin), fit, tested, *plan.outside())
         detection = Detection(plan.ood, b, plan.device, micro, plan.seed, prints[1], data) if plan.ood else None
+        planned = Gathering(a.shapes, b.shapes, plan.wanted, plan.alignment, same=a is b).nbytes_planned
+        refuse_beyond(planned, plan.device, "the sums of all cells", "give fewer sites, jackknife=0, or indices of one "
+                      "alignment at a time")
         run = cls(a, b, names or display_names(source, other, same_network), fit, tested, plan, micro, key, prints,
                   whole, origin, detection, fitting)
         if any(r.alignment == "paper" for r in plan.indices):

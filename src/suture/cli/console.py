@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from suture.memory import size
 from suture.rehearsal import DryRun
 from suture.report.findings import findings
 from suture.results import Comparison
@@ -48,15 +49,11 @@ def print_dry_run(found: DryRun) -> None:
     console.print(table)
     n_fit, n_test = ("an unknown number of" if n is None else f"{n:,}" for n in found.examples)
     console.print(f"{n_fit} examples to fit, {n_test} to test; {found.micro_batch} at a time on {found.device}; sums "
-                  f"of all cells {_size(found.state)}", soft_wrap=True)
+                  f"of all cells {size(found.state)}", soft_wrap=True)
     if any(s is not None for s in found.seconds.values()):
         parts = (f"{stage} {_duration(s)}" for stage, s in found.seconds.items() if s is not None)
         console.print(f"about {', '.join(parts)}, by a few examples; solving, intervals and detectors come on top",
                       soft_wrap=True)
-
-
-def _size(n: int) -> str:
-    return f"{n / 2**20:.1f} MiB" if n < 2**30 else f"{n / 2**30:.1f} GiB"
 
 
 def _duration(seconds: float) -> str:

@@ -18,6 +18,7 @@ from suture.indices.kernels import FlatKernels
 from suture.indices.regression import FOLDS
 from suture.indices.sample import MOST, Reservoir, Sample, matrix
 from suture.indices.table import FROM_MOMENTS, STITCH, Named, Request, chosen
+from suture.memory import refuse_beyond
 from suture.moments import Directions, Moments, standard_rows
 from suture.spectra import Pair, Part
 
@@ -108,8 +109,10 @@ class Streaming:
         if 0 in widths or widths != (self._widths or widths):
             wanted = "at least one" if self._widths is None else "{} and {}".format(*self._widths)
             raise SutureError(f"expected {wanted} columns, got {widths[0]} and {widths[1]}; pass (n, p) and (n, q)")
-        self._widths = widths
         count = len(self._parts)
+        if self._widths is None:
+            self._check_room(*widths)
+        self._widths = widths
         for k in range(count):
             rows = slice((k - self.n) % count, None, count)
             if len(range(len(a))[rows]):
@@ -119,6 +122,12 @@ class Streaming:
         if self._kernels is not None:
             self._kernels.update([a], [b])
         self.n += len(a)
+
+    def _check_room(self, p: int, q: int) -> None:
+        """Refuse sums that do not fit into the memory, before they are taken."""
+        needed = 8 * (p * p + q * q + p * q) * len(self._parts) * (2 if self._units else 1)
+        refuse_beyond(needed, torch.device("cpu"), f"the sums of {p} and {q} columns",
+                      "write jackknife=0, fewer columns, or cka@flatten")
 
     def _keep(self, x: Tensor, y: Tensor) -> None:
         if self._reservoir is None:
