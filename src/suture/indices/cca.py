@@ -82,9 +82,11 @@ ENTRIES = (
     Index(structural("pwcca", "PWCCA (source weighted)",
                      "Projection weighted CCA, weights from the source (Morcos et al. 2018)."),
           weighted_by_source, "Σαρ / Σα, α of a variate h: Σ|⟨h, x⟩| over the columns x of the source",
-          "Morcos et al. 2018; Kornblith et al. 2019, eq. 9", _SCALE, AFFINE, least=4, undefined=too_few, cost=_COST),
+          "Morcos et al. 2018; Kornblith et al. 2019, eq. 9", _SCALE, AFFINE, least=4, undefined=too_few, cost=_COST,
+          smooth=False),
     Index(structural("pwcca_target", "PWCCA (target weighted)",
                      "Projection weighted CCA, weights from the target (Morcos et al. 2018)."),
           weighted_by_target, "Σαρ / Σα, α from the columns of the target",
-          "Morcos et al. 2018; Kornblith et al. 2019, eq. 9", AFFINE, _SCALE, least=4, undefined=too_few, cost=_COST),
+          "Morcos et al. 2018; Kornblith et al. 2019, eq. 9", AFFINE, _SCALE, least=4, undefined=too_few, cost=_COST,
+          smooth=False),
 )

@@ -125,6 +125,8 @@ class Index:
         argument: the number that it takes, if any.
         value: of the argument.
         cost: of the linear algebra of one cell, for p source and q target columns and n rows or examples.
+        smooth: whether it changes smoothly with its data, so that a jackknife can estimate its bias; weights with
+            absolute values and best matchings do not.
         user: the function of the user's that it is, if it is one.
     """
 
@@ -140,6 +142,7 @@ class Index:
     argument: Argument | None = None
     value: float | None = None
     cost: str = "pq"
+    smooth: bool = True
     user: Callable[..., float] | None = None
 
     @property

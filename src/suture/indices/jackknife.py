@@ -32,7 +32,9 @@ def with_intervals(values: dict[str, Value], indices: Sequence[Index], blocks: S
 
     The interval is bias-corrected: it stands about B v - (B - 1) mean(v without each block), t quantile of B - 1
     degrees of freedom, so it need not be symmetric about the value, and may lack it where the value is biased by few
-    rows. It speaks of other examples of the same kind, and of nothing else: not of other seeds or trainings.
+    rows. That of an index that is not smooth stands about the value: there the correction adds more noise than it
+    takes bias away (docs/indices.md). It speaks of other examples of the same kind, and of nothing else: not of other
+    seeds or trainings.
 
     Args:
         values: of all blocks together, by name.
@@ -42,15 +44,15 @@ def with_intervals(values: dict[str, Value], indices: Sequence[Index], blocks: S
     if len(blocks) < 2:
         return values
     left = without_each(blocks)
-    return values | {i.name: _interval(values[i.name], [i(pair) for pair in left]) for i in indices
+    return values | {i.name: _interval(values[i.name], [i(pair) for pair in left], i.smooth) for i in indices
                      if not values[i.name].reason}
 
 
-def _interval(value: Value, left: Sequence[Value]) -> Value:
+def _interval(value: Value, left: Sequence[Value], smooth: bool) -> Value:
     if any(v.reason for v in left):
         return value
     b, estimates = len(left), np.array([v.value for v in left])
-    centre = b * value.value - (b - 1) * estimates.mean()
+    centre = b * value.value - (b - 1) * estimates.mean() if smooth else value.value
     error = math.sqrt((b - 1) / b * float(((estimates - estimates.mean()) ** 2).sum()))
     half = float(stats.t.ppf(0.975, b - 1)) * error
     return replace(value, low=float(centre - half), high=float(centre + half))

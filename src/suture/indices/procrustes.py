@@ -108,5 +108,5 @@ ENTRIES = (
                      "after the best assignment of columns to columns (Williams et al. 2021).", high=2.0, larger=False,
                      form="half"),
           permutation, "2 - 2 max_P tr(Sxy P) / sqrt(tr Sxx tr Syy)", "Williams et al. 2021", _ORDER, _ORDER,
-          cost="pq min(p, q), by assignment"),
+          cost="pq min(p, q), by assignment", smooth=False),
 )

@@ -27,7 +27,7 @@ ENTRIES = (
     Index(structural("correlation_hard", "correlation matching (one to one)", "Mean correlation of the best one-to-one "
                      f"matching of columns; {_CONSTANT} (Li et al. 2015).", span=(-1.0, 1.0)),
           hard, "max over matchings m of the mean of corr(x_i, y_m(i))", "Li et al. 2015", _OWN_UNITS,
-          _OWN_UNITS, least=3, cost="pq min(p, q), by assignment"),
+          _OWN_UNITS, least=3, cost="pq min(p, q), by assignment", smooth=False),
     Index(structural("correlation_soft", "correlation matching (best partner)", "Mean over source columns of the "
                      f"largest correlation with a target column; {_CONSTANT} (Li et al. 2015).", span=(-1.0, 1.0)),
           soft, "mean over i of max over j of corr(x_i, y_j)", "Li et al. 2015", _OWN_UNITS, _OWN_UNITS,
