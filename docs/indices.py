@@ -221,8 +221,8 @@ def chance() -> list[str]:
     return lines(["index", *(f"n = {n}" for n in ROWS)], rows)
 
 
-COVERED = ("cka", "cka_debiased", "cca", "pwcca", "pwcca_target", "correlation_hard", "permutation", "opd", "r2", "r2_folds",
-           "rsa_pearson", "gulp", "correlation_soft")
+COVERED = ("cka", "cka_debiased", "cca", "pwcca", "pwcca_target", "correlation_hard", "permutation", "opd", "r2",
+           "r2_folds", "rsa_pearson", "gulp", "correlation_soft")
 REPEATS, MANY, FEW, BLOCKS, NARROW = 100, 200_000, 500, 20, 12
 LITTLE = 0.85
 

@@ -319,7 +319,7 @@ def test_intervals_leave_out_one_block_of_whole_examples_each(case: Case, blocks
 
         whole = value(np.ones(len(x), bool))
         left = np.array([value(example % blocks != k) for k in range(blocks)])
-        centre = whole if name == "pwcca" else blocks * whole - (blocks - 1) * left.mean()  # not smooth
+        centre = whole if base == "pwcca" else blocks * whole - (blocks - 1) * left.mean()  # not smooth
         half = t * np.sqrt((blocks - 1) / blocks * ((left - left.mean()) ** 2).sum())
         found = [result.matrix(name, what).loc[i, j] for what in ("value", "low", "high")]
         assert found == pytest.approx([whole, centre - half, centre + half], abs=1e-6), name
