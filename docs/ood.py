@@ -173,8 +173,10 @@ def _about(name: str, cells: pd.DataFrame) -> str:
     s, n = SETTINGS[name], json.loads((STORE / f"{name}.json").read_text())
     plain = cells[~cells.relu & (cells.detector == "mahalanobis") & (cells.method == "tlm")]
     own = plain[plain.i == plain.j].relative_accuracy
+    patience = s["tlm"].patience
+    until = f" at most, until {patience} brought no better held-out objective" if patience else ""
     return (f"`{s['network']}`, seeds {', '.join(map(str, sorted(cells.seed.unique())))}, {plain.i.nunique()} sites, "
-            f"n = {n['n_fit']} fitting and {n['n_test']} test images. TLM: {s['tlm'].epochs} epochs, Adam at "
+            f"n = {n['n_fit']} fitting and {n['n_test']} test images. TLM: {s['tlm'].epochs} epochs{until}, Adam at "
             f"{s['tlm'].lr}, cosine; its own-layer cells reach {own.min():.3f} to {own.max():.3f}, and "
             f"{int(plain.marked.sum())} of {len(plain)} cells are marked as not converged ({_unconverged(plain)}).")
 
