@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
@@ -700,3 +701,31 @@ def test_free_memory_is_read_where_the_system_tells_it() -> None:
     assert free is None or 2**20 < free < 2**50
     assert memory.size(3 * 2**19) == "1.5 MiB"
     assert memory.size(5 * 2**29) == "2.5 GiB"
+
+
+# -- many cells -------------------------------------------------------------------------------------------------------
+
+def test_many_cells_at_once_are_the_cells_one_by_one() -> None:
+    where: list[bool] = []
+
+    def mine(x: Matrix, y: Matrix) -> float:
+        where.append(threading.current_thread() is threading.main_thread())
+        return float(x[0, 0])
+
+    shapes = [Shape(Kind.MAP, 5, (4, 4)), Shape(Kind.MAP, 7, (2, 2)), Shape(Kind.VECTOR, 6)]
+    wanted = Wanted(chosen(["all", "all@pool", "cka@flatten", own(mine, "mine_of_rows")]), jackknife=5, sample=20)
+    gathering = Gathering(shapes, shapes[::-1], wanted)
+    xs, ys = ([torch.randn(40, s.width, *s.size) for s in side] for side in (shapes, shapes[::-1]))
+    gathering.update(xs, ys)
+    cells, threads, seen = list(product(range(3), range(3))), torch.get_num_threads(), []
+    found = gathering.all_values(cells, lambda stage, done, total: seen.append((stage, done, total)))
+    assert torch.get_num_threads() == threads
+    assert seen == [("indices", k + 1, 9) for k in range(9)]
+    assert list(found) == cells
+    assert all(where)
+    for cell in cells:
+        alone = gathering.values(*cell)
+        assert list(found[cell]) == list(alone)
+        for name, value in alone.items():
+            assert found[cell][name].reason == value.reason, name
+            assert found[cell][name].value == pytest.approx(value.value, abs=1e-9, nan_ok=True), name

@@ -279,13 +279,16 @@ def transformed(x: np.ndarray, how: str, seed: int) -> np.ndarray:
     }[how]()
 
 
+FLATTENED = ("cka@flatten", "cka_debiased@flatten", "cka_minibatch@flatten")
+
+
 @settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 10**6), p=st.integers(3, 7), q=st.integers(3, 7))
 @pytest.mark.parametrize("how", TRANSFORMATIONS)
 @pytest.mark.parametrize("side", ["x", "y"])
-@pytest.mark.parametrize("name", indices.GROUPS["moments"])
+@pytest.mark.parametrize("name", [*indices.GROUPS["moments"], *FLATTENED])
 def test_index_keeps_exactly_the_invariances_that_it_declares(name, side, how, seed, p, q):
-    index = indices.INDICES[name]
+    index = indices.chosen(name)[0].index
     x, y = data("correlated", seed, 50, p, q)
     changed = (transformed(x, how, seed), y) if side == "x" else (x, transformed(y, how, seed))
     a, b = (indices.of_matrices(*m, [name])[name].value for m in ((x, y), changed))

@@ -13,9 +13,11 @@ take
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -23,10 +25,12 @@ from torch import Tensor
 
 from suture._errors import SutureError
 from suture.aligned import AlignedMoments
+from suture.batches import Progress
 from suture.grids import NonFiniteError
 from suture.indices import Needs, Request, SiteStatistics, Value
-from suture.indices.kernels import FlatKernels
+from suture.indices.kernels import FlatKernels, Kernels
 from suture.indices.regression import in_folds, without
+from suture.indices.sample import Sample
 from suture.indices.streaming import blocks_for, of_pair
 from suture.indices.table import FROM_MOMENTS, STITCH
 from suture.keeping import KeptRows
@@ -34,6 +38,7 @@ from suture.moments import Directions, standard_rows
 from suture.representations import DEFAULT_RULE, Alignment, AlignmentRule, Kind, Shape, View, look, row_mask
 from suture.spectra import Pair, Part, Spectrum
 
+Cell = tuple[int, int]
 PAPER_EXAMPLES = 1000
 """Test examples of the alignment ``paper``."""
 
@@ -273,17 +278,59 @@ class Gathering:
 
     def values(self, i: int, j: int) -> dict[str, Value]:
         """The wanted indices of one cell, by name, but for those of the alignment ``paper``."""
-        found: dict[str, Value] = {}
+        return self._job(i, j, self.wanted.requests)()
+
+    def all_values(self, cells: Sequence[Cell], progress: Progress | None = None) -> dict[Cell, dict[str, Value]]:
+        """The wanted indices of many cells, several cells at once: LAPACK does not make use of more than one thread.
+
+        Functions of the user's run one after the other.
+
+        Args:
+            cells: sources and targets.
+            progress: called as ``progress("indices", cells done, cells)``.
+        """
+        threads = torch.get_num_threads()
+        known, own = ([r for r in self.wanted.requests if bool(r.index.user) == users] for users in (False, True))
+        torch.set_num_threads(1)
+        try:
+            with ThreadPoolExecutor(threads) as pool:
+                waiting: deque[tuple[Cell, Future[dict[str, Value]]]] = deque()
+                found: dict[Cell, dict[str, Value]] = {}
+
+                def take() -> None:
+                    cell, future = waiting.popleft()
+                    found[cell] = future.result() | self._job(*cell, own)()
+                    if progress:
+                        progress("indices", len(found), len(cells))
+
+                for cell in cells:
+                    waiting.append((cell, pool.submit(self._job(*cell, known))))
+                    if len(waiting) > 2 * threads:
+                        take()
+                while waiting:
+                    take()
+        finally:
+            torch.set_num_threads(threads)
+        names = [r.name for r in self.wanted.requests]
+        return {cell: {name: values[name] for name in names if name in values} for cell, values in found.items()}
+
+    def _job(self, i: int, j: int, requests: Sequence[Request]) -> Callable[[], dict[str, Value]]:
+        """What computes indices of one cell, with all that is shared between cells looked up before."""
+        work: list[Callable[[], dict[str, Value]]] = []
         for alignment in (STITCH, "pool"):
-            if asked := self.wanted.of(alignment, *FROM_MOMENTS):
-                found |= of_pair(self.pair(i, j, alignment), asked, intervals=self.wanted.jackknife > 0)
-            if asked := self.wanted.of(alignment, Needs.ROWS):
-                sample = self._rows[alignment].sample(i, j)
-                found |= {r.name: r.index(sample) for r in asked}
-        if self._flat is not None:
-            cell = self._flat.cell(i, j)
-            found |= {r.name: r.index(cell) for r in self.wanted.of("flatten")}
-        return {r.name: found[r.name] for r in self.wanted.requests if r.name in found}
+            of = [r for r in requests if r.alignment == alignment]
+            if asked := [r for r in of if r.index.needs in FROM_MOMENTS]:
+                work.append(partial(of_pair, self.pair(i, j, alignment), asked, intervals=self.wanted.jackknife > 0))
+            if asked := [r for r in of if r.index.needs is Needs.ROWS]:
+                work.append(partial(_each, asked, self._rows[alignment].sample(i, j)))
+        if self._flat is not None and (asked := [r for r in requests if r.alignment == "flatten"]):
+            work.append(partial(_each, asked, self._flat.cell(i, j)))
+
+        def done() -> dict[str, Value]:
+            found = {name: value for part in work for name, value in part().items()}
+            return {r.name: found[r.name] for r in requests if r.name in found}
+
+        return done
 
     def rows(self, i: int, j: int) -> Mapping[str, int]:
         """How many rows each wanted index of a cell is computed from, by name."""
@@ -300,6 +347,10 @@ class Gathering:
         if side == "source" and self._own:
             return SiteStatistics.of(self._own[k].cell(0, 0).y, precision=self.wanted.precision)
         return SiteStatistics.of(self.stitch.cell(k if self._same else 0, k).y, precision=self.wanted.precision)
+
+
+def _each(requests: Sequence[Request], data: Sample | Kernels) -> dict[str, Value]:
+    return {r.name: r.index(data) for r in requests}
 
 
 _TOGETHER = 1000

@@ -167,9 +167,10 @@ class Run:
         grid = self._ready()
         short: list[tuple[int, int, int]] = []
         constant: dict[int, None] = {}
+        values = grid.all_values(self.cells, self.plan.progress) if self.plan.indices else {}
         for i, j in self.cells:
             rows = grid.rows(i, j)
-            for name, v in (grid.values(i, j) | published.get((i, j), {})).items():
+            for name, v in (values.get((i, j), {}) | published.get((i, j), {})).items():
                 n = rows.get(name, self.counts.get("n_paper", 0))
                 self._row(i, j, name, scores.Estimate(v.value, v.low, v.high, v.reason), n)
             if not grid.has_stitch:
@@ -181,8 +182,6 @@ class Run:
                 constant[i] = None
             if self.plan.methods and (i, j) not in self.excluded:
                 self._match(i, j, pair, grid)
-            if self.plan.progress:
-                self.plan.progress("solving", i * len(self.target.sites) + j + 1, len(self.cells))
         self.counts["n_fit"] = grid.examples
         self._describe_sites(grid)
         self._note_rows(list(constant), short)
