@@ -63,3 +63,16 @@ def test_the_intervals_cover_the_large_sample_value() -> None:
             held[name] += v.low <= truth[name] <= v.high
     shares = {name: count / DRAWS for name, count in held.items()}
     assert {name: s for name, s in shares.items() if not 0.90 <= s <= 0.99} == {}, shares
+
+
+def test_there_is_no_interval_where_leaving_a_block_out_changes_the_number_of_components() -> None:
+    """Components that hold just about the share that is asked for: SVCCA jumps, and the jackknife with it."""
+    g = np.random.default_rng(23)
+    x = g.normal(size=(300, 10))
+    y = x @ g.normal(size=(10, 6)) + g.normal(size=(300, 6))
+    kept = {references.leading(y[np.arange(300) % 20 != k], 0.9).shape[1] for k in range(20)}
+    assert len(kept) == 2, "the case tests nothing unless the share is near a step"
+    found = indices.of_matrices(x, y, ["svcca:0.9", "svcca:1"], jackknife=20)
+    assert 0 < found["svcca:0.9"].value < 1
+    assert np.isnan(found["svcca:0.9"].low)
+    assert found["svcca:1"].low < found["svcca:1"].value < found["svcca:1"].high

@@ -22,9 +22,14 @@ def mean_squared(pair: Pair) -> float:
 
 def singular_vector(pair: Pair, variance: float) -> float:
     """Mean canonical correlation of the principal components that hold `variance` of each side (Raghu et al. 2017)."""
-    kx, ky = components(pair.x, variance), components(pair.y, variance)
+    kx, ky = both_components(pair, variance)
     roots = torch.outer(pair.x.values[:kx].sqrt(), pair.y.values[:ky].sqrt())
     return float(torch.linalg.svdvals(pair.rotated[:kx, :ky] / roots).mean())
+
+
+def both_components(pair: Pair, variance: float) -> tuple[int, int]:
+    """How many principal components of source and target SVCCA keeps."""
+    return components(pair.x, variance), components(pair.y, variance)
 
 
 def components(spectrum: Spectrum, variance: float) -> int:
@@ -78,7 +83,7 @@ ENTRIES = (
     Index(structural("svcca", "SVCCA", "Mean canonical correlation of the principal components that hold 99 % of the "
                      "variance, or the given share (Raghu et al. 2017)."),
           singular_vector, "mean CCA of the leading principal components of each side", "Raghu et al. 2017", RIGID,
-          RIGID, least=4, undefined=too_few, argument=_VARIANCE, cost=_COST),
+          RIGID, least=4, undefined=too_few, argument=_VARIANCE, cost=_COST, regime=both_components),
     Index(structural("pwcca", "PWCCA (source weighted)",
                      "Projection weighted CCA, weights from the source (Morcos et al. 2018)."),
           weighted_by_source, "Σαρ / Σα, α of a variate h: Σ|⟨h, x⟩| over the columns x of the source",

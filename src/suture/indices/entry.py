@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
@@ -127,6 +127,8 @@ class Index:
         cost: of the linear algebra of one cell, for p source and q target columns and n rows or examples.
         smooth: whether it changes smoothly with its data, so that a jackknife can estimate its bias; weights with
             absolute values and best matchings do not.
+        regime: what `fn` decides by a threshold, such as a number of components; values of different regimes are no
+            small change of each other, so that a jackknife over them says nothing.
         user: the function of the user's that it is, if it is one.
     """
 
@@ -143,6 +145,7 @@ class Index:
     value: float | None = None
     cost: str = "pq"
     smooth: bool = True
+    regime: Callable[..., Hashable] | None = None
     user: Callable[..., float] | None = None
 
     @property
@@ -167,11 +170,8 @@ class Index:
         reason = self._few(data) or self.undefined(data)
         if reason:
             return Value.missing(reason)
-        arguments: tuple[float, ...] = ()
-        if self.argument is not None:
-            arguments = (self.argument.default if self.value is None else self.value,)
         try:
-            number = float(self.fn(data, *arguments))
+            number = float(self.fn(data, *self._arguments))
         except ArithmeticError:
             number = math.nan
         except SutureError:
@@ -183,6 +183,16 @@ class Index:
         if not math.isfinite(number):
             return Value.missing(f"{self.name} is not finite on these data")
         return Value(number)
+
+    def regime_of(self, data: Any) -> Hashable:
+        """What is decided by a threshold on these data; None where nothing is."""
+        return None if self.regime is None else self.regime(data, *self._arguments)
+
+    @property
+    def _arguments(self) -> tuple[float, ...]:
+        if self.argument is None:
+            return ()
+        return (self.argument.default if self.value is None else self.value,)
 
     def _few(self, data: Any) -> str:
         """What is asked of every kind of data: more than one row, none of the sides constant, enough rows."""

@@ -27,7 +27,7 @@ def without_each(blocks: Sequence[Part]) -> list[Pair]:
     return found
 
 
-def with_intervals(values: dict[str, Value], indices: Sequence[Index], blocks: Sequence[Part]) -> dict[str, Value]:
+def with_intervals(values: dict[str, Value], indices: Sequence[Index], pair: Pair) -> dict[str, Value]:
     """The values with their 95 % intervals (Quenouille 1956; Tukey 1958; Shao and Tu 1995, section 2.2).
 
     The interval is bias-corrected: it stands about B v - (B - 1) mean(v without each block), t quantile of B - 1
@@ -36,16 +36,18 @@ def with_intervals(values: dict[str, Value], indices: Sequence[Index], blocks: S
     takes bias away (docs/indices.md). It speaks of other examples of the same kind, and of nothing else: not of other
     seeds or trainings.
 
+    There is none where leaving a block out changes what the index decides by a threshold (`Index.regime`).
+
     Args:
-        values: of all blocks together, by name.
+        values: of the pair, by name.
         indices: those from moments whose intervals are wanted.
-        blocks: at least two disjoint blocks of whole examples.
+        pair: with its blocks, disjoint ones of whole examples; no intervals from fewer than two.
     """
-    if len(blocks) < 2:
+    if len(pair.blocks) < 2:
         return values
-    left = without_each(blocks)
-    return values | {i.name: _interval(values[i.name], [i(pair) for pair in left], i.smooth) for i in indices
-                     if not values[i.name].reason}
+    left = without_each(pair.blocks)
+    return values | {i.name: _interval(values[i.name], [i(p) for p in left], i.smooth) for i in indices
+                     if not values[i.name].reason and all(i.regime_of(p) == i.regime_of(pair) for p in left)}
 
 
 def _interval(value: Value, left: Sequence[Value], smooth: bool) -> Value:

@@ -57,7 +57,7 @@ def of_pair(pair: Pair, requests: Sequence[Request], *, intervals: bool = False)
     entries = {r.name: r.index for r in requests if r.index.needs in FROM_MOMENTS}
     found = {i.name: i(pair) for i in entries.values()}
     if intervals:
-        found = with_intervals(found, list(entries.values()), pair.blocks)
+        found = with_intervals(found, list(entries.values()), pair)
     return {name: found[i.name] for name, i in entries.items()}
 
 
