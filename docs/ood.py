@@ -194,13 +194,13 @@ def _detectors(cells: pd.DataFrame, quality: pd.DataFrame, cases: pd.DataFrame) 
              "| detector | auxiliary | unseen | planted: identity | noise | shrunken | rotated | DM, own layer "
              "| DM, other | TLM, own layer | TLM, other | rank correlation with energy: DM | TLM | both |",
              "|" + "---|" * 14]
-    plain = cells[~cells.relu]
+    plain = cells[~cells.relu & ~cells.marked]
     for d in DETECTORS:
         mine, q, p = plain[plain.detector == d], quality[quality.detector == d], cases[cases.detector == d]
         row = [_range(q[k]) for k in ("auxiliary", "unseen")]
         row += [_range(p[(p.case == c) & (p.what == "ood")].value) for c in PLANTED]
         for method in ("dm", "tlm"):
-            of = mine[(mine.method == method) & ~mine.marked]
+            of = mine[mine.method == method]
             row += [_range(of[of.i == of.j].ood), _range(of[of.i != of.j].ood)]
         row += [_agreement(plain, d, methods) for methods in (["dm"], ["tlm"], ["dm", "tlm"])]
         lines.append(f"| {d} | " + " | ".join(row) + " |")

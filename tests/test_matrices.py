@@ -112,6 +112,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], list[str], str]] = {
     "other widths": (lambda p: suture.compare_arrays(matrices()[0], matrices()[0], save=p / "o.safetensors"),
                      ["m.safetensors", "o.safetensors", "--moments"], "same two matrices"),
     "blocks": (lambda p: None, ["x.npy", "y.npy", "--jackknife", "7"], "multiple of 5"),
+    "save and merge": (lambda p: None, ["m.safetensors", "--moments", "--save", "n.safetensors"], "got both"),
     "pool": (lambda p: None, ["x.npy", "y.npy", "--indices", "cka@pool"], "two matrices as they are"),
     "place of moments": (lambda p: None, ["x.npy", "y.npy", "--save", "m.bin"], "m.safetensors"),
 }

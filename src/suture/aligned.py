@@ -15,7 +15,7 @@ from torch import Tensor
 
 from suture._errors import SutureError
 from suture.grids import GridMoments, NonFiniteError
-from suture.moments import Moments, Side
+from suture.moments import Moments, Side, merged
 from suture.representations import DEFAULT_RULE, Alignment, AlignmentRule, Kind, Shape, View, look, positions, row_mask
 from suture.resampling import Resampling
 from suture.spectra import Pair, Spectrum
@@ -171,7 +171,7 @@ class AlignedMoments:
             found = [m for f in self._folds if f.examples and (m := self._cell(f, i, j)).n]
             self._last = (i, j), found, reduce(Moments.merge, found) if found else self._cell(self._folds[0], i, j)
         found = self._last[1]
-        return found if most is None else [reduce(Moments.merge, found[k::most]) for k in range(min(most, len(found)))]
+        return found if most is None else merged(found, most)
 
     def cell(self, i: int, j: int) -> Moments:
         """Moments of one cell, about the means.

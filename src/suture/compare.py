@@ -56,8 +56,7 @@ def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None
             "default", "all" or "moments@pool", entries, or functions of your own (`suture.indices.own`). A name without
             ``@`` is of the matrices that the stitching layer maps. ``()`` for none.
         jackknife: blocks of examples for 95 % intervals of the indices from moments, a multiple of 5; memory of the
-        sums
-            grows with it. Default 0: no intervals; 20 is a good number.
+            sums grows with it. Default 0: no intervals; 20 is a good number.
         sample: examples kept for the indices of rows, drawn with `seed`. Default 2000.
         tlm: recipe of task loss matching. Default: `TaskRecipe` with `seed`: the paper's, without its augmentation.
         family: of the stitching layers' affine maps, such as "full" (default), "orthogonal", "ridge:cv" or "rank:8"

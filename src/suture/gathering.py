@@ -7,8 +7,7 @@ Alignments are how two representations become a pair of matrices with the same r
 - ``pool``: rows are examples, each the mean over its positions (tokens that count, without prefix tokens).
 - ``flatten``: rows are examples, each with all its channels at all positions (C*H*W features).
 - ``paper``: as Balogh and Jelasity (2025) mix them; on the first 1,000 test examples CKA is flattened, PWCCA and OPD
-take
-  positions as rows where both shapes agree, else examples averaged over positions.
+  take positions as rows where both shapes agree, else examples averaged over positions.
 """
 
 from __future__ import annotations
@@ -29,18 +28,20 @@ from suture.batches import Progress
 from suture.grids import NonFiniteError
 from suture.indices import Needs, Request, SiteStatistics, Value
 from suture.indices.kernels import FlatKernels, Kernels
-from suture.indices.regression import in_folds, without
+from suture.indices.regression import in_folds
 from suture.indices.sample import Sample
 from suture.indices.streaming import blocks_for, of_pair
 from suture.indices.table import FROM_MOMENTS, STITCH
 from suture.keeping import KeptRows
-from suture.moments import Directions, standard_rows
+from suture.moments import Directions, standard_rows, without
 from suture.representations import DEFAULT_RULE, Alignment, AlignmentRule, Kind, Shape, View, look, row_mask
 from suture.spectra import Pair, Part, Spectrum
 
 Cell = tuple[int, int]
 PAPER_EXAMPLES = 1000
 """Test examples of the alignment ``paper``."""
+_TOGETHER = 1000
+"""Means of examples that are added at once."""
 
 
 @dataclass(frozen=True)
@@ -271,7 +272,7 @@ class Gathering:
         if not self.wanted.of(str(key[0]), Needs.BLOCKS):
             return ()
         if key not in self._spectra:
-            parts = in_folds(pair.blocks)
+            parts = [f.moments for f in in_folds(pair.blocks)]
             outside = [without(parts, k) for k in range(len(parts)) if len(parts) > 1]
             self._spectra[key] = tuple(Spectrum.of(m.x, m.precision) for m in outside)
         return self._spectra[key]
@@ -351,10 +352,6 @@ class Gathering:
 
 def _each(requests: Sequence[Request], data: Sample | Kernels) -> dict[str, Value]:
     return {r.name: r.index(data) for r in requests}
-
-
-_TOGETHER = 1000
-"""Means of examples that are added at once."""
 
 
 def _check_flat(shapes: Sequence[Shape]) -> None:

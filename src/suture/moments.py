@@ -9,7 +9,10 @@ Rows of a matrix are positions: an example of height H and width W gives H * W r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -42,6 +45,23 @@ class Directions:
     def merge(self, other: Directions) -> Directions:
         """Of the rows of both."""
         return Directions(self.n + other.n, self.total + other.total, self.zeros + other.zeros)
+
+
+class _Mergeable(Protocol):
+    def merge(self, other: Self, /) -> Self: ...
+
+
+M = TypeVar("M", bound=_Mergeable)
+
+
+def merged(blocks: Sequence[M], most: int) -> list[M]:
+    """At most so many blocks: block b goes into number b modulo `most`."""
+    return [reduce(lambda a, b: a.merge(b), blocks[k::most]) for k in range(min(most, len(blocks)))]
+
+
+def without(blocks: Sequence[M], k: int) -> M:
+    """All blocks but one, of at least two."""
+    return reduce(lambda a, b: a.merge(b), (block for i, block in enumerate(blocks) if i != k))
 
 
 def standard_rows(x: Tensor) -> Tensor:

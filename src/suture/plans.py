@@ -14,6 +14,7 @@ from suture.detection import OOD
 from suture.detectors.energy import EnergyRecipe
 from suture.gathering import Wanted
 from suture.indices import Named, Request, chosen
+from suture.indices.regression import FOLDS
 from suture.outside import as_batches
 from suture.prepare import few, find_device
 from suture.representations import AlignmentRule
@@ -25,8 +26,6 @@ from suture.stitching.resolve import TASKS, resolve
 from suture.training import is_number
 
 METHODS = ("dm", "tlm")
-FOLDS = 5
-"""Parts of the data for cross-validation, where a family's strength is chosen by it."""
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 FORWARDS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """What the networks' forwards run in (autocast); statistics and stitching layers are in float32 or more."""

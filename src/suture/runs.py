@@ -22,11 +22,12 @@ from suture.fingerprints import fingerprint
 from suture.frechet import frechet
 from suture.gathering import PAPER_EXAMPLES, Gathering
 from suture.indices import Value
+from suture.indices.regression import FOLDS
 from suture.measures import measure
 from suture.memory import refuse_beyond
 from suture.naming import SiteSpec
 from suture.passes import TokenShare, check_share, detectors_pass, moments_pass, paper_values, told
-from suture.plans import FOLDS, FORWARDS, Plan
+from suture.plans import FORWARDS, Plan
 from suture.prepare import few, fold, micro_batch, pack, prepare
 from suture.provenance import content_of, describe, display_names
 from suture.report.marks import marked_words

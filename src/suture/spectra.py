@@ -37,6 +37,10 @@ class Spectrum:
         """Largest over smallest eigenvalue kept; nan for a constant matrix."""
         return float(self.values[0] / self.values[-1]) if self.rank else float("nan")
 
+    def penalised(self, moments: Moments, strength: float) -> Tensor:
+        """(r,) eigenvalues with the penalty of ridge, `strength` mean eigenvalues of the source of `moments`."""
+        return self.values + strength * torch.trace(moments.sxx) / self.width
+
     @classmethod
     def of(cls, side: Side, precision: torch.dtype = torch.float64) -> Spectrum:
         """Spectrum of ``side.gram``, which must be about the mean.
@@ -82,8 +86,7 @@ def least_squares(x: Spectrum, moments: Moments, strength: float = 0.0) -> Tenso
         moments: of the pair.
         strength: of the penalty, in mean eigenvalues of the source's scatter.
     """
-    penalised = x.values + strength * torch.trace(moments.sxx) / x.width
-    return (x.vectors @ (x.vectors.T @ moments.sxy / penalised[:, None])).T
+    return (x.vectors @ (x.vectors.T @ moments.sxy / x.penalised(moments, strength)[:, None])).T
 
 
 def squared_error(weight: Tensor, bias: Tensor, moments: Moments) -> Tensor:

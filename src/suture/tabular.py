@@ -50,6 +50,11 @@ def tidy(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def check_cells(table: pd.DataFrame, sources: tuple[str, ...], targets: tuple[str, ...]) -> None:
+    """Whether every row is of a known cell and measure, once, and has a value or a reason.
+
+    Raises:
+        SutureError: one does not.
+    """
     for column, names in (("source", sources), ("target", targets)):
         strange = set(table[column]) - set(names)
         if strange:
@@ -69,6 +74,11 @@ def check_cells(table: pd.DataFrame, sources: tuple[str, ...], targets: tuple[st
 
 
 def check_arrays(arrays: dict[str, npt.NDArray[Any]]) -> None:
+    """Whether all are NumPy arrays of kinds that can be saved.
+
+    Raises:
+        SutureError: one is not.
+    """
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray) or array.dtype.name not in _DTYPES:
             got = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
@@ -77,10 +87,12 @@ def check_arrays(arrays: dict[str, npt.NDArray[Any]]) -> None:
 
 
 def same(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
+    """Whether two arrays agree in kind, shape and every bit."""
     return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
 
 
 def parse(text: str) -> pd.DataFrame:
+    """The table that `suture.report.files.csv_text` wrote."""
     header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     numeric = {i for i, name in enumerate(header) if name in (*FLOATS, "n")}
     cells = [[(float(c) if c else np.nan) if i in numeric else c for i, c in enumerate(row)] for row in rows]

@@ -26,12 +26,14 @@ def indices(
     indices: Indices = "default",
     jackknife: Jackknife = 0,
     sample: Sample = 2000,
-    save: Annotated[Path | None, typer.Option(help="File for the moments, to be merged with those of other rows.")] =
-    None, moments: Annotated[bool, typer.Option("--moments", help="Merge files of moments.")] = False,
+    save: Annotated[Path | None, typer.Option(help="File for the moments, to merge with those of other rows.")] = None,
+    moments: Annotated[bool, typer.Option("--moments", help="Merge files of moments.")] = False,
     seed: Seed = 0,
 ) -> None:
     """Structural indices of two matrices with the same rows, without any network."""
     names = listed(indices) or []
+    if moments and save is not None:
+        raise SutureError("expected --save or --moments, got both; moments that are merged are saved already")
     if moments:
         found = merged_moments(paths, names, intervals=jackknife > 0)
     elif len(paths) == 2:
@@ -39,7 +41,7 @@ def indices(
     else:
         raise SutureError(f"expected a source and a target, got {len(paths)} paths; to merge moments write --moments")
     _print(found)
-    if save is not None and not moments:
+    if save is not None:
         console.print(f"moments: {escape(str(save))}", soft_wrap=True)
 
 

@@ -55,8 +55,7 @@ def of_matrices(x: Any, y: Any, names: Iterable[Named] | Named = "default", *, j
         x: (n, p) source: numpy array or tensor; any float type, computed in float64.
         y: (n, q) target.
         names: names (`INDICES`, `GROUPS`), entries, and functions of a `suture.spectra.Pair` or of two matrices.
-        Default:
-            those of `DEFAULT`.
+            Default: those of `DEFAULT`.
         jackknife: blocks of rows for 95 % intervals of indices from moments. Default 0: none; 20 is a good number.
         sample: rows that indices of rows see. Default 2000.
         seed: of that sample.

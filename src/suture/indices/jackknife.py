@@ -11,13 +11,13 @@ import numpy as np
 from scipy import stats
 
 from suture.indices.entry import Index, Value
-from suture.indices.regression import FOLDS
+from suture.indices.regression import FOLDS, in_folds
 from suture.spectra import Pair, Part
 
 
 def without_each(blocks: Sequence[Part]) -> list[Pair]:
     """The pair of all blocks but one, for each in turn; the others stay in the folds that they are in."""
-    totals = [reduce(Part.merge, blocks[f::FOLDS]) for f in range(min(FOLDS, len(blocks)))]
+    totals = in_folds(blocks)
     found = []
     for k in range(len(blocks)):
         rest = [b for i, b in enumerate(blocks) if i % FOLDS == k % FOLDS and i != k]

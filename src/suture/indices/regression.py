@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
 
 import torch
 
 from suture.indices.entry import AFFINE, ORTHOGONAL, RIGID, SCALING, Argument, Index, Needs, invariances
 from suture.measures import structural
-from suture.moments import Moments
+from suture.moments import merged, without
 from suture.spectra import Pair, Part, Spectrum, least_squares, squared_error
 
 FOLDS = 5
@@ -38,30 +37,25 @@ def residual(pair: Pair) -> float:
 def ridge(pair: Pair, strength: float) -> float:
     """R² on the fitted data of the ridge regression whose penalty is `strength` mean eigenvalues of the source."""
     m = pair.moments
-    penalised = pair.x.values + strength * torch.trace(m.sxx) / pair.x.width
+    penalised = pair.x.penalised(m, strength)
     shares = (2 - pair.x.values / penalised) / penalised
     return float((pair.loadings.square().sum(1) * shares).sum() / torch.trace(m.syy))
 
 
 def held_out(pair: Pair) -> float:
     """R² of regressions that did not see the block on which they are judged, errors summed over all blocks."""
-    folds, error = in_folds(pair.blocks), 0.0
+    folds, error = [f.moments for f in in_folds(pair.blocks)], 0.0
     outside = pair.outside or (None,) * len(folds)
     for k, held in enumerate(folds):
         m = without(folds, k)
         weight = least_squares(outside[k] or Spectrum.of(m.x, m.precision), m)
-        error += float(squared_error(weight, m.y.mean - weight @ m.x.mean, held.moments))
+        error += float(squared_error(weight, m.y.mean - weight @ m.x.mean, held))
     return 1 - error / float(torch.trace(pair.moments.syy))
 
 
 def in_folds(blocks: Sequence[Part]) -> list[Part]:
-    """At most `FOLDS` folds: block b is in fold b modulo `FOLDS`."""
-    return [reduce(Part.merge, blocks[k::FOLDS]) for k in range(min(FOLDS, len(blocks)))]
-
-
-def without(folds: Sequence[Part], k: int) -> Moments:
-    """Moments of all folds but one."""
-    return reduce(Moments.merge, (f.moments for i, f in enumerate(folds) if i != k))
+    """At most `FOLDS` folds."""
+    return merged(blocks, FOLDS)
 
 
 def too_few(pair: Pair) -> str:

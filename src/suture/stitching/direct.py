@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 from typing import cast
 
 import torch
@@ -12,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from suture._errors import SutureError
-from suture.moments import Moments
+from suture.moments import Moments, without
 from suture.spectra import Pair, Spectrum, least_squares, squared_error, varies
 from suture.stitching.families import FULL, Family
 
@@ -133,7 +132,7 @@ def choose_ridge(folds: Sequence[Moments], strengths: Sequence[float] = RIDGE_ST
         raise SutureError(f"expected ridge strengths above 0, got {list(strengths)}; leave them out for 1e-6 to 100")
     errors = [0.0] * len(strengths)
     for k, held in enumerate(folds):
-        m = reduce(Moments.merge, (f for i, f in enumerate(folds) if i != k))
+        m = without(folds, k)
         x = Spectrum.of(m.x, m.precision)
         for i, s in enumerate(strengths):
             weight = least_squares(x, m, s)
