@@ -37,8 +37,8 @@ def compare_arrays(source: Any, target: Any, indices: Iterable[Named] | Named = 
 
     Args:
         source, target: (n, p) and (n, q): an array or tensor; a ``.npy``, ``.npz`` or ``.safetensors`` file with one
-            array; or a folder of such files, whose rows follow each other in the order of the file names, which both folders
-            have in common. Files are read in pieces of `CHUNK` rows, never unpickled.
+            array; or a folder of such files, whose rows follow each other in the order of the file names, which both
+            folders have in common. Files are read in pieces of `CHUNK` rows, never unpickled.
         indices: see `suture.indices.of_matrices`, as jackknife, sample and seed.
         save: file for the moments, ``.safetensors``, to be merged with those of other rows (`merged_moments`).
 
