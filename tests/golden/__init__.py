@@ -1,0 +1,1 @@
+"""Golden results: numbers of one version of suture, which later versions must give again."""
