@@ -21,8 +21,8 @@ import torch
 import suture
 from common import Floor, claim, header
 from suture import zoo
-from suture.calls import Pass
-from suture.sites import SitedNetwork
+from suture.networks.calls import Pass
+from suture.networks.sites import SitedNetwork
 
 
 def images_of(n: int) -> tuple[torch.Tensor, torch.Tensor]:

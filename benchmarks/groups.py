@@ -1,4 +1,4 @@
-"""How stitched batches are best cut for training on a CPU: what `suture.stitching.room.Room` does against other cuts.
+"""How stitched batches are best cut for training on a CPU: what `suture.stitching.batch_budget.Room` does against other cuts.
 
 One training step of 4 layers into one tail of a ResNet-20 at 32x32, for pieces of several sizes, several of them
 concatenated. Exit code 1 if the cut that is taken is not among the fastest ones (single measurements vary by a tenth).
@@ -13,12 +13,12 @@ import torch
 
 from common import claim, header, seconds
 from suture import zoo
-from suture.batches import Batches
-from suture.prepare import micro_batch, prepare
-from suture.representations import Alignment
-from suture.sites import SitedNetwork
+from suture.data.batches import Batches
+from suture.networks.prepare import micro_batch, prepare
+from suture.networks.sites import SitedNetwork
+from suture.representations.alignment import Alignment
 from suture.stitching import StitchingLayer, TaskRecipe
-from suture.stitching.room import Room
+from suture.stitching.batch_budget import Room
 from suture.stitching.task import GroupTrainer
 
 CPU = torch.device("cpu")

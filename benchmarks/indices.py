@@ -25,10 +25,10 @@ from torch.utils.data import DataLoader, TensorDataset
 import suture
 from common import Floor, claim, header
 from suture import zoo
-from suture.gathering import Gathering, Wanted
 from suture.indices import GROUPS, Request, chosen
 from suture.indices.streaming import of_pair
-from suture.representations import Kind, Shape
+from suture.representations.accumulators import Gathering, Wanted
+from suture.representations.alignment import Kind, Shape
 
 Data = tuple[torch.Tensor, torch.Tensor]
 CLAIMED: dict[str, tuple[float, list[str]]] = {"moments@pool": (1.10, []), "moments": (1.5, ["dm"])}

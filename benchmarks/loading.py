@@ -23,8 +23,9 @@ from PIL import Image
 from torch import nn
 
 from common import claim, header
-from suture import sources, zoo
-from suture.preprocessing import ImagePreprocessing
+from suture import zoo
+from suture.data import sources
+from suture.data.preprocessing import ImagePreprocessing
 
 HERE = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar10"
 BATCH, MICRO = 256, 50

@@ -13,7 +13,7 @@ import sys
 from common import claim, header
 from grid import compare_timed, images_of
 from suture import zoo
-from suture.detectors.table import DEFAULT
+from suture.ood.detectors.table import DEFAULT
 
 DETECTORS = tuple(dict.fromkeys((*DEFAULT, "mahalanobis", "mahalanobis_mean")))
 

@@ -1,4 +1,4 @@
-"""How far float32 moments are from float64 ones: the error that the rank cut of `suture.spectra` must cover.
+"""How far float32 moments are from float64 ones: the error that the rank cut of `suture.numbers.spectra` must cover.
 
 Largest eigenvalue of the difference of the two scatters over the largest of the scatter, in units of float32 eps, for
 every block of ResNet-18 at 32x32 (random weights) and growing n.
@@ -12,9 +12,9 @@ import torch
 
 from common import claim, header
 from suture import zoo
-from suture.capture import capture
-from suture.moments import GridMoments
-from suture.representations import Alignment, shape_of, to_grid
+from suture.networks.capture import capture
+from suture.numbers.moments import GridMoments
+from suture.representations.alignment import Alignment, shape_of, to_grid
 
 
 def main() -> int:

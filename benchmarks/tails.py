@@ -22,8 +22,8 @@ import torch
 from torch import nn
 
 from common import claim, header
-from suture.calls import apply, frozen
-from suture.sites import SitedNetwork
+from suture.networks.calls import apply, frozen
+from suture.networks.sites import SitedNetwork
 
 Made = tuple[nn.Module, Any, str]
 """A network, its inputs and a site in the middle."""

@@ -24,11 +24,11 @@ from torch.nn import functional as F
 
 from common import Floor, claim, header, seconds
 from suture import TaskRecipe, zoo
-from suture.batches import Batches
-from suture.calls import frozen, no_gradients
-from suture.prepare import fold, micro_batch, pack, prepare
-from suture.representations import Alignment
-from suture.sites import SitedNetwork
+from suture.data.batches import Batches
+from suture.networks.calls import frozen, no_gradients
+from suture.networks.prepare import fold, micro_batch, pack, prepare
+from suture.networks.sites import SitedNetwork
+from suture.representations.alignment import Alignment
 from suture.stitching import StitchingLayer
 from suture.stitching.task import GroupTrainer
 

@@ -25,7 +25,7 @@ import torch
 
 import suture
 from suture import TaskRecipe, zoo
-from suture.training import Recipe
+from suture.networks.training import Recipe
 
 HERE = Path(__file__).parent
 STORE = HERE / ".convergence"

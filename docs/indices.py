@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from scipy.stats import special_ortho_group
 from sklearn.datasets import load_digits
 
-from suture._errors import SutureError
+from suture._base.errors import SutureError
 from suture.indices import INDICES, Index, Needs, chosen, of_matrices
 from suture.indices.entry import TRANSFORMATIONS, invariances
 from suture.indices.kernels import FlatKernels, minibatch
-from suture.measures import ALIGNMENTS
+from suture.numbers.measures import ALIGNMENTS
 
 HERE = Path(__file__).parent
 N, WIDTH = 1000, 32

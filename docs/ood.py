@@ -25,17 +25,17 @@ from torch import Tensor
 
 import suture
 from suture import OOD, EnergyRecipe, TaskRecipe, zoo
-from suture.batches import Batches
-from suture.calls import no_gradients
-from suture.detection import Detection
-from suture.detectors.scoring import score_arrays, score_rows
-from suture.detectors.table import DETECTORS
-from suture.fingerprints import fingerprint
-from suture.prepare import find_device, prepare
-from suture.report import histograms
-from suture.sites import SitedNetwork
+from suture._base.hashing import fingerprint
+from suture.data.batches import Batches
+from suture.networks.calls import no_gradients
+from suture.networks.prepare import find_device, prepare
+from suture.networks.sites import SitedNetwork
+from suture.networks.training import Recipe
+from suture.ood.detection import Detection
+from suture.ood.detectors.scoring import score_arrays, score_rows
+from suture.ood.detectors.table import DETECTORS
+from suture.results.report import histograms
 from suture.stitching.outputs import logits_of
-from suture.training import Recipe
 
 HERE = Path(__file__).parent
 STORE = HERE / ".ood"

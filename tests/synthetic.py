@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from suture.indices import DEFAULT
-from suture.measures import MEASURES, measure
-from suture.results import COLUMNS, Comparison
+from suture.numbers.measures import MEASURES, measure
+from suture.results.comparison import COLUMNS, Comparison
 
 HOSTILE = ("<script>alert(1)</script>", 'a"b\' onmouseover=x', "{{ 7 * 7 }}", "a,b\nc\rd", "$\\frac$", "nan",
            " ü ")

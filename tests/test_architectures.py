@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 import suture
-import suture.calls
+import suture.networks.calls
 from suture import SutureError
-from suture.calls import apply, output_tensors, record, walk
-from suture.naming import Site
-from suture.sites import SitedNetwork
+from suture.networks.calls import apply, output_tensors, record, walk
+from suture.networks.naming import Site
+from suture.networks.sites import SitedNetwork
 from tests import tiny
 from tests.architectures import ARCHITECTURES, N, images, texts
 
@@ -72,10 +72,10 @@ def test_law_1_at_the_blocks_which_are_found_in_order(name: str) -> None:
 def _concatenated(sited: SitedNetwork, k: int, x: Tensor, done: Any) -> None:
     """Two batches through one tail are two tails."""
     other = x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(k))
-    together = suture.calls.main_output(sited.tail(k, torch.cat([x, other]), done))
+    together = suture.networks.calls.main_output(sited.tail(k, torch.cat([x, other]), done))
     assert together is not None
     for part, alone in zip(together.split(N), (x, other), strict=True):
-        end = suture.calls.main_output(sited.tail(k, alone, done))
+        end = suture.networks.calls.main_output(sited.tail(k, alone, done))
         assert end is not None
         torch.testing.assert_close(part, end, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(together[:N], together[N:])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from suture import SutureError, zoo
-from suture.auxiliary import (
+from suture.data.auxiliary import (
     IMAGE_KINDS,
     TOKEN_KINDS,
     TRAINING,

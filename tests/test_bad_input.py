@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import suture
-from suture import SutureError, cli, specs, zoo
-from suture.results import Comparison
+from suture import SutureError, cli, zoo
+from suture.cli import specs
+from suture.results.comparison import Comparison
 from tests import tiny
 from tests.tiny import RECIPE, Block, Tiny, batches, data, images, labels, network, other, seeded
 

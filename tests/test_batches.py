@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from suture import Paired, SutureError
-from suture.batches import Batch, Batches, convert, count, on_device, pieces, split, split_rows, tensors
+from suture.data.batches import Batch, Batches, convert, count, on_device, pieces, split, split_rows, tensors
 
 X, Y = torch.arange(20.0).view(10, 2), torch.arange(10)
 

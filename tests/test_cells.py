@@ -9,9 +9,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from suture import cells
-from suture._errors import SutureError
-from suture.cells import ARTEFACT, DISSIMILAR, SIMILAR, UNPROVEN, WORDS, Grid, Thresholds, cell_verdict, near, sentence
+from suture._base.errors import SutureError
+from suture.results import cell_verdict as cells
+from suture.results.cell_verdict import (
+    ARTEFACT,
+    DISSIMILAR,
+    SIMILAR,
+    UNPROVEN,
+    WORDS,
+    Grid,
+    Thresholds,
+    cell_verdict,
+    near,
+    sentence,
+)
 from tests.synthetic import comparison
 
 NAN = float("nan")

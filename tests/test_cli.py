@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 import suture
 from suture import SutureError, TaskRecipe, cli, zoo
-from suture import demo as demonstration
-from suture.report import figures
-from suture.report.findings import findings
+from suture.cli import demo as demonstration
+from suture.results.report import figures
+from suture.results.summary import findings
 from suture.zoo import ImageSet
 from tests import tiny
 from tests.tiny import Block, Tiny, data, network, other, seeded

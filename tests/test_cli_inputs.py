@@ -13,11 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 import suture
-from suture import Prepared, SutureError, sources, zoo
+from suture import Prepared, SutureError, zoo
 from suture.cli.console import listed
-from suture.preprocessing import ImagePreprocessing
-from suture.specs.named import Named
-from suture.specs.pairing import adjusted, example_inputs, prepared
+from suture.cli.specs.named import Named
+from suture.cli.specs.pairing import adjusted, example_inputs, prepared
+from suture.data import sources
+from suture.data.preprocessing import ImagePreprocessing
 from tests import tiny
 
 Command = Callable[..., tuple[int, str, str]]

@@ -12,10 +12,10 @@ import torch
 from scipy.stats import binomtest
 
 import suture
-from suture import runs
-from suture.calls import main_output
-from suture.capture import capture, run_tail
-from suture.representations import shape_of
+from suture.compare import stages as runs
+from suture.networks.calls import main_output
+from suture.networks.capture import capture, run_tail
+from suture.representations.alignment import shape_of
 from suture.stitching import TaskRecipe, direct_match
 from tests import references, tiny
 from tests.networks import NETWORKS, images

@@ -16,10 +16,11 @@ from matplotlib import pyplot as plt
 
 import suture
 from suture import TaskRecipe
-from suture.measures import MEASURES
-from suture.report import figures, files, page
-from suture.report.marks import causes, marked_words
-from suture.results import COLUMNS
+from suture._base import files
+from suture.numbers.measures import MEASURES
+from suture.results.comparison import COLUMNS
+from suture.results.convergence_marks import causes, marked_words
+from suture.results.report import figures, page
 from suture.stitching import convergence
 from suture.stitching.convergence import (
     curve_arrays,

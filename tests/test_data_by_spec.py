@@ -18,9 +18,11 @@ import pytest
 import torch
 from PIL import Image
 
-from suture import SutureError, sources, specs
-from suture.batches import Batches
-from suture.sources import open_pair, open_source
+from suture import SutureError
+from suture.cli import specs
+from suture.data import sources
+from suture.data.batches import Batches
+from suture.data.sources import open_pair, open_source
 from tests.test_sources import (
     NAMES,
     as_dataset,

@@ -9,13 +9,13 @@ from sklearn.covariance import oas as sklearn_oas
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from suture._errors import SutureError
-from suture.detectors import table
-from suture.detectors.fitting import Fitting
-from suture.detectors.gaussian import ClassMoments, Gaussians, Mahalanobis, oas, rows_of
-from suture.detectors.neighbours import Neighbours, Reservoir
-from suture.detectors.seen import Seen
-from suture.representations import Kind, Shape
+from suture._base.errors import SutureError
+from suture.ood.detectors import table
+from suture.ood.detectors.fitting import Fitting
+from suture.ood.detectors.gaussian import ClassMoments, Gaussians, Mahalanobis, oas, rows_of
+from suture.ood.detectors.neighbours import Neighbours, Reservoir
+from suture.ood.detectors.site_features import Seen
+from suture.representations.alignment import Kind, Shape
 
 MAP, TOKENS, VECTOR = Shape(Kind.MAP, 6, (4, 3)), Shape(Kind.TOKENS, 6, (7,)), Shape(Kind.VECTOR, 6)
 PATCHES = Shape(Kind.TOKENS, 6, (10,), prefix=1, grid=(3, 3))
@@ -181,7 +181,7 @@ def fitted(names: list[str], shape: Shape = MAP, n: int = 400) -> dict[str, obje
 
 
 def difference(detector: object, native: Tensor, other: Tensor) -> float:
-    from suture.separation import two_sided
+    from suture.numbers.auroc import two_sided
 
     a, b = (detector.score(Seen(x, MAP)).double().numpy() for x in (native, other))  # type: ignore[attr-defined]
     return two_sided(a, b)
@@ -306,7 +306,7 @@ def test_scores_do_not_depend_on_what_is_fitted_beside() -> None:
 
 
 def test_auroc_of_a_score_is_scikit_learns_with_native_as_positive() -> None:
-    from suture.separation import auroc
+    from suture.numbers.auroc import auroc
 
     detector = fitted(["mahalanobis"])["mahalanobis"]
     x = representations(MAP, 200, 12, some_labels(200))

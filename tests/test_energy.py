@@ -14,18 +14,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from suture import zoo
-from suture._errors import SutureError
-from suture.batches import Batch, Batches
-from suture.bodies.mlp import MLP
-from suture.bodies.vit import ViT
-from suture.calls import no_gradients
-from suture.detectors import energy as module
-from suture.detectors.energy import EnergyDetector, EnergyRecipe, energy, energy_loss, train_detectors
-from suture.detectors.seen import Seen
-from suture.fingerprints import fingerprint
-from suture.representations import Kind, Shape
-from suture.sites import SitedNetwork
-from suture.training import seeded
+from suture._base.errors import SutureError
+from suture._base.hashing import fingerprint
+from suture.data.batches import Batch, Batches
+from suture.networks.architectures.mlp import MLP
+from suture.networks.architectures.vit import ViT
+from suture.networks.calls import no_gradients
+from suture.networks.sites import SitedNetwork
+from suture.networks.training import seeded
+from suture.ood.detectors import energy as module
+from suture.ood.detectors.energy import EnergyDetector, EnergyRecipe, energy, energy_loss, train_detectors
+from suture.ood.detectors.site_features import Seen
+from suture.representations.alignment import Kind, Shape
 from tests import tiny
 
 CPU = torch.device("cpu")

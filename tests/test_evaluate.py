@@ -11,14 +11,14 @@ from scipy.special import log_softmax, rel_entr
 from torch import nn
 
 import suture
-from suture.batches import Batches
-from suture.calls import main_output
-from suture.capture import capture, run_tail
-from suture.sites import SitedNetwork
-from suture.stitching import evaluate, scored
-from suture.stitching.evaluate import Evaluation, Evaluator
+from suture.compare import evaluate, scored
+from suture.compare.evaluate import Evaluation, Evaluator
+from suture.compare.scored import arrays_of, scores_of
+from suture.data.batches import Batches
+from suture.networks.calls import main_output
+from suture.networks.capture import capture, run_tail
+from suture.networks.sites import SitedNetwork
 from suture.stitching.outputs import Task
-from suture.stitching.scored import arrays_of, scores_of
 from tests.networks import NETWORKS, images, vectors
 from tests.tiny import RECIPE
 

@@ -14,9 +14,9 @@ import scipy.stats
 import sklearn.linear_model
 import torch
 
-from suture._errors import SutureError
-from suture.moments import Moments
-from suture.spectra import Pair
+from suture._base.errors import SutureError
+from suture.numbers.moments import Moments
+from suture.numbers.spectra import Pair
 from suture.stitching import direct
 from suture.stitching.affine import Affine
 from suture.stitching.direct import choose_ridge, direct_match, residual_of

@@ -10,8 +10,8 @@ from torch import Tensor
 
 import suture
 from suture import Prepared, SutureError, TaskRecipe
-from suture.batches import Batch, Batches
-from suture.sites import SitedNetwork
+from suture.data.batches import Batch, Batches
+from suture.networks.sites import SitedNetwork
 from suture.stitching.objective import augmented, check_batch
 from tests import tiny
 

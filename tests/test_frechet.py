@@ -10,11 +10,11 @@ import pytest
 import scipy.linalg
 import torch
 
-from suture import frechet as module
-from suture._errors import SutureError
-from suture.frechet import Frechet, frechet
-from suture.moments import Moments
-from suture.spectra import Pair
+from suture._base.errors import SutureError
+from suture.numbers import frechet as module
+from suture.numbers.frechet import Frechet, frechet
+from suture.numbers.moments import Moments
+from suture.numbers.spectra import Pair
 from suture.stitching.direct import direct_match, residual_of
 
 PARTS = ("shift", "shrinkage", "rotation")

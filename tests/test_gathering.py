@@ -16,12 +16,13 @@ from scipy import stats
 from torch import Tensor, nn
 
 import suture
-from suture import Paired, SutureError, indices, memory
-from suture.gathering import Gathering, Wanted
+from suture import Paired, SutureError, indices
+from suture._base import memory
+from suture.compare.collect import TokenShare
 from suture.indices import GROUPS, SiteStatistics, chosen, own
 from suture.indices.sample import Reservoir
-from suture.passes import TokenShare
-from suture.representations import Alignment, Kind, Shape
+from suture.representations.accumulators import Gathering, Wanted
+from suture.representations.alignment import Alignment, Kind, Shape
 from tests import references, tiny
 from tests.test_kinds import SHAPES, batch
 from tests.test_sequences import IMAGES, Windows, first
@@ -390,7 +391,7 @@ def test_statistics_of_sites_are_those_of_the_captured_matrices(same: bool, tmp_
 
 
 def test_a_constant_site_has_no_spectrum() -> None:
-    side = suture.moments.Moments.of(torch.full((9, 3), 7.0), torch.ones(9, 2)).x
+    side = suture.numbers.moments.Moments.of(torch.full((9, 3), 7.0), torch.ones(9, 2)).x
     found = SiteStatistics.of(side)
     assert (found.n, found.width, found.dead, found.rank) == (9, 3, 3, 0)
     assert (found.effective_rank, found.participation_ratio) == (0, 0)
@@ -688,7 +689,7 @@ def test_the_memory_that_is_planned_is_the_memory_that_is_taken(names: Any, fitt
 
 
 def test_sums_that_do_not_fit_are_refused_before_they_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("suture.memory.free_bytes", lambda device: 1000)
+    monkeypatch.setattr("suture._base.memory.free_bytes", lambda device: 1000)
     said = r"to fit into the free memory of 0\.0 MiB, got .*; give fewer sites"
     with pytest.raises(SutureError, match=said):
         suture.compare(tiny.network(), None, tiny.data()[0], methods=[], device="cpu")

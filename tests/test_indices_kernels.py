@@ -10,10 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from suture._errors import SutureError
-from suture.grids import NonFiniteError
+from suture._base.errors import SutureError
 from suture.indices.entry import Needs
-from suture.indices.kernels import ENTRIES, FlatKernels, Kernels, biased, debiased, minibatch, not_kept, too_few_kept
+from suture.indices.kernels import (
+    ENTRIES,
+    FlatKernels,
+    Kernels,
+    biased,
+    debiased,
+    minibatch,
+    not_kept,
+    too_few_kept,
+)
+from suture.numbers.pair_moments import NonFiniteError
 
 SHAPES = ((3, 4, 2), (5, 6), (7,))
 MINIBATCH = ENTRIES[0]

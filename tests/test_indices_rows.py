@@ -16,7 +16,7 @@ from scipy.spatial.distance import jensenshannon
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.neighbors import NearestNeighbors
 
-from suture._errors import SutureError
+from suture._base.errors import SutureError
 from suture.indices.entry import TRANSFORMATIONS, Needs, by_name
 from suture.indices.outputs import of_logits
 from suture.indices.rows import ENTRIES

@@ -17,9 +17,10 @@ import torch
 from matplotlib.figure import Figure
 
 import suture
-from suture import SutureError, indices, measures
+from suture import SutureError, indices
 from suture.indices import GROUPS, INDICES, Streaming, chosen, of_matrices, own
 from suture.indices.table import FLATTENED
+from suture.numbers import measures
 from tests import references, tiny
 
 Matrix = Any
@@ -201,7 +202,7 @@ def test_own_measures_go_with_the_result_into_another_process(tmp_path: Path) ->
     assert result.plot("gap_of_means", Figure().add_subplot()).images[0].get_clim() == (-1, 2)
     assert "Distance of the grand means." in result.report(tmp_path / "report.html").read_text()
     result.save(tmp_path / "kept")
-    code = ("import sys, suture; r = suture.load(sys.argv[1]); m = suture.measures.measure('gap_of_means'); "
+    code = ("import sys, suture; r = suture.load(sys.argv[1]); m = suture.numbers.measures.measure('gap_of_means'); "
             "print(r.measures, m.low, m.high, m.direction, m.about, len(r.verdict().words))")
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "kept")], capture_output=True, text=True,
                           check=False)

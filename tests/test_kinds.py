@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 import suture
 from suture import AlignmentRule, Family, Paired, SutureError, TaskRecipe
-from suture.aligned import AlignedMoments
-from suture.representations import Alignment, Kind, Shape, mask_of, shape_of
-from suture.sites import SitedNetwork
-from suture.spectra import Pair
+from suture.networks.sites import SitedNetwork
+from suture.numbers.spectra import Pair
+from suture.representations.aligned_moments import AlignedMoments
+from suture.representations.alignment import Alignment, Kind, Shape, mask_of, shape_of
 from suture.stitching import StitchingLayer, direct_match
 from suture.stitching.task import cell_seed
 from tests import references
@@ -256,7 +256,7 @@ def test_a_mask_of_other_tokens_is_not_taken_for_one_of_these() -> None:
 
 
 def close(moments: Any, x: Tensor, y: Tensor) -> None:
-    wanted = suture.moments.Moments.of(x, y)
+    wanted = suture.numbers.moments.Moments.of(x, y)
     torch.testing.assert_close(moments.sxx, wanted.sxx)
     torch.testing.assert_close(moments.sxy, wanted.sxy)
     torch.testing.assert_close(moments.syy, wanted.syy)

@@ -15,18 +15,20 @@ from scipy.special import log_softmax, rel_entr
 from torch import Tensor, nn
 
 import suture
-from suture import SutureError, TaskRecipe, scores, verdict
-from suture.batches import Batches
-from suture.measures import MEASURES
-from suture.passes import TokenShare
-from suture.representations import Alignment, Kind, Shape
-from suture.scores import Estimate, exponential
-from suture.sites import SitedNetwork
+from suture import SutureError, TaskRecipe
+from suture.compare.collect import TokenShare
+from suture.compare.evaluate import Evaluator
+from suture.compare.scored import arrays_of, quantities, scores_of
+from suture.data.batches import Batches
+from suture.networks.sites import SitedNetwork
+from suture.numbers import intervals as scores
+from suture.numbers.intervals import Estimate, exponential
+from suture.numbers.measures import MEASURES
+from suture.representations.alignment import Alignment, Kind, Shape
+from suture.results import sanity as verdict
 from suture.stitching import StitchingLayer
-from suture.stitching.evaluate import Evaluator
 from suture.stitching.outputs import IGNORED, Rows, Task, token_ids
 from suture.stitching.resolve import resolve
-from suture.stitching.scored import arrays_of, quantities, scores_of
 from suture.stitching.task import GroupTrainer
 from tests import references
 

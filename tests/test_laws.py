@@ -14,15 +14,15 @@ from torch import nn
 
 import suture
 from suture import indices
-from suture.aligned import AlignedMoments
-from suture.batches import Batches
-from suture.calls import apply, frozen, main_output, output_tensors
-from suture.capture import capture, run_tail
+from suture.data.batches import Batches
 from suture.indices.entry import TRANSFORMATIONS
-from suture.moments import Moments
-from suture.representations import Alignment, Kind, Shape, shape_of
-from suture.sites import SitedNetwork
-from suture.spectra import Pair
+from suture.networks.calls import apply, frozen, main_output, output_tensors
+from suture.networks.capture import capture, run_tail
+from suture.networks.sites import SitedNetwork
+from suture.numbers.moments import Moments
+from suture.numbers.spectra import Pair
+from suture.representations.aligned_moments import AlignedMoments
+from suture.representations.alignment import Alignment, Kind, Shape, shape_of
 from suture.stitching import StitchingLayer, TaskRecipe, direct_match
 from suture.stitching.task import GroupTrainer
 from tests import references

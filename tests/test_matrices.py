@@ -16,7 +16,7 @@ from safetensors import numpy as safetensors
 import suture
 from suture import SutureError, indices
 from suture.cli import main
-from suture.matrices import load_moments
+from suture.indices.matrices import load_moments
 from tests import references
 
 NAMES = ["cka", "cka_debiased", "svcca:0.9", "r2_folds", "rsa_correlation", "jaccard", "cka@flatten"]
@@ -61,7 +61,7 @@ def test_folders_in_any_pieces_equal_the_matrices(tmp_path: Path, sizes: list[in
 
 
 def test_long_files_are_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("suture.matrices.CHUNK", 7)
+    monkeypatch.setattr("suture.indices.matrices.CHUNK", 7)
     x, y = matrices()
     np.save(tmp_path / "x.npy", x)
     np.save(tmp_path / "y.npy", y)

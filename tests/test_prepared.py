@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 import suture
-from suture import Prepared, SutureError, sources, zoo
-from suture.batches import Batches, can_shuffle, split_rows
-from suture.preprocessing import ImagePreprocessing
-from suture.provenance import describe
+from suture import Prepared, SutureError, zoo
+from suture.compare.provenance import describe
+from suture.data import sources
+from suture.data.batches import Batches, can_shuffle, split_rows
+from suture.data.preprocessing import ImagePreprocessing
 from suture.stitching import TaskRecipe
 from suture.stitching.task import fitting_data
 from tests import tiny

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from suture import SutureError
-from suture.preprocessing import ImagePreprocessing, TextPreprocessing, parse, same_tokens
+from suture.data.preprocessing import ImagePreprocessing, TextPreprocessing, parse, same_tokens
 
 LEVEL = 1 / 255
 

@@ -24,12 +24,13 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from suture._errors import SutureError
-from suture.cells import ARTEFACT
-from suture.measures import MEASURES, measure
-from suture.report import figures, histograms, page, style
-from suture.report.files import csv_text, replace, slug
-from suture.report.findings import findings, quality
+from suture._base.errors import SutureError
+from suture._base.files import replace, slug
+from suture.numbers.measures import MEASURES, measure
+from suture.results.cell_verdict import ARTEFACT
+from suture.results.report import figures, histograms, page, style
+from suture.results.summary import findings, quality
+from suture.results.table import csv_text
 from tests.synthetic import HOSTILE, NAMES, comparison
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
@@ -300,7 +301,7 @@ def test_the_page_is_replaced_in_one_step(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space")
 
-    monkeypatch.setattr("suture.report.files.write", full)
+    monkeypatch.setattr("suture._base.files.write", full)
     with pytest.raises(SutureError, match="No space"):
         page.write([comparison(seed=1)], path)
     assert path.read_bytes() == before
@@ -478,7 +479,7 @@ def test_a_grid_has_one_map_per_measure():
 
 def test_saved_figures_do_not_need_pyplot():
     code = ("import sys; sys.path.insert(0, sys.argv[1]); from synthetic import comparison; "
-            "from suture.report import figures; figures.grid(comparison(2, 2), ['cka']); "
+            "from suture.results.report import figures; figures.grid(comparison(2, 2), ['cka']); "
             "sys.exit('matplotlib.pyplot' in sys.modules)")
     here = str(Path(__file__).parent)
     assert subprocess.run([sys.executable, "-c", code, here], check=False).returncode == 0

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from suture import results
-from suture._errors import SutureError
-from suture.results import COLUMNS, Comparison, load
+from suture._base.errors import SutureError
+from suture.results import comparison as results
+from suture.results.comparison import COLUMNS, Comparison, load
 from tests.synthetic import HOSTILE, NAMES, comparison
 
 OURS = {"comparison.json", "table.csv", "arrays.safetensors"}

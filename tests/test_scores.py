@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from suture import scores
-from suture._errors import SutureError
-from suture.scores import Record
+from suture._base.errors import SutureError
+from suture.numbers import intervals as scores
+from suture.numbers.intervals import Record
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 10), (3, 10), (50, 50), (497, 500)])

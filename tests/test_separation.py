@@ -9,9 +9,9 @@ import pytest
 from scipy import integrate, stats
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from suture._errors import SutureError
-from suture.scores import Estimate
-from suture.separation import Separation, auroc, separate, two_sided
+from suture._base.errors import SutureError
+from suture.numbers.auroc import Separation, auroc, separate, two_sided
+from suture.numbers.intervals import Estimate
 
 RNG = np.random.default_rng(0)
 CASES = {
@@ -341,7 +341,7 @@ def test_the_seed_and_nothing_else_decides_the_draws() -> None:
 
 def test_blocks_of_resamples_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = [separate(*CASES["continuous"], paired=p) for p in (True, False)]
-    monkeypatch.setattr("suture.separation.BLOCK", 7000)
+    monkeypatch.setattr("suture.numbers.auroc.BLOCK", 7000)
     assert [separate(*CASES["continuous"], paired=p) for p in (True, False)] == whole
 
 

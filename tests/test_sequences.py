@@ -14,18 +14,27 @@ from torch.nn import functional as F
 
 import suture
 from suture import OOD, EnergyRecipe, Paired, SutureError, TaskRecipe
-from suture.aligned import AlignedMoments
-from suture.batches import Batch, Batches
-from suture.calls import frozen
-from suture.capture import capture, find_sites, run_tail
-from suture.detectors.classifier import EnergyDetector
-from suture.detectors.energy import train_detectors
-from suture.detectors.seen import Seen
-from suture.naming import Site
-from suture.outside import gather
-from suture.representations import Alignment, AlignmentRule, Kind, Shape, Taken, image_size, sequence_lengths, shape_of
-from suture.sites import SitedNetwork
-from suture.spectra import Pair
+from suture.data.batches import Batch, Batches
+from suture.networks.calls import frozen
+from suture.networks.capture import capture, find_sites, run_tail
+from suture.networks.naming import Site
+from suture.networks.sites import SitedNetwork
+from suture.numbers.spectra import Pair
+from suture.ood.auxiliary import gather
+from suture.ood.detectors.classifier import EnergyDetector
+from suture.ood.detectors.energy import train_detectors
+from suture.ood.detectors.site_features import Seen
+from suture.representations.aligned_moments import AlignedMoments
+from suture.representations.alignment import (
+    Alignment,
+    AlignmentRule,
+    Kind,
+    Shape,
+    Taken,
+    image_size,
+    sequence_lengths,
+    shape_of,
+)
 from suture.stitching import StitchingLayer, direct_match
 from suture.stitching.task import GroupTrainer
 from tests import references, tiny
@@ -381,7 +390,7 @@ def test_moments_of_texts_know_neither_batches_nor_padding(name: str) -> None:
     x, y = alone(a, "blocks.0"), alone(b, "blocks.1")
     vectors = torch.stack([capture(b, {"input_ids": t[None]}, ["pool"])["pool"][0].double() for t in TEXTS])
     for j, (rx, ry) in enumerate([(torch.cat(x), torch.cat(y)), (torch.stack([t.mean(0) for t in x]), vectors)]):
-        wanted, found = suture.moments.Moments.of(rx, ry), grid.cell(0, j)
+        wanted, found = suture.numbers.moments.Moments.of(rx, ry), grid.cell(0, j)
         assert found.n == len(rx)
         for part in ("sxx", "sxy", "syy"):
             torch.testing.assert_close(getattr(found, part), getattr(wanted, part), rtol=1e-5, atol=1e-6)

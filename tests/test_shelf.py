@@ -13,8 +13,8 @@ import torch
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
-from suture._errors import SutureError
-from suture.shelf import Shelf, content_key
+from suture._base.errors import SutureError
+from suture.ood.cache import Shelf, content_key
 
 KEY, OTHER = "0123456789abcdef", "fedcba9876543210"
 ABOUT = {"site": "block1", "recipe": json.dumps({"epochs": 3})}

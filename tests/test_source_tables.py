@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from suture import SutureError
-from suture.sources import checking, examples, open_pair, open_source, parquet
-from suture.sources.columns import Wanted, choose
-from suture.sources.labels import numbered
-from suture.sources.stores import Memory, Part
+from suture.data.sources import checking, examples, open_pair, open_source, parquet
+from suture.data.sources.columns import Wanted, choose
+from suture.data.sources.labels import numbered
+from suture.data.sources.stores import Memory, Part
 from tests.test_sources import NAMES, in_parquet, pictures
 
 # -- labels and columns -----------------------------------------------------------------------------------------------

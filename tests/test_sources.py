@@ -23,11 +23,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from suture import SutureError
-from suture.batches import Batches
-from suture.sources import Examples, checking, decoding, open_source, reading
-from suture.sources.checking import sound
-from suture.sources.sampling import balanced_order, comes_in_runs, fifth
-from suture.sources.stores import Memory
+from suture.data.batches import Batches
+from suture.data.sources import Examples, checking, decoding, open_source, reading
+from suture.data.sources.checking import sound
+from suture.data.sources.sampling import balanced_order, comes_in_runs, fifth
+from suture.data.sources.stores import Memory
 
 NAMES = ("ant", "bee", "cat")
 Pictures = list[tuple[np.ndarray[Any, Any], int]]

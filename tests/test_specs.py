@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from suture import SutureError, specs, zoo
+from suture import SutureError, zoo
+from suture.cli import specs
 from suture.zoo import ImageSet
 from tests import tiny
 

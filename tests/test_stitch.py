@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 import suture
 from suture import AlignmentRule, Paired, StitchedNetwork, StitchingLayer, SutureError, TaskRecipe
-from suture.batches import Batch
-from suture.fingerprints import fingerprint
-from suture.representations import Alignment
+from suture._base.hashing import fingerprint
+from suture.data.batches import Batch
+from suture.representations.alignment import Alignment
 from suture.zoo.weights import read_metadata, save_weights
 from tests import tiny
 from tests.test_kinds import SHAPES, inputs_for

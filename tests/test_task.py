@@ -17,14 +17,15 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import suture
 from suture import Paired, SutureError, TaskRecipe
-from suture.batches import Batches
-from suture.calls import apply, frozen
-from suture.representations import Alignment
-from suture.sites import SitedNetwork
-from suture.stitching import StitchingLayer, room, task
-from suture.stitching.room import Room, attempt, saved_bytes, tail_bytes
+from suture.data.batches import Batches
+from suture.networks.calls import apply, frozen
+from suture.networks.sites import SitedNetwork
+from suture.networks.training import Recipe, augment, factor
+from suture.representations.alignment import Alignment
+from suture.stitching import StitchingLayer, task
+from suture.stitching import batch_budget as room
+from suture.stitching.batch_budget import Room, attempt, saved_bytes, tail_bytes
 from suture.stitching.task import GroupTrainer, fitting_data
-from suture.training import Recipe, augment, factor
 from tests import tiny
 from tests.networks import NETWORKS, images
 

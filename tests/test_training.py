@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from suture import training
-from suture._errors import SutureError
-from suture.fingerprints import fingerprint
-from suture.training import Recipe, accuracy, augment, seeded, train
+from suture._base.errors import SutureError
+from suture._base.hashing import fingerprint
+from suture.networks import training
+from suture.networks.training import Recipe, accuracy, augment, seeded, train
 
 
 def blobs(n: int = 96, classes: int = 3) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,8 +9,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from suture._errors import SutureError
-from suture.detectors.two_sample import two_sample
+from suture._base.errors import SutureError
+from suture.ood.detectors.two_sample import two_sample
 
 N, F = 500, 16
 

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from suture._errors import SutureError
-from suture.measures import MEASURES
-from suture.verdict import PAIR_COLUMNS, SELF_COLUMNS, judge
+from suture._base.errors import SutureError
+from suture.numbers.measures import MEASURES
+from suture.results.sanity import PAIR_COLUMNS, SELF_COLUMNS, judge
 from tests.synthetic import NAMES, comparison
 
 NAN = float("nan")

@@ -14,10 +14,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from suture import zoo
-from suture._errors import SutureError
-from suture.bodies.resnet import BasicBlock, ResNet
-from suture.fingerprints import fingerprint
-from suture.training import Recipe
+from suture._base.errors import SutureError
+from suture._base.hashing import fingerprint
+from suture.networks.architectures.resnet import BasicBlock, ResNet
+from suture.networks.training import Recipe
 from suture.zoo import weights as weights_module
 from suture.zoo.data import ImageSet
 

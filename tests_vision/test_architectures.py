@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torchvision import models
 
-from suture.calls import apply, main_output
-from suture.sites import SitedNetwork
+from suture.networks.calls import apply, main_output
+from suture.networks.sites import SitedNetwork
 
 N = 5
 Expected = tuple[tuple[str, int, str], ...]

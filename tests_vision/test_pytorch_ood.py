@@ -25,11 +25,11 @@ from pytorch_ood.loss import EnergyRegularizedLoss
 from pytorch_ood.metrics import OODMetrics
 from sklearn.metrics import auc, precision_recall_curve
 
-from suture.detectors.energy import EnergyRecipe, energy, energy_loss
-from suture.detectors.gaussian import ClassMoments, Gaussians, Mahalanobis
-from suture.detectors.seen import Seen
-from suture.representations import Kind, Shape
-from suture.separation import auroc, separate
+from suture.numbers.auroc import auroc, separate
+from suture.ood.detectors.energy import EnergyRecipe, energy, energy_loss
+from suture.ood.detectors.gaussian import ClassMoments, Gaussians, Mahalanobis
+from suture.ood.detectors.site_features import Seen
+from suture.representations.alignment import Kind, Shape
 
 CLASSES, WIDTH = 5, 12
 

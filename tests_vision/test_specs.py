@@ -14,10 +14,11 @@ import torch
 import torchvision
 from PIL import Image
 
-from suture import SutureError, specs
-from suture.preprocessing import ImagePreprocessing
-from suture.specs import vision
-from suture.specs.named import Asked
+from suture import SutureError
+from suture.cli import specs
+from suture.cli.specs import vision
+from suture.cli.specs.named import Asked
+from suture.data.preprocessing import ImagePreprocessing
 
 LIKE = SimpleNamespace(classes=5, channels=3)
 SMALL = ["torchvision:squeezenet1_1", "timm:test_resnet", "timm:test_vit"]

@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from suture._errors import SutureError
+from suture._base.errors import SutureError
 from suture.cli import arrays as arrays
 from suture.cli import commands as commands
 from suture.cli import comparing as comparing

@@ -10,12 +10,12 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from suture._errors import SutureError
+from suture._base.errors import SutureError
 from suture.cli.console import app, console, listed
 from suture.cli.options import Indices, Jackknife, Sample, Seed
 from suture.indices import Value
-from suture.matrices import compare_arrays, merged_moments
-from suture.measures import measure
+from suture.indices.matrices import compare_arrays, merged_moments
+from suture.numbers.measures import measure
 
 
 @app.command()

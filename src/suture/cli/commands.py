@@ -12,20 +12,21 @@ from rich.markup import escape
 from rich.table import Column, Table
 from torch import nn
 
-from suture import demo as demonstration
-from suture import specs, zoo
-from suture._errors import SutureError
-from suture.calls import no_gradients, record, walk
+from suture import zoo
+from suture._base.errors import SutureError
+from suture.cli import demo as demonstration
+from suture.cli import specs
 from suture.cli.console import app, bars, console, listed, print_verdict
 from suture.cli.options import DATA, NETWORK, WEIGHTS, Data, Device, Out, Seed, Sites
-from suture.naming import Site
-from suture.prepare import find_device, prepare
-from suture.report import page
-from suture.results import load
-from suture.sites import SitedNetwork, SiteInfo
-from suture.sources import Examples
-from suture.specs.pairing import adjusted, example_inputs
-from suture.training import Recipe
+from suture.cli.specs.pairing import adjusted, example_inputs
+from suture.data.sources import Examples
+from suture.networks.calls import no_gradients, record, walk
+from suture.networks.naming import Site
+from suture.networks.prepare import find_device, prepare
+from suture.networks.sites import SitedNetwork, SiteInfo
+from suture.networks.training import Recipe
+from suture.results.comparison import load
+from suture.results.report import page
 
 
 @app.command()

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from suture import demo as demonstration
-from suture import specs
-from suture._errors import SutureError, unknown
+from suture._base.errors import SutureError, unknown
+from suture.cli import demo as demonstration
+from suture.cli import specs
 from suture.cli.console import app, bars, console, listed, print_dry_run, print_notes, print_verdict
 from suture.cli.inputs import Reading, gather
 from suture.cli.options import (
@@ -39,15 +39,15 @@ from suture.cli.options import (
     SkipBad,
     Task,
 )
-from suture.compare import compare as compare_networks
-from suture.compare import dry_run as rehearse_networks
-from suture.compare import paper
-from suture.detection import OOD
-from suture.detectors.energy import EnergyRecipe
-from suture.detectors.table import DEFAULT, DETECTORS
-from suture.representations import DEFAULT_RULE, AlignmentRule
-from suture.results import Comparison
-from suture.stitch import stitch as stitch_networks
+from suture.compare.api import compare as compare_networks
+from suture.compare.api import dry_run as rehearse_networks
+from suture.compare.api import paper
+from suture.compare.stitch import stitch as stitch_networks
+from suture.ood.detection import OOD
+from suture.ood.detectors.energy import EnergyRecipe
+from suture.ood.detectors.table import DEFAULT, DETECTORS
+from suture.representations.alignment import DEFAULT_RULE, AlignmentRule
+from suture.results.comparison import Comparison
 from suture.stitching import TaskRecipe
 
 

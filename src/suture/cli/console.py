@@ -13,10 +13,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from suture.memory import size
-from suture.rehearsal import DryRun
-from suture.report.findings import findings
-from suture.results import Comparison
+from suture._base.memory import size
+from suture.compare.estimate import DryRun
+from suture.results.comparison import Comparison
+from suture.results.summary import findings
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
                   help="Compare the inner representations of neural networks by stitching them together.")

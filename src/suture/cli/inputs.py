@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from suture import specs
-from suture.specs.pairing import adjusted, prepared
+from suture.cli import specs
+from suture.cli.specs.pairing import adjusted, prepared
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class Reading:
     """How data are read and prepared; the fields are options of the same names.
 
     Attributes:
-        train_size, test_size, image_column, label_column, text_column, skip_bad: see `suture.specs.data`.
-        source_input, target_input, length, mask_rate: see `suture.specs.pairing.adjusted`.
+        train_size, test_size, image_column, label_column, text_column, skip_bad: see `suture.cli.specs.data`.
+        source_input, target_input, length, mask_rate: see `suture.cli.specs.pairing.adjusted`.
     """
 
     train_size: int | None = None

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from functools import reduce
 from typing import Any
 
-from suture._errors import SutureError
+from suture._base.errors import SutureError
 from suture.indices.entry import Index as Index
 from suture.indices.entry import Needs as Needs
 from suture.indices.entry import Value as Value
@@ -30,8 +30,8 @@ from suture.indices.table import Named as Named
 from suture.indices.table import Request as Request
 from suture.indices.table import chosen as chosen
 from suture.indices.table import own as own
-from suture.moments import Moments
-from suture.spectra import Pair, Part
+from suture.numbers.moments import Moments
+from suture.numbers.spectra import Pair, Part
 
 
 def of_moments(moments: Moments, names: Iterable[Named] | Named = "default") -> dict[str, Value]:
@@ -54,7 +54,7 @@ def of_matrices(x: Any, y: Any, names: Iterable[Named] | Named = "default", *, j
     Args:
         x: (n, p) source: numpy array or tensor; any float type, computed in float64.
         y: (n, q) target.
-        names: names (`INDICES`, `GROUPS`), entries, and functions of a `suture.spectra.Pair` or of two matrices.
+        names: names (`INDICES`, `GROUPS`), entries, and functions of a `suture.numbers.spectra.Pair` or of two matrices.
             Default: those of `DEFAULT`.
         jackknife: blocks of rows for 95 % intervals of indices from moments. Default 0: none; 20 is a good number.
         sample: rows that indices of rows see. Default 2000.

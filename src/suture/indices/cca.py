@@ -5,9 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from suture.indices.entry import AFFINE, PERMUTATION, RIGID, SCALING, TRANSLATION, Argument, Index, invariances
-from suture.measures import structural
-from suture.spectra import Pair, Spectrum
+from suture.indices.entry import (
+    AFFINE,
+    PERMUTATION,
+    RIGID,
+    SCALING,
+    TRANSLATION,
+    Argument,
+    Index,
+    invariances,
+)
+from suture.numbers.measures import structural
+from suture.numbers.spectra import Pair, Spectrum
 
 
 def mean(pair: Pair) -> float:

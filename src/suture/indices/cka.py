@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from suture.indices.entry import RIGID, Index, Needs
-from suture.measures import structural
-from suture.spectra import Pair
+from suture.numbers.measures import structural
+from suture.numbers.spectra import Pair
 
 
 def biased(pair: Pair) -> float:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from suture._errors import SutureError, first_line
-from suture.measures import Measure
+from suture._base.errors import SutureError, first_line
+from suture.numbers.measures import Measure
 
 TRANSLATION, SCALING, PERMUTATION, ORTHOGONAL, DIAGONAL, LINEAR = TRANSFORMATIONS = (
     "translation", "scaling", "permutation", "orthogonal", "diagonal", "linear")
@@ -112,7 +112,7 @@ class Index:
 
     Attributes:
         measure: name, range, direction, common form.
-        fn: the number of a `suture.spectra.Pair` (needs moments), a `suture.indices.sample.Sample` (needs rows), or as
+        fn: the number of a `suture.numbers.spectra.Pair` (needs moments), a `suture.indices.sample.Sample` (needs rows), or as
             `needs` says; the value of `argument`, where there is one, comes second.
         formula: how it is written, in the words of the docs page.
         source: paper and equation.

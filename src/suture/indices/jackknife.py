@@ -12,7 +12,7 @@ from scipy import stats
 
 from suture.indices.entry import Index, Value
 from suture.indices.regression import FOLDS, in_folds
-from suture.spectra import Pair, Part
+from suture.numbers.spectra import Pair, Part
 
 
 def without_each(blocks: Sequence[Part]) -> list[Pair]:

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from suture._errors import SutureError
-from suture.grids import NonFiniteError
+from suture._base.errors import SutureError
 from suture.indices.entry import RIGID, Index, Needs
 from suture.indices.grams import LEAST, Gram, Hsic, Table, blocks, tables, working
-from suture.measures import structural
+from suture.numbers.measures import structural
+from suture.numbers.pair_moments import NonFiniteError
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from suture.indices.entry import ORTHOGONAL, SCALING, Argument, Index, Needs, invariances
 from suture.indices.sample import Floats, Sample, Whole
-from suture.measures import structural
+from suture.numbers.measures import structural
 
 _K = Argument("k", 10, 1, 10000, "Number of neighbours of a row. Larger values look at coarser structure; keep it well "
               "below the number of rows, for with all of them as neighbours every pair is alike.", whole=True)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy.special import log_softmax
 
-from suture._errors import SutureError
+from suture._base.errors import SutureError
 from suture.indices.entry import Value
 from suture.indices.sample import Floats, Whole, matrix
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from suture.indices import cca
 from suture.indices.entry import AFFINE, RIGID, Argument, Index
-from suture.measures import structural
-from suture.spectra import Pair
+from suture.numbers.measures import structural
+from suture.numbers.spectra import Pair
 
 
 def gulp(pair: Pair, strength: float) -> float:

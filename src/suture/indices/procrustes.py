@@ -18,8 +18,8 @@ from suture.indices.entry import (
     Index,
     invariances,
 )
-from suture.measures import structural
-from suture.spectra import Pair, Spectrum
+from suture.numbers.measures import structural
+from suture.numbers.spectra import Pair, Spectrum
 
 
 def squared(pair: Pair) -> float:

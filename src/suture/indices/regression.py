@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 
 from suture.indices.entry import AFFINE, ORTHOGONAL, RIGID, SCALING, Argument, Index, Needs, invariances
-from suture.measures import structural
-from suture.moments import merged, without
-from suture.spectra import Pair, Part, Spectrum, least_squares, squared_error
+from suture.numbers.measures import structural
+from suture.numbers.moments import merged, without
+from suture.numbers.spectra import Pair, Part, Spectrum, least_squares, squared_error
 
 FOLDS = 5
 """Blocks into which the examples are put for cross-validation; more blocks are merged into so many."""

@@ -12,7 +12,7 @@ from scipy.stats import kendalltau
 from suture.indices import neighbours
 from suture.indices.entry import ORTHOGONAL, RIGID, SCALING, Argument, Index, Needs, invariances
 from suture.indices.sample import Floats, Rows, Sample
-from suture.measures import structural
+from suture.numbers.measures import structural
 
 _FRACTION = Argument("fraction", 1.0, 0.1, 10, "Bandwidth of the kernel over the median distance. Kornblith et al. "
                      "2019 tried 0.2, 0.4 and 0.8; small ones look at close rows only, large ones approach linear CKA.")

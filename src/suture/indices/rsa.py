@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from suture.indices.entry import PERMUTATION, RIGID, SCALING, Index, Needs, invariances
-from suture.measures import structural
-from suture.moments import Moments
-from suture.spectra import Pair
+from suture.numbers.measures import structural
+from suture.numbers.moments import Moments
+from suture.numbers.spectra import Pair
 
 _ROUNDING = 1e-12
 

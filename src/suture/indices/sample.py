@@ -14,14 +14,14 @@ from scipy.spatial.distance import pdist, squareform
 from scipy.stats import rankdata
 from torch import Tensor
 
-from suture._errors import SutureError
+from suture._base.errors import SutureError
 
 Floats = NDArray[np.float64]
 Whole = NDArray[np.int64]
 
 MOST = 2000
 """How many rows are kept unless more or fewer are asked for."""
-_ROUNDING = 4 * np.finfo(np.float64).eps  # relative, as where `suture.spectra` calls a column constant
+_ROUNDING = 4 * np.finfo(np.float64).eps  # relative, as where `suture.numbers.spectra` calls a column constant
 _TIE = 16 * _ROUNDING  # of distances of rows at length one, each a sum over columns
 
 

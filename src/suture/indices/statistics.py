@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from suture.indices.entry import ORTHOGONAL, SCALING, Index, Needs, invariances
-from suture.measures import structural
-from suture.moments import Directions, Side
-from suture.spectra import Pair, Spectrum, varies
+from suture.numbers.measures import structural
+from suture.numbers.moments import Directions, Side
+from suture.numbers.spectra import Pair, Spectrum, varies
 
 
 def magnitude(pair: Pair) -> float:

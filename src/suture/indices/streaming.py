@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from suture._errors import SutureError
+from suture._base.errors import SutureError
+from suture._base.memory import refuse_beyond
 from suture.indices.entry import Index, Needs, Value
 from suture.indices.jackknife import with_intervals
 from suture.indices.kernels import FlatKernels
 from suture.indices.regression import FOLDS
 from suture.indices.sample import MOST, Reservoir, Sample, matrix
 from suture.indices.table import FROM_MOMENTS, STITCH, Named, Request, chosen
-from suture.memory import refuse_beyond
-from suture.moments import Directions, Moments, standard_rows
-from suture.spectra import Pair, Part
+from suture.numbers.moments import Directions, Moments, standard_rows
+from suture.numbers.spectra import Pair, Part
 
 
 def blocks_for(jackknife: int, indices: Iterable[Index]) -> int:

@@ -11,10 +11,10 @@ from functools import partial
 from types import CodeType
 from typing import Any, Union
 
-from suture._errors import SutureError, unknown
+from suture._base.errors import SutureError, unknown
 from suture.indices import cca, cka, kernels, overlap, procrustes, regression, rows, rsa, statistics, units
 from suture.indices.entry import Index, Needs, by_name
-from suture.measures import ALIGNMENTS, MEASURES, Measure, register, structural
+from suture.numbers.measures import ALIGNMENTS, MEASURES, Measure, register, structural
 
 INDICES: Mapping[str, Index] = by_name(cka.ENTRIES, cca.ENTRIES, procrustes.ENTRIES, regression.ENTRIES,
                                        overlap.ENTRIES, units.ENTRIES, rsa.ENTRIES, statistics.ENTRIES,
@@ -42,7 +42,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 """What may be written for several names, also with an alignment: ``"moments@pool"``."""
 
 Named = Union[str, Index, "Request", Callable[..., float]]
-"""A name, an entry (also with an alignment), or a user's function: of one `suture.spectra.Pair`, or of two matrices
+"""A name, an entry (also with an alignment), or a user's function: of one `suture.numbers.spectra.Pair`, or of two matrices
 (n, p) and (n, q)."""
 
 
@@ -166,7 +166,7 @@ def _refused(index: Index, alignment: str) -> str:
 
 def own(fn: Callable[..., float], name: str | None = None, *, low: float = 0.0, high: float = 1.0,
         larger_is_more_similar: bool = True, about: str = "") -> Index:
-    """An index of the user's: a function of one `suture.spectra.Pair`, or of two matrices with the same rows.
+    """An index of the user's: a function of one `suture.numbers.spectra.Pair`, or of two matrices with the same rows.
 
     Args:
         fn: ``f(pair) -> float``, exact from one pass over the data; or ``f(x, y) -> float`` of numpy arrays (n, p) and

@@ -5,8 +5,8 @@ from __future__ import annotations
 from scipy.optimize import linear_sum_assignment
 
 from suture.indices.entry import DIAGONAL, PERMUTATION, TRANSLATION, Index, invariances
-from suture.measures import structural
-from suture.spectra import Pair
+from suture.numbers.measures import structural
+from suture.numbers.spectra import Pair
 
 
 def hard(pair: Pair) -> float:

@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from suture._errors import SutureError
+from suture._base.errors import SutureError
 from suture.stitching.families import FULL, Family
 
 TOLERANCE = 1e-5

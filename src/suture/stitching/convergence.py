@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from suture.networks.training import factor
 from suture.stitching.grouped import Cell
 from suture.stitching.recipe import TaskRecipe
 from suture.stitching.task import Curves
-from suture.training import factor
 
 SHARE = 0.01
 """A layer is still improving where the last fifth of training brought more than this share of the whole fall. An

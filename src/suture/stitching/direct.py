@@ -10,9 +10,9 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from suture._errors import SutureError
-from suture.moments import Moments, without
-from suture.spectra import Pair, Spectrum, least_squares, squared_error, varies
+from suture._base.errors import SutureError
+from suture.numbers.moments import Moments, without
+from suture.numbers.spectra import Pair, Spectrum, least_squares, squared_error, varies
 from suture.stitching.families import FULL, Family
 
 RIDGE_STRENGTHS = tuple(10.0**k for k in range(-6, 3))
@@ -50,7 +50,7 @@ class DirectMatch:
 def direct_match(pair: Pair, family: Family = FULL, folds: Sequence[Moments] | None = None) -> DirectMatch:
     """The W and b of `family` that minimise sum |W x + b - y|² over all rows, plus the family's penalty.
 
-    - full: W = Syx Sxx^+. The pseudo-inverse drops the directions below `suture.spectra.rank_cut`; among the
+    - full: W = Syx Sxx^+. The pseudo-inverse drops the directions below `suture.numbers.spectra.rank_cut`; among the
       minimisers of a rank-deficient source it is the one of least norm. (Balogh and Jelasity 2025, direct matching;
       Csiszarik et al. 2021, section 3.2.)
     - ridge: the penalty is lambda |W|², lambda = strength * tr(Sxx) / p: relative to the mean scatter of a source

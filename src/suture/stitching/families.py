@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from suture._errors import SutureError, unknown
+from suture._base.errors import SutureError, unknown
 
 Name = Literal["full", "ridge", "rank", "orthogonal", "diagonal", "permutation", "identity", "sparse"]
 

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from suture.batches import Batch, pieces
-from suture.calls import Pass, no_gradients
-from suture.representations import View, mask_of, row_mask
-from suture.representations import look as grid_of
-from suture.sites import SitedNetwork
+from suture.data.batches import Batch, pieces
+from suture.networks.calls import Pass, no_gradients
+from suture.networks.sites import SitedNetwork
+from suture.representations.alignment import View, mask_of, row_mask
+from suture.representations.alignment import look as grid_of
+from suture.stitching.batch_budget import Room, attempt, backward_budget, tail_bytes
 from suture.stitching.layer import StitchingLayer
 from suture.stitching.objective import task_losses
 from suture.stitching.outputs import Rows, Task
 from suture.stitching.recipe import TaskRecipe
-from suture.stitching.room import Room, attempt, backward_budget, tail_bytes
 
 Cell = tuple[int, int]
 """(index of the source site, index of the target site)."""

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from suture._errors import SutureError
-from suture.batches import Batch, convert
-from suture.nested import leaves
+from suture._base.errors import SutureError
+from suture._base.trees import leaves
+from suture.data.batches import Batch, convert
+from suture.networks.training import augment, check_images
 from suture.stitching.outputs import Task
 from suture.stitching.recipe import TaskRecipe
-from suture.training import augment, check_images
 
 
 def task_losses(logits: Tensor, own: Tensor, labels: Tensor | None, recipe: TaskRecipe) -> Tensor:

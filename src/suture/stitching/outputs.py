@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from suture._errors import SutureError
-from suture.batches import count, tensors
-from suture.calls import main_output
-from suture.representations import mask_of
+from suture._base.errors import SutureError
+from suture.data.batches import count, tensors
+from suture.networks.calls import main_output
+from suture.representations.alignment import mask_of
 
 IGNORED = -100
 """Label of a position that does not count, as in the losses of PyTorch and Hugging Face."""

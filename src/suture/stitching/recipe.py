@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self, get_args
 
-from suture._errors import SutureError
+from suture._base.errors import SutureError
+from suture.networks.training import Recipe, is_number, named_seed
 from suture.stitching.layer import Init
-from suture.training import Recipe, is_number, named_seed
 
 Objective = Literal["hard", "soft", "mixed", "match"]
 Precision = Literal["float32", "bf16"]
@@ -26,7 +26,7 @@ class TaskRecipe(Recipe):
         lr: peak learning rate. Default 1e-3 (the paper). Small data need more steps or a larger rate.
         weight_decay: L2 penalty for "adam" and "sgd", decoupled for "adamw". Default 1e-5 (the paper).
         optimizer: "adam" (default, the paper), "adamw", or "sgd" (Nesterov momentum 0.9).
-        schedule: "constant" (default, the paper), "cosine" or "onecycle" (see `suture.training.Recipe`). The last two
+        schedule: "constant" (default, the paper), "cosine" or "onecycle" (see `suture.networks.training.Recipe`). The last two
             end with smaller steps, which small data need to settle. Loaders that do not know their length step it
             once per epoch.
         crop: zero padding in pixels for random crops of images. Default 0; 4 in the paper.

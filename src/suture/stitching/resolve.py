@@ -8,10 +8,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from suture._errors import SutureError
-from suture.calls import Call, apply, main_output, no_gradients, record, walk
-from suture.nested import count, replaced
-from suture.representations import mask_of
+from suture._base.errors import SutureError
+from suture._base.trees import count, replaced
+from suture.networks.calls import Call, apply, main_output, no_gradients, record, walk
+from suture.representations.alignment import mask_of
 from suture.stitching.outputs import Task, token_ids
 
 TaskName = Literal["auto", "classification", "next_token", "tokens", "none"]

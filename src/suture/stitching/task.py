@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from suture._errors import SutureError
-from suture.batches import Batch, Batches, Progress, on_device, split_rows
-from suture.calls import no_gradients
-from suture.sites import SitedNetwork
+from suture._base.errors import SutureError
+from suture._base.progress import Progress
+from suture.data.batches import Batch, Batches, on_device, split_rows
+from suture.networks.calls import no_gradients
+from suture.networks.sites import SitedNetwork
+from suture.networks.training import make_optimizer, set_rate
 from suture.stitching.grouped import Cell as Cell
 from suture.stitching.grouped import Grads, GroupedPass, Layers, Sums, by_target, trainable
 from suture.stitching.layer import StitchingLayer
@@ -21,7 +23,6 @@ from suture.stitching.objective import augmented, check_batch
 from suture.stitching.outputs import Rows, Task
 from suture.stitching.recipe import TaskRecipe as TaskRecipe
 from suture.stitching.recipe import cell_seed as cell_seed
-from suture.training import make_optimizer, set_rate
 
 IMPROVEMENT = 1e-4
 """Relative fall of the held-out objective that counts as one: well above the rounding that grouping changes."""
@@ -104,7 +105,7 @@ class GroupTrainer:
     outlives its batch.
 
     Args:
-        source, target: the two networks with their sites, frozen (`suture.calls.frozen`), on one device. The same
+        source, target: the two networks with their sites, frozen (`suture.networks.calls.frozen`), on one device. The same
             object for self-stitching: then it runs once per batch.
         layers: one layer per cell, on the device, with its initial weights. Their ``penalty()`` is added to their
             own loss, their ``shrink(lr)`` is called after each of their steps.

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from suture._errors import SutureError, unknown
-from suture.bodies import resnet
-from suture.fingerprints import fingerprint
-from suture.training import History, Progress, Recipe, accuracy, seeded, train
+from suture._base.errors import SutureError, unknown
+from suture._base.hashing import fingerprint
+from suture._base.progress import Progress
+from suture.networks.architectures import resnet
+from suture.networks.training import History, Recipe, accuracy, seeded, train
 from suture.zoo.data import ImageSet as ImageSet
 from suture.zoo.data import digits as digits
 from suture.zoo.weights import load_weights as load_weights
@@ -55,7 +56,7 @@ class Report:
     """How a network of the zoo came about.
 
     `accuracy` is the share right in [0, 1] on the `test` set after training; `seconds` is the wall time of
-    training alone; `fingerprint` names the weights (see `suture.fingerprints`).
+    training alone; `fingerprint` names the weights (see `suture._base.hashing`).
     """
 
     name: str

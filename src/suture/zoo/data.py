@@ -12,9 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from suture._errors import SutureError, unknown
-from suture.sources.examples import Examples
-from suture.sources.sampling import balanced_order, generator
+from suture._base.errors import SutureError, unknown
+from suture.data.sources.examples import Examples
+from suture.data.sources.sampling import balanced_order, generator
 
 Split = Literal["train", "test"]
 _TEST_PER_CLASS = 50

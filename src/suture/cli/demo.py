@@ -1,0 +1,104 @@
+"""The demo: two networks of one architecture on the digits, each stitched to itself and to the other."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from torch import nn
+
+from suture import zoo
+from suture._base.errors import SutureError
+from suture._base.progress import Progress
+from suture.compare.api import compare
+from suture.results.comparison import Comparison, load
+from suture.results.report import page
+from suture.stitching import TaskRecipe
+
+NETWORK = "resnet_digits"
+RECIPE = TaskRecipe(epochs=20, batch_size=64, lr=1e-2, schedule="cosine")
+"""Long enough on the digits for the own-layer cells of the demo to come within test noise of relative accuracy 1."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo made: accuracies by network name, comparisons by folder name, and the report."""
+
+    accuracies: dict[str, float]
+    comparisons: dict[str, Comparison]
+    report: Path
+
+
+def demo(out: str | Path = "suture-demo", *, seed: int = 0, device: str = "auto", recipe: TaskRecipe | None = None,
+         progress: Progress | None = None) -> Demo:
+    """Train two small ResNets on the digits, compare each with itself and with the other, write the report.
+
+    Everything is kept as it comes: run it again and it goes on where it was stopped.
+
+    Args:
+        out: folder for weights, comparisons, figures and ``report.html``.
+        seed: the networks have seeds 2 seed and 2 seed + 1; the rest follows.
+        device: where stitching runs.
+        recipe: of task loss matching. Default `RECIPE`.
+        progress: called as ``progress(stage, done, total)``.
+
+    Raises:
+        SutureError: `out` cannot be written, or holds weights or comparisons of another seed or other settings.
+    """
+    folder = check_place(Path(out))
+    accuracies: dict[str, float] = {}
+    networks = {}
+    for k, name in enumerate("AB"):
+        networks[name], accuracies[name] = _network(folder / f"{name}.safetensors", 2 * seed + k, name, progress)
+    train, test = zoo.digits("train"), zoo.digits("test")
+    made: dict[str, Comparison] = {}
+    for a, b in ("AA", "AB", "BA", "BB"):
+        place = folder / f"{a}-{b}"
+        made[place.name] = compare(
+            networks[a], None if a == b else networks[b], train, test, names=(a, b), tlm=recipe or RECIPE, seed=seed,
+            device=device, progress=_prefixed(progress, f"{a} into {b}"), on_stage=partial(Comparison.save, dir=place),
+            previous=earlier(place))
+    for name, comparison in made.items():
+        comparison.report(folder / name / "report.html")
+    return Demo(accuracies, made, page.write(list(made.values()), folder / "report.html"))
+
+
+def check_place(folder: Path) -> Path:
+    """`folder`, if it can be made and written: asked before the work, because the answer after it comes too late.
+
+    Raises:
+        SutureError: a file stands in the way, or it is forbidden.
+    """
+    there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = "cannot be written" if there.is_dir() else "is a file"
+        raise SutureError(f"cannot write to {str(folder)!r}: {str(there)!r} {why}; choose another folder")
+    return folder
+
+
+def earlier(place: Path) -> Comparison | None:
+    """What an earlier run left at `place`, if anything."""
+    return load(place) if (place / "comparison.json").exists() else None
+
+
+def _prefixed(progress: Progress | None, prefix: str) -> Progress | None:
+    if progress is None:
+        return None
+    inner = progress
+    return lambda stage, done, total: inner(f"{prefix}: {stage}", done, total)
+
+
+def _network(path: Path, seed: int, name: str, progress: Progress | None) -> tuple[nn.Module, float]:
+    train, test = zoo.digits("train"), zoo.digits("test")
+    if path.exists():
+        network = zoo.build(NETWORK, seed)
+        metadata = zoo.load_weights(network, path)
+        if metadata.get("seed") != str(seed):
+            raise SutureError(f"{str(path)!r} holds weights of another seed; choose another --out, or remove it")
+        return network, float(metadata["accuracy"])
+    network, report = zoo.train_network(NETWORK, seed, data=(train, test), recipe=zoo.DIGITS_RECIPE,
+                                        progress=_prefixed(progress, f"network {name}"))
+    zoo.save_weights(network, path, {"seed": str(seed), "accuracy": str(report.accuracy), "network": NETWORK})
+    return network, report.accuracy

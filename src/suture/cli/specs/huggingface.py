@@ -1,0 +1,227 @@
+"""Networks of transformers: by a folder in the Hugging Face layout, or by a name of the hub."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from suture._base.errors import SutureError, first_line, optional, unknown
+from suture.cli.specs import processors
+from suture.cli.specs.named import Asked, Named, Preprocessing, making
+from suture.data.preprocessing import TextPreprocessing
+from suture.networks.training import seeded
+from suture.zoo.weights import load_weights, read_weights
+
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+_PICKLED = ("pytorch_model*.bin*", "tf_model*.h5*", "flax_model*.msgpack*", "model.ckpt*")
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "*.model")
+_FILES = ("*.json", "*.txt", "*.model", "model*.safetensors")
+"""Files of a repository on the hub that are of use; no pickles, no code."""
+
+
+def network(asked: Asked) -> Named:
+    """``hf:ORG/NAME`` or ``hf:FOLDER``: the class that config.json names under `architectures`, else `AutoModel`.
+
+    In float32. No code beside the weights is run, and no pickle is read. A folder without weights gives random ones.
+
+    Raises:
+        SutureError: no such folder or name, a config or class that transformers does not know, weights that are pickled
+            or not to be read.
+    """
+    library = optional("transformers", "hf", asked.spec)
+    with _quiet(library):
+        folder = _folder(asked)
+        told = _read(folder / "config.json")
+        config = _config(library, folder, told)
+        kind = _class(library, folder, told)
+        notes: tuple[str, ...] = ()
+        with making(asked.spec), seeded(asked.seed):
+            if asked.weights is not None:
+                made = _given(kind, config, asked.weights)
+            elif _has_weights(folder):
+                made, notes = _stored(kind, folder, asked)
+            else:
+                made, notes = _random(kind, config), asked.notes
+        preprocessing, more = _preprocessing(library, folder, made)
+    return Named(made, preprocessing, asked.spec, notes + more)
+
+
+@contextmanager
+def _quiet(library: Any) -> Iterator[None]:
+    """No warnings and progress bars of transformers and the hub; what they were set to comes back."""
+    log, hub = library.utils.logging, optional("huggingface_hub.utils", "hf", "transformers")
+    level, bars, downloads = log.get_verbosity(), log.is_progress_bar_enabled(), not hub.are_progress_bars_disabled()
+    log.set_verbosity(log.CRITICAL)
+    log.disable_progress_bar()
+    hub.disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.set_verbosity(level)
+        if bars:
+            log.enable_progress_bar()
+        if downloads:
+            hub.enable_progress_bars()
+
+
+def _folder(asked: Asked) -> Path:
+    """The folder that holds everything; from the hub or its cache where there is none of that name."""
+    path = Path(asked.name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise SutureError(f"expected config.json in {path}, as model.save_pretrained writes it; there is none")
+        return path
+    if path.exists() or asked.name.count("/") > 1 or asked.name.startswith((".", "~", "/")):
+        raise SutureError(f"expected a folder with config.json, or ORG/NAME of the hub, got {asked.name}")
+    hub = optional("huggingface_hub", "hf", asked.spec)
+    try:
+        found = Path(hub.snapshot_download(asked.name, allow_patterns=list(_FILES), ignore_patterns=["*/*"]))
+    except Exception as e:
+        raise SutureError(
+            f"cannot get {asked.name!r} from the Hugging Face hub or its cache: {first_line(e)}; write hf:FOLDER for a "
+            f"folder on disk, made by: hf download {asked.name} --local-dir FOLDER") from e
+    if not (found / "config.json").is_file():
+        raise SutureError(f"expected config.json in {asked.name!r} of the Hugging Face hub or its cache; there is none")
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise SutureError(f"cannot read {path}: {first_line(e)}; expected JSON") from e
+    if not isinstance(told, dict):
+        raise SutureError(f"cannot read {path}: expected a JSON object, got {type(told).__name__}")
+    return told
+
+
+def _config(library: Any, folder: Path, told: dict[str, Any]) -> Any:
+    known = library.CONFIG_MAPPING
+    if told.get("model_type") not in known:
+        if "auto_map" in told:
+            raise _remote(folder, str(told.get("model_type")))
+        raise unknown(f"model_type of transformers {library.__version__} in {folder / 'config.json'}:",
+                      str(told.get("model_type")), known.keys())
+    try:
+        return library.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as e:
+        raise SutureError(f"cannot read {folder / 'config.json'}: {type(e).__name__}: {first_line(e)}") from e
+
+
+def _class(library: Any, folder: Path, told: dict[str, Any]) -> Any:
+    named = told.get("architectures") or ()
+    if not named:
+        return library.AutoModel
+    found = getattr(library, str(named[0]), None)
+    if inspect.isclass(found) and issubclass(found, library.PreTrainedModel):
+        return found
+    if "auto_map" in told:
+        raise _remote(folder, str(named[0]))
+    raise unknown(f"architecture of transformers {library.__version__} in {folder / 'config.json'}:", str(named[0]),
+                  [n for n in dir(library) if n[:1].isupper()])
+
+
+def _remote(folder: Path, name: str) -> SutureError:
+    return SutureError(f"{name} in {folder} is code kept beside the weights, which suture does not run; write a "
+                       "function that builds the network with it, and give mypackage.models:build")
+
+
+def _has_weights(folder: Path) -> bool:
+    """Whether there are weights; False: none at all."""
+    if any((folder / name).is_file() for name in _WEIGHTS):
+        return True
+    if pickled := sorted(p.name for pattern in _PICKLED for p in folder.glob(pattern)):
+        raise SutureError(
+            f"{folder / pickled[0]} is no safetensors file, and pickles would run code to load; write "
+            f"model.save_pretrained({str(folder)!r}) where the model was made, or give a pytorch_model.bin as weights, "
+            "of which only tensors are read")
+    if other := sorted(p.name for p in folder.glob("*.safetensors")):
+        raise SutureError(f"expected model.safetensors in {folder}, got {other[0]}; give it as weights")
+    return False
+
+
+def _random(kind: Any, config: Any) -> nn.Module:
+    made: nn.Module = kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
+    return made.float()
+
+
+def _given(kind: Any, config: Any, path: Path) -> nn.Module:
+    """With the weights of a file, under the names that modules have or under those that transformers saves."""
+    made = _random(kind, config)
+    try:
+        load_weights(made, path)
+    except SutureError as unfit:
+        stored, _ = read_weights(path)
+        try:
+            again, told = kind.from_pretrained(None, config=config, state_dict=stored, dtype=torch.float32,
+                                               output_loading_info=True)
+        except Exception:
+            raise unfit from None
+        if any(told.values()):
+            raise
+        return again  # type: ignore[no-any-return]
+    return made
+
+
+def _stored(kind: Any, folder: Path, asked: Asked) -> tuple[nn.Module, tuple[str, ...]]:
+    made, told = kind.from_pretrained(folder, use_safetensors=True, trust_remote_code=False, local_files_only=True,
+                                      dtype=torch.float32, output_loading_info=True)
+    absent = sorted(told["missing_keys"])
+    if not absent:
+        return made, ()
+    return made, (f"{len(absent)} weights are not in the files of {asked.spec} and are random (seed {asked.seed}): "
+                  f"{', '.join(absent[:3])}{', ...' if len(absent) > 3 else ''}",)
+
+
+def _preprocessing(library: Any, folder: Path, made: nn.Module) -> tuple[Preprocessing | None, tuple[str, ...]]:
+    takes = getattr(made, "main_input_name", "")
+    if takes == "pixel_values":
+        return processors.images(_processor(folder), made.config)
+    if takes == "input_ids":
+        return _texts(library, folder, made)
+    return None, ()
+
+
+def _processor(folder: Path) -> dict[str, Any] | None:
+    if (folder / "preprocessor_config.json").is_file():
+        return _read(folder / "preprocessor_config.json")
+    if (folder / "processor_config.json").is_file():
+        return _read(folder / "processor_config.json").get("image_processor")
+    return None
+
+
+def _texts(library: Any, folder: Path, made: Any) -> tuple[Preprocessing | None, tuple[str, ...]]:
+    if not any(any(folder.glob(pattern)) for pattern in _TOKENIZER):
+        return None, ()
+    try:
+        tokenizer = library.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as e:
+        return None, (f"the tokenizer in {folder} does not load ({type(e).__name__}: {first_line(e)}); give token ids "
+                      "as data",)
+    # A tokenizer of BERT names token types, which DistilBERT, for one, does not take.
+    takes = inspect.signature(made.forward).parameters
+    tokenizer.model_input_names = [n for n in tokenizer.model_input_names if n in takes]
+    embeddings = made.get_input_embeddings()
+    vocab = embeddings.num_embeddings if isinstance(embeddings, nn.Embedding) else None
+    return TextPreprocessing(tokenizer, most=_positions(made), vocab=vocab), ()
+
+
+def _positions(made: Any) -> int | None:
+    """Tokens that a text may have at most; None where nothing limits them."""
+    most = getattr(made.config.get_text_config(), "max_position_embeddings", None)
+    if not isinstance(most, int) or most < 1:
+        return None
+    # RoBERTa and its kin count positions from beyond the padding's index.
+    first = next((m.padding_idx + 1 for name, m in made.named_modules() if name.endswith("position_embeddings")
+                  and isinstance(m, nn.Embedding) and m.padding_idx is not None), 0)
+    return most - first

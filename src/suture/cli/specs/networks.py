@@ -1,0 +1,117 @@
+"""Networks by what is written on a command line."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from torch import nn
+
+from suture import zoo
+from suture._base.errors import SutureError
+from suture.cli.specs import huggingface, vision
+from suture.cli.specs.code import call
+from suture.cli.specs.named import Asked, Named
+from suture.data.preprocessing import ImagePreprocessing
+from suture.zoo import ImageSet
+
+NETWORK_KINDS = ("zoo:NAME", "torchvision:NAME", "timm:NAME", "hf:ORG/NAME", "hf:FOLDER",
+                 "mypackage.models:build (imports your code)")
+"""How networks are written, for help texts."""
+_LIKE = "zoo:resnet_digits or mypackage.models:build"
+
+
+def network(spec: str, *, weights: str | Path | None = None, like: Any = None, seed: int = 0) -> Named:
+    """The network that `spec` names.
+
+    Args:
+        spec: ``zoo:NAME``; ``torchvision:NAME``; ``timm:NAME``; ``hf:ORG/NAME`` (the Hugging Face hub, or its cache) or
+            ``hf:FOLDER`` (the same layout; the folder alone does too); or ``module:function`` for a function without
+            arguments that returns an `nn.Module`, or a pair of one and its preprocessing. The last one runs your code.
+        weights: a safetensors file, or a state dict for ``torch.load(weights_only=True)``. None: random ones for zoo,
+            torchvision and timm, nothing is downloaded for them; those beside the config for hf.
+        like: data whose `classes` and `channels`, where it has them, the network takes over: both for zoo and timm, the
+            classes for torchvision, neither for hf, where the config decides.
+        seed: of random weights. PyTorch's global random state is neither read nor moved.
+
+    Raises:
+        SutureError: nothing has that name, a library is missing or fails, the function fails or returns something else,
+            weights that do not fit.
+    """
+    kind, name = _kind(spec)
+    channels = like.inputs.shape[1] if isinstance(like, ImageSet) else getattr(like, "channels", None)
+    file = None if weights is None else Path(weights)
+    asked = Asked(spec, name, getattr(like, "classes", None), channels, seed, file)
+    made = _MAKERS[kind](asked)
+    if asked.weights is not None and kind != "hf":
+        _load(made.network, asked)
+    return made
+
+
+def _kind(spec: str) -> tuple[str, str]:
+    """(kind, what follows it)."""
+    kind, sign, name = spec.partition(":")
+    if kind in _MAKERS and name:
+        return kind, name
+    if spec and Path(spec).is_dir():
+        return "hf", spec
+    if sign and name:
+        near = difflib.get_close_matches(kind, [k for k in _MAKERS if k != "code"], n=1, cutoff=0.6)
+        if near and "." not in kind and not Path(f"{kind}.py").exists() and importlib.util.find_spec(kind) is None:
+            raise SutureError(f"unknown kind of network {kind!r}; write {near[0]}:{name}, or {_LIKE}")
+        return "code", spec
+    raise _no_kind(spec)
+
+
+def _no_kind(spec: str) -> SutureError:
+    """An error for a spec without a kind, which says what the name could be."""
+    names = {"zoo": list(zoo.networks)} | {kind: vision.names(kind) for kind in ("torchvision", "timm") if spec}
+    found = [f"{kind}:{spec}" for kind, known in names.items() if spec in known]
+    if found:
+        return SutureError(f"expected a kind before the name of a network, got {spec!r}; write {' or '.join(found)}")
+    if "/" in spec:
+        return SutureError(f"expected a folder that holds config.json, there is no {spec!r}; write hf:ORG/NAME for a "
+                           "name of the Hugging Face hub")
+    near = difflib.get_close_matches(spec, [n for known in names.values() for n in known], n=3, cutoff=0.6)
+    told = [next(f"{kind}:{n}" for kind, known in names.items() if n in known) for n in near]
+    nearest = f"; nearest: {', '.join(told)}" if told else ""
+    return SutureError(f"expected a network like {_LIKE}, got {spec!r}{nearest}")
+
+
+def _load(made: nn.Module, asked: Asked) -> None:
+    assert asked.weights is not None
+    try:
+        zoo.load_weights(made, asked.weights)
+    except SutureError as e:
+        if "wrong shape" in str(e) and asked.sizes:
+            sizes = " and ".join(f"{value} {name}" for name, value in asked.sizes.items())
+            raise SutureError(f"{e}; the network was made for the data's {sizes}") from e
+        raise
+
+
+def _zoo(asked: Asked) -> Named:
+    options = {{"channels": "in_channels"}.get(name, name): value for name, value in asked.sizes.items()}
+    made = zoo.build(asked.name, asked.seed, **options)
+    return Named(made, ImagePreprocessing(), asked.spec, asked.notes)
+
+
+def _code(asked: Asked) -> Named:
+    made = call(asked.spec)
+    pair = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    network, preprocessing = pair
+    if not isinstance(network, nn.Module):
+        raise SutureError(f"expected {asked.spec} to return a torch.nn.Module, or a pair of one and its preprocessing, "
+                          f"got {type(made).__name__}")
+    if preprocessing is not None and not callable(preprocessing):
+        raise SutureError(f"expected {asked.spec} to return a network and a function of raw examples, got "
+                          f"{type(preprocessing).__name__} as the second")
+    return Named(network, preprocessing, asked.spec)
+
+
+_MAKERS: Mapping[str, Callable[[Asked], Named]] = MappingProxyType({
+    "zoo": _zoo, "torchvision": vision.torchvision, "timm": vision.timm, "hf": huggingface.network, "code": _code,
+})

@@ -1,0 +1,182 @@
+"""One pass over the data: representations at all sites into moments and detectors, of all tokens or of a share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from suture._base.errors import SutureError, first_line
+from suture._base.progress import Progress
+from suture.data.batches import Batches, on_device, pieces
+from suture.indices import Request, Value
+from suture.indices.table import FLATTENED, STITCH
+from suture.networks.calls import no_gradients
+from suture.networks.sites import SitedNetwork
+from suture.numbers.pair_moments import NonFiniteError
+from suture.ood.detectors.fitting import Fitting
+from suture.ood.detectors.site_features import Seen
+from suture.representations.accumulators import Gathering, Wanted
+from suture.representations.alignment import Kind, mask_of
+
+
+class TokenShare:
+    """Draws a share of the token rows that count, the same for every site of both networks.
+
+    A row is drawn by the seed, the number of its example in the stream and its number among the tokens of the example
+    that count: batches, padding and devices change nothing.
+
+    Args:
+        rate: share, in (0, 1].
+        seed: of the draws.
+    """
+
+    def __init__(self, rate: float, seed: int) -> None:
+        self.rate, self.seed, self._seen = rate, seed, 0
+
+    def draw(self, counted: Tensor) -> Tensor:
+        """Which of the next N examples' tokens that count, (N, T) booleans, are drawn."""
+        n, length = counted.shape
+        numbers = np.stack([np.random.default_rng((self.seed, self._seen + k)).random(length) for k in range(n)])
+        self._seen += n
+        drawn = torch.from_numpy(numbers < self.rate).to(counted.device)
+        return counted & drawn.gather(1, (counted.cumsum(1) - 1).clamp(min=0))
+
+    def masks(self, xs: list[Tensor], *masks: Tensor | None) -> list[Tensor | None]:
+        """The masks of both sides, with what is drawn of the rows that count.
+
+        Args:
+            xs: representations (N, T, D) at the sites of one side.
+            masks: of the two sides.
+        """
+        there = [m for m in masks if m is not None and m.shape == xs[0].shape[:2]]
+        if len(there) == 2 and not torch.equal(*there):
+            return list(masks)  # refused where moments are taken
+        counted = there[0] if there else torch.ones(xs[0].shape[:2], dtype=torch.bool, device=xs[0].device)
+        return [self.draw(counted)] * 2
+
+
+def check_share(*networks: SitedNetwork) -> None:
+    """Whether a share of tokens can be drawn that is the same at every site.
+
+    Raises:
+        SutureError: a site that gives no tokens, or another number of them: what is averaged or resized there would
+            not be what the stitching layer sees.
+    """
+    shapes = [(n.name, site, shape) for n in networks for site, shape in zip(n.sites, n.shapes, strict=True)]
+    for name, site, shape in shapes:
+        if shape.kind is not Kind.TOKENS or shape.size != shapes[0][2].size:
+            raise SutureError(f"expected tokens of one number at every site for a token_rate below 1, got {shape} at "
+                              f"{name} site {str(site)!r}; leave the site out, or write token_rate=1")
+
+
+def moments_pass(source: SitedNetwork, target: SitedNetwork, batches: Batches, grid: Gathering, *,
+                 device: torch.device, micro: int, fitting: Fitting | None = None, share: TokenShare | None = None,
+                 progress: Progress | None = None) -> None:
+    """Show `grid`, and `fitting`, the representations of all examples at all sites.
+
+    Args:
+        source, target: the same object for self-stitching: it runs once.
+        batches: the data.
+        grid: takes in the moments, of all tokens that count or of the drawn ones.
+        fitting: takes in native representations, always whole.
+        device: where the networks are.
+        micro: examples that pass at once.
+        share: draws tokens.
+        progress: called as ``progress("moments", batches done, batches)``.
+
+    Raises:
+        SutureError: NaN or inf in a representation, a batch that a network fails on, no token that counts.
+    """
+    rows = 0
+    with no_gradients():
+        for k, batch in enumerate(batches):
+            for piece in pieces(on_device(batch, device), micro):
+                try:
+                    xs = source.front(piece.source)
+                    ys = xs if source is target else target.front(piece.target)
+                    masks = [mask_of(piece.source), mask_of(piece.target)]
+                    if share is not None:
+                        masks = share.masks(xs, *masks)
+                    grid.update(xs, ys, *masks)
+                    if fitting is not None:
+                        fitting.update(ys, piece.labels, mask_of(piece.target))
+                except NonFiniteError as e:
+                    site = (source if e.side == "source" else target).sites[e.index]
+                    raise SutureError(f"NaN or inf in the representation at {e.side} site {str(site)!r}, in batch "
+                                      f"{k} of the data; check the inputs and weights, or leave this site out"
+                                      ) from None
+                except (RuntimeError, IndexError) as e:
+                    raise SutureError(f"a network fails on batch {k} of the data, after the first ones went well: "
+                                      f"{first_line(e)}; give {wanted(e)}") from e
+                rows += all(m is None or bool(m.any()) for m in masks)
+            if progress:
+                progress("moments", k + 1, batches.total())
+    if not rows:
+        raise SutureError("expected tokens that count in the data, got none; give an attention mask that lets some "
+                          "through, more data, or a larger token_rate")
+
+
+def paper_values(source: SitedNetwork, target: SitedNetwork, batches: Batches, asked: Wanted, *, device: torch.device,
+                 micro: int, progress: Progress | None = None) -> tuple[dict[tuple[int, int], dict[str, Value]], int]:
+    """Indices as Balogh and Jelasity (2025) mix alignments: CKA of flattened maps, the others with positions as rows
+    where the shapes agree, else of means over positions.
+
+    Args:
+        source, target: the same object for self-stitching.
+        batches: the first test examples.
+        asked: requests of the alignment ``paper`` among them.
+        device, micro, progress: see `moments_pass`.
+
+    Returns:
+        Values by cell and name, and the number of examples.
+    """
+    papers = asked.of("paper")
+    flat = [Request(FLATTENED["cka"], "flatten")] if any(r.index.name == "cka" for r in papers) else []
+    others = [r.index for r in papers if r.index.name != "cka"]
+    requests = [*flat, *(Request(i, view) for i in others for view in (STITCH, "pool"))]
+    grid = Gathering(source.shapes, target.shapes, Wanted(requests, precision=asked.precision), same=source is target)
+    moments_pass(source, target, batches, grid, device=device, micro=micro, progress=progress)
+    found = {}
+    for i, x in enumerate(source.shapes):
+        for j, y in enumerate(target.shapes):
+            values = grid.values(i, j)
+            alike = replace(x, last=y.last) == y
+            views = {"cka": "@flatten"} | {r.name: "" if alike else "@pool" for r in others}
+            found[i, j] = {r.name: values[r.index.name + views[r.index.name]] for r in papers}
+    return found, grid.examples
+
+
+def wanted(error: Exception) -> str:
+    """What to give a network that fails with `error` in the middle of the data."""
+    return "token ids below the number of embeddings" if isinstance(error, IndexError) else "batches of one input size"
+
+
+def detectors_pass(target: SitedNetwork, batches: Batches, fitting: Fitting, device: torch.device, micro: int) -> None:
+    """Show `fitting` the native representations of all data, where the moments are those of a few examples.
+
+    Raises:
+        SutureError: NaN or inf in a representation.
+    """
+    with no_gradients():
+        for batch in batches:
+            for piece in pieces(on_device(batch, device), micro):
+                xs = target.front(piece.target)
+                for x, site, shape in zip(xs, target.sites, target.shapes, strict=True):
+                    if not torch.isfinite(Seen(x, shape, mask_of(piece.target)).mean).all():
+                        raise SutureError(f"NaN or inf in the representation at target site {str(site)!r} in the "
+                                          "data; check the inputs and weights, or leave this site out")
+                fitting.update(xs, piece.labels, mask_of(piece.target))
+
+
+@contextmanager
+def told(data: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Errors of the networks on data, such as token ids without an embedding, in one line."""
+    try:
+        yield
+    except kinds as e:
+        raise SutureError(f"a network fails on the {data}: {first_line(e)}; give data like the first examples") from e

@@ -1,0 +1,279 @@
+"""Run every stitched network over test data: one pass, per-example results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from suture._base.errors import SutureError
+from suture._base.progress import Progress
+from suture.data.batches import Batch, Batches, on_device, pieces
+from suture.networks.calls import Pass, no_gradients
+from suture.networks.sites import SitedNetwork
+from suture.ood.detectors.scoring import Scoring
+from suture.representations.alignment import Shape, View, look, mask_of, row_mask
+from suture.stitching.layer import StitchingLayer
+from suture.stitching.outputs import Rows, Task
+from suture.stitching.task import Cell
+
+Floats = NDArray[np.float32]
+Results = NDArray[np.bool_] | NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Per-example results of stitched networks.
+
+    What counts is an example, or, for tasks of tokens, each token that counts: then results are sums over those of an
+    example, float32, and else the example's own, booleans for what is right or wrong.
+
+    Attributes:
+        task: what was scored; "none" leaves all results but the norms empty.
+        batches: (B,) sizes of the test batches, in order.
+        tokens: (N,) how many tokens of each example count; None where examples count.
+        labelled: the test data have labels.
+        own_correct: (N,) whether the target network gives the label; None without labels.
+        own_ce: (N,) its cross-entropy in nats; None without labels.
+        own_broken: how often its largest logit is nan or infinite, so that it predicts nothing.
+        correct: per cell (N,) whether the stitched network gives the label; empty without labels.
+        agree: per cell (N,) whether it predicts what the target network predicts.
+        kl: per cell (N,) KL(target network's predictions || stitched network's) in nats.
+        ce: per cell (N,) cross-entropy of the stitched network in nats; empty without labels.
+        broken: per cell, as `own_broken`.
+        scale: per target site (N,) |T|².
+        spread: per target site (N,) |T - mean|², the mean per channel over all rows (positions) of the test data.
+        error: per cell (N,) squared distance of the stitched from the target's own representation, |S - T|².
+
+    Norms are over everything but the examples, without the rows that an attention mask leaves out.
+    """
+
+    task: Task
+    batches: NDArray[np.int64]
+    tokens: NDArray[np.int64] | None
+    labelled: bool
+    own_correct: Results | None
+    own_ce: Floats | None
+    own_broken: int
+    correct: dict[Cell, Results]
+    agree: dict[Cell, Results]
+    kl: dict[Cell, Floats]
+    ce: dict[Cell, Floats]
+    broken: dict[Cell, int]
+    scale: dict[int, Floats]
+    spread: dict[int, Floats]
+    error: dict[Cell, Floats]
+
+    @property
+    def examples(self) -> int:
+        """Number of examples N."""
+        return int(self.batches.sum())
+
+
+class Evaluator:
+    """Evaluates stitched networks grouped by target site.
+
+    Per batch: one front pass of the source, one full pass of the target, and the tails. Stitched representations are
+    concatenated in front of a shared tail as far as the micro-batch allows. No representation is kept; the channel
+    sums of each target site are (N, q) float32 until the pass ends, because the mean is known only then.
+
+    Args:
+        source, target: frozen networks with their sites, on one device; the same object for self-stitching.
+        layers: per cell, on the device.
+        micro_batch: most examples that pass a whole network at once (see `SitedNetwork.together`).
+        scoring: is shown every native and stitched representation as it passes by, so that detectors cost no pass of
+            their own.
+        task: what the target's output is. "none": no tail runs.
+    """
+
+    def __init__(self, source: SitedNetwork, target: SitedNetwork, layers: Mapping[Cell, StitchingLayer],
+                 micro_batch: int, scoring: Scoring | None = None, task: Task = Task.CLASSIFICATION) -> None:
+        self.source, self.target, self.layers, self.micro_batch = source, target, layers, micro_batch
+        self.scoring, self.task = scoring, task
+        self._groups: dict[int, list[int]] = {}
+        for i, j in layers:
+            self._groups.setdefault(j, []).append(i)
+        self._parts: dict[str, dict[Any, list[Tensor]]] = {}
+        self._origin: dict[int, Tensor] = {}
+
+    @torch.no_grad()
+    def run(self, batches: Batches, device: torch.device, progress: Progress | None = None,
+            stage: str = "evaluation") -> Evaluation:
+        """One pass over `batches`.
+
+        Raises:
+            SutureError: labels outside the classes of the network, an output that is not the task's, test data of which
+                no token counts, NaN or inf in a representation of the networks themselves.
+        """
+        self._parts = {k: {} for k in ("own_correct", "own_ce", "broken", "tokens", "correct", "agree", "kl", "ce",
+                                       "scale", "deviation", "sums", "rows", "error")}
+        self._origin = {}
+        sizes = []
+        for k, batch in enumerate(batches):
+            sizes.append(batch.size)
+            for piece in pieces(on_device(batch, device), self.micro_batch):
+                self._piece(piece, k)
+            if progress:
+                progress(stage, k + 1, batches.total())
+        got: dict[str, dict[Any, NDArray[Any]]] = {
+            kind: {key: torch.cat(parts).cpu().numpy() for key, parts in of.items()}
+            for kind, of in self._parts.items()}
+        self._parts = {}
+        tokens, correct = got["tokens"].get(0), got["own_correct"].get(0)
+        if tokens is not None and not tokens.any():
+            raise SutureError(f"expected tokens that count in the {batches.name}, got none; give texts of at least two "
+                              "tokens, and labels that are not all -100")
+        spread = {j: _about_mean(d, got["sums"].pop(j), got["rows"][j]) for j, d in got["deviation"].items()}
+        broken = {key: int(counts.sum()) for key, counts in got["broken"].items()}
+        return Evaluation(self.task, np.array(sizes), tokens, correct is not None, correct, got["own_ce"].get(0),
+                          broken.pop("own", 0), got["correct"], got["agree"], got["kl"], got["ce"], broken,
+                          got["scale"], spread, got["error"])
+
+    def _keep(self, kind: str, key: Any, value: Tensor) -> None:
+        self._parts[kind].setdefault(key, []).append(value)
+
+    def _finite_squares(self, network: SitedNetwork, xs: list[Tensor], inputs: object, number: int) -> list[Tensor]:
+        """|x|² of each example over the rows that count, for every site."""
+        mask, squares = mask_of(inputs), []
+        for site, shape, x in zip(network.sites, network.shapes, xs, strict=True):
+            squares.append(_length(x.float(), shape, row_mask(shape, View.ALL, mask)))
+            if not torch.isfinite(squares[-1]).all():
+                raise SutureError(f"NaN or inf in the representation at {network.name} site {str(site)!r}, in batch "
+                                  f"{number} of the test data; check the inputs and weights, or leave this site out")
+        return squares
+
+    def _piece(self, piece: Batch, number: int) -> None:
+        done, logits = None, None
+        with no_gradients():
+            if self.task is Task.NONE:
+                natives = self.target.front(piece.target)
+            else:
+                done = self.target.full(piece.target)
+                natives, logits = self.target.representations(done), self.task.logits_of(done.output)
+            xs = natives if self.source is self.target else self.source.front(piece.source)
+        scales = self._finite_squares(self.target, natives, piece.target, number)
+        if xs is not natives:
+            self._finite_squares(self.source, xs, piece.source, number)
+        own = None if logits is None else self._own_predictions(piece, logits)
+        mask = mask_of(piece.target)
+        for j, native in enumerate(natives):
+            self._keep_native(j, native.float(), scales[j], row_mask(self.target.shapes[j], View.ALL, mask))
+            if self.scoring is not None:
+                self.scoring.look(j, native, mask)
+                if logits is not None:
+                    self.scoring.logits(j, logits, mask)
+        for j in self._groups:
+            self._column(j, piece, xs, natives[j].float(), done, own)
+
+    def _column(self, j: int, piece: Batch, xs: list[Tensor], native: Tensor, done: Pass | None,
+                own: _Own | None) -> None:
+        """All cells of one target site, as many at once as the micro-batch allows."""
+        mask, shape = mask_of(piece.target), self.target.shapes[j]
+        counted = row_mask(shape, View.ALL, mask)
+        sources, at_once = self._groups[j], self.target.together(j, self.micro_batch, piece.size)
+        for start in range(0, len(sources), at_once):
+            cells = [(i, j) for i in sources[start:start + at_once]]
+            stitched = [self.layers[c](xs[c[0]], mask_of(piece.source)) for c in cells]
+            for c, s in zip(cells, stitched, strict=True):
+                self._keep("error", c, _length(s.float() - native, shape, counted))
+                if self.scoring is not None:
+                    self.scoring.look(c, s, mask)
+            if own is not None and done is not None:
+                together = stitched[0] if len(cells) == 1 else torch.cat(stitched)
+                self._keep_predictions(cells, self.task.logits_of(self.target.tail(j, together, done)), own, mask)
+
+    def _own_predictions(self, piece: Batch, logits: Tensor) -> _Own:
+        rows = self.task.rows(piece.target, piece.labels)
+        self.task.check(rows, logits)
+        own = _Own(rows, rows.of(logits))
+        self._keep("broken", "own", (own.classes < 0).sum()[None])
+        if rows.tokens is not None:
+            self._keep("tokens", 0, rows.tokens)
+        if rows.labels is not None:
+            self._keep("own_ce", 0, rows.per_example(_cross_entropy(own.log_p, rows.labels)[None])[0])
+            self._keep("own_correct", 0, rows.per_example((own.classes == rows.labels)[None])[0])
+        return own
+
+    def _keep_native(self, j: int, native: Tensor, scale: Tensor, mask: Tensor | None) -> None:
+        # About the first rows' mean, not about zero: a mean far above the spread would cost all digits of float32.
+        grid = look(native, self.target.shapes[j], View.ALL)
+        if j not in self._origin:
+            self._origin[j] = grid.mean((0, 1, 2)) if mask is None else _counted_mean(grid, mask)
+        deviation = _rows(grid - self._origin[j], mask)
+        self._keep("scale", j, scale)
+        self._keep("deviation", j, _squares(deviation))
+        self._keep("sums", j, deviation.sum((1, 2)))
+        self._keep("rows", j, torch.full((len(grid),), grid[0, ..., 0].numel()) if mask is None else mask.sum((1, 2)))
+
+    def _keep_predictions(self, cells: Sequence[Cell], logits: Tensor, own: _Own, mask: Tensor | None) -> None:
+        """Compare k stitched networks' logits (k N, V) or (k N, T, V) with the target network's and with the labels."""
+        if self.scoring is not None:
+            for c, each in zip(cells, logits.chunk(len(cells)), strict=True):
+                self.scoring.logits(c, each, mask)
+        rows, shape = own.rows, (len(cells), *own.log_p.shape)
+        counted = rows.of(logits)
+        classes = _classes(counted).view(shape[:2])
+        log_q = counted.float().log_softmax(1).view(shape)
+        p = own.log_p.exp()
+        # A class of probability 0 adds nothing, also where its logit is -inf. The sum is not negative; rounding is.
+        kl = torch.where(p == 0, 0, p * (own.log_p - log_q)).sum(2).clamp(min=0)
+        found = {"kl": kl, "agree": (classes == own.classes) & (classes >= 0)}
+        if rows.labels is not None:
+            found["ce"] = torch.stack([_cross_entropy(q, rows.labels) for q in log_q])
+            found["correct"] = classes == rows.labels
+        for name, values in found.items():
+            for c, each in zip(cells, rows.per_example(values), strict=True):
+                self._keep(name, c, each)
+        for c, each in zip(cells, (classes < 0).sum(1, keepdim=True), strict=True):
+            self._keep("broken", c, each)
+
+
+class _Own:
+    """The target network's predictions on a piece of a batch: rows that count, and (M, V) of them."""
+
+    def __init__(self, rows: Rows, logits: Tensor) -> None:
+        self.rows = rows
+        self.log_p, self.classes = logits.float().log_softmax(1), _classes(logits)
+
+
+def _classes(logits: Tensor) -> Tensor:
+    best, classes = logits.max(1)
+    return classes.masked_fill(~best.isfinite(), -1)
+
+
+def _cross_entropy(log_p: Tensor, labels: Tensor) -> Tensor:
+    return -log_p.gather(1, labels[:, None])[:, 0]
+
+
+def _length(x: Tensor, shape: Shape, mask: Tensor | None) -> Tensor:
+    """(N,) |x|² of each example over the rows that count."""
+    return _squares(x if mask is None else _rows(look(x, shape, View.ALL), mask))
+
+
+def _counted_mean(grid: Tensor, mask: Tensor) -> Tensor:
+    return grid[mask].sum(0) / mask.sum().clamp(min=1)
+
+
+def _rows(grid: Tensor, mask: Tensor | None) -> Tensor:
+    """A grid (N, H, W, C) with zeros at the rows that do not count, such as padding."""
+    return grid if mask is None else grid.masked_fill(~mask[..., None], 0)
+
+
+def _squares(x: Tensor) -> Tensor:
+    # No flatten: it would copy a channels-last map into another order first.
+    norms: Tensor = torch.linalg.vector_norm(x, dim=tuple(range(1, x.ndim)))
+    return norms.square()
+
+
+def _about_mean(deviation: Floats, sums: Floats, rows: NDArray[Any]) -> Floats:
+    """(N,) |T - mean|² from |T - c|² (N,) and the channel sums of T - c (N, q) over `rows` (N,) rows per example."""
+    shift = sums.sum(0, dtype=np.float64) / rows.sum(dtype=np.float64)
+    cross = np.asarray(sums @ shift.astype(np.float32), np.float64)
+    # Not negative but for rounding.
+    about: Floats = np.maximum(deviation - 2 * cross + rows * (shift @ shift), 0).astype(np.float32)
+    return about

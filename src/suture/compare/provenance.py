@@ -1,0 +1,61 @@
+"""What a result says of where it comes from: names, versions, and a key for what decides its numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from suture.data.batches import Batches, Prepared, convert, tensors
+
+
+def display_names(source: nn.Module, target: nn.Module, same: bool) -> tuple[str, str]:
+    """How tables call two networks: by their classes, told apart where these are the same."""
+    a, b = type(source).__name__, type(target).__name__
+    return (f"{a} (source)", f"{b} (target)") if a == b and not same else (a, b)
+
+
+def content_of(about: object, *data: Batches) -> str:
+    """16 hex digits for `about`, by its repr, and for the number of batches and the first one of each data."""
+    digest = hashlib.sha256()
+    digest.update(repr((about, *(d.total() for d in data))).encode())
+    for batches in data:
+        batch = next(iter(batches))
+        for t in (*tensors(batch.source), *tensors(batch.target), *([] if batch.labels is None else [batch.labels])):
+            digest.update(repr(tuple(t.shape)).encode() + convert(t, _bytes).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _bytes(t: torch.Tensor) -> torch.Tensor:
+    return t.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+
+
+def describe(data: Any) -> dict[str, Any]:
+    """What examples of `suture.sources` say of themselves, under ``Prepared`` too; nothing for other data.
+
+    Fingerprints only where they cost little: of texts, arrays, and images that stay decoded.
+    """
+    of = data.data if isinstance(data, Prepared) else data
+    if not hasattr(of, "is_small"):
+        return {}
+    prints = {"fingerprint": of.fingerprint, "content": of.content} if of.is_small else {}
+    how = {} if of is data else {"prepared": [_name(data.source), _name(data.target)]}
+    return {"name": of.name, "examples": len(of), "note": of.note, **prints, **how}
+
+
+def _name(how: Any) -> str:
+    """What a preprocessing says of itself; no address, which another run would not have."""
+    told = repr(how)
+    return getattr(how, "__qualname__", type(how).__qualname__) if " at 0x" in told else told
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that computes."""
+    from importlib.metadata import version
+
+    return {"suture": version("suture"), "python": platform.python_version(), "torch": torch.__version__,
+            "numpy": np.__version__, "machine": platform.machine()}

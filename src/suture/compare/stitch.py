@@ -1,0 +1,260 @@
+"""One stitched network: fitted, used, trained further, saved and found again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from suture._base.errors import SutureError
+from suture._base.hashing import fingerprint
+from suture._base.progress import Progress
+from suture.compare.settings import Plan
+from suture.compare.stages import Run
+from suture.data.batches import Batch, Batches, convert, on_device
+from suture.networks.calls import apply
+from suture.networks.naming import Site
+from suture.networks.prepare import few, find_device, prepare
+from suture.networks.sites import SitedNetwork
+from suture.representations.alignment import DEFAULT_RULE, Alignment, AlignmentRule, Kind, Shape, mask_of
+from suture.stitching import Family, StitchingLayer, TaskRecipe, convergence
+from suture.stitching.families import FULL
+from suture.stitching.outputs import Task
+from suture.stitching.resolve import TaskName, resolve
+from suture.zoo.weights import load_weights, read_metadata, save_weights
+
+FORMAT = "suture.stitch/1"
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Accuracy of a stitched network and of its target network, shares of `n` examples, or tokens (`unit`)."""
+
+    stitched: float
+    target: float
+    n: int
+    unit: Literal["examples", "tokens"]
+
+
+class StitchedNetwork(nn.Module):
+    """The source up to a site, a stitching layer, the target from a site on; called like the networks themselves.
+
+    Both networks are private copies, frozen and always in eval mode, whatever `train` says; the layer alone has
+    parameters that require gradients. Train it with any optimiser over ``stitched.layer.parameters()``.
+
+    Arguments:
+        source, target: the networks; copied.
+        sites: source site and target site.
+        layer: between them.
+        inputs: a few examples for both networks, or a `Batch` of different ones for each: a dry run finds the sites
+            with them.
+        allow_bypass: accept sites that another path bypasses (see `SitedNetwork`).
+        device: where it is. Default: the CPU.
+
+    Attributes:
+        layer: the `StitchingLayer`.
+        source_network, target_network: the copies.
+        fit: how the layer was fitted (method, settings, marks), for the record; empty where it was not.
+    """
+
+    def __init__(self, source: nn.Module, target: nn.Module, sites: tuple[str | Site, str | Site],
+                 layer: StitchingLayer, inputs: Any, *, allow_bypass: bool = False,
+                 device: str | torch.device = "cpu", fit: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        where = find_device(device)
+        a, b = (inputs.source, inputs.target) if isinstance(inputs, Batch) else (inputs, inputs)
+        a, b = (convert(few(x), lambda t: t.to(where)) for x in (a, b))
+        self.source_network = prepare(source, a, where, "source")
+        self.target_network = prepare(target, b, where, "target")
+        self.layer = layer.to(where)
+        self.allow_bypass, self.fit = allow_bypass, dict(fit or {})
+        self.fingerprints = fingerprint(source), fingerprint(target)
+        self._front = SitedNetwork(self.source_network, a, [sites[0]], allow_bypass=True, name="source")
+        self._tail = SitedNetwork(self.target_network, b, [sites[1]], allow_bypass=allow_bypass, name="target")
+        self._examples = tuple(convert(x, lambda t: t[:1] if t.ndim else t) for x in (a, b))
+        for side, found, wanted in (("source", self._front, layer.alignment.source),
+                                    ("target", self._tail, layer.alignment.target)):
+            if found.shapes[0] != wanted:
+                raise SutureError(f"expected {wanted} at the {side} site {found.sites[0]}, got {found.shapes[0]}; "
+                                  "give inputs of the size that the layer was fitted on")
+        self.eval()
+
+    @property
+    def sites(self) -> tuple[Site, Site]:
+        """Source site and target site."""
+        return self._front.sites[0], self._tail.sites[0]
+
+    def train(self, mode: bool = True) -> Self:
+        """Train or eval mode of the stitching layer; the networks stay in eval mode."""
+        self.training = mode
+        self.layer.train(mode)
+        for network in (self.source_network, self.target_network):
+            network.eval()
+        return self
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        """What the target network returns, given the source's representation through the layer.
+
+        Takes what the networks take: tensors by position, or a batch by keywords. Where the two want different inputs
+        see `run`.
+        """
+        given = named or (inputs[0] if len(inputs) == 1 else inputs)
+        return self.run(given, given)
+
+    def run(self, source_inputs: Any, target_inputs: Any) -> Any:
+        """The same on inputs of the same examples that are prepared differently for the two networks."""
+        stitched = self.layer(self._front.front(source_inputs)[0], mask_of(source_inputs))
+        return self._tail.tail(0, stitched, self._tail.begin(target_inputs))
+
+    @torch.no_grad()
+    def accuracy(self, data: Any) -> Reached | None:
+        """How many labels of `data` (as `suture.compare` takes them) the stitched network and its target get right.
+
+        None where there are no labels or no logits. Logits of tokens are scored as `suture.compare` does with
+        ``task="auto"``.
+        """
+        task, n, hits = None, 0, [0, 0]
+        where = next((t.device for t in self.layer.state_dict().values()), torch.device("cpu"))
+        for batch in (on_device(b, where) for b in Batches(data, device=where)):
+            if task is None:
+                task = resolve("auto", self.target_network, batch.target, batch.labels)
+            rows = task.rows(batch.target, batch.labels)
+            if rows.labels is None or task is Task.NONE:
+                return None
+            own = apply(self.target_network, batch.target)
+            for k, output in enumerate((self.run(batch.source, batch.target), own)):
+                hits[k] += int((rows.of(task.logits_of(output)).argmax(1) == rows.labels).sum())
+            n += rows.count
+        return Reached(hits[0] / n, hits[1] / n, n, "tokens" if task is not None and task.of_tokens else "examples")
+
+    def save(self, path: str | Path) -> None:
+        """Write the layer's weights, and what `load_stitched` needs beside the networks, as safetensors.
+
+        Raises SutureError when the file cannot be written or does not end in ``.safetensors``.
+        """
+        a = self.layer.alignment
+        about = {"sites": [s.written for s in self.sites], "shapes": [_shape_json(a.source), _shape_json(a.target)],
+                 "alignment": asdict(a.rule), "family": str(self.layer.affine.family), "relu": self.layer.relu,
+                 "fingerprints": list(self.fingerprints), "allow_bypass": self.allow_bypass, "fit": self.fit,
+                 "inputs": [_describe(x) for x in self._examples], "suture": version("suture")}
+        save_weights(self.layer, path, {"format": FORMAT, "about": json.dumps(about)})
+
+
+def stitch(source: nn.Module, source_site: str | Site, target: nn.Module, target_site: str | Site, data: Any, *,
+           method: Literal["dm", "tlm"] = "dm", tlm: TaskRecipe | None = None, family: Family | str = FULL,
+           alignment: AlignmentRule = DEFAULT_RULE, examples: int | None = None,
+           precision: Literal["float32", "float64"] = "float32", relu: bool = False,
+           allow_bypass: bool = False, device: str | torch.device = "auto", task: TaskName = "auto",
+           token_rate: float = 1.0, batch_size: int = 256, seed: int = 0,
+           progress: Progress | None = None) -> StitchedNetwork:
+    """Fit one stitching layer and return the stitched network.
+
+    >>> stitched = suture.stitch(a, "layer2.1", b, "layer3.0", train, method="tlm")
+    >>> stitched(images).argmax(1); stitched.save("stitched.safetensors")
+
+    Args:
+        source, source_site: network and site that give the front.
+        target, target_site: network and site that give the tail; the same network for self-stitching.
+        data: what the layer is fitted to, as for `suture.compare`.
+        method: "dm" (direct matching, closed form) or "tlm" (by gradient, as the recipe says; with
+            ``TaskRecipe(objective="match")`` that is direct matching by gradient).
+        tlm: recipe of the gradient. Default: `TaskRecipe` with `seed`.
+        family, alignment, examples, precision, relu, allow_bypass, device, task, token_rate, batch_size, seed,
+            progress: as for `suture.compare`. `examples` and `token_rate` bear on direct matching alone.
+
+    Raises:
+        SutureError: bad input, a family that the widths do not allow, a loss that is not finite.
+    """
+    plan = Plan.of(methods=[method], indices=(), tlm=tlm, precision=precision, seed=seed, device=device,
+                   progress=progress, held_out=False, family=family, alignment=alignment, examples=examples,
+                   relu=relu, ood=None, task=task, token_rate=token_rate)
+    run = Run.start(source, target, data, None, plan, sites=[source_site], target_sites=[target_site],
+                    allow_bypass=allow_bypass, batch_size=batch_size)
+    if run.excluded:
+        raise SutureError(next(iter(run.excluded.values())))
+    run.moments()
+    about: dict[str, Any] = {"method": method} | plan.settings()
+    if method == "tlm":
+        curves, ends = run.train()
+        if curves.failed:
+            raise SutureError(f"expected a layer that can be used: {next(iter(curves.failed.values()))}")
+        marks = convergence.judge(curves, plan.recipe, ends=ends.get("tlm"), matched=ends.get("dm"))
+        about |= {"loss": curves.loss[0, 0], "mark": marks.get((0, 0), "")}
+    return StitchedNetwork(source, target, (run.source.sites[0], run.target.sites[0]), run.layer(method, 0, 0),
+                           next(iter(run.fit)), allow_bypass=allow_bypass, device=plan.device,
+                           fit=about)
+
+
+def load_stitched(path: str | Path, source: nn.Module, target: nn.Module, inputs: Any = None, *,
+                  device: str | torch.device = "cpu") -> StitchedNetwork:
+    """The stitched network that `StitchedNetwork.save` wrote, around the networks that it was fitted to.
+
+    Args:
+        path: the file.
+        source, target: the networks, with the weights they had.
+        inputs: examples for the dry run, as `StitchedNetwork` takes them. Default: noise of the shapes that the layer
+            was fitted on.
+        device: where it goes.
+
+    Raises:
+        SutureError: another kind of file, networks with other weights, sites that are not there.
+    """
+    metadata = read_metadata(path)
+    if metadata.get("format") != FORMAT:
+        raise SutureError(f"expected a stitching layer in {path}, got a file of another kind; write it with "
+                          "StitchedNetwork.save")
+    about = json.loads(metadata["about"])
+    for side, network, wanted in zip(("source", "target"), (source, target), about["fingerprints"], strict=True):
+        if fingerprint(network) != wanted:
+            raise SutureError(f"expected the {side} network that the layer was fitted to (fingerprint {wanted}), got "
+                              f"other weights ({fingerprint(network)}); load those weights, or fit a new layer")
+    first, second = about["inputs"]
+    given = Batch(_invent(first), _invent(second), None) if inputs is None else inputs
+    shapes = [_shape_of_json(s) for s in about["shapes"]]
+    layer = StitchingLayer(Alignment(shapes[0], shapes[1], AlignmentRule(**about["alignment"])),
+                           Family.parse(about["family"]), relu=about.get("relu", False))
+    load_weights(layer, path)
+    sites = Site.parse(about["sites"][0]), Site.parse(about["sites"][1])
+    return StitchedNetwork(source, target, sites, layer, given, allow_bypass=about["allow_bypass"], device=device,
+                           fit=about["fit"])
+
+
+def _shape_json(shape: Shape) -> dict[str, Any]:
+    return asdict(shape) | {"kind": shape.kind.value}
+
+
+def _shape_of_json(stored: Mapping[str, Any]) -> Shape:
+    grid, rest = stored["grid"], {k: v for k, v in stored.items() if k not in ("kind", "size", "grid")}
+    return Shape(Kind(stored["kind"]), size=tuple(stored["size"]), grid=None if grid is None else (grid[0], grid[1]),
+                 **rest)
+
+
+def _describe(inputs: Any) -> Any:
+    """Nested inputs as JSON: each tensor by shape and type."""
+    if isinstance(inputs, Tensor):
+        return {"tensor": list(inputs.shape), "dtype": str(inputs.dtype).removeprefix("torch.")}
+    if isinstance(inputs, Mapping):
+        return {"named": {k: _describe(v) for k, v in inputs.items()}}
+    if isinstance(inputs, tuple | list):
+        return {"several": [_describe(v) for v in inputs]}
+    return {"value": inputs if isinstance(inputs, str | int | float | bool | None) else None}
+
+
+def _invent(described: Mapping[str, Any]) -> Any:
+    """Inputs of the described shapes, four examples: noise, and ones for whole numbers (ids, masks)."""
+    if "named" in described:
+        return {k: _invent(v) for k, v in described["named"].items()}
+    if "several" in described:
+        return tuple(_invent(v) for v in described["several"])
+    if "tensor" not in described:
+        return described["value"]
+    dtype, shape = getattr(torch, described["dtype"]), described["tensor"]
+    size = [4, *shape[1:]] if shape else []
+    noise = torch.rand(size, generator=torch.Generator().manual_seed(0))
+    return noise.to(dtype) if dtype.is_floating_point else torch.ones(size, dtype=dtype)

@@ -1,0 +1,192 @@
+"""Auxiliary images: noise, blobs, shuffled and permuted images, negatives, means of pairs and photographs.
+
+All but the photographs follow Hendrycks, Mazeika and Dietterich, "Deep Anomaly Detection with Outlier Exposure", ICLR
+2019, who judge detectors on such images. A maker takes the images, rows to start from (k,) and a generator, and gives
+k images in memory of the CPU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from suture._base.errors import SutureError
+
+_SMALLEST_CROP = 1 / 3
+"""Of the largest crop of a photograph, in length: small ones show nothing but sky."""
+_GRAY = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in luma (ITU-R BT.601)."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images to start from.
+
+    Attributes:
+        tensor: (N, C, H, W) as they came.
+        low, high: (C, 1, 1) lowest and highest value of each channel, in memory of the CPU, in a dtype to compute in.
+    """
+
+    tensor: Tensor
+    low: Tensor
+    high: Tensor
+    name = "images"
+
+    @classmethod
+    def of(cls, pixels: Tensor) -> Images:
+        """Measure the range of `pixels` (N, C, H, W). Raises SutureError where they are not finite."""
+        dtype = torch.float64 if pixels.dtype == torch.float64 else torch.float32
+        low, high = (m.cpu().to(dtype)[:, None, None] for m in (pixels.amin((0, 2, 3)), pixels.amax((0, 2, 3))))
+        if not (low.isfinite().all() and high.isfinite().all()):
+            raise SutureError("expected finite images to make auxiliary data from, got nan or infinite values; "
+                              "mend the inputs, or pass auxiliary=your own data")
+        return cls(pixels, low, high)
+
+    @property
+    def makers(self) -> Mapping[str, Maker]:
+        """By kind."""
+        return MAKERS
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """To compute in."""
+        return self.low.dtype
+
+    def hindrance(self, kind: str) -> str:
+        """What a kind of auxiliary images needs and these images lack; "" for nothing."""
+        x, (c, h, w) = self.tensor, self.tensor.shape[1:]
+        if kind == "channels" and c < 2:
+            return "at least 2 channels, got 1,"
+        if kind == "channels" and not (x != x[:, :1]).any():
+            return f"channels that differ, got {c} equal ones,"
+        if kind == "blobs" and h * w < 2:
+            return f"at least 2 pixels, got {h} x {w},"
+        if kind == "patches" and min(h, w) < 2:
+            return f"at least 2 x 2 pixels, got {h} x {w},"
+        if kind == "patches" and not (x != x[:, :, :1, :1]).any():
+            return "pixels that differ within an image, got none,"
+        if kind == "mixture" and not (x != x[:1]).any():
+            return f"at least 2 different images, got {len(x)}{' copies of one' if len(x) > 1 else ''},"
+        return ""
+
+    def rows(self, rows: Tensor) -> Tensor:
+        """Some of the images (k, C, H, W), in memory of the CPU."""
+        return self.tensor[rows.to(self.tensor.device)].cpu()
+
+    def finished(self, x: Tensor) -> Tensor:
+        """Values in each channel's range and in the dtype of the images; rounding to it cannot leave the range."""
+        x = x if self.tensor.is_floating_point() else x.round()
+        return x.clamp(self.low, self.high).to(self.tensor.dtype)
+
+
+Maker = Callable[[Any, Tensor, torch.Generator], Tensor]
+
+
+def _gaussian(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
+    std, mean = (m.cpu()[:, None, None] for m in
+                 torch.std_mean(images.tensor.to(images.dtype), dim=(0, 2, 3), correction=0))
+    noise = torch.randn(len(rows), *images.tensor.shape[1:], generator=generator, dtype=images.dtype)
+    return images.finished(mean + std * noise)
+
+
+def _uniform(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
+    # Whole numbers are rounded: half a step more on either side gives the two ends their full share.
+    half = 0.0 if images.tensor.is_floating_point() else 0.5
+    noise = torch.rand(len(rows), *images.tensor.shape[1:], generator=generator, dtype=images.dtype)
+    return images.finished(torch.lerp(images.low - half, images.high + half, noise))
+
+
+def _blobs(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
+    """Smoothed noise, the lower half of its range cut off, the upper half stretched to each channel's range."""
+    k, (c, h, w) = len(rows), images.tensor.shape[1:]
+    # The part that all channels share makes spots, each one's own part gives them colours.
+    noise = sum((torch.randn(k, own, h, w, generator=generator, dtype=images.dtype) for own in (1, c)),
+                torch.zeros((), dtype=images.dtype))
+    # In pixels; 1.5 of 32 as in Hendrycks et al.
+    sigma = max(1.0, 1.5 * min(h, w) / 32)
+    square = (torch.fft.fftfreq(h, dtype=images.dtype)[:, None].square()
+              + torch.fft.rfftfreq(w, dtype=images.dtype).square())
+    smooth = torch.fft.irfft2(torch.fft.rfft2(noise) * torch.exp(-2 * (math.pi * sigma) ** 2 * square), s=(h, w))
+    least, most = smooth.amin((2, 3), keepdim=True), smooth.amax((2, 3), keepdim=True)
+    height = ((smooth - least) / (most - least) * 2 - 1).clamp(min=0)
+    return images.finished(torch.lerp(images.low, images.high, height))
+
+
+def _patches(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
+    """Patches of equal size, from the top left; what is left over at the bottom and the right stays."""
+    x = images.rows(rows)
+    k, c, h, w = x.shape
+    down, across = _bands(h), _bands(w)
+    high, wide = h // down, w // across
+    cut = x[:, :, :down * high, :across * wide]
+    tiles = cut.reshape(k, c, down, high, across, wide).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
+    order = torch.rand(k, down * across, generator=generator, dtype=torch.float32).argsort(1)
+    tiles = tiles[torch.arange(k)[:, None], order].reshape(k, down, across, c, high, wide)
+    cut.copy_(tiles.permute(0, 3, 1, 4, 2, 5).reshape(cut.shape))
+    return x
+
+
+def _bands(size: int) -> int:
+    """Into how many an axis of at least 2 is cut: the most of 4, 3 and 2 that leave over at most a quarter of it."""
+    return next((bands for bands in (4, 3) if 4 * (size % bands) <= size), 2)
+
+
+def _channels(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
+    x = images.rows(rows)
+    k, c = x.shape[:2]
+    order = torch.arange(c).repeat(k, 1)
+    while (same := (order == torch.arange(c)).all(1)).any():
+        order[same] = torch.rand(int(same.sum()), c, generator=generator, dtype=torch.float32).argsort(1)
+    return torch.as_tensor(x[torch.arange(k)[:, None], order])
+
+
+def _inversion(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
+    return images.finished(images.low + images.high - images.rows(rows).to(images.dtype))
+
+
+def _mixture(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
+    n = len(images.tensor)
+    others = (rows + torch.randint(1, n, rows.shape, generator=generator)) % n
+    one, other = (images.rows(r).to(images.dtype) for r in (rows, others))
+    return images.finished(one / 2 + other / 2)
+
+
+def _photographs(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
+    """Crops of the images' proportions, shrunk or grown to their size, half of them flipped left to right."""
+    c, h, w = images.tensor.shape[1:]
+    photos = _photos()
+    photos = (torch.einsum("nchw,c->nhw", photos, photos.new_tensor(_GRAY))[:, None] if c == 1
+              else photos[:, [i % 3 for i in range(c)]])
+    sides = photos.shape[2:]
+    largest = min(sides[0] / h, sides[1] / w)
+    out = []
+    for which, scale, y, x, flip in torch.rand(len(rows), 5, generator=generator, dtype=torch.float32).tolist():
+        length = largest * (_SMALLEST_CROP + (1 - _SMALLEST_CROP) * scale)
+        high, wide = (min(side, max(1, round(length * s))) for side, s in zip(sides, (h, w), strict=True))
+        top, left = int(y * (sides[0] - high + 1)), int(x * (sides[1] - wide + 1))
+        crop = photos[int(which * len(photos)), None, :, top:top + high, left:left + wide]
+        sized = F.interpolate(crop, size=(h, w), mode="bilinear", antialias=True)[0]
+        out.append(sized.flip(-1) if flip < 0.5 else sized)
+    return images.finished(torch.lerp(images.low, images.high, torch.stack(out).to(images.dtype)))
+
+
+@lru_cache(maxsize=1)
+def _photos() -> Tensor:
+    """(2, 3, 427, 640) float32 in [0, 1]: a temple in China and a flower."""
+    # Imported here: scikit-learn takes a second that nothing else of this module needs.
+    from sklearn.datasets import load_sample_images
+
+    return torch.stack([torch.tensor(image) for image in load_sample_images().images]).movedim(3, 1).float() / 255
+
+
+MAKERS: Mapping[str, Maker] = MappingProxyType({
+    "gaussian": _gaussian, "uniform": _uniform, "blobs": _blobs, "patches": _patches, "channels": _channels,
+    "inversion": _inversion, "mixture": _mixture, "photographs": _photographs})

@@ -1,0 +1,228 @@
+"""What a network wants of raw images: colour, size, scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from suture._base.checks import is_count, kind
+from suture._base.errors import SutureError, unknown
+
+Interpolation = Literal["bilinear", "bicubic"]
+Fit = Literal["crop", "squash"]
+Corner = Literal["round", "floor"]
+_LUMA = (0.299, 0.587, 0.114)
+"""Of red, green and blue (ITU-R BT.601), as PIL has it."""
+_SLACK = 1e-3
+"""By which floats may leave [0, 1]: 8 bits of a bfloat16 round so."""
+
+
+@dataclass(frozen=True)
+class ImagePreprocessing:
+    """From raw images to a network's float32 input (N, channels, height, width).
+
+    In this order: grey to colour or back, resize with antialiasing, centre crop, scale to [0, 1], normalise. Resizing
+    is Pillow's, with which published weights are evaluated: the width, then the height, each rounded to bytes. A byte
+    is at most one level of 255 off (bicubic: two), and fewer than 1 in 400 bytes are. (Pillow 13 starts with the height
+    where that is cheaper, for strongly distorted images; at hard edges "squash" and "bicubic" then differ by more.)
+    Floats must lie in [0, 1] unless nothing is to be done; then they come back as they are.
+
+    Args:
+        size: (height, width) of the result. None: as the images are, which must then share one size.
+        mean, std: subtracted from each channel and divided by, on the scale [0, 1]; one number for all or one for each.
+        channels: 3 repeats grey, 1 takes the luma of colour. None: as the images are.
+        interpolation: "bilinear" (default) or "bicubic".
+        crop: share of the resized image that the crop keeps along an edge, in (0, 1]: the image is resized to
+            ``size / crop`` first (default 1).
+        fit: "crop" keeps proportions and resizes the shorter side (default); "squash" resizes both sides, whatever
+            becomes of the proportions.
+        corner: where the crop starts when what is cut off is odd: "round" (half to even, default) as in torchvision and
+            timm, "floor" as in transformers.
+
+    Raises:
+        SutureError: a value outside these bounds.
+    """
+
+    size: tuple[int, int] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    channels: int | None = None
+    interpolation: Interpolation = "bilinear"
+    crop: float = 1.0
+    fit: Fit = "crop"
+    corner: Corner = "round"
+
+    def __post_init__(self) -> None:
+        if self.size is not None and not (isinstance(self.size, tuple) and len(self.size) == 2
+                                          and all(map(is_count, self.size))):
+            raise SutureError(f"expected size as (height, width), whole numbers of at least 1, got {self.size!r}")
+        if self.channels is not None and not is_count(self.channels):
+            raise SutureError(f"expected channels of at least 1, got {self.channels!r}")
+        _check_numbers("mean", self.mean, -math.inf)
+        _check_numbers("std", self.std, 0.0)
+        if not 0 < self.crop <= 1:
+            raise SutureError(f"expected crop in (0, 1], got {self.crop}; 0.875 resizes to 256 for a size of 224")
+        for name, options in (("interpolation", get_args(Interpolation)), ("fit", get_args(Fit)),
+                              ("corner", get_args(Corner))):
+            if getattr(self, name) not in options:
+                raise unknown(name, str(getattr(self, name)), options)
+
+    def __call__(self, images: Tensor | Sequence[Tensor]) -> Tensor:
+        """Prepare images; on their device, each on its own.
+
+        Args:
+            images: (N, C, H, W), uint8 or floats in [0, 1], or a list of (C, H, W) of any sizes.
+
+        Raises:
+            SutureError: other types or shapes, floats outside [0, 1], several sizes where none is asked for.
+        """
+        if isinstance(images, Tensor):
+            return self._of_batch(images)
+        images = list(images)
+        if not images or not all(isinstance(x, Tensor) and x.ndim == 3 for x in images):
+            got = next((kind(x) for x in images if not (isinstance(x, Tensor) and x.ndim == 3)), "none")
+            raise SutureError(f"expected images as tensors (C, H, W), got {got}")
+        groups: dict[tuple[Any, ...], list[int]] = {}
+        for i, x in enumerate(images):
+            groups.setdefault((x.shape, x.dtype, x.device), []).append(i)
+        sizes = list(dict.fromkeys(f"{h}x{w}" for (_, h, w), _, _ in groups))
+        if self.size is None and len(sizes) > 1:
+            raise SutureError(f"expected images of one size, got {len(sizes)} sizes such as {sizes[0]} and {sizes[1]}; "
+                              "give size=")
+        made: dict[int, Tensor] = {}
+        for places in groups.values():
+            made.update(zip(places, self._of_batch(torch.stack([images[i] for i in places])), strict=True))
+        widths = sorted({len(x) for x in made.values()})
+        if len(widths) > 1:
+            raise SutureError(f"expected images of one number of channels, got {widths[0]} and {widths[1]}; "
+                              "give channels=")
+        return torch.stack([made[i] for i in range(len(images))])
+
+    def _of_batch(self, x: Tensor) -> Tensor:
+        is_bytes = x.dtype == torch.uint8
+        if x.ndim != 4 or not x.numel() or not (is_bytes or x.is_floating_point()):
+            raise SutureError(f"expected images (N, C, H, W) of uint8 or floats in [0, 1], got {kind(x)}")
+        x = x.to(torch.float32)
+        if not is_bytes and (self.size, self.mean, self.std, self.channels) != (None,) * 4:
+            low, high = (float(v) for v in x.aminmax())
+            if not -_SLACK <= low <= high <= 1 + _SLACK:
+                raise SutureError(f"expected floats in [0, 1], got {low:.3g} to {high:.3g}; give uint8, or images that "
+                                  "are not normalised yet, or prepare them yourself and write raw")
+        x = self._resized(self._coloured(x, is_bytes), is_bytes)
+        return self._normalised(x / 255 if is_bytes else x)
+
+    def _coloured(self, x: Tensor, is_bytes: bool) -> Tensor:
+        c = x.shape[1]
+        if self.channels in (None, c):
+            return x
+        if c == 1:
+            return x.expand(-1, self.channels, -1, -1)
+        if (c, self.channels) == (3, 1):
+            grey = torch.einsum("nchw,c->nhw", x, x.new_tensor(_LUMA))[:, None]
+            return _byte(grey) if is_bytes else grey
+        raise SutureError(f"expected images of {self.channels} channels, or of 1 or 3 to turn into the other, got {c}; "
+                          "drop what is more, such as transparency")
+
+    def _resized(self, x: Tensor, is_bytes: bool) -> Tensor:
+        if self.size is None:
+            return x
+        scaled = self._scaled(x.shape[2], x.shape[3])
+        # Within bounds in between too, as in Pillow: bicubic weights overshoot.
+        for size in ((x.shape[2], scaled[1]), scaled):
+            if size != tuple(x.shape[2:]):
+                x = F.interpolate(x, size, mode=self.interpolation, align_corners=False, antialias=True)
+                x = _byte(x) if is_bytes else x.clamp(0, 1)
+        start = round if self.corner == "round" else math.floor
+        (top, height), (left, width) = ((start((s - n) / 2), n) for s, n in zip(scaled, self.size, strict=True))
+        return x[:, :, top:top + height, left:left + width]
+
+    def _scaled(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) before the crop. `size` is not None."""
+        assert self.size is not None
+        # Down as in timm, but not by rounding alone: 224 / (224 / 232) is 231.99...
+        h, w = (int(n / self.crop + 1e-6) for n in self.size)
+        if self.fit == "squash":
+            return h, w
+        if h == w:
+            return (h, int(h * width / height)) if height <= width else (int(w * height / width), w)
+        factor = max(h / height, w / width)
+        return max(h, round(factor * height)), max(w, round(factor * width))
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values is None:
+                continue
+            if len(values) not in (1, x.shape[1]):
+                raise SutureError(f"expected images of {len(values)} channels for this {name}, got {x.shape[1]}; "
+                                  f"give channels={len(values)} or one number as {name}")
+            by_channel = x.new_tensor(values)[:, None, None]
+            x = x - by_channel if name == "mean" else x / by_channel
+        return x
+
+
+def _byte(x: Tensor) -> Tensor:
+    """Rounded to 0, ..., 255, halves upwards as Pillow does: they are frequent, since weights are simple fractions."""
+    return (x + 0.5).floor().clamp(0, 255)
+
+
+def _check_numbers(name: str, values: object, least: float) -> None:
+    fine = isinstance(values, tuple) and values and all(isinstance(v, int | float) and math.isfinite(v) and v > least
+                                                        for v in values)
+    if values is not None and not fine:
+        above = " above 0" if least == 0 else ""
+        raise SutureError(f"expected {name} as a tuple of finite numbers{above}, one or one for each channel, "
+                          f"got {values!r}")
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(v) for v in text.split("/"))
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    return int(height), int(width or height)
+
+
+_READ: dict[str, tuple[Callable[[str], Any], str]] = {
+    "size": (_size, "64 or 48x64 (height x width)"),
+    "mean": (_numbers, "0.5 or 0.5/0.5/0.5"),
+    "std": (_numbers, "0.5 or 0.5/0.5/0.5"),
+    "channels": (int, "3"),
+    "interpolation": (str, "bicubic"),
+    "crop": (float, "0.875"),
+    "fit": (str, "squash"),
+    "corner": (str, "floor"),
+}
+
+
+def parse(text: str) -> ImagePreprocessing | None:
+    """The preprocessing that a command line spells: ``size=64,mean=0.5/0.5/0.5,std=0.5``; None for ``raw``.
+
+    Args:
+        text: comma separated `key=value`; the keys are the arguments of `ImagePreprocessing`, and what is not named
+            has its default.
+
+    Raises:
+        SutureError: an unknown key or a value that cannot be read.
+    """
+    if text == "raw":
+        return None
+    found: dict[str, Any] = {}
+    for part in text.split(","):
+        key, sign, value = (p.strip() for p in part.partition("="))
+        if key not in _READ:
+            raise unknown("key of preprocessing", key, _READ, f"keys: {', '.join(_READ)}; or write raw")
+        read, example = _READ[key]
+        if key in found:
+            raise SutureError(f"expected {key} once, got it twice in {text!r}")
+        try:
+            found[key] = read(value)
+        except ValueError as e:
+            raise SutureError(f"expected {key}={example}, got {key}{sign}{value}") from e
+    return ImagePreprocessing(**found)

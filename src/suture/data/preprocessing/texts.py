@@ -1,0 +1,206 @@
+"""What a network wants of raw texts: tokens, and masks over them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from suture._base.checks import is_count, kind
+from suture._base.errors import SutureError
+
+_UNBOUNDED = 10**9
+"""transformers writes int(1e30) for a tokenizer without a longest input."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TextPreprocessing:
+    """From texts to a language model's input: a dict of tensors (N, T), padded on the right.
+
+    With a `mask_rate`, inputs and labels of masked language modelling (Devlin et al. 2019, arXiv 1810.04805, and its
+    published code): of the tokens that are not special, ``max(1, round(mask_rate * n))``, of which 80 % become the mask
+    token, 10 % any word and 10 % stay. Which ones follows from `seed`, the text and the number of its tokens.
+
+    Two are equal where they make the same of every text; `repr` names what decides that.
+
+    Args:
+        tokenizer: of transformers. It is not changed. Without a padding token its end token pads; `attention_mask`
+            hides either.
+        length: T, tokens that texts are padded and cut to. None: padded to the longest of the batch, and cut to the
+            tokenizer's `model_max_length` where it has one.
+        mask_rate: share of tokens to predict, in [0, 1); 0 (default): none, and no labels.
+        seed: of the masks.
+        most: positions that the network has; texts are never longer. None: unknown.
+        vocab: embeddings that the network has. None: unknown.
+
+    Raises:
+        SutureError: a value outside these bounds, a tokenizer that numbers more tokens than `vocab`, or one without a
+            mask token where one is needed.
+    """
+
+    tokenizer: Any
+    length: int | None = None
+    mask_rate: float = 0.0
+    seed: int = 0
+    most: int | None = None
+    vocab: int | None = None
+    _name: str = field(init=False)
+    _words: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not callable(self.tokenizer) or not hasattr(self.tokenizer, "get_vocab"):
+            raise SutureError(f"expected a tokenizer of transformers, got {type(self.tokenizer).__name__}")
+        vocabulary: dict[str, int] = self.tokenizer.get_vocab()
+        ids, name = sorted(set(vocabulary.values())), type(self.tokenizer).__name__
+        if self.vocab is not None and ids and ids[-1] >= self.vocab:
+            raise SutureError(f"expected token ids below the network's {self.vocab} embeddings, {name} goes to "
+                              f"{ids[-1]}; give the network its own tokenizer")
+        if not 0 <= self.mask_rate < 1:
+            raise SutureError(f"expected a mask rate in [0, 1), got {self.mask_rate}; 0.15 is Devlin et al.'s")
+        if self.mask_rate and self.tokenizer.mask_token_id is None:
+            raise SutureError(f"expected a tokenizer with a mask token for masked language modelling, {name} has none; "
+                              "leave out the mask rate")
+        least = self.tokenizer.num_special_tokens_to_add() + 1
+        if self.length is not None and not (is_count(self.length) and
+                                            least <= self.length <= (self.most or self.length)):
+            upper = "" if self.most is None else f" and at most the network's {self.most}"
+            raise SutureError(f"expected a length of at least {least} tokens{upper}, got {self.length}")
+        special = set(self.tokenizer.all_special_ids)
+        object.__setattr__(self, "_words", torch.tensor([i for i in ids if i not in special], dtype=torch.int64))
+        object.__setattr__(self, "_name", f"{name}, {len(ids)} tokens {_fingerprint(self.tokenizer, vocabulary)}")
+
+    @property
+    def limit(self) -> int | None:
+        """Tokens that texts are cut to; None: not at all."""
+        own = getattr(self.tokenizer, "model_max_length", _UNBOUNDED)
+        limits = [n for n in (self.length or (own if own < _UNBOUNDED else None), self.most) if n is not None]
+        return min(limits, default=None)
+
+    def __repr__(self) -> str:
+        return (f"TextPreprocessing({self._name}, length={self.length}, limit={self.limit}, "
+                f"mask_rate={self.mask_rate}, seed={self.seed})")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TextPreprocessing) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    def __call__(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Tokens of `texts`, each on its own but for the padding.
+
+        Returns:
+            input_ids, attention_mask and what else the tokenizer names as its model's inputs, (N, T), int64; with a
+            mask rate also labels, -100 where nothing is masked.
+
+        Raises:
+            SutureError: something that is not a string, or a text without a token.
+        """
+        texts = _strings(texts)
+        coded = self._coded(texts)
+        rows = coded["input_ids"]
+        if [] in rows:
+            raise SutureError(f"expected texts of at least one token, text {rows.index([])} has none; leave it out")
+        pad = next((i for i in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id) if i is not None), 0)
+        fill = {"input_ids": pad, "token_type_ids": getattr(self.tokenizer, "pad_token_type_id", 0), "labels": -100}
+        names = dict.fromkeys(["input_ids", "attention_mask", *self.tokenizer.model_input_names])
+        columns = {name: coded[name] for name in names if name in coded}
+        if self.mask_rate:
+            pairs = [self._masked(*each) for each in zip(texts, rows, coded["special_tokens_mask"], strict=True)]
+            columns["input_ids"], columns["labels"] = ([p[k] for p in pairs] for k in (0, 1))
+        width = self.length or max(map(len, rows))
+        return {name: torch.tensor([[*row, *[fill.get(name, 0)] * (width - len(row))] for row in column])
+                for name, column in columns.items()}
+
+    def _coded(self, texts: list[str], **more: Any) -> dict[str, Any]:
+        cut = {} if self.limit is None else {"max_length": self.limit}
+        # Padded here, because a tokenizer without a padding token would have to be given one.
+        coded: dict[str, Any] = self.tokenizer(texts, truncation=bool(cut), padding=False, return_attention_mask=True,
+                                               return_special_tokens_mask=True, **cut, **more)
+        return coded
+
+    def _masked(self, text: str, ids: list[int], special: list[int]) -> tuple[list[int], list[int]]:
+        """(ids with masks, labels) of one text."""
+        plain = [i for i, s in enumerate(special) if not s]
+        digest = hashlib.blake2b(f"{self.seed}\0{text}".encode(), digest_size=8).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+        n = len(plain)
+        order = torch.randperm(n, generator=generator).tolist()
+        kinds, draws = (torch.rand(n, generator=generator, dtype=torch.float64) for _ in range(2))
+        made, labels = list(ids), [-100] * len(ids)
+        for k in order[:max(1, round(self.mask_rate * n))]:
+            place = plain[k]
+            labels[place] = ids[place]
+            if kinds[k] < 0.8:
+                made[place] = self.tokenizer.mask_token_id
+            elif kinds[k] < 0.9:
+                made[place] = int(self._words[int(draws[k] * len(self._words))])
+        return made, labels
+
+
+def same_tokens(a: TextPreprocessing, b: TextPreprocessing, texts: Sequence[str]) -> str:
+    """Why two networks' tokens differ on `texts`, in one line; "" where they are the same.
+
+    Tokens are the same where they cover the same characters (blanks around them aside) in the same order, with special
+    tokens at the same places, and where padding and masks are the same. Their numbers may differ.
+    """
+    if a == b:
+        return ""
+    for name in ("length", "mask_rate", "seed"):
+        one, other = getattr(a, name), getattr(b, name)
+        if one != other and (name != "seed" or a.mask_rate):
+            return f"{name.replace('_', ' ')} {one} for one and {other} for the other"
+    for each in (a, b):
+        if not getattr(each.tokenizer, "is_fast", False):
+            return f"{type(each.tokenizer).__name__} does not tell which characters its tokens cover"
+    texts = _strings(texts)
+    for i, (text, one, other) in enumerate(zip(texts, _spans(a, texts), _spans(b, texts), strict=True)):
+        for k, (x, y) in enumerate(zip(one, other, strict=False)):
+            if x != y:
+                return (f"token {k} of text {i} is {text[slice(*x)] or 'special'!r} for one and "
+                        f"{text[slice(*y)] or 'special'!r} for the other")
+        if len(one) != len(other):
+            return f"text {i} has {len(one)} tokens for one and {len(other)} for the other"
+    return ""
+
+
+def _spans(preprocessing: TextPreprocessing, texts: list[str]) -> list[list[tuple[int, int]]]:
+    """(start, end) in characters of the tokens of each text, without blanks around them; (0, 0) for special tokens."""
+    offsets = preprocessing._coded(texts, return_offsets_mapping=True)["offset_mapping"]
+    found = []
+    for text, row in zip(texts, offsets, strict=True):
+        spans = []
+        for start, end in row:
+            covered = text[start:end]
+            left, right = len(covered) - len(covered.lstrip()), len(covered) - len(covered.rstrip())
+            spans.append((start + left, end - right) if covered.strip() else (start, end))
+        found.append(spans)
+    return found
+
+
+def _strings(texts: Iterable[Any]) -> list[str]:
+    if isinstance(texts, str):
+        raise SutureError("expected a list of texts, got one text; write [text]")
+    listed = list(texts)
+    wrong = next((i for i, t in enumerate(listed) if not isinstance(t, str)), None)
+    if wrong is not None or not listed:
+        got = "none" if wrong is None else f"{kind(listed[wrong])} at {wrong}"
+        raise SutureError(f"expected texts as strings, got {got}")
+    return listed
+
+
+def _fingerprint(tokenizer: Any, vocabulary: dict[str, int]) -> str:
+    """Short hash of what decides a tokenizer's result: vocabulary, rules and special tokens."""
+    rules: Any = sorted(vocabulary.items())
+    if getattr(tokenizer, "is_fast", False):
+        rules = json.loads(tokenizer.backend_tokenizer.to_str())
+        # These two are set anew by every call.
+        rules = {k: v for k, v in rules.items() if k not in ("truncation", "padding")}
+    special = [tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.mask_token_id, tokenizer.all_special_ids]
+    told = json.dumps([rules, special, tokenizer.truncation_side, tokenizer.model_input_names], sort_keys=True)
+    return hashlib.blake2b(told.encode(), digest_size=4).hexdigest()

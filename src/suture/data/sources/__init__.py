@@ -1,0 +1,12 @@
+"""Data by path, by name or by object, as raw examples that each network's own preprocessing makes ready.
+
+>>> from suture import sources
+>>> train, test = sources.open_pair("data/cifar10", train_size=5000)
+>>> train
+Examples(cifar10-train/5000@0: 5000 images, 10 classes)
+"""
+
+from suture.data.sources.examples import Examples as Examples
+from suture.data.sources.opening import is_spec as is_spec
+from suture.data.sources.opening import open_pair as open_pair
+from suture.data.sources.opening import open_source as open_source

@@ -1,0 +1,83 @@
+"""Examples that cannot be decoded: found, counted, told."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from suture._base.errors import SutureError
+from suture.data.sources.decoding import BadExample, Kind
+from suture.data.sources.reading import CHUNK, ahead, workers
+from suture.data.sources.stores import Store, decoded
+
+COUNTED = 10_000
+"""Examples that are tried to count the bad ones, once one has come up: a bound on the time to the message."""
+
+
+@dataclass(frozen=True)
+class Bad:
+    """Examples that cannot be used: how many of how many, the first one's place and why."""
+
+    count: int
+    of: int
+    first: str
+
+    def __str__(self) -> str:
+        return f"{self.count} of {self.of} cannot be used, the first: {self.first}"
+
+
+def reasons(store: Store, kind: Kind, rows: list[int]) -> list[str]:
+    """For each of `rows` why it cannot be decoded; "" where it can."""
+    found: list[str] = []
+    while len(found) < len(rows):
+        try:
+            decoded(store, kind, rows[len(found):])
+            found += [""] * (len(rows) - len(found))
+        except BadExample as e:
+            good = rows.index(e.row, len(found)) - len(found)
+            found += [""] * good + [e.reason]
+    return found
+
+
+def sound(store: Store, kind: Kind, rows: Tensor, n: int | None = None) -> tuple[Tensor, Bad | None]:
+    """The first `n` of `rows` that can be decoded (all: None), and what was passed over on the way.
+
+    Args:
+        store, kind: the examples.
+        rows: (M,) of the store, in the order in which they are tried.
+        n: how many are wanted; fewer come back where there are not so many.
+    """
+    kept: list[int] = []
+    bad, tried, first = 0, 0, ""
+    chunks = [c.tolist() for c in torch.split(rows, CHUNK)]
+    with closing(ahead(lambda c: reasons(store, kind, c), chunks, 2 * workers())) as found:
+        for chunk, told in zip(chunks, found, strict=False):
+            for row, why in zip(chunk, told, strict=True):
+                if n is not None and len(kept) == n:
+                    break
+                tried += 1
+                if why:
+                    bad += 1
+                    first = first or f"{store.where(row)} {why}"
+                else:
+                    kept.append(row)
+            if n is not None and len(kept) == n:
+                break
+    return torch.tensor(kept, dtype=torch.int64), Bad(bad, tried, first) if bad else None
+
+
+def refusal(store: Store, kind: Kind, rows: Tensor, name: str, found: BadExample) -> SutureError:
+    """The error for an example that turned out bad, with the number of bad ones.
+
+    Args:
+        store, kind, rows, name: the examples that are read.
+        found: the bad one; it is named where the first `COUNTED` examples have none.
+    """
+    _, bad = sound(store, kind, rows[:COUNTED])
+    told = str(bad) if bad else f"one cannot be used: {store.where(found.row)} {found.reason}"
+    more = f" among its first {COUNTED}" if bad and len(rows) > COUNTED else ""
+    return SutureError(f"expected examples that can be decoded in {name}, got bad ones{more}: {told}; mend them, or "
+                       "leave them out with skip_bad=True")

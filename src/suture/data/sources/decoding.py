@@ -1,0 +1,95 @@
+"""From an example as it is stored to a raw one: an image's pixels, or a text."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from suture._base.errors import first_line
+
+Kind = Literal["images", "text", "arrays"]
+
+
+class BadExample(Exception):
+    """An example that cannot be used, and why; users see the `SutureError` that is made of it."""
+
+    def __init__(self, row: int, reason: str) -> None:
+        super().__init__(reason)
+        self.row, self.reason = row, reason
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Stands for an example that its file does not hold whole."""
+
+    reason: str
+
+
+def decode(stored: Any, kind: Kind) -> Any:
+    """A raw example: uint8 (C, H, W) of an image, or a string.
+
+    Raises:
+        ValueError, OSError: what is stored is neither. The text is blank: no tokenizer makes a token of it.
+    """
+    if stored is None or isinstance(stored, Broken):
+        raise ValueError("is missing" if stored is None else stored.reason)
+    if kind == "images":
+        return image(stored)
+    if isinstance(stored, str) and stored.strip():
+        return stored
+    raise ValueError("is blank" if isinstance(stored, str) else f"is {type(stored).__name__} and no text")
+
+
+def reason(error: Exception) -> str:
+    """Why an example cannot be decoded, without what only the machine knows (the address of a buffer)."""
+    return "is no image that Pillow knows" if "cannot identify" in str(error) else first_line(error)
+
+
+def image(stored: Any) -> Tensor:
+    """The pixels of an image as uint8 (C, H, W), C = 1 (grey) or 3 (RGB), as they are stored (no EXIF rotation).
+
+    Grey images (modes 1, L, LA, 16 bits) give one channel, others (P, RGBA, CMYK, YCbCr, ...) RGB. Alpha is dropped,
+    16 bits are rounded to 8 (65535 is 255), of several frames the first is taken.
+
+    Args:
+        stored: encoded bytes, a path, an image of Pillow, or a mapping {"bytes", "path"} of the library `datasets`.
+
+    Raises:
+        ValueError, OSError: not an image, truncated, absurdly large, or floating point without a range.
+    """
+    import PIL.Image
+
+    if isinstance(stored, dict):
+        stored = stored.get("bytes") or stored.get("path")
+    if stored is None:
+        raise ValueError("is missing")
+    if isinstance(stored, PIL.Image.Image):
+        return _pixels(stored)
+    try:
+        with PIL.Image.open(io.BytesIO(stored) if isinstance(stored, bytes) else Path(stored)) as opened:
+            return _pixels(opened)
+    # Pillow's plugins raise what they like on broken files: SyntaxError, EOFError, struct.error, KeyError, ...
+    except Exception as e:
+        raise ValueError(reason(e)) from e
+
+
+def _pixels(opened: Any) -> Tensor:
+    mode: str = opened.mode
+    if mode == "F":
+        raise ValueError("has floating point pixels, which have no range")
+    if mode == "I" or mode.startswith("I;16"):
+        wide = np.asarray(opened).astype(np.int64)
+        return torch.from_numpy(((wide.clip(0, 65535) + 128) // 257).astype(np.uint8))[None]
+    if mode in ("1", "LA", "La"):
+        opened = opened.convert("L")
+    elif mode not in ("L", "RGB"):
+        # By way of RGBA, because Pillow warns of a palette with transparency and un-multiplies RGBa only there.
+        opened = opened.convert("RGBA").convert("RGB") if mode in ("P", "PA", "RGBa") else opened.convert("RGB")
+    pixels = torch.from_numpy(np.array(opened))
+    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()

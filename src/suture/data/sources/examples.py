@@ -1,0 +1,209 @@
+"""Raw examples: images, texts or arrays as they come, read when they are asked for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from suture._base.errors import SutureError
+from suture.data.sources.checking import refusal
+from suture.data.sources.decoding import BadExample, Kind
+from suture.data.sources.reading import CHUNK, KEPT_BYTES, Kept, ahead, collate, joined, pinned, workers
+from suture.data.sources.sampling import draw
+from suture.data.sources.stores import Memory, Store, decoded
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Examples(Dataset[tuple[Any, "int | None"]]):
+    """Raw examples, never prepared for a network, read lazily; a `torch.utils.data.Dataset` of (raw, label).
+
+    A raw image is uint8 (C, H, W), see `suture.data.sources.decoding.image`; a raw text a string; a raw array a tensor.
+    Images that are all of one size and together take at most 1 GiB stay decoded once they have been read.
+
+    Arguments:
+        store: where they lie.
+        kind: "images", "text" or "arrays".
+        name: what records call them.
+        labels: (N,), int64, from 0 to classes - 1; None where there are none.
+        classes: number of classes; None without labels.
+        class_names: in the order of their numbers, where they have names.
+        note: what a reader should know: how a split was made, what was left out. "" for nothing.
+        rows: (N,), int64, those of the store, in this order. Default: all.
+    """
+
+    store: Store
+    kind: Kind
+    name: str
+    labels: Tensor | None = None
+    classes: int | None = None
+    class_names: tuple[str, ...] | None = None
+    note: str = ""
+    rows: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.store) if self.rows is None else len(self.rows)
+
+    def __repr__(self) -> str:
+        labelled = "no labels" if self.classes is None else f"{self.classes} classes"
+        return f"Examples({self.name}: {len(self)} {self.kind}, {labelled})"
+
+    def __getitem__(self, index: int) -> tuple[Any, int | None]:
+        """The raw example and the label at `index`."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"{self.name} has {len(self)} examples, got index {index}")
+        raw, labels = self.take([index % len(self)])
+        return raw[0], None if labels is None else int(labels[0])
+
+    def __iter__(self) -> Iterator[tuple[Any, int | None]]:
+        return (self[index] for index in range(len(self)))
+
+    def take(self, rows: Tensor | Sequence[int]) -> tuple[Any, Tensor | None]:
+        """A raw batch and its labels.
+
+        Args:
+            rows: (B,) which, in this order; from 0 to len(self) - 1.
+
+        Returns:
+            Images as uint8 (B, C, H, W) where all share size and channels, else as a list of (C, H, W); texts as a
+            list of strings; arrays as a tensor (B, ...). Labels (B,), int64, or None.
+
+        Raises:
+            SutureError: rows outside, an example that cannot be decoded.
+        """
+        chosen = self._checked(rows)
+        try:
+            return self._load(chosen), None if self.labels is None else self.labels[chosen]
+        except BadExample as e:
+            raise self._refusal(e) from e
+
+    def read(self, rows: Tensor, size: int) -> Generator[tuple[Any, Tensor | None], None, None]:
+        """Raw batches as `take` gives them, decoded ahead in threads; on a CUDA machine in page-locked memory.
+
+        The threads end when the iterator ends, is closed, or meets an error.
+
+        Args:
+            rows: (M,) which, in this order.
+            size: rows per batch.
+
+        Raises:
+            SutureError: as `take`.
+        """
+        for chosen, raw in self._batches(self._checked(rows), size):
+            yield pinned(raw), None if self.labels is None else self.labels[chosen]
+
+    def subset(self, n: int, seed: int = 0) -> Examples:
+        """`n` of the examples, drawn without replacement, as evenly over the classes as they allow.
+
+        Class counts differ by at most one unless a class runs out; without labels the draw is uniform. A larger `n`
+        with the same seed begins with the same examples. The draw depends on `seed` and on the labels alone.
+
+        Raises:
+            SutureError: `n` is not from 1 to len(self).
+        """
+        if not 1 <= n <= len(self):
+            raise SutureError(f"expected a number of examples from 1 to {len(self)}, all that {self.name} has, got {n}")
+        return self.part(draw(len(self), self.labels, seed)[:n], f"{self.name}/{n}@{seed}")
+
+    def part(self, rows: Tensor, name: str, note: str = "") -> Examples:
+        """The examples at `rows` (M,), in this order, under another name."""
+        notes = "; ".join(n for n in (self.note, note) if n)
+        labels = None if self.labels is None else self.labels[rows]
+        made = Examples(self.store, self.kind, name, labels, self.classes, self.class_names, notes, self._rows[rows])
+        known = self._kept.get(rows)
+        if known is not None and len(rows):
+            made._kept.put(torch.arange(len(rows)), known)
+        return made
+
+    @cached_property
+    def channels(self) -> int | None:
+        """Channels of the first image, second axis of arrays (N, C, H, W); None for anything else."""
+        if self.kind == "text" or not len(self):
+            return None
+        first = self[0][0]
+        return int(first.shape[0]) if first.ndim == 3 else None
+
+    @cached_property
+    def is_small(self) -> bool:
+        """Whether a fingerprint costs little: texts, arrays, and images that stay decoded once they are read."""
+        return self.kind != "images" or not len(self) or self[0][0].nbytes * len(self) <= KEPT_BYTES
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of a SHA-256 over pixels (with shapes), texts or arrays, and labels, in order.
+
+        Of contents alone: the same images from Parquet and from a folder of PNG files have the same one.
+        """
+        return self._prints[0]
+
+    @property
+    def content(self) -> str:
+        """As `fingerprint`, but independent of the order."""
+        return self._prints[1]
+
+    @cached_property
+    def _prints(self) -> tuple[str, str]:
+        digests: list[bytes] = []
+        for chosen, raw in self._batches(torch.arange(len(self)), 256):
+            labels = [None] * len(chosen) if self.labels is None else self.labels[chosen].tolist()
+            digests += [_digest(one, label) for one, label in zip(raw, labels, strict=True)]
+        ordered, free = (hashlib.sha256(b"".join(d)).hexdigest()[:16] for d in (digests, sorted(digests)))
+        return ordered, free
+
+    @cached_property
+    def _rows(self) -> Tensor:
+        return torch.arange(len(self.store)) if self.rows is None else self.rows
+
+    @cached_property
+    def _kept(self) -> Kept:
+        return Kept(len(self))
+
+    def _checked(self, rows: Tensor | Sequence[int]) -> Tensor:
+        chosen = torch.as_tensor(rows, dtype=torch.int64).cpu()
+        if len(chosen) and not 0 <= int(chosen.min()) <= int(chosen.max()) < len(self):
+            raise SutureError(f"expected rows from 0 to {len(self) - 1}, got {int(chosen.min())} to "
+                              f"{int(chosen.max())}; {self.name} has {len(self)} examples")
+        return chosen
+
+    def _load(self, chosen: Tensor) -> Any:
+        known = self._kept.get(chosen)
+        if known is not None and len(chosen):
+            return known
+        raw = collate(decoded(self.store, self.kind, self._rows[chosen].tolist()))
+        if self.kind == "images" and len(chosen) and not isinstance(self.store, Memory):
+            self._kept.put(chosen, raw)
+        return raw
+
+    def _batches(self, rows: Tensor, size: int) -> Generator[tuple[Tensor, Any], None, None]:
+        """(rows, raw batch), decoded ahead unless that is all done."""
+        batches = torch.split(rows, size) if len(rows) else ()
+        try:
+            if isinstance(self.store, Memory) or self._kept.holds(rows):
+                yield from ((chosen, self._load(chosen)) for chosen in batches)
+                return
+            chunks = (chunk for chosen in batches for chunk in torch.split(chosen, CHUNK))
+            # Two batches wait at most, so that memory does not grow with the number of examples.
+            with closing(ahead(self._load, chunks, max(2 * -(-size // CHUNK), workers()))) as loaded:
+                for chosen in batches:
+                    yield chosen, joined([next(loaded) for _ in range(-(-len(chosen) // CHUNK))])
+        except BadExample as e:
+            raise self._refusal(e) from e
+
+    def _refusal(self, found: BadExample) -> SutureError:
+        return refusal(self.store, self.kind, self._rows, self.name, found)
+
+
+def _digest(raw: Any, label: int | None) -> bytes:
+    """SHA-256 of one raw example and its label."""
+    if isinstance(raw, Tensor):
+        body = f"{raw.dtype} {tuple(raw.shape)} ".encode() + raw.contiguous().numpy().tobytes()
+    else:
+        body = b"text " + raw.encode("utf-8", "surrogatepass")
+    return hashlib.sha256(f"{label} {len(body)} ".encode() + body).digest()

@@ -1,0 +1,258 @@
+"""Data by what is written on a command line, or by object: which reader they need, their splits, their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from suture._base.errors import SutureError, unknown
+from suture.data.sources import arrays, folders, hub, parquet, splits, texts, vision
+from suture.data.sources.checking import Bad, reasons, sound
+from suture.data.sources.columns import NONE, Wanted
+from suture.data.sources.examples import Examples
+from suture.data.sources.labels import Labels, numbered
+from suture.data.sources.sampling import comes_in_runs, draw, fifth
+from suture.data.sources.stores import Part, Source
+
+READERS: Mapping[str, Callable[[dict[str, list[Path]], str, Wanted], Source]] = {
+    ".parquet": parquet.source, ".npz": arrays.source, **dict.fromkeys(texts.ENDINGS, texts.source)}
+PICKLED = (".pkl", ".pickle", ".pt", ".pth", ".npy", ".bin")
+
+
+def is_spec(text: str) -> bool:
+    """Whether `text` names data of this package: ``hf:``, ``torchvision:``, a path that is there or looks like one."""
+    path = text.partition("#")[0]
+    return (text.startswith(("hf:", "torchvision:")) or "/" in path or path.startswith((".", "~"))
+            or Path(path).suffix.lower() in (*READERS, *PICKLED) or Path(path).exists())
+
+
+def open_source(spec: Any, *, split: str = "train", n: int | None = None, seed: int = 0,
+                image_column: str | None = None, label_column: str | None = None, text_column: str | None = None,
+                skip_bad: bool = False) -> Examples:
+    """The examples that `spec` names, in the order in which they are stored.
+
+    =============================  =====================================================================
+    a folder of images             ``root/train/cat/1.png``, or ``root/cat/1.png`` without splits
+    Parquet                        a file, or a folder with ``train-*.parquet``, also under ``data/``
+    ``.npz``                       arrays x and y, also ``x_train`` or ``test_images``; never unpickled
+    ``.txt .jsonl .csv .tsv``      a file, or a folder with ``train.csv`` and ``test.csv``
+    ``hf:NAME``, ``hf:NAME@CONFIG``  by name on the hub, or in the cache of `datasets`
+    a folder of ``save_to_disk``   as `datasets` writes it
+    ``torchvision:CIFAR10@ROOT``   nothing is downloaded
+    an object of `datasets`        Dataset, DatasetDict, or a stream of either (with `n`)
+    =============================  =====================================================================
+
+    After any of the strings, ``#A/B`` names the splits that are taken for training and testing, ``#A`` one that is cut
+    in two. Otherwise they are train and test (also validation, val, dev). Where there is no test split, a fifth of the
+    examples (one of each class at least, at most half) is the test part, drawn by `seed` evenly over the classes, and a
+    note says so. A single Dataset is never cut: it is one split.
+
+    Args:
+        spec: as above; a `pathlib.Path` too.
+        split: "train" or "test" in this sense, or a split by its own name.
+        n: how many examples, drawn as by `Examples.subset`. Default: all.
+        seed: of the test part and of the draw.
+        image_column, label_column, text_column: columns, or arrays, by name. Default: found by name and type.
+            ``label_column="none"`` leaves labels out.
+        skip_bad: leave out examples that cannot be decoded, that are blank or have no label, and note how many. It
+            decodes every example once. Default: the first one is refused.
+
+    Raises:
+        SutureError: nothing there or of no known kind, a split or column that is not there, labels that are no classes
+            or missing, `n` larger than there is, an extra that is not installed, no network.
+    """
+    wanted = Wanted(image_column, label_column, text_column)
+    return _Opened(spec, wanted, n, seed, skip_bad).examples(split, n, whole=hub.is_one(spec))
+
+
+def open_pair(spec: Any, *, train_size: int | None = None, test_size: int | None = None, seed: int = 0,
+              image_column: str | None = None, label_column: str | None = None, text_column: str | None = None,
+              skip_bad: bool = False) -> tuple[Examples, Examples]:
+    """(training, test) examples of `open_source`, ready to compare networks on.
+
+    Where they come class by class (as folders do), they are mixed as by `Examples.subset`, so that every beginning
+    holds the classes as evenly as possible; a note says so.
+
+    Args:
+        spec, seed, image_column, label_column, text_column, skip_bad: as for `open_source`.
+        train_size, test_size: how many examples. Default: all.
+
+    Raises:
+        SutureError: as `open_source`.
+    """
+    wanted = Wanted(image_column, label_column, text_column)
+    if hub.is_stream(spec) and not isinstance(spec, Mapping):
+        raise SutureError("expected a stream with two splits, got one; give datasets.IterableDatasetDict({'train': "
+                          "stream.skip(k), 'test': stream.take(k)})")
+    opened = _Opened(spec, wanted, train_size, seed, skip_bad)
+    train = _mixed(opened.examples("train", train_size), train_size, seed)
+    if hub.is_stream(spec):
+        opened = _Opened(spec, wanted, test_size, seed, skip_bad)
+    return train, _mixed(opened.examples("test", test_size), test_size, seed)
+
+
+def _mixed(examples: Examples, n: int | None, seed: int) -> Examples:
+    if n is not None or examples.labels is None or not comes_in_runs(examples.labels):
+        return examples
+    order = draw(len(examples), examples.labels, seed)
+    return examples.part(order, examples.name, f"stored class by class, mixed by seed {seed}")
+
+
+class _Opened:
+    """Data under one spec, opened once for both splits."""
+
+    def __init__(self, spec: Any, wanted: Wanted, n: int | None, seed: int, skip_bad: bool) -> None:
+        self.wanted, self.seed, self.skip_bad = wanted, seed, skip_bad
+        self.given = ""
+        if isinstance(spec, str) and not Path(spec).exists():
+            spec, _, self.given = spec.partition("#")
+        self.source = _source(spec, wanted, n)
+        self.name = self.source.name
+
+    def examples(self, split: str, n: int | None, whole: bool = False) -> Examples:
+        """Those of one split; `whole` where data without splits are one."""
+        own, cut = (("", False) if whole and "" in self.source.splits
+                    else splits.chosen(self.source.splits, split, self.given, self.name))
+        part = self.source.splits[own]()
+        if self.wanted.label == NONE:
+            part = replace(part, labels=None)
+        if len(part.store) == 0:
+            raise SutureError(f"expected examples in {self.name}{f' ({own})' if own else ''}, got none; check the path")
+        label = self.name if whole and not own else f"{self.name}-{split}"
+        labels = numbered(part, lambda: [p() for p in self.source.splits.values()], label)
+        rows, notes = self._labelled(part, labels, label)
+        if cut:
+            rows, note = self._cut(rows, labels, split, own)
+            notes.append(note)
+        elif own not in (split, ""):
+            notes.append(f"the {split} part is the split {own!r}")
+        return self._examples(part, labels, rows, n, label, [part.note, *notes])
+
+    def _labelled(self, part: Part, labels: Labels | None, name: str) -> tuple[Tensor, list[str]]:
+        """The rows that have a label, where any has one."""
+        rows = torch.arange(len(part.store))
+        if labels is None:
+            return rows, [f"all labels of {name} are missing or -1"] if part.labels else []
+        gone = [r for r, v in enumerate(labels.numbers) if v is None]
+        if not gone:
+            return rows, []
+        first = reasons(part.store, part.kind, gone[:1])[0] or "has no label"
+        bad = Bad(len(gone), len(rows), f"{part.store.where(gone[0])} {first}")
+        if not self.skip_bad:
+            raise SutureError(f"expected a label for every example of {name}, got some without: {bad}; mend them, "
+                              "leave them out with skip_bad=True, or use no labels with label_column='none'")
+        keep = torch.ones(len(rows), dtype=torch.bool)
+        keep[gone] = False
+        return rows[keep], [f"left out of {name}: {bad}"]
+
+    def _cut(self, rows: Tensor, labels: Labels | None, split: str, own: str) -> tuple[Tensor, str]:
+        found = None if labels is None else torch.tensor([labels.numbers[r] for r in rows.tolist()])
+        where = f"{self.name} ({own})" if own else self.name
+        train, test = fifth(len(rows), found, self.seed, where)
+        note = f"{where} has no test split: {len(test)} of its {len(rows)} examples, drawn by seed {self.seed}, are one"
+        return rows[test if split == "test" else train], note
+
+    def _examples(self, part: Part, labels: Labels | None, rows: Tensor, n: int | None, name: str,
+                  notes: list[str]) -> Examples:
+        numbers = None if labels is None else torch.tensor([labels.numbers[r] for r in rows.tolist()])
+        if n is not None and not 1 <= n <= len(rows):
+            raise SutureError(f"expected a number of examples from 1 to {len(rows)}, all that {name} has, got {n}")
+        order = torch.arange(len(rows)) if n is None else draw(len(rows), numbers, self.seed)
+        if self.skip_bad:
+            found, bad = sound(part.store, part.kind, rows[order], n)
+            if bad is not None:
+                notes = [*notes, f"left out of {name}: {bad}"]
+            position = {r: k for k, r in enumerate(rows.tolist())}
+            order = torch.tensor([position[r] for r in found.tolist()], dtype=torch.int64)
+            if len(order) < (n or 1):
+                raise SutureError(f"expected {n or 1} usable examples in {name}, got {len(order)}: {bad}; ask for less")
+        order = order[:n]
+        return Examples(part.store, part.kind, name if n is None else f"{name}/{n}@{self.seed}",
+                        None if numbers is None else numbers[order], None if labels is None else labels.classes,
+                        None if labels is None else labels.names, "; ".join(x for x in notes if x), rows[order])
+
+
+def _source(spec: Any, wanted: Wanted, n: int | None) -> Source:
+    if hub.is_one(spec):
+        return hub.by_object(spec, wanted, n=n)
+    if not isinstance(spec, str | Path):
+        raise SutureError(f"expected a path, hf:NAME, torchvision:NAME@ROOT or an object of datasets, got "
+                          f"{type(spec).__name__}; tensors and Datasets need no source: give them as they are")
+    text = str(spec)
+    if text.startswith("torchvision:"):
+        _refuse_columns(wanted, text)
+        return vision.source(text.removeprefix("torchvision:"))
+    path = Path(text.removeprefix("hf:")).expanduser()
+    if text.startswith("hf:") and not path.exists():
+        return hub.by_name(text.removeprefix("hf:"), wanted)
+    if path.is_dir():
+        return _folder(path, wanted)
+    if path.is_file():
+        return _file(path, wanted)
+    raise _nothing(path)
+
+
+def _refuse_columns(wanted: Wanted, name: str) -> None:
+    given = next((c for c in (wanted.image, wanted.text, wanted.label) if c not in (None, NONE)), None)
+    if given is not None:
+        raise SutureError(f"expected no columns for {name}, which has none, got {given!r}; leave it out")
+
+
+def _nothing(path: Path) -> SutureError:
+    up = path.parent
+    near = [str(up / p.name) for p in up.iterdir()] if up.is_dir() else []
+    return unknown("path of data", str(path), near, "check it, or write hf:NAME or torchvision:NAME@ROOT")
+
+
+def _file(path: Path, wanted: Wanted) -> Source:
+    ending = path.suffix.lower()
+    if ending in READERS:
+        return READERS[ending]({"": [path]}, path.stem, wanted)
+    instead = ("pickled files are not read, because loading one runs code; write numpy.savez(file, x=..., y=...)"
+               if ending in PICKLED else "give a folder of images, or convert it")
+    raise SutureError(f"expected a file that ends in {' '.join(READERS)}, got {str(path)!r}; {instead}")
+
+
+def _folder(path: Path, wanted: Wanted) -> Source:
+    if any((path / name).is_file() for name in hub.SAVED):
+        return hub.saved(path, wanted)
+    found = _tables(path, ".parquet")
+    if found:
+        return parquet.source(found, path.resolve().name, wanted)
+    images = folders.source(path)
+    if images is not None:
+        _refuse_columns(wanted, f"the image folder {str(path)!r}")
+        return images
+    for ending, reader in READERS.items():
+        found = _tables(path, ending)
+        if found:
+            return reader(found, path.resolve().name, wanted)
+    raise SutureError(f"expected images in class folders ({' '.join(folders.ENDINGS)}), or files that end in "
+                      f"{' '.join(READERS)}, got none in {str(path)!r}; check the path")
+
+
+def _tables(path: Path, ending: str) -> dict[str, list[Path]]:
+    """Files of one ending by split: in the folder, in ``data/``, in folders of splits, or in the only folder."""
+    for folder in (path, path / "data"):
+        files = _of(folder, ending)
+        if files:
+            return splits.by_split(files)
+    below = [d for d in sorted(path.iterdir()) if d.is_dir() and _of(d, ending)]
+    if below and all(d.name.lower() in splits.KNOWN for d in below):
+        return {d.name.lower(): _of(d, ending) for d in below}
+    if len(below) > 1:
+        raise SutureError(f"expected one data set in {str(path)!r}, got {len(below)} folders of {ending} files; give "
+                          f"one: {', '.join(str(d) for d in below[:3])}")
+    return splits.by_split(_of(below[0], ending)) if below else {}
+
+
+def _of(folder: Path, ending: str) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    found = (f for f in folder.iterdir() if f.suffix.lower() == ending and not f.name.startswith("."))
+    return sorted(f for f in found if f.is_file())

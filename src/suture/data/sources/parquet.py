@@ -1,0 +1,174 @@
+"""Parquet files in the layout of the hubs: one column of encoded images or of texts, one of labels."""
+
+from __future__ import annotations
+
+import json
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from suture._base.errors import SutureError, first_line, optional
+from suture.data.sources.columns import Type, Wanted, choose
+from suture.data.sources.stores import Part, Source
+
+GROUP_BYTES = 2**28
+"""Row groups that stay in memory, encoded, last used: rows drawn at random from small images lie in all of them."""
+HELD_BYTES = 2**30
+"""Encoded examples that stay in memory, first come, so that later passes in another order open no file."""
+
+
+class ParquetColumn:
+    """One column of several files, read by row group.
+
+    Args:
+        files: in order.
+        column: of the examples.
+        name: how messages call the data set.
+
+    Raises:
+        SutureError: pyarrow is missing.
+    """
+
+    def __init__(self, files: Sequence[Path], column: str, name: str) -> None:
+        self.files, self.column, self.name = tuple(files), column, name
+        self._groups: list[tuple[int, int]] = []
+        self._starts: list[int] = [0]
+        self._firsts: list[int] = []
+        for k, file in enumerate(self.files):
+            meta = opened(file).metadata
+            self._firsts.append(self._starts[-1])
+            for g in range(meta.num_row_groups):
+                self._groups.append((k, g))
+                self._starts.append(self._starts[-1] + meta.row_group(g).num_rows)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._lock = threading.Lock()
+        self._open: OrderedDict[int, Any] = OrderedDict()
+        self._held: dict[int, Any] = {}
+        self._bytes = 0
+        self._file: tuple[int, Any] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k not in ("_lock", "_open", "_held", "_bytes", "_file")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._clear()
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def where(self, row: int) -> str:
+        """See `Store`."""
+        k = bisect_right(self._firsts, row) - 1
+        return f"{self.files[k].name}, row {row - self._firsts[k]}"
+
+    def stored(self, rows: Sequence[int]) -> list[Any]:
+        """See `Store`. Each row group is opened once for all of its rows."""
+        with self._lock:
+            found = {r: self._held[r] for r in rows if r in self._held}
+            for group, ones in groupby(sorted(set(rows) - found.keys()), lambda r: bisect_right(self._starts, r) - 1):
+                column, start = self._group(group), self._starts[group]
+                for r in ones:
+                    found[r] = self._hold(r, column[r - start].as_py())
+        return [found[r] for r in rows]
+
+    def _hold(self, row: int, value: Any) -> Any:
+        size = len(value or b"")
+        if self._bytes + size <= HELD_BYTES:
+            self._held[row] = value
+            self._bytes += size
+        return value
+
+    def _group(self, group: int) -> Any:
+        """The column in one row group, as an Arrow array of bytes or strings."""
+        if group not in self._open:
+            k, g = self._groups[group]
+            if self._file is None or self._file[0] != k:
+                self._file = k, opened(self.files[k])
+            try:
+                table = self._file[1].read_row_group(g, columns=[self.column], use_threads=False)
+            except (OSError, ValueError) as e:
+                raise _broken(self.files[k], e) from e
+            column = table.column(0).combine_chunks()
+            if hasattr(column.type, "num_fields") and column.type.num_fields:
+                # `flatten` and not `field`: it hands the nulls of the struct down.
+                column = dict(zip((f.name for f in column.type), column.flatten(), strict=True))["bytes"]
+            self._open[group] = column
+            while len(self._open) > 1 and sum(c.nbytes for c in self._open.values()) > GROUP_BYTES:
+                self._open.popitem(last=False)
+        self._open.move_to_end(group)
+        return self._open[group]
+
+
+def opened(file: Path) -> Any:
+    """The file's metadata and a way to its row groups (`pyarrow.parquet.ParquetFile`).
+
+    Raises:
+        SutureError: pyarrow is missing, or the file is no Parquet file.
+    """
+    parquet = optional("pyarrow.parquet", "parquet", str(file))
+    try:
+        return parquet.ParquetFile(file)
+    except (OSError, ValueError) as e:
+        raise _broken(file, e) from e
+
+
+def _broken(file: Path, error: Exception) -> SutureError:
+    return SutureError(f"expected a Parquet file, got {str(file)!r} that cannot be read ({first_line(error)}); "
+                       "fetch it again")
+
+
+def source(files: dict[str, list[Path]], name: str, wanted: Wanted) -> Source:
+    """The splits that lie in `files`, by name."""
+    splits: dict[str, Callable[[], Part]] = {s: cache(partial(_part, f, name, wanted)) for s, f in files.items()}
+    return Source(name, splits)
+
+
+def _part(files: list[Path], name: str, wanted: Wanted) -> Part:
+    schema = opened(files[0]).schema_arrow
+    names = _class_names(schema)
+    types = {f.name: "classes" if f.name in names else _type(f.type) for f in schema}
+    kind, column, label = choose(types, wanted, name)
+    for file in files:
+        other = opened(file).schema_arrow
+        gone = next((c for c in (column, label) if c is not None and c not in other.names), None)
+        if gone is not None:
+            raise SutureError(f"expected the columns of {files[0].name} in all files of {name}, got {file.name} "
+                              f"without {gone!r}; keep other data in another folder")
+    labels = None if label is None else [v for f in files for v in _read(f, label)]
+    return Part(ParquetColumn(files, column, name), kind, labels, names.get(label or ""), column=label or "")
+
+
+def _read(file: Path, column: str) -> list[Any]:
+    try:
+        found: list[Any] = opened(file).read(columns=[column], use_threads=False).column(0).to_pylist()
+    except (OSError, ValueError) as e:
+        raise _broken(file, e) from e
+    return found
+
+
+def _type(arrow: Any) -> Type:
+    types = optional("pyarrow", "parquet", "Parquet files").types
+    if types.is_struct(arrow):
+        return "image" if "bytes" in {f.name for f in arrow} else "other"
+    if types.is_binary(arrow) or types.is_large_binary(arrow):
+        return "bytes"
+    if types.is_string(arrow) or types.is_large_string(arrow):
+        return "string"
+    return "int" if types.is_integer(arrow) or types.is_boolean(arrow) else "other"
+
+
+def _class_names(schema: Any) -> dict[str, tuple[str, ...]]:
+    """By column, the names of its classes, from what the library `datasets` writes into the schema."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {c: tuple(f["names"]) for c, f in features.items() if f.get("_type") == "ClassLabel"}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}

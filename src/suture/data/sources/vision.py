@@ -1,0 +1,90 @@
+"""Data sets of torchvision that lie in a folder; nothing is downloaded."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from suture._base.errors import SutureError, first_line, optional, unknown
+from suture.data.sources.stores import Part, Source
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """The images of a map-style data set of (image, label)."""
+
+    data: Any
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def stored(self, rows: Sequence[int]) -> list[Any]:
+        """See `Store`."""
+        return [self.data[r][0] for r in rows]
+
+    def where(self, row: int) -> str:
+        """See `Store`."""
+        return f"{self.name}, row {row}"
+
+
+def source(spec: str) -> Source:
+    """``CIFAR10@ROOT``: the class of `torchvision.datasets` and the folder that it is given as root.
+
+    torchvision unpickles the files of CIFAR after it has compared their checksums with its own.
+
+    Raises:
+        SutureError: torchvision is missing or has no such class, no root, nothing at the root.
+    """
+    name, _, root = spec.partition("@")
+    module = optional("torchvision.datasets", "vision", f"torchvision:{spec}")
+    made = getattr(module, name, None)
+    if not inspect.isclass(made) or "root" not in inspect.signature(made).parameters:
+        raise unknown("data set of torchvision", name, module.__all__)
+    if not root:
+        raise SutureError(f"expected where {name} lies, got {spec!r}; write torchvision:{name}@FOLDER, the root that "
+                          "torchvision was given when it downloaded the data")
+    if not Path(root).expanduser().is_dir():
+        raise SutureError(f"expected {name} in {root!r}, got nothing there; write torchvision:{name}@FOLDER with the "
+                          f"root that torchvision.datasets.{name}(root, download=True) was given")
+    open_ = partial(_part, made, name, str(Path(root).expanduser()))
+    splits: dict[str, Callable[[], Part]] = {s: cache(partial(open_, given)) for s, given in _arguments(made, root)}
+    return Source(name.lower(), splits)
+
+
+def _arguments(made: Any, root: str) -> list[tuple[str, dict[str, Any]]]:
+    """By split, the argument that chooses it."""
+    known = inspect.signature(made).parameters
+    if "train" in known:
+        return [("train", {"train": True}), ("test", {"train": False})]
+    if "split" not in known:
+        return [("", {})]
+    try:
+        made(root, split="?")
+    except Exception as e:
+        # torchvision lists what it takes in the message: "... Valid values are {'train', 'val'}."
+        found = re.findall(r"'([\w-]+)'", str(e).partition("Valid values are")[2])
+    else:
+        found = []
+    return [(s, {"split": s}) for s in found or ("train", "test")]
+
+
+def _part(made: Any, name: str, root: str, given: dict[str, Any]) -> Part:
+    try:
+        data = made(root, **given)
+    except Exception as e:
+        raise SutureError(f"expected {name} in {root!r}, got {type(e).__name__}: {first_line(e)}; put it there "
+                          f"as torchvision.datasets.{name} says, where it can with download=True") from e
+    held = next((v for a in ("targets", "labels", "_labels") if (v := getattr(data, a, None)) is not None), None)
+    labels = [data[r][1] for r in range(len(data))] if held is None else list(held)
+    plain = [v.item() if hasattr(v, "item") and getattr(v, "ndim", 0) == 0 else v for v in labels]
+    if not all(isinstance(v, int) for v in plain):
+        return Part(Pairs(data, name), "images", note=f"{name} has no class number for each image")
+    classes = getattr(data, "classes", None)
+    names = tuple(str(c) for c in classes) if isinstance(classes, list | tuple) else None
+    return Part(Pairs(data, name), "images", plain, names, 1 + max(plain, default=0), column="")

@@ -1,0 +1,86 @@
+"""Vision transformers that read tokens instead of images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from suture._base.errors import SutureError
+
+
+class Block(nn.Module):
+    """Pre-norm self-attention and a perceptron of four times the width, each with a way around it: (N, T, dim)."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(dim, eps=1e-6), nn.LayerNorm(dim, eps=1e-6)
+        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.up, self.down = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
+
+    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
+        """`kept` (N, T): True at the tokens that may be looked at."""
+        x = x + self._attend(self.norm1(x), kept)
+        deeper: Tensor = self.down(F.gelu(self.up(self.norm2(x))))
+        return x + deeper
+
+    def _attend(self, x: Tensor, kept: Tensor | None) -> Tensor:
+        n, t, dim = x.shape
+        q, k, v = self.qkv(x).view(n, t, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
+        mask = None if kept is None else kept[:, None, None, :]
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        attended: Tensor = self.out(mixed.transpose(1, 2).reshape(n, t, dim))
+        return attended
+
+
+class ViT(nn.Module):
+    """A vision transformer on given tokens: (N, tokens, width) -> logits (N, classes), read from a class token.
+
+    Args:
+        width: dimensions of a given token; a linear embedding brings them to `dim`.
+        tokens: how many tokens; each position has a learned vector. None: any number, and no such vectors.
+        classes: number of logits.
+        dim: width of the blocks; a multiple of `heads`. Default 192 (ViT-Ti).
+        depth: number of blocks. Default 12.
+        heads: attention heads. Default 3.
+
+    Raises:
+        SutureError: a number below 1, or heads that do not divide `dim`.
+
+    Source: Dosovitskiy et al., ICLR 2021 (arXiv 2010.11929); ViT-Ti: Touvron et al., ICML 2021 (arXiv 2012.12877).
+    """
+
+    def __init__(self, width: int, tokens: int | None, classes: int, dim: int = 192, depth: int = 12,
+                 heads: int = 3) -> None:
+        super().__init__()
+        if min(width, 1 if tokens is None else tokens, classes, dim, depth, heads) < 1:
+            raise SutureError("width, tokens, classes, dim, depth and heads must be at least 1, got "
+                              f"{width}, {tokens}, {classes}, {dim}, {depth} and {heads}")
+        if dim % heads:
+            raise SutureError(f"expected a dim that is a multiple of heads, got {dim} and {heads}; "
+                              f"write dim={heads * max(1, dim // heads)}")
+        self.embed = nn.Linear(width, dim)
+        self.token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.positions = None if tokens is None else nn.Parameter(torch.zeros(1, tokens + 1, dim))
+        self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.head = nn.Linear(dim, classes)
+        own = [self.token] if self.positions is None else [self.token, self.positions]
+        for weight in (*own, *(m.weight for m in self.modules() if isinstance(m, nn.Linear))):
+            nn.init.trunc_normal_(weight, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`mask` (N, tokens): True at the tokens that count; None where all do."""
+        x = torch.cat([self.token.expand(len(x), -1, -1), self.embed(x)], 1)
+        if self.positions is not None:
+            x = x + self.positions
+        # The class token always counts, so that no row of attention is empty.
+        kept = None if mask is None else F.pad(mask, (1, 0), value=True)
+        for block in self.blocks:
+            x = block(x, kept)
+        logits: Tensor = self.head(self.norm(x[:, 0]))
+        return logits

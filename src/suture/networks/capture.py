@@ -1,0 +1,59 @@
+"""Sites of one network in three verbs: find them, capture what they output, run what lies behind one of them.
+
+>>> found = find_sites(network, images)            # the repeated blocks, in order of execution
+>>> capture(network, images, ["layer1.0"])         # one forward pass that stops after the last one needed
+>>> run_tail(network, images, "layer1.0", x)       # only what comes after the site
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from suture.networks.calls import frozen, no_gradients
+from suture.networks.naming import Site, SiteSpec
+from suture.networks.sites import SitedNetwork, SiteInfo
+
+
+def find_sites(network: nn.Module, inputs: Any, sites: SiteSpec = None, *,
+               allow_bypass: bool = True) -> tuple[SiteInfo, ...]:
+    """The sites of a network, in order of execution, with shapes and what bypasses them.
+
+    Args:
+        network: any eager module; not changed.
+        inputs: a batch of inputs: a tensor, a tuple of arguments or a mapping of keyword arguments.
+        sites: names, globs (``"layer*.*"``), a function of (path, module), or None for the repeated blocks.
+        allow_bypass: list bypassed sites too (default), instead of refusing them.
+    """
+    return SitedNetwork(network, inputs, sites, allow_bypass=allow_bypass).infos
+
+
+@torch.no_grad()
+def capture(network: nn.Module, inputs: Any, sites: SiteSpec = None) -> dict[str, Tensor]:
+    """Representations by site name, from one forward pass that stops after the last site.
+
+    The network runs in eval mode and is left as it was. A representation that the network overwrites in place
+    later is returned as it was when the site gave it.
+    """
+    sited = SitedNetwork(network, inputs, sites, allow_bypass=True)
+    with frozen(network):
+        return dict(zip(map(str, sited.sites), sited.front(inputs), strict=True))
+
+
+def run_tail(network: nn.Module, inputs: Any, site: str | Site, x: Tensor, *, allow_bypass: bool = False) -> Any:
+    """The network's output on `inputs` with the representation at `site` replaced by `x`.
+
+    Args:
+        network: any eager module; runs in eval mode and is left as it was.
+        inputs: the batch of N examples that `x` belongs to.
+        site: the site.
+        x: (k N, ...) representations: one for each example, or k such batches concatenated.
+        allow_bypass: accept a site that another path bypasses.
+    """
+    sited = SitedNetwork(network, inputs, [site], allow_bypass=allow_bypass)
+    with frozen(network):
+        with no_gradients():
+            done = sited.full(inputs)
+        return sited.tail(0, x, done)

@@ -1,0 +1,239 @@
+"""Names of sites, and which calls of a network they mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from suture._base.errors import SutureError, unknown
+from suture.networks.calls import Call, CallId, output_tensors
+from suture.representations.shapes import Taken
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+SiteSpec = str | Iterable["str | Site"] | Callable[[str, nn.Module], bool] | None
+"""Which sites: None (the repeated blocks), a name or glob, several of them, or a function of (path, module)."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A named point in a network.
+
+    Written ``path``, ``path#call`` where a module is called more than once (counted from 0) and ``path:slot`` where
+    it returns several things (a key, or a position). Behind that ``@`` and how it is taken, where that is not what it
+    looks like: ``blocks.3@tokens:1`` (see `Taken`). Tables name a site without it.
+
+    Attributes:
+        path: dotted module path.
+        call: which call of the module in one forward pass.
+        slot: key or position of the tensor in what the module returns; None for the first tensor in it.
+        taken: how it is taken, as `Taken.parse` reads it; "" for what it looks like.
+
+    Raises:
+        SutureError: an unknown way to take it.
+    """
+
+    path: str
+    call: int = 0
+    slot: str | int | None = None
+    taken: str = ""
+
+    def __post_init__(self) -> None:
+        if self.taken:
+            Taken.parse(self.taken)
+
+    @classmethod
+    def parse(cls, name: str) -> Site:
+        """The site that `name` writes."""
+        point, taken = _cut(name)
+        m = re.fullmatch(r"([^#:]+)(?:#(\d+))?(?::(.+))?", point)
+        if m is None:
+            raise SutureError("expected a site like 'layer1.0', 'relu#2', 'encoder:last_hidden_state' or "
+                              f"'blocks.3@tokens:1', got {name!r}")
+        slot = m[3]
+        return cls(m[1], int(m[2] or 0), int(slot) if slot and slot.isdigit() else slot, taken)
+
+    def __str__(self) -> str:
+        return (self.path + (f"#{self.call}" if self.call else "")
+                + ("" if self.slot is None else f":{self.slot}"))
+
+    @property
+    def written(self) -> str:
+        """What `parse` reads as this site, with how it is taken."""
+        return f"{self}@{self.taken}" if self.taken else str(self)
+
+    @property
+    def point(self) -> Site:
+        """The same site, taken for what it looks like."""
+        return replace(self, taken="")
+
+    def pick(self, output: Any) -> Tensor | None:
+        """The representation in what the module returned, or None."""
+        if self.slot is not None:
+            try:
+                output = output[self.slot]
+            except (KeyError, IndexError, TypeError):
+                return None
+        found = [t for t in output_tensors(output) if t.is_floating_point()]
+        return found[0] if found else None
+
+
+@dataclass(frozen=True)
+class Directory:
+    """The calls of a network in a dry run, found by what a user writes.
+
+    Attributes:
+        network: the network.
+        calls: by path and number.
+        name: how error messages call the network.
+    """
+
+    network: nn.Module
+    calls: Mapping[CallId, Call]
+    name: str
+
+    def named(self, spec: SiteSpec) -> list[Site]:
+        if callable(spec):
+            found = [Site(*c.id) for c in self.calls.values() if spec(c.path, c.module)]
+            if not found:
+                raise SutureError(f"the function given as sites accepts no module of the {self.name}; "
+                                  "it is called with (path, module)")
+            return found
+        names = [spec] if isinstance(spec, str) else list(spec or ())
+        if not names:
+            raise SutureError(f"expected at least one site of the {self.name}, got none; leave sites out")
+        found = []
+        for n in names:
+            if not isinstance(n, Site | str):
+                raise SutureError(f"expected site names of the {self.name}, got {n!r}; write strings like 'layer1.0'")
+            found += [n] if isinstance(n, Site) else self._match(n)
+        return self._settled(found)
+
+    def _settled(self, sites: Sequence[Site]) -> list[Site]:
+        """One site for each point: what is written behind an @ goes before a name without."""
+        chosen: dict[Site, Site] = {}
+        for site in sites:
+            other = chosen.get(site.point, site.point)
+            if other.taken and site.taken not in ("", other.taken):
+                raise SutureError(f"expected site {str(site)!r} of the {self.name} once, got it taken as {other.taken} "
+                                  f"and as {site.taken}; write one of them")
+            chosen[site.point] = site if site.taken else other
+        return list(chosen.values())
+
+    def _match(self, name: str) -> list[Site]:
+        point, taken = _cut(name)
+        if any(c in point for c in "*?["):
+            pattern = re.compile(_glob(point))
+            found = [Site(*c.id, taken=taken) for c in self.calls.values() if pattern.fullmatch(c.path)]
+            if not found:
+                raise unknown("site", name, (c.path for c in self.calls.values()),
+                              f"the glob matches no module that the {self.name} calls")
+            return found
+        site = Site.parse(name)
+        calls = [c for c in self.calls.values() if c.path == site.path]
+        if len(calls) > 1 and "#" not in name:
+            options = ", ".join(f"{site.path}#{c.index}" for c in calls)
+            raise SutureError(f"module {site.path!r} of the {self.name} is called {len(calls)} times; write {options}")
+        return [site]
+
+    def call(self, site: Site) -> Call:
+        call = self.calls.get((site.path, site.call))
+        if call is not None:
+            return call
+        names = dict(self.network.named_modules())
+        if site.path not in names:
+            raise unknown("site", site.path, (p for p, _ in self.calls), f"it is no module of the {self.name}")
+        calls = sum(p == site.path for p, _ in self.calls)
+        if calls:
+            raise SutureError(f"module {site.path!r} of the {self.name} is called {calls} times, there is no call "
+                              f"{site.call}; calls count from 0")
+        alias = next((p for p, _ in self.calls if names[p] is names[site.path]), None)
+        hint = f"; it is called as {alias!r}" if alias else "; choose a module that the forward calls"
+        raise SutureError(f"module {site.path!r} of the {self.name} is never called on this data{hint}")
+
+    def repeated(self, cuts: Callable[[Call], bool]) -> Iterator[list[Call]]:
+        """Candidates for sites, best first: blocks, then plain containers, activations and layers with parameters.
+
+        Args:
+            cuts: whether the network can be cut in two behind a call.
+        """
+        calls = list(self.calls.values())
+        leaves = [c for c in calls if not any(True for _ in c.module.children())]
+        yield _blocks([c for c in calls if type(c.module) not in _CONTAINERS
+                       and any(True for _ in c.module.children())], cuts)
+        yield _outermost_repeated([c for c in calls if type(c.module) in _CONTAINERS])
+        yield _outermost_repeated([c for c in leaves
+                                   if type(c.module).__module__ == nn.modules.activation.__name__])
+        yield _outermost_repeated([c for c in leaves if any(True for _ in c.module.parameters())])
+
+
+def _blocks(calls: list[Call], cuts: Callable[[Call], bool]) -> list[Call]:
+    """The outermost that are repeated, of which those that are only stages of smaller blocks give way to these."""
+    while True:
+        found = _outermost_repeated(calls)
+        classes = {type(c.module) for c in found}
+        stages = {t for t in classes if _is_stage(t, classes, calls, cuts)}
+        if not stages:
+            return found
+        calls = [c for c in calls if type(c.module) not in stages]
+
+
+def _is_stage(stage: type, found: set[type], calls: Sequence[Call], cuts: Callable[[Call], bool]) -> bool:
+    """Whether most calls of a class that hold two or more of some smaller block are chains: each block cuts.
+
+    The convolutions of a residual block are none, because its skip connection goes around them. Nor are those of a
+    block that happens to have no skip connection: their class also occurs outside, in the stem.
+    """
+    inside: dict[type, dict[Call, list[Call]]] = {}
+    outside: set[type] = set()
+    for c in calls:
+        kind, above = type(c.module), c.ancestors()
+        if not any(type(a.module) in found for a in above):
+            outside.add(kind)
+        for a in above:
+            if type(a.module) is stage and kind is not stage:
+                inside.setdefault(kind, {}).setdefault(a, []).append(c)
+    for kind, held in inside.items():
+        lists = [cs for cs in held.values() if len(cs) >= 2]
+        if kind not in outside and lists and 2 * sum(all(map(cuts, cs)) for cs in lists) >= len(lists):
+            return True
+    return False
+
+
+def _outermost_repeated(calls: Sequence[Call]) -> list[Call]:
+    """The outermost of which there are several: calls of one class, or of elements of one list of modules."""
+    groups: dict[object, list[Call]] = {}
+    for c in calls:
+        groups.setdefault(type(c.module), []).append(c)
+        *above, last = c.path.split(".")
+        if last.isdecimal():
+            groups.setdefault(tuple("*" if p.isdecimal() else p for p in above), []).append(c)
+    groups = {k: cs for k, cs in groups.items() if len(cs) >= 2}
+    classes = {k for k in groups if isinstance(k, type)}
+
+    def inner(kind: object) -> bool:
+        return any(type(a.module) in classes and type(a.module) is not kind
+                   for c in groups[kind] for a in c.ancestors())
+
+    chosen = {c: None for k, cs in groups.items() if not inner(k) for c in cs}
+    return [c for c in chosen if not any(a in chosen for a in c.ancestors())]
+
+
+def _cut(name: str) -> tuple[str, str]:
+    """What is written before and behind the @ of a site."""
+    point, at, taken = name.partition("@")
+    if at and not taken:
+        raise SutureError(f"expected behind the @ how the site is taken, got {name!r}; write {point + '@tokens:1'!r}, "
+                          "or leave out the @")
+    return point, taken
+
+
+def _glob(pattern: str) -> str:
+    """A regular expression: ``*`` and ``?`` stay within one part of a dotted path, ``**`` crosses dots."""
+    out = ""
+    for part in re.split(r"(\*\*|\*|\?|\[[^\]]*\])", pattern):
+        out += {"**": ".*", "*": "[^.]*", "?": "[^.]"}.get(part, part if part.startswith("[") else re.escape(part))
+    return out

@@ -1,0 +1,235 @@
+"""Networks made ready for a comparison: private frozen copies, on the device, in the fastest layout that is exact."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from suture._base.errors import SutureError, first_line
+from suture.data.batches import convert, count, tensors
+from suture.networks.calls import Call, apply, frozen, no_gradients, output_tensors, record, walk
+
+CPU_BUDGET = 13 * 2**20
+GPU_BUDGET = 2 * 2**30
+"""Bytes that the largest activation of a micro-batch may take. On a CPU it should stay in the cache: 52 images for
+ResNet-18 at 32x32, among the fastest in benchmarks/grid.py."""
+
+
+def find_device(name: str | torch.device = "auto") -> torch.device:
+    """The device called `name`: "auto" takes cuda, else mps, else cpu.
+
+    Raises:
+        SutureError: the device is not there.
+    """
+    have = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(d for d in ("cuda", "mps", "cpu") if have[d]))
+    try:
+        device = torch.device(name)
+    except RuntimeError as e:
+        raise SutureError(f"expected a device auto, cpu, cuda or mps, got {name!r}") from e
+    if not have.get(device.type, False):
+        raise SutureError(f"device {str(name)!r} is not available on this machine; use auto or cpu")
+    return device
+
+
+def check_precision(network: nn.Module, name: str) -> None:
+    """Networks run in float32, bfloat16 or float16.
+
+    Raises:
+        SutureError: float64 parameters.
+    """
+    for key, p in network.named_parameters():
+        if p.dtype == torch.float64:
+            raise SutureError(f"expected the {name} in float32 (or half), got float64 in {key!r}; "
+                              "pass network.float(), data in float32")
+
+
+def prepare(network: nn.Module, inputs: Any, device: torch.device, name: str) -> nn.Module:
+    """A private copy of a network: frozen, in eval mode, on the device, channels last where that changes nothing.
+
+    The user's network is not touched, whatever happens later.
+
+    Args:
+        network: any eager module.
+        inputs: a few examples on `device`, to check that channels last gives the same output (a forward that calls
+            ``.view`` on a map may refuse it; the copy then keeps the usual layout).
+        device: where to run.
+        name: how error messages call it.
+
+    Raises:
+        SutureError: no eager module, float64 weights, a module that cannot be copied, a forward that fails.
+    """
+    if not isinstance(network, nn.Module):
+        raise SutureError(f"expected a torch.nn.Module as {name}, got {type(network).__name__}")
+    if isinstance(network, torch.jit.ScriptModule):
+        raise SutureError(f"expected an eager module as {name}, got a TorchScript one; pass the model it was made from")
+    check_precision(network, name)
+    mine = _copy(network, name).to(device).eval().requires_grad_(False)
+    try:
+        with no_gradients():
+            before = output_tensors(apply(mine, inputs))
+    except Exception as e:  # a forward is anyone's code: it may assert its input size, or look up a key
+        shapes = ", ".join(str(tuple(t.shape)) for t in tensors(inputs))
+        raise SutureError(f"the {name} network fails on inputs of shape {shapes}: {first_line(e)}; "
+                          "give it the data it was made for") from e
+    if not any(p.ndim == 4 for p in mine.parameters()):
+        return mine
+    fast = copy.deepcopy(mine).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    try:
+        with no_gradients():
+            after = output_tensors(apply(fast, inputs))
+    except RuntimeError:
+        return mine
+    same = all(torch.allclose(a, b, rtol=1e-3, atol=1e-4, equal_nan=True)
+               for a, b in zip(before, after, strict=True))
+    return fast if same else mine
+
+
+def _copy(network: nn.Module, name: str) -> nn.Module:
+    try:
+        return copy.deepcopy(network)
+    except Exception as e:  # whatever hangs on the module: locks, open files, tensors with a history
+        first = first_line(e).split(". ")[0]
+        raise SutureError(f"the {name} network cannot be copied: {first}; suture runs a private copy, so keep only "
+                          "parameters, buffers and plain values on the module") from e
+
+
+PACK_FROM = 2**20
+"""Bytes of a convolution's weight from which packing it pays."""
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def fold(network: nn.Module, inputs: Any, keep: Collection[str] = ()) -> int:
+    """Fold batch norms into the convolutions before them: equal up to rounding, one pass over memory less for each.
+
+    Where a convolution's result goes to a batch norm, both called once, the convolution takes over scale and shift
+    and the batch norm hands its input on. The modules stay where they are, so that paths and calls do not change.
+    All is undone if any other module's result changes by more than rounding.
+
+    Args:
+        network: a private copy (`prepare`) in float32; it is changed.
+        inputs: a few examples.
+        keep: paths of modules whose results must stay what they are.
+
+    Returns:
+        How many were folded.
+    """
+    with frozen(network), no_gradients():
+        before = list(walk(record(network, inputs)))
+        pairs = _foldable(before, set(keep))
+        undo = [_fold_pair(conv.module, norm.module) for conv, norm in pairs]
+        changed = {id(conv.output) for conv, _ in pairs}
+        after = {c.id: c for c in walk(record(network, inputs))}
+        same = all(torch.allclose(a, b, rtol=1e-3, atol=1e-4, equal_nan=True)
+                   for c in before if id(c.output) not in changed
+                   for a, b in zip(output_tensors(c.output), output_tensors(after[c.id].output), strict=True))
+        for back in () if same else undo:
+            back()
+    return len(pairs) if same else 0
+
+
+def _fold_pair(conv: Any, norm: Any) -> Callable[[], None]:
+    weight, bias = conv.weight, conv.bias
+    conv.weight, conv.bias = fuse_conv_bn_weights(weight, bias, norm.running_mean, norm.running_var, norm.eps,
+                                                  norm.weight, norm.bias)
+    norm.__dict__["forward"] = _hand_on
+
+    def back() -> None:
+        conv.weight, conv.bias = weight, bias
+        del norm.__dict__["forward"]
+
+    return back
+
+
+def pack(network: nn.Module, inputs: Any) -> int:
+    """Bring large convolution weights into oneDNN's own layout once, instead of at every call: the same results.
+
+    For passes without gradients on a CPU; with gradients a convolution runs as it is. In the last blocks of ResNet-18
+    at 32x32 a tenth of the time goes into that change of layout (micro-batch 50, benchmarks/packing.py, 2 cores AMD
+    EPYC).
+
+    Args:
+        network: a private copy (`prepare`), folded if it is to be; it is changed.
+        inputs: a few examples.
+
+    Returns:
+        How many convolutions were packed; none where this build of PyTorch cannot.
+    """
+    # Operators that TorchInductor is built on; they are not public, so all is checked and can be left out.
+    ops = torch.ops.mkldnn
+    there = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not (there and hasattr(ops, "_reorder_convolution_weight")
+            and hasattr(ops, "_convolution_pointwise")):
+        return 0
+    packed = 0
+    with frozen(network), no_gradients():
+        for call in walk(record(network, inputs)):
+            if _packable(call) and _pack(call.module, call.args[0], call.output):
+                packed += 1
+    return packed
+
+
+def _packable(call: Call) -> bool:
+    m = call.module
+    return (type(m) is nn.Conv2d and "forward" not in m.__dict__ and m.padding_mode == "zeros"
+            and not isinstance(m.padding, str) and m.weight.device.type == "cpu" and m.weight.dtype == torch.float32
+            and m.weight.nbytes >= PACK_FROM and bool(call.args) and call.args[0].dtype == torch.float32
+            and call.args[0].is_contiguous(memory_format=torch.channels_last))
+
+
+def _pack(conv: Any, x: Tensor, wanted: Tensor) -> bool:
+    ops, plain = torch.ops.mkldnn, conv.forward
+    how = list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups
+    try:
+        weight = ops._reorder_convolution_weight(conv.weight, *how, list(x.shape))
+
+        def forward(x: Tensor) -> Tensor:
+            usual = (torch.is_grad_enabled() and x.requires_grad) or x.dtype != torch.float32 or x.ndim != 4
+            if usual or torch.is_autocast_enabled("cpu"):
+                return torch.as_tensor(plain(x))
+            return torch.as_tensor(ops._convolution_pointwise(x, weight, conv.bias, *how, "none", [], ""))
+
+        good = torch.allclose(forward(x), wanted, rtol=1e-3, atol=1e-4, equal_nan=True)
+    except (RuntimeError, TypeError, NotImplementedError):
+        return False
+    if good:
+        conv.__dict__["forward"] = forward
+    return good
+
+
+def _hand_on(x: Tensor) -> Tensor:
+    return x
+
+
+def _foldable(calls: Sequence[Call], keep: set[str]) -> list[tuple[Call, Call]]:
+    """(convolution, batch norm) pairs; the results of kept modules are left alone, also where a container hands
+    a convolution's result on."""
+    times = Counter(c.path for c in calls)
+    kept = {id(t) for c in calls if c.path in keep for t in output_tensors(c.output)}
+    made = {id(c.output): c for c in calls if isinstance(c.module, _CONVOLUTIONS) and times[c.path] == 1
+            and id(c.output) not in kept and c.module.weight.dtype == torch.float32}
+    norms = (c for c in calls if isinstance(c.module, nn.modules.batchnorm._BatchNorm) and times[c.path] == 1
+             and c.module.running_mean is not None and "forward" not in c.module.__dict__ and c.args)
+    return [(made.pop(id(c.args[0])), c) for c in norms if id(c.args[0]) in made]
+
+
+def few(inputs: Any, n: int = 4) -> Any:
+    """The first `n` examples of a batch of inputs."""
+    size = count(inputs)
+
+    def cut(t: Tensor) -> Tensor:
+        return t[:n] if t.ndim and len(t) == size else t
+
+    return convert(inputs, cut)
+
+
+def micro_batch(peak: int, device: torch.device) -> int:
+    """Examples that pass a network at once where the largest activation of one takes `peak` bytes."""
+    return max(1, (GPU_BUDGET if device.type == "cuda" else CPU_BUDGET) // peak)

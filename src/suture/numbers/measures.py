@@ -1,0 +1,236 @@
+"""What a measure is: its name, range and direction. The table that every table and plot reads."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from suture._base.errors import unknown
+
+ALIGNMENTS = ("pool", "flatten", "paper")
+"""What may follow an index's name behind ``@``; without one it is of the matrices that the stitching layer maps."""
+FORMS: Mapping[str, tuple[str, Callable[[float], float]]] = {
+    "same": ("value", lambda v: v),
+    "negative": ("-value", lambda v: -v),
+    "half": ("1 - value / 2", lambda v: 1 - v / 2),
+    "cosine": ("cos(value)", math.cos),
+    "inverse": ("1 / (1 + value)", lambda v: 1 / (1 + v)),
+}
+"""Common forms, in which larger means more similar: how they are written, and the function."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A similarity measure of a cell.
+
+    Attributes:
+        name: key in tables, such as ``"cka"`` or ``"dm.relative_accuracy"``.
+        label: how it is written in a figure.
+        low, high: fixed colour limits; also the native range, unless `span` says otherwise.
+        larger_is_more_similar: direction of the native values.
+        functional: needs a stitched network (True) or only two matrices (False).
+        about: one sentence: definition and source.
+        judged: the sanity battery asks whether every layer is most similar to itself by it.
+        form: which of `FORMS` is the common form; "" for the value itself, or its negative.
+        span: native range, where colours end before it does.
+        own: a function of the user's.
+    """
+
+    name: str
+    label: str
+    low: float
+    high: float
+    larger_is_more_similar: bool
+    functional: bool
+    about: str
+    judged: bool = True
+    form: str = ""
+    span: tuple[float, float] | None = None
+    own: bool = False
+
+    @property
+    def direction(self) -> str:
+        """``"larger"`` or ``"smaller"``: which values mean more similar."""
+        return "larger" if self.larger_is_more_similar else "smaller"
+
+    @property
+    def native(self) -> tuple[float, float]:
+        """The range of the values."""
+        return self.span or (self.low, self.high)
+
+    @property
+    def common_form(self) -> tuple[str, Callable[[float], float]]:
+        """The common form in words, and as a function."""
+        return FORMS[self.form or ("same" if self.larger_is_more_similar else "negative")]
+
+    def common(self, value: float) -> float:
+        """The value in the form in which larger means more similar."""
+        return self.common_form[1](value)
+
+    def variant(self, tail: str) -> Measure:
+        """The same measure with another argument (``":0.9"``) or of other matrices (``"@pool"``)."""
+        of, _, view = tail.partition("@")
+        said = ", ".join(w for w in (of.removeprefix(":"), view) if w)
+        return replace(self, name=self.name + tail, label=f"{self.label} [{said}]")
+
+
+def structural(name: str, label: str, about: str, *, low: float = 0.0, high: float = 1.0, larger: bool = True,
+               form: str = "", judged: bool = True, span: tuple[float, float] | None = None,
+               own: bool = False) -> Measure:
+    """The measure of a structural index."""
+    return Measure(name, label, low, high, larger, False, about, judged, form, span, own)
+
+
+# Colours of divergences end where a uniform guess over ten classes stands against a sure prediction; the same for
+# every number of classes, so that maps of different data can be compared.
+_NATS = round(math.log(10), 3)
+_PERPLEXITY = 10
+_TOKENS = "For language models over tokens that count; their interval is a bootstrap over whole texts."
+_METHODS = {"dm": "DM", "tlm": "TLM"}
+_KINDS = {"dm": "direct matching", "tlm": "task loss matching"}
+
+
+def _functional(method: str) -> tuple[Measure, ...]:
+    tag = _METHODS[method]
+    kind = _KINDS[method]
+    return (
+        Measure(f"{method}.accuracy", f"{tag} accuracy", 0, 1, True, True,
+                f"Test accuracy of the network stitched by {kind}; Wilson interval. {_TOKENS}"),
+        Measure(f"{method}.relative_accuracy", f"{tag} relative accuracy", 0, 1, True, True,
+                f"Test accuracy of the network stitched by {kind} over that of the target network; "
+                f"bootstrap over examples, paired. {_TOKENS}"),
+        Measure(f"{method}.agreement", f"{tag} agreement", 0, 1, True, True,
+                f"Share of test examples on which the network stitched by {kind} predicts the class that the "
+                f"target network predicts; Wilson interval. {_TOKENS}"),
+        Measure(f"{method}.kl", f"{tag} KL", 0, _NATS, False, True,
+                f"Mean over test examples of KL(target network's predictions || those of the network stitched by "
+                f"{kind}), in nats, from the softmax of the logits; bootstrap over examples. {_TOKENS} "
+                "No upper limit."),
+        Measure(f"{method}.ce_gap", f"{tag} cross-entropy gap", 0, _NATS, False, True,
+                f"Test cross-entropy of the network stitched by {kind} minus that of the target network, in nats; "
+                f"below 0 where the stitched one is better; bootstrap over examples, paired. {_TOKENS} "
+                "No upper limit."),
+        Measure(f"{method}.relative_perplexity", f"{tag} relative perplexity", 1, _PERPLEXITY, False, True,
+                f"Perplexity per token of the network stitched by {kind} over that of the target network, e to the "
+                "power of the cross-entropy gap: 1 where the two are equally good, below 1 where the stitched one is "
+                "better; bootstrap over texts, paired. No upper limit."),
+        Measure(f"{method}.residual", f"{tag} residual", 0, 1, False, False,
+                f"|S - T|² / |T|² on test data, ratio of sums: S stitched by {kind}, T the target's own "
+                "representation; bootstrap over examples, paired."),
+        Measure(f"{method}.residual_batches", f"{tag} residual (batches)", 0, 1, False, False,
+                f"|S - T|² / |T|², S stitched by {kind}: mean over the test batches, the last one may be smaller "
+                "(the paper's structural DM; Balogh and Jelasity 2025). n counts batches; Student's t interval over "
+                "them, none for a single batch."),
+        Measure(f"{method}.r2", f"{tag} R² (test)", 0, 1, True, False,
+                f"1 - sum |S - T|² / sum |T - mean T|² on test data, S stitched by {kind}, the mean per channel over "
+                "all rows; below 0 where S is worse than that mean. Bootstrap over examples, paired, with the mean "
+                "held fixed."),
+        *_frechet(method, tag, kind),
+    )
+
+
+_FRECHET = {
+    "": ("squared Fréchet distance of Gaussians with the moments of S and of T, on the data it was fitted to, in "
+         "units of T's total variance: 0 where the two agree; the sum of the three parts beside it (Dowson and Landau "
+         "1982; Heusel et al. 2017)"),
+    "shift": "part of the Fréchet distance that the means make: |mean S - mean T|² over T's total variance",
+    "shrinkage": ("part of the Fréchet distance that the spectra make: sum over the ordered eigenvalues of (sqrt(s) - "
+                  "sqrt(t))², over T's total variance"),
+    "rotation": "part of the Fréchet distance that is left when the spectra are equal: other principal directions",
+}
+
+
+def _frechet(method: str, tag: str, kind: str) -> tuple[Measure, ...]:
+    return tuple(Measure(f"{method}.frechet{'_' * bool(part)}{part}", f"{tag} Fréchet{' ' * bool(part)}{part}", 0, 1,
+                         False, False, f"Representations S stitched by {kind} against the target's own T: {about}. No "
+                         "upper limit.", judged=False) for part, about in _FRECHET.items())
+
+
+_OUTLYING = {
+    "ood": ("out of distribution", 0.5, 1.0, False,
+            "AUROC of typicality, the mean over test examples of |2 F(score) - 1| with F the distribution of the "
+            "native scores: 0.5 where stitched and native scores cannot be told apart, 1 where all stitched ones lie "
+            "outside, on either side"),
+    "auroc": ("AUROC", 0.0, 1.0, False,
+              "Probability that a native score exceeds a stitched one (ties half): 0.5 where they cannot be told "
+              "apart, 1 where all stitched ones are lower, below 0.5 where they look more in-distribution than "
+              "native ones, which is a difference too (Balogh and Jelasity 2025)"),
+    "ap": ("average precision", 0.5, 1.0, False,
+           "Average precision of finding the native ones by a large score: 0.5 where they cannot be told apart"),
+    "fpr95": ("FPR at 95 % recall", 0.0, 1.0, True,
+              "Share of stitched scores above the threshold that 95 % of the native ones pass: 0.95 where they cannot "
+              "be told apart"),
+}
+OUTLYING = tuple(_OUTLYING)
+"""What is measured of each cell with each detector; the measure is called ``dm.ood_mahalanobis`` and so on."""
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+"""What a detector may be called."""
+_BY_DETECTOR = re.compile(rf"(dm|tlm)\.({'|'.join(OUTLYING)})_({NAME.pattern})")
+
+
+def _of_detector(name: str) -> Measure | None:
+    """The measure of a detector, whatever it is called: ``dm.ood_NAME``."""
+    found = _BY_DETECTOR.fullmatch(name)
+    if found is None:
+        return None
+    method, what, detector = found.groups()
+    label, low, high, larger, about = _OUTLYING[what]
+    return Measure(name, f"{_METHODS[method]} {label} ({detector.replace('_', ' ')})", low, high, larger, False,
+                   f"{about}. Scores are those of the detector {detector} on representations stitched by "
+                   f"{_KINDS[method]} and native ones of the same test examples; the native ones are the positive "
+                   "class, larger scores more in-distribution.", judged=False)
+
+
+_VARIANT = re.compile(rf"(?P<base>[^:@]+)(?P<tail>(:[^:@]+)?(@({'|'.join(ALIGNMENTS)}))?)")
+MEASURES: dict[str, Measure] = {m.name: m for m in (*_functional("dm"), *_functional("tlm"))}
+"""Every measure that needs no detector, by name, in the order in which tables and reports show them; the table of
+indices adds its own (`register`)."""
+
+
+def register(entry: Measure) -> Measure:
+    """Make a measure known, so that tables, reports and `measure` find it."""
+    MEASURES[entry.name] = entry
+    return entry
+
+
+def _known(name: str) -> Measure | None:
+    """The measure called `name`, also with an argument, of other matrices or of a detector."""
+    if name in MEASURES:
+        return MEASURES[name]
+    parts = _VARIANT.fullmatch(name)
+    if parts and parts["tail"] and (base := MEASURES.get(parts["base"])) and not base.functional:
+        return base.variant(parts["tail"])
+    return _of_detector(name)
+
+
+def base_of(name: str) -> str:
+    """The name without argument and alignment."""
+    return re.split("[:@]", name)[0]
+
+
+def measure(name: str) -> Measure:
+    """The measure called `name`, also one of a detector; an error that names the nearest ones otherwise."""
+    found = _known(name)
+    if found is None:
+        raise unknown("measure", name, MEASURES)
+    return found
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """The measures among `names`, each once, in the order in which tables and reports show them.
+
+    Those of detectors stand behind their method's, detector by detector in the order given; indices of other matrices
+    behind all those of the stitched ones.
+    """
+    given = list(dict.fromkeys(names))
+    methods = list(_METHODS)
+    ranks = {name: k for k, name in enumerate(MEASURES)}
+
+    def rank(name: str) -> tuple[int, int, int]:
+        method, base = name.partition(".")[0], base_of(name)
+        view = ALIGNMENTS.index(name.partition("@")[2]) + 1 if "@" in name else 0
+        return methods.index(method) if method in methods else len(methods), view, ranks.get(base, len(ranks))
+
+    return sorted((n for n in given if _known(n)), key=rank)

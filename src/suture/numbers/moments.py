@@ -1,0 +1,232 @@
+"""Second moments of a pair of matrices.
+
+Linear CKA, every CCA, Procrustes, regression and direct matching are functions of these sums, so one pass over
+the data (`suture.numbers.pair_moments`) serves them all, in memory that does not grow with the number of examples. Law
+(tests/test_laws.py): the moments of two shards merge into the moments of both.
+
+Rows of a matrix are positions: an example of height H and width W gives H * W rows, with the channels as columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Protocol, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from suture._base.errors import SutureError
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Sums of the rows of one matrix at unit length.
+
+    Attributes:
+        n: number of rows.
+        total: (p,) sum of x / |x|, in float64; rows of zeros add nothing.
+        zeros: how many rows are zero.
+    """
+
+    n: int
+    total: Tensor
+    zeros: int
+
+    @classmethod
+    def of(cls, x: Tensor) -> Directions:
+        """Of a matrix (n, p)."""
+        norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+        units = torch.where(norms > 0, x / norms, 0.0)
+        total = units.cpu().double() if x.device.type == "mps" else units.double()
+        return cls(len(x), total.sum(0), int((norms == 0).sum()))
+
+    def merge(self, other: Directions) -> Directions:
+        """Of the rows of both."""
+        return Directions(self.n + other.n, self.total + other.total, self.zeros + other.zeros)
+
+
+class _Mergeable(Protocol):
+    def merge(self, other: Self, /) -> Self: ...
+
+
+M = TypeVar("M", bound=_Mergeable)
+
+
+def merged(blocks: Sequence[M], most: int) -> list[M]:
+    """At most so many blocks: block b goes into number b modulo `most`."""
+    return [reduce(lambda a, b: a.merge(b), blocks[k::most]) for k in range(min(most, len(blocks)))]
+
+
+def without(blocks: Sequence[M], k: int) -> M:
+    """All blocks but one, of at least two."""
+    return reduce(lambda a, b: a.merge(b), (block for i, block in enumerate(blocks) if i != k))
+
+
+def standard_rows(x: Tensor) -> Tensor:
+    """Every row of (n, p) less its mean, at unit length, so that products of rows are their correlations; a row that
+    does not vary, up to rounding, is a row of zeros."""
+    mean = x.mean(1, keepdim=True)
+    rest = x - mean
+    floor = 8 * torch.finfo(x.dtype).eps * mean.abs() * x.shape[1] ** 0.5
+    norms = torch.linalg.vector_norm(rest, dim=1, keepdim=True)
+    return torch.where(norms > floor, rest / norms, 0.0)
+
+
+@dataclass(frozen=True)
+class Side:
+    """Sums over the rows x of one matrix, about `shift`.
+
+    Attributes:
+        n: number of rows.
+        shift: (p,) the point that is subtracted from every row.
+        total: (p,) sum of x.
+        gram: (p, p) sum of x x'.
+        cubic: (p,) sum of |x|² x.
+        quartic: () sum of |x|⁴.
+    """
+
+    n: int
+    shift: Tensor
+    total: Tensor
+    gram: Tensor
+    cubic: Tensor
+    quartic: Tensor
+
+    def about(self, shift: Tensor) -> Side:
+        """The same sums about another shift (exact algebra, no pass over the data)."""
+        d, n, t, g = shift - self.shift, self.n, self.total, self.gram
+        dd, dt, k = d @ d, d @ t, torch.trace(self.gram)
+        gd = g @ d
+        return Side(
+            n, shift, t - n * d,
+            g - torch.outer(t, d) - torch.outer(d, t) + n * torch.outer(d, d),
+            self.cubic - k * d - 2 * gd + 2 * dt * d + dd * t - n * dd * d,
+            self.quartic + 4 * d @ gd + n * dd**2 - 4 * d @ self.cubic + 2 * dd * k - 4 * dd * dt,
+        )
+
+    def plus(self, other: Side) -> Side:
+        """The sums over the rows of both."""
+        o = other.about(self.shift)
+        return Side(self.n + o.n, self.shift, self.total + o.total, self.gram + o.gram, self.cubic + o.cubic,
+                    self.quartic + o.quartic)
+
+    @property
+    def mean(self) -> Tensor:
+        """(p,) mean of the rows."""
+        return self.shift + self.total / self.n
+
+
+@dataclass(frozen=True)
+class Cross:
+    """Sums over the pairs of rows (x, y), about the shifts of the two sides.
+
+    Attributes:
+        xy: (p, q) sum of x y'.
+        x_yy: (p,) sum of |y|² x.
+        xx_y: (q,) sum of |x|² y.
+        xx_yy: () sum of |x|² |y|².
+    """
+
+    xy: Tensor
+    x_yy: Tensor
+    xx_y: Tensor
+    xx_yy: Tensor
+
+    def about(self, x: Side, y: Side, shift_x: Tensor, shift_y: Tensor) -> Cross:
+        """The same sums about other shifts; `x` and `y` are the sides as they are about the present ones."""
+        n, dx, dy = x.n, shift_x - x.shift, shift_y - y.shift
+        k, m, kx, ky = torch.trace(x.gram), torch.trace(y.gram), dx @ dx, dy @ dy
+        xt, yt, xy = dx @ x.total, dy @ y.total, self.xy
+        return Cross(
+            xy - torch.outer(x.total, dy) - torch.outer(dx, y.total) + n * torch.outer(dx, dy),
+            self.x_yy - m * dx - 2 * xy @ dy + 2 * yt * dx + ky * x.total - n * ky * dx,
+            self.xx_y - k * dy - 2 * xy.T @ dx + 2 * xt * dy + kx * y.total - n * kx * dy,
+            self.xx_yy - 2 * self.xx_y @ dy + ky * k - 2 * self.x_yy @ dx + 4 * dx @ xy @ dy
+            - 2 * ky * xt + kx * m - 2 * kx * yt + n * kx * ky,
+        )
+
+    def plus(self, other: Cross) -> Cross:
+        """Elementwise sum; both must be about the same shifts."""
+        return Cross(self.xy + other.xy, self.x_yy + other.x_yy, self.xx_y + other.xx_y,
+                     self.xx_yy + other.xx_yy)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Moments of one pair of matrices X (n, p) and Y (n, q) with the same rows, in float64.
+
+    Make it with `Moments.of`, with `merge`, or with `GridMoments.cell`.
+
+    Attributes:
+        x, y: the sums of each side, about its mean.
+        cross: the sums over pairs, about the means.
+        precision: dtype in which the products were computed; it sets the rank cut of everything solved from them.
+    """
+
+    x: Side
+    y: Side
+    cross: Cross
+    precision: torch.dtype = torch.float64
+
+    @staticmethod
+    def check(x: Tensor, y: Tensor) -> None:
+        """Refuse what `of` refuses."""
+        if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or len(x) == 0:
+            raise SutureError(f"expected two matrices with the same rows, got shapes {tuple(x.shape)} and "
+                              f"{tuple(y.shape)}; pass (n, p) and (n, q)")
+        for name, m in (("x", x), ("y", y)):
+            if not torch.isfinite(m).all():
+                raise SutureError(f"expected finite numbers, got NaN or inf in matrix {name}; drop those rows")
+
+    @classmethod
+    def of(cls, x: Tensor, y: Tensor) -> Moments:
+        """Moments of two matrices in memory: `x` (n, p) and `y` (n, q), computed in float64.
+
+        Raises:
+            SutureError: not two matrices with the same, non-zero number of rows, or NaN or inf in them.
+        """
+        cls.check(x, y)
+        x, y = x.double(), y.double()
+        mx, my = x.mean(0), y.mean(0)
+        xc, yc = x - mx, y - my
+        kx, ky = xc.square().sum(1), yc.square().sum(1)
+
+        def side(c: Tensor, k: Tensor, shift: Tensor) -> Side:
+            return Side(len(c), shift, c.sum(0), c.T @ c, c.T @ k, k @ k)
+
+        cross = Cross(xc.T @ yc, xc.T @ ky, yc.T @ kx, kx @ ky)
+        return cls(side(xc, kx, mx), side(yc, ky, my), cross).centred()
+
+    def centred(self) -> Moments:
+        """The same moments about the means."""
+        mx, my = self.x.mean, self.y.mean
+        return replace(self, x=self.x.about(mx), y=self.y.about(my),
+                       cross=self.cross.about(self.x, self.y, mx, my))
+
+    def merge(self, other: Moments) -> Moments:
+        """Moments of the rows of both (law 2)."""
+        cross = self.cross.plus(other.cross.about(other.x, other.y, self.x.shift, self.y.shift))
+        precision = min(self.precision, other.precision, key=lambda d: torch.finfo(d).bits)
+        return Moments(self.x.plus(other.x), self.y.plus(other.y), cross, precision).centred()
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return self.x.n
+
+    @property
+    def sxx(self) -> Tensor:
+        """(p, p) scatter of x: sum of (x - mean)(x - mean)'."""
+        return self.x.gram
+
+    @property
+    def syy(self) -> Tensor:
+        """(q, q) scatter of y."""
+        return self.y.gram
+
+    @property
+    def sxy(self) -> Tensor:
+        """(p, q) cross scatter."""
+        return self.cross.xy

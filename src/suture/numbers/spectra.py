@@ -1,0 +1,200 @@
+"""Spectra of scatter matrices: the one factorisation that direct matching and the indices share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from suture.numbers.moments import Directions, Moments, Side
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Eigendecomposition of a scatter matrix, cut to its numerical rank.
+
+    Attributes:
+        values: (r,) eigenvalues kept, largest first, of the scatter (sum, not mean).
+        vectors: (p, r) their eigenvectors.
+        width: p.
+    """
+
+    values: Tensor
+    vectors: Tensor
+    width: int
+
+    @property
+    def rank(self) -> int:
+        """Number of directions kept; 0 for a constant matrix."""
+        return len(self.values)
+
+    @property
+    def condition(self) -> float:
+        """Largest over smallest eigenvalue kept; nan for a constant matrix."""
+        return float(self.values[0] / self.values[-1]) if self.rank else float("nan")
+
+    def penalised(self, moments: Moments, strength: float) -> Tensor:
+        """(r,) eigenvalues with the penalty of ridge, `strength` mean eigenvalues of the source of `moments`."""
+        return self.values + strength * torch.trace(moments.sxx) / self.width
+
+    @classmethod
+    def of(cls, side: Side, precision: torch.dtype = torch.float64) -> Spectrum:
+        """Spectrum of ``side.gram``, which must be about the mean.
+
+        Directions whose eigenvalue is below `rank_cut` times the largest are dropped: they hold rounding only.
+        """
+        values, vectors = torch.linalg.eigh(side.gram)
+        values, vectors = values.flip(0), vectors.flip(1)
+        floor = max(_constant_floor(side, precision),
+                    rank_cut(len(values), side.n, precision) * max(float(values[0]), 0.0))
+        rank = int((values > floor).sum())
+        return cls(values[:rank], vectors[:, :rank], len(values))
+
+
+def rank_cut(width: int, n: int, precision: torch.dtype) -> float:
+    """Relative size below which an eigenvalue of a scatter of `n` rows and `width` columns is rounding.
+
+    In float64 max(width, n) eps, as `numpy.linalg.matrix_rank`. Products in float32 are accumulated blockwise, so
+    their error does not grow with n; it stays below 4 eps of the largest eigenvalue (benchmarks/precision.py).
+    """
+    eps = torch.finfo(precision).eps
+    return max(width, n) * eps if precision == torch.float64 else 4 * eps
+
+
+def _constant_floor(side: Side, precision: torch.dtype) -> float:
+    """Scatter that rounding alone gives to a constant column: n (eps |mean|)²."""
+    scale = float(side.mean.abs().max()) if len(side.shift) else 0.0
+    eps = torch.finfo(precision).eps
+    return side.n * (4 * eps * scale) ** 2
+
+
+def varies(side: Side, precision: torch.dtype = torch.float64) -> Tensor:
+    """(p,) which columns hold more than the rounding of a constant."""
+    rounding = 4 * torch.finfo(precision).eps * side.mean.abs()
+    return side.gram.diagonal() > side.n * rounding.square()
+
+
+def least_squares(x: Spectrum, moments: Moments, strength: float = 0.0) -> Tensor:
+    """(q, p) weight of the affine map that minimises the squared error, with the penalty of ridge.
+
+    Args:
+        x: spectrum of the source's scatter.
+        moments: of the pair.
+        strength: of the penalty, in mean eigenvalues of the source's scatter.
+    """
+    return (x.vectors @ (x.vectors.T @ moments.sxy / x.penalised(moments, strength)[:, None])).T
+
+
+def squared_error(weight: Tensor, bias: Tensor, moments: Moments) -> Tensor:
+    """sum |W x + b - y|² over the rows of `moments`, wherever the map was fitted."""
+    m = moments
+    weight, bias = weight.to(m.sxx), bias.to(m.sxx)
+    off = weight @ m.x.mean + bias - m.y.mean
+    return (weight * (weight @ m.sxx - 2 * m.sxy.T)).sum() + torch.trace(m.syy) + m.n * off @ off
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one block of examples adds to a pair.
+
+    Attributes:
+        moments: of the pair of matrices.
+        unit: sums of the rows of both sides at unit length, where they are wanted.
+        standard: of the same with every row less its mean, at unit length, where that is wanted.
+    """
+
+    moments: Moments
+    unit: tuple[Directions, Directions] | None = None
+    standard: Moments | None = None
+
+    def merge(self, other: Part) -> Part:
+        """The rows of both."""
+        unit = standard = None
+        if self.unit is not None and other.unit is not None:
+            unit = self.unit[0].merge(other.unit[0]), self.unit[1].merge(other.unit[1])
+        if self.standard is not None and other.standard is not None:
+            standard = self.standard.merge(other.standard)
+        return Part(self.moments.merge(other.moments), unit, standard)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One cell's moments with the spectra of both sides: what every index from moments is a function of.
+
+    Attributes:
+        moments: about the means.
+        x, y: spectra of the source's and of the target's scatter.
+        unit, standard: of rows at unit length, see `Part`; None where they were not taken.
+        blocks: the same for disjoint blocks of examples, where they were kept apart.
+        outside: spectra of the source outside of each fold of the blocks, where they are at hand (for many cells).
+    """
+
+    moments: Moments
+    x: Spectrum
+    y: Spectrum
+    unit: tuple[Directions, Directions] | None = None
+    standard: Moments | None = None
+    blocks: tuple[Part, ...] = ()
+    outside: tuple[Spectrum, ...] = ()
+
+    @classmethod
+    def of(cls, moments: Moments, x: Spectrum | None = None, y: Spectrum | None = None) -> Pair:
+        """The pair; spectra that are at hand (one serves many cells) are not computed again."""
+        return cls.of_part(Part(moments), x, y)
+
+    @classmethod
+    def of_part(cls, part: Part, x: Spectrum | None = None, y: Spectrum | None = None,
+                blocks: Sequence[Part] = ()) -> Pair:
+        """The pair of all that a part holds."""
+        m = part.moments
+        return cls(m, x or Spectrum.of(m.x, m.precision), y or Spectrum.of(m.y, m.precision), part.unit,
+                   part.standard, tuple(blocks))
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return self.moments.n
+
+    @property
+    def constant(self) -> tuple[str, ...]:
+        """Which of "source" and "target" do not vary."""
+        return tuple(name for name, s in (("source", self.x), ("target", self.y)) if s.rank == 0)
+
+    @property
+    def scale(self) -> float:
+        """Product of the Frobenius norms of the centred matrices."""
+        m = self.moments
+        return math.sqrt(float(torch.trace(m.sxx)) * float(torch.trace(m.syy)))
+
+    @cached_property
+    def loadings(self) -> Tensor:
+        """(rank x, q) cross scatter between the principal directions of the source and the columns of the target."""
+        return self.x.vectors.T @ self.moments.sxy
+
+    @cached_property
+    def rotated(self) -> Tensor:
+        """(rank x, rank y) cross scatter between the principal directions of the two sides."""
+        return self.loadings @ self.y.vectors
+
+    @cached_property
+    def canonical(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(U, correlations, V'): canonical correlations and directions in the whitened coordinates of each side."""
+        white = self.rotated / torch.outer(self.x.values.sqrt(), self.y.values.sqrt())
+        u, s, vh = torch.linalg.svd(white, full_matrices=False)
+        return u, s, vh
+
+    @cached_property
+    def nuclear(self) -> float:
+        """Sum of the singular values of the cross scatter: the largest trace that rotations of one side reach."""
+        return float(torch.linalg.svdvals(self.moments.sxy).sum())
+
+    @cached_property
+    def correlations(self) -> Tensor:
+        """(p, q) Pearson correlations between the columns; 0 for a column that does not vary."""
+        m = self.moments
+        found = m.sxy / torch.outer(m.sxx.diagonal(), m.syy.diagonal()).sqrt()
+        return torch.where(torch.outer(varies(m.x, m.precision), varies(m.y, m.precision)), found, 0.0)

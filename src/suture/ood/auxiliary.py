@@ -1,0 +1,192 @@
+"""Auxiliary inputs, which a detector should tell from those of the task: given by a user or made from the data."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from suture._base.errors import SutureError
+from suture._base.trees import convert, count, digests, tensors
+from suture.data import auxiliary as makers
+from suture.data.batches import Batch, Batches, split
+from suture.representations.shapes import mask_of
+
+HELD_OUT = 500
+"""Auxiliary examples that the quality of a detector is measured on; no detector is trained on them."""
+MADE_BYTES = 2**29
+"""Memory for auxiliary inputs that are made to train a detector with: 43,000 images of 3x32x32, 890 of 3x224x224."""
+FEW = 20
+"""With fewer auxiliary examples than this a detector has no quality, and verdicts that rest on it are unproven."""
+UNMADE = ("no auxiliary data and no maker for this kind of input: nothing shows that the detectors see anything, so "
+          "verdicts are unproven; pass ood=OOD(auxiliary=...)")
+
+
+@dataclass
+class Outside:
+    """Auxiliary inputs by use, and what is to be said of them.
+
+    Attributes:
+        inputs: "auxiliary" (held out), "unseen" (of another kind) and "training"; absent where there is none.
+        about: by use, where they come from.
+        notes: what a reader of the scores has to know.
+    """
+
+    inputs: dict[str, Any] = field(default_factory=dict)
+    about: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def give(self, use: str, data: Any, like: Any, most: int) -> None:
+        """Take in the first inputs of what a user gave, checked against the data's.
+
+        Of "auxiliary" data the last half, at most `HELD_OUT`, is held out, the rest is for training.
+
+        Raises:
+            SutureError: other shapes or types than the data's.
+        """
+        given = gather(as_batches(data, f"{use} data"), most, like)
+        n = count(given)
+        last = min(HELD_OUT, n) if use == "unseen" else min(HELD_OUT, max(1, n // 2))
+        self.about[use] = f"given: {n} examples" + (f", {last} of them held out" if use == "auxiliary" else "")
+        self.inputs[use] = rows_of(given, slice(n - last, n))
+        if last < FEW:
+            self.notes.append(f"{last} {use} examples show little of what a detector sees: its quality counts from "
+                              f"{FEW} on; give more")
+        if use == "auxiliary" and n > last:
+            self.inputs["training"] = rows_of(given, slice(0, n - last))
+
+    def make(self, like: Any, *, training: int, unseen: bool, seed: int) -> None:
+        """Make what was not given from a sample of the data, where these are images or token ids."""
+        kind = makers.kind_of_input(like)
+        if "auxiliary" not in self.inputs and kind is not None:
+            self._made("auxiliary", like, HELD_OUT, makers.TRAINING[kind], 3 * seed + 1)
+            if training:
+                n = min(training, max(HELD_OUT, MADE_BYTES // (sum(t.nbytes for t in tensors(like)) // count(like))))
+                self._made("training", like, n, makers.TRAINING[kind], 3 * seed)
+            if unseen:
+                self._made("unseen", like, HELD_OUT, makers.UNSEEN[kind], 3 * seed + 2)
+        if not {"auxiliary", "unseen"} & set(self.inputs):
+            self.notes.append(UNMADE)
+
+    def _made(self, use: str, like: Any, n: int, kinds: Sequence[str], seed: int) -> None:
+        able = [k for k in kinds if _can_make(like, k)]
+        if able:
+            self.inputs[use] = makers.make(like, n, kinds=able, seed=seed)
+            self.about[use] = f"made from the data: {n} examples of {', '.join(able)}"
+
+    def count_copies(self, data: Iterable[Batch]) -> None:
+        """Note how many given auxiliary examples are also in the data."""
+        given = [self.inputs[use] for use in ("training", "auxiliary") if use in self.inputs]
+        n = sum(count(g) for g in given)
+        same = makers.duplicates(list(map(_examples, given)), (_examples(b.target) for b in data))
+        if same:
+            self.notes.append(f"{same} of {n} auxiliary examples are exact copies of examples in the data")
+
+
+def _can_make(like: Any, kind: str) -> bool:
+    """Whether a maker gets anything new out of these inputs: it cannot from a table of all ids, or blank images."""
+    try:
+        makers.make(like, 2, kinds=[kind])
+    except SutureError:
+        return False
+    return True
+
+
+def as_batches(data: Any, name: str = "auxiliary data") -> Batches:
+    """Data, or inputs as a network takes them, as batches."""
+    if isinstance(data, torch.Tensor | Mapping):
+        inputs = split(data)[0]
+        return Batches([Batch(inputs, inputs, None)], name=name)
+    return Batches(data, name=name)
+
+
+def gather(data: Batches, most: int, like: Any = None) -> Any:
+    """The target network's inputs of the first `most` examples, as one batch on the CPU.
+
+    Texts with an attention mask are padded on the right to the longest. Of texts without one, those that are as long
+    as the first ones are taken.
+
+    Args:
+        data: the batches.
+        most: how many.
+        like: inputs that they must be like, in the number, shapes and types of their tensors.
+
+    Raises:
+        SutureError: they are not.
+    """
+    parts: list[Any] = []
+    left = most
+    for batch in data:
+        part = rows_of(batch.target, slice(0, left))
+        wanted, got = _form(parts[0] if parts and like is None else part if like is None else like), _form(part)
+        if got != wanted:
+            if like is None and _loose(got) == _loose(wanted):
+                continue
+            raise SutureError(f"expected {data.name} like the data, per example {_words(wanted)}, got {_words(got)}; "
+                              "bring them to one size, number of channels and type, or leave them out")
+        parts.append(part)
+        left -= count(part)
+        if left <= 0:
+            break
+    parts = _padded(parts)
+    columns = zip(*(tensors(p) for p in parts), strict=True)
+    sizes = [count(p) for p in parts]
+    # What has no axis of examples, such as a single number, is the same for all.
+    joined = iter([torch.cat([t.cpu() for t in column]) if _each(column[0], sizes[0]) else column[0].cpu()
+                   for column in columns])
+    return convert(parts[0], lambda _: next(joined))
+
+
+def rows_of(inputs: Any, rows: slice) -> Any:
+    """Some examples of nested inputs."""
+    n = count(inputs)
+    return convert(inputs, lambda t: t[rows] if _each(t, n) else t)
+
+
+def print_of(batches: Iterable[Any]) -> str:
+    """16 hex digits for the examples of some data, whatever their order."""
+    found = sorted(example for inputs in batches for example in digests(_examples(inputs)))
+    return hashlib.sha256(b"".join(found)).hexdigest()[:16]
+
+
+def _each(t: torch.Tensor, n: int) -> bool:
+    return bool(t.ndim) and len(t) == n
+
+
+def _examples(inputs: Any) -> tuple[torch.Tensor, ...]:
+    """The tensors of nested inputs that have an axis of examples."""
+    n = count(inputs)
+    return tuple(t for t in tensors(inputs) if _each(t, n))
+
+
+Form = list[tuple[tuple[int | str, ...], torch.dtype]]
+
+
+def _form(inputs: Any) -> Form:
+    """Shape of one example and type of each tensor; T where it is as long as the attention mask."""
+    n, mask = count(inputs), mask_of(inputs)
+    shapes = [tuple(t.shape[1:]) if _each(t, n) else tuple(t.shape) for t in tensors(inputs)]
+    own = None if mask is None else (mask.shape[1],)
+    return [(("T",) if s == own else s, t.dtype) for s, t in zip(shapes, tensors(inputs), strict=True)]
+
+
+def _loose(form: Form) -> Form:
+    """The same but for the lengths of texts."""
+    return [(("T",) if len(s) == 1 and not d.is_floating_point else s, d) for s, d in form]
+
+
+def _padded(parts: list[Any]) -> list[Any]:
+    """Texts brought to the length of the longest: zeros, which their masks leave out."""
+    masks = [mask_of(p) for p in parts]
+    longest = max((m.shape[1] for m in masks if m is not None), default=0)
+    return [p if m is None or m.shape[1] == longest else
+            convert(p, lambda t, m=m: F.pad(t, (0, longest - m.shape[1])) if t.shape == m.shape else t)  # type: ignore[misc]
+            for p, m in zip(parts, masks, strict=True)]
+
+
+def _words(form: Form) -> str:
+    return " and ".join(f"{shape} {str(dtype).removeprefix('torch.')}" for shape, dtype in form)

@@ -1,0 +1,145 @@
+"""Detectors on disk: tensors under keys that name what they were made from. Knows no networks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors import torch as safetensors
+from torch import Tensor
+
+from suture._base import files
+from suture._base.errors import SutureError
+
+FORMAT = "suture.ood.cache/1"
+_KEY = re.compile(r"[0-9a-f]{16}")
+
+
+def content_key(parts: Mapping[str, object]) -> str:
+    """16 hex digits that name what a detector is made from.
+
+    The start of the SHA-256 over canonical JSON: keys sorted, no spaces. 1 and 1.0 are two values, tuples are lists.
+
+    Args:
+        parts: JSON-able: fingerprints of network and data, site, shape, recipe fields, classes. Whatever changes the
+            detector belongs in it.
+
+    Raises:
+        SutureError: a value that JSON does not know, NaN and infinity included.
+    """
+    try:
+        text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise SutureError(f"expected the parts of a key as words, finite numbers, lists and mappings, got {error}; "
+                          "write str(value) or dataclasses.asdict(value)") from error
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Shelf:
+    """A folder of tensors by key, one file for each: ``KEY.safetensors``.
+
+    Files appear whole or not at all, also when several processes put the same key at once: the last one stays.
+
+    Args:
+        folder: made by the first `put`.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def path(self, key: str) -> Path:
+        """The file of a key, whether it is there or not.
+
+        Raises:
+            SutureError: the key is not 16 hex digits.
+        """
+        if not _KEY.fullmatch(key):
+            raise SutureError(f"expected a key of 16 hex digits, got {key!r}; write content_key(parts)")
+        return self.folder / f"{key}.safetensors"
+
+    def check(self) -> None:
+        """Ask, before the work, whether the folder can be made and written.
+
+        Raises:
+            SutureError: it cannot.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise SutureError(f"cannot write detectors to {str(self.folder)!r}: {error.strerror or error}; choose "
+                              "another store") from error
+
+    def put(self, key: str, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
+        """Keep tensors, on whatever device they are.
+
+        Args:
+            key: from `content_key`.
+            tensors: such as a state dict.
+            about: what a reader of the file may want to know.
+
+        Raises:
+            SutureError: the key is not 16 hex digits, or the folder cannot be written.
+        """
+        path, words = self.path(key), json.dumps(dict(about), sort_keys=True)
+        # Copies, because the format refuses tensors that share memory.
+        kept = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+        meta = {"format": FORMAT, "key": key, "about": words, "digest": _digest(kept, words)}
+        files.replace(path, safetensors.save(kept, meta))
+
+    def get(self, key: str) -> dict[str, Tensor] | None:
+        """The tensors of a key, on the CPU, or None where there are none.
+
+        Raises:
+            SutureError: the file cannot be read, is damaged, or holds another key.
+        """
+        found = self._read(key)
+        return None if found is None else found[0]
+
+    def about(self, key: str) -> dict[str, str] | None:
+        """What was noted about the tensors of a key, or None where there are none; raises as `get` does."""
+        found = self._read(key)
+        return None if found is None else found[1]
+
+    def _read(self, key: str) -> tuple[dict[str, Tensor], dict[str, str]] | None:
+        path = self.path(key)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise SutureError(f"cannot read {str(path)!r}: {error.strerror or error}; choose another shelf") from error
+        try:
+            tensors = safetensors.load(data)
+            meta = json.loads(data[8:8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+        except (SafetensorError, ValueError) as error:
+            raise _damaged(path, "it is cut off or no safetensors file") from error
+        if meta.get("format") != FORMAT:
+            raise SutureError(f"expected a file that suture wrote, got {str(path)!r} of the format "
+                              f"{meta.get('format')!r}; delete it or choose another shelf")
+        if meta.get("key") != key:
+            raise SutureError(f"expected the key {key!r} in {str(path)!r}, got {meta.get('key')!r}: the file was "
+                              "renamed; delete it and compute it again")
+        if meta.get("digest") != _digest(tensors, meta.get("about", "")):
+            raise _damaged(path, "its contents are not what was written")
+        return tensors, json.loads(meta["about"])
+
+
+def _damaged(path: Path, why: str) -> SutureError:
+    return SutureError(f"{str(path)!r} is damaged: {why}; delete it and compute it again")
+
+
+def _digest(tensors: Mapping[str, Tensor], about: str) -> str:
+    """The format itself does not notice a flipped bit."""
+    digest = hashlib.sha256(about.encode())
+    for name, t in sorted(tensors.items()):
+        digest.update(f"{name}\0{t.dtype}\0{tuple(t.shape)}\0".encode())
+        digest.update(t.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,323 @@
+"""Is the stitched representation real? What to detect with, what on, and how good the detectors are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from suture._base.errors import SutureError, first_line
+from suture._base.progress import Progress
+from suture.data import auxiliary as makers
+from suture.data.batches import Batch, Batches, can_shuffle, convert, count, on_device, pieces
+from suture.networks.calls import main_output, no_gradients
+from suture.networks.prepare import few
+from suture.networks.sites import SitedNetwork
+from suture.numbers.auroc import auroc, two_sided
+from suture.numbers.measures import NAME
+from suture.ood.auxiliary import FEW, HELD_OUT, Outside, gather, print_of, rows_of
+from suture.ood.cache import Shelf, content_key
+from suture.ood.detectors import table
+from suture.ood.detectors.energy import EnergyDetector, EnergyRecipe, train_detectors
+from suture.ood.detectors.fitting import Fitting
+from suture.ood.detectors.scoring import Scoring
+from suture.ood.detectors.site_features import Detector, Seen
+from suture.ood.detectors.two_sample import two_sample
+from suture.ood.thresholds import Thresholds
+from suture.representations.alignment import image_size, mask_of
+from suture.stitching.outputs import Task, logits_of
+
+
+@dataclass(frozen=True)
+class OOD:
+    """How out-of-distribution scores are made: which detectors, and what tells whether they see anything.
+
+    >>> suture.compare(network, data=train, test=test, ood=suture.OOD(detectors=("mahalanobis", "energy")))
+
+    Attributes:
+        detectors: names of `suture.ood.detectors.table.DETECTORS`. Default: "mahalanobis". The first one gives the verdict
+            of a cell. Without any, Fréchet distances alone are there.
+        own: detectors of yours by name: a function of a batch of representations that returns (N,) scores, larger =
+            more in-distribution, or such functions by target site.
+        auxiliary: out-of-distribution inputs for the target network: data as `suture.compare` takes them (labels are
+            passed over), or inputs as the network takes them. Default: made from the data (`suture.data.auxiliary`), where
+            these are images or token ids.
+        unseen: likewise, of another kind, that no detector is trained on. Default: made from the data by other makers
+            where `auxiliary` is made too, else none.
+        most: read, or make, at most so many auxiliary examples. Default 10,000.
+        energy: recipe of the detector "energy". Default: `EnergyRecipe()`.
+        store: folder in which trained detectors are kept and found again by what they were trained on. Default: none.
+        thresholds: of the verdict (`suture.results.cell_verdict.Thresholds`).
+
+    Raises:
+        SutureError: an unknown detector, or one of your own with the name of suture's.
+    """
+
+    detectors: Iterable[str] | str = table.DEFAULT
+    own: table.Own = field(default_factory=dict)
+    auxiliary: Any = None
+    unseen: Any = None
+    most: int = 10_000
+    energy: EnergyRecipe | None = None
+    store: Any = None
+    thresholds: Thresholds = field(default_factory=Thresholds)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "detectors", table.chosen(self.detectors))
+        for name, kind in (("own", Mapping), ("thresholds", Thresholds), ("energy", EnergyRecipe | None),
+                           ("most", int)):
+            given = getattr(self, name)
+            if not isinstance(given, kind) or isinstance(given, bool):
+                raise SutureError(f"expected {name} as {_KINDS[name]}, got {given!r}; leave it out for the default")
+        for name in self.own:
+            if name in table.DETECTORS or not NAME.fullmatch(str(name)):
+                raise SutureError("expected a name of its own for your detector, of ASCII letters, digits and _, a "
+                                  f"letter first, got {name!r}")
+        if self.most < 1:
+            raise SutureError(f"expected most of at least 1, got {self.most}; leave it out for 10,000")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all detectors, suture's first."""
+        return (*self.detectors, *self.own)
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the numbers, for the record."""
+        recipe = asdict(self.energy or EnergyRecipe()) if "energy" in self.names else None
+        return {"detectors": list(self.names), "energy": recipe, "thresholds": asdict(self.thresholds),
+                "auxiliary": "made" if self.auxiliary is None else "given",
+                "unseen": "made" if self.unseen is None else "given", "most": self.most}
+
+
+_KINDS = {"own": "a mapping from names to functions", "thresholds": "suture.Thresholds(...)",
+          "energy": "suture.EnergyRecipe(...)", "most": "a whole number"}
+DEFAULT_OOD = OOD()
+
+
+@dataclass
+class Detection:
+    """The detectors of one target network, fitted while its representations pass by, and tried on auxiliary data.
+
+    Args:
+        ood: what is wanted.
+        target: the network with its sites.
+        device, micro: where, and how many examples at once.
+        seed: of makers and samples.
+        fingerprint: of the target network, for the store.
+        data: as the user gave them, to train on in batches of the recipe's size.
+
+    Attributes:
+        notes: what a reader of the scores has to know.
+        about: conventions, thresholds and the quality of each detector at each site; empty before `judge`.
+    """
+
+    ood: OOD
+    target: SitedNetwork
+    device: torch.device
+    micro: int
+    seed: int
+    fingerprint: str
+    data: Any
+    notes: list[str] = field(default_factory=list)
+    about: dict[str, Any] = field(default_factory=dict)
+    _detectors: dict[str, list[Detector]] = field(default_factory=dict)
+    _outside: Outside = field(default_factory=Outside)
+    _scored: dict[str, Scoring] = field(default_factory=dict)
+
+    def rehearse(self, first: Batch) -> None:
+        """Look, before any work, at what a user gave: detectors, auxiliary data, the store.
+
+        Args:
+            first: a few examples, on the device.
+
+        Raises:
+            SutureError: a detector that fails or returns something else, auxiliary data unlike the data, nothing to
+                train a detector on, a folder that cannot be written.
+        """
+        own = self._plugged()
+        if own:
+            with no_gradients():
+                natives = self.target.front(first.target)
+            for detectors in own.values():
+                for detector, x, shape in zip(detectors, natives, self.target.shapes, strict=True):
+                    detector.score(Seen(x, shape, mask_of(first.target)))
+        like = convert(first.target, lambda t: t.cpu())
+        for use, given in (("auxiliary", self.ood.auxiliary), ("unseen", self.ood.unseen)):
+            if given is not None:
+                self._outside.give(use, given, like, self.ood.most)
+                self._try(use, rows_of(self._outside.inputs[use], slice(0, 4)))
+        if "energy" in self.ood.names:
+            if self.ood.auxiliary is None and makers.kind_of_input(like) is None:
+                raise SutureError("expected auxiliary data to train the detector energy with, and no maker fits these "
+                                  "inputs; pass ood=OOD(auxiliary=...), or leave out energy")
+            if self.ood.store is not None:
+                Shelf(self.ood.store).check()
+
+    def _try(self, use: str, inputs: Any) -> None:
+        try:
+            with no_gradients():
+                self.target.front(convert(inputs, lambda t: t.to(self.device)))
+        except (RuntimeError, TypeError, KeyError) as e:
+            raise SutureError(f"the target network fails on the {use} data: {first_line(e)}; give inputs nested like "
+                              "the data's") from e
+
+    def check_task(self, task: Task) -> None:
+        """Whether the detectors can be made for what the target network's output is.
+
+        Raises:
+            SutureError: a detector that needs logits, or classes, which are not there.
+        """
+        for name, needed, there in (("energy", "logits (N, classes)", task is Task.CLASSIFICATION),
+                                    ("tail_energy", "logits", task is not Task.NONE)):
+            if name in self.ood.names and not there:
+                raise SutureError(f"expected {needed} of the target network for the detector {name}, got "
+                                  f"task={task.value!r}; leave {name} out of detectors")
+
+    def fitting(self) -> Fitting:
+        """To be shown the native representations of the data."""
+        return Fitting(list(self.ood.detectors), self.target.shapes, self.seed)
+
+    def finish(self, fitted: Fitting, data: Batches, progress: Progress | None = None) -> None:
+        """Make the detectors and score auxiliary data with them.
+
+        Raises:
+            SutureError: a detector that cannot be fitted, auxiliary data that are not finite or too few.
+        """
+        if not self.ood.names:
+            return
+        self._detectors = fitted.detectors(self.device) | self._plugged()
+        outside = self._outside
+        if self.ood.auxiliary is not None:
+            outside.count_copies(data)
+        outside.make(gather(data, HELD_OUT), training=self.ood.most if "energy" in self.ood.names else 0,
+                     unseen=self.ood.unseen is None, seed=self.seed)
+        self.notes = [*fitted.notes, *outside.notes]
+        if "energy" in self.ood.names:
+            if "training" not in outside.inputs:
+                raise SutureError("expected auxiliary data to train the detector energy with, got "
+                                  f"{outside.about.get('auxiliary', 'none, and none can be made from these inputs')}; "
+                                  "pass more in ood=OOD(auxiliary=...), or leave out energy")
+            self._detectors["energy"] = self._energy(data, outside.inputs["training"], progress)
+        self._scored = {kind: self._score(kind, outside.inputs[kind]) for kind in ("auxiliary", "unseen")
+                        if kind in outside.inputs}
+
+    def scoring(self) -> Scoring:
+        """For one pass over the test data."""
+        return Scoring(self._detectors, self.target.shapes, "tail_energy" in self.ood.names,
+                       "two_sample" in self.ood.names)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """``auxiliary.NAME`` and ``unseen.NAME`` (T, M): scores of auxiliary data."""
+        return {f"{kind}.{name}": np.stack(list(scoring.scores(name).values()))
+                for kind, scoring in self._scored.items() for name in scoring.names}
+
+    def judge(self, arrays: Mapping[str, NDArray[Any]], tested: Scoring) -> None:
+        """Set `about` after a pass over the test data.
+
+        Args:
+            arrays: of that pass, with the native test scores.
+            tested: its scoring.
+        """
+        if not self.ood.names:
+            return
+        arrays = {**arrays, **self.arrays()}
+        quality = {name: [self._quality(name, j, arrays, tested) for j in range(len(self.target.sites))]
+                   for name in self.ood.names}
+        self.about = {"verdict": self.ood.names[0], "thresholds": asdict(self.ood.thresholds), "quality": quality,
+                      "positive": "native representations; larger scores are more in-distribution",
+                      **{k: v for k, v in self._outside.about.items() if k != "training"}}
+
+    def _quality(self, name: str, j: int, arrays: Mapping[str, NDArray[Any]],
+                 tested: Scoring) -> dict[str, float | None]:
+        found: dict[str, float | None] = {}
+        for kind in ("auxiliary", "unseen"):
+            found |= {kind: None, f"{kind}_one_sided": None}
+            if kind not in self._scored or count(self._outside.inputs[kind]) < FEW:
+                continue
+            if name == "two_sample":
+                own, other = tested.features(j), self._scored[kind].features(j)
+                n = min(len(own), len(other))
+                if n < 2:
+                    continue
+                native, outside = two_sample(own[:n], other[:n], seed=self.seed, quadratic=True)
+            else:
+                native, outside = arrays[f"native.{name}"][j], arrays[f"{kind}.{name}"][j]
+            found |= {kind: two_sided(native, outside), f"{kind}_one_sided": auroc(native, outside)}
+        return found
+
+    def _plugged(self) -> dict[str, list[Detector]]:
+        found: dict[str, list[Detector]] = {}
+        for name, given in self.ood.own.items():
+            several = isinstance(given, Mapping | nn.ModuleDict)
+            each: Any = given
+            functions = {str(k): v for k, v in each.items()} if several else {}
+            absent = [s for s in map(str, self.target.sites) if several and s not in functions]
+            if absent:
+                raise SutureError(f"expected the detector {name!r} for every target site, got none for {absent[0]!r}; "
+                                  "pass a function for each, or one function for all")
+            found[name] = [table.Plugged(name, str(s), functions.get(str(s), each))
+                           for s in self.target.sites]
+        return found
+
+    # -- auxiliary data ------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _score(self, kind: str, inputs: Any) -> Scoring:
+        scoring = self.scoring()
+        whole = Batch(inputs, inputs, None)
+        with no_gradients():
+            for piece in pieces(whole, self.micro):
+                given = on_device(piece, self.device).target
+                done = self.target.full(given) if scoring.tail_energy else None
+                xs = self.target.front(given) if done is None else self.target.representations(done)
+                for j, x in enumerate(xs):
+                    if not torch.isfinite(Seen(x, self.target.shapes[j], mask_of(given)).mean).all():
+                        raise SutureError(f"NaN or inf in the representation of {kind} data at target site "
+                                          f"{str(self.target.sites[j])!r}; remove the examples that give it")
+                    scoring.look(j, x, mask_of(given))
+                    logits = None if done is None else main_output(done.output)
+                    if logits is not None:
+                        scoring.logits(j, logits, mask_of(given))
+        return scoring
+
+    # -- trained detectors ---------------------------------------------------------------------------------------
+
+    def _energy(self, data: Batches, outside: Any, progress: Progress | None) -> list[Detector]:
+        """Trained detectors of all sites; those that the store holds are not trained again."""
+        recipe = self.ood.energy or EnergyRecipe(seed=self.seed)
+        first = on_device(next(iter(data)), self.device)
+        with no_gradients():
+            classes = logits_of(self.target.full(few(first.target)).output).shape[1]
+        size = image_size(first.target)
+        shelf = None if self.ood.store is None else Shelf(self.ood.store)
+        keys = self._keys(data, outside, recipe, classes) if shelf is not None else []
+        found: dict[int, EnergyDetector] = {}
+        for j, key in enumerate(keys):
+            kept = shelf.get(key) if shelf is not None else None
+            if kept is not None:
+                found[j] = EnergyDetector.make(self.target.shapes[j], classes, recipe, size, str(self.target.sites[j]))
+                found[j].load_state_dict(kept)
+                found[j].to(self.device).eval().requires_grad_(False)
+        rest = [j for j in range(len(self.target.sites)) if j not in found]
+        if rest:
+            stream = Batches(self.data, size=recipe.batch_size, shuffle=True, seed=recipe.seed)
+            made = train_detectors(self.target, stream, outside, recipe, self.device, classes=classes, sites=rest,
+                                   micro_batch=self.micro, size=size, progress=progress)
+            found |= made
+            for j in made if shelf is not None else ():
+                shelf.put(keys[j], made[j].state_dict(), {"site": str(self.target.sites[j])})  # type: ignore[union-attr]
+        return [found[j] for j in range(len(self.target.sites))]
+
+    def _keys(self, data: Batches, outside: Any, recipe: EnergyRecipe, classes: int) -> list[str]:
+        """Where the store keeps the detector of each site: by all that it is trained on."""
+        # Examples in any order, so that a loader that shuffles finds its own; batches are part of the training.
+        stream = "suture's" if can_shuffle(self.data) else [b.size for b in data]
+        prints = {"network": self.fingerprint, "recipe": asdict(recipe), "classes": classes, "batches": stream,
+                  "data": print_of((b.target, b.labels) for b in data), "auxiliary": print_of([outside])}
+        return [content_key(prints | {"site": str(site), "shape": str(shape)})
+                for site, shape in zip(self.target.sites, self.target.shapes, strict=True)]

@@ -1,0 +1,220 @@
+"""What a trained detector is: a classifier on the representations of a site, its energy, and how it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, Self, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from suture._base.errors import SutureError
+from suture.networks.architectures.mlp import MLP
+from suture.networks.architectures.resnet import ResNet, resnet18
+from suture.networks.architectures.vit import ViT
+from suture.networks.calls import frozen, no_gradients
+from suture.networks.training import Recipe, is_number, named_seed, seeded
+from suture.numbers.resizing import Resampling
+from suture.ood.detectors.site_features import Seen
+from suture.representations.alignment import Kind, Shape, View, row_mask
+
+Body = Literal["auto", "paper", "resnet18", "resnet_small", "vit_tiny", "vit_small", "mlp"]
+FLOOR = 0.01
+"""Least standard deviation of a channel, relative to the root mean square of all: a channel that is silent on the
+native data is not blown up where it speaks."""
+SCORED = 256
+"""Most examples that are scored at once."""
+
+_BODIES: Mapping[str, tuple[Kind, Callable[[Shape, int], nn.Module]]] = {
+    "resnet18": (Kind.MAP, lambda shape, classes: resnet18(classes, shape.width)),
+    "resnet_small": (Kind.MAP, lambda shape, classes: ResNet((16, 32, 64), (1, 1, 1), (1, 2, 2), shape.width, classes)),
+    "vit_tiny": (Kind.TOKENS, lambda shape, classes: ViT(shape.width, _positions(shape), classes)),
+    "vit_small": (Kind.TOKENS, lambda shape, classes: ViT(shape.width, _positions(shape), classes, 64, 2, 2)),
+    "mlp": (Kind.VECTOR, lambda shape, classes: MLP(shape.width, classes)),
+}
+_BY_KIND: Mapping[str, Mapping[Kind, str]] = {
+    "auto": {Kind.MAP: "resnet_small", Kind.TOKENS: "vit_small", Kind.VECTOR: "mlp"},
+    "paper": {Kind.MAP: "resnet18", Kind.TOKENS: "vit_tiny", Kind.VECTOR: "mlp"},
+}
+
+
+def _positions(shape: Shape) -> int | None:
+    """How many positions a body tells apart: none in texts, whose padding another batch does not have."""
+    return None if shape.varies else shape.size[0]
+
+
+@dataclass(frozen=True)
+class EnergyRecipe(Recipe):
+    """How energy detectors are trained. The defaults are the paper's, but for its augmentation and its large bodies.
+
+    Attributes:
+        epochs: of cross-entropy. Default 100.
+        batch_size: examples per step, where suture makes the batches. Default 64. Fine-tuning takes as many auxiliary
+            examples beside them.
+        lr: peak learning rate of the cross-entropy epochs. Default 1e-3.
+        weight_decay, optimizer, schedule, crop, flip: see `suture.networks.training.Recipe`. The schedule is that of the
+            cross-entropy epochs and steps once per batch.
+        seed: of the random starts, the augmentation and the order of the auxiliary data. Default 0.
+        tune_epochs: of fine-tuning with the energy margins, with a new optimiser. Default 10; 0 for none.
+        tune_lr: learning rate of the first half of the fine-tuning epochs; the others have a tenth of it. Default 1e-3.
+        inside: energy above which in-distribution examples are penalised. Default -25 (Liu et al. 2020).
+        outside: energy below which auxiliary examples are penalised. Default -7.
+        weight: of both penalties. Default 0.1.
+        body: the classifier. "auto" (default): "resnet_small" for maps (widths 16, 32, 64, one block each),
+            "vit_small" for tokens (64 dimensions, 2 blocks), "mlp" for vectors (one hidden layer of 128). "paper":
+            "resnet18", "vit_tiny" (192 dimensions, 12 blocks), "mlp". Or one of these names, for sites of its kind.
+
+    Raises:
+        SutureError: a value outside these bounds; `inside` not below `outside`.
+    """
+
+    tune_epochs: int = 10
+    tune_lr: float = 1e-3
+    inside: float = -25.0
+    outside: float = -7.0
+    weight: float = 0.1
+    body: Body = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_choices(body=get_args(Body))
+        epochs = self.tune_epochs
+        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
+            raise SutureError(f"tune_epochs must be a whole number of at least 0, got {epochs!r}")
+        if not (is_number(self.tune_lr) and self.tune_lr > 0):
+            raise SutureError(f"tune_lr must be finite and above 0, got {self.tune_lr!r}")
+        if not (is_number(self.weight) and self.weight >= 0):
+            raise SutureError(f"weight must be finite and at least 0, got {self.weight!r}")
+        if not (is_number(self.inside) and is_number(self.outside) and self.inside < self.outside):
+            raise SutureError("inside and outside must be finite energies, inside below outside, got "
+                              f"{self.inside!r} and {self.outside!r}; leave them out for -25 and -7")
+
+    @classmethod
+    def paper(cls, seed: int = 0) -> Self:
+        """The detectors of Balogh and Jelasity, AAAI 2025 (arXiv 2412.11299), for 32x32 photographs.
+
+        100 epochs of cross-entropy and 10 of fine-tuning, Adam 1e-3, weight decay 1e-5, batch 64, crops of the image
+        padded by 4 pixels, flips, ResNet-18 and ViT-Ti bodies. Not repeated from the published code
+        (github.com/szegedai/stitching-ood): its fine-tuning rate fell after half of the epochs' number of *batches*,
+        and only the auxiliary images were cropped, which a black border gave away. Also different: 64 and 64 examples
+        per step of fine-tuning in place of 32 and 32, and a ViT with a class token and positions of its own.
+        """
+        return cls(crop=4, flip=True, seed=seed, body="paper")
+
+
+# -- the loss ---------------------------------------------------------------------------------------------------------
+
+def energy(logits: Tensor) -> Tensor:
+    """(N,) energies of logits (N, classes), minus their log-sum-exp (Liu et al. 2020, equation 4, temperature 1)."""
+    return -logits.logsumexp(1)
+
+
+def energy_loss(inside_logits: Tensor, outside_logits: Tensor, labels: Tensor, recipe: EnergyRecipe) -> Tensor:
+    """Cross-entropy and squared hinges on the energies of both sides (Liu et al. 2020, equations 7 and 8).
+
+    CE + weight (mean relu(E_in - inside)² + mean relu(outside - E_out)²), each mean over its own examples, as in the
+    authors' code, the paper's and pytorch-ood's.
+
+    Args:
+        inside_logits: (N, classes) of in-distribution examples.
+        outside_logits: (M, classes) of auxiliary ones.
+        labels: (N,) class numbers of the former.
+        recipe: gives margins and weight.
+    """
+    above = F.relu(energy(inside_logits) - recipe.inside).square().mean()
+    below = F.relu(recipe.outside - energy(outside_logits)).square().mean()
+    return F.cross_entropy(inside_logits, labels) + recipe.weight * (above + below)
+
+
+# -- the detector -----------------------------------------------------------------------------------------------------
+
+class EnergyDetector(nn.Module):
+    """A classifier on the representations of a site; its log-sum-exp, minus its energy, says how native they look.
+
+    Channels are standardised first, with the mean and standard deviation that they have on the in-distribution data
+    (buffers `mean` and `std`, from one pass before training; at least `FLOOR` of the typical one). That is our
+    deviation from the paper: representations of any scale then start the body where it was made to start. Maps are
+    then resized to `size` (bilinear, corners not aligned).
+
+    Args:
+        shape: of one representation.
+        body: what gives logits; tokens come with a mask.
+        size: (height, width) that maps are resized to.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, shape: Shape, body: nn.Module, size: tuple[int, int] | None) -> None:
+        super().__init__()
+        self.shape, self.body = shape, body
+        self._resize = None
+        if shape.kind is Kind.MAP:
+            own = (shape.size[0], shape.size[1])
+            self._resize = Resampling(own, size or own)
+        self.register_buffer("mean", torch.zeros(shape.width))
+        self.register_buffer("std", torch.ones(shape.width))
+
+    @classmethod
+    def make(cls, shape: Shape, classes: int, recipe: EnergyRecipe, size: tuple[int, int] | None = None,
+             site: str = "") -> Self:
+        """An untrained detector: the start of training, or what `load_state_dict` fills.
+
+        Args:
+            shape: of one representation.
+            classes: number of logits.
+            recipe: gives the body and the seed.
+            size: (height, width) that maps are resized to; default: their own.
+            site: name of the site; with the recipe's seed it decides the random start.
+
+        Raises:
+            SutureError: a body that does not suit the shape.
+        """
+        name = _BY_KIND[recipe.body][shape.kind] if recipe.body in _BY_KIND else recipe.body
+        kind, body = _BODIES[name]
+        if kind is not shape.kind:
+            raise SutureError(f"expected a body for {shape.kind.value}, got {name!r} for the site {site!r} of {shape}; "
+                              "write body='auto' or body='paper', which suit every site")
+        with seeded(site_seed(recipe.seed, site)):
+            return cls(shape, body(shape, classes), size)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(N, classes) logits of representations as `shape` says; `mask` (N, T) for tokens.
+
+        Raises:
+            SutureError: representations of another shape.
+        """
+        self._check_shape(x)
+        x = x.float()
+        if self._resize is not None:
+            x = x.permute(0, 3, 1, 2) if self.shape.last else x
+            logits: Tensor = self.body(self._resize.of_map((x - self.mean[:, None, None]) / self.std[:, None, None]))
+            return logits
+        x = (x - self.mean) / self.std
+        if self.shape.kind is Kind.VECTOR:
+            return self.body(x)  # type: ignore[no-any-return]
+        kept = row_mask(self.shape, View.ALL, mask)
+        if kept is None:
+            return self.body(x)  # type: ignore[no-any-return]
+        kept = kept.flatten(1)
+        # What attention leaves out with weight zero must still be a number.
+        return self.body(x.masked_fill(~kept[..., None], 0), kept)  # type: ignore[no-any-return]
+
+    def score(self, seen: Seen) -> Tensor:
+        """(N,) minus the energy, larger = more in-distribution: in eval mode, without gradients, in small batches."""
+        x, mask = seen.x, seen.mask
+        with frozen(self), no_gradients():
+            return torch.cat([-energy(self(x[k:k + SCORED], None if mask is None else mask[k:k + SCORED]))
+                              for k in range(0, max(1, len(x)), SCORED)])
+
+    def _check_shape(self, x: Tensor) -> None:
+        if not self.shape.fits(x):
+            raise SutureError(f"expected representations of shape (N, {', '.join(map(str, self.shape.dims))}), got "
+                              f"{tuple(x.shape)}; a detector scores the site that it was trained for")
+
+
+def site_seed(seed: int, site: str) -> int:
+    """A seed for one site that does not depend on which others there are (law 7)."""
+    return named_seed(seed, "energy", site)

@@ -1,0 +1,293 @@
+"""The trained detector of Balogh and Jelasity (2025): training the energy of a classifier at each of several sites."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from suture._base.errors import SutureError
+from suture._base.progress import Progress
+from suture.data.batches import Batch, convert, count, on_device, pieces, tensors
+from suture.networks.calls import frozen, no_gradients
+from suture.networks.sites import SitedNetwork
+from suture.networks.training import augment, check_images, factor, make_optimizer
+from suture.ood.detectors.classifier import FLOOR, site_seed
+from suture.ood.detectors.classifier import EnergyDetector as EnergyDetector
+from suture.ood.detectors.classifier import EnergyRecipe as EnergyRecipe
+from suture.ood.detectors.classifier import energy as energy
+from suture.ood.detectors.classifier import energy_loss as energy_loss
+from suture.representations.alignment import (
+    Shape,
+    View,
+    image_size,
+    look,
+    mask_of,
+    row_mask,
+    sequence_lengths,
+)
+
+STAGE = "energy detectors"
+_ELSE = "choose a detector that needs no classes, such as mahalanobis or neighbours"
+Front = tuple[list[Tensor], Tensor | None]
+"""Representations at the sites, and which tokens of theirs count."""
+
+
+def train_detectors(target: SitedNetwork, data: Iterable[Batch], auxiliary: Any, recipe: EnergyRecipe,
+                    device: torch.device, *, classes: int, sites: Sequence[int], micro_batch: int,
+                    size: tuple[int, int] | None = None, progress: Progress | None = None) -> dict[int, EnergyDetector]:
+    """Train a detector for each of several sites of a network; one front pass per batch serves all of them.
+
+    The network is frozen; no representation outlives its batch. Every pass over the data is read anew: one to look at
+    labels and to measure the spread of each channel, then one per epoch. A site's detector does not depend on the
+    other sites; the same seed, data and order give the same detector, bit for bit on one CPU.
+
+    Args:
+        target: the network, on `device`.
+        data: re-iterable batches with labels; inputs are ``batch.target``. Shuffling is theirs, such as
+            ``Batches(data, size=recipe.batch_size, shuffle=True, seed=recipe.seed)``. Batches of a single example are
+            passed over: batch norm has no variance from them.
+        auxiliary: inputs that are not of the task, of the shape of the data's: a tensor (M, C, H, W), or nested as
+            the data's are. Fine-tuning draws as many as the batch has, shuffled, again and again, augmented alike.
+        recipe: see `EnergyRecipe`.
+        device: where to train.
+        classes: number of classes.
+        sites: which sites of `target`, by index.
+        micro_batch: most examples that pass the network at once. Bodies take each batch whole.
+        size: (height, width) that maps are resized to. Default: that of the images, as in the paper; the map's own
+            where inputs are no images.
+        progress: called as ``progress("energy detectors", epochs done, epochs)``.
+
+    Returns:
+        Site index -> detector, on `device`, in eval mode and without gradients.
+
+    Raises:
+        SutureError: no labels, labels outside the classes or of one class alone; auxiliary inputs of another shape;
+            data that can be read only once; crops or flips of what is no image; a body that does not suit a site;
+            representations or a loss that are not finite.
+    """
+    if isinstance(data, Iterator):
+        raise SutureError(f"expected data that can be read more than once, got {type(data).__name__}; pass Batches")
+    if classes < 2:
+        raise SutureError(f"expected at least 2 classes for energy detectors, got {classes}; {_ELSE}")
+    if count(auxiliary) < 1:
+        raise SutureError("expected at least one auxiliary example for energy detectors, got none; check the path")
+    training = _Training(target, auxiliary, recipe, device, sites, micro_batch, classes)
+    with frozen(target.network), torch.enable_grad():
+        training.prepare(data, size)
+        training.fit(data, progress)
+    return {j: m.detector.eval().requires_grad_(False) for j, m in training.members.items()}
+
+
+class _Spread:
+    """Mean and standard deviation of channels, batch by batch, about the first batch's mean; float64 sums."""
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape, self.rows = shape, 0
+        self._shift = torch.zeros(shape.width)
+        self._sum = self._squares = torch.zeros(shape.width, dtype=torch.float64)
+
+    def update(self, x: Tensor, mask: Tensor | None) -> None:
+        grid, kept = look(x.float(), self.shape, View.ALL), row_mask(self.shape, View.ALL, mask)
+        rows = grid.flatten(0, 2) if kept is None else grid[kept]
+        if not len(rows):
+            return
+        if not self.rows:
+            self._shift = rows.mean(0)
+        centred = rows - self._shift
+        self._sum = self._sum + centred.sum(0).cpu().double()
+        self._squares = self._squares + centred.square().sum(0).cpu().double()
+        self.rows += len(rows)
+
+    def into(self, detector: EnergyDetector) -> None:
+        """Set the buffers of a detector; NaN where there was no row."""
+        mean = self._sum / self.rows
+        std = (self._squares / self.rows - mean.square()).clamp(min=0).sqrt()
+        typical = float(std.square().mean().sqrt())
+        detector.mean.copy_(mean + self._shift.cpu().double())
+        detector.std.copy_(std.clamp(min=FLOOR * typical) if typical > 0 else torch.ones_like(std))
+
+
+@dataclass
+class _Member:
+    name: str
+    detector: EnergyDetector
+    optimizer: torch.optim.Optimizer
+
+
+class _Training:
+    """All detectors of a network, step by step: they share the front passes, and nothing else."""
+
+    def __init__(self, target: SitedNetwork, auxiliary: Any, recipe: EnergyRecipe, device: torch.device,
+                 sites: Sequence[int], micro_batch: int, classes: int) -> None:
+        self.target, self.auxiliary, self.recipe, self.device = target, auxiliary, recipe, device
+        self.sites, self.micro_batch, self.classes = list(dict.fromkeys(sites)), micro_batch, classes
+        self.members: dict[int, _Member] = {}
+        self._steps = 0
+        self._augmentation = torch.Generator().manual_seed(site_seed(recipe.seed, "augmentation"))
+        self._order = torch.Generator().manual_seed(site_seed(recipe.seed, "auxiliary"))
+        self._waiting = torch.zeros(0, dtype=torch.int64)
+
+    def prepare(self, data: Iterable[Batch], size: tuple[int, int] | None) -> None:
+        """Check the data, measure the channels and make the detectors, in one pass."""
+        spreads = {j: _Spread(self.target.shapes[j]) for j in self.sites}
+        found: set[int] = set()
+        largest = 0
+        for batch in data:
+            largest = max(largest, batch.size)
+            found |= self._classes(batch)
+            if not self._steps:
+                self._check_inputs(batch)
+                size = size or image_size(batch.target)
+            self._steps += 1
+            xs, mask = self._front(on_device(batch, self.device).target)
+            for x, spread in zip(xs, spreads.values(), strict=True):
+                spread.update(x, mask)
+        if len(found) < 2:
+            raise SutureError("expected labels of at least 2 classes for energy detectors, got "
+                              f"{f'only class {min(found)}' if found else 'none'}; {_ELSE}")
+        if largest < 2:
+            raise SutureError("expected batches of at least 2 examples for energy detectors, got single ones; write "
+                              f"batch_size={self.recipe.batch_size}")
+        for j, spread in spreads.items():
+            name = str(self.target.sites[j])
+            detector = EnergyDetector.make(self.target.shapes[j], self.classes, self.recipe, size, name)
+            spread.into(detector)
+            if not (detector.mean.isfinite().all() and detector.std.isfinite().all()):
+                raise SutureError(f"expected finite representations at site {name!r}, got inf or NaN; look at the "
+                                  "inputs, or leave this site out")
+            detector.to(self.device).train()
+            self.members[j] = _Member(name, detector, self._optimizer(detector))
+
+    def fit(self, data: Iterable[Batch], progress: Progress | None) -> None:
+        """Run the recipe."""
+        epochs = self.recipe.epochs + self.recipe.tune_epochs
+        for epoch in range(epochs):
+            if epoch == self.recipe.epochs:
+                for member in self.members.values():
+                    member.optimizer = self._optimizer(member.detector)
+            self._check_losses(self._epoch(data, epoch), epoch)
+            if progress:
+                progress(STAGE, epoch + 1, epochs)
+
+    def _epoch(self, data: Iterable[Batch], epoch: int) -> list[float]:
+        """The summed loss of each site."""
+        totals = [torch.zeros((), device=self.device) for _ in self.members]
+        for k, raw in enumerate(data):
+            if raw.size < 2:
+                continue
+            batch = on_device(raw, self.device)
+            assert batch.labels is not None
+            inside = self._front(self._augmented(batch.target))
+            outside = self._front(self._augmented(self._draw(batch.size))) if epoch >= self.recipe.epochs else None
+            for i, member in enumerate(self.members.values()):
+                for group in member.optimizer.param_groups:
+                    group["lr"] = self._rate(epoch, k)
+                loss = self._loss(member.detector, i, inside, outside, batch.labels)
+                member.optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                member.optimizer.step()
+                totals[i] += loss.detach()
+        return [float(t) for t in totals]
+
+    def _loss(self, detector: EnergyDetector, i: int, inside: Front, outside: Front | None, labels: Tensor) -> Tensor:
+        (xs, mask), n = inside, len(labels)
+        if outside is None:
+            return F.cross_entropy(detector(xs[i], mask), labels)
+        # Together, so that batch norm sees both sides at once, as in the code of Liu et al.
+        logits = detector(*_together((xs[i], outside[0][i]), (mask, outside[1])))
+        return energy_loss(logits[:n], logits[n:], labels, self.recipe)
+
+    def _rate(self, epoch: int, step: int) -> float:
+        recipe = self.recipe
+        if epoch < recipe.epochs:
+            done = epoch * self._steps + min(step, self._steps - 1)
+            return recipe.lr * factor(recipe.schedule, done, recipe.epochs * self._steps)
+        late = epoch - recipe.epochs >= max(1, recipe.tune_epochs // 2)
+        return recipe.tune_lr * (0.1 if late else 1.0)
+
+    def _optimizer(self, detector: EnergyDetector) -> torch.optim.Optimizer:
+        return make_optimizer(detector.parameters(), self.recipe, fused=self.device.type in ("cpu", "cuda"))
+
+    def _front(self, inputs: Any) -> Front:
+        with no_gradients():
+            parts = [self.target.front(p.target) for p in pieces(Batch(inputs, inputs, None), self.micro_batch)]
+        return [torch.cat([p[j] for p in parts]) for j in self.sites], mask_of(inputs)
+
+    def _augmented(self, inputs: Any) -> Any:
+        return convert(inputs, lambda t: augment(t, self._augmentation, self.recipe.crop, self.recipe.flip))
+
+    def _draw(self, n: int) -> Any:
+        """The next `n` auxiliary examples."""
+        m = count(self.auxiliary)
+        while len(self._waiting) < n:
+            self._waiting = torch.cat([self._waiting, torch.randperm(m, generator=self._order)])
+        rows, self._waiting = self._waiting[:n], self._waiting[n:]
+        return convert(self.auxiliary,
+                       lambda t: (t[rows.to(t.device)] if t.ndim and len(t) == m else t).to(self.device))
+
+    # -- checks ----------------------------------------------------------------------------------------------------
+
+    def _classes(self, batch: Batch) -> set[int]:
+        labels = batch.labels
+        if labels is None:
+            raise SutureError("expected labels for energy detectors, got batches without; yield (inputs, labels), or "
+                              + _ELSE)
+        if labels.is_floating_point() or labels.ndim != 1:
+            raise SutureError(f"expected class numbers (N,) for energy detectors, got {labels.dtype} of shape "
+                              f"{tuple(labels.shape)}; {_ELSE}")
+        found = set(labels.tolist())
+        if found and not 0 <= min(found) <= max(found) < self.classes:
+            bad = min(found) if min(found) < 0 else max(found)
+            raise SutureError(f"expected labels from 0 to {self.classes - 1}, got {bad}; "
+                              + (f"the network has {self.classes} outputs" if bad >= 0 else
+                                 "number the classes from 0"))
+        return found
+
+    def _check_inputs(self, batch: Batch) -> None:
+        own, other = _shapes(batch.target), _shapes(self.auxiliary)
+        if own != other:
+            raise SutureError(f"expected auxiliary inputs like the data's, {_words(own)}, got {_words(other)}; bring "
+                              "them to the same size, channels and type")
+        if self.recipe.crop or self.recipe.flip:
+            if len(own) > 1:
+                raise SutureError(f"crops and flips need inputs that are one tensor (N, C, H, W), got {len(own)} "
+                                  "tensors; write crop=0, flip=False")
+            check_images(next(tensors(batch.target)), self.recipe)
+
+    def _check_losses(self, losses: Sequence[float], epoch: int) -> None:
+        for member, loss in zip(self.members.values(), losses, strict=True):
+            if not math.isfinite(loss):
+                name, rate = ("lr", self.recipe.lr) if epoch < self.recipe.epochs else ("tune_lr", self.recipe.tune_lr)
+                raise SutureError(
+                    f"the loss of the energy detector at site {member.name!r} became {loss} in epoch {epoch + 1} of "
+                    f"{self.recipe.epochs + self.recipe.tune_epochs}; try {name}={rate / 10:g}, and look for NaN in "
+                    "the inputs")
+
+
+def _together(xs: tuple[Tensor, Tensor], masks: tuple[Tensor | None, Tensor | None]) -> tuple[Tensor, Tensor | None]:
+    """Representations of both sides, one behind the other; of texts the shorter ones are padded."""
+    if xs[0].shape[1:] == xs[1].shape[1:]:
+        there = [m for m in masks if m is not None]
+        return torch.cat(xs), torch.cat(there) if there else None
+    longest = max(x.shape[1] for x in xs)
+    kept = [x.new_ones(x.shape[:2], dtype=torch.bool) if m is None else m for x, m in zip(xs, masks, strict=True)]
+    return (torch.cat([F.pad(x, (0, 0, 0, longest - x.shape[1])) for x in xs]),
+            torch.cat([F.pad(m, (0, longest - m.shape[1])) for m in kept]))
+
+
+def _shapes(inputs: Any) -> list[tuple[tuple[int | str, ...], torch.dtype]]:
+    """Shape of one example and type of each tensor; T for the length of texts, which may be another in each batch."""
+    n, texts = count(inputs), {(length,) for length in sequence_lengths(inputs)}
+    shapes = [tuple(t.shape[1:]) if t.ndim and len(t) == n else tuple(t.shape) for t in tensors(inputs)]
+    return [(("T",) if s in texts else s, t.dtype) for s, t in zip(shapes, tensors(inputs), strict=True)]
+
+
+def _words(shapes: Sequence[tuple[tuple[int | str, ...], torch.dtype]]) -> str:
+    return " and ".join(f"(N{''.join(f', {d}' for d in shape)}) {str(kind).removeprefix('torch.')}"
+                        for shape, kind in shapes)

@@ -1,0 +1,106 @@
+"""Fit the training-free detectors of all target sites in one pass over native representations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from suture.ood.detectors.gaussian import ClassMoments, Features, Mahalanobis, rows_of
+from suture.ood.detectors.neighbours import Neighbours, Reservoir
+from suture.ood.detectors.site_features import Detector, Seen
+from suture.ood.detectors.table import DETECTORS
+from suture.representations.alignment import Shape
+
+CPU = torch.device("cpu")
+
+
+@dataclass
+class _Site:
+    shape: Shape
+    moments: dict[Features, ClassMoments]
+    reservoir: Reservoir | None
+
+
+@dataclass
+class Fitting:
+    """Takes in native representations batch by batch, and gives the detectors of each site.
+
+    Args:
+        names: of detectors; those that are not training-free are passed over.
+        shapes: of the sites.
+        seed: of the sample that nearest neighbours are looked for in.
+
+    Attributes:
+        notes: what a reader of the scores has to know.
+    """
+
+    names: Sequence[str]
+    shapes: Sequence[Shape]
+    seed: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        wanted = {f for n in self.names if (f := DETECTORS[n].features) is not None}
+        self._sites = [_Site(shape, {f: ClassMoments() for f in sorted(wanted)},
+                             Reservoir(seed=self.seed) if "neighbours" in self.names else None)
+                       for shape in self.shapes]
+
+    @property
+    def needed(self) -> bool:
+        """Whether there is anything to fit."""
+        return any(s.moments or s.reservoir for s in self._sites)
+
+    @torch.no_grad()
+    def update(self, xs: Sequence[Tensor], labels: Tensor | None, mask: Tensor | None = None) -> None:
+        """Add the representations of a batch, one tensor for each site."""
+        if not self.needed:
+            return
+        classes = labels if labels is not None and not labels.is_floating_point() and labels.ndim == 1 else None
+        for x, site in zip(xs, self._sites, strict=True):
+            seen = Seen(x, site.shape, mask)
+            for features, moments in site.moments.items():
+                rows, counted = rows_of(seen, features)
+                moments.update(rows, classes, counted)
+            if site.reservoir is not None:
+                site.reservoir.update(seen.spread)
+
+    def detectors(self, device: torch.device = CPU) -> dict[str, list[Detector]]:
+        """By name: one for each site, on a device.
+
+        Raises:
+            SutureError: too few examples or classes for one of them.
+        """
+        found: dict[str, list[Detector]] = {}
+        for name in self.names:
+            entry = DETECTORS[name]
+            if entry.features is not None:
+                found[name] = [Mahalanobis.fit(s.moments[entry.features], entry.features, relative=entry.relative)
+                               .to(device) for s in self._sites]
+            elif name == "neighbours":
+                found[name] = [Neighbours.fit(s.reservoir.rows).to(device) for s in self._sites
+                               if s.reservoir is not None]
+        self.notes = self._notes(found)
+        return found
+
+    def _notes(self, found: dict[str, list[Detector]]) -> list[str]:
+        fitted = [d.classes.shrinkage for ds in found.values() for d in ds if isinstance(d, Mahalanobis)]
+        if not fitted:
+            return []
+        counts = next(iter(self._sites[0].moments.values())).counts
+        few = sum(c < 2 for c in counts)
+        notes = []
+        if len(counts) > 1 and any(d.classless for ds in found.values() for d in ds if isinstance(d, Mahalanobis)):
+            notes.append("the data do not show how a class spreads (one example of each, or all alike): Mahalanobis "
+                         f"detectors take all {sum(counts)} examples for one class, with correlations shrunk by up to "
+                         f"{max(fitted):.0%}")
+        elif few and len(counts) > 1:
+            notes.append(f"{few} of {len(counts)} classes have fewer than two examples in the data: Mahalanobis "
+                         "detectors share one covariance, shrunk towards uncorrelated features by up to "
+                         f"{max(fitted):.0%}")
+        elif max(fitted) >= 0.5:
+            notes.append(f"few examples for the number of features: correlations in Mahalanobis detectors are shrunk "
+                         f"by up to {max(fitted):.0%}")
+        return notes

@@ -1,0 +1,88 @@
+"""A detector that asks how far the nearest native representations are, from a kept sample of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from suture._base.errors import SutureError
+from suture.ood.detectors.gaussian import FLOOR
+from suture.ood.detectors.site_features import Seen
+
+KEPT = 2000
+"""Native examples whose features are kept."""
+NEIGHBOUR = 10
+"""Which neighbour counts."""
+
+
+class Reservoir:
+    """A uniform sample without replacement of the rows of a stream, the same for the same stream and seed.
+
+    Args:
+        size: most rows kept.
+        seed: of the draw, which does not depend on the cut into batches.
+    """
+
+    def __init__(self, size: int = KEPT, seed: int = 0) -> None:
+        self._size, self._generator = size, torch.Generator().manual_seed(seed)
+        self._keys, self.rows = torch.zeros(0), torch.zeros(0)
+
+    @torch.no_grad()
+    def update(self, rows: Tensor) -> None:
+        """Add rows (N, F)."""
+        # Each row has a random key of its own; those with the largest stay.
+        keys = torch.rand(len(rows), generator=self._generator, dtype=torch.float64)
+        rows = rows.float().cpu()
+        self._keys = torch.cat([self._keys.double(), keys])
+        self.rows = torch.cat([self.rows, rows]) if len(self.rows) else rows
+        if len(self._keys) > self._size:
+            best = self._keys.topk(self._size).indices
+            self._keys, self.rows = self._keys[best], self.rows[best]
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Minus the distance to the `k`-th nearest of a sample of native features (Sun et al. 2022).
+
+    Features are mean and spread over positions at unit variance. They are not brought to unit length as in the paper:
+    that would hide a shrunken representation.
+
+    Attributes:
+        sample: (M, F) native features at unit variance.
+        origin, scale: (F,) what brings features there.
+        k: which neighbour.
+    """
+
+    sample: Tensor
+    origin: Tensor
+    scale: Tensor
+    k: int = NEIGHBOUR
+
+    @classmethod
+    def fit(cls, rows: Tensor, k: int = NEIGHBOUR) -> Neighbours:
+        """From native features (M, F).
+
+        Raises:
+            SutureError: not more examples than `k`.
+        """
+        if len(rows) <= k:
+            raise SutureError(f"expected more than {k} native examples for nearest neighbours, got {len(rows)}; give "
+                              "more data")
+        spread = rows.std(0, correction=0)
+        level = float(spread.square().mean().sqrt())
+        scale = spread.clamp(min=FLOOR * level) if level > 0 else torch.ones_like(spread)
+        origin = rows.mean(0)
+        return cls((rows - origin) / scale, origin, scale, k)
+
+    def to(self, device: torch.device) -> Neighbours:
+        """The same on a device."""
+        return replace(self, sample=self.sample.to(device), origin=self.origin.to(device),
+                       scale=self.scale.to(device))
+
+    def score(self, seen: Seen) -> Tensor:
+        """(N,) minus the distance, larger = more in-distribution."""
+        x = seen.spread
+        z = (x - self.origin) / self.scale
+        return -torch.cdist(z, self.sample).kthvalue(self.k, dim=1).values

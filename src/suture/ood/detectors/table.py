@@ -1,0 +1,124 @@
+"""The detectors that suture knows: what each looks at and what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from suture._base.errors import SutureError, first_line, unknown
+from suture.networks.calls import frozen
+from suture.networks.naming import Site
+from suture.ood.detectors.gaussian import Features
+from suture.ood.detectors.site_features import Seen
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A detector by name.
+
+    Attributes:
+        name: as in ``detectors=("mahalanobis",)``.
+        about: one sentence: definition and source.
+        features: of a Mahalanobis detector: what it looks at; None for the others.
+        relative: subtract the distance under the Gaussian of all data.
+    """
+
+    name: str
+    about: str
+    features: Features | None = None
+    relative: bool = False
+
+
+_NEAR = "Minus the squared Mahalanobis distance to the nearest class mean (Lee et al. 2018) of "
+_BEYOND = "The same minus the distance under the Gaussian of all data (relative Mahalanobis, Ren et al. 2021), of "
+_OF: Mapping[Features, str] = {"mean": "the mean over positions", "position": "every position, averaged",
+                               "spread": "mean and standard deviation over positions"}
+DETECTORS: Mapping[str, Entry] = {e.name: e for e in (
+    Entry("mahalanobis", _NEAR + _OF["spread"] + ".", "spread"),
+    Entry("mahalanobis_mean", _NEAR + _OF["mean"] + ".", "mean"),
+    Entry("mahalanobis_position", _NEAR + _OF["position"] + ".", "position"),
+    Entry("relative", _BEYOND + _OF["spread"] + ".", "spread", relative=True),
+    Entry("relative_mean", _BEYOND + _OF["mean"] + ".", "mean", relative=True),
+    Entry("relative_position", _BEYOND + _OF["position"] + ".", "position", relative=True),
+    Entry("neighbours", "Minus the distance to the 10th nearest of 2,000 native examples, mean and standard deviation "
+                        "over positions at unit variance (after Sun et al. 2022)."),
+    Entry("tail_energy", "Minus the energy of the target network's own logits, log sum exp, behind the site (Liu et "
+                         "al. 2020)."),
+    Entry("two_sample", "Out-of-fold scores of a logistic regression between native and stitched mean and standard "
+                        "deviation over positions, trained for each cell on the test data themselves (Lopez-Paz and "
+                        "Oquab 2017)."),
+    Entry("energy", "Minus the energy of a classifier that is trained on the representations of the site, with an "
+                    "energy margin between native and auxiliary ones (Liu et al. 2020; Balogh and Jelasity 2025)."),
+)}
+"""Every detector by name. The first is the default."""
+DEFAULT = ("mahalanobis",)
+_HUGE = 1e15
+
+Score = Callable[[Tensor], Tensor]
+"""A user's own detector: a batch of representations in, (N,) scores out, larger = more in-distribution."""
+Own = Mapping[str, Score | Mapping[str | Site, Score]]
+"""By name: one function for every site, or one for each target site."""
+
+
+def chosen(names: Iterable[str] | str) -> tuple[str, ...]:
+    """The names, each once.
+
+    Raises:
+        SutureError: a name that is not in `DETECTORS`.
+    """
+    if not isinstance(names, Iterable):
+        raise SutureError(f"expected names of detectors, got {names!r}; write detectors=() for none")
+    given = tuple(dict.fromkeys([names] if isinstance(names, str) else names))
+    for name in given:
+        if name not in DETECTORS:
+            raise unknown("detector", str(name), DETECTORS, "or pass your own: ood=suture.OOD(own={name: function})")
+    return given
+
+
+@dataclass(frozen=True)
+class Plugged:
+    """A user's function as a detector.
+
+    Attributes:
+        name, site: for error messages.
+        function: gets the representations as the site outputs them.
+    """
+
+    name: str
+    site: str
+    function: Score
+
+    def score(self, seen: Seen) -> Tensor:
+        """(N,) float32.
+
+        Raises:
+            SutureError: anything else than (N,) numbers, or NaN.
+        """
+        found = self._run(seen.x)
+        got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        if not isinstance(found, Tensor) or found.shape != (len(seen.x),):
+            raise SutureError(f"expected scores of shape ({len(seen.x)},) from the detector {self.name!r} at site "
+                              f"{self.site!r}, got {got}; return one number for each example, larger = more "
+                              "in-distribution")
+        # A stitching layer that diverged may give anything; such a cell has no value, and the others go on.
+        usual = seen.x.float().flatten(1).abs().amax(1) < _HUGE
+        if (found.isnan() & usual).any():
+            raise SutureError(f"expected numbers from the detector {self.name!r} at site {self.site!r}, got NaN for "
+                              f"{int(found.isnan().sum())} of {len(found)} examples; mend it, or leave it out")
+        return found.detach().float()
+
+    def _run(self, x: Tensor) -> Any:
+        try:
+            if not isinstance(self.function, nn.Module):
+                return self.function(x)
+            with frozen(self.function):
+                return self.function(x)
+        except SutureError:
+            raise
+        except Exception as e:  # anyone's code
+            raise SutureError(f"the detector {self.name!r} fails at site {self.site!r} on representations of shape "
+                              f"{tuple(x.shape)}: {type(e).__name__}: {first_line(e)}; mend it, or leave it "
+                              "out") from e

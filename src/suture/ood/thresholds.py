@@ -1,0 +1,34 @@
+"""From where on a stitched cell is called what it is called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from suture._base.errors import SutureError
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """From where on a cell is called what it is called.
+
+    Attributes:
+        works: relative accuracy from which a stitched network works, in (0, 1].
+        out: two-sided AUROC from which its representations are out of distribution, in (0.5, 1]; so are those with
+            1 - `out` at most.
+        quality: two-sided AUROC on auxiliary data below which a detector proves nothing, in [0.5, 1].
+
+    Raises:
+        SutureError: a threshold that is no number, or outside of its range.
+    """
+
+    works: float = 0.8
+    out: float = 0.8
+    quality: float = 0.8
+
+    def __post_init__(self) -> None:
+        for name, least, open_ in (("works", 0.0, True), ("out", 0.5, True), ("quality", 0.5, False)):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not least <= value <= 1 or (open_ and value == least):
+                raise SutureError(f"expected a threshold {name!r} of {'more than' if open_ else 'at least'} {least:g} "
+                                  f"and at most 1, got {value!r}; leave it out for 0.8")

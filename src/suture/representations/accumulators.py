@@ -1,0 +1,370 @@
+"""What indices of every alignment need, gathered batch by batch in one pass: moments, kept rows, Gram matrices.
+
+Alignments are how two representations become a pair of matrices with the same rows:
+
+- ``stitch``: rows are positions, those of the source brought to the target's as the stitching layer does; what direct
+  matching solves from.
+- ``pool``: rows are examples, each the mean over its positions (tokens that count, without prefix tokens).
+- ``flatten``: rows are examples, each with all its channels at all positions (C*H*W features).
+- ``paper``: as Balogh and Jelasity (2025) mix them; on the first 1,000 test examples CKA is flattened, PWCCA and OPD
+  take positions as rows where both shapes agree, else examples averaged over positions.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial, reduce
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from suture._base.errors import SutureError
+from suture._base.progress import Progress
+from suture.indices import Needs, Request, SiteStatistics, Value
+from suture.indices.kernels import FlatKernels, Kernels
+from suture.indices.regression import in_folds
+from suture.indices.sample import Sample
+from suture.indices.streaming import blocks_for, of_pair
+from suture.indices.table import FROM_MOMENTS, STITCH
+from suture.numbers.moments import Directions, standard_rows, without
+from suture.numbers.pair_moments import NonFiniteError
+from suture.numbers.spectra import Pair, Part, Spectrum
+from suture.representations.aligned_moments import AlignedMoments
+from suture.representations.alignment import (
+    DEFAULT_RULE,
+    Alignment,
+    AlignmentRule,
+    Kind,
+    Shape,
+    View,
+    look,
+    row_mask,
+)
+from suture.representations.row_sample import KeptRows
+
+Cell = tuple[int, int]
+PAPER_EXAMPLES = 1000
+"""Test examples of the alignment ``paper``."""
+_TOGETHER = 1000
+"""Means of examples that are added at once."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for.
+
+    Attributes:
+        requests: indices with their alignments.
+        jackknife: blocks of examples for intervals; 0 for none.
+        folds: blocks that direct matching needs kept apart; 1 for none.
+        sample: examples kept for indices of rows.
+        seed: of that sample.
+        precision: dtype of the products.
+        fitting: stitching layers are fitted, so that there are moments of the matrices that they map.
+    """
+
+    requests: Sequence[Request]
+    jackknife: int = 0
+    folds: int = 1
+    sample: int = 2000
+    seed: int = 0
+    precision: torch.dtype = torch.float32
+    fitting: bool = False
+
+    def of(self, alignment: str, *needs: Needs) -> list[Request]:
+        """Requests of one alignment, of given needs."""
+        return [r for r in self.requests if r.alignment == alignment and (not needs or r.index.needs in needs)]
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of examples whose moments are kept apart."""
+        return max(self.folds, blocks_for(self.jackknife, (r.index for r in self.requests)))
+
+
+class Gathering:
+    """One pass over the data for all indices of all cells, and for direct matching.
+
+    Args:
+        sources, targets: shapes of the representations at the sites of each side.
+        wanted: indices, blocks and sample.
+        rule: how positions are matched.
+        same: both sides are the same representations (self-stitching).
+
+    Attributes:
+        examples: number of examples seen.
+
+    Raises:
+        SutureError: two shapes that cannot be aligned; tokens of texts, which have no flattened form.
+    """
+
+    def __init__(self, sources: Sequence[Shape], targets: Sequence[Shape], wanted: Wanted,
+                 rule: AlignmentRule = DEFAULT_RULE, *, same: bool = False) -> None:
+        self.wanted, self._same = wanted, same
+        self._shapes = list(sources), list(targets)
+        self._meet = all(any(s.kind is Kind.TOKENS and s.grid is None for s in side) for side in self._shapes)
+        how: dict[str, Any] = {"same": same, "precision": wanted.precision, "folds": wanted.blocks}
+        self._stitch = AlignedMoments(sources, targets, rule, **how, higher=bool(wanted.of(STITCH, Needs.HIGHER))
+                                      ) if wanted.fitting or wanted.of(STITCH) or not wanted.requests else None
+        vectors = [[Shape(Kind.VECTOR, s.width) for s in side] for side in self._shapes]
+        # Rows of two vectors are examples under either alignment.
+        units = wanted.of("pool", Needs.UNITS) or (wanted.of(STITCH, Needs.UNITS) and self._vectors())
+        self._pooled: dict[str, AlignedMoments] = {}
+        if wanted.of("pool", *FROM_MOMENTS):
+            self._pooled["plain"] = AlignedMoments(vectors[0], vectors[1], **how,
+                                                   higher=bool(wanted.of("pool", Needs.HIGHER)))
+        if units:
+            how["folds"] = wanted.blocks if wanted.jackknife else 1
+            self._pooled["standard"] = AlignedMoments(vectors[0], vectors[1], **how)
+        self._directions: list[tuple[list[Directions], list[Directions]]] = []
+        self._waiting: list[tuple[list[Tensor], list[Tensor]]] = []
+        tables = {STITCH: {} if self._stitch is None else self._stitch.alignments,
+                  "pool": {(i, j): Alignment(x, y) for i, x in enumerate(vectors[0]) for j, y in enumerate(vectors[1])}}
+        self._rows = {a: KeptRows(of, stitched=a == STITCH, most=wanted.sample, seed=wanted.seed,
+                                  precision=wanted.precision) for a, of in tables.items() if wanted.of(a, Needs.ROWS)}
+        self._flat: FlatKernels | None = None
+        if wanted.of("flatten"):
+            _check_flat([*sources, *targets])
+            keep = PAPER_EXAMPLES if any(r.index.name != "cka_minibatch" for r in wanted.of("flatten")) else 0
+            self._flat = FlatKernels(len(sources), len(targets), same=same, keep=keep, precision=wanted.precision)
+        self._own = [AlignedMoments([s], [s], same=True, precision=wanted.precision, higher=False) for s in sources
+                     ] if wanted.of(STITCH) and not same else []
+        self._spectra: dict[Hashable, tuple[Spectrum, ...]] = {}
+        self.examples = 0
+
+    def _vectors(self) -> bool:
+        """Whether there is a cell of two vectors."""
+        return all(any(s.kind is Kind.VECTOR for s in side) for side in self._shapes)
+
+    @property
+    def stitch(self) -> AlignedMoments:
+        """Moments of the matrices that the stitching layers map.
+
+        Raises:
+            SutureError: they were not wanted.
+        """
+        if self._stitch is None:
+            raise SutureError("expected moments of the stitched matrices, but none were wanted; ask for a method or an "
+                              "index without @")
+        return self._stitch
+
+    @property
+    def has_stitch(self) -> bool:
+        """Whether there are moments of the matrices that the stitching layers map."""
+        return self._stitch is not None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are held for all cells."""
+        self._flush()
+        return sum(part.nbytes for part in self._parts()) + self.nbytes_flat
+
+    @property
+    def nbytes_planned(self) -> int:
+        """Bytes that will be held for all cells, before they are."""
+        return sum(part.nbytes_planned for part in self._parts()) + self.nbytes_flat
+
+    def _parts(self) -> list[AlignedMoments | KeptRows]:
+        moments = [self._stitch, *self._pooled.values(), *self._own]
+        return [*(m for m in moments if m is not None), *self._rows.values()]
+
+    @property
+    def nbytes_flat(self) -> int:
+        """Bytes that flattened examples take at most."""
+        if self._flat is None:
+            return 0
+        counts = [s.width * s.rows for side in self._shapes[:1 if self._same else 2] for s in side]
+        return self._flat.nbytes_planned(counts)
+
+    @torch.no_grad()
+    def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None = None,
+               mask_y: Tensor | None = None) -> None:
+        """Add one batch; see `AlignedMoments.update`."""
+        self._spectra.clear()
+        self.examples += len(xs[0])
+        if self._stitch is not None:
+            self._stitch.update(xs, ys, mask_x, mask_y)
+        if self._flat is not None:
+            self._flat.update(xs, ys)
+        for x, moments in zip(xs, self._own, strict=bool(self._own)):
+            moments.update([x], [x], mask_x, mask_x)
+        if self._pooled or self._rows:
+            self._of_examples(*self._that_count(xs, ys, mask_x, mask_y))
+
+    def _of_examples(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None,
+                     mask_y: Tensor | None) -> None:
+        """Add what has one row for each example; none where no example counts."""
+        if not len(xs[0]):
+            return
+        if STITCH in self._rows:
+            self._rows[STITCH].update(xs, ys, mask_x, mask_y)
+        if self._pooled or "pool" in self._rows:
+            other = (mask_y, mask_x) if self._meet else (None, None)
+            px, py = (self._pool(side, tensors, other[side] if mask is None else mask)
+                      for side, tensors, mask in ((0, xs, mask_x), (1, ys, mask_y)))
+            if "pool" in self._rows:
+                self._rows["pool"].update(px, py, None, None)
+            if self._pooled:
+                self._waiting.append((px, py))
+                if sum(len(x[0]) for x, _ in self._waiting) >= _TOGETHER:
+                    self._flush()
+
+    def _flush(self) -> None:
+        """Add the means that wait. Their products are small beside the sums, so that many are added at once."""
+        if not self._waiting:
+            return
+        xs, ys = ([torch.cat(site) for site in zip(*side, strict=True)] for side in zip(*self._waiting, strict=True))
+        self._waiting.clear()
+        if "plain" in self._pooled:
+            self._pooled["plain"].update(xs, ys)
+        if "standard" in self._pooled:
+            start = self._pooled["standard"].examples
+            self._pooled["standard"].update([standard_rows(x) for x in xs], [standard_rows(y) for y in ys])
+            self._direct(xs, ys, start)
+
+    def _direct(self, xs: list[Tensor], ys: list[Tensor], start: int) -> None:
+        """Add rows at unit length to the sums of their blocks; `start` is the number of the first."""
+        count = self.wanted.blocks if self.wanted.jackknife else 1
+        for k in range(count):
+            rows = slice((k - start) % count, None, count)
+            new = [Directions.of(x[rows]) for x in xs], [Directions.of(y[rows]) for y in ys]
+            if len(self._directions) <= k:
+                self._directions.append(new)
+            else:
+                self._directions[k] = tuple([a.merge(b) for a, b in zip(*sides, strict=True)]  # type: ignore[assignment]
+                                            for sides in zip(self._directions[k], new, strict=True))
+
+    def _that_count(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None, mask_y: Tensor | None
+                    ) -> tuple[Sequence[Tensor], Sequence[Tensor], Tensor | None, Tensor | None]:
+        """The batch without examples of which no token counts: they have no mean, and no position to draw."""
+        found = [counted.flatten(1).any(1) for shapes, mask in zip(self._shapes, (mask_x, mask_y), strict=True)
+                 for s in shapes if (counted := row_mask(s, View.GRID, mask)) is not None]
+        if not found or bool((there := torch.stack(found).all(0)).all()):
+            return xs, ys, mask_x, mask_y
+        first, second = (None if m is None else m[there] for m in (mask_x, mask_y))
+        return [x[there] for x in xs], [y[there] for y in ys], first, second
+
+    def _pool(self, side: int, tensors: Sequence[Tensor], mask: Tensor | None) -> list[Tensor]:
+        """(N, C) means over positions."""
+        precision = self.wanted.precision
+        found = [look(x.to(precision), s, View.ALL if s.kind is Kind.VECTOR else View.POOLED, mask)[:, 0, 0]
+                 for x, s in zip(tensors, self._shapes[side], strict=True)]
+        for k, v in enumerate(found):
+            if not torch.isfinite(v).all():
+                raise NonFiniteError("target" if side else "source", k)
+        return found
+
+    def pair(self, i: int, j: int, alignment: str = STITCH) -> Pair:
+        """Moments of one cell of an alignment, with those of its blocks."""
+        self._flush()
+        moments = self.stitch if alignment == STITCH else self._pooled["plain"]
+        standard = self._pooled.get("standard")
+        if alignment == STITCH and any(s[k].kind is not Kind.VECTOR for s, k in zip(self._shapes, (i, j), strict=True)):
+            standard = None
+        pair, folds = moments.pair(i, j), [Part(m) for m in moments.folds(i, j)]
+        if standard is not None:
+            units = [(d[0][i], d[1][j]) for d in self._directions if d[0][i].n]
+            if self.wanted.jackknife:
+                folds = [Part(p.moments, u, m) for p, u, m in zip(folds, units, standard.folds(i, j), strict=True)]
+            total = [reduce(Directions.merge, side) for side in zip(*units, strict=True)]
+            pair = replace(pair, unit=(total[0], total[1]), standard=standard.cell(i, j))
+        if self.wanted.blocks == 1:
+            return pair
+        pair = replace(pair, blocks=tuple(folds))
+        return replace(pair, outside=self._outside(pair, alignment, i, moments.alignments[i, j].source_rows))
+
+    def _outside(self, pair: Pair, *key: Hashable) -> tuple[Spectrum, ...]:
+        """Spectra of the source outside of each fold; one serves many cells."""
+        if not self.wanted.of(str(key[0]), Needs.BLOCKS):
+            return ()
+        if key not in self._spectra:
+            parts = [f.moments for f in in_folds(pair.blocks)]
+            outside = [without(parts, k) for k in range(len(parts)) if len(parts) > 1]
+            self._spectra[key] = tuple(Spectrum.of(m.x, m.precision) for m in outside)
+        return self._spectra[key]
+
+    def values(self, i: int, j: int) -> dict[str, Value]:
+        """The wanted indices of one cell, by name, but for those of the alignment ``paper``."""
+        return self._job(i, j, self.wanted.requests)()
+
+    def all_values(self, cells: Sequence[Cell], progress: Progress | None = None) -> dict[Cell, dict[str, Value]]:
+        """The wanted indices of many cells, several cells at once: LAPACK does not make use of more than one thread.
+
+        Functions of the user's run one after the other.
+
+        Args:
+            cells: sources and targets.
+            progress: called as ``progress("indices", cells done, cells)``.
+        """
+        threads = torch.get_num_threads()
+        known, own = ([r for r in self.wanted.requests if bool(r.index.user) == users] for users in (False, True))
+        torch.set_num_threads(1)
+        try:
+            with ThreadPoolExecutor(threads) as pool:
+                waiting: deque[tuple[Cell, Future[dict[str, Value]]]] = deque()
+                found: dict[Cell, dict[str, Value]] = {}
+
+                def take() -> None:
+                    cell, future = waiting.popleft()
+                    found[cell] = future.result() | self._job(*cell, own)()
+                    if progress:
+                        progress("indices", len(found), len(cells))
+
+                for cell in cells:
+                    waiting.append((cell, pool.submit(self._job(*cell, known))))
+                    if len(waiting) > 2 * threads:
+                        take()
+                while waiting:
+                    take()
+        finally:
+            torch.set_num_threads(threads)
+        names = [r.name for r in self.wanted.requests]
+        return {cell: {name: values[name] for name in names if name in values} for cell, values in found.items()}
+
+    def _job(self, i: int, j: int, requests: Sequence[Request]) -> Callable[[], dict[str, Value]]:
+        """What computes indices of one cell, with all that is shared between cells looked up before."""
+        work: list[Callable[[], dict[str, Value]]] = []
+        for alignment in (STITCH, "pool"):
+            of = [r for r in requests if r.alignment == alignment]
+            if asked := [r for r in of if r.index.needs in FROM_MOMENTS]:
+                work.append(partial(of_pair, self.pair(i, j, alignment), asked, intervals=self.wanted.jackknife > 0))
+            if asked := [r for r in of if r.index.needs is Needs.ROWS]:
+                work.append(partial(_each, asked, self._rows[alignment].sample(i, j)))
+        if self._flat is not None and (asked := [r for r in requests if r.alignment == "flatten"]):
+            work.append(partial(_each, asked, self._flat.cell(i, j)))
+
+        def done() -> dict[str, Value]:
+            found = {name: value for part in work for name, value in part().items()}
+            return {r.name: found[r.name] for r in requests if r.name in found}
+
+        return done
+
+    def rows(self, i: int, j: int) -> Mapping[str, int]:
+        """How many rows each wanted index of a cell is computed from, by name."""
+        kept = len(next(iter(self._rows.values())).numbers) if self._rows else 0
+        self._flush()
+        n = {STITCH: 0 if self._stitch is None else self._stitch.cell(i, j).n, "flatten": self.examples,
+             "pool": self._pooled["plain"].examples if "plain" in self._pooled else 0}
+        return {r.name: kept if r.index.needs is Needs.ROWS else self._flat.kept
+                if self._flat is not None and r.alignment == "flatten" and r.index.name != "cka_minibatch"
+                else n[r.alignment] for r in self.wanted.requests if r.alignment in n}
+
+    def statistics(self, side: str, k: int) -> SiteStatistics:
+        """What the representation at a site is like, positions as rows; `side` is ``"source"`` or ``"target"``."""
+        if side == "source" and self._own:
+            return SiteStatistics.of(self._own[k].cell(0, 0).y, precision=self.wanted.precision)
+        return SiteStatistics.of(self.stitch.cell(k if self._same else 0, k).y, precision=self.wanted.precision)
+
+
+def _each(requests: Sequence[Request], data: Sample | Kernels) -> dict[str, Value]:
+    return {r.name: r.index(data) for r in requests}
+
+
+def _check_flat(shapes: Sequence[Shape]) -> None:
+    for s in shapes:
+        if s.varies:
+            raise SutureError(f"expected representations of one size for the alignments 'flatten' and 'paper', got "
+                              f"{s}, tokens of texts; write @pool")

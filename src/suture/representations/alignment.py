@@ -1,0 +1,292 @@
+"""Representations as rows, and how two kinds of them are brought to the same rows.
+
+Inside suture a representation is seen as *grids* (N, H, W, C), channels last. A map (N, C, H, W) is one by a
+permutation that copies nothing where the network runs channels last; tokens (N, T, D) are one of height 1, or the
+map that their patches form; a vector (N, D) is a grid of one position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from suture._base.errors import SutureError, unknown
+from suture.numbers.resizing import Resampling
+from suture.representations.shapes import Kind as Kind
+from suture.representations.shapes import Shape as Shape
+from suture.representations.shapes import Taken as Taken
+from suture.representations.shapes import image_size as image_size
+from suture.representations.shapes import mask_of as mask_of
+from suture.representations.shapes import sequence_lengths as sequence_lengths
+from suture.representations.shapes import shape_of as shape_of
+
+
+class View(Enum):
+    """Which rows of a representation: all; tokens without their prefix; the prefix; the mean of all that are no
+    prefix; the first prefix token; that one added to every patch."""
+
+    ALL = "all"
+    GRID = "grid"
+    PREFIX = "prefix"
+    POOLED = "pooled"
+    ONLY = "only"
+    SUM = "sum"
+
+
+def positions(shape: Shape, view: View) -> tuple[str, int, int]:
+    """(what the positions are, height, width) of a view: equal for two views whose rows correspond one to one.
+
+    The width of a sequence that varies is 0: any, but the same on both sides.
+    """
+    if view in (View.POOLED, View.ONLY) or shape.kind is Kind.VECTOR:
+        return "grid", 1, 1
+    if shape.kind is Kind.MAP:
+        return "grid", shape.size[0], shape.size[1]
+    if view is View.PREFIX:
+        return "prefix", 1, shape.prefix
+    if shape.varies:
+        return "sequence" if view is View.ALL or not shape.prefix else "rest", 1, 0
+    if view is View.ALL and shape.prefix:
+        return "tokens", 1, shape.size[0]
+    return ("grid", *shape.grid) if shape.grid else ("tokens", 1, shape.size[0] - shape.prefix)
+
+
+def look(x: Tensor, shape: Shape, view: View, mask: Tensor | None = None) -> Tensor:
+    """A view of a batch of representations as a grid (N, H, W, C).
+
+    Args:
+        x: (N, C, H, W) or (N, H, W, C) as the shape says, (N, T, D) or (N, D).
+        shape: its shape.
+        view: which rows.
+        mask: (N, T) for tokens: the mean is taken over those that count. One of another length, such as that of the
+            text beside an image, is none of these tokens.
+    """
+    if shape.kind is Kind.VECTOR:
+        return x[:, None, None, :]
+    if shape.kind is Kind.MAP:
+        grid = x if shape.last else x.permute(0, 2, 3, 1)
+        return grid.mean((1, 2), keepdim=True) if view is View.POOLED else grid
+    k = shape.prefix
+    if view is View.PREFIX:
+        return x[:, None, :k]
+    if view is View.ONLY:
+        return x[:, None, :1]
+    if view is View.POOLED:
+        kept = mask[:, k:] if mask is not None and _masks(mask, shape) and mask.shape[1] == x.shape[1] else None
+        return _mean(x[:, k:], kept)[:, None, None, :]
+    rows = x if view is View.ALL else x[:, k:] + x[:, :1] if view is View.SUM else x[:, k:]
+    return rows.reshape(len(x), *_sides(shape, view), shape.width)
+
+
+def _mean(x: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is None:
+        return x.mean(1)
+    kept = mask[..., None]
+    return x.masked_fill(~kept, 0).sum(1) / kept.sum(1).clamp_min(1)
+
+
+def _masks(mask: Tensor, shape: Shape) -> bool:
+    return shape.varies or (shape.kind is Kind.TOKENS and mask.shape[1:] == shape.size)
+
+
+def _sides(shape: Shape, view: View) -> tuple[int, int]:
+    """Height and width of a view's grid, for `reshape`."""
+    _, height, width = positions(shape, view)
+    return height, width or -1
+
+
+def row_mask(shape: Shape, view: View, mask: Tensor | None) -> Tensor | None:
+    """(N, H, W) booleans: which rows of a view count; None where all do, or the mask is not of these tokens."""
+    if mask is None or not _masks(mask, shape) or view in (View.POOLED, View.ONLY):
+        return None
+    k = shape.prefix
+    kept = mask if view is View.ALL else mask[:, :k] if view is View.PREFIX else mask[:, k:]
+    return kept.reshape(len(mask), *_sides(shape, view))
+
+
+Prefix = Literal["auto", "map", "keep", "drop", "learn", "add", "only"]
+
+
+@dataclass(frozen=True)
+class AlignmentRule:
+    """How positions are matched, where there is a choice.
+
+    Attributes:
+        resize: "bilinear" (default, the paper's: corners not aligned, no antialiasing) or "nearest". Sequences that
+            are no patches of an image are resized along their one axis.
+        order: whether the resize comes "before" or "after" the affine map. They commute up to rounding, because the
+            weights of the resize sum to one; "auto" (default) takes the cheaper order.
+        prefix: what happens to prefix tokens. "auto": "map" where both sides have equally many, else "drop".
+            Tokens into tokens: "map" (they go through the affine map with the rest, as in the paper), "keep" (they
+            are handed on as they are, the map is fitted to the rest), "drop" (the source's are left out; the
+            target's are made from the mean of the other tokens), "learn" (likewise, but the target's are constants:
+            their mean in direct matching, parameters in task loss matching). Maps and vectors into tokens: "drop" or
+            "learn".
+            Tokens into maps: "drop", "add" (the first prefix token is added to every patch) or "only" (nothing but
+            the first prefix token, at every position). Tokens into vectors: "drop" (mean of the others) or "only".
+
+    Raises:
+        SutureError: an unknown value.
+    """
+
+    resize: Literal["bilinear", "nearest"] = "bilinear"
+    order: Literal["auto", "before", "after"] = "auto"
+    prefix: Prefix = "auto"
+
+    def __post_init__(self) -> None:
+        for name, known in (("resize", ("bilinear", "nearest")), ("order", ("auto", "before", "after")),
+                            ("prefix", get_args(Prefix))):
+            if getattr(self, name) not in known:
+                raise unknown(name, str(getattr(self, name)), known)
+
+
+DEFAULT_RULE = AlignmentRule()
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of the source that become rows of the target, by a linear map on positions."""
+
+    source: View
+    target: View
+    resampling: Resampling
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How a source's representation gets the target's positions.
+
+    A map into a map is resized; a map into tokens is resized to their patches; tokens into a map are taken as the
+    map of their patches; anything into a vector is averaged over its positions; a vector into anything is repeated
+    at every position; sequences whose length varies go into each other position by position. Every one of them is a
+    linear map on positions whose weights sum to one, so it commutes with an affine map of the channels, and moments
+    and stitching layers share it.
+
+    Attributes:
+        source, target: the two shapes.
+        rule: where there is a choice.
+
+    Raises:
+        SutureError: the two cannot be aligned; it names both shapes and the options.
+    """
+
+    source: Shape
+    target: Shape
+    rule: AlignmentRule = DEFAULT_RULE
+
+    def __post_init__(self) -> None:
+        if self._choices and self.prefix not in self._choices:
+            options = ", ".join(dict.fromkeys(("auto", *self._choices)))
+            raise SutureError(f"cannot align {self.source} with {self.target} with prefix={self.prefix!r}; "
+                              f"choose from {options}")
+        kinds = {self.source.kind, self.target.kind}
+        tokens = self.source if self.source.kind is Kind.TOKENS else self.target
+        if kinds == {Kind.MAP, Kind.TOKENS} and tokens.grid is None and self.prefix != "only":
+            raise SutureError(f"cannot align {self.source} with {self.target}: the tokens are no patches of an image; "
+                              "stitch them to tokens or to a vector instead")
+        if why := self._apart():
+            raise SutureError(f"cannot align {self.source} with {self.target}: {why}")
+
+    def _apart(self) -> str:
+        """Why a sequence whose length varies has other positions than the other side; "" where it has the same."""
+        s, t = self.source, self.target
+        if t.kind is not Kind.TOKENS or not (s.varies or t.varies):
+            return ""
+        if not s.varies or not t.varies:
+            fixed = "a vector has no positions" if s.kind is Kind.VECTOR else "the others are always as many"
+            return (f"the tokens marked ~ are those of a text, another number in each batch, and {fixed}; stitch "
+                    "sequences to sequences or into a vector")
+        if s.prefix != t.prefix:
+            return "position by position they need equally many prefix tokens; write the same behind the @ of both"
+        if s.size != t.size:
+            return (f"{s.size[0]} and {t.size[0]} tokens for the same examples; use one tokenizer and one padding for "
+                    "both networks, or stitch into a vector")
+        return ""
+
+    @property
+    def _choices(self) -> tuple[Prefix, ...]:
+        """What may be done with prefix tokens, the default first; empty where none takes part."""
+        s, t = self.source, self.target
+        if s.kind is Kind.TOKENS and t.kind is Kind.TOKENS and s.prefix + t.prefix:
+            same: tuple[Prefix, ...] = ("map",) if s.prefix == t.prefix else ()
+            keep: tuple[Prefix, ...] = ("keep",) if same and s.width == t.width else ()
+            learn: tuple[Prefix, ...] = ("learn",) if t.prefix else ()
+            return (*same, "drop", *learn, *keep)
+        if s.kind is not Kind.TOKENS and t.kind is Kind.TOKENS and t.prefix:
+            return "drop", "learn"
+        if s.kind is Kind.TOKENS and s.prefix and t.kind is not Kind.TOKENS:
+            return ("drop", "add", "only") if t.kind is Kind.MAP else ("drop", "only")
+        return ()
+
+    @property
+    def prefix(self) -> Prefix:
+        """What happens to prefix tokens here; "auto" where none takes part, whatever the rule of the comparison."""
+        if not self._choices:
+            return "auto"
+        return self._choices[0] if self.rule.prefix == "auto" else self.rule.prefix
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """The rows that go through the affine map. Rows of the target that are in none are kept or learned."""
+        s, t = self.source, self.target
+        if t.kind is Kind.VECTOR:
+            view = View.ALL if s.kind is Kind.VECTOR else View.ONLY if self.prefix == "only" else View.POOLED
+            return (self._part(view, View.ALL),)
+        if s.kind is Kind.VECTOR:
+            return (self._part(View.ALL, View.GRID if self.learns_prefix else View.ALL),)
+        if t.kind is Kind.MAP:
+            views: dict[str, View] = {"add": View.SUM, "only": View.ONLY}
+            return (self._part(views.get(self.prefix, View.GRID), View.ALL),)
+        if s.prefix == t.prefix and self.prefix in ("map", "auto") and (s.size, s.grid) == (t.size, t.grid):
+            return (self._part(View.ALL, View.ALL),)
+        grid = self._part(View.GRID, View.GRID)
+        if not t.prefix or self.prefix in ("keep", "learn"):
+            return (grid,)
+        return grid, self._part(View.PREFIX if self.prefix == "map" else View.POOLED, View.PREFIX)
+
+    def _part(self, source: View, target: View) -> Part:
+        # One name for the same rows, so that they are summed once.
+        source, target = (View.ALL if v is View.GRID and not s.prefix else v
+                          for v, s in ((source, self.source), (target, self.target)))
+        (_, *small), (_, *large) = positions(self.source, source), positions(self.target, target)
+        return Part(source, target, Resampling((small[0], small[1]), (large[0], large[1]), self.rule.resize))
+
+    @property
+    def learns_prefix(self) -> bool:
+        """Whether the target's prefix tokens are constants of the stitching layer."""
+        return self.prefix == "learn"
+
+    @property
+    def keeps_prefix(self) -> bool:
+        """Whether the source's prefix tokens are handed on as they are."""
+        return self.prefix == "keep"
+
+    @property
+    def source_rows(self) -> Hashable:
+        """Equal for two alignments of one source in which its matrix has the same rows."""
+        return tuple((p.source, p.resampling) for p in self.parts)
+
+    @property
+    def target_rows(self) -> Hashable:
+        """Equal for two alignments of one target in which its matrix has the same rows."""
+        return tuple(p.target for p in self.parts)
+
+    def assemble(self, parts: list[Tensor], prefix: Tensor | None) -> Tensor:
+        """The target's representation from the grids (N, H, W, C) of its `parts`, and prefix tokens (N, k, C).
+
+        Of two parts the second is the prefix.
+        """
+        first = parts[0]
+        if self.target.kind is Kind.MAP:
+            return first if self.target.last else first.permute(0, 3, 1, 2)
+        if self.target.kind is Kind.VECTOR:
+            return first[:, 0, 0]
+        tokens = [] if prefix is None else [prefix]
+        tokens += [p.flatten(1, 2) for p in parts[::-1]]
+        return tokens[0] if len(tokens) == 1 else torch.cat(tokens, 1)

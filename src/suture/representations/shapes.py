@@ -1,0 +1,248 @@
+"""What a representation is: map, tokens or vector; how that is recognised from a tensor or overridden by a user."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from suture._base.errors import SutureError
+from suture._base.trees import leaves
+
+MOST_PREFIX = 8
+"""Prefix tokens that are looked for: a class token, a distillation token, registers."""
+Size = tuple[int, int]
+"""(height, width)."""
+
+
+class Kind(Enum):
+    """What a site outputs: a map (C, H, W), tokens (T, D) or a vector (D)."""
+
+    MAP = "map"
+    TOKENS = "tokens"
+    VECTOR = "vector"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Shape of one example's representation.
+
+    Two shapes of sequences that vary are equal whatever lengths their dry runs had.
+
+    Attributes:
+        kind: map, tokens or vector.
+        width: number of channels or token dimensions.
+        size: positions: (H, W) of a map, (T,) of tokens, () of a vector.
+        prefix: tokens only: how many of them, at the start, are no positions (class token, registers).
+        grid: tokens only: (H, W) where the tokens after the prefix are the patches of an image, row by row.
+        last: maps only: the channels are the last axis, (N, H, W, C).
+        varies: tokens only: they are those of a text, and each batch has its own T; `size` is that of the dry run.
+    """
+
+    kind: Kind
+    width: int
+    size: tuple[int, ...] = ()
+    prefix: int = 0
+    grid: Size | None = None
+    last: bool = False
+    varies: bool = False
+
+    def __str__(self) -> str:
+        dims = (self.width, *self.size) if self.kind is Kind.MAP else (*self.size, self.width)
+        parts = [f"{self.prefix} prefix"] if self.prefix else []
+        parts += ["{}x{} patches".format(*self.grid)] if self.grid else []
+        parts += ["channels last"] if self.last else []
+        about = "~" * self.varies + "x".join(map(str, dims))
+        return f"{self.kind.value} {about}" + (f" ({', '.join(parts)})" if parts else "")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Shape) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple[object, ...]:
+        size = () if self.varies else self.size
+        return self.kind, self.width, size, self.prefix, self.grid, self.last, self.varies
+
+    @property
+    def rows(self) -> int:
+        """Rows that one example gives to a matrix; those of the dry run where they vary."""
+        return math.prod(self.size)
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Axes of one example's tensor: (C, H, W) or (H, W, C), (T, D), (D,)."""
+        first = self.kind is Kind.MAP and not self.last
+        return (self.width, *self.size) if first else (*self.size, self.width)
+
+    def fits(self, x: Tensor) -> bool:
+        """Whether `x` is a batch of such representations."""
+        if self.varies:
+            return x.ndim == 3 and x.shape[1] > self.prefix and x.shape[2] == self.width
+        return tuple(x.shape[1:]) == self.dims
+
+    def named(self, x: Tensor) -> str:
+        """What `x` is called as a representation of this kind; its axes where it cannot be one."""
+        if x.ndim != len(self.dims) + 1:
+            return f"shape {tuple(x.shape)}"
+        axes = tuple(x.shape[1:])
+        width, size = (axes[0], axes[1:]) if self.kind is Kind.MAP and not self.last else (axes[-1], axes[:-1])
+        return str(replace(self, width=width, size=size, prefix=0, grid=None))
+
+
+def shape_of(x: Tensor, image: Size | None = None, lengths: Collection[int] = (), inner: int | None = None) -> Shape:
+    """The shape of a batch of representations: (N, C, H, W) is a map, (N, T, D) tokens, (N, D) a vector.
+
+    Args:
+        x: the representations.
+        image: (H, W) of the images that the network was given, if any. Tokens are then taken for patches: the
+            prefix is the smallest, up to `MOST_PREFIX`, that leaves a grid of the image's proportions. A map has its
+            channels last where axes 1 and 2 have these proportions and axes 2 and 3 do not.
+        lengths: of the sequences that it was given (`sequence_lengths`). So many tokens are those of the text: without
+            prefix, and in as large a number as each batch has.
+        inner: width of the last axis in the module that gave `x`, by its last layer norm or linear layer. Where both
+            pairs of axes have the image's proportions, channels are last if that is axis 3 and could not be axis 1.
+
+    Raises:
+        SutureError: any other number of axes.
+    """
+    if x.ndim == 4:
+        return _map(x, image is not None and _is_last(x, image, inner))
+    if x.ndim == 3:
+        if x.shape[1] in lengths:
+            return Shape(Kind.TOKENS, x.shape[2], (x.shape[1],), varies=True)
+        prefix, grid = (0, None) if image is None else _patches(x.shape[1], image)
+        return Shape(Kind.TOKENS, x.shape[2], (x.shape[1],), prefix, grid)
+    if x.ndim == 2:
+        return Shape(Kind.VECTOR, x.shape[1])
+    raise SutureError(f"expected a representation (N, C, H, W), (N, T, D) or (N, D), got shape {tuple(x.shape)}; "
+                      "choose another site or output slot")
+
+
+def _map(x: Tensor, last: bool) -> Shape:
+    _, a, b, c = x.shape
+    return Shape(Kind.MAP, c, (a, b), last=True) if last else Shape(Kind.MAP, a, (b, c))
+
+
+def _is_last(x: Tensor, image: Size, inner: int | None) -> bool:
+    _, a, b, c = x.shape
+    return _alike((a, b), image) and (not _alike((b, c), image) or (inner == c and inner != a))
+
+
+def _alike(size: Size, image: Size) -> bool:
+    """Whether both sides are the image's by one factor, each rounded up or down."""
+    return abs(size[0] * image[1] - size[1] * image[0]) < max(image)
+
+
+def _patches(count: int, image: Size) -> tuple[int, Size | None]:
+    """(prefix, grid) of tokens: the image's exact proportions before those of patches that do not divide it."""
+    for cut in (False, True):
+        for prefix in range(min(MOST_PREFIX, count - 1) + 1):
+            grid = _grid(count - prefix, image, cut)
+            if grid is not None:
+                return prefix, grid
+    return 0, None
+
+
+def _grid(count: int, image: Size, cut: bool = False) -> Size | None:
+    """The grid of `count` patches with the image's proportions; with `cut`, of square ones that leave a rest over."""
+    if cut:
+        found = ((image[0] // p, image[1] // p) for p in range(2, min(image) + 1))
+        return next((g for g in found if g[0] * g[1] == count), None)
+    shrink = math.gcd(*image)
+    tall, wide = image[0] // shrink, image[1] // shrink
+    side = math.isqrt(count // (tall * wide))
+    return (tall * side, wide * side) if side and side * side * tall * wide == count else None
+
+
+# -- what a user says it is -------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Taken:
+    """How a site is to be taken, whatever it looks like.
+
+    Attributes:
+        kind, prefix, last: as those of `Shape`.
+        grid: of the patches; None where the image's proportions tell.
+    """
+
+    kind: Kind
+    prefix: int = 0
+    grid: Size | None = None
+    last: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Taken:
+        """Read ``map``, ``map:last``, ``vector``, ``tokens``, ``tokens:1`` (prefix tokens) or ``tokens:1,14x14``.
+
+        Raises:
+            SutureError: anything else.
+        """
+        m = re.fullmatch(r"(map|vector|tokens)|(map:last)|tokens:(\d+)(?:,(\d+)x(\d+))?", text)
+        if m is None:
+            raise SutureError("expected a site taken as map, map:last, vector, tokens, tokens:1 (prefix) or "
+                              f"tokens:1,14x14 (prefix and grid), got {text!r}; write it behind the @ of a site")
+        if m[3] is None:
+            return cls(Kind(m[1] or "map"), last=m[2] is not None)
+        return cls(Kind.TOKENS, int(m[3]), (int(m[4]), int(m[5])) if m[4] else None)
+
+    def shape(self, x: Tensor, image: Size | None = None, lengths: Collection[int] = ()) -> Shape:
+        """The shape of a batch of representations that are taken so (arguments as for `shape_of`).
+
+        Raises:
+            SutureError: they cannot be.
+        """
+        axes = {Kind.MAP: "(N, H, W, C)" if self.last else "(N, C, H, W)", Kind.TOKENS: "(N, T, D)",
+                Kind.VECTOR: "(N, D)"}[self.kind]
+        if x.ndim != axes.count(",") + 1:
+            raise SutureError(f"expected {axes} to be taken as {self.kind.value}, got shape {tuple(x.shape)}; "
+                              "leave out what stands behind the @, or write what it is")
+        if self.kind is Kind.MAP:
+            return _map(x, self.last)
+        if self.kind is Kind.VECTOR:
+            return Shape(Kind.VECTOR, x.shape[1])
+        count, varies = x.shape[1], x.shape[1] in lengths and self.grid is None
+        patches = count - self.prefix
+        if patches < 1 or (self.grid is not None and math.prod(self.grid) != patches):
+            wanted = (f"more than {self.prefix} tokens" if self.grid is None else
+                      f"{self.prefix} prefix tokens and {self.grid[0]}x{self.grid[1]} patches")
+            raise SutureError(f"expected {wanted}, got {count} tokens, shape {tuple(x.shape)}; "
+                              "write @tokens:PREFIX,HEIGHTxWIDTH that add up to these")
+        grid = self.grid
+        if grid is None and image is not None and not varies:
+            grid = _grid(patches, image) or _grid(patches, image, cut=True)
+        return Shape(Kind.TOKENS, x.shape[2], (count,), self.prefix, grid, varies=varies)
+
+
+# -- what the inputs say ----------------------------------------------------------------------------------------------
+
+def image_size(inputs: Any) -> Size | None:
+    """(H, W) of the images (N, C, H, W) among a network's inputs: "pixel_values", or the first tensor like that."""
+    images = inputs["pixel_values"] if isinstance(inputs, Mapping) and "pixel_values" in inputs else inputs
+    for t in leaves(images):
+        if t.ndim == 4 and t.is_floating_point():
+            return t.shape[2], t.shape[3]
+    return None
+
+
+def mask_of(inputs: Any) -> Tensor | None:
+    """(N, T) booleans, True at the tokens that count: ``inputs["attention_mask"]`` where there is one."""
+    mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
+    return mask.bool() if isinstance(mask, Tensor) and mask.ndim == 2 else None
+
+
+def sequence_lengths(inputs: Any) -> frozenset[int]:
+    """How many tokens the sequences among a network's inputs have: as the attention mask or integers (N, T) say."""
+    mask = mask_of(inputs)
+    if mask is not None:
+        return frozenset({mask.shape[1]})
+    kinds = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+    return frozenset(t.shape[1] for t in leaves(inputs) if t.ndim == 2 and t.dtype in kinds)

@@ -1,0 +1,358 @@
+"""One comparison: its table, its per-example arrays, and how it is kept on disk."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from safetensors import SafetensorError
+from safetensors import numpy as safetensors
+
+from suture._base import files
+from suture._base.errors import SutureError, unknown
+from suture.indices.statistics import COLUMNS as SITE_COLUMNS
+from suture.indices.statistics import described
+from suture.numbers import intervals as scores
+from suture.numbers import measures
+from suture.results import cell_verdict as judging
+from suture.results import sanity as battery
+from suture.results import summary as findings
+from suture.results.report import figures, page
+from suture.results.storage import (
+    ARRAYS,
+    FORMAT,
+    TABLE,
+    VERSION,
+    commit,
+    damaged,
+    read_content,
+    read_document,
+    refuse_foreign,
+)
+from suture.results.table import COLUMNS as COLUMNS
+from suture.results.table import FLOATS, check_arrays, check_cells, csv_text, parse, register_own, same, tidy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Everything that is known about one source network and one target network.
+
+    Attributes:
+        source, target: display names of the networks.
+        sources: source site names, in order of execution (rows of every matrix).
+        targets: target site names (columns).
+        same_network: the source network is the target network (self-stitching).
+        same_architecture: sites of the two networks with the same name are the same layer.
+        table: tidy, columns `COLUMNS`, one row per cell and measure; a value is NaN exactly where the reason
+            is not empty. The mark says why a value that is there is not to be trusted, such as a stitching layer that
+            was still improving; it is empty where all is well, and where the column is left out.
+        arrays: per-example and per-cell arrays by name, such as ``"target.correct"`` bool (N,),
+            ``"dm.correct"`` bool and ``"dm.kl"`` float32 (S, T, N), ``"tlm.loss"`` (S, T, epochs),
+            ``"dm.weight/0/1"`` float32. The per-example ones (`suture.compare.scored.arrays_of`) take about
+            14 bytes per cell, method and test example, in memory and on disk.
+        meta: JSON-able: ``versions``, ``seed``, ``command``, ``settings``, ``n_fit``, ``n_test``,
+            ``created``, ``device``, ``notes`` (list of str), ``stages`` (names of the finished stages).
+
+    The table and the meta are copied and brought to one form (str, float64, int64; JSON lists), so that what
+    `load` gives equals what was saved.
+
+    Raises:
+        SutureError: the table breaks the rules above, a site name occurs twice, meta is not JSON-able, or an
+            array is not a NumPy array of booleans, integers or floats.
+    """
+
+    source: str
+    target: str
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    same_network: bool
+    same_architecture: bool
+    table: pd.DataFrame
+    arrays: dict[str, npt.NDArray[Any]]
+    meta: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        for kind, names in (("source", self.sources), ("target", self.targets)):
+            if len(set(names)) != len(names):
+                raise SutureError(f"expected every {kind} site once, got {list(names)}")
+        object.__setattr__(self, "sources", tuple(self.sources))
+        object.__setattr__(self, "targets", tuple(self.targets))
+        object.__setattr__(self, "table", tidy(self.table))
+        check_cells(self.table, self.sources, self.targets)
+        check_arrays(self.arrays)
+        try:
+            object.__setattr__(self, "meta", json.loads(json.dumps(self.meta)))
+        except (TypeError, ValueError) as error:
+            raise SutureError(f"expected meta that JSON can hold, got: {error}") from error
+
+    def __repr__(self) -> str:
+        return (f"Comparison({self.source!r} -> {self.target!r}, {len(self.sources)} x {len(self.targets)} "
+                f"cells, measures: {', '.join(self.measures) or 'none'})")
+
+    @property
+    def measures(self) -> list[str]:
+        """Names of the measures in the table, in the order of `suture.numbers.measures.in_order`."""
+        return measures.in_order(self._by_measure)
+
+    @cached_property
+    def _by_measure(self) -> dict[str, pd.DataFrame]:
+        """The rows of each measure by cell: a report asks for each several times."""
+        cells = pd.MultiIndex.from_product([self.sources, self.targets])
+        fill = {"reason": "not computed", "mark": ""}
+        found = {}
+        for name, rows in self.table.groupby("measure", sort=False):
+            whole = rows.set_index(["source", "target"]).reindex(cells)
+            there = cells.isin(pd.MultiIndex.from_frame(rows[["source", "target"]]))
+            for column, value in fill.items() if not there.all() else ():
+                whole.loc[~there, column] = value
+            found[str(name)] = whole
+        return found
+
+    def matrix(self, measure: str, what: str = "value") -> pd.DataFrame:
+        """One measure as a matrix: rows are source sites, columns target sites.
+
+        Args:
+            measure: a name of `measures`.
+            what: ``"value"``, ``"low"``, ``"high"``, ``"n"``, ``"reason"`` or ``"mark"``.
+
+        Raises:
+            SutureError: no such measure in this comparison, or no such `what`.
+        """
+        if measure not in self.measures:
+            raise unknown("measure", measure, self.measures)
+        if what not in (*FLOATS, "n", "reason", "mark"):
+            raise unknown("column", what, (*FLOATS, "n", "reason", "mark"))
+        cells = self._by_measure[measure][what].to_numpy(copy=True)
+        return pd.DataFrame(cells.reshape(len(self.sources), len(self.targets)),
+                            index=pd.Index(self.sources, name="source"),
+                            columns=pd.Index(self.targets, name="target"))
+
+    def marks(self, measure: str) -> pd.DataFrame:
+        """Why cells are not to be trusted, as a table of texts: rows are source sites, columns target sites.
+
+        A text holds one or several causes, ``cause: numbers; cause: numbers``; it is empty where all is well. For what
+        task loss matching measures see `suture.stitching.convergence.judge`.
+
+        Raises:
+            SutureError: no such measure in this comparison.
+        """
+        return self.matrix(measure, "mark")
+
+    def statistics(self) -> pd.DataFrame:
+        """What the representation at each site is like, its positions as rows (`suture.indices.SiteStatistics`).
+
+        Returns:
+            Columns ``side``, ``site``, ``rows``, ``width``, ``rank``, ``effective_rank``, ``participation_ratio`` and
+            ``dead`` (columns that do not vary); the spectra are in `arrays`, ``source.spectrum/0`` and so on. Empty
+            where no index of the stitched matrices was asked for.
+        """
+        return pd.DataFrame(described(self.arrays, self.sources, self.targets), columns=list(SITE_COLUMNS))
+
+    def cells(self, method: str = "dm", what: str = "word") -> pd.DataFrame:
+        """What every cell is: similar, dissimilar, an artefact (works, but out of distribution) or unproven.
+
+        Args:
+            method: ``"dm"`` or ``"tlm"``.
+            what: ``"word"``, or ``"reason"`` for a sentence why. The rules stand in `suture.results.cell_verdict.cell_verdict`.
+
+        Returns:
+            Texts: rows are source sites, columns target sites.
+
+        Raises:
+            SutureError: the comparison has no relative accuracy or no out-of-distribution scores of this method.
+        """
+        for kind, given, known in (("method", method, judging.METHODS), ("column", what, ("word", "reason"))):
+            if given not in known:
+                raise unknown(kind, given, known)
+        names = judging.needed(method, self.meta)
+        absent = [name for name in names if name not in self.measures]
+        if absent:
+            raise SutureError(f"expected relative accuracies and out-of-distribution scores of {method!r} in this "
+                              f"comparison, {absent[0]!r} is not there; compare with methods=({method!r},), labels and "
+                              'ood=suture.OOD(detectors=("mahalanobis",))')
+        about, detector = self.meta["ood"], judging.detector_of(self.meta)
+        relative, outlying = (judging.Grid(*(self.matrix(name, w).to_numpy() for w in (*FLOATS, "reason")))
+                              for name in names)
+        words, reasons = judging.cell_verdict(
+            relative, outlying, about["quality"].get(detector, [{}] * len(self.targets)),
+            self.marks(names[0]).to_numpy(), detector, judging.thresholds_of(about))
+        return pd.DataFrame(words if what == "word" else reasons, index=pd.Index(self.sources, name="source"),
+                            columns=pd.Index(self.targets, name="target"))
+
+    def plot(self, measure: str, ax: Axes | None = None, annotate: bool = True) -> Axes:
+        """Heat map of one measure, colours fixed by the measure's limits; a star in cells that have a mark.
+
+        Measures of a stitching method are hatched where the stitched network works and its representations are out of
+        distribution (`cells`), if that was looked at.
+
+        Args:
+            measure: a name of `measures`.
+            ax: where to draw; new axes through pyplot by default, so that a notebook shows them.
+            annotate: write the values into the cells (grids of at most 12 x 12).
+
+        Raises:
+            SutureError: no such measure in this comparison.
+        """
+        matrix = self.matrix(measure)
+        if ax is None:
+            # pyplot chooses a window system when it is imported; saved figures must not depend on one.
+            from matplotlib import pyplot as plt
+            _, ax = plt.subplots(layout="constrained")
+        entry = measures.measure(measure)
+        figures.heatmap(matrix, entry, ax, annotate=annotate, marks=self.marks(measure),
+                        hatched=findings.artefacts(self).get(measure.partition(".")[0]),
+                        title=f"{entry.label}\n{self.source} → {self.target}")
+        return ax
+
+    def difference(self, a: tuple[str, str], b: tuple[str, str], measure: str,
+                   other: str | None = None) -> scores.Difference:
+        """How much one cell's value exceeds another's, and whether that is more than chance, on the same examples.
+
+        Hits of examples (accuracy, relative accuracy, agreement) are tested by the exact McNemar test, other measures,
+        and numbers of tokens, by a paired bootstrap over examples (whole texts), and the mean over batches by Student's
+        t (see `suture.numbers.intervals.difference`).
+        Nothing is corrected for looking at many pairs. A tiny p value says that a difference is real, not that it is
+        large.
+
+        >>> result.difference(("layer3", "layer1"), ("layer1", "layer1"), "dm.kl")
+        >>> result.difference(("layer3", "layer1"), ("layer3", "layer1"), "dm.accuracy", "tlm.accuracy")
+
+        Args:
+            a, b: cells: (source site, target site).
+            measure: of `a`, and of `b` unless `other` is given.
+            other: the same measure of another method, for `b`.
+
+        Returns:
+            Value of `a` minus value of `b` in the measure's units, with interval, p value, test and n.
+
+        Raises:
+            SutureError: a site, a measure or a cell that this comparison lacks; a measure without per-example record
+                (structural indices); two different measures.
+        """
+        names = (measure, measure if other is None else other)
+        if names[0].rpartition(".")[2] != names[1].rpartition(".")[2]:
+            raise SutureError(f"expected one measure of two methods, got {names[0]!r} and {names[1]!r}")
+        one, two = (self._record(cell, name) for cell, name in zip((a, b), names, strict=True))
+        return scores.difference(one, two, int(self.meta.get("seed") or 0))
+
+    def _record(self, cell: tuple[str, str], measure: str) -> scores.Record:
+        if isinstance(cell, str) or len(cell) != 2:
+            raise SutureError(f"expected a cell (source site, target site), got {cell!r}")
+        for kind, name, names in (("source", cell[0], self.sources), ("target", cell[1], self.targets)):
+            if name not in names:
+                raise unknown(f"{kind} site", name, names)
+        i, j = self.sources.index(cell[0]), self.targets.index(cell[1])
+        record = scores.record(self.arrays, measure, i, j)
+        reason = str(self.matrix(measure, "reason").iloc[i, j])
+        if reason:
+            raise SutureError(f"{measure} of {cell[0]!r} into {cell[1]!r} has no value: {reason}")
+        return record
+
+    def verdict(self) -> battery.Verdict:
+        """The paper's sanity battery on this comparison; see `suture.results.sanity.judge`."""
+        return battery.judge(self.table, self.sources, self.targets, same_network=self.same_network,
+                             same_architecture=self.same_architecture, arrays=self.arrays)
+
+    def equals(self, other: Comparison) -> bool:
+        """Whether all fields are exactly equal: names, order, dtypes, every number (NaN equals NaN)."""
+        fields = ("source", "target", "sources", "targets", "same_network", "same_architecture")
+        return (all(getattr(self, f) == getattr(other, f) for f in fields)
+                and json.dumps(self.meta) == json.dumps(other.meta)
+                and csv_text(self.table) == csv_text(other.table)
+                and list(self.table.dtypes) == list(other.table.dtypes)
+                and list(self.arrays) == list(other.arrays)
+                and all(same(self.arrays[name], other.arrays[name]) for name in self.arrays))
+
+    def save(self, dir: str | os.PathLike[str]) -> Path:
+        """Write ``comparison.json``, ``table.csv`` and ``arrays.safetensors`` into a folder.
+
+        A reader, and whoever comes after a killed writer, finds all of the earlier comparison or all of this
+        one. Only one process may write to a folder at a time. A report that stands in the folder
+        (``report.html``, ``figures/``) is left as it is.
+
+        Args:
+            dir: a folder that is missing, empty, or holds an earlier comparison.
+
+        Returns:
+            The folder.
+
+        Raises:
+            SutureError: the folder holds anything else, or cannot be written; nothing in it has changed then.
+        """
+        folder = Path(dir)
+        token = secrets.token_hex(8)
+        contents = {
+            TABLE: csv_text(self.table).encode(),
+            ARRAYS: safetensors.save({k: np.asarray(v, order="C") for k, v in self.arrays.items()}),
+        }
+        document = {
+            "format": FORMAT, "version": VERSION, "save": token,
+            "files": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
+            "source": self.source, "target": self.target,
+            "sources": list(self.sources), "targets": list(self.targets),
+            "same_network": self.same_network, "same_architecture": self.same_architecture,
+            "arrays": list(self.arrays), "meta": self.meta,
+        }
+        try:
+            refuse_foreign(folder)
+            commit(folder, token, contents, json.dumps(document, indent=1).encode())
+        except OSError as error:
+            raise files.unwritable(folder, error) from error
+        return folder
+
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """Write a self-contained HTML page, and beside it PNG and PDF figures in ``figures/``.
+
+        Args:
+            path: the page, such as ``"out/report.html"``; an existing file is replaced.
+
+        Returns:
+            The page.
+
+        Raises:
+            SutureError: the place cannot be written.
+        """
+        written = page.write([self], path)
+        figures.save(self, written.parent / "figures")
+        return written
+
+
+def load(dir: str | os.PathLike[str]) -> Comparison:
+    """The comparison that `Comparison.save` wrote into a folder, exactly.
+
+    Raises:
+        SutureError: the folder is missing, holds no comparison, one of another format version, or a damaged
+            one.
+    """
+    folder = Path(dir)
+    while True:
+        document = read_document(folder)
+        table, arrays = read_content(folder, TABLE, document), read_content(folder, ARRAYS, document)
+        if table is not None and arrays is not None:
+            break
+        # A writer may have replaced the files between two reads; then the document is another one by now.
+        if read_document(folder)["save"] == document["save"]:
+            name = TABLE if table is None else ARRAYS
+            raise damaged(folder, f"{name} is missing or not the one that was saved")
+    try:
+        register_own(document["meta"])
+        loaded = safetensors.load(arrays)
+        return Comparison(
+            source=document["source"], target=document["target"], sources=tuple(document["sources"]),
+            targets=tuple(document["targets"]), same_network=document["same_network"],
+            same_architecture=document["same_architecture"], table=parse(table.decode()),
+            arrays={name: loaded[name] for name in document["arrays"]}, meta=document["meta"])
+    except (SutureError, SafetensorError, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise damaged(folder, str(error)) from error

@@ -1,0 +1,220 @@
+"""Heat maps of a comparison. Colour limits belong to the measure, so that any two figures can be compared."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, Normalize, to_hex
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+from suture._base.files import replace
+from suture.numbers.measures import Measure, measure
+from suture.results.report import histograms
+from suture.results.report.compared import Compared
+from suture.results.report.style import STYLE, pair, pdf, png, printable
+from suture.results.summary import artefacts, is_detail
+
+ANNOTATED = 12
+"""Grids of at most this many rows and columns get their values written in."""
+_WIDE = 4
+HATCHED = "hatched: works, out of distribution"
+Floats = NDArray[np.float64]
+
+
+def colormap(entry: Measure) -> Colormap:
+    """Viridis, turned round where smaller means more similar: bright is always more similar."""
+    return mpl.colormaps["viridis" if entry.larger_is_more_similar else "viridis_r"]
+
+
+def colour(value: float, entry: Measure) -> tuple[str, str]:
+    """Hex colours of a cell with this (native) value: of its ground, and of legible text on it."""
+    share = (value - entry.low) / (entry.high - entry.low)
+    red, green, blue, _ = colormap(entry)(min(1.0, max(0.0, share)))
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)]
+    luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+    # WCAG 2 contrast ratios with white and with black
+    white = 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05
+    return to_hex((red, green, blue)), "#ffffff" if white else "#000000"
+
+
+def written(value: float, digits: int = 3) -> str:
+    """A value as it stands in a cell; large ones (a residual has no upper limit) with fewer digits."""
+    size = abs(value)
+    if size < 0.5 * 10**-digits:
+        value = 0.0  # rounding below zero is not a negative number
+    if size < 10:
+        return f"{value:.{digits}f}"
+    return f"{value:.1f}" if size < 100 else f"{value:.0f}" if size < 10_000 else f"{value:.1e}"
+
+
+def heatmap(matrix: pd.DataFrame, measure: Measure, ax: Axes, annotate: bool = True,
+            title: str | None = None, marks: pd.DataFrame | None = None, hatched: pd.DataFrame | None = None) -> None:
+    """Draw one measure of a comparison.
+
+    Args:
+        matrix: rows are source sites, columns target sites; NaN (drawn grey and hatched) where undefined.
+        measure: gives the colour limits; they never depend on the data. Values beyond them get the colour of
+            the limit, and the colour bar an arrow.
+        ax: where to draw.
+        annotate: write the values in, if the grid is at most 12 x 12.
+        title: the measure's label by default.
+        marks: texts of the same shape; cells with one get a star.
+        hatched: booleans of the same shape; such cells are hatched, as those that work and are out of distribution.
+    """
+    values = matrix.to_numpy(dtype=np.float64)
+    norm = Normalize(measure.low, measure.high)
+    image = ax.imshow(np.ma.masked_invalid(values), cmap=colormap(measure), norm=norm, aspect="equal",
+                      interpolation="nearest")
+    for i, j in np.argwhere(np.isnan(values)):
+        ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor="0.88", edgecolor="0.55", hatch="////",
+                               linewidth=0))
+    lined = np.zeros(values.shape, bool) if hatched is None else hatched.to_numpy(dtype=bool) & ~np.isnan(values)
+    _hatch(values, lined, measure, ax)
+    if annotate and max(values.shape) <= ANNOTATED:
+        _annotate(values, lined, measure, ax)
+    if marks is not None:
+        _star(values, marks, measure, ax)
+    _label(matrix, ax, HATCHED if lined.any() else "")
+    # Names from outside may hold a dollar sign, which would start a formula.
+    lines = (measure.label if title is None else title).split("\n")
+    ax.set_title("\n".join(printable(line) for line in lines), fontsize=8.5, parse_math=False)
+    _colour_bar(image, values, measure, ax)
+
+
+def _hatch(values: Floats, lined: NDArray[np.bool_], measure: Measure, ax: Axes) -> None:
+    for i, j in np.argwhere(lined):
+        ink = colour(float(values[i, j]), measure)[1]
+        ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor="none", edgecolor=ink, hatch="\\\\\\", linewidth=0,
+                               gid="hatched"))
+
+
+def _annotate(values: Floats, lined: NDArray[np.bool_], measure: Measure, ax: Axes) -> None:
+    size = max(values.shape)
+    for (i, j), value in np.ndenumerate(values):
+        if not math.isnan(value):
+            ground, ink = colour(float(value), measure)
+            # No line crosses a number.
+            box = {"facecolor": ground, "edgecolor": "none", "pad": 0.6} if lined[i, j] else None
+            ax.text(j, i, written(float(value), 3 if size <= 6 else 2), ha="center", va="center", color=ink,
+                    fontsize=min(7.5, 46 / size), bbox=box)
+
+
+def _star(values: Floats, marks: pd.DataFrame, measure: Measure,
+          ax: Axes) -> None:
+    for i, j in np.argwhere((marks.to_numpy() != "") & ~np.isnan(values)):
+        ax.text(j + 0.45, i - 0.45, "*", ha="right", va="top", color=colour(float(values[i, j]), measure)[1],
+                fontsize=min(7.5, 46 / max(values.shape)), gid="mark")
+
+
+def _label(matrix: pd.DataFrame, ax: Axes, legend: str) -> None:
+    sources = [printable(str(name)) for name in matrix.index]
+    targets = [printable(str(name)) for name in matrix.columns]
+    small = min(7.5, max(3.0, 90 / max(matrix.shape)))
+    long = max((len(t) for t in targets), default=0) > 4
+    ax.set_xticks(range(len(targets)), targets, fontsize=small, parse_math=False, rotation=90 if long else 0)
+    ax.set_yticks(range(len(sources)), sources, fontsize=small, parse_math=False)
+    ax.tick_params(length=0)
+    ax.set_xlabel(f"target\n{legend}" if legend else "target", fontsize=8 if not legend else 7)
+    ax.set_ylabel("source", fontsize=8)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+
+
+def _colour_bar(image: ScalarMappable, values: Floats, measure: Measure, ax: Axes) -> None:
+    figure = ax.get_figure(root=True)
+    if figure is None:
+        return
+    below, above = bool((values < measure.low).any()), bool((values > measure.high).any())
+    extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get((below, above), "neither")
+    bar = figure.colorbar(image, ax=ax, fraction=0.046, pad=0.03, extend=extend)
+    bar.set_ticks([measure.low, (measure.low + measure.high) / 2, measure.high])
+    bar.ax.tick_params(labelsize=6.5, length=2)
+    bar.set_label("more similar →" if measure.larger_is_more_similar else "← more similar", fontsize=6.5)
+    bar.outline.set_visible(False)
+
+
+def grid(comparison: Compared, measures: Sequence[str] | None = None) -> Figure:
+    """All measures of a comparison side by side, at most four in a row.
+
+    Args:
+        comparison: what to draw.
+        measures: names; all that the comparison has by default.
+
+    Raises:
+        SutureError: a measure that the comparison lacks.
+    """
+    names = list(comparison.measures if measures is None else measures)
+    columns = max(1, min(_WIDE, len(names)))
+    rows = max(1, math.ceil(len(names) / columns))
+    width, height = _inches(comparison)
+    hatched = artefacts(comparison)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(columns * width, rows * height + 0.3),
+                        layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
+        for place, name in enumerate(names):
+            heatmap(comparison.matrix(name), measure(name), figure.add_subplot(rows, columns, place + 1),
+                    marks=comparison.marks(name), hatched=hatched.get(name.partition(".")[0]))
+        figure.suptitle(pair(comparison), fontsize=10, parse_math=False)
+    return figure
+
+
+def _inches(comparison: Compared) -> tuple[float, float]:
+    """Size of one heat map: cells of 0.36 inches up to a limit, and room for the names."""
+    cell = min(0.36, 6.0 / max(len(comparison.sources), len(comparison.targets), 1))
+    names = max((len(s) for s in (*comparison.sources, *comparison.targets)), default=0)
+    room = 0.9 + 0.06 * min(names, 40)
+    return (max(1.6, cell * len(comparison.targets)) + room, max(1.6, cell * len(comparison.sources)) + room)
+
+
+def save(comparison: Compared, folder: str | os.PathLike[str]) -> list[Path]:
+    """Write measures, histograms of detector scores, and an overview ``all``, as PNG and PDF (fonts embedded).
+
+    PNG files have 200 dpi, the overview 110. Parts and further views (`is_detail`) are left out: draw those with
+    `Comparison.plot`.
+
+    Args:
+        comparison: what to draw.
+        folder: made if missing; files of the same names are replaced, others left alone.
+
+    Returns:
+        The files, such as ``dm.relative_accuracy.png`` and ``scores_mahalanobis.png``.
+
+    Raises:
+        SutureError: the folder cannot be written.
+    """
+    hatched = artefacts(comparison)
+    names = [name for name in comparison.measures if not is_detail(name)]
+    makers: dict[str, Callable[[], Figure]] = {
+        name: partial(_single, comparison, name, hatched) for name in names}
+    makers |= {f"scores_{name}": partial(histograms.figure, comparison, name)
+               for name in histograms.available(comparison)}
+    makers["all"] = partial(grid, comparison, names)
+    paths = []
+    for stem, make in makers.items():
+        figure = make()
+        for kind, data in (("png", png(figure, 110 if stem == "all" else 200)), ("pdf", pdf(figure))):
+            paths.append(Path(folder) / f"{stem}.{kind}")
+            replace(paths[-1], data)
+    return paths
+
+
+def _single(comparison: Compared, name: str, hatched: Mapping[str, pd.DataFrame] | None = None) -> Figure:
+    width, height = _inches(comparison)
+    lined = (artefacts(comparison) if hatched is None else hatched).get(name.partition(".")[0])
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width, height + 0.15), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
+        heatmap(comparison.matrix(name), measure(name), figure.add_subplot(), marks=comparison.marks(name),
+                hatched=lined, title=f"{measure(name).label}\n{pair(comparison)}")
+    return figure

@@ -1,0 +1,129 @@
+"""Histograms of a detector's scores, site by site: native, auxiliary and stitched representations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from numpy.typing import NDArray
+
+from suture._base.errors import unknown
+from suture.results.report.compared import Compared
+from suture.results.report.style import STYLE, pair, printable
+
+BINS = 48
+_WIDE = 4
+_LABELS = {"native": "native", "auxiliary": "auxiliary", "unseen": "unseen", "dm": "direct matching",
+           "tlm": "task loss matching"}
+# Paul Tol's bright colours, told apart by the colour-blind too; dashes tell them apart in grey.
+_LINES: Mapping[str, dict[str, Any]] = {
+    "native": {"color": "0.75"}, "auxiliary": {"color": "#ccbb44", "linestyle": "--"},
+    "unseen": {"color": "#aa3377", "linestyle": ":"}, "dm": {"color": "#4477aa"}, "tlm": {"color": "#ee6677"}}
+Floats = NDArray[np.float64]
+
+
+def available(comparison: Compared) -> list[str]:
+    """Detectors with scores of native and of stitched representations."""
+    arrays = comparison.arrays
+    names = [name.partition(".")[2] for name in arrays if name.startswith("native.")]
+    return [name for name in names if any(f"{method}.score_{name}" in arrays for method in ("dm", "tlm"))]
+
+
+def samples(comparison: Compared, detector: str, site: int) -> dict[str, Floats]:
+    """Scores at a target site by kind: native, auxiliary, unseen, and stitched ones of all source layers by method.
+
+    In self-stitching the layer itself is left out, because direct matching of a layer with itself is the identity, and
+    would show native scores under the name of stitched ones.
+    """
+    arrays = comparison.arrays
+    found = {kind: arrays[f"{kind}.{detector}"][site] for kind in ("native", "auxiliary", "unseen")
+             if f"{kind}.{detector}" in arrays}
+    own = comparison.same_network
+    others = [i for i, s in enumerate(comparison.sources) if not (own and s == comparison.targets[site])]
+    found |= {method: arrays[f"{method}.score_{detector}"][others, site] for method in ("dm", "tlm")
+              if f"{method}.score_{detector}" in arrays}
+    flat = {kind: np.asarray(scores, dtype=np.float64).ravel() for kind, scores in found.items()}
+    known = {kind: scores[~np.isnan(scores)] for kind, scores in flat.items()}
+    return {kind: scores for kind, scores in known.items() if len(scores)}
+
+
+def edges(found: Mapping[str, Floats]) -> Floats:
+    """Shared bins (`BINS` + 1,) of the samples of a site.
+
+    They reach over the middle 98 % of every sample, but over no more than four times the native range beyond it: a
+    few stitched representations may lie so far out that native ones would shrink to a line.
+    """
+    ends = {kind: np.percentile(finite, [1, 99]) for kind, scores in found.items()
+            if len(finite := scores[np.isfinite(scores)])}
+    if not ends:
+        return np.linspace(-0.5, 0.5, BINS + 1)
+    low, high = min(e[0] for e in ends.values()), max(e[1] for e in ends.values())
+    if "native" in ends and ends["native"][1] > ends["native"][0]:
+        a, b = ends["native"]
+        low, high = max(low, a - 4 * (b - a)), min(high, b + 4 * (b - a))
+    if not high > low:
+        low, high = low - 0.5, high + 0.5
+    return np.linspace(low, high, BINS + 1)
+
+
+def densities(found: Mapping[str, Floats], bins: Floats) -> dict[str, Floats]:
+    """Histograms (`BINS`,) of area one; the outermost bins hold all that lies beyond them."""
+    width = np.diff(bins)
+    return {kind: np.histogram(np.clip(scores, bins[0], bins[-1]), bins)[0] / (len(scores) * width)
+            for kind, scores in found.items()}
+
+
+def figure(comparison: Compared, detector: str) -> Figure:
+    """One panel per target site: where a detector sees native, auxiliary, unseen and stitched representations.
+
+    This is Figure 1c of Balogh and Jelasity (2025), with the scores of all source layers together.
+
+    Raises:
+        SutureError: the comparison has no scores of this detector.
+    """
+    if detector not in available(comparison):
+        raise unknown("detector with scores in this comparison", detector, available(comparison),
+                      'compare with ood=suture.OOD(detectors=("mahalanobis",))')
+    n = len(comparison.targets)
+    columns = max(1, min(_WIDE, n))
+    rows = max(1, -(-n // columns))
+    with mpl.rc_context(STYLE):
+        made = Figure(figsize=(max(3.4, 1.75 * columns), 1.25 * rows + 0.85),
+                      layout=ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.05))
+        handles: dict[str, Any] = {}
+        for place, site in enumerate(comparison.targets):
+            ax = made.add_subplot(rows, columns, place + 1)
+            handles |= _panel(ax, samples(comparison, detector, place))
+            ax.set_title(printable(site), fontsize=7.5, parse_math=False)
+        if handles:
+            shown = [kind for kind in _LABELS if kind in handles]
+            made.legend([handles[kind] for kind in shown], [_LABELS[kind] for kind in shown],
+                        loc="outside lower center", ncols=len(shown) if columns > 2 else 2, frameon=False, fontsize=7,
+                        title="score, larger is more in-distribution; the ends hold all that lies beyond",
+                        title_fontsize=7)
+        made.suptitle(f"{pair(comparison)}, {printable(detector)}", fontsize=9, parse_math=False)
+    return made
+
+
+def _panel(ax: Axes, found: Mapping[str, Floats]) -> dict[str, Any]:
+    """Draw the histograms of one site; what a legend needs, by kind."""
+    bins = edges(found)
+    handles: dict[str, Any] = {}
+    heights = densities(found, bins)
+    for kind, height in heights.items():
+        handles[kind] = ax.stairs(height, bins, fill=kind == "native", linewidth=1.0, gid=kind, **_LINES[kind])
+    if heights:
+        # Peaks of what is crowded into an end bin are cut, so that the native scores stay visible.
+        native = heights.get("native", np.zeros(1)).max() or np.inf
+        ax.set_ylim(0, 1.08 * max(min(h.max(), 2 * native) for h in heights.values()))
+    ax.set_yticks([])
+    ax.locator_params(axis="x", nbins=3)
+    ax.tick_params(labelsize=6, length=2)
+    for side in ("left", "right", "top"):
+        ax.spines[side].set_visible(False)
+    return handles

@@ -1,0 +1,282 @@
+"""The sanity battery of the paper: is every layer most similar to itself?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import stats
+
+from suture._base.errors import SutureError
+from suture.numbers.intervals import mcnemar
+from suture.numbers.measures import Measure, in_order, measure
+
+SELF_COLUMNS = ("measure", "layers", "violated", "beyond_noise", "worst_margin", "worst_target",
+                "worst_source", "undefined")
+PAIR_COLUMNS = ("measure", "layers", "corresponding", "source_layers", "corresponding_by_source",
+                "worst_margin", "worst_target", "worst_source", "undefined")
+
+LEVEL = 0.05
+# The own-layer cells of the structural measures are exact only up to the rounding of an eigensolver.
+ROUNDING = 1e-9
+# Divergences of softmax outputs are differences of float32 logarithms.
+NATS = 1e-6
+_EXAMPLES = {"accuracy": "correct", "relative_accuracy": "correct", "agreement": "agree"}
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """What the sanity battery says of one comparison.
+
+    Attributes:
+        table: one row per measure, columns `SELF_COLUMNS` (a network stitched to itself) or `PAIR_COLUMNS`
+            (two networks of one architecture); empty when the battery does not apply.
+        words: one quotable sentence per row of the table; one sentence that says why when it is empty.
+        gap: the cell in which task loss matching exceeds direct matching most, in words; empty where there are not
+            both, or it nowhere does. A large gap is the paper's warning: the task is solved with a representation
+            that is not the target's.
+    """
+
+    table: pd.DataFrame
+    words: tuple[str, ...]
+    gap: str = ""
+
+
+@dataclass(frozen=True)
+class _Contest:
+    """A layer's own (corresponding) partner against the best other one; indices along their axes."""
+
+    layer: int
+    own: int
+    rival: int
+    margin: float
+    """By how much the rival looks more similar than the own partner; negative when it does not."""
+    others: int
+
+    def lost(self, entry: Measure) -> bool:
+        return self.margin > _slack(entry)
+
+
+def _slack(entry: Measure) -> float:
+    if entry.name.rpartition(".")[2] in _EXAMPLES:
+        return 0.0
+    return NATS if entry.functional else ROUNDING
+
+
+def judge(table: pd.DataFrame, sources: Sequence[str], targets: Sequence[str], *, same_network: bool,
+          same_architecture: bool, arrays: Mapping[str, npt.NDArray[Any]]) -> Verdict:
+    """The sanity battery of Balogh and Jelasity (AAAI 2025) on the cells of one comparison.
+
+    A network stitched to itself (`same_network`): a target layer is *violated* when some other source layer
+    is strictly more similar to it than the layer itself. ``violated`` counts them, ``beyond_noise`` those
+    that the test set can tell from chance: exact two-sided McNemar tests of the correctness of the stitched
+    networks (for agreement, of their agreement with the target), per layer the smallest p value among the
+    layers that look more similar, times the number of other layers (Bonferroni: the rival was chosen after
+    looking), then Holm over the violated layers, p < 0.05. Where per-example results are numbers of tokens
+    (language models), signed-rank tests over texts (Wilcoxon 1945) take McNemar's place: tokens of a text are no
+    independent draws, and the smallest p value of a bootstrap is too large to survive the corrections. It is NaN
+    where there is nothing to count (structural measures, KL, cross-entropy gap: `Comparison.difference` tests those in
+    pairs) and where per-example results are missing.
+
+    Two networks of one architecture: ``corresponding`` counts the target layers to which the corresponding
+    source layer is the most similar one (a tie counts), of ``layers``; ``corresponding_by_source`` the source
+    layers to which the corresponding target layer is, of ``source_layers``.
+
+    In both, ``worst_margin`` is the largest amount (native units, 0 when none) by which another source layer
+    (``worst_source``) is more similar to a target layer (``worst_target``) than the own or corresponding one.
+    Layers without an own value, or without any other, are left out of the counts; ``undefined`` is the number
+    of cells that have no value. Structural measures have a tolerance of 1e-9, divergences one of 1e-6 nats, counts
+    none.
+
+    Args:
+        table: columns ``source, target, measure, value`` at least, one row per cell and measure.
+        sources, targets: site names; layers with the same name correspond.
+        same_network: the source network is the target network.
+        same_architecture: site names of the two networks mean the same layer.
+        arrays: may hold ``"<method>.correct"`` and ``"<method>.agree"``, bool or numbers of tokens, of shape
+            (sources, targets, examples).
+
+    Raises:
+        SutureError: a per-example array has another shape.
+    """
+    gap = _gap(table, sources, targets)
+    if not (same_network or same_architecture):
+        return Verdict(_frame([], SELF_COLUMNS), (
+            "The sanity battery does not apply: the networks differ in architecture, so no layer of one "
+            "corresponds to a layer of the other.",), gap)
+    columns = SELF_COLUMNS if same_network else PAIR_COLUMNS
+    row, say = (_self_row, _self_words) if same_network else (_pair_row, _pair_words)
+    present = set(table["measure"])
+    rows, words = [], []
+    for name in in_order(present):
+        entry = measure(name)
+        if not entry.judged:
+            continue
+        values = _values(table, name, sources, targets)
+        record = row(entry, values, sources, targets, arrays)
+        rows.append(record)
+        words.append(f"{entry.label}: {say(record)}{_missing(int(record['undefined']), values.size)}.")
+    return Verdict(_frame(rows, columns), tuple(words), gap)
+
+
+def _gap(table: pd.DataFrame, sources: Sequence[str], targets: Sequence[str]) -> str:
+    tlm, dm = (_values(table, f"{m}.relative_accuracy", sources, targets) for m in ("tlm", "dm"))
+    if not (tlm > dm).any():
+        return ""
+    i, j = map(int, np.unravel_index(int(np.nanargmax(tlm - dm)), tlm.shape))
+    return (f"Task loss matching exceeds direct matching most for {sources[i]} into {targets[j]}: relative accuracy "
+            f"{tlm[i, j]:.3f} against {dm[i, j]:.3f}.")
+
+
+def _frame(rows: list[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=list(columns))
+
+
+def _values(table: pd.DataFrame, name: str, sources: Sequence[str], targets: Sequence[str]) -> Floats:
+    """Native values (sources, targets), NaN where a cell has none."""
+    cells = table[table["measure"] == name].set_index(["source", "target"])["value"]
+    cells = cells.reindex(pd.MultiIndex.from_product([sources, targets]))
+    return cells.to_numpy(dtype=np.float64).reshape(len(sources), len(targets))
+
+
+def _common(entry: Measure, values: Floats) -> Floats:
+    return values if entry.larger_is_more_similar else -values
+
+
+def _contests(common: Floats, partners: Sequence[str], layers: Sequence[str]) -> list[_Contest]:
+    """One contest per column of `common` (partners, layers) whose own value and some other are defined."""
+    found = []
+    for j, layer in enumerate(layers):
+        if layer not in partners:
+            continue
+        own = partners.index(layer)
+        others = [i for i in range(len(partners)) if i != own and not np.isnan(common[i, j])]
+        if np.isnan(common[own, j]) or not others:
+            continue
+        rival = max(others, key=lambda i: common[i, j])
+        found.append(_Contest(j, own, rival, float(common[rival, j] - common[own, j]), len(others)))
+    return found
+
+
+def _worst(entry: Measure, contests: list[_Contest], sources: Sequence[str],
+           targets: Sequence[str]) -> dict[str, Any]:
+    lost = [c for c in contests if c.lost(entry)]
+    if not lost:
+        return {"worst_margin": 0.0, "worst_target": "", "worst_source": ""}
+    worst = max(lost, key=lambda c: c.margin)
+    return {"worst_margin": worst.margin, "worst_target": targets[worst.layer],
+            "worst_source": sources[worst.rival]}
+
+
+def _self_row(entry: Measure, values: Floats, sources: Sequence[str], targets: Sequence[str],
+              arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
+    contests = _contests(_common(entry, values), sources, targets)
+    lost = [c for c in contests if c.lost(entry)]
+    examples = _examples(entry, values.shape, arrays)
+    clear = float("nan") if examples is None else float(_beyond_noise(lost, values, examples))
+    test = "McNemar" if examples is None or examples.dtype == np.bool_ else "Wilcoxon over texts"
+    return {"measure": entry.name, "layers": len(contests), "violated": len(lost), "beyond_noise": clear, "test": test,
+            **_worst(entry, contests, sources, targets), "undefined": int(np.isnan(values).sum())}
+
+
+def _pair_row(entry: Measure, values: Floats, sources: Sequence[str], targets: Sequence[str],
+              arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
+    common = _common(entry, values)
+    contests, by_source = _contests(common, sources, targets), _contests(common.T, targets, sources)
+    return {"measure": entry.name,
+            "layers": len(contests), "corresponding": sum(not c.lost(entry) for c in contests),
+            "source_layers": len(by_source),
+            "corresponding_by_source": sum(not c.lost(entry) for c in by_source),
+            **_worst(entry, contests, sources, targets), "undefined": int(np.isnan(values).sum())}
+
+
+def _examples(entry: Measure, shape: tuple[int, ...],
+              arrays: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any] | None:
+    """Per-example outcomes (sources, targets, examples) behind a functional measure, if they are there."""
+    method, _, quantity = entry.name.partition(".")
+    name = f"{method}.{_EXAMPLES.get(quantity, '')}"
+    if not entry.functional or name not in arrays:
+        return None
+    outcomes = arrays[name]
+    if outcomes.ndim != 3 or outcomes.shape[:2] != shape:
+        raise SutureError(f"expected array {name!r} of shape (sources, targets, examples) = "
+                          f"({shape[0]}, {shape[1]}, N), got {outcomes.shape}")
+    return outcomes
+
+
+def _chance(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
+    """p value of no difference between (N,) outcomes of two cells: hits and misses, or numbers of tokens."""
+    if one.dtype == np.bool_:
+        return mcnemar(one, other)
+    return float(stats.wilcoxon(one, other).pvalue) if (one != other).any() else 1.0
+
+
+def _beyond_noise(lost: list[_Contest], values: Floats, outcomes: npt.NDArray[Any]) -> int:
+    """How many lost contests the examples can tell from chance; larger `values` are more similar."""
+    chances = []
+    for contest in lost:
+        own = outcomes[contest.own, contest.layer]
+        column = values[:, contest.layer]
+        smallest = min(_chance(own, outcomes[i, contest.layer]) for i in range(len(column))
+                       if column[i] > column[contest.own])
+        chances.append(min(1.0, smallest * contest.others))
+    return _holm(chances)
+
+
+def _holm(chances: list[float]) -> int:
+    """How many hypotheses Holm's (1979) step-down procedure rejects at `LEVEL`."""
+    for done, chance in enumerate(sorted(chances)):
+        if not chance * (len(chances) - done) < LEVEL:
+            return done
+    return len(chances)
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def _worst_words(row: dict[str, Any]) -> str:
+    margin = float(row["worst_margin"])
+    amount = f"{margin:.3f}" if margin >= 0.0005 else f"{margin:.1e}"
+    return f"{amount}: {row['worst_source']} into {row['worst_target']}"
+
+
+def _missing(undefined: int, cells: int) -> str:
+    if not undefined:
+        return ""
+    return f"; {undefined} of {_count(cells, 'cell')} {'has' if undefined == 1 else 'have'} no value"
+
+
+def _self_words(row: dict[str, Any]) -> str:
+    layers, violated = int(row["layers"]), int(row["violated"])
+    if not layers:
+        return "nothing to judge, no target layer has its own value and that of another layer"
+    if not violated:
+        return f"no layer looks more similar to a layer than itself ({_count(layers, 'layer')})"
+    text = (f"for {violated} of {_count(layers, 'target layer')} another layer looks more similar than the "
+            f"layer itself (by up to {_worst_words(row)})")
+    if np.isnan(row["beyond_noise"]):
+        return text
+    clear = int(row["beyond_noise"])
+    who = f"{clear or 'none'} of these {'are' if clear > 1 else 'is'}"
+    if violated == 1:
+        who = f"this is{'' if clear else ' not'}"
+    return f"{text}; {who} beyond test-set noise ({row['test']}, Holm, p < {LEVEL})"
+
+
+def _pair_words(row: dict[str, Any]) -> str:
+    layers, by_source = int(row["layers"]), int(row["source_layers"])
+    if not layers and not by_source:
+        return "nothing to judge, no layer has its corresponding value and that of another layer"
+    text = (f"for {row['corresponding']} of {_count(layers, 'target layer')} the corresponding source layer "
+            f"is the most similar one, and for {row['corresponding_by_source']} of "
+            f"{_count(by_source, 'source layer')} the corresponding target layer is")
+    if not row["worst_source"]:
+        return text
+    return f"{text} (another source layer looks more similar by up to {_worst_words(row)})"

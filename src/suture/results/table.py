@@ -1,0 +1,135 @@
+"""The table and arrays of a comparison: brought to one form, checked, compared, and read back."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from suture._base.errors import SutureError, unknown
+from suture.numbers import measures
+
+COLUMNS = ["source", "target", "measure", "value", "low", "high", "n", "direction", "reason", "mark"]
+_WORDS = ("source", "target", "measure", "direction", "reason", "mark")
+FLOATS = ("value", "low", "high")
+_DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16",
+           "float32", "float64")
+
+
+def tidy(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with a plain index and one dtype per column.
+
+    Raises:
+        SutureError: other columns, or a cell of the wrong kind.
+    """
+    if list(table.columns) == COLUMNS[:-1]:  # saved before there were marks
+        table = table.assign(mark="")
+    if list(table.columns) != COLUMNS:
+        raise SutureError(f"expected the columns {COLUMNS}, got {list(table.columns)}")
+    columns: dict[str, pd.Series[Any]] = {}
+    for name in COLUMNS:
+        cells = table[name].tolist()
+        if name in _WORDS:
+            wrong = [cell for cell in cells if not isinstance(cell, str)]
+            if wrong:
+                raise SutureError(f"expected strings in the column {name!r}, got {wrong[0]!r}")
+            columns[name] = pd.Series(cells, dtype="str")
+            continue
+        try:
+            numbers = np.array([np.nan if cell is None else cell for cell in cells], dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise SutureError(f"expected numbers in the column {name!r}: {error}") from error
+        whole = name == "n" and np.isfinite(numbers).all() and (numbers == np.floor(numbers)).all()
+        columns[name] = pd.Series(numbers.astype(np.int64) if whole else numbers)
+    return pd.DataFrame(columns)
+
+
+def check_cells(table: pd.DataFrame, sources: tuple[str, ...], targets: tuple[str, ...]) -> None:
+    """Whether every row is of a known cell and measure, once, and has a value or a reason.
+
+    Raises:
+        SutureError: one does not.
+    """
+    for column, names in (("source", sources), ("target", targets)):
+        strange = set(table[column]) - set(names)
+        if strange:
+            raise unknown(f"{column} in the table", min(strange), names)
+    for name in table["measure"].unique():
+        measures.measure(name)
+    keys = table[["source", "target", "measure"]]
+    for rows, expected in (
+        (keys.duplicated(), "one row per cell and measure"),
+        (table["value"].isna() & (table["reason"] == ""), "a reason for every missing value"),
+        (table["value"].notna() & (table["reason"] != ""), "no reason where there is a value"),
+    ):
+        if rows.any():
+            source, target, measure = keys[rows].iloc[0]
+            raise SutureError(f"expected {expected}, got otherwise for {measure!r} of {source!r} into "
+                              f"{target!r}")
+
+
+def check_arrays(arrays: dict[str, npt.NDArray[Any]]) -> None:
+    """Whether all are NumPy arrays of kinds that can be saved.
+
+    Raises:
+        SutureError: one is not.
+    """
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray) or array.dtype.name not in _DTYPES:
+            got = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+            raise SutureError(f"expected a NumPy array of booleans, integers or floats as {name!r}, "
+                              f"got {got}")
+
+
+def same(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
+    """Whether two arrays agree in kind, shape and every bit."""
+    return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """A table as CSV: floats in the shortest form that reads back the same, NaN as an empty field."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table.columns)
+    columns: Sequence[list[Any]] = [table[name].tolist() for name in table.columns]
+    for row in zip(*columns, strict=True):
+        # csv writes floats with repr, which is exact; only NaN needs a word
+        writer.writerow("" if isinstance(cell, float) and cell != cell else cell for cell in row)
+    return text.getvalue()
+
+
+def parse(text: str) -> pd.DataFrame:
+    """The table that `csv_text` wrote."""
+    header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    numeric = {i for i, name in enumerate(header) if name in (*FLOATS, "n")}
+    cells = [[(float(c) if c else np.nan) if i in numeric else c for i, c in enumerate(row)] for row in rows]
+    return pd.DataFrame(cells, columns=header)
+
+
+def register_own(meta: Mapping[str, Any]) -> None:
+    """Make the user's own indices of a saved comparison known.
+
+    Raises:
+        SutureError: what is there is no list of measures, or one has the name of another measure.
+    """
+    for entry in _own(meta):
+        name = entry.get("name")
+        numbers = all(isinstance(entry.get(k), int | float) for k in ("low", "high"))
+        words = all(isinstance(entry.get(k), str) for k in ("name", "label", "about"))
+        if not (numbers and words and isinstance(entry.get("larger"), bool) and str(name).isidentifier()):
+            raise SutureError(f"expected measures of the user's own, got {entry!r}")
+        known = measures.MEASURES.get(str(name))
+        if known is None or known.own:
+            measures.register(measures.structural(**entry, own=True))
+
+
+def _own(meta: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+    found = meta.get("own_measures", [])
+    if not isinstance(found, list) or not all(isinstance(e, dict) for e in found):
+        raise SutureError(f"expected a list of the user's own measures, got {found!r}")
+    return found
