@@ -21,7 +21,7 @@ import torch
 import suture
 from common import Floor, claim, header
 from suture import zoo
-from suture.networks.calls import Pass
+from suture.networks.calls import RecordedPass
 from suture.networks.sites import SitedNetwork
 
 
@@ -59,7 +59,7 @@ def tails_timed() -> Iterator[list[float]]:
     took: list[float] = []
     tail = SitedNetwork.tail
 
-    def timed(self: SitedNetwork, index: int, x: torch.Tensor, done: Pass) -> object:
+    def timed(self: SitedNetwork, index: int, x: torch.Tensor, done: RecordedPass) -> object:
         start = time.perf_counter()
         output = tail(self, index, x, done)
         took.append(time.perf_counter() - start)

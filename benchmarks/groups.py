@@ -1,4 +1,4 @@
-"""How stitched batches are best cut for training on a CPU: what `suture.stitching.batch_budget.Room` does against other cuts.
+"""How stitched batches are best cut for training on a CPU: what `suture.stitching.batch_budget.BatchBudget` does against other cuts.
 
 One training step of 4 layers into one tail of a ResNet-20 at 32x32, for pieces of several sizes, several of them
 concatenated. Exit code 1 if the cut that is taken is not among the fastest ones (single measurements vary by a tenth).
@@ -14,11 +14,11 @@ import torch
 from common import claim, header, seconds
 from suture import zoo
 from suture.data.batches import Batches
-from suture.networks.prepare import micro_batch, prepare
+from suture.networks.prepare import choose_micro_batch, prepare
 from suture.networks.sites import SitedNetwork
 from suture.representations.alignment import Alignment
 from suture.stitching import StitchingLayer, TaskRecipe
-from suture.stitching.batch_budget import Room
+from suture.stitching.batch_budget import BatchBudget
 from suture.stitching.task import GroupTrainer
 
 CPU = torch.device("cpu")
@@ -36,11 +36,11 @@ def cuts(name: str, tail: int) -> tuple[float, dict[tuple[int, int], float]]:
                   for i in (0, 2, 4, 8)}
         GroupTrainer(sited, sited, layers, TaskRecipe(epochs=1), micro).fit(Batches([(images, labels)]), CPU)
 
-    taken = seconds(lambda: step(micro_batch(sited.peak, CPU)), 5)
+    taken = seconds(lambda: step(choose_micro_batch(sited.peak, CPU)), 5)
     others = {}
     for piece in (16, 32, 64, 128):
         for k in (1, 2):
-            with mock.patch.object(Room, "at_once", lambda self, index, size, k=k: k):
+            with mock.patch.object(BatchBudget, "at_once", lambda self, index, size, k=k: k):
                 others[piece, k] = seconds(lambda piece=piece: step(2 * piece), 5)  # Room halves it
     return taken, others
 

@@ -26,8 +26,8 @@ import suture
 from common import Floor, claim, header
 from suture import zoo
 from suture.indices import GROUPS, Request, chosen
-from suture.indices.streaming import of_pair
-from suture.representations.accumulators import Gathering, Wanted
+from suture.indices.streaming import compute_indices
+from suture.representations.accumulators import Accumulators, AccumulatorSettings
 from suture.representations.alignment import Kind, Shape
 
 Data = tuple[torch.Tensor, torch.Tensor]
@@ -100,7 +100,7 @@ def folds(n: int, repeat: int) -> list[bool]:
     base = 2 * floor.measure()
     shapes = [Shape(Kind.MAP, 64 * 2**s, (32 // 2**s,) * 2) for s in range(4) for _ in range(2)]
     for kind, names in kinds.items():
-        planned = Gathering(shapes, shapes, Wanted(chosen(names), fitting=True)).nbytes_planned
+        planned = Accumulators(shapes, shapes, AccumulatorSettings(chosen(names), fits_layers=True)).nbytes_planned
         print(f"  {kind}: {statistics.median(runs[kind]) / base:.2f} floors, sums of {planned / 2**20:.0f} MiB")
     return []
 
@@ -180,11 +180,11 @@ def beside_library(n: int) -> list[bool]:
                   (peak(work, n) - floor) / (theirs - floor), 1.0) for what, work in works.items()]
 
 
-def gathered(sites: int, width: int, rows: int, requests: list[Request]) -> Gathering:
+def gathered(sites: int, width: int, rows: int, requests: list[Request]) -> Accumulators:
     """Of random vectors at so many sites of each side, every site correlated with every other."""
     g = torch.Generator().manual_seed(0)
     common = torch.randn(rows, width, generator=g)
-    made = Gathering([Shape(Kind.VECTOR, width)] * sites, [Shape(Kind.VECTOR, width)] * sites, Wanted(requests))
+    made = Accumulators([Shape(Kind.VECTOR, width)] * sites, [Shape(Kind.VECTOR, width)] * sites, AccumulatorSettings(requests))
     xs, ys = ([common + torch.randn(rows, width, generator=g) for _ in range(sites)] for _ in range(2))
     made.update(xs, ys)
     return made
@@ -201,12 +201,12 @@ def algebra(sites: int, width: int, rows: int) -> list[bool]:
     requests = from_plain_moments()
     made, cells = gathered(sites, width, rows, requests), list(product(range(sites), range(sites)))
     start = time.perf_counter()
-    made.all_values(cells)
+    made.compute_all_values(cells)
     took = time.perf_counter() - start
     each: dict[str, float] = {}
     for r in requests:
         start = time.perf_counter()
-        of_pair(made.pair(0, 0), [r])
+        compute_indices(made.get_pair(0, 0), [r])
         each[r.name] = time.perf_counter() - start
     slow = sorted(each, key=each.__getitem__, reverse=True)[:6]
     print(f"  {len(requests)} indices; slowest in a cell: {', '.join(f'{name} {each[name]:.2f} s' for name in slow)}")

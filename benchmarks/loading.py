@@ -83,7 +83,7 @@ def main() -> int:
     header("loading", args.n)
     with tempfile.TemporaryDirectory() as folder:
         data = args.data or synthetic(Path(folder), args.n)
-        print(f"  data: {data if args.data else 'synthetic'}, {sources.reading.workers()} threads decode")
+        print(f"  data: {data if args.data else 'synthetic'}, {sources.reading.count_workers()} threads decode")
         took: dict[str, list[tuple[float, float]]] = {"when asked": [], "ahead": [], "second pass": []}
         for _ in range(args.repeat):
             for way in ("when asked", "ahead"):

@@ -13,9 +13,9 @@ import sys
 from common import claim, header
 from grid import compare_timed, images_of
 from suture import zoo
-from suture.ood.detectors.table import DEFAULT
+from suture.ood.detectors.table import DEFAULT_DETECTORS
 
-DETECTORS = tuple(dict.fromkeys((*DEFAULT, "mahalanobis", "mahalanobis_mean")))
+DETECTORS = tuple(dict.fromkeys((*DEFAULT_DETECTORS, "mahalanobis", "mahalanobis_mean")))
 
 
 def main() -> int:

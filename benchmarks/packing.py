@@ -1,7 +1,7 @@
 """What the change of weight layout costs in each stage of ResNet-18 at 32x32, with and without packing.
 
 Times one 3x3 convolution of each stage per image, in channels-last layout: as it is, and with the weight in
-oneDNN's own layout (`suture.networks.prepare.pack`).
+oneDNN's own layout (`suture.networks.prepare.pack_convolutions`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from common import header, seconds
-from suture.networks.prepare import pack
+from suture.networks.prepare import pack_convolutions
 
 STAGES = ((64, 32), (128, 16), (256, 8), (512, 4))
 
@@ -24,7 +24,7 @@ def main() -> None:
             x = torch.rand(n, channels, side, side).contiguous(memory_format=torch.channels_last)
             box = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1)).to(memory_format=torch.channels_last)
             plain = seconds(lambda box=box, x=x: box(x), 15)
-            packed = pack(box, x[:4])
+            packed = pack_convolutions(box, x[:4])
             after = seconds(lambda box=box, x=x: box(x), 15)
             print(f"  {channels} channels at {side}x{side}, micro-batch {n}: {1e3 * plain / n:.3f} ms, packed "
                   f"{1e3 * after / n:.3f} ms ({after / plain:.2f}){'' if packed else ' (too small, left as it is)'}")

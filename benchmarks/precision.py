@@ -14,7 +14,7 @@ from common import claim, header
 from suture import zoo
 from suture.networks.capture import capture
 from suture.numbers.moments import GridMoments
-from suture.representations.alignment import Alignment, shape_of, to_grid
+from suture.representations.alignment import Alignment, recognise_shape, to_grid
 
 
 def main() -> int:
@@ -28,14 +28,14 @@ def main() -> int:
         for k in range(0, n, 64):
             images = torch.rand(64, 3, 32, 32, generator=torch.Generator().manual_seed(k))
             for name, x in capture(network, images).items():
-                shape = shape_of(x)
+                shape = recognise_shape(x)
                 for dtype in (torch.float32, torch.float64):
                     grid = made.setdefault(name, {}).setdefault(dtype, GridMoments(
                         [shape.grid], [shape.width], [shape.grid], [shape.width],
                         {(shape.grid, shape.grid): Alignment(shape, shape).resampling}, same=True, precision=dtype))
                     grid.update([to_grid(x)], [])
         for name, pair in made.items():
-            rough, exact = (pair[d].cell(0, 0).sxx for d in (torch.float32, torch.float64))
+            rough, exact = (pair[d].get_moments(0, 0).sxx for d in (torch.float32, torch.float64))
             error = torch.linalg.eigvalsh(rough - exact).abs().max() / torch.linalg.eigvalsh(exact).max()
             errors[name] = float(error) / torch.finfo(torch.float32).eps
         print("  " + ", ".join(f"{k} {v:.2f}" for k, v in errors.items()))

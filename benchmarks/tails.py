@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from common import claim, header
-from suture.networks.calls import apply, frozen
+from suture.networks.calls import apply, freeze
 from suture.networks.sites import SitedNetwork
 
 Made = tuple[nn.Module, Any, str]
@@ -100,9 +100,9 @@ def ratio(made: Made, repeat: int) -> tuple[float, float]:
     network.eval()
     sited = SitedNetwork(network, inputs, [site])
     took: list[list[float]] = []
-    with frozen(network):
-        done = sited.full(inputs)
-        x = sited.representations(done)[0]
+    with freeze(network):
+        done = sited.run_full(inputs)
+        x = sited.pick_representations(done)[0]
         turns = (lambda: apply(network, inputs), until(network, inputs, site), lambda: sited.tail(0, x, done))
         for _ in range(repeat + 1):
             took.append([seconds(work) for work in turns])

@@ -25,8 +25,8 @@ from torch.nn import functional as F
 from common import Floor, claim, header, seconds
 from suture import TaskRecipe, zoo
 from suture.data.batches import Batches
-from suture.networks.calls import frozen, no_gradients
-from suture.networks.prepare import fold, micro_batch, pack, prepare
+from suture.networks.calls import disable_gradients, freeze
+from suture.networks.prepare import choose_micro_batch, fold_batch_norms, pack_convolutions, prepare
 from suture.networks.sites import SitedNetwork
 from suture.representations.alignment import Alignment
 from suture.stitching import StitchingLayer
@@ -43,9 +43,9 @@ def prepared(network: nn.Module, x: Tensor) -> tuple[nn.Module, SitedNetwork, in
     """The private copy that `suture.compare` would run, its sites and its micro-batch."""
     net = prepare(network, x[:4], CPU, "network")
     sited = SitedNetwork(net, x[:4])
-    fold(net, x[:4], {s.path for s in sited.sites})
-    pack(net, x[:4])
-    return net, sited, micro_batch(sited.peak, CPU)
+    fold_batch_norms(net, x[:4], {s.path for s in sited.sites})
+    pack_convolutions(net, x[:4])
+    return net, sited, choose_micro_batch(sited.peak, CPU)
 
 
 def layers_of(sited: SitedNetwork) -> dict[tuple[int, int], StitchingLayer]:
@@ -100,16 +100,16 @@ def needed(network: nn.Module, x: Tensor) -> float:
     """Seconds that the front once, and for each target its tail's forward and input gradient for every source, take."""
     net, sited, micro = prepared(network, x)
     some = x[:micro]
-    with frozen(net), no_gradients():
-        done = sited.full(some)
-        xs = sited.representations(done)
+    with freeze(net), disable_gradients():
+        done = sited.run_full(some)
+        xs = sited.pick_representations(done)
         total = seconds(lambda: sited.front(some), 5)
 
     def backward(j: int) -> None:
         start = xs[j].detach().requires_grad_(True)
         sited.tail(j, start, done).sum().backward()
 
-    with frozen(net):
+    with freeze(net):
         total += len(xs) * sum(seconds(lambda j=j: backward(j), 5) for j in range(len(xs)))
     return total * len(x) / len(some)
 

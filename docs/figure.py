@@ -8,5 +8,5 @@ from suture.results.report import figures
 if __name__ == "__main__":
     root = Path(__file__).parents[1]
     measures = ["dm.relative_accuracy", "tlm.relative_accuracy", "cka"]
-    shown = figures.grid(suture.load(root / "suture-demo" / "A-A"), measures)
+    shown = figures.draw_overview(suture.load(root / "suture-demo" / "A-A"), measures)
     shown.savefig(root / "docs" / "demo.png", dpi=110)

@@ -24,8 +24,8 @@ from sklearn.datasets import load_digits
 
 from suture._base.errors import SutureError
 from suture.indices import INDICES, Index, Needs, chosen, of_matrices
-from suture.indices.entry import TRANSFORMATIONS, invariances
-from suture.indices.kernels import FlatKernels, minibatch
+from suture.indices.entry import TRANSFORMATIONS, expand_invariances
+from suture.indices.kernels import FlatKernels, cka_minibatch
 from suture.numbers.measures import ALIGNMENTS
 
 HERE = Path(__file__).parent
@@ -52,7 +52,7 @@ def code(text: str) -> str:
 def kept(given: frozenset[str]) -> str:
     """Letters of the transformations that leave an index unchanged, without those that others contain."""
     return " ".join(SIGNS[t] for t in TRANSFORMATIONS
-                    if t in given and not any(t in invariances(u) for u in given - {t})) or "none"
+                    if t in given and not any(t in expand_invariances(u) for u in given - {t})) or "none"
 
 
 def native(index: Index) -> str:
@@ -264,7 +264,7 @@ def minibatches(x: Matrix) -> list[str]:
         for size in sizes:
             kernels = FlatKernels(1, 1, batch=size, keep=0, precision=torch.float64)
             kernels.update([torch.from_numpy(x[at])], [torch.from_numpy(y[at])])
-            row.append(f"{minibatch(kernels.cell(0, 0)):.3f}")
+            row.append(f"{cka_minibatch(kernels.get_kernels(0, 0)):.3f}")
         rows.append([*row, *(f"{v.value:.3f}" for v in whole.values())])
     return lines(["order of the examples", *(f"minibatches of {s}" for s in sizes), "`cka_debiased`", "`cka`"], rows)
 

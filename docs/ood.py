@@ -25,17 +25,17 @@ from torch import Tensor
 
 import suture
 from suture import OOD, EnergyRecipe, TaskRecipe, zoo
-from suture._base.hashing import fingerprint
+from suture._base.hashing import fingerprint_network
 from suture.data.batches import Batches
-from suture.networks.calls import no_gradients
+from suture.networks.calls import disable_gradients
 from suture.networks.prepare import find_device, prepare
 from suture.networks.sites import SitedNetwork
 from suture.networks.training import Recipe
 from suture.ood.detection import Detection
-from suture.ood.detectors.scoring import score_arrays, score_rows
+from suture.ood.detectors.scoring import stack_scores, tabulate_scores
 from suture.ood.detectors.table import DETECTORS
 from suture.results.report import histograms
-from suture.stitching.outputs import logits_of
+from suture.stitching.outputs import extract_logits
 
 HERE = Path(__file__).parent
 STORE = HERE / ".ood"
@@ -71,24 +71,24 @@ def try_planted(network: torch.nn.Module, fit: zoo.ImageSet, test: zoo.ImageSet,
     """Every detector on the planted cases of every site."""
     device = find_device("cpu")
     target = SitedNetwork(prepare(network, fit.inputs[:4], device, "network"), fit.inputs[:4], sites)
-    detection = Detection(ood, target, device, 100, seed, fingerprint(network), fit.tensors)
-    fitting = detection.fitting()
+    detection = Detection(ood, target, device, 100, seed, fingerprint_network(network), fit.tensors)
+    fitting = detection.make_fitter()
     data = Batches(fit.tensors, size=100)
-    with no_gradients():
+    with disable_gradients():
         for batch in data:
             fitting.update(target.front(batch.target), batch.labels)
         detection.finish(fitting, data)
-        scoring = detection.scoring()
+        scoring = detection.make_collector()
         for batch in Batches(test.tensors, size=100):
-            done = target.full(batch.target)
-            for j, x in enumerate(target.representations(done)):
-                scoring.look(j, x, None)
-                scoring.logits(j, logits_of(done.output))
+            done = target.run_full(batch.target)
+            for j, x in enumerate(target.pick_representations(done)):
+                scoring.add_representations(j, x, None)
+                scoring.add_logits(j, extract_logits(done.output))
                 for k, other in enumerate(planted(x, seed)):
-                    scoring.look((k, j), other, None)
-                    scoring.logits((k, j), logits_of(target.tail(j, other, done)))
+                    scoring.add_representations((k, j), other, None)
+                    scoring.add_logits((k, j), extract_logits(target.tail(j, other, done)))
     shape = len(PLANTED), len(target.sites)
-    rows = score_rows(score_arrays(scoring, "dm", shape, seed), "dm", shape, ood.names, seed, {})
+    rows = tabulate_scores(stack_scores(scoring, "dm", shape, seed), "dm", shape, ood.names, seed, {})
     found = [(PLANTED[k], str(target.sites[j]), *name.removeprefix("dm.").split("_", 1), e.value)
              for k, j, name, e, _ in rows]
     return pd.DataFrame(found, columns=["case", "site", "what", "detector", "value"]).assign(seed=seed)
@@ -164,7 +164,7 @@ def page() -> None:
         parts += [f"### {name}", "", _about(name, cells), "", *_detectors(cells, quality, cases), "",
                   *_verdicts(cells), "", *_distances(name, cells), "", *_rectified(cells), "",
                   f"![{name}: energies of native, auxiliary and stitched representations](ood-{name}-energy.png)", ""]
-        histograms.figure(suture.load(STORE / f"{name}-0-plain"), "energy").savefig(HERE / f"ood-{name}-energy.png",
+        histograms.draw_histograms(suture.load(STORE / f"{name}-0-plain"), "energy").savefig(HERE / f"ood-{name}-energy.png",
                                                                                     dpi=90)
     fill(HERE / "ood.md", parts, "ood.py")
 

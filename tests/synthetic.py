@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from suture.indices import DEFAULT
-from suture.numbers.measures import MEASURES, measure
+from suture.numbers.measures import MEASURES, get_measure
 from suture.results.comparison import COLUMNS, Comparison
 
 HOSTILE = ("<script>alert(1)</script>", 'a"b\' onmouseover=x', "{{ 7 * 7 }}", "a,b\nc\rd", "$\\frac$", "nan",
@@ -71,7 +71,7 @@ def with_scores(made: Comparison, near: np.ndarray, detectors: tuple[str, ...], 
             scores = native[None] - far[:, :, None] + (far[:, :, None] > 0) * rng.standard_normal((*shape, examples))
             arrays[f"{method}.score_{name}"] = scores.astype(np.float32)
             rows += [[s, t, f"{method}.{what}_{name}", value, max(value - 0.03, 0), min(value + 0.03, 1), examples,
-                      measure(f"{method}.{what}_{name}").direction, "", ""]
+                      get_measure(f"{method}.{what}_{name}").direction, "", ""]
                      for i, s in enumerate(made.sources) for j, t in enumerate(made.targets)
                      for what, value in (("ood", _two_sided(native[j], scores[i, j])),
                                          ("auroc", _auroc(native[j], scores[i, j])), ("ap", 0.7), ("fpr95", 0.4))]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import suture
 import suture.networks.calls
 from suture import SutureError
-from suture.networks.calls import apply, output_tensors, record, walk
+from suture.networks.calls import apply, extract_tensors, record, walk
 from suture.networks.naming import Site
 from suture.networks.sites import SitedNetwork
 from tests import tiny
@@ -30,7 +30,7 @@ def _state(network: nn.Module) -> list[Any]:
 
 
 def _equal(mine: Any, wanted: Any) -> None:
-    a, b = output_tensors(mine), output_tensors(wanted)
+    a, b = extract_tensors(mine), extract_tensors(wanted)
     assert len(a) == len(b)
     for x, y in zip(a, b, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-6)
@@ -58,11 +58,11 @@ def test_law_1_at_the_blocks_which_are_found_in_order(name: str) -> None:
     sited = SitedNetwork(network, inputs)
     assert tuple(map(str, sited.sites)) == of.sites
     assert tuple(map(str, sited.shapes)) == of.shapes
-    front, done = sited.front(inputs), sited.full(inputs)
+    front, done = sited.front(inputs), sited.run_full(inputs)
     _equal(done.output, wanted)
     for k, x in enumerate(front):
         assert sited.shapes[k].fits(x)
-        torch.testing.assert_close(x, sited.representations(done)[k])
+        torch.testing.assert_close(x, sited.pick_representations(done)[k])
         _equal(sited.tail(k, x, done), wanted)
         _concatenated(sited, k, x, done)
     assert _state(network) == before
@@ -72,10 +72,10 @@ def test_law_1_at_the_blocks_which_are_found_in_order(name: str) -> None:
 def _concatenated(sited: SitedNetwork, k: int, x: Tensor, done: Any) -> None:
     """Two batches through one tail are two tails."""
     other = x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(k))
-    together = suture.networks.calls.main_output(sited.tail(k, torch.cat([x, other]), done))
+    together = suture.networks.calls.extract_main_output(sited.tail(k, torch.cat([x, other]), done))
     assert together is not None
     for part, alone in zip(together.split(N), (x, other), strict=True):
-        end = suture.networks.calls.main_output(sited.tail(k, alone, done))
+        end = suture.networks.calls.extract_main_output(sited.tail(k, alone, done))
         assert end is not None
         torch.testing.assert_close(part, end, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(together[:N], together[N:])
@@ -90,7 +90,7 @@ def test_law_1_at_every_legal_site(name: str) -> None:
     assert {Site.parse(s) for s in of.sites} <= set(sites)
     assert len(sites) > len(of.sites)
     sited = SitedNetwork(network, inputs, sites)
-    done = sited.full(inputs)
+    done = sited.run_full(inputs)
     for k, x in enumerate(sited.front(inputs)):
         _equal(sited.tail(k, x, done), wanted)
 

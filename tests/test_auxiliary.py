@@ -19,11 +19,11 @@ from suture.data.auxiliary import (
     TOKEN_KINDS,
     TRAINING,
     UNSEEN,
-    allowed,
-    duplicates,
+    count_duplicates,
+    find_input_kind,
     images,
-    kind_of_input,
-    make,
+    list_allowed_kinds,
+    make_auxiliary,
 )
 
 Pair = namedtuple("Pair", ["name", "pixels"])
@@ -71,8 +71,8 @@ STRUCTURES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
 
 
 def each_kind(like: Any) -> Iterator[tuple[str, Tensor]]:
-    for kind in allowed(like):
-        yield kind, make(like, 50, kinds=[kind])
+    for kind in list_allowed_kinds(like):
+        yield kind, make_auxiliary(like, 50, kinds=[kind])
 
 
 # -- names ------------------------------------------------------------------------------------------------------------
@@ -106,20 +106,20 @@ INPUTS: dict[str, tuple[Any, str | None]] = {
 @pytest.mark.parametrize("name", INPUTS)
 def test_what_inputs_are_and_that_all_else_is_refused_in_one_line(name: str) -> None:
     like, kind = INPUTS[name]
-    assert kind_of_input(like) == kind
+    assert find_input_kind(like) == kind
     if kind is None:
         with pytest.raises(SutureError, match=r"^expected images \(N, C, H, W\) or token ids \(N, T\) to make "
                                               r"auxiliary data from, got .+; pass auxiliary=your own data$"):
-            make(like, 4)
+            make_auxiliary(like, 4)
 
 
 def test_a_refusal_says_what_came() -> None:
     with pytest.raises(SutureError, match=r"got float32 \(3, 4\); pass"):
-        make(torch.rand(3, 4), 2)
+        make_auxiliary(torch.rand(3, 4), 2)
     with pytest.raises(SutureError, match=r"got int64 \(3, 4\) and int64 \(3, 4\) and int64 \(3, 4\) and more; pass"):
-        make([IDS] * 5, 2)
+        make_auxiliary([IDS] * 5, 2)
     with pytest.raises(SutureError, match=r"got str; pass"):
-        make("images", 2)
+        make_auxiliary("images", 2)
 
 
 # -- what comes out ---------------------------------------------------------------------------------------------------
@@ -129,11 +129,11 @@ def test_a_refusal_says_what_came() -> None:
 def test_structure_and_dtype_and_shape_are_kept(structure: str, x: Tensor) -> None:
     wrap, unwrap = STRUCTURES[structure]
     like = wrap(x)
-    made = make(like, 17)
+    made = make_auxiliary(like, 17)
     assert isinstance(made, dict if isinstance(like, UserDict) else type(like))
     out = unwrap(made)
     assert (out.shape, out.dtype, out.device) == ((17, *x.shape[1:]), x.dtype, x.device)
-    assert torch.equal(out, make(x, 17))
+    assert torch.equal(out, make_auxiliary(x, 17))
     if structure == "with what is no tensor":
         assert (made[0], made[2]) == (None, 3)
 
@@ -150,15 +150,15 @@ def test_images_stay_in_the_range_of_the_sample_and_are_none_of_it(name: str) ->
         moved, own = (t.double().movedim(1, 0).flatten(len(over)) for t in (y, x))
         assert (moved.amin(-1) >= own.amin(-1)).all(), kind
         assert (moved.amax(-1) <= own.amax(-1)).all(), kind
-        assert duplicates(y, x) == 0, kind
+        assert count_duplicates(y, x) == 0, kind
     assert torch.equal(x, before)
-    assert set(IMAGE_KINDS) - set(allowed(x)) == ({"channels"} if x.shape[1] == 1 else set())
+    assert set(IMAGE_KINDS) - set(list_allowed_kinds(x)) == ({"channels"} if x.shape[1] == 1 else set())
 
 
 def test_no_digit_comes_out_of_the_digits() -> None:
     x = zoo.digits("train").inputs
-    for kind, y in ((kind, make(x, 1000, kinds=[kind])) for kind in allowed(x)):
-        assert duplicates(y, x) == 0, kind
+    for kind, y in ((kind, make_auxiliary(x, 1000, kinds=[kind])) for kind in list_allowed_kinds(x)):
+        assert count_duplicates(y, x) == 0, kind
         assert y.min() >= 0, kind
         assert y.max() <= 1, kind
         assert len(set(map(bytes, y.numpy()))) > 990, kind
@@ -167,17 +167,17 @@ def test_no_digit_comes_out_of_the_digits() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("like", [NORMAL, BYTES, sentences()["input_ids"]], ids=["floats", "bytes", "ids"])
 def test_the_device_is_kept_and_changes_nothing(like: Tensor) -> None:
-    made = make(like.cuda(), 40)
+    made = make_auxiliary(like.cuda(), 40)
     assert made.is_cuda
-    assert torch.allclose(made.cpu().double(), make(like, 40).double(), atol=1e-5)
+    assert torch.allclose(made.cpu().double(), make_auxiliary(like, 40).double(), atol=1e-5)
 
 
 def test_another_default_device_or_dtype_changes_nothing() -> None:
-    expected = make(NORMAL, 40), make(IDS, 20)
+    expected = make_auxiliary(NORMAL, 40), make_auxiliary(IDS, 20)
     try:
         torch.set_default_dtype(torch.float64)
         torch.set_default_device("meta")
-        found = make(NORMAL, 40), make(IDS, 20)
+        found = make_auxiliary(NORMAL, 40), make_auxiliary(IDS, 20)
     finally:
         torch.set_default_device(None)
         torch.set_default_dtype(torch.float32)
@@ -185,18 +185,18 @@ def test_another_default_device_or_dtype_changes_nothing() -> None:
 
 
 def test_inputs_that_need_gradients_give_data_that_do_not() -> None:
-    assert not make(photos_of(4).requires_grad_(), 16).requires_grad
+    assert not make_auxiliary(photos_of(4).requires_grad_(), 16).requires_grad
 
 
 # -- seeds and shares -------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("like", [NORMAL, BYTES, sentences()["input_ids"]], ids=["floats", "bytes", "ids"])
 def test_the_same_seed_gives_the_same_and_another_seed_gives_others_of_every_kind(like: Tensor) -> None:
-    for kind in allowed(like):
-        first, again, other = (make(like, 30, kinds=[kind], seed=s) for s in (5, 5, -6))
+    for kind in list_allowed_kinds(like):
+        first, again, other = (make_auxiliary(like, 30, kinds=[kind], seed=s) for s in (5, 5, -6))
         assert torch.equal(first, again)
         assert not torch.equal(first, other), kind
-    assert not torch.equal(make(like, 1), make(like, 1, seed=1))
+    assert not torch.equal(make_auxiliary(like, 1), make_auxiliary(like, 1, seed=1))
 
 
 def test_the_global_random_state_is_neither_moved_nor_read() -> None:
@@ -204,7 +204,7 @@ def test_the_global_random_state_is_neither_moved_nor_read() -> None:
     for seed in (1, 2):
         torch.manual_seed(seed)
         before = torch.get_rng_state(), repr(np.random.mtrand._rand.get_state())
-        made.append((make(NORMAL, 40), make(IDS, 20)))
+        made.append((make_auxiliary(NORMAL, 40), make_auxiliary(IDS, 20)))
         assert torch.equal(torch.get_rng_state(), before[0])
         assert repr(np.random.mtrand._rand.get_state()) == before[1]
     assert all(torch.equal(a, b) for a, b in zip(*made, strict=True))
@@ -213,46 +213,46 @@ def test_the_global_random_state_is_neither_moved_nor_read() -> None:
 @pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 50])
 def test_kinds_take_turns(n: int) -> None:
     """Example i is of kind i modulo 8, and is what its kind alone gives: no kind depends on those beside it."""
-    made = make(NORMAL, n)
+    made = make_auxiliary(NORMAL, n)
     for k, kind in enumerate(IMAGE_KINDS[:n]):
         mine = made[k::8]
         assert len(mine) in {n // 8, n // 8 + 1}
-        assert torch.equal(mine, make(NORMAL, len(mine), kinds=[kind]))
-    two = make(NORMAL, n, kinds=("inversion", "uniform"))
-    assert torch.equal(two[::2], make(NORMAL, len(two[::2]), kinds="inversion"))
+        assert torch.equal(mine, make_auxiliary(NORMAL, len(mine), kinds=[kind]))
+    two = make_auxiliary(NORMAL, n, kinds=("inversion", "uniform"))
+    assert torch.equal(two[::2], make_auxiliary(NORMAL, len(two[::2]), kinds="inversion"))
 
 
 def test_kinds_that_inputs_do_not_allow_are_left_out_unless_asked_for() -> None:
     gray, rgb = photos_of(9, 1), photos_of(9, 1).expand(9, 3, 12, 10)
     for x in (gray, rgb):
-        assert allowed(x) == tuple(k for k in IMAGE_KINDS if k != "channels")
-        assert allowed(x, TRAINING["images"]) == ("gaussian", "blobs", "patches", "mixture")
-        assert torch.equal(make(x, 21), make(x, 21, kinds=allowed(x)))
-    assert allowed(photos_of(1, 1)) == ("gaussian", "uniform", "blobs", "patches", "inversion", "photographs")
-    assert allowed(photos_of(5, 1, 1, 1)) == ("gaussian", "uniform", "inversion", "mixture", "photographs")
-    assert allowed(photos_of(5, 1, 1, 9))[2] == "blobs"
-    assert allowed(IDS, ["random"]) == ("random",)
+        assert list_allowed_kinds(x) == tuple(k for k in IMAGE_KINDS if k != "channels")
+        assert list_allowed_kinds(x, TRAINING["images"]) == ("gaussian", "blobs", "patches", "mixture")
+        assert torch.equal(make_auxiliary(x, 21), make_auxiliary(x, 21, kinds=list_allowed_kinds(x)))
+    assert list_allowed_kinds(photos_of(1, 1)) == ("gaussian", "uniform", "blobs", "patches", "inversion", "photographs")
+    assert list_allowed_kinds(photos_of(5, 1, 1, 1)) == ("gaussian", "uniform", "inversion", "mixture", "photographs")
+    assert list_allowed_kinds(photos_of(5, 1, 1, 9))[2] == "blobs"
+    assert list_allowed_kinds(IDS, ["random"]) == ("random",)
 
 
 def test_examples_are_used_up_before_one_is_used_again() -> None:
     x = torch.arange(7.0)[:, None, None, None] * torch.ones(1, 1, 2, 2)
     x[:, :, 0, 0] = 6.5
     for n in (5, 7, 20):
-        times = Counter(make(x, n, kinds="inversion")[:, 0, 1, 1].tolist())
+        times = Counter(make_auxiliary(x, n, kinds="inversion")[:, 0, 1, 1].tolist())
         assert len(times) == min(n, 7)
         assert max(times.values()) == math.ceil(n / 7)
     # Of images among which there are gray ones, only the others have channels to permute.
     some = photos_of(6)
     some[:3] = some[:3, :1]
-    once = make(some, 3, kinds="channels").sort(1).values
-    assert duplicates(some[3:].sort(1).values, once) == 3
+    once = make_auxiliary(some, 3, kinds="channels").sort(1).values
+    assert count_duplicates(some[3:].sort(1).values, once) == 3
     two = photos_of(30, 2)
-    assert duplicates(two.sort(1).values, make(two, 30, kinds="channels").sort(1).values) == 30
+    assert count_duplicates(two.sort(1).values, make_auxiliary(two, 30, kinds="channels").sort(1).values) == 30
 
 
 def test_kinds_start_from_examples_of_their_own() -> None:
     x = photos_of(30)
-    turned, cut = (make(x, 30, kinds=[kind]).mean((2, 3)) for kind in ("inversion", "patches"))
+    turned, cut = (make_auxiliary(x, 30, kinds=[kind]).mean((2, 3)) for kind in ("inversion", "patches"))
     ends = x.amin((0, 2, 3)) + x.amax((0, 2, 3))
     orders = [torch.cdist(means, x.mean((2, 3))).argmin(1) for means in (ends - turned, cut)]
     assert all(len(set(order.tolist())) == 30 for order in orders)
@@ -264,19 +264,19 @@ def test_kinds_start_from_examples_of_their_own() -> None:
 def test_gaussian_noise_has_the_mean_and_deviation_of_each_channel() -> None:
     # Four standard deviations of room on either side, so that the range cuts off nearly nothing.
     x = torch.randn(64, 3, 32, 32, generator=draws()) * torch.tensor([0.5, 1, 20])[:, None, None] + 3
-    y = make(x, 64, kinds="gaussian")
+    y = make_auxiliary(x, 64, kinds="gaussian")
     assert torch.allclose(y.mean((0, 2, 3)), x.mean((0, 2, 3)), atol=0.3)
     assert torch.allclose(y.std((0, 2, 3)) / x.std((0, 2, 3)), torch.ones(3), atol=0.02)
     assert abs(float(torch.corrcoef(y.movedim(1, 0).flatten(1))[0, 1])) < 0.02
 
 
 def test_uniform_noise_fills_the_range_of_each_channel_evenly() -> None:
-    y = make(NORMAL, 400, kinds="uniform")
+    y = make_auxiliary(NORMAL, 400, kinds="uniform")
     for c in range(3):
         low, high = NORMAL[:, c].min(), NORMAL[:, c].max()
         share = torch.histc(y[:, c], 10, float(low), float(high)) / y[:, c].numel()
         assert torch.allclose(share, torch.full((10,), 0.1), atol=0.01)
-    counts = torch.bincount(make(IMAGES["narrow bytes"], 400, kinds="uniform").flatten().long())
+    counts = torch.bincount(make_auxiliary(IMAGES["narrow bytes"], 400, kinds="uniform").flatten().long())
     assert counts[:100].sum() == 0
     assert torch.allclose(counts[100:] / counts.sum(), torch.full((16,), 1 / 16), atol=0.005)
 
@@ -284,10 +284,10 @@ def test_uniform_noise_fills_the_range_of_each_channel_evenly() -> None:
 def test_blobs_are_smooth_and_reach_both_ends_of_the_range() -> None:
     x = photos_of(10, 3, 32, 32)
     low, high = x.amin((0, 2, 3)), x.amax((0, 2, 3))
-    y = make(x, 30, kinds="blobs")
+    y = make_auxiliary(x, 30, kinds="blobs")
     assert torch.allclose(y.amin((2, 3)), low.expand(30, 3))
     assert torch.allclose(y.amax((2, 3)), high.expand(30, 3))
-    assert (y.diff(dim=3).abs().mean() < make(x, 30, kinds="uniform").diff(dim=3).abs().mean() / 3).all()
+    assert (y.diff(dim=3).abs().mean() < make_auxiliary(x, 30, kinds="uniform").diff(dim=3).abs().mean() / 3).all()
     assert 0.1 < float((y > low[:, None, None]).float().mean()) < 0.8
     # Spots are shared by the channels, but not all of them.
     among = torch.corrcoef(y.movedim(1, 0).flatten(1))
@@ -306,7 +306,7 @@ def test_patches_are_those_of_an_image_and_what_is_left_over_stays(h: int, w: in
 
     originals = {tuple(sorted(patches(image))): image for image in x}
     orders = set()
-    for image in make(x, 60, kinds="patches"):
+    for image in make_auxiliary(x, 60, kinds="patches"):
         original = originals[tuple(sorted(patches(image)))]
         assert torch.equal(image[:, down * high:], original[:, down * high:])
         assert torch.equal(image[:, :, across * wide:], original[:, :, across * wide:])
@@ -320,7 +320,7 @@ def test_channels_are_those_of_an_image_in_another_order(c: int) -> None:
     x = photos_of(6, c)
     originals = {frozenset(map(bytes, image.numpy())): image.numpy() for image in x}
     orders = Counter()
-    for image in make(x, 300, kinds="channels").numpy():
+    for image in make_auxiliary(x, 300, kinds="channels").numpy():
         own = [bytes(channel) for channel in originals[frozenset(map(bytes, image))]]
         orders[tuple(own.index(bytes(channel)) for channel in image)] += 1
     assert tuple(range(c)) not in orders
@@ -331,14 +331,14 @@ def test_channels_are_those_of_an_image_in_another_order(c: int) -> None:
 @pytest.mark.parametrize("name", ["unit", "z-scored", "double", "bytes", "narrow bytes", "gray"])
 def test_inversion_undoes_itself(name: str) -> None:
     x = IMAGES[name]
-    once = make(x, 20, kinds="inversion")
+    once = make_auxiliary(x, 20, kinds="inversion")
     low, high = (m(x, (0, 2, 3)).double()[:, None, None] for m in (torch.amin, torch.amax))
     # Each image once, in an order of the seed: the mirror image of some image each.
     back = (low + high - once.double())[:, None]
     gaps = (back - x.double()).abs().flatten(2).amax(2)
     assert gaps.amin(1).max() < 1e-6
     assert sorted(gaps.argmin(1).tolist()) == list(range(20))
-    twice = make(once, 20, kinds="inversion", seed=3)
+    twice = make_auxiliary(once, 20, kinds="inversion", seed=3)
     assert torch.allclose(twice.double().sort(0).values, x.double().sort(0).values, atol=1e-5)
 
 
@@ -348,20 +348,20 @@ def test_mixtures_are_means_of_two_different_images(name: str) -> None:
     wide = x.double().flatten(1)
     means = {pair: wide[list(pair)].mean(0) for pair in itertools.combinations(range(len(x)), 2)}
     table, names = torch.stack(list(means.values())), list(means)
-    gaps = torch.cdist(make(x, 100, kinds="mixture").double().flatten(1), table, p=float("inf"))
+    gaps = torch.cdist(make_auxiliary(x, 100, kinds="mixture").double().flatten(1), table, p=float("inf"))
     assert gaps.amin(1).max() <= (0.5 if name == "bytes" else 1e-6)
     assert len({names[i] for i in gaps.argmin(1)}) > 50
 
 
 def test_two_images_have_one_mixture() -> None:
     x = photos_of(2)
-    assert torch.allclose(make(x, 5, kinds="mixture"), x.mean(0).expand(5, 3, 12, 10))
+    assert torch.allclose(make_auxiliary(x, 5, kinds="mixture"), x.mean(0).expand(5, 3, 12, 10))
 
 
 @pytest.mark.parametrize("name", ["unit", "bytes", "gray", "two channels", "five channels", "small"])
 def test_photographs_differ_and_are_not_constant(name: str) -> None:
     x = IMAGES[name]
-    y = make(x, 60, kinds="photographs")
+    y = make_auxiliary(x, 60, kinds="photographs")
     assert len(set(map(bytes, y.numpy()))) == 60
     spread = y.double().flatten(1).std(1) / (x.double().max() - x.double().min())
     assert spread.min() > 0.01
@@ -372,10 +372,10 @@ def test_photographs_differ_and_are_not_constant(name: str) -> None:
 def test_photographs_are_those_of_scikit_learn_and_gray_is_their_luma() -> None:
     from sklearn.datasets import load_sample_images
 
-    photos = images._photos()
+    photos = images._load_photographs()
     assert np.array_equal((photos * 255).round().byte().permute(0, 2, 3, 1).numpy(), load_sample_images().images)
     x = torch.tensor([0.0, 1.0])[:, None, None, None]
-    gray, colours = (make(x.repeat(1, c, 9, 9), 30, kinds="photographs") for c in (1, 3))
+    gray, colours = (make_auxiliary(x.repeat(1, c, 9, 9), 30, kinds="photographs") for c in (1, 3))
     luma = (colours * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
     assert torch.allclose(gray, luma, atol=1e-5)
 
@@ -387,9 +387,9 @@ def test_photographs_are_crops_in_proportion_from_everywhere_in_many_sizes_and_f
     rows, columns = torch.arange(427.0) / 427, torch.arange(640.0) / 640
     where = torch.stack([torch.stack([rows[:, None].expand(427, 640), columns.expand(427, 640),
                                       torch.full((427, 640), float(i))]) for i in range(2)])
-    monkeypatch.setattr(images, "_photos", lambda: where)
+    monkeypatch.setattr(images, "_load_photographs", lambda: where)
     x = torch.tensor([0.0, 1.0])[:, None, None, None].repeat(1, 3, h, w)
-    made = make(x, 300, kinds="photographs")
+    made = make_auxiliary(x, 300, kinds="photographs")
     row, column, which = made.unbind(1)
     assert torch.allclose(row, row[:, :, :1].expand_as(row), atol=1e-5)
     assert torch.allclose(column, column[:, :1].expand_as(column), atol=1e-5)
@@ -429,7 +429,7 @@ def test_ids_keep_what_does_not_count_and_what_all_hold(kind: str, side: str) ->
     if side == "left":
         like = {k: v.flip(1) if isinstance(v, Tensor) else v for k, v in like.items()}
         like["token_type_ids"] = like["token_type_ids"].flip(1)
-    made = make(like, 70, kinds=[kind])
+    made = make_auxiliary(like, 70, kinds=[kind])
     assert list(made) == list(like)
     assert made["return_dict"] is True
     words = set(like["input_ids"][like["attention_mask"] == 1].tolist()) - {CLS, SEP}
@@ -453,7 +453,7 @@ def test_ids_keep_what_does_not_count_and_what_all_hold(kind: str, side: str) ->
 def test_random_ids_are_drawn_evenly_from_those_seen() -> None:
     ids = torch.tensor([5, 5, 5, 5, 5, 5, 7, 9]).repeat(40, 6)[:, torch.randperm(48, generator=draws())]
     ids = torch.stack([row[torch.randperm(48, generator=draws(i))] for i, row in enumerate(ids)])
-    seen = Counter(make(ids, 200, kinds=["random"]).flatten().tolist())
+    seen = Counter(make_auxiliary(ids, 200, kinds=["random"]).flatten().tolist())
     assert set(seen) == {5, 7, 9}
     assert all(abs(count / 9600 - 1 / 3) < 0.02 for count in seen.values())
 
@@ -461,7 +461,7 @@ def test_random_ids_are_drawn_evenly_from_those_seen() -> None:
 def test_shuffles_are_of_all_orders() -> None:
     """Two examples of three ids: all but their own orders come, each about as often."""
     ids = torch.tensor([[1, 2, 3], [4, 5, 6]])
-    orders = Counter(tuple(r) for r in make(ids, 1000, kinds=["shuffled"]).tolist())
+    orders = Counter(tuple(r) for r in make_auxiliary(ids, 1000, kinds=["shuffled"]).tolist())
     own = {(1, 2, 3), (4, 5, 6)}
     assert set(orders) == {order for ids in own for order in itertools.permutations(ids)} - own
     assert max(orders.values()) < 2 * min(orders.values())
@@ -470,10 +470,10 @@ def test_shuffles_are_of_all_orders() -> None:
 def test_a_fixed_prompt_stays_and_one_example_alone_has_none() -> None:
     ids = torch.randint(10, 99, (8, 9), generator=draws())
     ids[:, 2:5] = torch.tensor([1, 2, 3])
-    made = make(ids, 40)
+    made = make_auxiliary(ids, 40)
     assert (made[:, 2:5] == torch.tensor([1, 2, 3])).all()
     assert not set(made[:, [0, 1, 5, 6, 7, 8]].flatten().tolist()) & {1, 2, 3}
-    alone = make(ids[:1], 40, kinds=["shuffled"])
+    alone = make_auxiliary(ids[:1], 40, kinds=["shuffled"])
     assert (alone[:, 2:5] != torch.tensor([1, 2, 3])).any(0).all()
     assert (alone.sort(1).values == ids[0].sort().values).all()
 
@@ -481,10 +481,10 @@ def test_a_fixed_prompt_stays_and_one_example_alone_has_none() -> None:
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
 def test_ids_keep_their_dtype(dtype: torch.dtype) -> None:
     like = {"input_ids": torch.randint(0, 99, (9, 7), generator=draws()).to(dtype), "attention_mask": torch.ones(9, 7)}
-    made = make(like, 20)
+    made = make_auxiliary(like, 20)
     assert made["input_ids"].dtype == dtype
     assert made["attention_mask"].dtype == torch.float32
-    assert duplicates(made["input_ids"], like["input_ids"]) == 0
+    assert count_duplicates(made["input_ids"], like["input_ids"]) == 0
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------
@@ -526,7 +526,7 @@ REFUSED: dict[str, tuple[Any, int, Any, str]] = {
 def test_what_cannot_be_made_is_refused_in_one_line(name: str) -> None:
     like, n, kinds, message = REFUSED[name]
     with pytest.raises(SutureError, match=message) as caught:
-        make(like, n, kinds=kinds)
+        make_auxiliary(like, n, kinds=kinds)
     assert "\n" not in str(caught.value)
     assert "; " in str(caught.value)
 
@@ -538,39 +538,39 @@ def test_duplicates_are_counted_as_a_comparison_of_all_pairs_counts_them() -> No
     for shape in ((), (3,), (1, 2)):
         one, other = (torch.randint(0, 3, (n, *shape), generator=g).float() for n in (700, 9))
         pairs = (one[:, None] == other[None]).reshape(700, 9, -1).all(2)
-        assert duplicates(one, other) == int(pairs.any(1).sum())
-        assert duplicates(other, one) == int(pairs.any(0).sum())
+        assert count_duplicates(one, other) == int(pairs.any(1).sum())
+        assert count_duplicates(other, one) == int(pairs.any(0).sum())
 
 
 def test_duplicates_across_batches_and_dtypes_and_layouts() -> None:
     x = photos_of(600)
     some = torch.cat([photos_of(600)[100:110] + 1, x[[5, 300, 5]]])
-    assert duplicates(some, x) == 3
+    assert count_duplicates(some, x) == 3
     for other in (x.split(7), [x], iter(x.split(128)), ({"a": b} for b in x.split(99)), x.double(),
                   x.contiguous(memory_format=torch.channels_last), x.flip(0), UserDict(a=x)):
-        assert duplicates([some[:4], some[4:]], list(other) if isinstance(other, tuple) else other) == 3
-    assert duplicates(BYTES, BYTES.float()) == 20
-    assert duplicates(BYTES.bfloat16(), BYTES.half()) == 20
-    assert duplicates(torch.zeros(2, 3), -torch.zeros(1, 3)) == 2
-    assert duplicates(torch.tensor([2**24 + 1, 2**53]), torch.tensor([2**24, 2**53 - 1])) == 0
-    assert duplicates(torch.tensor([0.1]).double(), torch.tensor([0.1], dtype=torch.float64)) == 0
-    assert duplicates(x, x.transpose(2, 3)) == 0
-    assert duplicates(torch.zeros(3, 2, 6), torch.zeros(3, 3, 4)) == 0
-    assert duplicates(x[:, :1] * 1j, x[:, :1] * 2j) == 0
-    assert duplicates(x[:0], x) == duplicates(x, []) == 0
+        assert count_duplicates([some[:4], some[4:]], list(other) if isinstance(other, tuple) else other) == 3
+    assert count_duplicates(BYTES, BYTES.float()) == 20
+    assert count_duplicates(BYTES.bfloat16(), BYTES.half()) == 20
+    assert count_duplicates(torch.zeros(2, 3), -torch.zeros(1, 3)) == 2
+    assert count_duplicates(torch.tensor([2**24 + 1, 2**53]), torch.tensor([2**24, 2**53 - 1])) == 0
+    assert count_duplicates(torch.tensor([0.1]).double(), torch.tensor([0.1], dtype=torch.float64)) == 0
+    assert count_duplicates(x, x.transpose(2, 3)) == 0
+    assert count_duplicates(torch.zeros(3, 2, 6), torch.zeros(3, 3, 4)) == 0
+    assert count_duplicates(x[:, :1] * 1j, x[:, :1] * 2j) == 0
+    assert count_duplicates(x[:0], x) == count_duplicates(x, []) == 0
 
 
 def test_an_example_is_all_of_its_tensors() -> None:
     a, b = sentences(), sentences()
     b["attention_mask"] = b["attention_mask"].clone()
     b["attention_mask"][3] = 0
-    assert duplicates(a, b) == 29
-    assert duplicates(dict(reversed(a.items())), [b]) == 29
-    assert duplicates((a["input_ids"], IDS.repeat(10, 1)), (a["input_ids"], IDS.repeat(10, 1) + 1)) == 0
+    assert count_duplicates(a, b) == 29
+    assert count_duplicates(dict(reversed(a.items())), [b]) == 29
+    assert count_duplicates((a["input_ids"], IDS.repeat(10, 1)), (a["input_ids"], IDS.repeat(10, 1) + 1)) == 0
 
 
 def test_what_has_no_examples_to_compare_is_refused() -> None:
     for one, got in (("text", "str"), (3, "int"), ([photos_of(2), None], "NoneType"),
                      ((IDS, IDS[:2]), "2 and 3 in one"), ({"a": IDS, "b": torch.tensor(1)}, "0 and 3 in one")):
         with pytest.raises(SutureError, match=f"^expected tensors with the same number of examples, got {got}.*; give"):
-            duplicates(one, IDS)
+            count_duplicates(one, IDS)

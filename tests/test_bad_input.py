@@ -408,7 +408,7 @@ def _compare(*args: object, out: Path) -> list[object]:
 
 def test_a_folder_that_cannot_be_written_is_refused_before_the_work(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(cli.comparing.specs, "data", lambda spec: pytest.fail("read the data first"))
+    monkeypatch.setattr(cli.comparing.specs, "load_data", lambda spec: pytest.fail("read the data first"))
     (tmp_path / "file").write_text("mine")
     out = tmp_path / "file" / "below"
     commands = [["compare", "tests.tiny:network", "--out", out], ["demo", "--out", out],
@@ -440,7 +440,7 @@ def test_weights_that_do_not_fit_name_the_first_keys(
     words = ("missing: head.weight, head.bias", "unexpected: extra.bias, extra.weight",
              "wrong shape: block1.conv.weight (file (3, 3, 3, 3), network (3, 2, 3, 3))")
     with pytest.raises(SutureError) as error:
-        specs.network("tests.tiny:network", weights=path)
+        specs.build_network("tests.tiny:network", weights=path)
     _check(str(error.value).replace("extra.weight, extra.bias", "extra.bias, extra.weight"), words)
     code, _, err = tiny.suture(monkeypatch, capsys, *_compare("--source-weights", path, out=tmp_path / "out"))
     assert (code, err.count("\n")) == (2, 1)
@@ -618,7 +618,7 @@ def test_the_command_interrupted_goes_on_and_refuses_other_settings(
         yield _interrupting
 
     with monkeypatch.context() as patched:
-        patched.setattr(cli.comparing, "bars", bars)
+        patched.setattr(cli.comparing, "show_progress", bars)
         code, _, err = tiny.suture(monkeypatch, capsys, *_compare(out=tmp_path / "a"))
     assert (code, err.count("\n")) == (130, 1)
     assert err.startswith("suture: interrupted")

@@ -11,7 +11,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from suture import Paired, SutureError
-from suture.data.batches import Batch, Batches, convert, count, on_device, pieces, split, split_rows, tensors
+from suture.data.batches import (
+    Batch,
+    Batches,
+    convert_tensors,
+    count_examples,
+    cut_batch,
+    list_tensors,
+    move_batch,
+    split_labels,
+    split_rows,
+)
 
 X, Y = torch.arange(20.0).view(10, 2), torch.arange(10)
 
@@ -66,7 +76,7 @@ def test_inputs_are_shared_by_both_networks() -> None:
 def test_data_without_labels(data: Any) -> None:
     found = list(Batches(data))
     assert all(b.labels is None for b in found)
-    assert torch.equal(torch.cat([next(tensors(b.source)) for b in found]), X)
+    assert torch.equal(torch.cat([next(list_tensors(b.source)) for b in found]), X)
 
 
 def test_a_list_of_two_unlabelled_batches_stays_two() -> None:
@@ -77,7 +87,7 @@ def test_a_list_of_two_unlabelled_batches_stays_two() -> None:
 @pytest.mark.parametrize("name", ["label", "labels"])
 @pytest.mark.parametrize("kind", [dict, UserDict])
 def test_mappings_give_their_labels_away(name: str, kind: type) -> None:
-    inputs, labels = split(kind({"a": X, name: Y, "b": X + 1}))
+    inputs, labels = split_labels(kind({"a": X, name: Y, "b": X + 1}))
     assert list(inputs) == ["a", "b"]
     assert torch.equal(labels, Y)
 
@@ -92,17 +102,17 @@ def test_a_dataset_of_dictionaries() -> None:
 @pytest.mark.parametrize("given", [torch.tensor([1, 0, 1], dtype=torch.int32), [True, False, True],
                                    torch.tensor([1, 0, 1], dtype=torch.uint8)])
 def test_whole_labels_become_int64(given: Any) -> None:
-    labels = split((X[:3], given))[1]
+    labels = split_labels((X[:3], given))[1]
     assert labels.dtype == torch.int64
     assert labels.tolist() == [1, 0, 1]
 
 
 def test_none_beside_inputs_is_no_label() -> None:
-    assert split((X, None))[1] is None
+    assert split_labels((X, None))[1] is None
 
 
 def test_labels_that_are_fractions_are_not_rounded() -> None:
-    assert split((X[:2], torch.tensor([0.5, 1.0])))[1].tolist() == [0.5, 1.0]
+    assert split_labels((X[:2], torch.tensor([0.5, 1.0])))[1].tolist() == [0.5, 1.0]
 
 
 @pytest.mark.parametrize(("make", "words"), [
@@ -115,9 +125,9 @@ def test_labels_that_are_fractions_are_not_rounded() -> None:
     (lambda: list(Batches([(X[:0], Y[:0])], name="mine")), "in mine, got none"),
     (lambda: list(Batches([(X, Y[:4])])), "got 4 labels for 10 inputs"), (lambda: list(Batches("ab")), "got str"),
     (lambda: list(Batches(TensorDataset(X, Y, Y))), "got list"), (lambda: list(Batches([(X, X, Y)])), "got tuple"),
-    (lambda: list(Batches([(X[0], 3)])), "single example"), (lambda: split((X, ["a"])), "labels that are numbers"),
-    (lambda: split((X, "ab")), "labels that are numbers"), (lambda: count("words"), "expected a tensor among"),
-    (lambda: count({"a": torch.tensor(3)}), "first axis"), (lambda: Paired(iter([]), [(X, Y)]), "source loader"),
+    (lambda: list(Batches([(X[0], 3)])), "single example"), (lambda: split_labels((X, ["a"])), "labels that are numbers"),
+    (lambda: split_labels((X, "ab")), "labels that are numbers"), (lambda: count_examples("words"), "expected a tensor among"),
+    (lambda: count_examples({"a": torch.tensor(3)}), "first axis"), (lambda: Paired(iter([]), [(X, Y)]), "source loader"),
     (lambda: Paired([(X, Y)], iter([])), "target loader"),
 ])
 def test_what_is_refused(make: Any, words: str) -> None:
@@ -152,16 +162,16 @@ def test_shuffling_leaves_the_global_generator_alone() -> None:
 
 
 def test_the_number_of_batches_where_it_is_known() -> None:
-    assert Batches((X, Y), size=4).total() == 3
-    assert Batches(DataLoader(Mapped(), batch_size=5)).total() == 2
-    assert Batches(Paired([(X, Y)], [(X, Y)])).total() == 1
+    assert Batches((X, Y), size=4).count_batches() == 3
+    assert Batches(DataLoader(Mapped(), batch_size=5)).count_batches() == 2
+    assert Batches(Paired([(X, Y)], [(X, Y)])).count_batches() == 1
 
     class Endless:
         def __iter__(self) -> Any:
             return iter([(X, Y)])
 
-    assert Batches(Endless()).total() is None
-    assert Batches(Paired(Endless(), Endless())).total() is None
+    assert Batches(Endless()).count_batches() is None
+    assert Batches(Paired(Endless(), Endless())).count_batches() is None
 
 
 # -- pairs -------------------------------------------------------------------------------------------------------------
@@ -211,7 +221,7 @@ Point = namedtuple("Point", "x y")
 
 def test_convert_keeps_the_kind_of_everything() -> None:
     given = {"a": X, "b": (X, [X, "word"]), "c": Point(X, 3)}
-    got = convert(given, lambda t: t + 1)
+    got = convert_tensors(given, lambda t: t + 1)
     assert torch.equal(got["a"], X + 1)
     assert torch.equal(got["b"][1][0], X + 1)
     assert got["b"][1][1] == "word"
@@ -222,13 +232,13 @@ def test_convert_keeps_the_kind_of_everything() -> None:
 
 def test_moving_keeps_shared_inputs_shared() -> None:
     cpu = torch.device("cpu")
-    shared = on_device(Batch({"a": X}, None, Y), cpu)
+    shared = move_batch(Batch({"a": X}, None, Y), cpu)
     assert shared.target is None
     inputs = {"a": X}
-    moved = on_device(Batch(inputs, inputs, None), cpu)
+    moved = move_batch(Batch(inputs, inputs, None), cpu)
     assert moved.source is moved.target
     assert moved.labels is None
-    apart = on_device(Batch(X, X + 1, Y), cpu)
+    apart = move_batch(Batch(X, X + 1, Y), cpu)
     assert torch.equal(apart.target, X + 1)
 
 
@@ -236,7 +246,7 @@ def test_moving_keeps_shared_inputs_shared() -> None:
 def test_pieces_of_dictionaries_cut_what_has_the_examples(size: int, sizes: list[int]) -> None:
     table, scale = torch.arange(7.0), torch.tensor(2.0)
     inputs = {"x": X, "nested": (X + 1, [Y]), "table": table, "scale": scale, "word": "w"}
-    found = list(pieces(Batch(inputs, inputs, Y), size))
+    found = list(cut_batch(Batch(inputs, inputs, Y), size))
     assert [p.size for p in found] == sizes
     assert all(p.source is p.target for p in found)
     assert torch.equal(torch.cat([p.source["x"] for p in found]), X)
@@ -247,14 +257,14 @@ def test_pieces_of_dictionaries_cut_what_has_the_examples(size: int, sizes: list
 
 
 def test_pieces_of_pairs_cut_both() -> None:
-    found = list(pieces(Batch(X, {"x": X + 100}, None), 3))
+    found = list(cut_batch(Batch(X, {"x": X + 100}, None), 3))
     assert [p.size for p in found] == [3, 3, 3, 1]
     assert all(torch.equal(p.source + 100, p.target["x"]) for p in found)
     assert all(p.labels is None for p in found)
 
 
 def test_counting_looks_past_single_numbers() -> None:
-    assert count({"scale": torch.tensor(2.0), "x": X}) == 10
+    assert count_examples({"scale": torch.tensor(2.0), "x": X}) == 10
 
 
 # -- some of the examples ----------------------------------------------------------------------------------------------

@@ -16,12 +16,12 @@ from suture.results.cell_verdict import (
     DISSIMILAR,
     SIMILAR,
     UNPROVEN,
-    WORDS,
-    Grid,
+    VERDICTS,
+    CellValues,
     Thresholds,
-    cell_verdict,
-    near,
-    sentence,
+    decide_verdicts,
+    describe_verdicts,
+    format_near,
 )
 from tests.synthetic import comparison
 
@@ -30,11 +30,11 @@ SEEN = {"auxiliary": 0.99, "unseen": 0.95}
 
 
 def grid(value, low=NAN, high=NAN, reason=""):
-    return Grid(*(np.array([[x]], dtype=float) for x in (value, low, high)), np.array([[reason]], dtype=object))
+    return CellValues(*(np.array([[x]], dtype=float) for x in (value, low, high)), np.array([[reason]], dtype=object))
 
 
 def alone(relative, outlying, quality=SEEN, mark="", thresholds=None):
-    words, reasons = cell_verdict(grid(*relative), grid(*outlying), [quality], np.array([[mark]], dtype=object), "maha",
+    words, reasons = decide_verdicts(grid(*relative), grid(*outlying), [quality], np.array([[mark]], dtype=object), "maha",
                                   thresholds or Thresholds())
     assert words.shape == reasons.shape == (1, 1)
     return words[0, 0], reasons[0, 0]
@@ -128,7 +128,7 @@ def random_grids(seed, shape=(9, 7)):
         gone = rng.random(shape) < 0.1
         for a in (value, low, high):
             a[gone] = NAN
-        return Grid(value, low, high, np.where(gone, "why", "").astype(object))
+        return CellValues(value, low, high, np.where(gone, "why", "").astype(object))
 
     choices = [{}, {"auxiliary": 0.9, "unseen": 0.7}, {"auxiliary": None, "unseen": 0.85}, SEEN]
     quality = [choices[k] for k in rng.integers(len(choices), size=shape[1])]
@@ -139,7 +139,7 @@ def random_grids(seed, shape=(9, 7)):
 @pytest.mark.parametrize("seed", range(20))
 def test_every_cell_equals_the_independent_version(seed):
     relative, outlying, quality, marks, t = random_grids(seed)
-    words, reasons = cell_verdict(relative, outlying, quality, marks, "maha", t)
+    words, reasons = decide_verdicts(relative, outlying, quality, marks, "maha", t)
     for i, j in np.ndindex(words.shape):
         of = [float(a[i, j]) for a in (relative.value, relative.low, relative.high)]
         off = [float(a[i, j]) for a in (outlying.value, outlying.low, outlying.high)]
@@ -149,26 +149,26 @@ def test_every_cell_equals_the_independent_version(seed):
 
 
 def cut(g, rows, columns):
-    return Grid(*(getattr(g, f.name)[rows, columns] for f in dataclasses.fields(g)))
+    return CellValues(*(getattr(g, f.name)[rows, columns] for f in dataclasses.fields(g)))
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_no_verdict_depends_on_other_cells(seed):
     relative, outlying, quality, marks, t = random_grids(seed)
-    words, reasons = cell_verdict(relative, outlying, quality, marks, "maha", t)
+    words, reasons = decide_verdicts(relative, outlying, quality, marks, "maha", t)
     for i, j in np.ndindex(words.shape):
         r, c = slice(i, i + 1), slice(j, j + 1)
-        word, reason = cell_verdict(cut(relative, r, c), cut(outlying, r, c), quality[c], marks[r, c], "maha", t)
+        word, reason = decide_verdicts(cut(relative, r, c), cut(outlying, r, c), quality[c], marks[r, c], "maha", t)
         assert (word[0, 0], reason[0, 0]) == (words[i, j], reasons[i, j])
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_less_certainty_never_proves_more(seed):
     relative, outlying, quality, marks, t = random_grids(seed)
-    words, _ = cell_verdict(relative, outlying, quality, marks, "maha", t)
-    wide = [Grid(g.value, np.fmin(g.low, g.value) - 0.2, np.fmax(g.high, g.value) + 0.2, g.reason)
+    words, _ = decide_verdicts(relative, outlying, quality, marks, "maha", t)
+    wide = [CellValues(g.value, np.fmin(g.low, g.value) - 0.2, np.fmax(g.high, g.value) + 0.2, g.reason)
             for g in (relative, outlying)]
-    after, _ = cell_verdict(*wide, quality, marks, "maha", t)
+    after, _ = decide_verdicts(*wide, quality, marks, "maha", t)
     assert ((after == words) | (after == UNPROVEN)).all()
     assert (after != words).any()
 
@@ -182,7 +182,7 @@ def test_grids_of_different_shapes_are_refused():
     for wrong in ((relative, outlying, quality[1:], marks), (relative, outlying, quality, marks[1:]),
                   (relative, cut(outlying, slice(3), slice(None)), quality, marks)):
         with pytest.raises(SutureError, match="of one shape"):
-            cell_verdict(*wrong, "maha", t)
+            decide_verdicts(*wrong, "maha", t)
 
 
 @pytest.mark.parametrize(("name", "value"), [
@@ -205,11 +205,11 @@ def test_a_written_number_is_on_the_side_of_its_value():
     for threshold in (0.8, 0.2, 0.5, 1.0):
         for off in [0.0, *(rng.choice([-1, 1], 60) * 10.0 ** -rng.uniform(0, 17, 60))]:
             value = threshold + off
-            text = near(value, threshold)
+            text = format_near(value, threshold)
             assert np.sign(float(text) - threshold) == np.sign(value - threshold)
             assert float(text) == pytest.approx(value, abs=0.005)
-    assert near(0.31, 0.8) == "0.31"
-    assert near(0.7996, 0.8) == "0.7996"
+    assert format_near(0.31, 0.8) == "0.31"
+    assert format_near(0.7996, 0.8) == "0.7996"
 
 
 @pytest.mark.parametrize(("words", "expected"), [
@@ -224,15 +224,15 @@ def test_a_written_number_is_on_the_side_of_its_value():
                              "similar, 1 dissimilar, 1 unproven (detector maha)."),
     ([], "")])
 def test_sentences(words, expected):
-    assert sentence("tlm", np.array(words, dtype=object), "maha") == expected
+    assert describe_verdicts("tlm", np.array(words, dtype=object), "maha") == expected
 
 
 def test_counts_add_up():
-    words = cell_verdict(*random_grids(0)[:4], "maha", Thresholds())[0]
-    found = cells.counts(words)
-    assert tuple(found) == WORDS
+    words = decide_verdicts(*random_grids(0)[:4], "maha", Thresholds())[0]
+    found = cells.count_verdicts(words)
+    assert tuple(found) == VERDICTS
     assert sum(found.values()) == words.size
-    assert all(found[w] == int((words == w).sum()) for w in WORDS)
+    assert all(found[w] == int((words == w).sum()) for w in VERDICTS)
 
 
 # -- of a comparison --------------------------------------------------------------------------------------------------
@@ -243,7 +243,7 @@ def test_cells_of_a_comparison():
         words, reasons = made.cells(method), made.cells(method, "reason")
         assert (list(words.index), list(words.columns)) == (list(made.sources), list(made.targets))
         assert (words.index.name, words.columns.name) == ("source", "target")
-        assert set(words.to_numpy().ravel()) <= set(WORDS)
+        assert set(words.to_numpy().ravel()) <= set(VERDICTS)
         for i, j in np.ndindex(words.shape):
             numbers = [made.matrix(f"{method}.{m}").iloc[i, j] for m in ("relative_accuracy", "ood_other")]
             assert words.iloc[i, j] == judged_alone(

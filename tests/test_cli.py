@@ -16,7 +16,7 @@ import suture
 from suture import SutureError, TaskRecipe, cli, zoo
 from suture.cli import demo as demonstration
 from suture.results.report import figures
-from suture.results.summary import findings
+from suture.results.summary import summarise_findings
 from suture.zoo import ImageSet
 from tests import tiny
 from tests.tiny import Block, Tiny, data, network, other, seeded
@@ -32,7 +32,7 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
         folder.mkdir(exist_ok=True)
         (folder / "all.png").write_bytes(b"")
 
-    monkeypatch.setattr(figures, "save", save)
+    monkeypatch.setattr(figures, "save_figures", save)
 
 
 def small_digits() -> tuple[ImageSet, ImageSet]:
@@ -264,7 +264,7 @@ def test_indices_by_name_argument_alignment_and_group(tmp_path: Path, monkeypatc
     (("a:f", Path("v/x.pt"), "a:f", Path("w/x.pt")), ("x (source)", "x (target)")),
 ])
 def test_names_of_the_two_networks(given: Any, names: tuple[str, str]) -> None:
-    assert cli.comparing._names(*given) == names
+    assert cli.comparing._choose_names(*given) == names
 
 
 # -- names with markup -------------------------------------------------------------------------------------------------
@@ -381,7 +381,7 @@ def test_the_demo_leaves_its_files_and_computes_nothing_twice(tmp_path: Path, sh
 
 
 def suture_demo(out: Path, recipe: TaskRecipe, progress: Any, seed: int = 0) -> demonstration.Demo:
-    return demonstration.demo(out, seed=seed, device="cpu", recipe=recipe, progress=progress)
+    return demonstration.run_demo(out, seed=seed, device="cpu", recipe=recipe, progress=progress)
 
 
 def test_the_demo_goes_on_where_it_was_stopped_and_refuses_another_seed(tmp_path: Path, short_demo: TaskRecipe) -> None:
@@ -403,17 +403,17 @@ def test_the_demo_command_prints_accuracies_verdicts_and_the_report(tmp_path: Pa
 
     def demo(out: Path, **options: Any) -> demonstration.Demo:
         given.update(options, out=out)
-        return demonstration.Demo({"A": 0.9876}, {"A-A": comparison}, out / "report.html")
+        return demonstration.DemoResult({"A": 0.9876}, {"A-A": comparison}, out / "report.html")
 
-    monkeypatch.setattr(demonstration, "demo", demo)
+    monkeypatch.setattr(demonstration, "run_demo", demo)
     code, text, err = tiny.suture(monkeypatch, capsys, "demo", "--out", tmp_path, "--seed", 5, "--device", "cpu")
     assert (code, err) == (0, "")
     assert (given["out"], given["seed"], given["device"]) == (tmp_path, 5, "cpu")
     assert "network A: 98.8% of 500 test images right" in text
     assert "A -> A" in text
-    found = findings(comparison)
-    assert found.held
+    found = summarise_findings(comparison)
+    assert found.passed
     for sentence in (*found.shown, found.summary):
         assert sentence in text
-    assert not any(sentence in text for sentence in found.held)
+    assert not any(sentence in text for sentence in found.passed)
     assert f"report: {tmp_path / 'report.html'}" in text

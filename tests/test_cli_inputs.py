@@ -14,9 +14,9 @@ from torch import Tensor
 
 import suture
 from suture import Prepared, SutureError, zoo
-from suture.cli.console import listed
-from suture.cli.specs.named import Named
-from suture.cli.specs.pairing import adjusted, example_inputs, prepared
+from suture.cli.console import split_names
+from suture.cli.specs.named import LoadedNetwork
+from suture.cli.specs.pairing import adjust_preprocessing, make_example_inputs, prepare_data
 from suture.data import sources
 from suture.data.preprocessing import ImagePreprocessing
 from tests import tiny
@@ -120,7 +120,7 @@ def test_sites_of_a_network_without_data(command: Command) -> None:
     (None, None), ("a, b", ["a", "b"]), ("a@tokens:1,14x14,b", ["a@tokens:1,14x14", "b"]), ("a@tokens:1, 2x3",
                                                                                       ["a@tokens:1, 2x3"])])
 def test_lists_of_sites(names: str | None, wanted: list[str] | None) -> None:
-    assert listed(names) == wanted
+    assert split_names(names) == wanted
 
 
 def test_how_a_site_is_taken_on_the_command_line(command: Command) -> None:
@@ -138,26 +138,26 @@ class Spelled:
 
 def test_data_of_the_users_own_code_are_not_prepared_unless_told() -> None:
     own, mine = (tiny.images(), tiny.labels()), zoo.digits("test")
-    assert prepared(own, Spelled(), Spelled()) is own
-    assert isinstance(prepared(own, Spelled(), Spelled(), always=True), Prepared)
-    assert isinstance(prepared(mine, None, None), Prepared)
+    assert prepare_data(own, Spelled(), Spelled()) is own
+    assert isinstance(prepare_data(own, Spelled(), Spelled(), always=True), Prepared)
+    assert isinstance(prepare_data(mine, None, None), Prepared)
 
 
 def test_a_length_is_for_networks_with_a_tokenizer() -> None:
     how = ImagePreprocessing()
-    assert adjusted(how) is how
-    assert adjusted(how, "raw") is None
-    assert adjusted(how, "size=3") == ImagePreprocessing(size=(3, 3))
+    assert adjust_preprocessing(how) is how
+    assert adjust_preprocessing(how, "raw") is None
+    assert adjust_preprocessing(how, "size=3") == ImagePreprocessing(size=(3, 3))
     for options in ({"length": 8}, {"mask_rate": 0.1}):
         with pytest.raises(SutureError, match="tokenizer"):
-            adjusted(how, **options)
+            adjust_preprocessing(how, **options)
 
 
 def test_example_inputs_are_what_the_network_asks_for() -> None:
-    of = Named(rgb(), None, "mine:net")
-    assert example_inputs(of, None, ImagePreprocessing(size=(5, 6), channels=1)).shape == (4, 1, 5, 6)
-    assert example_inputs(of, None, ImagePreprocessing(size=(5, 6))).shape == (4, 3, 5, 6)
-    assert example_inputs(of, (tiny.images(9), tiny.labels(9)), None).shape == (4, 2, 8, 8)
+    of = LoadedNetwork(rgb(), None, "mine:net")
+    assert make_example_inputs(of, None, ImagePreprocessing(size=(5, 6), channels=1)).shape == (4, 1, 5, 6)
+    assert make_example_inputs(of, None, ImagePreprocessing(size=(5, 6))).shape == (4, 3, 5, 6)
+    assert make_example_inputs(of, (tiny.images(9), tiny.labels(9)), None).shape == (4, 2, 8, 8)
 
 
 def test_training_a_zoo_network_on_images_by_path(command: Command, images: Path) -> None:

@@ -13,9 +13,9 @@ from scipy.stats import binomtest
 
 import suture
 from suture.compare import stages as runs
-from suture.networks.calls import main_output
+from suture.networks.calls import extract_main_output
 from suture.networks.capture import capture, run_tail
-from suture.representations.alignment import shape_of
+from suture.representations.alignment import recognise_shape
 from suture.stitching import TaskRecipe, direct_match
 from tests import references, tiny
 from tests.networks import NETWORKS, images
@@ -40,9 +40,9 @@ def test_every_stitched_network_scores_what_a_slow_loop_finds(pair, method):
         native = capture(target, x, [t])[t]
         weight, bias = (torch.as_tensor(result.arrays[f"{method}.{k}/{i}/{j}"]).double() for k in ("weight", "bias"))
         rows = references.rows(capture(source, x, [s])[s], native) @ weight.T + bias
-        shape = shape_of(native)
+        shape = recognise_shape(native)
         stitched = rows.view(60, *shape.size, shape.width).permute(0, 3, 1, 2).float().contiguous()
-        predicted = main_output(run_tail(target, x, t, stitched)).argmax(1)
+        predicted = extract_main_output(run_tail(target, x, t, stitched)).argmax(1)
         # A prediction may flip where two logits are equal to rounding.
         near = {"abs": 1.01 / 60}
         value = {m: result.matrix(f"{method}.{m}").loc[s, t] for m in ("accuracy", "agreement", "residual")}

@@ -42,10 +42,10 @@ from tests.test_sources import (
 @pytest.mark.parametrize("make", [in_folder, in_npz, in_saved])
 def test_a_path_gives_both_parts(make: Callable[..., Path], tmp_path: Path) -> None:
     path = make(tmp_path / "set", pictures(30))
-    train, test = specs.data(str(path))
+    train, test = specs.load_data(str(path))
     assert (len(train), len(test), train.name, test.name) == (30, 1, "set-train", "set-test")
     assert (train.classes, test.classes) == (3, 3)
-    small, one = specs.data(str(path), train_size=7, test_size=1, seed=2)
+    small, one = specs.load_data(str(path), train_size=7, test_size=1, seed=2)
     assert (small.name, one.name) == ("set-train/7@2", "set-test/1@2")
     assert small.labels.bincount().sort().values.tolist() == [2, 2, 3]
     assert small.fingerprint == open_source(path, n=7, seed=2).fingerprint
@@ -56,13 +56,13 @@ def test_relative_paths_and_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     in_folder(tmp_path / "set", pictures())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert [specs.data(s)[0].name for s in ("set", "./set", "~/set", "hf:set", "set#train/test")] == ["set-train"] * 5
+    assert [specs.load_data(s)[0].name for s in ("set", "./set", "~/set", "hf:set", "set#train/test")] == ["set-train"] * 5
     monkeypatch.chdir(tmp_path / "set")
-    assert specs.data(".")[0].name == "set-train"
+    assert specs.load_data(".")[0].name == "set-train"
 
 
 def test_what_is_stored_class_by_class_is_mixed(tmp_path: Path) -> None:
-    train, test = specs.data(str(in_folder(tmp_path, pictures(30))))
+    train, test = specs.load_data(str(in_folder(tmp_path, pictures(30))))
     counts = [train.labels[:n].bincount(minlength=3) for n in range(1, 31)]
     assert all(int(c.max() - c.min()) <= 1 for c in counts)
     assert train.note == "stored class by class, mixed by seed 0"
@@ -73,26 +73,26 @@ def test_what_is_stored_class_by_class_is_mixed(tmp_path: Path) -> None:
     assert test.note == ""
     mixed = [(p, k % 3) for k, (p, _) in enumerate(pictures(30))]
     root = in_parquet(in_parquet(tmp_path / "parquet", mixed), mixed[:3], "test")
-    assert specs.data(str(root))[0].fingerprint == open_source(root).fingerprint
+    assert specs.load_data(str(root))[0].fingerprint == open_source(root).fingerprint
 
 
 def test_the_digits_take_sizes() -> None:
-    train, test = specs.data("digits", train_size=50, test_size=20, seed=4)
+    train, test = specs.load_data("digits", train_size=50, test_size=20, seed=4)
     assert (train.name, test.name) == ("digits-train/50@4", "digits-test/20@4")
     with pytest.raises(SutureError, match="only sizes and a seed beside 'digits'"):
-        specs.data("digits", label_column="label")
+        specs.load_data("digits", label_column="label")
 
 
 def test_functions_take_sizes_where_their_data_do(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("h2_their_data")
     pair = (torch.ones(4, 6), torch.zeros(4).long())
     module.splits = lambda: (pair, pair)  # type: ignore[attr-defined]
-    module.sets = lambda: specs.data("digits")  # type: ignore[attr-defined]
+    module.sets = lambda: specs.load_data("digits")  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "h2_their_data", module)
-    assert specs.data("h2_their_data:splits")[0] is pair
-    assert len(specs.data("h2_their_data:sets", train_size=5)[0]) == 5
+    assert specs.load_data("h2_their_data:splits")[0] is pair
+    assert len(specs.load_data("h2_their_data:sets", train_size=5)[0]) == 5
     with pytest.raises(SutureError, match=r"expected data with subset\(n, seed\) from h2_their_data:splits"):
-        specs.data("h2_their_data:splits", test_size=2)
+        specs.load_data("h2_their_data:splits", test_size=2)
 
 
 # -- splits -----------------------------------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ def test_functions_take_sizes_where_their_data_do(monkeypatch: pytest.MonkeyPatc
 def test_a_folder_without_splits_is_cut(tmp_path: Path) -> None:
     root = as_folder(tmp_path / "set", pictures(60))
     for seed in (0, 1):
-        train, test = specs.data(str(root), seed=seed)
+        train, test = specs.load_data(str(root), seed=seed)
         assert (len(train), len(test)) == (48, 12)
         assert test.labels.bincount().tolist() == [4, 4, 4]
         assert train.content != test.content
@@ -113,10 +113,10 @@ def test_a_folder_without_splits_is_cut(tmp_path: Path) -> None:
 def test_splits_by_name(tmp_path: Path) -> None:
     for split, n in (("train", 12), ("val", 6), ("test", 3)):
         as_folder(tmp_path, pictures(n, seed=n), split)
-    sizes = {s: [len(x) for x in specs.data(f"{tmp_path}{s}")] for s in ("", "#train/val", "#val/train", "#val")}
+    sizes = {s: [len(x) for x in specs.load_data(f"{tmp_path}{s}")] for s in ("", "#train/val", "#val/train", "#val")}
     assert sizes == {"": [12, 3], "#train/val": [12, 6], "#val/train": [6, 12], "#val": [3, 3]}
     assert len(open_source(tmp_path, split="val")) == 6
-    assert specs.data(f"{tmp_path}#train/val")[1].note.startswith("the test part is the split 'val'")
+    assert specs.load_data(f"{tmp_path}#train/val")[1].note.startswith("the test part is the split 'val'")
 
 
 @pytest.mark.parametrize(("spec", "split", "told"), [
@@ -136,32 +136,32 @@ def test_only_a_test_split(tmp_path: Path) -> None:
     in_parquet(tmp_path, pictures(6), "test")
     assert len(open_source(tmp_path, split="test")) == 6
     with pytest.raises(SutureError, match=r"expected a split 'train' of .*, got test; .* #A/B, or #test to cut"):
-        specs.data(str(tmp_path))
-    assert [len(x) for x in specs.data(f"{tmp_path}#test")] == [3, 3]
+        specs.load_data(str(tmp_path))
+    assert [len(x) for x in specs.load_data(f"{tmp_path}#test")] == [3, 3]
     with pytest.raises(SutureError, match="it has none; write only 'train' or 'test'"):
         open_source(next(tmp_path.iterdir()), split="val")
 
 
 def test_labels_left_out_and_columns_that_cannot_be(tmp_path: Path) -> None:
     root = in_folder(tmp_path / "set", pictures(30))
-    train, test = specs.data(str(root), label_column="none")
+    train, test = specs.load_data(str(root), label_column="none")
     assert (train.labels, test.classes, train.note) == (None, None, "")
     with pytest.raises(SutureError, match=r"expected no columns for the image folder .*, got 'img'; leave it out"):
-        specs.data(str(root), image_column="img")
+        specs.load_data(str(root), image_column="img")
     (tmp_path / "a.txt").write_text("a\nb\n")
     with pytest.raises(SutureError, match="unknown column of a 'label'"):
-        specs.data(str(tmp_path / "a.txt"), label_column="label")
+        specs.load_data(str(tmp_path / "a.txt"), label_column="label")
 
 
 def test_classes_are_those_of_all_splits(tmp_path: Path) -> None:
     as_folder(tmp_path, [(p, 2 * (y > 0)) for p, y in pictures(6)], "train")
     as_folder(tmp_path, [(p, 1) for p, _ in pictures(2)], "test")
-    train, test = specs.data(str(tmp_path))
+    train, test = specs.load_data(str(tmp_path))
     assert (train.class_names, test.class_names) == (NAMES, NAMES)
     assert (set(train.labels.tolist()), test.labels.tolist()) == ({0, 2}, [1, 1])
     as_parquet(tmp_path / "numbers" / "train.parquet", [encoded(p) for p, _ in pictures(3)], [0, 1, 0], named=False)
     as_parquet(tmp_path / "numbers" / "test.parquet", [encoded(p) for p, _ in pictures(1)], [4], named=False)
-    assert [x.classes for x in specs.data(str(tmp_path / "numbers"))] == [5, 5]
+    assert [x.classes for x in specs.load_data(str(tmp_path / "numbers"))] == [5, 5]
 
 
 @pytest.mark.parametrize("layout", ["data", "split folders", "one config"])
@@ -171,7 +171,7 @@ def test_layouts_of_hubs(layout: str, tmp_path: Path) -> None:
         file = {"data": f"data/{split}-00000-of-00001.parquet", "split folders": f"{split}/0000.parquet",
                 "one config": f"plain_text/{split}-00000-of-00001.parquet"}[layout]
         as_parquet(tmp_path / file, image, [0, 1, 2])
-    assert [len(x) for x in specs.data(str(tmp_path))] == [3, 3]
+    assert [len(x) for x in specs.load_data(str(tmp_path))] == [3, 3]
 
 
 def test_images_in_no_class_folder(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_images_in_no_class_folder(tmp_path: Path) -> None:
         Image.fromarray(pixels).save(tmp_path / f"{k}.png")
     (tmp_path / ".hidden.png").write_bytes(b"x")
     (tmp_path / "readme.txt").write_text("text")
-    train, test = specs.data(str(tmp_path))
+    train, test = specs.load_data(str(tmp_path))
     assert (train.labels, train.classes, len(train), len(test), train.channels) == (None, None, 4, 1, 3)
     as_folder(tmp_path, pictures(6))
     found = open_source(tmp_path)
@@ -189,7 +189,7 @@ def test_images_in_no_class_folder(tmp_path: Path) -> None:
 
 def test_batches_without_labels(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a\nb\nc\nd\ne\n")
-    train, _ = specs.data(str(tmp_path / "a.txt"))
+    train, _ = specs.load_data(str(tmp_path / "a.txt"))
     raw, labels = next(train.read(torch.arange(4), 4))
     assert (len(raw), labels) == (4, None)
 
@@ -260,7 +260,7 @@ def test_a_hub_without_a_network(monkeypatch: pytest.MonkeyPatch, capfd: pytest.
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("touched the network"))
-    told = refused(lambda: specs.data("hf:nobody/nothing"))
+    told = refused(lambda: specs.load_data("hf:nobody/nothing"))
     assert told.startswith("expected a data set 'nobody/nothing' on the hub, got Couldn't reach 'nobody/nothing'")
     assert "--local-dir FOLDER" in told
     assert capfd.readouterr().err == ""
@@ -278,7 +278,7 @@ def test_names_of_a_hub_reach_the_library(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     datasets.enable_progress_bars()
-    train, test = specs.data("hf:org/set@small#test/train")
+    train, test = specs.load_data("hf:org/set@small#test/train")
     assert not datasets.utils.are_progress_bars_disabled()
     assert asked == [("org/set", "small", False)]
     assert (train.name, len(train), len(test)) == ("set-train", 3, 12)
@@ -326,7 +326,7 @@ def vision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("name", ["Drawn", "Split"])
 def test_torchvision(name: str, vision: Path) -> None:
-    train, test = specs.data(f"torchvision:{name}@{vision}")
+    train, test = specs.load_data(f"torchvision:{name}@{vision}")
     assert (len(train), len(test), train.classes, test.classes) == (12, 6, 3, 3)
     assert train.content == open_source(as_dataset(pictures())).content
     assert train.class_names == (NAMES if name == "Drawn" else None)
@@ -342,7 +342,7 @@ def test_torchvision(name: str, vision: Path) -> None:
 ])
 def test_torchvision_that_is_not_there(spec: str, told: str, vision: Path) -> None:
     with pytest.raises(SutureError, match=told):
-        specs.data(spec.format(vision))
+        specs.load_data(spec.format(vision))
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------
@@ -433,14 +433,14 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str, str]] = {
 def test_bad_input_is_told_in_one_line(case: str, tmp_path: Path) -> None:
     make, spec, expected = REFUSED[case]
     make(tmp_path)
-    told = refused(lambda: specs.data(spec.format(tmp_path)))
+    told = refused(lambda: specs.load_data(spec.format(tmp_path)))
     assert re.search(expected, told), told
 
 
 @pytest.mark.parametrize("sizes", [{"train_size": 13}, {"test_size": 2}, {"train_size": 0}])
 def test_more_than_there_is(sizes: dict[str, int], tmp_path: Path) -> None:
     root = in_folder(tmp_path, pictures(12))
-    told = refused(lambda: specs.data(str(root), **sizes))
+    told = refused(lambda: specs.load_data(str(root), **sizes))
     assert f"got {next(iter(sizes.values()))}" in told
     assert "expected a number of examples from 1 to" in told
 
@@ -472,7 +472,7 @@ def test_a_missing_extra(module: str, extra: str, make: Any, spec: str, tmp_path
     for name in [n for n in sys.modules if n.partition(".")[0] == module]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [Absent(module), *sys.meta_path])
-    told = refused(lambda: specs.data(spec.format(tmp_path)))
+    told = refused(lambda: specs.load_data(spec.format(tmp_path)))
     assert f"pip install 'suture[{extra}]'" in told
 
 
@@ -486,11 +486,11 @@ def test_no_code_of_the_data_is_run(tmp_path: Path) -> None:
 
     (tmp_path / "a").mkdir()
     np.savez(tmp_path / "a" / "a.npz", x=np.array([Evil()], dtype=object), y=[0])
-    refused(lambda: specs.data(str(tmp_path / "a")))
+    refused(lambda: specs.load_data(str(tmp_path / "a")))
     root = in_parquet(tmp_path / "set", pictures())
     (root / "set.py").write_text(f"import os; os.mkdir({str(flag)!r})")
     (root / "dataset.py").write_text(f"import os; os.mkdir({str(flag)!r})")
-    specs.data(str(root))
+    specs.load_data(str(root))
     assert not flag.exists()
 
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from suture._base.errors import SutureError
 from suture.ood.detectors import table
-from suture.ood.detectors.fitting import Fitting
-from suture.ood.detectors.gaussian import ClassMoments, Gaussians, Mahalanobis, oas, rows_of
-from suture.ood.detectors.neighbours import Neighbours, Reservoir
-from suture.ood.detectors.site_features import Seen
+from suture.ood.detectors.fitting import DetectorFitter
+from suture.ood.detectors.gaussian import ClassMoments, Gaussians, Mahalanobis, oas, select_features
+from suture.ood.detectors.neighbours import FeatureSample, Neighbours
+from suture.ood.detectors.site_features import SiteFeatures
 from suture.representations.alignment import Kind, Shape
 
 MAP, TOKENS, VECTOR = Shape(Kind.MAP, 6, (4, 3)), Shape(Kind.TOKENS, 6, (7,)), Shape(Kind.VECTOR, 6)
@@ -69,7 +69,7 @@ def by_hand(x: Tensor, shape: Shape, features: str, mask: Tensor | None = None) 
 def test_features_are_those_of_a_slow_loop(shape: Shape, features: str) -> None:
     x = representations(shape, 5, 0)
     for mask in [None, *([ragged(5, shape.size[0])] if shape.kind is Kind.TOKENS else [])]:
-        rows, counted = rows_of(Seen(x, shape, mask), features)  # type: ignore[arg-type]
+        rows, counted = select_features(SiteFeatures(x, shape, mask), features)  # type: ignore[arg-type]
         for k, wanted in enumerate(by_hand(x, shape, features, mask)):
             mine = rows[k] if counted is None else rows[k][counted[k]]
             np.testing.assert_allclose(mine.numpy(), wanted, rtol=2e-5, atol=2e-5)
@@ -77,7 +77,7 @@ def test_features_are_those_of_a_slow_loop(shape: Shape, features: str) -> None:
 
 def test_a_mean_far_above_the_spread_costs_no_digits() -> None:
     x = representations(MAP, 4, 0)
-    np.testing.assert_allclose(Seen(x + 4096, MAP).spread[:, 6:], Seen(x, MAP).spread[:, 6:], rtol=1e-3)
+    np.testing.assert_allclose(SiteFeatures(x + 4096, MAP).spread[:, 6:], SiteFeatures(x, MAP).spread[:, 6:], rtol=1e-3)
 
 
 @pytest.mark.parametrize("labelled", [True, False])
@@ -90,7 +90,7 @@ def test_class_moments_equal_those_of_all_rows_at_once(shape: Shape, features: s
     mask = ragged(n, shape.size[0]) if shape.kind is Kind.TOKENS else None
     moments = ClassMoments()
     for part in torch.arange(n).split(7):
-        rows, counted = rows_of(Seen(x[part], shape, None if mask is None else mask[part]), features)  # type: ignore[arg-type]
+        rows, counted = select_features(SiteFeatures(x[part], shape, None if mask is None else mask[part]), features)  # type: ignore[arg-type]
         moments.update(rows, labels[part] if labelled else None, counted)
     rows_by_hand = by_hand(x, shape, features, mask)
     owner = np.concatenate([[k] * len(r) for k, r in enumerate(rows_by_hand)])
@@ -98,10 +98,10 @@ def test_class_moments_equal_those_of_all_rows_at_once(shape: Shape, features: s
     classes = labels.numpy()[owner] if labelled else np.zeros(len(owner), int)
     means = np.stack([every[classes == c].mean(0) for c in np.unique(classes)])
     within = sum(np.cov(every[classes == c].T, bias=True) * (classes == c).mean() for c in np.unique(classes))
-    got_means, got_within = moments.within()
+    got_means, got_within = moments.compute_within()
     np.testing.assert_allclose(got_means, means, rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(got_within, within, rtol=1e-4, atol=1e-4)
-    mean, overall = moments.overall()
+    mean, overall = moments.compute_overall()
     np.testing.assert_allclose(mean[0], every.mean(0), rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(overall, np.cov(every.T, bias=True), rtol=1e-4, atol=1e-4)
     assert moments.examples == n
@@ -124,8 +124,8 @@ def test_scores_are_squared_distances_under_the_shrunk_covariance(shape: Shape, 
     x, new = representations(shape, n, 2, labels), representations(shape, 9, 3)
     mask = ragged(9, shape.size[0]) if shape.kind is Kind.TOKENS else None
     moments = ClassMoments()
-    moments.update(*(r := rows_of(Seen(x, shape), features))[:1], labels, r[1])  # type: ignore[arg-type]
-    got = Mahalanobis.fit(moments, features, relative=relative).score(Seen(new, shape, mask))  # type: ignore[arg-type]
+    moments.update(*(r := select_features(SiteFeatures(x, shape), features))[:1], labels, r[1])  # type: ignore[arg-type]
+    got = Mahalanobis.fit(moments, features, relative=relative).score(SiteFeatures(new, shape, mask))  # type: ignore[arg-type]
 
     def distances(means: Tensor, covariance: Tensor, dof: int) -> np.ndarray:
         sd = covariance.diagonal().sqrt().numpy()
@@ -136,9 +136,9 @@ def test_scores_are_squared_distances_under_the_shrunk_covariance(shape: Shape, 
         return np.array([[np.mean([(row - m) @ inverse @ (row - m) for row in rows]) for m in means.numpy()]
                          for rows in by_hand(new, shape, features, mask)])
 
-    wanted = -distances(*moments.within(), n - 3).min(1)
+    wanted = -distances(*moments.compute_within(), n - 3).min(1)
     if relative:
-        wanted += distances(*moments.overall(), n - 1)[:, 0]
+        wanted += distances(*moments.compute_overall(), n - 1)[:, 0]
     np.testing.assert_allclose(got, wanted, rtol=2e-3, atol=2e-3 * np.abs(wanted).max())
 
 
@@ -146,16 +146,16 @@ def test_the_k_th_neighbour_is_that_of_a_slow_loop() -> None:
     rows, new = torch.randn(50, 12), representations(MAP, 6, 1)
     detector = Neighbours.fit(rows, k=3)
     scaled = (rows - rows.mean(0)) / rows.std(0, correction=0)
-    z = (Seen(new, MAP).spread - rows.mean(0)) / rows.std(0, correction=0)
+    z = (SiteFeatures(new, MAP).spread - rows.mean(0)) / rows.std(0, correction=0)
     wanted = [-sorted(float((a - b).norm()) for b in scaled)[2] for a in z]
-    np.testing.assert_allclose(detector.score(Seen(new, MAP)), wanted, rtol=1e-4)
+    np.testing.assert_allclose(detector.score(SiteFeatures(new, MAP)), wanted, rtol=1e-4)
 
 
 def test_a_reservoir_is_uniform_and_the_same_for_any_cut() -> None:
     stream = torch.arange(200.0)[:, None]
     kept = []
     for step in (1, 7, 200):
-        r = Reservoir(20, seed=4)
+        r = FeatureSample(20, seed=4)
         for part in stream.split(step):
             r.update(part)
         kept.append(r.rows[:, 0].tolist())
@@ -163,7 +163,7 @@ def test_a_reservoir_is_uniform_and_the_same_for_any_cut() -> None:
     assert len(set(kept[0])) == 20
     counts = np.zeros(200)
     for seed in range(300):
-        r = Reservoir(20, seed=seed)
+        r = FeatureSample(20, seed=seed)
         r.update(stream)
         counts[r.rows[:, 0].long().numpy()] += 1
     # 30 expected of each: a sum of squares far above its expectation of 180 would be a draw that is not uniform.
@@ -173,18 +173,18 @@ def test_a_reservoir_is_uniform_and_the_same_for_any_cut() -> None:
 # -- planted cases ----------------------------------------------------------------------------------------------------
 
 def fitted(names: list[str], shape: Shape = MAP, n: int = 400) -> dict[str, object]:
-    fitting = Fitting(names, [shape])
+    fitting = DetectorFitter(names, [shape])
     labels = some_labels(n)
     for part in torch.arange(n).split(100):
         fitting.update([representations(shape, n, 5, labels)[part]], labels[part])
-    return {name: found[0] for name, found in fitting.detectors().items()}
+    return {name: found[0] for name, found in fitting.make_detectors().items()}
 
 
 def difference(detector: object, native: Tensor, other: Tensor) -> float:
-    from suture.numbers.auroc import two_sided
+    from suture.numbers.auroc import two_sided_auroc
 
-    a, b = (detector.score(Seen(x, MAP)).double().numpy() for x in (native, other))  # type: ignore[attr-defined]
-    return two_sided(a, b)
+    a, b = (detector.score(SiteFeatures(x, MAP)).double().numpy() for x in (native, other))  # type: ignore[attr-defined]
+    return two_sided_auroc(a, b)
 
 
 FREE = ["mahalanobis", "mahalanobis_mean", "mahalanobis_position", "relative", "relative_mean", "relative_position",
@@ -208,7 +208,7 @@ def test_native_examples_score_a_half_and_growing_noise_more_and_more(name: str)
 
 @pytest.mark.parametrize("change", ["shrunken", "rotated", "shifted", "noisy"])
 def test_the_default_tells_planted_cases_apart(change: str) -> None:
-    detector = fitted(list(table.DEFAULT))[table.DEFAULT[0]]
+    detector = fitted(list(table.DEFAULT_DETECTORS))[table.DEFAULT_DETECTORS[0]]
     x = representations(MAP, 300, 12, some_labels(300))
     mean = x.mean((0, 2, 3), keepdim=True)
     turn = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(3))).Q
@@ -219,11 +219,11 @@ def test_the_default_tells_planted_cases_apart(change: str) -> None:
 
 
 def test_a_silent_channel_that_speaks_is_far_out_and_rounding_is_not() -> None:
-    fitting = Fitting(["mahalanobis"], [MAP])
+    fitting = DetectorFitter(["mahalanobis"], [MAP])
     x = representations(MAP, 400, 5)
     x[:, 2] = 0
     fitting.update([x], None)
-    detector = fitting.detectors()["mahalanobis"][0]
+    detector = fitting.make_detectors()["mahalanobis"][0]
     rounding, speaking = x.clone(), x.clone()
     rounding[:, 2] += 1e-6
     speaking[:, 2] += 0.5
@@ -232,10 +232,10 @@ def test_a_silent_channel_that_speaks_is_far_out_and_rounding_is_not() -> None:
 
 
 def test_a_constant_representation_scores_itself_alike() -> None:
-    fitting = Fitting(["mahalanobis"], [VECTOR])
+    fitting = DetectorFitter(["mahalanobis"], [VECTOR])
     x = torch.full((20, 6), 3.0)
     fitting.update([x], None)
-    score = fitting.detectors()["mahalanobis"][0].score(Seen(x, VECTOR))
+    score = fitting.make_detectors()["mahalanobis"][0].score(SiteFeatures(x, VECTOR))
     assert score.isfinite().all()
     assert (score == score[0]).all()
 
@@ -243,18 +243,18 @@ def test_a_constant_representation_scores_itself_alike() -> None:
 # -- classes and bad input --------------------------------------------------------------------------------------------
 
 def test_fewer_than_two_examples_of_a_class_are_said() -> None:
-    fitting = Fitting(["mahalanobis"], [VECTOR])
+    fitting = DetectorFitter(["mahalanobis"], [VECTOR])
     labels = torch.tensor([0] * 10 + [1] * 10 + [2])
     fitting.update([representations(VECTOR, 21, 0, labels)], labels)
-    assert fitting.detectors()["mahalanobis"][0].score(Seen(representations(VECTOR, 3, 1), VECTOR)).isfinite().all()
+    assert fitting.make_detectors()["mahalanobis"][0].score(SiteFeatures(representations(VECTOR, 3, 1), VECTOR)).isfinite().all()
     assert "1 of 3 classes have fewer than two examples" in fitting.notes[0]
     assert "shrunk" in fitting.notes[0]
 
 
 def test_far_fewer_examples_than_features_are_said() -> None:
-    fitting = Fitting(["mahalanobis"], [VECTOR])
+    fitting = DetectorFitter(["mahalanobis"], [VECTOR])
     fitting.update([torch.randn(3, 6, generator=torch.Generator().manual_seed(0))], None)
-    fitting.detectors()
+    fitting.make_detectors()
     assert "few examples" in fitting.notes[0]
 
 
@@ -265,21 +265,21 @@ def test_far_fewer_examples_than_features_are_said() -> None:
 ])
 def test_one_class_is_not_enough_for_relative_distances(names: list[str], labels: Tensor | None,
                                                         message: str | None) -> None:
-    fitting = Fitting(names, [VECTOR])
+    fitting = DetectorFitter(names, [VECTOR])
     fitting.update([representations(VECTOR, 12, 0)], labels)
     if message is None:
-        fitting.detectors()
+        fitting.make_detectors()
         return
     with pytest.raises(SutureError, match=message):
-        fitting.detectors()
+        fitting.make_detectors()
 
 
 def test_too_few_examples_are_refused() -> None:
     for name, n in (("mahalanobis", 1), ("neighbours", 10)):
-        fitting = Fitting([name], [VECTOR])
+        fitting = DetectorFitter([name], [VECTOR])
         fitting.update([representations(VECTOR, n, 0)], None)
         with pytest.raises(SutureError, match="more data"):
-            fitting.detectors()
+            fitting.make_detectors()
 
 
 @pytest.mark.parametrize(("function", "message"), [
@@ -289,19 +289,19 @@ def test_too_few_examples_are_refused() -> None:
 ])
 def test_a_detector_of_a_user_that_does_wrong_is_named(function: table.Score, message: str) -> None:
     with pytest.raises(SutureError, match=message) as error:
-        table.Plugged("mine", "layer1", function).score(Seen(representations(MAP, 4, 0), MAP))
+        table.UserDetector("mine", "layer1", function).score(SiteFeatures(representations(MAP, 4, 0), MAP))
     assert "'mine'" in str(error.value)
     assert "'layer1'" in str(error.value)
 
 
 def test_an_unknown_detector_is_told_with_the_nearest() -> None:
     with pytest.raises(SutureError, match="mahalanobis"):
-        table.chosen("mahalanobi")
+        table.choose_detectors("mahalanobi")
 
 
 def test_scores_do_not_depend_on_what_is_fitted_beside() -> None:
     alone, among = fitted(["mahalanobis"])["mahalanobis"], fitted(FREE)["mahalanobis"]
-    x = Seen(representations(MAP, 20, 3), MAP)
+    x = SiteFeatures(representations(MAP, 20, 3), MAP)
     assert torch.equal(alone.score(x), among.score(x))  # type: ignore[attr-defined]
 
 
@@ -310,7 +310,7 @@ def test_auroc_of_a_score_is_scikit_learns_with_native_as_positive() -> None:
 
     detector = fitted(["mahalanobis"])["mahalanobis"]
     x = representations(MAP, 200, 12, some_labels(200))
-    a, b = (detector.score(Seen(t, MAP)).double().numpy() for t in (x, 1.5 * x))  # type: ignore[attr-defined]
+    a, b = (detector.score(SiteFeatures(t, MAP)).double().numpy() for t in (x, 1.5 * x))  # type: ignore[attr-defined]
     wanted = roc_auc_score(np.r_[np.ones(200), np.zeros(200)], np.r_[a, b])
     assert auroc(a, b) == pytest.approx(float(wanted))
     assert wanted > 0.9
@@ -319,4 +319,4 @@ def test_auroc_of_a_score_is_scikit_learns_with_native_as_positive() -> None:
 def test_gaussians_of_uncorrelated_features_are_plain_z_scores() -> None:
     mean, variance = torch.tensor([[1.0, -2.0]]).double(), torch.tensor([4.0, 0.25]).double()
     g = Gaussians.of(mean, variance.diag(), 10**9)
-    assert float(g.squares(torch.tensor([[[3.0, -1.0]]]), None)) == pytest.approx(1 + 4, rel=1e-4)
+    assert float(g.square_distances(torch.tensor([[[3.0, -1.0]]]), None)) == pytest.approx(1 + 4, rel=1e-4)

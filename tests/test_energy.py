@@ -15,16 +15,16 @@ from torch.nn import functional as F
 
 from suture import zoo
 from suture._base.errors import SutureError
-from suture._base.hashing import fingerprint
+from suture._base.hashing import fingerprint_network
 from suture.data.batches import Batch, Batches
 from suture.networks.architectures.mlp import MLP
 from suture.networks.architectures.vit import ViT
-from suture.networks.calls import no_gradients
+from suture.networks.calls import disable_gradients
 from suture.networks.sites import SitedNetwork
-from suture.networks.training import seeded
+from suture.networks.training import seed_torch
 from suture.ood.detectors import energy as module
 from suture.ood.detectors.energy import EnergyDetector, EnergyRecipe, energy, energy_loss, train_detectors
-from suture.ood.detectors.site_features import Seen
+from suture.ood.detectors.site_features import SiteFeatures
 from suture.representations.alignment import Kind, Shape
 from tests import tiny
 
@@ -79,7 +79,7 @@ def trained(recipe: EnergyRecipe = FAST, target: SitedNetwork | None = None, dat
 
 
 def prints(found: dict[int, EnergyDetector]) -> dict[int, str]:
-    return {j: fingerprint(d) for j, d in found.items()}
+    return {j: fingerprint_network(d) for j, d in found.items()}
 
 
 def logits(n: int, seed: int, scale: float = 12) -> Tensor:
@@ -151,10 +151,10 @@ def test_same_seed_same_detector_bit_for_bit_and_another_seed_another() -> None:
 
 def test_the_seed_decides_start_augmentation_and_auxiliary_order(monkeypatch: pytest.MonkeyPatch) -> None:
     start = [EnergyDetector.make(MAP, 3, dataclasses.replace(FAST, seed=s), site="x") for s in (0, 0, 1)]
-    assert fingerprint(start[0]) == fingerprint(start[1]) != fingerprint(start[2])
-    assert fingerprint(EnergyDetector.make(MAP, 3, FAST, site="y")) != fingerprint(start[0])
+    assert fingerprint_network(start[0]) == fingerprint_network(start[1]) != fingerprint_network(start[2])
+    assert fingerprint_network(EnergyDetector.make(MAP, 3, FAST, site="y")) != fingerprint_network(start[0])
     with monkeypatch.context() as m:
-        m.setattr(module, "site_seed", lambda seed, site: 0)  # of augmentation and order; starts have their own
+        m.setattr(module, "derive_site_seed", lambda seed, site: 0)  # of augmentation and order; starts have their own
         still = prints(trained(FAST))
     assert still != prints(trained(FAST))
 
@@ -176,9 +176,9 @@ def test_micro_batches_cut_the_front_alone() -> None:
 def test_the_network_is_left_as_it_was() -> None:
     target = sited()
     target.network.train()
-    before = fingerprint(target.network)
+    before = fingerprint_network(target.network)
     found = trained(target=target, sites=[0, 1])
-    assert fingerprint(target.network) == before
+    assert fingerprint_network(target.network) == before
     assert all(m.training for m in target.network.modules())
     assert all(p.requires_grad and p.grad is None for p in target.network.parameters())
     for d in found.values():
@@ -318,12 +318,12 @@ def test_spread_is_that_of_the_rows_that_count(shape: Shape) -> None:
     dims = (shape.width, *shape.size) if shape.kind is Kind.MAP else (*shape.size, shape.width)
     x = 1000 + torch.randn(20, *dims, generator=g)
     mask = torch.rand(20, 5, generator=g) < 0.6 if shape.kind is Kind.TOKENS else None
-    spread = module._Spread(shape)
+    spread = module._ChannelMoments(shape)
     for k in (0, 3, 13):
         end = {0: 3, 3: 13, 13: 20}[k]
         spread.update(x[k:end], None if mask is None else mask[k:end])
     d = EnergyDetector.make(shape, 3, FAST)
-    spread.into(d)
+    spread.set_buffers(d)
     rows = x.movedim(1, -1).reshape(-1, shape.width) if shape.kind is Kind.MAP else x.reshape(-1, shape.width)
     rows = (rows if mask is None else x[mask]).double()
     torch.testing.assert_close(d.mean.double(), rows.mean(0), rtol=1e-6, atol=1e-3)
@@ -331,16 +331,16 @@ def test_spread_is_that_of_the_rows_that_count(shape: Shape) -> None:
 
 
 def test_a_silent_channel_is_not_blown_up() -> None:
-    spread = module._Spread(VECTOR)
+    spread = module._ChannelMoments(VECTOR)
     x = torch.randn(50, 7, generator=torch.Generator().manual_seed(0))
     x[:, 2] = 4
     spread.update(x, None)
     d = EnergyDetector.make(VECTOR, 3, FAST)
-    spread.into(d)
+    spread.set_buffers(d)
     assert float(d.std[2]) == pytest.approx(0.01 * float(d.std.square().mean().sqrt()), rel=0.01)
-    spread = module._Spread(VECTOR)
+    spread = module._ChannelMoments(VECTOR)
     spread.update(torch.ones(5, 7), None)
-    spread.into(d)
+    spread.set_buffers(d)
     assert d.std.tolist() == [1.0] * 7
 
 
@@ -349,12 +349,12 @@ def test_score_is_minus_the_energy_in_eval_mode_and_in_pieces() -> None:
     x = torch.randn(600, 3, 8, 8, generator=torch.Generator().manual_seed(1)) * 2
     whole = -energy(d(x))
     d.train().requires_grad_(True)
-    scores = d.score(Seen(x, d.shape))
+    scores = d.score(SiteFeatures(x, d.shape))
     assert scores.shape == (600,)
     assert not scores.requires_grad
     torch.testing.assert_close(scores, whole, rtol=1e-4, atol=1e-4)
     assert d.training
-    assert d.score(Seen(x[:0], d.shape)).shape == (0,)
+    assert d.score(SiteFeatures(x[:0], d.shape)).shape == (0,)
 
 
 def test_a_state_dict_holds_all() -> None:
@@ -362,7 +362,7 @@ def test_a_state_dict_holds_all() -> None:
     fresh = EnergyDetector.make(d.shape, 3, FAST, (8, 8))
     fresh.load_state_dict(d.state_dict())
     x = torch.rand(4, 4, 4, 4)
-    assert torch.equal(fresh.score(Seen(x, d.shape)), d.score(Seen(x, d.shape)))
+    assert torch.equal(fresh.score(SiteFeatures(x, d.shape)), d.score(SiteFeatures(x, d.shape)))
 
 
 @pytest.mark.parametrize(("size", "expected"), [(None, (8, 8)), ((5, 6), (5, 6))])
@@ -378,13 +378,13 @@ def test_maps_are_resized(size: tuple[int, int] | None, expected: tuple[int, int
 
 
 def test_a_vector_site_is_trained_too() -> None:
-    with seeded(0):
+    with seed_torch(0):
         target = SitedNetwork(Flat(), tiny.images(4), ["enter"])
     d = trained(target=target)[0]
     assert isinstance(d.body, MLP)
-    with no_gradients():
+    with disable_gradients():
         x = target.front(tiny.images())[0]
-    assert d.score(Seen(x, target.shapes[0])).shape == (24,)
+    assert d.score(SiteFeatures(x, target.shapes[0])).shape == (24,)
 
 
 # -- tokens and masks -------------------------------------------------------------------------------------------------
@@ -396,7 +396,7 @@ def words(n: int, seed: int) -> dict[str, Tensor]:
 
 
 def token_detector(poison: float = 0.0) -> tuple[EnergyDetector, SitedNetwork]:
-    with seeded(0):
+    with seed_torch(0):
         network = Words()
     target = SitedNetwork(network, words(4, 0), ["block"])
     front = target.front
@@ -414,19 +414,19 @@ def token_detector(poison: float = 0.0) -> tuple[EnergyDetector, SitedNetwork]:
 def test_padding_changes_neither_training_nor_scores() -> None:
     d, target = token_detector()
     other, _ = token_detector(poison=float("inf"))
-    assert fingerprint(d) == fingerprint(other)
+    assert fingerprint_network(d) == fingerprint_network(other)
     inputs = words(6, 3)
     mask = inputs["attention_mask"]
-    with no_gradients():
+    with disable_gradients():
         x = target.front(inputs)[0]
-    clean = d.score(Seen(x, d.shape, mask))
+    clean = d.score(SiteFeatures(x, d.shape, mask))
     torch.testing.assert_close(clean, -energy(d.body((x - d.mean) / d.std, mask)), rtol=1e-4, atol=1e-5)
     for value in (7.0, float("nan"), float("inf")):
-        assert torch.equal(d.score(Seen(x.masked_fill(~mask[..., None], value), d.shape, mask)), clean)
+        assert torch.equal(d.score(SiteFeatures(x.masked_fill(~mask[..., None], value), d.shape, mask)), clean)
     inside = x.clone()
     inside[:, 0] += 1
-    assert not torch.equal(d.score(Seen(inside, d.shape, mask)), clean)
-    assert not torch.equal(d.score(Seen(x + 1, d.shape)), clean)
+    assert not torch.equal(d.score(SiteFeatures(inside, d.shape, mask)), clean)
+    assert not torch.equal(d.score(SiteFeatures(x + 1, d.shape)), clean)
 
 
 def test_a_mask_of_other_tokens_is_none_of_these() -> None:
@@ -438,7 +438,7 @@ def test_a_mask_of_other_tokens_is_none_of_these() -> None:
 
 
 def test_vit_with_a_mask_is_the_vit_without_the_padded_tokens() -> None:
-    with seeded(0):
+    with seed_torch(0):
         vit = ViT(6, 5, 3, dim=8, depth=2, heads=2).eval()
     for p in vit.parameters():
         p.data += 0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel()))
@@ -452,7 +452,7 @@ def test_vit_with_a_mask_is_the_vit_without_the_padded_tokens() -> None:
 
 def test_vit_is_pytorchs_pre_norm_encoder() -> None:
     dim, heads = 8, 2
-    with seeded(0):
+    with seed_torch(0):
         vit = ViT(6, 5, 3, dim=dim, depth=2, heads=heads).eval()
     layer = nn.TransformerEncoderLayer(dim, heads, 4 * dim, 0.0, "gelu", 1e-6, batch_first=True, norm_first=True)
     x = torch.rand(4, 5, 6)
@@ -507,21 +507,21 @@ def test_held_out_digits_are_told_from_noise() -> None:
     found = train_detectors(target, Batches(fit.tensors, size=50, shuffle=True), torch.rand(150, 1, 8, 8, generator=g),
                             recipe, CPU, classes=10, sites=[0, 1], micro_batch=64)
     target.network.eval()
-    with no_gradients():
+    with disable_gradients():
         native, noise = target.front(test.inputs), target.front(torch.rand(100, 1, 8, 8, generator=g))
     for j, d in found.items():
-        scores = torch.cat([d.score(Seen(x[j], target.shapes[j])) for x in (native, noise)])
+        scores = torch.cat([d.score(SiteFeatures(x[j], target.shapes[j])) for x in (native, noise)])
         assert roc_auc_score([1] * 100 + [0] * 100, scores) > 0.8
 
 
 def test_fine_tuning_pulls_energies_apart() -> None:
     target = sited()
-    with no_gradients():
+    with disable_gradients():
         native, other = target.front(tiny.images())[0], target.front(outside())[0]
     gaps = []
     for tune in (0, 8):
         d = trained(dataclasses.replace(FAST, tune_epochs=tune, tune_lr=1e-2), target=target)[0]
-        gaps.append(float(d.score(Seen(native, d.shape)).mean() - d.score(Seen(other, d.shape)).mean()))
+        gaps.append(float(d.score(SiteFeatures(native, d.shape)).mean() - d.score(SiteFeatures(other, d.shape)).mean()))
     assert gaps[1] > gaps[0] + 1
 
 
@@ -583,7 +583,7 @@ def test_bad_input(case: str) -> None:
 
 
 def test_crops_are_of_images() -> None:
-    with seeded(0):
+    with seed_torch(0):
         target = SitedNetwork(nn.Sequential(nn.Linear(6, 7), nn.Linear(7, 3)), torch.rand(4, 6), ["0"])
     x = torch.rand(24, 6)
     refuse("crops and flips need inputs", lambda: trained(dataclasses.replace(FAST, crop=1), target=target,
@@ -604,11 +604,11 @@ def test_auxiliary_inputs_that_are_not_finite() -> None:
 def test_a_detector_refuses_another_site() -> None:
     d = EnergyDetector.make(MAP, 3, FAST)
     refuse(r"expected representations of shape \(N, 3, 4, 4\), got \(2, 5, 4, 4\)",
-           lambda: d.score(Seen(torch.rand(2, 5, 4, 4), Shape(Kind.MAP, 5, (4, 4)))))
+           lambda: d.score(SiteFeatures(torch.rand(2, 5, 4, 4), Shape(Kind.MAP, 5, (4, 4)))))
 
 
 def test_mlp_is_one_hidden_layer_of_relus() -> None:
-    with seeded(0):
+    with seed_torch(0):
         mlp = MLP(4, 3, hidden=5)
     x = torch.randn(6, 4)
     hidden = torch.clamp(x @ mlp.hidden.weight.T + mlp.hidden.bias, min=0)

@@ -13,9 +13,9 @@ from torch import nn
 import suture
 from suture.compare import evaluate, scored
 from suture.compare.evaluate import Evaluation, Evaluator
-from suture.compare.scored import arrays_of, scores_of
+from suture.compare.scored import score_cells, stack_evaluation
 from suture.data.batches import Batches
-from suture.networks.calls import main_output
+from suture.networks.calls import extract_main_output
 from suture.networks.capture import capture, run_tail
 from suture.networks.sites import SitedNetwork
 from suture.stitching.outputs import Task
@@ -24,7 +24,7 @@ from tests.tiny import RECIPE
 
 CPU = torch.device("cpu")
 SIZES = (20, 20, 13)
-RECORDS = scored.quantities(Task.CLASSIFICATION)
+RECORDS = scored.list_quantities(Task.CLASSIFICATION)
 
 
 def labelled(x: torch.Tensor, classes: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -55,7 +55,7 @@ def float64(network: nn.Module, result, method: str, i: int, j: int, batch: torc
         resized = nn.functional.interpolate(x, size=native.shape[2:], mode="bilinear", align_corners=False)
         stitched = nn.functional.conv2d(resized, w, bias.float())
     with torch.no_grad():
-        logits = main_output(run_tail(network, batch, t, stitched)), main_output(network(batch))
+        logits = extract_main_output(run_tail(network, batch, t, stitched)), extract_main_output(network(batch))
     return tuple(v.detach().double().numpy() for v in (stitched, native, *logits))
 
 
@@ -102,7 +102,7 @@ def test_the_record_of_every_cell_gives_the_value_in_the_table(pair):
     for method, quantity in product(("dm", "tlm"), RECORDS):
         name = f"{method}.{quantity}"
         for (i, s), (j, t) in product(enumerate(result.sources), enumerate(result.targets)):
-            record = scored.scores.record(result.arrays, name, i, j)
+            record = scored.scores.build_record(result.arrays, name, i, j)
             assert result.matrix(name).loc[s, t] == pytest.approx(record.value, rel=1e-12)
 
 
@@ -184,8 +184,8 @@ def test_nan_or_inf_logits_give_missing_values_with_the_reason_and_spare_the_oth
     layers = {(0, 0): lambda h, mask: torch.where(h.sum(1, keepdim=True) > third, bad, h), (1, 1): half}
     found = Evaluator(sited, sited, layers, 9).run(Batches([(x, torch.arange(30) % 3)]), CPU)
     failed = {(0, 1): "the loss was nan", (1, 0): "the loss was nan"}
-    arrays = arrays_of(found, "tlm", (2, 2))
-    rows = {(i, j, name): e for i, j, name, e, _ in scores_of(found, arrays, "tlm", (2, 2), 0, failed)}
+    arrays = stack_evaluation(found, "tlm", (2, 2))
+    rows = {(i, j, name): e for i, j, name, e, _ in score_cells(found, arrays, "tlm", (2, 2), 0, failed)}
     assert len(rows) == 4 * len(RECORDS)
     for quantity in ("accuracy", "relative_accuracy", "agreement", "kl", "ce_gap"):
         e = rows[0, 0, f"tlm.{quantity}"]
@@ -204,7 +204,7 @@ def test_nan_or_inf_logits_give_missing_values_with_the_reason_and_spare_the_oth
 def test_no_class_is_predicted_from_logits_without_a_finite_largest_one():
     inf, nan = float("inf"), float("nan")
     logits = torch.tensor([[0, inf, 1], [nan, 1, 0], [-inf, -inf, -inf], [-inf, 2, 1]])
-    assert evaluate._classes(logits).tolist() == [-1, -1, -1, 1]
+    assert evaluate._predict_classes(logits).tolist() == [-1, -1, -1, 1]
 
 
 def test_a_target_network_with_nan_is_named():
@@ -213,9 +213,9 @@ def test_a_target_network_with_nan_is_named():
     found = run(network, x, "1", half, micro=30)
     broken = network(x).isnan().any(1)
     assert broken.sum() == 1
-    assert not arrays_of(found, "dm", (1, 1))["dm.agree"][0, 0][broken].any()
+    assert not stack_evaluation(found, "dm", (1, 1))["dm.agree"][0, 0][broken].any()
     reasons = {name: e.reason for _, _, name, e, _ in
-               scores_of(found, arrays_of(found, "dm", (1, 1)), "dm", (1, 1), 0, {})}
+               score_cells(found, stack_evaluation(found, "dm", (1, 1)), "dm", (1, 1), 0, {})}
     assert reasons["dm.kl"] == "the target network's logits are nan or infinite for 1 of 30 test examples"
     assert reasons["dm.residual"] == reasons["dm.r2"] == ""
 
@@ -305,7 +305,7 @@ def test_r2_of_a_constant_is_missing_and_its_residual_is_not():
     x = vectors(23)
     sited = SitedNetwork(Still().eval(), x, ["block"], allow_bypass=True)
     found = Evaluator(sited, sited, {(0, 0): half}, 7).run(Batches([(x, torch.arange(23) % 3)]), CPU)
-    e = {name: e for _, _, name, e, _ in scores_of(found, arrays_of(found, "dm", (1, 1)), "dm", (1, 1), 0, {})}
+    e = {name: e for _, _, name, e, _ in score_cells(found, stack_evaluation(found, "dm", (1, 1)), "dm", (1, 1), 0, {})}
     assert e["dm.r2"].reason == "the target's representation is constant on the test data"
     assert e["dm.residual"].value > 0
 
@@ -330,7 +330,7 @@ def test_a_test_loader_in_another_order_is_refused_also_without_labels():
     network, x = NETWORKS["mlp"]()[0], vectors(40)
     found = run(network, x, "1", half)
     shuffled = run(network, x.flip(0), "1", half, batches=[x.flip(0)])
-    one, other = arrays_of(found, "dm", (1, 1)), arrays_of(shuffled, "tlm", (1, 1))
-    assert scored.same_examples({}, one)
-    assert scored.same_examples(one, one)
-    assert not scored.same_examples(one, other)
+    one, other = stack_evaluation(found, "dm", (1, 1)), stack_evaluation(shuffled, "tlm", (1, 1))
+    assert scored.has_same_examples({}, one)
+    assert scored.has_same_examples(one, one)
+    assert not scored.has_same_examples(one, other)

@@ -19,7 +19,7 @@ from suture.numbers.moments import Moments
 from suture.numbers.spectra import Pair
 from suture.stitching import direct
 from suture.stitching.affine import Affine
-from suture.stitching.direct import choose_ridge, direct_match, residual_of
+from suture.stitching.direct import choose_ridge, compute_residual, direct_match
 from suture.stitching.families import FAMILIES, Family
 
 TEXTS = ["full", "ridge:0.1", "ridge:cv", "rank:2", "orthogonal", "orthogonal:noscale", "orthogonal:noshift",
@@ -95,8 +95,8 @@ def test_options_come_in_any_order():
     (lambda: choose_ridge([Moments.of(*data())]), ["two folds", "got 1"]),
     (lambda: choose_ridge([Moments.of(*data())] * 2, []), ["above 0"]),
     (lambda: choose_ridge([Moments.of(*data())] * 2, [1.0, 0.0]), ["above 0", "[1.0, 0.0]"]),
-    (lambda: residual_of(torch.zeros(4, 3), torch.zeros(4), Moments.of(*data())), ["(4, 4)", "(4, 3)"]),
-    (lambda: residual_of(torch.zeros(4, 4), torch.zeros(3), Moments.of(*data())), ["(4,)", "(3,)"]),
+    (lambda: compute_residual(torch.zeros(4, 3), torch.zeros(4), Moments.of(*data())), ["(4, 4)", "(4, 3)"]),
+    (lambda: compute_residual(torch.zeros(4, 4), torch.zeros(3), Moments.of(*data())), ["(4,)", "(3,)"]),
     (lambda: Affine(3, 3).set(torch.zeros(3, 2), torch.zeros(3)), ["(3, 3)", "(3, 2)"]),
     (lambda: Affine(3, 3).set(torch.full((3, 3), torch.nan), torch.zeros(3)), ["NaN"]),
     (lambda: Affine(3, 3, Family("identity")).set(torch.eye(3), torch.ones(3)), ["b = 0", "1.7"]),
@@ -307,8 +307,8 @@ def test_the_residual_is_of_the_installed_map(text):
 
     assert m.residual == pytest.approx(by_hand(x, y), rel=1e-10)
     held = Moments.of(x2, y2)
-    assert residual_of(m.weight, m.bias, held) == pytest.approx(by_hand(x2, y2), rel=1e-10)
-    assert residual_of(m.weight.float(), m.bias.float(), held) == pytest.approx(by_hand(x2, y2), rel=1e-5)
+    assert compute_residual(m.weight, m.bias, held) == pytest.approx(by_hand(x2, y2), rel=1e-10)
+    assert compute_residual(m.weight.float(), m.bias.float(), held) == pytest.approx(by_hand(x2, y2), rel=1e-5)
 
 
 def test_smaller_families_fit_worse():
@@ -370,7 +370,7 @@ def test_held_out_fit_keeps_the_declared_invariances_and_no_other(text, side, tr
     def held_out(fx, fy) -> float:
         (x, y), (x2, y2) = data(), data(seed=0, n=200)
         m = matched(fx(x), fy(y), text)
-        return 1 - residual_of(m.weight, m.bias, Moments.of(fx(x2)[90:], fy(y2)[90:]))
+        return 1 - compute_residual(m.weight, m.bias, Moments.of(fx(x2)[90:], fy(y2)[90:]))
 
     before = held_out(lambda m: m, lambda m: m)
     after = held_out(change, lambda m: m) if side == "x" else held_out(lambda m: m, change)

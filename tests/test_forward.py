@@ -12,7 +12,7 @@ import suture
 from suture import Prepared, SutureError, TaskRecipe
 from suture.data.batches import Batch, Batches
 from suture.networks.sites import SitedNetwork
-from suture.stitching.objective import augmented, check_batch
+from suture.stitching.objective import augment_batch, check_batch
 from tests import tiny
 
 
@@ -32,9 +32,9 @@ def test_the_tail_runs_in_half_precision_too() -> None:
     network, x = tiny.network().eval(), tiny.images()
     sited = SitedNetwork(network, x, autocast=torch.bfloat16)
     with torch.no_grad():
-        done = sited.full(x)
+        done = sited.run_full(x)
         assert done.output.dtype == torch.bfloat16
-        assert torch.equal(sited.tail(0, sited.representations(done)[0], done), done.output)
+        assert torch.equal(sited.tail(0, sited.pick_representations(done)[0], done), done.output)
 
 
 def test_a_comparison_in_half_precision_is_near_and_not_the_same() -> None:
@@ -64,7 +64,7 @@ def test_crops_and_flips_are_of_the_raw_images_and_so_in_step() -> None:
     raw = (tiny.images(12) * 255).to(torch.uint8)
     batch = next(iter(Batches(Prepared((raw, tiny.labels(12)), _twice, None))))
     check_batch(batch, RECIPE)
-    changed = augmented(batch, RECIPE, torch.Generator().manual_seed(3))
+    changed = augment_batch(batch, RECIPE, torch.Generator().manual_seed(3))
     assert torch.equal(changed.source, _twice(changed.target))
     assert not torch.equal(changed.target, raw)
     assert changed.labels is not None
@@ -73,7 +73,7 @@ def test_crops_and_flips_are_of_the_raw_images_and_so_in_step() -> None:
 
 def test_the_same_draws_whether_suture_prepares_the_images_or_not() -> None:
     images, labels = tiny.images(12), tiny.labels(12)
-    made = [augmented(b, RECIPE, torch.Generator().manual_seed(3)).source
+    made = [augment_batch(b, RECIPE, torch.Generator().manual_seed(3)).source
             for b in (Batch(images, images, labels), next(iter(Batches(Prepared((images, labels), None)))))]
     assert torch.equal(*made)
 

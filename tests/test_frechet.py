@@ -12,10 +12,10 @@ import torch
 
 from suture._base.errors import SutureError
 from suture.numbers import frechet as module
-from suture.numbers.frechet import Frechet, frechet
+from suture.numbers.frechet import FrechetDistance, frechet
 from suture.numbers.moments import Moments
 from suture.numbers.spectra import Pair
-from suture.stitching.direct import direct_match, residual_of
+from suture.stitching.direct import compute_residual, direct_match
 
 PARTS = ("shift", "shrinkage", "rotation")
 
@@ -37,11 +37,11 @@ def exact(n: int, deviations: list[float], frame: torch.Tensor | None = None, me
     return z * torch.tensor(deviations, dtype=torch.float64) @ frame.T + mean
 
 
-def same(x: torch.Tensor, y: torch.Tensor, w: torch.Tensor, b: torch.Tensor | float = 0.0) -> Frechet:
+def same(x: torch.Tensor, y: torch.Tensor, w: torch.Tensor, b: torch.Tensor | float = 0.0) -> FrechetDistance:
     return frechet(w, b + torch.zeros(len(w), dtype=torch.float64), Pair.of(Moments.of(x, y)))
 
 
-def values(f: Frechet) -> tuple[float, float, float]:
+def values(f: FrechetDistance) -> tuple[float, float, float]:
     assert f.total.value == pytest.approx(sum(getattr(f, part).value for part in PARTS), rel=1e-14)
     return f.shift.value, f.shrinkage.value, f.rotation.value
 
@@ -140,7 +140,7 @@ def test_direct_matching_has_no_shift_and_is_no_further_than_its_residual(case: 
 def test_any_map_is_at_most_as_far_as_its_squared_error(seed: int) -> None:
     pair = Pair.of(Moments.of(normal(60, 6, seed=seed), normal(60, 4, seed=seed + 50) + 3))
     w, b = normal(4, 6, seed=seed + 100), normal(4, seed=seed + 150)
-    assert 0 < frechet(w, b, pair).total.value < residual_of(w, b, pair.moments)
+    assert 0 < frechet(w, b, pair).total.value < compute_residual(w, b, pair.moments)
 
 
 def test_equals_the_cost_of_the_optimal_map_on_a_large_sample() -> None:

@@ -21,7 +21,7 @@ from suture._base import memory
 from suture.compare.collect import TokenShare
 from suture.indices import GROUPS, SiteStatistics, chosen, own
 from suture.indices.sample import Reservoir
-from suture.representations.accumulators import Gathering, Wanted
+from suture.representations.accumulators import Accumulators, AccumulatorSettings
 from suture.representations.alignment import Alignment, Kind, Shape
 from tests import references, tiny
 from tests.test_kinds import SHAPES, batch
@@ -400,8 +400,8 @@ def test_a_constant_site_has_no_spectrum() -> None:
 # -- tokens -----------------------------------------------------------------------------------------------------------
 
 def gathered(sources: list[Shape], targets: list[Shape], names: Any, xs: list[Tensor], ys: list[Tensor],
-             *masks: Tensor | None, size: int = 11, **wanted: Any) -> Gathering:
-    grid = Gathering(sources, targets, Wanted(chosen(names), precision=torch.float64, **wanted))
+             *masks: Tensor | None, size: int = 11, **wanted: Any) -> Accumulators:
+    grid = Accumulators(sources, targets, AccumulatorSettings(chosen(names), precision=torch.float64, **wanted))
     for start in range(0, len(xs[0]), size):
         rows = slice(start, start + size)
         grid.update([x[rows] for x in xs], [y[rows] for y in ys], *(None if m is None else m[rows] for m in masks))
@@ -427,7 +427,7 @@ def test_rows_of_tokens_with_prefixes(source: str, target: str) -> None:
     x, y = batch(s), batch(t, seed=1)
     names = ["cka", "cka@pool", "magnitude@pool", "uniformity", "uniformity@pool", "jaccard:3", "jaccard:3@pool"]
     found = gathered([s], [t], names, [x], [y])
-    values = found.values(0, 0)
+    values = found.compute_values(0, 0)
     a, b = (m.numpy() for m in references.aligned(x.movedim(-1, 1) if s.last else x, y, plain(s), t,
                                                   Alignment(s, t).prefix))
     rows = len(b) // len(y)
@@ -480,7 +480,7 @@ def test_padded_tokens_enter_no_mean_and_no_sample_whichever_side_has_the_mask(g
     x[~mask], y[~mask] = 1e3, -1e3
     masks = [mask if given in (side, "both") else None for side in ("source", "target")]
     found = gathered([TEXT], [OTHER], NAMES, [x], [y], *masks, size=size)
-    values, n = found.values(0, 0), found.rows(0, 0)
+    values, n = found.compute_values(0, 0), found.count_rows(0, 0)
     a, b = masked_means(x, mask), masked_means(y, mask)
     at = drawn_tokens(mask)
     rows = [np.stack([m[k, p].double().numpy() for k, p in at]) for m in (x, y)]
@@ -496,7 +496,7 @@ def test_padded_tokens_enter_no_mean_and_no_sample_whichever_side_has_the_mask(g
 def test_each_side_is_averaged_by_its_own_mask_where_no_token_meets_a_token() -> None:
     x, z = batch(TEXT), batch(VECTOR, seed=1)
     other = torch.ones(30, 5, dtype=torch.bool)
-    values = gathered([TEXT], [VECTOR], NAMES, [x], [z], MASK, other).values(0, 0)
+    values = gathered([TEXT], [VECTOR], NAMES, [x], [z], MASK, other).compute_values(0, 0)
     a, b = masked_means(x, MASK), z.double().numpy()
     for tail in ("", "@pool"):
         assert values[f"cka{tail}"].value == pytest.approx(references.cka(a, b), abs=1e-8)
@@ -508,7 +508,7 @@ def test_a_mask_of_the_source_alone_does_not_choose_among_resized_tokens() -> No
     """The mask had 12 tokens, the target 7: a position was drawn that is not there."""
     s, t = SHAPES["sequence 12"], SHAPES["sequence 7"]
     x, y = batch(s), batch(t, seed=1)
-    found = gathered([s], [t], ["uniformity"], [x], [y], MASK).values(0, 0)["uniformity"].value
+    found = gathered([s], [t], ["uniformity"], [x], [y], MASK).compute_values(0, 0)["uniformity"].value
     a, b = references.aligned(x, y, s, t)
     numbers, place = drawn(30, 2000, 0, 7)
     at = numbers * 7 + place
@@ -519,7 +519,7 @@ def test_a_block_of_which_no_token_counts_is_left_out() -> None:
     mask = MASK.clone()
     mask[1::5] = False
     x, y = batch(TEXT), batch(OTHER, seed=1)
-    value = gathered([TEXT], [OTHER], ["cka"], [x], [y], mask, mask, jackknife=5).values(0, 0)["cka"]
+    value = gathered([TEXT], [OTHER], ["cka"], [x], [y], mask, mask, jackknife=5).compute_values(0, 0)["cka"]
     assert value.value == pytest.approx(references.cka(x[mask].double().numpy(), y[mask].double().numpy()), abs=1e-8)
 
 
@@ -529,7 +529,7 @@ def test_a_share_of_tokens_does_not_decide_which_of_them_is_kept() -> None:
     mask = TokenShare(0.3, 0).draw(torch.ones(n, 12, dtype=torch.bool))
     x = torch.eye(12).expand(n, -1, -1)[..., :6] * 1.0 + torch.arange(12.0)[:, None]
     grid = gathered([TEXT], [TEXT], ["uniformity"], [x], [x], mask, mask, size=n)
-    kept = grid._rows["stitch"].sample(0, 0).x.values
+    kept = grid._rows["stitch"].get_sample(0, 0).x.values
     firsts = mask[mask.any(1)].int().argmax(1).numpy()
     counts = mask[mask.any(1)].sum(1).numpy()
     several = counts > 1
@@ -681,7 +681,7 @@ def test_the_memory_that_is_planned_is_the_memory_that_is_taken(names: Any, fitt
     maps = [Shape(Kind.MAP, 5, (4, 4)), Shape(Kind.MAP, 7, (4, 4)), Shape(Kind.MAP, 9, (2, 2))]
     shapes = [*maps, Shape(Kind.VECTOR, 11)]
     others = shapes if same else [Shape(Kind.MAP, 6, (3, 3)), Shape(Kind.VECTOR, 4), Shape(Kind.MAP, 3, (4, 4))]
-    gathering = Gathering(shapes, others, Wanted(chosen(names), jackknife, sample=50, fitting=fitting), same=same)
+    gathering = Accumulators(shapes, others, AccumulatorSettings(chosen(names), jackknife, sample=50, fits_layers=fitting), same=same)
     planned = gathering.nbytes_planned
     xs, ys = ([torch.randn(30, s.width, *s.size) for s in side] for side in (shapes, others))
     gathering.update(xs, xs if same else ys)
@@ -689,7 +689,7 @@ def test_the_memory_that_is_planned_is_the_memory_that_is_taken(names: Any, fitt
 
 
 def test_sums_that_do_not_fit_are_refused_before_they_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("suture._base.memory.free_bytes", lambda device: 1000)
+    monkeypatch.setattr("suture._base.memory.get_free_bytes", lambda device: 1000)
     said = r"to fit into the free memory of 0\.0 MiB, got .*; give fewer sites"
     with pytest.raises(SutureError, match=said):
         suture.compare(tiny.network(), None, tiny.data()[0], methods=[], device="cpu")
@@ -698,10 +698,10 @@ def test_sums_that_do_not_fit_are_refused_before_they_are_taken(monkeypatch: pyt
 
 
 def test_free_memory_is_read_where_the_system_tells_it() -> None:
-    free = memory.free_bytes(torch.device("cpu"))
+    free = memory.get_free_bytes(torch.device("cpu"))
     assert free is None or 2**20 < free < 2**50
-    assert memory.size(3 * 2**19) == "1.5 MiB"
-    assert memory.size(5 * 2**29) == "2.5 GiB"
+    assert memory.format_bytes(3 * 2**19) == "1.5 MiB"
+    assert memory.format_bytes(5 * 2**29) == "2.5 GiB"
 
 
 # -- many cells -------------------------------------------------------------------------------------------------------
@@ -714,18 +714,18 @@ def test_many_cells_at_once_are_the_cells_one_by_one() -> None:
         return float(x[0, 0])
 
     shapes = [Shape(Kind.MAP, 5, (4, 4)), Shape(Kind.MAP, 7, (2, 2)), Shape(Kind.VECTOR, 6)]
-    wanted = Wanted(chosen(["all", "all@pool", "cka@flatten", own(mine, "mine_of_rows")]), jackknife=5, sample=20)
-    gathering = Gathering(shapes, shapes[::-1], wanted)
+    wanted = AccumulatorSettings(chosen(["all", "all@pool", "cka@flatten", own(mine, "mine_of_rows")]), jackknife=5, sample=20)
+    gathering = Accumulators(shapes, shapes[::-1], wanted)
     xs, ys = ([torch.randn(40, s.width, *s.size) for s in side] for side in (shapes, shapes[::-1]))
     gathering.update(xs, ys)
     cells, threads, seen = list(product(range(3), range(3))), torch.get_num_threads(), []
-    found = gathering.all_values(cells, lambda stage, done, total: seen.append((stage, done, total)))
+    found = gathering.compute_all_values(cells, lambda stage, done, total: seen.append((stage, done, total)))
     assert torch.get_num_threads() == threads
     assert seen == [("indices", k + 1, 9) for k in range(9)]
     assert list(found) == cells
     assert all(where)
     for cell in cells:
-        alone = gathering.values(*cell)
+        alone = gathering.compute_values(*cell)
         assert list(found[cell]) == list(alone)
         for name, value in alone.items():
             assert found[cell][name].reason == value.reason, name

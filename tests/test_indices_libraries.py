@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from suture import indices
-from suture.indices.kernels import FlatKernels, minibatch
+from suture.indices.kernels import FlatKernels, cka_minibatch
 from tests import references
 
 Matrices = tuple[Tensor, Tensor]
@@ -120,7 +120,7 @@ def test_pytorch_cka_loses_large_means_in_float32(spreads, wrong):
     assert ours(x, y, "cka_debiased") == pytest.approx(truth, abs=1e-12)
     kernels = FlatKernels(1, 1)
     kernels.update([x], [y])
-    assert minibatch(kernels.cell(0, 0)) == pytest.approx(truth, abs=1e-6)
+    assert cka_minibatch(kernels.get_kernels(0, 0)) == pytest.approx(truth, abs=1e-6)
     assert abs(float(pytorch_cka.cka_from_features(x, y)) - truth) > wrong
 
 
@@ -171,7 +171,7 @@ def loader(n: int, batch: int, shuffle: bool = False) -> DataLoader:
 def of_networks(a: Net, b: Net, n: int, batch: int) -> np.ndarray:
     kernels = FlatKernels(2, 2, batch=batch, keep=0)
     kernels.update(a.sites(images(n)), b.sites(images(n)))
-    return np.array([[minibatch(kernels.cell(i, j)) for j in range(2)] for i in range(2)])
+    return np.array([[cka_minibatch(kernels.get_kernels(i, j)) for j in range(2)] for i in range(2)])
 
 
 def of_pytorch_cka(a: Net, b: Net, data: DataLoader) -> np.ndarray:
@@ -231,12 +231,12 @@ def test_ckatorch_keeps_the_last_batch_alone_and_compares_tokens_within_examples
     kernels, tokens = FlatKernels(1, 1, batch=16), FlatKernels(1, 1, batch=9)
     kernels.update([fx], [fy])
     tokens.update([fx[32:].flatten(0, 1)], [fy[32:].flatten(0, 1)])
-    assert theirs == pytest.approx(minibatch(tokens.cell(0, 0)), abs=1e-5)
+    assert theirs == pytest.approx(cka_minibatch(tokens.get_kernels(0, 0)), abs=1e-5)
     parts = [[m[s].flatten(1).double().numpy() for m in (fx, fy)] for s in (slice(0, 16), slice(16, 32), slice(32, 40))]
     hsic = [[references.hsic_unbiased(k @ k.T, m @ m.T) / (len(k) * (len(k) - 3)) for k, m in pairs] for pairs in (
         parts, [(k, k) for k, _ in parts], [(m, m) for _, m in parts])]
     truth = sum(hsic[0]) / np.sqrt(sum(hsic[1]) * sum(hsic[2]))
-    assert minibatch(kernels.cell(0, 0)) == pytest.approx(truth, abs=1e-6)
+    assert cka_minibatch(kernels.get_kernels(0, 0)) == pytest.approx(truth, abs=1e-6)
     assert abs(theirs - truth) > 0.01
 
 

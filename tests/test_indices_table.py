@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 import suture
 from suture import SutureError, indices
 from suture.indices import GROUPS, INDICES, Streaming, chosen, of_matrices, own
-from suture.indices.table import FLATTENED
+from suture.indices.table import FLAT_INDICES
 from suture.numbers import measures
 from tests import references, tiny
 
@@ -73,15 +73,15 @@ def test_what_may_be_written(given: Any, wanted: list[str]) -> None:
 def test_every_index_stands_once_and_the_groups_part_the_table() -> None:
     assert [*INDICES][-1] == "cka_minibatch"
     assert sorted(GROUPS["moments"] + GROUPS["rows"]) == sorted(GROUPS["all"])
-    assert set(FLATTENED) == {"cka", "cka_debiased", "cka_minibatch"}
+    assert set(FLAT_INDICES) == {"cka", "cka_debiased", "cka_minibatch"}
     for name, index in INDICES.items():
-        assert measures.measure(name) == index.measure
+        assert measures.get_measure(name) == index.measure
         low, high = index.measure.native
         assert low <= index.measure.low < index.measure.high <= high
         assert index.source
         assert index.formula
         if index.argument is not None:
-            assert index.at(index.argument.default).name == name
+            assert index.replace_argument(index.argument.default).name == name
 
 
 @pytest.mark.parametrize(("given", "words"), [
@@ -107,16 +107,16 @@ def test_what_may_not_be_written_is_refused_in_one_line(given: Any, words: str) 
 
 
 def test_measures_know_variants_and_their_order() -> None:
-    entry = measures.measure("svcca:0.9@pool")
+    entry = measures.get_measure("svcca:0.9@pool")
     assert (entry.name, entry.label) == ("svcca:0.9@pool", "SVCCA [0.9, pool]")
     assert (entry.low, entry.high, entry.direction) == (0, 1, "larger")
-    assert measures.measure("opd@paper").direction == "smaller"
+    assert measures.get_measure("opd@paper").direction == "smaller"
     for wrong in ("kca@pool", "cka@pol", "dm.accuracy@pool", "dm.accuracy:3", "cka@", "cka:", "@pool"):
         with pytest.raises(SutureError, match="unknown measure"):
-            measures.measure(wrong)
+            measures.get_measure(wrong)
     given = ["opd@flatten", "cka@paper", "cka@flatten", "opd@pool", "svcca:0.8", "svcca", "cka@pool", "cka", "nothing",
              "dm.kl"]
-    assert measures.in_order(given) == ["dm.kl", "cka", "svcca:0.8", "svcca", "cka@pool", "opd@pool", "cka@flatten",
+    assert measures.sort_measures(given) == ["dm.kl", "cka", "svcca:0.8", "svcca", "cka@pool", "opd@pool", "cka@flatten",
                                         "opd@flatten", "cka@paper"]
 
 
@@ -126,15 +126,15 @@ VARIANTS = ["cka", "svcca:0.9", "svcca:0.8@pool", "opd@pool", "cka@flatten", "ck
 def test_tables_maps_and_pages_know_variants(tmp_path: Path) -> None:
     network = tiny.network()
     result = suture.compare(network, None, *tiny.data(), indices=VARIANTS, methods=[], device="cpu", jackknife=5)
-    assert result.measures == measures.in_order(VARIANTS)
+    assert result.measures == measures.sort_measures(VARIANTS)
     for name in VARIANTS:
-        entry = measures.measure(name)
+        entry = measures.get_measure(name)
         ax = result.plot(name, Figure().add_subplot())
         assert ax.images[0].get_clim() == (entry.low, entry.high)
         assert entry.label in ax.get_title()
     assert set(result.verdict().table["measure"]) == set(VARIANTS)
     html = result.report(tmp_path / "report.html").read_text()
-    assert all(measures.measure(name).label in html for name in VARIANTS)
+    assert all(measures.get_measure(name).label in html for name in VARIANTS)
     figures = [p.name for p in (tmp_path / "figures").iterdir()]
     assert len({f for f in figures if "svcca" in f and f.endswith("png")}) == 2
     result.save(tmp_path / "kept")
@@ -202,7 +202,7 @@ def test_own_measures_go_with_the_result_into_another_process(tmp_path: Path) ->
     assert result.plot("gap_of_means", Figure().add_subplot()).images[0].get_clim() == (-1, 2)
     assert "Distance of the grand means." in result.report(tmp_path / "report.html").read_text()
     result.save(tmp_path / "kept")
-    code = ("import sys, suture; r = suture.load(sys.argv[1]); m = suture.numbers.measures.measure('gap_of_means'); "
+    code = ("import sys, suture; r = suture.load(sys.argv[1]); m = suture.numbers.measures.get_measure('gap_of_means'); "
             "print(r.measures, m.low, m.high, m.direction, m.about, len(r.verdict().words))")
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "kept")], capture_output=True, text=True,
                           check=False)
@@ -477,7 +477,7 @@ def centred_gram(x: Matrix) -> Matrix:
 @pytest.mark.parametrize("name", ["svcca:0.9", "cka@pool", "opd@flatten", "jaccard:3@pool", "r2_folds@pool"])
 def test_fault_limits_of_maps_are_taken_from_the_data(name: str) -> None:
     result = compared("cka")
-    entry = measures.measure(name)
+    entry = measures.get_measure(name)
     for value in (0.001, 0.4, 7.0):
         table = result.table.assign(measure=name, value=value)
         ax = replace(result, table=table).plot(name, Figure().add_subplot())

@@ -16,9 +16,9 @@ from suture import AlignmentRule, Family, Paired, SutureError, TaskRecipe
 from suture.networks.sites import SitedNetwork
 from suture.numbers.spectra import Pair
 from suture.representations.aligned_moments import AlignedMoments
-from suture.representations.alignment import Alignment, Kind, Shape, mask_of, shape_of
+from suture.representations.alignment import Alignment, Kind, Shape, get_token_mask, recognise_shape
 from suture.stitching import StitchingLayer, direct_match
-from suture.stitching.task import cell_seed
+from suture.stitching.task import derive_cell_seed
 from tests import references
 from tests.tiny import seeded
 
@@ -125,12 +125,12 @@ def test_moments_and_layers_share_the_alignment_that_the_kinds_mean(source: str,
     moments = AlignedMoments([s], [t], rule, precision=torch.float64)
     moments.update([x[:11]], [y[:11]])
     moments.update([x[11:]], [y[11:]])
-    match = direct_match(Pair.of(moments.cell(0, 0)))
+    match = direct_match(Pair.of(moments.get_moments(0, 0)))
     weight, bias = references.least_squares(rx, ry)
     best = rx @ weight.T + bias
     assert (rx @ match.weight.T + match.bias - best).norm() <= 1e-6 * best.norm()
     layer = StitchingLayer(Alignment(s, t, rule))
-    learned = moments.prefix(0) if layer.prefix is not None else None
+    learned = moments.get_prefix_mean(0) if layer.prefix is not None else None
     made = layer.set(match.weight, match.bias, learned)(x).detach()
     assert made.shape == y.shape
     rows = aligned(x, made, s, t, layer.alignment.prefix)[1]
@@ -165,7 +165,7 @@ def test_nearest_neighbours_are_an_alignment_too(source: str, target: str) -> No
     if not s.prefix:
         stacked = near.reshape(-1, s.width)
         wanted = (stacked - stacked.mean(0)).T @ big.permute(0, 2, 3, 1).reshape(-1, t.width)
-        torch.testing.assert_close(moments.cell(0, 0).sxy, wanted, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(moments.get_moments(0, 0).sxy, wanted, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(("source", "target"), PAIRS)
@@ -206,7 +206,7 @@ def test_unknown_rules_name_the_nearest(option: str) -> None:
     (1, (8, 8), 0, (1, 1)), (30, (8, 8), 5, (5, 5)), (48, (8, 8), 0, None),
 ])
 def test_patches_and_prefix_are_recognised(tokens: int, image: Any, prefix: int, grid: Any) -> None:
-    shape = shape_of(torch.zeros(2, tokens, 3), image)
+    shape = recognise_shape(torch.zeros(2, tokens, 3), image)
     assert (shape.prefix, shape.grid) == (prefix, grid)
 
 
@@ -221,7 +221,7 @@ def test_padded_tokens_enter_neither_moments_nor_means() -> None:
     moments = AlignedMoments([s], [t, v], precision=torch.float64)
     for rows in (slice(0, 7), slice(7, 30)):
         moments.update([x[rows]], [y[rows], z[rows]], mask[rows], None)
-    one, two = moments.cell(0, 0), moments.cell(0, 1)
+    one, two = moments.get_moments(0, 0), moments.get_moments(0, 1)
     assert (one.n, two.n) == (int(mask.sum()), 30)
     close(one, x.double()[mask], y.double()[mask])
     mean = torch.stack([r[m].mean(0) for r, m in zip(x.double(), mask, strict=True)])
@@ -230,7 +230,7 @@ def test_padded_tokens_enter_neither_moments_nor_means() -> None:
     torch.testing.assert_close(layer(x.nan_to_num(1e6), mask), mean.float() @ layer.weight.T + layer.bias)
     paired = AlignedMoments([s], [t], precision=torch.float64)
     paired.update([x], [y], mask, mask.clone())
-    close(paired.cell(0, 0), x.double()[mask], y.double()[mask])
+    close(paired.get_moments(0, 0), x.double()[mask], y.double()[mask])
     with pytest.raises(SutureError, match="one attention mask on both sides, got 4 tokens that count for the source "
                                           "and 3 for the target in example 3 of a batch; use one tokenizer"):
         paired.update([x], [y], mask, both)
@@ -239,9 +239,9 @@ def test_padded_tokens_enter_neither_moments_nor_means() -> None:
     # Where no token meets a token, each side has its own mask.
     pooled = AlignedMoments([s], [v], precision=torch.float64)
     pooled.update([x], [z], mask, both[:, :5])
-    close(pooled.cell(0, 0), mean, z.double())
-    assert mask_of({"attention_mask": mask.long()}) is not None
-    assert mask_of(x) is None
+    close(pooled.get_moments(0, 0), mean, z.double())
+    assert get_token_mask({"attention_mask": mask.long()}) is not None
+    assert get_token_mask(x) is None
 
 
 def test_a_mask_of_other_tokens_is_not_taken_for_one_of_these() -> None:
@@ -249,8 +249,8 @@ def test_a_mask_of_other_tokens_is_not_taken_for_one_of_these() -> None:
     x, z, other = batch(s), batch(v, seed=1), torch.zeros(30, 5, dtype=torch.bool)
     moments = AlignedMoments([s], [s, v], precision=torch.float64)
     moments.update([x], [x, z], other, None)
-    close(moments.cell(0, 0), x.double().flatten(0, 1), x.double().flatten(0, 1))
-    close(moments.cell(0, 1), x.double().mean(1), z.double())
+    close(moments.get_moments(0, 0), x.double().flatten(0, 1), x.double().flatten(0, 1))
+    close(moments.get_moments(0, 1), x.double().mean(1), z.double())
     layer = StitchingLayer(Alignment(s, v)).init_random(0)
     assert torch.equal(layer(x, other), layer(x))
 
@@ -322,7 +322,7 @@ def test_every_pair_of_kinds_every_family_both_methods(source: str, target: str,
     if parsed.name == "full":
         assert result.matrix("dm.residual").iloc[0, 0] <= result.matrix("tlm.residual").iloc[0, 0]
     if trains:
-        start = StitchingLayer(Alignment(s, t), parsed).init_random(cell_seed(recipe.seed, "site", "site"))
+        start = StitchingLayer(Alignment(s, t), parsed).init_random(derive_cell_seed(recipe.seed, "site", "site"))
         assert np.abs(result.arrays["tlm.weight/0/0"] - start.weight.detach().numpy()).max() > 1e-3, "nothing moved"
     _gradients_only_in_the_layer(a, b, source, target, parsed)
 
@@ -332,9 +332,9 @@ def _gradients_only_in_the_layer(a: nn.Module, b: nn.Module, source: str, target
     one, two = (SitedNetwork(n.requires_grad_(False), x, ["site"]) for n, x in ((a, first), (b, second)))
     layer = StitchingLayer(Alignment(one.shapes[0], two.shapes[0]), family).init_random(0)
     with torch.no_grad():
-        x, done = one.front(first)[0], two.full(second)
+        x, done = one.front(first)[0], two.run_full(second)
     made = layer(x)
-    assert made.shape == two.representations(done)[0].shape
+    assert made.shape == two.pick_representations(done)[0].shape
     parameters = list(layer.parameters())
     if family.trainable:
         two.tail(0, made, done).square().sum().backward()

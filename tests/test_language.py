@@ -18,17 +18,17 @@ import suture
 from suture import SutureError, TaskRecipe
 from suture.compare.collect import TokenShare
 from suture.compare.evaluate import Evaluator
-from suture.compare.scored import arrays_of, quantities, scores_of
+from suture.compare.scored import list_quantities, score_cells, stack_evaluation
 from suture.data.batches import Batches
 from suture.networks.sites import SitedNetwork
 from suture.numbers import intervals as scores
-from suture.numbers.intervals import Estimate, exponential
+from suture.numbers.intervals import Estimate, exponentiate
 from suture.numbers.measures import MEASURES
 from suture.representations.alignment import Alignment, Kind, Shape
 from suture.results import sanity as verdict
 from suture.stitching import StitchingLayer
-from suture.stitching.outputs import IGNORED, Rows, Task, token_ids
-from suture.stitching.resolve import resolve
+from suture.stitching.outputs import IGNORED_LABEL, ScoredRows, Task, find_token_ids
+from suture.stitching.resolve import resolve_task
 from suture.stitching.task import GroupTrainer
 from tests import references
 
@@ -111,14 +111,14 @@ def stream(some: list[Tensor], length: int = T, size: int = 8, labels: list[Tens
     noise = torch.randint(V, (len(some), length), generator=torch.Generator().manual_seed(length))
     whole = {"input_ids": torch.where(mask.bool(), padded(some, length), noise), "attention_mask": mask}
     if labels is not None:
-        whole["labels"] = padded(labels, length, IGNORED)
+        whole["labels"] = padded(labels, length, IGNORED_LABEL)
     return [{k: v[a:a + size] for k, v in whole.items()} for a in range(0, len(some), size)]
 
 
 def wanted_labels(some: list[Tensor], seed: int = 5) -> list[Tensor]:
     """Half of the tokens count; a text may have none."""
     g = torch.Generator().manual_seed(seed)
-    return [torch.where(torch.rand(len(t), generator=g) < 0.5, torch.randint(V, (len(t),), generator=g), IGNORED)
+    return [torch.where(torch.rand(len(t), generator=g) < 0.5, torch.randint(V, (len(t),), generator=g), IGNORED_LABEL)
             for t in some]
 
 
@@ -162,7 +162,7 @@ class Pooled(Language):
     (lambda: Pooled().eval(), torch.arange(4), "classification"), (lambda: Pooled().eval(), None, "classification"),
 ])
 def test_the_task_is_read_off_the_output(network: Any, labels: Tensor | None, task: str) -> None:
-    assert resolve("auto", network(), INPUTS, labels).value == task
+    assert resolve_task("auto", network(), INPUTS, labels).value == task
 
 
 @pytest.mark.parametrize(("network", "inputs", "labels", "words"), [
@@ -174,21 +174,21 @@ def test_the_task_is_read_off_the_output(network: Any, labels: Tensor | None, ta
 ])
 def test_what_cannot_be_told_is_asked_for(network: Any, inputs: Any, labels: Tensor | None, words: str) -> None:
     with pytest.raises(SutureError, match=words) as error:
-        resolve("auto", network(), inputs, labels)
+        resolve_task("auto", network(), inputs, labels)
     assert "\n" not in str(error.value)
 
 
 def test_a_padded_vocabulary_that_is_switched_off_is_causal_all_the_same() -> None:
     network = made()
     network.head.register_forward_hook(lambda m, a, out: out.index_fill(2, torch.tensor([V - 1]), -torch.inf))
-    assert resolve("auto", network, INPUTS, None) is Task.NEXT_TOKEN
+    assert resolve_task("auto", network, INPUTS, None) is Task.NEXT_TOKEN
 
 
 def test_token_ids_are_found_among_the_inputs() -> None:
     images = torch.rand(4, 3, 5, 5)
-    assert token_ids({"attention_mask": MASK, "other": IDS}) is IDS
-    assert token_ids((images, IDS)) is IDS
-    assert token_ids({"pixel_values": images, "mask": MASK.bool()}) is None
+    assert find_token_ids({"attention_mask": MASK, "other": IDS}) is IDS
+    assert find_token_ids((images, IDS)) is IDS
+    assert find_token_ids({"pixel_values": images, "mask": MASK.bool()}) is None
 
 
 # -- which tokens count ------------------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def slow_rows(task: Task, ids: Tensor, labels: Tensor | None) -> list[tuple[int,
     says = ids if labels is None else labels
     found = [(t, int(says[t + 1])) for t in range(len(ids) - 1)] if task is Task.NEXT_TOKEN else list(
         enumerate(says.tolist()))
-    return [(t, y) for t, y in found if y != IGNORED]
+    return [(t, y) for t, y in found if y != IGNORED_LABEL]
 
 
 @pytest.mark.parametrize("left", [False, True])
@@ -213,15 +213,15 @@ def test_rows_are_those_of_a_loop_over_texts(task: Task, given: bool, left: bool
         whole = {k: v.flip(1) for k, v in whole.items()}
         some = [t.flip(0) for t in some]
         labels = labels and [y.flip(0) for y in labels]
-    rows = task.rows({k: v for k, v in whole.items() if k != "labels"}, whole.get("labels"))
+    rows = task.find_rows({k: v for k, v in whole.items() if k != "labels"}, whole.get("labels"))
     slow = [slow_rows(task, t, None if labels is None else y) for t, y in zip(some, labels or some, strict=True)]
     assert rows.labels.tolist() == [y for each in slow for _, y in each]
     assert rows.tokens.tolist() == [len(each) for each in slow]
     start = [15 - len(t) if left else 0 for t in some]
     assert rows.counted.nonzero().tolist() == [[n, start[n] + t] for n, each in enumerate(slow) for t, _ in each]
     logits = torch.rand(2 * len(some), 15, 4)
-    assert torch.equal(rows.of(logits), torch.cat([half[rows.counted] for half in logits.chunk(2)]))
-    sums = rows.per_example(rows.of(logits).view(2, rows.count, 4).sum(2))
+    assert torch.equal(rows.select(logits), torch.cat([half[rows.counted] for half in logits.chunk(2)]))
+    sums = rows.sum_per_example(rows.select(logits).view(2, rows.count, 4).sum(2))
     torch.testing.assert_close(sums, (logits.sum(2).view(2, -1, 15) * rows.counted).sum(2))
 
 
@@ -282,10 +282,10 @@ def test_moments_are_those_of_the_tokens_that_count(pair: Any) -> None:
 
 def test_the_record_of_every_cell_gives_the_value_in_the_table(pair: Any) -> None:
     _, result = pair
-    for method, quantity in product(("dm", "tlm"), quantities(Task.TOKENS)):
+    for method, quantity in product(("dm", "tlm"), list_quantities(Task.TOKENS)):
         name = f"{method}.{quantity}"
         for i, j in product(range(3), repeat=2):
-            record = scores.record(result.arrays, name, i, j)
+            record = scores.build_record(result.arrays, name, i, j)
             assert result.matrix(name).iloc[i, j] == pytest.approx(record.value, rel=1e-9)
 
 
@@ -378,9 +378,9 @@ def test_texts_that_repeat_one_token_have_intervals_of_texts() -> None:
     """Tokens of a text hit or miss together: an interval over tokens would be four times too narrow."""
     tokens, hits = np.full(50, 16), np.repeat([16.0, 0.0], 25).astype(np.float32)
     arrays = {"dm.correct": hits[None, None], "target.tokens": tokens}
-    record = scores.record(arrays, "dm.accuracy", 0, 0)
-    e = scores.ratios_of_sums(record.top[None], record.bottom)[0]
-    one = scores.proportion(hits > 0)
+    record = scores.build_record(arrays, "dm.accuracy", 0, 0)
+    e = scores.estimate_ratios(record.top[None], record.bottom)[0]
+    one = scores.estimate_proportion(hits > 0)
     assert (e.value, e.high - e.low) == (0.5, pytest.approx(one.high - one.low, rel=0.15))
 
 
@@ -393,7 +393,7 @@ def test_differences_are_paired_over_texts(pair: Any) -> None:
         assert (got.test, got.n) == ("paired bootstrap", 17)
         values = result.matrix(f"dm.{name}").to_numpy()[:, 2]
         assert got.value == pytest.approx(values[0] - values[2])
-        one, other = (scores.record(result.arrays, f"dm.{name}", i, 2) for i in (0, 2))
+        one, other = (scores.build_record(result.arrays, f"dm.{name}", i, 2) for i in (0, 2))
         a, b = ((weights @ r.top.astype(float)) / (weights @ r.bottom) for r in (one, other))
         drawn = np.exp(a) - np.exp(b) if name == "relative_perplexity" else a - b
         low, high = np.percentile(drawn, [2.5, 97.5])
@@ -420,7 +420,7 @@ def test_the_verdict_tests_numbers_of_tokens_by_signed_ranks() -> None:
     for (i, s), (j, t) in product(enumerate(result.sources), enumerate(result.targets)):
         here = (table.source == s) & (table.target == t) & (table.measure == "dm.accuracy")
         table.loc[here, "value"] = correct[i, j].sum() / tokens.sum()
-    judged = verdict.judge(table, result.sources, result.targets, same_network=True, same_architecture=True,
+    judged = verdict.run_sanity_battery(table, result.sources, result.targets, same_network=True, same_architecture=True,
                            arrays={"dm.correct": correct})
     row = judged.table.set_index("measure").loc["dm.accuracy"]
     assert (row["violated"], row["beyond_noise"]) == (1, 1)
@@ -428,14 +428,14 @@ def test_the_verdict_tests_numbers_of_tokens_by_signed_ranks() -> None:
     noise = correct.copy()
     noise[0, 1] = correct[1, 1] + rng.choice([-1, 1], 60)
     p = stats.wilcoxon(noise[0, 1], correct[1, 1]).pvalue
-    assert verdict._chance(noise[0, 1], correct[1, 1]) == pytest.approx(p)
-    assert verdict._chance(correct[1, 1], correct[1, 1]) == 1
+    assert verdict._compute_p_value(noise[0, 1], correct[1, 1]) == pytest.approx(p)
+    assert verdict._compute_p_value(correct[1, 1], correct[1, 1]) == 1
 
 
 def test_a_perplexity_beyond_floats_is_missing_with_its_reason() -> None:
-    assert exponential(Estimate(1, 0, 2)) == Estimate(math.e, 1, math.exp(2))
-    assert "more than a float holds" in exponential(Estimate(700, 600, 800)).reason
-    assert exponential(Estimate(math.nan, reason="why")).reason == "why"
+    assert exponentiate(Estimate(1, 0, 2)) == Estimate(math.e, 1, math.exp(2))
+    assert "more than a float holds" in exponentiate(Estimate(700, 600, 800)).reason
+    assert exponentiate(Estimate(math.nan, reason="why")).reason == "why"
     assert not MEASURES["dm.relative_perplexity"].larger_is_more_similar
     assert MEASURES["dm.relative_perplexity"].common(3.0) == -3
 
@@ -448,8 +448,8 @@ def test_logits_that_are_nan_are_told_in_tokens() -> None:
     layers: Any = {(0, 0): lambda x, mask: torch.where(x.sum(2, keepdim=True) > most, torch.nan, x),
                    (1, 1): lambda x, mask: x}
     found = Evaluator(sited, sited, layers, 9, task=Task.NEXT_TOKEN).run(Batches(stream(some)), CPU)
-    arrays = arrays_of(found, "dm", (2, 2))
-    scored = scores_of(found, arrays, "dm", (2, 2), 0, {(0, 1): "no", (1, 0): "no"})
+    arrays = stack_evaluation(found, "dm", (2, 2))
+    scored = score_cells(found, arrays, "dm", (2, 2), 0, {(0, 1): "no", (1, 0): "no"})
     rows = {(i, j, name): e for i, j, name, e, _ in scored}
     bad, total = found.broken[0, 0], sum(len(t) - 1 for t in some)
     assert 0 < bad < total
@@ -624,7 +624,7 @@ OUTSIDE = ALIGNED.clone()
 OUTSIDE[2, 0] = 99
 AWAY = IDS.clone()
 AWAY[1, 1] = 77
-NONE = torch.full_like(ALIGNED, IGNORED)
+NONE = torch.full_like(ALIGNED, IGNORED_LABEL)
 
 
 @pytest.mark.parametrize(("causal", "options", "words"), [
@@ -656,16 +656,16 @@ def test_logits_of_examples_are_no_logits_of_tokens() -> None:
 
 def test_inputs_that_are_no_ids_have_no_next_token() -> None:
     with pytest.raises(SutureError, match=r"token ids \(N, T\) for task='next_token', got inputs without"):
-        Task.NEXT_TOKEN.rows({"inputs_embeds": torch.rand(2, 3, 4)}, None)
+        Task.NEXT_TOKEN.find_rows({"inputs_embeds": torch.rand(2, 3, 4)}, None)
 
 
 def test_a_row_for_each_example_leaves_logits_as_they_are() -> None:
     logits = torch.rand(6, 3)
-    rows = Rows(3, None, torch.arange(3))
-    assert rows.of(logits) is logits
+    rows = ScoredRows(3, None, torch.arange(3))
+    assert rows.select(logits) is logits
     assert (rows.count, rows.tokens) == (3, None)
     with pytest.raises(SutureError, match="label for each of the 5 positions of the logits, got 4"):
-        Rows(2, torch.ones(2, 4).bool(), None).of(torch.rand(2, 5, 3))
+        ScoredRows(2, torch.ones(2, 4).bool(), None).select(torch.rand(2, 5, 3))
 
 
 # -- transformers ------------------------------------------------------------------------------------------------------

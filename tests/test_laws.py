@@ -16,13 +16,13 @@ import suture
 from suture import indices
 from suture.data.batches import Batches
 from suture.indices.entry import TRANSFORMATIONS
-from suture.networks.calls import apply, frozen, main_output, output_tensors
+from suture.networks.calls import apply, extract_main_output, extract_tensors, freeze
 from suture.networks.capture import capture, run_tail
 from suture.networks.sites import SitedNetwork
 from suture.numbers.moments import Moments
 from suture.numbers.spectra import Pair
 from suture.representations.aligned_moments import AlignedMoments
-from suture.representations.alignment import Alignment, Kind, Shape, shape_of
+from suture.representations.alignment import Alignment, Kind, Shape, recognise_shape
 from suture.stitching import StitchingLayer, TaskRecipe, direct_match
 from suture.stitching.task import GroupTrainer
 from tests import references
@@ -55,18 +55,18 @@ def test_tail_of_front_is_the_network_at_every_site(name):
     other = {k: v.flip(0) for k, v in inputs.items()} if isinstance(inputs, dict) else inputs.flip(0)
     sited = SitedNetwork(network, inputs, "**", allow_bypass=True)
     assert len(sited.sites) >= 5
-    with torch.no_grad(), frozen(network):
-        own = output_tensors(apply(network, inputs))
-        done, elsewhere = sited.full(inputs), sited.full(other)
+    with torch.no_grad(), freeze(network):
+        own = extract_tensors(apply(network, inputs))
+        done, elsewhere = sited.run_full(inputs), sited.run_full(other)
         for k, (info, x) in enumerate(zip(sited.infos, sited.front(inputs), strict=True)):
             kept = x.clone()
-            ends = output_tensors(sited.tail(k, x, done))
+            ends = extract_tensors(sited.tail(k, x, done))
             assert all(torch.equal(a, b) for a, b in zip(ends, own, strict=True)), info
             assert torch.equal(x, kept), f"{info}: the given representation was overwritten"
-            double = main_output(sited.tail(k, torch.cat([x, x]), done))
-            torch.testing.assert_close(double, torch.cat([main_output(own)] * 2), rtol=1e-4, atol=1e-5)
-            away = main_output(sited.tail(k, x, elsewhere))
-            assert torch.allclose(away, main_output(own), atol=1e-5) == (not info.bypass), info
+            double = extract_main_output(sited.tail(k, torch.cat([x, x]), done))
+            torch.testing.assert_close(double, torch.cat([extract_main_output(own)] * 2), rtol=1e-4, atol=1e-5)
+            away = extract_main_output(sited.tail(k, x, elsewhere))
+            assert torch.allclose(away, extract_main_output(own), atol=1e-5) == (not info.bypass), info
     assert same_state(before, state_of(network))
 
 
@@ -76,10 +76,10 @@ def test_capture_and_run_tail_take_calls_and_slots(name, site):
     network, inputs = NETWORKS[name]()
     before = state_of(network)
     x = capture(network, inputs, [site])[site]
-    with torch.no_grad(), frozen(network):
-        own = main_output(apply(network, inputs))
-    assert torch.equal(main_output(run_tail(network, inputs, site, x)), own)
-    assert not torch.equal(main_output(run_tail(network, inputs, site, x * 2)), own)
+    with torch.no_grad(), freeze(network):
+        own = extract_main_output(apply(network, inputs))
+    assert torch.equal(extract_main_output(run_tail(network, inputs, site, x)), own)
+    assert not torch.equal(extract_main_output(run_tail(network, inputs, site, x * 2)), own)
     assert same_state(before, state_of(network))
 
 
@@ -114,10 +114,10 @@ def test_hooks_are_gone_after_the_forward_raises(when):
     network, inputs = NETWORKS["awkward"]()
     sited = SitedNetwork(network, inputs, ["blocks.0"])
     before = state_of(network)
-    with torch.no_grad(), frozen(network):
-        done = sited.full(inputs)
+    with torch.no_grad(), freeze(network):
+        done = sited.run_full(inputs)
         bad = done.results["blocks.0", 0]["hidden"][:, :3]
-        act = (lambda: sited.full(inputs[:, :1])) if when == "capture" else (lambda: sited.tail(0, bad, done))
+        act = (lambda: sited.run_full(inputs[:, :1])) if when == "capture" else (lambda: sited.tail(0, bad, done))
         with pytest.raises(RuntimeError):
             act()
     assert same_state(before, state_of(network))
@@ -129,7 +129,7 @@ def test_capture_stops_after_the_last_site_needed():
     network.head.register_forward_hook(lambda *a: calls.append(1))
     sited = SitedNetwork(network, inputs, ["blocks.0"])
     calls.clear()
-    with torch.no_grad(), frozen(network):
+    with torch.no_grad(), freeze(network):
         sited.front(inputs)
     assert not calls
 
@@ -138,12 +138,12 @@ def test_the_tail_does_not_run_what_lies_before_the_site():
     network, inputs = NETWORKS["resnet_digits"]()
     ran = []
     sited = SitedNetwork(network, inputs, ["layer2.0"])
-    with torch.no_grad(), frozen(network):
-        done = sited.full(inputs)
+    with torch.no_grad(), freeze(network):
+        done = sited.run_full(inputs)
         original = nn.Conv2d.forward
         nn.Conv2d.forward = lambda self, x: (ran.append(x.shape), original(self, x))[1]
         try:
-            sited.tail(0, sited.representations(done)[0], done)
+            sited.tail(0, sited.pick_representations(done)[0], done)
         finally:
             nn.Conv2d.forward = original
     after = [k for k, m in network.named_modules() if k.startswith(("layer2.1", "layer3")) and isinstance(m, nn.Conv2d)]
@@ -189,7 +189,7 @@ def batch_of(shape: Shape, n: int, seed: int, mean: float = 0.0) -> torch.Tensor
 
 
 def grid_moments(xs, ys, splits, precision=torch.float64, same=False, folds=1) -> AlignedMoments:
-    sx, sy = [shape_of(x) for x in xs], [shape_of(y) for y in ys]
+    sx, sy = [recognise_shape(x) for x in xs], [recognise_shape(y) for y in ys]
     made = AlignedMoments(sx, sy, same=same, precision=precision, folds=folds)
     start = 0
     for size in splits:
@@ -207,14 +207,14 @@ def test_grid_moments_are_those_of_the_stacked_matrices_whatever_the_resize(spli
     ys = [batch_of(s, 12, 100 + k, -30.0) for k, s in enumerate(SHAPES)]
     grid = grid_moments(xs, ys, splits, folds=folds)
     for (i, x), (j, y) in product(enumerate(xs), enumerate(ys)):
-        close(grid.cell(i, j), Moments.of(references.rows(x, y), references.rows(y, y)))
+        close(grid.get_moments(i, j), Moments.of(references.rows(x, y), references.rows(y, y)))
 
 
 def test_self_moments_are_those_of_two_equal_lists():
     xs = [batch_of(s, 9, k, 3.0) for k, s in enumerate(SHAPES)]
     own, two = grid_moments(xs, xs, [4, 5], same=True), grid_moments(xs, xs, [9])
     for i, j in product(range(len(xs)), repeat=2):
-        close(own.cell(i, j), two.cell(i, j))
+        close(own.get_moments(i, j), two.get_moments(i, j))
 
 
 def test_float32_moments_do_not_lose_digits_to_a_large_mean():
@@ -226,7 +226,7 @@ def test_float32_moments_do_not_lose_digits_to_a_large_mean():
         shifted = [x + mean, y - mean]
         grid = grid_moments([shifted[0]], [shifted[1]], [300] * 4, precision=torch.float32)
         truth = references.cka(*(m.double().numpy() for m in shifted))
-        assert indices.of_moments(grid.cell(0, 0))["cka"].value == pytest.approx(truth, abs=2e-6), mean
+        assert indices.of_moments(grid.get_moments(0, 0))["cka"].value == pytest.approx(truth, abs=2e-6), mean
 
 
 # -- law 3: indices equal slow references and keep their invariances ------------------------------------------------
@@ -308,7 +308,7 @@ def test_direct_matching_equals_lstsq_in_every_cell(precision):
     ys = [batch_of(s, n, 50 + k) for k, s in enumerate(SHAPES)]
     grid = grid_moments(base, ys, [13, 13, 14], precision)
     for (i, x), (j, y) in product(enumerate(base), enumerate(ys)):
-        match = direct_match(Pair.of(grid.cell(i, j)))
+        match = direct_match(Pair.of(grid.get_moments(i, j)))
         rx, ry = references.rows(x, y), references.rows(y, y)
         weight, bias = references.least_squares(rx, ry)
         if precision == torch.float64:
@@ -330,7 +330,7 @@ def test_direct_matching_equals_lstsq_on_representations_of_networks(pair):
     xs, ys = (list(capture(nets[k], inputs[k]).values()) for k in pair)
     grid = grid_moments(xs, ys, [30, 30])
     for (i, x), (j, y) in product(enumerate(xs), enumerate(ys)):
-        match = direct_match(Pair.of(grid.cell(i, j)))
+        match = direct_match(Pair.of(grid.get_moments(i, j)))
         rx, ry = references.rows(x, y), references.rows(y, y)
         weight, bias = references.least_squares(rx, ry)
         best = rx @ weight.T + bias
@@ -343,7 +343,7 @@ def test_direct_matching_drops_no_direction_as_rows_grow():
     for n in (500, 5000, 50000):
         x = torch.randn(n, 65, generator=g) * torch.logspace(0, -2.5, 65)
         grid = grid_moments([x], [x[:, :3]], [n], torch.float32)
-        assert direct_match(Pair.of(grid.cell(0, 0))).rank == 65
+        assert direct_match(Pair.of(grid.get_moments(0, 0))).rank == 65
 
 
 @pytest.mark.parametrize("name", ["resnet_digits", "awkward"])
@@ -351,8 +351,8 @@ def test_a_network_stitched_to_itself_at_one_site_is_the_network(name):
     network, inputs = NETWORKS[name]()
     channels, size = inputs.shape[1:3]
     x = images(channels, size, 80)
-    with torch.no_grad(), frozen(network):
-        labels = output_tensors(apply(network, x))[0].argmax(1)
+    with torch.no_grad(), freeze(network):
+        labels = extract_tensors(apply(network, x))[0].argmax(1)
     result = suture.compare(network, data=(x, labels), methods=["dm"])
     for site in result.sources:
         assert result.matrix("dm.relative_accuracy").loc[site, site] == 1
@@ -397,7 +397,7 @@ def test_grouped_training_equals_training_each_cell_alone(name, micro):
     network.double()
     x = images(inputs.shape[1], inputs.shape[2], 16).double()
     labels = torch.arange(16) % 4
-    with frozen(network):
+    with freeze(network):
         n = len(SitedNetwork(network, x).sites)
         cells = [(i, j) for i in range(0, n, 2) for j in range(0, n, 2)] if n > 2 else list(product(range(n), repeat=2))
         together = trained(network, cells, x, labels, micro)
@@ -412,7 +412,7 @@ def test_grouped_training_equals_training_each_cell_alone(name, micro):
 def test_training_leaves_gradients_only_in_the_layer():
     network, _ = NETWORKS["awkward"]()
     x = images(2, 7, 8)
-    with frozen(network):
+    with freeze(network):
         layers = trained(network, [(0, 1)], x, torch.zeros(8, dtype=torch.long), 8, steps=1)
         assert all(p.grad is None for p in network.parameters())
     assert layers[0, 1].weight.grad is not None

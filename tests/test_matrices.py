@@ -61,7 +61,7 @@ def test_folders_in_any_pieces_equal_the_matrices(tmp_path: Path, sizes: list[in
 
 
 def test_long_files_are_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("suture.indices.matrices.CHUNK", 7)
+    monkeypatch.setattr("suture.indices.matrices.CHUNK_ROWS", 7)
     x, y = matrices()
     np.save(tmp_path / "x.npy", x)
     np.save(tmp_path / "y.npy", y)

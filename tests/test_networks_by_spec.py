@@ -42,7 +42,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def refused(spec: Any, **options: Any) -> str:
     with pytest.raises(SutureError) as error:
-        specs.network(str(spec), **options)
+        specs.build_network(str(spec), **options)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -88,7 +88,7 @@ def bare(where: Path, network: nn.Module | None = None, **told: Any) -> Path:
     (zoo.ImageSet(torch.rand(2, 2, 8, 8), torch.tensor([0, 4]), 5, "mine"), 5, 2),
 ])
 def test_what_a_zoo_network_takes_over(like: Any, classes: int, channels: int) -> None:
-    made = specs.network("zoo:resnet_digits", like=like)
+    made = specs.build_network("zoo:resnet_digits", like=like)
     assert made.network.eval()(torch.rand(2, channels, 8, 8)).shape == (2, classes)
     assert (made.preprocessing, made.spec) == (ImagePreprocessing(), "zoo:resnet_digits")
     assert made.notes == ("zoo:resnet_digits has random weights (seed 0); give trained ones as weights",)
@@ -99,7 +99,7 @@ def test_what_a_zoo_network_takes_over(like: Any, classes: int, channels: int) -
 @pytest.mark.parametrize("spelled", ["hf:{}", "{}"])
 def test_the_class_and_the_weights_are_the_folders(spelled: str, tmp_path: Path) -> None:
     wanted, spec = vit(), spelled.format(folder(tmp_path / "vit"))
-    made = specs.network(spec, like=SimpleNamespace(classes=9, channels=1), seed=3)
+    made = specs.build_network(spec, like=SimpleNamespace(classes=9, channels=1), seed=3)
     assert type(made.network) is transformers.ViTForImageClassification
     assert same(made.network, wanted)
     assert (made.spec, made.notes) == (spec, (
@@ -113,14 +113,14 @@ def test_the_class_and_the_weights_are_the_folders(spelled: str, tmp_path: Path)
     ({"auto_map": {"AutoModel": "theirs.Model"}}, "ViTForImageClassification"),
 ])
 def test_which_class(told: dict[str, Any], kind: str, tmp_path: Path) -> None:
-    assert type(specs.network(str(bare(tmp_path, **told))).network).__name__ == kind
+    assert type(specs.build_network(str(bare(tmp_path, **told))).network).__name__ == kind
 
 
 @pytest.mark.parametrize("architectures", [["ViTForImageClassification"], None])
 def test_a_folder_without_weights_gives_seeded_ones(architectures: Any, tmp_path: Path) -> None:
     spec = str(bare(tmp_path, architectures=architectures, dtype="bfloat16"))
     before = torch.get_rng_state()
-    a, again, else_ = (specs.network(spec, seed=s) for s in (1, 1, 2))
+    a, again, else_ = (specs.build_network(spec, seed=s) for s in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
     assert same(a.network, again.network)
     assert not same(a.network, else_.network)
@@ -133,7 +133,7 @@ def test_weights_that_the_files_lack_are_seeded_and_told(tmp_path: Path) -> None
     stored = safetensors.torch.load_file(kept / "model.safetensors")
     stored = {k: v for k, v in stored.items() if not k.startswith("classifier")}
     safetensors.torch.save_file(stored, kept / "model.safetensors", {"format": "pt"})
-    a, again, else_ = (specs.network(str(kept), seed=s) for s in (1, 1, 2))
+    a, again, else_ = (specs.build_network(str(kept), seed=s) for s in (1, 1, 2))
     assert "2 weights are not in the files" in a.notes[0]
     assert "random (seed 1): classifier.bias, classifier.weight" in a.notes[0]
     assert same(a.network, again.network)
@@ -143,7 +143,7 @@ def test_weights_that_the_files_lack_are_seeded_and_told(tmp_path: Path) -> None
 def test_halves_are_loaded_as_float32_and_shards_are_read(tmp_path: Path) -> None:
     vit().half().save_pretrained(tmp_path, max_shard_size="5KB")  # type: ignore[operator]
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
-    made = specs.network(str(tmp_path)).network
+    made = specs.build_network(str(tmp_path)).network
     assert {p.dtype for p in made.parameters()} == {torch.float32}
     assert all(torch.allclose(a, b, atol=1e-3) for a, b in zip(made.parameters(), vit().parameters(), strict=True))
 
@@ -161,7 +161,7 @@ def test_weights_take_the_place_of_the_folders(make: Callable[[], nn.Module], su
     else:
         other.save_pretrained(tmp_path / "other")  # type: ignore[operator]
         shutil.copy(tmp_path / "other" / "model.safetensors", file)
-    made = specs.network(str(kept), weights=file)
+    made = specs.build_network(str(kept), weights=file)
     assert same(made.network, other)
     assert not [n for n in made.notes if "random" in n]
 
@@ -207,8 +207,8 @@ def test_nothing_is_printed_and_nothing_silenced(tmp_path: Path, capfd: pytest.C
     log.add_handler(told)
     capfd.readouterr()
     try:
-        specs.network(str(kept))
-        specs.network(str(MINILM))
+        specs.build_network(str(kept))
+        specs.build_network(str(MINILM))
         refused("hf:nobody/nothing")
         assert capfd.readouterr() == ("", "")
         assert told.buffer == []
@@ -250,7 +250,7 @@ def test_pickled_weights_are_refused_with_what_to_write(tmp_path: Path) -> None:
     told = refused(kept)
     assert f"{file} is no safetensors file" in told
     assert f"model.save_pretrained('{kept}')" in told
-    assert same(specs.network(str(kept), weights=file).network, vit())
+    assert same(specs.build_network(str(kept), weights=file).network, vit())
 
 
 def test_weights_by_another_name_are_not_passed_over(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_a_name_in_the_cache_of_the_hub(tmp_path: Path) -> None:
     folder(kept / "snapshots" / "abc")
     (kept / "refs").mkdir()
     (kept / "refs" / "main").write_text("abc")
-    assert same(specs.network("hf:some/vit").network, vit())
+    assert same(specs.build_network("hf:some/vit").network, vit())
 
 
 # -- weights ----------------------------------------------------------------------------------------------------------
@@ -294,7 +294,7 @@ def test_a_folder_of_weights_says_what_to_give_instead(tmp_path: Path) -> None:
 
 def test_weights_for_another_number_of_classes(tmp_path: Path) -> None:
     zoo.save_weights(zoo.build("resnet_digits"), tmp_path / "w.safetensors")
-    assert specs.network("zoo:resnet_digits", weights=tmp_path / "w.safetensors").notes == ()
+    assert specs.build_network("zoo:resnet_digits", weights=tmp_path / "w.safetensors").notes == ()
     told = refused("zoo:resnet_digits", weights=tmp_path / "w.safetensors", like=SimpleNamespace(classes=4))
     assert "fc.weight (file (10, 64), network (4, 64))" in told
     assert told.endswith("; the network was made for the data's 4 classes")
@@ -309,7 +309,7 @@ def test_a_pickled_network_is_refused(tmp_path: Path) -> None:
 # -- texts ------------------------------------------------------------------------------------------------------------
 
 def test_texts_to_representations_as_the_encoder_is_used() -> None:
-    made = specs.network(f"hf:{MINILM}")
+    made = specs.build_network(f"hf:{MINILM}")
     assert type(made.network) is transformers.BertModel
     assert isinstance(made.preprocessing, TextPreprocessing)
     assert (made.preprocessing.limit, made.preprocessing.vocab, made.preprocessing.most) == (512, 30522, 512)
@@ -338,7 +338,7 @@ def test_the_longest_text_fits_the_positions(kind: str, sizes: dict[str, int], m
     for name in ("tokenizer.json", "vocab.txt"):
         shutil.copy(MINILM / name, tmp_path)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
-    made = specs.network(str(tmp_path))
+    made = specs.build_network(str(tmp_path))
     assert isinstance(made.preprocessing, TextPreprocessing)
     assert made.preprocessing.limit == most
     batch = made.preprocessing(["cat " * 60])
@@ -355,10 +355,10 @@ def test_a_tokenizer_of_another_network_is_refused(tmp_path: Path) -> None:
 
 
 def test_without_a_tokenizer_the_data_are_tokens(tmp_path: Path) -> None:
-    made = specs.network(str(folder(tmp_path, gpt())))
+    made = specs.build_network(str(folder(tmp_path, gpt())))
     assert (made.preprocessing, made.notes) == (None, ())
     (tmp_path / "tokenizer.json").write_text("{")
-    made = specs.network(str(tmp_path))
+    made = specs.build_network(str(tmp_path))
     assert made.preprocessing is None
     assert "does not load" in made.notes[0]
     assert "\n" not in made.notes[0]
@@ -390,7 +390,7 @@ def test_images_are_prepared_as_by_their_own_processor(module: str, name: str, o
         **options)
     theirs.save_pretrained(tmp_path)
     told = json.loads((tmp_path / "preprocessor_config.json").read_text())
-    ours, notes = processors.images(told, SimpleNamespace(num_channels=3))
+    ours, notes = processors.read_image_preprocessing(told, SimpleNamespace(num_channels=3))
     assert ours is not None
     assert notes == ()
     x = photo(*image)
@@ -413,7 +413,7 @@ def test_images_are_prepared_as_by_their_own_processor(module: str, name: str, o
     ({"size": [24, 32]}, ImagePreprocessing((24, 32), channels=3, fit="squash", corner="floor")),
 ])
 def test_older_spellings(told: dict[str, Any], wanted: ImagePreprocessing) -> None:
-    assert processors.images(told, SimpleNamespace(num_channels=3)) == (wanted, ())
+    assert processors.read_image_preprocessing(told, SimpleNamespace(num_channels=3)) == (wanted, ())
 
 
 @pytest.mark.parametrize(("told", "words"), [
@@ -425,13 +425,13 @@ def test_older_spellings(told: dict[str, Any], wanted: ImagePreprocessing) -> No
     ({"size": 32, "image_mean": [0.5], "image_std": [0.0]}, "std"),
 ])
 def test_processors_that_cannot_be_followed_are_told(told: dict[str, Any], words: str) -> None:
-    made, notes = processors.images(told, SimpleNamespace(num_channels=3))
+    made, notes = processors.read_image_preprocessing(told, SimpleNamespace(num_channels=3))
     assert made is None
     assert words in notes[0]
 
 
 def test_proportions_that_a_processor_keeps() -> None:
-    made, notes = processors.images({"size": {"shortest_edge": 24}}, SimpleNamespace())
+    made, notes = processors.read_image_preprocessing({"size": {"shortest_edge": 24}}, SimpleNamespace())
     assert made == ImagePreprocessing((24, 24), corner="floor")
     assert "crops them to squares" in notes[0]
 
@@ -444,7 +444,7 @@ def test_proportions_that_a_processor_keeps() -> None:
     (SimpleNamespace(), ImagePreprocessing(fit="squash")),
 ])
 def test_without_a_processor_the_config_decides(config: Any, wanted: ImagePreprocessing) -> None:
-    assert processors.images(None, config)[0] == wanted
+    assert processors.read_image_preprocessing(None, config)[0] == wanted
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -453,7 +453,7 @@ def test_a_network_takes_what_its_preprocessing_makes(nested: bool, tmp_path: Pa
     told = {"size": {"height": 16, "width": 16}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 3}
     name = "processor_config.json" if nested else "preprocessor_config.json"
     (kept / name).write_text(json.dumps({"image_processor": told} if nested else told))
-    made = specs.network(str(kept))
+    made = specs.build_network(str(kept))
     half = (0.5,) * 3
     assert made.preprocessing == ImagePreprocessing((16, 16), half, half, 3, "bicubic", fit="squash", corner="floor")
     grey = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 1, 20, 24), dtype=np.uint8))
@@ -515,4 +515,4 @@ def test_a_library_that_does_not_import(code: str, words: str, tmp_path: Path, m
 
 
 def test_a_library_by_its_name() -> None:
-    assert _errors.optional("json", "vision", "a test") is json
+    assert _errors.import_optional("json", "vision", "a test") is json

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 import suture
 from suture import OOD, EnergyRecipe, SutureError, TaskRecipe, zoo
-from suture.compare.settings import Plan
+from suture.compare.settings import Settings
 from suture.networks.capture import capture, run_tail
 from suture.ood.detectors import table
 from suture.ood.detectors.gaussian import ClassMoments, Mahalanobis
-from suture.ood.detectors.scoring import Scoring
-from suture.ood.detectors.site_features import Seen
-from suture.representations.alignment import Kind, Shape, shape_of
+from suture.ood.detectors.scoring import ScoreCollector
+from suture.ood.detectors.site_features import SiteFeatures
+from suture.representations.alignment import Kind, Shape, recognise_shape
 from suture.stitching.layer import StitchingLayer
 from tests import tiny
 
@@ -45,7 +45,7 @@ def result(digits: Any) -> suture.Comparison:
 def stitched(digits: Any, result: suture.Comparison, method: str, i: int, j: int, inputs: Tensor) -> Tensor:
     """Representations of one cell, made apart from the code that evaluates."""
     source, target = (capture(digits[0], inputs, [SITES[k]])[SITES[k]] for k in (i, j))
-    layer = StitchingLayer(suture.representations.alignment.Alignment(shape_of(source), shape_of(target)))  # type: ignore[attr-defined]
+    layer = StitchingLayer(suture.representations.alignment.Alignment(recognise_shape(source), recognise_shape(target)))  # type: ignore[attr-defined]
     layer.set(*(torch.as_tensor(result.arrays[f"{method}.{k}/{i}/{j}"]) for k in ("weight", "bias")))
     with torch.no_grad():
         return layer(source)
@@ -56,14 +56,14 @@ def test_scores_of_every_cell_are_those_of_a_slow_loop(digits: Any, result: sutu
     network, train, test = digits
     for j, site in enumerate(SITES):
         fit, native = (capture(network, d.inputs, [site])[site] for d in (train, test))
-        shape, moments = shape_of(native), ClassMoments()
-        moments.update(Seen(fit, shape).spread[:, None], train.labels)
+        shape, moments = recognise_shape(native), ClassMoments()
+        moments.update(SiteFeatures(fit, shape).spread[:, None], train.labels)
         detector = Mahalanobis.fit(moments, "spread")
-        own = detector.score(Seen(native, shape)).numpy()
+        own = detector.score(SiteFeatures(native, shape)).numpy()
         np.testing.assert_allclose(result.arrays["native.mahalanobis"][j], own, rtol=1e-2)
         for i, source in enumerate(SITES):
             x = stitched(digits, result, method, i, j, test.inputs)
-            other = detector.score(Seen(x, shape)).numpy()
+            other = detector.score(SiteFeatures(x, shape)).numpy()
             np.testing.assert_allclose(result.arrays[f"{method}.score_mahalanobis"][i, j], other, rtol=1e-2)
             wanted = roc_auc_score(np.repeat([1, 0], len(own)), np.r_[own, other])
             got = result.matrix(f"{method}.auroc_mahalanobis").loc[source, site]
@@ -318,11 +318,11 @@ def test_quality_is_measured_on_auxiliary_data_that_no_detector_was_trained_on(d
 
 
 def test_features_are_kept_of_the_first_examples_only() -> None:
-    scoring = Scoring({}, [Shape(Kind.VECTOR, 3)], pooled=True)
+    scoring = ScoreCollector({}, [Shape(Kind.VECTOR, 3)], pooled=True)
     x = torch.arange(3.0 * 1200).view(1200, 3)
     for part in x.split(350):
-        scoring.look(0, part, None)
-    np.testing.assert_array_equal(scoring.features(0), x[:500])
+        scoring.add_representations(0, part, None)
+    np.testing.assert_array_equal(scoring.join_features(0), x[:500])
 
 
 # -- a ReLU behind the layer ------------------------------------------------------------------------------------------
@@ -555,6 +555,6 @@ def test_a_module_of_a_user_runs_in_eval_mode(digits: Any) -> None:
 
 def test_the_record_names_the_seed_of_the_trained_detector() -> None:
     ood = OOD("energy", auxiliary=torch.rand(40, 1, 8, 8))
-    plan = Plan.of(methods=["dm"], indices=(), tlm=None, precision="float32", seed=3, device="cpu", progress=None,
+    plan = Settings.of(methods=["dm"], indices=(), tlm=None, precision="float32", seed=3, device="cpu", progress=None,
                    held_out=True, family="full", alignment=suture.AlignmentRule(), examples=None, relu=False, ood=ood)
-    assert plan.settings()["ood"]["energy"]["seed"] == 3
+    assert plan.as_record()["ood"]["energy"]["seed"] == 3

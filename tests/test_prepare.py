@@ -15,12 +15,12 @@ from suture.compare import stages as runs
 from suture.networks.prepare import (
     CPU_BUDGET,
     check_precision,
-    few,
+    choose_micro_batch,
     find_device,
-    fold,
-    micro_batch,
-    pack,
+    fold_batch_norms,
+    pack_convolutions,
     prepare,
+    take_first,
 )
 from suture.networks.sites import SitedNetwork
 from tests.tiny import RECIPE, Tiny, data, images, labels, network, other, seeded
@@ -137,7 +137,7 @@ def test_float64_is_refused_and_the_halves_are_not() -> None:
 
 def test_few_examples_of_everything_that_has_them() -> None:
     scale = torch.tensor(2.0)
-    got = few({"x": images(9), "pair": (labels(9), scale), "table": images(5)}, 3)
+    got = take_first({"x": images(9), "pair": (labels(9), scale), "table": images(5)}, 3)
     assert torch.equal(got["x"], images(9)[:3])
     assert torch.equal(got["pair"][0], labels(3))
     assert got["pair"][1] is scale
@@ -149,8 +149,8 @@ def test_a_micro_batch_keeps_the_largest_activation_within_the_budget() -> None:
     for n in (2, 9):
         sited = SitedNetwork(network(), images(n))
         assert sited.peak == largest
-        assert micro_batch(sited.peak, CPU) == CPU_BUDGET // largest
-    assert micro_batch(2 * CPU_BUDGET, CPU) == 1
+        assert choose_micro_batch(sited.peak, CPU) == CPU_BUDGET // largest
+    assert choose_micro_batch(2 * CPU_BUDGET, CPU) == 1
 
 
 def test_late_tails_take_more_examples_at_once() -> None:
@@ -158,8 +158,8 @@ def test_late_tails_take_more_examples_at_once() -> None:
     with torch.no_grad():
         sizes = [sited.front(images(4))[k][0].numel() * 4 for k in range(2)]
     assert list(sited.peaks) == sizes
-    assert [sited.together(k, 10, 5) for k in range(2)] == [10 * sited.peak // (s * 5) for s in sizes]
-    assert sited.together(0, 1, 1000) == 1
+    assert [sited.count_at_once(k, 10, 5) for k in range(2)] == [10 * sited.peak // (s * 5) for s in sizes]
+    assert sited.count_at_once(0, 1, 1000) == 1
 
 
 def test_micro_batches_and_a_small_last_batch_change_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +168,7 @@ def test_micro_batches_and_a_small_last_batch_change_no_number(monkeypatch: pyte
         return suture.compare(network(), other(), loader, data()[1], tlm=RECIPE, device="cpu")
 
     wanted = run()
-    monkeypatch.setattr(runs, "micro_batch", lambda *args: 3)
+    monkeypatch.setattr(runs, "choose_micro_batch", lambda *args: 3)
     got = run()
     assert got.meta["micro_batch"] == 3
     for measure in wanted.measures:
@@ -183,7 +183,7 @@ def _inputs(kind: str, x: Tensor, shift: Tensor) -> Any:
 
 @pytest.mark.parametrize("kind", ["tuple", "list", "dict"])
 def test_inputs_of_every_nesting_give_what_one_tensor_gives(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "micro_batch", lambda *args: 5)
+    monkeypatch.setattr(runs, "choose_micro_batch", lambda *args: 5)
 
     def batches(n: int, wrap: str | None) -> list[Any]:
         return [(x if wrap is None else _inputs(wrap, x, torch.zeros(len(x))), y)
@@ -249,11 +249,11 @@ def test_batch_norms_are_folded_where_nothing_else_reads_the_convolution() -> No
     net = seeded(Normed).eval()
     wanted = net(images(5))
     made = prepare(net, images(5), CPU, "source")
-    assert fold(made, images(5), keep={"wrapped"}) == 2
+    assert fold_batch_norms(made, images(5), unchanged={"wrapped"}) == 2
     assert {n for n, m in made.named_modules() if "forward" in m.__dict__} == {"plain_bn", "boxed.1"}
     torch.testing.assert_close(made(images(5)), wanted, rtol=1e-4, atol=1e-5)
-    assert fold(made, images(5), keep={"wrapped"}) == 0, "a second time nothing is left"
-    assert fold(prepare(net, images(5), CPU, "source"), images(5)) == 3
+    assert fold_batch_norms(made, images(5), unchanged={"wrapped"}) == 0, "a second time nothing is left"
+    assert fold_batch_norms(prepare(net, images(5), CPU, "source"), images(5)) == 3
 
 
 class ReadTwice(Normed):
@@ -267,7 +267,7 @@ class ReadTwice(Normed):
 def test_folding_is_undone_where_it_changes_a_result() -> None:
     net = seeded(ReadTwice).eval()
     made = prepare(net, images(5), CPU, "source")
-    assert fold(made, images(5)) == 0
+    assert fold_batch_norms(made, images(5)) == 0
     torch.testing.assert_close(made(images(5)), net(images(5)), rtol=1e-5, atol=1e-6)
     assert all(torch.equal(a, b) for a, b in zip(made.parameters(), net.parameters(), strict=True))
 
@@ -278,7 +278,7 @@ def test_a_folded_comparison_equals_an_unfolded_one_also_at_a_convolution(monkey
                               methods=["dm"], device="cpu")
 
     got = run()
-    monkeypatch.setattr(runs, "fold", lambda *args: 0)
+    monkeypatch.setattr(runs, "fold_batch_norms", lambda *args: 0)
     wanted = run()
     for measure in wanted.measures:
         # Ranks of scores that are equal but for rounding, as in the own-layer cells, are up to rounding.
@@ -292,10 +292,10 @@ def wide() -> nn.Module:
 
 
 def test_large_convolutions_are_packed_and_give_the_same_also_for_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("suture.networks.prepare.PACK_FROM", 2**16)
+    monkeypatch.setattr("suture.networks.prepare.LEAST_PACKED_BYTES", 2**16)
     net = seeded(wide).eval()
     made = prepare(net, images(5), CPU, "source")
-    assert pack(made, images(5)) == 1
+    assert pack_convolutions(made, images(5)) == 1
     assert {n for n, m in made.named_modules() if "forward" in m.__dict__} == {"2"}
     for n in (1, 5, 24):
         x = images(n).requires_grad_()
@@ -311,16 +311,16 @@ def test_large_convolutions_are_packed_and_give_the_same_also_for_gradients(monk
 
 
 def test_nothing_is_packed_where_the_operators_are_missing_or_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("suture.networks.prepare.PACK_FROM", 1)
+    monkeypatch.setattr("suture.networks.prepare.LEAST_PACKED_BYTES", 1)
     made = prepare(seeded(wide), images(5), CPU, "source")
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert pack(made, images(5)) == 0
+    assert pack_convolutions(made, images(5)) == 0
     monkeypatch.undo()
-    monkeypatch.setattr("suture.networks.prepare.PACK_FROM", 1)
+    monkeypatch.setattr("suture.networks.prepare.LEAST_PACKED_BYTES", 1)
 
     def broken(*args: object) -> Tensor:
         raise RuntimeError("not in this build")
 
     monkeypatch.setattr(torch.ops.mkldnn, "_convolution_pointwise", broken)
-    assert pack(made, images(5)) == 0
+    assert pack_convolutions(made, images(5)) == 0
     assert not any("forward" in m.__dict__ for m in made.modules())

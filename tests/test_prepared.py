@@ -15,12 +15,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import suture
 from suture import Prepared, SutureError, zoo
-from suture.compare.provenance import describe
+from suture.compare.provenance import describe_data
 from suture.data import sources
 from suture.data.batches import Batches, can_shuffle, split_rows
 from suture.data.preprocessing import ImagePreprocessing
 from suture.stitching import TaskRecipe
-from suture.stitching.task import fitting_data
+from suture.stitching.task import make_training_batches
 from tests import tiny
 
 IMAGES = torch.arange(7 * 3 * 4 * 4, dtype=torch.uint8).reshape(7, 3, 4, 4)
@@ -96,7 +96,7 @@ def test_order_and_splits_are_those_of_the_data(name: str) -> None:
     assert rows is not None
     parts = [torch.cat([b.labels for b in Batches(data, rows=r)]) for r in rows]
     assert torch.equal(torch.cat(parts).sort().values, plain)
-    fit, held_out = fitting_data(data, TaskRecipe(patience=2))
+    fit, held_out = make_training_batches(data, TaskRecipe(patience=2))
     assert held_out is not None
     assert sum(b.size for b in fit) + sum(b.size for b in held_out) == 7
 
@@ -161,7 +161,7 @@ def test_a_result_names_its_data_and_how_they_were_prepared(tmp_path: Path) -> N
     assert data["fit"]["examples"] == 24
     assert data["test"]["fingerprint"] == test.fingerprint
     assert data["test"]["prepared"] == [repr(how)] * 2
-    other = run(Prepared(train.part(torch.arange(23, -1, -1), train.name), how), Prepared(test, how)).meta
+    other = run(Prepared(train.select(torch.arange(23, -1, -1), train.name), how), Prepared(test, how)).meta
     assert other["data"]["fit"]["content"] == data["fit"]["content"]
     assert other["data"]["fit"]["fingerprint"] != data["fit"]["fingerprint"]
     assert other["key"] != found.meta["key"]
@@ -180,7 +180,7 @@ def test_a_preprocessing_that_is_a_function_gives_the_same_key_in_another_run() 
             return 3
 
     for how, told in ((lambda x: x, "<lambda>"), (Own(), "Own"), (Scaled(2), "Scaled(by=2)")):
-        first, second = describe(Prepared(Named(), how))["prepared"]
+        first, second = describe_data(Prepared(Named(), how))["prepared"]
         assert first == second
         assert first.endswith(told)
         assert " at 0x" not in first

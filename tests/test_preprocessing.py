@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from suture import SutureError
-from suture.data.preprocessing import ImagePreprocessing, TextPreprocessing, parse, same_tokens
+from suture.data.preprocessing import ImagePreprocessing, TextPreprocessing, explain_token_mismatch, parse_preprocessing
 
 LEVEL = 1 / 255
 
@@ -182,7 +182,7 @@ def test_what_is_no_image_preprocessing(arguments: dict[str, Any], words: str) -
     (" size = 64 , std=1 ", ImagePreprocessing(size=(64, 64), std=(1.0,))), ("raw", None),
 ])
 def test_preprocessing_of_the_command_line(text: str, wanted: ImagePreprocessing | None) -> None:
-    assert parse(text) == wanted
+    assert parse_preprocessing(text) == wanted
 
 
 @pytest.mark.parametrize(("text", "words"), [
@@ -193,7 +193,7 @@ def test_preprocessing_of_the_command_line(text: str, wanted: ImagePreprocessing
 ])
 def test_preprocessing_that_cannot_be_read(text: str, words: str) -> None:
     with pytest.raises(SutureError) as error:
-        parse(text)
+        parse_preprocessing(text)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -334,10 +334,10 @@ def test_a_name_tells_what_decides_the_result() -> None:
     (TextPreprocessing(bert()), TextPreprocessing(bert(), most=5), "token 4 of text 0 is 'on' for one and 'special'"),
 ])
 def test_the_same_tokens(one: TextPreprocessing, other: TextPreprocessing, words: str) -> None:
-    told = same_tokens(one, other, TEXTS)
+    told = explain_token_mismatch(one, other, TEXTS)
     assert words in told
     assert bool(told) == bool(words)
-    assert not same_tokens(one, one, TEXTS)
+    assert not explain_token_mismatch(one, one, TEXTS)
 
 
 def test_a_tokenizer_without_spans_is_told() -> None:
@@ -353,7 +353,7 @@ def test_a_tokenizer_without_spans_is_told() -> None:
         def num_special_tokens_to_add(self) -> int:
             return 0
 
-    assert "Slow does not tell" in same_tokens(TextPreprocessing(bert()), TextPreprocessing(Slow()), TEXTS)
+    assert "Slow does not tell" in explain_token_mismatch(TextPreprocessing(bert()), TextPreprocessing(Slow()), TEXTS)
 
 
 @pytest.mark.parametrize(("make", "words"), [

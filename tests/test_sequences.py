@@ -15,25 +15,25 @@ from torch.nn import functional as F
 import suture
 from suture import OOD, EnergyRecipe, Paired, SutureError, TaskRecipe
 from suture.data.batches import Batch, Batches
-from suture.networks.calls import frozen
+from suture.networks.calls import freeze
 from suture.networks.capture import capture, find_sites, run_tail
 from suture.networks.naming import Site
 from suture.networks.sites import SitedNetwork
 from suture.numbers.spectra import Pair
-from suture.ood.auxiliary import gather
+from suture.ood.auxiliary import gather_inputs
 from suture.ood.detectors.classifier import EnergyDetector
 from suture.ood.detectors.energy import train_detectors
-from suture.ood.detectors.site_features import Seen
+from suture.ood.detectors.site_features import SiteFeatures
 from suture.representations.aligned_moments import AlignedMoments
 from suture.representations.alignment import (
     Alignment,
     AlignmentRule,
     Kind,
     Shape,
-    Taken,
-    image_size,
-    sequence_lengths,
-    shape_of,
+    ShapeOverride,
+    find_image_size,
+    find_sequence_lengths,
+    recognise_shape,
 )
 from suture.stitching import StitchingLayer, direct_match
 from suture.stitching.task import GroupTrainer
@@ -55,7 +55,7 @@ CPU = torch.device("cpu")
 ])
 def test_where_the_channels_are_is_told_by_the_images_proportions(axes: Any, image: Any, inner: Any, name: str) -> None:
     x = torch.zeros(2, *axes)
-    shape = shape_of(x, image, inner=inner)
+    shape = recognise_shape(x, image, inner=inner)
     assert str(shape) == name
     assert shape.dims == axes
     assert shape.fits(x)
@@ -67,30 +67,30 @@ def test_where_the_channels_are_is_told_by_the_images_proportions(axes: Any, ima
     (77, (30, 45), 0, (7, 11)), (54, (32, 48), 0, (6, 9)), (53, (30, 45), 0, None),
 ])
 def test_prefixes_and_patches_that_leave_a_rest_over(tokens: int, image: Any, prefix: int, grid: Any) -> None:
-    shape = shape_of(torch.zeros(2, tokens, 3), image)
+    shape = recognise_shape(torch.zeros(2, tokens, 3), image)
     assert (shape.prefix, shape.grid) == (prefix, grid)
 
 
 def test_what_the_inputs_say() -> None:
     images, mask, ids = torch.rand(2, 3, 8, 6), torch.ones(2, 5), torch.ones(2, 7, dtype=torch.int64)
-    assert image_size({"bool_masked_pos": mask.bool(), "labels": ids, "pixel_values": images}) == (8, 6)
-    assert image_size({"noise": torch.rand(2, 1, 4, 4), "pixel_values": images}) == (8, 6)
-    assert image_size((mask, [images])) == (8, 6)
-    assert image_size({"input_ids": ids}) is None
-    assert image_size((images * 255).byte()) is None
-    assert sequence_lengths({"input_ids": ids, "attention_mask": mask}) == {5}
-    assert sequence_lengths((ids, ids[:, :2])) == {7, 2}
-    assert sequence_lengths({"bool_masked_pos": mask.bool(), "x": mask, "labels": ids[:, 0]}) == set()
+    assert find_image_size({"bool_masked_pos": mask.bool(), "labels": ids, "pixel_values": images}) == (8, 6)
+    assert find_image_size({"noise": torch.rand(2, 1, 4, 4), "pixel_values": images}) == (8, 6)
+    assert find_image_size((mask, [images])) == (8, 6)
+    assert find_image_size({"input_ids": ids}) is None
+    assert find_image_size((images * 255).byte()) is None
+    assert find_sequence_lengths({"input_ids": ids, "attention_mask": mask}) == {5}
+    assert find_sequence_lengths((ids, ids[:, :2])) == {7, 2}
+    assert find_sequence_lengths({"bool_masked_pos": mask.bool(), "x": mask, "labels": ids[:, 0]}) == set()
 
 
 def test_tokens_of_a_text_are_no_patches_whatever_their_number() -> None:
-    text = shape_of(torch.zeros(2, 17, 3), (8, 8), {17})
+    text = recognise_shape(torch.zeros(2, 17, 3), (8, 8), {17})
     assert text == Shape(Kind.TOKENS, 3, (17,), varies=True)
     assert str(text) == "tokens ~17x3"
     assert str(Shape(Kind.TOKENS, 3, (17,), 1, varies=True)) == "tokens ~17x3 (1 prefix)"
-    assert text == shape_of(torch.zeros(2, 5, 3), None, {5})
-    assert hash(text) == hash(shape_of(torch.zeros(2, 5, 3), None, {5}))
-    assert text != shape_of(torch.zeros(2, 17, 3))
+    assert text == recognise_shape(torch.zeros(2, 5, 3), None, {5})
+    assert hash(text) == hash(recognise_shape(torch.zeros(2, 5, 3), None, {5}))
+    assert text != recognise_shape(torch.zeros(2, 17, 3))
     assert text.fits(torch.zeros(1, 4, 3))
     assert not text.fits(torch.zeros(1, 17, 4))
     assert not Shape(Kind.TOKENS, 3, (17,), 4, varies=True).fits(torch.zeros(1, 4, 3))
@@ -174,8 +174,8 @@ def test_energy_detectors_take_the_channels_where_they_are() -> None:
     x = torch.randn(5, 6, 4, 4)
     for d in (one, other):
         d.mean.copy_(torch.arange(6.0))
-    torch.testing.assert_close(one.score(Seen(x, shapes[0])),
-                               other.score(Seen(x.permute(0, 2, 3, 1).contiguous(), shapes[1])))
+    torch.testing.assert_close(one.score(SiteFeatures(x, shapes[0])),
+                               other.score(SiteFeatures(x.permute(0, 2, 3, 1).contiguous(), shapes[1])))
     with pytest.raises(SutureError, match=r"shape \(N, 4, 4, 6\), got \(5, 6, 4, 4\)"):
         other(x)
 
@@ -250,7 +250,7 @@ def test_nothing_behind_the_at_is_refused() -> None:
     ("vector", (3,), (8, 8), (), Shape(Kind.VECTOR, 3)),
 ])
 def test_what_is_written_is_what_it_is(taken: str, axes: Any, image: Any, lengths: Any, wanted: Shape) -> None:
-    assert Taken.parse(taken).shape(torch.zeros(2, *axes), image, lengths) == wanted
+    assert ShapeOverride.parse(taken).build_shape(torch.zeros(2, *axes), image, lengths) == wanted
 
 
 @pytest.mark.parametrize(("taken", "axes", "words"), [
@@ -262,7 +262,7 @@ def test_what_is_written_is_what_it_is(taken: str, axes: Any, image: Any, length
 ])
 def test_what_cannot_be_taken_so_says_what_came(taken: str, axes: Any, words: str) -> None:
     with pytest.raises(SutureError, match=words):
-        Taken.parse(taken).shape(torch.zeros(2, *axes))
+        ShapeOverride.parse(taken).build_shape(torch.zeros(2, *axes))
 
 
 def test_overrides_of_sites_and_globs() -> None:
@@ -362,9 +362,9 @@ def test_the_tail_of_a_text_is_its_network_at_every_length_and_for_copies() -> N
         sited = SitedNetwork(network, collated(TEXTS[:4], 4)[0][0], sites)
         lengths = set()
         for inputs, _ in collated(TEXTS, 7):
-            with frozen(network), torch.no_grad():
-                done = sited.full(inputs)
-                for j, x in enumerate(sited.representations(done)):
+            with freeze(network), torch.no_grad():
+                done = sited.run_full(inputs)
+                for j, x in enumerate(sited.pick_representations(done)):
                     lengths.add(x.shape[1])
                     torch.testing.assert_close(sited.tail(j, x, done), done.output)
                     torch.testing.assert_close(sited.tail(j, torch.cat([x, x, x]), done), done.output.repeat(3, 1))
@@ -376,7 +376,7 @@ def pieces_of_moments(a: Text, b: Text, size: int, length: int | None, rule: Ali
     one, two = (SitedNetwork(n, batches[0][0], s) for n, s in ((a, ["blocks.0", "blocks.1@tokens:1"]),
                                                                (b, ["blocks.1", "pool"])))
     grid = AlignedMoments([one.shapes[0]], two.shapes, rule, precision=torch.float64, folds=2)
-    with frozen(a, b), torch.no_grad():
+    with freeze(a, b), torch.no_grad():
         for inputs, _ in batches:
             mask = inputs["attention_mask"].bool()
             grid.update(one.front(inputs)[:1], two.front(inputs), mask, mask)
@@ -390,13 +390,13 @@ def test_moments_of_texts_know_neither_batches_nor_padding(name: str) -> None:
     x, y = alone(a, "blocks.0"), alone(b, "blocks.1")
     vectors = torch.stack([capture(b, {"input_ids": t[None]}, ["pool"])["pool"][0].double() for t in TEXTS])
     for j, (rx, ry) in enumerate([(torch.cat(x), torch.cat(y)), (torch.stack([t.mean(0) for t in x]), vectors)]):
-        wanted, found = suture.numbers.moments.Moments.of(rx, ry), grid.cell(0, j)
+        wanted, found = suture.numbers.moments.Moments.of(rx, ry), grid.get_moments(0, j)
         assert found.n == len(rx)
         for part in ("sxx", "sxy", "syy"):
             torch.testing.assert_close(getattr(found, part), getattr(wanted, part), rtol=1e-5, atol=1e-6)
     even = [t for k, t in enumerate(x) if k % 2 == 0]
-    assert grid.folds(0, 0)[0].n == sum(map(len, even))
-    match = direct_match(Pair.of(grid.cell(0, 0)))
+    assert grid.get_folds(0, 0)[0].n == sum(map(len, even))
+    match = direct_match(Pair.of(grid.get_moments(0, 0)))
     weight, bias = references.least_squares(torch.cat(x), torch.cat(y))
     best = torch.cat(x) @ weight.T + bias
     assert (torch.cat(x) @ match.weight.T + match.bias - best).norm() <= 1e-5 * best.norm()
@@ -497,14 +497,14 @@ def test_what_detectors_see_of_a_text_does_not_depend_on_its_padding(features: s
     x = torch.randn(5, 8, 6)
     mask = torch.arange(8) < torch.tensor([1, 3, 5, 2, 4])[:, None]
     shape = Shape(Kind.TOKENS, 6, (8,), varies=True)
-    full, cut = Seen(x, shape, mask), Seen(x[:, :5], shape, mask[:, :5])
+    full, cut = SiteFeatures(x, shape, mask), SiteFeatures(x[:, :5], shape, mask[:, :5])
     if features == "rows":
         assert full.counted is not None
         assert cut.counted is not None
         torch.testing.assert_close(full.rows[full.counted], cut.rows[cut.counted])
         return
     torch.testing.assert_close(getattr(full, features), getattr(cut, features))
-    one = Seen(x[:1, :1], shape, mask[:1, :1])
+    one = SiteFeatures(x[:1, :1], shape, mask[:1, :1])
     torch.testing.assert_close(getattr(one, features), getattr(full, features)[:1])
 
 
@@ -513,10 +513,10 @@ def test_energy_detectors_of_texts_know_no_positions() -> None:
     detector = EnergyDetector.make(shape, 3, EnergyRecipe(), None, "site")
     x = torch.randn(5, 12, 6)
     mask = torch.arange(12) < torch.tensor([1, 3, 5, 2, 4])[:, None]
-    score = detector.score(Seen(x, shape, mask))
-    torch.testing.assert_close(score, detector.score(Seen(x[:, :5], shape, mask[:, :5])))
+    score = detector.score(SiteFeatures(x, shape, mask))
+    torch.testing.assert_close(score, detector.score(SiteFeatures(x[:, :5], shape, mask[:, :5])))
     order = torch.tensor([4, 2, 0, 1, 3])
-    torch.testing.assert_close(score[2:3], detector.score(Seen(x[2:3, order], shape)))
+    torch.testing.assert_close(score[2:3], detector.score(SiteFeatures(x[2:3, order], shape)))
 
 
 def test_energy_detectors_are_trained_on_texts_and_auxiliary_ones_of_other_lengths() -> None:
@@ -527,8 +527,8 @@ def test_energy_detectors_are_trained_on_texts_and_auxiliary_ones_of_other_lengt
         batches = Batches(collated(TEXTS, 7, length))
         sited = SitedNetwork(network, next(iter(batches)).target, "blocks.*")
         made = train_detectors(sited, batches, auxiliary, recipe, CPU, classes=3, sites=[0, 1], micro_batch=4)
-        with frozen(network), torch.no_grad():
-            seen = [Seen(x, shape, inputs["attention_mask"].bool())
+        with freeze(network), torch.no_grad():
+            seen = [SiteFeatures(x, shape, inputs["attention_mask"].bool())
                     for x, shape in zip(sited.front(inputs), sited.shapes, strict=True)]
         scores.append(torch.stack([made[j].score(s) for j, s in enumerate(seen)]))
     torch.testing.assert_close(scores[0], scores[1], rtol=1e-3, atol=1e-4)
@@ -536,17 +536,17 @@ def test_energy_detectors_are_trained_on_texts_and_auxiliary_ones_of_other_lengt
 
 def test_a_sample_of_texts_is_padded_to_the_longest() -> None:
     batches = collated(TEXTS, 7)
-    made = gather(Batches(batches), 25)
+    made = gather_inputs(Batches(batches), 25)
     assert made["input_ids"].shape == (25, 9)
     assert [row[m.bool()].tolist() for row, m in zip(made["input_ids"], made["attention_mask"], strict=True)] == [
         t.tolist() for t in TEXTS[:25]]
     # Without a mask nothing says what is padding.
     raw = [Batch(b["input_ids"], b["input_ids"], None) for b, _ in batches]
-    taken = gather(Batches(raw), 25)
+    taken = gather_inputs(Batches(raw), 25)
     same = [b.target for b in raw if b.target.shape[1] == raw[0].target.shape[1]]
     assert torch.equal(taken, torch.cat(same)[:25])
     with pytest.raises(SutureError, match=r"per example \('T',\) int64 and \('T',\) int64, got \(5,\) int64"):
-        gather(Batches([Batch(torch.ones(2, 5).long(), torch.ones(2, 5).long(), None)]), 2, made)
+        gather_inputs(Batches([Batch(torch.ones(2, 5).long(), torch.ones(2, 5).long(), None)]), 2, made)
 
 
 # -- networks of transformers -----------------------------------------------------------------------------------------
@@ -576,9 +576,9 @@ def test_vision_transformers_are_recognised(name: str) -> None:
     network = seeded(lambda: make(pytest.importorskip("transformers")))
     sited = SitedNetwork(network, inputs, [site], allow_bypass=True)
     assert str(sited.shapes[0]) == shape
-    with frozen(network), torch.no_grad():
-        done = sited.full(inputs)
-        x = sited.representations(done)[0]
+    with freeze(network), torch.no_grad():
+        done = sited.run_full(inputs)
+        x = sited.pick_representations(done)[0]
         mine, own = (next(iter(o.values())) for o in (sited.tail(0, x, done), done.output))
     torch.testing.assert_close(mine, own, rtol=1e-4, atol=1e-5)
 

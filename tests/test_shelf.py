@@ -14,7 +14,7 @@ from safetensors import torch as safetensors
 from torch import Tensor, nn
 
 from suture._base.errors import SutureError
-from suture.ood.cache import Shelf, content_key
+from suture.ood.cache import DetectorCache, hash_parts
 
 KEY, OTHER = "0123456789abcdef", "fedcba9876543210"
 ABOUT = {"site": "block1", "recipe": json.dumps({"epochs": 3})}
@@ -33,14 +33,14 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 def test_what_is_put_comes_back(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path / "new" / "folder")
+    shelf = DetectorCache(tmp_path / "new" / "folder")
     assert shelf.get(KEY) is None
-    assert shelf.about(KEY) is None
+    assert shelf.read_about(KEY) is None
     shelf.put(KEY, tensors(), ABOUT)
     found = shelf.get(KEY)
     assert found is not None
     assert same(found, tensors())
-    assert shelf.about(KEY) == ABOUT
+    assert shelf.read_about(KEY) == ABOUT
     assert shelf.get(OTHER) is None
     assert [p.name for p in shelf.folder.iterdir()] == [f"{KEY}.safetensors"]
 
@@ -48,24 +48,24 @@ def test_what_is_put_comes_back(tmp_path: Path) -> None:
 def test_state_dict_with_batch_norm_comes_back(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
     network(torch.rand(4, 1, 5, 5))
-    Shelf(tmp_path).put(KEY, network.state_dict(), {})
-    found = Shelf(str(tmp_path)).get(KEY)
+    DetectorCache(tmp_path).put(KEY, network.state_dict(), {})
+    found = DetectorCache(str(tmp_path)).get(KEY)
     assert found is not None
     assert same(found, dict(network.state_dict()))
 
 
 def test_put_again_replaces(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path)
+    shelf = DetectorCache(tmp_path)
     shelf.put(KEY, tensors(1), ABOUT)
     shelf.put(KEY, tensors(2), {})
     found = shelf.get(KEY)
     assert found is not None
     assert same(found, tensors(2))
-    assert shelf.about(KEY) == {}
+    assert shelf.read_about(KEY) == {}
 
 
 def test_what_was_got_does_not_change_the_file(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path)
+    shelf = DetectorCache(tmp_path)
     shelf.put(KEY, tensors(), ABOUT)
     found = shelf.get(KEY)
     assert found is not None
@@ -77,16 +77,16 @@ def test_what_was_got_does_not_change_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["", "short", "../../etc/passwd", KEY.upper(), KEY + "0", KEY + "\n"])
 def test_a_key_is_16_hex_digits(tmp_path: Path, key: str) -> None:
-    for act in (lambda: Shelf(tmp_path).get(key), lambda: Shelf(tmp_path).put(key, {}, {})):
+    for act in (lambda: DetectorCache(tmp_path).get(key), lambda: DetectorCache(tmp_path).put(key, {}, {})):
         with pytest.raises(SutureError, match="expected a key of 16 hex digits"):
             act()
     assert not list(tmp_path.iterdir())
 
 
 def test_a_renamed_file_is_refused_by_name(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path)
+    shelf = DetectorCache(tmp_path)
     shelf.put(KEY, tensors(), ABOUT)
-    shelf.path(KEY).rename(shelf.path(OTHER))
+    shelf.locate(KEY).rename(shelf.locate(OTHER))
     with pytest.raises(SutureError, match=f"expected the key '{OTHER}'.*{OTHER}.safetensors.*got '{KEY}'"):
         shelf.get(OTHER)
     assert shelf.get(KEY) is None
@@ -110,20 +110,20 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_is_refused_by_name(tmp_path: Path, damage: str) -> None:
-    shelf = Shelf(tmp_path)
+    shelf = DetectorCache(tmp_path)
     shelf.put(KEY, {k: v for k, v in tensors().items() if k != "none"}, ABOUT)
-    data = shelf.path(KEY).read_bytes()
+    data = shelf.locate(KEY).read_bytes()
     changed = DAMAGES[damage](data)
     assert changed != data
-    shelf.path(KEY).write_bytes(changed)
-    with pytest.raises(SutureError, match=f"{re.escape(str(shelf.path(KEY)))}' is damaged.*compute it again") as error:
+    shelf.locate(KEY).write_bytes(changed)
+    with pytest.raises(SutureError, match=f"{re.escape(str(shelf.locate(KEY)))}' is damaged.*compute it again") as error:
         shelf.get(KEY)
     assert "\n" not in str(error.value)
 
 
 def test_a_safetensors_file_of_others_is_refused(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path)
-    shelf.path(KEY).write_bytes(safetensors.save({"a": torch.ones(2)}))
+    shelf = DetectorCache(tmp_path)
+    shelf.locate(KEY).write_bytes(safetensors.save({"a": torch.ones(2)}))
     with pytest.raises(SutureError, match=f"expected a file that suture wrote, got .*{KEY}"):
         shelf.get(KEY)
 
@@ -131,16 +131,16 @@ def test_a_safetensors_file_of_others_is_refused(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_or_read(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(SutureError, match="cannot write"):
-        Shelf(tmp_path / "file").put(KEY, tensors(), ABOUT)
-    Shelf(tmp_path).path(KEY).mkdir()
+        DetectorCache(tmp_path / "file").put(KEY, tensors(), ABOUT)
+    DetectorCache(tmp_path).locate(KEY).mkdir()
     with pytest.raises(SutureError, match="cannot read"):
-        Shelf(tmp_path).get(KEY)
+        DetectorCache(tmp_path).get(KEY)
 
 
 def _put_often(folder: Path, fill: float, start: object) -> None:
     start.wait()  # type: ignore[attr-defined]
     for _ in range(20):
-        Shelf(folder).put(KEY, tensors(fill), {"fill": str(fill)})
+        DetectorCache(folder).put(KEY, tensors(fill), {"fill": str(fill)})
 
 
 def test_two_processes_put_the_same_key_at_once(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_two_processes_put_the_same_key_at_once(tmp_path: Path) -> None:
     for w in writers:
         w.start()
     start.wait()
-    shelf, seen = Shelf(tmp_path), 0
+    shelf, seen = DetectorCache(tmp_path), 0
     while any(w.is_alive() for w in writers):
         found = shelf.get(KEY)
         if found is not None:
@@ -160,7 +160,7 @@ def test_two_processes_put_the_same_key_at_once(tmp_path: Path) -> None:
         w.join()
         assert w.exitcode == 0
     assert seen
-    about = shelf.about(KEY)
+    about = shelf.read_about(KEY)
     assert about is not None
     assert about["fill"] in ("1.0", "2.0")
     assert [p.name for p in tmp_path.iterdir()] == [f"{KEY}.safetensors"]
@@ -173,26 +173,26 @@ PARTS = {"network": "abc", "site": "layer1.0", "shape": "map 16x8x8", "recipe": 
 
 
 def test_a_key_depends_on_what_the_parts_say_and_not_on_their_order() -> None:
-    key = content_key(PARTS)
+    key = hash_parts(PARTS)
     assert re.fullmatch("[0-9a-f]{16}", key)
     turned = dict(reversed(PARTS.items())) | {"recipe": {"epochs": 3, "lr": 1e-3}}
-    assert content_key(turned) == key
-    assert content_key({"sites": ("a", "b")}) == content_key({"sites": ["a", "b"]})
+    assert hash_parts(turned) == key
+    assert hash_parts({"sites": ("a", "b")}) == hash_parts({"sites": ["a", "b"]})
 
 
 def test_a_key_is_the_same_in_years() -> None:
     text = r'{"a":"\u00e9","b":[1,2.5,null,true]}'
-    assert content_key({"b": [1, 2.5, None, True], "a": "é"}) == hashlib.sha256(text.encode()).hexdigest()[:16]
-    assert content_key({"b": [1, 2.5, None, True], "a": "é"}) == "0b8cc543e984d4d7"
+    assert hash_parts({"b": [1, 2.5, None, True], "a": "é"}) == hashlib.sha256(text.encode()).hexdigest()[:16]
+    assert hash_parts({"b": [1, 2.5, None, True], "a": "é"}) == "0b8cc543e984d4d7"
 
 
 @pytest.mark.parametrize("part", [*PARTS, "new", "recipe.lr"])
 def test_a_key_changes_with_each_part(part: str) -> None:
     changed = PARTS | ({"recipe": {"lr": 2e-3, "epochs": 3}} if part == "recipe.lr" else {part: "other"})
-    assert content_key(changed) != content_key(PARTS)
+    assert hash_parts(changed) != hash_parts(PARTS)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {1, 2}, torch.ones(2), {(1, 2): 3}])
 def test_a_part_that_json_does_not_know_is_refused(value: object) -> None:
     with pytest.raises(SutureError, match="expected the parts of a key as words"):
-        content_key({"part": value})
+        hash_parts({"part": value})

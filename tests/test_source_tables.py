@@ -14,9 +14,9 @@ import torch
 
 from suture import SutureError
 from suture.data.sources import checking, examples, open_pair, open_source, parquet
-from suture.data.sources.columns import Wanted, choose
-from suture.data.sources.labels import numbered
-from suture.data.sources.stores import Memory, Part
+from suture.data.sources.columns import ColumnNames, choose_columns
+from suture.data.sources.labels import number_labels
+from suture.data.sources.stores import MemoryStore, StoredSplit
 from tests.test_sources import NAMES, in_parquet, pictures
 
 # -- labels and columns -----------------------------------------------------------------------------------------------
@@ -37,9 +37,9 @@ LABELS: dict[str, tuple[list[Any], tuple[str, ...] | None, list[int | None] | No
 @pytest.mark.parametrize("case", LABELS)
 def test_labels_become_class_numbers(case: str) -> None:
     values, names, expected, classes, found_names = LABELS[case]
-    part = Part(Memory([""] * len(values), "x"), "text", values, names)
+    part = StoredSplit(MemoryStore([""] * len(values), "x"), "text", values, names)
     other = ["cat"] if case == "strings" else ["3"] if case == "digits in strings" else [3]
-    found = numbered(part, lambda: [part, Part(Memory([""], "x"), "text", other)], "x")
+    found = number_labels(part, lambda: [part, StoredSplit(MemoryStore([""], "x"), "text", other)], "x")
     if expected is None:
         assert found is None
     else:
@@ -53,9 +53,9 @@ def test_labels_become_class_numbers(case: str) -> None:
     ([float("inf")], None, "got inf"), ([0, 3], NAMES, "from 0 to 2 .*, which names 3 classes, got 3 at m, row 1"),
     (["a", 3], None, "one type .*, got strings and 3")])
 def test_labels_that_are_none(values: list[Any], names: tuple[str, ...] | None, told: str) -> None:
-    part = Part(Memory([""] * len(values), "m"), "text", values, names)
+    part = StoredSplit(MemoryStore([""] * len(values), "m"), "text", values, names)
     with pytest.raises(SutureError, match=told):
-        numbered(part, lambda: [part], "x")
+        number_labels(part, lambda: [part], "x")
 
 
 @pytest.mark.parametrize(("types", "wanted", "found"), [
@@ -75,7 +75,7 @@ def test_labels_that_are_none(values: list[Any], names: tuple[str, ...] | None, 
     ({"img": "image", "label": "other"}, {}, ("images", "img", None)),
 ])
 def test_columns_are_found_by_name_and_type(types: Any, wanted: Any, found: Any) -> None:
-    assert choose(types, Wanted(**wanted), "x") == found
+    assert choose_columns(types, ColumnNames(**wanted), "x") == found
 
 
 @pytest.mark.parametrize(("types", "wanted", "told"), [
@@ -87,7 +87,7 @@ def test_columns_are_found_by_name_and_type(types: Any, wanted: Any, found: Any)
 ])
 def test_columns_that_are_not_there(types: Any, wanted: Any, told: str) -> None:
     with pytest.raises(SutureError, match=told):
-        choose(types, Wanted(**wanted), "x")
+        choose_columns(types, ColumnNames(**wanted), "x")
 
 
 # -- Parquet ----------------------------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ def test_each_row_group_is_opened_once(groups: int, tmp_path: Path, monkeypatch:
     """Whatever the order of later passes: what has been read stays in memory, encoded."""
     monkeypatch.setattr(parquet, "GROUP_BYTES", groups)
     # Pieces that are row groups, so that no two threads need the same one.
-    monkeypatch.setattr(examples, "CHUNK", 4)
+    monkeypatch.setattr(examples, "DECODE_CHUNK", 4)
     opened: list[int] = []
     real = pq.ParquetFile.read_row_group
     monkeypatch.setattr(pq.ParquetFile, "read_row_group",
@@ -185,7 +185,7 @@ def test_lines_of_text(tmp_path: Path) -> None:
     together = dict(zip(found.rows.tolist() + test.rows.tolist(),
                         found.take(range(4))[0] + test.take([0])[0], strict=True))
     assert [together[k] for k in range(5)] == ["one", " two é", "three", "four", "five"]
-    assert found.store.where(1) == "a.txt, line 4"
+    assert found.store.describe_row(1) == "a.txt, line 4"
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl"])
@@ -208,10 +208,10 @@ def test_bad_rows_of_texts(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("\n".join(rows))
     plain = open_source(tmp_path / "a.jsonl")
     assert len(plain) == 6
-    whys = checking.reasons(plain.store, "text", list(range(7)))
+    whys = checking.explain_bad_rows(plain.store, "text", list(range(7)))
     assert [w.partition(" (")[0] for w in whys] == [
         "", "is no JSON", "is list and no JSON object", "is blank", "is int and no text", "is missing", ""]
-    assert plain.store.where(3) == "a.jsonl, line 5"
+    assert plain.store.describe_row(3) == "a.jsonl, line 5"
     train = open_source(tmp_path / "a.jsonl", skip_bad=True)
     assert train.take(range(len(train)))[0] == ["a", "b"][:len(train)]
     assert "a.jsonl, line 2 is no JSON" in train.note

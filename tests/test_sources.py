@@ -25,9 +25,9 @@ from torch.utils.data import DataLoader
 from suture import SutureError
 from suture.data.batches import Batches
 from suture.data.sources import Examples, checking, decoding, open_source, reading
-from suture.data.sources.checking import sound
-from suture.data.sources.sampling import balanced_order, comes_in_runs, fifth
-from suture.data.sources.stores import Memory
+from suture.data.sources.checking import find_decodable
+from suture.data.sources.sampling import draw_balanced_order, has_class_runs, split_off_fifth
+from suture.data.sources.stores import MemoryStore
 
 NAMES = ("ant", "bee", "cat")
 Pictures = list[tuple[np.ndarray[Any, Any], int]]
@@ -157,7 +157,7 @@ def test_parquet_agrees_with_pandas_and_datasets(tmp_path: Path) -> None:
     frame = pd.concat([pd.read_parquet(f) for f in files], ignore_index=True)
     theirs = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
     rows = found.rows
-    assert [found.store.where(r) for r in (4, 7)] == [
+    assert [found.store.describe_row(r) for r in (4, 7)] == [
         "train-00000-of-00002.parquet, row 4", "train-00001-of-00002.parquet, row 2"]
     assert len(rows) == 10  # a fifth of 13 is cut off, one of each class
     for k, row in enumerate(rows.tolist()):
@@ -182,11 +182,11 @@ def test_fingerprints_see_contents_labels_and_order(tmp_path: Path) -> None:
         changed = made_of(other)
         assert changed.fingerprint != plain.fingerprint
         assert changed.content != plain.content
-    assert plain.part(torch.arange(12), "copy").fingerprint == plain.fingerprint
+    assert plain.select(torch.arange(12), "copy").fingerprint == plain.fingerprint
 
 
 def made_of(made: Pictures) -> Examples:
-    """Encoded images in memory, without the shortcut that `Memory` has."""
+    """Encoded images in memory, without the shortcut that `MemoryStore` has."""
     labels = torch.tensor([y for _, y in made])
     return Examples(Counted([encoded(p) for p, _ in made]), "images", "made", labels, 3, NAMES)
 
@@ -249,7 +249,7 @@ def test_small_images_are_decoded_once() -> None:
 @pytest.mark.parametrize("reason", ["sizes", "bytes"])
 def test_other_images_are_not_kept(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if reason == "bytes":
-        monkeypatch.setattr(reading, "KEPT_BYTES", 50 * 6 * 6 * 3 - 1)
+        monkeypatch.setattr(reading, "CACHE_BYTES", 50 * 6 * 6 * 3 - 1)
     found = made_of(pictures(50, size=None if reason == "sizes" else 6))
     for _ in range(2):
         list(found.read(torch.arange(50), 16))
@@ -271,7 +271,7 @@ def test_reading_ahead_is_bounded_and_threads_end() -> None:
     batches.close()
     assert not readers()
     # Beside the batch that was taken, two batches, or a chunk for each thread.
-    assert 64 < sum(found.store.read) <= 64 + max(2 * 64, reading.CHUNK * reading.workers())
+    assert 64 < sum(found.store.read) <= 64 + max(2 * 64, reading.DECODE_CHUNK * reading.count_workers())
     list(found.read(torch.arange(200), 64))
     assert not readers()
 
@@ -355,14 +355,14 @@ def test_subsets_of_subsets() -> None:
     found = made_of(pictures(30))
     once = found.subset(20, 1)
     twice = once.subset(9, 2)
-    order = balanced_order(once.labels.numpy(), 2)[:9]
+    order = draw_balanced_order(once.labels.numpy(), 2)[:9]
     assert twice.rows.tolist() == [once.rows.tolist()[k] for k in order]
     assert all(torch.equal(twice[k][0], found[r][0]) for k, r in enumerate(twice.rows.tolist()))
     assert twice.labels.tolist() == [found[r][1] for r in twice.rows.tolist()]
 
 
 def test_draws_without_labels() -> None:
-    found = Examples(Memory(torch.arange(40.)[:, None], "x"), "arrays", "x")
+    found = Examples(MemoryStore(torch.arange(40.)[:, None], "x"), "arrays", "x")
     one, two = (found.subset(40, s) for s in (0, 1))
     assert sorted(one.rows.tolist()) == list(range(40)) == sorted(two.rows.tolist())
     assert one.rows.tolist() != two.rows.tolist()
@@ -380,19 +380,19 @@ def test_subsets_that_are_none(n: int) -> None:
     (100, 3, 20), (10, 5, 5), (10, 8, 5), (2, 1, 1), (3, 1, 1), (12, 0, 2)])
 def test_a_fifth_is_for_testing(n: int, classes: int, size: int) -> None:
     labels = torch.arange(n) % classes if classes else None
-    train, test = fifth(n, labels, 0, "x")
+    train, test = split_off_fifth(n, labels, 0, "x")
     assert len(test) == size
     assert sorted([*train.tolist(), *test.tolist()]) == list(range(n))
     assert train.tolist() == sorted(train.tolist())
     if labels is not None:
         counts = labels[test].bincount(minlength=classes)
         assert int(counts.max() - counts.min()) <= 1
-    assert n < 10 or fifth(n, labels, 1, "x")[1].tolist() != test.tolist()
+    assert n < 10 or split_off_fifth(n, labels, 1, "x")[1].tolist() != test.tolist()
 
 
 def test_balanced_order_is_as_it_always_was() -> None:
     """Written down once: draws of published results depend on it."""
-    assert balanced_order(np.array([0, 0, 0, 1, 1, 2]), 0).tolist() == [5, 2, 3, 1, 4, 0]
+    assert draw_balanced_order(np.array([0, 0, 0, 1, 1, 2]), 0).tolist() == [5, 2, 3, 1, 4, 0]
 
 
 @pytest.mark.parametrize(("labels", "runs"), [
@@ -400,7 +400,7 @@ def test_balanced_order_is_as_it_always_was() -> None:
     (np.random.default_rng(0).integers(0, 10, 500).tolist(), False), (np.arange(100).tolist(), False),
     ((np.random.default_rng(0).random(400) < 0.05).astype(int).tolist(), False), ([2], False)])
 def test_classes_that_come_in_runs(labels: list[int], runs: bool) -> None:
-    assert comes_in_runs(torch.tensor(labels)) == runs
+    assert has_class_runs(torch.tensor(labels)) == runs
 
 
 # -- decoding ---------------------------------------------------------------------------------------------------------
@@ -438,7 +438,7 @@ def test_modes_of_images(mode: str, way: str, tmp_path: Path) -> None:
     make().save(out, ending)
     (tmp_path / "image").write_bytes(out.getvalue())
     stored = {"bytes": out.getvalue(), "path": str(tmp_path / "image"), "image": Image.open(out)}[way]
-    found = decoding.image(stored)
+    found = decoding.decode_image(stored)
     assert found.dtype == torch.uint8
     assert found.is_contiguous()
     assert np.array_equal(found.permute(1, 2, 0).numpy(), expected)
@@ -448,19 +448,19 @@ def test_a_palette_with_transparency_warns_nobody(recwarn: pytest.WarningsRecord
     out = io.BytesIO()
     paletted().save(out, "PNG", transparency=bytes([0, 100, 200, 255]))
     expected = MODES["P"][2]
-    assert np.array_equal(decoding.image(out.getvalue()).permute(1, 2, 0).numpy(), expected)
+    assert np.array_equal(decoding.decode_image(out.getvalue()).permute(1, 2, 0).numpy(), expected)
     assert not recwarn.list
 
 
 def test_the_first_frame_and_no_rotation() -> None:
     out = io.BytesIO()
     Image.fromarray(GREY).save(out, "GIF", save_all=True, append_images=[Image.fromarray(255 - GREY)])
-    assert torch.equal(decoding.image(out.getvalue())[0], torch.from_numpy(GREY))
+    assert torch.equal(decoding.decode_image(out.getvalue())[0], torch.from_numpy(GREY))
     exif = Image.Exif()
     exif[0x0112] = 6
     turned = io.BytesIO()
     Image.fromarray(RGB).save(turned, "PNG", exif=exif)
-    assert decoding.image(turned.getvalue()).shape == (3, 4, 5)
+    assert decoding.decode_image(turned.getvalue()).shape == (3, 4, 5)
 
 
 @pytest.mark.parametrize(("stored", "why"), [
@@ -475,7 +475,7 @@ def test_floating_point_images_have_no_range() -> None:
     out = io.BytesIO()
     Image.fromarray(np.ones((3, 3), np.float32)).save(out, "TIFF")
     with pytest.raises(ValueError, match="floating point"):
-        decoding.image(out.getvalue())
+        decoding.decode_image(out.getvalue())
 
 
 # -- bad examples -----------------------------------------------------------------------------------------------------
@@ -536,17 +536,17 @@ def test_draws_walk_past_bad_images() -> None:
     made = pictures(40)
     store = Counted([encoded(p) for p, _ in made])
     labels = [y for _, y in made]
-    order = balanced_order(np.array(labels), 0).tolist()
+    order = draw_balanced_order(np.array(labels), 0).tolist()
     for bad in order[2:5]:
         store.held[bad] = b"x"
-    good, bad_ones = sound(store, "images", torch.tensor(order), 10)
+    good, bad_ones = find_decodable(store, "images", torch.tensor(order), 10)
     assert good.tolist() == [r for r in order if r not in order[2:5]][:10]
     assert bad_ones is not None
     assert (bad_ones.count, bad_ones.of, bad_ones.first) == (3, 13, f"value {order[2]} is no image that Pillow knows")
 
 
 def test_many_bad_images_are_counted_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checking, "COUNTED", 20)
+    monkeypatch.setattr(checking, "MOST_TRIED", 20)
     found = made_of(pictures(50))
     found.store.held[30] = b"x"
     with pytest.raises(SutureError, match="one cannot be used: value 30 is no image"):

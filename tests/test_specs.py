@@ -74,25 +74,25 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_code_in_the_working_directory(module: str) -> None:
-    made = specs.network(f"{module}:build").network
+    made = specs.build_network(f"{module}:build").network
     assert made(torch.ones(3, 6)).shape == (3, 2)
-    (inputs, labels), (test, _) = specs.data(f"{module}:splits")
+    (inputs, labels), (test, _) = specs.load_data(f"{module}:splits")
     assert (inputs.shape, labels.shape, test.shape) == ((4, 6), (4,), (2, 6))
 
 
 def test_the_digits() -> None:
-    train, test = specs.data("digits")
+    train, test = specs.load_data("digits")
     assert (train.name, test.name) == ("digits-train", "digits-test")
 
 
 def test_zoo_networks_take_seed_channels_and_classes() -> None:
     like = ImageSet(torch.rand(2, 3, 8, 8), torch.tensor([0, 4]), 5, "mine")
-    made = specs.network("zoo:resnet_digits", like=like, seed=4).network
+    made = specs.build_network("zoo:resnet_digits", like=like, seed=4).network
     assert made.eval()(like.inputs).shape == (2, 5)
-    again, else_ = (specs.network("zoo:resnet_digits", like=like, seed=s).network for s in (4, 5))
+    again, else_ = (specs.build_network("zoo:resnet_digits", like=like, seed=s).network for s in (4, 5))
     assert torch.equal(made.conv1.weight, again.conv1.weight)
     assert not torch.equal(made.conv1.weight, else_.conv1.weight)
-    plain = specs.network("zoo:resnet_digits", like=(like.inputs, like.labels)).network
+    plain = specs.build_network("zoo:resnet_digits", like=(like.inputs, like.labels)).network
     assert plain.conv1.in_channels == 1
 
 
@@ -104,7 +104,7 @@ def test_weights_are_loaded(suffix: str, tmp_path: Path) -> None:
         torch.save(wanted.state_dict(), path)
     else:
         zoo.save_weights(wanted, path)
-    made = specs.network("tests.tiny:network", weights=path).network
+    made = specs.build_network("tests.tiny:network", weights=path).network
     assert all(torch.equal(a, b) for a, b in zip(made.parameters(), wanted.parameters(), strict=True))
     assert not torch.equal(made.head.weight, tiny.network().head.weight)
 
@@ -120,7 +120,7 @@ def test_weights_are_loaded(suffix: str, tmp_path: Path) -> None:
 ])
 def test_what_is_no_network(spec: str, words: str, module: str) -> None:
     with pytest.raises(SutureError) as error:
-        specs.network(spec.format(module))
+        specs.build_network(spec.format(module))
     assert words in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -132,7 +132,7 @@ def test_what_is_no_network(spec: str, words: str, module: str) -> None:
 ])
 def test_what_is_no_data(spec: str, words: str, module: str) -> None:
     with pytest.raises(SutureError) as error:
-        specs.data(spec.format(module))
+        specs.load_data(spec.format(module))
     assert words in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -147,18 +147,18 @@ def test_code_that_cannot_be_imported(code: str, words: str, tmp_path: Path, mon
     monkeypatch.delitem(sys.modules, "broken_code", raising=False)
     (tmp_path / "broken_code.py").write_text(code)
     with pytest.raises(SutureError) as error:
-        specs.network("broken_code:f")
+        specs.build_network("broken_code:f")
     assert words in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_networks_of_the_command_line_are_modules() -> None:
-    made = specs.network("tests.tiny:network")
+    made = specs.build_network("tests.tiny:network")
     assert isinstance(made.network, nn.Module)
     assert (made.preprocessing, made.spec, made.notes) == (None, "tests.tiny:network", ())
 
 
 def test_code_may_say_what_its_network_wants(module: str) -> None:
-    made = specs.network(f"{module}:pair")
+    made = specs.build_network(f"{module}:pair")
     assert made.network(made.preprocessing([1, 2])).shape == (2, 2)
-    assert specs.network(f"{module}:plain_pair").preprocessing is None
+    assert specs.build_network(f"{module}:plain_pair").preprocessing is None

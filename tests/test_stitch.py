@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import suture
 from suture import AlignmentRule, Paired, StitchedNetwork, StitchingLayer, SutureError, TaskRecipe
-from suture._base.hashing import fingerprint
+from suture._base.hashing import fingerprint_network
 from suture.data.batches import Batch
 from suture.representations.alignment import Alignment
 from suture.zoo.weights import read_metadata, save_weights
@@ -88,10 +88,10 @@ def test_it_trains_further_and_only_the_layer_moves() -> None:
 
 def test_the_users_networks_are_not_touched() -> None:
     a, b = network().train(), other().train()
-    prints = fingerprint(a), fingerprint(b)
+    prints = fingerprint_network(a), fingerprint_network(b)
     made = suture.stitch(a, "block1", b, "block2", FIT, device="cpu")
     made(images())
-    assert (fingerprint(a), fingerprint(b)) == prints
+    assert (fingerprint_network(a), fingerprint_network(b)) == prints
     assert a.training
     assert b.training
     assert all(p.requires_grad for n in (a, b) for p in n.parameters())

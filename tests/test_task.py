@@ -18,14 +18,14 @@ from torch.utils.data import DataLoader, TensorDataset
 import suture
 from suture import Paired, SutureError, TaskRecipe
 from suture.data.batches import Batches
-from suture.networks.calls import apply, frozen
+from suture.networks.calls import apply, freeze
 from suture.networks.sites import SitedNetwork
-from suture.networks.training import Recipe, augment, factor
+from suture.networks.training import Recipe, augment, compute_rate_factor
 from suture.representations.alignment import Alignment
 from suture.stitching import StitchingLayer, task
 from suture.stitching import batch_budget as room
-from suture.stitching.batch_budget import Room, attempt, saved_bytes, tail_bytes
-from suture.stitching.task import GroupTrainer, fitting_data
+from suture.stitching.batch_budget import BatchBudget, measure_saved_bytes, measure_tail_bytes, try_in_memory
+from suture.stitching.task import GroupTrainer, make_training_batches
 from tests import tiny
 from tests.networks import NETWORKS, images
 
@@ -48,7 +48,7 @@ class Fit:
         x = images(*example.shape[1:3], N).to(dtype)
         y = torch.arange(N) % 4
         self.data = (x, y)
-        with frozen(self.network):
+        with freeze(self.network):
             self.target = SitedNetwork(self.network, x)
             other = copy.deepcopy(self.network)
             self.source = SitedNetwork(other, x) if two else self.target
@@ -171,13 +171,13 @@ def test_the_weights_with_the_best_held_out_objective_are_put_back() -> None:
     fit = Fit(recipe, held=True)
     x, y = fit.data
     held_out = Batches([(x[16:], y[16:].flip(0))])
-    with frozen(fit.network):
-        ends = fit.trainer.objective(held_out, CPU, fit.layers)
+    with freeze(fit.network):
+        ends = fit.trainer.compute_objective(held_out, CPU, fit.layers)
     for c in fit.cells:
         curve = fit.curves.held_out[c]
-        assert ends[c] == pytest.approx(min(curve), rel=2 * task.IMPROVEMENT)
+        assert ends[c] == pytest.approx(min(curve), rel=2 * task.LEAST_IMPROVEMENT)
         if c in fit.curves.stopped:
-            assert curve[-4] == pytest.approx(min(curve), rel=2 * task.IMPROVEMENT), "not three epochs after its best"
+            assert curve[-4] == pytest.approx(min(curve), rel=2 * task.LEAST_IMPROVEMENT), "not three epochs after its best"
     assert fit.curves.stopped
 
 
@@ -202,9 +202,9 @@ def test_a_layer_without_parameters_is_trained_over_in_peace() -> None:
 def slow_losses(fit: Fit, cell: tuple[int, int], recipe: TaskRecipe) -> float:
     """The objective of the untrained layer of a cell, from its definition."""
     x, y = fit.data
-    with torch.no_grad(), frozen(fit.network):
-        done = fit.target.full(x)
-        reps = fit.target.representations(done)
+    with torch.no_grad(), freeze(fit.network):
+        done = fit.target.run_full(x)
+        reps = fit.target.pick_representations(done)
         stitched = fit.layer(cell)(reps[cell[0]])
         if recipe.objective == "match":
             native = reps[cell[1]]
@@ -242,7 +242,7 @@ def test_a_step_of_match_follows_the_gradient_of_the_whole_batchs_ratio(micro: i
     recipe = TaskRecipe(epochs=1, objective="match", optimizer="sgd", lr=0.1, weight_decay=0)
     fit = Fit(recipe, [(0, 1)], micro=micro)
     start = fit.layer((0, 1))
-    with torch.no_grad(), frozen(fit.network):
+    with torch.no_grad(), freeze(fit.network):
         x, y = fit.target.front(fit.data[0])
     ((start(x) - y).square().sum() / y.square().sum()).backward()
     for p, end in zip(start.parameters(), fit.layers[0, 1].parameters(), strict=True):
@@ -300,7 +300,7 @@ def test_layers_shrink_after_each_step_at_its_rate() -> None:
             rates.append(lr)
 
     Fit(TaskRecipe(epochs=3, lr=0.5, schedule="cosine"), [(0, 1)], make=Shrinking, batch=8)
-    assert rates == [0.5 * factor("cosine", k, 9) for k in range(9)]
+    assert rates == [0.5 * compute_rate_factor("cosine", k, 9) for k in range(9)]
 
 
 # -- augmentation ------------------------------------------------------------------------------------------------------
@@ -514,40 +514,40 @@ def test_an_attempt_that_fails_lets_go_of_what_it_made() -> None:
         made.append(weakref.ref(t))
         raise oom()
 
-    assert attempt(work) is None
+    assert try_in_memory(work) is None
     assert made[0]() is None
 
 
 def test_saved_bytes_counts_every_storage_once() -> None:
     x = torch.randn(4, 6, requires_grad=True)
     weight = torch.randn(6, 6)
-    assert saved_bytes(lambda: (x @ weight).relu()) == weight.numel() * 4 + 4 * 6 * 4  # the weight, relu's result
-    assert saved_bytes(lambda: x[:2].exp() + x[2:].view(12).sum()) == 2 * 6 * 4
-    assert saved_bytes(lambda: (lambda y: y * y)(x.exp())) == 4 * 6 * 4  # saved by exp and twice by the product
+    assert measure_saved_bytes(lambda: (x @ weight).relu()) == weight.numel() * 4 + 4 * 6 * 4  # the weight, relu's result
+    assert measure_saved_bytes(lambda: x[:2].exp() + x[2:].view(12).sum()) == 2 * 6 * 4
+    assert measure_saved_bytes(lambda: (lambda y: y * y)(x.exp())) == 4 * 6 * 4  # saved by exp and twice by the product
 
 
 def test_bytes_of_a_tail_are_those_of_one_example_without_the_weights() -> None:
     network = nn.Sequential(nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, 9), nn.ReLU(), nn.Linear(9, 3))
     x = torch.randn(5, 6)
     sited = SitedNetwork(network, x, ["0", "2"])
-    with frozen(network), torch.no_grad():
-        done = sited.full(x)
-        reps = sited.representations(done)
-    with frozen(network):
+    with freeze(network), torch.no_grad():
+        done = sited.run_full(x)
+        reps = sited.pick_representations(done)
+    with freeze(network):
         # Each ReLU keeps its result; frozen linear layers keep their weight only. Twice the stitched one.
-        assert tail_bytes(sited, 0, reps[0], done) == 4 * (7 + 9) + 2 * 4 * 7
-        assert tail_bytes(sited, 1, reps[1], done) == 4 * 9 + 2 * 4 * 9
+        assert measure_tail_bytes(sited, 0, reps[0], done) == 4 * (7 + 9) + 2 * 4 * 7
+        assert measure_tail_bytes(sited, 1, reps[1], done) == 4 * 9 + 2 * 4 * 9
 
 
 def test_a_measured_budget_cuts_the_groups_and_no_layer_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = TaskRecipe(epochs=3, lr=1e-2)
     plain = Fit(recipe, network="resnet_digits")
     sizes: list[int] = []
-    monkeypatch.setattr(room, "backward_budget", lambda device: 4_000_000)
-    monkeypatch.setattr("suture.stitching.grouped.backward_budget", lambda device: 4_000_000)
+    monkeypatch.setattr(room, "find_backward_budget", lambda device: 4_000_000)
+    monkeypatch.setattr("suture.stitching.grouped.find_backward_budget", lambda device: 4_000_000)
     learned: dict[int, int] = {}
-    learn = Room.learn
-    monkeypatch.setattr(Room, "learn", lambda self, found: [learned.update(found), learn(self, found)][1])
+    learn = BatchBudget.set_tail_bytes
+    monkeypatch.setattr(BatchBudget, "set_tail_bytes", lambda self, found: [learned.update(found), learn(self, found)][1])
     inner = SitedNetwork.tail
     monkeypatch.setattr(SitedNetwork, "tail", lambda self, j, x, done: [sizes.append((j, len(x))),  # type: ignore[arg-type]
                                                                         inner(self, j, x, done)][1])
@@ -562,21 +562,21 @@ def test_a_measured_budget_cuts_the_groups_and_no_layer_changes(monkeypatch: pyt
 
 
 def test_room_takes_what_fits() -> None:
-    cpu = Room(["a", "b"], 100, None)
+    cpu = BatchBudget(["a", "b"], 100, None)
     assert not cpu.to_measure
-    assert cpu.micro == 50
-    assert Room("a", 1, None).micro == 1
-    assert [cpu.at_once(0, n) for n in (10, 16, 50, 1000)] == [5, 3, 1, 1]
-    assert [cpu.piece(n) for n in (1, 50, 51, 120, 151)] == [1, 50, 26, 40, 38]
-    gpu = Room(["a", "b"], 1000, 6000)
+    assert cpu.examples_at_once == 50
+    assert BatchBudget("a", 1, None).examples_at_once == 1
+    assert [cpu.count_at_once(0, n) for n in (10, 16, 50, 1000)] == [5, 3, 1, 1]
+    assert [cpu.choose_piece_size(n) for n in (1, 50, 51, 120, 151)] == [1, 50, 26, 40, 38]
+    gpu = BatchBudget(["a", "b"], 1000, 6000)
     assert gpu.to_measure
-    gpu.learn({0: 10, 1: 2})
+    gpu.set_tail_bytes({0: 10, 1: 2})
     assert not gpu.to_measure
-    assert (gpu.micro, gpu.at_once(0, 100), gpu.at_once(1, 100)) == (600, 6, 30)
+    assert (gpu.micro_batch, gpu.count_at_once(0, 100), gpu.count_at_once(1, 100)) == (600, 6, 30)
     gpu.cut(1, 30)
-    assert (gpu.at_once(0, 100), gpu.at_once(1, 100)) == (6, 15)
+    assert (gpu.count_at_once(0, 100), gpu.count_at_once(1, 100)) == (6, 15)
     gpu.halve(600)
-    assert gpu.micro == 300
+    assert gpu.micro_batch == 300
     assert [n.rpartition(" ")[0] for n in gpu.notes()] == [
         "memory ran out in training: stitched batches into b were concatenated by at most",
         "memory ran out in training: networks ran on at most 300 examples at"]
@@ -588,15 +588,15 @@ def test_room_takes_what_fits() -> None:
 def test_early_stopping_holds_out_a_share_that_is_never_trained_on() -> None:
     x = torch.arange(50.0).view(50, 1)
     for data in ((x, torch.arange(50)), TensorDataset(x, torch.arange(50)), [x, torch.arange(50)]):
-        fit, held = fitting_data(data, TaskRecipe(patience=2, held_out=0.2, batch_size=7))
+        fit, held = make_training_batches(data, TaskRecipe(patience=2, held_out=0.2, batch_size=7))
         assert held is not None
         mine, theirs = (torch.cat([b.labels for b in batches]) for batches in (fit, held))
         assert len(theirs) == 10
         assert sorted([*mine.tolist(), *theirs.tolist()]) == list(range(50))
-        again = fitting_data(data, TaskRecipe(patience=2, held_out=0.2, seed=1))[1]
+        again = make_training_batches(data, TaskRecipe(patience=2, held_out=0.2, seed=1))[1]
         assert again is not None
         assert not torch.equal(torch.cat([b.labels for b in again]), theirs)
-    assert fitting_data([(x, x)], TaskRecipe())[1] is None
+    assert make_training_batches([(x, x)], TaskRecipe())[1] is None
 
 
 @pytest.mark.parametrize("make", [
@@ -624,9 +624,9 @@ def test_progress_and_the_end_of_training_when_all_have_stopped() -> None:
 def test_accuracy_curves_are_those_of_the_stitched_network() -> None:
     fit = Fit(TaskRecipe(epochs=1), [(1, 0)])
     x, y = fit.data
-    with torch.no_grad(), frozen(fit.network):
-        done = fit.target.full(x)
-        stitched = fit.layer((1, 0))(fit.target.representations(done)[1])
+    with torch.no_grad(), freeze(fit.network):
+        done = fit.target.run_full(x)
+        stitched = fit.layer((1, 0))(fit.target.pick_representations(done)[1])
         guess = fit.target.tail(0, stitched, done)["logits"].argmax(1)
         assert apply(fit.network, x)["logits"].shape == (N, 4)
     assert fit.curves.accuracy[1, 0] == [pytest.approx(float((guess == y).float().mean()))]

@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from suture._base.errors import SutureError
-from suture._base.hashing import fingerprint
+from suture._base.hashing import fingerprint_network
 from suture.networks import training
-from suture.networks.training import Recipe, accuracy, augment, seeded, train
+from suture.networks.training import Recipe, augment, compute_accuracy, seed_torch, train
 
 
 def blobs(n: int = 96, classes: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
@@ -26,7 +26,7 @@ def blobs(n: int = 96, classes: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def small(dropout: float = 0.0) -> nn.Sequential:
-    with seeded(11):
+    with seed_torch(11):
         return nn.Sequential(
             nn.Conv2d(1, 4, 3),
             nn.BatchNorm2d(4),
@@ -43,7 +43,7 @@ FAST = Recipe(epochs=3, batch_size=16, lr=1e-2, crop=1, flip=True)
 def trained(recipe: Recipe = FAST, dropout: float = 0.3) -> str:
     network = small(dropout)
     train(network, *blobs(), recipe)
-    return fingerprint(network)
+    return fingerprint_network(network)
 
 
 # Determinism
@@ -75,7 +75,7 @@ def test_global_random_state_is_neither_read_nor_moved() -> None:
 
 def test_global_random_state_comes_back_after_an_error() -> None:
     def stumble() -> None:
-        with seeded(3):
+        with seed_torch(3):
             torch.rand(1)
             raise RuntimeError("on purpose")
 
@@ -86,7 +86,7 @@ def test_global_random_state_comes_back_after_an_error() -> None:
 
 
 def test_seeded_draws_what_the_seed_says() -> None:
-    with seeded(3):
+    with seed_torch(3):
         drawn = torch.rand(4)
     assert torch.equal(drawn, torch.rand(4, generator=torch.Generator().manual_seed(3)))
 
@@ -103,7 +103,7 @@ def test_it_learns(optimizer: str, schedule: str) -> None:
     history = train(network, inputs, labels, recipe)
     assert len(history.losses) == len(history.accuracies) == 6
     assert history.losses[-1] < 0.5 * history.losses[0]
-    assert accuracy(network, inputs, labels) > 0.95
+    assert compute_accuracy(network, inputs, labels) > 0.95
 
 
 def test_the_optimizers_differ() -> None:
@@ -114,13 +114,13 @@ def test_the_optimizers_differ() -> None:
 def test_history_is_the_mean_over_examples() -> None:
     """Without dropout, batch norm and learning, each epoch's history is the network's own on all examples."""
     inputs, labels = blobs(37)
-    with seeded(0):
+    with seed_torch(0):
         network = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
     history = train(network, inputs, labels, Recipe(epochs=1, batch_size=16, lr=1e-30))
     with torch.no_grad():
         loss = F.cross_entropy(network(inputs), labels)
     assert history.losses[0] == pytest.approx(float(loss), rel=1e-5)
-    assert history.accuracies[0] == accuracy(network, inputs, labels)
+    assert history.accuracies[0] == compute_accuracy(network, inputs, labels)
 
 
 def test_every_example_is_seen_once_per_epoch() -> None:
@@ -149,7 +149,7 @@ def test_the_order_does_not_depend_on_what_the_network_draws() -> None:
 
 @pytest.mark.parametrize(("n", "sizes"), [(5, [5]), (8, [8]), (9, [9]), (10, [8, 2]), (17, [8, 9]), (2, [2])])
 def test_a_single_leftover_joins_the_batch_before_it(n: int, sizes: list[int]) -> None:
-    assert [stop - start for start, stop in training._bounds(n, 8)] == sizes
+    assert [stop - start for start, stop in training._find_batch_bounds(n, 8)] == sizes
 
 
 def test_a_last_batch_of_one_does_not_crash_batch_norm() -> None:
@@ -159,7 +159,7 @@ def test_a_last_batch_of_one_does_not_crash_batch_norm() -> None:
 
 def test_schedules_start_peak_and_end_where_they_say() -> None:
     def factors(schedule: training.Schedule) -> list[float]:
-        return [training.factor(schedule, step, 1000) for step in range(1000)]
+        return [training.compute_rate_factor(schedule, step, 1000) for step in range(1000)]
 
     assert set(factors("constant")) == {1.0}
     cosine, onecycle = factors("cosine"), factors("onecycle")
@@ -171,7 +171,7 @@ def test_schedules_start_peak_and_end_where_they_say() -> None:
     assert onecycle[300] == 1
     assert 0 < onecycle[-1] < 1e-4
     assert 0 < cosine[-1] < 1e-4
-    assert training.factor("onecycle", 0, 1) > 0
+    assert training.compute_rate_factor("onecycle", 0, 1) > 0
 
 
 def test_the_schedule_reaches_the_optimizer() -> None:
@@ -188,7 +188,7 @@ def test_modes_come_back_module_by_module() -> None:
     network.train()
     network[1].eval()
     train(network, *blobs(), FAST)
-    accuracy(network, *blobs())
+    compute_accuracy(network, *blobs())
     assert [module.training for module in network] == [True, False, True, True, True, True]
     network.eval()
     train(network, *blobs(), FAST)
@@ -203,7 +203,7 @@ def test_training_is_in_train_mode_and_accuracy_in_eval_mode() -> None:
     train(network, *blobs(32), Recipe(epochs=1, batch_size=16))
     assert modes == [True, True]
     network.train()
-    accuracy(network, *blobs(32))
+    compute_accuracy(network, *blobs(32))
     assert modes == [True, True, False]
 
 
@@ -236,13 +236,13 @@ def test_accuracy_counts(batch_size: int) -> None:
     labels = blobs()[1]
     logits = F.one_hot((labels + (torch.arange(96) < 24)) % 3, 3).float()
     network = nn.Flatten()
-    assert accuracy(network, logits, labels, batch_size) == 0.75
+    assert compute_accuracy(network, logits, labels, batch_size) == 0.75
 
 
 @pytest.mark.parametrize("lengths", [(4, 3), (0, 0)])
 def test_accuracy_needs_matching_examples(lengths: tuple[int, int]) -> None:
     with pytest.raises(SutureError, match="as many labels as inputs and at least one"):
-        accuracy(nn.Flatten(), torch.zeros(lengths[0], 3), torch.zeros(lengths[1], dtype=torch.int64))
+        compute_accuracy(nn.Flatten(), torch.zeros(lengths[0], 3), torch.zeros(lengths[1], dtype=torch.int64))
 
 
 # Augmentation
@@ -375,10 +375,10 @@ def test_train_refuses_a_network_without_weights_or_logits() -> None:
 
 def test_vectors_can_be_trained_on_without_augmentation() -> None:
     images, labels = blobs()
-    with seeded(0):
+    with seed_torch(0):
         probe = nn.Linear(36, 3)
     train(probe, images.flatten(1), labels, Recipe(epochs=20, batch_size=16, lr=1e-1))
-    assert accuracy(probe, images.flatten(1), labels) > 0.95
+    assert compute_accuracy(probe, images.flatten(1), labels) > 0.95
 
 
 # What other trainings share

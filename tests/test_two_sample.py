@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from suture._base.errors import SutureError
-from suture.ood.detectors.two_sample import two_sample
+from suture.ood.detectors.two_sample import score_two_sample
 
 N, F = 500, 16
 
@@ -54,7 +54,7 @@ SEEN = {
 @pytest.mark.parametrize("case", SEEN)
 def test_what_is_seen(case: str, quadratic: bool) -> None:
     native, stitched, *seen = SEEN[case]
-    got = auroc(*two_sample(native, stitched, quadratic=quadratic))
+    got = auroc(*score_two_sample(native, stitched, quadratic=quadratic))
     if seen[quadratic]:
         assert got > 0.75
     else:
@@ -65,7 +65,7 @@ def test_what_is_seen(case: str, quadratic: bool) -> None:
 @pytest.mark.parametrize("examples", [40, 500])
 def test_equal_distributions_are_at_chance_on_average(quadratic: bool, examples: int) -> None:
     """More features than training examples do not help: scores are out of fold."""
-    found = [auroc(*two_sample(normal(examples, 60, seed=s), normal(examples, 60, seed=s + 100), quadratic=quadratic))
+    found = [auroc(*score_two_sample(normal(examples, 60, seed=s), normal(examples, 60, seed=s + 100), quadratic=quadratic))
              for s in range(12)]
     assert abs(np.mean(found) - 0.5) < chance(examples) / np.sqrt(12)
 
@@ -74,7 +74,7 @@ def test_equal_distributions_are_at_chance_on_average(quadratic: bool, examples:
 @pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
 def test_equal_features_have_equal_scores(scale: float, quadratic: bool) -> None:
     x = scale * (normal(301, 37) ** 3 + 5)
-    native, stitched = two_sample(x, x.copy(), quadratic=quadratic)
+    native, stitched = score_two_sample(x, x.copy(), quadratic=quadratic)
     assert np.array_equal(native, stitched)
     assert auroc(native, stitched) == 0.5
 
@@ -86,7 +86,7 @@ def test_equal_examples_have_equal_scores_beside_different_ones(features: int, e
     native, stitched = normal(examples, features), normal(examples, features, seed=1) + 1
     equal = np.array_split(np.random.default_rng(0).permutation(examples), 2)[0]
     native[equal] = stitched[equal]
-    a, b = two_sample(native, stitched, folds=2)
+    a, b = score_two_sample(native, stitched, folds=2)
     assert np.array_equal(a[equal], b[equal])
     assert a[equal].any()
 
@@ -97,22 +97,22 @@ def test_rounding_of_float32_is_not_a_difference(quadratic: bool) -> None:
     x[:, 3], x[:, 4] = 7, 0
     other = (x * (1 + 1e-7 * normal(seed=1))).astype(np.float32)
     other[:, 4] = 1e-9
-    assert auroc(*two_sample(x, other, quadratic=quadratic)) == pytest.approx(0.5, abs=0.001)
+    assert auroc(*score_two_sample(x, other, quadratic=quadratic)) == pytest.approx(0.5, abs=0.001)
 
 
 @pytest.mark.parametrize("quadratic", [False, True])
 def test_constant_features_change_nothing(quadratic: bool) -> None:
     native, stitched = normal(), normal(seed=1) + 0.3
-    wanted = two_sample(native, stitched, quadratic=quadratic)
+    wanted = score_two_sample(native, stitched, quadratic=quadratic)
     constant = [np.zeros((N, 1)), np.full((N, 1), 0.1), np.full((N, 1), 1e6)]
-    got = two_sample(np.hstack([native, *constant]), np.hstack([stitched, *constant]), quadratic=quadratic)
+    got = score_two_sample(np.hstack([native, *constant]), np.hstack([stitched, *constant]), quadratic=quadratic)
     assert np.stack(got) == pytest.approx(np.stack(wanted), abs=1e-9)
-    nothing = two_sample(np.ones((N, 2)), np.ones((N, 2)), quadratic=quadratic)
+    nothing = score_two_sample(np.ones((N, 2)), np.ones((N, 2)), quadratic=quadratic)
     assert not np.stack(nothing).any()
 
 
 def test_a_feature_that_is_constant_in_each_but_different_tells_them_apart() -> None:
-    assert auroc(*two_sample(np.zeros((N, 1)), np.ones((N, 1)))) == 1
+    assert auroc(*score_two_sample(np.zeros((N, 1)), np.ones((N, 1)))) == 1
 
 
 def with_squares(x: np.ndarray) -> np.ndarray:
@@ -123,7 +123,7 @@ def with_squares(x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("quadratic", [False, True])
 def test_equals_scikit_learn_fold_by_fold(regularisation: float, quadratic: bool) -> None:
     native, stitched = normal(60, 5) * np.arange(1, 6), normal(60, 5, seed=1) + 0.5
-    native_scores, stitched_scores = two_sample(native, stitched, folds=3, regularisation=regularisation, seed=4,
+    native_scores, stitched_scores = score_two_sample(native, stitched, folds=3, regularisation=regularisation, seed=4,
                                                 quadratic=quadratic)
     squares = [FunctionTransformer(with_squares), StandardScaler()] if quadratic else []
     for held in np.array_split(np.random.default_rng(4).permutation(60), 3):
@@ -139,10 +139,10 @@ def test_equals_scikit_learn_fold_by_fold(regularisation: float, quadratic: bool
 def test_an_example_is_scored_without_either_of_its_versions(half: int) -> None:
     """Moving one version of an example moves the scores of its own fold at that version only, and all other folds'."""
     pair = np.stack([normal(40, 4), normal(40, 4, seed=1) + 0.5])
-    before = np.stack(two_sample(*pair, folds=4))
+    before = np.stack(score_two_sample(*pair, folds=4))
     fold = next(f for f in np.array_split(np.random.default_rng(0).permutation(40), 4) if 7 in f)
     pair[half, 7] += 100
-    changed = np.stack(two_sample(*pair, folds=4)) != before
+    changed = np.stack(score_two_sample(*pair, folds=4)) != before
     inside = np.zeros_like(changed)
     inside[:, fold] = True
     assert changed[half, 7]
@@ -154,32 +154,32 @@ def test_versions_of_an_example_in_different_folds_would_be_learned() -> None:
     """Each example lies far from all others, so who has seen one version knows it; by example nothing is learned."""
     native = 10 * normal(60, 200)
     stitched = native + 0.01 * normal(60, 200, seed=1)
-    assert abs(auroc(*two_sample(native, stitched)) - 0.5) < 0.1
+    assert abs(auroc(*score_two_sample(native, stitched)) - 0.5) < 0.1
 
 
 def test_exchanging_the_two_turns_the_sign() -> None:
     native, stitched = normal(), normal(seed=1) * 1.5 + 0.3
-    a, b = two_sample(native, stitched)
-    d, c = two_sample(stitched, native)
+    a, b = score_two_sample(native, stitched)
+    d, c = score_two_sample(stitched, native)
     assert np.concatenate([a, b]) == pytest.approx(-np.concatenate([c, d]), abs=5e-3)
 
 
 def test_the_unit_of_a_feature_does_not_matter() -> None:
     native, stitched, unit = normal(), normal(seed=1) + 0.3, np.logspace(-2, 2, F)
-    assert np.stack(two_sample(unit * native, unit * stitched)) == pytest.approx(
-        np.stack(two_sample(native, stitched)), abs=1e-6)
+    assert np.stack(score_two_sample(unit * native, unit * stitched)) == pytest.approx(
+        np.stack(score_two_sample(native, stitched)), abs=1e-6)
 
 
 def test_a_seed_decides_the_folds_and_nothing_else_does() -> None:
     native, stitched = normal(50, 3), normal(50, 3, seed=1) + 0.5
-    one, again, other = (np.stack(two_sample(native, stitched, seed=s)) for s in (0, 0, 1))
+    one, again, other = (np.stack(score_two_sample(native, stitched, seed=s)) for s in (0, 0, 1))
     assert np.array_equal(one, again)
     assert not np.array_equal(one, other)
 
 
 @pytest.mark.parametrize("n", [2, 3, 7])
 def test_few_examples_are_left_out_one_by_one(n: int) -> None:
-    native, stitched = two_sample(np.zeros((n, 1)) + np.arange(n)[:, None] / 10, np.ones((n, 1)) * 5)
+    native, stitched = score_two_sample(np.zeros((n, 1)) + np.arange(n)[:, None] / 10, np.ones((n, 1)) * 5)
     assert native.shape == stitched.shape == (n,)
     assert native.min() > stitched.max()
 
@@ -187,7 +187,7 @@ def test_few_examples_are_left_out_one_by_one(n: int) -> None:
 def test_means_made_equal_on_the_examples_themselves_lean_to_the_wrong_side() -> None:
     """The warning of the docstring, as a number."""
     native, stitched = normal(500, 128), normal(500, 128, seed=1)
-    got = auroc(*two_sample(native - native.mean(0), stitched - stitched.mean(0)))
+    got = auroc(*score_two_sample(native - native.mean(0), stitched - stitched.mean(0)))
     assert 0.1 < got < 0.3
 
 
@@ -207,4 +207,4 @@ def test_means_made_equal_on_the_examples_themselves_lean_to_the_wrong_side() ->
 ])
 def test_bad_input_is_refused_with_a_reason(native, stitched, kwargs, why) -> None:
     with pytest.raises(SutureError, match=why):
-        two_sample(native, stitched, **kwargs)
+        score_two_sample(native, stitched, **kwargs)

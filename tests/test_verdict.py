@@ -10,7 +10,7 @@ import pytest
 
 from suture._base.errors import SutureError
 from suture.numbers.measures import MEASURES
-from suture.results.sanity import PAIR_COLUMNS, SELF_COLUMNS, judge
+from suture.results.sanity import PAIR_COLUMNS, SELF_COLUMNS, run_sanity_battery
 from tests.synthetic import NAMES, comparison
 
 NAN = float("nan")
@@ -26,14 +26,14 @@ def cells(measure, values, sources=None, targets=None):
 
 def on_itself(measure, values, sources=None, targets=None, arrays=None):
     table, sources, targets = cells(measure, values, sources, targets)
-    verdict = judge(table, sources, targets, same_network=True, same_architecture=True, arrays=arrays or {})
+    verdict = run_sanity_battery(table, sources, targets, same_network=True, same_architecture=True, arrays=arrays or {})
     assert len(verdict.table) == len(verdict.words) == 1
     return verdict.table.iloc[0], verdict.words[0]
 
 
 def with_twin(measure, values, sources=None, targets=None):
     table, sources, targets = cells(measure, values, sources, targets)
-    verdict = judge(table, sources, targets, same_network=False, same_architecture=True, arrays={})
+    verdict = run_sanity_battery(table, sources, targets, same_network=False, same_architecture=True, arrays={})
     assert len(verdict.table) == len(verdict.words) == 1
     return verdict.table.iloc[0], verdict.words[0]
 
@@ -165,7 +165,7 @@ def test_a_tie_counts_if_the_corresponding_layer_attains_it(own, corresponding):
 
 def test_two_architectures_have_no_correspondence():
     table, sources, targets = cells("cka", [[1, 0], [0, 1]])
-    verdict = judge(table, sources, targets, same_network=False, same_architecture=False, arrays={})
+    verdict = run_sanity_battery(table, sources, targets, same_network=False, same_architecture=False, arrays={})
     assert verdict.table.empty
     assert len(verdict.words) == 1
     assert "does not apply" in verdict.words[0]
@@ -242,6 +242,6 @@ def test_the_gap_names_the_cell_where_tlm_exceeds_dm_most_and_nothing_where_it_d
     rows = [{"source": f"l{i}", "target": f"l{j}", "measure": f"{m}.relative_accuracy", "value": v[i][j]}
             for m, v in (("tlm", tlm), ("dm", dm)) for i in range(2) for j in range(2)]
     layers = ["l0", "l1"]
-    verdict = judge(pd.DataFrame(rows), layers, layers, same_network=True, same_architecture=True, arrays={})
+    verdict = run_sanity_battery(pd.DataFrame(rows), layers, layers, same_network=True, same_architecture=True, arrays={})
     assert verdict.gap.endswith(gap)
     assert bool(verdict.gap) == bool(gap)

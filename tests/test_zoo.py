@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from suture import zoo
 from suture._base.errors import SutureError
-from suture._base.hashing import fingerprint
+from suture._base.hashing import fingerprint_network
 from suture.networks.architectures.resnet import BasicBlock, ResNet
 from suture.networks.training import Recipe
 from suture.zoo import weights as weights_module
@@ -98,11 +98,11 @@ def test_the_head_is_global_average_pooling() -> None:
 def test_initialisation_depends_on_the_seed_alone() -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    first = fingerprint(zoo.build("resnet_digits", seed=3))
+    first = fingerprint_network(zoo.build("resnet_digits", seed=3))
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
-    assert fingerprint(zoo.build("resnet_digits", seed=3)) == first
-    assert fingerprint(zoo.build("resnet_digits", seed=4)) != first
+    assert fingerprint_network(zoo.build("resnet_digits", seed=3)) == first
+    assert fingerprint_network(zoo.build("resnet_digits", seed=4)) != first
 
 
 def test_options_reach_the_network() -> None:
@@ -246,16 +246,16 @@ def test_image_sets_check_themselves(inputs: torch.Tensor, labels: torch.Tensor,
 
 def test_a_fingerprint_names_every_weight() -> None:
     network = zoo.build("resnet_digits")
-    first = fingerprint(network)
+    first = fingerprint_network(network)
     assert len(first) == 16
     assert int(first, 16) >= 0
-    assert fingerprint(network.eval()) == first
+    assert fingerprint_network(network.eval()) == first
     for tensor in (network.fc.bias, network.bn1.running_var):
         kept = tensor.detach().clone()
         tensor.data[-1] += 1e-6 * (1 + abs(float(tensor.data[-1])))
-        assert fingerprint(network) != first
+        assert fingerprint_network(network) != first
         tensor.data.copy_(kept)
-    assert fingerprint(network) == first
+    assert fingerprint_network(network) == first
 
 
 def test_a_fingerprint_covers_names_types_and_shapes_but_not_layout_or_order() -> None:
@@ -264,19 +264,19 @@ def test_a_fingerprint_covers_names_types_and_shapes_but_not_layout_or_order() -
         module.register_buffer(name, value)
         return module
 
-    base = fingerprint(one("a", torch.zeros(2, 3)))
-    assert fingerprint(one("b", torch.zeros(2, 3))) != base
-    assert fingerprint(one("a", torch.zeros(3, 2))) != base
-    assert fingerprint(one("a", torch.zeros(2, 3, dtype=torch.int32))) != base
-    assert fingerprint(one("a", torch.zeros(2, 3, dtype=torch.bfloat16))) != base
+    base = fingerprint_network(one("a", torch.zeros(2, 3)))
+    assert fingerprint_network(one("b", torch.zeros(2, 3))) != base
+    assert fingerprint_network(one("a", torch.zeros(3, 2))) != base
+    assert fingerprint_network(one("a", torch.zeros(2, 3, dtype=torch.int32))) != base
+    assert fingerprint_network(one("a", torch.zeros(2, 3, dtype=torch.bfloat16))) != base
     square = torch.arange(9.0).reshape(3, 3)
-    assert fingerprint(one("a", square.T)) == fingerprint(one("a", square.T.contiguous()))
+    assert fingerprint_network(one("a", square.T)) == fingerprint_network(one("a", square.T.contiguous()))
     ab, ba = nn.Module(), nn.Module()
     for name in "ab":
         ab.register_buffer(name, torch.zeros(1))
     for name in "ba":
         ba.register_buffer(name, torch.zeros(1))
-    assert fingerprint(ab) == fingerprint(ba)
+    assert fingerprint_network(ab) == fingerprint_network(ba)
 
 
 # Weights on disk
@@ -292,9 +292,9 @@ def test_weights_survive_the_disk(network: nn.Module, tmp_path: Path) -> None:
     path = tmp_path / "some" / "folder" / "w.safetensors"
     zoo.save_weights(network, path, {"recipe": "none"})
     other = zoo.build("resnet_digits", seed=6)
-    assert fingerprint(other) != fingerprint(network)
+    assert fingerprint_network(other) != fingerprint_network(network)
     assert zoo.load_weights(other, str(path)) == {"recipe": "none"}
-    assert fingerprint(other) == fingerprint(network)
+    assert fingerprint_network(other) == fingerprint_network(network)
     assert other.training
     assert [file.name for file in path.parent.iterdir()] == ["w.safetensors"]
 
@@ -303,10 +303,10 @@ def test_tied_weights_survive_the_disk(tmp_path: Path) -> None:
     tied = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     tied[1].weight = tied[0].weight
     zoo.save_weights(tied, tmp_path / "w.safetensors")
-    first = fingerprint(tied)
+    first = fingerprint_network(tied)
     nn.init.zeros_(tied[0].weight)
     assert zoo.load_weights(tied, tmp_path / "w.safetensors") == {}
-    assert fingerprint(tied) == first
+    assert fingerprint_network(tied) == first
     assert tied[1].weight is tied[0].weight
 
 
@@ -330,7 +330,7 @@ def test_state_dicts_of_other_tools_load(
     torch.save(wrap(network.state_dict()), tmp_path / f"w.{suffix}")
     other = zoo.build("resnet_digits", seed=6)
     assert zoo.load_weights(other, tmp_path / f"w.{suffix}") == {}
-    assert fingerprint(other) == fingerprint(network)
+    assert fingerprint_network(other) == fingerprint_network(network)
 
 
 def test_a_prefix_that_the_network_has_itself_stays(tmp_path: Path) -> None:
@@ -342,15 +342,15 @@ def test_a_prefix_that_the_network_has_itself_stays(tmp_path: Path) -> None:
     saved, other = wrapper(1), wrapper(2)
     zoo.save_weights(saved, tmp_path / "w.safetensors")
     zoo.load_weights(other, tmp_path / "w.safetensors")
-    assert fingerprint(other) == fingerprint(saved)
+    assert fingerprint_network(other) == fingerprint_network(saved)
 
 
 def refused(network: nn.Module, path: Path) -> str:
     """The one-line message; the network must be as it was."""
-    before = fingerprint(network)
+    before = fingerprint_network(network)
     with pytest.raises(SutureError) as caught:
         zoo.load_weights(network, path)
-    assert fingerprint(network) == before
+    assert fingerprint_network(network) == before
     message = str(caught.value)
     assert "\n" not in message
     assert str(path.name) in message
@@ -430,7 +430,7 @@ def test_an_interrupted_save_keeps_the_old_file(
         zoo.save_weights(zoo.build("resnet_digits", seed=6), path)
     other = zoo.build("resnet_digits", seed=7)
     zoo.load_weights(other, path)
-    assert fingerprint(other) == fingerprint(network)
+    assert fingerprint_network(other) == fingerprint_network(network)
     assert [file.name for file in tmp_path.iterdir()] == ["w.safetensors"]
 
 
@@ -453,7 +453,7 @@ def test_train_network_reports_what_it_did(small: tuple[ImageSet, ImageSet]) -> 
     assert (report.name, report.seed) == ("resnet_digits", 3)
     assert (report.train, report.test) == (small[0].name, small[1].name)
     assert len(report.history.losses) == 2
-    assert report.fingerprint == fingerprint(network)
+    assert report.fingerprint == fingerprint_network(network)
     assert report.seconds > 0
     assert not network.training
     with torch.no_grad():

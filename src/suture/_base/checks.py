@@ -10,7 +10,7 @@ def is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def kind(value: object) -> str:
+def describe_value(value: object) -> str:
     """A tensor by type and shape, everything else by its class."""
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"

@@ -12,12 +12,12 @@ class SutureError(ValueError):
     """Bad input. The message is one line: what was expected, what came, what to write instead."""
 
 
-def first_line(error: BaseException) -> str:
+def summarise_error(error: BaseException) -> str:
     """What somebody else's exception says, in one line; its class where it says nothing."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
-def unknown(what: str, name: str, options: Iterable[str], instead: str = "") -> SutureError:
+def make_unknown_error(what: str, name: str, options: Iterable[str], instead: str = "") -> SutureError:
     """An error for a name that is not among `options`; it names the nearest ones."""
     known = list(options)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:5]
@@ -25,7 +25,7 @@ def unknown(what: str, name: str, options: Iterable[str], instead: str = "") -> 
     return SutureError(f"unknown {what} {name!r}{hint}{'; ' + instead if instead else ''}")
 
 
-def optional(module: str, extra: str, purpose: str) -> ModuleType:
+def import_optional(module: str, extra: str, purpose: str) -> ModuleType:
     """Import a library that is not among suture's own dependencies.
 
     Args:
@@ -42,11 +42,11 @@ def optional(module: str, extra: str, purpose: str) -> ModuleType:
         if e.name == module.partition(".")[0]:
             raise SutureError(f"expected {e.name} for {purpose}, it is not installed; "
                               f"write pip install 'suture[{extra}]'") from e
-        raise _broken(module, purpose, e) from e
+        raise _make_import_error(module, purpose, e) from e
     except Exception as e:
-        raise _broken(module, purpose, e) from e
+        raise _make_import_error(module, purpose, e) from e
 
 
-def _broken(module: str, purpose: str, error: Exception) -> SutureError:
-    return SutureError(f"{module}, needed for {purpose}, does not import: {type(error).__name__}: {first_line(error)}; "
+def _make_import_error(module: str, purpose: str, error: Exception) -> SutureError:
+    return SutureError(f"{module}, needed for {purpose}, does not import: {type(error).__name__}: {summarise_error(error)}; "
                        "install a version that fits the others")

@@ -10,7 +10,7 @@ from pathlib import Path
 from suture._base.errors import SutureError
 
 
-def write(path: Path, data: bytes) -> None:
+def write_new_file(path: Path, data: bytes) -> None:
     """Write a new file and flush it to the disk."""
     with path.open("xb") as file:
         file.write(data)
@@ -18,7 +18,7 @@ def write(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def replace(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes) -> None:
     """Put `data` at `path` in one step: whoever opens `path` finds all of the old or all of the new.
 
     Missing parent folders are made.
@@ -30,20 +30,20 @@ def replace(path: Path, data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            write(temporary, data)
+            write_new_file(temporary, data)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise make_unwritable_error(path, error) from error
 
 
-def unwritable(path: Path, error: OSError) -> SutureError:
+def make_unwritable_error(path: Path, error: OSError) -> SutureError:
     """The error for a place that cannot be written, in one line."""
     return SutureError(f"cannot write {str(path)!r}: {error.strerror or error}; choose a place that can be "
                        "written")
 
 
-def slug(name: str) -> str:
+def clean_file_name(name: str) -> str:
     """A name from outside as part of a file name: letters, digits, ``._-`` only."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "unnamed"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-def fingerprint(network: nn.Module) -> str:
+def fingerprint_network(network: nn.Module) -> str:
     """16 hex digits that name the weights and buffers of a network.
 
     The start of the SHA-256 over name, dtype, shape and bytes of each tensor of the state dict, sorted by

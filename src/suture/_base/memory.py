@@ -11,7 +11,7 @@ from suture._base.errors import SutureError
 _MEMINFO = Path("/proc/meminfo")
 
 
-def free_bytes(device: torch.device) -> int | None:
+def get_free_bytes(device: torch.device) -> int | None:
     """Bytes that can still be taken on a device; None where the system does not say."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
@@ -22,12 +22,12 @@ def free_bytes(device: torch.device) -> int | None:
         return None
 
 
-def size(n: int) -> str:
+def format_bytes(n: int) -> str:
     """Bytes in words."""
     return f"{n / 2**20:.1f} MiB" if n < 2**30 else f"{n / 2**30:.1f} GiB"
 
 
-def refuse_beyond(needed: int, device: torch.device, what: str, instead: str) -> None:
+def check_free_memory(needed: int, device: torch.device, what: str, instead: str) -> None:
     """Nothing, where it fits.
 
     Args:
@@ -39,6 +39,6 @@ def refuse_beyond(needed: int, device: torch.device, what: str, instead: str) ->
     Raises:
         SutureError: more than is free.
     """
-    free = free_bytes(device)
+    free = get_free_bytes(device)
     if free is not None and needed > free:
-        raise SutureError(f"expected {what} to fit into the free memory of {size(free)}, got {size(needed)}; {instead}")
+        raise SutureError(f"expected {what} to fit into the free memory of {format_bytes(free)}, got {format_bytes(needed)}; {instead}")

@@ -11,84 +11,84 @@ from torch import Tensor
 
 from suture._base.errors import SutureError
 
-_AT_ONCE = 256
+_EXAMPLES_AT_ONCE = 256
 """Examples whose numbers are copied at once, to be hashed."""
 
 
-def count(inputs: Any) -> int:
+def count_examples(inputs: Any) -> int:
     """Number of examples in a batch of inputs: length of the first axis of its first tensor that has one.
 
     Raises:
         SutureError: there is no such tensor.
     """
-    size = next((len(t) for t in tensors(inputs) if t.ndim), None)
+    size = next((len(t) for t in list_tensors(inputs) if t.ndim), None)
     if size is None:
         raise SutureError("expected inputs with the examples along the first axis, got a single number; "
                           "yield tensors (N, ...)")
     return size
 
 
-def tensors(inputs: Any) -> Iterator[Tensor]:
+def list_tensors(inputs: Any) -> Iterator[Tensor]:
     """The tensors in nested inputs, depth first.
 
     Raises:
         SutureError: there is none.
     """
-    found = list(leaves(inputs))
+    found = list(walk_tensors(inputs))
     if not found:
         raise SutureError(f"expected a tensor among the inputs, got {type(inputs).__name__}; "
                           "yield tensors, or tuples or dictionaries of them")
     return iter(found)
 
 
-def leaves(inputs: Any, by_name: bool = False) -> Iterator[Tensor]:
+def walk_tensors(inputs: Any, by_name: bool = False) -> Iterator[Tensor]:
     """The tensors in nested inputs, none or more, those of a mapping in its order or in that of the keys' names."""
     if isinstance(inputs, Tensor):
         yield inputs
     elif isinstance(inputs, Mapping):
         for key in sorted(inputs, key=str) if by_name else inputs:
-            yield from leaves(inputs[key], by_name)
+            yield from walk_tensors(inputs[key], by_name)
     elif isinstance(inputs, tuple | list):
         for v in inputs:
-            yield from leaves(v, by_name)
+            yield from walk_tensors(v, by_name)
 
 
-def convert(inputs: Any, fn: Callable[[Tensor], Tensor]) -> Any:
+def convert_tensors(inputs: Any, fn: Callable[[Tensor], Tensor]) -> Any:
     """Nested inputs with `fn` applied to every tensor."""
     if isinstance(inputs, Tensor):
         return fn(inputs)
     if isinstance(inputs, Mapping):
-        return {k: convert(v, fn) for k, v in inputs.items()}
+        return {k: convert_tensors(v, fn) for k, v in inputs.items()}
     if isinstance(inputs, tuple) and hasattr(inputs, "_fields"):
-        return type(inputs)(*(convert(v, fn) for v in inputs))
+        return type(inputs)(*(convert_tensors(v, fn) for v in inputs))
     if isinstance(inputs, tuple | list):
-        return type(inputs)(convert(v, fn) for v in inputs)
+        return type(inputs)(convert_tensors(v, fn) for v in inputs)
     return inputs
 
 
-def the_one(inputs: Any) -> Any:
+def find_only_input(inputs: Any) -> Any:
     """The tensor, or the mapping with "input_ids", that holds all tensors of nested inputs; None where none does."""
     if isinstance(inputs, Tensor) or (isinstance(inputs, Mapping) and "input_ids" in inputs):
         return inputs
     parts = inputs.values() if isinstance(inputs, Mapping) else inputs if isinstance(inputs, tuple | list) else ()
-    found = [p for p in parts if any(True for _ in leaves(p))]
-    return the_one(found[0]) if len(found) == 1 else None
+    found = [p for p in parts if any(True for _ in walk_tensors(p))]
+    return find_only_input(found[0]) if len(found) == 1 else None
 
 
-def replaced(inputs: Any, old: Any, new: Any) -> Any:
+def replace_input(inputs: Any, old: Any, new: Any) -> Any:
     """Nested inputs with `new` in place of `old`, a part of them."""
     if inputs is old:
         return new
     if isinstance(inputs, Mapping):
-        return {k: replaced(v, old, new) for k, v in inputs.items()}
+        return {k: replace_input(v, old, new) for k, v in inputs.items()}
     if isinstance(inputs, tuple) and hasattr(inputs, "_fields"):
-        return type(inputs)(*(replaced(v, old, new) for v in inputs))
+        return type(inputs)(*(replace_input(v, old, new) for v in inputs))
     if isinstance(inputs, tuple | list):
-        return type(inputs)(replaced(v, old, new) for v in inputs)
+        return type(inputs)(replace_input(v, old, new) for v in inputs)
     return inputs
 
 
-def duplicates(one: Any, other: Any) -> int:
+def count_duplicates(one: Any, other: Any) -> int:
     """How many examples of `one` are equal to some example in `other`, number for number.
 
     Examples are compared by 128-bit hashes of their shapes and their values as float64, so that dtypes, memory layouts
@@ -101,36 +101,36 @@ def duplicates(one: Any, other: Any) -> int:
     Raises:
         SutureError: inputs without a tensor, or with tensors of unequal length.
     """
-    known = set(_digests_of_all(other))
-    return sum(d in known for d in _digests_of_all(one))
+    known = set(_hash_all_examples(other))
+    return sum(d in known for d in _hash_all_examples(one))
 
 
-def _digests_of_all(data: Any) -> Iterator[bytes]:
+def _hash_all_examples(data: Any) -> Iterator[bytes]:
     batches = [data] if isinstance(data, Tensor | Mapping | tuple) or not isinstance(data, Iterable) else data
     for batch in batches:
-        yield from digests(batch)
+        yield from hash_examples(batch)
 
 
-def digests(inputs: Any) -> Iterator[bytes]:
+def hash_examples(inputs: Any) -> Iterator[bytes]:
     """A hash of each example in nested inputs, over the shapes and values of its tensors, in the order of their names.
 
     Raises:
         SutureError: no tensor, or tensors of unequal length.
     """
-    found = list(leaves(inputs, by_name=True))
+    found = list(walk_tensors(inputs, by_name=True))
     lengths = sorted({len(t) if t.ndim else 0 for t in found})
     if len(lengths) != 1:
         got = f"{' and '.join(map(str, lengths))} in one batch" if lengths else type(inputs).__name__
         raise SutureError(f"expected tensors with the same number of examples, got {got}; give tensors (N, ...)")
-    for start in range(0, lengths[0], _AT_ONCE):
-        for example in zip(*(_numbers(t[start:start + _AT_ONCE]) for t in found), strict=True):
+    for start in range(0, lengths[0], _EXAMPLES_AT_ONCE):
+        for example in zip(*(_to_float64(t[start:start + _EXAMPLES_AT_ONCE]) for t in found), strict=True):
             digest = hashlib.blake2b(digest_size=16)
             for values in example:
                 digest.update(f"{values.shape}".encode() + values.tobytes())
             yield digest.digest()
 
 
-def _numbers(x: Tensor) -> Any:
+def _to_float64(x: Tensor) -> Any:
     """As float64 of NumPy, with one zero: -0.0 is 0.0."""
     x = torch.view_as_real(x) if x.is_complex() else x
     return (x.detach().cpu().double() + 0.0).numpy()

@@ -11,11 +11,11 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from suture._base.errors import SutureError
-from suture.cli.console import app, console, listed
-from suture.cli.options import Indices, Jackknife, Sample, Seed
+from suture.cli.console import app, console, split_names
+from suture.cli.options import IndicesOption, JackknifeOption, SampleOption, SeedOption
 from suture.indices import Value
 from suture.indices.matrices import compare_arrays, merged_moments
-from suture.numbers.measures import measure
+from suture.numbers.measures import get_measure
 
 
 @app.command()
@@ -23,15 +23,15 @@ def indices(
     paths: Annotated[list[Path], typer.Argument(
         help="SOURCE and TARGET: .npy, .npz or .safetensors files with one matrix, or folders of them; with --moments, "
              "files that --save wrote.")],
-    indices: Indices = "default",
-    jackknife: Jackknife = 0,
-    sample: Sample = 2000,
+    indices: IndicesOption = "default",
+    jackknife: JackknifeOption = 0,
+    sample: SampleOption = 2000,
     save: Annotated[Path | None, typer.Option(help="File for the moments, to merge with those of other rows.")] = None,
     moments: Annotated[bool, typer.Option("--moments", help="Merge files of moments.")] = False,
-    seed: Seed = 0,
+    seed: SeedOption = 0,
 ) -> None:
     """Structural indices of two matrices with the same rows, without any network."""
-    names = listed(indices) or []
+    names = split_names(indices) or []
     if moments and save is not None:
         raise SutureError("expected --save or --moments, got both; moments that are merged are saved already")
     if moments:
@@ -40,18 +40,18 @@ def indices(
         found = compare_arrays(paths[0], paths[1], names, jackknife=jackknife, sample=sample, seed=seed, save=save)
     else:
         raise SutureError(f"expected a source and a target, got {len(paths)} paths; to merge moments write --moments")
-    _print(found)
+    _print_values(found)
     if save is not None:
         console.print(f"moments: {escape(str(save))}", soft_wrap=True)
 
 
-def _print(found: dict[str, Value]) -> None:
+def _print_values(found: dict[str, Value]) -> None:
     columns = [Column("index", no_wrap=True), Column("value", justify="right", no_wrap=True),
                Column("95 % interval", no_wrap=True), Column("more similar", no_wrap=True)]
     reasons = any(v.reason for v in found.values())
     table = Table(*columns, *([Column("why missing", overflow="fold")] if reasons else []))
     for name, v in found.items():
         interval = "" if math.isnan(v.low) else f"{v.low:.4f} to {v.high:.4f}"
-        table.add_row(escape(name), "–" if v.reason else f"{v.value:.6f}", interval, measure(name).direction,
+        table.add_row(escape(name), "–" if v.reason else f"{v.value:.6f}", interval, get_measure(name).direction,
                       *([escape(v.reason)] if reasons else []))
     console.print(table)

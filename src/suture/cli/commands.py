@@ -16,11 +16,20 @@ from suture import zoo
 from suture._base.errors import SutureError
 from suture.cli import demo as demonstration
 from suture.cli import specs
-from suture.cli.console import app, bars, console, listed, print_verdict
-from suture.cli.options import DATA, NETWORK, WEIGHTS, Data, Device, Out, Seed, Sites
-from suture.cli.specs.pairing import adjusted, example_inputs
+from suture.cli.console import app, console, print_verdict, show_progress, split_names
+from suture.cli.options import (
+    DATA_HELP,
+    NETWORK_HELP,
+    WEIGHTS_HELP,
+    DataOption,
+    DeviceOption,
+    OutOption,
+    SeedOption,
+    SitesOption,
+)
+from suture.cli.specs.pairing import adjust_preprocessing, make_example_inputs
 from suture.data.sources import Examples
-from suture.networks.calls import no_gradients, record, walk
+from suture.networks.calls import disable_gradients, record, walk
 from suture.networks.naming import Site
 from suture.networks.prepare import find_device, prepare
 from suture.networks.sites import SitedNetwork, SiteInfo
@@ -30,10 +39,10 @@ from suture.results.report import page
 
 
 @app.command()
-def demo(out: Out = Path("suture-demo"), seed: Seed = 0, device: Device = "auto") -> None:
+def demo(out: OutOption = Path("suture-demo"), seed: SeedOption = 0, device: DeviceOption = "auto") -> None:
     """Two small networks trained on the digits, each compared with itself and with the other."""
-    with bars() as progress:
-        made = demonstration.demo(out, seed=seed, device=device, progress=progress)
+    with show_progress() as progress:
+        made = demonstration.run_demo(out, seed=seed, device=device, progress=progress)
     for name, reached in made.accuracies.items():
         console.print(f"network {name}: {reached:.1%} of {len(zoo.digits('test'))} test images right")
     for comparison in made.comparisons.values():
@@ -44,13 +53,13 @@ def demo(out: Out = Path("suture-demo"), seed: Seed = 0, device: Device = "auto"
 @app.command()
 def train(
     network: Annotated[str, typer.Argument(help="zoo:NAME")],
-    data: Data = "digits",
+    data: DataOption = "digits",
     epochs: Annotated[int | None, typer.Option(help="Default: the recipe's.")] = None,
     lr: Annotated[float | None, typer.Option(help="Default: the recipe's.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Default: the recipe's.")] = None,
     out: Annotated[Path, typer.Option(help="Weights file, safetensors.")] = Path("weights.safetensors"),
-    seed: Seed = 0,
-    device: Device = "auto",
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
 ) -> None:
     """Train a network of the zoo and save its weights."""
     kind, _, name = network.partition(":")
@@ -59,13 +68,13 @@ def train(
     if out.suffix != ".safetensors":
         raise SutureError(f"weights are saved as .safetensors, got {out.name!r}; write {out.stem}.safetensors")
     demonstration.check_place(out.parent)
-    fit, test = (zoo.ImageSet.of(s) if isinstance(s, Examples) else s for s in specs.data(data))
+    fit, test = (zoo.ImageSet.of(s) if isinstance(s, Examples) else s for s in specs.load_data(data))
     if not (isinstance(fit, zoo.ImageSet) and isinstance(test, zoo.ImageSet)):
         raise SutureError(f"expected {data!r} to return two suture.zoo.ImageSet, to train on them")
     recipe = zoo.DIGITS_RECIPE if data == "digits" else Recipe.paper()
     given: dict[str, Any] = {"epochs": epochs, "lr": lr, "batch_size": batch_size}
     given = {k: v for k, v in given.items() if v is not None}
-    with bars() as progress:
+    with show_progress() as progress:
         made, report = zoo.train_network(name, seed, dataclasses.replace(recipe, **given), (fit, test), progress,
                                          device=find_device(device))
     zoo.save_weights(made, out, {"seed": str(seed), "accuracy": str(report.accuracy), "network": name})
@@ -82,28 +91,28 @@ def report(
     made = [load(f) for f in folders]
     for comparison in made:
         print_verdict(comparison)
-    console.print(f"\nreport: {escape(str(page.write(made, out)))}", soft_wrap=True)
+    console.print(f"\nreport: {escape(str(page.write_page(made, out)))}", soft_wrap=True)
 
 
 @app.command()
 def layers(
-    network: Annotated[str, typer.Argument(help=NETWORK)],
-    weights: Annotated[Path | None, typer.Option(help=WEIGHTS)] = None,
-    data: Annotated[str | None, typer.Option(help=f"{DATA} Default: inputs made for the network.")] = None,
+    network: Annotated[str, typer.Argument(help=NETWORK_HELP)],
+    weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
+    data: Annotated[str | None, typer.Option(help=f"{DATA_HELP} Default: inputs made for the network.")] = None,
     given: Annotated[str | None, typer.Option("--input", help="What the network is given: raw, or size=64,...")] = None,
-    sites: Sites = None,
+    sites: SitesOption = None,
     every: Annotated[bool, typer.Option("--all", help="Every module that is called, also bypassed ones.")] = False,
-    seed: Seed = 0,
+    seed: SeedOption = 0,
 ) -> None:
     """The sites of a network: names, kinds, shapes, and whether they cut the network in two."""
-    raw = None if data is None else specs.data(data)[0]
-    named = specs.network(network, weights=weights, like=raw, seed=seed)
-    inputs = example_inputs(named, raw, adjusted(named.preprocessing, given), always=given is not None)
+    raw = None if data is None else specs.load_data(data)[0]
+    named = specs.build_network(network, weights=weights, like=raw, seed=seed)
+    inputs = make_example_inputs(named, raw, adjust_preprocessing(named.preprocessing, given), always=given is not None)
     made = prepare(named.network, inputs, find_device("cpu"), network)
     if every:
-        found = list(_every(made, inputs))
+        found = list(_inspect_every_call(made, inputs))
     else:
-        infos = SitedNetwork(made, inputs, listed(sites), allow_bypass=True, name="network").infos
+        infos = SitedNetwork(made, inputs, split_names(sites), allow_bypass=True, name="network").infos
         found = [(i.site, i) for i in infos]
     # Folded and not cut with an ellipsis: a name has to be there as a whole to be copied.
     table = Table(Column("site", overflow="fold"), "representation", "rows per example", "cuts the network")
@@ -116,9 +125,9 @@ def layers(
     console.print(table)
 
 
-def _every(network: nn.Module, inputs: Any) -> Iterator[tuple[Site, SiteInfo | SutureError]]:
+def _inspect_every_call(network: nn.Module, inputs: Any) -> Iterator[tuple[Site, SiteInfo | SutureError]]:
     """Every call of every module in order of execution; one that is no site does not hide the others."""
-    with no_gradients():
+    with disable_gradients():
         calls = sorted(walk(record(network, inputs)), key=lambda c: c.finished)
     for site in [Site(*c.id) for c in calls]:
         try:

@@ -13,10 +13,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from suture._base.memory import size
+from suture._base.memory import format_bytes
 from suture.compare.estimate import DryRun
 from suture.results.comparison import Comparison
-from suture.results.summary import findings
+from suture.results.summary import summarise_findings
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
                   help="Compare the inner representations of neural networks by stitching them together.")
@@ -25,7 +25,7 @@ console, problems = (Console(stderr=e, emoji=False, highlight=False) for e in (F
 
 
 @contextmanager
-def bars() -> Iterator[Any]:
+def show_progress() -> Iterator[Any]:
     """Progress bars, one for each stage, drawn on stderr where that is a terminal."""
     with Progress(TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
                   TimeRemainingColumn(), console=problems, disable=not problems.is_terminal) as shown:
@@ -49,14 +49,14 @@ def print_dry_run(found: DryRun) -> None:
     console.print(table)
     n_fit, n_test = ("an unknown number of" if n is None else f"{n:,}" for n in found.examples)
     console.print(f"{n_fit} examples to fit, {n_test} to test; {found.micro_batch} at a time on {found.device}; sums "
-                  f"of all cells {size(found.state)}", soft_wrap=True)
+                  f"of all cells {format_bytes(found.state)}", soft_wrap=True)
     if any(s is not None for s in found.seconds.values()):
-        parts = (f"{stage} {_duration(s)}" for stage, s in found.seconds.items() if s is not None)
+        parts = (f"{stage} {_format_duration(s)}" for stage, s in found.seconds.items() if s is not None)
         console.print(f"about {', '.join(parts)}, by a few examples; solving, intervals and detectors come on top",
                       soft_wrap=True)
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
@@ -64,7 +64,7 @@ def _duration(seconds: float) -> str:
 
 def print_verdict(comparison: Comparison) -> None:
     console.print(f"\n{escape(comparison.source)} -> {escape(comparison.target)}", style="bold")
-    found = findings(comparison)
+    found = summarise_findings(comparison)
     for sentence in filter(None, [*found.cells, *found.shown, found.summary, found.gap]):
         console.print(f"  {escape(sentence)}", soft_wrap=True)
     print_notes(comparison.meta["notes"], "  ")
@@ -76,7 +76,7 @@ def print_notes(notes: Iterable[str], indent: str = "") -> None:
         console.print(f"{indent}note: {escape(note)}", soft_wrap=True)
 
 
-def listed(names: str | None) -> list[str] | None:
+def split_names(names: str | None) -> list[str] | None:
     """Comma separated names as a list; None for None. The comma in ``@tokens:1,14x14`` separates none."""
     if names is None:
         return None

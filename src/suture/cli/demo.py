@@ -23,7 +23,7 @@ RECIPE = TaskRecipe(epochs=20, batch_size=64, lr=1e-2, schedule="cosine")
 
 
 @dataclass(frozen=True)
-class Demo:
+class DemoResult:
     """What the demo made: accuracies by network name, comparisons by folder name, and the report."""
 
     accuracies: dict[str, float]
@@ -31,8 +31,8 @@ class Demo:
     report: Path
 
 
-def demo(out: str | Path = "suture-demo", *, seed: int = 0, device: str = "auto", recipe: TaskRecipe | None = None,
-         progress: Progress | None = None) -> Demo:
+def run_demo(out: str | Path = "suture-demo", *, seed: int = 0, device: str = "auto", recipe: TaskRecipe | None = None,
+         progress: Progress | None = None) -> DemoResult:
     """Train two small ResNets on the digits, compare each with itself and with the other, write the report.
 
     Everything is kept as it comes: run it again and it goes on where it was stopped.
@@ -51,18 +51,18 @@ def demo(out: str | Path = "suture-demo", *, seed: int = 0, device: str = "auto"
     accuracies: dict[str, float] = {}
     networks = {}
     for k, name in enumerate("AB"):
-        networks[name], accuracies[name] = _network(folder / f"{name}.safetensors", 2 * seed + k, name, progress)
+        networks[name], accuracies[name] = _load_or_train(folder / f"{name}.safetensors", 2 * seed + k, name, progress)
     train, test = zoo.digits("train"), zoo.digits("test")
     made: dict[str, Comparison] = {}
     for a, b in ("AA", "AB", "BA", "BB"):
         place = folder / f"{a}-{b}"
         made[place.name] = compare(
             networks[a], None if a == b else networks[b], train, test, names=(a, b), tlm=recipe or RECIPE, seed=seed,
-            device=device, progress=_prefixed(progress, f"{a} into {b}"), on_stage=partial(Comparison.save, dir=place),
-            previous=earlier(place))
+            device=device, progress=_prefix_progress(progress, f"{a} into {b}"), on_stage=partial(Comparison.save, dir=place),
+            previous=load_earlier(place))
     for name, comparison in made.items():
         comparison.report(folder / name / "report.html")
-    return Demo(accuracies, made, page.write(list(made.values()), folder / "report.html"))
+    return DemoResult(accuracies, made, page.write_page(list(made.values()), folder / "report.html"))
 
 
 def check_place(folder: Path) -> Path:
@@ -78,19 +78,19 @@ def check_place(folder: Path) -> Path:
     return folder
 
 
-def earlier(place: Path) -> Comparison | None:
+def load_earlier(place: Path) -> Comparison | None:
     """What an earlier run left at `place`, if anything."""
     return load(place) if (place / "comparison.json").exists() else None
 
 
-def _prefixed(progress: Progress | None, prefix: str) -> Progress | None:
+def _prefix_progress(progress: Progress | None, prefix: str) -> Progress | None:
     if progress is None:
         return None
     inner = progress
     return lambda stage, done, total: inner(f"{prefix}: {stage}", done, total)
 
 
-def _network(path: Path, seed: int, name: str, progress: Progress | None) -> tuple[nn.Module, float]:
+def _load_or_train(path: Path, seed: int, name: str, progress: Progress | None) -> tuple[nn.Module, float]:
     train, test = zoo.digits("train"), zoo.digits("test")
     if path.exists():
         network = zoo.build(NETWORK, seed)
@@ -99,6 +99,6 @@ def _network(path: Path, seed: int, name: str, progress: Progress | None) -> tup
             raise SutureError(f"{str(path)!r} holds weights of another seed; choose another --out, or remove it")
         return network, float(metadata["accuracy"])
     network, report = zoo.train_network(NETWORK, seed, data=(train, test), recipe=zoo.DIGITS_RECIPE,
-                                        progress=_prefixed(progress, f"network {name}"))
+                                        progress=_prefix_progress(progress, f"network {name}"))
     zoo.save_weights(network, path, {"seed": str(seed), "accuracy": str(report.accuracy), "network": NETWORK})
     return network, report.accuracy

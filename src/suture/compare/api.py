@@ -11,8 +11,8 @@ from torch import nn
 
 from suture._base.errors import SutureError
 from suture._base.progress import Progress
-from suture.compare.estimate import DryRun, rehearse
-from suture.compare.settings import METHODS, Plan
+from suture.compare.estimate import DryRun, estimate_run
+from suture.compare.settings import METHODS, Settings
 from suture.compare.stages import Run
 from suture.indices import Named
 from suture.networks.naming import SiteSpec
@@ -75,7 +75,7 @@ def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None
         task: what the target network's output is, and so what stitched networks are scored on and trained for:
             "classification" (logits (N, classes)), "next_token" (causal language models), "tokens" (masked language
             models, token classification: labels (N, T)), or "none" (hidden states: direct matching without a task).
-            "auto" (default) finds out in the dry run (`suture.stitching.resolve.resolve`).
+            "auto" (default) finds out in the dry run (`suture.stitching.resolve.resolve_task`).
         token_rate: share of the tokens that count whose rows make the moments, so indices and direct matching, drawn
             with `seed`, the same at every site; under ``@pool`` the mean is that of the drawn tokens. Everything else
             sees all tokens. Default 1.
@@ -93,7 +93,7 @@ def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None
     Raises:
         SutureError: bad input; one line that says what was expected, what came and what to write instead.
     """
-    run = _started(source, target, data, test, sites=sites, target_sites=target_sites, allow_bypass=allow_bypass,
+    run = _start_run(source, target, data, test, sites=sites, target_sites=target_sites, allow_bypass=allow_bypass,
                    names=names, batch_size=batch_size, methods=methods, indices=indices,
                    jackknife=jackknife, sample=sample, tlm=tlm, precision=precision,
                    seed=seed, device=device, progress=progress, family=family, alignment=alignment, examples=examples,
@@ -101,14 +101,14 @@ def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None
     if previous is not None:
         run.take_over(previous)
     result = None
-    for stage, work in run.stages():
+    for stage, work in run.list_stages():
         if stage not in run.done:
             work()
             run.done.append(stage)
-            result = run.result()
+            result = run.make_result()
             if on_stage:
                 on_stage(result)
-    return run.result() if result is None else result
+    return run.make_result() if result is None else result
 
 
 def dry_run(*networks_and_data: Any, **options: Any) -> DryRun:
@@ -121,20 +121,20 @@ def dry_run(*networks_and_data: Any, **options: Any) -> DryRun:
     """
     given = signature(compare).bind(*networks_and_data, **options)
     given.apply_defaults()
-    return rehearse(_started(**{k: v for k, v in given.arguments.items() if k not in ("on_stage", "previous")}))
+    return estimate_run(_start_run(**{k: v for k, v in given.arguments.items() if k not in ("on_stage", "previous")}))
 
 
-def _started(source: nn.Module, target: nn.Module | None, data: Any, test: Any, *, sites: SiteSpec,
+def _start_run(source: nn.Module, target: nn.Module | None, data: Any, test: Any, *, sites: SiteSpec,
              target_sites: SiteSpec, allow_bypass: bool, names: tuple[str, str] | None, batch_size: int,
              ood: OOD | Iterable[str] | str | None, **planned: Any) -> Run:
-    plan = Plan.of(held_out=test is not None, ood=_detection(ood), **planned)
+    plan = Settings.of(held_out=test is not None, ood=_make_ood(ood), **planned)
     if names is not None and len(names) != 2:
         raise SutureError(f"expected two names, of source and target, got {len(names)}")
     return Run.start(source, target, data, test, plan, sites=sites, target_sites=target_sites,
                      allow_bypass=allow_bypass, names=names, batch_size=batch_size)
 
 
-def _detection(ood: OOD | Iterable[str] | str | None) -> OOD | None:
+def _make_ood(ood: OOD | Iterable[str] | str | None) -> OOD | None:
     if ood is not None and not isinstance(ood, OOD | str | Iterable):
         raise SutureError(f"expected ood as an OOD, names of detectors or None, got {ood!r}; write ood=None for none")
     return ood if ood is None or isinstance(ood, OOD) else OOD(ood)

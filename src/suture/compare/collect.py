@@ -10,18 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from suture._base.errors import SutureError, first_line
+from suture._base.errors import SutureError, summarise_error
 from suture._base.progress import Progress
-from suture.data.batches import Batches, on_device, pieces
+from suture.data.batches import Batches, cut_batch, move_batch
 from suture.indices import Request, Value
-from suture.indices.table import FLATTENED, STITCH
-from suture.networks.calls import no_gradients
+from suture.indices.table import FLAT_INDICES, STITCH
+from suture.networks.calls import disable_gradients
 from suture.networks.sites import SitedNetwork
 from suture.numbers.pair_moments import NonFiniteError
-from suture.ood.detectors.fitting import Fitting
-from suture.ood.detectors.site_features import Seen
-from suture.representations.accumulators import Gathering, Wanted
-from suture.representations.alignment import Kind, mask_of
+from suture.ood.detectors.fitting import DetectorFitter
+from suture.ood.detectors.site_features import SiteFeatures
+from suture.representations.accumulators import Accumulators, AccumulatorSettings
+from suture.representations.alignment import Kind, get_token_mask
 
 
 class TokenShare:
@@ -46,7 +46,7 @@ class TokenShare:
         drawn = torch.from_numpy(numbers < self.rate).to(counted.device)
         return counted & drawn.gather(1, (counted.cumsum(1) - 1).clamp(min=0))
 
-    def masks(self, xs: list[Tensor], *masks: Tensor | None) -> list[Tensor | None]:
+    def draw_masks(self, xs: list[Tensor], *masks: Tensor | None) -> list[Tensor | None]:
         """The masks of both sides, with what is drawn of the rows that count.
 
         Args:
@@ -74,18 +74,18 @@ def check_share(*networks: SitedNetwork) -> None:
                               f"{name} site {str(site)!r}; leave the site out, or write token_rate=1")
 
 
-def moments_pass(source: SitedNetwork, target: SitedNetwork, batches: Batches, grid: Gathering, *,
-                 device: torch.device, micro: int, fitting: Fitting | None = None, share: TokenShare | None = None,
+def collect_moments(source: SitedNetwork, target: SitedNetwork, batches: Batches, accumulators: Accumulators, *,
+                 device: torch.device, micro_batch: int, fitter: DetectorFitter | None = None, share: TokenShare | None = None,
                  progress: Progress | None = None) -> None:
-    """Show `grid`, and `fitting`, the representations of all examples at all sites.
+    """Show `accumulators`, and `fitter`, the representations of all examples at all sites.
 
     Args:
         source, target: the same object for self-stitching: it runs once.
         batches: the data.
-        grid: takes in the moments, of all tokens that count or of the drawn ones.
-        fitting: takes in native representations, always whole.
+        accumulators: takes in the moments, of all tokens that count or of the drawn ones.
+        fitter: takes in native representations, always whole.
         device: where the networks are.
-        micro: examples that pass at once.
+        micro_batch: examples that pass at once.
         share: draws tokens.
         progress: called as ``progress("moments", batches done, batches)``.
 
@@ -93,18 +93,18 @@ def moments_pass(source: SitedNetwork, target: SitedNetwork, batches: Batches, g
         SutureError: NaN or inf in a representation, a batch that a network fails on, no token that counts.
     """
     rows = 0
-    with no_gradients():
+    with disable_gradients():
         for k, batch in enumerate(batches):
-            for piece in pieces(on_device(batch, device), micro):
+            for piece in cut_batch(move_batch(batch, device), micro_batch):
                 try:
                     xs = source.front(piece.source)
                     ys = xs if source is target else target.front(piece.target)
-                    masks = [mask_of(piece.source), mask_of(piece.target)]
+                    masks = [get_token_mask(piece.source), get_token_mask(piece.target)]
                     if share is not None:
-                        masks = share.masks(xs, *masks)
-                    grid.update(xs, ys, *masks)
-                    if fitting is not None:
-                        fitting.update(ys, piece.labels, mask_of(piece.target))
+                        masks = share.draw_masks(xs, *masks)
+                    accumulators.update(xs, ys, *masks)
+                    if fitter is not None:
+                        fitter.update(ys, piece.labels, get_token_mask(piece.target))
                 except NonFiniteError as e:
                     site = (source if e.side == "source" else target).sites[e.index]
                     raise SutureError(f"NaN or inf in the representation at {e.side} site {str(site)!r}, in batch "
@@ -112,17 +112,17 @@ def moments_pass(source: SitedNetwork, target: SitedNetwork, batches: Batches, g
                                       ) from None
                 except (RuntimeError, IndexError) as e:
                     raise SutureError(f"a network fails on batch {k} of the data, after the first ones went well: "
-                                      f"{first_line(e)}; give {wanted(e)}") from e
+                                      f"{summarise_error(e)}; give {advise_on_error(e)}") from e
                 rows += all(m is None or bool(m.any()) for m in masks)
             if progress:
-                progress("moments", k + 1, batches.total())
+                progress("moments", k + 1, batches.count_batches())
     if not rows:
         raise SutureError("expected tokens that count in the data, got none; give an attention mask that lets some "
                           "through, more data, or a larger token_rate")
 
 
-def paper_values(source: SitedNetwork, target: SitedNetwork, batches: Batches, asked: Wanted, *, device: torch.device,
-                 micro: int, progress: Progress | None = None) -> tuple[dict[tuple[int, int], dict[str, Value]], int]:
+def compute_paper_indices(source: SitedNetwork, target: SitedNetwork, batches: Batches, asked: AccumulatorSettings, *, device: torch.device,
+                 micro_batch: int, progress: Progress | None = None) -> tuple[dict[tuple[int, int], dict[str, Value]], int]:
     """Indices as Balogh and Jelasity (2025) mix alignments: CKA of flattened maps, the others with positions as rows
     where the shapes agree, else of means over positions.
 
@@ -130,53 +130,53 @@ def paper_values(source: SitedNetwork, target: SitedNetwork, batches: Batches, a
         source, target: the same object for self-stitching.
         batches: the first test examples.
         asked: requests of the alignment ``paper`` among them.
-        device, micro, progress: see `moments_pass`.
+        device, micro_batch, progress: see `collect_moments`.
 
     Returns:
         Values by cell and name, and the number of examples.
     """
-    papers = asked.of("paper")
-    flat = [Request(FLATTENED["cka"], "flatten")] if any(r.index.name == "cka" for r in papers) else []
+    papers = asked.select_requests("paper")
+    flat = [Request(FLAT_INDICES["cka"], "flatten")] if any(r.index.name == "cka" for r in papers) else []
     others = [r.index for r in papers if r.index.name != "cka"]
     requests = [*flat, *(Request(i, view) for i in others for view in (STITCH, "pool"))]
-    grid = Gathering(source.shapes, target.shapes, Wanted(requests, precision=asked.precision), same=source is target)
-    moments_pass(source, target, batches, grid, device=device, micro=micro, progress=progress)
+    grid = Accumulators(source.shapes, target.shapes, AccumulatorSettings(requests, precision=asked.precision), same=source is target)
+    collect_moments(source, target, batches, grid, device=device, micro_batch=micro_batch, progress=progress)
     found = {}
     for i, x in enumerate(source.shapes):
         for j, y in enumerate(target.shapes):
-            values = grid.values(i, j)
+            values = grid.compute_values(i, j)
             alike = replace(x, last=y.last) == y
             views = {"cka": "@flatten"} | {r.name: "" if alike else "@pool" for r in others}
             found[i, j] = {r.name: values[r.index.name + views[r.index.name]] for r in papers}
     return found, grid.examples
 
 
-def wanted(error: Exception) -> str:
+def advise_on_error(error: Exception) -> str:
     """What to give a network that fails with `error` in the middle of the data."""
     return "token ids below the number of embeddings" if isinstance(error, IndexError) else "batches of one input size"
 
 
-def detectors_pass(target: SitedNetwork, batches: Batches, fitting: Fitting, device: torch.device, micro: int) -> None:
-    """Show `fitting` the native representations of all data, where the moments are those of a few examples.
+def fit_detectors(target: SitedNetwork, batches: Batches, fitter: DetectorFitter, device: torch.device, micro_batch: int) -> None:
+    """Show `fitter` the native representations of all data, where the moments are those of a few examples.
 
     Raises:
         SutureError: NaN or inf in a representation.
     """
-    with no_gradients():
+    with disable_gradients():
         for batch in batches:
-            for piece in pieces(on_device(batch, device), micro):
+            for piece in cut_batch(move_batch(batch, device), micro_batch):
                 xs = target.front(piece.target)
                 for x, site, shape in zip(xs, target.sites, target.shapes, strict=True):
-                    if not torch.isfinite(Seen(x, shape, mask_of(piece.target)).mean).all():
+                    if not torch.isfinite(SiteFeatures(x, shape, get_token_mask(piece.target)).mean).all():
                         raise SutureError(f"NaN or inf in the representation at target site {str(site)!r} in the "
                                           "data; check the inputs and weights, or leave this site out")
-                fitting.update(xs, piece.labels, mask_of(piece.target))
+                fitter.update(xs, piece.labels, get_token_mask(piece.target))
 
 
 @contextmanager
-def told(data: str, *kinds: type[Exception]) -> Iterator[None]:
+def report_network_errors(data: str, *kinds: type[Exception]) -> Iterator[None]:
     """Errors of the networks on data, such as token ids without an embedding, in one line."""
     try:
         yield
     except kinds as e:
-        raise SutureError(f"a network fails on the {data}: {first_line(e)}; give data like the first examples") from e
+        raise SutureError(f"a network fails on the {data}: {summarise_error(e)}; give data like the first examples") from e

@@ -8,17 +8,17 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from suture.compare.collect import moments_pass
+from suture.compare.collect import collect_moments
 from suture.compare.evaluate import Evaluator
 from suture.compare.stages import Run
-from suture.data.batches import Batch, Batches, on_device, pieces
+from suture.data.batches import Batch, Batches, cut_batch, move_batch
 from suture.networks.sites import SiteInfo
-from suture.representations.accumulators import Gathering
+from suture.representations.accumulators import Accumulators
 from suture.stitching.task import GroupTrainer
 
-MOST = 32
+TRIED_EXAMPLES = 32
 """Examples that are tried."""
-QUICK = 1.0
+QUICK_SECONDS = 1.0
 """Seconds below which a stage is tried a second time."""
 
 
@@ -47,34 +47,34 @@ class DryRun:
     device: str
 
 
-def rehearse(run: Run) -> DryRun:
+def estimate_run(run: Run) -> DryRun:
     """Try every stage of a comparison on a few examples; what is quick twice, because the first time warms up."""
-    device, plan = run.plan.device, run.plan
-    batch = next(iter(pieces(on_device(next(iter(run.fit)), device), min(run.micro, MOST))))
+    device, plan = run.settings.device, run.settings
+    batch = next(iter(cut_batch(move_batch(next(iter(run.fit)), device), min(run.micro_batch, TRIED_EXAMPLES))))
     one = Batches([Batch(batch.source, batch.target, batch.labels)])
-    grid = Gathering(run.source.shapes, run.target.shapes, plan.wanted, plan.alignment, same=run.source is run.target)
+    grid = Accumulators(run.source.shapes, run.target.shapes, plan.accumulator_settings, plan.alignment, same=run.source is run.target)
 
     def each(work: Callable[[], object]) -> float:
-        return _time(work, device) / batch.size
+        return _time_work(work, device) / batch.size
 
-    n_test, per_test = run.test.examples(), 0.0
-    seconds = {"moments": _times(run.fit.examples(), each(lambda: moments_pass(
-        run.source, run.target, one, grid, device=device, micro=run.micro)))}
-    layers = {c: run.new_layer(*c).init_random(0).to(device) for c in run.cells if c not in run.excluded}
+    n_test, per_test = run.test.count_examples(), 0.0
+    seconds = {"moments": _multiply(run.fit.count_examples(), each(lambda: collect_moments(
+        run.source, run.target, one, grid, device=device, micro_batch=run.micro_batch)))}
+    layers = {c: run.make_layer(*c).init_random(0).to(device) for c in run.cells if c not in run.excluded}
     if plan.methods:
-        evaluator = Evaluator(run.source, run.target, layers, run.micro, None, run.task)
+        evaluator = Evaluator(run.source, run.target, layers, run.micro_batch, None, run.task)
         per_test = each(lambda: evaluator.run(one, device))
-        seconds |= dict.fromkeys(plan.methods, _times(n_test, per_test))
+        seconds |= dict.fromkeys(plan.methods, _multiply(n_test, per_test))
     if "tlm" in plan.methods:
         brief = replace(plan.recipe, epochs=1, patience=None)
-        step = each(lambda: GroupTrainer(run.source, run.target, layers, brief, run.micro, run.task).fit(one, device))
-        training, testing = _times(run.whole.examples(), step * plan.recipe.epochs), seconds["tlm"]
+        step = each(lambda: GroupTrainer(run.source, run.target, layers, brief, run.micro_batch, run.task).fit(one, device))
+        training, testing = _multiply(run.whole.count_examples(), step * plan.recipe.epochs), seconds["tlm"]
         seconds["tlm"] = None if training is None or testing is None else training + testing
-    return DryRun(run.names, run.source.infos, run.target.infos, (run.fit.examples(), n_test), run.micro,
+    return DryRun(run.names, run.source.infos, run.target.infos, (run.fit.count_examples(), n_test), run.micro_batch,
                   grid.nbytes_planned, seconds, str(device))
 
 
-def _time(work: Callable[[], object], device: torch.device) -> float:
+def _time_work(work: Callable[[], object], device: torch.device) -> float:
     took = 0.0
     for _ in range(2):
         start = time.perf_counter()
@@ -82,10 +82,10 @@ def _time(work: Callable[[], object], device: torch.device) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         took = time.perf_counter() - start
-        if took > QUICK:
+        if took > QUICK_SECONDS:
             break
     return took
 
 
-def _times(n: int | None, each: float) -> float | None:
+def _multiply(n: int | None, each: float) -> float | None:
     return None if n is None else n * each

@@ -13,17 +13,17 @@ from torch import Tensor
 
 from suture._base.errors import SutureError
 from suture._base.progress import Progress
-from suture.data.batches import Batch, Batches, on_device, pieces
-from suture.networks.calls import Pass, no_gradients
+from suture.data.batches import Batch, Batches, cut_batch, move_batch
+from suture.networks.calls import RecordedPass, disable_gradients
 from suture.networks.sites import SitedNetwork
-from suture.ood.detectors.scoring import Scoring
-from suture.representations.alignment import Shape, View, look, mask_of, row_mask
+from suture.ood.detectors.scoring import ScoreCollector
+from suture.representations.alignment import Shape, View, get_row_mask, get_token_mask, to_grid
 from suture.stitching.layer import StitchingLayer
-from suture.stitching.outputs import Rows, Task
+from suture.stitching.outputs import ScoredRows, Task
 from suture.stitching.task import Cell
 
-Floats = NDArray[np.float32]
-Results = NDArray[np.bool_] | NDArray[np.float32]
+Float32Array = NDArray[np.float32]
+ResultArray = NDArray[np.bool_] | NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,17 @@ class Evaluation:
     batches: NDArray[np.int64]
     tokens: NDArray[np.int64] | None
     labelled: bool
-    own_correct: Results | None
-    own_ce: Floats | None
+    own_correct: ResultArray | None
+    own_ce: Float32Array | None
     own_broken: int
-    correct: dict[Cell, Results]
-    agree: dict[Cell, Results]
-    kl: dict[Cell, Floats]
-    ce: dict[Cell, Floats]
+    correct: dict[Cell, ResultArray]
+    agree: dict[Cell, ResultArray]
+    kl: dict[Cell, Float32Array]
+    ce: dict[Cell, Float32Array]
     broken: dict[Cell, int]
-    scale: dict[int, Floats]
-    spread: dict[int, Floats]
-    error: dict[Cell, Floats]
+    scale: dict[int, Float32Array]
+    spread: dict[int, Float32Array]
+    error: dict[Cell, Float32Array]
 
     @property
     def examples(self) -> int:
@@ -85,16 +85,16 @@ class Evaluator:
     Args:
         source, target: frozen networks with their sites, on one device; the same object for self-stitching.
         layers: per cell, on the device.
-        micro_batch: most examples that pass a whole network at once (see `SitedNetwork.together`).
-        scoring: is shown every native and stitched representation as it passes by, so that detectors cost no pass of
+        micro_batch: most examples that pass a whole network at once (see `SitedNetwork.count_at_once`).
+        collector: is shown every native and stitched representation as it passes by, so that detectors cost no pass of
             their own.
         task: what the target's output is. "none": no tail runs.
     """
 
     def __init__(self, source: SitedNetwork, target: SitedNetwork, layers: Mapping[Cell, StitchingLayer],
-                 micro_batch: int, scoring: Scoring | None = None, task: Task = Task.CLASSIFICATION) -> None:
+                 micro_batch: int, collector: ScoreCollector | None = None, task: Task = Task.CLASSIFICATION) -> None:
         self.source, self.target, self.layers, self.micro_batch = source, target, layers, micro_batch
-        self.scoring, self.task = scoring, task
+        self.collector, self.task = collector, task
         self._groups: dict[int, list[int]] = {}
         for i, j in layers:
             self._groups.setdefault(j, []).append(i)
@@ -116,10 +116,10 @@ class Evaluator:
         sizes = []
         for k, batch in enumerate(batches):
             sizes.append(batch.size)
-            for piece in pieces(on_device(batch, device), self.micro_batch):
-                self._piece(piece, k)
+            for piece in cut_batch(move_batch(batch, device), self.micro_batch):
+                self._evaluate_piece(piece, k)
             if progress:
-                progress(stage, k + 1, batches.total())
+                progress(stage, k + 1, batches.count_batches())
         got: dict[str, dict[Any, NDArray[Any]]] = {
             kind: {key: torch.cat(parts).cpu().numpy() for key, parts in of.items()}
             for kind, of in self._parts.items()}
@@ -128,96 +128,96 @@ class Evaluator:
         if tokens is not None and not tokens.any():
             raise SutureError(f"expected tokens that count in the {batches.name}, got none; give texts of at least two "
                               "tokens, and labels that are not all -100")
-        spread = {j: _about_mean(d, got["sums"].pop(j), got["rows"][j]) for j, d in got["deviation"].items()}
+        spread = {j: _shift_to_mean(d, got["sums"].pop(j), got["rows"][j]) for j, d in got["deviation"].items()}
         broken = {key: int(counts.sum()) for key, counts in got["broken"].items()}
         return Evaluation(self.task, np.array(sizes), tokens, correct is not None, correct, got["own_ce"].get(0),
                           broken.pop("own", 0), got["correct"], got["agree"], got["kl"], got["ce"], broken,
                           got["scale"], spread, got["error"])
 
-    def _keep(self, kind: str, key: Any, value: Tensor) -> None:
+    def _record(self, kind: str, key: Any, value: Tensor) -> None:
         self._parts[kind].setdefault(key, []).append(value)
 
-    def _finite_squares(self, network: SitedNetwork, xs: list[Tensor], inputs: object, number: int) -> list[Tensor]:
+    def _sum_finite_squares(self, network: SitedNetwork, xs: list[Tensor], inputs: object, number: int) -> list[Tensor]:
         """|x|² of each example over the rows that count, for every site."""
-        mask, squares = mask_of(inputs), []
+        mask, squares = get_token_mask(inputs), []
         for site, shape, x in zip(network.sites, network.shapes, xs, strict=True):
-            squares.append(_length(x.float(), shape, row_mask(shape, View.ALL, mask)))
+            squares.append(_sum_squares(x.float(), shape, get_row_mask(shape, View.ALL, mask)))
             if not torch.isfinite(squares[-1]).all():
                 raise SutureError(f"NaN or inf in the representation at {network.name} site {str(site)!r}, in batch "
                                   f"{number} of the test data; check the inputs and weights, or leave this site out")
         return squares
 
-    def _piece(self, piece: Batch, number: int) -> None:
+    def _evaluate_piece(self, piece: Batch, number: int) -> None:
         done, logits = None, None
-        with no_gradients():
+        with disable_gradients():
             if self.task is Task.NONE:
                 natives = self.target.front(piece.target)
             else:
-                done = self.target.full(piece.target)
-                natives, logits = self.target.representations(done), self.task.logits_of(done.output)
+                done = self.target.run_full(piece.target)
+                natives, logits = self.target.pick_representations(done), self.task.extract_logits(done.output)
             xs = natives if self.source is self.target else self.source.front(piece.source)
-        scales = self._finite_squares(self.target, natives, piece.target, number)
+        scales = self._sum_finite_squares(self.target, natives, piece.target, number)
         if xs is not natives:
-            self._finite_squares(self.source, xs, piece.source, number)
-        own = None if logits is None else self._own_predictions(piece, logits)
-        mask = mask_of(piece.target)
+            self._sum_finite_squares(self.source, xs, piece.source, number)
+        own = None if logits is None else self._predict_target(piece, logits)
+        mask = get_token_mask(piece.target)
         for j, native in enumerate(natives):
-            self._keep_native(j, native.float(), scales[j], row_mask(self.target.shapes[j], View.ALL, mask))
-            if self.scoring is not None:
-                self.scoring.look(j, native, mask)
+            self._record_native(j, native.float(), scales[j], get_row_mask(self.target.shapes[j], View.ALL, mask))
+            if self.collector is not None:
+                self.collector.add_representations(j, native, mask)
                 if logits is not None:
-                    self.scoring.logits(j, logits, mask)
+                    self.collector.add_logits(j, logits, mask)
         for j in self._groups:
-            self._column(j, piece, xs, natives[j].float(), done, own)
+            self._evaluate_column(j, piece, xs, natives[j].float(), done, own)
 
-    def _column(self, j: int, piece: Batch, xs: list[Tensor], native: Tensor, done: Pass | None,
-                own: _Own | None) -> None:
+    def _evaluate_column(self, j: int, piece: Batch, xs: list[Tensor], native: Tensor, done: RecordedPass | None,
+                own: _TargetPredictions | None) -> None:
         """All cells of one target site, as many at once as the micro-batch allows."""
-        mask, shape = mask_of(piece.target), self.target.shapes[j]
-        counted = row_mask(shape, View.ALL, mask)
-        sources, at_once = self._groups[j], self.target.together(j, self.micro_batch, piece.size)
+        mask, shape = get_token_mask(piece.target), self.target.shapes[j]
+        counted = get_row_mask(shape, View.ALL, mask)
+        sources, at_once = self._groups[j], self.target.count_at_once(j, self.micro_batch, piece.size)
         for start in range(0, len(sources), at_once):
             cells = [(i, j) for i in sources[start:start + at_once]]
-            stitched = [self.layers[c](xs[c[0]], mask_of(piece.source)) for c in cells]
+            stitched = [self.layers[c](xs[c[0]], get_token_mask(piece.source)) for c in cells]
             for c, s in zip(cells, stitched, strict=True):
-                self._keep("error", c, _length(s.float() - native, shape, counted))
-                if self.scoring is not None:
-                    self.scoring.look(c, s, mask)
+                self._record("error", c, _sum_squares(s.float() - native, shape, counted))
+                if self.collector is not None:
+                    self.collector.add_representations(c, s, mask)
             if own is not None and done is not None:
                 together = stitched[0] if len(cells) == 1 else torch.cat(stitched)
-                self._keep_predictions(cells, self.task.logits_of(self.target.tail(j, together, done)), own, mask)
+                self._record_predictions(cells, self.task.extract_logits(self.target.tail(j, together, done)), own, mask)
 
-    def _own_predictions(self, piece: Batch, logits: Tensor) -> _Own:
-        rows = self.task.rows(piece.target, piece.labels)
-        self.task.check(rows, logits)
-        own = _Own(rows, rows.of(logits))
-        self._keep("broken", "own", (own.classes < 0).sum()[None])
+    def _predict_target(self, piece: Batch, logits: Tensor) -> _TargetPredictions:
+        rows = self.task.find_rows(piece.target, piece.labels)
+        self.task.check_labels(rows, logits)
+        own = _TargetPredictions(rows, rows.select(logits))
+        self._record("broken", "own", (own.classes < 0).sum()[None])
         if rows.tokens is not None:
-            self._keep("tokens", 0, rows.tokens)
+            self._record("tokens", 0, rows.tokens)
         if rows.labels is not None:
-            self._keep("own_ce", 0, rows.per_example(_cross_entropy(own.log_p, rows.labels)[None])[0])
-            self._keep("own_correct", 0, rows.per_example((own.classes == rows.labels)[None])[0])
+            self._record("own_ce", 0, rows.sum_per_example(_cross_entropy(own.log_p, rows.labels)[None])[0])
+            self._record("own_correct", 0, rows.sum_per_example((own.classes == rows.labels)[None])[0])
         return own
 
-    def _keep_native(self, j: int, native: Tensor, scale: Tensor, mask: Tensor | None) -> None:
+    def _record_native(self, j: int, native: Tensor, scale: Tensor, mask: Tensor | None) -> None:
         # About the first rows' mean, not about zero: a mean far above the spread would cost all digits of float32.
-        grid = look(native, self.target.shapes[j], View.ALL)
+        grid = to_grid(native, self.target.shapes[j], View.ALL)
         if j not in self._origin:
-            self._origin[j] = grid.mean((0, 1, 2)) if mask is None else _counted_mean(grid, mask)
-        deviation = _rows(grid - self._origin[j], mask)
-        self._keep("scale", j, scale)
-        self._keep("deviation", j, _squares(deviation))
-        self._keep("sums", j, deviation.sum((1, 2)))
-        self._keep("rows", j, torch.full((len(grid),), grid[0, ..., 0].numel()) if mask is None else mask.sum((1, 2)))
+            self._origin[j] = grid.mean((0, 1, 2)) if mask is None else _average_counted(grid, mask)
+        deviation = _zero_uncounted(grid - self._origin[j], mask)
+        self._record("scale", j, scale)
+        self._record("deviation", j, _square_norms(deviation))
+        self._record("sums", j, deviation.sum((1, 2)))
+        self._record("rows", j, torch.full((len(grid),), grid[0, ..., 0].numel()) if mask is None else mask.sum((1, 2)))
 
-    def _keep_predictions(self, cells: Sequence[Cell], logits: Tensor, own: _Own, mask: Tensor | None) -> None:
+    def _record_predictions(self, cells: Sequence[Cell], logits: Tensor, own: _TargetPredictions, mask: Tensor | None) -> None:
         """Compare k stitched networks' logits (k N, V) or (k N, T, V) with the target network's and with the labels."""
-        if self.scoring is not None:
+        if self.collector is not None:
             for c, each in zip(cells, logits.chunk(len(cells)), strict=True):
-                self.scoring.logits(c, each, mask)
+                self.collector.add_logits(c, each, mask)
         rows, shape = own.rows, (len(cells), *own.log_p.shape)
-        counted = rows.of(logits)
-        classes = _classes(counted).view(shape[:2])
+        counted = rows.select(logits)
+        classes = _predict_classes(counted).view(shape[:2])
         log_q = counted.float().log_softmax(1).view(shape)
         p = own.log_p.exp()
         # A class of probability 0 adds nothing, also where its logit is -inf. The sum is not negative; rounding is.
@@ -227,21 +227,21 @@ class Evaluator:
             found["ce"] = torch.stack([_cross_entropy(q, rows.labels) for q in log_q])
             found["correct"] = classes == rows.labels
         for name, values in found.items():
-            for c, each in zip(cells, rows.per_example(values), strict=True):
-                self._keep(name, c, each)
+            for c, each in zip(cells, rows.sum_per_example(values), strict=True):
+                self._record(name, c, each)
         for c, each in zip(cells, (classes < 0).sum(1, keepdim=True), strict=True):
-            self._keep("broken", c, each)
+            self._record("broken", c, each)
 
 
-class _Own:
+class _TargetPredictions:
     """The target network's predictions on a piece of a batch: rows that count, and (M, V) of them."""
 
-    def __init__(self, rows: Rows, logits: Tensor) -> None:
+    def __init__(self, rows: ScoredRows, logits: Tensor) -> None:
         self.rows = rows
-        self.log_p, self.classes = logits.float().log_softmax(1), _classes(logits)
+        self.log_p, self.classes = logits.float().log_softmax(1), _predict_classes(logits)
 
 
-def _classes(logits: Tensor) -> Tensor:
+def _predict_classes(logits: Tensor) -> Tensor:
     best, classes = logits.max(1)
     return classes.masked_fill(~best.isfinite(), -1)
 
@@ -250,30 +250,30 @@ def _cross_entropy(log_p: Tensor, labels: Tensor) -> Tensor:
     return -log_p.gather(1, labels[:, None])[:, 0]
 
 
-def _length(x: Tensor, shape: Shape, mask: Tensor | None) -> Tensor:
+def _sum_squares(x: Tensor, shape: Shape, mask: Tensor | None) -> Tensor:
     """(N,) |x|² of each example over the rows that count."""
-    return _squares(x if mask is None else _rows(look(x, shape, View.ALL), mask))
+    return _square_norms(x if mask is None else _zero_uncounted(to_grid(x, shape, View.ALL), mask))
 
 
-def _counted_mean(grid: Tensor, mask: Tensor) -> Tensor:
+def _average_counted(grid: Tensor, mask: Tensor) -> Tensor:
     return grid[mask].sum(0) / mask.sum().clamp(min=1)
 
 
-def _rows(grid: Tensor, mask: Tensor | None) -> Tensor:
+def _zero_uncounted(grid: Tensor, mask: Tensor | None) -> Tensor:
     """A grid (N, H, W, C) with zeros at the rows that do not count, such as padding."""
     return grid if mask is None else grid.masked_fill(~mask[..., None], 0)
 
 
-def _squares(x: Tensor) -> Tensor:
+def _square_norms(x: Tensor) -> Tensor:
     # No flatten: it would copy a channels-last map into another order first.
     norms: Tensor = torch.linalg.vector_norm(x, dim=tuple(range(1, x.ndim)))
     return norms.square()
 
 
-def _about_mean(deviation: Floats, sums: Floats, rows: NDArray[Any]) -> Floats:
+def _shift_to_mean(deviation: Float32Array, sums: Float32Array, rows: NDArray[Any]) -> Float32Array:
     """(N,) |T - mean|² from |T - c|² (N,) and the channel sums of T - c (N, q) over `rows` (N,) rows per example."""
     shift = sums.sum(0, dtype=np.float64) / rows.sum(dtype=np.float64)
     cross = np.asarray(sums @ shift.astype(np.float32), np.float64)
     # Not negative but for rounding.
-    about: Floats = np.maximum(deviation - 2 * cross + rows * (shift @ shift), 0).astype(np.float32)
+    about: Float32Array = np.maximum(deviation - 2 * cross + rows * (shift @ shift), 0).astype(np.float32)
     return about

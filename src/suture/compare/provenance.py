@@ -10,31 +10,31 @@ import numpy as np
 import torch
 from torch import nn
 
-from suture.data.batches import Batches, Prepared, convert, tensors
+from suture.data.batches import Batches, Prepared, convert_tensors, list_tensors
 
 
-def display_names(source: nn.Module, target: nn.Module, same: bool) -> tuple[str, str]:
+def choose_display_names(source: nn.Module, target: nn.Module, same: bool) -> tuple[str, str]:
     """How tables call two networks: by their classes, told apart where these are the same."""
     a, b = type(source).__name__, type(target).__name__
     return (f"{a} (source)", f"{b} (target)") if a == b and not same else (a, b)
 
 
-def content_of(about: object, *data: Batches) -> str:
+def hash_inputs(about: object, *data: Batches) -> str:
     """16 hex digits for `about`, by its repr, and for the number of batches and the first one of each data."""
     digest = hashlib.sha256()
-    digest.update(repr((about, *(d.total() for d in data))).encode())
+    digest.update(repr((about, *(d.count_batches() for d in data))).encode())
     for batches in data:
         batch = next(iter(batches))
-        for t in (*tensors(batch.source), *tensors(batch.target), *([] if batch.labels is None else [batch.labels])):
-            digest.update(repr(tuple(t.shape)).encode() + convert(t, _bytes).numpy().tobytes())
+        for t in (*list_tensors(batch.source), *list_tensors(batch.target), *([] if batch.labels is None else [batch.labels])):
+            digest.update(repr(tuple(t.shape)).encode() + convert_tensors(t, _view_bytes).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
-def _bytes(t: torch.Tensor) -> torch.Tensor:
+def _view_bytes(t: torch.Tensor) -> torch.Tensor:
     return t.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
 
 
-def describe(data: Any) -> dict[str, Any]:
+def describe_data(data: Any) -> dict[str, Any]:
     """What examples of `suture.sources` say of themselves, under ``Prepared`` too; nothing for other data.
 
     Fingerprints only where they cost little: of texts, arrays, and images that stay decoded.
@@ -43,17 +43,17 @@ def describe(data: Any) -> dict[str, Any]:
     if not hasattr(of, "is_small"):
         return {}
     prints = {"fingerprint": of.fingerprint, "content": of.content} if of.is_small else {}
-    how = {} if of is data else {"prepared": [_name(data.source), _name(data.target)]}
+    how = {} if of is data else {"prepared": [_name_preprocessing(data.source), _name_preprocessing(data.target)]}
     return {"name": of.name, "examples": len(of), "note": of.note, **prints, **how}
 
 
-def _name(how: Any) -> str:
+def _name_preprocessing(how: Any) -> str:
     """What a preprocessing says of itself; no address, which another run would not have."""
     told = repr(how)
     return getattr(how, "__qualname__", type(how).__qualname__) if " at 0x" in told else told
 
 
-def versions() -> dict[str, str]:
+def collect_versions() -> dict[str, str]:
     """Versions of everything that computes."""
     from importlib.metadata import version
 

@@ -11,24 +11,24 @@ from numpy.typing import NDArray
 
 from suture.compare.evaluate import Evaluation
 from suture.numbers import intervals as scores
-from suture.numbers.intervals import Estimate, missing
+from suture.numbers.intervals import Estimate, make_missing_estimate
 from suture.ood.detectors.scoring import is_constant
 from suture.stitching.outputs import Task
 from suture.stitching.task import Cell
 
 _LABELLED = ("accuracy", "relative_accuracy", "ce_gap", "relative_perplexity")
 _PREDICTED = (*_LABELLED, "agreement", "kl")
-Scored = tuple[int, int, str, Estimate, int]
+ScoreRow = tuple[int, int, str, Estimate, int]
 """Source site, target site, measure, estimate, number of examples (of batches for a mean over batches)."""
 
 
-def quantities(task: Task) -> tuple[str, ...]:
+def list_quantities(task: Task) -> tuple[str, ...]:
     """What is scored of each stitched network; see `suture.numbers.measures.MEASURES` for what they are."""
     left_out = {Task.CLASSIFICATION: ("relative_perplexity",), Task.NONE: _PREDICTED}.get(task, ())
     return tuple(q for q in scores.RECORDS if q not in left_out)
 
 
-def arrays_of(found: Evaluation, method: str, shape: tuple[int, int]) -> dict[str, NDArray[Any]]:
+def stack_evaluation(found: Evaluation, method: str, shape: tuple[int, int]) -> dict[str, NDArray[Any]]:
     """Per-example arrays of a comparison: the `Record` of every measure is made of them.
 
     Args:
@@ -48,7 +48,7 @@ def arrays_of(found: Evaluation, method: str, shape: tuple[int, int]) -> dict[st
     n, (s, t) = found.examples, shape
     arrays: dict[str, NDArray[Any]] = {"target.batches": found.batches}
     for name, of in (("scale", found.scale), ("spread", found.spread)):
-        arrays[f"target.{name}"] = _stack(of, (t, n), np.float32)
+        arrays[f"target.{name}"] = _stack_arrays(of, (t, n), np.float32)
     per_cell: dict[str, Mapping[Cell, NDArray[Any]]] = {"error": found.error}
     if found.task is not Task.NONE:
         per_cell = {"kl": found.kl, "error": found.error, "agree": found.agree}
@@ -58,11 +58,11 @@ def arrays_of(found: Evaluation, method: str, shape: tuple[int, int]) -> dict[st
         of_target = {"correct": found.own_correct, "ce": found.own_ce, "tokens": found.tokens}
     for name, values in per_cell.items():
         counts = name in ("agree", "correct") and found.tokens is None
-        arrays[f"{method}.{name}"] = _stack(values, (s, t, n), np.bool_ if counts else np.float32)
+        arrays[f"{method}.{name}"] = _stack_arrays(values, (s, t, n), np.bool_ if counts else np.float32)
     return arrays | {f"target.{name}": given for name, given in of_target.items() if given is not None}
 
 
-def same_examples(one: scores.Arrays, other: scores.Arrays) -> bool:
+def has_same_examples(one: scores.Arrays, other: scores.Arrays) -> bool:
     """Whether two passes had the same test examples in the same order, by what the target network made of them.
 
     Not to the last digit, which may differ between devices. True where `one` has no pass yet.
@@ -75,21 +75,21 @@ def same_examples(one: scores.Arrays, other: scores.Arrays) -> bool:
     return True
 
 
-def _stack(of: Mapping[Any, NDArray[Any]], shape: tuple[int, ...], dtype: type) -> NDArray[Any]:
+def _stack_arrays(of: Mapping[Any, NDArray[Any]], shape: tuple[int, ...], dtype: type) -> NDArray[Any]:
     full: NDArray[Any] = np.full(shape, False if dtype is np.bool_ else np.nan, dtype)
     for key, values in of.items():
         full[key] = values
     return full
 
 
-def scores_of(found: Evaluation, arrays: scores.Arrays, method: str, shape: tuple[int, int], seed: int,
-              failed: Mapping[Cell, str]) -> list[Scored]:
+def score_cells(found: Evaluation, arrays: scores.Arrays, method: str, shape: tuple[int, int], seed: int,
+              failed: Mapping[Cell, str]) -> list[ScoreRow]:
     """Every measure of every cell, cell by cell in the order of sites.
 
     Args:
         found: the evaluation.
-        arrays: what `arrays_of` made of it.
-        method, shape: as for `arrays_of`.
+        arrays: what `stack_evaluation` made of it.
+        method, shape: as for `stack_evaluation`.
         seed: of the bootstraps.
         failed: why cells were not evaluated; their measures are missing for that reason.
 
@@ -98,60 +98,60 @@ def scores_of(found: Evaluation, arrays: scores.Arrays, method: str, shape: tupl
         of one text are no independent draws.
     """
     n = found.examples
-    columns = [_column(found, arrays, method, j, [i for i in range(shape[0]) if (i, j) not in failed], seed)
+    columns = [_estimate_column(found, arrays, method, j, [i for i in range(shape[0]) if (i, j) not in failed], seed)
                for j in range(shape[1])]
-    rows: list[Scored] = []
-    for (i, j), quantity in product(product(*map(range, shape)), quantities(found.task)):
-        e = missing(failed[i, j]) if (i, j) in failed else columns[j][quantity][i]
+    rows: list[ScoreRow] = []
+    for (i, j), quantity in product(product(*map(range, shape)), list_quantities(found.task)):
+        e = make_missing_estimate(failed[i, j]) if (i, j) in failed else columns[j][quantity][i]
         rows.append((i, j, f"{method}.{quantity}", e, len(found.batches) if quantity == "residual_batches" else n))
     return rows
 
 
-def _column(found: Evaluation, arrays: scores.Arrays, method: str, j: int, sources: Sequence[int],
+def _estimate_column(found: Evaluation, arrays: scores.Arrays, method: str, j: int, sources: Sequence[int],
             seed: int) -> dict[str, dict[int, Estimate]]:
     """By quantity and source: the estimates of all cells into one target site."""
-    column: dict[str, dict[int, Estimate]] = {quantity: {} for quantity in quantities(found.task)}
+    column: dict[str, dict[int, Estimate]] = {quantity: {} for quantity in list_quantities(found.task)}
     if not sources:
         return column
     for quantity, of in column.items():
         if not found.labelled and quantity in _LABELLED:
-            estimates = [missing("the test data have no labels")] * len(sources)
-        elif quantity == "r2" and _constant(found, j):
-            estimates = [missing("the target's representation is constant on the test data")] * len(sources)
+            estimates = [make_missing_estimate("the test data have no labels")] * len(sources)
+        elif quantity == "r2" and _is_constant_site(found, j):
+            estimates = [make_missing_estimate("the target's representation is constant on the test data")] * len(sources)
         else:
-            records = [scores.record(arrays, f"{method}.{quantity}", i, j) for i in sources]
-            estimates = _estimates(quantity, records, seed)
+            records = [scores.build_record(arrays, f"{method}.{quantity}", i, j) for i in sources]
+            estimates = _estimate_quantity(quantity, records, seed)
         if found.tokens is not None and found.examples == 1:
             # The tokens of a single text say nothing of how texts differ.
             estimates = [Estimate(e.value, reason=e.reason) for e in estimates]
         of.update(zip(sources, estimates, strict=True))
     for i, quantity in product(sources, column.keys() & _PREDICTED):
-        reason = _unpredicted(found, (i, j))
+        reason = _explain_unpredicted(found, (i, j))
         if reason and not (not found.labelled and quantity in _LABELLED):
-            column[quantity][i] = missing(reason)
+            column[quantity][i] = make_missing_estimate(reason)
     return column
 
 
-def _estimates(quantity: str, records: Sequence[scores.Record], seed: int) -> list[Estimate]:
+def _estimate_quantity(quantity: str, records: Sequence[scores.Record], seed: int) -> list[Estimate]:
     hits = records[0].top.dtype == np.bool_
     if quantity in ("accuracy", "agreement") and hits:
-        return [scores.proportion(r.top) for r in records]
+        return [scores.estimate_proportion(r.top) for r in records]
     if quantity == "relative_accuracy" and hits:
-        return [scores.ratio_of_hits(r.top, r.bottom > 0, seed) for r in records]
+        return [scores.estimate_hit_ratio(r.top, r.bottom > 0, seed) for r in records]
     if quantity == "residual_batches":
-        return [scores.mean_of_batches(r.top) for r in records]
+        return [scores.estimate_batch_mean(r.top) for r in records]
     if quantity == "relative_accuracy" and not records[0].bottom.any():
-        return [missing("the target network has no correct prediction")] * len(records)
-    found = scores.ratios_of_sums(np.stack([r.top for r in records]), records[0].bottom, seed)
-    return [scores.exponential(e) for e in found] if records[0].exponential else found
+        return [make_missing_estimate("the target network has no correct prediction")] * len(records)
+    found = scores.estimate_ratios(np.stack([r.top for r in records]), records[0].bottom, seed)
+    return [scores.exponentiate(e) for e in found] if records[0].exponential else found
 
 
-def _constant(found: Evaluation, j: int) -> bool:
+def _is_constant_site(found: Evaluation, j: int) -> bool:
     spread, scale = (of[j].sum(dtype=np.float64) for of in (found.spread, found.scale))
     return is_constant(spread, scale)
 
 
-def _unpredicted(found: Evaluation, cell: Cell) -> str:
+def _explain_unpredicted(found: Evaluation, cell: Cell) -> str:
     """Why a cell's predictions say nothing; empty where they do."""
     total, unit = (found.examples, "examples") if found.tokens is None else (int(found.tokens.sum()), "tokens")
     for who, bad in (("target", found.own_broken), ("stitched", found.broken.get(cell, 0))):

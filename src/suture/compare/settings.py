@@ -8,32 +8,32 @@ from typing import Any
 
 import torch
 
-from suture._base.errors import SutureError, unknown
+from suture._base.errors import SutureError, make_unknown_error
 from suture._base.progress import Progress
-from suture.data.batches import Batch, Batches, count
+from suture.data.batches import Batch, Batches, count_examples
 from suture.indices import Named, Request, chosen
 from suture.indices.regression import FOLDS
-from suture.networks.prepare import few, find_device
+from suture.networks.prepare import find_device, take_first
 from suture.networks.sites import SitedNetwork
 from suture.networks.training import is_number
 from suture.ood.auxiliary import as_batches
 from suture.ood.detection import OOD
 from suture.ood.detectors.energy import EnergyRecipe
-from suture.representations.accumulators import Wanted
+from suture.representations.accumulators import AccumulatorSettings
 from suture.representations.alignment import AlignmentRule
 from suture.stitching import Family, TaskRecipe
 from suture.stitching.objective import check_batch
 from suture.stitching.outputs import Task
-from suture.stitching.resolve import TASKS, resolve
+from suture.stitching.resolve import TASKS, resolve_task
 
 METHODS = ("dm", "tlm")
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
-FORWARDS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+FORWARD_DTYPES = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """What the networks' forwards run in (autocast); statistics and stitching layers are in float32 or more."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class Settings:
     """What one comparison is to compute and how."""
 
     methods: list[str]
@@ -58,7 +58,7 @@ class Plan:
     def __post_init__(self) -> None:
         if not isinstance(self.sample, int) or isinstance(self.sample, bool) or self.sample < 1:
             raise SutureError(f"expected a sample of at least one example, got {self.sample!r}; leave it out for 2000")
-        _ = self.wanted.blocks  # refuses a wrong number of blocks
+        _ = self.accumulator_settings.blocks  # refuses a wrong number of blocks
         if "tlm" in self.methods and (not self.family.trainable or self.family.strength == "cv"):
             why = "has nothing to train" if not self.family.trainable else "finds its strength in closed form only"
             raise SutureError(f"expected a family that can be trained on the task loss, got {self.family}, which "
@@ -68,7 +68,7 @@ class Plan:
     def of(cls, *, methods: Sequence[str], indices: Iterable[Named] | Named, tlm: TaskRecipe | None, precision: str,
            seed: int, device: str | torch.device, progress: Progress | None, held_out: bool, family: Family | str,
            alignment: AlignmentRule, examples: int | None, relu: bool, ood: OOD | None, task: str = "auto",
-           token_rate: float = 1.0, forward: str = "float32", jackknife: int = 0, sample: int = 2000) -> Plan:
+           token_rate: float = 1.0, forward: str = "float32", jackknife: int = 0, sample: int = 2000) -> Settings:
         """The plan that a user's arguments make (see `suture.compare`).
 
         Raises:
@@ -77,22 +77,22 @@ class Plan:
         listed = [methods] if isinstance(methods, str) else list(methods or ())
         for m in listed:
             if m not in METHODS:
-                raise unknown("method", m, METHODS)
+                raise make_unknown_error("method", m, METHODS)
         if precision not in PRECISIONS:
             raise SutureError(f"expected precision to be one of {', '.join(PRECISIONS)}, got {precision!r}")
         if seed < 0:
             raise SutureError(f"expected a seed of at least 0, got {seed}")
         if task not in TASKS:
-            raise unknown("task", str(task), TASKS)
-        if forward not in FORWARDS:
-            raise unknown("precision of the forwards", str(forward), FORWARDS)
+            raise make_unknown_error("task", str(task), TASKS)
+        if forward not in FORWARD_DTYPES:
+            raise make_unknown_error("precision of the forwards", str(forward), FORWARD_DTYPES)
         if not is_number(token_rate) or not 0 < token_rate <= 1:
             raise SutureError(f"expected a token_rate above 0 and at most 1, got {token_rate!r}; leave it out for all "
                               "tokens")
         return cls(listed, chosen(indices), tlm or TaskRecipe(seed=seed),
                    precision, seed, find_device(device), progress, held_out,
                    Family.parse(family) if isinstance(family, str) else family, alignment, examples, relu,
-                   _resolved(ood, seed) if listed else None, task, float(token_rate), forward, jackknife, sample)
+                   _fill_energy_recipe(ood, seed) if listed else None, task, float(token_rate), forward, jackknife, sample)
 
     @property
     def folds(self) -> int:
@@ -100,12 +100,12 @@ class Plan:
         return FOLDS if self.family.strength == "cv" else 1
 
     @property
-    def wanted(self) -> Wanted:
+    def accumulator_settings(self) -> AccumulatorSettings:
         """What is gathered in the pass over the data."""
-        return Wanted(self.indices, self.jackknife, self.folds, self.sample, self.seed, PRECISIONS[self.precision],
+        return AccumulatorSettings(self.indices, self.jackknife, self.folds, self.sample, self.seed, PRECISIONS[self.precision],
                       bool(self.methods))
 
-    def for_task(self, target: SitedNetwork, first: Batch) -> Plan:
+    def replace_task(self, target: SitedNetwork, first: Batch) -> Settings:
         """The plan with the task that was found; none without stitched networks.
 
         Raises:
@@ -113,10 +113,10 @@ class Plan:
         """
         if not self.methods:
             return replace(self, task=Task.NONE.value)
-        size = count(few(first.target))
+        size = count_examples(take_first(first.target))
         labels = None if first.labels is None else first.labels[:size]
         trained = "tlm" in self.methods
-        task = resolve(self.task, target.network, few(first.target), labels,
+        task = resolve_task(self.task, target.network, take_first(first.target), labels,
                        trained=trained and self.recipe.needs_labels)
         if trained:
             if task is Task.NONE and self.recipe.objective != "match":
@@ -125,12 +125,12 @@ class Plan:
             check_batch(first, self.recipe, task)
         return replace(self, task=task.value)
 
-    def outside(self) -> list[Batches]:
+    def open_auxiliary(self) -> list[Batches]:
         """Auxiliary and unseen data, where they are given."""
         given = [] if self.ood is None else [d for d in (self.ood.auxiliary, self.ood.unseen) if d is not None]
         return [as_batches(d) for d in given]
 
-    def settings(self) -> dict[str, Any]:
+    def as_record(self) -> dict[str, Any]:
         """What decides the numbers, for the record and for taking over earlier work."""
         return {"methods": self.methods, "indices": [r.key for r in self.indices], "tlm": asdict(self.recipe),
                 "precision": self.precision, "seed": self.seed, "held_out": self.held_out,
@@ -140,6 +140,6 @@ class Plan:
                 "ood": None if self.ood is None else self.ood.settings()}
 
 
-def _resolved(ood: OOD | None, seed: int) -> OOD | None:
+def _fill_energy_recipe(ood: OOD | None, seed: int) -> OOD | None:
     """With the recipe that a trained detector will have."""
     return ood if ood is None or ood.energy is not None else replace(ood, energy=EnergyRecipe(seed=seed))

@@ -13,27 +13,27 @@ import torch
 from torch import Tensor, nn
 
 from suture._base.errors import SutureError
-from suture._base.hashing import fingerprint
+from suture._base.hashing import fingerprint_network
 from suture._base.progress import Progress
-from suture.compare.settings import Plan
+from suture.compare.settings import Settings
 from suture.compare.stages import Run
-from suture.data.batches import Batch, Batches, convert, on_device
+from suture.data.batches import Batch, Batches, convert_tensors, move_batch
 from suture.networks.calls import apply
 from suture.networks.naming import Site
-from suture.networks.prepare import few, find_device, prepare
+from suture.networks.prepare import find_device, prepare, take_first
 from suture.networks.sites import SitedNetwork
-from suture.representations.alignment import DEFAULT_RULE, Alignment, AlignmentRule, Kind, Shape, mask_of
+from suture.representations.alignment import DEFAULT_RULE, Alignment, AlignmentRule, Kind, Shape, get_token_mask
 from suture.stitching import Family, StitchingLayer, TaskRecipe, convergence
 from suture.stitching.families import FULL
 from suture.stitching.outputs import Task
-from suture.stitching.resolve import TaskName, resolve
+from suture.stitching.resolve import TaskName, resolve_task
 from suture.zoo.weights import load_weights, read_metadata, save_weights
 
 FORMAT = "suture.stitch/1"
 
 
 @dataclass(frozen=True)
-class Reached:
+class StitchedAccuracy:
     """Accuracy of a stitched network and of its target network, shares of `n` examples, or tokens (`unit`)."""
 
     stitched: float
@@ -69,15 +69,15 @@ class StitchedNetwork(nn.Module):
         super().__init__()
         where = find_device(device)
         a, b = (inputs.source, inputs.target) if isinstance(inputs, Batch) else (inputs, inputs)
-        a, b = (convert(few(x), lambda t: t.to(where)) for x in (a, b))
+        a, b = (convert_tensors(take_first(x), lambda t: t.to(where)) for x in (a, b))
         self.source_network = prepare(source, a, where, "source")
         self.target_network = prepare(target, b, where, "target")
         self.layer = layer.to(where)
         self.allow_bypass, self.fit = allow_bypass, dict(fit or {})
-        self.fingerprints = fingerprint(source), fingerprint(target)
+        self.fingerprints = fingerprint_network(source), fingerprint_network(target)
         self._front = SitedNetwork(self.source_network, a, [sites[0]], allow_bypass=True, name="source")
         self._tail = SitedNetwork(self.target_network, b, [sites[1]], allow_bypass=allow_bypass, name="target")
-        self._examples = tuple(convert(x, lambda t: t[:1] if t.ndim else t) for x in (a, b))
+        self._examples = tuple(convert_tensors(x, lambda t: t[:1] if t.ndim else t) for x in (a, b))
         for side, found, wanted in (("source", self._front, layer.alignment.source),
                                     ("target", self._tail, layer.alignment.target)):
             if found.shapes[0] != wanted:
@@ -109,11 +109,11 @@ class StitchedNetwork(nn.Module):
 
     def run(self, source_inputs: Any, target_inputs: Any) -> Any:
         """The same on inputs of the same examples that are prepared differently for the two networks."""
-        stitched = self.layer(self._front.front(source_inputs)[0], mask_of(source_inputs))
-        return self._tail.tail(0, stitched, self._tail.begin(target_inputs))
+        stitched = self.layer(self._front.front(source_inputs)[0], get_token_mask(source_inputs))
+        return self._tail.tail(0, stitched, self._tail.run_to_sites(target_inputs))
 
     @torch.no_grad()
-    def accuracy(self, data: Any) -> Reached | None:
+    def accuracy(self, data: Any) -> StitchedAccuracy | None:
         """How many labels of `data` (as `suture.compare` takes them) the stitched network and its target get right.
 
         None where there are no labels or no logits. Logits of tokens are scored as `suture.compare` does with
@@ -121,17 +121,17 @@ class StitchedNetwork(nn.Module):
         """
         task, n, hits = None, 0, [0, 0]
         where = next((t.device for t in self.layer.state_dict().values()), torch.device("cpu"))
-        for batch in (on_device(b, where) for b in Batches(data, device=where)):
+        for batch in (move_batch(b, where) for b in Batches(data, device=where)):
             if task is None:
-                task = resolve("auto", self.target_network, batch.target, batch.labels)
-            rows = task.rows(batch.target, batch.labels)
+                task = resolve_task("auto", self.target_network, batch.target, batch.labels)
+            rows = task.find_rows(batch.target, batch.labels)
             if rows.labels is None or task is Task.NONE:
                 return None
             own = apply(self.target_network, batch.target)
             for k, output in enumerate((self.run(batch.source, batch.target), own)):
-                hits[k] += int((rows.of(task.logits_of(output)).argmax(1) == rows.labels).sum())
+                hits[k] += int((rows.select(task.extract_logits(output)).argmax(1) == rows.labels).sum())
             n += rows.count
-        return Reached(hits[0] / n, hits[1] / n, n, "tokens" if task is not None and task.of_tokens else "examples")
+        return StitchedAccuracy(hits[0] / n, hits[1] / n, n, "tokens" if task is not None and task.of_tokens else "examples")
 
     def save(self, path: str | Path) -> None:
         """Write the layer's weights, and what `load_stitched` needs beside the networks, as safetensors.
@@ -139,10 +139,10 @@ class StitchedNetwork(nn.Module):
         Raises SutureError when the file cannot be written or does not end in ``.safetensors``.
         """
         a = self.layer.alignment
-        about = {"sites": [s.written for s in self.sites], "shapes": [_shape_json(a.source), _shape_json(a.target)],
+        about = {"sites": [s.written for s in self.sites], "shapes": [_encode_shape(a.source), _encode_shape(a.target)],
                  "alignment": asdict(a.rule), "family": str(self.layer.affine.family), "relu": self.layer.relu,
                  "fingerprints": list(self.fingerprints), "allow_bypass": self.allow_bypass, "fit": self.fit,
-                 "inputs": [_describe(x) for x in self._examples], "suture": version("suture")}
+                 "inputs": [_describe_inputs(x) for x in self._examples], "suture": version("suture")}
         save_weights(self.layer, path, {"format": FORMAT, "about": json.dumps(about)})
 
 
@@ -171,22 +171,22 @@ def stitch(source: nn.Module, source_site: str | Site, target: nn.Module, target
     Raises:
         SutureError: bad input, a family that the widths do not allow, a loss that is not finite.
     """
-    plan = Plan.of(methods=[method], indices=(), tlm=tlm, precision=precision, seed=seed, device=device,
+    plan = Settings.of(methods=[method], indices=(), tlm=tlm, precision=precision, seed=seed, device=device,
                    progress=progress, held_out=False, family=family, alignment=alignment, examples=examples,
                    relu=relu, ood=None, task=task, token_rate=token_rate)
     run = Run.start(source, target, data, None, plan, sites=[source_site], target_sites=[target_site],
                     allow_bypass=allow_bypass, batch_size=batch_size)
     if run.excluded:
         raise SutureError(next(iter(run.excluded.values())))
-    run.moments()
-    about: dict[str, Any] = {"method": method} | plan.settings()
+    run.run_moments()
+    about: dict[str, Any] = {"method": method} | plan.as_record()
     if method == "tlm":
         curves, ends = run.train()
         if curves.failed:
             raise SutureError(f"expected a layer that can be used: {next(iter(curves.failed.values()))}")
-        marks = convergence.judge(curves, plan.recipe, ends=ends.get("tlm"), matched=ends.get("dm"))
+        marks = convergence.find_unconverged(curves, plan.recipe, ends=ends.get("tlm"), matched=ends.get("dm"))
         about |= {"loss": curves.loss[0, 0], "mark": marks.get((0, 0), "")}
-    return StitchedNetwork(source, target, (run.source.sites[0], run.target.sites[0]), run.layer(method, 0, 0),
+    return StitchedNetwork(source, target, (run.source.sites[0], run.target.sites[0]), run.restore_layer(method, 0, 0),
                            next(iter(run.fit)), allow_bypass=allow_bypass, device=plan.device,
                            fit=about)
 
@@ -211,12 +211,12 @@ def load_stitched(path: str | Path, source: nn.Module, target: nn.Module, inputs
                           "StitchedNetwork.save")
     about = json.loads(metadata["about"])
     for side, network, wanted in zip(("source", "target"), (source, target), about["fingerprints"], strict=True):
-        if fingerprint(network) != wanted:
+        if fingerprint_network(network) != wanted:
             raise SutureError(f"expected the {side} network that the layer was fitted to (fingerprint {wanted}), got "
-                              f"other weights ({fingerprint(network)}); load those weights, or fit a new layer")
+                              f"other weights ({fingerprint_network(network)}); load those weights, or fit a new layer")
     first, second = about["inputs"]
-    given = Batch(_invent(first), _invent(second), None) if inputs is None else inputs
-    shapes = [_shape_of_json(s) for s in about["shapes"]]
+    given = Batch(_invent_inputs(first), _invent_inputs(second), None) if inputs is None else inputs
+    shapes = [_decode_shape(s) for s in about["shapes"]]
     layer = StitchingLayer(Alignment(shapes[0], shapes[1], AlignmentRule(**about["alignment"])),
                            Family.parse(about["family"]), relu=about.get("relu", False))
     load_weights(layer, path)
@@ -225,33 +225,33 @@ def load_stitched(path: str | Path, source: nn.Module, target: nn.Module, inputs
                            fit=about["fit"])
 
 
-def _shape_json(shape: Shape) -> dict[str, Any]:
+def _encode_shape(shape: Shape) -> dict[str, Any]:
     return asdict(shape) | {"kind": shape.kind.value}
 
 
-def _shape_of_json(stored: Mapping[str, Any]) -> Shape:
+def _decode_shape(stored: Mapping[str, Any]) -> Shape:
     grid, rest = stored["grid"], {k: v for k, v in stored.items() if k not in ("kind", "size", "grid")}
     return Shape(Kind(stored["kind"]), size=tuple(stored["size"]), grid=None if grid is None else (grid[0], grid[1]),
                  **rest)
 
 
-def _describe(inputs: Any) -> Any:
+def _describe_inputs(inputs: Any) -> Any:
     """Nested inputs as JSON: each tensor by shape and type."""
     if isinstance(inputs, Tensor):
         return {"tensor": list(inputs.shape), "dtype": str(inputs.dtype).removeprefix("torch.")}
     if isinstance(inputs, Mapping):
-        return {"named": {k: _describe(v) for k, v in inputs.items()}}
+        return {"named": {k: _describe_inputs(v) for k, v in inputs.items()}}
     if isinstance(inputs, tuple | list):
-        return {"several": [_describe(v) for v in inputs]}
+        return {"several": [_describe_inputs(v) for v in inputs]}
     return {"value": inputs if isinstance(inputs, str | int | float | bool | None) else None}
 
 
-def _invent(described: Mapping[str, Any]) -> Any:
+def _invent_inputs(described: Mapping[str, Any]) -> Any:
     """Inputs of the described shapes, four examples: noise, and ones for whole numbers (ids, masks)."""
     if "named" in described:
-        return {k: _invent(v) for k, v in described["named"].items()}
+        return {k: _invent_inputs(v) for k, v in described["named"].items()}
     if "several" in described:
-        return tuple(_invent(v) for v in described["several"])
+        return tuple(_invent_inputs(v) for v in described["several"])
     if "tensor" not in described:
         return described["value"]
     dtype, shape = getattr(torch, described["dtype"]), described["tensor"]

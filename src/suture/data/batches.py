@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from suture._base.errors import SutureError
-from suture._base.trees import convert as convert
-from suture._base.trees import count as count
-from suture._base.trees import tensors as tensors
-from suture.data.streams import SourceStream, TensorStream
+from suture._base.trees import convert_tensors as convert_tensors
+from suture._base.trees import count_examples as count_examples
+from suture._base.trees import list_tensors as list_tensors
+from suture.data.streams import ExampleStream, TensorStream
 
 Preprocessing = Callable[[Any], Any]
 """From a batch of raw examples, on any device, to what a network takes."""
@@ -39,14 +39,14 @@ class Batch:
     @property
     def size(self) -> int:
         """Number of examples."""
-        return count(self.source)
+        return count_examples(self.source)
 
 
-class _Same:
+class _SameAsSource:
     """The default of an argument for which None has a meaning."""
 
 
-SAME = _Same()
+SAME_AS_SOURCE = _SameAsSource()
 
 
 class Paired:
@@ -101,22 +101,22 @@ class Prepared:
             Where the target's inputs have "labels", these are the labels (masked language modelling).
     """
 
-    def __init__(self, data: Any, source: Preprocessing | None, target: Preprocessing | _Same | None = SAME) -> None:
+    def __init__(self, data: Any, source: Preprocessing | None, target: Preprocessing | _SameAsSource | None = SAME_AS_SOURCE) -> None:
         self.data, self.source = data, source
-        self.target = source if isinstance(target, _Same) else target
+        self.target = source if isinstance(target, _SameAsSource) else target
 
-    def batch(self, raw: Any, labels: Tensor | None) -> Batch:
+    def prepare_batch(self, raw: Any, labels: Tensor | None) -> Batch:
         """A batch of raw examples made ready.
 
         Raises:
             SutureError: text without a preprocessing; what the preprocessing raises.
         """
-        source, made = _own_labels(_apply(self.source, raw))
-        target, other = (source, made) if self.target == self.source else _own_labels(_apply(self.target, raw))
-        return Batch(source, target, labels if other is None else other, raw, self.batch)
+        source, made = _take_own_labels(_preprocess(self.source, raw))
+        target, other = (source, made) if self.target == self.source else _take_own_labels(_preprocess(self.target, raw))
+        return Batch(source, target, labels if other is None else other, raw, self.prepare_batch)
 
 
-def _apply(how: Preprocessing | None, raw: Any) -> Any:
+def _preprocess(how: Preprocessing | None, raw: Any) -> Any:
     if how is None and isinstance(raw, list) and raw and isinstance(raw[0], str):
         raise SutureError("expected a tokenizer for data that are text, got none; give a network with its tokenizer "
                           "(hf:FOLDER), or Prepared(data, TextPreprocessing(tokenizer))")
@@ -126,20 +126,20 @@ def _apply(how: Preprocessing | None, raw: Any) -> Any:
     return raw if how is None else how(raw)
 
 
-def _own_labels(inputs: Any) -> tuple[Any, Tensor | None]:
+def _take_own_labels(inputs: Any) -> tuple[Any, Tensor | None]:
     if isinstance(inputs, Mapping) and "labels" in inputs:
         return {k: v for k, v in inputs.items() if k != "labels"}, inputs["labels"]
     return inputs, None
 
 
-def split(item: Any) -> tuple[Any, Tensor | None]:
+def split_labels(item: Any) -> tuple[Any, Tensor | None]:
     """(inputs, labels) of what a loader yields: a pair, a mapping with "labels" or "label", or inputs alone."""
     if isinstance(item, Mapping):
         name = next((k for k in ("labels", "label") if k in item), None)
         inputs = {k: v for k, v in item.items() if k != name}
-        return inputs, None if name is None else _labels(item[name])
+        return inputs, None if name is None else _as_labels(item[name])
     if isinstance(item, tuple | list) and len(item) == 2:
-        return item[0], None if item[1] is None else _labels(item[1])
+        return item[0], None if item[1] is None else _as_labels(item[1])
     if isinstance(item, tuple | list) and len(item) == 1:
         return item[0], None
     if isinstance(item, Tensor):
@@ -147,7 +147,7 @@ def split(item: Any) -> tuple[Any, Tensor | None]:
     raise SutureError(f"expected batches (inputs, labels), got {type(item).__name__}; yield a pair of tensors")
 
 
-def _labels(given: Any) -> Tensor:
+def _as_labels(given: Any) -> Tensor:
     """As a tensor; whole numbers as int64, because the losses refuse the narrow types."""
     try:
         labels = torch.as_tensor(given)
@@ -191,7 +191,7 @@ class Batches:
         self._stream = self._as_stream(data, size, shuffle, seed, rows)
 
     def _as_stream(self, data: Any, size: int, shuffle: bool, seed: int, rows: Tensor | None) -> Iterable[Any]:
-        found = _tensor_pair(data)
+        found = _as_tensor_pair(data)
         if found is not None:
             inputs, labels = found
             if inputs.ndim == 0 or labels.ndim == 0 or len(inputs) != len(labels):
@@ -199,35 +199,35 @@ class Batches:
                 raise SutureError(f"expected as many labels as inputs in {self.name}, got labels of shape {shapes}; "
                                   "pass (inputs, labels) of the same examples")
             if len(inputs) == 0:
-                raise self._empty()
+                raise self._make_empty_error()
             return TensorStream(inputs, labels, size, torch.Generator().manual_seed(seed) if shuffle else None, rows)
         if _is_read(data) or _is_indexed(data):
             if len(data) == 0:
-                raise self._empty()
+                raise self._make_empty_error()
             if _is_read(data):
-                return SourceStream(data, size, torch.Generator().manual_seed(seed) if shuffle else None, rows)
+                return ExampleStream(data, size, torch.Generator().manual_seed(seed) if shuffle else None, rows)
             order = torch.Generator().manual_seed(seed)
             chosen = data if rows is None else Subset(data, rows.tolist())
             return DataLoader(chosen, batch_size=min(size, len(chosen)), shuffle=shuffle, generator=order)
         if rows is not None:
-            raise self._unsplit(data)
+            raise self._make_unsplit_error(data)
         if isinstance(data, Iterator) or not isinstance(data, Iterable):
             raise SutureError(f"expected {self.name} that can be read more than once, got {type(data).__name__}; "
                               "pass a DataLoader, a Dataset, a list of batches or (inputs, labels)")
         return data
 
-    def _unsplit(self, data: Any) -> SutureError:
+    def _make_unsplit_error(self, data: Any) -> SutureError:
         return SutureError(f"expected {self.name} that can be split, got {type(data).__name__}; pass a Dataset or "
                            "(inputs, labels)")
 
-    def _empty(self) -> SutureError:
+    def _make_empty_error(self) -> SutureError:
         return SutureError(f"expected at least one example in {self.name}, got none; check the split or the path")
 
     def __len__(self) -> int:
         """Number of batches, where the stream knows it; TypeError otherwise."""
         return len(self._stream)  # type: ignore[arg-type]
 
-    def total(self) -> int | None:
+    def count_batches(self) -> int | None:
         """Number of batches, or None."""
         if self._most is not None:
             return None
@@ -236,9 +236,9 @@ class Batches:
         except TypeError:
             return None
 
-    def examples(self) -> int | None:
+    def count_examples(self) -> int | None:
         """Number of examples of a pass, or None where that is not known before it."""
-        if isinstance(self._stream, TensorStream | SourceStream):
+        if isinstance(self._stream, TensorStream | ExampleStream):
             n = len(self._stream.rows)
         elif isinstance(self._stream, DataLoader) and isinstance(self._stream.sampler, Sized):
             n = len(self._stream.sampler)
@@ -251,35 +251,35 @@ class Batches:
         for item in self._stream:
             if left is not None and left <= 0:
                 return
-            batch = item if isinstance(item, Batch) else self._batch(*split(item), left)
+            batch = item if isinstance(item, Batch) else self._make_batch(*split_labels(item), left)
             if batch.labels is not None and len(batch.labels) != batch.size:
                 raise SutureError(f"expected as many labels as inputs in {self.name}, got {len(batch.labels)} labels "
                                   f"for {batch.size} inputs in one batch; yield (inputs, labels) of the same examples")
             if batch.size:
                 empty = False
-                yield batch if left is None else next(pieces(batch, left))
+                yield batch if left is None else next(cut_batch(batch, left))
                 left = None if left is None else left - batch.size
         if empty:
-            raise self._empty()
+            raise self._make_empty_error()
 
-    def _batch(self, inputs: Any, labels: Tensor | None, most: int | None) -> Batch:
+    def _make_batch(self, inputs: Any, labels: Tensor | None, most: int | None) -> Batch:
         if self._prepared is None:
             return Batch(inputs, inputs, labels)
         if most is not None:
-            inputs, labels = _first(inputs, most), None if labels is None else labels[:most]
+            inputs, labels = _take_first(inputs, most), None if labels is None else labels[:most]
         if self._device is not None:
-            inputs = convert(inputs, lambda t: t.to(self._device, non_blocking=True))
-        return self._prepared.batch(inputs, labels)
+            inputs = convert_tensors(inputs, lambda t: t.to(self._device, non_blocking=True))
+        return self._prepared.prepare_batch(inputs, labels)
 
 
-def _first(raw: Any, n: int) -> Any:
+def _take_first(raw: Any, n: int) -> Any:
     """The first examples of a raw batch, before anything is made of those that are not needed."""
     if isinstance(raw, Mapping):
-        return {k: _first(v, n) for k, v in raw.items()}
+        return {k: _take_first(v, n) for k, v in raw.items()}
     return raw[:n] if isinstance(raw, Tensor | list) else raw
 
 
-def _tensor_pair(data: Any) -> tuple[Tensor, Tensor] | None:
+def _as_tensor_pair(data: Any) -> tuple[Tensor, Tensor] | None:
     """(inputs, labels) in memory, where `data` is that.
 
     A list of two tensors could be two batches without labels; it is a pair where the second can only be labels.
@@ -307,7 +307,7 @@ def _is_read(data: Any) -> bool:
 def can_shuffle(data: Any) -> bool:
     """Whether suture makes the batches of these data, and so their order: tensors in memory and map-style Datasets."""
     data = data.data if isinstance(data, Prepared) else data
-    return _tensor_pair(data) is not None or _is_read(data) or _is_indexed(data)
+    return _as_tensor_pair(data) is not None or _is_read(data) or _is_indexed(data)
 
 
 def split_rows(data: Any, share: float, seed: int) -> tuple[Tensor, Tensor] | None:
@@ -326,10 +326,10 @@ def split_rows(data: Any, share: float, seed: int) -> tuple[Tensor, Tensor] | No
         SutureError: fewer than two examples.
     """
     data = data.data if isinstance(data, Prepared) else data
-    pair = _tensor_pair(data)
+    pair = _as_tensor_pair(data)
     if pair is None and not can_shuffle(data):
         return None
-    n = len(data) if pair is None else count(pair[0])
+    n = len(data) if pair is None else count_examples(pair[0])
     if n < 2:
         raise SutureError(f"expected at least two examples, to hold some out, got {n}; give more data")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
@@ -337,26 +337,26 @@ def split_rows(data: Any, share: float, seed: int) -> tuple[Tensor, Tensor] | No
     return order[last:].sort().values, order[:last].sort().values
 
 
-def on_device(batch: Batch, device: torch.device) -> Batch:
+def move_batch(batch: Batch, device: torch.device) -> Batch:
     """The batch with all its tensors on `device`; what the two networks share stays shared."""
     def move(t: Tensor) -> Tensor:
         return t.to(device, non_blocking=True)
 
-    source = convert(batch.source, move)
-    target = source if batch.target is batch.source else convert(batch.target, move)
+    source = convert_tensors(batch.source, move)
+    target = source if batch.target is batch.source else convert_tensors(batch.target, move)
     labels = None if batch.labels is None else move(batch.labels)
-    return Batch(source, target, labels, convert(batch.raw, move), batch.remake)
+    return Batch(source, target, labels, convert_tensors(batch.raw, move), batch.remake)
 
 
-def same_batch(one: Batch, other: Batch) -> bool:
+def is_same_batch(one: Batch, other: Batch) -> bool:
     """Whether two batches hold the same numbers."""
-    pairs = zip(*([*tensors(b.source), *tensors(b.target), *([] if b.labels is None else [b.labels])]
+    pairs = zip(*([*list_tensors(b.source), *list_tensors(b.target), *([] if b.labels is None else [b.labels])]
                   for b in (one, other)), strict=True)
     return one.size == other.size and all(a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num())
                                           for a, b in pairs)
 
 
-def pieces(batch: Batch, size: int) -> Iterator[Batch]:
+def cut_batch(batch: Batch, size: int) -> Iterator[Batch]:
     """Cut a batch into micro-batches of at most `size` examples."""
     n = batch.size
     for start in range(0, n, size):
@@ -365,6 +365,6 @@ def pieces(batch: Batch, size: int) -> Iterator[Batch]:
         def cut(t: Tensor, rows: slice = rows) -> Tensor:
             return t[rows] if t.ndim and len(t) == n else t
 
-        source = convert(batch.source, cut)
-        target = source if batch.target is batch.source else convert(batch.target, cut)
+        source = convert_tensors(batch.source, cut)
+        target = source if batch.target is batch.source else convert_tensors(batch.target, cut)
         yield Batch(source, target, None if batch.labels is None else batch.labels[rows])

@@ -27,7 +27,7 @@ class TensorStream:
             yield self.inputs[rows], self.labels[rows]
 
 
-class SourceStream:
+class ExampleStream:
     """Batches of raw examples that a source reads ahead."""
 
     def __init__(self, source: Any, size: int, order: torch.Generator | None, rows: Tensor | None) -> None:

@@ -18,10 +18,10 @@ from suture.indices.entry import Index as Index
 from suture.indices.entry import Needs as Needs
 from suture.indices.entry import Value as Value
 from suture.indices.outputs import of_logits as of_logits
-from suture.indices.sample import MOST
+from suture.indices.sample import SAMPLE_ROWS
 from suture.indices.statistics import SiteStatistics as SiteStatistics
 from suture.indices.streaming import Streaming as Streaming
-from suture.indices.streaming import of_pair
+from suture.indices.streaming import compute_indices
 from suture.indices.table import DEFAULT as DEFAULT
 from suture.indices.table import FROM_MOMENTS, STITCH
 from suture.indices.table import GROUPS as GROUPS
@@ -31,7 +31,7 @@ from suture.indices.table import Request as Request
 from suture.indices.table import chosen as chosen
 from suture.indices.table import own as own
 from suture.numbers.moments import Moments
-from suture.numbers.spectra import Pair, Part
+from suture.numbers.spectra import MomentBlock, Pair
 
 
 def of_moments(moments: Moments, names: Iterable[Named] | Named = "default") -> dict[str, Value]:
@@ -44,10 +44,10 @@ def of_moments(moments: Moments, names: Iterable[Named] | Named = "default") -> 
     Raises:
         SutureError: an index that needs the rows.
     """
-    return of_pair(Pair.of(moments), _from_moments(names))
+    return compute_indices(Pair.of(moments), _choose_from_moments(names))
 
 
-def of_matrices(x: Any, y: Any, names: Iterable[Named] | Named = "default", *, jackknife: int = 0, sample: int = MOST,
+def of_matrices(x: Any, y: Any, names: Iterable[Named] | Named = "default", *, jackknife: int = 0, sample: int = SAMPLE_ROWS,
                 seed: int = 0) -> dict[str, Value]:
     """Indices by name for two matrices with the same rows.
 
@@ -68,7 +68,7 @@ def of_matrices(x: Any, y: Any, names: Iterable[Named] | Named = "default", *, j
     return streaming.values()
 
 
-def of_blocks(blocks: Sequence[Part], names: Iterable[Named] | Named = "default", *,
+def of_blocks(blocks: Sequence[MomentBlock], names: Iterable[Named] | Named = "default", *,
               intervals: bool = False) -> dict[str, Value]:
     """Indices by name from moments of disjoint blocks of rows, of all of them together.
 
@@ -83,11 +83,11 @@ def of_blocks(blocks: Sequence[Part], names: Iterable[Named] | Named = "default"
     if intervals and len(blocks) < 2:
         raise SutureError(f"expected at least two blocks for intervals, got {len(blocks)}; save moments with "
                           "jackknife=20")
-    pair = Pair.of_part(reduce(Part.merge, blocks), blocks=blocks if len(blocks) > 1 else ())
-    return of_pair(pair, _from_moments(names), intervals=intervals)
+    pair = Pair.of_block(reduce(MomentBlock.merge, blocks), blocks=blocks if len(blocks) > 1 else ())
+    return compute_indices(pair, _choose_from_moments(names), intervals=intervals)
 
 
-def _from_moments(names: Iterable[Named] | Named) -> list[Request]:
+def _choose_from_moments(names: Iterable[Named] | Named) -> list[Request]:
     requests = chosen(names)
     for r in requests:
         if r.index.needs not in FROM_MOMENTS or r.alignment != STITCH:

@@ -13,63 +13,63 @@ from suture.indices.entry import (
     TRANSLATION,
     Argument,
     Index,
-    invariances,
+    expand_invariances,
 )
-from suture.numbers.measures import structural
+from suture.numbers.measures import make_index_measure
 from suture.numbers.spectra import Pair, Spectrum
 
 
-def mean(pair: Pair) -> float:
+def mean_cca(pair: Pair) -> float:
     """Mean of the min(rank x, rank y) canonical correlations (Kornblith et al. 2019, eq. 8)."""
     return float(pair.canonical[1].mean())
 
 
-def mean_squared(pair: Pair) -> float:
+def mean_squared_cca(pair: Pair) -> float:
     """Mean of the squared canonical correlations (Kornblith et al. 2019, eq. 7)."""
     return float(pair.canonical[1].square().mean())
 
 
-def singular_vector(pair: Pair, variance: float) -> float:
+def svcca(pair: Pair, variance: float) -> float:
     """Mean canonical correlation of the principal components that hold `variance` of each side (Raghu et al. 2017)."""
-    kx, ky = both_components(pair, variance)
+    kx, ky = count_both_components(pair, variance)
     roots = torch.outer(pair.x.values[:kx].sqrt(), pair.y.values[:ky].sqrt())
     return float(torch.linalg.svdvals(pair.rotated[:kx, :ky] / roots).mean())
 
 
-def both_components(pair: Pair, variance: float) -> tuple[int, int]:
+def count_both_components(pair: Pair, variance: float) -> tuple[int, int]:
     """How many principal components of source and target SVCCA keeps."""
-    return components(pair.x, variance), components(pair.y, variance)
+    return count_components(pair.x, variance), count_components(pair.y, variance)
 
 
-def components(spectrum: Spectrum, variance: float) -> int:
+def count_components(spectrum: Spectrum, variance: float) -> int:
     """How many principal components it takes to hold a share of the variance; at least one."""
     held = spectrum.values.cumsum(0) / spectrum.values.sum()
     # Rounding must not ask for one component more than hold all of it.
     return min(spectrum.rank, int((held < variance - 1e-12).sum()) + 1)
 
 
-def weighted_by_source(pair: Pair) -> float:
+def pwcca(pair: Pair) -> float:
     """PWCCA: correlations weighted by how much of the source each direction carries (Morcos et al. 2018).
 
     The weight of canonical variate h is sum_j |<h, x_j>| over the columns x_j of the centred source (Kornblith et
     al. 2019, eq. 9).
     """
     u, s, _ = pair.canonical
-    return _weighted(pair.x, u, s)
+    return _weight_correlations(pair.x, u, s)
 
 
-def weighted_by_target(pair: Pair) -> float:
+def pwcca_target(pair: Pair) -> float:
     """PWCCA with the weights taken from the target."""
     _, s, vh = pair.canonical
-    return _weighted(pair.y, vh.T, s)
+    return _weight_correlations(pair.y, vh.T, s)
 
 
-def _weighted(side: Spectrum, directions: Tensor, correlations: Tensor) -> float:
+def _weight_correlations(side: Spectrum, directions: Tensor, correlations: Tensor) -> float:
     alpha = ((side.vectors * side.values.sqrt()) @ directions).abs().sum(0)
     return float(alpha @ correlations / alpha.sum())
 
 
-def too_few(pair: Pair) -> str:
+def explain_too_few_rows(pair: Pair) -> str:
     """With rank x + rank y >= n some correlations are 1 whatever the data."""
     n, rx, ry = pair.n, pair.x.rank, pair.y.rank
     if rx + ry < n:
@@ -78,29 +78,29 @@ def too_few(pair: Pair) -> str:
             "cka, opd and direct matching are still defined")
 
 
-_SCALE = invariances(TRANSLATION, SCALING, PERMUTATION)
+_SCALE = expand_invariances(TRANSLATION, SCALING, PERMUTATION)
 _COST = "p³ + q³ per site, pq min(p, q)"
 _VARIANCE = Argument("variance", 0.99, 0.01, 1.0, "share of the variance that the kept principal components of each "
                      "side hold; smaller where the small ones are noise, 1 for mean CCA")
 ENTRIES = (
-    Index(structural("cca", "mean CCA", "Mean canonical correlation (Raghu et al. 2017; Kornblith et al. 2019)."),
-          mean, "Σρ / min(rank X, rank Y)", "Kornblith et al. 2019, eq. 8", AFFINE, AFFINE, least=4,
-          undefined=too_few, cost=_COST),
-    Index(structural("cca_squared", "mean squared CCA", "Mean squared canonical correlation (Kornblith et al. 2019)."),
-          mean_squared, "Σρ² / min(rank X, rank Y)", "Kornblith et al. 2019, eq. 7", AFFINE, AFFINE, least=4,
-          undefined=too_few, cost=_COST),
-    Index(structural("svcca", "SVCCA", "Mean canonical correlation of the principal components that hold 99 % of the "
+    Index(make_index_measure("cca", "mean CCA", "Mean canonical correlation (Raghu et al. 2017; Kornblith et al. 2019)."),
+          mean_cca, "Σρ / min(rank X, rank Y)", "Kornblith et al. 2019, eq. 8", AFFINE, AFFINE, least=4,
+          undefined=explain_too_few_rows, cost=_COST),
+    Index(make_index_measure("cca_squared", "mean squared CCA", "Mean squared canonical correlation (Kornblith et al. 2019)."),
+          mean_squared_cca, "Σρ² / min(rank X, rank Y)", "Kornblith et al. 2019, eq. 7", AFFINE, AFFINE, least=4,
+          undefined=explain_too_few_rows, cost=_COST),
+    Index(make_index_measure("svcca", "SVCCA", "Mean canonical correlation of the principal components that hold 99 % of the "
                      "variance, or the given share (Raghu et al. 2017)."),
-          singular_vector, "mean CCA of the leading principal components of each side", "Raghu et al. 2017", RIGID,
-          RIGID, least=4, undefined=too_few, argument=_VARIANCE, cost=_COST, regime=both_components),
-    Index(structural("pwcca", "PWCCA (source weighted)",
+          svcca, "mean CCA of the leading principal components of each side", "Raghu et al. 2017", RIGID,
+          RIGID, least=4, undefined=explain_too_few_rows, argument=_VARIANCE, cost=_COST, regime=count_both_components),
+    Index(make_index_measure("pwcca", "PWCCA (source weighted)",
                      "Projection weighted CCA, weights from the source (Morcos et al. 2018)."),
-          weighted_by_source, "Σαρ / Σα, α of a variate h: Σ|⟨h, x⟩| over the columns x of the source",
-          "Morcos et al. 2018; Kornblith et al. 2019, eq. 9", _SCALE, AFFINE, least=4, undefined=too_few, cost=_COST,
+          pwcca, "Σαρ / Σα, α of a variate h: Σ|⟨h, x⟩| over the columns x of the source",
+          "Morcos et al. 2018; Kornblith et al. 2019, eq. 9", _SCALE, AFFINE, least=4, undefined=explain_too_few_rows, cost=_COST,
           smooth=False),
-    Index(structural("pwcca_target", "PWCCA (target weighted)",
+    Index(make_index_measure("pwcca_target", "PWCCA (target weighted)",
                      "Projection weighted CCA, weights from the target (Morcos et al. 2018)."),
-          weighted_by_target, "Σαρ / Σα, α from the columns of the target",
-          "Morcos et al. 2018; Kornblith et al. 2019, eq. 9", AFFINE, _SCALE, least=4, undefined=too_few, cost=_COST,
+          pwcca_target, "Σαρ / Σα, α from the columns of the target",
+          "Morcos et al. 2018; Kornblith et al. 2019, eq. 9", AFFINE, _SCALE, least=4, undefined=explain_too_few_rows, cost=_COST,
           smooth=False),
 )

@@ -8,22 +8,22 @@ import torch
 from torch import Tensor
 
 from suture.indices.entry import RIGID, Index, Needs
-from suture.numbers.measures import structural
+from suture.numbers.measures import make_index_measure
 from suture.numbers.spectra import Pair
 
 
-def biased(pair: Pair) -> float:
+def cka(pair: Pair) -> float:
     """|Sxy|² / (|Sxx| |Syy|), Frobenius norms of the scatter matrices (Kornblith et al. 2019, table 1 and eq. 14)."""
     m = pair.moments
     return float(m.sxy.square().sum() / (torch.linalg.matrix_norm(m.sxx) * torch.linalg.matrix_norm(m.syy)))
 
 
-def angular(pair: Pair) -> float:
+def cka_angular(pair: Pair) -> float:
     """The angle whose cosine is biased CKA, a metric (Williams et al. 2021)."""
-    return math.acos(min(1.0, biased(pair)))
+    return math.acos(min(1.0, cka(pair)))
 
 
-def debiased(pair: Pair) -> float:
+def cka_debiased(pair: Pair) -> float:
     """CKA from the unbiased estimator of HSIC (Song et al. 2012), which may be slightly negative.
 
     With centred rows the kernel matrices have zero row sums, so the estimator needs only |Sxy|², sum |x|²,
@@ -32,18 +32,18 @@ def debiased(pair: Pair) -> float:
     m = pair.moments
     kx, ky = torch.trace(m.sxx), torch.trace(m.syy)
     xy = _hsic(m.n, m.sxy.square().sum(), m.cross.xx_yy, kx, ky)
-    return xy / math.sqrt(_own(pair, "x") * _own(pair, "y"))
+    return xy / math.sqrt(_compute_own_hsic(pair, "x") * _compute_own_hsic(pair, "y"))
 
 
-def too_few(pair: Pair) -> str:
+def explain_no_signal(pair: Pair) -> str:
     """Its own-norms vanish where no row is nearer to one than to another."""
-    if _own(pair, "x") <= 0 or _own(pair, "y") <= 0:
+    if _compute_own_hsic(pair, "x") <= 0 or _compute_own_hsic(pair, "y") <= 0:
         return ("unbiased HSIC of a representation with itself is not positive: every row is equally far from every "
                 "other")
     return ""
 
 
-def _own(pair: Pair, name: str) -> float:
+def _compute_own_hsic(pair: Pair, name: str) -> float:
     side = pair.moments.x if name == "x" else pair.moments.y
     k = torch.trace(side.gram)
     return _hsic(side.n, side.gram.square().sum(), side.quartic, k, k)
@@ -54,40 +54,40 @@ def _hsic(n: int, product: Tensor, joint: Tensor, kx: Tensor, ky: Tensor) -> flo
     return float(product - joint + kx * ky / ((n - 1) * (n - 2)) - 2 * joint / (n - 2))
 
 
-def zero_diagonal(pair: Pair) -> float:
+def rv2(pair: Pair) -> float:
     """RV2: CKA of the Gram matrices of centred rows with their diagonals set to zero (Smilde et al. 2009)."""
     m = pair.moments
-    own = _off(m.sxx, m.x.quartic) * _off(m.syy, m.y.quartic)
+    own = _sum_off_diagonal(m.sxx, m.x.quartic) * _sum_off_diagonal(m.syy, m.y.quartic)
     return float((m.sxy.square().sum() - m.cross.xx_yy) / math.sqrt(own))
 
 
-def _off(gram: Tensor, quartic: Tensor) -> float:
+def _sum_off_diagonal(gram: Tensor, quartic: Tensor) -> float:
     """Squared norm of what is not on the diagonal of the Gram matrix of rows."""
     return float(gram.square().sum() - quartic)
 
 
-def on_diagonal(pair: Pair) -> str:
+def explain_orthogonal_rows(pair: Pair) -> str:
     """Rows that are orthogonal to each other leave nothing off the diagonal."""
     m = pair.moments
     for gram, quartic in ((m.sxx, m.x.quartic), (m.syy, m.y.quartic)):
-        if _off(gram, quartic) <= 1e-12 * float(quartic):
+        if _sum_off_diagonal(gram, quartic) <= 1e-12 * float(quartic):
             return "all rows are orthogonal to each other: nothing is left off the diagonal"
     return ""
 
 
 ENTRIES = (
-    Index(structural("cka", "CKA (biased)", "Linear centred kernel alignment, biased HSIC (Kornblith et al. 2019)."),
-          biased, "|Sxy|² / (|Sxx| |Syy|)", "Kornblith et al. 2019, table 1 and eq. 14", RIGID, RIGID),
-    Index(structural("cka_debiased", "CKA (debiased)",
+    Index(make_index_measure("cka", "CKA (biased)", "Linear centred kernel alignment, biased HSIC (Kornblith et al. 2019)."),
+          cka, "|Sxy|² / (|Sxx| |Syy|)", "Kornblith et al. 2019, table 1 and eq. 14", RIGID, RIGID),
+    Index(make_index_measure("cka_debiased", "CKA (debiased)",
                      "Linear CKA from the unbiased HSIC estimator (Song et al. 2012; Nguyen et al. 2021).",
                      span=(-1.0, 1.0)),
-          debiased, "HSIC₁(X, Y) / sqrt(HSIC₁(X, X) HSIC₁(Y, Y)), HSIC₁ the unbiased estimator",
-          "Song et al. 2012; Nguyen et al. 2021, eq. 3", RIGID, RIGID, Needs.HIGHER, 4, too_few),
-    Index(structural("rv2", "RV2 (zero diagonal)", "CKA of Gram matrices without their diagonals (Smilde et al. 2009).",
+          cka_debiased, "HSIC₁(X, Y) / sqrt(HSIC₁(X, X) HSIC₁(Y, Y)), HSIC₁ the unbiased estimator",
+          "Song et al. 2012; Nguyen et al. 2021, eq. 3", RIGID, RIGID, Needs.HIGHER, 4, explain_no_signal),
+    Index(make_index_measure("rv2", "RV2 (zero diagonal)", "CKA of Gram matrices without their diagonals (Smilde et al. 2009).",
                      span=(-1.0, 1.0)),
-          zero_diagonal, "(|Sxy|² - Σ|x|²|y|²) / sqrt((|Sxx|² - Σ|x|⁴)(|Syy|² - Σ|y|⁴)), rows centred",
-          "Smilde et al. 2009", RIGID, RIGID, Needs.HIGHER, 3, on_diagonal),
-    Index(structural("cka_angular", "CKA (angular)", "Arc cosine of biased CKA, in radians (Williams et al. 2021).",
+          rv2, "(|Sxy|² - Σ|x|²|y|²) / sqrt((|Sxx|² - Σ|x|⁴)(|Syy|² - Σ|y|⁴)), rows centred",
+          "Smilde et al. 2009", RIGID, RIGID, Needs.HIGHER, 3, explain_orthogonal_rows),
+    Index(make_index_measure("cka_angular", "CKA (angular)", "Arc cosine of biased CKA, in radians (Williams et al. 2021).",
                      high=math.pi / 2, larger=False, form="cosine"),
-          angular, "arccos(cka)", "Williams et al. 2021", RIGID, RIGID),
+          cka_angular, "arccos(cka)", "Williams et al. 2021", RIGID, RIGID),
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from suture._base.errors import SutureError, first_line
+from suture._base.errors import SutureError, summarise_error
 from suture.numbers.measures import Measure
 
 TRANSLATION, SCALING, PERMUTATION, ORTHOGONAL, DIAGONAL, LINEAR = TRANSFORMATIONS = (
@@ -17,7 +17,7 @@ TRANSLATION, SCALING, PERMUTATION, ORTHOGONAL, DIAGONAL, LINEAR = TRANSFORMATION
 reordered; rotated or reflected; each multiplied by its own positive number; any invertible map."""
 
 
-def invariances(*given: str) -> frozenset[str]:
+def expand_invariances(*given: str) -> frozenset[str]:
     """The given transformations with those that they contain."""
     found = set(given)
     if LINEAR in found:
@@ -29,8 +29,8 @@ def invariances(*given: str) -> frozenset[str]:
     return frozenset(found)
 
 
-RIGID = invariances(TRANSLATION, SCALING, ORTHOGONAL)
-AFFINE = invariances(TRANSLATION, LINEAR)
+RIGID = expand_invariances(TRANSLATION, SCALING, ORTHOGONAL)
+AFFINE = expand_invariances(TRANSLATION, LINEAR)
 
 
 class Needs(Enum):
@@ -60,7 +60,7 @@ class Value:
     high: float = math.nan
 
     @classmethod
-    def missing(cls, reason: str) -> Value:
+    def from_reason(cls, reason: str) -> Value:
         """No number."""
         return cls(math.nan, reason)
 
@@ -101,7 +101,7 @@ class Argument:
         return number
 
 
-def always(_: Any) -> str:
+def explain_nothing(_: Any) -> str:
     """Defined for whatever is not constant."""
     return ""
 
@@ -140,7 +140,7 @@ class Index:
     invariant_y: frozenset[str]
     needs: Needs = Needs.MOMENTS
     least: int = 2
-    undefined: Callable[[Any], str] = always
+    undefined: Callable[[Any], str] = explain_nothing
     argument: Argument | None = None
     value: float | None = None
     cost: str = "pq"
@@ -153,7 +153,7 @@ class Index:
         """Key in tables."""
         return self.measure.name
 
-    def at(self, value: Any) -> Index:
+    def replace_argument(self, value: Any) -> Index:
         """The same index with another argument; its name says so.
 
         Raises:
@@ -167,9 +167,9 @@ class Index:
         return replace(self, value=number, measure=self.measure.variant(f":{number:.12g}"))
 
     def __call__(self, data: Any) -> Value:
-        reason = self._few(data) or self.undefined(data)
+        reason = self._explain_too_few(data) or self.undefined(data)
         if reason:
-            return Value.missing(reason)
+            return Value.from_reason(reason)
         try:
             number = float(self.fn(data, *self._arguments))
         except ArithmeticError:
@@ -179,12 +179,12 @@ class Index:
         except Exception as e:
             if self.user is None:
                 raise
-            return Value.missing(f"{self.name} fails with {type(e).__name__}: {first_line(e)}")
+            return Value.from_reason(f"{self.name} fails with {type(e).__name__}: {summarise_error(e)}")
         if not math.isfinite(number):
-            return Value.missing(f"{self.name} is not finite on these data")
+            return Value.from_reason(f"{self.name} is not finite on these data")
         return Value(number)
 
-    def regime_of(self, data: Any) -> Hashable:
+    def get_regime(self, data: Any) -> Hashable:
         """What is decided by a threshold on these data; None where nothing is."""
         return None if self.regime is None else self.regime(data, *self._arguments)
 
@@ -194,7 +194,7 @@ class Index:
             return ()
         return (self.argument.default if self.value is None else self.value,)
 
-    def _few(self, data: Any) -> str:
+    def _explain_too_few(self, data: Any) -> str:
         """What is asked of every kind of data: more than one row, none of the sides constant, enough rows."""
         n = int(data.n)
         if n < 2:
@@ -204,6 +204,6 @@ class Index:
         return f"{n} rows: {self.name} needs at least {self.least}" if n < self.least else ""
 
 
-def by_name(*groups: tuple[Index, ...]) -> Mapping[str, Index]:
+def collect_entries(*groups: tuple[Index, ...]) -> Mapping[str, Index]:
     """Entries by name."""
     return {i.name: i for group in groups for i in group}

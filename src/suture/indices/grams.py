@@ -10,19 +10,19 @@ from itertools import product
 import torch
 from torch import Tensor
 
-LEAST = 4
+LEAST_EXAMPLES = 4
 """Examples that the unbiased estimator of HSIC needs: it divides by n - 3."""
-_COLUMNS = 8192  # features at a time: their centred copy stays small, and sums of float32 products short
+_COLUMNS_AT_ONCE = 8192  # features at a time: their centred copy stays small, and sums of float32 products short
 
 
-def blocks(rows: Tensor) -> tuple[Tensor, ...]:
+def split_columns(rows: Tensor) -> tuple[Tensor, ...]:
     """The columns in blocks, as views, that are worked on one after the other."""
-    return torch.split(rows, _COLUMNS, 1)
+    return torch.split(rows, _COLUMNS_AT_ONCE, 1)
 
 
-def working(rows: int, width: int, precision: torch.dtype) -> int:
+def count_working_bytes(rows: int, width: int, precision: torch.dtype) -> int:
     """Bytes that `Gram.of` takes beside its result: one block, centred, and its product in both precisions."""
-    return precision.itemsize * rows * min(_COLUMNS, width) + (precision.itemsize + 8) * rows**2
+    return precision.itemsize * rows * min(_COLUMNS_AT_ONCE, width) + (precision.itemsize + 8) * rows**2
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Gram:
         """Of (n, features)."""
         n = len(rows)
         total = torch.zeros(n, n, dtype=torch.float64)
-        for part in blocks(rows):
+        for part in split_columns(rows):
             centred = part - part.mean(0)
             total += (centred @ centred.T).cpu().double()
         # What the mean's own rounding left.
@@ -83,7 +83,7 @@ class Gram:
 
 
 @dataclass(frozen=True)
-class Table:
+class HsicTable:
     """HSIC of every cell: (S, T), of each source and each target with itself, and their floors."""
 
     xy: Tensor
@@ -93,20 +93,20 @@ class Table:
     floor_y: Tensor
 
     @classmethod
-    def filled(cls, sources: int, targets: int, value: float = 0.0) -> Table:
+    def from_value(cls, sources: int, targets: int, value: float = 0.0) -> HsicTable:
         """One value everywhere."""
         shapes = (sources, targets), (sources,), (targets,), (sources,), (targets,)
         return cls(*(torch.full(shape, value, dtype=torch.float64) for shape in shapes))
 
-    def __add__(self, other: Table) -> Table:
-        return Table(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+    def __add__(self, other: HsicTable) -> HsicTable:
+        return HsicTable(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
-    def cell(self, i: int, j: int) -> Hsic:
+    def get_hsic(self, i: int, j: int) -> Hsic:
         """Of one cell."""
         return Hsic(*(float(t) for t in (self.xy[i, j], self.xx[i], self.yy[j], self.floor_x[i], self.floor_y[j])))
 
 
-def _hsic(pairs: Iterable[tuple[Gram, Gram]], n: int) -> tuple[Tensor, Tensor]:
+def _compute_hsic(pairs: Iterable[tuple[Gram, Gram]], n: int) -> tuple[Tensor, Tensor]:
     """tr(KHLH) and the unbiased HSIC (Song et al. 2012) of each pair; the second is nan for n below 4.
 
     Row sums are zero, so without the diagonals they are minus the diagonals k and l, and the estimator needs besides
@@ -115,17 +115,17 @@ def _hsic(pairs: Iterable[tuple[Gram, Gram]], n: int) -> tuple[Tensor, Tensor]:
     sums = [(a.matrix.flatten() @ b.matrix.flatten(), a.diagonal @ b.diagonal, a.diagonal.sum() * b.diagonal.sum())
             for a, b in pairs]
     products, joint, traces = torch.tensor(sums, dtype=torch.float64).T
-    if n < LEAST:
+    if n < LEAST_EXAMPLES:
         return products, torch.full_like(products, math.nan)
     return products, (products - joint + traces / ((n - 1) * (n - 2)) - 2 * joint / (n - 2)) / (n * (n - 3))
 
 
-def tables(xs: list[Gram], ys: list[Gram]) -> tuple[Table, Table]:
+def compute_tables(xs: list[Gram], ys: list[Gram]) -> tuple[HsicTable, HsicTable]:
     """Biased (times (n - 1)²) and unbiased HSIC of every cell."""
     n = len(xs[0].diagonal)
-    cross, own_x, own_y = (_hsic(pairs, n) for pairs in (product(xs, ys), zip(xs, xs, strict=True),
+    cross, own_x, own_y = (_compute_hsic(pairs, n) for pairs in (product(xs, ys), zip(xs, xs, strict=True),
                                                          zip(ys, ys, strict=True)))
-    scale = n / (n - 3) if n >= LEAST else math.nan
+    scale = n / (n - 3) if n >= LEAST_EXAMPLES else math.nan
     floors = [scale * torch.tensor([g.rounding for g in side], dtype=torch.float64).square() for side in (xs, ys)]
-    first, second = (Table(cross[k].view(len(xs), len(ys)), own_x[k], own_y[k], *floors) for k in range(2))
+    first, second = (HsicTable(cross[k].view(len(xs), len(ys)), own_x[k], own_y[k], *floors) for k in range(2))
     return first, second

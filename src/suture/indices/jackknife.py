@@ -11,23 +11,23 @@ import numpy as np
 from scipy import stats
 
 from suture.indices.entry import Index, Value
-from suture.indices.regression import FOLDS, in_folds
-from suture.numbers.spectra import Pair, Part
+from suture.indices.regression import FOLDS, merge_into_folds
+from suture.numbers.spectra import MomentBlock, Pair
 
 
-def without_each(blocks: Sequence[Part]) -> list[Pair]:
+def leave_out_each(blocks: Sequence[MomentBlock]) -> list[Pair]:
     """The pair of all blocks but one, for each in turn; the others stay in the folds that they are in."""
-    totals = in_folds(blocks)
+    totals = merge_into_folds(blocks)
     found = []
     for k in range(len(blocks)):
         rest = [b for i, b in enumerate(blocks) if i % FOLDS == k % FOLDS and i != k]
         others = [t for f, t in enumerate(totals) if f != k % FOLDS]
-        folds = [*others, reduce(Part.merge, rest)] if rest else others
-        found.append(Pair.of_part(reduce(Part.merge, folds), blocks=folds))
+        folds = [*others, reduce(MomentBlock.merge, rest)] if rest else others
+        found.append(Pair.of_block(reduce(MomentBlock.merge, folds), blocks=folds))
     return found
 
 
-def with_intervals(values: dict[str, Value], indices: Sequence[Index], pair: Pair) -> dict[str, Value]:
+def add_intervals(values: dict[str, Value], indices: Sequence[Index], pair: Pair) -> dict[str, Value]:
     """The values with their 95 % intervals (Quenouille 1956; Tukey 1958; Shao and Tu 1995, section 2.2).
 
     The interval is bias-corrected: it stands about B v - (B - 1) mean(v without each block), t quantile of B - 1
@@ -45,12 +45,12 @@ def with_intervals(values: dict[str, Value], indices: Sequence[Index], pair: Pai
     """
     if len(pair.blocks) < 2:
         return values
-    left = without_each(pair.blocks)
-    return values | {i.name: _interval(values[i.name], [i(p) for p in left], i.smooth) for i in indices
-                     if not values[i.name].reason and all(i.regime_of(p) == i.regime_of(pair) for p in left)}
+    left = leave_out_each(pair.blocks)
+    return values | {i.name: _add_interval(values[i.name], [i(p) for p in left], i.smooth) for i in indices
+                     if not values[i.name].reason and all(i.get_regime(p) == i.get_regime(pair) for p in left)}
 
 
-def _interval(value: Value, left: Sequence[Value], smooth: bool) -> Value:
+def _add_interval(value: Value, left: Sequence[Value], smooth: bool) -> Value:
     if any(v.reason for v in left):
         return value
     b, estimates = len(left), np.array([v.value for v in left])

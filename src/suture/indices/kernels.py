@@ -20,8 +20,16 @@ from torch import Tensor
 
 from suture._base.errors import SutureError
 from suture.indices.entry import RIGID, Index, Needs
-from suture.indices.grams import LEAST, Gram, Hsic, Table, blocks, tables, working
-from suture.numbers.measures import structural
+from suture.indices.grams import (
+    LEAST_EXAMPLES,
+    Gram,
+    Hsic,
+    HsicTable,
+    compute_tables,
+    count_working_bytes,
+    split_columns,
+)
+from suture.numbers.measures import make_index_measure
 from suture.numbers.pair_moments import NonFiniteError
 
 
@@ -53,7 +61,7 @@ class Kernels:
     unbiased: Hsic
 
 
-def minibatch(kernels: Kernels) -> float:
+def cka_minibatch(kernels: Kernels) -> float:
     """Minibatch CKA: unbiased HSIC, summed over minibatches, ratio of sums (Nguyen et al. 2021, eq. 3).
 
     In [-1, 1], with no more bias than the unbiased estimator leaves in a ratio. It depends on the minibatch size.
@@ -61,22 +69,22 @@ def minibatch(kernels: Kernels) -> float:
     return kernels.minibatch.alignment
 
 
-def biased(kernels: Kernels) -> float:
+def flat_cka(kernels: Kernels) -> float:
     """CKA of the kept examples by the biased HSIC tr(KHLH) (Kornblith et al. 2019, eq. 3 and 4), in [0, 1]."""
     return kernels.biased.alignment
 
 
-def debiased(kernels: Kernels) -> float:
+def flat_cka_debiased(kernels: Kernels) -> float:
     """CKA of the kept examples by the unbiased HSIC (Song et al. 2012), in [-1, 1]."""
     return kernels.unbiased.alignment
 
 
-def no_signal(kernels: Kernels) -> str:
+def explain_no_signal(kernels: Kernels) -> str:
     """Why there is no minibatch CKA, apart from too few examples."""
-    return _no_signal(kernels.minibatch)
+    return _explain_no_signal(kernels.minibatch)
 
 
-def not_kept(kernels: Kernels) -> str:
+def explain_not_kept(kernels: Kernels) -> str:
     """Why there is no biased CKA of the kept examples."""
     if kernels.kept < 2:
         return f"{kernels.kept} examples kept: nothing varies"
@@ -85,21 +93,21 @@ def not_kept(kernels: Kernels) -> str:
     return ""
 
 
-def too_few_kept(kernels: Kernels) -> str:
+def explain_too_few_kept(kernels: Kernels) -> str:
     """Why there is no debiased CKA of the kept examples."""
-    if kernels.kept < LEAST:
-        return f"{kernels.kept} examples kept: the unbiased estimator needs at least {LEAST}"
-    return not_kept(kernels) or _no_signal(kernels.unbiased)
+    if kernels.kept < LEAST_EXAMPLES:
+        return f"{kernels.kept} examples kept: the unbiased estimator needs at least {LEAST_EXAMPLES}"
+    return explain_not_kept(kernels) or _explain_no_signal(kernels.unbiased)
 
 
-def _no_signal(hsic: Hsic) -> str:
+def _explain_no_signal(hsic: Hsic) -> str:
     if not hsic.flat:
         return ""
     return (f"unbiased HSIC of the {' and '.join(hsic.flat)} with itself is not positive: every example is equally "
             "far from every other")
 
 
-class _Site:
+class _SiteExamples:
     """Examples of one site that are held, as rows of features: `waiting` for their minibatch, and `kept`."""
 
     def __init__(self, x: Tensor, keep: int, batch: int, precision: torch.dtype) -> None:
@@ -110,31 +118,31 @@ class _Site:
         width = self.shape.numel()
         self.waiting = torch.empty(batch, width, dtype=precision, device=x.device)
         self.kept = torch.empty(keep, width, dtype=precision, device=x.device)
-        self.first = self.rows(x[:1]).to(precision, copy=True)
+        self.first = self.flatten(x[:1]).to(precision, copy=True)
         self.varies, self.kept_varies = False, False
 
     @property
     def nbytes(self) -> int:
         return self.waiting.nbytes + self.kept.nbytes + self.first.nbytes
 
-    def rows(self, x: Tensor) -> Tensor:
+    def flatten(self, x: Tensor) -> Tensor:
         """(N, features) of (N, ...)."""
         return x.permute(self._order).reshape(len(x), self.shape.numel())
 
-    def examples(self, rows: Tensor) -> Tensor:
+    def unflatten(self, rows: Tensor) -> Tensor:
         """What `rows` was called with."""
         inner = rows.view(len(rows), *(self.shape[d - 1] for d in self._order[1:]))
         return inner.permute([self._order.index(d) for d in range(len(self._order))])
 
-    def notice(self, rows: Tensor, kept: int) -> None:
+    def notice_variation(self, rows: Tensor, kept: int) -> None:
         """Remember whether examples differ from the first, by more than rounding; the first `kept` are kept."""
         if not self.kept_varies and kept:
-            self.kept_varies = self._differs(rows[:kept])
-        self.varies = self.varies or self.kept_varies or self._differs(rows)
+            self.kept_varies = self._has_other(rows[:kept])
+        self.varies = self.varies or self.kept_varies or self._has_other(rows)
 
-    def _differs(self, rows: Tensor) -> bool:
+    def _has_other(self, rows: Tensor) -> bool:
         far = rows.new_zeros(len(rows), dtype=self.first.dtype)
-        for part, first in zip(blocks(rows), blocks(self.first), strict=True):
+        for part, first in zip(split_columns(rows), split_columns(self.first), strict=True):
             far += (part.to(first.dtype) - first).square().sum(1)
         eps = torch.finfo(self.first.dtype).eps
         return bool(far.max() > (4 * eps) ** 2 * self.first.square().sum())
@@ -164,17 +172,17 @@ class FlatKernels:
                  precision: torch.dtype = torch.float32) -> None:
         if same and sources != targets:
             raise SutureError(f"expected the same sites on both sides, got {sources} and {targets}; write same=False")
-        if batch < LEAST:
-            raise SutureError(f"expected minibatches of at least {LEAST} examples, got {batch}; write batch=256")
+        if batch < LEAST_EXAMPLES:
+            raise SutureError(f"expected minibatches of at least {LEAST_EXAMPLES} examples, got {batch}; write batch=256")
         if keep < 0:
             raise SutureError(f"expected a number of examples to keep, got {keep}; write keep=0 for none")
         self.sources, self.targets, self.keep, self.batch = sources, targets, keep, batch
         self.precision, self._same = precision, same
-        self._sites: list[_Site] = []
-        self._sums = Table.filled(sources, targets)
+        self._sites: list[_SiteExamples] = []
+        self._sums = HsicTable.from_value(sources, targets)
         self._waiting = 0
-        self._closed: tuple[Table, int, int] | None = None
-        self._of_kept: tuple[Table, Table] | None = None
+        self._closed: tuple[HsicTable, int, int] | None = None
+        self._of_kept: tuple[HsicTable, HsicTable] | None = None
         self.examples = 0
         """Number of examples seen."""
         self.kept = 0
@@ -197,7 +205,7 @@ class FlatKernels:
         size, rows = self.precision.itemsize, max(self.keep, self.batch)
         held = size * (self.keep + self.batch + 1) * sum(feature_counts)
         grams = 8 * len(feature_counts) * rows**2
-        return held + grams + working(rows, max(feature_counts), self.precision)
+        return held + grams + count_working_bytes(rows, max(feature_counts), self.precision)
 
     @torch.no_grad()
     def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor]) -> None:
@@ -209,21 +217,21 @@ class FlatKernels:
             NonFiniteError: NaN or inf in one of them; everything is then as it was before the call.
             SutureError: another number of sites, of examples or of features than before.
         """
-        tensors = self._checked(xs, ys)
+        tensors = self._check_tensors(xs, ys)
         if not len(tensors[0]):
             return
         if not self._sites:
-            self._sites = [_Site(x, self.keep, self.batch, self.precision) for x in tensors]
-        rows = [site.rows(x) for site, x in zip(self._sites, tensors, strict=True)]
+            self._sites = [_SiteExamples(x, self.keep, self.batch, self.precision) for x in tensors]
+        rows = [site.flatten(x) for site, x in zip(self._sites, tensors, strict=True)]
         keeps = min(self.keep - self.kept, len(rows[0]))
         for site, x in zip(self._sites, rows, strict=True):
-            site.notice(x, keeps)
+            site.notice_variation(x, keeps)
             site.kept[self.kept:self.kept + keeps].copy_(x[:keeps])
-        self._keep(keeps)
-        self._fill(rows)
+        self._count_kept(keeps)
+        self._fill_minibatches(rows)
         self.examples += len(rows[0])
 
-    def _checked(self, xs: Sequence[Tensor], ys: Sequence[Tensor]) -> list[Tensor]:
+    def _check_tensors(self, xs: Sequence[Tensor], ys: Sequence[Tensor]) -> list[Tensor]:
         """The tensors of all sites that are held."""
         if len(xs) != self.sources or (not self._same and len(ys) != self.targets):
             raise SutureError(f"expected {self.sources} sources and {self.targets} targets, got {len(xs)} and "
@@ -243,48 +251,48 @@ class FlatKernels:
                 raise NonFiniteError("source", k) if k < self.sources else NonFiniteError("target", k - self.sources)
         return tensors
 
-    def _keep(self, more: int) -> None:
+    def _count_kept(self, more: int) -> None:
         """Count more kept examples; once there are enough, their features are no longer needed."""
         if not more:
             return
         self.kept += more
         self._of_kept = None
         if self.kept == self.keep:
-            self._of_kept = self._kept_tables()
+            self._of_kept = self._compute_kept_tables()
             for site in self._sites:
                 site.kept = site.kept[:0].clone()
 
-    def _fill(self, rows: Sequence[Tensor]) -> None:
+    def _fill_minibatches(self, rows: Sequence[Tensor]) -> None:
         """Put examples into minibatches."""
         self._closed = None
-        for start in self._starts(len(rows[0])):
+        for start in self._find_starts(len(rows[0])):
             place = slice(self._waiting, min(self.batch, self._waiting + len(rows[0]) - start))
             for site, x in zip(self._sites, rows, strict=True):
                 site.waiting[place].copy_(x[start:start + place.stop - place.start])
             self._waiting = place.stop % self.batch
             if not self._waiting:
-                self._sums += self._tables([site.waiting for site in self._sites])[1]
+                self._sums += self._compute_tables([site.waiting for site in self._sites])[1]
                 self.minibatches += 1
 
-    def _starts(self, n: int) -> list[int]:
+    def _find_starts(self, n: int) -> list[int]:
         """Where minibatches begin in the next `n` examples."""
         return [0, *range(self.batch - self._waiting, n, self.batch)] if n else []
 
-    def _tables(self, rows: Sequence[Tensor]) -> tuple[Table, Table]:
+    def _compute_tables(self, rows: Sequence[Tensor]) -> tuple[HsicTable, HsicTable]:
         grams = [Gram.of(x) for x in rows]
-        return tables(grams[:self.sources], grams if self._same else grams[self.sources:])
+        return compute_tables(grams[:self.sources], grams if self._same else grams[self.sources:])
 
-    def _kept_tables(self) -> tuple[Table, Table]:
+    def _compute_kept_tables(self) -> tuple[HsicTable, HsicTable]:
         if not self.kept:
-            nothing = Table.filled(self.sources, self.targets, math.nan)
+            nothing = HsicTable.from_value(self.sources, self.targets, math.nan)
             return nothing, nothing
-        return self._tables([site.kept[:self.kept] for site in self._sites])
+        return self._compute_tables([site.kept[:self.kept] for site in self._sites])
 
-    def _close(self) -> tuple[Table, int, int]:
+    def _sum_with_last(self) -> tuple[HsicTable, int, int]:
         """Sums with those of the last minibatch where it is large enough, number of minibatches, examples left out."""
-        if self._waiting < LEAST:
+        if self._waiting < LEAST_EXAMPLES:
             return self._sums, self.minibatches, self._waiting
-        last = self._tables([site.waiting[:self._waiting] for site in self._sites])[1]
+        last = self._compute_tables([site.waiting[:self._waiting] for site in self._sites])[1]
         return self._sums + last, self.minibatches + 1, 0
 
     @torch.no_grad()
@@ -308,8 +316,8 @@ class FlatKernels:
         self.minibatches += other.minibatches
         for mine, theirs in zip(self._sites, other._sites, strict=True):
             mine.varies = mine.varies or theirs.varies
-            mine.notice(mine.rows(theirs.examples(theirs.first)).to(mine.first.device), 0)
-        self._fill([mine.rows(theirs.examples(theirs.waiting[:other._waiting]))
+            mine.notice_variation(mine.flatten(theirs.unflatten(theirs.first)).to(mine.first.device), 0)
+        self._fill_minibatches([mine.flatten(theirs.unflatten(theirs.waiting[:other._waiting]))
                     for mine, theirs in zip(self._sites, other._sites, strict=True)])
         self.examples += other.examples
 
@@ -321,7 +329,7 @@ class FlatKernels:
     def _shapes(self) -> list[torch.Size]:
         return [site.shape for site in self._sites]
 
-    def cell(self, i: int, j: int) -> Kernels:
+    def get_kernels(self, i: int, j: int) -> Kernels:
         """What CKA of one cell needs, of the examples so far.
 
         Raises:
@@ -329,22 +337,22 @@ class FlatKernels:
         """
         if not self.examples:
             raise SutureError("expected at least one batch, got none; call update first")
-        self._closed = self._closed or self._close()
-        self._of_kept = self._of_kept or self._kept_tables()
+        self._closed = self._closed or self._sum_with_last()
+        self._of_kept = self._of_kept or self._compute_kept_tables()
         sums, minibatches, left_out = self._closed
         sides = {"source": self._sites[i], "target": self._sites[j if self._same else self.sources + j]}
-        first, second = (table.cell(i, j) for table in self._of_kept)
+        first, second = (table.get_hsic(i, j) for table in self._of_kept)
         return Kernels(self.examples, tuple(s for s, site in sides.items() if not site.varies), self.batch, minibatches,
-                       left_out, sums.cell(i, j), self.kept,
+                       left_out, sums.get_hsic(i, j), self.kept,
                        tuple(s for s, site in sides.items() if not site.kept_varies), first, second)
 
 
 ENTRIES: tuple[Index, ...] = (
-    Index(structural("cka_minibatch", "CKA (minibatches)",
+    Index(make_index_measure("cka_minibatch", "CKA (minibatches)",
                      "Linear CKA of flattened representations, unbiased HSIC summed over minibatches of examples "
                      "(Nguyen et al. 2021).", span=(-1.0, 1.0)),
-          minibatch, "Σ HSIC₁(K, L) / √(Σ HSIC₁(K, K) Σ HSIC₁(L, L)), K and L the Gram matrices of a minibatch",
+          cka_minibatch, "Σ HSIC₁(K, L) / √(Σ HSIC₁(K, K) Σ HSIC₁(L, L)), K and L the Gram matrices of a minibatch",
           "Nguyen, Raghu and Kornblith 2021, eq. 3; HSIC₁: Song et al. 2012",
-          RIGID, RIGID, needs=Needs.KERNELS, least=LEAST, undefined=no_signal, cost="n b (p + q)"),
+          RIGID, RIGID, needs=Needs.KERNELS, least=LEAST_EXAMPLES, undefined=explain_no_signal, cost="n b (p + q)"),
 )
-"""The index of flattened representations; of the kept examples there are also `biased` and `debiased`."""
+"""The index of flattened representations; of the kept examples there are also `flat_cka` and `flat_cka_debiased`."""

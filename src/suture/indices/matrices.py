@@ -18,19 +18,19 @@ from torch import Tensor
 from suture._base import files
 from suture._base.errors import SutureError
 from suture.indices import Named, Streaming, Value, of_blocks
-from suture.indices.sample import MOST
-from suture.numbers.moments import Cross, Directions, Moments, Side
-from suture.numbers.spectra import Part
+from suture.indices.sample import SAMPLE_ROWS
+from suture.numbers.moments import Cross, Moments, Side, UnitRowSums
+from suture.numbers.spectra import MomentBlock
 
-FORMAT = "suture.numbers.moments/1"
-CHUNK = 4096
+MOMENTS_FORMAT = "suture.numbers.moments/1"
+CHUNK_ROWS = 4096
 """Rows that are read at once."""
-_KINDS = (".npy", ".npz", ".safetensors")
+_ENDINGS = (".npy", ".npz", ".safetensors")
 _PRECISIONS = {str(d): d for d in (torch.float64, torch.float32)}
 
 
 def compare_arrays(source: Any, target: Any, indices: Iterable[Named] | Named = "default", *, jackknife: int = 0,
-                   sample: int = MOST, seed: int = 0, save: str | Path | None = None) -> dict[str, Value]:
+                   sample: int = SAMPLE_ROWS, seed: int = 0, save: str | Path | None = None) -> dict[str, Value]:
     """Structural indices of two matrices with the same rows, from arrays or from files, without any network.
 
     >>> suture.compare_arrays("layer3", "layer4", ["cka", "svcca", "r2_folds"], jackknife=20)
@@ -38,7 +38,7 @@ def compare_arrays(source: Any, target: Any, indices: Iterable[Named] | Named = 
     Args:
         source, target: (n, p) and (n, q): an array or tensor; a ``.npy``, ``.npz`` or ``.safetensors`` file with one
             array; or a folder of such files, whose rows follow each other in the order of the file names, which both
-            folders have in common. Files are read in pieces of `CHUNK` rows, never unpickled.
+            folders have in common. Files are read in pieces of `CHUNK_ROWS` rows, never unpickled.
         indices: see `suture.indices.of_matrices`, as jackknife, sample and seed.
         save: file for the moments, ``.safetensors``, to be merged with those of other rows (`merged_moments`).
 
@@ -46,7 +46,7 @@ def compare_arrays(source: Any, target: Any, indices: Iterable[Named] | Named = 
         SutureError: files that hold no such matrices, folders of different files, different numbers of rows.
     """
     streaming = Streaming(indices, jackknife=jackknife, sample=sample, seed=seed)
-    for x, y in _together(source, target):
+    for x, y in _read_together(source, target):
         streaming.update(x, y)
     found = streaming.values()
     if save is not None:
@@ -76,7 +76,7 @@ def merged_moments(paths: Sequence[str | Path], indices: Iterable[Named] | Named
     return of_blocks(blocks, indices, intervals=intervals)
 
 
-def save_moments(path: str | Path, blocks: Sequence[Part]) -> Path:
+def save_moments(path: str | Path, blocks: Sequence[MomentBlock]) -> Path:
     """Write blocks of moments to one file, whole or not at all.
 
     Args:
@@ -89,14 +89,14 @@ def save_moments(path: str | Path, blocks: Sequence[Part]) -> Path:
     path = Path(path)
     if path.suffix != ".safetensors":
         raise SutureError(f"moments are saved as .safetensors, got {path.name!r}; write {path.stem}.safetensors")
-    tensors = {f"{k}/{key}": t for k, block in enumerate(blocks) for key, t in _of_part(block).items()}
-    about = {"format": FORMAT, "blocks": str(len(blocks)), "precision": str(blocks[0].moments.precision),
+    tensors = {f"{k}/{key}": t for k, block in enumerate(blocks) for key, t in _name_block_tensors(block).items()}
+    about = {"format": MOMENTS_FORMAT, "blocks": str(len(blocks)), "precision": str(blocks[0].moments.precision),
              "n": json.dumps([b.moments.n for b in blocks])}
-    files.replace(path, safetensors.save({k: t.contiguous() for k, t in tensors.items()}, about))
+    files.replace_file(path, safetensors.save({k: t.contiguous() for k, t in tensors.items()}, about))
     return path
 
 
-def load_moments(path: str | Path) -> list[Part]:
+def load_moments(path: str | Path) -> list[MomentBlock]:
     """The blocks that `save_moments` wrote.
 
     Raises:
@@ -106,33 +106,33 @@ def load_moments(path: str | Path) -> list[Part]:
     try:
         with safe_open(path, "pt") as opened:
             about = opened.metadata() or {}
-            if about.get("format") != FORMAT:
+            if about.get("format") != MOMENTS_FORMAT:
                 raise SutureError(f"expected moments that suture saved, got {path.name!r}; write them with "
                                   "compare_arrays(save=...)")
             tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
         numbers, precision = json.loads(about["n"]), _PRECISIONS[about["precision"]]
-        return [_block(k, int(n), precision, tensors) for k, n in enumerate(numbers)]
+        return [_build_block(k, int(n), precision, tensors) for k, n in enumerate(numbers)]
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as e:
         raise SutureError(f"expected a file of moments at {str(path)!r}, got {type(e).__name__}: {e}; compute them "
                           "again") from e
 
 
-def _of_part(part: Part) -> dict[str, Tensor]:
-    named = {f"moments/{key}": t for key, t in _tensors(part.moments).items()}
+def _name_block_tensors(part: MomentBlock) -> dict[str, Tensor]:
+    named = {f"moments/{key}": t for key, t in _name_tensors(part.moments).items()}
     if part.standard is not None:
-        named |= {f"standard/{key}": t for key, t in _tensors(part.standard).items()}
+        named |= {f"standard/{key}": t for key, t in _name_tensors(part.standard).items()}
     for side, d in zip("xy", part.unit or (), strict=False):
         named |= {f"unit/{side}.total": d.total, f"unit/{side}.zeros": torch.tensor(d.zeros)}
     return named
 
 
-def _tensors(m: Moments) -> dict[str, Tensor]:
+def _name_tensors(m: Moments) -> dict[str, Tensor]:
     named: dict[str, Side | Cross] = {"x": m.x, "y": m.y, "cross": m.cross}
     return {f"{name}.{f.name}": getattr(part, f.name) for name, part in named.items() for f in fields(part)
             if f.name != "n"}
 
 
-def _block(k: int, n: int, precision: torch.dtype, tensors: dict[str, Tensor]) -> Part:
+def _build_block(k: int, n: int, precision: torch.dtype, tensors: dict[str, Tensor]) -> MomentBlock:
     def moments(name: str) -> Moments | None:
         if f"{k}/{name}/x.gram" not in tensors:
             return None
@@ -145,52 +145,52 @@ def _block(k: int, n: int, precision: torch.dtype, tensors: dict[str, Tensor]) -
         raise KeyError(f"{k}/moments/x.gram")
     unit = None
     if f"{k}/unit/x.total" in tensors:
-        a, b = (Directions(n, tensors[f"{k}/unit/{s}.total"], int(tensors[f"{k}/unit/{s}.zeros"])) for s in "xy")
+        a, b = (UnitRowSums(n, tensors[f"{k}/unit/{s}.total"], int(tensors[f"{k}/unit/{s}.zeros"])) for s in "xy")
         unit = a, b
-    return Part(whole, unit, moments("standard"))
+    return MomentBlock(whole, unit, moments("standard"))
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
 
-def _together(source: Any, target: Any) -> Iterator[tuple[Any, Any]]:
+def _read_together(source: Any, target: Any) -> Iterator[tuple[Any, Any]]:
     """Rows of both, piece by piece."""
-    pairs = _pairs(source, target)
+    pairs = _pair_files(source, target)
     for x, y in pairs:
-        a, b = _opened(x), _opened(y)
+        a, b = _open_array(x), _open_array(y)
         if len(a) != len(b):
-            raise SutureError(f"expected the same rows on both sides, got {len(a)} in {_said(x)} and {len(b)} in "
-                              f"{_said(y)}; row k of both must be of the same example")
-        for start in range(0, max(1, len(a)), CHUNK):
-            yield _piece(a, start), _piece(b, start)
+            raise SutureError(f"expected the same rows on both sides, got {len(a)} in {_describe_input(x)} and {len(b)} in "
+                              f"{_describe_input(y)}; row k of both must be of the same example")
+        for start in range(0, max(1, len(a)), CHUNK_ROWS):
+            yield _copy_piece(a, start), _copy_piece(b, start)
 
 
-def _piece(array: Any, start: int) -> Any:
+def _copy_piece(array: Any, start: int) -> Any:
     """Rows in memory of their own: a mapped file cannot be written, and tensors could."""
-    piece = array[start:start + CHUNK]
+    piece = array[start:start + CHUNK_ROWS]
     return piece if isinstance(piece, Tensor) else np.array(piece)
 
 
-def _pairs(source: Any, target: Any) -> list[tuple[Any, Any]]:
+def _pair_files(source: Any, target: Any) -> list[tuple[Any, Any]]:
     x, y = (Path(s) if isinstance(s, str | Path) else s for s in (source, target))
     folders = [isinstance(s, Path) and s.is_dir() for s in (x, y)]
     if not any(folders):
         return [(x, y)]
     if not all(folders):
-        raise SutureError(f"expected two folders or two arrays, got {_said(x)} and {_said(y)}; give both in one form")
-    a, b = ({p.name: p for p in sorted(s.iterdir()) if p.suffix in _KINDS} for s in (cast(Path, x), cast(Path, y)))
+        raise SutureError(f"expected two folders or two arrays, got {_describe_input(x)} and {_describe_input(y)}; give both in one form")
+    a, b = ({p.name: p for p in sorted(s.iterdir()) if p.suffix in _ENDINGS} for s in (cast(Path, x), cast(Path, y)))
     if not a or list(a) != list(b):
         odd = sorted(set(a) ^ set(b))
-        raise SutureError(f"expected files of the same names ({', '.join(_KINDS)}) in {_said(x)} and {_said(y)}, got "
+        raise SutureError(f"expected files of the same names ({', '.join(_ENDINGS)}) in {_describe_input(x)} and {_describe_input(y)}, got "
                           + (f"{odd[0]!r} in one of them only" if odd else "none") + "; write each batch of rows under "
                           "one name in both")
     return [(a[name], b[name]) for name in a]
 
 
-def _said(given: Any) -> str:
+def _describe_input(given: Any) -> str:
     return repr(str(given)) if isinstance(given, Path) else "an array"
 
 
-def _opened(given: Any) -> Any:
+def _open_array(given: Any) -> Any:
     """An array of rows; a file is mapped or read, never unpickled."""
     if not isinstance(given, Path):
         found = given if isinstance(given, Tensor) else np.asarray(given)
@@ -198,10 +198,10 @@ def _opened(given: Any) -> Any:
             raise SutureError(f"expected a matrix (n, columns), got shape {tuple(found.shape)}; pool or flatten "
                               "it first")
         return found
-    if given.suffix not in _KINDS or not given.is_file():
-        raise SutureError(f"expected a file of arrays ({', '.join(_KINDS)}) or a folder of them, got {str(given)!r}")
+    if given.suffix not in _ENDINGS or not given.is_file():
+        raise SutureError(f"expected a file of arrays ({', '.join(_ENDINGS)}) or a folder of them, got {str(given)!r}")
     try:
-        array = _safetensor(given) if given.suffix == ".safetensors" else _numpy(given)
+        array = _read_safetensors(given) if given.suffix == ".safetensors" else _read_numpy(given)
     except (OSError, ValueError, SafetensorError, EOFError) as e:
         raise SutureError(f"expected an array in {str(given)!r}, got {type(e).__name__}: {e}; write it again") from e
     if array.ndim != 2:
@@ -210,23 +210,23 @@ def _opened(given: Any) -> Any:
     return array
 
 
-def _safetensor(path: Path) -> Tensor:
+def _read_safetensors(path: Path) -> Tensor:
     with safe_open(path, "pt") as opened:
         names = list(opened.keys())
-        _one(path, names)
+        _check_single(path, names)
         return cast(Tensor, opened.get_tensor(names[0]))
 
 
-def _numpy(path: Path) -> NDArray[Any]:
+def _read_numpy(path: Path) -> NDArray[Any]:
     found = np.load(path, mmap_mode="r", allow_pickle=False)
     if isinstance(found, np.ndarray):
         return found
     with found:
-        _one(path, list(found.files))
+        _check_single(path, list(found.files))
         return cast(NDArray[Any], found[found.files[0]])
 
 
-def _one(path: Path, names: list[str]) -> None:
+def _check_single(path: Path, names: list[str]) -> None:
     if len(names) != 1:
         raise SutureError(f"expected one array in {str(path)!r}, got {len(names)}; write each into a file of its own")
 

@@ -7,33 +7,33 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from suture.indices.entry import ORTHOGONAL, SCALING, Argument, Index, Needs, invariances
-from suture.indices.sample import Floats, Sample, Whole
-from suture.numbers.measures import structural
+from suture.indices.entry import ORTHOGONAL, SCALING, Argument, Index, Needs, expand_invariances
+from suture.indices.sample import Floats, Ints, Sample
+from suture.numbers.measures import make_index_measure
 
 _K = Argument("k", 10, 1, 10000, "Number of neighbours of a row. Larger values look at coarser structure; keep it well "
               "below the number of rows, for with all of them as neighbours every pair is alike.", whole=True)
-_RAYS = invariances(SCALING, ORTHOGONAL)
+_RAYS = expand_invariances(SCALING, ORTHOGONAL)
 _SHARE = 0.5  # of neighbours; beyond it the rule for ties, the same on both sides, chose more than the data did
 _ZERO = 1e-12  # a cosine of orthogonal rows, up to rounding
 
 
-def without_cosine(sample: Sample) -> str:
+def explain_no_cosine(sample: Sample) -> str:
     """A row of zeros has no direction."""
     found = [f"rows of zeros in the {name} ({side.zeros})" for name, side in sample.sides if side.zeros]
     return f"{' and '.join(found)}: no cosine" if found else ""
 
 
-def _places(sample: Sample, k: int) -> Whole:
+def _rank_neighbours(sample: Sample, k: int) -> Ints:
     """(n, k) rank from 1 in the source of every neighbour in the target; 0 where it is none in the source."""
     table = np.zeros((sample.n, sample.n), np.int32)
-    np.put_along_axis(table, sample.x.nearest(k).order, np.arange(1, k + 1, dtype=np.int32)[None], 1)
-    return np.take_along_axis(table, sample.y.nearest(k).order, 1).astype(np.int64)
+    np.put_along_axis(table, sample.x.find_nearest(k).order, np.arange(1, k + 1, dtype=np.int32)[None], 1)
+    return np.take_along_axis(table, sample.y.find_nearest(k).order, 1).astype(np.int64)
 
 
 def jaccard(sample: Sample, k: float) -> float:
     """Mean over rows of |N ∩ N'| / |N ∪ N'|, N and N' the k nearest rows in source and target."""
-    shared = (_places(sample, int(k)) > 0).sum(1)
+    shared = (_rank_neighbours(sample, int(k)) > 0).sum(1)
     return float((shared / (2 * int(k) - shared)).mean())
 
 
@@ -42,7 +42,7 @@ def rank_similarity(sample: Sample, k: float) -> float:
 
     A row without common neighbours counts 0.
     """
-    source = _places(sample, int(k))
+    source = _rank_neighbours(sample, int(k))
     target = np.arange(1, int(k) + 1)
     shared = source > 0
     terms = np.where(shared, 2 / ((1 + np.abs(source - target)) * (source + target)), 0.0)
@@ -52,87 +52,87 @@ def rank_similarity(sample: Sample, k: float) -> float:
 
 def second_order_cosine(sample: Sample, k: float) -> float:
     """Mean over rows of the cosine between the row's cosines with N ∪ N' in the source and those in the target."""
-    a, b = _second_order(sample, int(k))
-    return float((_dot(a, b) / np.sqrt(_dot(a, a) * _dot(b, b))).mean())
+    a, b = _collect_cosines(sample, int(k))
+    return float((_multiply_rows(a, b) / np.sqrt(_multiply_rows(a, a) * _multiply_rows(b, b))).mean())
 
 
-def _second_order(sample: Sample, k: int) -> tuple[Floats, Floats]:
+def _collect_cosines(sample: Sample, k: int) -> tuple[Floats, Floats]:
     """(n, 2k) cosines of every row with N and N', in source and target; 0 where a row of N' is in N as well."""
-    first, second = sample.x.nearest(k).order, sample.y.nearest(k).order
+    first, second = sample.x.find_nearest(k).order, sample.y.find_nearest(k).order
     union = np.concatenate([first, second], 1)
-    once = np.concatenate([np.ones(first.shape), _places(sample, k) == 0], 1)
-    return sample.x.cosines(union) * once, sample.y.cosines(union) * once
+    once = np.concatenate([np.ones(first.shape), _rank_neighbours(sample, k) == 0], 1)
+    return sample.x.compute_cosines(union) * once, sample.y.compute_cosines(union) * once
 
 
-def _dot(a: Floats, b: Floats) -> Floats:
+def _multiply_rows(a: Floats, b: Floats) -> Floats:
     return np.asarray(np.einsum("ij,ij->i", a, b))
 
 
-def undetermined(sample: Sample, k: int) -> str:
+def explain_undetermined(sample: Sample, k: int) -> str:
     """Rows without a direction, one column, too few rows, or neighbours that only the rule for ties tells apart."""
-    if reason := without_cosine(sample):
+    if reason := explain_no_cosine(sample):
         return reason
     if narrow := [name for name, side in sample.sides if side.width == 1]:
         return f"{' and '.join(narrow)}: one column, of which cosines see only the sign"
     if sample.n < k + 2:
         return f"{sample.n} rows: {k} neighbours of each need at least {k + 2}"
-    tied = [name for name, side in sample.sides if side.nearest(k).tied.mean() > _SHARE * k]
+    tied = [name for name, side in sample.sides if side.find_nearest(k).tied.mean() > _SHARE * k]
     return f"{' and '.join(tied)}: most nearest neighbours are no nearer than other rows" if tied else ""
 
 
-def orthogonal(sample: Sample, k: int) -> str:
-    """What is `undetermined`, or a row whose cosines with all those rows are zero."""
-    if reason := undetermined(sample, k):
+def explain_orthogonal(sample: Sample, k: int) -> str:
+    """What is `explain_undetermined`, or a row whose cosines with all those rows are zero."""
+    if reason := explain_undetermined(sample, k):
         return reason
-    if all(side.nearest(k).closest.min() > _ZERO for _, side in sample.sides):
+    if all(side.find_nearest(k).closest.min() > _ZERO for _, side in sample.sides):
         return ""
-    vectors = zip(("source", "target"), _second_order(sample, k), strict=True)
+    vectors = zip(("source", "target"), _collect_cosines(sample, k), strict=True)
     found = [name for name, cosines in vectors if np.abs(cosines).max(1).min() <= _ZERO]
     return f"{' and '.join(found)}: a row is orthogonal to all its neighbours" if found else ""
 
 
 @dataclass(frozen=True)
-class Neighbourhood(Index):
+class NeighbourIndex(Index):
     """An index of the k nearest neighbours.
 
     Attributes:
-        lacking: the reason why given data have no such number for this k, or an empty string.
+        explain_lacking: the reason why given data have no such number for this k, or an empty string.
     """
 
-    lacking: Callable[[Sample, int], str] = undetermined
+    explain_lacking: Callable[[Sample, int], str] = explain_undetermined
 
-    def _few(self, data: Sample) -> str:
+    def _explain_too_few(self, data: Sample) -> str:
         k = int(_K.default if self.value is None else self.value)
-        return super()._few(data) or self.lacking(data, k)
+        return super()._explain_too_few(data) or self.explain_lacking(data, k)
 
 
 _ABOUT = "by cosine similarity, ties to the lower row number; depends on k and on the number of rows"
 _COST = "n² p once per site and k, n k per cell"
 
 ENTRIES: tuple[Index, ...] = (
-    Neighbourhood(
-        structural("jaccard", "k-NN Jaccard",
+    NeighbourIndex(
+        make_index_measure("jaccard", "k-NN Jaccard",
                    f"Mean Jaccard similarity of the k nearest neighbours of each row, {_ABOUT} (Wang et al. 2020; "
                    "Hryniowski and Wong 2020; Gwilliam and Shrivastava 2022)."),
         jaccard, "mean over rows of |N ∩ N'| / |N ∪ N'|, with N and N' the k nearest other rows in source and target",
         "Klabunde et al. 2023 (arXiv 2305.06329), k-NN Jaccard similarity", _RAYS, _RAYS, Needs.ROWS, 3,
         argument=_K, cost=_COST),
-    Neighbourhood(
-        structural("rank_similarity", "rank similarity",
+    NeighbourIndex(
+        make_index_measure("rank_similarity", "rank similarity",
                    f"Agreement of the ranks of common nearest neighbours, close ones counting more, {_ABOUT} "
                    "(Wang et al. 2020)."),
         rank_similarity, "mean over rows of [sum over j in N ∩ N' of 2 / ((1 + |r_j - r'_j|) (r_j + r'_j))] / "
         "[sum of 1/m for m = 1 to |N ∩ N'|], 0 where N ∩ N' is empty; r_j and r'_j are the ranks of j, from 1",
         "Wang et al. 2020, Towards understanding the instability of network embedding; Klabunde et al. 2023 (arXiv "
         "2305.06329), rank similarity", _RAYS, _RAYS, Needs.ROWS, 3, argument=_K, cost=_COST),
-    Neighbourhood(
-        structural("second_order_cosine", "second-order cosine",
+    NeighbourIndex(
+        make_index_measure("second_order_cosine", "second-order cosine",
                    "Mean over rows of the cosine between the row's cosine similarities with its neighbours in either "
                    f"side, {_ABOUT} (Hamilton et al. 2016). Of similarities, as in the paper, not of cosine distances.",
                    span=(-1.0, 1.0)),
         second_order_cosine, "mean over rows i of cos(s_i, s'_i), with s_i and s'_i the cosine similarities of row i "
         "with the rows of N ∪ N' in source and target", "Hamilton et al. 2016, Cultural shift or linguistic drift?, "
         "local neighborhood measure; Klabunde et al. 2023 (arXiv 2305.06329)", _RAYS, _RAYS,
-        Needs.ROWS, 3, argument=_K, lacking=orthogonal, cost="n² p once per site and k, n k (p + q) per cell"),
+        Needs.ROWS, 3, argument=_K, explain_lacking=explain_orthogonal, cost="n² p once per site and k, n k (p + q) per cell"),
 )
 """Indices of neighbours."""

@@ -11,7 +11,7 @@ from scipy.special import log_softmax
 
 from suture._base.errors import SutureError
 from suture.indices.entry import Value
-from suture.indices.sample import Floats, Whole, matrix
+from suture.indices.sample import Floats, Ints, as_matrix
 
 
 def of_logits(source: Any, target: Any, labels: Any = None) -> dict[str, Value]:
@@ -33,25 +33,25 @@ def of_logits(source: Any, target: Any, labels: Any = None) -> dict[str, Value]:
     Raises:
         SutureError: not two matrices of one shape with rows, NaN or inf in them, or labels that are no class numbers.
     """
-    source, target = matrix("source", source), matrix("target", target)
+    source, target = as_matrix("source", source), as_matrix("target", target)
     if source.shape != target.shape:
         raise SutureError(f"expected logits of the same examples and classes, got shapes {source.shape} and "
                           f"{target.shape}; pass (n, classes) twice")
-    given = None if labels is None else _labels(labels, *source.shape)
+    given = None if labels is None else _check_labels(labels, *source.shape)
     if source.shape[1] < 2:
         reason = f"{source.shape[1]} class: every prediction is the same"
-        return {name: Value.missing(reason) for name in ("agreement", "jsd", "kl", "accuracy_difference")}
+        return {name: Value.from_reason(reason) for name in ("agreement", "jsd", "kl", "accuracy_difference")}
     with np.errstate(over="ignore"):
         p, q = log_softmax(target, 1), log_softmax(source, 1)
     return {
         "agreement": Value(float((source.argmax(1) == target.argmax(1)).mean())),
-        "jsd": Value(float((_to_mixture(p, q) + _to_mixture(q, p)).mean() / 2)),
-        "kl": _mean_kl(p, q),
-        "accuracy_difference": _accuracy_difference(source, target, given),
+        "jsd": Value(float((_compute_kl_to_mixture(p, q) + _compute_kl_to_mixture(q, p)).mean() / 2)),
+        "kl": _compute_mean_kl(p, q),
+        "accuracy_difference": _compute_accuracy_difference(source, target, given),
     }
 
 
-def _labels(labels: Any, n: int, classes: int) -> Whole:
+def _check_labels(labels: Any, n: int, classes: int) -> Ints:
     """(n,) class numbers."""
     found = labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
     if found.shape != (n,) or found.dtype.kind not in "iu":
@@ -63,27 +63,27 @@ def _labels(labels: Any, n: int, classes: int) -> Whole:
     return found.astype(np.int64)
 
 
-def _expected(log_p: Floats, values: Floats) -> Floats:
+def _compute_expectation(log_p: Floats, values: Floats) -> Floats:
     """(n,) expectation of `values` under p; what has no probability adds nothing."""
     p = np.exp(log_p)
     return np.asarray(np.where(p > 0, p * values, 0.0).sum(1))
 
 
-def _mean_kl(log_p: Floats, log_q: Floats) -> Value:
+def _compute_mean_kl(log_p: Floats, log_q: Floats) -> Value:
     with np.errstate(invalid="ignore"):
-        value = float(_expected(log_p, log_p - log_q).mean())
+        value = float(_compute_expectation(log_p, log_p - log_q).mean())
     if math.isfinite(value):
         return Value(value)
-    return Value.missing("logits of the source too far apart: a class that the target gives probability has none")
+    return Value.from_reason("logits of the source too far apart: a class that the target gives probability has none")
 
 
-def _to_mixture(log_p: Floats, log_q: Floats) -> Floats:
+def _compute_kl_to_mixture(log_p: Floats, log_q: Floats) -> Floats:
     """(n,) KL(p || (p + q) / 2), from log(p / m) = ln 2 - log(1 + q / p): exactly zero where p = q."""
     with np.errstate(invalid="ignore"):
-        return _expected(log_p, math.log(2) - np.logaddexp(0.0, log_q - log_p))
+        return _compute_expectation(log_p, math.log(2) - np.logaddexp(0.0, log_q - log_p))
 
 
-def _accuracy_difference(source: Floats, target: Floats, labels: Whole | None) -> Value:
+def _compute_accuracy_difference(source: Floats, target: Floats, labels: Ints | None) -> Value:
     if labels is None:
-        return Value.missing("no labels")
+        return Value.from_reason("no labels")
     return Value(float((source.argmax(1) == labels).mean() - (target.argmax(1) == labels).mean()))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from suture.indices import cca
 from suture.indices.entry import AFFINE, RIGID, Argument, Index
-from suture.numbers.measures import structural
+from suture.numbers.measures import make_index_measure
 from suture.numbers.spectra import Pair
 
 
@@ -23,10 +23,10 @@ def gulp(pair: Pair, strength: float) -> float:
     tx, ty = torch.trace(m.sxx), torch.trace(m.syy)
     a, b = pair.x.values / tx, pair.y.values / ty
     cross = (pair.rotated.square() / (tx * ty) / torch.outer(a + strength, b + strength)).sum()
-    return math.sqrt(max(0.0, float(_own(a, strength) + _own(b, strength) - 2 * cross)))
+    return math.sqrt(max(0.0, float(_compute_own_term(a, strength) + _compute_own_term(b, strength) - 2 * cross)))
 
 
-def _own(values: Tensor, strength: float) -> Tensor:
+def _compute_own_term(values: Tensor, strength: float) -> Tensor:
     return (values / (values + strength)).square().sum()
 
 
@@ -35,7 +35,7 @@ def eigenspace_overlap(pair: Pair) -> float:
     return float(pair.canonical[1].square().sum()) / max(pair.x.rank, pair.y.rank)
 
 
-def shared_dimensions(pair: Pair) -> float:
+def ensd(pair: Pair) -> float:
     """ENSD: |Sxy|² tr Sxx tr Syy / (|Sxx|² |Syy|²), for equal sides the participation ratio (Giaffar et al. 2024)."""
     m = pair.moments
     own = float(m.sxx.square().sum() * m.syy.square().sum())
@@ -45,17 +45,17 @@ def shared_dimensions(pair: Pair) -> float:
 _STRENGTH = Argument("lambda", 0.01, 1e-9, 1e6, "ridge penalty at total variance 1; large ones look at the leading "
                      "directions, small ones at all")
 ENTRIES = (
-    Index(structural("gulp", "GULP distance", "How far ridge predictions of any task from the two can be apart, "
+    Index(make_index_measure("gulp", "GULP distance", "How far ridge predictions of any task from the two can be apart, "
                      "penalty 0.01 of the total variance or the given share (Boix-Adsera et al. 2022). No upper limit.",
                      high=5.0, larger=False, form="negative", span=(0.0, math.inf)),
           gulp, "sqrt(tr (Cx(λ)⁻¹Cx)² + tr (Cy(λ)⁻¹Cy)² - 2 tr Cx(λ)⁻¹ Cxy Cy(λ)⁻¹ Cyx), C(λ) = C + λ, tr C = 1",
           "Boix-Adsera et al. 2022", RIGID, RIGID, argument=_STRENGTH, cost="p³ + q³ per site, p²q"),
-    Index(structural("eigenspace_overlap", "eigenspace overlap", "Overlap of the column spaces of the centred "
+    Index(make_index_measure("eigenspace_overlap", "eigenspace overlap", "Overlap of the column spaces of the centred "
                      "matrices; its authors do not centre (May et al. 2019)."),
           eigenspace_overlap, "Σρ² / max(rank X, rank Y)", "May et al. 2019", AFFINE, AFFINE, least=4,
-          undefined=cca.too_few, cost="p³ + q³ per site, pq min(p, q)"),
-    Index(structural("ensd", "effective number of shared dimensions", "Participation ratio of what both have in "
+          undefined=cca.explain_too_few_rows, cost="p³ + q³ per site, pq min(p, q)"),
+    Index(make_index_measure("ensd", "effective number of shared dimensions", "Participation ratio of what both have in "
                      "common, CKA times the root of the product of their own (Giaffar et al. 2024). No upper limit.",
                      high=20.0, span=(0.0, math.inf), judged=False),
-          shared_dimensions, "|Sxy|² tr Sxx tr Syy / (|Sxx|² |Syy|²)", "Giaffar et al. 2024", RIGID, RIGID),
+          ensd, "|Sxy|² tr Sxx tr Syy / (|Sxx|² |Syy|²)", "Giaffar et al. 2024", RIGID, RIGID),
 )

@@ -16,13 +16,13 @@ from suture.indices.entry import (
     TRANSLATION,
     Argument,
     Index,
-    invariances,
+    expand_invariances,
 )
-from suture.numbers.measures import structural
+from suture.numbers.measures import make_index_measure
 from suture.numbers.spectra import Pair, Spectrum
 
 
-def squared(pair: Pair) -> float:
+def opd(pair: Pair) -> float:
     """2 - 2 |Sxy|_* / sqrt(tr Sxx tr Syy): squared Procrustes distance at unit Frobenius norm (Ding et al. 2021).
 
     In [0, 2]; 0 for matrices that are equal up to rotation, scale and shift. Widths may differ: the narrower one is
@@ -31,9 +31,9 @@ def squared(pair: Pair) -> float:
     return 2 - 2 * nuclear(pair)
 
 
-def root(pair: Pair) -> float:
-    """The square root of `squared`: a metric. Rounding leaves about 1e-8 of a zero."""
-    return math.sqrt(max(0.0, squared(pair)))
+def opd_root(pair: Pair) -> float:
+    """The square root of `opd`: a metric. Rounding leaves about 1e-8 of a zero."""
+    return math.sqrt(max(0.0, opd(pair)))
 
 
 def nuclear(pair: Pair) -> float:
@@ -41,24 +41,24 @@ def nuclear(pair: Pair) -> float:
     return pair.nuclear / pair.scale
 
 
-def angular(pair: Pair) -> float:
+def shape_angular(pair: Pair) -> float:
     """The angle between the matrices after the best rotation, a metric (Williams et al. 2021)."""
     return math.acos(min(1.0, nuclear(pair)))
 
 
-def partly_whitened(pair: Pair, alpha: float) -> float:
+def shape_distance(pair: Pair, alpha: float) -> float:
     """Angular shape distance of X (alpha I + (1 - alpha) (X'X)^(-1/2)) and likewise Y (Williams et al. 2021).
 
     Each side is first scaled so that the mean eigenvalue of its scatter over its columns is one: otherwise the mixture
     would depend on units and on n.
     """
-    wx, wy = (_weights(s, alpha) for s in (pair.x, pair.y))
+    wx, wy = (_compute_weights(s, alpha) for s in (pair.x, pair.y))
     cross = torch.linalg.svdvals(pair.rotated * torch.outer(wx, wy)).sum()
     norms = math.sqrt(float((pair.x.values * wx.square()).sum()) * float((pair.y.values * wy.square()).sum()))
     return math.acos(min(1.0, float(cross) / norms))
 
 
-def _weights(side: Spectrum, alpha: float) -> Tensor:
+def _compute_weights(side: Spectrum, alpha: float) -> Tensor:
     mean = side.values.sum() / side.width
     return alpha + (1 - alpha) * (mean / side.values).sqrt()
 
@@ -77,34 +77,34 @@ def permutation(pair: Pair) -> float:
     return 2 - 2 * float(m.sxy[rows, columns].sum()) / pair.scale
 
 
-_SHIFT = invariances(TRANSLATION, ORTHOGONAL)
-_ORDER = invariances(TRANSLATION, SCALING, PERMUTATION)
+_SHIFT = expand_invariances(TRANSLATION, ORTHOGONAL)
+_ORDER = expand_invariances(TRANSLATION, SCALING, PERMUTATION)
 _ALPHA = Argument("alpha", 0.5, 0.0, 1.0, "1: no whitening (`shape_angular`); 0: whitened fully, the arc cosine of "
                   "the sum of the canonical correlations over the root of the product of the ranks")
 _COST = "pq min(p, q)"
 ENTRIES = (
-    Index(structural("opd", "OPD (squared)", "Squared orthogonal Procrustes distance of the centred matrices at unit "
+    Index(make_index_measure("opd", "OPD (squared)", "Squared orthogonal Procrustes distance of the centred matrices at unit "
                      "Frobenius norm, 2 - 2 nuclear norm (Ding et al. 2021).", high=2.0, larger=False, form="half"),
-          squared, "2 - 2 |Sxy|_* / sqrt(tr Sxx tr Syy)", "Ding et al. 2021", RIGID, RIGID, cost=_COST),
-    Index(structural("opd_root", "OPD (root)", "Orthogonal Procrustes distance: the root of OPD, a metric (Ding et al. "
+          opd, "2 - 2 |Sxy|_* / sqrt(tr Sxx tr Syy)", "Ding et al. 2021", RIGID, RIGID, cost=_COST),
+    Index(make_index_measure("opd_root", "OPD (root)", "Orthogonal Procrustes distance: the root of OPD, a metric (Ding et al. "
                      "2021; Williams et al. 2021).", high=math.sqrt(2), larger=False, form="negative"),
-          root, "sqrt(opd)", "Williams et al. 2021", RIGID, RIGID, cost=_COST),
-    Index(structural("shape_angular", "angular shape distance", "Angle between the centred matrices after the best "
+          opd_root, "sqrt(opd)", "Williams et al. 2021", RIGID, RIGID, cost=_COST),
+    Index(make_index_measure("shape_angular", "angular shape distance", "Angle between the centred matrices after the best "
                      "rotation, in radians (Williams et al. 2021).", high=math.pi / 2, larger=False, form="cosine"),
-          angular, "arccos(nuclear)", "Williams et al. 2021", RIGID, RIGID, cost=_COST),
-    Index(structural("nuclear", "nuclear similarity", "Nuclear norm of the cross scatter over the Frobenius norms of "
+          shape_angular, "arccos(nuclear)", "Williams et al. 2021", RIGID, RIGID, cost=_COST),
+    Index(make_index_measure("nuclear", "nuclear similarity", "Nuclear norm of the cross scatter over the Frobenius norms of "
                      "the centred matrices (Tang et al. 2020, normalised Bures similarity)."),
           nuclear, "|Sxy|_* / sqrt(tr Sxx tr Syy)", "Tang et al. 2020", RIGID, RIGID, cost=_COST),
-    Index(structural("shape", "shape distance (partly whitened)", "Angle after partial whitening with alpha 0.5, or "
+    Index(make_index_measure("shape", "shape distance (partly whitened)", "Angle after partial whitening with alpha 0.5, or "
                      "the given one, and the best rotation, in radians (Williams et al. 2021).", high=math.pi / 2,
                      larger=False, form="cosine"),
-          partly_whitened, "arccos(|Wx Sxy Wy|_* / norms), W = alpha I + (1 - alpha) S^(-1/2), S of mean eigenvalue 1",
+          shape_distance, "arccos(|Wx Sxy Wy|_* / norms), W = alpha I + (1 - alpha) S^(-1/2), S of mean eigenvalue 1",
           "Williams et al. 2021", RIGID, RIGID, argument=_ALPHA, cost="p³ + q³ per site, " + _COST),
-    Index(structural("size_and_shape", "size-and-shape distance", "Root mean square distance of rows after the best "
+    Index(make_index_measure("size_and_shape", "size-and-shape distance", "Root mean square distance of rows after the best "
                      "rotation and shift, without rescaling (Schonemann 1966; Williams et al. 2021). No upper limit.",
                      larger=False, form="inverse", span=(0.0, math.inf)),
           size_and_shape, "sqrt((tr Sxx + tr Syy - 2 |Sxy|_*) / n)", "Schonemann 1966", _SHIFT, _SHIFT, cost=_COST),
-    Index(structural("permutation", "permutation Procrustes (squared)", "Squared distance at unit Frobenius norm "
+    Index(make_index_measure("permutation", "permutation Procrustes (squared)", "Squared distance at unit Frobenius norm "
                      "after the best assignment of columns to columns (Williams et al. 2021).", high=2.0, larger=False,
                      form="half"),
           permutation, "2 - 2 max_P tr(Sxy P) / sqrt(tr Sxx tr Syy)", "Williams et al. 2021", _ORDER, _ORDER,

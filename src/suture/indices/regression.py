@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from suture.indices.entry import AFFINE, ORTHOGONAL, RIGID, SCALING, Argument, Index, Needs, invariances
-from suture.numbers.measures import structural
-from suture.numbers.moments import merged, without
-from suture.numbers.spectra import Pair, Part, Spectrum, least_squares, squared_error
+from suture.indices.entry import AFFINE, ORTHOGONAL, RIGID, SCALING, Argument, Index, Needs, expand_invariances
+from suture.numbers.measures import make_index_measure
+from suture.numbers.moments import leave_out, merge_blocks
+from suture.numbers.spectra import MomentBlock, Pair, Spectrum, compute_squared_error, solve_least_squares
 
 FOLDS = 5
 """Blocks into which the examples are put for cross-validation; more blocks are merged into so many."""
@@ -20,45 +20,45 @@ def r2(pair: Pair) -> float:
 
     It is what direct matching reaches on the data that it was fitted to.
     """
-    return _explained(pair) / float(torch.trace(pair.moments.syy))
+    return _compute_explained(pair) / float(torch.trace(pair.moments.syy))
 
 
-def _explained(pair: Pair) -> float:
+def _compute_explained(pair: Pair) -> float:
     return float((pair.loadings.square().sum(1) / pair.x.values).sum())
 
 
-def residual(pair: Pair) -> float:
+def dm_residual(pair: Pair) -> float:
     """|S - T|² / |T|² of direct matching on the data it was fitted to, S stitched, T the target's, not centred."""
     m = pair.moments
     total = float(torch.trace(m.syy))
-    return max(0.0, total - _explained(pair)) / (total + m.n * float(m.y.mean @ m.y.mean))
+    return max(0.0, total - _compute_explained(pair)) / (total + m.n * float(m.y.mean @ m.y.mean))
 
 
-def ridge(pair: Pair, strength: float) -> float:
+def r2_ridge(pair: Pair, strength: float) -> float:
     """R² on the fitted data of the ridge regression whose penalty is `strength` mean eigenvalues of the source."""
     m = pair.moments
-    penalised = pair.x.penalised(m, strength)
+    penalised = pair.x.add_ridge(m, strength)
     shares = (2 - pair.x.values / penalised) / penalised
     return float((pair.loadings.square().sum(1) * shares).sum() / torch.trace(m.syy))
 
 
-def held_out(pair: Pair) -> float:
+def r2_folds(pair: Pair) -> float:
     """R² of regressions that did not see the block on which they are judged, errors summed over all blocks."""
-    folds, error = [f.moments for f in in_folds(pair.blocks)], 0.0
+    folds, error = [f.moments for f in merge_into_folds(pair.blocks)], 0.0
     outside = pair.outside or (None,) * len(folds)
     for k, held in enumerate(folds):
-        m = without(folds, k)
-        weight = least_squares(outside[k] or Spectrum.of(m.x, m.precision), m)
-        error += float(squared_error(weight, m.y.mean - weight @ m.x.mean, held))
+        m = leave_out(folds, k)
+        weight = solve_least_squares(outside[k] or Spectrum.of(m.x, m.precision), m)
+        error += float(compute_squared_error(weight, m.y.mean - weight @ m.x.mean, held))
     return 1 - error / float(torch.trace(pair.moments.syy))
 
 
-def in_folds(blocks: Sequence[Part]) -> list[Part]:
+def merge_into_folds(blocks: Sequence[MomentBlock]) -> list[MomentBlock]:
     """At most `FOLDS` folds."""
-    return merged(blocks, FOLDS)
+    return merge_blocks(blocks, FOLDS)
 
 
-def too_few(pair: Pair) -> str:
+def explain_too_few_rows(pair: Pair) -> str:
     """With rank x >= n - 1 the fit is perfect whatever the data."""
     n, r = pair.n, pair.x.rank
     if r < n - 1:
@@ -66,9 +66,9 @@ def too_few(pair: Pair) -> str:
     return f"{n} rows for rank {r}: the regression fits anything; cka, opd and direct matching are still defined"
 
 
-def no_folds(pair: Pair) -> str:
+def explain_no_folds(pair: Pair) -> str:
     """Cross-validation needs blocks with rows in them, and a fit that is not perfect whatever the data."""
-    folds = in_folds(pair.blocks)
+    folds = merge_into_folds(pair.blocks)
     if len(folds) < 2:
         return "no blocks of examples were kept apart: give at least two blocks"
     least = pair.n - max(f.moments.n for f in folds)
@@ -80,22 +80,22 @@ def no_folds(pair: Pair) -> str:
 _STRENGTH = Argument("strength", 0.1, 0.0, 1e6, "penalty, in mean eigenvalues of the source's scatter; 0 for `r2`")
 _COST = "p³ per site, p²q"
 ENTRIES = (
-    Index(structural("r2", "regression R²", "Share of the target's variance that an affine map of the source explains "
+    Index(make_index_measure("r2", "regression R²", "Share of the target's variance that an affine map of the source explains "
                      "on the data it was fitted to (Kornblith et al. 2019)."),
-          r2, "tr(Syx Sxx⁺ Sxy) / tr Syy", "Kornblith et al. 2019, eq. 5", AFFINE, RIGID, least=3, undefined=too_few,
+          r2, "tr(Syx Sxx⁺ Sxy) / tr Syy", "Kornblith et al. 2019, eq. 5", AFFINE, RIGID, least=3, undefined=explain_too_few_rows,
           cost=_COST),
-    Index(structural("r2_ridge", "ridge R²", "Share of the target's variance that ridge regression on the source "
+    Index(make_index_measure("r2_ridge", "ridge R²", "Share of the target's variance that ridge regression on the source "
                      "explains, strength 0.1 or the given one (Hoerl and Kennard 1970)."),
-          ridge, "1 - |Y - XW|² / tr Syy, W = (Sxx + s tr(Sxx) / p)⁻¹ Sxy", "Hoerl and Kennard 1970", RIGID, RIGID,
+          r2_ridge, "1 - |Y - XW|² / tr Syy, W = (Sxx + s tr(Sxx) / p)⁻¹ Sxy", "Hoerl and Kennard 1970", RIGID, RIGID,
           least=3, argument=_STRENGTH, cost=_COST),
-    Index(structural("r2_folds", "held-out R²", "Share of the target's variance that an affine map of the source "
+    Index(make_index_measure("r2_folds", "held-out R²", "Share of the target's variance that an affine map of the source "
                      "explains on examples that it was not fitted to, five-fold; below 0 where worse than the mean.",
                      span=(-float("inf"), 1.0)),
-          held_out, "1 - Σ over folds |Y - XW - b|² / tr Syy, W and b from the other folds", "Stone 1974", AFFINE,
-          RIGID, Needs.BLOCKS, 10, no_folds, cost="5 p³ + 5 p²q"),
-    Index(structural("dm_residual", "direct matching residual (fit)", "|S - T|² / |T|² of direct matching on the "
+          r2_folds, "1 - Σ over folds |Y - XW - b|² / tr Syy, W and b from the other folds", "Stone 1974", AFFINE,
+          RIGID, Needs.BLOCKS, 10, explain_no_folds, cost="5 p³ + 5 p²q"),
+    Index(make_index_measure("dm_residual", "direct matching residual (fit)", "|S - T|² / |T|² of direct matching on the "
                      "data it was fitted to, S stitched, T the target's own (Balogh and Jelasity 2025).", larger=False,
                      form="negative"),
-          residual, "(tr Syy - tr(Syx Sxx⁺ Sxy)) / (tr Syy + n |mean y|²)", "Balogh and Jelasity 2025", AFFINE,
-          invariances(SCALING, ORTHOGONAL), least=3, undefined=too_few, cost=_COST),
+          dm_residual, "(tr Syy - tr(Syx Sxx⁺ Sxy)) / (tr Syy + n |mean y|²)", "Balogh and Jelasity 2025", AFFINE,
+          expand_invariances(SCALING, ORTHOGONAL), least=3, undefined=explain_too_few_rows, cost=_COST),
 )

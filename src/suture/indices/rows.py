@@ -10,16 +10,16 @@ from scipy.spatial.distance import squareform
 from scipy.stats import kendalltau
 
 from suture.indices import neighbours
-from suture.indices.entry import ORTHOGONAL, RIGID, SCALING, Argument, Index, Needs, invariances
+from suture.indices.entry import ORTHOGONAL, RIGID, SCALING, Argument, Index, Needs, expand_invariances
 from suture.indices.sample import Floats, Rows, Sample
-from suture.numbers.measures import structural
+from suture.numbers.measures import make_index_measure
 
 _FRACTION = Argument("fraction", 1.0, 0.1, 10, "Bandwidth of the kernel over the median distance. Kornblith et al. "
                      "2019 tried 0.2, 0.4 and 0.8; small ones look at close rows only, large ones approach linear CKA.")
 
 
 @dataclass(frozen=True)
-class Centred:
+class CentredMatrix:
     """A symmetric matrix with zeros on its diagonal, to be centred in rows and columns.
 
     Attributes:
@@ -31,19 +31,19 @@ class Centred:
     means: Floats
 
     @classmethod
-    def of(cls, pairs: Floats) -> Centred:
+    def of(cls, pairs: Floats) -> CentredMatrix:
         """From what stands above the diagonal."""
         return cls(pairs, squareform(pairs).mean(1))
 
-    def product(self, other: Centred) -> float:
+    def sum_products(self, other: CentredMatrix) -> float:
         """Sum of the products of the entries of both centred matrices."""
         n = len(self.means)
         return float(2 * self.pairs @ other.pairs - 2 * n * self.means @ other.means
                      + n**2 * self.means.mean() * other.means.mean())
 
 
-def _cosine(a: Centred, b: Centred) -> float:
-    return a.product(b) / math.sqrt(a.product(a) * b.product(b))
+def _compute_cosine(a: CentredMatrix, b: CentredMatrix) -> float:
+    return a.sum_products(b) / math.sqrt(a.sum_products(a) * b.sum_products(b))
 
 
 def rsa_spearman(sample: Sample) -> float:
@@ -59,19 +59,19 @@ def rsa_kendall(sample: Sample) -> float:
 
 def distance_correlation(sample: Sample) -> float:
     """sqrt(V²(x, y) / sqrt(V²(x, x) V²(y, y))), V² the mean product of centred distance matrices, a V-statistic."""
-    squared = _cosine(*(Centred.of(np.sqrt(side.squared)) for side in (sample.x, sample.y)))
+    squared = _compute_cosine(*(CentredMatrix.of(np.sqrt(side.squared)) for side in (sample.x, sample.y)))
     return math.sqrt(max(squared, 0.0))  # V² is never negative (Székely et al. 2007); its rounding may be
 
 
 def cka_rbf(sample: Sample, fraction: float) -> float:
     """tr(K H L H) / sqrt(tr(K H K H) tr(L H L H)), K and L RBF kernels."""
-    return _cosine(_kernel(sample.x, fraction), _kernel(sample.y, fraction))
+    return _compute_cosine(_compute_kernel(sample.x, fraction), _compute_kernel(sample.y, fraction))
 
 
-def _kernel(side: Rows, fraction: float) -> Centred:
+def _compute_kernel(side: Rows, fraction: float) -> CentredMatrix:
     """K - 1, which is the same once centred and precise also where K is near one."""
     sigma = fraction * float(np.median(np.sqrt(side.squared)))
-    return Centred.of(np.expm1(-side.squared / (2 * sigma**2)))
+    return CentredMatrix.of(np.expm1(-side.squared / (2 * sigma**2)))
 
 
 def uniformity(sample: Sample) -> float:
@@ -79,13 +79,13 @@ def uniformity(sample: Sample) -> float:
     return abs(sample.x.uniformity - sample.y.uniformity)
 
 
-def equidistant(sample: Sample) -> str:
+def explain_equidistant(sample: Sample) -> str:
     """Equal distances have no order."""
     found = [name for name, side in sample.sides if side.equidistant]
     return f"{' and '.join(found)}: all distances are equal" if found else ""
 
 
-def without_median(sample: Sample) -> str:
+def explain_no_median(sample: Sample) -> str:
     """No bandwidth where at least half of the distances are zero."""
     found = [name for name, side in sample.sides if np.median(side.squared) == 0]
     return f"{' and '.join(found)}: the median distance is zero" if found else ""
@@ -94,35 +94,35 @@ def without_median(sample: Sample) -> str:
 _RSA = "of the squared Euclidean distances between rows, each pair once (Kriegeskorte et al. 2008)"
 
 ENTRIES: tuple[Index, ...] = (
-    Index(structural("rsa_spearman", "RSA (Spearman)", f"Spearman's rank correlation {_RSA}.", span=(-1.0, 1.0)),
+    Index(make_index_measure("rsa_spearman", "RSA (Spearman)", f"Spearman's rank correlation {_RSA}.", span=(-1.0, 1.0)),
           rsa_spearman, "Spearman's rho, over pairs i < j, of |x_i - x_j|² and |y_i - y_j|²",
-          "Kriegeskorte et al. 2008, Representational similarity analysis", RIGID, RIGID, Needs.ROWS, 3, equidistant,
+          "Kriegeskorte et al. 2008, Representational similarity analysis", RIGID, RIGID, Needs.ROWS, 3, explain_equidistant,
           cost="n² (p + log n) once per site, n² per cell"),
-    Index(structural("rsa_kendall", "RSA (Kendall)", f"Kendall's tau-b {_RSA}.", span=(-1.0, 1.0)),
+    Index(make_index_measure("rsa_kendall", "RSA (Kendall)", f"Kendall's tau-b {_RSA}.", span=(-1.0, 1.0)),
           rsa_kendall, "Kendall's tau-b, over pairs i < j, of |x_i - x_j|² and |y_i - y_j|²",
-          "Kriegeskorte et al. 2008, Representational similarity analysis", RIGID, RIGID, Needs.ROWS, 3, equidistant,
+          "Kriegeskorte et al. 2008, Representational similarity analysis", RIGID, RIGID, Needs.ROWS, 3, explain_equidistant,
           cost="n² (p + log n) once per site, n² log n per cell"),
-    Index(structural("distance_correlation", "distance correlation",
+    Index(make_index_measure("distance_correlation", "distance correlation",
                      "Distance correlation, not its square; the biased V-statistic, which is above 0 for independent "
                      "rows and nears 1 where there are many more columns than rows (Székely et al. 2007)."),
           distance_correlation, "sqrt(sum A∘B / sqrt(sum A∘A sum B∘B)), with A and B the matrices of Euclidean "
           "distances |x_i - x_j| and |y_i - y_j|, centred in rows and columns",
           "Székely, Rizzo and Bakirov 2007", RIGID, RIGID, Needs.ROWS, 3,
           cost="n² p once per site, n² per cell"),
-    Index(structural("cka_rbf", "CKA (RBF)",
+    Index(make_index_measure("cka_rbf", "CKA (RBF)",
                      "Centred kernel alignment, biased HSIC, with RBF kernels whose bandwidth is a fraction of the "
                      "median distance between different rows (Kornblith et al. 2019)."),
           cka_rbf, "tr(KHLH) / sqrt(tr(KHKH) tr(LHLH)), K_ij = exp(-|x_i - x_j|² / (2 σ²)), σ = fraction × median of "
           "|x_i - x_j| over i < j, L the same of y", "Kornblith et al. 2019, section 3", RIGID, RIGID, Needs.ROWS, 3,
-          without_median, _FRACTION, cost="n² p once per site, n² per cell"),
+          explain_no_median, _FRACTION, cost="n² p once per site, n² per cell"),
     *neighbours.ENTRIES,
-    Index(structural("uniformity", "difference of uniformities",
+    Index(make_index_measure("uniformity", "difference of uniformities",
                      "Difference of the uniformities of source and target, rows at length one; it does not look at "
                      "which row of one is which of the other (Wang and Isola 2020).",
                      high=4.0, larger=False, span=(0.0, 8.0), judged=False),
           uniformity, "|u(x) - u(y)|, u(x) = log of the mean over i < j of exp(-2 |x_i / |x_i| - x_j / |x_j||²)",
           "Wang and Isola 2020 (t = 2); as a difference, Klabunde et al. 2023 (arXiv 2305.06329)",
-          invariances(SCALING, ORTHOGONAL), invariances(SCALING, ORTHOGONAL), Needs.ROWS, 2,
-          neighbours.without_cosine, cost="n² p once per site"),
+          expand_invariances(SCALING, ORTHOGONAL), expand_invariances(SCALING, ORTHOGONAL), Needs.ROWS, 2,
+          neighbours.explain_no_cosine, cost="n² p once per site"),
 )
 """Every index of a kept sample of rows."""

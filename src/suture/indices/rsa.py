@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from suture.indices.entry import PERMUTATION, RIGID, SCALING, Index, Needs, invariances
-from suture.numbers.measures import structural
+from suture.indices.entry import PERMUTATION, RIGID, SCALING, Index, Needs, expand_invariances
+from suture.numbers.measures import make_index_measure
 from suture.numbers.moments import Moments
 from suture.numbers.spectra import Pair
 
@@ -22,7 +22,7 @@ _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
-class _Sums:
+class _DissimilaritySums:
     """Sums over all pairs of different rows: dissimilarities of both sides, their products and squares; and how many
     pairs there are."""
 
@@ -39,7 +39,7 @@ class _Sums:
     def cosine(self) -> float:
         return self.xy / math.sqrt(self.xx * self.yy)
 
-    def equal(self) -> str:
+    def explain_equal(self) -> str:
         """Why there is no correlation; "" where both sides have dissimilarities that vary."""
         for side, name, square in (("x", "source", self.xx), ("y", "target", self.yy)):
             if self._variance(side) <= _ROUNDING * square / self.pairs:
@@ -53,47 +53,47 @@ class _Sums:
         return self._covariance(*((self.x, self.x, self.xx) if side == "x" else (self.y, self.y, self.yy)))
 
 
-def _squared_euclidean(m: Moments) -> _Sums:
+def _sum_dissimilarities(m: Moments) -> _DissimilaritySums:
     n, kx, ky = m.n, torch.trace(m.sxx), torch.trace(m.syy)
 
     def product(joint: Tensor, a: Tensor, b: Tensor, cross: Tensor) -> float:
         return float(2 * n * joint + 2 * a * b + 4 * cross.square().sum())
 
-    return _Sums(n * (n - 1.0), float(2 * n * kx), float(2 * n * ky), product(m.cross.xx_yy, kx, ky, m.sxy),
+    return _DissimilaritySums(n * (n - 1.0), float(2 * n * kx), float(2 * n * ky), product(m.cross.xx_yy, kx, ky, m.sxy),
                  product(m.x.quartic, kx, kx, m.sxx), product(m.y.quartic, ky, ky, m.syy))
 
 
-def pearson(pair: Pair) -> float:
+def rsa_pearson(pair: Pair) -> float:
     """Pearson correlation of the squared Euclidean distances."""
-    return _squared_euclidean(pair.moments).pearson()
+    return _sum_dissimilarities(pair.moments).pearson()
 
 
-def cosine(pair: Pair) -> float:
+def rsa_cosine(pair: Pair) -> float:
     """Cosine similarity of the squared Euclidean distances."""
-    return _squared_euclidean(pair.moments).cosine()
+    return _sum_dissimilarities(pair.moments).cosine()
 
 
-def correlation(pair: Pair) -> float:
+def rsa_correlation(pair: Pair) -> float:
     """Pearson correlation of the correlation distances, 1 minus the correlation of two rows over their columns."""
-    return _squared_euclidean(_standard(pair)).pearson()
+    return _sum_dissimilarities(_get_standard(pair)).pearson()
 
 
-def correlation_cosine(pair: Pair) -> float:
+def rsa_correlation_cosine(pair: Pair) -> float:
     """Cosine similarity of the correlation distances."""
-    return _squared_euclidean(_standard(pair)).cosine()
+    return _sum_dissimilarities(_get_standard(pair)).cosine()
 
 
-def _standard(pair: Pair) -> Moments:
+def _get_standard(pair: Pair) -> Moments:
     assert pair.standard is not None
     return pair.standard
 
 
-def equal_distances(pair: Pair) -> str:
+def explain_equal_distances(pair: Pair) -> str:
     """Dissimilarities that are all the same correlate with nothing."""
-    return _squared_euclidean(pair.moments).equal()
+    return _sum_dissimilarities(pair.moments).explain_equal()
 
 
-def no_correlations(pair: Pair) -> str:
+def explain_no_correlations(pair: Pair) -> str:
     """Correlations of rows need rows that vary over their columns, and not all alike."""
     if pair.standard is None:
         return ("correlation distances compare examples, and the rows of these matrices are positions: ask for @pool")
@@ -103,25 +103,25 @@ def no_correlations(pair: Pair) -> str:
     short = float(m.n) - min(float(torch.trace(s.gram)) + m.n * float(s.mean @ s.mean) for s in (m.x, m.y))
     if short > 0.5:
         return f"{round(short)} rows do not vary over their columns: they have no correlation with others"
-    return _squared_euclidean(m).equal()
+    return _sum_dissimilarities(m).explain_equal()
 
 
-_ROWS = invariances(SCALING, PERMUTATION)
+_ROWS = expand_invariances(SCALING, PERMUTATION)
 _SQUARED = "squared Euclidean distances"
 _CORRELATED = "correlation distances (1 minus the correlation of two rows)"
 _PAPER = "Kriegeskorte et al. 2008"
 ENTRIES = (
-    Index(structural("rsa_pearson", "RSA (Pearson)", f"Pearson correlation of {_SQUARED} ({_PAPER}).",
+    Index(make_index_measure("rsa_pearson", "RSA (Pearson)", f"Pearson correlation of {_SQUARED} ({_PAPER}).",
                      span=(-1.0, 1.0)),
-          pearson, "corr(Dx, Dy), D = |x_i - x_j|², over pairs of rows", _PAPER, RIGID, RIGID, Needs.HIGHER, 4,
-          equal_distances),
-    Index(structural("rsa_cosine", "RSA (cosine)", f"Cosine similarity of {_SQUARED} ({_PAPER})."),
-          cosine, "⟨Dx, Dy⟩ / (|Dx| |Dy|), D = |x_i - x_j|²", _PAPER, RIGID, RIGID, Needs.HIGHER, 3),
-    Index(structural("rsa_correlation", "RSA of correlations (Pearson)",
+          rsa_pearson, "corr(Dx, Dy), D = |x_i - x_j|², over pairs of rows", _PAPER, RIGID, RIGID, Needs.HIGHER, 4,
+          explain_equal_distances),
+    Index(make_index_measure("rsa_cosine", "RSA (cosine)", f"Cosine similarity of {_SQUARED} ({_PAPER})."),
+          rsa_cosine, "⟨Dx, Dy⟩ / (|Dx| |Dy|), D = |x_i - x_j|²", _PAPER, RIGID, RIGID, Needs.HIGHER, 3),
+    Index(make_index_measure("rsa_correlation", "RSA of correlations (Pearson)",
                      f"Pearson correlation of {_CORRELATED} ({_PAPER}).", span=(-1.0, 1.0)),
-          correlation, "corr(Dx, Dy), D = 1 - corr(x_i, x_j)", _PAPER, _ROWS, _ROWS, Needs.UNITS, 4, no_correlations),
-    Index(structural("rsa_correlation_cosine", "RSA of correlations (cosine)",
+          rsa_correlation, "corr(Dx, Dy), D = 1 - corr(x_i, x_j)", _PAPER, _ROWS, _ROWS, Needs.UNITS, 4, explain_no_correlations),
+    Index(make_index_measure("rsa_correlation_cosine", "RSA of correlations (cosine)",
                      f"Cosine similarity of {_CORRELATED} ({_PAPER})."),
-          correlation_cosine, "⟨Dx, Dy⟩ / (|Dx| |Dy|), D = 1 - corr(x_i, x_j)", _PAPER, _ROWS, _ROWS, Needs.UNITS, 3,
-          no_correlations),
+          rsa_correlation_cosine, "⟨Dx, Dy⟩ / (|Dx| |Dy|), D = 1 - corr(x_i, x_j)", _PAPER, _ROWS, _ROWS, Needs.UNITS, 3,
+          explain_no_correlations),
 )

@@ -17,15 +17,15 @@ from torch import Tensor
 from suture._base.errors import SutureError
 
 Floats = NDArray[np.float64]
-Whole = NDArray[np.int64]
+Ints = NDArray[np.int64]
 
-MOST = 2000
+SAMPLE_ROWS = 2000
 """How many rows are kept unless more or fewer are asked for."""
 _ROUNDING = 4 * np.finfo(np.float64).eps  # relative, as where `suture.numbers.spectra` calls a column constant
 _TIE = 16 * _ROUNDING  # of distances of rows at length one, each a sum over columns
 
 
-def matrix(name: str, given: Any) -> Floats:
+def as_matrix(name: str, given: Any) -> Floats:
     """A matrix in float64, from a numpy array or a tensor of any real type.
 
     Raises:
@@ -50,7 +50,7 @@ def matrix(name: str, given: Any) -> Floats:
 
 
 @dataclass(frozen=True)
-class Nearest:
+class NearestRows:
     """The nearest rows of every row by cosine similarity.
 
     Attributes:
@@ -61,8 +61,8 @@ class Nearest:
         closest: (n,) cosine similarity of the first.
     """
 
-    order: Whole
-    tied: Whole
+    order: Ints
+    tied: Ints
     closest: Floats
 
 
@@ -77,16 +77,16 @@ class Rows:
     """
 
     values: Floats
-    _nearest: dict[int, Nearest] = field(default_factory=dict, repr=False)
+    _nearest: dict[int, NearestRows] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, values: Any, name: str = "x") -> Rows:
         """From a matrix (n, p), numpy or tensor, of any real type; `name` is said in errors.
 
         Raises:
-            SutureError: as `matrix`.
+            SutureError: as `as_matrix`.
         """
-        return cls(matrix(name, values))
+        return cls(as_matrix(name, values))
 
     @property
     def n(self) -> int:
@@ -138,24 +138,24 @@ class Rows:
     @cached_property
     def uniformity(self) -> float:
         """Logarithm of the mean, over pairs of different rows at length one, of exp(-2 |x_i - x_j|²)."""
-        return float(np.log(np.exp(-2 * self._chords()).mean()))
+        return float(np.log(np.exp(-2 * self._compute_chords()).mean()))
 
-    def nearest(self, k: int) -> Nearest:
+    def find_nearest(self, k: int) -> NearestRows:
         """The `k` nearest rows of every row by cosine similarity, for k < n - 1."""
         if k not in self._nearest:
-            chords = squareform(self._chords())
+            chords = squareform(self._compute_chords())
             np.fill_diagonal(chords, np.inf)
             order = np.argsort(chords, axis=1, kind="stable")[:, :k + 1]
             found = np.sqrt(np.take_along_axis(chords, order, 1))
             tied = (found[:, k:] - found[:, :k] <= _TIE).sum(1)
-            self._nearest[k] = Nearest(order[:, :k].copy(), tied, 1 - found[:, 0]**2 / 2)
+            self._nearest[k] = NearestRows(order[:, :k].copy(), tied, 1 - found[:, 0]**2 / 2)
         return self._nearest[k]
 
-    def cosines(self, others: Whole) -> Floats:
+    def compute_cosines(self, others: Ints) -> Floats:
         """(n, m) cosine similarity of every row with the rows whose numbers `others` (n, m) holds."""
         return np.stack([np.einsum("ij,ij->i", self.unit, self.unit[column]) for column in others.T], axis=1)
 
-    def _chords(self) -> Floats:
+    def _compute_chords(self) -> Floats:
         """Squared distances of the rows at length one, 2 - 2 cosine: exact where the cosine is near one."""
         return np.asarray(pdist(self.unit, "sqeuclidean"))
 
@@ -201,7 +201,7 @@ class Sample:
         return tuple(name for name, side in self.sides if side.constant)
 
 
-def _mixed(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _mix_bits(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The bijection of 64 bits that ends SplitMix64 (Steele, Lea and Flood 2014; Stafford's variant 13)."""
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -224,23 +224,23 @@ class Reservoir:
         SutureError: `most` is below 1.
     """
 
-    most: int = MOST
+    most: int = SAMPLE_ROWS
     seed: int = 0
     seen: int = field(default=0, init=False)
     _largest: list[tuple[int, int]] = field(default_factory=list, init=False, repr=False)
-    _numbers: Whole = field(init=False, repr=False)
+    _numbers: Ints = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.most < 1:
-            raise SutureError(f"expected a sample of at least one row, got {self.most}; write {MOST}")
+            raise SutureError(f"expected a sample of at least one row, got {self.most}; write {SAMPLE_ROWS}")
         self._numbers = np.empty(0, np.int64)
 
     @property
-    def numbers(self) -> Whole:
+    def numbers(self) -> Ints:
         """(m,) stream numbers now held, by slot; m = min(most, seen)."""
         return self._numbers.copy()
 
-    def offer(self, count: int) -> tuple[Whole, Whole]:
+    def offer(self, count: int) -> tuple[Ints, Ints]:
         """Which of the next `count` examples to store.
 
         Returns:
@@ -254,19 +254,19 @@ class Reservoir:
             raise SutureError(f"expected a number of examples, got {count}; write 0 or more")
         first, old = self.seen, len(self._numbers)
         self._numbers = np.append(self._numbers, np.full(min(self.most, first + count) - old, -1))
-        hashes = self._hashes(first, count)
-        for position in self._candidates(hashes):
+        hashes = self._compute_hashes(first, count)
+        for position in self._find_candidates(hashes):
             self._insert(int(hashes[position]), first + int(position))
         self.seen += count
         slots = np.flatnonzero(self._numbers >= first)
         return self._numbers[slots] - first, slots
 
-    def _hashes(self, first: int, count: int) -> NDArray[np.uint64]:
+    def _compute_hashes(self, first: int, count: int) -> NDArray[np.uint64]:
         """One 64-bit hash for each number; no two are equal, for the hash is a bijection."""
-        start = _mixed(np.array([self.seed % 2**64], np.uint64))
-        return _mixed(start + np.arange(first, first + count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+        start = _mix_bits(np.array([self.seed % 2**64], np.uint64))
+        return _mix_bits(start + np.arange(first, first + count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
 
-    def _candidates(self, hashes: NDArray[np.uint64]) -> Whole:
+    def _find_candidates(self, hashes: NDArray[np.uint64]) -> Ints:
         """Positions that may enter: all until the table is full, then those below the largest hash held."""
         if len(self._largest) < self.most:
             return np.arange(len(hashes))

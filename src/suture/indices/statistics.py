@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from suture.indices.entry import ORTHOGONAL, SCALING, Index, Needs, invariances
-from suture.numbers.measures import structural
-from suture.numbers.moments import Directions, Side
-from suture.numbers.spectra import Pair, Spectrum, varies
+from suture.indices.entry import ORTHOGONAL, SCALING, Index, Needs, expand_invariances
+from suture.numbers.measures import make_index_measure
+from suture.numbers.moments import Side, UnitRowSums
+from suture.numbers.spectra import Pair, Spectrum, find_varying_columns
 
 
 def magnitude(pair: Pair) -> float:
@@ -27,14 +27,14 @@ def concentricity(pair: Pair) -> float:
     """Difference of the mean cosine similarities of the rows with the mean row (Wang et al. 2020)."""
     assert pair.unit is not None
     m = pair.moments
-    return abs(_concentric(pair.unit[0], m.x) - _concentric(pair.unit[1], m.y))
+    return abs(_compute_concentricity(pair.unit[0], m.x) - _compute_concentricity(pair.unit[1], m.y))
 
 
-def _concentric(unit: Directions, side: Side) -> float:
+def _compute_concentricity(unit: UnitRowSums, side: Side) -> float:
     return float(unit.total @ side.mean) / (unit.n * float(side.mean.norm()))
 
 
-def no_mean(pair: Pair) -> str:
+def explain_no_mean(pair: Pair) -> str:
     """Cosines need rows and a mean of some length."""
     if pair.unit is None:
         return "cosines with the mean compare examples, and the rows of these matrices are positions: ask for @pool"
@@ -73,7 +73,7 @@ class SiteStatistics:
             precision: dtype in which its products were computed.
         """
         values = Spectrum.of(side, precision).values
-        return cls(side.n, len(side.shift), int((~varies(side, precision)).sum()), values / max(1, side.n - 1))
+        return cls(side.n, len(side.shift), int((~find_varying_columns(side, precision)).sum()), values / max(1, side.n - 1))
 
     @property
     def rank(self) -> int:
@@ -94,11 +94,11 @@ class SiteStatistics:
         return float(self.spectrum.sum() ** 2 / self.spectrum.square().sum()) if self.rank else 0.0
 
 
-COLUMNS = ("side", "site", "rows", "width", "rank", "effective_rank", "participation_ratio", "dead")
+SITE_COLUMNS = ("side", "site", "rows", "width", "rank", "effective_rank", "participation_ratio", "dead")
 
 
-def described(arrays: Mapping[str, NDArray[Any]], sources: Sequence[str], targets: Sequence[str]) -> list[list[Any]]:
-    """`COLUMNS` of every site whose spectrum is in a comparison's arrays."""
+def tabulate_statistics(arrays: Mapping[str, NDArray[Any]], sources: Sequence[str], targets: Sequence[str]) -> list[list[Any]]:
+    """`SITE_COLUMNS` of every site whose spectrum is in a comparison's arrays."""
     found: list[list[Any]] = []
     for side, sites in (("source", sources), ("target", targets)):
         for k, site in enumerate(sites):
@@ -109,14 +109,14 @@ def described(arrays: Mapping[str, NDArray[Any]], sources: Sequence[str], target
     return found
 
 
-_ROTATED = invariances(ORTHOGONAL)
+_ROTATED = expand_invariances(ORTHOGONAL)
 ENTRIES = (
-    Index(structural("magnitude", "difference of magnitudes", "Difference of the lengths of the mean rows (Wang et al. "
+    Index(make_index_measure("magnitude", "difference of magnitudes", "Difference of the lengths of the mean rows (Wang et al. "
                      "2020). No upper limit.", larger=False, form="inverse", span=(0.0, math.inf), judged=False),
           magnitude, "| |mean x| - |mean y| |", "Wang et al. 2020", _ROTATED, _ROTATED, least=1, cost="p + q"),
-    Index(structural("concentricity", "difference of concentricities", "Difference of the mean cosine similarities "
+    Index(make_index_measure("concentricity", "difference of concentricities", "Difference of the mean cosine similarities "
                      "of rows with their mean (Wang et al. 2020).", larger=False, form="negative", span=(0.0, 2.0),
                      judged=False),
           concentricity, "| mean cos(x, mean x) - mean cos(y, mean y) |", "Wang et al. 2020",
-          invariances(SCALING, ORTHOGONAL), invariances(SCALING, ORTHOGONAL), Needs.UNITS, 2, no_mean, cost="p + q"),
+          expand_invariances(SCALING, ORTHOGONAL), expand_invariances(SCALING, ORTHOGONAL), Needs.UNITS, 2, explain_no_mean, cost="p + q"),
 )

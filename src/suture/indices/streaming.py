@@ -12,18 +12,18 @@ import torch
 from torch import Tensor
 
 from suture._base.errors import SutureError
-from suture._base.memory import refuse_beyond
+from suture._base.memory import check_free_memory
 from suture.indices.entry import Index, Needs, Value
-from suture.indices.jackknife import with_intervals
+from suture.indices.jackknife import add_intervals
 from suture.indices.kernels import FlatKernels
 from suture.indices.regression import FOLDS
-from suture.indices.sample import MOST, Reservoir, Sample, matrix
+from suture.indices.sample import SAMPLE_ROWS, Reservoir, Sample, as_matrix
 from suture.indices.table import FROM_MOMENTS, STITCH, Named, Request, chosen
-from suture.numbers.moments import Directions, Moments, standard_rows
-from suture.numbers.spectra import Pair, Part
+from suture.numbers.moments import Moments, UnitRowSums, standardise_rows
+from suture.numbers.spectra import MomentBlock, Pair
 
 
-def blocks_for(jackknife: int, indices: Iterable[Index]) -> int:
+def count_blocks(jackknife: int, indices: Iterable[Index]) -> int:
     """How many blocks of examples have to be kept apart.
 
     Args:
@@ -43,29 +43,29 @@ def blocks_for(jackknife: int, indices: Iterable[Index]) -> int:
     return number or (FOLDS if any(i.needs is Needs.BLOCKS for i in indices) else 1)
 
 
-def part_of(x: Tensor, y: Tensor, *, units: bool = False) -> Part:
+def compute_block(x: Tensor, y: Tensor, *, units: bool = False) -> MomentBlock:
     """What some rows add: moments, and those of rows at unit length where `units` are wanted."""
     if not units:
-        return Part(Moments.of(x, y))
+        return MomentBlock(Moments.of(x, y))
     x, y = x.double(), y.double()
-    return Part(Moments.of(x, y), (Directions.of(x), Directions.of(y)),
-                Moments.of(standard_rows(x), standard_rows(y)))
+    return MomentBlock(Moments.of(x, y), (UnitRowSums.of(x), UnitRowSums.of(y)),
+                Moments.of(standardise_rows(x), standardise_rows(y)))
 
 
-def of_pair(pair: Pair, requests: Sequence[Request], *, intervals: bool = False) -> dict[str, Value]:
+def compute_indices(pair: Pair, requests: Sequence[Request], *, intervals: bool = False) -> dict[str, Value]:
     """Values of the indices from moments, by the request's name."""
     entries = {r.name: r.index for r in requests if r.index.needs in FROM_MOMENTS}
     found = {i.name: i(pair) for i in entries.values()}
     if intervals:
-        found = with_intervals(found, list(entries.values()), pair)
+        found = add_intervals(found, list(entries.values()), pair)
     return {name: found[i.name] for name, i in entries.items()}
 
 
-def _tensor(name: str, given: Any) -> Tensor:
+def _as_tensor(name: str, given: Any) -> Tensor:
     """A matrix as a tensor, on the device where it is."""
     if isinstance(given, Tensor) and not given.is_complex():
         return given.detach()
-    return torch.from_numpy(matrix(name, given))
+    return torch.from_numpy(as_matrix(name, given))
 
 
 class Streaming:
@@ -78,7 +78,7 @@ class Streaming:
         seed: of the sample.
     """
 
-    def __init__(self, names: Iterable[Named] | Named = "default", *, jackknife: int = 0, sample: int = MOST,
+    def __init__(self, names: Iterable[Named] | Named = "default", *, jackknife: int = 0, sample: int = SAMPLE_ROWS,
                  seed: int = 0) -> None:
         self.requests = chosen(names)
         for r in self.requests:
@@ -87,7 +87,7 @@ class Streaming:
                                   f"{r.index.name!r}")
         needs = {r.index.needs for r in self.requests if r.alignment == STITCH}
         self._jackknife = jackknife
-        self._parts: list[Part | None] = [None] * blocks_for(jackknife, (r.index for r in self.requests))
+        self._blocks: list[MomentBlock | None] = [None] * count_blocks(jackknife, (r.index for r in self.requests))
         self._units = Needs.UNITS in needs
         self._reservoir = Reservoir(sample, seed) if Needs.ROWS in needs else None
         self._kept: list[tuple[Tensor, Tensor] | None] = []
@@ -103,33 +103,33 @@ class Streaming:
         Raises:
             SutureError: not two matrices with the same rows, or other widths than before; NaN or inf.
         """
-        a, b = (_tensor(name, m) for name, m in (("x", x), ("y", y)))
+        a, b = (_as_tensor(name, m) for name, m in (("x", x), ("y", y)))
         Moments.check(a, b)
         widths = a.shape[1], b.shape[1]
         if 0 in widths or widths != (self._widths or widths):
             wanted = "at least one" if self._widths is None else "{} and {}".format(*self._widths)
             raise SutureError(f"expected {wanted} columns, got {widths[0]} and {widths[1]}; pass (n, p) and (n, q)")
-        count = len(self._parts)
+        count = len(self._blocks)
         if self._widths is None:
-            self._check_room(*widths)
+            self._check_memory(*widths)
         self._widths = widths
         for k in range(count):
             rows = slice((k - self.n) % count, None, count)
             if len(range(len(a))[rows]):
-                part, before = part_of(a[rows], b[rows], units=self._units), self._parts[k]
-                self._parts[k] = part if before is None else before.merge(part)
-        self._keep(a, b)
+                part, before = compute_block(a[rows], b[rows], units=self._units), self._blocks[k]
+                self._blocks[k] = part if before is None else before.merge(part)
+        self._keep_rows(a, b)
         if self._kernels is not None:
             self._kernels.update([a], [b])
         self.n += len(a)
 
-    def _check_room(self, p: int, q: int) -> None:
+    def _check_memory(self, p: int, q: int) -> None:
         """Refuse sums that do not fit into the memory, before they are taken."""
-        needed = 8 * (p * p + q * q + p * q) * len(self._parts) * (2 if self._units else 1)
-        refuse_beyond(needed, torch.device("cpu"), f"the sums of {p} and {q} columns",
+        needed = 8 * (p * p + q * q + p * q) * len(self._blocks) * (2 if self._units else 1)
+        check_free_memory(needed, torch.device("cpu"), f"the sums of {p} and {q} columns",
                       "write jackknife=0, fewer columns, or cka@flatten")
 
-    def _keep(self, x: Tensor, y: Tensor) -> None:
+    def _keep_rows(self, x: Tensor, y: Tensor) -> None:
         if self._reservoir is None:
             return
         kept, slots = self._reservoir.offer(len(x))
@@ -138,9 +138,9 @@ class Streaming:
             self._kept[slot] = x[row].clone(), y[row].clone()
 
     @property
-    def blocks(self) -> list[Part]:
+    def blocks(self) -> list[MomentBlock]:
         """Blocks with rows in them."""
-        return [p for p in self._parts if p is not None]
+        return [p for p in self._blocks if p is not None]
 
     def values(self) -> dict[str, Value]:
         """Indices by name.
@@ -150,13 +150,13 @@ class Streaming:
         """
         if not self.n:
             raise SutureError("expected at least one batch of rows, got none; call update first")
-        pair = Pair.of_part(reduce(Part.merge, self.blocks), blocks=self.blocks if len(self._parts) > 1 else ())
-        found = of_pair(pair, self.requests, intervals=self._jackknife > 0)
+        pair = Pair.of_block(reduce(MomentBlock.merge, self.blocks), blocks=self.blocks if len(self._blocks) > 1 else ())
+        found = compute_indices(pair, self.requests, intervals=self._jackknife > 0)
         if self._reservoir is not None:
             rows = [k for k in self._kept if k is not None]
             sample = Sample.of(*(torch.stack(side) for side in zip(*rows, strict=True)))
             found |= {r.name: r.index(sample) for r in self.requests if r.index.needs is Needs.ROWS}
         if self._kernels is not None:
-            cell = self._kernels.cell(0, 0)
+            cell = self._kernels.get_kernels(0, 0)
             found |= {r.name: r.index(cell) for r in self.requests if r.alignment == "flatten"}
         return {r.name: found[r.name] for r in self.requests}

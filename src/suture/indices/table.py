@@ -11,27 +11,27 @@ from functools import partial
 from types import CodeType
 from typing import Any, Union
 
-from suture._base.errors import SutureError, unknown
+from suture._base.errors import SutureError, make_unknown_error
 from suture.indices import cca, cka, kernels, overlap, procrustes, regression, rows, rsa, statistics, units
-from suture.indices.entry import Index, Needs, by_name
-from suture.numbers.measures import ALIGNMENTS, MEASURES, Measure, register, structural
+from suture.indices.entry import Index, Needs, collect_entries
+from suture.numbers.measures import ALIGNMENTS, MEASURES, Measure, make_index_measure, register_measure
 
-INDICES: Mapping[str, Index] = by_name(cka.ENTRIES, cca.ENTRIES, procrustes.ENTRIES, regression.ENTRIES,
+INDICES: Mapping[str, Index] = collect_entries(cka.ENTRIES, cca.ENTRIES, procrustes.ENTRIES, regression.ENTRIES,
                                        overlap.ENTRIES, units.ENTRIES, rsa.ENTRIES, statistics.ENTRIES,
                                        rows.ENTRIES, kernels.ENTRIES)
 """Every index by name."""
 for _entry in INDICES.values():
-    register(_entry.measure)
+    register_measure(_entry.measure)
 FROM_MOMENTS = frozenset({Needs.MOMENTS, Needs.HIGHER, Needs.UNITS, Needs.BLOCKS})
 DEFAULT = ("cka", "cka_debiased", "cca", "pwcca", "pwcca_target", "opd", "r2")
 STITCH = "stitch"
 """The alignment of a name without ``@``: the matrices that the stitching layer maps."""
-PAPER = ("cka", "pwcca", "pwcca_target", "opd")
+PAPER_INDICES = ("cka", "pwcca", "pwcca_target", "opd")
 """What `paper` is offered for: the indices of Balogh and Jelasity (2025), by their rules."""
-_OF_KEPT = {"cka": (kernels.biased, kernels.not_kept), "cka_debiased": (kernels.debiased, kernels.too_few_kept)}
-FLATTENED: Mapping[str, Index] = {"cka_minibatch": INDICES["cka_minibatch"]} | {
+_FLAT_FUNCTIONS = {"cka": (kernels.flat_cka, kernels.explain_not_kept), "cka_debiased": (kernels.flat_cka_debiased, kernels.explain_too_few_kept)}
+FLAT_INDICES: Mapping[str, Index] = {"cka_minibatch": INDICES["cka_minibatch"]} | {
     name: replace(INDICES[name], fn=fn, undefined=undefined, needs=Needs.KERNELS, cost="n (p + q) + n²")
-    for name, (fn, undefined) in _OF_KEPT.items()}
+    for name, (fn, undefined) in _FLAT_FUNCTIONS.items()}
 """What `flatten` is offered for; features are C*H*W, so that Gram matrices of examples take the place of moments."""
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "default": DEFAULT,
@@ -68,30 +68,30 @@ class Request:
         """The name, and for a function of the user's also what it does: two that differ have different keys."""
         if self.index.user is None:
             return self.name
-        return f"{self.name}#{hashlib.sha256(repr(_content(self.index.user)).encode()).hexdigest()[:12]}"
+        return f"{self.name}#{hashlib.sha256(repr(_extract_content(self.index.user)).encode()).hexdigest()[:12]}"
 
 
-def _content(what: Any) -> Any:
+def _extract_content(what: Any) -> Any:
     """What a function does, as far as it says so itself: instructions, and numbers and texts among its constants,
     defaults and what it closes over.
 
     What it looks up by name, such as another function, is not followed.
     """
     if isinstance(what, frozenset):
-        return sorted(map(repr, map(_content, what)))  # its own order is another one in each process
+        return sorted(map(repr, map(_extract_content, what)))  # its own order is another one in each process
     if isinstance(what, tuple):
-        return [_content(w) for w in what]
+        return [_extract_content(w) for w in what]
     if isinstance(what, CodeType):
-        return what.co_code, what.co_names, _content(what.co_consts)
+        return what.co_code, what.co_names, _extract_content(what.co_consts)
     if isinstance(what, partial):
-        return _content((what.func, what.args, *sorted(what.keywords.items())))
+        return _extract_content((what.func, what.args, *sorted(what.keywords.items())))
     code = getattr(what, "__code__", None)
     if code is not None:
         # Of functions that it closes over the code alone: one of them may be itself.
         cells = (c.cell_contents for c in getattr(what, "__closure__", None) or ())
         inner = (getattr(c, "__code__", c) for c in cells)
         named = getattr(what, "__kwdefaults__", None) or {}
-        return _content((code, getattr(what, "__defaults__", None) or (), *sorted(named.items()), *inner))
+        return _extract_content((code, getattr(what, "__defaults__", None) or (), *sorted(named.items()), *inner))
     if isinstance(what, bool | int | float | complex | str | bytes | type(None)):
         return what
     return f"{type(what).__module__}.{type(what).__qualname__}", getattr(what, "__qualname__", "")
@@ -112,26 +112,26 @@ def chosen(names: Iterable[Named] | Named = "default") -> list[Request]:
         raise SutureError(f"expected indices by name, entries or functions, got {names!r}; write () for none")
     found: dict[str, Request] = {}
     for given in names:
-        for request in _parsed(given):
+        for request in _parse_request(given):
             if found.setdefault(request.name, request).key != request.key:
                 raise SutureError(f"expected every name once, got two functions called {request.name!r}; name one of "
                                   "them by suture.indices.own(function, name='my_index')")
     return list(found.values())
 
 
-def _parsed(given: Any) -> list[Request]:
+def _parse_request(given: Any) -> list[Request]:
     if not isinstance(given, str):
         request = given if isinstance(given, Request) else Request(given if isinstance(given, Index) else own(given))
-        if why := _refused(request.index, request.alignment):
+        if why := _explain_refusal(request.index, request.alignment):
             raise SutureError(why)
-        return [_request(request.index, request.alignment)]
+        return [_make_request(request.index, request.alignment)]
     rest, at, alignment = given.partition("@")
     if at and alignment not in (STITCH, *ALIGNMENTS):
-        raise unknown("alignment", alignment, (STITCH, *ALIGNMENTS))
+        raise make_unknown_error("alignment", alignment, (STITCH, *ALIGNMENTS))
     alignment = alignment or STITCH
     name, colon, value = rest.partition(":")
     if name in GROUPS and not colon:
-        offered = [_request(INDICES[n], alignment) for n in GROUPS[name] if not _refused(INDICES[n], alignment)]
+        offered = [_make_request(INDICES[n], alignment) for n in GROUPS[name] if not _explain_refusal(INDICES[n], alignment)]
         if not offered:
             raise SutureError(f"expected a group with indices that the alignment {alignment!r} offers, got {name!r}; "
                               f"write all@{alignment}")
@@ -139,26 +139,26 @@ def _parsed(given: Any) -> list[Request]:
     if name in GROUPS:
         raise SutureError(f"expected a number behind one index, got the group in {given!r}; write {name!r}")
     if name not in INDICES:
-        raise unknown("index", name, (*INDICES, *GROUPS))
-    index = INDICES[name].at(value) if colon else INDICES[name]
-    if why := _refused(index, alignment):
+        raise make_unknown_error("index", name, (*INDICES, *GROUPS))
+    index = INDICES[name].replace_argument(value) if colon else INDICES[name]
+    if why := _explain_refusal(index, alignment):
         raise SutureError(why)
-    return [_request(index, alignment)]
+    return [_make_request(index, alignment)]
 
 
-def _request(index: Index, alignment: str) -> Request:
+def _make_request(index: Index, alignment: str) -> Request:
     flat = alignment == "flatten" or (alignment == "paper" and index.name == "cka")
-    return Request(FLATTENED[index.name] if flat else index, alignment)
+    return Request(FLAT_INDICES[index.name] if flat else index, alignment)
 
 
-def _refused(index: Index, alignment: str) -> str:
+def _explain_refusal(index: Index, alignment: str) -> str:
     """Why an alignment does not offer an index; "" where it does."""
     name = index.name
     base = name.partition(":")[0]
-    if alignment == "paper" and base not in PAPER:
-        return f"expected one of {', '.join(PAPER)} for the alignment 'paper', got {name!r}; write {name}@pool"
-    if alignment == "flatten" and base not in FLATTENED:
-        return f"expected one of {', '.join(FLATTENED)} for the alignment 'flatten', got {name!r}; write {name}@pool"
+    if alignment == "paper" and base not in PAPER_INDICES:
+        return f"expected one of {', '.join(PAPER_INDICES)} for the alignment 'paper', got {name!r}; write {name}@pool"
+    if alignment == "flatten" and base not in FLAT_INDICES:
+        return f"expected one of {', '.join(FLAT_INDICES)} for the alignment 'flatten', got {name!r}; write {name}@pool"
     if index.needs is Needs.KERNELS and alignment != "flatten":
         return f"expected the alignment 'flatten' for the index {name!r}; write {name}@flatten"
     return ""
@@ -194,14 +194,14 @@ def own(fn: Callable[..., float], name: str | None = None, *, low: float = 0.0, 
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise SutureError(f"expected finite colour limits low < high of index {called!r}, got {low!r} and {high!r}; "
                           "write low=0.0, high=1.0")
-    entry = structural(called, called.replace("_", " "), about or f"A function of the user's, {called}.", low=low,
+    entry = make_index_measure(called, called.replace("_", " "), about or f"A function of the user's, {called}.", low=low,
                        high=high, larger=larger_is_more_similar, own=True)
-    needs, called_with = (Needs.MOMENTS, fn) if len(given) == 1 else (Needs.ROWS, _of_rows(fn))
-    return Index(_registered(entry), _number(called, called_with), "", "the user", frozenset(), frozenset(), needs,
+    needs, called_with = (Needs.MOMENTS, fn) if len(given) == 1 else (Needs.ROWS, _take_rows(fn))
+    return Index(_register_own(entry), _require_number(called, called_with), "", "the user", frozenset(), frozenset(), needs,
                  user=fn)
 
 
-def _number(called: str, fn: Callable[[Any], float]) -> Callable[[Any], float]:
+def _require_number(called: str, fn: Callable[[Any], float]) -> Callable[[Any], float]:
     def checked(data: Any) -> float:
         found = fn(data)
         try:
@@ -212,14 +212,14 @@ def _number(called: str, fn: Callable[[Any], float]) -> Callable[[Any], float]:
     return checked
 
 
-def _of_rows(fn: Callable[..., float]) -> Callable[[Any], float]:
+def _take_rows(fn: Callable[..., float]) -> Callable[[Any], float]:
     return lambda sample: fn(sample.x.values, sample.y.values)
 
 
-def _registered(entry: Measure) -> Measure:
+def _register_own(entry: Measure) -> Measure:
     """Known to tables; a second function of the same name takes the place of the first."""
     if entry.name in MEASURES and not MEASURES[entry.name].own:
         raise SutureError(f"expected a name that no measure has, got {entry.name!r}; give another")
-    return register(entry)
+    return register_measure(entry)
 
 

@@ -4,32 +4,32 @@ from __future__ import annotations
 
 from scipy.optimize import linear_sum_assignment
 
-from suture.indices.entry import DIAGONAL, PERMUTATION, TRANSLATION, Index, invariances
-from suture.numbers.measures import structural
+from suture.indices.entry import DIAGONAL, PERMUTATION, TRANSLATION, Index, expand_invariances
+from suture.numbers.measures import make_index_measure
 from suture.numbers.spectra import Pair
 
 
-def hard(pair: Pair) -> float:
+def correlation_hard(pair: Pair) -> float:
     """Mean correlation of the best one-to-one matching of columns (Li et al. 2015)."""
     r = pair.correlations
     rows, columns = linear_sum_assignment(r.cpu().numpy(), maximize=True)
     return float(r[rows, columns].mean())
 
 
-def soft(pair: Pair) -> float:
+def correlation_soft(pair: Pair) -> float:
     """Mean over the columns of the source of the largest correlation with a column of the target (Li et al. 2015)."""
     return float(pair.correlations.amax(1).mean())
 
 
-_OWN_UNITS = invariances(TRANSLATION, PERMUTATION, DIAGONAL)
+_OWN_UNITS = expand_invariances(TRANSLATION, PERMUTATION, DIAGONAL)
 _CONSTANT = "a column that does not vary has correlation 0"
 ENTRIES = (
-    Index(structural("correlation_hard", "correlation matching (one to one)", "Mean correlation of the best one-to-one "
+    Index(make_index_measure("correlation_hard", "correlation matching (one to one)", "Mean correlation of the best one-to-one "
                      f"matching of columns; {_CONSTANT} (Li et al. 2015).", span=(-1.0, 1.0)),
-          hard, "max over matchings m of the mean of corr(x_i, y_m(i))", "Li et al. 2015", _OWN_UNITS,
+          correlation_hard, "max over matchings m of the mean of corr(x_i, y_m(i))", "Li et al. 2015", _OWN_UNITS,
           _OWN_UNITS, least=3, cost="pq min(p, q), by assignment", smooth=False),
-    Index(structural("correlation_soft", "correlation matching (best partner)", "Mean over source columns of the "
+    Index(make_index_measure("correlation_soft", "correlation matching (best partner)", "Mean over source columns of the "
                      f"largest correlation with a target column; {_CONSTANT} (Li et al. 2015).", span=(-1.0, 1.0)),
-          soft, "mean over i of max over j of corr(x_i, y_j)", "Li et al. 2015", _OWN_UNITS, _OWN_UNITS,
+          correlation_soft, "mean over i of max over j of corr(x_i, y_j)", "Li et al. 2015", _OWN_UNITS, _OWN_UNITS,
           least=3),
 )

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from suture._base.errors import SutureError
-from suture.data.batches import convert
+from suture.data.batches import convert_tensors
 
 Handler = Callable[[nn.Module, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 CallId = tuple[str, int]
@@ -42,7 +42,7 @@ def apply(network: nn.Module, inputs: Any) -> Any:
 
 
 @contextmanager
-def frozen(*networks: nn.Module) -> Iterator[None]:
+def freeze(*networks: nn.Module) -> Iterator[None]:
     """Eval mode and no gradients for parameters, for as long as the context is open; then all as it was."""
     modes = [(m, m.training) for n in networks for m in n.modules()]
     flags = [(p, p.requires_grad) for n in networks for p in n.parameters()]
@@ -59,13 +59,13 @@ def frozen(*networks: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def intercepted(modules: Iterable[nn.Module], handler: Handler) -> Iterator[None]:
+def intercept_calls(modules: Iterable[nn.Module], handler: Handler) -> Iterator[None]:
     """While open, a call of one of `modules` runs ``handler(module, forward, args, kwargs)`` in place of forward."""
     saved: list[tuple[nn.Module, bool, Any]] = []
     try:
         for module in modules:
             saved.append((module, "forward" in module.__dict__, module.forward))
-            module.__dict__["forward"] = _shadow(module, module.forward, handler)
+            module.__dict__["forward"] = _shadow_forward(module, module.forward, handler)
         yield
     finally:
         for module, own, forward in reversed(saved):
@@ -75,7 +75,7 @@ def intercepted(modules: Iterable[nn.Module], handler: Handler) -> Iterator[None
                 del module.__dict__["forward"]
 
 
-def _shadow(module: nn.Module, forward: Callable[..., Any], handler: Handler) -> Callable[..., Any]:
+def _shadow_forward(module: nn.Module, forward: Callable[..., Any], handler: Handler) -> Callable[..., Any]:
     def shadow(*args: Any, **kwargs: Any) -> Any:
         return handler(module, forward, args, kwargs)
 
@@ -100,7 +100,7 @@ class Call:
     def id(self) -> CallId:
         return self.path, self.index
 
-    def ancestors(self) -> list[Call]:
+    def list_ancestors(self) -> list[Call]:
         """From the root down to the caller of this call."""
         chain: list[Call] = []
         call = self.parent
@@ -130,7 +130,7 @@ def record(network: nn.Module, inputs: Any) -> Call:
         clock[0] += 1
         return call.output
 
-    with intercepted((m for m in paths if m is not network), handler):
+    with intercept_calls((m for m in paths if m is not network), handler):
         root.output = apply(network, inputs)
     return root
 
@@ -145,11 +145,11 @@ def find_axes(root: Call, size: int, other: Call, other_size: int) -> None:
     others = {c.id: c for c in (other, *walk(other))}
     for call in (root, *walk(root)):
         if call.id in others:
-            pairs = zip(output_tensors(call.output), output_tensors(others[call.id].output), strict=False)
-            call.axes = tuple(_axis(t, size, o, other_size) for t, o in pairs)
+            pairs = zip(extract_tensors(call.output), extract_tensors(others[call.id].output), strict=False)
+            call.axes = tuple(_find_axis(t, size, o, other_size) for t, o in pairs)
 
 
-def _axis(one: Tensor, size: int, other: Tensor, other_size: int) -> int | None:
+def _find_axis(one: Tensor, size: int, other: Tensor, other_size: int) -> int | None:
     if one.shape == other.shape:
         return None
     axis, *more = [d for d, (n, m) in enumerate(zip(one.shape, other.shape, strict=False)) if n != m] or [0]
@@ -171,7 +171,7 @@ def walk(call: Call) -> Iterator[Call]:
         yield from walk(child)
 
 
-class Act(Enum):
+class ReplayAction(Enum):
     """What a replay does with a call that comes before the end of the site."""
 
     ENTER = 0
@@ -180,29 +180,29 @@ class Act(Enum):
 
 
 @dataclass(frozen=True)
-class Schedule:
+class ReplayPlan:
     """What happens to each call until the site, in order: enter it, return what it returned, or it is the site.
 
     `axes` are those of the results, where `find_axes` found them.
     """
 
     site: CallId
-    events: tuple[tuple[nn.Module, CallId, Act], ...]
+    events: tuple[tuple[nn.Module, CallId, ReplayAction], ...]
     axes: Mapping[CallId, Axes]
 
     @classmethod
-    def of(cls, call: Call) -> Schedule:
-        events: list[tuple[Call, Act]] = []
-        for parent, heir in pairwise([*call.ancestors(), call]):
+    def of(cls, call: Call) -> ReplayPlan:
+        events: list[tuple[Call, ReplayAction]] = []
+        for parent, heir in pairwise([*call.list_ancestors(), call]):
             before = parent.children[:parent.children.index(heir)]
-            events += [(c, Act.RETURN) for c in before]
-            events.append((heir, Act.SITE if heir is call else Act.ENTER))
+            events += [(c, ReplayAction.RETURN) for c in before]
+            events.append((heir, ReplayAction.SITE if heir is call else ReplayAction.ENTER))
         return cls(call.id, tuple((c.module, c.id, act) for c, act in events), {c.id: c.axes for c, _ in events})
 
     @property
     def remembered(self) -> set[CallId]:
         """The calls whose results a replay needs."""
-        return {i for _, i, act in self.events if act is not Act.ENTER}
+        return {i for _, i, act in self.events if act is not ReplayAction.ENTER}
 
 
 class _Stop(BaseException):
@@ -210,7 +210,7 @@ class _Stop(BaseException):
 
 
 @dataclass
-class Pass:
+class RecordedPass:
     """What one pass over a batch left: inputs, output (None if it stopped early) and the remembered results."""
 
     inputs: Any
@@ -219,33 +219,33 @@ class Pass:
     size: int
 
 
-class Watch:
+class CallRecorder:
     """A pass that remembers chosen calls of chosen modules. Made once, run on every batch.
 
     Args:
         network: the network.
-        wanted: for each module path the calls to remember.
+        calls: for each module path the calls to remember.
         volatile: calls whose result is overwritten in place later in the forward; they are cloned at once. Grows
             by itself when a pass finds another one.
     """
 
-    def __init__(self, network: nn.Module, wanted: Iterable[CallId], volatile: set[CallId]) -> None:
+    def __init__(self, network: nn.Module, calls: Iterable[CallId], volatile: set[CallId]) -> None:
         self.network, self.volatile = network, volatile
-        self._wanted = set(wanted)
-        self._modules = {network.get_submodule(path): path for path, _ in self._wanted}
+        self._calls = set(calls)
+        self._modules = {network.get_submodule(path): path for path, _ in self._calls}
 
-    def run(self, inputs: Any, size: int, *, stop: bool = False) -> Pass:
+    def run(self, inputs: Any, size: int, *, stop: bool = False) -> RecordedPass:
         """One forward pass; with ``stop=True`` it ends after the last call that is wanted."""
         for _ in range(2):
-            output, results, versions = self._once(inputs, stop)
+            output, results, versions = self._run_once(inputs, stop)
             changed = {i for i, pairs in versions.items() if any(t._version != v for t, v in pairs)}
             if not changed:
-                return Pass(inputs, output, results, size)
+                return RecordedPass(inputs, output, results, size)
             self.volatile |= changed
         raise SutureError(f"the forward of {type(self.network).__name__} overwrites {sorted(changed)} in another "
                           "way in each pass; suture needs a forward that does the same on the same input")
 
-    def _once(self, inputs: Any, stop: bool) -> tuple[Any, dict[CallId, Any], dict[CallId, list[tuple[Tensor, int]]]]:
+    def _run_once(self, inputs: Any, stop: bool) -> tuple[Any, dict[CallId, Any], dict[CallId, list[tuple[Tensor, int]]]]:
         counts: dict[str, int] = {}
         results: dict[CallId, Any] = {}
         versions: dict[CallId, list[tuple[Tensor, int]]] = {}
@@ -256,35 +256,35 @@ class Watch:
             call = (path, counts.get(path, 0))
             counts[path] = call[1] + 1
             output = forward(*args, **kwargs)
-            if call in self._wanted:
+            if call in self._calls:
                 if call in self.volatile:
                     results[call] = convert_output(output, Tensor.clone)
                 else:
                     # A new container, because a forward may go on to write into the one that it was given.
                     results[call] = convert_output(output, lambda t: t)
-                    versions[call] = [(t, t._version) for t in output_tensors(output)]
+                    versions[call] = [(t, t._version) for t in extract_tensors(output)]
                 # An exporter follows the calls and does not expect that one is left by an exception.
-                if stop and len(results) == len(self._wanted) and not torch.compiler.is_compiling():
+                if stop and len(results) == len(self._calls) and not torch.compiler.is_compiling():
                     raise _Stop
             return output
 
         output = None
-        with intercepted(self._modules, handler), suppress(_Stop):
+        with intercept_calls(self._modules, handler), suppress(_Stop):
             output = apply(self.network, inputs)
-        if missing := self._wanted - results.keys():
+        if missing := self._calls - results.keys():
             path, index = min(missing)
             raise SutureError(f"expected module {path!r} to be called {index + 1} times on this batch, it was "
                               f"called {counts.get(path, 0)} times; choose sites that every batch reaches")
         return output, results, versions
 
 
-def replay(network: nn.Module, schedule: Schedule, done: Pass, site_output: Any, *,
+def replay(network: nn.Module, plan: ReplayPlan, done: RecordedPass, site_output: Any, *,
            volatile: set[CallId], copies: int = 1, used: set[CallId] | None = None) -> Any:
     """Run what comes after a site, given what the site is to return.
 
     Args:
         network: the network.
-        schedule: of the site.
+        plan: of the site.
         done: a full pass over the same inputs.
         site_output: returned in place of the site's own result, for ``copies * done.size`` examples.
         volatile: calls whose results are overwritten in place; each replay gets its own copy.
@@ -293,33 +293,33 @@ def replay(network: nn.Module, schedule: Schedule, done: Pass, site_output: Any,
             spread without copying, because only their shapes are read.
     """
     position = 0
-    inputs = spread(done.inputs, copies, done.size)
+    inputs = repeat_examples(done.inputs, copies, done.size)
 
     def handler(module: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...],
                 kwargs: dict[str, Any]) -> Any:
         nonlocal position
-        if position == len(schedule.events):
+        if position == len(plan.events):
             return forward(*args, **kwargs)
-        expected, call, act = schedule.events[position]
+        expected, call, act = plan.events[position]
         if expected is not module:
-            raise SutureError(f"expected a call of {call[0]!r} before site {schedule.site[0]!r}, got another module; "
+            raise SutureError(f"expected a call of {call[0]!r} before site {plan.site[0]!r}, got another module; "
                               "suture needs a forward that calls the same modules in the same order")
         position += 1
-        if act is Act.ENTER:
+        if act is ReplayAction.ENTER:
             return forward(*args, **kwargs)
-        if act is Act.SITE:
+        if act is ReplayAction.SITE:
             return site_output
         result = done.results[call]
         if call in volatile:
             result = convert_output(result, Tensor.clone)
         shallow = used is not None and call not in used and call not in volatile
-        return spread(result, copies, done.size, schedule.axes[call], shallow=shallow)
+        return repeat_examples(result, copies, done.size, plan.axes[call], shallow=shallow)
 
-    with intercepted({m: None for m, _, _ in schedule.events}, handler):
+    with intercept_calls({m: None for m, _, _ in plan.events}, handler):
         return apply(network, inputs)
 
 
-def spread(value: Any, copies: int, size: int, axes: Axes = (), *, shallow: bool = False,
+def repeat_examples(value: Any, copies: int, size: int, axes: Axes = (), *, shallow: bool = False,
            instead: tuple[Tensor, Tensor] | None = None) -> Any:
     """A copy of `value`, in which everything that holds `size` examples is repeated `copies` times along their axis.
 
@@ -354,7 +354,7 @@ def spread(value: Any, copies: int, size: int, axes: Axes = (), *, shallow: bool
     return convert_output(value, one)
 
 
-def output_tensors(output: Any) -> list[Tensor]:
+def extract_tensors(output: Any) -> list[Tensor]:
     """The tensors in whatever a module returns."""
     found: list[Tensor] = []
 
@@ -366,17 +366,17 @@ def output_tensors(output: Any) -> list[Tensor]:
     return found
 
 
-def main_output(output: Any) -> Tensor | None:
+def extract_main_output(output: Any) -> Tensor | None:
     """What the task is scored on: ``output["logits"]`` where there is one, else the first floating point tensor."""
     if isinstance(output, Mapping) and "logits" in output:
         output = output["logits"]
-    return next((t for t in output_tensors(output) if t.is_floating_point()), None)
+    return next((t for t in extract_tensors(output) if t.is_floating_point()), None)
 
 
 def convert_output(output: Any, fn: Callable[[Tensor], Tensor]) -> Any:
     """What a module returned with `fn` applied to every tensor; named tuples and ModelOutputs keep their type."""
     if isinstance(output, Mapping) and not isinstance(output, dict):
-        return convert(output, fn)
+        return convert_tensors(output, fn)
     if isinstance(output, dict):
         new = copy.copy(output)
         for k, v in output.items():
@@ -394,6 +394,6 @@ def convert_output(output: Any, fn: Callable[[Tensor], Tensor]) -> Any:
     return fn(output) if isinstance(output, Tensor) else output
 
 
-def no_gradients() -> torch.no_grad:
+def disable_gradients() -> torch.no_grad:
     """`no_grad`, not `inference_mode`: inference tensors have no version counter to find in-place changes by."""
     return torch.no_grad()

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from suture.networks.calls import frozen, no_gradients
+from suture.networks.calls import disable_gradients, freeze
 from suture.networks.naming import Site, SiteSpec
 from suture.networks.sites import SitedNetwork, SiteInfo
 
@@ -38,7 +38,7 @@ def capture(network: nn.Module, inputs: Any, sites: SiteSpec = None) -> dict[str
     later is returned as it was when the site gave it.
     """
     sited = SitedNetwork(network, inputs, sites, allow_bypass=True)
-    with frozen(network):
+    with freeze(network):
         return dict(zip(map(str, sited.sites), sited.front(inputs), strict=True))
 
 
@@ -53,7 +53,7 @@ def run_tail(network: nn.Module, inputs: Any, site: str | Site, x: Tensor, *, al
         allow_bypass: accept a site that another path bypasses.
     """
     sited = SitedNetwork(network, inputs, [site], allow_bypass=allow_bypass)
-    with frozen(network):
-        with no_gradients():
-            done = sited.full(inputs)
+    with freeze(network):
+        with disable_gradients():
+            done = sited.run_full(inputs)
         return sited.tail(0, x, done)

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from suture._base.errors import SutureError, unknown
-from suture.networks.calls import Call, CallId, output_tensors
-from suture.representations.shapes import Taken
+from suture._base.errors import SutureError, make_unknown_error
+from suture.networks.calls import Call, CallId, extract_tensors
+from suture.representations.shapes import ShapeOverride
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 SiteSpec = str | Iterable["str | Site"] | Callable[[str, nn.Module], bool] | None
@@ -24,13 +24,13 @@ class Site:
 
     Written ``path``, ``path#call`` where a module is called more than once (counted from 0) and ``path:slot`` where
     it returns several things (a key, or a position). Behind that ``@`` and how it is taken, where that is not what it
-    looks like: ``blocks.3@tokens:1`` (see `Taken`). Tables name a site without it.
+    looks like: ``blocks.3@tokens:1`` (see `ShapeOverride`). Tables name a site without it.
 
     Attributes:
         path: dotted module path.
         call: which call of the module in one forward pass.
         slot: key or position of the tensor in what the module returns; None for the first tensor in it.
-        taken: how it is taken, as `Taken.parse` reads it; "" for what it looks like.
+        taken: how it is taken, as `ShapeOverride.parse` reads it; "" for what it looks like.
 
     Raises:
         SutureError: an unknown way to take it.
@@ -43,12 +43,12 @@ class Site:
 
     def __post_init__(self) -> None:
         if self.taken:
-            Taken.parse(self.taken)
+            ShapeOverride.parse(self.taken)
 
     @classmethod
     def parse(cls, name: str) -> Site:
         """The site that `name` writes."""
-        point, taken = _cut(name)
+        point, taken = _split_name(name)
         m = re.fullmatch(r"([^#:]+)(?:#(\d+))?(?::(.+))?", point)
         if m is None:
             raise SutureError("expected a site like 'layer1.0', 'relu#2', 'encoder:last_hidden_state' or "
@@ -77,12 +77,12 @@ class Site:
                 output = output[self.slot]
             except (KeyError, IndexError, TypeError):
                 return None
-        found = [t for t in output_tensors(output) if t.is_floating_point()]
+        found = [t for t in extract_tensors(output) if t.is_floating_point()]
         return found[0] if found else None
 
 
 @dataclass(frozen=True)
-class Directory:
+class SiteFinder:
     """The calls of a network in a dry run, found by what a user writes.
 
     Attributes:
@@ -95,7 +95,7 @@ class Directory:
     calls: Mapping[CallId, Call]
     name: str
 
-    def named(self, spec: SiteSpec) -> list[Site]:
+    def find_named(self, spec: SiteSpec) -> list[Site]:
         if callable(spec):
             found = [Site(*c.id) for c in self.calls.values() if spec(c.path, c.module)]
             if not found:
@@ -109,10 +109,10 @@ class Directory:
         for n in names:
             if not isinstance(n, Site | str):
                 raise SutureError(f"expected site names of the {self.name}, got {n!r}; write strings like 'layer1.0'")
-            found += [n] if isinstance(n, Site) else self._match(n)
-        return self._settled(found)
+            found += [n] if isinstance(n, Site) else self._match_name(n)
+        return self._merge_duplicates(found)
 
-    def _settled(self, sites: Sequence[Site]) -> list[Site]:
+    def _merge_duplicates(self, sites: Sequence[Site]) -> list[Site]:
         """One site for each point: what is written behind an @ goes before a name without."""
         chosen: dict[Site, Site] = {}
         for site in sites:
@@ -123,13 +123,13 @@ class Directory:
             chosen[site.point] = site if site.taken else other
         return list(chosen.values())
 
-    def _match(self, name: str) -> list[Site]:
-        point, taken = _cut(name)
+    def _match_name(self, name: str) -> list[Site]:
+        point, taken = _split_name(name)
         if any(c in point for c in "*?["):
-            pattern = re.compile(_glob(point))
+            pattern = re.compile(_translate_glob(point))
             found = [Site(*c.id, taken=taken) for c in self.calls.values() if pattern.fullmatch(c.path)]
             if not found:
-                raise unknown("site", name, (c.path for c in self.calls.values()),
+                raise make_unknown_error("site", name, (c.path for c in self.calls.values()),
                               f"the glob matches no module that the {self.name} calls")
             return found
         site = Site.parse(name)
@@ -139,13 +139,13 @@ class Directory:
             raise SutureError(f"module {site.path!r} of the {self.name} is called {len(calls)} times; write {options}")
         return [site]
 
-    def call(self, site: Site) -> Call:
+    def find_call(self, site: Site) -> Call:
         call = self.calls.get((site.path, site.call))
         if call is not None:
             return call
         names = dict(self.network.named_modules())
         if site.path not in names:
-            raise unknown("site", site.path, (p for p, _ in self.calls), f"it is no module of the {self.name}")
+            raise make_unknown_error("site", site.path, (p for p, _ in self.calls), f"it is no module of the {self.name}")
         calls = sum(p == site.path for p, _ in self.calls)
         if calls:
             raise SutureError(f"module {site.path!r} of the {self.name} is called {calls} times, there is no call "
@@ -154,7 +154,7 @@ class Directory:
         hint = f"; it is called as {alias!r}" if alias else "; choose a module that the forward calls"
         raise SutureError(f"module {site.path!r} of the {self.name} is never called on this data{hint}")
 
-    def repeated(self, cuts: Callable[[Call], bool]) -> Iterator[list[Call]]:
+    def find_repeated(self, cuts: Callable[[Call], bool]) -> Iterator[list[Call]]:
         """Candidates for sites, best first: blocks, then plain containers, activations and layers with parameters.
 
         Args:
@@ -162,18 +162,18 @@ class Directory:
         """
         calls = list(self.calls.values())
         leaves = [c for c in calls if not any(True for _ in c.module.children())]
-        yield _blocks([c for c in calls if type(c.module) not in _CONTAINERS
+        yield _find_blocks([c for c in calls if type(c.module) not in _CONTAINERS
                        and any(True for _ in c.module.children())], cuts)
-        yield _outermost_repeated([c for c in calls if type(c.module) in _CONTAINERS])
-        yield _outermost_repeated([c for c in leaves
+        yield _find_outermost_repeated([c for c in calls if type(c.module) in _CONTAINERS])
+        yield _find_outermost_repeated([c for c in leaves
                                    if type(c.module).__module__ == nn.modules.activation.__name__])
-        yield _outermost_repeated([c for c in leaves if any(True for _ in c.module.parameters())])
+        yield _find_outermost_repeated([c for c in leaves if any(True for _ in c.module.parameters())])
 
 
-def _blocks(calls: list[Call], cuts: Callable[[Call], bool]) -> list[Call]:
+def _find_blocks(calls: list[Call], cuts: Callable[[Call], bool]) -> list[Call]:
     """The outermost that are repeated, of which those that are only stages of smaller blocks give way to these."""
     while True:
-        found = _outermost_repeated(calls)
+        found = _find_outermost_repeated(calls)
         classes = {type(c.module) for c in found}
         stages = {t for t in classes if _is_stage(t, classes, calls, cuts)}
         if not stages:
@@ -190,7 +190,7 @@ def _is_stage(stage: type, found: set[type], calls: Sequence[Call], cuts: Callab
     inside: dict[type, dict[Call, list[Call]]] = {}
     outside: set[type] = set()
     for c in calls:
-        kind, above = type(c.module), c.ancestors()
+        kind, above = type(c.module), c.list_ancestors()
         if not any(type(a.module) in found for a in above):
             outside.add(kind)
         for a in above:
@@ -203,7 +203,7 @@ def _is_stage(stage: type, found: set[type], calls: Sequence[Call], cuts: Callab
     return False
 
 
-def _outermost_repeated(calls: Sequence[Call]) -> list[Call]:
+def _find_outermost_repeated(calls: Sequence[Call]) -> list[Call]:
     """The outermost of which there are several: calls of one class, or of elements of one list of modules."""
     groups: dict[object, list[Call]] = {}
     for c in calls:
@@ -216,13 +216,13 @@ def _outermost_repeated(calls: Sequence[Call]) -> list[Call]:
 
     def inner(kind: object) -> bool:
         return any(type(a.module) in classes and type(a.module) is not kind
-                   for c in groups[kind] for a in c.ancestors())
+                   for c in groups[kind] for a in c.list_ancestors())
 
     chosen = {c: None for k, cs in groups.items() if not inner(k) for c in cs}
-    return [c for c in chosen if not any(a in chosen for a in c.ancestors())]
+    return [c for c in chosen if not any(a in chosen for a in c.list_ancestors())]
 
 
-def _cut(name: str) -> tuple[str, str]:
+def _split_name(name: str) -> tuple[str, str]:
     """What is written before and behind the @ of a site."""
     point, at, taken = name.partition("@")
     if at and not taken:
@@ -231,7 +231,7 @@ def _cut(name: str) -> tuple[str, str]:
     return point, taken
 
 
-def _glob(pattern: str) -> str:
+def _translate_glob(pattern: str) -> str:
     """A regular expression: ``*`` and ``?`` stay within one part of a dotted path, ``**`` crosses dots."""
     out = ""
     for part in re.split(r"(\*\*|\*|\?|\[[^\]]*\])", pattern):

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from suture._base.errors import SutureError, first_line
-from suture.data.batches import convert, count, tensors
-from suture.networks.calls import Call, apply, frozen, no_gradients, output_tensors, record, walk
+from suture._base.errors import SutureError, summarise_error
+from suture.data.batches import convert_tensors, count_examples, list_tensors
+from suture.networks.calls import Call, apply, disable_gradients, extract_tensors, freeze, record, walk
 
 CPU_BUDGET = 13 * 2**20
 GPU_BUDGET = 2 * 2**30
@@ -71,20 +71,20 @@ def prepare(network: nn.Module, inputs: Any, device: torch.device, name: str) ->
     if isinstance(network, torch.jit.ScriptModule):
         raise SutureError(f"expected an eager module as {name}, got a TorchScript one; pass the model it was made from")
     check_precision(network, name)
-    mine = _copy(network, name).to(device).eval().requires_grad_(False)
+    mine = _copy_network(network, name).to(device).eval().requires_grad_(False)
     try:
-        with no_gradients():
-            before = output_tensors(apply(mine, inputs))
+        with disable_gradients():
+            before = extract_tensors(apply(mine, inputs))
     except Exception as e:  # a forward is anyone's code: it may assert its input size, or look up a key
-        shapes = ", ".join(str(tuple(t.shape)) for t in tensors(inputs))
-        raise SutureError(f"the {name} network fails on inputs of shape {shapes}: {first_line(e)}; "
+        shapes = ", ".join(str(tuple(t.shape)) for t in list_tensors(inputs))
+        raise SutureError(f"the {name} network fails on inputs of shape {shapes}: {summarise_error(e)}; "
                           "give it the data it was made for") from e
     if not any(p.ndim == 4 for p in mine.parameters()):
         return mine
     fast = copy.deepcopy(mine).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     try:
-        with no_gradients():
-            after = output_tensors(apply(fast, inputs))
+        with disable_gradients():
+            after = extract_tensors(apply(fast, inputs))
     except RuntimeError:
         return mine
     same = all(torch.allclose(a, b, rtol=1e-3, atol=1e-4, equal_nan=True)
@@ -92,21 +92,21 @@ def prepare(network: nn.Module, inputs: Any, device: torch.device, name: str) ->
     return fast if same else mine
 
 
-def _copy(network: nn.Module, name: str) -> nn.Module:
+def _copy_network(network: nn.Module, name: str) -> nn.Module:
     try:
         return copy.deepcopy(network)
     except Exception as e:  # whatever hangs on the module: locks, open files, tensors with a history
-        first = first_line(e).split(". ")[0]
+        first = summarise_error(e).split(". ")[0]
         raise SutureError(f"the {name} network cannot be copied: {first}; suture runs a private copy, so keep only "
                           "parameters, buffers and plain values on the module") from e
 
 
-PACK_FROM = 2**20
+LEAST_PACKED_BYTES = 2**20
 """Bytes of a convolution's weight from which packing it pays."""
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def fold(network: nn.Module, inputs: Any, keep: Collection[str] = ()) -> int:
+def fold_batch_norms(network: nn.Module, inputs: Any, unchanged: Collection[str] = ()) -> int:
     """Fold batch norms into the convolutions before them: equal up to rounding, one pass over memory less for each.
 
     Where a convolution's result goes to a batch norm, both called once, the convolution takes over scale and shift
@@ -116,20 +116,20 @@ def fold(network: nn.Module, inputs: Any, keep: Collection[str] = ()) -> int:
     Args:
         network: a private copy (`prepare`) in float32; it is changed.
         inputs: a few examples.
-        keep: paths of modules whose results must stay what they are.
+        unchanged: paths of modules whose results must stay what they are.
 
     Returns:
         How many were folded.
     """
-    with frozen(network), no_gradients():
+    with freeze(network), disable_gradients():
         before = list(walk(record(network, inputs)))
-        pairs = _foldable(before, set(keep))
+        pairs = _find_foldable(before, set(unchanged))
         undo = [_fold_pair(conv.module, norm.module) for conv, norm in pairs]
         changed = {id(conv.output) for conv, _ in pairs}
         after = {c.id: c for c in walk(record(network, inputs))}
         same = all(torch.allclose(a, b, rtol=1e-3, atol=1e-4, equal_nan=True)
                    for c in before if id(c.output) not in changed
-                   for a, b in zip(output_tensors(c.output), output_tensors(after[c.id].output), strict=True))
+                   for a, b in zip(extract_tensors(c.output), extract_tensors(after[c.id].output), strict=True))
         for back in () if same else undo:
             back()
     return len(pairs) if same else 0
@@ -139,7 +139,7 @@ def _fold_pair(conv: Any, norm: Any) -> Callable[[], None]:
     weight, bias = conv.weight, conv.bias
     conv.weight, conv.bias = fuse_conv_bn_weights(weight, bias, norm.running_mean, norm.running_var, norm.eps,
                                                   norm.weight, norm.bias)
-    norm.__dict__["forward"] = _hand_on
+    norm.__dict__["forward"] = _return_input
 
     def back() -> None:
         conv.weight, conv.bias = weight, bias
@@ -148,7 +148,7 @@ def _fold_pair(conv: Any, norm: Any) -> Callable[[], None]:
     return back
 
 
-def pack(network: nn.Module, inputs: Any) -> int:
+def pack_convolutions(network: nn.Module, inputs: Any) -> int:
     """Bring large convolution weights into oneDNN's own layout once, instead of at every call: the same results.
 
     For passes without gradients on a CPU; with gradients a convolution runs as it is. In the last blocks of ResNet-18
@@ -169,22 +169,22 @@ def pack(network: nn.Module, inputs: Any) -> int:
             and hasattr(ops, "_convolution_pointwise")):
         return 0
     packed = 0
-    with frozen(network), no_gradients():
+    with freeze(network), disable_gradients():
         for call in walk(record(network, inputs)):
-            if _packable(call) and _pack(call.module, call.args[0], call.output):
+            if _can_pack(call) and _pack_convolution(call.module, call.args[0], call.output):
                 packed += 1
     return packed
 
 
-def _packable(call: Call) -> bool:
+def _can_pack(call: Call) -> bool:
     m = call.module
     return (type(m) is nn.Conv2d and "forward" not in m.__dict__ and m.padding_mode == "zeros"
             and not isinstance(m.padding, str) and m.weight.device.type == "cpu" and m.weight.dtype == torch.float32
-            and m.weight.nbytes >= PACK_FROM and bool(call.args) and call.args[0].dtype == torch.float32
+            and m.weight.nbytes >= LEAST_PACKED_BYTES and bool(call.args) and call.args[0].dtype == torch.float32
             and call.args[0].is_contiguous(memory_format=torch.channels_last))
 
 
-def _pack(conv: Any, x: Tensor, wanted: Tensor) -> bool:
+def _pack_convolution(conv: Any, x: Tensor, expected: Tensor) -> bool:
     ops, plain = torch.ops.mkldnn, conv.forward
     how = list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups
     try:
@@ -196,7 +196,7 @@ def _pack(conv: Any, x: Tensor, wanted: Tensor) -> bool:
                 return torch.as_tensor(plain(x))
             return torch.as_tensor(ops._convolution_pointwise(x, weight, conv.bias, *how, "none", [], ""))
 
-        good = torch.allclose(forward(x), wanted, rtol=1e-3, atol=1e-4, equal_nan=True)
+        good = torch.allclose(forward(x), expected, rtol=1e-3, atol=1e-4, equal_nan=True)
     except (RuntimeError, TypeError, NotImplementedError):
         return False
     if good:
@@ -204,15 +204,15 @@ def _pack(conv: Any, x: Tensor, wanted: Tensor) -> bool:
     return good
 
 
-def _hand_on(x: Tensor) -> Tensor:
+def _return_input(x: Tensor) -> Tensor:
     return x
 
 
-def _foldable(calls: Sequence[Call], keep: set[str]) -> list[tuple[Call, Call]]:
+def _find_foldable(calls: Sequence[Call], unchanged: set[str]) -> list[tuple[Call, Call]]:
     """(convolution, batch norm) pairs; the results of kept modules are left alone, also where a container hands
     a convolution's result on."""
     times = Counter(c.path for c in calls)
-    kept = {id(t) for c in calls if c.path in keep for t in output_tensors(c.output)}
+    kept = {id(t) for c in calls if c.path in unchanged for t in extract_tensors(c.output)}
     made = {id(c.output): c for c in calls if isinstance(c.module, _CONVOLUTIONS) and times[c.path] == 1
             and id(c.output) not in kept and c.module.weight.dtype == torch.float32}
     norms = (c for c in calls if isinstance(c.module, nn.modules.batchnorm._BatchNorm) and times[c.path] == 1
@@ -220,16 +220,16 @@ def _foldable(calls: Sequence[Call], keep: set[str]) -> list[tuple[Call, Call]]:
     return [(made.pop(id(c.args[0])), c) for c in norms if id(c.args[0]) in made]
 
 
-def few(inputs: Any, n: int = 4) -> Any:
+def take_first(inputs: Any, n: int = 4) -> Any:
     """The first `n` examples of a batch of inputs."""
-    size = count(inputs)
+    size = count_examples(inputs)
 
     def cut(t: Tensor) -> Tensor:
         return t[:n] if t.ndim and len(t) == size else t
 
-    return convert(inputs, cut)
+    return convert_tensors(inputs, cut)
 
 
-def micro_batch(peak: int, device: torch.device) -> int:
+def choose_micro_batch(peak: int, device: torch.device) -> int:
     """Examples that pass a network at once where the largest activation of one takes `peak` bytes."""
     return max(1, (GPU_BUDGET if device.type == "cuda" else CPU_BUDGET) // peak)

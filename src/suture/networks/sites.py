@@ -10,28 +10,35 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from suture._base.errors import SutureError, first_line
-from suture.data.batches import convert, count, tensors
+from suture._base.errors import SutureError, summarise_error
+from suture.data.batches import convert_tensors, count_examples, list_tensors
 from suture.networks.calls import (
     MIXED,
     Call,
     CallId,
-    Pass,
-    Schedule,
-    Watch,
+    CallRecorder,
+    RecordedPass,
+    ReplayPlan,
     convert_output,
+    disable_gradients,
+    extract_main_output,
+    extract_tensors,
     find_axes,
-    frozen,
-    main_output,
-    no_gradients,
-    output_tensors,
+    freeze,
     record,
+    repeat_examples,
     replay,
-    spread,
     walk,
 )
-from suture.networks.naming import Directory, Site, SiteSpec
-from suture.representations.shapes import Kind, Shape, Taken, image_size, sequence_lengths, shape_of
+from suture.networks.naming import Site, SiteFinder, SiteSpec
+from suture.representations.shapes import (
+    Kind,
+    Shape,
+    ShapeOverride,
+    find_image_size,
+    find_sequence_lengths,
+    recognise_shape,
+)
 
 
 @dataclass(frozen=True)
@@ -85,59 +92,59 @@ class SitedNetwork:
     def __init__(self, network: nn.Module, inputs: Any, sites: SiteSpec = None, *, allow_bypass: bool = False,
                  name: str = "network", autocast: torch.dtype | None = None) -> None:
         self.network, self.name, self._autocast = network, name, autocast
-        self._image, self._lengths = image_size(inputs), sequence_lengths(inputs)
-        size = count(inputs)
+        self._image, self._lengths = find_image_size(inputs), find_sequence_lengths(inputs)
+        size = count_examples(inputs)
         few = min(size, 4)
-        self._example = convert(inputs, lambda t: t[:few] if t.ndim and len(t) == size else t)
+        self._example = convert_tensors(inputs, lambda t: t[:few] if t.ndim and len(t) == size else t)
         self._few = few
         self._volatile: set[CallId] = set()
-        with frozen(network):
-            with no_gradients():
+        with freeze(network):
+            with disable_gradients():
                 self._root = record(network, self._example)
                 self._find_axes()
             self._calls = {c.id: c for c in walk(self._root)}
-            self._directory = Directory(network, self._calls, name)
+            self._finder = SiteFinder(network, self._calls, name)
             self._used: dict[Site, set[CallId]] = {}
             self.infos: tuple[SiteInfo, ...] = tuple(self._resolve(sites, allow_bypass))
         self.sites = tuple(i.site for i in self.infos)
         self.shapes = tuple(i.shape for i in self.infos)
-        self._schedules = [Schedule.of(self._directory.call(s)) for s in self.sites]
-        self.peak = self._peak_after(-1)
-        self.peaks = tuple(self._peak_after(self._directory.call(s).finished) for s in self.sites)
+        self._replay_plans = [ReplayPlan.of(self._finder.find_call(s)) for s in self.sites]
+        self.peak = self._measure_peak_after(-1)
+        self.peaks = tuple(self._measure_peak_after(self._finder.find_call(s).finished) for s in self.sites)
         ends: list[CallId] = [(s.path, s.call) for s in self.sites]
-        self._ends = Watch(network, ends, self._volatile)
-        self._all = Watch(network, set().union(*(s.remembered for s in self._schedules)), self._volatile)
-        del self._root, self._calls, self._directory, self._example
+        self._ends = CallRecorder(network, ends, self._volatile)
+        self._all = CallRecorder(network, set().union(*(s.remembered for s in self._replay_plans)), self._volatile)
+        del self._root, self._calls, self._finder, self._example
 
     def front(self, inputs: Any) -> list[Tensor]:
         """The representation at every site, in one pass that stops after the last one needed."""
-        with self._casting(inputs):
-            done = self._ends.run(inputs, count(inputs), stop=True)
-        return self.representations(done)
+        with self._cast_forward(inputs):
+            done = self._ends.run(inputs, count_examples(inputs), stop=True)
+        return self.pick_representations(done)
 
-    def together(self, index: int, micro_batch: int, size: int) -> int:
+    def count_at_once(self, index: int, micro_batch: int, size: int) -> int:
         """How many batches of `size` examples may pass the tail of a site concatenated.
 
         As many as take no more room there than `micro_batch` examples take in the whole network.
         """
         return max(1, micro_batch * self.peak // (self.peaks[index] * size))
 
-    def full(self, inputs: Any) -> Pass:
+    def run_full(self, inputs: Any) -> RecordedPass:
         """One full pass that remembers what the tails need."""
-        with self._casting(inputs):
-            return self._all.run(inputs, count(inputs))
+        with self._cast_forward(inputs):
+            return self._all.run(inputs, count_examples(inputs))
 
-    def begin(self, inputs: Any) -> Pass:
+    def run_to_sites(self, inputs: Any) -> RecordedPass:
         """A pass that stops as soon as it has what the tails need, for those that need no output of the network."""
-        with self._casting(inputs):
-            return self._all.run(inputs, count(inputs), stop=True)
+        with self._cast_forward(inputs):
+            return self._all.run(inputs, count_examples(inputs), stop=True)
 
-    def _casting(self, inputs: Any) -> AbstractContextManager[object]:
+    def _cast_forward(self, inputs: Any) -> AbstractContextManager[object]:
         if self._autocast is None:
             return nullcontext()
-        return torch.autocast(next(tensors(inputs)).device.type, self._autocast)
+        return torch.autocast(next(list_tensors(inputs)).device.type, self._autocast)
 
-    def representations(self, done: Pass) -> list[Tensor]:
+    def pick_representations(self, done: RecordedPass) -> list[Tensor]:
         """The representation at every site in a pass.
 
         Raises:
@@ -145,11 +152,11 @@ class SitedNetwork:
                 which is that of the inputs.
         """
         found = []
-        lengths = sequence_lengths(done.inputs) if any(s.varies for s in self.shapes) else frozenset()
+        lengths = find_sequence_lengths(done.inputs) if any(s.varies for s in self.shapes) else frozenset()
         for info in self.infos:
             x = info.site.pick(done.results[info.site.path, info.site.call])
             if x is None or not info.shape.fits(x):
-                got = "no tensor" if x is None else info.shape.named(x)
+                got = "no tensor" if x is None else info.shape.describe_tensor(x)
                 raise SutureError(f"expected {info.shape} at site {str(info.site)!r} of the {self.name}, got {got}; "
                                   "suture needs batches of one input size")
             if info.shape.varies and x.shape[1] not in lengths:
@@ -159,7 +166,7 @@ class SitedNetwork:
             found.append(x if self._autocast is None else x.float())
         return found
 
-    def tail(self, index: int, x: Tensor, done: Pass) -> Any:
+    def tail(self, index: int, x: Tensor, done: RecordedPass) -> Any:
         """The network's output with site `index` giving `x`, for a full pass `done` over the same inputs.
 
         Args:
@@ -170,21 +177,21 @@ class SitedNetwork:
         site = self.sites[index]
         if (site.path, site.call) in self._volatile:
             x = x.clone()
-        with self._casting(done.inputs):
-            return self._replay(site, self._schedules[index], x, done)
+        with self._cast_forward(done.inputs):
+            return self._replay(site, self._replay_plans[index], x, done)
 
-    def _replay(self, site: Site, schedule: Schedule, x: Tensor, done: Pass) -> Any:
+    def _replay(self, site: Site, plan: ReplayPlan, x: Tensor, done: RecordedPass) -> Any:
         copies, rest = divmod(len(x), done.size)
         if rest:
             raise SutureError(f"expected a multiple of {done.size} representations for site {str(site)!r}, "
                               f"got {len(x)}; concatenate whole batches")
-        own = site.pick(done.results[schedule.site])
+        own = site.pick(done.results[plan.site])
         if own is not None and x.ndim == 4:
             # A forward that calls `.view` on a map relies on the layout that its own modules give.
-            x = _laid_out(x, own)
-        whole = spread(done.results[schedule.site], copies, done.size, schedule.axes[schedule.site],
+            x = _match_layout(x, own)
+        whole = repeat_examples(done.results[plan.site], copies, done.size, plan.axes[plan.site],
                        instead=None if own is None else (own, x))
-        return replay(self.network, schedule, done, whole, volatile=self._volatile, copies=copies,
+        return replay(self.network, plan, done, whole, volatile=self._volatile, copies=copies,
                       used=self._used.get(site))
 
     # -- the dry run ---------------------------------------------------------------------------------------------
@@ -192,7 +199,7 @@ class SitedNetwork:
     def _resolve(self, spec: SiteSpec, allow_bypass: bool) -> list[SiteInfo]:
         if spec is None:
             return self._discover()
-        infos = [self.inspect(s) for s in self._directory.named(spec)]
+        infos = [self.inspect(s) for s in self._finder.find_named(spec)]
         for info in infos:
             if info.bypass and not allow_bypass:
                 raise SutureError(
@@ -207,18 +214,18 @@ class SitedNetwork:
         """A second dry run on another number of examples tells which results hold examples, and along which axis."""
         root, few = self._root, self._few
         two = 2 if few == 4 else 2 * few
-        other = convert(self._example, lambda t: torch.cat([t, t])[:two] if t.ndim and len(t) == few else t)
+        other = convert_tensors(self._example, lambda t: torch.cat([t, t])[:two] if t.ndim and len(t) == few else t)
         find_axes(root, few, record(self.network, other), two)
-        end = main_output(root.output)
-        if end is not None and (MIXED, True) in ((a, t is end) for a, t in zip(root.axes, output_tensors(root.output),
+        end = extract_main_output(root.output)
+        if end is not None and (MIXED, True) in ((a, t is end) for a, t in zip(root.axes, extract_tensors(root.output),
                                                                               strict=False)):
             raise SutureError(f"expected an output for each example, the {self.name} gives one of shape "
                               f"{tuple(end.shape)} for {few} of them that mixes them; take a part of it that does "
                               "not, such as one tower of a contrastive model")
 
-    def _peak_after(self, finished: int) -> int:
+    def _measure_peak_after(self, finished: int) -> int:
         sizes = (t.numel() * t.element_size() for c in self._calls.values() if c.finished >= finished
-                 for t in output_tensors(c.output))
+                 for t in extract_tensors(c.output))
         return max(1, max(sizes, default=0) // self._few)
 
     def inspect(self, site: Site) -> SiteInfo:
@@ -227,7 +234,7 @@ class SitedNetwork:
         Raises:
             SutureError: it returns no tensor, or the tail does not reproduce the network's output.
         """
-        call = self._directory.call(site)
+        call = self._finder.find_call(site)
         x = site.pick(call.output)
         if x is None:
             slots = list(call.output) if isinstance(call.output, Mapping) else type(call.output).__name__
@@ -239,38 +246,38 @@ class SitedNetwork:
                 "choose another site")
             raise SutureError(f"expected the batch as first axis at site {str(site)!r} of the {self.name}, got shape "
                               f"{tuple(x.shape)} for {self._few} examples; {instead}")
-        shape = self._shape(site, call.module, x)
+        shape = self._find_shape(site, call.module, x)
         try:
-            bypass = self._paths_around(site, Schedule.of(call))
+            bypass = self._find_bypass(site, ReplayPlan.of(call))
         except SutureError:
             raise
         except Exception as e:  # the forward is anyone's code
-            raise SutureError(f"the tail of site {str(site)!r} of the {self.name} fails: {first_line(e)}; choose "
+            raise SutureError(f"the tail of site {str(site)!r} of the {self.name} fails: {summarise_error(e)}; choose "
                               "another site") from e
-        final = x is main_output(self._root.output)
+        final = x is extract_main_output(self._root.output)
         return SiteInfo(site, shape, bypass, final)
 
-    def _shape(self, site: Site, module: nn.Module, x: Tensor) -> Shape:
+    def _find_shape(self, site: Site, module: nn.Module, x: Tensor) -> Shape:
         try:
             if site.taken:
-                return Taken.parse(site.taken).shape(x, self._image, self._lengths)
-            return shape_of(x, self._image, self._lengths, _inner_width(module))
+                return ShapeOverride.parse(site.taken).build_shape(x, self._image, self._lengths)
+            return recognise_shape(x, self._image, self._lengths, _find_inner_width(module))
         except SutureError as e:
             raise SutureError(f"site {str(site)!r} of the {self.name}: {e}") from None
 
     @torch.enable_grad()
-    def _paths_around(self, site: Site, schedule: Schedule) -> tuple[str, ...]:
+    def _find_bypass(self, site: Site, plan: ReplayPlan) -> tuple[str, ...]:
         """Run the tail with every remembered result as a leaf of autograd: which of them reach the output?"""
-        with no_gradients():
-            done = Watch(self.network, schedule.remembered, self._volatile).run(self._example, self._few)
-            own = site.pick(done.results[schedule.site])
+        with disable_gradients():
+            done = CallRecorder(self.network, plan.remembered, self._volatile).run(self._example, self._few)
+            own = site.pick(done.results[plan.site])
             assert own is not None
-            for mutated in self._mutated_in_replay(site, schedule, own, done):
+            for mutated in self._find_mutated(site, plan, own, done):
                 self._volatile.add(mutated)
         leaves: list[tuple[CallId, Tensor, int | None]] = []
 
         def leaf(call: CallId) -> Callable[[Tensor], Tensor]:
-            axes = iter(schedule.axes.get(call, ()))
+            axes = iter(plan.axes.get(call, ()))
 
             def make(t: Tensor) -> Tensor:
                 axis = next(axes, 0 if t.ndim and len(t) == done.size else None)
@@ -283,12 +290,12 @@ class SitedNetwork:
             return make
 
         start = own.detach().clone().requires_grad_(True)
-        inside = {i: convert_output(r, leaf(i)) for i, r in done.results.items() if i != schedule.site}
-        inside[schedule.site] = done.results[schedule.site]
-        around = Pass(convert(done.inputs, leaf(("", 0))), None, inside, done.size)
-        output = self._replay(site, schedule, start.clone(), around)
+        inside = {i: convert_output(r, leaf(i)) for i, r in done.results.items() if i != plan.site}
+        inside[plan.site] = done.results[plan.site]
+        around = RecordedPass(convert_tensors(done.inputs, leaf(("", 0))), None, inside, done.size)
+        output = self._replay(site, plan, start.clone(), around)
         self._verify(site, output)
-        end = main_output(output)
+        end = extract_main_output(output)
         if end is None or not end.requires_grad:
             raise SutureError(f"the output of the {self.name} has no gradient with respect to site {str(site)!r}; "
                               "choose a site that the output depends on, and a forward without torch.no_grad")
@@ -299,13 +306,13 @@ class SitedNetwork:
         self._used[site] = {call for call, _, _ in reached}
         return tuple(dict.fromkeys(call[0] or "inputs" for call, t, axis in reached if self._has_content(t, axis)))
 
-    def _mutated_in_replay(self, site: Site, schedule: Schedule, own: Tensor, done: Pass) -> list[CallId]:
+    def _find_mutated(self, site: Site, plan: ReplayPlan, own: Tensor, done: RecordedPass) -> list[CallId]:
         x = own.clone()
-        before = {i: [(t, t._version) for t in output_tensors(r)] for i, r in done.results.items()}
+        before = {i: [(t, t._version) for t in extract_tensors(r)] for i, r in done.results.items()}
         version = x._version
-        self._replay(site, schedule, x, done)
+        self._replay(site, plan, x, done)
         changed = [i for i, pairs in before.items() if any(t._version != v for t, v in pairs)]
-        return changed + ([schedule.site] if x._version != version else [])
+        return changed + ([plan.site] if x._version != version else [])
 
     def _has_content(self, t: Tensor, axis: int | None) -> bool:
         """Whether it differs between examples: a position embedding does not, an activation does."""
@@ -315,9 +322,9 @@ class SitedNetwork:
         return not all(torch.equal(first, o) for o in others)
 
     def _verify(self, site: Site, output: Any) -> None:
-        mine, own = output_tensors(output), output_tensors(self._root.output)
+        mine, own = extract_tensors(output), extract_tensors(self._root.output)
         if len(mine) != len(own):  # the attentions of those modules that ran, for one
-            mine, own = ([t for t in (main_output(o),) if t is not None] for o in (output, self._root.output))
+            mine, own = ([t for t in (extract_main_output(o),) if t is not None] for o in (output, self._root.output))
         for a, b in zip(mine, own, strict=True):
             if a.shape != b.shape or not torch.allclose(a.detach(), b, rtol=1e-4, atol=1e-5, equal_nan=True):
                 raise SutureError(f"the tail of site {str(site)!r} run from the {self.name}'s own representation does "
@@ -329,10 +336,10 @@ class SitedNetwork:
 
         def cut(call: Call) -> SiteInfo | None:
             if call.id not in known:
-                known[call.id] = self._legal(call)
+                known[call.id] = self._inspect_if_legal(call)
             return known[call.id]
 
-        for candidates in self._directory.repeated(lambda c: cut(c) is not None):
+        for candidates in self._finder.find_repeated(lambda c: cut(c) is not None):
             infos = sorted((i for i in map(cut, candidates) if i is not None),
                            key=lambda i: self._calls[i.site.path, i.site.call].finished)
             # The end of an encoder without a head is a representation like those before it, logits are none.
@@ -343,7 +350,7 @@ class SitedNetwork:
         raise SutureError(f"found no repeated blocks in the {self.name} that cut it in two; name the sites, from: "
                           f"{names[:300]}")
 
-    def _legal(self, call: Call) -> SiteInfo | None:
+    def _inspect_if_legal(self, call: Call) -> SiteInfo | None:
         try:
             info = self.inspect(Site(*call.id))
         except SutureError:
@@ -351,7 +358,7 @@ class SitedNetwork:
         return None if info.bypass else info
 
 
-def _laid_out(x: Tensor, like: Tensor) -> Tensor:
+def _match_layout(x: Tensor, like: Tensor) -> Tensor:
     """`x` in memory as `like` is, axis by axis, where that is without gaps."""
     if like.is_contiguous():
         return x.contiguous()
@@ -361,7 +368,7 @@ def _laid_out(x: Tensor, like: Tensor) -> Tensor:
     return x.permute(order).contiguous().permute([order.index(d) for d in range(like.ndim)])
 
 
-def _inner_width(module: nn.Module) -> int | None:
+def _find_inner_width(module: nn.Module) -> int | None:
     """Width of the last axis in a module, by the last of its modules with weights: a layer norm or linear layer."""
     last = [m for m in module.modules() if any(True for _ in m.parameters(recurse=False))][-1:]
     if last and isinstance(last[0], nn.LayerNorm):

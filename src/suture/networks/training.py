@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from suture._base.errors import SutureError, unknown
+from suture._base.errors import SutureError, make_unknown_error
 from suture._base.progress import Progress
 
 Optimizer = Literal["adam", "adamw", "sgd"]
@@ -67,7 +67,7 @@ class Recipe:
     def _check_choices(self, **choices: tuple[str, ...]) -> None:
         for name, options in choices.items():
             if getattr(self, name) not in options:
-                raise unknown(name, str(getattr(self, name)), options)
+                raise make_unknown_error(name, str(getattr(self, name)), options)
 
     @classmethod
     def paper(cls, seed: int = 0) -> Self:
@@ -123,7 +123,7 @@ def train(
     and when the loss of an epoch is not finite (the weights are then useless).
     """
     device = torch.device(device)
-    _check(inputs, labels, recipe)
+    _check_data(inputs, labels, recipe)
     network.to(device)
     inputs, labels = inputs.to(device), labels.to(device)
     parameters = [weight for weight in network.parameters() if weight.requires_grad]
@@ -134,9 +134,9 @@ def train(
     # The order and the augmentation are drawn on the CPU, so that they are the same on every device.
     generator = torch.Generator().manual_seed(recipe.seed)
     losses, accuracies = [], []
-    with seeded(recipe.seed, device), _mode(network, training=True), torch.enable_grad():
+    with seed_torch(recipe.seed, device), _set_mode(network, training=True), torch.enable_grad():
         for epoch in range(recipe.epochs):
-            loss, right = _epoch(network, inputs, labels, recipe, optimizer, generator, epoch)
+            loss, right = _train_epoch(network, inputs, labels, recipe, optimizer, generator, epoch)
             if not math.isfinite(loss):
                 raise SutureError(
                     f"the loss became {loss} in epoch {epoch + 1} of {recipe.epochs} at learning rate "
@@ -179,7 +179,7 @@ def augment(images: Tensor, generator: torch.Generator, crop: int, flip: bool) -
     return picked.permute(0, 3, 1, 2).contiguous()
 
 
-def accuracy(network: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int = 256) -> float:
+def compute_accuracy(network: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int = 256) -> float:
     """The share of examples whose largest logit is their label's, in [0, 1].
 
     Arguments:
@@ -197,20 +197,20 @@ def accuracy(network: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int
     device = next((tensor.device for tensor in network.parameters()), inputs.device)
     right = 0
     batches = zip(torch.split(inputs, batch_size), torch.split(labels, batch_size), strict=True)
-    with _mode(network, training=False), torch.no_grad():
+    with _set_mode(network, training=False), torch.no_grad():
         for batch, truth in batches:
             guess = network(batch.to(device)).argmax(1)
             right += int((guess == truth.to(device)).sum())
     return right / len(labels)
 
 
-def named_seed(seed: int, *names: str) -> int:
+def derive_seed(seed: int, *names: str) -> int:
     """A seed for what these names name, whatever else there is beside it (law 7)."""
     return int.from_bytes(hashlib.sha256("/".join([str(seed), *names]).encode()).digest()[:7], "big")
 
 
 @contextmanager
-def seeded(seed: int, device: str | torch.device = "cpu") -> Iterator[None]:
+def seed_torch(seed: int, device: str | torch.device = "cpu") -> Iterator[None]:
     """Seed PyTorch's global random state of the CPU and of `device` for a block, and put it back after it."""
     device = torch.device(device)
     cuda = [device] if device.type == "cuda" else []
@@ -224,7 +224,7 @@ def seeded(seed: int, device: str | torch.device = "cpu") -> Iterator[None]:
 
 
 @contextmanager
-def _mode(network: nn.Module, *, training: bool) -> Iterator[None]:
+def _set_mode(network: nn.Module, *, training: bool) -> Iterator[None]:
     before = [(module, module.training) for module in network.modules()]
     network.train(training)
     try:
@@ -234,7 +234,7 @@ def _mode(network: nn.Module, *, training: bool) -> Iterator[None]:
             module.training = mode
 
 
-def _check(inputs: Tensor, labels: Tensor, recipe: Recipe) -> None:
+def _check_data(inputs: Tensor, labels: Tensor, recipe: Recipe) -> None:
     if not inputs.is_floating_point():
         raise SutureError(f"inputs must be floating point, got {inputs.dtype}; write inputs.float()")
     if labels.dtype != torch.int64 or labels.ndim != 1:
@@ -281,13 +281,13 @@ def make_optimizer(
 
 def set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, steps: int) -> float:
     """Set the learning rate for `step` of `steps`, counted from 0, and return it."""
-    rate = recipe.lr * factor(recipe.schedule, step, steps)
+    rate = recipe.lr * compute_rate_factor(recipe.schedule, step, steps)
     for group in optimizer.param_groups:
         group["lr"] = rate
     return rate
 
 
-def factor(schedule: Schedule, step: float, steps: float) -> float:
+def compute_rate_factor(schedule: Schedule, step: float, steps: float) -> float:
     """What the peak learning rate is multiplied by at `step` of `steps`, counted from 0."""
     if schedule == "constant":
         return 1.0
@@ -297,7 +297,7 @@ def factor(schedule: Schedule, step: float, steps: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / (steps - rise)))
 
 
-def _bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
+def _find_batch_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
     """Where each batch starts and ends; a single leftover joins the batch before it."""
     starts = list(range(0, n, batch_size))
     if len(starts) > 1 and n - starts[-1] == 1:
@@ -305,7 +305,7 @@ def _bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
     return list(zip(starts, [*starts[1:], n], strict=True))
 
 
-def _epoch(
+def _train_epoch(
     network: nn.Module,
     inputs: Tensor,
     labels: Tensor,
@@ -316,7 +316,7 @@ def _epoch(
 ) -> tuple[float, float]:
     """One pass over the data: the mean loss and the accuracy."""
     n = len(labels)
-    bounds = _bounds(n, recipe.batch_size)
+    bounds = _find_batch_bounds(n, recipe.batch_size)
     order = torch.randperm(n, generator=generator).to(labels.device)
     top = int(labels.max())
     # Summed on the device and read once: reading each batch would make a GPU wait.

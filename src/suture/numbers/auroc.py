@@ -14,12 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit
 
 from suture._base.errors import SutureError
-from suture.numbers.intervals import Estimate, Floats, _draws, missing
+from suture.numbers.intervals import Estimate, Floats, draw_counts, make_missing_estimate
 
 Ints = NDArray[np.int64]
-SIDES = np.array([-1.0, 1.0]) * 1.959963984540054
+NORMAL_ENDS = np.array([-1.0, 1.0]) * 1.959963984540054
 """Ends of a normal variable's 95 % interval."""
-BLOCK = 400_000
+BOOTSTRAP_CHUNK = 400_000
 """Scores times resamples that are worked on at once (3 MiB an array), so that memory does not grow with either."""
 
 
@@ -29,7 +29,7 @@ class Separation:
 
     Attributes:
         auroc: P(native > other) + P(equal) / 2. 0.5: no order between them; 1: every native score is larger.
-        two_sided: see `two_sided`. 0.5: cannot be told apart; 1: all others lie outside the native scores, on
+        two_sided: see `two_sided_auroc`. 0.5: cannot be told apart; 1: all others lie outside the native scores, on
             whichever side; below 0.5: the others crowd around the native median.
         average_precision: of the natives as positives, as scikit-learn has it. It depends on how many there are of
             each: others that cannot be told apart give about N / (N + M).
@@ -42,11 +42,11 @@ class Separation:
     fpr95: Estimate
 
 
-def separate(native: ArrayLike, other: ArrayLike, *, paired: bool = False, seed: int = 0,
+def estimate_separation(native: ArrayLike, other: ArrayLike, *, paired: bool = False, seed: int = 0,
              resamples: int = 400) -> Separation:
     """How far `other` stands from `native`.
 
-    The intervals of `auroc` (DeLong et al. 1988, on the logit scale) and `two_sided` (on the scale log(1 - value)) come
+    The intervals of `auroc` (DeLong et al. 1988, on the logit scale) and `two_sided_auroc` (on the scale log(1 - value)) come
     from influence functions, those of `average_precision` and `fpr95` are percentile bootstraps over examples. All of
     these collapse where the samples stand fully apart, and are too short close to it; so each interval also leaves room
     for what n independent examples, or pairs of them, hide in one sample of 40: a share of 1 - 0.025^(1/n) that is
@@ -66,15 +66,15 @@ def separate(native: ArrayLike, other: ArrayLike, *, paired: bool = False, seed:
     """
     if resamples < 1:
         raise SutureError(f"expected resamples >= 1, got {resamples}; write resamples=400")
-    x, y = _scores(native, "native"), _scores(other, "other")
+    x, y = _as_scores(native, "native"), _as_scores(other, "other")
     if paired and len(x) != len(y):
         raise SutureError(f"expected as many other scores as native ones for paired=True, got {len(x)} and {len(y)}; "
                           "write paired=False where they are not of the same examples")
-    if why := _lacking(x, y):
-        return Separation(*[missing(why)] * 4)
+    if why := _explain_missing(x, y):
+        return Separation(*[make_missing_estimate(why)] * 4)
     if min(len(x), len(y)) == 1:
-        return _single(x, y, paired)
-    return Separation(_auroc(x, y, paired), _two_sided(x, y, paired), *_bootstrapped(x, y, paired, seed, resamples))
+        return _estimate_from_single(x, y, paired)
+    return Separation(_estimate_auroc(x, y, paired), _estimate_two_sided(x, y, paired), *_bootstrap_intervals(x, y, paired, seed, resamples))
 
 
 def auroc(native: ArrayLike, other: ArrayLike) -> float:
@@ -83,11 +83,11 @@ def auroc(native: ArrayLike, other: ArrayLike) -> float:
     Raises:
         SutureError: not one-dimensional real numbers, nan among them, or an empty sample.
     """
-    x, y = _complete(native, other)
-    return _value(*_below(x, y), len(x))
+    x, y = _check_samples(native, other)
+    return _compute_auroc(*_count_below(x, y), len(x))
 
 
-def two_sided(native: ArrayLike, other: ArrayLike) -> float:
+def two_sided_auroc(native: ArrayLike, other: ArrayLike) -> float:
     """AUROC of how typical a score is among the natives, t(s) = -|F(s) - 1/2| with F their distribution function.
 
     Closed form: U = F(native) is uniform on [0, 1], so |U - 1/2| is uniform on [0, 1/2], and the chance that a native
@@ -107,13 +107,13 @@ def two_sided(native: ArrayLike, other: ArrayLike) -> float:
     Raises:
         SutureError: not one-dimensional real numbers, nan among them, or an empty sample.
     """
-    x, y = _complete(native, other)
-    return _extremeness(*_below(x, y), len(x))
+    x, y = _check_samples(native, other)
+    return _compute_two_sided(*_count_below(x, y), len(x))
 
 
 # -- input ------------------------------------------------------------------------------------------------------------
 
-def _scores(scores: ArrayLike, name: str) -> Floats:
+def _as_scores(scores: ArrayLike, name: str) -> Floats:
     """`scores` as float64."""
     array: NDArray[Any] = np.asarray(scores)
     if array.ndim != 1 or array.dtype.kind not in "biuf":
@@ -122,7 +122,7 @@ def _scores(scores: ArrayLike, name: str) -> Floats:
     return array.astype(np.float64)
 
 
-def _lacking(x: Floats, y: Floats) -> str:
+def _explain_missing(x: Floats, y: Floats) -> str:
     """Why nothing can be said of these scores; empty where it can."""
     for s, name in ((x, "native"), (y, "other")):
         if len(s) == 0:
@@ -132,10 +132,10 @@ def _lacking(x: Floats, y: Floats) -> str:
     return ""
 
 
-def _complete(native: ArrayLike, other: ArrayLike) -> tuple[Floats, Floats]:
+def _check_samples(native: ArrayLike, other: ArrayLike) -> tuple[Floats, Floats]:
     """Both samples, refused where nothing can be said of them."""
-    x, y = _scores(native, "native"), _scores(other, "other")
-    if why := _lacking(x, y):
+    x, y = _as_scores(native, "native"), _as_scores(other, "other")
+    if why := _explain_missing(x, y):
         raise SutureError(f"expected scores without nan in both samples, got {why}; write separate(native, other), "
                           "which gives missing estimates with this reason")
     return x, y
@@ -143,20 +143,20 @@ def _complete(native: ArrayLike, other: ArrayLike) -> tuple[Floats, Floats]:
 
 # -- placements -------------------------------------------------------------------------------------------------------
 
-def _below(x: Floats, y: Floats) -> tuple[Ints, Ints]:
+def _count_below(x: Floats, y: Floats) -> tuple[Ints, Ints]:
     """How many of `x` are smaller than, and not larger than, each of `y`."""
     s = np.sort(x)
     return s.searchsorted(y, "left").astype(np.int64), s.searchsorted(y, "right").astype(np.int64)
 
 
-def _value(left: Ints, right: Ints, n: int) -> float:
+def _compute_auroc(left: Ints, right: Ints, n: int) -> float:
     """AUROC from how many of the `n` natives are below each other score; in whole numbers until the division."""
     pairs = n * len(left)
     return (2 * pairs - int((left + right).sum())) / (2 * pairs)
 
 
-def _extremeness(left: Ints, right: Ints, n: int) -> float:
-    """`two_sided` from how many of the `n` natives are below each other score; in whole numbers where it can be.
+def _compute_two_sided(left: Ints, right: Ints, n: int) -> float:
+    """`two_sided_auroc` from how many of the `n` natives are below each other score; in whole numbers where it can be.
 
     The mean of |2v - n| over v in [left, right] is that at their middle, except for scores equal to the native median,
     where n / 2 lies within: with p = 2 right - n and r = n - 2 left it is larger by min(p, r)^2 / (p + r).
@@ -167,21 +167,21 @@ def _extremeness(left: Ints, right: Ints, n: int) -> float:
     return total / (n * len(left))
 
 
-def _auroc(x: Floats, y: Floats, paired: bool) -> Estimate:
+def _estimate_auroc(x: Floats, y: Floats, paired: bool) -> Estimate:
     """AUROC; its influence functions are the placement values."""
     n, m = len(x), len(y)
-    left, right = _below(x, y)
-    value = _value(left, right, n)
-    error = _error(np.add(*_below(y, x)) / (2 * m), 1 - (left + right) / (2 * n), paired)
+    left, right = _count_below(x, y)
+    value = _compute_auroc(left, right, n)
+    error = _compute_standard_error(np.add(*_count_below(y, x)) / (2 * m), 1 - (left + right) / (2 * n), paired)
     ends = value + np.zeros(2)
     if 0 < value < 1:
-        ends = expit(logit(value) + SIDES * error / (value * (1 - value)))
-    drift = (value - 0.5 - _signs(x, y).mean() / 2) / (n - 1) if paired else 0.0
-    return _stretched(value, ends, drift, _hidden(n // 2 if paired else min(n, m)), paired)
+        ends = expit(logit(value) + NORMAL_ENDS * error / (value * (1 - value)))
+    drift = (value - 0.5 - _compute_signs(x, y).mean() / 2) / (n - 1) if paired else 0.0
+    return _stretch_interval(value, ends, drift, _compute_hidden_share(n // 2 if paired else min(n, m)), paired)
 
 
-def _two_sided(x: Floats, y: Floats, paired: bool) -> Estimate:
-    """`two_sided`; its influence functions hold what an example does by itself and through F.
+def _estimate_two_sided(x: Floats, y: Floats, paired: bool) -> Estimate:
+    """`two_sided_auroc`; its influence functions hold what an example does by itself and through F.
 
     A score s of `other` adds f = mean of |2u - 1| over [a, b] = [F(s-), F(s)]. A native at x moves b of
     all s >= x and a of all s > x, so it adds the mean over `other` of (|2b - 1| - |2a - 1|) / (b - a) where s > x and
@@ -190,22 +190,22 @@ def _two_sided(x: Floats, y: Floats, paired: bool) -> Estimate:
     the example's own native: on average this adds the mean of sign(2F - 1) sign(s - native) / N.
     """
     n, m = len(x), len(y)
-    left, right = _below(x, y)
-    value = _extremeness(left, right, n)
+    left, right = _count_below(x, y)
+    value = _compute_two_sided(left, right, n)
     a, b = np.abs(2 * left - n) / n, np.abs(2 * right - n) / n
     tied, width = right > left, np.maximum(right - left, 1) / n
     inner = np.minimum(2 * right - n, n - 2 * left).clip(0) / n
     f = np.abs(left + right - n) / n + inner**2 / (2 * width)
     past = np.where(tied, (b - a) / width, 2 * np.sign(2 * left - n))
-    through = _sums(x, y, past, np.where(tied, (b - f) / width, 0)) / m
-    kink = _sums(x, y, np.where(2 * left == n, 2, 0) * ~tied, np.zeros(m)) / m
-    error = np.hypot(_error(through, f, paired), kink.std(ddof=1) / np.sqrt(n))
-    ends = 1 - (1 - value) * np.exp(-SIDES * error / (1 - value)) if value < 1 else np.ones(2)
-    drift = -float((np.sign(left + right - n) * _signs(y, x)).mean()) / n if paired else 0.0
-    return _stretched(value, ends, drift, 2 * _hidden(n // 2 if paired else min(n, m)), paired)
+    through = _sum_above(x, y, past, np.where(tied, (b - f) / width, 0)) / m
+    kink = _sum_above(x, y, np.where(2 * left == n, 2, 0) * ~tied, np.zeros(m)) / m
+    error = np.hypot(_compute_standard_error(through, f, paired), kink.std(ddof=1) / np.sqrt(n))
+    ends = 1 - (1 - value) * np.exp(-NORMAL_ENDS * error / (1 - value)) if value < 1 else np.ones(2)
+    drift = -float((np.sign(left + right - n) * _compute_signs(y, x)).mean()) / n if paired else 0.0
+    return _stretch_interval(value, ends, drift, 2 * _compute_hidden_share(n // 2 if paired else min(n, m)), paired)
 
 
-def _sums(x: Floats, y: Floats, past: Floats, at: Floats) -> Floats:
+def _sum_above(x: Floats, y: Floats, past: Floats, at: Floats) -> Floats:
     """For each of `x` the sum of `past` over all `y` that are larger, plus that of `at` over all that are equal."""
     order = np.argsort(y)
     s = y[order]
@@ -217,24 +217,24 @@ def _sums(x: Floats, y: Floats, past: Floats, at: Floats) -> Floats:
 
 # -- intervals --------------------------------------------------------------------------------------------------------
 
-def _signs(x: Floats, y: Floats) -> Ints:
+def _compute_signs(x: Floats, y: Floats) -> Ints:
     """1 where `x` is larger, -1 where `y` is; without a difference, which infinite scores do not have."""
     return (x > y).astype(np.int64) - (x < y)
 
 
-def _error(of_native: Floats, of_other: Floats, paired: bool) -> float:
+def _compute_standard_error(of_native: Floats, of_other: Floats, paired: bool) -> float:
     """Standard error of what has these influence functions (DeLong et al. 1988)."""
     if paired:
         return float((of_native + of_other).std(ddof=1) / len(of_native) ** 0.5)
     return float((of_native.var(ddof=1) / len(of_native) + of_other.var(ddof=1) / len(of_other)) ** 0.5)
 
 
-def _hidden(n: int) -> float:
+def _compute_hidden_share(n: int) -> float:
     """Largest share that `n` independent draws miss altogether in one sample of 40."""
     return float(1 - 0.025 ** (1 / n))
 
 
-def _stretched(value: float, ends: Floats, drift: float, hidden: float, paired: bool) -> Estimate:
+def _stretch_interval(value: float, ends: Floats, drift: float, hidden: float, paired: bool) -> Estimate:
     """The estimate with an interval that also holds its value corrected by `drift`, and a `hidden` share.
 
     Any unseen pair can move an unpaired value by all that is left on that side. Pairs of scores of the same example
@@ -246,19 +246,19 @@ def _stretched(value: float, ends: Floats, drift: float, hidden: float, paired: 
     return Estimate(value, float(max(low, 0)), float(min(high, 1)))
 
 
-def _single(x: Floats, y: Floats, paired: bool) -> Separation:
+def _estimate_from_single(x: Floats, y: Floats, paired: bool) -> Separation:
     """The four values where a side has a single score."""
     n, m = np.ones((1, len(x))), np.ones((1, len(y)))
     pinned = paired and x[0] == y[0]
     ends = (0.5, 0.5) if pinned else (0.0, 1.0)
-    precision, rate = _Thresholds(x, y).measures(n, m)
-    return Separation(Estimate(auroc(x, y), *ends), Estimate(two_sided(x, y), *ends),
+    precision, rate = _NativeThresholds(x, y).compute_rates(n, m)
+    return Separation(Estimate(auroc(x, y), *ends), Estimate(two_sided_auroc(x, y), *ends),
                       Estimate(float(precision[0]), 0.0, 1.0), Estimate(float(rate[0]), 0.0, 1.0))
 
 
 # -- thresholds -------------------------------------------------------------------------------------------------------
 
-class _Thresholds:
+class _NativeThresholds:
     """Every native score as a threshold, from the largest down, and how many of both samples reach it."""
 
     def __init__(self, x: Floats, y: Floats) -> None:
@@ -267,7 +267,7 @@ class _Thresholds:
         self._last = len(x) - s.searchsorted(thresholds, "left") - 1
         self._others = len(y) - np.sort(y).searchsorted(thresholds, "left")
 
-    def measures(self, native: Floats, other: Floats) -> tuple[Floats, Floats]:
+    def compute_rates(self, native: Floats, other: Floats) -> tuple[Floats, Floats]:
         """Average precision and FPR at 95 % recall, (R,) each.
 
         Args:
@@ -285,14 +285,14 @@ class _Thresholds:
         return precision, rate
 
 
-def _pairing(x: Floats, y: Floats) -> Ints:
+def _match_pairs(x: Floats, y: Floats) -> Ints:
     """Where the example of the k-th largest of `y` stands among `x`, counted from the largest down."""
     rank = np.empty(len(x), np.int64)
     rank[np.argsort(-x, kind="stable")] = np.arange(len(x))
     return rank[np.argsort(-y, kind="stable")]
 
 
-def _bootstrapped(x: Floats, y: Floats, paired: bool, seed: int, resamples: int) -> tuple[Estimate, Estimate]:
+def _bootstrap_intervals(x: Floats, y: Floats, paired: bool, seed: int, resamples: int) -> tuple[Estimate, Estimate]:
     """Average precision and FPR at 95 % recall.
 
     The draws are exchangeable, so they need not be put in the order of the scores; only those of paired examples must
@@ -301,21 +301,21 @@ def _bootstrapped(x: Floats, y: Floats, paired: bool, seed: int, resamples: int)
     rate is the native score of an example that itself counts among the others: the rate is known up to that one.
     """
     n, m = len(x), len(y)
-    at = _Thresholds(x, y)
-    values = np.concatenate(at.measures(np.ones((1, n)), np.ones((1, m))))
-    native = _draws(n, seed, resamples)
-    other = native if paired else _draws(m, seed + 1, resamples)
-    pairing = _pairing(x, y) if paired else np.arange(m)
-    step = max(1, BLOCK // (n + m))
-    found = np.concatenate([at.measures(native[k:k + step], other[k:k + step, pairing])
+    at = _NativeThresholds(x, y)
+    values = np.concatenate(at.compute_rates(np.ones((1, n)), np.ones((1, m))))
+    native = draw_counts(n, seed, resamples)
+    other = native if paired else draw_counts(m, seed + 1, resamples)
+    pairing = _match_pairs(x, y) if paired else np.arange(m)
+    step = max(1, BOOTSTRAP_CHUNK // (n + m))
+    found = np.concatenate([at.compute_rates(native[k:k + step], other[k:k + step, pairing])
                             for k in range(0, resamples, step)], axis=1)
     ends = np.percentile(found, [2.5, 97.5], axis=1).T
     if paired:
         ends[1] += np.array([-1, 1]) / m
     ends = np.stack([np.minimum(ends[:, 0], values), np.maximum(ends[:, 1], values)], axis=1)
     drift = -2 * float(found[0].mean() - values[0])
-    hidden = _hidden(m)
+    hidden = _compute_hidden_share(m)
     # Average precision, if `hidden` of the others stood above all natives, is the mean over recall r of r / (r + odds).
     odds = hidden * m / n
-    precision = _stretched(float(values[0]), ends[0], drift, odds * float(np.log1p(1 / odds)), paired)
-    return precision, _stretched(float(values[1]), ends[1], 0.0, hidden, False)
+    precision = _stretch_interval(float(values[0]), ends[0], drift, odds * float(np.log1p(1 / odds)), paired)
+    return precision, _stretch_interval(float(values[1]), ends[1], 0.0, hidden, False)

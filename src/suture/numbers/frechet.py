@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from suture._base.errors import SutureError
-from suture.numbers.intervals import Estimate, missing
+from suture.numbers.intervals import Estimate, make_missing_estimate
 from suture.numbers.spectra import Pair, Spectrum
 
 
 @dataclass(frozen=True)
-class Frechet:
+class FrechetDistance:
     """Squared Fréchet distance of two Gaussians and its parts, in units of the target's total variance.
 
     Each is at least 0 and has no upper limit. Where one has no value, none has, and all give the same reason.
@@ -32,7 +32,7 @@ class Frechet:
     rotation: Estimate
 
 
-def frechet(weight: Tensor, bias: Tensor, pair: Pair) -> Frechet:
+def frechet(weight: Tensor, bias: Tensor, pair: Pair) -> FrechetDistance:
     """Squared 2-Wasserstein distance between Gaussians with the moments of T and of S = W X + b, over tr C_t.
 
     m_s = W m_x + b and C_s = W C_x W', so there is no pass over data (Dowson and Landau 1982; Heusel et al. 2017). The
@@ -41,7 +41,7 @@ def frechet(weight: Tensor, bias: Tensor, pair: Pair) -> Frechet:
     Float64, by factors C = A A' in place of matrix square roots: the singular values of A_s and A_t are the square
     roots of the eigenvalues, those of A_t' A_s add up to the nuclear norm, and none of them loses half of its digits.
     The rotation is 2 (sum of sqrt(s t) - nuclear norm), at least 0 by von Neumann's trace inequality. A result below 0
-    by no more than `_rounding` is set to 0; nothing else is.
+    by no more than `_bound_rounding` is set to 0; nothing else is.
 
     Args:
         weight: (q, p), any float type; computed in float64.
@@ -61,32 +61,32 @@ def frechet(weight: Tensor, bias: Tensor, pair: Pair) -> Frechet:
         raise SutureError(f"expected weight {(q, p)} and bias {(q,)} for these moments, got {tuple(weight.shape)} and "
                           f"{tuple(bias.shape)}; weight is (target, source) channels")
     if pair.y.rank == 0:
-        return _none("the target's representation is constant")
+        return _make_missing("the target's representation is constant")
     w, b = weight.detach().to(m.sxx), bias.detach().to(m.sxx)
-    own = _factor(pair.y, m.n)
+    own = _factor_covariance(pair.y, m.n)
     unit = own.square().sum().sqrt()
-    own, stitched, off = own / unit, w @ _factor(pair.x, m.n) / unit, (w @ m.x.mean + b - m.y.mean) / unit
+    own, stitched, off = own / unit, w @ _factor_covariance(pair.x, m.n) / unit, (w @ m.x.mean + b - m.y.mean) / unit
     if not torch.isfinite(stitched.square().sum() + off @ off):
-        return _none("the stitched representation has no finite second moments")
+        return _make_missing("the stitched representation has no finite second moments")
     s, t = torch.linalg.svdvals(stitched), (pair.y.values / m.n).sqrt() / unit
     k = min(len(s), len(t))
     shrinkage = (s[:k] - t[:k]).square().sum() + s[k:].square().sum() + t[k:].square().sum()
     rotation = 2 * (s[:k] @ t[:k] - torch.linalg.svdvals(own.T @ stitched).sum())
-    if -_rounding(s, t) <= rotation < 0:
+    if -_bound_rounding(s, t) <= rotation < 0:
         rotation = torch.zeros_like(rotation)
     parts = [float(off @ off), float(shrinkage), float(rotation)]
-    return Frechet(Estimate(sum(parts)), *map(Estimate, parts))
+    return FrechetDistance(Estimate(sum(parts)), *map(Estimate, parts))
 
 
-def _factor(spectrum: Spectrum, n: int) -> Tensor:
+def _factor_covariance(spectrum: Spectrum, n: int) -> Tensor:
     """(width, rank) A with A A' the covariance."""
     return torch.mul(spectrum.vectors, (spectrum.values / n).sqrt())
 
 
-def _rounding(s: Tensor, t: Tensor) -> float:
+def _bound_rounding(s: Tensor, t: Tensor) -> float:
     """Bound on the error of the rotation: each of the singular values is off by a few eps of the largest."""
     return float(16 * torch.finfo(torch.float64).eps * max(len(s), len(t)) * s.amax() * t.amax()) if len(s) else 0.0
 
 
-def _none(reason: str) -> Frechet:
-    return Frechet(*[missing(reason)] * 4)
+def _make_missing(reason: str) -> FrechetDistance:
+    return FrechetDistance(*[make_missing_estimate(reason)] * 4)

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from suture._base.errors import SutureError, unknown
+from suture._base.errors import SutureError, make_unknown_error
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
-RESAMPLES = 2000
+BOOTSTRAP_DRAWS = 2000
 """Bootstrap resamples; the standard error of an interval's end is then about 1.5 % of its width."""
 
 
@@ -30,20 +30,20 @@ class Estimate:
     reason: str = ""
 
 
-def missing(reason: str) -> Estimate:
+def make_missing_estimate(reason: str) -> Estimate:
     """An estimate that is not there, and why."""
     return Estimate(float("nan"), reason=reason)
 
 
-def proportion(hits: Bools) -> Estimate:
+def estimate_proportion(hits: Bools) -> Estimate:
     """Share of True in `hits` (N,) with the Wilson score interval (Wilson 1927)."""
     if len(hits) == 0:
-        return missing("no examples")
+        return make_missing_estimate("no examples")
     result = stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(0.95, method="wilson")
     return Estimate(float(hits.mean()), float(result.low), float(result.high))
 
 
-def ratio_of_hits(hits: Bools, reference: Bools, seed: int = 0) -> Estimate:
+def estimate_hit_ratio(hits: Bools, reference: Bools, seed: int = 0) -> Estimate:
     """``hits.mean() / reference.mean()`` with a paired percentile bootstrap over examples.
 
     Resampling examples is resampling the four kinds of example (hit or not, reference hit or not), so the bootstrap
@@ -54,11 +54,11 @@ def ratio_of_hits(hits: Bools, reference: Bools, seed: int = 0) -> Estimate:
         seed: of the bootstrap.
     """
     if not reference.any():
-        return missing("the target network has no correct prediction")
+        return make_missing_estimate("the target network has no correct prediction")
     both, only, ref = int((hits & reference).sum()), int((hits & ~reference).sum()), int((~hits & reference).sum())
     n = len(hits)
     counts = np.array([both, only, ref, n - both - only - ref])
-    draws = np.random.default_rng(seed).multinomial(n, counts / n, size=RESAMPLES)
+    draws = np.random.default_rng(seed).multinomial(n, counts / n, size=BOOTSTRAP_DRAWS)
     top, bottom = draws[:, 0] + draws[:, 1], draws[:, 0] + draws[:, 2]
     ok = bottom > 0
     low, high = np.percentile(top[ok] / bottom[ok], [2.5, 97.5])
@@ -66,12 +66,12 @@ def ratio_of_hits(hits: Bools, reference: Bools, seed: int = 0) -> Estimate:
 
 
 @lru_cache(maxsize=2)
-def _draws(n: int, seed: int, resamples: int) -> Floats:
+def draw_counts(n: int, seed: int, resamples: int) -> Floats:
     """How often each of `n` examples is drawn in each resample; one draw serves all cells, paired across them too."""
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
 
 
-def ratio_of_sums(top: NDArray[Any], bottom: NDArray[Any], seed: int = 0, resamples: int = 400) -> Estimate:
+def estimate_ratio(top: NDArray[Any], bottom: NDArray[Any], seed: int = 0, resamples: int = 400) -> Estimate:
     """``top.sum() / bottom.sum()`` with a paired percentile bootstrap over examples; a mean where `bottom` is one.
 
     Args:
@@ -80,22 +80,22 @@ def ratio_of_sums(top: NDArray[Any], bottom: NDArray[Any], seed: int = 0, resamp
         seed: of the bootstrap.
         resamples: how many.
     """
-    return ratios_of_sums(top[None], bottom, seed, resamples)[0]
+    return estimate_ratios(top[None], bottom, seed, resamples)[0]
 
 
-def ratios_of_sums(tops: NDArray[Any], bottom: NDArray[Any], seed: int = 0, resamples: int = 400) -> list[Estimate]:
-    """`ratio_of_sums` of each row of `tops` (K, N) with the same `bottom` (N,), in one product for all rows."""
+def estimate_ratios(tops: NDArray[Any], bottom: NDArray[Any], seed: int = 0, resamples: int = 400) -> list[Estimate]:
+    """`estimate_ratio` of each row of `tops` (K, N) with the same `bottom` (N,), in one product for all rows."""
     t, b = tops.astype(np.float64), bottom.astype(np.float64)
     n = t.shape[1]
     if n == 0:
-        return [missing("no examples")] * len(t)
+        return [make_missing_estimate("no examples")] * len(t)
     if not np.isfinite(b).all():
-        return [missing("the denominator is not finite")] * len(t)
+        return [make_missing_estimate("the denominator is not finite")] * len(t)
     if b.sum() <= 0:
-        return [missing("the denominator is zero")] * len(t)
+        return [make_missing_estimate("the denominator is zero")] * len(t)
     broken = (~np.isfinite(t)).sum(1)
     kept = t[broken == 0]
-    weights = _draws(n, seed, resamples)
+    weights = draw_counts(n, seed, resamples)
     bottoms = weights @ b
     drawn = (kept @ weights.T) / np.where(bottoms > 0, bottoms, np.nan)
     values = iter(kept.sum(1) / b.sum())
@@ -103,30 +103,30 @@ def ratios_of_sums(tops: NDArray[Any], bottom: NDArray[Any], seed: int = 0, resa
     found = []
     for bad in broken:
         if bad:
-            found.append(missing(f"not finite for {bad} of {n} examples"))
+            found.append(make_missing_estimate(f"not finite for {bad} of {n} examples"))
         else:
             low, high = next(ends)
             found.append(Estimate(float(next(values)), float(low), float(high)))
     return found
 
 
-def exponential(e: Estimate) -> Estimate:
+def exponentiate(e: Estimate) -> Estimate:
     """e to the power of an estimate and the ends of its interval; missing where that is more than a float holds."""
     if max(e.value, e.high) > math.log(np.finfo(np.float64).max):
-        return missing(f"e to the power of {max(e.value, e.high):.4g} is more than a float holds")
+        return make_missing_estimate(f"e to the power of {max(e.value, e.high):.4g} is more than a float holds")
     return Estimate(math.exp(e.value), math.exp(e.low), math.exp(e.high), e.reason)
 
 
-def mean_of_batches(values: NDArray[Any]) -> Estimate:
+def estimate_batch_mean(values: NDArray[Any]) -> Estimate:
     """Mean of `values` (B,) with Student's t interval over batches; no interval (nan) for a single batch.
 
     A percentile bootstrap of a handful of batches is too narrow; t is not, and batches are means of many examples.
     """
     v = values.astype(np.float64)
     if not np.isfinite(v).all():
-        return missing(f"not finite for {(~np.isfinite(v)).sum()} of {len(v)} batches")
+        return make_missing_estimate(f"not finite for {(~np.isfinite(v)).sum()} of {len(v)} batches")
     if len(v) < 2:
-        return Estimate(float(v.mean())) if len(v) else missing("no batches")
+        return Estimate(float(v.mean())) if len(v) else make_missing_estimate("no batches")
     half = float(stats.t.ppf(0.975, len(v) - 1)) * float(v.std(ddof=1)) / math.sqrt(len(v))
     return Estimate(float(v.mean()), float(v.mean()) - half, float(v.mean()) + half)
 
@@ -159,7 +159,7 @@ class Record:
         return math.exp(ratio) if self.exponential else ratio
 
 
-def by_batch(values: NDArray[Any], sizes: NDArray[Any]) -> Floats:
+def sum_by_batch(values: NDArray[Any], sizes: NDArray[Any]) -> Floats:
     """Sums (..., B) over the test batches of `values` (..., N), batches of `sizes` (B,) in order."""
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     sums: Floats = np.add.reduceat(values.astype(np.float64), starts, axis=-1)
@@ -180,7 +180,7 @@ RECORDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 """By quantity: the array of the method, (sources, targets, N), and those of the target network that it needs."""
 
 
-def record(arrays: Arrays, name: str, i: int, j: int) -> Record:
+def build_record(arrays: Arrays, name: str, i: int, j: int) -> Record:
     """The per-example record of measure `name` in cell (i, j).
 
     With ``target.tokens`` among the arrays, what is counted are tokens: examples are sums over theirs.
@@ -196,7 +196,7 @@ def record(arrays: Arrays, name: str, i: int, j: int) -> Record:
     method, _, quantity = name.rpartition(".")
     if not method or quantity not in RECORDS:
         known = [f"{m}.{q}" for m in ("dm", "tlm") for q in RECORDS]
-        raise unknown("measure with a per-example record", name, known,
+        raise make_unknown_error("measure with a per-example record", name, known,
                       "structural indices are functions of all examples at once")
     own, target = RECORDS[quantity]
     needed = [f"{method}.{own}", *(f"target.{t}" for t in target)]
@@ -217,7 +217,7 @@ def record(arrays: Arrays, name: str, i: int, j: int) -> Record:
         return Record(rest[0][j].astype(np.float64) - x, rest[0][j])
     if quantity == "residual_batches":
         with np.errstate(divide="ignore", invalid="ignore"):
-            ratios = by_batch(x, rest[1]) / by_batch(rest[0][j], rest[1])
+            ratios = sum_by_batch(x, rest[1]) / sum_by_batch(rest[0][j], rest[1])
         return Record(ratios, np.ones(len(ratios)), batches=True)
     return Record(x, units)
 
@@ -252,12 +252,12 @@ def mcnemar(one: Bools, other: Bools) -> float:
     return float(stats.binomtest(only_one, only_one + only_other, 0.5).pvalue)
 
 
-def difference(one: Record, other: Record, seed: int = 0) -> Difference:
+def estimate_difference(one: Record, other: Record, seed: int = 0) -> Difference:
     """The value of `one` minus that of `other`, on the same examples.
 
-    The interval is the percentile bootstrap over examples, both cells resampled together (`RESAMPLES` times). The p
+    The interval is the percentile bootstrap over examples, both cells resampled together (`BOOTSTRAP_DRAWS` times). The p
     value is the exact McNemar test's where examples are hit or missed, and otherwise the bootstrap's: twice the
-    smaller share of resamples on either side of zero, at least 2 / (`RESAMPLES` + 1); with a single example interval
+    smaller share of resamples on either side of zero, at least 2 / (`BOOTSTRAP_DRAWS` + 1); with a single example interval
     and p are nan. Means over batches have Student's t over batches, nan for a single one. Where tokens count, an
     example is all of a text's: tokens of one text are no independent draws.
 
@@ -269,10 +269,10 @@ def difference(one: Record, other: Record, seed: int = 0) -> Difference:
     n, value = len(one.top), one.value - other.value
     if one.batches:
         gaps = one.top - other.top
-        e = mean_of_batches(gaps)
+        e = estimate_batch_mean(gaps)
         p = float("nan") if n < 2 else float(stats.ttest_rel(one.top, other.top).pvalue) if gaps.any() else 1.0
         return Difference(value, e.low, e.high, p, "paired t over batches", n)
-    drawn = _paired_bootstrap(one, other, seed)
+    drawn = _bootstrap_differences(one, other, seed)
     low, high = np.percentile(drawn, [2.5, 97.5])
     if one.top.dtype == np.bool_ and other.top.dtype == np.bool_:
         return Difference(value, float(low), float(high), mcnemar(one.top, other.top), "exact McNemar", n)
@@ -283,12 +283,12 @@ def difference(one: Record, other: Record, seed: int = 0) -> Difference:
     return Difference(value, float(low), float(high), p, "paired bootstrap", n)
 
 
-def _paired_bootstrap(one: Record, other: Record, seed: int) -> Floats:
+def _bootstrap_differences(one: Record, other: Record, seed: int) -> Floats:
     """Differences of the two ratios in each resample; those in which a denominator is zero are left out."""
     sums = np.stack([one.top, one.bottom, other.top, other.bottom]).astype(np.float64)
     rng, n = np.random.default_rng(seed), sums.shape[1]
-    drawn = np.empty((RESAMPLES, 4))
-    for k in range(RESAMPLES):
+    drawn = np.empty((BOOTSTRAP_DRAWS, 4))
+    for k in range(BOOTSTRAP_DRAWS):
         drawn[k] = sums @ np.bincount(rng.integers(n, size=n), minlength=n)
     drawn = drawn[(drawn[:, 1] > 0) & (drawn[:, 3] > 0)]
     ratios: list[Floats] = [drawn[:, k] / drawn[:, k + 1] for k in (0, 2)]

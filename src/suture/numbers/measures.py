@@ -7,11 +7,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from suture._base.errors import unknown
+from suture._base.errors import make_unknown_error
 
 ALIGNMENTS = ("pool", "flatten", "paper")
 """What may follow an index's name behind ``@``; without one it is of the matrices that the stitching layer maps."""
-FORMS: Mapping[str, tuple[str, Callable[[float], float]]] = {
+COMMON_FORMS: Mapping[str, tuple[str, Callable[[float], float]]] = {
     "same": ("value", lambda v: v),
     "negative": ("-value", lambda v: -v),
     "half": ("1 - value / 2", lambda v: 1 - v / 2),
@@ -33,7 +33,7 @@ class Measure:
         functional: needs a stitched network (True) or only two matrices (False).
         about: one sentence: definition and source.
         judged: the sanity battery asks whether every layer is most similar to itself by it.
-        form: which of `FORMS` is the common form; "" for the value itself, or its negative.
+        form: which of `COMMON_FORMS` is the common form; "" for the value itself, or its negative.
         span: native range, where colours end before it does.
         own: a function of the user's.
     """
@@ -63,7 +63,7 @@ class Measure:
     @property
     def common_form(self) -> tuple[str, Callable[[float], float]]:
         """The common form in words, and as a function."""
-        return FORMS[self.form or ("same" if self.larger_is_more_similar else "negative")]
+        return COMMON_FORMS[self.form or ("same" if self.larger_is_more_similar else "negative")]
 
     def common(self, value: float) -> float:
         """The value in the form in which larger means more similar."""
@@ -76,7 +76,7 @@ class Measure:
         return replace(self, name=self.name + tail, label=f"{self.label} [{said}]")
 
 
-def structural(name: str, label: str, about: str, *, low: float = 0.0, high: float = 1.0, larger: bool = True,
+def make_index_measure(name: str, label: str, about: str, *, low: float = 0.0, high: float = 1.0, larger: bool = True,
                form: str = "", judged: bool = True, span: tuple[float, float] | None = None,
                own: bool = False) -> Measure:
     """The measure of a structural index."""
@@ -87,30 +87,30 @@ def structural(name: str, label: str, about: str, *, low: float = 0.0, high: flo
 # every number of classes, so that maps of different data can be compared.
 _NATS = round(math.log(10), 3)
 _PERPLEXITY = 10
-_TOKENS = "For language models over tokens that count; their interval is a bootstrap over whole texts."
-_METHODS = {"dm": "DM", "tlm": "TLM"}
-_KINDS = {"dm": "direct matching", "tlm": "task loss matching"}
+_TOKEN_NOTE = "For language models over tokens that count; their interval is a bootstrap over whole texts."
+_METHOD_TAGS = {"dm": "DM", "tlm": "TLM"}
+_METHOD_NAMES = {"dm": "direct matching", "tlm": "task loss matching"}
 
 
-def _functional(method: str) -> tuple[Measure, ...]:
-    tag = _METHODS[method]
-    kind = _KINDS[method]
+def _make_functional_measures(method: str) -> tuple[Measure, ...]:
+    tag = _METHOD_TAGS[method]
+    kind = _METHOD_NAMES[method]
     return (
         Measure(f"{method}.accuracy", f"{tag} accuracy", 0, 1, True, True,
-                f"Test accuracy of the network stitched by {kind}; Wilson interval. {_TOKENS}"),
+                f"Test accuracy of the network stitched by {kind}; Wilson interval. {_TOKEN_NOTE}"),
         Measure(f"{method}.relative_accuracy", f"{tag} relative accuracy", 0, 1, True, True,
                 f"Test accuracy of the network stitched by {kind} over that of the target network; "
-                f"bootstrap over examples, paired. {_TOKENS}"),
+                f"bootstrap over examples, paired. {_TOKEN_NOTE}"),
         Measure(f"{method}.agreement", f"{tag} agreement", 0, 1, True, True,
                 f"Share of test examples on which the network stitched by {kind} predicts the class that the "
-                f"target network predicts; Wilson interval. {_TOKENS}"),
+                f"target network predicts; Wilson interval. {_TOKEN_NOTE}"),
         Measure(f"{method}.kl", f"{tag} KL", 0, _NATS, False, True,
                 f"Mean over test examples of KL(target network's predictions || those of the network stitched by "
-                f"{kind}), in nats, from the softmax of the logits; bootstrap over examples. {_TOKENS} "
+                f"{kind}), in nats, from the softmax of the logits; bootstrap over examples. {_TOKEN_NOTE} "
                 "No upper limit."),
         Measure(f"{method}.ce_gap", f"{tag} cross-entropy gap", 0, _NATS, False, True,
                 f"Test cross-entropy of the network stitched by {kind} minus that of the target network, in nats; "
-                f"below 0 where the stitched one is better; bootstrap over examples, paired. {_TOKENS} "
+                f"below 0 where the stitched one is better; bootstrap over examples, paired. {_TOKEN_NOTE} "
                 "No upper limit."),
         Measure(f"{method}.relative_perplexity", f"{tag} relative perplexity", 1, _PERPLEXITY, False, True,
                 f"Perplexity per token of the network stitched by {kind} over that of the target network, e to the "
@@ -127,7 +127,7 @@ def _functional(method: str) -> tuple[Measure, ...]:
                 f"1 - sum |S - T|² / sum |T - mean T|² on test data, S stitched by {kind}, the mean per channel over "
                 "all rows; below 0 where S is worse than that mean. Bootstrap over examples, paired, with the mean "
                 "held fixed."),
-        *_frechet(method, tag, kind),
+        *_make_frechet_measures(method, tag, kind),
     )
 
 
@@ -142,13 +142,13 @@ _FRECHET = {
 }
 
 
-def _frechet(method: str, tag: str, kind: str) -> tuple[Measure, ...]:
+def _make_frechet_measures(method: str, tag: str, kind: str) -> tuple[Measure, ...]:
     return tuple(Measure(f"{method}.frechet{'_' * bool(part)}{part}", f"{tag} Fréchet{' ' * bool(part)}{part}", 0, 1,
                          False, False, f"Representations S stitched by {kind} against the target's own T: {about}. No "
                          "upper limit.", judged=False) for part, about in _FRECHET.items())
 
 
-_OUTLYING = {
+_OOD_MEASURES = {
     "ood": ("out of distribution", 0.5, 1.0, False,
             "AUROC of typicality, the mean over test examples of |2 F(score) - 1| with F the distribution of the "
             "native scores: 0.5 where stitched and native scores cannot be told apart, 1 where all stitched ones lie "
@@ -163,74 +163,74 @@ _OUTLYING = {
               "Share of stitched scores above the threshold that 95 % of the native ones pass: 0.95 where they cannot "
               "be told apart"),
 }
-OUTLYING = tuple(_OUTLYING)
+OOD_MEASURES = tuple(_OOD_MEASURES)
 """What is measured of each cell with each detector; the measure is called ``dm.ood_mahalanobis`` and so on."""
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+DETECTOR_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 """What a detector may be called."""
-_BY_DETECTOR = re.compile(rf"(dm|tlm)\.({'|'.join(OUTLYING)})_({NAME.pattern})")
+_BY_DETECTOR = re.compile(rf"(dm|tlm)\.({'|'.join(OOD_MEASURES)})_({DETECTOR_NAME.pattern})")
 
 
-def _of_detector(name: str) -> Measure | None:
+def _find_detector_measure(name: str) -> Measure | None:
     """The measure of a detector, whatever it is called: ``dm.ood_NAME``."""
     found = _BY_DETECTOR.fullmatch(name)
     if found is None:
         return None
     method, what, detector = found.groups()
-    label, low, high, larger, about = _OUTLYING[what]
-    return Measure(name, f"{_METHODS[method]} {label} ({detector.replace('_', ' ')})", low, high, larger, False,
+    label, low, high, larger, about = _OOD_MEASURES[what]
+    return Measure(name, f"{_METHOD_TAGS[method]} {label} ({detector.replace('_', ' ')})", low, high, larger, False,
                    f"{about}. Scores are those of the detector {detector} on representations stitched by "
-                   f"{_KINDS[method]} and native ones of the same test examples; the native ones are the positive "
+                   f"{_METHOD_NAMES[method]} and native ones of the same test examples; the native ones are the positive "
                    "class, larger scores more in-distribution.", judged=False)
 
 
 _VARIANT = re.compile(rf"(?P<base>[^:@]+)(?P<tail>(:[^:@]+)?(@({'|'.join(ALIGNMENTS)}))?)")
-MEASURES: dict[str, Measure] = {m.name: m for m in (*_functional("dm"), *_functional("tlm"))}
+MEASURES: dict[str, Measure] = {m.name: m for m in (*_make_functional_measures("dm"), *_make_functional_measures("tlm"))}
 """Every measure that needs no detector, by name, in the order in which tables and reports show them; the table of
-indices adds its own (`register`)."""
+indices adds its own (`register_measure`)."""
 
 
-def register(entry: Measure) -> Measure:
-    """Make a measure known, so that tables, reports and `measure` find it."""
+def register_measure(entry: Measure) -> Measure:
+    """Make a measure known, so that tables, reports and `get_measure` find it."""
     MEASURES[entry.name] = entry
     return entry
 
 
-def _known(name: str) -> Measure | None:
+def _find_measure(name: str) -> Measure | None:
     """The measure called `name`, also with an argument, of other matrices or of a detector."""
     if name in MEASURES:
         return MEASURES[name]
     parts = _VARIANT.fullmatch(name)
     if parts and parts["tail"] and (base := MEASURES.get(parts["base"])) and not base.functional:
         return base.variant(parts["tail"])
-    return _of_detector(name)
+    return _find_detector_measure(name)
 
 
-def base_of(name: str) -> str:
+def get_base_name(name: str) -> str:
     """The name without argument and alignment."""
     return re.split("[:@]", name)[0]
 
 
-def measure(name: str) -> Measure:
+def get_measure(name: str) -> Measure:
     """The measure called `name`, also one of a detector; an error that names the nearest ones otherwise."""
-    found = _known(name)
+    found = _find_measure(name)
     if found is None:
-        raise unknown("measure", name, MEASURES)
+        raise make_unknown_error("measure", name, MEASURES)
     return found
 
 
-def in_order(names: Iterable[str]) -> list[str]:
+def sort_measures(names: Iterable[str]) -> list[str]:
     """The measures among `names`, each once, in the order in which tables and reports show them.
 
     Those of detectors stand behind their method's, detector by detector in the order given; indices of other matrices
     behind all those of the stitched ones.
     """
     given = list(dict.fromkeys(names))
-    methods = list(_METHODS)
+    methods = list(_METHOD_TAGS)
     ranks = {name: k for k, name in enumerate(MEASURES)}
 
     def rank(name: str) -> tuple[int, int, int]:
-        method, base = name.partition(".")[0], base_of(name)
+        method, base = name.partition(".")[0], get_base_name(name)
         view = ALIGNMENTS.index(name.partition("@")[2]) + 1 if "@" in name else 0
         return methods.index(method) if method in methods else len(methods), view, ranks.get(base, len(ranks))
 
-    return sorted((n for n in given if _known(n)), key=rank)
+    return sorted((n for n in given if _find_measure(n)), key=rank)

@@ -21,7 +21,7 @@ from suture._base.errors import SutureError
 
 
 @dataclass(frozen=True)
-class Directions:
+class UnitRowSums:
     """Sums of the rows of one matrix at unit length.
 
     Attributes:
@@ -35,16 +35,16 @@ class Directions:
     zeros: int
 
     @classmethod
-    def of(cls, x: Tensor) -> Directions:
+    def of(cls, x: Tensor) -> UnitRowSums:
         """Of a matrix (n, p)."""
         norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
         units = torch.where(norms > 0, x / norms, 0.0)
         total = units.cpu().double() if x.device.type == "mps" else units.double()
         return cls(len(x), total.sum(0), int((norms == 0).sum()))
 
-    def merge(self, other: Directions) -> Directions:
+    def merge(self, other: UnitRowSums) -> UnitRowSums:
         """Of the rows of both."""
-        return Directions(self.n + other.n, self.total + other.total, self.zeros + other.zeros)
+        return UnitRowSums(self.n + other.n, self.total + other.total, self.zeros + other.zeros)
 
 
 class _Mergeable(Protocol):
@@ -54,17 +54,17 @@ class _Mergeable(Protocol):
 M = TypeVar("M", bound=_Mergeable)
 
 
-def merged(blocks: Sequence[M], most: int) -> list[M]:
+def merge_blocks(blocks: Sequence[M], most: int) -> list[M]:
     """At most so many blocks: block b goes into number b modulo `most`."""
     return [reduce(lambda a, b: a.merge(b), blocks[k::most]) for k in range(min(most, len(blocks)))]
 
 
-def without(blocks: Sequence[M], k: int) -> M:
+def leave_out(blocks: Sequence[M], k: int) -> M:
     """All blocks but one, of at least two."""
     return reduce(lambda a, b: a.merge(b), (block for i, block in enumerate(blocks) if i != k))
 
 
-def standard_rows(x: Tensor) -> Tensor:
+def standardise_rows(x: Tensor) -> Tensor:
     """Every row of (n, p) less its mean, at unit length, so that products of rows are their correlations; a row that
     does not vary, up to rounding, is a row of zeros."""
     mean = x.mean(1, keepdim=True)
@@ -94,7 +94,7 @@ class Side:
     cubic: Tensor
     quartic: Tensor
 
-    def about(self, shift: Tensor) -> Side:
+    def shift_to(self, shift: Tensor) -> Side:
         """The same sums about another shift (exact algebra, no pass over the data)."""
         d, n, t, g = shift - self.shift, self.n, self.total, self.gram
         dd, dt, k = d @ d, d @ t, torch.trace(self.gram)
@@ -106,9 +106,9 @@ class Side:
             self.quartic + 4 * d @ gd + n * dd**2 - 4 * d @ self.cubic + 2 * dd * k - 4 * dd * dt,
         )
 
-    def plus(self, other: Side) -> Side:
+    def add(self, other: Side) -> Side:
         """The sums over the rows of both."""
-        o = other.about(self.shift)
+        o = other.shift_to(self.shift)
         return Side(self.n + o.n, self.shift, self.total + o.total, self.gram + o.gram, self.cubic + o.cubic,
                     self.quartic + o.quartic)
 
@@ -134,7 +134,7 @@ class Cross:
     xx_y: Tensor
     xx_yy: Tensor
 
-    def about(self, x: Side, y: Side, shift_x: Tensor, shift_y: Tensor) -> Cross:
+    def shift_to(self, x: Side, y: Side, shift_x: Tensor, shift_y: Tensor) -> Cross:
         """The same sums about other shifts; `x` and `y` are the sides as they are about the present ones."""
         n, dx, dy = x.n, shift_x - x.shift, shift_y - y.shift
         k, m, kx, ky = torch.trace(x.gram), torch.trace(y.gram), dx @ dx, dy @ dy
@@ -147,7 +147,7 @@ class Cross:
             - 2 * ky * xt + kx * m - 2 * kx * yt + n * kx * ky,
         )
 
-    def plus(self, other: Cross) -> Cross:
+    def add(self, other: Cross) -> Cross:
         """Elementwise sum; both must be about the same shifts."""
         return Cross(self.xy + other.xy, self.x_yy + other.x_yy, self.xx_y + other.xx_y,
                      self.xx_yy + other.xx_yy)
@@ -157,7 +157,7 @@ class Cross:
 class Moments:
     """Moments of one pair of matrices X (n, p) and Y (n, q) with the same rows, in float64.
 
-    Make it with `Moments.of`, with `merge`, or with `GridMoments.cell`.
+    Make it with `Moments.of`, with `merge`, or with `PairMoments.get_moments`.
 
     Attributes:
         x, y: the sums of each side, about its mean.
@@ -197,19 +197,19 @@ class Moments:
             return Side(len(c), shift, c.sum(0), c.T @ c, c.T @ k, k @ k)
 
         cross = Cross(xc.T @ yc, xc.T @ ky, yc.T @ kx, kx @ ky)
-        return cls(side(xc, kx, mx), side(yc, ky, my), cross).centred()
+        return cls(side(xc, kx, mx), side(yc, ky, my), cross).centre()
 
-    def centred(self) -> Moments:
+    def centre(self) -> Moments:
         """The same moments about the means."""
         mx, my = self.x.mean, self.y.mean
-        return replace(self, x=self.x.about(mx), y=self.y.about(my),
-                       cross=self.cross.about(self.x, self.y, mx, my))
+        return replace(self, x=self.x.shift_to(mx), y=self.y.shift_to(my),
+                       cross=self.cross.shift_to(self.x, self.y, mx, my))
 
     def merge(self, other: Moments) -> Moments:
         """Moments of the rows of both (law 2)."""
-        cross = self.cross.plus(other.cross.about(other.x, other.y, self.x.shift, self.y.shift))
+        cross = self.cross.add(other.cross.shift_to(other.x, other.y, self.x.shift, self.y.shift))
         precision = min(self.precision, other.precision, key=lambda d: torch.finfo(d).bits)
-        return Moments(self.x.plus(other.x), self.y.plus(other.y), cross, precision).centred()
+        return Moments(self.x.add(other.x), self.y.add(other.y), cross, precision).centre()
 
     @property
     def n(self) -> int:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from suture._base.errors import SutureError
 from suture.numbers.moments import Cross, Moments, Side
-from suture.numbers.resizing import Resampling
+from suture.numbers.resizing import Resizing
 
 
 class NonFiniteError(SutureError):
@@ -27,14 +27,14 @@ class NonFiniteError(SutureError):
         self.side, self.index = side, index
 
 
-def _first_mean(x: Tensor, precision: torch.dtype, mask: Tensor | None) -> Tensor:
+def _compute_first_mean(x: Tensor, precision: torch.dtype, mask: Tensor | None) -> Tensor:
     """(C,) mean over all rows that count, a number that `precision` holds exactly, in float64 where there is one."""
     mean = x.mean((0, 1, 2)) if mask is None else x[mask].sum(0) / max(1, int(mask.sum()))
     mean = mean.to(precision)
     return mean.cpu().double() if mean.device.type == "mps" else mean.double()
 
 
-def _gram(a: Tensor, width: int, b: Tensor | None = None) -> Tensor:
+def _compute_gram(a: Tensor, width: int, b: Tensor | None = None) -> Tensor:
     """a' b for the first `width` columns of `a`, where the (width, width) part is symmetric.
 
     Blocks left of the diagonal are copied, not computed, where that saves time.
@@ -50,7 +50,7 @@ def _gram(a: Tensor, width: int, b: Tensor | None = None) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Group:
+class _SiteGroup:
     """Sites with one grid of positions: their channels stand side by side in one buffer."""
 
     grid: Hashable
@@ -59,7 +59,7 @@ class _Group:
     width: int
 
 
-def _groups(grids: Sequence[Hashable], widths: Sequence[int]) -> list[_Group]:
+def _group_sites(grids: Sequence[Hashable], widths: Sequence[int]) -> list[_SiteGroup]:
     groups = []
     for grid in dict.fromkeys(grids):
         members = tuple(i for i, g in enumerate(grids) if g == grid)
@@ -67,17 +67,17 @@ def _groups(grids: Sequence[Hashable], widths: Sequence[int]) -> list[_Group]:
         for i in members:
             edges.append(edges[-1] + widths[i])
         columns = {i: slice(edges[k], edges[k + 1]) for k, i in enumerate(members)}
-        groups.append(_Group(grid, members, columns, edges[-1]))
+        groups.append(_SiteGroup(grid, members, columns, edges[-1]))
     return groups
 
 
-class GridMoments:
+class PairMoments:
     """Moments of every cell of a comparison, accumulated batch by batch.
 
     Args:
         source_grids, target_grids: for each site a hashable that is equal for sites with the same positions.
         source_widths, target_widths: for each site its number of channels.
-        resampling: maps (source grid, target grid) to the `Resampling` between them; pairs of grids that are not in
+        resizing: maps (source grid, target grid) to the `Resizing` between them; pairs of grids that are not in
             it have no moments, and cost nothing.
         same: the two lists hold the same tensors (self-stitching): shared products are computed once.
         precision: dtype of the blockwise products; float32 (default) is what networks compute in, float64 costs
@@ -89,15 +89,15 @@ class GridMoments:
 
     def __init__(self, source_grids: Sequence[Hashable], source_widths: Sequence[int],
                  target_grids: Sequence[Hashable], target_widths: Sequence[int],
-                 resampling: Mapping[tuple[Any, Any], Resampling], *, same: bool = False,
+                 resizing: Mapping[tuple[Any, Any], Resizing], *, same: bool = False,
                  precision: torch.dtype = torch.float32, higher: bool = True) -> None:
         self.precision = precision
         self._same, self._higher = same, higher
-        self._resampling = resampling
+        self._resizing = resizing
         self._count = len(source_grids) if higher else 0
         self._buffers: dict[tuple[Any, ...], Tensor] = {}
-        self._sources = _groups(source_grids, source_widths)
-        self._targets = self._sources if same else _groups(target_grids, target_widths)
+        self._sources = _group_sites(source_grids, source_widths)
+        self._targets = self._sources if same else _group_sites(target_grids, target_widths)
         self._masks: Mapping[Hashable, Tensor] = {}
         self._shift_x: list[Tensor] = []
         self._shift_y: list[Tensor] = []
@@ -117,20 +117,20 @@ class GridMoments:
         """Bytes that the sums will take, before there are any."""
         numbers = 0
         for gt in self._targets:
-            buffer, own = self._buffer_width(gt, self._ones(gt) - gt.width + 1), self._same
+            buffer, own = self._compute_buffer_width(gt, self._find_ones_column(gt) - gt.width + 1), self._same
             for gs in self._sources:
-                if (gs.grid, gt.grid) not in self._resampling:
+                if (gs.grid, gt.grid) not in self._resizing:
                     continue
                 numbers += gs.width * buffer
                 if not (own and gs is gt):
                     numbers += sum((c.stop - c.start) ** 2 for c in gs.columns.values())
-            numbers += (self._ones(gt) - gt.width) ** 2
+            numbers += (self._find_ones_column(gt) - gt.width) ** 2
             if not own:
                 numbers += sum((c.stop - c.start) ** 2 for c in gt.columns.values()) + gt.width * (buffer - gt.width)
         return 8 * numbers
 
     @staticmethod
-    def _buffer_width(g: _Group, extra: int) -> int:
+    def _compute_buffer_width(g: _SiteGroup, extra: int) -> int:
         """Columns of a group's buffer. Rows of a multiple of 64 bytes: others made the subtraction and the small
         products twice as slow."""
         return -(-(g.width + extra) // 16) * 16
@@ -153,29 +153,29 @@ class GridMoments:
         self._sides.clear()
         self._masks = masks or {}
         if not self.examples:
-            self._shift_x = self._first_means(self._sources, sources)
-            self._shift_y = self._shift_x if self._same else self._first_means(self._targets, targets)
+            self._shift_x = self._compute_first_means(self._sources, sources)
+            self._shift_y = self._shift_x if self._same else self._compute_first_means(self._targets, targets)
         # Beside the channels of a target group stand the squared norms of all sources and of its own members, and
         # ones, so that one product gives the cross sums and everything of third order.
         ys = [self._centre(g, self._shift_y, sources if self._same else targets, "source" if self._same else "target",
-                           self._ones(g) - g.width + 1) for g in self._targets]
+                           self._find_ones_column(g) - g.width + 1) for g in self._targets]
         # Whole buffers go through the resize: a slice of channels would be copied first.
         xs = ys if self._same else [self._centre(g, self._shift_x, sources, "source", 0) for g in self._sources]
         for gt, y in zip(self._targets, ys, strict=True):
             smalls = self._fill_norms(gt, y, xs)
             for gs, small in zip(self._sources, smalls, strict=True):
                 if small is not None:
-                    self._pair_sums(gs, small, gt, y)
-            self._target_sums(gt, y)
+                    self._add_pair_sums(gs, small, gt, y)
+            self._add_target_sums(gt, y)
         self.examples += len(sources[0])
 
-    def _first_means(self, groups: list[_Group], tensors: Sequence[Tensor]) -> list[Tensor]:
+    def _compute_first_means(self, groups: list[_SiteGroup], tensors: Sequence[Tensor]) -> list[Tensor]:
         masks = {i: self._masks.get(g.grid) for g in groups for i in g.members}
-        return [_first_mean(x, self.precision, masks[i]) for i, x in enumerate(tensors)]
+        return [_compute_first_mean(x, self.precision, masks[i]) for i, x in enumerate(tensors)]
 
-    def _centre(self, g: _Group, shifts: list[Tensor], tensors: Sequence[Tensor], side: str, extra: int) -> Tensor:
+    def _centre(self, g: _SiteGroup, shifts: list[Tensor], tensors: Sequence[Tensor], side: str, extra: int) -> Tensor:
         first = tensors[g.members[0]]
-        width = self._buffer_width(g, extra)
+        width = self._compute_buffer_width(g, extra)
         # Kept from batch to batch: fresh memory of this size costs more than the subtraction.
         shape = (*first.shape[:3], width)
         buffer = self._buffers.get((side, g.grid))
@@ -193,29 +193,29 @@ class GridMoments:
             raise NonFiniteError(side, next(i for i in g.members if not finite[g.columns[i]].all()))
         return buffer
 
-    def _fill_norms(self, gt: _Group, y: Tensor, xs: list[Tensor]) -> list[Tensor | None]:
+    def _fill_norms(self, gt: _SiteGroup, y: Tensor, xs: list[Tensor]) -> list[Tensor | None]:
         """Write squared norms and ones into the extra columns of `y`; the sources at the small grids."""
         smalls: list[Tensor | None] = []
         for gs, x in zip(self._sources, xs, strict=True):
-            r = self._resampling.get((gs.grid, gt.grid))
+            r = self._resizing.get((gs.grid, gt.grid))
             if r is None:
                 smalls.append(None)
                 if self._higher:
                     y[..., [gt.width + i for i in gs.members]] = 0
                 continue
-            small = r.down(x)
+            small = r.shrink(x)
             smalls.append(small)
             for i in gs.members if self._higher else ():
-                y[..., gt.width + i] = r.squared_norms(small[..., gs.columns[i]])
+                y[..., gt.width + i] = r.compute_squared_norms(small[..., gs.columns[i]])
         for k, j in enumerate(gt.members if self._higher else ()):
             own = y[..., gt.width + j] if self._same else torch.linalg.vector_norm(y[..., gt.columns[j]], dim=-1) ** 2
             y[..., gt.width + self._count + k] = own
         mask = self._masks.get(gt.grid)
-        y[..., self._ones(gt)] = 1 if mask is None else mask.to(y.dtype)
-        y[..., self._ones(gt) + 1:] = 0
+        y[..., self._find_ones_column(gt)] = 1 if mask is None else mask.to(y.dtype)
+        y[..., self._find_ones_column(gt) + 1:] = 0
         return smalls
 
-    def _ones(self, gt: _Group) -> int:
+    def _find_ones_column(self, gt: _SiteGroup) -> int:
         """The column of ones in the buffer of a target group."""
         return gt.width + self._count + len(gt.members) * self._higher
 
@@ -227,41 +227,41 @@ class GridMoments:
         else:
             self._sums[key] = value.clone()  # it may be a view of another sum
 
-    def _pair_sums(self, gs: _Group, small: Tensor, gt: _Group, y: Tensor) -> None:
-        r = self._resampling[gs.grid, gt.grid]
+    def _add_pair_sums(self, gs: _SiteGroup, small: Tensor, gt: _SiteGroup, y: Tensor) -> None:
+        r = self._resizing[gs.grid, gt.grid]
         rows = small.flatten(0, 2)
         if self._same and gs is gt:
-            self._add(_gram(rows, gs.width), "xy", gs.grid, gt.grid)
+            self._add(_compute_gram(rows, gs.width), "xy", gs.grid, gt.grid)
             return
-        self._add(rows[:, :gs.width].T @ r.adjoint_up(y).flatten(0, 2), "xy", gs.grid, gt.grid)
-        grown = r.gram_up(small).flatten(0, 2)
+        self._add(rows[:, :gs.width].T @ r.apply_adjoint(y).flatten(0, 2), "xy", gs.grid, gt.grid)
+        grown = r.apply_gram(small).flatten(0, 2)
         for i in gs.members:
             c = gs.columns[i]
-            self._add(_gram(rows[:, c], c.stop - c.start, grown[:, c]), "xx", i, gt.grid)
+            self._add(_compute_gram(rows[:, c], c.stop - c.start, grown[:, c]), "xx", i, gt.grid)
 
-    def _target_sums(self, gt: _Group, y: Tensor) -> None:
+    def _add_target_sums(self, gt: _SiteGroup, y: Tensor) -> None:
         rows = y.flatten(0, 2)
         mask = self._masks.get(gt.grid)
         self._rows[gt.grid] = self._rows.get(gt.grid, 0) + (len(rows) if mask is None else int(mask.sum()))
-        norms = rows[:, gt.width:self._ones(gt)]
+        norms = rows[:, gt.width:self._find_ones_column(gt)]
         norms = norms.cpu().double() if y.device.type == "mps" else norms.double()
         self._add(norms.T @ norms, "norms", gt.grid)
         if self._same:
             return
         for j in gt.members:
             c = gt.columns[j]
-            self._add(_gram(rows[:, c], c.stop - c.start), "yy", j)
+            self._add(_compute_gram(rows[:, c], c.stop - c.start), "yy", j)
         # One small product per example: a tall and very narrow product is five times slower.
         side = y[..., gt.width:].flatten(1, 2).transpose(1, 2) @ y[..., :gt.width].flatten(1, 2)
         self._add(side.sum(0).T, "y", gt.grid)
 
-    def _about_mean(self, side: Side, *key: Any) -> Side:
+    def _centre_side(self, side: Side, *key: Any) -> Side:
         """The side about its mean; one serves many cells."""
         if key not in self._sides:
-            self._sides[key] = side.about(side.mean)
+            self._sides[key] = side.shift_to(side.mean)
         return self._sides[key]
 
-    def cell(self, source: int, target: int) -> Moments:
+    def get_moments(self, source: int, target: int) -> Moments:
         """Moments of one cell, about the means.
 
         Raises:
@@ -274,7 +274,7 @@ class GridMoments:
         s, n, own = self._sums, self._rows[gt.grid], self._same and gs is gt
         pair = s["xy", gs.grid, gt.grid]
         beside = s["xy", gt.grid, gt.grid][:, gt.width:] if self._same else s["y", gt.grid]
-        cx, cy, ones = gs.columns[source], gt.columns[target], self._ones(gt)
+        cx, cy, ones = gs.columns[source], gt.columns[target], self._find_ones_column(gt)
         nan = pair.new_full((), float("nan"))
         each_x, each_y = nan.expand(cx.stop - cx.start), nan.expand(cy.stop - cy.start)
         x_high, y_high, c_high = [each_x, nan], [each_y, nan], [each_x, each_y, nan]
@@ -288,5 +288,5 @@ class GridMoments:
         y = Side(n, self._shift_y[target].to(pair.device), beside[cy, ones - gt.width],
                  s["xy", gt.grid, gt.grid][cy, cy] if self._same else s["yy", target], *y_high)
         cross = Cross(pair[cx, cy], *c_high)
-        return Moments(self._about_mean(x, "x", source, gt.grid), self._about_mean(y, "y", target),
-                        cross.about(x, y, x.mean, y.mean), self.precision)
+        return Moments(self._centre_side(x, "x", source, gt.grid), self._centre_side(y, "y", target),
+                        cross.shift_to(x, y, x.mean, y.mean), self.precision)

@@ -14,7 +14,7 @@ Mode = Literal["bilinear", "nearest"]
 
 
 @dataclass(frozen=True)
-class Resampling:
+class Resizing:
     """A linear map W between two grids of positions, separable in height and width; its weights sum to one.
 
     Bilinear interpolation (corners not aligned, no antialiasing) or the nearest position. An axis that grows is
@@ -40,21 +40,21 @@ class Resampling:
         """Whether an axis grows."""
         return self.small != self.target
 
-    def of_map(self, x: Tensor) -> Tensor:
+    def resize_map(self, x: Tensor) -> Tensor:
         """Carry out all of it on a map `x` (N, C, H, W)."""
         how: dict[str, Any] = ({"mode": "nearest-exact"} if self.mode == "nearest"
                                else {"mode": "bilinear", "align_corners": False})
         return x if self.source == self.target else F.interpolate(x, size=self.target, **how)
 
-    def of_grid(self, x: Tensor) -> Tensor:
+    def resize_grid(self, x: Tensor) -> Tensor:
         """Carry out all of it on a grid `x` (N, H, W, C)."""
-        return torch.permute(self.of_map(x.permute(0, 3, 1, 2)), (0, 2, 3, 1))
+        return torch.permute(self.resize_map(x.permute(0, 3, 1, 2)), (0, 2, 3, 1))
 
-    def down(self, x: Tensor) -> Tensor:
+    def shrink(self, x: Tensor) -> Tensor:
         """Carry out the shrinking axes on a grid `x` (N, H, W, C)."""
-        return Resampling(self.source, self.small, self.mode).of_grid(x)
+        return Resizing(self.source, self.small, self.mode).resize_grid(x)
 
-    def adjoint_up(self, y: Tensor) -> Tensor:
+    def apply_adjoint(self, y: Tensor) -> Tensor:
         """Carry out the transposes of the growing axes on `y` (N, H', W', C)."""
         if not self.is_up:
             return y
@@ -64,23 +64,23 @@ class Resampling:
                           else torch.ops.aten.upsample_bilinear2d_backward(y, *sizes, False))
         return torch.permute(pulled, (0, 2, 3, 1))
 
-    def gram_up(self, x: Tensor) -> Tensor:
-        """Carry out W'W of the growing axes W on `x`, the result of `down`."""
+    def apply_gram(self, x: Tensor) -> Tensor:
+        """Carry out W'W of the growing axes W on `x`, the result of `shrink`."""
         for axis, (s, t) in enumerate(zip(self.small, self.target, strict=True), 1):
             if s != t:
-                m = interpolation(s, t, self.mode)
-                x = _along(m.T @ m, x, axis)
+                m = compute_interpolation(s, t, self.mode)
+                x = _multiply_along(m.T @ m, x, axis)
         return x
 
-    def squared_norms(self, x: Tensor) -> Tensor:
-        """(N, H', W') squared norms of the resampled rows, from `x`, the result of `down`.
+    def compute_squared_norms(self, x: Tensor) -> Tensor:
+        """(N, H', W') squared norms of the resampled rows, from `x`, the result of `shrink`.
 
         A row on a grown axis mixes two neighbours, so its norm needs only the products of neighbouring positions.
         """
         own: Tensor = torch.linalg.vector_norm(x, dim=-1).square()
         if not self.is_up:
             return own
-        (sh, ph), (sw, pw) = (_square_and_pair(s, t, self.mode, x)
+        (sh, ph), (sw, pw) = (_compute_norm_weights(s, t, self.mode, x)
                               for s, t in zip(self.small, self.target, strict=True))
         norms = sh @ own @ sw.T
         if pw.shape[1]:
@@ -94,22 +94,22 @@ class Resampling:
 
 
 @lru_cache(maxsize=256)
-def interpolation(source: int, target: int, mode: Mode = "bilinear") -> Tensor:
+def compute_interpolation(source: int, target: int, mode: Mode = "bilinear") -> Tensor:
     """(target, source) float64 weights of interpolation along one axis, read off `interpolate` itself."""
     eye = torch.eye(source, dtype=torch.float64)[None, None]
-    return Resampling((1, source), (1, target), mode).of_grid(eye)[0, 0].contiguous()
+    return Resizing((1, source), (1, target), mode).resize_grid(eye)[0, 0].contiguous()
 
 
-def _square_and_pair(source: int, target: int, mode: Mode, like: Tensor) -> tuple[Tensor, Tensor]:
+def _compute_norm_weights(source: int, target: int, mode: Mode, like: Tensor) -> tuple[Tensor, Tensor]:
     """Weights of the squares and of the products of neighbours in the norm of an interpolated row."""
     if source == target:
         eye = torch.eye(source, dtype=like.dtype, device=like.device)
         return eye, eye.new_zeros(source, 0)
-    m = interpolation(source, target, mode).to(like)
+    m = compute_interpolation(source, target, mode).to(like)
     return m.square(), 2 * m[:, 1:] * m[:, :-1]
 
 
-def _along(matrix: Tensor, x: Tensor, axis: int) -> Tensor:
+def _multiply_along(matrix: Tensor, x: Tensor, axis: int) -> Tensor:
     """Multiply `matrix` (t, s) into axis 1 or 2 of `x` (N, H, W, C)."""
     n, h, w, c = x.shape
     matrix = matrix.to(x)

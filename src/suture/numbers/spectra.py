@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from suture.numbers.moments import Directions, Moments, Side
+from suture.numbers.moments import Moments, Side, UnitRowSums
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Spectrum:
         """Largest over smallest eigenvalue kept; nan for a constant matrix."""
         return float(self.values[0] / self.values[-1]) if self.rank else float("nan")
 
-    def penalised(self, moments: Moments, strength: float) -> Tensor:
+    def add_ridge(self, moments: Moments, strength: float) -> Tensor:
         """(r,) eigenvalues with the penalty of ridge, `strength` mean eigenvalues of the source of `moments`."""
         return self.values + strength * torch.trace(moments.sxx) / self.width
 
@@ -45,17 +45,17 @@ class Spectrum:
     def of(cls, side: Side, precision: torch.dtype = torch.float64) -> Spectrum:
         """Spectrum of ``side.gram``, which must be about the mean.
 
-        Directions whose eigenvalue is below `rank_cut` times the largest are dropped: they hold rounding only.
+        Directions whose eigenvalue is below `compute_rank_cut` times the largest are dropped: they hold rounding only.
         """
         values, vectors = torch.linalg.eigh(side.gram)
         values, vectors = values.flip(0), vectors.flip(1)
-        floor = max(_constant_floor(side, precision),
-                    rank_cut(len(values), side.n, precision) * max(float(values[0]), 0.0))
+        floor = max(_compute_constant_floor(side, precision),
+                    compute_rank_cut(len(values), side.n, precision) * max(float(values[0]), 0.0))
         rank = int((values > floor).sum())
         return cls(values[:rank], vectors[:, :rank], len(values))
 
 
-def rank_cut(width: int, n: int, precision: torch.dtype) -> float:
+def compute_rank_cut(width: int, n: int, precision: torch.dtype) -> float:
     """Relative size below which an eigenvalue of a scatter of `n` rows and `width` columns is rounding.
 
     In float64 max(width, n) eps, as `numpy.linalg.matrix_rank`. Products in float32 are accumulated blockwise, so
@@ -65,20 +65,20 @@ def rank_cut(width: int, n: int, precision: torch.dtype) -> float:
     return max(width, n) * eps if precision == torch.float64 else 4 * eps
 
 
-def _constant_floor(side: Side, precision: torch.dtype) -> float:
+def _compute_constant_floor(side: Side, precision: torch.dtype) -> float:
     """Scatter that rounding alone gives to a constant column: n (eps |mean|)²."""
     scale = float(side.mean.abs().max()) if len(side.shift) else 0.0
     eps = torch.finfo(precision).eps
     return side.n * (4 * eps * scale) ** 2
 
 
-def varies(side: Side, precision: torch.dtype = torch.float64) -> Tensor:
+def find_varying_columns(side: Side, precision: torch.dtype = torch.float64) -> Tensor:
     """(p,) which columns hold more than the rounding of a constant."""
     rounding = 4 * torch.finfo(precision).eps * side.mean.abs()
     return side.gram.diagonal() > side.n * rounding.square()
 
 
-def least_squares(x: Spectrum, moments: Moments, strength: float = 0.0) -> Tensor:
+def solve_least_squares(x: Spectrum, moments: Moments, strength: float = 0.0) -> Tensor:
     """(q, p) weight of the affine map that minimises the squared error, with the penalty of ridge.
 
     Args:
@@ -86,10 +86,10 @@ def least_squares(x: Spectrum, moments: Moments, strength: float = 0.0) -> Tenso
         moments: of the pair.
         strength: of the penalty, in mean eigenvalues of the source's scatter.
     """
-    return (x.vectors @ (x.vectors.T @ moments.sxy / x.penalised(moments, strength)[:, None])).T
+    return (x.vectors @ (x.vectors.T @ moments.sxy / x.add_ridge(moments, strength)[:, None])).T
 
 
-def squared_error(weight: Tensor, bias: Tensor, moments: Moments) -> Tensor:
+def compute_squared_error(weight: Tensor, bias: Tensor, moments: Moments) -> Tensor:
     """sum |W x + b - y|² over the rows of `moments`, wherever the map was fitted."""
     m = moments
     weight, bias = weight.to(m.sxx), bias.to(m.sxx)
@@ -98,7 +98,7 @@ def squared_error(weight: Tensor, bias: Tensor, moments: Moments) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Part:
+class MomentBlock:
     """What one block of examples adds to a pair.
 
     Attributes:
@@ -108,17 +108,17 @@ class Part:
     """
 
     moments: Moments
-    unit: tuple[Directions, Directions] | None = None
+    unit: tuple[UnitRowSums, UnitRowSums] | None = None
     standard: Moments | None = None
 
-    def merge(self, other: Part) -> Part:
+    def merge(self, other: MomentBlock) -> MomentBlock:
         """The rows of both."""
         unit = standard = None
         if self.unit is not None and other.unit is not None:
             unit = self.unit[0].merge(other.unit[0]), self.unit[1].merge(other.unit[1])
         if self.standard is not None and other.standard is not None:
             standard = self.standard.merge(other.standard)
-        return Part(self.moments.merge(other.moments), unit, standard)
+        return MomentBlock(self.moments.merge(other.moments), unit, standard)
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Pair:
     Attributes:
         moments: about the means.
         x, y: spectra of the source's and of the target's scatter.
-        unit, standard: of rows at unit length, see `Part`; None where they were not taken.
+        unit, standard: of rows at unit length, see `MomentBlock`; None where they were not taken.
         blocks: the same for disjoint blocks of examples, where they were kept apart.
         outside: spectra of the source outside of each fold of the blocks, where they are at hand (for many cells).
     """
@@ -136,23 +136,23 @@ class Pair:
     moments: Moments
     x: Spectrum
     y: Spectrum
-    unit: tuple[Directions, Directions] | None = None
+    unit: tuple[UnitRowSums, UnitRowSums] | None = None
     standard: Moments | None = None
-    blocks: tuple[Part, ...] = ()
+    blocks: tuple[MomentBlock, ...] = ()
     outside: tuple[Spectrum, ...] = ()
 
     @classmethod
     def of(cls, moments: Moments, x: Spectrum | None = None, y: Spectrum | None = None) -> Pair:
         """The pair; spectra that are at hand (one serves many cells) are not computed again."""
-        return cls.of_part(Part(moments), x, y)
+        return cls.of_block(MomentBlock(moments), x, y)
 
     @classmethod
-    def of_part(cls, part: Part, x: Spectrum | None = None, y: Spectrum | None = None,
-                blocks: Sequence[Part] = ()) -> Pair:
+    def of_block(cls, block: MomentBlock, x: Spectrum | None = None, y: Spectrum | None = None,
+                blocks: Sequence[MomentBlock] = ()) -> Pair:
         """The pair of all that a part holds."""
-        m = part.moments
-        return cls(m, x or Spectrum.of(m.x, m.precision), y or Spectrum.of(m.y, m.precision), part.unit,
-                   part.standard, tuple(blocks))
+        m = block.moments
+        return cls(m, x or Spectrum.of(m.x, m.precision), y or Spectrum.of(m.y, m.precision), block.unit,
+                   block.standard, tuple(blocks))
 
     @property
     def n(self) -> int:
@@ -197,4 +197,4 @@ class Pair:
         """(p, q) Pearson correlations between the columns; 0 for a column that does not vary."""
         m = self.moments
         found = m.sxy / torch.outer(m.sxx.diagonal(), m.syy.diagonal()).sqrt()
-        return torch.where(torch.outer(varies(m.x, m.precision), varies(m.y, m.precision)), found, 0.0)
+        return torch.where(torch.outer(find_varying_columns(m.x, m.precision), find_varying_columns(m.y, m.precision)), found, 0.0)

@@ -11,23 +11,23 @@ import torch
 from torch.nn import functional as F
 
 from suture._base.errors import SutureError
-from suture._base.trees import convert, count, digests, tensors
+from suture._base.trees import convert_tensors, count_examples, hash_examples, list_tensors
 from suture.data import auxiliary as makers
-from suture.data.batches import Batch, Batches, split
-from suture.representations.shapes import mask_of
+from suture.data.batches import Batch, Batches, split_labels
+from suture.representations.shapes import get_token_mask
 
 HELD_OUT = 500
 """Auxiliary examples that the quality of a detector is measured on; no detector is trained on them."""
-MADE_BYTES = 2**29
+TRAINING_BYTES = 2**29
 """Memory for auxiliary inputs that are made to train a detector with: 43,000 images of 3x32x32, 890 of 3x224x224."""
-FEW = 20
+FEW_EXAMPLES = 20
 """With fewer auxiliary examples than this a detector has no quality, and verdicts that rest on it are unproven."""
-UNMADE = ("no auxiliary data and no maker for this kind of input: nothing shows that the detectors see anything, so "
+NOT_MADE_NOTE = ("no auxiliary data and no maker for this kind of input: nothing shows that the detectors see anything, so "
           "verdicts are unproven; pass ood=OOD(auxiliary=...)")
 
 
 @dataclass
-class Outside:
+class AuxiliaryData:
     """Auxiliary inputs by use, and what is to be said of them.
 
     Attributes:
@@ -40,7 +40,7 @@ class Outside:
     about: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def give(self, use: str, data: Any, like: Any, most: int) -> None:
+    def add_given(self, use: str, data: Any, like: Any, most: int) -> None:
         """Take in the first inputs of what a user gave, checked against the data's.
 
         Of "auxiliary" data the last half, at most `HELD_OUT`, is held out, the rest is for training.
@@ -48,41 +48,41 @@ class Outside:
         Raises:
             SutureError: other shapes or types than the data's.
         """
-        given = gather(as_batches(data, f"{use} data"), most, like)
-        n = count(given)
+        given = gather_inputs(as_batches(data, f"{use} data"), most, like)
+        n = count_examples(given)
         last = min(HELD_OUT, n) if use == "unseen" else min(HELD_OUT, max(1, n // 2))
         self.about[use] = f"given: {n} examples" + (f", {last} of them held out" if use == "auxiliary" else "")
-        self.inputs[use] = rows_of(given, slice(n - last, n))
-        if last < FEW:
+        self.inputs[use] = take_examples(given, slice(n - last, n))
+        if last < FEW_EXAMPLES:
             self.notes.append(f"{last} {use} examples show little of what a detector sees: its quality counts from "
-                              f"{FEW} on; give more")
+                              f"{FEW_EXAMPLES} on; give more")
         if use == "auxiliary" and n > last:
-            self.inputs["training"] = rows_of(given, slice(0, n - last))
+            self.inputs["training"] = take_examples(given, slice(0, n - last))
 
-    def make(self, like: Any, *, training: int, unseen: bool, seed: int) -> None:
+    def make_missing(self, like: Any, *, training: int, unseen: bool, seed: int) -> None:
         """Make what was not given from a sample of the data, where these are images or token ids."""
-        kind = makers.kind_of_input(like)
+        kind = makers.find_input_kind(like)
         if "auxiliary" not in self.inputs and kind is not None:
-            self._made("auxiliary", like, HELD_OUT, makers.TRAINING[kind], 3 * seed + 1)
+            self._add_made("auxiliary", like, HELD_OUT, makers.TRAINING[kind], 3 * seed + 1)
             if training:
-                n = min(training, max(HELD_OUT, MADE_BYTES // (sum(t.nbytes for t in tensors(like)) // count(like))))
-                self._made("training", like, n, makers.TRAINING[kind], 3 * seed)
+                n = min(training, max(HELD_OUT, TRAINING_BYTES // (sum(t.nbytes for t in list_tensors(like)) // count_examples(like))))
+                self._add_made("training", like, n, makers.TRAINING[kind], 3 * seed)
             if unseen:
-                self._made("unseen", like, HELD_OUT, makers.UNSEEN[kind], 3 * seed + 2)
+                self._add_made("unseen", like, HELD_OUT, makers.UNSEEN[kind], 3 * seed + 2)
         if not {"auxiliary", "unseen"} & set(self.inputs):
-            self.notes.append(UNMADE)
+            self.notes.append(NOT_MADE_NOTE)
 
-    def _made(self, use: str, like: Any, n: int, kinds: Sequence[str], seed: int) -> None:
+    def _add_made(self, use: str, like: Any, n: int, kinds: Sequence[str], seed: int) -> None:
         able = [k for k in kinds if _can_make(like, k)]
         if able:
-            self.inputs[use] = makers.make(like, n, kinds=able, seed=seed)
+            self.inputs[use] = makers.make_auxiliary(like, n, kinds=able, seed=seed)
             self.about[use] = f"made from the data: {n} examples of {', '.join(able)}"
 
     def count_copies(self, data: Iterable[Batch]) -> None:
         """Note how many given auxiliary examples are also in the data."""
         given = [self.inputs[use] for use in ("training", "auxiliary") if use in self.inputs]
-        n = sum(count(g) for g in given)
-        same = makers.duplicates(list(map(_examples, given)), (_examples(b.target) for b in data))
+        n = sum(count_examples(g) for g in given)
+        same = makers.count_duplicates(list(map(_list_example_tensors, given)), (_list_example_tensors(b.target) for b in data))
         if same:
             self.notes.append(f"{same} of {n} auxiliary examples are exact copies of examples in the data")
 
@@ -90,7 +90,7 @@ class Outside:
 def _can_make(like: Any, kind: str) -> bool:
     """Whether a maker gets anything new out of these inputs: it cannot from a table of all ids, or blank images."""
     try:
-        makers.make(like, 2, kinds=[kind])
+        makers.make_auxiliary(like, 2, kinds=[kind])
     except SutureError:
         return False
     return True
@@ -99,12 +99,12 @@ def _can_make(like: Any, kind: str) -> bool:
 def as_batches(data: Any, name: str = "auxiliary data") -> Batches:
     """Data, or inputs as a network takes them, as batches."""
     if isinstance(data, torch.Tensor | Mapping):
-        inputs = split(data)[0]
+        inputs = split_labels(data)[0]
         return Batches([Batch(inputs, inputs, None)], name=name)
     return Batches(data, name=name)
 
 
-def gather(data: Batches, most: int, like: Any = None) -> Any:
+def gather_inputs(data: Batches, most: int, like: Any = None) -> Any:
     """The target network's inputs of the first `most` examples, as one batch on the CPU.
 
     Texts with an attention mask are padded on the right to the longest. Of texts without one, those that are as long
@@ -121,72 +121,72 @@ def gather(data: Batches, most: int, like: Any = None) -> Any:
     parts: list[Any] = []
     left = most
     for batch in data:
-        part = rows_of(batch.target, slice(0, left))
-        wanted, got = _form(parts[0] if parts and like is None else part if like is None else like), _form(part)
+        part = take_examples(batch.target, slice(0, left))
+        wanted, got = _describe_form(parts[0] if parts and like is None else part if like is None else like), _describe_form(part)
         if got != wanted:
-            if like is None and _loose(got) == _loose(wanted):
+            if like is None and _loosen_form(got) == _loosen_form(wanted):
                 continue
-            raise SutureError(f"expected {data.name} like the data, per example {_words(wanted)}, got {_words(got)}; "
+            raise SutureError(f"expected {data.name} like the data, per example {_format_form(wanted)}, got {_format_form(got)}; "
                               "bring them to one size, number of channels and type, or leave them out")
         parts.append(part)
-        left -= count(part)
+        left -= count_examples(part)
         if left <= 0:
             break
-    parts = _padded(parts)
-    columns = zip(*(tensors(p) for p in parts), strict=True)
-    sizes = [count(p) for p in parts]
+    parts = _pad_texts(parts)
+    columns = zip(*(list_tensors(p) for p in parts), strict=True)
+    sizes = [count_examples(p) for p in parts]
     # What has no axis of examples, such as a single number, is the same for all.
-    joined = iter([torch.cat([t.cpu() for t in column]) if _each(column[0], sizes[0]) else column[0].cpu()
+    joined = iter([torch.cat([t.cpu() for t in column]) if _is_per_example(column[0], sizes[0]) else column[0].cpu()
                    for column in columns])
-    return convert(parts[0], lambda _: next(joined))
+    return convert_tensors(parts[0], lambda _: next(joined))
 
 
-def rows_of(inputs: Any, rows: slice) -> Any:
+def take_examples(inputs: Any, rows: slice) -> Any:
     """Some examples of nested inputs."""
-    n = count(inputs)
-    return convert(inputs, lambda t: t[rows] if _each(t, n) else t)
+    n = count_examples(inputs)
+    return convert_tensors(inputs, lambda t: t[rows] if _is_per_example(t, n) else t)
 
 
-def print_of(batches: Iterable[Any]) -> str:
+def fingerprint_examples(batches: Iterable[Any]) -> str:
     """16 hex digits for the examples of some data, whatever their order."""
-    found = sorted(example for inputs in batches for example in digests(_examples(inputs)))
+    found = sorted(example for inputs in batches for example in hash_examples(_list_example_tensors(inputs)))
     return hashlib.sha256(b"".join(found)).hexdigest()[:16]
 
 
-def _each(t: torch.Tensor, n: int) -> bool:
+def _is_per_example(t: torch.Tensor, n: int) -> bool:
     return bool(t.ndim) and len(t) == n
 
 
-def _examples(inputs: Any) -> tuple[torch.Tensor, ...]:
+def _list_example_tensors(inputs: Any) -> tuple[torch.Tensor, ...]:
     """The tensors of nested inputs that have an axis of examples."""
-    n = count(inputs)
-    return tuple(t for t in tensors(inputs) if _each(t, n))
+    n = count_examples(inputs)
+    return tuple(t for t in list_tensors(inputs) if _is_per_example(t, n))
 
 
-Form = list[tuple[tuple[int | str, ...], torch.dtype]]
+InputForm = list[tuple[tuple[int | str, ...], torch.dtype]]
 
 
-def _form(inputs: Any) -> Form:
+def _describe_form(inputs: Any) -> InputForm:
     """Shape of one example and type of each tensor; T where it is as long as the attention mask."""
-    n, mask = count(inputs), mask_of(inputs)
-    shapes = [tuple(t.shape[1:]) if _each(t, n) else tuple(t.shape) for t in tensors(inputs)]
+    n, mask = count_examples(inputs), get_token_mask(inputs)
+    shapes = [tuple(t.shape[1:]) if _is_per_example(t, n) else tuple(t.shape) for t in list_tensors(inputs)]
     own = None if mask is None else (mask.shape[1],)
-    return [(("T",) if s == own else s, t.dtype) for s, t in zip(shapes, tensors(inputs), strict=True)]
+    return [(("T",) if s == own else s, t.dtype) for s, t in zip(shapes, list_tensors(inputs), strict=True)]
 
 
-def _loose(form: Form) -> Form:
+def _loosen_form(form: InputForm) -> InputForm:
     """The same but for the lengths of texts."""
     return [(("T",) if len(s) == 1 and not d.is_floating_point else s, d) for s, d in form]
 
 
-def _padded(parts: list[Any]) -> list[Any]:
+def _pad_texts(parts: list[Any]) -> list[Any]:
     """Texts brought to the length of the longest: zeros, which their masks leave out."""
-    masks = [mask_of(p) for p in parts]
+    masks = [get_token_mask(p) for p in parts]
     longest = max((m.shape[1] for m in masks if m is not None), default=0)
     return [p if m is None or m.shape[1] == longest else
-            convert(p, lambda t, m=m: F.pad(t, (0, longest - m.shape[1])) if t.shape == m.shape else t)  # type: ignore[misc]
+            convert_tensors(p, lambda t, m=m: F.pad(t, (0, longest - m.shape[1])) if t.shape == m.shape else t)  # type: ignore[misc]
             for p, m in zip(parts, masks, strict=True)]
 
 
-def _words(form: Form) -> str:
+def _format_form(form: InputForm) -> str:
     return " and ".join(f"{shape} {str(dtype).removeprefix('torch.')}" for shape, dtype in form)

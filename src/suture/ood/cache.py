@@ -21,7 +21,7 @@ FORMAT = "suture.ood.cache/1"
 _KEY = re.compile(r"[0-9a-f]{16}")
 
 
-def content_key(parts: Mapping[str, object]) -> str:
+def hash_parts(parts: Mapping[str, object]) -> str:
     """16 hex digits that name what a detector is made from.
 
     The start of the SHA-256 over canonical JSON: keys sorted, no spaces. 1 and 1.0 are two values, tuples are lists.
@@ -41,7 +41,7 @@ def content_key(parts: Mapping[str, object]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-class Shelf:
+class DetectorCache:
     """A folder of tensors by key, one file for each: ``KEY.safetensors``.
 
     Files appear whole or not at all, also when several processes put the same key at once: the last one stays.
@@ -53,7 +53,7 @@ class Shelf:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
-    def path(self, key: str) -> Path:
+    def locate(self, key: str) -> Path:
         """The file of a key, whether it is there or not.
 
         Raises:
@@ -81,18 +81,18 @@ class Shelf:
         """Keep tensors, on whatever device they are.
 
         Args:
-            key: from `content_key`.
+            key: from `hash_parts`.
             tensors: such as a state dict.
             about: what a reader of the file may want to know.
 
         Raises:
             SutureError: the key is not 16 hex digits, or the folder cannot be written.
         """
-        path, words = self.path(key), json.dumps(dict(about), sort_keys=True)
+        path, words = self.locate(key), json.dumps(dict(about), sort_keys=True)
         # Copies, because the format refuses tensors that share memory.
         kept = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-        meta = {"format": FORMAT, "key": key, "about": words, "digest": _digest(kept, words)}
-        files.replace(path, safetensors.save(kept, meta))
+        meta = {"format": FORMAT, "key": key, "about": words, "digest": _hash_tensors(kept, words)}
+        files.replace_file(path, safetensors.save(kept, meta))
 
     def get(self, key: str) -> dict[str, Tensor] | None:
         """The tensors of a key, on the CPU, or None where there are none.
@@ -103,13 +103,13 @@ class Shelf:
         found = self._read(key)
         return None if found is None else found[0]
 
-    def about(self, key: str) -> dict[str, str] | None:
+    def read_about(self, key: str) -> dict[str, str] | None:
         """What was noted about the tensors of a key, or None where there are none; raises as `get` does."""
         found = self._read(key)
         return None if found is None else found[1]
 
     def _read(self, key: str) -> tuple[dict[str, Tensor], dict[str, str]] | None:
-        path = self.path(key)
+        path = self.locate(key)
         try:
             data = path.read_bytes()
         except FileNotFoundError:
@@ -120,23 +120,23 @@ class Shelf:
             tensors = safetensors.load(data)
             meta = json.loads(data[8:8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
         except (SafetensorError, ValueError) as error:
-            raise _damaged(path, "it is cut off or no safetensors file") from error
+            raise _make_damaged_error(path, "it is cut off or no safetensors file") from error
         if meta.get("format") != FORMAT:
             raise SutureError(f"expected a file that suture wrote, got {str(path)!r} of the format "
                               f"{meta.get('format')!r}; delete it or choose another shelf")
         if meta.get("key") != key:
             raise SutureError(f"expected the key {key!r} in {str(path)!r}, got {meta.get('key')!r}: the file was "
                               "renamed; delete it and compute it again")
-        if meta.get("digest") != _digest(tensors, meta.get("about", "")):
-            raise _damaged(path, "its contents are not what was written")
+        if meta.get("digest") != _hash_tensors(tensors, meta.get("about", "")):
+            raise _make_damaged_error(path, "its contents are not what was written")
         return tensors, json.loads(meta["about"])
 
 
-def _damaged(path: Path, why: str) -> SutureError:
+def _make_damaged_error(path: Path, why: str) -> SutureError:
     return SutureError(f"{str(path)!r} is damaged: {why}; delete it and compute it again")
 
 
-def _digest(tensors: Mapping[str, Tensor], about: str) -> str:
+def _hash_tensors(tensors: Mapping[str, Tensor], about: str) -> str:
     """The format itself does not notice a flipped bit."""
     digest = hashlib.sha256(about.encode())
     for name, t in sorted(tensors.items()):

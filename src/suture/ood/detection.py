@@ -11,26 +11,33 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from suture._base.errors import SutureError, first_line
+from suture._base.errors import SutureError, summarise_error
 from suture._base.progress import Progress
 from suture.data import auxiliary as makers
-from suture.data.batches import Batch, Batches, can_shuffle, convert, count, on_device, pieces
-from suture.networks.calls import main_output, no_gradients
-from suture.networks.prepare import few
+from suture.data.batches import Batch, Batches, can_shuffle, convert_tensors, count_examples, cut_batch, move_batch
+from suture.networks.calls import disable_gradients, extract_main_output
+from suture.networks.prepare import take_first
 from suture.networks.sites import SitedNetwork
-from suture.numbers.auroc import auroc, two_sided
-from suture.numbers.measures import NAME
-from suture.ood.auxiliary import FEW, HELD_OUT, Outside, gather, print_of, rows_of
-from suture.ood.cache import Shelf, content_key
+from suture.numbers.auroc import auroc, two_sided_auroc
+from suture.numbers.measures import DETECTOR_NAME
+from suture.ood.auxiliary import (
+    FEW_EXAMPLES,
+    HELD_OUT,
+    AuxiliaryData,
+    fingerprint_examples,
+    gather_inputs,
+    take_examples,
+)
+from suture.ood.cache import DetectorCache, hash_parts
 from suture.ood.detectors import table
 from suture.ood.detectors.energy import EnergyDetector, EnergyRecipe, train_detectors
-from suture.ood.detectors.fitting import Fitting
-from suture.ood.detectors.scoring import Scoring
-from suture.ood.detectors.site_features import Detector, Seen
-from suture.ood.detectors.two_sample import two_sample
+from suture.ood.detectors.fitting import DetectorFitter
+from suture.ood.detectors.scoring import ScoreCollector
+from suture.ood.detectors.site_features import Detector, SiteFeatures
+from suture.ood.detectors.two_sample import score_two_sample
 from suture.ood.thresholds import Thresholds
-from suture.representations.alignment import image_size, mask_of
-from suture.stitching.outputs import Task, logits_of
+from suture.representations.alignment import find_image_size, get_token_mask
+from suture.stitching.outputs import Task, extract_logits
 
 
 @dataclass(frozen=True)
@@ -58,8 +65,8 @@ class OOD:
         SutureError: an unknown detector, or one of your own with the name of suture's.
     """
 
-    detectors: Iterable[str] | str = table.DEFAULT
-    own: table.Own = field(default_factory=dict)
+    detectors: Iterable[str] | str = table.DEFAULT_DETECTORS
+    own: table.UserDetectors = field(default_factory=dict)
     auxiliary: Any = None
     unseen: Any = None
     most: int = 10_000
@@ -68,14 +75,14 @@ class OOD:
     thresholds: Thresholds = field(default_factory=Thresholds)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "detectors", table.chosen(self.detectors))
+        object.__setattr__(self, "detectors", table.choose_detectors(self.detectors))
         for name, kind in (("own", Mapping), ("thresholds", Thresholds), ("energy", EnergyRecipe | None),
                            ("most", int)):
             given = getattr(self, name)
             if not isinstance(given, kind) or isinstance(given, bool):
-                raise SutureError(f"expected {name} as {_KINDS[name]}, got {given!r}; leave it out for the default")
+                raise SutureError(f"expected {name} as {_EXPECTED[name]}, got {given!r}; leave it out for the default")
         for name in self.own:
-            if name in table.DETECTORS or not NAME.fullmatch(str(name)):
+            if name in table.DETECTORS or not DETECTOR_NAME.fullmatch(str(name)):
                 raise SutureError("expected a name of its own for your detector, of ASCII letters, digits and _, a "
                                   f"letter first, got {name!r}")
         if self.most < 1:
@@ -94,7 +101,7 @@ class OOD:
                 "unseen": "made" if self.unseen is None else "given", "most": self.most}
 
 
-_KINDS = {"own": "a mapping from names to functions", "thresholds": "suture.Thresholds(...)",
+_EXPECTED = {"own": "a mapping from names to functions", "thresholds": "suture.Thresholds(...)",
           "energy": "suture.EnergyRecipe(...)", "most": "a whole number"}
 DEFAULT_OOD = OOD()
 
@@ -113,23 +120,23 @@ class Detection:
 
     Attributes:
         notes: what a reader of the scores has to know.
-        about: conventions, thresholds and the quality of each detector at each site; empty before `judge`.
+        about: conventions, thresholds and the quality of each detector at each site; empty before `describe_quality`.
     """
 
     ood: OOD
     target: SitedNetwork
     device: torch.device
-    micro: int
+    micro_batch: int
     seed: int
     fingerprint: str
     data: Any
     notes: list[str] = field(default_factory=list)
     about: dict[str, Any] = field(default_factory=dict)
     _detectors: dict[str, list[Detector]] = field(default_factory=dict)
-    _outside: Outside = field(default_factory=Outside)
-    _scored: dict[str, Scoring] = field(default_factory=dict)
+    _auxiliary: AuxiliaryData = field(default_factory=AuxiliaryData)
+    _scored: dict[str, ScoreCollector] = field(default_factory=dict)
 
-    def rehearse(self, first: Batch) -> None:
+    def check_user_inputs(self, first: Batch) -> None:
         """Look, before any work, at what a user gave: detectors, auxiliary data, the store.
 
         Args:
@@ -139,31 +146,31 @@ class Detection:
             SutureError: a detector that fails or returns something else, auxiliary data unlike the data, nothing to
                 train a detector on, a folder that cannot be written.
         """
-        own = self._plugged()
+        own = self._make_user_detectors()
         if own:
-            with no_gradients():
+            with disable_gradients():
                 natives = self.target.front(first.target)
             for detectors in own.values():
                 for detector, x, shape in zip(detectors, natives, self.target.shapes, strict=True):
-                    detector.score(Seen(x, shape, mask_of(first.target)))
-        like = convert(first.target, lambda t: t.cpu())
+                    detector.score(SiteFeatures(x, shape, get_token_mask(first.target)))
+        like = convert_tensors(first.target, lambda t: t.cpu())
         for use, given in (("auxiliary", self.ood.auxiliary), ("unseen", self.ood.unseen)):
             if given is not None:
-                self._outside.give(use, given, like, self.ood.most)
-                self._try(use, rows_of(self._outside.inputs[use], slice(0, 4)))
+                self._auxiliary.add_given(use, given, like, self.ood.most)
+                self._try_front(use, take_examples(self._auxiliary.inputs[use], slice(0, 4)))
         if "energy" in self.ood.names:
-            if self.ood.auxiliary is None and makers.kind_of_input(like) is None:
+            if self.ood.auxiliary is None and makers.find_input_kind(like) is None:
                 raise SutureError("expected auxiliary data to train the detector energy with, and no maker fits these "
                                   "inputs; pass ood=OOD(auxiliary=...), or leave out energy")
             if self.ood.store is not None:
-                Shelf(self.ood.store).check()
+                DetectorCache(self.ood.store).check()
 
-    def _try(self, use: str, inputs: Any) -> None:
+    def _try_front(self, use: str, inputs: Any) -> None:
         try:
-            with no_gradients():
-                self.target.front(convert(inputs, lambda t: t.to(self.device)))
+            with disable_gradients():
+                self.target.front(convert_tensors(inputs, lambda t: t.to(self.device)))
         except (RuntimeError, TypeError, KeyError) as e:
-            raise SutureError(f"the target network fails on the {use} data: {first_line(e)}; give inputs nested like "
+            raise SutureError(f"the target network fails on the {use} data: {summarise_error(e)}; give inputs nested like "
                               "the data's") from e
 
     def check_task(self, task: Task) -> None:
@@ -178,11 +185,11 @@ class Detection:
                 raise SutureError(f"expected {needed} of the target network for the detector {name}, got "
                                   f"task={task.value!r}; leave {name} out of detectors")
 
-    def fitting(self) -> Fitting:
+    def make_fitter(self) -> DetectorFitter:
         """To be shown the native representations of the data."""
-        return Fitting(list(self.ood.detectors), self.target.shapes, self.seed)
+        return DetectorFitter(list(self.ood.detectors), self.target.shapes, self.seed)
 
-    def finish(self, fitted: Fitting, data: Batches, progress: Progress | None = None) -> None:
+    def finish(self, fitter: DetectorFitter, data: Batches, progress: Progress | None = None) -> None:
         """Make the detectors and score auxiliary data with them.
 
         Raises:
@@ -190,33 +197,33 @@ class Detection:
         """
         if not self.ood.names:
             return
-        self._detectors = fitted.detectors(self.device) | self._plugged()
-        outside = self._outside
+        self._detectors = fitter.make_detectors(self.device) | self._make_user_detectors()
+        outside = self._auxiliary
         if self.ood.auxiliary is not None:
             outside.count_copies(data)
-        outside.make(gather(data, HELD_OUT), training=self.ood.most if "energy" in self.ood.names else 0,
+        outside.make_missing(gather_inputs(data, HELD_OUT), training=self.ood.most if "energy" in self.ood.names else 0,
                      unseen=self.ood.unseen is None, seed=self.seed)
-        self.notes = [*fitted.notes, *outside.notes]
+        self.notes = [*fitter.notes, *outside.notes]
         if "energy" in self.ood.names:
             if "training" not in outside.inputs:
                 raise SutureError("expected auxiliary data to train the detector energy with, got "
                                   f"{outside.about.get('auxiliary', 'none, and none can be made from these inputs')}; "
                                   "pass more in ood=OOD(auxiliary=...), or leave out energy")
-            self._detectors["energy"] = self._energy(data, outside.inputs["training"], progress)
-        self._scored = {kind: self._score(kind, outside.inputs[kind]) for kind in ("auxiliary", "unseen")
+            self._detectors["energy"] = self._make_energy_detectors(data, outside.inputs["training"], progress)
+        self._scored = {kind: self._score_auxiliary(kind, outside.inputs[kind]) for kind in ("auxiliary", "unseen")
                         if kind in outside.inputs}
 
-    def scoring(self) -> Scoring:
+    def make_collector(self) -> ScoreCollector:
         """For one pass over the test data."""
-        return Scoring(self._detectors, self.target.shapes, "tail_energy" in self.ood.names,
+        return ScoreCollector(self._detectors, self.target.shapes, "tail_energy" in self.ood.names,
                        "two_sample" in self.ood.names)
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
+    def stack_auxiliary_scores(self) -> dict[str, NDArray[Any]]:
         """``auxiliary.NAME`` and ``unseen.NAME`` (T, M): scores of auxiliary data."""
-        return {f"{kind}.{name}": np.stack(list(scoring.scores(name).values()))
+        return {f"{kind}.{name}": np.stack(list(scoring.join_scores(name).values()))
                 for kind, scoring in self._scored.items() for name in scoring.names}
 
-    def judge(self, arrays: Mapping[str, NDArray[Any]], tested: Scoring) -> None:
+    def describe_quality(self, arrays: Mapping[str, NDArray[Any]], tested: ScoreCollector) -> None:
         """Set `about` after a pass over the test data.
 
         Args:
@@ -225,32 +232,32 @@ class Detection:
         """
         if not self.ood.names:
             return
-        arrays = {**arrays, **self.arrays()}
-        quality = {name: [self._quality(name, j, arrays, tested) for j in range(len(self.target.sites))]
+        arrays = {**arrays, **self.stack_auxiliary_scores()}
+        quality = {name: [self._measure_quality(name, j, arrays, tested) for j in range(len(self.target.sites))]
                    for name in self.ood.names}
         self.about = {"verdict": self.ood.names[0], "thresholds": asdict(self.ood.thresholds), "quality": quality,
                       "positive": "native representations; larger scores are more in-distribution",
-                      **{k: v for k, v in self._outside.about.items() if k != "training"}}
+                      **{k: v for k, v in self._auxiliary.about.items() if k != "training"}}
 
-    def _quality(self, name: str, j: int, arrays: Mapping[str, NDArray[Any]],
-                 tested: Scoring) -> dict[str, float | None]:
+    def _measure_quality(self, name: str, j: int, arrays: Mapping[str, NDArray[Any]],
+                 tested: ScoreCollector) -> dict[str, float | None]:
         found: dict[str, float | None] = {}
         for kind in ("auxiliary", "unseen"):
             found |= {kind: None, f"{kind}_one_sided": None}
-            if kind not in self._scored or count(self._outside.inputs[kind]) < FEW:
+            if kind not in self._scored or count_examples(self._auxiliary.inputs[kind]) < FEW_EXAMPLES:
                 continue
             if name == "two_sample":
-                own, other = tested.features(j), self._scored[kind].features(j)
+                own, other = tested.join_features(j), self._scored[kind].join_features(j)
                 n = min(len(own), len(other))
                 if n < 2:
                     continue
-                native, outside = two_sample(own[:n], other[:n], seed=self.seed, quadratic=True)
+                native, outside = score_two_sample(own[:n], other[:n], seed=self.seed, quadratic=True)
             else:
                 native, outside = arrays[f"native.{name}"][j], arrays[f"{kind}.{name}"][j]
-            found |= {kind: two_sided(native, outside), f"{kind}_one_sided": auroc(native, outside)}
+            found |= {kind: two_sided_auroc(native, outside), f"{kind}_one_sided": auroc(native, outside)}
         return found
 
-    def _plugged(self) -> dict[str, list[Detector]]:
+    def _make_user_detectors(self) -> dict[str, list[Detector]]:
         found: dict[str, list[Detector]] = {}
         for name, given in self.ood.own.items():
             several = isinstance(given, Mapping | nn.ModuleDict)
@@ -260,42 +267,42 @@ class Detection:
             if absent:
                 raise SutureError(f"expected the detector {name!r} for every target site, got none for {absent[0]!r}; "
                                   "pass a function for each, or one function for all")
-            found[name] = [table.Plugged(name, str(s), functions.get(str(s), each))
+            found[name] = [table.UserDetector(name, str(s), functions.get(str(s), each))
                            for s in self.target.sites]
         return found
 
     # -- auxiliary data ------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def _score(self, kind: str, inputs: Any) -> Scoring:
-        scoring = self.scoring()
+    def _score_auxiliary(self, kind: str, inputs: Any) -> ScoreCollector:
+        scoring = self.make_collector()
         whole = Batch(inputs, inputs, None)
-        with no_gradients():
-            for piece in pieces(whole, self.micro):
-                given = on_device(piece, self.device).target
-                done = self.target.full(given) if scoring.tail_energy else None
-                xs = self.target.front(given) if done is None else self.target.representations(done)
+        with disable_gradients():
+            for piece in cut_batch(whole, self.micro_batch):
+                given = move_batch(piece, self.device).target
+                done = self.target.run_full(given) if scoring.tail_energy else None
+                xs = self.target.front(given) if done is None else self.target.pick_representations(done)
                 for j, x in enumerate(xs):
-                    if not torch.isfinite(Seen(x, self.target.shapes[j], mask_of(given)).mean).all():
+                    if not torch.isfinite(SiteFeatures(x, self.target.shapes[j], get_token_mask(given)).mean).all():
                         raise SutureError(f"NaN or inf in the representation of {kind} data at target site "
                                           f"{str(self.target.sites[j])!r}; remove the examples that give it")
-                    scoring.look(j, x, mask_of(given))
-                    logits = None if done is None else main_output(done.output)
+                    scoring.add_representations(j, x, get_token_mask(given))
+                    logits = None if done is None else extract_main_output(done.output)
                     if logits is not None:
-                        scoring.logits(j, logits, mask_of(given))
+                        scoring.add_logits(j, logits, get_token_mask(given))
         return scoring
 
     # -- trained detectors ---------------------------------------------------------------------------------------
 
-    def _energy(self, data: Batches, outside: Any, progress: Progress | None) -> list[Detector]:
+    def _make_energy_detectors(self, data: Batches, auxiliary: Any, progress: Progress | None) -> list[Detector]:
         """Trained detectors of all sites; those that the store holds are not trained again."""
         recipe = self.ood.energy or EnergyRecipe(seed=self.seed)
-        first = on_device(next(iter(data)), self.device)
-        with no_gradients():
-            classes = logits_of(self.target.full(few(first.target)).output).shape[1]
-        size = image_size(first.target)
-        shelf = None if self.ood.store is None else Shelf(self.ood.store)
-        keys = self._keys(data, outside, recipe, classes) if shelf is not None else []
+        first = move_batch(next(iter(data)), self.device)
+        with disable_gradients():
+            classes = extract_logits(self.target.run_full(take_first(first.target)).output).shape[1]
+        size = find_image_size(first.target)
+        shelf = None if self.ood.store is None else DetectorCache(self.ood.store)
+        keys = self._make_keys(data, auxiliary, recipe, classes) if shelf is not None else []
         found: dict[int, EnergyDetector] = {}
         for j, key in enumerate(keys):
             kept = shelf.get(key) if shelf is not None else None
@@ -306,18 +313,18 @@ class Detection:
         rest = [j for j in range(len(self.target.sites)) if j not in found]
         if rest:
             stream = Batches(self.data, size=recipe.batch_size, shuffle=True, seed=recipe.seed)
-            made = train_detectors(self.target, stream, outside, recipe, self.device, classes=classes, sites=rest,
-                                   micro_batch=self.micro, size=size, progress=progress)
+            made = train_detectors(self.target, stream, auxiliary, recipe, self.device, classes=classes, sites=rest,
+                                   micro_batch=self.micro_batch, size=size, progress=progress)
             found |= made
             for j in made if shelf is not None else ():
                 shelf.put(keys[j], made[j].state_dict(), {"site": str(self.target.sites[j])})  # type: ignore[union-attr]
         return [found[j] for j in range(len(self.target.sites))]
 
-    def _keys(self, data: Batches, outside: Any, recipe: EnergyRecipe, classes: int) -> list[str]:
+    def _make_keys(self, data: Batches, auxiliary: Any, recipe: EnergyRecipe, classes: int) -> list[str]:
         """Where the store keeps the detector of each site: by all that it is trained on."""
         # Examples in any order, so that a loader that shuffles finds its own; batches are part of the training.
         stream = "suture's" if can_shuffle(self.data) else [b.size for b in data]
         prints = {"network": self.fingerprint, "recipe": asdict(recipe), "classes": classes, "batches": stream,
-                  "data": print_of((b.target, b.labels) for b in data), "auxiliary": print_of([outside])}
-        return [content_key(prints | {"site": str(site), "shape": str(shape)})
+                  "data": fingerprint_examples((b.target, b.labels) for b in data), "auxiliary": fingerprint_examples([auxiliary])}
+        return [hash_parts(prints | {"site": str(site), "shape": str(shape)})
                 for site, shape in zip(self.target.sites, self.target.shapes, strict=True)]

@@ -26,13 +26,13 @@ from suture._base.errors import SutureError
 from suture._base.progress import Progress
 from suture.indices import Needs, Request, SiteStatistics, Value
 from suture.indices.kernels import FlatKernels, Kernels
-from suture.indices.regression import in_folds
+from suture.indices.regression import merge_into_folds
 from suture.indices.sample import Sample
-from suture.indices.streaming import blocks_for, of_pair
+from suture.indices.streaming import compute_indices, count_blocks
 from suture.indices.table import FROM_MOMENTS, STITCH
-from suture.numbers.moments import Directions, standard_rows, without
+from suture.numbers.moments import UnitRowSums, leave_out, standardise_rows
 from suture.numbers.pair_moments import NonFiniteError
-from suture.numbers.spectra import Pair, Part, Spectrum
+from suture.numbers.spectra import MomentBlock, Pair, Spectrum
 from suture.representations.aligned_moments import AlignedMoments
 from suture.representations.alignment import (
     DEFAULT_RULE,
@@ -41,20 +41,20 @@ from suture.representations.alignment import (
     Kind,
     Shape,
     View,
-    look,
-    row_mask,
+    get_row_mask,
+    to_grid,
 )
-from suture.representations.row_sample import KeptRows
+from suture.representations.row_sample import RowSample
 
 Cell = tuple[int, int]
 PAPER_EXAMPLES = 1000
 """Test examples of the alignment ``paper``."""
-_TOGETHER = 1000
+_MEANS_AT_ONCE = 1000
 """Means of examples that are added at once."""
 
 
 @dataclass(frozen=True)
-class Wanted:
+class AccumulatorSettings:
     """What is asked for.
 
     Attributes:
@@ -73,24 +73,24 @@ class Wanted:
     sample: int = 2000
     seed: int = 0
     precision: torch.dtype = torch.float32
-    fitting: bool = False
+    fits_layers: bool = False
 
-    def of(self, alignment: str, *needs: Needs) -> list[Request]:
+    def select_requests(self, alignment: str, *needs: Needs) -> list[Request]:
         """Requests of one alignment, of given needs."""
         return [r for r in self.requests if r.alignment == alignment and (not needs or r.index.needs in needs)]
 
     @property
     def blocks(self) -> int:
         """Blocks of examples whose moments are kept apart."""
-        return max(self.folds, blocks_for(self.jackknife, (r.index for r in self.requests)))
+        return max(self.folds, count_blocks(self.jackknife, (r.index for r in self.requests)))
 
 
-class Gathering:
+class Accumulators:
     """One pass over the data for all indices of all cells, and for direct matching.
 
     Args:
         sources, targets: shapes of the representations at the sites of each side.
-        wanted: indices, blocks and sample.
+        settings: indices, blocks and sample.
         rule: how positions are matched.
         same: both sides are the same representations (self-stitching).
 
@@ -101,41 +101,41 @@ class Gathering:
         SutureError: two shapes that cannot be aligned; tokens of texts, which have no flattened form.
     """
 
-    def __init__(self, sources: Sequence[Shape], targets: Sequence[Shape], wanted: Wanted,
+    def __init__(self, sources: Sequence[Shape], targets: Sequence[Shape], settings: AccumulatorSettings,
                  rule: AlignmentRule = DEFAULT_RULE, *, same: bool = False) -> None:
-        self.wanted, self._same = wanted, same
+        self.settings, self._same = settings, same
         self._shapes = list(sources), list(targets)
-        self._meet = all(any(s.kind is Kind.TOKENS and s.grid is None for s in side) for side in self._shapes)
-        how: dict[str, Any] = {"same": same, "precision": wanted.precision, "folds": wanted.blocks}
-        self._stitch = AlignedMoments(sources, targets, rule, **how, higher=bool(wanted.of(STITCH, Needs.HIGHER))
-                                      ) if wanted.fitting or wanted.of(STITCH) or not wanted.requests else None
+        self._has_tokens_on_both = all(any(s.kind is Kind.TOKENS and s.grid is None for s in side) for side in self._shapes)
+        how: dict[str, Any] = {"same": same, "precision": settings.precision, "folds": settings.blocks}
+        self._stitch = AlignedMoments(sources, targets, rule, **how, higher=bool(settings.select_requests(STITCH, Needs.HIGHER))
+                                      ) if settings.fits_layers or settings.select_requests(STITCH) or not settings.requests else None
         vectors = [[Shape(Kind.VECTOR, s.width) for s in side] for side in self._shapes]
         # Rows of two vectors are examples under either alignment.
-        units = wanted.of("pool", Needs.UNITS) or (wanted.of(STITCH, Needs.UNITS) and self._vectors())
+        units = settings.select_requests("pool", Needs.UNITS) or (settings.select_requests(STITCH, Needs.UNITS) and self._has_vectors())
         self._pooled: dict[str, AlignedMoments] = {}
-        if wanted.of("pool", *FROM_MOMENTS):
+        if settings.select_requests("pool", *FROM_MOMENTS):
             self._pooled["plain"] = AlignedMoments(vectors[0], vectors[1], **how,
-                                                   higher=bool(wanted.of("pool", Needs.HIGHER)))
+                                                   higher=bool(settings.select_requests("pool", Needs.HIGHER)))
         if units:
-            how["folds"] = wanted.blocks if wanted.jackknife else 1
+            how["folds"] = settings.blocks if settings.jackknife else 1
             self._pooled["standard"] = AlignedMoments(vectors[0], vectors[1], **how)
-        self._directions: list[tuple[list[Directions], list[Directions]]] = []
+        self._directions: list[tuple[list[UnitRowSums], list[UnitRowSums]]] = []
         self._waiting: list[tuple[list[Tensor], list[Tensor]]] = []
         tables = {STITCH: {} if self._stitch is None else self._stitch.alignments,
                   "pool": {(i, j): Alignment(x, y) for i, x in enumerate(vectors[0]) for j, y in enumerate(vectors[1])}}
-        self._rows = {a: KeptRows(of, stitched=a == STITCH, most=wanted.sample, seed=wanted.seed,
-                                  precision=wanted.precision) for a, of in tables.items() if wanted.of(a, Needs.ROWS)}
+        self._rows = {a: RowSample(of, stitched=a == STITCH, most=settings.sample, seed=settings.seed,
+                                  precision=settings.precision) for a, of in tables.items() if settings.select_requests(a, Needs.ROWS)}
         self._flat: FlatKernels | None = None
-        if wanted.of("flatten"):
+        if settings.select_requests("flatten"):
             _check_flat([*sources, *targets])
-            keep = PAPER_EXAMPLES if any(r.index.name != "cka_minibatch" for r in wanted.of("flatten")) else 0
-            self._flat = FlatKernels(len(sources), len(targets), same=same, keep=keep, precision=wanted.precision)
-        self._own = [AlignedMoments([s], [s], same=True, precision=wanted.precision, higher=False) for s in sources
-                     ] if wanted.of(STITCH) and not same else []
+            keep = PAPER_EXAMPLES if any(r.index.name != "cka_minibatch" for r in settings.select_requests("flatten")) else 0
+            self._flat = FlatKernels(len(sources), len(targets), same=same, keep=keep, precision=settings.precision)
+        self._own = [AlignedMoments([s], [s], same=True, precision=settings.precision, higher=False) for s in sources
+                     ] if settings.select_requests(STITCH) and not same else []
         self._spectra: dict[Hashable, tuple[Spectrum, ...]] = {}
         self.examples = 0
 
-    def _vectors(self) -> bool:
+    def _has_vectors(self) -> bool:
         """Whether there is a cell of two vectors."""
         return all(any(s.kind is Kind.VECTOR for s in side) for side in self._shapes)
 
@@ -160,14 +160,14 @@ class Gathering:
     def nbytes(self) -> int:
         """Bytes that are held for all cells."""
         self._flush()
-        return sum(part.nbytes for part in self._parts()) + self.nbytes_flat
+        return sum(part.nbytes for part in self._list_accumulators()) + self.nbytes_flat
 
     @property
     def nbytes_planned(self) -> int:
         """Bytes that will be held for all cells, before they are."""
-        return sum(part.nbytes_planned for part in self._parts()) + self.nbytes_flat
+        return sum(part.nbytes_planned for part in self._list_accumulators()) + self.nbytes_flat
 
-    def _parts(self) -> list[AlignedMoments | KeptRows]:
+    def _list_accumulators(self) -> list[AlignedMoments | RowSample]:
         moments = [self._stitch, *self._pooled.values(), *self._own]
         return [*(m for m in moments if m is not None), *self._rows.values()]
 
@@ -192,9 +192,9 @@ class Gathering:
         for x, moments in zip(xs, self._own, strict=bool(self._own)):
             moments.update([x], [x], mask_x, mask_x)
         if self._pooled or self._rows:
-            self._of_examples(*self._that_count(xs, ys, mask_x, mask_y))
+            self._add_examples(*self._drop_all_padding(xs, ys, mask_x, mask_y))
 
-    def _of_examples(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None,
+    def _add_examples(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None,
                      mask_y: Tensor | None) -> None:
         """Add what has one row for each example; none where no example counts."""
         if not len(xs[0]):
@@ -202,14 +202,14 @@ class Gathering:
         if STITCH in self._rows:
             self._rows[STITCH].update(xs, ys, mask_x, mask_y)
         if self._pooled or "pool" in self._rows:
-            other = (mask_y, mask_x) if self._meet else (None, None)
+            other = (mask_y, mask_x) if self._has_tokens_on_both else (None, None)
             px, py = (self._pool(side, tensors, other[side] if mask is None else mask)
                       for side, tensors, mask in ((0, xs, mask_x), (1, ys, mask_y)))
             if "pool" in self._rows:
                 self._rows["pool"].update(px, py, None, None)
             if self._pooled:
                 self._waiting.append((px, py))
-                if sum(len(x[0]) for x, _ in self._waiting) >= _TOGETHER:
+                if sum(len(x[0]) for x, _ in self._waiting) >= _MEANS_AT_ONCE:
                     self._flush()
 
     def _flush(self) -> None:
@@ -222,26 +222,26 @@ class Gathering:
             self._pooled["plain"].update(xs, ys)
         if "standard" in self._pooled:
             start = self._pooled["standard"].examples
-            self._pooled["standard"].update([standard_rows(x) for x in xs], [standard_rows(y) for y in ys])
-            self._direct(xs, ys, start)
+            self._pooled["standard"].update([standardise_rows(x) for x in xs], [standardise_rows(y) for y in ys])
+            self._add_unit_rows(xs, ys, start)
 
-    def _direct(self, xs: list[Tensor], ys: list[Tensor], start: int) -> None:
+    def _add_unit_rows(self, xs: list[Tensor], ys: list[Tensor], start: int) -> None:
         """Add rows at unit length to the sums of their blocks; `start` is the number of the first."""
-        count = self.wanted.blocks if self.wanted.jackknife else 1
+        count = self.settings.blocks if self.settings.jackknife else 1
         for k in range(count):
             rows = slice((k - start) % count, None, count)
-            new = [Directions.of(x[rows]) for x in xs], [Directions.of(y[rows]) for y in ys]
+            new = [UnitRowSums.of(x[rows]) for x in xs], [UnitRowSums.of(y[rows]) for y in ys]
             if len(self._directions) <= k:
                 self._directions.append(new)
             else:
                 self._directions[k] = tuple([a.merge(b) for a, b in zip(*sides, strict=True)]  # type: ignore[assignment]
                                             for sides in zip(self._directions[k], new, strict=True))
 
-    def _that_count(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None, mask_y: Tensor | None
+    def _drop_all_padding(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None, mask_y: Tensor | None
                     ) -> tuple[Sequence[Tensor], Sequence[Tensor], Tensor | None, Tensor | None]:
         """The batch without examples of which no token counts: they have no mean, and no position to draw."""
         found = [counted.flatten(1).any(1) for shapes, mask in zip(self._shapes, (mask_x, mask_y), strict=True)
-                 for s in shapes if (counted := row_mask(s, View.GRID, mask)) is not None]
+                 for s in shapes if (counted := get_row_mask(s, View.GRID, mask)) is not None]
         if not found or bool((there := torch.stack(found).all(0)).all()):
             return xs, ys, mask_x, mask_y
         first, second = (None if m is None else m[there] for m in (mask_x, mask_y))
@@ -249,48 +249,48 @@ class Gathering:
 
     def _pool(self, side: int, tensors: Sequence[Tensor], mask: Tensor | None) -> list[Tensor]:
         """(N, C) means over positions."""
-        precision = self.wanted.precision
-        found = [look(x.to(precision), s, View.ALL if s.kind is Kind.VECTOR else View.POOLED, mask)[:, 0, 0]
+        precision = self.settings.precision
+        found = [to_grid(x.to(precision), s, View.ALL if s.kind is Kind.VECTOR else View.POOLED, mask)[:, 0, 0]
                  for x, s in zip(tensors, self._shapes[side], strict=True)]
         for k, v in enumerate(found):
             if not torch.isfinite(v).all():
                 raise NonFiniteError("target" if side else "source", k)
         return found
 
-    def pair(self, i: int, j: int, alignment: str = STITCH) -> Pair:
+    def get_pair(self, i: int, j: int, alignment: str = STITCH) -> Pair:
         """Moments of one cell of an alignment, with those of its blocks."""
         self._flush()
         moments = self.stitch if alignment == STITCH else self._pooled["plain"]
         standard = self._pooled.get("standard")
         if alignment == STITCH and any(s[k].kind is not Kind.VECTOR for s, k in zip(self._shapes, (i, j), strict=True)):
             standard = None
-        pair, folds = moments.pair(i, j), [Part(m) for m in moments.folds(i, j)]
+        pair, folds = moments.get_pair(i, j), [MomentBlock(m) for m in moments.get_folds(i, j)]
         if standard is not None:
             units = [(d[0][i], d[1][j]) for d in self._directions if d[0][i].n]
-            if self.wanted.jackknife:
-                folds = [Part(p.moments, u, m) for p, u, m in zip(folds, units, standard.folds(i, j), strict=True)]
-            total = [reduce(Directions.merge, side) for side in zip(*units, strict=True)]
-            pair = replace(pair, unit=(total[0], total[1]), standard=standard.cell(i, j))
-        if self.wanted.blocks == 1:
+            if self.settings.jackknife:
+                folds = [MomentBlock(p.moments, u, m) for p, u, m in zip(folds, units, standard.get_folds(i, j), strict=True)]
+            total = [reduce(UnitRowSums.merge, side) for side in zip(*units, strict=True)]
+            pair = replace(pair, unit=(total[0], total[1]), standard=standard.get_moments(i, j))
+        if self.settings.blocks == 1:
             return pair
         pair = replace(pair, blocks=tuple(folds))
-        return replace(pair, outside=self._outside(pair, alignment, i, moments.alignments[i, j].source_rows))
+        return replace(pair, outside=self._get_outside_spectra(pair, alignment, i, moments.alignments[i, j].source_rows))
 
-    def _outside(self, pair: Pair, *key: Hashable) -> tuple[Spectrum, ...]:
+    def _get_outside_spectra(self, pair: Pair, *key: Hashable) -> tuple[Spectrum, ...]:
         """Spectra of the source outside of each fold; one serves many cells."""
-        if not self.wanted.of(str(key[0]), Needs.BLOCKS):
+        if not self.settings.select_requests(str(key[0]), Needs.BLOCKS):
             return ()
         if key not in self._spectra:
-            parts = [f.moments for f in in_folds(pair.blocks)]
-            outside = [without(parts, k) for k in range(len(parts)) if len(parts) > 1]
+            parts = [f.moments for f in merge_into_folds(pair.blocks)]
+            outside = [leave_out(parts, k) for k in range(len(parts)) if len(parts) > 1]
             self._spectra[key] = tuple(Spectrum.of(m.x, m.precision) for m in outside)
         return self._spectra[key]
 
-    def values(self, i: int, j: int) -> dict[str, Value]:
+    def compute_values(self, i: int, j: int) -> dict[str, Value]:
         """The wanted indices of one cell, by name, but for those of the alignment ``paper``."""
-        return self._job(i, j, self.wanted.requests)()
+        return self._prepare_job(i, j, self.settings.requests)()
 
-    def all_values(self, cells: Sequence[Cell], progress: Progress | None = None) -> dict[Cell, dict[str, Value]]:
+    def compute_all_values(self, cells: Sequence[Cell], progress: Progress | None = None) -> dict[Cell, dict[str, Value]]:
         """The wanted indices of many cells, several cells at once: LAPACK does not make use of more than one thread.
 
         Functions of the user's run one after the other.
@@ -300,7 +300,7 @@ class Gathering:
             progress: called as ``progress("indices", cells done, cells)``.
         """
         threads = torch.get_num_threads()
-        known, own = ([r for r in self.wanted.requests if bool(r.index.user) == users] for users in (False, True))
+        known, own = ([r for r in self.settings.requests if bool(r.index.user) == users] for users in (False, True))
         torch.set_num_threads(1)
         try:
             with ThreadPoolExecutor(threads) as pool:
@@ -309,32 +309,32 @@ class Gathering:
 
                 def take() -> None:
                     cell, future = waiting.popleft()
-                    found[cell] = future.result() | self._job(*cell, own)()
+                    found[cell] = future.result() | self._prepare_job(*cell, own)()
                     if progress:
                         progress("indices", len(found), len(cells))
 
                 for cell in cells:
-                    waiting.append((cell, pool.submit(self._job(*cell, known))))
+                    waiting.append((cell, pool.submit(self._prepare_job(*cell, known))))
                     if len(waiting) > 2 * threads:
                         take()
                 while waiting:
                     take()
         finally:
             torch.set_num_threads(threads)
-        names = [r.name for r in self.wanted.requests]
+        names = [r.name for r in self.settings.requests]
         return {cell: {name: values[name] for name in names if name in values} for cell, values in found.items()}
 
-    def _job(self, i: int, j: int, requests: Sequence[Request]) -> Callable[[], dict[str, Value]]:
+    def _prepare_job(self, i: int, j: int, requests: Sequence[Request]) -> Callable[[], dict[str, Value]]:
         """What computes indices of one cell, with all that is shared between cells looked up before."""
         work: list[Callable[[], dict[str, Value]]] = []
         for alignment in (STITCH, "pool"):
             of = [r for r in requests if r.alignment == alignment]
             if asked := [r for r in of if r.index.needs in FROM_MOMENTS]:
-                work.append(partial(of_pair, self.pair(i, j, alignment), asked, intervals=self.wanted.jackknife > 0))
+                work.append(partial(compute_indices, self.get_pair(i, j, alignment), asked, intervals=self.settings.jackknife > 0))
             if asked := [r for r in of if r.index.needs is Needs.ROWS]:
-                work.append(partial(_each, asked, self._rows[alignment].sample(i, j)))
+                work.append(partial(_compute_each, asked, self._rows[alignment].get_sample(i, j)))
         if self._flat is not None and (asked := [r for r in requests if r.alignment == "flatten"]):
-            work.append(partial(_each, asked, self._flat.cell(i, j)))
+            work.append(partial(_compute_each, asked, self._flat.get_kernels(i, j)))
 
         def done() -> dict[str, Value]:
             found = {name: value for part in work for name, value in part().items()}
@@ -342,24 +342,24 @@ class Gathering:
 
         return done
 
-    def rows(self, i: int, j: int) -> Mapping[str, int]:
+    def count_rows(self, i: int, j: int) -> Mapping[str, int]:
         """How many rows each wanted index of a cell is computed from, by name."""
         kept = len(next(iter(self._rows.values())).numbers) if self._rows else 0
         self._flush()
-        n = {STITCH: 0 if self._stitch is None else self._stitch.cell(i, j).n, "flatten": self.examples,
+        n = {STITCH: 0 if self._stitch is None else self._stitch.get_moments(i, j).n, "flatten": self.examples,
              "pool": self._pooled["plain"].examples if "plain" in self._pooled else 0}
         return {r.name: kept if r.index.needs is Needs.ROWS else self._flat.kept
                 if self._flat is not None and r.alignment == "flatten" and r.index.name != "cka_minibatch"
-                else n[r.alignment] for r in self.wanted.requests if r.alignment in n}
+                else n[r.alignment] for r in self.settings.requests if r.alignment in n}
 
-    def statistics(self, side: str, k: int) -> SiteStatistics:
+    def compute_statistics(self, side: str, k: int) -> SiteStatistics:
         """What the representation at a site is like, positions as rows; `side` is ``"source"`` or ``"target"``."""
         if side == "source" and self._own:
-            return SiteStatistics.of(self._own[k].cell(0, 0).y, precision=self.wanted.precision)
-        return SiteStatistics.of(self.stitch.cell(k if self._same else 0, k).y, precision=self.wanted.precision)
+            return SiteStatistics.of(self._own[k].get_moments(0, 0).y, precision=self.settings.precision)
+        return SiteStatistics.of(self.stitch.get_moments(k if self._same else 0, k).y, precision=self.settings.precision)
 
 
-def _each(requests: Sequence[Request], data: Sample | Kernels) -> dict[str, Value]:
+def _compute_each(requests: Sequence[Request], data: Sample | Kernels) -> dict[str, Value]:
     return {r.name: r.index(data) for r in requests}
 
 

@@ -1,7 +1,7 @@
 """Moments of representations as they come: every cell of a comparison, whatever the kinds, in one pass.
 
 An alignment says which rows of the source meet which rows of the target, in one or two parts (patches, prefix
-tokens). Each part has its moments in a `GridMoments`; those of a cell are merged from its parts.
+tokens). Each part has its moments in a `PairMoments`; those of a cell are merged from its parts.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from suture._base.errors import SutureError
-from suture.numbers.moments import Moments, Side, merged
-from suture.numbers.pair_moments import GridMoments, NonFiniteError
-from suture.numbers.resizing import Resampling
+from suture.numbers.moments import Moments, Side, merge_blocks
+from suture.numbers.pair_moments import NonFiniteError, PairMoments
+from suture.numbers.resizing import Resizing
 from suture.numbers.spectra import Pair, Spectrum
 from suture.representations.alignment import (
     DEFAULT_RULE,
@@ -25,13 +25,13 @@ from suture.representations.alignment import (
     Kind,
     Shape,
     View,
-    look,
-    positions,
-    row_mask,
+    describe_positions,
+    get_row_mask,
+    to_grid,
 )
 
-Entry = tuple[int, View]
-_ONE = "use one tokenizer and one padding for both networks"
+SiteView = tuple[int, View]
+_ONE_TOKENIZER = "use one tokenizer and one padding for both networks"
 
 
 class AlignedMoments:
@@ -41,7 +41,7 @@ class AlignedMoments:
         sources, targets: shapes of the representations at the sites of each side.
         rule: how positions are matched.
         same: both sides are the same representations (self-stitching): shared products are computed once.
-        precision, higher: see `GridMoments`.
+        precision, higher: see `PairMoments`.
         folds: keep the moments of so many disjoint parts of the examples apart, for cross-validation; an example
             belongs to the fold that its number in the stream says, whatever the batches.
 
@@ -55,28 +55,28 @@ class AlignedMoments:
         self.sources, self.targets, self.precision, self._same = list(sources), list(targets), precision, same
         self.alignments = {(i, j): Alignment(x, y, rule)
                            for (i, x), (j, y) in product(enumerate(sources), enumerate(targets))}
-        self._entries_x: list[Entry] = []
-        self._entries_y: list[Entry] = []
-        resampling: dict[tuple[tuple[str, int, int], tuple[str, int, int]], Resampling] = {}
+        self._entries_x: list[SiteView] = []
+        self._entries_y: list[SiteView] = []
+        resampling: dict[tuple[tuple[str, int, int], tuple[str, int, int]], Resizing] = {}
         for (i, j), a in self.alignments.items():
             for part in a.parts:
                 self._entries_x.append((i, part.source))
                 self._entries_y.append((j, part.target))
-                at = positions(sources[i], part.source), positions(targets[j], part.target)
-                resampling[at] = part.resampling
+                at = describe_positions(sources[i], part.source), describe_positions(targets[j], part.target)
+                resampling[at] = part.resizing
         if same:
             self._entries_x = self._entries_y = [*self._entries_x, *self._entries_y]
             for i, v in self._entries_x:
-                kind, h, w = positions(sources[i], v)
-                resampling.setdefault(((kind, h, w), (kind, h, w)), Resampling((h, w), (h, w), rule.resize))
+                kind, h, w = describe_positions(sources[i], v)
+                resampling.setdefault(((kind, h, w), (kind, h, w)), Resizing((h, w), (h, w), rule.resize))
         self._entries_x, self._entries_y = (sorted(set(e), key=lambda e: (e[0], e[1].value))
                                             for e in (self._entries_x, self._entries_y))
-        self._grids_x = [positions(sources[i], v) for i, v in self._entries_x]
-        self._grids_y = [positions(targets[j], v) for j, v in self._entries_y]
-        self._folds = [GridMoments(self._grids_x, [sources[i].width for i, _ in self._entries_x],
+        self._grids_x = [describe_positions(sources[i], v) for i, v in self._entries_x]
+        self._grids_y = [describe_positions(targets[j], v) for j, v in self._entries_y]
+        self._folds = [PairMoments(self._grids_x, [sources[i].width for i, _ in self._entries_x],
                                    self._grids_y, [targets[j].width for j, _ in self._entries_y], resampling,
                                    same=same, precision=precision, higher=higher) for _ in range(folds)]
-        self._meet = all(any(s.kind is Kind.TOKENS and s.grid is None for s in side) for side in (sources, targets))
+        self._has_tokens_on_both = all(any(s.kind is Kind.TOKENS and s.grid is None for s in side) for side in (sources, targets))
         self._learned = sorted({j for (_, j), a in self.alignments.items() if a.learns_prefix})
         self._prefixes: dict[int, Tensor] = {}
         self._spectra: dict[Hashable, Spectrum] = {}
@@ -113,7 +113,7 @@ class AlignedMoments:
         self._spectra.clear()
         self._last = None
         start, k, n = self.examples, len(self._folds), len(xs[0])
-        if self._meet and not self._same:
+        if self._has_tokens_on_both and not self._same:
             self._check_tokens(xs, ys, mask_x, mask_y)
         for fold, moments in enumerate(self._folds):
             rows = slice(None) if k == 1 else slice((fold - start) % k, None, k)
@@ -135,14 +135,14 @@ class AlignedMoments:
         if all(lengths) and lengths[0] != lengths[1]:
             source, target = (" or ".join(map(str, sorted(found))) for found in lengths)
             raise SutureError(f"expected as many tokens on both sides, got {source} for the source and {target} for "
-                              f"the target; {_ONE}")
+                              f"the target; {_ONE_TOKENIZER}")
         if len(masks) == 2 and masks[0] is not masks[1] and not torch.equal(*masks):
             row = int((masks[0] != masks[1]).any(1).int().argmax())
             counts = [int(m[row].sum()) for m in masks]
             raise SutureError(f"expected one attention mask on both sides, got {counts[0]} tokens that count for the "
-                              f"source and {counts[1]} for the target in example {row} of a batch; {_ONE}")
+                              f"source and {counts[1]} for the target in example {row} of a batch; {_ONE_TOKENIZER}")
 
-    def _add(self, moments: GridMoments, xs: list[Tensor], ys: list[Tensor], mask_x: Tensor | None,
+    def _add(self, moments: PairMoments, xs: list[Tensor], ys: list[Tensor], mask_x: Tensor | None,
              mask_y: Tensor | None) -> None:
         masks: dict[object, Tensor] = {}
         views: list[list[Tensor]] = []
@@ -150,9 +150,9 @@ class AlignedMoments:
                 (self._entries_x, self._grids_x, self.sources, xs, mask_x),
                 (self._entries_y, self._grids_y, self.targets, ys, mask_y))[:1 if self._same else 2]:
             # Means and sums are taken in the precision of the products.
-            views.append([look(tensors[i] if v in (View.ALL, View.GRID) else tensors[i].to(self.precision), shapes[i],
+            views.append([to_grid(tensors[i] if v in (View.ALL, View.GRID) else tensors[i].to(self.precision), shapes[i],
                                v, mask) for i, v in entries])
-            found = {grid: row_mask(shapes[i], v, mask) for (i, v), grid in zip(entries, grids, strict=True)}
+            found = {grid: get_row_mask(shapes[i], v, mask) for (i, v), grid in zip(entries, grids, strict=True)}
             masks |= {grid: m for grid, m in found.items() if m is not None}
         try:
             moments.update(views[0], views[-1], masks)
@@ -160,12 +160,12 @@ class AlignedMoments:
             entries = self._entries_x if e.side == "source" else self._entries_y
             raise NonFiniteError(e.side, entries[e.index][0]) from None
 
-    def _cell(self, fold: GridMoments, i: int, j: int) -> Moments:
-        parts = [fold.cell(self._entries_x.index((i, p.source)), self._entries_y.index((j, p.target)))
+    def _merge_parts(self, fold: PairMoments, i: int, j: int) -> Moments:
+        parts = [fold.get_moments(self._entries_x.index((i, p.source)), self._entries_y.index((j, p.target)))
                  for p in self.alignments[i, j].parts]
         return reduce(Moments.merge, [p for p in parts if p.n] or parts[:1])
 
-    def folds(self, i: int, j: int, most: int | None = None) -> list[Moments]:
+    def get_folds(self, i: int, j: int, most: int | None = None) -> list[Moments]:
         """Moments of one cell in each fold that has examples, about the means.
 
         Args:
@@ -178,35 +178,35 @@ class AlignedMoments:
         if not self.examples:
             raise SutureError("expected at least one batch, got none; call update first")
         if self._last is None or self._last[0] != (i, j):
-            found = [m for f in self._folds if f.examples and (m := self._cell(f, i, j)).n]
-            self._last = (i, j), found, reduce(Moments.merge, found) if found else self._cell(self._folds[0], i, j)
+            found = [m for f in self._folds if f.examples and (m := self._merge_parts(f, i, j)).n]
+            self._last = (i, j), found, reduce(Moments.merge, found) if found else self._merge_parts(self._folds[0], i, j)
         found = self._last[1]
-        return found if most is None else merged(found, most)
+        return found if most is None else merge_blocks(found, most)
 
-    def cell(self, i: int, j: int) -> Moments:
+    def get_moments(self, i: int, j: int) -> Moments:
         """Moments of one cell, about the means.
 
         Raises:
             SutureError: nothing was added yet.
         """
-        self.folds(i, j)
+        self.get_folds(i, j)
         assert self._last is not None
         return self._last[2]
 
-    def pair(self, i: int, j: int) -> Pair:
+    def get_pair(self, i: int, j: int) -> Pair:
         """Moments of one cell with the spectra of both sides; a matrix that several cells share is factored once."""
-        m, a = self.cell(i, j), self.alignments[i, j]
+        m, a = self.get_moments(i, j), self.alignments[i, j]
         if self._same and self.alignments[i, i].source_rows == a.source_rows:
-            x = self._spectrum(lambda: self.cell(i, i).y, "target", i, self.alignments[i, i].target_rows)
+            x = self._get_spectrum(lambda: self.get_moments(i, i).y, "target", i, self.alignments[i, i].target_rows)
         else:
-            x = self._spectrum(lambda: m.x, "source", i, a.source_rows)
-        return Pair(m, x, self._spectrum(lambda: m.y, "target", j, a.target_rows))
+            x = self._get_spectrum(lambda: m.x, "source", i, a.source_rows)
+        return Pair(m, x, self._get_spectrum(lambda: m.y, "target", j, a.target_rows))
 
-    def _spectrum(self, side: Callable[[], Side], *key: Hashable) -> Spectrum:
+    def _get_spectrum(self, side: Callable[[], Side], *key: Hashable) -> Spectrum:
         if key not in self._spectra:
             self._spectra[key] = Spectrum.of(side(), self.precision)
         return self._spectra[key]
 
-    def prefix(self, j: int) -> Tensor:
+    def get_prefix_mean(self, j: int) -> Tensor:
         """(k, q) float64: mean prefix tokens of a target, where an alignment learns them."""
         return self._prefixes[j] / self.examples

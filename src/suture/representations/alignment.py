@@ -16,15 +16,15 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from suture._base.errors import SutureError, unknown
-from suture.numbers.resizing import Resampling
+from suture._base.errors import SutureError, make_unknown_error
+from suture.numbers.resizing import Resizing
 from suture.representations.shapes import Kind as Kind
 from suture.representations.shapes import Shape as Shape
-from suture.representations.shapes import Taken as Taken
-from suture.representations.shapes import image_size as image_size
-from suture.representations.shapes import mask_of as mask_of
-from suture.representations.shapes import sequence_lengths as sequence_lengths
-from suture.representations.shapes import shape_of as shape_of
+from suture.representations.shapes import ShapeOverride as ShapeOverride
+from suture.representations.shapes import find_image_size as find_image_size
+from suture.representations.shapes import find_sequence_lengths as find_sequence_lengths
+from suture.representations.shapes import get_token_mask as get_token_mask
+from suture.representations.shapes import recognise_shape as recognise_shape
 
 
 class View(Enum):
@@ -39,7 +39,7 @@ class View(Enum):
     SUM = "sum"
 
 
-def positions(shape: Shape, view: View) -> tuple[str, int, int]:
+def describe_positions(shape: Shape, view: View) -> tuple[str, int, int]:
     """(what the positions are, height, width) of a view: equal for two views whose rows correspond one to one.
 
     The width of a sequence that varies is 0: any, but the same on both sides.
@@ -57,7 +57,7 @@ def positions(shape: Shape, view: View) -> tuple[str, int, int]:
     return ("grid", *shape.grid) if shape.grid else ("tokens", 1, shape.size[0] - shape.prefix)
 
 
-def look(x: Tensor, shape: Shape, view: View, mask: Tensor | None = None) -> Tensor:
+def to_grid(x: Tensor, shape: Shape, view: View, mask: Tensor | None = None) -> Tensor:
     """A view of a batch of representations as a grid (N, H, W, C).
 
     Args:
@@ -78,36 +78,36 @@ def look(x: Tensor, shape: Shape, view: View, mask: Tensor | None = None) -> Ten
     if view is View.ONLY:
         return x[:, None, :1]
     if view is View.POOLED:
-        kept = mask[:, k:] if mask is not None and _masks(mask, shape) and mask.shape[1] == x.shape[1] else None
-        return _mean(x[:, k:], kept)[:, None, None, :]
+        kept = mask[:, k:] if mask is not None and _is_mask_of(mask, shape) and mask.shape[1] == x.shape[1] else None
+        return _average_tokens(x[:, k:], kept)[:, None, None, :]
     rows = x if view is View.ALL else x[:, k:] + x[:, :1] if view is View.SUM else x[:, k:]
-    return rows.reshape(len(x), *_sides(shape, view), shape.width)
+    return rows.reshape(len(x), *_get_grid_size(shape, view), shape.width)
 
 
-def _mean(x: Tensor, mask: Tensor | None) -> Tensor:
+def _average_tokens(x: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return x.mean(1)
     kept = mask[..., None]
     return x.masked_fill(~kept, 0).sum(1) / kept.sum(1).clamp_min(1)
 
 
-def _masks(mask: Tensor, shape: Shape) -> bool:
+def _is_mask_of(mask: Tensor, shape: Shape) -> bool:
     return shape.varies or (shape.kind is Kind.TOKENS and mask.shape[1:] == shape.size)
 
 
-def _sides(shape: Shape, view: View) -> tuple[int, int]:
+def _get_grid_size(shape: Shape, view: View) -> tuple[int, int]:
     """Height and width of a view's grid, for `reshape`."""
-    _, height, width = positions(shape, view)
+    _, height, width = describe_positions(shape, view)
     return height, width or -1
 
 
-def row_mask(shape: Shape, view: View, mask: Tensor | None) -> Tensor | None:
+def get_row_mask(shape: Shape, view: View, mask: Tensor | None) -> Tensor | None:
     """(N, H, W) booleans: which rows of a view count; None where all do, or the mask is not of these tokens."""
-    if mask is None or not _masks(mask, shape) or view in (View.POOLED, View.ONLY):
+    if mask is None or not _is_mask_of(mask, shape) or view in (View.POOLED, View.ONLY):
         return None
     k = shape.prefix
     kept = mask if view is View.ALL else mask[:, :k] if view is View.PREFIX else mask[:, k:]
-    return kept.reshape(len(mask), *_sides(shape, view))
+    return kept.reshape(len(mask), *_get_grid_size(shape, view))
 
 
 Prefix = Literal["auto", "map", "keep", "drop", "learn", "add", "only"]
@@ -143,7 +143,7 @@ class AlignmentRule:
         for name, known in (("resize", ("bilinear", "nearest")), ("order", ("auto", "before", "after")),
                             ("prefix", get_args(Prefix))):
             if getattr(self, name) not in known:
-                raise unknown(name, str(getattr(self, name)), known)
+                raise make_unknown_error(name, str(getattr(self, name)), known)
 
 
 DEFAULT_RULE = AlignmentRule()
@@ -155,7 +155,7 @@ class Part:
 
     source: View
     target: View
-    resampling: Resampling
+    resizing: Resizing
 
 
 @dataclass(frozen=True)
@@ -190,10 +190,10 @@ class Alignment:
         if kinds == {Kind.MAP, Kind.TOKENS} and tokens.grid is None and self.prefix != "only":
             raise SutureError(f"cannot align {self.source} with {self.target}: the tokens are no patches of an image; "
                               "stitch them to tokens or to a vector instead")
-        if why := self._apart():
+        if why := self._explain_mismatch():
             raise SutureError(f"cannot align {self.source} with {self.target}: {why}")
 
-    def _apart(self) -> str:
+    def _explain_mismatch(self) -> str:
         """Why a sequence whose length varies has other positions than the other side; "" where it has the same."""
         s, t = self.source, self.target
         if t.kind is not Kind.TOKENS or not (s.varies or t.varies):
@@ -237,25 +237,25 @@ class Alignment:
         s, t = self.source, self.target
         if t.kind is Kind.VECTOR:
             view = View.ALL if s.kind is Kind.VECTOR else View.ONLY if self.prefix == "only" else View.POOLED
-            return (self._part(view, View.ALL),)
+            return (self._make_part(view, View.ALL),)
         if s.kind is Kind.VECTOR:
-            return (self._part(View.ALL, View.GRID if self.learns_prefix else View.ALL),)
+            return (self._make_part(View.ALL, View.GRID if self.learns_prefix else View.ALL),)
         if t.kind is Kind.MAP:
             views: dict[str, View] = {"add": View.SUM, "only": View.ONLY}
-            return (self._part(views.get(self.prefix, View.GRID), View.ALL),)
+            return (self._make_part(views.get(self.prefix, View.GRID), View.ALL),)
         if s.prefix == t.prefix and self.prefix in ("map", "auto") and (s.size, s.grid) == (t.size, t.grid):
-            return (self._part(View.ALL, View.ALL),)
-        grid = self._part(View.GRID, View.GRID)
+            return (self._make_part(View.ALL, View.ALL),)
+        grid = self._make_part(View.GRID, View.GRID)
         if not t.prefix or self.prefix in ("keep", "learn"):
             return (grid,)
-        return grid, self._part(View.PREFIX if self.prefix == "map" else View.POOLED, View.PREFIX)
+        return grid, self._make_part(View.PREFIX if self.prefix == "map" else View.POOLED, View.PREFIX)
 
-    def _part(self, source: View, target: View) -> Part:
+    def _make_part(self, source: View, target: View) -> Part:
         # One name for the same rows, so that they are summed once.
         source, target = (View.ALL if v is View.GRID and not s.prefix else v
                           for v, s in ((source, self.source), (target, self.target)))
-        (_, *small), (_, *large) = positions(self.source, source), positions(self.target, target)
-        return Part(source, target, Resampling((small[0], small[1]), (large[0], large[1]), self.rule.resize))
+        (_, *small), (_, *large) = describe_positions(self.source, source), describe_positions(self.target, target)
+        return Part(source, target, Resizing((small[0], small[1]), (large[0], large[1]), self.rule.resize))
 
     @property
     def learns_prefix(self) -> bool:
@@ -270,7 +270,7 @@ class Alignment:
     @property
     def source_rows(self) -> Hashable:
         """Equal for two alignments of one source in which its matrix has the same rows."""
-        return tuple((p.source, p.resampling) for p in self.parts)
+        return tuple((p.source, p.resizing) for p in self.parts)
 
     @property
     def target_rows(self) -> Hashable:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from suture.indices.sample import Reservoir, Rows, Sample
-from suture.numbers.resizing import Resampling, interpolation
-from suture.representations.alignment import Alignment, look, positions, row_mask
+from suture.numbers.resizing import Resizing, compute_interpolation
+from suture.representations.alignment import Alignment, describe_positions, get_row_mask, to_grid
 from suture.representations.alignment import Part as AlignmentPart
 
 
-class KeptRows:
+class RowSample:
     """One row of each kept example, of both sides of every cell: the pooled one, or a position drawn at random.
 
     Under ``stitch`` the position is one of the target's rows that count, drawn by the seed and the example's number
@@ -51,7 +51,7 @@ class KeptRows:
     @property
     def nbytes_planned(self) -> int:
         """Bytes that the rows will take, before there are any."""
-        widths = {self._key(side, k, a): s.width for (i, j), a in self._alignments.items()
+        widths = {self._make_key(side, k, a): s.width for (i, j), a in self._alignments.items()
                   for side, k, s in ((0, i, a.source), (1, j, a.target))}
         return self._most * self._precision.itemsize * sum(widths.values())
 
@@ -70,12 +70,12 @@ class KeptRows:
         masks = [None if m is None else m[at] for m in (mask_x, mask_y)]
         done: set[Hashable] = set()
         for (i, j), a in self._alignments.items():
-            keys = self._key(0, i, a), self._key(1, j, a)
+            keys = self._make_key(0, i, a), self._make_key(1, j, a)
             sides = [side for side in (0, 1) if keys[side] not in done]
             if sides:
                 done |= set(keys)
                 pair = [x[at].to(self._precision) for x in (xs[i], ys[j])]
-                rows = _drawn(pair, a, draws, masks) if self._stitch else pair
+                rows = _draw_rows(pair, a, draws, masks) if self._stitch else pair
                 for side in sides:
                     self._store(keys[side], into, rows[side])
 
@@ -85,24 +85,24 @@ class KeptRows:
             self._tables[key] = rows.new_zeros(self._most, rows.shape[1])
         self._tables[key][slots] = rows
 
-    def _key(self, side: int, k: int, a: Alignment) -> Hashable:
+    def _make_key(self, side: int, k: int, a: Alignment) -> Hashable:
         if not self._stitch:
             return side, k
         return side, k, (a.source_rows if side == 0 else a.target_rows)
 
-    def sample(self, i: int, j: int) -> Sample:
+    def get_sample(self, i: int, j: int) -> Sample:
         """The rows of one cell."""
         a = self._alignments[i, j]
-        keys = self._key(0, i, a), self._key(1, j, a)
+        keys = self._make_key(0, i, a), self._make_key(1, j, a)
         for key, name in zip(keys, ("x", "y"), strict=True):
             if key not in self._made:
                 self._made[key] = Rows.of(self._tables[key][:len(self.numbers)], name)
         return Sample(self._made[keys[0]], self._made[keys[1]])
 
 
-def _drawn(pair: Sequence[Tensor], a: Alignment, draws: Tensor, masks: Sequence[Tensor | None]) -> list[Tensor]:
+def _draw_rows(pair: Sequence[Tensor], a: Alignment, draws: Tensor, masks: Sequence[Tensor | None]) -> list[Tensor]:
     """(N, C) of source and target: that row of each example's matrix at the share `draws` (N,) of those that count."""
-    counts = [_counted(a, p, pair, masks) for p in a.parts]
+    counts = [_find_unpadded_rows(a, p, pair, masks) for p in a.parts]
     ends = torch.stack([c.sum(1) for c in counts]).cumsum(0).cpu()
     chosen = (draws * ends[-1]).long()
     found = [x.new_zeros(len(x), s.width) for x, s in zip(pair, (a.source, a.target), strict=True)]
@@ -113,28 +113,28 @@ def _drawn(pair: Sequence[Tensor], a: Alignment, draws: Tensor, masks: Sequence[
             nth = (chosen - start).to(counted.device)[here]
             place = ((counted[here].cumsum(1) - 1 == nth[:, None]) & counted[here]).int().argmax(1)
             for rows, x, mask, s, view, r in zip(found, pair, masks, (a.source, a.target), (p.source, p.target),
-                                                 (p.resampling, None), strict=True):
-                rows[here] = _position(look(x[here], s, view, None if mask is None else mask[here]), place, r)
+                                                 (p.resizing, None), strict=True):
+                rows[here] = _take_position(to_grid(x[here], s, view, None if mask is None else mask[here]), place, r)
         start = end
     return found
 
 
-def _counted(a: Alignment, p: AlignmentPart, pair: Sequence[Tensor], masks: Sequence[Tensor | None]) -> Tensor:
+def _find_unpadded_rows(a: Alignment, p: AlignmentPart, pair: Sequence[Tensor], masks: Sequence[Tensor | None]) -> Tensor:
     """(N, rows) which of the target's rows in a part count: by its own mask, or by that of the source's same rows."""
-    kept = row_mask(a.target, p.target, masks[1])
-    if kept is None and positions(a.source, p.source) == positions(a.target, p.target):
-        kept = row_mask(a.source, p.source, masks[0])
+    kept = get_row_mask(a.target, p.target, masks[1])
+    if kept is None and describe_positions(a.source, p.source) == describe_positions(a.target, p.target):
+        kept = get_row_mask(a.source, p.source, masks[0])
     if kept is not None:
         return kept.flatten(1)
-    rows = look(pair[1][:1], a.target, p.target)[0].flatten(0, 1)
+    rows = to_grid(pair[1][:1], a.target, p.target)[0].flatten(0, 1)
     return torch.ones(len(pair[1]), len(rows), dtype=torch.bool, device=rows.device)
 
 
-def _position(grid: Tensor, place: Tensor, resampling: Resampling | None) -> Tensor:
+def _take_position(grid: Tensor, place: Tensor, resampling: Resizing | None) -> Tensor:
     """(N, C) the row with the number `place` (N,) of each grid (N, H, W, C), after resampling."""
     if resampling is None or resampling.source == resampling.target:
         return grid.flatten(1, 2)[torch.arange(len(grid), device=grid.device), place]
-    down, across = (interpolation(s, t, resampling.mode).to(grid) for s, t in
+    down, across = (compute_interpolation(s, t, resampling.mode).to(grid) for s, t in
                     zip(resampling.source, resampling.target, strict=True))
     width = resampling.target[1]
     rows = torch.einsum("nh,nhwc->nwc", down[place // width], grid)

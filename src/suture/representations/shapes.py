@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from suture._base.errors import SutureError
-from suture._base.trees import leaves
+from suture._base.trees import walk_tensors
 
-MOST_PREFIX = 8
+MOST_PREFIX_TOKENS = 8
 """Prefix tokens that are looked for: a class token, a distillation token, registers."""
 Size = tuple[int, int]
 """(height, width)."""
@@ -89,7 +89,7 @@ class Shape:
             return x.ndim == 3 and x.shape[1] > self.prefix and x.shape[2] == self.width
         return tuple(x.shape[1:]) == self.dims
 
-    def named(self, x: Tensor) -> str:
+    def describe_tensor(self, x: Tensor) -> str:
         """What `x` is called as a representation of this kind; its axes where it cannot be one."""
         if x.ndim != len(self.dims) + 1:
             return f"shape {tuple(x.shape)}"
@@ -98,15 +98,15 @@ class Shape:
         return str(replace(self, width=width, size=size, prefix=0, grid=None))
 
 
-def shape_of(x: Tensor, image: Size | None = None, lengths: Collection[int] = (), inner: int | None = None) -> Shape:
+def recognise_shape(x: Tensor, image: Size | None = None, lengths: Collection[int] = (), inner: int | None = None) -> Shape:
     """The shape of a batch of representations: (N, C, H, W) is a map, (N, T, D) tokens, (N, D) a vector.
 
     Args:
         x: the representations.
         image: (H, W) of the images that the network was given, if any. Tokens are then taken for patches: the
-            prefix is the smallest, up to `MOST_PREFIX`, that leaves a grid of the image's proportions. A map has its
+            prefix is the smallest, up to `MOST_PREFIX_TOKENS`, that leaves a grid of the image's proportions. A map has its
             channels last where axes 1 and 2 have these proportions and axes 2 and 3 do not.
-        lengths: of the sequences that it was given (`sequence_lengths`). So many tokens are those of the text: without
+        lengths: of the sequences that it was given (`find_sequence_lengths`). So many tokens are those of the text: without
             prefix, and in as large a number as each batch has.
         inner: width of the last axis in the module that gave `x`, by its last layer norm or linear layer. Where both
             pairs of axes have the image's proportions, channels are last if that is axis 3 and could not be axis 1.
@@ -115,11 +115,11 @@ def shape_of(x: Tensor, image: Size | None = None, lengths: Collection[int] = ()
         SutureError: any other number of axes.
     """
     if x.ndim == 4:
-        return _map(x, image is not None and _is_last(x, image, inner))
+        return _make_map_shape(x, image is not None and _is_channels_last(x, image, inner))
     if x.ndim == 3:
         if x.shape[1] in lengths:
             return Shape(Kind.TOKENS, x.shape[2], (x.shape[1],), varies=True)
-        prefix, grid = (0, None) if image is None else _patches(x.shape[1], image)
+        prefix, grid = (0, None) if image is None else _find_patches(x.shape[1], image)
         return Shape(Kind.TOKENS, x.shape[2], (x.shape[1],), prefix, grid)
     if x.ndim == 2:
         return Shape(Kind.VECTOR, x.shape[1])
@@ -127,32 +127,32 @@ def shape_of(x: Tensor, image: Size | None = None, lengths: Collection[int] = ()
                       "choose another site or output slot")
 
 
-def _map(x: Tensor, last: bool) -> Shape:
+def _make_map_shape(x: Tensor, last: bool) -> Shape:
     _, a, b, c = x.shape
     return Shape(Kind.MAP, c, (a, b), last=True) if last else Shape(Kind.MAP, a, (b, c))
 
 
-def _is_last(x: Tensor, image: Size, inner: int | None) -> bool:
+def _is_channels_last(x: Tensor, image: Size, inner: int | None) -> bool:
     _, a, b, c = x.shape
-    return _alike((a, b), image) and (not _alike((b, c), image) or (inner == c and inner != a))
+    return _has_proportions((a, b), image) and (not _has_proportions((b, c), image) or (inner == c and inner != a))
 
 
-def _alike(size: Size, image: Size) -> bool:
+def _has_proportions(size: Size, image: Size) -> bool:
     """Whether both sides are the image's by one factor, each rounded up or down."""
     return abs(size[0] * image[1] - size[1] * image[0]) < max(image)
 
 
-def _patches(count: int, image: Size) -> tuple[int, Size | None]:
+def _find_patches(count: int, image: Size) -> tuple[int, Size | None]:
     """(prefix, grid) of tokens: the image's exact proportions before those of patches that do not divide it."""
     for cut in (False, True):
-        for prefix in range(min(MOST_PREFIX, count - 1) + 1):
-            grid = _grid(count - prefix, image, cut)
+        for prefix in range(min(MOST_PREFIX_TOKENS, count - 1) + 1):
+            grid = _find_patch_grid(count - prefix, image, cut)
             if grid is not None:
                 return prefix, grid
     return 0, None
 
 
-def _grid(count: int, image: Size, cut: bool = False) -> Size | None:
+def _find_patch_grid(count: int, image: Size, cut: bool = False) -> Size | None:
     """The grid of `count` patches with the image's proportions; with `cut`, of square ones that leave a rest over."""
     if cut:
         found = ((image[0] // p, image[1] // p) for p in range(2, min(image) + 1))
@@ -166,7 +166,7 @@ def _grid(count: int, image: Size, cut: bool = False) -> Size | None:
 # -- what a user says it is -------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
-class Taken:
+class ShapeOverride:
     """How a site is to be taken, whatever it looks like.
 
     Attributes:
@@ -180,7 +180,7 @@ class Taken:
     last: bool = False
 
     @classmethod
-    def parse(cls, text: str) -> Taken:
+    def parse(cls, text: str) -> ShapeOverride:
         """Read ``map``, ``map:last``, ``vector``, ``tokens``, ``tokens:1`` (prefix tokens) or ``tokens:1,14x14``.
 
         Raises:
@@ -194,8 +194,8 @@ class Taken:
             return cls(Kind(m[1] or "map"), last=m[2] is not None)
         return cls(Kind.TOKENS, int(m[3]), (int(m[4]), int(m[5])) if m[4] else None)
 
-    def shape(self, x: Tensor, image: Size | None = None, lengths: Collection[int] = ()) -> Shape:
-        """The shape of a batch of representations that are taken so (arguments as for `shape_of`).
+    def build_shape(self, x: Tensor, image: Size | None = None, lengths: Collection[int] = ()) -> Shape:
+        """The shape of a batch of representations that are taken so (arguments as for `recognise_shape`).
 
         Raises:
             SutureError: they cannot be.
@@ -206,7 +206,7 @@ class Taken:
             raise SutureError(f"expected {axes} to be taken as {self.kind.value}, got shape {tuple(x.shape)}; "
                               "leave out what stands behind the @, or write what it is")
         if self.kind is Kind.MAP:
-            return _map(x, self.last)
+            return _make_map_shape(x, self.last)
         if self.kind is Kind.VECTOR:
             return Shape(Kind.VECTOR, x.shape[1])
         count, varies = x.shape[1], x.shape[1] in lengths and self.grid is None
@@ -218,31 +218,31 @@ class Taken:
                               "write @tokens:PREFIX,HEIGHTxWIDTH that add up to these")
         grid = self.grid
         if grid is None and image is not None and not varies:
-            grid = _grid(patches, image) or _grid(patches, image, cut=True)
+            grid = _find_patch_grid(patches, image) or _find_patch_grid(patches, image, cut=True)
         return Shape(Kind.TOKENS, x.shape[2], (count,), self.prefix, grid, varies=varies)
 
 
 # -- what the inputs say ----------------------------------------------------------------------------------------------
 
-def image_size(inputs: Any) -> Size | None:
+def find_image_size(inputs: Any) -> Size | None:
     """(H, W) of the images (N, C, H, W) among a network's inputs: "pixel_values", or the first tensor like that."""
     images = inputs["pixel_values"] if isinstance(inputs, Mapping) and "pixel_values" in inputs else inputs
-    for t in leaves(images):
+    for t in walk_tensors(images):
         if t.ndim == 4 and t.is_floating_point():
             return t.shape[2], t.shape[3]
     return None
 
 
-def mask_of(inputs: Any) -> Tensor | None:
+def get_token_mask(inputs: Any) -> Tensor | None:
     """(N, T) booleans, True at the tokens that count: ``inputs["attention_mask"]`` where there is one."""
     mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
     return mask.bool() if isinstance(mask, Tensor) and mask.ndim == 2 else None
 
 
-def sequence_lengths(inputs: Any) -> frozenset[int]:
+def find_sequence_lengths(inputs: Any) -> frozenset[int]:
     """How many tokens the sequences among a network's inputs have: as the attention mask or integers (N, T) say."""
-    mask = mask_of(inputs)
+    mask = get_token_mask(inputs)
     if mask is not None:
         return frozenset({mask.shape[1]})
     kinds = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-    return frozenset(t.shape[1] for t in leaves(inputs) if t.ndim == 2 and t.dtype in kinds)
+    return frozenset(t.shape[1] for t in walk_tensors(inputs) if t.ndim == 2 and t.dtype in kinds)

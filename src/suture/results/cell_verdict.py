@@ -14,19 +14,19 @@ from suture._base.errors import SutureError
 from suture.ood.thresholds import Thresholds
 
 SIMILAR, DISSIMILAR, ARTEFACT, UNPROVEN = "similar", "dissimilar", "artefact", "unproven"
-WORDS = (SIMILAR, ARTEFACT, DISSIMILAR, UNPROVEN)
+VERDICTS = (SIMILAR, ARTEFACT, DISSIMILAR, UNPROVEN)
 """What a cell can be called, in the order in which counts are shown."""
-METHODS = {"dm": "Direct matching", "tlm": "Task loss matching"}
+METHOD_NAMES = {"dm": "Direct matching", "tlm": "Task loss matching"}
 
 Floats = NDArray[np.float64]
-Texts = NDArray[np.object_]
+Strings = NDArray[np.object_]
 Cell = tuple[int, ...]
 Quality = Mapping[str, float | None]
 """Two-sided AUROC of a detector at a site on ``"auxiliary"`` and ``"unseen"`` data; None where there are none."""
 
 
 @dataclass(frozen=True, eq=False)
-class Grid:
+class CellValues:
     """One measure of all cells, each array (sources, targets).
 
     Attributes:
@@ -38,7 +38,7 @@ class Grid:
     value: Floats
     low: Floats
     high: Floats
-    reason: Texts
+    reason: Strings
 
     @property
     def span(self) -> tuple[Floats, Floats]:
@@ -46,8 +46,8 @@ class Grid:
         return np.fmin(self.low, self.value), np.fmax(self.high, self.value)
 
 
-def cell_verdict(relative: Grid, outlying: Grid, quality: Sequence[Quality], marks: Texts, detector: str,
-                 thresholds: Thresholds) -> tuple[Texts, Texts]:
+def decide_verdicts(relative: CellValues, outlying: CellValues, quality: Sequence[Quality], marks: Strings, detector: str,
+                 thresholds: Thresholds) -> tuple[Strings, Strings]:
     """What each cell is called, and one sentence why.
 
     - It does not work (relative accuracy below ``works``): *dissimilar*; *unproven* where the layer is marked as not
@@ -79,9 +79,9 @@ def cell_verdict(relative: Grid, outlying: Grid, quality: Sequence[Quality], mar
     if (outlying.value.shape, marks.shape, len(quality)) != (shape, shape, shape[1]):
         raise SutureError(f"expected grids and marks of one shape and a quality for each target site, got {shape}, "
                           f"{outlying.value.shape}, {marks.shape} and {len(quality)}")
-    weak = np.array([_weakness(q, detector, thresholds.quality) for q in quality], dtype=object)
-    judged = _Judged(relative, outlying, marks, np.broadcast_to(weak, shape), detector, thresholds)
-    rules = judged.rules()
+    weak = np.array([_explain_weakness(q, detector, thresholds.quality) for q in quality], dtype=object)
+    judged = _VerdictRules(relative, outlying, marks, np.broadcast_to(weak, shape), detector, thresholds)
+    rules = judged.list_rules()
     first = np.argmax([holds for holds, _, _ in rules], axis=0)
     words, reasons = np.empty(shape, dtype=object), np.empty(shape, dtype=object)
     for cell in np.ndindex(shape):
@@ -91,17 +91,17 @@ def cell_verdict(relative: Grid, outlying: Grid, quality: Sequence[Quality], mar
 
 
 @dataclass(frozen=True, eq=False)
-class _Judged:
-    """What `cell_verdict` judges, its rules, and how they are put in words."""
+class _VerdictRules:
+    """What `decide_verdicts` judges, its rules, and how they are put in words."""
 
-    relative: Grid
-    outlying: Grid
-    marks: Texts
-    weak: Texts
+    relative: CellValues
+    outlying: CellValues
+    marks: Strings
+    weak: Strings
     detector: str
     thresholds: Thresholds
 
-    def rules(self) -> list[tuple[NDArray[np.bool_], str, Callable[[Cell], str]]]:
+    def list_rules(self) -> list[tuple[NDArray[np.bool_], str, Callable[[Cell], str]]]:
         """Where a rule holds, its word and its reason; the first one that holds decides, one of them always does."""
         works, out = self.thresholds.works, self.thresholds.out
         (least, most), (lowest, highest) = self.relative.span, self.outlying.span
@@ -111,40 +111,40 @@ class _Judged:
         return [
             (np.isnan(self.relative.value), UNPROVEN, lambda c: f"no relative accuracy: {self.relative.reason[c]}"),
             ((self.relative.value < works) & (self.marks != ""), UNPROVEN, lambda c:
-             f"{self._reached(c)} is below {works:g}, but the layer has not converged ({self.marks[c]})"),
-            (most < works, DISSIMILAR, lambda c: f"{self._reached(c)} is below {works:g}"),
-            (least < works, UNPROVEN, lambda c: f"{self._reached(c)}: {_held(self.relative, c, works)}"),
+             f"{self._format_accuracy(c)} is below {works:g}, but the layer has not converged ({self.marks[c]})"),
+            (most < works, DISSIMILAR, lambda c: f"{self._format_accuracy(c)} is below {works:g}"),
+            (least < works, UNPROVEN, lambda c: f"{self._format_accuracy(c)}: {_describe_interval(self.relative, c, works)}"),
             (self.weak != "", UNPROVEN, lambda c: str(self.weak[c])),
             (np.isnan(self.outlying.value), UNPROVEN, lambda c:
              f"no out-of-distribution score of {self.detector}: {self.outlying.reason[c]}"),
             (above, ARTEFACT, lambda c:
-             f"works ({self._reached(c)}), but is out of distribution: {self._found(c, out)} is at least {out:g}"),
+             f"works ({self._format_accuracy(c)}), but is out of distribution: {self._format_auroc(c, out)} is at least {out:g}"),
             (below, ARTEFACT, lambda c:
-             f"works ({self._reached(c)}), but is out of distribution: {self._found(c, self._other)} is at most "
-             f"{self._other:g}, more typical than native ones"),
-            (inside, SIMILAR, lambda c: f"works ({self._reached(c)}) and looks like native representations "
-                                        f"({self._found(c, self._nearest(c))})"),
-            (highest >= out, UNPROVEN, lambda c: f"{self._found(c, out)}: {_held(self.outlying, c, out)}"),
+             f"works ({self._format_accuracy(c)}), but is out of distribution: {self._format_auroc(c, self._lower_threshold)} is at most "
+             f"{self._lower_threshold:g}, more typical than native ones"),
+            (inside, SIMILAR, lambda c: f"works ({self._format_accuracy(c)}) and looks like native representations "
+                                        f"({self._format_auroc(c, self._get_nearest_threshold(c))})"),
+            (highest >= out, UNPROVEN, lambda c: f"{self._format_auroc(c, out)}: {_describe_interval(self.outlying, c, out)}"),
             (1 - lowest >= out, UNPROVEN, lambda c:
-             f"{self._found(c, self._other)}: {_held(self.outlying, c, self._other)}"),
+             f"{self._format_auroc(c, self._lower_threshold)}: {_describe_interval(self.outlying, c, self._lower_threshold)}"),
         ]
 
     @property
-    def _other(self) -> float:
+    def _lower_threshold(self) -> float:
         """The lower threshold of two-sided AUROC."""
         return round(1 - self.thresholds.out, 9)
 
-    def _nearest(self, cell: Cell) -> float:
-        return self.thresholds.out if self.outlying.value[cell] >= 0.5 else self._other
+    def _get_nearest_threshold(self, cell: Cell) -> float:
+        return self.thresholds.out if self.outlying.value[cell] >= 0.5 else self._lower_threshold
 
-    def _reached(self, cell: Cell) -> str:
-        return f"relative accuracy {near(float(self.relative.value[cell]), self.thresholds.works)}"
+    def _format_accuracy(self, cell: Cell) -> str:
+        return f"relative accuracy {format_near(float(self.relative.value[cell]), self.thresholds.works)}"
 
-    def _found(self, cell: Cell, threshold: float) -> str:
-        return f"two-sided AUROC of {self.detector} {near(float(self.outlying.value[cell]), threshold)}"
+    def _format_auroc(self, cell: Cell, threshold: float) -> str:
+        return f"two-sided AUROC of {self.detector} {format_near(float(self.outlying.value[cell]), threshold)}"
 
 
-def _weakness(quality: Quality, detector: str, least: float) -> str:
+def _explain_weakness(quality: Quality, detector: str, least: float) -> str:
     """Why a detector proves nothing at a site; empty where it does."""
     there = {kind: float(v) for kind in ("auxiliary", "unseen")
              if (v := quality.get(kind)) is not None and not math.isnan(v)}
@@ -153,15 +153,15 @@ def _weakness(quality: Quality, detector: str, least: float) -> str:
     kind = min(there, key=there.__getitem__)
     if there[kind] >= least:
         return ""
-    return f"the detector {detector} reaches only {near(there[kind], least)} on {kind} data at this site"
+    return f"the detector {detector} reaches only {format_near(there[kind], least)} on {kind} data at this site"
 
 
-def _held(grid: Grid, cell: tuple[int, int], threshold: float) -> str:
-    low, high = (float(ends[cell]) for ends in grid.span)
-    return f"its interval {near(low, threshold)} to {near(high, threshold)} holds the threshold {threshold:g}"
+def _describe_interval(values: CellValues, cell: tuple[int, int], threshold: float) -> str:
+    low, high = (float(ends[cell]) for ends in values.span)
+    return f"its interval {format_near(low, threshold)} to {format_near(high, threshold)} holds the threshold {threshold:g}"
 
 
-def near(value: float, threshold: float, digits: int = 2) -> str:
+def format_near(value: float, threshold: float, digits: int = 2) -> str:
     """A number with as many digits as show on which side of a threshold it is, at least `digits`."""
     for places in range(digits, 17):
         text = f"{value:.{places}f}"
@@ -170,13 +170,13 @@ def near(value: float, threshold: float, digits: int = 2) -> str:
     return repr(float(value))
 
 
-def counts(words: Texts) -> dict[str, int]:
-    """How many cells each of `WORDS` is said of."""
+def count_verdicts(words: Strings) -> dict[str, int]:
+    """How many cells each of `VERDICTS` is said of."""
     said = [str(word) for word in np.asarray(words).ravel()]
-    return {word: said.count(word) for word in WORDS}
+    return {word: said.count(word) for word in VERDICTS}
 
 
-def sentence(method: str, words: Texts, detector: str) -> str:
+def describe_verdicts(method: str, words: Strings, detector: str) -> str:
     """How many cells of a method are what, in a sentence to quote; empty where there are no cells.
 
     Args:
@@ -184,26 +184,26 @@ def sentence(method: str, words: Texts, detector: str) -> str:
         words: of its cells.
         detector: that they rest on.
     """
-    found, n = counts(words), int(np.size(words))
+    found, n = count_verdicts(words), int(np.size(words))
     if not n:
         return ""
     artefacts = found[ARTEFACT]
     verbs = "works but is" if artefacts < 2 else "work but are"
     rest = ", ".join(f"{found[word] or 'none'} {word}" for word in (SIMILAR, DISSIMILAR, UNPROVEN))
-    return (f"{METHODS[method]}: {artefacts or 'none'} of {n} {'cell' if n == 1 else 'cells'} {verbs} out of "
+    return (f"{METHOD_NAMES[method]}: {artefacts or 'none'} of {n} {'cell' if n == 1 else 'cells'} {verbs} out of "
             f"distribution (artefact), {rest} (detector {detector}).")
 
 
-def detector_of(meta: Mapping[str, Any]) -> str:
+def get_detector(meta: Mapping[str, Any]) -> str:
     """The detector that verdicts rest on, by a comparison's meta; empty where none was run."""
     return str((meta.get("ood") or {}).get("verdict", ""))
 
 
-def needed(method: str, meta: Mapping[str, Any]) -> tuple[str, str]:
+def list_needed_measures(method: str, meta: Mapping[str, Any]) -> tuple[str, str]:
     """The measures that the verdicts of a method's cells are made of."""
-    return f"{method}.relative_accuracy", f"{method}.ood_{detector_of(meta)}"
+    return f"{method}.relative_accuracy", f"{method}.ood_{get_detector(meta)}"
 
 
-def thresholds_of(about: Mapping[str, Any]) -> Thresholds:
+def get_thresholds(about: Mapping[str, Any]) -> Thresholds:
     """The thresholds in ``meta["ood"]`` of a comparison."""
     return Thresholds(**about.get("thresholds", {}))

@@ -19,9 +19,9 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from suture._base import files
-from suture._base.errors import SutureError, unknown
-from suture.indices.statistics import COLUMNS as SITE_COLUMNS
-from suture.indices.statistics import described
+from suture._base.errors import SutureError, make_unknown_error
+from suture.indices.statistics import SITE_COLUMNS as SITE_COLUMNS
+from suture.indices.statistics import tabulate_statistics
 from suture.numbers import intervals as scores
 from suture.numbers import measures
 from suture.results import cell_verdict as judging
@@ -30,17 +30,26 @@ from suture.results import summary as findings
 from suture.results.report import figures, page
 from suture.results.storage import (
     ARRAYS,
-    FORMAT,
+    COMPARISON_FORMAT,
     TABLE,
     VERSION,
-    commit,
-    damaged,
+    commit_files,
+    make_damaged_error,
     read_content,
     read_document,
     refuse_foreign,
 )
 from suture.results.table import COLUMNS as COLUMNS
-from suture.results.table import FLOATS, check_arrays, check_cells, csv_text, parse, register_own, same, tidy
+from suture.results.table import (
+    FLOAT_COLUMNS,
+    check_arrays,
+    check_cells,
+    format_csv,
+    is_same_array,
+    parse_table,
+    register_own,
+    tidy_table,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +69,7 @@ class Comparison:
             was still improving; it is empty where all is well, and where the column is left out.
         arrays: per-example and per-cell arrays by name, such as ``"target.correct"`` bool (N,),
             ``"dm.correct"`` bool and ``"dm.kl"`` float32 (S, T, N), ``"tlm.loss"`` (S, T, epochs),
-            ``"dm.weight/0/1"`` float32. The per-example ones (`suture.compare.scored.arrays_of`) take about
+            ``"dm.weight/0/1"`` float32. The per-example ones (`suture.compare.scored.stack_evaluation`) take about
             14 bytes per cell, method and test example, in memory and on disk.
         meta: JSON-able: ``versions``, ``seed``, ``command``, ``settings``, ``n_fit``, ``n_test``,
             ``created``, ``device``, ``notes`` (list of str), ``stages`` (names of the finished stages).
@@ -89,7 +98,7 @@ class Comparison:
                 raise SutureError(f"expected every {kind} site once, got {list(names)}")
         object.__setattr__(self, "sources", tuple(self.sources))
         object.__setattr__(self, "targets", tuple(self.targets))
-        object.__setattr__(self, "table", tidy(self.table))
+        object.__setattr__(self, "table", tidy_table(self.table))
         check_cells(self.table, self.sources, self.targets)
         check_arrays(self.arrays)
         try:
@@ -103,8 +112,8 @@ class Comparison:
 
     @property
     def measures(self) -> list[str]:
-        """Names of the measures in the table, in the order of `suture.numbers.measures.in_order`."""
-        return measures.in_order(self._by_measure)
+        """Names of the measures in the table, in the order of `suture.numbers.measures.sort_measures`."""
+        return measures.sort_measures(self._by_measure)
 
     @cached_property
     def _by_measure(self) -> dict[str, pd.DataFrame]:
@@ -131,9 +140,9 @@ class Comparison:
             SutureError: no such measure in this comparison, or no such `what`.
         """
         if measure not in self.measures:
-            raise unknown("measure", measure, self.measures)
-        if what not in (*FLOATS, "n", "reason", "mark"):
-            raise unknown("column", what, (*FLOATS, "n", "reason", "mark"))
+            raise make_unknown_error("measure", measure, self.measures)
+        if what not in (*FLOAT_COLUMNS, "n", "reason", "mark"):
+            raise make_unknown_error("column", what, (*FLOAT_COLUMNS, "n", "reason", "mark"))
         cells = self._by_measure[measure][what].to_numpy(copy=True)
         return pd.DataFrame(cells.reshape(len(self.sources), len(self.targets)),
                             index=pd.Index(self.sources, name="source"),
@@ -143,7 +152,7 @@ class Comparison:
         """Why cells are not to be trusted, as a table of texts: rows are source sites, columns target sites.
 
         A text holds one or several causes, ``cause: numbers; cause: numbers``; it is empty where all is well. For what
-        task loss matching measures see `suture.stitching.convergence.judge`.
+        task loss matching measures see `suture.stitching.convergence.find_unconverged`.
 
         Raises:
             SutureError: no such measure in this comparison.
@@ -158,14 +167,14 @@ class Comparison:
             ``dead`` (columns that do not vary); the spectra are in `arrays`, ``source.spectrum/0`` and so on. Empty
             where no index of the stitched matrices was asked for.
         """
-        return pd.DataFrame(described(self.arrays, self.sources, self.targets), columns=list(SITE_COLUMNS))
+        return pd.DataFrame(tabulate_statistics(self.arrays, self.sources, self.targets), columns=list(SITE_COLUMNS))
 
     def cells(self, method: str = "dm", what: str = "word") -> pd.DataFrame:
         """What every cell is: similar, dissimilar, an artefact (works, but out of distribution) or unproven.
 
         Args:
             method: ``"dm"`` or ``"tlm"``.
-            what: ``"word"``, or ``"reason"`` for a sentence why. The rules stand in `suture.results.cell_verdict.cell_verdict`.
+            what: ``"word"``, or ``"reason"`` for a sentence why. The rules stand in `suture.results.cell_verdict.decide_verdicts`.
 
         Returns:
             Texts: rows are source sites, columns target sites.
@@ -173,21 +182,21 @@ class Comparison:
         Raises:
             SutureError: the comparison has no relative accuracy or no out-of-distribution scores of this method.
         """
-        for kind, given, known in (("method", method, judging.METHODS), ("column", what, ("word", "reason"))):
+        for kind, given, known in (("method", method, judging.METHOD_NAMES), ("column", what, ("word", "reason"))):
             if given not in known:
-                raise unknown(kind, given, known)
-        names = judging.needed(method, self.meta)
+                raise make_unknown_error(kind, given, known)
+        names = judging.list_needed_measures(method, self.meta)
         absent = [name for name in names if name not in self.measures]
         if absent:
             raise SutureError(f"expected relative accuracies and out-of-distribution scores of {method!r} in this "
                               f"comparison, {absent[0]!r} is not there; compare with methods=({method!r},), labels and "
                               'ood=suture.OOD(detectors=("mahalanobis",))')
-        about, detector = self.meta["ood"], judging.detector_of(self.meta)
-        relative, outlying = (judging.Grid(*(self.matrix(name, w).to_numpy() for w in (*FLOATS, "reason")))
+        about, detector = self.meta["ood"], judging.get_detector(self.meta)
+        relative, outlying = (judging.CellValues(*(self.matrix(name, w).to_numpy() for w in (*FLOAT_COLUMNS, "reason")))
                               for name in names)
-        words, reasons = judging.cell_verdict(
+        words, reasons = judging.decide_verdicts(
             relative, outlying, about["quality"].get(detector, [{}] * len(self.targets)),
-            self.marks(names[0]).to_numpy(), detector, judging.thresholds_of(about))
+            self.marks(names[0]).to_numpy(), detector, judging.get_thresholds(about))
         return pd.DataFrame(words if what == "word" else reasons, index=pd.Index(self.sources, name="source"),
                             columns=pd.Index(self.targets, name="target"))
 
@@ -210,9 +219,9 @@ class Comparison:
             # pyplot chooses a window system when it is imported; saved figures must not depend on one.
             from matplotlib import pyplot as plt
             _, ax = plt.subplots(layout="constrained")
-        entry = measures.measure(measure)
-        figures.heatmap(matrix, entry, ax, annotate=annotate, marks=self.marks(measure),
-                        hatched=findings.artefacts(self).get(measure.partition(".")[0]),
+        entry = measures.get_measure(measure)
+        figures.draw_heatmap(matrix, entry, ax, annotate=annotate, marks=self.marks(measure),
+                        hatched=findings.find_artefacts(self).get(measure.partition(".")[0]),
                         title=f"{entry.label}\n{self.source} → {self.target}")
         return ax
 
@@ -222,7 +231,7 @@ class Comparison:
 
         Hits of examples (accuracy, relative accuracy, agreement) are tested by the exact McNemar test, other measures,
         and numbers of tokens, by a paired bootstrap over examples (whole texts), and the mean over batches by Student's
-        t (see `suture.numbers.intervals.difference`).
+        t (see `suture.numbers.intervals.estimate_difference`).
         Nothing is corrected for looking at many pairs. A tiny p value says that a difference is real, not that it is
         large.
 
@@ -244,25 +253,25 @@ class Comparison:
         names = (measure, measure if other is None else other)
         if names[0].rpartition(".")[2] != names[1].rpartition(".")[2]:
             raise SutureError(f"expected one measure of two methods, got {names[0]!r} and {names[1]!r}")
-        one, two = (self._record(cell, name) for cell, name in zip((a, b), names, strict=True))
-        return scores.difference(one, two, int(self.meta.get("seed") or 0))
+        one, two = (self._build_record(cell, name) for cell, name in zip((a, b), names, strict=True))
+        return scores.estimate_difference(one, two, int(self.meta.get("seed") or 0))
 
-    def _record(self, cell: tuple[str, str], measure: str) -> scores.Record:
+    def _build_record(self, cell: tuple[str, str], measure: str) -> scores.Record:
         if isinstance(cell, str) or len(cell) != 2:
             raise SutureError(f"expected a cell (source site, target site), got {cell!r}")
         for kind, name, names in (("source", cell[0], self.sources), ("target", cell[1], self.targets)):
             if name not in names:
-                raise unknown(f"{kind} site", name, names)
+                raise make_unknown_error(f"{kind} site", name, names)
         i, j = self.sources.index(cell[0]), self.targets.index(cell[1])
-        record = scores.record(self.arrays, measure, i, j)
+        record = scores.build_record(self.arrays, measure, i, j)
         reason = str(self.matrix(measure, "reason").iloc[i, j])
         if reason:
             raise SutureError(f"{measure} of {cell[0]!r} into {cell[1]!r} has no value: {reason}")
         return record
 
     def verdict(self) -> battery.Verdict:
-        """The paper's sanity battery on this comparison; see `suture.results.sanity.judge`."""
-        return battery.judge(self.table, self.sources, self.targets, same_network=self.same_network,
+        """The paper's sanity battery on this comparison; see `suture.results.sanity.run_sanity_battery`."""
+        return battery.run_sanity_battery(self.table, self.sources, self.targets, same_network=self.same_network,
                              same_architecture=self.same_architecture, arrays=self.arrays)
 
     def equals(self, other: Comparison) -> bool:
@@ -270,10 +279,10 @@ class Comparison:
         fields = ("source", "target", "sources", "targets", "same_network", "same_architecture")
         return (all(getattr(self, f) == getattr(other, f) for f in fields)
                 and json.dumps(self.meta) == json.dumps(other.meta)
-                and csv_text(self.table) == csv_text(other.table)
+                and format_csv(self.table) == format_csv(other.table)
                 and list(self.table.dtypes) == list(other.table.dtypes)
                 and list(self.arrays) == list(other.arrays)
-                and all(same(self.arrays[name], other.arrays[name]) for name in self.arrays))
+                and all(is_same_array(self.arrays[name], other.arrays[name]) for name in self.arrays))
 
     def save(self, dir: str | os.PathLike[str]) -> Path:
         """Write ``comparison.json``, ``table.csv`` and ``arrays.safetensors`` into a folder.
@@ -294,11 +303,11 @@ class Comparison:
         folder = Path(dir)
         token = secrets.token_hex(8)
         contents = {
-            TABLE: csv_text(self.table).encode(),
+            TABLE: format_csv(self.table).encode(),
             ARRAYS: safetensors.save({k: np.asarray(v, order="C") for k, v in self.arrays.items()}),
         }
         document = {
-            "format": FORMAT, "version": VERSION, "save": token,
+            "format": COMPARISON_FORMAT, "version": VERSION, "save": token,
             "files": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
             "source": self.source, "target": self.target,
             "sources": list(self.sources), "targets": list(self.targets),
@@ -307,9 +316,9 @@ class Comparison:
         }
         try:
             refuse_foreign(folder)
-            commit(folder, token, contents, json.dumps(document, indent=1).encode())
+            commit_files(folder, token, contents, json.dumps(document, indent=1).encode())
         except OSError as error:
-            raise files.unwritable(folder, error) from error
+            raise files.make_unwritable_error(folder, error) from error
         return folder
 
     def report(self, path: str | os.PathLike[str]) -> Path:
@@ -324,8 +333,8 @@ class Comparison:
         Raises:
             SutureError: the place cannot be written.
         """
-        written = page.write([self], path)
-        figures.save(self, written.parent / "figures")
+        written = page.write_page([self], path)
+        figures.save_figures(self, written.parent / "figures")
         return written
 
 
@@ -345,14 +354,14 @@ def load(dir: str | os.PathLike[str]) -> Comparison:
         # A writer may have replaced the files between two reads; then the document is another one by now.
         if read_document(folder)["save"] == document["save"]:
             name = TABLE if table is None else ARRAYS
-            raise damaged(folder, f"{name} is missing or not the one that was saved")
+            raise make_damaged_error(folder, f"{name} is missing or not the one that was saved")
     try:
         register_own(document["meta"])
         loaded = safetensors.load(arrays)
         return Comparison(
             source=document["source"], target=document["target"], sources=tuple(document["sources"]),
             targets=tuple(document["targets"]), same_network=document["same_network"],
-            same_architecture=document["same_architecture"], table=parse(table.decode()),
+            same_architecture=document["same_architecture"], table=parse_table(table.decode()),
             arrays={name: loaded[name] for name in document["arrays"]}, meta=document["meta"])
     except (SutureError, SafetensorError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise damaged(folder, str(error)) from error
+        raise make_damaged_error(folder, str(error)) from error

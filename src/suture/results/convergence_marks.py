@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Iterable
 
 
-def causes(mark: str) -> list[str]:
+def list_causes(mark: str) -> list[str]:
     """The causes in a mark, without their numbers."""
     return [part.split(": ")[0] for part in mark.split("; ") if part]
 
 
-def marked_words(marks: Iterable[str], cells: int) -> str:
+def describe_marks(marks: Iterable[str], cells: int) -> str:
     """How many cells are marked and why, such as ``3 of 64 cells are marked (still improving: 2, one epoch: 1)``.
 
     Args:
@@ -19,7 +19,7 @@ def marked_words(marks: Iterable[str], cells: int) -> str:
         cells: how many there are.
     """
     found = [m for m in marks if m]
-    counts = Counter(cause for m in found for cause in causes(m))
+    counts = Counter(cause for m in found for cause in list_causes(m))
     why = ", ".join(f"{cause}: {n}" for cause, n in counts.items())
     noun = "cell" if cells == 1 else "cells"
     return f"{len(found)} of {cells} {noun} {'is' if len(found) == 1 else 'are'} marked" + (f" ({why})" if why else "")

@@ -13,19 +13,19 @@ from scipy import stats
 
 from suture._base.errors import SutureError
 from suture.numbers.intervals import mcnemar
-from suture.numbers.measures import Measure, in_order, measure
+from suture.numbers.measures import Measure, get_measure, sort_measures
 
 SELF_COLUMNS = ("measure", "layers", "violated", "beyond_noise", "worst_margin", "worst_target",
                 "worst_source", "undefined")
 PAIR_COLUMNS = ("measure", "layers", "corresponding", "source_layers", "corresponding_by_source",
                 "worst_margin", "worst_target", "worst_source", "undefined")
 
-LEVEL = 0.05
+SIGNIFICANCE_LEVEL = 0.05
 # The own-layer cells of the structural measures are exact only up to the rounding of an eigensolver.
-ROUNDING = 1e-9
+ROUNDING_TOLERANCE = 1e-9
 # Divergences of softmax outputs are differences of float32 logarithms.
-NATS = 1e-6
-_EXAMPLES = {"accuracy": "correct", "relative_accuracy": "correct", "agreement": "agree"}
+NATS_TOLERANCE = 1e-6
+_OUTCOME_ARRAYS = {"accuracy": "correct", "relative_accuracy": "correct", "agreement": "agree"}
 
 Floats = npt.NDArray[np.float64]
 
@@ -59,17 +59,17 @@ class _Contest:
     """By how much the rival looks more similar than the own partner; negative when it does not."""
     others: int
 
-    def lost(self, entry: Measure) -> bool:
-        return self.margin > _slack(entry)
+    def is_lost(self, entry: Measure) -> bool:
+        return self.margin > _get_tolerance(entry)
 
 
-def _slack(entry: Measure) -> float:
-    if entry.name.rpartition(".")[2] in _EXAMPLES:
+def _get_tolerance(entry: Measure) -> float:
+    if entry.name.rpartition(".")[2] in _OUTCOME_ARRAYS:
         return 0.0
-    return NATS if entry.functional else ROUNDING
+    return NATS_TOLERANCE if entry.functional else ROUNDING_TOLERANCE
 
 
-def judge(table: pd.DataFrame, sources: Sequence[str], targets: Sequence[str], *, same_network: bool,
+def run_sanity_battery(table: pd.DataFrame, sources: Sequence[str], targets: Sequence[str], *, same_network: bool,
           same_architecture: bool, arrays: Mapping[str, npt.NDArray[Any]]) -> Verdict:
     """The sanity battery of Balogh and Jelasity (AAAI 2025) on the cells of one comparison.
 
@@ -105,28 +105,28 @@ def judge(table: pd.DataFrame, sources: Sequence[str], targets: Sequence[str], *
     Raises:
         SutureError: a per-example array has another shape.
     """
-    gap = _gap(table, sources, targets)
+    gap = _describe_gap(table, sources, targets)
     if not (same_network or same_architecture):
-        return Verdict(_frame([], SELF_COLUMNS), (
+        return Verdict(_make_frame([], SELF_COLUMNS), (
             "The sanity battery does not apply: the networks differ in architecture, so no layer of one "
             "corresponds to a layer of the other.",), gap)
     columns = SELF_COLUMNS if same_network else PAIR_COLUMNS
-    row, say = (_self_row, _self_words) if same_network else (_pair_row, _pair_words)
+    row, say = (_make_self_row, _describe_self) if same_network else (_make_pair_row, _describe_pair)
     present = set(table["measure"])
     rows, words = [], []
-    for name in in_order(present):
-        entry = measure(name)
+    for name in sort_measures(present):
+        entry = get_measure(name)
         if not entry.judged:
             continue
-        values = _values(table, name, sources, targets)
+        values = _collect_values(table, name, sources, targets)
         record = row(entry, values, sources, targets, arrays)
         rows.append(record)
-        words.append(f"{entry.label}: {say(record)}{_missing(int(record['undefined']), values.size)}.")
-    return Verdict(_frame(rows, columns), tuple(words), gap)
+        words.append(f"{entry.label}: {say(record)}{_describe_missing(int(record['undefined']), values.size)}.")
+    return Verdict(_make_frame(rows, columns), tuple(words), gap)
 
 
-def _gap(table: pd.DataFrame, sources: Sequence[str], targets: Sequence[str]) -> str:
-    tlm, dm = (_values(table, f"{m}.relative_accuracy", sources, targets) for m in ("tlm", "dm"))
+def _describe_gap(table: pd.DataFrame, sources: Sequence[str], targets: Sequence[str]) -> str:
+    tlm, dm = (_collect_values(table, f"{m}.relative_accuracy", sources, targets) for m in ("tlm", "dm"))
     if not (tlm > dm).any():
         return ""
     i, j = map(int, np.unravel_index(int(np.nanargmax(tlm - dm)), tlm.shape))
@@ -134,22 +134,22 @@ def _gap(table: pd.DataFrame, sources: Sequence[str], targets: Sequence[str]) ->
             f"{tlm[i, j]:.3f} against {dm[i, j]:.3f}.")
 
 
-def _frame(rows: list[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+def _make_frame(rows: list[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(columns))
 
 
-def _values(table: pd.DataFrame, name: str, sources: Sequence[str], targets: Sequence[str]) -> Floats:
+def _collect_values(table: pd.DataFrame, name: str, sources: Sequence[str], targets: Sequence[str]) -> Floats:
     """Native values (sources, targets), NaN where a cell has none."""
     cells = table[table["measure"] == name].set_index(["source", "target"])["value"]
     cells = cells.reindex(pd.MultiIndex.from_product([sources, targets]))
     return cells.to_numpy(dtype=np.float64).reshape(len(sources), len(targets))
 
 
-def _common(entry: Measure, values: Floats) -> Floats:
+def _orient_values(entry: Measure, values: Floats) -> Floats:
     return values if entry.larger_is_more_similar else -values
 
 
-def _contests(common: Floats, partners: Sequence[str], layers: Sequence[str]) -> list[_Contest]:
+def _find_contests(common: Floats, partners: Sequence[str], layers: Sequence[str]) -> list[_Contest]:
     """One contest per column of `common` (partners, layers) whose own value and some other are defined."""
     found = []
     for j, layer in enumerate(layers):
@@ -164,9 +164,9 @@ def _contests(common: Floats, partners: Sequence[str], layers: Sequence[str]) ->
     return found
 
 
-def _worst(entry: Measure, contests: list[_Contest], sources: Sequence[str],
+def _find_worst(entry: Measure, contests: list[_Contest], sources: Sequence[str],
            targets: Sequence[str]) -> dict[str, Any]:
-    lost = [c for c in contests if c.lost(entry)]
+    lost = [c for c in contests if c.is_lost(entry)]
     if not lost:
         return {"worst_margin": 0.0, "worst_target": "", "worst_source": ""}
     worst = max(lost, key=lambda c: c.margin)
@@ -174,33 +174,33 @@ def _worst(entry: Measure, contests: list[_Contest], sources: Sequence[str],
             "worst_source": sources[worst.rival]}
 
 
-def _self_row(entry: Measure, values: Floats, sources: Sequence[str], targets: Sequence[str],
+def _make_self_row(entry: Measure, values: Floats, sources: Sequence[str], targets: Sequence[str],
               arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
-    contests = _contests(_common(entry, values), sources, targets)
-    lost = [c for c in contests if c.lost(entry)]
-    examples = _examples(entry, values.shape, arrays)
-    clear = float("nan") if examples is None else float(_beyond_noise(lost, values, examples))
+    contests = _find_contests(_orient_values(entry, values), sources, targets)
+    lost = [c for c in contests if c.is_lost(entry)]
+    examples = _find_outcomes(entry, values.shape, arrays)
+    clear = float("nan") if examples is None else float(_count_beyond_noise(lost, values, examples))
     test = "McNemar" if examples is None or examples.dtype == np.bool_ else "Wilcoxon over texts"
     return {"measure": entry.name, "layers": len(contests), "violated": len(lost), "beyond_noise": clear, "test": test,
-            **_worst(entry, contests, sources, targets), "undefined": int(np.isnan(values).sum())}
+            **_find_worst(entry, contests, sources, targets), "undefined": int(np.isnan(values).sum())}
 
 
-def _pair_row(entry: Measure, values: Floats, sources: Sequence[str], targets: Sequence[str],
+def _make_pair_row(entry: Measure, values: Floats, sources: Sequence[str], targets: Sequence[str],
               arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
-    common = _common(entry, values)
-    contests, by_source = _contests(common, sources, targets), _contests(common.T, targets, sources)
+    common = _orient_values(entry, values)
+    contests, by_source = _find_contests(common, sources, targets), _find_contests(common.T, targets, sources)
     return {"measure": entry.name,
-            "layers": len(contests), "corresponding": sum(not c.lost(entry) for c in contests),
+            "layers": len(contests), "corresponding": sum(not c.is_lost(entry) for c in contests),
             "source_layers": len(by_source),
-            "corresponding_by_source": sum(not c.lost(entry) for c in by_source),
-            **_worst(entry, contests, sources, targets), "undefined": int(np.isnan(values).sum())}
+            "corresponding_by_source": sum(not c.is_lost(entry) for c in by_source),
+            **_find_worst(entry, contests, sources, targets), "undefined": int(np.isnan(values).sum())}
 
 
-def _examples(entry: Measure, shape: tuple[int, ...],
+def _find_outcomes(entry: Measure, shape: tuple[int, ...],
               arrays: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any] | None:
     """Per-example outcomes (sources, targets, examples) behind a functional measure, if they are there."""
     method, _, quantity = entry.name.partition(".")
-    name = f"{method}.{_EXAMPLES.get(quantity, '')}"
+    name = f"{method}.{_OUTCOME_ARRAYS.get(quantity, '')}"
     if not entry.functional or name not in arrays:
         return None
     outcomes = arrays[name]
@@ -210,73 +210,73 @@ def _examples(entry: Measure, shape: tuple[int, ...],
     return outcomes
 
 
-def _chance(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
+def _compute_p_value(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
     """p value of no difference between (N,) outcomes of two cells: hits and misses, or numbers of tokens."""
     if one.dtype == np.bool_:
         return mcnemar(one, other)
     return float(stats.wilcoxon(one, other).pvalue) if (one != other).any() else 1.0
 
 
-def _beyond_noise(lost: list[_Contest], values: Floats, outcomes: npt.NDArray[Any]) -> int:
+def _count_beyond_noise(lost: list[_Contest], values: Floats, outcomes: npt.NDArray[Any]) -> int:
     """How many lost contests the examples can tell from chance; larger `values` are more similar."""
     chances = []
     for contest in lost:
         own = outcomes[contest.own, contest.layer]
         column = values[:, contest.layer]
-        smallest = min(_chance(own, outcomes[i, contest.layer]) for i in range(len(column))
+        smallest = min(_compute_p_value(own, outcomes[i, contest.layer]) for i in range(len(column))
                        if column[i] > column[contest.own])
         chances.append(min(1.0, smallest * contest.others))
     return _holm(chances)
 
 
 def _holm(chances: list[float]) -> int:
-    """How many hypotheses Holm's (1979) step-down procedure rejects at `LEVEL`."""
+    """How many hypotheses Holm's (1979) step-down procedure rejects at `SIGNIFICANCE_LEVEL`."""
     for done, chance in enumerate(sorted(chances)):
-        if not chance * (len(chances) - done) < LEVEL:
+        if not chance * (len(chances) - done) < SIGNIFICANCE_LEVEL:
             return done
     return len(chances)
 
 
-def _count(n: int, noun: str) -> str:
+def _format_count(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
-def _worst_words(row: dict[str, Any]) -> str:
+def _describe_worst(row: dict[str, Any]) -> str:
     margin = float(row["worst_margin"])
     amount = f"{margin:.3f}" if margin >= 0.0005 else f"{margin:.1e}"
     return f"{amount}: {row['worst_source']} into {row['worst_target']}"
 
 
-def _missing(undefined: int, cells: int) -> str:
+def _describe_missing(undefined: int, cells: int) -> str:
     if not undefined:
         return ""
-    return f"; {undefined} of {_count(cells, 'cell')} {'has' if undefined == 1 else 'have'} no value"
+    return f"; {undefined} of {_format_count(cells, 'cell')} {'has' if undefined == 1 else 'have'} no value"
 
 
-def _self_words(row: dict[str, Any]) -> str:
+def _describe_self(row: dict[str, Any]) -> str:
     layers, violated = int(row["layers"]), int(row["violated"])
     if not layers:
         return "nothing to judge, no target layer has its own value and that of another layer"
     if not violated:
-        return f"no layer looks more similar to a layer than itself ({_count(layers, 'layer')})"
-    text = (f"for {violated} of {_count(layers, 'target layer')} another layer looks more similar than the "
-            f"layer itself (by up to {_worst_words(row)})")
+        return f"no layer looks more similar to a layer than itself ({_format_count(layers, 'layer')})"
+    text = (f"for {violated} of {_format_count(layers, 'target layer')} another layer looks more similar than the "
+            f"layer itself (by up to {_describe_worst(row)})")
     if np.isnan(row["beyond_noise"]):
         return text
     clear = int(row["beyond_noise"])
     who = f"{clear or 'none'} of these {'are' if clear > 1 else 'is'}"
     if violated == 1:
         who = f"this is{'' if clear else ' not'}"
-    return f"{text}; {who} beyond test-set noise ({row['test']}, Holm, p < {LEVEL})"
+    return f"{text}; {who} beyond test-set noise ({row['test']}, Holm, p < {SIGNIFICANCE_LEVEL})"
 
 
-def _pair_words(row: dict[str, Any]) -> str:
+def _describe_pair(row: dict[str, Any]) -> str:
     layers, by_source = int(row["layers"]), int(row["source_layers"])
     if not layers and not by_source:
         return "nothing to judge, no layer has its corresponding value and that of another layer"
-    text = (f"for {row['corresponding']} of {_count(layers, 'target layer')} the corresponding source layer "
+    text = (f"for {row['corresponding']} of {_format_count(layers, 'target layer')} the corresponding source layer "
             f"is the most similar one, and for {row['corresponding_by_source']} of "
-            f"{_count(by_source, 'source layer')} the corresponding target layer is")
+            f"{_format_count(by_source, 'source layer')} the corresponding target layer is")
     if not row["worst_source"]:
         return text
-    return f"{text} (another source layer looks more similar by up to {_worst_words(row)})"
+    return f"{text} (another source layer looks more similar by up to {_describe_worst(row)})"

@@ -11,7 +11,7 @@ from typing import Any
 from suture._base import files
 from suture._base.errors import SutureError
 
-FORMAT = "suture.comparison"
+COMPARISON_FORMAT = "suture.comparison"
 VERSION = 1
 DOCUMENT, TABLE, ARRAYS = "comparison.json", "table.csv", "arrays.safetensors"
 # What `save` accepts beside its own files: the page and figures that `report` puts there.
@@ -46,7 +46,7 @@ def _is_ours(folder: Path) -> bool:
     return True
 
 
-def commit(folder: Path, token: str, contents: dict[str, bytes], document: bytes) -> None:
+def commit_files(folder: Path, token: str, contents: dict[str, bytes], document: bytes) -> None:
     """Stage the contents, replace the document (the step that counts), then give the contents their names.
 
     Between the second and the third step the contents lie under the staged names, where `load` looks first.
@@ -55,9 +55,9 @@ def commit(folder: Path, token: str, contents: dict[str, bytes], document: bytes
     staged = {name: folder / f".{name}.{token}" for name in contents}
     try:
         for name, data in contents.items():
-            files.write(staged[name], data)
+            files.write_new_file(staged[name], data)
         temporary = folder / f".{DOCUMENT}.{token}"
-        files.write(temporary, document)
+        files.write_new_file(temporary, document)
         temporary.replace(folder / DOCUMENT)
     except OSError:
         for path in (*staged.values(), folder / f".{DOCUMENT}.{token}"):
@@ -72,7 +72,7 @@ def commit(folder: Path, token: str, contents: dict[str, bytes], document: bytes
             entry.unlink(missing_ok=True)
 
 
-def damaged(folder: Path, why: str) -> SutureError:
+def make_damaged_error(folder: Path, why: str) -> SutureError:
     """The error for files that are not what was saved."""
     return SutureError(f"the comparison in {str(folder)!r} is damaged: {why}; compute it again")
 
@@ -94,8 +94,8 @@ def read_document(folder: Path, any_version: bool = False) -> dict[str, Any]:
     try:
         document = json.loads(text)
     except ValueError as error:
-        raise damaged(folder, f"{DOCUMENT} is cut off or not JSON") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise make_damaged_error(folder, f"{DOCUMENT} is cut off or not JSON") from error
+    if not isinstance(document, dict) or document.get("format") != COMPARISON_FORMAT:
         raise strange
     if any_version:
         return document
@@ -104,7 +104,7 @@ def read_document(folder: Path, any_version: bool = False) -> dict[str, Any]:
                           f"{document.get('version')!r} in {str(folder)!r}; load it with the suture that "
                           "wrote it")
     if not (_TOKEN.fullmatch(str(document.get("save"))) and isinstance(document.get("files"), dict)):
-        raise damaged(folder, f"{DOCUMENT} lacks entries")
+        raise make_damaged_error(folder, f"{DOCUMENT} lacks entries")
     return document
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from suture.results import cell_verdict as cells
-from suture.results.report.compared import Compared
+from suture.results.report.compared import ComparisonLike
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class Findings:
     """
 
     shown: tuple[str, ...]
-    held: tuple[str, ...]
+    passed: tuple[str, ...]
     summary: str
     gap: str
     cells: tuple[str, ...]
 
 
-def findings(comparison: Compared) -> Findings:
+def summarise_findings(comparison: ComparisonLike) -> Findings:
     """The verdict of a comparison in words, what is wrong apart from what is not."""
     verdict = comparison.verdict()
     records = verdict.table.to_dict("records")
@@ -43,9 +43,9 @@ def findings(comparison: Compared) -> Findings:
     finding = ("no layer looks more similar to a layer than itself" if comparison.same_network else
                "every corresponding layer is the most similar one")
     return Findings(
-        shown=tuple(words for words, on in zip(verdict.words, show, strict=True) if on), held=held,
+        shown=tuple(words for words, on in zip(verdict.words, show, strict=True) if on), passed=held,
         summary=f"{len(held)} of {len(show)} {'measure' if len(show) == 1 else 'measures'}: {finding}" if held else "",
-        gap=verdict.gap, cells=tuple(cell_words(comparison).values()))
+        gap=verdict.gap, cells=tuple(describe_cells(comparison).values()))
 
 
 def is_lost(record: Mapping[Any, Any]) -> bool:
@@ -58,21 +58,21 @@ def is_open(record: Mapping[Any, Any]) -> bool:
     return not record["layers"] and not record.get("source_layers", 0)
 
 
-def judged(comparison: Compared) -> list[str]:
+def list_judged_methods(comparison: ComparisonLike) -> list[str]:
     """The methods whose cells have a verdict."""
-    return [m for m in cells.METHODS if set(cells.needed(m, comparison.meta)) <= set(comparison.measures)]
+    return [m for m in cells.METHOD_NAMES if set(cells.list_needed_measures(m, comparison.meta)) <= set(comparison.measures)]
 
 
-def cell_words(comparison: Compared) -> dict[str, str]:
+def describe_cells(comparison: ComparisonLike) -> dict[str, str]:
     """How many cells are what, by method, in sentences to quote."""
-    said = {m: cells.sentence(m, comparison.cells(m).to_numpy(), cells.detector_of(comparison.meta))
-            for m in judged(comparison)}
+    said = {m: cells.describe_verdicts(m, comparison.cells(m).to_numpy(), cells.get_detector(comparison.meta))
+            for m in list_judged_methods(comparison)}
     return {m: words for m, words in said.items() if words}
 
 
-def artefacts(comparison: Compared) -> dict[str, pd.DataFrame]:
+def find_artefacts(comparison: ComparisonLike) -> dict[str, pd.DataFrame]:
     """Which cells work and are out of distribution, by method: frames of booleans (sources, targets)."""
-    return {m: comparison.cells(m) == cells.ARTEFACT for m in judged(comparison)}
+    return {m: comparison.cells(m) == cells.ARTEFACT for m in list_judged_methods(comparison)}
 
 
 # Average precision, FPR at 95 % recall, shift, shrinkage and rotation.
@@ -88,7 +88,7 @@ def is_detail(name: str) -> bool:
 _KINDS = ("auxiliary", "unseen")
 
 
-def quality(comparison: Compared) -> list[dict[str, Any]]:
+def tabulate_quality(comparison: ComparisonLike) -> list[dict[str, Any]]:
     """How well each detector tells native representations from others, site by site; the verdict's detector first.
 
     Returns:
@@ -96,19 +96,19 @@ def quality(comparison: Compared) -> list[dict[str, Any]]:
         unseen data, two-sided and one-sided AUROC as texts, with whether the threshold is missed.
     """
     about = comparison.meta.get("ood") or {}
-    least, first = cells.thresholds_of(about).quality, about.get("verdict")
+    least, first = cells.get_thresholds(about).quality, about.get("verdict")
     tables = []
     for name, sites in sorted(about.get("quality", {}).items(), key=lambda item: item[0] != first):
-        rows = [{"site": site, "cells": [_quality_cell(found.get(kind + side), least, side)
+        rows = [{"site": site, "cells": [_format_quality(found.get(kind + side), least, side)
                                          for kind in _KINDS for side in ("", "_one_sided")]}
                 for site, found in zip(comparison.targets, sites, strict=False)]
         tables.append({"name": name, "verdict": name == first, "rows": rows})
     return tables
 
 
-def _quality_cell(value: float | None, least: float, side: str) -> dict[str, Any]:
+def _format_quality(value: float | None, least: float, side: str) -> dict[str, Any]:
     number = np.nan if value is None else float(value)
     if math.isnan(number):
         return {"text": "–", "low": False}
     # Verdicts rest on the two-sided number; the one-sided one is small too where others look more typical.
-    return {"text": cells.near(number, least, 3), "low": not side and number < least}
+    return {"text": cells.format_near(number, least, 3), "low": not side and number < least}

@@ -11,17 +11,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from suture._base.errors import SutureError, unknown
+from suture._base.errors import SutureError, make_unknown_error
 from suture.numbers import measures
 
 COLUMNS = ["source", "target", "measure", "value", "low", "high", "n", "direction", "reason", "mark"]
-_WORDS = ("source", "target", "measure", "direction", "reason", "mark")
-FLOATS = ("value", "low", "high")
+_TEXT_COLUMNS = ("source", "target", "measure", "direction", "reason", "mark")
+FLOAT_COLUMNS = ("value", "low", "high")
 _DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16",
            "float32", "float64")
 
 
-def tidy(table: pd.DataFrame) -> pd.DataFrame:
+def tidy_table(table: pd.DataFrame) -> pd.DataFrame:
     """The table with a plain index and one dtype per column.
 
     Raises:
@@ -34,7 +34,7 @@ def tidy(table: pd.DataFrame) -> pd.DataFrame:
     columns: dict[str, pd.Series[Any]] = {}
     for name in COLUMNS:
         cells = table[name].tolist()
-        if name in _WORDS:
+        if name in _TEXT_COLUMNS:
             wrong = [cell for cell in cells if not isinstance(cell, str)]
             if wrong:
                 raise SutureError(f"expected strings in the column {name!r}, got {wrong[0]!r}")
@@ -58,9 +58,9 @@ def check_cells(table: pd.DataFrame, sources: tuple[str, ...], targets: tuple[st
     for column, names in (("source", sources), ("target", targets)):
         strange = set(table[column]) - set(names)
         if strange:
-            raise unknown(f"{column} in the table", min(strange), names)
+            raise make_unknown_error(f"{column} in the table", min(strange), names)
     for name in table["measure"].unique():
-        measures.measure(name)
+        measures.get_measure(name)
     keys = table[["source", "target", "measure"]]
     for rows, expected in (
         (keys.duplicated(), "one row per cell and measure"),
@@ -86,12 +86,12 @@ def check_arrays(arrays: dict[str, npt.NDArray[Any]]) -> None:
                               f"got {got}")
 
 
-def same(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
+def is_same_array(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
     """Whether two arrays agree in kind, shape and every bit."""
     return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
 
 
-def csv_text(table: pd.DataFrame) -> str:
+def format_csv(table: pd.DataFrame) -> str:
     """A table as CSV: floats in the shortest form that reads back the same, NaN as an empty field."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -103,10 +103,10 @@ def csv_text(table: pd.DataFrame) -> str:
     return text.getvalue()
 
 
-def parse(text: str) -> pd.DataFrame:
-    """The table that `csv_text` wrote."""
+def parse_table(text: str) -> pd.DataFrame:
+    """The table that `format_csv` wrote."""
     header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
-    numeric = {i for i, name in enumerate(header) if name in (*FLOATS, "n")}
+    numeric = {i for i, name in enumerate(header) if name in (*FLOAT_COLUMNS, "n")}
     cells = [[(float(c) if c else np.nan) if i in numeric else c for i, c in enumerate(row)] for row in rows]
     return pd.DataFrame(cells, columns=header)
 
@@ -117,7 +117,7 @@ def register_own(meta: Mapping[str, Any]) -> None:
     Raises:
         SutureError: what is there is no list of measures, or one has the name of another measure.
     """
-    for entry in _own(meta):
+    for entry in _list_own_measures(meta):
         name = entry.get("name")
         numbers = all(isinstance(entry.get(k), int | float) for k in ("low", "high"))
         words = all(isinstance(entry.get(k), str) for k in ("name", "label", "about"))
@@ -125,10 +125,10 @@ def register_own(meta: Mapping[str, Any]) -> None:
             raise SutureError(f"expected measures of the user's own, got {entry!r}")
         known = measures.MEASURES.get(str(name))
         if known is None or known.own:
-            measures.register(measures.structural(**entry, own=True))
+            measures.register_measure(measures.make_index_measure(**entry, own=True))
 
 
-def _own(meta: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+def _list_own_measures(meta: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
     found = meta.get("own_measures", [])
     if not isinstance(found, list) or not all(isinstance(e, dict) for e in found):
         raise SutureError(f"expected a list of the user's own measures, got {found!r}")

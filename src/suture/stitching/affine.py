@@ -19,7 +19,7 @@ TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
-class _Form:
+class _Parametrization:
     """How a family keeps its W.
 
     Attributes:
@@ -33,7 +33,7 @@ class _Form:
     join: Callable[[Mapping[str, Tensor]], Tensor] | None = None
 
 
-def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:
+def _draw_uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:
     return torch.empty(shape).uniform_(-bound, bound, generator=generator)
 
 
@@ -43,9 +43,9 @@ def _split_factors(weight: Tensor, family: Family) -> dict[str, Tensor]:
     return {"left": u[:, :family.rank] * root, "right": root[:, None] * vh[:family.rank]}
 
 
-def _random_factors(q: int, p: int, family: Family, generator: torch.Generator) -> Tensor:
+def _draw_factors(q: int, p: int, family: Family, generator: torch.Generator) -> Tensor:
     k = family.rank or 0
-    return _uniform((q, k), (3 / k) ** 0.5, generator) @ _uniform((k, p), p**-0.5, generator)
+    return _draw_uniform((q, k), (3 / k) ** 0.5, generator) @ _draw_uniform((k, p), p**-0.5, generator)
 
 
 def _split_rotation(weight: Tensor, family: Family) -> dict[str, Tensor]:
@@ -62,7 +62,7 @@ def _join_rotation(parts: Mapping[str, Tensor]) -> Tensor:
     return parts["log_scale"].exp() * turned if "log_scale" in parts else turned
 
 
-def _random_rotation(q: int, p: int, family: Family, generator: torch.Generator) -> Tensor:
+def _draw_rotation(q: int, p: int, family: Family, generator: torch.Generator) -> Tensor:
     base, r = torch.linalg.qr(torch.randn(q, p, dtype=torch.float64, generator=generator))
     return torch.mul(base, r.diagonal().sign())
 
@@ -74,18 +74,18 @@ def _split_permutation(weight: Tensor, family: Family) -> dict[str, Tensor]:
     return {"weight": nearest}
 
 
-_ANY = _Form(lambda weight, family: {"weight": weight},
-             lambda q, p, family, generator: _uniform((q, p), p**-0.5, generator))
-_FORMS: Mapping[str, _Form] = {
-    "full": _ANY, "ridge": _ANY, "sparse": _ANY,
-    "rank": _Form(_split_factors, _random_factors, lambda parts: parts["left"] @ parts["right"]),
-    "orthogonal": _Form(_split_rotation, _random_rotation, _join_rotation),
-    "diagonal": _Form(lambda weight, family: {"factors": weight.diagonal()},
-                      lambda q, p, family, generator: _uniform((q,), 1.0, generator).diag(),
+_UNCONSTRAINED = _Parametrization(lambda weight, family: {"weight": weight},
+             lambda q, p, family, generator: _draw_uniform((q, p), p**-0.5, generator))
+_PARAMETRIZATIONS: Mapping[str, _Parametrization] = {
+    "full": _UNCONSTRAINED, "ridge": _UNCONSTRAINED, "sparse": _UNCONSTRAINED,
+    "rank": _Parametrization(_split_factors, _draw_factors, lambda parts: parts["left"] @ parts["right"]),
+    "orthogonal": _Parametrization(_split_rotation, _draw_rotation, _join_rotation),
+    "diagonal": _Parametrization(lambda weight, family: {"factors": weight.diagonal()},
+                      lambda q, p, family, generator: _draw_uniform((q,), 1.0, generator).diag(),
                       lambda parts: parts["factors"].diag()),
-    "permutation": _Form(_split_permutation,
+    "permutation": _Parametrization(_split_permutation,
                          lambda q, p, family, generator: torch.eye(p)[torch.randperm(p, generator=generator)]),
-    "identity": _Form(lambda weight, family: {"weight": torch.eye(len(weight), dtype=weight.dtype)},
+    "identity": _Parametrization(lambda weight, family: {"weight": torch.eye(len(weight), dtype=weight.dtype)},
                       lambda q, p, family, generator: torch.eye(p)),
 }
 
@@ -123,11 +123,11 @@ class Affine(nn.Module):
         super().__init__()
         family.check(p, q)
         self.p, self.q, self.family = p, q, family
-        for name, value in _FORMS[family.name].split(self._eye().double(), family).items():
-            self._hold(name, value, family.trainable and name != "base")
-        self._hold("bias", torch.zeros(q), family.trainable and family.shifts)
+        for name, value in _PARAMETRIZATIONS[family.name].split(self._make_identity().double(), family).items():
+            self._register(name, value, family.trainable and name != "base")
+        self._register("bias", torch.zeros(q), family.trainable and family.shifts)
 
-    def _hold(self, name: str, value: Tensor, trained: bool) -> None:
+    def _register(self, name: str, value: Tensor, trained: bool) -> None:
         value = value.to(torch.get_default_dtype())
         if trained:
             self.register_parameter(name, nn.Parameter(value))
@@ -136,10 +136,10 @@ class Affine(nn.Module):
 
     def __getattr__(self, name: str) -> Any:
         # A property could not give way to a parameter of the same name.
-        join = _FORMS[self.family.name].join if name == "weight" else None
+        join = _PARAMETRIZATIONS[self.family.name].join if name == "weight" else None
         return join(dict(self.named_parameters()) | dict(self.named_buffers())) if join else super().__getattr__(name)
 
-    def _eye(self) -> Tensor:
+    def _make_identity(self) -> Tensor:
         """The rectangular identity, cut to the rank that the family allows."""
         eye = torch.eye(self.q, self.p)
         if self.family.rank is not None:
@@ -154,13 +154,13 @@ class Affine(nn.Module):
         (Mezzadri 2007), s = 1; permutation: a random one, b = 0; identity: itself.
         """
         generator = torch.Generator().manual_seed(seed)
-        weight = _FORMS[self.family.name].random(self.q, self.p, self.family, generator)
+        weight = _PARAMETRIZATIONS[self.family.name].random(self.q, self.p, self.family, generator)
         free = isinstance(self.bias, nn.Parameter)
-        return self.set(weight, _uniform((self.q,), self.p**-0.5, generator) if free else torch.zeros(self.q))
+        return self.set(weight, _draw_uniform((self.q,), self.p**-0.5, generator) if free else torch.zeros(self.q))
 
     def init_identity(self) -> Affine:
         """W = I; where the widths differ, the rectangular identity, and of rank k its first k rows. b = 0."""
-        return self.set(self._eye(), torch.zeros(self.q))
+        return self.set(self._make_identity(), torch.zeros(self.q))
 
     @torch.no_grad()
     def set(self, weight: Tensor, bias: Tensor) -> Affine:
@@ -177,7 +177,7 @@ class Affine(nn.Module):
         if not self.family.shifts and bias.any():
             raise SutureError(f"expected b = 0 for {self.family}, got |b| = {float(bias.norm()):.1e}; fit the map as "
                               f"{self.family}")
-        form = _FORMS[self.family.name]
+        form = _PARAMETRIZATIONS[self.family.name]
         parts = form.split(weight.double(), self.family)
         nearest = form.join(parts) if form.join else parts["weight"]
         off, size = float((weight.double() - nearest).norm()), float(weight.double().norm())

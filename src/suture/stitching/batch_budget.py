@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from suture._base.errors import SutureError
-from suture.networks.calls import Pass
+from suture.networks.calls import RecordedPass
 from suture.networks.sites import SitedNetwork
 
 GPU_SHARE = 0.5
 """Share of the free memory that one backward pass may save; the rest is for gradients and workspaces."""
-_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
+_OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
 
 T = TypeVar("T")
 
@@ -23,10 +23,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on whatever device."""
     if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(w in str(error).lower() for w in _WORDS)
+    return isinstance(error, RuntimeError) and any(w in str(error).lower() for w in _OUT_OF_MEMORY_WORDS)
 
 
-def attempt(work: Callable[[], T]) -> T | None:
+def try_in_memory(work: Callable[[], T]) -> T | None:
     """What `work` returns; None where memory ran out, with all that it had made let go."""
     try:
         return work()
@@ -39,19 +39,19 @@ def attempt(work: Callable[[], T]) -> T | None:
     return None
 
 
-def saved_bytes(work: Callable[[], object]) -> int:
+def measure_saved_bytes(work: Callable[[], object]) -> int:
     """Bytes of all storages that autograd saves for backward while `work` runs; each storage once."""
     kept: list[Tensor] = []
-    with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda _: _never()):
+    with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda _: _refuse_backward()):
         work()
     return sum({s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in kept)}.values())
 
 
-def _never() -> Tensor:
+def _refuse_backward() -> Tensor:
     raise AssertionError("measured graphs are not run backward")
 
 
-def tail_bytes(target: SitedNetwork, index: int, x: Tensor, done: Pass) -> int:
+def measure_tail_bytes(target: SitedNetwork, index: int, x: Tensor, done: RecordedPass) -> int:
     """Bytes that one more example takes in the tail of a site until its gradient is there.
 
     What two copies of a batch save more than one (weights are saved once however many there are), and the stitched
@@ -64,12 +64,12 @@ def tail_bytes(target: SitedNetwork, index: int, x: Tensor, done: Pass) -> int:
     """
     def saved(copies: int) -> int:
         start = torch.cat([x.detach()] * copies).requires_grad_(True)
-        return saved_bytes(lambda: target.tail(index, start, done))
+        return measure_saved_bytes(lambda: target.tail(index, start, done))
 
     return max(1, (saved(2) - saved(1)) // len(x) + 2 * x.numel() * x.element_size() // len(x))
 
 
-def backward_budget(device: torch.device) -> int | None:
+def find_backward_budget(device: torch.device) -> int | None:
     """Bytes that one backward pass may save: `GPU_SHARE` of what is free on cuda; None where that is not known."""
     if device.type != "cuda":
         return None
@@ -78,7 +78,7 @@ def backward_budget(device: torch.device) -> int | None:
     return int(GPU_SHARE * (free + unused))
 
 
-class Room:
+class BatchBudget:
     """How many stitched batches may pass each tail concatenated, and how many examples a network.
 
     Without a budget (on a CPU) a piece, and what is concatenated, has at most half of `micro_batch` examples: training
@@ -89,14 +89,14 @@ class Room:
     Args:
         names: of the target sites.
         micro_batch: most examples that pass a network at once without gradients.
-        budget: bytes that one backward pass may save, or None.
+        byte_limit: bytes that one backward pass may save, or None.
 
     Attributes:
         micro: most examples that pass a network at once.
     """
 
-    def __init__(self, names: Sequence[str], micro_batch: int, budget: int | None) -> None:
-        self.micro, self.budget = micro_batch if budget is not None else max(1, micro_batch // 2), budget
+    def __init__(self, names: Sequence[str], micro_batch: int, byte_limit: int | None) -> None:
+        self.examples_at_once, self.byte_limit = micro_batch if byte_limit is not None else max(1, micro_batch // 2), byte_limit
         self._names = names
         self._bytes: dict[int, int] = {}
         self._most: dict[int, int] = {}
@@ -105,31 +105,31 @@ class Room:
     @property
     def to_measure(self) -> bool:
         """Whether `learn` is still to be called."""
-        return self.budget is not None and not self._bytes
+        return self.byte_limit is not None and not self._bytes
 
-    def learn(self, sizes: Mapping[int, int]) -> None:
-        """Take over the bytes per example of each tail (`tail_bytes`); a single batch has to fit the budget."""
+    def set_tail_bytes(self, sizes: Mapping[int, int]) -> None:
+        """Take over the bytes per example of each tail (`measure_tail_bytes`); a single batch has to fit the budget."""
         self._bytes = dict(sizes)
-        if self.budget is not None:
-            self.micro = max(1, min(self.micro, self.budget // max(sizes.values())))
+        if self.byte_limit is not None:
+            self.examples_at_once = max(1, min(self.examples_at_once, self.byte_limit // max(sizes.values())))
 
-    def at_once(self, index: int, size: int) -> int:
+    def count_at_once(self, index: int, size: int) -> int:
         """How many batches of `size` examples to concatenate in front of tail `index`."""
-        if self.budget is not None and index in self._bytes:
-            fits = self.budget // (self._bytes[index] * size)
+        if self.byte_limit is not None and index in self._bytes:
+            fits = self.byte_limit // (self._bytes[index] * size)
         else:
-            fits = self.micro // size
+            fits = self.examples_at_once // size
         return max(1, min(fits, self._most.get(index, fits)))
 
-    def piece(self, size: int) -> int:
+    def choose_piece_size(self, size: int) -> int:
         """Examples in each of the fewest, about equal pieces of a batch of `size` that may pass a network."""
-        return -(-size // -(-size // self.micro))
+        return -(-size // -(-size // self.examples_at_once))
 
-    def cut(self, index: int, tried: int) -> None:
+    def halve_batches(self, index: int, tried: int) -> None:
         """Memory ran out with `tried` batches in front of tail `index`: from now on half as many."""
         self._most[index] = max(1, tried // 2)
 
-    def halve(self, size: int) -> None:
+    def halve_examples(self, size: int) -> None:
         """Memory ran out with one batch of `size` examples: from now on half as many examples.
 
         Raises:
@@ -138,12 +138,12 @@ class Room:
         if size <= 1:
             raise SutureError("out of memory with a single example in training; use fewer sites, a device with more "
                               "memory, or objective='match', which runs no tail")
-        self.micro, self._halved = size // 2, True
+        self.examples_at_once, self._halved = size // 2, True
 
-    def notes(self) -> list[str]:
+    def describe_cuts(self) -> list[str]:
         """What was cut because memory ran out, one sentence each."""
         found = [f"memory ran out in training: stitched batches into {self._names[j]} were concatenated by at most {k}"
                  for j, k in self._most.items()]
         if self._halved:
-            found.append(f"memory ran out in training: networks ran on at most {self.micro} examples at once")
+            found.append(f"memory ran out in training: networks ran on at most {self.examples_at_once} examples at once")
         return found

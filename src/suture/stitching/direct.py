@@ -11,8 +11,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from suture._base.errors import SutureError
-from suture.numbers.moments import Moments, without
-from suture.numbers.spectra import Pair, Spectrum, least_squares, squared_error, varies
+from suture.numbers.moments import Moments, leave_out
+from suture.numbers.spectra import Pair, Spectrum, compute_squared_error, find_varying_columns, solve_least_squares
 from suture.stitching.families import FULL, Family
 
 RIDGE_STRENGTHS = tuple(10.0**k for k in range(-6, 3))
@@ -50,7 +50,7 @@ class DirectMatch:
 def direct_match(pair: Pair, family: Family = FULL, folds: Sequence[Moments] | None = None) -> DirectMatch:
     """The W and b of `family` that minimise sum |W x + b - y|² over all rows, plus the family's penalty.
 
-    - full: W = Syx Sxx^+. The pseudo-inverse drops the directions below `suture.numbers.spectra.rank_cut`; among the
+    - full: W = Syx Sxx^+. The pseudo-inverse drops the directions below `suture.numbers.spectra.compute_rank_cut`; among the
       minimisers of a rank-deficient source it is the one of least norm. (Balogh and Jelasity 2025, direct matching;
       Csiszarik et al. 2021, section 3.2.)
     - ridge: the penalty is lambda |W|², lambda = strength * tr(Sxx) / p: relative to the mean scatter of a source
@@ -90,10 +90,10 @@ def direct_match(pair: Pair, family: Family = FULL, folds: Sequence[Moments] | N
         strength = choose_ridge(folds)
     weight = _SOLVERS[family.name](pair, replace(family, strength=strength))
     bias = m.y.mean - weight @ m.x.mean if family.shifts else torch.zeros_like(m.y.mean)
-    return DirectMatch(weight, bias, pair.x.rank, pair.x.condition, residual_of(weight, bias, m), family, strength)
+    return DirectMatch(weight, bias, pair.x.rank, pair.x.condition, compute_residual(weight, bias, m), family, strength)
 
 
-def residual_of(weight: Tensor, bias: Tensor, moments: Moments) -> float:
+def compute_residual(weight: Tensor, bias: Tensor, moments: Moments) -> float:
     """sum |W x + b - y|² / sum |y - mean|² over the rows of `moments`, for any map, wherever it was fitted.
 
     Exact algebra on second moments, so as precise as they are. nan for a constant target.
@@ -111,7 +111,7 @@ def residual_of(weight: Tensor, bias: Tensor, moments: Moments) -> float:
         raise SutureError(f"expected weight {(q, p)} and bias {(q,)} for these moments, got {tuple(weight.shape)} and "
                           f"{tuple(bias.shape)}; weight is (target, source) channels")
     total = torch.trace(moments.syy)
-    return float(squared_error(weight, bias, moments) / total) if float(total) > 0 else float("nan")
+    return float(compute_squared_error(weight, bias, moments) / total) if float(total) > 0 else float("nan")
 
 
 def choose_ridge(folds: Sequence[Moments], strengths: Sequence[float] = RIDGE_STRENGTHS) -> float:
@@ -132,31 +132,31 @@ def choose_ridge(folds: Sequence[Moments], strengths: Sequence[float] = RIDGE_ST
         raise SutureError(f"expected ridge strengths above 0, got {list(strengths)}; leave them out for 1e-6 to 100")
     errors = [0.0] * len(strengths)
     for k, held in enumerate(folds):
-        m = without(folds, k)
+        m = leave_out(folds, k)
         x = Spectrum.of(m.x, m.precision)
         for i, s in enumerate(strengths):
-            weight = least_squares(x, m, s)
-            errors[i] += float(squared_error(weight, m.y.mean - weight @ m.x.mean, held))
+            weight = solve_least_squares(x, m, s)
+            errors[i] += float(compute_squared_error(weight, m.y.mean - weight @ m.x.mean, held))
     return strengths[errors.index(min(errors))]
 
 
-def _full(pair: Pair, family: Family) -> Tensor:
-    return least_squares(pair.x, pair.moments)
+def _solve_full(pair: Pair, family: Family) -> Tensor:
+    return solve_least_squares(pair.x, pair.moments)
 
 
-def _ridge(pair: Pair, family: Family) -> Tensor:
-    return least_squares(pair.x, pair.moments, cast(float, family.strength))
+def _solve_ridge(pair: Pair, family: Family) -> Tensor:
+    return solve_least_squares(pair.x, pair.moments, cast(float, family.strength))
 
 
-def _rank(pair: Pair, family: Family) -> Tensor:
+def _solve_rank(pair: Pair, family: Family) -> Tensor:
     # The fitted values' scatter is the square of this matrix, which holds twice the digits.
     fitted = (pair.x.vectors / pair.x.values.sqrt()).T @ pair.moments.sxy
     first: Tensor = torch.linalg.svd(fitted, full_matrices=False).Vh[:family.rank]
-    scores: Tensor = first @ least_squares(pair.x, pair.moments)
+    scores: Tensor = first @ solve_least_squares(pair.x, pair.moments)
     return torch.mm(first.T, scores)
 
 
-def _orthogonal(pair: Pair, family: Family) -> Tensor:
+def _solve_orthogonal(pair: Pair, family: Family) -> Tensor:
     m = pair.moments
     syx, scatter = m.sxy.T, torch.trace(m.sxx)
     if not family.shift:
@@ -170,13 +170,13 @@ def _orthogonal(pair: Pair, family: Family) -> Tensor:
     return torch.zeros_like(syx) if constant else d.sum() / scatter * rotation
 
 
-def _diagonal(pair: Pair, family: Family) -> Tensor:
+def _solve_diagonal(pair: Pair, family: Family) -> Tensor:
     m = pair.moments
     slopes = m.sxy.diagonal() / m.sxx.diagonal()
-    return torch.where(varies(m.x, m.precision), slopes, 0.0).diag()
+    return torch.where(find_varying_columns(m.x, m.precision), slopes, 0.0).diag()
 
 
-def _permutation(pair: Pair, family: Family) -> Tensor:
+def _solve_permutation(pair: Pair, family: Family) -> Tensor:
     m = pair.moments
     rows, columns = linear_sum_assignment(pair.correlations.cpu().numpy(), maximize=True)
     weight = torch.zeros_like(m.sxy.T)
@@ -184,11 +184,11 @@ def _permutation(pair: Pair, family: Family) -> Tensor:
     return weight
 
 
-def _identity(pair: Pair, family: Family) -> Tensor:
+def _solve_identity(pair: Pair, family: Family) -> Tensor:
     return torch.eye(pair.x.width).to(pair.moments.sxx)
 
 
-def _sparse(pair: Pair, family: Family) -> Tensor:
+def _solve_sparse(pair: Pair, family: Family) -> Tensor:
     x, n = pair.x, pair.moments.n
     # Without the directions below the rank cut: rounding must not make the objective concave along them.
     gram = (x.vectors * x.values) @ x.vectors.T / n
@@ -216,6 +216,6 @@ def _sparse(pair: Pair, family: Family) -> Tensor:
 
 
 _SOLVERS: Mapping[str, Callable[[Pair, Family], Tensor]] = {
-    "full": _full, "ridge": _ridge, "rank": _rank, "orthogonal": _orthogonal, "diagonal": _diagonal,
-    "permutation": _permutation, "identity": _identity, "sparse": _sparse,
+    "full": _solve_full, "ridge": _solve_ridge, "rank": _solve_rank, "orthogonal": _solve_orthogonal, "diagonal": _solve_diagonal,
+    "permutation": _solve_permutation, "identity": _solve_identity, "sparse": _solve_sparse,
 }

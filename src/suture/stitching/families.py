@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from suture._base.errors import SutureError, unknown
+from suture._base.errors import SutureError, make_unknown_error
 
-Name = Literal["full", "ridge", "rank", "orthogonal", "diagonal", "permutation", "identity", "sparse"]
+FamilyName = Literal["full", "ridge", "rank", "orthogonal", "diagonal", "permutation", "identity", "sparse"]
 
 
 @dataclass(frozen=True)
-class Description:
+class FamilyDescription:
     """What a family is, and what its fit does not look at.
 
     Attributes:
@@ -42,22 +42,22 @@ _ALL = _RIGID | {"linear"}
 _SCALE = frozenset({"translation", "scaling"})
 _ORDER = frozenset({"translation", "permutation"})
 
-FAMILIES: Mapping[str, Description] = {
-    "full": Description("any W, any b", _ALL, _RIGID,
+FAMILIES: Mapping[str, FamilyDescription] = {
+    "full": FamilyDescription("any W, any b", _ALL, _RIGID,
                         "the default: is the target's information in the source, linearly?"),
-    "ridge": Description("any W, its squared sum is penalised", _RIGID, _RIGID,
+    "ridge": FamilyDescription("any W, its squared sum is penalised", _RIGID, _RIGID,
                          "the same with few rows for many channels, or with nearly collinear channels"),
-    "rank": Description("W of rank at most k", _ALL, _RIGID,
+    "rank": FamilyDescription("W of rank at most k", _ALL, _RIGID,
                         "how many directions does the fit need?"),
-    "orthogonal": Description("W = s Q, the columns of Q orthonormal", _RIGID, _RIGID,
+    "orthogonal": FamilyDescription("W = s Q, the columns of Q orthonormal", _RIGID, _RIGID,
                               "is the geometry the same up to rotation, scale and shift (Procrustes)?"),
-    "diagonal": Description("one factor per channel", _SCALE, _SCALE,
+    "diagonal": FamilyDescription("one factor per channel", _SCALE, _SCALE,
                             "are the channels the same up to shift and factor, as in two snapshots of one training?"),
-    "permutation": Description("W permutes the channels", _ORDER, _ORDER,
+    "permutation": FamilyDescription("W permutes the channels", _ORDER, _ORDER,
                                "are they the same units in another order (found by correlation)?"),
-    "identity": Description("W = I, b = 0", frozenset(), frozenset(),
+    "identity": FamilyDescription("W = I, b = 0", frozenset(), frozenset(),
                             "are they the same units already, with nothing fitted?"),
-    "sparse": Description("any W, its absolute sum is penalised", _AXES, _AXES,
+    "sparse": FamilyDescription("any W, its absolute sum is penalised", _AXES, _AXES,
                           "is each target channel made of a few source channels?"),
 }
 """Every family by name. For orthogonal this is the one with free scale and shift: see `Family.invariant_x`."""
@@ -81,7 +81,7 @@ class Family:
         SutureError: an unknown name, an option that is missing, out of range or of another family.
     """
 
-    name: Name = "full"
+    name: FamilyName = "full"
     strength: float | Literal["cv"] | None = None
     rank: int | None = None
     scale: bool = True
@@ -89,7 +89,7 @@ class Family:
 
     def __post_init__(self) -> None:
         if self.name not in FAMILIES:
-            raise unknown("family", self.name, FAMILIES)
+            raise make_unknown_error("family", self.name, FAMILIES)
         self._check_strength()
         if self.name == "rank":
             if not isinstance(self.rank, int) or self.rank < 1:
@@ -124,18 +124,18 @@ class Family:
         """
         word, colon, rest = text.partition(":")
         if word not in FAMILIES:
-            raise unknown("family", word, FAMILIES)
-        name = cast(Name, word)
+            raise make_unknown_error("family", word, FAMILIES)
+        name = cast(FamilyName, word)
         if name in ("ridge", "sparse"):
-            return cls(name, strength=cast(float, _number(float, rest)))
+            return cls(name, strength=cast(float, _parse_number(float, rest)))
         if name == "rank":
-            return cls(name, rank=cast(int, _number(int, rest)))
+            return cls(name, rank=cast(int, _parse_number(int, rest)))
         options = rest.split(",") if colon else []
         if name != "orthogonal" and options:
             raise SutureError(f"expected no option for the family {name}, got {rest!r}; write {name}")
         for o in options:
             if o not in ("noscale", "noshift"):
-                raise unknown("option of the family orthogonal", o, ("noscale", "noshift"), "or write orthogonal")
+                raise make_unknown_error("option of the family orthogonal", o, ("noscale", "noshift"), "or write orthogonal")
         return cls(name, scale="noscale" not in options, shift="noshift" not in options)
 
     def __str__(self) -> str:
@@ -171,13 +171,13 @@ class Family:
 
     @property
     def invariant_x(self) -> frozenset[str]:
-        """As `Description.invariant_x`, for these options: a fixed scale looks at the scaling, a fixed shift at the
+        """As `FamilyDescription.invariant_x`, for these options: a fixed scale looks at the scaling, a fixed shift at the
         translation of either side."""
         return FAMILIES[self.name].invariant_x - self._fixed
 
     @property
     def invariant_y(self) -> frozenset[str]:
-        """As `Description.invariant_y`, for these options."""
+        """As `FamilyDescription.invariant_y`, for these options."""
         return FAMILIES[self.name].invariant_y - self._fixed
 
     @property
@@ -185,7 +185,7 @@ class Family:
         return {t for t, free in (("scaling", self.scale), ("translation", self.shift)) if not free}
 
 
-def _number(kind: Callable[[str], float], text: str) -> float | str | None:
+def _parse_number(kind: Callable[[str], float], text: str) -> float | str | None:
     """What is no number stays as it is, for `Family` to accept ("cv") or to complain about."""
     try:
         return kind(text)

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from suture.data.batches import Batch, pieces
-from suture.networks.calls import Pass, no_gradients
+from suture.data.batches import Batch, cut_batch
+from suture.networks.calls import RecordedPass, disable_gradients
 from suture.networks.sites import SitedNetwork
-from suture.representations.alignment import View, mask_of, row_mask
-from suture.representations.alignment import look as grid_of
-from suture.stitching.batch_budget import Room, attempt, backward_budget, tail_bytes
+from suture.representations.alignment import View, get_row_mask, get_token_mask
+from suture.representations.alignment import to_grid as grid_of
+from suture.stitching.batch_budget import BatchBudget, find_backward_budget, measure_tail_bytes, try_in_memory
 from suture.stitching.layer import StitchingLayer
-from suture.stitching.objective import task_losses
-from suture.stitching.outputs import Rows, Task
+from suture.stitching.objective import compute_task_losses
+from suture.stitching.outputs import ScoredRows, Task
 from suture.stitching.recipe import TaskRecipe
 
 Cell = tuple[int, int]
@@ -26,17 +26,17 @@ Layers = Mapping[Cell, StitchingLayer]
 Grads = dict[Cell, list[Tensor | None]]
 
 
-def by_target(layers: Layers) -> dict[Cell, StitchingLayer]:
+def sort_by_target(layers: Layers) -> dict[Cell, StitchingLayer]:
     """The layers with all that share a tail side by side."""
     return {c: layers[c] for c in sorted(layers, key=lambda c: c[1])}
 
 
-def trainable(layer: StitchingLayer) -> list[Tensor]:
+def list_trainable(layer: StitchingLayer) -> list[Tensor]:
     """What moves in a layer, in a fixed order."""
     return [p for p in layer.parameters() if p.requires_grad]
 
 
-class Sums:
+class ObjectiveSums:
     """What one pass adds up on the device, one entry for each of `n` cells; read once, at its end.
 
     Attributes:
@@ -53,7 +53,7 @@ class Sums:
         self.examples = 0
         self.labelled = True
 
-    def add(self, other: Sums, step: int) -> None:
+    def add(self, other: ObjectiveSums, step: int) -> None:
         """Take in what one batch gave at `step`."""
         self.loss += other.loss
         self.hits += other.hits
@@ -63,15 +63,15 @@ class Sums:
 
 
 @dataclass(frozen=True)
-class _Look:
+class _PieceOutputs:
     """A piece of a batch as the networks see it: representations at all sites, the target's pass and logits that
     count."""
 
     xs: list[Tensor]
     ys: list[Tensor]
-    done: Pass | None
+    done: RecordedPass | None
     own: Tensor
-    rows: Rows
+    rows: ScoredRows
     size: int
     mask: Tensor | None
     target_mask: Tensor | None
@@ -81,7 +81,7 @@ class GroupedPass:
     """Runs batches through the networks stitched by many layers.
 
     Per batch: one front pass of the source, one full pass of the target, and for each target site a pass of the tail
-    over the stitched representations of its sources, as many of them concatenated as `Room` allows.
+    over the stitched representations of its sources, as many of them concatenated as `BatchBudget` allows.
 
     Args:
         source, target: frozen networks with their sites, on `device`; the same object for self-stitching.
@@ -98,16 +98,16 @@ class GroupedPass:
                  device: torch.device, task: Task = Task.CLASSIFICATION) -> None:
         self.source, self.target, self.recipe, self.device = source, target, recipe, device
         self.task = task
-        self.room = Room([str(s) for s in target.sites], micro_batch, backward_budget(device))
+        self.batch_budget = BatchBudget([str(s) for s in target.sites], micro_batch, find_backward_budget(device))
         self._matches = recipe.objective == "match"
 
-    def run(self, layers: Layers, batch: Batch, check: Rows | None, *, backward: bool) -> tuple[Grads, Sums]:
+    def run(self, layers: Layers, batch: Batch, check: ScoredRows | None, *, backward: bool) -> tuple[Grads, ObjectiveSums]:
         """Sums over a batch, and the gradients of its mean objective (plus penalty) for each layer.
 
         Where one example's share of memory is too large the batch runs again, from its start, in smaller pieces.
 
         Args:
-            layers: in the order of `by_target`.
+            layers: in the order of `sort_by_target`.
             batch: on the device.
             check: its rows, if their labels are to be looked at, best on the CPU: on an accelerator that waits for it.
             backward: whether gradients are wanted.
@@ -116,73 +116,73 @@ class GroupedPass:
             SutureError: labels outside the classes, one example that does not fit the memory.
         """
         while True:
-            found = attempt(lambda: self._once(layers, batch, check, backward))
+            found = try_in_memory(lambda: self._run_once(layers, batch, check, backward))
             if found is not None:
                 return found
-            self.room.halve(self.room.piece(batch.size))
+            self.batch_budget.halve_examples(self.batch_budget.choose_piece_size(batch.size))
 
-    def _once(self, layers: Layers, batch: Batch, check: Rows | None, backward: bool) -> tuple[Grads, Sums]:
-        groups = _groups(layers)
-        if self.room.to_measure and not self._matches:
-            self._measure(batch, [j for j, _, _ in groups])
+    def _run_once(self, layers: Layers, batch: Batch, check: ScoredRows | None, backward: bool) -> tuple[Grads, ObjectiveSums]:
+        groups = _group_by_target(layers)
+        if self.batch_budget.to_measure and not self._matches:
+            self._measure_tails(batch, [j for j, _, _ in groups])
         grads: Grads = {}
-        sums = Sums(len(layers), self.device)
-        rows = self._rows(batch)
+        sums = ObjectiveSums(len(layers), self.device)
+        rows = self._find_rows(batch)
         sums.examples, sums.labelled = rows.count, rows.labels is not None and not self._matches
         scales = torch.zeros(len(layers), device=self.device)
-        for piece in pieces(batch, self.room.piece(batch.size)):
-            if not self._rows(piece).count:
+        for piece in cut_batch(batch, self.batch_budget.choose_piece_size(batch.size)):
+            if not self._find_rows(piece).count:
                 continue
-            look = self._look(piece, check)
+            look = self._run_networks(piece, check)
             check = None
             for j, first, cells in groups:
                 if self._matches:
-                    scales[first:first + len(cells)] += self._square(j, look.ys[j].float(), look)
-                for k, losses, hits, new in self._group(layers, j, cells, look, sums.examples if backward else None):
+                    scales[first:first + len(cells)] += self._sum_squares(j, look.ys[j].float(), look)
+                for k, losses, hits, new in self._run_group(layers, j, cells, look, sums.examples if backward else None):
                     here = slice(first + k, first + k + len(losses))
                     sums.loss[here] += losses
                     sums.hits[here] += hits
                     for c, gradient in new.items():
-                        _add(grads, c, gradient)
+                        _add_gradients(grads, c, gradient)
         if self._matches:
             sums.loss *= batch.size / scales
             grads = {c: [None if g is None else g / s for g in grads[c]]
                      for c, s in zip(layers, scales, strict=True) if c in grads}
         if backward:
-            _penalize(layers, grads, sums)
+            _add_penalties(layers, grads, sums)
         return grads, sums
 
-    def _rows(self, batch: Batch) -> Rows:
-        return Rows(batch.size, None, None) if self._matches else self.task.rows(batch.target, batch.labels)
+    def _find_rows(self, batch: Batch) -> ScoredRows:
+        return ScoredRows(batch.size, None, None) if self._matches else self.task.find_rows(batch.target, batch.labels)
 
-    def _forward(self) -> AbstractContextManager[object]:
+    def _cast_forward(self) -> AbstractContextManager[object]:
         if self.recipe.precision == "float32":
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
 
-    def _look(self, piece: Batch, check: Rows | None) -> _Look:
-        same, rows = self.source is self.target, self._rows(piece)
-        with no_gradients(), self._forward():
+    def _run_networks(self, piece: Batch, check: ScoredRows | None) -> _PieceOutputs:
+        same, rows = self.source is self.target, self._find_rows(piece)
+        with disable_gradients(), self._cast_forward():
             if self._matches:
                 ys = self.target.front(piece.target)
                 done, own = None, ys[0]
             else:
-                done = self.target.full(piece.target)
-                ys, logits = self.target.representations(done), self.task.logits_of(done.output)
+                done = self.target.run_full(piece.target)
+                ys, logits = self.target.pick_representations(done), self.task.extract_logits(done.output)
                 if check is not None and self.recipe.needs_labels:
-                    self.task.check(check, logits)
-                own = rows.of(logits)
+                    self.task.check_labels(check, logits)
+                own = rows.select(logits)
             xs = ys if same else self.source.front(piece.source)
-        return _Look(xs, ys, done, own, rows, piece.size, mask_of(piece.source), mask_of(piece.target))
+        return _PieceOutputs(xs, ys, done, own, rows, piece.size, get_token_mask(piece.source), get_token_mask(piece.target))
 
     @torch.enable_grad()
-    def _measure(self, batch: Batch, targets: Sequence[int]) -> None:
-        look = self._look(next(pieces(batch, 4)), None)
+    def _measure_tails(self, batch: Batch, targets: Sequence[int]) -> None:
+        look = self._run_networks(next(cut_batch(batch, 4)), None)
         assert look.done is not None
-        with self._forward():
-            self.room.learn({j: tail_bytes(self.target, j, look.ys[j], look.done) for j in targets})
+        with self._cast_forward():
+            self.batch_budget.set_tail_bytes({j: measure_tail_bytes(self.target, j, look.ys[j], look.done) for j in targets})
 
-    def _group(self, layers: Layers, j: int, cells: Sequence[Cell], look: _Look,
+    def _run_group(self, layers: Layers, j: int, cells: Sequence[Cell], look: _PieceOutputs,
                size: int | None) -> Iterator[tuple[int, Tensor, Tensor, Grads]]:
         """The cells of one target, a concatenation at a time.
 
@@ -191,24 +191,24 @@ class GroupedPass:
         """
         start = 0
         while start < len(cells):
-            most = 1 if self._matches else self.room.at_once(j, look.size)
+            most = 1 if self._matches else self.batch_budget.count_at_once(j, look.size)
             some = cells[start:start + most]
 
             def work(some: Sequence[Cell] = some) -> tuple[Tensor, Tensor, Grads]:
-                return self._backward(layers, some, look, size)
+                return self._compute_gradients(layers, some, look, size)
 
-            found = work() if len(some) == 1 else attempt(work)
+            found = work() if len(some) == 1 else try_in_memory(work)
             if found is None:
-                self.room.cut(j, len(some))
+                self.batch_budget.halve_batches(j, len(some))
                 continue
             yield start, *found
             start += len(some)
 
-    def _backward(self, layers: Layers, cells: Sequence[Cell], look: _Look,
+    def _compute_gradients(self, layers: Layers, cells: Sequence[Cell], look: _PieceOutputs,
                   size: int | None) -> tuple[Tensor, Tensor, Grads]:
         """Sums of losses (k,) and hits (k,), and gradients where the batch's `size`, in rows that count, is given."""
-        losses, hits = self._match(layers, cells[0], look) if self._matches else self._task(layers, cells, look)
-        moving = {c: trainable(layers[c]) for c in cells}
+        losses, hits = self._run_match(layers, cells[0], look) if self._matches else self._run_task(layers, cells, look)
+        moving = {c: list_trainable(layers[c]) for c in cells}
         flat = [p for ps in moving.values() for p in ps]
         new: Grads = {}
         if size is not None and flat:
@@ -218,37 +218,37 @@ class GroupedPass:
             new = {c: [next(found) for _ in ps] for c, ps in moving.items()}
         return losses.detach().sum(1), hits, new
 
-    def _task(self, layers: Layers, cells: Sequence[Cell], look: _Look) -> tuple[Tensor, Tensor]:
-        stitched = [self._stitched(layers[c], look.xs[c[0]], look.ys[c[1]], look.mask) for c in cells]
+    def _run_task(self, layers: Layers, cells: Sequence[Cell], look: _PieceOutputs) -> tuple[Tensor, Tensor]:
+        stitched = [self._stitch(layers[c], look.xs[c[0]], look.ys[c[1]], look.mask) for c in cells]
         together = stitched[0] if len(cells) == 1 else torch.cat(stitched)
         assert look.done is not None
-        with self._forward():
+        with self._cast_forward():
             output = self.target.tail(cells[0][1], together, look.done)
-        logits, labels = look.rows.of(self.task.logits_of(output)).float(), look.rows.labels
-        losses = task_losses(logits, look.own, labels, self.recipe)
+        logits, labels = look.rows.select(self.task.extract_logits(output)).float(), look.rows.labels
+        losses = compute_task_losses(logits, look.own, labels, self.recipe)
         if labels is None or labels.ndim != 1:
             return losses, losses.new_zeros(len(cells))
         return losses, (logits.detach().argmax(1).view(len(cells), -1) == labels).sum(1)
 
-    def _stitched(self, layer: StitchingLayer, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
+    def _stitch(self, layer: StitchingLayer, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
         """The layer itself runs in float32 also where the networks do not."""
         out: Tensor = layer(x, mask) if self.recipe.precision == "float32" else layer(x.float(), mask).to(y.dtype)
         return out
 
-    def _match(self, layers: Layers, cell: Cell, look: _Look) -> tuple[Tensor, Tensor]:
+    def _run_match(self, layers: Layers, cell: Cell, look: _PieceOutputs) -> tuple[Tensor, Tensor]:
         i, j = cell
         difference = layers[cell](look.xs[i].float(), look.mask) - look.ys[j].float()
-        return self._square(j, difference, look).view(1, 1), difference.new_zeros(1)
+        return self._sum_squares(j, difference, look).view(1, 1), difference.new_zeros(1)
 
-    def _square(self, j: int, x: Tensor, look: _Look) -> Tensor:
+    def _sum_squares(self, j: int, x: Tensor, look: _PieceOutputs) -> Tensor:
         """|x|² over the rows of target site `j` that count: not those of padding."""
-        rows = row_mask(self.target.shapes[j], View.ALL, look.target_mask)
+        rows = get_row_mask(self.target.shapes[j], View.ALL, look.target_mask)
         if rows is not None:
             x = grid_of(x, self.target.shapes[j], View.ALL)[rows]
         return x.square().sum()
 
 
-def _groups(layers: Layers) -> list[tuple[int, int, list[Cell]]]:
+def _group_by_target(layers: Layers) -> list[tuple[int, int, list[Cell]]]:
     """Target site, position of its first cell, and its cells."""
     cells = list(layers)
     found: list[tuple[int, int, list[Cell]]] = []
@@ -259,15 +259,15 @@ def _groups(layers: Layers) -> list[tuple[int, int, list[Cell]]]:
     return found
 
 
-def _penalize(layers: Layers, grads: Grads, sums: Sums) -> None:
+def _add_penalties(layers: Layers, grads: Grads, sums: ObjectiveSums) -> None:
     for k, (c, layer) in enumerate(layers.items()):
         penalty = layer.penalty()
         if penalty is not None:
-            _add(grads, c, list(torch.autograd.grad(penalty, trainable(layer), allow_unused=True)))
+            _add_gradients(grads, c, list(torch.autograd.grad(penalty, list_trainable(layer), allow_unused=True)))
             sums.loss[k] += penalty.detach() * sums.examples
 
 
-def _add(grads: Grads, cell: Cell, new: list[Tensor | None]) -> None:
+def _add_gradients(grads: Grads, cell: Cell, new: list[Tensor | None]) -> None:
     old = grads.get(cell)
     if old is not None:
         new = [a if b is None else b if a is None else a + b for a, b in zip(old, new, strict=True)]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from suture.representations.alignment import Alignment, Kind, Part, View, look
+from suture.representations.alignment import Alignment, Kind, Part, View, to_grid
 from suture.stitching.affine import Affine
 from suture.stitching.families import FULL, Family
 
@@ -89,44 +89,44 @@ class StitchingLayer(nn.Module):
             x: (N, C, H, W) or (N, H, W, C) as the alignment's source says, (N, T, D) or (N, D).
             mask: (N, T) booleans for tokens: which of them count where they are averaged.
         """
-        stitched = self._aligned(x, mask)
+        stitched = self._align(x, mask)
         return F.relu(stitched) if self.relu else stitched
 
-    def _aligned(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def _align(self, x: Tensor, mask: Tensor | None) -> Tensor:
         a = self.alignment
         weight, bias = self.weight, self.bias
         if a.source.kind is Kind.MAP and a.target.kind is Kind.MAP:
             channels_first = (x.permute(0, 3, 1, 2) if a.source.last else x).to(weight.dtype)
-            made = self._map(channels_first, weight, bias).to(x.dtype)
+            made = self._stitch_map(channels_first, weight, bias).to(x.dtype)
             return made.permute(0, 2, 3, 1).contiguous() if a.target.last else made
-        parts = [self._part(part, x.to(weight.dtype), mask, weight, bias) for part in a.parts]
+        parts = [self._stitch_part(part, x.to(weight.dtype), mask, weight, bias) for part in a.parts]
         prefix = None
         if self.prefix is not None:
             prefix = self.prefix.expand(len(x), -1, -1)
         elif a.keeps_prefix:
-            prefix = look(x.to(weight.dtype), a.source, View.PREFIX).flatten(1, 2)
+            prefix = to_grid(x.to(weight.dtype), a.source, View.PREFIX).flatten(1, 2)
         return a.assemble(parts, prefix).contiguous().to(x.dtype)
 
-    def _affine_first(self, part: Part) -> bool:
+    def _is_affine_first(self, part: Part) -> bool:
         order = self.alignment.rule.order
         if order != "auto":
             return order == "after"
-        (h, w), (height, width) = part.resampling.source, part.resampling.target
+        (h, w), (height, width) = part.resizing.source, part.resizing.target
         return h * w < height * width
 
-    def _map(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def _stitch_map(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         part, kernel = self.alignment.parts[0], weight[:, :, None, None]
-        if part.resampling.source == part.resampling.target:
+        if part.resizing.source == part.resizing.target:
             return F.conv2d(x, kernel, bias)
-        if self._affine_first(part):
-            return part.resampling.of_map(F.conv2d(x, kernel, bias))
-        return F.conv2d(part.resampling.of_map(x), kernel, bias)
+        if self._is_affine_first(part):
+            return part.resizing.resize_map(F.conv2d(x, kernel, bias))
+        return F.conv2d(part.resizing.resize_map(x), kernel, bias)
 
-    def _part(self, part: Part, x: Tensor, mask: Tensor | None, weight: Tensor, bias: Tensor) -> Tensor:
-        grid = look(x, self.alignment.source, part.source, mask)
-        if self._affine_first(part):
-            return part.resampling.of_grid(F.linear(grid, weight, bias))
-        return F.linear(part.resampling.of_grid(grid), weight, bias)
+    def _stitch_part(self, part: Part, x: Tensor, mask: Tensor | None, weight: Tensor, bias: Tensor) -> Tensor:
+        grid = to_grid(x, self.alignment.source, part.source, mask)
+        if self._is_affine_first(part):
+            return part.resizing.resize_grid(F.linear(grid, weight, bias))
+        return F.linear(part.resizing.resize_grid(grid), weight, bias)
 
     def extra_repr(self) -> str:
         """What it joins."""

@@ -7,14 +7,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from suture._base.errors import SutureError
-from suture._base.trees import leaves
-from suture.data.batches import Batch, convert
+from suture._base.trees import walk_tensors
+from suture.data.batches import Batch, convert_tensors
 from suture.networks.training import augment, check_images
 from suture.stitching.outputs import Task
 from suture.stitching.recipe import TaskRecipe
 
 
-def task_losses(logits: Tensor, own: Tensor, labels: Tensor | None, recipe: TaskRecipe) -> Tensor:
+def compute_task_losses(logits: Tensor, own: Tensor, labels: Tensor | None, recipe: TaskRecipe) -> Tensor:
     """The task loss of each example, or token that counts, before any mean.
 
     Args:
@@ -58,14 +58,14 @@ def check_batch(batch: Batch, recipe: TaskRecipe, task: Task = Task.CLASSIFICATI
     if batch.remake is None and batch.source is not batch.target:
         raise SutureError("crops and flips need inputs that both networks share, got Paired data; augment in your "
                           "loaders, and write crop=0, flip=False")
-    found = list(leaves(images))
+    found = list(walk_tensors(images))
     if len(found) != 1:
         raise SutureError(f"crops and flips need inputs that are one tensor (N, C, H, W), got {len(found)} tensors; "
                           "write crop=0, flip=False")
     check_images(found[0], recipe)
 
 
-def augmented(batch: Batch, recipe: TaskRecipe, generator: torch.Generator) -> Batch:
+def augment_batch(batch: Batch, recipe: TaskRecipe, generator: torch.Generator) -> Batch:
     """The batch with random crops and flips, the same for both networks; the batch itself where there are none.
 
     Raw images are cut and mirrored before they are prepared for each network.
@@ -77,6 +77,6 @@ def augmented(batch: Batch, recipe: TaskRecipe, generator: torch.Generator) -> B
         return augment(t, generator, recipe.crop, recipe.flip)
 
     if batch.remake is not None:
-        return batch.remake(convert(batch.raw, change), batch.labels)
-    inputs = convert(batch.source, change)
+        return batch.remake(convert_tensors(batch.raw, change), batch.labels)
+    inputs = convert_tensors(batch.source, change)
     return Batch(inputs, inputs, batch.labels)

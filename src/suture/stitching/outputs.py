@@ -13,16 +13,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from suture._base.errors import SutureError
-from suture.data.batches import count, tensors
-from suture.networks.calls import main_output
-from suture.representations.alignment import mask_of
+from suture.data.batches import count_examples, list_tensors
+from suture.networks.calls import extract_main_output
+from suture.representations.alignment import get_token_mask
 
-IGNORED = -100
+IGNORED_LABEL = -100
 """Label of a position that does not count, as in the losses of PyTorch and Hugging Face."""
 
 
 @dataclass(frozen=True)
-class Rows:
+class ScoredRows:
     """Which rows of a batch's logits count, and what they should say.
 
     Attributes:
@@ -45,7 +45,7 @@ class Rows:
         """How many rows count, M; on an accelerator that waits for it."""
         return self.size if self.counted is None else len(self._index)
 
-    def of(self, logits: Tensor) -> Tensor:
+    def select(self, logits: Tensor) -> Tensor:
         """The rows that count, (k M, V), of logits (k N, V) or (k N, T, V) of k concatenated copies of the examples.
 
         Raises:
@@ -64,7 +64,7 @@ class Rows:
             raise SutureError(f"expected a label for each of the {logits.shape[1]} positions of the logits, got "
                               f"{self.counted.shape[1]}; give labels (N, T), -100 where a position does not count")
 
-    def per_example(self, values: Tensor) -> Tensor:
+    def sum_per_example(self, values: Tensor) -> Tensor:
         """Sums (k, N) float32 over the rows of each example of `values` (k, M); `values` where it has just one."""
         if self.counted is None:
             return values
@@ -84,9 +84,9 @@ class Task(Enum):
 
     - "classification": logits (N, classes), labels (N,).
     - "next_token": logits (N, T, V); the label of a position is the token id of the next one, or the next one of the
-      labels (N, T) where these are given, `IGNORED` or not, as Hugging Face does it. The last position does not count,
+      labels (N, T) where these are given, `IGNORED_LABEL` or not, as Hugging Face does it. The last position does not count,
       nor one where the attention mask leaves out itself or the next. Labels (N,) are of whole texts and not the task's.
-    - "tokens": logits (N, T, V) and labels (N, T) position by position, `IGNORED` where one does not count: masked
+    - "tokens": logits (N, T, V) and labels (N, T) position by position, `IGNORED_LABEL` where one does not count: masked
       language models, token classification. What the attention mask leaves out does not count.
     - "none": the output is no logits, such as the hidden states of an encoder. Nothing is scored on it.
     """
@@ -101,22 +101,22 @@ class Task(Enum):
         """Whether there are logits for every token."""
         return self in (Task.NEXT_TOKEN, Task.TOKENS)
 
-    def logits_of(self, output: Any) -> Tensor:
+    def extract_logits(self, output: Any) -> Tensor:
         """The logits in a network's output: ``output["logits"]``, or the first floating point tensor.
 
         Raises:
             SutureError: it is not (N, classes), or (N, T, V) where the task is one of tokens.
         """
         if not self.of_tokens:
-            return logits_of(output)
-        logits = main_output(output)
+            return extract_logits(output)
+        logits = extract_main_output(output)
         if logits is None or logits.ndim != 3:
             got = type(output).__name__ if logits is None else tuple(logits.shape)
             raise SutureError(f"expected logits (N, T, vocabulary) for task={self.value!r}, got {got}; "
                               "write task='auto', or wrap the network so that it returns them")
         return logits
 
-    def rows(self, inputs: Any, labels: Tensor | None) -> Rows:
+    def find_rows(self, inputs: Any, labels: Tensor | None) -> ScoredRows:
         """What counts in a batch.
 
         Args:
@@ -127,30 +127,30 @@ class Task(Enum):
             SutureError: a task of tokens without labels (N, T), or, for the next token, without token ids.
         """
         if not self.of_tokens:
-            return Rows(count(inputs), None, labels)
+            return ScoredRows(count_examples(inputs), None, labels)
         given = labels if labels is not None and labels.ndim == 2 else None
         if self is Task.TOKENS and given is None:
             got = "none" if labels is None else f"shape {tuple(labels.shape)}"
             raise SutureError(f"expected labels (N, T) for task='tokens', got {got}; yield (inputs, labels) with -100 "
                               "where a position does not count, or write task='none', methods=['dm']")
-        wanted = token_ids(inputs) if given is None else given
+        wanted = find_token_ids(inputs) if given is None else given
         if wanted is None:
             raise SutureError("expected token ids (N, T) for task='next_token', got inputs without; name them "
                               "'input_ids', or give labels (N, T)")
         if wanted.is_floating_point() or wanted.is_complex():
             raise SutureError(f"expected integer labels (N, T), got {wanted.dtype} of shape {tuple(wanted.shape)}; "
                               "yield one class number for each token, -100 where it does not count")
-        kept, mask = wanted.long(), mask_of(inputs)
+        kept, mask = wanted.long(), get_token_mask(inputs)
         if mask is not None and mask.shape == wanted.shape:
-            kept = kept.masked_fill(~mask, IGNORED)
+            kept = kept.masked_fill(~mask, IGNORED_LABEL)
         if self is Task.NEXT_TOKEN:
-            kept = F.pad(kept[:, 1:], (0, 1), value=IGNORED)
+            kept = F.pad(kept[:, 1:], (0, 1), value=IGNORED_LABEL)
             if mask is not None and mask.shape == wanted.shape:
-                kept = kept.masked_fill(~mask, IGNORED)
-        counted = kept != IGNORED
-        return Rows(len(kept), counted, kept[counted])
+                kept = kept.masked_fill(~mask, IGNORED_LABEL)
+        counted = kept != IGNORED_LABEL
+        return ScoredRows(len(kept), counted, kept[counted])
 
-    def check(self, rows: Rows, logits: Tensor) -> None:
+    def check_labels(self, rows: ScoredRows, logits: Tensor) -> None:
         """Labels must be class numbers of the network.
 
         Args:
@@ -169,13 +169,13 @@ class Task(Enum):
         _check_range(rows.labels, logits.shape[-1], " (-100 where a position does not count)")
 
 
-def logits_of(output: Any) -> Tensor:
+def extract_logits(output: Any) -> Tensor:
     """The logits (N, classes) in a network's output: ``output["logits"]``, or the first floating point tensor.
 
     Raises:
         SutureError: it is not (N, classes).
     """
-    logits = main_output(output)
+    logits = extract_main_output(output)
     if logits is None or logits.ndim != 2:
         got = type(output).__name__ if logits is None else tuple(logits.shape)
         raise SutureError(f"expected logits (N, classes) from the network, got {got}; wrap it so that it returns "
@@ -202,17 +202,17 @@ def _check_range(labels: Tensor, classes: int, beside: str = "") -> None:
                           f"{classes} outputs")
 
 
-def token_ids(inputs: Any) -> Tensor | None:
+def find_token_ids(inputs: Any) -> Tensor | None:
     """(N, T) token ids among a network's inputs: ``inputs["input_ids"]``, else the first whole numbers of two axes.
 
     The attention mask is none.
     """
     named = isinstance(inputs, Mapping)
-    first = [inputs["input_ids"]] if named and "input_ids" in inputs else tensors(inputs)
+    first = [inputs["input_ids"]] if named and "input_ids" in inputs else list_tensors(inputs)
     mask = inputs.get("attention_mask") if named else None
-    return next((t for t in first if t is not mask and _are_ids(t)), None)
+    return next((t for t in first if t is not mask and _is_token_ids(t)), None)
 
 
-def _are_ids(x: Any) -> bool:
+def _is_token_ids(x: Any) -> bool:
     return (isinstance(x, Tensor) and x.ndim == 2
             and not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool))

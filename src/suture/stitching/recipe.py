@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, Self, get_args
 
 from suture._base.errors import SutureError
-from suture.networks.training import Recipe, is_number, named_seed
+from suture.networks.training import Recipe, derive_seed, is_number
 from suture.stitching.layer import Init
 
 Objective = Literal["hard", "soft", "mixed", "match"]
@@ -95,6 +95,6 @@ class TaskRecipe(Recipe):
         return self.objective in ("hard", "mixed")
 
 
-def cell_seed(seed: int, source: str, target: str) -> int:
+def derive_cell_seed(seed: int, source: str, target: str) -> int:
     """A seed for one cell that does not depend on which other cells there are (law 7)."""
-    return named_seed(seed, source, target)
+    return derive_seed(seed, source, target)

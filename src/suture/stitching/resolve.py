@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from suture._base.errors import SutureError
-from suture._base.trees import count, replaced
-from suture.networks.calls import Call, apply, main_output, no_gradients, record, walk
-from suture.representations.alignment import mask_of
-from suture.stitching.outputs import Task, token_ids
+from suture._base.trees import count_examples, replace_input
+from suture.networks.calls import Call, apply, disable_gradients, extract_main_output, record, walk
+from suture.representations.alignment import get_token_mask
+from suture.stitching.outputs import Task, find_token_ids
 
 TaskName = Literal["auto", "classification", "next_token", "tokens", "none"]
 TASKS: tuple[str, ...] = get_args(TaskName)
@@ -21,7 +21,7 @@ ROUNDING = 1e-5
 
 
 @torch.no_grad()
-def resolve(asked: str, network: nn.Module, inputs: Any, labels: Tensor | None, *, trained: bool = False) -> Task:
+def resolve_task(asked: str, network: nn.Module, inputs: Any, labels: Tensor | None, *, trained: bool = False) -> Task:
     """The task that a comparison's stitched networks are scored on.
 
     "auto" reads it off the target network's output on a few examples:
@@ -45,25 +45,25 @@ def resolve(asked: str, network: nn.Module, inputs: Any, labels: Tensor | None, 
         SutureError: an output or labels that do not fit the task; a causal network with labels (N, T) whose logits are
             not as many as its embeddings, so that the labels might be of the same or of the next position.
     """
-    few = None if labels is None else labels[:count(inputs)]
-    with no_gradients():
+    few = None if labels is None else labels[:count_examples(inputs)]
+    with disable_gradients():
         root = record(network, inputs)
-    task = _found(network, inputs, few, root) if asked == "auto" else Task(asked)
+    task = _infer_task(network, inputs, few, root) if asked == "auto" else Task(asked)
     if task is not Task.NONE:
-        logits, rows = task.logits_of(root.output), task.rows(inputs, few if task.of_tokens else labels)
+        logits, rows = task.extract_logits(root.output), task.find_rows(inputs, few if task.of_tokens else labels)
         rows.check_length(logits)
         if trained:
-            task.check(rows, logits)
+            task.check_labels(rows, logits)
     return task
 
 
-def _found(network: nn.Module, inputs: Any, labels: Tensor | None, root: Call) -> Task:
-    logits, ids = main_output(root.output), token_ids(inputs)
+def _infer_task(network: nn.Module, inputs: Any, labels: Tensor | None, root: Call) -> Task:
+    logits, ids = extract_main_output(root.output), find_token_ids(inputs)
     if logits is None or logits.ndim != 3:
         return Task.CLASSIFICATION
     named = isinstance(root.output, Mapping) and "logits" in root.output
     aligned, classes = labels is not None and labels.ndim == 2, logits.shape[2]
-    vocabulary = _vocabulary(root, ids)
+    vocabulary = _count_vocabulary(root, ids)
     if not (named or aligned or classes == vocabulary):
         return Task.NONE
     if ids is None or int(ids.max()) >= classes or not _is_causal(network, inputs, ids, logits):
@@ -75,7 +75,7 @@ def _found(network: nn.Module, inputs: Any, labels: Tensor | None, root: Call) -
     return Task.NEXT_TOKEN
 
 
-def _vocabulary(root: Call, ids: Tensor | None) -> int | None:
+def _count_vocabulary(root: Call, ids: Tensor | None) -> int | None:
     """Rows of the embedding that looks up the token ids; None where there is none."""
     if ids is None:
         return None
@@ -90,7 +90,7 @@ def _is_causal(network: nn.Module, inputs: Any, ids: Tensor, logits: Tensor) -> 
     """Whether logits do not depend on later tokens, tried with another last token in each example."""
     if logits.shape[1] != ids.shape[1]:
         return False
-    mask = mask_of(inputs)
+    mask = get_token_mask(inputs)
     real = mask if mask is not None and mask.shape == ids.shape else torch.ones_like(ids, dtype=torch.bool)
     long = (real.sum(1) > 1).nonzero()[:, 0]
     if not len(long):
@@ -101,8 +101,8 @@ def _is_causal(network: nn.Module, inputs: Any, ids: Tensor, logits: Tensor) -> 
     other = most if most > least else least - 1 if least else 1
     changed = ids.clone()
     changed[long, last[long]] = torch.where(ids[long, last[long]] == least, other, least).to(ids.dtype)
-    with no_gradients():
-        after = main_output(apply(network, replaced(inputs, ids, changed)))
+    with disable_gradients():
+        after = extract_main_output(apply(network, replace_input(inputs, ids, changed)))
     assert after is not None
     before = real & (torch.arange(ids.shape[1], device=ids.device) < last[:, None])
     # A class that is switched off has a logit of -inf.

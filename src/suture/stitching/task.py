@@ -12,19 +12,19 @@ from torch import Tensor
 
 from suture._base.errors import SutureError
 from suture._base.progress import Progress
-from suture.data.batches import Batch, Batches, on_device, split_rows
-from suture.networks.calls import no_gradients
+from suture.data.batches import Batch, Batches, move_batch, split_rows
+from suture.networks.calls import disable_gradients
 from suture.networks.sites import SitedNetwork
 from suture.networks.training import make_optimizer, set_rate
 from suture.stitching.grouped import Cell as Cell
-from suture.stitching.grouped import Grads, GroupedPass, Layers, Sums, by_target, trainable
+from suture.stitching.grouped import Grads, GroupedPass, Layers, ObjectiveSums, list_trainable, sort_by_target
 from suture.stitching.layer import StitchingLayer
-from suture.stitching.objective import augmented, check_batch
-from suture.stitching.outputs import Rows, Task
+from suture.stitching.objective import augment_batch, check_batch
+from suture.stitching.outputs import ScoredRows, Task
 from suture.stitching.recipe import TaskRecipe as TaskRecipe
-from suture.stitching.recipe import cell_seed as cell_seed
+from suture.stitching.recipe import derive_cell_seed as derive_cell_seed
 
-IMPROVEMENT = 1e-4
+LEAST_IMPROVEMENT = 1e-4
 """Relative fall of the held-out objective that counts as one: well above the rounding that grouping changes."""
 
 
@@ -50,7 +50,7 @@ class Curves:
     notes: list[str] = field(default_factory=list)
 
 
-def fitting_data(data: Any, recipe: TaskRecipe, device: torch.device | None = None) -> tuple[Batches, Batches | None]:
+def make_training_batches(data: Any, recipe: TaskRecipe, device: torch.device | None = None) -> tuple[Batches, Batches | None]:
     """The batches that layers are fitted to, and those that early stopping looks at where the recipe has it.
 
     Args:
@@ -64,14 +64,14 @@ def fitting_data(data: Any, recipe: TaskRecipe, device: torch.device | None = No
     fit: dict[str, Any] = {"size": recipe.batch_size, "shuffle": True, "seed": recipe.seed, "device": device}
     if recipe.patience is None:
         return Batches(data, **fit), None
-    rows = split_rows(data, recipe.held_out, cell_seed(recipe.seed, "held out", ""))
+    rows = split_rows(data, recipe.held_out, derive_cell_seed(recipe.seed, "held out", ""))
     if rows is None:
         raise SutureError("early stopping needs data that can be split: pass a Dataset or (inputs, labels), "
                           f"got {type(data).__name__}; or write patience=None")
     return Batches(data, rows=rows[0], **fit), Batches(data, size=recipe.batch_size, rows=rows[1], device=device)
 
 
-class _Best:
+class _BestWeights:
     """The best weights of every layer by the held-out objective, and for how long it has not improved."""
 
     def __init__(self) -> None:
@@ -79,21 +79,21 @@ class _Best:
         self._weights: dict[Cell, list[Tensor]] = {}
         self._waited: dict[Cell, int] = {}
 
-    def see(self, cell: Cell, layer: StitchingLayer, value: float) -> int:
+    def update(self, cell: Cell, layer: StitchingLayer, value: float) -> int:
         """Note the objective after an epoch; for how many epochs it has not improved."""
         best = self._value.get(cell)
-        if math.isfinite(value) and (best is None or value < best - IMPROVEMENT * abs(best)):
+        if math.isfinite(value) and (best is None or value < best - LEAST_IMPROVEMENT * abs(best)):
             self._value[cell], self._waited[cell] = value, 0
-            self._weights[cell] = [p.detach().clone() for p in trainable(layer)]
+            self._weights[cell] = [p.detach().clone() for p in list_trainable(layer)]
         else:
             self._waited[cell] = self._waited.get(cell, 0) + 1
         return self._waited[cell]
 
     @torch.no_grad()
-    def put_back(self, layers: Layers) -> None:
+    def restore(self, layers: Layers) -> None:
         """Give the layers the best weights they had."""
         for cell, weights in self._weights.items():
-            for p, kept in zip(trainable(layers[cell]), weights, strict=True):
+            for p, kept in zip(list_trainable(layers[cell]), weights, strict=True):
                 p.copy_(kept)
 
 
@@ -105,7 +105,7 @@ class GroupTrainer:
     outlives its batch.
 
     Args:
-        source, target: the two networks with their sites, frozen (`suture.networks.calls.frozen`), on one device. The same
+        source, target: the two networks with their sites, frozen (`suture.networks.calls.freeze`), on one device. The same
             object for self-stitching: then it runs once per batch.
         layers: one layer per cell, on the device, with its initial weights. Their ``penalty()`` is added to their
             own loss, their ``shrink(lr)`` is called after each of their steps.
@@ -116,10 +116,10 @@ class GroupTrainer:
 
     def __init__(self, source: SitedNetwork, target: SitedNetwork, layers: Layers, recipe: TaskRecipe,
                  micro_batch: int, task: Task = Task.CLASSIFICATION) -> None:
-        self.layers, self.recipe, self.task = by_target(layers), recipe, task
+        self.layers, self.recipe, self.task = sort_by_target(layers), recipe, task
         self._networks = source, target, micro_batch
         self._active = dict(self.layers)
-        moving = [p for layer in self.layers.values() for p in trainable(layer)]
+        moving = [p for layer in self.layers.values() for p in list_trainable(layer)]
         # One optimiser for all: its state is per parameter, and it passes over those without a gradient.
         self._optimizer = make_optimizer(moving, recipe) if moving else None
         self._passes: GroupedPass | None = None
@@ -133,7 +133,7 @@ class GroupTrainer:
             batches: the fitting data.
             device: where networks and layers are.
             progress: called as ``progress("task loss matching", steps done, steps)``.
-            held_out: what early stopping looks at, where the recipe has `patience` (see `fitting_data`).
+            held_out: what early stopping looks at, where the recipe has `patience` (see `make_training_batches`).
 
         Raises:
             SutureError: no labels where the objective is of labels, labels outside the classes, crops of what is no
@@ -142,20 +142,20 @@ class GroupTrainer:
         if self.recipe.patience is not None and held_out is None:
             raise SutureError("expected held-out data for early stopping, got none; write patience=None")
         curves = Curves({c: [] for c in self.layers}, {c: [] for c in self.layers})
-        generator = torch.Generator().manual_seed(cell_seed(self.recipe.seed, "augmentation", ""))
-        best = _Best()
+        generator = torch.Generator().manual_seed(derive_cell_seed(self.recipe.seed, "augmentation", ""))
+        best = _BestWeights()
         for epoch in range(self.recipe.epochs):
             if not self._active:
                 break
-            self._read(self._epoch(batches, device, epoch, generator, progress), curves, epoch)
+            self._record_epoch(self._train_epoch(batches, device, epoch, generator, progress), curves, epoch)
             if held_out is not None and self.recipe.patience is not None:
-                self._stop_early(self.objective(held_out, device, self._active), self.recipe.patience, curves, best)
-        best.put_back(self.layers)
+                self._stop_early(self.compute_objective(held_out, device, self._active), self.recipe.patience, curves, best)
+        best.restore(self.layers)
         self._check_weights(curves)
-        curves.notes.extend(self._through(device).room.notes())
+        curves.notes.extend(self._get_pass(device).batch_budget.describe_cuts())
         return curves
 
-    def objective(self, batches: Batches, device: torch.device, layers: Layers,
+    def compute_objective(self, batches: Batches, device: torch.device, layers: Layers,
                   progress: Progress | None = None) -> dict[Cell, float]:
         """Mean objective of layers as they are, without penalty, crops and flips: one grouped pass without gradient.
 
@@ -165,62 +165,62 @@ class GroupTrainer:
             layers: the trainer's own or others.
             progress: called as ``progress("checking convergence", batches done, batches)``.
         """
-        layers = by_target(layers)
-        sums = Sums(len(layers), device)
-        with no_gradients():
+        layers = sort_by_target(layers)
+        sums = ObjectiveSums(len(layers), device)
+        with disable_gradients():
             for k, batch in enumerate(batches):
                 check_batch(batch, self.recipe, self.task)
-                sums.add(self._through(device).run(layers, on_device(batch, device), self._rows(batch),
+                sums.add(self._get_pass(device).run(layers, move_batch(batch, device), self._find_rows(batch),
                                                    backward=False)[1], 0)
                 if progress:
-                    progress("checking convergence", k + 1, batches.total())
-        _check_counted(sums)
+                    progress("checking convergence", k + 1, batches.count_batches())
+        _check_token_count(sums)
         return {c: loss / sums.examples for c, loss in zip(layers, sums.loss.tolist(), strict=True)}
 
-    def _through(self, device: torch.device) -> GroupedPass:
+    def _get_pass(self, device: torch.device) -> GroupedPass:
         if self._passes is None:
             source, target, micro_batch = self._networks
             self._passes = GroupedPass(source, target, self.recipe, micro_batch, device, self.task)
         return self._passes
 
-    def _rows(self, batch: Batch) -> Rows | None:
-        return None if self.recipe.objective == "match" else self.task.rows(batch.target, batch.labels)
+    def _find_rows(self, batch: Batch) -> ScoredRows | None:
+        return None if self.recipe.objective == "match" else self.task.find_rows(batch.target, batch.labels)
 
-    def _epoch(self, batches: Batches, device: torch.device, epoch: int, generator: torch.Generator,
-               progress: Progress | None) -> Sums:
-        epochs, total = self.recipe.epochs, batches.total()
-        sums = Sums(len(self._active), device)
+    def _train_epoch(self, batches: Batches, device: torch.device, epoch: int, generator: torch.Generator,
+               progress: Progress | None) -> ObjectiveSums:
+        epochs, total = self.recipe.epochs, batches.count_batches()
+        sums = ObjectiveSums(len(self._active), device)
         for k, raw in enumerate(batches):
             check_batch(raw, self.recipe, self.task)
             # Looking at labels on an accelerator waits for it: there, once is enough.
-            rows = self._rows(raw)
+            rows = self._find_rows(raw)
             waits = epoch > 0 and rows is not None and rows.labels is not None and rows.labels.device.type != "cpu"
             check = None if waits else rows
-            batch = augmented(on_device(raw, device), self.recipe, generator)
-            grads, found = self._through(device).run(self._active, batch, check, backward=True)
+            batch = augment_batch(move_batch(raw, device), self.recipe, generator)
+            grads, found = self._get_pass(device).run(self._active, batch, check, backward=True)
             # Without a known length the schedule steps once per epoch.
             done, of = (epoch, epochs) if total is None else (epoch * total + k, epochs * total)
-            self._move(grads, done, of)
+            self._step(grads, done, of)
             sums.add(found, self._steps)
             if progress:
                 progress("task loss matching", epoch * (total or 0) + k + 1, None if total is None else total * epochs)
-        _check_counted(sums)
+        _check_token_count(sums)
         return sums
 
-    def _move(self, grads: Grads, done: int, of: int) -> None:
+    def _step(self, grads: Grads, done: int, of: int) -> None:
         self._steps += 1
         if self._optimizer is None:
             return
         lr = set_rate(self._optimizer, self.recipe, done, of)
         for c, layer in self.layers.items():
-            moving = trainable(layer)
+            moving = list_trainable(layer)
             for p, g in zip(moving, grads.get(c) or [None] * len(moving), strict=True):
                 p.grad = g
         self._optimizer.step()
         for layer in self._active.values():
             layer.shrink(lr)
 
-    def _read(self, sums: Sums, curves: Curves, epoch: int) -> None:
+    def _record_epoch(self, sums: ObjectiveSums, curves: Curves, epoch: int) -> None:
         """Take over an epoch's sums; cells with a bad step leave the group."""
         found = zip(self._active, sums.loss.tolist(), sums.hits.tolist(), sums.bad.tolist(), strict=True)
         for c, loss, hits, bad in found:
@@ -229,16 +229,16 @@ class GroupTrainer:
             if bad >= 0:
                 curves.failed[c] = (f"the task loss is not finite at step {bad} (epoch {epoch + 1}) at learning rate "
                                     f"{self.recipe.lr:g}; use a smaller one")
-        self._leave(curves.failed)
+        self._drop(curves.failed)
 
-    def _stop_early(self, now: Mapping[Cell, float], patience: int, curves: Curves, best: _Best) -> None:
+    def _stop_early(self, now: Mapping[Cell, float], patience: int, curves: Curves, best: _BestWeights) -> None:
         for c, value in now.items():
             curves.held_out.setdefault(c, []).append(value)
-            if best.see(c, self.layers[c], value) >= patience and len(curves.loss[c]) < self.recipe.epochs:
+            if best.update(c, self.layers[c], value) >= patience and len(curves.loss[c]) < self.recipe.epochs:
                 curves.stopped[c] = len(curves.loss[c])
-        self._leave(curves.stopped)
+        self._drop(curves.stopped)
 
-    def _leave(self, those: Mapping[Cell, object]) -> None:
+    def _drop(self, those: Mapping[Cell, object]) -> None:
         self._active = {c: layer for c, layer in self._active.items() if c not in those}
 
     def _check_weights(self, curves: Curves) -> None:
@@ -249,7 +249,7 @@ class GroupTrainer:
                                     f"{self.recipe.lr:g}; use a smaller one")
 
 
-def _check_counted(sums: Sums) -> None:
+def _check_token_count(sums: ObjectiveSums) -> None:
     if not sums.examples:
         raise SutureError("expected tokens that count in the data that stitching layers are fitted to, got none; give "
                           "texts of at least two tokens, and labels that are not all -100")

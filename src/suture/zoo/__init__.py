@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from suture._base.errors import SutureError, unknown
-from suture._base.hashing import fingerprint
+from suture._base.errors import SutureError, make_unknown_error
+from suture._base.hashing import fingerprint_network
 from suture._base.progress import Progress
 from suture.networks.architectures import resnet
-from suture.networks.training import History, Recipe, accuracy, seeded, train
+from suture.networks.training import History, Recipe, compute_accuracy, seed_torch, train
 from suture.zoo.data import ImageSet as ImageSet
 from suture.zoo.data import digits as digits
 from suture.zoo.weights import load_weights as load_weights
@@ -25,7 +25,7 @@ from suture.zoo.weights import save_weights as save_weights
 
 
 @dataclass(frozen=True)
-class Entry:
+class NetworkEntry:
     """A network of the zoo: what makes it, and what it is made for by default.
 
     `input_shape` is (C, H, W); `classes` the number of logits; `parameters` their number.
@@ -37,12 +37,12 @@ class Entry:
     parameters: int
 
 
-networks: Mapping[str, Entry] = MappingProxyType(
+networks: Mapping[str, NetworkEntry] = MappingProxyType(
     {
-        "resnet18": Entry(resnet.resnet18, (3, 32, 32), 10, 11_173_962),
-        "resnet20": Entry(resnet.resnet20, (3, 32, 32), 10, 272_474),
-        "resnet20_strided": Entry(resnet.resnet20_strided, (3, 32, 32), 10, 272_474),
-        "resnet_digits": Entry(resnet.resnet_digits, (1, 8, 8), 10, 174_970),
+        "resnet18": NetworkEntry(resnet.resnet18, (3, 32, 32), 10, 11_173_962),
+        "resnet20": NetworkEntry(resnet.resnet20, (3, 32, 32), 10, 272_474),
+        "resnet20_strided": NetworkEntry(resnet.resnet20_strided, (3, 32, 32), 10, 272_474),
+        "resnet_digits": NetworkEntry(resnet.resnet_digits, (1, 8, 8), 10, 174_970),
     }
 )
 """Every network that `build` knows, by name."""
@@ -82,13 +82,13 @@ def build(name: str, seed: int = 0, **options: Any) -> nn.Module:
     Raises SutureError for an unknown name or option, naming the nearest ones.
     """
     if name not in networks:
-        raise unknown("network", name, networks)
+        raise make_unknown_error("network", name, networks)
     make = networks[name].make
     known = inspect.signature(make).parameters
     for option in options:
         if option not in known:
-            raise unknown(f"option of {name}", option, known)
-    with seeded(seed):
+            raise make_unknown_error(f"option of {name}", option, known)
+    with seed_torch(seed):
         return make(**options)
 
 
@@ -128,8 +128,8 @@ def train_network(
     history = train(network, fit.inputs, fit.labels, recipe, device=device, progress=progress)
     seconds = time.perf_counter() - start
     network.eval()
-    score = accuracy(network, test.inputs, test.labels)
+    score = compute_accuracy(network, test.inputs, test.labels)
     report = Report(
-        name, seed, recipe, fit.name, test.name, history, score, seconds, fingerprint(network)
+        name, seed, recipe, fit.name, test.name, history, score, seconds, fingerprint_network(network)
     )
     return network, report

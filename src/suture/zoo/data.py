@@ -12,9 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from suture._base.errors import SutureError, unknown
+from suture._base.errors import SutureError, make_unknown_error
 from suture.data.sources.examples import Examples
-from suture.data.sources.sampling import balanced_order, generator
+from suture.data.sources.sampling import draw_balanced_order, make_generator
 
 Split = Literal["train", "test"]
 _TEST_PER_CLASS = 50
@@ -92,7 +92,7 @@ class ImageSet:
         """
         if not 1 <= n <= len(self):
             raise SutureError(f"n must lie from 1 to {len(self)}, the size of {self.name}, got {n}")
-        rows = torch.from_numpy(balanced_order(self.labels.cpu().numpy(), seed)[:n]).to(self.labels.device)
+        rows = torch.from_numpy(draw_balanced_order(self.labels.cpu().numpy(), seed)[:n]).to(self.labels.device)
         return ImageSet(self.inputs[rows], self.labels[rows], self.classes, f"{self.name}/{n}@{seed}")
 
 
@@ -108,21 +108,21 @@ def digits(split: Split = "train") -> ImageSet:
     Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998.
     """
     if split not in get_args(Split):
-        raise unknown("split of the digits", split, get_args(Split))
-    images, labels = _raw_digits()
-    order = balanced_order(labels, seed=0)
+        raise make_unknown_error("split of the digits", split, get_args(Split))
+    images, labels = _load_raw_digits()
+    order = draw_balanced_order(labels, seed=0)
     test = 10 * _TEST_PER_CLASS
     rows = order[:test] if split == "test" else order[test:]
     if split == "train":
         # What is left of a balanced order ends with the largest classes alone.
-        rows = rows[generator(1).permutation(len(rows))]
+        rows = rows[make_generator(1).permutation(len(rows))]
     return ImageSet(
         torch.from_numpy(images[rows][:, None]), torch.from_numpy(labels[rows]), 10, f"digits-{split}"
     )
 
 
 @lru_cache(maxsize=1)
-def _raw_digits() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+def _load_raw_digits() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     # Imported here: scikit-learn takes a second that the rest of the zoo does not need.
     from sklearn.datasets import load_digits
 

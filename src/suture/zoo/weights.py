@@ -74,7 +74,7 @@ def load_weights(network: nn.Module, path: str | Path) -> dict[str, str]:
     path = Path(path)
     stored, metadata = read_weights(path)
     wanted: dict[str, Tensor] = network.state_dict()
-    stored = _strip(stored, wanted)
+    stored = _strip_prefixes(stored, wanted)
     _check_fit(stored, wanted, path)
     network.load_state_dict(stored, strict=False)
     return metadata
@@ -87,7 +87,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     path = Path(path)
     if not path.is_file():
-        raise SutureError(_in_folder(path) or f"no weights at {path}; expected a .safetensors, .pt or .pth file")
+        raise SutureError(_explain_folder(path) or f"no weights at {path}; expected a .safetensors, .pt or .pth file")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     if path.suffix in _PICKLED:
@@ -106,7 +106,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     return _read_safetensors(path)[1]
 
 
-def _in_folder(path: Path) -> str:
+def _explain_folder(path: Path) -> str:
     """What to give instead of a folder; "" where it is none."""
     if not path.is_dir():
         return ""
@@ -123,7 +123,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return tensors, dict(file.metadata() or {})
     except (safetensors.SafetensorError, OSError) as error:
-        raise _unreadable(path, error) from error
+        raise _make_unreadable_error(path, error) from error
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
@@ -138,11 +138,11 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
             raise SutureError(
                 f"{path} holds a pickled model, which would run code to load; {_CONVERT}, and load that"
             ) from error
-        raise _unreadable(path, error) from error
-    return _state_dict(content, path)
+        raise _make_unreadable_error(path, error) from error
+    return _find_state_dict(content, path)
 
 
-def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+def _find_state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     candidates = [content]
     if isinstance(content, Mapping):
         candidates += [content[key] for key in _INSIDE if key in content]
@@ -151,18 +151,18 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
             tensors = {str(name): value for name, value in candidate.items() if isinstance(value, Tensor)}
             if len(tensors) == len(candidate):
                 return tensors
-    got = f"keys {_some(map(str, content))}" if isinstance(content, Mapping) else type(content).__name__
+    got = f"keys {_abbreviate(map(str, content))}" if isinstance(content, Mapping) else type(content).__name__
     raise SutureError(f"{path} holds no state dict of tensors, got {got}; {_CONVERT}")
 
 
-def _unreadable(path: Path, error: Exception) -> SutureError:
+def _make_unreadable_error(path: Path, error: Exception) -> SutureError:
     first = str(error).strip().split("\n")[0].split(". ")[0]
     return SutureError(
         f"cannot read {path}: not a whole {path.suffix} file ({type(error).__name__}: {first[:120]})"
     )
 
 
-def _strip(stored: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _strip_prefixes(stored: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Drop a prefix that all stored names have, unless the network's own names have it too."""
     while True:
         for prefix in _PREFIXES:
@@ -187,11 +187,11 @@ def _check_fit(stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path:
         if name in stored and stored[name].shape != wanted[name].shape
     ]
     faults = (("missing", missing), ("unexpected", unexpected), ("wrong shape", shapes))
-    if told := [f"{what}: {_some(names)}" for what, names in faults if names]:
+    if told := [f"{what}: {_abbreviate(names)}" for what, names in faults if names]:
         raise SutureError(f"{path} does not fit the network; {'; '.join(told)}")
 
 
-def _some(names: Iterable[str], limit: int = 3) -> str:
+def _abbreviate(names: Iterable[str], limit: int = 3) -> str:
     listed = list(names)
     rest = len(listed) - limit
     return ", ".join(listed[:limit]) + (f" and {rest} more" if rest > 0 else "")

@@ -8,10 +8,10 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from suture._base.errors import SutureError, unknown
+from suture._base.errors import SutureError, make_unknown_error
 
 
-def inputs(spec: str | None) -> Any:
+def load_inputs(spec: str | None) -> Any:
     """What the function ``module:function`` returns, such as auxiliary data; None for None.
 
     Raises:
@@ -21,13 +21,13 @@ def inputs(spec: str | None) -> Any:
         return None
     if ":" not in spec:
         raise SutureError(f"expected mypackage.data:inputs, a function that returns inputs or data, got {spec!r}")
-    made = call(spec)
+    made = call_user_function(spec)
     if made is None:
         raise SutureError(f"expected {spec} to return inputs or data, got None; return them")
     return made
 
 
-def call(spec: str) -> Any:
+def call_user_function(spec: str) -> Any:
     """Import user code from the working directory or the environment and call it.
 
     Raises:
@@ -41,16 +41,16 @@ def call(spec: str) -> Any:
         found = importlib.import_module(module)
     except Exception as e:
         hint = "run from the folder that holds it" if isinstance(e, ModuleNotFoundError) else "mend it first"
-        raise SutureError(f"cannot import {module!r} of {spec!r}: {told(e)}; {hint}") from e
+        raise SutureError(f"cannot import {module!r} of {spec!r}: {describe_error(e)}; {hint}") from e
     if not callable(getattr(found, name, None)):
-        raise unknown(f"function in {module}", name, [n for n in vars(found) if callable(getattr(found, n))])
+        raise make_unknown_error(f"function in {module}", name, [n for n in vars(found) if callable(getattr(found, n))])
     try:
         return getattr(found, name)()
     except Exception as e:
-        raise SutureError(f"{spec} fails: {told(e)}; expected a function that works without arguments") from e
+        raise SutureError(f"{spec} fails: {describe_error(e)}; expected a function that works without arguments") from e
 
 
-def told(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """What went wrong in somebody's code and where, in one line."""
     first = str(error).splitlines()[0] if str(error) else ""
     last = traceback.extract_tb(error.__traceback__)[-1]

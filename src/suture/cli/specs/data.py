@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from suture import zoo
-from suture._base.errors import SutureError, unknown
-from suture.cli.specs.code import call
+from suture._base.errors import SutureError, make_unknown_error
+from suture.cli.specs.code import call_user_function
 from suture.data import sources
 
-DATA = ("digits",)
-OTHERWISE = "or write a path, hf:NAME, torchvision:NAME@ROOT or mypackage.data:splits, which returns (train, test)"
+DATA_NAMES = ("digits",)
+DATA_ADVICE = "or write a path, hf:NAME, torchvision:NAME@ROOT or mypackage.data:splits, which returns (train, test)"
 
 
-def data(spec: str, *, train_size: int | None = None, test_size: int | None = None, seed: int = 0,
+def load_data(spec: str, *, train_size: int | None = None, test_size: int | None = None, seed: int = 0,
          image_column: str | None = None, label_column: str | None = None, text_column: str | None = None,
          skip_bad: bool = False) -> tuple[Any, Any]:
     """(training data, test data) that `spec` names.
@@ -33,18 +33,18 @@ def data(spec: str, *, train_size: int | None = None, test_size: int | None = No
         return sources.open_pair(spec, train_size=train_size, test_size=test_size, seed=seed, image_column=image_column,
                                  label_column=label_column, text_column=text_column, skip_bad=skip_bad)
     if spec != "digits" and ":" not in spec:
-        raise unknown("data set", spec, DATA, OTHERWISE)
+        raise make_unknown_error("data set", spec, DATA_NAMES, DATA_ADVICE)
     if image_column or label_column or text_column or skip_bad:
         raise SutureError(f"expected only sizes and a seed beside {spec!r}, got columns or skip_bad; these are for "
                           "files, hf: and torchvision:")
-    made = (zoo.digits("train"), zoo.digits("test")) if spec == "digits" else call(spec)
+    made = (zoo.digits("train"), zoo.digits("test")) if spec == "digits" else call_user_function(spec)
     if not isinstance(made, tuple) or len(made) != 2:
         raise SutureError(f"expected {spec} to return a pair (train, test), got {type(made).__name__}")
     train, test = made
-    return _sized(train, train_size, seed, spec), _sized(test, test_size, seed, spec)
+    return _take_subset(train, train_size, seed, spec), _take_subset(test, test_size, seed, spec)
 
 
-def _sized(made: Any, n: int | None, seed: int, spec: str) -> Any:
+def _take_subset(made: Any, n: int | None, seed: int, spec: str) -> Any:
     if n is None:
         return made
     if not callable(getattr(made, "subset", None)):

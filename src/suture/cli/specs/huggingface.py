@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from suture._base.errors import SutureError, first_line, optional, unknown
+from suture._base.errors import SutureError, import_optional, make_unknown_error, summarise_error
 from suture.cli.specs import processors
-from suture.cli.specs.named import Asked, Named, Preprocessing, making
+from suture.cli.specs.named import LoadedNetwork, ParsedSpec, Preprocessing, report_build_errors
 from suture.data.preprocessing import TextPreprocessing
-from suture.networks.training import seeded
+from suture.networks.training import seed_torch
 from suture.zoo.weights import load_weights, read_weights
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
@@ -27,7 +27,7 @@ _FILES = ("*.json", "*.txt", "*.model", "model*.safetensors")
 """Files of a repository on the hub that are of use; no pickles, no code."""
 
 
-def network(asked: Asked) -> Named:
+def build_huggingface(parsed: ParsedSpec) -> LoadedNetwork:
     """``hf:ORG/NAME`` or ``hf:FOLDER``: the class that config.json names under `architectures`, else `AutoModel`.
 
     In float32. No code beside the weights is run, and no pickle is read. A folder without weights gives random ones.
@@ -36,28 +36,28 @@ def network(asked: Asked) -> Named:
         SutureError: no such folder or name, a config or class that transformers does not know, weights that are pickled
             or not to be read.
     """
-    library = optional("transformers", "hf", asked.spec)
-    with _quiet(library):
-        folder = _folder(asked)
-        told = _read(folder / "config.json")
-        config = _config(library, folder, told)
-        kind = _class(library, folder, told)
+    library = import_optional("transformers", "hf", parsed.spec)
+    with _silence(library):
+        folder = _find_folder(parsed)
+        told = _read_json(folder / "config.json")
+        config = _load_config(library, folder, told)
+        kind = _find_class(library, folder, told)
         notes: tuple[str, ...] = ()
-        with making(asked.spec), seeded(asked.seed):
-            if asked.weights is not None:
-                made = _given(kind, config, asked.weights)
+        with report_build_errors(parsed.spec), seed_torch(parsed.seed):
+            if parsed.weights is not None:
+                made = _build_with_weights(kind, config, parsed.weights)
             elif _has_weights(folder):
-                made, notes = _stored(kind, folder, asked)
+                made, notes = _load_stored(kind, folder, parsed)
             else:
-                made, notes = _random(kind, config), asked.notes
-        preprocessing, more = _preprocessing(library, folder, made)
-    return Named(made, preprocessing, asked.spec, notes + more)
+                made, notes = _build_random(kind, config), parsed.notes
+        preprocessing, more = _find_preprocessing(library, folder, made)
+    return LoadedNetwork(made, preprocessing, parsed.spec, notes + more)
 
 
 @contextmanager
-def _quiet(library: Any) -> Iterator[None]:
+def _silence(library: Any) -> Iterator[None]:
     """No warnings and progress bars of transformers and the hub; what they were set to comes back."""
-    log, hub = library.utils.logging, optional("huggingface_hub.utils", "hf", "transformers")
+    log, hub = library.utils.logging, import_optional("huggingface_hub.utils", "hf", "transformers")
     level, bars, downloads = log.get_verbosity(), log.is_progress_bar_enabled(), not hub.are_progress_bars_disabled()
     log.set_verbosity(log.CRITICAL)
     log.disable_progress_bar()
@@ -74,64 +74,64 @@ def _quiet(library: Any) -> Iterator[None]:
             hub.enable_progress_bars()
 
 
-def _folder(asked: Asked) -> Path:
+def _find_folder(parsed: ParsedSpec) -> Path:
     """The folder that holds everything; from the hub or its cache where there is none of that name."""
-    path = Path(asked.name).expanduser()
+    path = Path(parsed.name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise SutureError(f"expected config.json in {path}, as model.save_pretrained writes it; there is none")
         return path
-    if path.exists() or asked.name.count("/") > 1 or asked.name.startswith((".", "~", "/")):
-        raise SutureError(f"expected a folder with config.json, or ORG/NAME of the hub, got {asked.name}")
-    hub = optional("huggingface_hub", "hf", asked.spec)
+    if path.exists() or parsed.name.count("/") > 1 or parsed.name.startswith((".", "~", "/")):
+        raise SutureError(f"expected a folder with config.json, or ORG/NAME of the hub, got {parsed.name}")
+    hub = import_optional("huggingface_hub", "hf", parsed.spec)
     try:
-        found = Path(hub.snapshot_download(asked.name, allow_patterns=list(_FILES), ignore_patterns=["*/*"]))
+        found = Path(hub.snapshot_download(parsed.name, allow_patterns=list(_FILES), ignore_patterns=["*/*"]))
     except Exception as e:
         raise SutureError(
-            f"cannot get {asked.name!r} from the Hugging Face hub or its cache: {first_line(e)}; write hf:FOLDER for a "
-            f"folder on disk, made by: hf download {asked.name} --local-dir FOLDER") from e
+            f"cannot get {parsed.name!r} from the Hugging Face hub or its cache: {summarise_error(e)}; write hf:FOLDER for a "
+            f"folder on disk, made by: hf download {parsed.name} --local-dir FOLDER") from e
     if not (found / "config.json").is_file():
-        raise SutureError(f"expected config.json in {asked.name!r} of the Hugging Face hub or its cache; there is none")
+        raise SutureError(f"expected config.json in {parsed.name!r} of the Hugging Face hub or its cache; there is none")
     return found
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
-        raise SutureError(f"cannot read {path}: {first_line(e)}; expected JSON") from e
+        raise SutureError(f"cannot read {path}: {summarise_error(e)}; expected JSON") from e
     if not isinstance(told, dict):
         raise SutureError(f"cannot read {path}: expected a JSON object, got {type(told).__name__}")
     return told
 
 
-def _config(library: Any, folder: Path, told: dict[str, Any]) -> Any:
+def _load_config(library: Any, folder: Path, stored: dict[str, Any]) -> Any:
     known = library.CONFIG_MAPPING
-    if told.get("model_type") not in known:
-        if "auto_map" in told:
-            raise _remote(folder, str(told.get("model_type")))
-        raise unknown(f"model_type of transformers {library.__version__} in {folder / 'config.json'}:",
-                      str(told.get("model_type")), known.keys())
+    if stored.get("model_type") not in known:
+        if "auto_map" in stored:
+            raise _make_remote_code_error(folder, str(stored.get("model_type")))
+        raise make_unknown_error(f"model_type of transformers {library.__version__} in {folder / 'config.json'}:",
+                      str(stored.get("model_type")), known.keys())
     try:
         return library.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as e:
-        raise SutureError(f"cannot read {folder / 'config.json'}: {type(e).__name__}: {first_line(e)}") from e
+        raise SutureError(f"cannot read {folder / 'config.json'}: {type(e).__name__}: {summarise_error(e)}") from e
 
 
-def _class(library: Any, folder: Path, told: dict[str, Any]) -> Any:
-    named = told.get("architectures") or ()
+def _find_class(library: Any, folder: Path, stored: dict[str, Any]) -> Any:
+    named = stored.get("architectures") or ()
     if not named:
         return library.AutoModel
     found = getattr(library, str(named[0]), None)
     if inspect.isclass(found) and issubclass(found, library.PreTrainedModel):
         return found
-    if "auto_map" in told:
-        raise _remote(folder, str(named[0]))
-    raise unknown(f"architecture of transformers {library.__version__} in {folder / 'config.json'}:", str(named[0]),
+    if "auto_map" in stored:
+        raise _make_remote_code_error(folder, str(named[0]))
+    raise make_unknown_error(f"architecture of transformers {library.__version__} in {folder / 'config.json'}:", str(named[0]),
                   [n for n in dir(library) if n[:1].isupper()])
 
 
-def _remote(folder: Path, name: str) -> SutureError:
+def _make_remote_code_error(folder: Path, name: str) -> SutureError:
     return SutureError(f"{name} in {folder} is code kept beside the weights, which suture does not run; write a "
                        "function that builds the network with it, and give mypackage.models:build")
 
@@ -150,14 +150,14 @@ def _has_weights(folder: Path) -> bool:
     return False
 
 
-def _random(kind: Any, config: Any) -> nn.Module:
+def _build_random(kind: Any, config: Any) -> nn.Module:
     made: nn.Module = kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
     return made.float()
 
 
-def _given(kind: Any, config: Any, path: Path) -> nn.Module:
+def _build_with_weights(kind: Any, config: Any, path: Path) -> nn.Module:
     """With the weights of a file, under the names that modules have or under those that transformers saves."""
-    made = _random(kind, config)
+    made = _build_random(kind, config)
     try:
         load_weights(made, path)
     except SutureError as unfit:
@@ -173,50 +173,50 @@ def _given(kind: Any, config: Any, path: Path) -> nn.Module:
     return made
 
 
-def _stored(kind: Any, folder: Path, asked: Asked) -> tuple[nn.Module, tuple[str, ...]]:
+def _load_stored(kind: Any, folder: Path, parsed: ParsedSpec) -> tuple[nn.Module, tuple[str, ...]]:
     made, told = kind.from_pretrained(folder, use_safetensors=True, trust_remote_code=False, local_files_only=True,
                                       dtype=torch.float32, output_loading_info=True)
     absent = sorted(told["missing_keys"])
     if not absent:
         return made, ()
-    return made, (f"{len(absent)} weights are not in the files of {asked.spec} and are random (seed {asked.seed}): "
+    return made, (f"{len(absent)} weights are not in the files of {parsed.spec} and are random (seed {parsed.seed}): "
                   f"{', '.join(absent[:3])}{', ...' if len(absent) > 3 else ''}",)
 
 
-def _preprocessing(library: Any, folder: Path, made: nn.Module) -> tuple[Preprocessing | None, tuple[str, ...]]:
+def _find_preprocessing(library: Any, folder: Path, made: nn.Module) -> tuple[Preprocessing | None, tuple[str, ...]]:
     takes = getattr(made, "main_input_name", "")
     if takes == "pixel_values":
-        return processors.images(_processor(folder), made.config)
+        return processors.read_image_preprocessing(_read_processor(folder), made.config)
     if takes == "input_ids":
-        return _texts(library, folder, made)
+        return _make_text_preprocessing(library, folder, made)
     return None, ()
 
 
-def _processor(folder: Path) -> dict[str, Any] | None:
+def _read_processor(folder: Path) -> dict[str, Any] | None:
     if (folder / "preprocessor_config.json").is_file():
-        return _read(folder / "preprocessor_config.json")
+        return _read_json(folder / "preprocessor_config.json")
     if (folder / "processor_config.json").is_file():
-        return _read(folder / "processor_config.json").get("image_processor")
+        return _read_json(folder / "processor_config.json").get("image_processor")
     return None
 
 
-def _texts(library: Any, folder: Path, made: Any) -> tuple[Preprocessing | None, tuple[str, ...]]:
+def _make_text_preprocessing(library: Any, folder: Path, made: Any) -> tuple[Preprocessing | None, tuple[str, ...]]:
     if not any(any(folder.glob(pattern)) for pattern in _TOKENIZER):
         return None, ()
     try:
         tokenizer = library.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as e:
-        return None, (f"the tokenizer in {folder} does not load ({type(e).__name__}: {first_line(e)}); give token ids "
+        return None, (f"the tokenizer in {folder} does not load ({type(e).__name__}: {summarise_error(e)}); give token ids "
                       "as data",)
     # A tokenizer of BERT names token types, which DistilBERT, for one, does not take.
     takes = inspect.signature(made.forward).parameters
     tokenizer.model_input_names = [n for n in tokenizer.model_input_names if n in takes]
     embeddings = made.get_input_embeddings()
     vocab = embeddings.num_embeddings if isinstance(embeddings, nn.Embedding) else None
-    return TextPreprocessing(tokenizer, most=_positions(made), vocab=vocab), ()
+    return TextPreprocessing(tokenizer, most=_count_positions(made), vocab=vocab), ()
 
 
-def _positions(made: Any) -> int | None:
+def _count_positions(made: Any) -> int | None:
     """Tokens that a text may have at most; None where nothing limits them."""
     most = getattr(made.config.get_text_config(), "max_position_embeddings", None)
     if not isinstance(most, int) or most < 1:

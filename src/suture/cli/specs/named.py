@@ -10,13 +10,13 @@ from typing import Any
 
 from torch import nn
 
-from suture._base.errors import SutureError, first_line
+from suture._base.errors import SutureError, summarise_error
 
 Preprocessing = Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
-class Named:
+class LoadedNetwork:
     """A network that a spec names.
 
     Attributes:
@@ -34,7 +34,7 @@ class Named:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ParsedSpec:
     """A spec taken apart.
 
     Attributes:
@@ -66,7 +66,7 @@ class Asked:
 
 
 @contextmanager
-def making(spec: str) -> Iterator[None]:
+def report_build_errors(spec: str) -> Iterator[None]:
     """Turn whatever a library raises while it makes a network into one line.
 
     Raises:
@@ -77,4 +77,4 @@ def making(spec: str) -> Iterator[None]:
     except SutureError:
         raise
     except Exception as e:
-        raise SutureError(f"{spec} cannot be made: {type(e).__name__}: {first_line(e)}") from e
+        raise SutureError(f"{spec} cannot be made: {type(e).__name__}: {summarise_error(e)}") from e

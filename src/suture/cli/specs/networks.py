@@ -14,18 +14,18 @@ from torch import nn
 from suture import zoo
 from suture._base.errors import SutureError
 from suture.cli.specs import huggingface, vision
-from suture.cli.specs.code import call
-from suture.cli.specs.named import Asked, Named
+from suture.cli.specs.code import call_user_function
+from suture.cli.specs.named import LoadedNetwork, ParsedSpec
 from suture.data.preprocessing import ImagePreprocessing
 from suture.zoo import ImageSet
 
 NETWORK_KINDS = ("zoo:NAME", "torchvision:NAME", "timm:NAME", "hf:ORG/NAME", "hf:FOLDER",
                  "mypackage.models:build (imports your code)")
 """How networks are written, for help texts."""
-_LIKE = "zoo:resnet_digits or mypackage.models:build"
+_EXAMPLE_SPECS = "zoo:resnet_digits or mypackage.models:build"
 
 
-def network(spec: str, *, weights: str | Path | None = None, like: Any = None, seed: int = 0) -> Named:
+def build_network(spec: str, *, weights: str | Path | None = None, like: Any = None, seed: int = 0) -> LoadedNetwork:
     """The network that `spec` names.
 
     Args:
@@ -42,17 +42,17 @@ def network(spec: str, *, weights: str | Path | None = None, like: Any = None, s
         SutureError: nothing has that name, a library is missing or fails, the function fails or returns something else,
             weights that do not fit.
     """
-    kind, name = _kind(spec)
+    kind, name = _split_kind(spec)
     channels = like.inputs.shape[1] if isinstance(like, ImageSet) else getattr(like, "channels", None)
     file = None if weights is None else Path(weights)
-    asked = Asked(spec, name, getattr(like, "classes", None), channels, seed, file)
+    asked = ParsedSpec(spec, name, getattr(like, "classes", None), channels, seed, file)
     made = _MAKERS[kind](asked)
     if asked.weights is not None and kind != "hf":
-        _load(made.network, asked)
+        _load_weights(made.network, asked)
     return made
 
 
-def _kind(spec: str) -> tuple[str, str]:
+def _split_kind(spec: str) -> tuple[str, str]:
     """(kind, what follows it)."""
     kind, sign, name = spec.partition(":")
     if kind in _MAKERS and name:
@@ -62,14 +62,14 @@ def _kind(spec: str) -> tuple[str, str]:
     if sign and name:
         near = difflib.get_close_matches(kind, [k for k in _MAKERS if k != "code"], n=1, cutoff=0.6)
         if near and "." not in kind and not Path(f"{kind}.py").exists() and importlib.util.find_spec(kind) is None:
-            raise SutureError(f"unknown kind of network {kind!r}; write {near[0]}:{name}, or {_LIKE}")
+            raise SutureError(f"unknown kind of network {kind!r}; write {near[0]}:{name}, or {_EXAMPLE_SPECS}")
         return "code", spec
-    raise _no_kind(spec)
+    raise _make_no_kind_error(spec)
 
 
-def _no_kind(spec: str) -> SutureError:
+def _make_no_kind_error(spec: str) -> SutureError:
     """An error for a spec without a kind, which says what the name could be."""
-    names = {"zoo": list(zoo.networks)} | {kind: vision.names(kind) for kind in ("torchvision", "timm") if spec}
+    names = {"zoo": list(zoo.networks)} | {kind: vision.list_names(kind) for kind in ("torchvision", "timm") if spec}
     found = [f"{kind}:{spec}" for kind, known in names.items() if spec in known]
     if found:
         return SutureError(f"expected a kind before the name of a network, got {spec!r}; write {' or '.join(found)}")
@@ -79,39 +79,39 @@ def _no_kind(spec: str) -> SutureError:
     near = difflib.get_close_matches(spec, [n for known in names.values() for n in known], n=3, cutoff=0.6)
     told = [next(f"{kind}:{n}" for kind, known in names.items() if n in known) for n in near]
     nearest = f"; nearest: {', '.join(told)}" if told else ""
-    return SutureError(f"expected a network like {_LIKE}, got {spec!r}{nearest}")
+    return SutureError(f"expected a network like {_EXAMPLE_SPECS}, got {spec!r}{nearest}")
 
 
-def _load(made: nn.Module, asked: Asked) -> None:
-    assert asked.weights is not None
+def _load_weights(made: nn.Module, parsed: ParsedSpec) -> None:
+    assert parsed.weights is not None
     try:
-        zoo.load_weights(made, asked.weights)
+        zoo.load_weights(made, parsed.weights)
     except SutureError as e:
-        if "wrong shape" in str(e) and asked.sizes:
-            sizes = " and ".join(f"{value} {name}" for name, value in asked.sizes.items())
+        if "wrong shape" in str(e) and parsed.sizes:
+            sizes = " and ".join(f"{value} {name}" for name, value in parsed.sizes.items())
             raise SutureError(f"{e}; the network was made for the data's {sizes}") from e
         raise
 
 
-def _zoo(asked: Asked) -> Named:
-    options = {{"channels": "in_channels"}.get(name, name): value for name, value in asked.sizes.items()}
-    made = zoo.build(asked.name, asked.seed, **options)
-    return Named(made, ImagePreprocessing(), asked.spec, asked.notes)
+def _build_zoo(parsed: ParsedSpec) -> LoadedNetwork:
+    options = {{"channels": "in_channels"}.get(name, name): value for name, value in parsed.sizes.items()}
+    made = zoo.build(parsed.name, parsed.seed, **options)
+    return LoadedNetwork(made, ImagePreprocessing(), parsed.spec, parsed.notes)
 
 
-def _code(asked: Asked) -> Named:
-    made = call(asked.spec)
+def _build_user_network(parsed: ParsedSpec) -> LoadedNetwork:
+    made = call_user_function(parsed.spec)
     pair = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     network, preprocessing = pair
     if not isinstance(network, nn.Module):
-        raise SutureError(f"expected {asked.spec} to return a torch.nn.Module, or a pair of one and its preprocessing, "
+        raise SutureError(f"expected {parsed.spec} to return a torch.nn.Module, or a pair of one and its preprocessing, "
                           f"got {type(made).__name__}")
     if preprocessing is not None and not callable(preprocessing):
-        raise SutureError(f"expected {asked.spec} to return a network and a function of raw examples, got "
+        raise SutureError(f"expected {parsed.spec} to return a network and a function of raw examples, got "
                           f"{type(preprocessing).__name__} as the second")
-    return Named(network, preprocessing, asked.spec)
+    return LoadedNetwork(network, preprocessing, parsed.spec)
 
 
-_MAKERS: Mapping[str, Callable[[Asked], Named]] = MappingProxyType({
-    "zoo": _zoo, "torchvision": vision.torchvision, "timm": vision.timm, "hf": huggingface.network, "code": _code,
+_MAKERS: Mapping[str, Callable[[ParsedSpec], LoadedNetwork]] = MappingProxyType({
+    "zoo": _build_zoo, "torchvision": vision.build_torchvision, "timm": vision.build_timm, "hf": huggingface.build_huggingface, "code": _build_user_network,
 })

@@ -11,19 +11,19 @@ import torch
 
 from suture import zoo
 from suture._base.errors import SutureError
-from suture.cli.specs.named import Named
+from suture.cli.specs.named import LoadedNetwork
 from suture.data.batches import Batches, Prepared
-from suture.data.preprocessing import ImagePreprocessing, TextPreprocessing, parse, same_tokens
+from suture.data.preprocessing import ImagePreprocessing, TextPreprocessing, explain_token_mismatch, parse_preprocessing
 from suture.data.sources.examples import Examples
 from suture.zoo import ImageSet
 
-COMPARED = 256
+COMPARED_TEXTS = 256
 """Texts on which the tokens of two tokenizers are compared."""
-TEXTS = ("The cat sat on the mat.", "How similar are two networks, layer by layer?", "Yes.", "Stitch them and see.")
+EXAMPLE_TEXTS = ("The cat sat on the mat.", "How similar are two networks, layer by layer?", "Yes.", "Stitch them and see.")
 """What a language model is tried on where there are no data."""
 
 
-def adjusted(own: Callable[[Any], Any] | None, given: str | None = None, *, length: int | None = None,
+def adjust_preprocessing(own: Callable[[Any], Any] | None, given: str | None = None, *, length: int | None = None,
              mask_rate: float = 0.0, seed: int = 0) -> Callable[[Any], Any] | None:
     """A network's preprocessing as a command line changes it.
 
@@ -36,7 +36,7 @@ def adjusted(own: Callable[[Any], Any] | None, given: str | None = None, *, leng
         SutureError: a value that is out of range, or `length` or `mask_rate` for a network that takes no text.
     """
     if given is not None:
-        return parse(given)
+        return parse_preprocessing(given)
     if length is None and not mask_rate:
         return own
     if not isinstance(own, TextPreprocessing):
@@ -45,7 +45,7 @@ def adjusted(own: Callable[[Any], Any] | None, given: str | None = None, *, leng
     return dataclasses.replace(own, length=length, mask_rate=mask_rate, seed=seed)
 
 
-def prepared(data: Any, source: Callable[[Any], Any] | None, target: Callable[[Any], Any] | None, *,
+def prepare_data(data: Any, source: Callable[[Any], Any] | None, target: Callable[[Any], Any] | None, *,
              always: bool = False) -> Any:
     """Data that suture reads, prepared for both networks; data of the user's own code as they are.
 
@@ -60,17 +60,17 @@ def prepared(data: Any, source: Callable[[Any], Any] | None, target: Callable[[A
     if not (always or isinstance(data, Examples | ImageSet)):
         return data
     if isinstance(source, TextPreprocessing) and isinstance(target, TextPreprocessing) and isinstance(data, Examples):
-        texts = [raw for raw, _ in islice(iter(data), COMPARED)]
-        if why := same_tokens(source, target, texts):
+        texts = [raw for raw, _ in islice(iter(data), COMPARED_TEXTS)]
+        if why := explain_token_mismatch(source, target, texts):
             raise SutureError(f"the two networks' tokens do not correspond: {why}; compare networks of one tokenizer")
     return Prepared(data, source, target)
 
 
-def example_inputs(named: Named, data: Any, how: Callable[[Any], Any] | None, *, always: bool = False) -> Any:
+def make_example_inputs(loaded: LoadedNetwork, data: Any, how: Callable[[Any], Any] | None, *, always: bool = False) -> Any:
     """A few examples that a network takes.
 
     Args:
-        named: the network.
+        loaded: the network.
         data: from `suture.cli.specs.data`; None: texts for a tokenizer, noise for images of a known size.
         how: what the network is given of raw examples.
         always: prepare the user's own data too.
@@ -79,15 +79,15 @@ def example_inputs(named: Named, data: Any, how: Callable[[Any], Any] | None, *,
         SutureError: no data, and a network that does not say what it takes.
     """
     if data is not None:
-        return next(iter(Batches(prepared(data, how, how, always=always), size=4))).source
+        return next(iter(Batches(prepare_data(data, how, how, always=always), size=4))).source
     if isinstance(how, TextPreprocessing):
-        return how(TEXTS)
-    entry = zoo.networks.get(named.spec.removeprefix("zoo:")) if named.spec.startswith("zoo:") else None
+        return how(EXAMPLE_TEXTS)
+    entry = zoo.networks.get(loaded.spec.removeprefix("zoo:")) if loaded.spec.startswith("zoo:") else None
     shape = None if entry is None else entry.input_shape
     if isinstance(how, ImagePreprocessing) and how.size is not None:
         shape = (how.channels or 3, *how.size)
     if shape is None:
-        raise SutureError(f"{named.spec} does not say what it takes; give data for it, such as --data digits or "
+        raise SutureError(f"{loaded.spec} does not say what it takes; give data for it, such as --data digits or "
                           "--data mypackage.data:splits, or --input size=64")
     noise = torch.rand(4, *shape, generator=torch.Generator().manual_seed(0))
     return noise if how is None else how(noise)

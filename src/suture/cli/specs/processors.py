@@ -12,40 +12,40 @@ from suture.data.preprocessing import ImagePreprocessing
 
 _RESAMPLE: Mapping[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}
 """Pillow's numbers."""
-_BESIDES = ("do_pad", "do_flip_channel_order", "do_thumbnail", "do_align_long_axis", "rescale_offset", "do_split_image",
+_UNSUPPORTED_FLAGS = ("do_pad", "do_flip_channel_order", "do_thumbnail", "do_align_long_axis", "rescale_offset", "do_split_image",
             "do_image_splitting", "do_crop_margin", "keep_aspect_ratio")
 """Flags of steps that `ImagePreprocessing` has not."""
-_SHORTEST = ("CLIP", "Bit", "ConvNext", "Levit", "MobileNet", "MobileViT", "PoolFormer")
+_SHORT_SIDE_KINDS = ("CLIP", "Bit", "ConvNext", "Levit", "MobileNet", "MobileViT", "PoolFormer")
 """Kinds of processor for which a size of one number is the shorter side's; for others it is that of both."""
 
 
-class _CannotError(Exception):
+class _UnsupportedStepError(Exception):
     """What of a config cannot be done."""
 
 
 @dataclass(frozen=True)
-class _Resize:
+class _ResizeStep:
     """`edge` is the shorter side's or None, `both` is (height, width) or None."""
 
     edge: int | None
     both: tuple[int, int] | None
 
 
-def images(told: Mapping[str, Any] | None, config: Any) -> tuple[ImagePreprocessing | None, tuple[str, ...]]:
-    """Preprocessing as `told`, or, where that is None, the size and channels of the network's config alone.
+def read_image_preprocessing(processor: Mapping[str, Any] | None, config: Any) -> tuple[ImagePreprocessing | None, tuple[str, ...]]:
+    """Preprocessing as `processor`, or, where that is None, the size and channels of the network's config alone.
 
     A processor whose steps suture has not gives no preprocessing, and a note.
     """
     config = getattr(config, "vision_config", config)
     channels = getattr(config, "num_channels", None)
-    if told is None:
+    if processor is None:
         size = getattr(config, "image_size", None)
         size = (size, size) if isinstance(size, int) else None if size is None else tuple(size)
         return ImagePreprocessing(size=size, channels=channels, fit="squash"), (
             "no preprocessor_config.json; images get the size of the config and are not normalised",)
     try:
-        return _read(told, channels)
-    except _CannotError as e:
+        return _read_steps(processor, channels)
+    except _UnsupportedStepError as e:
         why = str(e)
     except (SutureError, TypeError, ValueError, KeyError, IndexError) as e:
         why = f"{type(e).__name__} {e}"
@@ -53,75 +53,75 @@ def images(told: Mapping[str, Any] | None, config: Any) -> tuple[ImagePreprocess
                   "takes",)
 
 
-def _read(told: Mapping[str, Any], channels: int | None) -> tuple[ImagePreprocessing, tuple[str, ...]]:
-    if besides := [name for name in _BESIDES if told.get(name)]:
-        raise _CannotError(besides[0])
-    number = told.get("resample", 2)
-    if number not in _RESAMPLE and told.get("do_resize", True):
-        raise _CannotError(f"resample {number}")
-    size, crop, fit, notes = _sized(told)
-    mean, std = _scale(told)
+def _read_steps(processor: Mapping[str, Any], channels: int | None) -> tuple[ImagePreprocessing, tuple[str, ...]]:
+    if besides := [name for name in _UNSUPPORTED_FLAGS if processor.get(name)]:
+        raise _UnsupportedStepError(besides[0])
+    number = processor.get("resample", 2)
+    if number not in _RESAMPLE and processor.get("do_resize", True):
+        raise _UnsupportedStepError(f"resample {number}")
+    size, crop, fit, notes = _read_size(processor)
+    mean, std = _read_scale(processor)
     if channels is None and mean is not None:
         channels = len(mean)
     return ImagePreprocessing(size, mean, std, channels, _RESAMPLE.get(number, "bilinear"), crop, fit,
                               "floor"), notes
 
 
-def _sized(told: Mapping[str, Any]) -> tuple[tuple[int, int] | None, float, Literal["crop", "squash"], tuple[str, ...]]:
+def _read_size(processor: Mapping[str, Any]) -> tuple[tuple[int, int] | None, float, Literal["crop", "squash"], tuple[str, ...]]:
     """(size, crop, fit, notes)."""
-    crops, kind = told.get("do_center_crop", False), str(told.get("image_processor_type")
-                                                         or told.get("feature_extractor_type") or "")
-    if not told.get("do_resize", True):
+    crops, kind = processor.get("do_center_crop", False), str(processor.get("image_processor_type")
+                                                         or processor.get("feature_extractor_type") or "")
+    if not processor.get("do_resize", True):
         if crops:
-            raise _CannotError("a crop without resizing")
+            raise _UnsupportedStepError("a crop without resizing")
         return None, 1.0, "crop", ()
-    resize = _resize(told.get("size"), kind)
+    resize = _read_resize(processor.get("size"), kind)
     if kind.startswith("Levit") and resize.edge:
-        resize = _Resize(int(256 / 224 * resize.edge), None)
-    share = told.get("crop_pct")
+        resize = _ResizeStep(int(256 / 224 * resize.edge), None)
+    share = processor.get("crop_pct")
     if resize.edge and kind.startswith("ConvNext"):
         # Smaller images are cropped, larger ones are not.
         small, side = resize.edge < 384, (resize.edge, resize.edge)
         return (side, share or 224 / 256, "crop", ()) if small else (side, 1.0, "squash", ())
     if share and crops:
-        return _pair(told["crop_size"]), share, "crop", ()
+        return _read_pair(processor["crop_size"]), share, "crop", ()
     if not crops:
         if resize.both:
             return resize.both, 1.0, "squash", ()
         assert resize.edge is not None
         return (resize.edge, resize.edge), 1.0, "crop", (
             "preprocessor_config.json keeps the proportions of images; suture crops them to squares",)
-    size = _pair(told["crop_size"])
+    size = _read_pair(processor["crop_size"])
     edges = resize.both or (resize.edge, resize.edge)
     shares = {inner / outer for inner, outer in zip(size, edges, strict=True) if outer}
     if len(shares) != 1 or (resize.edge and size[0] != size[1]) or max(shares) > 1:
-        raise _CannotError(f"size {told.get('size')} beside crop_size {told['crop_size']}")
+        raise _UnsupportedStepError(f"size {processor.get('size')} beside crop_size {processor['crop_size']}")
     return size, shares.pop(), "squash" if resize.both else "crop", ()
 
 
-def _resize(size: Any, kind: str) -> _Resize:
+def _read_resize(size: Any, kind: str) -> _ResizeStep:
     if isinstance(size, int):
-        return _Resize(size, None) if any(name.lower() in kind.lower() for name in _SHORTEST) else _Resize(
+        return _ResizeStep(size, None) if any(name.lower() in kind.lower() for name in _SHORT_SIDE_KINDS) else _ResizeStep(
             None, (size, size))
     if isinstance(size, Mapping) and set(size) == {"shortest_edge"}:
-        return _Resize(int(size["shortest_edge"]), None)
-    return _Resize(None, _pair(size))
+        return _ResizeStep(int(size["shortest_edge"]), None)
+    return _ResizeStep(None, _read_pair(size))
 
 
-def _pair(size: Any) -> tuple[int, int]:
+def _read_pair(size: Any) -> tuple[int, int]:
     if isinstance(size, int):
         return size, size
     if isinstance(size, list) and len(size) == 2:
         return int(size[0]), int(size[1])
     if isinstance(size, Mapping) and set(size) == {"height", "width"}:
         return int(size["height"]), int(size["width"])
-    raise _CannotError(f"size {size}")
+    raise _UnsupportedStepError(f"size {size}")
 
 
-def _scale(told: Mapping[str, Any]) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+def _read_scale(processor: Mapping[str, Any]) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
     """(mean, std) on the scale [0, 1]; a factor other than 1 / 255 is drawn into them."""
-    k = 255 * float(told.get("rescale_factor", 1 / 255)) if told.get("do_rescale", True) else 255.0
+    k = 255 * float(processor.get("rescale_factor", 1 / 255)) if processor.get("do_rescale", True) else 255.0
     k = 1.0 if math.isclose(k, 1.0) else k
-    if told.get("do_normalize", "image_mean" in told):
-        return tuple(v / k for v in told["image_mean"]), tuple(v / k for v in told["image_std"])
+    if processor.get("do_normalize", "image_mean" in processor):
+        return tuple(v / k for v in processor["image_mean"]), tuple(v / k for v in processor["image_std"])
     return None, None if k == 1 else (1 / k,)

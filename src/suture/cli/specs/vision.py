@@ -8,48 +8,48 @@ from typing import Any
 
 from torch import nn
 
-from suture._base.errors import SutureError, optional, unknown
-from suture.cli.specs.named import Asked, Named, making
+from suture._base.errors import SutureError, import_optional, make_unknown_error
+from suture.cli.specs.named import LoadedNetwork, ParsedSpec, report_build_errors
 from suture.data.preprocessing import ImagePreprocessing
-from suture.networks.training import seeded
+from suture.networks.training import seed_torch
 
 
-def names(kind: str) -> list[str]:
+def list_names(kind: str) -> list[str]:
     """Networks of ``"torchvision"`` (for classification) or ``"timm"``; none where the library is not to be had."""
     try:
         if kind == "timm":
-            return list(optional("timm", "vision", kind).list_models())
-        models = optional("torchvision.models", "vision", kind)
+            return list(import_optional("timm", "vision", kind).list_models())
+        models = import_optional("torchvision.models", "vision", kind)
         return list(models.list_models(module=models))
     except SutureError:
         return []
 
 
-def torchvision(asked: Asked) -> Named:
+def build_torchvision(parsed: ParsedSpec) -> LoadedNetwork:
     """``torchvision:NAME``; three channels, since its networks have no other.
 
     Raises:
         SutureError: no such network, or it cannot be made.
     """
-    models = optional("torchvision.models", "vision", asked.spec)
-    if asked.name not in models.list_models():
-        raise unknown("network of torchvision", asked.name, names("torchvision"))
-    known = inspect.signature(models.get_model_builder(asked.name)).parameters
+    models = import_optional("torchvision.models", "vision", parsed.spec)
+    if parsed.name not in models.list_models():
+        raise make_unknown_error("network of torchvision", parsed.name, list_names("torchvision"))
+    known = inspect.signature(models.get_model_builder(parsed.name)).parameters
     # Some networks download the weights of a part of theirs unless they are told not to.
     options: dict[str, Any] = {"weights": None} | ({"weights_backbone": None} if "weights_backbone" in known else {})
-    if asked.classes is not None:
-        options["num_classes"] = asked.classes
-    with making(asked.spec), warnings.catch_warnings(), seeded(asked.seed):
+    if parsed.classes is not None:
+        options["num_classes"] = parsed.classes
+    with report_build_errors(parsed.spec), warnings.catch_warnings(), seed_torch(parsed.seed):
         warnings.simplefilter("ignore")
-        made = models.get_model(asked.name, **options)
-    preprocessing, notes = _of_torchvision(models, asked, made)
-    return Named(made, preprocessing, asked.spec, asked.notes + notes)
+        made = models.get_model(parsed.name, **options)
+    preprocessing, notes = _find_torchvision_preprocessing(models, parsed, made)
+    return LoadedNetwork(made, preprocessing, parsed.spec, parsed.notes + notes)
 
 
-def _of_torchvision(models: Any, asked: Asked, made: nn.Module) -> tuple[ImagePreprocessing | None, tuple[str, ...]]:
-    told = models.get_model_weights(asked.name).DEFAULT.transforms()
+def _find_torchvision_preprocessing(models: Any, parsed: ParsedSpec, made: nn.Module) -> tuple[ImagePreprocessing | None, tuple[str, ...]]:
+    told = models.get_model_weights(parsed.name).DEFAULT.transforms()
     if type(told).__name__ != "ImageClassification":
-        return None, (f"{asked.spec} comes with {type(told).__name__}, which suture does not do; the data must be what "
+        return None, (f"{parsed.spec} comes with {type(told).__name__}, which suture does not do; the data must be what "
                       "the network takes",)
     # vit_h_14's published weights are for larger images than the network that is made without them.
     side = getattr(made, "image_size", told.crop_size[0])
@@ -57,30 +57,30 @@ def _of_torchvision(models: Any, asked: Asked, made: nn.Module) -> tuple[ImagePr
                               told.crop_size[0] / told.resize_size[0]), ()
 
 
-def timm(asked: Asked) -> Named:
+def build_timm(parsed: ParsedSpec) -> LoadedNetwork:
     """``timm:NAME`` or ``timm:NAME.TAG``; a tag decides the preprocessing.
 
     Raises:
         SutureError: no such network, or it cannot be made.
     """
-    library = optional("timm", "vision", asked.spec)
-    if not library.is_model(asked.name):
-        raise unknown("network of timm", asked.name, library.list_models())
+    library = import_optional("timm", "vision", parsed.spec)
+    if not library.is_model(parsed.name):
+        raise make_unknown_error("network of timm", parsed.name, library.list_models())
     renamed = {"classes": "num_classes", "channels": "in_chans"}
-    with making(asked.spec), warnings.catch_warnings(), seeded(asked.seed):
+    with report_build_errors(parsed.spec), warnings.catch_warnings(), seed_torch(parsed.seed):
         warnings.simplefilter("ignore")
-        made = library.create_model(asked.name, pretrained=False,
-                                    **{renamed[name]: value for name, value in asked.sizes.items()})
-    preprocessing, notes = _of_timm(library.data.resolve_data_config({}, model=made), asked)
-    return Named(made, preprocessing, asked.spec, asked.notes + notes)
+        made = library.create_model(parsed.name, pretrained=False,
+                                    **{renamed[name]: value for name, value in parsed.sizes.items()})
+    preprocessing, notes = _find_timm_preprocessing(library.data.resolve_data_config({}, model=made), parsed)
+    return LoadedNetwork(made, preprocessing, parsed.spec, parsed.notes + notes)
 
 
-def _of_timm(told: dict[str, Any], asked: Asked) -> tuple[ImagePreprocessing | None, tuple[str, ...]]:
+def _find_timm_preprocessing(data_config: dict[str, Any], parsed: ParsedSpec) -> tuple[ImagePreprocessing | None, tuple[str, ...]]:
     fits = {"center": "crop", "squash": "squash"}
-    if told["crop_mode"] not in fits or told["interpolation"] not in ("bilinear", "bicubic"):
-        return None, (f"{asked.spec} wants crop_mode {told['crop_mode']} and {told['interpolation']}, which suture "
+    if data_config["crop_mode"] not in fits or data_config["interpolation"] not in ("bilinear", "bicubic"):
+        return None, (f"{parsed.spec} wants crop_mode {data_config['crop_mode']} and {data_config['interpolation']}, which suture "
                       "does not do; the data must be what the network takes",)
-    channels = asked.channels or told["input_size"][0]
-    mean, std = (tuple(v) if len(v) == channels else (sum(v) / len(v),) for v in (told["mean"], told["std"]))
-    return ImagePreprocessing(tuple(told["input_size"][1:]), mean, std, channels, told["interpolation"],
-                              told["crop_pct"], fits[told["crop_mode"]]), ()  # type: ignore[arg-type]
+    channels = parsed.channels or data_config["input_size"][0]
+    mean, std = (tuple(v) if len(v) == channels else (sum(v) / len(v),) for v in (data_config["mean"], data_config["std"]))
+    return ImagePreprocessing(tuple(data_config["input_size"][1:]), mean, std, channels, data_config["interpolation"],
+                              data_config["crop_pct"], fits[data_config["crop_mode"]]), ()  # type: ignore[arg-type]

@@ -15,14 +15,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from suture._base.errors import SutureError, unknown
-from suture._base.trees import digests, leaves, replaced, the_one
-from suture._base.trees import duplicates as duplicates
+from suture._base.errors import SutureError, make_unknown_error
+from suture._base.trees import count_duplicates as count_duplicates
+from suture._base.trees import find_only_input, hash_examples, replace_input, walk_tensors
 from suture.data.auxiliary import images, tokens
 from suture.data.auxiliary.images import Images
 from suture.data.auxiliary.tokens import Tokens
 
-Source = Images | Tokens
+Originals = Images | Tokens
 
 IMAGE_KINDS = tuple(images.MAKERS)
 TOKEN_KINDS = tuple(tokens.MAKERS)
@@ -34,37 +34,37 @@ UNSEEN: Mapping[str, tuple[str, ...]] = MappingProxyType({
 """By what the inputs are: the other kinds, which no detector sees before it is judged."""
 
 
-def kind_of_input(like: Any) -> Literal["images", "tokens"] | None:
+def find_input_kind(like: Any) -> Literal["images", "tokens"] | None:
     """What a batch of inputs is: images (N, C, H, W), floating point or uint8; token ids (N, T), integers; or neither.
 
     Either alone, or the only tensor in nested tuples, lists and mappings; token ids also as "input_ids" of a mapping
     whose other tensors have the shape of the ids.
     """
-    own = the_one(like)
+    own = find_only_input(like)
     if isinstance(own, Mapping):
-        ids, found = own["input_ids"], list(leaves(own))
+        ids, found = own["input_ids"], list(walk_tensors(own))
         flat = len(found) == sum(isinstance(v, Tensor) for v in own.values())
-        return "tokens" if flat and _are_ids(ids) and all(t.shape == ids.shape for t in found) else None
+        return "tokens" if flat and _is_token_ids(ids) and all(t.shape == ids.shape for t in found) else None
     if own is not None and own.ndim == 4 and (own.is_floating_point() or own.dtype == torch.uint8):
         return "images"
-    return "tokens" if _are_ids(own) else None
+    return "tokens" if _is_token_ids(own) else None
 
 
-def allowed(like: Any, among: Sequence[str] | None = None) -> tuple[str, ...]:
+def list_allowed_kinds(like: Any, among: Sequence[str] | None = None) -> tuple[str, ...]:
     """The kinds of auxiliary data that can be made from `like`, such as no "channels" from one channel.
 
     Args:
-        like: as `make` takes it.
+        like: as `make_auxiliary` takes it.
         among: only these kinds, such as ``TRAINING["images"]``. Default: all.
 
     Raises:
-        SutureError: as `make`, but not for kinds that the inputs do not allow.
+        SutureError: as `make_auxiliary`, but not for kinds that the inputs do not allow.
     """
-    source = _source(like)
-    return tuple(kind for kind in _known(source, among) if not source.hindrance(kind))
+    source = _find_originals(like)
+    return tuple(kind for kind in _check_kinds(source, among) if not source.explain_hindrance(kind))
 
 
-def make(like: Any, n: int, *, kinds: Sequence[str] | None = None, seed: int = 0) -> Any:
+def make_auxiliary(like: Any, n: int, *, kinds: Sequence[str] | None = None, seed: int = 0) -> Any:
     """Auxiliary out-of-distribution inputs, made from a batch of in-distribution ones.
 
     Images: "gaussian" (noise of each channel's mean and standard deviation) and "uniform" (of its range), "blobs"
@@ -82,7 +82,7 @@ def make(like: Any, n: int, *, kinds: Sequence[str] | None = None, seed: int = 0
     is dropped. The examples to start from are drawn without replacement until all are used, then all over again.
 
     Args:
-        like: a batch of inputs as a network takes them, see `kind_of_input`.
+        like: a batch of inputs as a network takes them, see `find_input_kind`.
         n: how many examples to make; may be larger than `like`.
         kinds: example i is of the (i modulo number of kinds)-th one. Default: all that the inputs allow.
         seed: of all draws; the global random state is neither read nor moved.
@@ -96,43 +96,43 @@ def make(like: Any, n: int, *, kinds: Sequence[str] | None = None, seed: int = 0
     """
     if n < 1:
         raise SutureError(f"expected at least 1 auxiliary example, got n={n}; leave auxiliary data out for none")
-    source = _source(like)
-    chosen, own = _chosen(source, kinds), source.tensor
-    seen = set(digests(own))
+    source = _find_originals(like)
+    chosen, own = _choose_kinds(source, kinds), source.tensor
+    seen = set(hash_examples(own))
     # Draws belong on the CPU, whatever the default device is: there they are the same on every machine.
     with torch.device("cpu"):
         rows = torch.empty(n, dtype=torch.int64)
         made = torch.empty((n, *own.shape[1:]), dtype=own.dtype)
         for k, kind in enumerate(chosen[:n]):
             mine = slice(k, n, len(chosen))
-            rows[mine], made[mine] = _fresh(source, kind, len(rows[mine]), _generator(seed, kind), seen)
-    return _as(like, made.to(own.device), rows)
+            rows[mine], made[mine] = _make_new(source, kind, len(rows[mine]), _make_generator(seed, kind), seen)
+    return _rebuild_inputs(like, made.to(own.device), rows)
 
 
 # -- what comes in, what is chosen, and what goes out -----------------------------------------------------------------
 
-def _as(like: Any, made: Tensor, rows: Tensor) -> Any:
+def _rebuild_inputs(like: Any, made: Tensor, rows: Tensor) -> Any:
     """What `like` is, with `made` for its images or ids, and the given rows of what goes with ids."""
-    own = the_one(like)
+    own = find_only_input(like)
     if not isinstance(own, Mapping):
-        return replaced(like, own, made)
-    return replaced(like, own, {key: made if key == "input_ids" else v[rows.to(v.device)] if isinstance(v, Tensor)
+        return replace_input(like, own, made)
+    return replace_input(like, own, {key: made if key == "input_ids" else v[rows.to(v.device)] if isinstance(v, Tensor)
                                 else v for key, v in own.items()})
 
 
-def _are_ids(x: Any) -> bool:
+def _is_token_ids(x: Any) -> bool:
     return (isinstance(x, Tensor) and x.ndim == 2
             and not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool))
 
 
-def _source(like: Any) -> Source:
-    kind = kind_of_input(like)
+def _find_originals(like: Any) -> Originals:
+    kind = find_input_kind(like)
     if kind is None:
-        found = [f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}" for t in islice(leaves(like), 4)]
+        found = [f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}" for t in islice(walk_tensors(like), 4)]
         got = " and ".join([*found[:3], "more"][:len(found)]) or type(like).__name__
         raise SutureError("expected images (N, C, H, W) or token ids (N, T) to make auxiliary data from, "
                           f"got {got}; pass auxiliary=your own data")
-    one = the_one(like)
+    one = find_only_input(like)
     own = one["input_ids"] if isinstance(one, Mapping) else one
     if own.numel() == 0:
         raise SutureError(f"expected at least one example to make auxiliary data from, got {kind} of shape "
@@ -143,23 +143,23 @@ def _source(like: Any) -> Source:
     return Tokens.of(own, torch.ones_like(own, dtype=torch.bool) if mask is None else mask != 0)
 
 
-def _known(source: Source, kinds: Sequence[str] | None) -> tuple[str, ...]:
+def _check_kinds(source: Originals, kinds: Sequence[str] | None) -> tuple[str, ...]:
     """The kinds asked for, all of them known; all there are by default."""
     options = tuple(source.makers)
     asked = options if kinds is None else (kinds,) if isinstance(kinds, str) else tuple(kinds)
     for kind in asked:
         if kind not in options:
-            raise unknown(f"kind of auxiliary {source.name}", kind, options)
+            raise make_unknown_error(f"kind of auxiliary {source.name}", kind, options)
     if len(set(asked)) < max(1, len(asked)):
         raise SutureError(f"expected different kinds of auxiliary {source.name}, at least one, got "
                           f"{', '.join(asked) or 'none'}; leave kinds out for all")
     return asked
 
 
-def _chosen(source: Source, kinds: Sequence[str] | None) -> tuple[str, ...]:
+def _choose_kinds(source: Originals, kinds: Sequence[str] | None) -> tuple[str, ...]:
     """The kinds to make; those that the inputs do not allow are an error only where they were asked for, or all."""
-    asked = _known(source, kinds)
-    hindered = {kind: why for kind in asked if (why := source.hindrance(kind))}
+    asked = _check_kinds(source, kinds)
+    hindered = {kind: why for kind in asked if (why := source.explain_hindrance(kind))}
     if hindered and (kinds is not None or len(hindered) == len(asked)):
         kind, why = next(iter(hindered.items()))
         raise SutureError(f"expected {why} to make auxiliary {source.name} of kind {kind!r}; leave it out of kinds, "
@@ -169,10 +169,10 @@ def _chosen(source: Source, kinds: Sequence[str] | None) -> tuple[str, ...]:
 
 # -- making examples of one kind --------------------------------------------------------------------------------------
 
-def _fresh(source: Source, kind: str, k: int, generator: torch.Generator, seen: set[bytes]) -> tuple[Tensor, Tensor]:
+def _make_new(source: Originals, kind: str, k: int, generator: torch.Generator, seen: set[bytes]) -> tuple[Tensor, Tensor]:
     """Rows (k,) of the source and `k` examples made of them; what comes out as `seen` is dropped and drawn again."""
     n, idle, have = len(source.tensor), 0, 0
-    stream = _rows(n, generator)
+    stream = _draw_rows(n, generator)
     rows, made = [], []
     while have < k:
         # Dropping is for the odd one, such as a gray image whose channels are permuted; here all have had four turns.
@@ -181,7 +181,7 @@ def _fresh(source: Source, kind: str, k: int, generator: torch.Generator, seen: 
                               "only they themselves come out; leave it out of kinds")
         drawn = torch.tensor(list(islice(stream, k - have)))
         new = source.makers[kind](source, drawn, generator)
-        good = torch.tensor([d not in seen for d in digests(new)])
+        good = torch.tensor([d not in seen for d in hash_examples(new)])
         rows.append(drawn[good])
         made.append(new[good])
         have += int(good.sum())
@@ -189,13 +189,13 @@ def _fresh(source: Source, kind: str, k: int, generator: torch.Generator, seen: 
     return torch.cat(rows), torch.cat(made)
 
 
-def _rows(n: int, generator: torch.Generator) -> Iterator[int]:
+def _draw_rows(n: int, generator: torch.Generator) -> Iterator[int]:
     """Rows below `n` without end, each one once before one comes again."""
     while True:
         yield from torch.randperm(n, generator=generator).tolist()
 
 
-def _generator(seed: int, kind: str) -> torch.Generator:
+def _make_generator(seed: int, kind: str) -> torch.Generator:
     """One for each kind, so that no kind's examples depend on the kinds beside it."""
     digest = hashlib.sha256(f"{seed} {kind}".encode()).digest()
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "little"))

@@ -60,7 +60,7 @@ class Images:
         """To compute in."""
         return self.low.dtype
 
-    def hindrance(self, kind: str) -> str:
+    def explain_hindrance(self, kind: str) -> str:
         """What a kind of auxiliary images needs and these images lack; "" for nothing."""
         x, (c, h, w) = self.tensor, self.tensor.shape[1:]
         if kind == "channels" and c < 2:
@@ -77,11 +77,11 @@ class Images:
             return f"at least 2 different images, got {len(x)}{' copies of one' if len(x) > 1 else ''},"
         return ""
 
-    def rows(self, rows: Tensor) -> Tensor:
+    def take_rows(self, rows: Tensor) -> Tensor:
         """Some of the images (k, C, H, W), in memory of the CPU."""
         return self.tensor[rows.to(self.tensor.device)].cpu()
 
-    def finished(self, x: Tensor) -> Tensor:
+    def clip_to_range(self, x: Tensor) -> Tensor:
         """Values in each channel's range and in the dtype of the images; rounding to it cannot leave the range."""
         x = x if self.tensor.is_floating_point() else x.round()
         return x.clamp(self.low, self.high).to(self.tensor.dtype)
@@ -90,21 +90,21 @@ class Images:
 Maker = Callable[[Any, Tensor, torch.Generator], Tensor]
 
 
-def _gaussian(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
+def _make_gaussian(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
     std, mean = (m.cpu()[:, None, None] for m in
                  torch.std_mean(images.tensor.to(images.dtype), dim=(0, 2, 3), correction=0))
     noise = torch.randn(len(rows), *images.tensor.shape[1:], generator=generator, dtype=images.dtype)
-    return images.finished(mean + std * noise)
+    return images.clip_to_range(mean + std * noise)
 
 
-def _uniform(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
+def _make_uniform(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
     # Whole numbers are rounded: half a step more on either side gives the two ends their full share.
     half = 0.0 if images.tensor.is_floating_point() else 0.5
     noise = torch.rand(len(rows), *images.tensor.shape[1:], generator=generator, dtype=images.dtype)
-    return images.finished(torch.lerp(images.low - half, images.high + half, noise))
+    return images.clip_to_range(torch.lerp(images.low - half, images.high + half, noise))
 
 
-def _blobs(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
+def _make_blobs(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
     """Smoothed noise, the lower half of its range cut off, the upper half stretched to each channel's range."""
     k, (c, h, w) = len(rows), images.tensor.shape[1:]
     # The part that all channels share makes spots, each one's own part gives them colours.
@@ -117,14 +117,14 @@ def _blobs(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
     smooth = torch.fft.irfft2(torch.fft.rfft2(noise) * torch.exp(-2 * (math.pi * sigma) ** 2 * square), s=(h, w))
     least, most = smooth.amin((2, 3), keepdim=True), smooth.amax((2, 3), keepdim=True)
     height = ((smooth - least) / (most - least) * 2 - 1).clamp(min=0)
-    return images.finished(torch.lerp(images.low, images.high, height))
+    return images.clip_to_range(torch.lerp(images.low, images.high, height))
 
 
-def _patches(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
+def _shuffle_patches(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
     """Patches of equal size, from the top left; what is left over at the bottom and the right stays."""
-    x = images.rows(rows)
+    x = images.take_rows(rows)
     k, c, h, w = x.shape
-    down, across = _bands(h), _bands(w)
+    down, across = _count_bands(h), _count_bands(w)
     high, wide = h // down, w // across
     cut = x[:, :, :down * high, :across * wide]
     tiles = cut.reshape(k, c, down, high, across, wide).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
@@ -134,13 +134,13 @@ def _patches(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor
     return x
 
 
-def _bands(size: int) -> int:
+def _count_bands(size: int) -> int:
     """Into how many an axis of at least 2 is cut: the most of 4, 3 and 2 that leave over at most a quarter of it."""
     return next((bands for bands in (4, 3) if 4 * (size % bands) <= size), 2)
 
 
-def _channels(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
-    x = images.rows(rows)
+def _permute_channels(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
+    x = images.take_rows(rows)
     k, c = x.shape[:2]
     order = torch.arange(c).repeat(k, 1)
     while (same := (order == torch.arange(c)).all(1)).any():
@@ -148,21 +148,21 @@ def _channels(images: Images, rows: Tensor, generator: torch.Generator) -> Tenso
     return torch.as_tensor(x[torch.arange(k)[:, None], order])
 
 
-def _inversion(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
-    return images.finished(images.low + images.high - images.rows(rows).to(images.dtype))
+def _invert_images(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
+    return images.clip_to_range(images.low + images.high - images.take_rows(rows).to(images.dtype))
 
 
-def _mixture(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
+def _mix_images(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
     n = len(images.tensor)
     others = (rows + torch.randint(1, n, rows.shape, generator=generator)) % n
-    one, other = (images.rows(r).to(images.dtype) for r in (rows, others))
-    return images.finished(one / 2 + other / 2)
+    one, other = (images.take_rows(r).to(images.dtype) for r in (rows, others))
+    return images.clip_to_range(one / 2 + other / 2)
 
 
-def _photographs(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
+def _crop_photographs(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
     """Crops of the images' proportions, shrunk or grown to their size, half of them flipped left to right."""
     c, h, w = images.tensor.shape[1:]
-    photos = _photos()
+    photos = _load_photographs()
     photos = (torch.einsum("nchw,c->nhw", photos, photos.new_tensor(_GRAY))[:, None] if c == 1
               else photos[:, [i % 3 for i in range(c)]])
     sides = photos.shape[2:]
@@ -175,11 +175,11 @@ def _photographs(images: Images, rows: Tensor, generator: torch.Generator) -> Te
         crop = photos[int(which * len(photos)), None, :, top:top + high, left:left + wide]
         sized = F.interpolate(crop, size=(h, w), mode="bilinear", antialias=True)[0]
         out.append(sized.flip(-1) if flip < 0.5 else sized)
-    return images.finished(torch.lerp(images.low, images.high, torch.stack(out).to(images.dtype)))
+    return images.clip_to_range(torch.lerp(images.low, images.high, torch.stack(out).to(images.dtype)))
 
 
 @lru_cache(maxsize=1)
-def _photos() -> Tensor:
+def _load_photographs() -> Tensor:
     """(2, 3, 427, 640) float32 in [0, 1]: a temple in China and a flower."""
     # Imported here: scikit-learn takes a second that nothing else of this module needs.
     from sklearn.datasets import load_sample_images
@@ -188,5 +188,5 @@ def _photos() -> Tensor:
 
 
 MAKERS: Mapping[str, Maker] = MappingProxyType({
-    "gaussian": _gaussian, "uniform": _uniform, "blobs": _blobs, "patches": _patches, "channels": _channels,
-    "inversion": _inversion, "mixture": _mixture, "photographs": _photographs})
+    "gaussian": _make_gaussian, "uniform": _make_uniform, "blobs": _make_blobs, "patches": _shuffle_patches, "channels": _permute_channels,
+    "inversion": _invert_images, "mixture": _mix_images, "photographs": _crop_photographs})

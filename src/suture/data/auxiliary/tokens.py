@@ -32,10 +32,10 @@ class Tokens:
     name = "tokens"
 
     @classmethod
-    def of(cls, given: Tensor, counted: Tensor) -> Tokens:
-        """Find what may be replaced in `given` ids (N, T), of the positions that are `counted` (N, T)."""
+    def of(cls, given: Tensor, unpadded: Tensor) -> Tokens:
+        """Find what may be replaced in `given` ids (N, T), of the positions that are `unpadded` (N, T)."""
         ids = given.cpu()
-        free = _free(ids, counted.cpu())
+        free = _find_replaceable(ids, unpadded.cpu())
         return cls(given, ids, free, torch.unique(ids[free]))
 
     @property
@@ -43,7 +43,7 @@ class Tokens:
         """By kind."""
         return MAKERS
 
-    def hindrance(self, kind: str) -> str:
+    def explain_hindrance(self, kind: str) -> str:
         """What a kind of auxiliary ids needs and these ids lack; "" for nothing."""
         if len(self.vocabulary) < 2:
             return f"at least 2 different ids where the examples differ, got {len(self.vocabulary)},"
@@ -56,12 +56,12 @@ class Tokens:
 Maker = Callable[[Any, Tensor, torch.Generator], Tensor]
 
 
-def _free(ids: Tensor, counted: Tensor) -> Tensor:
+def _find_replaceable(ids: Tensor, unpadded: Tensor) -> Tensor:
     """(N, T) positions that count and do not hold one id in all examples, as a separator or a fixed prompt does."""
-    free, t = counted.clone(), ids.shape[1]
-    filled = counted.any(1).nonzero()[:, 0]
-    begin, end = counted.int().argmax(1)[filled], t - 1 - counted.flip(1).int().argmax(1)[filled]
-    columns = [(rows, torch.full_like(rows, p)) for p in range(t) for rows in [counted[:, p].nonzero()[:, 0]]]
+    free, t = unpadded.clone(), ids.shape[1]
+    filled = unpadded.any(1).nonzero()[:, 0]
+    begin, end = unpadded.int().argmax(1)[filled], t - 1 - unpadded.flip(1).int().argmax(1)[filled]
+    columns = [(rows, torch.full_like(rows, p)) for p in range(t) for rows in [unpadded[:, p].nonzero()[:, 0]]]
     for rows, at in [*columns, (filled, begin), (filled, end)]:
         held = ids[rows, at]
         # One example alone cannot tell what all of them hold.
@@ -70,7 +70,7 @@ def _free(ids: Tensor, counted: Tensor) -> Tensor:
     return free
 
 
-def _shuffled(tokens: Tokens, rows: Tensor, generator: torch.Generator) -> Tensor:
+def _shuffle_ids(tokens: Tokens, rows: Tensor, generator: torch.Generator) -> Tensor:
     ids, free = tokens.ids[rows], tokens.free[rows]
     keys = torch.rand(ids.shape, generator=generator, dtype=torch.float32).masked_fill(~free, 2)
     # Stable, so that both orders end with the positions that stay, in the same order.
@@ -78,10 +78,10 @@ def _shuffled(tokens: Tokens, rows: Tensor, generator: torch.Generator) -> Tenso
     return ids.scatter(1, places, ids.gather(1, drawn))
 
 
-def _random(tokens: Tokens, rows: Tensor, generator: torch.Generator) -> Tensor:
+def _draw_ids(tokens: Tokens, rows: Tensor, generator: torch.Generator) -> Tensor:
     ids, known = tokens.ids[rows], tokens.vocabulary
     drawn = known[torch.randint(len(known), ids.shape, generator=generator)]
     return torch.where(tokens.free[rows], drawn, ids)
 
 
-MAKERS: Mapping[str, Maker] = MappingProxyType({"shuffled": _shuffled, "random": _random})
+MAKERS: Mapping[str, Maker] = MappingProxyType({"shuffled": _shuffle_ids, "random": _draw_ids})

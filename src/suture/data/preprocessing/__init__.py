@@ -1,6 +1,6 @@
 """What a network wants of raw examples."""
 
 from suture.data.preprocessing.images import ImagePreprocessing as ImagePreprocessing
-from suture.data.preprocessing.images import parse as parse
+from suture.data.preprocessing.images import parse_preprocessing as parse_preprocessing
 from suture.data.preprocessing.texts import TextPreprocessing as TextPreprocessing
-from suture.data.preprocessing.texts import same_tokens as same_tokens
+from suture.data.preprocessing.texts import explain_token_mismatch as explain_token_mismatch

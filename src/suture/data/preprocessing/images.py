@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from suture._base.checks import is_count, kind
-from suture._base.errors import SutureError, unknown
+from suture._base.checks import describe_value, is_count
+from suture._base.errors import SutureError, make_unknown_error
 
 Interpolation = Literal["bilinear", "bicubic"]
 Fit = Literal["crop", "squash"]
@@ -71,7 +71,7 @@ class ImagePreprocessing:
         for name, options in (("interpolation", get_args(Interpolation)), ("fit", get_args(Fit)),
                               ("corner", get_args(Corner))):
             if getattr(self, name) not in options:
-                raise unknown(name, str(getattr(self, name)), options)
+                raise make_unknown_error(name, str(getattr(self, name)), options)
 
     def __call__(self, images: Tensor | Sequence[Tensor]) -> Tensor:
         """Prepare images; on their device, each on its own.
@@ -83,10 +83,10 @@ class ImagePreprocessing:
             SutureError: other types or shapes, floats outside [0, 1], several sizes where none is asked for.
         """
         if isinstance(images, Tensor):
-            return self._of_batch(images)
+            return self._prepare_batch(images)
         images = list(images)
         if not images or not all(isinstance(x, Tensor) and x.ndim == 3 for x in images):
-            got = next((kind(x) for x in images if not (isinstance(x, Tensor) and x.ndim == 3)), "none")
+            got = next((describe_value(x) for x in images if not (isinstance(x, Tensor) and x.ndim == 3)), "none")
             raise SutureError(f"expected images as tensors (C, H, W), got {got}")
         groups: dict[tuple[Any, ...], list[int]] = {}
         for i, x in enumerate(images):
@@ -97,27 +97,27 @@ class ImagePreprocessing:
                               "give size=")
         made: dict[int, Tensor] = {}
         for places in groups.values():
-            made.update(zip(places, self._of_batch(torch.stack([images[i] for i in places])), strict=True))
+            made.update(zip(places, self._prepare_batch(torch.stack([images[i] for i in places])), strict=True))
         widths = sorted({len(x) for x in made.values()})
         if len(widths) > 1:
             raise SutureError(f"expected images of one number of channels, got {widths[0]} and {widths[1]}; "
                               "give channels=")
         return torch.stack([made[i] for i in range(len(images))])
 
-    def _of_batch(self, x: Tensor) -> Tensor:
+    def _prepare_batch(self, x: Tensor) -> Tensor:
         is_bytes = x.dtype == torch.uint8
         if x.ndim != 4 or not x.numel() or not (is_bytes or x.is_floating_point()):
-            raise SutureError(f"expected images (N, C, H, W) of uint8 or floats in [0, 1], got {kind(x)}")
+            raise SutureError(f"expected images (N, C, H, W) of uint8 or floats in [0, 1], got {describe_value(x)}")
         x = x.to(torch.float32)
         if not is_bytes and (self.size, self.mean, self.std, self.channels) != (None,) * 4:
             low, high = (float(v) for v in x.aminmax())
             if not -_SLACK <= low <= high <= 1 + _SLACK:
                 raise SutureError(f"expected floats in [0, 1], got {low:.3g} to {high:.3g}; give uint8, or images that "
                                   "are not normalised yet, or prepare them yourself and write raw")
-        x = self._resized(self._coloured(x, is_bytes), is_bytes)
-        return self._normalised(x / 255 if is_bytes else x)
+        x = self._resize(self._convert_channels(x, is_bytes), is_bytes)
+        return self._normalise(x / 255 if is_bytes else x)
 
-    def _coloured(self, x: Tensor, is_bytes: bool) -> Tensor:
+    def _convert_channels(self, x: Tensor, is_bytes: bool) -> Tensor:
         c = x.shape[1]
         if self.channels in (None, c):
             return x
@@ -125,24 +125,24 @@ class ImagePreprocessing:
             return x.expand(-1, self.channels, -1, -1)
         if (c, self.channels) == (3, 1):
             grey = torch.einsum("nchw,c->nhw", x, x.new_tensor(_LUMA))[:, None]
-            return _byte(grey) if is_bytes else grey
+            return _round_to_bytes(grey) if is_bytes else grey
         raise SutureError(f"expected images of {self.channels} channels, or of 1 or 3 to turn into the other, got {c}; "
                           "drop what is more, such as transparency")
 
-    def _resized(self, x: Tensor, is_bytes: bool) -> Tensor:
+    def _resize(self, x: Tensor, is_bytes: bool) -> Tensor:
         if self.size is None:
             return x
-        scaled = self._scaled(x.shape[2], x.shape[3])
+        scaled = self._compute_scaled_size(x.shape[2], x.shape[3])
         # Within bounds in between too, as in Pillow: bicubic weights overshoot.
         for size in ((x.shape[2], scaled[1]), scaled):
             if size != tuple(x.shape[2:]):
                 x = F.interpolate(x, size, mode=self.interpolation, align_corners=False, antialias=True)
-                x = _byte(x) if is_bytes else x.clamp(0, 1)
+                x = _round_to_bytes(x) if is_bytes else x.clamp(0, 1)
         start = round if self.corner == "round" else math.floor
         (top, height), (left, width) = ((start((s - n) / 2), n) for s, n in zip(scaled, self.size, strict=True))
         return x[:, :, top:top + height, left:left + width]
 
-    def _scaled(self, height: int, width: int) -> tuple[int, int]:
+    def _compute_scaled_size(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) before the crop. `size` is not None."""
         assert self.size is not None
         # Down as in timm, but not by rounding alone: 224 / (224 / 232) is 231.99...
@@ -154,7 +154,7 @@ class ImagePreprocessing:
         factor = max(h / height, w / width)
         return max(h, round(factor * height)), max(w, round(factor * width))
 
-    def _normalised(self, x: Tensor) -> Tensor:
+    def _normalise(self, x: Tensor) -> Tensor:
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values is None:
                 continue
@@ -166,7 +166,7 @@ class ImagePreprocessing:
         return x
 
 
-def _byte(x: Tensor) -> Tensor:
+def _round_to_bytes(x: Tensor) -> Tensor:
     """Rounded to 0, ..., 255, halves upwards as Pillow does: they are frequent, since weights are simple fractions."""
     return (x + 0.5).floor().clamp(0, 255)
 
@@ -180,19 +180,19 @@ def _check_numbers(name: str, values: object, least: float) -> None:
                           f"got {values!r}")
 
 
-def _numbers(text: str) -> tuple[float, ...]:
+def _parse_numbers(text: str) -> tuple[float, ...]:
     return tuple(float(v) for v in text.split("/"))
 
 
-def _size(text: str) -> tuple[int, int]:
+def _parse_size(text: str) -> tuple[int, int]:
     height, _, width = text.partition("x")
     return int(height), int(width or height)
 
 
-_READ: dict[str, tuple[Callable[[str], Any], str]] = {
-    "size": (_size, "64 or 48x64 (height x width)"),
-    "mean": (_numbers, "0.5 or 0.5/0.5/0.5"),
-    "std": (_numbers, "0.5 or 0.5/0.5/0.5"),
+_PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "size": (_parse_size, "64 or 48x64 (height x width)"),
+    "mean": (_parse_numbers, "0.5 or 0.5/0.5/0.5"),
+    "std": (_parse_numbers, "0.5 or 0.5/0.5/0.5"),
     "channels": (int, "3"),
     "interpolation": (str, "bicubic"),
     "crop": (float, "0.875"),
@@ -201,7 +201,7 @@ _READ: dict[str, tuple[Callable[[str], Any], str]] = {
 }
 
 
-def parse(text: str) -> ImagePreprocessing | None:
+def parse_preprocessing(text: str) -> ImagePreprocessing | None:
     """The preprocessing that a command line spells: ``size=64,mean=0.5/0.5/0.5,std=0.5``; None for ``raw``.
 
     Args:
@@ -216,9 +216,9 @@ def parse(text: str) -> ImagePreprocessing | None:
     found: dict[str, Any] = {}
     for part in text.split(","):
         key, sign, value = (p.strip() for p in part.partition("="))
-        if key not in _READ:
-            raise unknown("key of preprocessing", key, _READ, f"keys: {', '.join(_READ)}; or write raw")
-        read, example = _READ[key]
+        if key not in _PARSERS:
+            raise make_unknown_error("key of preprocessing", key, _PARSERS, f"keys: {', '.join(_PARSERS)}; or write raw")
+        read, example = _PARSERS[key]
         if key in found:
             raise SutureError(f"expected {key} once, got it twice in {text!r}")
         try:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from suture._base.checks import is_count, kind
+from suture._base.checks import describe_value, is_count
 from suture._base.errors import SutureError
 
 _UNBOUNDED = 10**9
@@ -72,7 +72,7 @@ class TextPreprocessing:
             raise SutureError(f"expected a length of at least {least} tokens{upper}, got {self.length}")
         special = set(self.tokenizer.all_special_ids)
         object.__setattr__(self, "_words", torch.tensor([i for i in ids if i not in special], dtype=torch.int64))
-        object.__setattr__(self, "_name", f"{name}, {len(ids)} tokens {_fingerprint(self.tokenizer, vocabulary)}")
+        object.__setattr__(self, "_name", f"{name}, {len(ids)} tokens {_hash_tokenizer(self.tokenizer, vocabulary)}")
 
     @property
     def limit(self) -> int | None:
@@ -101,8 +101,8 @@ class TextPreprocessing:
         Raises:
             SutureError: something that is not a string, or a text without a token.
         """
-        texts = _strings(texts)
-        coded = self._coded(texts)
+        texts = _check_strings(texts)
+        coded = self._tokenize(texts)
         rows = coded["input_ids"]
         if [] in rows:
             raise SutureError(f"expected texts of at least one token, text {rows.index([])} has none; leave it out")
@@ -111,20 +111,20 @@ class TextPreprocessing:
         names = dict.fromkeys(["input_ids", "attention_mask", *self.tokenizer.model_input_names])
         columns = {name: coded[name] for name in names if name in coded}
         if self.mask_rate:
-            pairs = [self._masked(*each) for each in zip(texts, rows, coded["special_tokens_mask"], strict=True)]
+            pairs = [self._mask_tokens(*each) for each in zip(texts, rows, coded["special_tokens_mask"], strict=True)]
             columns["input_ids"], columns["labels"] = ([p[k] for p in pairs] for k in (0, 1))
         width = self.length or max(map(len, rows))
         return {name: torch.tensor([[*row, *[fill.get(name, 0)] * (width - len(row))] for row in column])
                 for name, column in columns.items()}
 
-    def _coded(self, texts: list[str], **more: Any) -> dict[str, Any]:
+    def _tokenize(self, texts: list[str], **more: Any) -> dict[str, Any]:
         cut = {} if self.limit is None else {"max_length": self.limit}
         # Padded here, because a tokenizer without a padding token would have to be given one.
         coded: dict[str, Any] = self.tokenizer(texts, truncation=bool(cut), padding=False, return_attention_mask=True,
                                                return_special_tokens_mask=True, **cut, **more)
         return coded
 
-    def _masked(self, text: str, ids: list[int], special: list[int]) -> tuple[list[int], list[int]]:
+    def _mask_tokens(self, text: str, ids: list[int], special: list[int]) -> tuple[list[int], list[int]]:
         """(ids with masks, labels) of one text."""
         plain = [i for i, s in enumerate(special) if not s]
         digest = hashlib.blake2b(f"{self.seed}\0{text}".encode(), digest_size=8).digest()
@@ -143,7 +143,7 @@ class TextPreprocessing:
         return made, labels
 
 
-def same_tokens(a: TextPreprocessing, b: TextPreprocessing, texts: Sequence[str]) -> str:
+def explain_token_mismatch(a: TextPreprocessing, b: TextPreprocessing, texts: Sequence[str]) -> str:
     """Why two networks' tokens differ on `texts`, in one line; "" where they are the same.
 
     Tokens are the same where they cover the same characters (blanks around them aside) in the same order, with special
@@ -158,8 +158,8 @@ def same_tokens(a: TextPreprocessing, b: TextPreprocessing, texts: Sequence[str]
     for each in (a, b):
         if not getattr(each.tokenizer, "is_fast", False):
             return f"{type(each.tokenizer).__name__} does not tell which characters its tokens cover"
-    texts = _strings(texts)
-    for i, (text, one, other) in enumerate(zip(texts, _spans(a, texts), _spans(b, texts), strict=True)):
+    texts = _check_strings(texts)
+    for i, (text, one, other) in enumerate(zip(texts, _find_spans(a, texts), _find_spans(b, texts), strict=True)):
         for k, (x, y) in enumerate(zip(one, other, strict=False)):
             if x != y:
                 return (f"token {k} of text {i} is {text[slice(*x)] or 'special'!r} for one and "
@@ -169,9 +169,9 @@ def same_tokens(a: TextPreprocessing, b: TextPreprocessing, texts: Sequence[str]
     return ""
 
 
-def _spans(preprocessing: TextPreprocessing, texts: list[str]) -> list[list[tuple[int, int]]]:
+def _find_spans(preprocessing: TextPreprocessing, texts: list[str]) -> list[list[tuple[int, int]]]:
     """(start, end) in characters of the tokens of each text, without blanks around them; (0, 0) for special tokens."""
-    offsets = preprocessing._coded(texts, return_offsets_mapping=True)["offset_mapping"]
+    offsets = preprocessing._tokenize(texts, return_offsets_mapping=True)["offset_mapping"]
     found = []
     for text, row in zip(texts, offsets, strict=True):
         spans = []
@@ -183,18 +183,18 @@ def _spans(preprocessing: TextPreprocessing, texts: list[str]) -> list[list[tupl
     return found
 
 
-def _strings(texts: Iterable[Any]) -> list[str]:
+def _check_strings(texts: Iterable[Any]) -> list[str]:
     if isinstance(texts, str):
         raise SutureError("expected a list of texts, got one text; write [text]")
     listed = list(texts)
     wrong = next((i for i, t in enumerate(listed) if not isinstance(t, str)), None)
     if wrong is not None or not listed:
-        got = "none" if wrong is None else f"{kind(listed[wrong])} at {wrong}"
+        got = "none" if wrong is None else f"{describe_value(listed[wrong])} at {wrong}"
         raise SutureError(f"expected texts as strings, got {got}")
     return listed
 
 
-def _fingerprint(tokenizer: Any, vocabulary: dict[str, int]) -> str:
+def _hash_tokenizer(tokenizer: Any, vocabulary: dict[str, int]) -> str:
     """Short hash of what decides a tokenizer's result: vocabulary, rules and special tokens."""
     rules: Any = sorted(vocabulary.items())
     if getattr(tokenizer, "is_fast", False):

@@ -12,17 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from suture._base.errors import SutureError, first_line
-from suture.data.sources.columns import NONE, Wanted
-from suture.data.sources.decoding import Kind
-from suture.data.sources.splits import KNOWN
-from suture.data.sources.stores import Memory, Part, Source
+from suture._base.errors import SutureError, summarise_error
+from suture.data.sources.columns import NO_LABEL_COLUMN, ColumnNames
+from suture.data.sources.decoding import ExampleKind
+from suture.data.sources.splits import SPLIT_NAMES
+from suture.data.sources.stores import DataSource, MemoryStore, StoredSplit
 
-INPUTS = ("x", "images", "image", "inputs", "data", "features", "imgs", "arr_0")
-LABELS = ("y", "labels", "label", "targets", "target", "arr_1")
+INPUT_NAMES = ("x", "images", "image", "inputs", "data", "features", "imgs", "arr_0")
+LABEL_NAMES = ("y", "labels", "label", "targets", "target", "arr_1")
 
 
-def source(files: Mapping[str, list[Path]], name: str, wanted: Wanted) -> Source:
+def open_numpy(files: Mapping[str, list[Path]], name: str, columns: ColumnNames) -> DataSource:
     """The splits in `files`; those of a single file are told by its arrays' names (x_train, test_images).
 
     uint8 (N, H, W), (N, H, W, C) or (N, C, H, W) with 1, 3 or 4 channels are images (the fourth, alpha, is dropped);
@@ -36,36 +36,36 @@ def source(files: Mapping[str, list[Path]], name: str, wanted: Wanted) -> Source
     if many is not None:
         raise SutureError(f"expected one .npz file for each split in {str(many[0].parent)!r}, got {many[0].name} and "
                           f"{many[1].name}; name them train.npz and test.npz, or give one file")
-    splits: dict[str, Callable[[], Part]] = {}
+    splits: dict[str, Callable[[], StoredSplit]] = {}
     for split, (file,) in files.items():
-        splits.update({inner or split: cache(partial(_part, file, inner, name, wanted)) for inner in _splits(file)})
-    return Source(name, splits)
+        splits.update({inner or split: cache(partial(_read_split, file, inner, name, columns)) for inner in _list_splits(file)})
+    return DataSource(name, splits)
 
 
-def _splits(file: Path) -> list[str]:
-    found = {s: None for n in _opened(file).files for s in KNOWN if s in n.lower().split("_")}
+def _list_splits(file: Path) -> list[str]:
+    found = {s: None for n in _open_file(file).files for s in SPLIT_NAMES if s in n.lower().split("_")}
     return list(found) or [""]
 
 
-def _part(file: Path, split: str, name: str, wanted: Wanted) -> Part:
-    arrays = _opened(file)
-    x = _named(arrays.files, INPUTS, split, wanted.image, name)
+def _read_split(file: Path, split: str, name: str, columns: ColumnNames) -> StoredSplit:
+    arrays = _open_file(file)
+    x = _find_array(arrays.files, INPUT_NAMES, split, columns.image, name)
     if x is None:
         raise SutureError(f"expected an array of inputs in {str(file)!r}, such as x or x_train, got "
                           f"{', '.join(arrays.files) or 'none'}; name one with image_column")
-    y = None if wanted.label == NONE else _named(arrays.files, LABELS, split, wanted.label, name)
-    inputs = _read(arrays, x, file)
-    kind, values = _raw(inputs, x, file)
-    labels = None if y is None else _read(arrays, y, file)
+    y = None if columns.label == NO_LABEL_COLUMN else _find_array(arrays.files, LABEL_NAMES, split, columns.label, name)
+    inputs = _read_array(arrays, x, file)
+    kind, values = _as_raw(inputs, x, file)
+    labels = None if y is None else _read_array(arrays, y, file)
     if labels is not None and labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels is not None and (labels.ndim != 1 or len(labels) != len(inputs)):
         raise SutureError(f"expected one class number for each of {len(inputs)} examples in {y!r} of {str(file)!r}, "
                           f"got {labels.shape}; store labels of shape ({len(inputs)},)")
-    return Part(Memory(values, file.name), kind, None if labels is None else labels.tolist(), column=y or "")
+    return StoredSplit(MemoryStore(values, file.name), kind, None if labels is None else labels.tolist(), column=y or "")
 
 
-def _named(names: list[str], usual: tuple[str, ...], split: str, given: str | None, name: str) -> str | None:
+def _find_array(names: list[str], usual: tuple[str, ...], split: str, given: str | None, name: str) -> str | None:
     """The array that is meant: `given` (also with the split's name beside it), else one of the usual names."""
     for one in usual if given is None else (given,):
         for spelt in (f"{one}_{split}", f"{split}_{one}") if split else (one,):
@@ -77,11 +77,11 @@ def _named(names: list[str], usual: tuple[str, ...], split: str, given: str | No
     raise SutureError(f"expected an array {given!r} in {name}, got {', '.join(names)}; name one of these")
 
 
-def _opened(file: Path) -> Any:
+def _open_file(file: Path) -> Any:
     try:
         opened = np.load(file, allow_pickle=False)
     except (OSError, ValueError, zipfile.BadZipFile) as e:
-        raise SutureError(f"expected an .npz file, got {str(file)!r} that cannot be read ({first_line(e)}); write it "
+        raise SutureError(f"expected an .npz file, got {str(file)!r} that cannot be read ({summarise_error(e)}); write it "
                           "with numpy.savez") from e
     if not hasattr(opened, "files"):
         raise SutureError(f"expected an .npz file with named arrays, got a single array in {str(file)!r}; write it "
@@ -89,16 +89,16 @@ def _opened(file: Path) -> Any:
     return opened
 
 
-def _read(arrays: Any, key: str, file: Path) -> Any:
+def _read_array(arrays: Any, key: str, file: Path) -> Any:
     try:
         return arrays[key]
     except (OSError, ValueError, zipfile.BadZipFile) as e:
-        why = "holds pickled objects, which are never loaded" if "pickle" in str(e) else f"is broken ({first_line(e)})"
+        why = "holds pickled objects, which are never loaded" if "pickle" in str(e) else f"is broken ({summarise_error(e)})"
         raise SutureError(f"expected an array of numbers or strings, got {key!r} of {str(file)!r}, which {why}; store "
                           "it with a dtype of its own") from e
 
 
-def _raw(x: Any, key: str, file: Path) -> tuple[Kind, Tensor]:
+def _as_raw(x: Any, key: str, file: Path) -> tuple[ExampleKind, Tensor]:
     if x.ndim < 1 or x.dtype.kind not in "uifb":
         raise SutureError(f"expected numbers with the examples along the first axis in {key!r} of {str(file)!r}, got "
                           f"{x.dtype} of shape {x.shape}; store uint8 images or floats")

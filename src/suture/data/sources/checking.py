@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from suture._base.errors import SutureError
-from suture.data.sources.decoding import BadExample, Kind
-from suture.data.sources.reading import CHUNK, ahead, workers
-from suture.data.sources.stores import Store, decoded
+from suture.data.sources.decoding import BadExample, ExampleKind
+from suture.data.sources.reading import DECODE_CHUNK, count_workers, run_ahead
+from suture.data.sources.stores import Store, decode_rows
 
-COUNTED = 10_000
+MOST_TRIED = 10_000
 """Examples that are tried to count the bad ones, once one has come up: a bound on the time to the message."""
 
 
 @dataclass(frozen=True)
-class Bad:
+class BadExamples:
     """Examples that cannot be used: how many of how many, the first one's place and why."""
 
     count: int
@@ -29,12 +29,12 @@ class Bad:
         return f"{self.count} of {self.of} cannot be used, the first: {self.first}"
 
 
-def reasons(store: Store, kind: Kind, rows: list[int]) -> list[str]:
+def explain_bad_rows(store: Store, kind: ExampleKind, rows: list[int]) -> list[str]:
     """For each of `rows` why it cannot be decoded; "" where it can."""
     found: list[str] = []
     while len(found) < len(rows):
         try:
-            decoded(store, kind, rows[len(found):])
+            decode_rows(store, kind, rows[len(found):])
             found += [""] * (len(rows) - len(found))
         except BadExample as e:
             good = rows.index(e.row, len(found)) - len(found)
@@ -42,7 +42,7 @@ def reasons(store: Store, kind: Kind, rows: list[int]) -> list[str]:
     return found
 
 
-def sound(store: Store, kind: Kind, rows: Tensor, n: int | None = None) -> tuple[Tensor, Bad | None]:
+def find_decodable(store: Store, kind: ExampleKind, rows: Tensor, n: int | None = None) -> tuple[Tensor, BadExamples | None]:
     """The first `n` of `rows` that can be decoded (all: None), and what was passed over on the way.
 
     Args:
@@ -52,8 +52,8 @@ def sound(store: Store, kind: Kind, rows: Tensor, n: int | None = None) -> tuple
     """
     kept: list[int] = []
     bad, tried, first = 0, 0, ""
-    chunks = [c.tolist() for c in torch.split(rows, CHUNK)]
-    with closing(ahead(lambda c: reasons(store, kind, c), chunks, 2 * workers())) as found:
+    chunks = [c.tolist() for c in torch.split(rows, DECODE_CHUNK)]
+    with closing(run_ahead(lambda c: explain_bad_rows(store, kind, c), chunks, 2 * count_workers())) as found:
         for chunk, told in zip(chunks, found, strict=False):
             for row, why in zip(chunk, told, strict=True):
                 if n is not None and len(kept) == n:
@@ -61,23 +61,23 @@ def sound(store: Store, kind: Kind, rows: Tensor, n: int | None = None) -> tuple
                 tried += 1
                 if why:
                     bad += 1
-                    first = first or f"{store.where(row)} {why}"
+                    first = first or f"{store.describe_row(row)} {why}"
                 else:
                     kept.append(row)
             if n is not None and len(kept) == n:
                 break
-    return torch.tensor(kept, dtype=torch.int64), Bad(bad, tried, first) if bad else None
+    return torch.tensor(kept, dtype=torch.int64), BadExamples(bad, tried, first) if bad else None
 
 
-def refusal(store: Store, kind: Kind, rows: Tensor, name: str, found: BadExample) -> SutureError:
+def make_bad_example_error(store: Store, kind: ExampleKind, rows: Tensor, name: str, found: BadExample) -> SutureError:
     """The error for an example that turned out bad, with the number of bad ones.
 
     Args:
         store, kind, rows, name: the examples that are read.
-        found: the bad one; it is named where the first `COUNTED` examples have none.
+        found: the bad one; it is named where the first `MOST_TRIED` examples have none.
     """
-    _, bad = sound(store, kind, rows[:COUNTED])
-    told = str(bad) if bad else f"one cannot be used: {store.where(found.row)} {found.reason}"
-    more = f" among its first {COUNTED}" if bad and len(rows) > COUNTED else ""
+    _, bad = find_decodable(store, kind, rows[:MOST_TRIED])
+    told = str(bad) if bad else f"one cannot be used: {store.describe_row(found.row)} {found.reason}"
+    more = f" among its first {MOST_TRIED}" if bad and len(rows) > MOST_TRIED else ""
     return SutureError(f"expected examples that can be decoded in {name}, got bad ones{more}: {told}; mend them, or "
                        "leave them out with skip_bad=True")

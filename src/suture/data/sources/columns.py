@@ -6,21 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from suture._base.errors import SutureError, unknown
-from suture.data.sources.decoding import Kind
+from suture._base.errors import SutureError, make_unknown_error
+from suture.data.sources.decoding import ExampleKind
 
-Type = Literal["image", "bytes", "string", "classes", "int", "other"]
+ColumnType = Literal["image", "bytes", "string", "classes", "int", "other"]
 """What a column holds: images (a struct of bytes and path), bytes, strings, class numbers with names, whole numbers."""
 
-IMAGES = ("image", "img", "images", "pixel_values")
-TEXTS = ("text", "sentence", "content", "document", "review", "line")
-LABELS = ("label", "labels", "fine_label", "class", "target", "targets", "category", "y")
-NONE = "none"
+IMAGE_COLUMNS = ("image", "img", "images", "pixel_values")
+TEXT_COLUMNS = ("text", "sentence", "content", "document", "review", "line")
+LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "targets", "category", "y")
+NO_LABEL_COLUMN = "none"
 """Given as the label column: no labels."""
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ColumnNames:
     """Columns by name, as the user gave them; None: found by name and type."""
 
     image: str | None = None
@@ -28,40 +28,40 @@ class Wanted:
     text: str | None = None
 
 
-def choose(types: Mapping[str, Type], wanted: Wanted, name: str) -> tuple[Kind, str, str | None]:
+def choose_columns(types: Mapping[str, ColumnType], columns: ColumnNames, name: str) -> tuple[ExampleKind, str, str | None]:
     """(kind, column of the examples, column of the labels or None) of a table.
 
     A column is taken where its name is well known, or where it is the only one of its type: images before texts.
 
     Args:
         types: what each column holds.
-        wanted: columns by name.
+        columns: columns by name.
         name: of the data, for messages.
 
     Raises:
         SutureError: a column that is not there, none that can be an example, several texts of unknown names.
     """
-    for given in (wanted.image, wanted.text, wanted.label if wanted.label != NONE else None):
+    for given in (columns.image, columns.text, columns.label if columns.label != NO_LABEL_COLUMN else None):
         if given is not None and given not in types:
-            raise unknown(f"column of {name}", given, types)
-    kind, column = _example(types, wanted, name)
-    if wanted.label is not None:
-        return kind, column, None if wanted.label == NONE else wanted.label
-    return kind, column, _label({c: t for c, t in types.items() if c != column})
+            raise make_unknown_error(f"column of {name}", given, types)
+    kind, column = _choose_example_column(types, columns, name)
+    if columns.label is not None:
+        return kind, column, None if columns.label == NO_LABEL_COLUMN else columns.label
+    return kind, column, _choose_label_column({c: t for c, t in types.items() if c != column})
 
 
-def _example(types: Mapping[str, Type], wanted: Wanted, name: str) -> tuple[Kind, str]:
-    if wanted.image is not None:
-        return "images", wanted.image
-    if wanted.text is not None:
-        return "text", wanted.text
+def _choose_example_column(types: Mapping[str, ColumnType], columns: ColumnNames, name: str) -> tuple[ExampleKind, str]:
+    if columns.image is not None:
+        return "images", columns.image
+    if columns.text is not None:
+        return "text", columns.text
     for held in ("image", "bytes"):
         images = [c for c, t in types.items() if t == held]
         if images:
-            return "images", next((c for c in IMAGES if c in images), images[0])
-    texts = [c for c, t in types.items() if t == "string" and c != wanted.label]
-    known = next((c for c in TEXTS if c in texts), None)
-    left = [c for c in texts if c not in LABELS]
+            return "images", next((c for c in IMAGE_COLUMNS if c in images), images[0])
+    texts = [c for c, t in types.items() if t == "string" and c != columns.label]
+    known = next((c for c in TEXT_COLUMNS if c in texts), None)
+    left = [c for c in texts if c not in LABEL_COLUMNS]
     if known is None and len(left) == 1:
         known = left[0]
     if known is not None:
@@ -73,8 +73,8 @@ def _example(types: Mapping[str, Type], wanted: Wanted, name: str) -> tuple[Kind
                       "text_column")
 
 
-def _label(types: Mapping[str, Type]) -> str | None:
+def _choose_label_column(types: Mapping[str, ColumnType]) -> str | None:
     fit = [c for c, t in types.items() if t in ("classes", "int", "string")]
-    found = next((c for c in LABELS if c in fit), None)
+    found = next((c for c in LABEL_COLUMNS if c in fit), None)
     named = [c for c in fit if types[c] == "classes"]
     return found if found is not None or len(named) != 1 else named[0]

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from suture._base.errors import first_line
+from suture._base.errors import summarise_error
 
-Kind = Literal["images", "text", "arrays"]
+ExampleKind = Literal["images", "text", "arrays"]
 
 
 class BadExample(Exception):
@@ -25,33 +25,33 @@ class BadExample(Exception):
 
 
 @dataclass(frozen=True)
-class Broken:
+class BrokenExample:
     """Stands for an example that its file does not hold whole."""
 
     reason: str
 
 
-def decode(stored: Any, kind: Kind) -> Any:
+def decode(stored: Any, kind: ExampleKind) -> Any:
     """A raw example: uint8 (C, H, W) of an image, or a string.
 
     Raises:
         ValueError, OSError: what is stored is neither. The text is blank: no tokenizer makes a token of it.
     """
-    if stored is None or isinstance(stored, Broken):
+    if stored is None or isinstance(stored, BrokenExample):
         raise ValueError("is missing" if stored is None else stored.reason)
     if kind == "images":
-        return image(stored)
+        return decode_image(stored)
     if isinstance(stored, str) and stored.strip():
         return stored
     raise ValueError("is blank" if isinstance(stored, str) else f"is {type(stored).__name__} and no text")
 
 
-def reason(error: Exception) -> str:
+def explain_error(error: Exception) -> str:
     """Why an example cannot be decoded, without what only the machine knows (the address of a buffer)."""
-    return "is no image that Pillow knows" if "cannot identify" in str(error) else first_line(error)
+    return "is no image that Pillow knows" if "cannot identify" in str(error) else summarise_error(error)
 
 
-def image(stored: Any) -> Tensor:
+def decode_image(stored: Any) -> Tensor:
     """The pixels of an image as uint8 (C, H, W), C = 1 (grey) or 3 (RGB), as they are stored (no EXIF rotation).
 
     Grey images (modes 1, L, LA, 16 bits) give one channel, others (P, RGBA, CMYK, YCbCr, ...) RGB. Alpha is dropped,
@@ -70,16 +70,16 @@ def image(stored: Any) -> Tensor:
     if stored is None:
         raise ValueError("is missing")
     if isinstance(stored, PIL.Image.Image):
-        return _pixels(stored)
+        return _read_pixels(stored)
     try:
         with PIL.Image.open(io.BytesIO(stored) if isinstance(stored, bytes) else Path(stored)) as opened:
-            return _pixels(opened)
+            return _read_pixels(opened)
     # Pillow's plugins raise what they like on broken files: SyntaxError, EOFError, struct.error, KeyError, ...
     except Exception as e:
-        raise ValueError(reason(e)) from e
+        raise ValueError(explain_error(e)) from e
 
 
-def _pixels(opened: Any) -> Tensor:
+def _read_pixels(opened: Any) -> Tensor:
     mode: str = opened.mode
     if mode == "F":
         raise ValueError("has floating point pixels, which have no range")

@@ -14,18 +14,27 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from suture._base.errors import SutureError
-from suture.data.sources.checking import refusal
-from suture.data.sources.decoding import BadExample, Kind
-from suture.data.sources.reading import CHUNK, KEPT_BYTES, Kept, ahead, collate, joined, pinned, workers
-from suture.data.sources.sampling import draw
-from suture.data.sources.stores import Memory, Store, decoded
+from suture.data.sources.checking import make_bad_example_error
+from suture.data.sources.decoding import BadExample, ExampleKind
+from suture.data.sources.reading import (
+    CACHE_BYTES,
+    DECODE_CHUNK,
+    ImageCache,
+    collate,
+    count_workers,
+    join_batches,
+    pin_batch,
+    run_ahead,
+)
+from suture.data.sources.sampling import draw_order
+from suture.data.sources.stores import MemoryStore, Store, decode_rows
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Examples(Dataset[tuple[Any, "int | None"]]):
     """Raw examples, never prepared for a network, read lazily; a `torch.utils.data.Dataset` of (raw, label).
 
-    A raw image is uint8 (C, H, W), see `suture.data.sources.decoding.image`; a raw text a string; a raw array a tensor.
+    A raw image is uint8 (C, H, W), see `suture.data.sources.decoding.decode_image`; a raw text a string; a raw array a tensor.
     Images that are all of one size and together take at most 1 GiB stay decoded once they have been read.
 
     Arguments:
@@ -40,7 +49,7 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
     """
 
     store: Store
-    kind: Kind
+    kind: ExampleKind
     name: str
     labels: Tensor | None = None
     classes: int | None = None
@@ -78,11 +87,11 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
         Raises:
             SutureError: rows outside, an example that cannot be decoded.
         """
-        chosen = self._checked(rows)
+        chosen = self._check_rows(rows)
         try:
             return self._load(chosen), None if self.labels is None else self.labels[chosen]
         except BadExample as e:
-            raise self._refusal(e) from e
+            raise self._make_bad_example_error(e) from e
 
     def read(self, rows: Tensor, size: int) -> Generator[tuple[Any, Tensor | None], None, None]:
         """Raw batches as `take` gives them, decoded ahead in threads; on a CUDA machine in page-locked memory.
@@ -96,8 +105,8 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
         Raises:
             SutureError: as `take`.
         """
-        for chosen, raw in self._batches(self._checked(rows), size):
-            yield pinned(raw), None if self.labels is None else self.labels[chosen]
+        for chosen, raw in self._load_batches(self._check_rows(rows), size):
+            yield pin_batch(raw), None if self.labels is None else self.labels[chosen]
 
     def subset(self, n: int, seed: int = 0) -> Examples:
         """`n` of the examples, drawn without replacement, as evenly over the classes as they allow.
@@ -110,16 +119,16 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
         """
         if not 1 <= n <= len(self):
             raise SutureError(f"expected a number of examples from 1 to {len(self)}, all that {self.name} has, got {n}")
-        return self.part(draw(len(self), self.labels, seed)[:n], f"{self.name}/{n}@{seed}")
+        return self.select(draw_order(len(self), self.labels, seed)[:n], f"{self.name}/{n}@{seed}")
 
-    def part(self, rows: Tensor, name: str, note: str = "") -> Examples:
+    def select(self, rows: Tensor, name: str, note: str = "") -> Examples:
         """The examples at `rows` (M,), in this order, under another name."""
         notes = "; ".join(n for n in (self.note, note) if n)
         labels = None if self.labels is None else self.labels[rows]
         made = Examples(self.store, self.kind, name, labels, self.classes, self.class_names, notes, self._rows[rows])
-        known = self._kept.get(rows)
+        known = self._cache.get(rows)
         if known is not None and len(rows):
-            made._kept.put(torch.arange(len(rows)), known)
+            made._cache.put(torch.arange(len(rows)), known)
         return made
 
     @cached_property
@@ -133,7 +142,7 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
     @cached_property
     def is_small(self) -> bool:
         """Whether a fingerprint costs little: texts, arrays, and images that stay decoded once they are read."""
-        return self.kind != "images" or not len(self) or self[0][0].nbytes * len(self) <= KEPT_BYTES
+        return self.kind != "images" or not len(self) or self[0][0].nbytes * len(self) <= CACHE_BYTES
 
     @property
     def fingerprint(self) -> str:
@@ -141,19 +150,19 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
 
         Of contents alone: the same images from Parquet and from a folder of PNG files have the same one.
         """
-        return self._prints[0]
+        return self._fingerprints[0]
 
     @property
     def content(self) -> str:
         """As `fingerprint`, but independent of the order."""
-        return self._prints[1]
+        return self._fingerprints[1]
 
     @cached_property
-    def _prints(self) -> tuple[str, str]:
+    def _fingerprints(self) -> tuple[str, str]:
         digests: list[bytes] = []
-        for chosen, raw in self._batches(torch.arange(len(self)), 256):
+        for chosen, raw in self._load_batches(torch.arange(len(self)), 256):
             labels = [None] * len(chosen) if self.labels is None else self.labels[chosen].tolist()
-            digests += [_digest(one, label) for one, label in zip(raw, labels, strict=True)]
+            digests += [_hash_example(one, label) for one, label in zip(raw, labels, strict=True)]
         ordered, free = (hashlib.sha256(b"".join(d)).hexdigest()[:16] for d in (digests, sorted(digests)))
         return ordered, free
 
@@ -162,10 +171,10 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
         return torch.arange(len(self.store)) if self.rows is None else self.rows
 
     @cached_property
-    def _kept(self) -> Kept:
-        return Kept(len(self))
+    def _cache(self) -> ImageCache:
+        return ImageCache(len(self))
 
-    def _checked(self, rows: Tensor | Sequence[int]) -> Tensor:
+    def _check_rows(self, rows: Tensor | Sequence[int]) -> Tensor:
         chosen = torch.as_tensor(rows, dtype=torch.int64).cpu()
         if len(chosen) and not 0 <= int(chosen.min()) <= int(chosen.max()) < len(self):
             raise SutureError(f"expected rows from 0 to {len(self) - 1}, got {int(chosen.min())} to "
@@ -173,34 +182,34 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
         return chosen
 
     def _load(self, chosen: Tensor) -> Any:
-        known = self._kept.get(chosen)
+        known = self._cache.get(chosen)
         if known is not None and len(chosen):
             return known
-        raw = collate(decoded(self.store, self.kind, self._rows[chosen].tolist()))
-        if self.kind == "images" and len(chosen) and not isinstance(self.store, Memory):
-            self._kept.put(chosen, raw)
+        raw = collate(decode_rows(self.store, self.kind, self._rows[chosen].tolist()))
+        if self.kind == "images" and len(chosen) and not isinstance(self.store, MemoryStore):
+            self._cache.put(chosen, raw)
         return raw
 
-    def _batches(self, rows: Tensor, size: int) -> Generator[tuple[Tensor, Any], None, None]:
+    def _load_batches(self, rows: Tensor, size: int) -> Generator[tuple[Tensor, Any], None, None]:
         """(rows, raw batch), decoded ahead unless that is all done."""
         batches = torch.split(rows, size) if len(rows) else ()
         try:
-            if isinstance(self.store, Memory) or self._kept.holds(rows):
+            if isinstance(self.store, MemoryStore) or self._cache.holds(rows):
                 yield from ((chosen, self._load(chosen)) for chosen in batches)
                 return
-            chunks = (chunk for chosen in batches for chunk in torch.split(chosen, CHUNK))
+            chunks = (chunk for chosen in batches for chunk in torch.split(chosen, DECODE_CHUNK))
             # Two batches wait at most, so that memory does not grow with the number of examples.
-            with closing(ahead(self._load, chunks, max(2 * -(-size // CHUNK), workers()))) as loaded:
+            with closing(run_ahead(self._load, chunks, max(2 * -(-size // DECODE_CHUNK), count_workers()))) as loaded:
                 for chosen in batches:
-                    yield chosen, joined([next(loaded) for _ in range(-(-len(chosen) // CHUNK))])
+                    yield chosen, join_batches([next(loaded) for _ in range(-(-len(chosen) // DECODE_CHUNK))])
         except BadExample as e:
-            raise self._refusal(e) from e
+            raise self._make_bad_example_error(e) from e
 
-    def _refusal(self, found: BadExample) -> SutureError:
-        return refusal(self.store, self.kind, self._rows, self.name, found)
+    def _make_bad_example_error(self, found: BadExample) -> SutureError:
+        return make_bad_example_error(self.store, self.kind, self._rows, self.name, found)
 
 
-def _digest(raw: Any, label: int | None) -> bytes:
+def _hash_example(raw: Any, label: int | None) -> bytes:
     """SHA-256 of one raw example and its label."""
     if isinstance(raw, Tensor):
         body = f"{raw.dtype} {tuple(raw.shape)} ".encode() + raw.contiguous().numpy().tobytes()

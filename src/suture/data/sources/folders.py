@@ -9,14 +9,14 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from suture.data.sources.splits import KNOWN
-from suture.data.sources.stores import Part, Source
+from suture.data.sources.splits import SPLIT_NAMES
+from suture.data.sources.stores import DataSource, StoredSplit
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
 
 
 @dataclass(frozen=True, eq=False)
-class Files:
+class ImageFiles:
     """One image per file."""
 
     paths: tuple[str, ...]
@@ -24,16 +24,16 @@ class Files:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def stored(self, rows: Sequence[int]) -> list[Any]:
+    def fetch(self, rows: Sequence[int]) -> list[Any]:
         """See `Store`."""
         return [self.paths[r] for r in rows]
 
-    def where(self, row: int) -> str:
+    def describe_row(self, row: int) -> str:
         """See `Store`."""
         return repr(self.paths[row])
 
 
-def source(root: Path) -> Source | None:
+def open_image_folder(root: Path) -> DataSource | None:
     """The images below `root`; None where there is none.
 
     ``root/train/cat/1.png`` with ``root/test/cat/9.png``, or ``root/cat/1.png`` without splits. Files are sorted by
@@ -41,12 +41,12 @@ def source(root: Path) -> Source | None:
     """
     if not has_images(root):
         return None
-    inner = [d for d in _folders(root) if d.name.lower() in KNOWN and has_images(d)]
-    if inner and (any(d.name.lower().startswith("train") for d in inner) or len(inner) == len(_folders(root))):
-        splits: dict[str, Callable[[], Part]] = {d.name.lower(): cache(partial(_part, d)) for d in inner}
+    inner = [d for d in _list_folders(root) if d.name.lower() in SPLIT_NAMES and has_images(d)]
+    if inner and (any(d.name.lower().startswith("train") for d in inner) or len(inner) == len(_list_folders(root))):
+        splits: dict[str, Callable[[], StoredSplit]] = {d.name.lower(): cache(partial(_read_split, d)) for d in inner}
     else:
-        splits = {"": cache(partial(_part, root))}
-    return Source(root.resolve().name, splits)
+        splits = {"": cache(partial(_read_split, root))}
+    return DataSource(root.resolve().name, splits)
 
 
 def has_images(folder: Path) -> bool:
@@ -54,24 +54,24 @@ def has_images(folder: Path) -> bool:
     return any(_is_image(f) for _, _, files in os.walk(folder, followlinks=True) for f in files)
 
 
-def _part(root: Path) -> Part:
+def _read_split(root: Path) -> StoredSplit:
     paths: list[str] = []
     labels: list[str] = []
-    for folder in _folders(root):
+    for folder in _list_folders(root):
         mine = sorted(os.path.join(at, f) for at, _, files in os.walk(folder, followlinks=True)
                       for f in files if _is_image(f))
         paths += mine
         labels += [folder.name] * len(mine)
     loose = sorted(str(f) for f in root.iterdir() if f.is_file() and _is_image(f.name))
     if not paths:
-        return Part(Files(tuple(loose)), "images")
+        return StoredSplit(ImageFiles(tuple(loose)), "images")
     note = f"{len(loose)} images of {root.name} lie in no class folder and are left out" if loose else ""
-    return Part(Files(tuple(paths)), "images", labels, column="", note=note)
+    return StoredSplit(ImageFiles(tuple(paths)), "images", labels, column="", note=note)
 
 
-def _folders(root: Path) -> list[Path]:
+def _list_folders(root: Path) -> list[Path]:
     return sorted(d for d in root.iterdir() if d.is_dir() and not d.name.startswith("."))
 
 
 def _is_image(name: str) -> bool:
-    return name.lower().endswith(ENDINGS) and not name.startswith(".")
+    return name.lower().endswith(IMAGE_ENDINGS) and not name.startswith(".")

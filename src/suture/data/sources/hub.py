@@ -11,16 +11,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from suture._base.errors import SutureError, first_line, optional
-from suture.data.sources.columns import Type, Wanted, choose
-from suture.data.sources.stores import Memory, Part, Source
+from suture._base.errors import SutureError, import_optional, summarise_error
+from suture.data.sources.columns import ColumnNames, ColumnType, choose_columns
+from suture.data.sources.stores import DataSource, MemoryStore, StoredSplit
 
-SAVED = ("dataset_dict.json", "state.json")
+SAVED_FILES = ("dataset_dict.json", "state.json")
 """Files by which a folder of `save_to_disk` is known."""
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class DatasetColumn:
     """One column of a `datasets.Dataset`, encoded."""
 
     data: Any
@@ -30,27 +30,27 @@ class Rows:
     def __len__(self) -> int:
         return len(self.data)
 
-    def stored(self, rows: Sequence[int]) -> list[Any]:
+    def fetch(self, rows: Sequence[int]) -> list[Any]:
         """See `Store`."""
         found: list[Any] = self.data[list(rows)][self.column]
         return found
 
-    def where(self, row: int) -> str:
+    def describe_row(self, row: int) -> str:
         """See `Store`."""
         return f"{self.name}, row {row}"
 
 
-def by_name(spec: str, wanted: Wanted) -> Source:
+def open_by_name(spec: str, columns: ColumnNames) -> DataSource:
     """``NAME`` or ``NAME@CONFIG`` of a hub (or its cache). No code of the data set is run.
 
     Raises:
         SutureError: the library is missing, no such data set, no network.
     """
     name, _, config = spec.partition("@")
-    library = optional("datasets", "hf", f"hf:{spec}")
+    library = import_optional("datasets", "hf", f"hf:{spec}")
     # Before version 4 the library ran a data set's own script when it was allowed to.
     asks = "trust_remote_code" in inspect.signature(library.load_dataset).parameters
-    with _quiet(library):
+    with _silence_progress(library):
         try:
             found = library.load_dataset(name, config or None, **({"trust_remote_code": False} if asks else {}))
         except Exception as e:
@@ -58,37 +58,37 @@ def by_name(spec: str, wanted: Wanted) -> Source:
             instead = (f"without a network give a folder: fetch it where there is one (hf download --repo-type dataset "
                        f"{name} --local-dir FOLDER) and write FOLDER" if reached
                        else f"check the name, write hf:{name}@CONFIG for one of several, or give a folder")
-            raise SutureError(f"expected a data set {name!r} on the hub, got {first_line(e)}; {instead}") from e
-    return by_object(found, wanted, name=name.rpartition("/")[2])
+            raise SutureError(f"expected a data set {name!r} on the hub, got {summarise_error(e)}; {instead}") from e
+    return open_object(found, columns, name=name.rpartition("/")[2])
 
 
-def saved(folder: Path, wanted: Wanted) -> Source:
+def open_saved(folder: Path, columns: ColumnNames) -> DataSource:
     """A folder that `save_to_disk` has written.
 
     Raises:
         SutureError: the library is missing, or it cannot read the folder.
     """
-    library = optional("datasets", "hf", str(folder))
-    with _quiet(library):
+    library = import_optional("datasets", "hf", str(folder))
+    with _silence_progress(library):
         try:
             found = library.load_from_disk(str(folder))
         except Exception as e:
             raise SutureError(f"expected a folder of datasets' save_to_disk, got {str(folder)!r} that cannot be read "
-                              f"({first_line(e)}); save it again") from e
-    return by_object(found, wanted, name=folder.resolve().name)
+                              f"({summarise_error(e)}); save it again") from e
+    return open_object(found, columns, name=folder.resolve().name)
 
 
-def is_one(data: Any) -> bool:
+def is_hub_dataset(data: Any) -> bool:
     """Whether `data` is an object of the library: a Dataset, an IterableDataset, or a dictionary of them."""
     return type(data).__module__.partition(".")[0] == "datasets"
 
 
 def is_stream(data: Any) -> bool:
     """Whether `data` is an IterableDataset or a dictionary of them."""
-    return is_one(data) and type(data).__name__.startswith("Iterable")
+    return is_hub_dataset(data) and type(data).__name__.startswith("Iterable")
 
 
-def by_object(data: Any, wanted: Wanted, *, name: str = "", n: int | None = None) -> Source:
+def open_object(data: Any, columns: ColumnNames, *, name: str = "", n: int | None = None) -> DataSource:
     """The splits of a `datasets.Dataset`, `DatasetDict`, `IterableDataset` or `IterableDatasetDict`.
 
     A stream has no index: its first `n` examples are read into memory, encoded, when a split is opened. Shuffle it
@@ -99,13 +99,13 @@ def by_object(data: Any, wanted: Wanted, *, name: str = "", n: int | None = None
     """
     parts = data if isinstance(data, Mapping) else {"": data}
     name = name or next((str(d.info.dataset_name) for d in parts.values() if d.info.dataset_name), "dataset")
-    splits: dict[str, Callable[[], Part]] = {
-        str(s): cache(partial(_part, d, f"{name}-{s}" if s else name, wanted, n)) for s, d in parts.items()}
-    return Source(name, splits)
+    splits: dict[str, Callable[[], StoredSplit]] = {
+        str(s): cache(partial(_read_split, d, f"{name}-{s}" if s else name, columns, n)) for s, d in parts.items()}
+    return DataSource(name, splits)
 
 
-def _part(data: Any, name: str, wanted: Wanted, n: int | None) -> Part:
-    library = optional("datasets", "hf", name)
+def _read_split(data: Any, name: str, columns: ColumnNames, n: int | None) -> StoredSplit:
+    library = import_optional("datasets", "hf", name)
     stream = isinstance(data, library.IterableDataset)
     if stream and n is None:
         raise SutureError(f"expected a number of examples for the streamed data set {name}, got none; give n (it takes "
@@ -116,8 +116,8 @@ def _part(data: Any, name: str, wanted: Wanted, n: int | None) -> Part:
     features = data.features
     if not features:
         raise SutureError(f"expected columns in {name}, got none; check the data set")
-    types = {c: _type(f, library) for c, f in features.items()}
-    kind, column, label = choose(types, wanted, name)
+    types = {c: _find_type(f, library) for c, f in features.items()}
+    kind, column, label = choose_columns(types, columns, name)
     for c in (c for c, t in types.items() if t == "image"):
         data = data.cast_column(c, library.Image(decode=False))
     names = tuple(features[label].names) if label is not None and types[label] == "classes" else None
@@ -125,13 +125,13 @@ def _part(data: Any, name: str, wanted: Wanted, n: int | None) -> Part:
         rows = list(islice(data.select_columns([c for c in (column, label) if c is not None]), n))
         labels = None if label is None else [r[label] for r in rows]
         note = f"the first {len(rows)} examples of a stream"
-        return Part(Memory([r[column] for r in rows], name), kind, labels, names, column=label or "", note=note)
+        return StoredSplit(MemoryStore([r[column] for r in rows], name), kind, labels, names, column=label or "", note=note)
     data = data.with_format(None)
     labels = None if label is None else list(data.select_columns([label])[:][label])
-    return Part(Rows(data.select_columns([column]), column, name), kind, labels, names, column=label or "")
+    return StoredSplit(DatasetColumn(data.select_columns([column]), column, name), kind, labels, names, column=label or "")
 
 
-def _type(feature: Any, library: Any) -> Type:
+def _find_type(feature: Any, library: Any) -> ColumnType:
     if isinstance(feature, library.Image):
         return "image"
     if isinstance(feature, library.ClassLabel):
@@ -145,7 +145,7 @@ def _type(feature: Any, library: Any) -> Type:
 
 
 @contextmanager
-def _quiet(library: Any) -> Iterator[None]:
+def _silence_progress(library: Any) -> Iterator[None]:
     """No progress bars of the library; afterwards they are as before."""
     off = library.utils.are_progress_bars_disabled()
     library.disable_progress_bars()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from suture._base.errors import SutureError
-from suture.data.sources.stores import Part
+from suture.data.sources.stores import StoredSplit
 
 NO_LABEL = -1
 """What hubs write for examples without a label, and for a whole test split whose labels are secret."""
@@ -30,7 +30,7 @@ class Labels:
     names: tuple[str, ...] | None
 
 
-def numbered(part: Part, everywhere: Callable[[], list[Part]], name: str) -> Labels | None:
+def number_labels(part: StoredSplit, everywhere: Callable[[], list[StoredSplit]], name: str) -> Labels | None:
     """The labels of a split as class numbers; None where it has none (every one is missing or -1).
 
     Strings are numbered in sorted order over all splits; numbers are taken as they are, and without names there are as
@@ -44,28 +44,28 @@ def numbered(part: Part, everywhere: Callable[[], list[Part]], name: str) -> Lab
     Raises:
         SutureError: labels that are no classes (fractions, negative numbers, numbers beyond the names, mixtures).
     """
-    values = _plain(part.labels)
+    values = _as_plain(part.labels)
     if all(v is None for v in values):
         return None
     what = f"column {part.column!r} of {name}" if part.column else name
     if any(isinstance(v, str) for v in values):
-        return _strings(values, [v for p in everywhere() for v in _plain(p.labels)], what)
+        return _number_strings(values, [v for p in everywhere() for v in _as_plain(p.labels)], what)
     wrong = next(((i, v) for i, v in enumerate(values) if v is not None and not _is_class(v)), None)
     if wrong is not None:
-        raise SutureError(f"expected class numbers from 0 in {what}, got {wrong[1]!r} at {part.store.where(wrong[0])}; "
+        raise SutureError(f"expected class numbers from 0 in {what}, got {wrong[1]!r} at {part.store.describe_row(wrong[0])}; "
                           "name another column with label_column, or leave labels out with label_column='none'")
     numbers = [None if v is None else int(v) for v in values]
     known = len(part.names) if part.names is not None else part.classes
     if known is None:
-        known = 1 + max(int(v) for p in everywhere() for v in _plain(p.labels) if v is not None and _is_class(v))
+        known = 1 + max(int(v) for p in everywhere() for v in _as_plain(p.labels) if v is not None and _is_class(v))
     largest = max(v for v in numbers if v is not None)
     if largest >= known:
         raise SutureError(f"expected class numbers from 0 to {known - 1} in {what}, which names {known} classes, got "
-                          f"{largest} at {part.store.where(numbers.index(largest))}; mend the labels")
+                          f"{largest} at {part.store.describe_row(numbers.index(largest))}; mend the labels")
     return Labels(numbers, known, part.names)
 
 
-def _plain(values: Sequence[Any] | None) -> list[Any]:
+def _as_plain(values: Sequence[Any] | None) -> list[Any]:
     """Python's own numbers and strings; None for what is missing, also -1, NaN and the empty string."""
     found = [v.item() if isinstance(v, np.generic) else v for v in values or ()]
     return [None if v is None or v in ("", NO_LABEL) or v != v else v for v in found]
@@ -75,7 +75,7 @@ def _is_class(value: Any) -> bool:
     return isinstance(value, int | float) and float(value).is_integer() and value >= 0
 
 
-def _strings(values: list[Any], everywhere: list[Any], what: str) -> Labels:
+def _number_strings(values: list[Any], everywhere: list[Any], what: str) -> Labels:
     odd = next((v for v in everywhere if v is not None and not isinstance(v, str)), None)
     if odd is not None:
         raise SutureError(f"expected labels of one type in {what}, got strings and {odd!r}; make all of them strings")

@@ -10,25 +10,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from suture._base.errors import SutureError, unknown
+from suture._base.errors import SutureError, make_unknown_error
 from suture.data.sources import arrays, folders, hub, parquet, splits, texts, vision
-from suture.data.sources.checking import Bad, reasons, sound
-from suture.data.sources.columns import NONE, Wanted
+from suture.data.sources.checking import BadExamples, explain_bad_rows, find_decodable
+from suture.data.sources.columns import NO_LABEL_COLUMN, ColumnNames
 from suture.data.sources.examples import Examples
-from suture.data.sources.labels import Labels, numbered
-from suture.data.sources.sampling import comes_in_runs, draw, fifth
-from suture.data.sources.stores import Part, Source
+from suture.data.sources.labels import Labels, number_labels
+from suture.data.sources.sampling import draw_order, has_class_runs, split_off_fifth
+from suture.data.sources.stores import DataSource, StoredSplit
 
-READERS: Mapping[str, Callable[[dict[str, list[Path]], str, Wanted], Source]] = {
-    ".parquet": parquet.source, ".npz": arrays.source, **dict.fromkeys(texts.ENDINGS, texts.source)}
-PICKLED = (".pkl", ".pickle", ".pt", ".pth", ".npy", ".bin")
+READERS: Mapping[str, Callable[[dict[str, list[Path]], str, ColumnNames], DataSource]] = {
+    ".parquet": parquet.open_parquet, ".npz": arrays.open_numpy, **dict.fromkeys(texts.TEXT_ENDINGS, texts.open_texts)}
+PICKLED_ENDINGS = (".pkl", ".pickle", ".pt", ".pth", ".npy", ".bin")
 
 
 def is_spec(text: str) -> bool:
     """Whether `text` names data of this package: ``hf:``, ``torchvision:``, a path that is there or looks like one."""
     path = text.partition("#")[0]
     return (text.startswith(("hf:", "torchvision:")) or "/" in path or path.startswith((".", "~"))
-            or Path(path).suffix.lower() in (*READERS, *PICKLED) or Path(path).exists())
+            or Path(path).suffix.lower() in (*READERS, *PICKLED_ENDINGS) or Path(path).exists())
 
 
 def open_source(spec: Any, *, split: str = "train", n: int | None = None, seed: int = 0,
@@ -66,8 +66,8 @@ def open_source(spec: Any, *, split: str = "train", n: int | None = None, seed: 
         SutureError: nothing there or of no known kind, a split or column that is not there, labels that are no classes
             or missing, `n` larger than there is, an extra that is not installed, no network.
     """
-    wanted = Wanted(image_column, label_column, text_column)
-    return _Opened(spec, wanted, n, seed, skip_bad).examples(split, n, whole=hub.is_one(spec))
+    wanted = ColumnNames(image_column, label_column, text_column)
+    return _SplitReader(spec, wanted, n, seed, skip_bad).read_examples(split, n, whole=hub.is_hub_dataset(spec))
 
 
 def open_pair(spec: Any, *, train_size: int | None = None, test_size: int | None = None, seed: int = 0,
@@ -85,55 +85,55 @@ def open_pair(spec: Any, *, train_size: int | None = None, test_size: int | None
     Raises:
         SutureError: as `open_source`.
     """
-    wanted = Wanted(image_column, label_column, text_column)
+    wanted = ColumnNames(image_column, label_column, text_column)
     if hub.is_stream(spec) and not isinstance(spec, Mapping):
         raise SutureError("expected a stream with two splits, got one; give datasets.IterableDatasetDict({'train': "
                           "stream.skip(k), 'test': stream.take(k)})")
-    opened = _Opened(spec, wanted, train_size, seed, skip_bad)
-    train = _mixed(opened.examples("train", train_size), train_size, seed)
+    opened = _SplitReader(spec, wanted, train_size, seed, skip_bad)
+    train = _mix_classes(opened.read_examples("train", train_size), train_size, seed)
     if hub.is_stream(spec):
-        opened = _Opened(spec, wanted, test_size, seed, skip_bad)
-    return train, _mixed(opened.examples("test", test_size), test_size, seed)
+        opened = _SplitReader(spec, wanted, test_size, seed, skip_bad)
+    return train, _mix_classes(opened.read_examples("test", test_size), test_size, seed)
 
 
-def _mixed(examples: Examples, n: int | None, seed: int) -> Examples:
-    if n is not None or examples.labels is None or not comes_in_runs(examples.labels):
+def _mix_classes(examples: Examples, n: int | None, seed: int) -> Examples:
+    if n is not None or examples.labels is None or not has_class_runs(examples.labels):
         return examples
-    order = draw(len(examples), examples.labels, seed)
-    return examples.part(order, examples.name, f"stored class by class, mixed by seed {seed}")
+    order = draw_order(len(examples), examples.labels, seed)
+    return examples.select(order, examples.name, f"stored class by class, mixed by seed {seed}")
 
 
-class _Opened:
+class _SplitReader:
     """Data under one spec, opened once for both splits."""
 
-    def __init__(self, spec: Any, wanted: Wanted, n: int | None, seed: int, skip_bad: bool) -> None:
-        self.wanted, self.seed, self.skip_bad = wanted, seed, skip_bad
+    def __init__(self, spec: Any, columns: ColumnNames, n: int | None, seed: int, skip_bad: bool) -> None:
+        self.columns, self.seed, self.skip_bad = columns, seed, skip_bad
         self.given = ""
         if isinstance(spec, str) and not Path(spec).exists():
             spec, _, self.given = spec.partition("#")
-        self.source = _source(spec, wanted, n)
+        self.source = _open_spec(spec, columns, n)
         self.name = self.source.name
 
-    def examples(self, split: str, n: int | None, whole: bool = False) -> Examples:
+    def read_examples(self, split: str, n: int | None, whole: bool = False) -> Examples:
         """Those of one split; `whole` where data without splits are one."""
         own, cut = (("", False) if whole and "" in self.source.splits
-                    else splits.chosen(self.source.splits, split, self.given, self.name))
+                    else splits.choose_split(self.source.splits, split, self.given, self.name))
         part = self.source.splits[own]()
-        if self.wanted.label == NONE:
+        if self.columns.label == NO_LABEL_COLUMN:
             part = replace(part, labels=None)
         if len(part.store) == 0:
             raise SutureError(f"expected examples in {self.name}{f' ({own})' if own else ''}, got none; check the path")
         label = self.name if whole and not own else f"{self.name}-{split}"
-        labels = numbered(part, lambda: [p() for p in self.source.splits.values()], label)
-        rows, notes = self._labelled(part, labels, label)
+        labels = number_labels(part, lambda: [p() for p in self.source.splits.values()], label)
+        rows, notes = self._find_labelled(part, labels, label)
         if cut:
-            rows, note = self._cut(rows, labels, split, own)
+            rows, note = self._cut_split(rows, labels, split, own)
             notes.append(note)
         elif own not in (split, ""):
             notes.append(f"the {split} part is the split {own!r}")
-        return self._examples(part, labels, rows, n, label, [part.note, *notes])
+        return self._make_examples(part, labels, rows, n, label, [part.note, *notes])
 
-    def _labelled(self, part: Part, labels: Labels | None, name: str) -> tuple[Tensor, list[str]]:
+    def _find_labelled(self, part: StoredSplit, labels: Labels | None, name: str) -> tuple[Tensor, list[str]]:
         """The rows that have a label, where any has one."""
         rows = torch.arange(len(part.store))
         if labels is None:
@@ -141,8 +141,8 @@ class _Opened:
         gone = [r for r, v in enumerate(labels.numbers) if v is None]
         if not gone:
             return rows, []
-        first = reasons(part.store, part.kind, gone[:1])[0] or "has no label"
-        bad = Bad(len(gone), len(rows), f"{part.store.where(gone[0])} {first}")
+        first = explain_bad_rows(part.store, part.kind, gone[:1])[0] or "has no label"
+        bad = BadExamples(len(gone), len(rows), f"{part.store.describe_row(gone[0])} {first}")
         if not self.skip_bad:
             raise SutureError(f"expected a label for every example of {name}, got some without: {bad}; mend them, "
                               "leave them out with skip_bad=True, or use no labels with label_column='none'")
@@ -150,21 +150,21 @@ class _Opened:
         keep[gone] = False
         return rows[keep], [f"left out of {name}: {bad}"]
 
-    def _cut(self, rows: Tensor, labels: Labels | None, split: str, own: str) -> tuple[Tensor, str]:
+    def _cut_split(self, rows: Tensor, labels: Labels | None, split: str, own: str) -> tuple[Tensor, str]:
         found = None if labels is None else torch.tensor([labels.numbers[r] for r in rows.tolist()])
         where = f"{self.name} ({own})" if own else self.name
-        train, test = fifth(len(rows), found, self.seed, where)
+        train, test = split_off_fifth(len(rows), found, self.seed, where)
         note = f"{where} has no test split: {len(test)} of its {len(rows)} examples, drawn by seed {self.seed}, are one"
         return rows[test if split == "test" else train], note
 
-    def _examples(self, part: Part, labels: Labels | None, rows: Tensor, n: int | None, name: str,
+    def _make_examples(self, part: StoredSplit, labels: Labels | None, rows: Tensor, n: int | None, name: str,
                   notes: list[str]) -> Examples:
         numbers = None if labels is None else torch.tensor([labels.numbers[r] for r in rows.tolist()])
         if n is not None and not 1 <= n <= len(rows):
             raise SutureError(f"expected a number of examples from 1 to {len(rows)}, all that {name} has, got {n}")
-        order = torch.arange(len(rows)) if n is None else draw(len(rows), numbers, self.seed)
+        order = torch.arange(len(rows)) if n is None else draw_order(len(rows), numbers, self.seed)
         if self.skip_bad:
-            found, bad = sound(part.store, part.kind, rows[order], n)
+            found, bad = find_decodable(part.store, part.kind, rows[order], n)
             if bad is not None:
                 notes = [*notes, f"left out of {name}: {bad}"]
             position = {r: k for k, r in enumerate(rows.tolist())}
@@ -177,81 +177,81 @@ class _Opened:
                         None if labels is None else labels.names, "; ".join(x for x in notes if x), rows[order])
 
 
-def _source(spec: Any, wanted: Wanted, n: int | None) -> Source:
-    if hub.is_one(spec):
-        return hub.by_object(spec, wanted, n=n)
+def _open_spec(spec: Any, columns: ColumnNames, n: int | None) -> DataSource:
+    if hub.is_hub_dataset(spec):
+        return hub.open_object(spec, columns, n=n)
     if not isinstance(spec, str | Path):
         raise SutureError(f"expected a path, hf:NAME, torchvision:NAME@ROOT or an object of datasets, got "
                           f"{type(spec).__name__}; tensors and Datasets need no source: give them as they are")
     text = str(spec)
     if text.startswith("torchvision:"):
-        _refuse_columns(wanted, text)
-        return vision.source(text.removeprefix("torchvision:"))
+        _refuse_columns(columns, text)
+        return vision.open_torchvision(text.removeprefix("torchvision:"))
     path = Path(text.removeprefix("hf:")).expanduser()
     if text.startswith("hf:") and not path.exists():
-        return hub.by_name(text.removeprefix("hf:"), wanted)
+        return hub.open_by_name(text.removeprefix("hf:"), columns)
     if path.is_dir():
-        return _folder(path, wanted)
+        return _open_folder(path, columns)
     if path.is_file():
-        return _file(path, wanted)
-    raise _nothing(path)
+        return _open_file(path, columns)
+    raise _make_no_path_error(path)
 
 
-def _refuse_columns(wanted: Wanted, name: str) -> None:
-    given = next((c for c in (wanted.image, wanted.text, wanted.label) if c not in (None, NONE)), None)
+def _refuse_columns(columns: ColumnNames, name: str) -> None:
+    given = next((c for c in (columns.image, columns.text, columns.label) if c not in (None, NO_LABEL_COLUMN)), None)
     if given is not None:
         raise SutureError(f"expected no columns for {name}, which has none, got {given!r}; leave it out")
 
 
-def _nothing(path: Path) -> SutureError:
+def _make_no_path_error(path: Path) -> SutureError:
     up = path.parent
     near = [str(up / p.name) for p in up.iterdir()] if up.is_dir() else []
-    return unknown("path of data", str(path), near, "check it, or write hf:NAME or torchvision:NAME@ROOT")
+    return make_unknown_error("path of data", str(path), near, "check it, or write hf:NAME or torchvision:NAME@ROOT")
 
 
-def _file(path: Path, wanted: Wanted) -> Source:
+def _open_file(path: Path, columns: ColumnNames) -> DataSource:
     ending = path.suffix.lower()
     if ending in READERS:
-        return READERS[ending]({"": [path]}, path.stem, wanted)
+        return READERS[ending]({"": [path]}, path.stem, columns)
     instead = ("pickled files are not read, because loading one runs code; write numpy.savez(file, x=..., y=...)"
-               if ending in PICKLED else "give a folder of images, or convert it")
+               if ending in PICKLED_ENDINGS else "give a folder of images, or convert it")
     raise SutureError(f"expected a file that ends in {' '.join(READERS)}, got {str(path)!r}; {instead}")
 
 
-def _folder(path: Path, wanted: Wanted) -> Source:
-    if any((path / name).is_file() for name in hub.SAVED):
-        return hub.saved(path, wanted)
-    found = _tables(path, ".parquet")
+def _open_folder(path: Path, columns: ColumnNames) -> DataSource:
+    if any((path / name).is_file() for name in hub.SAVED_FILES):
+        return hub.open_saved(path, columns)
+    found = _find_tables(path, ".parquet")
     if found:
-        return parquet.source(found, path.resolve().name, wanted)
-    images = folders.source(path)
+        return parquet.open_parquet(found, path.resolve().name, columns)
+    images = folders.open_image_folder(path)
     if images is not None:
-        _refuse_columns(wanted, f"the image folder {str(path)!r}")
+        _refuse_columns(columns, f"the image folder {str(path)!r}")
         return images
     for ending, reader in READERS.items():
-        found = _tables(path, ending)
+        found = _find_tables(path, ending)
         if found:
-            return reader(found, path.resolve().name, wanted)
-    raise SutureError(f"expected images in class folders ({' '.join(folders.ENDINGS)}), or files that end in "
+            return reader(found, path.resolve().name, columns)
+    raise SutureError(f"expected images in class folders ({' '.join(folders.IMAGE_ENDINGS)}), or files that end in "
                       f"{' '.join(READERS)}, got none in {str(path)!r}; check the path")
 
 
-def _tables(path: Path, ending: str) -> dict[str, list[Path]]:
+def _find_tables(path: Path, ending: str) -> dict[str, list[Path]]:
     """Files of one ending by split: in the folder, in ``data/``, in folders of splits, or in the only folder."""
     for folder in (path, path / "data"):
-        files = _of(folder, ending)
+        files = _list_files(folder, ending)
         if files:
-            return splits.by_split(files)
-    below = [d for d in sorted(path.iterdir()) if d.is_dir() and _of(d, ending)]
-    if below and all(d.name.lower() in splits.KNOWN for d in below):
-        return {d.name.lower(): _of(d, ending) for d in below}
+            return splits.group_by_split(files)
+    below = [d for d in sorted(path.iterdir()) if d.is_dir() and _list_files(d, ending)]
+    if below and all(d.name.lower() in splits.SPLIT_NAMES for d in below):
+        return {d.name.lower(): _list_files(d, ending) for d in below}
     if len(below) > 1:
         raise SutureError(f"expected one data set in {str(path)!r}, got {len(below)} folders of {ending} files; give "
                           f"one: {', '.join(str(d) for d in below[:3])}")
-    return splits.by_split(_of(below[0], ending)) if below else {}
+    return splits.group_by_split(_list_files(below[0], ending)) if below else {}
 
 
-def _of(folder: Path, ending: str) -> list[Path]:
+def _list_files(folder: Path, ending: str) -> list[Path]:
     if not folder.is_dir():
         return []
     found = (f for f in folder.iterdir() if f.suffix.lower() == ending and not f.name.startswith("."))

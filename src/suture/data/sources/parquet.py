@@ -12,9 +12,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from suture._base.errors import SutureError, first_line, optional
-from suture.data.sources.columns import Type, Wanted, choose
-from suture.data.sources.stores import Part, Source
+from suture._base.errors import SutureError, import_optional, summarise_error
+from suture.data.sources.columns import ColumnNames, ColumnType, choose_columns
+from suture.data.sources.stores import DataSource, StoredSplit
 
 GROUP_BYTES = 2**28
 """Row groups that stay in memory, encoded, last used: rows drawn at random from small images lie in all of them."""
@@ -40,7 +40,7 @@ class ParquetColumn:
         self._starts: list[int] = [0]
         self._firsts: list[int] = []
         for k, file in enumerate(self.files):
-            meta = opened(file).metadata
+            meta = open_file(file).metadata
             self._firsts.append(self._starts[-1])
             for g in range(meta.num_row_groups):
                 self._groups.append((k, g))
@@ -64,17 +64,17 @@ class ParquetColumn:
     def __len__(self) -> int:
         return self._starts[-1]
 
-    def where(self, row: int) -> str:
+    def describe_row(self, row: int) -> str:
         """See `Store`."""
         k = bisect_right(self._firsts, row) - 1
         return f"{self.files[k].name}, row {row - self._firsts[k]}"
 
-    def stored(self, rows: Sequence[int]) -> list[Any]:
+    def fetch(self, rows: Sequence[int]) -> list[Any]:
         """See `Store`. Each row group is opened once for all of its rows."""
         with self._lock:
             found = {r: self._held[r] for r in rows if r in self._held}
             for group, ones in groupby(sorted(set(rows) - found.keys()), lambda r: bisect_right(self._starts, r) - 1):
-                column, start = self._group(group), self._starts[group]
+                column, start = self._read_group(group), self._starts[group]
                 for r in ones:
                     found[r] = self._hold(r, column[r - start].as_py())
         return [found[r] for r in rows]
@@ -86,16 +86,16 @@ class ParquetColumn:
             self._bytes += size
         return value
 
-    def _group(self, group: int) -> Any:
+    def _read_group(self, group: int) -> Any:
         """The column in one row group, as an Arrow array of bytes or strings."""
         if group not in self._open:
             k, g = self._groups[group]
             if self._file is None or self._file[0] != k:
-                self._file = k, opened(self.files[k])
+                self._file = k, open_file(self.files[k])
             try:
                 table = self._file[1].read_row_group(g, columns=[self.column], use_threads=False)
             except (OSError, ValueError) as e:
-                raise _broken(self.files[k], e) from e
+                raise _make_unreadable_error(self.files[k], e) from e
             column = table.column(0).combine_chunks()
             if hasattr(column.type, "num_fields") and column.type.num_fields:
                 # `flatten` and not `field`: it hands the nulls of the struct down.
@@ -107,55 +107,55 @@ class ParquetColumn:
         return self._open[group]
 
 
-def opened(file: Path) -> Any:
+def open_file(file: Path) -> Any:
     """The file's metadata and a way to its row groups (`pyarrow.parquet.ParquetFile`).
 
     Raises:
         SutureError: pyarrow is missing, or the file is no Parquet file.
     """
-    parquet = optional("pyarrow.parquet", "parquet", str(file))
+    parquet = import_optional("pyarrow.parquet", "parquet", str(file))
     try:
         return parquet.ParquetFile(file)
     except (OSError, ValueError) as e:
-        raise _broken(file, e) from e
+        raise _make_unreadable_error(file, e) from e
 
 
-def _broken(file: Path, error: Exception) -> SutureError:
-    return SutureError(f"expected a Parquet file, got {str(file)!r} that cannot be read ({first_line(error)}); "
+def _make_unreadable_error(file: Path, error: Exception) -> SutureError:
+    return SutureError(f"expected a Parquet file, got {str(file)!r} that cannot be read ({summarise_error(error)}); "
                        "fetch it again")
 
 
-def source(files: dict[str, list[Path]], name: str, wanted: Wanted) -> Source:
+def open_parquet(files: dict[str, list[Path]], name: str, column_names: ColumnNames) -> DataSource:
     """The splits that lie in `files`, by name."""
-    splits: dict[str, Callable[[], Part]] = {s: cache(partial(_part, f, name, wanted)) for s, f in files.items()}
-    return Source(name, splits)
+    splits: dict[str, Callable[[], StoredSplit]] = {s: cache(partial(_read_split, f, name, column_names)) for s, f in files.items()}
+    return DataSource(name, splits)
 
 
-def _part(files: list[Path], name: str, wanted: Wanted) -> Part:
-    schema = opened(files[0]).schema_arrow
-    names = _class_names(schema)
-    types = {f.name: "classes" if f.name in names else _type(f.type) for f in schema}
-    kind, column, label = choose(types, wanted, name)
+def _read_split(files: list[Path], name: str, column_names: ColumnNames) -> StoredSplit:
+    schema = open_file(files[0]).schema_arrow
+    names = _read_class_names(schema)
+    types = {f.name: "classes" if f.name in names else _find_type(f.type) for f in schema}
+    kind, column, label = choose_columns(types, column_names, name)
     for file in files:
-        other = opened(file).schema_arrow
+        other = open_file(file).schema_arrow
         gone = next((c for c in (column, label) if c is not None and c not in other.names), None)
         if gone is not None:
             raise SutureError(f"expected the columns of {files[0].name} in all files of {name}, got {file.name} "
                               f"without {gone!r}; keep other data in another folder")
-    labels = None if label is None else [v for f in files for v in _read(f, label)]
-    return Part(ParquetColumn(files, column, name), kind, labels, names.get(label or ""), column=label or "")
+    labels = None if label is None else [v for f in files for v in _read_column(f, label)]
+    return StoredSplit(ParquetColumn(files, column, name), kind, labels, names.get(label or ""), column=label or "")
 
 
-def _read(file: Path, column: str) -> list[Any]:
+def _read_column(file: Path, column: str) -> list[Any]:
     try:
-        found: list[Any] = opened(file).read(columns=[column], use_threads=False).column(0).to_pylist()
+        found: list[Any] = open_file(file).read(columns=[column], use_threads=False).column(0).to_pylist()
     except (OSError, ValueError) as e:
-        raise _broken(file, e) from e
+        raise _make_unreadable_error(file, e) from e
     return found
 
 
-def _type(arrow: Any) -> Type:
-    types = optional("pyarrow", "parquet", "Parquet files").types
+def _find_type(arrow: Any) -> ColumnType:
+    types = import_optional("pyarrow", "parquet", "Parquet files").types
     if types.is_struct(arrow):
         return "image" if "bytes" in {f.name for f in arrow} else "other"
     if types.is_binary(arrow) or types.is_large_binary(arrow):
@@ -165,7 +165,7 @@ def _type(arrow: Any) -> Type:
     return "int" if types.is_integer(arrow) or types.is_boolean(arrow) else "other"
 
 
-def _class_names(schema: Any) -> dict[str, tuple[str, ...]]:
+def _read_class_names(schema: Any) -> dict[str, tuple[str, ...]]:
     """By column, the names of its classes, from what the library `datasets` writes into the schema."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]

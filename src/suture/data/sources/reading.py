@@ -14,24 +14,24 @@ from torch import Tensor
 
 T = TypeVar("T")
 X = TypeVar("X")
-CHUNK = 32
+DECODE_CHUNK = 32
 """Examples that one thread decodes at a time: small enough that a first batch of photographs is shared by all."""
-KEPT_BYTES = 2**30
+CACHE_BYTES = 2**30
 """Images that take at most this much once they are decoded stay decoded."""
 
 
-def workers() -> int:
+def count_workers() -> int:
     """Threads that decode: the cores this process may use, at most eight."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(8, cores)
 
 
-def ahead(work: Callable[[X], T], items: Iterable[X], depth: int) -> Generator[T, None, None]:
+def run_ahead(work: Callable[[X], T], items: Iterable[X], depth: int) -> Generator[T, None, None]:
     """``map(work, items)`` in order, with up to `depth` results under way or waiting in threads.
 
     The threads end when the iterator ends, is closed, or an item raises.
     """
-    pool = ThreadPoolExecutor(workers(), thread_name_prefix="suture-read")
+    pool = ThreadPoolExecutor(count_workers(), thread_name_prefix="suture-read")
     pending: deque[Future[T]] = deque()
     try:
         for item in items:
@@ -51,7 +51,7 @@ def collate(raw: list[Any] | Tensor) -> Any:
     return torch.stack(raw) if all(r.shape == raw[0].shape for r in raw) else raw
 
 
-def joined(parts: list[Any]) -> Any:
+def join_batches(parts: list[Any]) -> Any:
     """One raw batch of several, in order."""
     if len(parts) == 1:
         return parts[0]
@@ -60,7 +60,7 @@ def joined(parts: list[Any]) -> Any:
     return collate([one for part in parts for one in part])
 
 
-def pinned(raw: Any) -> Any:
+def pin_batch(raw: Any) -> Any:
     """In page-locked memory where there is a CUDA device, so that it can be copied while the device computes."""
     if not torch.cuda.is_available():
         return raw
@@ -69,7 +69,7 @@ def pinned(raw: Any) -> Any:
     return [r.pin_memory() if isinstance(r, Tensor) else r for r in raw]
 
 
-class Kept:
+class ImageCache:
     """Decoded images of one size, filled as they are read; nothing where they differ or take too much.
 
     Args:
@@ -78,7 +78,7 @@ class Kept:
     """
 
     def __init__(self, n: int, limit: int | None = None) -> None:
-        self._n, self._limit = n, KEPT_BYTES if limit is None else limit
+        self._n, self._limit = n, CACHE_BYTES if limit is None else limit
         self._images: Tensor | None = None
         self._have = torch.zeros(n, dtype=torch.bool)
         self._open = True
@@ -86,7 +86,7 @@ class Kept:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy in another process reads for itself.
-        return Kept, (self._n, self._limit)
+        return ImageCache, (self._n, self._limit)
 
     def get(self, rows: Tensor) -> Tensor | None:
         """The images at `rows`, or None where one is not there."""

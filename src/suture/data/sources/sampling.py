@@ -12,19 +12,19 @@ from torch import Tensor
 from suture._base.errors import SutureError
 
 
-def generator(seed: int) -> np.random.RandomState:
+def make_generator(seed: int) -> np.random.RandomState:
     """The old generator on purpose: NumPy freezes its stream (NEP 19), that of `default_rng` may change."""
     return np.random.RandomState(seed)
 
 
-def balanced_order(labels: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+def draw_balanced_order(labels: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
     """A permutation of the rows each start of which holds the classes as evenly as possible.
 
     Args:
         labels: (N,) class numbers.
         seed: of the draw, which depends on it and on the labels alone.
     """
-    order = generator(seed).permutation(len(labels)).astype(np.int64)
+    order = make_generator(seed).permutation(len(labels)).astype(np.int64)
     rank = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
         mine = np.flatnonzero(labels[order] == label)
@@ -32,28 +32,28 @@ def balanced_order(labels: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.i
     return order[np.argsort(rank, kind="stable")]
 
 
-def draw(n: int, labels: Tensor | None, seed: int) -> Tensor:
-    """(n,) a permutation of the rows: `balanced_order` where there are `labels` (n,), random otherwise."""
+def draw_order(n: int, labels: Tensor | None, seed: int) -> Tensor:
+    """(n,) a permutation of the rows: `draw_balanced_order` where there are `labels` (n,), random otherwise."""
     if labels is not None:
-        return torch.from_numpy(balanced_order(labels.cpu().numpy(), seed))
-    return torch.from_numpy(generator(seed).permutation(n).astype(np.int64))
+        return torch.from_numpy(draw_balanced_order(labels.cpu().numpy(), seed))
+    return torch.from_numpy(make_generator(seed).permutation(n).astype(np.int64))
 
 
-def fifth(n: int, labels: Tensor | None, seed: int, name: str) -> tuple[Tensor, Tensor]:
-    """Sorted rows (training, test) of `n` examples: the first fifth of `draw`, one of each class, but at most half.
+def split_off_fifth(n: int, labels: Tensor | None, seed: int, name: str) -> tuple[Tensor, Tensor]:
+    """Sorted rows (training, test) of `n` examples: the first fifth of `draw_order`, one of each class, but at most half.
 
     Raises:
         SutureError: fewer than two examples.
     """
     if n < 2:
         raise SutureError(f"expected at least two examples in {name}, to keep a part for testing, got {n}; give more")
-    order = draw(n, labels, seed)
+    order = draw_order(n, labels, seed)
     kinds = 1 if labels is None else len(torch.unique(labels))
     test = min(n // 2, max(round(n / 5), kinds))
     return order[test:].sort().values, order[:test].sort().values
 
 
-def comes_in_runs(labels: Tensor) -> bool:
+def has_class_runs(labels: Tensor) -> bool:
     """Whether neighbours share their class much more often than by chance: fewer than half the changes expected."""
     counts: Any = labels.bincount().double()
     chance = 1 - float((counts / len(labels)).square().sum())

@@ -10,15 +10,15 @@ from typing import TypeVar
 from suture._base.errors import SutureError
 
 P = TypeVar("P")
-TRAIN = ("train", "training")
-TEST = ("test", "testing", "validation", "valid", "val", "dev", "eval")
+TRAIN_NAMES = ("train", "training")
+TEST_NAMES = ("test", "testing", "validation", "valid", "val", "dev", "eval")
 """Names of a test split, the best first."""
-KNOWN = (*TRAIN, *TEST)
+SPLIT_NAMES = (*TRAIN_NAMES, *TEST_NAMES)
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
-_PREFIX = re.compile(rf"({'|'.join(sorted(KNOWN, key=len, reverse=True))})(?=[-_.]|$)", re.IGNORECASE)
+_PREFIX = re.compile(rf"({'|'.join(sorted(SPLIT_NAMES, key=len, reverse=True))})(?=[-_.]|$)", re.IGNORECASE)
 
 
-def by_split(files: Iterable[Path]) -> dict[str, list[Path]]:
+def group_by_split(files: Iterable[Path]) -> dict[str, list[Path]]:
     """Files, sorted, by the split that their names begin with; {"": all} where no name does.
 
     Raises:
@@ -26,7 +26,7 @@ def by_split(files: Iterable[Path]) -> dict[str, list[Path]]:
     """
     found: dict[str, list[Path]] = {}
     for file in sorted(files):
-        found.setdefault(_split_of(file), []).append(file)
+        found.setdefault(_find_split(file), []).append(file)
     if "" in found and len(found) > 1:
         for file in found.pop(""):
             found.setdefault(file.stem, []).append(file)
@@ -35,7 +35,7 @@ def by_split(files: Iterable[Path]) -> dict[str, list[Path]]:
     return found
 
 
-def _split_of(file: Path) -> str:
+def _find_split(file: Path) -> str:
     shard, prefix = _SHARD.fullmatch(file.stem), _PREFIX.match(file.stem)
     if shard:
         return shard[1]
@@ -53,46 +53,46 @@ def _refuse_gaps(split: str, files: Sequence[Path]) -> None:
                               "out of their names")
 
 
-def chosen(splits: Mapping[str, P], wanted: str, given: str, name: str) -> tuple[str, bool]:
+def choose_split(splits: Mapping[str, P], split: str, given: str, name: str) -> tuple[str, bool]:
     """The split that is meant, and whether a part for testing must first be cut from it.
 
     Args:
         splits: by name.
-        wanted: "train", "test", or a split by its own name.
+        split: "train", "test", or a split by its own name.
         given: which splits these two are: "A/B", "A" for one that is cut in two, or "" for what is usual.
         name: of the data, for messages.
 
     Raises:
         SutureError: a split that is not there, one split for both.
     """
-    if wanted not in ("train", "test"):
-        _refuse_unknown(splits, wanted, name)
-        return wanted, False
+    if split not in ("train", "test"):
+        _refuse_unknown(splits, split, name)
+        return split, False
     if given:
         train, _, test = given.partition("/")
         for one in (train, test) if test else (train,):
             _refuse_unknown(splits, one, name)
         if train == test:
             raise SutureError(f"expected two splits of {name}, got {given!r}; write #{train} alone to cut it in two")
-        return (test, False) if test and wanted == "test" else (train, not test)
-    usual = next((t for t in TEST if t in splits), None)
-    if wanted == "test" and usual is not None:
+        return (test, False) if test and split == "test" else (train, not test)
+    usual = next((t for t in TEST_NAMES if t in splits), None)
+    if split == "test" and usual is not None:
         return usual, False
     first = next(iter(splits))
-    own = next((t for t in TRAIN if t in splits), first if len(splits) == 1 else usual)
+    own = next((t for t in TRAIN_NAMES if t in splits), first if len(splits) == 1 else usual)
     if own == usual:
         raise SutureError(f"expected a split 'train' of {name}, got {', '.join(splits)}; write which are meant after "
                           f"the path: #A/B, or #{first} to cut that one in two")
     return str(own), usual is None
 
 
-def _refuse_unknown(splits: Mapping[str, P], wanted: str, name: str) -> None:
+def _refuse_unknown(splits: Mapping[str, P], split: str, name: str) -> None:
     """Refuse a split that is not there.
 
     Raises:
         SutureError: it is not among `splits`.
     """
-    if wanted not in splits:
+    if split not in splits:
         there = ", ".join(s for s in splits if s)
         which = f"there are {there}" if there else "it has none; write only 'train' or 'test', which are cut from it"
-        raise SutureError(f"expected a split of {name}, got {wanted!r}; {which}")
+        raise SutureError(f"expected a split of {name}, got {split!r}; {which}")

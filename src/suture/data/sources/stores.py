@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from suture.data.sources.decoding import BadExample, Kind, decode, reason
+from suture.data.sources.decoding import BadExample, ExampleKind, decode, explain_error
 
 
 class Store(Protocol):
@@ -17,15 +17,15 @@ class Store(Protocol):
     def __len__(self) -> int:
         """Number of examples."""
 
-    def stored(self, rows: Sequence[int]) -> Any:
+    def fetch(self, rows: Sequence[int]) -> Any:
         """What lies at `rows`: a sequence for `decode`, or a tensor (len(rows), ...) that is raw already."""
 
-    def where(self, row: int) -> str:
+    def describe_row(self, row: int) -> str:
         """How messages call the example: its file, or its file and row (from 0)."""
 
 
 @dataclass(frozen=True, eq=False)
-class Memory:
+class MemoryStore:
     """Examples in memory.
 
     Arguments:
@@ -41,11 +41,11 @@ class Memory:
     def __len__(self) -> int:
         return len(self.values)
 
-    def stored(self, rows: Sequence[int]) -> Any:
+    def fetch(self, rows: Sequence[int]) -> Any:
         """See `Store`."""
         return self.values[list(rows)] if isinstance(self.values, Tensor) else [self.values[r] for r in rows]
 
-    def where(self, row: int) -> str:
+    def describe_row(self, row: int) -> str:
         """See `Store`."""
         if self.lines is None:
             return f"{self.name}, row {row}"
@@ -53,13 +53,13 @@ class Memory:
         return f"{file}, line {line}"
 
 
-def decoded(store: Store, kind: Kind, rows: Sequence[int]) -> list[Any] | Tensor:
+def decode_rows(store: Store, kind: ExampleKind, rows: Sequence[int]) -> list[Any] | Tensor:
     """The raw examples at `rows`, one by one or as the tensor that they are stored as.
 
     Raises:
         BadExample: the first that cannot be decoded.
     """
-    stored = store.stored(rows)
+    stored = store.fetch(rows)
     if isinstance(stored, Tensor):
         return stored
     found = []
@@ -67,12 +67,12 @@ def decoded(store: Store, kind: Kind, rows: Sequence[int]) -> list[Any] | Tensor
         try:
             found.append(decode(one, kind))
         except (ValueError, OSError) as e:
-            raise BadExample(row, reason(e)) from e
+            raise BadExample(row, explain_error(e)) from e
     return found
 
 
 @dataclass(frozen=True)
-class Part:
+class StoredSplit:
     """One split as it is stored.
 
     Attributes:
@@ -85,7 +85,7 @@ class Part:
     """
 
     store: Store
-    kind: Kind
+    kind: ExampleKind
     labels: Sequence[Any] | None = None
     names: tuple[str, ...] | None = None
     classes: int | None = None
@@ -94,7 +94,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """Data with its splits, which are opened when they are asked for.
 
     Attributes:
@@ -103,4 +103,4 @@ class Source:
     """
 
     name: str
-    splits: Mapping[str, Callable[[], Part]]
+    splits: Mapping[str, Callable[[], StoredSplit]]

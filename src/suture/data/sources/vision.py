@@ -10,12 +10,12 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from suture._base.errors import SutureError, first_line, optional, unknown
-from suture.data.sources.stores import Part, Source
+from suture._base.errors import SutureError, import_optional, make_unknown_error, summarise_error
+from suture.data.sources.stores import DataSource, StoredSplit
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
+class TorchvisionImages:
     """The images of a map-style data set of (image, label)."""
 
     data: Any
@@ -24,16 +24,16 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.data)
 
-    def stored(self, rows: Sequence[int]) -> list[Any]:
+    def fetch(self, rows: Sequence[int]) -> list[Any]:
         """See `Store`."""
         return [self.data[r][0] for r in rows]
 
-    def where(self, row: int) -> str:
+    def describe_row(self, row: int) -> str:
         """See `Store`."""
         return f"{self.name}, row {row}"
 
 
-def source(spec: str) -> Source:
+def open_torchvision(spec: str) -> DataSource:
     """``CIFAR10@ROOT``: the class of `torchvision.datasets` and the folder that it is given as root.
 
     torchvision unpickles the files of CIFAR after it has compared their checksums with its own.
@@ -42,22 +42,22 @@ def source(spec: str) -> Source:
         SutureError: torchvision is missing or has no such class, no root, nothing at the root.
     """
     name, _, root = spec.partition("@")
-    module = optional("torchvision.datasets", "vision", f"torchvision:{spec}")
+    module = import_optional("torchvision.datasets", "vision", f"torchvision:{spec}")
     made = getattr(module, name, None)
     if not inspect.isclass(made) or "root" not in inspect.signature(made).parameters:
-        raise unknown("data set of torchvision", name, module.__all__)
+        raise make_unknown_error("data set of torchvision", name, module.__all__)
     if not root:
         raise SutureError(f"expected where {name} lies, got {spec!r}; write torchvision:{name}@FOLDER, the root that "
                           "torchvision was given when it downloaded the data")
     if not Path(root).expanduser().is_dir():
         raise SutureError(f"expected {name} in {root!r}, got nothing there; write torchvision:{name}@FOLDER with the "
                           f"root that torchvision.datasets.{name}(root, download=True) was given")
-    open_ = partial(_part, made, name, str(Path(root).expanduser()))
-    splits: dict[str, Callable[[], Part]] = {s: cache(partial(open_, given)) for s, given in _arguments(made, root)}
-    return Source(name.lower(), splits)
+    open_ = partial(_read_split, made, name, str(Path(root).expanduser()))
+    splits: dict[str, Callable[[], StoredSplit]] = {s: cache(partial(open_, given)) for s, given in _list_split_arguments(made, root)}
+    return DataSource(name.lower(), splits)
 
 
-def _arguments(made: Any, root: str) -> list[tuple[str, dict[str, Any]]]:
+def _list_split_arguments(made: Any, root: str) -> list[tuple[str, dict[str, Any]]]:
     """By split, the argument that chooses it."""
     known = inspect.signature(made).parameters
     if "train" in known:
@@ -74,17 +74,17 @@ def _arguments(made: Any, root: str) -> list[tuple[str, dict[str, Any]]]:
     return [(s, {"split": s}) for s in found or ("train", "test")]
 
 
-def _part(made: Any, name: str, root: str, given: dict[str, Any]) -> Part:
+def _read_split(made: Any, name: str, root: str, given: dict[str, Any]) -> StoredSplit:
     try:
         data = made(root, **given)
     except Exception as e:
-        raise SutureError(f"expected {name} in {root!r}, got {type(e).__name__}: {first_line(e)}; put it there "
+        raise SutureError(f"expected {name} in {root!r}, got {type(e).__name__}: {summarise_error(e)}; put it there "
                           f"as torchvision.datasets.{name} says, where it can with download=True") from e
     held = next((v for a in ("targets", "labels", "_labels") if (v := getattr(data, a, None)) is not None), None)
     labels = [data[r][1] for r in range(len(data))] if held is None else list(held)
     plain = [v.item() if hasattr(v, "item") and getattr(v, "ndim", 0) == 0 else v for v in labels]
     if not all(isinstance(v, int) for v in plain):
-        return Part(Pairs(data, name), "images", note=f"{name} has no class number for each image")
+        return StoredSplit(TorchvisionImages(data, name), "images", note=f"{name} has no class number for each image")
     classes = getattr(data, "classes", None)
     names = tuple(str(c) for c in classes) if isinstance(classes, list | tuple) else None
-    return Part(Pairs(data, name), "images", plain, names, 1 + max(plain, default=0), column="")
+    return StoredSplit(TorchvisionImages(data, name), "images", plain, names, 1 + max(plain, default=0), column="")

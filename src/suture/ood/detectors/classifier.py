@@ -14,24 +14,24 @@ from suture._base.errors import SutureError
 from suture.networks.architectures.mlp import MLP
 from suture.networks.architectures.resnet import ResNet, resnet18
 from suture.networks.architectures.vit import ViT
-from suture.networks.calls import frozen, no_gradients
-from suture.networks.training import Recipe, is_number, named_seed, seeded
-from suture.numbers.resizing import Resampling
-from suture.ood.detectors.site_features import Seen
-from suture.representations.alignment import Kind, Shape, View, row_mask
+from suture.networks.calls import disable_gradients, freeze
+from suture.networks.training import Recipe, derive_seed, is_number, seed_torch
+from suture.numbers.resizing import Resizing
+from suture.ood.detectors.site_features import SiteFeatures
+from suture.representations.alignment import Kind, Shape, View, get_row_mask
 
-Body = Literal["auto", "paper", "resnet18", "resnet_small", "vit_tiny", "vit_small", "mlp"]
-FLOOR = 0.01
+BodyName = Literal["auto", "paper", "resnet18", "resnet_small", "vit_tiny", "vit_small", "mlp"]
+LEAST_CHANNEL_STD = 0.01
 """Least standard deviation of a channel, relative to the root mean square of all: a channel that is silent on the
 native data is not blown up where it speaks."""
-SCORED = 256
+SCORE_BATCH = 256
 """Most examples that are scored at once."""
 
 _BODIES: Mapping[str, tuple[Kind, Callable[[Shape, int], nn.Module]]] = {
     "resnet18": (Kind.MAP, lambda shape, classes: resnet18(classes, shape.width)),
     "resnet_small": (Kind.MAP, lambda shape, classes: ResNet((16, 32, 64), (1, 1, 1), (1, 2, 2), shape.width, classes)),
-    "vit_tiny": (Kind.TOKENS, lambda shape, classes: ViT(shape.width, _positions(shape), classes)),
-    "vit_small": (Kind.TOKENS, lambda shape, classes: ViT(shape.width, _positions(shape), classes, 64, 2, 2)),
+    "vit_tiny": (Kind.TOKENS, lambda shape, classes: ViT(shape.width, _count_positions(shape), classes)),
+    "vit_small": (Kind.TOKENS, lambda shape, classes: ViT(shape.width, _count_positions(shape), classes, 64, 2, 2)),
     "mlp": (Kind.VECTOR, lambda shape, classes: MLP(shape.width, classes)),
 }
 _BY_KIND: Mapping[str, Mapping[Kind, str]] = {
@@ -40,7 +40,7 @@ _BY_KIND: Mapping[str, Mapping[Kind, str]] = {
 }
 
 
-def _positions(shape: Shape) -> int | None:
+def _count_positions(shape: Shape) -> int | None:
     """How many positions a body tells apart: none in texts, whose padding another batch does not have."""
     return None if shape.varies else shape.size[0]
 
@@ -75,11 +75,11 @@ class EnergyRecipe(Recipe):
     inside: float = -25.0
     outside: float = -7.0
     weight: float = 0.1
-    body: Body = "auto"
+    body: BodyName = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_choices(body=get_args(Body))
+        self._check_choices(body=get_args(BodyName))
         epochs = self.tune_epochs
         if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
             raise SutureError(f"tune_epochs must be a whole number of at least 0, got {epochs!r}")
@@ -134,7 +134,7 @@ class EnergyDetector(nn.Module):
     """A classifier on the representations of a site; its log-sum-exp, minus its energy, says how native they look.
 
     Channels are standardised first, with the mean and standard deviation that they have on the in-distribution data
-    (buffers `mean` and `std`, from one pass before training; at least `FLOOR` of the typical one). That is our
+    (buffers `mean` and `std`, from one pass before training; at least `LEAST_CHANNEL_STD` of the typical one). That is our
     deviation from the paper: representations of any scale then start the body where it was made to start. Maps are
     then resized to `size` (bilinear, corners not aligned).
 
@@ -153,7 +153,7 @@ class EnergyDetector(nn.Module):
         self._resize = None
         if shape.kind is Kind.MAP:
             own = (shape.size[0], shape.size[1])
-            self._resize = Resampling(own, size or own)
+            self._resize = Resizing(own, size or own)
         self.register_buffer("mean", torch.zeros(shape.width))
         self.register_buffer("std", torch.ones(shape.width))
 
@@ -177,7 +177,7 @@ class EnergyDetector(nn.Module):
         if kind is not shape.kind:
             raise SutureError(f"expected a body for {shape.kind.value}, got {name!r} for the site {site!r} of {shape}; "
                               "write body='auto' or body='paper', which suit every site")
-        with seeded(site_seed(recipe.seed, site)):
+        with seed_torch(derive_site_seed(recipe.seed, site)):
             return cls(shape, body(shape, classes), size)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -190,24 +190,24 @@ class EnergyDetector(nn.Module):
         x = x.float()
         if self._resize is not None:
             x = x.permute(0, 3, 1, 2) if self.shape.last else x
-            logits: Tensor = self.body(self._resize.of_map((x - self.mean[:, None, None]) / self.std[:, None, None]))
+            logits: Tensor = self.body(self._resize.resize_map((x - self.mean[:, None, None]) / self.std[:, None, None]))
             return logits
         x = (x - self.mean) / self.std
         if self.shape.kind is Kind.VECTOR:
             return self.body(x)  # type: ignore[no-any-return]
-        kept = row_mask(self.shape, View.ALL, mask)
+        kept = get_row_mask(self.shape, View.ALL, mask)
         if kept is None:
             return self.body(x)  # type: ignore[no-any-return]
         kept = kept.flatten(1)
         # What attention leaves out with weight zero must still be a number.
         return self.body(x.masked_fill(~kept[..., None], 0), kept)  # type: ignore[no-any-return]
 
-    def score(self, seen: Seen) -> Tensor:
+    def score(self, site_features: SiteFeatures) -> Tensor:
         """(N,) minus the energy, larger = more in-distribution: in eval mode, without gradients, in small batches."""
-        x, mask = seen.x, seen.mask
-        with frozen(self), no_gradients():
-            return torch.cat([-energy(self(x[k:k + SCORED], None if mask is None else mask[k:k + SCORED]))
-                              for k in range(0, max(1, len(x)), SCORED)])
+        x, mask = site_features.x, site_features.mask
+        with freeze(self), disable_gradients():
+            return torch.cat([-energy(self(x[k:k + SCORE_BATCH], None if mask is None else mask[k:k + SCORE_BATCH]))
+                              for k in range(0, max(1, len(x)), SCORE_BATCH)])
 
     def _check_shape(self, x: Tensor) -> None:
         if not self.shape.fits(x):
@@ -215,6 +215,6 @@ class EnergyDetector(nn.Module):
                               f"{tuple(x.shape)}; a detector scores the site that it was trained for")
 
 
-def site_seed(seed: int, site: str) -> int:
+def derive_site_seed(seed: int, site: str) -> int:
     """A seed for one site that does not depend on which others there are (law 7)."""
-    return named_seed(seed, "energy", site)
+    return derive_seed(seed, "energy", site)

@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 from suture._base.errors import SutureError
 from suture._base.progress import Progress
-from suture.data.batches import Batch, convert, count, on_device, pieces, tensors
-from suture.networks.calls import frozen, no_gradients
+from suture.data.batches import Batch, convert_tensors, count_examples, cut_batch, list_tensors, move_batch
+from suture.networks.calls import disable_gradients, freeze
 from suture.networks.sites import SitedNetwork
-from suture.networks.training import augment, check_images, factor, make_optimizer
-from suture.ood.detectors.classifier import FLOOR, site_seed
+from suture.networks.training import augment, check_images, compute_rate_factor, make_optimizer
+from suture.ood.detectors.classifier import LEAST_CHANNEL_STD, derive_site_seed
 from suture.ood.detectors.classifier import EnergyDetector as EnergyDetector
 from suture.ood.detectors.classifier import EnergyRecipe as EnergyRecipe
 from suture.ood.detectors.classifier import energy as energy
@@ -25,16 +25,16 @@ from suture.ood.detectors.classifier import energy_loss as energy_loss
 from suture.representations.alignment import (
     Shape,
     View,
-    image_size,
-    look,
-    mask_of,
-    row_mask,
-    sequence_lengths,
+    find_image_size,
+    find_sequence_lengths,
+    get_row_mask,
+    get_token_mask,
+    to_grid,
 )
 
 STAGE = "energy detectors"
-_ELSE = "choose a detector that needs no classes, such as mahalanobis or neighbours"
-Front = tuple[list[Tensor], Tensor | None]
+_INSTEAD = "choose a detector that needs no classes, such as mahalanobis or neighbours"
+FrontOutputs = tuple[list[Tensor], Tensor | None]
 """Representations at the sites, and which tokens of theirs count."""
 
 
@@ -74,17 +74,17 @@ def train_detectors(target: SitedNetwork, data: Iterable[Batch], auxiliary: Any,
     if isinstance(data, Iterator):
         raise SutureError(f"expected data that can be read more than once, got {type(data).__name__}; pass Batches")
     if classes < 2:
-        raise SutureError(f"expected at least 2 classes for energy detectors, got {classes}; {_ELSE}")
-    if count(auxiliary) < 1:
+        raise SutureError(f"expected at least 2 classes for energy detectors, got {classes}; {_INSTEAD}")
+    if count_examples(auxiliary) < 1:
         raise SutureError("expected at least one auxiliary example for energy detectors, got none; check the path")
-    training = _Training(target, auxiliary, recipe, device, sites, micro_batch, classes)
-    with frozen(target.network), torch.enable_grad():
+    training = _DetectorTrainer(target, auxiliary, recipe, device, sites, micro_batch, classes)
+    with freeze(target.network), torch.enable_grad():
         training.prepare(data, size)
         training.fit(data, progress)
     return {j: m.detector.eval().requires_grad_(False) for j, m in training.members.items()}
 
 
-class _Spread:
+class _ChannelMoments:
     """Mean and standard deviation of channels, batch by batch, about the first batch's mean; float64 sums."""
 
     def __init__(self, shape: Shape) -> None:
@@ -93,7 +93,7 @@ class _Spread:
         self._sum = self._squares = torch.zeros(shape.width, dtype=torch.float64)
 
     def update(self, x: Tensor, mask: Tensor | None) -> None:
-        grid, kept = look(x.float(), self.shape, View.ALL), row_mask(self.shape, View.ALL, mask)
+        grid, kept = to_grid(x.float(), self.shape, View.ALL), get_row_mask(self.shape, View.ALL, mask)
         rows = grid.flatten(0, 2) if kept is None else grid[kept]
         if not len(rows):
             return
@@ -104,65 +104,65 @@ class _Spread:
         self._squares = self._squares + centred.square().sum(0).cpu().double()
         self.rows += len(rows)
 
-    def into(self, detector: EnergyDetector) -> None:
+    def set_buffers(self, detector: EnergyDetector) -> None:
         """Set the buffers of a detector; NaN where there was no row."""
         mean = self._sum / self.rows
         std = (self._squares / self.rows - mean.square()).clamp(min=0).sqrt()
         typical = float(std.square().mean().sqrt())
         detector.mean.copy_(mean + self._shift.cpu().double())
-        detector.std.copy_(std.clamp(min=FLOOR * typical) if typical > 0 else torch.ones_like(std))
+        detector.std.copy_(std.clamp(min=LEAST_CHANNEL_STD * typical) if typical > 0 else torch.ones_like(std))
 
 
 @dataclass
-class _Member:
+class _SiteDetector:
     name: str
     detector: EnergyDetector
     optimizer: torch.optim.Optimizer
 
 
-class _Training:
+class _DetectorTrainer:
     """All detectors of a network, step by step: they share the front passes, and nothing else."""
 
     def __init__(self, target: SitedNetwork, auxiliary: Any, recipe: EnergyRecipe, device: torch.device,
                  sites: Sequence[int], micro_batch: int, classes: int) -> None:
         self.target, self.auxiliary, self.recipe, self.device = target, auxiliary, recipe, device
         self.sites, self.micro_batch, self.classes = list(dict.fromkeys(sites)), micro_batch, classes
-        self.members: dict[int, _Member] = {}
+        self.members: dict[int, _SiteDetector] = {}
         self._steps = 0
-        self._augmentation = torch.Generator().manual_seed(site_seed(recipe.seed, "augmentation"))
-        self._order = torch.Generator().manual_seed(site_seed(recipe.seed, "auxiliary"))
+        self._augmentation = torch.Generator().manual_seed(derive_site_seed(recipe.seed, "augmentation"))
+        self._order = torch.Generator().manual_seed(derive_site_seed(recipe.seed, "auxiliary"))
         self._waiting = torch.zeros(0, dtype=torch.int64)
 
     def prepare(self, data: Iterable[Batch], size: tuple[int, int] | None) -> None:
         """Check the data, measure the channels and make the detectors, in one pass."""
-        spreads = {j: _Spread(self.target.shapes[j]) for j in self.sites}
+        spreads = {j: _ChannelMoments(self.target.shapes[j]) for j in self.sites}
         found: set[int] = set()
         largest = 0
         for batch in data:
             largest = max(largest, batch.size)
-            found |= self._classes(batch)
+            found |= self._collect_classes(batch)
             if not self._steps:
                 self._check_inputs(batch)
-                size = size or image_size(batch.target)
+                size = size or find_image_size(batch.target)
             self._steps += 1
-            xs, mask = self._front(on_device(batch, self.device).target)
+            xs, mask = self._run_front(move_batch(batch, self.device).target)
             for x, spread in zip(xs, spreads.values(), strict=True):
                 spread.update(x, mask)
         if len(found) < 2:
             raise SutureError("expected labels of at least 2 classes for energy detectors, got "
-                              f"{f'only class {min(found)}' if found else 'none'}; {_ELSE}")
+                              f"{f'only class {min(found)}' if found else 'none'}; {_INSTEAD}")
         if largest < 2:
             raise SutureError("expected batches of at least 2 examples for energy detectors, got single ones; write "
                               f"batch_size={self.recipe.batch_size}")
         for j, spread in spreads.items():
             name = str(self.target.sites[j])
             detector = EnergyDetector.make(self.target.shapes[j], self.classes, self.recipe, size, name)
-            spread.into(detector)
+            spread.set_buffers(detector)
             if not (detector.mean.isfinite().all() and detector.std.isfinite().all()):
                 raise SutureError(f"expected finite representations at site {name!r}, got inf or NaN; look at the "
                                   "inputs, or leave this site out")
             detector.to(self.device).train()
-            self.members[j] = _Member(name, detector, self._optimizer(detector))
+            self.members[j] = _SiteDetector(name, detector, self._make_optimizer(detector))
 
     def fit(self, data: Iterable[Batch], progress: Progress | None) -> None:
         """Run the recipe."""
@@ -170,77 +170,77 @@ class _Training:
         for epoch in range(epochs):
             if epoch == self.recipe.epochs:
                 for member in self.members.values():
-                    member.optimizer = self._optimizer(member.detector)
-            self._check_losses(self._epoch(data, epoch), epoch)
+                    member.optimizer = self._make_optimizer(member.detector)
+            self._check_losses(self._train_epoch(data, epoch), epoch)
             if progress:
                 progress(STAGE, epoch + 1, epochs)
 
-    def _epoch(self, data: Iterable[Batch], epoch: int) -> list[float]:
+    def _train_epoch(self, data: Iterable[Batch], epoch: int) -> list[float]:
         """The summed loss of each site."""
         totals = [torch.zeros((), device=self.device) for _ in self.members]
         for k, raw in enumerate(data):
             if raw.size < 2:
                 continue
-            batch = on_device(raw, self.device)
+            batch = move_batch(raw, self.device)
             assert batch.labels is not None
-            inside = self._front(self._augmented(batch.target))
-            outside = self._front(self._augmented(self._draw(batch.size))) if epoch >= self.recipe.epochs else None
+            inside = self._run_front(self._augment(batch.target))
+            outside = self._run_front(self._augment(self._draw_auxiliary(batch.size))) if epoch >= self.recipe.epochs else None
             for i, member in enumerate(self.members.values()):
                 for group in member.optimizer.param_groups:
-                    group["lr"] = self._rate(epoch, k)
-                loss = self._loss(member.detector, i, inside, outside, batch.labels)
+                    group["lr"] = self._compute_rate(epoch, k)
+                loss = self._compute_loss(member.detector, i, inside, outside, batch.labels)
                 member.optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 member.optimizer.step()
                 totals[i] += loss.detach()
         return [float(t) for t in totals]
 
-    def _loss(self, detector: EnergyDetector, i: int, inside: Front, outside: Front | None, labels: Tensor) -> Tensor:
+    def _compute_loss(self, detector: EnergyDetector, i: int, inside: FrontOutputs, outside: FrontOutputs | None, labels: Tensor) -> Tensor:
         (xs, mask), n = inside, len(labels)
         if outside is None:
             return F.cross_entropy(detector(xs[i], mask), labels)
         # Together, so that batch norm sees both sides at once, as in the code of Liu et al.
-        logits = detector(*_together((xs[i], outside[0][i]), (mask, outside[1])))
+        logits = detector(*_concatenate((xs[i], outside[0][i]), (mask, outside[1])))
         return energy_loss(logits[:n], logits[n:], labels, self.recipe)
 
-    def _rate(self, epoch: int, step: int) -> float:
+    def _compute_rate(self, epoch: int, step: int) -> float:
         recipe = self.recipe
         if epoch < recipe.epochs:
             done = epoch * self._steps + min(step, self._steps - 1)
-            return recipe.lr * factor(recipe.schedule, done, recipe.epochs * self._steps)
+            return recipe.lr * compute_rate_factor(recipe.schedule, done, recipe.epochs * self._steps)
         late = epoch - recipe.epochs >= max(1, recipe.tune_epochs // 2)
         return recipe.tune_lr * (0.1 if late else 1.0)
 
-    def _optimizer(self, detector: EnergyDetector) -> torch.optim.Optimizer:
+    def _make_optimizer(self, detector: EnergyDetector) -> torch.optim.Optimizer:
         return make_optimizer(detector.parameters(), self.recipe, fused=self.device.type in ("cpu", "cuda"))
 
-    def _front(self, inputs: Any) -> Front:
-        with no_gradients():
-            parts = [self.target.front(p.target) for p in pieces(Batch(inputs, inputs, None), self.micro_batch)]
-        return [torch.cat([p[j] for p in parts]) for j in self.sites], mask_of(inputs)
+    def _run_front(self, inputs: Any) -> FrontOutputs:
+        with disable_gradients():
+            parts = [self.target.front(p.target) for p in cut_batch(Batch(inputs, inputs, None), self.micro_batch)]
+        return [torch.cat([p[j] for p in parts]) for j in self.sites], get_token_mask(inputs)
 
-    def _augmented(self, inputs: Any) -> Any:
-        return convert(inputs, lambda t: augment(t, self._augmentation, self.recipe.crop, self.recipe.flip))
+    def _augment(self, inputs: Any) -> Any:
+        return convert_tensors(inputs, lambda t: augment(t, self._augmentation, self.recipe.crop, self.recipe.flip))
 
-    def _draw(self, n: int) -> Any:
+    def _draw_auxiliary(self, n: int) -> Any:
         """The next `n` auxiliary examples."""
-        m = count(self.auxiliary)
+        m = count_examples(self.auxiliary)
         while len(self._waiting) < n:
             self._waiting = torch.cat([self._waiting, torch.randperm(m, generator=self._order)])
         rows, self._waiting = self._waiting[:n], self._waiting[n:]
-        return convert(self.auxiliary,
+        return convert_tensors(self.auxiliary,
                        lambda t: (t[rows.to(t.device)] if t.ndim and len(t) == m else t).to(self.device))
 
     # -- checks ----------------------------------------------------------------------------------------------------
 
-    def _classes(self, batch: Batch) -> set[int]:
+    def _collect_classes(self, batch: Batch) -> set[int]:
         labels = batch.labels
         if labels is None:
             raise SutureError("expected labels for energy detectors, got batches without; yield (inputs, labels), or "
-                              + _ELSE)
+                              + _INSTEAD)
         if labels.is_floating_point() or labels.ndim != 1:
             raise SutureError(f"expected class numbers (N,) for energy detectors, got {labels.dtype} of shape "
-                              f"{tuple(labels.shape)}; {_ELSE}")
+                              f"{tuple(labels.shape)}; {_INSTEAD}")
         found = set(labels.tolist())
         if found and not 0 <= min(found) <= max(found) < self.classes:
             bad = min(found) if min(found) < 0 else max(found)
@@ -250,15 +250,15 @@ class _Training:
         return found
 
     def _check_inputs(self, batch: Batch) -> None:
-        own, other = _shapes(batch.target), _shapes(self.auxiliary)
+        own, other = _list_shapes(batch.target), _list_shapes(self.auxiliary)
         if own != other:
-            raise SutureError(f"expected auxiliary inputs like the data's, {_words(own)}, got {_words(other)}; bring "
+            raise SutureError(f"expected auxiliary inputs like the data's, {_format_shapes(own)}, got {_format_shapes(other)}; bring "
                               "them to the same size, channels and type")
         if self.recipe.crop or self.recipe.flip:
             if len(own) > 1:
                 raise SutureError(f"crops and flips need inputs that are one tensor (N, C, H, W), got {len(own)} "
                                   "tensors; write crop=0, flip=False")
-            check_images(next(tensors(batch.target)), self.recipe)
+            check_images(next(list_tensors(batch.target)), self.recipe)
 
     def _check_losses(self, losses: Sequence[float], epoch: int) -> None:
         for member, loss in zip(self.members.values(), losses, strict=True):
@@ -270,7 +270,7 @@ class _Training:
                     "the inputs")
 
 
-def _together(xs: tuple[Tensor, Tensor], masks: tuple[Tensor | None, Tensor | None]) -> tuple[Tensor, Tensor | None]:
+def _concatenate(xs: tuple[Tensor, Tensor], masks: tuple[Tensor | None, Tensor | None]) -> tuple[Tensor, Tensor | None]:
     """Representations of both sides, one behind the other; of texts the shorter ones are padded."""
     if xs[0].shape[1:] == xs[1].shape[1:]:
         there = [m for m in masks if m is not None]
@@ -281,13 +281,13 @@ def _together(xs: tuple[Tensor, Tensor], masks: tuple[Tensor | None, Tensor | No
             torch.cat([F.pad(m, (0, longest - m.shape[1])) for m in kept]))
 
 
-def _shapes(inputs: Any) -> list[tuple[tuple[int | str, ...], torch.dtype]]:
+def _list_shapes(inputs: Any) -> list[tuple[tuple[int | str, ...], torch.dtype]]:
     """Shape of one example and type of each tensor; T for the length of texts, which may be another in each batch."""
-    n, texts = count(inputs), {(length,) for length in sequence_lengths(inputs)}
-    shapes = [tuple(t.shape[1:]) if t.ndim and len(t) == n else tuple(t.shape) for t in tensors(inputs)]
-    return [(("T",) if s in texts else s, t.dtype) for s, t in zip(shapes, tensors(inputs), strict=True)]
+    n, texts = count_examples(inputs), {(length,) for length in find_sequence_lengths(inputs)}
+    shapes = [tuple(t.shape[1:]) if t.ndim and len(t) == n else tuple(t.shape) for t in list_tensors(inputs)]
+    return [(("T",) if s in texts else s, t.dtype) for s, t in zip(shapes, list_tensors(inputs), strict=True)]
 
 
-def _words(shapes: Sequence[tuple[tuple[int | str, ...], torch.dtype]]) -> str:
+def _format_shapes(shapes: Sequence[tuple[tuple[int | str, ...], torch.dtype]]) -> str:
     return " and ".join(f"(N{''.join(f', {d}' for d in shape)}) {str(kind).removeprefix('torch.')}"
                         for shape, kind in shapes)

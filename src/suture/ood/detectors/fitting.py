@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from suture.ood.detectors.gaussian import ClassMoments, Features, Mahalanobis, rows_of
-from suture.ood.detectors.neighbours import Neighbours, Reservoir
-from suture.ood.detectors.site_features import Detector, Seen
+from suture.ood.detectors.gaussian import ClassMoments, FeatureKind, Mahalanobis, select_features
+from suture.ood.detectors.neighbours import FeatureSample, Neighbours
+from suture.ood.detectors.site_features import Detector, SiteFeatures
 from suture.ood.detectors.table import DETECTORS
 from suture.representations.alignment import Shape
 
@@ -18,14 +18,14 @@ CPU = torch.device("cpu")
 
 
 @dataclass
-class _Site:
+class _SiteFit:
     shape: Shape
-    moments: dict[Features, ClassMoments]
-    reservoir: Reservoir | None
+    moments: dict[FeatureKind, ClassMoments]
+    sample: FeatureSample | None
 
 
 @dataclass
-class Fitting:
+class DetectorFitter:
     """Takes in native representations batch by batch, and gives the detectors of each site.
 
     Args:
@@ -44,14 +44,14 @@ class Fitting:
 
     def __post_init__(self) -> None:
         wanted = {f for n in self.names if (f := DETECTORS[n].features) is not None}
-        self._sites = [_Site(shape, {f: ClassMoments() for f in sorted(wanted)},
-                             Reservoir(seed=self.seed) if "neighbours" in self.names else None)
+        self._sites = [_SiteFit(shape, {f: ClassMoments() for f in sorted(wanted)},
+                             FeatureSample(seed=self.seed) if "neighbours" in self.names else None)
                        for shape in self.shapes]
 
     @property
     def needed(self) -> bool:
         """Whether there is anything to fit."""
-        return any(s.moments or s.reservoir for s in self._sites)
+        return any(s.moments or s.sample for s in self._sites)
 
     @torch.no_grad()
     def update(self, xs: Sequence[Tensor], labels: Tensor | None, mask: Tensor | None = None) -> None:
@@ -60,14 +60,14 @@ class Fitting:
             return
         classes = labels if labels is not None and not labels.is_floating_point() and labels.ndim == 1 else None
         for x, site in zip(xs, self._sites, strict=True):
-            seen = Seen(x, site.shape, mask)
+            seen = SiteFeatures(x, site.shape, mask)
             for features, moments in site.moments.items():
-                rows, counted = rows_of(seen, features)
+                rows, counted = select_features(seen, features)
                 moments.update(rows, classes, counted)
-            if site.reservoir is not None:
-                site.reservoir.update(seen.spread)
+            if site.sample is not None:
+                site.sample.update(seen.spread)
 
-    def detectors(self, device: torch.device = CPU) -> dict[str, list[Detector]]:
+    def make_detectors(self, device: torch.device = CPU) -> dict[str, list[Detector]]:
         """By name: one for each site, on a device.
 
         Raises:
@@ -80,12 +80,12 @@ class Fitting:
                 found[name] = [Mahalanobis.fit(s.moments[entry.features], entry.features, relative=entry.relative)
                                .to(device) for s in self._sites]
             elif name == "neighbours":
-                found[name] = [Neighbours.fit(s.reservoir.rows).to(device) for s in self._sites
-                               if s.reservoir is not None]
-        self.notes = self._notes(found)
+                found[name] = [Neighbours.fit(s.sample.rows).to(device) for s in self._sites
+                               if s.sample is not None]
+        self.notes = self._describe_fit(found)
         return found
 
-    def _notes(self, found: dict[str, list[Detector]]) -> list[str]:
+    def _describe_fit(self, found: dict[str, list[Detector]]) -> list[str]:
         fitted = [d.classes.shrinkage for ds in found.values() for d in ds if isinstance(d, Mahalanobis)]
         if not fitted:
             return []

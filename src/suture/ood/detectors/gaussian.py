@@ -9,22 +9,22 @@ import torch
 from torch import Tensor
 
 from suture._base.errors import SutureError
-from suture.ood.detectors.site_features import Seen
+from suture.ood.detectors.site_features import SiteFeatures
 
-Features = Literal["mean", "spread", "position"]
+FeatureKind = Literal["mean", "spread", "position"]
 """What a detector looks at: the mean over positions; mean and standard deviation over them; every position."""
-FLOOR = 1e-3
+LEAST_FEATURE_STD = 1e-3
 """Least standard deviation of a feature, relative to the root mean square of all. A channel that is silent on the
 native data then speaks against stitched representations in which it is not, and rounding does not."""
 ROUNDING = 1e-6
 """Variance, relative to that of all data, that float32 products leave where there is none."""
 
 
-def rows_of(seen: Seen, features: Features) -> tuple[Tensor, Tensor | None]:
+def select_features(site_features: SiteFeatures, features: FeatureKind) -> tuple[Tensor, Tensor | None]:
     """(N, P, F) rows of the features and (N, P) which of them count (None: all); P is 1 unless by position."""
     if features == "position":
-        return seen.rows, seen.counted
-    return (seen.mean if features == "mean" else seen.spread)[:, None], None
+        return site_features.rows, site_features.counted
+    return (site_features.mean if features == "mean" else site_features.spread)[:, None], None
 
 
 class ClassMoments:
@@ -50,7 +50,7 @@ class ClassMoments:
             counted: (N, P) which rows count; None: all.
         """
         n, p, width = rows.shape
-        classes = torch.zeros(n, dtype=torch.int64) if labels is None else self._numbered(labels)
+        classes = torch.zeros(n, dtype=torch.int64) if labels is None else self._number_classes(labels)
         if not self.examples:
             mean = rows.mean((0, 1)) if counted is None else rows[counted].mean(0)
             self._shift = mean.nan_to_num()
@@ -62,18 +62,18 @@ class ClassMoments:
             centred = centred * counted[..., None]
         flat = centred.flatten(0, 1)
         self._gram += (flat.T @ flat).cpu().double()
-        self._grow(int(classes.max()) + 1)
+        self._add_classes(int(classes.max()) + 1)
         self._totals.index_add_(0, classes, centred.sum(1).cpu().double())
         each = torch.full((n,), float(p)) if counted is None else counted.sum(1).cpu()
         self._rows.index_add_(0, classes, each.double())
         self._counts.index_add_(0, classes, torch.ones(n, dtype=torch.float64))
         self.examples += n
 
-    def _numbered(self, labels: Tensor) -> Tensor:
+    def _number_classes(self, labels: Tensor) -> Tensor:
         """(N,) classes in the order in which they were first seen."""
         return torch.tensor([self._classes.setdefault(label, len(self._classes)) for label in labels.tolist()])
 
-    def _grow(self, classes: int) -> None:
+    def _add_classes(self, classes: int) -> None:
         more = classes - len(self._totals)
         if more > 0:
             self._totals = torch.cat([self._totals, self._totals.new_zeros(more, self._totals.shape[1])])
@@ -85,14 +85,14 @@ class ClassMoments:
         """Examples of each class that has any."""
         return [int(c) for c in self._counts if c > 0]
 
-    def within(self) -> tuple[Tensor, Tensor]:
+    def compute_within(self) -> tuple[Tensor, Tensor]:
         """(K, F) means of the classes that have examples, and (F, F) the mean scatter about them."""
         there = self._rows > 0
         totals, rows = self._totals[there], self._rows[there][:, None]
         means = totals / rows
         return means + self._shift.cpu().double(), (self._gram - totals.T @ means) / float(rows.sum())
 
-    def overall(self) -> tuple[Tensor, Tensor]:
+    def compute_overall(self) -> tuple[Tensor, Tensor]:
         """(1, F) mean of all rows, and (F, F) the mean scatter about it."""
         total, rows = self._totals.sum(0, keepdim=True), float(self._rows.sum())
         mean = total / rows
@@ -130,14 +130,14 @@ class Gaussians:
         covariance = covariance + (variance - covariance.diagonal()).diag()
         spread = variance.sqrt()
         scale = float(spread.square().mean().sqrt())
-        spread = spread.clamp(min=FLOOR * scale) if scale > 0 else torch.ones_like(spread)
+        spread = spread.clamp(min=LEAST_FEATURE_STD * scale) if scale > 0 else torch.ones_like(spread)
         correlation = covariance / torch.outer(spread, spread)
         rho = oas(correlation, n)
         p = len(spread)
         level = float(torch.trace(correlation)) / p
         shrunk = (1 - rho) * correlation + rho * (level or 1.0) * torch.eye(p, dtype=correlation.dtype)
         values, vectors = torch.linalg.eigh(shrunk)
-        values = values.clamp(min=FLOOR**2 * max(float(values[-1]), 1e-300))
+        values = values.clamp(min=LEAST_FEATURE_STD**2 * max(float(values[-1]), 1e-300))
         whiten = (vectors / values.sqrt()) / spread[:, None]
         origin = means.mean(0)
         return cls(origin.float(), whiten.float(), ((means - origin) @ whiten).float(), rho)
@@ -147,20 +147,20 @@ class Gaussians:
         return replace(self, origin=self.origin.to(device), whiten=self.whiten.to(device),
                        centres=self.centres.to(device))
 
-    def squares(self, rows: Tensor, counted: Tensor | None) -> Tensor:
+    def square_distances(self, rows: Tensor, counted: Tensor | None) -> Tensor:
         """(N, K) squared Mahalanobis distances to each centre, averaged over the rows (N, P, F) that count."""
         z, centres = (rows - self.origin) @ self.whiten, self.centres
         if z.shape[1] == 1:
-            return _squares(z[:, 0], centres)
+            return _square_distances(z[:, 0], centres)
         weight = z.new_full(z.shape[:2], 1 / z.shape[1])
         if counted is not None:
             weight = counted.to(z.dtype) / counted.sum(1, keepdim=True).clamp(min=1)
         mean = (z * weight[..., None]).sum(1)
         about = ((z - mean[:, None]).square().sum(2) * weight).sum(1, keepdim=True)
-        return about + _squares(mean, centres)
+        return about + _square_distances(mean, centres)
 
 
-def _squares(z: Tensor, centres: Tensor) -> Tensor:
+def _square_distances(z: Tensor, centres: Tensor) -> Tensor:
     # Centred and white, so the product costs no digits that count.
     found: Tensor = torch.cdist(z, centres, compute_mode="use_mm_for_euclid_dist").square()
     return found
@@ -188,13 +188,13 @@ class Mahalanobis:
         classless: the classes show no spread of their own, and all data are taken for one class.
     """
 
-    features: Features
+    features: FeatureKind
     classes: Gaussians
     background: Gaussians | None = None
     classless: bool = False
 
     @classmethod
-    def fit(cls, moments: ClassMoments, features: Features, *, relative: bool = False) -> Mahalanobis:
+    def fit(cls, moments: ClassMoments, features: FeatureKind, *, relative: bool = False) -> Mahalanobis:
         """The detector of a site from the moments of its features on native data.
 
         Raises:
@@ -207,7 +207,7 @@ class Mahalanobis:
         if relative and k < 2:
             raise SutureError("expected data of at least two classes for relative Mahalanobis distances, got one; "
                               "use the detector mahalanobis")
-        (means, within), (mean, overall) = moments.within(), moments.overall()
+        (means, within), (mean, overall) = moments.compute_within(), moments.compute_overall()
         total = overall.diagonal()
         every = Gaussians.of(mean, overall, moments.examples - 1, total)
         if float(torch.trace(within)) <= ROUNDING * float(total.sum()):
@@ -221,8 +221,8 @@ class Mahalanobis:
         background = None if self.background is None else self.background.to(device)
         return replace(self, classes=self.classes.to(device), background=background)
 
-    def score(self, seen: Seen) -> Tensor:
+    def score(self, site_features: SiteFeatures) -> Tensor:
         """(N,) minus the (relative) squared distance, larger = more in-distribution."""
-        rows, counted = rows_of(seen, self.features)
-        nearest = self.classes.squares(rows, counted).amin(1)
-        return -nearest if self.background is None else self.background.squares(rows, counted)[:, 0] - nearest
+        rows, counted = select_features(site_features, self.features)
+        nearest = self.classes.square_distances(rows, counted).amin(1)
+        return -nearest if self.background is None else self.background.square_distances(rows, counted)[:, 0] - nearest

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from suture._base.errors import SutureError
-from suture.ood.detectors.gaussian import FLOOR
-from suture.ood.detectors.site_features import Seen
+from suture.ood.detectors.gaussian import LEAST_FEATURE_STD
+from suture.ood.detectors.site_features import SiteFeatures
 
-KEPT = 2000
+SAMPLE_SIZE = 2000
 """Native examples whose features are kept."""
 NEIGHBOUR = 10
 """Which neighbour counts."""
 
 
-class Reservoir:
+class FeatureSample:
     """A uniform sample without replacement of the rows of a stream, the same for the same stream and seed.
 
     Args:
@@ -25,7 +25,7 @@ class Reservoir:
         seed: of the draw, which does not depend on the cut into batches.
     """
 
-    def __init__(self, size: int = KEPT, seed: int = 0) -> None:
+    def __init__(self, size: int = SAMPLE_SIZE, seed: int = 0) -> None:
         self._size, self._generator = size, torch.Generator().manual_seed(seed)
         self._keys, self.rows = torch.zeros(0), torch.zeros(0)
 
@@ -72,7 +72,7 @@ class Neighbours:
                               "more data")
         spread = rows.std(0, correction=0)
         level = float(spread.square().mean().sqrt())
-        scale = spread.clamp(min=FLOOR * level) if level > 0 else torch.ones_like(spread)
+        scale = spread.clamp(min=LEAST_FEATURE_STD * level) if level > 0 else torch.ones_like(spread)
         origin = rows.mean(0)
         return cls((rows - origin) / scale, origin, scale, k)
 
@@ -81,8 +81,8 @@ class Neighbours:
         return replace(self, sample=self.sample.to(device), origin=self.origin.to(device),
                        scale=self.scale.to(device))
 
-    def score(self, seen: Seen) -> Tensor:
+    def score(self, site_features: SiteFeatures) -> Tensor:
         """(N,) minus the distance, larger = more in-distribution."""
-        x = seen.spread
+        x = site_features.spread
         z = (x - self.origin) / self.scale
         return -torch.cdist(z, self.sample).kthvalue(self.k, dim=1).values

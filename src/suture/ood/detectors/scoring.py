@@ -13,30 +13,30 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from suture.numbers.auroc import separate
-from suture.numbers.intervals import Estimate, missing
-from suture.ood.detectors.site_features import Detector, Seen
-from suture.ood.detectors.two_sample import two_sample
+from suture.numbers.auroc import estimate_separation
+from suture.numbers.intervals import Estimate, make_missing_estimate
+from suture.ood.detectors.site_features import Detector, SiteFeatures
+from suture.ood.detectors.two_sample import score_two_sample
 from suture.representations.alignment import Shape
 
 Cell = tuple[int, int]
-Floats = NDArray[np.float32]
+Float32Array = NDArray[np.float32]
 Arrays = Mapping[str, NDArray[Any]]
 # float32 rounding of |T - mean|² is 1e-14 |T|²; what is not well above it is a constant.
-CONSTANT = 1e-12
-SAMPLED = 500
+CONSTANT_SHARE = 1e-12
+SAMPLED_EXAMPLES = 500
 """Test examples whose features are kept for the two-sample classifier: the first ones."""
 
 
 @dataclass
-class Scoring:
+class ScoreCollector:
     """Collects the scores of one pass.
 
     Args:
         detectors: by name, one for each target site.
         shapes: of the target sites.
         tail_energy: keep the energy of the logits behind stitched representations.
-        pooled: keep the pooled features of the first `SAMPLED` examples: (N, F) float32 for each site and cell.
+        pooled: keep the pooled features of the first `SAMPLED_EXAMPLES` examples: (N, F) float32 for each site and cell.
     """
 
     detectors: Mapping[str, Sequence[Detector]]
@@ -48,18 +48,18 @@ class Scoring:
     _kept: dict[int | Cell, int] = field(default_factory=dict)
 
     @torch.no_grad()
-    def look(self, key: int | Cell, x: Tensor, mask: Tensor | None) -> None:
+    def add_representations(self, key: int | Cell, x: Tensor, mask: Tensor | None) -> None:
         """Score a batch of representations: `key` is a target site for native ones, a cell for stitched ones."""
         j = key if isinstance(key, int) else key[1]
-        seen = Seen(x, self.shapes[j], mask)
+        seen = SiteFeatures(x, self.shapes[j], mask)
         for name, detectors in self.detectors.items():
-            self._keep(name, key, detectors[j].score(seen))
-        room = SAMPLED - self._kept.get(key, 0) if self.pooled else 0
+            self._append(name, key, detectors[j].score(seen))
+        room = SAMPLED_EXAMPLES - self._kept.get(key, 0) if self.pooled else 0
         if room > 0:
             self._features.setdefault(key, []).append(seen.spread[:room].cpu())
             self._kept[key] = self._kept.get(key, 0) + len(self._features[key][-1])
 
-    def logits(self, key: int | Cell, logits: Tensor, mask: Tensor | None = None) -> None:
+    def add_logits(self, key: int | Cell, logits: Tensor, mask: Tensor | None = None) -> None:
         """Take in the logits behind representations: (N, classes), or (N, T, V), averaged over the tokens that count.
 
         The mask is one of the inputs, (N, T); one of another shape is of other tokens.
@@ -71,9 +71,9 @@ class Scoring:
             whole = torch.ones_like(energy, dtype=torch.bool)
             kept = whole if mask is None or mask.shape != energy.shape else mask
             energy = energy.masked_fill(~kept, 0).sum(1) / kept.sum(1).clamp(min=1)
-        self._keep("tail_energy", key, energy)
+        self._append("tail_energy", key, energy)
 
-    def _keep(self, name: str, key: int | Cell, value: Tensor) -> None:
+    def _append(self, name: str, key: int | Cell, value: Tensor) -> None:
         self._scores.setdefault((name, key), []).append(value.float())
 
     @property
@@ -81,50 +81,50 @@ class Scoring:
         """Of all that gave scores."""
         return list(dict.fromkeys(name for name, _ in self._scores))
 
-    def scores(self, name: str) -> dict[int | Cell, Floats]:
+    def join_scores(self, name: str) -> dict[int | Cell, Float32Array]:
         """(N,) by site and cell."""
         return {key: torch.cat(parts).cpu().numpy() for (n, key), parts in self._scores.items() if n == name}
 
-    def features(self, key: int | Cell) -> NDArray[np.float64]:
+    def join_features(self, key: int | Cell) -> NDArray[np.float64]:
         """(n, F) pooled features that were kept."""
         return torch.cat(self._features[key]).double().numpy()
 
 
-def score_arrays(found: Scoring, method: str, shape: tuple[int, int], seed: int) -> dict[str, Floats]:
+def stack_scores(found: ScoreCollector, method: str, shape: tuple[int, int], seed: int) -> dict[str, Float32Array]:
     """Arrays of a comparison: ``native.NAME`` (T, N) and ``METHOD.score_NAME`` (S, T, N), nan where there is no cell.
 
     The two-sample classifier is another one in each cell: its native scores are ``METHOD.native_two_sample``.
     """
-    arrays: dict[str, Floats] = {}
+    arrays: dict[str, Float32Array] = {}
     for name in found.names:
-        scores = found.scores(name)
+        scores = found.join_scores(name)
         n = len(next(iter(scores.values())))
         native, stitched = np.full((shape[1], n), np.nan, np.float32), np.full((*shape, n), np.nan, np.float32)
         for key, values in scores.items():
             (native if isinstance(key, int) else stitched)[key] = values
         arrays |= {f"native.{name}": native, f"{method}.score_{name}": stitched}
     if found.pooled:
-        pair = np.full((2, *shape, len(found.features(0))), np.nan, np.float32)
+        pair = np.full((2, *shape, len(found.join_features(0))), np.nan, np.float32)
         for i, j in (key for key in found._features if isinstance(key, tuple)):
-            if pair.shape[-1] < 2 or not np.isfinite(found.features((i, j))).all():
+            if pair.shape[-1] < 2 or not np.isfinite(found.join_features((i, j))).all():
                 continue
-            pair[:, i, j] = two_sample(found.features(j), found.features((i, j)), seed=seed, quadratic=True)
+            pair[:, i, j] = score_two_sample(found.join_features(j), found.join_features((i, j)), seed=seed, quadratic=True)
         arrays |= {f"{method}.native_two_sample": pair[0], f"{method}.score_two_sample": pair[1]}
     return arrays
 
 
-def score_rows(arrays: Arrays, method: str, shape: tuple[int, int], names: Sequence[str], seed: int,
+def tabulate_scores(arrays: Arrays, method: str, shape: tuple[int, int], names: Sequence[str], seed: int,
                failed: Mapping[Cell, str]) -> list[tuple[int, int, str, Estimate, int]]:
-    """(source, target, measure, estimate, n) of every detector and cell; see `suture.numbers.measures.OUTLYING`.
+    """(source, target, measure, estimate, n) of every detector and cell; see `suture.numbers.measures.OOD_MEASURES`.
 
     Args:
-        arrays: what `score_arrays` made, with ``target.spread`` and ``target.scale`` of the evaluation where they are.
+        arrays: what `stack_scores` made, with ``target.spread`` and ``target.scale`` of the evaluation where they are.
         method, shape, seed: as there.
         names: of detectors.
         failed: why cells have no stitched network.
     """
     rows = []
-    constant = _constant(arrays)
+    constant = _find_constant_sites(arrays)
     for name, (i, j) in product(names, product(*map(range, shape))):
         stitched = arrays[f"{method}.score_{name}"][i, j]
         own = f"{method}.native_{name}"
@@ -132,15 +132,15 @@ def score_rows(arrays: Arrays, method: str, shape: tuple[int, int], names: Seque
         reason = failed.get((i, j)) or ("the target's representation is constant on the test data" if constant[j] else
                                         "one example is too few" if len(native) < 2 else "")
         if reason:
-            found = dict.fromkeys(("ood", "auroc", "ap", "fpr95"), missing(reason))
+            found = dict.fromkeys(("ood", "auroc", "ap", "fpr95"), make_missing_estimate(reason))
         else:
-            s = separate(native, stitched, paired=True, seed=seed)
+            s = estimate_separation(native, stitched, paired=True, seed=seed)
             found = {"ood": s.two_sided, "auroc": s.auroc, "ap": s.average_precision, "fpr95": s.fpr95}
         rows += [(i, j, f"{method}.{what}_{name}", e, len(native)) for what, e in found.items()]
     return rows
 
 
-def _constant(arrays: Arrays) -> dict[int, bool]:
+def _find_constant_sites(arrays: Arrays) -> dict[int, bool]:
     """Whether a target site gives one and the same representation; its scores are then rounding."""
     if "target.spread" not in arrays:
         return defaultdict(bool)
@@ -150,4 +150,4 @@ def _constant(arrays: Arrays) -> dict[int, bool]:
 
 def is_constant(spread: float, scale: float) -> bool:
     """Whether a sum of |T - mean|² is rounding, by the sum of |T|²."""
-    return bool(spread <= CONSTANT * scale)
+    return bool(spread <= CONSTANT_SHARE * scale)

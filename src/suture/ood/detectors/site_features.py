@@ -8,10 +8,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from suture.representations.alignment import Kind, Shape, View, look, row_mask
+from suture.representations.alignment import Kind, Shape, View, get_row_mask, to_grid
 
 
-class Seen:
+class SiteFeatures:
     """One batch of representations at a site.
 
     Attributes:
@@ -26,13 +26,13 @@ class Seen:
     @cached_property
     def rows(self) -> Tensor:
         """(N, P, C) float32: the channels at every position, prefix tokens left out; zeros where one does not count."""
-        rows = look(self.x.float(), self.shape, self._view).flatten(1, 2)
+        rows = to_grid(self.x.float(), self.shape, self._view).flatten(1, 2)
         return rows if self.counted is None else rows.masked_fill(~self.counted[..., None], 0)
 
     @cached_property
     def counted(self) -> Tensor | None:
         """(N, P) booleans: which positions count; None where all do."""
-        kept = row_mask(self.shape, self._view, self.mask)
+        kept = get_row_mask(self.shape, self._view, self.mask)
         return None if kept is None else kept.flatten(1)
 
     @cached_property
@@ -82,5 +82,5 @@ class Seen:
 class Detector(Protocol):
     """Tells how much representations look like those that the target network has at a site."""
 
-    def score(self, seen: Seen) -> Tensor:
+    def score(self, site_features: SiteFeatures) -> Tensor:
         """(N,) scores, larger = more in-distribution."""

@@ -8,15 +8,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from suture._base.errors import SutureError, first_line, unknown
-from suture.networks.calls import frozen
+from suture._base.errors import SutureError, make_unknown_error, summarise_error
+from suture.networks.calls import freeze
 from suture.networks.naming import Site
-from suture.ood.detectors.gaussian import Features
-from suture.ood.detectors.site_features import Seen
+from suture.ood.detectors.gaussian import FeatureKind
+from suture.ood.detectors.site_features import SiteFeatures
 
 
 @dataclass(frozen=True)
-class Entry:
+class DetectorEntry:
     """A detector by name.
 
     Attributes:
@@ -28,42 +28,42 @@ class Entry:
 
     name: str
     about: str
-    features: Features | None = None
+    features: FeatureKind | None = None
     relative: bool = False
 
 
-_NEAR = "Minus the squared Mahalanobis distance to the nearest class mean (Lee et al. 2018) of "
-_BEYOND = "The same minus the distance under the Gaussian of all data (relative Mahalanobis, Ren et al. 2021), of "
-_OF: Mapping[Features, str] = {"mean": "the mean over positions", "position": "every position, averaged",
+_CLASS_DISTANCE = "Minus the squared Mahalanobis distance to the nearest class mean (Lee et al. 2018) of "
+_RELATIVE_DISTANCE = "The same minus the distance under the Gaussian of all data (relative Mahalanobis, Ren et al. 2021), of "
+_FEATURE_WORDS: Mapping[FeatureKind, str] = {"mean": "the mean over positions", "position": "every position, averaged",
                                "spread": "mean and standard deviation over positions"}
-DETECTORS: Mapping[str, Entry] = {e.name: e for e in (
-    Entry("mahalanobis", _NEAR + _OF["spread"] + ".", "spread"),
-    Entry("mahalanobis_mean", _NEAR + _OF["mean"] + ".", "mean"),
-    Entry("mahalanobis_position", _NEAR + _OF["position"] + ".", "position"),
-    Entry("relative", _BEYOND + _OF["spread"] + ".", "spread", relative=True),
-    Entry("relative_mean", _BEYOND + _OF["mean"] + ".", "mean", relative=True),
-    Entry("relative_position", _BEYOND + _OF["position"] + ".", "position", relative=True),
-    Entry("neighbours", "Minus the distance to the 10th nearest of 2,000 native examples, mean and standard deviation "
+DETECTORS: Mapping[str, DetectorEntry] = {e.name: e for e in (
+    DetectorEntry("mahalanobis", _CLASS_DISTANCE + _FEATURE_WORDS["spread"] + ".", "spread"),
+    DetectorEntry("mahalanobis_mean", _CLASS_DISTANCE + _FEATURE_WORDS["mean"] + ".", "mean"),
+    DetectorEntry("mahalanobis_position", _CLASS_DISTANCE + _FEATURE_WORDS["position"] + ".", "position"),
+    DetectorEntry("relative", _RELATIVE_DISTANCE + _FEATURE_WORDS["spread"] + ".", "spread", relative=True),
+    DetectorEntry("relative_mean", _RELATIVE_DISTANCE + _FEATURE_WORDS["mean"] + ".", "mean", relative=True),
+    DetectorEntry("relative_position", _RELATIVE_DISTANCE + _FEATURE_WORDS["position"] + ".", "position", relative=True),
+    DetectorEntry("neighbours", "Minus the distance to the 10th nearest of 2,000 native examples, mean and standard deviation "
                         "over positions at unit variance (after Sun et al. 2022)."),
-    Entry("tail_energy", "Minus the energy of the target network's own logits, log sum exp, behind the site (Liu et "
+    DetectorEntry("tail_energy", "Minus the energy of the target network's own logits, log sum exp, behind the site (Liu et "
                          "al. 2020)."),
-    Entry("two_sample", "Out-of-fold scores of a logistic regression between native and stitched mean and standard "
+    DetectorEntry("two_sample", "Out-of-fold scores of a logistic regression between native and stitched mean and standard "
                         "deviation over positions, trained for each cell on the test data themselves (Lopez-Paz and "
                         "Oquab 2017)."),
-    Entry("energy", "Minus the energy of a classifier that is trained on the representations of the site, with an "
+    DetectorEntry("energy", "Minus the energy of a classifier that is trained on the representations of the site, with an "
                     "energy margin between native and auxiliary ones (Liu et al. 2020; Balogh and Jelasity 2025)."),
 )}
 """Every detector by name. The first is the default."""
-DEFAULT = ("mahalanobis",)
-_HUGE = 1e15
+DEFAULT_DETECTORS = ("mahalanobis",)
+_DIVERGED = 1e15
 
-Score = Callable[[Tensor], Tensor]
+ScoreFunction = Callable[[Tensor], Tensor]
 """A user's own detector: a batch of representations in, (N,) scores out, larger = more in-distribution."""
-Own = Mapping[str, Score | Mapping[str | Site, Score]]
+UserDetectors = Mapping[str, ScoreFunction | Mapping[str | Site, ScoreFunction]]
 """By name: one function for every site, or one for each target site."""
 
 
-def chosen(names: Iterable[str] | str) -> tuple[str, ...]:
+def choose_detectors(names: Iterable[str] | str) -> tuple[str, ...]:
     """The names, each once.
 
     Raises:
@@ -74,12 +74,12 @@ def chosen(names: Iterable[str] | str) -> tuple[str, ...]:
     given = tuple(dict.fromkeys([names] if isinstance(names, str) else names))
     for name in given:
         if name not in DETECTORS:
-            raise unknown("detector", str(name), DETECTORS, "or pass your own: ood=suture.OOD(own={name: function})")
+            raise make_unknown_error("detector", str(name), DETECTORS, "or pass your own: ood=suture.OOD(own={name: function})")
     return given
 
 
 @dataclass(frozen=True)
-class Plugged:
+class UserDetector:
     """A user's function as a detector.
 
     Attributes:
@@ -89,36 +89,36 @@ class Plugged:
 
     name: str
     site: str
-    function: Score
+    function: ScoreFunction
 
-    def score(self, seen: Seen) -> Tensor:
+    def score(self, site_features: SiteFeatures) -> Tensor:
         """(N,) float32.
 
         Raises:
             SutureError: anything else than (N,) numbers, or NaN.
         """
-        found = self._run(seen.x)
+        found = self._call_function(site_features.x)
         got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        if not isinstance(found, Tensor) or found.shape != (len(seen.x),):
-            raise SutureError(f"expected scores of shape ({len(seen.x)},) from the detector {self.name!r} at site "
+        if not isinstance(found, Tensor) or found.shape != (len(site_features.x),):
+            raise SutureError(f"expected scores of shape ({len(site_features.x)},) from the detector {self.name!r} at site "
                               f"{self.site!r}, got {got}; return one number for each example, larger = more "
                               "in-distribution")
         # A stitching layer that diverged may give anything; such a cell has no value, and the others go on.
-        usual = seen.x.float().flatten(1).abs().amax(1) < _HUGE
+        usual = site_features.x.float().flatten(1).abs().amax(1) < _DIVERGED
         if (found.isnan() & usual).any():
             raise SutureError(f"expected numbers from the detector {self.name!r} at site {self.site!r}, got NaN for "
                               f"{int(found.isnan().sum())} of {len(found)} examples; mend it, or leave it out")
         return found.detach().float()
 
-    def _run(self, x: Tensor) -> Any:
+    def _call_function(self, x: Tensor) -> Any:
         try:
             if not isinstance(self.function, nn.Module):
                 return self.function(x)
-            with frozen(self.function):
+            with freeze(self.function):
                 return self.function(x)
         except SutureError:
             raise
         except Exception as e:  # anyone's code
             raise SutureError(f"the detector {self.name!r} fails at site {self.site!r} on representations of shape "
-                              f"{tuple(x.shape)}: {type(e).__name__}: {first_line(e)}; mend it, or leave it "
+                              f"{tuple(x.shape)}: {type(e).__name__}: {summarise_error(e)}; mend it, or leave it "
                               "out") from e

@@ -10,12 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 from suture._base.errors import SutureError
 
 Floats = NDArray[np.float64]
-FLOOR = 1e-6
+LEAST_FOLD_STD = 1e-6
 """Least standard deviation of a feature, relative to its mean and to the root mean square of all standard deviations.
 Below it is the rounding of float32, which differs between the two ways of computing a representation."""
 
 
-def two_sample(native: ArrayLike, stitched: ArrayLike, *, folds: int = 5, seed: int = 0, regularisation: float = 1.0,
+def score_two_sample(native: ArrayLike, stitched: ArrayLike, *, folds: int = 5, seed: int = 0, regularisation: float = 1.0,
                quadratic: bool = False) -> tuple[Floats, Floats]:
     """Scores of logistic regressions between native and stitched features, each of examples it was not trained on.
 
@@ -38,7 +38,7 @@ def two_sample(native: ArrayLike, stitched: ArrayLike, *, folds: int = 5, seed: 
         folds: default 5; at most N are made.
         seed: of the folds.
         regularisation: of the L2 penalty, 1 / C of `sklearn.linear_model.LogisticRegression`. Features are standardised
-            in the training folds; those with less spread there than `FLOOR` are left out.
+            in the training folds; those with less spread there than `LEAST_FOLD_STD` are left out.
         quadratic: add the squares.
 
     Returns:
@@ -47,7 +47,7 @@ def two_sample(native: ArrayLike, stitched: ArrayLike, *, folds: int = 5, seed: 
     Raises:
         SutureError: other shapes, NaN or inf, fewer than two folds or examples, a penalty not above 0.
     """
-    pair = _checked(native, stitched)
+    pair = _check_features(native, stitched)
     if folds < 2:
         raise SutureError(f"expected at least two folds, got {folds}; leave them out for 5")
     if not 0 < regularisation < np.inf:
@@ -56,11 +56,11 @@ def two_sample(native: ArrayLike, stitched: ArrayLike, *, folds: int = 5, seed: 
     scores = np.zeros((2, n))
     for held in np.array_split(np.random.default_rng(seed).permutation(n), min(folds, n)):
         train = np.delete(pair, held, axis=1)
-        scores[:, held] = _score(train, pair[:, held], regularisation, quadratic)
+        scores[:, held] = _score_fold(train, pair[:, held], regularisation, quadratic)
     return scores[0], scores[1]
 
 
-def _checked(native: ArrayLike, stitched: ArrayLike) -> Floats:
+def _check_features(native: ArrayLike, stitched: ArrayLike) -> Floats:
     """(2, N, F) native and stitched features."""
     a, b = np.asarray(native, np.float64), np.asarray(stitched, np.float64)
     if a.ndim != 2 or a.shape != b.shape or len(a) < 2 or a.shape[1] == 0:
@@ -74,15 +74,15 @@ def _checked(native: ArrayLike, stitched: ArrayLike) -> Floats:
     return np.stack([a, b])
 
 
-def _score(train: Floats, held: Floats, regularisation: float, quadratic: bool) -> Floats:
+def _score_fold(train: Floats, held: Floats, regularisation: float, quadratic: bool) -> Floats:
     """(2, M) log odds of `held` (2, M, F) by a classifier of `train` (2, K, F)."""
     from sklearn.linear_model import LogisticRegression  # half a second that importing suture need not take
 
-    train, held = _standardised(train, held)
+    train, held = _standardise(train, held)
     if train.shape[2] == 0:
         return np.zeros(held.shape[:2])
     if quadratic:
-        more = _standardised(train**2, held**2)
+        more = _standardise(train**2, held**2)
         train, held = (np.concatenate(both, 2) for both in zip((train, held), more, strict=True))
     labels = np.repeat([1, 0], train.shape[1])
     classifier: Any = LogisticRegression(C=1 / regularisation, max_iter=1000)
@@ -91,9 +91,9 @@ def _score(train: Floats, held: Floats, regularisation: float, quadratic: bool) 
     return np.stack([classifier.decision_function(half) for half in held])
 
 
-def _standardised(train: Floats, held: Floats) -> tuple[Floats, Floats]:
+def _standardise(train: Floats, held: Floats) -> tuple[Floats, Floats]:
     """Both by mean and standard deviation of `train`, without the features that do not vary there."""
     mean, spread = train.mean((0, 1)), train.std((0, 1))
-    varies = spread > FLOOR * np.maximum(np.abs(mean), np.sqrt(np.mean(spread**2)))
+    varies = spread > LEAST_FOLD_STD * np.maximum(np.abs(mean), np.sqrt(np.mean(spread**2)))
     mean, spread = mean[varies], spread[varies]
     return (train[:, :, varies] - mean) / spread, (held[:, :, varies] - mean) / spread

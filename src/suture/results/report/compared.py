@@ -10,7 +10,7 @@ import pandas as pd
 from suture.results.sanity import Verdict
 
 
-class Compared(Protocol):
+class ComparisonLike(Protocol):
     """What a report needs to know; `suture.results.comparison.Comparison` has it."""
 
     @property

@@ -19,29 +19,29 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from suture._base.files import replace
-from suture.numbers.measures import Measure, measure
+from suture._base.files import replace_file
+from suture.numbers.measures import Measure, get_measure
 from suture.results.report import histograms
-from suture.results.report.compared import Compared
-from suture.results.report.style import STYLE, pair, pdf, png, printable
-from suture.results.summary import artefacts, is_detail
+from suture.results.report.compared import ComparisonLike
+from suture.results.report.style import STYLE, format_networks, make_printable, render_pdf, render_png
+from suture.results.summary import find_artefacts, is_detail
 
-ANNOTATED = 12
+ANNOTATED_SITES = 12
 """Grids of at most this many rows and columns get their values written in."""
-_WIDE = 4
-HATCHED = "hatched: works, out of distribution"
+_MOST_COLUMNS = 4
+HATCH_LEGEND = "hatched: works, out of distribution"
 Floats = NDArray[np.float64]
 
 
-def colormap(entry: Measure) -> Colormap:
+def choose_colormap(entry: Measure) -> Colormap:
     """Viridis, turned round where smaller means more similar: bright is always more similar."""
     return mpl.colormaps["viridis" if entry.larger_is_more_similar else "viridis_r"]
 
 
-def colour(value: float, entry: Measure) -> tuple[str, str]:
+def pick_colours(value: float, entry: Measure) -> tuple[str, str]:
     """Hex colours of a cell with this (native) value: of its ground, and of legible text on it."""
     share = (value - entry.low) / (entry.high - entry.low)
-    red, green, blue, _ = colormap(entry)(min(1.0, max(0.0, share)))
+    red, green, blue, _ = choose_colormap(entry)(min(1.0, max(0.0, share)))
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)]
     luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
     # WCAG 2 contrast ratios with white and with black
@@ -49,7 +49,7 @@ def colour(value: float, entry: Measure) -> tuple[str, str]:
     return to_hex((red, green, blue)), "#ffffff" if white else "#000000"
 
 
-def written(value: float, digits: int = 3) -> str:
+def format_value(value: float, digits: int = 3) -> str:
     """A value as it stands in a cell; large ones (a residual has no upper limit) with fewer digits."""
     size = abs(value)
     if size < 0.5 * 10**-digits:
@@ -59,7 +59,7 @@ def written(value: float, digits: int = 3) -> str:
     return f"{value:.1f}" if size < 100 else f"{value:.0f}" if size < 10_000 else f"{value:.1e}"
 
 
-def heatmap(matrix: pd.DataFrame, measure: Measure, ax: Axes, annotate: bool = True,
+def draw_heatmap(matrix: pd.DataFrame, measure: Measure, ax: Axes, annotate: bool = True,
             title: str | None = None, marks: pd.DataFrame | None = None, hatched: pd.DataFrame | None = None) -> None:
     """Draw one measure of a comparison.
 
@@ -75,52 +75,52 @@ def heatmap(matrix: pd.DataFrame, measure: Measure, ax: Axes, annotate: bool = T
     """
     values = matrix.to_numpy(dtype=np.float64)
     norm = Normalize(measure.low, measure.high)
-    image = ax.imshow(np.ma.masked_invalid(values), cmap=colormap(measure), norm=norm, aspect="equal",
+    image = ax.imshow(np.ma.masked_invalid(values), cmap=choose_colormap(measure), norm=norm, aspect="equal",
                       interpolation="nearest")
     for i, j in np.argwhere(np.isnan(values)):
         ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor="0.88", edgecolor="0.55", hatch="////",
                                linewidth=0))
     lined = np.zeros(values.shape, bool) if hatched is None else hatched.to_numpy(dtype=bool) & ~np.isnan(values)
-    _hatch(values, lined, measure, ax)
-    if annotate and max(values.shape) <= ANNOTATED:
-        _annotate(values, lined, measure, ax)
+    _hatch_cells(values, lined, measure, ax)
+    if annotate and max(values.shape) <= ANNOTATED_SITES:
+        _write_values(values, lined, measure, ax)
     if marks is not None:
-        _star(values, marks, measure, ax)
-    _label(matrix, ax, HATCHED if lined.any() else "")
+        _star_cells(values, marks, measure, ax)
+    _label_axes(matrix, ax, HATCH_LEGEND if lined.any() else "")
     # Names from outside may hold a dollar sign, which would start a formula.
     lines = (measure.label if title is None else title).split("\n")
-    ax.set_title("\n".join(printable(line) for line in lines), fontsize=8.5, parse_math=False)
-    _colour_bar(image, values, measure, ax)
+    ax.set_title("\n".join(make_printable(line) for line in lines), fontsize=8.5, parse_math=False)
+    _draw_colour_bar(image, values, measure, ax)
 
 
-def _hatch(values: Floats, lined: NDArray[np.bool_], measure: Measure, ax: Axes) -> None:
+def _hatch_cells(values: Floats, lined: NDArray[np.bool_], measure: Measure, ax: Axes) -> None:
     for i, j in np.argwhere(lined):
-        ink = colour(float(values[i, j]), measure)[1]
+        ink = pick_colours(float(values[i, j]), measure)[1]
         ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor="none", edgecolor=ink, hatch="\\\\\\", linewidth=0,
                                gid="hatched"))
 
 
-def _annotate(values: Floats, lined: NDArray[np.bool_], measure: Measure, ax: Axes) -> None:
+def _write_values(values: Floats, lined: NDArray[np.bool_], measure: Measure, ax: Axes) -> None:
     size = max(values.shape)
     for (i, j), value in np.ndenumerate(values):
         if not math.isnan(value):
-            ground, ink = colour(float(value), measure)
+            ground, ink = pick_colours(float(value), measure)
             # No line crosses a number.
             box = {"facecolor": ground, "edgecolor": "none", "pad": 0.6} if lined[i, j] else None
-            ax.text(j, i, written(float(value), 3 if size <= 6 else 2), ha="center", va="center", color=ink,
+            ax.text(j, i, format_value(float(value), 3 if size <= 6 else 2), ha="center", va="center", color=ink,
                     fontsize=min(7.5, 46 / size), bbox=box)
 
 
-def _star(values: Floats, marks: pd.DataFrame, measure: Measure,
+def _star_cells(values: Floats, marks: pd.DataFrame, measure: Measure,
           ax: Axes) -> None:
     for i, j in np.argwhere((marks.to_numpy() != "") & ~np.isnan(values)):
-        ax.text(j + 0.45, i - 0.45, "*", ha="right", va="top", color=colour(float(values[i, j]), measure)[1],
+        ax.text(j + 0.45, i - 0.45, "*", ha="right", va="top", color=pick_colours(float(values[i, j]), measure)[1],
                 fontsize=min(7.5, 46 / max(values.shape)), gid="mark")
 
 
-def _label(matrix: pd.DataFrame, ax: Axes, legend: str) -> None:
-    sources = [printable(str(name)) for name in matrix.index]
-    targets = [printable(str(name)) for name in matrix.columns]
+def _label_axes(matrix: pd.DataFrame, ax: Axes, legend: str) -> None:
+    sources = [make_printable(str(name)) for name in matrix.index]
+    targets = [make_printable(str(name)) for name in matrix.columns]
     small = min(7.5, max(3.0, 90 / max(matrix.shape)))
     long = max((len(t) for t in targets), default=0) > 4
     ax.set_xticks(range(len(targets)), targets, fontsize=small, parse_math=False, rotation=90 if long else 0)
@@ -132,7 +132,7 @@ def _label(matrix: pd.DataFrame, ax: Axes, legend: str) -> None:
         spine.set_visible(False)
 
 
-def _colour_bar(image: ScalarMappable, values: Floats, measure: Measure, ax: Axes) -> None:
+def _draw_colour_bar(image: ScalarMappable, values: Floats, measure: Measure, ax: Axes) -> None:
     figure = ax.get_figure(root=True)
     if figure is None:
         return
@@ -145,7 +145,7 @@ def _colour_bar(image: ScalarMappable, values: Floats, measure: Measure, ax: Axe
     bar.outline.set_visible(False)
 
 
-def grid(comparison: Compared, measures: Sequence[str] | None = None) -> Figure:
+def draw_overview(comparison: ComparisonLike, measures: Sequence[str] | None = None) -> Figure:
     """All measures of a comparison side by side, at most four in a row.
 
     Args:
@@ -156,21 +156,21 @@ def grid(comparison: Compared, measures: Sequence[str] | None = None) -> Figure:
         SutureError: a measure that the comparison lacks.
     """
     names = list(comparison.measures if measures is None else measures)
-    columns = max(1, min(_WIDE, len(names)))
+    columns = max(1, min(_MOST_COLUMNS, len(names)))
     rows = max(1, math.ceil(len(names) / columns))
-    width, height = _inches(comparison)
-    hatched = artefacts(comparison)
+    width, height = _compute_size(comparison)
+    hatched = find_artefacts(comparison)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(columns * width, rows * height + 0.3),
                         layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
         for place, name in enumerate(names):
-            heatmap(comparison.matrix(name), measure(name), figure.add_subplot(rows, columns, place + 1),
+            draw_heatmap(comparison.matrix(name), get_measure(name), figure.add_subplot(rows, columns, place + 1),
                     marks=comparison.marks(name), hatched=hatched.get(name.partition(".")[0]))
-        figure.suptitle(pair(comparison), fontsize=10, parse_math=False)
+        figure.suptitle(format_networks(comparison), fontsize=10, parse_math=False)
     return figure
 
 
-def _inches(comparison: Compared) -> tuple[float, float]:
+def _compute_size(comparison: ComparisonLike) -> tuple[float, float]:
     """Size of one heat map: cells of 0.36 inches up to a limit, and room for the names."""
     cell = min(0.36, 6.0 / max(len(comparison.sources), len(comparison.targets), 1))
     names = max((len(s) for s in (*comparison.sources, *comparison.targets)), default=0)
@@ -178,7 +178,7 @@ def _inches(comparison: Compared) -> tuple[float, float]:
     return (max(1.6, cell * len(comparison.targets)) + room, max(1.6, cell * len(comparison.sources)) + room)
 
 
-def save(comparison: Compared, folder: str | os.PathLike[str]) -> list[Path]:
+def save_figures(comparison: ComparisonLike, folder: str | os.PathLike[str]) -> list[Path]:
     """Write measures, histograms of detector scores, and an overview ``all``, as PNG and PDF (fonts embedded).
 
     PNG files have 200 dpi, the overview 110. Parts and further views (`is_detail`) are left out: draw those with
@@ -194,27 +194,27 @@ def save(comparison: Compared, folder: str | os.PathLike[str]) -> list[Path]:
     Raises:
         SutureError: the folder cannot be written.
     """
-    hatched = artefacts(comparison)
+    hatched = find_artefacts(comparison)
     names = [name for name in comparison.measures if not is_detail(name)]
     makers: dict[str, Callable[[], Figure]] = {
-        name: partial(_single, comparison, name, hatched) for name in names}
-    makers |= {f"scores_{name}": partial(histograms.figure, comparison, name)
-               for name in histograms.available(comparison)}
-    makers["all"] = partial(grid, comparison, names)
+        name: partial(_draw_measure, comparison, name, hatched) for name in names}
+    makers |= {f"scores_{name}": partial(histograms.draw_histograms, comparison, name)
+               for name in histograms.list_scored_detectors(comparison)}
+    makers["all"] = partial(draw_overview, comparison, names)
     paths = []
     for stem, make in makers.items():
         figure = make()
-        for kind, data in (("png", png(figure, 110 if stem == "all" else 200)), ("pdf", pdf(figure))):
+        for kind, data in (("png", render_png(figure, 110 if stem == "all" else 200)), ("pdf", render_pdf(figure))):
             paths.append(Path(folder) / f"{stem}.{kind}")
-            replace(paths[-1], data)
+            replace_file(paths[-1], data)
     return paths
 
 
-def _single(comparison: Compared, name: str, hatched: Mapping[str, pd.DataFrame] | None = None) -> Figure:
-    width, height = _inches(comparison)
-    lined = (artefacts(comparison) if hatched is None else hatched).get(name.partition(".")[0])
+def _draw_measure(comparison: ComparisonLike, name: str, hatched: Mapping[str, pd.DataFrame] | None = None) -> Figure:
+    width, height = _compute_size(comparison)
+    lined = (find_artefacts(comparison) if hatched is None else hatched).get(name.partition(".")[0])
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height + 0.15), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
-        heatmap(comparison.matrix(name), measure(name), figure.add_subplot(), marks=comparison.marks(name),
-                hatched=lined, title=f"{measure(name).label}\n{pair(comparison)}")
+        draw_heatmap(comparison.matrix(name), get_measure(name), figure.add_subplot(), marks=comparison.marks(name),
+                hatched=lined, title=f"{get_measure(name).label}\n{format_networks(comparison)}")
     return figure

@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
-from suture._base.errors import unknown
-from suture.results.report.compared import Compared
-from suture.results.report.style import STYLE, pair, printable
+from suture._base.errors import make_unknown_error
+from suture.results.report.compared import ComparisonLike
+from suture.results.report.style import STYLE, format_networks, make_printable
 
 BINS = 48
-_WIDE = 4
+_MOST_COLUMNS = 4
 _LABELS = {"native": "native", "auxiliary": "auxiliary", "unseen": "unseen", "dm": "direct matching",
            "tlm": "task loss matching"}
 # Paul Tol's bright colours, told apart by the colour-blind too; dashes tell them apart in grey.
@@ -27,14 +27,14 @@ _LINES: Mapping[str, dict[str, Any]] = {
 Floats = NDArray[np.float64]
 
 
-def available(comparison: Compared) -> list[str]:
+def list_scored_detectors(comparison: ComparisonLike) -> list[str]:
     """Detectors with scores of native and of stitched representations."""
     arrays = comparison.arrays
     names = [name.partition(".")[2] for name in arrays if name.startswith("native.")]
     return [name for name in names if any(f"{method}.score_{name}" in arrays for method in ("dm", "tlm"))]
 
 
-def samples(comparison: Compared, detector: str, site: int) -> dict[str, Floats]:
+def collect_scores(comparison: ComparisonLike, detector: str, site: int) -> dict[str, Floats]:
     """Scores at a target site by kind: native, auxiliary, unseen, and stitched ones of all source layers by method.
 
     In self-stitching the layer itself is left out, because direct matching of a layer with itself is the identity, and
@@ -52,7 +52,7 @@ def samples(comparison: Compared, detector: str, site: int) -> dict[str, Floats]
     return {kind: scores for kind, scores in known.items() if len(scores)}
 
 
-def edges(found: Mapping[str, Floats]) -> Floats:
+def choose_bins(found: Mapping[str, Floats]) -> Floats:
     """Shared bins (`BINS` + 1,) of the samples of a site.
 
     They reach over the middle 98 % of every sample, but over no more than four times the native range beyond it: a
@@ -71,14 +71,14 @@ def edges(found: Mapping[str, Floats]) -> Floats:
     return np.linspace(low, high, BINS + 1)
 
 
-def densities(found: Mapping[str, Floats], bins: Floats) -> dict[str, Floats]:
+def compute_densities(found: Mapping[str, Floats], bins: Floats) -> dict[str, Floats]:
     """Histograms (`BINS`,) of area one; the outermost bins hold all that lies beyond them."""
     width = np.diff(bins)
     return {kind: np.histogram(np.clip(scores, bins[0], bins[-1]), bins)[0] / (len(scores) * width)
             for kind, scores in found.items()}
 
 
-def figure(comparison: Compared, detector: str) -> Figure:
+def draw_histograms(comparison: ComparisonLike, detector: str) -> Figure:
     """One panel per target site: where a detector sees native, auxiliary, unseen and stitched representations.
 
     This is Figure 1c of Balogh and Jelasity (2025), with the scores of all source layers together.
@@ -86,11 +86,11 @@ def figure(comparison: Compared, detector: str) -> Figure:
     Raises:
         SutureError: the comparison has no scores of this detector.
     """
-    if detector not in available(comparison):
-        raise unknown("detector with scores in this comparison", detector, available(comparison),
+    if detector not in list_scored_detectors(comparison):
+        raise make_unknown_error("detector with scores in this comparison", detector, list_scored_detectors(comparison),
                       'compare with ood=suture.OOD(detectors=("mahalanobis",))')
     n = len(comparison.targets)
-    columns = max(1, min(_WIDE, n))
+    columns = max(1, min(_MOST_COLUMNS, n))
     rows = max(1, -(-n // columns))
     with mpl.rc_context(STYLE):
         made = Figure(figsize=(max(3.4, 1.75 * columns), 1.25 * rows + 0.85),
@@ -98,23 +98,23 @@ def figure(comparison: Compared, detector: str) -> Figure:
         handles: dict[str, Any] = {}
         for place, site in enumerate(comparison.targets):
             ax = made.add_subplot(rows, columns, place + 1)
-            handles |= _panel(ax, samples(comparison, detector, place))
-            ax.set_title(printable(site), fontsize=7.5, parse_math=False)
+            handles |= _draw_panel(ax, collect_scores(comparison, detector, place))
+            ax.set_title(make_printable(site), fontsize=7.5, parse_math=False)
         if handles:
             shown = [kind for kind in _LABELS if kind in handles]
             made.legend([handles[kind] for kind in shown], [_LABELS[kind] for kind in shown],
                         loc="outside lower center", ncols=len(shown) if columns > 2 else 2, frameon=False, fontsize=7,
                         title="score, larger is more in-distribution; the ends hold all that lies beyond",
                         title_fontsize=7)
-        made.suptitle(f"{pair(comparison)}, {printable(detector)}", fontsize=9, parse_math=False)
+        made.suptitle(f"{format_networks(comparison)}, {make_printable(detector)}", fontsize=9, parse_math=False)
     return made
 
 
-def _panel(ax: Axes, found: Mapping[str, Floats]) -> dict[str, Any]:
+def _draw_panel(ax: Axes, found: Mapping[str, Floats]) -> dict[str, Any]:
     """Draw the histograms of one site; what a legend needs, by kind."""
-    bins = edges(found)
+    bins = choose_bins(found)
     handles: dict[str, Any] = {}
-    heights = densities(found, bins)
+    heights = compute_densities(found, bins)
     for kind, height in heights.items():
         handles[kind] = ax.stairs(height, bins, fill=kind == "native", linewidth=1.0, gid=kind, **_LINES[kind])
     if heights:

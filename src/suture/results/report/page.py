@@ -16,16 +16,23 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
 from suture._base.errors import SutureError
-from suture._base.files import replace, slug
-from suture.numbers.measures import Measure, in_order, measure
+from suture._base.files import clean_file_name, replace_file
+from suture.numbers.measures import Measure, get_measure, sort_measures
 from suture.results import cell_verdict as judging
-from suture.results.convergence_marks import marked_words
+from suture.results.convergence_marks import describe_marks
 from suture.results.report import histograms
-from suture.results.report.compared import Compared
-from suture.results.report.figures import colour, written
-from suture.results.report.style import png
-from suture.results.summary import cell_words, findings, is_detail, is_lost, judged, quality
-from suture.results.table import csv_text
+from suture.results.report.compared import ComparisonLike
+from suture.results.report.figures import format_value, pick_colours
+from suture.results.report.style import render_png
+from suture.results.summary import (
+    describe_cells,
+    is_detail,
+    is_lost,
+    list_judged_methods,
+    summarise_findings,
+    tabulate_quality,
+)
+from suture.results.table import format_csv
 
 _CITATION = """@inproceedings{balogh2025stitch,
   author    = {Balogh, András and Jelasity, Márk},
@@ -44,13 +51,13 @@ _HEADERS = {
     "worst_source": "by source", "worst_target": "into target", "undefined": "cells without value",
 }
 # Names that are shown before, or in another place than, the settings.
-_SHOWN = ("versions", "seed", "command", "settings", "n_fit", "n_test", "created", "device", "notes",
+_SHOWN_ELSEWHERE = ("versions", "seed", "command", "settings", "n_fit", "n_test", "created", "device", "notes",
           "stages", "ood")
-_Words = tuple[Any, Any]
+_WordsAndReasons = tuple[Any, Any]
 _GROUPS = {"dm": "Direct matching", "tlm": "Task loss matching", "": "Structural indices"}
 
 
-def render(comparisons: Sequence[Compared]) -> str:
+def render_page(comparisons: Sequence[ComparisonLike]) -> str:
     """The page as text.
 
     Args:
@@ -65,15 +72,15 @@ def render(comparisons: Sequence[Compared]) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True,
                               lstrip_blocks=True)
     text = resources.files("suture.results.report").joinpath("template.html").read_text(encoding="utf-8")
-    present = in_order(name for c in comparisons for name in c.measures)
+    present = sort_measures(name for c in comparisons for name in c.measures)
     pairs = [f"{c.source} → {c.target}" for c in comparisons]
     return environment.from_string(text).render(
         title=f"How similar? {pairs[0]}" + (f" and {len(pairs) - 1} more" if pairs[1:] else ""),
-        comparisons=[_view(c, i) for i, c in enumerate(comparisons)],
-        legend=[_scale(measure(name)) for name in present], citation=_CITATION)
+        comparisons=[_describe_comparison(c, i) for i, c in enumerate(comparisons)],
+        legend=[_describe_scale(get_measure(name)) for name in present], citation=_CITATION)
 
 
-def write(comparisons: Sequence[Compared], path: str | os.PathLike[str]) -> Path:
+def write_page(comparisons: Sequence[ComparisonLike], path: str | os.PathLike[str]) -> Path:
     """Write the page in one step: a reader of `path` sees the old page or the new one, whole.
 
     Returns:
@@ -87,46 +94,46 @@ def write(comparisons: Sequence[Compared], path: str | os.PathLike[str]) -> Path
         raise SutureError(f"expected a file name for the report, got the folder {str(page)!r}; write "
                           f"{str(page / 'report.html')!r} instead")
     # A lone surrogate can stand in a file name, and so in a network's name, but not in UTF-8.
-    replace(page, render(comparisons).encode("utf-8", errors="replace"))
+    replace_file(page, render_page(comparisons).encode("utf-8", errors="replace"))
     return page
 
 
-def _view(comparison: Compared, number: int) -> dict[str, Any]:
-    name = f"{slug(comparison.source)}-to-{slug(comparison.target)}"
-    data = base64.b64encode(csv_text(comparison.table).encode("utf-8", errors="replace")).decode()
-    found = findings(comparison)
+def _describe_comparison(comparison: ComparisonLike, number: int) -> dict[str, Any]:
+    name = f"{clean_file_name(comparison.source)}-to-{clean_file_name(comparison.target)}"
+    data = base64.b64encode(format_csv(comparison.table).encode("utf-8", errors="replace")).decode()
+    found = summarise_findings(comparison)
     about = comparison.meta.get("ood") or {}
     return {
         "id": f"c{number}", "pair": f"{comparison.source} → {comparison.target}",
-        "facts": _facts(comparison), "verdict": _verdict_table(comparison.verdict().table), "found": found,
+        "facts": _list_facts(comparison), "verdict": _build_verdict_table(comparison.verdict().table), "found": found,
         "ood": {name: str(about[name]) for name in ("verdict", "positive", "auxiliary", "unseen") if name in about},
-        "thresholds": judging.thresholds_of(about), "quality": quality(comparison), "scores": _scores(comparison),
+        "thresholds": judging.get_thresholds(about), "quality": tabulate_quality(comparison), "scores": _draw_scores(comparison),
         "notes": [str(note) for note in comparison.meta.get("notes", [])],
-        "groups": _groups(comparison), "missing": _missing(comparison), "marked": _marked(comparison),
-        "curve": _curve(comparison),
-        "provenance": _provenance(comparison.meta),
+        "groups": _group_heatmaps(comparison), "missing": _list_missing(comparison), "marked": _list_marked(comparison),
+        "curve": _build_loss_curve(comparison),
+        "provenance": _list_provenance(comparison.meta),
         "csv": f"data:text/csv;charset=utf-8;base64,{data}", "csv_name": f"{name}.csv",
         "corresponds": comparison.same_network or comparison.same_architecture,
         "own": "layer itself" if comparison.same_network else "corresponding layer",
     }
 
 
-def _scores(comparison: Compared) -> dict[str, str] | None:
+def _draw_scores(comparison: ComparisonLike) -> dict[str, str] | None:
     """Histograms of the scores that verdicts rest on, as an image within the page."""
-    detector = judging.detector_of(comparison.meta)
-    if detector not in histograms.available(comparison):
+    detector = judging.get_detector(comparison.meta)
+    if detector not in histograms.list_scored_detectors(comparison):
         return None
-    image = base64.b64encode(png(histograms.figure(comparison, detector), 120)).decode()
+    image = base64.b64encode(render_png(histograms.draw_histograms(comparison, detector), 120)).decode()
     return {"detector": detector, "image": f"data:image/png;base64,{image}"}
 
 
-def _facts(comparison: Compared) -> list[tuple[str, str]]:
+def _list_facts(comparison: ComparisonLike) -> list[tuple[str, str]]:
     meta = comparison.meta
     kind = ("one network with itself" if comparison.same_network else
             "two networks of one architecture" if comparison.same_architecture else "two architectures")
     methods = [words for tag, words in _METHODS.items()
                if any(name.startswith(f"{tag}.") for name in comparison.measures)]
-    indices = [measure(m).label for m in comparison.measures if "." not in m]
+    indices = [get_measure(m).label for m in comparison.measures if "." not in m]
     facts = [
         ("source (rows)", f"{comparison.source}: {', '.join(comparison.sources)}"),
         ("target (columns)", f"{comparison.target}: {', '.join(comparison.targets)}"),
@@ -139,53 +146,53 @@ def _facts(comparison: Compared) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value]
 
 
-def _provenance(meta: dict[str, Any]) -> list[tuple[str, str]]:
+def _list_provenance(meta: dict[str, Any]) -> list[tuple[str, str]]:
     settings = meta.get("settings") or {}
     pairs = settings.items() if isinstance(settings, dict) else [("settings", settings)]
     versions = meta.get("versions") or {}
-    rows = [(str(key), _plain(value)) for key, value in pairs]
-    rows += [(str(key), _plain(value)) for key, value in meta.items() if key not in _SHOWN]
-    rows += [(key, _plain(meta[key])) for key in ("seed", "device", "created", "stages")
+    rows = [(str(key), _format_setting(value)) for key, value in pairs]
+    rows += [(str(key), _format_setting(value)) for key, value in meta.items() if key not in _SHOWN_ELSEWHERE]
+    rows += [(key, _format_setting(meta[key])) for key in ("seed", "device", "created", "stages")
              if meta.get(key) is not None]
     if isinstance(versions, dict) and versions:
         rows.append(("versions", ", ".join(f"{name} {version}" for name, version in versions.items())))
     if meta.get("command"):
-        rows.append(("command", _plain(meta["command"])))
+        rows.append(("command", _format_setting(meta["command"])))
     return rows
 
 
-def _plain(value: object) -> str:
+def _format_setting(value: object) -> str:
     if isinstance(value, list) and all(isinstance(v, str | int | float) for v in value):
         return ", ".join(str(v) for v in value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _verdict_table(table: pd.DataFrame) -> dict[str, Any] | None:
+def _build_verdict_table(table: pd.DataFrame) -> dict[str, Any] | None:
     if table.empty:
         return None
     rows = []
     for record in table.to_dict("records"):
-        cells = [_verdict_cell(str(key), value) for key, value in record.items()]
+        cells = [_format_verdict_value(str(key), value) for key, value in record.items()]
         rows.append({"cells": cells, "lost": is_lost(record)})
     headers = [(_HEADERS[str(name)], name not in ("measure", "worst_source", "worst_target"))
                for name in table.columns]
     return {"headers": headers, "rows": rows}
 
 
-def _verdict_cell(key: str, value: Any) -> dict[str, Any]:
+def _format_verdict_value(key: str, value: Any) -> dict[str, Any]:
     if isinstance(value, str):
-        return {"text": measure(value).label if key == "measure" else value or "–", "numeric": False}
+        return {"text": get_measure(value).label if key == "measure" else value or "–", "numeric": False}
     if math.isnan(value):
         return {"text": "–", "numeric": True}
     return {"text": f"{value:.3g}" if key == "worst_margin" else f"{value:.0f}", "numeric": True}
 
 
-def _groups(comparison: Compared) -> list[dict[str, Any]]:
+def _group_heatmaps(comparison: ComparisonLike) -> list[dict[str, Any]]:
     groups = []
-    said = cell_words(comparison)
-    words = {m: (comparison.cells(m).to_numpy(), comparison.cells(m, "reason").to_numpy()) for m in judged(comparison)}
+    said = describe_cells(comparison)
+    words = {m: (comparison.cells(m).to_numpy(), comparison.cells(m, "reason").to_numpy()) for m in list_judged_methods(comparison)}
     for tag, title in _GROUPS.items():
-        maps = {name: _map(comparison, measure(name), words.get(tag)) for name in comparison.measures
+        maps = {name: _build_heatmap(comparison, get_measure(name), words.get(tag)) for name in comparison.measures
                 if name.rpartition(".")[0] == tag}
         if maps:
             groups.append({"title": title, "cells": said.get(tag, ""),
@@ -194,11 +201,11 @@ def _groups(comparison: Compared) -> list[dict[str, Any]]:
     return groups
 
 
-def _map(comparison: Compared, entry: Measure, verdict: _Words | None) -> dict[str, Any]:
+def _build_heatmap(comparison: ComparisonLike, entry: Measure, verdict: _WordsAndReasons | None) -> dict[str, Any]:
     """A heat map as rows of cells; `verdict` has the words and reasons of the cells' verdicts."""
     shown = {what: comparison.matrix(entry.name, what).to_numpy()
              for what in ("value", "low", "high", "n", "reason", "mark")}
-    nearest = _nearest(shown["value"].astype(np.float64), entry)
+    nearest = _find_most_similar(shown["value"].astype(np.float64), entry)
     corresponds = comparison.same_network or comparison.same_architecture
     rows = []
     for i, source in enumerate(comparison.sources):
@@ -207,28 +214,28 @@ def _map(comparison: Compared, entry: Measure, verdict: _Words | None) -> dict[s
             word, why = (str(of[i, j]) for of in verdict) if verdict else ("", "")
             kinds = {"own": corresponds and source == target, "top": bool(nearest[i, j]),
                      "artefact": word == judging.ARTEFACT}
-            cell = _cell(entry, {what: of[i, j] for what, of in shown.items()}, kinds)
+            cell = _build_cell(entry, {what: of[i, j] for what, of in shown.items()}, kinds)
             cell["title"] = f"{source} → {target}\n{cell['title']}" + (f"\n{word}: {why}" if word else "")
             cells.append(cell)
         rows.append({"site": source, "cells": cells})
-    return {"scale": _scale(entry), "rows": rows, "columns": comparison.targets,
+    return {"scale": _describe_scale(entry), "rows": rows, "columns": comparison.targets,
             "long": max((len(t) for t in comparison.targets), default=0) > 4}
 
 
-def _cell(entry: Measure, shown: dict[str, Any], kinds: dict[str, bool]) -> dict[str, Any]:
+def _build_cell(entry: Measure, shown: dict[str, Any], kinds: dict[str, bool]) -> dict[str, Any]:
     value = float(shown["value"])
     if math.isnan(value):
         return {"text": "", "style": "", "kind": "none own" if kinds["own"] else "none", "lined": False,
                 "title": f"{entry.label} has no value: {shown['reason']}"}
-    ground, ink = colour(value, entry)
-    interval, mark = _interval(shown["low"], shown["high"]), str(shown["mark"])
-    return {"text": written(value) + ("*" if mark else ""), "style": f"background:{ground};color:{ink}",
+    ground, ink = pick_colours(value, entry)
+    interval, mark = _format_interval(shown["low"], shown["high"]), str(shown["mark"])
+    return {"text": format_value(value) + ("*" if mark else ""), "style": f"background:{ground};color:{ink}",
             "kind": " ".join(kind for kind, on in kinds.items() if on), "lined": kinds["artefact"],
             "title": f"{entry.label} = {value:.6g}{interval}, n = {float(shown['n']):.0f}"
                      + (f"\n* {mark}" if mark else "")}
 
 
-def _nearest(values: Any, entry: Measure) -> Any:
+def _find_most_similar(values: Any, entry: Measure) -> Any:
     """Which cells are the most similar ones of their column (all that tie), where there are at least two."""
     common = values if entry.larger_is_more_similar else -values
     filled = np.where(np.isnan(common), -np.inf, common)
@@ -236,22 +243,22 @@ def _nearest(values: Any, entry: Measure) -> Any:
     return ~np.isnan(common) & several & (filled == filled.max(axis=0, initial=-np.inf))
 
 
-def _interval(low: float, high: float) -> str:
+def _format_interval(low: float, high: float) -> str:
     return "" if math.isnan(low) or math.isnan(high) else f" [{low:.6g}, {high:.6g}]"
 
 
-def _missing(comparison: Compared) -> list[str]:
+def _list_missing(comparison: ComparisonLike) -> list[str]:
     rows = comparison.table[comparison.table["reason"] != ""]
     counts = rows.groupby(["measure", "reason"], sort=False).size()
     sentences = []
     for key, count in counts.items():
         name, reason = cast(tuple[str, str], key)
         cells = "1 cell has" if count == 1 else f"{count} cells have"
-        sentences.append(f"{measure(name).label}: {cells} no value: {reason}")
+        sentences.append(f"{get_measure(name).label}: {cells} no value: {reason}")
     return sentences
 
 
-def _marked(comparison: Compared) -> list[str]:
+def _list_marked(comparison: ComparisonLike) -> list[str]:
     """How many cells are marked and why, for each way of stitching."""
     sentences = []
     for tag, title in _GROUPS.items():
@@ -260,19 +267,19 @@ def _marked(comparison: Compared) -> list[str]:
         # A cell counts once, with all that any of its measures is marked for.
         cells = [next((m for m in cell if m), "") for cell in zip(*marks, strict=True)]
         if any(cells):
-            sentences.append(f"{title}: {marked_words(cells, len(cells))}.")
+            sentences.append(f"{title}: {describe_marks(cells, len(cells))}.")
     return sentences
 
 
-def _scale(entry: Measure) -> dict[str, str]:
+def _describe_scale(entry: Measure) -> dict[str, str]:
     """What a measure is called and means, and its colour bar from less to more similar."""
     less, more = (entry.low, entry.high) if entry.larger_is_more_similar else (entry.high, entry.low)
-    stops = [colour(float(value), entry)[0] for value in np.linspace(less, more, 13)]
+    stops = [pick_colours(float(value), entry)[0] for value in np.linspace(less, more, 13)]
     return {"label": entry.label, "name": entry.name, "about": entry.about, "less": f"{less:g}",
             "more": f"{more:g}", "direction": entry.direction, "gradient": ", ".join(stops)}
 
 
-def _curve(comparison: Compared) -> dict[str, Any] | None:
+def _build_loss_curve(comparison: ComparisonLike) -> dict[str, Any] | None:
     """Mean training loss over the cells, and the band between the best and the worst cell, as SVG points."""
     losses = comparison.arrays.get("tlm.loss")
     if losses is None or losses.ndim != 3 or losses.shape[-1] < 2:

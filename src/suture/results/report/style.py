@@ -10,23 +10,23 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 
-from suture.results.report.compared import Compared
+from suture.results.report.compared import ComparisonLike
 
 # Type 42 embeds the fonts, as publishers ask.
 STYLE: Any = {"pdf.fonttype": 42, "ps.fonttype": 42, "font.size": 8.0, "hatch.linewidth": 0.6}
 
 
-def printable(name: str) -> str:
+def make_printable(name: str) -> str:
     """A name from outside without characters that a font cannot draw, such as line breaks."""
     return "".join(c if c.isprintable() else " " for c in name)
 
 
-def pair(comparison: Compared) -> str:
+def format_networks(comparison: ComparisonLike) -> str:
     """Which networks are compared, as it stands above a figure."""
-    return printable(f"{comparison.source} → {comparison.target}")
+    return make_printable(f"{comparison.source} → {comparison.target}")
 
 
-def png(figure: Figure, dpi: float) -> bytes:
+def render_png(figure: Figure, dpi: float) -> bytes:
     """The figure as PNG. Its layout is kept as it is from then on: laying out takes much of the time."""
     data = io.BytesIO()
     figure.set_dpi(dpi)
@@ -37,7 +37,7 @@ def png(figure: Figure, dpi: float) -> bytes:
     return data.getvalue()
 
 
-def pdf(figure: Figure) -> bytes:
+def render_pdf(figure: Figure) -> bytes:
     """The figure as PDF with fonts embedded and without a date, so that one comparison gives the same bytes."""
     data = io.BytesIO()
     with mpl.rc_context(STYLE):
