@@ -14,12 +14,12 @@ import torch
 from common import claim, header, seconds
 from suture import zoo
 from suture.data.batches import Batches
-from suture.networks.prepare import choose_micro_batch, prepare
+from suture.networks.preparation import choose_micro_batch, prepare
 from suture.networks.sites import SitedNetwork
 from suture.representations.alignment import Alignment
 from suture.stitching import StitchingLayer, TaskRecipe
 from suture.stitching.batch_budget import BatchBudget
-from suture.stitching.task import GroupTrainer
+from suture.stitching.trainer import GroupTrainer
 
 CPU = torch.device("cpu")
 N = 128

@@ -13,7 +13,7 @@ import sys
 from common import claim, header
 from grid import compare_timed, images_of
 from suture import zoo
-from suture.ood.detectors.table import DEFAULT_DETECTORS
+from suture.ood.detectors.registry import DEFAULT_DETECTORS
 
 DETECTORS = tuple(dict.fromkeys((*DEFAULT_DETECTORS, "mahalanobis", "mahalanobis_mean")))
 

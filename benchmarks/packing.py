@@ -1,7 +1,7 @@
 """What the change of weight layout costs in each stage of ResNet-18 at 32x32, with and without packing.
 
 Times one 3x3 convolution of each stage per image, in channels-last layout: as it is, and with the weight in
-oneDNN's own layout (`suture.networks.prepare.pack_convolutions`).
+oneDNN's own layout (`suture.networks.preparation.pack_convolutions`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from common import header, seconds
-from suture.networks.prepare import pack_convolutions
+from suture.networks.preparation import pack_convolutions
 
 STAGES = ((64, 32), (128, 16), (256, 8), (512, 4))
 

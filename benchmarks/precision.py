@@ -12,7 +12,7 @@ import torch
 
 from common import claim, header
 from suture import zoo
-from suture.networks.capture import capture
+from suture.networks.site_outputs import capture
 from suture.numbers.moments import GridMoments
 from suture.representations.alignment import Alignment, recognise_shape, to_grid
 

@@ -26,11 +26,11 @@ from common import Floor, claim, header, seconds
 from suture import TaskRecipe, zoo
 from suture.data.batches import Batches
 from suture.networks.calls import disable_gradients, freeze
-from suture.networks.prepare import choose_micro_batch, fold_batch_norms, pack_convolutions, prepare
+from suture.networks.preparation import choose_micro_batch, fold_batch_norms, pack_convolutions, prepare
 from suture.networks.sites import SitedNetwork
 from suture.representations.alignment import Alignment
 from suture.stitching import StitchingLayer
-from suture.stitching.task import GroupTrainer
+from suture.stitching.trainer import GroupTrainer
 
 BOUNDS = {"resnet18": 3.0, "resnet20": 5.0, "resnet20_strided": 5.0}
 PER_CELL = {"resnet20_strided": 0.65}

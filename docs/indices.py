@@ -24,8 +24,8 @@ from sklearn.datasets import load_digits
 
 from suture._base.errors import SutureError
 from suture.indices import INDICES, Index, Needs, chosen, of_matrices
-from suture.indices.entry import TRANSFORMATIONS, expand_invariances
-from suture.indices.kernels import FlatKernels, cka_minibatch
+from suture.indices.definition import TRANSFORMATIONS, expand_invariances
+from suture.indices.flattened_cka import FlatKernels, cka_minibatch
 from suture.numbers.measures import ALIGNMENTS
 
 HERE = Path(__file__).parent

@@ -28,14 +28,14 @@ from suture import OOD, EnergyRecipe, TaskRecipe, zoo
 from suture._base.hashing import fingerprint_network
 from suture.data.batches import Batches
 from suture.networks.calls import disable_gradients
-from suture.networks.prepare import find_device, prepare
+from suture.networks.preparation import find_device, prepare
 from suture.networks.sites import SitedNetwork
 from suture.networks.training import Recipe
 from suture.ood.detection import Detection
-from suture.ood.detectors.scoring import stack_scores, tabulate_scores
-from suture.ood.detectors.table import DETECTORS
+from suture.ood.detectors.registry import DETECTORS
+from suture.ood.detectors.score_collector import stack_scores, tabulate_scores
 from suture.results.report import histograms
-from suture.stitching.outputs import extract_logits
+from suture.stitching.tasks import extract_logits
 
 HERE = Path(__file__).parent
 STORE = HERE / ".ood"

@@ -17,8 +17,8 @@ from suture import SutureError, zoo
 from suture.data.auxiliary import (
     IMAGE_KINDS,
     TOKEN_KINDS,
-    TRAINING,
-    UNSEEN,
+    TRAINING_KINDS,
+    UNSEEN_KINDS,
     count_duplicates,
     find_input_kind,
     images,
@@ -79,11 +79,11 @@ def each_kind(like: Any) -> Iterator[tuple[str, Tensor]]:
 
 def test_training_and_unseen_kinds_split_all_kinds() -> None:
     for name, kinds in (("images", IMAGE_KINDS), ("tokens", TOKEN_KINDS)):
-        assert sorted(TRAINING[name] + UNSEEN[name]) == sorted(kinds)
-        assert TRAINING[name]
-        assert UNSEEN[name]
-    assert TRAINING["images"] == ("gaussian", "blobs", "patches", "channels", "mixture")
-    assert TRAINING["tokens"] == ("random",)
+        assert sorted(TRAINING_KINDS[name] + UNSEEN_KINDS[name]) == sorted(kinds)
+        assert TRAINING_KINDS[name]
+        assert UNSEEN_KINDS[name]
+    assert TRAINING_KINDS["images"] == ("gaussian", "blobs", "patches", "channels", "mixture")
+    assert TRAINING_KINDS["tokens"] == ("random",)
 
 
 IDS = torch.arange(12).view(3, 4)
@@ -226,7 +226,7 @@ def test_kinds_that_inputs_do_not_allow_are_left_out_unless_asked_for() -> None:
     gray, rgb = photos_of(9, 1), photos_of(9, 1).expand(9, 3, 12, 10)
     for x in (gray, rgb):
         assert list_allowed_kinds(x) == tuple(k for k in IMAGE_KINDS if k != "channels")
-        assert list_allowed_kinds(x, TRAINING["images"]) == ("gaussian", "blobs", "patches", "mixture")
+        assert list_allowed_kinds(x, TRAINING_KINDS["images"]) == ("gaussian", "blobs", "patches", "mixture")
         assert torch.equal(make_auxiliary(x, 21), make_auxiliary(x, 21, kinds=list_allowed_kinds(x)))
     assert list_allowed_kinds(photos_of(1, 1)) == ("gaussian", "uniform", "blobs", "patches", "inversion", "photographs")
     assert list_allowed_kinds(photos_of(5, 1, 1, 1)) == ("gaussian", "uniform", "inversion", "mixture", "photographs")

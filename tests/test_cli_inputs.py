@@ -15,8 +15,8 @@ from torch import Tensor
 import suture
 from suture import Prepared, SutureError, zoo
 from suture.cli.console import split_names
-from suture.cli.specs.named import LoadedNetwork
-from suture.cli.specs.pairing import adjust_preprocessing, make_example_inputs, prepare_data
+from suture.cli.specs.network_spec import LoadedNetwork
+from suture.cli.specs.preparation import adjust_preprocessing, make_example_inputs, prepare_data
 from suture.data import sources
 from suture.data.preprocessing import ImagePreprocessing
 from tests import tiny

@@ -30,7 +30,7 @@ from suture.stitching.convergence import (
     measure_improvement,
     stack_curves,
 )
-from suture.stitching.task import Curves
+from suture.stitching.trainer import Curves
 from tests import synthetic, tiny
 
 EPOCHS = np.arange(30)

@@ -10,10 +10,10 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from suture._base.errors import SutureError
-from suture.ood.detectors import table
-from suture.ood.detectors.fitting import DetectorFitter
-from suture.ood.detectors.gaussian import ClassMoments, Gaussians, Mahalanobis, oas, select_features
-from suture.ood.detectors.neighbours import FeatureSample, Neighbours
+from suture.ood.detectors import registry as table
+from suture.ood.detectors.fitter import DetectorFitter
+from suture.ood.detectors.mahalanobis import ClassMoments, Gaussians, Mahalanobis, oas, select_features
+from suture.ood.detectors.nearest_neighbours import FeatureSample, Neighbours
 from suture.ood.detectors.site_features import SiteFeatures
 from suture.representations.alignment import Kind, Shape
 
@@ -181,7 +181,7 @@ def fitted(names: list[str], shape: Shape = MAP, n: int = 400) -> dict[str, obje
 
 
 def difference(detector: object, native: Tensor, other: Tensor) -> float:
-    from suture.numbers.auroc import two_sided_auroc
+    from suture.numbers.roc import two_sided_auroc
 
     a, b = (detector.score(SiteFeatures(x, MAP)).double().numpy() for x in (native, other))  # type: ignore[attr-defined]
     return two_sided_auroc(a, b)
@@ -306,7 +306,7 @@ def test_scores_do_not_depend_on_what_is_fitted_beside() -> None:
 
 
 def test_auroc_of_a_score_is_scikit_learns_with_native_as_positive() -> None:
-    from suture.numbers.auroc import auroc
+    from suture.numbers.roc import auroc
 
     detector = fitted(["mahalanobis"])["mahalanobis"]
     x = representations(MAP, 200, 12, some_labels(200))

@@ -22,8 +22,14 @@ from suture.networks.architectures.vit import ViT
 from suture.networks.calls import disable_gradients
 from suture.networks.sites import SitedNetwork
 from suture.networks.training import seed_torch
-from suture.ood.detectors import energy as module
-from suture.ood.detectors.energy import EnergyDetector, EnergyRecipe, energy, energy_loss, train_detectors
+from suture.ood.detectors import energy_training as module
+from suture.ood.detectors.energy_training import (
+    EnergyDetector,
+    EnergyRecipe,
+    energy,
+    energy_loss,
+    train_detectors,
+)
 from suture.ood.detectors.site_features import SiteFeatures
 from suture.representations.alignment import Kind, Shape
 from tests import tiny

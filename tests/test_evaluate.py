@@ -11,14 +11,15 @@ from scipy.special import log_softmax, rel_entr
 from torch import nn
 
 import suture
-from suture.compare import evaluate, scored
+from suture.compare import estimates as scored
+from suture.compare import evaluate
+from suture.compare.estimates import score_cells, stack_evaluation
 from suture.compare.evaluate import Evaluation, Evaluator
-from suture.compare.scored import score_cells, stack_evaluation
 from suture.data.batches import Batches
 from suture.networks.calls import extract_main_output
-from suture.networks.capture import capture, run_tail
+from suture.networks.site_outputs import capture, run_tail
 from suture.networks.sites import SitedNetwork
-from suture.stitching.outputs import Task
+from suture.stitching.tasks import Task
 from tests.networks import NETWORKS, images, vectors
 from tests.tiny import RECIPE
 

@@ -17,9 +17,9 @@ import torch
 from suture._base.errors import SutureError
 from suture.numbers.moments import Moments
 from suture.numbers.spectra import Pair
-from suture.stitching import direct
+from suture.stitching import direct_matching as direct
 from suture.stitching.affine import Affine
-from suture.stitching.direct import choose_ridge, compute_residual, direct_match
+from suture.stitching.direct_matching import choose_ridge, compute_residual, direct_match
 from suture.stitching.families import FAMILIES, Family
 
 TEXTS = ["full", "ridge:0.1", "ridge:cv", "rank:2", "orthogonal", "orthogonal:noscale", "orthogonal:noshift",

@@ -11,11 +11,11 @@ import scipy.linalg
 import torch
 
 from suture._base.errors import SutureError
-from suture.numbers import frechet as module
-from suture.numbers.frechet import FrechetDistance, frechet
+from suture.numbers import frechet_distance as module
+from suture.numbers.frechet_distance import FrechetDistance, frechet
 from suture.numbers.moments import Moments
 from suture.numbers.spectra import Pair
-from suture.stitching.direct import compute_residual, direct_match
+from suture.stitching.direct_matching import compute_residual, direct_match
 
 PARTS = ("shift", "shrinkage", "rotation")
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from suture._base.errors import SutureError
-from suture.indices.entry import Needs
-from suture.indices.kernels import (
+from suture.indices.definition import Needs
+from suture.indices.flattened_cka import (
     ENTRIES,
     FlatKernels,
     Kernels,

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from suture import indices
-from suture.indices.kernels import FlatKernels, cka_minibatch
+from suture.indices.flattened_cka import FlatKernels, cka_minibatch
 from tests import references
 
 Matrices = tuple[Tensor, Tensor]

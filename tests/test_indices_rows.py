@@ -17,9 +17,9 @@ from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.neighbors import NearestNeighbors
 
 from suture._base.errors import SutureError
-from suture.indices.entry import TRANSFORMATIONS, Needs, collect_entries
-from suture.indices.outputs import of_logits
-from suture.indices.rows import ENTRIES
+from suture.indices.definition import TRANSFORMATIONS, Needs, collect_entries
+from suture.indices.distances import ENTRIES
+from suture.indices.logits import of_logits
 from suture.indices.sample import Reservoir, Rows, Sample
 
 TABLE = collect_entries(ENTRIES)

@@ -18,7 +18,7 @@ from suture.numbers.spectra import Pair
 from suture.representations.aligned_moments import AlignedMoments
 from suture.representations.alignment import Alignment, Kind, Shape, get_token_mask, recognise_shape
 from suture.stitching import StitchingLayer, direct_match
-from suture.stitching.task import derive_cell_seed
+from suture.stitching.trainer import derive_cell_seed
 from tests import references
 from tests.tiny import seeded
 

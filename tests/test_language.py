@@ -17,8 +17,8 @@ from torch import Tensor, nn
 import suture
 from suture import SutureError, TaskRecipe
 from suture.compare.collect import TokenShare
+from suture.compare.estimates import list_quantities, score_cells, stack_evaluation
 from suture.compare.evaluate import Evaluator
-from suture.compare.scored import list_quantities, score_cells, stack_evaluation
 from suture.data.batches import Batches
 from suture.networks.sites import SitedNetwork
 from suture.numbers import intervals as scores
@@ -27,9 +27,9 @@ from suture.numbers.measures import MEASURES
 from suture.representations.alignment import Alignment, Kind, Shape
 from suture.results import sanity as verdict
 from suture.stitching import StitchingLayer
-from suture.stitching.outputs import IGNORED_LABEL, ScoredRows, Task, find_token_ids
-from suture.stitching.resolve import resolve_task
-from suture.stitching.task import GroupTrainer
+from suture.stitching.task_inference import resolve_task
+from suture.stitching.tasks import IGNORED_LABEL, ScoredRows, Task, find_token_ids
+from suture.stitching.trainer import GroupTrainer
 from tests import references
 
 CPU = torch.device("cpu")

@@ -15,16 +15,16 @@ from torch import nn
 import suture
 from suture import indices
 from suture.data.batches import Batches
-from suture.indices.entry import TRANSFORMATIONS
+from suture.indices.definition import TRANSFORMATIONS
 from suture.networks.calls import apply, extract_main_output, extract_tensors, freeze
-from suture.networks.capture import capture, run_tail
+from suture.networks.site_outputs import capture, run_tail
 from suture.networks.sites import SitedNetwork
 from suture.numbers.moments import Moments
 from suture.numbers.spectra import Pair
 from suture.representations.aligned_moments import AlignedMoments
 from suture.representations.alignment import Alignment, Kind, Shape, recognise_shape
 from suture.stitching import StitchingLayer, TaskRecipe, direct_match
-from suture.stitching.task import GroupTrainer
+from suture.stitching.trainer import GroupTrainer
 from tests import references
 from tests.networks import NETWORKS, Awkward, images, settled
 

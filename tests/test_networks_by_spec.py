@@ -24,7 +24,7 @@ from torch import nn
 from suture import SutureError, zoo
 from suture._base import errors as _errors
 from suture.cli import specs
-from suture.cli.specs import processors
+from suture.cli.specs import image_processors as processors
 from suture.data.preprocessing import ImagePreprocessing, TextPreprocessing
 from tests.test_preprocessing import photo
 

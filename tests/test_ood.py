@@ -15,10 +15,10 @@ from torch import Tensor, nn
 import suture
 from suture import OOD, EnergyRecipe, SutureError, TaskRecipe, zoo
 from suture.compare.settings import Settings
-from suture.networks.capture import capture, run_tail
-from suture.ood.detectors import table
-from suture.ood.detectors.gaussian import ClassMoments, Mahalanobis
-from suture.ood.detectors.scoring import ScoreCollector
+from suture.networks.site_outputs import capture, run_tail
+from suture.ood.detectors import registry as table
+from suture.ood.detectors.mahalanobis import ClassMoments, Mahalanobis
+from suture.ood.detectors.score_collector import ScoreCollector
 from suture.ood.detectors.site_features import SiteFeatures
 from suture.representations.alignment import Kind, Shape, recognise_shape
 from suture.stitching.layer import StitchingLayer

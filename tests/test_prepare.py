@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import suture
 from suture import Paired, SutureError
 from suture.compare import stages as runs
-from suture.networks.prepare import (
+from suture.networks.preparation import (
     CPU_BUDGET,
     check_precision,
     choose_micro_batch,
@@ -292,7 +292,7 @@ def wide() -> nn.Module:
 
 
 def test_large_convolutions_are_packed_and_give_the_same_also_for_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("suture.networks.prepare.LEAST_PACKED_BYTES", 2**16)
+    monkeypatch.setattr("suture.networks.preparation.LEAST_PACKED_BYTES", 2**16)
     net = seeded(wide).eval()
     made = prepare(net, images(5), CPU, "source")
     assert pack_convolutions(made, images(5)) == 1
@@ -311,12 +311,12 @@ def test_large_convolutions_are_packed_and_give_the_same_also_for_gradients(monk
 
 
 def test_nothing_is_packed_where_the_operators_are_missing_or_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("suture.networks.prepare.LEAST_PACKED_BYTES", 1)
+    monkeypatch.setattr("suture.networks.preparation.LEAST_PACKED_BYTES", 1)
     made = prepare(seeded(wide), images(5), CPU, "source")
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert pack_convolutions(made, images(5)) == 0
     monkeypatch.undo()
-    monkeypatch.setattr("suture.networks.prepare.LEAST_PACKED_BYTES", 1)
+    monkeypatch.setattr("suture.networks.preparation.LEAST_PACKED_BYTES", 1)
 
     def broken(*args: object) -> Tensor:
         raise RuntimeError("not in this build")

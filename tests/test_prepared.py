@@ -20,7 +20,7 @@ from suture.data import sources
 from suture.data.batches import Batches, can_shuffle, split_rows
 from suture.data.preprocessing import ImagePreprocessing
 from suture.stitching import TaskRecipe
-from suture.stitching.task import make_training_batches
+from suture.stitching.trainer import make_training_batches
 from tests import tiny
 
 IMAGES = torch.arange(7 * 3 * 4 * 4, dtype=torch.uint8).reshape(7, 3, 4, 4)

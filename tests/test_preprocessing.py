@@ -16,7 +16,12 @@ from PIL import Image
 from torch import Tensor
 
 from suture import SutureError
-from suture.data.preprocessing import ImagePreprocessing, TextPreprocessing, explain_token_mismatch, parse_preprocessing
+from suture.data.preprocessing import (
+    ImagePreprocessing,
+    TextPreprocessing,
+    explain_token_mismatch,
+    parse_preprocessing,
+)
 
 LEVEL = 1 / 255
 

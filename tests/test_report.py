@@ -28,7 +28,8 @@ from suture._base.errors import SutureError
 from suture._base.files import clean_file_name, replace_file
 from suture.numbers.measures import MEASURES, get_measure
 from suture.results.cell_verdict import ARTEFACT
-from suture.results.report import figures, histograms, page, style
+from suture.results.report import figure_format as style
+from suture.results.report import figures, histograms, page
 from suture.results.summary import summarise_findings, tabulate_quality
 from suture.results.table import format_csv
 from tests.synthetic import HOSTILE, NAMES, comparison

@@ -10,8 +10,8 @@ from scipy import integrate, stats
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from suture._base.errors import SutureError
-from suture.numbers.auroc import Separation, auroc, estimate_separation, two_sided_auroc
 from suture.numbers.intervals import Estimate
+from suture.numbers.roc import Separation, auroc, estimate_separation, two_sided_auroc
 
 RNG = np.random.default_rng(0)
 CASES = {
@@ -341,7 +341,7 @@ def test_the_seed_and_nothing_else_decides_the_draws() -> None:
 
 def test_blocks_of_resamples_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = [estimate_separation(*CASES["continuous"], paired=p) for p in (True, False)]
-    monkeypatch.setattr("suture.numbers.auroc.BOOTSTRAP_CHUNK", 7000)
+    monkeypatch.setattr("suture.numbers.roc.BOOTSTRAP_CHUNK", 7000)
     assert [estimate_separation(*CASES["continuous"], paired=p) for p in (True, False)] == whole
 
 

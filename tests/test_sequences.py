@@ -16,13 +16,13 @@ import suture
 from suture import OOD, EnergyRecipe, Paired, SutureError, TaskRecipe
 from suture.data.batches import Batch, Batches
 from suture.networks.calls import freeze
-from suture.networks.capture import capture, find_sites, run_tail
 from suture.networks.naming import Site
+from suture.networks.site_outputs import capture, find_sites, run_tail
 from suture.networks.sites import SitedNetwork
 from suture.numbers.spectra import Pair
 from suture.ood.auxiliary import gather_inputs
-from suture.ood.detectors.classifier import EnergyDetector
-from suture.ood.detectors.energy import train_detectors
+from suture.ood.detectors.energy_detector import EnergyDetector
+from suture.ood.detectors.energy_training import train_detectors
 from suture.ood.detectors.site_features import SiteFeatures
 from suture.representations.aligned_moments import AlignedMoments
 from suture.representations.alignment import (
@@ -36,7 +36,7 @@ from suture.representations.alignment import (
     recognise_shape,
 )
 from suture.stitching import StitchingLayer, direct_match
-from suture.stitching.task import GroupTrainer
+from suture.stitching.trainer import GroupTrainer
 from tests import references, tiny
 from tests.tiny import seeded
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from suture import SutureError
-from suture.data.sources import checking, examples, open_pair, open_source, parquet
+from suture.data.sources import bad_examples as checking
+from suture.data.sources import examples, open_pair, open_source, parquet
 from suture.data.sources.columns import ColumnNames, choose_columns
 from suture.data.sources.labels import number_labels
 from suture.data.sources.stores import MemoryStore, StoredSplit

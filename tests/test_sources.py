@@ -24,8 +24,18 @@ from torch.utils.data import DataLoader
 
 from suture import SutureError
 from suture.data.batches import Batches
-from suture.data.sources import Examples, checking, decoding, open_source, reading
-from suture.data.sources.checking import find_decodable
+from suture.data.sources import (
+    Examples,
+    decoding,
+    open_source,
+)
+from suture.data.sources import (
+    bad_examples as checking,
+)
+from suture.data.sources import (
+    prefetching as reading,
+)
+from suture.data.sources.bad_examples import find_decodable
 from suture.data.sources.sampling import draw_balanced_order, has_class_runs, split_off_fifth
 from suture.data.sources.stores import MemoryStore
 

@@ -22,10 +22,11 @@ from suture.networks.calls import apply, freeze
 from suture.networks.sites import SitedNetwork
 from suture.networks.training import Recipe, augment, compute_rate_factor
 from suture.representations.alignment import Alignment
-from suture.stitching import StitchingLayer, task
+from suture.stitching import StitchingLayer
 from suture.stitching import batch_budget as room
+from suture.stitching import trainer as task
 from suture.stitching.batch_budget import BatchBudget, measure_saved_bytes, measure_tail_bytes, try_in_memory
-from suture.stitching.task import GroupTrainer, make_training_batches
+from suture.stitching.trainer import GroupTrainer, make_training_batches
 from tests import tiny
 from tests.networks import NETWORKS, images
 
@@ -544,7 +545,7 @@ def test_a_measured_budget_cuts_the_groups_and_no_layer_changes(monkeypatch: pyt
     plain = Fit(recipe, network="resnet_digits")
     sizes: list[int] = []
     monkeypatch.setattr(room, "find_backward_budget", lambda device: 4_000_000)
-    monkeypatch.setattr("suture.stitching.grouped.find_backward_budget", lambda device: 4_000_000)
+    monkeypatch.setattr("suture.stitching.grouped_pass.find_backward_budget", lambda device: 4_000_000)
     learned: dict[int, int] = {}
     learn = BatchBudget.set_tail_bytes
     monkeypatch.setattr(BatchBudget, "set_tail_bytes", lambda self, found: [learned.update(found), learn(self, found)][1])

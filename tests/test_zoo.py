@@ -19,7 +19,7 @@ from suture._base.hashing import fingerprint_network
 from suture.networks.architectures.resnet import BasicBlock, ResNet
 from suture.networks.training import Recipe
 from suture.zoo import weights as weights_module
-from suture.zoo.data import ImageSet
+from suture.zoo.image_sets import ImageSet
 
 # Networks
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from suture.networks.calls import apply, main_output
+from suture.networks.calls import apply, extract_main_output
 from suture.networks.sites import SitedNetwork
 
 N = 5
@@ -127,13 +127,13 @@ def test_law_1_at_the_blocks_which_are_found_in_order(name: str) -> None:
     state = [(p, m.training, sorted(m.__dict__), len(m._forward_hooks)) for p, m in network.named_modules()]
     sited = SitedNetwork(network, x)
     assert [(str(i.site), str(i.shape)) for i in sited.infos] == of.sites
-    front, done = sited.front(x), sited.full(x)
+    front, done = sited.front(x), sited.run_full(x)
     torch.testing.assert_close(done.output, wanted)
     for k, r in enumerate(front):
         torch.testing.assert_close(sited.tail(k, r, done), wanted, rtol=1e-4, atol=1e-5)
     middle = len(front) // 2
     other = front[middle] + 0.1 * torch.randn(front[middle].shape, generator=torch.Generator().manual_seed(2))
-    together = main_output(sited.tail(middle, torch.cat([front[middle], other]), done))
+    together = extract_main_output(sited.tail(middle, torch.cat([front[middle], other]), done))
     assert together is not None
     for part, r in zip(together.split(N), (front[middle], other), strict=True):
         torch.testing.assert_close(part, sited.tail(middle, r, done), rtol=1e-4, atol=1e-5)

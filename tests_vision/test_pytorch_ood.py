@@ -25,10 +25,10 @@ from pytorch_ood.loss import EnergyRegularizedLoss
 from pytorch_ood.metrics import OODMetrics
 from sklearn.metrics import auc, precision_recall_curve
 
-from suture.numbers.auroc import auroc, separate
-from suture.ood.detectors.energy import EnergyRecipe, energy, energy_loss
-from suture.ood.detectors.gaussian import ClassMoments, Gaussians, Mahalanobis
-from suture.ood.detectors.site_features import Seen
+from suture.numbers.roc import auroc, estimate_separation
+from suture.ood.detectors.energy_training import EnergyRecipe, energy, energy_loss
+from suture.ood.detectors.mahalanobis import ClassMoments, Gaussians, Mahalanobis
+from suture.ood.detectors.site_features import SiteFeatures
 from suture.representations.alignment import Kind, Shape
 
 CLASSES, WIDTH = 5, 12
@@ -90,11 +90,11 @@ def test_distances_without_shrinkage_are_the_peers_times_2n(n: int, batch: int) 
     for x, y in zip(features.split(batch), labels.split(batch), strict=True):
         moments.update(x[:, None], y, None)
     # The shrinkage falls with the number of examples: with so many there is none.
-    mine = Gaussians.of(*moments.within(), 10**15)
+    mine = Gaussians.of(*moments.compute_within(), 10**15)
     assert mine.shrinkage < 1e-12
     new = torch.cat([sample(40, seed=1)[0], 4 * normal(40, WIDTH, seed=2)])
     peer = PeerMahalanobis(None).fit_features(features, labels).predict_features(new)
-    assert mine.squares(new[:, None], None).amin(1).numpy() == pytest.approx(2 * n * peer.numpy(), rel=2e-3)
+    assert mine.square_distances(new[:, None], None).amin(1).numpy() == pytest.approx(2 * n * peer.numpy(), rel=2e-3)
 
 
 @pytest.mark.parametrize("others", [
@@ -107,7 +107,7 @@ def test_the_detector_as_it_is_ranks_as_the_peer_does(others: torch.Tensor) -> N
     mine = Mahalanobis.fit(moments, "mean")
     peer = PeerMahalanobis(None).fit_features(features, labels)
     shape, native = Shape(Kind.VECTOR, WIDTH), sample(300, seed=5)[0]
-    ours = [mine.score(Seen(x, shape)).numpy() for x in (native, others)]
+    ours = [mine.score(SiteFeatures(x, shape)).numpy() for x in (native, others)]
     theirs = [-peer.predict_features(x).numpy() for x in (native, others)]
     assert np.corrcoef(np.argsort(np.argsort(np.concatenate(ours))),
                        np.argsort(np.argsort(np.concatenate(theirs))))[0, 1] > 0.995
@@ -130,7 +130,7 @@ SAMPLES = {
 @pytest.mark.parametrize("case", SAMPLES)
 def test_measures_are_equal(case: str) -> None:
     native, other = (x.double().numpy() for x in SAMPLES[case])
-    mine, scores = separate(native, other), np.concatenate([native, other])
+    mine, scores = estimate_separation(native, other), np.concatenate([native, other])
     is_other = np.arange(len(scores)) >= len(native)
     theirs = peer_measures(-scores, is_other)
     assert mine.auroc.value == pytest.approx(theirs["AUROC"], abs=1e-12)
@@ -151,5 +151,5 @@ def test_the_peers_own_fpr95_answers_another_question() -> None:
     native = np.linspace(0, 1, 1000)
     other = np.concatenate([np.full(100, -1.0), np.full(900, 2.0)])
     scores, is_other = np.concatenate([native, other]), np.arange(2000) >= 1000
-    assert separate(native, other).fpr95.value == 0.9
+    assert estimate_separation(native, other).fpr95.value == 0.9
     assert peer_measures(-scores, is_other)["FPR95TPR"] == 1.0

@@ -16,8 +16,8 @@ from PIL import Image
 
 from suture import SutureError
 from suture.cli import specs
-from suture.cli.specs import vision
-from suture.cli.specs.named import Asked
+from suture.cli.specs import vision_libraries as vision
+from suture.cli.specs.network_spec import ParsedSpec
 from suture.data.preprocessing import ImagePreprocessing
 
 LIKE = SimpleNamespace(classes=5, channels=3)
@@ -50,7 +50,7 @@ def agrees(preprocessing: ImagePreprocessing, theirs: Any, image: tuple[int, int
 
 def refused(spec: str) -> str:
     with pytest.raises(SutureError) as error:
-        specs.network(spec)
+        specs.build_network(spec)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -58,7 +58,7 @@ def refused(spec: str) -> str:
 @pytest.mark.parametrize("spec", SMALL)
 def test_classes_seed_and_input_fit_together(spec: str) -> None:
     before = torch.get_rng_state()
-    made, again, else_ = (specs.network(spec, like=LIKE, seed=s) for s in (1, 1, 2))
+    made, again, else_ = (specs.build_network(spec, like=LIKE, seed=s) for s in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
     one, two, three = (n.network.state_dict() for n in (made, again, else_))
     assert all(torch.equal(one[k], two[k]) for k in one)
@@ -67,12 +67,12 @@ def test_classes_seed_and_input_fit_together(spec: str) -> None:
     for channels in (1, 3):
         assert made.network.eval()(made.preprocessing(photo(40, 56, channels)[None])).shape == (1, 5)
     assert made.notes == (f"{spec} has random weights (seed 1); give trained ones as weights",)
-    assert specs.network(spec).network.eval()(made.preprocessing(photo(40, 56)[None])).shape == (1, 1000)
+    assert specs.build_network(spec).network.eval()(made.preprocessing(photo(40, 56)[None])).shape == (1, 1000)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4])
 def test_channels_of_timm_are_the_datas(channels: int) -> None:
-    made = specs.network("timm:test_resnet", like=SimpleNamespace(classes=5, channels=channels))
+    made = specs.build_network("timm:test_resnet", like=SimpleNamespace(classes=5, channels=channels))
     assert made.preprocessing is not None
     assert made.network.eval()(made.preprocessing(photo(40, 56, channels)[None])).shape == (1, 5)
     assert len(made.preprocessing.mean) == 1
@@ -80,18 +80,18 @@ def test_channels_of_timm_are_the_datas(channels: int) -> None:
 
 @pytest.mark.parametrize("spec", SMALL)
 def test_weights_are_loaded(spec: str, tmp_path: Any) -> None:
-    wanted = specs.network(spec, seed=5).network
+    wanted = specs.build_network(spec, seed=5).network
     torch.save({"state_dict": {f"module.{k}": v for k, v in wanted.state_dict().items()}}, tmp_path / "w.pth")
-    made = specs.network(spec, weights=tmp_path / "w.pth")
+    made = specs.build_network(spec, weights=tmp_path / "w.pth")
     assert all(torch.equal(a, b) for a, b in zip(made.network.parameters(), wanted.parameters(), strict=True))
     assert made.notes == ()
     with pytest.raises(SutureError, match="the network was made for the data's 5 classes and 3 channels"):
-        specs.network(spec, weights=tmp_path / "w.pth", like=LIKE)
+        specs.build_network(spec, weights=tmp_path / "w.pth", like=LIKE)
 
 
 @pytest.mark.parametrize("image", [(300, 300), (300, 401), (333, 250), (32, 32)], ids=str)
 def test_images_are_prepared_as_by_resnet18s_own_transforms(image: tuple[int, int]) -> None:
-    made = specs.network("torchvision:resnet18").preprocessing
+    made = specs.build_network("torchvision:resnet18").preprocessing
     assert isinstance(made, ImagePreprocessing)
     agrees(made, torchvision.models.ResNet18_Weights.DEFAULT.transforms(), image)
 
@@ -110,7 +110,7 @@ def transforms_of_torchvision() -> dict[str, Any]:
 @pytest.mark.parametrize("name", list(transforms_of_torchvision()))
 def test_images_are_prepared_as_by_every_transform_of_torchvision(name: str) -> None:
     models = torchvision.models
-    made, notes = vision._of_torchvision(models, Asked(name, name), torch.nn.Identity())
+    made, notes = vision._find_torchvision_preprocessing(models, ParsedSpec(name, name), torch.nn.Identity())
     assert made is not None
     assert notes == ()
     for image in ((300, 401), (250, 250)):
@@ -123,7 +123,7 @@ def test_images_are_prepared_as_by_every_transform_of_torchvision(name: str) -> 
 @pytest.mark.parametrize("image", [(300, 300), (300, 401), (333, 250)], ids=str)
 def test_images_are_prepared_as_by_timm(name: str, image: tuple[int, int]) -> None:
     told = timm.data.resolve_data_config({}, pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
-    made, notes = vision._of_timm(told, Asked(name, name))
+    made, notes = vision._find_timm_preprocessing(told, ParsedSpec(name, name))
     assert made is not None
     assert notes == ()
     agrees(made, timm.data.create_transform(**told), image)
@@ -140,7 +140,7 @@ def test_images_are_prepared_as_by_timm(name: str, image: tuple[int, int]) -> No
 def test_images_are_prepared_as_by_timms_other_modes(told: dict[str, Any], interpolation: str,
                                                      image: tuple[int, int]) -> None:
     whole = {"input_size": (3, 64, 64), "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": interpolation} | told
-    made, _ = vision._of_timm(whole, Asked("timm:x", "x"))
+    made, _ = vision._find_timm_preprocessing(whole, ParsedSpec("timm:x", "x"))
     assert made is not None
     agrees(made, timm.data.create_transform(**whole), image)
 
@@ -149,19 +149,19 @@ def test_images_are_prepared_as_by_timms_other_modes(told: dict[str, Any], inter
 def test_what_timm_does_and_suture_does_not_is_told(told: dict[str, Any]) -> None:
     whole = {"input_size": (3, 64, 64), "mean": (0.5,), "std": (0.5,), "interpolation": "bicubic", "crop_pct": 1.0,
              "crop_mode": "center"} | told
-    made, notes = vision._of_timm(whole, Asked("timm:x", "x"))
+    made, notes = vision._find_timm_preprocessing(whole, ParsedSpec("timm:x", "x"))
     assert made is None
     assert next(iter(told.values())) in notes[0]
 
 
 def test_transforms_that_are_no_classification_are_told() -> None:
-    made = specs.network("torchvision:lraspp_mobilenet_v3_large", like=LIKE)
+    made = specs.build_network("torchvision:lraspp_mobilenet_v3_large", like=LIKE)
     assert made.preprocessing is None
     assert "SemanticSegmentation" in made.notes[-1]
 
 
 def test_a_network_that_is_made_smaller_than_its_published_weights() -> None:
-    made, _ = vision._of_torchvision(torchvision.models, Asked("torchvision:vit_h_14", "vit_h_14"),
+    made, _ = vision._find_torchvision_preprocessing(torchvision.models, ParsedSpec("torchvision:vit_h_14", "vit_h_14"),
                                      SimpleNamespace(image_size=224))
     assert made is not None
     assert made.size == (224, 224)
@@ -182,11 +182,11 @@ def test_what_is_no_network(spec: str, words: str) -> None:
 
 def test_a_network_that_its_library_cannot_make() -> None:
     with pytest.raises(SutureError, match="timm:test_vit cannot be made: "):
-        specs.network("timm:test_vit", like=SimpleNamespace(classes=2.5, channels=3))
+        specs.build_network("timm:test_vit", like=SimpleNamespace(classes=2.5, channels=3))
 
 
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder) -> None:
     for spec in ("torchvision:googlenet", "timm:test_vit"):
-        specs.network(spec, like=LIKE)
+        specs.build_network(spec, like=LIKE)
     assert capfd.readouterr() == ("", "")
     assert len(recwarn) == 0

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from suture.cli import specs
-from suture.cli.specs.pairing import adjust_preprocessing, prepare_data
+from suture.cli.specs.preparation import adjust_preprocessing, prepare_data
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class DataOptions:
 
     Attributes:
         train_size, test_size, image_column, label_column, text_column, skip_bad: see `suture.cli.specs.data`.
-        source_input, target_input, length, mask_rate: see `suture.cli.specs.pairing.adjust_preprocessing`.
+        source_input, target_input, length, mask_rate: see `suture.cli.specs.preparation.adjust_preprocessing`.
     """
 
     train_size: int | None = None

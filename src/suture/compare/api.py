@@ -21,7 +21,7 @@ from suture.representations.alignment import DEFAULT_RULE, AlignmentRule
 from suture.results.comparison import Comparison
 from suture.stitching import Family, TaskRecipe
 from suture.stitching.families import FULL
-from suture.stitching.resolve import TaskName
+from suture.stitching.task_inference import TaskName
 
 
 def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None, test: Any = None, *,
@@ -75,7 +75,7 @@ def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None
         task: what the target network's output is, and so what stitched networks are scored on and trained for:
             "classification" (logits (N, classes)), "next_token" (causal language models), "tokens" (masked language
             models, token classification: labels (N, T)), or "none" (hidden states: direct matching without a task).
-            "auto" (default) finds out in the dry run (`suture.stitching.resolve.resolve_task`).
+            "auto" (default) finds out in the dry run (`suture.stitching.task_inference.resolve_task`).
         token_rate: share of the tokens that count whose rows make the moments, so indices and direct matching, drawn
             with `seed`, the same at every site; under ``@pool`` the mean is that of the drawn tokens. Everything else
             sees all tokens. Default 1.

@@ -16,7 +16,7 @@ from suture.compare.settings import Settings
 from suture.networks.sites import SitedNetwork
 from suture.numbers.measures import get_base_name, get_measure, sort_measures
 from suture.results.comparison import COLUMNS, Comparison
-from suture.stitching.outputs import Task
+from suture.stitching.tasks import Task
 
 
 def list_standing_notes(settings: Settings, source: SitedNetwork, target: SitedNetwork) -> list[str]:

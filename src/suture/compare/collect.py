@@ -18,7 +18,7 @@ from suture.indices.table import FLAT_INDICES, STITCH
 from suture.networks.calls import disable_gradients
 from suture.networks.sites import SitedNetwork
 from suture.numbers.pair_moments import NonFiniteError
-from suture.ood.detectors.fitting import DetectorFitter
+from suture.ood.detectors.fitter import DetectorFitter
 from suture.ood.detectors.site_features import SiteFeatures
 from suture.representations.accumulators import Accumulators, AccumulatorSettings
 from suture.representations.alignment import Kind, get_token_mask

@@ -14,7 +14,7 @@ from suture.compare.stages import Run
 from suture.data.batches import Batch, Batches, cut_batch, move_batch
 from suture.networks.sites import SiteInfo
 from suture.representations.accumulators import Accumulators
-from suture.stitching.task import GroupTrainer
+from suture.stitching.trainer import GroupTrainer
 
 TRIED_EXAMPLES = 32
 """Examples that are tried."""

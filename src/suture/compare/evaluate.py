@@ -16,11 +16,11 @@ from suture._base.progress import Progress
 from suture.data.batches import Batch, Batches, cut_batch, move_batch
 from suture.networks.calls import RecordedPass, disable_gradients
 from suture.networks.sites import SitedNetwork
-from suture.ood.detectors.scoring import ScoreCollector
+from suture.ood.detectors.score_collector import ScoreCollector
 from suture.representations.alignment import Shape, View, get_row_mask, get_token_mask, to_grid
 from suture.stitching.layer import StitchingLayer
-from suture.stitching.outputs import ScoredRows, Task
-from suture.stitching.task import Cell
+from suture.stitching.tasks import ScoredRows, Task
+from suture.stitching.trainer import Cell
 
 Float32Array = NDArray[np.float32]
 ResultArray = NDArray[np.bool_] | NDArray[np.float32]

@@ -13,18 +13,18 @@ from suture._base.progress import Progress
 from suture.data.batches import Batch, Batches, count_examples
 from suture.indices import Named, Request, chosen
 from suture.indices.regression import FOLDS
-from suture.networks.prepare import find_device, take_first
+from suture.networks.preparation import find_device, take_first
 from suture.networks.sites import SitedNetwork
 from suture.networks.training import is_number
 from suture.ood.auxiliary import as_batches
 from suture.ood.detection import OOD
-from suture.ood.detectors.energy import EnergyRecipe
+from suture.ood.detectors.energy_training import EnergyRecipe
 from suture.representations.accumulators import AccumulatorSettings
 from suture.representations.alignment import AlignmentRule
 from suture.stitching import Family, TaskRecipe
 from suture.stitching.objective import check_batch
-from suture.stitching.outputs import Task
-from suture.stitching.resolve import TASKS, resolve_task
+from suture.stitching.task_inference import TASKS, resolve_task
+from suture.stitching.tasks import Task
 
 METHODS = ("dm", "tlm")
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}

@@ -23,30 +23,36 @@ from suture.compare.collect import (
     fit_detectors,
     report_network_errors,
 )
+from suture.compare.estimates import has_same_examples, score_cells, stack_evaluation
 from suture.compare.evaluate import Evaluator
 from suture.compare.provenance import choose_display_names, describe_data, hash_inputs
-from suture.compare.scored import has_same_examples, score_cells, stack_evaluation
 from suture.compare.settings import FORWARD_DTYPES, Settings
 from suture.data.batches import Batch, Batches, is_same_batch, move_batch
 from suture.indices import Value
 from suture.indices.regression import FOLDS
 from suture.networks.calls import disable_gradients
 from suture.networks.naming import SiteSpec
-from suture.networks.prepare import choose_micro_batch, fold_batch_norms, pack_convolutions, prepare, take_first
+from suture.networks.preparation import (
+    choose_micro_batch,
+    fold_batch_norms,
+    pack_convolutions,
+    prepare,
+    take_first,
+)
 from suture.networks.sites import SitedNetwork
 from suture.numbers import intervals as scores
-from suture.numbers.frechet import frechet
+from suture.numbers.frechet_distance import frechet
 from suture.numbers.measures import get_measure
 from suture.numbers.spectra import Pair
 from suture.ood.detection import Detection
-from suture.ood.detectors.scoring import stack_scores, tabulate_scores
+from suture.ood.detectors.score_collector import stack_scores, tabulate_scores
 from suture.representations.accumulators import PAPER_EXAMPLES, Accumulators
 from suture.representations.alignment import Alignment
 from suture.results.comparison import Comparison
 from suture.results.convergence_marks import describe_marks
 from suture.stitching import StitchingLayer, convergence, direct_match
-from suture.stitching.outputs import Task
-from suture.stitching.task import Cell, Curves, GroupTrainer, derive_cell_seed, make_training_batches
+from suture.stitching.tasks import Task
+from suture.stitching.trainer import Cell, Curves, GroupTrainer, derive_cell_seed, make_training_batches
 
 OTHER_ORDER = ("the test data came in another order than in the pass before, or augmented at random, so cells could "
                "not be compared in pairs; give a test loader with shuffle=False")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from suture.indices.entry import (
+from suture.indices.definition import (
     AFFINE,
     PERMUTATION,
     RIGID,

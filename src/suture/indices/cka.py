@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from suture.indices.entry import RIGID, Index, Needs
+from suture.indices.definition import RIGID, Index, Needs
 from suture.numbers.measures import make_index_measure
 from suture.numbers.spectra import Pair
 

@@ -17,8 +17,11 @@ from torch import Tensor
 
 from suture._base import files
 from suture._base.errors import SutureError
-from suture.indices import Named, Streaming, Value, of_blocks
+from suture.indices.computation import of_blocks
+from suture.indices.definition import Value
 from suture.indices.sample import SAMPLE_ROWS
+from suture.indices.streaming import Streaming
+from suture.indices.table import Named
 from suture.numbers.moments import Cross, Moments, Side, UnitRowSums
 from suture.numbers.spectra import MomentBlock
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from suture.indices.entry import ORTHOGONAL, SCALING, Argument, Index, Needs, expand_invariances
+from suture.indices.definition import ORTHOGONAL, SCALING, Argument, Index, Needs, expand_invariances
 from suture.indices.sample import Floats, Ints, Sample
 from suture.numbers.measures import make_index_measure
 

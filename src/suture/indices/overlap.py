@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from suture.indices import cca
-from suture.indices.entry import AFFINE, RIGID, Argument, Index
+from suture.indices.definition import AFFINE, RIGID, Argument, Index
 from suture.numbers.measures import make_index_measure
 from suture.numbers.spectra import Pair
 

@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from suture.indices.entry import (
+from suture.indices.definition import (
     ORTHOGONAL,
     PERMUTATION,
     RIGID,

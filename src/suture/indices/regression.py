@@ -6,7 +6,16 @@ from collections.abc import Sequence
 
 import torch
 
-from suture.indices.entry import AFFINE, ORTHOGONAL, RIGID, SCALING, Argument, Index, Needs, expand_invariances
+from suture.indices.definition import (
+    AFFINE,
+    ORTHOGONAL,
+    RIGID,
+    SCALING,
+    Argument,
+    Index,
+    Needs,
+    expand_invariances,
+)
 from suture.numbers.measures import make_index_measure
 from suture.numbers.moments import leave_out, merge_blocks
 from suture.numbers.spectra import MomentBlock, Pair, Spectrum, compute_squared_error, solve_least_squares

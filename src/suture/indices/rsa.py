@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from suture.indices.entry import PERMUTATION, RIGID, SCALING, Index, Needs, expand_invariances
+from suture.indices.definition import PERMUTATION, RIGID, SCALING, Index, Needs, expand_invariances
 from suture.numbers.measures import make_index_measure
 from suture.numbers.moments import Moments
 from suture.numbers.spectra import Pair

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from suture.indices.entry import ORTHOGONAL, SCALING, Index, Needs, expand_invariances
+from suture.indices.definition import ORTHOGONAL, SCALING, Index, Needs, expand_invariances
 from suture.numbers.measures import make_index_measure
 from suture.numbers.moments import Side, UnitRowSums
 from suture.numbers.spectra import Pair, Spectrum, find_varying_columns

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from suture._base.errors import SutureError
 from suture._base.memory import check_free_memory
-from suture.indices.entry import Index, Needs, Value
+from suture.indices.definition import Index, Needs, Value
+from suture.indices.flattened_cka import FlatKernels
 from suture.indices.jackknife import add_intervals
-from suture.indices.kernels import FlatKernels
 from suture.indices.regression import FOLDS
 from suture.indices.sample import SAMPLE_ROWS, Reservoir, Sample, as_matrix
 from suture.indices.table import FROM_MOMENTS, STITCH, Named, Request, chosen

@@ -12,8 +12,25 @@ from types import CodeType
 from typing import Any, Union
 
 from suture._base.errors import SutureError, make_unknown_error
-from suture.indices import cca, cka, kernels, overlap, procrustes, regression, rows, rsa, statistics, units
-from suture.indices.entry import Index, Needs, collect_entries
+from suture.indices import (
+    cca,
+    cka,
+    overlap,
+    procrustes,
+    regression,
+    rsa,
+    statistics,
+)
+from suture.indices import (
+    distances as rows,
+)
+from suture.indices import (
+    flattened_cka as kernels,
+)
+from suture.indices import (
+    unit_matching as units,
+)
+from suture.indices.definition import Index, Needs, collect_entries
 from suture.numbers.measures import ALIGNMENTS, MEASURES, Measure, make_index_measure, register_measure
 
 INDICES: Mapping[str, Index] = collect_entries(cka.ENTRIES, cca.ENTRIES, procrustes.ENTRIES, regression.ENTRIES,

@@ -63,12 +63,12 @@ class AuxiliaryData:
         """Make what was not given from a sample of the data, where these are images or token ids."""
         kind = makers.find_input_kind(like)
         if "auxiliary" not in self.inputs and kind is not None:
-            self._add_made("auxiliary", like, HELD_OUT, makers.TRAINING[kind], 3 * seed + 1)
+            self._add_made("auxiliary", like, HELD_OUT, makers.TRAINING_KINDS[kind], 3 * seed + 1)
             if training:
                 n = min(training, max(HELD_OUT, TRAINING_BYTES // (sum(t.nbytes for t in list_tensors(like)) // count_examples(like))))
-                self._add_made("training", like, n, makers.TRAINING[kind], 3 * seed)
+                self._add_made("training", like, n, makers.TRAINING_KINDS[kind], 3 * seed)
             if unseen:
-                self._add_made("unseen", like, HELD_OUT, makers.UNSEEN[kind], 3 * seed + 2)
+                self._add_made("unseen", like, HELD_OUT, makers.UNSEEN_KINDS[kind], 3 * seed + 2)
         if not {"auxiliary", "unseen"} & set(self.inputs):
             self.notes.append(NOT_MADE_NOTE)
 

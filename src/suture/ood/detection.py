@@ -14,12 +14,20 @@ from torch import nn
 from suture._base.errors import SutureError, summarise_error
 from suture._base.progress import Progress
 from suture.data import auxiliary as makers
-from suture.data.batches import Batch, Batches, can_shuffle, convert_tensors, count_examples, cut_batch, move_batch
+from suture.data.batches import (
+    Batch,
+    Batches,
+    can_shuffle,
+    convert_tensors,
+    count_examples,
+    cut_batch,
+    move_batch,
+)
 from suture.networks.calls import disable_gradients, extract_main_output
-from suture.networks.prepare import take_first
+from suture.networks.preparation import take_first
 from suture.networks.sites import SitedNetwork
-from suture.numbers.auroc import auroc, two_sided_auroc
 from suture.numbers.measures import DETECTOR_NAME
+from suture.numbers.roc import auroc, two_sided_auroc
 from suture.ood.auxiliary import (
     FEW_EXAMPLES,
     HELD_OUT,
@@ -29,15 +37,15 @@ from suture.ood.auxiliary import (
     take_examples,
 )
 from suture.ood.cache import DetectorCache, hash_parts
-from suture.ood.detectors import table
-from suture.ood.detectors.energy import EnergyDetector, EnergyRecipe, train_detectors
-from suture.ood.detectors.fitting import DetectorFitter
-from suture.ood.detectors.scoring import ScoreCollector
+from suture.ood.detectors import registry as table
+from suture.ood.detectors.energy_training import EnergyDetector, EnergyRecipe, train_detectors
+from suture.ood.detectors.fitter import DetectorFitter
+from suture.ood.detectors.score_collector import ScoreCollector
 from suture.ood.detectors.site_features import Detector, SiteFeatures
 from suture.ood.detectors.two_sample import score_two_sample
 from suture.ood.thresholds import Thresholds
 from suture.representations.alignment import find_image_size, get_token_mask
-from suture.stitching.outputs import Task, extract_logits
+from suture.stitching.tasks import Task, extract_logits
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ class OOD:
     >>> suture.compare(network, data=train, test=test, ood=suture.OOD(detectors=("mahalanobis", "energy")))
 
     Attributes:
-        detectors: names of `suture.ood.detectors.table.DETECTORS`. Default: "mahalanobis". The first one gives the verdict
+        detectors: names of `suture.ood.detectors.registry.DETECTORS`. Default: "mahalanobis". The first one gives the verdict
             of a cell. Without any, Fréchet distances alone are there.
         own: detectors of yours by name: a function of a batch of representations that returns (N,) scores, larger =
             more in-distribution, or such functions by target site.

@@ -25,7 +25,7 @@ from torch import Tensor
 from suture._base.errors import SutureError
 from suture._base.progress import Progress
 from suture.indices import Needs, Request, SiteStatistics, Value
-from suture.indices.kernels import FlatKernels, Kernels
+from suture.indices.flattened_cka import FlatKernels, Kernels
 from suture.indices.regression import merge_into_folds
 from suture.indices.sample import Sample
 from suture.indices.streaming import compute_indices, count_blocks

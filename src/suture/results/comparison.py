@@ -69,7 +69,7 @@ class Comparison:
             was still improving; it is empty where all is well, and where the column is left out.
         arrays: per-example and per-cell arrays by name, such as ``"target.correct"`` bool (N,),
             ``"dm.correct"`` bool and ``"dm.kl"`` float32 (S, T, N), ``"tlm.loss"`` (S, T, epochs),
-            ``"dm.weight/0/1"`` float32. The per-example ones (`suture.compare.scored.stack_evaluation`) take about
+            ``"dm.weight/0/1"`` float32. The per-example ones (`suture.compare.estimates.stack_evaluation`) take about
             14 bytes per cell, method and test example, in memory and on disk.
         meta: JSON-able: ``versions``, ``seed``, ``command``, ``settings``, ``n_fit``, ``n_test``,
             ``created``, ``device``, ``notes`` (list of str), ``stages`` (names of the finished stages).

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from suture.networks.training import compute_rate_factor
-from suture.stitching.grouped import Cell
+from suture.stitching.grouped_pass import Cell
 from suture.stitching.recipe import TaskRecipe
-from suture.stitching.task import Curves
+from suture.stitching.trainer import Curves
 
 LEAST_SHARE = 0.01
 """A layer is still improving where the last fifth of training brought more than this share of the whole fall. An

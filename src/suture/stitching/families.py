@@ -1,7 +1,7 @@
 """Families of affine maps x -> W x + b from p source to q target channels: what a stitching layer may be.
 
 The smaller the family, the more of the source's geometry a map has to keep, and the more a good fit says. One
-`Family` names the constraint for both ways of fitting: `suture.stitching.direct` solves it in closed form from
+`Family` names the constraint for both ways of fitting: `suture.stitching.direct_matching` solves it in closed form from
 moments, `suture.stitching.affine` trains it on the task loss.
 """
 
@@ -71,7 +71,7 @@ class Family:
         name: one of `FAMILIES`.
         strength: of the penalty. ridge: above 0, relative to the mean scatter of a source channel, or ``"cv"`` to
             choose it by cross-validation; sparse: between 0 and 1, relative to the penalty at which W becomes 0. None
-            for the others. How it enters: `suture.stitching.direct` (DM), `suture.stitching.affine` (TLM).
+            for the others. How it enters: `suture.stitching.direct_matching` (DM), `suture.stitching.affine` (TLM).
         rank: rank only: the largest rank of W, at least 1.
         scale: orthogonal only: whether the scale is free; False fixes it at 1.
         shift: orthogonal only: whether b is free; False means b = 0 and a fit that does not subtract the means. Of

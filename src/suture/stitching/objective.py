@@ -10,8 +10,8 @@ from suture._base.errors import SutureError
 from suture._base.trees import walk_tensors
 from suture.data.batches import Batch, convert_tensors
 from suture.networks.training import augment, check_images
-from suture.stitching.outputs import Task
 from suture.stitching.recipe import TaskRecipe
+from suture.stitching.tasks import Task
 
 
 def compute_task_losses(logits: Tensor, own: Tensor, labels: Tensor | None, recipe: TaskRecipe) -> Tensor:

@@ -34,7 +34,7 @@ class TaskRecipe(Recipe):
         seed: of random initialisations, the order of the data, the augmentation and the held-out split. Default 0.
         init: "random" (default, the paper), "dm" (the closed-form solution) or "identity".
         objective: what a layer minimises; a mean over examples, or, where the task is one of tokens
-            (`suture.stitching.outputs.Task`), over the tokens of a batch that count.
+            (`suture.stitching.tasks.Task`), over the tokens of a batch that count.
             "hard" (default, the paper): cross-entropy of the stitched network on the labels, in nats.
             "soft": KL divergence to the target network's own predictions, both at `temperature`, times its square
             (Hinton et al. 2015); needs no labels, except that labels (N, T) say which tokens count.

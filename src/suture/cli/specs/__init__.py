@@ -3,9 +3,9 @@
 ``module:function`` imports *your* code and calls the function: only give it code that you trust, as with any import.
 """
 
-from suture.cli.specs.code import load_inputs as load_inputs
 from suture.cli.specs.data import DATA_NAMES as DATA_NAMES
 from suture.cli.specs.data import load_data as load_data
-from suture.cli.specs.named import LoadedNetwork as LoadedNetwork
+from suture.cli.specs.network_spec import LoadedNetwork as LoadedNetwork
 from suture.cli.specs.networks import NETWORK_KINDS as NETWORK_KINDS
 from suture.cli.specs.networks import build_network as build_network
+from suture.cli.specs.user_code import load_inputs as load_inputs

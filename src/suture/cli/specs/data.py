@@ -6,7 +6,7 @@ from typing import Any
 
 from suture import zoo
 from suture._base.errors import SutureError, make_unknown_error
-from suture.cli.specs.code import call_user_function
+from suture.cli.specs.user_code import call_user_function
 from suture.data import sources
 
 DATA_NAMES = ("digits",)

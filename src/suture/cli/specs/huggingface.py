@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from suture._base.errors import SutureError, import_optional, make_unknown_error, summarise_error
-from suture.cli.specs import processors
-from suture.cli.specs.named import LoadedNetwork, ParsedSpec, Preprocessing, report_build_errors
+from suture.cli.specs import image_processors as processors
+from suture.cli.specs.network_spec import LoadedNetwork, ParsedSpec, Preprocessing, report_build_errors
 from suture.data.preprocessing import TextPreprocessing
 from suture.networks.training import seed_torch
 from suture.zoo.weights import load_weights, read_weights

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from suture._base.errors import SutureError
-from suture.data.sources.checking import make_bad_example_error
+from suture.data.sources.bad_examples import make_bad_example_error
 from suture.data.sources.decoding import BadExample, ExampleKind
-from suture.data.sources.reading import (
+from suture.data.sources.prefetching import (
     CACHE_BYTES,
     DECODE_CHUNK,
     ImageCache,

@@ -23,7 +23,7 @@ from suture._base.files import replace_file
 from suture.numbers.measures import Measure, get_measure
 from suture.results.report import histograms
 from suture.results.report.compared import ComparisonLike
-from suture.results.report.style import STYLE, format_networks, make_printable, render_pdf, render_png
+from suture.results.report.figure_format import STYLE, format_networks, make_printable, render_pdf, render_png
 from suture.results.summary import find_artefacts, is_detail
 
 ANNOTATED_SITES = 12

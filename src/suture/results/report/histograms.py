@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from suture._base.errors import make_unknown_error
 from suture.results.report.compared import ComparisonLike
-from suture.results.report.style import STYLE, format_networks, make_printable
+from suture.results.report.figure_format import STYLE, format_networks, make_printable
 
 BINS = 48
 _MOST_COLUMNS = 4

@@ -22,8 +22,8 @@ from suture.results import cell_verdict as judging
 from suture.results.convergence_marks import describe_marks
 from suture.results.report import histograms
 from suture.results.report.compared import ComparisonLike
+from suture.results.report.figure_format import render_png
 from suture.results.report.figures import format_value, pick_colours
-from suture.results.report.style import render_png
 from suture.results.summary import (
     describe_cells,
     is_detail,

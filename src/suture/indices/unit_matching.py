@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scipy.optimize import linear_sum_assignment
 
-from suture.indices.entry import DIAGONAL, PERMUTATION, TRANSLATION, Index, expand_invariances
+from suture.indices.definition import DIAGONAL, PERMUTATION, TRANSLATION, Index, expand_invariances
 from suture.numbers.measures import make_index_measure
 from suture.numbers.spectra import Pair
 

@@ -10,7 +10,7 @@ from scipy.spatial.distance import squareform
 from scipy.stats import kendalltau
 
 from suture.indices import neighbours
-from suture.indices.entry import ORTHOGONAL, RIGID, SCALING, Argument, Index, Needs, expand_invariances
+from suture.indices.definition import ORTHOGONAL, RIGID, SCALING, Argument, Index, Needs, expand_invariances
 from suture.indices.sample import Floats, Rows, Sample
 from suture.numbers.measures import make_index_measure
 

@@ -17,11 +17,11 @@ from suture.data.batches import Batch, convert_tensors, count_examples, cut_batc
 from suture.networks.calls import disable_gradients, freeze
 from suture.networks.sites import SitedNetwork
 from suture.networks.training import augment, check_images, compute_rate_factor, make_optimizer
-from suture.ood.detectors.classifier import LEAST_CHANNEL_STD, derive_site_seed
-from suture.ood.detectors.classifier import EnergyDetector as EnergyDetector
-from suture.ood.detectors.classifier import EnergyRecipe as EnergyRecipe
-from suture.ood.detectors.classifier import energy as energy
-from suture.ood.detectors.classifier import energy_loss as energy_loss
+from suture.ood.detectors.energy_detector import LEAST_CHANNEL_STD, derive_site_seed
+from suture.ood.detectors.energy_detector import EnergyDetector as EnergyDetector
+from suture.ood.detectors.energy_detector import EnergyRecipe as EnergyRecipe
+from suture.ood.detectors.energy_detector import energy as energy
+from suture.ood.detectors.energy_detector import energy_loss as energy_loss
 from suture.representations.alignment import (
     Shape,
     View,

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from suture.ood.detectors.gaussian import ClassMoments, FeatureKind, Mahalanobis, select_features
-from suture.ood.detectors.neighbours import FeatureSample, Neighbours
+from suture.ood.detectors.mahalanobis import ClassMoments, FeatureKind, Mahalanobis, select_features
+from suture.ood.detectors.nearest_neighbours import FeatureSample, Neighbours
+from suture.ood.detectors.registry import DETECTORS
 from suture.ood.detectors.site_features import Detector, SiteFeatures
-from suture.ood.detectors.table import DETECTORS
 from suture.representations.alignment import Shape
 
 CPU = torch.device("cpu")

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from suture._base.errors import SutureError
-from suture.indices.entry import RIGID, Index, Needs
-from suture.indices.grams import (
+from suture.indices.definition import RIGID, Index, Needs
+from suture.indices.gram_matrices import (
     LEAST_EXAMPLES,
     Gram,
     Hsic,

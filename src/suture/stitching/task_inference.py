@@ -12,7 +12,7 @@ from suture._base.errors import SutureError
 from suture._base.trees import count_examples, replace_input
 from suture.networks.calls import Call, apply, disable_gradients, extract_main_output, record, walk
 from suture.representations.alignment import get_token_mask
-from suture.stitching.outputs import Task, find_token_ids
+from suture.stitching.tasks import Task, find_token_ids
 
 TaskName = Literal["auto", "classification", "next_token", "tokens", "none"]
 TASKS: tuple[str, ...] = get_args(TaskName)

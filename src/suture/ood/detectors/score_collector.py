@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from suture.numbers.auroc import estimate_separation
 from suture.numbers.intervals import Estimate, make_missing_estimate
+from suture.numbers.roc import estimate_separation
 from suture.ood.detectors.site_features import Detector, SiteFeatures
 from suture.ood.detectors.two_sample import score_two_sample
 from suture.representations.alignment import Shape

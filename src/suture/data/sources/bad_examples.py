@@ -10,7 +10,7 @@ from torch import Tensor
 
 from suture._base.errors import SutureError
 from suture.data.sources.decoding import BadExample, ExampleKind
-from suture.data.sources.reading import DECODE_CHUNK, count_workers, run_ahead
+from suture.data.sources.prefetching import DECODE_CHUNK, count_workers, run_ahead
 from suture.data.sources.stores import Store, decode_rows
 
 MOST_TRIED = 10_000

@@ -12,7 +12,15 @@ from rich.markup import escape
 from suture._base.errors import SutureError, make_unknown_error
 from suture.cli import demo as demonstration
 from suture.cli import specs
-from suture.cli.console import app, console, print_dry_run, print_notes, print_verdict, show_progress, split_names
+from suture.cli.console import (
+    app,
+    console,
+    print_dry_run,
+    print_notes,
+    print_verdict,
+    show_progress,
+    split_names,
+)
 from suture.cli.inputs import DataOptions, load_comparison_inputs
 from suture.cli.options import (
     NETWORK_HELP,
@@ -42,10 +50,10 @@ from suture.cli.options import (
 from suture.compare.api import compare as compare_networks
 from suture.compare.api import dry_run as rehearse_networks
 from suture.compare.api import paper
-from suture.compare.stitch import stitch as stitch_networks
+from suture.compare.stitched_network import stitch as stitch_networks
 from suture.ood.detection import OOD
-from suture.ood.detectors.energy import EnergyRecipe
-from suture.ood.detectors.table import DEFAULT_DETECTORS, DETECTORS
+from suture.ood.detectors.energy_training import EnergyRecipe
+from suture.ood.detectors.registry import DEFAULT_DETECTORS, DETECTORS
 from suture.representations.alignment import DEFAULT_RULE, AlignmentRule
 from suture.results.comparison import Comparison
 from suture.stitching import TaskRecipe

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from suture._base.errors import SutureError, make_unknown_error, summarise_error
 from suture.networks.calls import freeze
 from suture.networks.naming import Site
-from suture.ood.detectors.gaussian import FeatureKind
+from suture.ood.detectors.mahalanobis import FeatureKind
 from suture.ood.detectors.site_features import SiteFeatures
 
 

@@ -10,7 +10,7 @@ import torch
 from scipy.special import log_softmax
 
 from suture._base.errors import SutureError
-from suture.indices.entry import Value
+from suture.indices.definition import Value
 from suture.indices.sample import Floats, Ints, as_matrix
 
 

@@ -12,7 +12,13 @@ from torch import Tensor
 
 from suture._base.errors import SutureError
 from suture.numbers.moments import Moments, leave_out
-from suture.numbers.spectra import Pair, Spectrum, compute_squared_error, find_varying_columns, solve_least_squares
+from suture.numbers.spectra import (
+    Pair,
+    Spectrum,
+    compute_squared_error,
+    find_varying_columns,
+    solve_least_squares,
+)
 from suture.stitching.families import FULL, Family
 
 RIDGE_STRENGTHS = tuple(10.0**k for k in range(-6, 3))

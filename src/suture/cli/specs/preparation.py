@@ -11,9 +11,14 @@ import torch
 
 from suture import zoo
 from suture._base.errors import SutureError
-from suture.cli.specs.named import LoadedNetwork
+from suture.cli.specs.network_spec import LoadedNetwork
 from suture.data.batches import Batches, Prepared
-from suture.data.preprocessing import ImagePreprocessing, TextPreprocessing, explain_token_mismatch, parse_preprocessing
+from suture.data.preprocessing import (
+    ImagePreprocessing,
+    TextPreprocessing,
+    explain_token_mismatch,
+    parse_preprocessing,
+)
 from suture.data.sources.examples import Examples
 from suture.zoo import ImageSet
 

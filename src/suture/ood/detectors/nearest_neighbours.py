@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from suture._base.errors import SutureError
-from suture.ood.detectors.gaussian import LEAST_FEATURE_STD
+from suture.ood.detectors.mahalanobis import LEAST_FEATURE_STD
 from suture.ood.detectors.site_features import SiteFeatures
 
 SAMPLE_SIZE = 2000

@@ -20,13 +20,20 @@ from suture.compare.stages import Run
 from suture.data.batches import Batch, Batches, convert_tensors, move_batch
 from suture.networks.calls import apply
 from suture.networks.naming import Site
-from suture.networks.prepare import find_device, prepare, take_first
+from suture.networks.preparation import find_device, prepare, take_first
 from suture.networks.sites import SitedNetwork
-from suture.representations.alignment import DEFAULT_RULE, Alignment, AlignmentRule, Kind, Shape, get_token_mask
+from suture.representations.alignment import (
+    DEFAULT_RULE,
+    Alignment,
+    AlignmentRule,
+    Kind,
+    Shape,
+    get_token_mask,
+)
 from suture.stitching import Family, StitchingLayer, TaskRecipe, convergence
 from suture.stitching.families import FULL
-from suture.stitching.outputs import Task
-from suture.stitching.resolve import TaskName, resolve_task
+from suture.stitching.task_inference import TaskName, resolve_task
+from suture.stitching.tasks import Task
 from suture.zoo.weights import load_weights, read_metadata, save_weights
 
 FORMAT = "suture.stitch/1"

@@ -27,11 +27,11 @@ from suture.cli.options import (
     SeedOption,
     SitesOption,
 )
-from suture.cli.specs.pairing import adjust_preprocessing, make_example_inputs
+from suture.cli.specs.preparation import adjust_preprocessing, make_example_inputs
 from suture.data.sources import Examples
 from suture.networks.calls import disable_gradients, record, walk
 from suture.networks.naming import Site
-from suture.networks.prepare import find_device, prepare
+from suture.networks.preparation import find_device, prepare
 from suture.networks.sites import SitedNetwork, SiteInfo
 from suture.networks.training import Recipe
 from suture.results.comparison import load

@@ -17,8 +17,8 @@ from suture.representations.alignment import to_grid as grid_of
 from suture.stitching.batch_budget import BatchBudget, find_backward_budget, measure_tail_bytes, try_in_memory
 from suture.stitching.layer import StitchingLayer
 from suture.stitching.objective import compute_task_losses
-from suture.stitching.outputs import ScoredRows, Task
 from suture.stitching.recipe import TaskRecipe
+from suture.stitching.tasks import ScoredRows, Task
 
 Cell = tuple[int, int]
 """(index of the source site, index of the target site)."""

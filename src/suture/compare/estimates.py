@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from suture.compare.evaluate import Evaluation
 from suture.numbers import intervals as scores
 from suture.numbers.intervals import Estimate, make_missing_estimate
-from suture.ood.detectors.scoring import is_constant
-from suture.stitching.outputs import Task
-from suture.stitching.task import Cell
+from suture.ood.detectors.score_collector import is_constant
+from suture.stitching.tasks import Task
+from suture.stitching.trainer import Cell
 
 _LABELLED = ("accuracy", "relative_accuracy", "ce_gap", "relative_perplexity")
 _PREDICTED = (*_LABELLED, "agreement", "kl")

@@ -16,13 +16,20 @@ from suture.data.batches import Batch, Batches, move_batch, split_rows
 from suture.networks.calls import disable_gradients
 from suture.networks.sites import SitedNetwork
 from suture.networks.training import make_optimizer, set_rate
-from suture.stitching.grouped import Cell as Cell
-from suture.stitching.grouped import Grads, GroupedPass, Layers, ObjectiveSums, list_trainable, sort_by_target
+from suture.stitching.grouped_pass import Cell as Cell
+from suture.stitching.grouped_pass import (
+    Grads,
+    GroupedPass,
+    Layers,
+    ObjectiveSums,
+    list_trainable,
+    sort_by_target,
+)
 from suture.stitching.layer import StitchingLayer
 from suture.stitching.objective import augment_batch, check_batch
-from suture.stitching.outputs import ScoredRows, Task
 from suture.stitching.recipe import TaskRecipe as TaskRecipe
 from suture.stitching.recipe import derive_cell_seed as derive_cell_seed
+from suture.stitching.tasks import ScoredRows, Task
 
 LEAST_IMPROVEMENT = 1e-4
 """Relative fall of the held-out objective that counts as one: well above the rounding that grouping changes."""
