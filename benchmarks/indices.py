@@ -28,7 +28,7 @@ from suture import zoo
 from suture.indices import GROUPS, Request, chosen
 from suture.indices.streaming import compute_indices
 from suture.representations.accumulators import Accumulators, AccumulatorSettings
-from suture.representations.alignment import Kind, Shape
+from suture.representations.shapes import Kind, Shape
 
 Data = tuple[torch.Tensor, torch.Tensor]
 CLAIMED: dict[str, tuple[float, list[str]]] = {"moments@pool": (1.10, []), "moments": (1.5, ["dm"])}

@@ -14,7 +14,8 @@ from common import claim, header
 from suture import zoo
 from suture.networks.site_outputs import capture
 from suture.numbers.moments import GridMoments
-from suture.representations.alignment import Alignment, recognise_shape, to_grid
+from suture.representations.alignment import Alignment, to_grid
+from suture.representations.shapes import recognise_shape
 
 
 def main() -> int:

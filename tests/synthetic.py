@@ -10,7 +10,8 @@ import pandas as pd
 
 from suture.indices import DEFAULT
 from suture.numbers.measures import MEASURES, get_measure
-from suture.results.comparison import COLUMNS, Comparison
+from suture.results.comparison import Comparison
+from suture.results.table import COLUMNS
 
 HOSTILE = ("<script>alert(1)</script>", 'a"b\' onmouseover=x', "{{ 7 * 7 }}", "a,b\nc\rd", "$\\frac$", "nan",
            " ü ")

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from suture import SutureError, zoo
-from suture.data.auxiliary import (
+from suture._base.trees import count_duplicates
+from suture.data.auxiliary import images
+from suture.data.auxiliary.maker import (
     IMAGE_KINDS,
     TOKEN_KINDS,
     TRAINING_KINDS,
     UNSEEN_KINDS,
-    count_duplicates,
     find_input_kind,
-    images,
     list_allowed_kinds,
     make_auxiliary,
 )

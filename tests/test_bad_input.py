@@ -408,7 +408,7 @@ def _compare(*args: object, out: Path) -> list[object]:
 
 def test_a_folder_that_cannot_be_written_is_refused_before_the_work(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(cli.comparing.specs, "load_data", lambda spec: pytest.fail("read the data first"))
+    monkeypatch.setattr(cli.stitching_commands.specs, "load_data", lambda spec: pytest.fail("read the data first"))
     (tmp_path / "file").write_text("mine")
     out = tmp_path / "file" / "below"
     commands = [["compare", "tests.tiny:network", "--out", out], ["demo", "--out", out],
@@ -618,7 +618,7 @@ def test_the_command_interrupted_goes_on_and_refuses_other_settings(
         yield _interrupting
 
     with monkeypatch.context() as patched:
-        patched.setattr(cli.comparing, "show_progress", bars)
+        patched.setattr(cli.stitching_commands, "show_progress", bars)
         code, _, err = tiny.suture(monkeypatch, capsys, *_compare(out=tmp_path / "a"))
     assert (code, err.count("\n")) == (130, 1)
     assert err.startswith("suture: interrupted")

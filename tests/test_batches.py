@@ -11,17 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from suture import Paired, SutureError
-from suture.data.batches import (
-    Batch,
-    Batches,
-    convert_tensors,
-    count_examples,
-    cut_batch,
-    list_tensors,
-    move_batch,
-    split_labels,
-    split_rows,
-)
+from suture._base.trees import convert_tensors, count_examples, list_tensors
+from suture.data.batches import Batch, Batches, cut_batch, move_batch, split_labels, split_rows
 
 X, Y = torch.arange(20.0).view(10, 2), torch.arange(10)
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from suture._base.errors import SutureError
+from suture.ood.thresholds import Thresholds
 from suture.results import cell_verdict as cells
 from suture.results.cell_verdict import (
     ARTEFACT,
@@ -18,7 +19,6 @@ from suture.results.cell_verdict import (
     UNPROVEN,
     VERDICTS,
     CellValues,
-    Thresholds,
     decide_verdicts,
     describe_verdicts,
     format_near,

@@ -264,7 +264,7 @@ def test_indices_by_name_argument_alignment_and_group(tmp_path: Path, monkeypatc
     (("a:f", Path("v/x.pt"), "a:f", Path("w/x.pt")), ("x (source)", "x (target)")),
 ])
 def test_names_of_the_two_networks(given: Any, names: tuple[str, str]) -> None:
-    assert cli.comparing._choose_names(*given) == names
+    assert cli.stitching_commands._choose_names(*given) == names
 
 
 # -- names with markup -------------------------------------------------------------------------------------------------

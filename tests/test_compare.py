@@ -15,7 +15,7 @@ import suture
 from suture.compare import stages as runs
 from suture.networks.calls import extract_main_output
 from suture.networks.site_outputs import capture, run_tail
-from suture.representations.alignment import recognise_shape
+from suture.representations.shapes import recognise_shape
 from suture.stitching import TaskRecipe, direct_match
 from tests import references, tiny
 from tests.networks import NETWORKS, images

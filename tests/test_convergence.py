@@ -18,9 +18,9 @@ import suture
 from suture import TaskRecipe
 from suture._base import files
 from suture.numbers.measures import MEASURES
-from suture.results.comparison import COLUMNS
 from suture.results.convergence_marks import describe_marks, list_causes
 from suture.results.report import figures, page
+from suture.results.table import COLUMNS
 from suture.stitching import convergence
 from suture.stitching.convergence import (
     collect_own_layers,

@@ -15,7 +15,7 @@ from suture.ood.detectors.fitter import DetectorFitter
 from suture.ood.detectors.mahalanobis import ClassMoments, Gaussians, Mahalanobis, oas, select_features
 from suture.ood.detectors.nearest_neighbours import FeatureSample, Neighbours
 from suture.ood.detectors.site_features import SiteFeatures
-from suture.representations.alignment import Kind, Shape
+from suture.representations.shapes import Kind, Shape
 
 MAP, TOKENS, VECTOR = Shape(Kind.MAP, 6, (4, 3)), Shape(Kind.TOKENS, 6, (7,)), Shape(Kind.VECTOR, 6)
 PATCHES = Shape(Kind.TOKENS, 6, (10,), prefix=1, grid=(3, 3))

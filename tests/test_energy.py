@@ -23,15 +23,10 @@ from suture.networks.calls import disable_gradients
 from suture.networks.sites import SitedNetwork
 from suture.networks.training import seed_torch
 from suture.ood.detectors import energy_training as module
-from suture.ood.detectors.energy_training import (
-    EnergyDetector,
-    EnergyRecipe,
-    energy,
-    energy_loss,
-    train_detectors,
-)
+from suture.ood.detectors.energy_detector import EnergyDetector, EnergyRecipe, energy, energy_loss
+from suture.ood.detectors.energy_training import train_detectors
 from suture.ood.detectors.site_features import SiteFeatures
-from suture.representations.alignment import Kind, Shape
+from suture.representations.shapes import Kind, Shape
 from tests import tiny
 
 CPU = torch.device("cpu")

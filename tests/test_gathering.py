@@ -22,7 +22,8 @@ from suture.compare.collect import TokenShare
 from suture.indices import GROUPS, SiteStatistics, chosen, own
 from suture.indices.sample import Reservoir
 from suture.representations.accumulators import Accumulators, AccumulatorSettings
-from suture.representations.alignment import Alignment, Kind, Shape
+from suture.representations.alignment import Alignment
+from suture.representations.shapes import Kind, Shape
 from tests import references, tiny
 from tests.test_kinds import SHAPES, batch
 from tests.test_sequences import IMAGES, Windows, first

@@ -180,7 +180,7 @@ def test_equals_the_definition(case, name):
 @pytest.mark.parametrize("k", [1, 4, 18])
 def test_number_of_neighbours(name, k):
     x, y = CASES["correlated"]
-    index = TABLE[name].replace_argument(k)
+    index = TABLE[name].at(k)
     assert index.name == f"{name}:{k}"
     assert index(Sample.of(x, y)).value == pytest.approx(REFERENCES[name](x, y, k), abs=1e-12)
 
@@ -188,7 +188,7 @@ def test_number_of_neighbours(name, k):
 @pytest.mark.parametrize("fraction", [0.2, 0.8, 10])
 def test_bandwidth(fraction):
     x, y = CASES["shifted"]
-    found = TABLE["cka_rbf"].replace_argument(fraction)(Sample.of(x, y)).value
+    found = TABLE["cka_rbf"].at(fraction)(Sample.of(x, y)).value
     assert found == pytest.approx(cka_rbf(x, y, fraction), abs=1e-10)
 
 
@@ -307,9 +307,9 @@ def test_what_is_not_defined_has_a_reason(names, x, y, reason):
 
 
 def test_too_many_neighbours_by_argument():
-    assert TABLE["jaccard"].replace_argument(19)(Sample.of(X, Y)).reason == "20 rows: 19 neighbours of each need at least 21"
+    assert TABLE["jaccard"].at(19)(Sample.of(X, Y)).reason == "20 rows: 19 neighbours of each need at least 21"
     with pytest.raises(SutureError, match="whole number"):
-        TABLE["jaccard"].replace_argument(2.5)
+        TABLE["jaccard"].at(2.5)
 
 
 def test_a_row_without_neighbours_in_the_other_direction_is_no_reason():
@@ -349,8 +349,8 @@ def test_bad_samples_are_refused(x, y, message):
 
 def test_a_site_is_computed_once_for_many_cells(monkeypatch):
     calls = []
-    real = __import__("suture.indices.sample", fromlist=["pdist"]).pdist
-    monkeypatch.setattr("suture.indices.sample.pdist", lambda *a: calls.append(1) or real(*a))
+    real = __import__("scipy.spatial.distance", fromlist=["pdist"]).pdist
+    monkeypatch.setattr("scipy.spatial.distance.pdist", lambda *a: calls.append(1) or real(*a))
     side, others = Rows.of(X), [Rows.of(Y + k) for k in range(3)]
     for other in others:
         for index in ENTRIES:

@@ -81,7 +81,7 @@ def test_every_index_stands_once_and_the_groups_part_the_table() -> None:
         assert index.source
         assert index.formula
         if index.argument is not None:
-            assert index.replace_argument(index.argument.default).name == name
+            assert index.at(index.argument.default).name == name
 
 
 @pytest.mark.parametrize(("given", "words"), [

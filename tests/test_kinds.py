@@ -16,9 +16,10 @@ from suture import AlignmentRule, Family, Paired, SutureError, TaskRecipe
 from suture.networks.sites import SitedNetwork
 from suture.numbers.spectra import Pair
 from suture.representations.aligned_moments import AlignedMoments
-from suture.representations.alignment import Alignment, Kind, Shape, get_token_mask, recognise_shape
+from suture.representations.alignment import Alignment
+from suture.representations.shapes import Kind, Shape, get_token_mask, recognise_shape
 from suture.stitching import StitchingLayer, direct_match
-from suture.stitching.trainer import derive_cell_seed
+from suture.stitching.recipe import derive_cell_seed
 from tests import references
 from tests.tiny import seeded
 

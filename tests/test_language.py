@@ -24,7 +24,8 @@ from suture.networks.sites import SitedNetwork
 from suture.numbers import intervals as scores
 from suture.numbers.intervals import Estimate, exponentiate
 from suture.numbers.measures import MEASURES
-from suture.representations.alignment import Alignment, Kind, Shape
+from suture.representations.alignment import Alignment
+from suture.representations.shapes import Kind, Shape
 from suture.results import sanity as verdict
 from suture.stitching import StitchingLayer
 from suture.stitching.task_inference import resolve_task

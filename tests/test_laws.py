@@ -22,7 +22,8 @@ from suture.networks.sites import SitedNetwork
 from suture.numbers.moments import Moments
 from suture.numbers.spectra import Pair
 from suture.representations.aligned_moments import AlignedMoments
-from suture.representations.alignment import Alignment, Kind, Shape, recognise_shape
+from suture.representations.alignment import Alignment
+from suture.representations.shapes import Kind, Shape, recognise_shape
 from suture.stitching import StitchingLayer, TaskRecipe, direct_match
 from suture.stitching.trainer import GroupTrainer
 from tests import references

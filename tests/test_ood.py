@@ -20,7 +20,7 @@ from suture.ood.detectors import registry as table
 from suture.ood.detectors.mahalanobis import ClassMoments, Mahalanobis
 from suture.ood.detectors.score_collector import ScoreCollector
 from suture.ood.detectors.site_features import SiteFeatures
-from suture.representations.alignment import Kind, Shape, recognise_shape
+from suture.representations.shapes import Kind, Shape, recognise_shape
 from suture.stitching.layer import StitchingLayer
 from tests import tiny
 

@@ -161,7 +161,7 @@ def test_a_result_names_its_data_and_how_they_were_prepared(tmp_path: Path) -> N
     assert data["fit"]["examples"] == 24
     assert data["test"]["fingerprint"] == test.fingerprint
     assert data["test"]["prepared"] == [repr(how)] * 2
-    other = run(Prepared(train.select(torch.arange(23, -1, -1), train.name), how), Prepared(test, how)).meta
+    other = run(Prepared(train.part(torch.arange(23, -1, -1), train.name), how), Prepared(test, how)).meta
     assert other["data"]["fit"]["content"] == data["fit"]["content"]
     assert other["data"]["fit"]["fingerprint"] != data["fit"]["fingerprint"]
     assert other["key"] != found.meta["key"]

@@ -480,7 +480,7 @@ def test_a_grid_has_one_map_per_measure():
 
 def test_saved_figures_do_not_need_pyplot():
     code = ("import sys; sys.path.insert(0, sys.argv[1]); from synthetic import comparison; "
-            "from suture.results.report import figures; figures.grid(comparison(2, 2), ['cka']); "
+            "from suture.results.report import figures; figures.draw_overview(comparison(2, 2), ['cka']); "
             "sys.exit('matplotlib.pyplot' in sys.modules)")
     here = str(Path(__file__).parent)
     assert subprocess.run([sys.executable, "-c", code, here], check=False).returncode == 0

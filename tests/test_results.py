@@ -14,7 +14,8 @@ import pytest
 
 from suture._base.errors import SutureError
 from suture.results import comparison as results
-from suture.results.comparison import COLUMNS, Comparison, load
+from suture.results import Comparison, load
+from suture.results.table import COLUMNS
 from tests.synthetic import HOSTILE, NAMES, comparison
 
 OURS = {"comparison.json", "table.csv", "arrays.safetensors"}

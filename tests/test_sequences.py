@@ -25,9 +25,8 @@ from suture.ood.detectors.energy_detector import EnergyDetector
 from suture.ood.detectors.energy_training import train_detectors
 from suture.ood.detectors.site_features import SiteFeatures
 from suture.representations.aligned_moments import AlignedMoments
-from suture.representations.alignment import (
-    Alignment,
-    AlignmentRule,
+from suture.representations.alignment import Alignment, AlignmentRule
+from suture.representations.shapes import (
     Kind,
     Shape,
     ShapeOverride,

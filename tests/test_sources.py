@@ -192,7 +192,7 @@ def test_fingerprints_see_contents_labels_and_order(tmp_path: Path) -> None:
         changed = made_of(other)
         assert changed.fingerprint != plain.fingerprint
         assert changed.content != plain.content
-    assert plain.select(torch.arange(12), "copy").fingerprint == plain.fingerprint
+    assert plain.part(torch.arange(12), "copy").fingerprint == plain.fingerprint
 
 
 def made_of(made: Pictures) -> Examples:
@@ -210,12 +210,12 @@ class Counted:
     def __len__(self) -> int:
         return len(self.held)
 
-    def stored(self, rows: Sequence[int]) -> list[Any]:
+    def fetch(self, rows: Sequence[int]) -> list[Any]:
         for r in rows:
             self.read[r] += 1
         return [self.held[r] for r in rows]
 
-    def where(self, row: int) -> str:
+    def describe_row(self, row: int) -> str:
         return f"value {row}"
 
 

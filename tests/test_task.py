@@ -315,7 +315,7 @@ def test_both_networks_see_the_same_augmented_images_new_ones_in_every_epoch(mon
         return calls[-1][1]
 
     monkeypatch.setattr("suture.stitching.objective.augment", watched)
-    seen: dict[str, list[Tensor]] = {"front": [], "full": []}
+    seen: dict[str, list[Tensor]] = {"front": [], "run_full": []}
 
     def watch(name: str) -> None:
         inner = getattr(SitedNetwork, name)
@@ -324,8 +324,8 @@ def test_both_networks_see_the_same_augmented_images_new_ones_in_every_epoch(mon
     for name in seen:
         watch(name)
     Fit(TaskRecipe(epochs=2, crop=2, flip=True), two=True)
-    assert len(calls) == len(seen["front"]) == len(seen["full"]) == 2
-    for (raw, made), a, b in zip(calls, seen["front"], seen["full"], strict=True):
+    assert len(calls) == len(seen["front"]) == len(seen["run_full"]) == 2
+    for (raw, made), a, b in zip(calls, seen["front"], seen["run_full"], strict=True):
         assert torch.equal(a, made)
         assert torch.equal(b, made)
         assert not torch.equal(raw, made)
@@ -573,12 +573,12 @@ def test_room_takes_what_fits() -> None:
     assert gpu.to_measure
     gpu.set_tail_bytes({0: 10, 1: 2})
     assert not gpu.to_measure
-    assert (gpu.micro_batch, gpu.count_at_once(0, 100), gpu.count_at_once(1, 100)) == (600, 6, 30)
-    gpu.cut(1, 30)
+    assert (gpu.examples_at_once, gpu.count_at_once(0, 100), gpu.count_at_once(1, 100)) == (600, 6, 30)
+    gpu.halve_batches(1, 30)
     assert (gpu.count_at_once(0, 100), gpu.count_at_once(1, 100)) == (6, 15)
-    gpu.halve(600)
-    assert gpu.micro_batch == 300
-    assert [n.rpartition(" ")[0] for n in gpu.notes()] == [
+    gpu.halve_examples(600)
+    assert gpu.examples_at_once == 300
+    assert [n.rpartition(" ")[0] for n in gpu.describe_cuts()] == [
         "memory ran out in training: stitched batches into b were concatenated by at most",
         "memory ran out in training: networks ran on at most 300 examples at"]
 

@@ -26,10 +26,10 @@ from pytorch_ood.metrics import OODMetrics
 from sklearn.metrics import auc, precision_recall_curve
 
 from suture.numbers.roc import auroc, estimate_separation
-from suture.ood.detectors.energy_training import EnergyRecipe, energy, energy_loss
+from suture.ood.detectors.energy_detector import EnergyRecipe, energy, energy_loss
 from suture.ood.detectors.mahalanobis import ClassMoments, Gaussians, Mahalanobis
 from suture.ood.detectors.site_features import SiteFeatures
-from suture.representations.alignment import Kind, Shape
+from suture.representations.shapes import Kind, Shape
 
 CLASSES, WIDTH = 5, 12
 

@@ -1,35 +1,103 @@
-"""suture: compare the inner representations of neural networks by stitching them together.
+"""Compare the inner representations of neural networks by stitching them together.
 
 >>> result = suture.compare(network, other, data=train, test=test)
 >>> result.matrix("dm.relative_accuracy"); result.verdict(); result.report("report.html")
+
+Public names are loaded when they are first used, so that `import suture` costs nothing by itself.
 """
 
-from suture import indices as indices
-from suture._base.errors import SutureError as SutureError
-from suture.compare.api import compare as compare
-from suture.compare.api import dry_run as dry_run
-from suture.compare.api import paper as paper
-from suture.compare.stitched_network import StitchedNetwork as StitchedNetwork
-from suture.compare.stitched_network import load_stitched as load_stitched
-from suture.compare.stitched_network import stitch as stitch
-from suture.data import sources as sources
-from suture.data.batches import Paired as Paired
-from suture.data.batches import Prepared as Prepared
-from suture.data.preprocessing import ImagePreprocessing as ImagePreprocessing
-from suture.data.preprocessing import TextPreprocessing as TextPreprocessing
-from suture.indices.matrices import compare_arrays as compare_arrays
-from suture.indices.matrices import merged_moments as merged_moments
-from suture.networks.naming import Site as Site
-from suture.networks.site_outputs import capture as capture
-from suture.networks.site_outputs import find_sites as find_sites
-from suture.networks.site_outputs import run_tail as run_tail
-from suture.numbers.measures import MEASURES as MEASURES
-from suture.ood.detection import OOD as OOD
-from suture.ood.detectors.energy_training import EnergyRecipe as EnergyRecipe
-from suture.ood.thresholds import Thresholds as Thresholds
-from suture.representations.alignment import AlignmentRule as AlignmentRule
-from suture.results.comparison import Comparison as Comparison
-from suture.results.comparison import load as load
-from suture.stitching import Family as Family
-from suture.stitching import StitchingLayer as StitchingLayer
-from suture.stitching import TaskRecipe as TaskRecipe
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    __version__: str
+    from suture import indices as indices
+    from suture import zoo as zoo
+    from suture._base import SutureError as SutureError
+    from suture.compare import StitchedNetwork as StitchedNetwork
+    from suture.compare import compare as compare
+    from suture.compare import dry_run as dry_run
+    from suture.compare import load_stitched as load_stitched
+    from suture.compare import paper as paper
+    from suture.compare import stitch as stitch
+    from suture.data import ImagePreprocessing as ImagePreprocessing
+    from suture.data import Paired as Paired
+    from suture.data import Prepared as Prepared
+    from suture.data import TextPreprocessing as TextPreprocessing
+    from suture.data import sources as sources
+    from suture.indices import compare_arrays as compare_arrays
+    from suture.indices import merged_moments as merged_moments
+    from suture.networks import Site as Site
+    from suture.networks import capture as capture
+    from suture.networks import find_sites as find_sites
+    from suture.networks import run_tail as run_tail
+    from suture.numbers import MEASURES as MEASURES
+    from suture.ood import OOD as OOD
+    from suture.ood import EnergyRecipe as EnergyRecipe
+    from suture.ood import Thresholds as Thresholds
+    from suture.representations import AlignmentRule as AlignmentRule
+    from suture.results import Comparison as Comparison
+    from suture.results import load as load
+    from suture.stitching import Family as Family
+    from suture.stitching import StitchingLayer as StitchingLayer
+    from suture.stitching import TaskRecipe as TaskRecipe
+
+_NAMES = {
+    "_base": ("SutureError",),
+    "numbers": ("MEASURES",),
+    "indices": ("compare_arrays", "merged_moments"),
+    "representations": ("AlignmentRule",),
+    "data": ("ImagePreprocessing", "Paired", "Prepared", "TextPreprocessing", "sources"),
+    "networks": ("Site", "capture", "find_sites", "run_tail"),
+    "stitching": ("Family", "StitchingLayer", "TaskRecipe"),
+    "ood": ("OOD", "EnergyRecipe", "Thresholds"),
+    "results": ("Comparison", "load"),
+    "compare": ("StitchedNetwork", "compare", "dry_run", "load_stitched", "paper", "stitch"),
+}
+_ROOM_OF = {name: room for room, names in _NAMES.items() for name in names}
+_ROOMS = ("indices", "zoo")
+"""Rooms that are themselves public."""
+
+__all__ = sorted([*_ROOM_OF, *_ROOMS])  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("suture")
+    if name in _ROOMS:
+        return importlib.import_module(f"suture.{name}")
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module 'suture' has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"suture.{_ROOM_OF[name]}"), name)
+    if name != "compare":
+        globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
+class _Suture(ModuleType):
+    """The package, whose `compare` is the function and never the room of that name.
+
+    The import system binds a room to its name in the package as soon as it is loaded.
+    """
+
+    @property
+    def compare(self) -> Any:
+        """Return `suture.compare.compare`."""
+        return __getattr__("compare")
+
+    @compare.setter
+    def compare(self, room: ModuleType) -> None:
+        pass
+
+
+sys.modules[__name__].__class__ = _Suture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import importlib
 import inspect
 import io
 import re
@@ -21,11 +20,17 @@ SIMPLE = (str, int, float, bool, tuple, type(None))
 COMMAND = re.compile(r"^\s{2}([a-z][a-z-]*)\s{2,}\S", re.MULTILINE)
 
 
+def find_package(name: str) -> Any:
+    """Find a public package, as the attribute that users write."""
+    return suture if name == "suture" else getattr(suture, name.removeprefix("suture."))
+
+
 def public(module: str) -> list[str]:
     """List what a package offers: what it defines or imports under its own name, without an underscore."""
-    file = importlib.import_module(module).__file__
+    if module == "suture":
+        return sorted(name for name in dir(suture) if not name.startswith("_"))
     found: set[str] = set()
-    for node in ast.parse(Path(str(file)).read_text(encoding="utf-8")).body:
+    for node in ast.parse(Path(find_package(module).__file__).read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ImportFrom):
             found |= {a.name for a in node.names if a.asname == a.name}
         elif isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -51,7 +56,7 @@ def callables() -> dict[str, list[list[str]]]:
     found = {}
     for module in MODULES:
         for name in public(module):
-            thing = getattr(importlib.import_module(module), name)
+            thing = getattr(find_package(module), name)
             if not callable(thing) or not getattr(thing, "__module__", "").startswith("suture"):
                 continue
             if not inspect.isclass(thing):

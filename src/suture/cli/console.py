@@ -7,21 +7,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from suture._base.memory import format_bytes
-from suture.compare.estimate import DryRun
-from suture.results.comparison import Comparison
-from suture.results.summary import summarise_findings
-
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
-                  help="Compare the inner representations of neural networks by stitching them together.")
-# Names are anyone's: neither `:name:` nor numbers in them are ours to decorate.
-console, problems = (Console(stderr=e, emoji=False, highlight=False) for e in (False, True))
+from suture._base import format_bytes
+from suture.cli.terminal import console, problems
+from suture.compare import DryRun
+from suture.results import Comparison, summarise_findings
 
 
 @contextmanager

@@ -10,11 +10,9 @@ from pathlib import Path
 from torch import nn
 
 from suture import zoo
-from suture._base.errors import SutureError
-from suture._base.progress import Progress
-from suture.compare.api import compare
-from suture.results.comparison import Comparison, load
-from suture.results.report import page
+from suture._base import Progress, SutureError
+from suture.compare import compare
+from suture.results import Comparison, load, write_report
 from suture.stitching import TaskRecipe
 
 NETWORK = "resnet_digits"
@@ -62,7 +60,7 @@ def run_demo(out: str | Path = "suture-demo", *, seed: int = 0, device: str = "a
             previous=load_earlier(place))
     for name, comparison in made.items():
         comparison.report(folder / name / "report.html")
-    return DemoResult(accuracies, made, page.write_page(list(made.values()), folder / "report.html"))
+    return DemoResult(accuracies, made, write_report(list(made.values()), folder / "report.html"))
 
 
 def check_place(folder: Path) -> Path:

@@ -1,17 +1,30 @@
-"""The command line: parse, call one public function, print."""
+"""The entry point: find the command, import what it needs, turn errors into one line and an exit code."""
 
 from __future__ import annotations
 
+import importlib
 import sys
+from collections.abc import Sequence
 
 import typer
 from rich.markup import escape
 
-from suture._base.errors import SutureError
-from suture.cli import indices_command as arrays
-from suture.cli import network_commands as commands
-from suture.cli import stitching_commands as comparing
-from suture.cli.console import app, problems
+from suture.cli.terminal import app, make_app, problems
+
+COMMANDS = {
+    "indices": ("indices_command", "Structural indices of two matrices with the same rows, without any network."),
+    "demo": ("network_commands",
+             "Two small networks trained on the digits, each compared with itself and with the other."),
+    "train": ("network_commands", "Train a network of the zoo and save its weights."),
+    "report": ("network_commands", "One HTML report of one or more comparisons."),
+    "layers": ("network_commands",
+               "The sites of a network: names, kinds, shapes, and whether they cut the network in two."),
+    "compare": ("stitching_commands",
+                "Compare two networks layer by layer: indices, direct matching, task loss matching, verdict, report."),
+    "stitch": ("stitching_commands",
+               "Fit one stitching layer, save it, and say what the stitched network reaches on the test data."),
+}
+"""By name: the module that defines a command, and its help in a line, so that an overview need not import torch."""
 
 # typer has its own copy of click from some version on; this is the class in either.
 _UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "UsageError")
@@ -19,21 +32,42 @@ _INTERRUPTED = 130
 
 
 def main() -> None:
-    """Entry point: exit code 0, 2 for bad input (one line on stderr), 130 when interrupted."""
+    """Run the command line: exit code 0, 2 for bad input (one line on stderr), 130 when interrupted."""
     problem, code = "", 2
+    arguments = sys.argv[1:] or ["--help"]
     try:
         # Not standalone, so that errors come here; typer turns an interruption into its exit code all the same.
-        code = app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
-    except SutureError as e:
-        problem = str(e)
-    except _UsageError as e:
-        problem = f"{e.format_message()}; see suture --help"  # type: ignore[attr-defined]
+        code = _find_app(arguments)(arguments, standalone_mode=False) or 0
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
-    except OSError as e:
-        problem = f"{e}; choose another path"
+    except Exception as error:
+        problem = _explain(error)
     if code == _INTERRUPTED:
         problem = "interrupted; what was finished is kept, the same command goes on from there"
     if problem:
         problems.print(f"suture: {escape(' '.join(problem.splitlines()))}", soft_wrap=True)
     sys.exit(code)
+
+
+def _find_app(arguments: Sequence[str]) -> typer.Typer:
+    """Return an application that has the command; one with the lines of all commands where there is none."""
+    if arguments[0] in COMMANDS:
+        importlib.import_module(f"suture.cli.{COMMANDS[arguments[0]][0]}")
+        return app
+    overview = make_app()
+    for name, (_, line) in COMMANDS.items():
+        overview.command(name, help=line)(lambda: None)
+    return overview
+
+
+def _explain(error: Exception) -> str:
+    """Say in one line what went wrong; an error that is nobody's mistake but ours is raised again."""
+    if isinstance(error, _UsageError):
+        return f"{error.format_message()}; see suture --help"  # type: ignore[attr-defined]
+    if isinstance(error, OSError):
+        return f"{error}; choose another path"
+    from suture._base import SutureError  # imports torch, which an overview does without
+
+    if isinstance(error, SutureError):
+        return str(error)
+    raise error

@@ -10,12 +10,12 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from suture._base.errors import SutureError
-from suture.cli.console import app, console, split_names
+from suture._base import SutureError
+from suture.cli.console import split_names
 from suture.cli.options import IndicesOption, JackknifeOption, SampleOption, SeedOption
-from suture.indices import Value
-from suture.indices.matrices import compare_arrays, merged_moments
-from suture.numbers.measures import get_measure
+from suture.cli.terminal import app, console
+from suture.indices import Value, compare_arrays, merged_moments
+from suture.numbers import get_measure
 
 
 @app.command()

@@ -13,10 +13,10 @@ from rich.table import Column, Table
 from torch import nn
 
 from suture import zoo
-from suture._base.errors import SutureError
+from suture._base import SutureError
 from suture.cli import demo as demonstration
 from suture.cli import specs
-from suture.cli.console import app, console, print_verdict, show_progress, split_names
+from suture.cli.console import print_verdict, show_progress, split_names
 from suture.cli.options import (
     DATA_HELP,
     NETWORK_HELP,
@@ -28,14 +28,10 @@ from suture.cli.options import (
     SitesOption,
 )
 from suture.cli.specs.preparation import adjust_preprocessing, make_example_inputs
-from suture.data.sources import Examples
-from suture.networks.calls import disable_gradients, record, walk
-from suture.networks.naming import Site
-from suture.networks.preparation import find_device, prepare
-from suture.networks.sites import SitedNetwork, SiteInfo
-from suture.networks.training import Recipe
-from suture.results.comparison import load
-from suture.results.report import page
+from suture.cli.terminal import app, console
+from suture.data import Examples
+from suture.networks import Recipe, Site, SitedNetwork, SiteInfo, disable_gradients, find_device, prepare, record, walk
+from suture.results import load, write_report
 
 
 @app.command()
@@ -91,7 +87,7 @@ def report(
     made = [load(f) for f in folders]
     for comparison in made:
         print_verdict(comparison)
-    console.print(f"\nreport: {escape(str(page.write_page(made, out)))}", soft_wrap=True)
+    console.print(f"\nreport: {escape(str(write_report(made, out)))}", soft_wrap=True)
 
 
 @app.command()

@@ -9,12 +9,10 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from suture._base.errors import SutureError, make_unknown_error
+from suture._base import SutureError, make_unknown_error
 from suture.cli import demo as demonstration
 from suture.cli import specs
 from suture.cli.console import (
-    app,
-    console,
     print_dry_run,
     print_notes,
     print_verdict,
@@ -47,15 +45,14 @@ from suture.cli.options import (
     SkipBadOption,
     TaskOption,
 )
-from suture.compare.api import compare as compare_networks
-from suture.compare.api import dry_run as rehearse_networks
-from suture.compare.api import paper
-from suture.compare.stitched_network import stitch as stitch_networks
-from suture.ood.detection import OOD
-from suture.ood.detectors.energy_training import EnergyRecipe
-from suture.ood.detectors.registry import DEFAULT_DETECTORS, DETECTORS
-from suture.representations.alignment import DEFAULT_RULE, AlignmentRule
-from suture.results.comparison import Comparison
+from suture.cli.terminal import app, console
+from suture.compare import compare as compare_networks
+from suture.compare import dry_run as rehearse_networks
+from suture.compare import paper
+from suture.compare import stitch as stitch_networks
+from suture.ood import DEFAULT_DETECTORS, DETECTORS, OOD, EnergyRecipe
+from suture.representations import DEFAULT_RULE, AlignmentRule
+from suture.results import Comparison
 from suture.stitching import TaskRecipe
 
 

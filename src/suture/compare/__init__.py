@@ -1,1 +1,9 @@
-"""Room compare."""
+"""From networks and data to a result: settings, collect, match and train, evaluate."""
+
+from suture.compare.api import compare as compare
+from suture.compare.api import dry_run as dry_run
+from suture.compare.api import paper as paper
+from suture.compare.estimate import DryRun as DryRun
+from suture.compare.stitched_network import StitchedNetwork as StitchedNetwork
+from suture.compare.stitched_network import load_stitched as load_stitched
+from suture.compare.stitched_network import stitch as stitch

@@ -9,19 +9,16 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from suture._base.errors import SutureError
-from suture._base.progress import Progress
+from suture._base import Progress, SutureError
 from suture.compare.estimate import DryRun, estimate_run
 from suture.compare.settings import METHODS, Settings
 from suture.compare.stages import Run
 from suture.indices import Named
-from suture.networks.naming import SiteSpec
-from suture.ood.detection import DEFAULT_OOD, OOD
-from suture.representations.alignment import DEFAULT_RULE, AlignmentRule
-from suture.results.comparison import Comparison
-from suture.stitching import Family, TaskRecipe
-from suture.stitching.families import FULL
-from suture.stitching.task_inference import TaskName
+from suture.networks import SiteSpec
+from suture.ood import DEFAULT_OOD, OOD
+from suture.representations import DEFAULT_RULE, AlignmentRule
+from suture.results import Comparison
+from suture.stitching import FULL, Family, TaskName, TaskRecipe
 
 
 def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None, test: Any = None, *,

@@ -8,15 +8,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from suture.compare.provenance import collect_versions
 from suture.compare.settings import Settings
-from suture.networks.sites import SitedNetwork
-from suture.numbers.measures import get_base_name, get_measure, sort_measures
-from suture.results.comparison import COLUMNS, Comparison
-from suture.stitching.tasks import Task
+from suture.networks import SitedNetwork
+from suture.numbers import get_base_name, get_measure, sort_measures
+from suture.results import COLUMNS, Comparison
+from suture.stitching import Task
 
 
 def list_standing_notes(settings: Settings, source: SitedNetwork, target: SitedNetwork) -> list[str]:
@@ -55,6 +54,8 @@ def assemble(names: tuple[str, str], source: SitedNetwork, target: SitedNetwork,
         rows: of the table, in any order of measures.
         arrays, meta: of the comparison; versions, time and command are added.
     """
+    import pandas as pd
+
     table = pd.DataFrame(rows, columns=COLUMNS)
     order = {name: k for k, name in enumerate(sort_measures(table["measure"]))}
     table = table.sort_values("measure", key=lambda c: c.map(order), kind="stable", ignore_index=True)

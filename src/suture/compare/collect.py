@@ -10,18 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from suture._base.errors import SutureError, summarise_error
-from suture._base.progress import Progress
-from suture.data.batches import Batches, cut_batch, move_batch
-from suture.indices import Request, Value
-from suture.indices.table import FLAT_INDICES, STITCH
-from suture.networks.calls import disable_gradients
-from suture.networks.sites import SitedNetwork
-from suture.numbers.pair_moments import NonFiniteError
-from suture.ood.detectors.fitter import DetectorFitter
-from suture.ood.detectors.site_features import SiteFeatures
-from suture.representations.accumulators import Accumulators, AccumulatorSettings
-from suture.representations.alignment import Kind, get_token_mask
+from suture._base import Progress, SutureError, summarise_error
+from suture.data import Batches, cut_batch, move_batch
+from suture.indices import FLAT_INDICES, STITCH, Request, Value
+from suture.networks import SitedNetwork, disable_gradients
+from suture.numbers import NonFiniteError
+from suture.ood import DetectorFitter, SiteFeatures
+from suture.representations import Accumulators, AccumulatorSettings, Kind, get_token_mask
 
 
 class TokenShare:

@@ -11,10 +11,10 @@ import torch
 from suture.compare.collect import collect_moments
 from suture.compare.evaluate import Evaluator
 from suture.compare.stages import Run
-from suture.data.batches import Batch, Batches, cut_batch, move_batch
-from suture.networks.sites import SiteInfo
-from suture.representations.accumulators import Accumulators
-from suture.stitching.trainer import GroupTrainer
+from suture.data import Batch, Batches, cut_batch, move_batch
+from suture.networks import SiteInfo
+from suture.representations import Accumulators
+from suture.stitching import GroupTrainer
 
 TRIED_EXAMPLES = 32
 """Examples that are tried."""

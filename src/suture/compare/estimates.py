@@ -10,11 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suture.compare.evaluate import Evaluation
-from suture.numbers import intervals as scores
-from suture.numbers.intervals import Estimate, make_missing_estimate
-from suture.ood.detectors.score_collector import is_constant
-from suture.stitching.tasks import Task
-from suture.stitching.trainer import Cell
+from suture.numbers import (
+    RECORDS,
+    Arrays,
+    Estimate,
+    Record,
+    build_record,
+    estimate_batch_mean,
+    estimate_hit_ratio,
+    estimate_proportion,
+    estimate_ratios,
+    exponentiate,
+    make_missing_estimate,
+)
+from suture.ood import is_constant
+from suture.representations import Cell
+from suture.stitching import Task
 
 _LABELLED = ("accuracy", "relative_accuracy", "ce_gap", "relative_perplexity")
 _PREDICTED = (*_LABELLED, "agreement", "kl")
@@ -25,7 +36,7 @@ ScoreRow = tuple[int, int, str, Estimate, int]
 def list_quantities(task: Task) -> tuple[str, ...]:
     """What is scored of each stitched network; see `suture.numbers.measures.MEASURES` for what they are."""
     left_out = {Task.CLASSIFICATION: ("relative_perplexity",), Task.NONE: _PREDICTED}.get(task, ())
-    return tuple(q for q in scores.RECORDS if q not in left_out)
+    return tuple(q for q in RECORDS if q not in left_out)
 
 
 def stack_evaluation(found: Evaluation, method: str, shape: tuple[int, int]) -> dict[str, NDArray[Any]]:
@@ -62,7 +73,7 @@ def stack_evaluation(found: Evaluation, method: str, shape: tuple[int, int]) -> 
     return arrays | {f"target.{name}": given for name, given in of_target.items() if given is not None}
 
 
-def has_same_examples(one: scores.Arrays, other: scores.Arrays) -> bool:
+def has_same_examples(one: Arrays, other: Arrays) -> bool:
     """Whether two passes had the same test examples in the same order, by what the target network made of them.
 
     Not to the last digit, which may differ between devices. True where `one` has no pass yet.
@@ -82,7 +93,7 @@ def _stack_arrays(of: Mapping[Any, NDArray[Any]], shape: tuple[int, ...], dtype:
     return full
 
 
-def score_cells(found: Evaluation, arrays: scores.Arrays, method: str, shape: tuple[int, int], seed: int,
+def score_cells(found: Evaluation, arrays: Arrays, method: str, shape: tuple[int, int], seed: int,
               failed: Mapping[Cell, str]) -> list[ScoreRow]:
     """Every measure of every cell, cell by cell in the order of sites.
 
@@ -107,7 +118,7 @@ def score_cells(found: Evaluation, arrays: scores.Arrays, method: str, shape: tu
     return rows
 
 
-def _estimate_column(found: Evaluation, arrays: scores.Arrays, method: str, j: int, sources: Sequence[int],
+def _estimate_column(found: Evaluation, arrays: Arrays, method: str, j: int, sources: Sequence[int],
             seed: int) -> dict[str, dict[int, Estimate]]:
     """By quantity and source: the estimates of all cells into one target site."""
     column: dict[str, dict[int, Estimate]] = {quantity: {} for quantity in list_quantities(found.task)}
@@ -119,7 +130,7 @@ def _estimate_column(found: Evaluation, arrays: scores.Arrays, method: str, j: i
         elif quantity == "r2" and _is_constant_site(found, j):
             estimates = [make_missing_estimate("the target's representation is constant on the test data")] * len(sources)
         else:
-            records = [scores.build_record(arrays, f"{method}.{quantity}", i, j) for i in sources]
+            records = [build_record(arrays, f"{method}.{quantity}", i, j) for i in sources]
             estimates = _estimate_quantity(quantity, records, seed)
         if found.tokens is not None and found.examples == 1:
             # The tokens of a single text say nothing of how texts differ.
@@ -132,18 +143,18 @@ def _estimate_column(found: Evaluation, arrays: scores.Arrays, method: str, j: i
     return column
 
 
-def _estimate_quantity(quantity: str, records: Sequence[scores.Record], seed: int) -> list[Estimate]:
+def _estimate_quantity(quantity: str, records: Sequence[Record], seed: int) -> list[Estimate]:
     hits = records[0].top.dtype == np.bool_
     if quantity in ("accuracy", "agreement") and hits:
-        return [scores.estimate_proportion(r.top) for r in records]
+        return [estimate_proportion(r.top) for r in records]
     if quantity == "relative_accuracy" and hits:
-        return [scores.estimate_hit_ratio(r.top, r.bottom > 0, seed) for r in records]
+        return [estimate_hit_ratio(r.top, r.bottom > 0, seed) for r in records]
     if quantity == "residual_batches":
-        return [scores.estimate_batch_mean(r.top) for r in records]
+        return [estimate_batch_mean(r.top) for r in records]
     if quantity == "relative_accuracy" and not records[0].bottom.any():
         return [make_missing_estimate("the target network has no correct prediction")] * len(records)
-    found = scores.estimate_ratios(np.stack([r.top for r in records]), records[0].bottom, seed)
-    return [scores.exponentiate(e) for e in found] if records[0].exponential else found
+    found = estimate_ratios(np.stack([r.top for r in records]), records[0].bottom, seed)
+    return [exponentiate(e) for e in found] if records[0].exponential else found
 
 
 def _is_constant_site(found: Evaluation, j: int) -> bool:

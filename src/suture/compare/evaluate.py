@@ -11,18 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from suture._base.errors import SutureError
-from suture._base.progress import Progress
-from suture.data.batches import Batch, Batches, cut_batch, move_batch
-from suture.networks.calls import RecordedPass, disable_gradients
-from suture.networks.sites import SitedNetwork
-from suture.ood.detectors.score_collector import ScoreCollector
-from suture.representations.alignment import Shape, View, get_row_mask, get_token_mask, to_grid
-from suture.stitching.layer import StitchingLayer
-from suture.stitching.tasks import ScoredRows, Task
-from suture.stitching.trainer import Cell
+from suture._base import Progress, SutureError
+from suture.data import Batch, Batches, cut_batch, move_batch
+from suture.networks import RecordedPass, SitedNetwork, disable_gradients
+from suture.numbers import Float32Array
+from suture.ood import ScoreCollector
+from suture.representations import Cell, Shape, View, get_row_mask, get_token_mask, to_grid
+from suture.stitching import ScoredRows, StitchingLayer, Task
 
-Float32Array = NDArray[np.float32]
 ResultArray = NDArray[np.bool_] | NDArray[np.float32]
 
 

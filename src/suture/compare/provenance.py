@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from suture.data.batches import Batches, Prepared, convert_tensors, list_tensors
+from suture._base import convert_tensors, list_tensors
+from suture.data import Batches, Prepared
 
 
 def choose_display_names(source: nn.Module, target: nn.Module, same: bool) -> tuple[str, str]:

@@ -8,23 +8,13 @@ from typing import Any
 
 import torch
 
-from suture._base.errors import SutureError, make_unknown_error
-from suture._base.progress import Progress
-from suture.data.batches import Batch, Batches, count_examples
-from suture.indices import Named, Request, chosen
-from suture.indices.regression import FOLDS
-from suture.networks.preparation import find_device, take_first
-from suture.networks.sites import SitedNetwork
-from suture.networks.training import is_number
-from suture.ood.auxiliary import as_batches
-from suture.ood.detection import OOD
-from suture.ood.detectors.energy_training import EnergyRecipe
-from suture.representations.accumulators import AccumulatorSettings
-from suture.representations.alignment import AlignmentRule
-from suture.stitching import Family, TaskRecipe
-from suture.stitching.objective import check_batch
-from suture.stitching.task_inference import TASKS, resolve_task
-from suture.stitching.tasks import Task
+from suture._base import Progress, SutureError, count_examples, make_unknown_error
+from suture.data import Batch, Batches
+from suture.indices import FOLDS, Named, Request, chosen
+from suture.networks import SitedNetwork, find_device, is_number, take_first
+from suture.ood import OOD, EnergyRecipe, as_batches
+from suture.representations import AccumulatorSettings, AlignmentRule
+from suture.stitching import TASKS, Family, Task, TaskRecipe, check_batch, resolve_task
 
 METHODS = ("dm", "tlm")
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}

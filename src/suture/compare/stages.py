@@ -11,9 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from suture._base.errors import SutureError
-from suture._base.hashing import fingerprint_network
-from suture._base.memory import check_free_memory
+from suture._base import SutureError, check_free_memory, fingerprint_network
 from suture.compare.assembly import assemble, compute_target_accuracy, list_standing_notes
 from suture.compare.collect import (
     TokenShare,
@@ -27,32 +25,35 @@ from suture.compare.estimates import has_same_examples, score_cells, stack_evalu
 from suture.compare.evaluate import Evaluator
 from suture.compare.provenance import choose_display_names, describe_data, hash_inputs
 from suture.compare.settings import FORWARD_DTYPES, Settings
-from suture.data.batches import Batch, Batches, is_same_batch, move_batch
-from suture.indices import Value
-from suture.indices.regression import FOLDS
-from suture.networks.calls import disable_gradients
-from suture.networks.naming import SiteSpec
-from suture.networks.preparation import (
+from suture.data import Batch, Batches, is_same_batch, move_batch
+from suture.indices import FOLDS, Value
+from suture.networks import (
+    SitedNetwork,
+    SiteSpec,
     choose_micro_batch,
+    disable_gradients,
     fold_batch_norms,
     pack_convolutions,
     prepare,
     take_first,
 )
-from suture.networks.sites import SitedNetwork
-from suture.numbers import intervals as scores
-from suture.numbers.frechet_distance import frechet
-from suture.numbers.measures import get_measure
-from suture.numbers.spectra import Pair
-from suture.ood.detection import Detection
-from suture.ood.detectors.score_collector import stack_scores, tabulate_scores
-from suture.representations.accumulators import PAPER_EXAMPLES, Accumulators
-from suture.representations.alignment import Alignment
-from suture.results.comparison import Comparison
-from suture.results.convergence_marks import describe_marks
-from suture.stitching import StitchingLayer, convergence, direct_match
-from suture.stitching.tasks import Task
-from suture.stitching.trainer import Cell, Curves, GroupTrainer, derive_cell_seed, make_training_batches
+from suture.numbers import Estimate, Pair, frechet, get_measure, make_missing_estimate
+from suture.ood import Detection, stack_scores, tabulate_scores
+from suture.representations import PAPER_EXAMPLES, Accumulators, Alignment, Cell
+from suture.results import Comparison, describe_marks
+from suture.stitching import (
+    Curves,
+    GroupTrainer,
+    StitchingLayer,
+    Task,
+    collect_own_layers,
+    derive_cell_seed,
+    direct_match,
+    find_unconverged,
+    make_training_batches,
+    mark_rows,
+    stack_curves,
+)
 
 OTHER_ORDER = ("the test data came in another order than in the pass before, or augmented at random, so cells could "
                "not be compared in pairs; give a test loader with shuffle=False")
@@ -186,7 +187,7 @@ class Run:
             rows = grid.count_rows(i, j)
             for name, v in (values.get((i, j), {}) | published.get((i, j), {})).items():
                 n = rows.get(name, self.counts.get("n_paper", 0))
-                self._add_row(i, j, name, scores.Estimate(v.value, v.low, v.high, v.reason), n)
+                self._add_row(i, j, name, Estimate(v.value, v.low, v.high, v.reason), n)
             if not grid.has_stitch:
                 continue
             pair = grid.stitch.get_pair(i, j)
@@ -284,7 +285,7 @@ class Run:
         for (i, j), layer in layers.items():
             fitted = {"weight": layer.weight, "bias": layer.bias, "prefix": layer.prefix}
             self.arrays |= {f"tlm.{k}/{i}/{j}": v.detach().cpu().numpy() for k, v in fitted.items() if v is not None}
-        self.arrays |= convergence.stack_curves(curves, (len(self.source.sites), len(self.target.sites)), recipe.epochs)
+        self.arrays |= stack_curves(curves, (len(self.source.sites), len(self.target.sites)), recipe.epochs)
         self.notes += curves.notes
         return curves, self._compute_objectives(trainer, {c: m for c, m in layers.items() if c not in curves.failed})
 
@@ -292,11 +293,11 @@ class Run:
         """Train the stitching layers of all cells, evaluate them, mark what has not converged."""
         curves, ends = self.train()
         self.evaluate("tlm", self.excluded | curves.failed)
-        own = convergence.collect_own_layers(self.rows) if self.source is self.target else {}
+        own = collect_own_layers(self.rows) if self.source is self.target else {}
         sources, targets = ([str(s) for s in n.sites] for n in (self.source, self.target))
-        found = convergence.find_unconverged(curves, self.settings.recipe, own=own, ends=ends.get("tlm"), matched=ends.get("dm"),
+        found = find_unconverged(curves, self.settings.recipe, own=own, ends=ends.get("tlm"), matched=ends.get("dm"),
                                   targets=targets)
-        convergence.mark_rows(self.rows, sources, targets, found)
+        mark_rows(self.rows, sources, targets, found)
         if found:
             trained = len(self.cells) - len(self.excluded | curves.failed)
             self.notes.append(f"task loss matching has not converged: {describe_marks(found.values(), trained)}; "
@@ -364,11 +365,11 @@ class Run:
                 weight, bias = (torch.as_tensor(self.arrays[f"{method}.{k}/{i}/{j}"]) for k in ("weight", "bias"))
                 parts = frechet(weight, bias, pair)
             for part in ("total", "shift", "shrinkage", "rotation"):
-                e = scores.make_missing_estimate(reason) if parts is None else getattr(parts, part)
+                e = make_missing_estimate(reason) if parts is None else getattr(parts, part)
                 name = f"{method}.frechet" + ("" if part == "total" else f"_{part}")
                 self._add_row(i, j, name, e, pair.moments.n)
 
-    def _add_row(self, i: int, j: int, name: str, e: scores.Estimate, n: int) -> None:
+    def _add_row(self, i: int, j: int, name: str, e: Estimate, n: int) -> None:
         self.rows.append({"source": str(self.source.sites[i]), "target": str(self.target.sites[j]), "measure": name,
                           "value": e.value, "low": e.low, "high": e.high, "n": n,
                           "direction": get_measure(name).direction, "reason": e.reason, "mark": ""})

@@ -12,29 +12,14 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from suture._base.errors import SutureError
-from suture._base.hashing import fingerprint_network
-from suture._base.progress import Progress
+from suture._base import Progress, SutureError, convert_tensors, fingerprint_network
 from suture.compare.settings import Settings
 from suture.compare.stages import Run
-from suture.data.batches import Batch, Batches, convert_tensors, move_batch
-from suture.networks.calls import apply
-from suture.networks.naming import Site
-from suture.networks.preparation import find_device, prepare, take_first
-from suture.networks.sites import SitedNetwork
-from suture.representations.alignment import (
-    DEFAULT_RULE,
-    Alignment,
-    AlignmentRule,
-    Kind,
-    Shape,
-    get_token_mask,
-)
-from suture.stitching import Family, StitchingLayer, TaskRecipe, convergence
-from suture.stitching.families import FULL
-from suture.stitching.task_inference import TaskName, resolve_task
-from suture.stitching.tasks import Task
-from suture.zoo.weights import load_weights, read_metadata, save_weights
+from suture.data import Batch, Batches, move_batch
+from suture.networks import Site, SitedNetwork, apply, find_device, prepare, take_first
+from suture.representations import DEFAULT_RULE, Alignment, AlignmentRule, Kind, Shape, get_token_mask
+from suture.stitching import FULL, Family, StitchingLayer, Task, TaskName, TaskRecipe, find_unconverged, resolve_task
+from suture.zoo import load_weights, read_metadata, save_weights
 
 FORMAT = "suture.stitch/1"
 
@@ -191,7 +176,7 @@ def stitch(source: nn.Module, source_site: str | Site, target: nn.Module, target
         curves, ends = run.train()
         if curves.failed:
             raise SutureError(f"expected a layer that can be used: {next(iter(curves.failed.values()))}")
-        marks = convergence.find_unconverged(curves, plan.recipe, ends=ends.get("tlm"), matched=ends.get("dm"))
+        marks = find_unconverged(curves, plan.recipe, ends=ends.get("tlm"), matched=ends.get("dm"))
         about |= {"loss": curves.loss[0, 0], "mark": marks.get((0, 0), "")}
     return StitchedNetwork(source, target, (run.source.sites[0], run.target.sites[0]), run.restore_layer(method, 0, 0),
                            next(iter(run.fit)), allow_bypass=allow_bypass, device=plan.device,

@@ -1,1 +1,26 @@
-"""Room data."""
+"""One stream of batches for both networks, in step."""
+
+from suture.data.auxiliary import TRAINING_KINDS as TRAINING_KINDS
+from suture.data.auxiliary import UNSEEN_KINDS as UNSEEN_KINDS
+from suture.data.auxiliary import find_input_kind as find_input_kind
+from suture.data.auxiliary import make_auxiliary as make_auxiliary
+from suture.data.batches import Batch as Batch
+from suture.data.batches import Batches as Batches
+from suture.data.batches import Paired as Paired
+from suture.data.batches import Prepared as Prepared
+from suture.data.batches import Preprocessing as Preprocessing
+from suture.data.batches import can_shuffle as can_shuffle
+from suture.data.batches import cut_batch as cut_batch
+from suture.data.batches import is_same_batch as is_same_batch
+from suture.data.batches import move_batch as move_batch
+from suture.data.batches import split_labels as split_labels
+from suture.data.batches import split_rows as split_rows
+from suture.data.preprocessing import ImagePreprocessing as ImagePreprocessing
+from suture.data.preprocessing import TextPreprocessing as TextPreprocessing
+from suture.data.preprocessing import explain_token_mismatch as explain_token_mismatch
+from suture.data.preprocessing import parse_preprocessing as parse_preprocessing
+from suture.data.sources import is_spec as is_spec
+from suture.data.sources import open_pair as open_pair
+from suture.data.sources.examples import Examples as Examples
+from suture.data.sources.sampling import draw_balanced_order as draw_balanced_order
+from suture.data.sources.sampling import make_generator as make_generator

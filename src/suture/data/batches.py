@@ -13,10 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
-from suture._base.errors import SutureError
-from suture._base.trees import convert_tensors as convert_tensors
-from suture._base.trees import count_examples as count_examples
-from suture._base.trees import list_tensors as list_tensors
+from suture._base import SutureError, convert_tensors, count_examples, list_tensors
 from suture.data.streams import ExampleStream, TensorStream
 
 Preprocessing = Callable[[Any], Any]
@@ -105,7 +102,7 @@ class Prepared:
         self.data, self.source = data, source
         self.target = source if isinstance(target, _SameAsSource) else target
 
-    def prepare_batch(self, raw: Any, labels: Tensor | None) -> Batch:
+    def batch(self, raw: Any, labels: Tensor | None) -> Batch:
         """A batch of raw examples made ready.
 
         Raises:
@@ -113,7 +110,7 @@ class Prepared:
         """
         source, made = _take_own_labels(_preprocess(self.source, raw))
         target, other = (source, made) if self.target == self.source else _take_own_labels(_preprocess(self.target, raw))
-        return Batch(source, target, labels if other is None else other, raw, self.prepare_batch)
+        return Batch(source, target, labels if other is None else other, raw, self.batch)
 
 
 def _preprocess(how: Preprocessing | None, raw: Any) -> Any:
@@ -269,7 +266,7 @@ class Batches:
             inputs, labels = _take_first(inputs, most), None if labels is None else labels[:most]
         if self._device is not None:
             inputs = convert_tensors(inputs, lambda t: t.to(self._device, non_blocking=True))
-        return self._prepared.prepare_batch(inputs, labels)
+        return self._prepared.batch(inputs, labels)
 
 
 def _take_first(raw: Any, n: int) -> Any:

@@ -15,8 +15,7 @@ from suture.indices.definition import (
     Index,
     expand_invariances,
 )
-from suture.numbers.measures import make_index_measure
-from suture.numbers.spectra import Pair, Spectrum
+from suture.numbers import Pair, Spectrum, make_index_measure
 
 
 def mean_cca(pair: Pair) -> float:

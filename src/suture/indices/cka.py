@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from suture.indices.definition import RIGID, Index, Needs
-from suture.numbers.measures import make_index_measure
-from suture.numbers.spectra import Pair
+from suture.numbers import Pair, make_index_measure
 
 
 def cka(pair: Pair) -> float:

@@ -6,13 +6,12 @@ from collections.abc import Iterable, Sequence
 from functools import reduce
 from typing import Any
 
-from suture._base.errors import SutureError
+from suture._base import SutureError
 from suture.indices.definition import Value
 from suture.indices.sample import SAMPLE_ROWS
 from suture.indices.streaming import Streaming, compute_indices
 from suture.indices.table import FROM_MOMENTS, STITCH, Named, Request, chosen
-from suture.numbers.moments import Moments
-from suture.numbers.spectra import MomentBlock, Pair
+from suture.numbers import MomentBlock, Moments, Pair
 
 
 def of_moments(moments: Moments, names: Iterable[Named] | Named = "default") -> dict[str, Value]:

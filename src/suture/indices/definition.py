@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from suture._base.errors import SutureError, summarise_error
-from suture.numbers.measures import Measure
+from suture._base import SutureError, summarise_error
+from suture.numbers import Measure
 
 TRANSLATION, SCALING, PERMUTATION, ORTHOGONAL, DIAGONAL, LINEAR = TRANSFORMATIONS = (
     "translation", "scaling", "permutation", "orthogonal", "diagonal", "linear")
@@ -60,7 +60,7 @@ class Value:
     high: float = math.nan
 
     @classmethod
-    def from_reason(cls, reason: str) -> Value:
+    def missing(cls, reason: str) -> Value:
         """No number."""
         return cls(math.nan, reason)
 
@@ -153,7 +153,7 @@ class Index:
         """Key in tables."""
         return self.measure.name
 
-    def replace_argument(self, value: Any) -> Index:
+    def at(self, value: Any) -> Index:
         """The same index with another argument; its name says so.
 
         Raises:
@@ -169,7 +169,7 @@ class Index:
     def __call__(self, data: Any) -> Value:
         reason = self._explain_too_few(data) or self.undefined(data)
         if reason:
-            return Value.from_reason(reason)
+            return Value.missing(reason)
         try:
             number = float(self.fn(data, *self._arguments))
         except ArithmeticError:
@@ -179,12 +179,12 @@ class Index:
         except Exception as e:
             if self.user is None:
                 raise
-            return Value.from_reason(f"{self.name} fails with {type(e).__name__}: {summarise_error(e)}")
+            return Value.missing(f"{self.name} fails with {type(e).__name__}: {summarise_error(e)}")
         if not math.isfinite(number):
-            return Value.from_reason(f"{self.name} is not finite on these data")
+            return Value.missing(f"{self.name} is not finite on these data")
         return Value(number)
 
-    def get_regime(self, data: Any) -> Hashable:
+    def regime_of(self, data: Any) -> Hashable:
         """What is decided by a threshold on these data; None where nothing is."""
         return None if self.regime is None else self.regime(data, *self._arguments)
 

@@ -6,13 +6,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial.distance import squareform
-from scipy.stats import kendalltau
 
 from suture.indices import neighbours
 from suture.indices.definition import ORTHOGONAL, RIGID, SCALING, Argument, Index, Needs, expand_invariances
-from suture.indices.sample import Floats, Rows, Sample
-from suture.numbers.measures import make_index_measure
+from suture.indices.sample import Rows, Sample
+from suture.numbers import Floats, make_index_measure
 
 _FRACTION = Argument("fraction", 1.0, 0.1, 10, "Bandwidth of the kernel over the median distance. Kornblith et al. "
                      "2019 tried 0.2, 0.4 and 0.8; small ones look at close rows only, large ones approach linear CKA.")
@@ -33,6 +31,8 @@ class CentredMatrix:
     @classmethod
     def of(cls, pairs: Floats) -> CentredMatrix:
         """From what stands above the diagonal."""
+        from scipy.spatial.distance import squareform
+
         return cls(pairs, squareform(pairs).mean(1))
 
     def sum_products(self, other: CentredMatrix) -> float:
@@ -54,6 +54,8 @@ def rsa_spearman(sample: Sample) -> float:
 
 def rsa_kendall(sample: Sample) -> float:
     """Kendall's tau-b of the distances."""
+    from scipy.stats import kendalltau
+
     return float(kendalltau(sample.x.ranks, sample.y.ranks, variant="b").statistic)
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from suture._base.errors import SutureError
+from suture._base import SutureError
 from suture.indices.definition import RIGID, Index, Needs
 from suture.indices.gram_matrices import (
     LEAST_EXAMPLES,
@@ -29,8 +29,7 @@ from suture.indices.gram_matrices import (
     count_working_bytes,
     split_columns,
 )
-from suture.numbers.measures import make_index_measure
-from suture.numbers.pair_moments import NonFiniteError
+from suture.numbers import NonFiniteError, make_index_measure
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,10 @@ from dataclasses import replace
 from functools import reduce
 
 import numpy as np
-from scipy import stats
 
 from suture.indices.definition import Index, Value
 from suture.indices.regression import FOLDS, merge_into_folds
-from suture.numbers.spectra import MomentBlock, Pair
+from suture.numbers import MomentBlock, Pair
 
 
 def leave_out_each(blocks: Sequence[MomentBlock]) -> list[Pair]:
@@ -47,10 +46,12 @@ def add_intervals(values: dict[str, Value], indices: Sequence[Index], pair: Pair
         return values
     left = leave_out_each(pair.blocks)
     return values | {i.name: _add_interval(values[i.name], [i(p) for p in left], i.smooth) for i in indices
-                     if not values[i.name].reason and all(i.get_regime(p) == i.get_regime(pair) for p in left)}
+                     if not values[i.name].reason and all(i.regime_of(p) == i.regime_of(pair) for p in left)}
 
 
 def _add_interval(value: Value, left: Sequence[Value], smooth: bool) -> Value:
+    from scipy import stats
+
     if any(v.reason for v in left):
         return value
     b, estimates = len(left), np.array([v.value for v in left])

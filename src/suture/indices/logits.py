@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import log_softmax
 
-from suture._base.errors import SutureError
+from suture._base import SutureError
 from suture.indices.definition import Value
-from suture.indices.sample import Floats, Ints, as_matrix
+from suture.indices.sample import as_matrix
+from suture.numbers import Floats, Ints
 
 
 def of_logits(source: Any, target: Any, labels: Any = None) -> dict[str, Value]:
@@ -33,6 +33,8 @@ def of_logits(source: Any, target: Any, labels: Any = None) -> dict[str, Value]:
     Raises:
         SutureError: not two matrices of one shape with rows, NaN or inf in them, or labels that are no class numbers.
     """
+    from scipy.special import log_softmax
+
     source, target = as_matrix("source", source), as_matrix("target", target)
     if source.shape != target.shape:
         raise SutureError(f"expected logits of the same examples and classes, got shapes {source.shape} and "
@@ -40,7 +42,7 @@ def of_logits(source: Any, target: Any, labels: Any = None) -> dict[str, Value]:
     given = None if labels is None else _check_labels(labels, *source.shape)
     if source.shape[1] < 2:
         reason = f"{source.shape[1]} class: every prediction is the same"
-        return {name: Value.from_reason(reason) for name in ("agreement", "jsd", "kl", "accuracy_difference")}
+        return {name: Value.missing(reason) for name in ("agreement", "jsd", "kl", "accuracy_difference")}
     with np.errstate(over="ignore"):
         p, q = log_softmax(target, 1), log_softmax(source, 1)
     return {
@@ -74,7 +76,7 @@ def _compute_mean_kl(log_p: Floats, log_q: Floats) -> Value:
         value = float(_compute_expectation(log_p, log_p - log_q).mean())
     if math.isfinite(value):
         return Value(value)
-    return Value.from_reason("logits of the source too far apart: a class that the target gives probability has none")
+    return Value.missing("logits of the source too far apart: a class that the target gives probability has none")
 
 
 def _compute_kl_to_mixture(log_p: Floats, log_q: Floats) -> Floats:
@@ -85,5 +87,5 @@ def _compute_kl_to_mixture(log_p: Floats, log_q: Floats) -> Floats:
 
 def _compute_accuracy_difference(source: Floats, target: Floats, labels: Ints | None) -> Value:
     if labels is None:
-        return Value.from_reason("no labels")
+        return Value.missing("no labels")
     return Value(float((source.argmax(1) == labels).mean() - (target.argmax(1) == labels).mean()))

@@ -15,17 +15,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors
 from torch import Tensor
 
-from suture._base import files
-from suture._base.errors import SutureError
+from suture._base import SutureError, replace_file
 from suture.indices.computation import of_blocks
 from suture.indices.definition import Value
 from suture.indices.sample import SAMPLE_ROWS
 from suture.indices.streaming import Streaming
 from suture.indices.table import Named
-from suture.numbers.moments import Cross, Moments, Side, UnitRowSums
-from suture.numbers.spectra import MomentBlock
+from suture.numbers import Cross, MomentBlock, Moments, Side, UnitRowSums
 
-MOMENTS_FORMAT = "suture.numbers.moments/1"
+MOMENTS_FORMAT = "suture.moments/1"
 CHUNK_ROWS = 4096
 """Rows that are read at once."""
 _ENDINGS = (".npy", ".npz", ".safetensors")
@@ -95,7 +93,7 @@ def save_moments(path: str | Path, blocks: Sequence[MomentBlock]) -> Path:
     tensors = {f"{k}/{key}": t for k, block in enumerate(blocks) for key, t in _name_block_tensors(block).items()}
     about = {"format": MOMENTS_FORMAT, "blocks": str(len(blocks)), "precision": str(blocks[0].moments.precision),
              "n": json.dumps([b.moments.n for b in blocks])}
-    files.replace_file(path, safetensors.save({k: t.contiguous() for k, t in tensors.items()}, about))
+    replace_file(path, safetensors.save({k: t.contiguous() for k, t in tensors.items()}, about))
     return path
 
 

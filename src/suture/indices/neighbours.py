@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from suture.indices.definition import ORTHOGONAL, SCALING, Argument, Index, Needs, expand_invariances
-from suture.indices.sample import Floats, Ints, Sample
-from suture.numbers.measures import make_index_measure
+from suture.indices.sample import Sample
+from suture.numbers import Floats, Ints, make_index_measure
 
 _K = Argument("k", 10, 1, 10000, "Number of neighbours of a row. Larger values look at coarser structure; keep it well "
               "below the number of rows, for with all of them as neighbours every pair is alike.", whole=True)

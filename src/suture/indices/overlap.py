@@ -9,8 +9,7 @@ from torch import Tensor
 
 from suture.indices import cca
 from suture.indices.definition import AFFINE, RIGID, Argument, Index
-from suture.numbers.measures import make_index_measure
-from suture.numbers.spectra import Pair
+from suture.numbers import Pair, make_index_measure
 
 
 def gulp(pair: Pair, strength: float) -> float:

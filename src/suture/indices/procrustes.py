@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from suture.indices.definition import (
@@ -18,8 +17,7 @@ from suture.indices.definition import (
     Index,
     expand_invariances,
 )
-from suture.numbers.measures import make_index_measure
-from suture.numbers.spectra import Pair, Spectrum
+from suture.numbers import Pair, Spectrum, make_index_measure
 
 
 def opd(pair: Pair) -> float:
@@ -72,6 +70,8 @@ def size_and_shape(pair: Pair) -> float:
 
 def permutation(pair: Pair) -> float:
     """2 - 2 max_P tr(Sxy P) / sqrt(tr Sxx tr Syy) over assignments P of the columns of the narrower side."""
+    from scipy.optimize import linear_sum_assignment
+
     m = pair.moments
     rows, columns = linear_sum_assignment(m.sxy.cpu().numpy(), maximize=True)
     return 2 - 2 * float(m.sxy[rows, columns].sum()) / pair.scale

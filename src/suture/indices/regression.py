@@ -16,9 +16,16 @@ from suture.indices.definition import (
     Needs,
     expand_invariances,
 )
-from suture.numbers.measures import make_index_measure
-from suture.numbers.moments import leave_out, merge_blocks
-from suture.numbers.spectra import MomentBlock, Pair, Spectrum, compute_squared_error, solve_least_squares
+from suture.numbers import (
+    MomentBlock,
+    Pair,
+    Spectrum,
+    compute_squared_error,
+    leave_out,
+    make_index_measure,
+    merge_blocks,
+    solve_least_squares,
+)
 
 FOLDS = 5
 """Blocks into which the examples are put for cross-validation; more blocks are merged into so many."""

@@ -14,9 +14,7 @@ import torch
 from torch import Tensor
 
 from suture.indices.definition import PERMUTATION, RIGID, SCALING, Index, Needs, expand_invariances
-from suture.numbers.measures import make_index_measure
-from suture.numbers.moments import Moments
-from suture.numbers.spectra import Pair
+from suture.numbers import Moments, Pair, make_index_measure
 
 _ROUNDING = 1e-12
 

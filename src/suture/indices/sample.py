@@ -10,14 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.spatial.distance import pdist, squareform
-from scipy.stats import rankdata
 from torch import Tensor
 
-from suture._base.errors import SutureError
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from suture._base import SutureError
+from suture.numbers import Floats, Ints
 
 SAMPLE_ROWS = 2000
 """How many rows are kept unless more or fewer are asked for."""
@@ -111,12 +107,16 @@ class Rows:
         From differences, so equal rows are at distance zero and equal differences tie, wherever the mean lies. In
         units of a power of two near the largest number, which is exact and keeps squares from overflowing.
         """
+        from scipy.spatial.distance import pdist
+
         _, exponent = np.frexp(np.abs(self.values).max(initial=0.0))
         return np.asarray(pdist(np.ldexp(self.values, -exponent), "sqeuclidean"))
 
     @cached_property
     def ranks(self) -> Floats:
         """(n (n - 1) / 2,) ranks of the distances from 1, ties averaged."""
+        from scipy.stats import rankdata
+
         return np.asarray(rankdata(self.squared))
 
     @cached_property
@@ -142,6 +142,8 @@ class Rows:
 
     def find_nearest(self, k: int) -> NearestRows:
         """The `k` nearest rows of every row by cosine similarity, for k < n - 1."""
+        from scipy.spatial.distance import squareform
+
         if k not in self._nearest:
             chords = squareform(self._compute_chords())
             np.fill_diagonal(chords, np.inf)
@@ -157,6 +159,8 @@ class Rows:
 
     def _compute_chords(self) -> Floats:
         """Squared distances of the rows at length one, 2 - 2 cosine: exact where the cosine is near one."""
+        from scipy.spatial.distance import pdist
+
         return np.asarray(pdist(self.unit, "sqeuclidean"))
 
 

@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from suture.indices.definition import ORTHOGONAL, SCALING, Index, Needs, expand_invariances
-from suture.numbers.measures import make_index_measure
-from suture.numbers.moments import Side, UnitRowSums
-from suture.numbers.spectra import Pair, Spectrum, find_varying_columns
+from suture.numbers import Pair, Side, Spectrum, UnitRowSums, find_varying_columns, make_index_measure
 
 
 def magnitude(pair: Pair) -> float:

@@ -11,16 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from suture._base.errors import SutureError
-from suture._base.memory import check_free_memory
+from suture._base import SutureError, check_free_memory
 from suture.indices.definition import Index, Needs, Value
 from suture.indices.flattened_cka import FlatKernels
 from suture.indices.jackknife import add_intervals
 from suture.indices.regression import FOLDS
 from suture.indices.sample import SAMPLE_ROWS, Reservoir, Sample, as_matrix
 from suture.indices.table import FROM_MOMENTS, STITCH, Named, Request, chosen
-from suture.numbers.moments import Moments, UnitRowSums, standardise_rows
-from suture.numbers.spectra import MomentBlock, Pair
+from suture.numbers import MomentBlock, Moments, Pair, UnitRowSums, standardise_rows
 
 
 def count_blocks(jackknife: int, indices: Iterable[Index]) -> int:

@@ -11,7 +11,7 @@ from functools import partial
 from types import CodeType
 from typing import Any, Union
 
-from suture._base.errors import SutureError, make_unknown_error
+from suture._base import SutureError, make_unknown_error
 from suture.indices import (
     cca,
     cka,
@@ -31,7 +31,7 @@ from suture.indices import (
     unit_matching as units,
 )
 from suture.indices.definition import Index, Needs, collect_entries
-from suture.numbers.measures import ALIGNMENTS, MEASURES, Measure, make_index_measure, register_measure
+from suture.numbers import ALIGNMENTS, MEASURES, Measure, make_index_measure, register_measure
 
 INDICES: Mapping[str, Index] = collect_entries(cka.ENTRIES, cca.ENTRIES, procrustes.ENTRIES, regression.ENTRIES,
                                        overlap.ENTRIES, units.ENTRIES, rsa.ENTRIES, statistics.ENTRIES,
@@ -157,7 +157,7 @@ def _parse_request(given: Any) -> list[Request]:
         raise SutureError(f"expected a number behind one index, got the group in {given!r}; write {name!r}")
     if name not in INDICES:
         raise make_unknown_error("index", name, (*INDICES, *GROUPS))
-    index = INDICES[name].replace_argument(value) if colon else INDICES[name]
+    index = INDICES[name].at(value) if colon else INDICES[name]
     if why := _explain_refusal(index, alignment):
         raise SutureError(why)
     return [_make_request(index, alignment)]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from scipy.optimize import linear_sum_assignment
-
 from suture.indices.definition import DIAGONAL, PERMUTATION, TRANSLATION, Index, expand_invariances
-from suture.numbers.measures import make_index_measure
-from suture.numbers.spectra import Pair
+from suture.numbers import Pair, make_index_measure
 
 
 def correlation_hard(pair: Pair) -> float:
     """Mean correlation of the best one-to-one matching of columns (Li et al. 2015)."""
+    from scipy.optimize import linear_sum_assignment
+
     r = pair.correlations
     rows, columns = linear_sum_assignment(r.cpu().numpy(), maximize=True)
     return float(r[rows, columns].mean())

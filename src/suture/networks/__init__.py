@@ -1,1 +1,42 @@
-"""Room networks."""
+"""Sites of any eager module: find them, capture what they output, replay the rest."""
+
+from suture.networks.architectures.mlp import MLP as MLP
+from suture.networks.architectures.resnet import ResNet as ResNet
+from suture.networks.architectures.resnet import resnet18 as resnet18
+from suture.networks.architectures.resnet import resnet20 as resnet20
+from suture.networks.architectures.resnet import resnet20_strided as resnet20_strided
+from suture.networks.architectures.resnet import resnet_digits as resnet_digits
+from suture.networks.architectures.vit import ViT as ViT
+from suture.networks.calls import Call as Call
+from suture.networks.calls import RecordedPass as RecordedPass
+from suture.networks.calls import apply as apply
+from suture.networks.calls import disable_gradients as disable_gradients
+from suture.networks.calls import extract_main_output as extract_main_output
+from suture.networks.calls import freeze as freeze
+from suture.networks.calls import record as record
+from suture.networks.calls import walk as walk
+from suture.networks.naming import Site as Site
+from suture.networks.naming import SiteSpec as SiteSpec
+from suture.networks.preparation import choose_micro_batch as choose_micro_batch
+from suture.networks.preparation import find_device as find_device
+from suture.networks.preparation import fold_batch_norms as fold_batch_norms
+from suture.networks.preparation import pack_convolutions as pack_convolutions
+from suture.networks.preparation import prepare as prepare
+from suture.networks.preparation import take_first as take_first
+from suture.networks.site_outputs import capture as capture
+from suture.networks.site_outputs import find_sites as find_sites
+from suture.networks.site_outputs import run_tail as run_tail
+from suture.networks.sites import SitedNetwork as SitedNetwork
+from suture.networks.sites import SiteInfo as SiteInfo
+from suture.networks.training import History as History
+from suture.networks.training import Recipe as Recipe
+from suture.networks.training import augment as augment
+from suture.networks.training import check_images as check_images
+from suture.networks.training import compute_accuracy as compute_accuracy
+from suture.networks.training import compute_rate_factor as compute_rate_factor
+from suture.networks.training import derive_seed as derive_seed
+from suture.networks.training import is_number as is_number
+from suture.networks.training import make_optimizer as make_optimizer
+from suture.networks.training import seed_torch as seed_torch
+from suture.networks.training import set_rate as set_rate
+from suture.networks.training import train as train

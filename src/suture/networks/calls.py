@@ -20,8 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from suture._base.errors import SutureError
-from suture.data.batches import convert_tensors
+from suture._base import SutureError, convert_tensors
 
 Handler = Callable[[nn.Module, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 CallId = tuple[str, int]

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from suture._base.errors import SutureError, make_unknown_error
+from suture._base import SutureError, make_unknown_error
 from suture.networks.calls import Call, CallId, extract_tensors
-from suture.representations.shapes import ShapeOverride
+from suture.representations import ShapeOverride
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 SiteSpec = str | Iterable["str | Site"] | Callable[[str, nn.Module], bool] | None

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from suture._base.errors import SutureError, summarise_error
-from suture.data.batches import convert_tensors, count_examples, list_tensors
+from suture._base import SutureError, convert_tensors, count_examples, list_tensors, summarise_error
 from suture.networks.calls import Call, apply, disable_gradients, extract_tensors, freeze, record, walk
 
 CPU_BUDGET = 13 * 2**20

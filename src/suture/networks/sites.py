@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from suture._base.errors import SutureError, summarise_error
-from suture.data.batches import convert_tensors, count_examples, list_tensors
+from suture._base import SutureError, convert_tensors, count_examples, list_tensors, summarise_error
 from suture.networks.calls import (
     MIXED,
     Call,
@@ -31,14 +30,7 @@ from suture.networks.calls import (
     walk,
 )
 from suture.networks.naming import Site, SiteFinder, SiteSpec
-from suture.representations.shapes import (
-    Kind,
-    Shape,
-    ShapeOverride,
-    find_image_size,
-    find_sequence_lengths,
-    recognise_shape,
-)
+from suture.representations import Kind, Shape, ShapeOverride, find_image_size, find_sequence_lengths, recognise_shape
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from suture._base.errors import SutureError, make_unknown_error
-from suture._base.progress import Progress
+from suture._base import Progress, SutureError, make_unknown_error
 
 Optimizer = Literal["adam", "adamw", "sgd"]
 Schedule = Literal["constant", "cosine", "onecycle"]

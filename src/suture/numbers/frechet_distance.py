@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from suture._base.errors import SutureError
+from suture._base import SutureError
 from suture.numbers.intervals import Estimate, make_missing_estimate
 from suture.numbers.spectra import Pair, Spectrum
 

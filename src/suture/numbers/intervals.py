@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
-from suture._base.errors import SutureError, make_unknown_error
+from suture._base import SutureError, make_unknown_error
+from suture.numbers.arrays import Arrays, Floats
 
 Bools = NDArray[np.bool_]
-Floats = NDArray[np.float64]
 BOOTSTRAP_DRAWS = 2000
 """Bootstrap resamples; the standard error of an interval's end is then about 1.5 % of its width."""
 
@@ -37,6 +36,8 @@ def make_missing_estimate(reason: str) -> Estimate:
 
 def estimate_proportion(hits: Bools) -> Estimate:
     """Share of True in `hits` (N,) with the Wilson score interval (Wilson 1927)."""
+    from scipy import stats
+
     if len(hits) == 0:
         return make_missing_estimate("no examples")
     result = stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(0.95, method="wilson")
@@ -122,6 +123,8 @@ def estimate_batch_mean(values: NDArray[Any]) -> Estimate:
 
     A percentile bootstrap of a handful of batches is too narrow; t is not, and batches are means of many examples.
     """
+    from scipy import stats
+
     v = values.astype(np.float64)
     if not np.isfinite(v).all():
         return make_missing_estimate(f"not finite for {(~np.isfinite(v)).sum()} of {len(v)} batches")
@@ -133,7 +136,6 @@ def estimate_batch_mean(values: NDArray[Any]) -> Estimate:
 
 # -- per-example records ----------------------------------------------------------------------------------------------
 
-Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -246,6 +248,8 @@ class Difference:
 
 def mcnemar(one: Bools, other: Bools) -> float:
     """p value of the exact two-sided McNemar test of (N,) outcomes (McNemar 1947); 1 without discordant pairs."""
+    from scipy import stats
+
     only_one, only_other = int((one & ~other).sum()), int((other & ~one).sum())
     if only_one + only_other == 0:
         return 1.0
@@ -264,6 +268,8 @@ def estimate_difference(one: Record, other: Record, seed: int = 0) -> Difference
     Raises:
         SutureError: the records are of different numbers of examples.
     """
+    from scipy import stats
+
     if one.top.shape != other.top.shape or one.batches != other.batches:
         raise SutureError(f"expected two records of the same examples, got {len(one.top)} and {len(other.top)}")
     n, value = len(one.top), one.value - other.value

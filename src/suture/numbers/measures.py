@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from suture._base.errors import make_unknown_error
+from suture._base import make_unknown_error
 
 ALIGNMENTS = ("pool", "flatten", "paper")
 """What may follow an index's name behind ``@``; without one it is of the matrices that the stitching layer maps."""

@@ -17,7 +17,7 @@ from typing import Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-from suture._base.errors import SutureError
+from suture._base import SutureError
 
 
 @dataclass(frozen=True)

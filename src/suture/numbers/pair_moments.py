@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from suture._base.errors import SutureError
+from suture._base import SutureError
 from suture.numbers.moments import Cross, Moments, Side
 from suture.numbers.resizing import Resizing
 

@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, logit
 
-from suture._base.errors import SutureError
-from suture.numbers.intervals import Estimate, Floats, draw_counts, make_missing_estimate
+from suture._base import SutureError
+from suture.numbers.arrays import Floats, Ints
+from suture.numbers.intervals import Estimate, draw_counts, make_missing_estimate
 
-Ints = NDArray[np.int64]
 NORMAL_ENDS = np.array([-1.0, 1.0]) * 1.959963984540054
 """Ends of a normal variable's 95 % interval."""
 BOOTSTRAP_CHUNK = 400_000
@@ -169,6 +168,8 @@ def _compute_two_sided(left: Ints, right: Ints, n: int) -> float:
 
 def _estimate_auroc(x: Floats, y: Floats, paired: bool) -> Estimate:
     """AUROC; its influence functions are the placement values."""
+    from scipy.special import expit, logit
+
     n, m = len(x), len(y)
     left, right = _count_below(x, y)
     value = _compute_auroc(left, right, n)

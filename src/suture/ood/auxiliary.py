@@ -10,11 +10,9 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from suture._base.errors import SutureError
-from suture._base.trees import convert_tensors, count_examples, hash_examples, list_tensors
-from suture.data import auxiliary as makers
-from suture.data.batches import Batch, Batches, split_labels
-from suture.representations.shapes import get_token_mask
+from suture._base import SutureError, convert_tensors, count_duplicates, count_examples, hash_examples, list_tensors
+from suture.data import TRAINING_KINDS, UNSEEN_KINDS, Batch, Batches, find_input_kind, make_auxiliary, split_labels
+from suture.representations import get_token_mask
 
 HELD_OUT = 500
 """Auxiliary examples that the quality of a detector is measured on; no detector is trained on them."""
@@ -61,28 +59,28 @@ class AuxiliaryData:
 
     def make_missing(self, like: Any, *, training: int, unseen: bool, seed: int) -> None:
         """Make what was not given from a sample of the data, where these are images or token ids."""
-        kind = makers.find_input_kind(like)
+        kind = find_input_kind(like)
         if "auxiliary" not in self.inputs and kind is not None:
-            self._add_made("auxiliary", like, HELD_OUT, makers.TRAINING_KINDS[kind], 3 * seed + 1)
+            self._add_made("auxiliary", like, HELD_OUT, TRAINING_KINDS[kind], 3 * seed + 1)
             if training:
                 n = min(training, max(HELD_OUT, TRAINING_BYTES // (sum(t.nbytes for t in list_tensors(like)) // count_examples(like))))
-                self._add_made("training", like, n, makers.TRAINING_KINDS[kind], 3 * seed)
+                self._add_made("training", like, n, TRAINING_KINDS[kind], 3 * seed)
             if unseen:
-                self._add_made("unseen", like, HELD_OUT, makers.UNSEEN_KINDS[kind], 3 * seed + 2)
+                self._add_made("unseen", like, HELD_OUT, UNSEEN_KINDS[kind], 3 * seed + 2)
         if not {"auxiliary", "unseen"} & set(self.inputs):
             self.notes.append(NOT_MADE_NOTE)
 
     def _add_made(self, use: str, like: Any, n: int, kinds: Sequence[str], seed: int) -> None:
         able = [k for k in kinds if _can_make(like, k)]
         if able:
-            self.inputs[use] = makers.make_auxiliary(like, n, kinds=able, seed=seed)
+            self.inputs[use] = make_auxiliary(like, n, kinds=able, seed=seed)
             self.about[use] = f"made from the data: {n} examples of {', '.join(able)}"
 
     def count_copies(self, data: Iterable[Batch]) -> None:
         """Note how many given auxiliary examples are also in the data."""
         given = [self.inputs[use] for use in ("training", "auxiliary") if use in self.inputs]
         n = sum(count_examples(g) for g in given)
-        same = makers.count_duplicates(list(map(_list_example_tensors, given)), (_list_example_tensors(b.target) for b in data))
+        same = count_duplicates(list(map(_list_example_tensors, given)), (_list_example_tensors(b.target) for b in data))
         if same:
             self.notes.append(f"{same} of {n} auxiliary examples are exact copies of examples in the data")
 
@@ -90,7 +88,7 @@ class AuxiliaryData:
 def _can_make(like: Any, kind: str) -> bool:
     """Whether a maker gets anything new out of these inputs: it cannot from a table of all ids, or blank images."""
     try:
-        makers.make_auxiliary(like, 2, kinds=[kind])
+        make_auxiliary(like, 2, kinds=[kind])
     except SutureError:
         return False
     return True

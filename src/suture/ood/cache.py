@@ -14,10 +14,9 @@ from safetensors import SafetensorError
 from safetensors import torch as safetensors
 from torch import Tensor
 
-from suture._base import files
-from suture._base.errors import SutureError
+from suture._base import SutureError, replace_file
 
-FORMAT = "suture.ood.cache/1"
+FORMAT = "suture.shelf/1"
 _KEY = re.compile(r"[0-9a-f]{16}")
 
 
@@ -92,7 +91,7 @@ class DetectorCache:
         # Copies, because the format refuses tensors that share memory.
         kept = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
         meta = {"format": FORMAT, "key": key, "about": words, "digest": _hash_tensors(kept, words)}
-        files.replace_file(path, safetensors.save(kept, meta))
+        replace_file(path, safetensors.save(kept, meta))
 
     def get(self, key: str) -> dict[str, Tensor] | None:
         """The tensors of a key, on the CPU, or None where there are none.

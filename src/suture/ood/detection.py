@@ -11,23 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from suture._base.errors import SutureError, summarise_error
-from suture._base.progress import Progress
-from suture.data import auxiliary as makers
-from suture.data.batches import (
-    Batch,
-    Batches,
-    can_shuffle,
-    convert_tensors,
-    count_examples,
-    cut_batch,
-    move_batch,
-)
-from suture.networks.calls import disable_gradients, extract_main_output
-from suture.networks.preparation import take_first
-from suture.networks.sites import SitedNetwork
-from suture.numbers.measures import DETECTOR_NAME
-from suture.numbers.roc import auroc, two_sided_auroc
+from suture._base import Progress, SutureError, convert_tensors, count_examples, summarise_error
+from suture.data import Batch, Batches, can_shuffle, cut_batch, find_input_kind, move_batch
+from suture.networks import SitedNetwork, disable_gradients, extract_main_output, take_first
+from suture.numbers import DETECTOR_NAME, auroc, two_sided_auroc
 from suture.ood.auxiliary import (
     FEW_EXAMPLES,
     HELD_OUT,
@@ -38,14 +25,15 @@ from suture.ood.auxiliary import (
 )
 from suture.ood.cache import DetectorCache, hash_parts
 from suture.ood.detectors import registry as table
-from suture.ood.detectors.energy_training import EnergyDetector, EnergyRecipe, train_detectors
+from suture.ood.detectors.energy_detector import EnergyDetector, EnergyRecipe
+from suture.ood.detectors.energy_training import train_detectors
 from suture.ood.detectors.fitter import DetectorFitter
 from suture.ood.detectors.score_collector import ScoreCollector
 from suture.ood.detectors.site_features import Detector, SiteFeatures
 from suture.ood.detectors.two_sample import score_two_sample
 from suture.ood.thresholds import Thresholds
-from suture.representations.alignment import find_image_size, get_token_mask
-from suture.stitching.tasks import Task, extract_logits
+from suture.representations import find_image_size, get_token_mask
+from suture.stitching import Task, extract_logits
 
 
 @dataclass(frozen=True)
@@ -167,7 +155,7 @@ class Detection:
                 self._auxiliary.add_given(use, given, like, self.ood.most)
                 self._try_front(use, take_examples(self._auxiliary.inputs[use], slice(0, 4)))
         if "energy" in self.ood.names:
-            if self.ood.auxiliary is None and makers.find_input_kind(like) is None:
+            if self.ood.auxiliary is None and find_input_kind(like) is None:
                 raise SutureError("expected auxiliary data to train the detector energy with, and no maker fits these "
                                   "inputs; pass ood=OOD(auxiliary=...), or leave out energy")
             if self.ood.store is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from suture._base.errors import SutureError
+from suture._base import SutureError
 
 
 @dataclass(frozen=True)

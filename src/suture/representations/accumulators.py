@@ -22,29 +22,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from suture._base.errors import SutureError
-from suture._base.progress import Progress
-from suture.indices import Needs, Request, SiteStatistics, Value
-from suture.indices.flattened_cka import FlatKernels, Kernels
-from suture.indices.regression import merge_into_folds
-from suture.indices.sample import Sample
-from suture.indices.streaming import compute_indices, count_blocks
-from suture.indices.table import FROM_MOMENTS, STITCH
-from suture.numbers.moments import UnitRowSums, leave_out, standardise_rows
-from suture.numbers.pair_moments import NonFiniteError
-from suture.numbers.spectra import MomentBlock, Pair, Spectrum
-from suture.representations.aligned_moments import AlignedMoments
-from suture.representations.alignment import (
-    DEFAULT_RULE,
-    Alignment,
-    AlignmentRule,
-    Kind,
-    Shape,
-    View,
-    get_row_mask,
-    to_grid,
+from suture._base import Progress, SutureError
+from suture.indices import (
+    FROM_MOMENTS,
+    STITCH,
+    FlatKernels,
+    Kernels,
+    Needs,
+    Request,
+    Sample,
+    SiteStatistics,
+    Value,
+    compute_indices,
+    count_blocks,
+    merge_into_folds,
 )
+from suture.numbers import MomentBlock, NonFiniteError, Pair, Spectrum, UnitRowSums, leave_out, standardise_rows
+from suture.representations.aligned_moments import AlignedMoments
+from suture.representations.alignment import DEFAULT_RULE, Alignment, AlignmentRule, View, get_row_mask, to_grid
 from suture.representations.row_sample import RowSample
+from suture.representations.shapes import Kind, Shape
 
 Cell = tuple[int, int]
 PAPER_EXAMPLES = 1000

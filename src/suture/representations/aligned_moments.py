@@ -13,22 +13,18 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from suture._base.errors import SutureError
-from suture.numbers.moments import Moments, Side, merge_blocks
-from suture.numbers.pair_moments import NonFiniteError, PairMoments
-from suture.numbers.resizing import Resizing
-from suture.numbers.spectra import Pair, Spectrum
+from suture._base import SutureError
+from suture.numbers import Moments, NonFiniteError, Pair, PairMoments, Resizing, Side, Spectrum, merge_blocks
 from suture.representations.alignment import (
     DEFAULT_RULE,
     Alignment,
     AlignmentRule,
-    Kind,
-    Shape,
     View,
     describe_positions,
     get_row_mask,
     to_grid,
 )
+from suture.representations.shapes import Kind, Shape
 
 SiteView = tuple[int, View]
 _ONE_TOKENIZER = "use one tokenizer and one padding for both networks"

@@ -16,15 +16,12 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from suture._base.errors import SutureError, make_unknown_error
-from suture.numbers.resizing import Resizing
-from suture.representations.shapes import Kind as Kind
-from suture.representations.shapes import Shape as Shape
-from suture.representations.shapes import ShapeOverride as ShapeOverride
-from suture.representations.shapes import find_image_size as find_image_size
-from suture.representations.shapes import find_sequence_lengths as find_sequence_lengths
-from suture.representations.shapes import get_token_mask as get_token_mask
-from suture.representations.shapes import recognise_shape as recognise_shape
+from suture._base import SutureError, make_unknown_error
+from suture.numbers import Resizing
+from suture.representations.shapes import (
+    Kind,
+    Shape,
+)
 
 
 class View(Enum):

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from suture.indices.sample import Reservoir, Rows, Sample
-from suture.numbers.resizing import Resizing, compute_interpolation
+from suture.indices import Reservoir, Rows, Sample
+from suture.numbers import Resizing, compute_interpolation
 from suture.representations.alignment import Alignment, describe_positions, get_row_mask, to_grid
 from suture.representations.alignment import Part as AlignmentPart
 

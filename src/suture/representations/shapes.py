@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from suture._base.errors import SutureError
-from suture._base.trees import walk_tensors
+from suture._base import SutureError, walk_tensors
 
 MOST_PREFIX_TOKENS = 8
 """Prefix tokens that are looked for: a class token, a distillation token, registers."""

@@ -1,1 +1,9 @@
-"""Room results."""
+"""The comparison as a result: its table, verdicts, figures and page, and how it is kept on disk."""
+
+from suture.results.comparison import Comparison as Comparison
+from suture.results.convergence_marks import describe_marks as describe_marks
+from suture.results.sanity import Verdict as Verdict
+from suture.results.saving import load as load
+from suture.results.summary import summarise_findings as summarise_findings
+from suture.results.summary import write_report as write_report
+from suture.results.table import COLUMNS as COLUMNS

@@ -10,17 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from suture._base.errors import SutureError
-from suture.ood.thresholds import Thresholds
+from suture._base import SutureError
+from suture.numbers import Floats, Strings
+from suture.ood import Thresholds
+from suture.representations import Cell
 
 SIMILAR, DISSIMILAR, ARTEFACT, UNPROVEN = "similar", "dissimilar", "artefact", "unproven"
 VERDICTS = (SIMILAR, ARTEFACT, DISSIMILAR, UNPROVEN)
 """What a cell can be called, in the order in which counts are shown."""
 METHOD_NAMES = {"dm": "Direct matching", "tlm": "Task loss matching"}
 
-Floats = NDArray[np.float64]
-Strings = NDArray[np.object_]
-Cell = tuple[int, ...]
 Quality = Mapping[str, float | None]
 """Two-sided AUROC of a detector at a site on ``"auxiliary"`` and ``"unseen"`` data; None where there are none."""
 

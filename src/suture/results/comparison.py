@@ -2,56 +2,32 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import json
 import os
-import secrets
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
-import pandas as pd
-from safetensors import SafetensorError
-from safetensors import numpy as safetensors
 
-from suture._base import files
-from suture._base.errors import SutureError, make_unknown_error
-from suture.indices.statistics import SITE_COLUMNS as SITE_COLUMNS
-from suture.indices.statistics import tabulate_statistics
-from suture.numbers import intervals as scores
-from suture.numbers import measures
+from suture._base import SutureError, make_unknown_error
+from suture.indices import SITE_COLUMNS, tabulate_statistics
+from suture.numbers import Difference, Record, build_record, estimate_difference, get_measure, sort_measures
 from suture.results import cell_verdict as judging
 from suture.results import sanity as battery
 from suture.results import summary as findings
-from suture.results.report import figures, page
-from suture.results.storage import (
-    ARRAYS,
-    COMPARISON_FORMAT,
-    TABLE,
-    VERSION,
-    commit_files,
-    make_damaged_error,
-    read_content,
-    read_document,
-    refuse_foreign,
-)
-from suture.results.table import COLUMNS as COLUMNS
 from suture.results.table import (
     FLOAT_COLUMNS,
     check_arrays,
     check_cells,
     format_csv,
     is_same_array,
-    parse_table,
-    register_own,
     tidy_table,
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
 @dataclass(frozen=True, eq=False)
@@ -113,11 +89,13 @@ class Comparison:
     @property
     def measures(self) -> list[str]:
         """Names of the measures in the table, in the order of `suture.numbers.measures.sort_measures`."""
-        return measures.sort_measures(self._by_measure)
+        return sort_measures(self._by_measure)
 
     @cached_property
     def _by_measure(self) -> dict[str, pd.DataFrame]:
         """The rows of each measure by cell: a report asks for each several times."""
+        import pandas as pd
+
         cells = pd.MultiIndex.from_product([self.sources, self.targets])
         fill = {"reason": "not computed", "mark": ""}
         found = {}
@@ -139,6 +117,8 @@ class Comparison:
         Raises:
             SutureError: no such measure in this comparison, or no such `what`.
         """
+        import pandas as pd
+
         if measure not in self.measures:
             raise make_unknown_error("measure", measure, self.measures)
         if what not in (*FLOAT_COLUMNS, "n", "reason", "mark"):
@@ -167,6 +147,8 @@ class Comparison:
             ``dead`` (columns that do not vary); the spectra are in `arrays`, ``source.spectrum/0`` and so on. Empty
             where no index of the stitched matrices was asked for.
         """
+        import pandas as pd
+
         return pd.DataFrame(tabulate_statistics(self.arrays, self.sources, self.targets), columns=list(SITE_COLUMNS))
 
     def cells(self, method: str = "dm", what: str = "word") -> pd.DataFrame:
@@ -182,6 +164,8 @@ class Comparison:
         Raises:
             SutureError: the comparison has no relative accuracy or no out-of-distribution scores of this method.
         """
+        import pandas as pd
+
         for kind, given, known in (("method", method, judging.METHOD_NAMES), ("column", what, ("word", "reason"))):
             if given not in known:
                 raise make_unknown_error(kind, given, known)
@@ -214,19 +198,21 @@ class Comparison:
         Raises:
             SutureError: no such measure in this comparison.
         """
+        from suture.results.report import figures
+
         matrix = self.matrix(measure)
         if ax is None:
             # pyplot chooses a window system when it is imported; saved figures must not depend on one.
             from matplotlib import pyplot as plt
             _, ax = plt.subplots(layout="constrained")
-        entry = measures.get_measure(measure)
+        entry = get_measure(measure)
         figures.draw_heatmap(matrix, entry, ax, annotate=annotate, marks=self.marks(measure),
                         hatched=findings.find_artefacts(self).get(measure.partition(".")[0]),
                         title=f"{entry.label}\n{self.source} → {self.target}")
         return ax
 
     def difference(self, a: tuple[str, str], b: tuple[str, str], measure: str,
-                   other: str | None = None) -> scores.Difference:
+                   other: str | None = None) -> Difference:
         """How much one cell's value exceeds another's, and whether that is more than chance, on the same examples.
 
         Hits of examples (accuracy, relative accuracy, agreement) are tested by the exact McNemar test, other measures,
@@ -254,16 +240,16 @@ class Comparison:
         if names[0].rpartition(".")[2] != names[1].rpartition(".")[2]:
             raise SutureError(f"expected one measure of two methods, got {names[0]!r} and {names[1]!r}")
         one, two = (self._build_record(cell, name) for cell, name in zip((a, b), names, strict=True))
-        return scores.estimate_difference(one, two, int(self.meta.get("seed") or 0))
+        return estimate_difference(one, two, int(self.meta.get("seed") or 0))
 
-    def _build_record(self, cell: tuple[str, str], measure: str) -> scores.Record:
+    def _build_record(self, cell: tuple[str, str], measure: str) -> Record:
         if isinstance(cell, str) or len(cell) != 2:
             raise SutureError(f"expected a cell (source site, target site), got {cell!r}")
         for kind, name, names in (("source", cell[0], self.sources), ("target", cell[1], self.targets)):
             if name not in names:
                 raise make_unknown_error(f"{kind} site", name, names)
         i, j = self.sources.index(cell[0]), self.targets.index(cell[1])
-        record = scores.build_record(self.arrays, measure, i, j)
+        record = build_record(self.arrays, measure, i, j)
         reason = str(self.matrix(measure, "reason").iloc[i, j])
         if reason:
             raise SutureError(f"{measure} of {cell[0]!r} into {cell[1]!r} has no value: {reason}")
@@ -300,26 +286,9 @@ class Comparison:
         Raises:
             SutureError: the folder holds anything else, or cannot be written; nothing in it has changed then.
         """
-        folder = Path(dir)
-        token = secrets.token_hex(8)
-        contents = {
-            TABLE: format_csv(self.table).encode(),
-            ARRAYS: safetensors.save({k: np.asarray(v, order="C") for k, v in self.arrays.items()}),
-        }
-        document = {
-            "format": COMPARISON_FORMAT, "version": VERSION, "save": token,
-            "files": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
-            "source": self.source, "target": self.target,
-            "sources": list(self.sources), "targets": list(self.targets),
-            "same_network": self.same_network, "same_architecture": self.same_architecture,
-            "arrays": list(self.arrays), "meta": self.meta,
-        }
-        try:
-            refuse_foreign(folder)
-            commit_files(folder, token, contents, json.dumps(document, indent=1).encode())
-        except OSError as error:
-            raise files.make_unwritable_error(folder, error) from error
-        return folder
+        from suture.results.saving import save_comparison
+
+        return save_comparison(self, Path(dir))
 
     def report(self, path: str | os.PathLike[str]) -> Path:
         """Write a self-contained HTML page, and beside it PNG and PDF figures in ``figures/``.
@@ -333,35 +302,8 @@ class Comparison:
         Raises:
             SutureError: the place cannot be written.
         """
+        from suture.results.report import figures, page
+
         written = page.write_page([self], path)
         figures.save_figures(self, written.parent / "figures")
         return written
-
-
-def load(dir: str | os.PathLike[str]) -> Comparison:
-    """The comparison that `Comparison.save` wrote into a folder, exactly.
-
-    Raises:
-        SutureError: the folder is missing, holds no comparison, one of another format version, or a damaged
-            one.
-    """
-    folder = Path(dir)
-    while True:
-        document = read_document(folder)
-        table, arrays = read_content(folder, TABLE, document), read_content(folder, ARRAYS, document)
-        if table is not None and arrays is not None:
-            break
-        # A writer may have replaced the files between two reads; then the document is another one by now.
-        if read_document(folder)["save"] == document["save"]:
-            name = TABLE if table is None else ARRAYS
-            raise make_damaged_error(folder, f"{name} is missing or not the one that was saved")
-    try:
-        register_own(document["meta"])
-        loaded = safetensors.load(arrays)
-        return Comparison(
-            source=document["source"], target=document["target"], sources=tuple(document["sources"]),
-            targets=tuple(document["targets"]), same_network=document["same_network"],
-            same_architecture=document["same_architecture"], table=parse_table(table.decode()),
-            arrays={name: loaded[name] for name in document["arrays"]}, meta=document["meta"])
-    except (SutureError, SafetensorError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise make_damaged_error(folder, str(error)) from error

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-from scipy import stats
 
-from suture._base.errors import SutureError
-from suture.numbers.intervals import mcnemar
-from suture.numbers.measures import Measure, get_measure, sort_measures
+from suture._base import SutureError
+from suture.numbers import Floats, Measure, get_measure, mcnemar, sort_measures
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SELF_COLUMNS = ("measure", "layers", "violated", "beyond_noise", "worst_margin", "worst_target",
                 "worst_source", "undefined")
@@ -27,7 +27,6 @@ ROUNDING_TOLERANCE = 1e-9
 NATS_TOLERANCE = 1e-6
 _OUTCOME_ARRAYS = {"accuracy": "correct", "relative_accuracy": "correct", "agreement": "agree"}
 
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,11 +134,15 @@ def _describe_gap(table: pd.DataFrame, sources: Sequence[str], targets: Sequence
 
 
 def _make_frame(rows: list[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    import pandas as pd
+
     return pd.DataFrame(rows, columns=list(columns))
 
 
 def _collect_values(table: pd.DataFrame, name: str, sources: Sequence[str], targets: Sequence[str]) -> Floats:
     """Native values (sources, targets), NaN where a cell has none."""
+    import pandas as pd
+
     cells = table[table["measure"] == name].set_index(["source", "target"])["value"]
     cells = cells.reindex(pd.MultiIndex.from_product([sources, targets]))
     return cells.to_numpy(dtype=np.float64).reshape(len(sources), len(targets))
@@ -212,6 +215,8 @@ def _find_outcomes(entry: Measure, shape: tuple[int, ...],
 
 def _compute_p_value(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
     """p value of no difference between (N,) outcomes of two cells: hits and misses, or numbers of tokens."""
+    from scipy import stats
+
     if one.dtype == np.bool_:
         return mcnemar(one, other)
     return float(stats.wilcoxon(one, other).pvalue) if (one != other).any() else 1.0

@@ -8,8 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from suture._base import files
-from suture._base.errors import SutureError
+from suture._base import SutureError, write_new_file
 
 COMPARISON_FORMAT = "suture.comparison"
 VERSION = 1
@@ -55,9 +54,9 @@ def commit_files(folder: Path, token: str, contents: dict[str, bytes], document:
     staged = {name: folder / f".{name}.{token}" for name in contents}
     try:
         for name, data in contents.items():
-            files.write_new_file(staged[name], data)
+            write_new_file(staged[name], data)
         temporary = folder / f".{DOCUMENT}.{token}"
-        files.write_new_file(temporary, document)
+        write_new_file(temporary, document)
         temporary.replace(folder / DOCUMENT)
     except OSError:
         for path in (*staged.values(), folder / f".{DOCUMENT}.{token}"):

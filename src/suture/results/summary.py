@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from suture.results import cell_verdict as cells
 from suture.results.report.compared import ComparisonLike
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -112,3 +116,10 @@ def _format_quality(value: float | None, least: float, side: str) -> dict[str, A
         return {"text": "–", "low": False}
     # Verdicts rest on the two-sided number; the one-sided one is small too where others look more typical.
     return {"text": cells.format_near(number, least, 3), "low": not side and number < least}
+
+
+def write_report(comparisons: Sequence[ComparisonLike], path: str | os.PathLike[str]) -> Path:
+    """Write one HTML page for several comparisons; see `suture.results.report.page.write_page`."""
+    from suture.results.report.page import write_page  # imports matplotlib and the template engine
+
+    return write_page(comparisons, path)

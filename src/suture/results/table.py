@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-from suture._base.errors import SutureError, make_unknown_error
-from suture.numbers import measures
+from suture._base import SutureError, make_unknown_error
+from suture.numbers import MEASURES, get_measure, make_index_measure, register_measure
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = ["source", "target", "measure", "value", "low", "high", "n", "direction", "reason", "mark"]
 _TEXT_COLUMNS = ("source", "target", "measure", "direction", "reason", "mark")
@@ -27,6 +29,8 @@ def tidy_table(table: pd.DataFrame) -> pd.DataFrame:
     Raises:
         SutureError: other columns, or a cell of the wrong kind.
     """
+    import pandas as pd
+
     if list(table.columns) == COLUMNS[:-1]:  # saved before there were marks
         table = table.assign(mark="")
     if list(table.columns) != COLUMNS:
@@ -60,7 +64,7 @@ def check_cells(table: pd.DataFrame, sources: tuple[str, ...], targets: tuple[st
         if strange:
             raise make_unknown_error(f"{column} in the table", min(strange), names)
     for name in table["measure"].unique():
-        measures.get_measure(name)
+        get_measure(name)
     keys = table[["source", "target", "measure"]]
     for rows, expected in (
         (keys.duplicated(), "one row per cell and measure"),
@@ -105,6 +109,8 @@ def format_csv(table: pd.DataFrame) -> str:
 
 def parse_table(text: str) -> pd.DataFrame:
     """The table that `format_csv` wrote."""
+    import pandas as pd
+
     header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     numeric = {i for i, name in enumerate(header) if name in (*FLOAT_COLUMNS, "n")}
     cells = [[(float(c) if c else np.nan) if i in numeric else c for i, c in enumerate(row)] for row in rows]
@@ -123,9 +129,9 @@ def register_own(meta: Mapping[str, Any]) -> None:
         words = all(isinstance(entry.get(k), str) for k in ("name", "label", "about"))
         if not (numbers and words and isinstance(entry.get("larger"), bool) and str(name).isidentifier()):
             raise SutureError(f"expected measures of the user's own, got {entry!r}")
-        known = measures.MEASURES.get(str(name))
+        known = MEASURES.get(str(name))
         if known is None or known.own:
-            measures.register_measure(measures.make_index_measure(**entry, own=True))
+            register_measure(make_index_measure(**entry, own=True))
 
 
 def _list_own_measures(meta: Mapping[str, Any]) -> Iterable[dict[str, Any]]:

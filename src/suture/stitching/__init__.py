@@ -1,7 +1,23 @@
-"""The stitching layer and the two ways of fitting it: direct matching and task loss matching."""
+"""A stitching layer and the two ways of fitting one: direct matching and task loss matching."""
 
+from suture.stitching.convergence import collect_own_layers as collect_own_layers
+from suture.stitching.convergence import find_unconverged as find_unconverged
+from suture.stitching.convergence import mark_rows as mark_rows
+from suture.stitching.convergence import stack_curves as stack_curves
 from suture.stitching.direct_matching import DirectMatch as DirectMatch
 from suture.stitching.direct_matching import direct_match as direct_match
+from suture.stitching.families import FULL as FULL
 from suture.stitching.families import Family as Family
 from suture.stitching.layer import StitchingLayer as StitchingLayer
-from suture.stitching.trainer import TaskRecipe as TaskRecipe
+from suture.stitching.objective import check_batch as check_batch
+from suture.stitching.recipe import TaskRecipe as TaskRecipe
+from suture.stitching.recipe import derive_cell_seed as derive_cell_seed
+from suture.stitching.task_inference import TASKS as TASKS
+from suture.stitching.task_inference import TaskName as TaskName
+from suture.stitching.task_inference import resolve_task as resolve_task
+from suture.stitching.tasks import ScoredRows as ScoredRows
+from suture.stitching.tasks import Task as Task
+from suture.stitching.tasks import extract_logits as extract_logits
+from suture.stitching.trainer import Curves as Curves
+from suture.stitching.trainer import GroupTrainer as GroupTrainer
+from suture.stitching.trainer import make_training_batches as make_training_batches

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from suture._base.errors import SutureError
+from suture._base import SutureError
 from suture.stitching.families import FULL, Family
 
 TOLERANCE = 1e-5
@@ -68,6 +67,8 @@ def _draw_rotation(q: int, p: int, family: Family, generator: torch.Generator) -
 
 
 def _split_permutation(weight: Tensor, family: Family) -> dict[str, Tensor]:
+    from scipy.optimize import linear_sum_assignment
+
     rows, columns = linear_sum_assignment(weight.cpu().numpy(), maximize=True)
     nearest = torch.zeros_like(weight)
     nearest[rows, columns] = 1

@@ -8,9 +8,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from suture._base.errors import SutureError
-from suture.networks.calls import RecordedPass
-from suture.networks.sites import SitedNetwork
+from suture._base import SutureError
+from suture.networks import RecordedPass, SitedNetwork
 
 GPU_SHARE = 0.5
 """Share of the free memory that one backward pass may save; the rest is for gradients and workspaces."""

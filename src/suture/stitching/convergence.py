@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
-from suture.networks.training import compute_rate_factor
-from suture.stitching.grouped_pass import Cell
+from suture.networks import compute_rate_factor
+from suture.representations import Cell
 from suture.stitching.recipe import TaskRecipe
 from suture.stitching.trainer import Curves
 
@@ -48,6 +47,8 @@ def measure_improvement(curve: Sequence[float], rates: Sequence[float] | None = 
         The share, between 0 and 1; None where the curve is flat, noise, or rising; 1 for a single epoch, which shows
         nothing.
     """
+    from scipy import stats
+
     y = np.asarray(curve, dtype=np.float64)
     if len(y) < 2:
         return 1.0

@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from suture._base.errors import SutureError
-from suture.numbers.moments import Moments, leave_out
-from suture.numbers.spectra import (
+from suture._base import SutureError
+from suture.numbers import (
+    Moments,
     Pair,
     Spectrum,
     compute_squared_error,
     find_varying_columns,
+    leave_out,
     solve_least_squares,
 )
 from suture.stitching.families import FULL, Family
@@ -183,6 +183,8 @@ def _solve_diagonal(pair: Pair, family: Family) -> Tensor:
 
 
 def _solve_permutation(pair: Pair, family: Family) -> Tensor:
+    from scipy.optimize import linear_sum_assignment
+
     m = pair.moments
     rows, columns = linear_sum_assignment(pair.correlations.cpu().numpy(), maximize=True)
     weight = torch.zeros_like(m.sxy.T)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from suture._base.errors import SutureError, make_unknown_error
+from suture._base import SutureError, make_unknown_error
 
 FamilyName = Literal["full", "ridge", "rank", "orthogonal", "diagonal", "permutation", "identity", "sparse"]
 

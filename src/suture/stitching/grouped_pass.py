@@ -9,18 +9,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from suture.data.batches import Batch, cut_batch
-from suture.networks.calls import RecordedPass, disable_gradients
-from suture.networks.sites import SitedNetwork
-from suture.representations.alignment import View, get_row_mask, get_token_mask
-from suture.representations.alignment import to_grid as grid_of
+from suture.data import Batch, cut_batch
+from suture.networks import RecordedPass, SitedNetwork, disable_gradients
+from suture.representations import Cell, View, get_row_mask, get_token_mask
+from suture.representations import to_grid as grid_of
 from suture.stitching.batch_budget import BatchBudget, find_backward_budget, measure_tail_bytes, try_in_memory
 from suture.stitching.layer import StitchingLayer
 from suture.stitching.objective import compute_task_losses
 from suture.stitching.recipe import TaskRecipe
 from suture.stitching.tasks import ScoredRows, Task
 
-Cell = tuple[int, int]
 """(index of the source site, index of the target site)."""
 Layers = Mapping[Cell, StitchingLayer]
 Grads = dict[Cell, list[Tensor | None]]

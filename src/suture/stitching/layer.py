@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from suture.representations.alignment import Alignment, Kind, Part, View, to_grid
+from suture.representations import Alignment, Kind, Part, View, to_grid
 from suture.stitching.affine import Affine
 from suture.stitching.families import FULL, Family
 

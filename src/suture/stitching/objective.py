@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from suture._base.errors import SutureError
-from suture._base.trees import walk_tensors
-from suture.data.batches import Batch, convert_tensors
-from suture.networks.training import augment, check_images
+from suture._base import SutureError, convert_tensors, walk_tensors
+from suture.data import Batch
+from suture.networks import augment, check_images
 from suture.stitching.recipe import TaskRecipe
 from suture.stitching.tasks import Task
 

@@ -8,10 +8,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from suture._base.errors import SutureError
-from suture._base.trees import count_examples, replace_input
-from suture.networks.calls import Call, apply, disable_gradients, extract_main_output, record, walk
-from suture.representations.alignment import get_token_mask
+from suture._base import SutureError, count_examples, replace_input
+from suture.networks import Call, apply, disable_gradients, extract_main_output, record, walk
+from suture.representations import get_token_mask
 from suture.stitching.tasks import Task, find_token_ids
 
 TaskName = Literal["auto", "classification", "next_token", "tokens", "none"]

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from suture._base.errors import SutureError
-from suture.data.batches import count_examples, list_tensors
-from suture.networks.calls import extract_main_output
-from suture.representations.alignment import get_token_mask
+from suture._base import SutureError, count_examples, list_tensors
+from suture.networks import extract_main_output
+from suture.representations import get_token_mask
 
 IGNORED_LABEL = -100
 """Label of a position that does not count, as in the losses of PyTorch and Hugging Face."""

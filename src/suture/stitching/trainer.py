@@ -10,25 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from suture._base.errors import SutureError
-from suture._base.progress import Progress
-from suture.data.batches import Batch, Batches, move_batch, split_rows
-from suture.networks.calls import disable_gradients
-from suture.networks.sites import SitedNetwork
-from suture.networks.training import make_optimizer, set_rate
-from suture.stitching.grouped_pass import Cell as Cell
-from suture.stitching.grouped_pass import (
-    Grads,
-    GroupedPass,
-    Layers,
-    ObjectiveSums,
-    list_trainable,
-    sort_by_target,
-)
+from suture._base import Progress, SutureError
+from suture.data import Batch, Batches, move_batch, split_rows
+from suture.networks import SitedNetwork, disable_gradients, make_optimizer, set_rate
+from suture.representations import Cell
+from suture.stitching.grouped_pass import Grads, GroupedPass, Layers, ObjectiveSums, list_trainable, sort_by_target
 from suture.stitching.layer import StitchingLayer
 from suture.stitching.objective import augment_batch, check_batch
-from suture.stitching.recipe import TaskRecipe as TaskRecipe
-from suture.stitching.recipe import derive_cell_seed as derive_cell_seed
+from suture.stitching.recipe import TaskRecipe, derive_cell_seed
 from suture.stitching.tasks import ScoredRows, Task
 
 LEAST_IMPROVEMENT = 1e-4

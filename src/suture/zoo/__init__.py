@@ -1,1 +1,14 @@
 """Small networks and data sets by name, and the recipes that train them."""
+
+from suture.zoo.image_sets import ImageSet as ImageSet
+from suture.zoo.image_sets import digits as digits
+from suture.zoo.registry import DIGITS_RECIPE as DIGITS_RECIPE
+from suture.zoo.registry import Entry as Entry
+from suture.zoo.registry import Report as Report
+from suture.zoo.registry import build as build
+from suture.zoo.registry import networks as networks
+from suture.zoo.registry import train_network as train_network
+from suture.zoo.weights import load_weights as load_weights
+from suture.zoo.weights import read_metadata as read_metadata
+from suture.zoo.weights import read_weights as read_weights
+from suture.zoo.weights import save_weights as save_weights

@@ -12,9 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from suture._base.errors import SutureError, make_unknown_error
-from suture.data.sources.examples import Examples
-from suture.data.sources.sampling import draw_balanced_order, make_generator
+from suture._base import SutureError, make_unknown_error
+from suture.data import Examples, draw_balanced_order, make_generator
 
 Split = Literal["train", "test"]
 _TEST_PER_CLASS = 50

@@ -13,16 +13,23 @@ from typing import Any
 import torch
 from torch import nn
 
-from suture._base.errors import SutureError, make_unknown_error
-from suture._base.hashing import fingerprint_network
-from suture._base.progress import Progress
-from suture.networks.architectures import resnet
-from suture.networks.training import History, Recipe, compute_accuracy, seed_torch, train
+from suture._base import Progress, SutureError, fingerprint_network, make_unknown_error
+from suture.networks import (
+    History,
+    Recipe,
+    compute_accuracy,
+    resnet18,
+    resnet20,
+    resnet20_strided,
+    resnet_digits,
+    seed_torch,
+    train,
+)
 from suture.zoo.image_sets import ImageSet, digits
 
 
 @dataclass(frozen=True)
-class NetworkEntry:
+class Entry:
     """A network of the zoo: what makes it, and what it is made for by default.
 
     `input_shape` is (C, H, W); `classes` the number of logits; `parameters` their number.
@@ -34,12 +41,12 @@ class NetworkEntry:
     parameters: int
 
 
-networks: Mapping[str, NetworkEntry] = MappingProxyType(
+networks: Mapping[str, Entry] = MappingProxyType(
     {
-        "resnet18": NetworkEntry(resnet.resnet18, (3, 32, 32), 10, 11_173_962),
-        "resnet20": NetworkEntry(resnet.resnet20, (3, 32, 32), 10, 272_474),
-        "resnet20_strided": NetworkEntry(resnet.resnet20_strided, (3, 32, 32), 10, 272_474),
-        "resnet_digits": NetworkEntry(resnet.resnet_digits, (1, 8, 8), 10, 174_970),
+        "resnet18": Entry(resnet18, (3, 32, 32), 10, 11_173_962),
+        "resnet20": Entry(resnet20, (3, 32, 32), 10, 272_474),
+        "resnet20_strided": Entry(resnet20_strided, (3, 32, 32), 10, 272_474),
+        "resnet_digits": Entry(resnet_digits, (1, 8, 8), 10, 174_970),
     }
 )
 """Every network that `build` knows, by name."""

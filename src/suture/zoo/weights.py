@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from suture._base.errors import SutureError
+from suture._base import SutureError
 
 _PREFIXES = ("module.", "model.", "_orig_mod.")
 """Left by DataParallel, by training frameworks and by torch.compile."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from suture import zoo
-from suture._base.errors import SutureError, make_unknown_error
+from suture._base import SutureError, make_unknown_error
 from suture.cli.specs.user_code import call_user_function
-from suture.data import sources
+from suture.data import is_spec, open_pair
 
 DATA_NAMES = ("digits",)
 DATA_ADVICE = "or write a path, hf:NAME, torchvision:NAME@ROOT or mypackage.data:splits, which returns (train, test)"
@@ -29,8 +29,8 @@ def load_data(spec: str, *, train_size: int | None = None, test_size: int | None
         SutureError: nothing has that name, the function returns something else, more examples than there are, an
             argument that these data do not take, whatever the files are found to be.
     """
-    if spec != "digits" and sources.is_spec(spec):
-        return sources.open_pair(spec, train_size=train_size, test_size=test_size, seed=seed, image_column=image_column,
+    if spec != "digits" and is_spec(spec):
+        return open_pair(spec, train_size=train_size, test_size=test_size, seed=seed, image_column=image_column,
                                  label_column=label_column, text_column=text_column, skip_bad=skip_bad)
     if spec != "digits" and ":" not in spec:
         raise make_unknown_error("data set", spec, DATA_NAMES, DATA_ADVICE)

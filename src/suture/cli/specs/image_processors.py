@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from suture._base.errors import SutureError
-from suture.data.preprocessing import ImagePreprocessing
+from suture._base import SutureError
+from suture.data import ImagePreprocessing
 
 _RESAMPLE: Mapping[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}
 """Pillow's numbers."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
-from suture._base.errors import SutureError, summarise_error
-
-Preprocessing = Callable[[Any], Any]
+from suture._base import SutureError, summarise_error
+from suture.data import Preprocessing
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from typing import Any
 from torch import nn
 
 from suture import zoo
-from suture._base.errors import SutureError
+from suture._base import SutureError
 from suture.cli.specs import huggingface
 from suture.cli.specs import vision_libraries as vision
 from suture.cli.specs.network_spec import LoadedNetwork, ParsedSpec
 from suture.cli.specs.user_code import call_user_function
-from suture.data.preprocessing import ImagePreprocessing
+from suture.data import ImagePreprocessing
 from suture.zoo import ImageSet
 
 NETWORK_KINDS = ("zoo:NAME", "torchvision:NAME", "timm:NAME", "hf:ORG/NAME", "hf:FOLDER",

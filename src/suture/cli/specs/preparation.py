@@ -10,16 +10,17 @@ from typing import Any
 import torch
 
 from suture import zoo
-from suture._base.errors import SutureError
+from suture._base import SutureError
 from suture.cli.specs.network_spec import LoadedNetwork
-from suture.data.batches import Batches, Prepared
-from suture.data.preprocessing import (
+from suture.data import (
+    Batches,
+    Examples,
     ImagePreprocessing,
+    Prepared,
     TextPreprocessing,
     explain_token_mismatch,
     parse_preprocessing,
 )
-from suture.data.sources.examples import Examples
 from suture.zoo import ImageSet
 
 COMPARED_TEXTS = 256

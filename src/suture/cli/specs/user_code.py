@@ -8,7 +8,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from suture._base.errors import SutureError, make_unknown_error
+from suture._base import SutureError, make_unknown_error
 
 
 def load_inputs(spec: str | None) -> Any:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from suture._base.errors import SutureError
+from suture._base import SutureError
 
 _SMALLEST_CROP = 1 / 3
 """Of the largest crop of a photograph, in length: small ones show nothing but sky."""

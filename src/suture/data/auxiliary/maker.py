@@ -14,9 +14,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from suture._base.errors import SutureError, make_unknown_error
-from suture._base.trees import count_duplicates as count_duplicates
-from suture._base.trees import find_only_input, hash_examples, replace_input, walk_tensors
+from suture._base import (
+    SutureError,
+    find_only_input,
+    hash_examples,
+    make_unknown_error,
+    replace_input,
+    walk_tensors,
+)
 from suture.data.auxiliary import images, tokens
 from suture.data.auxiliary.images import Images
 from suture.data.auxiliary.tokens import Tokens

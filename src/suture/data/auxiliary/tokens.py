@@ -5,13 +5,14 @@ A maker takes the tokens, rows to start from (k,) and a generator, and gives k r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from suture.data.auxiliary.images import Maker
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,6 @@ class Tokens:
         return ""
 
 
-Maker = Callable[[Any, Tensor, torch.Generator], Tensor]
 
 
 def _find_replaceable(ids: Tensor, unpadded: Tensor) -> Tensor:

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from suture._base.checks import describe_value, is_count
-from suture._base.errors import SutureError, make_unknown_error
+from suture._base import SutureError, describe_value, is_count, make_unknown_error
 
 Interpolation = Literal["bilinear", "bicubic"]
 Fit = Literal["crop", "squash"]

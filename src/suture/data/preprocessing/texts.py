@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from suture._base.checks import describe_value, is_count
-from suture._base.errors import SutureError
+from suture._base import SutureError, describe_value, is_count
 
 _UNBOUNDED = 10**9
 """transformers writes int(1e30) for a tokenizer without a longest input."""

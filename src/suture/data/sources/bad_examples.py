@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from suture._base.errors import SutureError
+from suture._base import SutureError
 from suture.data.sources.decoding import BadExample, ExampleKind
 from suture.data.sources.prefetching import DECODE_CHUNK, count_workers, run_ahead
 from suture.data.sources.stores import Store, decode_rows

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from suture._base.errors import SutureError, make_unknown_error
+from suture._base import SutureError, make_unknown_error
 from suture.data.sources.decoding import ExampleKind
 
 ColumnType = Literal["image", "bytes", "string", "classes", "int", "other"]

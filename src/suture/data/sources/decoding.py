@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from suture._base.errors import summarise_error
+from suture._base import summarise_error
 
 ExampleKind = Literal["images", "text", "arrays"]
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from suture._base.errors import SutureError
+from suture._base import SutureError
 from suture.data.sources.bad_examples import make_bad_example_error
 from suture.data.sources.decoding import BadExample, ExampleKind
 from suture.data.sources.prefetching import (
@@ -119,9 +119,9 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
         """
         if not 1 <= n <= len(self):
             raise SutureError(f"expected a number of examples from 1 to {len(self)}, all that {self.name} has, got {n}")
-        return self.select(draw_order(len(self), self.labels, seed)[:n], f"{self.name}/{n}@{seed}")
+        return self.part(draw_order(len(self), self.labels, seed)[:n], f"{self.name}/{n}@{seed}")
 
-    def select(self, rows: Tensor, name: str, note: str = "") -> Examples:
+    def part(self, rows: Tensor, name: str, note: str = "") -> Examples:
         """The examples at `rows` (M,), in this order, under another name."""
         notes = "; ".join(n for n in (self.note, note) if n)
         labels = None if self.labels is None else self.labels[rows]

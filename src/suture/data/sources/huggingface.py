@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from suture._base.errors import SutureError, import_optional, summarise_error
+from suture._base import SutureError, import_optional, summarise_error
 from suture.data.sources.columns import ColumnNames, ColumnType, choose_columns
 from suture.data.sources.stores import DataSource, MemoryStore, StoredSplit
 

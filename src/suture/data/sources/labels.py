@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from suture._base.errors import SutureError
+from suture._base import SutureError
 from suture.data.sources.stores import StoredSplit
 
 NO_LABEL = -1

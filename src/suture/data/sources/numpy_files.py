@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from suture._base.errors import SutureError, summarise_error
+from suture._base import SutureError, summarise_error
 from suture.data.sources.columns import NO_LABEL_COLUMN, ColumnNames
 from suture.data.sources.decoding import ExampleKind
 from suture.data.sources.splits import SPLIT_NAMES

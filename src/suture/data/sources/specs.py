@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from suture._base.errors import SutureError, make_unknown_error
+from suture._base import SutureError, make_unknown_error
 from suture.data.sources import (
     huggingface as hub,
 )
@@ -118,7 +118,7 @@ def _mix_classes(examples: Examples, n: int | None, seed: int) -> Examples:
     if n is not None or examples.labels is None or not has_class_runs(examples.labels):
         return examples
     order = draw_order(len(examples), examples.labels, seed)
-    return examples.select(order, examples.name, f"stored class by class, mixed by seed {seed}")
+    return examples.part(order, examples.name, f"stored class by class, mixed by seed {seed}")
 
 
 class _SplitReader:

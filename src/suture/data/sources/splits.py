@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from suture._base.errors import SutureError
+from suture._base import SutureError
 
 P = TypeVar("P")
 TRAIN_NAMES = ("train", "training")

@@ -9,7 +9,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from suture._base.errors import SutureError, summarise_error
+from suture._base import SutureError, summarise_error
 from suture.data.sources.columns import ColumnNames, ColumnType, choose_columns
 from suture.data.sources.decoding import BrokenExample
 from suture.data.sources.stores import DataSource, MemoryStore, StoredSplit

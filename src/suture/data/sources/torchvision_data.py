@@ -10,7 +10,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from suture._base.errors import SutureError, import_optional, make_unknown_error, summarise_error
+from suture._base import SutureError, import_optional, make_unknown_error, summarise_error
 from suture.data.sources.stores import DataSource, StoredSplit
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from suture._base.errors import SutureError
+from suture._base import SutureError
 
 
 class MLP(nn.Module):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from suture._base.errors import SutureError
+from suture._base import SutureError
 
 
 class BasicBlock(nn.Module):

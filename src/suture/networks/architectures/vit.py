@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from suture._base.errors import SutureError
+from suture._base import SutureError
 
 
 class Block(nn.Module):

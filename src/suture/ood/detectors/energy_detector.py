@@ -10,15 +10,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from suture._base.errors import SutureError
-from suture.networks.architectures.mlp import MLP
-from suture.networks.architectures.resnet import ResNet, resnet18
-from suture.networks.architectures.vit import ViT
-from suture.networks.calls import disable_gradients, freeze
-from suture.networks.training import Recipe, derive_seed, is_number, seed_torch
-from suture.numbers.resizing import Resizing
+from suture._base import SutureError
+from suture.networks import (
+    MLP,
+    Recipe,
+    ResNet,
+    ViT,
+    derive_seed,
+    disable_gradients,
+    freeze,
+    is_number,
+    resnet18,
+    seed_torch,
+)
+from suture.numbers import Resizing
 from suture.ood.detectors.site_features import SiteFeatures
-from suture.representations.alignment import Kind, Shape, View, get_row_mask
+from suture.representations import Kind, Shape, View, get_row_mask
 
 BodyName = Literal["auto", "paper", "resnet18", "resnet_small", "vit_tiny", "vit_small", "mlp"]
 LEAST_CHANNEL_STD = 0.01

@@ -11,18 +11,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from suture._base.errors import SutureError
-from suture._base.progress import Progress
-from suture.data.batches import Batch, convert_tensors, count_examples, cut_batch, list_tensors, move_batch
-from suture.networks.calls import disable_gradients, freeze
-from suture.networks.sites import SitedNetwork
-from suture.networks.training import augment, check_images, compute_rate_factor, make_optimizer
-from suture.ood.detectors.energy_detector import LEAST_CHANNEL_STD, derive_site_seed
-from suture.ood.detectors.energy_detector import EnergyDetector as EnergyDetector
-from suture.ood.detectors.energy_detector import EnergyRecipe as EnergyRecipe
-from suture.ood.detectors.energy_detector import energy as energy
-from suture.ood.detectors.energy_detector import energy_loss as energy_loss
-from suture.representations.alignment import (
+from suture._base import Progress, SutureError, convert_tensors, count_examples, list_tensors
+from suture.data import Batch, cut_batch, move_batch
+from suture.networks import (
+    SitedNetwork,
+    augment,
+    check_images,
+    compute_rate_factor,
+    disable_gradients,
+    freeze,
+    make_optimizer,
+)
+from suture.ood.detectors.energy_detector import (
+    LEAST_CHANNEL_STD,
+    EnergyDetector,
+    EnergyRecipe,
+    derive_site_seed,
+    energy_loss,
+)
+from suture.representations import (
     Shape,
     View,
     find_image_size,

@@ -12,7 +12,7 @@ from suture.ood.detectors.mahalanobis import ClassMoments, FeatureKind, Mahalano
 from suture.ood.detectors.nearest_neighbours import FeatureSample, Neighbours
 from suture.ood.detectors.registry import DETECTORS
 from suture.ood.detectors.site_features import Detector, SiteFeatures
-from suture.representations.alignment import Shape
+from suture.representations import Shape
 
 CPU = torch.device("cpu")
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from suture._base.errors import SutureError
+from suture._base import SutureError
 from suture.ood.detectors.site_features import SiteFeatures
 
 FeatureKind = Literal["mean", "spread", "position"]

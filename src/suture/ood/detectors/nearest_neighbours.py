@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from suture._base.errors import SutureError
+from suture._base import SutureError
 from suture.ood.detectors.mahalanobis import LEAST_FEATURE_STD
 from suture.ood.detectors.site_features import SiteFeatures
 

@@ -8,9 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from suture._base.errors import SutureError, make_unknown_error, summarise_error
-from suture.networks.calls import freeze
-from suture.networks.naming import Site
+from suture._base import SutureError, make_unknown_error, summarise_error
+from suture.networks import Site, freeze
 from suture.ood.detectors.mahalanobis import FeatureKind
 from suture.ood.detectors.site_features import SiteFeatures
 

@@ -6,22 +6,17 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from suture.numbers.intervals import Estimate, make_missing_estimate
-from suture.numbers.roc import estimate_separation
+from suture.numbers import Arrays, Estimate, Float32Array, estimate_separation, make_missing_estimate
 from suture.ood.detectors.site_features import Detector, SiteFeatures
 from suture.ood.detectors.two_sample import score_two_sample
-from suture.representations.alignment import Shape
+from suture.representations import Cell, Shape
 
-Cell = tuple[int, int]
-Float32Array = NDArray[np.float32]
-Arrays = Mapping[str, NDArray[Any]]
 # float32 rounding of |T - mean|² is 1e-14 |T|²; what is not well above it is a constant.
 CONSTANT_SHARE = 1e-12
 SAMPLED_EXAMPLES = 500

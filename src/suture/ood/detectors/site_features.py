@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from suture.representations.alignment import Kind, Shape, View, get_row_mask, to_grid
+from suture.representations import Kind, Shape, View, get_row_mask, to_grid
 
 
 class SiteFeatures:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from suture._base.errors import SutureError
+from suture._base import SutureError
+from suture.numbers import Floats
 
-Floats = NDArray[np.float64]
 LEAST_FOLD_STD = 1e-6
 """Least standard deviation of a feature, relative to its mean and to the root mean square of all standard deviations.
 Below it is the rounding of float32, which differs between the two ways of computing a representation."""

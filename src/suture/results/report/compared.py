@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy.typing as npt
-import pandas as pd
 
 from suture.results.sanity import Verdict
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class ComparisonLike(Protocol):

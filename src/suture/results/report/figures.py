@@ -19,8 +19,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from suture._base.files import replace_file
-from suture.numbers.measures import Measure, get_measure
+from suture._base import replace_file
+from suture.numbers import Floats, Measure, get_measure
 from suture.results.report import histograms
 from suture.results.report.compared import ComparisonLike
 from suture.results.report.figure_format import STYLE, format_networks, make_printable, render_pdf, render_png
@@ -30,7 +30,6 @@ ANNOTATED_SITES = 12
 """Grids of at most this many rows and columns get their values written in."""
 _MOST_COLUMNS = 4
 HATCH_LEGEND = "hatched: works, out of distribution"
-Floats = NDArray[np.float64]
 
 
 def choose_colormap(entry: Measure) -> Colormap:

@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from numpy.typing import NDArray
 
-from suture._base.errors import make_unknown_error
+from suture._base import make_unknown_error
+from suture.numbers import Floats
 from suture.results.report.compared import ComparisonLike
 from suture.results.report.figure_format import STYLE, format_networks, make_printable
 
@@ -24,7 +24,6 @@ _LABELS = {"native": "native", "auxiliary": "auxiliary", "unseen": "unseen", "dm
 _LINES: Mapping[str, dict[str, Any]] = {
     "native": {"color": "0.75"}, "auxiliary": {"color": "#ccbb44", "linestyle": "--"},
     "unseen": {"color": "#aa3377", "linestyle": ":"}, "dm": {"color": "#4477aa"}, "tlm": {"color": "#ee6677"}}
-Floats = NDArray[np.float64]
 
 
 def list_scored_detectors(comparison: ComparisonLike) -> list[str]:

@@ -9,15 +9,12 @@ import os
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import pandas as pd
-from jinja2 import Environment, StrictUndefined
 
-from suture._base.errors import SutureError
-from suture._base.files import clean_file_name, replace_file
-from suture.numbers.measures import Measure, get_measure, sort_measures
+from suture._base import SutureError, clean_file_name, replace_file
+from suture.numbers import Measure, get_measure, sort_measures
 from suture.results import cell_verdict as judging
 from suture.results.convergence_marks import describe_marks
 from suture.results.report import histograms
@@ -33,6 +30,9 @@ from suture.results.summary import (
     tabulate_quality,
 )
 from suture.results.table import format_csv
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _CITATION = """@inproceedings{balogh2025stitch,
   author    = {Balogh, András and Jelasity, Márk},
@@ -66,6 +66,8 @@ def render_page(comparisons: Sequence[ComparisonLike]) -> str:
     Raises:
         SutureError: no comparison was given.
     """
+    from jinja2 import Environment, StrictUndefined
+
     if not comparisons:
         raise SutureError("expected at least one comparison to report, got none")
     # Names of sites and networks come from outside: everything is escaped.
@@ -281,6 +283,8 @@ def _describe_scale(entry: Measure) -> dict[str, str]:
 
 def _build_loss_curve(comparison: ComparisonLike) -> dict[str, Any] | None:
     """Mean training loss over the cells, and the band between the best and the worst cell, as SVG points."""
+    import pandas as pd
+
     losses = comparison.arrays.get("tlm.loss")
     if losses is None or losses.ndim != 3 or losses.shape[-1] < 2:
         return None

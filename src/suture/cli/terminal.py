@@ -1,0 +1,36 @@
+"""The application that commands register with, and the consoles that they print to. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+# Names are anyone's: neither `:name:` nor numbers in them are ours to decorate.
+console, problems = (Console(stderr=e, emoji=False, highlight=False) for e in (False, True))
+
+
+def make_app() -> typer.Typer:
+    """Make an application without commands, which knows `--version`."""
+    made = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    made.callback(help="Compare the inner representations of neural networks by stitching them together.")(_start)
+    return made
+
+
+def _start(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.",
+                                                 is_eager=True, callback=lambda on: _print_version(on))] = False
+           ) -> None:
+    pass
+
+
+def _print_version(on: bool) -> None:
+    if on:
+        from importlib.metadata import version
+
+        console.print(f"suture {version('suture')}")
+        raise typer.Exit
+
+
+app = make_app()
+"""Commands register with it when their module is imported."""
