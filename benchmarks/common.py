@@ -1,4 +1,5 @@
-"""What every benchmark prints and how it times: ratios of medians within one run, machine and versions beside."""
+"""What every benchmark prints and how it times: ratios of medians within one run, machine and versions
+beside."""
 
 from __future__ import annotations
 
@@ -60,7 +61,8 @@ class Floor:
         return seconds(lambda: [net(b) for b in images.split(size)])
 
     def measure(self) -> float:
-        """Time it once more, now; the seconds are the mean of all measurements (before and after the work)."""
+        """Time it once more, now; the seconds are the mean of all measurements (before and after the
+        work)."""
         self._times.append(self._pass(self.network, self.size, self.images))
         return self.seconds
 
@@ -71,8 +73,9 @@ class Floor:
 
     def __str__(self) -> str:
         times = ", ".join(f"{t:.2f}" for t in self._times)
-        return (f"floor: {self.seconds:.2f} s ({times}), {len(self.images) / self.seconds:.0f} images/s at micro-batch "
-                f"{self.size}; in channels-last layout it would take {self.channels_last:.2f} of that")
+        return (f"floor: {self.seconds:.2f} s ({times}), {len(self.images) / self.seconds:.0f} images/s at "
+                f"micro-batch {self.size}; in channels-last layout it would take "
+                f"{self.channels_last:.2f} of that")
 
 
 def claim(what: str, value: float, bound: float) -> bool:

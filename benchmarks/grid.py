@@ -73,8 +73,8 @@ def tails_timed() -> Iterator[list[float]]:
 
 
 def moments_pass(network: torch.nn.Module, data: Data) -> tuple[float, float]:
-    """Seconds of the streaming pass alone: what twice the images cost more, dry run and solves cancelled. And of
-    the solves."""
+    """Seconds of the streaming pass alone: what twice the images cost more, dry run and solves cancelled. And
+    of the solves."""
     half = data[0][: len(data[0]) // 2], data[1][: len(data[1]) // 2]
     pairs = [(compare_timed(network, data, []), compare_timed(network, half, [])) for _ in range(3)]
     return (2 * statistics.median(whole["total"] - part["total"] for whole, part in pairs),
@@ -96,7 +96,8 @@ def stream(n: int) -> None:
                 g = torch.Generator().manual_seed(k)
                 yield torch.rand(50, 3, 32, 32, generator=g), torch.randint(0, 10, (50,), generator=g)
 
-    suture.compare(zoo.build("resnet18"), data=Stream(), methods=["dm"], ood=None, sites=["layer1.0", "layer4.1"])
+    suture.compare(zoo.build("resnet18"), data=Stream(), methods=["dm"], ood=None,
+                   sites=["layer1.0", "layer4.1"])
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 

@@ -1,7 +1,9 @@
-"""How stitched batches are best cut for training on a CPU: what `suture.stitching.batch_budget.BatchBudget` does against other cuts.
+"""How stitched batches are best cut for training on a CPU: what `suture.stitching.batch_budget.BatchBudget`
+does against other cuts.
 
-One training step of 4 layers into one tail of a ResNet-20 at 32x32, for pieces of several sizes, several of them
-concatenated. Exit code 1 if the cut that is taken is not among the fastest ones (single measurements vary by a tenth).
+One training step of 4 layers into one tail of a ResNet-20 at 32x32, for pieces of several sizes, several of
+them concatenated. Exit code 1 if the cut that is taken is not among the fastest ones (single measurements
+vary by a tenth).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""What the structural indices cost: one pass beside bare forward passes, memory beside a CKA library, linear algebra.
+"""What the structural indices cost: one pass beside bare forward passes, memory beside a CKA library, linear
+algebra.
 
-ResNet-18 at 32x32 against a second one, 8 block sites each. The floor is one bare forward pass of both networks as they
-are over the same images, at the fastest micro-batch. Exit code 1 if a claim does not hold.
+ResNet-18 at 32x32 against a second one, 8 block sites each. The floor is one bare forward pass of both
+networks as they are over the same images, at the fastest micro-batch. Exit code 1 if a claim does not hold.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from suture.representations.shapes import Kind, Shape
 
 Data = tuple[torch.Tensor, torch.Tensor]
 CLAIMED: dict[str, tuple[float, list[str]]] = {"moments@pool": (1.10, []), "moments": (1.5, ["dm"])}
-"""Passes of the networks that all indices from moments of an alignment may cost, forward passes among them, and what
-is fitted beside them: r2 and dm_residual say what direct matching does with the pooled matrices."""
+"""Passes of the networks that all indices from moments of an alignment may cost, forward passes among them,
+and what is fitted beside them: r2 and dm_residual say what direct matching does with the pooled matrices."""
 BLOCKS = [f"layer{stage}.{block}" for stage in range(1, 5) for block in range(2)]
 SECONDS = 20
 
@@ -86,13 +87,14 @@ def passes(n: int, repeat: int) -> list[bool]:
         took, after = (statistics.median(part) for part in zip(*runs, strict=True))
         print(f"  {floor}; twice that for two networks")
         print(f"  indices={indices!r}: linear algebra of {len(BLOCKS)}x{len(BLOCKS)} cells {after:.2f} s")
-        held.append(claim(f"pass with indices={indices!r}, methods={methods} / floor of both networks", took / base,
-                          bound))
+        held.append(claim(f"pass with indices={indices!r}, methods={methods} / floor of both networks",
+                          took / base, bound))
     return held
 
 
 def folds(n: int, repeat: int) -> list[bool]:
-    """What the held-out R² adds, which keeps five folds apart: time beside the same pass, and memory of the sums."""
+    """What the held-out R² adds, which keeps five folds apart: time beside the same pass, and memory of the
+    sums."""
     data, most = images_of(n), list(GROUPS["moments"])
     kinds = {"with r2_folds": most, "without": [name for name in most if name != "r2_folds"]}
     floor = Floor(networks()[0], data[0])
@@ -100,14 +102,17 @@ def folds(n: int, repeat: int) -> list[bool]:
     base = 2 * floor.measure()
     shapes = [Shape(Kind.MAP, 64 * 2**s, (32 // 2**s,) * 2) for s in range(4) for _ in range(2)]
     for kind, names in kinds.items():
-        planned = Accumulators(shapes, shapes, AccumulatorSettings(chosen(names), fits_layers=True)).nbytes_planned
-        print(f"  {kind}: {statistics.median(runs[kind]) / base:.2f} floors, sums of {planned / 2**20:.0f} MiB")
+        planned = Accumulators(shapes, shapes,
+                               AccumulatorSettings(chosen(names), fits_layers=True)).nbytes_planned
+        print(f"  {kind}: {statistics.median(runs[kind]) / base:.2f} floors, sums of "
+              f"{planned / 2**20:.0f} MiB")
     return []
 
 
 def peak(work: str, n: int) -> float:
     """Peak resident MiB of a fresh process that does `work`, one of the functions below, on `n` images."""
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import indices; indices.{work}({n})"
+    code = (f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import indices; "
+            f"indices.{work}({n})")
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     print(f"  {work}: {out.stdout.splitlines()[-1]}")
     return float(out.stdout.split()[-2])
@@ -121,7 +126,8 @@ def _peak_kib() -> int:
     """Of this process alone: what `getrusage` says holds for its parent before the exec too."""
     status = Path("/proc/self/status")
     if status.exists():
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return next(int(line.split()[1]) for line in status.read_text().splitlines()
+                    if line.startswith("VmHWM:"))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
@@ -174,8 +180,8 @@ def beside_library(n: int) -> list[bool]:
         print("  pytorch_cka is not installed: left out")
         return []
     floor, theirs = peak("by_networks", n), peak("by_pytorch_cka", n)
-    works = {"all indices from moments and direct matching": "by_suture", "the same, pooled": "by_suture_pooled",
-             "the same CKA": "by_suture_minibatches"}
+    works = {"all indices from moments and direct matching": "by_suture",
+             "the same, pooled": "by_suture_pooled", "the same CKA": "by_suture_minibatches"}
     return [claim(f"peak memory on top of the networks', {what} / CKA alone of pytorch_cka",
                   (peak(work, n) - floor) / (theirs - floor), 1.0) for what, work in works.items()]
 
@@ -184,7 +190,8 @@ def gathered(sites: int, width: int, rows: int, requests: list[Request]) -> Accu
     """Of random vectors at so many sites of each side, every site correlated with every other."""
     g = torch.Generator().manual_seed(0)
     common = torch.randn(rows, width, generator=g)
-    made = Accumulators([Shape(Kind.VECTOR, width)] * sites, [Shape(Kind.VECTOR, width)] * sites, AccumulatorSettings(requests))
+    made = Accumulators([Shape(Kind.VECTOR, width)] * sites, [Shape(Kind.VECTOR, width)] * sites,
+                        AccumulatorSettings(requests))
     xs, ys = ([common + torch.randn(rows, width, generator=g) for _ in range(sites)] for _ in range(2))
     made.update(xs, ys)
     return made
@@ -209,7 +216,8 @@ def algebra(sites: int, width: int, rows: int) -> list[bool]:
         compute_indices(made.get_pair(0, 0), [r])
         each[r.name] = time.perf_counter() - start
     slow = sorted(each, key=each.__getitem__, reverse=True)[:6]
-    print(f"  {len(requests)} indices; slowest in a cell: {', '.join(f'{name} {each[name]:.2f} s' for name in slow)}")
+    print(f"  {len(requests)} indices; slowest in a cell: "
+          f"{', '.join(f'{name} {each[name]:.2f} s' for name in slow)}")
     return [claim(f"seconds of linear algebra, {sites}x{sites} cells of width {width}", took, SECONDS)]
 
 

@@ -1,7 +1,9 @@
-"""How long two networks wait for their data: CIFAR-10 from Parquet into two ResNet-20, one stream for both (issue 5).
+"""How long two networks wait for their data: CIFAR-10 from Parquet into two ResNet-20, one stream for both
+(issue 5).
 
-Decoding ahead in threads against decoding when asked, in turns, each with a source opened anew, so that nothing is
-decoded yet; then a second pass, for which the images have been kept. Exit code 1 if the claim does not hold.
+Decoding ahead in threads against decoding when asked, in turns, each with a source opened anew, so that
+nothing is decoded yet; then a second pass, for which the images have been kept. Exit code 1 if the claim does
+not hold.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ def synthetic(root: Path, n: int) -> Path:
     told = {"huggingface": json.dumps({"info": {"features": {"img": {"_type": "Image"}, "label": names}}})}
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     table = pa.table({"img": pa.array(images, kind), "label": [k % 10 for k in range(n)]})
-    pq.write_table(table.replace_schema_metadata(told), root / "test-00000-of-00001.parquet", row_group_size=1000)
+    pq.write_table(table.replace_schema_metadata(told), root / "test-00000-of-00001.parquet",
+                   row_group_size=1000)
     return root
 
 
@@ -83,7 +86,8 @@ def main() -> int:
     header("loading", args.n)
     with tempfile.TemporaryDirectory() as folder:
         data = args.data or synthetic(Path(folder), args.n)
-        print(f"  data: {data if args.data else 'synthetic'}, {sources.reading.count_workers()} threads decode")
+        print(f"  data: {data if args.data else 'synthetic'}, "
+              f"{sources.reading.count_workers()} threads decode")
         took: dict[str, list[tuple[float, float]]] = {"when asked": [], "ahead": [], "second pass": []}
         for _ in range(args.repeat):
             for way in ("when asked", "ahead"):
@@ -91,7 +95,8 @@ def main() -> int:
                 took[way].append(waiting(networks, opened, ahead=way == "ahead"))
             took["second pass"].append(waiting(networks, opened, ahead=True))
     share = {way: statistics.median(waited / whole for whole, waited in found) for way, found in took.items()}
-    longer = statistics.median(a / b for (a, _), (b, _) in zip(took["ahead"], took["second pass"], strict=True))
+    longer = statistics.median(a / b
+                               for (a, _), (b, _) in zip(took["ahead"], took["second pass"], strict=True))
     passed = claim("decoding ahead: waiting / whole pass", share["ahead"], 0.1)
     print(f"  decoding when asked: waiting / whole pass: {share['when asked']:.3f}")
     print(f"  second pass, kept decoded: waiting / whole pass: {share['second pass']:.3f}")

@@ -1,7 +1,8 @@
-"""What out-of-distribution scores add to evaluating the 8x8 direct-matching grid of ResNet-18 at 32x32 (issue 4).
+"""What out-of-distribution scores add to evaluating the 8x8 direct-matching grid of ResNet-18 at 32x32 (issue
+4).
 
-Evaluation with and without the detector in turns, in one run; with their scores, intervals and tests. Exit code 1 if a
-claim does not hold.
+Evaluation with and without the detector in turns, in one run; with their scores, intervals and tests. Exit
+code 1 if a claim does not hold.
 """
 
 from __future__ import annotations

@@ -22,12 +22,14 @@ def main() -> None:
     for channels, side in STAGES:
         for n in (25, 50, 100):
             x = torch.rand(n, channels, side, side).contiguous(memory_format=torch.channels_last)
-            box = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1)).to(memory_format=torch.channels_last)
+            box = nn.Sequential(nn.Conv2d(channels, channels, 3,
+                                          padding=1)).to(memory_format=torch.channels_last)
             plain = seconds(lambda box=box, x=x: box(x), 15)
             packed = pack_convolutions(box, x[:4])
             after = seconds(lambda box=box, x=x: box(x), 15)
-            print(f"  {channels} channels at {side}x{side}, micro-batch {n}: {1e3 * plain / n:.3f} ms, packed "
-                  f"{1e3 * after / n:.3f} ms ({after / plain:.2f}){'' if packed else ' (too small, left as it is)'}")
+            print(f"  {channels} channels at {side}x{side}, micro-batch {n}: {1e3 * plain / n:.3f} ms, "
+                  f"packed {1e3 * after / n:.3f} ms "
+                  f"({after / plain:.2f}){'' if packed else ' (too small, left as it is)'}")
 
 
 if __name__ == "__main__":

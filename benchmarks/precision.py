@@ -1,7 +1,8 @@
-"""How far float32 moments are from float64 ones: the error that the rank cut of `suture.numbers.spectra` must cover.
+"""How far float32 moments are from float64 ones: the error that the rank cut of `suture.numbers.spectra` must
+cover.
 
-Largest eigenvalue of the difference of the two scatters over the largest of the scatter, in units of float32 eps, for
-every block of ResNet-18 at 32x32 (random weights) and growing n.
+Largest eigenvalue of the difference of the two scatters over the largest of the scatter, in units of float32
+eps, for every block of ResNet-18 at 32x32 (random weights) and growing n.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def main() -> int:
                 for dtype in (torch.float32, torch.float64):
                     grid = made.setdefault(name, {}).setdefault(dtype, GridMoments(
                         [shape.grid], [shape.width], [shape.grid], [shape.width],
-                        {(shape.grid, shape.grid): Alignment(shape, shape).resampling}, same=True, precision=dtype))
+                        {(shape.grid, shape.grid): Alignment(shape, shape).resampling}, same=True,
+                        precision=dtype))
                     grid.update([to_grid(x)], [])
         for name, pair in made.items():
             rough, exact = (pair[d].get_moments(0, 0).sxx for d in (torch.float32, torch.float64))

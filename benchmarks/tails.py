@@ -1,8 +1,9 @@
 """What running a tail costs beside its share of a plain forward pass (issue 5): at most 1.1 of it.
 
-The share of a site in the middle is the time of a forward pass less that of one that ends with the site. All three are
-timed in turns, in one run. Random weights. torchvision, timm and transformers are optional: a network whose library is
-missing is left out, and said so. `make test-vision` sets up .venv-vision with the first two.
+The share of a site in the middle is the time of a forward pass less that of one that ends with the site. All
+three are timed in turns, in one run. Random weights. torchvision, timm and transformers are optional: a
+network whose library is missing is left out, and said so. `make test-vision` sets up .venv-vision with the
+first two.
 Exit code 1 if a claim does not hold.
 """
 
@@ -95,7 +96,8 @@ def until(network: nn.Module, inputs: Any, site: str) -> Callable[[], None]:
 
 @torch.no_grad()
 def ratio(made: Made, repeat: int) -> tuple[float, float]:
-    """(tail / its share of the forward pass, share of the whole), medians over `repeat` turns after one to warm up."""
+    """(tail / its share of the forward pass, share of the whole), medians over `repeat` turns after one to
+    warm up."""
     network, inputs, site = made
     network.eval()
     sited = SitedNetwork(network, inputs, [site])
@@ -127,7 +129,8 @@ def main() -> int:
             absent.append(f"{name} ({e.name} does not import)")
             continue
         found, share = ratio(made, args.repeat)
-        passed.append(claim(f"{name}, {made[2]}: tail / its share, which is {share:.2f} of the pass", found, 1.1))
+        passed.append(claim(f"{name}, {made[2]}: tail / its share, which is {share:.2f} of the pass",
+                            found, 1.1))
     if absent:
         print(f"  left out: {', '.join(absent)}")
     return 0 if passed and all(passed) else 1

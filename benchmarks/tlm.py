@@ -1,14 +1,16 @@
 """One epoch of task loss matching for all cells, grouped, against one cell at a time (issue 3, speed).
 
 The loop that published code runs: for each cell, the source in full, the target in full with the stitched
-representation put in by a hook, backward, one cell after the other, whole batches through the networks as they are.
-Its cost hardly depends on the source site, so it is timed for the first and the last one and taken times the number
-of sources. suture trains all cells in its prepared copies. The loop at the floor's micro-batch is timed beside it.
+representation put in by a hook, backward, one cell after the other, whole batches through the networks as
+they are.
+Its cost hardly depends on the source site, so it is timed for the first and the last one and taken times the
+number of sources. suture trains all cells in its prepared copies. The loop at the floor's micro-batch is
+timed beside it.
 Exit code 1 if a claim does not hold.
 
-Bare forwards per cell and image are claimed for He et al.'s ResNet-20 alone, whose stages cost the same. Where all
-blocks share one spatial size the last stage takes most of the work and lies in nearly every tail: forward and input
-gradient of the tails are 1.4 bare forwards by operation count.
+Bare forwards per cell and image are claimed for He et al.'s ResNet-20 alone, whose stages cost the same.
+Where all blocks share one spatial size the last stage takes most of the work and lies in nearly every tail:
+forward and input gradient of the tails are 1.4 bare forwards by operation count.
 """
 
 from __future__ import annotations
@@ -65,7 +67,8 @@ def grouped(network: nn.Module, x: Tensor, y: Tensor, batch: int) -> float:
 
 
 def one_by_one(network: nn.Module, x: Tensor, y: Tensor, batch: int, micro: int) -> float:
-    """Seconds of one epoch of the published loop over all cells, from those of the first and the last source."""
+    """Seconds of one epoch of the published loop over all cells, from those of the first and the last
+    source."""
     net = network.eval().requires_grad_(False)
     sited = SitedNetwork(net, x[:4])
     layers = layers_of(sited)
@@ -97,7 +100,8 @@ def one_by_one(network: nn.Module, x: Tensor, y: Tensor, batch: int, micro: int)
 
 
 def needed(network: nn.Module, x: Tensor) -> float:
-    """Seconds that the front once, and for each target its tail's forward and input gradient for every source, take."""
+    """Seconds that the front once, and for each target its tail's forward and input gradient for every
+    source, take."""
     net, sited, micro = prepared(network, x)
     some = x[:micro]
     with freeze(net), disable_gradients():

@@ -1,4 +1,5 @@
-"""Moments and direct matching between all blocks of a ViT-Ti at 32x32 against bare forward passes (issue 3, speed).
+"""Moments and direct matching between all blocks of a ViT-Ti at 32x32 against bare forward passes (issue 3,
+speed).
 
 ViT-Ti: 12 blocks, 192 dimensions, 3 heads, patch 4, so 64 tokens and no class token; random weights.
 Exit code 1 if the claim does not hold.
@@ -26,8 +27,8 @@ class ViT(nn.Module):
         self.embed = nn.Conv2d(3, width, 4, 4)
         self.positions = nn.Parameter(0.02 * torch.randn(1, 64, width))
         self.blocks = nn.Sequential(*(
-            nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
-            for _ in range(depth)))
+            nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, "gelu", batch_first=True,
+                                       norm_first=True) for _ in range(depth)))
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 10)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -47,8 +48,8 @@ def moments(network: nn.Module, x: Tensor, y: Tensor) -> float:
     """Seconds up to the end of the moments stage: the pass, the dry run and 144 solves."""
     start = time.perf_counter()
     try:
-        suture.compare(network, data=(x, y), methods=["dm"], indices=(), ood=None, sites="blocks.*", batch_size=100,
-                       on_stage=_stop_after_moments)
+        suture.compare(network, data=(x, y), methods=["dm"], indices=(), ood=None, sites="blocks.*",
+                       batch_size=100, on_stage=_stop_after_moments)
     except _Stop:
         return time.perf_counter() - start
     raise AssertionError("the moments stage was not reported")

@@ -1,11 +1,12 @@
-"""Does task loss matching rank another layer above the layer itself, and does direct matching? (convergence.md)
+"""Does task loss matching rank another layer above the layer itself, and does direct matching?
+(convergence.md)
 
     python docs/convergence.py run digits
     python docs/convergence.py run cifar10 --data FOLDER     # Parquet shards with image bytes and labels; needs pyarrow
     python docs/convergence.py page                          # the page and its figures from the tables
 
-For each seed a network is trained and stitched to itself: direct matching once, task loss matching from random,
-direct matching's and identity initialisation for 1, 5 and 30 epochs. What was computed is kept in
+For each seed a network is trained and stitched to itself: direct matching once, task loss matching from
+random, direct matching's and identity initialisation for 1, 5 and 30 epochs. What was computed is kept in
 ``docs/.convergence`` and not computed again.
 """
 
@@ -80,8 +81,10 @@ def options(about: str | None, known: list[str]) -> argparse.ArgumentParser:
 def fill(place: Path, parts: list[str], script: str) -> None:
     """Put tables between the markers of a page, with the machine that made them."""
     before, after = place.read_text().split("<!-- tables -->")[0], place.read_text().split("<!-- end -->")[1]
-    machine = f"Made by `docs/{script}` on {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}."
-    place.write_text(before + "<!-- tables -->\n\n" + "\n".join([*parts, machine, ""]) + "\n<!-- end -->" + after)
+    machine = (f"Made by `docs/{script}` on {platform.machine()}, {os.cpu_count()} cores, torch "
+               f"{torch.__version__}.")
+    place.write_text(before + "<!-- tables -->\n\n" + "\n".join([*parts, machine, ""])
+                     + "\n<!-- end -->" + after)
 
 
 def run(name: str, seeds: list[int], folder: Path | None, base_images: int) -> None:
@@ -91,7 +94,8 @@ def run(name: str, seeds: list[int], folder: Path | None, base_images: int) -> N
     fit, held_out = base.subset(min(s["train"], len(base))), test.subset(s["test"])
     rows: list[dict[str, Any]] = []
     for seed in seeds:
-        network, report = zoo.train_network(s["network"], seed, s["base"], None if name == "digits" else (base, test))
+        network, report = zoo.train_network(s["network"], seed, s["base"],
+                                            None if name == "digits" else (base, test))
         print(f"{name}, seed {seed}: {s['network']} reaches {report.accuracy:.3f}", flush=True)
         for init in INITS:
             for epochs in EPOCHS:
@@ -113,11 +117,12 @@ def one(name: str, seed: int, network: torch.nn.Module, fit: zoo.ImageSet, test:
     table = result.verdict().table.set_index("measure")
     rows = []
     for method in ("dm", "tlm"):
-        verdict, values = table.loc[f"{method}.relative_accuracy"], result.matrix(f"{method}.relative_accuracy")
+        verdict, values = (table.loc[f"{method}.relative_accuracy"],
+                           result.matrix(f"{method}.relative_accuracy"))
         late = values.iloc[-(len(values) // 3):, :len(values) // 3].to_numpy()
         marks = result.marks(f"{method}.relative_accuracy").to_numpy()
-        rows.append({"data": name, "seed": seed, "method": method, "init": recipe.init, "epochs": recipe.epochs,
-                     "layers": verdict["layers"], "another above": verdict["violated"],
+        rows.append({"data": name, "seed": seed, "method": method, "init": recipe.init, "epochs":
+                     recipe.epochs, "layers": verdict["layers"], "another above": verdict["violated"],
                      "beyond noise": verdict["beyond_noise"], "margin": verdict["worst_margin"],
                      "own layers": np.diag(values).mean(), "least own layer": np.diag(values).min(),
                      "late into early": late.mean(), "marked": int((marks != "").sum()), "cells": values.size,
@@ -162,23 +167,25 @@ def page() -> None:
         tlm = table[table.method == "tlm"]
         s, first = SETTINGS[name], table.iloc[0]
         parts += [f"### {name}", "",
-                  f"`{s['network']}`, seeds {', '.join(map(str, sorted(table.seed.unique())))} (test accuracy "
-                  f"{', '.join(f'{a:.3f}' for a in dm.accuracy)}), {first.layers} sites, n = {first.n_fit} fitting and "
-                  f"{first.n_test} test images; TLM with Adam at {s['lr']}, batch {s['batch']}, constant rate.", "",
+                  f"`{s['network']}`, seeds {', '.join(map(str, sorted(table.seed.unique())))} (test "
+                  f"accuracy {', '.join(f'{a:.3f}' for a in dm.accuracy)}), {first.layers} sites, n = "
+                  f"{first.n_fit} fitting and {first.n_test} test images; TLM with Adam at {s['lr']}, batch "
+                  f"{s['batch']}, constant rate.", "",
                   _table(pd.concat([dm, tlm])), "", f"![{name}: learning curves](convergence-{name}.png)", ""]
     fill(HERE / "convergence.md", parts, "convergence.py")
 
 
 def _table(rows: pd.DataFrame) -> str:
     """One line for each method, initialisation and number of epochs; seeds side by side."""
-    lines = ["| | epochs | another layer above (beyond noise), of the layers | own layers, mean | late into early | "
-             "median residual | marked cells |", "|---|---|---|---|---|---|---|"]
+    lines = ["| | epochs | another layer above (beyond noise), of the layers | own layers, mean | late into "
+             "early | median residual | marked cells |", "|---|---|---|---|---|---|---|"]
     for (method, init, epochs), group in rows.groupby(["method", "init", "epochs"], sort=False):
         def each(column: str, form: str = "{:.2f}", group: pd.DataFrame = group) -> str:
             return ", ".join(form.format(v) for v in group.sort_values("seed")[column])
 
         above = ", ".join(f"{int(a)} ({int(b)})" for a, b in
-                          group.sort_values("seed")[["another above", "beyond noise"]].itertuples(index=False))
+                          group.sort_values("seed")[["another above",
+                                                     "beyond noise"]].itertuples(index=False))
         marked = "" if method == "dm" else each("marked", "{:.0f}") + f" of {group.cells.iloc[0]}"
         lines.append(f"| {method.upper()}, {init} | {epochs} | {above}, of {group.layers.iloc[0]} "
                      f"| {each('own layers')} | {each('late into early')} | {each('residual')} | {marked} |")

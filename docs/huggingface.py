@@ -1,4 +1,5 @@
-"""A small ViT and a small ResNet of Hugging Face, trained a little on the digits, as folders for the command line.
+"""A small ViT and a small ResNet of Hugging Face, trained a little on the digits, as folders for the command
+line.
 
     python docs/huggingface.py            # makes vit/ and resnet/, in a minute on 2 cores
     suture compare hf:vit hf:resnet --data digits --methods dm --out vit-resnet
@@ -18,8 +19,8 @@ EPOCHS = {"vit": 20, "resnet": 8}
 def networks() -> dict[str, torch.nn.Module]:
     """Both, with random weights from seed 0."""
     torch.manual_seed(0)
-    vit = ViTConfig(hidden_size=48, num_hidden_layers=4, num_attention_heads=3, intermediate_size=96, image_size=8,
-                    patch_size=2, num_channels=1, num_labels=10)
+    vit = ViTConfig(hidden_size=48, num_hidden_layers=4, num_attention_heads=3, intermediate_size=96,
+                    image_size=8, patch_size=2, num_channels=1, num_labels=10)
     resnet = ResNetConfig(num_channels=1, embedding_size=16, hidden_sizes=[16, 32, 64], depths=[2, 2, 2],
                           layer_type="basic", downsample_in_first_stage=False, num_labels=10)
     return {"vit": ViTForImageClassification(vit), "resnet": ResNetForImageClassification(resnet)}

@@ -1,9 +1,10 @@
-"""The table of the indices, how each behaves when a representation is altered, and what chance gives. (indices.md)
+"""The table of the indices, how each behaves when a representation is altered, and what chance gives.
+(indices.md)
 
     python docs/indices.py           # tables and pictures of the page; one to two minutes, no data to fetch
 
-The representation: 1,000 of scikit-learn's digits through two fixed random layers with ReLUs. It is the source, and
-altered by noise, rotation, scaling and deletion of principal components it is the target.
+The representation: 1,000 of scikit-learn's digits through two fixed random layers with ReLUs. It is the
+source, and altered by noise, rotation, scaling and deletion of principal components it is the target.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ SIGNS = dict(zip(TRANSFORMATIONS, "TSPODL", strict=True))
 ALL = [n if i.needs is not Needs.KERNELS else f"{n}@flatten" for n, i in INDICES.items()]
 
 
-# -- tables of the entries --------------------------------------------------------------------------------------------
+# -- tables of the entries -----------------------------------------------------------------------------------
 
 def lines(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """A table in Markdown."""
@@ -70,11 +71,11 @@ def entries() -> list[str]:
     for needs in Needs:
         group = [i for i in INDICES.values() if i.needs is needs]
         rows = [[f"`{i.name}` {i.measure.label}", code(i.formula), native(i), i.measure.common_form[0],
-                 kept(i.invariant_x), "same" if i.invariant_y == i.invariant_x else kept(i.invariant_y), str(i.least),
-                 i.cost, i.source] for i in group]
+                 kept(i.invariant_x), "same" if i.invariant_y == i.invariant_x else kept(i.invariant_y),
+                 str(i.least), i.cost, i.source] for i in group]
         found += [f"**From {needs.value}** ({len(group)})", "",
-                  *lines(["index", "formula", "range", "common form", "source side", "target side", "least n", "cost",
-                          "paper"], rows), ""]
+                  *lines(["index", "formula", "range", "common form", "source side", "target side", "least n",
+                          "cost", "paper"], rows), ""]
     return found
 
 
@@ -92,7 +93,8 @@ def offered() -> list[str]:
         names = [n for n in INDICES if _is_offered(n, alignment)]
         left = [n for n in INDICES if n not in names]
         text = ", ".join(f"`{n}`" for n in (left if len(names) > len(left) else names))
-        rows.append([f"`{alignment}`", str(len(names)), f"all but {text}" if len(names) > len(left) else text])
+        rows.append([f"`{alignment}`", str(len(names)),
+                     f"all but {text}" if len(names) > len(left) else text])
     return lines(["alignment", "indices", "which"], rows)
 
 
@@ -103,7 +105,7 @@ def _is_offered(name: str, alignment: str) -> bool:
         return False
 
 
-# -- an altered representation ----------------------------------------------------------------------------------------
+# -- an altered representation -------------------------------------------------------------------------------
 
 def features() -> Matrix:
     """(n, width) digits after two random layers, in units of the total spread."""
@@ -129,14 +131,16 @@ def alterations(x: Matrix) -> dict[str, Callable[[float], Matrix]]:
 
     return {
         "noise: t spreads of each unit": lambda t: x + t * spread * noise,
-        "rotation: random Q to the power t": lambda t: x @ ((planes * angles**t) @ np.linalg.inv(planes)).real,
+        "rotation: random Q to the power t": lambda t: x
+        @ ((planes * angles**t) @ np.linalg.inv(planes)).real,
         "all units times 10^t": lambda t: x * 10**t,
         "each unit times 10^(ut), u in [-1, 1]": lambda t: x * 10**(power * t),
         f"deletion: {WIDTH} largest components to 1": deleted,
     }
 
 
-LOOKS = (("#c8553d", "-"), ("#1b6ca8", "-"), ("#3a3a3a", (0, (1, 2))), ("#6a994e", "-"), ("#b07aa1", (0, (5, 2))))
+LOOKS = (("#c8553d", "-"), ("#1b6ca8", "-"), ("#3a3a3a", (0, (1, 2))), ("#6a994e", "-"),
+         ("#b07aa1", (0, (5, 2))))
 
 
 def curves(x: Matrix) -> dict[str, dict[str, list[float]]]:
@@ -180,8 +184,8 @@ def _grid(place: Path, names: Sequence[str], found: dict[str, dict[str, list[flo
         ax.tick_params(labelbottom=len(names) - 4 <= k)
         ax.set_visible(k < len(names))
     figure.supxlabel("strength t", fontsize=9)
-    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False,
-                  fontsize=8)
+    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=3,
+                  frameon=False, fontsize=8)
     figure.savefig(place, dpi=100)
     plt.close(figure)
 
@@ -198,11 +202,11 @@ def _panel(ax: Any, index: Index, values: dict[str, list[float]]) -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
-# -- what chance, examples and minibatches make of a number ------------------------------------------------------------
+# -- what chance, examples and minibatches make of a number --------------------------------------------------
 
 CHANCE = ("cka", "cka_debiased", "rv2", "cca", "pwcca", "opd", "shape", "r2", "r2_ridge", "r2_folds", "gulp",
-          "eigenspace_overlap", "correlation_hard", "correlation_soft", "rsa_pearson", "rsa_cosine", "rsa_spearman",
-          "distance_correlation", "cka_rbf", "jaccard", "second_order_cosine")
+          "eigenspace_overlap", "correlation_hard", "correlation_soft", "rsa_pearson", "rsa_cosine",
+          "rsa_spearman", "distance_correlation", "cka_rbf", "jaccard", "second_order_cosine")
 ROWS, DRAWS = (50, 200, 1000), 10
 
 
@@ -217,12 +221,13 @@ def chance() -> list[str]:
             draws.append(of_matrices(x, y, CHANCE))
         columns.append({c: float(np.mean([d[c].value for d in draws])) for c in CHANCE})
     rows = [[f"`{c}` {'↑' if INDICES[c].measure.larger_is_more_similar else '↓'}",
-             *(MISSING if math.isnan(column[c]) else f"{column[c]:.2f}" for column in columns)] for c in CHANCE]
+             *(MISSING if math.isnan(column[c]) else f"{column[c]:.2f}" for column in columns)]
+            for c in CHANCE]
     return lines(["index", *(f"n = {n}" for n in ROWS)], rows)
 
 
-COVERED = ("cka", "cka_debiased", "cca", "pwcca", "pwcca_target", "correlation_hard", "permutation", "opd", "r2",
-           "r2_folds", "rsa_pearson", "gulp", "correlation_soft")
+COVERED = ("cka", "cka_debiased", "cca", "pwcca", "pwcca_target", "correlation_hard", "permutation", "opd",
+           "r2", "r2_folds", "rsa_pearson", "gulp", "correlation_soft")
 REPEATS, MANY, FEW, BLOCKS, NARROW = 100, 200_000, 500, 20, 12
 LITTLE = 0.85
 
@@ -248,8 +253,8 @@ def coverage() -> list[str]:
     rows = [[f"`{c}`", f"{truth[c].value:.3f}", f"{widths[c]:.3f}", f"{100 * held[c] / REPEATS:.0f} %"]
             for c in COVERED]
     few = ", ".join(f"`{c}`" for c in COVERED if held[c] < LITTLE * REPEATS)
-    return [*lines(["index", f"value of {MANY:,} examples", "mean width of the interval", "holds it"], rows), "",
-            f"Not to be relied on, below {100 * LITTLE:.0f} %: {few or 'none'}."]
+    return [*lines(["index", f"value of {MANY:,} examples", "mean width of the interval", "holds it"], rows),
+            "", f"Not to be relied on, below {100 * LITTLE:.0f} %: {few or 'none'}."]
 
 
 def minibatches(x: Matrix) -> list[str]:
@@ -266,19 +271,21 @@ def minibatches(x: Matrix) -> list[str]:
             kernels.update([torch.from_numpy(x[at])], [torch.from_numpy(y[at])])
             row.append(f"{cka_minibatch(kernels.get_kernels(0, 0)):.3f}")
         rows.append([*row, *(f"{v.value:.3f}" for v in whole.values())])
-    return lines(["order of the examples", *(f"minibatches of {s}" for s in sizes), "`cka_debiased`", "`cka`"], rows)
+    return lines(["order of the examples", *(f"minibatches of {s}" for s in sizes), "`cka_debiased`",
+                  "`cka`"], rows)
 
 
 def memory() -> str:
     """What a flattened pair of sites takes."""
     features = 64 * 32 * 32
-    both, alone = (FlatKernels(1, 1, keep=keep).nbytes_planned([features, features]) / 2**20 for keep in (1000, 0))
-    return (f"Flattened, two sites of 64 × 32 × 32 features take {both:,.0f} MiB at most (1,000 kept examples and a "
-            f"minibatch of 256, float32), and {alone:,.0f} MiB where `cka_minibatch` alone is asked for "
-            "(`FlatKernels.nbytes_planned`).")
+    both, alone = (FlatKernels(1, 1, keep=keep).nbytes_planned([features, features]) / 2**20
+                   for keep in (1000, 0))
+    return (f"Flattened, two sites of 64 × 32 × 32 features take {both:,.0f} MiB at most (1,000 kept "
+            f"examples and a minibatch of 256, float32), and {alone:,.0f} MiB where `cka_minibatch` alone is "
+            "asked for (`FlatKernels.nbytes_planned`).")
 
 
-# -- the page ---------------------------------------------------------------------------------------------------------
+# -- the page ------------------------------------------------------------------------------------------------
 
 def main() -> None:
     """Write the tables and pictures."""
@@ -288,27 +295,29 @@ def main() -> None:
     parts = [
         "## What each alignment offers", "", *offered(), "", memory(), "",
         f"## All {len(INDICES)} indices", "",
-        "Rows are centred where the formula says S: Sxy = X′Y of the centred matrices; ρ are canonical correlations; "
-        "|·| is the Frobenius and |·|_* the nuclear norm. ↑ larger, ↓ smaller is more similar; the *common form* is "
-        "what is shown where all measures must point the same way. *Source side* and *target side*: what may be done "
-        f"to the columns of that matrix without changing the number: {legend} (L contains S, P, O and D; O contains P; "
-        "D contains S). What is not listed changes it; `tests/test_laws.py` asserts both. *Cost*: linear algebra of "
-        "one cell, for p source and q target columns, n rows, minibatches of b.", "",
+        "Rows are centred where the formula says S: Sxy = X′Y of the centred matrices; ρ are canonical "
+        "correlations; |·| is the Frobenius and |·|_* the nuclear norm. ↑ larger, ↓ smaller is more similar; "
+        "the *common form* is what is shown where all measures must point the same way. *Source side* and "
+        "*target side*: what may be done to the columns of that matrix without changing the number: "
+        f"{legend} (L contains S, P, O and D; O contains P; D contains S). What is not listed changes it; "
+        "`tests/test_laws.py` asserts both. *Cost*: linear algebra of one cell, for p source and q target "
+        "columns, n rows, minibatches of b.", "",
         *entries(), "**Arguments**, written behind the name:", "", *arguments(), "",
         "## How each behaves", "",
-        f"Source: {N:,} of scikit-learn's digits through two fixed random layers with ReLUs ({WIDTH} units, of which "
-        f"{int((x.std(0) == 0).sum())} never fire; in units of the total spread). Target: the same, altered; t = 0 is "
-        "no alteration. Native values; each panel has the colour limits of its index, and curves that leave it go on "
-        "outside. Rotation is about the origin; deletion keeps the mean.", "",
+        f"Source: {N:,} of scikit-learn's digits through two fixed random layers with ReLUs ({WIDTH} units, "
+        f"of which {int((x.std(0) == 0).sum())} never fire; in units of the total spread). Target: the same, "
+        "altered; t = 0 is no alteration. Native values; each panel has the colour limits of its index, and "
+        "curves that leave it go on outside. Rotation is about the origin; deletion keeps the mean.", "",
         *pictures(curves(x)),
         "## What chance gives", "",
-        f"Two independent Gaussian matrices of {WIDTH} columns each, mean over {DRAWS} draws ({MISSING}: missing, with "
-        "its reason):", "", *chance(), "",
+        f"Two independent Gaussian matrices of {WIDTH} columns each, mean over {DRAWS} draws ({MISSING}: "
+        "missing, with its reason):", "", *chance(), "",
         "## What intervals hold", "",
-        f"Two related ReLU layers of {NARROW} units; {REPEATS} draws of n = {FEW} examples, `jackknife={BLOCKS}`. "
-        "Nominal: 95 %.", "", *coverage(), "",
+        f"Two related ReLU layers of {NARROW} units; {REPEATS} draws of n = {FEW} examples, "
+        f"`jackknife={BLOCKS}`. Nominal: 95 %.", "", *coverage(), "",
         "## Minibatch CKA by minibatch size", "",
-        f"The digits' features against themselves with one spread of noise, n = {N}:", "", *minibatches(x), "",
+        f"The digits' features against themselves with one spread of noise, n = {N}:", "", *minibatches(x),
+        "",
     ]
     fill(HERE / "indices.md", parts, "indices.py")
 

@@ -4,9 +4,9 @@
     python docs/ood.py run cifar10 --data FOLDER     # Parquet shards with image bytes and labels; needs pyarrow
     python docs/ood.py page                          # the tables of the page
 
-For each seed a network is trained and stitched to itself by direct matching and by task loss matching until it
-converges, with every detector of suture looking on, with and without a ReLU behind the stitching layer. Each detector
-is also shown planted cases. What was computed is kept in ``docs/.ood`` and not computed again.
+For each seed a network is trained and stitched to itself by direct matching and by task loss matching until
+it converges, with every detector of suture looking on, with and without a ReLU behind the stitching layer.
+Each detector is also shown planted cases. What was computed is kept in ``docs/.ood`` and not computed again.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "digits": {"network": "resnet_digits", "sites": None, "fit": 1297, "test": 500, "base": None,
                "tlm": TaskRecipe(epochs=40, batch_size=64, lr=1e-2, schedule="cosine"),
                "energy": EnergyRecipe(epochs=15, tune_epochs=5, lr=1e-2, schedule="onecycle", crop=1)},
-    "cifar10": {"network": "resnet20_strided", "sites": ["layer1.2", "layer2.1", "layer3.1"], "base_images": 20000,
-                "fit": 3000, "test": 2000, "relu": (False,),
+    "cifar10": {"network": "resnet20_strided", "sites": ["layer1.2", "layer2.1", "layer3.1"],
+                "base_images": 20000, "fit": 3000, "test": 2000, "relu": (False,),
                 "base": Recipe(epochs=8, batch_size=64, lr=1e-2, schedule="onecycle", crop=2, flip=True),
-                "tlm": TaskRecipe(epochs=80, batch_size=50, lr=5e-3, schedule="cosine", patience=8),
-                "energy": EnergyRecipe(epochs=6, tune_epochs=2, lr=1e-2, schedule="onecycle", crop=2, flip=True)},
+                "tlm": TaskRecipe(epochs=80, batch_size=50, lr=5e-3, schedule="cosine", patience=8), "energy":
+                EnergyRecipe(epochs=6, tune_epochs=2, lr=1e-2, schedule="onecycle", crop=2, flip=True)},
 }
 
 
 def planted(x: Tensor, seed: int) -> Iterator[Tensor]:
-    """The representations themselves; with as much noise as they spread, channel by channel; half as far from the mean;
-    and turned about it by a random rotation of the channels."""
+    """The representations themselves; with as much noise as they spread, channel by channel; half as far from
+    the mean; and turned about it by a random rotation of the channels."""
     axes = [k for k in range(x.ndim) if k != 1]
     mean, spread = x.mean(axes, keepdim=True), x.std(axes, keepdim=True)
     g = torch.Generator().manual_seed(seed)
@@ -98,10 +98,12 @@ def trained(name: str, seed: int, base: zoo.ImageSet, test: zoo.ImageSet) -> tor
     """The network of a seed, trained or as it was kept."""
     s, place = SETTINGS[name], STORE / f"{name}-{seed}.safetensors"
     if not place.exists():
-        network, report = zoo.train_network(s["network"], seed, s["base"], None if name == "digits" else (base, test))
+        network, report = zoo.train_network(s["network"], seed, s["base"],
+                                            None if name == "digits" else (base, test))
         zoo.save_weights(network, place, {"accuracy": f"{report.accuracy:.3f}"})
     network = zoo.build(s["network"])
-    print(f"{name}, seed {seed}: {s['network']} reaches {zoo.load_weights(network, place)['accuracy']}", flush=True)
+    print(f"{name}, seed {seed}: {s['network']} reaches {zoo.load_weights(network, place)['accuracy']}",
+          flush=True)
     return network
 
 
@@ -117,8 +119,8 @@ def run(name: str, seeds: list[int], folder: Path | None) -> None:
         for relu in s.get("relu", (False, True)):
             place = STORE / f"{name}-{seed}-{'relu' if relu else 'plain'}"
             if not place.exists():
-                suture.compare(network, None, fit, held_out, sites=s["sites"], tlm=s["tlm"], indices=(), device="cpu",
-                               relu=relu, ood=ood, seed=seed).save(place)
+                suture.compare(network, None, fit, held_out, sites=s["sites"], tlm=s["tlm"], indices=(),
+                               device="cpu", relu=relu, ood=ood, seed=seed).save(place)
             result = suture.load(place)
             print(f"  {'relu' if relu else 'plain'}: {result.meta['notes']}", flush=True)
             cells.append(_cells(result).assign(seed=seed, relu=relu))
@@ -141,18 +143,20 @@ def _cells(result: suture.Comparison) -> pd.DataFrame:
         works, marks = (f(f"{method}.relative_accuracy").to_numpy() for f in (result.matrix, result.marks))
         for detector in DETECTORS:
             both, one = (result.matrix(f"{method}.{w}_{detector}").to_numpy() for w in ("ood", "auroc"))
-            rows += [(method, detector, i, j, works[i, j], both[i, j], one[i, j], words[i, j], bool(marks[i, j]))
+            rows += [(method, detector, i, j, works[i, j], both[i, j], one[i, j], words[i, j],
+                      bool(marks[i, j]))
                      for i, j in np.ndindex(works.shape)]
-    return pd.DataFrame(rows, columns=["method", "detector", "i", "j", "relative_accuracy", "ood", "auroc", "verdict",
-                                       "marked"])
+    return pd.DataFrame(rows, columns=["method", "detector", "i", "j", "relative_accuracy", "ood", "auroc",
+                                       "verdict", "marked"])
 
 
 def _quality(result: suture.Comparison) -> pd.DataFrame:
-    return pd.DataFrame([{"detector": d, "site": s, **of} for d, sites in result.meta["ood"]["quality"].items()
+    return pd.DataFrame([{"detector": d, "site": s, **of}
+                         for d, sites in result.meta["ood"]["quality"].items()
                          for s, of in zip(result.targets, sites, strict=True)])
 
 
-# -- the page ---------------------------------------------------------------------------------------------------------
+# -- the page ------------------------------------------------------------------------------------------------
 
 def page() -> None:
     """Tables of every data set that was run, between the markers of docs/ood.md."""
@@ -160,12 +164,14 @@ def page() -> None:
     for name in SETTINGS:
         if not (HERE / f"ood-{name}-cells.csv").exists():
             continue
-        cells, quality, cases = (pd.read_csv(HERE / f"ood-{name}-{w}.csv") for w in ("cells", "quality", "planted"))
+        cells, quality, cases = (pd.read_csv(HERE / f"ood-{name}-{w}.csv")
+                                 for w in ("cells", "quality", "planted"))
         parts += [f"### {name}", "", _about(name, cells), "", *_detectors(cells, quality, cases), "",
                   *_verdicts(cells), "", *_distances(name, cells), "", *_rectified(cells), "",
-                  f"![{name}: energies of native, auxiliary and stitched representations](ood-{name}-energy.png)", ""]
-        histograms.draw_histograms(suture.load(STORE / f"{name}-0-plain"), "energy").savefig(HERE / f"ood-{name}-energy.png",
-                                                                                    dpi=90)
+                  f"![{name}: energies of native, auxiliary and stitched "
+                  f"representations](ood-{name}-energy.png)", ""]
+        histograms.draw_histograms(suture.load(STORE / f"{name}-0-plain"),
+                                   "energy").savefig(HERE / f"ood-{name}-energy.png", dpi=90)
     fill(HERE / "ood.md", parts, "ood.py")
 
 
@@ -175,24 +181,28 @@ def _about(name: str, cells: pd.DataFrame) -> str:
     own = plain[plain.i == plain.j].relative_accuracy
     patience = s["tlm"].patience
     until = f" at most, until {patience} brought no better held-out objective" if patience else ""
-    return (f"`{s['network']}`, seeds {', '.join(map(str, sorted(cells.seed.unique())))}, {plain.i.nunique()} sites, "
-            f"n = {n['n_fit']} fitting and {n['n_test']} test images. TLM: {s['tlm'].epochs} epochs{until}, Adam at "
-            f"{s['tlm'].lr}, cosine; its own-layer cells reach {own.min():.3f} to {own.max():.3f}, and "
-            f"{int(plain.marked.sum())} of {len(plain)} cells are marked as not converged ({_unconverged(plain)}).")
+    return (f"`{s['network']}`, seeds {', '.join(map(str, sorted(cells.seed.unique())))}, "
+            f"{plain.i.nunique()} sites, n = {n['n_fit']} fitting and {n['n_test']} test images. TLM: "
+            f"{s['tlm'].epochs} epochs{until}, Adam at {s['tlm'].lr}, cosine; its own-layer cells reach "
+            f"{own.min():.3f} to {own.max():.3f}, and {int(plain.marked.sum())} of {len(plain)} cells are "
+            f"marked as not converged ({_unconverged(plain)}).")
 
 
 def _unconverged(plain: pd.DataFrame) -> str:
-    """Of which kind the cells are that have not converged: from an earlier into a later layer, or back, or own."""
+    """Of which kind the cells are that have not converged: from an earlier into a later layer, or back, or
+    own."""
     kinds = {"into later layers": plain.i < plain.j, "own layers": plain.i == plain.j,
              "into earlier layers": plain.i > plain.j}
-    return ", ".join(f"{int((plain.marked & of).sum())} of {int(of.sum())} {name}" for name, of in kinds.items())
+    return ", ".join(f"{int((plain.marked & of).sum())} of {int(of.sum())} {name}"
+                     for name, of in kinds.items())
 
 
 def _detectors(cells: pd.DataFrame, quality: pd.DataFrame, cases: pd.DataFrame) -> list[str]:
-    lines = ["Two-sided AUROC, median over sites or cells that have converged and seeds (in brackets the smallest and "
-             "largest):", "",
-             "| detector | auxiliary | unseen | planted: identity | noise | shrunken | rotated | DM, own layer "
-             "| DM, other | TLM, own layer | TLM, other | rank correlation with energy: DM | TLM | both |",
+    lines = ["Two-sided AUROC, median over sites or cells that have converged and seeds (in brackets the "
+             "smallest and largest):", "",
+             "| detector | auxiliary | unseen | planted: identity | noise | shrunken | rotated | DM, own "
+             "layer | DM, other | TLM, own layer | TLM, other | rank correlation with energy: "
+             "DM | TLM | both |",
              "|" + "---|" * 14]
     plain = cells[~cells.relu & ~cells.marked]
     for d in DETECTORS:
@@ -225,9 +235,11 @@ def _range(values: pd.Series[float]) -> str:
 def _verdicts(cells: pd.DataFrame) -> list[str]:
     of = cells[~cells.relu & (cells.detector == "mahalanobis")]
     words = ("similar", "dissimilar", "artefact", "unproven")
-    lines = ["Verdicts of cells (Mahalanobis), by seed:", "", "| | " + " | ".join(words) + " |", "|---" * 5 + "|"]
+    lines = ["Verdicts of cells (Mahalanobis), by seed:", "", "| | " + " | ".join(words) + " |",
+             "|---" * 5 + "|"]
     for method, group in of.groupby("method"):
-        counts = [", ".join(str(int((g.verdict == w).sum())) for _, g in group.groupby("seed")) for w in words]
+        counts = [", ".join(str(int((g.verdict == w).sum())) for _, g in group.groupby("seed"))
+                  for w in words]
         lines.append(f"| {str(method).upper()} | " + " | ".join(counts) + " |")
     return lines
 
@@ -252,14 +264,15 @@ def _rectified(cells: pd.DataFrame) -> list[str]:
     if not cells.relu.any():
         return ["(Not computed with a ReLU.)"]
     lines = ["With and without a ReLU behind the stitching layer, cells of other layers, median:", "",
-             "| | relative accuracy | with ReLU | AUROC (Mahalanobis) | with ReLU | AUROC (energy) | with ReLU "
-             "| two-sided (energy) | with ReLU |", "|" + "---|" * 9]
+             "| | relative accuracy | with ReLU | AUROC (Mahalanobis) | with ReLU | AUROC (energy) | with "
+             "ReLU | two-sided (energy) | with ReLU |", "|" + "---|" * 9]
     for method in ("dm", "tlm"):
         of = cells[(cells.method == method) & (cells.i != cells.j)]
         row = []
-        for detector, column in (("mahalanobis", "relative_accuracy"), ("mahalanobis", "auroc"), ("energy", "auroc"),
-                                 ("energy", "ood")):
-            row += [f"{of[(of.detector == detector) & (of.relu == r)][column].median():.3f}" for r in (False, True)]
+        for detector, column in (("mahalanobis", "relative_accuracy"), ("mahalanobis", "auroc"),
+                                 ("energy", "auroc"), ("energy", "ood")):
+            row += [f"{of[(of.detector == detector) & (of.relu == r)][column].median():.3f}"
+                    for r in (False, True)]
         lines.append(f"| {method.upper()} | " + " | ".join(row) + " |")
     return lines
 

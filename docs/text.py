@@ -44,16 +44,18 @@ def compare() -> suture.Comparison:
     texts = [sentences()[k] for k in order]
     train, test = ([(texts[k:k + 50], None) for k in range(start, stop, 50)]
                    for start, stop in ((0, FIT), (FIT, FIT + TEST)))
-    return suture.compare(network, None, Prepared(train, tokens), Prepared(test, tokens), methods=["dm"], ood=None,
-                          device="cpu")
+    return suture.compare(network, None, Prepared(train, tokens), Prepared(test, tokens), methods=["dm"],
+                          ood=None, device="cpu")
 
 
 def main() -> None:
     """Compute, draw, and fill the page."""
     result = compare()
-    result.table[result.table.measure.isin(MEASURES)].to_csv(HERE / "text.csv", index=False, float_format="%.4f")
+    result.table[result.table.measure.isin(MEASURES)].to_csv(HERE / "text.csv", index=False,
+                                                             float_format="%.4f")
     figure, axes = plt.subplots(1, len(MEASURES), figsize=(4 * len(MEASURES), 3.6), layout="constrained")
-    lines = [f"`all-MiniLM-L6-v2`, n = {FIT} sentences fitted, {TEST} tested; mean over cells by distance in layers:",
+    lines = [f"`all-MiniLM-L6-v2`, n = {FIT} sentences fitted, {TEST} tested; mean over cells by "
+             "distance in layers:",
              "",
              "| | " + " | ".join(str(d) for d in range(6)) + " |", "|---" * 7 + "|"]
     for axis, measure in zip(axes, MEASURES, strict=True):

@@ -26,8 +26,8 @@ from suture.representations.alignment import Alignment
 from suture.representations.shapes import Kind, Shape, recognise_shape
 from suture.stitching import StitchingLayer, TaskRecipe, direct_match
 from suture.stitching.trainer import GroupTrainer
-from tests import references
-from tests.networks import NETWORKS, Awkward, images, settled
+from tests.support import references
+from tests.support.networks import NETWORKS, Awkward, images, settled
 
 
 def state_of(network: nn.Module) -> dict[str, object]:
@@ -42,11 +42,12 @@ def state_of(network: nn.Module) -> dict[str, object]:
 
 
 def same_state(a, b) -> bool:
-    weights = all(k == j and torch.equal(v, w) for (k, v), (j, w) in zip(a["weights"], b["weights"], strict=True))
+    weights = all(k == j and torch.equal(v, w)
+                  for (k, v), (j, w) in zip(a["weights"], b["weights"], strict=True))
     return weights and all(a[k] == b[k] for k in a if k != "weights")
 
 
-# -- law 1: the tail of the front is the network --------------------------------------------------------------------
+# -- law 1: the tail of the front is the network -------------------------------------------------------------
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_tail_of_front_is_the_network_at_every_site(name):
@@ -65,14 +66,16 @@ def test_tail_of_front_is_the_network_at_every_site(name):
             assert all(torch.equal(a, b) for a, b in zip(ends, own, strict=True)), info
             assert torch.equal(x, kept), f"{info}: the given representation was overwritten"
             double = extract_main_output(sited.tail(k, torch.cat([x, x]), done))
-            torch.testing.assert_close(double, torch.cat([extract_main_output(own)] * 2), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(double, torch.cat([extract_main_output(own)] * 2),
+                                       rtol=1e-4, atol=1e-5)
             away = extract_main_output(sited.tail(k, x, elsewhere))
             assert torch.allclose(away, extract_main_output(own), atol=1e-5) == (not info.bypass), info
     assert same_state(before, state_of(network))
 
 
-@pytest.mark.parametrize(("name", "site"), [("awkward", "blocks.0:hidden"), ("twice", "pair:0"), ("twice", "block#1"),
-                                            ("mlp", "3"), ("resnet_digits", "layer2.0")])
+@pytest.mark.parametrize(("name", "site"),
+                         [("awkward", "blocks.0:hidden"), ("twice", "pair:0"), ("twice", "block#1"),
+                          ("mlp", "3"), ("resnet_digits", "layer2.0")])
 def test_capture_and_run_tail_take_calls_and_slots(name, site):
     network, inputs = NETWORKS[name]()
     before = state_of(network)
@@ -118,7 +121,8 @@ def test_hooks_are_gone_after_the_forward_raises(when):
     with torch.no_grad(), freeze(network):
         done = sited.run_full(inputs)
         bad = done.results["blocks.0", 0]["hidden"][:, :3]
-        act = (lambda: sited.run_full(inputs[:, :1])) if when == "capture" else (lambda: sited.tail(0, bad, done))
+        act = ((lambda: sited.run_full(inputs[:, :1])) if when == "capture"
+               else (lambda: sited.tail(0, bad, done)))
         with pytest.raises(RuntimeError):
             act()
     assert same_state(before, state_of(network))
@@ -147,11 +151,12 @@ def test_the_tail_does_not_run_what_lies_before_the_site():
             sited.tail(0, sited.pick_representations(done)[0], done)
         finally:
             nn.Conv2d.forward = original
-    after = [k for k, m in network.named_modules() if k.startswith(("layer2.1", "layer3")) and isinstance(m, nn.Conv2d)]
+    after = [k for k, m in network.named_modules()
+             if k.startswith(("layer2.1", "layer3")) and isinstance(m, nn.Conv2d)]
     assert len(ran) == len(after) > 0
 
 
-# -- law 2: moments merge -------------------------------------------------------------------------------------------
+# -- law 2: moments merge ------------------------------------------------------------------------------------
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 4), st.integers(2, 30), st.integers(1, 29),
@@ -180,7 +185,8 @@ def close(a: Moments, b: Moments, rtol=1e-9) -> None:
 
 
 SHAPES = [Shape(Kind.MAP, 3, (4, 6)), Shape(Kind.MAP, 4, (4, 6)), Shape(Kind.MAP, 2, (8, 3)),
-          Shape(Kind.MAP, 5, (5, 5)), Shape(Kind.VECTOR, 4), Shape(Kind.MAP, 2, (1, 1)), Shape(Kind.MAP, 3, (9, 13))]
+          Shape(Kind.MAP, 5, (5, 5)), Shape(Kind.VECTOR, 4), Shape(Kind.MAP, 2, (1, 1)),
+          Shape(Kind.MAP, 3, (9, 13))]
 
 
 def batch_of(shape: Shape, n: int, seed: int, mean: float = 0.0) -> torch.Tensor:
@@ -203,7 +209,8 @@ def grid_moments(xs, ys, splits, precision=torch.float64, same=False, folds=1) -
 @pytest.mark.parametrize("splits", [[12], [5, 7], [1] * 12, [11, 1]])
 @pytest.mark.parametrize("folds", [1, 2, 5])
 def test_grid_moments_are_those_of_the_stacked_matrices_whatever_the_resize(splits, folds):
-    """Up, down, unequal sides, vectors; any batch size and any sharding; an interpolated copy is the reference."""
+    """Up, down, unequal sides, vectors; any batch size and any sharding; an interpolated copy is the
+    reference."""
     xs = [batch_of(s, 12, k, 5.0) for k, s in enumerate(SHAPES)]
     ys = [batch_of(s, 12, 100 + k, -30.0) for k, s in enumerate(SHAPES)]
     grid = grid_moments(xs, ys, splits, folds=folds)
@@ -230,7 +237,7 @@ def test_float32_moments_do_not_lose_digits_to_a_large_mean():
         assert indices.of_moments(grid.get_moments(0, 0))["cka"].value == pytest.approx(truth, abs=2e-6), mean
 
 
-# -- law 3: indices equal slow references and keep their invariances ------------------------------------------------
+# -- law 3: indices equal slow references and keep their invariances -----------------------------------------
 
 def data(kind: str, seed: int = 0, n: int = 60, p: int = 6, q: int = 4):
     g = np.random.default_rng(seed)
@@ -249,8 +256,8 @@ def data(kind: str, seed: int = 0, n: int = 60, p: int = 6, q: int = 4):
 
 
 KINDS = ["random", "correlated", "deficient", "shifted", "identical", "rotated", "wider", "scaled", "wide"]
-MISSING_WHEN_WIDE = {"cca", "cca_squared", "svcca", "pwcca", "pwcca_target", "eigenspace_overlap", "r2", "r2_folds",
-                     "dm_residual"}
+MISSING_WHEN_WIDE = {"cca", "cca_squared", "svcca", "pwcca", "pwcca_target", "eigenspace_overlap", "r2",
+                     "r2_folds", "dm_residual"}
 ROOTS = {"opd_root", "shape_angular", "cka_angular", "shape", "gulp", "size_and_shape"}
 """Rounding of 1e-16 at a zero distance is 1e-8 in a root, and so in an angle."""
 
@@ -281,7 +288,8 @@ def transformed(x: np.ndarray, how: str, seed: int) -> np.ndarray:
 
 
 VARIED = ["svcca:0.5" if name == "svcca" else name for name in indices.GROUPS["moments"]]
-"""At half of the variance SVCCA drops components of three columns and more; where it keeps all, it is mean CCA."""
+"""At half of the variance SVCCA drops components of three columns and more; where it keeps all, it is mean
+CCA."""
 FLATTENED = ("cka@flatten", "cka_debiased@flatten", "cka_minibatch@flatten")
 
 
@@ -299,7 +307,7 @@ def test_index_keeps_exactly_the_invariances_that_it_declares(name, side, how, s
     assert (abs(a - b) < 1e-9) == declared, (a, b)
 
 
-# -- law 4: direct matching -----------------------------------------------------------------------------------------
+# -- law 4: direct matching ----------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("precision", [torch.float64, torch.float32])
 def test_direct_matching_equals_lstsq_in_every_cell(precision):
@@ -319,8 +327,8 @@ def test_direct_matching_equals_lstsq_in_every_cell(precision):
         assert (fit - best).norm() <= (1e-6 if precision == torch.float64 else 1e-5) * best.norm(), (i, j)
         orthogonal = (fit - ry).T @ (rx - rx.mean(0))
         assert orthogonal.norm() <= 1e-5 * ry.norm() * rx.norm(), (i, j)
-        assert match.residual == pytest.approx(float((ry - fit).square().sum() / (ry - ry.mean(0)).square().sum()),
-                                               abs=1e-6)
+        assert match.residual == pytest.approx(
+            float((ry - fit).square().sum() / (ry - ry.mean(0)).square().sum()), abs=1e-6)
 
 
 @pytest.mark.parametrize("pair", [("resnet_digits", "awkward"), ("awkward", "resnet_digits")])
@@ -339,7 +347,8 @@ def test_direct_matching_equals_lstsq_on_representations_of_networks(pair):
 
 
 def test_direct_matching_drops_no_direction_as_rows_grow():
-    """float32 pinv with its default cut drops more directions the more rows it gets (published code: 17 of 65)."""
+    """float32 pinv with its default cut drops more directions the more rows it gets (published code: 17 of
+    65)."""
     g = torch.Generator().manual_seed(0)
     for n in (500, 5000, 50000):
         x = torch.randn(n, 65, generator=g) * torch.logspace(0, -2.5, 65)
@@ -362,7 +371,7 @@ def test_a_network_stitched_to_itself_at_one_site_is_the_network(name):
         assert result.matrix("dm.residual").loc[site, site] < 1e-6
 
 
-# -- the stitching layer --------------------------------------------------------------------------------------------
+# -- the stitching layer -------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize(("source", "target"), list(product(SHAPES, SHAPES)))
 def test_the_layer_applies_the_very_map_that_was_fitted(source, target):
@@ -375,7 +384,7 @@ def test_the_layer_applies_the_very_map_that_was_fitted(source, target):
     torch.testing.assert_close(references.rows(out.detach(), like), expected, rtol=1e-5, atol=1e-5)
 
 
-# -- law 5: grouped training is training alone ----------------------------------------------------------------------
+# -- law 5: grouped training is training alone ---------------------------------------------------------------
 
 def trained(network, cells, inputs, labels, micro, steps=20, init="random"):
     sited = SitedNetwork(network, inputs)
@@ -393,14 +402,16 @@ def trained(network, cells, inputs, labels, micro, steps=20, init="random"):
 @pytest.mark.parametrize("micro", [7, 16, 10_000])
 @pytest.mark.parametrize("name", ["resnet_digits", "awkward"])
 def test_grouped_training_equals_training_each_cell_alone(name, micro):
-    # In float64: in float32 rounding, which grouping changes, flips a ReLU once in a while, and Adam makes it grow.
+    # In float64: in float32 rounding, which grouping changes, flips a ReLU once in a while, and Adam makes it
+    # grow.
     network, inputs = NETWORKS[name]()
     network.double()
     x = images(inputs.shape[1], inputs.shape[2], 16).double()
     labels = torch.arange(16) % 4
     with freeze(network):
         n = len(SitedNetwork(network, x).sites)
-        cells = [(i, j) for i in range(0, n, 2) for j in range(0, n, 2)] if n > 2 else list(product(range(n), repeat=2))
+        cells = ([(i, j) for i in range(0, n, 2) for j in range(0, n, 2)] if n > 2
+                 else list(product(range(n), repeat=2)))
         together = trained(network, cells, x, labels, micro)
         for c in cells:
             alone = trained(network, [c], x, labels, min(micro, 16))[c]
@@ -419,7 +430,7 @@ def test_training_leaves_gradients_only_in_the_layer():
     assert layers[0, 1].weight.grad is not None
 
 
-# -- law 7: same seed, same result; no number depends on the other cells -------------------------------------------
+# -- law 7: same seed, same result; no number depends on the other cells -------------------------------------
 
 def small_comparison(sites=None, **options):
     network, _ = NETWORKS["resnet_digits"]()
@@ -445,7 +456,8 @@ def test_no_number_depends_on_which_other_cells_are_computed():
 def test_batch_size_changes_no_moment_index():
     network, _ = NETWORKS["resnet_digits"]()
     x, labels = images(1, 8, 48), torch.arange(48) % 10
-    runs = [suture.compare(network, data=(x, labels), methods=(), batch_size=b).table["value"] for b in (48, 7, 1)]
+    runs = [suture.compare(network, data=(x, labels), methods=(), batch_size=b).table["value"]
+            for b in (48, 7, 1)]
     for other in runs[1:]:
         np.testing.assert_allclose(runs[0], other, rtol=1e-4, atol=2e-5)
 
@@ -454,7 +466,8 @@ def test_two_copies_of_one_network_fed_by_one_shuffled_loader_are_identical():
     """A shuffled loader iterated once per network gives identical networks a score of 0.00 in other tools."""
     network, _ = NETWORKS["resnet_digits"]()
     x, labels = images(1, 8, 48), torch.arange(48) % 10
-    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, labels), batch_size=16, shuffle=True)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, labels),
+                                         batch_size=16, shuffle=True)
     result = suture.compare(network, copy.deepcopy(network), loader, methods=())
     for site in result.sources:
         assert result.matrix("cka").loc[site, site] == pytest.approx(1, abs=1e-6)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 
-# torchvision's wheel for CUDA does not load beside a torch for the CPU, and then its import fails, because it registers
-# shapes for two operators of that binary part (torchvision/_meta_registrations.py). Nothing here calls them. They must
-# not be defined where the binary part does load and defines them itself. Kept alive as long as the library is.
+# torchvision's wheel for CUDA does not load beside a torch for the CPU, and then its import fails, because it
+# registers shapes for two operators of that binary part (torchvision/_meta_registrations.py). Nothing here
+# calls them. They must not be defined where the binary part does load and defines them itself. Kept alive as
+# long as the library is.
 OPERATORS = ("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
              "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 LIBRARY: list[torch.library.Library] = []

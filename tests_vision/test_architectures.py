@@ -38,7 +38,8 @@ def _tv(name: str, size: int, *blocks: tuple[str, int, str], **options: Any) -> 
 
 
 def _timm(name: str, size: int, *blocks: tuple[str, int, str], **options: Any) -> Architecture:
-    return Architecture(lambda: timm.create_model(name, pretrained=False, num_classes=5, **options), size, blocks)
+    return Architecture(lambda: timm.create_model(name, pretrained=False, num_classes=5, **options), size,
+                        blocks)
 
 
 def _stages(path: str, counts: tuple[int, ...], widths: tuple[int, ...], first: int = 1,
@@ -64,10 +65,11 @@ TIMM_SWIN = tuple(block for s, n in enumerate((2, 2, 6, 2)) for block in (
     *(((f"layers.{s}.downsample", 1, f"map {96 << s}x{8 >> s}x{8 >> s}{LAST}"),) if s else ()),
     (f"layers.{s}.blocks.{{}}", n, f"map {96 << s}x{8 >> s}x{8 >> s}{LAST}")))
 INCEPTION = tuple((f"inception{name}", 1, f"map {shape}") for name, shape in (
-    ("3a", "256x8x8"), ("3b", "480x8x8"), ("4a", "512x4x4"), ("4b", "512x4x4"), ("4c", "512x4x4"), ("4d", "528x4x4"),
-    ("4e", "832x4x4"), ("5a", "832x2x2"), ("5b", "1024x2x2")))
-EFFICIENTNET = (("blocks.0.{}", 1, "map 16x16x16"), ("blocks.1.{}", 2, "map 24x8x8"), ("blocks.2.{}", 2, "map 40x4x4"),
-                ("blocks.3.{}", 3, "map 80x2x2"), ("blocks.4.{}", 3, "map 112x2x2"), ("blocks.5.{}", 4, "map 192x1x1"),
+    ("3a", "256x8x8"), ("3b", "480x8x8"), ("4a", "512x4x4"), ("4b", "512x4x4"), ("4c", "512x4x4"),
+    ("4d", "528x4x4"), ("4e", "832x4x4"), ("5a", "832x2x2"), ("5b", "1024x2x2")))
+EFFICIENTNET = (("blocks.0.{}", 1, "map 16x16x16"), ("blocks.1.{}", 2, "map 24x8x8"),
+                ("blocks.2.{}", 2, "map 40x4x4"), ("blocks.3.{}", 3, "map 80x2x2"),
+                ("blocks.4.{}", 3, "map 112x2x2"), ("blocks.5.{}", 4, "map 192x1x1"),
                 ("blocks.6.{}", 1, "map 320x1x1"))
 TV_EFFICIENTNET = (("features.0", 1, "map 32x16x16"),
                    *((f"features.{k}.{{}}", n, shape) for k, (_, n, shape) in enumerate(EFFICIENTNET, 1)),
@@ -82,21 +84,24 @@ ARCHITECTURES = {
     "torchvision swin_t": _tv("swin_t", 32, *SWIN),
     "torchvision vit_b_16": _tv("vit_b_16", 32, ("encoder.layers.encoder_layer_{}", 12,
                                                  "tokens 5x768 (1 prefix, 2x2 patches)"), image_size=32),
-    "torchvision shufflenet_v2": _tv("shufflenet_v2_x0_5", 32, *_stages("stage{s}.{}", (4, 8, 4), (48, 96, 192), 2, 4)),
+    "torchvision shufflenet_v2": _tv("shufflenet_v2_x0_5", 32,
+                                     *_stages("stage{s}.{}", (4, 8, 4), (48, 96, 192), 2, 4)),
     "torchvision googlenet": _tv("googlenet", 64, *INCEPTION, init_weights=False),
     "timm resnet18": _timm("resnet18", 32, *RESNET18),
     "timm seresnet18": _timm("seresnet18", 32, *RESNET18),
     "timm densenet121": _timm("densenet121", 32, *DENSENET),
     "timm efficientnet_b0": _timm("efficientnet_b0", 32, *EFFICIENTNET),
-    "timm convnext_atto": _timm("convnext_atto", 32, *_stages("stages.{s}.blocks.{}", (2, 2, 6, 2), (40, 80, 160, 320),
-                                                              0)),
+    "timm convnext_atto": _timm("convnext_atto", 32,
+                                *_stages("stages.{s}.blocks.{}", (2, 2, 6, 2), (40, 80, 160, 320), 0)),
     "timm swin_tiny": _timm("swin_tiny_patch4_window7_224", 32, *TIMM_SWIN, img_size=32, window_size=4),
-    "timm vit_tiny": _timm("vit_tiny_patch16_224", 32, ("blocks.{}", 3, "tokens 5x192 (1 prefix, 2x2 patches)"),
-                           img_size=32, depth=3),
+    "timm vit_tiny": _timm("vit_tiny_patch16_224", 32,
+                           ("blocks.{}", 3, "tokens 5x192 (1 prefix, 2x2 patches)"), img_size=32, depth=3),
     "timm deit, distilled": _timm("deit_tiny_distilled_patch16_224", 32,
-                                  ("blocks.{}", 3, "tokens 6x192 (2 prefix, 2x2 patches)"), img_size=32, depth=3),
+                                  ("blocks.{}", 3, "tokens 6x192 (2 prefix, 2x2 patches)"), img_size=32,
+                                  depth=3),
     "timm vit with registers": _timm("vit_small_patch14_reg4_dinov2", 42,
-                                     ("blocks.{}", 3, "tokens 14x384 (5 prefix, 3x3 patches)"), img_size=42, depth=3),
+                                     ("blocks.{}", 3, "tokens 14x384 (5 prefix, 3x3 patches)"), img_size=42,
+                                     depth=3),
     "timm beit": _timm("beit_base_patch16_224", 32, ("blocks.{}", 3, "tokens 5x768 (1 prefix, 2x2 patches)"),
                        img_size=32, depth=3),
     "timm mixer": _timm("mixer_s32_224", 64, ("blocks.{}", 8, "tokens 4x512 (2x2 patches)"), img_size=64),
@@ -138,5 +143,6 @@ def test_law_1_at_the_blocks_which_are_found_in_order(name: str) -> None:
     for part, r in zip(together.split(N), (front[middle], other), strict=True):
         torch.testing.assert_close(part, sited.tail(middle, r, done), rtol=1e-4, atol=1e-5)
     assert not torch.equal(*together.split(N))
-    assert [(p, m.training, sorted(m.__dict__), len(m._forward_hooks)) for p, m in network.named_modules()] == state
+    assert [(p, m.training, sorted(m.__dict__), len(m._forward_hooks))
+            for p, m in network.named_modules()] == state
     torch.testing.assert_close(apply(network, x), wanted)

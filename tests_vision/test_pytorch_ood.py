@@ -1,16 +1,21 @@
-"""suture's detectors and measures against pytorch-ood 0.4.0 (Kirchheim et al. 2022), where the two mean the same.
+"""suture's detectors and measures against pytorch-ood 0.4.0 (Kirchheim et al. 2022), where the two mean the
+same.
 
 What differs in convention, and how it is undone here:
 
-- Scores: pytorch-ood's are outlier scores, larger = more out-of-distribution. suture's are larger = more native.
-- Labels: below 0 is out-of-distribution. In AUROC, AUPR-OUT and FPR95TPR these are the positive class; in suture the
-  natives are. AUROC is the same either way. suture's `fpr95` is the share of others beyond the threshold that 95 % of
-  the natives pass; pytorch-ood's is the share of natives beyond the threshold that 95 % of the others pass. It becomes
-  suture's when natives are labelled as out-of-distribution and scores keep suture's sign.
-- AUPR is the area under the precision-recall curve by trapezoids; suture's average precision is the sum over steps, as
-  scikit-learn has it. The two differ by the triangles between them, which without ties are of the order of 1 / N.
-- Mahalanobis: half the squared distance under the *sum* of the scatter of the classes, plus 1e-6 on the diagonal; in
-  suture the whole of it under their mean, with shrunken correlations. Without shrinkage suture's is 2 N times larger.
+- Scores: pytorch-ood's are outlier scores, larger = more out-of-distribution. suture's are larger = more
+  native.
+- Labels: below 0 is out-of-distribution. In AUROC, AUPR-OUT and FPR95TPR these are the positive class; in
+  suture the natives are. AUROC is the same either way. suture's `fpr95` is the share of others beyond the
+  threshold that 95 % of the natives pass; pytorch-ood's is the share of natives beyond the threshold that 95
+  % of the others pass. It becomes suture's when natives are labelled as out-of-distribution and scores keep
+  suture's sign.
+- AUPR is the area under the precision-recall curve by trapezoids; suture's average precision is the sum over
+  steps, as scikit-learn has it. The two differ by the triangles between them, which without ties are of the
+  order of 1 / N.
+- Mahalanobis: half the squared distance under the *sum* of the scatter of the classes, plus 1e-6 on the
+  diagonal; in suture the whole of it under their mean, with shrunken correlations. Without shrinkage suture's
+  is 2 N times larger.
 - Energy-regularised loss: the same, each mean over its own side (since 0.4.0).
 """
 
@@ -44,7 +49,7 @@ def peer_measures(scores: np.ndarray, outlying: np.ndarray) -> dict[str, float]:
     return {k: float(v) for k, v in OODMetrics().update(torch.as_tensor(scores), labels).compute().items()}
 
 
-# -- energy -----------------------------------------------------------------------------------------------------------
+# -- energy --------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("scale", [0.1, 3.0, 30.0])
 def test_energies_are_equal(scale: float) -> None:
@@ -57,7 +62,8 @@ def test_energies_are_equal(scale: float) -> None:
 @pytest.mark.parametrize("recipe", [
     EnergyRecipe(), EnergyRecipe(weight=0.0), EnergyRecipe(weight=2.0, inside=-5.0, outside=-1.0),
 ], ids=["paper", "no penalty", "other margins"])
-def test_losses_and_their_gradients_are_equal(recipe: EnergyRecipe, scale: float, inside: int, outside: int) -> None:
+def test_losses_and_their_gradients_are_equal(recipe: EnergyRecipe, scale: float, inside: int,
+                                              outside: int) -> None:
     logits = (scale * normal(inside + outside, CLASSES).double()).requires_grad_()
     labels = torch.arange(inside) % CLASSES
     mine = energy_loss(logits[:inside], logits[inside:], labels, recipe)
@@ -73,7 +79,7 @@ def test_the_papers_recipe_has_the_peers_defaults() -> None:
     assert (recipe.weight, recipe.inside, recipe.outside) == (peer.alpha, peer.m_in, peer.m_out)
 
 
-# -- Mahalanobis ------------------------------------------------------------------------------------------------------
+# -- Mahalanobis ---------------------------------------------------------------------------------------------
 
 def sample(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """(n, WIDTH) correlated features of classes around different means, and their labels."""
@@ -94,7 +100,8 @@ def test_distances_without_shrinkage_are_the_peers_times_2n(n: int, batch: int) 
     assert mine.shrinkage < 1e-12
     new = torch.cat([sample(40, seed=1)[0], 4 * normal(40, WIDTH, seed=2)])
     peer = PeerMahalanobis(None).fit_features(features, labels).predict_features(new)
-    assert mine.square_distances(new[:, None], None).amin(1).numpy() == pytest.approx(2 * n * peer.numpy(), rel=2e-3)
+    assert mine.square_distances(new[:, None], None).amin(1).numpy() == pytest.approx(2 * n * peer.numpy(),
+                                                                                      rel=2e-3)
 
 
 @pytest.mark.parametrize("others", [
@@ -115,7 +122,7 @@ def test_the_detector_as_it_is_ranks_as_the_peer_does(others: torch.Tensor) -> N
     assert auroc(*ours) == pytest.approx(wanted, abs=0.003)
 
 
-# -- measures ---------------------------------------------------------------------------------------------------------
+# -- measures ------------------------------------------------------------------------------------------------
 
 SAMPLES = {
     "overlapping": (normal(400) + 1, normal(300, seed=1)),
@@ -136,7 +143,8 @@ def test_measures_are_equal(case: str) -> None:
     assert mine.auroc.value == pytest.approx(theirs["AUROC"], abs=1e-12)
     precision, recall, _ = precision_recall_curve(~is_other, scores)
     assert theirs["AUPR-IN"] == pytest.approx(auc(recall, precision), abs=1e-12)
-    # Recall falls from 1 to 0 along the curve; a step has the precision at its larger recall, a trapezoid the mean.
+    # Recall falls from 1 to 0 along the curve; a step has the precision at its larger recall, a trapezoid the
+    # mean.
     triangles = (np.diff(precision) * -np.diff(recall)).sum() / 2
     assert theirs["AUPR-IN"] == pytest.approx(mine.average_precision.value + triangles, abs=1e-12)
     if case != "tied":
@@ -147,7 +155,8 @@ def test_measures_are_equal(case: str) -> None:
 
 
 def test_the_peers_own_fpr95_answers_another_question() -> None:
-    """A tenth of the others is below all natives, the rest above: to find those, every native has to be given up."""
+    """A tenth of the others is below all natives, the rest above: to find those, every native has to be given
+    up."""
     native = np.linspace(0, 1, 1000)
     other = np.concatenate([np.full(100, -1.0), np.full(900, 2.0)])
     scores, is_other = np.concatenate([native, other]), np.arange(2000) >= 1000

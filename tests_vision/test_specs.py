@@ -1,4 +1,5 @@
-"""Networks of torchvision and timm by spec, their preprocessing against the libraries' own; nothing is downloaded."""
+"""Networks of torchvision and timm by spec, their preprocessing against the libraries' own; nothing is
+downloaded."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def photo(height: int, width: int, channels: int = 3) -> torch.Tensor:
-    coarse = np.random.default_rng(0).integers(0, 256, (channels, height // 4 + 1, width // 4 + 1), dtype=np.uint8)
+    coarse = np.random.default_rng(0).integers(0, 256, (channels, height // 4 + 1, width // 4 + 1),
+                                               dtype=np.uint8)
     return torch.from_numpy(np.kron(coarse, np.ones((1, 4, 4), np.uint8))[:, :height, :width].copy())
 
 
@@ -67,7 +69,8 @@ def test_classes_seed_and_input_fit_together(spec: str) -> None:
     for channels in (1, 3):
         assert made.network.eval()(made.preprocessing(photo(40, 56, channels)[None])).shape == (1, 5)
     assert made.notes == (f"{spec} has random weights (seed 1); give trained ones as weights",)
-    assert specs.build_network(spec).network.eval()(made.preprocessing(photo(40, 56)[None])).shape == (1, 1000)
+    assert specs.build_network(spec).network.eval()(made.preprocessing(photo(40, 56)[None])).shape == (1,
+                                                                                                       1000)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4])
@@ -117,9 +120,10 @@ def test_images_are_prepared_as_by_every_transform_of_torchvision(name: str) -> 
         agrees(made, transforms_of_torchvision()[name], image)
 
 
-@pytest.mark.parametrize("name", ["test_vit", "test_resnet", "test_efficientnet", "vit_tiny_patch16_224", "resnet18",
-                                  "resnet18.tv_in1k", "vit_tiny_r_s16_p8_224", "levit_128s", "convit_tiny",
-                                  "deit_tiny_patch16_224", "vit_base_patch32_clip_224.laion2b_ft_in12k_in1k"])
+@pytest.mark.parametrize("name",
+                         ["test_vit", "test_resnet", "test_efficientnet", "vit_tiny_patch16_224", "resnet18",
+                          "resnet18.tv_in1k", "vit_tiny_r_s16_p8_224", "levit_128s", "convit_tiny",
+                          "deit_tiny_patch16_224", "vit_base_patch32_clip_224.laion2b_ft_in12k_in1k"])
 @pytest.mark.parametrize("image", [(300, 300), (300, 401), (333, 250)], ids=str)
 def test_images_are_prepared_as_by_timm(name: str, image: tuple[int, int]) -> None:
     told = timm.data.resolve_data_config({}, pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
@@ -139,7 +143,8 @@ def test_images_are_prepared_as_by_timm(name: str, image: tuple[int, int]) -> No
 @pytest.mark.parametrize("image", [(300, 300), (300, 401), (333, 250), (77, 120)], ids=str)
 def test_images_are_prepared_as_by_timms_other_modes(told: dict[str, Any], interpolation: str,
                                                      image: tuple[int, int]) -> None:
-    whole = {"input_size": (3, 64, 64), "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": interpolation} | told
+    whole = ({"input_size": (3, 64, 64), "mean": (0.5,) * 3, "std": (0.5,) * 3,
+              "interpolation": interpolation} | told)
     made, _ = vision._find_timm_preprocessing(whole, ParsedSpec("timm:x", "x"))
     assert made is not None
     agrees(made, timm.data.create_transform(**whole), image)
@@ -147,8 +152,8 @@ def test_images_are_prepared_as_by_timms_other_modes(told: dict[str, Any], inter
 
 @pytest.mark.parametrize("told", [{"crop_mode": "border"}, {"interpolation": "lanczos"}])
 def test_what_timm_does_and_suture_does_not_is_told(told: dict[str, Any]) -> None:
-    whole = {"input_size": (3, 64, 64), "mean": (0.5,), "std": (0.5,), "interpolation": "bicubic", "crop_pct": 1.0,
-             "crop_mode": "center"} | told
+    whole = {"input_size": (3, 64, 64), "mean": (0.5,), "std": (0.5,), "interpolation": "bicubic",
+             "crop_pct": 1.0, "crop_mode": "center"} | told
     made, notes = vision._find_timm_preprocessing(whole, ParsedSpec("timm:x", "x"))
     assert made is None
     assert next(iter(told.values())) in notes[0]
@@ -161,15 +166,16 @@ def test_transforms_that_are_no_classification_are_told() -> None:
 
 
 def test_a_network_that_is_made_smaller_than_its_published_weights() -> None:
-    made, _ = vision._find_torchvision_preprocessing(torchvision.models, ParsedSpec("torchvision:vit_h_14", "vit_h_14"),
-                                     SimpleNamespace(image_size=224))
+    made, _ = vision._find_torchvision_preprocessing(
+        torchvision.models, ParsedSpec("torchvision:vit_h_14", "vit_h_14"), SimpleNamespace(image_size=224))
     assert made is not None
     assert made.size == (224, 224)
 
 
 @pytest.mark.parametrize(("spec", "words"), [
     ("torchvision:resnet19", "nearest: resnet1"), ("torchvision:resnet18x", "unknown network of torchvision"),
-    ("timm:vit_tinny_patch16_224", "nearest: vit_tiny_patch16_224"), ("timm:hf-hub:timm/resnet18.a1_in1k", "unknown"),
+    ("timm:vit_tinny_patch16_224", "nearest: vit_tiny_patch16_224"),
+    ("timm:hf-hub:timm/resnet18.a1_in1k", "unknown"),
     ("timm:local-dir:/tmp", "unknown"), ("timm:resnet18.a_tag", "timm:resnet18.a_tag cannot be made"),
     ("resnet18", "write zoo:resnet18 or torchvision:resnet18 or timm:resnet18"),
     ("vit_tiny_patch16_224", "write timm:vit_tiny_patch16_224"),

@@ -48,5 +48,5 @@ def import_optional(module: str, extra: str, purpose: str) -> ModuleType:
 
 
 def _make_import_error(module: str, purpose: str, error: Exception) -> SutureError:
-    return SutureError(f"{module}, needed for {purpose}, does not import: {type(error).__name__}: {summarise_error(error)}; "
-                       "install a version that fits the others")
+    return SutureError(f"{module}, needed for {purpose}, does not import: {type(error).__name__}: "
+                       f"{summarise_error(error)}; install a version that fits the others")

@@ -41,4 +41,5 @@ def check_free_memory(needed: int, device: torch.device, what: str, instead: str
     """
     free = get_free_bytes(device)
     if free is not None and needed > free:
-        raise SutureError(f"expected {what} to fit into the free memory of {format_bytes(free)}, got {format_bytes(needed)}; {instead}")
+        raise SutureError(f"expected {what} to fit into the free memory of {format_bytes(free)}, got "
+                          f"{format_bytes(needed)}; {instead}")

@@ -1,4 +1,5 @@
-"""Nested inputs of a network, as tensors in tuples and mappings: the tensors in them, and which examples are equal."""
+"""Nested inputs of a network, as tensors in tuples and mappings: the tensors in them, and which examples are
+equal."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ def list_tensors(inputs: Any) -> Iterator[Tensor]:
 
 
 def walk_tensors(inputs: Any, by_name: bool = False) -> Iterator[Tensor]:
-    """The tensors in nested inputs, none or more, those of a mapping in its order or in that of the keys' names."""
+    """The tensors in nested inputs, none or more, those of a mapping in its order or in that of the keys'
+    names."""
     if isinstance(inputs, Tensor):
         yield inputs
     elif isinstance(inputs, Mapping):
@@ -67,10 +69,12 @@ def convert_tensors(inputs: Any, fn: Callable[[Tensor], Tensor]) -> Any:
 
 
 def find_only_input(inputs: Any) -> Any:
-    """The tensor, or the mapping with "input_ids", that holds all tensors of nested inputs; None where none does."""
+    """The tensor, or the mapping with "input_ids", that holds all tensors of nested inputs; None where none
+    does."""
     if isinstance(inputs, Tensor) or (isinstance(inputs, Mapping) and "input_ids" in inputs):
         return inputs
-    parts = inputs.values() if isinstance(inputs, Mapping) else inputs if isinstance(inputs, tuple | list) else ()
+    parts = (inputs.values() if isinstance(inputs, Mapping) else inputs
+             if isinstance(inputs, tuple | list) else ())
     found = [p for p in parts if any(True for _ in walk_tensors(p))]
     return find_only_input(found[0]) if len(found) == 1 else None
 
@@ -91,12 +95,13 @@ def replace_input(inputs: Any, old: Any, new: Any) -> Any:
 def count_duplicates(one: Any, other: Any) -> int:
     """How many examples of `one` are equal to some example in `other`, number for number.
 
-    Examples are compared by 128-bit hashes of their shapes and their values as float64, so that dtypes, memory layouts
-    and the sign of zero do not matter (and neither do integers beyond 2^53), at one hash for each example of `other`.
+    Examples are compared by 128-bit hashes of their shapes and their values as float64, so that dtypes,
+    memory layouts and the sign of zero do not matter (and neither do integers beyond 2^53), at one hash for
+    each example of `other`.
 
     Args:
-        one, other: inputs of a network (a tensor, or tensors nested in a mapping or tuple), or another iterable of
-            such batches, such as a list; both without labels.
+        one, other: inputs of a network (a tensor, or tensors nested in a mapping or tuple), or another
+            iterable of such batches, such as a list; both without labels.
 
     Raises:
         SutureError: inputs without a tensor, or with tensors of unequal length.
@@ -112,7 +117,8 @@ def _hash_all_examples(data: Any) -> Iterator[bytes]:
 
 
 def hash_examples(inputs: Any) -> Iterator[bytes]:
-    """A hash of each example in nested inputs, over the shapes and values of its tensors, in the order of their names.
+    """A hash of each example in nested inputs, over the shapes and values of its tensors, in the order of
+    their names.
 
     Raises:
         SutureError: no tensor, or tensors of unequal length.
@@ -121,7 +127,8 @@ def hash_examples(inputs: Any) -> Iterator[bytes]:
     lengths = sorted({len(t) if t.ndim else 0 for t in found})
     if len(lengths) != 1:
         got = f"{' and '.join(map(str, lengths))} in one batch" if lengths else type(inputs).__name__
-        raise SutureError(f"expected tensors with the same number of examples, got {got}; give tensors (N, ...)")
+        raise SutureError(f"expected tensors with the same number of examples, got {got}; give "
+                          "tensors (N, ...)")
     for start in range(0, lengths[0], _EXAMPLES_AT_ONCE):
         for example in zip(*(_to_float64(t[start:start + _EXAMPLES_AT_ONCE]) for t in found), strict=True):
             digest = hashlib.blake2b(digest_size=16)

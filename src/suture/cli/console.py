@@ -35,18 +35,20 @@ def show_progress() -> Iterator[Any]:
 def print_dry_run(found: DryRun) -> None:
     """Sites and shapes of both networks, and what the comparison takes in memory and time."""
     table = Table(Column("network"), Column("site", overflow="fold"), "representation", "rows per example")
-    sides = [(found.names[0], found.source)] + [(found.names[1], found.target)] * (found.target is not found.source)
+    sides = ([(found.names[0], found.source)]
+             + [(found.names[1], found.target)] * (found.target is not found.source))
     for name, infos in sides:
         for k, info in enumerate(infos):
-            table.add_row("" if k else escape(name), escape(str(info.site)), str(info.shape), str(info.shape.rows))
+            table.add_row("" if k else escape(name), escape(str(info.site)), str(info.shape),
+                          str(info.shape.rows))
     console.print(table)
     n_fit, n_test = ("an unknown number of" if n is None else f"{n:,}" for n in found.examples)
-    console.print(f"{n_fit} examples to fit, {n_test} to test; {found.micro_batch} at a time on {found.device}; sums "
-                  f"of all cells {format_bytes(found.state)}", soft_wrap=True)
+    console.print(f"{n_fit} examples to fit, {n_test} to test; {found.micro_batch} at a time on "
+                  f"{found.device}; sums of all cells {format_bytes(found.state)}", soft_wrap=True)
     if any(s is not None for s in found.seconds.values()):
         parts = (f"{stage} {_format_duration(s)}" for stage, s in found.seconds.items() if s is not None)
-        console.print(f"about {', '.join(parts)}, by a few examples; solving, intervals and detectors come on top",
-                      soft_wrap=True)
+        console.print(f"about {', '.join(parts)}, by a few examples; solving, intervals and "
+                      "detectors come on top", soft_wrap=True)
 
 
 def _format_duration(seconds: float) -> str:

@@ -17,7 +17,8 @@ from suture.stitching import TaskRecipe
 
 NETWORK = "resnet_digits"
 RECIPE = TaskRecipe(epochs=20, batch_size=64, lr=1e-2, schedule="cosine")
-"""Long enough on the digits for the own-layer cells of the demo to come within test noise of relative accuracy 1."""
+"""Long enough on the digits for the own-layer cells of the demo to come within test noise of relative
+accuracy 1."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class DemoResult:
     report: Path
 
 
-def run_demo(out: str | Path = "suture-demo", *, seed: int = 0, device: str = "auto", recipe: TaskRecipe | None = None,
-         progress: Progress | None = None) -> DemoResult:
+def run_demo(out: str | Path = "suture-demo", *, seed: int = 0, device: str = "auto",
+             recipe: TaskRecipe | None = None, progress: Progress | None = None) -> DemoResult:
     """Train two small ResNets on the digits, compare each with itself and with the other, write the report.
 
     Everything is kept as it comes: run it again and it goes on where it was stopped.
@@ -43,28 +44,31 @@ def run_demo(out: str | Path = "suture-demo", *, seed: int = 0, device: str = "a
         progress: called as ``progress(stage, done, total)``.
 
     Raises:
-        SutureError: `out` cannot be written, or holds weights or comparisons of another seed or other settings.
+        SutureError: `out` cannot be written, or holds weights or comparisons of another seed or other
+            settings.
     """
     folder = check_place(Path(out))
     accuracies: dict[str, float] = {}
     networks = {}
     for k, name in enumerate("AB"):
-        networks[name], accuracies[name] = _load_or_train(folder / f"{name}.safetensors", 2 * seed + k, name, progress)
+        networks[name], accuracies[name] = _load_or_train(folder / f"{name}.safetensors", 2 * seed + k,
+                                                          name, progress)
     train, test = zoo.digits("train"), zoo.digits("test")
     made: dict[str, Comparison] = {}
     for a, b in ("AA", "AB", "BA", "BB"):
         place = folder / f"{a}-{b}"
         made[place.name] = compare(
-            networks[a], None if a == b else networks[b], train, test, names=(a, b), tlm=recipe or RECIPE, seed=seed,
-            device=device, progress=_prefix_progress(progress, f"{a} into {b}"), on_stage=partial(Comparison.save, dir=place),
-            previous=load_earlier(place))
+            networks[a], None if a == b else networks[b], train, test, names=(a, b), tlm=recipe or RECIPE,
+            seed=seed, device=device, progress=_prefix_progress(progress, f"{a} into {b}"),
+            on_stage=partial(Comparison.save, dir=place), previous=load_earlier(place))
     for name, comparison in made.items():
         comparison.report(folder / name / "report.html")
     return DemoResult(accuracies, made, write_report(list(made.values()), folder / "report.html"))
 
 
 def check_place(folder: Path) -> Path:
-    """`folder`, if it can be made and written: asked before the work, because the answer after it comes too late.
+    """`folder`, if it can be made and written: asked before the work, because the answer after it comes too
+    late.
 
     Raises:
         SutureError: a file stands in the way, or it is forbidden.
@@ -94,7 +98,8 @@ def _load_or_train(path: Path, seed: int, name: str, progress: Progress | None) 
         network = zoo.build(NETWORK, seed)
         metadata = zoo.load_weights(network, path)
         if metadata.get("seed") != str(seed):
-            raise SutureError(f"{str(path)!r} holds weights of another seed; choose another --out, or remove it")
+            raise SutureError(f"{str(path)!r} holds weights of another seed; choose another "
+                              "--out, or remove it")
         return network, float(metadata["accuracy"])
     network, report = zoo.train_network(NETWORK, seed, data=(train, test), recipe=zoo.DIGITS_RECIPE,
                                         progress=_prefix_progress(progress, f"network {name}"))

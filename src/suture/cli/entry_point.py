@@ -12,19 +12,21 @@ from rich.markup import escape
 from suture.cli.terminal import app, make_app, problems
 
 COMMANDS = {
-    "indices": ("indices_command", "Structural indices of two matrices with the same rows, without any network."),
+    "indices": ("indices_command",
+                "Structural indices of two matrices with the same rows, without any network."),
     "demo": ("network_commands",
              "Two small networks trained on the digits, each compared with itself and with the other."),
     "train": ("network_commands", "Train a network of the zoo and save its weights."),
     "report": ("network_commands", "One HTML report of one or more comparisons."),
     "layers": ("network_commands",
                "The sites of a network: names, kinds, shapes, and whether they cut the network in two."),
-    "compare": ("stitching_commands",
-                "Compare two networks layer by layer: indices, direct matching, task loss matching, verdict, report."),
-    "stitch": ("stitching_commands",
-               "Fit one stitching layer, save it, and say what the stitched network reaches on the test data."),
+    "compare": ("stitching_commands", "Compare two networks layer by layer: indices, direct matching, task "
+                                      "loss matching, verdict, report."),
+    "stitch": ("stitching_commands", "Fit one stitching layer, save it, and say what the stitched network "
+                                     "reaches on the test data."),
 }
-"""By name: the module that defines a command, and its help in a line, so that an overview need not import torch."""
+"""By name: the module that defines a command, and its help in a line, so that an overview need not import
+torch."""
 
 # typer has its own copy of click from some version on; this is the class in either.
 _UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "UsageError")
@@ -36,7 +38,8 @@ def main() -> None:
     problem, code = "", 2
     arguments = sys.argv[1:] or ["--help"]
     try:
-        # Not standalone, so that errors come here; typer turns an interruption into its exit code all the same.
+        # Not standalone, so that errors come here; typer turns an interruption into its exit code all the
+        # same.
         code = _find_app(arguments)(arguments, standalone_mode=False) or 0
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED

@@ -21,12 +21,13 @@ from suture.numbers import get_measure
 @app.command()
 def indices(
     paths: Annotated[list[Path], typer.Argument(
-        help="SOURCE and TARGET: .npy, .npz or .safetensors files with one matrix, or folders of them; with --moments, "
-             "files that --save wrote.")],
+        help="SOURCE and TARGET: .npy, .npz or .safetensors files with one matrix, or folders of them; with "
+             "--moments, files that --save wrote.")],
     indices: IndicesOption = "default",
     jackknife: JackknifeOption = 0,
     sample: SampleOption = 2000,
-    save: Annotated[Path | None, typer.Option(help="File for the moments, to merge with those of other rows.")] = None,
+    save: Annotated[Path | None, typer.Option(help="File for the moments, to merge with "
+                                                   "those of other rows.")] = None,
     moments: Annotated[bool, typer.Option("--moments", help="Merge files of moments.")] = False,
     seed: SeedOption = 0,
 ) -> None:
@@ -37,9 +38,11 @@ def indices(
     if moments:
         found = merged_moments(paths, names, intervals=jackknife > 0)
     elif len(paths) == 2:
-        found = compare_arrays(paths[0], paths[1], names, jackknife=jackknife, sample=sample, seed=seed, save=save)
+        found = compare_arrays(paths[0], paths[1], names, jackknife=jackknife, sample=sample,
+                               seed=seed, save=save)
     else:
-        raise SutureError(f"expected a source and a target, got {len(paths)} paths; to merge moments write --moments")
+        raise SutureError(f"expected a source and a target, got {len(paths)} paths; to merge "
+                          "moments write --moments")
     _print_values(found)
     if save is not None:
         console.print(f"moments: {escape(str(save))}", soft_wrap=True)
@@ -52,6 +55,6 @@ def _print_values(found: dict[str, Value]) -> None:
     table = Table(*columns, *([Column("why missing", overflow="fold")] if reasons else []))
     for name, v in found.items():
         interval = "" if math.isnan(v.low) else f"{v.low:.4f} to {v.high:.4f}"
-        table.add_row(escape(name), "–" if v.reason else f"{v.value:.6f}", interval, get_measure(name).direction,
-                      *([escape(v.reason)] if reasons else []))
+        table.add_row(escape(name), "–" if v.reason else f"{v.value:.6f}", interval,
+                      get_measure(name).direction, *([escape(v.reason)] if reasons else []))
     console.print(table)

@@ -18,7 +18,8 @@ class DataOptions:
 
     Attributes:
         train_size, test_size, image_column, label_column, text_column, skip_bad: see `suture.cli.specs.data`.
-        source_input, target_input, length, mask_rate: see `suture.cli.specs.preparation.adjust_preprocessing`.
+        source_input, target_input, length, mask_rate: see
+            `suture.cli.specs.preparation.adjust_preprocessing`.
     """
 
     train_size: int | None = None
@@ -58,8 +59,8 @@ class ComparisonInputs:
     notes: tuple[str, ...]
 
 
-def load_comparison_inputs(source: str, target: str | None, source_weights: Path | None, target_weights: Path | None, data: str,
-           options: DataOptions, seed: int) -> ComparisonInputs:
+def load_comparison_inputs(source: str, target: str | None, source_weights: Path | None, target_weights: Path
+                           | None, data: str, options: DataOptions, seed: int) -> ComparisonInputs:
     """Everything that the specs of a command name.
 
     Raises:
@@ -67,11 +68,13 @@ def load_comparison_inputs(source: str, target: str | None, source_weights: Path
     """
     raw = options.load_data(data, seed)
     one = specs.build_network(source, weights=source_weights, like=raw[0], seed=seed)
-    other = None if target is None else specs.build_network(target, weights=target_weights, like=raw[0], seed=seed + 1)
+    other = (None if target is None
+             else specs.build_network(target, weights=target_weights, like=raw[0], seed=seed + 1))
     text: dict[str, Any] = {"length": options.length, "mask_rate": options.mask_rate, "seed": seed}
     how = adjust_preprocessing(one.preprocessing, options.source_input, **text)
     theirs = how if other is None else adjust_preprocessing(other.preprocessing, options.target_input, **text)
     always = options.source_input is not None or options.target_input is not None
     train, test = (prepare_data(d, how, theirs, always=always) for d in raw)
     notes = [*one.notes, *(() if other is None else other.notes)]
-    return ComparisonInputs(one.network, None if other is None else other.network, train, test, tuple(dict.fromkeys(notes)))
+    return ComparisonInputs(one.network, None if other is None else other.network, train, test,
+                            tuple(dict.fromkeys(notes)))

@@ -30,7 +30,17 @@ from suture.cli.options import (
 from suture.cli.specs.preparation import adjust_preprocessing, make_example_inputs
 from suture.cli.terminal import app, console
 from suture.data import Examples
-from suture.networks import Recipe, Site, SitedNetwork, SiteInfo, disable_gradients, find_device, prepare, record, walk
+from suture.networks import (
+    Recipe,
+    Site,
+    SitedNetwork,
+    SiteInfo,
+    disable_gradients,
+    find_device,
+    prepare,
+    record,
+    walk,
+)
 from suture.results import load, write_report
 
 
@@ -60,9 +70,11 @@ def train(
     """Train a network of the zoo and save its weights."""
     kind, _, name = network.partition(":")
     if kind != "zoo":
-        raise SutureError(f"expected zoo:NAME, got {network!r}; your own networks are trained by your own code")
+        raise SutureError(f"expected zoo:NAME, got {network!r}; your own networks are trained "
+                          "by your own code")
     if out.suffix != ".safetensors":
-        raise SutureError(f"weights are saved as .safetensors, got {out.name!r}; write {out.stem}.safetensors")
+        raise SutureError(f"weights are saved as .safetensors, got {out.name!r}; write "
+                          f"{out.stem}.safetensors")
     demonstration.check_place(out.parent)
     fit, test = (zoo.ImageSet.of(s) if isinstance(s, Examples) else s for s in specs.load_data(data))
     if not (isinstance(fit, zoo.ImageSet) and isinstance(test, zoo.ImageSet)):
@@ -71,8 +83,8 @@ def train(
     given: dict[str, Any] = {"epochs": epochs, "lr": lr, "batch_size": batch_size}
     given = {k: v for k, v in given.items() if v is not None}
     with show_progress() as progress:
-        made, report = zoo.train_network(name, seed, dataclasses.replace(recipe, **given), (fit, test), progress,
-                                         device=find_device(device))
+        made, report = zoo.train_network(name, seed, dataclasses.replace(recipe, **given), (fit, test),
+                                         progress, device=find_device(device))
     zoo.save_weights(made, out, {"seed": str(seed), "accuracy": str(report.accuracy), "network": name})
     console.print(f"{report.accuracy:.1%} of {len(test)} test images right; weights: {escape(str(out))}",
                   soft_wrap=True)
@@ -94,16 +106,20 @@ def report(
 def layers(
     network: Annotated[str, typer.Argument(help=NETWORK_HELP)],
     weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
-    data: Annotated[str | None, typer.Option(help=f"{DATA_HELP} Default: inputs made for the network.")] = None,
-    given: Annotated[str | None, typer.Option("--input", help="What the network is given: raw, or size=64,...")] = None,
+    data: Annotated[str
+                    | None, typer.Option(help=f"{DATA_HELP} Default: inputs made for the network.")] = None,
+    given: Annotated[str | None, typer.Option("--input",
+                                              help="What the network is given: raw, or size=64,...")] = None,
     sites: SitesOption = None,
-    every: Annotated[bool, typer.Option("--all", help="Every module that is called, also bypassed ones.")] = False,
+    every: Annotated[bool, typer.Option("--all",
+                                        help="Every module that is called, also bypassed ones.")] = False,
     seed: SeedOption = 0,
 ) -> None:
     """The sites of a network: names, kinds, shapes, and whether they cut the network in two."""
     raw = None if data is None else specs.load_data(data)[0]
     named = specs.build_network(network, weights=weights, like=raw, seed=seed)
-    inputs = make_example_inputs(named, raw, adjust_preprocessing(named.preprocessing, given), always=given is not None)
+    inputs = make_example_inputs(named, raw, adjust_preprocessing(named.preprocessing, given),
+                                 always=given is not None)
     made = prepare(named.network, inputs, find_device("cpu"), network)
     if every:
         found = list(_inspect_every_call(made, inputs))

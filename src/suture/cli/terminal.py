@@ -14,13 +14,14 @@ console, problems = (Console(stderr=e, emoji=False, highlight=False) for e in (F
 def make_app() -> typer.Typer:
     """Make an application without commands, which knows `--version`."""
     made = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    made.callback(help="Compare the inner representations of neural networks by stitching them together.")(_start)
+    made.callback(
+        help="Compare the inner representations of neural networks by stitching them together.")(_start)
     return made
 
 
 def _start(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.",
-                                                 is_eager=True, callback=lambda on: _print_version(on))] = False
-           ) -> None:
+                                                 is_eager=True,
+                                                 callback=lambda on: _print_version(on))] = False) -> None:
     pass
 
 

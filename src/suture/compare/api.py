@@ -28,61 +28,74 @@ def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None
             tlm: TaskRecipe | None = None, precision: Literal["float32", "float64"] = "float32",
             family: Family | str = FULL, alignment: AlignmentRule = DEFAULT_RULE,
             relu: bool = False, ood: OOD | Iterable[str] | str | None = DEFAULT_OOD,
-            allow_bypass: bool = False, names: tuple[str, str] | None = None, device: str | torch.device = "auto",
+            allow_bypass: bool = False, names: tuple[str, str] | None = None,
+            device: str | torch.device = "auto",
             examples: int | None = None, task: TaskName = "auto", token_rate: float = 1.0,
             forward: Literal["float32", "bf16", "fp16"] = "float32", batch_size: int = 256,
             seed: int = 0, progress: Progress | None = None,
-            on_stage: Callable[[Comparison], object] | None = None, previous: Comparison | None = None) -> Comparison:
+            on_stage: Callable[[Comparison], object] | None = None,
+            previous: Comparison | None = None) -> Comparison:
     """How similar is each layer of `source` to each layer of `target`?
 
-    One pass over `data` gives the moments of all cells, and from them every index and every direct-matching layer.
-    Task loss matching trains on `data`. Stitched networks are evaluated on `test`, and each stitched representation is
-    told how far it is from what the target network has at that site (`Comparison.cells`).
+    One pass over `data` gives the moments of all cells, and from them every index and every direct-matching
+    layer.
+    Task loss matching trains on `data`. Stitched networks are evaluated on `test`, and each stitched
+    representation is told how far it is from what the target network has at that site (`Comparison.cells`).
 
     Args:
-        source: the network that gives the fronts. It is not changed: a private frozen copy runs, in eval mode.
+        source: the network that gives the fronts. It is not changed: a private frozen copy runs, in eval
+            mode.
         target: the network that gives the tails. None: stitch `source` to itself.
-        data: what stitching layers and indices are computed on: a DataLoader or re-iterable of (inputs, labels), a
-            Dataset, tensors (inputs, labels), or `Paired` loaders where the networks want different inputs.
+        data: what stitching layers and indices are computed on: a DataLoader or re-iterable of
+            (inputs, labels), a Dataset, tensors (inputs, labels), or `Paired` loaders where the networks want
+            different inputs.
         test: what stitched networks are evaluated on. None: `data` again, and the result says so.
-        sites: sites of the source, and of the target unless given: names, globs, a function of (path, module).
+        sites: sites of the source, and of the target unless given: names, globs, a function of
+            (path, module).
             Default: the repeated blocks in order of execution.
         target_sites: sites of the target where they differ.
-        methods: which stitching: "dm" (direct matching), "tlm" (task loss matching). ``()`` for indices alone.
-        indices: structural indices: names (docs/indices.md) such as "cka", "svcca:0.9" or "cka@flatten", groups such as
-            "default", "all" or "moments@pool", entries, or functions of your own (`suture.indices.own`). A name without
-            ``@`` is of the matrices that the stitching layer maps. ``()`` for none.
-        jackknife: blocks of examples for 95 % intervals of the indices from moments, a multiple of 5; memory of the
-            sums grows with it. Default 0: no intervals; 20 is a good number.
+        methods: which stitching: "dm" (direct matching), "tlm" (task loss matching). ``()`` for indices
+            alone.
+        indices: structural indices: names (docs/indices.md) such as "cka", "svcca:0.9" or "cka@flatten",
+            groups such as "default", "all" or "moments@pool", entries, or functions of your own
+            (`suture.indices.own`). A name without ``@`` is of the matrices that the stitching layer maps.
+            ``()`` for none.
+        jackknife: blocks of examples for 95 % intervals of the indices from moments, a multiple of 5; memory
+            of the sums grows with it. Default 0: no intervals; 20 is a good number.
         sample: examples kept for the indices of rows, drawn with `seed`. Default 2000.
-        tlm: recipe of task loss matching. Default: `TaskRecipe` with `seed`: the paper's, without its augmentation.
-        family: of the stitching layers' affine maps, such as "full" (default), "orthogonal", "ridge:cv" or "rank:8"
-            (docs/families.md). Cells whose widths do not allow it are missing, with the reason.
+        tlm: recipe of task loss matching. Default: `TaskRecipe` with `seed`: the paper's, without its
+            augmentation.
+        family: of the stitching layers' affine maps, such as "full" (default), "orthogonal", "ridge:cv" or
+            "rank:8" (docs/families.md). Cells whose widths do not allow it are missing, with the reason.
         alignment: how positions are matched: resize, its order, what happens to prefix tokens.
-        relu: end each stitching layer with a ReLU, for targets whose own representations come out of one. Direct
-            matching is fitted without it and evaluated with it.
-        ood: how out-of-distribution scores are made: an `OOD`, or names of detectors alone. Default: Mahalanobis
-            distances, tried on auxiliary data that are made from `data`. None: no scores and no verdicts of cells.
+        relu: end each stitching layer with a ReLU, for targets whose own representations come out of one.
+            Direct matching is fitted without it and evaluated with it.
+        ood: how out-of-distribution scores are made: an `OOD`, or names of detectors alone. Default:
+            Mahalanobis distances, tried on auxiliary data that are made from `data`. None: no scores and no
+            verdicts of cells.
         precision: of the products behind the moments. float64 costs three times as much (see `GridMoments`).
         allow_bypass: accept sites that another path of the network bypasses (see `SitedNetwork`).
         names: how tables call the two networks. Default: their classes.
         device: "auto" (cuda, else mps, else cpu) or a torch device.
-        examples: only the first so many examples of `data` make the moments, so indices and direct matching (the
-            paper takes 100). Task loss matching sees all. Default: all.
-        task: what the target network's output is, and so what stitched networks are scored on and trained for:
-            "classification" (logits (N, classes)), "next_token" (causal language models), "tokens" (masked language
-            models, token classification: labels (N, T)), or "none" (hidden states: direct matching without a task).
-            "auto" (default) finds out in the dry run (`suture.stitching.task_inference.resolve_task`).
-        token_rate: share of the tokens that count whose rows make the moments, so indices and direct matching, drawn
-            with `seed`, the same at every site; under ``@pool`` the mean is that of the drawn tokens. Everything else
-            sees all tokens. Default 1.
-        forward: what the networks run in (autocast): "bf16" is twice as fast on GPUs that have it, and costs the last
-            digits. Representations, moments, layers and scores are in float32 or more whatever it says.
+        examples: only the first so many examples of `data` make the moments, so indices and direct matching
+            (the paper takes 100). Task loss matching sees all. Default: all.
+        task: what the target network's output is, and so what stitched networks are scored on and trained
+            for: "classification" (logits (N, classes)), "next_token" (causal language models), "tokens"
+            (masked language models, token classification: labels (N, T)), or "none" (hidden states: direct
+            matching without a task). "auto" (default) finds out in the dry run
+            (`suture.stitching.task_inference.resolve_task`).
+        token_rate: share of the tokens that count whose rows make the moments, so indices and direct
+            matching, drawn with `seed`, the same at every site; under ``@pool`` the mean is that of the drawn
+            tokens. Everything else sees all tokens. Default 1.
+        forward: what the networks run in (autocast): "bf16" is twice as fast on GPUs that have it, and costs
+            the last digits. Representations, moments, layers and scores are in float32 or more whatever it
+            says.
         batch_size: for data that are no loader.
         seed: of initialisations, data order and bootstraps.
         progress: called as ``progress(stage, done, total)``.
         on_stage: called with the result so far after each stage, so that it can be kept.
-        previous: an earlier, perhaps partial result of the very same comparison; its finished stages are taken over.
+        previous: an earlier, perhaps partial result of the very same comparison; its finished stages are
+            taken over.
 
     Returns:
         The `Comparison`: table, matrices, plots, verdict, report.
@@ -90,11 +103,12 @@ def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None
     Raises:
         SutureError: bad input; one line that says what was expected, what came and what to write instead.
     """
-    run = _start_run(source, target, data, test, sites=sites, target_sites=target_sites, allow_bypass=allow_bypass,
-                   names=names, batch_size=batch_size, methods=methods, indices=indices,
+    run = _start_run(source, target, data, test, sites=sites, target_sites=target_sites,
+                     allow_bypass=allow_bypass,
+                     names=names, batch_size=batch_size, methods=methods, indices=indices,
                    jackknife=jackknife, sample=sample, tlm=tlm, precision=precision,
-                   seed=seed, device=device, progress=progress, family=family, alignment=alignment, examples=examples,
-                   relu=relu, ood=ood, task=task, token_rate=token_rate, forward=forward)
+                   seed=seed, device=device, progress=progress, family=family, alignment=alignment,
+                     examples=examples, relu=relu, ood=ood, task=task, token_rate=token_rate, forward=forward)
     if previous is not None:
         run.take_over(previous)
     result = None
@@ -118,7 +132,8 @@ def dry_run(*networks_and_data: Any, **options: Any) -> DryRun:
     """
     given = signature(compare).bind(*networks_and_data, **options)
     given.apply_defaults()
-    return estimate_run(_start_run(**{k: v for k, v in given.arguments.items() if k not in ("on_stage", "previous")}))
+    return estimate_run(_start_run(**{k: v for k, v in given.arguments.items()
+                                      if k not in ("on_stage", "previous")}))
 
 
 def _start_run(source: nn.Module, target: nn.Module | None, data: Any, test: Any, *, sites: SiteSpec,
@@ -133,7 +148,8 @@ def _start_run(source: nn.Module, target: nn.Module | None, data: Any, test: Any
 
 def _make_ood(ood: OOD | Iterable[str] | str | None) -> OOD | None:
     if ood is not None and not isinstance(ood, OOD | str | Iterable):
-        raise SutureError(f"expected ood as an OOD, names of detectors or None, got {ood!r}; write ood=None for none")
+        raise SutureError(f"expected ood as an OOD, names of detectors or None, got {ood!r}; write "
+                          "ood=None for none")
     return ood if ood is None or isinstance(ood, OOD) else OOD(ood)
 
 
@@ -142,14 +158,15 @@ def paper(seed: int = 0) -> dict[str, Any]:
 
     >>> suture.compare(network, data=train, test=test, **suture.paper())
 
-    Balogh and Jelasity, AAAI 2025 (arXiv 2412.11299): bilinear resize to the target's size, then a full affine map (one
-    for all tokens); direct matching from the first 100 examples of `data`, which should not be augmented; task loss
-    matching by `TaskRecipe.paper`. Functional DM is ``dm.accuracy``, structural DM is ``dm.residual_batches``. Where
-    the published code slips, suture does not follow: its float32 pseudo-inverse drops more directions the more rows it
-    gets, and the residual that it reports is of another map than the one installed.
+    Balogh and Jelasity, AAAI 2025 (arXiv 2412.11299): bilinear resize to the target's size, then a full
+    affine map (one for all tokens); direct matching from the first 100 examples of `data`, which should not
+    be augmented; task loss matching by `TaskRecipe.paper`. Functional DM is ``dm.accuracy``, structural DM is
+    ``dm.residual_batches``. Where the published code slips, suture does not follow: its float32
+    pseudo-inverse drops more directions the more rows it gets, and the residual that it reports is of another
+    map than the one installed.
 
-    The paper's detectors take hours and are not part of it; beside it write
-    ``ood=suture.OOD(("energy",), energy=suture.EnergyRecipe.paper(), auxiliary=random_images, store="detectors")``.
+    The paper's detectors take hours and are not part of it; beside it write ``ood=suture.OOD(("energy",),
+    energy=suture.EnergyRecipe.paper(), auxiliary=random_images, store="detectors")``.
 
     Args:
         seed: of initialisations, the order of the data and the augmentation.

@@ -1,4 +1,5 @@
-"""The result of a comparison put together: its table in order, its meta, the notes that hold from the start."""
+"""The result of a comparison put together: its table in order, its meta, the notes that hold from the
+start."""
 
 from __future__ import annotations
 
@@ -22,14 +23,15 @@ def list_standing_notes(settings: Settings, source: SitedNetwork, target: SitedN
     """What a reader has to know of a comparison, whatever comes out of it."""
     notes = []
     if not settings.held_out and settings.methods:
-        notes.append("no test data were given: stitched networks are evaluated on the data they were fitted to")
+        notes.append("no test data were given: stitched networks are evaluated on the data "
+                     "they were fitted to")
     if settings.methods and Task(settings.task).of_tokens:
-        notes.append(f"the task is {settings.task}: what is predicted is counted in tokens, and intervals are over whole "
-                     "texts")
+        notes.append(f"the task is {settings.task}: what is predicted is counted in tokens, and intervals "
+                     "are over whole texts")
     bypassed = [str(i.site) for s in (source, target) for i in s.infos if i.bypass]
     if bypassed:
-        notes.append(f"bypassed sites ({', '.join(dict.fromkeys(bypassed))}): their stitched networks still see "
-                     "the target's own activations on another path")
+        notes.append(f"bypassed sites ({', '.join(dict.fromkeys(bypassed))}): their stitched networks still "
+                     "see the target's own activations on another path")
     return notes
 
 
@@ -42,7 +44,8 @@ def compute_target_accuracy(arrays: Mapping[str, NDArray[Any]]) -> float | None:
     return float(hits.mean()) if tokens is None else float(hits.sum(dtype=np.float64) / tokens.sum())
 
 
-def assemble(names: tuple[str, str], source: SitedNetwork, target: SitedNetwork, fingerprints: tuple[str, str],
+def assemble(names: tuple[str, str], source: SitedNetwork, target: SitedNetwork,
+             fingerprints: tuple[str, str],
              rows: Sequence[Mapping[str, Any]], arrays: Mapping[str, NDArray[Any]],
              meta: Mapping[str, Any]) -> Comparison:
     """The comparison.
@@ -68,5 +71,5 @@ def assemble(names: tuple[str, str], source: SitedNetwork, target: SitedNetwork,
         kept = [{"name": m.name, "label": m.label, "about": m.about, "low": m.low, "high": m.high,
                  "larger": m.larger_is_more_similar} for m in own]
         meta = {**meta, "own_measures": kept}
-    return Comparison(*names, tuple(map(str, source.sites)), tuple(map(str, target.sites)), same, alike, table,
-                      dict(arrays), {**meta, **origin})
+    return Comparison(*names, tuple(map(str, source.sites)), tuple(map(str, target.sites)), same, alike,
+                      table, dict(arrays), {**meta, **origin})

@@ -1,4 +1,5 @@
-"""One pass over the data: representations at all sites into moments and detectors, of all tokens or of a share."""
+"""One pass over the data: representations at all sites into moments and detectors, of all tokens or of a
+share."""
 
 from __future__ import annotations
 
@@ -22,8 +23,8 @@ from suture.representations import Accumulators, AccumulatorSettings, Kind, get_
 class TokenShare:
     """Draws a share of the token rows that count, the same for every site of both networks.
 
-    A row is drawn by the seed, the number of its example in the stream and its number among the tokens of the example
-    that count: batches, padding and devices change nothing.
+    A row is drawn by the seed, the number of its example in the stream and its number among the tokens of the
+    example that count: batches, padding and devices change nothing.
 
     Args:
         rate: share, in (0, 1].
@@ -36,7 +37,8 @@ class TokenShare:
     def draw(self, counted: Tensor) -> Tensor:
         """Which of the next N examples' tokens that count, (N, T) booleans, are drawn."""
         n, length = counted.shape
-        numbers = np.stack([np.random.default_rng((self.seed, self._seen + k)).random(length) for k in range(n)])
+        numbers = np.stack([np.random.default_rng((self.seed, self._seen + k)).random(length)
+                            for k in range(n)])
         self._seen += n
         drawn = torch.from_numpy(numbers < self.rate).to(counted.device)
         return counted & drawn.gather(1, (counted.cumsum(1) - 1).clamp(min=0))
@@ -59,19 +61,20 @@ def check_share(*networks: SitedNetwork) -> None:
     """Whether a share of tokens can be drawn that is the same at every site.
 
     Raises:
-        SutureError: a site that gives no tokens, or another number of them: what is averaged or resized there would
-            not be what the stitching layer sees.
+        SutureError: a site that gives no tokens, or another number of them: what is averaged or resized there
+            would not be what the stitching layer sees.
     """
     shapes = [(n.name, site, shape) for n in networks for site, shape in zip(n.sites, n.shapes, strict=True)]
     for name, site, shape in shapes:
         if shape.kind is not Kind.TOKENS or shape.size != shapes[0][2].size:
-            raise SutureError(f"expected tokens of one number at every site for a token_rate below 1, got {shape} at "
-                              f"{name} site {str(site)!r}; leave the site out, or write token_rate=1")
+            raise SutureError("expected tokens of one number at every site for a token_rate below 1, got "
+                              f"{shape} at {name} site {str(site)!r}; leave the site out, or write "
+                              "token_rate=1")
 
 
-def collect_moments(source: SitedNetwork, target: SitedNetwork, batches: Batches, accumulators: Accumulators, *,
-                 device: torch.device, micro_batch: int, fitter: DetectorFitter | None = None, share: TokenShare | None = None,
-                 progress: Progress | None = None) -> None:
+def collect_moments(source: SitedNetwork, target: SitedNetwork, batches: Batches, accumulators: Accumulators,
+                    *, device: torch.device, micro_batch: int, fitter: DetectorFitter | None = None,
+                    share: TokenShare | None = None, progress: Progress | None = None) -> None:
     """Show `accumulators`, and `fitter`, the representations of all examples at all sites.
 
     Args:
@@ -102,24 +105,26 @@ def collect_moments(source: SitedNetwork, target: SitedNetwork, batches: Batches
                         fitter.update(ys, piece.labels, get_token_mask(piece.target))
                 except NonFiniteError as e:
                     site = (source if e.side == "source" else target).sites[e.index]
-                    raise SutureError(f"NaN or inf in the representation at {e.side} site {str(site)!r}, in batch "
-                                      f"{k} of the data; check the inputs and weights, or leave this site out"
-                                      ) from None
+                    raise SutureError(f"NaN or inf in the representation at {e.side} site {str(site)!r}, in "
+                                      f"batch {k} of the data; check the inputs and weights, or "
+                                      "leave this site out") from None
                 except (RuntimeError, IndexError) as e:
-                    raise SutureError(f"a network fails on batch {k} of the data, after the first ones went well: "
-                                      f"{summarise_error(e)}; give {advise_on_error(e)}") from e
+                    raise SutureError(f"a network fails on batch {k} of the data, after the first ones went "
+                                      f"well: {summarise_error(e)}; give {advise_on_error(e)}") from e
                 rows += all(m is None or bool(m.any()) for m in masks)
             if progress:
                 progress("moments", k + 1, batches.count_batches())
     if not rows:
-        raise SutureError("expected tokens that count in the data, got none; give an attention mask that lets some "
-                          "through, more data, or a larger token_rate")
+        raise SutureError("expected tokens that count in the data, got none; give an attention mask that "
+                          "lets some through, more data, or a larger token_rate")
 
 
-def compute_paper_indices(source: SitedNetwork, target: SitedNetwork, batches: Batches, asked: AccumulatorSettings, *, device: torch.device,
-                 micro_batch: int, progress: Progress | None = None) -> tuple[dict[tuple[int, int], dict[str, Value]], int]:
-    """Indices as Balogh and Jelasity (2025) mix alignments: CKA of flattened maps, the others with positions as rows
-    where the shapes agree, else of means over positions.
+def compute_paper_indices(source: SitedNetwork, target: SitedNetwork, batches: Batches,
+                          asked: AccumulatorSettings, *, device: torch.device,
+                          micro_batch: int, progress: Progress
+                          | None = None) -> tuple[dict[tuple[int, int], dict[str, Value]], int]:
+    """Indices as Balogh and Jelasity (2025) mix alignments: CKA of flattened maps, the others with positions
+    as rows where the shapes agree, else of means over positions.
 
     Args:
         source, target: the same object for self-stitching.
@@ -134,7 +139,8 @@ def compute_paper_indices(source: SitedNetwork, target: SitedNetwork, batches: B
     flat = [Request(FLAT_INDICES["cka"], "flatten")] if any(r.index.name == "cka" for r in papers) else []
     others = [r.index for r in papers if r.index.name != "cka"]
     requests = [*flat, *(Request(i, view) for i in others for view in (STITCH, "pool"))]
-    grid = Accumulators(source.shapes, target.shapes, AccumulatorSettings(requests, precision=asked.precision), same=source is target)
+    grid = Accumulators(source.shapes, target.shapes,
+                        AccumulatorSettings(requests, precision=asked.precision), same=source is target)
     collect_moments(source, target, batches, grid, device=device, micro_batch=micro_batch, progress=progress)
     found = {}
     for i, x in enumerate(source.shapes):
@@ -148,10 +154,12 @@ def compute_paper_indices(source: SitedNetwork, target: SitedNetwork, batches: B
 
 def advise_on_error(error: Exception) -> str:
     """What to give a network that fails with `error` in the middle of the data."""
-    return "token ids below the number of embeddings" if isinstance(error, IndexError) else "batches of one input size"
+    return ("token ids below the number of embeddings" if isinstance(error, IndexError)
+            else "batches of one input size")
 
 
-def fit_detectors(target: SitedNetwork, batches: Batches, fitter: DetectorFitter, device: torch.device, micro_batch: int) -> None:
+def fit_detectors(target: SitedNetwork, batches: Batches, fitter: DetectorFitter, device: torch.device,
+                  micro_batch: int) -> None:
     """Show `fitter` the native representations of all data, where the moments are those of a few examples.
 
     Raises:
@@ -163,8 +171,8 @@ def fit_detectors(target: SitedNetwork, batches: Batches, fitter: DetectorFitter
                 xs = target.front(piece.target)
                 for x, site, shape in zip(xs, target.sites, target.shapes, strict=True):
                     if not torch.isfinite(SiteFeatures(x, shape, get_token_mask(piece.target)).mean).all():
-                        raise SutureError(f"NaN or inf in the representation at target site {str(site)!r} in the "
-                                          "data; check the inputs and weights, or leave this site out")
+                        raise SutureError(f"NaN or inf in the representation at target site {str(site)!r} in "
+                                          "the data; check the inputs and weights, or leave this site out")
                 fitter.update(xs, piece.labels, get_token_mask(piece.target))
 
 
@@ -174,4 +182,5 @@ def report_network_errors(data: str, *kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as e:
-        raise SutureError(f"a network fails on the {data}: {summarise_error(e)}; give data like the first examples") from e
+        raise SutureError(f"a network fails on the {data}: {summarise_error(e)}; give data like "
+                          "the first examples") from e

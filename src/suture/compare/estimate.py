@@ -32,8 +32,8 @@ class DryRun:
         examples: number of examples of the data and of the test data; None where a stream does not know.
         micro_batch: examples that pass a network at once.
         state: bytes that the sums of all cells take, whatever the number of examples.
-        seconds: estimated wall time of each stage, from a few examples; None where the number of examples is not
-            known. Solving, intervals and trained detectors come on top.
+        seconds: estimated wall time of each stage, from a few examples; None where the number of examples is
+            not known. Solving, intervals and trained detectors come on top.
         device: where it runs.
     """
 
@@ -48,11 +48,14 @@ class DryRun:
 
 
 def estimate_run(run: Run) -> DryRun:
-    """Try every stage of a comparison on a few examples; what is quick twice, because the first time warms up."""
+    """Try every stage of a comparison on a few examples; what is quick twice, because the first time warms
+    up."""
     device, plan = run.settings.device, run.settings
-    batch = next(iter(cut_batch(move_batch(next(iter(run.fit)), device), min(run.micro_batch, TRIED_EXAMPLES))))
+    batch = next(iter(cut_batch(move_batch(next(iter(run.fit)), device),
+                                min(run.micro_batch, TRIED_EXAMPLES))))
     one = Batches([Batch(batch.source, batch.target, batch.labels)])
-    grid = Accumulators(run.source.shapes, run.target.shapes, plan.accumulator_settings, plan.alignment, same=run.source is run.target)
+    grid = Accumulators(run.source.shapes, run.target.shapes, plan.accumulator_settings, plan.alignment,
+                        same=run.source is run.target)
 
     def each(work: Callable[[], object]) -> float:
         return _time_work(work, device) / batch.size
@@ -67,11 +70,12 @@ def estimate_run(run: Run) -> DryRun:
         seconds |= dict.fromkeys(plan.methods, _multiply(n_test, per_test))
     if "tlm" in plan.methods:
         brief = replace(plan.recipe, epochs=1, patience=None)
-        step = each(lambda: GroupTrainer(run.source, run.target, layers, brief, run.micro_batch, run.task).fit(one, device))
+        step = each(lambda: GroupTrainer(run.source, run.target, layers, brief, run.micro_batch,
+                                         run.task).fit(one, device))
         training, testing = _multiply(run.whole.count_examples(), step * plan.recipe.epochs), seconds["tlm"]
         seconds["tlm"] = None if training is None or testing is None else training + testing
-    return DryRun(run.names, run.source.infos, run.target.infos, (run.fit.count_examples(), n_test), run.micro_batch,
-                  grid.nbytes_planned, seconds, str(device))
+    return DryRun(run.names, run.source.infos, run.target.infos, (run.fit.count_examples(), n_test),
+                  run.micro_batch, grid.nbytes_planned, seconds, str(device))
 
 
 def _time_work(work: Callable[[], object], device: torch.device) -> float:

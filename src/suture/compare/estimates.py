@@ -1,4 +1,5 @@
-"""What is measured of every stitched network: the per-example arrays of an evaluation, and the scores they give."""
+"""What is measured of every stitched network: the per-example arrays of an evaluation, and the scores they
+give."""
 
 from __future__ import annotations
 
@@ -49,12 +50,12 @@ def stack_evaluation(found: Evaluation, method: str, shape: tuple[int, int]) -> 
 
     Returns:
         ``{method}.correct`` and ``.agree`` bool, ``.kl``, ``.ce`` and ``.error`` float32, all (S, T, N);
-        ``target.correct`` bool and ``target.ce`` float32 (N,), ``target.scale`` and ``target.spread`` float32 (T, N),
-        ``target.batches`` int64 (B,). Cells that were not evaluated are False or nan. Without labels ``correct`` and
-        ``ce`` are left out; without logits all but ``error`` and what it is measured by.
+        ``target.correct`` bool and ``target.ce`` float32 (N,), ``target.scale`` and ``target.spread`` float32
+        (T, N), ``target.batches`` int64 (B,). Cells that were not evaluated are False or nan. Without labels
+        ``correct`` and ``ce`` are left out; without logits all but ``error`` and what it is measured by.
 
-        Where tokens count, ``correct`` and ``agree`` are float32 numbers of tokens, all of these are sums over the
-        tokens of an example that count, and ``target.tokens`` int64 (N,) says how many that are.
+        Where tokens count, ``correct`` and ``agree`` are float32 numbers of tokens, all of these are sums
+        over the tokens of an example that count, and ``target.tokens`` int64 (N,) says how many that are.
     """
     n, (s, t) = found.examples, shape
     arrays: dict[str, NDArray[Any]] = {"target.batches": found.batches}
@@ -74,11 +75,13 @@ def stack_evaluation(found: Evaluation, method: str, shape: tuple[int, int]) -> 
 
 
 def has_same_examples(one: Arrays, other: Arrays) -> bool:
-    """Whether two passes had the same test examples in the same order, by what the target network made of them.
+    """Whether two passes had the same test examples in the same order, by what the target network made of
+    them.
 
     Not to the last digit, which may differ between devices. True where `one` has no pass yet.
     """
-    for name, rtol, atol in (("target.scale", 1e-2, 0.0), ("target.ce", 5e-2, 1e-3), ("target.tokens", 0.0, 0.0)):
+    for name, rtol, atol in (("target.scale", 1e-2, 0.0), ("target.ce", 5e-2, 1e-3),
+                             ("target.tokens", 0.0, 0.0)):
         if name in one and name in other:
             a, b = one[name], other[name]
             if a.shape != b.shape or not np.allclose(a, b, rtol=rtol, atol=atol, equal_nan=True):
@@ -105,16 +108,18 @@ def score_cells(found: Evaluation, arrays: Arrays, method: str, shape: tuple[int
         failed: why cells were not evaluated; their measures are missing for that reason.
 
     Returns:
-        The number of examples is that of texts where tokens count: intervals resample whole texts, because the tokens
-        of one text are no independent draws.
+        The number of examples is that of texts where tokens count: intervals resample whole texts, because
+        the tokens of one text are no independent draws.
     """
     n = found.examples
-    columns = [_estimate_column(found, arrays, method, j, [i for i in range(shape[0]) if (i, j) not in failed], seed)
+    columns = [_estimate_column(found, arrays, method, j,
+                                [i for i in range(shape[0]) if (i, j) not in failed], seed)
                for j in range(shape[1])]
     rows: list[ScoreRow] = []
     for (i, j), quantity in product(product(*map(range, shape)), list_quantities(found.task)):
         e = make_missing_estimate(failed[i, j]) if (i, j) in failed else columns[j][quantity][i]
-        rows.append((i, j, f"{method}.{quantity}", e, len(found.batches) if quantity == "residual_batches" else n))
+        rows.append((i, j, f"{method}.{quantity}", e,
+                     len(found.batches) if quantity == "residual_batches" else n))
     return rows
 
 
@@ -128,7 +133,8 @@ def _estimate_column(found: Evaluation, arrays: Arrays, method: str, j: int, sou
         if not found.labelled and quantity in _LABELLED:
             estimates = [make_missing_estimate("the test data have no labels")] * len(sources)
         elif quantity == "r2" and _is_constant_site(found, j):
-            estimates = [make_missing_estimate("the target's representation is constant on the test data")] * len(sources)
+            estimates = ([make_missing_estimate("the target's representation is constant on the test data")]
+                         * len(sources))
         else:
             records = [build_record(arrays, f"{method}.{quantity}", i, j) for i in sources]
             estimates = _estimate_quantity(quantity, records, seed)
@@ -164,7 +170,8 @@ def _is_constant_site(found: Evaluation, j: int) -> bool:
 
 def _explain_unpredicted(found: Evaluation, cell: Cell) -> str:
     """Why a cell's predictions say nothing; empty where they do."""
-    total, unit = (found.examples, "examples") if found.tokens is None else (int(found.tokens.sum()), "tokens")
+    total, unit = ((found.examples, "examples") if found.tokens is None
+                   else (int(found.tokens.sum()), "tokens"))
     for who, bad in (("target", found.own_broken), ("stitched", found.broken.get(cell, 0))):
         if bad:
             return f"the {who} network's logits are nan or infinite for {bad} of {total} test {unit}"

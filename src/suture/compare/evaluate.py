@@ -26,8 +26,8 @@ ResultArray = NDArray[np.bool_] | NDArray[np.float32]
 class Evaluation:
     """Per-example results of stitched networks.
 
-    What counts is an example, or, for tasks of tokens, each token that counts: then results are sums over those of an
-    example, float32, and else the example's own, booleans for what is right or wrong.
+    What counts is an example, or, for tasks of tokens, each token that counts: then results are sums over
+    those of an example, float32, and else the example's own, booleans for what is right or wrong.
 
     Attributes:
         task: what was scored; "none" leaves all results but the norms empty.
@@ -43,7 +43,8 @@ class Evaluation:
         ce: per cell (N,) cross-entropy of the stitched network in nats; empty without labels.
         broken: per cell, as `own_broken`.
         scale: per target site (N,) |T|².
-        spread: per target site (N,) |T - mean|², the mean per channel over all rows (positions) of the test data.
+        spread: per target site (N,) |T - mean|², the mean per channel over all rows (positions) of the test
+            data.
         error: per cell (N,) squared distance of the stitched from the target's own representation, |S - T|².
 
     Norms are over everything but the examples, without the rows that an attention mask leaves out.
@@ -74,21 +75,23 @@ class Evaluation:
 class Evaluator:
     """Evaluates stitched networks grouped by target site.
 
-    Per batch: one front pass of the source, one full pass of the target, and the tails. Stitched representations are
-    concatenated in front of a shared tail as far as the micro-batch allows. No representation is kept; the channel
-    sums of each target site are (N, q) float32 until the pass ends, because the mean is known only then.
+    Per batch: one front pass of the source, one full pass of the target, and the tails. Stitched
+    representations are concatenated in front of a shared tail as far as the micro-batch allows. No
+    representation is kept; the channel sums of each target site are (N, q) float32 until the pass ends,
+    because the mean is known only then.
 
     Args:
         source, target: frozen networks with their sites, on one device; the same object for self-stitching.
         layers: per cell, on the device.
         micro_batch: most examples that pass a whole network at once (see `SitedNetwork.count_at_once`).
-        collector: is shown every native and stitched representation as it passes by, so that detectors cost no pass of
-            their own.
+        collector: is shown every native and stitched representation as it passes by, so that detectors cost
+            no pass of their own.
         task: what the target's output is. "none": no tail runs.
     """
 
     def __init__(self, source: SitedNetwork, target: SitedNetwork, layers: Mapping[Cell, StitchingLayer],
-                 micro_batch: int, collector: ScoreCollector | None = None, task: Task = Task.CLASSIFICATION) -> None:
+                 micro_batch: int, collector: ScoreCollector | None = None,
+                 task: Task = Task.CLASSIFICATION) -> None:
         self.source, self.target, self.layers, self.micro_batch = source, target, layers, micro_batch
         self.collector, self.task = collector, task
         self._groups: dict[int, list[int]] = {}
@@ -103,11 +106,11 @@ class Evaluator:
         """One pass over `batches`.
 
         Raises:
-            SutureError: labels outside the classes of the network, an output that is not the task's, test data of which
-                no token counts, NaN or inf in a representation of the networks themselves.
+            SutureError: labels outside the classes of the network, an output that is not the task's, test
+                data of which no token counts, NaN or inf in a representation of the networks themselves.
         """
-        self._parts = {k: {} for k in ("own_correct", "own_ce", "broken", "tokens", "correct", "agree", "kl", "ce",
-                                       "scale", "deviation", "sums", "rows", "error")}
+        self._parts = {k: {} for k in ("own_correct", "own_ce", "broken", "tokens", "correct", "agree", "kl",
+                                       "ce", "scale", "deviation", "sums", "rows", "error")}
         self._origin = {}
         sizes = []
         for k, batch in enumerate(batches):
@@ -122,25 +125,28 @@ class Evaluator:
         self._parts = {}
         tokens, correct = got["tokens"].get(0), got["own_correct"].get(0)
         if tokens is not None and not tokens.any():
-            raise SutureError(f"expected tokens that count in the {batches.name}, got none; give texts of at least two "
-                              "tokens, and labels that are not all -100")
-        spread = {j: _shift_to_mean(d, got["sums"].pop(j), got["rows"][j]) for j, d in got["deviation"].items()}
+            raise SutureError(f"expected tokens that count in the {batches.name}, got none; give texts of at "
+                              "least two tokens, and labels that are not all -100")
+        spread = {j: _shift_to_mean(d, got["sums"].pop(j), got["rows"][j])
+                  for j, d in got["deviation"].items()}
         broken = {key: int(counts.sum()) for key, counts in got["broken"].items()}
-        return Evaluation(self.task, np.array(sizes), tokens, correct is not None, correct, got["own_ce"].get(0),
-                          broken.pop("own", 0), got["correct"], got["agree"], got["kl"], got["ce"], broken,
-                          got["scale"], spread, got["error"])
+        return Evaluation(self.task, np.array(sizes), tokens, correct is not None, correct,
+                          got["own_ce"].get(0), broken.pop("own", 0), got["correct"], got["agree"], got["kl"],
+                          got["ce"], broken, got["scale"], spread, got["error"])
 
     def _record(self, kind: str, key: Any, value: Tensor) -> None:
         self._parts[kind].setdefault(key, []).append(value)
 
-    def _sum_finite_squares(self, network: SitedNetwork, xs: list[Tensor], inputs: object, number: int) -> list[Tensor]:
+    def _sum_finite_squares(self, network: SitedNetwork, xs: list[Tensor], inputs: object,
+                            number: int) -> list[Tensor]:
         """|x|² of each example over the rows that count, for every site."""
         mask, squares = get_token_mask(inputs), []
         for site, shape, x in zip(network.sites, network.shapes, xs, strict=True):
             squares.append(_sum_squares(x.float(), shape, get_row_mask(shape, View.ALL, mask)))
             if not torch.isfinite(squares[-1]).all():
-                raise SutureError(f"NaN or inf in the representation at {network.name} site {str(site)!r}, in batch "
-                                  f"{number} of the test data; check the inputs and weights, or leave this site out")
+                raise SutureError(f"NaN or inf in the representation at {network.name} site {str(site)!r}, "
+                                  f"in batch {number} of the test data; check the inputs and weights, or "
+                                  "leave this site out")
         return squares
 
     def _evaluate_piece(self, piece: Batch, number: int) -> None:
@@ -150,7 +156,8 @@ class Evaluator:
                 natives = self.target.front(piece.target)
             else:
                 done = self.target.run_full(piece.target)
-                natives, logits = self.target.pick_representations(done), self.task.extract_logits(done.output)
+                natives, logits = (self.target.pick_representations(done),
+                                   self.task.extract_logits(done.output))
             xs = natives if self.source is self.target else self.source.front(piece.source)
         scales = self._sum_finite_squares(self.target, natives, piece.target, number)
         if xs is not natives:
@@ -158,7 +165,8 @@ class Evaluator:
         own = None if logits is None else self._predict_target(piece, logits)
         mask = get_token_mask(piece.target)
         for j, native in enumerate(natives):
-            self._record_native(j, native.float(), scales[j], get_row_mask(self.target.shapes[j], View.ALL, mask))
+            self._record_native(j, native.float(), scales[j],
+                                get_row_mask(self.target.shapes[j], View.ALL, mask))
             if self.collector is not None:
                 self.collector.add_representations(j, native, mask)
                 if logits is not None:
@@ -166,8 +174,8 @@ class Evaluator:
         for j in self._groups:
             self._evaluate_column(j, piece, xs, natives[j].float(), done, own)
 
-    def _evaluate_column(self, j: int, piece: Batch, xs: list[Tensor], native: Tensor, done: RecordedPass | None,
-                own: _TargetPredictions | None) -> None:
+    def _evaluate_column(self, j: int, piece: Batch, xs: list[Tensor], native: Tensor,
+                         done: RecordedPass | None, own: _TargetPredictions | None) -> None:
         """All cells of one target site, as many at once as the micro-batch allows."""
         mask, shape = get_token_mask(piece.target), self.target.shapes[j]
         counted = get_row_mask(shape, View.ALL, mask)
@@ -181,7 +189,8 @@ class Evaluator:
                     self.collector.add_representations(c, s, mask)
             if own is not None and done is not None:
                 together = stitched[0] if len(cells) == 1 else torch.cat(stitched)
-                self._record_predictions(cells, self.task.extract_logits(self.target.tail(j, together, done)), own, mask)
+                self._record_predictions(cells, self.task.extract_logits(self.target.tail(j, together, done)),
+                                         own, mask)
 
     def _predict_target(self, piece: Batch, logits: Tensor) -> _TargetPredictions:
         rows = self.task.find_rows(piece.target, piece.labels)
@@ -196,7 +205,8 @@ class Evaluator:
         return own
 
     def _record_native(self, j: int, native: Tensor, scale: Tensor, mask: Tensor | None) -> None:
-        # About the first rows' mean, not about zero: a mean far above the spread would cost all digits of float32.
+        # About the first rows' mean, not about zero: a mean far above the spread would cost all digits of
+        # float32.
         grid = to_grid(native, self.target.shapes[j], View.ALL)
         if j not in self._origin:
             self._origin[j] = grid.mean((0, 1, 2)) if mask is None else _average_counted(grid, mask)
@@ -204,10 +214,13 @@ class Evaluator:
         self._record("scale", j, scale)
         self._record("deviation", j, _square_norms(deviation))
         self._record("sums", j, deviation.sum((1, 2)))
-        self._record("rows", j, torch.full((len(grid),), grid[0, ..., 0].numel()) if mask is None else mask.sum((1, 2)))
+        self._record("rows", j,
+                     torch.full((len(grid),), grid[0, ..., 0].numel()) if mask is None else mask.sum((1, 2)))
 
-    def _record_predictions(self, cells: Sequence[Cell], logits: Tensor, own: _TargetPredictions, mask: Tensor | None) -> None:
-        """Compare k stitched networks' logits (k N, V) or (k N, T, V) with the target network's and with the labels."""
+    def _record_predictions(self, cells: Sequence[Cell], logits: Tensor, own: _TargetPredictions,
+                            mask: Tensor | None) -> None:
+        """Compare k stitched networks' logits (k N, V) or (k N, T, V) with the target network's and with the
+        labels."""
         if self.collector is not None:
             for c, each in zip(cells, logits.chunk(len(cells)), strict=True):
                 self.collector.add_logits(c, each, mask)
@@ -216,7 +229,8 @@ class Evaluator:
         classes = _predict_classes(counted).view(shape[:2])
         log_q = counted.float().log_softmax(1).view(shape)
         p = own.log_p.exp()
-        # A class of probability 0 adds nothing, also where its logit is -inf. The sum is not negative; rounding is.
+        # A class of probability 0 adds nothing, also where its logit is -inf. The sum is not negative;
+        # rounding is.
         kl = torch.where(p == 0, 0, p * (own.log_p - log_q)).sum(2).clamp(min=0)
         found = {"kl": kl, "agree": (classes == own.classes) & (classes >= 0)}
         if rows.labels is not None:
@@ -267,7 +281,8 @@ def _square_norms(x: Tensor) -> Tensor:
 
 
 def _shift_to_mean(deviation: Float32Array, sums: Float32Array, rows: NDArray[Any]) -> Float32Array:
-    """(N,) |T - mean|² from |T - c|² (N,) and the channel sums of T - c (N, q) over `rows` (N,) rows per example."""
+    """(N,) |T - mean|² from |T - c|² (N,) and the channel sums of T - c (N, q) over `rows` (N,) rows per
+    example."""
     shift = sums.sum(0, dtype=np.float64) / rows.sum(dtype=np.float64)
     cross = np.asarray(sums @ shift.astype(np.float32), np.float64)
     # Not negative but for rounding.

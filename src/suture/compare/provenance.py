@@ -21,12 +21,14 @@ def choose_display_names(source: nn.Module, target: nn.Module, same: bool) -> tu
 
 
 def hash_inputs(about: object, *data: Batches) -> str:
-    """16 hex digits for `about`, by its repr, and for the number of batches and the first one of each data."""
+    """16 hex digits for `about`, by its repr, and for the number of batches and the first one of each
+    data."""
     digest = hashlib.sha256()
     digest.update(repr((about, *(d.count_batches() for d in data))).encode())
     for batches in data:
         batch = next(iter(batches))
-        for t in (*list_tensors(batch.source), *list_tensors(batch.target), *([] if batch.labels is None else [batch.labels])):
+        for t in (*list_tensors(batch.source), *list_tensors(batch.target),
+                  *([] if batch.labels is None else [batch.labels])):
             digest.update(repr(tuple(t.shape)).encode() + convert_tensors(t, _view_bytes).numpy().tobytes())
     return digest.hexdigest()[:16]
 
@@ -44,7 +46,8 @@ def describe_data(data: Any) -> dict[str, Any]:
     if not hasattr(of, "is_small"):
         return {}
     prints = {"fingerprint": of.fingerprint, "content": of.content} if of.is_small else {}
-    how = {} if of is data else {"prepared": [_name_preprocessing(data.source), _name_preprocessing(data.target)]}
+    how = ({} if of is data
+           else {"prepared": [_name_preprocessing(data.source), _name_preprocessing(data.target)]})
     return {"name": of.name, "examples": len(of), "note": of.note, **prints, **how}
 
 

@@ -47,18 +47,21 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not isinstance(self.sample, int) or isinstance(self.sample, bool) or self.sample < 1:
-            raise SutureError(f"expected a sample of at least one example, got {self.sample!r}; leave it out for 2000")
+            raise SutureError(f"expected a sample of at least one example, got {self.sample!r}; "
+                              "leave it out for 2000")
         _ = self.accumulator_settings.blocks  # refuses a wrong number of blocks
         if "tlm" in self.methods and (not self.family.trainable or self.family.strength == "cv"):
-            why = "has nothing to train" if not self.family.trainable else "finds its strength in closed form only"
-            raise SutureError(f"expected a family that can be trained on the task loss, got {self.family}, which "
-                              f"{why}; pass methods=['dm'] or another family")
+            why = ("has nothing to train" if not self.family.trainable
+                   else "finds its strength in closed form only")
+            raise SutureError(f"expected a family that can be trained on the task loss, got {self.family}, "
+                              f"which {why}; pass methods=['dm'] or another family")
 
     @classmethod
-    def of(cls, *, methods: Sequence[str], indices: Iterable[Named] | Named, tlm: TaskRecipe | None, precision: str,
-           seed: int, device: str | torch.device, progress: Progress | None, held_out: bool, family: Family | str,
-           alignment: AlignmentRule, examples: int | None, relu: bool, ood: OOD | None, task: str = "auto",
-           token_rate: float = 1.0, forward: str = "float32", jackknife: int = 0, sample: int = 2000) -> Settings:
+    def of(cls, *, methods: Sequence[str], indices: Iterable[Named] | Named, tlm: TaskRecipe | None,
+           precision: str, seed: int, device: str | torch.device, progress: Progress | None, held_out: bool,
+           family: Family | str, alignment: AlignmentRule, examples: int | None, relu: bool, ood: OOD | None,
+           task: str = "auto", token_rate: float = 1.0, forward: str = "float32", jackknife: int = 0,
+           sample: int = 2000) -> Settings:
         """The plan that a user's arguments make (see `suture.compare`).
 
         Raises:
@@ -77,12 +80,13 @@ class Settings:
         if forward not in FORWARD_DTYPES:
             raise make_unknown_error("precision of the forwards", str(forward), FORWARD_DTYPES)
         if not is_number(token_rate) or not 0 < token_rate <= 1:
-            raise SutureError(f"expected a token_rate above 0 and at most 1, got {token_rate!r}; leave it out for all "
-                              "tokens")
+            raise SutureError(f"expected a token_rate above 0 and at most 1, got {token_rate!r}; leave it "
+                              "out for all tokens")
         return cls(listed, chosen(indices), tlm or TaskRecipe(seed=seed),
                    precision, seed, find_device(device), progress, held_out,
                    Family.parse(family) if isinstance(family, str) else family, alignment, examples, relu,
-                   _fill_energy_recipe(ood, seed) if listed else None, task, float(token_rate), forward, jackknife, sample)
+                   _fill_energy_recipe(ood, seed) if listed else None, task, float(token_rate), forward,
+                   jackknife, sample)
 
     @property
     def folds(self) -> int:
@@ -92,8 +96,8 @@ class Settings:
     @property
     def accumulator_settings(self) -> AccumulatorSettings:
         """What is gathered in the pass over the data."""
-        return AccumulatorSettings(self.indices, self.jackknife, self.folds, self.sample, self.seed, PRECISIONS[self.precision],
-                      bool(self.methods))
+        return AccumulatorSettings(self.indices, self.jackknife, self.folds, self.sample, self.seed,
+                                   PRECISIONS[self.precision], bool(self.methods))
 
     def replace_task(self, target: SitedNetwork, first: Batch) -> Settings:
         """The plan with the task that was found; none without stitched networks.
@@ -110,14 +114,16 @@ class Settings:
                        trained=trained and self.recipe.needs_labels)
         if trained:
             if task is Task.NONE and self.recipe.objective != "match":
-                raise SutureError("expected logits of the target network for task loss matching, got an output that is "
-                                  "none (task='none'); write methods=['dm'], or a task if they are logits")
+                raise SutureError("expected logits of the target network for task loss matching, got an "
+                                  "output that is none (task='none'); write methods=['dm'], or a task if "
+                                  "they are logits")
             check_batch(first, self.recipe, task)
         return replace(self, task=task.value)
 
     def open_auxiliary(self) -> list[Batches]:
         """Auxiliary and unseen data, where they are given."""
-        given = [] if self.ood is None else [d for d in (self.ood.auxiliary, self.ood.unseen) if d is not None]
+        given = ([] if self.ood is None
+                 else [d for d in (self.ood.auxiliary, self.ood.unseen) if d is not None])
         return [as_batches(d) for d in given]
 
     def as_record(self) -> dict[str, Any]:
@@ -125,8 +131,8 @@ class Settings:
         return {"methods": self.methods, "indices": [r.key for r in self.indices], "tlm": asdict(self.recipe),
                 "precision": self.precision, "seed": self.seed, "held_out": self.held_out,
                 "family": str(self.family), "alignment": asdict(self.alignment),
-                "examples": self.examples, "relu": self.relu, "task": self.task, "token_rate": self.token_rate,
-                "forward": self.forward, "jackknife": self.jackknife, "sample": self.sample,
+                "examples": self.examples, "relu": self.relu, "task": self.task, "token_rate":
+                self.token_rate, "forward": self.forward, "jackknife": self.jackknife, "sample": self.sample,
                 "ood": None if self.ood is None else self.ood.settings()}
 
 

@@ -55,8 +55,8 @@ from suture.stitching import (
     stack_curves,
 )
 
-OTHER_ORDER = ("the test data came in another order than in the pass before, or augmented at random, so cells could "
-               "not be compared in pairs; give a test loader with shuffle=False")
+OTHER_ORDER = ("the test data came in another order than in the pass before, or augmented at random, so "
+               "cells could not be compared in pairs; give a test loader with shuffle=False")
 
 
 @dataclass
@@ -95,12 +95,14 @@ class Run:
             SutureError: bad input.
         """
         if data is None:
-            raise SutureError("expected data to compare the networks on, got none; pass a loader or (inputs, labels)")
+            raise SutureError("expected data to compare the networks on, got none; pass a loader or "
+                              "(inputs, labels)")
         how: dict[str, Any] = {"size": batch_size, "device": settings.device}
         whole = Batches(data, **how)
         fit = whole if settings.examples is None else Batches(data, most=settings.examples, **how)
         tested = Batches(data if test is None else test, name="data" if test is None else "test data", **how)
-        fitting = make_training_batches(data, settings.recipe, settings.device) if "tlm" in settings.methods else None
+        fitting = (make_training_batches(data, settings.recipe, settings.device)
+                   if "tlm" in settings.methods else None)
         same_network = target is None or target is source
         other = source if target is None else target
         first = move_batch(next(iter(fit)), settings.device)
@@ -109,8 +111,8 @@ class Run:
         shared = same_network and first.source is first.target and target_sites is None
         sited: dict[str, Any] = {"allow_bypass": allow_bypass, "autocast": FORWARD_DTYPES[settings.forward]}
         a = SitedNetwork(mine, first.source, sites, name="source", **sited)
-        b = a if shared else SitedNetwork(yours, first.target, sites if target_sites is None else target_sites,
-                                          name="target", **sited)
+        b = a if shared else SitedNetwork(yours, first.target, sites if target_sites is None
+                                          else target_sites, name="target", **sited)
         keep = {s.path for s in (*a.sites, *b.sites)}
         for network, inputs in {mine: first.source, yours: first.target}.items():
             fold_batch_norms(network, take_first(inputs), keep)
@@ -123,14 +125,17 @@ class Run:
         origin = {name: found for name, d in (("fit", data), ("test", test)) if (found := describe_data(d))}
         key = hash_inputs((prints, type(source).__qualname__, type(other).__qualname__, a.infos, b.infos,
                           settings.as_record(), origin), fit, tested, *settings.open_auxiliary())
-        detection = Detection(settings.ood, b, settings.device, micro, settings.seed, prints[1], data) if settings.ood else None
-        planned = Accumulators(a.shapes, b.shapes, settings.accumulator_settings, settings.alignment, same=a is b).nbytes_planned
-        check_free_memory(planned, settings.device, "the sums of all cells", "give fewer sites, jackknife=0, or indices of one "
-                      "alignment at a time")
-        run = cls(a, b, names or choose_display_names(source, other, same_network), fit, tested, settings, micro, key, prints,
-                  whole, origin, detection, fitting)
+        detection = (Detection(settings.ood, b, settings.device, micro, settings.seed, prints[1], data)
+                     if settings.ood else None)
+        planned = Accumulators(a.shapes, b.shapes, settings.accumulator_settings, settings.alignment,
+                               same=a is b).nbytes_planned
+        check_free_memory(planned, settings.device, "the sums of all cells",
+                          "give fewer sites, jackknife=0, or indices of one alignment at a time")
+        run = cls(a, b, names or choose_display_names(source, other, same_network), fit, tested, settings,
+                  micro, key, prints, whole, origin, detection, fitting)
         if any(r.alignment == "paper" for r in settings.indices):
-            run.paper_batches = Batches(data if test is None else test, name="test data", most=PAPER_EXAMPLES, **how)
+            run.paper_batches = Batches(data if test is None else test, name="test data",
+                                        most=PAPER_EXAMPLES, **how)
         if settings.methods:
             run._look_ahead(first)
         for i, j in run.cells if settings.methods else ():
@@ -154,7 +159,8 @@ class Run:
             self.source.front(take_first(batch.source))
             output = self.target.run_full(take_first(batch.target)).output
         if self.task is not Task.NONE:
-            self.task.check_labels(self.task.find_rows(batch.target, batch.labels), self.task.extract_logits(output))
+            self.task.check_labels(self.task.find_rows(batch.target, batch.labels),
+                                   self.task.extract_logits(output))
 
     @property
     def task(self) -> Task:
@@ -174,7 +180,7 @@ class Run:
             work.append(("tlm", self.match_task_loss))
         return work
 
-    # -- stages --------------------------------------------------------------------------------------------------
+    # -- stages ----------------------------------------------------------------------------------------------
 
     def run_moments(self) -> None:
         """One pass for all cells; indices, direct matching and training-free detectors from it."""
@@ -208,9 +214,9 @@ class Run:
         """Indices of the alignment ``paper``."""
         if self.paper_batches is None:
             return {}
-        found, self.counts["n_paper"] = compute_paper_indices(self.source, self.target, self.paper_batches, self.settings.accumulator_settings,
-                                                     device=self.settings.device, micro_batch=self.micro_batch,
-                                                     progress=self.settings.progress)
+        found, self.counts["n_paper"] = compute_paper_indices(
+            self.source, self.target, self.paper_batches, self.settings.accumulator_settings,
+            device=self.settings.device, micro_batch=self.micro_batch, progress=self.settings.progress)
         return found
 
     def _describe_sites(self, accumulators: Accumulators) -> None:
@@ -240,7 +246,8 @@ class Run:
     def _match_cell(self, i: int, j: int, pair: Pair, accumulators: Accumulators) -> None:
         try:
             match = direct_match(pair, self.settings.family,
-                                 accumulators.stitch.get_folds(i, j, FOLDS) if self.settings.folds > 1 else None)
+                                 accumulators.stitch.get_folds(i, j, FOLDS)
+                                 if self.settings.folds > 1 else None)
         except SutureError as e:  # a sparse map that is not found in the allowed steps
             self.excluded[i, j] = str(e)
             return
@@ -249,7 +256,8 @@ class Run:
         self.arrays[f"dm.weight/{i}/{j}"] = match.weight.cpu().numpy()
         self.arrays[f"dm.bias/{i}/{j}"] = match.bias.cpu().numpy()
         shape = (len(self.source.sites), len(self.target.sites))
-        for name, value in (("rank", match.rank), ("condition", match.condition), ("fit_residual", match.residual)):
+        for name, value in (("rank", match.rank), ("condition", match.condition),
+                            ("fit_residual", match.residual)):
             self.arrays.setdefault(f"dm.{name}", np.full(shape, np.nan))[i, j] = value
 
     def _note_rows(self, constant: list[int], short: list[tuple[int, int, int]]) -> None:
@@ -260,34 +268,40 @@ class Run:
         if short:
             n, i, j = min(short)
             self.notes.append(f"{n} rows are too few for {len(short)} of {len(self.cells)} cells, such as "
-                              f"{self.source.sites[i]} into {self.target.sites[j]}: cca, pwcca or r2 are missing, "
-                              "and direct matching is the solution of least norm where the source has more features")
+                              f"{self.source.sites[i]} into {self.target.sites[j]}: cca, pwcca or r2 are "
+                              "missing, and direct matching is the solution of least norm where the source "
+                              "has more features")
 
     def restore_layer(self, method: str, i: int, j: int) -> StitchingLayer:
         """The fitted layer of a cell, from the arrays."""
-        alone = {k: torch.as_tensor(self.arrays[f"{method}.{k}/{i}/{j}"]) for k in ("weight", "bias", "prefix")
-                 if f"{method}.{k}/{i}/{j}" in self.arrays}
+        alone = {k: torch.as_tensor(self.arrays[f"{method}.{k}/{i}/{j}"])
+                 for k in ("weight", "bias", "prefix") if f"{method}.{k}/{i}/{j}" in self.arrays}
         return self.make_layer(i, j).set(**alone).to(self.settings.device)
 
     def make_layer(self, i: int, j: int) -> StitchingLayer:
         """A layer for a cell, not fitted."""
-        return StitchingLayer(Alignment(self.source.shapes[i], self.target.shapes[j], self.settings.alignment),
+        return StitchingLayer(Alignment(self.source.shapes[i], self.target.shapes[j],
+                                        self.settings.alignment),
                               self.settings.family, relu=self.settings.relu)
 
     def train(self) -> tuple[Curves, dict[str, dict[Cell, float]]]:
-        """Train the stitching layers of all cells by the recipe; learning curves, and objectives at the end."""
+        """Train the stitching layers of all cells by the recipe; learning curves, and objectives at the
+        end."""
         assert self.training_batches is not None
         recipe, device = self.settings.recipe, self.settings.device
         layers = {c: self._initialise_layer(*c) for c in self.cells if c not in self.excluded}
         trainer = GroupTrainer(self.source, self.target, layers, recipe, self.micro_batch, self.task)
         with report_network_errors("data", IndexError):
-            curves = trainer.fit(self.training_batches[0], device, self.settings.progress, self.training_batches[1])
+            curves = trainer.fit(self.training_batches[0], device, self.settings.progress,
+                                 self.training_batches[1])
         for (i, j), layer in layers.items():
             fitted = {"weight": layer.weight, "bias": layer.bias, "prefix": layer.prefix}
-            self.arrays |= {f"tlm.{k}/{i}/{j}": v.detach().cpu().numpy() for k, v in fitted.items() if v is not None}
+            self.arrays |= {f"tlm.{k}/{i}/{j}": v.detach().cpu().numpy() for k, v in fitted.items()
+                            if v is not None}
         self.arrays |= stack_curves(curves, (len(self.source.sites), len(self.target.sites)), recipe.epochs)
         self.notes += curves.notes
-        return curves, self._compute_objectives(trainer, {c: m for c, m in layers.items() if c not in curves.failed})
+        return curves, self._compute_objectives(trainer,
+                                                {c: m for c, m in layers.items() if c not in curves.failed})
 
     def match_task_loss(self) -> None:
         """Train the stitching layers of all cells, evaluate them, mark what has not converged."""
@@ -295,13 +309,14 @@ class Run:
         self.evaluate("tlm", self.excluded | curves.failed)
         own = collect_own_layers(self.rows) if self.source is self.target else {}
         sources, targets = ([str(s) for s in n.sites] for n in (self.source, self.target))
-        found = find_unconverged(curves, self.settings.recipe, own=own, ends=ends.get("tlm"), matched=ends.get("dm"),
-                                  targets=targets)
+        found = find_unconverged(curves, self.settings.recipe, own=own, ends=ends.get("tlm"),
+                                 matched=ends.get("dm"), targets=targets)
         mark_rows(self.rows, sources, targets, found)
         if found:
             trained = len(self.cells) - len(self.excluded | curves.failed)
-            self.notes.append(f"task loss matching has not converged: {describe_marks(found.values(), trained)}; "
-                              "train longer before reading the TLM map")
+            self.notes.append("task loss matching has not converged: "
+                              f"{describe_marks(found.values(), trained)}; train longer before "
+                              "reading the TLM map")
 
     def _initialise_layer(self, i: int, j: int) -> StitchingLayer:
         recipe = self.settings.recipe
@@ -312,17 +327,21 @@ class Run:
         made = layer.init_identity() if recipe.init == "identity" else layer.init_random(seed)
         return made.to(self.settings.device)
 
-    def _compute_objectives(self, trainer: GroupTrainer, trained: dict[Cell, StitchingLayer]) -> dict[str, dict[Cell, float]]:
-        """Objectives on the fitting data of the trained layers and direct matching's, where one says something.
+    def _compute_objectives(self, trainer: GroupTrainer,
+                            trained: dict[Cell, StitchingLayer]) -> dict[str, dict[Cell, float]]:
+        """Objectives on the fitting data of the trained layers and direct matching's, where one says
+        something.
 
-        A single epoch is marked whatever it reached; under a penalty the trained layer need not be the better one.
+        A single epoch is marked whatever it reached; under a penalty the trained layer need not be the better
+        one.
         """
         assert self.training_batches is not None
-        if self.settings.recipe.epochs == 1 or self.settings.family.name in ("ridge", "sparse") or not trained:
+        if (self.settings.recipe.epochs == 1 or self.settings.family.name in ("ridge", "sparse")
+            or not trained):
             return {}
         kinds = {"tlm": trained, "dm": {c: self.restore_layer("dm", *c) for c in trained}}
-        found = {name: trainer.compute_objective(self.training_batches[0], self.settings.device, layers, self.settings.progress)
-                 for name, layers in kinds.items()}
+        found = {name: trainer.compute_objective(self.training_batches[0], self.settings.device, layers,
+                                                 self.settings.progress) for name, layers in kinds.items()}
         for name, values in found.items():
             array = np.full((len(self.source.sites), len(self.target.sites)), np.nan)
             for c, value in values.items():
@@ -331,14 +350,16 @@ class Run:
         return found
 
     def evaluate(self, method: str, failed: dict[Cell, str]) -> None:
-        """Run every network stitched by `method` over the test data; `failed` says why a cell has no layer."""
+        """Run every network stitched by `method` over the test data; `failed` says why a cell has no
+        layer."""
         layers = {c: self.restore_layer(method, *c) for c in self.cells if c not in failed}
         if self.detection is not None:
             self._ensure_accumulators()
         scoring = self.detection.make_collector() if self.detection is not None else None
         evaluator = Evaluator(self.source, self.target, layers, self.micro_batch, scoring, self.task)
         with report_network_errors(self.test.name, IndexError):
-            found = evaluator.run(self.test, self.settings.device, self.settings.progress, f"evaluating {method}")
+            found = evaluator.run(self.test, self.settings.device, self.settings.progress,
+                                  f"evaluating {method}")
         shape = (len(self.source.sites), len(self.target.sites))
         arrays = stack_evaluation(found, method, shape)
         if not has_same_examples(self.arrays, arrays):
@@ -352,17 +373,19 @@ class Run:
             scored_arrays = stack_scores(scoring, method, shape, self.settings.seed)
             self.arrays |= scored_arrays
             self.detection.describe_quality(scored_arrays, scoring)
-            for scored in tabulate_scores(arrays | scored_arrays, method, shape, self.detection.ood.names, self.settings.seed,
-                                     failed):
+            for scored in tabulate_scores(arrays | scored_arrays, method, shape, self.detection.ood.names,
+                                          self.settings.seed, failed):
                 self._add_row(*scored)
 
     def _add_distances(self, method: str, accumulators: Accumulators, failed: dict[Cell, str]) -> None:
         """Frechet distances of stitched from native representations, from the moments."""
         for i, j in self.cells:
-            reason = failed.get((i, j)) or ("there is no closed form behind a ReLU" if self.settings.relu else "")
+            reason = (failed.get((i, j))
+                      or ("there is no closed form behind a ReLU" if self.settings.relu else ""))
             pair, parts = accumulators.stitch.get_pair(i, j), None
             if not reason:
-                weight, bias = (torch.as_tensor(self.arrays[f"{method}.{k}/{i}/{j}"]) for k in ("weight", "bias"))
+                weight, bias = (torch.as_tensor(self.arrays[f"{method}.{k}/{i}/{j}"])
+                                for k in ("weight", "bias"))
                 parts = frechet(weight, bias, pair)
             for part in ("total", "shift", "shrinkage", "rotation"):
                 e = make_missing_estimate(reason) if parts is None else getattr(parts, part)
@@ -370,11 +393,11 @@ class Run:
                 self._add_row(i, j, name, e, pair.moments.n)
 
     def _add_row(self, i: int, j: int, name: str, e: Estimate, n: int) -> None:
-        self.rows.append({"source": str(self.source.sites[i]), "target": str(self.target.sites[j]), "measure": name,
-                          "value": e.value, "low": e.low, "high": e.high, "n": n,
+        self.rows.append({"source": str(self.source.sites[i]), "target": str(self.target.sites[j]),
+                          "measure": name, "value": e.value, "low": e.low, "high": e.high, "n": n,
                           "direction": get_measure(name).direction, "reason": e.reason, "mark": ""})
 
-    # -- results -------------------------------------------------------------------------------------------------
+    # -- results ---------------------------------------------------------------------------------------------
 
     def take_over(self, previous: Comparison) -> None:
         """Continue from an earlier result of the same networks, data and settings.
@@ -401,12 +424,13 @@ class Run:
     def make_result(self) -> Comparison:
         """The comparison as far as it is."""
         meta = {
-            "key": self.key, "stages": list(self.done), "settings": self.settings.as_record(), "seed": self.settings.seed,
-            "n_fit": self.counts.get("n_fit"), "n_test": self.counts.get("n_test"),
-            "target_accuracy": compute_target_accuracy(self.arrays),
-            "shapes": {"source": [str(s) for s in self.source.shapes], "target": [str(s) for s in self.target.shapes]},
-            "fingerprints": list(self.fingerprints), "device": str(self.settings.device), "micro_batch": self.micro_batch,
-            "excluded": [[i, j, why] for (i, j), why in self.excluded.items()],
+            "key": self.key, "stages": list(self.done), "settings": self.settings.as_record(),
+            "seed": self.settings.seed, "n_fit": self.counts.get("n_fit"),
+            "n_test": self.counts.get("n_test"), "target_accuracy": compute_target_accuracy(self.arrays),
+            "shapes": {"source": [str(s) for s in self.source.shapes],
+                       "target": [str(s) for s in self.target.shapes]},
+            "fingerprints": list(self.fingerprints), "device": str(self.settings.device), "micro_batch":
+            self.micro_batch, "excluded": [[i, j, why] for (i, j), why in self.excluded.items()],
             "notes": [*self._list_standing_notes(), *self.notes], "data": self.origin,
         }
         if self.detection is not None and self.detection.about:

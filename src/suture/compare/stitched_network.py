@@ -18,7 +18,16 @@ from suture.compare.stages import Run
 from suture.data import Batch, Batches, move_batch
 from suture.networks import Site, SitedNetwork, apply, find_device, prepare, take_first
 from suture.representations import DEFAULT_RULE, Alignment, AlignmentRule, Kind, Shape, get_token_mask
-from suture.stitching import FULL, Family, StitchingLayer, Task, TaskName, TaskRecipe, find_unconverged, resolve_task
+from suture.stitching import (
+    FULL,
+    Family,
+    StitchingLayer,
+    Task,
+    TaskName,
+    TaskRecipe,
+    find_unconverged,
+    resolve_task,
+)
 from suture.zoo import load_weights, read_metadata, save_weights
 
 FORMAT = "suture.stitch/1"
@@ -26,7 +35,8 @@ FORMAT = "suture.stitch/1"
 
 @dataclass(frozen=True)
 class StitchedAccuracy:
-    """Accuracy of a stitched network and of its target network, shares of `n` examples, or tokens (`unit`)."""
+    """Accuracy of a stitched network and of its target network, shares of `n` examples, or tokens
+    (`unit`)."""
 
     stitched: float
     target: float
@@ -35,17 +45,18 @@ class StitchedAccuracy:
 
 
 class StitchedNetwork(nn.Module):
-    """The source up to a site, a stitching layer, the target from a site on; called like the networks themselves.
+    """The source up to a site, a stitching layer, the target from a site on; called like the networks
+    themselves.
 
-    Both networks are private copies, frozen and always in eval mode, whatever `train` says; the layer alone has
-    parameters that require gradients. Train it with any optimiser over ``stitched.layer.parameters()``.
+    Both networks are private copies, frozen and always in eval mode, whatever `train` says; the layer alone
+    has parameters that require gradients. Train it with any optimiser over ``stitched.layer.parameters()``.
 
     Arguments:
         source, target: the networks; copied.
         sites: source site and target site.
         layer: between them.
-        inputs: a few examples for both networks, or a `Batch` of different ones for each: a dry run finds the sites
-            with them.
+        inputs: a few examples for both networks, or a `Batch` of different ones for each: a dry run finds the
+            sites with them.
         allow_bypass: accept sites that another path bypasses (see `SitedNetwork`).
         device: where it is. Default: the CPU.
 
@@ -68,13 +79,14 @@ class StitchedNetwork(nn.Module):
         self.allow_bypass, self.fit = allow_bypass, dict(fit or {})
         self.fingerprints = fingerprint_network(source), fingerprint_network(target)
         self._front = SitedNetwork(self.source_network, a, [sites[0]], allow_bypass=True, name="source")
-        self._tail = SitedNetwork(self.target_network, b, [sites[1]], allow_bypass=allow_bypass, name="target")
+        self._tail = SitedNetwork(self.target_network, b, [sites[1]], allow_bypass=allow_bypass,
+                                  name="target")
         self._examples = tuple(convert_tensors(x, lambda t: t[:1] if t.ndim else t) for x in (a, b))
         for side, found, wanted in (("source", self._front, layer.alignment.source),
                                     ("target", self._tail, layer.alignment.target)):
             if found.shapes[0] != wanted:
-                raise SutureError(f"expected {wanted} at the {side} site {found.sites[0]}, got {found.shapes[0]}; "
-                                  "give inputs of the size that the layer was fitted on")
+                raise SutureError(f"expected {wanted} at the {side} site {found.sites[0]}, got "
+                                  f"{found.shapes[0]}; give inputs of the size that the layer was fitted on")
         self.eval()
 
     @property
@@ -93,8 +105,8 @@ class StitchedNetwork(nn.Module):
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """What the target network returns, given the source's representation through the layer.
 
-        Takes what the networks take: tensors by position, or a batch by keywords. Where the two want different inputs
-        see `run`.
+        Takes what the networks take: tensors by position, or a batch by keywords. Where the two want
+        different inputs see `run`.
         """
         given = named or (inputs[0] if len(inputs) == 1 else inputs)
         return self.run(given, given)
@@ -106,7 +118,8 @@ class StitchedNetwork(nn.Module):
 
     @torch.no_grad()
     def accuracy(self, data: Any) -> StitchedAccuracy | None:
-        """How many labels of `data` (as `suture.compare` takes them) the stitched network and its target get right.
+        """How many labels of `data` (as `suture.compare` takes them) the stitched network and its target get
+        right.
 
         None where there are no labels or no logits. Logits of tokens are scored as `suture.compare` does with
         ``task="auto"``.
@@ -123,7 +136,8 @@ class StitchedNetwork(nn.Module):
             for k, output in enumerate((self.run(batch.source, batch.target), own)):
                 hits[k] += int((rows.select(task.extract_logits(output)).argmax(1) == rows.labels).sum())
             n += rows.count
-        return StitchedAccuracy(hits[0] / n, hits[1] / n, n, "tokens" if task is not None and task.of_tokens else "examples")
+        return StitchedAccuracy(hits[0] / n, hits[1] / n, n,
+                                "tokens" if task is not None and task.of_tokens else "examples")
 
     def save(self, path: str | Path) -> None:
         """Write the layer's weights, and what `load_stitched` needs beside the networks, as safetensors.
@@ -131,15 +145,16 @@ class StitchedNetwork(nn.Module):
         Raises SutureError when the file cannot be written or does not end in ``.safetensors``.
         """
         a = self.layer.alignment
-        about = {"sites": [s.written for s in self.sites], "shapes": [_encode_shape(a.source), _encode_shape(a.target)],
-                 "alignment": asdict(a.rule), "family": str(self.layer.affine.family), "relu": self.layer.relu,
+        about = {"sites": [s.written for s in self.sites],
+                 "shapes": [_encode_shape(a.source), _encode_shape(a.target)], "alignment": asdict(a.rule),
+                 "family": str(self.layer.affine.family), "relu": self.layer.relu,
                  "fingerprints": list(self.fingerprints), "allow_bypass": self.allow_bypass, "fit": self.fit,
                  "inputs": [_describe_inputs(x) for x in self._examples], "suture": version("suture")}
         save_weights(self.layer, path, {"format": FORMAT, "about": json.dumps(about)})
 
 
-def stitch(source: nn.Module, source_site: str | Site, target: nn.Module, target_site: str | Site, data: Any, *,
-           method: Literal["dm", "tlm"] = "dm", tlm: TaskRecipe | None = None, family: Family | str = FULL,
+def stitch(source: nn.Module, source_site: str | Site, target: nn.Module, target_site: str | Site, data: Any,
+           *, method: Literal["dm", "tlm"] = "dm", tlm: TaskRecipe | None = None, family: Family | str = FULL,
            alignment: AlignmentRule = DEFAULT_RULE, examples: int | None = None,
            precision: Literal["float32", "float64"] = "float32", relu: bool = False,
            allow_bypass: bool = False, device: str | torch.device = "auto", task: TaskName = "auto",
@@ -157,8 +172,9 @@ def stitch(source: nn.Module, source_site: str | Site, target: nn.Module, target
         method: "dm" (direct matching, closed form) or "tlm" (by gradient, as the recipe says; with
             ``TaskRecipe(objective="match")`` that is direct matching by gradient).
         tlm: recipe of the gradient. Default: `TaskRecipe` with `seed`.
-        family, alignment, examples, precision, relu, allow_bypass, device, task, token_rate, batch_size, seed,
-            progress: as for `suture.compare`. `examples` and `token_rate` bear on direct matching alone.
+        family, alignment, examples, precision, relu, allow_bypass, device, task, token_rate, batch_size,
+            seed, progress: as for `suture.compare`. `examples` and `token_rate` bear on direct matching
+            alone.
 
     Raises:
         SutureError: bad input, a family that the widths do not allow, a loss that is not finite.
@@ -178,7 +194,8 @@ def stitch(source: nn.Module, source_site: str | Site, target: nn.Module, target
             raise SutureError(f"expected a layer that can be used: {next(iter(curves.failed.values()))}")
         marks = find_unconverged(curves, plan.recipe, ends=ends.get("tlm"), matched=ends.get("dm"))
         about |= {"loss": curves.loss[0, 0], "mark": marks.get((0, 0), "")}
-    return StitchedNetwork(source, target, (run.source.sites[0], run.target.sites[0]), run.restore_layer(method, 0, 0),
+    return StitchedNetwork(source, target, (run.source.sites[0], run.target.sites[0]),
+                           run.restore_layer(method, 0, 0),
                            next(iter(run.fit)), allow_bypass=allow_bypass, device=plan.device,
                            fit=about)
 
@@ -190,8 +207,8 @@ def load_stitched(path: str | Path, source: nn.Module, target: nn.Module, inputs
     Args:
         path: the file.
         source, target: the networks, with the weights they had.
-        inputs: examples for the dry run, as `StitchedNetwork` takes them. Default: noise of the shapes that the layer
-            was fitted on.
+        inputs: examples for the dry run, as `StitchedNetwork` takes them. Default: noise of the shapes that
+            the layer was fitted on.
         device: where it goes.
 
     Raises:
@@ -202,10 +219,12 @@ def load_stitched(path: str | Path, source: nn.Module, target: nn.Module, inputs
         raise SutureError(f"expected a stitching layer in {path}, got a file of another kind; write it with "
                           "StitchedNetwork.save")
     about = json.loads(metadata["about"])
-    for side, network, wanted in zip(("source", "target"), (source, target), about["fingerprints"], strict=True):
+    for side, network, wanted in zip(("source", "target"), (source, target),
+                                     about["fingerprints"], strict=True):
         if fingerprint_network(network) != wanted:
-            raise SutureError(f"expected the {side} network that the layer was fitted to (fingerprint {wanted}), got "
-                              f"other weights ({fingerprint_network(network)}); load those weights, or fit a new layer")
+            raise SutureError(f"expected the {side} network that the layer was fitted to (fingerprint "
+                              f"{wanted}), got other weights ({fingerprint_network(network)}); load those "
+                              "weights, or fit a new layer")
     first, second = about["inputs"]
     given = Batch(_invent_inputs(first), _invent_inputs(second), None) if inputs is None else inputs
     shapes = [_decode_shape(s) for s in about["shapes"]]
@@ -213,8 +232,8 @@ def load_stitched(path: str | Path, source: nn.Module, target: nn.Module, inputs
                            Family.parse(about["family"]), relu=about.get("relu", False))
     load_weights(layer, path)
     sites = Site.parse(about["sites"][0]), Site.parse(about["sites"][1])
-    return StitchedNetwork(source, target, sites, layer, given, allow_bypass=about["allow_bypass"], device=device,
-                           fit=about["fit"])
+    return StitchedNetwork(source, target, sites, layer, given, allow_bypass=about["allow_bypass"],
+                           device=device, fit=about["fit"])
 
 
 def _encode_shape(shape: Shape) -> dict[str, Any]:
@@ -223,8 +242,8 @@ def _encode_shape(shape: Shape) -> dict[str, Any]:
 
 def _decode_shape(stored: Mapping[str, Any]) -> Shape:
     grid, rest = stored["grid"], {k: v for k, v in stored.items() if k not in ("kind", "size", "grid")}
-    return Shape(Kind(stored["kind"]), size=tuple(stored["size"]), grid=None if grid is None else (grid[0], grid[1]),
-                 **rest)
+    return Shape(Kind(stored["kind"]), size=tuple(stored["size"]),
+                 grid=None if grid is None else (grid[0], grid[1]), **rest)
 
 
 def _describe_inputs(inputs: Any) -> Any:

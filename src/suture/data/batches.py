@@ -22,7 +22,8 @@ Preprocessing = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch: inputs for the source network, inputs for the target network (often the same object), labels.
+    """One batch: inputs for the source network, inputs for the target network (often the same object),
+    labels.
 
     Where suture has prepared the inputs, `raw` is what they were made from and `remake` makes them.
     """
@@ -53,9 +54,9 @@ class Paired:
         source, target: data as `Batches` takes them, such as two unshuffled DataLoaders.
 
     Raises:
-        SutureError: an iterator that can be read only once. While it is read: one ends before the other, batches of
-            unequal length, or labels that differ, which means that the examples do not correspond (a shuffled
-            loader, for one).
+        SutureError: an iterator that can be read only once. While it is read: one ends before the other,
+            batches of unequal length, or labels that differ, which means that the examples do not correspond
+            (a shuffled loader, for one).
     """
 
     def __init__(self, source: Any, target: Any) -> None:
@@ -75,12 +76,12 @@ class Paired:
                 return
             if not isinstance(x, Batch) or not isinstance(y, Batch):
                 side = "source" if x is ends else "target"
-                raise SutureError(f"expected two loaders of equal length, the {side} loader ended after {k} batches; "
-                                  "give both the same examples and batch size")
+                raise SutureError(f"expected two loaders of equal length, the {side} loader ended after {k} "
+                                  "batches; give both the same examples and batch size")
             labels, other = x.labels, y.labels
             if x.size != y.size:
-                raise SutureError(f"expected paired batches of equal length, got {x.size} and {y.size} examples "
-                                  f"in batch {k}; give both loaders the same batch size")
+                raise SutureError(f"expected paired batches of equal length, got {x.size} and {y.size} "
+                                  f"examples in batch {k}; give both loaders the same batch size")
             if labels is not None and other is not None and not torch.equal(labels.cpu(), other.cpu()):
                 raise SutureError(f"the labels of the two loaders differ in batch {k}: their examples do not "
                                   "correspond; use shuffle=False in both")
@@ -94,11 +95,13 @@ class Prepared:
         data: as `Batches` takes them, or examples of `suture.sources`.
         source: from a batch of raw examples to the source network's inputs, such as `ImagePreprocessing` or
             `TextPreprocessing`. It sees tensors on the device that the comparison runs on. None: as they are.
-        target: the same for the target network. Default: as for the source, and then both get the same object.
+        target: the same for the target network. Default: as for the source, and then both get the same
+            object.
             Where the target's inputs have "labels", these are the labels (masked language modelling).
     """
 
-    def __init__(self, data: Any, source: Preprocessing | None, target: Preprocessing | _SameAsSource | None = SAME_AS_SOURCE) -> None:
+    def __init__(self, data: Any, source: Preprocessing | None,
+                 target: Preprocessing | _SameAsSource | None = SAME_AS_SOURCE) -> None:
         self.data, self.source = data, source
         self.target = source if isinstance(target, _SameAsSource) else target
 
@@ -109,14 +112,15 @@ class Prepared:
             SutureError: text without a preprocessing; what the preprocessing raises.
         """
         source, made = _take_own_labels(_preprocess(self.source, raw))
-        target, other = (source, made) if self.target == self.source else _take_own_labels(_preprocess(self.target, raw))
+        target, other = ((source, made) if self.target == self.source
+                         else _take_own_labels(_preprocess(self.target, raw)))
         return Batch(source, target, labels if other is None else other, raw, self.batch)
 
 
 def _preprocess(how: Preprocessing | None, raw: Any) -> Any:
     if how is None and isinstance(raw, list) and raw and isinstance(raw[0], str):
-        raise SutureError("expected a tokenizer for data that are text, got none; give a network with its tokenizer "
-                          "(hf:FOLDER), or Prepared(data, TextPreprocessing(tokenizer))")
+        raise SutureError("expected a tokenizer for data that are text, got none; give a network with its "
+                          "tokenizer (hf:FOLDER), or Prepared(data, TextPreprocessing(tokenizer))")
     if how is None and isinstance(raw, list) and raw and isinstance(raw[0], Tensor):
         raise SutureError("expected images of one size, got several; give a preprocessing with a size "
                           "(ImagePreprocessing(size=(224, 224)), or --source-input size=224)")
@@ -130,7 +134,8 @@ def _take_own_labels(inputs: Any) -> tuple[Any, Tensor | None]:
 
 
 def split_labels(item: Any) -> tuple[Any, Tensor | None]:
-    """(inputs, labels) of what a loader yields: a pair, a mapping with "labels" or "label", or inputs alone."""
+    """(inputs, labels) of what a loader yields: a pair, a mapping with "labels" or "label", or inputs
+    alone."""
     if isinstance(item, Mapping):
         name = next((k for k in ("labels", "label") if k in item), None)
         inputs = {k: v for k, v in item.items() if k != name}
@@ -141,7 +146,8 @@ def split_labels(item: Any) -> tuple[Any, Tensor | None]:
         return item[0], None
     if isinstance(item, Tensor):
         return item, None
-    raise SutureError(f"expected batches (inputs, labels), got {type(item).__name__}; yield a pair of tensors")
+    raise SutureError(f"expected batches (inputs, labels), got {type(item).__name__}; yield "
+                      "a pair of tensors")
 
 
 def _as_labels(given: Any) -> Tensor:
@@ -161,18 +167,21 @@ class Batches:
     """Re-iterable batches, cut to a given size.
 
     Args:
-        data: a DataLoader or any re-iterable of batches, a `Paired`, a `Prepared`, a map-style Dataset of (input,
-            label), or a pair of tensors (inputs (N, ...), labels (N,)), also as a `TensorDataset` of two.
+        data: a DataLoader or any re-iterable of batches, a `Paired`, a `Prepared`, a map-style Dataset of
+            (input, label), or a pair of tensors (inputs (N, ...), labels (N,)), also as a `TensorDataset` of
+            two.
         size: rows per batch for datasets and tensors (loaders keep their own). Default 256.
         name: how error messages call it.
-        shuffle, seed: draw a new order in every pass, the same for the same seed. Only for datasets and tensors.
-        rows: only these examples, in this order (int64 indices, see `split_rows`). Only for datasets and tensors.
+        shuffle, seed: draw a new order in every pass, the same for the same seed. Only for datasets and
+            tensors.
+        rows: only these examples, in this order (int64 indices, see `split_rows`). Only for datasets and
+            tensors.
         most: only the first so many examples of each pass. Default: all.
         device: where raw examples are prepared (`Prepared`). Default: where they are.
 
     Raises:
-        SutureError: inputs and labels of unequal length, an iterator that can be read only once, no examples, a size
-            or a number of examples below 1, rows of data without an index.
+        SutureError: inputs and labels of unequal length, an iterator that can be read only once, no examples,
+            a size or a number of examples below 1, rows of data without an index.
     """
 
     def __init__(self, data: Any, *, size: int = 256, name: str = "data", shuffle: bool = False,
@@ -184,41 +193,47 @@ class Batches:
         if most is not None and most < 1:
             raise SutureError(f"expected at least 1 example of {name}, got {most}; leave it out for all")
         if size < 1:
-            raise SutureError(f"expected a batch size of at least 1 for {name}, got {size}; leave it out for 256")
+            raise SutureError(f"expected a batch size of at least 1 for {name}, got {size}; "
+                              "leave it out for 256")
         self._stream = self._as_stream(data, size, shuffle, seed, rows)
 
-    def _as_stream(self, data: Any, size: int, shuffle: bool, seed: int, rows: Tensor | None) -> Iterable[Any]:
+    def _as_stream(self, data: Any, size: int, shuffle: bool, seed: int,
+                   rows: Tensor | None) -> Iterable[Any]:
         found = _as_tensor_pair(data)
         if found is not None:
             inputs, labels = found
             if inputs.ndim == 0 or labels.ndim == 0 or len(inputs) != len(labels):
                 shapes = f"{tuple(labels.shape)} for inputs {tuple(inputs.shape)}"
-                raise SutureError(f"expected as many labels as inputs in {self.name}, got labels of shape {shapes}; "
-                                  "pass (inputs, labels) of the same examples")
+                raise SutureError(f"expected as many labels as inputs in {self.name}, got labels of shape "
+                                  f"{shapes}; pass (inputs, labels) of the same examples")
             if len(inputs) == 0:
                 raise self._make_empty_error()
-            return TensorStream(inputs, labels, size, torch.Generator().manual_seed(seed) if shuffle else None, rows)
+            return TensorStream(inputs, labels, size,
+                                torch.Generator().manual_seed(seed) if shuffle else None, rows)
         if _is_read(data) or _is_indexed(data):
             if len(data) == 0:
                 raise self._make_empty_error()
             if _is_read(data):
-                return ExampleStream(data, size, torch.Generator().manual_seed(seed) if shuffle else None, rows)
+                return ExampleStream(data, size,
+                                     torch.Generator().manual_seed(seed) if shuffle else None, rows)
             order = torch.Generator().manual_seed(seed)
             chosen = data if rows is None else Subset(data, rows.tolist())
             return DataLoader(chosen, batch_size=min(size, len(chosen)), shuffle=shuffle, generator=order)
         if rows is not None:
             raise self._make_unsplit_error(data)
         if isinstance(data, Iterator) or not isinstance(data, Iterable):
-            raise SutureError(f"expected {self.name} that can be read more than once, got {type(data).__name__}; "
-                              "pass a DataLoader, a Dataset, a list of batches or (inputs, labels)")
+            raise SutureError(f"expected {self.name} that can be read more than once, got "
+                              f"{type(data).__name__}; pass a DataLoader, a Dataset, a list of batches or "
+                              "(inputs, labels)")
         return data
 
     def _make_unsplit_error(self, data: Any) -> SutureError:
-        return SutureError(f"expected {self.name} that can be split, got {type(data).__name__}; pass a Dataset or "
-                           "(inputs, labels)")
+        return SutureError(f"expected {self.name} that can be split, got {type(data).__name__}; pass a "
+                           "Dataset or (inputs, labels)")
 
     def _make_empty_error(self) -> SutureError:
-        return SutureError(f"expected at least one example in {self.name}, got none; check the split or the path")
+        return SutureError(f"expected at least one example in {self.name}, got none; check the "
+                           "split or the path")
 
     def __len__(self) -> int:
         """Number of batches, where the stream knows it; TypeError otherwise."""
@@ -250,8 +265,9 @@ class Batches:
                 return
             batch = item if isinstance(item, Batch) else self._make_batch(*split_labels(item), left)
             if batch.labels is not None and len(batch.labels) != batch.size:
-                raise SutureError(f"expected as many labels as inputs in {self.name}, got {len(batch.labels)} labels "
-                                  f"for {batch.size} inputs in one batch; yield (inputs, labels) of the same examples")
+                raise SutureError(f"expected as many labels as inputs in {self.name}, got "
+                                  f"{len(batch.labels)} labels for {batch.size} inputs in one batch; yield "
+                                  "(inputs, labels) of the same examples")
             if batch.size:
                 empty = False
                 yield batch if left is None else next(cut_batch(batch, left))
@@ -279,7 +295,8 @@ def _take_first(raw: Any, n: int) -> Any:
 def _as_tensor_pair(data: Any) -> tuple[Tensor, Tensor] | None:
     """(inputs, labels) in memory, where `data` is that.
 
-    A list of two tensors could be two batches without labels; it is a pair where the second can only be labels.
+    A list of two tensors could be two batches without labels; it is a pair where the second can only be
+    labels.
     """
     pair = getattr(data, "tensors", data)
     if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(t, Tensor) for t in pair):
@@ -298,17 +315,20 @@ def _is_indexed(data: Any) -> bool:
 
 def _is_read(data: Any) -> bool:
     """Examples that read themselves, batch by batch and ahead (`suture.sources`)."""
-    return isinstance(data, Sized) and callable(getattr(data, "read", None)) and callable(getattr(data, "take", None))
+    return (isinstance(data, Sized) and callable(getattr(data, "read", None))
+            and callable(getattr(data, "take", None)))
 
 
 def can_shuffle(data: Any) -> bool:
-    """Whether suture makes the batches of these data, and so their order: tensors in memory and map-style Datasets."""
+    """Whether suture makes the batches of these data, and so their order: tensors in memory and map-style
+    Datasets."""
     data = data.data if isinstance(data, Prepared) else data
     return _as_tensor_pair(data) is not None or _is_read(data) or _is_indexed(data)
 
 
 def split_rows(data: Any, share: float, seed: int) -> tuple[Tensor, Tensor] | None:
-    """A random split of a map-style Dataset or of tensors (inputs, labels) in two, for the `rows` of `Batches`.
+    """A random split of a map-style Dataset or of tensors (inputs, labels) in two, for the `rows` of
+    `Batches`.
 
     Args:
         data: as `Batches` takes them.
@@ -316,8 +336,8 @@ def split_rows(data: Any, share: float, seed: int) -> tuple[Tensor, Tensor] | No
         seed: of the split.
 
     Returns:
-        Sorted indices of the two parts, or None for data whose examples cannot be told apart before they are read,
-        such as a DataLoader.
+        Sorted indices of the two parts, or None for data whose examples cannot be told apart before they are
+        read, such as a DataLoader.
 
     Raises:
         SutureError: fewer than two examples.
@@ -347,8 +367,8 @@ def move_batch(batch: Batch, device: torch.device) -> Batch:
 
 def is_same_batch(one: Batch, other: Batch) -> bool:
     """Whether two batches hold the same numbers."""
-    pairs = zip(*([*list_tensors(b.source), *list_tensors(b.target), *([] if b.labels is None else [b.labels])]
-                  for b in (one, other)), strict=True)
+    pairs = zip(*([*list_tensors(b.source), *list_tensors(b.target),
+                   *([] if b.labels is None else [b.labels])] for b in (one, other)), strict=True)
     return one.size == other.size and all(a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num())
                                           for a, b in pairs)
 

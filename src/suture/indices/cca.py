@@ -29,7 +29,8 @@ def mean_squared_cca(pair: Pair) -> float:
 
 
 def svcca(pair: Pair, variance: float) -> float:
-    """Mean canonical correlation of the principal components that hold `variance` of each side (Raghu et al. 2017)."""
+    """Mean canonical correlation of the principal components that hold `variance` of each side (Raghu et al.
+    2017)."""
     kx, ky = count_both_components(pair, variance)
     roots = torch.outer(pair.x.values[:kx].sqrt(), pair.y.values[:ky].sqrt())
     return float(torch.linalg.svdvals(pair.rotated[:kx, :ky] / roots).mean())
@@ -50,8 +51,8 @@ def count_components(spectrum: Spectrum, variance: float) -> int:
 def pwcca(pair: Pair) -> float:
     """PWCCA: correlations weighted by how much of the source each direction carries (Morcos et al. 2018).
 
-    The weight of canonical variate h is sum_j |<h, x_j>| over the columns x_j of the centred source (Kornblith et
-    al. 2019, eq. 9).
+    The weight of canonical variate h is sum_j |<h, x_j>| over the columns x_j of the centred source
+    (Kornblith et al. 2019, eq. 9).
     """
     u, s, _ = pair.canonical
     return _weight_correlations(pair.x, u, s)
@@ -73,33 +74,38 @@ def explain_too_few_rows(pair: Pair) -> str:
     n, rx, ry = pair.n, pair.x.rank, pair.y.rank
     if rx + ry < n:
         return ""
-    return (f"{n} rows for ranks {rx} and {ry}: canonical correlations need more rows than both ranks together; "
-            "cka, opd and direct matching are still defined")
+    return (f"{n} rows for ranks {rx} and {ry}: canonical correlations need more rows than both ranks "
+            "together; cka, opd and direct matching are still defined")
 
 
 _SCALE = expand_invariances(TRANSLATION, SCALING, PERMUTATION)
 _COST = "p³ + q³ per site, pq min(p, q)"
-_VARIANCE = Argument("variance", 0.99, 0.01, 1.0, "share of the variance that the kept principal components of each "
-                     "side hold; smaller where the small ones are noise, 1 for mean CCA")
+_VARIANCE = Argument("variance", 0.99, 0.01, 1.0,
+                     "share of the variance that the kept principal components of each side hold; smaller "
+                     "where the small ones are noise, 1 for mean CCA")
 ENTRIES = (
-    Index(make_index_measure("cca", "mean CCA", "Mean canonical correlation (Raghu et al. 2017; Kornblith et al. 2019)."),
+    Index(make_index_measure("cca", "mean CCA",
+                             "Mean canonical correlation (Raghu et al. 2017; Kornblith et al. 2019)."),
           mean_cca, "Σρ / min(rank X, rank Y)", "Kornblith et al. 2019, eq. 8", AFFINE, AFFINE, least=4,
           undefined=explain_too_few_rows, cost=_COST),
-    Index(make_index_measure("cca_squared", "mean squared CCA", "Mean squared canonical correlation (Kornblith et al. 2019)."),
-          mean_squared_cca, "Σρ² / min(rank X, rank Y)", "Kornblith et al. 2019, eq. 7", AFFINE, AFFINE, least=4,
-          undefined=explain_too_few_rows, cost=_COST),
-    Index(make_index_measure("svcca", "SVCCA", "Mean canonical correlation of the principal components that hold 99 % of the "
-                     "variance, or the given share (Raghu et al. 2017)."),
+    Index(make_index_measure("cca_squared", "mean squared CCA",
+                             "Mean squared canonical correlation (Kornblith et al. 2019)."),
+          mean_squared_cca, "Σρ² / min(rank X, rank Y)", "Kornblith et al. 2019, eq. 7", AFFINE, AFFINE,
+          least=4, undefined=explain_too_few_rows, cost=_COST),
+    Index(make_index_measure("svcca", "SVCCA",
+                             "Mean canonical correlation of the principal components that hold 99 % of the "
+                             "variance, or the given share (Raghu et al. 2017)."),
           svcca, "mean CCA of the leading principal components of each side", "Raghu et al. 2017", RIGID,
-          RIGID, least=4, undefined=explain_too_few_rows, argument=_VARIANCE, cost=_COST, regime=count_both_components),
+          RIGID, least=4, undefined=explain_too_few_rows, argument=_VARIANCE, cost=_COST,
+          regime=count_both_components),
     Index(make_index_measure("pwcca", "PWCCA (source weighted)",
-                     "Projection weighted CCA, weights from the source (Morcos et al. 2018)."),
+                             "Projection weighted CCA, weights from the source (Morcos et al. 2018)."),
           pwcca, "Σαρ / Σα, α of a variate h: Σ|⟨h, x⟩| over the columns x of the source",
-          "Morcos et al. 2018; Kornblith et al. 2019, eq. 9", _SCALE, AFFINE, least=4, undefined=explain_too_few_rows, cost=_COST,
-          smooth=False),
+          "Morcos et al. 2018; Kornblith et al. 2019, eq. 9", _SCALE, AFFINE, least=4,
+          undefined=explain_too_few_rows, cost=_COST, smooth=False),
     Index(make_index_measure("pwcca_target", "PWCCA (target weighted)",
-                     "Projection weighted CCA, weights from the target (Morcos et al. 2018)."),
+                             "Projection weighted CCA, weights from the target (Morcos et al. 2018)."),
           pwcca_target, "Σαρ / Σα, α from the columns of the target",
-          "Morcos et al. 2018; Kornblith et al. 2019, eq. 9", AFFINE, _SCALE, least=4, undefined=explain_too_few_rows, cost=_COST,
-          smooth=False),
+          "Morcos et al. 2018; Kornblith et al. 2019, eq. 9", AFFINE, _SCALE, least=4,
+          undefined=explain_too_few_rows, cost=_COST, smooth=False),
 )

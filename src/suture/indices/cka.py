@@ -12,7 +12,8 @@ from suture.numbers import Pair, make_index_measure
 
 
 def cka(pair: Pair) -> float:
-    """|Sxy|² / (|Sxx| |Syy|), Frobenius norms of the scatter matrices (Kornblith et al. 2019, table 1 and eq. 14)."""
+    """|Sxy|² / (|Sxx| |Syy|), Frobenius norms of the scatter matrices (Kornblith et al. 2019, table 1 and eq.
+    14)."""
     m = pair.moments
     return float(m.sxy.square().sum() / (torch.linalg.matrix_norm(m.sxx) * torch.linalg.matrix_norm(m.syy)))
 
@@ -37,8 +38,8 @@ def cka_debiased(pair: Pair) -> float:
 def explain_no_signal(pair: Pair) -> str:
     """Its own-norms vanish where no row is nearer to one than to another."""
     if _compute_own_hsic(pair, "x") <= 0 or _compute_own_hsic(pair, "y") <= 0:
-        return ("unbiased HSIC of a representation with itself is not positive: every row is equally far from every "
-                "other")
+        return ("unbiased HSIC of a representation with itself is not positive: every row is equally far "
+                "from every other")
     return ""
 
 
@@ -75,18 +76,20 @@ def explain_orthogonal_rows(pair: Pair) -> str:
 
 
 ENTRIES = (
-    Index(make_index_measure("cka", "CKA (biased)", "Linear centred kernel alignment, biased HSIC (Kornblith et al. 2019)."),
+    Index(make_index_measure("cka", "CKA (biased)",
+                             "Linear centred kernel alignment, biased HSIC (Kornblith et al. 2019)."),
           cka, "|Sxy|² / (|Sxx| |Syy|)", "Kornblith et al. 2019, table 1 and eq. 14", RIGID, RIGID),
     Index(make_index_measure("cka_debiased", "CKA (debiased)",
                      "Linear CKA from the unbiased HSIC estimator (Song et al. 2012; Nguyen et al. 2021).",
                      span=(-1.0, 1.0)),
           cka_debiased, "HSIC₁(X, Y) / sqrt(HSIC₁(X, X) HSIC₁(Y, Y)), HSIC₁ the unbiased estimator",
           "Song et al. 2012; Nguyen et al. 2021, eq. 3", RIGID, RIGID, Needs.HIGHER, 4, explain_no_signal),
-    Index(make_index_measure("rv2", "RV2 (zero diagonal)", "CKA of Gram matrices without their diagonals (Smilde et al. 2009).",
-                     span=(-1.0, 1.0)),
+    Index(make_index_measure("rv2", "RV2 (zero diagonal)", "CKA of Gram matrices without their diagonals "
+                                                           "(Smilde et al. 2009).", span=(-1.0, 1.0)),
           rv2, "(|Sxy|² - Σ|x|²|y|²) / sqrt((|Sxx|² - Σ|x|⁴)(|Syy|² - Σ|y|⁴)), rows centred",
           "Smilde et al. 2009", RIGID, RIGID, Needs.HIGHER, 3, explain_orthogonal_rows),
-    Index(make_index_measure("cka_angular", "CKA (angular)", "Arc cosine of biased CKA, in radians (Williams et al. 2021).",
-                     high=math.pi / 2, larger=False, form="cosine"),
+    Index(make_index_measure("cka_angular",
+                             "CKA (angular)", "Arc cosine of biased CKA, in radians (Williams et al. 2021).",
+                             high=math.pi / 2, larger=False, form="cosine"),
           cka_angular, "arccos(cka)", "Williams et al. 2021", RIGID, RIGID),
 )

@@ -27,16 +27,17 @@ def of_moments(moments: Moments, names: Iterable[Named] | Named = "default") -> 
     return compute_indices(Pair.of(moments), _choose_from_moments(names))
 
 
-def of_matrices(x: Any, y: Any, names: Iterable[Named] | Named = "default", *, jackknife: int = 0, sample: int = SAMPLE_ROWS,
-                seed: int = 0) -> dict[str, Value]:
+def of_matrices(x: Any, y: Any, names: Iterable[Named] | Named = "default", *, jackknife: int = 0,
+                sample: int = SAMPLE_ROWS, seed: int = 0) -> dict[str, Value]:
     """Indices by name for two matrices with the same rows.
 
     Args:
         x: (n, p) source: numpy array or tensor; any float type, computed in float64.
         y: (n, q) target.
-        names: names (`INDICES`, `GROUPS`), entries, and functions of a `suture.numbers.spectra.Pair` or of two matrices.
-            Default: those of `DEFAULT`.
-        jackknife: blocks of rows for 95 % intervals of indices from moments. Default 0: none; 20 is a good number.
+        names: names (`INDICES`, `GROUPS`), entries, and functions of a `suture.numbers.spectra.Pair` or of
+            two matrices. Default: those of `DEFAULT`.
+        jackknife: blocks of rows for 95 % intervals of indices from moments. Default 0: none; 20 is a good
+            number.
         sample: rows that indices of rows see. Default 2000.
         seed: of that sample.
 
@@ -71,6 +72,6 @@ def _choose_from_moments(names: Iterable[Named] | Named) -> list[Request]:
     requests = chosen(names)
     for r in requests:
         if r.index.needs not in FROM_MOMENTS or r.alignment != STITCH:
-            raise SutureError(f"expected indices from moments, got {r.name!r}, which needs {r.index.needs.value}; use "
-                              "of_matrices")
+            raise SutureError(f"expected indices from moments, got {r.name!r}, which needs "
+                              f"{r.index.needs.value}; use of_matrices")
     return requests

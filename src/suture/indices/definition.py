@@ -13,8 +13,8 @@ from suture.numbers import Measure
 
 TRANSLATION, SCALING, PERMUTATION, ORTHOGONAL, DIAGONAL, LINEAR = TRANSFORMATIONS = (
     "translation", "scaling", "permutation", "orthogonal", "diagonal", "linear")
-"""What may be done to the columns of a matrix: one vector added to every row; all multiplied by one positive number;
-reordered; rotated or reflected; each multiplied by its own positive number; any invertible map."""
+"""What may be done to the columns of a matrix: one vector added to every row; all multiplied by one positive
+number; reordered; rotated or reflected; each multiplied by its own positive number; any invertible map."""
 
 
 def expand_invariances(*given: str) -> frozenset[str]:
@@ -112,23 +112,24 @@ class Index:
 
     Attributes:
         measure: name, range, direction, common form.
-        fn: the number of a `suture.numbers.spectra.Pair` (needs moments), a `suture.indices.sample.Sample` (needs rows), or as
-            `needs` says; the value of `argument`, where there is one, comes second.
+        fn: the number of a `suture.numbers.spectra.Pair` (needs moments), a `suture.indices.sample.Sample`
+            (needs rows), or as `needs` says; the value of `argument`, where there is one, comes second.
         formula: how it is written, in the words of the docs page.
         source: paper and equation.
-        invariant_x, invariant_y: the `TRANSFORMATIONS` of the source's / target's columns that leave it unchanged.
+        invariant_x, invariant_y: the `TRANSFORMATIONS` of the source's / target's columns that leave it
+            unchanged.
             What is not listed changes it.
         needs: what it is computed from.
         least: smallest number of rows for which it means something.
-        undefined: the reason why given data have no such number, or an empty string; what holds for every index
-            (constant data, fewer than `least` rows) is asked before.
+        undefined: the reason why given data have no such number, or an empty string; what holds for every
+            index (constant data, fewer than `least` rows) is asked before.
         argument: the number that it takes, if any.
         value: of the argument.
         cost: of the linear algebra of one cell, for p source and q target columns and n rows or examples.
-        smooth: whether it changes smoothly with its data, so that a jackknife can estimate its bias; weights with
-            absolute values and best matchings do not.
-        regime: what `fn` decides by a threshold, such as a number of components; values of different regimes are no
-            small change of each other, so that a jackknife over them says nothing.
+        smooth: whether it changes smoothly with its data, so that a jackknife can estimate its bias; weights
+            with absolute values and best matchings do not.
+        regime: what `fn` decides by a threshold, such as a number of components; values of different regimes
+            are no small change of each other, so that a jackknife over them says nothing.
         user: the function of the user's that it is, if it is one.
     """
 

@@ -12,8 +12,9 @@ from suture.indices.definition import ORTHOGONAL, RIGID, SCALING, Argument, Inde
 from suture.indices.sample import Rows, Sample
 from suture.numbers import Floats, make_index_measure
 
-_FRACTION = Argument("fraction", 1.0, 0.1, 10, "Bandwidth of the kernel over the median distance. Kornblith et al. "
-                     "2019 tried 0.2, 0.4 and 0.8; small ones look at close rows only, large ones approach linear CKA.")
+_FRACTION = Argument("fraction", 1.0, 0.1, 10,
+                     "Bandwidth of the kernel over the median distance. Kornblith et al. 2019 tried 0.2, 0.4 "
+                     "and 0.8; small ones look at close rows only, large ones approach linear CKA.")
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def rsa_kendall(sample: Sample) -> float:
 
 
 def distance_correlation(sample: Sample) -> float:
-    """sqrt(V²(x, y) / sqrt(V²(x, x) V²(y, y))), V² the mean product of centred distance matrices, a V-statistic."""
+    """sqrt(V²(x, y) / sqrt(V²(x, x) V²(y, y))), V² the mean product of centred distance matrices, a
+    V-statistic."""
     squared = _compute_cosine(*(CentredMatrix.of(np.sqrt(side.squared)) for side in (sample.x, sample.y)))
     return math.sqrt(max(squared, 0.0))  # V² is never negative (Székely et al. 2007); its rounding may be
 
@@ -96,33 +98,37 @@ def explain_no_median(sample: Sample) -> str:
 _RSA = "of the squared Euclidean distances between rows, each pair once (Kriegeskorte et al. 2008)"
 
 ENTRIES: tuple[Index, ...] = (
-    Index(make_index_measure("rsa_spearman", "RSA (Spearman)", f"Spearman's rank correlation {_RSA}.", span=(-1.0, 1.0)),
+    Index(make_index_measure("rsa_spearman", "RSA (Spearman)", f"Spearman's rank correlation {_RSA}.",
+                             span=(-1.0, 1.0)),
           rsa_spearman, "Spearman's rho, over pairs i < j, of |x_i - x_j|² and |y_i - y_j|²",
-          "Kriegeskorte et al. 2008, Representational similarity analysis", RIGID, RIGID, Needs.ROWS, 3, explain_equidistant,
-          cost="n² (p + log n) once per site, n² per cell"),
+          "Kriegeskorte et al. 2008, Representational similarity analysis", RIGID, RIGID, Needs.ROWS, 3,
+          explain_equidistant, cost="n² (p + log n) once per site, n² per cell"),
     Index(make_index_measure("rsa_kendall", "RSA (Kendall)", f"Kendall's tau-b {_RSA}.", span=(-1.0, 1.0)),
           rsa_kendall, "Kendall's tau-b, over pairs i < j, of |x_i - x_j|² and |y_i - y_j|²",
-          "Kriegeskorte et al. 2008, Representational similarity analysis", RIGID, RIGID, Needs.ROWS, 3, explain_equidistant,
-          cost="n² (p + log n) once per site, n² log n per cell"),
+          "Kriegeskorte et al. 2008, Representational similarity analysis", RIGID, RIGID, Needs.ROWS, 3,
+          explain_equidistant, cost="n² (p + log n) once per site, n² log n per cell"),
     Index(make_index_measure("distance_correlation", "distance correlation",
-                     "Distance correlation, not its square; the biased V-statistic, which is above 0 for independent "
-                     "rows and nears 1 where there are many more columns than rows (Székely et al. 2007)."),
-          distance_correlation, "sqrt(sum A∘B / sqrt(sum A∘A sum B∘B)), with A and B the matrices of Euclidean "
-          "distances |x_i - x_j| and |y_i - y_j|, centred in rows and columns",
+                             "Distance correlation, not its square; the biased V-statistic, which is above 0 "
+                             "for independent rows and nears 1 where there are many more columns than rows "
+                             "(Székely et al. 2007)."), distance_correlation,
+          "sqrt(sum A∘B / sqrt(sum A∘A sum B∘B)), with A and B the matrices of Euclidean distances |x_i - "
+          "x_j| and |y_i - y_j|, centred in rows and columns",
           "Székely, Rizzo and Bakirov 2007", RIGID, RIGID, Needs.ROWS, 3,
           cost="n² p once per site, n² per cell"),
     Index(make_index_measure("cka_rbf", "CKA (RBF)",
-                     "Centred kernel alignment, biased HSIC, with RBF kernels whose bandwidth is a fraction of the "
-                     "median distance between different rows (Kornblith et al. 2019)."),
-          cka_rbf, "tr(KHLH) / sqrt(tr(KHKH) tr(LHLH)), K_ij = exp(-|x_i - x_j|² / (2 σ²)), σ = fraction × median of "
-          "|x_i - x_j| over i < j, L the same of y", "Kornblith et al. 2019, section 3", RIGID, RIGID, Needs.ROWS, 3,
-          explain_no_median, _FRACTION, cost="n² p once per site, n² per cell"),
+                             "Centred kernel alignment, biased HSIC, with RBF kernels whose bandwidth is a "
+                             "fraction of the median distance between different rows "
+                             "(Kornblith et al. 2019)."),
+          cka_rbf, "tr(KHLH) / sqrt(tr(KHKH) tr(LHLH)), K_ij = exp(-|x_i - x_j|² / (2 σ²)), σ = fraction × "
+                   "median of |x_i - x_j| over i < j, L the same of y", "Kornblith et al. 2019, section 3",
+          RIGID, RIGID, Needs.ROWS, 3, explain_no_median, _FRACTION, cost="n² p once per site, n² per cell"),
     *neighbours.ENTRIES,
     Index(make_index_measure("uniformity", "difference of uniformities",
-                     "Difference of the uniformities of source and target, rows at length one; it does not look at "
-                     "which row of one is which of the other (Wang and Isola 2020).",
+                             "Difference of the uniformities of source and target, rows at length one; it "
+                             "does not look at which row of one is which of the other (Wang and Isola 2020).",
                      high=4.0, larger=False, span=(0.0, 8.0), judged=False),
-          uniformity, "|u(x) - u(y)|, u(x) = log of the mean over i < j of exp(-2 |x_i / |x_i| - x_j / |x_j||²)",
+          uniformity,
+          "|u(x) - u(y)|, u(x) = log of the mean over i < j of exp(-2 |x_i / |x_i| - x_j / |x_j||²)",
           "Wang and Isola 2020 (t = 2); as a difference, Klabunde et al. 2023 (arXiv 2305.06329)",
           expand_invariances(SCALING, ORTHOGONAL), expand_invariances(SCALING, ORTHOGONAL), Needs.ROWS, 2,
           neighbours.explain_no_cosine, cost="n² p once per site"),

@@ -1,11 +1,11 @@
 """CKA of flattened representations, by Gram matrices of examples.
 
 A map that is flattened has C*H*W features for one example: too many for second moments, which are features by
-features. Gram matrices are examples by examples, so they are taken of minibatches (Nguyen, Raghu and Kornblith 2021),
-and of the first examples all together.
+features. Gram matrices are examples by examples, so they are taken of minibatches (Nguyen, Raghu and
+Kornblith 2021), and of the first examples all together.
 
-The order of the features does not matter to a Gram matrix. Nor does a point that is subtracted from every example, so
-the mean of the examples at hand is, before the products: a large mean costs no digits.
+The order of the features does not matter to a Gram matrix. Nor does a point that is subtracted from every
+example, so the mean of the examples at hand is, before the products: a large mean costs no digits.
 """
 
 from __future__ import annotations
@@ -63,13 +63,15 @@ class Kernels:
 def cka_minibatch(kernels: Kernels) -> float:
     """Minibatch CKA: unbiased HSIC, summed over minibatches, ratio of sums (Nguyen et al. 2021, eq. 3).
 
-    In [-1, 1], with no more bias than the unbiased estimator leaves in a ratio. It depends on the minibatch size.
+    In [-1, 1], with no more bias than the unbiased estimator leaves in a ratio. It depends on the minibatch
+    size.
     """
     return kernels.minibatch.alignment
 
 
 def flat_cka(kernels: Kernels) -> float:
-    """CKA of the kept examples by the biased HSIC tr(KHLH) (Kornblith et al. 2019, eq. 3 and 4), in [0, 1]."""
+    """CKA of the kept examples by the biased HSIC tr(KHLH) (Kornblith et al. 2019, eq. 3 and 4), in
+    [0, 1]."""
     return kernels.biased.alignment
 
 
@@ -88,7 +90,8 @@ def explain_not_kept(kernels: Kernels) -> str:
     if kernels.kept < 2:
         return f"{kernels.kept} examples kept: nothing varies"
     if kernels.kept_constant:
-        return f"constant {' and '.join(kernels.kept_constant)} representation of the {kernels.kept} examples kept"
+        return (f"constant {' and '.join(kernels.kept_constant)} representation of the {kernels.kept} "
+                "examples kept")
     return ""
 
 
@@ -102,8 +105,8 @@ def explain_too_few_kept(kernels: Kernels) -> str:
 def _explain_no_signal(hsic: Hsic) -> str:
     if not hsic.flat:
         return ""
-    return (f"unbiased HSIC of the {' and '.join(hsic.flat)} with itself is not positive: every example is equally "
-            "far from every other")
+    return (f"unbiased HSIC of the {' and '.join(hsic.flat)} with itself is not positive: every example is "
+            "equally far from every other")
 
 
 class _SiteExamples:
@@ -111,7 +114,8 @@ class _SiteExamples:
 
     def __init__(self, x: Tensor, keep: int, batch: int, precision: torch.dtype) -> None:
         self.shape = x.shape[1:]
-        # Features in the order of the memory: turning channels-last maps round takes longer than copying them.
+        # Features in the order of the memory: turning channels-last maps round takes longer than copying
+        # them.
         strides = x.stride()
         self._order = (0, *sorted(range(1, x.ndim), key=lambda d: (-strides[d], d)))
         width = self.shape.numel()
@@ -134,7 +138,8 @@ class _SiteExamples:
         return inner.permute([self._order.index(d) for d in range(len(self._order))])
 
     def notice_variation(self, rows: Tensor, kept: int) -> None:
-        """Remember whether examples differ from the first, by more than rounding; the first `kept` are kept."""
+        """Remember whether examples differ from the first, by more than rounding; the first `kept` are
+        kept."""
         if not self.kept_varies and kept:
             self.kept_varies = self._has_other(rows[:kept])
         self.varies = self.varies or self.kept_varies or self._has_other(rows)
@@ -148,20 +153,21 @@ class _SiteExamples:
 
 
 class FlatKernels:
-    """What CKA of flattened representations needs, for every cell of a comparison, accumulated batch by batch.
+    """What CKA of flattened representations needs, for every cell of a comparison, accumulated batch by
+    batch.
 
     Numbers depend on the order of the examples, and not on the batches that they come in.
 
     Args:
         sources, targets: number of sites of each side.
         same: the two lists hold the same tensors (self-stitching): they are held once.
-        keep: so many first examples have their full Gram matrices (the paper of Balogh and Jelasity 2025 takes
-            1,000); 0 for none. Default 1,000.
+        keep: so many first examples have their full Gram matrices (the paper of Balogh and Jelasity 2025
+            takes 1,000); 0 for none. Default 1,000.
         batch: examples in a minibatch, at least 4. Minibatch CKA depends on it; default 256.
         precision: dtype of the features and of their products; sums are in float64. Default float32.
 
-    Memory (`nbytes_planned`): features of `keep` + `batch` + 1 examples of every site; the kept ones are freed when
-    there are enough of them, and only numbers by cells stay.
+    Memory (`nbytes_planned`): features of `keep` + `batch` + 1 examples of every site; the kept ones are
+    freed when there are enough of them, and only numbers by cells stay.
 
     Raises:
         SutureError: arguments out of range.
@@ -170,9 +176,11 @@ class FlatKernels:
     def __init__(self, sources: int, targets: int, *, same: bool = False, keep: int = 1000, batch: int = 256,
                  precision: torch.dtype = torch.float32) -> None:
         if same and sources != targets:
-            raise SutureError(f"expected the same sites on both sides, got {sources} and {targets}; write same=False")
+            raise SutureError(f"expected the same sites on both sides, got {sources} and {targets}; "
+                              "write same=False")
         if batch < LEAST_EXAMPLES:
-            raise SutureError(f"expected minibatches of at least {LEAST_EXAMPLES} examples, got {batch}; write batch=256")
+            raise SutureError(f"expected minibatches of at least {LEAST_EXAMPLES} examples, got {batch}; "
+                              "write batch=256")
         if keep < 0:
             raise SutureError(f"expected a number of examples to keep, got {keep}; write keep=0 for none")
         self.sources, self.targets, self.keep, self.batch = sources, targets, keep, batch
@@ -198,8 +206,8 @@ class FlatKernels:
         """Bytes that will be taken at most.
 
         Args:
-            feature_counts: features of an example at each site, C*H*W for a map: of the sources, then of the targets;
-                of the sources alone with ``same=True``.
+            feature_counts: features of an example at each site, C*H*W for a map: of the sources, then of the
+                targets; of the sources alone with ``same=True``.
         """
         size, rows = self.precision.itemsize, max(self.keep, self.batch)
         held = size * (self.keep + self.batch + 1) * sum(feature_counts)
@@ -208,7 +216,8 @@ class FlatKernels:
 
     @torch.no_grad()
     def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor]) -> None:
-        """Add one batch: for each site a tensor (N, ...), sources and targets of the same N examples, in any dtype.
+        """Add one batch: for each site a tensor (N, ...), sources and targets of the same N examples, in any
+        dtype.
 
         With ``same=True``, `ys` is not read.
 
@@ -233,21 +242,23 @@ class FlatKernels:
     def _check_tensors(self, xs: Sequence[Tensor], ys: Sequence[Tensor]) -> list[Tensor]:
         """The tensors of all sites that are held."""
         if len(xs) != self.sources or (not self._same and len(ys) != self.targets):
-            raise SutureError(f"expected {self.sources} sources and {self.targets} targets, got {len(xs)} and "
-                              f"{len(ys)}; pass one tensor for each site")
+            raise SutureError(f"expected {self.sources} sources and {self.targets} targets, got {len(xs)} "
+                              f"and {len(ys)}; pass one tensor for each site")
         tensors = [*xs] if self._same else [*xs, *ys]
         if len({len(x) for x in tensors}) > 1:
-            raise SutureError(f"expected the same examples at every site, got {sorted({len(x) for x in tensors})} "
-                              "of them; run both networks on one batch")
+            raise SutureError("expected the same examples at every site, got "
+                              f"{sorted({len(x) for x in tensors})} of them; run both networks on one batch")
         for site, x in zip(self._sites, tensors, strict=bool(self._sites)):
             if x.shape[1:] != site.shape:
                 raise SutureError(f"expected examples of shape {tuple(site.shape)} as before, got "
-                                  f"{tuple(x.shape[1:])}; pad or crop to one size, or compare without flattening")
+                                  f"{tuple(x.shape[1:])}; pad or crop to one size, or compare "
+                                  "without flattening")
         sums = torch.stack([x.sum(dtype=self.precision).cpu() for x in tensors])
         for k in (~torch.isfinite(sums)).nonzero().flatten().tolist():
             # A sum may overflow where no element does.
             if not torch.isfinite(tensors[k].to(self.precision)).all():
-                raise NonFiniteError("source", k) if k < self.sources else NonFiniteError("target", k - self.sources)
+                raise (NonFiniteError("source", k) if k < self.sources
+                       else NonFiniteError("target", k - self.sources))
         return tensors
 
     def _count_kept(self, more: int) -> None:
@@ -288,7 +299,8 @@ class FlatKernels:
         return self._compute_tables([site.kept[:self.kept] for site in self._sites])
 
     def _sum_with_last(self) -> tuple[HsicTable, int, int]:
-        """Sums with those of the last minibatch where it is large enough, number of minibatches, examples left out."""
+        """Sums with those of the last minibatch where it is large enough, number of minibatches, examples
+        left out."""
         if self._waiting < LEAST_EXAMPLES:
             return self._sums, self.minibatches, self._waiting
         last = self._compute_tables([site.waiting[:self._waiting] for site in self._sites])[1]
@@ -298,14 +310,15 @@ class FlatKernels:
     def merge(self, other: FlatKernels) -> None:
         """Add the minibatches of another accumulator (a shard), which stays as it is.
 
-        Its examples that do not fill a minibatch are put into those of this one. Kept examples stay those of this one.
+        Its examples that do not fill a minibatch are put into those of this one. Kept examples stay those of
+        this one.
 
         Raises:
             SutureError: not an accumulator of the same sites with the same minibatches.
         """
         if self._like != other._like or (self.examples and other.examples and self._shapes != other._shapes):
-            raise SutureError("expected an accumulator of the same sites, with the same batch and precision; make both "
-                              "with the same arguments")
+            raise SutureError("expected an accumulator of the same sites, with the same batch and precision; "
+                              "make both with the same arguments")
         if not other.examples:
             return
         if not self.examples:
@@ -341,17 +354,20 @@ class FlatKernels:
         sums, minibatches, left_out = self._closed
         sides = {"source": self._sites[i], "target": self._sites[j if self._same else self.sources + j]}
         first, second = (table.get_hsic(i, j) for table in self._of_kept)
-        return Kernels(self.examples, tuple(s for s, site in sides.items() if not site.varies), self.batch, minibatches,
-                       left_out, sums.get_hsic(i, j), self.kept,
+        return Kernels(self.examples, tuple(s for s, site in sides.items() if not site.varies), self.batch,
+                       minibatches, left_out, sums.get_hsic(i, j), self.kept,
                        tuple(s for s, site in sides.items() if not site.kept_varies), first, second)
 
 
 ENTRIES: tuple[Index, ...] = (
     Index(make_index_measure("cka_minibatch", "CKA (minibatches)",
-                     "Linear CKA of flattened representations, unbiased HSIC summed over minibatches of examples "
-                     "(Nguyen et al. 2021).", span=(-1.0, 1.0)),
-          cka_minibatch, "Σ HSIC₁(K, L) / √(Σ HSIC₁(K, K) Σ HSIC₁(L, L)), K and L the Gram matrices of a minibatch",
+                     "Linear CKA of flattened representations, unbiased HSIC summed over minibatches of "
+                     "examples (Nguyen et al. 2021).", span=(-1.0, 1.0)),
+          cka_minibatch,
+          "Σ HSIC₁(K, L) / √(Σ HSIC₁(K, K) Σ HSIC₁(L, L)), K and L the Gram matrices of a minibatch",
           "Nguyen, Raghu and Kornblith 2021, eq. 3; HSIC₁: Song et al. 2012",
-          RIGID, RIGID, needs=Needs.KERNELS, least=LEAST_EXAMPLES, undefined=explain_no_signal, cost="n b (p + q)"),
+          RIGID, RIGID, needs=Needs.KERNELS, least=LEAST_EXAMPLES, undefined=explain_no_signal,
+          cost="n b (p + q)"),
 )
-"""The index of flattened representations; of the kept examples there are also `flat_cka` and `flat_cka_debiased`."""
+"""The index of flattened representations; of the kept examples there are also `flat_cka` and
+`flat_cka_debiased`."""

@@ -12,7 +12,8 @@ from torch import Tensor
 
 LEAST_EXAMPLES = 4
 """Examples that the unbiased estimator of HSIC needs: it divides by n - 3."""
-_COLUMNS_AT_ONCE = 8192  # features at a time: their centred copy stays small, and sums of float32 products short
+# features at a time: their centred copy stays small, and sums of float32 products short
+_COLUMNS_AT_ONCE = 8192
 
 
 def split_columns(rows: Tensor) -> tuple[Tensor, ...]:
@@ -21,7 +22,8 @@ def split_columns(rows: Tensor) -> tuple[Tensor, ...]:
 
 
 def count_working_bytes(rows: int, width: int, precision: torch.dtype) -> int:
-    """Bytes that `Gram.of` takes beside its result: one block, centred, and its product in both precisions."""
+    """Bytes that `Gram.of` takes beside its result: one block, centred, and its product in both
+    precisions."""
     return precision.itemsize * rows * min(_COLUMNS_AT_ONCE, width) + (precision.itemsize + 8) * rows**2
 
 
@@ -103,17 +105,18 @@ class HsicTable:
 
     def get_hsic(self, i: int, j: int) -> Hsic:
         """Of one cell."""
-        return Hsic(*(float(t) for t in (self.xy[i, j], self.xx[i], self.yy[j], self.floor_x[i], self.floor_y[j])))
+        return Hsic(*(float(t)
+                      for t in (self.xy[i, j], self.xx[i], self.yy[j], self.floor_x[i], self.floor_y[j])))
 
 
 def _compute_hsic(pairs: Iterable[tuple[Gram, Gram]], n: int) -> tuple[Tensor, Tensor]:
     """tr(KHLH) and the unbiased HSIC (Song et al. 2012) of each pair; the second is nan for n below 4.
 
-    Row sums are zero, so without the diagonals they are minus the diagonals k and l, and the estimator needs besides
-    tr(KHLH) only sum k, sum l and sum kl.
+    Row sums are zero, so without the diagonals they are minus the diagonals k and l, and the estimator needs
+    besides tr(KHLH) only sum k, sum l and sum kl.
     """
-    sums = [(a.matrix.flatten() @ b.matrix.flatten(), a.diagonal @ b.diagonal, a.diagonal.sum() * b.diagonal.sum())
-            for a, b in pairs]
+    sums = [(a.matrix.flatten() @ b.matrix.flatten(), a.diagonal @ b.diagonal,
+             a.diagonal.sum() * b.diagonal.sum()) for a, b in pairs]
     products, joint, traces = torch.tensor(sums, dtype=torch.float64).T
     if n < LEAST_EXAMPLES:
         return products, torch.full_like(products, math.nan)
@@ -126,6 +129,8 @@ def compute_tables(xs: list[Gram], ys: list[Gram]) -> tuple[HsicTable, HsicTable
     cross, own_x, own_y = (_compute_hsic(pairs, n) for pairs in (product(xs, ys), zip(xs, xs, strict=True),
                                                          zip(ys, ys, strict=True)))
     scale = n / (n - 3) if n >= LEAST_EXAMPLES else math.nan
-    floors = [scale * torch.tensor([g.rounding for g in side], dtype=torch.float64).square() for side in (xs, ys)]
-    first, second = (HsicTable(cross[k].view(len(xs), len(ys)), own_x[k], own_y[k], *floors) for k in range(2))
+    floors = [scale * torch.tensor([g.rounding for g in side], dtype=torch.float64).square()
+              for side in (xs, ys)]
+    first, second = (HsicTable(cross[k].view(len(xs), len(ys)), own_x[k], own_y[k], *floors)
+                     for k in range(2))
     return first, second

@@ -29,11 +29,11 @@ def leave_out_each(blocks: Sequence[MomentBlock]) -> list[Pair]:
 def add_intervals(values: dict[str, Value], indices: Sequence[Index], pair: Pair) -> dict[str, Value]:
     """The values with their 95 % intervals (Quenouille 1956; Tukey 1958; Shao and Tu 1995, section 2.2).
 
-    The interval is bias-corrected: it stands about B v - (B - 1) mean(v without each block), t quantile of B - 1
-    degrees of freedom, so it need not be symmetric about the value, and may lack it where the value is biased by few
-    rows. That of an index that is not smooth stands about the value: there the correction adds more noise than it
-    takes bias away (docs/indices.md). It speaks of other examples of the same kind, and of nothing else: not of other
-    seeds or trainings.
+    The interval is bias-corrected: it stands about B v - (B - 1) mean(v without each block), t quantile of
+    B - 1 degrees of freedom, so it need not be symmetric about the value, and may lack it where the value is
+    biased by few rows. That of an index that is not smooth stands about the value: there the correction adds
+    more noise than it takes bias away (docs/indices.md). It speaks of other examples of the same kind, and of
+    nothing else: not of other seeds or trainings.
 
     There is none where leaving a block out changes what the index decides by a threshold (`Index.regime`).
 

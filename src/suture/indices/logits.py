@@ -17,21 +17,22 @@ from suture.numbers import Floats, Ints
 def of_logits(source: Any, target: Any, labels: Any = None) -> dict[str, Value]:
     """How alike two classifiers predict.
 
-    - ``agreement``: share of examples on which both predict the same class, 0 to 1, larger is more similar; of equal
-      logits the first class counts.
-    - ``jsd``: mean over examples of the Jensen-Shannon divergence of the predictions, in nats, 0 to ln 2, smaller is
-      more similar (Lin 1991, equal weights).
-    - ``kl``: mean over examples of KL(target's predictions || source's), in nats, 0 and up, smaller is more similar;
-      as ``dm.kl``, with the source in place of the stitched network.
-    - ``accuracy_difference``: accuracy of the source minus that of the target, -1 to 1; 0 is most similar, above 0 the
-      source is better.
+    - ``agreement``: share of examples on which both predict the same class, 0 to 1, larger is more similar;
+      of equal logits the first class counts.
+    - ``jsd``: mean over examples of the Jensen-Shannon divergence of the predictions, in nats, 0 to ln 2,
+      smaller is more similar (Lin 1991, equal weights).
+    - ``kl``: mean over examples of KL(target's predictions || source's), in nats, 0 and up, smaller is more
+      similar; as ``dm.kl``, with the source in place of the stitched network.
+    - ``accuracy_difference``: accuracy of the source minus that of the target, -1 to 1; 0 is most similar,
+      above 0 the source is better.
 
     Args:
         source, target: (n, classes) logits, arrays or tensors of any real type, computed in float64.
         labels: (n,) numbers of the true classes; default none, then ``accuracy_difference`` is missing.
 
     Raises:
-        SutureError: not two matrices of one shape with rows, NaN or inf in them, or labels that are no class numbers.
+        SutureError: not two matrices of one shape with rows, NaN or inf in them, or labels that are no class
+            numbers.
     """
     from scipy.special import log_softmax
 
@@ -76,7 +77,8 @@ def _compute_mean_kl(log_p: Floats, log_q: Floats) -> Value:
         value = float(_compute_expectation(log_p, log_p - log_q).mean())
     if math.isfinite(value):
         return Value(value)
-    return Value.missing("logits of the source too far apart: a class that the target gives probability has none")
+    return Value.missing("logits of the source too far apart: a class that the target gives "
+                         "probability has none")
 
 
 def _compute_kl_to_mixture(log_p: Floats, log_q: Floats) -> Floats:

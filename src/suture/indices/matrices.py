@@ -1,4 +1,5 @@
-"""Indices of matrices on disk: two files or folders of arrays, or moments that were saved on several machines."""
+"""Indices of matrices on disk: two files or folders of arrays, or moments that were saved on several
+machines."""
 
 from __future__ import annotations
 
@@ -30,18 +31,21 @@ _ENDINGS = (".npy", ".npz", ".safetensors")
 _PRECISIONS = {str(d): d for d in (torch.float64, torch.float32)}
 
 
-def compare_arrays(source: Any, target: Any, indices: Iterable[Named] | Named = "default", *, jackknife: int = 0,
-                   sample: int = SAMPLE_ROWS, seed: int = 0, save: str | Path | None = None) -> dict[str, Value]:
+def compare_arrays(source: Any, target: Any, indices: Iterable[Named] | Named = "default", *,
+                   jackknife: int = 0, sample: int = SAMPLE_ROWS, seed: int = 0,
+                   save: str | Path | None = None) -> dict[str, Value]:
     """Structural indices of two matrices with the same rows, from arrays or from files, without any network.
 
     >>> suture.compare_arrays("layer3", "layer4", ["cka", "svcca", "r2_folds"], jackknife=20)
 
     Args:
-        source, target: (n, p) and (n, q): an array or tensor; a ``.npy``, ``.npz`` or ``.safetensors`` file with one
-            array; or a folder of such files, whose rows follow each other in the order of the file names, which both
-            folders have in common. Files are read in pieces of `CHUNK_ROWS` rows, never unpickled.
+        source, target: (n, p) and (n, q): an array or tensor; a ``.npy``, ``.npz`` or ``.safetensors`` file
+            with one array; or a folder of such files, whose rows follow each other in the order of the file
+            names, which both folders have in common. Files are read in pieces of `CHUNK_ROWS` rows, never
+            unpickled.
         indices: see `suture.indices.of_matrices`, as jackknife, sample and seed.
-        save: file for the moments, ``.safetensors``, to be merged with those of other rows (`merged_moments`).
+        save: file for the moments, ``.safetensors``, to be merged with those of other rows
+            (`merged_moments`).
 
     Raises:
         SutureError: files that hold no such matrices, folders of different files, different numbers of rows.
@@ -68,12 +72,13 @@ def merged_moments(paths: Sequence[str | Path], indices: Iterable[Named] | Named
         SutureError: files that hold no moments, of other widths; an index that needs rows.
     """
     if not paths:
-        raise SutureError("expected at least one file of moments, got none; write them with compare_arrays(save=...)")
+        raise SutureError("expected at least one file of moments, got none; write them with "
+                          "compare_arrays(save=...)")
     blocks = [block for path in paths for block in load_moments(path)]
     shapes = {tuple(b.moments.sxy.shape) for b in blocks}
     if len(shapes) > 1:
-        raise SutureError(f"expected moments of the same two matrices, got widths {sorted(shapes)}; merge files of "
-                          "disjoint rows only")
+        raise SutureError(f"expected moments of the same two matrices, got widths {sorted(shapes)}; merge "
+                          "files of disjoint rows only")
     return of_blocks(blocks, indices, intervals=intervals)
 
 
@@ -89,10 +94,12 @@ def save_moments(path: str | Path, blocks: Sequence[MomentBlock]) -> Path:
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise SutureError(f"moments are saved as .safetensors, got {path.name!r}; write {path.stem}.safetensors")
-    tensors = {f"{k}/{key}": t for k, block in enumerate(blocks) for key, t in _name_block_tensors(block).items()}
-    about = {"format": MOMENTS_FORMAT, "blocks": str(len(blocks)), "precision": str(blocks[0].moments.precision),
-             "n": json.dumps([b.moments.n for b in blocks])}
+        raise SutureError(f"moments are saved as .safetensors, got {path.name!r}; write "
+                          f"{path.stem}.safetensors")
+    tensors = {f"{k}/{key}": t for k, block in enumerate(blocks)
+               for key, t in _name_block_tensors(block).items()}
+    about = {"format": MOMENTS_FORMAT, "blocks": str(len(blocks)),
+             "precision": str(blocks[0].moments.precision), "n": json.dumps([b.moments.n for b in blocks])}
     replace_file(path, safetensors.save({k: t.contiguous() for k, t in tensors.items()}, about))
     return path
 
@@ -114,8 +121,8 @@ def load_moments(path: str | Path) -> list[MomentBlock]:
         numbers, precision = json.loads(about["n"]), _PRECISIONS[about["precision"]]
         return [_build_block(k, int(n), precision, tensors) for k, n in enumerate(numbers)]
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as e:
-        raise SutureError(f"expected a file of moments at {str(path)!r}, got {type(e).__name__}: {e}; compute them "
-                          "again") from e
+        raise SutureError(f"expected a file of moments at {str(path)!r}, got {type(e).__name__}: {e}; "
+                          "compute them again") from e
 
 
 def _name_block_tensors(part: MomentBlock) -> dict[str, Tensor]:
@@ -137,7 +144,8 @@ def _build_block(k: int, n: int, precision: torch.dtype, tensors: dict[str, Tens
     def moments(name: str) -> Moments | None:
         if f"{k}/{name}/x.gram" not in tensors:
             return None
-        sides = [Side(n, *(tensors[f"{k}/{name}/{s}.{f.name}"] for f in fields(Side)[1:])) for s in ("x", "y")]
+        sides = [Side(n, *(tensors[f"{k}/{name}/{s}.{f.name}"] for f in fields(Side)[1:]))
+                 for s in ("x", "y")]
         cross = Cross(*(tensors[f"{k}/{name}/cross.{f.name}"] for f in fields(Cross)))
         return Moments(sides[0], sides[1], cross, precision)
 
@@ -146,12 +154,13 @@ def _build_block(k: int, n: int, precision: torch.dtype, tensors: dict[str, Tens
         raise KeyError(f"{k}/moments/x.gram")
     unit = None
     if f"{k}/unit/x.total" in tensors:
-        a, b = (UnitRowSums(n, tensors[f"{k}/unit/{s}.total"], int(tensors[f"{k}/unit/{s}.zeros"])) for s in "xy")
+        a, b = (UnitRowSums(n, tensors[f"{k}/unit/{s}.total"], int(tensors[f"{k}/unit/{s}.zeros"]))
+                for s in "xy")
         unit = a, b
     return MomentBlock(whole, unit, moments("standard"))
 
 
-# -- reading ----------------------------------------------------------------------------------------------------------
+# -- reading -------------------------------------------------------------------------------------------------
 
 def _read_together(source: Any, target: Any) -> Iterator[tuple[Any, Any]]:
     """Rows of both, piece by piece."""
@@ -159,8 +168,9 @@ def _read_together(source: Any, target: Any) -> Iterator[tuple[Any, Any]]:
     for x, y in pairs:
         a, b = _open_array(x), _open_array(y)
         if len(a) != len(b):
-            raise SutureError(f"expected the same rows on both sides, got {len(a)} in {_describe_input(x)} and {len(b)} in "
-                              f"{_describe_input(y)}; row k of both must be of the same example")
+            raise SutureError(f"expected the same rows on both sides, got {len(a)} in {_describe_input(x)} "
+                              f"and {len(b)} in {_describe_input(y)}; row k of both must be of "
+                              "the same example")
         for start in range(0, max(1, len(a)), CHUNK_ROWS):
             yield _copy_piece(a, start), _copy_piece(b, start)
 
@@ -177,13 +187,16 @@ def _pair_files(source: Any, target: Any) -> list[tuple[Any, Any]]:
     if not any(folders):
         return [(x, y)]
     if not all(folders):
-        raise SutureError(f"expected two folders or two arrays, got {_describe_input(x)} and {_describe_input(y)}; give both in one form")
-    a, b = ({p.name: p for p in sorted(s.iterdir()) if p.suffix in _ENDINGS} for s in (cast(Path, x), cast(Path, y)))
+        raise SutureError(f"expected two folders or two arrays, got {_describe_input(x)} and "
+                          f"{_describe_input(y)}; give both in one form")
+    a, b = ({p.name: p for p in sorted(s.iterdir()) if p.suffix in _ENDINGS}
+            for s in (cast(Path, x), cast(Path, y)))
     if not a or list(a) != list(b):
         odd = sorted(set(a) ^ set(b))
-        raise SutureError(f"expected files of the same names ({', '.join(_ENDINGS)}) in {_describe_input(x)} and {_describe_input(y)}, got "
-                          + (f"{odd[0]!r} in one of them only" if odd else "none") + "; write each batch of rows under "
-                          "one name in both")
+        raise SutureError(f"expected files of the same names ({', '.join(_ENDINGS)}) in {_describe_input(x)} "
+                          f"and {_describe_input(y)}, got "
+                          + (f"{odd[0]!r} in one of them only" if odd else "none")
+                          + "; write each batch of rows under one name in both")
     return [(a[name], b[name]) for name in a]
 
 
@@ -196,18 +209,20 @@ def _open_array(given: Any) -> Any:
     if not isinstance(given, Path):
         found = given if isinstance(given, Tensor) else np.asarray(given)
         if found.ndim != 2:
-            raise SutureError(f"expected a matrix (n, columns), got shape {tuple(found.shape)}; pool or flatten "
-                              "it first")
+            raise SutureError(f"expected a matrix (n, columns), got shape {tuple(found.shape)}; pool or "
+                              "flatten it first")
         return found
     if given.suffix not in _ENDINGS or not given.is_file():
-        raise SutureError(f"expected a file of arrays ({', '.join(_ENDINGS)}) or a folder of them, got {str(given)!r}")
+        raise SutureError(f"expected a file of arrays ({', '.join(_ENDINGS)}) or a folder of them, got "
+                          f"{str(given)!r}")
     try:
         array = _read_safetensors(given) if given.suffix == ".safetensors" else _read_numpy(given)
     except (OSError, ValueError, SafetensorError, EOFError) as e:
-        raise SutureError(f"expected an array in {str(given)!r}, got {type(e).__name__}: {e}; write it again") from e
+        raise SutureError(f"expected an array in {str(given)!r}, got {type(e).__name__}: "
+                          f"{e}; write it again") from e
     if array.ndim != 2:
-        raise SutureError(f"expected a matrix (n, columns) in {str(given)!r}, got shape {tuple(array.shape)}; pool or "
-                          "flatten it first")
+        raise SutureError(f"expected a matrix (n, columns) in {str(given)!r}, got shape "
+                          f"{tuple(array.shape)}; pool or flatten it first")
     return array
 
 
@@ -229,6 +244,7 @@ def _read_numpy(path: Path) -> NDArray[Any]:
 
 def _check_single(path: Path, names: list[str]) -> None:
     if len(names) != 1:
-        raise SutureError(f"expected one array in {str(path)!r}, got {len(names)}; write each into a file of its own")
+        raise SutureError(f"expected one array in {str(path)!r}, got {len(names)}; write each into "
+                          "a file of its own")
 
 

@@ -11,10 +11,12 @@ from suture.indices.definition import ORTHOGONAL, SCALING, Argument, Index, Need
 from suture.indices.sample import Sample
 from suture.numbers import Floats, Ints, make_index_measure
 
-_K = Argument("k", 10, 1, 10000, "Number of neighbours of a row. Larger values look at coarser structure; keep it well "
-              "below the number of rows, for with all of them as neighbours every pair is alike.", whole=True)
+_K = Argument("k", 10, 1, 10000,
+              "Number of neighbours of a row. Larger values look at coarser structure; keep it well below "
+              "the number of rows, for with all of them as neighbours every pair is alike.", whole=True)
 _RAYS = expand_invariances(SCALING, ORTHOGONAL)
-_SHARE = 0.5  # of neighbours; beyond it the rule for ties, the same on both sides, chose more than the data did
+# of neighbours; beyond it the rule for ties, the same on both sides, chose more than the data did
+_SHARE = 0.5
 _ZERO = 1e-12  # a cosine of orthogonal rows, up to rounding
 
 
@@ -38,7 +40,8 @@ def jaccard(sample: Sample, k: float) -> float:
 
 
 def rank_similarity(sample: Sample, k: float) -> float:
-    """Mean over rows of sum over N ∩ N' of 2 / ((1 + |r - r'|) (r + r')), over sum of 1 / m for m to |N ∩ N'|.
+    """Mean over rows of sum over N ∩ N' of 2 / ((1 + |r - r'|) (r + r')), over sum of 1 / m for m to |N ∩
+    N'|.
 
     A row without common neighbours counts 0.
     """
@@ -51,13 +54,15 @@ def rank_similarity(sample: Sample, k: float) -> float:
 
 
 def second_order_cosine(sample: Sample, k: float) -> float:
-    """Mean over rows of the cosine between the row's cosines with N ∪ N' in the source and those in the target."""
+    """Mean over rows of the cosine between the row's cosines with N ∪ N' in the source and those in the
+    target."""
     a, b = _collect_cosines(sample, int(k))
     return float((_multiply_rows(a, b) / np.sqrt(_multiply_rows(a, a) * _multiply_rows(b, b))).mean())
 
 
 def _collect_cosines(sample: Sample, k: int) -> tuple[Floats, Floats]:
-    """(n, 2k) cosines of every row with N and N', in source and target; 0 where a row of N' is in N as well."""
+    """(n, 2k) cosines of every row with N and N', in source and target; 0 where a row of N' is in N as
+    well."""
     first, second = sample.x.find_nearest(k).order, sample.y.find_nearest(k).order
     union = np.concatenate([first, second], 1)
     once = np.concatenate([np.ones(first.shape), _rank_neighbours(sample, k) == 0], 1)
@@ -69,7 +74,8 @@ def _multiply_rows(a: Floats, b: Floats) -> Floats:
 
 
 def explain_undetermined(sample: Sample, k: int) -> str:
-    """Rows without a direction, one column, too few rows, or neighbours that only the rule for ties tells apart."""
+    """Rows without a direction, one column, too few rows, or neighbours that only the rule for ties tells
+    apart."""
     if reason := explain_no_cosine(sample):
         return reason
     if narrow := [name for name, side in sample.sides if side.width == 1]:
@@ -112,27 +118,32 @@ _COST = "n² p once per site and k, n k per cell"
 ENTRIES: tuple[Index, ...] = (
     NeighbourIndex(
         make_index_measure("jaccard", "k-NN Jaccard",
-                   f"Mean Jaccard similarity of the k nearest neighbours of each row, {_ABOUT} (Wang et al. 2020; "
-                   "Hryniowski and Wong 2020; Gwilliam and Shrivastava 2022)."),
-        jaccard, "mean over rows of |N ∩ N'| / |N ∪ N'|, with N and N' the k nearest other rows in source and target",
+                   f"Mean Jaccard similarity of the k nearest neighbours of each row, {_ABOUT} (Wang et al. "
+                   "2020; Hryniowski and Wong 2020; Gwilliam and Shrivastava 2022)."),
+        jaccard,
+        "mean over rows of |N ∩ N'| / |N ∪ N'|, with N and N' the k nearest other rows in source and target",
         "Klabunde et al. 2023 (arXiv 2305.06329), k-NN Jaccard similarity", _RAYS, _RAYS, Needs.ROWS, 3,
         argument=_K, cost=_COST),
     NeighbourIndex(
         make_index_measure("rank_similarity", "rank similarity",
-                   f"Agreement of the ranks of common nearest neighbours, close ones counting more, {_ABOUT} "
-                   "(Wang et al. 2020)."),
-        rank_similarity, "mean over rows of [sum over j in N ∩ N' of 2 / ((1 + |r_j - r'_j|) (r_j + r'_j))] / "
-        "[sum of 1/m for m = 1 to |N ∩ N'|], 0 where N ∩ N' is empty; r_j and r'_j are the ranks of j, from 1",
-        "Wang et al. 2020, Towards understanding the instability of network embedding; Klabunde et al. 2023 (arXiv "
-        "2305.06329), rank similarity", _RAYS, _RAYS, Needs.ROWS, 3, argument=_K, cost=_COST),
+                           "Agreement of the ranks of common nearest neighbours, close ones counting more, "
+                           f"{_ABOUT} (Wang et al. 2020)."),
+        rank_similarity,
+        "mean over rows of [sum over j in N ∩ N' of 2 / ((1 + |r_j - r'_j|) (r_j + r'_j))] / [sum of 1/m for "
+        "m = 1 to |N ∩ N'|], 0 where N ∩ N' is empty; r_j and r'_j are the ranks of j, from 1",
+        "Wang et al. 2020, Towards understanding the instability of network embedding; Klabunde et al. 2023 "
+        "(arXiv 2305.06329), rank similarity", _RAYS, _RAYS, Needs.ROWS, 3, argument=_K, cost=_COST),
     NeighbourIndex(
         make_index_measure("second_order_cosine", "second-order cosine",
-                   "Mean over rows of the cosine between the row's cosine similarities with its neighbours in either "
-                   f"side, {_ABOUT} (Hamilton et al. 2016). Of similarities, as in the paper, not of cosine distances.",
+                   "Mean over rows of the cosine between the row's cosine similarities with its neighbours "
+                   f"in either side, {_ABOUT} (Hamilton et al. 2016). Of similarities, as in the paper, not "
+                   "of cosine distances.",
                    span=(-1.0, 1.0)),
-        second_order_cosine, "mean over rows i of cos(s_i, s'_i), with s_i and s'_i the cosine similarities of row i "
-        "with the rows of N ∪ N' in source and target", "Hamilton et al. 2016, Cultural shift or linguistic drift?, "
-        "local neighborhood measure; Klabunde et al. 2023 (arXiv 2305.06329)", _RAYS, _RAYS,
-        Needs.ROWS, 3, argument=_K, explain_lacking=explain_orthogonal, cost="n² p once per site and k, n k (p + q) per cell"),
+        second_order_cosine, "mean over rows i of cos(s_i, s'_i), with s_i and s'_i the cosine similarities "
+                             "of row i with the rows of N ∪ N' in source and target",
+        "Hamilton et al. 2016, Cultural shift or linguistic drift?, local neighborhood measure; Klabunde et "
+        "al. 2023 (arXiv 2305.06329)", _RAYS, _RAYS,
+        Needs.ROWS, 3, argument=_K, explain_lacking=explain_orthogonal,
+        cost="n² p once per site and k, n k (p + q) per cell"),
 )
 """Indices of neighbours."""

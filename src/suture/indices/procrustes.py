@@ -1,4 +1,5 @@
-"""Procrustes distances: how far two matrices are after the best rotation, or the best reordering of columns."""
+"""Procrustes distances: how far two matrices are after the best rotation, or the best reordering of
+columns."""
 
 from __future__ import annotations
 
@@ -21,10 +22,11 @@ from suture.numbers import Pair, Spectrum, make_index_measure
 
 
 def opd(pair: Pair) -> float:
-    """2 - 2 |Sxy|_* / sqrt(tr Sxx tr Syy): squared Procrustes distance at unit Frobenius norm (Ding et al. 2021).
+    """2 - 2 |Sxy|_* / sqrt(tr Sxx tr Syy): squared Procrustes distance at unit Frobenius norm (Ding et al.
+    2021).
 
-    In [0, 2]; 0 for matrices that are equal up to rotation, scale and shift. Widths may differ: the narrower one is
-    padded with zeros, which leaves the nuclear norm as it is.
+    In [0, 2]; 0 for matrices that are equal up to rotation, scale and shift. Widths may differ: the narrower
+    one is padded with zeros, which leaves the nuclear norm as it is.
     """
     return 2 - 2 * nuclear(pair)
 
@@ -47,8 +49,8 @@ def shape_angular(pair: Pair) -> float:
 def shape_distance(pair: Pair, alpha: float) -> float:
     """Angular shape distance of X (alpha I + (1 - alpha) (X'X)^(-1/2)) and likewise Y (Williams et al. 2021).
 
-    Each side is first scaled so that the mean eigenvalue of its scatter over its columns is one: otherwise the mixture
-    would depend on units and on n.
+    Each side is first scaled so that the mean eigenvalue of its scatter over its columns is one: otherwise
+    the mixture would depend on units and on n.
     """
     wx, wy = (_compute_weights(s, alpha) for s in (pair.x, pair.y))
     cross = torch.linalg.svdvals(pair.rotated * torch.outer(wx, wy)).sum()
@@ -62,7 +64,8 @@ def _compute_weights(side: Spectrum, alpha: float) -> Tensor:
 
 
 def size_and_shape(pair: Pair) -> float:
-    """Root mean square distance of the rows after the best rotation and shift, sizes kept (Schonemann 1966)."""
+    """Root mean square distance of the rows after the best rotation and shift, sizes kept (Schonemann
+    1966)."""
     m = pair.moments
     total = float(torch.trace(m.sxx) + torch.trace(m.syy)) - 2 * pair.nuclear
     return math.sqrt(max(0.0, total) / m.n)
@@ -79,34 +82,44 @@ def permutation(pair: Pair) -> float:
 
 _SHIFT = expand_invariances(TRANSLATION, ORTHOGONAL)
 _ORDER = expand_invariances(TRANSLATION, SCALING, PERMUTATION)
-_ALPHA = Argument("alpha", 0.5, 0.0, 1.0, "1: no whitening (`shape_angular`); 0: whitened fully, the arc cosine of "
-                  "the sum of the canonical correlations over the root of the product of the ranks")
+_ALPHA = Argument("alpha", 0.5, 0.0, 1.0,
+                  "1: no whitening (`shape_angular`); 0: whitened fully, the arc cosine of the sum of the "
+                  "canonical correlations over the root of the product of the ranks")
 _COST = "pq min(p, q)"
 ENTRIES = (
-    Index(make_index_measure("opd", "OPD (squared)", "Squared orthogonal Procrustes distance of the centred matrices at unit "
-                     "Frobenius norm, 2 - 2 nuclear norm (Ding et al. 2021).", high=2.0, larger=False, form="half"),
+    Index(make_index_measure("opd", "OPD (squared)",
+                             "Squared orthogonal Procrustes distance of the centred matrices at unit "
+                             "Frobenius norm, 2 - 2 nuclear norm (Ding et al. 2021).", high=2.0, larger=False,
+                             form="half"),
           opd, "2 - 2 |Sxy|_* / sqrt(tr Sxx tr Syy)", "Ding et al. 2021", RIGID, RIGID, cost=_COST),
-    Index(make_index_measure("opd_root", "OPD (root)", "Orthogonal Procrustes distance: the root of OPD, a metric (Ding et al. "
-                     "2021; Williams et al. 2021).", high=math.sqrt(2), larger=False, form="negative"),
+    Index(make_index_measure("opd_root", "OPD (root)",
+                             "Orthogonal Procrustes distance: the root of OPD, a metric (Ding et al. 2021; "
+                             "Williams et al. 2021).", high=math.sqrt(2), larger=False, form="negative"),
           opd_root, "sqrt(opd)", "Williams et al. 2021", RIGID, RIGID, cost=_COST),
-    Index(make_index_measure("shape_angular", "angular shape distance", "Angle between the centred matrices after the best "
-                     "rotation, in radians (Williams et al. 2021).", high=math.pi / 2, larger=False, form="cosine"),
+    Index(make_index_measure("shape_angular", "angular shape distance",
+                             "Angle between the centred matrices after the best rotation, in radians "
+                             "(Williams et al. 2021).", high=math.pi / 2, larger=False, form="cosine"),
           shape_angular, "arccos(nuclear)", "Williams et al. 2021", RIGID, RIGID, cost=_COST),
-    Index(make_index_measure("nuclear", "nuclear similarity", "Nuclear norm of the cross scatter over the Frobenius norms of "
-                     "the centred matrices (Tang et al. 2020, normalised Bures similarity)."),
+    Index(make_index_measure("nuclear", "nuclear similarity",
+                             "Nuclear norm of the cross scatter over the Frobenius norms of the centred "
+                             "matrices (Tang et al. 2020, normalised Bures similarity)."),
           nuclear, "|Sxy|_* / sqrt(tr Sxx tr Syy)", "Tang et al. 2020", RIGID, RIGID, cost=_COST),
-    Index(make_index_measure("shape", "shape distance (partly whitened)", "Angle after partial whitening with alpha 0.5, or "
-                     "the given one, and the best rotation, in radians (Williams et al. 2021).", high=math.pi / 2,
-                     larger=False, form="cosine"),
-          shape_distance, "arccos(|Wx Sxy Wy|_* / norms), W = alpha I + (1 - alpha) S^(-1/2), S of mean eigenvalue 1",
+    Index(make_index_measure("shape", "shape distance (partly whitened)",
+                             "Angle after partial whitening with alpha 0.5, or the given one, and the best "
+                             "rotation, in radians (Williams et al. 2021).", high=math.pi / 2,
+                             larger=False, form="cosine"),
+          shape_distance,
+          "arccos(|Wx Sxy Wy|_* / norms), W = alpha I + (1 - alpha) S^(-1/2), S of mean eigenvalue 1",
           "Williams et al. 2021", RIGID, RIGID, argument=_ALPHA, cost="p³ + q³ per site, " + _COST),
-    Index(make_index_measure("size_and_shape", "size-and-shape distance", "Root mean square distance of rows after the best "
-                     "rotation and shift, without rescaling (Schonemann 1966; Williams et al. 2021). No upper limit.",
-                     larger=False, form="inverse", span=(0.0, math.inf)),
-          size_and_shape, "sqrt((tr Sxx + tr Syy - 2 |Sxy|_*) / n)", "Schonemann 1966", _SHIFT, _SHIFT, cost=_COST),
-    Index(make_index_measure("permutation", "permutation Procrustes (squared)", "Squared distance at unit Frobenius norm "
-                     "after the best assignment of columns to columns (Williams et al. 2021).", high=2.0, larger=False,
-                     form="half"),
+    Index(make_index_measure("size_and_shape", "size-and-shape distance",
+                             "Root mean square distance of rows after the best rotation and shift, without "
+                             "rescaling (Schonemann 1966; Williams et al. 2021). No upper limit.",
+                             larger=False, form="inverse", span=(0.0, math.inf)),
+          size_and_shape, "sqrt((tr Sxx + tr Syy - 2 |Sxy|_*) / n)", "Schonemann 1966", _SHIFT, _SHIFT,
+          cost=_COST),
+    Index(make_index_measure("permutation", "permutation Procrustes (squared)",
+                             "Squared distance at unit Frobenius norm after the best assignment of columns "
+                             "to columns (Williams et al. 2021).", high=2.0, larger=False, form="half"),
           permutation, "2 - 2 max_P tr(Sxy P) / sqrt(tr Sxx tr Syy)", "Williams et al. 2021", _ORDER, _ORDER,
           cost="pq min(p, q), by assignment", smooth=False),
 )

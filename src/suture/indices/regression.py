@@ -1,4 +1,5 @@
-"""Linear regression of the target on the source: on the fitted data, with a penalty, and on held-out blocks."""
+"""Linear regression of the target on the source: on the fitted data, with a penalty, and on held-out
+blocks."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ FOLDS = 5
 
 
 def r2(pair: Pair) -> float:
-    """tr(Syx Sxx^+ Sxy) / tr Syy: the variance of the target that the source explains (Kornblith et al. 2019, eq. 5).
+    """tr(Syx Sxx^+ Sxy) / tr Syy: the variance of the target that the source explains (Kornblith et al. 2019,
+    eq. 5).
 
     It is what direct matching reaches on the data that it was fitted to.
     """
@@ -44,14 +46,16 @@ def _compute_explained(pair: Pair) -> float:
 
 
 def dm_residual(pair: Pair) -> float:
-    """|S - T|² / |T|² of direct matching on the data it was fitted to, S stitched, T the target's, not centred."""
+    """|S - T|² / |T|² of direct matching on the data it was fitted to, S stitched, T the target's, not
+    centred."""
     m = pair.moments
     total = float(torch.trace(m.syy))
     return max(0.0, total - _compute_explained(pair)) / (total + m.n * float(m.y.mean @ m.y.mean))
 
 
 def r2_ridge(pair: Pair, strength: float) -> float:
-    """R² on the fitted data of the ridge regression whose penalty is `strength` mean eigenvalues of the source."""
+    """R² on the fitted data of the ridge regression whose penalty is `strength` mean eigenvalues of the
+    source."""
     m = pair.moments
     penalised = pair.x.add_ridge(m, strength)
     shares = (2 - pair.x.values / penalised) / penalised
@@ -59,7 +63,8 @@ def r2_ridge(pair: Pair, strength: float) -> float:
 
 
 def r2_folds(pair: Pair) -> float:
-    """R² of regressions that did not see the block on which they are judged, errors summed over all blocks."""
+    """R² of regressions that did not see the block on which they are judged, errors summed over all
+    blocks."""
     folds, error = [f.moments for f in merge_into_folds(pair.blocks)], 0.0
     outside = pair.outside or (None,) * len(folds)
     for k, held in enumerate(folds):
@@ -79,7 +84,8 @@ def explain_too_few_rows(pair: Pair) -> str:
     n, r = pair.n, pair.x.rank
     if r < n - 1:
         return ""
-    return f"{n} rows for rank {r}: the regression fits anything; cka, opd and direct matching are still defined"
+    return (f"{n} rows for rank {r}: the regression fits anything; cka, opd and direct matching "
+            "are still defined")
 
 
 def explain_no_folds(pair: Pair) -> str:
@@ -93,25 +99,30 @@ def explain_no_folds(pair: Pair) -> str:
     return f"{least} rows outside of a fold for rank {pair.x.rank}: the regression fits anything"
 
 
-_STRENGTH = Argument("strength", 0.1, 0.0, 1e6, "penalty, in mean eigenvalues of the source's scatter; 0 for `r2`")
+_STRENGTH = Argument("strength", 0.1, 0.0, 1e6,
+                     "penalty, in mean eigenvalues of the source's scatter; 0 for `r2`")
 _COST = "p³ per site, p²q"
 ENTRIES = (
-    Index(make_index_measure("r2", "regression R²", "Share of the target's variance that an affine map of the source explains "
-                     "on the data it was fitted to (Kornblith et al. 2019)."),
-          r2, "tr(Syx Sxx⁺ Sxy) / tr Syy", "Kornblith et al. 2019, eq. 5", AFFINE, RIGID, least=3, undefined=explain_too_few_rows,
-          cost=_COST),
-    Index(make_index_measure("r2_ridge", "ridge R²", "Share of the target's variance that ridge regression on the source "
-                     "explains, strength 0.1 or the given one (Hoerl and Kennard 1970)."),
-          r2_ridge, "1 - |Y - XW|² / tr Syy, W = (Sxx + s tr(Sxx) / p)⁻¹ Sxy", "Hoerl and Kennard 1970", RIGID, RIGID,
-          least=3, argument=_STRENGTH, cost=_COST),
-    Index(make_index_measure("r2_folds", "held-out R²", "Share of the target's variance that an affine map of the source "
-                     "explains on examples that it was not fitted to, five-fold; below 0 where worse than the mean.",
-                     span=(-float("inf"), 1.0)),
-          r2_folds, "1 - Σ over folds |Y - XW - b|² / tr Syy, W and b from the other folds", "Stone 1974", AFFINE,
-          RIGID, Needs.BLOCKS, 10, explain_no_folds, cost="5 p³ + 5 p²q"),
-    Index(make_index_measure("dm_residual", "direct matching residual (fit)", "|S - T|² / |T|² of direct matching on the "
-                     "data it was fitted to, S stitched, T the target's own (Balogh and Jelasity 2025).", larger=False,
-                     form="negative"),
-          dm_residual, "(tr Syy - tr(Syx Sxx⁺ Sxy)) / (tr Syy + n |mean y|²)", "Balogh and Jelasity 2025", AFFINE,
+    Index(make_index_measure("r2", "regression R²",
+                             "Share of the target's variance that an affine map of the source explains on "
+                             "the data it was fitted to (Kornblith et al. 2019)."),
+          r2, "tr(Syx Sxx⁺ Sxy) / tr Syy", "Kornblith et al. 2019, eq. 5", AFFINE, RIGID, least=3,
+          undefined=explain_too_few_rows, cost=_COST),
+    Index(make_index_measure("r2_ridge", "ridge R²",
+                             "Share of the target's variance that ridge regression on the source explains, "
+                             "strength 0.1 or the given one (Hoerl and Kennard 1970)."),
+          r2_ridge, "1 - |Y - XW|² / tr Syy, W = (Sxx + s tr(Sxx) / p)⁻¹ Sxy", "Hoerl and Kennard 1970",
+          RIGID, RIGID, least=3, argument=_STRENGTH, cost=_COST),
+    Index(make_index_measure("r2_folds", "held-out R²",
+                             "Share of the target's variance that an affine map of the source explains on "
+                             "examples that it was not fitted to, five-fold; below 0 where "
+                             "worse than the mean.", span=(-float("inf"), 1.0)),
+          r2_folds, "1 - Σ over folds |Y - XW - b|² / tr Syy, W and b from the other folds", "Stone 1974",
+          AFFINE, RIGID, Needs.BLOCKS, 10, explain_no_folds, cost="5 p³ + 5 p²q"),
+    Index(make_index_measure("dm_residual", "direct matching residual (fit)",
+                             "|S - T|² / |T|² of direct matching on the data it was fitted to, S stitched, T "
+                             "the target's own (Balogh and Jelasity 2025).", larger=False, form="negative"),
+          dm_residual, "(tr Syy - tr(Syx Sxx⁺ Sxy)) / (tr Syy + n |mean y|²)", "Balogh and Jelasity 2025",
+          AFFINE,
           expand_invariances(SCALING, ORTHOGONAL), least=3, undefined=explain_too_few_rows, cost=_COST),
 )

@@ -1,8 +1,9 @@
-"""Representational similarity analysis from moments (Kriegeskorte et al. 2008): no matrix of dissimilarities is made.
+"""Representational similarity analysis from moments (Kriegeskorte et al. 2008): no matrix of dissimilarities
+is made.
 
-With centred rows, a = |x|², b = |y|² and D = a_i + a_j - 2 x_i x_j', the sum of Dx Dy over ordered pairs is
-2 n sum ab + 2 sum a sum b + 4 |Sxy|². Correlation distances are half the squared distances of rows less their mean, at
-unit length: 1 - z_i z_j' = |z_i - z_j|² / 2.
+With centred rows, a = |x|², b = |y|² and D = a_i + a_j - 2 x_i x_j', the sum of Dx Dy over ordered pairs is 2
+n sum ab + 2 sum a sum b + 4 |Sxy|². Correlation distances are half the squared distances of rows less their
+mean, at unit length: 1 - z_i z_j' = |z_i - z_j|² / 2.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class _DissimilaritySums:
-    """Sums over all pairs of different rows: dissimilarities of both sides, their products and squares; and how many
-    pairs there are."""
+    """Sums over all pairs of different rows: dissimilarities of both sides, their products and squares; and
+    how many pairs there are."""
 
     pairs: float
     x: float
@@ -32,7 +33,8 @@ class _DissimilaritySums:
     yy: float
 
     def pearson(self) -> float:
-        return self._covariance(self.x, self.y, self.xy) / math.sqrt(self._variance("x") * self._variance("y"))
+        return (self._covariance(self.x, self.y, self.xy)
+                / math.sqrt(self._variance("x") * self._variance("y")))
 
     def cosine(self) -> float:
         return self.xy / math.sqrt(self.xx * self.yy)
@@ -57,8 +59,9 @@ def _sum_dissimilarities(m: Moments) -> _DissimilaritySums:
     def product(joint: Tensor, a: Tensor, b: Tensor, cross: Tensor) -> float:
         return float(2 * n * joint + 2 * a * b + 4 * cross.square().sum())
 
-    return _DissimilaritySums(n * (n - 1.0), float(2 * n * kx), float(2 * n * ky), product(m.cross.xx_yy, kx, ky, m.sxy),
-                 product(m.x.quartic, kx, kx, m.sxx), product(m.y.quartic, ky, ky, m.syy))
+    return _DissimilaritySums(n * (n - 1.0), float(2 * n * kx), float(2 * n * ky),
+                              product(m.cross.xx_yy, kx, ky, m.sxy),
+                              product(m.x.quartic, kx, kx, m.sxx), product(m.y.quartic, ky, ky, m.syy))
 
 
 def rsa_pearson(pair: Pair) -> float:
@@ -72,7 +75,8 @@ def rsa_cosine(pair: Pair) -> float:
 
 
 def rsa_correlation(pair: Pair) -> float:
-    """Pearson correlation of the correlation distances, 1 minus the correlation of two rows over their columns."""
+    """Pearson correlation of the correlation distances, 1 minus the correlation of two rows over their
+    columns."""
     return _sum_dissimilarities(_get_standard(pair)).pearson()
 
 
@@ -94,7 +98,8 @@ def explain_equal_distances(pair: Pair) -> str:
 def explain_no_correlations(pair: Pair) -> str:
     """Correlations of rows need rows that vary over their columns, and not all alike."""
     if pair.standard is None:
-        return ("correlation distances compare examples, and the rows of these matrices are positions: ask for @pool")
+        return ("correlation distances compare examples, and the rows of these matrices are "
+                "positions: ask for @pool")
     m = pair.standard
     if min(m.sxy.shape) < 3:
         return f"{min(m.sxy.shape)} columns: correlations of rows are defined from 3 on"
@@ -111,15 +116,16 @@ _PAPER = "Kriegeskorte et al. 2008"
 ENTRIES = (
     Index(make_index_measure("rsa_pearson", "RSA (Pearson)", f"Pearson correlation of {_SQUARED} ({_PAPER}).",
                      span=(-1.0, 1.0)),
-          rsa_pearson, "corr(Dx, Dy), D = |x_i - x_j|², over pairs of rows", _PAPER, RIGID, RIGID, Needs.HIGHER, 4,
-          explain_equal_distances),
+          rsa_pearson, "corr(Dx, Dy), D = |x_i - x_j|², over pairs of rows", _PAPER, RIGID, RIGID,
+          Needs.HIGHER, 4, explain_equal_distances),
     Index(make_index_measure("rsa_cosine", "RSA (cosine)", f"Cosine similarity of {_SQUARED} ({_PAPER})."),
           rsa_cosine, "⟨Dx, Dy⟩ / (|Dx| |Dy|), D = |x_i - x_j|²", _PAPER, RIGID, RIGID, Needs.HIGHER, 3),
     Index(make_index_measure("rsa_correlation", "RSA of correlations (Pearson)",
-                     f"Pearson correlation of {_CORRELATED} ({_PAPER}).", span=(-1.0, 1.0)),
-          rsa_correlation, "corr(Dx, Dy), D = 1 - corr(x_i, x_j)", _PAPER, _ROWS, _ROWS, Needs.UNITS, 4, explain_no_correlations),
-    Index(make_index_measure("rsa_correlation_cosine", "RSA of correlations (cosine)",
-                     f"Cosine similarity of {_CORRELATED} ({_PAPER})."),
-          rsa_correlation_cosine, "⟨Dx, Dy⟩ / (|Dx| |Dy|), D = 1 - corr(x_i, x_j)", _PAPER, _ROWS, _ROWS, Needs.UNITS, 3,
+                             f"Pearson correlation of {_CORRELATED} ({_PAPER}).", span=(-1.0, 1.0)),
+          rsa_correlation, "corr(Dx, Dy), D = 1 - corr(x_i, x_j)", _PAPER, _ROWS, _ROWS, Needs.UNITS, 4,
           explain_no_correlations),
+    Index(make_index_measure("rsa_correlation_cosine", "RSA of correlations (cosine)",
+                             f"Cosine similarity of {_CORRELATED} ({_PAPER})."),
+          rsa_correlation_cosine, "⟨Dx, Dy⟩ / (|Dx| |Dy|), D = 1 - corr(x_i, x_j)", _PAPER, _ROWS, _ROWS,
+          Needs.UNITS, 3, explain_no_correlations),
 )

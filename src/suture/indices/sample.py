@@ -1,4 +1,5 @@
-"""A kept sample of rows: what indices of distances and of neighbours are computed from, and which rows to keep."""
+"""A kept sample of rows: what indices of distances and of neighbours are computed from, and which rows to
+keep."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from suture.numbers import Floats, Ints
 
 SAMPLE_ROWS = 2000
 """How many rows are kept unless more or fewer are asked for."""
-_ROUNDING = 4 * np.finfo(np.float64).eps  # relative, as where `suture.numbers.spectra` calls a column constant
+# relative, as where `suture.numbers.spectra` calls a column constant
+_ROUNDING = 4 * np.finfo(np.float64).eps
 _TIE = 16 * _ROUNDING  # of distances of rows at length one, each a sum over columns
 
 
@@ -33,10 +35,11 @@ def as_matrix(name: str, given: Any) -> Floats:
     try:
         values = np.asarray(given)
     except ValueError as error:
-        raise SutureError(f"expected {name} to be a matrix with rows, got rows of different lengths; pass (n, columns)"
-                          ) from error
+        raise SutureError(f"expected {name} to be a matrix with rows, got rows of different lengths; pass "
+                          "(n, columns)") from error
     if values.ndim != 2 or len(values) == 0:
-        raise SutureError(f"expected {name} to be a matrix with rows, got shape {values.shape}; pass (n, columns)")
+        raise SutureError(f"expected {name} to be a matrix with rows, got shape {values.shape}; "
+                          "pass (n, columns)")
     if values.dtype.kind not in "fiub":
         raise SutureError(f"expected real numbers in matrix {name}, got {values.dtype}; pass a float type")
     values = np.ascontiguousarray(values, dtype=np.float64)
@@ -50,10 +53,10 @@ class NearestRows:
     """The nearest rows of every row by cosine similarity.
 
     Attributes:
-        order: (n, k) numbers of the rows, nearest first, without the row itself; of equally near ones the lower
-            number first.
-        tied: (n,) how many of them are no nearer than the one that would follow, to rounding: the rule for ties
-            chose these.
+        order: (n, k) numbers of the rows, nearest first, without the row itself; of equally near ones the
+            lower number first.
+        tied: (n,) how many of them are no nearer than the one that would follow, to rounding: the rule for
+            ties chose these.
         closest: (n,) cosine similarity of the first.
     """
 
@@ -64,7 +67,8 @@ class NearestRows:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """One matrix with what indices ask of it, each computed once. Build it once per site and share it among cells.
+    """One matrix with what indices ask of it, each computed once. Build it once per site and share it among
+    cells.
 
     At 2,000 rows `squared` and `ranks` hold 16 MB each; what else is kept is small.
 
@@ -102,10 +106,12 @@ class Rows:
 
     @cached_property
     def squared(self) -> Floats:
-        """(n (n - 1) / 2,) squared Euclidean distances of all pairs, in the order of `scipy.spatial.distance.pdist`.
+        """(n (n - 1) / 2,) squared Euclidean distances of all pairs, in the order of
+        `scipy.spatial.distance.pdist`.
 
-        From differences, so equal rows are at distance zero and equal differences tie, wherever the mean lies. In
-        units of a power of two near the largest number, which is exact and keeps squares from overflowing.
+        From differences, so equal rows are at distance zero and equal differences tie, wherever the mean
+        lies. In units of a power of two near the largest number, which is exact and keeps squares from
+        overflowing.
         """
         from scipy.spatial.distance import pdist
 
@@ -177,10 +183,12 @@ class Sample:
 
     @classmethod
     def of(cls, x: Any, y: Any) -> Sample:
-        """Of two matrices (n, p) and (n, q): numpy arrays or tensors of any real type, or `Rows`, computed in float64.
+        """Of two matrices (n, p) and (n, q): numpy arrays or tensors of any real type, or `Rows`, computed in
+        float64.
 
         Raises:
-            SutureError: not two matrices with the same, non-zero number of rows, or NaN or inf in one of them.
+            SutureError: not two matrices with the same, non-zero number of rows, or NaN or inf in one of
+                them.
         """
         x = x if isinstance(x, Rows) else Rows.of(x, "x")
         y = y if isinstance(y, Rows) else Rows.of(y, "y")
@@ -216,8 +224,8 @@ def _mix_bits(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
 class Reservoir:
     """A uniform sample of the numbers 0, 1, ... of a stream whose length is not known, without replacement.
 
-    Kept are the `most` numbers with the smallest hash of (seed, number), so the sample depends on nothing but the
-    seed and the length of the stream, and neither do the slots: batches may be of any size.
+    Kept are the `most` numbers with the smallest hash of (seed, number), so the sample depends on nothing but
+    the seed and the length of the stream, and neither do the slots: batches may be of any size.
 
     Attributes:
         most: how many are kept; all of a shorter stream.
@@ -248,8 +256,8 @@ class Reservoir:
         """Which of the next `count` examples to store.
 
         Returns:
-            Positions within the batch, and for each the slot of a table of `most` rows that it goes to, in place of
-            what is there; slots ascend.
+            Positions within the batch, and for each the slot of a table of `most` rows that it goes to, in
+            place of what is there; slots ascend.
 
         Raises:
             SutureError: `count` is negative.
@@ -268,7 +276,8 @@ class Reservoir:
     def _compute_hashes(self, first: int, count: int) -> NDArray[np.uint64]:
         """One 64-bit hash for each number; no two are equal, for the hash is a bijection."""
         start = _mix_bits(np.array([self.seed % 2**64], np.uint64))
-        return _mix_bits(start + np.arange(first, first + count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+        return _mix_bits(start
+                         + np.arange(first, first + count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
 
     def _find_candidates(self, hashes: NDArray[np.uint64]) -> Ints:
         """Positions that may enter: all until the table is full, then those below the largest hash held."""

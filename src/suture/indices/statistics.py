@@ -1,4 +1,5 @@
-"""What one representation is like alone: magnitude, concentricity, spectrum, dead features; and their differences."""
+"""What one representation is like alone: magnitude, concentricity, spectrum, dead features; and their
+differences."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ def _compute_concentricity(unit: UnitRowSums, side: Side) -> float:
 def explain_no_mean(pair: Pair) -> str:
     """Cosines need rows and a mean of some length."""
     if pair.unit is None:
-        return "cosines with the mean compare examples, and the rows of these matrices are positions: ask for @pool"
+        return ("cosines with the mean compare examples, and the rows of these matrices are "
+                "positions: ask for @pool")
     m = pair.moments
     for name, side, unit in (("source", m.x, pair.unit[0]), ("target", m.y, pair.unit[1])):
         size = float(side.mean.norm())
@@ -54,7 +56,8 @@ class SiteStatistics:
         n: rows.
         width: columns.
         dead: columns that do not vary.
-        spectrum: (rank,) eigenvalues of the covariance (n - 1 degrees of freedom) above the rank cut, largest first.
+        spectrum: (rank,) eigenvalues of the covariance (n - 1 degrees of freedom) above the rank cut, largest
+            first.
     """
 
     n: int
@@ -71,7 +74,8 @@ class SiteStatistics:
             precision: dtype in which its products were computed.
         """
         values = Spectrum.of(side, precision).values
-        return cls(side.n, len(side.shift), int((~find_varying_columns(side, precision)).sum()), values / max(1, side.n - 1))
+        return cls(side.n, len(side.shift), int((~find_varying_columns(side, precision)).sum()),
+                   values / max(1, side.n - 1))
 
     @property
     def rank(self) -> int:
@@ -80,7 +84,8 @@ class SiteStatistics:
 
     @property
     def effective_rank(self) -> float:
-        """exp of the entropy of the singular values at sum 1, rows centred (Roy and Vetterli 2007); 0 if none."""
+        """exp of the entropy of the singular values at sum 1, rows centred (Roy and Vetterli 2007); 0 if
+        none."""
         if not self.rank:
             return 0.0
         share = self.spectrum.sqrt() / self.spectrum.sqrt().sum()
@@ -95,7 +100,8 @@ class SiteStatistics:
 SITE_COLUMNS = ("side", "site", "rows", "width", "rank", "effective_rank", "participation_ratio", "dead")
 
 
-def tabulate_statistics(arrays: Mapping[str, NDArray[Any]], sources: Sequence[str], targets: Sequence[str]) -> list[list[Any]]:
+def tabulate_statistics(arrays: Mapping[str, NDArray[Any]], sources: Sequence[str],
+                        targets: Sequence[str]) -> list[list[Any]]:
     """`SITE_COLUMNS` of every site whose spectrum is in a comparison's arrays."""
     found: list[list[Any]] = []
     for side, sites in (("source", sources), ("target", targets)):
@@ -103,18 +109,22 @@ def tabulate_statistics(arrays: Mapping[str, NDArray[Any]], sources: Sequence[st
             if f"{side}.spectrum/{k}" in arrays:
                 n, width, dead = map(int, arrays[f"{side}.rows/{k}"])
                 s = SiteStatistics(n, width, dead, torch.as_tensor(arrays[f"{side}.spectrum/{k}"]))
-                found.append([side, site, s.n, s.width, s.rank, s.effective_rank, s.participation_ratio, s.dead])
+                found.append([side, site, s.n, s.width, s.rank, s.effective_rank,
+                              s.participation_ratio, s.dead])
     return found
 
 
 _ROTATED = expand_invariances(ORTHOGONAL)
 ENTRIES = (
-    Index(make_index_measure("magnitude", "difference of magnitudes", "Difference of the lengths of the mean rows (Wang et al. "
-                     "2020). No upper limit.", larger=False, form="inverse", span=(0.0, math.inf), judged=False),
-          magnitude, "| |mean x| - |mean y| |", "Wang et al. 2020", _ROTATED, _ROTATED, least=1, cost="p + q"),
-    Index(make_index_measure("concentricity", "difference of concentricities", "Difference of the mean cosine similarities "
-                     "of rows with their mean (Wang et al. 2020).", larger=False, form="negative", span=(0.0, 2.0),
-                     judged=False),
+    Index(make_index_measure("magnitude", "difference of magnitudes",
+                             "Difference of the lengths of the mean rows (Wang et al. 2020). No upper limit.",
+                             larger=False, form="inverse", span=(0.0, math.inf), judged=False), magnitude,
+          "| |mean x| - |mean y| |", "Wang et al. 2020", _ROTATED, _ROTATED, least=1, cost="p + q"),
+    Index(make_index_measure("concentricity", "difference of concentricities",
+                             "Difference of the mean cosine similarities of rows with their mean "
+                             "(Wang et al. 2020).", larger=False, form="negative", span=(0.0, 2.0),
+                             judged=False),
           concentricity, "| mean cos(x, mean x) - mean cos(y, mean y) |", "Wang et al. 2020",
-          expand_invariances(SCALING, ORTHOGONAL), expand_invariances(SCALING, ORTHOGONAL), Needs.UNITS, 2, explain_no_mean, cost="p + q"),
+          expand_invariances(SCALING, ORTHOGONAL), expand_invariances(SCALING, ORTHOGONAL), Needs.UNITS, 2,
+          explain_no_mean, cost="p + q"),
 )

@@ -1,4 +1,5 @@
-"""Indices of two matrices that come in batches of rows: moments of blocks, a kept sample, and what comes of them."""
+"""Indices of two matrices that come in batches of rows: moments of blocks, a kept sample, and what comes of
+them."""
 
 from __future__ import annotations
 
@@ -71,13 +72,14 @@ class Streaming:
 
     Args:
         names: indices that will be asked for.
-        jackknife: blocks of rows for intervals; 0 (default) for none. Row r is in block r modulo their number.
+        jackknife: blocks of rows for intervals; 0 (default) for none. Row r is in block r modulo their
+            number.
         sample: rows kept for indices of rows. Default 2000.
         seed: of the sample.
     """
 
-    def __init__(self, names: Iterable[Named] | Named = "default", *, jackknife: int = 0, sample: int = SAMPLE_ROWS,
-                 seed: int = 0) -> None:
+    def __init__(self, names: Iterable[Named] | Named = "default", *, jackknife: int = 0,
+                 sample: int = SAMPLE_ROWS, seed: int = 0) -> None:
         self.requests = chosen(names)
         for r in self.requests:
             if r.alignment not in (STITCH, "flatten"):
@@ -85,7 +87,8 @@ class Streaming:
                                   f"{r.index.name!r}")
         needs = {r.index.needs for r in self.requests if r.alignment == STITCH}
         self._jackknife = jackknife
-        self._blocks: list[MomentBlock | None] = [None] * count_blocks(jackknife, (r.index for r in self.requests))
+        self._blocks: list[MomentBlock | None] = ([None] * count_blocks(jackknife,
+                                                                        (r.index for r in self.requests)))
         self._units = Needs.UNITS in needs
         self._reservoir = Reservoir(sample, seed) if Needs.ROWS in needs else None
         self._kept: list[tuple[Tensor, Tensor] | None] = []
@@ -96,7 +99,8 @@ class Streaming:
         """Rows seen."""
 
     def update(self, x: Any, y: Any) -> None:
-        """Add rows: `x` (n, p) and `y` (n, q), numpy arrays or tensors of any float type, computed in float64.
+        """Add rows: `x` (n, p) and `y` (n, q), numpy arrays or tensors of any float type, computed in
+        float64.
 
         Raises:
             SutureError: not two matrices with the same rows, or other widths than before; NaN or inf.
@@ -106,7 +110,8 @@ class Streaming:
         widths = a.shape[1], b.shape[1]
         if 0 in widths or widths != (self._widths or widths):
             wanted = "at least one" if self._widths is None else "{} and {}".format(*self._widths)
-            raise SutureError(f"expected {wanted} columns, got {widths[0]} and {widths[1]}; pass (n, p) and (n, q)")
+            raise SutureError(f"expected {wanted} columns, got {widths[0]} and {widths[1]}; pass "
+                              "(n, p) and (n, q)")
         count = len(self._blocks)
         if self._widths is None:
             self._check_memory(*widths)
@@ -148,7 +153,8 @@ class Streaming:
         """
         if not self.n:
             raise SutureError("expected at least one batch of rows, got none; call update first")
-        pair = Pair.of_block(reduce(MomentBlock.merge, self.blocks), blocks=self.blocks if len(self._blocks) > 1 else ())
+        pair = Pair.of_block(reduce(MomentBlock.merge, self.blocks),
+                             blocks=self.blocks if len(self._blocks) > 1 else ())
         found = compute_indices(pair, self.requests, intervals=self._jackknife > 0)
         if self._reservoir is not None:
             rows = [k for k in self._kept if k is not None]

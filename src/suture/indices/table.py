@@ -1,4 +1,5 @@
-"""Every index by name, and what a user may write for one: its name, a number behind ``:``, alignment behind ``@``."""
+"""Every index by name, and what a user may write for one: its name, a number behind ``:``, alignment behind
+``@``."""
 
 from __future__ import annotations
 
@@ -33,8 +34,9 @@ from suture.indices import (
 from suture.indices.definition import Index, Needs, collect_entries
 from suture.numbers import ALIGNMENTS, MEASURES, Measure, make_index_measure, register_measure
 
-INDICES: Mapping[str, Index] = collect_entries(cka.ENTRIES, cca.ENTRIES, procrustes.ENTRIES, regression.ENTRIES,
-                                       overlap.ENTRIES, units.ENTRIES, rsa.ENTRIES, statistics.ENTRIES,
+INDICES: Mapping[str, Index] = collect_entries(cka.ENTRIES, cca.ENTRIES, procrustes.ENTRIES,
+                                               regression.ENTRIES, overlap.ENTRIES, units.ENTRIES,
+                                               rsa.ENTRIES, statistics.ENTRIES,
                                        rows.ENTRIES, kernels.ENTRIES)
 """Every index by name."""
 for _entry in INDICES.values():
@@ -45,11 +47,13 @@ STITCH = "stitch"
 """The alignment of a name without ``@``: the matrices that the stitching layer maps."""
 PAPER_INDICES = ("cka", "pwcca", "pwcca_target", "opd")
 """What `paper` is offered for: the indices of Balogh and Jelasity (2025), by their rules."""
-_FLAT_FUNCTIONS = {"cka": (kernels.flat_cka, kernels.explain_not_kept), "cka_debiased": (kernels.flat_cka_debiased, kernels.explain_too_few_kept)}
+_FLAT_FUNCTIONS = {"cka": (kernels.flat_cka, kernels.explain_not_kept),
+                   "cka_debiased": (kernels.flat_cka_debiased, kernels.explain_too_few_kept)}
 FLAT_INDICES: Mapping[str, Index] = {"cka_minibatch": INDICES["cka_minibatch"]} | {
     name: replace(INDICES[name], fn=fn, undefined=undefined, needs=Needs.KERNELS, cost="n (p + q) + n²")
     for name, (fn, undefined) in _FLAT_FUNCTIONS.items()}
-"""What `flatten` is offered for; features are C*H*W, so that Gram matrices of examples take the place of moments."""
+"""What `flatten` is offered for; features are C*H*W, so that Gram matrices of examples take the place of
+moments."""
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "default": DEFAULT,
     "moments": tuple(n for n, i in INDICES.items() if i.needs in FROM_MOMENTS),
@@ -59,8 +63,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 """What may be written for several names, also with an alignment: ``"moments@pool"``."""
 
 Named = Union[str, Index, "Request", Callable[..., float]]
-"""A name, an entry (also with an alignment), or a user's function: of one `suture.numbers.spectra.Pair`, or of two matrices
-(n, p) and (n, q)."""
+"""A name, an entry (also with an alignment), or a user's function: of one `suture.numbers.spectra.Pair`, or
+of two matrices (n, p) and (n, q)."""
 
 
 @dataclass(frozen=True)
@@ -82,15 +86,16 @@ class Request:
 
     @property
     def key(self) -> str:
-        """The name, and for a function of the user's also what it does: two that differ have different keys."""
+        """The name, and for a function of the user's also what it does: two that differ have different
+        keys."""
         if self.index.user is None:
             return self.name
         return f"{self.name}#{hashlib.sha256(repr(_extract_content(self.index.user)).encode()).hexdigest()[:12]}"
 
 
 def _extract_content(what: Any) -> Any:
-    """What a function does, as far as it says so itself: instructions, and numbers and texts among its constants,
-    defaults and what it closes over.
+    """What a function does, as far as it says so itself: instructions, and numbers and texts among its
+    constants, defaults and what it closes over.
 
     What it looks up by name, such as another function, is not followed.
     """
@@ -108,7 +113,8 @@ def _extract_content(what: Any) -> Any:
         cells = (c.cell_contents for c in getattr(what, "__closure__", None) or ())
         inner = (getattr(c, "__code__", c) for c in cells)
         named = getattr(what, "__kwdefaults__", None) or {}
-        return _extract_content((code, getattr(what, "__defaults__", None) or (), *sorted(named.items()), *inner))
+        return _extract_content((code, getattr(what, "__defaults__", None) or (),
+                                 *sorted(named.items()), *inner))
     if isinstance(what, bool | int | float | complex | str | bytes | type(None)):
         return what
     return f"{type(what).__module__}.{type(what).__qualname__}", getattr(what, "__qualname__", "")
@@ -121,7 +127,8 @@ def chosen(names: Iterable[Named] | Named = "default") -> list[Request]:
         names: names, entries and functions; names of `GROUPS` stand for several.
 
     Raises:
-        SutureError: a name that is not known, a number out of range, an index that an alignment does not offer.
+        SutureError: a name that is not known, a number out of range, an index that an alignment does not
+            offer.
     """
     if isinstance(names, str | Index | Request) or callable(names):
         names = [names]
@@ -131,14 +138,15 @@ def chosen(names: Iterable[Named] | Named = "default") -> list[Request]:
     for given in names:
         for request in _parse_request(given):
             if found.setdefault(request.name, request).key != request.key:
-                raise SutureError(f"expected every name once, got two functions called {request.name!r}; name one of "
-                                  "them by suture.indices.own(function, name='my_index')")
+                raise SutureError(f"expected every name once, got two functions called {request.name!r}; "
+                                  "name one of them by suture.indices.own(function, name='my_index')")
     return list(found.values())
 
 
 def _parse_request(given: Any) -> list[Request]:
     if not isinstance(given, str):
-        request = given if isinstance(given, Request) else Request(given if isinstance(given, Index) else own(given))
+        request = (given if isinstance(given, Request)
+                   else Request(given if isinstance(given, Index) else own(given)))
         if why := _explain_refusal(request.index, request.alignment):
             raise SutureError(why)
         return [_make_request(request.index, request.alignment)]
@@ -148,10 +156,11 @@ def _parse_request(given: Any) -> list[Request]:
     alignment = alignment or STITCH
     name, colon, value = rest.partition(":")
     if name in GROUPS and not colon:
-        offered = [_make_request(INDICES[n], alignment) for n in GROUPS[name] if not _explain_refusal(INDICES[n], alignment)]
+        offered = [_make_request(INDICES[n], alignment) for n in GROUPS[name]
+                   if not _explain_refusal(INDICES[n], alignment)]
         if not offered:
-            raise SutureError(f"expected a group with indices that the alignment {alignment!r} offers, got {name!r}; "
-                              f"write all@{alignment}")
+            raise SutureError(f"expected a group with indices that the alignment {alignment!r} offers, got "
+                              f"{name!r}; write all@{alignment}")
         return offered
     if name in GROUPS:
         raise SutureError(f"expected a number behind one index, got the group in {given!r}; write {name!r}")
@@ -173,9 +182,11 @@ def _explain_refusal(index: Index, alignment: str) -> str:
     name = index.name
     base = name.partition(":")[0]
     if alignment == "paper" and base not in PAPER_INDICES:
-        return f"expected one of {', '.join(PAPER_INDICES)} for the alignment 'paper', got {name!r}; write {name}@pool"
+        return (f"expected one of {', '.join(PAPER_INDICES)} for the alignment 'paper', got {name!r}; write "
+                f"{name}@pool")
     if alignment == "flatten" and base not in FLAT_INDICES:
-        return f"expected one of {', '.join(FLAT_INDICES)} for the alignment 'flatten', got {name!r}; write {name}@pool"
+        return (f"expected one of {', '.join(FLAT_INDICES)} for the alignment 'flatten', got {name!r}; write "
+                f"{name}@pool")
     if index.needs is Needs.KERNELS and alignment != "flatten":
         return f"expected the alignment 'flatten' for the index {name!r}; write {name}@flatten"
     return ""
@@ -183,11 +194,12 @@ def _explain_refusal(index: Index, alignment: str) -> str:
 
 def own(fn: Callable[..., float], name: str | None = None, *, low: float = 0.0, high: float = 1.0,
         larger_is_more_similar: bool = True, about: str = "") -> Index:
-    """An index of the user's: a function of one `suture.numbers.spectra.Pair`, or of two matrices with the same rows.
+    """An index of the user's: a function of one `suture.numbers.spectra.Pair`, or of two matrices with the
+    same rows.
 
     Args:
-        fn: ``f(pair) -> float``, exact from one pass over the data; or ``f(x, y) -> float`` of numpy arrays (n, p) and
-            (n, q) in float64, a kept sample of rows. It should return nan where it has no value.
+        fn: ``f(pair) -> float``, exact from one pass over the data; or ``f(x, y) -> float`` of numpy arrays
+            (n, p) and (n, q) in float64, a kept sample of rows. It should return nan where it has no value.
         name: key in tables. Default: the function's name.
         low, high: colour limits of maps.
         larger_is_more_similar: direction. Default True; False for distances.
@@ -203,19 +215,20 @@ def own(fn: Callable[..., float], name: str | None = None, *, low: float = 0.0, 
     except (TypeError, ValueError):
         given = []
     if len(given) not in (1, 2):
-        raise SutureError(f"expected an index to be a function of a pair of moments, f(pair), or of two matrices, "
-                          f"f(x, y), got {called!r} with {len(given)} arguments")
+        raise SutureError("expected an index to be a function of a pair of moments, f(pair), or of two "
+                          f"matrices, f(x, y), got {called!r} with {len(given)} arguments")
     if not called.isidentifier() or called in INDICES or called in GROUPS or called in ("source", "target"):
-        raise SutureError(f"expected a name of letters, digits and _ that no index has, got {called!r}; write "
-                          "suture.indices.own(function, name='my_index')")
+        raise SutureError(f"expected a name of letters, digits and _ that no index has, got {called!r}; "
+                          "write suture.indices.own(function, name='my_index')")
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise SutureError(f"expected finite colour limits low < high of index {called!r}, got {low!r} and {high!r}; "
-                          "write low=0.0, high=1.0")
-    entry = make_index_measure(called, called.replace("_", " "), about or f"A function of the user's, {called}.", low=low,
-                       high=high, larger=larger_is_more_similar, own=True)
+        raise SutureError(f"expected finite colour limits low < high of index {called!r}, got {low!r} and "
+                          f"{high!r}; write low=0.0, high=1.0")
+    entry = make_index_measure(called, called.replace("_", " "),
+                               about or f"A function of the user's, {called}.", low=low,
+                               high=high, larger=larger_is_more_similar, own=True)
     needs, called_with = (Needs.MOMENTS, fn) if len(given) == 1 else (Needs.ROWS, _take_rows(fn))
-    return Index(_register_own(entry), _require_number(called, called_with), "", "the user", frozenset(), frozenset(), needs,
-                 user=fn)
+    return Index(_register_own(entry), _require_number(called, called_with), "", "the user", frozenset(),
+                 frozenset(), needs, user=fn)
 
 
 def _require_number(called: str, fn: Callable[[Any], float]) -> Callable[[Any], float]:
@@ -224,8 +237,8 @@ def _require_number(called: str, fn: Callable[[Any], float]) -> Callable[[Any], 
         try:
             return float(found)
         except (TypeError, ValueError, RuntimeError):
-            raise SutureError(f"expected index {called!r} to return a number, got {type(found).__name__}; return a "
-                              "float, nan where there is no value") from None
+            raise SutureError(f"expected index {called!r} to return a number, got {type(found).__name__}; "
+                              "return a float, nan where there is no value") from None
     return checked
 
 

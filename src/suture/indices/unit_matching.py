@@ -16,19 +16,21 @@ def correlation_hard(pair: Pair) -> float:
 
 
 def correlation_soft(pair: Pair) -> float:
-    """Mean over the columns of the source of the largest correlation with a column of the target (Li et al. 2015)."""
+    """Mean over the columns of the source of the largest correlation with a column of the target (Li et al.
+    2015)."""
     return float(pair.correlations.amax(1).mean())
 
 
 _OWN_UNITS = expand_invariances(TRANSLATION, PERMUTATION, DIAGONAL)
 _CONSTANT = "a column that does not vary has correlation 0"
 ENTRIES = (
-    Index(make_index_measure("correlation_hard", "correlation matching (one to one)", "Mean correlation of the best one-to-one "
-                     f"matching of columns; {_CONSTANT} (Li et al. 2015).", span=(-1.0, 1.0)),
-          correlation_hard, "max over matchings m of the mean of corr(x_i, y_m(i))", "Li et al. 2015", _OWN_UNITS,
-          _OWN_UNITS, least=3, cost="pq min(p, q), by assignment", smooth=False),
-    Index(make_index_measure("correlation_soft", "correlation matching (best partner)", "Mean over source columns of the "
-                     f"largest correlation with a target column; {_CONSTANT} (Li et al. 2015).", span=(-1.0, 1.0)),
-          correlation_soft, "mean over i of max over j of corr(x_i, y_j)", "Li et al. 2015", _OWN_UNITS, _OWN_UNITS,
-          least=3),
+    Index(make_index_measure("correlation_hard", "correlation matching (one to one)",
+                             f"Mean correlation of the best one-to-one matching of columns; {_CONSTANT} (Li "
+                             "et al. 2015).", span=(-1.0, 1.0)),
+          correlation_hard, "max over matchings m of the mean of corr(x_i, y_m(i))", "Li et al. 2015",
+          _OWN_UNITS, _OWN_UNITS, least=3, cost="pq min(p, q), by assignment", smooth=False),
+    Index(make_index_measure("correlation_soft", "correlation matching (best partner)",
+                             "Mean over source columns of the largest correlation with a target column; "
+                             f"{_CONSTANT} (Li et al. 2015).", span=(-1.0, 1.0)), correlation_soft,
+          "mean over i of max over j of corr(x_i, y_j)", "Li et al. 2015", _OWN_UNITS, _OWN_UNITS, least=3),
 )

@@ -1,10 +1,12 @@
-"""Calls of a network's modules: watch them, remember what they return, and run a network again from the middle.
+"""Calls of a network's modules: watch them, remember what they return, and run a network again from the
+middle.
 
 No tracing and no change to the network. While a context is open, the `forward` of the modules that matter is
 shadowed on the instance; it is restored when the context closes, also when the forward raises.
 
-To run only what lies after a site, the network's own Python code runs again with the modules that finished before
-the site replaced by what they returned in a full pass over the same batch, and the site by the given tensor.
+To run only what lies after a site, the network's own Python code runs again with the modules that finished
+before the site replaced by what they returned in a full pass over the same batch, and the site by the given
+tensor.
 """
 
 from __future__ import annotations
@@ -26,13 +28,15 @@ Handler = Callable[[nn.Module, Callable[..., Any], tuple[Any, ...], dict[str, An
 CallId = tuple[str, int]
 """(module path, how many times the module was called before)."""
 Axes = tuple[int | None, ...]
-"""For each tensor in a result the axis along which it holds the examples of the batch; None where it holds none."""
+"""For each tensor in a result the axis along which it holds the examples of the batch; None where it holds
+none."""
 MIXED = -1
 """In place of an axis: the result grows with the batch, but not by results of more examples."""
 
 
 def apply(network: nn.Module, inputs: Any) -> Any:
-    """Call a network on a batch of inputs: a tensor, a tuple of arguments or a mapping of keyword arguments."""
+    """Call a network on a batch of inputs: a tensor, a tuple of arguments or a mapping of keyword
+    arguments."""
     if isinstance(inputs, Mapping):
         return network(**inputs)
     if isinstance(inputs, tuple | list):
@@ -59,7 +63,8 @@ def freeze(*networks: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def intercept_calls(modules: Iterable[nn.Module], handler: Handler) -> Iterator[None]:
-    """While open, a call of one of `modules` runs ``handler(module, forward, args, kwargs)`` in place of forward."""
+    """While open, a call of one of `modules` runs ``handler(module, forward, args, kwargs)`` in place of
+    forward."""
     saved: list[tuple[nn.Module, bool, Any]] = []
     try:
         for module in modules:
@@ -118,7 +123,8 @@ def record(network: nn.Module, inputs: Any) -> Call:
     root = Call("", 0, network, None)
     stack, clock = [root], [0]
 
-    def handler(module: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def handler(module: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...],
+                kwargs: dict[str, Any]) -> Any:
         call = Call(paths[module], counts.get(module, 0), module, stack[-1], args=args)
         counts[module] = call.index + 1
         stack[-1].children.append(call)
@@ -180,7 +186,8 @@ class ReplayAction(Enum):
 
 @dataclass(frozen=True)
 class ReplayPlan:
-    """What happens to each call until the site, in order: enter it, return what it returned, or it is the site.
+    """What happens to each call until the site, in order: enter it, return what it returned, or it is the
+    site.
 
     `axes` are those of the results, where `find_axes` found them.
     """
@@ -196,7 +203,8 @@ class ReplayPlan:
             before = parent.children[:parent.children.index(heir)]
             events += [(c, ReplayAction.RETURN) for c in before]
             events.append((heir, ReplayAction.SITE if heir is call else ReplayAction.ENTER))
-        return cls(call.id, tuple((c.module, c.id, act) for c, act in events), {c.id: c.axes for c, _ in events})
+        return cls(call.id, tuple((c.module, c.id, act) for c, act in events),
+                   {c.id: c.axes for c, _ in events})
 
     @property
     def remembered(self) -> set[CallId]:
@@ -210,7 +218,8 @@ class _Stop(BaseException):
 
 @dataclass
 class RecordedPass:
-    """What one pass over a batch left: inputs, output (None if it stopped early) and the remembered results."""
+    """What one pass over a batch left: inputs, output (None if it stopped early) and the remembered
+    results."""
 
     inputs: Any
     output: Any
@@ -224,8 +233,8 @@ class CallRecorder:
     Args:
         network: the network.
         calls: for each module path the calls to remember.
-        volatile: calls whose result is overwritten in place later in the forward; they are cloned at once. Grows
-            by itself when a pass finds another one.
+        volatile: calls whose result is overwritten in place later in the forward; they are cloned at once.
+            Grows by itself when a pass finds another one.
     """
 
     def __init__(self, network: nn.Module, calls: Iterable[CallId], volatile: set[CallId]) -> None:
@@ -241,10 +250,12 @@ class CallRecorder:
             if not changed:
                 return RecordedPass(inputs, output, results, size)
             self.volatile |= changed
-        raise SutureError(f"the forward of {type(self.network).__name__} overwrites {sorted(changed)} in another "
-                          "way in each pass; suture needs a forward that does the same on the same input")
+        raise SutureError(f"the forward of {type(self.network).__name__} overwrites {sorted(changed)} in "
+                          "another way in each pass; suture needs a forward that does the same "
+                          "on the same input")
 
-    def _run_once(self, inputs: Any, stop: bool) -> tuple[Any, dict[CallId, Any], dict[CallId, list[tuple[Tensor, int]]]]:
+    def _run_once(self, inputs: Any,
+                  stop: bool) -> tuple[Any, dict[CallId, Any], dict[CallId, list[tuple[Tensor, int]]]]:
         counts: dict[str, int] = {}
         results: dict[CallId, Any] = {}
         versions: dict[CallId, list[tuple[Tensor, int]]] = {}
@@ -272,8 +283,9 @@ class CallRecorder:
             output = apply(self.network, inputs)
         if missing := self._calls - results.keys():
             path, index = min(missing)
-            raise SutureError(f"expected module {path!r} to be called {index + 1} times on this batch, it was "
-                              f"called {counts.get(path, 0)} times; choose sites that every batch reaches")
+            raise SutureError(f"expected module {path!r} to be called {index + 1} times on this batch, it "
+                              f"was called {counts.get(path, 0)} times; choose sites that "
+                              "every batch reaches")
         return output, results, versions
 
 
@@ -301,8 +313,8 @@ def replay(network: nn.Module, plan: ReplayPlan, done: RecordedPass, site_output
             return forward(*args, **kwargs)
         expected, call, act = plan.events[position]
         if expected is not module:
-            raise SutureError(f"expected a call of {call[0]!r} before site {plan.site[0]!r}, got another module; "
-                              "suture needs a forward that calls the same modules in the same order")
+            raise SutureError(f"expected a call of {call[0]!r} before site {plan.site[0]!r}, got another "
+                              "module; suture needs a forward that calls the same modules in the same order")
         position += 1
         if act is ReplayAction.ENTER:
             return forward(*args, **kwargs)
@@ -320,15 +332,16 @@ def replay(network: nn.Module, plan: ReplayPlan, done: RecordedPass, site_output
 
 def repeat_examples(value: Any, copies: int, size: int, axes: Axes = (), *, shallow: bool = False,
            instead: tuple[Tensor, Tensor] | None = None) -> Any:
-    """A copy of `value`, in which everything that holds `size` examples is repeated `copies` times along their axis.
+    """A copy of `value`, in which everything that holds `size` examples is repeated `copies` times along
+    their axis.
 
     Args:
         value: what a module returned.
         copies: how often.
         size: number of examples.
         axes: of each tensor in it. Where they are not known, a first axis of length `size` is one.
-        shallow: floating point tensors are expanded views of the first entry: the shape is right, the values are
-            not, no memory is taken.
+        shallow: floating point tensors are expanded views of the first entry: the shape is right, the values
+            are not, no memory is taken.
         instead: a tensor in it, and what stands in its place.
 
     Raises:
@@ -346,8 +359,9 @@ def repeat_examples(value: Any, copies: int, size: int, axes: Axes = (), *, shal
             return t if axis == MIXED else t.narrow(axis, 0, 1).expand(
                 *(n * copies if d == axis else n for d, n in enumerate(t.shape)))
         if axis == MIXED:
-            raise SutureError(f"expected a result for each of {size} examples, got one of shape {tuple(t.shape)} that "
-                              "mixes them; give one batch at a time, or choose a site after it")
+            raise SutureError(f"expected a result for each of {size} examples, got one of shape "
+                              f"{tuple(t.shape)} that mixes them; give one batch at a time, or "
+                              "choose a site after it")
         return t.repeat(*(copies if d == axis else 1 for d in range(t.ndim)))
 
     return convert_output(value, one)
@@ -366,14 +380,16 @@ def extract_tensors(output: Any) -> list[Tensor]:
 
 
 def extract_main_output(output: Any) -> Tensor | None:
-    """What the task is scored on: ``output["logits"]`` where there is one, else the first floating point tensor."""
+    """What the task is scored on: ``output["logits"]`` where there is one, else the first floating point
+    tensor."""
     if isinstance(output, Mapping) and "logits" in output:
         output = output["logits"]
     return next((t for t in extract_tensors(output) if t.is_floating_point()), None)
 
 
 def convert_output(output: Any, fn: Callable[[Tensor], Tensor]) -> Any:
-    """What a module returned with `fn` applied to every tensor; named tuples and ModelOutputs keep their type."""
+    """What a module returned with `fn` applied to every tensor; named tuples and ModelOutputs keep their
+    type."""
     if isinstance(output, Mapping) and not isinstance(output, dict):
         return convert_tensors(output, fn)
     if isinstance(output, dict):
@@ -394,5 +410,6 @@ def convert_output(output: Any, fn: Callable[[Tensor], Tensor]) -> Any:
 
 
 def disable_gradients() -> torch.no_grad:
-    """`no_grad`, not `inference_mode`: inference tensors have no version counter to find in-place changes by."""
+    """`no_grad`, not `inference_mode`: inference tensors have no version counter to find in-place changes
+    by."""
     return torch.no_grad()

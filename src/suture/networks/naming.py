@@ -15,16 +15,17 @@ from suture.representations import ShapeOverride
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 SiteSpec = str | Iterable["str | Site"] | Callable[[str, nn.Module], bool] | None
-"""Which sites: None (the repeated blocks), a name or glob, several of them, or a function of (path, module)."""
+"""Which sites: None (the repeated blocks), a name or glob, several of them, or a function of
+(path, module)."""
 
 
 @dataclass(frozen=True)
 class Site:
     """A named point in a network.
 
-    Written ``path``, ``path#call`` where a module is called more than once (counted from 0) and ``path:slot`` where
-    it returns several things (a key, or a position). Behind that ``@`` and how it is taken, where that is not what it
-    looks like: ``blocks.3@tokens:1`` (see `ShapeOverride`). Tables name a site without it.
+    Written ``path``, ``path#call`` where a module is called more than once (counted from 0) and ``path:slot``
+    where it returns several things (a key, or a position). Behind that ``@`` and how it is taken, where that
+    is not what it looks like: ``blocks.3@tokens:1`` (see `ShapeOverride`). Tables name a site without it.
 
     Attributes:
         path: dotted module path.
@@ -108,7 +109,8 @@ class SiteFinder:
         found = []
         for n in names:
             if not isinstance(n, Site | str):
-                raise SutureError(f"expected site names of the {self.name}, got {n!r}; write strings like 'layer1.0'")
+                raise SutureError(f"expected site names of the {self.name}, got {n!r}; write "
+                                  "strings like 'layer1.0'")
             found += [n] if isinstance(n, Site) else self._match_name(n)
         return self._merge_duplicates(found)
 
@@ -118,8 +120,8 @@ class SiteFinder:
         for site in sites:
             other = chosen.get(site.point, site.point)
             if other.taken and site.taken not in ("", other.taken):
-                raise SutureError(f"expected site {str(site)!r} of the {self.name} once, got it taken as {other.taken} "
-                                  f"and as {site.taken}; write one of them")
+                raise SutureError(f"expected site {str(site)!r} of the {self.name} once, got it taken as "
+                                  f"{other.taken} and as {site.taken}; write one of them")
             chosen[site.point] = site if site.taken else other
         return list(chosen.values())
 
@@ -136,7 +138,8 @@ class SiteFinder:
         calls = [c for c in self.calls.values() if c.path == site.path]
         if len(calls) > 1 and "#" not in name:
             options = ", ".join(f"{site.path}#{c.index}" for c in calls)
-            raise SutureError(f"module {site.path!r} of the {self.name} is called {len(calls)} times; write {options}")
+            raise SutureError(f"module {site.path!r} of the {self.name} is called {len(calls)} times; "
+                              f"write {options}")
         return [site]
 
     def find_call(self, site: Site) -> Call:
@@ -145,17 +148,19 @@ class SiteFinder:
             return call
         names = dict(self.network.named_modules())
         if site.path not in names:
-            raise make_unknown_error("site", site.path, (p for p, _ in self.calls), f"it is no module of the {self.name}")
+            raise make_unknown_error("site", site.path, (p for p, _ in self.calls),
+                                     f"it is no module of the {self.name}")
         calls = sum(p == site.path for p, _ in self.calls)
         if calls:
-            raise SutureError(f"module {site.path!r} of the {self.name} is called {calls} times, there is no call "
-                              f"{site.call}; calls count from 0")
+            raise SutureError(f"module {site.path!r} of the {self.name} is called {calls} times, there is no "
+                              f"call {site.call}; calls count from 0")
         alias = next((p for p, _ in self.calls if names[p] is names[site.path]), None)
         hint = f"; it is called as {alias!r}" if alias else "; choose a module that the forward calls"
         raise SutureError(f"module {site.path!r} of the {self.name} is never called on this data{hint}")
 
     def find_repeated(self, cuts: Callable[[Call], bool]) -> Iterator[list[Call]]:
-        """Candidates for sites, best first: blocks, then plain containers, activations and layers with parameters.
+        """Candidates for sites, best first: blocks, then plain containers, activations and layers with
+        parameters.
 
         Args:
             cuts: whether the network can be cut in two behind a call.
@@ -171,7 +176,8 @@ class SiteFinder:
 
 
 def _find_blocks(calls: list[Call], cuts: Callable[[Call], bool]) -> list[Call]:
-    """The outermost that are repeated, of which those that are only stages of smaller blocks give way to these."""
+    """The outermost that are repeated, of which those that are only stages of smaller blocks give way to
+    these."""
     while True:
         found = _find_outermost_repeated(calls)
         classes = {type(c.module) for c in found}
@@ -184,8 +190,8 @@ def _find_blocks(calls: list[Call], cuts: Callable[[Call], bool]) -> list[Call]:
 def _is_stage(stage: type, found: set[type], calls: Sequence[Call], cuts: Callable[[Call], bool]) -> bool:
     """Whether most calls of a class that hold two or more of some smaller block are chains: each block cuts.
 
-    The convolutions of a residual block are none, because its skip connection goes around them. Nor are those of a
-    block that happens to have no skip connection: their class also occurs outside, in the stem.
+    The convolutions of a residual block are none, because its skip connection goes around them. Nor are those
+    of a block that happens to have no skip connection: their class also occurs outside, in the stem.
     """
     inside: dict[type, dict[Call, list[Call]]] = {}
     outside: set[type] = set()
@@ -226,8 +232,8 @@ def _split_name(name: str) -> tuple[str, str]:
     """What is written before and behind the @ of a site."""
     point, at, taken = name.partition("@")
     if at and not taken:
-        raise SutureError(f"expected behind the @ how the site is taken, got {name!r}; write {point + '@tokens:1'!r}, "
-                          "or leave out the @")
+        raise SutureError(f"expected behind the @ how the site is taken, got {name!r}; write "
+                          f"{point + '@tokens:1'!r}, or leave out the @")
     return point, taken
 
 
@@ -235,5 +241,6 @@ def _translate_glob(pattern: str) -> str:
     """A regular expression: ``*`` and ``?`` stay within one part of a dotted path, ``**`` crosses dots."""
     out = ""
     for part in re.split(r"(\*\*|\*|\?|\[[^\]]*\])", pattern):
-        out += {"**": ".*", "*": "[^.]*", "?": "[^.]"}.get(part, part if part.startswith("[") else re.escape(part))
+        out += {"**": ".*", "*": "[^.]*", "?": "[^.]"}.get(part,
+                                                           part if part.startswith("[") else re.escape(part))
     return out

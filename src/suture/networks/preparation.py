@@ -1,4 +1,5 @@
-"""Networks made ready for a comparison: private frozen copies, on the device, in the fastest layout that is exact."""
+"""Networks made ready for a comparison: private frozen copies, on the device, in the fastest layout that is
+exact."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ from suture.networks.calls import Call, apply, disable_gradients, extract_tensor
 
 CPU_BUDGET = 13 * 2**20
 GPU_BUDGET = 2 * 2**30
-"""Bytes that the largest activation of a micro-batch may take. On a CPU it should stay in the cache: 52 images for
-ResNet-18 at 32x32, among the fastest in benchmarks/grid.py."""
+"""Bytes that the largest activation of a micro-batch may take. On a CPU it should stay in the cache: 52
+images for ResNet-18 at 32x32, among the fastest in benchmarks/grid.py."""
 
 
 def find_device(name: str | torch.device = "auto") -> torch.device:
@@ -51,14 +52,15 @@ def check_precision(network: nn.Module, name: str) -> None:
 
 
 def prepare(network: nn.Module, inputs: Any, device: torch.device, name: str) -> nn.Module:
-    """A private copy of a network: frozen, in eval mode, on the device, channels last where that changes nothing.
+    """A private copy of a network: frozen, in eval mode, on the device, channels last where that changes
+    nothing.
 
     The user's network is not touched, whatever happens later.
 
     Args:
         network: any eager module.
-        inputs: a few examples on `device`, to check that channels last gives the same output (a forward that calls
-            ``.view`` on a map may refuse it; the copy then keeps the usual layout).
+        inputs: a few examples on `device`, to check that channels last gives the same output (a forward that
+            calls ``.view`` on a map may refuse it; the copy then keeps the usual layout).
         device: where to run.
         name: how error messages call it.
 
@@ -68,7 +70,8 @@ def prepare(network: nn.Module, inputs: Any, device: torch.device, name: str) ->
     if not isinstance(network, nn.Module):
         raise SutureError(f"expected a torch.nn.Module as {name}, got {type(network).__name__}")
     if isinstance(network, torch.jit.ScriptModule):
-        raise SutureError(f"expected an eager module as {name}, got a TorchScript one; pass the model it was made from")
+        raise SutureError(f"expected an eager module as {name}, got a TorchScript one; pass the model "
+                          "it was made from")
     check_precision(network, name)
     mine = _copy_network(network, name).to(device).eval().requires_grad_(False)
     try:
@@ -96,8 +99,8 @@ def _copy_network(network: nn.Module, name: str) -> nn.Module:
         return copy.deepcopy(network)
     except Exception as e:  # whatever hangs on the module: locks, open files, tensors with a history
         first = summarise_error(e).split(". ")[0]
-        raise SutureError(f"the {name} network cannot be copied: {first}; suture runs a private copy, so keep only "
-                          "parameters, buffers and plain values on the module") from e
+        raise SutureError(f"the {name} network cannot be copied: {first}; suture runs a private copy, so "
+                          "keep only parameters, buffers and plain values on the module") from e
 
 
 LEAST_PACKED_BYTES = 2**20
@@ -106,10 +109,12 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def fold_batch_norms(network: nn.Module, inputs: Any, unchanged: Collection[str] = ()) -> int:
-    """Fold batch norms into the convolutions before them: equal up to rounding, one pass over memory less for each.
+    """Fold batch norms into the convolutions before them: equal up to rounding, one pass over memory less for
+    each.
 
-    Where a convolution's result goes to a batch norm, both called once, the convolution takes over scale and shift
-    and the batch norm hands its input on. The modules stay where they are, so that paths and calls do not change.
+    Where a convolution's result goes to a batch norm, both called once, the convolution takes over scale and
+    shift and the batch norm hands its input on. The modules stay where they are, so that paths and calls do
+    not change.
     All is undone if any other module's result changes by more than rounding.
 
     Args:
@@ -128,7 +133,8 @@ def fold_batch_norms(network: nn.Module, inputs: Any, unchanged: Collection[str]
         after = {c.id: c for c in walk(record(network, inputs))}
         same = all(torch.allclose(a, b, rtol=1e-3, atol=1e-4, equal_nan=True)
                    for c in before if id(c.output) not in changed
-                   for a, b in zip(extract_tensors(c.output), extract_tensors(after[c.id].output), strict=True))
+                   for a, b in zip(extract_tensors(c.output),
+                                   extract_tensors(after[c.id].output), strict=True))
         for back in () if same else undo:
             back()
     return len(pairs) if same else 0
@@ -148,11 +154,12 @@ def _fold_pair(conv: Any, norm: Any) -> Callable[[], None]:
 
 
 def pack_convolutions(network: nn.Module, inputs: Any) -> int:
-    """Bring large convolution weights into oneDNN's own layout once, instead of at every call: the same results.
+    """Bring large convolution weights into oneDNN's own layout once, instead of at every call: the same
+    results.
 
-    For passes without gradients on a CPU; with gradients a convolution runs as it is. In the last blocks of ResNet-18
-    at 32x32 a tenth of the time goes into that change of layout (micro-batch 50, benchmarks/packing.py, 2 cores AMD
-    EPYC).
+    For passes without gradients on a CPU; with gradients a convolution runs as it is. In the last blocks of
+    ResNet-18 at 32x32 a tenth of the time goes into that change of layout (micro-batch 50,
+    benchmarks/packing.py, 2 cores AMD EPYC).
 
     Args:
         network: a private copy (`prepare`), folded if it is to be; it is changed.
@@ -178,8 +185,9 @@ def pack_convolutions(network: nn.Module, inputs: Any) -> int:
 def _can_pack(call: Call) -> bool:
     m = call.module
     return (type(m) is nn.Conv2d and "forward" not in m.__dict__ and m.padding_mode == "zeros"
-            and not isinstance(m.padding, str) and m.weight.device.type == "cpu" and m.weight.dtype == torch.float32
-            and m.weight.nbytes >= LEAST_PACKED_BYTES and bool(call.args) and call.args[0].dtype == torch.float32
+            and not isinstance(m.padding, str) and m.weight.device.type == "cpu"
+            and m.weight.dtype == torch.float32 and m.weight.nbytes >= LEAST_PACKED_BYTES
+            and bool(call.args) and call.args[0].dtype == torch.float32
             and call.args[0].is_contiguous(memory_format=torch.channels_last))
 
 
@@ -208,8 +216,8 @@ def _return_input(x: Tensor) -> Tensor:
 
 
 def _find_foldable(calls: Sequence[Call], unchanged: set[str]) -> list[tuple[Call, Call]]:
-    """(convolution, batch norm) pairs; the results of kept modules are left alone, also where a container hands
-    a convolution's result on."""
+    """(convolution, batch norm) pairs; the results of kept modules are left alone, also where a container
+    hands a convolution's result on."""
     times = Counter(c.path for c in calls)
     kept = {id(t) for c in calls if c.path in unchanged for t in extract_tensors(c.output)}
     made = {id(c.output): c for c in calls if isinstance(c.module, _CONVOLUTIONS) and times[c.path] == 1

@@ -42,7 +42,8 @@ def capture(network: nn.Module, inputs: Any, sites: SiteSpec = None) -> dict[str
         return dict(zip(map(str, sited.sites), sited.front(inputs), strict=True))
 
 
-def run_tail(network: nn.Module, inputs: Any, site: str | Site, x: Tensor, *, allow_bypass: bool = False) -> Any:
+def run_tail(network: nn.Module, inputs: Any, site: str | Site, x: Tensor, *,
+             allow_bypass: bool = False) -> Any:
     """The network's output on `inputs` with the representation at `site` replaced by `x`.
 
     Args:

@@ -1,4 +1,5 @@
-"""Sites: the named points of a network whose outputs are representations; fronts and tails of any eager module."""
+"""Sites: the named points of a network whose outputs are representations; fronts and tails of any eager
+module."""
 
 from __future__ import annotations
 
@@ -30,7 +31,14 @@ from suture.networks.calls import (
     walk,
 )
 from suture.networks.naming import Site, SiteFinder, SiteSpec
-from suture.representations import Kind, Shape, ShapeOverride, find_image_size, find_sequence_lengths, recognise_shape
+from suture.representations import (
+    Kind,
+    Shape,
+    ShapeOverride,
+    find_image_size,
+    find_sequence_lengths,
+    recognise_shape,
+)
 
 
 @dataclass(frozen=True)
@@ -40,8 +48,8 @@ class SiteInfo:
     Attributes:
         site: the site.
         shape: of one example's representation.
-        bypass: modules (or ``"inputs"``) whose results reach the network's logits around the site; empty for a
-            site that cuts the network in two.
+        bypass: modules (or ``"inputs"``) whose results reach the network's logits around the site; empty for
+            a site that cuts the network in two.
         final: the representation is the logits themselves.
     """
 
@@ -60,16 +68,18 @@ class SitedNetwork:
     """A network prepared for capture and replay at chosen sites.
 
     A dry run on a few examples finds the sites, checks that the tail of each, run from the network's own
-    representation, gives the network's output, and notes what is overwritten in place and what bypasses a site.
+    representation, gives the network's output, and notes what is overwritten in place and what bypasses a
+    site.
 
     Args:
         network: any eager module. It is not changed; it is in eval mode only while it runs here.
         inputs: a batch of inputs; the first 4 examples are used.
         sites: which sites (`SiteSpec`). Default: the repeated blocks.
-        allow_bypass: accept sites that another path bypasses. The stitched network then still sees the target's own
-            activations on that path; default False: refuse.
+        allow_bypass: accept sites that another path bypasses. The stitched network then still sees the
+            target's own activations on that path; default False: refuse.
         name: how error messages call the network.
-        autocast: run forwards in this type (bfloat16, float16); representations come out in float32 all the same.
+        autocast: run forwards in this type (bfloat16, float16); representations come out in float32 all the
+            same.
             None: as the weights are.
 
     Attributes:
@@ -78,7 +88,8 @@ class SitedNetwork:
         peaks: for each site the same for the modules that finish with it or after it.
 
     Raises:
-        SutureError: unknown site, module never called, no tensor, bypassed site, a forward that cannot be replayed.
+        SutureError: unknown site, module never called, no tensor, bypassed site, a forward that cannot be
+            replayed.
     """
 
     def __init__(self, network: nn.Module, inputs: Any, sites: SiteSpec = None, *, allow_bypass: bool = False,
@@ -105,7 +116,8 @@ class SitedNetwork:
         self.peaks = tuple(self._measure_peak_after(self._finder.find_call(s).finished) for s in self.sites)
         ends: list[CallId] = [(s.path, s.call) for s in self.sites]
         self._ends = CallRecorder(network, ends, self._volatile)
-        self._all = CallRecorder(network, set().union(*(s.remembered for s in self._replay_plans)), self._volatile)
+        self._all = CallRecorder(network, set().union(*(s.remembered for s in self._replay_plans)),
+                                 self._volatile)
         del self._root, self._calls, self._finder, self._example
 
     def front(self, inputs: Any) -> list[Tensor]:
@@ -127,7 +139,8 @@ class SitedNetwork:
             return self._all.run(inputs, count_examples(inputs))
 
     def run_to_sites(self, inputs: Any) -> RecordedPass:
-        """A pass that stops as soon as it has what the tails need, for those that need no output of the network."""
+        """A pass that stops as soon as it has what the tails need, for those that need no output of the
+        network."""
         with self._cast_forward(inputs):
             return self._all.run(inputs, count_examples(inputs), stop=True)
 
@@ -140,8 +153,8 @@ class SitedNetwork:
         """The representation at every site in a pass.
 
         Raises:
-            SutureError: a representation has another shape than in the dry run, but for the length of sequences,
-                which is that of the inputs.
+            SutureError: a representation has another shape than in the dry run, but for the length of
+                sequences, which is that of the inputs.
         """
         found = []
         lengths = find_sequence_lengths(done.inputs) if any(s.varies for s in self.shapes) else frozenset()
@@ -149,12 +162,12 @@ class SitedNetwork:
             x = info.site.pick(done.results[info.site.path, info.site.call])
             if x is None or not info.shape.fits(x):
                 got = "no tensor" if x is None else info.shape.describe_tensor(x)
-                raise SutureError(f"expected {info.shape} at site {str(info.site)!r} of the {self.name}, got {got}; "
-                                  "suture needs batches of one input size")
+                raise SutureError(f"expected {info.shape} at site {str(info.site)!r} of the {self.name}, got "
+                                  f"{got}; suture needs batches of one input size")
             if info.shape.varies and x.shape[1] not in lengths:
                 wanted = " or ".join(map(str, sorted(lengths))) or "none"
-                raise SutureError(f"expected as many tokens at site {str(info.site)!r} of the {self.name} as its "
-                                  f"inputs have, {wanted}, got {x.shape[1]}; leave this site out")
+                raise SutureError(f"expected as many tokens at site {str(info.site)!r} of the {self.name} as "
+                                  f"its inputs have, {wanted}, got {x.shape[1]}; leave this site out")
             found.append(x if self._autocast is None else x.float())
         return found
 
@@ -163,7 +176,8 @@ class SitedNetwork:
 
         Args:
             index: position in `sites`.
-            x: (k N, ...) representations for k concatenated copies of the N examples of `done`. Not overwritten.
+            x: (k N, ...) representations for k concatenated copies of the N examples of `done`. Not
+                overwritten.
             done: from `full`.
         """
         site = self.sites[index]
@@ -186,7 +200,7 @@ class SitedNetwork:
         return replay(self.network, plan, done, whole, volatile=self._volatile, copies=copies,
                       used=self._used.get(site))
 
-    # -- the dry run ---------------------------------------------------------------------------------------------
+    # -- the dry run -----------------------------------------------------------------------------------------
 
     def _resolve(self, spec: SiteSpec, allow_bypass: bool) -> list[SiteInfo]:
         if spec is None:
@@ -196,24 +210,26 @@ class SitedNetwork:
             if info.bypass and not allow_bypass:
                 raise SutureError(
                     f"site {str(info.site)!r} of the {self.name} does not cut the network: "
-                    f"{', '.join(info.bypass[:3])} goes around it to the output; choose the end of the block, "
-                    "or pass allow_bypass=True")
+                    f"{', '.join(info.bypass[:3])} goes around it to the output; choose the end of the "
+                    "block, or pass allow_bypass=True")
         order = {info.site: self._calls[info.site.path, info.site.call].finished for info in infos}
         unique = {info.site: info for info in infos}
         return sorted(unique.values(), key=lambda i: order[i.site])
 
     def _find_axes(self) -> None:
-        """A second dry run on another number of examples tells which results hold examples, and along which axis."""
+        """A second dry run on another number of examples tells which results hold examples, and along which
+        axis."""
         root, few = self._root, self._few
         two = 2 if few == 4 else 2 * few
-        other = convert_tensors(self._example, lambda t: torch.cat([t, t])[:two] if t.ndim and len(t) == few else t)
+        other = convert_tensors(self._example,
+                                lambda t: torch.cat([t, t])[:two] if t.ndim and len(t) == few else t)
         find_axes(root, few, record(self.network, other), two)
         end = extract_main_output(root.output)
-        if end is not None and (MIXED, True) in ((a, t is end) for a, t in zip(root.axes, extract_tensors(root.output),
-                                                                              strict=False)):
+        if (end is not None and (MIXED, True)
+            in ((a, t is end) for a, t in zip(root.axes, extract_tensors(root.output), strict=False))):
             raise SutureError(f"expected an output for each example, the {self.name} gives one of shape "
-                              f"{tuple(end.shape)} for {few} of them that mixes them; take a part of it that does "
-                              "not, such as one tower of a contrastive model")
+                              f"{tuple(end.shape)} for {few} of them that mixes them; take a part of it that "
+                              "does not, such as one tower of a contrastive model")
 
     def _measure_peak_after(self, finished: int) -> int:
         sizes = (t.numel() * t.element_size() for c in self._calls.values() if c.finished >= finished
@@ -230,22 +246,22 @@ class SitedNetwork:
         x = site.pick(call.output)
         if x is None:
             slots = list(call.output) if isinstance(call.output, Mapping) else type(call.output).__name__
-            raise SutureError(f"site {str(site)!r} of the {self.name} returns no floating point tensor but {slots}; "
-                              "choose another module or slot")
+            raise SutureError(f"site {str(site)!r} of the {self.name} returns no floating point tensor but "
+                              f"{slots}; choose another module or slot")
         if x.ndim and len(x) != self._few:
             second = x.ndim > 1 and x.shape[1] == self._few
             instead = "make the network with batch_first=True, or choose another site" if second else (
                 "choose another site")
-            raise SutureError(f"expected the batch as first axis at site {str(site)!r} of the {self.name}, got shape "
-                              f"{tuple(x.shape)} for {self._few} examples; {instead}")
+            raise SutureError(f"expected the batch as first axis at site {str(site)!r} of the {self.name}, "
+                              f"got shape {tuple(x.shape)} for {self._few} examples; {instead}")
         shape = self._find_shape(site, call.module, x)
         try:
             bypass = self._find_bypass(site, ReplayPlan.of(call))
         except SutureError:
             raise
         except Exception as e:  # the forward is anyone's code
-            raise SutureError(f"the tail of site {str(site)!r} of the {self.name} fails: {summarise_error(e)}; choose "
-                              "another site") from e
+            raise SutureError(f"the tail of site {str(site)!r} of the {self.name} fails: "
+                              f"{summarise_error(e)}; choose another site") from e
         final = x is extract_main_output(self._root.output)
         return SiteInfo(site, shape, bypass, final)
 
@@ -289,14 +305,17 @@ class SitedNetwork:
         self._verify(site, output)
         end = extract_main_output(output)
         if end is None or not end.requires_grad:
-            raise SutureError(f"the output of the {self.name} has no gradient with respect to site {str(site)!r}; "
-                              "choose a site that the output depends on, and a forward without torch.no_grad")
+            raise SutureError(f"the output of the {self.name} has no gradient with respect to site "
+                              f"{str(site)!r}; choose a site that the output depends on, and a forward "
+                              "without torch.no_grad")
         grads = torch.autograd.grad(end.sum(), [start, *(t for _, t, _ in leaves)], allow_unused=True)
         if grads[0] is None:
-            raise SutureError(f"the output of the {self.name} does not depend on site {str(site)!r}; choose another")
+            raise SutureError(f"the output of the {self.name} does not depend on site "
+                              f"{str(site)!r}; choose another")
         reached = [one for one, g in zip(leaves, grads[1:], strict=True) if g is not None]
         self._used[site] = {call for call, _, _ in reached}
-        return tuple(dict.fromkeys(call[0] or "inputs" for call, t, axis in reached if self._has_content(t, axis)))
+        return tuple(dict.fromkeys(call[0] or "inputs" for call, t, axis in reached
+                                   if self._has_content(t, axis)))
 
     def _find_mutated(self, site: Site, plan: ReplayPlan, own: Tensor, done: RecordedPass) -> list[CallId]:
         x = own.clone()
@@ -316,11 +335,13 @@ class SitedNetwork:
     def _verify(self, site: Site, output: Any) -> None:
         mine, own = extract_tensors(output), extract_tensors(self._root.output)
         if len(mine) != len(own):  # the attentions of those modules that ran, for one
-            mine, own = ([t for t in (extract_main_output(o),) if t is not None] for o in (output, self._root.output))
+            mine, own = ([t for t in (extract_main_output(o),) if t is not None]
+                         for o in (output, self._root.output))
         for a, b in zip(mine, own, strict=True):
             if a.shape != b.shape or not torch.allclose(a.detach(), b, rtol=1e-4, atol=1e-5, equal_nan=True):
-                raise SutureError(f"the tail of site {str(site)!r} run from the {self.name}'s own representation does "
-                                  "not give its output; suture needs a forward that is deterministic in eval mode")
+                raise SutureError(f"the tail of site {str(site)!r} run from the {self.name}'s own "
+                                  "representation does not give its output; suture needs a forward that is "
+                                  "deterministic in eval mode")
 
     def _discover(self) -> list[SiteInfo]:
         """The repeated blocks: the first kind of candidate of which two or more are legal sites."""
@@ -339,8 +360,8 @@ class SitedNetwork:
             if len(infos) >= 2:
                 return infos
         names = ", ".join(dict.fromkeys(p for p, _ in self._calls))
-        raise SutureError(f"found no repeated blocks in the {self.name} that cut it in two; name the sites, from: "
-                          f"{names[:300]}")
+        raise SutureError(f"found no repeated blocks in the {self.name} that cut it in two; name the sites, "
+                          f"from: {names[:300]}")
 
     def _inspect_if_legal(self, call: Call) -> SiteInfo | None:
         try:
@@ -361,7 +382,8 @@ def _match_layout(x: Tensor, like: Tensor) -> Tensor:
 
 
 def _find_inner_width(module: nn.Module) -> int | None:
-    """Width of the last axis in a module, by the last of its modules with weights: a layer norm or linear layer."""
+    """Width of the last axis in a module, by the last of its modules with weights: a layer norm or linear
+    layer."""
     last = [m for m in module.modules() if any(True for _ in m.parameters(recurse=False))][-1:]
     if last and isinstance(last[0], nn.LayerNorm):
         return last[0].normalized_shape[-1]

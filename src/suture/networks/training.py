@@ -1,4 +1,5 @@
-"""Recipes, optimisers, schedules and augmentation for all training, and the loop that trains whole networks."""
+"""Recipes, optimisers, schedules and augmentation for all training, and the loop that trains whole
+networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Fréchet distance between a target's own representation and a stitched one, from the moments of the cell alone."""
+"""Fréchet distance between a target's own representation and a stitched one, from the moments of the cell
+alone."""
 
 from __future__ import annotations
 
@@ -21,8 +22,8 @@ class FrechetDistance:
     Attributes:
         total: |m_s - m_t|² + tr C_s + tr C_t - 2 |C_t^½ C_s^½|_*, the sum of the parts.
         shift: what the means make of it, |m_s - m_t|².
-        shrinkage: what the spectra make of it, sum of (sqrt(s) - sqrt(t))² over the eigenvalues of C_s and C_t, largest
-            with largest, the shorter list padded with zeros.
+        shrinkage: what the spectra make of it, sum of (sqrt(s) - sqrt(t))² over the eigenvalues of C_s and
+            C_t, largest with largest, the shorter list padded with zeros.
         rotation: what is left when the spectra are equal: other principal directions.
     """
 
@@ -35,22 +36,24 @@ class FrechetDistance:
 def frechet(weight: Tensor, bias: Tensor, pair: Pair) -> FrechetDistance:
     """Squared 2-Wasserstein distance between Gaussians with the moments of T and of S = W X + b, over tr C_t.
 
-    m_s = W m_x + b and C_s = W C_x W', so there is no pass over data (Dowson and Landau 1982; Heusel et al. 2017). The
-    total is at most the mean of |S - T|² over tr C_t, which is another coupling of the same two distributions.
+    m_s = W m_x + b and C_s = W C_x W', so there is no pass over data (Dowson and Landau 1982; Heusel et al.
+    2017). The total is at most the mean of |S - T|² over tr C_t, which is another coupling of the same two
+    distributions.
 
-    Float64, by factors C = A A' in place of matrix square roots: the singular values of A_s and A_t are the square
-    roots of the eigenvalues, those of A_t' A_s add up to the nuclear norm, and none of them loses half of its digits.
-    The rotation is 2 (sum of sqrt(s t) - nuclear norm), at least 0 by von Neumann's trace inequality. A result below 0
-    by no more than `_bound_rounding` is set to 0; nothing else is.
+    Float64, by factors C = A A' in place of matrix square roots: the singular values of A_s and A_t are the
+    square roots of the eigenvalues, those of A_t' A_s add up to the nuclear norm, and none of them loses half
+    of its digits. The rotation is 2 (sum of sqrt(s t) - nuclear norm), at least 0 by von Neumann's trace
+    inequality. A result below 0 by no more than `_bound_rounding` is set to 0; nothing else is.
 
     Args:
         weight: (q, p), any float type; computed in float64.
         bias: (q,).
-        pair: moments of source (n, p) and target (n, q) with their spectra. Directions that `Spectrum` drops count as
-            constant. Covariances have the divisor n.
+        pair: moments of source (n, p) and target (n, q) with their spectra. Directions that `Spectrum` drops
+            count as constant. Covariances have the divisor n.
 
     Returns:
-        Missing values with the reason where the target is constant or where the map or its product is not finite.
+        Missing values with the reason where the target is constant or where the map or its product is not
+        finite.
 
     Raises:
         SutureError: shapes that do not fit.
@@ -58,14 +61,16 @@ def frechet(weight: Tensor, bias: Tensor, pair: Pair) -> FrechetDistance:
     m = pair.moments
     p, q = m.sxy.shape
     if weight.shape != (q, p) or bias.shape != (q,):
-        raise SutureError(f"expected weight {(q, p)} and bias {(q,)} for these moments, got {tuple(weight.shape)} and "
-                          f"{tuple(bias.shape)}; weight is (target, source) channels")
+        raise SutureError(f"expected weight {(q, p)} and bias {(q,)} for these moments, got "
+                          f"{tuple(weight.shape)} and {tuple(bias.shape)}; weight is (target, "
+                          "source) channels")
     if pair.y.rank == 0:
         return _make_missing("the target's representation is constant")
     w, b = weight.detach().to(m.sxx), bias.detach().to(m.sxx)
     own = _factor_covariance(pair.y, m.n)
     unit = own.square().sum().sqrt()
-    own, stitched, off = own / unit, w @ _factor_covariance(pair.x, m.n) / unit, (w @ m.x.mean + b - m.y.mean) / unit
+    own, stitched, off = (own / unit, w @ _factor_covariance(pair.x, m.n) / unit,
+                          (w @ m.x.mean + b - m.y.mean) / unit)
     if not torch.isfinite(stitched.square().sum() + off @ off):
         return _make_missing("the stitched representation has no finite second moments")
     s, t = torch.linalg.svdvals(stitched), (pair.y.values / m.n).sqrt() / unit
@@ -85,7 +90,8 @@ def _factor_covariance(spectrum: Spectrum, n: int) -> Tensor:
 
 def _bound_rounding(s: Tensor, t: Tensor) -> float:
     """Bound on the error of the rotation: each of the singular values is off by a few eps of the largest."""
-    return float(16 * torch.finfo(torch.float64).eps * max(len(s), len(t)) * s.amax() * t.amax()) if len(s) else 0.0
+    return (float(16 * torch.finfo(torch.float64).eps * max(len(s), len(t)) * s.amax() * t.amax())
+            if len(s) else 0.0)
 
 
 def _make_missing(reason: str) -> FrechetDistance:

@@ -47,8 +47,8 @@ def estimate_proportion(hits: Bools) -> Estimate:
 def estimate_hit_ratio(hits: Bools, reference: Bools, seed: int = 0) -> Estimate:
     """``hits.mean() / reference.mean()`` with a paired percentile bootstrap over examples.
 
-    Resampling examples is resampling the four kinds of example (hit or not, reference hit or not), so the bootstrap
-    draws their counts from a multinomial: the same distribution, at no cost per example.
+    Resampling examples is resampling the four kinds of example (hit or not, reference hit or not), so the
+    bootstrap draws their counts from a multinomial: the same distribution, at no cost per example.
 
     Args:
         hits, reference: (N,) of the same examples.
@@ -56,7 +56,8 @@ def estimate_hit_ratio(hits: Bools, reference: Bools, seed: int = 0) -> Estimate
     """
     if not reference.any():
         return make_missing_estimate("the target network has no correct prediction")
-    both, only, ref = int((hits & reference).sum()), int((hits & ~reference).sum()), int((~hits & reference).sum())
+    both, only, ref = (int((hits & reference).sum()), int((hits & ~reference).sum()),
+                       int((~hits & reference).sum()))
     n = len(hits)
     counts = np.array([both, only, ref, n - both - only - ref])
     draws = np.random.default_rng(seed).multinomial(n, counts / n, size=BOOTSTRAP_DRAWS)
@@ -68,12 +69,14 @@ def estimate_hit_ratio(hits: Bools, reference: Bools, seed: int = 0) -> Estimate
 
 @lru_cache(maxsize=2)
 def draw_counts(n: int, seed: int, resamples: int) -> Floats:
-    """How often each of `n` examples is drawn in each resample; one draw serves all cells, paired across them too."""
+    """How often each of `n` examples is drawn in each resample; one draw serves all cells, paired across them
+    too."""
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
 
 
 def estimate_ratio(top: NDArray[Any], bottom: NDArray[Any], seed: int = 0, resamples: int = 400) -> Estimate:
-    """``top.sum() / bottom.sum()`` with a paired percentile bootstrap over examples; a mean where `bottom` is one.
+    """``top.sum() / bottom.sum()`` with a paired percentile bootstrap over examples; a mean where `bottom` is
+    one.
 
     Args:
         top: (N,) of any sign.
@@ -84,8 +87,10 @@ def estimate_ratio(top: NDArray[Any], bottom: NDArray[Any], seed: int = 0, resam
     return estimate_ratios(top[None], bottom, seed, resamples)[0]
 
 
-def estimate_ratios(tops: NDArray[Any], bottom: NDArray[Any], seed: int = 0, resamples: int = 400) -> list[Estimate]:
-    """`estimate_ratio` of each row of `tops` (K, N) with the same `bottom` (N,), in one product for all rows."""
+def estimate_ratios(tops: NDArray[Any], bottom: NDArray[Any], seed: int = 0,
+                    resamples: int = 400) -> list[Estimate]:
+    """`estimate_ratio` of each row of `tops` (K, N) with the same `bottom` (N,), in one product for all
+    rows."""
     t, b = tops.astype(np.float64), bottom.astype(np.float64)
     n = t.shape[1]
     if n == 0:
@@ -112,16 +117,19 @@ def estimate_ratios(tops: NDArray[Any], bottom: NDArray[Any], seed: int = 0, res
 
 
 def exponentiate(e: Estimate) -> Estimate:
-    """e to the power of an estimate and the ends of its interval; missing where that is more than a float holds."""
+    """e to the power of an estimate and the ends of its interval; missing where that is more than a float
+    holds."""
     if max(e.value, e.high) > math.log(np.finfo(np.float64).max):
-        return make_missing_estimate(f"e to the power of {max(e.value, e.high):.4g} is more than a float holds")
+        return make_missing_estimate(f"e to the power of {max(e.value, e.high):.4g} is more "
+                                     "than a float holds")
     return Estimate(math.exp(e.value), math.exp(e.low), math.exp(e.high), e.reason)
 
 
 def estimate_batch_mean(values: NDArray[Any]) -> Estimate:
     """Mean of `values` (B,) with Student's t interval over batches; no interval (nan) for a single batch.
 
-    A percentile bootstrap of a handful of batches is too narrow; t is not, and batches are means of many examples.
+    A percentile bootstrap of a handful of batches is too narrow; t is not, and batches are means of many
+    examples.
     """
     from scipy import stats
 
@@ -134,7 +142,7 @@ def estimate_batch_mean(values: NDArray[Any]) -> Estimate:
     return Estimate(float(v.mean()), float(v.mean()) - half, float(v.mean()) + half)
 
 
-# -- per-example records ----------------------------------------------------------------------------------------------
+# -- per-example records -------------------------------------------------------------------------------------
 
 
 
@@ -143,7 +151,8 @@ class Record:
     """What a cell's measure is made of: ``top.sum() / bottom.sum()`` over its units.
 
     Attributes:
-        top: (N,); boolean where examples are hit or missed, sums over its tokens where an example has several.
+        top: (N,); boolean where examples are hit or missed, sums over its tokens where an example has
+            several.
         bottom: (N,) floats.
         batches: the units are test batches, and `bottom` is one.
         exponential: the measure is e to the power of that ratio.
@@ -179,7 +188,8 @@ RECORDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "residual_batches": ("error", ("scale", "batches")),
     "r2": ("error", ("spread",)),
 }
-"""By quantity: the array of the method, (sources, targets, N), and those of the target network that it needs."""
+"""By quantity: the array of the method, (sources, targets, N), and those of the target network that it
+needs."""
 
 
 def build_record(arrays: Arrays, name: str, i: int, j: int) -> Record:
@@ -204,8 +214,8 @@ def build_record(arrays: Arrays, name: str, i: int, j: int) -> Record:
     needed = [f"{method}.{own}", *(f"target.{t}" for t in target)]
     absent = [a for a in needed if a not in arrays]
     if absent:
-        raise SutureError(f"expected the per-example array {absent[0]!r} for {name!r}, this comparison has none; "
-                          "compute it with this method and with labels in the test data")
+        raise SutureError(f"expected the per-example array {absent[0]!r} for {name!r}, this comparison has "
+                          "none; compute it with this method and with labels in the test data")
     top, *rest = (arrays[a] for a in needed)
     x = top[i, j]
     units = arrays["target.tokens"].astype(np.float64) if "target.tokens" in arrays else np.ones(len(x))
@@ -224,7 +234,7 @@ def build_record(arrays: Arrays, name: str, i: int, j: int) -> Record:
     return Record(x, units)
 
 
-# -- paired tests -----------------------------------------------------------------------------------------------------
+# -- paired tests --------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class Difference:
@@ -247,7 +257,8 @@ class Difference:
 
 
 def mcnemar(one: Bools, other: Bools) -> float:
-    """p value of the exact two-sided McNemar test of (N,) outcomes (McNemar 1947); 1 without discordant pairs."""
+    """p value of the exact two-sided McNemar test of (N,) outcomes (McNemar 1947); 1 without discordant
+    pairs."""
     from scipy import stats
 
     only_one, only_other = int((one & ~other).sum()), int((other & ~one).sum())
@@ -259,11 +270,12 @@ def mcnemar(one: Bools, other: Bools) -> float:
 def estimate_difference(one: Record, other: Record, seed: int = 0) -> Difference:
     """The value of `one` minus that of `other`, on the same examples.
 
-    The interval is the percentile bootstrap over examples, both cells resampled together (`BOOTSTRAP_DRAWS` times). The p
-    value is the exact McNemar test's where examples are hit or missed, and otherwise the bootstrap's: twice the
-    smaller share of resamples on either side of zero, at least 2 / (`BOOTSTRAP_DRAWS` + 1); with a single example interval
-    and p are nan. Means over batches have Student's t over batches, nan for a single one. Where tokens count, an
-    example is all of a text's: tokens of one text are no independent draws.
+    The interval is the percentile bootstrap over examples, both cells resampled together (`BOOTSTRAP_DRAWS`
+    times). The p value is the exact McNemar test's where examples are hit or missed, and otherwise the
+    bootstrap's: twice the smaller share of resamples on either side of zero, at least 2 /
+    (`BOOTSTRAP_DRAWS` + 1); with a single example interval and p are nan. Means over batches have Student's t
+    over batches, nan for a single one. Where tokens count, an example is all of a text's: tokens of one text
+    are no independent draws.
 
     Raises:
         SutureError: the records are of different numbers of examples.
@@ -271,12 +283,14 @@ def estimate_difference(one: Record, other: Record, seed: int = 0) -> Difference
     from scipy import stats
 
     if one.top.shape != other.top.shape or one.batches != other.batches:
-        raise SutureError(f"expected two records of the same examples, got {len(one.top)} and {len(other.top)}")
+        raise SutureError(f"expected two records of the same examples, got {len(one.top)} and "
+                          f"{len(other.top)}")
     n, value = len(one.top), one.value - other.value
     if one.batches:
         gaps = one.top - other.top
         e = estimate_batch_mean(gaps)
-        p = float("nan") if n < 2 else float(stats.ttest_rel(one.top, other.top).pvalue) if gaps.any() else 1.0
+        p = (float("nan") if n < 2 else float(stats.ttest_rel(one.top, other.top).pvalue)
+             if gaps.any() else 1.0)
         return Difference(value, e.low, e.high, p, "paired t over batches", n)
     drawn = _bootstrap_differences(one, other, seed)
     low, high = np.percentile(drawn, [2.5, 97.5])

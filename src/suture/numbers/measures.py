@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from suture._base import make_unknown_error
 
 ALIGNMENTS = ("pool", "flatten", "paper")
-"""What may follow an index's name behind ``@``; without one it is of the matrices that the stitching layer maps."""
+"""What may follow an index's name behind ``@``; without one it is of the matrices that the stitching layer
+maps."""
 COMMON_FORMS: Mapping[str, tuple[str, Callable[[float], float]]] = {
     "same": ("value", lambda v: v),
     "negative": ("-value", lambda v: -v),
@@ -76,15 +77,16 @@ class Measure:
         return replace(self, name=self.name + tail, label=f"{self.label} [{said}]")
 
 
-def make_index_measure(name: str, label: str, about: str, *, low: float = 0.0, high: float = 1.0, larger: bool = True,
-               form: str = "", judged: bool = True, span: tuple[float, float] | None = None,
+def make_index_measure(name: str, label: str, about: str, *, low: float = 0.0, high: float = 1.0,
+                       larger: bool = True,
+                       form: str = "", judged: bool = True, span: tuple[float, float] | None = None,
                own: bool = False) -> Measure:
     """The measure of a structural index."""
     return Measure(name, label, low, high, larger, False, about, judged, form, span, own)
 
 
-# Colours of divergences end where a uniform guess over ten classes stands against a sure prediction; the same for
-# every number of classes, so that maps of different data can be compared.
+# Colours of divergences end where a uniform guess over ten classes stands against a sure prediction; the same
+# for every number of classes, so that maps of different data can be compared.
 _NATS = round(math.log(10), 3)
 _PERPLEXITY = 10
 _TOKEN_NOTE = "For language models over tokens that count; their interval is a bootstrap over whole texts."
@@ -105,66 +107,71 @@ def _make_functional_measures(method: str) -> tuple[Measure, ...]:
                 f"Share of test examples on which the network stitched by {kind} predicts the class that the "
                 f"target network predicts; Wilson interval. {_TOKEN_NOTE}"),
         Measure(f"{method}.kl", f"{tag} KL", 0, _NATS, False, True,
-                f"Mean over test examples of KL(target network's predictions || those of the network stitched by "
-                f"{kind}), in nats, from the softmax of the logits; bootstrap over examples. {_TOKEN_NOTE} "
+                "Mean over test examples of KL(target network's predictions || those of the network stitched "
+                f"by {kind}), in nats, from the softmax of the logits; bootstrap over examples. "
+                f"{_TOKEN_NOTE} "
                 "No upper limit."),
-        Measure(f"{method}.ce_gap", f"{tag} cross-entropy gap", 0, _NATS, False, True,
-                f"Test cross-entropy of the network stitched by {kind} minus that of the target network, in nats; "
-                f"below 0 where the stitched one is better; bootstrap over examples, paired. {_TOKEN_NOTE} "
-                "No upper limit."),
+        Measure(f"{method}.ce_gap", f"{tag} cross-entropy gap", 0,
+                _NATS, False, True, f"Test cross-entropy of the network stitched by {kind} minus that of the "
+                                    "target network, in nats; below 0 where the stitched one is better; "
+                                    f"bootstrap over examples, paired. {_TOKEN_NOTE} "
+                                    "No upper limit."),
         Measure(f"{method}.relative_perplexity", f"{tag} relative perplexity", 1, _PERPLEXITY, False, True,
-                f"Perplexity per token of the network stitched by {kind} over that of the target network, e to the "
-                "power of the cross-entropy gap: 1 where the two are equally good, below 1 where the stitched one is "
-                "better; bootstrap over texts, paired. No upper limit."),
+                f"Perplexity per token of the network stitched by {kind} over that of the target network, e "
+                "to the power of the cross-entropy gap: 1 where the two are equally good, below 1 where the "
+                "stitched one is better; bootstrap over texts, paired. No upper limit."),
         Measure(f"{method}.residual", f"{tag} residual", 0, 1, False, False,
                 f"|S - T|² / |T|² on test data, ratio of sums: S stitched by {kind}, T the target's own "
                 "representation; bootstrap over examples, paired."),
         Measure(f"{method}.residual_batches", f"{tag} residual (batches)", 0, 1, False, False,
-                f"|S - T|² / |T|², S stitched by {kind}: mean over the test batches, the last one may be smaller "
-                "(the paper's structural DM; Balogh and Jelasity 2025). n counts batches; Student's t interval over "
-                "them, none for a single batch."),
+                f"|S - T|² / |T|², S stitched by {kind}: mean over the test batches, the last one may be "
+                "smaller (the paper's structural DM; Balogh and Jelasity 2025). n counts batches; Student's "
+                "t interval over them, none for a single batch."),
         Measure(f"{method}.r2", f"{tag} R² (test)", 0, 1, True, False,
-                f"1 - sum |S - T|² / sum |T - mean T|² on test data, S stitched by {kind}, the mean per channel over "
-                "all rows; below 0 where S is worse than that mean. Bootstrap over examples, paired, with the mean "
-                "held fixed."),
+                f"1 - sum |S - T|² / sum |T - mean T|² on test data, S stitched by {kind}, the mean per "
+                "channel over all rows; below 0 where S is worse than that mean. Bootstrap over examples, "
+                "paired, with the mean held fixed."),
         *_make_frechet_measures(method, tag, kind),
     )
 
 
 _FRECHET = {
-    "": ("squared Fréchet distance of Gaussians with the moments of S and of T, on the data it was fitted to, in "
-         "units of T's total variance: 0 where the two agree; the sum of the three parts beside it (Dowson and Landau "
-         "1982; Heusel et al. 2017)"),
+    "": ("squared Fréchet distance of Gaussians with the moments of S and of T, on the data it was fitted "
+         "to, in units of T's total variance: 0 where the two agree; the sum of the three parts beside it "
+         "(Dowson and Landau 1982; Heusel et al. 2017)"),
     "shift": "part of the Fréchet distance that the means make: |mean S - mean T|² over T's total variance",
-    "shrinkage": ("part of the Fréchet distance that the spectra make: sum over the ordered eigenvalues of (sqrt(s) - "
-                  "sqrt(t))², over T's total variance"),
-    "rotation": "part of the Fréchet distance that is left when the spectra are equal: other principal directions",
+    "shrinkage": ("part of the Fréchet distance that the spectra make: sum over the ordered eigenvalues of "
+                  "(sqrt(s) - sqrt(t))², over T's total variance"),
+    "rotation": "part of the Fréchet distance that is left when the spectra are equal: other "
+                "principal directions",
 }
 
 
 def _make_frechet_measures(method: str, tag: str, kind: str) -> tuple[Measure, ...]:
-    return tuple(Measure(f"{method}.frechet{'_' * bool(part)}{part}", f"{tag} Fréchet{' ' * bool(part)}{part}", 0, 1,
-                         False, False, f"Representations S stitched by {kind} against the target's own T: {about}. No "
+    return tuple(Measure(f"{method}.frechet{'_' * bool(part)}{part}",
+                         f"{tag} Fréchet{' ' * bool(part)}{part}", 0, 1, False, False,
+                         f"Representations S stitched by {kind} against the target's own T: {about}. No "
                          "upper limit.", judged=False) for part, about in _FRECHET.items())
 
 
 _OOD_MEASURES = {
     "ood": ("out of distribution", 0.5, 1.0, False,
-            "AUROC of typicality, the mean over test examples of |2 F(score) - 1| with F the distribution of the "
-            "native scores: 0.5 where stitched and native scores cannot be told apart, 1 where all stitched ones lie "
-            "outside, on either side"),
+            "AUROC of typicality, the mean over test examples of |2 F(score) - 1| with F the distribution of "
+            "the native scores: 0.5 where stitched and native scores cannot be told apart, 1 where all "
+            "stitched ones lie outside, on either side"),
     "auroc": ("AUROC", 0.0, 1.0, False,
-              "Probability that a native score exceeds a stitched one (ties half): 0.5 where they cannot be told "
-              "apart, 1 where all stitched ones are lower, below 0.5 where they look more in-distribution than "
-              "native ones, which is a difference too (Balogh and Jelasity 2025)"),
-    "ap": ("average precision", 0.5, 1.0, False,
-           "Average precision of finding the native ones by a large score: 0.5 where they cannot be told apart"),
+              "Probability that a native score exceeds a stitched one (ties half): 0.5 where they cannot be "
+              "told apart, 1 where all stitched ones are lower, below 0.5 where they look more "
+              "in-distribution than native ones, which is a difference too (Balogh and Jelasity 2025)"),
+    "ap": ("average precision", 0.5, 1.0, False, "Average precision of finding the native ones by a large "
+                                                 "score: 0.5 where they cannot be told apart"),
     "fpr95": ("FPR at 95 % recall", 0.0, 1.0, True,
-              "Share of stitched scores above the threshold that 95 % of the native ones pass: 0.95 where they cannot "
-              "be told apart"),
+              "Share of stitched scores above the threshold that 95 % of the native ones pass: 0.95 where "
+              "they cannot be told apart"),
 }
 OOD_MEASURES = tuple(_OOD_MEASURES)
-"""What is measured of each cell with each detector; the measure is called ``dm.ood_mahalanobis`` and so on."""
+"""What is measured of each cell with each detector; the measure is called ``dm.ood_mahalanobis`` and so
+on."""
 DETECTOR_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 """What a detector may be called."""
 _BY_DETECTOR = re.compile(rf"(dm|tlm)\.({'|'.join(OOD_MEASURES)})_({DETECTOR_NAME.pattern})")
@@ -177,16 +184,17 @@ def _find_detector_measure(name: str) -> Measure | None:
         return None
     method, what, detector = found.groups()
     label, low, high, larger, about = _OOD_MEASURES[what]
-    return Measure(name, f"{_METHOD_TAGS[method]} {label} ({detector.replace('_', ' ')})", low, high, larger, False,
-                   f"{about}. Scores are those of the detector {detector} on representations stitched by "
-                   f"{_METHOD_NAMES[method]} and native ones of the same test examples; the native ones are the positive "
-                   "class, larger scores more in-distribution.", judged=False)
+    return Measure(name, f"{_METHOD_TAGS[method]} {label} ({detector.replace('_', ' ')})", low, high, larger,
+                   False, f"{about}. Scores are those of the detector {detector} on representations stitched "
+                          f"by {_METHOD_NAMES[method]} and native ones of the same test examples; the native "
+                          "ones are the positive class, larger scores more in-distribution.", judged=False)
 
 
 _VARIANT = re.compile(rf"(?P<base>[^:@]+)(?P<tail>(:[^:@]+)?(@({'|'.join(ALIGNMENTS)}))?)")
-MEASURES: dict[str, Measure] = {m.name: m for m in (*_make_functional_measures("dm"), *_make_functional_measures("tlm"))}
-"""Every measure that needs no detector, by name, in the order in which tables and reports show them; the table of
-indices adds its own (`register_measure`)."""
+MEASURES: dict[str, Measure] = {m.name: m for m in (*_make_functional_measures("dm"),
+                                                    *_make_functional_measures("tlm"))}
+"""Every measure that needs no detector, by name, in the order in which tables and reports show them; the
+table of indices adds its own (`register_measure`)."""
 
 
 def register_measure(entry: Measure) -> Measure:
@@ -221,8 +229,8 @@ def get_measure(name: str) -> Measure:
 def sort_measures(names: Iterable[str]) -> list[str]:
     """The measures among `names`, each once, in the order in which tables and reports show them.
 
-    Those of detectors stand behind their method's, detector by detector in the order given; indices of other matrices
-    behind all those of the stitched ones.
+    Those of detectors stand behind their method's, detector by detector in the order given; indices of other
+    matrices behind all those of the stitched ones.
     """
     given = list(dict.fromkeys(names))
     methods = list(_METHOD_TAGS)

@@ -1,10 +1,11 @@
 """Second moments of a pair of matrices.
 
-Linear CKA, every CCA, Procrustes, regression and direct matching are functions of these sums, so one pass over
-the data (`suture.numbers.pair_moments`) serves them all, in memory that does not grow with the number of examples. Law
-(tests/test_laws.py): the moments of two shards merge into the moments of both.
+Linear CKA, every CCA, Procrustes, regression and direct matching are functions of these sums, so one pass
+over the data (`suture.numbers.pair_moments`) serves them all, in memory that does not grow with the number of
+examples. Law (tests/test_laws.py): the moments of two shards merge into the moments of both.
 
-Rows of a matrix are positions: an example of height H and width W gives H * W rows, with the channels as columns.
+Rows of a matrix are positions: an example of height H and width W gives H * W rows, with the channels as
+columns.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ def leave_out(blocks: Sequence[M], k: int) -> M:
 
 
 def standardise_rows(x: Tensor) -> Tensor:
-    """Every row of (n, p) less its mean, at unit length, so that products of rows are their correlations; a row that
-    does not vary, up to rounding, is a row of zeros."""
+    """Every row of (n, p) less its mean, at unit length, so that products of rows are their correlations; a
+    row that does not vary, up to rounding, is a row of zeros."""
     mean = x.mean(1, keepdim=True)
     rest = x - mean
     floor = 8 * torch.finfo(x.dtype).eps * mean.abs() * x.shape[1] ** 0.5
@@ -162,7 +163,8 @@ class Moments:
     Attributes:
         x, y: the sums of each side, about its mean.
         cross: the sums over pairs, about the means.
-        precision: dtype in which the products were computed; it sets the rank cut of everything solved from them.
+        precision: dtype in which the products were computed; it sets the rank cut of everything solved from
+            them.
     """
 
     x: Side
@@ -178,7 +180,8 @@ class Moments:
                               f"{tuple(y.shape)}; pass (n, p) and (n, q)")
         for name, m in (("x", x), ("y", y)):
             if not torch.isfinite(m).all():
-                raise SutureError(f"expected finite numbers, got NaN or inf in matrix {name}; drop those rows")
+                raise SutureError("expected finite numbers, got NaN or inf in matrix "
+                                  f"{name}; drop those rows")
 
     @classmethod
     def of(cls, x: Tensor, y: Tensor) -> Moments:

@@ -1,8 +1,8 @@
 """Moments of a whole grid of pairs of matrices, accumulated batch by batch.
 
-Sums are taken about a *shift* (the mean of the first batch) so that a large mean costs no digits; products are
-computed in blocks (float32 by default) and accumulated in float64. Law (tests/test_laws.py): nothing depends on
-batch size or order beyond rounding.
+Sums are taken about a *shift* (the mean of the first batch) so that a large mean costs no digits; products
+are computed in blocks (float32 by default) and accumulated in float64. Law (tests/test_laws.py): nothing
+depends on batch size or order beyond rounding.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class NonFiniteError(SutureError):
 
 
 def _compute_first_mean(x: Tensor, precision: torch.dtype, mask: Tensor | None) -> Tensor:
-    """(C,) mean over all rows that count, a number that `precision` holds exactly, in float64 where there is one."""
+    """(C,) mean over all rows that count, a number that `precision` holds exactly, in float64 where there is
+    one."""
     mean = x.mean((0, 1, 2)) if mask is None else x[mask].sum(0) / max(1, int(mask.sum()))
     mean = mean.to(precision)
     return mean.cpu().double() if mean.device.type == "mps" else mean.double()
@@ -77,14 +78,16 @@ class PairMoments:
     Args:
         source_grids, target_grids: for each site a hashable that is equal for sites with the same positions.
         source_widths, target_widths: for each site its number of channels.
-        resizing: maps (source grid, target grid) to the `Resizing` between them; pairs of grids that are not in
-            it have no moments, and cost nothing.
+        resizing: maps (source grid, target grid) to the `Resizing` between them; pairs of grids that are not
+            in it have no moments, and cost nothing.
         same: the two lists hold the same tensors (self-stitching): shared products are computed once.
-        precision: dtype of the blockwise products; float32 (default) is what networks compute in, float64 costs
-            about three times as much and is exact to 1e-12.
-        higher: keep the sums of third and fourth order, which only debiased CKA needs. Without them they are nan.
+        precision: dtype of the blockwise products; float32 (default) is what networks compute in, float64
+            costs about three times as much and is exact to 1e-12.
+        higher: keep the sums of third and fourth order, which only debiased CKA needs. Without them they are
+            nan.
 
-    Memory: float64 sums, 8 (sum of source widths) (sum of target widths) bytes and the sides; no examples are kept.
+    Memory: float64 sums, 8 (sum of source widths) (sum of target widths) bytes and the sides; no examples are
+    kept.
     """
 
     def __init__(self, source_grids: Sequence[Hashable], source_widths: Sequence[int],
@@ -117,7 +120,8 @@ class PairMoments:
         """Bytes that the sums will take, before there are any."""
         numbers = 0
         for gt in self._targets:
-            buffer, own = self._compute_buffer_width(gt, self._find_ones_column(gt) - gt.width + 1), self._same
+            buffer, own = (self._compute_buffer_width(gt, self._find_ones_column(gt) - gt.width + 1),
+                           self._same)
             for gs in self._sources:
                 if (gs.grid, gt.grid) not in self._resizing:
                     continue
@@ -126,13 +130,14 @@ class PairMoments:
                     numbers += sum((c.stop - c.start) ** 2 for c in gs.columns.values())
             numbers += (self._find_ones_column(gt) - gt.width) ** 2
             if not own:
-                numbers += sum((c.stop - c.start) ** 2 for c in gt.columns.values()) + gt.width * (buffer - gt.width)
+                numbers += (sum((c.stop - c.start) ** 2 for c in gt.columns.values())
+                            + gt.width * (buffer - gt.width))
         return 8 * numbers
 
     @staticmethod
     def _compute_buffer_width(g: _SiteGroup, extra: int) -> int:
-        """Columns of a group's buffer. Rows of a multiple of 64 bytes: others made the subtraction and the small
-        products twice as slow."""
+        """Columns of a group's buffer. Rows of a multiple of 64 bytes: others made the subtraction and the
+        small products twice as slow."""
         return -(-(g.width + extra) // 16) * 16
 
     @torch.no_grad()
@@ -144,8 +149,8 @@ class PairMoments:
 
         Args:
             sources, targets: the representations.
-            masks: (N, H, W) booleans for grids of which not all rows count (padded tokens). Such a grid is paired
-                with itself only, or with grids whose rows are all its own.
+            masks: (N, H, W) booleans for grids of which not all rows count (padded tokens). Such a grid is
+                paired with itself only, or with grids whose rows are all its own.
 
         Raises:
             NonFiniteError: NaN or inf in one of them; the sums are then as they were before the call.
@@ -155,12 +160,14 @@ class PairMoments:
         if not self.examples:
             self._shift_x = self._compute_first_means(self._sources, sources)
             self._shift_y = self._shift_x if self._same else self._compute_first_means(self._targets, targets)
-        # Beside the channels of a target group stand the squared norms of all sources and of its own members, and
-        # ones, so that one product gives the cross sums and everything of third order.
-        ys = [self._centre(g, self._shift_y, sources if self._same else targets, "source" if self._same else "target",
-                           self._find_ones_column(g) - g.width + 1) for g in self._targets]
+        # Beside the channels of a target group stand the squared norms of all sources and of its own members,
+        # and ones, so that one product gives the cross sums and everything of third order.
+        ys = [self._centre(g, self._shift_y, sources if self._same else targets,
+                           "source" if self._same else "target", self._find_ones_column(g) - g.width + 1)
+              for g in self._targets]
         # Whole buffers go through the resize: a slice of channels would be copied first.
-        xs = ys if self._same else [self._centre(g, self._shift_x, sources, "source", 0) for g in self._sources]
+        xs = (ys if self._same
+              else [self._centre(g, self._shift_x, sources, "source", 0) for g in self._sources])
         for gt, y in zip(self._targets, ys, strict=True):
             smalls = self._fill_norms(gt, y, xs)
             for gs, small in zip(self._sources, smalls, strict=True):
@@ -173,7 +180,8 @@ class PairMoments:
         masks = {i: self._masks.get(g.grid) for g in groups for i in g.members}
         return [_compute_first_mean(x, self.precision, masks[i]) for i, x in enumerate(tensors)]
 
-    def _centre(self, g: _SiteGroup, shifts: list[Tensor], tensors: Sequence[Tensor], side: str, extra: int) -> Tensor:
+    def _centre(self, g: _SiteGroup, shifts: list[Tensor], tensors: Sequence[Tensor], side: str,
+                extra: int) -> Tensor:
         first = tensors[g.members[0]]
         width = self._compute_buffer_width(g, extra)
         # Kept from batch to batch: fresh memory of this size costs more than the subtraction.
@@ -208,7 +216,8 @@ class PairMoments:
             for i in gs.members if self._higher else ():
                 y[..., gt.width + i] = r.compute_squared_norms(small[..., gs.columns[i]])
         for k, j in enumerate(gt.members if self._higher else ()):
-            own = y[..., gt.width + j] if self._same else torch.linalg.vector_norm(y[..., gt.columns[j]], dim=-1) ** 2
+            own = (y[..., gt.width + j] if self._same
+                   else torch.linalg.vector_norm(y[..., gt.columns[j]], dim=-1) ** 2)
             y[..., gt.width + self._count + k] = own
         mask = self._masks.get(gt.grid)
         y[..., self._find_ones_column(gt)] = 1 if mask is None else mask.to(y.dtype)

@@ -17,9 +17,9 @@ Mode = Literal["bilinear", "nearest"]
 class Resizing:
     """A linear map W between two grids of positions, separable in height and width; its weights sum to one.
 
-    Bilinear interpolation (corners not aligned, no antialiasing) or the nearest position. An axis that grows is
-    never carried out on the channels: cov(WX) = X'(W'W)X and cov(WX, Y) = X'(W'Y) need only the adjoint, at the
-    smaller size. An axis that shrinks is carried out.
+    Bilinear interpolation (corners not aligned, no antialiasing) or the nearest position. An axis that grows
+    is never carried out on the channels: cov(WX) = X'(W'W)X and cov(WX, Y) = X'(W'Y) need only the adjoint,
+    at the smaller size. An axis that shrinks is carried out.
 
     Attributes:
         source, target: (height, width) of the grids.
@@ -60,8 +60,8 @@ class Resizing:
             return y
         n, _, _, c = y.shape
         y, sizes = y.permute(0, 3, 1, 2), (list(self.target), [n, c, *self.small])
-        pulled: Tensor = (torch.ops.aten._upsample_nearest_exact2d_backward(y, *sizes) if self.mode == "nearest"
-                          else torch.ops.aten.upsample_bilinear2d_backward(y, *sizes, False))
+        pulled: Tensor = (torch.ops.aten._upsample_nearest_exact2d_backward(y, *sizes) if self.mode
+                          == "nearest" else torch.ops.aten.upsample_bilinear2d_backward(y, *sizes, False))
         return torch.permute(pulled, (0, 2, 3, 1))
 
     def apply_gram(self, x: Tensor) -> Tensor:
@@ -75,7 +75,8 @@ class Resizing:
     def compute_squared_norms(self, x: Tensor) -> Tensor:
         """(N, H', W') squared norms of the resampled rows, from `x`, the result of `shrink`.
 
-        A row on a grown axis mixes two neighbours, so its norm needs only the products of neighbouring positions.
+        A row on a grown axis mixes two neighbours, so its norm needs only the products of neighbouring
+        positions.
         """
         own: Tensor = torch.linalg.vector_norm(x, dim=-1).square()
         if not self.is_up:

@@ -1,7 +1,8 @@
-"""How far apart two samples of detector scores are: those of a target network's own representations and others.
+"""How far apart two samples of detector scores are: those of a target network's own representations and
+others.
 
-The native scores are the positive class, and a larger score means more in-distribution. Everything here depends on the
-order of the scores alone, so scores are never squashed, and infinite ones are as good as any.
+The native scores are the positive class, and a larger score means more in-distribution. Everything here
+depends on the order of the scores alone, so scores are never squashed, and infinite ones are as good as any.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from suture.numbers.intervals import Estimate, draw_counts, make_missing_estimat
 NORMAL_ENDS = np.array([-1.0, 1.0]) * 1.959963984540054
 """Ends of a normal variable's 95 % interval."""
 BOOTSTRAP_CHUNK = 400_000
-"""Scores times resamples that are worked on at once (3 MiB an array), so that memory does not grow with either."""
+"""Scores times resamples that are worked on at once (3 MiB an array), so that memory does not grow with
+either."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,10 @@ class Separation:
 
     Attributes:
         auroc: P(native > other) + P(equal) / 2. 0.5: no order between them; 1: every native score is larger.
-        two_sided: see `two_sided_auroc`. 0.5: cannot be told apart; 1: all others lie outside the native scores, on
-            whichever side; below 0.5: the others crowd around the native median.
-        average_precision: of the natives as positives, as scikit-learn has it. It depends on how many there are of
-            each: others that cannot be told apart give about N / (N + M).
+        two_sided: see `two_sided_auroc`. 0.5: cannot be told apart; 1: all others lie outside the native
+            scores, on whichever side; below 0.5: the others crowd around the native median.
+        average_precision: of the natives as positives, as scikit-learn has it. It depends on how many there
+            are of each: others that cannot be told apart give about N / (N + M).
         fpr95: share of the others that reach the largest threshold which at least 95 % of the natives reach.
     """
 
@@ -45,13 +47,14 @@ def estimate_separation(native: ArrayLike, other: ArrayLike, *, paired: bool = F
              resamples: int = 400) -> Separation:
     """How far `other` stands from `native`.
 
-    The intervals of `auroc` (DeLong et al. 1988, on the logit scale) and `two_sided_auroc` (on the scale log(1 - value)) come
-    from influence functions, those of `average_precision` and `fpr95` are percentile bootstraps over examples. All of
-    these collapse where the samples stand fully apart, and are too short close to it; so each interval also leaves room
-    for what n independent examples, or pairs of them, hide in one sample of 40: a share of 1 - 0.025^(1/n) that is
-    unlike all that were seen (the exact binomial bound, Clopper and Pearson 1934, some 3.7 / n). Paired, an example's
-    own two scores are no draw of two examples; the interval is stretched to also hold the value corrected for them.
-    With a single score on a side an interval is [0, 1]. Identical paired samples have [0.5, 0.5] in the first three.
+    The intervals of `auroc` (DeLong et al. 1988, on the logit scale) and `two_sided_auroc` (on the scale
+    log(1 - value)) come from influence functions, those of `average_precision` and `fpr95` are percentile
+    bootstraps over examples. All of these collapse where the samples stand fully apart, and are too short
+    close to it; so each interval also leaves room for what n independent examples, or pairs of them, hide in
+    one sample of 40: a share of 1 - 0.025^(1/n) that is unlike all that were seen (the exact binomial bound,
+    Clopper and Pearson 1934, some 3.7 / n). Paired, an example's own two scores are no draw of two examples;
+    the interval is stretched to also hold the value corrected for them. With a single score on a side an
+    interval is [0, 1]. Identical paired samples have [0.5, 0.5] in the first three.
 
     Args:
         native: (N,) scores of native representations.
@@ -67,13 +70,14 @@ def estimate_separation(native: ArrayLike, other: ArrayLike, *, paired: bool = F
         raise SutureError(f"expected resamples >= 1, got {resamples}; write resamples=400")
     x, y = _as_scores(native, "native"), _as_scores(other, "other")
     if paired and len(x) != len(y):
-        raise SutureError(f"expected as many other scores as native ones for paired=True, got {len(x)} and {len(y)}; "
-                          "write paired=False where they are not of the same examples")
+        raise SutureError(f"expected as many other scores as native ones for paired=True, got {len(x)} and "
+                          f"{len(y)}; write paired=False where they are not of the same examples")
     if why := _explain_missing(x, y):
         return Separation(*[make_missing_estimate(why)] * 4)
     if min(len(x), len(y)) == 1:
         return _estimate_from_single(x, y, paired)
-    return Separation(_estimate_auroc(x, y, paired), _estimate_two_sided(x, y, paired), *_bootstrap_intervals(x, y, paired, seed, resamples))
+    return Separation(_estimate_auroc(x, y, paired), _estimate_two_sided(x, y, paired),
+                      *_bootstrap_intervals(x, y, paired, seed, resamples))
 
 
 def auroc(native: ArrayLike, other: ArrayLike) -> float:
@@ -87,17 +91,20 @@ def auroc(native: ArrayLike, other: ArrayLike) -> float:
 
 
 def two_sided_auroc(native: ArrayLike, other: ArrayLike) -> float:
-    """AUROC of how typical a score is among the natives, t(s) = -|F(s) - 1/2| with F their distribution function.
+    """AUROC of how typical a score is among the natives, t(s) = -|F(s) - 1/2| with F their distribution
+    function.
 
-    Closed form: U = F(native) is uniform on [0, 1], so |U - 1/2| is uniform on [0, 1/2], and the chance that a native
-    is more typical than a score s is P(|U - 1/2| < |F(s) - 1/2|) = |2 F(s) - 1|. The AUROC is its mean over `other`.
+    Closed form: U = F(native) is uniform on [0, 1], so |U - 1/2| is uniform on [0, 1/2], and the chance that
+    a native is more typical than a score s is P(|U - 1/2| < |F(s) - 1/2|) = |2 F(s) - 1|. The AUROC is its
+    mean over `other`.
 
-    A score that equals natives has no single F: it stands for every u in [F(s-), F(s)], as natives of this score do
-    (the randomised probability integral transform, Brockwell 2007), and |2u - 1| is averaged over these u. These
-    intervals of the natives themselves tile [0, 1], so the value is exactly 1/2 for identical samples, whatever their
-    ties. Where no two natives are equal it is the AUROC of t with mid-ranks, to the last digit. Where some are, that
-    AUROC is not continuous: of natives -1, 0, 0, 1, each 250 times, against others that are all 1, it jumps from 3/4 to
-    nearly 5/8 or 7/8 with one native more at an end, and no interval could be given for it.
+    A score that equals natives has no single F: it stands for every u in [F(s-), F(s)], as natives of this
+    score do (the randomised probability integral transform, Brockwell 2007), and |2u - 1| is averaged over
+    these u. These intervals of the natives themselves tile [0, 1], so the value is exactly 1/2 for identical
+    samples, whatever their ties. Where no two natives are equal it is the AUROC of t with mid-ranks, to the
+    last digit. Where some are, that AUROC is not continuous: of natives -1, 0, 0, 1, each 250 times, against
+    others that are all 1, it jumps from 3/4 to nearly 5/8 or 7/8 with one native more at an end, and no
+    interval could be given for it.
 
     Args:
         native: (N,) scores.
@@ -110,7 +117,7 @@ def two_sided_auroc(native: ArrayLike, other: ArrayLike) -> float:
     return _compute_two_sided(*_count_below(x, y), len(x))
 
 
-# -- input ------------------------------------------------------------------------------------------------------------
+# -- input ---------------------------------------------------------------------------------------------------
 
 def _as_scores(scores: ArrayLike, name: str) -> Floats:
     """`scores` as float64."""
@@ -135,12 +142,12 @@ def _check_samples(native: ArrayLike, other: ArrayLike) -> tuple[Floats, Floats]
     """Both samples, refused where nothing can be said of them."""
     x, y = _as_scores(native, "native"), _as_scores(other, "other")
     if why := _explain_missing(x, y):
-        raise SutureError(f"expected scores without nan in both samples, got {why}; write separate(native, other), "
-                          "which gives missing estimates with this reason")
+        raise SutureError(f"expected scores without nan in both samples, got {why}; write separate(native, "
+                          "other), which gives missing estimates with this reason")
     return x, y
 
 
-# -- placements -------------------------------------------------------------------------------------------------------
+# -- placements ----------------------------------------------------------------------------------------------
 
 def _count_below(x: Floats, y: Floats) -> tuple[Ints, Ints]:
     """How many of `x` are smaller than, and not larger than, each of `y`."""
@@ -149,16 +156,19 @@ def _count_below(x: Floats, y: Floats) -> tuple[Ints, Ints]:
 
 
 def _compute_auroc(left: Ints, right: Ints, n: int) -> float:
-    """AUROC from how many of the `n` natives are below each other score; in whole numbers until the division."""
+    """AUROC from how many of the `n` natives are below each other score; in whole numbers until the
+    division."""
     pairs = n * len(left)
     return (2 * pairs - int((left + right).sum())) / (2 * pairs)
 
 
 def _compute_two_sided(left: Ints, right: Ints, n: int) -> float:
-    """`two_sided_auroc` from how many of the `n` natives are below each other score; in whole numbers where it can be.
+    """`two_sided_auroc` from how many of the `n` natives are below each other score; in whole numbers where
+    it can be.
 
-    The mean of |2v - n| over v in [left, right] is that at their middle, except for scores equal to the native median,
-    where n / 2 lies within: with p = 2 right - n and r = n - 2 left it is larger by min(p, r)^2 / (p + r).
+    The mean of |2v - n| over v in [left, right] is that at their middle, except for scores equal to the
+    native median, where n / 2 lies within: with p = 2 right - n and r = n - 2 left it is larger by
+    min(p, r)^2 / (p + r).
     """
     inner = np.minimum(2 * right - n, n - 2 * left).clip(0)
     width = int((right - left)[inner > 0].max(initial=1))
@@ -173,22 +183,25 @@ def _estimate_auroc(x: Floats, y: Floats, paired: bool) -> Estimate:
     n, m = len(x), len(y)
     left, right = _count_below(x, y)
     value = _compute_auroc(left, right, n)
-    error = _compute_standard_error(np.add(*_count_below(y, x)) / (2 * m), 1 - (left + right) / (2 * n), paired)
+    error = _compute_standard_error(np.add(*_count_below(y, x)) / (2 * m),
+                                    1 - (left + right) / (2 * n), paired)
     ends = value + np.zeros(2)
     if 0 < value < 1:
         ends = expit(logit(value) + NORMAL_ENDS * error / (value * (1 - value)))
     drift = (value - 0.5 - _compute_signs(x, y).mean() / 2) / (n - 1) if paired else 0.0
-    return _stretch_interval(value, ends, drift, _compute_hidden_share(n // 2 if paired else min(n, m)), paired)
+    return _stretch_interval(value, ends, drift, _compute_hidden_share(n // 2 if paired else min(n, m)),
+                             paired)
 
 
 def _estimate_two_sided(x: Floats, y: Floats, paired: bool) -> Estimate:
     """`two_sided_auroc`; its influence functions hold what an example does by itself and through F.
 
-    A score s of `other` adds f = mean of |2u - 1| over [a, b] = [F(s-), F(s)]. A native at x moves b of
-    all s >= x and a of all s > x, so it adds the mean over `other` of (|2b - 1| - |2a - 1|) / (b - a) where s > x and
-    of (|2b - 1| - f) / (b - a) where s = x. Without a tie the first is 2 sign(2F - 1). For s at F = 1/2 exactly that
-    has no sign: either one is right, and what it would add counts as one more, independent part. Paired, F(s) counts
-    the example's own native: on average this adds the mean of sign(2F - 1) sign(s - native) / N.
+    A score s of `other` adds f = mean of |2u - 1| over [a, b] = [F(s-), F(s)]. A native at x moves b of all s
+    >= x and a of all s > x, so it adds the mean over `other` of (|2b - 1| - |2a - 1|) / (b - a) where s > x
+    and of (|2b - 1| - f) / (b - a) where s = x. Without a tie the first is 2 sign(2F - 1). For s at F = 1/2
+    exactly that has no sign: either one is right, and what it would add counts as one more, independent part.
+    Paired, F(s) counts the example's own native: on average this adds the mean of sign(2F - 1) sign(s -
+    native) / N.
     """
     n, m = len(x), len(y)
     left, right = _count_below(x, y)
@@ -203,11 +216,13 @@ def _estimate_two_sided(x: Floats, y: Floats, paired: bool) -> Estimate:
     error = np.hypot(_compute_standard_error(through, f, paired), kink.std(ddof=1) / np.sqrt(n))
     ends = 1 - (1 - value) * np.exp(-NORMAL_ENDS * error / (1 - value)) if value < 1 else np.ones(2)
     drift = -float((np.sign(left + right - n) * _compute_signs(y, x)).mean()) / n if paired else 0.0
-    return _stretch_interval(value, ends, drift, 2 * _compute_hidden_share(n // 2 if paired else min(n, m)), paired)
+    return _stretch_interval(value, ends, drift, 2 * _compute_hidden_share(n // 2 if paired else min(n, m)),
+                             paired)
 
 
 def _sum_above(x: Floats, y: Floats, past: Floats, at: Floats) -> Floats:
-    """For each of `x` the sum of `past` over all `y` that are larger, plus that of `at` over all that are equal."""
+    """For each of `x` the sum of `past` over all `y` that are larger, plus that of `at` over all that are
+    equal."""
     order = np.argsort(y)
     s = y[order]
     p, q = (np.concatenate([[0.0], np.cumsum(v[order])]) for v in (past, at))
@@ -216,7 +231,7 @@ def _sum_above(x: Floats, y: Floats, past: Floats, at: Floats) -> Floats:
     return sums
 
 
-# -- intervals --------------------------------------------------------------------------------------------------------
+# -- intervals -----------------------------------------------------------------------------------------------
 
 def _compute_signs(x: Floats, y: Floats) -> Ints:
     """1 where `x` is larger, -1 where `y` is; without a difference, which infinite scores do not have."""
@@ -238,8 +253,9 @@ def _compute_hidden_share(n: int) -> float:
 def _stretch_interval(value: float, ends: Floats, drift: float, hidden: float, paired: bool) -> Estimate:
     """The estimate with an interval that also holds its value corrected by `drift`, and a `hidden` share.
 
-    Any unseen pair can move an unpaired value by all that is left on that side. Pairs of scores of the same example
-    that all agree are taken at their word, so there the hidden share counts by how far the value is from 1/2.
+    Any unseen pair can move an unpaired value by all that is left on that side. Pairs of scores of the same
+    example that all agree are taken at their word, so there the hidden share counts by how far the value is
+    from 1/2.
     """
     below, above = (max(2 * value - 1, 0), max(1 - 2 * value, 0)) if paired else (value, 1 - value)
     low = min(ends[0] + min(drift, 0), value - hidden * below)
@@ -257,7 +273,7 @@ def _estimate_from_single(x: Floats, y: Floats, paired: bool) -> Separation:
                       Estimate(float(precision[0]), 0.0, 1.0), Estimate(float(rate[0]), 0.0, 1.0))
 
 
-# -- thresholds -------------------------------------------------------------------------------------------------------
+# -- thresholds ----------------------------------------------------------------------------------------------
 
 class _NativeThresholds:
     """Every native score as a threshold, from the largest down, and how many of both samples reach it."""
@@ -293,13 +309,15 @@ def _match_pairs(x: Floats, y: Floats) -> Ints:
     return rank[np.argsort(-y, kind="stable")]
 
 
-def _bootstrap_intervals(x: Floats, y: Floats, paired: bool, seed: int, resamples: int) -> tuple[Estimate, Estimate]:
+def _bootstrap_intervals(x: Floats, y: Floats, paired: bool, seed: int,
+                         resamples: int) -> tuple[Estimate, Estimate]:
     """Average precision and FPR at 95 % recall.
 
-    The draws are exchangeable, so they need not be put in the order of the scores; only those of paired examples must
-    stay together. Average precision is biased where samples are close, and drawn examples, being less diverse, are so
-    once more: the interval is stretched to hold what is left when both are taken off. Paired, the threshold of the
-    rate is the native score of an example that itself counts among the others: the rate is known up to that one.
+    The draws are exchangeable, so they need not be put in the order of the scores; only those of paired
+    examples must stay together. Average precision is biased where samples are close, and drawn examples,
+    being less diverse, are so once more: the interval is stretched to hold what is left when both are taken
+    off. Paired, the threshold of the rate is the native score of an example that itself counts among the
+    others: the rate is known up to that one.
     """
     n, m = len(x), len(y)
     at = _NativeThresholds(x, y)
@@ -316,7 +334,8 @@ def _bootstrap_intervals(x: Floats, y: Floats, paired: bool, seed: int, resample
     ends = np.stack([np.minimum(ends[:, 0], values), np.maximum(ends[:, 1], values)], axis=1)
     drift = -2 * float(found[0].mean() - values[0])
     hidden = _compute_hidden_share(m)
-    # Average precision, if `hidden` of the others stood above all natives, is the mean over recall r of r / (r + odds).
+    # Average precision, if `hidden` of the others stood above all natives, is the mean over recall r of r /
+    # (r + odds).
     odds = hidden * m / n
     precision = _stretch_interval(float(values[0]), ends[0], drift, odds * float(np.log1p(1 / odds)), paired)
     return precision, _stretch_interval(float(values[1]), ends[1], 0.0, hidden, False)

@@ -38,14 +38,16 @@ class Spectrum:
         return float(self.values[0] / self.values[-1]) if self.rank else float("nan")
 
     def add_ridge(self, moments: Moments, strength: float) -> Tensor:
-        """(r,) eigenvalues with the penalty of ridge, `strength` mean eigenvalues of the source of `moments`."""
+        """(r,) eigenvalues with the penalty of ridge, `strength` mean eigenvalues of the source of
+        `moments`."""
         return self.values + strength * torch.trace(moments.sxx) / self.width
 
     @classmethod
     def of(cls, side: Side, precision: torch.dtype = torch.float64) -> Spectrum:
         """Spectrum of ``side.gram``, which must be about the mean.
 
-        Directions whose eigenvalue is below `compute_rank_cut` times the largest are dropped: they hold rounding only.
+        Directions whose eigenvalue is below `compute_rank_cut` times the largest are dropped: they hold
+        rounding only.
         """
         values, vectors = torch.linalg.eigh(side.gram)
         values, vectors = values.flip(0), vectors.flip(1)
@@ -58,8 +60,9 @@ class Spectrum:
 def compute_rank_cut(width: int, n: int, precision: torch.dtype) -> float:
     """Relative size below which an eigenvalue of a scatter of `n` rows and `width` columns is rounding.
 
-    In float64 max(width, n) eps, as `numpy.linalg.matrix_rank`. Products in float32 are accumulated blockwise, so
-    their error does not grow with n; it stays below 4 eps of the largest eigenvalue (benchmarks/precision.py).
+    In float64 max(width, n) eps, as `numpy.linalg.matrix_rank`. Products in float32 are accumulated
+    blockwise, so their error does not grow with n; it stays below 4 eps of the largest eigenvalue
+    (benchmarks/precision.py).
     """
     eps = torch.finfo(precision).eps
     return max(width, n) * eps if precision == torch.float64 else 4 * eps
@@ -130,7 +133,8 @@ class Pair:
         x, y: spectra of the source's and of the target's scatter.
         unit, standard: of rows at unit length, see `MomentBlock`; None where they were not taken.
         blocks: the same for disjoint blocks of examples, where they were kept apart.
-        outside: spectra of the source outside of each fold of the blocks, where they are at hand (for many cells).
+        outside: spectra of the source outside of each fold of the blocks, where they are at hand (for many
+            cells).
     """
 
     moments: Moments
@@ -172,7 +176,8 @@ class Pair:
 
     @cached_property
     def loadings(self) -> Tensor:
-        """(rank x, q) cross scatter between the principal directions of the source and the columns of the target."""
+        """(rank x, q) cross scatter between the principal directions of the source and the columns of the
+        target."""
         return self.x.vectors.T @ self.moments.sxy
 
     @cached_property
@@ -182,14 +187,16 @@ class Pair:
 
     @cached_property
     def canonical(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(U, correlations, V'): canonical correlations and directions in the whitened coordinates of each side."""
+        """(U, correlations, V'): canonical correlations and directions in the whitened coordinates of each
+        side."""
         white = self.rotated / torch.outer(self.x.values.sqrt(), self.y.values.sqrt())
         u, s, vh = torch.linalg.svd(white, full_matrices=False)
         return u, s, vh
 
     @cached_property
     def nuclear(self) -> float:
-        """Sum of the singular values of the cross scatter: the largest trace that rotations of one side reach."""
+        """Sum of the singular values of the cross scatter: the largest trace that rotations of one side
+        reach."""
         return float(torch.linalg.svdvals(self.moments.sxy).sum())
 
     @cached_property
@@ -197,4 +204,5 @@ class Pair:
         """(p, q) Pearson correlations between the columns; 0 for a column that does not vary."""
         m = self.moments
         found = m.sxy / torch.outer(m.sxx.diagonal(), m.syy.diagonal()).sqrt()
-        return torch.where(torch.outer(find_varying_columns(m.x, m.precision), find_varying_columns(m.y, m.precision)), found, 0.0)
+        return torch.where(torch.outer(find_varying_columns(m.x, m.precision),
+                                       find_varying_columns(m.y, m.precision)), found, 0.0)

@@ -1,4 +1,5 @@
-"""Auxiliary inputs, which a detector should tell from those of the task: given by a user or made from the data."""
+"""Auxiliary inputs, which a detector should tell from those of the task: given by a user or made from the
+data."""
 
 from __future__ import annotations
 
@@ -10,18 +11,35 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from suture._base import SutureError, convert_tensors, count_duplicates, count_examples, hash_examples, list_tensors
-from suture.data import TRAINING_KINDS, UNSEEN_KINDS, Batch, Batches, find_input_kind, make_auxiliary, split_labels
+from suture._base import (
+    SutureError,
+    convert_tensors,
+    count_duplicates,
+    count_examples,
+    hash_examples,
+    list_tensors,
+)
+from suture.data import (
+    TRAINING_KINDS,
+    UNSEEN_KINDS,
+    Batch,
+    Batches,
+    find_input_kind,
+    make_auxiliary,
+    split_labels,
+)
 from suture.representations import get_token_mask
 
 HELD_OUT = 500
 """Auxiliary examples that the quality of a detector is measured on; no detector is trained on them."""
 TRAINING_BYTES = 2**29
-"""Memory for auxiliary inputs that are made to train a detector with: 43,000 images of 3x32x32, 890 of 3x224x224."""
+"""Memory for auxiliary inputs that are made to train a detector with: 43,000 images of 3x32x32, 890 of
+3x224x224."""
 FEW_EXAMPLES = 20
-"""With fewer auxiliary examples than this a detector has no quality, and verdicts that rest on it are unproven."""
-NOT_MADE_NOTE = ("no auxiliary data and no maker for this kind of input: nothing shows that the detectors see anything, so "
-          "verdicts are unproven; pass ood=OOD(auxiliary=...)")
+"""With fewer auxiliary examples than this a detector has no quality, and verdicts that rest on it are
+unproven."""
+NOT_MADE_NOTE = ("no auxiliary data and no maker for this kind of input: nothing shows that the detectors "
+                 "see anything, so verdicts are unproven; pass ood=OOD(auxiliary=...)")
 
 
 @dataclass
@@ -49,11 +67,12 @@ class AuxiliaryData:
         given = gather_inputs(as_batches(data, f"{use} data"), most, like)
         n = count_examples(given)
         last = min(HELD_OUT, n) if use == "unseen" else min(HELD_OUT, max(1, n // 2))
-        self.about[use] = f"given: {n} examples" + (f", {last} of them held out" if use == "auxiliary" else "")
+        self.about[use] = (f"given: {n} examples"
+                           + (f", {last} of them held out" if use == "auxiliary" else ""))
         self.inputs[use] = take_examples(given, slice(n - last, n))
         if last < FEW_EXAMPLES:
-            self.notes.append(f"{last} {use} examples show little of what a detector sees: its quality counts from "
-                              f"{FEW_EXAMPLES} on; give more")
+            self.notes.append(f"{last} {use} examples show little of what a detector sees: its quality "
+                              f"counts from {FEW_EXAMPLES} on; give more")
         if use == "auxiliary" and n > last:
             self.inputs["training"] = take_examples(given, slice(0, n - last))
 
@@ -63,7 +82,8 @@ class AuxiliaryData:
         if "auxiliary" not in self.inputs and kind is not None:
             self._add_made("auxiliary", like, HELD_OUT, TRAINING_KINDS[kind], 3 * seed + 1)
             if training:
-                n = min(training, max(HELD_OUT, TRAINING_BYTES // (sum(t.nbytes for t in list_tensors(like)) // count_examples(like))))
+                n = min(training, max(HELD_OUT, TRAINING_BYTES
+                                      // (sum(t.nbytes for t in list_tensors(like)) // count_examples(like))))
                 self._add_made("training", like, n, TRAINING_KINDS[kind], 3 * seed)
             if unseen:
                 self._add_made("unseen", like, HELD_OUT, UNSEEN_KINDS[kind], 3 * seed + 2)
@@ -80,13 +100,15 @@ class AuxiliaryData:
         """Note how many given auxiliary examples are also in the data."""
         given = [self.inputs[use] for use in ("training", "auxiliary") if use in self.inputs]
         n = sum(count_examples(g) for g in given)
-        same = count_duplicates(list(map(_list_example_tensors, given)), (_list_example_tensors(b.target) for b in data))
+        same = count_duplicates(list(map(_list_example_tensors, given)),
+                                (_list_example_tensors(b.target) for b in data))
         if same:
             self.notes.append(f"{same} of {n} auxiliary examples are exact copies of examples in the data")
 
 
 def _can_make(like: Any, kind: str) -> bool:
-    """Whether a maker gets anything new out of these inputs: it cannot from a table of all ids, or blank images."""
+    """Whether a maker gets anything new out of these inputs: it cannot from a table of all ids, or blank
+    images."""
     try:
         make_auxiliary(like, 2, kinds=[kind])
     except SutureError:
@@ -105,8 +127,8 @@ def as_batches(data: Any, name: str = "auxiliary data") -> Batches:
 def gather_inputs(data: Batches, most: int, like: Any = None) -> Any:
     """The target network's inputs of the first `most` examples, as one batch on the CPU.
 
-    Texts with an attention mask are padded on the right to the longest. Of texts without one, those that are as long
-    as the first ones are taken.
+    Texts with an attention mask are padded on the right to the longest. Of texts without one, those that are
+    as long as the first ones are taken.
 
     Args:
         data: the batches.
@@ -120,12 +142,14 @@ def gather_inputs(data: Batches, most: int, like: Any = None) -> Any:
     left = most
     for batch in data:
         part = take_examples(batch.target, slice(0, left))
-        wanted, got = _describe_form(parts[0] if parts and like is None else part if like is None else like), _describe_form(part)
+        wanted, got = (_describe_form(parts[0] if parts and like is None else part if like is None else like),
+                       _describe_form(part))
         if got != wanted:
             if like is None and _loosen_form(got) == _loosen_form(wanted):
                 continue
-            raise SutureError(f"expected {data.name} like the data, per example {_format_form(wanted)}, got {_format_form(got)}; "
-                              "bring them to one size, number of channels and type, or leave them out")
+            raise SutureError(f"expected {data.name} like the data, per example {_format_form(wanted)}, got "
+                              f"{_format_form(got)}; bring them to one size, number of channels and type, or "
+                              "leave them out")
         parts.append(part)
         left -= count_examples(part)
         if left <= 0:
@@ -134,8 +158,8 @@ def gather_inputs(data: Batches, most: int, like: Any = None) -> Any:
     columns = zip(*(list_tensors(p) for p in parts), strict=True)
     sizes = [count_examples(p) for p in parts]
     # What has no axis of examples, such as a single number, is the same for all.
-    joined = iter([torch.cat([t.cpu() for t in column]) if _is_per_example(column[0], sizes[0]) else column[0].cpu()
-                   for column in columns])
+    joined = iter([torch.cat([t.cpu() for t in column]) if _is_per_example(column[0], sizes[0])
+                   else column[0].cpu() for column in columns])
     return convert_tensors(parts[0], lambda _: next(joined))
 
 
@@ -181,9 +205,10 @@ def _pad_texts(parts: list[Any]) -> list[Any]:
     """Texts brought to the length of the longest: zeros, which their masks leave out."""
     masks = [get_token_mask(p) for p in parts]
     longest = max((m.shape[1] for m in masks if m is not None), default=0)
-    return [p if m is None or m.shape[1] == longest else
-            convert_tensors(p, lambda t, m=m: F.pad(t, (0, longest - m.shape[1])) if t.shape == m.shape else t)  # type: ignore[misc]
-            for p, m in zip(parts, masks, strict=True)]
+    return [
+        p if m is None or m.shape[1] == longest else
+        convert_tensors(p, lambda t, m=m: F.pad(t, (0, longest - m.shape[1])) if t.shape == m.shape else t)  # type: ignore[misc]
+        for p, m in zip(parts, masks, strict=True)]
 
 
 def _format_form(form: InputForm) -> str:

@@ -23,11 +23,12 @@ _KEY = re.compile(r"[0-9a-f]{16}")
 def hash_parts(parts: Mapping[str, object]) -> str:
     """16 hex digits that name what a detector is made from.
 
-    The start of the SHA-256 over canonical JSON: keys sorted, no spaces. 1 and 1.0 are two values, tuples are lists.
+    The start of the SHA-256 over canonical JSON: keys sorted, no spaces. 1 and 1.0 are two values, tuples are
+    lists.
 
     Args:
-        parts: JSON-able: fingerprints of network and data, site, shape, recipe fields, classes. Whatever changes the
-            detector belongs in it.
+        parts: JSON-able: fingerprints of network and data, site, shape, recipe fields, classes. Whatever
+            changes the detector belongs in it.
 
     Raises:
         SutureError: a value that JSON does not know, NaN and infinity included.
@@ -35,15 +36,16 @@ def hash_parts(parts: Mapping[str, object]) -> str:
     try:
         text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise SutureError(f"expected the parts of a key as words, finite numbers, lists and mappings, got {error}; "
-                          "write str(value) or dataclasses.asdict(value)") from error
+        raise SutureError("expected the parts of a key as words, finite numbers, lists and mappings, got "
+                          f"{error}; write str(value) or dataclasses.asdict(value)") from error
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class DetectorCache:
     """A folder of tensors by key, one file for each: ``KEY.safetensors``.
 
-    Files appear whole or not at all, also when several processes put the same key at once: the last one stays.
+    Files appear whole or not at all, also when several processes put the same key at once: the last one
+    stays.
 
     Args:
         folder: made by the first `put`.
@@ -73,8 +75,8 @@ class DetectorCache:
             with tempfile.TemporaryFile(dir=self.folder):
                 pass
         except OSError as error:
-            raise SutureError(f"cannot write detectors to {str(self.folder)!r}: {error.strerror or error}; choose "
-                              "another store") from error
+            raise SutureError(f"cannot write detectors to {str(self.folder)!r}: {error.strerror or error}; "
+                              "choose another store") from error
 
     def put(self, key: str, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
         """Keep tensors, on whatever device they are.
@@ -114,7 +116,8 @@ class DetectorCache:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise SutureError(f"cannot read {str(path)!r}: {error.strerror or error}; choose another shelf") from error
+            raise SutureError(f"cannot read {str(path)!r}: {error.strerror or error}; "
+                              "choose another shelf") from error
         try:
             tensors = safetensors.load(data)
             meta = json.loads(data[8:8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
@@ -124,8 +127,8 @@ class DetectorCache:
             raise SutureError(f"expected a file that suture wrote, got {str(path)!r} of the format "
                               f"{meta.get('format')!r}; delete it or choose another shelf")
         if meta.get("key") != key:
-            raise SutureError(f"expected the key {key!r} in {str(path)!r}, got {meta.get('key')!r}: the file was "
-                              "renamed; delete it and compute it again")
+            raise SutureError(f"expected the key {key!r} in {str(path)!r}, got {meta.get('key')!r}: the file "
+                              "was renamed; delete it and compute it again")
         if meta.get("digest") != _hash_tensors(tensors, meta.get("about", "")):
             raise _make_damaged_error(path, "its contents are not what was written")
         return tensors, json.loads(meta["about"])

@@ -43,18 +43,19 @@ class OOD:
     >>> suture.compare(network, data=train, test=test, ood=suture.OOD(detectors=("mahalanobis", "energy")))
 
     Attributes:
-        detectors: names of `suture.ood.detectors.registry.DETECTORS`. Default: "mahalanobis". The first one gives the verdict
-            of a cell. Without any, Fréchet distances alone are there.
-        own: detectors of yours by name: a function of a batch of representations that returns (N,) scores, larger =
-            more in-distribution, or such functions by target site.
-        auxiliary: out-of-distribution inputs for the target network: data as `suture.compare` takes them (labels are
-            passed over), or inputs as the network takes them. Default: made from the data (`suture.data.auxiliary`), where
-            these are images or token ids.
-        unseen: likewise, of another kind, that no detector is trained on. Default: made from the data by other makers
-            where `auxiliary` is made too, else none.
+        detectors: names of `suture.ood.detectors.registry.DETECTORS`. Default: "mahalanobis". The first one
+            gives the verdict of a cell. Without any, Fréchet distances alone are there.
+        own: detectors of yours by name: a function of a batch of representations that returns (N,) scores,
+            larger = more in-distribution, or such functions by target site.
+        auxiliary: out-of-distribution inputs for the target network: data as `suture.compare` takes them
+            (labels are passed over), or inputs as the network takes them. Default: made from the data
+            (`suture.data.auxiliary`), where these are images or token ids.
+        unseen: likewise, of another kind, that no detector is trained on. Default: made from the data by
+            other makers where `auxiliary` is made too, else none.
         most: read, or make, at most so many auxiliary examples. Default 10,000.
         energy: recipe of the detector "energy". Default: `EnergyRecipe()`.
-        store: folder in which trained detectors are kept and found again by what they were trained on. Default: none.
+        store: folder in which trained detectors are kept and found again by what they were trained on.
+            Default: none.
         thresholds: of the verdict (`suture.results.cell_verdict.Thresholds`).
 
     Raises:
@@ -76,11 +77,12 @@ class OOD:
                            ("most", int)):
             given = getattr(self, name)
             if not isinstance(given, kind) or isinstance(given, bool):
-                raise SutureError(f"expected {name} as {_EXPECTED[name]}, got {given!r}; leave it out for the default")
+                raise SutureError(f"expected {name} as {_EXPECTED[name]}, got {given!r}; leave it "
+                                  "out for the default")
         for name in self.own:
             if name in table.DETECTORS or not DETECTOR_NAME.fullmatch(str(name)):
-                raise SutureError("expected a name of its own for your detector, of ASCII letters, digits and _, a "
-                                  f"letter first, got {name!r}")
+                raise SutureError("expected a name of its own for your detector, of ASCII letters, digits "
+                                  f"and _, a letter first, got {name!r}")
         if self.most < 1:
             raise SutureError(f"expected most of at least 1, got {self.most}; leave it out for 10,000")
 
@@ -104,7 +106,8 @@ DEFAULT_OOD = OOD()
 
 @dataclass
 class Detection:
-    """The detectors of one target network, fitted while its representations pass by, and tried on auxiliary data.
+    """The detectors of one target network, fitted while its representations pass by, and tried on auxiliary
+    data.
 
     Args:
         ood: what is wanted.
@@ -116,7 +119,8 @@ class Detection:
 
     Attributes:
         notes: what a reader of the scores has to know.
-        about: conventions, thresholds and the quality of each detector at each site; empty before `describe_quality`.
+        about: conventions, thresholds and the quality of each detector at each site; empty before
+            `describe_quality`.
     """
 
     ood: OOD
@@ -139,8 +143,8 @@ class Detection:
             first: a few examples, on the device.
 
         Raises:
-            SutureError: a detector that fails or returns something else, auxiliary data unlike the data, nothing to
-                train a detector on, a folder that cannot be written.
+            SutureError: a detector that fails or returns something else, auxiliary data unlike the data,
+                nothing to train a detector on, a folder that cannot be written.
         """
         own = self._make_user_detectors()
         if own:
@@ -156,8 +160,8 @@ class Detection:
                 self._try_front(use, take_examples(self._auxiliary.inputs[use], slice(0, 4)))
         if "energy" in self.ood.names:
             if self.ood.auxiliary is None and find_input_kind(like) is None:
-                raise SutureError("expected auxiliary data to train the detector energy with, and no maker fits these "
-                                  "inputs; pass ood=OOD(auxiliary=...), or leave out energy")
+                raise SutureError("expected auxiliary data to train the detector energy with, and no maker "
+                                  "fits these inputs; pass ood=OOD(auxiliary=...), or leave out energy")
             if self.ood.store is not None:
                 DetectorCache(self.ood.store).check()
 
@@ -166,8 +170,8 @@ class Detection:
             with disable_gradients():
                 self.target.front(convert_tensors(inputs, lambda t: t.to(self.device)))
         except (RuntimeError, TypeError, KeyError) as e:
-            raise SutureError(f"the target network fails on the {use} data: {summarise_error(e)}; give inputs nested like "
-                              "the data's") from e
+            raise SutureError(f"the target network fails on the {use} data: {summarise_error(e)}; give "
+                              "inputs nested like the data's") from e
 
     def check_task(self, task: Task) -> None:
         """Whether the detectors can be made for what the target network's output is.
@@ -197,17 +201,19 @@ class Detection:
         outside = self._auxiliary
         if self.ood.auxiliary is not None:
             outside.count_copies(data)
-        outside.make_missing(gather_inputs(data, HELD_OUT), training=self.ood.most if "energy" in self.ood.names else 0,
-                     unseen=self.ood.unseen is None, seed=self.seed)
+        outside.make_missing(gather_inputs(data, HELD_OUT), training=self.ood.most if "energy"
+                             in self.ood.names else 0, unseen=self.ood.unseen is None, seed=self.seed)
         self.notes = [*fitter.notes, *outside.notes]
         if "energy" in self.ood.names:
             if "training" not in outside.inputs:
-                raise SutureError("expected auxiliary data to train the detector energy with, got "
-                                  f"{outside.about.get('auxiliary', 'none, and none can be made from these inputs')}; "
-                                  "pass more in ood=OOD(auxiliary=...), or leave out energy")
-            self._detectors["energy"] = self._make_energy_detectors(data, outside.inputs["training"], progress)
-        self._scored = {kind: self._score_auxiliary(kind, outside.inputs[kind]) for kind in ("auxiliary", "unseen")
-                        if kind in outside.inputs}
+                raise SutureError(
+                    "expected auxiliary data to train the detector energy with, got "
+                    f"{outside.about.get('auxiliary', 'none, and none can be made from these inputs')}; pass "
+                    "more in ood=OOD(auxiliary=...), or leave out energy")
+            self._detectors["energy"] = self._make_energy_detectors(data,
+                                                                    outside.inputs["training"], progress)
+        self._scored = {kind: self._score_auxiliary(kind, outside.inputs[kind])
+                        for kind in ("auxiliary", "unseen") if kind in outside.inputs}
 
     def make_collector(self) -> ScoreCollector:
         """For one pass over the test data."""
@@ -229,10 +235,10 @@ class Detection:
         if not self.ood.names:
             return
         arrays = {**arrays, **self.stack_auxiliary_scores()}
-        quality = {name: [self._measure_quality(name, j, arrays, tested) for j in range(len(self.target.sites))]
-                   for name in self.ood.names}
-        self.about = {"verdict": self.ood.names[0], "thresholds": asdict(self.ood.thresholds), "quality": quality,
-                      "positive": "native representations; larger scores are more in-distribution",
+        quality = {name: [self._measure_quality(name, j, arrays, tested)
+                          for j in range(len(self.target.sites))] for name in self.ood.names}
+        self.about = {"verdict": self.ood.names[0], "thresholds": asdict(self.ood.thresholds), "quality":
+                      quality, "positive": "native representations; larger scores are more in-distribution",
                       **{k: v for k, v in self._auxiliary.about.items() if k != "training"}}
 
     def _measure_quality(self, name: str, j: int, arrays: Mapping[str, NDArray[Any]],
@@ -261,13 +267,13 @@ class Detection:
             functions = {str(k): v for k, v in each.items()} if several else {}
             absent = [s for s in map(str, self.target.sites) if several and s not in functions]
             if absent:
-                raise SutureError(f"expected the detector {name!r} for every target site, got none for {absent[0]!r}; "
-                                  "pass a function for each, or one function for all")
+                raise SutureError(f"expected the detector {name!r} for every target site, got none for "
+                                  f"{absent[0]!r}; pass a function for each, or one function for all")
             found[name] = [table.UserDetector(name, str(s), functions.get(str(s), each))
                            for s in self.target.sites]
         return found
 
-    # -- auxiliary data ------------------------------------------------------------------------------------------
+    # -- auxiliary data --------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def _score_auxiliary(self, kind: str, inputs: Any) -> ScoreCollector:
@@ -279,7 +285,8 @@ class Detection:
                 done = self.target.run_full(given) if scoring.tail_energy else None
                 xs = self.target.front(given) if done is None else self.target.pick_representations(done)
                 for j, x in enumerate(xs):
-                    if not torch.isfinite(SiteFeatures(x, self.target.shapes[j], get_token_mask(given)).mean).all():
+                    if not torch.isfinite(SiteFeatures(x, self.target.shapes[j],
+                                                       get_token_mask(given)).mean).all():
                         raise SutureError(f"NaN or inf in the representation of {kind} data at target site "
                                           f"{str(self.target.sites[j])!r}; remove the examples that give it")
                     scoring.add_representations(j, x, get_token_mask(given))
@@ -288,9 +295,10 @@ class Detection:
                         scoring.add_logits(j, logits, get_token_mask(given))
         return scoring
 
-    # -- trained detectors ---------------------------------------------------------------------------------------
+    # -- trained detectors -----------------------------------------------------------------------------------
 
-    def _make_energy_detectors(self, data: Batches, auxiliary: Any, progress: Progress | None) -> list[Detector]:
+    def _make_energy_detectors(self, data: Batches, auxiliary: Any,
+                               progress: Progress | None) -> list[Detector]:
         """Trained detectors of all sites; those that the store holds are not trained again."""
         recipe = self.ood.energy or EnergyRecipe(seed=self.seed)
         first = move_batch(next(iter(data)), self.device)
@@ -303,14 +311,15 @@ class Detection:
         for j, key in enumerate(keys):
             kept = shelf.get(key) if shelf is not None else None
             if kept is not None:
-                found[j] = EnergyDetector.make(self.target.shapes[j], classes, recipe, size, str(self.target.sites[j]))
+                found[j] = EnergyDetector.make(self.target.shapes[j], classes, recipe, size,
+                                               str(self.target.sites[j]))
                 found[j].load_state_dict(kept)
                 found[j].to(self.device).eval().requires_grad_(False)
         rest = [j for j in range(len(self.target.sites)) if j not in found]
         if rest:
             stream = Batches(self.data, size=recipe.batch_size, shuffle=True, seed=recipe.seed)
-            made = train_detectors(self.target, stream, auxiliary, recipe, self.device, classes=classes, sites=rest,
-                                   micro_batch=self.micro_batch, size=size, progress=progress)
+            made = train_detectors(self.target, stream, auxiliary, recipe, self.device, classes=classes,
+                                   sites=rest, micro_batch=self.micro_batch, size=size, progress=progress)
             found |= made
             for j in made if shelf is not None else ():
                 shelf.put(keys[j], made[j].state_dict(), {"site": str(self.target.sites[j])})  # type: ignore[union-attr]
@@ -318,9 +327,11 @@ class Detection:
 
     def _make_keys(self, data: Batches, auxiliary: Any, recipe: EnergyRecipe, classes: int) -> list[str]:
         """Where the store keeps the detector of each site: by all that it is trained on."""
-        # Examples in any order, so that a loader that shuffles finds its own; batches are part of the training.
+        # Examples in any order, so that a loader that shuffles finds its own; batches are part of the
+        # training.
         stream = "suture's" if can_shuffle(self.data) else [b.size for b in data]
-        prints = {"network": self.fingerprint, "recipe": asdict(recipe), "classes": classes, "batches": stream,
-                  "data": fingerprint_examples((b.target, b.labels) for b in data), "auxiliary": fingerprint_examples([auxiliary])}
+        prints = {"network": self.fingerprint, "recipe": asdict(recipe), "classes": classes,
+                  "batches": stream, "data": fingerprint_examples((b.target, b.labels) for b in data),
+                  "auxiliary": fingerprint_examples([auxiliary])}
         return [hash_parts(prints | {"site": str(site), "shape": str(shape)})
                 for site, shape in zip(self.target.sites, self.target.shapes, strict=True)]

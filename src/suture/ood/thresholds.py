@@ -13,8 +13,8 @@ class Thresholds:
 
     Attributes:
         works: relative accuracy from which a stitched network works, in (0, 1].
-        out: two-sided AUROC from which its representations are out of distribution, in (0.5, 1]; so are those with
-            1 - `out` at most.
+        out: two-sided AUROC from which its representations are out of distribution, in (0.5, 1]; so are those
+            with 1 - `out` at most.
         quality: two-sided AUROC on auxiliary data below which a detector proves nothing, in [0.5, 1].
 
     Raises:
@@ -30,5 +30,5 @@ class Thresholds:
             value = getattr(self, name)
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not least <= value <= 1 or (open_ and value == least):
-                raise SutureError(f"expected a threshold {name!r} of {'more than' if open_ else 'at least'} {least:g} "
-                                  f"and at most 1, got {value!r}; leave it out for 0.8")
+                raise SutureError(f"expected a threshold {name!r} of {'more than' if open_ else 'at least'} "
+                                  f"{least:g} and at most 1, got {value!r}; leave it out for 0.8")

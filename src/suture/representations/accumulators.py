@@ -1,13 +1,14 @@
-"""What indices of every alignment need, gathered batch by batch in one pass: moments, kept rows, Gram matrices.
+"""What indices of every alignment need, gathered batch by batch in one pass: moments, kept rows, Gram
+matrices.
 
 Alignments are how two representations become a pair of matrices with the same rows:
 
-- ``stitch``: rows are positions, those of the source brought to the target's as the stitching layer does; what direct
-  matching solves from.
+- ``stitch``: rows are positions, those of the source brought to the target's as the stitching layer does;
+  what direct matching solves from.
 - ``pool``: rows are examples, each the mean over its positions (tokens that count, without prefix tokens).
 - ``flatten``: rows are examples, each with all its channels at all positions (C*H*W features).
-- ``paper``: as Balogh and Jelasity (2025) mix them; on the first 1,000 test examples CKA is flattened, PWCCA and OPD
-  take positions as rows where both shapes agree, else examples averaged over positions.
+- ``paper``: as Balogh and Jelasity (2025) mix them; on the first 1,000 test examples CKA is flattened, PWCCA
+  and OPD take positions as rows where both shapes agree, else examples averaged over positions.
 """
 
 from __future__ import annotations
@@ -37,9 +38,24 @@ from suture.indices import (
     count_blocks,
     merge_into_folds,
 )
-from suture.numbers import MomentBlock, NonFiniteError, Pair, Spectrum, UnitRowSums, leave_out, standardise_rows
+from suture.numbers import (
+    MomentBlock,
+    NonFiniteError,
+    Pair,
+    Spectrum,
+    UnitRowSums,
+    leave_out,
+    standardise_rows,
+)
 from suture.representations.aligned_moments import AlignedMoments
-from suture.representations.alignment import DEFAULT_RULE, Alignment, AlignmentRule, View, get_row_mask, to_grid
+from suture.representations.alignment import (
+    DEFAULT_RULE,
+    Alignment,
+    AlignmentRule,
+    View,
+    get_row_mask,
+    to_grid,
+)
 from suture.representations.row_sample import RowSample
 from suture.representations.shapes import Kind, Shape
 
@@ -74,7 +90,8 @@ class AccumulatorSettings:
 
     def select_requests(self, alignment: str, *needs: Needs) -> list[Request]:
         """Requests of one alignment, of given needs."""
-        return [r for r in self.requests if r.alignment == alignment and (not needs or r.index.needs in needs)]
+        return [r for r in self.requests
+                if r.alignment == alignment and (not needs or r.index.needs in needs)]
 
     @property
     def blocks(self) -> int:
@@ -102,33 +119,42 @@ class Accumulators:
                  rule: AlignmentRule = DEFAULT_RULE, *, same: bool = False) -> None:
         self.settings, self._same = settings, same
         self._shapes = list(sources), list(targets)
-        self._has_tokens_on_both = all(any(s.kind is Kind.TOKENS and s.grid is None for s in side) for side in self._shapes)
+        self._has_tokens_on_both = all(any(s.kind is Kind.TOKENS and s.grid is None for s in side)
+                                       for side in self._shapes)
         how: dict[str, Any] = {"same": same, "precision": settings.precision, "folds": settings.blocks}
-        self._stitch = AlignedMoments(sources, targets, rule, **how, higher=bool(settings.select_requests(STITCH, Needs.HIGHER))
-                                      ) if settings.fits_layers or settings.select_requests(STITCH) or not settings.requests else None
+        self._stitch = (AlignedMoments(sources, targets, rule, **how,
+                                       higher=bool(settings.select_requests(STITCH, Needs.HIGHER)))
+                        if settings.fits_layers or settings.select_requests(STITCH)
+                        or not settings.requests else None)
         vectors = [[Shape(Kind.VECTOR, s.width) for s in side] for side in self._shapes]
         # Rows of two vectors are examples under either alignment.
-        units = settings.select_requests("pool", Needs.UNITS) or (settings.select_requests(STITCH, Needs.UNITS) and self._has_vectors())
+        units = (settings.select_requests("pool", Needs.UNITS)
+                 or (settings.select_requests(STITCH, Needs.UNITS) and self._has_vectors()))
         self._pooled: dict[str, AlignedMoments] = {}
         if settings.select_requests("pool", *FROM_MOMENTS):
             self._pooled["plain"] = AlignedMoments(vectors[0], vectors[1], **how,
-                                                   higher=bool(settings.select_requests("pool", Needs.HIGHER)))
+                                                   higher=bool(settings.select_requests("pool",
+                                                                                        Needs.HIGHER)))
         if units:
             how["folds"] = settings.blocks if settings.jackknife else 1
             self._pooled["standard"] = AlignedMoments(vectors[0], vectors[1], **how)
         self._directions: list[tuple[list[UnitRowSums], list[UnitRowSums]]] = []
         self._waiting: list[tuple[list[Tensor], list[Tensor]]] = []
         tables = {STITCH: {} if self._stitch is None else self._stitch.alignments,
-                  "pool": {(i, j): Alignment(x, y) for i, x in enumerate(vectors[0]) for j, y in enumerate(vectors[1])}}
+                  "pool": {(i, j): Alignment(x, y) for i, x in enumerate(vectors[0])
+                           for j, y in enumerate(vectors[1])}}
         self._rows = {a: RowSample(of, stitched=a == STITCH, most=settings.sample, seed=settings.seed,
-                                  precision=settings.precision) for a, of in tables.items() if settings.select_requests(a, Needs.ROWS)}
+                                  precision=settings.precision)
+                      for a, of in tables.items() if settings.select_requests(a, Needs.ROWS)}
         self._flat: FlatKernels | None = None
         if settings.select_requests("flatten"):
             _check_flat([*sources, *targets])
-            keep = PAPER_EXAMPLES if any(r.index.name != "cka_minibatch" for r in settings.select_requests("flatten")) else 0
-            self._flat = FlatKernels(len(sources), len(targets), same=same, keep=keep, precision=settings.precision)
-        self._own = [AlignedMoments([s], [s], same=True, precision=settings.precision, higher=False) for s in sources
-                     ] if settings.select_requests(STITCH) and not same else []
+            keep = (PAPER_EXAMPLES if any(r.index.name != "cka_minibatch"
+                                          for r in settings.select_requests("flatten")) else 0)
+            self._flat = FlatKernels(len(sources), len(targets), same=same, keep=keep,
+                                     precision=settings.precision)
+        self._own = ([AlignedMoments([s], [s], same=True, precision=settings.precision, higher=False)
+                      for s in sources] if settings.select_requests(STITCH) and not same else [])
         self._spectra: dict[Hashable, tuple[Spectrum, ...]] = {}
         self.examples = 0
 
@@ -144,8 +170,8 @@ class Accumulators:
             SutureError: they were not wanted.
         """
         if self._stitch is None:
-            raise SutureError("expected moments of the stitched matrices, but none were wanted; ask for a method or an "
-                              "index without @")
+            raise SutureError("expected moments of the stitched matrices, but none were wanted; ask for a "
+                              "method or an index without @")
         return self._stitch
 
     @property
@@ -210,16 +236,19 @@ class Accumulators:
                     self._flush()
 
     def _flush(self) -> None:
-        """Add the means that wait. Their products are small beside the sums, so that many are added at once."""
+        """Add the means that wait. Their products are small beside the sums, so that many are added at
+        once."""
         if not self._waiting:
             return
-        xs, ys = ([torch.cat(site) for site in zip(*side, strict=True)] for side in zip(*self._waiting, strict=True))
+        xs, ys = ([torch.cat(site) for site in zip(*side, strict=True)]
+                  for side in zip(*self._waiting, strict=True))
         self._waiting.clear()
         if "plain" in self._pooled:
             self._pooled["plain"].update(xs, ys)
         if "standard" in self._pooled:
             start = self._pooled["standard"].examples
-            self._pooled["standard"].update([standardise_rows(x) for x in xs], [standardise_rows(y) for y in ys])
+            self._pooled["standard"].update([standardise_rows(x) for x in xs],
+                                            [standardise_rows(y) for y in ys])
             self._add_unit_rows(xs, ys, start)
 
     def _add_unit_rows(self, xs: list[Tensor], ys: list[Tensor], start: int) -> None:
@@ -234,10 +263,12 @@ class Accumulators:
                 self._directions[k] = tuple([a.merge(b) for a, b in zip(*sides, strict=True)]  # type: ignore[assignment]
                                             for sides in zip(self._directions[k], new, strict=True))
 
-    def _drop_all_padding(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None, mask_y: Tensor | None
-                    ) -> tuple[Sequence[Tensor], Sequence[Tensor], Tensor | None, Tensor | None]:
+    def _drop_all_padding(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None,
+                          mask_y: Tensor | None) -> tuple[Sequence[Tensor], Sequence[Tensor], Tensor | None,
+                                                          Tensor | None]:
         """The batch without examples of which no token counts: they have no mean, and no position to draw."""
-        found = [counted.flatten(1).any(1) for shapes, mask in zip(self._shapes, (mask_x, mask_y), strict=True)
+        found = [counted.flatten(1).any(1)
+                 for shapes, mask in zip(self._shapes, (mask_x, mask_y), strict=True)
                  for s in shapes if (counted := get_row_mask(s, View.GRID, mask)) is not None]
         if not found or bool((there := torch.stack(found).all(0)).all()):
             return xs, ys, mask_x, mask_y
@@ -247,7 +278,8 @@ class Accumulators:
     def _pool(self, side: int, tensors: Sequence[Tensor], mask: Tensor | None) -> list[Tensor]:
         """(N, C) means over positions."""
         precision = self.settings.precision
-        found = [to_grid(x.to(precision), s, View.ALL if s.kind is Kind.VECTOR else View.POOLED, mask)[:, 0, 0]
+        found = [to_grid(x.to(precision), s, View.ALL if s.kind is Kind.VECTOR else View.POOLED,
+                         mask)[:, 0, 0]
                  for x, s in zip(tensors, self._shapes[side], strict=True)]
         for k, v in enumerate(found):
             if not torch.isfinite(v).all():
@@ -259,19 +291,22 @@ class Accumulators:
         self._flush()
         moments = self.stitch if alignment == STITCH else self._pooled["plain"]
         standard = self._pooled.get("standard")
-        if alignment == STITCH and any(s[k].kind is not Kind.VECTOR for s, k in zip(self._shapes, (i, j), strict=True)):
+        if (alignment == STITCH
+            and any(s[k].kind is not Kind.VECTOR for s, k in zip(self._shapes, (i, j), strict=True))):
             standard = None
         pair, folds = moments.get_pair(i, j), [MomentBlock(m) for m in moments.get_folds(i, j)]
         if standard is not None:
             units = [(d[0][i], d[1][j]) for d in self._directions if d[0][i].n]
             if self.settings.jackknife:
-                folds = [MomentBlock(p.moments, u, m) for p, u, m in zip(folds, units, standard.get_folds(i, j), strict=True)]
+                folds = [MomentBlock(p.moments, u, m)
+                         for p, u, m in zip(folds, units, standard.get_folds(i, j), strict=True)]
             total = [reduce(UnitRowSums.merge, side) for side in zip(*units, strict=True)]
             pair = replace(pair, unit=(total[0], total[1]), standard=standard.get_moments(i, j))
         if self.settings.blocks == 1:
             return pair
         pair = replace(pair, blocks=tuple(folds))
-        return replace(pair, outside=self._get_outside_spectra(pair, alignment, i, moments.alignments[i, j].source_rows))
+        return replace(pair, outside=self._get_outside_spectra(pair, alignment, i,
+                                                               moments.alignments[i, j].source_rows))
 
     def _get_outside_spectra(self, pair: Pair, *key: Hashable) -> tuple[Spectrum, ...]:
         """Spectra of the source outside of each fold; one serves many cells."""
@@ -287,8 +322,10 @@ class Accumulators:
         """The wanted indices of one cell, by name, but for those of the alignment ``paper``."""
         return self._prepare_job(i, j, self.settings.requests)()
 
-    def compute_all_values(self, cells: Sequence[Cell], progress: Progress | None = None) -> dict[Cell, dict[str, Value]]:
-        """The wanted indices of many cells, several cells at once: LAPACK does not make use of more than one thread.
+    def compute_all_values(self, cells: Sequence[Cell],
+                           progress: Progress | None = None) -> dict[Cell, dict[str, Value]]:
+        """The wanted indices of many cells, several cells at once: LAPACK does not make use of more than one
+        thread.
 
         Functions of the user's run one after the other.
 
@@ -297,7 +334,8 @@ class Accumulators:
             progress: called as ``progress("indices", cells done, cells)``.
         """
         threads = torch.get_num_threads()
-        known, own = ([r for r in self.settings.requests if bool(r.index.user) == users] for users in (False, True))
+        known, own = ([r for r in self.settings.requests if bool(r.index.user) == users]
+                      for users in (False, True))
         torch.set_num_threads(1)
         try:
             with ThreadPoolExecutor(threads) as pool:
@@ -319,7 +357,8 @@ class Accumulators:
         finally:
             torch.set_num_threads(threads)
         names = [r.name for r in self.settings.requests]
-        return {cell: {name: values[name] for name in names if name in values} for cell, values in found.items()}
+        return {cell: {name: values[name] for name in names if name in values}
+                for cell, values in found.items()}
 
     def _prepare_job(self, i: int, j: int, requests: Sequence[Request]) -> Callable[[], dict[str, Value]]:
         """What computes indices of one cell, with all that is shared between cells looked up before."""
@@ -327,7 +366,8 @@ class Accumulators:
         for alignment in (STITCH, "pool"):
             of = [r for r in requests if r.alignment == alignment]
             if asked := [r for r in of if r.index.needs in FROM_MOMENTS]:
-                work.append(partial(compute_indices, self.get_pair(i, j, alignment), asked, intervals=self.settings.jackknife > 0))
+                work.append(partial(compute_indices, self.get_pair(i, j, alignment), asked,
+                                    intervals=self.settings.jackknife > 0))
             if asked := [r for r in of if r.index.needs is Needs.ROWS]:
                 work.append(partial(_compute_each, asked, self._rows[alignment].get_sample(i, j)))
         if self._flat is not None and (asked := [r for r in requests if r.alignment == "flatten"]):
@@ -343,17 +383,19 @@ class Accumulators:
         """How many rows each wanted index of a cell is computed from, by name."""
         kept = len(next(iter(self._rows.values())).numbers) if self._rows else 0
         self._flush()
-        n = {STITCH: 0 if self._stitch is None else self._stitch.get_moments(i, j).n, "flatten": self.examples,
-             "pool": self._pooled["plain"].examples if "plain" in self._pooled else 0}
+        n = {STITCH: 0 if self._stitch is None else self._stitch.get_moments(i, j).n, "flatten":
+             self.examples, "pool": self._pooled["plain"].examples if "plain" in self._pooled else 0}
         return {r.name: kept if r.index.needs is Needs.ROWS else self._flat.kept
                 if self._flat is not None and r.alignment == "flatten" and r.index.name != "cka_minibatch"
                 else n[r.alignment] for r in self.settings.requests if r.alignment in n}
 
     def compute_statistics(self, side: str, k: int) -> SiteStatistics:
-        """What the representation at a site is like, positions as rows; `side` is ``"source"`` or ``"target"``."""
+        """What the representation at a site is like, positions as rows; `side` is ``"source"`` or
+        ``"target"``."""
         if side == "source" and self._own:
             return SiteStatistics.of(self._own[k].get_moments(0, 0).y, precision=self.settings.precision)
-        return SiteStatistics.of(self.stitch.get_moments(k if self._same else 0, k).y, precision=self.settings.precision)
+        return SiteStatistics.of(self.stitch.get_moments(k if self._same else 0, k).y,
+                                 precision=self.settings.precision)
 
 
 def _compute_each(requests: Sequence[Request], data: Sample | Kernels) -> dict[str, Value]:
@@ -363,5 +405,5 @@ def _compute_each(requests: Sequence[Request], data: Sample | Kernels) -> dict[s
 def _check_flat(shapes: Sequence[Shape]) -> None:
     for s in shapes:
         if s.varies:
-            raise SutureError(f"expected representations of one size for the alignments 'flatten' and 'paper', got "
-                              f"{s}, tokens of texts; write @pool")
+            raise SutureError("expected representations of one size for the alignments 'flatten' and "
+                              f"'paper', got {s}, tokens of texts; write @pool")

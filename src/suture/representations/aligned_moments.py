@@ -38,15 +38,15 @@ class AlignedMoments:
         rule: how positions are matched.
         same: both sides are the same representations (self-stitching): shared products are computed once.
         precision, higher: see `PairMoments`.
-        folds: keep the moments of so many disjoint parts of the examples apart, for cross-validation; an example
-            belongs to the fold that its number in the stream says, whatever the batches.
+        folds: keep the moments of so many disjoint parts of the examples apart, for cross-validation; an
+            example belongs to the fold that its number in the stream says, whatever the batches.
 
     Raises:
         SutureError: two shapes that cannot be aligned.
     """
 
-    def __init__(self, sources: Sequence[Shape], targets: Sequence[Shape], rule: AlignmentRule = DEFAULT_RULE, *,
-                 same: bool = False, precision: torch.dtype = torch.float32, higher: bool = True,
+    def __init__(self, sources: Sequence[Shape], targets: Sequence[Shape], rule: AlignmentRule = DEFAULT_RULE,
+                 *, same: bool = False, precision: torch.dtype = torch.float32, higher: bool = True,
                  folds: int = 1) -> None:
         self.sources, self.targets, self.precision, self._same = list(sources), list(targets), precision, same
         self.alignments = {(i, j): Alignment(x, y, rule)
@@ -72,7 +72,8 @@ class AlignedMoments:
         self._folds = [PairMoments(self._grids_x, [sources[i].width for i, _ in self._entries_x],
                                    self._grids_y, [targets[j].width for j, _ in self._entries_y], resampling,
                                    same=same, precision=precision, higher=higher) for _ in range(folds)]
-        self._has_tokens_on_both = all(any(s.kind is Kind.TOKENS and s.grid is None for s in side) for side in (sources, targets))
+        self._has_tokens_on_both = all(any(s.kind is Kind.TOKENS and s.grid is None for s in side)
+                                       for side in (sources, targets))
         self._learned = sorted({j for (_, j), a in self.alignments.items() if a.learns_prefix})
         self._prefixes: dict[int, Tensor] = {}
         self._spectra: dict[Hashable, Spectrum] = {}
@@ -100,7 +101,8 @@ class AlignedMoments:
 
         Args:
             xs, ys: one tensor for each site; in self-stitching the same twice.
-            mask_x, mask_y: (N, T) booleans for tokens. A side without one has the other's, where tokens meet tokens.
+            mask_x, mask_y: (N, T) booleans for tokens. A side without one has the other's, where tokens meet
+                tokens.
 
         Raises:
             NonFiniteError: NaN or inf in one of them, by side and position in `xs` or `ys`.
@@ -122,7 +124,8 @@ class AlignedMoments:
 
     def _check_tokens(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None,
                       mask_y: Tensor | None) -> None:
-        """Position k is the same word for both networks only where one tokenizer and one padding made both inputs."""
+        """Position k is the same word for both networks only where one tokenizer and one padding made both
+        inputs."""
         lengths = [{x.shape[1] for x, shape in zip(tensors, shapes, strict=True) if shape.varies}
                    for tensors, shapes in ((xs, self.sources), (ys, self.targets))]
         masks = [m for m in (mask_x, mask_y) if m is not None]
@@ -130,13 +133,14 @@ class AlignedMoments:
             lengths = [found | {m.shape[1]} for found, m in zip(lengths, masks, strict=True)]
         if all(lengths) and lengths[0] != lengths[1]:
             source, target = (" or ".join(map(str, sorted(found))) for found in lengths)
-            raise SutureError(f"expected as many tokens on both sides, got {source} for the source and {target} for "
-                              f"the target; {_ONE_TOKENIZER}")
+            raise SutureError(f"expected as many tokens on both sides, got {source} for the source and "
+                              f"{target} for the target; {_ONE_TOKENIZER}")
         if len(masks) == 2 and masks[0] is not masks[1] and not torch.equal(*masks):
             row = int((masks[0] != masks[1]).any(1).int().argmax())
             counts = [int(m[row].sum()) for m in masks]
-            raise SutureError(f"expected one attention mask on both sides, got {counts[0]} tokens that count for the "
-                              f"source and {counts[1]} for the target in example {row} of a batch; {_ONE_TOKENIZER}")
+            raise SutureError(f"expected one attention mask on both sides, got {counts[0]} tokens that count "
+                              f"for the source and {counts[1]} for the target in example {row} of a batch; "
+                              f"{_ONE_TOKENIZER}")
 
     def _add(self, moments: PairMoments, xs: list[Tensor], ys: list[Tensor], mask_x: Tensor | None,
              mask_y: Tensor | None) -> None:
@@ -146,9 +150,10 @@ class AlignedMoments:
                 (self._entries_x, self._grids_x, self.sources, xs, mask_x),
                 (self._entries_y, self._grids_y, self.targets, ys, mask_y))[:1 if self._same else 2]:
             # Means and sums are taken in the precision of the products.
-            views.append([to_grid(tensors[i] if v in (View.ALL, View.GRID) else tensors[i].to(self.precision), shapes[i],
-                               v, mask) for i, v in entries])
-            found = {grid: get_row_mask(shapes[i], v, mask) for (i, v), grid in zip(entries, grids, strict=True)}
+            views.append([to_grid(tensors[i] if v in (View.ALL, View.GRID) else tensors[i].to(self.precision),
+                                  shapes[i], v, mask) for i, v in entries])
+            found = {grid: get_row_mask(shapes[i], v, mask)
+                     for (i, v), grid in zip(entries, grids, strict=True)}
             masks |= {grid: m for grid, m in found.items() if m is not None}
         try:
             moments.update(views[0], views[-1], masks)
@@ -175,7 +180,8 @@ class AlignedMoments:
             raise SutureError("expected at least one batch, got none; call update first")
         if self._last is None or self._last[0] != (i, j):
             found = [m for f in self._folds if f.examples and (m := self._merge_parts(f, i, j)).n]
-            self._last = (i, j), found, reduce(Moments.merge, found) if found else self._merge_parts(self._folds[0], i, j)
+            self._last = ((i, j), found,
+                          reduce(Moments.merge, found) if found else self._merge_parts(self._folds[0], i, j))
         found = self._last[1]
         return found if most is None else merge_blocks(found, most)
 
@@ -190,10 +196,12 @@ class AlignedMoments:
         return self._last[2]
 
     def get_pair(self, i: int, j: int) -> Pair:
-        """Moments of one cell with the spectra of both sides; a matrix that several cells share is factored once."""
+        """Moments of one cell with the spectra of both sides; a matrix that several cells share is factored
+        once."""
         m, a = self.get_moments(i, j), self.alignments[i, j]
         if self._same and self.alignments[i, i].source_rows == a.source_rows:
-            x = self._get_spectrum(lambda: self.get_moments(i, i).y, "target", i, self.alignments[i, i].target_rows)
+            x = self._get_spectrum(lambda: self.get_moments(i, i).y, "target", i,
+                                   self.alignments[i, i].target_rows)
         else:
             x = self._get_spectrum(lambda: m.x, "source", i, a.source_rows)
         return Pair(m, x, self._get_spectrum(lambda: m.y, "target", j, a.target_rows))

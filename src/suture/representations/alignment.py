@@ -1,8 +1,8 @@
 """Representations as rows, and how two kinds of them are brought to the same rows.
 
 Inside suture a representation is seen as *grids* (N, H, W, C), channels last. A map (N, C, H, W) is one by a
-permutation that copies nothing where the network runs channels last; tokens (N, T, D) are one of height 1, or the
-map that their patches form; a vector (N, D) is a grid of one position.
+permutation that copies nothing where the network runs channels last; tokens (N, T, D) are one of height 1, or
+the map that their patches form; a vector (N, D) is a grid of one position.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from suture.representations.shapes import (
 
 
 class View(Enum):
-    """Which rows of a representation: all; tokens without their prefix; the prefix; the mean of all that are no
-    prefix; the first prefix token; that one added to every patch."""
+    """Which rows of a representation: all; tokens without their prefix; the prefix; the mean of all that are
+    no prefix; the first prefix token; that one added to every patch."""
 
     ALL = "all"
     GRID = "grid"
@@ -37,7 +37,8 @@ class View(Enum):
 
 
 def describe_positions(shape: Shape, view: View) -> tuple[str, int, int]:
-    """(what the positions are, height, width) of a view: equal for two views whose rows correspond one to one.
+    """(what the positions are, height, width) of a view: equal for two views whose rows correspond one to
+    one.
 
     The width of a sequence that varies is 0: any, but the same on both sides.
     """
@@ -61,8 +62,8 @@ def to_grid(x: Tensor, shape: Shape, view: View, mask: Tensor | None = None) -> 
         x: (N, C, H, W) or (N, H, W, C) as the shape says, (N, T, D) or (N, D).
         shape: its shape.
         view: which rows.
-        mask: (N, T) for tokens: the mean is taken over those that count. One of another length, such as that of the
-            text beside an image, is none of these tokens.
+        mask: (N, T) for tokens: the mean is taken over those that count. One of another length, such as that
+            of the text beside an image, is none of these tokens.
     """
     if shape.kind is Kind.VECTOR:
         return x[:, None, None, :]
@@ -75,7 +76,8 @@ def to_grid(x: Tensor, shape: Shape, view: View, mask: Tensor | None = None) -> 
     if view is View.ONLY:
         return x[:, None, :1]
     if view is View.POOLED:
-        kept = mask[:, k:] if mask is not None and _is_mask_of(mask, shape) and mask.shape[1] == x.shape[1] else None
+        kept = (mask[:, k:] if mask is not None and _is_mask_of(mask, shape)
+                and mask.shape[1] == x.shape[1] else None)
         return _average_tokens(x[:, k:], kept)[:, None, None, :]
     rows = x if view is View.ALL else x[:, k:] + x[:, :1] if view is View.SUM else x[:, k:]
     return rows.reshape(len(x), *_get_grid_size(shape, view), shape.width)
@@ -99,7 +101,8 @@ def _get_grid_size(shape: Shape, view: View) -> tuple[int, int]:
 
 
 def get_row_mask(shape: Shape, view: View, mask: Tensor | None) -> Tensor | None:
-    """(N, H, W) booleans: which rows of a view count; None where all do, or the mask is not of these tokens."""
+    """(N, H, W) booleans: which rows of a view count; None where all do, or the mask is not of these
+    tokens."""
     if mask is None or not _is_mask_of(mask, shape) or view in (View.POOLED, View.ONLY):
         return None
     k = shape.prefix
@@ -115,18 +118,19 @@ class AlignmentRule:
     """How positions are matched, where there is a choice.
 
     Attributes:
-        resize: "bilinear" (default, the paper's: corners not aligned, no antialiasing) or "nearest". Sequences that
-            are no patches of an image are resized along their one axis.
-        order: whether the resize comes "before" or "after" the affine map. They commute up to rounding, because the
-            weights of the resize sum to one; "auto" (default) takes the cheaper order.
+        resize: "bilinear" (default, the paper's: corners not aligned, no antialiasing) or "nearest".
+            Sequences that are no patches of an image are resized along their one axis.
+        order: whether the resize comes "before" or "after" the affine map. They commute up to rounding,
+            because the weights of the resize sum to one; "auto" (default) takes the cheaper order.
         prefix: what happens to prefix tokens. "auto": "map" where both sides have equally many, else "drop".
-            Tokens into tokens: "map" (they go through the affine map with the rest, as in the paper), "keep" (they
-            are handed on as they are, the map is fitted to the rest), "drop" (the source's are left out; the
-            target's are made from the mean of the other tokens), "learn" (likewise, but the target's are constants:
-            their mean in direct matching, parameters in task loss matching). Maps and vectors into tokens: "drop" or
-            "learn".
-            Tokens into maps: "drop", "add" (the first prefix token is added to every patch) or "only" (nothing but
-            the first prefix token, at every position). Tokens into vectors: "drop" (mean of the others) or "only".
+            Tokens into tokens: "map" (they go through the affine map with the rest, as in the paper), "keep"
+            (they are handed on as they are, the map is fitted to the rest), "drop" (the source's are left
+            out; the target's are made from the mean of the other tokens), "learn" (likewise, but the target's
+            are constants: their mean in direct matching, parameters in task loss matching). Maps and vectors
+            into tokens: "drop" or "learn".
+            Tokens into maps: "drop", "add" (the first prefix token is added to every patch) or "only"
+            (nothing but the first prefix token, at every position). Tokens into vectors: "drop" (mean of the
+            others) or "only".
 
     Raises:
         SutureError: an unknown value.
@@ -159,11 +163,11 @@ class Part:
 class Alignment:
     """How a source's representation gets the target's positions.
 
-    A map into a map is resized; a map into tokens is resized to their patches; tokens into a map are taken as the
-    map of their patches; anything into a vector is averaged over its positions; a vector into anything is repeated
-    at every position; sequences whose length varies go into each other position by position. Every one of them is a
-    linear map on positions whose weights sum to one, so it commutes with an affine map of the channels, and moments
-    and stitching layers share it.
+    A map into a map is resized; a map into tokens is resized to their patches; tokens into a map are taken as
+    the map of their patches; anything into a vector is averaged over its positions; a vector into anything is
+    repeated at every position; sequences whose length varies go into each other position by position. Every
+    one of them is a linear map on positions whose weights sum to one, so it commutes with an affine map of
+    the channels, and moments and stitching layers share it.
 
     Attributes:
         source, target: the two shapes.
@@ -185,25 +189,27 @@ class Alignment:
         kinds = {self.source.kind, self.target.kind}
         tokens = self.source if self.source.kind is Kind.TOKENS else self.target
         if kinds == {Kind.MAP, Kind.TOKENS} and tokens.grid is None and self.prefix != "only":
-            raise SutureError(f"cannot align {self.source} with {self.target}: the tokens are no patches of an image; "
-                              "stitch them to tokens or to a vector instead")
+            raise SutureError(f"cannot align {self.source} with {self.target}: the tokens are no patches of "
+                              "an image; stitch them to tokens or to a vector instead")
         if why := self._explain_mismatch():
             raise SutureError(f"cannot align {self.source} with {self.target}: {why}")
 
     def _explain_mismatch(self) -> str:
-        """Why a sequence whose length varies has other positions than the other side; "" where it has the same."""
+        """Why a sequence whose length varies has other positions than the other side; "" where it has the
+        same."""
         s, t = self.source, self.target
         if t.kind is not Kind.TOKENS or not (s.varies or t.varies):
             return ""
         if not s.varies or not t.varies:
             fixed = "a vector has no positions" if s.kind is Kind.VECTOR else "the others are always as many"
-            return (f"the tokens marked ~ are those of a text, another number in each batch, and {fixed}; stitch "
-                    "sequences to sequences or into a vector")
+            return (f"the tokens marked ~ are those of a text, another number in each batch, and {fixed}; "
+                    "stitch sequences to sequences or into a vector")
         if s.prefix != t.prefix:
-            return "position by position they need equally many prefix tokens; write the same behind the @ of both"
+            return ("position by position they need equally many prefix tokens; write the same "
+                    "behind the @ of both")
         if s.size != t.size:
-            return (f"{s.size[0]} and {t.size[0]} tokens for the same examples; use one tokenizer and one padding for "
-                    "both networks, or stitch into a vector")
+            return (f"{s.size[0]} and {t.size[0]} tokens for the same examples; use one tokenizer and one "
+                    "padding for both networks, or stitch into a vector")
         return ""
 
     @property
@@ -223,14 +229,16 @@ class Alignment:
 
     @property
     def prefix(self) -> Prefix:
-        """What happens to prefix tokens here; "auto" where none takes part, whatever the rule of the comparison."""
+        """What happens to prefix tokens here; "auto" where none takes part, whatever the rule of the
+        comparison."""
         if not self._choices:
             return "auto"
         return self._choices[0] if self.rule.prefix == "auto" else self.rule.prefix
 
     @cached_property
     def parts(self) -> tuple[Part, ...]:
-        """The rows that go through the affine map. Rows of the target that are in none are kept or learned."""
+        """The rows that go through the affine map. Rows of the target that are in none are kept or
+        learned."""
         s, t = self.source, self.target
         if t.kind is Kind.VECTOR:
             view = View.ALL if s.kind is Kind.VECTOR else View.ONLY if self.prefix == "only" else View.POOLED
@@ -251,7 +259,8 @@ class Alignment:
         # One name for the same rows, so that they are summed once.
         source, target = (View.ALL if v is View.GRID and not s.prefix else v
                           for v, s in ((source, self.source), (target, self.target)))
-        (_, *small), (_, *large) = describe_positions(self.source, source), describe_positions(self.target, target)
+        (_, *small), (_, *large) = (describe_positions(self.source, source),
+                                    describe_positions(self.target, target))
         return Part(source, target, Resizing((small[0], small[1]), (large[0], large[1]), self.rule.resize))
 
     @property
@@ -275,7 +284,8 @@ class Alignment:
         return tuple(p.target for p in self.parts)
 
     def assemble(self, parts: list[Tensor], prefix: Tensor | None) -> Tensor:
-        """The target's representation from the grids (N, H, W, C) of its `parts`, and prefix tokens (N, k, C).
+        """The target's representation from the grids (N, H, W, C) of its `parts`, and prefix tokens
+        (N, k, C).
 
         Of two parts the second is the prefix.
         """

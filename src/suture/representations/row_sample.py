@@ -16,10 +16,12 @@ from suture.representations.alignment import Part as AlignmentPart
 
 
 class RowSample:
-    """One row of each kept example, of both sides of every cell: the pooled one, or a position drawn at random.
+    """One row of each kept example, of both sides of every cell: the pooled one, or a position drawn at
+    random.
 
-    Under ``stitch`` the position is one of the target's rows that count, drawn by the seed and the example's number
-    among those that count; the source's row is that position of the source brought to the target's size.
+    Under ``stitch`` the position is one of the target's rows that count, drawn by the seed and the example's
+    number among those that count; the source's row is that position of the source brought to the target's
+    size.
 
     Args:
         alignments: of every cell.
@@ -29,8 +31,8 @@ class RowSample:
         precision: in which positions are brought to the target's size.
     """
 
-    def __init__(self, alignments: Mapping[tuple[int, int], Alignment], *, stitched: bool, most: int, seed: int,
-                 precision: torch.dtype) -> None:
+    def __init__(self, alignments: Mapping[tuple[int, int], Alignment], *, stitched: bool, most: int,
+                 seed: int, precision: torch.dtype) -> None:
         self._stitch = stitched
         self._alignments, self._seed, self._precision = alignments, seed, precision
         self._reservoir = Reservoir(most, seed)
@@ -100,8 +102,10 @@ class RowSample:
         return Sample(self._made[keys[0]], self._made[keys[1]])
 
 
-def _draw_rows(pair: Sequence[Tensor], a: Alignment, draws: Tensor, masks: Sequence[Tensor | None]) -> list[Tensor]:
-    """(N, C) of source and target: that row of each example's matrix at the share `draws` (N,) of those that count."""
+def _draw_rows(pair: Sequence[Tensor], a: Alignment, draws: Tensor,
+               masks: Sequence[Tensor | None]) -> list[Tensor]:
+    """(N, C) of source and target: that row of each example's matrix at the share `draws` (N,) of those that
+    count."""
     counts = [_find_unpadded_rows(a, p, pair, masks) for p in a.parts]
     ends = torch.stack([c.sum(1) for c in counts]).cumsum(0).cpu()
     chosen = (draws * ends[-1]).long()
@@ -112,15 +116,18 @@ def _draw_rows(pair: Sequence[Tensor], a: Alignment, draws: Tensor, masks: Seque
         if len(here):
             nth = (chosen - start).to(counted.device)[here]
             place = ((counted[here].cumsum(1) - 1 == nth[:, None]) & counted[here]).int().argmax(1)
-            for rows, x, mask, s, view, r in zip(found, pair, masks, (a.source, a.target), (p.source, p.target),
-                                                 (p.resizing, None), strict=True):
-                rows[here] = _take_position(to_grid(x[here], s, view, None if mask is None else mask[here]), place, r)
+            for rows, x, mask, s, view, r in zip(found, pair, masks, (a.source, a.target),
+                                                 (p.source, p.target), (p.resizing, None), strict=True):
+                rows[here] = _take_position(to_grid(x[here], s, view, None if mask is None else mask[here]),
+                                            place, r)
         start = end
     return found
 
 
-def _find_unpadded_rows(a: Alignment, p: AlignmentPart, pair: Sequence[Tensor], masks: Sequence[Tensor | None]) -> Tensor:
-    """(N, rows) which of the target's rows in a part count: by its own mask, or by that of the source's same rows."""
+def _find_unpadded_rows(a: Alignment, p: AlignmentPart, pair: Sequence[Tensor],
+                        masks: Sequence[Tensor | None]) -> Tensor:
+    """(N, rows) which of the target's rows in a part count: by its own mask, or by that of the source's same
+    rows."""
     kept = get_row_mask(a.target, p.target, masks[1])
     if kept is None and describe_positions(a.source, p.source) == describe_positions(a.target, p.target):
         kept = get_row_mask(a.source, p.source, masks[0])

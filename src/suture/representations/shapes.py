@@ -1,4 +1,5 @@
-"""What a representation is: map, tokens or vector; how that is recognised from a tensor or overridden by a user."""
+"""What a representation is: map, tokens or vector; how that is recognised from a tensor or overridden by a
+user."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ class Shape:
         prefix: tokens only: how many of them, at the start, are no positions (class token, registers).
         grid: tokens only: (H, W) where the tokens after the prefix are the patches of an image, row by row.
         last: maps only: the channels are the last axis, (N, H, W, C).
-        varies: tokens only: they are those of a text, and each batch has its own T; `size` is that of the dry run.
+        varies: tokens only: they are those of a text, and each batch has its own T; `size` is that of the dry
+            run.
     """
 
     kind: Kind
@@ -93,22 +95,25 @@ class Shape:
         if x.ndim != len(self.dims) + 1:
             return f"shape {tuple(x.shape)}"
         axes = tuple(x.shape[1:])
-        width, size = (axes[0], axes[1:]) if self.kind is Kind.MAP and not self.last else (axes[-1], axes[:-1])
+        width, size = ((axes[0], axes[1:]) if self.kind is Kind.MAP and not self.last
+                       else (axes[-1], axes[:-1]))
         return str(replace(self, width=width, size=size, prefix=0, grid=None))
 
 
-def recognise_shape(x: Tensor, image: Size | None = None, lengths: Collection[int] = (), inner: int | None = None) -> Shape:
+def recognise_shape(x: Tensor, image: Size | None = None, lengths: Collection[int] = (),
+                    inner: int | None = None) -> Shape:
     """The shape of a batch of representations: (N, C, H, W) is a map, (N, T, D) tokens, (N, D) a vector.
 
     Args:
         x: the representations.
         image: (H, W) of the images that the network was given, if any. Tokens are then taken for patches: the
-            prefix is the smallest, up to `MOST_PREFIX_TOKENS`, that leaves a grid of the image's proportions. A map has its
-            channels last where axes 1 and 2 have these proportions and axes 2 and 3 do not.
-        lengths: of the sequences that it was given (`find_sequence_lengths`). So many tokens are those of the text: without
-            prefix, and in as large a number as each batch has.
-        inner: width of the last axis in the module that gave `x`, by its last layer norm or linear layer. Where both
-            pairs of axes have the image's proportions, channels are last if that is axis 3 and could not be axis 1.
+            prefix is the smallest, up to `MOST_PREFIX_TOKENS`, that leaves a grid of the image's proportions.
+            A map has its channels last where axes 1 and 2 have these proportions and axes 2 and 3 do not.
+        lengths: of the sequences that it was given (`find_sequence_lengths`). So many tokens are those of the
+            text: without prefix, and in as large a number as each batch has.
+        inner: width of the last axis in the module that gave `x`, by its last layer norm or linear layer.
+            Where both pairs of axes have the image's proportions, channels are last if that is axis 3 and
+            could not be axis 1.
 
     Raises:
         SutureError: any other number of axes.
@@ -122,8 +127,8 @@ def recognise_shape(x: Tensor, image: Size | None = None, lengths: Collection[in
         return Shape(Kind.TOKENS, x.shape[2], (x.shape[1],), prefix, grid)
     if x.ndim == 2:
         return Shape(Kind.VECTOR, x.shape[1])
-    raise SutureError(f"expected a representation (N, C, H, W), (N, T, D) or (N, D), got shape {tuple(x.shape)}; "
-                      "choose another site or output slot")
+    raise SutureError("expected a representation (N, C, H, W), (N, T, D) or (N, D), got shape "
+                      f"{tuple(x.shape)}; choose another site or output slot")
 
 
 def _make_map_shape(x: Tensor, last: bool) -> Shape:
@@ -133,7 +138,8 @@ def _make_map_shape(x: Tensor, last: bool) -> Shape:
 
 def _is_channels_last(x: Tensor, image: Size, inner: int | None) -> bool:
     _, a, b, c = x.shape
-    return _has_proportions((a, b), image) and (not _has_proportions((b, c), image) or (inner == c and inner != a))
+    return (_has_proportions((a, b), image)
+            and (not _has_proportions((b, c), image) or (inner == c and inner != a)))
 
 
 def _has_proportions(size: Size, image: Size) -> bool:
@@ -142,7 +148,8 @@ def _has_proportions(size: Size, image: Size) -> bool:
 
 
 def _find_patches(count: int, image: Size) -> tuple[int, Size | None]:
-    """(prefix, grid) of tokens: the image's exact proportions before those of patches that do not divide it."""
+    """(prefix, grid) of tokens: the image's exact proportions before those of patches that do not divide
+    it."""
     for cut in (False, True):
         for prefix in range(min(MOST_PREFIX_TOKENS, count - 1) + 1):
             grid = _find_patch_grid(count - prefix, image, cut)
@@ -152,7 +159,8 @@ def _find_patches(count: int, image: Size) -> tuple[int, Size | None]:
 
 
 def _find_patch_grid(count: int, image: Size, cut: bool = False) -> Size | None:
-    """The grid of `count` patches with the image's proportions; with `cut`, of square ones that leave a rest over."""
+    """The grid of `count` patches with the image's proportions; with `cut`, of square ones that leave a rest
+    over."""
     if cut:
         found = ((image[0] // p, image[1] // p) for p in range(2, min(image) + 1))
         return next((g for g in found if g[0] * g[1] == count), None)
@@ -162,7 +170,7 @@ def _find_patch_grid(count: int, image: Size, cut: bool = False) -> Size | None:
     return (tall * side, wide * side) if side and side * side * tall * wide == count else None
 
 
-# -- what a user says it is -------------------------------------------------------------------------------------------
+# -- what a user says it is ----------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class ShapeOverride:
@@ -180,7 +188,8 @@ class ShapeOverride:
 
     @classmethod
     def parse(cls, text: str) -> ShapeOverride:
-        """Read ``map``, ``map:last``, ``vector``, ``tokens``, ``tokens:1`` (prefix tokens) or ``tokens:1,14x14``.
+        """Read ``map``, ``map:last``, ``vector``, ``tokens``, ``tokens:1`` (prefix tokens) or
+        ``tokens:1,14x14``.
 
         Raises:
             SutureError: anything else.
@@ -188,7 +197,8 @@ class ShapeOverride:
         m = re.fullmatch(r"(map|vector|tokens)|(map:last)|tokens:(\d+)(?:,(\d+)x(\d+))?", text)
         if m is None:
             raise SutureError("expected a site taken as map, map:last, vector, tokens, tokens:1 (prefix) or "
-                              f"tokens:1,14x14 (prefix and grid), got {text!r}; write it behind the @ of a site")
+                              f"tokens:1,14x14 (prefix and grid), got {text!r}; write it "
+                              "behind the @ of a site")
         if m[3] is None:
             return cls(Kind(m[1] or "map"), last=m[2] is not None)
         return cls(Kind.TOKENS, int(m[3]), (int(m[4]), int(m[5])) if m[4] else None)
@@ -202,8 +212,8 @@ class ShapeOverride:
         axes = {Kind.MAP: "(N, H, W, C)" if self.last else "(N, C, H, W)", Kind.TOKENS: "(N, T, D)",
                 Kind.VECTOR: "(N, D)"}[self.kind]
         if x.ndim != axes.count(",") + 1:
-            raise SutureError(f"expected {axes} to be taken as {self.kind.value}, got shape {tuple(x.shape)}; "
-                              "leave out what stands behind the @, or write what it is")
+            raise SutureError(f"expected {axes} to be taken as {self.kind.value}, got shape "
+                              f"{tuple(x.shape)}; leave out what stands behind the @, or write what it is")
         if self.kind is Kind.MAP:
             return _make_map_shape(x, self.last)
         if self.kind is Kind.VECTOR:
@@ -221,10 +231,11 @@ class ShapeOverride:
         return Shape(Kind.TOKENS, x.shape[2], (count,), self.prefix, grid, varies=varies)
 
 
-# -- what the inputs say ----------------------------------------------------------------------------------------------
+# -- what the inputs say -------------------------------------------------------------------------------------
 
 def find_image_size(inputs: Any) -> Size | None:
-    """(H, W) of the images (N, C, H, W) among a network's inputs: "pixel_values", or the first tensor like that."""
+    """(H, W) of the images (N, C, H, W) among a network's inputs: "pixel_values", or the first tensor like
+    that."""
     images = inputs["pixel_values"] if isinstance(inputs, Mapping) and "pixel_values" in inputs else inputs
     for t in walk_tensors(images):
         if t.ndim == 4 and t.is_floating_point():
@@ -239,7 +250,8 @@ def get_token_mask(inputs: Any) -> Tensor | None:
 
 
 def find_sequence_lengths(inputs: Any) -> frozenset[int]:
-    """How many tokens the sequences among a network's inputs have: as the attention mask or integers (N, T) say."""
+    """How many tokens the sequences among a network's inputs have: as the attention mask or integers (N, T)
+    say."""
     mask = get_token_mask(inputs)
     if mask is not None:
         return frozenset({mask.shape[1]})

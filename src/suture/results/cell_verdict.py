@@ -1,4 +1,5 @@
-"""The verdict of a cell: similar, dissimilar, or an artefact that solves the task with another representation."""
+"""The verdict of a cell: similar, dissimilar, or an artefact that solves the task with another
+representation."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ VERDICTS = (SIMILAR, ARTEFACT, DISSIMILAR, UNPROVEN)
 METHOD_NAMES = {"dm": "Direct matching", "tlm": "Task loss matching"}
 
 Quality = Mapping[str, float | None]
-"""Two-sided AUROC of a detector at a site on ``"auxiliary"`` and ``"unseen"`` data; None where there are none."""
+"""Two-sided AUROC of a detector at a site on ``"auxiliary"`` and ``"unseen"`` data; None where there are
+none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,18 +47,19 @@ class CellValues:
         return np.fmin(self.low, self.value), np.fmax(self.high, self.value)
 
 
-def decide_verdicts(relative: CellValues, outlying: CellValues, quality: Sequence[Quality], marks: Strings, detector: str,
-                 thresholds: Thresholds) -> tuple[Strings, Strings]:
+def decide_verdicts(relative: CellValues, outlying: CellValues, quality: Sequence[Quality], marks: Strings,
+                    detector: str, thresholds: Thresholds) -> tuple[Strings, Strings]:
     """What each cell is called, and one sentence why.
 
-    - It does not work (relative accuracy below ``works``): *dissimilar*; *unproven* where the layer is marked as not
-      converged, because it might yet work. A layer that works, works, converged or not.
-    - It works: *artefact* where its representations are out of distribution (two-sided AUROC of ``out`` or more, or of
-      1 - ``out`` or less: crowded at the middle of the native scores, which is a difference too), else *similar*;
-      *unproven* where the detector, at that target site, does not tell native representations from auxiliary and from
-      unseen ones (the worse of the two-sided AUROCs that are there is below ``quality``, or none is there).
-    - *unproven* as well where a 95 % interval holds a threshold, so that its ends give different words, and where a
-      number is missing.
+    - It does not work (relative accuracy below ``works``): *dissimilar*; *unproven* where the layer is marked
+      as not converged, because it might yet work. A layer that works, works, converged or not.
+    - It works: *artefact* where its representations are out of distribution (two-sided AUROC of ``out`` or
+      more, or of 1 - ``out`` or less: crowded at the middle of the native scores, which is a difference too),
+      else *similar*; *unproven* where the detector, at that target site, does not tell native representations
+      from auxiliary and from unseen ones (the worse of the two-sided AUROCs that are there is below
+      ``quality``, or none is there).
+    - *unproven* as well where a 95 % interval holds a threshold, so that its ends give different words, and
+      where a number is missing.
 
     Thresholds themselves count as reached.
 
@@ -76,8 +79,8 @@ def decide_verdicts(relative: CellValues, outlying: CellValues, quality: Sequenc
     """
     shape = relative.value.shape
     if (outlying.value.shape, marks.shape, len(quality)) != (shape, shape, shape[1]):
-        raise SutureError(f"expected grids and marks of one shape and a quality for each target site, got {shape}, "
-                          f"{outlying.value.shape}, {marks.shape} and {len(quality)}")
+        raise SutureError("expected grids and marks of one shape and a quality for each target site, got "
+                          f"{shape}, {outlying.value.shape}, {marks.shape} and {len(quality)}")
     weak = np.array([_explain_weakness(q, detector, thresholds.quality) for q in quality], dtype=object)
     judged = _VerdictRules(relative, outlying, marks, np.broadcast_to(weak, shape), detector, thresholds)
     rules = judged.list_rules()
@@ -101,31 +104,38 @@ class _VerdictRules:
     thresholds: Thresholds
 
     def list_rules(self) -> list[tuple[NDArray[np.bool_], str, Callable[[Cell], str]]]:
-        """Where a rule holds, its word and its reason; the first one that holds decides, one of them always does."""
+        """Where a rule holds, its word and its reason; the first one that holds decides, one of them always
+        does."""
         works, out = self.thresholds.works, self.thresholds.out
         (least, most), (lowest, highest) = self.relative.span, self.outlying.span
         # 1 - 0.2 is 0.8, but 1 - 0.8 is not 0.2.
         above, below = lowest >= out, 1 - highest >= out
         inside = (highest < out) & (1 - lowest < out)
         return [
-            (np.isnan(self.relative.value), UNPROVEN, lambda c: f"no relative accuracy: {self.relative.reason[c]}"),
-            ((self.relative.value < works) & (self.marks != ""), UNPROVEN, lambda c:
-             f"{self._format_accuracy(c)} is below {works:g}, but the layer has not converged ({self.marks[c]})"),
+            (np.isnan(self.relative.value), UNPROVEN,
+             lambda c: f"no relative accuracy: {self.relative.reason[c]}"),
+            ((self.relative.value < works) & (self.marks != ""), UNPROVEN,
+             lambda c: f"{self._format_accuracy(c)} is below {works:g}, but the layer has not converged "
+                       f"({self.marks[c]})"),
             (most < works, DISSIMILAR, lambda c: f"{self._format_accuracy(c)} is below {works:g}"),
-            (least < works, UNPROVEN, lambda c: f"{self._format_accuracy(c)}: {_describe_interval(self.relative, c, works)}"),
+            (least < works, UNPROVEN,
+             lambda c: f"{self._format_accuracy(c)}: {_describe_interval(self.relative, c, works)}"),
             (self.weak != "", UNPROVEN, lambda c: str(self.weak[c])),
-            (np.isnan(self.outlying.value), UNPROVEN, lambda c:
-             f"no out-of-distribution score of {self.detector}: {self.outlying.reason[c]}"),
-            (above, ARTEFACT, lambda c:
-             f"works ({self._format_accuracy(c)}), but is out of distribution: {self._format_auroc(c, out)} is at least {out:g}"),
-            (below, ARTEFACT, lambda c:
-             f"works ({self._format_accuracy(c)}), but is out of distribution: {self._format_auroc(c, self._lower_threshold)} is at most "
-             f"{self._lower_threshold:g}, more typical than native ones"),
-            (inside, SIMILAR, lambda c: f"works ({self._format_accuracy(c)}) and looks like native representations "
-                                        f"({self._format_auroc(c, self._get_nearest_threshold(c))})"),
-            (highest >= out, UNPROVEN, lambda c: f"{self._format_auroc(c, out)}: {_describe_interval(self.outlying, c, out)}"),
-            (1 - lowest >= out, UNPROVEN, lambda c:
-             f"{self._format_auroc(c, self._lower_threshold)}: {_describe_interval(self.outlying, c, self._lower_threshold)}"),
+            (np.isnan(self.outlying.value), UNPROVEN,
+             lambda c: f"no out-of-distribution score of {self.detector}: {self.outlying.reason[c]}"),
+            (above, ARTEFACT, lambda c: f"works ({self._format_accuracy(c)}), but is out of distribution: "
+                                        f"{self._format_auroc(c, out)} is at least {out:g}"),
+            (below, ARTEFACT, lambda c: f"works ({self._format_accuracy(c)}), but is out of distribution: "
+                                        f"{self._format_auroc(c, self._lower_threshold)} is at most "
+                                        f"{self._lower_threshold:g}, more typical than native ones"),
+            (inside, SIMILAR,
+             lambda c: f"works ({self._format_accuracy(c)}) and looks like native representations "
+                       f"({self._format_auroc(c, self._get_nearest_threshold(c))})"),
+            (highest >= out, UNPROVEN,
+             lambda c: f"{self._format_auroc(c, out)}: {_describe_interval(self.outlying, c, out)}"),
+            (1 - lowest >= out, UNPROVEN,
+             lambda c: f"{self._format_auroc(c, self._lower_threshold)}: "
+                       f"{_describe_interval(self.outlying, c, self._lower_threshold)}"),
         ]
 
     @property
@@ -140,7 +150,8 @@ class _VerdictRules:
         return f"relative accuracy {format_near(float(self.relative.value[cell]), self.thresholds.works)}"
 
     def _format_auroc(self, cell: Cell, threshold: float) -> str:
-        return f"two-sided AUROC of {self.detector} {format_near(float(self.outlying.value[cell]), threshold)}"
+        return (f"two-sided AUROC of {self.detector} "
+                f"{format_near(float(self.outlying.value[cell]), threshold)}")
 
 
 def _explain_weakness(quality: Quality, detector: str, least: float) -> str:
@@ -152,12 +163,14 @@ def _explain_weakness(quality: Quality, detector: str, least: float) -> str:
     kind = min(there, key=there.__getitem__)
     if there[kind] >= least:
         return ""
-    return f"the detector {detector} reaches only {format_near(there[kind], least)} on {kind} data at this site"
+    return (f"the detector {detector} reaches only {format_near(there[kind], least)} on {kind} "
+            "data at this site")
 
 
 def _describe_interval(values: CellValues, cell: tuple[int, int], threshold: float) -> str:
     low, high = (float(ends[cell]) for ends in values.span)
-    return f"its interval {format_near(low, threshold)} to {format_near(high, threshold)} holds the threshold {threshold:g}"
+    return (f"its interval {format_near(low, threshold)} to {format_near(high, threshold)} holds the "
+            f"threshold {threshold:g}")
 
 
 def format_near(value: float, threshold: float, digits: int = 2) -> str:
@@ -189,8 +202,8 @@ def describe_verdicts(method: str, words: Strings, detector: str) -> str:
     artefacts = found[ARTEFACT]
     verbs = "works but is" if artefacts < 2 else "work but are"
     rest = ", ".join(f"{found[word] or 'none'} {word}" for word in (SIMILAR, DISSIMILAR, UNPROVEN))
-    return (f"{METHOD_NAMES[method]}: {artefacts or 'none'} of {n} {'cell' if n == 1 else 'cells'} {verbs} out of "
-            f"distribution (artefact), {rest} (detector {detector}).")
+    return (f"{METHOD_NAMES[method]}: {artefacts or 'none'} of {n} {'cell' if n == 1 else 'cells'} {verbs} "
+            f"out of distribution (artefact), {rest} (detector {detector}).")
 
 
 def get_detector(meta: Mapping[str, Any]) -> str:

@@ -41,12 +41,12 @@ class Comparison:
         same_network: the source network is the target network (self-stitching).
         same_architecture: sites of the two networks with the same name are the same layer.
         table: tidy, columns `COLUMNS`, one row per cell and measure; a value is NaN exactly where the reason
-            is not empty. The mark says why a value that is there is not to be trusted, such as a stitching layer that
-            was still improving; it is empty where all is well, and where the column is left out.
+            is not empty. The mark says why a value that is there is not to be trusted, such as a stitching
+            layer that was still improving; it is empty where all is well, and where the column is left out.
         arrays: per-example and per-cell arrays by name, such as ``"target.correct"`` bool (N,),
             ``"dm.correct"`` bool and ``"dm.kl"`` float32 (S, T, N), ``"tlm.loss"`` (S, T, epochs),
-            ``"dm.weight/0/1"`` float32. The per-example ones (`suture.compare.estimates.stack_evaluation`) take about
-            14 bytes per cell, method and test example, in memory and on disk.
+            ``"dm.weight/0/1"`` float32. The per-example ones (`suture.compare.estimates.stack_evaluation`)
+            take about 14 bytes per cell, method and test example, in memory and on disk.
         meta: JSON-able: ``versions``, ``seed``, ``command``, ``settings``, ``n_fit``, ``n_test``,
             ``created``, ``device``, ``notes`` (list of str), ``stages`` (names of the finished stages).
 
@@ -131,8 +131,8 @@ class Comparison:
     def marks(self, measure: str) -> pd.DataFrame:
         """Why cells are not to be trusted, as a table of texts: rows are source sites, columns target sites.
 
-        A text holds one or several causes, ``cause: numbers; cause: numbers``; it is empty where all is well. For what
-        task loss matching measures see `suture.stitching.convergence.find_unconverged`.
+        A text holds one or several causes, ``cause: numbers; cause: numbers``; it is empty where all is well.
+        For what task loss matching measures see `suture.stitching.convergence.find_unconverged`.
 
         Raises:
             SutureError: no such measure in this comparison.
@@ -140,44 +140,49 @@ class Comparison:
         return self.matrix(measure, "mark")
 
     def statistics(self) -> pd.DataFrame:
-        """What the representation at each site is like, its positions as rows (`suture.indices.SiteStatistics`).
+        """What the representation at each site is like, its positions as rows
+        (`suture.indices.SiteStatistics`).
 
         Returns:
-            Columns ``side``, ``site``, ``rows``, ``width``, ``rank``, ``effective_rank``, ``participation_ratio`` and
-            ``dead`` (columns that do not vary); the spectra are in `arrays`, ``source.spectrum/0`` and so on. Empty
-            where no index of the stitched matrices was asked for.
+            Columns ``side``, ``site``, ``rows``, ``width``, ``rank``, ``effective_rank``,
+            ``participation_ratio`` and ``dead`` (columns that do not vary); the spectra are in `arrays`,
+            ``source.spectrum/0`` and so on. Empty where no index of the stitched matrices was asked for.
         """
         import pandas as pd
 
-        return pd.DataFrame(tabulate_statistics(self.arrays, self.sources, self.targets), columns=list(SITE_COLUMNS))
+        return pd.DataFrame(tabulate_statistics(self.arrays, self.sources, self.targets),
+                            columns=list(SITE_COLUMNS))
 
     def cells(self, method: str = "dm", what: str = "word") -> pd.DataFrame:
         """What every cell is: similar, dissimilar, an artefact (works, but out of distribution) or unproven.
 
         Args:
             method: ``"dm"`` or ``"tlm"``.
-            what: ``"word"``, or ``"reason"`` for a sentence why. The rules stand in `suture.results.cell_verdict.decide_verdicts`.
+            what: ``"word"``, or ``"reason"`` for a sentence why. The rules stand in
+                `suture.results.cell_verdict.decide_verdicts`.
 
         Returns:
             Texts: rows are source sites, columns target sites.
 
         Raises:
-            SutureError: the comparison has no relative accuracy or no out-of-distribution scores of this method.
+            SutureError: the comparison has no relative accuracy or no out-of-distribution scores of this
+                method.
         """
         import pandas as pd
 
-        for kind, given, known in (("method", method, judging.METHOD_NAMES), ("column", what, ("word", "reason"))):
+        for kind, given, known in (("method", method, judging.METHOD_NAMES),
+                                   ("column", what, ("word", "reason"))):
             if given not in known:
                 raise make_unknown_error(kind, given, known)
         names = judging.list_needed_measures(method, self.meta)
         absent = [name for name in names if name not in self.measures]
         if absent:
-            raise SutureError(f"expected relative accuracies and out-of-distribution scores of {method!r} in this "
-                              f"comparison, {absent[0]!r} is not there; compare with methods=({method!r},), labels and "
-                              'ood=suture.OOD(detectors=("mahalanobis",))')
+            raise SutureError(f"expected relative accuracies and out-of-distribution scores of {method!r} in "
+                              f"this comparison, {absent[0]!r} is not there; compare with "
+                              f'methods=({method!r},), labels and ood=suture.OOD(detectors=("mahalanobis",))')
         about, detector = self.meta["ood"], judging.get_detector(self.meta)
-        relative, outlying = (judging.CellValues(*(self.matrix(name, w).to_numpy() for w in (*FLOAT_COLUMNS, "reason")))
-                              for name in names)
+        relative, outlying = (judging.CellValues(*(self.matrix(name, w).to_numpy()
+                                                   for w in (*FLOAT_COLUMNS, "reason"))) for name in names)
         words, reasons = judging.decide_verdicts(
             relative, outlying, about["quality"].get(detector, [{}] * len(self.targets)),
             self.marks(names[0]).to_numpy(), detector, judging.get_thresholds(about))
@@ -187,8 +192,8 @@ class Comparison:
     def plot(self, measure: str, ax: Axes | None = None, annotate: bool = True) -> Axes:
         """Heat map of one measure, colours fixed by the measure's limits; a star in cells that have a mark.
 
-        Measures of a stitching method are hatched where the stitched network works and its representations are out of
-        distribution (`cells`), if that was looked at.
+        Measures of a stitching method are hatched where the stitched network works and its representations
+        are out of distribution (`cells`), if that was looked at.
 
         Args:
             measure: a name of `measures`.
@@ -213,13 +218,14 @@ class Comparison:
 
     def difference(self, a: tuple[str, str], b: tuple[str, str], measure: str,
                    other: str | None = None) -> Difference:
-        """How much one cell's value exceeds another's, and whether that is more than chance, on the same examples.
+        """How much one cell's value exceeds another's, and whether that is more than chance, on the same
+        examples.
 
-        Hits of examples (accuracy, relative accuracy, agreement) are tested by the exact McNemar test, other measures,
-        and numbers of tokens, by a paired bootstrap over examples (whole texts), and the mean over batches by Student's
-        t (see `suture.numbers.intervals.estimate_difference`).
-        Nothing is corrected for looking at many pairs. A tiny p value says that a difference is real, not that it is
-        large.
+        Hits of examples (accuracy, relative accuracy, agreement) are tested by the exact McNemar test, other
+        measures, and numbers of tokens, by a paired bootstrap over examples (whole texts), and the mean over
+        batches by Student's t (see `suture.numbers.intervals.estimate_difference`).
+        Nothing is corrected for looking at many pairs. A tiny p value says that a difference is real, not
+        that it is large.
 
         >>> result.difference(("layer3", "layer1"), ("layer1", "layer1"), "dm.kl")
         >>> result.difference(("layer3", "layer1"), ("layer3", "layer1"), "dm.accuracy", "tlm.accuracy")
@@ -233,8 +239,8 @@ class Comparison:
             Value of `a` minus value of `b` in the measure's units, with interval, p value, test and n.
 
         Raises:
-            SutureError: a site, a measure or a cell that this comparison lacks; a measure without per-example record
-                (structural indices); two different measures.
+            SutureError: a site, a measure or a cell that this comparison lacks; a measure without per-example
+                record (structural indices); two different measures.
         """
         names = (measure, measure if other is None else other)
         if names[0].rpartition(".")[2] != names[1].rpartition(".")[2]:
@@ -257,8 +263,9 @@ class Comparison:
 
     def verdict(self) -> battery.Verdict:
         """The paper's sanity battery on this comparison; see `suture.results.sanity.run_sanity_battery`."""
-        return battery.run_sanity_battery(self.table, self.sources, self.targets, same_network=self.same_network,
-                             same_architecture=self.same_architecture, arrays=self.arrays)
+        return battery.run_sanity_battery(self.table, self.sources, self.targets,
+                                          same_network=self.same_network,
+                                          same_architecture=self.same_architecture, arrays=self.arrays)
 
     def equals(self, other: Comparison) -> bool:
         """Whether all fields are exactly equal: names, order, dtypes, every number (NaN equals NaN)."""

@@ -1,4 +1,5 @@
-"""Marks: why cells are not to be trusted, as texts ``cause: numbers; cause: numbers``, counted and put in words."""
+"""Marks: why cells are not to be trusted, as texts ``cause: numbers; cause: numbers``, counted and put in
+words."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ def list_causes(mark: str) -> list[str]:
 
 
 def describe_marks(marks: Iterable[str], cells: int) -> str:
-    """How many cells are marked and why, such as ``3 of 64 cells are marked (still improving: 2, one epoch: 1)``.
+    """How many cells are marked and why, such as ``3 of 64 cells are marked (still improving: 2, one epoch:
+    1)``.
 
     Args:
         marks: of the cells, one each; empty ones do not count.
@@ -22,4 +24,5 @@ def describe_marks(marks: Iterable[str], cells: int) -> str:
     counts = Counter(cause for m in found for cause in list_causes(m))
     why = ", ".join(f"{cause}: {n}" for cause, n in counts.items())
     noun = "cell" if cells == 1 else "cells"
-    return f"{len(found)} of {cells} {noun} {'is' if len(found) == 1 else 'are'} marked" + (f" ({why})" if why else "")
+    return (f"{len(found)} of {cells} {noun} {'is' if len(found) == 1 else 'are'} marked"
+            + (f" ({why})" if why else ""))

@@ -37,9 +37,9 @@ class Verdict:
         table: one row per measure, columns `SELF_COLUMNS` (a network stitched to itself) or `PAIR_COLUMNS`
             (two networks of one architecture); empty when the battery does not apply.
         words: one quotable sentence per row of the table; one sentence that says why when it is empty.
-        gap: the cell in which task loss matching exceeds direct matching most, in words; empty where there are not
-            both, or it nowhere does. A large gap is the paper's warning: the task is solved with a representation
-            that is not the target's.
+        gap: the cell in which task loss matching exceeds direct matching most, in words; empty where there
+            are not both, or it nowhere does. A large gap is the paper's warning: the task is solved with a
+            representation that is not the target's.
     """
 
     table: pd.DataFrame
@@ -68,8 +68,9 @@ def _get_tolerance(entry: Measure) -> float:
     return NATS_TOLERANCE if entry.functional else ROUNDING_TOLERANCE
 
 
-def run_sanity_battery(table: pd.DataFrame, sources: Sequence[str], targets: Sequence[str], *, same_network: bool,
-          same_architecture: bool, arrays: Mapping[str, npt.NDArray[Any]]) -> Verdict:
+def run_sanity_battery(table: pd.DataFrame, sources: Sequence[str], targets: Sequence[str], *,
+                       same_network: bool,
+                       same_architecture: bool, arrays: Mapping[str, npt.NDArray[Any]]) -> Verdict:
     """The sanity battery of Balogh and Jelasity (AAAI 2025) on the cells of one comparison.
 
     A network stitched to itself (`same_network`): a target layer is *violated* when some other source layer
@@ -78,10 +79,10 @@ def run_sanity_battery(table: pd.DataFrame, sources: Sequence[str], targets: Seq
     networks (for agreement, of their agreement with the target), per layer the smallest p value among the
     layers that look more similar, times the number of other layers (Bonferroni: the rival was chosen after
     looking), then Holm over the violated layers, p < 0.05. Where per-example results are numbers of tokens
-    (language models), signed-rank tests over texts (Wilcoxon 1945) take McNemar's place: tokens of a text are no
-    independent draws, and the smallest p value of a bootstrap is too large to survive the corrections. It is NaN
-    where there is nothing to count (structural measures, KL, cross-entropy gap: `Comparison.difference` tests those in
-    pairs) and where per-example results are missing.
+    (language models), signed-rank tests over texts (Wilcoxon 1945) take McNemar's place: tokens of a text are
+    no independent draws, and the smallest p value of a bootstrap is too large to survive the corrections. It
+    is NaN where there is nothing to count (structural measures, KL, cross-entropy gap:
+    `Comparison.difference` tests those in pairs) and where per-example results are missing.
 
     Two networks of one architecture: ``corresponding`` counts the target layers to which the corresponding
     source layer is the most similar one (a tie counts), of ``layers``; ``corresponding_by_source`` the source
@@ -90,8 +91,8 @@ def run_sanity_battery(table: pd.DataFrame, sources: Sequence[str], targets: Seq
     In both, ``worst_margin`` is the largest amount (native units, 0 when none) by which another source layer
     (``worst_source``) is more similar to a target layer (``worst_target``) than the own or corresponding one.
     Layers without an own value, or without any other, are left out of the counts; ``undefined`` is the number
-    of cells that have no value. Structural measures have a tolerance of 1e-9, divergences one of 1e-6 nats, counts
-    none.
+    of cells that have no value. Structural measures have a tolerance of 1e-9, divergences one of 1e-6 nats,
+    counts none.
 
     Args:
         table: columns ``source, target, measure, value`` at least, one row per cell and measure.
@@ -120,7 +121,8 @@ def run_sanity_battery(table: pd.DataFrame, sources: Sequence[str], targets: Seq
         values = _collect_values(table, name, sources, targets)
         record = row(entry, values, sources, targets, arrays)
         rows.append(record)
-        words.append(f"{entry.label}: {say(record)}{_describe_missing(int(record['undefined']), values.size)}.")
+        words.append(
+            f"{entry.label}: {say(record)}{_describe_missing(int(record['undefined']), values.size)}.")
     return Verdict(_make_frame(rows, columns), tuple(words), gap)
 
 
@@ -129,8 +131,8 @@ def _describe_gap(table: pd.DataFrame, sources: Sequence[str], targets: Sequence
     if not (tlm > dm).any():
         return ""
     i, j = map(int, np.unravel_index(int(np.nanargmax(tlm - dm)), tlm.shape))
-    return (f"Task loss matching exceeds direct matching most for {sources[i]} into {targets[j]}: relative accuracy "
-            f"{tlm[i, j]:.3f} against {dm[i, j]:.3f}.")
+    return (f"Task loss matching exceeds direct matching most for {sources[i]} into {targets[j]}: relative "
+            f"accuracy {tlm[i, j]:.3f} against {dm[i, j]:.3f}.")
 
 
 def _make_frame(rows: list[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
@@ -184,7 +186,8 @@ def _make_self_row(entry: Measure, values: Floats, sources: Sequence[str], targe
     examples = _find_outcomes(entry, values.shape, arrays)
     clear = float("nan") if examples is None else float(_count_beyond_noise(lost, values, examples))
     test = "McNemar" if examples is None or examples.dtype == np.bool_ else "Wilcoxon over texts"
-    return {"measure": entry.name, "layers": len(contests), "violated": len(lost), "beyond_noise": clear, "test": test,
+    return {"measure": entry.name, "layers": len(contests), "violated": len(lost), "beyond_noise": clear,
+            "test": test,
             **_find_worst(entry, contests, sources, targets), "undefined": int(np.isnan(values).sum())}
 
 
@@ -264,8 +267,8 @@ def _describe_self(row: dict[str, Any]) -> str:
         return "nothing to judge, no target layer has its own value and that of another layer"
     if not violated:
         return f"no layer looks more similar to a layer than itself ({_format_count(layers, 'layer')})"
-    text = (f"for {violated} of {_format_count(layers, 'target layer')} another layer looks more similar than the "
-            f"layer itself (by up to {_describe_worst(row)})")
+    text = (f"for {violated} of {_format_count(layers, 'target layer')} another layer looks more similar "
+            f"than the layer itself (by up to {_describe_worst(row)})")
     if np.isnan(row["beyond_noise"]):
         return text
     clear = int(row["beyond_noise"])
@@ -279,8 +282,8 @@ def _describe_pair(row: dict[str, Any]) -> str:
     layers, by_source = int(row["layers"]), int(row["source_layers"])
     if not layers and not by_source:
         return "nothing to judge, no layer has its corresponding value and that of another layer"
-    text = (f"for {row['corresponding']} of {_format_count(layers, 'target layer')} the corresponding source layer "
-            f"is the most similar one, and for {row['corresponding_by_source']} of "
+    text = (f"for {row['corresponding']} of {_format_count(layers, 'target layer')} the corresponding source "
+            f"layer is the most similar one, and for {row['corresponding_by_source']} of "
             f"{_format_count(by_source, 'source layer')} the corresponding target layer is")
     if not row["worst_source"]:
         return text

@@ -48,13 +48,14 @@ def summarise_findings(comparison: ComparisonLike) -> Findings:
                "every corresponding layer is the most similar one")
     return Findings(
         shown=tuple(words for words, on in zip(verdict.words, show, strict=True) if on), passed=held,
-        summary=f"{len(held)} of {len(show)} {'measure' if len(show) == 1 else 'measures'}: {finding}" if held else "",
-        gap=verdict.gap, cells=tuple(describe_cells(comparison).values()))
+        summary=f"{len(held)} of {len(show)} {'measure' if len(show) == 1 else 'measures'}: {finding}" if held
+        else "", gap=verdict.gap, cells=tuple(describe_cells(comparison).values()))
 
 
 def is_lost(record: Mapping[Any, Any]) -> bool:
     """Whether another layer is more similar, by a row of the battery's table."""
-    return bool(record["worst_source"]) or record.get("corresponding_by_source", 0) < record.get("source_layers", 0)
+    return (bool(record["worst_source"])
+            or record.get("corresponding_by_source", 0) < record.get("source_layers", 0))
 
 
 def is_open(record: Mapping[Any, Any]) -> bool:
@@ -64,7 +65,8 @@ def is_open(record: Mapping[Any, Any]) -> bool:
 
 def list_judged_methods(comparison: ComparisonLike) -> list[str]:
     """The methods whose cells have a verdict."""
-    return [m for m in cells.METHOD_NAMES if set(cells.list_needed_measures(m, comparison.meta)) <= set(comparison.measures)]
+    return [m for m in cells.METHOD_NAMES
+            if set(cells.list_needed_measures(m, comparison.meta)) <= set(comparison.measures)]
 
 
 def describe_cells(comparison: ComparisonLike) -> dict[str, str]:
@@ -93,11 +95,13 @@ _KINDS = ("auxiliary", "unseen")
 
 
 def tabulate_quality(comparison: ComparisonLike) -> list[dict[str, Any]]:
-    """How well each detector tells native representations from others, site by site; the verdict's detector first.
+    """How well each detector tells native representations from others, site by site; the verdict's detector
+    first.
 
     Returns:
-        By detector: ``name``, ``verdict`` (whether verdicts rest on it) and ``rows``: the site and, for auxiliary and
-        unseen data, two-sided and one-sided AUROC as texts, with whether the threshold is missed.
+        By detector: ``name``, ``verdict`` (whether verdicts rest on it) and ``rows``: the site and, for
+        auxiliary and unseen data, two-sided and one-sided AUROC as texts, with whether the threshold is
+        missed.
     """
     about = comparison.meta.get("ood") or {}
     least, first = cells.get_thresholds(about).quality, about.get("verdict")

@@ -85,20 +85,24 @@ _PARAMETRIZATIONS: Mapping[str, _Parametrization] = {
                       lambda q, p, family, generator: _draw_uniform((q,), 1.0, generator).diag(),
                       lambda parts: parts["factors"].diag()),
     "permutation": _Parametrization(_split_permutation,
-                         lambda q, p, family, generator: torch.eye(p)[torch.randperm(p, generator=generator)]),
-    "identity": _Parametrization(lambda weight, family: {"weight": torch.eye(len(weight), dtype=weight.dtype)},
-                      lambda q, p, family, generator: torch.eye(p)),
+                         lambda q, p, family, generator: torch.eye(p)[torch.randperm(p,
+                                                                                     generator=generator)]),
+    "identity":
+    _Parametrization(lambda weight, family: {"weight": torch.eye(len(weight), dtype=weight.dtype)},
+                     lambda q, p, family, generator: torch.eye(p)),
 }
 
 
 class Affine(nn.Module):
-    """x -> W x + b from p to q channels, W and b of a family: trained without constraint, never outside of it.
+    """x -> W x + b from p to q channels, W and b of a family: trained without constraint, never outside of
+    it.
 
     - full, ridge, sparse: `weight` and `bias` are the parameters.
     - rank: W = L R, ``left`` (q, k) and ``right`` (k, p).
-    - orthogonal: W = exp(log_scale) exp(A - A') Q, ``angle`` A (q, q) and ``log_scale`` parameters, ``base`` Q (q, p) a
-      buffer; without free scale exp(log_scale) is left out, without free shift the bias is a buffer of zeros. exp(A -
-      A') is a rotation, so for p = q training keeps the sign of det W that it starts with.
+    - orthogonal: W = exp(log_scale) exp(A - A') Q, ``angle`` A (q, q) and ``log_scale`` parameters, ``base``
+      Q (q, p) a buffer; without free scale exp(log_scale) is left out, without free shift the bias is a
+      buffer of zeros. exp(A - A') is a rotation, so for p = q training keeps the sign of det W that it starts
+      with.
     - diagonal: ``factors`` (p,).
     - permutation, identity: two buffers, nothing to train.
 
@@ -124,7 +128,8 @@ class Affine(nn.Module):
         super().__init__()
         family.check(p, q)
         self.p, self.q, self.family = p, q, family
-        for name, value in _PARAMETRIZATIONS[family.name].split(self._make_identity().double(), family).items():
+        for name, value in _PARAMETRIZATIONS[family.name].split(self._make_identity().double(),
+                                                                family).items():
             self._register(name, value, family.trainable and name != "base")
         self._register("bias", torch.zeros(q), family.trainable and family.shifts)
 
@@ -138,7 +143,8 @@ class Affine(nn.Module):
     def __getattr__(self, name: str) -> Any:
         # A property could not give way to a parameter of the same name.
         join = _PARAMETRIZATIONS[self.family.name].join if name == "weight" else None
-        return join(dict(self.named_parameters()) | dict(self.named_buffers())) if join else super().__getattr__(name)
+        return (join(dict(self.named_parameters()) | dict(self.named_buffers())) if join
+                else super().__getattr__(name))
 
     def _make_identity(self) -> Tensor:
         """The rectangular identity, cut to the rank that the family allows."""
@@ -150,14 +156,15 @@ class Affine(nn.Module):
     def init_random(self, seed: int) -> Affine:
         """A random member of the family; the global generator is not touched.
 
-        W and b uniform in ±1/sqrt(p), as `torch.nn.Conv2d` and `Linear` start. rank: factors that give the entries of
-        W that variance; diagonal: factors in ±1 (each output has one input); orthogonal: uniformly distributed Q
-        (Mezzadri 2007), s = 1; permutation: a random one, b = 0; identity: itself.
+        W and b uniform in ±1/sqrt(p), as `torch.nn.Conv2d` and `Linear` start. rank: factors that give the
+        entries of W that variance; diagonal: factors in ±1 (each output has one input); orthogonal: uniformly
+        distributed Q (Mezzadri 2007), s = 1; permutation: a random one, b = 0; identity: itself.
         """
         generator = torch.Generator().manual_seed(seed)
         weight = _PARAMETRIZATIONS[self.family.name].random(self.q, self.p, self.family, generator)
         free = isinstance(self.bias, nn.Parameter)
-        return self.set(weight, _draw_uniform((self.q,), self.p**-0.5, generator) if free else torch.zeros(self.q))
+        return self.set(weight,
+                        _draw_uniform((self.q,), self.p**-0.5, generator) if free else torch.zeros(self.q))
 
     def init_identity(self) -> Affine:
         """W = I; where the widths differ, the rectangular identity, and of rank k its first k rows. b = 0."""
@@ -171,20 +178,21 @@ class Affine(nn.Module):
             SutureError: other shapes, NaN or inf, or a map that is further than `TOLERANCE` from the family.
         """
         if weight.shape != (self.q, self.p) or bias.shape != (self.q,):
-            raise SutureError(f"expected weight {(self.q, self.p)} and bias {(self.q,)}, got {tuple(weight.shape)} and "
-                              f"{tuple(bias.shape)}; weight is (target, source) channels")
+            raise SutureError(f"expected weight {(self.q, self.p)} and bias {(self.q,)}, got "
+                              f"{tuple(weight.shape)} and {tuple(bias.shape)}; weight is (target, "
+                              "source) channels")
         if not (weight.isfinite().all() and bias.isfinite().all()):
             raise SutureError("expected a finite map to take over, got NaN or inf; leave this cell out")
         if not self.family.shifts and bias.any():
-            raise SutureError(f"expected b = 0 for {self.family}, got |b| = {float(bias.norm()):.1e}; fit the map as "
-                              f"{self.family}")
+            raise SutureError(f"expected b = 0 for {self.family}, got |b| = {float(bias.norm()):.1e}; fit "
+                              f"the map as {self.family}")
         form = _PARAMETRIZATIONS[self.family.name]
         parts = form.split(weight.double(), self.family)
         nearest = form.join(parts) if form.join else parts["weight"]
         off, size = float((weight.double() - nearest).norm()), float(weight.double().norm())
         if off > TOLERANCE * max(size, TOLERANCE):
-            raise SutureError(f"expected a map of the family {self.family}, got one of norm {size:.1e} that is "
-                              f"{off:.1e} away from the nearest; fit the map as {self.family}")
+            raise SutureError(f"expected a map of the family {self.family}, got one of norm {size:.1e} that "
+                              f"is {off:.1e} away from the nearest; fit the map as {self.family}")
         for name, value in (parts | {"bias": bias}).items():
             getattr(self, name).copy_(value)
         return self
@@ -192,8 +200,8 @@ class Affine(nn.Module):
     def penalty(self) -> Tensor | None:
         """What is added to the task loss of this layer: for ridge strength * |W|² / p, for the others None.
 
-        Relative to the task loss, not to the scatter of the source as in direct matching: the two strengths are in
-        different units.
+        Relative to the task loss, not to the scatter of the source as in direct matching: the two strengths
+        are in different units.
 
         Raises:
             SutureError: ridge:cv, which has no strength.
@@ -201,16 +209,18 @@ class Affine(nn.Module):
         if self.family.name != "ridge":
             return None
         if self.family.strength == "cv":
-            raise SutureError("expected a number as the strength of ridge in training, got cv; write ridge:0.1, or "
-                              "take the strength that direct matching chose")
+            raise SutureError("expected a number as the strength of ridge in training, got cv; write "
+                              "ridge:0.1, or take the strength that direct matching chose")
         return cast(float, self.family.strength) * self.weight.square().sum() / self.p
 
     @torch.no_grad()
     def shrink(self, lr: float) -> None:
-        """sparse: move the entries of W by lr * strength towards 0 and stop there; call it after each optimiser step.
+        """sparse: move the entries of W by lr * strength towards 0 and stop there; call it after each
+        optimiser step.
 
-        With gradient steps of size `lr` it minimises task loss + strength * sum |W| (proximal gradient) and, unlike a
-        penalty, makes exact zeros. With Adam the balance differs from entry to entry. Nothing for the others.
+        With gradient steps of size `lr` it minimises task loss + strength * sum |W| (proximal gradient) and,
+        unlike a penalty, makes exact zeros. With Adam the balance differs from entry to entry. Nothing for
+        the others.
         """
         if self.family.name == "sparse":
             self.weight.copy_(F.softshrink(self.weight, lr * cast(float, self.family.strength)))

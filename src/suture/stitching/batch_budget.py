@@ -1,4 +1,5 @@
-"""How much passes a tail at once in training: measured in bytes saved for backward, cut when memory runs out."""
+"""How much passes a tail at once in training: measured in bytes saved for backward, cut when memory runs
+out."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from suture.networks import RecordedPass, SitedNetwork
 
 GPU_SHARE = 0.5
 """Share of the free memory that one backward pass may save; the rest is for gradients and workspaces."""
-_OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
+_OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory",
+                        "not enough memory")
 
 T = TypeVar("T")
 
@@ -53,8 +55,8 @@ def _refuse_backward() -> Tensor:
 def measure_tail_bytes(target: SitedNetwork, index: int, x: Tensor, done: RecordedPass) -> int:
     """Bytes that one more example takes in the tail of a site until its gradient is there.
 
-    What two copies of a batch save more than one (weights are saved once however many there are), and the stitched
-    representation and its concatenated copy.
+    What two copies of a batch save more than one (weights are saved once however many there are), and the
+    stitched representation and its concatenated copy.
 
     Args:
         index: of the site.
@@ -69,7 +71,8 @@ def measure_tail_bytes(target: SitedNetwork, index: int, x: Tensor, done: Record
 
 
 def find_backward_budget(device: torch.device) -> int | None:
-    """Bytes that one backward pass may save: `GPU_SHARE` of what is free on cuda; None where that is not known."""
+    """Bytes that one backward pass may save: `GPU_SHARE` of what is free on cuda; None where that is not
+    known."""
     if device.type != "cuda":
         return None
     free, _ = torch.cuda.mem_get_info(device)
@@ -80,10 +83,11 @@ def find_backward_budget(device: torch.device) -> int | None:
 class BatchBudget:
     """How many stitched batches may pass each tail concatenated, and how many examples a network.
 
-    Without a budget (on a CPU) a piece, and what is concatenated, has at most half of `micro_batch` examples: training
-    keeps more than a forward pass does, and beyond what fills the cache a larger batch only costs. For ResNet-20 at
-    32x32 (benchmarks/groups.py) that is 104 images with strides, where no cut is faster than the others beyond noise,
-    and 26 without, where 16 to 32 at once are the fastest, 64 take 5 to 30 % longer, 128 or more 34 to 57 %.
+    Without a budget (on a CPU) a piece, and what is concatenated, has at most half of `micro_batch` examples:
+    training keeps more than a forward pass does, and beyond what fills the cache a larger batch only costs.
+    For ResNet-20 at 32x32 (benchmarks/groups.py) that is 104 images with strides, where no cut is faster than
+    the others beyond noise, and 26 without, where 16 to 32 at once are the fastest, 64 take 5 to 30 % longer,
+    128 or more 34 to 57 %.
 
     Args:
         names: of the target sites.
@@ -95,7 +99,8 @@ class BatchBudget:
     """
 
     def __init__(self, names: Sequence[str], micro_batch: int, byte_limit: int | None) -> None:
-        self.examples_at_once, self.byte_limit = micro_batch if byte_limit is not None else max(1, micro_batch // 2), byte_limit
+        self.examples_at_once, self.byte_limit = (micro_batch if byte_limit is not None
+                                                  else max(1, micro_batch // 2), byte_limit)
         self._names = names
         self._bytes: dict[int, int] = {}
         self._most: dict[int, int] = {}
@@ -107,7 +112,8 @@ class BatchBudget:
         return self.byte_limit is not None and not self._bytes
 
     def set_tail_bytes(self, sizes: Mapping[int, int]) -> None:
-        """Take over the bytes per example of each tail (`measure_tail_bytes`); a single batch has to fit the budget."""
+        """Take over the bytes per example of each tail (`measure_tail_bytes`); a single batch has to fit the
+        budget."""
         self._bytes = dict(sizes)
         if self.byte_limit is not None:
             self.examples_at_once = max(1, min(self.examples_at_once, self.byte_limit // max(sizes.values())))
@@ -135,14 +141,15 @@ class BatchBudget:
             SutureError: it was a single example.
         """
         if size <= 1:
-            raise SutureError("out of memory with a single example in training; use fewer sites, a device with more "
-                              "memory, or objective='match', which runs no tail")
+            raise SutureError("out of memory with a single example in training; use fewer sites, a device "
+                              "with more memory, or objective='match', which runs no tail")
         self.examples_at_once, self._halved = size // 2, True
 
     def describe_cuts(self) -> list[str]:
         """What was cut because memory ran out, one sentence each."""
-        found = [f"memory ran out in training: stitched batches into {self._names[j]} were concatenated by at most {k}"
-                 for j, k in self._most.items()]
+        found = [f"memory ran out in training: stitched batches into {self._names[j]} were concatenated by "
+                 f"at most {k}" for j, k in self._most.items()]
         if self._halved:
-            found.append(f"memory ran out in training: networks ran on at most {self.examples_at_once} examples at once")
+            found.append(f"memory ran out in training: networks ran on at most {self.examples_at_once} "
+                         "examples at once")
         return found

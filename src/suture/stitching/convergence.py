@@ -1,7 +1,9 @@
-"""Has task loss matching converged? What the curves say, and two yardsticks: the own-layer cell and direct matching.
+"""Has task loss matching converged? What the curves say, and two yardsticks: the own-layer cell and direct
+matching.
 
-A half-trained grid looks like a finding: layers near the output need little and get there first, so that distant
-layers seem more similar to a layer than the layer itself. Cells that have not converged are therefore marked.
+A half-trained grid looks like a finding: layers near the output need little and get there first, so that
+distant layers seem more similar to a layer than the layer itself. Cells that have not converged are therefore
+marked.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ from suture.stitching.recipe import TaskRecipe
 from suture.stitching.trainer import Curves
 
 LEAST_SHARE = 0.01
-"""A layer is still improving where the last fifth of training brought more than this share of the whole fall. An
-exponential that stops there has 1 % of its fall before it."""
+"""A layer is still improving where the last fifth of training brought more than this share of the whole fall.
+An exponential that stops there has 1 % of its fall before it."""
 LEAST_FALL = 0.002
 """Falls below this, in nats or shares of |T|², are no improvement, whatever their share."""
 TOLERANCE = 0.01
@@ -31,21 +33,22 @@ _WINDOW = 4
 
 
 def measure_improvement(curve: Sequence[float], rates: Sequence[float] | None = None) -> float | None:
-    """By which share of its whole fall a curve fell over the last fifth of training, if it is still improving.
+    """By which share of its whole fall a curve fell over the last fifth of training, if it is still
+    improving.
 
-    Looked at are the last fifth of the epochs, at least four. Their order has to be more of a fall than chance makes of
-    noise (Kendall's tau, one-sided, 5 %), and what the median slope (Theil-Sen) brings in a fifth of training has to
-    be more than `LEAST_SHARE` of the fall from the first epoch to the end, and than `LEAST_FALL`. Epochs are counted by their
-    learning rate: a schedule that ends at zero stops every curve from falling, so that its last fifth is the one in
-    which the rate adds up to a fifth of the whole.
+    Looked at are the last fifth of the epochs, at least four. Their order has to be more of a fall than
+    chance makes of noise (Kendall's tau, one-sided, 5 %), and what the median slope (Theil-Sen) brings in a
+    fifth of training has to be more than `LEAST_SHARE` of the fall from the first epoch to the end, and than
+    `LEAST_FALL`. Epochs are counted by their learning rate: a schedule that ends at zero stops every curve
+    from falling, so that its last fifth is the one in which the rate adds up to a fifth of the whole.
 
     Args:
         curve: an objective for each epoch, smaller is better.
         rates: relative learning rate of each epoch. Default: constant.
 
     Returns:
-        The share, between 0 and 1; None where the curve is flat, noise, or rising; 1 for a single epoch, which shows
-        nothing.
+        The share, between 0 and 1; None where the curve is flat, noise, or rising; 1 for a single epoch,
+        which shows nothing.
     """
     from scipy import stats
 
@@ -80,16 +83,18 @@ def find_unconverged(curves: Curves, recipe: TaskRecipe, *, own: Mapping[str, fl
     A mark is one or several of these, separated by "; ", each with its numbers behind ": ":
 
     - one epoch: nothing shows that a second one would not help.
-    - still improving (`measure_improvement`): by the held-out curve where there is early stopping, else by the training
-      loss. A layer that stopped early is not.
-    - own layer not reached: in self-stitching the identity solves the own-layer cell of a target site; where training
-      does not find it (`OWN_LAYER_LEVEL`), the other cells of that column are no more trustworthy.
-    - above direct matching: the layer of direct matching lies in the family that was trained over, and is better.
+    - still improving (`measure_improvement`): by the held-out curve where there is early stopping, else by
+      the training loss. A layer that stopped early is not.
+    - own layer not reached: in self-stitching the identity solves the own-layer cell of a target site; where
+      training does not find it (`OWN_LAYER_LEVEL`), the other cells of that column are no more trustworthy.
+    - above direct matching: the layer of direct matching lies in the family that was trained over, and is
+      better.
 
     Args:
         curves: of the training.
         recipe: of the training.
-        own: in self-stitching, what the own-layer cell of each target site reaches, by name (`collect_own_layers`).
+        own: in self-stitching, what the own-layer cell of each target site reaches, by name
+            (`collect_own_layers`).
         ends: objective of the trained layers on the fitting data.
         matched: of direct matching's, of the same family, on the same data.
         targets: names of the target sites, where `own` is given.
@@ -102,12 +107,12 @@ def find_unconverged(curves: Curves, recipe: TaskRecipe, *, own: Mapping[str, fl
         why = [] if cell in curves.stopped else _explain_improvement(curves.held_out.get(cell, loss), rates)
         reached = own.get(targets[cell[1]], 1.0) if own else 1.0
         if reached < OWN_LAYER_LEVEL:
-            why.append(f"own layer not reached: the own-layer cell of this target reaches {reached:.3f} of the target "
-                       "network, where the identity gives 1")
+            why.append(f"own layer not reached: the own-layer cell of this target reaches {reached:.3f} of "
+                       "the target network, where the identity gives 1")
         mine, other = (ends or {}).get(cell, math.nan), (matched or {}).get(cell, math.nan)
         if mine > other + TOLERANCE:
-            why.append(f"above direct matching: the objective ends at {mine:.4g}, direct matching's layer has "
-                       f"{other:.4g}")
+            why.append(f"above direct matching: the objective ends at {mine:.4g}, direct matching's layer "
+                       f"has {other:.4g}")
         if why:
             found[cell] = "; ".join(why)
     return found
@@ -119,11 +124,13 @@ def _explain_improvement(curve: Sequence[float], rates: Sequence[float]) -> list
     share = measure_improvement(curve, rates[:len(curve)])
     if share is None:
         return []
-    return [f"still improving: the last fifth of training brought {share:.1%} of the whole fall of the objective"]
+    return [f"still improving: the last fifth of training brought {share:.1%} of the whole fall "
+            "of the objective"]
 
 
 def collect_own_layers(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """What the own-layer cells of self-stitching reach, by site: relative accuracy, or agreement without labels.
+    """What the own-layer cells of self-stitching reach, by site: relative accuracy, or agreement without
+    labels.
 
     Args:
         rows: of a result table.
@@ -137,7 +144,8 @@ def collect_own_layers(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
 
 def mark_rows(rows: Iterable[dict[str, Any]], sources: Sequence[str], targets: Sequence[str],
               found: Mapping[Cell, str]) -> None:
-    """Set the mark of all that task loss matching measured in a cell (`find_unconverged`), in a result table's rows."""
+    """Set the mark of all that task loss matching measured in a cell (`find_unconverged`), in a result
+    table's rows."""
     named = {(sources[i], targets[j]): mark for (i, j), mark in found.items()}
     for r in rows:
         if r["measure"].startswith("tlm."):

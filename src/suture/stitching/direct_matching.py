@@ -38,8 +38,8 @@ class DirectMatch:
         bias: (q,) float64.
         rank: directions of the source above the rank cut, which are all that was used.
         condition: largest over smallest eigenvalue of the source's scatter along them.
-        residual: |S - T|² / |T - mean|² of this map on the data it was fitted to: 1 - R². Above 1 where the map is
-            worse than the target's mean, which families without free scale or shift may be.
+        residual: |S - T|² / |T - mean|² of this map on the data it was fitted to: 1 - R². Above 1 where the
+            map is worse than the target's mean, which families without free scale or shift may be.
         family: as it was asked for.
         strength: of the penalty, with ridge:cv the one that was chosen; None without a penalty.
     """
@@ -56,47 +56,52 @@ class DirectMatch:
 def direct_match(pair: Pair, family: Family = FULL, folds: Sequence[Moments] | None = None) -> DirectMatch:
     """The W and b of `family` that minimise sum |W x + b - y|² over all rows, plus the family's penalty.
 
-    - full: W = Syx Sxx^+. The pseudo-inverse drops the directions below `suture.numbers.spectra.compute_rank_cut`; among the
-      minimisers of a rank-deficient source it is the one of least norm. (Balogh and Jelasity 2025, direct matching;
-      Csiszarik et al. 2021, section 3.2.)
-    - ridge: the penalty is lambda |W|², lambda = strength * tr(Sxx) / p: relative to the mean scatter of a source
-      channel, so that it does not depend on the units of the source or the number of rows. It is the ``alpha`` of
-      scikit-learn's ``Ridge``: alpha = strength * sum |x - mean|² / p. (Hoerl and Kennard 1970.)
-    - rank: W = V_k V_k' Syx Sxx^+, V_k the first k eigenvectors of the scatter of the fitted values: the minimiser
-      among the maps of rank at most k (reduced-rank regression, Izenman 1975).
-    - orthogonal: W = s U V' with U D V' = Syx and s = tr D / tr Sxx, or 1 without free scale (Schonemann 1966; exact
-      also for isometries, p < q, because |Q x| = |x| for every Q with orthonormal columns). Without free shift the
-      second moments are those about zero.
+    - full: W = Syx Sxx^+. The pseudo-inverse drops the directions below
+      `suture.numbers.spectra.compute_rank_cut`; among the minimisers of a rank-deficient source it is the one
+      of least norm. (Balogh and Jelasity 2025, direct matching; Csiszarik et al. 2021, section 3.2.)
+    - ridge: the penalty is lambda |W|², lambda = strength * tr(Sxx) / p: relative to the mean scatter of a
+      source channel, so that it does not depend on the units of the source or the number of rows. It is the
+      ``alpha`` of scikit-learn's ``Ridge``: alpha = strength * sum |x - mean|² / p. (Hoerl and Kennard 1970.)
+    - rank: W = V_k V_k' Syx Sxx^+, V_k the first k eigenvectors of the scatter of the fitted values: the
+      minimiser among the maps of rank at most k (reduced-rank regression, Izenman 1975).
+    - orthogonal: W = s U V' with U D V' = Syx and s = tr D / tr Sxx, or 1 without free scale (Schonemann
+      1966; exact also for isometries, p < q, because |Q x| = |x| for every Q with orthonormal columns).
+      Without free shift the second moments are those about zero.
     - diagonal: the regression of each target channel on the source channel of the same number.
-    - permutation: the assignment of source to target channels with the largest sum of correlations (a constant
-      channel has correlation 0), by `scipy.optimize.linear_sum_assignment` (Li et al. 2015); b the means' difference.
+    - permutation: the assignment of source to target channels with the largest sum of correlations (a
+      constant channel has correlation 0), by `scipy.optimize.linear_sum_assignment` (Li et al. 2015); b the
+      means' difference.
     - identity: W = I, b = 0.
-    - sparse: the lasso. Half the mean squared error plus alpha sum |W|, alpha = strength * (the largest alpha at
-      which W is not 0) = strength * max |Syx| / n; it is the ``alpha`` of scikit-learn's ``Lasso``. Accelerated
-      proximal gradient with restarts (Beck and Teboulle 2009; O'Donoghue and Candes 2015) until no entry violates
-      the optimality conditions by more than `SPARSE_TOLERANCE` alpha, for at most `SPARSE_STEPS` steps.
+    - sparse: the lasso. Half the mean squared error plus alpha sum |W|, alpha = strength * (the largest alpha
+      at which W is not 0) = strength * max |Syx| / n; it is the ``alpha`` of scikit-learn's ``Lasso``.
+      Accelerated proximal gradient with restarts (Beck and Teboulle 2009; O'Donoghue and Candes 2015) until
+      no entry violates the optimality conditions by more than `SPARSE_TOLERANCE` alpha, for at most
+      `SPARSE_STEPS` steps.
 
     Everything in float64. A constant source gives W = 0, b = mean y where the family holds that map.
 
     Args:
         pair: moments of the cell; a `Spectrum` of the source serves all cells of that source and alignment.
         family: default every affine map.
-        folds: moments of disjoint parts of the data, for ridge:cv (`choose_ridge`); others do not look at them.
+        folds: moments of disjoint parts of the data, for ridge:cv (`choose_ridge`); others do not look at
+            them.
 
     Raises:
-        SutureError: widths that the family does not allow, ridge:cv without folds, sparse that does not converge.
+        SutureError: widths that the family does not allow, ridge:cv without folds, sparse that does not
+            converge.
     """
     m = pair.moments
     family.check(*m.sxy.shape)
     strength = family.strength
     if strength == "cv":
         if folds is None:
-            raise SutureError("expected moments of folds of the data to choose the strength of ridge:cv, got none; "
-                              "pass folds, or write ridge:0.1")
+            raise SutureError("expected moments of folds of the data to choose the strength of ridge:cv, got "
+                              "none; pass folds, or write ridge:0.1")
         strength = choose_ridge(folds)
     weight = _SOLVERS[family.name](pair, replace(family, strength=strength))
     bias = m.y.mean - weight @ m.x.mean if family.shifts else torch.zeros_like(m.y.mean)
-    return DirectMatch(weight, bias, pair.x.rank, pair.x.condition, compute_residual(weight, bias, m), family, strength)
+    return DirectMatch(weight, bias, pair.x.rank, pair.x.condition, compute_residual(weight, bias, m),
+                       family, strength)
 
 
 def compute_residual(weight: Tensor, bias: Tensor, moments: Moments) -> float:
@@ -114,8 +119,9 @@ def compute_residual(weight: Tensor, bias: Tensor, moments: Moments) -> float:
     """
     p, q = moments.sxy.shape
     if weight.shape != (q, p) or bias.shape != (q,):
-        raise SutureError(f"expected weight {(q, p)} and bias {(q,)} for these moments, got {tuple(weight.shape)} and "
-                          f"{tuple(bias.shape)}; weight is (target, source) channels")
+        raise SutureError(f"expected weight {(q, p)} and bias {(q,)} for these moments, got "
+                          f"{tuple(weight.shape)} and {tuple(bias.shape)}; weight is (target, "
+                          "source) channels")
     total = torch.trace(moments.syy)
     return float(compute_squared_error(weight, bias, moments) / total) if float(total) > 0 else float("nan")
 
@@ -133,9 +139,11 @@ def choose_ridge(folds: Sequence[Moments], strengths: Sequence[float] = RIDGE_ST
         SutureError: fewer than two folds, or no strength above 0 to choose from.
     """
     if len(folds) < 2:
-        raise SutureError(f"expected at least two folds to choose a ridge strength, got {len(folds)}; split the data")
+        raise SutureError("expected at least two folds to choose a ridge strength, got "
+                          f"{len(folds)}; split the data")
     if not strengths or min(strengths) <= 0:
-        raise SutureError(f"expected ridge strengths above 0, got {list(strengths)}; leave them out for 1e-6 to 100")
+        raise SutureError(f"expected ridge strengths above 0, got {list(strengths)}; leave them "
+                          "out for 1e-6 to 100")
     errors = [0.0] * len(strengths)
     for k, held in enumerate(folds):
         m = leave_out(folds, k)
@@ -210,8 +218,8 @@ def _solve_sparse(pair: Pair, family: Family) -> Tensor:
     for _ in range(SPARSE_STEPS):
         new = torch.nn.functional.softshrink(ahead - step * (ahead @ gram - cross), step * alpha)
         moved = new - ahead
-        # The subgradient at `new` is (I - step gram) moved / step, so no entry violates optimality by more than
-        # twice this; it is exactly zero at the solution.
+        # The subgradient at `new` is (I - step gram) moved / step, so no entry violates optimality by more
+        # than twice this; it is exactly zero at the solution.
         if float(moved.abs().max()) <= step * alpha * SPARSE_TOLERANCE / 2:
             return new
         # Each row is a problem of its own, and restarts on its own where its momentum points uphill.
@@ -224,6 +232,7 @@ def _solve_sparse(pair: Pair, family: Family) -> Tensor:
 
 
 _SOLVERS: Mapping[str, Callable[[Pair, Family], Tensor]] = {
-    "full": _solve_full, "ridge": _solve_ridge, "rank": _solve_rank, "orthogonal": _solve_orthogonal, "diagonal": _solve_diagonal,
+    "full": _solve_full, "ridge": _solve_ridge, "rank": _solve_rank, "orthogonal": _solve_orthogonal,
+    "diagonal": _solve_diagonal,
     "permutation": _solve_permutation, "identity": _solve_identity, "sparse": _solve_sparse,
 }

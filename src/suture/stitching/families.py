@@ -1,8 +1,8 @@
 """Families of affine maps x -> W x + b from p source to q target channels: what a stitching layer may be.
 
 The smaller the family, the more of the source's geometry a map has to keep, and the more a good fit says. One
-`Family` names the constraint for both ways of fitting: `suture.stitching.direct_matching` solves it in closed form from
-moments, `suture.stitching.affine` trains it on the task loss.
+`Family` names the constraint for both ways of fitting: `suture.stitching.direct_matching` solves it in closed
+form from moments, `suture.stitching.affine` trains it on the task loss.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class FamilyDescription:
 
     Attributes:
         map: the maps that it allows.
-        invariant_x, invariant_y: transformations of the source's / target's channels that leave the R² of the fitted
-            map unchanged, on the data of the fit and on held-out data, from ``"translation"``, ``"scaling"``
-            (isotropic), ``"permutation"``, ``"orthogonal"``, ``"linear"`` (any invertible map). What is not listed
-            changes it.
+        invariant_x, invariant_y: transformations of the source's / target's channels that leave the R² of the
+            fitted map unchanged, on the data of the fit and on held-out data, from ``"translation"``,
+            ``"scaling"`` (isotropic), ``"permutation"``, ``"orthogonal"``, ``"linear"`` (any invertible map).
+            What is not listed changes it.
         use: the question that its fit answers.
     """
 
@@ -52,15 +52,17 @@ FAMILIES: Mapping[str, FamilyDescription] = {
     "orthogonal": FamilyDescription("W = s Q, the columns of Q orthonormal", _RIGID, _RIGID,
                               "is the geometry the same up to rotation, scale and shift (Procrustes)?"),
     "diagonal": FamilyDescription("one factor per channel", _SCALE, _SCALE,
-                            "are the channels the same up to shift and factor, as in two snapshots of one training?"),
+                            "are the channels the same up to shift and factor, as in two snapshots "
+                            "of one training?"),
     "permutation": FamilyDescription("W permutes the channels", _ORDER, _ORDER,
-                               "are they the same units in another order (found by correlation)?"),
+                                     "are they the same units in another order (found by correlation)?"),
     "identity": FamilyDescription("W = I, b = 0", frozenset(), frozenset(),
-                            "are they the same units already, with nothing fitted?"),
+                                  "are they the same units already, with nothing fitted?"),
     "sparse": FamilyDescription("any W, its absolute sum is penalised", _AXES, _AXES,
-                          "is each target channel made of a few source channels?"),
+                                "is each target channel made of a few source channels?"),
 }
-"""Every family by name. For orthogonal this is the one with free scale and shift: see `Family.invariant_x`."""
+"""Every family by name. For orthogonal this is the one with free scale and shift: see
+`Family.invariant_x`."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +71,14 @@ class Family:
 
     Attributes:
         name: one of `FAMILIES`.
-        strength: of the penalty. ridge: above 0, relative to the mean scatter of a source channel, or ``"cv"`` to
-            choose it by cross-validation; sparse: between 0 and 1, relative to the penalty at which W becomes 0. None
-            for the others. How it enters: `suture.stitching.direct_matching` (DM), `suture.stitching.affine` (TLM).
+        strength: of the penalty. ridge: above 0, relative to the mean scatter of a source channel, or
+            ``"cv"`` to choose it by cross-validation; sparse: between 0 and 1, relative to the penalty at
+            which W becomes 0. None for the others. How it enters: `suture.stitching.direct_matching` (DM),
+            `suture.stitching.affine` (TLM).
         rank: rank only: the largest rank of W, at least 1.
         scale: orthogonal only: whether the scale is free; False fixes it at 1.
-        shift: orthogonal only: whether b is free; False means b = 0 and a fit that does not subtract the means. Of
-            the others identity has no shift and the rest always have one.
+        shift: orthogonal only: whether b is free; False means b = 0 and a fit that does not subtract the
+            means. Of the others identity has no shift and the rest always have one.
 
     Raises:
         SutureError: an unknown name, an option that is missing, out of range or of another family.
@@ -93,9 +96,11 @@ class Family:
         self._check_strength()
         if self.name == "rank":
             if not isinstance(self.rank, int) or self.rank < 1:
-                raise SutureError(f"expected rank to be a whole number of at least 1, got {self.rank!r}; write rank:8")
+                raise SutureError(f"expected rank to be a whole number of at least 1, got {self.rank!r}; "
+                                  "write rank:8")
         elif self.rank is not None:
-            raise SutureError(f"expected no rank for the family {self.name}, got {self.rank!r}; write rank:{self.rank}")
+            raise SutureError(f"expected no rank for the family {self.name}, got {self.rank!r}; write "
+                              f"rank:{self.rank}")
         if self.name != "orthogonal" and not (self.scale and self.shift):
             option = "shift" if self.scale else "scale"
             raise SutureError(f"expected {option}=False for orthogonal only, got it for {self.name}; "
@@ -105,12 +110,12 @@ class Family:
         s = self.strength
         if self.name == "ridge":
             if s != "cv" and not (isinstance(s, float | int) and 0 < s < math.inf):
-                raise SutureError(f"expected a ridge strength above 0 or 'cv', got {s!r}; write ridge:0.1 or ridge:cv, "
-                                  "or full for no penalty")
+                raise SutureError(f"expected a ridge strength above 0 or 'cv', got {s!r}; write ridge:0.1 or "
+                                  "ridge:cv, or full for no penalty")
         elif self.name == "sparse":
             if not (isinstance(s, float | int) and 0 < s < 1):
-                raise SutureError(f"expected a sparse strength between 0 and 1, got {s!r}; write sparse:0.01, or full "
-                                  "for no penalty")
+                raise SutureError(f"expected a sparse strength between 0 and 1, got {s!r}; write "
+                                  "sparse:0.01, or full for no penalty")
         elif s is not None:
             raise SutureError(f"expected no strength for the family {self.name}, got {s!r}; write ridge:{s}")
 
@@ -135,7 +140,8 @@ class Family:
             raise SutureError(f"expected no option for the family {name}, got {rest!r}; write {name}")
         for o in options:
             if o not in ("noscale", "noshift"):
-                raise make_unknown_error("option of the family orthogonal", o, ("noscale", "noshift"), "or write orthogonal")
+                raise make_unknown_error("option of the family orthogonal", o, ("noscale", "noshift"),
+                                         "or write orthogonal")
         return cls(name, scale="noscale" not in options, shift="noshift" not in options)
 
     def __str__(self) -> str:
@@ -147,17 +153,19 @@ class Family:
         """Raise where there is no such map from `p` to `q` channels.
 
         Raises:
-            SutureError: orthogonal with p > q; diagonal, permutation, identity with p != q; a rank above min(p, q).
+            SutureError: orthogonal with p > q; diagonal, permutation, identity with p != q; a rank above
+                min(p, q).
         """
         if self.name == "orthogonal" and p > q:
-            raise SutureError(f"expected at most as many source as target channels for {self}, got {p} into {q}: the "
-                              f"map cannot keep all directions; use rank:{q} or full, or swap source and target")
+            raise SutureError(f"expected at most as many source as target channels for {self}, got {p} into "
+                              f"{q}: the map cannot keep all directions; use rank:{q} or full, or swap "
+                              "source and target")
         if self.name in ("diagonal", "permutation", "identity") and p != q:
-            raise SutureError(f"expected as many source as target channels for {self}, got {p} into {q}; use full"
-                              f"{', or orthogonal' if p < q else ''}")
+            raise SutureError(f"expected as many source as target channels for {self}, got {p} into {q}; use "
+                              f"full{', or orthogonal' if p < q else ''}")
         if self.rank is not None and self.rank > min(p, q):
-            raise SutureError(f"expected a rank of at most {min(p, q)} for {p} into {q} channels, got {self.rank}; "
-                              "write full")
+            raise SutureError(f"expected a rank of at most {min(p, q)} for {p} into {q} channels, got "
+                              f"{self.rank}; write full")
 
     @property
     def shifts(self) -> bool:
@@ -171,8 +179,8 @@ class Family:
 
     @property
     def invariant_x(self) -> frozenset[str]:
-        """As `FamilyDescription.invariant_x`, for these options: a fixed scale looks at the scaling, a fixed shift at the
-        translation of either side."""
+        """As `FamilyDescription.invariant_x`, for these options: a fixed scale looks at the scaling, a fixed
+        shift at the translation of either side."""
         return FAMILIES[self.name].invariant_x - self._fixed
 
     @property

@@ -1,4 +1,5 @@
-"""One batch through many stitched networks, grouped by target site: objectives, and each layer's own gradient."""
+"""One batch through many stitched networks, grouped by target site: objectives, and each layer's own
+gradient."""
 
 from __future__ import annotations
 
@@ -62,8 +63,8 @@ class ObjectiveSums:
 
 @dataclass(frozen=True)
 class _PieceOutputs:
-    """A piece of a batch as the networks see it: representations at all sites, the target's pass and logits that
-    count."""
+    """A piece of a batch as the networks see it: representations at all sites, the target's pass and logits
+    that count."""
 
     xs: list[Tensor]
     ys: list[Tensor]
@@ -78,8 +79,9 @@ class _PieceOutputs:
 class GroupedPass:
     """Runs batches through the networks stitched by many layers.
 
-    Per batch: one front pass of the source, one full pass of the target, and for each target site a pass of the tail
-    over the stitched representations of its sources, as many of them concatenated as `BatchBudget` allows.
+    Per batch: one front pass of the source, one full pass of the target, and for each target site a pass of
+    the tail over the stitched representations of its sources, as many of them concatenated as `BatchBudget`
+    allows.
 
     Args:
         source, target: frozen networks with their sites, on `device`; the same object for self-stitching.
@@ -96,18 +98,22 @@ class GroupedPass:
                  device: torch.device, task: Task = Task.CLASSIFICATION) -> None:
         self.source, self.target, self.recipe, self.device = source, target, recipe, device
         self.task = task
-        self.batch_budget = BatchBudget([str(s) for s in target.sites], micro_batch, find_backward_budget(device))
+        self.batch_budget = BatchBudget([str(s) for s in target.sites], micro_batch,
+                                        find_backward_budget(device))
         self._matches = recipe.objective == "match"
 
-    def run(self, layers: Layers, batch: Batch, check: ScoredRows | None, *, backward: bool) -> tuple[Grads, ObjectiveSums]:
+    def run(self, layers: Layers, batch: Batch, check: ScoredRows | None, *,
+            backward: bool) -> tuple[Grads, ObjectiveSums]:
         """Sums over a batch, and the gradients of its mean objective (plus penalty) for each layer.
 
-        Where one example's share of memory is too large the batch runs again, from its start, in smaller pieces.
+        Where one example's share of memory is too large the batch runs again, from its start, in smaller
+        pieces.
 
         Args:
             layers: in the order of `sort_by_target`.
             batch: on the device.
-            check: its rows, if their labels are to be looked at, best on the CPU: on an accelerator that waits for it.
+            check: its rows, if their labels are to be looked at, best on the CPU: on an accelerator that
+                waits for it.
             backward: whether gradients are wanted.
 
         Raises:
@@ -119,7 +125,8 @@ class GroupedPass:
                 return found
             self.batch_budget.halve_examples(self.batch_budget.choose_piece_size(batch.size))
 
-    def _run_once(self, layers: Layers, batch: Batch, check: ScoredRows | None, backward: bool) -> tuple[Grads, ObjectiveSums]:
+    def _run_once(self, layers: Layers, batch: Batch, check: ScoredRows | None,
+                  backward: bool) -> tuple[Grads, ObjectiveSums]:
         groups = _group_by_target(layers)
         if self.batch_budget.to_measure and not self._matches:
             self._measure_tails(batch, [j for j, _, _ in groups])
@@ -136,7 +143,8 @@ class GroupedPass:
             for j, first, cells in groups:
                 if self._matches:
                     scales[first:first + len(cells)] += self._sum_squares(j, look.ys[j].float(), look)
-                for k, losses, hits, new in self._run_group(layers, j, cells, look, sums.examples if backward else None):
+                for k, losses, hits, new in self._run_group(layers, j, cells, look,
+                                                            sums.examples if backward else None):
                     here = slice(first + k, first + k + len(losses))
                     sums.loss[here] += losses
                     sums.hits[here] += hits
@@ -151,7 +159,8 @@ class GroupedPass:
         return grads, sums
 
     def _find_rows(self, batch: Batch) -> ScoredRows:
-        return ScoredRows(batch.size, None, None) if self._matches else self.task.find_rows(batch.target, batch.labels)
+        return (ScoredRows(batch.size, None, None) if self._matches
+                else self.task.find_rows(batch.target, batch.labels))
 
     def _cast_forward(self) -> AbstractContextManager[object]:
         if self.recipe.precision == "float32":
@@ -171,21 +180,23 @@ class GroupedPass:
                     self.task.check_labels(check, logits)
                 own = rows.select(logits)
             xs = ys if same else self.source.front(piece.source)
-        return _PieceOutputs(xs, ys, done, own, rows, piece.size, get_token_mask(piece.source), get_token_mask(piece.target))
+        return _PieceOutputs(xs, ys, done, own, rows, piece.size, get_token_mask(piece.source),
+                             get_token_mask(piece.target))
 
     @torch.enable_grad()
     def _measure_tails(self, batch: Batch, targets: Sequence[int]) -> None:
         look = self._run_networks(next(cut_batch(batch, 4)), None)
         assert look.done is not None
         with self._cast_forward():
-            self.batch_budget.set_tail_bytes({j: measure_tail_bytes(self.target, j, look.ys[j], look.done) for j in targets})
+            self.batch_budget.set_tail_bytes({j: measure_tail_bytes(self.target, j, look.ys[j], look.done)
+                                              for j in targets})
 
     def _run_group(self, layers: Layers, j: int, cells: Sequence[Cell], look: _PieceOutputs,
                size: int | None) -> Iterator[tuple[int, Tensor, Tensor, Grads]]:
         """The cells of one target, a concatenation at a time.
 
-        What a concatenation gives is handed on once it has passed as a whole: memory that runs out in the middle
-        leaves nothing half added.
+        What a concatenation gives is handed on once it has passed as a whole: memory that runs out in the
+        middle leaves nothing half added.
         """
         start = 0
         while start < len(cells):
@@ -204,8 +215,10 @@ class GroupedPass:
 
     def _compute_gradients(self, layers: Layers, cells: Sequence[Cell], look: _PieceOutputs,
                   size: int | None) -> tuple[Tensor, Tensor, Grads]:
-        """Sums of losses (k,) and hits (k,), and gradients where the batch's `size`, in rows that count, is given."""
-        losses, hits = self._run_match(layers, cells[0], look) if self._matches else self._run_task(layers, cells, look)
+        """Sums of losses (k,) and hits (k,), and gradients where the batch's `size`, in rows that count, is
+        given."""
+        losses, hits = (self._run_match(layers, cells[0], look) if self._matches
+                        else self._run_task(layers, cells, look))
         moving = {c: list_trainable(layers[c]) for c in cells}
         flat = [p for ps in moving.values() for p in ps]
         new: Grads = {}
@@ -230,7 +243,8 @@ class GroupedPass:
 
     def _stitch(self, layer: StitchingLayer, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
         """The layer itself runs in float32 also where the networks do not."""
-        out: Tensor = layer(x, mask) if self.recipe.precision == "float32" else layer(x.float(), mask).to(y.dtype)
+        out: Tensor = (layer(x, mask) if self.recipe.precision == "float32"
+                       else layer(x.float(), mask).to(y.dtype))
         return out
 
     def _run_match(self, layers: Layers, cell: Cell, look: _PieceOutputs) -> tuple[Tensor, Tensor]:
@@ -261,7 +275,8 @@ def _add_penalties(layers: Layers, grads: Grads, sums: ObjectiveSums) -> None:
     for k, (c, layer) in enumerate(layers.items()):
         penalty = layer.penalty()
         if penalty is not None:
-            _add_gradients(grads, c, list(torch.autograd.grad(penalty, list_trainable(layer), allow_unused=True)))
+            _add_gradients(grads, c,
+                           list(torch.autograd.grad(penalty, list_trainable(layer), allow_unused=True)))
             sums.loss[k] += penalty.detach() * sums.examples
 
 

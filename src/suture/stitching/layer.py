@@ -18,13 +18,14 @@ Init = Literal["random", "dm", "identity"]
 class StitchingLayer(nn.Module):
     """Maps a batch of source representations to the target's shape: align the positions, then x -> W x + b.
 
-    Resize and affine map commute (the resize's weights sum to one), so the map is applied on the side with fewer
-    positions, unless the rule of the alignment orders otherwise; the result is the same up to rounding.
+    Resize and affine map commute (the resize's weights sum to one), so the map is applied on the side with
+    fewer positions, unless the rule of the alignment orders otherwise; the result is the same up to rounding.
 
     Args:
         alignment: of the source's shape with the target's.
         family: of the affine map. Default: all.
-        relu: end with a ReLU: a target whose own representation comes out of one is never given negative values.
+        relu: end with a ReLU: a target whose own representation comes out of one is never given negative
+            values.
             Direct matching is fitted without it. Default: False.
 
     Attributes:
@@ -64,7 +65,8 @@ class StitchingLayer(nn.Module):
 
     @torch.no_grad()
     def set(self, weight: Tensor, bias: Tensor, prefix: Tensor | None = None) -> StitchingLayer:
-        """Take over a fitted map: `weight` (q, p), `bias` (q,), and `prefix` (k, q) where the layer learns one.
+        """Take over a fitted map: `weight` (q, p), `bias` (q,), and `prefix` (k, q) where the layer learns
+        one.
 
         Raises:
             SutureError: a map outside the family.
@@ -122,7 +124,8 @@ class StitchingLayer(nn.Module):
             return part.resizing.resize_map(F.conv2d(x, kernel, bias))
         return F.conv2d(part.resizing.resize_map(x), kernel, bias)
 
-    def _stitch_part(self, part: Part, x: Tensor, mask: Tensor | None, weight: Tensor, bias: Tensor) -> Tensor:
+    def _stitch_part(self, part: Part, x: Tensor, mask: Tensor | None, weight: Tensor,
+                     bias: Tensor) -> Tensor:
         grid = to_grid(x, self.alignment.source, part.source, mask)
         if self._is_affine_first(part):
             return part.resizing.resize_grid(F.linear(grid, weight, bias))

@@ -1,4 +1,5 @@
-"""What a stitched network is trained for: losses of each row of logits, and the checks on labels and inputs."""
+"""What a stitched network is trained for: losses of each row of logits, and the checks on labels and
+inputs."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ def compute_task_losses(logits: Tensor, own: Tensor, labels: Tensor | None, reci
     if recipe.objective != "hard":
         t = recipe.temperature
         wanted = F.log_softmax(own.float() / t, 1).repeat(k, 1)
-        soft = F.kl_div(F.log_softmax(logits / t, 1), wanted, reduction="none", log_target=True).sum(1).view(k, -1)
+        soft = F.kl_div(F.log_softmax(logits / t, 1), wanted, reduction="none",
+                        log_target=True).sum(1).view(k, -1)
         soft = soft * t**2
     if recipe.objective == "mixed":
         return recipe.mix * soft + (1 - recipe.mix) * hard
@@ -44,28 +46,29 @@ def check_batch(batch: Batch, recipe: TaskRecipe, task: Task = Task.CLASSIFICATI
     """Whether a batch has what the recipe needs.
 
     Raises:
-        SutureError: no labels where the objective is of labels and the task has none in the inputs; crops or flips of
-            what is not one tensor of images that both networks get, or are prepared from.
+        SutureError: no labels where the objective is of labels and the task has none in the inputs; crops or
+            flips of what is not one tensor of images that both networks get, or are prepared from.
     """
     if batch.labels is None and recipe.needs_labels and task is not Task.NEXT_TOKEN:
-        raise SutureError(f"expected labels for task loss matching with objective={recipe.objective!r}, got batches "
-                          "without; yield (inputs, labels), write objective='soft' to learn from the target network's "
-                          "predictions, or leave 'tlm' out of methods")
+        raise SutureError(f"expected labels for task loss matching with objective={recipe.objective!r}, got "
+                          "batches without; yield (inputs, labels), write objective='soft' to learn from the "
+                          "target network's predictions, or leave 'tlm' out of methods")
     if not (recipe.crop or recipe.flip):
         return
     images = batch.source if batch.remake is None else batch.raw
     if batch.remake is None and batch.source is not batch.target:
-        raise SutureError("crops and flips need inputs that both networks share, got Paired data; augment in your "
-                          "loaders, and write crop=0, flip=False")
+        raise SutureError("crops and flips need inputs that both networks share, got Paired data; augment in "
+                          "your loaders, and write crop=0, flip=False")
     found = list(walk_tensors(images))
     if len(found) != 1:
-        raise SutureError(f"crops and flips need inputs that are one tensor (N, C, H, W), got {len(found)} tensors; "
-                          "write crop=0, flip=False")
+        raise SutureError(f"crops and flips need inputs that are one tensor (N, C, H, W), got {len(found)} "
+                          "tensors; write crop=0, flip=False")
     check_images(found[0], recipe)
 
 
 def augment_batch(batch: Batch, recipe: TaskRecipe, generator: torch.Generator) -> Batch:
-    """The batch with random crops and flips, the same for both networks; the batch itself where there are none.
+    """The batch with random crops and flips, the same for both networks; the batch itself where there are
+    none.
 
     Raw images are cut and mirrored before they are prepared for each network.
     """

@@ -17,8 +17,9 @@ Precision = Literal["float32", "bf16"]
 class TaskRecipe(Recipe):
     """How task loss matching trains its stitching layers, and what on. Networks are frozen and in eval mode.
 
-    The defaults are the paper's, without its augmentation: see `paper`. Epochs, batch size, rate and schedule are the
-    settings that decide whether a layer converges; the result says which cells did not (`Comparison.marks`).
+    The defaults are the paper's, without its augmentation: see `paper`. Epochs, batch size, rate and schedule
+    are the settings that decide whether a layer converges; the result says which cells did not
+    (`Comparison.marks`).
 
     Attributes:
         epochs: passes over the fitting data. Default 30 (the paper).
@@ -26,28 +27,30 @@ class TaskRecipe(Recipe):
         lr: peak learning rate. Default 1e-3 (the paper). Small data need more steps or a larger rate.
         weight_decay: L2 penalty for "adam" and "sgd", decoupled for "adamw". Default 1e-5 (the paper).
         optimizer: "adam" (default, the paper), "adamw", or "sgd" (Nesterov momentum 0.9).
-        schedule: "constant" (default, the paper), "cosine" or "onecycle" (see `suture.networks.training.Recipe`). The last two
-            end with smaller steps, which small data need to settle. Loaders that do not know their length step it
-            once per epoch.
+        schedule: "constant" (default, the paper), "cosine" or "onecycle" (see
+            `suture.networks.training.Recipe`). The last two end with smaller steps, which small data need to
+            settle. Loaders that do not know their length step it once per epoch.
         crop: zero padding in pixels for random crops of images. Default 0; 4 in the paper.
         flip: mirror half of the images left to right. Default False; True in the paper.
-        seed: of random initialisations, the order of the data, the augmentation and the held-out split. Default 0.
+        seed: of random initialisations, the order of the data, the augmentation and the held-out split.
+            Default 0.
         init: "random" (default, the paper), "dm" (the closed-form solution) or "identity".
         objective: what a layer minimises; a mean over examples, or, where the task is one of tokens
             (`suture.stitching.tasks.Task`), over the tokens of a batch that count.
             "hard" (default, the paper): cross-entropy of the stitched network on the labels, in nats.
-            "soft": KL divergence to the target network's own predictions, both at `temperature`, times its square
-            (Hinton et al. 2015); needs no labels, except that labels (N, T) say which tokens count.
+            "soft": KL divergence to the target network's own predictions, both at `temperature`, times its
+            square (Hinton et al. 2015); needs no labels, except that labels (N, T) say which tokens count.
             "mixed": `mix` times soft plus 1 - `mix` times hard.
-            "match": |S - T|² / |T|² of each batch, T the target's own representation: direct matching by gradient,
-            for families or penalties without a closed form; needs no labels and runs no tail.
+            "match": |S - T|² / |T|² of each batch, T the target's own representation: direct matching by
+            gradient, for families or penalties without a closed form; needs no labels and runs no tail.
         temperature: of "soft" and "mixed", above 0. Default 1.
         mix: share of the soft part in "mixed", between 0 and 1. Default 0.5.
-        precision: "float32" (default) or "bf16": forwards of the networks in bfloat16 (autocast), layer and loss in
-            float32. Faster on GPUs; leave it where small differences count.
-        patience: epochs without a better held-out objective after which a layer stops and its best weights are put
-            back. None (default): every layer runs all epochs, no data are held out.
-        held_out: share of the fitting data that is held out where there is `patience`, between 0 and 1. Default 0.1.
+        precision: "float32" (default) or "bf16": forwards of the networks in bfloat16 (autocast), layer and
+            loss in float32. Faster on GPUs; leave it where small differences count.
+        patience: epochs without a better held-out objective after which a layer stops and its best weights
+            are put back. None (default): every layer runs all epochs, no data are held out.
+        held_out: share of the fitting data that is held out where there is `patience`, between 0 and 1.
+            Default 0.1.
 
     Raises:
         SutureError: a value outside these bounds.
@@ -69,23 +72,25 @@ class TaskRecipe(Recipe):
         super().__post_init__()
         self._check_choices(init=get_args(Init), objective=get_args(Objective), precision=get_args(Precision))
         if not (is_number(self.temperature) and self.temperature > 0):
-            raise SutureError(f"temperature must be finite and above 0, got {self.temperature!r}; leave it out for 1")
+            raise SutureError(f"temperature must be finite and above 0, got {self.temperature!r}; "
+                              "leave it out for 1")
         for name in ("mix", "held_out"):
             value = getattr(self, name)
             if not (is_number(value) and 0 < value < 1):
                 raise SutureError(f"{name} must be between 0 and 1, both excluded, got {value!r}"
                                   + ("; write objective='hard' or 'soft'" if name == "mix" else ""))
         patience = self.patience
-        if patience is not None and (isinstance(patience, bool) or not isinstance(patience, int) or patience < 1):
-            raise SutureError(f"patience must be a whole number of at least 1, or None for no early stopping, "
+        if (patience is not None
+            and (isinstance(patience, bool) or not isinstance(patience, int) or patience < 1)):
+            raise SutureError("patience must be a whole number of at least 1, or None for no early stopping, "
                               f"got {patience!r}")
 
     @classmethod
     def paper(cls, seed: int = 0) -> Self:
         """Task loss matching of Balogh and Jelasity, AAAI 2025 (arXiv 2412.11299).
 
-        Random initialisation, Adam 1e-3, weight decay 1e-5, batch 256, 30 epochs, hard labels, crops of the image
-        padded by 4 pixels, flips. For 32x32 photographs.
+        Random initialisation, Adam 1e-3, weight decay 1e-5, batch 256, 30 epochs, hard labels, crops of the
+        image padded by 4 pixels, flips. For 32x32 photographs.
         """
         return super().paper(seed)
 

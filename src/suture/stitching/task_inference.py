@@ -1,4 +1,5 @@
-"""Find a network's task in a dry run: are these logits, of examples or of tokens, and is the network causal?"""
+"""Find a network's task in a dry run: are these logits, of examples or of tokens, and is the network
+causal?"""
 
 from __future__ import annotations
 
@@ -20,18 +21,19 @@ ROUNDING = 1e-5
 
 
 @torch.no_grad()
-def resolve_task(asked: str, network: nn.Module, inputs: Any, labels: Tensor | None, *, trained: bool = False) -> Task:
+def resolve_task(asked: str, network: nn.Module, inputs: Any, labels: Tensor | None, *,
+                 trained: bool = False) -> Task:
     """The task that a comparison's stitched networks are scored on.
 
     "auto" reads it off the target network's output on a few examples:
 
     - No 3-D tensor: classification.
-    - A 3-D tensor is logits where the output names it "logits", where the data have labels (N, T), or where its last
-      axis is as long as the table of the embedding that looks up the token ids (the vocabulary). Else it is taken for
-      hidden states: none.
-    - Logits of tokens are of the next token where the network has token ids as input and is causal, which is tried:
-      another last token must leave the logits before it as they are. Else, and where there are ids that the logits
-      have no place for, labels go position by position: tokens.
+    - A 3-D tensor is logits where the output names it "logits", where the data have labels (N, T), or where
+      its last axis is as long as the table of the embedding that looks up the token ids (the vocabulary).
+      Else it is taken for hidden states: none.
+    - Logits of tokens are of the next token where the network has token ids as input and is causal, which is
+      tried: another last token must leave the logits before it as they are. Else, and where there are ids
+      that the logits have no place for, labels go position by position: tokens.
 
     Args:
         asked: one of `TASKS`.
@@ -41,15 +43,17 @@ def resolve_task(asked: str, network: nn.Module, inputs: Any, labels: Tensor | N
         trained: the labels are trained on, so they must be class numbers of the network.
 
     Raises:
-        SutureError: an output or labels that do not fit the task; a causal network with labels (N, T) whose logits are
-            not as many as its embeddings, so that the labels might be of the same or of the next position.
+        SutureError: an output or labels that do not fit the task; a causal network with labels (N, T) whose
+            logits are not as many as its embeddings, so that the labels might be of the same or of the next
+            position.
     """
     few = None if labels is None else labels[:count_examples(inputs)]
     with disable_gradients():
         root = record(network, inputs)
     task = _infer_task(network, inputs, few, root) if asked == "auto" else Task(asked)
     if task is not Task.NONE:
-        logits, rows = task.extract_logits(root.output), task.find_rows(inputs, few if task.of_tokens else labels)
+        logits, rows = (task.extract_logits(root.output),
+                        task.find_rows(inputs, few if task.of_tokens else labels))
         rows.check_length(logits)
         if trained:
             task.check_labels(rows, logits)
@@ -68,9 +72,9 @@ def _infer_task(network: nn.Module, inputs: Any, labels: Tensor | None, root: Ca
     if ids is None or int(ids.max()) >= classes or not _is_causal(network, inputs, ids, logits):
         return Task.TOKENS
     if aligned and classes != vocabulary:
-        raise SutureError(f"cannot tell whether labels (N, T) are of the same or of the next token: the network is "
-                          f"causal, with {classes} outputs and {vocabulary or 'no'} embeddings; write "
-                          "task='next_token' or task='tokens'")
+        raise SutureError("cannot tell whether labels (N, T) are of the same or of the next token: the "
+                          f"network is causal, with {classes} outputs and {vocabulary or 'no'} embeddings; "
+                          "write task='next_token' or task='tokens'")
     return Task.NEXT_TOKEN
 
 
@@ -93,8 +97,8 @@ def _is_causal(network: nn.Module, inputs: Any, ids: Tensor, logits: Tensor) -> 
     real = mask if mask is not None and mask.shape == ids.shape else torch.ones_like(ids, dtype=torch.bool)
     long = (real.sum(1) > 1).nonzero()[:, 0]
     if not len(long):
-        raise SutureError("cannot tell whether the network is causal from sequences of fewer than two tokens; write "
-                          "task='next_token' or task='tokens'")
+        raise SutureError("cannot tell whether the network is causal from sequences of fewer than two "
+                          "tokens; write task='next_token' or task='tokens'")
     last = ids.shape[1] - 1 - real.flip(1).int().argmax(1)
     least, most = int(ids.min()), int(ids.max())
     other = most if most > least else least - 1 if least else 1

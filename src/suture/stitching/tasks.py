@@ -1,4 +1,5 @@
-"""What a network's output is taken for: its task, which rows of its logits count, and what they should say."""
+"""What a network's output is taken for: its task, which rows of its logits count, and what they should
+say."""
 
 from __future__ import annotations
 
@@ -26,8 +27,10 @@ class ScoredRows:
 
     Attributes:
         size: examples N.
-        counted: (N, T) booleans, the tokens whose logits count; None where each example has one row of logits.
-        labels: class numbers of the rows that count, (M,), one example after the other; None where none are known.
+        counted: (N, T) booleans, the tokens whose logits count; None where each example has one row of
+            logits.
+        labels: class numbers of the rows that count, (M,), one example after the other; None where none are
+            known.
     """
 
     size: int
@@ -45,7 +48,8 @@ class ScoredRows:
         return self.size if self.counted is None else len(self._index)
 
     def select(self, logits: Tensor) -> Tensor:
-        """The rows that count, (k M, V), of logits (k N, V) or (k N, T, V) of k concatenated copies of the examples.
+        """The rows that count, (k M, V), of logits (k N, V) or (k N, T, V) of k concatenated copies of the
+        examples.
 
         Raises:
             SutureError: logits of another number of tokens.
@@ -60,11 +64,13 @@ class ScoredRows:
     def check_length(self, logits: Tensor) -> None:
         """Raises SutureError where logits (N, T, V) are of another number of tokens."""
         if self.counted is not None and logits.shape[1] != self.counted.shape[1]:
-            raise SutureError(f"expected a label for each of the {logits.shape[1]} positions of the logits, got "
-                              f"{self.counted.shape[1]}; give labels (N, T), -100 where a position does not count")
+            raise SutureError(f"expected a label for each of the {logits.shape[1]} positions of the logits, "
+                              f"got {self.counted.shape[1]}; give labels (N, T), -100 where a "
+                              "position does not count")
 
     def sum_per_example(self, values: Tensor) -> Tensor:
-        """Sums (k, N) float32 over the rows of each example of `values` (k, M); `values` where it has just one."""
+        """Sums (k, N) float32 over the rows of each example of `values` (k, M); `values` where it has just
+        one."""
         if self.counted is None:
             return values
         # Not index_add: on a GPU its order, and so the last digit, is another in every run.
@@ -82,11 +88,12 @@ class Task(Enum):
     """What a network is made for, and so what stitched networks are trained for and scored on.
 
     - "classification": logits (N, classes), labels (N,).
-    - "next_token": logits (N, T, V); the label of a position is the token id of the next one, or the next one of the
-      labels (N, T) where these are given, `IGNORED_LABEL` or not, as Hugging Face does it. The last position does not count,
-      nor one where the attention mask leaves out itself or the next. Labels (N,) are of whole texts and not the task's.
-    - "tokens": logits (N, T, V) and labels (N, T) position by position, `IGNORED_LABEL` where one does not count: masked
-      language models, token classification. What the attention mask leaves out does not count.
+    - "next_token": logits (N, T, V); the label of a position is the token id of the next one, or the next one
+      of the labels (N, T) where these are given, `IGNORED_LABEL` or not, as Hugging Face does it. The last
+      position does not count, nor one where the attention mask leaves out itself or the next. Labels (N,) are
+      of whole texts and not the task's.
+    - "tokens": logits (N, T, V) and labels (N, T) position by position, `IGNORED_LABEL` where one does not
+      count: masked language models, token classification. What the attention mask leaves out does not count.
     - "none": the output is no logits, such as the hidden states of an encoder. Nothing is scored on it.
     """
 
@@ -130,15 +137,17 @@ class Task(Enum):
         given = labels if labels is not None and labels.ndim == 2 else None
         if self is Task.TOKENS and given is None:
             got = "none" if labels is None else f"shape {tuple(labels.shape)}"
-            raise SutureError(f"expected labels (N, T) for task='tokens', got {got}; yield (inputs, labels) with -100 "
-                              "where a position does not count, or write task='none', methods=['dm']")
+            raise SutureError(f"expected labels (N, T) for task='tokens', got {got}; yield (inputs, labels) "
+                              "with -100 where a position does not count, or write task='none', "
+                              "methods=['dm']")
         wanted = find_token_ids(inputs) if given is None else given
         if wanted is None:
-            raise SutureError("expected token ids (N, T) for task='next_token', got inputs without; name them "
-                              "'input_ids', or give labels (N, T)")
+            raise SutureError("expected token ids (N, T) for task='next_token', got inputs without; name "
+                              "them 'input_ids', or give labels (N, T)")
         if wanted.is_floating_point() or wanted.is_complex():
-            raise SutureError(f"expected integer labels (N, T), got {wanted.dtype} of shape {tuple(wanted.shape)}; "
-                              "yield one class number for each token, -100 where it does not count")
+            raise SutureError(f"expected integer labels (N, T), got {wanted.dtype} of shape "
+                              f"{tuple(wanted.shape)}; yield one class number for each token, -100 where it "
+                              "does not count")
         kept, mask = wanted.long(), get_token_mask(inputs)
         if mask is not None and mask.shape == wanted.shape:
             kept = kept.masked_fill(~mask, IGNORED_LABEL)
@@ -157,7 +166,8 @@ class Task(Enum):
             logits: (N, classes) or (N, T, V).
 
         Raises:
-            SutureError: a label below 0 or not below the number of classes, another number of tokens than logits.
+            SutureError: a label below 0 or not below the number of classes, another number of tokens than
+                logits.
         """
         if rows.labels is None:
             return
@@ -169,7 +179,8 @@ class Task(Enum):
 
 
 def extract_logits(output: Any) -> Tensor:
-    """The logits (N, classes) in a network's output: ``output["logits"]``, or the first floating point tensor.
+    """The logits (N, classes) in a network's output: ``output["logits"]``, or the first floating point
+    tensor.
 
     Raises:
         SutureError: it is not (N, classes).
@@ -177,8 +188,8 @@ def extract_logits(output: Any) -> Tensor:
     logits = extract_main_output(output)
     if logits is None or logits.ndim != 2:
         got = type(output).__name__ if logits is None else tuple(logits.shape)
-        raise SutureError(f"expected logits (N, classes) from the network, got {got}; wrap it so that it returns "
-                          "them, or write task='none', methods=['dm']")
+        raise SutureError(f"expected logits (N, classes) from the network, got {got}; wrap it so that it "
+                          "returns them, or write task='none', methods=['dm']")
     return logits
 
 
@@ -189,8 +200,8 @@ def check_labels(labels: Tensor, logits: Tensor) -> None:
         SutureError: a label below 0 or not below the number of classes.
     """
     if labels.is_floating_point() or labels.ndim != 1:
-        raise SutureError(f"expected integer labels (N,), got {labels.dtype} of shape {tuple(labels.shape)}; yield one "
-                          "class number for each example")
+        raise SutureError(f"expected integer labels (N,), got {labels.dtype} of shape {tuple(labels.shape)}; "
+                          "yield one class number for each example")
     _check_range(labels, logits.shape[1])
 
 
@@ -202,7 +213,8 @@ def _check_range(labels: Tensor, classes: int, beside: str = "") -> None:
 
 
 def find_token_ids(inputs: Any) -> Tensor | None:
-    """(N, T) token ids among a network's inputs: ``inputs["input_ids"]``, else the first whole numbers of two axes.
+    """(N, T) token ids among a network's inputs: ``inputs["input_ids"]``, else the first whole numbers of two
+    axes.
 
     The attention mask is none.
     """

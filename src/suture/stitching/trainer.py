@@ -14,14 +14,22 @@ from suture._base import Progress, SutureError
 from suture.data import Batch, Batches, move_batch, split_rows
 from suture.networks import SitedNetwork, disable_gradients, make_optimizer, set_rate
 from suture.representations import Cell
-from suture.stitching.grouped_pass import Grads, GroupedPass, Layers, ObjectiveSums, list_trainable, sort_by_target
+from suture.stitching.grouped_pass import (
+    Grads,
+    GroupedPass,
+    Layers,
+    ObjectiveSums,
+    list_trainable,
+    sort_by_target,
+)
 from suture.stitching.layer import StitchingLayer
 from suture.stitching.objective import augment_batch, check_batch
 from suture.stitching.recipe import TaskRecipe, derive_cell_seed
 from suture.stitching.tasks import ScoredRows, Task
 
 LEAST_IMPROVEMENT = 1e-4
-"""Relative fall of the held-out objective that counts as one: well above the rounding that grouping changes."""
+"""Relative fall of the held-out objective that counts as one: well above the rounding that grouping
+changes."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +38,11 @@ class Curves:
 
     Attributes:
         loss: mean training objective of each epoch, the layer's penalty included, taken before each step.
-        accuracy: training accuracy of each epoch, in eval mode of both networks, before each step; nan without
-            labels and for "match". Losses and accuracies are means over examples, or over tokens that count.
-        held_out: mean objective on the held-out data after each epoch, without penalty; empty without early stopping.
+        accuracy: training accuracy of each epoch, in eval mode of both networks, before each step; nan
+            without labels and for "match". Losses and accuracies are means over examples, or over tokens that
+            count.
+        held_out: mean objective on the held-out data after each epoch, without penalty; empty without early
+            stopping.
         failed: why a cell has no usable layer: its loss became nan or inf. The others are not affected.
         stopped: cells that stopped before the last epoch, and after how many.
         notes: what was cut because memory ran out.
@@ -46,7 +56,8 @@ class Curves:
     notes: list[str] = field(default_factory=list)
 
 
-def make_training_batches(data: Any, recipe: TaskRecipe, device: torch.device | None = None) -> tuple[Batches, Batches | None]:
+def make_training_batches(data: Any, recipe: TaskRecipe,
+                          device: torch.device | None = None) -> tuple[Batches, Batches | None]:
     """The batches that layers are fitted to, and those that early stopping looks at where the recipe has it.
 
     Args:
@@ -64,7 +75,8 @@ def make_training_batches(data: Any, recipe: TaskRecipe, device: torch.device | 
     if rows is None:
         raise SutureError("early stopping needs data that can be split: pass a Dataset or (inputs, labels), "
                           f"got {type(data).__name__}; or write patience=None")
-    return Batches(data, rows=rows[0], **fit), Batches(data, size=recipe.batch_size, rows=rows[1], device=device)
+    return (Batches(data, rows=rows[0], **fit),
+            Batches(data, size=recipe.batch_size, rows=rows[1], device=device))
 
 
 class _BestWeights:
@@ -96,15 +108,15 @@ class _BestWeights:
 class GroupTrainer:
     """Trains many stitching layers at once; each gets the steps that it would get alone (law 5).
 
-    The layers share the passes of the networks (`GroupedPass`) and nothing else: gradients, optimiser state and early
-    stopping are each layer's own. A layer that stops or fails leaves the group; the others go on. No activation
-    outlives its batch.
+    The layers share the passes of the networks (`GroupedPass`) and nothing else: gradients, optimiser state
+    and early stopping are each layer's own. A layer that stops or fails leaves the group; the others go on.
+    No activation outlives its batch.
 
     Args:
-        source, target: the two networks with their sites, frozen (`suture.networks.calls.freeze`), on one device. The same
-            object for self-stitching: then it runs once per batch.
-        layers: one layer per cell, on the device, with its initial weights. Their ``penalty()`` is added to their
-            own loss, their ``shrink(lr)`` is called after each of their steps.
+        source, target: the two networks with their sites, frozen (`suture.networks.calls.freeze`), on one
+            device. The same object for self-stitching: then it runs once per batch.
+        layers: one layer per cell, on the device, with its initial weights. Their ``penalty()`` is added to
+            their own loss, their ``shrink(lr)`` is called after each of their steps.
         recipe: epochs, rates, objective. (`init` and the seeds of layers and batches are the caller's.)
         micro_batch: most examples that pass a whole network at once.
         task: what the target's output is, and so what counts: an example each, or tokens.
@@ -129,11 +141,12 @@ class GroupTrainer:
             batches: the fitting data.
             device: where networks and layers are.
             progress: called as ``progress("task loss matching", steps done, steps)``.
-            held_out: what early stopping looks at, where the recipe has `patience` (see `make_training_batches`).
+            held_out: what early stopping looks at, where the recipe has `patience` (see
+                `make_training_batches`).
 
         Raises:
-            SutureError: no labels where the objective is of labels, labels outside the classes, crops of what is no
-                image, patience without held-out data, one example that does not fit the memory.
+            SutureError: no labels where the objective is of labels, labels outside the classes, crops of what
+                is no image, patience without held-out data, one example that does not fit the memory.
         """
         if self.recipe.patience is not None and held_out is None:
             raise SutureError("expected held-out data for early stopping, got none; write patience=None")
@@ -145,7 +158,8 @@ class GroupTrainer:
                 break
             self._record_epoch(self._train_epoch(batches, device, epoch, generator, progress), curves, epoch)
             if held_out is not None and self.recipe.patience is not None:
-                self._stop_early(self.compute_objective(held_out, device, self._active), self.recipe.patience, curves, best)
+                self._stop_early(self.compute_objective(held_out, device, self._active),
+                                 self.recipe.patience, curves, best)
         best.restore(self.layers)
         self._check_weights(curves)
         curves.notes.extend(self._get_pass(device).batch_budget.describe_cuts())
@@ -153,7 +167,8 @@ class GroupTrainer:
 
     def compute_objective(self, batches: Batches, device: torch.device, layers: Layers,
                   progress: Progress | None = None) -> dict[Cell, float]:
-        """Mean objective of layers as they are, without penalty, crops and flips: one grouped pass without gradient.
+        """Mean objective of layers as they are, without penalty, crops and flips: one grouped pass without
+        gradient.
 
         Args:
             batches: any data.
@@ -190,7 +205,8 @@ class GroupTrainer:
             check_batch(raw, self.recipe, self.task)
             # Looking at labels on an accelerator waits for it: there, once is enough.
             rows = self._find_rows(raw)
-            waits = epoch > 0 and rows is not None and rows.labels is not None and rows.labels.device.type != "cpu"
+            waits = (epoch > 0 and rows is not None and rows.labels is not None
+                     and rows.labels.device.type != "cpu")
             check = None if waits else rows
             batch = augment_batch(move_batch(raw, device), self.recipe, generator)
             grads, found = self._get_pass(device).run(self._active, batch, check, backward=True)
@@ -199,7 +215,8 @@ class GroupTrainer:
             self._step(grads, done, of)
             sums.add(found, self._steps)
             if progress:
-                progress("task loss matching", epoch * (total or 0) + k + 1, None if total is None else total * epochs)
+                progress("task loss matching", epoch * (total or 0) + k + 1,
+                         None if total is None else total * epochs)
         _check_token_count(sums)
         return sums
 
@@ -223,11 +240,12 @@ class GroupTrainer:
             curves.loss[c].append(loss / sums.examples)
             curves.accuracy[c].append(hits / sums.examples if sums.labelled else math.nan)
             if bad >= 0:
-                curves.failed[c] = (f"the task loss is not finite at step {bad} (epoch {epoch + 1}) at learning rate "
-                                    f"{self.recipe.lr:g}; use a smaller one")
+                curves.failed[c] = (f"the task loss is not finite at step {bad} (epoch {epoch + 1}) at "
+                                    f"learning rate {self.recipe.lr:g}; use a smaller one")
         self._drop(curves.failed)
 
-    def _stop_early(self, now: Mapping[Cell, float], patience: int, curves: Curves, best: _BestWeights) -> None:
+    def _stop_early(self, now: Mapping[Cell, float], patience: int, curves: Curves,
+                    best: _BestWeights) -> None:
         for c, value in now.items():
             curves.held_out.setdefault(c, []).append(value)
             if best.update(c, self.layers[c], value) >= patience and len(curves.loss[c]) < self.recipe.epochs:
@@ -247,5 +265,5 @@ class GroupTrainer:
 
 def _check_token_count(sums: ObjectiveSums) -> None:
     if not sums.examples:
-        raise SutureError("expected tokens that count in the data that stitching layers are fitted to, got none; give "
-                          "texts of at least two tokens, and labels that are not all -100")
+        raise SutureError("expected tokens that count in the data that stitching layers are fitted to, got "
+                          "none; give texts of at least two tokens, and labels that are not all -100")

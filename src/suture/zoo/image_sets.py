@@ -74,7 +74,8 @@ class ImageSet:
             raise SutureError(f"expected images with labels to train on, got {examples!r}")
         raw, labels = examples.take(range(len(examples)))
         if not isinstance(raw, Tensor) or labels is None:
-            raise SutureError(f"expected images of one size to train on, got several in {examples.name}; resize them")
+            raise SutureError("expected images of one size to train on, got several in "
+                              f"{examples.name}; resize them")
         return cls(raw.float() / 255, labels, examples.classes, examples.name)
 
     @property
@@ -91,7 +92,8 @@ class ImageSet:
         """
         if not 1 <= n <= len(self):
             raise SutureError(f"n must lie from 1 to {len(self)}, the size of {self.name}, got {n}")
-        rows = torch.from_numpy(draw_balanced_order(self.labels.cpu().numpy(), seed)[:n]).to(self.labels.device)
+        rows = torch.from_numpy(draw_balanced_order(self.labels.cpu().numpy(), seed)[:n]).to(
+            self.labels.device)
         return ImageSet(self.inputs[rows], self.labels[rows], self.classes, f"{self.name}/{n}@{seed}")
 
 

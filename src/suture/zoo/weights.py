@@ -63,10 +63,10 @@ def load_weights(network: nn.Module, path: str | Path) -> dict[str, str]:
 
     Arguments:
         network: takes the weights in place, cast to its own types and device.
-        path: `.safetensors`, or `.pt`, `.pth` or `.bin` that holds a state dict, bare or in a checkpoint under
-            "state_dict", "model_state_dict" or "model". Names may carry `module.`, `model.` or `_orig_mod.`
-            in front; of names that share one tensor in the network, one is enough. No code from the file is
-            run. Metadata is that of `.safetensors`, empty for the others.
+        path: `.safetensors`, or `.pt`, `.pth` or `.bin` that holds a state dict, bare or in a checkpoint
+            under "state_dict", "model_state_dict" or "model". Names may carry `module.`, `model.` or
+            `_orig_mod.` in front; of names that share one tensor in the network, one is enough. No code from
+            the file is run. Metadata is that of `.safetensors`, empty for the others.
 
     Raises SutureError when the file is missing, corrupt or holds a pickled model, and when names or shapes
     do not match; the network is then as it was.
@@ -87,7 +87,8 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     path = Path(path)
     if not path.is_file():
-        raise SutureError(_explain_folder(path) or f"no weights at {path}; expected a .safetensors, .pt or .pth file")
+        raise SutureError(_explain_folder(path)
+                          or f"no weights at {path}; expected a .safetensors, .pt or .pth file")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     if path.suffix in _PICKLED:
@@ -111,7 +112,8 @@ def _explain_folder(path: Path) -> str:
     if not path.is_dir():
         return ""
     if (path / "model.safetensors.index.json").is_file():
-        return f"no weights at {path}, a folder with weights in several files; give it as the network: hf:{path}"
+        return (f"no weights at {path}, a folder with weights in several files; give it as the "
+                f"network: hf:{path}")
     found = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", *_PICKLED))
     instead = f"write {found[0]}" if found else "expected a .safetensors, .pt or .pth file"
     return f"no weights at {path}, which is a folder; {instead}"
@@ -179,7 +181,8 @@ def _check_fit(stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path:
     # Weights that a network has under two names (tied embeddings) are often stored under one.
     given = {wanted[name].data_ptr() for name in stored if name in wanted} - {0}
     missing = [name for name, value in wanted.items()
-               if name not in stored and value.data_ptr() not in given and not name.endswith("num_batches_tracked")]
+               if name not in stored and value.data_ptr() not in given
+               and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in stored if name not in wanted]
     shapes = [
         f"{name} (file {tuple(stored[name].shape)}, network {tuple(wanted[name].shape)})"

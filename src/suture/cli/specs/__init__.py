@@ -1,6 +1,7 @@
 """Networks and data by what is written on a command line.
 
-``module:function`` imports *your* code and calls the function: only give it code that you trust, as with any import.
+``module:function`` imports *your* code and calls the function: only give it code that you trust, as with any
+import.
 """
 
 from suture.cli.specs.data import DATA_NAMES as DATA_NAMES

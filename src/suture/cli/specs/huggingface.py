@@ -28,13 +28,15 @@ _FILES = ("*.json", "*.txt", "*.model", "model*.safetensors")
 
 
 def build_huggingface(parsed: ParsedSpec) -> LoadedNetwork:
-    """``hf:ORG/NAME`` or ``hf:FOLDER``: the class that config.json names under `architectures`, else `AutoModel`.
+    """``hf:ORG/NAME`` or ``hf:FOLDER``: the class that config.json names under `architectures`, else
+    `AutoModel`.
 
-    In float32. No code beside the weights is run, and no pickle is read. A folder without weights gives random ones.
+    In float32. No code beside the weights is run, and no pickle is read. A folder without weights gives
+    random ones.
 
     Raises:
-        SutureError: no such folder or name, a config or class that transformers does not know, weights that are pickled
-            or not to be read.
+        SutureError: no such folder or name, a config or class that transformers does not know, weights that
+            are pickled or not to be read.
     """
     library = import_optional("transformers", "hf", parsed.spec)
     with _silence(library):
@@ -58,7 +60,8 @@ def build_huggingface(parsed: ParsedSpec) -> LoadedNetwork:
 def _silence(library: Any) -> Iterator[None]:
     """No warnings and progress bars of transformers and the hub; what they were set to comes back."""
     log, hub = library.utils.logging, import_optional("huggingface_hub.utils", "hf", "transformers")
-    level, bars, downloads = log.get_verbosity(), log.is_progress_bar_enabled(), not hub.are_progress_bars_disabled()
+    level, bars, downloads = (log.get_verbosity(), log.is_progress_bar_enabled(),
+                              not hub.are_progress_bars_disabled())
     log.set_verbosity(log.CRITICAL)
     log.disable_progress_bar()
     hub.disable_progress_bars()
@@ -79,7 +82,8 @@ def _find_folder(parsed: ParsedSpec) -> Path:
     path = Path(parsed.name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise SutureError(f"expected config.json in {path}, as model.save_pretrained writes it; there is none")
+            raise SutureError(f"expected config.json in {path}, as model.save_pretrained writes "
+                              "it; there is none")
         return path
     if path.exists() or parsed.name.count("/") > 1 or parsed.name.startswith((".", "~", "/")):
         raise SutureError(f"expected a folder with config.json, or ORG/NAME of the hub, got {parsed.name}")
@@ -88,10 +92,11 @@ def _find_folder(parsed: ParsedSpec) -> Path:
         found = Path(hub.snapshot_download(parsed.name, allow_patterns=list(_FILES), ignore_patterns=["*/*"]))
     except Exception as e:
         raise SutureError(
-            f"cannot get {parsed.name!r} from the Hugging Face hub or its cache: {summarise_error(e)}; write hf:FOLDER for a "
-            f"folder on disk, made by: hf download {parsed.name} --local-dir FOLDER") from e
+            f"cannot get {parsed.name!r} from the Hugging Face hub or its cache: {summarise_error(e)}; write "
+            f"hf:FOLDER for a folder on disk, made by: hf download {parsed.name} --local-dir FOLDER") from e
     if not (found / "config.json").is_file():
-        raise SutureError(f"expected config.json in {parsed.name!r} of the Hugging Face hub or its cache; there is none")
+        raise SutureError(f"expected config.json in {parsed.name!r} of the Hugging Face hub or its cache; "
+                          "there is none")
     return found
 
 
@@ -110,12 +115,13 @@ def _load_config(library: Any, folder: Path, stored: dict[str, Any]) -> Any:
     if stored.get("model_type") not in known:
         if "auto_map" in stored:
             raise _make_remote_code_error(folder, str(stored.get("model_type")))
-        raise make_unknown_error(f"model_type of transformers {library.__version__} in {folder / 'config.json'}:",
-                      str(stored.get("model_type")), known.keys())
+        raise make_unknown_error(f"model_type of transformers {library.__version__} in "
+                                 f"{folder / 'config.json'}:", str(stored.get("model_type")), known.keys())
     try:
         return library.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as e:
-        raise SutureError(f"cannot read {folder / 'config.json'}: {type(e).__name__}: {summarise_error(e)}") from e
+        raise SutureError(f"cannot read {folder / 'config.json'}: {type(e).__name__}: "
+                          f"{summarise_error(e)}") from e
 
 
 def _find_class(library: Any, folder: Path, stored: dict[str, Any]) -> Any:
@@ -127,13 +133,14 @@ def _find_class(library: Any, folder: Path, stored: dict[str, Any]) -> Any:
         return found
     if "auto_map" in stored:
         raise _make_remote_code_error(folder, str(named[0]))
-    raise make_unknown_error(f"architecture of transformers {library.__version__} in {folder / 'config.json'}:", str(named[0]),
-                  [n for n in dir(library) if n[:1].isupper()])
+    raise make_unknown_error(f"architecture of transformers {library.__version__} in "
+                             f"{folder / 'config.json'}:", str(named[0]),
+                             [n for n in dir(library) if n[:1].isupper()])
 
 
 def _make_remote_code_error(folder: Path, name: str) -> SutureError:
-    return SutureError(f"{name} in {folder} is code kept beside the weights, which suture does not run; write a "
-                       "function that builds the network with it, and give mypackage.models:build")
+    return SutureError(f"{name} in {folder} is code kept beside the weights, which suture does not run; "
+                       "write a function that builds the network with it, and give mypackage.models:build")
 
 
 def _has_weights(folder: Path) -> bool:
@@ -143,8 +150,8 @@ def _has_weights(folder: Path) -> bool:
     if pickled := sorted(p.name for pattern in _PICKLED for p in folder.glob(pattern)):
         raise SutureError(
             f"{folder / pickled[0]} is no safetensors file, and pickles would run code to load; write "
-            f"model.save_pretrained({str(folder)!r}) where the model was made, or give a pytorch_model.bin as weights, "
-            "of which only tensors are read")
+            f"model.save_pretrained({str(folder)!r}) where the model was made, or give a pytorch_model.bin "
+            "as weights, of which only tensors are read")
     if other := sorted(p.name for p in folder.glob("*.safetensors")):
         raise SutureError(f"expected model.safetensors in {folder}, got {other[0]}; give it as weights")
     return False
@@ -156,7 +163,8 @@ def _build_random(kind: Any, config: Any) -> nn.Module:
 
 
 def _build_with_weights(kind: Any, config: Any, path: Path) -> nn.Module:
-    """With the weights of a file, under the names that modules have or under those that transformers saves."""
+    """With the weights of a file, under the names that modules have or under those that transformers
+    saves."""
     made = _build_random(kind, config)
     try:
         load_weights(made, path)
@@ -174,16 +182,17 @@ def _build_with_weights(kind: Any, config: Any, path: Path) -> nn.Module:
 
 
 def _load_stored(kind: Any, folder: Path, parsed: ParsedSpec) -> tuple[nn.Module, tuple[str, ...]]:
-    made, told = kind.from_pretrained(folder, use_safetensors=True, trust_remote_code=False, local_files_only=True,
-                                      dtype=torch.float32, output_loading_info=True)
+    made, told = kind.from_pretrained(folder, use_safetensors=True, trust_remote_code=False,
+                                      local_files_only=True, dtype=torch.float32, output_loading_info=True)
     absent = sorted(told["missing_keys"])
     if not absent:
         return made, ()
-    return made, (f"{len(absent)} weights are not in the files of {parsed.spec} and are random (seed {parsed.seed}): "
-                  f"{', '.join(absent[:3])}{', ...' if len(absent) > 3 else ''}",)
+    return made, (f"{len(absent)} weights are not in the files of {parsed.spec} and are random (seed "
+                  f"{parsed.seed}): {', '.join(absent[:3])}{', ...' if len(absent) > 3 else ''}",)
 
 
-def _find_preprocessing(library: Any, folder: Path, made: nn.Module) -> tuple[Preprocessing | None, tuple[str, ...]]:
+def _find_preprocessing(library: Any, folder: Path,
+                        made: nn.Module) -> tuple[Preprocessing | None, tuple[str, ...]]:
     takes = getattr(made, "main_input_name", "")
     if takes == "pixel_values":
         return processors.read_image_preprocessing(_read_processor(folder), made.config)
@@ -200,14 +209,16 @@ def _read_processor(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def _make_text_preprocessing(library: Any, folder: Path, made: Any) -> tuple[Preprocessing | None, tuple[str, ...]]:
+def _make_text_preprocessing(library: Any, folder: Path,
+                             made: Any) -> tuple[Preprocessing | None, tuple[str, ...]]:
     if not any(any(folder.glob(pattern)) for pattern in _TOKENIZER):
         return None, ()
     try:
-        tokenizer = library.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        tokenizer = library.AutoTokenizer.from_pretrained(folder, trust_remote_code=False,
+                                                          local_files_only=True)
     except Exception as e:
-        return None, (f"the tokenizer in {folder} does not load ({type(e).__name__}: {summarise_error(e)}); give token ids "
-                      "as data",)
+        return None, (f"the tokenizer in {folder} does not load ({type(e).__name__}: {summarise_error(e)}); "
+                      "give token ids as data",)
     # A tokenizer of BERT names token types, which DistilBERT, for one, does not take.
     takes = inspect.signature(made.forward).parameters
     tokenizer.model_input_names = [n for n in tokenizer.model_input_names if n in takes]
@@ -222,6 +233,6 @@ def _count_positions(made: Any) -> int | None:
     if not isinstance(most, int) or most < 1:
         return None
     # RoBERTa and its kin count positions from beyond the padding's index.
-    first = next((m.padding_idx + 1 for name, m in made.named_modules() if name.endswith("position_embeddings")
-                  and isinstance(m, nn.Embedding) and m.padding_idx is not None), 0)
+    first = next((m.padding_idx + 1 for name, m in made.named_modules() if name.endswith(
+        "position_embeddings") and isinstance(m, nn.Embedding) and m.padding_idx is not None), 0)
     return most - first

@@ -12,8 +12,9 @@ from suture.data import ImagePreprocessing
 
 _RESAMPLE: Mapping[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}
 """Pillow's numbers."""
-_UNSUPPORTED_FLAGS = ("do_pad", "do_flip_channel_order", "do_thumbnail", "do_align_long_axis", "rescale_offset", "do_split_image",
-            "do_image_splitting", "do_crop_margin", "keep_aspect_ratio")
+_UNSUPPORTED_FLAGS = ("do_pad", "do_flip_channel_order", "do_thumbnail", "do_align_long_axis",
+                      "rescale_offset", "do_split_image",
+                      "do_image_splitting", "do_crop_margin", "keep_aspect_ratio")
 """Flags of steps that `ImagePreprocessing` has not."""
 _SHORT_SIDE_KINDS = ("CLIP", "Bit", "ConvNext", "Levit", "MobileNet", "MobileViT", "PoolFormer")
 """Kinds of processor for which a size of one number is the shorter side's; for others it is that of both."""
@@ -31,8 +32,10 @@ class _ResizeStep:
     both: tuple[int, int] | None
 
 
-def read_image_preprocessing(processor: Mapping[str, Any] | None, config: Any) -> tuple[ImagePreprocessing | None, tuple[str, ...]]:
-    """Preprocessing as `processor`, or, where that is None, the size and channels of the network's config alone.
+def read_image_preprocessing(processor: Mapping[str, Any] | None,
+                             config: Any) -> tuple[ImagePreprocessing | None, tuple[str, ...]]:
+    """Preprocessing as `processor`, or, where that is None, the size and channels of the network's config
+    alone.
 
     A processor whose steps suture has not gives no preprocessing, and a note.
     """
@@ -49,11 +52,12 @@ def read_image_preprocessing(processor: Mapping[str, Any] | None, config: Any) -
         why = str(e)
     except (SutureError, TypeError, ValueError, KeyError, IndexError) as e:
         why = f"{type(e).__name__} {e}"
-    return None, (f"preprocessor_config.json has {why}, which suture does not do; the data must be what the network "
-                  "takes",)
+    return None, (f"preprocessor_config.json has {why}, which suture does not do; the data must be what the "
+                  "network takes",)
 
 
-def _read_steps(processor: Mapping[str, Any], channels: int | None) -> tuple[ImagePreprocessing, tuple[str, ...]]:
+def _read_steps(processor: Mapping[str, Any],
+                channels: int | None) -> tuple[ImagePreprocessing, tuple[str, ...]]:
     if besides := [name for name in _UNSUPPORTED_FLAGS if processor.get(name)]:
         raise _UnsupportedStepError(besides[0])
     number = processor.get("resample", 2)
@@ -67,7 +71,8 @@ def _read_steps(processor: Mapping[str, Any], channels: int | None) -> tuple[Ima
                               "floor"), notes
 
 
-def _read_size(processor: Mapping[str, Any]) -> tuple[tuple[int, int] | None, float, Literal["crop", "squash"], tuple[str, ...]]:
+def _read_size(processor: Mapping[str, Any]) -> tuple[tuple[int, int] | None, float,
+                                                      Literal["crop", "squash"], tuple[str, ...]]:
     """(size, crop, fit, notes)."""
     crops, kind = processor.get("do_center_crop", False), str(processor.get("image_processor_type")
                                                          or processor.get("feature_extractor_type") or "")
@@ -101,8 +106,8 @@ def _read_size(processor: Mapping[str, Any]) -> tuple[tuple[int, int] | None, fl
 
 def _read_resize(size: Any, kind: str) -> _ResizeStep:
     if isinstance(size, int):
-        return _ResizeStep(size, None) if any(name.lower() in kind.lower() for name in _SHORT_SIDE_KINDS) else _ResizeStep(
-            None, (size, size))
+        return (_ResizeStep(size, None) if any(name.lower() in kind.lower() for name in _SHORT_SIDE_KINDS)
+                else _ResizeStep(None, (size, size)))
     if isinstance(size, Mapping) and set(size) == {"shortest_edge"}:
         return _ResizeStep(int(size["shortest_edge"]), None)
     return _ResizeStep(None, _read_pair(size))

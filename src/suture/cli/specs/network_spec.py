@@ -19,8 +19,8 @@ class LoadedNetwork:
 
     Attributes:
         network: in the mode that its library makes it in.
-        preprocessing: from raw examples (images, texts) to what the network takes. None: unknown, the data must be
-            what the network takes.
+        preprocessing: from raw examples (images, texts) to what the network takes. None: unknown, the data
+            must be what the network takes.
         spec: as it was written.
         notes: what the reader of a result has to know about it, such as that its weights are random.
     """
@@ -59,8 +59,8 @@ class ParsedSpec:
     @property
     def notes(self) -> tuple[str, ...]:
         """For a network that brings no weights."""
-        return () if self.weights else (f"{self.spec} has random weights (seed {self.seed}); give trained ones as "
-                                        "weights",)
+        return () if self.weights else (f"{self.spec} has random weights (seed {self.seed}); give trained "
+                                        "ones as weights",)
 
 
 @contextmanager

@@ -26,22 +26,24 @@ NETWORK_KINDS = ("zoo:NAME", "torchvision:NAME", "timm:NAME", "hf:ORG/NAME", "hf
 _EXAMPLE_SPECS = "zoo:resnet_digits or mypackage.models:build"
 
 
-def build_network(spec: str, *, weights: str | Path | None = None, like: Any = None, seed: int = 0) -> LoadedNetwork:
+def build_network(spec: str, *, weights: str | Path | None = None, like: Any = None,
+                  seed: int = 0) -> LoadedNetwork:
     """The network that `spec` names.
 
     Args:
-        spec: ``zoo:NAME``; ``torchvision:NAME``; ``timm:NAME``; ``hf:ORG/NAME`` (the Hugging Face hub, or its cache) or
-            ``hf:FOLDER`` (the same layout; the folder alone does too); or ``module:function`` for a function without
-            arguments that returns an `nn.Module`, or a pair of one and its preprocessing. The last one runs your code.
-        weights: a safetensors file, or a state dict for ``torch.load(weights_only=True)``. None: random ones for zoo,
-            torchvision and timm, nothing is downloaded for them; those beside the config for hf.
-        like: data whose `classes` and `channels`, where it has them, the network takes over: both for zoo and timm, the
-            classes for torchvision, neither for hf, where the config decides.
+        spec: ``zoo:NAME``; ``torchvision:NAME``; ``timm:NAME``; ``hf:ORG/NAME`` (the Hugging Face hub, or its
+            cache) or ``hf:FOLDER`` (the same layout; the folder alone does too); or ``module:function`` for a
+            function without arguments that returns an `nn.Module`, or a pair of one and its preprocessing.
+            The last one runs your code.
+        weights: a safetensors file, or a state dict for ``torch.load(weights_only=True)``. None: random ones
+            for zoo, torchvision and timm, nothing is downloaded for them; those beside the config for hf.
+        like: data whose `classes` and `channels`, where it has them, the network takes over: both for zoo and
+            timm, the classes for torchvision, neither for hf, where the config decides.
         seed: of random weights. PyTorch's global random state is neither read nor moved.
 
     Raises:
-        SutureError: nothing has that name, a library is missing or fails, the function fails or returns something else,
-            weights that do not fit.
+        SutureError: nothing has that name, a library is missing or fails, the function fails or returns
+            something else, weights that do not fit.
     """
     kind, name = _split_kind(spec)
     channels = like.inputs.shape[1] if isinstance(like, ImageSet) else getattr(like, "channels", None)
@@ -62,21 +64,25 @@ def _split_kind(spec: str) -> tuple[str, str]:
         return "hf", spec
     if sign and name:
         near = difflib.get_close_matches(kind, [k for k in _MAKERS if k != "code"], n=1, cutoff=0.6)
-        if near and "." not in kind and not Path(f"{kind}.py").exists() and importlib.util.find_spec(kind) is None:
-            raise SutureError(f"unknown kind of network {kind!r}; write {near[0]}:{name}, or {_EXAMPLE_SPECS}")
+        if (near and "." not in kind and not Path(f"{kind}.py").exists()
+            and importlib.util.find_spec(kind) is None):
+            raise SutureError(f"unknown kind of network {kind!r}; write {near[0]}:{name}, or "
+                              f"{_EXAMPLE_SPECS}")
         return "code", spec
     raise _make_no_kind_error(spec)
 
 
 def _make_no_kind_error(spec: str) -> SutureError:
     """An error for a spec without a kind, which says what the name could be."""
-    names = {"zoo": list(zoo.networks)} | {kind: vision.list_names(kind) for kind in ("torchvision", "timm") if spec}
+    names = ({"zoo": list(zoo.networks)}
+             | {kind: vision.list_names(kind) for kind in ("torchvision", "timm") if spec})
     found = [f"{kind}:{spec}" for kind, known in names.items() if spec in known]
     if found:
-        return SutureError(f"expected a kind before the name of a network, got {spec!r}; write {' or '.join(found)}")
+        return SutureError(f"expected a kind before the name of a network, got {spec!r}; write "
+                           f"{' or '.join(found)}")
     if "/" in spec:
-        return SutureError(f"expected a folder that holds config.json, there is no {spec!r}; write hf:ORG/NAME for a "
-                           "name of the Hugging Face hub")
+        return SutureError(f"expected a folder that holds config.json, there is no {spec!r}; write "
+                           "hf:ORG/NAME for a name of the Hugging Face hub")
     near = difflib.get_close_matches(spec, [n for known in names.values() for n in known], n=3, cutoff=0.6)
     told = [next(f"{kind}:{n}" for kind, known in names.items() if n in known) for n in near]
     nearest = f"; nearest: {', '.join(told)}" if told else ""
@@ -105,8 +111,8 @@ def _build_user_network(parsed: ParsedSpec) -> LoadedNetwork:
     pair = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     network, preprocessing = pair
     if not isinstance(network, nn.Module):
-        raise SutureError(f"expected {parsed.spec} to return a torch.nn.Module, or a pair of one and its preprocessing, "
-                          f"got {type(made).__name__}")
+        raise SutureError(f"expected {parsed.spec} to return a torch.nn.Module, or a pair of one and its "
+                          f"preprocessing, got {type(made).__name__}")
     if preprocessing is not None and not callable(preprocessing):
         raise SutureError(f"expected {parsed.spec} to return a network and a function of raw examples, got "
                           f"{type(preprocessing).__name__} as the second")
@@ -114,5 +120,6 @@ def _build_user_network(parsed: ParsedSpec) -> LoadedNetwork:
 
 
 _MAKERS: Mapping[str, Callable[[ParsedSpec], LoadedNetwork]] = MappingProxyType({
-    "zoo": _build_zoo, "torchvision": vision.build_torchvision, "timm": vision.build_timm, "hf": huggingface.build_huggingface, "code": _build_user_network,
+    "zoo": _build_zoo, "torchvision": vision.build_torchvision, "timm": vision.build_timm,
+    "hf": huggingface.build_huggingface, "code": _build_user_network,
 })

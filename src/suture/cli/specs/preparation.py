@@ -25,12 +25,13 @@ from suture.zoo import ImageSet
 
 COMPARED_TEXTS = 256
 """Texts on which the tokens of two tokenizers are compared."""
-EXAMPLE_TEXTS = ("The cat sat on the mat.", "How similar are two networks, layer by layer?", "Yes.", "Stitch them and see.")
+EXAMPLE_TEXTS = ("The cat sat on the mat.", "How similar are two networks, layer by layer?", "Yes.",
+                 "Stitch them and see.")
 """What a language model is tried on where there are no data."""
 
 
-def adjust_preprocessing(own: Callable[[Any], Any] | None, given: str | None = None, *, length: int | None = None,
-             mask_rate: float = 0.0, seed: int = 0) -> Callable[[Any], Any] | None:
+def adjust_preprocessing(own: Callable[[Any], Any] | None, given: str | None = None, *, length: int
+                         | None = None, mask_rate: float = 0.0, seed: int = 0) -> Callable[[Any], Any] | None:
     """A network's preprocessing as a command line changes it.
 
     Args:
@@ -39,15 +40,16 @@ def adjust_preprocessing(own: Callable[[Any], Any] | None, given: str | None = N
         length, mask_rate, seed: of a `TextPreprocessing`.
 
     Raises:
-        SutureError: a value that is out of range, or `length` or `mask_rate` for a network that takes no text.
+        SutureError: a value that is out of range, or `length` or `mask_rate` for a network that takes no
+            text.
     """
     if given is not None:
         return parse_preprocessing(given)
     if length is None and not mask_rate:
         return own
     if not isinstance(own, TextPreprocessing):
-        raise SutureError("expected a network with a tokenizer for a length or a mask rate, got one without; leave "
-                          "them out, or give hf:FOLDER with the tokenizer's files")
+        raise SutureError("expected a network with a tokenizer for a length or a mask rate, got one without; "
+                          "leave them out, or give hf:FOLDER with the tokenizer's files")
     return dataclasses.replace(own, length=length, mask_rate=mask_rate, seed=seed)
 
 
@@ -65,14 +67,17 @@ def prepare_data(data: Any, source: Callable[[Any], Any] | None, target: Callabl
     """
     if not (always or isinstance(data, Examples | ImageSet)):
         return data
-    if isinstance(source, TextPreprocessing) and isinstance(target, TextPreprocessing) and isinstance(data, Examples):
+    if (isinstance(source, TextPreprocessing) and isinstance(target, TextPreprocessing)
+        and isinstance(data, Examples)):
         texts = [raw for raw, _ in islice(iter(data), COMPARED_TEXTS)]
         if why := explain_token_mismatch(source, target, texts):
-            raise SutureError(f"the two networks' tokens do not correspond: {why}; compare networks of one tokenizer")
+            raise SutureError(f"the two networks' tokens do not correspond: {why}; compare networks "
+                              "of one tokenizer")
     return Prepared(data, source, target)
 
 
-def make_example_inputs(loaded: LoadedNetwork, data: Any, how: Callable[[Any], Any] | None, *, always: bool = False) -> Any:
+def make_example_inputs(loaded: LoadedNetwork, data: Any, how: Callable[[Any], Any] | None, *,
+                        always: bool = False) -> Any:
     """A few examples that a network takes.
 
     Args:
@@ -93,7 +98,7 @@ def make_example_inputs(loaded: LoadedNetwork, data: Any, how: Callable[[Any], A
     if isinstance(how, ImagePreprocessing) and how.size is not None:
         shape = (how.channels or 3, *how.size)
     if shape is None:
-        raise SutureError(f"{loaded.spec} does not say what it takes; give data for it, such as --data digits or "
-                          "--data mypackage.data:splits, or --input size=64")
+        raise SutureError(f"{loaded.spec} does not say what it takes; give data for it, such as --data "
+                          "digits or --data mypackage.data:splits, or --input size=64")
     noise = torch.rand(4, *shape, generator=torch.Generator().manual_seed(0))
     return noise if how is None else how(noise)

@@ -1,4 +1,5 @@
-"""User code by ``module:function``: imported and called. Only give it code that you trust, as with any import."""
+"""User code by ``module:function``: imported and called. Only give it code that you trust, as with any
+import."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ def load_inputs(spec: str | None) -> Any:
     if spec is None:
         return None
     if ":" not in spec:
-        raise SutureError(f"expected mypackage.data:inputs, a function that returns inputs or data, got {spec!r}")
+        raise SutureError("expected mypackage.data:inputs, a function that returns inputs or "
+                          f"data, got {spec!r}")
     made = call_user_function(spec)
     if made is None:
         raise SutureError(f"expected {spec} to return inputs or data, got None; return them")
@@ -43,11 +45,13 @@ def call_user_function(spec: str) -> Any:
         hint = "run from the folder that holds it" if isinstance(e, ModuleNotFoundError) else "mend it first"
         raise SutureError(f"cannot import {module!r} of {spec!r}: {describe_error(e)}; {hint}") from e
     if not callable(getattr(found, name, None)):
-        raise make_unknown_error(f"function in {module}", name, [n for n in vars(found) if callable(getattr(found, n))])
+        raise make_unknown_error(f"function in {module}", name,
+                                 [n for n in vars(found) if callable(getattr(found, n))])
     try:
         return getattr(found, name)()
     except Exception as e:
-        raise SutureError(f"{spec} fails: {describe_error(e)}; expected a function that works without arguments") from e
+        raise SutureError(f"{spec} fails: {describe_error(e)}; expected a function that works "
+                          "without arguments") from e
 
 
 def describe_error(error: Exception) -> str:

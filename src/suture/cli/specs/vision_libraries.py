@@ -1,4 +1,5 @@
-"""Networks of torchvision and timm, with random weights, and the preprocessing that their published weights go with."""
+"""Networks of torchvision and timm, with random weights, and the preprocessing that their published weights
+go with."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from suture.networks import seed_torch
 
 
 def list_names(kind: str) -> list[str]:
-    """Networks of ``"torchvision"`` (for classification) or ``"timm"``; none where the library is not to be had."""
+    """Networks of ``"torchvision"`` (for classification) or ``"timm"``; none where the library is not to be
+    had."""
     try:
         if kind == "timm":
             return list(import_optional("timm", "vision", kind).list_models())
@@ -36,7 +38,8 @@ def build_torchvision(parsed: ParsedSpec) -> LoadedNetwork:
         raise make_unknown_error("network of torchvision", parsed.name, list_names("torchvision"))
     known = inspect.signature(models.get_model_builder(parsed.name)).parameters
     # Some networks download the weights of a part of theirs unless they are told not to.
-    options: dict[str, Any] = {"weights": None} | ({"weights_backbone": None} if "weights_backbone" in known else {})
+    options: dict[str, Any] = ({"weights": None}
+                               | ({"weights_backbone": None} if "weights_backbone" in known else {}))
     if parsed.classes is not None:
         options["num_classes"] = parsed.classes
     with report_build_errors(parsed.spec), warnings.catch_warnings(), seed_torch(parsed.seed):
@@ -46,11 +49,12 @@ def build_torchvision(parsed: ParsedSpec) -> LoadedNetwork:
     return LoadedNetwork(made, preprocessing, parsed.spec, parsed.notes + notes)
 
 
-def _find_torchvision_preprocessing(models: Any, parsed: ParsedSpec, made: nn.Module) -> tuple[ImagePreprocessing | None, tuple[str, ...]]:
+def _find_torchvision_preprocessing(models: Any, parsed: ParsedSpec,
+                                    made: nn.Module) -> tuple[ImagePreprocessing | None, tuple[str, ...]]:
     told = models.get_model_weights(parsed.name).DEFAULT.transforms()
     if type(told).__name__ != "ImageClassification":
-        return None, (f"{parsed.spec} comes with {type(told).__name__}, which suture does not do; the data must be what "
-                      "the network takes",)
+        return None, (f"{parsed.spec} comes with {type(told).__name__}, which suture does not do; the data "
+                      "must be what the network takes",)
     # vit_h_14's published weights are for larger images than the network that is made without them.
     side = getattr(made, "image_size", told.crop_size[0])
     return ImagePreprocessing((side, side), tuple(told.mean), tuple(told.std), 3, told.interpolation.value,
@@ -75,12 +79,16 @@ def build_timm(parsed: ParsedSpec) -> LoadedNetwork:
     return LoadedNetwork(made, preprocessing, parsed.spec, parsed.notes + notes)
 
 
-def _find_timm_preprocessing(data_config: dict[str, Any], parsed: ParsedSpec) -> tuple[ImagePreprocessing | None, tuple[str, ...]]:
+def _find_timm_preprocessing(data_config: dict[str, Any],
+                             parsed: ParsedSpec) -> tuple[ImagePreprocessing | None, tuple[str, ...]]:
     fits = {"center": "crop", "squash": "squash"}
     if data_config["crop_mode"] not in fits or data_config["interpolation"] not in ("bilinear", "bicubic"):
-        return None, (f"{parsed.spec} wants crop_mode {data_config['crop_mode']} and {data_config['interpolation']}, which suture "
-                      "does not do; the data must be what the network takes",)
+        return None, (f"{parsed.spec} wants crop_mode {data_config['crop_mode']} and "
+                      f"{data_config['interpolation']}, which suture does not do; the data must be what the "
+                      "network takes",)
     channels = parsed.channels or data_config["input_size"][0]
-    mean, std = (tuple(v) if len(v) == channels else (sum(v) / len(v),) for v in (data_config["mean"], data_config["std"]))
-    return ImagePreprocessing(tuple(data_config["input_size"][1:]), mean, std, channels, data_config["interpolation"],
+    mean, std = (tuple(v) if len(v) == channels else (sum(v) / len(v),)
+                 for v in (data_config["mean"], data_config["std"]))
+    return ImagePreprocessing(tuple(data_config["input_size"][1:]), mean, std, channels,
+                              data_config["interpolation"],
                               data_config["crop_pct"], fits[data_config["crop_mode"]]), ()  # type: ignore[arg-type]

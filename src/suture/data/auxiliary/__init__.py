@@ -1,4 +1,5 @@
-"""Auxiliary data: inputs that a network was never made for, made from a sample of its own; nothing is downloaded."""
+"""Auxiliary data: inputs that a network was never made for, made from a sample of its own; nothing is
+downloaded."""
 
 from suture._base import count_duplicates as count_duplicates
 from suture.data.auxiliary.maker import TRAINING_KINDS as TRAINING_KINDS

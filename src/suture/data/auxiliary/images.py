@@ -1,8 +1,8 @@
 """Auxiliary images: noise, blobs, shuffled and permuted images, negatives, means of pairs and photographs.
 
-All but the photographs follow Hendrycks, Mazeika and Dietterich, "Deep Anomaly Detection with Outlier Exposure", ICLR
-2019, who judge detectors on such images. A maker takes the images, rows to start from (k,) and a generator, and gives
-k images in memory of the CPU.
+All but the photographs follow Hendrycks, Mazeika and Dietterich, "Deep Anomaly Detection with Outlier
+Exposure", ICLR 2019, who judge detectors on such images. A maker takes the images, rows to start from (k,)
+and a generator, and gives k images in memory of the CPU.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Images:
 
     Attributes:
         tensor: (N, C, H, W) as they came.
-        low, high: (C, 1, 1) lowest and highest value of each channel, in memory of the CPU, in a dtype to compute in.
+        low, high: (C, 1, 1) lowest and highest value of each channel, in memory of the CPU, in a dtype to
+            compute in.
     """
 
     tensor: Tensor
@@ -44,10 +45,11 @@ class Images:
     def of(cls, pixels: Tensor) -> Images:
         """Measure the range of `pixels` (N, C, H, W). Raises SutureError where they are not finite."""
         dtype = torch.float64 if pixels.dtype == torch.float64 else torch.float32
-        low, high = (m.cpu().to(dtype)[:, None, None] for m in (pixels.amin((0, 2, 3)), pixels.amax((0, 2, 3))))
+        low, high = (m.cpu().to(dtype)[:, None, None]
+                     for m in (pixels.amin((0, 2, 3)), pixels.amax((0, 2, 3))))
         if not (low.isfinite().all() and high.isfinite().all()):
-            raise SutureError("expected finite images to make auxiliary data from, got nan or infinite values; "
-                              "mend the inputs, or pass auxiliary=your own data")
+            raise SutureError("expected finite images to make auxiliary data from, got nan or infinite "
+                              "values; mend the inputs, or pass auxiliary=your own data")
         return cls(pixels, low, high)
 
     @property
@@ -82,7 +84,8 @@ class Images:
         return self.tensor[rows.to(self.tensor.device)].cpu()
 
     def clip_to_range(self, x: Tensor) -> Tensor:
-        """Values in each channel's range and in the dtype of the images; rounding to it cannot leave the range."""
+        """Values in each channel's range and in the dtype of the images; rounding to it cannot leave the
+        range."""
         x = x if self.tensor.is_floating_point() else x.round()
         return x.clamp(self.low, self.high).to(self.tensor.dtype)
 
@@ -105,7 +108,8 @@ def _make_uniform(images: Images, rows: Tensor, generator: torch.Generator) -> T
 
 
 def _make_blobs(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
-    """Smoothed noise, the lower half of its range cut off, the upper half stretched to each channel's range."""
+    """Smoothed noise, the lower half of its range cut off, the upper half stretched to each channel's
+    range."""
     k, (c, h, w) = len(rows), images.tensor.shape[1:]
     # The part that all channels share makes spots, each one's own part gives them colours.
     noise = sum((torch.randn(k, own, h, w, generator=generator, dtype=images.dtype) for own in (1, c)),
@@ -114,7 +118,8 @@ def _make_blobs(images: Images, rows: Tensor, generator: torch.Generator) -> Ten
     sigma = max(1.0, 1.5 * min(h, w) / 32)
     square = (torch.fft.fftfreq(h, dtype=images.dtype)[:, None].square()
               + torch.fft.rfftfreq(w, dtype=images.dtype).square())
-    smooth = torch.fft.irfft2(torch.fft.rfft2(noise) * torch.exp(-2 * (math.pi * sigma) ** 2 * square), s=(h, w))
+    smooth = torch.fft.irfft2(torch.fft.rfft2(noise) * torch.exp(-2 * (math.pi * sigma) ** 2 * square),
+                              s=(h, w))
     least, most = smooth.amin((2, 3), keepdim=True), smooth.amax((2, 3), keepdim=True)
     height = ((smooth - least) / (most - least) * 2 - 1).clamp(min=0)
     return images.clip_to_range(torch.lerp(images.low, images.high, height))
@@ -135,7 +140,8 @@ def _shuffle_patches(images: Images, rows: Tensor, generator: torch.Generator) -
 
 
 def _count_bands(size: int) -> int:
-    """Into how many an axis of at least 2 is cut: the most of 4, 3 and 2 that leave over at most a quarter of it."""
+    """Into how many an axis of at least 2 is cut: the most of 4, 3 and 2 that leave over at most a quarter of
+    it."""
     return next((bands for bands in (4, 3) if 4 * (size % bands) <= size), 2)
 
 
@@ -168,7 +174,8 @@ def _crop_photographs(images: Images, rows: Tensor, generator: torch.Generator) 
     sides = photos.shape[2:]
     largest = min(sides[0] / h, sides[1] / w)
     out = []
-    for which, scale, y, x, flip in torch.rand(len(rows), 5, generator=generator, dtype=torch.float32).tolist():
+    for which, scale, y, x, flip in torch.rand(len(rows), 5, generator=generator,
+                                               dtype=torch.float32).tolist():
         length = largest * (_SMALLEST_CROP + (1 - _SMALLEST_CROP) * scale)
         high, wide = (min(side, max(1, round(length * s))) for side, s in zip(sides, (h, w), strict=True))
         top, left = int(y * (sides[0] - high + 1)), int(x * (sides[1] - wide + 1))
@@ -184,9 +191,11 @@ def _load_photographs() -> Tensor:
     # Imported here: scikit-learn takes a second that nothing else of this module needs.
     from sklearn.datasets import load_sample_images
 
-    return torch.stack([torch.tensor(image) for image in load_sample_images().images]).movedim(3, 1).float() / 255
+    return (torch.stack([torch.tensor(image) for image in load_sample_images().images]).movedim(3, 1).float()
+            / 255)
 
 
 MAKERS: Mapping[str, Maker] = MappingProxyType({
-    "gaussian": _make_gaussian, "uniform": _make_uniform, "blobs": _make_blobs, "patches": _shuffle_patches, "channels": _permute_channels,
+    "gaussian": _make_gaussian, "uniform": _make_uniform, "blobs": _make_blobs, "patches": _shuffle_patches,
+    "channels": _permute_channels,
     "inversion": _invert_images, "mixture": _mix_images, "photographs": _crop_photographs})

@@ -1,4 +1,5 @@
-"""Auxiliary data: inputs that a network was never made for, made from a sample of its own; nothing is downloaded.
+"""Auxiliary data: inputs that a network was never made for, made from a sample of its own; nothing is
+downloaded.
 
 >>> make_auxiliary(images, 1000, kinds=list_allowed_kinds(images, TRAINING_KINDS["images"]))
 """
@@ -39,10 +40,11 @@ UNSEEN_KINDS: Mapping[str, tuple[str, ...]] = MappingProxyType({
 
 
 def find_input_kind(like: Any) -> Literal["images", "tokens"] | None:
-    """What a batch of inputs is: images (N, C, H, W), floating point or uint8; token ids (N, T), integers; or neither.
+    """What a batch of inputs is: images (N, C, H, W), floating point or uint8; token ids (N, T), integers; or
+    neither.
 
-    Either alone, or the only tensor in nested tuples, lists and mappings; token ids also as "input_ids" of a mapping
-    whose other tensors have the shape of the ids.
+    Either alone, or the only tensor in nested tuples, lists and mappings; token ids also as "input_ids" of a
+    mapping whose other tensors have the shape of the ids.
     """
     own = find_only_input(like)
     if isinstance(own, Mapping):
@@ -71,19 +73,24 @@ def list_allowed_kinds(like: Any, among: Sequence[str] | None = None) -> tuple[s
 def make_auxiliary(like: Any, n: int, *, kinds: Sequence[str] | None = None, seed: int = 0) -> Any:
     """Auxiliary out-of-distribution inputs, made from a batch of in-distribution ones.
 
-    Images: "gaussian" (noise of each channel's mean and standard deviation) and "uniform" (of its range), "blobs"
-    (smooth random spots), "patches" (of up to 4 x 4 patches, shuffled), "channels" (permuted), "inversion" (low + high
-    - x, with each channel's lowest and highest value), "mixture" (mean of two images) and "photographs" (crops of
-    scikit-learn's two photographs, gray for one channel; channels beyond the third begin again with red). No value
-    lies outside the range of `like`. To a network of natural images "photographs" are not out of distribution.
+    Images: "gaussian" (noise of each channel's mean and standard deviation) and "uniform" (of its range),
+    "blobs" (smooth random spots), "patches" (of up to 4 x 4 patches, shuffled), "channels" (permuted),
+    "inversion" (low + high
+    - x, with each channel's lowest and highest value), "mixture" (mean of two images) and "photographs"
+      (crops of
+    scikit-learn's two photographs, gray for one channel; channels beyond the third begin again with red). No
+    value lies outside the range of `like`. To a network of natural images "photographs" are not out of
+    distribution.
 
-    Token ids: "shuffled" (the ids of an example in another order) and "random" (ids drawn uniformly from those of
-    `like`). Positions that the attention mask leaves out keep their ids, and so do positions that hold one id in all
-    examples, and the first and the last position that counts if that does. Without a mask every position counts.
+    Token ids: "shuffled" (the ids of an example in another order) and "random" (ids drawn uniformly from
+    those of `like`). Positions that the attention mask leaves out keep their ids, and so do positions that
+    hold one id in all examples, and the first and the last position that counts if that does. Without a mask
+    every position counts.
 
-    An example depends on `like`, `seed`, its kind and how many of that kind are made, not on the other kinds. No
-    example is equal to one in `like`: what comes out as one, such as two words that were shuffled into their own order,
-    is dropped. The examples to start from are drawn without replacement until all are used, then all over again.
+    An example depends on `like`, `seed`, its kind and how many of that kind are made, not on the other kinds.
+    No example is equal to one in `like`: what comes out as one, such as two words that were shuffled into
+    their own order, is dropped. The examples to start from are drawn without replacement until all are used,
+    then all over again.
 
     Args:
         like: a batch of inputs as a network takes them, see `find_input_kind`.
@@ -92,14 +99,16 @@ def make_auxiliary(like: Any, n: int, *, kinds: Sequence[str] | None = None, see
         seed: of all draws; the global random state is neither read nor moved.
 
     Returns:
-        What `like` is, with `n` examples: nesting, dtype, device and shapes are kept (mappings become dictionaries).
+        What `like` is, with `n` examples: nesting, dtype, device and shapes are kept (mappings become
+        dictionaries).
 
     Raises:
-        SutureError: inputs that are neither images nor token ids, none or not finite; no or unknown kinds, or one that
-            these inputs do not allow; n below 1.
+        SutureError: inputs that are neither images nor token ids, none or not finite; no or unknown kinds, or
+            one that these inputs do not allow; n below 1.
     """
     if n < 1:
-        raise SutureError(f"expected at least 1 auxiliary example, got n={n}; leave auxiliary data out for none")
+        raise SutureError(f"expected at least 1 auxiliary example, got n={n}; leave auxiliary "
+                          "data out for none")
     source = _find_originals(like)
     chosen, own = _choose_kinds(source, kinds), source.tensor
     seen = set(hash_examples(own))
@@ -109,19 +118,20 @@ def make_auxiliary(like: Any, n: int, *, kinds: Sequence[str] | None = None, see
         made = torch.empty((n, *own.shape[1:]), dtype=own.dtype)
         for k, kind in enumerate(chosen[:n]):
             mine = slice(k, n, len(chosen))
-            rows[mine], made[mine] = _make_new(source, kind, len(rows[mine]), _make_generator(seed, kind), seen)
+            rows[mine], made[mine] = _make_new(source, kind, len(rows[mine]),
+                                               _make_generator(seed, kind), seen)
     return _rebuild_inputs(like, made.to(own.device), rows)
 
 
-# -- what comes in, what is chosen, and what goes out -----------------------------------------------------------------
+# -- what comes in, what is chosen, and what goes out --------------------------------------------------------
 
 def _rebuild_inputs(like: Any, made: Tensor, rows: Tensor) -> Any:
     """What `like` is, with `made` for its images or ids, and the given rows of what goes with ids."""
     own = find_only_input(like)
     if not isinstance(own, Mapping):
         return replace_input(like, own, made)
-    return replace_input(like, own, {key: made if key == "input_ids" else v[rows.to(v.device)] if isinstance(v, Tensor)
-                                else v for key, v in own.items()})
+    return replace_input(like, own, {key: made if key == "input_ids" else v[rows.to(v.device)]
+                                     if isinstance(v, Tensor) else v for key, v in own.items()})
 
 
 def _is_token_ids(x: Any) -> bool:
@@ -132,7 +142,8 @@ def _is_token_ids(x: Any) -> bool:
 def _find_originals(like: Any) -> Originals:
     kind = find_input_kind(like)
     if kind is None:
-        found = [f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}" for t in islice(walk_tensors(like), 4)]
+        found = [f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}"
+                 for t in islice(walk_tensors(like), 4)]
         got = " and ".join([*found[:3], "more"][:len(found)]) or type(like).__name__
         raise SutureError("expected images (N, C, H, W) or token ids (N, T) to make auxiliary data from, "
                           f"got {got}; pass auxiliary=your own data")
@@ -161,28 +172,32 @@ def _check_kinds(source: Originals, kinds: Sequence[str] | None) -> tuple[str, .
 
 
 def _choose_kinds(source: Originals, kinds: Sequence[str] | None) -> tuple[str, ...]:
-    """The kinds to make; those that the inputs do not allow are an error only where they were asked for, or all."""
+    """The kinds to make; those that the inputs do not allow are an error only where they were asked for, or
+    all."""
     asked = _check_kinds(source, kinds)
     hindered = {kind: why for kind in asked if (why := source.explain_hindrance(kind))}
     if hindered and (kinds is not None or len(hindered) == len(asked)):
         kind, why = next(iter(hindered.items()))
-        raise SutureError(f"expected {why} to make auxiliary {source.name} of kind {kind!r}; leave it out of kinds, "
-                          "or pass other inputs")
+        raise SutureError(f"expected {why} to make auxiliary {source.name} of kind {kind!r}; leave it out of "
+                          "kinds, or pass other inputs")
     return tuple(kind for kind in asked if kind not in hindered)
 
 
-# -- making examples of one kind --------------------------------------------------------------------------------------
+# -- making examples of one kind -----------------------------------------------------------------------------
 
-def _make_new(source: Originals, kind: str, k: int, generator: torch.Generator, seen: set[bytes]) -> tuple[Tensor, Tensor]:
-    """Rows (k,) of the source and `k` examples made of them; what comes out as `seen` is dropped and drawn again."""
+def _make_new(source: Originals, kind: str, k: int, generator: torch.Generator,
+              seen: set[bytes]) -> tuple[Tensor, Tensor]:
+    """Rows (k,) of the source and `k` examples made of them; what comes out as `seen` is dropped and drawn
+    again."""
     n, idle, have = len(source.tensor), 0, 0
     stream = _draw_rows(n, generator)
     rows, made = [], []
     while have < k:
-        # Dropping is for the odd one, such as a gray image whose channels are permuted; here all have had four turns.
+        # Dropping is for the odd one, such as a gray image whose channels are permuted; here all have had
+        # four turns.
         if idle > 4 * n + 16:
-            raise SutureError(f"expected {source.name} that kind {kind!r} can turn into others, got {n} from which "
-                              "only they themselves come out; leave it out of kinds")
+            raise SutureError(f"expected {source.name} that kind {kind!r} can turn into others, got {n} from "
+                              "which only they themselves come out; leave it out of kinds")
         drawn = torch.tensor(list(islice(stream, k - have)))
         new = source.makers[kind](source, drawn, generator)
         good = torch.tensor([d not in seen for d in hash_examples(new)])

@@ -1,6 +1,7 @@
 """Auxiliary token ids: the ids of an example in another order, or other ids.
 
-A maker takes the tokens, rows to start from (k,) and a generator, and gives k rows of ids in memory of the CPU.
+A maker takes the tokens, rows to start from (k,) and a generator, and gives k rows of ids in memory of the
+CPU.
 """
 
 from __future__ import annotations
@@ -57,11 +58,13 @@ class Tokens:
 
 
 def _find_replaceable(ids: Tensor, unpadded: Tensor) -> Tensor:
-    """(N, T) positions that count and do not hold one id in all examples, as a separator or a fixed prompt does."""
+    """(N, T) positions that count and do not hold one id in all examples, as a separator or a fixed prompt
+    does."""
     free, t = unpadded.clone(), ids.shape[1]
     filled = unpadded.any(1).nonzero()[:, 0]
     begin, end = unpadded.int().argmax(1)[filled], t - 1 - unpadded.flip(1).int().argmax(1)[filled]
-    columns = [(rows, torch.full_like(rows, p)) for p in range(t) for rows in [unpadded[:, p].nonzero()[:, 0]]]
+    columns = [(rows, torch.full_like(rows, p)) for p in range(t)
+               for rows in [unpadded[:, p].nonzero()[:, 0]]]
     for rows, at in [*columns, (filled, begin), (filled, end)]:
         held = ids[rows, at]
         # One example alone cannot tell what all of them hold.

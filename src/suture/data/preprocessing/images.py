@@ -26,23 +26,25 @@ _SLACK = 1e-3
 class ImagePreprocessing:
     """From raw images to a network's float32 input (N, channels, height, width).
 
-    In this order: grey to colour or back, resize with antialiasing, centre crop, scale to [0, 1], normalise. Resizing
-    is Pillow's, with which published weights are evaluated: the width, then the height, each rounded to bytes. A byte
-    is at most one level of 255 off (bicubic: two), and fewer than 1 in 400 bytes are. (Pillow 13 starts with the height
-    where that is cheaper, for strongly distorted images; at hard edges "squash" and "bicubic" then differ by more.)
-    Floats must lie in [0, 1] unless nothing is to be done; then they come back as they are.
+    In this order: grey to colour or back, resize with antialiasing, centre crop, scale to [0, 1], normalise.
+    Resizing is Pillow's, with which published weights are evaluated: the width, then the height, each rounded
+    to bytes. A byte is at most one level of 255 off (bicubic: two), and fewer than 1 in 400 bytes are.
+    (Pillow 13 starts with the height where that is cheaper, for strongly distorted images; at hard edges
+    "squash" and "bicubic" then differ by more.) Floats must lie in [0, 1] unless nothing is to be done; then
+    they come back as they are.
 
     Args:
         size: (height, width) of the result. None: as the images are, which must then share one size.
-        mean, std: subtracted from each channel and divided by, on the scale [0, 1]; one number for all or one for each.
+        mean, std: subtracted from each channel and divided by, on the scale [0, 1]; one number for all or one
+            for each.
         channels: 3 repeats grey, 1 takes the luma of colour. None: as the images are.
         interpolation: "bilinear" (default) or "bicubic".
         crop: share of the resized image that the crop keeps along an edge, in (0, 1]: the image is resized to
             ``size / crop`` first (default 1).
-        fit: "crop" keeps proportions and resizes the shorter side (default); "squash" resizes both sides, whatever
-            becomes of the proportions.
-        corner: where the crop starts when what is cut off is odd: "round" (half to even, default) as in torchvision and
-            timm, "floor" as in transformers.
+        fit: "crop" keeps proportions and resizes the shorter side (default); "squash" resizes both sides,
+            whatever becomes of the proportions.
+        corner: where the crop starts when what is cut off is odd: "round" (half to even, default) as in
+            torchvision and timm, "floor" as in transformers.
 
     Raises:
         SutureError: a value outside these bounds.
@@ -60,13 +62,15 @@ class ImagePreprocessing:
     def __post_init__(self) -> None:
         if self.size is not None and not (isinstance(self.size, tuple) and len(self.size) == 2
                                           and all(map(is_count, self.size))):
-            raise SutureError(f"expected size as (height, width), whole numbers of at least 1, got {self.size!r}")
+            raise SutureError("expected size as (height, width), whole numbers of at least 1, got "
+                              f"{self.size!r}")
         if self.channels is not None and not is_count(self.channels):
             raise SutureError(f"expected channels of at least 1, got {self.channels!r}")
         _check_numbers("mean", self.mean, -math.inf)
         _check_numbers("std", self.std, 0.0)
         if not 0 < self.crop <= 1:
-            raise SutureError(f"expected crop in (0, 1], got {self.crop}; 0.875 resizes to 256 for a size of 224")
+            raise SutureError(f"expected crop in (0, 1], got {self.crop}; 0.875 resizes to 256 "
+                              "for a size of 224")
         for name, options in (("interpolation", get_args(Interpolation)), ("fit", get_args(Fit)),
                               ("corner", get_args(Corner))):
             if getattr(self, name) not in options:
@@ -85,18 +89,20 @@ class ImagePreprocessing:
             return self._prepare_batch(images)
         images = list(images)
         if not images or not all(isinstance(x, Tensor) and x.ndim == 3 for x in images):
-            got = next((describe_value(x) for x in images if not (isinstance(x, Tensor) and x.ndim == 3)), "none")
+            got = next((describe_value(x) for x in images if not (isinstance(x, Tensor) and x.ndim == 3)),
+                       "none")
             raise SutureError(f"expected images as tensors (C, H, W), got {got}")
         groups: dict[tuple[Any, ...], list[int]] = {}
         for i, x in enumerate(images):
             groups.setdefault((x.shape, x.dtype, x.device), []).append(i)
         sizes = list(dict.fromkeys(f"{h}x{w}" for (_, h, w), _, _ in groups))
         if self.size is None and len(sizes) > 1:
-            raise SutureError(f"expected images of one size, got {len(sizes)} sizes such as {sizes[0]} and {sizes[1]}; "
-                              "give size=")
+            raise SutureError(f"expected images of one size, got {len(sizes)} sizes such as {sizes[0]} and "
+                              f"{sizes[1]}; give size=")
         made: dict[int, Tensor] = {}
         for places in groups.values():
-            made.update(zip(places, self._prepare_batch(torch.stack([images[i] for i in places])), strict=True))
+            made.update(zip(places, self._prepare_batch(torch.stack([images[i] for i in places])),
+                            strict=True))
         widths = sorted({len(x) for x in made.values()})
         if len(widths) > 1:
             raise SutureError(f"expected images of one number of channels, got {widths[0]} and {widths[1]}; "
@@ -106,13 +112,15 @@ class ImagePreprocessing:
     def _prepare_batch(self, x: Tensor) -> Tensor:
         is_bytes = x.dtype == torch.uint8
         if x.ndim != 4 or not x.numel() or not (is_bytes or x.is_floating_point()):
-            raise SutureError(f"expected images (N, C, H, W) of uint8 or floats in [0, 1], got {describe_value(x)}")
+            raise SutureError("expected images (N, C, H, W) of uint8 or floats in [0, 1], got "
+                              f"{describe_value(x)}")
         x = x.to(torch.float32)
         if not is_bytes and (self.size, self.mean, self.std, self.channels) != (None,) * 4:
             low, high = (float(v) for v in x.aminmax())
             if not -_SLACK <= low <= high <= 1 + _SLACK:
-                raise SutureError(f"expected floats in [0, 1], got {low:.3g} to {high:.3g}; give uint8, or images that "
-                                  "are not normalised yet, or prepare them yourself and write raw")
+                raise SutureError(f"expected floats in [0, 1], got {low:.3g} to {high:.3g}; give uint8, or "
+                                  "images that are not normalised yet, or prepare them "
+                                  "yourself and write raw")
         x = self._resize(self._convert_channels(x, is_bytes), is_bytes)
         return self._normalise(x / 255 if is_bytes else x)
 
@@ -125,8 +133,8 @@ class ImagePreprocessing:
         if (c, self.channels) == (3, 1):
             grey = torch.einsum("nchw,c->nhw", x, x.new_tensor(_LUMA))[:, None]
             return _round_to_bytes(grey) if is_bytes else grey
-        raise SutureError(f"expected images of {self.channels} channels, or of 1 or 3 to turn into the other, got {c}; "
-                          "drop what is more, such as transparency")
+        raise SutureError(f"expected images of {self.channels} channels, or of 1 or 3 to turn into the "
+                          f"other, got {c}; drop what is more, such as transparency")
 
     def _resize(self, x: Tensor, is_bytes: bool) -> Tensor:
         if self.size is None:
@@ -138,7 +146,8 @@ class ImagePreprocessing:
                 x = F.interpolate(x, size, mode=self.interpolation, align_corners=False, antialias=True)
                 x = _round_to_bytes(x) if is_bytes else x.clamp(0, 1)
         start = round if self.corner == "round" else math.floor
-        (top, height), (left, width) = ((start((s - n) / 2), n) for s, n in zip(scaled, self.size, strict=True))
+        (top, height), (left, width) = ((start((s - n) / 2), n)
+                                        for s, n in zip(scaled, self.size, strict=True))
         return x[:, :, top:top + height, left:left + width]
 
     def _compute_scaled_size(self, height: int, width: int) -> tuple[int, int]:
@@ -158,25 +167,26 @@ class ImagePreprocessing:
             if values is None:
                 continue
             if len(values) not in (1, x.shape[1]):
-                raise SutureError(f"expected images of {len(values)} channels for this {name}, got {x.shape[1]}; "
-                                  f"give channels={len(values)} or one number as {name}")
+                raise SutureError(f"expected images of {len(values)} channels for this {name}, got "
+                                  f"{x.shape[1]}; give channels={len(values)} or one number as {name}")
             by_channel = x.new_tensor(values)[:, None, None]
             x = x - by_channel if name == "mean" else x / by_channel
         return x
 
 
 def _round_to_bytes(x: Tensor) -> Tensor:
-    """Rounded to 0, ..., 255, halves upwards as Pillow does: they are frequent, since weights are simple fractions."""
+    """Rounded to 0, ..., 255, halves upwards as Pillow does: they are frequent, since weights are simple
+    fractions."""
     return (x + 0.5).floor().clamp(0, 255)
 
 
 def _check_numbers(name: str, values: object, least: float) -> None:
-    fine = isinstance(values, tuple) and values and all(isinstance(v, int | float) and math.isfinite(v) and v > least
-                                                        for v in values)
+    fine = isinstance(values, tuple) and values and all(isinstance(v, int | float) and math.isfinite(v)
+                                                        and v > least for v in values)
     if values is not None and not fine:
         above = " above 0" if least == 0 else ""
-        raise SutureError(f"expected {name} as a tuple of finite numbers{above}, one or one for each channel, "
-                          f"got {values!r}")
+        raise SutureError(f"expected {name} as a tuple of finite numbers{above}, one or one for each "
+                          f"channel, got {values!r}")
 
 
 def _parse_numbers(text: str) -> tuple[float, ...]:
@@ -204,8 +214,8 @@ def parse_preprocessing(text: str) -> ImagePreprocessing | None:
     """The preprocessing that a command line spells: ``size=64,mean=0.5/0.5/0.5,std=0.5``; None for ``raw``.
 
     Args:
-        text: comma separated `key=value`; the keys are the arguments of `ImagePreprocessing`, and what is not named
-            has its default.
+        text: comma separated `key=value`; the keys are the arguments of `ImagePreprocessing`, and what is not
+            named has its default.
 
     Raises:
         SutureError: an unknown key or a value that cannot be read.
@@ -216,7 +226,8 @@ def parse_preprocessing(text: str) -> ImagePreprocessing | None:
     for part in text.split(","):
         key, sign, value = (p.strip() for p in part.partition("="))
         if key not in _PARSERS:
-            raise make_unknown_error("key of preprocessing", key, _PARSERS, f"keys: {', '.join(_PARSERS)}; or write raw")
+            raise make_unknown_error("key of preprocessing", key, _PARSERS,
+                                     f"keys: {', '.join(_PARSERS)}; or write raw")
         read, example = _PARSERS[key]
         if key in found:
             raise SutureError(f"expected {key} once, got it twice in {text!r}")

@@ -21,25 +21,26 @@ _UNBOUNDED = 10**9
 class TextPreprocessing:
     """From texts to a language model's input: a dict of tensors (N, T), padded on the right.
 
-    With a `mask_rate`, inputs and labels of masked language modelling (Devlin et al. 2019, arXiv 1810.04805, and its
-    published code): of the tokens that are not special, ``max(1, round(mask_rate * n))``, of which 80 % become the mask
-    token, 10 % any word and 10 % stay. Which ones follows from `seed`, the text and the number of its tokens.
+    With a `mask_rate`, inputs and labels of masked language modelling (Devlin et al. 2019, arXiv 1810.04805,
+    and its published code): of the tokens that are not special, ``max(1, round(mask_rate * n))``, of which 80
+    % become the mask token, 10 % any word and 10 % stay. Which ones follows from `seed`, the text and the
+    number of its tokens.
 
     Two are equal where they make the same of every text; `repr` names what decides that.
 
     Args:
-        tokenizer: of transformers. It is not changed. Without a padding token its end token pads; `attention_mask`
-            hides either.
-        length: T, tokens that texts are padded and cut to. None: padded to the longest of the batch, and cut to the
-            tokenizer's `model_max_length` where it has one.
+        tokenizer: of transformers. It is not changed. Without a padding token its end token pads;
+            `attention_mask` hides either.
+        length: T, tokens that texts are padded and cut to. None: padded to the longest of the batch, and cut
+            to the tokenizer's `model_max_length` where it has one.
         mask_rate: share of tokens to predict, in [0, 1); 0 (default): none, and no labels.
         seed: of the masks.
         most: positions that the network has; texts are never longer. None: unknown.
         vocab: embeddings that the network has. None: unknown.
 
     Raises:
-        SutureError: a value outside these bounds, a tokenizer that numbers more tokens than `vocab`, or one without a
-            mask token where one is needed.
+        SutureError: a value outside these bounds, a tokenizer that numbers more tokens than `vocab`, or one
+            without a mask token where one is needed.
     """
 
     tokenizer: Any
@@ -57,21 +58,24 @@ class TextPreprocessing:
         vocabulary: dict[str, int] = self.tokenizer.get_vocab()
         ids, name = sorted(set(vocabulary.values())), type(self.tokenizer).__name__
         if self.vocab is not None and ids and ids[-1] >= self.vocab:
-            raise SutureError(f"expected token ids below the network's {self.vocab} embeddings, {name} goes to "
-                              f"{ids[-1]}; give the network its own tokenizer")
+            raise SutureError(f"expected token ids below the network's {self.vocab} embeddings, {name} goes "
+                              f"to {ids[-1]}; give the network its own tokenizer")
         if not 0 <= self.mask_rate < 1:
-            raise SutureError(f"expected a mask rate in [0, 1), got {self.mask_rate}; 0.15 is Devlin et al.'s")
+            raise SutureError(f"expected a mask rate in [0, 1), got {self.mask_rate}; 0.15 "
+                              "is Devlin et al.'s")
         if self.mask_rate and self.tokenizer.mask_token_id is None:
-            raise SutureError(f"expected a tokenizer with a mask token for masked language modelling, {name} has none; "
-                              "leave out the mask rate")
+            raise SutureError(f"expected a tokenizer with a mask token for masked language modelling, {name} "
+                              "has none; leave out the mask rate")
         least = self.tokenizer.num_special_tokens_to_add() + 1
         if self.length is not None and not (is_count(self.length) and
                                             least <= self.length <= (self.most or self.length)):
             upper = "" if self.most is None else f" and at most the network's {self.most}"
             raise SutureError(f"expected a length of at least {least} tokens{upper}, got {self.length}")
         special = set(self.tokenizer.all_special_ids)
-        object.__setattr__(self, "_words", torch.tensor([i for i in ids if i not in special], dtype=torch.int64))
-        object.__setattr__(self, "_name", f"{name}, {len(ids)} tokens {_hash_tokenizer(self.tokenizer, vocabulary)}")
+        object.__setattr__(self, "_words",
+                           torch.tensor([i for i in ids if i not in special], dtype=torch.int64))
+        object.__setattr__(self, "_name",
+                           f"{name}, {len(ids)} tokens {_hash_tokenizer(self.tokenizer, vocabulary)}")
 
     @property
     def limit(self) -> int | None:
@@ -94,8 +98,8 @@ class TextPreprocessing:
         """Tokens of `texts`, each on its own but for the padding.
 
         Returns:
-            input_ids, attention_mask and what else the tokenizer names as its model's inputs, (N, T), int64; with a
-            mask rate also labels, -100 where nothing is masked.
+            input_ids, attention_mask and what else the tokenizer names as its model's inputs, (N, T), int64;
+            with a mask rate also labels, -100 where nothing is masked.
 
         Raises:
             SutureError: something that is not a string, or a text without a token.
@@ -104,13 +108,17 @@ class TextPreprocessing:
         coded = self._tokenize(texts)
         rows = coded["input_ids"]
         if [] in rows:
-            raise SutureError(f"expected texts of at least one token, text {rows.index([])} has none; leave it out")
-        pad = next((i for i in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id) if i is not None), 0)
-        fill = {"input_ids": pad, "token_type_ids": getattr(self.tokenizer, "pad_token_type_id", 0), "labels": -100}
+            raise SutureError(f"expected texts of at least one token, text {rows.index([])} has "
+                              "none; leave it out")
+        pad = next((i for i in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id) if i is not None),
+                   0)
+        fill = {"input_ids": pad, "token_type_ids": getattr(self.tokenizer, "pad_token_type_id", 0),
+                "labels": -100}
         names = dict.fromkeys(["input_ids", "attention_mask", *self.tokenizer.model_input_names])
         columns = {name: coded[name] for name in names if name in coded}
         if self.mask_rate:
-            pairs = [self._mask_tokens(*each) for each in zip(texts, rows, coded["special_tokens_mask"], strict=True)]
+            pairs = [self._mask_tokens(*each)
+                     for each in zip(texts, rows, coded["special_tokens_mask"], strict=True)]
             columns["input_ids"], columns["labels"] = ([p[k] for p in pairs] for k in (0, 1))
         width = self.length or max(map(len, rows))
         return {name: torch.tensor([[*row, *[fill.get(name, 0)] * (width - len(row))] for row in column])
@@ -119,7 +127,8 @@ class TextPreprocessing:
     def _tokenize(self, texts: list[str], **more: Any) -> dict[str, Any]:
         cut = {} if self.limit is None else {"max_length": self.limit}
         # Padded here, because a tokenizer without a padding token would have to be given one.
-        coded: dict[str, Any] = self.tokenizer(texts, truncation=bool(cut), padding=False, return_attention_mask=True,
+        coded: dict[str, Any] = self.tokenizer(texts, truncation=bool(cut), padding=False,
+                                               return_attention_mask=True,
                                                return_special_tokens_mask=True, **cut, **more)
         return coded
 
@@ -145,8 +154,9 @@ class TextPreprocessing:
 def explain_token_mismatch(a: TextPreprocessing, b: TextPreprocessing, texts: Sequence[str]) -> str:
     """Why two networks' tokens differ on `texts`, in one line; "" where they are the same.
 
-    Tokens are the same where they cover the same characters (blanks around them aside) in the same order, with special
-    tokens at the same places, and where padding and masks are the same. Their numbers may differ.
+    Tokens are the same where they cover the same characters (blanks around them aside) in the same order,
+    with special tokens at the same places, and where padding and masks are the same. Their numbers may
+    differ.
     """
     if a == b:
         return ""
@@ -158,7 +168,8 @@ def explain_token_mismatch(a: TextPreprocessing, b: TextPreprocessing, texts: Se
         if not getattr(each.tokenizer, "is_fast", False):
             return f"{type(each.tokenizer).__name__} does not tell which characters its tokens cover"
     texts = _check_strings(texts)
-    for i, (text, one, other) in enumerate(zip(texts, _find_spans(a, texts), _find_spans(b, texts), strict=True)):
+    for i, (text, one, other) in enumerate(zip(texts, _find_spans(a, texts), _find_spans(b, texts),
+                                               strict=True)):
         for k, (x, y) in enumerate(zip(one, other, strict=False)):
             if x != y:
                 return (f"token {k} of text {i} is {text[slice(*x)] or 'special'!r} for one and "
@@ -169,7 +180,8 @@ def explain_token_mismatch(a: TextPreprocessing, b: TextPreprocessing, texts: Se
 
 
 def _find_spans(preprocessing: TextPreprocessing, texts: list[str]) -> list[list[tuple[int, int]]]:
-    """(start, end) in characters of the tokens of each text, without blanks around them; (0, 0) for special tokens."""
+    """(start, end) in characters of the tokens of each text, without blanks around them; (0, 0) for special
+    tokens."""
     offsets = preprocessing._tokenize(texts, return_offsets_mapping=True)["offset_mapping"]
     found = []
     for text, row in zip(texts, offsets, strict=True):
@@ -200,6 +212,8 @@ def _hash_tokenizer(tokenizer: Any, vocabulary: dict[str, int]) -> str:
         rules = json.loads(tokenizer.backend_tokenizer.to_str())
         # These two are set anew by every call.
         rules = {k: v for k, v in rules.items() if k not in ("truncation", "padding")}
-    special = [tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.mask_token_id, tokenizer.all_special_ids]
-    told = json.dumps([rules, special, tokenizer.truncation_side, tokenizer.model_input_names], sort_keys=True)
+    special = [tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.mask_token_id,
+               tokenizer.all_special_ids]
+    told = json.dumps([rules, special, tokenizer.truncation_side, tokenizer.model_input_names],
+                      sort_keys=True)
     return hashlib.blake2b(told.encode(), digest_size=4).hexdigest()

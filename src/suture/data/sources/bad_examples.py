@@ -42,7 +42,8 @@ def explain_bad_rows(store: Store, kind: ExampleKind, rows: list[int]) -> list[s
     return found
 
 
-def find_decodable(store: Store, kind: ExampleKind, rows: Tensor, n: int | None = None) -> tuple[Tensor, BadExamples | None]:
+def find_decodable(store: Store, kind: ExampleKind, rows: Tensor,
+                   n: int | None = None) -> tuple[Tensor, BadExamples | None]:
     """The first `n` of `rows` that can be decoded (all: None), and what was passed over on the way.
 
     Args:
@@ -69,7 +70,8 @@ def find_decodable(store: Store, kind: ExampleKind, rows: Tensor, n: int | None 
     return torch.tensor(kept, dtype=torch.int64), BadExamples(bad, tried, first) if bad else None
 
 
-def make_bad_example_error(store: Store, kind: ExampleKind, rows: Tensor, name: str, found: BadExample) -> SutureError:
+def make_bad_example_error(store: Store, kind: ExampleKind, rows: Tensor, name: str,
+                           found: BadExample) -> SutureError:
     """The error for an example that turned out bad, with the number of bad ones.
 
     Args:
@@ -79,5 +81,5 @@ def make_bad_example_error(store: Store, kind: ExampleKind, rows: Tensor, name: 
     _, bad = find_decodable(store, kind, rows[:MOST_TRIED])
     told = str(bad) if bad else f"one cannot be used: {store.describe_row(found.row)} {found.reason}"
     more = f" among its first {MOST_TRIED}" if bad and len(rows) > MOST_TRIED else ""
-    return SutureError(f"expected examples that can be decoded in {name}, got bad ones{more}: {told}; mend them, or "
-                       "leave them out with skip_bad=True")
+    return SutureError(f"expected examples that can be decoded in {name}, got bad ones{more}: {told}; mend "
+                       "them, or leave them out with skip_bad=True")

@@ -10,7 +10,8 @@ from suture._base import SutureError, make_unknown_error
 from suture.data.sources.decoding import ExampleKind
 
 ColumnType = Literal["image", "bytes", "string", "classes", "int", "other"]
-"""What a column holds: images (a struct of bytes and path), bytes, strings, class numbers with names, whole numbers."""
+"""What a column holds: images (a struct of bytes and path), bytes, strings, class numbers with names, whole
+numbers."""
 
 IMAGE_COLUMNS = ("image", "img", "images", "pixel_values")
 TEXT_COLUMNS = ("text", "sentence", "content", "document", "review", "line")
@@ -28,10 +29,12 @@ class ColumnNames:
     text: str | None = None
 
 
-def choose_columns(types: Mapping[str, ColumnType], columns: ColumnNames, name: str) -> tuple[ExampleKind, str, str | None]:
+def choose_columns(types: Mapping[str, ColumnType], columns: ColumnNames,
+                   name: str) -> tuple[ExampleKind, str, str | None]:
     """(kind, column of the examples, column of the labels or None) of a table.
 
-    A column is taken where its name is well known, or where it is the only one of its type: images before texts.
+    A column is taken where its name is well known, or where it is the only one of its type: images before
+    texts.
 
     Args:
         types: what each column holds.
@@ -50,7 +53,8 @@ def choose_columns(types: Mapping[str, ColumnType], columns: ColumnNames, name: 
     return kind, column, _choose_label_column({c: t for c, t in types.items() if c != column})
 
 
-def _choose_example_column(types: Mapping[str, ColumnType], columns: ColumnNames, name: str) -> tuple[ExampleKind, str]:
+def _choose_example_column(types: Mapping[str, ColumnType], columns: ColumnNames,
+                           name: str) -> tuple[ExampleKind, str]:
     if columns.image is not None:
         return "images", columns.image
     if columns.text is not None:
@@ -68,9 +72,10 @@ def _choose_example_column(types: Mapping[str, ColumnType], columns: ColumnNames
         return "text", known
     held_all = ", ".join(f"{c} ({t})" for c, t in types.items()) or "no columns"
     if left:
-        raise SutureError(f"expected one text column in {name}, got {', '.join(left)}; say which with text_column")
-    raise SutureError(f"expected a column of images or texts in {name}, got {held_all}; name one with image_column or "
-                      "text_column")
+        raise SutureError(f"expected one text column in {name}, got {', '.join(left)}; say which "
+                          "with text_column")
+    raise SutureError(f"expected a column of images or texts in {name}, got {held_all}; name one with "
+                      "image_column or text_column")
 
 
 def _choose_label_column(types: Mapping[str, ColumnType]) -> str | None:

@@ -52,13 +52,15 @@ def explain_error(error: Exception) -> str:
 
 
 def decode_image(stored: Any) -> Tensor:
-    """The pixels of an image as uint8 (C, H, W), C = 1 (grey) or 3 (RGB), as they are stored (no EXIF rotation).
+    """The pixels of an image as uint8 (C, H, W), C = 1 (grey) or 3 (RGB), as they are stored (no EXIF
+    rotation).
 
-    Grey images (modes 1, L, LA, 16 bits) give one channel, others (P, RGBA, CMYK, YCbCr, ...) RGB. Alpha is dropped,
-    16 bits are rounded to 8 (65535 is 255), of several frames the first is taken.
+    Grey images (modes 1, L, LA, 16 bits) give one channel, others (P, RGBA, CMYK, YCbCr, ...) RGB. Alpha is
+    dropped, 16 bits are rounded to 8 (65535 is 255), of several frames the first is taken.
 
     Args:
-        stored: encoded bytes, a path, an image of Pillow, or a mapping {"bytes", "path"} of the library `datasets`.
+        stored: encoded bytes, a path, an image of Pillow, or a mapping {"bytes", "path"} of the library
+            `datasets`.
 
     Raises:
         ValueError, OSError: not an image, truncated, absurdly large, or floating point without a range.
@@ -74,7 +76,8 @@ def decode_image(stored: Any) -> Tensor:
     try:
         with PIL.Image.open(io.BytesIO(stored) if isinstance(stored, bytes) else Path(stored)) as opened:
             return _read_pixels(opened)
-    # Pillow's plugins raise what they like on broken files: SyntaxError, EOFError, struct.error, KeyError, ...
+    # Pillow's plugins raise what they like on broken files: SyntaxError, EOFError, struct.error, KeyError,
+    # ...
     except Exception as e:
         raise ValueError(explain_error(e)) from e
 
@@ -89,7 +92,9 @@ def _read_pixels(opened: Any) -> Tensor:
     if mode in ("1", "LA", "La"):
         opened = opened.convert("L")
     elif mode not in ("L", "RGB"):
-        # By way of RGBA, because Pillow warns of a palette with transparency and un-multiplies RGBa only there.
-        opened = opened.convert("RGBA").convert("RGB") if mode in ("P", "PA", "RGBa") else opened.convert("RGB")
+        # By way of RGBA, because Pillow warns of a palette with transparency and un-multiplies RGBa only
+        # there.
+        opened = (opened.convert("RGBA").convert("RGB") if mode in ("P", "PA", "RGBa")
+                  else opened.convert("RGB"))
     pixels = torch.from_numpy(np.array(opened))
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()

@@ -34,8 +34,9 @@ from suture.data.sources.stores import MemoryStore, Store, decode_rows
 class Examples(Dataset[tuple[Any, "int | None"]]):
     """Raw examples, never prepared for a network, read lazily; a `torch.utils.data.Dataset` of (raw, label).
 
-    A raw image is uint8 (C, H, W), see `suture.data.sources.decoding.decode_image`; a raw text a string; a raw array a tensor.
-    Images that are all of one size and together take at most 1 GiB stay decoded once they have been read.
+    A raw image is uint8 (C, H, W), see `suture.data.sources.decoding.decode_image`; a raw text a string; a
+    raw array a tensor. Images that are all of one size and together take at most 1 GiB stay decoded once they
+    have been read.
 
     Arguments:
         store: where they lie.
@@ -81,8 +82,8 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
             rows: (B,) which, in this order; from 0 to len(self) - 1.
 
         Returns:
-            Images as uint8 (B, C, H, W) where all share size and channels, else as a list of (C, H, W); texts as a
-            list of strings; arrays as a tensor (B, ...). Labels (B,), int64, or None.
+            Images as uint8 (B, C, H, W) where all share size and channels, else as a list of (C, H, W); texts
+            as a list of strings; arrays as a tensor (B, ...). Labels (B,), int64, or None.
 
         Raises:
             SutureError: rows outside, an example that cannot be decoded.
@@ -94,7 +95,8 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
             raise self._make_bad_example_error(e) from e
 
     def read(self, rows: Tensor, size: int) -> Generator[tuple[Any, Tensor | None], None, None]:
-        """Raw batches as `take` gives them, decoded ahead in threads; on a CUDA machine in page-locked memory.
+        """Raw batches as `take` gives them, decoded ahead in threads; on a CUDA machine in page-locked
+        memory.
 
         The threads end when the iterator ends, is closed, or meets an error.
 
@@ -111,21 +113,24 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
     def subset(self, n: int, seed: int = 0) -> Examples:
         """`n` of the examples, drawn without replacement, as evenly over the classes as they allow.
 
-        Class counts differ by at most one unless a class runs out; without labels the draw is uniform. A larger `n`
-        with the same seed begins with the same examples. The draw depends on `seed` and on the labels alone.
+        Class counts differ by at most one unless a class runs out; without labels the draw is uniform. A
+        larger `n` with the same seed begins with the same examples. The draw depends on `seed` and on the
+        labels alone.
 
         Raises:
             SutureError: `n` is not from 1 to len(self).
         """
         if not 1 <= n <= len(self):
-            raise SutureError(f"expected a number of examples from 1 to {len(self)}, all that {self.name} has, got {n}")
+            raise SutureError(f"expected a number of examples from 1 to {len(self)}, all that {self.name} "
+                              f"has, got {n}")
         return self.part(draw_order(len(self), self.labels, seed)[:n], f"{self.name}/{n}@{seed}")
 
     def part(self, rows: Tensor, name: str, note: str = "") -> Examples:
         """The examples at `rows` (M,), in this order, under another name."""
         notes = "; ".join(n for n in (self.note, note) if n)
         labels = None if self.labels is None else self.labels[rows]
-        made = Examples(self.store, self.kind, name, labels, self.classes, self.class_names, notes, self._rows[rows])
+        made = Examples(self.store, self.kind, name, labels, self.classes, self.class_names, notes,
+                        self._rows[rows])
         known = self._cache.get(rows)
         if known is not None and len(rows):
             made._cache.put(torch.arange(len(rows)), known)
@@ -141,12 +146,14 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
 
     @cached_property
     def is_small(self) -> bool:
-        """Whether a fingerprint costs little: texts, arrays, and images that stay decoded once they are read."""
+        """Whether a fingerprint costs little: texts, arrays, and images that stay decoded once they are
+        read."""
         return self.kind != "images" or not len(self) or self[0][0].nbytes * len(self) <= CACHE_BYTES
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits of a SHA-256 over pixels (with shapes), texts or arrays, and labels, in order.
+        """16 hexadecimal digits of a SHA-256 over pixels (with shapes), texts or arrays, and labels, in
+        order.
 
         Of contents alone: the same images from Parquet and from a folder of PNG files have the same one.
         """
@@ -199,7 +206,8 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
                 return
             chunks = (chunk for chosen in batches for chunk in torch.split(chosen, DECODE_CHUNK))
             # Two batches wait at most, so that memory does not grow with the number of examples.
-            with closing(run_ahead(self._load, chunks, max(2 * -(-size // DECODE_CHUNK), count_workers()))) as loaded:
+            with closing(run_ahead(self._load, chunks,
+                                   max(2 * -(-size // DECODE_CHUNK), count_workers()))) as loaded:
                 for chosen in batches:
                     yield chosen, join_batches([next(loaded) for _ in range(-(-len(chosen) // DECODE_CHUNK))])
         except BadExample as e:

@@ -52,13 +52,15 @@ def open_by_name(spec: str, columns: ColumnNames) -> DataSource:
     asks = "trust_remote_code" in inspect.signature(library.load_dataset).parameters
     with _silence_progress(library):
         try:
-            found = library.load_dataset(name, config or None, **({"trust_remote_code": False} if asks else {}))
+            found = library.load_dataset(name, config or None,
+                                         **({"trust_remote_code": False} if asks else {}))
         except Exception as e:
             reached = isinstance(e, OSError) and "reach" in str(e)
-            instead = (f"without a network give a folder: fetch it where there is one (hf download --repo-type dataset "
-                       f"{name} --local-dir FOLDER) and write FOLDER" if reached
+            instead = ("without a network give a folder: fetch it where there is one (hf download "
+                       f"--repo-type dataset {name} --local-dir FOLDER) and write FOLDER" if reached
                        else f"check the name, write hf:{name}@CONFIG for one of several, or give a folder")
-            raise SutureError(f"expected a data set {name!r} on the hub, got {summarise_error(e)}; {instead}") from e
+            raise SutureError(f"expected a data set {name!r} on the hub, got "
+                              f"{summarise_error(e)}; {instead}") from e
     return open_object(found, columns, name=name.rpartition("/")[2])
 
 
@@ -73,8 +75,8 @@ def open_saved(folder: Path, columns: ColumnNames) -> DataSource:
         try:
             found = library.load_from_disk(str(folder))
         except Exception as e:
-            raise SutureError(f"expected a folder of datasets' save_to_disk, got {str(folder)!r} that cannot be read "
-                              f"({summarise_error(e)}); save it again") from e
+            raise SutureError(f"expected a folder of datasets' save_to_disk, got {str(folder)!r} that cannot "
+                              f"be read ({summarise_error(e)}); save it again") from e
     return open_object(found, columns, name=folder.resolve().name)
 
 
@@ -91,8 +93,8 @@ def is_stream(data: Any) -> bool:
 def open_object(data: Any, columns: ColumnNames, *, name: str = "", n: int | None = None) -> DataSource:
     """The splits of a `datasets.Dataset`, `DatasetDict`, `IterableDataset` or `IterableDatasetDict`.
 
-    A stream has no index: its first `n` examples are read into memory, encoded, when a split is opened. Shuffle it
-    yourself where its beginning is not typical.
+    A stream has no index: its first `n` examples are read into memory, encoded, when a split is opened.
+    Shuffle it yourself where its beginning is not typical.
 
     Raises:
         SutureError: a stream without `n`.
@@ -100,7 +102,8 @@ def open_object(data: Any, columns: ColumnNames, *, name: str = "", n: int | Non
     parts = data if isinstance(data, Mapping) else {"": data}
     name = name or next((str(d.info.dataset_name) for d in parts.values() if d.info.dataset_name), "dataset")
     splits: dict[str, Callable[[], StoredSplit]] = {
-        str(s): cache(partial(_read_split, d, f"{name}-{s}" if s else name, columns, n)) for s, d in parts.items()}
+        str(s): cache(partial(_read_split, d, f"{name}-{s}" if s else name, columns, n))
+        for s, d in parts.items()}
     return DataSource(name, splits)
 
 
@@ -108,10 +111,11 @@ def _read_split(data: Any, name: str, columns: ColumnNames, n: int | None) -> St
     library = import_optional("datasets", "hf", name)
     stream = isinstance(data, library.IterableDataset)
     if stream and n is None:
-        raise SutureError(f"expected a number of examples for the streamed data set {name}, got none; give n (it takes "
-                          "the first so many), or load it without streaming=True")
+        raise SutureError(f"expected a number of examples for the streamed data set {name}, got none; give n "
+                          "(it takes the first so many), or load it without streaming=True")
     if stream and data.features is None:
-        # A stream does not know its columns before its first examples are read; `datasets` has no public way to ask.
+        # A stream does not know its columns before its first examples are read; `datasets` has no public way
+        # to ask.
         data = data._resolve_features()
     features = data.features
     if not features:
@@ -125,10 +129,12 @@ def _read_split(data: Any, name: str, columns: ColumnNames, n: int | None) -> St
         rows = list(islice(data.select_columns([c for c in (column, label) if c is not None]), n))
         labels = None if label is None else [r[label] for r in rows]
         note = f"the first {len(rows)} examples of a stream"
-        return StoredSplit(MemoryStore([r[column] for r in rows], name), kind, labels, names, column=label or "", note=note)
+        return StoredSplit(MemoryStore([r[column] for r in rows], name), kind, labels, names,
+                           column=label or "", note=note)
     data = data.with_format(None)
     labels = None if label is None else list(data.select_columns([label])[:][label])
-    return StoredSplit(DatasetColumn(data.select_columns([column]), column, name), kind, labels, names, column=label or "")
+    return StoredSplit(DatasetColumn(data.select_columns([column]), column, name), kind, labels, names,
+                       column=label or "")
 
 
 def _find_type(feature: Any, library: Any) -> ColumnType:

@@ -36,14 +36,17 @@ class ImageFiles:
 def open_image_folder(root: Path) -> DataSource | None:
     """The images below `root`; None where there is none.
 
-    ``root/train/cat/1.png`` with ``root/test/cat/9.png``, or ``root/cat/1.png`` without splits. Files are sorted by
-    class, then by path. Images that lie in no class folder have no label; beside class folders they are left out.
+    ``root/train/cat/1.png`` with ``root/test/cat/9.png``, or ``root/cat/1.png`` without splits. Files are
+    sorted by class, then by path. Images that lie in no class folder have no label; beside class folders they
+    are left out.
     """
     if not has_images(root):
         return None
     inner = [d for d in _list_folders(root) if d.name.lower() in SPLIT_NAMES and has_images(d)]
-    if inner and (any(d.name.lower().startswith("train") for d in inner) or len(inner) == len(_list_folders(root))):
-        splits: dict[str, Callable[[], StoredSplit]] = {d.name.lower(): cache(partial(_read_split, d)) for d in inner}
+    if inner and (any(d.name.lower().startswith("train") for d in inner)
+                  or len(inner) == len(_list_folders(root))):
+        splits: dict[str, Callable[[], StoredSplit]] = {d.name.lower(): cache(partial(_read_split, d))
+                                                        for d in inner}
     else:
         splits = {"": cache(partial(_read_split, root))}
     return DataSource(root.resolve().name, splits)

@@ -33,8 +33,8 @@ class Labels:
 def number_labels(part: StoredSplit, everywhere: Callable[[], list[StoredSplit]], name: str) -> Labels | None:
     """The labels of a split as class numbers; None where it has none (every one is missing or -1).
 
-    Strings are numbered in sorted order over all splits; numbers are taken as they are, and without names there are as
-    many classes as the largest number of any split says.
+    Strings are numbered in sorted order over all splits; numbers are taken as they are, and without names
+    there are as many classes as the largest number of any split says.
 
     Args:
         part: the split.
@@ -42,7 +42,8 @@ def number_labels(part: StoredSplit, everywhere: Callable[[], list[StoredSplit]]
         name: of the data, for messages.
 
     Raises:
-        SutureError: labels that are no classes (fractions, negative numbers, numbers beyond the names, mixtures).
+        SutureError: labels that are no classes (fractions, negative numbers, numbers beyond the names,
+            mixtures).
     """
     values = _as_plain(part.labels)
     if all(v is None for v in values):
@@ -52,16 +53,19 @@ def number_labels(part: StoredSplit, everywhere: Callable[[], list[StoredSplit]]
         return _number_strings(values, [v for p in everywhere() for v in _as_plain(p.labels)], what)
     wrong = next(((i, v) for i, v in enumerate(values) if v is not None and not _is_class(v)), None)
     if wrong is not None:
-        raise SutureError(f"expected class numbers from 0 in {what}, got {wrong[1]!r} at {part.store.describe_row(wrong[0])}; "
-                          "name another column with label_column, or leave labels out with label_column='none'")
+        raise SutureError(f"expected class numbers from 0 in {what}, got {wrong[1]!r} at "
+                          f"{part.store.describe_row(wrong[0])}; name another column with label_column, or "
+                          "leave labels out with label_column='none'")
     numbers = [None if v is None else int(v) for v in values]
     known = len(part.names) if part.names is not None else part.classes
     if known is None:
-        known = 1 + max(int(v) for p in everywhere() for v in _as_plain(p.labels) if v is not None and _is_class(v))
+        known = (1 + max(int(v) for p in everywhere() for v in _as_plain(p.labels)
+                         if v is not None and _is_class(v)))
     largest = max(v for v in numbers if v is not None)
     if largest >= known:
-        raise SutureError(f"expected class numbers from 0 to {known - 1} in {what}, which names {known} classes, got "
-                          f"{largest} at {part.store.describe_row(numbers.index(largest))}; mend the labels")
+        raise SutureError(f"expected class numbers from 0 to {known - 1} in {what}, which names {known} "
+                          f"classes, got {largest} at {part.store.describe_row(numbers.index(largest))}; "
+                          "mend the labels")
     return Labels(numbers, known, part.names)
 
 
@@ -78,7 +82,8 @@ def _is_class(value: Any) -> bool:
 def _number_strings(values: list[Any], everywhere: list[Any], what: str) -> Labels:
     odd = next((v for v in everywhere if v is not None and not isinstance(v, str)), None)
     if odd is not None:
-        raise SutureError(f"expected labels of one type in {what}, got strings and {odd!r}; make all of them strings")
+        raise SutureError(f"expected labels of one type in {what}, got strings and {odd!r}; make "
+                          "all of them strings")
     present = {v for v in everywhere if v is not None}
     if all(v.isdecimal() for v in present):
         numbers = [None if v is None else int(v) for v in values]

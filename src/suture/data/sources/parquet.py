@@ -17,7 +17,8 @@ from suture.data.sources.columns import ColumnNames, ColumnType, choose_columns
 from suture.data.sources.stores import DataSource, StoredSplit
 
 GROUP_BYTES = 2**28
-"""Row groups that stay in memory, encoded, last used: rows drawn at random from small images lie in all of them."""
+"""Row groups that stay in memory, encoded, last used: rows drawn at random from small images lie in all of
+them."""
 HELD_BYTES = 2**30
 """Encoded examples that stay in memory, first come, so that later passes in another order open no file."""
 
@@ -55,7 +56,8 @@ class ParquetColumn:
         self._file: tuple[int, Any] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in vars(self).items() if k not in ("_lock", "_open", "_held", "_bytes", "_file")}
+        return {k: v for k, v in vars(self).items()
+                if k not in ("_lock", "_open", "_held", "_bytes", "_file")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -73,7 +75,8 @@ class ParquetColumn:
         """See `Store`. Each row group is opened once for all of its rows."""
         with self._lock:
             found = {r: self._held[r] for r in rows if r in self._held}
-            for group, ones in groupby(sorted(set(rows) - found.keys()), lambda r: bisect_right(self._starts, r) - 1):
+            for group, ones in groupby(sorted(set(rows) - found.keys()),
+                                       lambda r: bisect_right(self._starts, r) - 1):
                 column, start = self._read_group(group), self._starts[group]
                 for r in ones:
                     found[r] = self._hold(r, column[r - start].as_py())
@@ -121,13 +124,14 @@ def open_file(file: Path) -> Any:
 
 
 def _make_unreadable_error(file: Path, error: Exception) -> SutureError:
-    return SutureError(f"expected a Parquet file, got {str(file)!r} that cannot be read ({summarise_error(error)}); "
-                       "fetch it again")
+    return SutureError(f"expected a Parquet file, got {str(file)!r} that cannot be read "
+                       f"({summarise_error(error)}); fetch it again")
 
 
 def open_parquet(files: dict[str, list[Path]], name: str, column_names: ColumnNames) -> DataSource:
     """The splits that lie in `files`, by name."""
-    splits: dict[str, Callable[[], StoredSplit]] = {s: cache(partial(_read_split, f, name, column_names)) for s, f in files.items()}
+    splits: dict[str, Callable[[], StoredSplit]] = {s: cache(partial(_read_split, f, name, column_names))
+                                                    for s, f in files.items()}
     return DataSource(name, splits)
 
 
@@ -140,10 +144,11 @@ def _read_split(files: list[Path], name: str, column_names: ColumnNames) -> Stor
         other = open_file(file).schema_arrow
         gone = next((c for c in (column, label) if c is not None and c not in other.names), None)
         if gone is not None:
-            raise SutureError(f"expected the columns of {files[0].name} in all files of {name}, got {file.name} "
-                              f"without {gone!r}; keep other data in another folder")
+            raise SutureError(f"expected the columns of {files[0].name} in all files of {name}, got "
+                              f"{file.name} without {gone!r}; keep other data in another folder")
     labels = None if label is None else [v for f in files for v in _read_column(f, label)]
-    return StoredSplit(ParquetColumn(files, column, name), kind, labels, names.get(label or ""), column=label or "")
+    return StoredSplit(ParquetColumn(files, column, name), kind, labels, names.get(label or ""),
+                       column=label or "")
 
 
 def _read_column(file: Path, column: str) -> list[Any]:

@@ -15,7 +15,8 @@ from torch import Tensor
 T = TypeVar("T")
 X = TypeVar("X")
 DECODE_CHUNK = 32
-"""Examples that one thread decodes at a time: small enough that a first batch of photographs is shared by all."""
+"""Examples that one thread decodes at a time: small enough that a first batch of photographs is shared by
+all."""
 CACHE_BYTES = 2**30
 """Images that take at most this much once they are decoded stay decoded."""
 
@@ -61,7 +62,8 @@ def join_batches(parts: list[Any]) -> Any:
 
 
 def pin_batch(raw: Any) -> Any:
-    """In page-locked memory where there is a CUDA device, so that it can be copied while the device computes."""
+    """In page-locked memory where there is a CUDA device, so that it can be copied while the device
+    computes."""
     if not torch.cuda.is_available():
         return raw
     if isinstance(raw, Tensor):

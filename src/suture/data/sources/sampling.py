@@ -1,4 +1,5 @@
-"""Draws of examples, the same on every machine: as even over the classes as they allow, and a fifth for testing."""
+"""Draws of examples, the same on every machine: as even over the classes as they allow, and a fifth for
+testing."""
 
 from __future__ import annotations
 
@@ -33,20 +34,23 @@ def draw_balanced_order(labels: npt.NDArray[np.int64], seed: int) -> npt.NDArray
 
 
 def draw_order(n: int, labels: Tensor | None, seed: int) -> Tensor:
-    """(n,) a permutation of the rows: `draw_balanced_order` where there are `labels` (n,), random otherwise."""
+    """(n,) a permutation of the rows: `draw_balanced_order` where there are `labels` (n,), random
+    otherwise."""
     if labels is not None:
         return torch.from_numpy(draw_balanced_order(labels.cpu().numpy(), seed))
     return torch.from_numpy(make_generator(seed).permutation(n).astype(np.int64))
 
 
 def split_off_fifth(n: int, labels: Tensor | None, seed: int, name: str) -> tuple[Tensor, Tensor]:
-    """Sorted rows (training, test) of `n` examples: the first fifth of `draw_order`, one of each class, but at most half.
+    """Sorted rows (training, test) of `n` examples: the first fifth of `draw_order`, one of each class, but
+    at most half.
 
     Raises:
         SutureError: fewer than two examples.
     """
     if n < 2:
-        raise SutureError(f"expected at least two examples in {name}, to keep a part for testing, got {n}; give more")
+        raise SutureError(f"expected at least two examples in {name}, to keep a part for testing, "
+                          f"got {n}; give more")
     order = draw_order(n, labels, seed)
     kinds = 1 if labels is None else len(torch.unique(labels))
     test = min(n // 2, max(round(n / 5), kinds))
@@ -54,7 +58,8 @@ def split_off_fifth(n: int, labels: Tensor | None, seed: int, name: str) -> tupl
 
 
 def has_class_runs(labels: Tensor) -> bool:
-    """Whether neighbours share their class much more often than by chance: fewer than half the changes expected."""
+    """Whether neighbours share their class much more often than by chance: fewer than half the changes
+    expected."""
     counts: Any = labels.bincount().double()
     chance = 1 - float((counts / len(labels)).square().sum())
     return int((labels[1:] != labels[:-1]).sum()) < chance * (len(labels) - 1) / 2

@@ -1,4 +1,5 @@
-"""Data by what is written on a command line, or by object: which reader they need, their splits, their labels."""
+"""Data by what is written on a command line, or by object: which reader they need, their splits, their
+labels."""
 
 from __future__ import annotations
 
@@ -38,20 +39,22 @@ from suture.data.sources.sampling import draw_order, has_class_runs, split_off_f
 from suture.data.sources.stores import DataSource, StoredSplit
 
 READERS: Mapping[str, Callable[[dict[str, list[Path]], str, ColumnNames], DataSource]] = {
-    ".parquet": parquet.open_parquet, ".npz": arrays.open_numpy, **dict.fromkeys(texts.TEXT_ENDINGS, texts.open_texts)}
+    ".parquet": parquet.open_parquet, ".npz": arrays.open_numpy,
+    **dict.fromkeys(texts.TEXT_ENDINGS, texts.open_texts)}
 PICKLED_ENDINGS = (".pkl", ".pickle", ".pt", ".pth", ".npy", ".bin")
 
 
 def is_spec(text: str) -> bool:
-    """Whether `text` names data of this package: ``hf:``, ``torchvision:``, a path that is there or looks like one."""
+    """Whether `text` names data of this package: ``hf:``, ``torchvision:``, a path that is there or looks
+    like one."""
     path = text.partition("#")[0]
     return (text.startswith(("hf:", "torchvision:")) or "/" in path or path.startswith((".", "~"))
             or Path(path).suffix.lower() in (*READERS, *PICKLED_ENDINGS) or Path(path).exists())
 
 
 def open_source(spec: Any, *, split: str = "train", n: int | None = None, seed: int = 0,
-                image_column: str | None = None, label_column: str | None = None, text_column: str | None = None,
-                skip_bad: bool = False) -> Examples:
+                image_column: str | None = None, label_column: str | None = None,
+                text_column: str | None = None, skip_bad: bool = False) -> Examples:
     """The examples that `spec` names, in the order in which they are stored.
 
     =============================  =====================================================================
@@ -65,10 +68,10 @@ def open_source(spec: Any, *, split: str = "train", n: int | None = None, seed: 
     an object of `datasets`        Dataset, DatasetDict, or a stream of either (with `n`)
     =============================  =====================================================================
 
-    After any of the strings, ``#A/B`` names the splits that are taken for training and testing, ``#A`` one that is cut
-    in two. Otherwise they are train and test (also validation, val, dev). Where there is no test split, a fifth of the
-    examples (one of each class at least, at most half) is the test part, drawn by `seed` evenly over the classes, and a
-    note says so. A single Dataset is never cut: it is one split.
+    After any of the strings, ``#A/B`` names the splits that are taken for training and testing, ``#A`` one
+    that is cut in two. Otherwise they are train and test (also validation, val, dev). Where there is no test
+    split, a fifth of the examples (one of each class at least, at most half) is the test part, drawn by
+    `seed` evenly over the classes, and a note says so. A single Dataset is never cut: it is one split.
 
     Args:
         spec: as above; a `pathlib.Path` too.
@@ -77,24 +80,25 @@ def open_source(spec: Any, *, split: str = "train", n: int | None = None, seed: 
         seed: of the test part and of the draw.
         image_column, label_column, text_column: columns, or arrays, by name. Default: found by name and type.
             ``label_column="none"`` leaves labels out.
-        skip_bad: leave out examples that cannot be decoded, that are blank or have no label, and note how many. It
-            decodes every example once. Default: the first one is refused.
+        skip_bad: leave out examples that cannot be decoded, that are blank or have no label, and note how
+            many. It decodes every example once. Default: the first one is refused.
 
     Raises:
-        SutureError: nothing there or of no known kind, a split or column that is not there, labels that are no classes
-            or missing, `n` larger than there is, an extra that is not installed, no network.
+        SutureError: nothing there or of no known kind, a split or column that is not there, labels that are
+            no classes or missing, `n` larger than there is, an extra that is not installed, no network.
     """
     wanted = ColumnNames(image_column, label_column, text_column)
-    return _SplitReader(spec, wanted, n, seed, skip_bad).read_examples(split, n, whole=hub.is_hub_dataset(spec))
+    return _SplitReader(spec, wanted, n, seed, skip_bad).read_examples(split, n,
+                                                                       whole=hub.is_hub_dataset(spec))
 
 
 def open_pair(spec: Any, *, train_size: int | None = None, test_size: int | None = None, seed: int = 0,
-              image_column: str | None = None, label_column: str | None = None, text_column: str | None = None,
-              skip_bad: bool = False) -> tuple[Examples, Examples]:
+              image_column: str | None = None, label_column: str | None = None,
+              text_column: str | None = None, skip_bad: bool = False) -> tuple[Examples, Examples]:
     """(training, test) examples of `open_source`, ready to compare networks on.
 
-    Where they come class by class (as folders do), they are mixed as by `Examples.subset`, so that every beginning
-    holds the classes as evenly as possible; a note says so.
+    Where they come class by class (as folders do), they are mixed as by `Examples.subset`, so that every
+    beginning holds the classes as evenly as possible; a note says so.
 
     Args:
         spec, seed, image_column, label_column, text_column, skip_bad: as for `open_source`.
@@ -105,8 +109,8 @@ def open_pair(spec: Any, *, train_size: int | None = None, test_size: int | None
     """
     wanted = ColumnNames(image_column, label_column, text_column)
     if hub.is_stream(spec) and not isinstance(spec, Mapping):
-        raise SutureError("expected a stream with two splits, got one; give datasets.IterableDatasetDict({'train': "
-                          "stream.skip(k), 'test': stream.take(k)})")
+        raise SutureError("expected a stream with two splits, got one; give "
+                          "datasets.IterableDatasetDict({'train': stream.skip(k), 'test': stream.take(k)})")
     opened = _SplitReader(spec, wanted, train_size, seed, skip_bad)
     train = _mix_classes(opened.read_examples("train", train_size), train_size, seed)
     if hub.is_stream(spec):
@@ -140,7 +144,8 @@ class _SplitReader:
         if self.columns.label == NO_LABEL_COLUMN:
             part = replace(part, labels=None)
         if len(part.store) == 0:
-            raise SutureError(f"expected examples in {self.name}{f' ({own})' if own else ''}, got none; check the path")
+            raise SutureError(f"expected examples in {self.name}{f' ({own})' if own else ''}, got none; "
+                              "check the path")
         label = self.name if whole and not own else f"{self.name}-{split}"
         labels = number_labels(part, lambda: [p() for p in self.source.splits.values()], label)
         rows, notes = self._find_labelled(part, labels, label)
@@ -162,8 +167,9 @@ class _SplitReader:
         first = explain_bad_rows(part.store, part.kind, gone[:1])[0] or "has no label"
         bad = BadExamples(len(gone), len(rows), f"{part.store.describe_row(gone[0])} {first}")
         if not self.skip_bad:
-            raise SutureError(f"expected a label for every example of {name}, got some without: {bad}; mend them, "
-                              "leave them out with skip_bad=True, or use no labels with label_column='none'")
+            raise SutureError(f"expected a label for every example of {name}, got some without: {bad}; mend "
+                              "them, leave them out with skip_bad=True, or use no labels with "
+                              "label_column='none'")
         keep = torch.ones(len(rows), dtype=torch.bool)
         keep[gone] = False
         return rows[keep], [f"left out of {name}: {bad}"]
@@ -172,14 +178,16 @@ class _SplitReader:
         found = None if labels is None else torch.tensor([labels.numbers[r] for r in rows.tolist()])
         where = f"{self.name} ({own})" if own else self.name
         train, test = split_off_fifth(len(rows), found, self.seed, where)
-        note = f"{where} has no test split: {len(test)} of its {len(rows)} examples, drawn by seed {self.seed}, are one"
+        note = (f"{where} has no test split: {len(test)} of its {len(rows)} examples, drawn by seed "
+                f"{self.seed}, are one")
         return rows[test if split == "test" else train], note
 
     def _make_examples(self, part: StoredSplit, labels: Labels | None, rows: Tensor, n: int | None, name: str,
                   notes: list[str]) -> Examples:
         numbers = None if labels is None else torch.tensor([labels.numbers[r] for r in rows.tolist()])
         if n is not None and not 1 <= n <= len(rows):
-            raise SutureError(f"expected a number of examples from 1 to {len(rows)}, all that {name} has, got {n}")
+            raise SutureError(f"expected a number of examples from 1 to {len(rows)}, all that "
+                              f"{name} has, got {n}")
         order = torch.arange(len(rows)) if n is None else draw_order(len(rows), numbers, self.seed)
         if self.skip_bad:
             found, bad = find_decodable(part.store, part.kind, rows[order], n)
@@ -188,19 +196,23 @@ class _SplitReader:
             position = {r: k for k, r in enumerate(rows.tolist())}
             order = torch.tensor([position[r] for r in found.tolist()], dtype=torch.int64)
             if len(order) < (n or 1):
-                raise SutureError(f"expected {n or 1} usable examples in {name}, got {len(order)}: {bad}; ask for less")
+                raise SutureError(f"expected {n or 1} usable examples in {name}, got {len(order)}: {bad}; "
+                                  "ask for less")
         order = order[:n]
         return Examples(part.store, part.kind, name if n is None else f"{name}/{n}@{self.seed}",
-                        None if numbers is None else numbers[order], None if labels is None else labels.classes,
-                        None if labels is None else labels.names, "; ".join(x for x in notes if x), rows[order])
+                        None if numbers is None else numbers[order],
+                        None if labels is None else labels.classes,
+                        None if labels is None else labels.names,
+                        "; ".join(x for x in notes if x), rows[order])
 
 
 def _open_spec(spec: Any, columns: ColumnNames, n: int | None) -> DataSource:
     if hub.is_hub_dataset(spec):
         return hub.open_object(spec, columns, n=n)
     if not isinstance(spec, str | Path):
-        raise SutureError(f"expected a path, hf:NAME, torchvision:NAME@ROOT or an object of datasets, got "
-                          f"{type(spec).__name__}; tensors and Datasets need no source: give them as they are")
+        raise SutureError("expected a path, hf:NAME, torchvision:NAME@ROOT or an object of datasets, got "
+                          f"{type(spec).__name__}; tensors and Datasets need no source: give "
+                          "them as they are")
     text = str(spec)
     if text.startswith("torchvision:"):
         _refuse_columns(columns, text)
@@ -216,7 +228,8 @@ def _open_spec(spec: Any, columns: ColumnNames, n: int | None) -> DataSource:
 
 
 def _refuse_columns(columns: ColumnNames, name: str) -> None:
-    given = next((c for c in (columns.image, columns.text, columns.label) if c not in (None, NO_LABEL_COLUMN)), None)
+    given = next((c for c in (columns.image, columns.text, columns.label)
+                  if c not in (None, NO_LABEL_COLUMN)), None)
     if given is not None:
         raise SutureError(f"expected no columns for {name}, which has none, got {given!r}; leave it out")
 
@@ -224,14 +237,16 @@ def _refuse_columns(columns: ColumnNames, name: str) -> None:
 def _make_no_path_error(path: Path) -> SutureError:
     up = path.parent
     near = [str(up / p.name) for p in up.iterdir()] if up.is_dir() else []
-    return make_unknown_error("path of data", str(path), near, "check it, or write hf:NAME or torchvision:NAME@ROOT")
+    return make_unknown_error("path of data", str(path), near,
+                              "check it, or write hf:NAME or torchvision:NAME@ROOT")
 
 
 def _open_file(path: Path, columns: ColumnNames) -> DataSource:
     ending = path.suffix.lower()
     if ending in READERS:
         return READERS[ending]({"": [path]}, path.stem, columns)
-    instead = ("pickled files are not read, because loading one runs code; write numpy.savez(file, x=..., y=...)"
+    instead = ("pickled files are not read, because loading one runs code; write "
+               "numpy.savez(file, x=..., y=...)"
                if ending in PICKLED_ENDINGS else "give a folder of images, or convert it")
     raise SutureError(f"expected a file that ends in {' '.join(READERS)}, got {str(path)!r}; {instead}")
 
@@ -250,12 +265,13 @@ def _open_folder(path: Path, columns: ColumnNames) -> DataSource:
         found = _find_tables(path, ending)
         if found:
             return reader(found, path.resolve().name, columns)
-    raise SutureError(f"expected images in class folders ({' '.join(folders.IMAGE_ENDINGS)}), or files that end in "
-                      f"{' '.join(READERS)}, got none in {str(path)!r}; check the path")
+    raise SutureError(f"expected images in class folders ({' '.join(folders.IMAGE_ENDINGS)}), or files that "
+                      f"end in {' '.join(READERS)}, got none in {str(path)!r}; check the path")
 
 
 def _find_tables(path: Path, ending: str) -> dict[str, list[Path]]:
-    """Files of one ending by split: in the folder, in ``data/``, in folders of splits, or in the only folder."""
+    """Files of one ending by split: in the folder, in ``data/``, in folders of splits, or in the only
+    folder."""
     for folder in (path, path / "data"):
         files = _list_files(folder, ending)
         if files:
@@ -264,8 +280,8 @@ def _find_tables(path: Path, ending: str) -> dict[str, list[Path]]:
     if below and all(d.name.lower() in splits.SPLIT_NAMES for d in below):
         return {d.name.lower(): _list_files(d, ending) for d in below}
     if len(below) > 1:
-        raise SutureError(f"expected one data set in {str(path)!r}, got {len(below)} folders of {ending} files; give "
-                          f"one: {', '.join(str(d) for d in below[:3])}")
+        raise SutureError(f"expected one data set in {str(path)!r}, got {len(below)} folders of {ending} "
+                          f"files; give one: {', '.join(str(d) for d in below[:3])}")
     return splits.group_by_split(_list_files(below[0], ending)) if below else {}
 
 

@@ -49,8 +49,8 @@ def _refuse_gaps(split: str, files: Sequence[Path]) -> None:
         gone = [w for w in wanted if w not in there]
         if gone:
             raise SutureError(f"expected {int(of)} files of {split!r} in {str(files[0].parent)!r}, got "
-                              f"{int(of) - len(gone)}, {gone[0]} is missing; fetch it, or take the number of files "
-                              "out of their names")
+                              f"{int(of) - len(gone)}, {gone[0]} is missing; fetch it, or take the number of "
+                              "files out of their names")
 
 
 def choose_split(splits: Mapping[str, P], split: str, given: str, name: str) -> tuple[str, bool]:
@@ -73,7 +73,8 @@ def choose_split(splits: Mapping[str, P], split: str, given: str, name: str) -> 
         for one in (train, test) if test else (train,):
             _refuse_unknown(splits, one, name)
         if train == test:
-            raise SutureError(f"expected two splits of {name}, got {given!r}; write #{train} alone to cut it in two")
+            raise SutureError(f"expected two splits of {name}, got {given!r}; write #{train} alone "
+                              "to cut it in two")
         return (test, False) if test and split == "test" else (train, not test)
     usual = next((t for t in TEST_NAMES if t in splits), None)
     if split == "test" and usual is not None:
@@ -81,8 +82,8 @@ def choose_split(splits: Mapping[str, P], split: str, given: str, name: str) -> 
     first = next(iter(splits))
     own = next((t for t in TRAIN_NAMES if t in splits), first if len(splits) == 1 else usual)
     if own == usual:
-        raise SutureError(f"expected a split 'train' of {name}, got {', '.join(splits)}; write which are meant after "
-                          f"the path: #A/B, or #{first} to cut that one in two")
+        raise SutureError(f"expected a split 'train' of {name}, got {', '.join(splits)}; write which are "
+                          f"meant after the path: #A/B, or #{first} to cut that one in two")
     return str(own), usual is None
 
 
@@ -94,5 +95,6 @@ def _refuse_unknown(splits: Mapping[str, P], split: str, name: str) -> None:
     """
     if split not in splits:
         there = ", ".join(s for s in splits if s)
-        which = f"there are {there}" if there else "it has none; write only 'train' or 'test', which are cut from it"
+        which = (f"there are {there}" if there
+                 else "it has none; write only 'train' or 'test', which are cut from it")
         raise SutureError(f"expected a split of {name}, got {split!r}; {which}")

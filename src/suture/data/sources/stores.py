@@ -77,7 +77,8 @@ class StoredSplit:
 
     Attributes:
         store, kind: its examples.
-        labels: one for each example, as stored: class numbers, strings, None where there is none. None: no labels.
+        labels: one for each example, as stored: class numbers, strings, None where there is none. None: no
+            labels.
         names: of the classes, where the labels are numbers of these.
         classes: how many there are, where that is known without the other splits.
         column: how messages call the labels.

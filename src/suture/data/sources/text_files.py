@@ -23,11 +23,13 @@ FileRow = tuple[str, int, "dict[str, Any] | str"]
 
 
 def open_texts(files: Mapping[str, list[Path]], name: str, columns: ColumnNames) -> DataSource:
-    """The splits in `files`, UTF-8, held in memory. Blank lines of ``.txt`` files separate texts and are none.
+    """The splits in `files`, UTF-8, held in memory. Blank lines of ``.txt`` files separate texts and are
+    none.
 
     The first line of ``.csv`` and ``.tsv`` names the columns. Rows that cannot be read are bad examples.
     """
-    splits: dict[str, Callable[[], StoredSplit]] = {s: cache(partial(_read_split, f, name, columns)) for s, f in files.items()}
+    splits: dict[str, Callable[[], StoredSplit]] = {s: cache(partial(_read_split, f, name, columns))
+                                                    for s, f in files.items()}
     return DataSource(name, splits)
 
 
@@ -43,7 +45,8 @@ def _read_split(files: list[Path], name: str, columns: ColumnNames) -> StoredSpl
         types = {"text": "string"}
     _, column, label = choose_columns(types, columns, name)
     values = [told.get(column) if isinstance(told, dict) else BrokenExample(told) for _, _, told in rows]
-    labels = None if label is None else [told.get(label) if isinstance(told, dict) else None for _, _, told in rows]
+    labels = (None if label is None
+              else [told.get(label) if isinstance(told, dict) else None for _, _, told in rows])
     lines = [(file, line) for file, line, _ in rows]
     return StoredSplit(MemoryStore(values, name, lines), "text", labels, column=label or "")
 
@@ -53,14 +56,16 @@ def _read_rows(file: Path) -> Iterator[FileRow]:
     try:
         with file.open(encoding="utf-8-sig", newline="" if ending in DELIMITERS else None) as lines:
             if ending in DELIMITERS:
-                yield from _read_table(csv.DictReader(lines, delimiter=DELIMITERS[ending], strict=True), file.name)
+                yield from _read_table(csv.DictReader(lines, delimiter=DELIMITERS[ending], strict=True),
+                                       file.name)
                 return
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    yield file.name, number, {"text": line.rstrip("\r\n")} if ending == ".txt" else _parse_object(line)
+                    yield (file.name, number,
+                           {"text": line.rstrip("\r\n")} if ending == ".txt" else _parse_object(line))
     except UnicodeDecodeError as e:
-        raise SutureError(f"expected text in UTF-8, got {str(file)!r} with byte {e.object[e.start]:#04x} that is none; "
-                          "convert it with iconv -t utf-8") from e
+        raise SutureError(f"expected text in UTF-8, got {str(file)!r} with byte {e.object[e.start]:#04x} "
+                          "that is none; convert it with iconv -t utf-8") from e
 
 
 def _read_table(reader: csv.DictReader[str], name: str) -> Iterator[FileRow]:
@@ -68,7 +73,8 @@ def _read_table(reader: csv.DictReader[str], name: str) -> Iterator[FileRow]:
     try:
         for row in reader:
             whole = None not in row and None not in row.values()
-            yield name, reader.line_num, row if whole else f"has not the {len(reader.fieldnames or ())} columns"
+            yield (name, reader.line_num,
+                   row if whole else f"has not the {len(reader.fieldnames or ())} columns")
     except csv.Error as e:
         raise SutureError(f"expected a table in {name!r}, got line {reader.line_num} that cannot be read "
                           f"({summarise_error(e)}); mend it") from e

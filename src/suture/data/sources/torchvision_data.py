@@ -47,13 +47,14 @@ def open_torchvision(spec: str) -> DataSource:
     if not inspect.isclass(made) or "root" not in inspect.signature(made).parameters:
         raise make_unknown_error("data set of torchvision", name, module.__all__)
     if not root:
-        raise SutureError(f"expected where {name} lies, got {spec!r}; write torchvision:{name}@FOLDER, the root that "
-                          "torchvision was given when it downloaded the data")
+        raise SutureError(f"expected where {name} lies, got {spec!r}; write torchvision:{name}@FOLDER, the "
+                          "root that torchvision was given when it downloaded the data")
     if not Path(root).expanduser().is_dir():
-        raise SutureError(f"expected {name} in {root!r}, got nothing there; write torchvision:{name}@FOLDER with the "
-                          f"root that torchvision.datasets.{name}(root, download=True) was given")
+        raise SutureError(f"expected {name} in {root!r}, got nothing there; write torchvision:{name}@FOLDER "
+                          f"with the root that torchvision.datasets.{name}(root, download=True) was given")
     open_ = partial(_read_split, made, name, str(Path(root).expanduser()))
-    splits: dict[str, Callable[[], StoredSplit]] = {s: cache(partial(open_, given)) for s, given in _list_split_arguments(made, root)}
+    splits: dict[str, Callable[[], StoredSplit]] = {s: cache(partial(open_, given))
+                                                    for s, given in _list_split_arguments(made, root)}
     return DataSource(name.lower(), splits)
 
 
@@ -78,13 +79,17 @@ def _read_split(made: Any, name: str, root: str, given: dict[str, Any]) -> Store
     try:
         data = made(root, **given)
     except Exception as e:
-        raise SutureError(f"expected {name} in {root!r}, got {type(e).__name__}: {summarise_error(e)}; put it there "
-                          f"as torchvision.datasets.{name} says, where it can with download=True") from e
-    held = next((v for a in ("targets", "labels", "_labels") if (v := getattr(data, a, None)) is not None), None)
+        raise SutureError(f"expected {name} in {root!r}, got {type(e).__name__}: {summarise_error(e)}; put "
+                          f"it there as torchvision.datasets.{name} says, where it can with "
+                          "download=True") from e
+    held = next((v for a in ("targets", "labels", "_labels") if (v := getattr(data, a, None)) is not None),
+                None)
     labels = [data[r][1] for r in range(len(data))] if held is None else list(held)
     plain = [v.item() if hasattr(v, "item") and getattr(v, "ndim", 0) == 0 else v for v in labels]
     if not all(isinstance(v, int) for v in plain):
-        return StoredSplit(TorchvisionImages(data, name), "images", note=f"{name} has no class number for each image")
+        return StoredSplit(TorchvisionImages(data, name), "images",
+                           note=f"{name} has no class number for each image")
     classes = getattr(data, "classes", None)
     names = tuple(str(c) for c in classes) if isinstance(classes, list | tuple) else None
-    return StoredSplit(TorchvisionImages(data, name), "images", plain, names, 1 + max(plain, default=0), column="")
+    return StoredSplit(TorchvisionImages(data, name), "images", plain, names,
+                       1 + max(plain, default=0), column="")

@@ -22,7 +22,8 @@ class MLP(nn.Module):
     def __init__(self, width: int, classes: int, hidden: int = 128) -> None:
         super().__init__()
         if min(width, classes, hidden) < 1:
-            raise SutureError(f"width, classes and hidden must be at least 1, got {width}, {classes} and {hidden}")
+            raise SutureError(f"width, classes and hidden must be at least 1, got {width}, "
+                              f"{classes} and {hidden}")
         self.hidden = nn.Linear(width, hidden)
         self.head = nn.Linear(hidden, classes)
 

@@ -10,7 +10,8 @@ from suture._base import SutureError
 
 
 class Block(nn.Module):
-    """Pre-norm self-attention and a perceptron of four times the width, each with a way around it: (N, T, dim)."""
+    """Pre-norm self-attention and a perceptron of four times the width, each with a way around it:
+    (N, T, dim)."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -35,7 +36,8 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-    """A vision transformer on given tokens: (N, tokens, width) -> logits (N, classes), read from a class token.
+    """A vision transformer on given tokens: (N, tokens, width) -> logits (N, classes), read from a class
+    token.
 
     Args:
         width: dimensions of a given token; a linear embedding brings them to `dim`.
@@ -48,7 +50,8 @@ class ViT(nn.Module):
     Raises:
         SutureError: a number below 1, or heads that do not divide `dim`.
 
-    Source: Dosovitskiy et al., ICLR 2021 (arXiv 2010.11929); ViT-Ti: Touvron et al., ICML 2021 (arXiv 2012.12877).
+    Source: Dosovitskiy et al., ICLR 2021 (arXiv 2010.11929); ViT-Ti: Touvron et al., ICML 2021 (arXiv
+    2012.12877).
     """
 
     def __init__(self, width: int, tokens: int | None, classes: int, dim: int = 192, depth: int = 12,

@@ -1,4 +1,5 @@
-"""What a trained detector is: a classifier on the representations of a site, its energy, and how it is trained."""
+"""What a trained detector is: a classifier on the representations of a site, its energy, and how it is
+trained."""
 
 from __future__ import annotations
 
@@ -29,16 +30,18 @@ from suture.representations import Kind, Shape, View, get_row_mask
 
 BodyName = Literal["auto", "paper", "resnet18", "resnet_small", "vit_tiny", "vit_small", "mlp"]
 LEAST_CHANNEL_STD = 0.01
-"""Least standard deviation of a channel, relative to the root mean square of all: a channel that is silent on the
-native data is not blown up where it speaks."""
+"""Least standard deviation of a channel, relative to the root mean square of all: a channel that is silent on
+the native data is not blown up where it speaks."""
 SCORE_BATCH = 256
 """Most examples that are scored at once."""
 
 _BODIES: Mapping[str, tuple[Kind, Callable[[Shape, int], nn.Module]]] = {
     "resnet18": (Kind.MAP, lambda shape, classes: resnet18(classes, shape.width)),
-    "resnet_small": (Kind.MAP, lambda shape, classes: ResNet((16, 32, 64), (1, 1, 1), (1, 2, 2), shape.width, classes)),
+    "resnet_small": (Kind.MAP,
+                     lambda shape, classes: ResNet((16, 32, 64), (1, 1, 1), (1, 2, 2), shape.width, classes)),
     "vit_tiny": (Kind.TOKENS, lambda shape, classes: ViT(shape.width, _count_positions(shape), classes)),
-    "vit_small": (Kind.TOKENS, lambda shape, classes: ViT(shape.width, _count_positions(shape), classes, 64, 2, 2)),
+    "vit_small": (Kind.TOKENS,
+                  lambda shape, classes: ViT(shape.width, _count_positions(shape), classes, 64, 2, 2)),
     "mlp": (Kind.VECTOR, lambda shape, classes: MLP(shape.width, classes)),
 }
 _BY_KIND: Mapping[str, Mapping[Kind, str]] = {
@@ -54,24 +57,27 @@ def _count_positions(shape: Shape) -> int | None:
 
 @dataclass(frozen=True)
 class EnergyRecipe(Recipe):
-    """How energy detectors are trained. The defaults are the paper's, but for its augmentation and its large bodies.
+    """How energy detectors are trained. The defaults are the paper's, but for its augmentation and its large
+    bodies.
 
     Attributes:
         epochs: of cross-entropy. Default 100.
-        batch_size: examples per step, where suture makes the batches. Default 64. Fine-tuning takes as many auxiliary
-            examples beside them.
+        batch_size: examples per step, where suture makes the batches. Default 64. Fine-tuning takes as many
+            auxiliary examples beside them.
         lr: peak learning rate of the cross-entropy epochs. Default 1e-3.
-        weight_decay, optimizer, schedule, crop, flip: see `suture.networks.training.Recipe`. The schedule is that of the
-            cross-entropy epochs and steps once per batch.
+        weight_decay, optimizer, schedule, crop, flip: see `suture.networks.training.Recipe`. The schedule is
+            that of the cross-entropy epochs and steps once per batch.
         seed: of the random starts, the augmentation and the order of the auxiliary data. Default 0.
         tune_epochs: of fine-tuning with the energy margins, with a new optimiser. Default 10; 0 for none.
-        tune_lr: learning rate of the first half of the fine-tuning epochs; the others have a tenth of it. Default 1e-3.
+        tune_lr: learning rate of the first half of the fine-tuning epochs; the others have a tenth of it.
+            Default 1e-3.
         inside: energy above which in-distribution examples are penalised. Default -25 (Liu et al. 2020).
         outside: energy below which auxiliary examples are penalised. Default -7.
         weight: of both penalties. Default 0.1.
         body: the classifier. "auto" (default): "resnet_small" for maps (widths 16, 32, 64, one block each),
-            "vit_small" for tokens (64 dimensions, 2 blocks), "mlp" for vectors (one hidden layer of 128). "paper":
-            "resnet18", "vit_tiny" (192 dimensions, 12 blocks), "mlp". Or one of these names, for sites of its kind.
+            "vit_small" for tokens (64 dimensions, 2 blocks), "mlp" for vectors (one hidden layer of 128).
+            "paper": "resnet18", "vit_tiny" (192 dimensions, 12 blocks), "mlp". Or one of these names, for
+            sites of its kind.
 
     Raises:
         SutureError: a value outside these bounds; `inside` not below `outside`.
@@ -102,27 +108,30 @@ class EnergyRecipe(Recipe):
     def paper(cls, seed: int = 0) -> Self:
         """The detectors of Balogh and Jelasity, AAAI 2025 (arXiv 2412.11299), for 32x32 photographs.
 
-        100 epochs of cross-entropy and 10 of fine-tuning, Adam 1e-3, weight decay 1e-5, batch 64, crops of the image
-        padded by 4 pixels, flips, ResNet-18 and ViT-Ti bodies. Not repeated from the published code
-        (github.com/szegedai/stitching-ood): its fine-tuning rate fell after half of the epochs' number of *batches*,
-        and only the auxiliary images were cropped, which a black border gave away. Also different: 64 and 64 examples
-        per step of fine-tuning in place of 32 and 32, and a ViT with a class token and positions of its own.
+        100 epochs of cross-entropy and 10 of fine-tuning, Adam 1e-3, weight decay 1e-5, batch 64, crops of
+        the image padded by 4 pixels, flips, ResNet-18 and ViT-Ti bodies. Not repeated from the published code
+        (github.com/szegedai/stitching-ood): its fine-tuning rate fell after half of the epochs' number of
+        *batches*, and only the auxiliary images were cropped, which a black border gave away. Also different:
+        64 and 64 examples per step of fine-tuning in place of 32 and 32, and a ViT with a class token and
+        positions of its own.
         """
         return cls(crop=4, flip=True, seed=seed, body="paper")
 
 
-# -- the loss ---------------------------------------------------------------------------------------------------------
+# -- the loss ------------------------------------------------------------------------------------------------
 
 def energy(logits: Tensor) -> Tensor:
-    """(N,) energies of logits (N, classes), minus their log-sum-exp (Liu et al. 2020, equation 4, temperature 1)."""
+    """(N,) energies of logits (N, classes), minus their log-sum-exp (Liu et al. 2020, equation 4, temperature
+    1)."""
     return -logits.logsumexp(1)
 
 
-def energy_loss(inside_logits: Tensor, outside_logits: Tensor, labels: Tensor, recipe: EnergyRecipe) -> Tensor:
+def energy_loss(inside_logits: Tensor, outside_logits: Tensor, labels: Tensor,
+                recipe: EnergyRecipe) -> Tensor:
     """Cross-entropy and squared hinges on the energies of both sides (Liu et al. 2020, equations 7 and 8).
 
-    CE + weight (mean relu(E_in - inside)² + mean relu(outside - E_out)²), each mean over its own examples, as in the
-    authors' code, the paper's and pytorch-ood's.
+    CE + weight (mean relu(E_in - inside)² + mean relu(outside - E_out)²), each mean over its own examples, as
+    in the authors' code, the paper's and pytorch-ood's.
 
     Args:
         inside_logits: (N, classes) of in-distribution examples.
@@ -135,15 +144,17 @@ def energy_loss(inside_logits: Tensor, outside_logits: Tensor, labels: Tensor, r
     return F.cross_entropy(inside_logits, labels) + recipe.weight * (above + below)
 
 
-# -- the detector -----------------------------------------------------------------------------------------------------
+# -- the detector --------------------------------------------------------------------------------------------
 
 class EnergyDetector(nn.Module):
-    """A classifier on the representations of a site; its log-sum-exp, minus its energy, says how native they look.
+    """A classifier on the representations of a site; its log-sum-exp, minus its energy, says how native they
+    look.
 
-    Channels are standardised first, with the mean and standard deviation that they have on the in-distribution data
-    (buffers `mean` and `std`, from one pass before training; at least `LEAST_CHANNEL_STD` of the typical one). That is our
-    deviation from the paper: representations of any scale then start the body where it was made to start. Maps are
-    then resized to `size` (bilinear, corners not aligned).
+    Channels are standardised first, with the mean and standard deviation that they have on the
+    in-distribution data (buffers `mean` and `std`, from one pass before training; at least
+    `LEAST_CHANNEL_STD` of the typical one). That is our deviation from the paper: representations of any
+    scale then start the body where it was made to start. Maps are then resized to `size` (bilinear, corners
+    not aligned).
 
     Args:
         shape: of one representation.
@@ -182,8 +193,8 @@ class EnergyDetector(nn.Module):
         name = _BY_KIND[recipe.body][shape.kind] if recipe.body in _BY_KIND else recipe.body
         kind, body = _BODIES[name]
         if kind is not shape.kind:
-            raise SutureError(f"expected a body for {shape.kind.value}, got {name!r} for the site {site!r} of {shape}; "
-                              "write body='auto' or body='paper', which suit every site")
+            raise SutureError(f"expected a body for {shape.kind.value}, got {name!r} for the site {site!r} "
+                              f"of {shape}; write body='auto' or body='paper', which suit every site")
         with seed_torch(derive_site_seed(recipe.seed, site)):
             return cls(shape, body(shape, classes), size)
 
@@ -197,7 +208,8 @@ class EnergyDetector(nn.Module):
         x = x.float()
         if self._resize is not None:
             x = x.permute(0, 3, 1, 2) if self.shape.last else x
-            logits: Tensor = self.body(self._resize.resize_map((x - self.mean[:, None, None]) / self.std[:, None, None]))
+            logits: Tensor = self.body(
+                self._resize.resize_map((x - self.mean[:, None, None]) / self.std[:, None, None]))
             return logits
         x = (x - self.mean) / self.std
         if self.shape.kind is Kind.VECTOR:
@@ -210,16 +222,19 @@ class EnergyDetector(nn.Module):
         return self.body(x.masked_fill(~kept[..., None], 0), kept)  # type: ignore[no-any-return]
 
     def score(self, site_features: SiteFeatures) -> Tensor:
-        """(N,) minus the energy, larger = more in-distribution: in eval mode, without gradients, in small batches."""
+        """(N,) minus the energy, larger = more in-distribution: in eval mode, without gradients, in small
+        batches."""
         x, mask = site_features.x, site_features.mask
         with freeze(self), disable_gradients():
-            return torch.cat([-energy(self(x[k:k + SCORE_BATCH], None if mask is None else mask[k:k + SCORE_BATCH]))
-                              for k in range(0, max(1, len(x)), SCORE_BATCH)])
+            return torch.cat(
+                [-energy(self(x[k:k + SCORE_BATCH], None if mask is None else mask[k:k + SCORE_BATCH]))
+                 for k in range(0, max(1, len(x)), SCORE_BATCH)])
 
     def _check_shape(self, x: Tensor) -> None:
         if not self.shape.fits(x):
-            raise SutureError(f"expected representations of shape (N, {', '.join(map(str, self.shape.dims))}), got "
-                              f"{tuple(x.shape)}; a detector scores the site that it was trained for")
+            raise SutureError("expected representations of shape (N, "
+                              f"{', '.join(map(str, self.shape.dims))}), got {tuple(x.shape)}; a detector "
+                              "scores the site that it was trained for")
 
 
 def derive_site_seed(seed: int, site: str) -> int:

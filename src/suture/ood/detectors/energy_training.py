@@ -1,4 +1,5 @@
-"""The trained detector of Balogh and Jelasity (2025): training the energy of a classifier at each of several sites."""
+"""The trained detector of Balogh and Jelasity (2025): training the energy of a classifier at each of several
+sites."""
 
 from __future__ import annotations
 
@@ -47,43 +48,47 @@ FrontOutputs = tuple[list[Tensor], Tensor | None]
 
 def train_detectors(target: SitedNetwork, data: Iterable[Batch], auxiliary: Any, recipe: EnergyRecipe,
                     device: torch.device, *, classes: int, sites: Sequence[int], micro_batch: int,
-                    size: tuple[int, int] | None = None, progress: Progress | None = None) -> dict[int, EnergyDetector]:
+                    size: tuple[int, int] | None = None,
+                    progress: Progress | None = None) -> dict[int, EnergyDetector]:
     """Train a detector for each of several sites of a network; one front pass per batch serves all of them.
 
-    The network is frozen; no representation outlives its batch. Every pass over the data is read anew: one to look at
-    labels and to measure the spread of each channel, then one per epoch. A site's detector does not depend on the
-    other sites; the same seed, data and order give the same detector, bit for bit on one CPU.
+    The network is frozen; no representation outlives its batch. Every pass over the data is read anew: one to
+    look at labels and to measure the spread of each channel, then one per epoch. A site's detector does not
+    depend on the other sites; the same seed, data and order give the same detector, bit for bit on one CPU.
 
     Args:
         target: the network, on `device`.
         data: re-iterable batches with labels; inputs are ``batch.target``. Shuffling is theirs, such as
-            ``Batches(data, size=recipe.batch_size, shuffle=True, seed=recipe.seed)``. Batches of a single example are
-            passed over: batch norm has no variance from them.
-        auxiliary: inputs that are not of the task, of the shape of the data's: a tensor (M, C, H, W), or nested as
-            the data's are. Fine-tuning draws as many as the batch has, shuffled, again and again, augmented alike.
+            ``Batches(data, size=recipe.batch_size, shuffle=True, seed=recipe.seed)``. Batches of a single
+            example are passed over: batch norm has no variance from them.
+        auxiliary: inputs that are not of the task, of the shape of the data's: a tensor (M, C, H, W), or
+            nested as the data's are. Fine-tuning draws as many as the batch has, shuffled, again and again,
+            augmented alike.
         recipe: see `EnergyRecipe`.
         device: where to train.
         classes: number of classes.
         sites: which sites of `target`, by index.
         micro_batch: most examples that pass the network at once. Bodies take each batch whole.
-        size: (height, width) that maps are resized to. Default: that of the images, as in the paper; the map's own
-            where inputs are no images.
+        size: (height, width) that maps are resized to. Default: that of the images, as in the paper; the
+            map's own where inputs are no images.
         progress: called as ``progress("energy detectors", epochs done, epochs)``.
 
     Returns:
         Site index -> detector, on `device`, in eval mode and without gradients.
 
     Raises:
-        SutureError: no labels, labels outside the classes or of one class alone; auxiliary inputs of another shape;
-            data that can be read only once; crops or flips of what is no image; a body that does not suit a site;
-            representations or a loss that are not finite.
+        SutureError: no labels, labels outside the classes or of one class alone; auxiliary inputs of another
+            shape; data that can be read only once; crops or flips of what is no image; a body that does not
+            suit a site; representations or a loss that are not finite.
     """
     if isinstance(data, Iterator):
-        raise SutureError(f"expected data that can be read more than once, got {type(data).__name__}; pass Batches")
+        raise SutureError("expected data that can be read more than once, got "
+                          f"{type(data).__name__}; pass Batches")
     if classes < 2:
         raise SutureError(f"expected at least 2 classes for energy detectors, got {classes}; {_INSTEAD}")
     if count_examples(auxiliary) < 1:
-        raise SutureError("expected at least one auxiliary example for energy detectors, got none; check the path")
+        raise SutureError("expected at least one auxiliary example for energy detectors, got "
+                          "none; check the path")
     training = _DetectorTrainer(target, auxiliary, recipe, device, sites, micro_batch, classes)
     with freeze(target.network), torch.enable_grad():
         training.prepare(data, size)
@@ -117,7 +122,8 @@ class _ChannelMoments:
         std = (self._squares / self.rows - mean.square()).clamp(min=0).sqrt()
         typical = float(std.square().mean().sqrt())
         detector.mean.copy_(mean + self._shift.cpu().double())
-        detector.std.copy_(std.clamp(min=LEAST_CHANNEL_STD * typical) if typical > 0 else torch.ones_like(std))
+        detector.std.copy_(std.clamp(min=LEAST_CHANNEL_STD * typical) if typical > 0
+                           else torch.ones_like(std))
 
 
 @dataclass
@@ -159,15 +165,15 @@ class _DetectorTrainer:
             raise SutureError("expected labels of at least 2 classes for energy detectors, got "
                               f"{f'only class {min(found)}' if found else 'none'}; {_INSTEAD}")
         if largest < 2:
-            raise SutureError("expected batches of at least 2 examples for energy detectors, got single ones; write "
-                              f"batch_size={self.recipe.batch_size}")
+            raise SutureError("expected batches of at least 2 examples for energy detectors, got single "
+                              f"ones; write batch_size={self.recipe.batch_size}")
         for j, spread in spreads.items():
             name = str(self.target.sites[j])
             detector = EnergyDetector.make(self.target.shapes[j], self.classes, self.recipe, size, name)
             spread.set_buffers(detector)
             if not (detector.mean.isfinite().all() and detector.std.isfinite().all()):
-                raise SutureError(f"expected finite representations at site {name!r}, got inf or NaN; look at the "
-                                  "inputs, or leave this site out")
+                raise SutureError(f"expected finite representations at site {name!r}, got inf or NaN; look "
+                                  "at the inputs, or leave this site out")
             detector.to(self.device).train()
             self.members[j] = _SiteDetector(name, detector, self._make_optimizer(detector))
 
@@ -191,7 +197,8 @@ class _DetectorTrainer:
             batch = move_batch(raw, self.device)
             assert batch.labels is not None
             inside = self._run_front(self._augment(batch.target))
-            outside = self._run_front(self._augment(self._draw_auxiliary(batch.size))) if epoch >= self.recipe.epochs else None
+            outside = (self._run_front(self._augment(self._draw_auxiliary(batch.size)))
+                       if epoch >= self.recipe.epochs else None)
             for i, member in enumerate(self.members.values()):
                 for group in member.optimizer.param_groups:
                     group["lr"] = self._compute_rate(epoch, k)
@@ -202,7 +209,8 @@ class _DetectorTrainer:
                 totals[i] += loss.detach()
         return [float(t) for t in totals]
 
-    def _compute_loss(self, detector: EnergyDetector, i: int, inside: FrontOutputs, outside: FrontOutputs | None, labels: Tensor) -> Tensor:
+    def _compute_loss(self, detector: EnergyDetector, i: int, inside: FrontOutputs,
+                      outside: FrontOutputs | None, labels: Tensor) -> Tensor:
         (xs, mask), n = inside, len(labels)
         if outside is None:
             return F.cross_entropy(detector(xs[i], mask), labels)
@@ -223,11 +231,13 @@ class _DetectorTrainer:
 
     def _run_front(self, inputs: Any) -> FrontOutputs:
         with disable_gradients():
-            parts = [self.target.front(p.target) for p in cut_batch(Batch(inputs, inputs, None), self.micro_batch)]
+            parts = [self.target.front(p.target)
+                     for p in cut_batch(Batch(inputs, inputs, None), self.micro_batch)]
         return [torch.cat([p[j] for p in parts]) for j in self.sites], get_token_mask(inputs)
 
     def _augment(self, inputs: Any) -> Any:
-        return convert_tensors(inputs, lambda t: augment(t, self._augmentation, self.recipe.crop, self.recipe.flip))
+        return convert_tensors(inputs,
+                               lambda t: augment(t, self._augmentation, self.recipe.crop, self.recipe.flip))
 
     def _draw_auxiliary(self, n: int) -> Any:
         """The next `n` auxiliary examples."""
@@ -238,16 +248,16 @@ class _DetectorTrainer:
         return convert_tensors(self.auxiliary,
                        lambda t: (t[rows.to(t.device)] if t.ndim and len(t) == m else t).to(self.device))
 
-    # -- checks ----------------------------------------------------------------------------------------------------
+    # -- checks ----------------------------------------------------------------------------------------------
 
     def _collect_classes(self, batch: Batch) -> set[int]:
         labels = batch.labels
         if labels is None:
-            raise SutureError("expected labels for energy detectors, got batches without; yield (inputs, labels), or "
-                              + _INSTEAD)
+            raise SutureError("expected labels for energy detectors, got batches without; yield (inputs, "
+                              "labels), or " + _INSTEAD)
         if labels.is_floating_point() or labels.ndim != 1:
-            raise SutureError(f"expected class numbers (N,) for energy detectors, got {labels.dtype} of shape "
-                              f"{tuple(labels.shape)}; {_INSTEAD}")
+            raise SutureError(f"expected class numbers (N,) for energy detectors, got {labels.dtype} of "
+                              f"shape {tuple(labels.shape)}; {_INSTEAD}")
         found = set(labels.tolist())
         if found and not 0 <= min(found) <= max(found) < self.classes:
             bad = min(found) if min(found) < 0 else max(found)
@@ -259,37 +269,41 @@ class _DetectorTrainer:
     def _check_inputs(self, batch: Batch) -> None:
         own, other = _list_shapes(batch.target), _list_shapes(self.auxiliary)
         if own != other:
-            raise SutureError(f"expected auxiliary inputs like the data's, {_format_shapes(own)}, got {_format_shapes(other)}; bring "
-                              "them to the same size, channels and type")
+            raise SutureError(f"expected auxiliary inputs like the data's, {_format_shapes(own)}, got "
+                              f"{_format_shapes(other)}; bring them to the same size, channels and type")
         if self.recipe.crop or self.recipe.flip:
             if len(own) > 1:
-                raise SutureError(f"crops and flips need inputs that are one tensor (N, C, H, W), got {len(own)} "
-                                  "tensors; write crop=0, flip=False")
+                raise SutureError("crops and flips need inputs that are one tensor (N, C, H, W), got "
+                                  f"{len(own)} tensors; write crop=0, flip=False")
             check_images(next(list_tensors(batch.target)), self.recipe)
 
     def _check_losses(self, losses: Sequence[float], epoch: int) -> None:
         for member, loss in zip(self.members.values(), losses, strict=True):
             if not math.isfinite(loss):
-                name, rate = ("lr", self.recipe.lr) if epoch < self.recipe.epochs else ("tune_lr", self.recipe.tune_lr)
+                name, rate = (("lr", self.recipe.lr) if epoch < self.recipe.epochs
+                              else ("tune_lr", self.recipe.tune_lr))
                 raise SutureError(
-                    f"the loss of the energy detector at site {member.name!r} became {loss} in epoch {epoch + 1} of "
-                    f"{self.recipe.epochs + self.recipe.tune_epochs}; try {name}={rate / 10:g}, and look for NaN in "
-                    "the inputs")
+                    f"the loss of the energy detector at site {member.name!r} became {loss} in epoch "
+                    f"{epoch + 1} of {self.recipe.epochs + self.recipe.tune_epochs}; try "
+                    f"{name}={rate / 10:g}, and look for NaN in the inputs")
 
 
-def _concatenate(xs: tuple[Tensor, Tensor], masks: tuple[Tensor | None, Tensor | None]) -> tuple[Tensor, Tensor | None]:
+def _concatenate(xs: tuple[Tensor, Tensor],
+                 masks: tuple[Tensor | None, Tensor | None]) -> tuple[Tensor, Tensor | None]:
     """Representations of both sides, one behind the other; of texts the shorter ones are padded."""
     if xs[0].shape[1:] == xs[1].shape[1:]:
         there = [m for m in masks if m is not None]
         return torch.cat(xs), torch.cat(there) if there else None
     longest = max(x.shape[1] for x in xs)
-    kept = [x.new_ones(x.shape[:2], dtype=torch.bool) if m is None else m for x, m in zip(xs, masks, strict=True)]
+    kept = [x.new_ones(x.shape[:2], dtype=torch.bool) if m is None else m
+            for x, m in zip(xs, masks, strict=True)]
     return (torch.cat([F.pad(x, (0, 0, 0, longest - x.shape[1])) for x in xs]),
             torch.cat([F.pad(m, (0, longest - m.shape[1])) for m in kept]))
 
 
 def _list_shapes(inputs: Any) -> list[tuple[tuple[int | str, ...], torch.dtype]]:
-    """Shape of one example and type of each tensor; T for the length of texts, which may be another in each batch."""
+    """Shape of one example and type of each tensor; T for the length of texts, which may be another in each
+    batch."""
     n, texts = count_examples(inputs), {(length,) for length in find_sequence_lengths(inputs)}
     shapes = [tuple(t.shape[1:]) if t.ndim and len(t) == n else tuple(t.shape) for t in list_tensors(inputs)]
     return [(("T",) if s in texts else s, t.dtype) for s, t in zip(shapes, list_tensors(inputs), strict=True)]

@@ -58,7 +58,8 @@ class DetectorFitter:
         """Add the representations of a batch, one tensor for each site."""
         if not self.needed:
             return
-        classes = labels if labels is not None and not labels.is_floating_point() and labels.ndim == 1 else None
+        classes = (labels if labels is not None and not labels.is_floating_point()
+                   and labels.ndim == 1 else None)
         for x, site in zip(xs, self._sites, strict=True):
             seen = SiteFeatures(x, site.shape, mask)
             for features, moments in site.moments.items():
@@ -77,8 +78,8 @@ class DetectorFitter:
         for name in self.names:
             entry = DETECTORS[name]
             if entry.features is not None:
-                found[name] = [Mahalanobis.fit(s.moments[entry.features], entry.features, relative=entry.relative)
-                               .to(device) for s in self._sites]
+                found[name] = [Mahalanobis.fit(s.moments[entry.features], entry.features,
+                                               relative=entry.relative).to(device) for s in self._sites]
             elif name == "neighbours":
                 found[name] = [Neighbours.fit(s.sample.rows).to(device) for s in self._sites
                                if s.sample is not None]
@@ -92,15 +93,16 @@ class DetectorFitter:
         counts = next(iter(self._sites[0].moments.values())).counts
         few = sum(c < 2 for c in counts)
         notes = []
-        if len(counts) > 1 and any(d.classless for ds in found.values() for d in ds if isinstance(d, Mahalanobis)):
-            notes.append("the data do not show how a class spreads (one example of each, or all alike): Mahalanobis "
-                         f"detectors take all {sum(counts)} examples for one class, with correlations shrunk by up to "
-                         f"{max(fitted):.0%}")
+        if (len(counts) > 1
+            and any(d.classless for ds in found.values() for d in ds if isinstance(d, Mahalanobis))):
+            notes.append("the data do not show how a class spreads (one example of each, or all alike): "
+                         f"Mahalanobis detectors take all {sum(counts)} examples for one class, with "
+                         f"correlations shrunk by up to {max(fitted):.0%}")
         elif few and len(counts) > 1:
-            notes.append(f"{few} of {len(counts)} classes have fewer than two examples in the data: Mahalanobis "
-                         "detectors share one covariance, shrunk towards uncorrelated features by up to "
-                         f"{max(fitted):.0%}")
-        elif max(fitted) >= 0.5:
-            notes.append(f"few examples for the number of features: correlations in Mahalanobis detectors are shrunk "
+            notes.append(f"{few} of {len(counts)} classes have fewer than two examples in the data: "
+                         "Mahalanobis detectors share one covariance, shrunk towards uncorrelated features "
                          f"by up to {max(fitted):.0%}")
+        elif max(fitted) >= 0.5:
+            notes.append("few examples for the number of features: correlations in Mahalanobis detectors are "
+                         f"shrunk by up to {max(fitted):.0%}")
         return notes

@@ -1,4 +1,5 @@
-"""Mahalanobis detectors of a site, from class-wise moments of its features: one streaming pass, no example kept."""
+"""Mahalanobis detectors of a site, from class-wise moments of its features: one streaming pass, no example
+kept."""
 
 from __future__ import annotations
 
@@ -12,16 +13,18 @@ from suture._base import SutureError
 from suture.ood.detectors.site_features import SiteFeatures
 
 FeatureKind = Literal["mean", "spread", "position"]
-"""What a detector looks at: the mean over positions; mean and standard deviation over them; every position."""
+"""What a detector looks at: the mean over positions; mean and standard deviation over them; every
+position."""
 LEAST_FEATURE_STD = 1e-3
-"""Least standard deviation of a feature, relative to the root mean square of all. A channel that is silent on the
-native data then speaks against stitched representations in which it is not, and rounding does not."""
+"""Least standard deviation of a feature, relative to the root mean square of all. A channel that is silent on
+the native data then speaks against stitched representations in which it is not, and rounding does not."""
 ROUNDING = 1e-6
 """Variance, relative to that of all data, that float32 products leave where there is none."""
 
 
 def select_features(site_features: SiteFeatures, features: FeatureKind) -> tuple[Tensor, Tensor | None]:
-    """(N, P, F) rows of the features and (N, P) which of them count (None: all); P is 1 unless by position."""
+    """(N, P, F) rows of the features and (N, P) which of them count (None: all); P is 1 unless by
+    position."""
     if features == "position":
         return site_features.rows, site_features.counted
     return (site_features.mean if features == "mean" else site_features.spread)[:, None], None
@@ -71,7 +74,8 @@ class ClassMoments:
 
     def _number_classes(self, labels: Tensor) -> Tensor:
         """(N,) classes in the order in which they were first seen."""
-        return torch.tensor([self._classes.setdefault(label, len(self._classes)) for label in labels.tolist()])
+        return torch.tensor([self._classes.setdefault(label, len(self._classes))
+                             for label in labels.tolist()])
 
     def _add_classes(self, classes: int) -> None:
         more = classes - len(self._totals)
@@ -119,11 +123,12 @@ class Gaussians:
     def of(cls, means: Tensor, covariance: Tensor, n: int, total: Tensor | None = None) -> Gaussians:
         """From means (K, F) and a covariance (F, F) of `n` independent examples, both float64.
 
-        `total` (F,) are variances of all data: what is not above `ROUNDING` of them is rounding, and set to it.
+        `total` (F,) are variances of all data: what is not above `ROUNDING` of them is rounding, and set to
+        it.
 
-        Features are brought to unit variance, and their correlations are shrunk towards the identity by the oracle
-        approximating formula (Chen et al. 2010, equation 23; as `sklearn.covariance.oas`), so that fewer examples
-        than features do no harm.
+        Features are brought to unit variance, and their correlations are shrunk towards the identity by the
+        oracle approximating formula (Chen et al. 2010, equation 23; as `sklearn.covariance.oas`), so that
+        fewer examples than features do no harm.
         """
         least = torch.zeros_like(covariance.diagonal()) if total is None else ROUNDING * total.clamp(min=0)
         variance = covariance.diagonal().maximum(least)
@@ -148,7 +153,8 @@ class Gaussians:
                        centres=self.centres.to(device))
 
     def square_distances(self, rows: Tensor, counted: Tensor | None) -> Tensor:
-        """(N, K) squared Mahalanobis distances to each centre, averaged over the rows (N, P, F) that count."""
+        """(N, K) squared Mahalanobis distances to each centre, averaged over the rows (N, P, F) that
+        count."""
         z, centres = (rows - self.origin) @ self.whiten, self.centres
         if z.shape[1] == 1:
             return _square_distances(z[:, 0], centres)
@@ -167,7 +173,8 @@ def _square_distances(z: Tensor, centres: Tensor) -> Tensor:
 
 
 def oas(covariance: Tensor, n: int) -> float:
-    """Share of the scaled identity in the oracle approximating shrinkage of a covariance (p, p) of `n` examples."""
+    """Share of the scaled identity in the oracle approximating shrinkage of a covariance (p, p) of `n`
+    examples."""
     p = len(covariance)
     alpha, level = float(covariance.square().mean()), float(torch.trace(covariance)) / p
     bottom = (n + 1) * (alpha - level**2 / p)
@@ -198,15 +205,16 @@ class Mahalanobis:
         """The detector of a site from the moments of its features on native data.
 
         Raises:
-            SutureError: fewer than two examples; a relative distance with one class, which would be zero everywhere.
+            SutureError: fewer than two examples; a relative distance with one class, which would be zero
+                everywhere.
         """
         if moments.examples < 2:
-            raise SutureError(f"expected at least two examples to fit a Mahalanobis detector, got {moments.examples}; "
-                              "give more data")
+            raise SutureError("expected at least two examples to fit a Mahalanobis detector, got "
+                              f"{moments.examples}; give more data")
         k = len(moments.counts)
         if relative and k < 2:
-            raise SutureError("expected data of at least two classes for relative Mahalanobis distances, got one; "
-                              "use the detector mahalanobis")
+            raise SutureError("expected data of at least two classes for relative Mahalanobis distances, got "
+                              "one; use the detector mahalanobis")
         (means, within), (mean, overall) = moments.compute_within(), moments.compute_overall()
         total = overall.diagonal()
         every = Gaussians.of(mean, overall, moments.examples - 1, total)
@@ -225,4 +233,5 @@ class Mahalanobis:
         """(N,) minus the (relative) squared distance, larger = more in-distribution."""
         rows, counted = select_features(site_features, self.features)
         nearest = self.classes.square_distances(rows, counted).amin(1)
-        return -nearest if self.background is None else self.background.square_distances(rows, counted)[:, 0] - nearest
+        return (-nearest if self.background is None
+                else self.background.square_distances(rows, counted)[:, 0] - nearest)

@@ -46,8 +46,8 @@ class FeatureSample:
 class Neighbours:
     """Minus the distance to the `k`-th nearest of a sample of native features (Sun et al. 2022).
 
-    Features are mean and spread over positions at unit variance. They are not brought to unit length as in the paper:
-    that would hide a shrunken representation.
+    Features are mean and spread over positions at unit variance. They are not brought to unit length as in
+    the paper: that would hide a shrunken representation.
 
     Attributes:
         sample: (M, F) native features at unit variance.
@@ -68,8 +68,8 @@ class Neighbours:
             SutureError: not more examples than `k`.
         """
         if len(rows) <= k:
-            raise SutureError(f"expected more than {k} native examples for nearest neighbours, got {len(rows)}; give "
-                              "more data")
+            raise SutureError(f"expected more than {k} native examples for nearest neighbours, got "
+                              f"{len(rows)}; give more data")
         spread = rows.std(0, correction=0)
         level = float(spread.square().mean().sqrt())
         scale = spread.clamp(min=LEAST_FEATURE_STD * level) if level > 0 else torch.ones_like(spread)

@@ -32,25 +32,30 @@ class DetectorEntry:
 
 
 _CLASS_DISTANCE = "Minus the squared Mahalanobis distance to the nearest class mean (Lee et al. 2018) of "
-_RELATIVE_DISTANCE = "The same minus the distance under the Gaussian of all data (relative Mahalanobis, Ren et al. 2021), of "
-_FEATURE_WORDS: Mapping[FeatureKind, str] = {"mean": "the mean over positions", "position": "every position, averaged",
-                               "spread": "mean and standard deviation over positions"}
+_RELATIVE_DISTANCE = ("The same minus the distance under the Gaussian of all data (relative Mahalanobis, Ren "
+                      "et al. 2021), of ")
+_FEATURE_WORDS: Mapping[FeatureKind, str] = {"mean": "the mean over positions",
+                                             "position": "every position, averaged",
+                                             "spread": "mean and standard deviation over positions"}
 DETECTORS: Mapping[str, DetectorEntry] = {e.name: e for e in (
     DetectorEntry("mahalanobis", _CLASS_DISTANCE + _FEATURE_WORDS["spread"] + ".", "spread"),
     DetectorEntry("mahalanobis_mean", _CLASS_DISTANCE + _FEATURE_WORDS["mean"] + ".", "mean"),
     DetectorEntry("mahalanobis_position", _CLASS_DISTANCE + _FEATURE_WORDS["position"] + ".", "position"),
     DetectorEntry("relative", _RELATIVE_DISTANCE + _FEATURE_WORDS["spread"] + ".", "spread", relative=True),
     DetectorEntry("relative_mean", _RELATIVE_DISTANCE + _FEATURE_WORDS["mean"] + ".", "mean", relative=True),
-    DetectorEntry("relative_position", _RELATIVE_DISTANCE + _FEATURE_WORDS["position"] + ".", "position", relative=True),
-    DetectorEntry("neighbours", "Minus the distance to the 10th nearest of 2,000 native examples, mean and standard deviation "
-                        "over positions at unit variance (after Sun et al. 2022)."),
-    DetectorEntry("tail_energy", "Minus the energy of the target network's own logits, log sum exp, behind the site (Liu et "
-                         "al. 2020)."),
-    DetectorEntry("two_sample", "Out-of-fold scores of a logistic regression between native and stitched mean and standard "
-                        "deviation over positions, trained for each cell on the test data themselves (Lopez-Paz and "
-                        "Oquab 2017)."),
-    DetectorEntry("energy", "Minus the energy of a classifier that is trained on the representations of the site, with an "
-                    "energy margin between native and auxiliary ones (Liu et al. 2020; Balogh and Jelasity 2025)."),
+    DetectorEntry("relative_position", _RELATIVE_DISTANCE + _FEATURE_WORDS["position"] + ".", "position",
+                  relative=True),
+    DetectorEntry("neighbours", "Minus the distance to the 10th nearest of 2,000 native examples, mean and "
+                                "standard deviation over positions at unit variance (after "
+                                "Sun et al. 2022)."),
+    DetectorEntry("tail_energy", "Minus the energy of the target network's own logits, log sum exp, behind "
+                                 "the site (Liu et al. 2020)."),
+    DetectorEntry("two_sample", "Out-of-fold scores of a logistic regression between native and stitched "
+                                "mean and standard deviation over positions, trained for each cell on the "
+                                "test data themselves (Lopez-Paz and Oquab 2017)."),
+    DetectorEntry("energy", "Minus the energy of a classifier that is trained on the representations of the "
+                            "site, with an energy margin between native and auxiliary ones (Liu et al. 2020; "
+                            "Balogh and Jelasity 2025)."),
 )}
 """Every detector by name. The first is the default."""
 DEFAULT_DETECTORS = ("mahalanobis",)
@@ -73,7 +78,8 @@ def choose_detectors(names: Iterable[str] | str) -> tuple[str, ...]:
     given = tuple(dict.fromkeys([names] if isinstance(names, str) else names))
     for name in given:
         if name not in DETECTORS:
-            raise make_unknown_error("detector", str(name), DETECTORS, "or pass your own: ood=suture.OOD(own={name: function})")
+            raise make_unknown_error("detector", str(name), DETECTORS,
+                                     "or pass your own: ood=suture.OOD(own={name: function})")
     return given
 
 
@@ -99,14 +105,15 @@ class UserDetector:
         found = self._call_function(site_features.x)
         got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         if not isinstance(found, Tensor) or found.shape != (len(site_features.x),):
-            raise SutureError(f"expected scores of shape ({len(site_features.x)},) from the detector {self.name!r} at site "
-                              f"{self.site!r}, got {got}; return one number for each example, larger = more "
-                              "in-distribution")
+            raise SutureError(f"expected scores of shape ({len(site_features.x)},) from the detector "
+                              f"{self.name!r} at site {self.site!r}, got {got}; return one number for each "
+                              "example, larger = more in-distribution")
         # A stitching layer that diverged may give anything; such a cell has no value, and the others go on.
         usual = site_features.x.float().flatten(1).abs().amax(1) < _DIVERGED
         if (found.isnan() & usual).any():
-            raise SutureError(f"expected numbers from the detector {self.name!r} at site {self.site!r}, got NaN for "
-                              f"{int(found.isnan().sum())} of {len(found)} examples; mend it, or leave it out")
+            raise SutureError(f"expected numbers from the detector {self.name!r} at site {self.site!r}, got "
+                              f"NaN for {int(found.isnan().sum())} of {len(found)} examples; mend it, or "
+                              "leave it out")
         return found.detach().float()
 
     def _call_function(self, x: Tensor) -> Any:
@@ -118,6 +125,6 @@ class UserDetector:
         except SutureError:
             raise
         except Exception as e:  # anyone's code
-            raise SutureError(f"the detector {self.name!r} fails at site {self.site!r} on representations of shape "
-                              f"{tuple(x.shape)}: {type(e).__name__}: {summarise_error(e)}; mend it, or leave it "
-                              "out") from e
+            raise SutureError(f"the detector {self.name!r} fails at site {self.site!r} on representations of "
+                              f"shape {tuple(x.shape)}: {type(e).__name__}: {summarise_error(e)}; mend it, "
+                              "or leave it out") from e

@@ -1,4 +1,5 @@
-"""What detectors say of native and stitched representations while those pass by, and the numbers made of it."""
+"""What detectors say of native and stitched representations while those pass by, and the numbers made of
+it."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ class ScoreCollector:
         detectors: by name, one for each target site.
         shapes: of the target sites.
         tail_energy: keep the energy of the logits behind stitched representations.
-        pooled: keep the pooled features of the first `SAMPLED_EXAMPLES` examples: (N, F) float32 for each site and cell.
+        pooled: keep the pooled features of the first `SAMPLED_EXAMPLES` examples: (N, F) float32 for each
+            site and cell.
     """
 
     detectors: Mapping[str, Sequence[Detector]]
@@ -44,7 +46,8 @@ class ScoreCollector:
 
     @torch.no_grad()
     def add_representations(self, key: int | Cell, x: Tensor, mask: Tensor | None) -> None:
-        """Score a batch of representations: `key` is a target site for native ones, a cell for stitched ones."""
+        """Score a batch of representations: `key` is a target site for native ones, a cell for stitched
+        ones."""
         j = key if isinstance(key, int) else key[1]
         seen = SiteFeatures(x, self.shapes[j], mask)
         for name, detectors in self.detectors.items():
@@ -55,7 +58,8 @@ class ScoreCollector:
             self._kept[key] = self._kept.get(key, 0) + len(self._features[key][-1])
 
     def add_logits(self, key: int | Cell, logits: Tensor, mask: Tensor | None = None) -> None:
-        """Take in the logits behind representations: (N, classes), or (N, T, V), averaged over the tokens that count.
+        """Take in the logits behind representations: (N, classes), or (N, T, V), averaged over the tokens
+        that count.
 
         The mask is one of the inputs, (N, T); one of another shape is of other tokens.
         """
@@ -85,8 +89,10 @@ class ScoreCollector:
         return torch.cat(self._features[key]).double().numpy()
 
 
-def stack_scores(found: ScoreCollector, method: str, shape: tuple[int, int], seed: int) -> dict[str, Float32Array]:
-    """Arrays of a comparison: ``native.NAME`` (T, N) and ``METHOD.score_NAME`` (S, T, N), nan where there is no cell.
+def stack_scores(found: ScoreCollector, method: str, shape: tuple[int, int],
+                 seed: int) -> dict[str, Float32Array]:
+    """Arrays of a comparison: ``native.NAME`` (T, N) and ``METHOD.score_NAME`` (S, T, N), nan where there is
+    no cell.
 
     The two-sample classifier is another one in each cell: its native scores are ``METHOD.native_two_sample``.
     """
@@ -94,7 +100,8 @@ def stack_scores(found: ScoreCollector, method: str, shape: tuple[int, int], see
     for name in found.names:
         scores = found.join_scores(name)
         n = len(next(iter(scores.values())))
-        native, stitched = np.full((shape[1], n), np.nan, np.float32), np.full((*shape, n), np.nan, np.float32)
+        native, stitched = (np.full((shape[1], n), np.nan, np.float32),
+                            np.full((*shape, n), np.nan, np.float32))
         for key, values in scores.items():
             (native if isinstance(key, int) else stitched)[key] = values
         arrays |= {f"native.{name}": native, f"{method}.score_{name}": stitched}
@@ -103,17 +110,20 @@ def stack_scores(found: ScoreCollector, method: str, shape: tuple[int, int], see
         for i, j in (key for key in found._features if isinstance(key, tuple)):
             if pair.shape[-1] < 2 or not np.isfinite(found.join_features((i, j))).all():
                 continue
-            pair[:, i, j] = score_two_sample(found.join_features(j), found.join_features((i, j)), seed=seed, quadratic=True)
+            pair[:, i, j] = score_two_sample(found.join_features(j), found.join_features((i, j)), seed=seed,
+                                             quadratic=True)
         arrays |= {f"{method}.native_two_sample": pair[0], f"{method}.score_two_sample": pair[1]}
     return arrays
 
 
 def tabulate_scores(arrays: Arrays, method: str, shape: tuple[int, int], names: Sequence[str], seed: int,
                failed: Mapping[Cell, str]) -> list[tuple[int, int, str, Estimate, int]]:
-    """(source, target, measure, estimate, n) of every detector and cell; see `suture.numbers.measures.OOD_MEASURES`.
+    """(source, target, measure, estimate, n) of every detector and cell; see
+    `suture.numbers.measures.OOD_MEASURES`.
 
     Args:
-        arrays: what `stack_scores` made, with ``target.spread`` and ``target.scale`` of the evaluation where they are.
+        arrays: what `stack_scores` made, with ``target.spread`` and ``target.scale`` of the evaluation where
+            they are.
         method, shape, seed: as there.
         names: of detectors.
         failed: why cells have no stitched network.
@@ -124,8 +134,9 @@ def tabulate_scores(arrays: Arrays, method: str, shape: tuple[int, int], names: 
         stitched = arrays[f"{method}.score_{name}"][i, j]
         own = f"{method}.native_{name}"
         native = arrays[own][i, j] if own in arrays else arrays[f"native.{name}"][j]
-        reason = failed.get((i, j)) or ("the target's representation is constant on the test data" if constant[j] else
-                                        "one example is too few" if len(native) < 2 else "")
+        reason = failed.get((i, j)) or ("the target's representation is constant on the test data"
+                                        if constant[j] else "one example is too few"
+                                        if len(native) < 2 else "")
         if reason:
             found = dict.fromkeys(("ood", "auroc", "ap", "fpr95"), make_missing_estimate(reason))
         else:

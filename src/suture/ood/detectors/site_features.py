@@ -1,4 +1,5 @@
-"""What a detector sees of one batch of representations: the tensor, and pooled features that detectors share."""
+"""What a detector sees of one batch of representations: the tensor, and pooled features that detectors
+share."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ class SiteFeatures:
     """One batch of representations at a site.
 
     Attributes:
-        x: (N, C, H, W) or (N, H, W, C), (N, T, D) or (N, D), as the site outputs them or a stitching layer makes them.
+        x: (N, C, H, W) or (N, H, W, C), (N, T, D) or (N, D), as the site outputs them or a stitching layer
+            makes them.
         shape: of one example.
         mask: (N, T) booleans for tokens, True at those that count; None where all do.
     """
@@ -25,7 +27,8 @@ class SiteFeatures:
 
     @cached_property
     def rows(self) -> Tensor:
-        """(N, P, C) float32: the channels at every position, prefix tokens left out; zeros where one does not count."""
+        """(N, P, C) float32: the channels at every position, prefix tokens left out; zeros where one does not
+        count."""
         rows = to_grid(self.x.float(), self.shape, self._view).flatten(1, 2)
         return rows if self.counted is None else rows.masked_fill(~self.counted[..., None], 0)
 
@@ -42,10 +45,11 @@ class SiteFeatures:
 
     @cached_property
     def spread(self) -> Tensor:
-        """(N, F) `mean`, and the standard deviation of each channel over the positions that count (divisor P).
+        """(N, F) `mean`, and the standard deviation of each channel over the positions that count (divisor
+        P).
 
-        A vector has one position and no spread: its features are `mean` alone. A batch of texts of one word each has
-        the features of all others, with spreads of zero.
+        A vector has one position and no spread: its features are `mean` alone. A batch of texts of one word
+        each has the features of all others, with spreads of zero.
         """
         if self.shape.kind is Kind.VECTOR or (self.rows.shape[1] == 1 and not self.shape.varies):
             return self.mean
@@ -70,7 +74,8 @@ class SiteFeatures:
 
     @cached_property
     def _deviation(self) -> Tensor:
-        # About each example's own mean, not from sums of squares: a mean far above the spread would cost all digits.
+        # About each example's own mean, not from sums of squares: a mean far above the spread would cost all
+        # digits.
         off = self.rows - self._mean[:, None]
         if self.counted is None:
             return off.square().mean(1).sqrt()

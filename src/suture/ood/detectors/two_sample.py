@@ -1,4 +1,5 @@
-"""Can a classifier tell native from stitched representations? Out-of-fold scores of one that is trained to."""
+"""Can a classifier tell native from stitched representations? Out-of-fold scores of one that is trained
+to."""
 
 from __future__ import annotations
 
@@ -11,34 +12,39 @@ from suture._base import SutureError
 from suture.numbers import Floats
 
 LEAST_FOLD_STD = 1e-6
-"""Least standard deviation of a feature, relative to its mean and to the root mean square of all standard deviations.
-Below it is the rounding of float32, which differs between the two ways of computing a representation."""
+"""Least standard deviation of a feature, relative to its mean and to the root mean square of all standard
+deviations. Below it is the rounding of float32, which differs between the two ways of computing a
+representation."""
 
 
-def score_two_sample(native: ArrayLike, stitched: ArrayLike, *, folds: int = 5, seed: int = 0, regularisation: float = 1.0,
-               quadratic: bool = False) -> tuple[Floats, Floats]:
-    """Scores of logistic regressions between native and stitched features, each of examples it was not trained on.
+def score_two_sample(native: ArrayLike, stitched: ArrayLike, *, folds: int = 5, seed: int = 0,
+                     regularisation: float = 1.0, quadratic: bool = False) -> tuple[Floats, Floats]:
+    """Scores of logistic regressions between native and stitched features, each of examples it was not
+    trained on.
 
-    The classifier two-sample test (Lopez-Paz and Oquab 2017), with scores in place of hits. The two versions of an
-    example are always in the same fold, so the classifier cannot learn the example; each training set holds as many
-    native as stitched examples, so scores of different folds have the same zero. Equal features give equal scores.
+    The classifier two-sample test (Lopez-Paz and Oquab 2017), with scores in place of hits. The two versions
+    of an example are always in the same fold, so the classifier cannot learn the example; each training set
+    holds as many native as stitched examples, so scores of different folds have the same zero. Equal features
+    give equal scores.
 
-    A linear classifier sees a difference of means: a shift. It does not see a copy that is shrunken or turned about its
-    mean. With `quadratic` the squares of the standardised features are features too, so it sees a difference of
-    variances: shrinkage, and a rotation that moves variance from one feature to another. What leaves the mean and the
-    variance of each feature as they are stays unseen, such as correlations of another sign.
+    A linear classifier sees a difference of means: a shift. It does not see a copy that is shrunken or turned
+    about its mean. With `quadratic` the squares of the standardised features are features too, so it sees a
+    difference of variances: shrinkage, and a rotation that moves variance from one feature to another. What
+    leaves the mean and the variance of each feature as they are stays unseen, such as correlations of another
+    sign.
 
-    The examples must not be those that the stitching layer was fitted to. Direct matching makes the two means equal
-    there, so what one fold has too little of the others have too much of, every classifier points the wrong way in its
-    held-out fold, and the AUROC falls below 0.5 (to 0.2 with 500 examples of 128 features).
+    The examples must not be those that the stitching layer was fitted to. Direct matching makes the two means
+    equal there, so what one fold has too little of the others have too much of, every classifier points the
+    wrong way in its held-out fold, and the AUROC falls below 0.5 (to 0.2 with 500 examples of 128 features).
 
     Args:
         native: (N, F) of N >= 2 examples.
         stitched: (N, F) of the same examples, in the same order.
         folds: default 5; at most N are made.
         seed: of the folds.
-        regularisation: of the L2 penalty, 1 / C of `sklearn.linear_model.LogisticRegression`. Features are standardised
-            in the training folds; those with less spread there than `LEAST_FOLD_STD` are left out.
+        regularisation: of the L2 penalty, 1 / C of `sklearn.linear_model.LogisticRegression`. Features are
+            standardised in the training folds; those with less spread there than `LEAST_FOLD_STD` are left
+            out.
         quadratic: add the squares.
 
     Returns:
@@ -64,13 +70,13 @@ def _check_features(native: ArrayLike, stitched: ArrayLike) -> Floats:
     """(2, N, F) native and stitched features."""
     a, b = np.asarray(native, np.float64), np.asarray(stitched, np.float64)
     if a.ndim != 2 or a.shape != b.shape or len(a) < 2 or a.shape[1] == 0:
-        raise SutureError(f"expected native and stitched features of the same shape (N, F) with N >= 2, got {a.shape} "
-                          f"and {b.shape}; pass two versions of the same examples")
+        raise SutureError("expected native and stitched features of the same shape (N, F) with N >= 2, got "
+                          f"{a.shape} and {b.shape}; pass two versions of the same examples")
     for name, x in (("native", a), ("stitched", b)):
         bad = int((~np.isfinite(x).all(1)).sum())
         if bad:
-            raise SutureError(f"expected finite features, got NaN or inf in {bad} of {len(x)} {name} examples; what "
-                              "diverged has no two-sample score, so leave it out")
+            raise SutureError(f"expected finite features, got NaN or inf in {bad} of {len(x)} {name} "
+                              "examples; what diverged has no two-sample score, so leave it out")
     return np.stack([a, b])
 
 

@@ -38,7 +38,8 @@ def render_png(figure: Figure, dpi: float) -> bytes:
 
 
 def render_pdf(figure: Figure) -> bytes:
-    """The figure as PDF with fonts embedded and without a date, so that one comparison gives the same bytes."""
+    """The figure as PDF with fonts embedded and without a date, so that one comparison gives the same
+    bytes."""
     data = io.BytesIO()
     with mpl.rc_context(STYLE):
         FigureCanvasPdf(figure).print_pdf(  # type: ignore[no-untyped-call]

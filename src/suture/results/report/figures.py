@@ -59,7 +59,8 @@ def format_value(value: float, digits: int = 3) -> str:
 
 
 def draw_heatmap(matrix: pd.DataFrame, measure: Measure, ax: Axes, annotate: bool = True,
-            title: str | None = None, marks: pd.DataFrame | None = None, hatched: pd.DataFrame | None = None) -> None:
+            title: str | None = None, marks: pd.DataFrame | None = None,
+                 hatched: pd.DataFrame | None = None) -> None:
     """Draw one measure of a comparison.
 
     Args:
@@ -70,7 +71,8 @@ def draw_heatmap(matrix: pd.DataFrame, measure: Measure, ax: Axes, annotate: boo
         annotate: write the values in, if the grid is at most 12 x 12.
         title: the measure's label by default.
         marks: texts of the same shape; cells with one get a star.
-        hatched: booleans of the same shape; such cells are hatched, as those that work and are out of distribution.
+        hatched: booleans of the same shape; such cells are hatched, as those that work and are out of
+            distribution.
     """
     values = matrix.to_numpy(dtype=np.float64)
     norm = Normalize(measure.low, measure.high)
@@ -79,7 +81,8 @@ def draw_heatmap(matrix: pd.DataFrame, measure: Measure, ax: Axes, annotate: boo
     for i, j in np.argwhere(np.isnan(values)):
         ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor="0.88", edgecolor="0.55", hatch="////",
                                linewidth=0))
-    lined = np.zeros(values.shape, bool) if hatched is None else hatched.to_numpy(dtype=bool) & ~np.isnan(values)
+    lined = (np.zeros(values.shape, bool) if hatched is None
+             else hatched.to_numpy(dtype=bool) & ~np.isnan(values))
     _hatch_cells(values, lined, measure, ax)
     if annotate and max(values.shape) <= ANNOTATED_SITES:
         _write_values(values, lined, measure, ax)
@@ -95,8 +98,8 @@ def draw_heatmap(matrix: pd.DataFrame, measure: Measure, ax: Axes, annotate: boo
 def _hatch_cells(values: Floats, lined: NDArray[np.bool_], measure: Measure, ax: Axes) -> None:
     for i, j in np.argwhere(lined):
         ink = pick_colours(float(values[i, j]), measure)[1]
-        ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor="none", edgecolor=ink, hatch="\\\\\\", linewidth=0,
-                               gid="hatched"))
+        ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor="none", edgecolor=ink, hatch="\\\\\\",
+                               linewidth=0, gid="hatched"))
 
 
 def _write_values(values: Floats, lined: NDArray[np.bool_], measure: Measure, ax: Axes) -> None:
@@ -106,14 +109,15 @@ def _write_values(values: Floats, lined: NDArray[np.bool_], measure: Measure, ax
             ground, ink = pick_colours(float(value), measure)
             # No line crosses a number.
             box = {"facecolor": ground, "edgecolor": "none", "pad": 0.6} if lined[i, j] else None
-            ax.text(j, i, format_value(float(value), 3 if size <= 6 else 2), ha="center", va="center", color=ink,
-                    fontsize=min(7.5, 46 / size), bbox=box)
+            ax.text(j, i, format_value(float(value), 3 if size <= 6 else 2), ha="center", va="center",
+                    color=ink, fontsize=min(7.5, 46 / size), bbox=box)
 
 
 def _star_cells(values: Floats, marks: pd.DataFrame, measure: Measure,
           ax: Axes) -> None:
     for i, j in np.argwhere((marks.to_numpy() != "") & ~np.isnan(values)):
-        ax.text(j + 0.45, i - 0.45, "*", ha="right", va="top", color=pick_colours(float(values[i, j]), measure)[1],
+        ax.text(j + 0.45,
+                i - 0.45, "*", ha="right", va="top", color=pick_colours(float(values[i, j]), measure)[1],
                 fontsize=min(7.5, 46 / max(values.shape)), gid="mark")
 
 
@@ -163,8 +167,9 @@ def draw_overview(comparison: ComparisonLike, measures: Sequence[str] | None = N
         figure = Figure(figsize=(columns * width, rows * height + 0.3),
                         layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
         for place, name in enumerate(names):
-            draw_heatmap(comparison.matrix(name), get_measure(name), figure.add_subplot(rows, columns, place + 1),
-                    marks=comparison.marks(name), hatched=hatched.get(name.partition(".")[0]))
+            draw_heatmap(comparison.matrix(name), get_measure(name),
+                         figure.add_subplot(rows, columns, place + 1),
+                         marks=comparison.marks(name), hatched=hatched.get(name.partition(".")[0]))
         figure.suptitle(format_networks(comparison), fontsize=10, parse_math=False)
     return figure
 
@@ -178,10 +183,11 @@ def _compute_size(comparison: ComparisonLike) -> tuple[float, float]:
 
 
 def save_figures(comparison: ComparisonLike, folder: str | os.PathLike[str]) -> list[Path]:
-    """Write measures, histograms of detector scores, and an overview ``all``, as PNG and PDF (fonts embedded).
+    """Write measures, histograms of detector scores, and an overview ``all``, as PNG and PDF (fonts
+    embedded).
 
-    PNG files have 200 dpi, the overview 110. Parts and further views (`is_detail`) are left out: draw those with
-    `Comparison.plot`.
+    PNG files have 200 dpi, the overview 110. Parts and further views (`is_detail`) are left out: draw those
+    with `Comparison.plot`.
 
     Args:
         comparison: what to draw.
@@ -203,17 +209,20 @@ def save_figures(comparison: ComparisonLike, folder: str | os.PathLike[str]) -> 
     paths = []
     for stem, make in makers.items():
         figure = make()
-        for kind, data in (("png", render_png(figure, 110 if stem == "all" else 200)), ("pdf", render_pdf(figure))):
+        for kind, data in (("png", render_png(figure, 110 if stem == "all" else 200)),
+                           ("pdf", render_pdf(figure))):
             paths.append(Path(folder) / f"{stem}.{kind}")
             replace_file(paths[-1], data)
     return paths
 
 
-def _draw_measure(comparison: ComparisonLike, name: str, hatched: Mapping[str, pd.DataFrame] | None = None) -> Figure:
+def _draw_measure(comparison: ComparisonLike, name: str,
+                  hatched: Mapping[str, pd.DataFrame] | None = None) -> Figure:
     width, height = _compute_size(comparison)
     lined = (find_artefacts(comparison) if hatched is None else hatched).get(name.partition(".")[0])
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height + 0.15), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
-        draw_heatmap(comparison.matrix(name), get_measure(name), figure.add_subplot(), marks=comparison.marks(name),
-                hatched=lined, title=f"{get_measure(name).label}\n{format_networks(comparison)}")
+        draw_heatmap(comparison.matrix(name), get_measure(name), figure.add_subplot(),
+                     marks=comparison.marks(name),
+                     hatched=lined, title=f"{get_measure(name).label}\n{format_networks(comparison)}")
     return figure

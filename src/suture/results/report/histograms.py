@@ -34,10 +34,11 @@ def list_scored_detectors(comparison: ComparisonLike) -> list[str]:
 
 
 def collect_scores(comparison: ComparisonLike, detector: str, site: int) -> dict[str, Floats]:
-    """Scores at a target site by kind: native, auxiliary, unseen, and stitched ones of all source layers by method.
+    """Scores at a target site by kind: native, auxiliary, unseen, and stitched ones of all source layers by
+    method.
 
-    In self-stitching the layer itself is left out, because direct matching of a layer with itself is the identity, and
-    would show native scores under the name of stitched ones.
+    In self-stitching the layer itself is left out, because direct matching of a layer with itself is the
+    identity, and would show native scores under the name of stitched ones.
     """
     arrays = comparison.arrays
     found = {kind: arrays[f"{kind}.{detector}"][site] for kind in ("native", "auxiliary", "unseen")
@@ -54,8 +55,8 @@ def collect_scores(comparison: ComparisonLike, detector: str, site: int) -> dict
 def choose_bins(found: Mapping[str, Floats]) -> Floats:
     """Shared bins (`BINS` + 1,) of the samples of a site.
 
-    They reach over the middle 98 % of every sample, but over no more than four times the native range beyond it: a
-    few stitched representations may lie so far out that native ones would shrink to a line.
+    They reach over the middle 98 % of every sample, but over no more than four times the native range beyond
+    it: a few stitched representations may lie so far out that native ones would shrink to a line.
     """
     ends = {kind: np.percentile(finite, [1, 99]) for kind, scores in found.items()
             if len(finite := scores[np.isfinite(scores)])}
@@ -78,7 +79,8 @@ def compute_densities(found: Mapping[str, Floats], bins: Floats) -> dict[str, Fl
 
 
 def draw_histograms(comparison: ComparisonLike, detector: str) -> Figure:
-    """One panel per target site: where a detector sees native, auxiliary, unseen and stitched representations.
+    """One panel per target site: where a detector sees native, auxiliary, unseen and stitched
+    representations.
 
     This is Figure 1c of Balogh and Jelasity (2025), with the scores of all source layers together.
 
@@ -86,8 +88,9 @@ def draw_histograms(comparison: ComparisonLike, detector: str) -> Figure:
         SutureError: the comparison has no scores of this detector.
     """
     if detector not in list_scored_detectors(comparison):
-        raise make_unknown_error("detector with scores in this comparison", detector, list_scored_detectors(comparison),
-                      'compare with ood=suture.OOD(detectors=("mahalanobis",))')
+        raise make_unknown_error("detector with scores in this comparison", detector,
+                                 list_scored_detectors(comparison),
+                                 'compare with ood=suture.OOD(detectors=("mahalanobis",))')
     n = len(comparison.targets)
     columns = max(1, min(_MOST_COLUMNS, n))
     rows = max(1, -(-n // columns))
@@ -102,10 +105,11 @@ def draw_histograms(comparison: ComparisonLike, detector: str) -> Figure:
         if handles:
             shown = [kind for kind in _LABELS if kind in handles]
             made.legend([handles[kind] for kind in shown], [_LABELS[kind] for kind in shown],
-                        loc="outside lower center", ncols=len(shown) if columns > 2 else 2, frameon=False, fontsize=7,
-                        title="score, larger is more in-distribution; the ends hold all that lies beyond",
-                        title_fontsize=7)
-        made.suptitle(f"{format_networks(comparison)}, {make_printable(detector)}", fontsize=9, parse_math=False)
+                        loc="outside lower center", ncols=len(shown) if columns > 2 else 2, frameon=False,
+                        fontsize=7, title="score, larger is more in-distribution; the ends hold all "
+                                          "that lies beyond", title_fontsize=7)
+        made.suptitle(f"{format_networks(comparison)}, {make_printable(detector)}", fontsize=9,
+                      parse_math=False)
     return made
 
 
@@ -115,7 +119,8 @@ def _draw_panel(ax: Axes, found: Mapping[str, Floats]) -> dict[str, Any]:
     handles: dict[str, Any] = {}
     heights = compute_densities(found, bins)
     for kind, height in heights.items():
-        handles[kind] = ax.stairs(height, bins, fill=kind == "native", linewidth=1.0, gid=kind, **_LINES[kind])
+        handles[kind] = ax.stairs(height, bins, fill=kind == "native", linewidth=1.0, gid=kind,
+                                  **_LINES[kind])
     if heights:
         # Peaks of what is crowded into an end bin are cut, so that the native scores stay visible.
         native = heights.get("native", np.zeros(1)).max() or np.inf

@@ -51,8 +51,8 @@ _HEADERS = {
     "worst_source": "by source", "worst_target": "into target", "undefined": "cells without value",
 }
 # Names that are shown before, or in another place than, the settings.
-_SHOWN_ELSEWHERE = ("versions", "seed", "command", "settings", "n_fit", "n_test", "created", "device", "notes",
-          "stages", "ood")
+_SHOWN_ELSEWHERE = ("versions", "seed", "command", "settings", "n_fit", "n_test", "created", "device",
+                    "notes", "stages", "ood")
 _WordsAndReasons = tuple[Any, Any]
 _GROUPS = {"dm": "Direct matching", "tlm": "Task loss matching", "": "Structural indices"}
 
@@ -107,12 +107,13 @@ def _describe_comparison(comparison: ComparisonLike, number: int) -> dict[str, A
     about = comparison.meta.get("ood") or {}
     return {
         "id": f"c{number}", "pair": f"{comparison.source} → {comparison.target}",
-        "facts": _list_facts(comparison), "verdict": _build_verdict_table(comparison.verdict().table), "found": found,
-        "ood": {name: str(about[name]) for name in ("verdict", "positive", "auxiliary", "unseen") if name in about},
-        "thresholds": judging.get_thresholds(about), "quality": tabulate_quality(comparison), "scores": _draw_scores(comparison),
-        "notes": [str(note) for note in comparison.meta.get("notes", [])],
-        "groups": _group_heatmaps(comparison), "missing": _list_missing(comparison), "marked": _list_marked(comparison),
-        "curve": _build_loss_curve(comparison),
+        "facts": _list_facts(comparison), "verdict": _build_verdict_table(comparison.verdict().table),
+        "found": found, "ood": {name: str(about[name])
+                                for name in ("verdict", "positive", "auxiliary", "unseen") if name in about},
+        "thresholds": judging.get_thresholds(about), "quality": tabulate_quality(comparison),
+        "scores": _draw_scores(comparison), "notes": [str(note) for note in comparison.meta.get("notes", [])],
+        "groups": _group_heatmaps(comparison), "missing": _list_missing(comparison),
+        "marked": _list_marked(comparison), "curve": _build_loss_curve(comparison),
         "provenance": _list_provenance(comparison.meta),
         "csv": f"data:text/csv;charset=utf-8;base64,{data}", "csv_name": f"{name}.csv",
         "corresponds": comparison.same_network or comparison.same_architecture,
@@ -192,10 +193,11 @@ def _format_verdict_value(key: str, value: Any) -> dict[str, Any]:
 def _group_heatmaps(comparison: ComparisonLike) -> list[dict[str, Any]]:
     groups = []
     said = describe_cells(comparison)
-    words = {m: (comparison.cells(m).to_numpy(), comparison.cells(m, "reason").to_numpy()) for m in list_judged_methods(comparison)}
+    words = {m: (comparison.cells(m).to_numpy(), comparison.cells(m, "reason").to_numpy())
+             for m in list_judged_methods(comparison)}
     for tag, title in _GROUPS.items():
-        maps = {name: _build_heatmap(comparison, get_measure(name), words.get(tag)) for name in comparison.measures
-                if name.rpartition(".")[0] == tag}
+        maps = {name: _build_heatmap(comparison, get_measure(name), words.get(tag))
+                for name in comparison.measures if name.rpartition(".")[0] == tag}
         if maps:
             groups.append({"title": title, "cells": said.get(tag, ""),
                            "maps": [shown for name, shown in maps.items() if not is_detail(name)],
@@ -203,7 +205,8 @@ def _group_heatmaps(comparison: ComparisonLike) -> list[dict[str, Any]]:
     return groups
 
 
-def _build_heatmap(comparison: ComparisonLike, entry: Measure, verdict: _WordsAndReasons | None) -> dict[str, Any]:
+def _build_heatmap(comparison: ComparisonLike, entry: Measure,
+                   verdict: _WordsAndReasons | None) -> dict[str, Any]:
     """A heat map as rows of cells; `verdict` has the words and reasons of the cells' verdicts."""
     shown = {what: comparison.matrix(entry.name, what).to_numpy()
              for what in ("value", "low", "high", "n", "reason", "mark")}

@@ -1,0 +1,326 @@
+"""Data as it comes: every kind of it, cut and moved without losing or mixing examples."""
+
+from __future__ import annotations
+
+from collections import UserDict, namedtuple
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from suture import Paired, SutureError
+from suture._base.trees import convert_tensors, count_examples, list_tensors
+from suture.data.batches import Batch, Batches, cut_batch, move_batch, split_labels, split_rows
+
+X, Y = torch.arange(20.0).view(10, 2), torch.arange(10)
+
+
+class Mapped(Dataset[Any]):
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return X[index], int(Y[index])
+
+
+class Named(Mapped):
+    def __getitem__(self, index: int) -> Any:
+        return {"pixels": X[index], "label": int(Y[index])}
+
+
+def _read(batches: Any) -> tuple[list[int], Tensor, Tensor]:
+    """Sizes, inputs and labels of one pass."""
+    found = list(batches)
+    return [b.size for b in found], torch.cat([b.source for b in found]), torch.cat([b.labels for b in found])
+
+
+KINDS = {
+    "tensors": (lambda: (X, Y), [4, 4, 2]), "two tensors in a list": (lambda: [X, Y], [4, 4, 2]),
+    "tensor dataset": (lambda: TensorDataset(X, Y), [4, 4, 2]), "dataset": (Mapped, [4, 4, 2]),
+    "loader": (lambda: DataLoader(Mapped(), batch_size=3), [3, 3, 3, 1]),
+    "loader that drops": (lambda: DataLoader(Mapped(), batch_size=3, drop_last=True), [3, 3, 3]),
+    "list of pairs": (lambda: [(X[:7], Y[:7]), [X[7:], Y[7:].tolist()]], [7, 3]),
+    "an empty batch among others": (lambda: [(X[:7], Y[:7]), (X[:0], Y[:0]), (X[7:], Y[7:])], [7, 3]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_data_is_read_whole_in_order_and_again(kind: str) -> None:
+    make, sizes = KINDS[kind]
+    batches = Batches(make(), size=4)
+    for _ in range(2):
+        got, inputs, labels = _read(batches)
+        assert got == sizes
+        assert torch.equal(inputs, X[:sum(sizes)])
+        assert torch.equal(labels, Y[:sum(sizes)])
+        assert labels.dtype == torch.int64
+
+
+def test_inputs_are_shared_by_both_networks() -> None:
+    batch = next(iter(Batches((X, Y))))
+    assert batch.source is batch.target
+
+
+@pytest.mark.parametrize("data",
+                         [TensorDataset(X), [X[:4], X[4:]], [(X,)], [{"x": X}], DataLoader(TensorDataset(X))])
+def test_data_without_labels(data: Any) -> None:
+    found = list(Batches(data))
+    assert all(b.labels is None for b in found)
+    assert torch.equal(torch.cat([next(list_tensors(b.source)) for b in found]), X)
+
+
+def test_a_list_of_two_unlabelled_batches_stays_two() -> None:
+    assert [b.size for b in Batches([X, X])] == [10, 10]
+    assert [b.size for b in Batches([Y, Y])] == [10, 10]
+
+
+@pytest.mark.parametrize("name", ["label", "labels"])
+@pytest.mark.parametrize("kind", [dict, UserDict])
+def test_mappings_give_their_labels_away(name: str, kind: type) -> None:
+    inputs, labels = split_labels(kind({"a": X, name: Y, "b": X + 1}))
+    assert list(inputs) == ["a", "b"]
+    assert torch.equal(labels, Y)
+
+
+def test_a_dataset_of_dictionaries() -> None:
+    batch = list(Batches(Named(), size=6))[1]
+    assert list(batch.source) == ["pixels"]
+    assert torch.equal(batch.source["pixels"], X[6:])
+    assert torch.equal(batch.labels, Y[6:])
+
+
+@pytest.mark.parametrize("given", [torch.tensor([1, 0, 1], dtype=torch.int32), [True, False, True],
+                                   torch.tensor([1, 0, 1], dtype=torch.uint8)])
+def test_whole_labels_become_int64(given: Any) -> None:
+    labels = split_labels((X[:3], given))[1]
+    assert labels.dtype == torch.int64
+    assert labels.tolist() == [1, 0, 1]
+
+
+def test_none_beside_inputs_is_no_label() -> None:
+    assert split_labels((X, None))[1] is None
+
+
+def test_labels_that_are_fractions_are_not_rounded() -> None:
+    assert split_labels((X[:2], torch.tensor([0.5, 1.0])))[1].tolist() == [0.5, 1.0]
+
+
+@pytest.mark.parametrize(("make", "words"), [
+    (lambda: Batches((X, Y), size=0), "at least 1"),
+    (lambda: Batches((X, Y[:4])), "as many labels as inputs"),
+    (lambda: Batches((X, torch.tensor(1))), "as many labels as inputs"),
+    (lambda: Batches(iter([(X, Y)])), "read more than once, got list_iterator"),
+    (lambda: Batches(zip([X], [Y], strict=True)), "read more than once, got zip"),
+    (lambda: Batches(5), "read more than once, got int"),
+    (lambda: Batches(TensorDataset(X[:0], Y[:0])), "got none"), (lambda: list(Batches([])), "got none"),
+    (lambda: list(Batches([(X[:0], Y[:0])], name="mine")), "in mine, got none"),
+    (lambda: list(Batches([(X, Y[:4])])), "got 4 labels for 10 inputs"),
+    (lambda: list(Batches("ab")), "got str"), (lambda: list(Batches(TensorDataset(X, Y, Y))), "got list"),
+    (lambda: list(Batches([(X, X, Y)])), "got tuple"), (lambda: list(Batches([(X[0], 3)])), "single example"),
+    (lambda: split_labels((X, ["a"])), "labels that are numbers"),
+    (lambda: split_labels((X, "ab")), "labels that are numbers"),
+    (lambda: count_examples("words"), "expected a tensor among"),
+    (lambda: count_examples({"a": torch.tensor(3)}), "first axis"),
+    (lambda: Paired(iter([]), [(X, Y)]), "source loader"),
+    (lambda: Paired([(X, Y)], iter([])), "target loader"),
+])
+def test_what_is_refused(make: Any, words: str) -> None:
+    with pytest.raises(SutureError, match=words) as error:
+        make()
+    assert "\n" not in str(error.value)
+
+
+# -- order ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", [(X, Y), Mapped()], ids=["tensors", "dataset"])
+def test_shuffling_draws_a_new_order_in_every_pass_and_the_same_for_the_same_seed(data: Any) -> None:
+    def orders(seed: int) -> list[list[int]]:
+        batches = Batches(data, size=4, shuffle=True, seed=seed)
+        passes = [_read(batches) for _ in range(3)]
+        assert all(torch.equal(x[:, 0], 2.0 * y) for _, x, y in passes)
+        return [y.tolist() for _, _, y in passes]
+
+    first = orders(1)
+    assert all(sorted(o) == list(range(10)) for o in first)
+    assert len({tuple(o) for o in first}) == 3
+    assert first == orders(1)
+    assert first != orders(2)
+
+
+def test_shuffling_leaves_the_global_generator_alone() -> None:
+    before = torch.get_rng_state()
+    list(Batches((X, Y), shuffle=True))
+    list(Batches(Mapped(), shuffle=True))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_number_of_batches_where_it_is_known() -> None:
+    assert Batches((X, Y), size=4).count_batches() == 3
+    assert Batches(DataLoader(Mapped(), batch_size=5)).count_batches() == 2
+    assert Batches(Paired([(X, Y)], [(X, Y)])).count_batches() == 1
+
+    class Endless:
+        def __iter__(self) -> Any:
+            return iter([(X, Y)])
+
+    assert Batches(Endless()).count_batches() is None
+    assert Batches(Paired(Endless(), Endless())).count_batches() is None
+
+
+# -- pairs ---------------------------------------------------------------------------------------------------
+
+
+def test_pairs_are_read_in_step_and_again() -> None:
+    paired = Batches(Paired(DataLoader(TensorDataset(X, Y), batch_size=4), (X + 100, Y)))
+    with pytest.raises(SutureError, match="got 4 and 10 examples in batch 0"):
+        list(paired)
+    paired = Batches(Paired(DataLoader(TensorDataset(X, Y), batch_size=4),
+                            DataLoader(TensorDataset(X + 100, Y), batch_size=4)))
+    for _ in range(2):
+        found = list(paired)
+        assert [b.size for b in found] == [4, 4, 2]
+        assert all(torch.equal(b.source + 100, b.target) for b in found)
+        assert torch.equal(torch.cat([b.labels for b in found]), Y)
+
+
+def test_a_shuffled_loader_cannot_be_paired() -> None:
+    def loader(seed: int, shuffle: bool) -> DataLoader[Any]:
+        return DataLoader(TensorDataset(X, Y), batch_size=4, shuffle=shuffle,
+                          generator=torch.Generator().manual_seed(seed))
+
+    with pytest.raises(SutureError, match=r"labels of the two loaders differ in batch 0.*shuffle=False"):
+        list(Paired(loader(0, False), loader(0, True)))
+    with pytest.raises(SutureError, match="do not correspond"):
+        list(Paired(loader(1, True), loader(2, True)))
+
+
+@pytest.mark.parametrize("short", ["source", "target"])
+def test_one_that_ends_early_is_named(short: str) -> None:
+    sides = {"source": [(X, Y)] * 2, "target": [(X, Y)] * 2, short: [(X, Y)]}
+    with pytest.raises(SutureError, match=f"the {short} loader ended after 1 batches"):
+        list(Paired(**sides))
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_one_side_may_lack_labels(side: str) -> None:
+    sides = {"source": [(X, Y)], "target": [(X, Y)], side: [X]}
+    assert torch.equal(next(iter(Paired(**sides))).labels, Y)
+
+
+# -- nested inputs -------------------------------------------------------------------------------------------
+
+Point = namedtuple("Point", "x y")
+
+
+def test_convert_keeps_the_kind_of_everything() -> None:
+    given = {"a": X, "b": (X, [X, "word"]), "c": Point(X, 3)}
+    got = convert_tensors(given, lambda t: t + 1)
+    assert torch.equal(got["a"], X + 1)
+    assert torch.equal(got["b"][1][0], X + 1)
+    assert got["b"][1][1] == "word"
+    assert isinstance(got["c"], Point)
+    assert torch.equal(got["c"].x, X + 1)
+    assert torch.equal(X, torch.arange(20.0).view(10, 2))
+
+
+def test_moving_keeps_shared_inputs_shared() -> None:
+    cpu = torch.device("cpu")
+    shared = move_batch(Batch({"a": X}, None, Y), cpu)
+    assert shared.target is None
+    inputs = {"a": X}
+    moved = move_batch(Batch(inputs, inputs, None), cpu)
+    assert moved.source is moved.target
+    assert moved.labels is None
+    apart = move_batch(Batch(X, X + 1, Y), cpu)
+    assert torch.equal(apart.target, X + 1)
+
+
+@pytest.mark.parametrize(("size", "sizes"),
+                         [(4, [4, 4, 2]), (10, [10]), (99, [10]), (9, [9, 1]), (1, [1] * 10)])
+def test_pieces_of_dictionaries_cut_what_has_the_examples(size: int, sizes: list[int]) -> None:
+    table, scale = torch.arange(7.0), torch.tensor(2.0)
+    inputs = {"x": X, "nested": (X + 1, [Y]), "table": table, "scale": scale, "word": "w"}
+    found = list(cut_batch(Batch(inputs, inputs, Y), size))
+    assert [p.size for p in found] == sizes
+    assert all(p.source is p.target for p in found)
+    assert torch.equal(torch.cat([p.source["x"] for p in found]), X)
+    assert torch.equal(torch.cat([p.source["nested"][0] for p in found]), X + 1)
+    assert torch.equal(torch.cat([p.source["nested"][1][0] for p in found]), Y)
+    assert torch.equal(torch.cat([p.labels for p in found]), Y)
+    assert all(p.source["table"] is table and p.source["scale"] is scale and p.source["word"] == "w"
+               for p in found)
+
+
+def test_pieces_of_pairs_cut_both() -> None:
+    found = list(cut_batch(Batch(X, {"x": X + 100}, None), 3))
+    assert [p.size for p in found] == [3, 3, 3, 1]
+    assert all(torch.equal(p.source + 100, p.target["x"]) for p in found)
+    assert all(p.labels is None for p in found)
+
+
+def test_counting_looks_past_single_numbers() -> None:
+    assert count_examples({"scale": torch.tensor(2.0), "x": X}) == 10
+
+
+# -- some of the examples ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [lambda: (X, Y), lambda: [X, Y], lambda: TensorDataset(X, Y), Mapped])
+def test_rows_are_read_alone_in_their_order_or_shuffled(make: Any) -> None:
+    rows = torch.tensor([7, 2, 3, 9, 0])
+    sizes, inputs, labels = _read(Batches(make(), size=2, rows=rows))
+    assert sizes == [2, 2, 1]
+    assert torch.equal(labels, rows)
+    assert torch.equal(inputs, X[rows])
+    shuffled = Batches(make(), size=2, rows=rows, shuffle=True, seed=3)
+    assert len(shuffled) == 3
+    first, second = _read(shuffled)[2], _read(shuffled)[2]
+    assert torch.equal(first.sort().values, rows.sort().values)
+    assert not torch.equal(first, second)
+
+
+def test_all_rows_shuffled_are_what_they_are_without_rows() -> None:
+    plain, chosen = (Batches((X, Y), size=4, shuffle=True, seed=1, rows=rows)
+                     for rows in (None, torch.arange(10)))
+    for _ in range(2):
+        assert torch.equal(_read(plain)[2], _read(chosen)[2])
+
+
+def test_rows_of_a_loader_are_refused() -> None:
+    with pytest.raises(SutureError, match=r"can be split, got list; pass a Dataset or \(inputs, labels\)"):
+        Batches([(X, Y)], rows=torch.arange(2))
+
+
+@pytest.mark.parametrize("make", [lambda: (X, Y), lambda: [X, Y], lambda: TensorDataset(X, Y), Mapped])
+def test_a_split_is_random_complete_and_disjoint(make: Any) -> None:
+    found = split_rows(make(), 0.3, 5)
+    assert found is not None
+    mine, theirs = found
+    assert (len(mine), len(theirs)) == (7, 3)
+    assert torch.equal(torch.cat(found).sort().values, torch.arange(10))
+    again, other = split_rows(make(), 0.3, 5), split_rows(make(), 0.3, 6)
+    assert again is not None
+    assert other is not None
+    assert torch.equal(again[1], theirs)
+    assert not torch.equal(other[1], theirs)
+
+
+@pytest.mark.parametrize(("n", "share", "held"), [(2, 0.001, 1), (2, 0.999, 1), (10, 0.1, 1), (10, 0.26, 3)])
+def test_both_parts_of_a_split_have_an_example(n: int, share: float, held: int) -> None:
+    found = split_rows((X[:n], Y[:n]), share, 0)
+    assert found is not None
+    assert [len(part) for part in found] == [n - held, held]
+
+
+@pytest.mark.parametrize("make", [
+    lambda: DataLoader(Mapped()), lambda: [(X, Y)], lambda: iter([(X, Y)]), lambda: Paired((X, Y), (X, Y))])
+def test_what_has_no_index_cannot_be_split(make: Any) -> None:
+    assert split_rows(make(), 0.5, 0) is None
+
+
+def test_one_example_cannot_be_split() -> None:
+    with pytest.raises(SutureError, match="at least two examples, to hold some out, got 1"):
+        split_rows((X[:1], Y[:1]), 0.5, 0)

@@ -1,0 +1,191 @@
+"""Raw examples prepared for each network: one stream, two kinds of inputs, in step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+import suture
+from suture import Prepared, SutureError, zoo
+from suture.compare.provenance import describe_data
+from suture.data import sources
+from suture.data.batches import Batches, can_shuffle, split_rows
+from suture.data.preprocessing import ImagePreprocessing
+from suture.stitching import TaskRecipe
+from suture.stitching.trainer import make_training_batches
+from tests.support import tiny
+
+IMAGES = torch.arange(7 * 3 * 4 * 4, dtype=torch.uint8).reshape(7, 3, 4, 4)
+LABELS = torch.arange(7)
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """Divide by a number."""
+
+    by: float
+
+    def __call__(self, raw: Tensor) -> Tensor:
+        return raw.float() / self.by
+
+
+class Source:
+    """Examples that read themselves, as `suture.sources` has them."""
+
+    def __len__(self) -> int:
+        return len(LABELS)
+
+    def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return IMAGES[rows], LABELS[rows]
+
+    def read(self, rows: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        yield from map(self.take, torch.split(rows, size))
+
+
+STREAMS = {"tensors": (IMAGES, LABELS), "source": Source(), "dataset": TensorDataset(IMAGES, LABELS),
+           "loader": DataLoader(TensorDataset(IMAGES, LABELS), batch_size=3), "list": [(IMAGES, LABELS)]}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_each_network_gets_the_same_examples_prepared_in_its_own_way(name: str) -> None:
+    batches = list(Batches(Prepared(STREAMS[name], Scaled(255), Scaled(5)), size=3))
+    source, target, labels = (torch.cat([getattr(b, k) for b in batches])
+                              for k in ("source", "target", "labels"))
+    assert torch.equal(source, IMAGES.float() / 255)
+    assert torch.equal(target, IMAGES.float() / 5)
+    assert torch.equal(labels, LABELS)
+
+
+def test_equal_preprocessing_gives_one_shared_object() -> None:
+    for data in (Prepared(Source(), Scaled(2)), Prepared(Source(), Scaled(2), Scaled(2)),
+                 Prepared(Source(), None)):
+        assert all(b.source is b.target for b in Batches(data, size=3))
+
+
+def test_none_for_the_target_alone_leaves_its_inputs_as_they_are() -> None:
+    batch = next(iter(Batches(Prepared(Source(), Scaled(2), None))))
+    assert torch.equal(batch.target, IMAGES)
+    assert batch.source.dtype == torch.float32
+
+
+def test_only_what_is_needed_is_prepared() -> None:
+    seen: list[int] = []
+
+    def look(raw: Tensor) -> Tensor:
+        seen.append(len(raw))
+        return raw
+
+    assert sum(b.size for b in Batches(Prepared(Source(), look), size=3, most=4)) == 4
+    assert seen == [3, 1]
+
+
+@pytest.mark.parametrize("name", ["tensors", "source", "dataset"])
+def test_order_and_splits_are_those_of_the_data(name: str) -> None:
+    data = Prepared(STREAMS[name], Scaled(1))
+    assert can_shuffle(data)
+    plain, shuffled = (torch.cat([b.labels for b in Batches(data, size=3, shuffle=s, seed=4)])
+                       for s in (False, True))
+    assert torch.equal(shuffled.sort().values, plain)
+    assert not torch.equal(shuffled, plain)
+    rows = split_rows(data, 0.3, 0)
+    assert rows is not None
+    parts = [torch.cat([b.labels for b in Batches(data, rows=r)]) for r in rows]
+    assert torch.equal(torch.cat(parts).sort().values, plain)
+    fit, held_out = make_training_batches(data, TaskRecipe(patience=2))
+    assert held_out is not None
+    assert sum(b.size for b in fit) + sum(b.size for b in held_out) == 7
+
+
+def test_labels_that_a_preprocessing_makes_are_the_labels() -> None:
+    def masked(raw: Tensor) -> dict[str, Tensor]:
+        return {"x": raw, "labels": torch.full((len(raw),), 9)}
+
+    batch = next(iter(Batches(Prepared(Source(), None, masked))))
+    assert batch.labels is not None
+    assert batch.labels.tolist() == [9] * 7
+    assert list(batch.target) == ["x"]
+
+
+@pytest.mark.parametrize(("raw", "words"), [(["a text"], "tokenizer"),
+                                            ([torch.zeros(3, 4, 4), torch.zeros(3, 5, 4)], "one size")])
+def test_raw_examples_without_preprocessing_are_refused(raw: list[object], words: str) -> None:
+    with pytest.raises(SutureError, match=words):
+        list(Batches(Prepared([(raw, LABELS[:len(raw)])], None)))
+
+
+def test_a_comparison_of_two_networks_that_want_different_inputs() -> None:
+    """Prepared by suture or by hand: the same numbers."""
+    a, b = zoo.build("resnet_digits", 0, in_channels=3), zoo.build("resnet_digits", 1)
+    images, labels = torch.rand(40, 1, 8, 8), torch.arange(40) % 5
+
+    def larger(raw: Tensor) -> Tensor:
+        return torch.nn.functional.interpolate(raw.expand(-1, 3, -1, -1), scale_factor=2)
+
+    def run(data: object) -> dict[tuple[str, str, str], float]:
+        made = suture.compare(a, b, data, sites=None, methods=["dm"], device="cpu", ood=None)
+        return {(r["source"], r["target"], r["measure"]): r["value"] for r in made.table.to_dict("records")}
+
+    prepared = run(Prepared((images, labels), larger, None))
+    by_hand = run(suture.Paired((larger(images), labels), (images, labels)))
+    assert prepared == pytest.approx(by_hand, nan_ok=True)
+
+
+def test_a_test_loader_that_shuffles_is_refused_before_any_work() -> None:
+    data = TensorDataset(tiny.images(60), tiny.labels(60))
+    stages: list[str] = []
+    with pytest.raises(SutureError, match="another order"):
+        suture.compare(tiny.network(), None, data, DataLoader(data, batch_size=20, shuffle=True), ood=None,
+                       device="cpu", tlm=tiny.RECIPE,
+                       progress=lambda stage, done, total: stages.append(stage))
+    assert stages == []
+
+
+def test_a_result_names_its_data_and_how_they_were_prepared(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for split, n in (("train", 24), ("test", 12)):
+        np.savez(tmp_path / f"{split}.npz", x=rng.integers(0, 255, (n, 8, 8, 3), np.uint8),
+                 y=np.arange(n) % 3)
+    train, test = sources.open_pair(tmp_path)
+    how = ImagePreprocessing(mean=(0.5,), std=(0.5,))
+
+    def run(data: Any, other: Any) -> suture.Comparison:
+        return suture.compare(tiny.seeded(lambda: tiny.Tiny(3)), None, data, other, methods=["dm"], ood=None,
+                              device="cpu")
+
+    found = run(Prepared(train, how), Prepared(test, how))
+    data = found.meta["data"]
+    assert data["fit"]["name"] == train.name
+    assert data["fit"]["examples"] == 24
+    assert data["test"]["fingerprint"] == test.fingerprint
+    assert data["test"]["prepared"] == [repr(how)] * 2
+    other = run(Prepared(train.part(torch.arange(23, -1, -1), train.name), how), Prepared(test, how)).meta
+    assert other["data"]["fit"]["content"] == data["fit"]["content"]
+    assert other["data"]["fit"]["fingerprint"] != data["fit"]["fingerprint"]
+    assert other["key"] != found.meta["key"]
+    assert run((tiny.images(24, 3), tiny.labels(24)), None).meta["data"] == {}
+
+
+def test_a_preprocessing_that_is_a_function_gives_the_same_key_in_another_run() -> None:
+    class Own:
+        def __call__(self, raw: Tensor) -> Tensor:
+            return raw.float()
+
+    class Named:
+        name, note, is_small = "mine", "", False
+
+        def __len__(self) -> int:
+            return 3
+
+    for how, told in ((lambda x: x, "<lambda>"), (Own(), "Own"), (Scaled(2), "Scaled(by=2)")):
+        first, second = describe_data(Prepared(Named(), how))["prepared"]
+        assert first == second
+        assert first.endswith(told)
+        assert " at 0x" not in first

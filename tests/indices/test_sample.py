@@ -1,0 +1,524 @@
+"""Indices of a kept sample of rows, the sample itself, and functional indices from logits."""
+
+from __future__ import annotations
+
+import math
+import re
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from scipy.spatial.distance import jensenshannon
+from sklearn.metrics.pairwise import rbf_kernel
+from sklearn.neighbors import NearestNeighbors
+
+from suture._base.errors import SutureError
+from suture.indices.definition import TRANSFORMATIONS, Needs, collect_entries
+from suture.indices.distances import ENTRIES
+from suture.indices.logits import of_logits
+from suture.indices.sample import Reservoir, Rows, Sample
+
+TABLE = collect_entries(ENTRIES)
+NEIGHBOURS = ("jaccard", "rank_similarity", "second_order_cosine")
+COSINE = (*NEIGHBOURS, "uniformity")
+
+
+# -- slow references, from the definitions -------------------------------------------------------------------
+
+def pairs(n):
+    return [(i, j) for i in range(n) for j in range(i + 1, n)]
+
+
+def squares(x):
+    return [sum((a - b) ** 2 for a, b in zip(x[i], x[j], strict=True)) for i, j in pairs(len(x))]
+
+
+def ranks(values):
+    return [sum(w < v for w in values) + (sum(w == v for w in values) + 1) / 2 for v in values]
+
+
+def pearson(a, b):
+    a, b = np.array(a) - np.mean(a), np.array(b) - np.mean(b)
+    return sum(a * b) / math.sqrt(sum(a * a) * sum(b * b))
+
+
+def spearman(x, y):
+    return pearson(ranks(squares(x)), ranks(squares(y)))
+
+
+def kendall(x, y):
+    a, b = np.array(squares(x)), np.array(squares(y))
+    signs_a, signs_b = (np.array([np.sign(v[i] - v[j]) for i, j in pairs(len(v))]) for v in (a, b))
+    return (signs_a * signs_b).sum() / math.sqrt((signs_a != 0).sum() * (signs_b != 0).sum())
+
+
+def doubly_centred(matrix):
+    return matrix - matrix.mean(0)[None] - matrix.mean(1)[:, None] + matrix.mean()
+
+
+def distances(x):
+    n = len(x)
+    return np.array([[math.sqrt(sum((x[i] - x[j]) ** 2)) for j in range(n)] for i in range(n)])
+
+
+def distance_correlation(x, y):
+    a, b = doubly_centred(distances(x)), doubly_centred(distances(y))
+    covariance, own_x, own_y = (a * b).mean(), (a * a).mean(), (b * b).mean()
+    return math.sqrt(covariance / math.sqrt(own_x * own_y))
+
+
+def rbf(x, fraction):
+    d = distances(x)
+    sigma = fraction * np.median([d[i, j] for i, j in pairs(len(x))])
+    centring = np.eye(len(x)) - 1 / len(x)
+    return centring @ np.exp(-d**2 / (2 * sigma**2)) @ centring
+
+
+def cka_rbf(x, y, fraction=1.0):
+    k, m = rbf(x, fraction), rbf(y, fraction)
+    return np.trace(k @ m) / math.sqrt(np.trace(k @ k) * np.trace(m @ m))
+
+
+def cosine(a, b):
+    return float(a @ b / math.sqrt((a @ a) * (b @ b)))
+
+
+def neighbours(x, i, k):
+    others = [j for j in range(len(x)) if j != i]
+    return sorted(others, key=lambda j: (-cosine(x[i], x[j]), j))[:k]
+
+
+def jaccard(x, y, k=10):
+    found = [(set(neighbours(x, i, k)), set(neighbours(y, i, k))) for i in range(len(x))]
+    return np.mean([len(a & b) / len(a | b) for a, b in found])
+
+
+def rank_similarity(x, y, k=10):
+    def of_row(i):
+        a, b = neighbours(x, i, k), neighbours(y, i, k)
+        common = set(a) & set(b)
+        total = 0.0
+        for j in common:
+            r, s = a.index(j) + 1, b.index(j) + 1
+            total += 2 / ((1 + abs(r - s)) * (r + s))
+        return total / sum(1 / m for m in range(1, len(common) + 1)) if common else 0.0
+    return np.mean([of_row(i) for i in range(len(x))])
+
+
+def second_order_cosine(x, y, k=10):
+    def of_row(i):
+        union = sorted({*neighbours(x, i, k), *neighbours(y, i, k)})
+        return cosine(*(np.array([cosine(m[i], m[j]) for j in union]) for m in (x, y)))
+    return np.mean([of_row(i) for i in range(len(x))])
+
+
+def uniformity(x, y):
+    def of_side(m):
+        m = [row / math.sqrt(row @ row) for row in m]
+        return math.log(np.mean([math.exp(-2 * sum((m[i] - m[j]) ** 2)) for i, j in pairs(len(m))]))
+    return abs(of_side(x) - of_side(y))
+
+
+REFERENCES = {"rsa_spearman": spearman, "rsa_kendall": kendall, "distance_correlation": distance_correlation,
+              "cka_rbf": cka_rbf, "jaccard": jaccard, "rank_similarity": rank_similarity,
+              "second_order_cosine": second_order_cosine, "uniformity": uniformity}
+
+
+# -- data ----------------------------------------------------------------------------------------------------
+
+def rotation(rng, width):
+    return np.linalg.qr(rng.normal(size=(width, width)))[0]
+
+
+def correlated(rng, n, p, q):
+    """Two matrices that share a signal, off the origin."""
+    x = rng.normal(size=(n, p)) + 0.5
+    return x, x @ rng.normal(size=(p, q)) / math.sqrt(p) + 0.7 * rng.normal(size=(n, q)) + 0.3
+
+
+def _cases():
+    rng = np.random.default_rng(0)
+    x, y = correlated(rng, 20, 4, 6)
+    flat = rng.normal(size=(20, 2)) @ rng.normal(size=(2, 5)) + 1
+    return {
+        "random": (rng.normal(size=(20, 3)), rng.normal(size=(20, 7))),
+        "correlated": (x, y),
+        "rank-deficient": (flat, y),
+        "wide": (rng.normal(size=(16, 40)), rng.normal(size=(16, 25))),
+        "shifted": (x + 10 * x.std(0), y - 10 * y.std(0)),
+        "identical": (x, x),
+        "rotated": (x, x @ rotation(rng, 4)),
+        "width one": (rng.normal(size=(18, 1)), rng.normal(size=(18, 1))),
+        "repeated rows": (np.repeat(x[:8], 2, 0), y[:16]),
+    }
+
+
+CASES = _cases()
+
+
+@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize("case", CASES)
+def test_equals_the_definition(case, name):
+    x, y = CASES[case]
+    found = TABLE[name](Sample.of(x, y))
+    if case == "width one" and name in NEIGHBOURS:
+        assert found.reason == "source and target: one column, of which cosines see only the sign"
+        return
+    assert not found.reason
+    assert found.value == pytest.approx(REFERENCES[name](x, y), abs=1e-10)
+    low, high = TABLE[name].measure.native
+    assert low - 1e-12 <= found.value <= high + 1e-12
+    if case == "identical":
+        assert found.value == pytest.approx(0.0 if name == "uniformity" else 1.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", NEIGHBOURS)
+@pytest.mark.parametrize("k", [1, 4, 18])
+def test_number_of_neighbours(name, k):
+    x, y = CASES["correlated"]
+    index = TABLE[name].at(k)
+    assert index.name == f"{name}:{k}"
+    assert index(Sample.of(x, y)).value == pytest.approx(REFERENCES[name](x, y, k), abs=1e-12)
+
+
+@pytest.mark.parametrize("fraction", [0.2, 0.8, 10])
+def test_bandwidth(fraction):
+    x, y = CASES["shifted"]
+    found = TABLE["cka_rbf"].at(fraction)(Sample.of(x, y)).value
+    assert found == pytest.approx(cka_rbf(x, y, fraction), abs=1e-10)
+
+
+def test_equals_libraries():
+    x, y = correlated(np.random.default_rng(1), 60, 5, 8)
+    sample = Sample.of(x, y)
+    a, b = squares(x), squares(y)
+    assert TABLE["rsa_spearman"](sample).value == pytest.approx(stats.spearmanr(a, b).statistic, abs=1e-12)
+    assert TABLE["rsa_kendall"](sample).value == pytest.approx(stats.kendalltau(a, b).statistic, abs=1e-12)
+    k, m = (rbf_kernel(v, gamma=1 / (2 * np.median(np.sqrt(d)) ** 2)) for v, d in ((x, a), (y, b)))
+    k, m = doubly_centred(k), doubly_centred(m)
+    assert TABLE["cka_rbf"](sample).value == pytest.approx((k * m).sum()
+                                                           / math.sqrt((k * k).sum() * (m * m).sum()))
+    near = [NearestNeighbors(n_neighbors=10, metric="cosine").fit(v).kneighbors()[1] for v in (x, y)]
+    shares = [len({*i} & {*j}) / len({*i} | {*j}) for i, j in zip(*near, strict=True)]
+    assert TABLE["jaccard"](sample).value == pytest.approx(np.mean(shares), abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_distance_correlation_is_zero_for_a_full_factorial(seed):
+    """Exactly independent rows; rounding must not make a root of a negative number of it."""
+    rng = np.random.default_rng(seed)
+    first, second = rng.random(5), rng.random(4)
+    x, y = np.array([(a, b) for a in first for b in second]).T[:, :, None]
+    assert TABLE["distance_correlation"](Sample.of(x, y)).value == pytest.approx(0.0, abs=1e-7)
+
+
+# -- invariances ---------------------------------------------------------------------------------------------
+
+def transformed(kind, x, rng):
+    width = x.shape[1]
+    if kind == "translation":
+        return x + 2 * rng.normal(size=width)
+    if kind == "scaling":
+        return x * rng.uniform(3, 9)
+    if kind == "permutation":
+        return x[:, rng.permutation(width)]
+    if kind == "orthogonal":
+        return x @ rotation(rng, width)
+    stretch = np.exp(np.linspace(-1.5, 1.5, width))
+    if kind == "diagonal":
+        return x * rng.permutation(stretch)
+    return x @ (rotation(rng, width) * stretch) @ rotation(rng, width)
+
+
+@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize("side", ["source", "target"])
+@pytest.mark.parametrize("kind", TRANSFORMATIONS)
+@settings(max_examples=6, derandomize=True, deadline=None)
+@given(p=st.integers(3, 9), q=st.integers(3, 9), seed=st.integers(0, 2**31))
+def test_invariances_are_kept_and_no_others(kind, side, name, p, q, seed):
+    index, rng = TABLE[name], np.random.default_rng(seed)
+    x, y = correlated(rng, 41, p, q)
+    before = index(Sample.of(x, y)).value
+    moved = (transformed(kind, x, rng), y) if side == "source" else (x, transformed(kind, y, rng))
+    change = abs(index(Sample.of(*moved)).value - before)
+    declared = index.invariant_x if side == "source" else index.invariant_y
+    assert change < 1e-8 if kind in declared else change > 1e-6
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_numbers_of_any_size(name):
+    """Squares of large or small numbers do not overflow, and both sides may be swapped."""
+    x, y = CASES["correlated"]
+    expected = TABLE[name](Sample.of(x, y)).value
+    assert TABLE[name](Sample.of(x * 1e200, y * 1e-200)).value == pytest.approx(expected, abs=1e-12)
+    assert TABLE[name](Sample.of(y, x)).value == pytest.approx(expected, abs=1e-12)
+
+
+def test_entries_say_what_they_are():
+    for index in ENTRIES:
+        assert index.needs is Needs.ROWS
+        assert index.formula
+        assert index.source
+        assert index.measure.about.endswith(".")
+        assert index.least >= 2
+        better, worse = (0.0, 1.0) if index.name == "uniformity" else (1.0, 0.0)
+        assert index.measure.common(better) > index.measure.common(worse)
+
+
+# -- degenerate data -----------------------------------------------------------------------------------------
+
+X, Y = CASES["correlated"]
+ZERO = np.vstack([X[:-2], np.zeros((2, 4))])
+CLUSTERED = np.repeat(X[:1], 20, 0)
+CLUSTERED[0] += 1
+DISJOINT = np.zeros((20, 60))
+DISJOINT[:, :4] = np.abs(X)
+DISJOINT[19] = np.eye(60)[59]
+SIMPLEX = np.eye(20) @ rotation(np.random.default_rng(2), 20)
+
+
+@pytest.mark.parametrize(("names", "x", "y", "reason"), [
+    (TABLE, X[:1], Y[:1], "one row"),
+    (TABLE, np.ones((20, 3)) * 0.1, Y, "constant source representation"),
+    (TABLE, X, np.ones((20, 3)) * 0.1, "constant target representation"),
+    (TABLE, np.zeros((20, 0)), Y, "constant source representation"),
+    (sorted({*TABLE} - {"uniformity"}), X[:2], Y[:2], "2 rows: .* needs at least 3"),
+    (["rsa_spearman", "rsa_kendall"], SIMPLEX, Y, "source: all distances are equal"),
+    (["rsa_spearman", "rsa_kendall"], SIMPLEX, SIMPLEX + 3, "source and target: all distances are equal"),
+    (["cka_rbf"], X, CLUSTERED, "target: the median distance is zero"),
+    (COSINE, ZERO, Y, r"rows of zeros in the source \(2\): no cosine"),
+    (COSINE, ZERO, ZERO, r"rows of zeros in the source \(2\) and rows of zeros in the target \(2\)"),
+    (NEIGHBOURS, X[:11], Y[:11], "11 rows: 10 neighbours of each need at least 12"),
+    (NEIGHBOURS, X, SIMPLEX, "target: most nearest neighbours are no nearer"),
+    (NEIGHBOURS, X[:, :1], Y, "source: one column"),
+    (NEIGHBOURS, X, np.abs(X[:, :1]) * Y[:1], "target: most nearest neighbours are no nearer"),
+    (["second_order_cosine"], DISJOINT, Y, "source: a row is orthogonal to all its neighbours"),
+    (["second_order_cosine"], Y, DISJOINT, "target: a row is orthogonal to all its neighbours"),
+])
+def test_what_is_not_defined_has_a_reason(names, x, y, reason):
+    sample = Sample.of(x, y)
+    for name in names:
+        found = TABLE[name](sample)
+        assert math.isnan(found.value)
+        assert re.search(reason, found.reason), (name, found.reason)
+
+
+def test_too_many_neighbours_by_argument():
+    assert (TABLE["jaccard"].at(19)(Sample.of(X, Y)).reason
+            == "20 rows: 19 neighbours of each need at least 21")
+    with pytest.raises(SutureError, match="whole number"):
+        TABLE["jaccard"].at(2.5)
+
+
+def test_a_row_without_neighbours_in_the_other_direction_is_no_reason():
+    """All cosines of one row are negative, none is zero."""
+    x = np.abs(X)
+    x[0] = -x[0]
+    assert TABLE["second_order_cosine"](Sample.of(x, Y)).value == pytest.approx(second_order_cosine(x, Y))
+
+
+# -- samples -------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("given_as", [
+    lambda m: m.astype(np.float16), lambda m: torch.from_numpy(m).half(),
+    lambda m: torch.from_numpy(m).bfloat16(), lambda m: torch.from_numpy(m).float().requires_grad_(),
+    lambda m: np.asfortranarray(m.astype(np.float32)), lambda m: (10 * m).astype(int), lambda m: m.tolist()])
+def test_samples_of_any_type_are_computed_in_float64(given_as):
+    sample = Sample.of(given_as(X), given_as(Y))
+    assert sample.x.values.dtype == np.float64
+    assert sample.n == 20
+    x, y = (np.array(m if isinstance(m, list) else m.tolist()) for m in (given_as(X), given_as(Y)))
+    assert TABLE["cka_rbf"](sample).value == pytest.approx(cka_rbf(x, y), abs=1e-10)
+
+
+@pytest.mark.parametrize(("x", "y", "message"), [
+    (X[0], Y, "expected x to be a matrix"), (X, Y[None], "expected y to be a matrix"),
+    (X[:0], Y[:0], "expected x to be a matrix with rows"),
+    (X[:5], Y, r"same rows, got shapes \(5, 4\) and \(20, 6\)"),
+    (X, np.where(np.max(Y) <= Y, np.nan, Y), "NaN or inf in matrix y"),
+    (np.where(np.max(X) <= X, np.inf, X), Y, "NaN or inf in matrix x"),
+    (X * 1j, Y, "real numbers in matrix x"), (torch.from_numpy(X) * 1j, Y, "real numbers in matrix x"),
+    (X, [["a"]] * 20, "real numbers in matrix y")])
+def test_bad_samples_are_refused(x, y, message):
+    with pytest.raises(SutureError, match=message) as error:
+        Sample.of(x, y)
+    assert "\n" not in str(error.value)
+
+
+def test_a_site_is_computed_once_for_many_cells(monkeypatch):
+    calls = []
+    real = __import__("scipy.spatial.distance", fromlist=["pdist"]).pdist
+    monkeypatch.setattr("scipy.spatial.distance.pdist", lambda *a: calls.append(1) or real(*a))
+    side, others = Rows.of(X), [Rows.of(Y + k) for k in range(3)]
+    for other in others:
+        for index in ENTRIES:
+            index(Sample.of(side, other))
+    assert len(calls) == 3 * (1 + len(others))
+
+
+def test_constant_sides():
+    one = np.full((5, 2), 0.1)
+    assert Sample.of(one, one + 1e6).constant == ("source", "target")
+    assert Sample.of(one, Y[:5]).constant == ("source",)
+    assert Sample.of(X, Y).constant == ()
+    assert Sample.of([[0.1 + 0.2], [0.3]], Y[:2]).constant == ("source",)
+    assert Sample.of(X * 1e-300, Y + 1e6).constant == ()
+
+
+# -- reservoir -----------------------------------------------------------------------------------------------
+
+def drawn(most, seed, batches):
+    """The reservoir after the batches, and a table of numbers that was kept by what it said."""
+    reservoir, table, start = Reservoir(most, seed), np.full(most, -1), 0
+    for count in batches:
+        kept, slots = reservoir.offer(count)
+        assert len(set(slots.tolist())) == len(slots) == len(kept)
+        assert kept.dtype == slots.dtype == np.int64
+        assert ((kept >= 0) & (kept < count)).all()
+        table[slots] = start + kept
+        start += count
+        assert np.array_equal(table[:len(reservoir.numbers)], reservoir.numbers)
+    return reservoir
+
+
+def bottom(most, seed, length):
+    """The `most` numbers with the smallest hashes, in plain integers."""
+    def mixed(z):
+        z = ((z ^ z >> 30) * 0xBF58476D1CE4E5B9) % 2**64
+        z = ((z ^ z >> 27) * 0x94D049BB133111EB) % 2**64
+        return z ^ z >> 31
+    start = mixed(seed % 2**64)
+    return sorted(range(length), key=lambda i: mixed((start + i * 0x9E3779B97F4A7C15) % 2**64))[:most]
+
+
+@settings(max_examples=40, derandomize=True, deadline=None)
+@given(most=st.integers(1, 30), seed=st.integers(-3, 2**70),
+       batches=st.lists(st.integers(0, 40), max_size=12))
+def test_reservoir_does_not_depend_on_batches(most, seed, batches):
+    length = sum(batches)
+    reservoir, whole, single = (drawn(most, seed, b) for b in (batches, [length], [1] * length))
+    assert np.array_equal(reservoir.numbers, whole.numbers)
+    assert np.array_equal(reservoir.numbers, single.numbers)
+    assert sorted(reservoir.numbers.tolist()) == sorted(bottom(most, seed, length))
+    assert len(reservoir.numbers) == min(most, length)
+    assert reservoir.seen == length
+
+
+def test_reservoir_is_uniform_over_numbers():
+    """Inclusion counts; of draws without replacement their statistic is chi-square with N - 1 degrees of
+    freedom."""
+    length, most, seeds = 50, 10, 1500
+    counts = np.bincount(np.concatenate([drawn(most, s, [30, 20]).numbers for s in range(seeds)]),
+                         minlength=length)
+    p = most / length
+    statistic = (length - 1) / length * ((counts - seeds * p) ** 2).sum() / (seeds * p * (1 - p))
+    assert 0.005 < stats.chi2.sf(statistic, length - 1) < 0.995
+
+
+def test_reservoir_draws_every_subset_equally_often():
+    subsets = dict.fromkeys(combinations(range(5), 2), 0)
+    for seed in range(2000):
+        subsets[tuple(sorted(drawn(2, seed, [3, 2]).numbers.tolist()))] += 1
+    assert 0.005 < stats.chisquare(list(subsets.values())).pvalue < 0.995
+
+
+def test_reservoir_of_a_long_stream():
+    numbers = drawn(2000, 7, [4096] * 50).numbers
+    assert len(set(numbers.tolist())) == 2000
+    assert stats.chisquare(np.histogram(numbers, 40, (0, 4096 * 50))[0]).pvalue > 0.005
+    assert not np.array_equal(numbers, drawn(2000, 8, [4096] * 50).numbers)
+
+
+def test_bad_reservoirs_are_refused():
+    with pytest.raises(SutureError, match="at least one row"):
+        Reservoir(0)
+    with pytest.raises(SutureError, match="number of examples"):
+        Reservoir(5).offer(-1)
+
+
+# -- logits --------------------------------------------------------------------------------------------------
+
+def softmax(row):
+    shifted = [math.exp(v - max(row)) for v in row]
+    return [v / sum(shifted) for v in shifted]
+
+
+def divergence(p, q):
+    return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True) if a > 0)
+
+
+def logits():
+    """Of 40 examples and 5 classes; the source is right on most of them, the target on fewer."""
+    rng = np.random.default_rng(3)
+    source = 3 * rng.normal(size=(40, 5))
+    labels = np.where(rng.random(40) < 0.8, source.argmax(1), rng.integers(0, 5, 40))
+    return source, source + 2 * rng.normal(size=(40, 5)), labels
+
+
+def test_logits_equal_the_definitions():
+    source, target, labels = logits()
+    found = {k: v.value for k, v in of_logits(source, target, labels).items()}
+    rows = [(softmax(s), softmax(t)) for s, t in zip(source, target, strict=True)]
+    best = [(max(range(5), key=lambda c: s[c]), max(range(5), key=lambda c: t[c])) for s, t in rows]
+    mixtures = [(s, t, [(a + b) / 2 for a, b in zip(s, t, strict=True)]) for s, t in rows]
+    assert found["agreement"] == pytest.approx(np.mean([a == b for a, b in best]))
+    assert found["kl"] == pytest.approx(np.mean([divergence(t, s) for s, t in rows]))
+    assert found["jsd"] == pytest.approx(np.mean([(divergence(s, m) + divergence(t, m)) / 2
+                                                  for s, t, m in mixtures]))
+    assert found["jsd"] == pytest.approx(np.mean([jensenshannon(s, t) ** 2 for s, t in rows]))
+    assert found["accuracy_difference"] == pytest.approx(
+        np.mean([a == c for (a, _), c in zip(best, labels, strict=True)])
+        - np.mean([b == c for (_, b), c in zip(best, labels, strict=True)]))
+    assert found["agreement"] < 1
+    assert found["accuracy_difference"] > 0
+
+
+def test_logits_of_identical_and_of_shifted_networks():
+    source, target, labels = logits()
+    same = of_logits(source, source, labels)
+    assert [same[k].value for k in ("agreement", "jsd", "kl", "accuracy_difference")] == [1, 0, 0, 0]
+    moved = of_logits(torch.from_numpy(source + 100).requires_grad_(), target - 100, torch.from_numpy(labels))
+    for name, value in of_logits(source, target, labels).items():
+        assert moved[name].value == pytest.approx(value.value, abs=1e-10)
+
+
+def test_huge_logits():
+    source, target = np.array([[1e5, 0.0], [0.0, 1e5]]), np.array([[0.0, 1e5], [0.0, 1e5]])
+    found = of_logits(source, target)
+    assert found["kl"].value == pytest.approx(5e4)
+    assert found["jsd"].value == pytest.approx(math.log(2) / 2)
+    assert found["agreement"].value == 0.5
+    beyond = of_logits(source * 1e303, target * 1e303)
+    assert beyond["jsd"].value == pytest.approx(math.log(2) / 2)
+    far = of_logits(np.array([[1.7e308, -1.7e308]]), np.array([[-1.7e308, 1.7e308]]))
+    assert far["jsd"].value == pytest.approx(math.log(2))
+    assert "too far apart" in far["kl"].reason
+    assert math.isnan(far["kl"].value)
+    halves = of_logits(torch.tensor([[60000.0, -60000.0]]).half(), torch.tensor([[60000.0, -60000.0]]).half())
+    assert halves["kl"].value == 0
+
+
+def test_what_logits_do_not_say_has_a_reason():
+    source, target, labels = logits()
+    assert of_logits(source, target)["accuracy_difference"].reason == "no labels"
+    for value in of_logits(source[:, :1], target[:, :1], labels * 0).values():
+        assert value.reason == "1 class: every prediction is the same"
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda s, t, c: (s[:, :4], t, c), "same examples and classes"),
+    (lambda s, t, c: (s[:9], t, c), "same examples and classes"),
+    (lambda s, t, c: (s[:0], t[:0], c[:0]), "matrix with rows"),
+    (lambda s, t, c: (s * np.nan, t, c), "NaN or inf in matrix source"),
+    (lambda s, t, c: (s, t + np.inf, c), "NaN or inf in matrix target"),
+    (lambda s, t, c: (s, t, c[:3]), "40 whole numbers as labels"),
+    (lambda s, t, c: (s, t, c * 0.5), "whole numbers as labels"),
+    (lambda s, t, c: (s, t, c + 1), "labels from 0 to 4"),
+    (lambda s, t, c: (s, t, c - 1), "labels from 0 to 4")])
+def test_bad_logits_are_refused(change, message):
+    with pytest.raises(SutureError, match=message):
+        of_logits(*change(*logits()))

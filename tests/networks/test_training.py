@@ -1,0 +1,417 @@
+"""The training loop: what it promises, and the slow per-image reference of its augmentation."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from suture._base.errors import SutureError
+from suture._base.hashing import fingerprint_network
+from suture.networks import training
+from suture.networks.training import Recipe, augment, compute_accuracy, seed_torch, train
+
+
+def blobs(n: int = 96, classes: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images whose class is the row that is lit."""
+    generator = torch.Generator().manual_seed(7)
+    labels = torch.arange(n) % classes
+    images = 0.3 * torch.rand((n, 1, 6, 6), generator=generator)
+    images[torch.arange(n), 0, 2 * labels] += 1
+    return images, labels
+
+
+def small(dropout: float = 0.0) -> nn.Sequential:
+    with seed_torch(11):
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Dropout(dropout),
+            nn.Linear(64, 3),
+        )
+
+
+FAST = Recipe(epochs=3, batch_size=16, lr=1e-2, crop=1, flip=True)
+
+
+def trained(recipe: Recipe = FAST, dropout: float = 0.3) -> str:
+    network = small(dropout)
+    train(network, *blobs(), recipe)
+    return fingerprint_network(network)
+
+
+# Determinism
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_same_seed_same_weights_bit_for_bit(optimizer: str) -> None:
+    recipe = dataclasses.replace(FAST, optimizer=optimizer)
+    assert trained(recipe) == trained(recipe)
+
+
+def test_another_seed_gives_other_weights() -> None:
+    assert trained() != trained(dataclasses.replace(FAST, seed=1))
+
+
+def test_order_alone_depends_on_the_seed() -> None:
+    plain = dataclasses.replace(FAST, crop=0, flip=False)
+    assert trained(plain, dropout=0) != trained(dataclasses.replace(plain, seed=1), dropout=0)
+
+
+def test_global_random_state_is_neither_read_nor_moved() -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = trained()
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    assert trained() == first
+
+
+def test_global_random_state_comes_back_after_an_error() -> None:
+    def stumble() -> None:
+        with seed_torch(3):
+            torch.rand(1)
+            raise RuntimeError("on purpose")
+
+    before = torch.get_rng_state()
+    with pytest.raises(RuntimeError, match="on purpose"):
+        stumble()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_seeded_draws_what_the_seed_says() -> None:
+    with seed_torch(3):
+        drawn = torch.rand(4)
+    assert torch.equal(drawn, torch.rand(4, generator=torch.Generator().manual_seed(3)))
+
+
+# Learning
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "onecycle"])
+def test_it_learns(optimizer: str, schedule: str) -> None:
+    network = small()
+    inputs, labels = blobs()
+    recipe = Recipe(epochs=6, batch_size=16, lr=2e-2, optimizer=optimizer, schedule=schedule)
+    history = train(network, inputs, labels, recipe)
+    assert len(history.losses) == len(history.accuracies) == 6
+    assert history.losses[-1] < 0.5 * history.losses[0]
+    assert compute_accuracy(network, inputs, labels) > 0.95
+
+
+def test_the_optimizers_differ() -> None:
+    names = ("adam", "adamw", "sgd")
+    assert len({trained(Recipe(epochs=2, weight_decay=0.1, optimizer=name)) for name in names}) == 3
+
+
+def test_history_is_the_mean_over_examples() -> None:
+    """Without dropout, batch norm and learning, each epoch's history is the network's own on all examples."""
+    inputs, labels = blobs(37)
+    with seed_torch(0):
+        network = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
+    history = train(network, inputs, labels, Recipe(epochs=1, batch_size=16, lr=1e-30))
+    with torch.no_grad():
+        loss = F.cross_entropy(network(inputs), labels)
+    assert history.losses[0] == pytest.approx(float(loss), rel=1e-5)
+    assert history.accuracies[0] == compute_accuracy(network, inputs, labels)
+
+
+def test_every_example_is_seen_once_per_epoch() -> None:
+    seen: list[torch.Tensor] = []
+    network = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
+    network.register_forward_pre_hook(lambda _, args: seen.append(args[0].flatten()))
+    inputs = torch.arange(33.0).reshape(33, 1, 1, 1)
+    train(network, inputs, torch.arange(33) % 2, Recipe(epochs=2, batch_size=8))
+    assert [len(batch) for batch in seen] == [8, 8, 8, 9] * 2
+    first, second = torch.cat(seen[:4]), torch.cat(seen[4:])
+    assert torch.equal(first.sort().values, torch.arange(33.0))
+    assert torch.equal(second.sort().values, torch.arange(33.0))
+    assert not torch.equal(first, second)
+
+
+def test_the_order_does_not_depend_on_what_the_network_draws() -> None:
+    def order(dropout: float) -> torch.Tensor:
+        seen: list[torch.Tensor] = []
+        network = nn.Sequential(nn.Flatten(), nn.Linear(1, 2), nn.Dropout(dropout))
+        network.register_forward_pre_hook(lambda _, args: seen.append(args[0].flatten()))
+        train(network, torch.arange(32.0).reshape(32, 1, 1, 1), torch.arange(32) % 2, Recipe(epochs=2))
+        return torch.cat(seen)
+
+    assert torch.equal(order(0.0), order(0.5))
+
+
+@pytest.mark.parametrize(("n", "sizes"), [(5, [5]), (8, [8]), (9, [9]), (10, [8, 2]), (17, [8, 9]), (2, [2])])
+def test_a_single_leftover_joins_the_batch_before_it(n: int, sizes: list[int]) -> None:
+    assert [stop - start for start, stop in training._find_batch_bounds(n, 8)] == sizes
+
+
+def test_a_last_batch_of_one_does_not_crash_batch_norm() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(36), nn.Linear(36, 3))
+    train(network, *blobs(33), Recipe(epochs=1, batch_size=16))
+
+
+def test_schedules_start_peak_and_end_where_they_say() -> None:
+    def factors(schedule: training.Schedule) -> list[float]:
+        return [training.compute_rate_factor(schedule, step, 1000) for step in range(1000)]
+
+    assert set(factors("constant")) == {1.0}
+    cosine, onecycle = factors("cosine"), factors("onecycle")
+    assert cosine[0] == 1
+    assert cosine[500] == pytest.approx(0.5)
+    assert cosine == sorted(cosine, reverse=True)
+    assert onecycle[0] == pytest.approx(1 / 25)
+    assert onecycle.index(max(onecycle)) == 300
+    assert onecycle[300] == 1
+    assert 0 < onecycle[-1] < 1e-4
+    assert 0 < cosine[-1] < 1e-4
+    assert training.compute_rate_factor("onecycle", 0, 1) > 0
+
+
+def test_the_schedule_reaches_the_optimizer() -> None:
+    recipe = Recipe(epochs=2, batch_size=16, lr=1e-2, optimizer="sgd")
+    names = ("constant", "cosine", "onecycle")
+    assert len({trained(dataclasses.replace(recipe, schedule=name)) for name in names}) == 3
+
+
+# What is left behind
+
+
+def test_modes_come_back_module_by_module() -> None:
+    network = small()
+    network.train()
+    network[1].eval()
+    train(network, *blobs(), FAST)
+    compute_accuracy(network, *blobs())
+    assert [module.training for module in network] == [True, False, True, True, True, True]
+    network.eval()
+    train(network, *blobs(), FAST)
+    assert not any(module.training for module in network.modules())
+
+
+def test_training_is_in_train_mode_and_accuracy_in_eval_mode() -> None:
+    modes: list[bool] = []
+    network = small()
+    network.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    network.eval()
+    train(network, *blobs(32), Recipe(epochs=1, batch_size=16))
+    assert modes == [True, True]
+    network.train()
+    compute_accuracy(network, *blobs(32))
+    assert modes == [True, True, False]
+
+
+def test_frozen_weights_stay_and_gradients_are_cleared() -> None:
+    network = small()
+    network[0].requires_grad_(False)
+    before, free = network[0].weight.clone(), network[5].weight.clone()
+    train(network, *blobs(), FAST)
+    assert torch.equal(network[0].weight, before)
+    assert not torch.equal(network[5].weight, free)
+    assert all(weight.grad is None for weight in network.parameters())
+
+
+def test_it_trains_where_gradients_are_switched_off() -> None:
+    with torch.no_grad():
+        assert trained() == trained()
+
+
+def test_progress_is_told_once_per_epoch() -> None:
+    calls: list[tuple[str, int, int]] = []
+    train(small(), *blobs(), FAST, progress=lambda *call: calls.append(call))
+    assert calls == [("train", 1, 3), ("train", 2, 3), ("train", 3, 3)]
+
+
+# Accuracy
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 96, 1000])
+def test_accuracy_counts(batch_size: int) -> None:
+    labels = blobs()[1]
+    logits = F.one_hot((labels + (torch.arange(96) < 24)) % 3, 3).float()
+    network = nn.Flatten()
+    assert compute_accuracy(network, logits, labels, batch_size) == 0.75
+
+
+@pytest.mark.parametrize("lengths", [(4, 3), (0, 0)])
+def test_accuracy_needs_matching_examples(lengths: tuple[int, int]) -> None:
+    with pytest.raises(SutureError, match="as many labels as inputs and at least one"):
+        compute_accuracy(nn.Flatten(), torch.zeros(lengths[0], 3), torch.zeros(lengths[1], dtype=torch.int64))
+
+
+# Augmentation
+
+
+def slow_augment(images: torch.Tensor, generator: torch.Generator, crop: int, flip: bool) -> torch.Tensor:
+    """One image, one shift, one flip at a time, with the draws in the documented order."""
+    n, _, height, width = images.shape
+    shifts = torch.randint(0, 2 * crop + 1, (2, n), generator=generator) if crop else torch.zeros(2, n).long()
+    mirrored = torch.rand(n, generator=generator) < 0.5 if flip else torch.zeros(n).bool()
+    out = torch.zeros_like(images)
+    for i in range(n):
+        for y in range(height):
+            for x in range(width):
+                from_y = y + int(shifts[0, i]) - crop
+                from_x = (width - 1 - x if mirrored[i] else x) + int(shifts[1, i]) - crop
+                if 0 <= from_y < height and 0 <= from_x < width:
+                    out[i, :, y, x] = images[i, :, from_y, from_x]
+    return out
+
+
+@pytest.mark.parametrize(("crop", "flip"), [(0, False), (1, False), (0, True), (2, True), (9, True)])
+def test_augment_equals_the_slow_reference(crop: int, flip: bool) -> None:
+    images = torch.rand((12, 2, 5, 7), generator=torch.Generator().manual_seed(0))
+    kept = images.clone()
+    fast = augment(images, torch.Generator().manual_seed(4), crop, flip)
+    slow = slow_augment(images, torch.Generator().manual_seed(4), crop, flip)
+    assert torch.equal(fast, slow)
+    assert torch.equal(images, kept)
+    assert fast.is_contiguous()
+
+
+def test_augment_draws_every_shift_and_both_sides() -> None:
+    """A lit pixel in the middle must reach all (2 * 2 + 1)^2 places, and its neighbour either side of it."""
+    images = torch.zeros(2000, 1, 5, 5)
+    images[:, 0, 2, 2] = 1
+    assert (augment(images, torch.Generator().manual_seed(0), 2, False).sum((0, 1)) > 0).all()
+    images[:, 0, 2, 1] = 2
+    sides = augment(images, torch.Generator().manual_seed(0), 0, True)[:, 0, 2, 3] == 2
+    assert 0.45 < sides.float().mean() < 0.55
+
+
+def test_images_in_a_batch_are_shifted_each_on_its_own() -> None:
+    images = torch.rand((1, 1, 6, 6), generator=torch.Generator().manual_seed(0)).expand(30, 1, 6, 6)
+    moved = augment(images, torch.Generator().manual_seed(0), 1, True)
+    assert len(torch.unique(moved.flatten(1), dim=0)) > 9
+
+
+# Errors
+
+
+def test_a_loss_that_is_not_finite_names_epoch_and_learning_rate() -> None:
+    inputs, labels = blobs()
+    inputs[5, 0, 3, 3] = math.nan
+    network = small()
+    network.eval()
+    with pytest.raises(SutureError, match=r"loss became nan in epoch 1 of 3 at learning rate 0\.01"):
+        train(network, inputs, labels, FAST)
+    assert not network.training
+    with pytest.raises(SutureError, match=r"in epoch [12] of 3 at learning rate 1e\+30; try lr=1e\+29"):
+        train(network, *blobs(), dataclasses.replace(FAST, optimizer="sgd", lr=1e30))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("epochs", 0, "epochs must be a whole number of at least 1, got 0"),
+        ("epochs", 2.5, "epochs must be a whole number"),
+        ("epochs", True, "epochs must be a whole number"),
+        ("batch_size", 1, "batch_size must be a whole number of at least 2, got 1"),
+        ("crop", -1, "crop must be a whole number of at least 0"),
+        ("seed", -1, "seed must be a whole number of at least 0"),
+        ("lr", 0.0, "lr must be finite and above 0"),
+        ("lr", math.nan, "lr must be finite and above 0"),
+        ("lr", "1e-3", "lr must be finite and above 0"),
+        ("optimizer", 3, "unknown optimizer '3'"),
+        ("weight_decay", -1.0, "weight_decay must be finite and at least 0"),
+        ("weight_decay", math.inf, "weight_decay must be finite and at least 0"),
+        ("optimizer", "adamm", "unknown optimizer 'adamm'; nearest: adam"),
+        ("schedule", "one_cycle", "unknown schedule 'one_cycle'; nearest: onecycle"),
+    ],
+)
+def test_a_recipe_checks_itself(field: str, value: object, words: str) -> None:
+    with pytest.raises(SutureError, match=words):
+        Recipe(**{field: value})  # type: ignore[arg-type]
+
+
+def test_the_paper_recipe_is_the_papers() -> None:
+    expected = Recipe(
+        epochs=100,
+        batch_size=64,
+        lr=1e-3,
+        weight_decay=1e-5,
+        optimizer="adam",
+        schedule="constant",
+        crop=4,
+        flip=True,
+    )
+    assert Recipe.paper() == expected
+    assert Recipe.paper(seed=3).seed == 3
+
+
+IMAGES, LABELS = blobs(8)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "labels", "words"),
+    [
+        (IMAGES.long(), LABELS, r"floating point, got torch\.int64; write inputs\.float\(\)"),
+        (IMAGES, LABELS.float(), r"labels must be int64 of shape \(N,\), got torch\.float32"),
+        (IMAGES, F.one_hot(LABELS), r"labels must be int64 of shape \(N,\), got torch\.int64 of \(8, 3\)"),
+        (IMAGES, LABELS[:7], "got 8 inputs and 7 labels"),
+        (IMAGES[:1], LABELS[:1], "at least two, got 1 inputs"),
+        (IMAGES[:, 0], LABELS, r"crops and flips need inputs \(N, C, H, W\), got \(8, 6, 6\)"),
+        (IMAGES, LABELS - 1, "must not be negative, got -1"),
+        (IMAGES, LABELS + 1, "labels go up to 3 but the network has 3 classes"),
+    ],
+)
+def test_train_refuses_what_does_not_fit(inputs: torch.Tensor, labels: torch.Tensor, words: str) -> None:
+    with pytest.raises(SutureError, match=words):
+        train(small(), inputs, labels, FAST)
+
+
+def test_train_refuses_a_network_without_weights_or_logits() -> None:
+    with pytest.raises(SutureError, match="no parameter requires a gradient"):
+        train(small().requires_grad_(False), *blobs(), FAST)
+    with pytest.raises(SutureError, match=r"must give logits \(16, classes\), got \(16, 4, 6, 6\)"):
+        train(nn.Conv2d(1, 4, 1), *blobs(), FAST)
+
+
+def test_vectors_can_be_trained_on_without_augmentation() -> None:
+    images, labels = blobs()
+    with seed_torch(0):
+        probe = nn.Linear(36, 3)
+    train(probe, images.flatten(1), labels, Recipe(epochs=20, batch_size=16, lr=1e-1))
+    assert compute_accuracy(probe, images.flatten(1), labels) > 0.95
+
+
+# What other trainings share
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_a_parameter_without_a_gradient_is_passed_over_with_its_state(optimizer: str) -> None:
+    """What early stopping of single layers relies on: two of three steps, with another parameter moving
+    between."""
+    recipe = Recipe(optimizer=optimizer, lr=0.1, weight_decay=0.1)  # type: ignore[arg-type]
+    one, two, alone = (torch.ones(3, requires_grad=True) for _ in range(3))
+    both, single = training.make_optimizer([one, two], recipe), training.make_optimizer([alone], recipe)
+    for step in range(3):
+        one.grad = None if step == 1 else torch.full((3,), 0.5)
+        two.grad = torch.ones(3)
+        both.step()
+        if step != 1:
+            alone.grad = torch.full((3,), 0.5)
+            single.step()
+    assert torch.equal(one, alone)
+    assert not torch.equal(two, one)
+
+
+def test_set_rate_says_what_it_sets() -> None:
+    recipe = Recipe(lr=2.0, schedule="cosine")
+    optimizer = training.make_optimizer([torch.ones(1, requires_grad=True)], recipe)
+    assert training.set_rate(optimizer, recipe, 5, 10) == pytest.approx(1.0)
+    assert [group["lr"] for group in optimizer.param_groups] == [pytest.approx(1.0)]
+
+
+@pytest.mark.parametrize("recipe", [Recipe(crop=1), Recipe(flip=True)])
+def test_images_are_checked_only_where_they_are_augmented(recipe: Recipe) -> None:
+    with pytest.raises(SutureError, match=r"crops and flips need inputs \(N, C, H, W\), got \(4, 2\)"):
+        training.check_images(torch.zeros(4, 2), recipe)
+    training.check_images(torch.zeros(4, 1, 2, 2), recipe)
+    training.check_images(torch.zeros(4, 2), Recipe())

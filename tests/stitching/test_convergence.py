@@ -1,0 +1,369 @@
+"""Convergence: curves whose answer is known, the yardsticks, and the marks that a comparison carries
+everywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib import pyplot as plt
+
+import suture
+from suture import TaskRecipe
+from suture._base import files
+from suture.numbers.measures import MEASURES
+from suture.results.convergence_marks import describe_marks, list_causes
+from suture.results.report import figures, page
+from suture.results.table import COLUMNS
+from suture.stitching import convergence
+from suture.stitching.convergence import (
+    collect_own_layers,
+    compute_epoch_rates,
+    find_unconverged,
+    mark_rows,
+    measure_improvement,
+    stack_curves,
+)
+from suture.stitching.trainer import Curves
+from tests.support import synthetic, tiny
+
+EPOCHS = np.arange(30)
+
+
+def decay(constants: float, n: int = 30, end: float = 0.3, fall: float = 2.0) -> list[float]:
+    """An exponential that has `constants` time constants behind it at its end."""
+    return list(end + fall * np.exp(-constants * np.arange(n) / n))
+
+
+def annealed(constants: float, n: int = 30) -> tuple[list[float], list[float]]:
+    """The same in the time that a cosine schedule leaves, and the rates."""
+    rates = compute_epoch_rates(TaskRecipe(epochs=n, schedule="cosine"))
+    time = np.cumsum(rates) / np.sum(rates)
+    return list(0.3 + 2 * np.exp(-constants * time)), rates
+
+
+# -- the curve -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("curve", [
+    [0.7] * 30, decay(8), decay(8, 10), list(0.5 + 0.01 * EPOCHS), [0.7, 0.7], [0.7] * 3, [0.7, 0.8, 0.9],
+    [2.0, *[0.5] * 29], list(1e-3 * (1 - EPOCHS / 60)), list(0.1 + 0.0015 * (1 - EPOCHS / 30)),
+], ids=["flat", "done", "done, short", "rising", "two", "three", "three that rise", "one step", "tiny",
+        "below floor"])
+def test_these_have_converged(curve: list[float]) -> None:
+    assert measure_improvement(curve) is None
+
+
+@pytest.mark.parametrize(("curve", "share"), [
+    (decay(0.7), 0.2), (decay(2), 0.08), (decay(3), 0.05), (list(2 - EPOCHS / 30), 0.2), (decay(1, 4), 0.2),
+    ([2.0, 1.5], 0.4), ([2.0, 1.5, 1.2], 0.2), ([0.5, 0.9, 0.85, 0.8, 0.7, 0.6], 1.0)],
+    ids=["half way", "two constants", "three constants", "line", "four epochs", "two", "three",
+         "back from a rise"])
+def test_these_are_still_improving(curve: list[float], share: float) -> None:
+    found = measure_improvement(curve)
+    assert found is not None
+    assert share / 2 < found < share * 2
+    # Units and a level do not matter, as long as the fall is no trifle.
+    assert measure_improvement([5 + 3 * v for v in curve]) == pytest.approx(found)
+
+
+def test_a_single_epoch_shows_nothing() -> None:
+    assert measure_improvement([0.1]) == 1.0
+
+
+@pytest.mark.parametrize("n", [8, 30, 100])
+def test_noise_on_a_plateau_is_seldom_taken_for_a_fall(n: int) -> None:
+    taken = 0
+    for seed in range(200):
+        noise = np.random.default_rng(seed).normal(size=n)
+        taken += measure_improvement(list(np.array(decay(60, n)) + 0.05 * noise)) is not None
+    assert taken <= 0.08 * 200
+
+
+def test_noise_does_not_hide_a_fall() -> None:
+    found = [measure_improvement(list(np.array(decay(0.7)) + 0.01
+                                      * np.random.default_rng(seed).normal(size=30))) for seed in range(50)]
+    assert sum(f is not None for f in found) >= 48
+    spiked = decay(0.7)
+    spiked[26] = 9.0
+    assert measure_improvement(spiked) is not None
+
+
+def test_a_rate_that_ends_at_zero_does_not_pass_for_convergence() -> None:
+    half, rates = annealed(1)
+    assert half[-4] - half[-1] < 0.002, "the curve is flat at its end"
+    assert measure_improvement(half) is None
+    found = measure_improvement(half, rates)
+    assert found is not None
+    assert 0.1 < found < 0.3
+    assert measure_improvement(*annealed(8)) is None
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "onecycle"])
+def test_rates_of_epochs_are_relative_to_the_peak(schedule: Any) -> None:
+    rates = compute_epoch_rates(TaskRecipe(epochs=20, lr=3.0, schedule=schedule))
+    assert len(rates) == 20
+    assert max(rates) == pytest.approx(1, abs=0.05)
+    assert (rates[-1] < 0.05) == (schedule != "constant")
+
+
+# -- the verdict on cells ------------------------------------------------------------------------------------
+
+
+def curves(**kinds: list[float]) -> Curves:
+    """Cells (0, 0), (1, 0), ... with these losses."""
+    cells = {(k, 0): loss for k, loss in enumerate(kinds.values())}
+    return Curves(cells, {c: [0.5] * len(loss) for c, loss in cells.items()})
+
+
+def test_cells_are_marked_for_what_their_curve_shows() -> None:
+    found = find_unconverged(curves(done=decay(8), on_the_way=decay(1)), TaskRecipe(epochs=30))
+    assert list(found) == [(1, 0)]
+    assert found[1, 0].startswith("still improving: the last fifth of training brought 1")
+    assert find_unconverged(curves(one=[0.1]), TaskRecipe(epochs=1)) == {
+        (0, 0): "one epoch: a single epoch cannot show convergence"}
+
+
+def test_failed_cells_have_their_reason_and_no_mark() -> None:
+    made = curves(on_the_way=decay(1))
+    made.failed[0, 0] = "the task loss is not finite"
+    assert find_unconverged(made, TaskRecipe(epochs=30)) == {}
+
+
+def test_with_early_stopping_the_held_out_curve_decides_and_a_stop_is_an_end() -> None:
+    recipe = TaskRecipe(epochs=30, patience=3)
+    made = curves(overfits=decay(1), goes_on=decay(8), stopped=decay(1)[:12])
+    made.held_out.update({(0, 0): [0.5] * 30, (1, 0): decay(1), (2, 0): decay(1)[:12]})
+    made.stopped[2, 0] = 12
+    assert list(find_unconverged(made, recipe)) == [(1, 0)]
+
+
+def test_the_schedule_of_the_recipe_counts() -> None:
+    half, _ = annealed(1)
+    assert find_unconverged(curves(half=half), TaskRecipe(epochs=30)) == {}
+    assert list(find_unconverged(curves(half=half), TaskRecipe(epochs=30, schedule="cosine"))) == [(0, 0)]
+
+
+def test_an_own_layer_that_is_not_reached_marks_its_column() -> None:
+    made = Curves({(i, j): decay(8) for i in range(2) for j in range(2)}, {})
+    found = find_unconverged(made, TaskRecipe(epochs=30), own={"a": 0.979, "b": 0.98}, targets=["a", "b"])
+    assert set(found) == {(0, 0), (1, 0)}
+    assert all(f.startswith("own layer not reached: ") for f in found.values())
+    assert "0.979" in found[0, 0]
+
+
+def test_an_objective_above_direct_matchings_marks_the_cell() -> None:
+    made = curves(a=decay(8), b=decay(8), c=decay(1))
+    found = find_unconverged(made, TaskRecipe(epochs=30), ends={(0, 0): 0.52, (1, 0): 0.505, (2, 0): 0.9},
+                  matched={(0, 0): 0.5, (1, 0): 0.5, (2, 0): 0.1})
+    assert set(found) == {(0, 0), (2, 0)}
+    assert "ends at 0.52, direct matching's layer has 0.5" in found[0, 0]
+    assert list_causes(found[2, 0]) == ["still improving", "above direct matching"]
+
+
+def test_own_layers_are_read_from_the_rows() -> None:
+    def row(source: str, target: str, measure: str, value: float, reason: str = "") -> dict[str, Any]:
+        return {"source": source, "target": target, "measure": measure, "value": value, "reason": reason}
+
+    rows = [row("a", "a", "tlm.relative_accuracy", 0.9), row("a", "a", "tlm.agreement", 0.8),
+            row("a", "b", "tlm.relative_accuracy", 0.1),
+            row("b", "b", "tlm.relative_accuracy", math.nan, "no labels"),
+            row("b", "b", "tlm.agreement", 0.7), row("a", "a", "dm.relative_accuracy", 1.0)]
+    assert collect_own_layers(rows) == {"a": 0.9, "b": 0.7}
+    mark_rows(rows, ["a", "b"], ["a", "b"], {(0, 1): "why", (0, 0): "so"})
+    assert [r.get("mark") for r in rows] == ["so", "so", "why", "", "", None]
+
+
+def test_curves_as_arrays_end_in_nan() -> None:
+    made = Curves({(0, 0): [3.0, 2.0], (0, 1): [1.0]}, {(0, 0): [0.1, 0.2], (0, 1): [0.3]})
+    arrays = stack_curves(made, (1, 2), 2)
+    assert set(arrays) == {"tlm.loss", "tlm.train_accuracy"}
+    np.testing.assert_array_equal(arrays["tlm.loss"], [[[3, 2], [1, np.nan]]])
+    made.held_out[0, 0] = [0.5]
+    np.testing.assert_array_equal(stack_curves(made, (1, 2), 2)["tlm.held_out"],
+                                  [[[0.5, np.nan], [np.nan, np.nan]]])
+
+
+# -- the comparison ------------------------------------------------------------------------------------------
+
+
+def compared(recipe: TaskRecipe, **options: Any) -> suture.Comparison:
+    return suture.compare(tiny.network(), options.pop("target", None), *tiny.data(), tlm=recipe, device="cpu",
+                          **options)
+
+
+def test_cells_of_a_half_trained_grid_are_marked_and_say_so(tmp_path: Path) -> None:
+    seen: list[str] = []
+    recipe = TaskRecipe(epochs=3, lr=1e-2, batch_size=8, objective="match")
+    made = compared(recipe, progress=lambda stage, done, total: seen.append(stage))
+    assert "checking convergence" in seen
+    marks = made.marks("tlm.accuracy")
+    assert list(marks.index) == list(marks.columns) == ["block1", "block2"]
+    assert (marks != "").any(axis=None)
+    assert made.marks("tlm.residual").equals(marks)
+    assert (made.marks("dm.accuracy") == "").all(axis=None)
+    assert (made.marks("cka") == "").all(axis=None)
+    n = int((marks != "").sum(axis=None))
+    assert any(f"has not converged: {n} of 4 cells" in note for note in made.meta["notes"])
+    made.save(tmp_path)
+    assert suture.load(tmp_path).equals(made)
+    for name in ("tlm", "dm"):
+        assert made.arrays[f"{name}.objective"].shape == (2, 2)
+
+
+def test_the_objective_of_direct_matchings_own_layers_is_the_networks() -> None:
+    made = compared(TaskRecipe(epochs=2, lr=1e-2, batch_size=8))
+    x, y = tiny.data()[0]
+    with torch.no_grad():
+        own = float(torch.nn.functional.cross_entropy(tiny.network()(x), y))
+    assert np.diag(made.arrays["dm.objective"]) == pytest.approx(own, rel=1e-4)
+
+
+def test_one_epoch_is_marked_without_another_pass() -> None:
+    seen: list[str] = []
+    made = compared(TaskRecipe(epochs=1), progress=lambda stage, done, total: seen.append(stage))
+    assert made.marks("tlm.agreement").map(lambda m: "one epoch" in m).all(axis=None)
+    assert "checking convergence" not in seen
+    assert "dm.objective" not in made.arrays
+
+
+def test_training_that_starts_at_direct_matching_and_hardly_moves_is_not_marked() -> None:
+    made = compared(TaskRecipe(epochs=10, init="dm", lr=1e-6), target=tiny.other())
+    assert (made.marks("tlm.accuracy") == "").all(axis=None)
+    assert not any("converged" in note for note in made.meta["notes"])
+
+
+def test_training_that_moves_away_from_direct_matching_is_marked() -> None:
+    recipe = TaskRecipe(epochs=10, init="dm", lr=3.0, batch_size=8, objective="match")
+    made = compared(recipe, target=tiny.other())
+    assert made.marks("tlm.accuracy").map(lambda m: "above direct matching" in m).any(axis=None)
+
+
+@pytest.mark.parametrize("change", [
+    {"objective": "soft"}, {"temperature": 2.0}, {"mix": 0.1}, {"optimizer": "sgd"}, {"crop": 1},
+    {"flip": True},
+    {"precision": "bf16"}, {"patience": 1}, {"held_out": 0.2}, {"weight_decay": 0.0}, {"init": "identity"}])
+def test_other_settings_are_another_comparison(change: dict[str, Any]) -> None:
+    recipe = TaskRecipe(epochs=1, batch_size=16)
+    kept: list[suture.Comparison] = []
+    made = compared(recipe, on_stage=kept.append, indices=())
+    resumed = compared(recipe, previous=kept[0], indices=())
+    assert resumed.table.equals(made.table)
+    with pytest.raises(suture.SutureError, match="other networks, data or settings"):
+        compared(replace(recipe, **change), previous=kept[0], indices=())
+
+
+# -- marks in tables, figures and pages ----------------------------------------------------------------------
+
+
+def marked(text: str = "still improving: by 3.0% <b>; one epoch: no") -> suture.Comparison:
+    """All TLM rows of the cells in the first column are marked."""
+    made = synthetic.comparison()
+    table = made.table
+    hit = table["measure"].str.startswith("tlm.") & (table["target"] == made.targets[0])
+    return replace(made, table=table.assign(mark=np.where(hit, text, "")))
+
+
+def test_a_table_without_marks_gets_empty_ones(tmp_path: Path) -> None:
+    made = synthetic.comparison()
+    assert list(made.table.columns) == COLUMNS
+    assert COLUMNS[-1] == "mark"
+    assert (made.table["mark"] == "").all()
+    made.save(tmp_path)
+    table = tmp_path / "table.csv"
+    document = tmp_path / "comparison.json"
+    before = table.read_bytes()
+    old = made.table.drop(columns="mark")
+    table.write_bytes(files.csv_text(old).encode())
+    document.write_text(document.read_text().replace(hashlib.sha256(before).hexdigest(),
+                                                     hashlib.sha256(table.read_bytes()).hexdigest()))
+    assert suture.load(tmp_path).equals(made)
+
+
+def test_marks_are_a_labelled_table() -> None:
+    made = marked()
+    marks = made.marks("tlm.accuracy")
+    assert (marks.iloc[:, 0] != "").all()
+    assert (marks.iloc[:, 1:] == "").all(axis=None)
+    assert marks.equals(made.matrix("tlm.accuracy", "mark"))
+    with pytest.raises(suture.SutureError, match="unknown measure"):
+        made.marks("tlm.acc")
+    few = replace(made, table=made.table.head(1))
+    assert (few.marks(few.measures[0]) == "").all(axis=None)
+
+
+def stars(axes: Any) -> list[tuple[int, int]]:
+    return [(round(t.get_position()[1] + 0.45), round(t.get_position()[0] - 0.45)) for t in axes.texts
+            if t.get_text() == "*"]
+
+
+def test_marked_cells_have_a_star_in_heat_maps() -> None:
+    made = marked()
+    assert stars(made.plot("tlm.accuracy")) == [(k, 0) for k in range(4)]
+    assert not stars(made.plot("dm.accuracy"))
+    plt.close("all")
+    grid = figures.draw_overview(made, ["tlm.accuracy", "dm.accuracy"])
+    assert [len(stars(ax)) for ax in grid.axes if ax.get_xlabel() == "target"] == [4, 0]
+    assert stars(figures._draw_measure(made, "tlm.residual").axes[0]) == [(k, 0) for k in range(4)]
+
+
+def test_a_cell_without_a_value_has_no_star() -> None:
+    matrix = pd.DataFrame([[0.5, np.nan]])
+    _, ax = plt.subplots()
+    figures.draw_heatmap(matrix, MEASURES["tlm.accuracy"], ax, marks=pd.DataFrame([["why", "why"]]))
+    assert stars(ax) == [(0, 0)]
+    plt.close("all")
+
+
+def test_the_page_marks_cells_and_says_how_many_and_why() -> None:
+    text = page.render_page([marked()])
+    assert "Task loss matching: 4 of 16 cells are marked (still improving: 4, one epoch: 4)." in text
+    n = sum(m.startswith("tlm.") for m in MEASURES)
+    assert text.count("\n* still improving: by 3.0% &lt;b&gt;; one epoch: no") == 4 * n
+    assert "<b>;" not in text
+    plain = page.render_page([synthetic.comparison()])
+    assert "Marked cells" not in plain
+    assert "*</td>" not in plain
+    assert "*</td>" in text
+
+
+def test_causes_from_outside_are_escaped() -> None:
+    text = page.render_page([marked("<script>alert(1)</script>: x")])
+    assert "<script>" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;: 4" in text
+
+
+def test_words_for_marks() -> None:
+    assert describe_marks(["a: 1", "", "a: 2; b: 3"], 3) == "2 of 3 cells are marked (a: 2, b: 1)"
+    assert describe_marks(["a: 1"], 1) == "1 of 1 cell is marked (a: 1)"
+    assert describe_marks([], 4) == "0 of 4 cells are marked"
+    assert list_causes("") == []
+
+
+def test_cells_that_stopped_early_stay_in_the_training_curve() -> None:
+    made = synthetic.comparison()
+    losses = made.arrays["tlm.loss"].copy()
+    losses[0, 0, 3:] = np.nan
+    curve = page._build_loss_curve(replace(made, arrays={**made.arrays, "tlm.loss": losses}))
+    assert curve is not None
+    assert curve["cells"] == 15, "without early stopping a nan is a failure"
+    stopped = page._build_loss_curve(replace(made, arrays={**made.arrays, "tlm.loss": losses,
+                                                           "tlm.held_out": losses}))
+    assert stopped is not None
+    assert stopped["cells"] == 16
+
+
+def test_thresholds_are_what_their_words_say() -> None:
+    end = math.log(100)
+    assert convergence.LEAST_SHARE == 0.01
+    late = measure_improvement(decay(end * 1.3, 200))
+    early = measure_improvement(decay(end * 0.6, 200))
+    assert late is None
+    assert early is not None
