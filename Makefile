@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 VISION := .venv-vision
 VISION_STAMP := $(VISION)/.installed
 
-.PHONY: demo test check test-slow test-vision bench clean
+.PHONY: demo test test-fast check test-slow test-vision bench clean
 
 demo: $(STAMP)
 	$(BIN)/suture demo --out suture-demo
@@ -15,8 +15,12 @@ demo: $(STAMP)
 test: check
 	$(BIN)/python -m pytest
 
+test-fast: $(STAMP)
+	$(BIN)/python -m pytest -m fast
+
 check: $(STAMP)
-	$(BIN)/ruff check src tests benchmarks docs
+	$(BIN)/ruff check src tests benchmarks docs checks
+	$(BIN)/python checks/glossary.py
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 

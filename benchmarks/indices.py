@@ -28,7 +28,8 @@ from common import Floor, claim, header
 from suture import zoo
 from suture.indices import GROUPS, Request, chosen
 from suture.indices.streaming import compute_indices
-from suture.representations.accumulators import Accumulators, AccumulatorSettings
+from suture.representations.accumulator_settings import AccumulatorSettings
+from suture.representations.accumulators import Accumulators
 from suture.representations.shapes import Kind, Shape
 
 Data = tuple[torch.Tensor, torch.Tensor]

@@ -46,10 +46,10 @@ def synthetic(root: Path, n: int) -> Path:
         small.resize((32, 32), Image.Resampling.BICUBIC).save(out, "JPEG")
         images.append({"bytes": out.getvalue(), "path": None})
     names = {"_type": "ClassLabel", "names": [str(k) for k in range(10)]}
-    told = {"huggingface": json.dumps({"info": {"features": {"img": {"_type": "Image"}, "label": names}}})}
+    message = {"huggingface": json.dumps({"info": {"features": {"img": {"_type": "Image"}, "label": names}}})}
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     table = pa.table({"img": pa.array(images, kind), "label": [k % 10 for k in range(n)]})
-    pq.write_table(table.replace_schema_metadata(told), root / "test-00000-of-00001.parquet",
+    pq.write_table(table.replace_schema_metadata(message), root / "test-00000-of-00001.parquet",
                    row_group_size=1000)
     return root
 

@@ -14,8 +14,7 @@ import torch
 from common import claim, header
 from suture import zoo
 from suture.networks.site_outputs import capture
-from suture.numbers.moments import GridMoments
-from suture.representations.alignment import Alignment, to_grid
+from suture.representations.aligned_moments import AlignedMoments
 from suture.representations.shapes import recognise_shape
 
 
@@ -26,17 +25,15 @@ def main() -> int:
     for n in (64, 256, 1024):
         header("precision", n)
         errors: dict[str, float] = {}
-        made: dict[str, dict[torch.dtype, GridMoments]] = {}
+        made: dict[str, dict[torch.dtype, AlignedMoments]] = {}
         for k in range(0, n, 64):
             images = torch.rand(64, 3, 32, 32, generator=torch.Generator().manual_seed(k))
             for name, x in capture(network, images).items():
                 shape = recognise_shape(x)
                 for dtype in (torch.float32, torch.float64):
-                    grid = made.setdefault(name, {}).setdefault(dtype, GridMoments(
-                        [shape.grid], [shape.width], [shape.grid], [shape.width],
-                        {(shape.grid, shape.grid): Alignment(shape, shape).resampling}, same=True,
-                        precision=dtype))
-                    grid.update([to_grid(x)], [])
+                    moments = made.setdefault(name, {}).setdefault(dtype, AlignedMoments(
+                        [shape], [shape], same=True, precision=dtype))
+                    moments.update([x], [x])
         for name, pair in made.items():
             rough, exact = (pair[d].get_moments(0, 0).sxx for d in (torch.float32, torch.float64))
             error = torch.linalg.eigvalsh(rough - exact).abs().max() / torch.linalg.eigvalsh(exact).max()

@@ -26,7 +26,8 @@ from sklearn.datasets import load_digits
 from suture._base.errors import SutureError
 from suture.indices import INDICES, Index, Needs, chosen, of_matrices
 from suture.indices.definition import TRANSFORMATIONS, expand_invariances
-from suture.indices.flattened_cka import FlatKernels, cka_minibatch
+from suture.indices.entries.flattened_cka import cka_minibatch
+from suture.indices.flat_kernels import FlatKernels
 from suture.numbers.measures import ALIGNMENTS
 
 HERE = Path(__file__).parent

@@ -16,7 +16,8 @@ import suture
 from suture import indices
 from suture.data.batches import Batches
 from suture.indices.definition import TRANSFORMATIONS
-from suture.networks.calls import apply, extract_main_output, extract_tensors, freeze
+from suture.networks.calls import apply, freeze
+from suture.networks.module_outputs import extract_main_output, extract_tensors
 from suture.networks.site_outputs import capture, run_tail
 from suture.networks.sites import SitedNetwork
 from suture.numbers.moments import Moments

@@ -126,14 +126,14 @@ def test_images_are_prepared_as_by_every_transform_of_torchvision(name: str) -> 
                           "deit_tiny_patch16_224", "vit_base_patch32_clip_224.laion2b_ft_in12k_in1k"])
 @pytest.mark.parametrize("image", [(300, 300), (300, 401), (333, 250)], ids=str)
 def test_images_are_prepared_as_by_timm(name: str, image: tuple[int, int]) -> None:
-    told = timm.data.resolve_data_config({}, pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
-    made, notes = vision._find_timm_preprocessing(told, ParsedSpec(name, name))
+    config = timm.data.resolve_data_config({}, pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
+    made, notes = vision._find_timm_preprocessing(config, ParsedSpec(name, name))
     assert made is not None
     assert notes == ()
-    agrees(made, timm.data.create_transform(**told), image)
+    agrees(made, timm.data.create_transform(**config), image)
 
 
-@pytest.mark.parametrize("told", [
+@pytest.mark.parametrize("config", [
     {"crop_mode": "squash", "crop_pct": 1.0}, {"crop_mode": "squash", "crop_pct": 0.9},
     {"crop_mode": "center", "crop_pct": 0.95, "input_size": (3, 96, 64)},
     {"crop_mode": "squash", "crop_pct": 0.95, "input_size": (3, 96, 64)},
@@ -141,22 +141,22 @@ def test_images_are_prepared_as_by_timm(name: str, image: tuple[int, int]) -> No
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 # Not narrower ones: Pillow 13 begins with the height there, earlier versions and suture with the width.
 @pytest.mark.parametrize("image", [(300, 300), (300, 401), (333, 250), (77, 120)], ids=str)
-def test_images_are_prepared_as_by_timms_other_modes(told: dict[str, Any], interpolation: str,
+def test_images_are_prepared_as_by_timms_other_modes(config: dict[str, Any], interpolation: str,
                                                      image: tuple[int, int]) -> None:
     whole = ({"input_size": (3, 64, 64), "mean": (0.5,) * 3, "std": (0.5,) * 3,
-              "interpolation": interpolation} | told)
+              "interpolation": interpolation} | config)
     made, _ = vision._find_timm_preprocessing(whole, ParsedSpec("timm:x", "x"))
     assert made is not None
     agrees(made, timm.data.create_transform(**whole), image)
 
 
-@pytest.mark.parametrize("told", [{"crop_mode": "border"}, {"interpolation": "lanczos"}])
-def test_what_timm_does_and_suture_does_not_is_told(told: dict[str, Any]) -> None:
+@pytest.mark.parametrize("config", [{"crop_mode": "border"}, {"interpolation": "lanczos"}])
+def test_what_timm_does_and_suture_does_not_is_told(config: dict[str, Any]) -> None:
     whole = {"input_size": (3, 64, 64), "mean": (0.5,), "std": (0.5,), "interpolation": "bicubic",
-             "crop_pct": 1.0, "crop_mode": "center"} | told
+             "crop_pct": 1.0, "crop_mode": "center"} | config
     made, notes = vision._find_timm_preprocessing(whole, ParsedSpec("timm:x", "x"))
     assert made is None
-    assert next(iter(told.values())) in notes[0]
+    assert next(iter(config.values())) in notes[0]
 
 
 def test_transforms_that_are_no_classification_are_told() -> None:

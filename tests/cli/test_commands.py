@@ -290,8 +290,9 @@ def test_names_that_look_like_markup_are_printed_as_they_are(tmp_path: Path, mon
 
     weights, result = tmp_path / "[bold]w.safetensors", tmp_path / "[red]out[/red]"
     zoo.save_weights(marked(), weights)
-    code, out, _ = tiny.suture(monkeypatch, capsys, "compare", "tests.cli.test_commands:marked", "--source-weights",
-                               weights, "--data", "tests.support.tiny:data", "--methods", "dm", "--out", result)
+    code, out, _ = tiny.suture(monkeypatch, capsys, "compare", "tests.cli.test_commands:marked",
+                               "--source-weights", weights, "--data", "tests.support.tiny:data", "--methods",
+                               "dm", "--out", result)
     assert code == 0
     assert "[bold]w -> [bold]w" in out
     assert f"result: {result}\n" in out
@@ -299,7 +300,8 @@ def test_names_that_look_like_markup_are_printed_as_they_are(tmp_path: Path, mon
     code, out, _ = tiny.suture(monkeypatch, capsys, "report", result, "--out", tmp_path / "[i]" / "r.html")
     assert (code, f"report: {tmp_path / '[i]' / 'r.html'}\n" in out) == (0, True)
     code, _, err = tiny.suture(monkeypatch, capsys, "compare", "tests.support.tiny:network", "--data",
-                               "tests.support.tiny:data", "--sites", "(red)[/red]:car:", "--out", tmp_path / "[b]")
+                               "tests.support.tiny:data", "--sites", "(red)[/red]:car:", "--out",
+                               tmp_path / "[b]")
     assert (code, "(red)[/red]:car:" in err) == (2, True)
 
 

@@ -138,6 +138,7 @@ def test_networks_of_two_tokenizers_are_refused_with_the_reason(text_networks: C
 
 
 def test_texts_for_a_network_without_a_tokenizer(text_networks: Command) -> None:
-    code, _, err = text_networks("compare", "tests.support.tiny:network", "--data", "texts", "--methods", "dm")
+    code, _, err = text_networks("compare", "tests.support.tiny:network", "--data", "texts",
+                                 "--methods", "dm")
     assert code == 2
     assert "tokenizer" in err

@@ -66,18 +66,18 @@ def gpt() -> nn.Module:
         return transformers.GPT2LMHeadModel(transformers.GPT2Config(**GPT))
 
 
-def folder(where: Path, network: nn.Module | None = None, **told: Any) -> Path:
-    """A folder in the Hugging Face layout; `told` replaces what the config says."""
+def folder(where: Path, network: nn.Module | None = None, **fields: Any) -> Path:
+    """A folder in the Hugging Face layout; `fields` replaces what the config says."""
     (network or vit()).save_pretrained(where)  # type: ignore[operator]
     config = json.loads((where / "config.json").read_text())
-    (where / "config.json").write_text(json.dumps({k: v for k, v in (config | told).items()
+    (where / "config.json").write_text(json.dumps({k: v for k, v in (config | fields).items()
                                                    if v is not None}))
     return where
 
 
-def bare(where: Path, network: nn.Module | None = None, **told: Any) -> Path:
+def bare(where: Path, network: nn.Module | None = None, **fields: Any) -> Path:
     """Such a folder without weights."""
-    made = folder(where, network, **told)
+    made = folder(where, network, **fields)
     (made / "model.safetensors").unlink()
     return made
 
@@ -108,14 +108,14 @@ def test_the_class_and_the_weights_are_the_folders(spelled: str, tmp_path: Path)
         "no preprocessor_config.json; images get the size of the config and are not normalised",))
 
 
-@pytest.mark.parametrize(("told", "kind"), [
+@pytest.mark.parametrize(("fields", "kind"), [
     ({"architectures": ["ViTModel"]}, "ViTModel"), ({"architectures": None}, "ViTModel"),
     ({"architectures": []}, "ViTModel"),
     ({"architectures": ["ViTForMaskedImageModeling"]}, "ViTForMaskedImageModeling"),
     ({"auto_map": {"AutoModel": "theirs.Model"}}, "ViTForImageClassification"),
 ])
-def test_which_class(told: dict[str, Any], kind: str, tmp_path: Path) -> None:
-    assert type(specs.build_network(str(bare(tmp_path, **told))).network).__name__ == kind
+def test_which_class(fields: dict[str, Any], kind: str, tmp_path: Path) -> None:
+    assert type(specs.build_network(str(bare(tmp_path, **fields))).network).__name__ == kind
 
 
 @pytest.mark.parametrize("architectures", [["ViTForImageClassification"], None])
@@ -178,8 +178,8 @@ def test_weights_that_do_not_fit_are_refused(change: str, tmp_path: Path) -> Non
         stored["classifier.weight"] = head if change == "unexpected" else head[:2].contiguous()
         stored |= {"more.weight": head.clone()} if change == "unexpected" else {}
     safetensors.torch.save_file(stored, tmp_path / "w.safetensors")
-    told = refused(tmp_path / "net", weights=tmp_path / "w.safetensors")
-    assert "does not fit the network" in told
+    message = refused(tmp_path / "net", weights=tmp_path / "w.safetensors")
+    assert "does not fit the network" in message
 
 
 @pytest.mark.parametrize("left_out", ["one.weight", "two.weight"])
@@ -204,25 +204,25 @@ def test_nothing_is_printed_and_nothing_silenced(tmp_path: Path, capfd: pytest.C
     stored = safetensors.torch.load_file(kept / "model.safetensors")
     stored["extra"] = stored.pop("transformer.ln_f.weight")
     safetensors.torch.save_file(stored, kept / "model.safetensors", {"format": "pt"})
-    log, told = transformers.utils.logging, logging.handlers.BufferingHandler(1000)
+    log, records = transformers.utils.logging, logging.handlers.BufferingHandler(1000)
     level = log.get_verbosity()
     log.set_verbosity(log.WARNING)
     log.enable_progress_bar()
-    log.add_handler(told)
+    log.add_handler(records)
     capfd.readouterr()
     try:
         specs.build_network(str(kept))
         specs.build_network(str(MINILM))
         refused("hf:nobody/nothing")
         assert capfd.readouterr() == ("", "")
-        assert told.buffer == []
+        assert records.buffer == []
         assert (log.get_verbosity(), log.is_progress_bar_enabled()) == (log.WARNING, True)
     finally:
-        log.remove_handler(told)
+        log.remove_handler(records)
         log.set_verbosity(level)
 
 
-@pytest.mark.parametrize(("told", "words"), [
+@pytest.mark.parametrize(("fields", "words"), [
     ({"model_type": "vitt"}, "unknown model_type of transformers"),
     ({"model_type": "vitt"}, "'vitt'; nearest: vit"), ({"model_type": None}, "'None'"),
     ({"architectures": ["ViTForImageClasification"]}, "nearest: ViTForImageClassification"),
@@ -234,9 +234,9 @@ def test_nothing_is_printed_and_nothing_silenced(tmp_path: Path, capfd: pytest.C
      "Theirs in {} is code kept beside"),
     ({"hidden_act": "theirs"}, "cannot be made: KeyError"), ({"hidden_size": "wide"}, "cannot read"),
 ])
-def test_configs_that_name_no_network(told: dict[str, Any], words: str, tmp_path: Path) -> None:
+def test_configs_that_name_no_network(fields: dict[str, Any], words: str, tmp_path: Path) -> None:
     (tmp_path / "theirs.py").write_text("raise RuntimeError('was run')")
-    assert words.format(tmp_path) in refused(bare(tmp_path, **told))
+    assert words.format(tmp_path) in refused(bare(tmp_path, **fields))
 
 
 @pytest.mark.parametrize(("content", "words"),
@@ -254,9 +254,9 @@ def test_a_folder_without_a_config(tmp_path: Path) -> None:
 def test_pickled_weights_are_refused_with_what_to_write(tmp_path: Path) -> None:
     kept, file = bare(tmp_path), tmp_path / "pytorch_model.bin"
     torch.save(vit().state_dict(), file)
-    told = refused(kept)
-    assert f"{file} is no safetensors file" in told
-    assert f"model.save_pretrained('{kept}')" in told
+    message = refused(kept)
+    assert f"{file} is no safetensors file" in message
+    assert f"model.save_pretrained('{kept}')" in message
     assert same(specs.build_network(str(kept), weights=file).network, vit())
 
 
@@ -302,15 +302,17 @@ def test_a_folder_of_weights_says_what_to_give_instead(tmp_path: Path) -> None:
 def test_weights_for_another_number_of_classes(tmp_path: Path) -> None:
     zoo.save_weights(zoo.build("resnet_digits"), tmp_path / "w.safetensors")
     assert specs.build_network("zoo:resnet_digits", weights=tmp_path / "w.safetensors").notes == ()
-    told = refused("zoo:resnet_digits", weights=tmp_path / "w.safetensors", like=SimpleNamespace(classes=4))
-    assert "fc.weight (file (10, 64), network (4, 64))" in told
-    assert told.endswith("; the network was made for the data's 4 classes")
+    message = refused("zoo:resnet_digits", weights=tmp_path / "w.safetensors",
+                      like=SimpleNamespace(classes=4))
+    assert "fc.weight (file (10, 64), network (4, 64))" in message
+    assert message.endswith("; the network was made for the data's 4 classes")
 
 
 def test_a_pickled_network_is_refused(tmp_path: Path) -> None:
     torch.save(vit(), tmp_path / "w.bin")
-    told = refused(bare(tmp_path / "net"), weights=tmp_path / "w.bin")
-    assert "pickled model, which would run code to load; write torch.save(model.state_dict(), path)" in told
+    message = refused(bare(tmp_path / "net"), weights=tmp_path / "w.bin")
+    assert ("pickled model, which would run code to load; write torch.save(model.state_dict(), path)"
+            in message)
 
 
 # -- texts ---------------------------------------------------------------------------------------------------
@@ -405,8 +407,8 @@ def test_images_are_prepared_as_by_their_own_processor(module: str, name: str, o
     theirs = getattr(importlib.import_module(f"transformers.models.{module}.image_processing_pil_{module}"),
                      name)(**options)
     theirs.save_pretrained(tmp_path)
-    told = json.loads((tmp_path / "preprocessor_config.json").read_text())
-    ours, notes = processors.read_image_preprocessing(told, SimpleNamespace(num_channels=3))
+    processor = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    ours, notes = processors.read_image_preprocessing(processor, SimpleNamespace(num_channels=3))
     assert ours is not None
     assert notes == ()
     x = photo(*image)
@@ -418,7 +420,7 @@ def test_images_are_prepared_as_by_their_own_processor(module: str, name: str, o
     assert ((made - wanted).abs() > 0.5 * level).float().mean() < 0.03
 
 
-@pytest.mark.parametrize(("told", "wanted"), [
+@pytest.mark.parametrize(("processor", "wanted"), [
     ({"feature_extractor_type": "ViTFeatureExtractor", "size": 32, "resample": 2, "do_normalize": True,
       "image_mean": [0.5] * 3, "image_std": [0.25] * 3},
      ImagePreprocessing((32, 32), (0.5,) * 3, (0.25,) * 3, 3, fit="squash", corner="floor")),
@@ -429,11 +431,11 @@ def test_images_are_prepared_as_by_their_own_processor(module: str, name: str, o
      ImagePreprocessing((28, 28), channels=3, crop=28 / 32, fit="squash", corner="floor")),
     ({"size": [24, 32]}, ImagePreprocessing((24, 32), channels=3, fit="squash", corner="floor")),
 ])
-def test_older_spellings(told: dict[str, Any], wanted: ImagePreprocessing) -> None:
-    assert processors.read_image_preprocessing(told, SimpleNamespace(num_channels=3)) == (wanted, ())
+def test_older_spellings(processor: dict[str, Any], wanted: ImagePreprocessing) -> None:
+    assert processors.read_image_preprocessing(processor, SimpleNamespace(num_channels=3)) == (wanted, ())
 
 
-@pytest.mark.parametrize(("told", "words"), [
+@pytest.mark.parametrize(("processor", "words"), [
     ({"size": 32, "resample": 0}, "resample 0"), ({"size": 32, "do_pad": True}, "do_pad"),
     ({"size": {"longest_edge": 32}}, "size {'longest_edge': 32}"),
     ({"do_resize": False, "do_center_crop": True, "crop_size": 8}, "a crop without resizing"),
@@ -441,8 +443,8 @@ def test_older_spellings(told: dict[str, Any], wanted: ImagePreprocessing) -> No
     ({"size": 32, "do_normalize": True}, "KeyError 'image_mean'"), ({}, "size None"),
     ({"size": 32, "image_mean": [0.5], "image_std": [0.0]}, "std"),
 ])
-def test_processors_that_cannot_be_followed_are_told(told: dict[str, Any], words: str) -> None:
-    made, notes = processors.read_image_preprocessing(told, SimpleNamespace(num_channels=3))
+def test_processors_that_cannot_be_followed_are_told(processor: dict[str, Any], words: str) -> None:
+    made, notes = processors.read_image_preprocessing(processor, SimpleNamespace(num_channels=3))
     assert made is None
     assert words in notes[0]
 
@@ -467,10 +469,10 @@ def test_without_a_processor_the_config_decides(config: Any, wanted: ImagePrepro
 @pytest.mark.parametrize("nested", [False, True])
 def test_a_network_takes_what_its_preprocessing_makes(nested: bool, tmp_path: Path) -> None:
     kept = folder(tmp_path)
-    told = {"size": {"height": 16, "width": 16}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3,
+    processor = {"size": {"height": 16, "width": 16}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3,
             "resample": 3}
     name = "processor_config.json" if nested else "preprocessor_config.json"
-    (kept / name).write_text(json.dumps({"image_processor": told} if nested else told))
+    (kept / name).write_text(json.dumps({"image_processor": processor} if nested else processor))
     made = specs.build_network(str(kept))
     half = (0.5,) * 3
     assert made.preprocessing == ImagePreprocessing((16, 16), half, half, 3, "bicubic", fit="squash",

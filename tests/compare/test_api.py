@@ -12,8 +12,8 @@ import torch
 from scipy.stats import binomtest
 
 import suture
-from suture.compare import stages as runs
-from suture.networks.calls import extract_main_output
+from suture.compare import moments_stage
+from suture.networks.module_outputs import extract_main_output
 from suture.networks.site_outputs import capture, run_tail
 from suture.representations.shapes import recognise_shape
 from suture.stitching import TaskRecipe, direct_match
@@ -140,7 +140,7 @@ def test_a_cell_whose_map_is_not_found_is_missing_with_the_reason_also_after_res
             raise suture.SutureError("no map was found; take another family")
         return direct_match(pair, *args)
 
-    monkeypatch.setattr(runs, "direct_match", picky)
+    monkeypatch.setattr(moments_stage, "direct_match", picky)
     kept: list[suture.Comparison] = []
     options: dict[str, Any] = {"tlm": tiny.RECIPE, "indices": (), "device": "cpu"}
     whole = suture.compare(tiny.network(), None, *tiny.data(), on_stage=kept.append, **options)

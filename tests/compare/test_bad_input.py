@@ -414,8 +414,8 @@ def _check(message: str, words: tuple[str, ...]) -> None:
 
 
 def _compare(*args: object, out: Path) -> list[object]:
-    return ["compare", "tests.support.tiny:network", "--data", "tests.support.tiny:data", "--epochs", 2, "--batch-size", 8,
-            "--device", "cpu", "--out", out, *args]
+    return ["compare", "tests.support.tiny:network", "--data", "tests.support.tiny:data", "--epochs", 2,
+            "--batch-size", 8, "--device", "cpu", "--out", out, *args]
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_the_work(

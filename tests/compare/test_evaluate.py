@@ -12,14 +12,15 @@ from scipy.special import log_softmax, rel_entr
 from torch import nn
 
 import suture
-from suture.compare import estimates as scored
 from suture.compare import evaluate
-from suture.compare.estimates import score_cells, stack_evaluation
+from suture.compare import scores as scored
 from suture.compare.evaluate import Evaluation, Evaluator
+from suture.compare.scores import score_cells, stack_evaluation
 from suture.data.batches import Batches
-from suture.networks.calls import extract_main_output
+from suture.networks.module_outputs import extract_main_output
 from suture.networks.site_outputs import capture, run_tail
 from suture.networks.sites import SitedNetwork
+from suture.numbers.intervals import build_record
 from suture.stitching.tasks import Task
 from tests.support.networks import NETWORKS, images, vectors
 from tests.support.tiny import RECIPE
@@ -106,7 +107,7 @@ def test_the_record_of_every_cell_gives_the_value_in_the_table(pair):
     for method, quantity in product(("dm", "tlm"), RECORDS):
         name = f"{method}.{quantity}"
         for (i, s), (j, t) in product(enumerate(result.sources), enumerate(result.targets)):
-            record = scored.scores.build_record(result.arrays, name, i, j)
+            record = build_record(result.arrays, name, i, j)
             assert result.matrix(name).loc[s, t] == pytest.approx(record.value, rel=1e-12)
 
 

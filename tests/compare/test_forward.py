@@ -11,7 +11,8 @@ from torch import Tensor
 
 import suture
 from suture import Prepared, SutureError, TaskRecipe
-from suture.data.batches import Batch, Batches
+from suture.data.batch import Batch
+from suture.data.batches import Batches
 from suture.networks.sites import SitedNetwork
 from suture.stitching.objective import augment_batch, check_batch
 from tests.support import tiny

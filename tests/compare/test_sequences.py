@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 import suture
 from suture import OOD, EnergyRecipe, Paired, SutureError, TaskRecipe
-from suture.data.batches import Batch, Batches
+from suture.data.batch import Batch
+from suture.data.batches import Batches
 from suture.networks.calls import freeze
 from suture.networks.naming import Site
 from suture.networks.site_outputs import capture, find_sites, run_tail

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import suture
 from suture import AlignmentRule, Paired, StitchedNetwork, StitchingLayer, SutureError, TaskRecipe
 from suture._base.hashing import fingerprint_network
-from suture.data.batches import Batch
+from suture.data.batch import Batch
 from suture.representations.alignment import Alignment
 from suture.zoo.weights import read_metadata, save_weights
 from tests.representations.test_alignment import SHAPES, inputs_for
@@ -255,7 +255,8 @@ def test_the_paper_preset_runs_through_compare_and_stitch() -> None:
 
 # -- the command line ----------------------------------------------------------------------------------------
 
-ARGS = ("stitch", "tests.support.tiny:network", "block1", "tests.support.tiny:other", "block2", "--data", "tests.support.tiny:data")
+ARGS = ("stitch", "tests.support.tiny:network", "block1", "tests.support.tiny:other", "block2", "--data",
+        "tests.support.tiny:data")
 
 
 def test_the_command_saves_the_layer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
@@ -275,9 +276,9 @@ def test_the_command_saves_the_layer(monkeypatch: pytest.MonkeyPatch, capsys: py
     ((*ARGS, "--preset", "paper", "--examples", "9"), "expected --preset alone"),
     ((*ARGS, "--method", "tlm", "--family", "permutation"), "nothing to train"),
     ((*ARGS, "--out", "s.pt"), "safetensors"), ((*ARGS, "--resize", "bicubic"), "unknown resize"),
-    (("compare", "tests.support.tiny:network", "--data", "tests.support.tiny:data", "--family", "rank:9"), "rank"),
-    (("compare", "tests.support.tiny:network", "--data", "tests.support.tiny:data", "--preset", "paper", "--lr", "0.1"),
-     "expected --preset alone"),
+    (("compare", "tests.support.tiny:network", "--data", "tests.support.tiny:data", "--family", "rank:9"),
+     "rank"), (("compare", "tests.support.tiny:network", "--data", "tests.support.tiny:data", "--preset",
+                "paper", "--lr", "0.1"), "expected --preset alone"),
 ])
 def test_commands_that_cannot_be_done(args: tuple[str, ...], words: str, monkeypatch: pytest.MonkeyPatch,
                                       capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -291,8 +292,8 @@ def test_commands_that_cannot_be_done(args: tuple[str, ...], words: str, monkeyp
 def test_compare_takes_families_and_rules(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
                                           tmp_path: Path) -> None:
     code, _, err = tiny.suture(monkeypatch, capsys, "compare", "tests.support.tiny:network", "--data",
-                               "tests.support.tiny:data", "--family", "diagonal", "--methods", "dm", "--resize",
-                               "nearest", "--examples", "10", "--out", str(tmp_path / "r"))
+                               "tests.support.tiny:data", "--family", "diagonal", "--methods", "dm",
+                               "--resize", "nearest", "--examples", "10", "--out", str(tmp_path / "r"))
     assert (code, err) == (0, "")
     result = suture.load(tmp_path / "r")
     settings = result.meta["settings"]

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from suture import Paired, SutureError
 from suture._base.trees import convert_tensors, count_examples, list_tensors
-from suture.data.batches import Batch, Batches, cut_batch, move_batch, split_labels, split_rows
+from suture.data.batch import Batch, cut_batch, move_batch
+from suture.data.batches import Batches, split_labels, split_rows
 
 X, Y = torch.arange(20.0).view(10, 2), torch.arange(10)
 

@@ -122,16 +122,16 @@ def test_splits_by_name(tmp_path: Path) -> None:
     assert specs.load_data(f"{tmp_path}#train/val")[1].note.startswith("the test part is the split 'val'")
 
 
-@pytest.mark.parametrize(("spec", "split", "told"), [
+@pytest.mark.parametrize(("spec", "split", "message"), [
     ("#train/dev", "test", "expected a split of .*, got 'dev'; there are train, val"),
     ("#train/train", "train", "expected two splits of .*; write #train alone"),
     ("", "dev", "got 'dev'; there are train, val"),
     ("#all", "train", "got 'all'; there are train, val"),
 ])
-def test_splits_that_are_not_there(spec: str, split: str, told: str, tmp_path: Path) -> None:
+def test_splits_that_are_not_there(spec: str, split: str, message: str, tmp_path: Path) -> None:
     for name in ("train", "val"):
         as_folder(tmp_path, pictures(6), name)
-    with pytest.raises(SutureError, match=told):
+    with pytest.raises(SutureError, match=message):
         open_source(f"{tmp_path}{spec}", split=split)
 
 
@@ -266,10 +266,10 @@ def test_a_hub_without_a_network(monkeypatch: pytest.MonkeyPatch, capfd: pytest.
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("touched the network"))
-    told = refused(lambda: specs.load_data("hf:nobody/nothing"))
-    assert told.startswith("expected a data set 'nobody/nothing' on the hub, got Couldn't reach "
+    message = refused(lambda: specs.load_data("hf:nobody/nothing"))
+    assert message.startswith("expected a data set 'nobody/nothing' on the hub, got Couldn't reach "
                            "'nobody/nothing'")
-    assert "--local-dir FOLDER" in told
+    assert "--local-dir FOLDER" in message
     assert capfd.readouterr().err == ""
 
 
@@ -341,7 +341,7 @@ def test_torchvision(name: str, vision: Path) -> None:
     assert train.class_names == (NAMES if name == "Drawn" else None)
 
 
-@pytest.mark.parametrize(("spec", "told"), [
+@pytest.mark.parametrize(("spec", "message"), [
     ("torchvision:Drwan@{}", "unknown data set of torchvision 'Drwan'; nearest: Drawn"),
     ("torchvision:Fake@{}", "unknown data set of torchvision 'Fake'"),
     ("torchvision:Drawn", "expected where Drawn lies, .* write torchvision:Drawn@FOLDER"),
@@ -350,18 +350,18 @@ def test_torchvision(name: str, vision: Path) -> None:
      "RuntimeError: Dataset not found or corrupted.*torchvision.datasets.Drawn says"),
     ("torchvision:Split@{}#train/test", "got 'test'; there are train, val"),
 ])
-def test_torchvision_that_is_not_there(spec: str, told: str, vision: Path) -> None:
-    with pytest.raises(SutureError, match=told):
+def test_torchvision_that_is_not_there(spec: str, message: str, vision: Path) -> None:
+    with pytest.raises(SutureError, match=message):
         specs.load_data(spec.format(vision))
 
 
 # -- what is refused -----------------------------------------------------------------------------------------
 
 def refused(call: Callable[[], Any]) -> str:
-    with pytest.raises(SutureError) as told:
+    with pytest.raises(SutureError) as message:
         call()
-    assert "\n" not in str(told.value)
-    return str(told.value)
+    assert "\n" not in str(message.value)
+    return str(message.value)
 
 
 def empty(root: Path) -> None:
@@ -461,16 +461,16 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str, str]] = {
 def test_bad_input_is_told_in_one_line(case: str, tmp_path: Path) -> None:
     make, spec, expected = REFUSED[case]
     make(tmp_path)
-    told = refused(lambda: specs.load_data(spec.format(tmp_path)))
-    assert re.search(expected, told), told
+    message = refused(lambda: specs.load_data(spec.format(tmp_path)))
+    assert re.search(expected, message), message
 
 
 @pytest.mark.parametrize("sizes", [{"train_size": 13}, {"test_size": 2}, {"train_size": 0}])
 def test_more_than_there_is(sizes: dict[str, int], tmp_path: Path) -> None:
     root = in_folder(tmp_path, pictures(12))
-    told = refused(lambda: specs.load_data(str(root), **sizes))
-    assert f"got {next(iter(sizes.values()))}" in told
-    assert "expected a number of examples from 1 to" in told
+    message = refused(lambda: specs.load_data(str(root), **sizes))
+    assert f"got {next(iter(sizes.values()))}" in message
+    assert "expected a number of examples from 1 to" in message
 
 
 def test_objects_that_are_no_source() -> None:
@@ -500,8 +500,8 @@ def test_a_missing_extra(module: str, extra: str, make: Any, spec: str, tmp_path
     for name in [n for n in sys.modules if n.partition(".")[0] == module]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [Absent(module), *sys.meta_path])
-    told = refused(lambda: specs.load_data(spec.format(tmp_path)))
-    assert f"pip install 'suture[{extra}]'" in told
+    message = refused(lambda: specs.load_data(spec.format(tmp_path)))
+    assert f"pip install 'suture[{extra}]'" in message
 
 
 def test_no_code_of_the_data_is_run(tmp_path: Path) -> None:
@@ -525,5 +525,5 @@ def test_no_code_of_the_data_is_run(tmp_path: Path) -> None:
 def test_data_of_this_package_are_known_by_their_spec(tmp_path: Path) -> None:
     assert [sources.is_spec(s) for s in ("hf:a", "torchvision:A@b", "a/b", "./a", "~/a", "a.csv",
                                          "a.parquet#x/y", "a.pkl", str(tmp_path))] == [True] * 9
-    assert ([sources.is_spec(s) for s in ("digits", "tests.support.tiny:data", "mypackage.data:splits", "cifar")]
-            == [False] * 4)
+    assert ([sources.is_spec(s)
+             for s in ("digits", "tests.support.tiny:data", "mypackage.data:splits", "cifar")] == [False] * 4)

@@ -184,8 +184,8 @@ def test_a_preprocessing_that_is_a_function_gives_the_same_key_in_another_run() 
         def __len__(self) -> int:
             return 3
 
-    for how, told in ((lambda x: x, "<lambda>"), (Own(), "Own"), (Scaled(2), "Scaled(by=2)")):
+    for how, message in ((lambda x: x, "<lambda>"), (Own(), "Own"), (Scaled(2), "Scaled(by=2)")):
         first, second = describe_data(Prepared(Named(), how))["prepared"]
         assert first == second
-        assert first.endswith(told)
+        assert first.endswith(message)
         assert " at 0x" not in first

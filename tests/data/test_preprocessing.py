@@ -352,9 +352,9 @@ def test_a_name_tells_what_decides_the_result() -> None:
      "token 4 of text 0 is 'on' for one and 'special'"),
 ])
 def test_the_same_tokens(one: TextPreprocessing, other: TextPreprocessing, words: str) -> None:
-    told = explain_token_mismatch(one, other, TEXTS)
-    assert words in told
-    assert bool(told) == bool(words)
+    message = explain_token_mismatch(one, other, TEXTS)
+    assert words in message
+    assert bool(message) == bool(words)
     assert not explain_token_mismatch(one, one, TEXTS)
 
 

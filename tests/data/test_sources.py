@@ -512,11 +512,11 @@ def spoilt_parquet(root: Path) -> tuple[Path, str]:
 def test_bad_images_are_counted_and_named(make: Callable[[Path], tuple[Path, str]], tmp_path: Path) -> None:
     path, first = make(tmp_path / "set")
     plain = open_source(path)
-    with pytest.raises(SutureError, match="2 of 24 cannot be used") as told:
+    with pytest.raises(SutureError, match="2 of 24 cannot be used") as message:
         list(plain.read(torch.arange(len(plain)), 8))
-    assert first in str(told.value)
-    assert "\n" not in str(told.value)
-    assert "skip_bad=True" in str(told.value)
+    assert first in str(message.value)
+    assert "\n" not in str(message.value)
+    assert "skip_bad=True" in str(message.value)
     with pytest.raises(SutureError, match="2 of 24 cannot be used"):
         assert plain.fingerprint
 

@@ -49,15 +49,15 @@ def test_labels_become_class_numbers(case: str) -> None:
         assert (found.numbers, found.classes, found.names) == (expected, classes, found_names)
 
 
-@pytest.mark.parametrize(("values", "names", "told"), [
+@pytest.mark.parametrize(("values", "names", "message"), [
     ([0, 0.5], None, r"expected class numbers from 0 in column 'label' of x, got 0.5 at m, row 1"),
     ([0, -2], None, "got -2 at m, row 1"), ([0, [1, 0]], None, r"got \[1, 0\] at m, row 1"),
     ([float("inf")], None, "got inf"),
     ([0, 3], NAMES, "from 0 to 2 .*, which names 3 classes, got 3 at m, row 1"),
     (["a", 3], None, "one type .*, got strings and 3")])
-def test_labels_that_are_none(values: list[Any], names: tuple[str, ...] | None, told: str) -> None:
+def test_labels_that_are_none(values: list[Any], names: tuple[str, ...] | None, message: str) -> None:
     part = StoredSplit(MemoryStore([""] * len(values), "m"), "text", values, names)
-    with pytest.raises(SutureError, match=told):
+    with pytest.raises(SutureError, match=message):
         number_labels(part, lambda: [part], "x")
 
 
@@ -82,7 +82,7 @@ def test_columns_are_found_by_name_and_type(types: Any, wanted: Any, found: Any)
     assert choose_columns(types, ColumnNames(**wanted), "x") == found
 
 
-@pytest.mark.parametrize(("types", "wanted", "told"), [
+@pytest.mark.parametrize(("types", "wanted", "message"), [
     ({"a": "string", "b": "string"}, {},
      "expected one text column in x, got a, b; say which with text_column"),
     ({"a": "int", "b": "other"}, {}, r"a column of images or texts in x, got a \(int\), b \(other\)"),
@@ -90,8 +90,8 @@ def test_columns_are_found_by_name_and_type(types: Any, wanted: Any, found: Any)
     ({"text": "string"}, {"label": "lable"}, "unknown column of x 'lable'"),
     ({"text": "string", "label": "int"}, {"text": "texts"}, "unknown column of x 'texts'; nearest: text"),
 ])
-def test_columns_that_are_not_there(types: Any, wanted: Any, told: str) -> None:
-    with pytest.raises(SutureError, match=told):
+def test_columns_that_are_not_there(types: Any, wanted: Any, message: str) -> None:
+    with pytest.raises(SutureError, match=message):
         choose_columns(types, ColumnNames(**wanted), "x")
 
 

@@ -97,7 +97,7 @@ def digits_self(out: Path) -> None:
     )
     result.save(out / "result")
     cells = [(a, b) for a in result.sources for b in result.targets]
-    told = (
+    tested = (
         "dm.accuracy",
         "dm.relative_accuracy",
         "dm.kl",
@@ -115,7 +115,8 @@ def digits_self(out: Path) -> None:
             "marks": result.marks("tlm.accuracy"),
             "cells": {f"{m}.{w}": result.cells(m, w) for m in ("dm", "tlm") for w in ("word", "reason")},
             "matrix": {m: result.matrix(m) for m in result.measures},
-            "difference": {m: result.difference(cells[1], cells[2], m) for m in told if m in result.measures},
+            "difference": {m: result.difference(cells[1], cells[2], m) for m in tested
+                           if m in result.measures},
             "methods": result.difference(cells[1], cells[1], "dm.accuracy", "tlm.accuracy"),
         },
     )
@@ -583,7 +584,7 @@ def found_sites(out: Path) -> None:
     """Find sites, capture what they output, run the rest of the network; a dry run."""
     x, y = images(24)
     text = batches(texts(6, 9))[0]
-    told = {}
+    found_by_name = {}
     for name, inputs, sites in (
         ("digits0", x, None),
         ("digits0", x, "layer*.0"),
@@ -597,7 +598,7 @@ def found_sites(out: Path) -> None:
         model = network(name)
         infos = suture.find_sites(model, inputs, sites)
         values = suture.capture(model, inputs, [str(i.site) for i in infos])
-        told[f"{name}, {sites}"] = [
+        found_by_name[f"{name}, {sites}"] = [
             {
                 "site": str(i.site),
                 "shape": str(i.shape),
@@ -608,7 +609,7 @@ def found_sites(out: Path) -> None:
             }
             for i in infos
         ]
-    write(out / "sites.json", told)
+    write(out / "sites.json", found_by_name)
     _tail_and_dry_run(out, x, y)
 
 

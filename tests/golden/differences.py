@@ -39,9 +39,9 @@ class Differences:
     largest: float = 0.0
     where: str = ""
 
-    def say(self, where: str, told: str) -> None:
+    def say(self, where: str, problem: str) -> None:
         """Note a problem."""
-        self.problems.append(f"{where}: {told}")
+        self.problems.append(f"{where}: {problem}")
 
     def equal(self, where: str, one: Any, other: Any) -> None:
         """Compare what must be equal."""
@@ -100,11 +100,11 @@ class Differences:
         for x, y in zip(a, b, strict=False):
             row = f"{where}, {x['measure']} of {x['source']} into {x['target']}"
             for column in x:
-                told = f"{row}, {column}"
+                place = f"{row}, {column}"
                 if column in _NUMBERS:
-                    self.numbers(told, *(float(r[column]) if r.get(column) else math.nan for r in (x, y)))
+                    self.numbers(place, *(float(r[column]) if r.get(column) else math.nan for r in (x, y)))
                 else:
-                    self.equal(told, x[column], y.get(column))
+                    self.equal(place, x[column], y.get(column))
 
     def tensors(self, where: str, one: Path, other: Path) -> None:
         """Compare two safetensors files, and what stands beside the tensors."""
@@ -155,5 +155,5 @@ def _plain(value: Any) -> Any:
 
 
 def _short(value: Any) -> str:
-    told = repr(value)
-    return told if len(told) <= 160 else f"{told[:160]} ..."
+    text = repr(value)
+    return text if len(text) <= 160 else f"{text[:160]} ..."

@@ -107,7 +107,7 @@ def differences(name: str, expected: Path, found: Path, exact: bool = False) -> 
     return Differences(allowed=allowed).folders(expected / name, found / name)
 
 
-def told(expected: Path, found: Path, exact: bool = False, most: int = 8) -> int:
+def report(expected: Path, found: Path, exact: bool = False, most: int = 8) -> int:
     """Print what differs in each case; returns how many cases do."""
     bad = 0
     for name in sorted(p.name for p in found.iterdir()):
@@ -128,7 +128,7 @@ def exactly(other: str, source: str | None, names: list[str]) -> int:
         here, there = Path(scratch) / "here", Path(scratch) / "there"
         for folder, which in ((here, source), (there, other)):
             run(folder, names or [*CASES], which)
-        bad = told(here, there, exact=True)
+        bad = report(here, there, exact=True)
     say("equal bit for bit" if not bad else f"{bad} cases differ")
     return bad
 
@@ -174,7 +174,7 @@ def main() -> int:
     elif given.check:
         with TemporaryDirectory() as scratch:
             run(Path(scratch), given.only, given.source, not given.unpinned)
-            return int(told(RESULTS, Path(scratch)) > 0)
+            return int(report(RESULTS, Path(scratch)) > 0)
     else:
         stored(given.only, given.source)
     return 0

@@ -108,19 +108,19 @@ def test_a_stored_stitching_layer_loads_as_it_is(name: str) -> None:
     assert sorted(kept) == sorted(now)
     for key, value in kept.items():
         np.testing.assert_array_equal(now[key].numpy(), value)
-    told = json.loads(file.with_suffix(".json").read_text())
-    assert [str(s) for s in made.sites] == told["sites"]
+    stored = json.loads(file.with_suffix(".json").read_text())
+    assert [str(s) for s in made.sites] == stored["sites"]
     logits = made(cases.images(40, "test")[0])
     logits = logits["logits"] if isinstance(logits, dict) else logits
-    np.testing.assert_allclose(logits.detach().numpy()[:8], told["logits"], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(logits.detach().numpy()[:8], stored["logits"], rtol=1e-3, atol=1e-4)
 
 
 def test_stored_moments_merge() -> None:
     files = [make.RESULTS / "of_files" / f"{k}.safetensors" for k in range(2)]
-    told = json.loads((make.RESULTS / "of_files" / "merged.json").read_text())
+    stored = json.loads((make.RESULTS / "of_files" / "merged.json").read_text())
     for name, value in suture.merged_moments(files, "default", intervals=True).items():
         assert (value.value, value.low, value.high) == pytest.approx(
-            (told[name]["value"], told[name]["low"], told[name]["high"]), rel=1e-9
+            (stored[name]["value"], stored[name]["low"], stored[name]["high"]), rel=1e-9
         )
 
 

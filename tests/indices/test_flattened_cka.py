@@ -13,16 +13,16 @@ import torch
 
 from suture._base.errors import SutureError
 from suture.indices.definition import Needs
-from suture.indices.flattened_cka import (
+from suture.indices.entries.flattened_cka import (
     ENTRIES,
-    FlatKernels,
-    Kernels,
     cka_minibatch,
     explain_not_kept,
     explain_too_few_kept,
     flat_cka,
     flat_cka_debiased,
 )
+from suture.indices.flat_kernels import FlatKernels
+from suture.indices.gram_matrices import Kernels
 from suture.numbers.pair_moments import NonFiniteError
 
 SHAPES = ((3, 4, 2), (5, 6), (7,))

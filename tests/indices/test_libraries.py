@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from suture import indices
-from suture.indices.flattened_cka import FlatKernels, cka_minibatch
+from suture.indices.entries.flattened_cka import cka_minibatch
+from suture.indices.flat_kernels import FlatKernels
 from tests.support import references
 
 Matrices = tuple[Tensor, Tensor]

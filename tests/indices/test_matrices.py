@@ -127,7 +127,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], list[str], str]] = {
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_one_line_and_exit_code_2(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                capsys: pytest.CaptureFixture[str]) -> None:
-    make, arguments, said = BAD[name]
+    make, arguments, expected = BAD[name]
     monkeypatch.chdir(tmp_path)
     for side, m in zip("xy", matrices(), strict=True):
         np.save(f"{side}.npy", m)
@@ -139,7 +139,7 @@ def test_bad_input_is_one_line_and_exit_code_2(name: str, tmp_path: Path, monkey
     assert ended.value.code == 2
     text = capsys.readouterr().err
     assert text.count("\n") == 1
-    assert said in text
+    assert expected in text
 
 
 def test_the_command_prints_values_intervals_and_reasons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -150,14 +150,14 @@ def test_the_command_prints_values_intervals_and_reasons(tmp_path: Path, monkeyp
     np.save("y.npy", np.zeros_like(y))
     np.save("z.npy", y.astype(np.float16))
     saving = ["--jackknife", "10", "--save", "m.safetensors"]
-    for arguments, said in ((["x.npy", "z.npy", *saving], ["cka", " to ", "moments:"]),
+    for arguments, expected in ((["x.npy", "z.npy", *saving], ["cka", " to ", "moments:"]),
                             (["x.npy", "y.npy"], ["constant target"])):
         monkeypatch.setattr("sys.argv", ["suture", "indices", *arguments])
         with pytest.raises(SystemExit) as ended:
             main()
         assert ended.value.code == 0
         shown = capsys.readouterr().out
-        assert all(word in shown for word in said), shown
+        assert all(word in shown for word in expected), shown
     half = indices.of_matrices(x, y.astype(np.float16))["cka"].value
     assert half == pytest.approx(references.cka(x, y.astype(np.float16).astype(np.float64)), abs=1e-12)
     assert load_moments("m.safetensors")[0].moments.n == 30

@@ -18,9 +18,10 @@ from sklearn.neighbors import NearestNeighbors
 
 from suture._base.errors import SutureError
 from suture.indices.definition import TRANSFORMATIONS, Needs, collect_entries
-from suture.indices.distances import ENTRIES
+from suture.indices.entries.distances import ENTRIES
 from suture.indices.logits import of_logits
-from suture.indices.sample import Reservoir, Rows, Sample
+from suture.indices.reservoir import Reservoir
+from suture.indices.sample import Rows, Sample
 
 TABLE = collect_entries(ENTRIES)
 NEIGHBOURS = ("jaccard", "rank_similarity", "second_order_cosine")

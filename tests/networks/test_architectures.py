@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import suture
-import suture.networks.calls
+import suture.networks.module_outputs
 from suture import SutureError
-from suture.networks.calls import apply, extract_tensors, record, walk
+from suture.networks.calls import apply, record, walk
+from suture.networks.module_outputs import extract_tensors
 from suture.networks.naming import Site
 from suture.networks.sites import SitedNetwork
 from tests.support import tiny
@@ -72,10 +73,10 @@ def test_law_1_at_the_blocks_which_are_found_in_order(name: str) -> None:
 def _concatenated(sited: SitedNetwork, k: int, x: Tensor, done: Any) -> None:
     """Two batches through one tail are two tails."""
     other = x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(k))
-    together = suture.networks.calls.extract_main_output(sited.tail(k, torch.cat([x, other]), done))
+    together = suture.networks.module_outputs.extract_main_output(sited.tail(k, torch.cat([x, other]), done))
     assert together is not None
     for part, alone in zip(together.split(N), (x, other), strict=True):
-        end = suture.networks.calls.extract_main_output(sited.tail(k, alone, done))
+        end = suture.networks.module_outputs.extract_main_output(sited.tail(k, alone, done))
         assert end is not None
         torch.testing.assert_close(part, end, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(together[:N], together[N:])
@@ -132,7 +133,8 @@ def test_the_command_line_lists_the_sites(name: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(tiny, "given", lambda: ([(of.inputs(), None)],) * 2, raising=False)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
-    code, out, _ = tiny.suture(monkeypatch, capsys, "layers", "tests.support.tiny:made", "--data", "tests.support.tiny:given")
+    code, out, _ = tiny.suture(monkeypatch, capsys, "layers", "tests.support.tiny:made", "--data",
+                               "tests.support.tiny:given")
     assert code == 0
     rows = [[c.strip() for c in line.strip("│").split("│")] for line in out.splitlines()
             if line.startswith("│")]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import suture
 from suture import Paired, SutureError
-from suture.compare import stages as runs
+from suture.compare import preparation
 from suture.networks.preparation import (
     CPU_BUDGET,
     check_precision,
@@ -171,7 +171,7 @@ def test_micro_batches_and_a_small_last_batch_change_no_number(monkeypatch: pyte
         return suture.compare(network(), other(), loader, data()[1], tlm=RECIPE, device="cpu")
 
     wanted = run()
-    monkeypatch.setattr(runs, "choose_micro_batch", lambda *args: 3)
+    monkeypatch.setattr(preparation, "choose_micro_batch", lambda *args: 3)
     got = run()
     assert got.meta["micro_batch"] == 3
     for measure in wanted.measures:
@@ -188,7 +188,7 @@ def _inputs(kind: str, x: Tensor, shift: Tensor) -> Any:
 @pytest.mark.parametrize("kind", ["tuple", "list", "dict"])
 def test_inputs_of_every_nesting_give_what_one_tensor_gives(kind: str,
                                                             monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "choose_micro_batch", lambda *args: 5)
+    monkeypatch.setattr(preparation, "choose_micro_batch", lambda *args: 5)
 
     def batches(n: int, wrap: str | None) -> list[Any]:
         return [(x if wrap is None else _inputs(wrap, x, torch.zeros(len(x))), y)
@@ -286,7 +286,7 @@ def test_a_folded_comparison_equals_an_unfolded_one_also_at_a_convolution(
                               sites=["plain", "boxed", "twice_bn#1"], methods=["dm"], device="cpu")
 
     got = run()
-    monkeypatch.setattr(runs, "fold_batch_norms", lambda *args: 0)
+    monkeypatch.setattr(preparation, "fold_batch_norms", lambda *args: 0)
     wanted = run()
     for measure in wanted.measures:
         # Ranks of scores that are equal but for rounding, as in the own-layer cells, are up to rounding.

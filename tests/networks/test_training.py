@@ -13,7 +13,10 @@ from torch.nn import functional as F
 from suture._base.errors import SutureError
 from suture._base.hashing import fingerprint_network
 from suture.networks import training
-from suture.networks.training import Recipe, augment, compute_accuracy, seed_torch, train
+from suture.networks.augmentation import augment, check_images
+from suture.networks.recipe import Recipe, Schedule, compute_rate_factor, make_optimizer, set_rate
+from suture.networks.seeds import seed_torch
+from suture.networks.training import compute_accuracy, train
 
 
 def blobs(n: int = 96, classes: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
@@ -158,8 +161,8 @@ def test_a_last_batch_of_one_does_not_crash_batch_norm() -> None:
 
 
 def test_schedules_start_peak_and_end_where_they_say() -> None:
-    def factors(schedule: training.Schedule) -> list[float]:
-        return [training.compute_rate_factor(schedule, step, 1000) for step in range(1000)]
+    def factors(schedule: Schedule) -> list[float]:
+        return [compute_rate_factor(schedule, step, 1000) for step in range(1000)]
 
     assert set(factors("constant")) == {1.0}
     cosine, onecycle = factors("cosine"), factors("onecycle")
@@ -171,7 +174,7 @@ def test_schedules_start_peak_and_end_where_they_say() -> None:
     assert onecycle[300] == 1
     assert 0 < onecycle[-1] < 1e-4
     assert 0 < cosine[-1] < 1e-4
-    assert training.compute_rate_factor("onecycle", 0, 1) > 0
+    assert compute_rate_factor("onecycle", 0, 1) > 0
 
 
 def test_the_schedule_reaches_the_optimizer() -> None:
@@ -390,7 +393,7 @@ def test_a_parameter_without_a_gradient_is_passed_over_with_its_state(optimizer:
     between."""
     recipe = Recipe(optimizer=optimizer, lr=0.1, weight_decay=0.1)  # type: ignore[arg-type]
     one, two, alone = (torch.ones(3, requires_grad=True) for _ in range(3))
-    both, single = training.make_optimizer([one, two], recipe), training.make_optimizer([alone], recipe)
+    both, single = make_optimizer([one, two], recipe), make_optimizer([alone], recipe)
     for step in range(3):
         one.grad = None if step == 1 else torch.full((3,), 0.5)
         two.grad = torch.ones(3)
@@ -404,14 +407,14 @@ def test_a_parameter_without_a_gradient_is_passed_over_with_its_state(optimizer:
 
 def test_set_rate_says_what_it_sets() -> None:
     recipe = Recipe(lr=2.0, schedule="cosine")
-    optimizer = training.make_optimizer([torch.ones(1, requires_grad=True)], recipe)
-    assert training.set_rate(optimizer, recipe, 5, 10) == pytest.approx(1.0)
+    optimizer = make_optimizer([torch.ones(1, requires_grad=True)], recipe)
+    assert set_rate(optimizer, recipe, 5, 10) == pytest.approx(1.0)
     assert [group["lr"] for group in optimizer.param_groups] == [pytest.approx(1.0)]
 
 
 @pytest.mark.parametrize("recipe", [Recipe(crop=1), Recipe(flip=True)])
 def test_images_are_checked_only_where_they_are_augmented(recipe: Recipe) -> None:
     with pytest.raises(SutureError, match=r"crops and flips need inputs \(N, C, H, W\), got \(4, 2\)"):
-        training.check_images(torch.zeros(4, 2), recipe)
-    training.check_images(torch.zeros(4, 1, 2, 2), recipe)
-    training.check_images(torch.zeros(4, 2), Recipe())
+        check_images(torch.zeros(4, 2), recipe)
+    check_images(torch.zeros(4, 1, 2, 2), recipe)
+    check_images(torch.zeros(4, 2), Recipe())

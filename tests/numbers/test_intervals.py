@@ -7,8 +7,9 @@ import pytest
 from scipy import stats
 
 from suture._base.errors import SutureError
+from suture.numbers import differences, records
 from suture.numbers import intervals as scores
-from suture.numbers.intervals import Record
+from suture.numbers.records import Record
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 10), (3, 10), (50, 50), (497, 500)])
@@ -89,7 +90,7 @@ def test_the_mean_of_batches_has_students_interval() -> None:
 
 def test_sums_by_batch_keep_the_order() -> None:
     values = np.arange(12.0).reshape(2, 6)
-    assert scores.sum_by_batch(values, np.array([3, 1, 2])).tolist() == [[3, 3, 9], [21, 9, 21]]
+    assert records.sum_by_batch(values, np.array([3, 1, 2])).tolist() == [[3, 3, 9], [21, 9, 21]]
 
 
 def covered(low: float, value: float, high: float) -> bool:
@@ -115,13 +116,13 @@ def test_intervals_cover_about_as_often_as_they_say() -> None:
 
 
 def test_the_paired_difference_covers_and_its_p_values_are_as_small_as_they_should_be(monkeypatch) -> None:
-    monkeypatch.setattr(scores, "BOOTSTRAP_DRAWS", 400)
+    monkeypatch.setattr(differences, "BOOTSTRAP_DRAWS", 400)
     rng, n, inside, small = np.random.default_rng(4), 80, 0, 0
     for _ in range(300):
         scale = rng.gamma(4, 0.25, size=n)
         common = rng.gamma(2, 0.25, size=n)
         one, other = (Record(scale * common * rng.gamma(9, 1 / 9, size=n), scale) for _ in range(2))
-        got = scores.estimate_difference(one, other)
+        got = differences.estimate_difference(one, other)
         inside += covered(got.low, 0, got.high)
         small += got.p < 0.05
     assert 0.90 < inside / 300 < 0.985
@@ -136,8 +137,8 @@ def test_mcnemar_is_the_binomial_test_of_the_discordant_pairs(gains: int, losses
     one[10:10 + gains] = True
     other[30:30 + losses] = True
     p = stats.binomtest(gains, gains + losses, 0.5).pvalue if gains + losses else 1.0
-    assert scores.mcnemar(one, other) == scores.mcnemar(other, one) == p
-    got = scores.estimate_difference(Record(one, np.ones(n)), Record(other, np.ones(n)))
+    assert differences.mcnemar(one, other) == differences.mcnemar(other, one) == p
+    got = differences.estimate_difference(Record(one, np.ones(n)), Record(other, np.ones(n)))
     assert (got.value, got.p, got.test, got.n) == (pytest.approx((gains - losses) / n), p, "exact McNemar", n)
 
 
@@ -161,13 +162,13 @@ def test_differences_are_the_paired_bootstrap_over_examples(kind: str) -> None:
     if kind == "hits":
         tops, bottoms = [t < 1.5 for t in tops], [(common < 4).astype(float)] * 2
     one, other = (Record(t, b) for t, b in zip(tops, bottoms, strict=True))
-    got, drawn = scores.estimate_difference(one, other), paired_slowly(one, other)
+    got, drawn = differences.estimate_difference(one, other), paired_slowly(one, other)
     low, high = np.percentile(drawn, [2.5, 97.5])
     assert got.value == pytest.approx(one.value - other.value, rel=1e-12)
     assert (got.low, got.high) == pytest.approx((low, high), abs=0.12 * (high - low))
     if kind != "hits":
         assert got.p == pytest.approx(min(1, 2 * min((drawn <= 0).mean(), (drawn >= 0).mean())), abs=0.04)
-    turned = scores.estimate_difference(other, one)
+    turned = differences.estimate_difference(other, one)
     assert (turned.value, turned.low, turned.high) == pytest.approx((-got.value, -got.high, -got.low),
                                                                     rel=1e-12)
     assert turned.p == got.p
@@ -175,7 +176,7 @@ def test_differences_are_the_paired_bootstrap_over_examples(kind: str) -> None:
 
 def test_a_cell_does_not_differ_from_itself() -> None:
     record = Record(np.random.default_rng(0).random(30), np.ones(30))
-    got = scores.estimate_difference(record, record)
+    got = differences.estimate_difference(record, record)
     assert (got.value, got.low, got.high, got.p) == (0, 0, 0, 1)
 
 
@@ -183,20 +184,20 @@ def test_batches_are_compared_by_the_paired_t_test() -> None:
     rng = np.random.default_rng(8)
     a, b = rng.random(5), rng.random(5)
     one, other = (Record(v, np.ones(5), batches=True) for v in (a, b))
-    got, wanted = scores.estimate_difference(one, other), stats.ttest_rel(a, b)
+    got, wanted = differences.estimate_difference(one, other), stats.ttest_rel(a, b)
     interval = wanted.confidence_interval()
     assert (got.value, got.low, got.high, got.p) == pytest.approx(
         ((a - b).mean(), interval.low, interval.high, wanted.pvalue), rel=1e-12)
     assert (got.test, got.n) == ("paired t over batches", 5)
-    assert scores.estimate_difference(one, one).p == 1
-    single = scores.estimate_difference(*(Record(v[:1], np.ones(1), batches=True) for v in (a, b)))
+    assert differences.estimate_difference(one, one).p == 1
+    single = differences.estimate_difference(*(Record(v[:1], np.ones(1), batches=True) for v in (a, b)))
     assert single.value == a[0] - b[0]
     assert np.isnan([single.low, single.high, single.p]).all()
 
 
 def test_records_of_other_examples_are_refused() -> None:
     with pytest.raises(SutureError, match="same examples, got 3 and 4"):
-        scores.estimate_difference(Record(np.ones(3), np.ones(3)), Record(np.ones(4), np.ones(4)))
+        differences.estimate_difference(Record(np.ones(3), np.ones(3)), Record(np.ones(4), np.ones(4)))
 
 
 def test_records_are_the_arrays_of_their_cell() -> None:
@@ -216,11 +217,11 @@ def test_records_are_the_arrays_of_their_cell() -> None:
         "residual": error.sum() / scale.sum(),
         "residual_batches": (error[:4].sum() / scale[:4].sum() + error[4:].sum() / scale[4:].sum()) / 2,
         "r2": 1 - error.sum() / spread.sum()}
-    assert set(wanted) == set(scores.RECORDS)
+    assert set(wanted) == set(records.RECORDS)
     for quantity, value in wanted.items():
-        assert scores.build_record(arrays, f"dm.{quantity}", i, j).value == pytest.approx(value, rel=1e-12)
+        assert records.build_record(arrays, f"dm.{quantity}", i, j).value == pytest.approx(value, rel=1e-12)
     for index in ("cka", "r2"):
         with pytest.raises(SutureError, match=f"per-example record '{index}'.*structural indices"):
-            scores.build_record(arrays, index, 0, 0)
+            records.build_record(arrays, index, 0, 0)
     with pytest.raises(SutureError, match=r"expected the per-example array 'tlm.kl' for 'tlm.kl'"):
-        scores.build_record(arrays, "tlm.kl", 0, 0)
+        records.build_record(arrays, "tlm.kl", 0, 0)

@@ -359,7 +359,7 @@ def test_the_seed_and_nothing_else_decides_the_draws() -> None:
 
 def test_blocks_of_resamples_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = [estimate_separation(*CASES["continuous"], paired=p) for p in (True, False)]
-    monkeypatch.setattr("suture.numbers.roc.BOOTSTRAP_CHUNK", 7000)
+    monkeypatch.setattr("suture.numbers.native_thresholds.BOOTSTRAP_CHUNK", 7000)
     assert [estimate_separation(*CASES["continuous"], paired=p) for p in (True, False)] == whole
 
 

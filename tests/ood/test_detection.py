@@ -47,7 +47,8 @@ def result(digits: Any) -> suture.Comparison:
 def stitched(digits: Any, result: suture.Comparison, method: str, i: int, j: int, inputs: Tensor) -> Tensor:
     """Representations of one cell, made apart from the code that evaluates."""
     source, target = (capture(digits[0], inputs, [SITES[k]])[SITES[k]] for k in (i, j))
-    layer = StitchingLayer(suture.representations.alignment.Alignment(recognise_shape(source), recognise_shape(target)))  # type: ignore[attr-defined]
+    alignment = suture.representations.alignment  # type: ignore[attr-defined]
+    layer = StitchingLayer(alignment.Alignment(recognise_shape(source), recognise_shape(target)))
     layer.set(*(torch.as_tensor(result.arrays[f"{method}.{k}/{i}/{j}"]) for k in ("weight", "bias")))
     with torch.no_grad():
         return layer(source)

@@ -91,7 +91,8 @@ def test_class_moments_equal_those_of_all_rows_at_once(shape: Shape, features: s
     mask = ragged(n, shape.size[0]) if shape.kind is Kind.TOKENS else None
     moments = ClassMoments()
     for part in torch.arange(n).split(7):
-        rows, counted = select_features(SiteFeatures(x[part], shape, None if mask is None else mask[part]), features)  # type: ignore[arg-type]
+        given = SiteFeatures(x[part], shape, None if mask is None else mask[part])
+        rows, counted = select_features(given, features)  # type: ignore[arg-type]
         moments.update(rows, labels[part] if labelled else None, counted)
     rows_by_hand = by_hand(x, shape, features, mask)
     owner = np.concatenate([[k] * len(r) for k, r in enumerate(rows_by_hand)])

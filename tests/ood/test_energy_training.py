@@ -16,13 +16,15 @@ from torch.nn import functional as F
 from suture import zoo
 from suture._base.errors import SutureError
 from suture._base.hashing import fingerprint_network
-from suture.data.batches import Batch, Batches
+from suture.data.batch import Batch
+from suture.data.batches import Batches
 from suture.networks.architectures.mlp import MLP
 from suture.networks.architectures.vit import ViT
 from suture.networks.calls import disable_gradients
+from suture.networks.seeds import seed_torch
 from suture.networks.sites import SitedNetwork
-from suture.networks.training import seed_torch
 from suture.ood.detectors import energy_training as module
+from suture.ood.detectors.channel_moments import ChannelMoments
 from suture.ood.detectors.energy_detector import EnergyDetector, EnergyRecipe, energy, energy_loss
 from suture.ood.detectors.energy_training import train_detectors
 from suture.ood.detectors.site_features import SiteFeatures
@@ -295,9 +297,9 @@ def test_no_auxiliary_example_passes_before_fine_tuning(monkeypatch: pytest.Monk
 
 
 def test_progress_counts_epochs() -> None:
-    told: list[tuple[str, int, int | None]] = []
-    trained(progress=lambda *a: told.append(a))
-    assert told == [("energy detectors", k, 4) for k in (1, 2, 3, 4)]
+    message: list[tuple[str, int, int | None]] = []
+    trained(progress=lambda *a: message.append(a))
+    assert message == [("energy detectors", k, 4) for k in (1, 2, 3, 4)]
 
 
 def test_a_lone_last_example_is_passed_over() -> None:
@@ -326,7 +328,7 @@ def test_spread_is_that_of_the_rows_that_count(shape: Shape) -> None:
     dims = (shape.width, *shape.size) if shape.kind is Kind.MAP else (*shape.size, shape.width)
     x = 1000 + torch.randn(20, *dims, generator=g)
     mask = torch.rand(20, 5, generator=g) < 0.6 if shape.kind is Kind.TOKENS else None
-    spread = module._ChannelMoments(shape)
+    spread = ChannelMoments(shape)
     for k in (0, 3, 13):
         end = {0: 3, 3: 13, 13: 20}[k]
         spread.update(x[k:end], None if mask is None else mask[k:end])
@@ -339,14 +341,14 @@ def test_spread_is_that_of_the_rows_that_count(shape: Shape) -> None:
 
 
 def test_a_silent_channel_is_not_blown_up() -> None:
-    spread = module._ChannelMoments(VECTOR)
+    spread = ChannelMoments(VECTOR)
     x = torch.randn(50, 7, generator=torch.Generator().manual_seed(0))
     x[:, 2] = 4
     spread.update(x, None)
     d = EnergyDetector.make(VECTOR, 3, FAST)
     spread.set_buffers(d)
     assert float(d.std[2]) == pytest.approx(0.01 * float(d.std.square().mean().sqrt()), rel=0.01)
-    spread = module._ChannelMoments(VECTOR)
+    spread = ChannelMoments(VECTOR)
     spread.update(torch.ones(5, 7), None)
     spread.set_buffers(d)
     assert d.std.tolist() == [1.0] * 7

@@ -21,8 +21,9 @@ from suture import Paired, SutureError, indices
 from suture._base import memory
 from suture.compare.collect import TokenShare
 from suture.indices import GROUPS, SiteStatistics, chosen, own
-from suture.indices.sample import Reservoir
-from suture.representations.accumulators import Accumulators, AccumulatorSettings
+from suture.indices.reservoir import Reservoir
+from suture.representations.accumulator_settings import AccumulatorSettings
+from suture.representations.accumulators import Accumulators
 from suture.representations.alignment import Alignment
 from suture.representations.shapes import Kind, Shape
 from tests.compare.test_sequences import IMAGES, Windows, first
@@ -720,8 +721,8 @@ def test_the_memory_that_is_planned_is_the_memory_that_is_taken(names: Any, fitt
 
 def test_sums_that_do_not_fit_are_refused_before_they_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("suture._base.memory.get_free_bytes", lambda device: 1000)
-    said = r"to fit into the free memory of 0\.0 MiB, got .*; give fewer sites"
-    with pytest.raises(SutureError, match=said):
+    message = r"to fit into the free memory of 0\.0 MiB, got .*; give fewer sites"
+    with pytest.raises(SutureError, match=message):
         suture.compare(tiny.network(), None, tiny.data()[0], methods=[], device="cpu")
     with pytest.raises(SutureError, match="the sums of 40 and 30 columns to fit"):
         indices.of_matrices(np.zeros((5, 40)), np.zeros((5, 30)))

@@ -13,8 +13,7 @@ import pandas as pd
 import pytest
 
 from suture._base.errors import SutureError
-from suture.results import Comparison, load
-from suture.results import comparison as results
+from suture.results import Comparison, load, saving
 from suture.results.table import COLUMNS
 from tests.support.synthetic import HOSTILE, NAMES, comparison
 
@@ -178,14 +177,14 @@ def test_the_killed_writers_above_die_before_and_after_the_step_that_counts(tmp_
 def test_a_reader_between_two_files_gets_one_comparison(tmp_path, monkeypatch):
     old, new = comparison(seed=1), comparison(seed=2)
     old.save(tmp_path)
-    real, pending = results.read_content, [new]
+    real, pending = saving.read_content, [new]
 
     def content_then_write(folder, name, document):
         if pending and name == "arrays.safetensors":
             pending.pop().save(folder)
         return real(folder, name, document)
 
-    monkeypatch.setattr(results, "read_content", content_then_write)
+    monkeypatch.setattr(saving, "read_content", content_then_write)
     assert load(tmp_path).equals(new)
 
 

@@ -178,9 +178,9 @@ def test_the_page_counts_verdicts_and_shows_what_they_rest_on():
     given = comparison(detectors=("maha", "energy"))
     text = page.render_page([given])
     shown = all_text(Page(text))
-    said = summarise_findings(given).cells
-    assert [words.split(":")[0] for words in said] == ["Direct matching", "Task loss matching"]
-    for words in said:
+    sentences = summarise_findings(given).cells
+    assert [words.split(":")[0] for words in sentences] == ["Direct matching", "Task loss matching"]
+    for words in sentences:
         assert shown.count(words) == 2  # at the verdict, and above the method's measures
     assert "works, out of distribution (artefact)" in shown
     for word in ("made from the data: 50 examples of <i>noise</i>", "given: 50 examples",

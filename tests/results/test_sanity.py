@@ -112,8 +112,8 @@ def test_noise_is_told_from_difference(gains, losses, clear, quantity):
     examples = "agree" if quantity == "agreement" else "correct"
     row, words = on_itself(f"tlm.{quantity}", correct.mean(axis=2), arrays={f"tlm.{examples}": correct})
     assert (row["violated"], row["beyond_noise"]) == (1, clear)
-    said = "this is" if clear else "this is not"
-    assert words.endswith(f"; {said} beyond test-set noise (McNemar, Holm, p < 0.05).")
+    who = "this is" if clear else "this is not"
+    assert words.endswith(f"; {who} beyond test-set noise (McNemar, Holm, p < 0.05).")
 
 
 def test_holm_and_the_choice_of_the_rival_cost():

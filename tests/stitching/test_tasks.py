@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 import suture
 from suture import SutureError, TaskRecipe
+from suture import numbers as scores
 from suture.compare.collect import TokenShare
-from suture.compare.estimates import list_quantities, score_cells, stack_evaluation
 from suture.compare.evaluate import Evaluator
+from suture.compare.scores import list_quantities, score_cells, stack_evaluation
 from suture.data.batches import Batches
 from suture.networks.sites import SitedNetwork
-from suture.numbers import intervals as scores
 from suture.numbers.intervals import Estimate, exponentiate
 from suture.numbers.measures import MEASURES
 from suture.representations.alignment import Alignment

@@ -18,9 +18,10 @@ from torch.utils.data import DataLoader, TensorDataset
 import suture
 from suture import Paired, SutureError, TaskRecipe
 from suture.data.batches import Batches
+from suture.networks.augmentation import augment
 from suture.networks.calls import apply, freeze
+from suture.networks.recipe import Recipe, compute_rate_factor
 from suture.networks.sites import SitedNetwork
-from suture.networks.training import Recipe, augment, compute_rate_factor
 from suture.representations.alignment import Alignment
 from suture.stitching import StitchingLayer
 from suture.stitching import batch_budget as room

@@ -1,4 +1,5 @@
-"""The smallest networks and data that can be compared, by `tests.support.tiny:NAME` also on a command line."""
+"""The smallest networks and data that can be compared, by `tests.support.tiny:NAME` also on a command
+line."""
 
 from __future__ import annotations
 

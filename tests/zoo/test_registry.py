@@ -17,7 +17,7 @@ from suture import zoo
 from suture._base.errors import SutureError
 from suture._base.hashing import fingerprint_network
 from suture.networks.architectures.resnet import BasicBlock, ResNet
-from suture.networks.training import Recipe
+from suture.networks.recipe import Recipe
 from suture.zoo import weights as weights_module
 from suture.zoo.image_sets import ImageSet
 

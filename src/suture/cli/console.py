@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBars
 from rich.table import Column, Table
 
 from suture._base import format_bytes
@@ -20,7 +21,7 @@ from suture.results import Comparison, summarise_findings
 @contextmanager
 def show_progress() -> Iterator[Any]:
     """Progress bars, one for each stage, drawn on stderr where that is a terminal."""
-    with Progress(TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+    with ProgressBars(TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
                   TimeRemainingColumn(), console=problems, disable=not problems.is_terminal) as shown:
         tasks: dict[str, TaskID] = {}
 

@@ -11,8 +11,10 @@ from torch import nn
 
 from suture._base import Progress, SutureError
 from suture.compare.estimate import DryRun, estimate_run
+from suture.compare.preparation import start_run
+from suture.compare.run import Run
 from suture.compare.settings import METHODS, Settings
-from suture.compare.stages import Run
+from suture.compare.stages import list_stages
 from suture.indices import Named
 from suture.networks import SiteSpec
 from suture.ood import DEFAULT_OOD, OOD
@@ -112,7 +114,7 @@ def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None
     if previous is not None:
         run.take_over(previous)
     result = None
-    for stage, work in run.list_stages():
+    for stage, work in list_stages(run):
         if stage not in run.done:
             work()
             run.done.append(stage)
@@ -142,7 +144,7 @@ def _start_run(source: nn.Module, target: nn.Module | None, data: Any, test: Any
     plan = Settings.of(held_out=test is not None, ood=_make_ood(ood), **planned)
     if names is not None and len(names) != 2:
         raise SutureError(f"expected two names, of source and target, got {len(names)}")
-    return Run.start(source, target, data, test, plan, sites=sites, target_sites=target_sites,
+    return start_run(source, target, data, test, plan, sites=sites, target_sites=target_sites,
                      allow_bypass=allow_bypass, names=names, batch_size=batch_size)
 
 

@@ -139,17 +139,18 @@ def compute_paper_indices(source: SitedNetwork, target: SitedNetwork, batches: B
     flat = [Request(FLAT_INDICES["cka"], "flatten")] if any(r.index.name == "cka" for r in papers) else []
     others = [r.index for r in papers if r.index.name != "cka"]
     requests = [*flat, *(Request(i, view) for i in others for view in (STITCH, "pool"))]
-    grid = Accumulators(source.shapes, target.shapes,
+    accumulators = Accumulators(source.shapes, target.shapes,
                         AccumulatorSettings(requests, precision=asked.precision), same=source is target)
-    collect_moments(source, target, batches, grid, device=device, micro_batch=micro_batch, progress=progress)
+    collect_moments(source, target, batches, accumulators, device=device, micro_batch=micro_batch,
+                    progress=progress)
     found = {}
     for i, x in enumerate(source.shapes):
         for j, y in enumerate(target.shapes):
-            values = grid.compute_values(i, j)
+            values = accumulators.compute_values(i, j)
             alike = replace(x, last=y.last) == y
             views = {"cka": "@flatten"} | {r.name: "" if alike else "@pool" for r in others}
             found[i, j] = {r.name: values[r.index.name + views[r.index.name]] for r in papers}
-    return found, grid.examples
+    return found, accumulators.examples
 
 
 def advise_on_error(error: Exception) -> str:

@@ -10,7 +10,7 @@ import torch
 
 from suture.compare.collect import collect_moments
 from suture.compare.evaluate import Evaluator
-from suture.compare.stages import Run
+from suture.compare.run import Run
 from suture.data import Batch, Batches, cut_batch, move_batch
 from suture.networks import SiteInfo
 from suture.representations import Accumulators
@@ -54,15 +54,15 @@ def estimate_run(run: Run) -> DryRun:
     batch = next(iter(cut_batch(move_batch(next(iter(run.fit)), device),
                                 min(run.micro_batch, TRIED_EXAMPLES))))
     one = Batches([Batch(batch.source, batch.target, batch.labels)])
-    grid = Accumulators(run.source.shapes, run.target.shapes, plan.accumulator_settings, plan.alignment,
-                        same=run.source is run.target)
+    accumulators = Accumulators(run.source.shapes, run.target.shapes, plan.accumulator_settings,
+                                plan.alignment, same=run.source is run.target)
 
     def each(work: Callable[[], object]) -> float:
         return _time_work(work, device) / batch.size
 
     n_test, per_test = run.test.count_examples(), 0.0
     seconds = {"moments": _multiply(run.fit.count_examples(), each(lambda: collect_moments(
-        run.source, run.target, one, grid, device=device, micro_batch=run.micro_batch)))}
+        run.source, run.target, one, accumulators, device=device, micro_batch=run.micro_batch)))}
     layers = {c: run.make_layer(*c).init_random(0).to(device) for c in run.cells if c not in run.excluded}
     if plan.methods:
         evaluator = Evaluator(run.source, run.target, layers, run.micro_batch, None, run.task)
@@ -75,7 +75,7 @@ def estimate_run(run: Run) -> DryRun:
         training, testing = _multiply(run.whole.count_examples(), step * plan.recipe.epochs), seconds["tlm"]
         seconds["tlm"] = None if training is None or testing is None else training + testing
     return DryRun(run.names, run.source.infos, run.target.infos, (run.fit.count_examples(), n_test),
-                  run.micro_batch, grid.nbytes_planned, seconds, str(device))
+                  run.micro_batch, accumulators.nbytes_planned, seconds, str(device))
 
 
 def _time_work(work: Callable[[], object], device: torch.device) -> float:

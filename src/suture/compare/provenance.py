@@ -15,7 +15,7 @@ from suture.data import Batches, Prepared
 
 
 def choose_display_names(source: nn.Module, target: nn.Module, same: bool) -> tuple[str, str]:
-    """How tables call two networks: by their classes, told apart where these are the same."""
+    """How tables call two networks: by their classes, distinguished where these are the same."""
     a, b = type(source).__name__, type(target).__name__
     return (f"{a} (source)", f"{b} (target)") if a == b and not same else (a, b)
 
@@ -53,8 +53,8 @@ def describe_data(data: Any) -> dict[str, Any]:
 
 def _name_preprocessing(how: Any) -> str:
     """What a preprocessing says of itself; no address, which another run would not have."""
-    told = repr(how)
-    return getattr(how, "__qualname__", type(how).__qualname__) if " at 0x" in told else told
+    text = repr(how)
+    return getattr(how, "__qualname__", type(how).__qualname__) if " at 0x" in text else text
 
 
 def collect_versions() -> dict[str, str]:

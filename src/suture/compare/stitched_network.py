@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from suture._base import Progress, SutureError, convert_tensors, fingerprint_network
+from suture.compare.moments_stage import run_moments
+from suture.compare.preparation import start_run
 from suture.compare.settings import Settings
-from suture.compare.stages import Run
+from suture.compare.task_loss_stage import train_layers
 from suture.data import Batch, Batches, move_batch
 from suture.networks import Site, SitedNetwork, apply, find_device, prepare, take_first
 from suture.representations import DEFAULT_RULE, Alignment, AlignmentRule, Kind, Shape, get_token_mask
@@ -182,14 +184,14 @@ def stitch(source: nn.Module, source_site: str | Site, target: nn.Module, target
     plan = Settings.of(methods=[method], indices=(), tlm=tlm, precision=precision, seed=seed, device=device,
                    progress=progress, held_out=False, family=family, alignment=alignment, examples=examples,
                    relu=relu, ood=None, task=task, token_rate=token_rate)
-    run = Run.start(source, target, data, None, plan, sites=[source_site], target_sites=[target_site],
+    run = start_run(source, target, data, None, plan, sites=[source_site], target_sites=[target_site],
                     allow_bypass=allow_bypass, batch_size=batch_size)
     if run.excluded:
         raise SutureError(next(iter(run.excluded.values())))
-    run.run_moments()
+    run_moments(run)
     about: dict[str, Any] = {"method": method} | plan.as_record()
     if method == "tlm":
-        curves, ends = run.train()
+        curves, ends = train_layers(run)
         if curves.failed:
             raise SutureError(f"expected a layer that can be used: {next(iter(curves.failed.values()))}")
         marks = find_unconverged(curves, plan.recipe, ends=ends.get("tlm"), matched=ends.get("dm"))

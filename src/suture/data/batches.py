@@ -1,136 +1,18 @@
-"""Data as it comes: one way to read batches of (inputs, labels) for both networks, in step.
-
->>> Prepared(images, source=ImagePreprocessing(size=(224, 224)), target=ImagePreprocessing(size=(32, 32)))
-"""
+"""Data as it comes: one way to read batches of (inputs, labels) for both networks, in step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
-from suture._base import SutureError, convert_tensors, count_examples, list_tensors
+from suture._base import SutureError, convert_tensors, count_examples
+from suture.data.batch import Batch, cut_batch
+from suture.data.prepared import Prepared
 from suture.data.streams import ExampleStream, TensorStream
-
-Preprocessing = Callable[[Any], Any]
-"""From a batch of raw examples, on any device, to what a network takes."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One batch: inputs for the source network, inputs for the target network (often the same object),
-    labels.
-
-    Where suture has prepared the inputs, `raw` is what they were made from and `remake` makes them.
-    """
-
-    source: Any
-    target: Any
-    labels: Tensor | None
-    raw: Any = None
-    remake: Callable[[Any, Tensor | None], Batch] | None = None
-
-    @property
-    def size(self) -> int:
-        """Number of examples."""
-        return count_examples(self.source)
-
-
-class _SameAsSource:
-    """The default of an argument for which None has a meaning."""
-
-
-SAME_AS_SOURCE = _SameAsSource()
-
-
-class Paired:
-    """Two streams of the same examples, prepared differently for each network, read in step.
-
-    Args:
-        source, target: data as `Batches` takes them, such as two unshuffled DataLoaders.
-
-    Raises:
-        SutureError: an iterator that can be read only once. While it is read: one ends before the other,
-            batches of unequal length, or labels that differ, which means that the examples do not correspond
-            (a shuffled loader, for one).
-    """
-
-    def __init__(self, source: Any, target: Any) -> None:
-        self.source = Batches(source, name="the source loader")
-        self.target = Batches(target, name="the target loader")
-
-    def __len__(self) -> int:
-        """Number of batches, where the source loader knows it; TypeError otherwise."""
-        return len(self.source)
-
-    def __iter__(self) -> Iterator[Batch]:
-        ends = object()
-        a, b = iter(self.source), iter(self.target)
-        for k in range(2**62):
-            x, y = next(a, ends), next(b, ends)
-            if x is ends and y is ends:
-                return
-            if not isinstance(x, Batch) or not isinstance(y, Batch):
-                side = "source" if x is ends else "target"
-                raise SutureError(f"expected two loaders of equal length, the {side} loader ended after {k} "
-                                  "batches; give both the same examples and batch size")
-            labels, other = x.labels, y.labels
-            if x.size != y.size:
-                raise SutureError(f"expected paired batches of equal length, got {x.size} and {y.size} "
-                                  f"examples in batch {k}; give both loaders the same batch size")
-            if labels is not None and other is not None and not torch.equal(labels.cpu(), other.cpu()):
-                raise SutureError(f"the labels of the two loaders differ in batch {k}: their examples do not "
-                                  "correspond; use shuffle=False in both")
-            yield Batch(x.source, y.source, labels if labels is not None else other)
-
-
-class Prepared:
-    """One stream of raw examples, prepared for each network in its own way: read once, so always in step.
-
-    Args:
-        data: as `Batches` takes them, or examples of `suture.sources`.
-        source: from a batch of raw examples to the source network's inputs, such as `ImagePreprocessing` or
-            `TextPreprocessing`. It sees tensors on the device that the comparison runs on. None: as they are.
-        target: the same for the target network. Default: as for the source, and then both get the same
-            object.
-            Where the target's inputs have "labels", these are the labels (masked language modelling).
-    """
-
-    def __init__(self, data: Any, source: Preprocessing | None,
-                 target: Preprocessing | _SameAsSource | None = SAME_AS_SOURCE) -> None:
-        self.data, self.source = data, source
-        self.target = source if isinstance(target, _SameAsSource) else target
-
-    def batch(self, raw: Any, labels: Tensor | None) -> Batch:
-        """A batch of raw examples made ready.
-
-        Raises:
-            SutureError: text without a preprocessing; what the preprocessing raises.
-        """
-        source, made = _take_own_labels(_preprocess(self.source, raw))
-        target, other = ((source, made) if self.target == self.source
-                         else _take_own_labels(_preprocess(self.target, raw)))
-        return Batch(source, target, labels if other is None else other, raw, self.batch)
-
-
-def _preprocess(how: Preprocessing | None, raw: Any) -> Any:
-    if how is None and isinstance(raw, list) and raw and isinstance(raw[0], str):
-        raise SutureError("expected a tokenizer for data that are text, got none; give a network with its "
-                          "tokenizer (hf:FOLDER), or Prepared(data, TextPreprocessing(tokenizer))")
-    if how is None and isinstance(raw, list) and raw and isinstance(raw[0], Tensor):
-        raise SutureError("expected images of one size, got several; give a preprocessing with a size "
-                          "(ImagePreprocessing(size=(224, 224)), or --source-input size=224)")
-    return raw if how is None else how(raw)
-
-
-def _take_own_labels(inputs: Any) -> tuple[Any, Tensor | None]:
-    if isinstance(inputs, Mapping) and "labels" in inputs:
-        return {k: v for k, v in inputs.items() if k != "labels"}, inputs["labels"]
-    return inputs, None
 
 
 def split_labels(item: Any) -> tuple[Any, Tensor | None]:
@@ -352,36 +234,3 @@ def split_rows(data: Any, share: float, seed: int) -> tuple[Tensor, Tensor] | No
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     last = min(n - 1, max(1, round(share * n)))
     return order[last:].sort().values, order[:last].sort().values
-
-
-def move_batch(batch: Batch, device: torch.device) -> Batch:
-    """The batch with all its tensors on `device`; what the two networks share stays shared."""
-    def move(t: Tensor) -> Tensor:
-        return t.to(device, non_blocking=True)
-
-    source = convert_tensors(batch.source, move)
-    target = source if batch.target is batch.source else convert_tensors(batch.target, move)
-    labels = None if batch.labels is None else move(batch.labels)
-    return Batch(source, target, labels, convert_tensors(batch.raw, move), batch.remake)
-
-
-def is_same_batch(one: Batch, other: Batch) -> bool:
-    """Whether two batches hold the same numbers."""
-    pairs = zip(*([*list_tensors(b.source), *list_tensors(b.target),
-                   *([] if b.labels is None else [b.labels])] for b in (one, other)), strict=True)
-    return one.size == other.size and all(a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num())
-                                          for a, b in pairs)
-
-
-def cut_batch(batch: Batch, size: int) -> Iterator[Batch]:
-    """Cut a batch into micro-batches of at most `size` examples."""
-    n = batch.size
-    for start in range(0, n, size):
-        rows = slice(start, start + size)
-
-        def cut(t: Tensor, rows: slice = rows) -> Tensor:
-            return t[rows] if t.ndim and len(t) == n else t
-
-        source = convert_tensors(batch.source, cut)
-        target = source if batch.target is batch.source else convert_tensors(batch.target, cut)
-        yield Batch(source, target, None if batch.labels is None else batch.labels[rows])

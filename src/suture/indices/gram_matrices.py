@@ -56,6 +56,34 @@ class Hsic:
 
 
 @dataclass(frozen=True)
+class Kernels:
+    """What CKA of one cell needs of the Gram matrices of its flattened examples.
+
+    Attributes:
+        n: number of examples seen.
+        constant: the sides ("source", "target") that are the same for all examples.
+        batch: examples in a minibatch; minibatch CKA depends on it.
+        minibatches: how many count; the last one may be smaller.
+        left_out: examples in a last minibatch that is too small for the unbiased estimator.
+        minibatch: unbiased HSIC summed over minibatches.
+        kept: number of first examples whose full Gram matrices there are.
+        kept_constant: the sides that are the same for all kept examples.
+        biased, unbiased: HSIC of the kept examples, up to a factor; nan where they are too few.
+    """
+
+    n: int
+    constant: tuple[str, ...]
+    batch: int
+    minibatches: int
+    left_out: int
+    minibatch: Hsic
+    kept: int
+    kept_constant: tuple[str, ...]
+    biased: Hsic
+    unbiased: Hsic
+
+
+@dataclass(frozen=True)
 class Gram:
     """Gram matrix of one site's examples about their mean, in float64.
 

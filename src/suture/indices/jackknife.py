@@ -10,7 +10,7 @@ from functools import reduce
 import numpy as np
 
 from suture.indices.definition import Index, Value
-from suture.indices.regression import FOLDS, merge_into_folds
+from suture.indices.entries import FOLDS, merge_into_folds
 from suture.numbers import MomentBlock, Pair
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from suture._base import SutureError, replace_file
 from suture.indices.computation import of_blocks
 from suture.indices.definition import Value
-from suture.indices.sample import SAMPLE_ROWS
+from suture.indices.reservoir import SAMPLE_ROWS
 from suture.indices.streaming import Streaming
 from suture.indices.table import Named
 from suture.numbers import Cross, MomentBlock, Moments, Side, UnitRowSums

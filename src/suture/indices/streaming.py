@@ -14,10 +14,11 @@ from torch import Tensor
 
 from suture._base import SutureError, check_free_memory
 from suture.indices.definition import Index, Needs, Value
-from suture.indices.flattened_cka import FlatKernels
+from suture.indices.entries import FOLDS
+from suture.indices.flat_kernels import FlatKernels
 from suture.indices.jackknife import add_intervals
-from suture.indices.regression import FOLDS
-from suture.indices.sample import SAMPLE_ROWS, Reservoir, Sample, as_matrix
+from suture.indices.reservoir import SAMPLE_ROWS, Reservoir
+from suture.indices.sample import Sample, as_matrix
 from suture.indices.table import FROM_MOMENTS, STITCH, Named, Request, chosen
 from suture.numbers import MomentBlock, Moments, Pair, UnitRowSums, standardise_rows
 

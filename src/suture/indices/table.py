@@ -13,32 +13,16 @@ from types import CodeType
 from typing import Any, Union
 
 from suture._base import SutureError, make_unknown_error
-from suture.indices import (
-    cca,
-    cka,
-    overlap,
-    procrustes,
-    regression,
-    rsa,
-    statistics,
+from suture.indices.definition import Index, Needs
+from suture.indices.entries import (
+    INDICES,
+    explain_not_kept,
+    explain_too_few_kept,
+    flat_cka,
+    flat_cka_debiased,
 )
-from suture.indices import (
-    distances as rows,
-)
-from suture.indices import (
-    flattened_cka as kernels,
-)
-from suture.indices import (
-    unit_matching as units,
-)
-from suture.indices.definition import Index, Needs, collect_entries
 from suture.numbers import ALIGNMENTS, MEASURES, Measure, make_index_measure, register_measure
 
-INDICES: Mapping[str, Index] = collect_entries(cka.ENTRIES, cca.ENTRIES, procrustes.ENTRIES,
-                                               regression.ENTRIES, overlap.ENTRIES, units.ENTRIES,
-                                               rsa.ENTRIES, statistics.ENTRIES,
-                                       rows.ENTRIES, kernels.ENTRIES)
-"""Every index by name."""
 for _entry in INDICES.values():
     register_measure(_entry.measure)
 FROM_MOMENTS = frozenset({Needs.MOMENTS, Needs.HIGHER, Needs.UNITS, Needs.BLOCKS})
@@ -47,8 +31,8 @@ STITCH = "stitch"
 """The alignment of a name without ``@``: the matrices that the stitching layer maps."""
 PAPER_INDICES = ("cka", "pwcca", "pwcca_target", "opd")
 """What `paper` is offered for: the indices of Balogh and Jelasity (2025), by their rules."""
-_FLAT_FUNCTIONS = {"cka": (kernels.flat_cka, kernels.explain_not_kept),
-                   "cka_debiased": (kernels.flat_cka_debiased, kernels.explain_too_few_kept)}
+_FLAT_FUNCTIONS = {"cka": (flat_cka, explain_not_kept),
+                   "cka_debiased": (flat_cka_debiased, explain_too_few_kept)}
 FLAT_INDICES: Mapping[str, Index] = {"cka_minibatch": INDICES["cka_minibatch"]} | {
     name: replace(INDICES[name], fn=fn, undefined=undefined, needs=Needs.KERNELS, cost="n (p + q) + n²")
     for name, (fn, undefined) in _FLAT_FUNCTIONS.items()}
@@ -90,7 +74,8 @@ class Request:
         keys."""
         if self.index.user is None:
             return self.name
-        return f"{self.name}#{hashlib.sha256(repr(_extract_content(self.index.user)).encode()).hexdigest()[:12]}"
+        content = repr(_extract_content(self.index.user)).encode()
+        return f"{self.name}#{hashlib.sha256(content).hexdigest()[:12]}"
 
 
 def _extract_content(what: Any) -> Any:

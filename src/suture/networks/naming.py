@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from suture._base import SutureError, make_unknown_error
-from suture.networks.calls import Call, CallId, extract_tensors
+from suture.networks.calls import Call, CallId
+from suture.networks.module_outputs import extract_tensors
 from suture.representations import ShapeOverride
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from suture._base import SutureError, convert_tensors, count_examples, list_tensors, summarise_error
-from suture.networks.calls import Call, apply, disable_gradients, extract_tensors, freeze, record, walk
+from suture.networks.calls import Call, apply, disable_gradients, freeze, record, walk
+from suture.networks.module_outputs import extract_tensors
 
 CPU_BUDGET = 13 * 2**20
 GPU_BUDGET = 2 * 2**30

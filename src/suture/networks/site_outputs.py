@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from suture.networks.calls import disable_gradients, freeze
+from suture.networks.dry_run import SiteInfo
 from suture.networks.naming import Site, SiteSpec
-from suture.networks.sites import SitedNetwork, SiteInfo
+from suture.networks.sites import SitedNetwork
 
 
 def find_sites(network: nn.Module, inputs: Any, sites: SiteSpec = None, *,

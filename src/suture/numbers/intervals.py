@@ -1,9 +1,8 @@
-"""Scores of stitched networks, their 95 % intervals and paired tests, from per-example results."""
+"""Scores of stitched networks with their 95 % intervals, from per-example results."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -11,10 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from suture._base import SutureError, make_unknown_error
-from suture.numbers.arrays import Arrays, Floats
+from suture.numbers.arrays import Bools, Floats
 
-Bools = NDArray[np.bool_]
 BOOTSTRAP_DRAWS = 2000
 """Bootstrap resamples; the standard error of an interval's end is then about 1.5 % of its width."""
 
@@ -142,175 +139,19 @@ def estimate_batch_mean(values: NDArray[Any]) -> Estimate:
     return Estimate(float(v.mean()), float(v.mean()) - half, float(v.mean()) + half)
 
 
-# -- per-example records -------------------------------------------------------------------------------------
+def compute_hidden_share(n: int) -> float:
+    """Compute the largest share that `n` independent draws miss altogether in one sample of 40."""
+    return float(1 - 0.025 ** (1 / n))
 
 
+def stretch_interval(value: float, ends: Floats, drift: float, hidden: float, paired: bool) -> Estimate:
+    """Widen an interval until it also holds its value corrected by `drift`, and a `hidden` share.
 
-@dataclass(frozen=True)
-class Record:
-    """What a cell's measure is made of: ``top.sum() / bottom.sum()`` over its units.
-
-    Attributes:
-        top: (N,); boolean where examples are hit or missed, sums over its tokens where an example has
-            several.
-        bottom: (N,) floats.
-        batches: the units are test batches, and `bottom` is one.
-        exponential: the measure is e to the power of that ratio.
+    Any unseen pair can move an unpaired value by all that is left on that side. Pairs of scores of the same
+    example that all agree are taken at their word, so there the hidden share counts by how far the value is
+    from 1/2.
     """
-
-    top: NDArray[Any]
-    bottom: NDArray[Any]
-    batches: bool = False
-    exponential: bool = False
-
-    @property
-    def value(self) -> float:
-        """The measure."""
-        ratio = float(self.top.sum(dtype=np.float64) / self.bottom.sum(dtype=np.float64))
-        return math.exp(ratio) if self.exponential else ratio
-
-
-def sum_by_batch(values: NDArray[Any], sizes: NDArray[Any]) -> Floats:
-    """Sums (..., B) over the test batches of `values` (..., N), batches of `sizes` (B,) in order."""
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    sums: Floats = np.add.reduceat(values.astype(np.float64), starts, axis=-1)
-    return sums
-
-
-RECORDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "accuracy": ("correct", ()),
-    "relative_accuracy": ("correct", ("correct",)),
-    "agreement": ("agree", ()),
-    "kl": ("kl", ()),
-    "ce_gap": ("ce", ("ce",)),
-    "relative_perplexity": ("ce", ("ce",)),
-    "residual": ("error", ("scale",)),
-    "residual_batches": ("error", ("scale", "batches")),
-    "r2": ("error", ("spread",)),
-}
-"""By quantity: the array of the method, (sources, targets, N), and those of the target network that it
-needs."""
-
-
-def build_record(arrays: Arrays, name: str, i: int, j: int) -> Record:
-    """The per-example record of measure `name` in cell (i, j).
-
-    With ``target.tokens`` among the arrays, what is counted are tokens: examples are sums over theirs.
-
-    Args:
-        arrays: of a comparison.
-        name: such as ``"dm.kl"``.
-        i, j: positions of the source and the target site.
-
-    Raises:
-        SutureError: the measure has no per-example record (structural indices), or the arrays lack it.
-    """
-    method, _, quantity = name.rpartition(".")
-    if not method or quantity not in RECORDS:
-        known = [f"{m}.{q}" for m in ("dm", "tlm") for q in RECORDS]
-        raise make_unknown_error("measure with a per-example record", name, known,
-                      "structural indices are functions of all examples at once")
-    own, target = RECORDS[quantity]
-    needed = [f"{method}.{own}", *(f"target.{t}" for t in target)]
-    absent = [a for a in needed if a not in arrays]
-    if absent:
-        raise SutureError(f"expected the per-example array {absent[0]!r} for {name!r}, this comparison has "
-                          "none; compute it with this method and with labels in the test data")
-    top, *rest = (arrays[a] for a in needed)
-    x = top[i, j]
-    units = arrays["target.tokens"].astype(np.float64) if "target.tokens" in arrays else np.ones(len(x))
-    if quantity == "relative_accuracy":
-        return Record(x, rest[0].astype(np.float64))
-    if quantity in ("ce_gap", "relative_perplexity"):
-        return Record(x.astype(np.float64) - rest[0], units, exponential=quantity == "relative_perplexity")
-    if quantity == "residual":
-        return Record(x, rest[0][j])
-    if quantity == "r2":
-        return Record(rest[0][j].astype(np.float64) - x, rest[0][j])
-    if quantity == "residual_batches":
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratios = sum_by_batch(x, rest[1]) / sum_by_batch(rest[0][j], rest[1])
-        return Record(ratios, np.ones(len(ratios)), batches=True)
-    return Record(x, units)
-
-
-# -- paired tests --------------------------------------------------------------------------------------------
-
-@dataclass(frozen=True)
-class Difference:
-    """One cell's value minus another's, on the same examples.
-
-    Attributes:
-        value: the difference, in the measure's own units.
-        low, high: its 95 % interval.
-        p: two-sided p value of no difference.
-        test: which test gave `p`: ``"exact McNemar"``, ``"paired bootstrap"`` or ``"paired t over batches"``.
-        n: number of examples (of batches for a test over batches).
-    """
-
-    value: float
-    low: float
-    high: float
-    p: float
-    test: str
-    n: int
-
-
-def mcnemar(one: Bools, other: Bools) -> float:
-    """p value of the exact two-sided McNemar test of (N,) outcomes (McNemar 1947); 1 without discordant
-    pairs."""
-    from scipy import stats
-
-    only_one, only_other = int((one & ~other).sum()), int((other & ~one).sum())
-    if only_one + only_other == 0:
-        return 1.0
-    return float(stats.binomtest(only_one, only_one + only_other, 0.5).pvalue)
-
-
-def estimate_difference(one: Record, other: Record, seed: int = 0) -> Difference:
-    """The value of `one` minus that of `other`, on the same examples.
-
-    The interval is the percentile bootstrap over examples, both cells resampled together (`BOOTSTRAP_DRAWS`
-    times). The p value is the exact McNemar test's where examples are hit or missed, and otherwise the
-    bootstrap's: twice the smaller share of resamples on either side of zero, at least 2 /
-    (`BOOTSTRAP_DRAWS` + 1); with a single example interval and p are nan. Means over batches have Student's t
-    over batches, nan for a single one. Where tokens count, an example is all of a text's: tokens of one text
-    are no independent draws.
-
-    Raises:
-        SutureError: the records are of different numbers of examples.
-    """
-    from scipy import stats
-
-    if one.top.shape != other.top.shape or one.batches != other.batches:
-        raise SutureError(f"expected two records of the same examples, got {len(one.top)} and "
-                          f"{len(other.top)}")
-    n, value = len(one.top), one.value - other.value
-    if one.batches:
-        gaps = one.top - other.top
-        e = estimate_batch_mean(gaps)
-        p = (float("nan") if n < 2 else float(stats.ttest_rel(one.top, other.top).pvalue)
-             if gaps.any() else 1.0)
-        return Difference(value, e.low, e.high, p, "paired t over batches", n)
-    drawn = _bootstrap_differences(one, other, seed)
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    if one.top.dtype == np.bool_ and other.top.dtype == np.bool_:
-        return Difference(value, float(low), float(high), mcnemar(one.top, other.top), "exact McNemar", n)
-    if n < 2:
-        return Difference(value, float("nan"), float("nan"), float("nan"), "paired bootstrap", n)
-    tail = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
-    p = min(1.0, 2 * (tail + 1) / (len(drawn) + 1))
-    return Difference(value, float(low), float(high), p, "paired bootstrap", n)
-
-
-def _bootstrap_differences(one: Record, other: Record, seed: int) -> Floats:
-    """Differences of the two ratios in each resample; those in which a denominator is zero are left out."""
-    sums = np.stack([one.top, one.bottom, other.top, other.bottom]).astype(np.float64)
-    rng, n = np.random.default_rng(seed), sums.shape[1]
-    drawn = np.empty((BOOTSTRAP_DRAWS, 4))
-    for k in range(BOOTSTRAP_DRAWS):
-        drawn[k] = sums @ np.bincount(rng.integers(n, size=n), minlength=n)
-    drawn = drawn[(drawn[:, 1] > 0) & (drawn[:, 3] > 0)]
-    ratios: list[Floats] = [drawn[:, k] / drawn[:, k + 1] for k in (0, 2)]
-    first, second = (np.exp(x) if r.exponential else x for r, x in zip((one, other), ratios, strict=True))
-    return first - second
+    below, above = (max(2 * value - 1, 0), max(1 - 2 * value, 0)) if paired else (value, 1 - value)
+    low = min(ends[0] + min(drift, 0), value - hidden * below)
+    high = max(ends[1] + max(drift, 0), value + hidden * above)
+    return Estimate(value, float(max(low, 0)), float(min(high, 1)))

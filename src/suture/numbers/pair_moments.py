@@ -8,7 +8,6 @@ depends on batch size or order beyond rounding.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 from suture._base import SutureError
 from suture.numbers.moments import Cross, Moments, Side
 from suture.numbers.resizing import Resizing
+from suture.numbers.site_groups import SiteGroup, group_sites
 
 
 class NonFiniteError(SutureError):
@@ -50,28 +50,6 @@ def _compute_gram(a: Tensor, width: int, b: Tensor | None = None) -> Tensor:
     return out
 
 
-@dataclass(frozen=True)
-class _SiteGroup:
-    """Sites with one grid of positions: their channels stand side by side in one buffer."""
-
-    grid: Hashable
-    members: tuple[int, ...]
-    columns: Mapping[int, slice]
-    width: int
-
-
-def _group_sites(grids: Sequence[Hashable], widths: Sequence[int]) -> list[_SiteGroup]:
-    groups = []
-    for grid in dict.fromkeys(grids):
-        members = tuple(i for i, g in enumerate(grids) if g == grid)
-        edges = [0]
-        for i in members:
-            edges.append(edges[-1] + widths[i])
-        columns = {i: slice(edges[k], edges[k + 1]) for k, i in enumerate(members)}
-        groups.append(_SiteGroup(grid, members, columns, edges[-1]))
-    return groups
-
-
 class PairMoments:
     """Moments of every cell of a comparison, accumulated batch by batch.
 
@@ -99,8 +77,8 @@ class PairMoments:
         self._resizing = resizing
         self._count = len(source_grids) if higher else 0
         self._buffers: dict[tuple[Any, ...], Tensor] = {}
-        self._sources = _group_sites(source_grids, source_widths)
-        self._targets = self._sources if same else _group_sites(target_grids, target_widths)
+        self._sources = group_sites(source_grids, source_widths)
+        self._targets = self._sources if same else group_sites(target_grids, target_widths)
         self._masks: Mapping[Hashable, Tensor] = {}
         self._shift_x: list[Tensor] = []
         self._shift_y: list[Tensor] = []
@@ -135,7 +113,7 @@ class PairMoments:
         return 8 * numbers
 
     @staticmethod
-    def _compute_buffer_width(g: _SiteGroup, extra: int) -> int:
+    def _compute_buffer_width(g: SiteGroup, extra: int) -> int:
         """Columns of a group's buffer. Rows of a multiple of 64 bytes: others made the subtraction and the
         small products twice as slow."""
         return -(-(g.width + extra) // 16) * 16
@@ -176,11 +154,11 @@ class PairMoments:
             self._add_target_sums(gt, y)
         self.examples += len(sources[0])
 
-    def _compute_first_means(self, groups: list[_SiteGroup], tensors: Sequence[Tensor]) -> list[Tensor]:
+    def _compute_first_means(self, groups: list[SiteGroup], tensors: Sequence[Tensor]) -> list[Tensor]:
         masks = {i: self._masks.get(g.grid) for g in groups for i in g.members}
         return [_compute_first_mean(x, self.precision, masks[i]) for i, x in enumerate(tensors)]
 
-    def _centre(self, g: _SiteGroup, shifts: list[Tensor], tensors: Sequence[Tensor], side: str,
+    def _centre(self, g: SiteGroup, shifts: list[Tensor], tensors: Sequence[Tensor], side: str,
                 extra: int) -> Tensor:
         first = tensors[g.members[0]]
         width = self._compute_buffer_width(g, extra)
@@ -201,7 +179,7 @@ class PairMoments:
             raise NonFiniteError(side, next(i for i in g.members if not finite[g.columns[i]].all()))
         return buffer
 
-    def _fill_norms(self, gt: _SiteGroup, y: Tensor, xs: list[Tensor]) -> list[Tensor | None]:
+    def _fill_norms(self, gt: SiteGroup, y: Tensor, xs: list[Tensor]) -> list[Tensor | None]:
         """Write squared norms and ones into the extra columns of `y`; the sources at the small grids."""
         smalls: list[Tensor | None] = []
         for gs, x in zip(self._sources, xs, strict=True):
@@ -224,7 +202,7 @@ class PairMoments:
         y[..., self._find_ones_column(gt) + 1:] = 0
         return smalls
 
-    def _find_ones_column(self, gt: _SiteGroup) -> int:
+    def _find_ones_column(self, gt: SiteGroup) -> int:
         """The column of ones in the buffer of a target group."""
         return gt.width + self._count + len(gt.members) * self._higher
 
@@ -236,7 +214,7 @@ class PairMoments:
         else:
             self._sums[key] = value.clone()  # it may be a view of another sum
 
-    def _add_pair_sums(self, gs: _SiteGroup, small: Tensor, gt: _SiteGroup, y: Tensor) -> None:
+    def _add_pair_sums(self, gs: SiteGroup, small: Tensor, gt: SiteGroup, y: Tensor) -> None:
         r = self._resizing[gs.grid, gt.grid]
         rows = small.flatten(0, 2)
         if self._same and gs is gt:
@@ -248,7 +226,7 @@ class PairMoments:
             c = gs.columns[i]
             self._add(_compute_gram(rows[:, c], c.stop - c.start, grown[:, c]), "xx", i, gt.grid)
 
-    def _add_target_sums(self, gt: _SiteGroup, y: Tensor) -> None:
+    def _add_target_sums(self, gt: SiteGroup, y: Tensor) -> None:
         rows = y.flatten(0, 2)
         mask = self._masks.get(gt.grid)
         self._rows[gt.grid] = self._rows.get(gt.grid, 0) + (len(rows) if mask is None else int(mask.sum()))

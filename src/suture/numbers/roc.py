@@ -15,13 +15,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from suture._base import SutureError
 from suture.numbers.arrays import Floats, Ints
-from suture.numbers.intervals import Estimate, draw_counts, make_missing_estimate
+from suture.numbers.intervals import Estimate, compute_hidden_share, make_missing_estimate, stretch_interval
+from suture.numbers.native_thresholds import NativeThresholds, bootstrap_intervals
 
 NORMAL_ENDS = np.array([-1.0, 1.0]) * 1.959963984540054
 """Ends of a normal variable's 95 % interval."""
-BOOTSTRAP_CHUNK = 400_000
-"""Scores times resamples that are worked on at once (3 MiB an array), so that memory does not grow with
-either."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ def estimate_separation(native: ArrayLike, other: ArrayLike, *, paired: bool = F
     if min(len(x), len(y)) == 1:
         return _estimate_from_single(x, y, paired)
     return Separation(_estimate_auroc(x, y, paired), _estimate_two_sided(x, y, paired),
-                      *_bootstrap_intervals(x, y, paired, seed, resamples))
+                      *bootstrap_intervals(x, y, paired, seed, resamples))
 
 
 def auroc(native: ArrayLike, other: ArrayLike) -> float:
@@ -189,8 +187,8 @@ def _estimate_auroc(x: Floats, y: Floats, paired: bool) -> Estimate:
     if 0 < value < 1:
         ends = expit(logit(value) + NORMAL_ENDS * error / (value * (1 - value)))
     drift = (value - 0.5 - _compute_signs(x, y).mean() / 2) / (n - 1) if paired else 0.0
-    return _stretch_interval(value, ends, drift, _compute_hidden_share(n // 2 if paired else min(n, m)),
-                             paired)
+    return stretch_interval(value, ends, drift, compute_hidden_share(n // 2 if paired else min(n, m)),
+                            paired)
 
 
 def _estimate_two_sided(x: Floats, y: Floats, paired: bool) -> Estimate:
@@ -216,8 +214,8 @@ def _estimate_two_sided(x: Floats, y: Floats, paired: bool) -> Estimate:
     error = np.hypot(_compute_standard_error(through, f, paired), kink.std(ddof=1) / np.sqrt(n))
     ends = 1 - (1 - value) * np.exp(-NORMAL_ENDS * error / (1 - value)) if value < 1 else np.ones(2)
     drift = -float((np.sign(left + right - n) * _compute_signs(y, x)).mean()) / n if paired else 0.0
-    return _stretch_interval(value, ends, drift, 2 * _compute_hidden_share(n // 2 if paired else min(n, m)),
-                             paired)
+    return stretch_interval(value, ends, drift, 2 * compute_hidden_share(n // 2 if paired else min(n, m)),
+                            paired)
 
 
 def _sum_above(x: Floats, y: Floats, past: Floats, at: Floats) -> Floats:
@@ -245,97 +243,11 @@ def _compute_standard_error(of_native: Floats, of_other: Floats, paired: bool) -
     return float((of_native.var(ddof=1) / len(of_native) + of_other.var(ddof=1) / len(of_other)) ** 0.5)
 
 
-def _compute_hidden_share(n: int) -> float:
-    """Largest share that `n` independent draws miss altogether in one sample of 40."""
-    return float(1 - 0.025 ** (1 / n))
-
-
-def _stretch_interval(value: float, ends: Floats, drift: float, hidden: float, paired: bool) -> Estimate:
-    """The estimate with an interval that also holds its value corrected by `drift`, and a `hidden` share.
-
-    Any unseen pair can move an unpaired value by all that is left on that side. Pairs of scores of the same
-    example that all agree are taken at their word, so there the hidden share counts by how far the value is
-    from 1/2.
-    """
-    below, above = (max(2 * value - 1, 0), max(1 - 2 * value, 0)) if paired else (value, 1 - value)
-    low = min(ends[0] + min(drift, 0), value - hidden * below)
-    high = max(ends[1] + max(drift, 0), value + hidden * above)
-    return Estimate(value, float(max(low, 0)), float(min(high, 1)))
-
-
 def _estimate_from_single(x: Floats, y: Floats, paired: bool) -> Separation:
     """The four values where a side has a single score."""
     n, m = np.ones((1, len(x))), np.ones((1, len(y)))
     pinned = paired and x[0] == y[0]
     ends = (0.5, 0.5) if pinned else (0.0, 1.0)
-    precision, rate = _NativeThresholds(x, y).compute_rates(n, m)
+    precision, rate = NativeThresholds(x, y).compute_rates(n, m)
     return Separation(Estimate(auroc(x, y), *ends), Estimate(two_sided_auroc(x, y), *ends),
                       Estimate(float(precision[0]), 0.0, 1.0), Estimate(float(rate[0]), 0.0, 1.0))
-
-
-# -- thresholds ----------------------------------------------------------------------------------------------
-
-class _NativeThresholds:
-    """Every native score as a threshold, from the largest down, and how many of both samples reach it."""
-
-    def __init__(self, x: Floats, y: Floats) -> None:
-        s = np.sort(x)
-        thresholds = s[::-1]
-        self._last = len(x) - s.searchsorted(thresholds, "left") - 1
-        self._others = len(y) - np.sort(y).searchsorted(thresholds, "left")
-
-    def compute_rates(self, native: Floats, other: Floats) -> tuple[Floats, Floats]:
-        """Average precision and FPR at 95 % recall, (R,) each.
-
-        Args:
-            native: (R, N) how often each native counts, from the largest score down; N in all.
-            other: (R, M) likewise; M in all.
-        """
-        n, m = native.shape[1], other.shape[1]
-        hits = np.cumsum(native, axis=1)
-        reached = np.cumsum(other, axis=1)
-        false = np.concatenate([np.zeros((len(other), 1)), reached], axis=1)[:, self._others]
-        first = (20 * hits < 19 * n).sum(1)
-        rate = false[np.arange(len(false)), first] / m
-        true = hits[:, self._last]
-        precision = np.einsum("rn,rn->r", native, true / np.maximum(true + false, 1)) / n
-        return precision, rate
-
-
-def _match_pairs(x: Floats, y: Floats) -> Ints:
-    """Where the example of the k-th largest of `y` stands among `x`, counted from the largest down."""
-    rank = np.empty(len(x), np.int64)
-    rank[np.argsort(-x, kind="stable")] = np.arange(len(x))
-    return rank[np.argsort(-y, kind="stable")]
-
-
-def _bootstrap_intervals(x: Floats, y: Floats, paired: bool, seed: int,
-                         resamples: int) -> tuple[Estimate, Estimate]:
-    """Average precision and FPR at 95 % recall.
-
-    The draws are exchangeable, so they need not be put in the order of the scores; only those of paired
-    examples must stay together. Average precision is biased where samples are close, and drawn examples,
-    being less diverse, are so once more: the interval is stretched to hold what is left when both are taken
-    off. Paired, the threshold of the rate is the native score of an example that itself counts among the
-    others: the rate is known up to that one.
-    """
-    n, m = len(x), len(y)
-    at = _NativeThresholds(x, y)
-    values = np.concatenate(at.compute_rates(np.ones((1, n)), np.ones((1, m))))
-    native = draw_counts(n, seed, resamples)
-    other = native if paired else draw_counts(m, seed + 1, resamples)
-    pairing = _match_pairs(x, y) if paired else np.arange(m)
-    step = max(1, BOOTSTRAP_CHUNK // (n + m))
-    found = np.concatenate([at.compute_rates(native[k:k + step], other[k:k + step, pairing])
-                            for k in range(0, resamples, step)], axis=1)
-    ends = np.percentile(found, [2.5, 97.5], axis=1).T
-    if paired:
-        ends[1] += np.array([-1, 1]) / m
-    ends = np.stack([np.minimum(ends[:, 0], values), np.maximum(ends[:, 1], values)], axis=1)
-    drift = -2 * float(found[0].mean() - values[0])
-    hidden = _compute_hidden_share(m)
-    # Average precision, if `hidden` of the others stood above all natives, is the mean over recall r of r /
-    # (r + odds).
-    odds = hidden * m / n
-    precision = _stretch_interval(float(values[0]), ends[0], drift, odds * float(np.log1p(1 / odds)), paired)
-    return precision, _stretch_interval(float(values[1]), ends[1], 0.0, hidden, False)

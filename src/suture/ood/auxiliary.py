@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -205,10 +206,13 @@ def _pad_texts(parts: list[Any]) -> list[Any]:
     """Texts brought to the length of the longest: zeros, which their masks leave out."""
     masks = [get_token_mask(p) for p in parts]
     longest = max((m.shape[1] for m in masks if m is not None), default=0)
-    return [
-        p if m is None or m.shape[1] == longest else
-        convert_tensors(p, lambda t, m=m: F.pad(t, (0, longest - m.shape[1])) if t.shape == m.shape else t)  # type: ignore[misc]
-        for p, m in zip(parts, masks, strict=True)]
+    return [p if m is None or m.shape[1] == longest else convert_tensors(p, partial(_pad_like, m, longest))
+            for p, m in zip(parts, masks, strict=True)]
+
+
+def _pad_like(mask: torch.Tensor, length: int, t: torch.Tensor) -> torch.Tensor:
+    """Bring a tensor of the mask's shape to `length`; leave others as they are."""
+    return F.pad(t, (0, length - mask.shape[1])) if t.shape == mask.shape else t
 
 
 def _format_form(form: InputForm) -> str:

@@ -1,8 +1,8 @@
-"""Is the stitched representation real? What to detect with, what on, and how good the detectors are."""
+"""Is the stitched representation real? The detectors of a target network, fitted, and how good they are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import nn
 from suture._base import Progress, SutureError, convert_tensors, count_examples, summarise_error
 from suture.data import Batch, Batches, can_shuffle, cut_batch, find_input_kind, move_batch
 from suture.networks import SitedNetwork, disable_gradients, extract_main_output, take_first
-from suture.numbers import DETECTOR_NAME, auroc, two_sided_auroc
+from suture.numbers import auroc, two_sided_auroc
 from suture.ood.auxiliary import (
     FEW_EXAMPLES,
     HELD_OUT,
@@ -31,77 +31,9 @@ from suture.ood.detectors.fitter import DetectorFitter
 from suture.ood.detectors.score_collector import ScoreCollector
 from suture.ood.detectors.site_features import Detector, SiteFeatures
 from suture.ood.detectors.two_sample import score_two_sample
-from suture.ood.thresholds import Thresholds
+from suture.ood.options import OOD
 from suture.representations import find_image_size, get_token_mask
 from suture.stitching import Task, extract_logits
-
-
-@dataclass(frozen=True)
-class OOD:
-    """How out-of-distribution scores are made: which detectors, and what tells whether they see anything.
-
-    >>> suture.compare(network, data=train, test=test, ood=suture.OOD(detectors=("mahalanobis", "energy")))
-
-    Attributes:
-        detectors: names of `suture.ood.detectors.registry.DETECTORS`. Default: "mahalanobis". The first one
-            gives the verdict of a cell. Without any, Fréchet distances alone are there.
-        own: detectors of yours by name: a function of a batch of representations that returns (N,) scores,
-            larger = more in-distribution, or such functions by target site.
-        auxiliary: out-of-distribution inputs for the target network: data as `suture.compare` takes them
-            (labels are passed over), or inputs as the network takes them. Default: made from the data
-            (`suture.data.auxiliary`), where these are images or token ids.
-        unseen: likewise, of another kind, that no detector is trained on. Default: made from the data by
-            other makers where `auxiliary` is made too, else none.
-        most: read, or make, at most so many auxiliary examples. Default 10,000.
-        energy: recipe of the detector "energy". Default: `EnergyRecipe()`.
-        store: folder in which trained detectors are kept and found again by what they were trained on.
-            Default: none.
-        thresholds: of the verdict (`suture.results.cell_verdict.Thresholds`).
-
-    Raises:
-        SutureError: an unknown detector, or one of your own with the name of suture's.
-    """
-
-    detectors: Iterable[str] | str = table.DEFAULT_DETECTORS
-    own: table.UserDetectors = field(default_factory=dict)
-    auxiliary: Any = None
-    unseen: Any = None
-    most: int = 10_000
-    energy: EnergyRecipe | None = None
-    store: Any = None
-    thresholds: Thresholds = field(default_factory=Thresholds)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "detectors", table.choose_detectors(self.detectors))
-        for name, kind in (("own", Mapping), ("thresholds", Thresholds), ("energy", EnergyRecipe | None),
-                           ("most", int)):
-            given = getattr(self, name)
-            if not isinstance(given, kind) or isinstance(given, bool):
-                raise SutureError(f"expected {name} as {_EXPECTED[name]}, got {given!r}; leave it "
-                                  "out for the default")
-        for name in self.own:
-            if name in table.DETECTORS or not DETECTOR_NAME.fullmatch(str(name)):
-                raise SutureError("expected a name of its own for your detector, of ASCII letters, digits "
-                                  f"and _, a letter first, got {name!r}")
-        if self.most < 1:
-            raise SutureError(f"expected most of at least 1, got {self.most}; leave it out for 10,000")
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of all detectors, suture's first."""
-        return (*self.detectors, *self.own)
-
-    def settings(self) -> dict[str, Any]:
-        """What decides the numbers, for the record."""
-        recipe = asdict(self.energy or EnergyRecipe()) if "energy" in self.names else None
-        return {"detectors": list(self.names), "energy": recipe, "thresholds": asdict(self.thresholds),
-                "auxiliary": "made" if self.auxiliary is None else "given",
-                "unseen": "made" if self.unseen is None else "given", "most": self.most}
-
-
-_EXPECTED = {"own": "a mapping from names to functions", "thresholds": "suture.Thresholds(...)",
-          "energy": "suture.EnergyRecipe(...)", "most": "a whole number"}
-DEFAULT_OOD = OOD()
 
 
 @dataclass
@@ -321,8 +253,9 @@ class Detection:
             made = train_detectors(self.target, stream, auxiliary, recipe, self.device, classes=classes,
                                    sites=rest, micro_batch=self.micro_batch, size=size, progress=progress)
             found |= made
-            for j in made if shelf is not None else ():
-                shelf.put(keys[j], made[j].state_dict(), {"site": str(self.target.sites[j])})  # type: ignore[union-attr]
+            if shelf is not None:
+                for j in made:
+                    shelf.put(keys[j], made[j].state_dict(), {"site": str(self.target.sites[j])})
         return [found[j] for j in range(len(self.target.sites))]
 
     def _make_keys(self, data: Batches, auxiliary: Any, recipe: EnergyRecipe, classes: int) -> list[str]:

@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import partial, reduce
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,7 +27,6 @@ from suture._base import Progress, SutureError
 from suture.indices import (
     FROM_MOMENTS,
     STITCH,
-    FlatKernels,
     Kernels,
     Needs,
     Request,
@@ -35,68 +34,19 @@ from suture.indices import (
     SiteStatistics,
     Value,
     compute_indices,
-    count_blocks,
     merge_into_folds,
 )
-from suture.numbers import (
-    MomentBlock,
-    NonFiniteError,
-    Pair,
-    Spectrum,
-    UnitRowSums,
-    leave_out,
-    standardise_rows,
-)
+from suture.numbers import MomentBlock, Pair, Spectrum, leave_out
+from suture.representations.accumulator_settings import AccumulatorSettings
 from suture.representations.aligned_moments import AlignedMoments
-from suture.representations.alignment import (
-    DEFAULT_RULE,
-    Alignment,
-    AlignmentRule,
-    View,
-    get_row_mask,
-    to_grid,
-)
+from suture.representations.alignment import DEFAULT_RULE, AlignmentRule
+from suture.representations.flattened_examples import make_flat_kernels
+from suture.representations.pooled_moments import PooledMoments
 from suture.representations.row_sample import RowSample
 from suture.representations.shapes import Kind, Shape
+from suture.representations.views import View, get_row_mask
 
 Cell = tuple[int, int]
-PAPER_EXAMPLES = 1000
-"""Test examples of the alignment ``paper``."""
-_MEANS_AT_ONCE = 1000
-"""Means of examples that are added at once."""
-
-
-@dataclass(frozen=True)
-class AccumulatorSettings:
-    """What is asked for.
-
-    Attributes:
-        requests: indices with their alignments.
-        jackknife: blocks of examples for intervals; 0 for none.
-        folds: blocks that direct matching needs kept apart; 1 for none.
-        sample: examples kept for indices of rows.
-        seed: of that sample.
-        precision: dtype of the products.
-        fitting: stitching layers are fitted, so that there are moments of the matrices that they map.
-    """
-
-    requests: Sequence[Request]
-    jackknife: int = 0
-    folds: int = 1
-    sample: int = 2000
-    seed: int = 0
-    precision: torch.dtype = torch.float32
-    fits_layers: bool = False
-
-    def select_requests(self, alignment: str, *needs: Needs) -> list[Request]:
-        """Requests of one alignment, of given needs."""
-        return [r for r in self.requests
-                if r.alignment == alignment and (not needs or r.index.needs in needs)]
-
-    @property
-    def blocks(self) -> int:
-        """Blocks of examples whose moments are kept apart."""
-        return max(self.folds, count_blocks(self.jackknife, (r.index for r in self.requests)))
 
 
 class Accumulators:
@@ -126,41 +76,17 @@ class Accumulators:
                                        higher=bool(settings.select_requests(STITCH, Needs.HIGHER)))
                         if settings.fits_layers or settings.select_requests(STITCH)
                         or not settings.requests else None)
-        vectors = [[Shape(Kind.VECTOR, s.width) for s in side] for side in self._shapes]
-        # Rows of two vectors are examples under either alignment.
-        units = (settings.select_requests("pool", Needs.UNITS)
-                 or (settings.select_requests(STITCH, Needs.UNITS) and self._has_vectors()))
-        self._pooled: dict[str, AlignedMoments] = {}
-        if settings.select_requests("pool", *FROM_MOMENTS):
-            self._pooled["plain"] = AlignedMoments(vectors[0], vectors[1], **how,
-                                                   higher=bool(settings.select_requests("pool",
-                                                                                        Needs.HIGHER)))
-        if units:
-            how["folds"] = settings.blocks if settings.jackknife else 1
-            self._pooled["standard"] = AlignedMoments(vectors[0], vectors[1], **how)
-        self._directions: list[tuple[list[UnitRowSums], list[UnitRowSums]]] = []
-        self._waiting: list[tuple[list[Tensor], list[Tensor]]] = []
+        self._pooled = PooledMoments(sources, targets, settings, same=same)
         tables = {STITCH: {} if self._stitch is None else self._stitch.alignments,
-                  "pool": {(i, j): Alignment(x, y) for i, x in enumerate(vectors[0])
-                           for j, y in enumerate(vectors[1])}}
+                  "pool": self._pooled.alignments}
         self._rows = {a: RowSample(of, stitched=a == STITCH, most=settings.sample, seed=settings.seed,
                                   precision=settings.precision)
                       for a, of in tables.items() if settings.select_requests(a, Needs.ROWS)}
-        self._flat: FlatKernels | None = None
-        if settings.select_requests("flatten"):
-            _check_flat([*sources, *targets])
-            keep = (PAPER_EXAMPLES if any(r.index.name != "cka_minibatch"
-                                          for r in settings.select_requests("flatten")) else 0)
-            self._flat = FlatKernels(len(sources), len(targets), same=same, keep=keep,
-                                     precision=settings.precision)
+        self._flat = make_flat_kernels(sources, targets, settings, same=same)
         self._own = ([AlignedMoments([s], [s], same=True, precision=settings.precision, higher=False)
                       for s in sources] if settings.select_requests(STITCH) and not same else [])
         self._spectra: dict[Hashable, tuple[Spectrum, ...]] = {}
         self.examples = 0
-
-    def _has_vectors(self) -> bool:
-        """Whether there is a cell of two vectors."""
-        return all(any(s.kind is Kind.VECTOR for s in side) for side in self._shapes)
 
     @property
     def stitch(self) -> AlignedMoments:
@@ -182,7 +108,7 @@ class Accumulators:
     @property
     def nbytes(self) -> int:
         """Bytes that are held for all cells."""
-        self._flush()
+        self._pooled.flush()
         return sum(part.nbytes for part in self._list_accumulators()) + self.nbytes_flat
 
     @property
@@ -191,7 +117,7 @@ class Accumulators:
         return sum(part.nbytes_planned for part in self._list_accumulators()) + self.nbytes_flat
 
     def _list_accumulators(self) -> list[AlignedMoments | RowSample]:
-        moments = [self._stitch, *self._pooled.values(), *self._own]
+        moments = [self._stitch, *self._pooled.wanted.values(), *self._own]
         return [*(m for m in moments if m is not None), *self._rows.values()]
 
     @property
@@ -214,7 +140,7 @@ class Accumulators:
             self._flat.update(xs, ys)
         for x, moments in zip(xs, self._own, strict=bool(self._own)):
             moments.update([x], [x], mask_x, mask_x)
-        if self._pooled or self._rows:
+        if self._pooled.wanted or self._rows:
             self._add_examples(*self._drop_all_padding(xs, ys, mask_x, mask_y))
 
     def _add_examples(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None,
@@ -224,44 +150,14 @@ class Accumulators:
             return
         if STITCH in self._rows:
             self._rows[STITCH].update(xs, ys, mask_x, mask_y)
-        if self._pooled or "pool" in self._rows:
+        if self._pooled.wanted or "pool" in self._rows:
             other = (mask_y, mask_x) if self._has_tokens_on_both else (None, None)
-            px, py = (self._pool(side, tensors, other[side] if mask is None else mask)
+            px, py = (self._pooled.pool(side, tensors, other[side] if mask is None else mask)
                       for side, tensors, mask in ((0, xs, mask_x), (1, ys, mask_y)))
             if "pool" in self._rows:
                 self._rows["pool"].update(px, py, None, None)
-            if self._pooled:
-                self._waiting.append((px, py))
-                if sum(len(x[0]) for x, _ in self._waiting) >= _MEANS_AT_ONCE:
-                    self._flush()
-
-    def _flush(self) -> None:
-        """Add the means that wait. Their products are small beside the sums, so that many are added at
-        once."""
-        if not self._waiting:
-            return
-        xs, ys = ([torch.cat(site) for site in zip(*side, strict=True)]
-                  for side in zip(*self._waiting, strict=True))
-        self._waiting.clear()
-        if "plain" in self._pooled:
-            self._pooled["plain"].update(xs, ys)
-        if "standard" in self._pooled:
-            start = self._pooled["standard"].examples
-            self._pooled["standard"].update([standardise_rows(x) for x in xs],
-                                            [standardise_rows(y) for y in ys])
-            self._add_unit_rows(xs, ys, start)
-
-    def _add_unit_rows(self, xs: list[Tensor], ys: list[Tensor], start: int) -> None:
-        """Add rows at unit length to the sums of their blocks; `start` is the number of the first."""
-        count = self.settings.blocks if self.settings.jackknife else 1
-        for k in range(count):
-            rows = slice((k - start) % count, None, count)
-            new = [UnitRowSums.of(x[rows]) for x in xs], [UnitRowSums.of(y[rows]) for y in ys]
-            if len(self._directions) <= k:
-                self._directions.append(new)
-            else:
-                self._directions[k] = tuple([a.merge(b) for a, b in zip(*sides, strict=True)]  # type: ignore[assignment]
-                                            for sides in zip(self._directions[k], new, strict=True))
+            if self._pooled.wanted:
+                self._pooled.update(px, py)
 
     def _drop_all_padding(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None,
                           mask_y: Tensor | None) -> tuple[Sequence[Tensor], Sequence[Tensor], Tensor | None,
@@ -275,33 +171,14 @@ class Accumulators:
         first, second = (None if m is None else m[there] for m in (mask_x, mask_y))
         return [x[there] for x in xs], [y[there] for y in ys], first, second
 
-    def _pool(self, side: int, tensors: Sequence[Tensor], mask: Tensor | None) -> list[Tensor]:
-        """(N, C) means over positions."""
-        precision = self.settings.precision
-        found = [to_grid(x.to(precision), s, View.ALL if s.kind is Kind.VECTOR else View.POOLED,
-                         mask)[:, 0, 0]
-                 for x, s in zip(tensors, self._shapes[side], strict=True)]
-        for k, v in enumerate(found):
-            if not torch.isfinite(v).all():
-                raise NonFiniteError("target" if side else "source", k)
-        return found
-
     def get_pair(self, i: int, j: int, alignment: str = STITCH) -> Pair:
         """Moments of one cell of an alignment, with those of its blocks."""
-        self._flush()
-        moments = self.stitch if alignment == STITCH else self._pooled["plain"]
-        standard = self._pooled.get("standard")
-        if (alignment == STITCH
-            and any(s[k].kind is not Kind.VECTOR for s, k in zip(self._shapes, (i, j), strict=True))):
-            standard = None
+        self._pooled.flush()
+        moments = self.stitch if alignment == STITCH else self._pooled.wanted["plain"]
         pair, folds = moments.get_pair(i, j), [MomentBlock(m) for m in moments.get_folds(i, j)]
-        if standard is not None:
-            units = [(d[0][i], d[1][j]) for d in self._directions if d[0][i].n]
-            if self.settings.jackknife:
-                folds = [MomentBlock(p.moments, u, m)
-                         for p, u, m in zip(folds, units, standard.get_folds(i, j), strict=True)]
-            total = [reduce(UnitRowSums.merge, side) for side in zip(*units, strict=True)]
-            pair = replace(pair, unit=(total[0], total[1]), standard=standard.get_moments(i, j))
+        if (alignment != STITCH
+            or all(s[k].kind is Kind.VECTOR for s, k in zip(self._shapes, (i, j), strict=True))):
+            pair, folds = self._pooled.add_unit_sums(pair, folds, i, j)
         if self.settings.blocks == 1:
             return pair
         pair = replace(pair, blocks=tuple(folds))
@@ -382,9 +259,10 @@ class Accumulators:
     def count_rows(self, i: int, j: int) -> Mapping[str, int]:
         """How many rows each wanted index of a cell is computed from, by name."""
         kept = len(next(iter(self._rows.values())).numbers) if self._rows else 0
-        self._flush()
-        n = {STITCH: 0 if self._stitch is None else self._stitch.get_moments(i, j).n, "flatten":
-             self.examples, "pool": self._pooled["plain"].examples if "plain" in self._pooled else 0}
+        self._pooled.flush()
+        n = {STITCH: 0 if self._stitch is None else self._stitch.get_moments(i, j).n,
+             "flatten": self.examples,
+             "pool": self._pooled.wanted["plain"].examples if "plain" in self._pooled.wanted else 0}
         return {r.name: kept if r.index.needs is Needs.ROWS else self._flat.kept
                 if self._flat is not None and r.alignment == "flatten" and r.index.name != "cka_minibatch"
                 else n[r.alignment] for r in self.settings.requests if r.alignment in n}
@@ -400,10 +278,3 @@ class Accumulators:
 
 def _compute_each(requests: Sequence[Request], data: Sample | Kernels) -> dict[str, Value]:
     return {r.name: r.index(data) for r in requests}
-
-
-def _check_flat(shapes: Sequence[Shape]) -> None:
-    for s in shapes:
-        if s.varies:
-            raise SutureError("expected representations of one size for the alignments 'flatten' and "
-                              f"'paper', got {s}, tokens of texts; write @pool")

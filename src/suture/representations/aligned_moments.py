@@ -15,16 +15,9 @@ from torch import Tensor
 
 from suture._base import SutureError
 from suture.numbers import Moments, NonFiniteError, Pair, PairMoments, Resizing, Side, Spectrum, merge_blocks
-from suture.representations.alignment import (
-    DEFAULT_RULE,
-    Alignment,
-    AlignmentRule,
-    View,
-    describe_positions,
-    get_row_mask,
-    to_grid,
-)
+from suture.representations.alignment import DEFAULT_RULE, Alignment, AlignmentRule
 from suture.representations.shapes import Kind, Shape
+from suture.representations.views import View, describe_positions, get_row_mask, to_grid
 
 SiteView = tuple[int, View]
 _ONE_TOKENIZER = "use one tokenizer and one padding for both networks"

@@ -1,15 +1,9 @@
-"""Representations as rows, and how two kinds of them are brought to the same rows.
-
-Inside suture a representation is seen as *grids* (N, H, W, C), channels last. A map (N, C, H, W) is one by a
-permutation that copies nothing where the network runs channels last; tokens (N, T, D) are one of height 1, or
-the map that their patches form; a vector (N, D) is a grid of one position.
-"""
+"""How two kinds of representations are brought to the same rows."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from enum import Enum
 from functools import cached_property
 from typing import Literal, get_args
 
@@ -18,97 +12,8 @@ from torch import Tensor
 
 from suture._base import SutureError, make_unknown_error
 from suture.numbers import Resizing
-from suture.representations.shapes import (
-    Kind,
-    Shape,
-)
-
-
-class View(Enum):
-    """Which rows of a representation: all; tokens without their prefix; the prefix; the mean of all that are
-    no prefix; the first prefix token; that one added to every patch."""
-
-    ALL = "all"
-    GRID = "grid"
-    PREFIX = "prefix"
-    POOLED = "pooled"
-    ONLY = "only"
-    SUM = "sum"
-
-
-def describe_positions(shape: Shape, view: View) -> tuple[str, int, int]:
-    """(what the positions are, height, width) of a view: equal for two views whose rows correspond one to
-    one.
-
-    The width of a sequence that varies is 0: any, but the same on both sides.
-    """
-    if view in (View.POOLED, View.ONLY) or shape.kind is Kind.VECTOR:
-        return "grid", 1, 1
-    if shape.kind is Kind.MAP:
-        return "grid", shape.size[0], shape.size[1]
-    if view is View.PREFIX:
-        return "prefix", 1, shape.prefix
-    if shape.varies:
-        return "sequence" if view is View.ALL or not shape.prefix else "rest", 1, 0
-    if view is View.ALL and shape.prefix:
-        return "tokens", 1, shape.size[0]
-    return ("grid", *shape.grid) if shape.grid else ("tokens", 1, shape.size[0] - shape.prefix)
-
-
-def to_grid(x: Tensor, shape: Shape, view: View, mask: Tensor | None = None) -> Tensor:
-    """A view of a batch of representations as a grid (N, H, W, C).
-
-    Args:
-        x: (N, C, H, W) or (N, H, W, C) as the shape says, (N, T, D) or (N, D).
-        shape: its shape.
-        view: which rows.
-        mask: (N, T) for tokens: the mean is taken over those that count. One of another length, such as that
-            of the text beside an image, is none of these tokens.
-    """
-    if shape.kind is Kind.VECTOR:
-        return x[:, None, None, :]
-    if shape.kind is Kind.MAP:
-        grid = x if shape.last else x.permute(0, 2, 3, 1)
-        return grid.mean((1, 2), keepdim=True) if view is View.POOLED else grid
-    k = shape.prefix
-    if view is View.PREFIX:
-        return x[:, None, :k]
-    if view is View.ONLY:
-        return x[:, None, :1]
-    if view is View.POOLED:
-        kept = (mask[:, k:] if mask is not None and _is_mask_of(mask, shape)
-                and mask.shape[1] == x.shape[1] else None)
-        return _average_tokens(x[:, k:], kept)[:, None, None, :]
-    rows = x if view is View.ALL else x[:, k:] + x[:, :1] if view is View.SUM else x[:, k:]
-    return rows.reshape(len(x), *_get_grid_size(shape, view), shape.width)
-
-
-def _average_tokens(x: Tensor, mask: Tensor | None) -> Tensor:
-    if mask is None:
-        return x.mean(1)
-    kept = mask[..., None]
-    return x.masked_fill(~kept, 0).sum(1) / kept.sum(1).clamp_min(1)
-
-
-def _is_mask_of(mask: Tensor, shape: Shape) -> bool:
-    return shape.varies or (shape.kind is Kind.TOKENS and mask.shape[1:] == shape.size)
-
-
-def _get_grid_size(shape: Shape, view: View) -> tuple[int, int]:
-    """Height and width of a view's grid, for `reshape`."""
-    _, height, width = describe_positions(shape, view)
-    return height, width or -1
-
-
-def get_row_mask(shape: Shape, view: View, mask: Tensor | None) -> Tensor | None:
-    """(N, H, W) booleans: which rows of a view count; None where all do, or the mask is not of these
-    tokens."""
-    if mask is None or not _is_mask_of(mask, shape) or view in (View.POOLED, View.ONLY):
-        return None
-    k = shape.prefix
-    kept = mask if view is View.ALL else mask[:, :k] if view is View.PREFIX else mask[:, k:]
-    return kept.reshape(len(mask), *_get_grid_size(shape, view))
-
+from suture.representations.shapes import Kind, Shape
+from suture.representations.views import View, describe_positions
 
 Prefix = Literal["auto", "map", "keep", "drop", "learn", "add", "only"]
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from suture.indices import Reservoir, Rows, Sample
 from suture.numbers import Resizing, compute_interpolation
-from suture.representations.alignment import Alignment, describe_positions, get_row_mask, to_grid
+from suture.representations.alignment import Alignment
 from suture.representations.alignment import Part as AlignmentPart
+from suture.representations.views import describe_positions, get_row_mask, to_grid
 
 
 class RowSample:

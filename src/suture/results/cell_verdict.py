@@ -6,15 +6,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from suture._base import SutureError
+from suture._base import SutureError, make_unknown_error
 from suture.numbers import Floats, Strings
 from suture.ood import Thresholds
 from suture.representations import Cell
+from suture.results.report.compared import ComparisonLike
+from suture.results.table import FLOAT_COLUMNS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SIMILAR, DISSIMILAR, ARTEFACT, UNPROVEN = "similar", "dissimilar", "artefact", "unproven"
 VERDICTS = (SIMILAR, ARTEFACT, DISSIMILAR, UNPROVEN)
@@ -219,3 +224,27 @@ def list_needed_measures(method: str, meta: Mapping[str, Any]) -> tuple[str, str
 def get_thresholds(about: Mapping[str, Any]) -> Thresholds:
     """The thresholds in ``meta["ood"]`` of a comparison."""
     return Thresholds(**about.get("thresholds", {}))
+
+
+def tabulate_verdicts(comparison: ComparisonLike, method: str, what: str) -> pd.DataFrame:
+    """Tabulate what every cell is, or why; see `Comparison.cells`."""
+    import pandas as pd
+
+    for kind, given, known in (("method", method, METHOD_NAMES), ("column", what, ("word", "reason"))):
+        if given not in known:
+            raise make_unknown_error(kind, given, known)
+    names = list_needed_measures(method, comparison.meta)
+    absent = [name for name in names if name not in comparison.measures]
+    if absent:
+        raise SutureError(f"expected relative accuracies and out-of-distribution scores of {method!r} in "
+                          f"this comparison, {absent[0]!r} is not there; compare with "
+                          f'methods=({method!r},), labels and ood=suture.OOD(detectors=("mahalanobis",))')
+    about, detector = comparison.meta["ood"], get_detector(comparison.meta)
+    relative, outlying = (CellValues(*(comparison.matrix(name, w).to_numpy()
+                                       for w in (*FLOAT_COLUMNS, "reason"))) for name in names)
+    words, reasons = decide_verdicts(
+        relative, outlying, about["quality"].get(detector, [{}] * len(comparison.targets)),
+        comparison.marks(names[0]).to_numpy(), detector, get_thresholds(about))
+    return pd.DataFrame(words if what == "word" else reasons,
+                        index=pd.Index(comparison.sources, name="source"),
+                        columns=pd.Index(comparison.targets, name="target"))

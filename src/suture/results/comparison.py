@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from suture._base import SutureError, make_unknown_error
 from suture.indices import SITE_COLUMNS, tabulate_statistics
-from suture.numbers import Difference, Record, build_record, estimate_difference, get_measure, sort_measures
+from suture.numbers import Difference, get_measure, sort_measures
 from suture.results import cell_verdict as judging
 from suture.results import sanity as battery
 from suture.results import summary as findings
+from suture.results.cell_differences import compute_difference
 from suture.results.table import (
     FLOAT_COLUMNS,
     check_arrays,
@@ -29,6 +30,7 @@ from suture.results.table import (
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
@@ -45,7 +47,7 @@ class Comparison:
             layer that was still improving; it is empty where all is well, and where the column is left out.
         arrays: per-example and per-cell arrays by name, such as ``"target.correct"`` bool (N,),
             ``"dm.correct"`` bool and ``"dm.kl"`` float32 (S, T, N), ``"tlm.loss"`` (S, T, epochs),
-            ``"dm.weight/0/1"`` float32. The per-example ones (`suture.compare.estimates.stack_evaluation`)
+            ``"dm.weight/0/1"`` float32. The per-example ones (`suture.compare.scores.stack_evaluation`)
             take about 14 bytes per cell, method and test example, in memory and on disk.
         meta: JSON-able: ``versions``, ``seed``, ``command``, ``settings``, ``n_fit``, ``n_test``,
             ``created``, ``device``, ``notes`` (list of str), ``stages`` (names of the finished stages).
@@ -168,26 +170,7 @@ class Comparison:
             SutureError: the comparison has no relative accuracy or no out-of-distribution scores of this
                 method.
         """
-        import pandas as pd
-
-        for kind, given, known in (("method", method, judging.METHOD_NAMES),
-                                   ("column", what, ("word", "reason"))):
-            if given not in known:
-                raise make_unknown_error(kind, given, known)
-        names = judging.list_needed_measures(method, self.meta)
-        absent = [name for name in names if name not in self.measures]
-        if absent:
-            raise SutureError(f"expected relative accuracies and out-of-distribution scores of {method!r} in "
-                              f"this comparison, {absent[0]!r} is not there; compare with "
-                              f'methods=({method!r},), labels and ood=suture.OOD(detectors=("mahalanobis",))')
-        about, detector = self.meta["ood"], judging.get_detector(self.meta)
-        relative, outlying = (judging.CellValues(*(self.matrix(name, w).to_numpy()
-                                                   for w in (*FLOAT_COLUMNS, "reason"))) for name in names)
-        words, reasons = judging.decide_verdicts(
-            relative, outlying, about["quality"].get(detector, [{}] * len(self.targets)),
-            self.marks(names[0]).to_numpy(), detector, judging.get_thresholds(about))
-        return pd.DataFrame(words if what == "word" else reasons, index=pd.Index(self.sources, name="source"),
-                            columns=pd.Index(self.targets, name="target"))
+        return judging.tabulate_verdicts(self, method, what)
 
     def plot(self, measure: str, ax: Axes | None = None, annotate: bool = True) -> Axes:
         """Heat map of one measure, colours fixed by the measure's limits; a star in cells that have a mark.
@@ -242,24 +225,7 @@ class Comparison:
             SutureError: a site, a measure or a cell that this comparison lacks; a measure without per-example
                 record (structural indices); two different measures.
         """
-        names = (measure, measure if other is None else other)
-        if names[0].rpartition(".")[2] != names[1].rpartition(".")[2]:
-            raise SutureError(f"expected one measure of two methods, got {names[0]!r} and {names[1]!r}")
-        one, two = (self._build_record(cell, name) for cell, name in zip((a, b), names, strict=True))
-        return estimate_difference(one, two, int(self.meta.get("seed") or 0))
-
-    def _build_record(self, cell: tuple[str, str], measure: str) -> Record:
-        if isinstance(cell, str) or len(cell) != 2:
-            raise SutureError(f"expected a cell (source site, target site), got {cell!r}")
-        for kind, name, names in (("source", cell[0], self.sources), ("target", cell[1], self.targets)):
-            if name not in names:
-                raise make_unknown_error(f"{kind} site", name, names)
-        i, j = self.sources.index(cell[0]), self.targets.index(cell[1])
-        record = build_record(self.arrays, measure, i, j)
-        reason = str(self.matrix(measure, "reason").iloc[i, j])
-        if reason:
-            raise SutureError(f"{measure} of {cell[0]!r} into {cell[1]!r} has no value: {reason}")
-        return record
+        return compute_difference(self, a, b, measure, other)
 
     def verdict(self) -> battery.Verdict:
         """The paper's sanity battery on this comparison; see `suture.results.sanity.run_sanity_battery`."""

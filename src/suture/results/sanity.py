@@ -28,7 +28,6 @@ NATS_TOLERANCE = 1e-6
 _OUTCOME_ARRAYS = {"accuracy": "correct", "relative_accuracy": "correct", "agreement": "agree"}
 
 
-
 @dataclass(frozen=True, eq=False)
 class Verdict:
     """What the sanity battery says of one comparison.

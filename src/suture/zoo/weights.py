@@ -190,8 +190,8 @@ def _check_fit(stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path:
         if name in stored and stored[name].shape != wanted[name].shape
     ]
     faults = (("missing", missing), ("unexpected", unexpected), ("wrong shape", shapes))
-    if told := [f"{what}: {_abbreviate(names)}" for what, names in faults if names]:
-        raise SutureError(f"{path} does not fit the network; {'; '.join(told)}")
+    if listed := [f"{what}: {_abbreviate(names)}" for what, names in faults if names]:
+        raise SutureError(f"{path} does not fit the network; {'; '.join(listed)}")
 
 
 def _abbreviate(names: Iterable[str], limit: int = 3) -> str:

@@ -41,9 +41,9 @@ def build_huggingface(parsed: ParsedSpec) -> LoadedNetwork:
     library = import_optional("transformers", "hf", parsed.spec)
     with _silence(library):
         folder = _find_folder(parsed)
-        told = _read_json(folder / "config.json")
-        config = _load_config(library, folder, told)
-        kind = _find_class(library, folder, told)
+        stored = _read_json(folder / "config.json")
+        config = _load_config(library, folder, stored)
+        kind = _find_class(library, folder, stored)
         notes: tuple[str, ...] = ()
         with report_build_errors(parsed.spec), seed_torch(parsed.seed):
             if parsed.weights is not None:
@@ -102,12 +102,12 @@ def _find_folder(parsed: ParsedSpec) -> Path:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
         raise SutureError(f"cannot read {path}: {summarise_error(e)}; expected JSON") from e
-    if not isinstance(told, dict):
-        raise SutureError(f"cannot read {path}: expected a JSON object, got {type(told).__name__}")
-    return told
+    if not isinstance(content, dict):
+        raise SutureError(f"cannot read {path}: expected a JSON object, got {type(content).__name__}")
+    return content
 
 
 def _load_config(library: Any, folder: Path, stored: dict[str, Any]) -> Any:
@@ -171,20 +171,20 @@ def _build_with_weights(kind: Any, config: Any, path: Path) -> nn.Module:
     except SutureError as unfit:
         stored, _ = read_weights(path)
         try:
-            again, told = kind.from_pretrained(None, config=config, state_dict=stored, dtype=torch.float32,
+            again, report = kind.from_pretrained(None, config=config, state_dict=stored, dtype=torch.float32,
                                                output_loading_info=True)
         except Exception:
             raise unfit from None
-        if any(told.values()):
+        if any(report.values()):
             raise
         return again  # type: ignore[no-any-return]
     return made
 
 
 def _load_stored(kind: Any, folder: Path, parsed: ParsedSpec) -> tuple[nn.Module, tuple[str, ...]]:
-    made, told = kind.from_pretrained(folder, use_safetensors=True, trust_remote_code=False,
+    made, report = kind.from_pretrained(folder, use_safetensors=True, trust_remote_code=False,
                                       local_files_only=True, dtype=torch.float32, output_loading_info=True)
-    absent = sorted(told["missing_keys"])
+    absent = sorted(report["missing_keys"])
     if not absent:
         return made, ()
     return made, (f"{len(absent)} weights are not in the files of {parsed.spec} and are random (seed "

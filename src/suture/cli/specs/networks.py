@@ -84,8 +84,8 @@ def _make_no_kind_error(spec: str) -> SutureError:
         return SutureError(f"expected a folder that holds config.json, there is no {spec!r}; write "
                            "hf:ORG/NAME for a name of the Hugging Face hub")
     near = difflib.get_close_matches(spec, [n for known in names.values() for n in known], n=3, cutoff=0.6)
-    told = [next(f"{kind}:{n}" for kind, known in names.items() if n in known) for n in near]
-    nearest = f"; nearest: {', '.join(told)}" if told else ""
+    known_as = [next(f"{kind}:{n}" for kind, known in names.items() if n in known) for n in near]
+    nearest = f"; nearest: {', '.join(known_as)}" if known_as else ""
     return SutureError(f"expected a network like {_EXAMPLE_SPECS}, got {spec!r}{nearest}")
 
 

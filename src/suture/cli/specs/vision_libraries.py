@@ -51,14 +51,15 @@ def build_torchvision(parsed: ParsedSpec) -> LoadedNetwork:
 
 def _find_torchvision_preprocessing(models: Any, parsed: ParsedSpec,
                                     made: nn.Module) -> tuple[ImagePreprocessing | None, tuple[str, ...]]:
-    told = models.get_model_weights(parsed.name).DEFAULT.transforms()
-    if type(told).__name__ != "ImageClassification":
-        return None, (f"{parsed.spec} comes with {type(told).__name__}, which suture does not do; the data "
-                      "must be what the network takes",)
+    transforms = models.get_model_weights(parsed.name).DEFAULT.transforms()
+    if type(transforms).__name__ != "ImageClassification":
+        return None, (f"{parsed.spec} comes with {type(transforms).__name__}, which suture does not do; the "
+                      "data must be what the network takes",)
     # vit_h_14's published weights are for larger images than the network that is made without them.
-    side = getattr(made, "image_size", told.crop_size[0])
-    return ImagePreprocessing((side, side), tuple(told.mean), tuple(told.std), 3, told.interpolation.value,
-                              told.crop_size[0] / told.resize_size[0]), ()
+    side = getattr(made, "image_size", transforms.crop_size[0])
+    return ImagePreprocessing((side, side), tuple(transforms.mean), tuple(transforms.std), 3,
+                              transforms.interpolation.value,
+                              transforms.crop_size[0] / transforms.resize_size[0]), ()
 
 
 def build_timm(parsed: ParsedSpec) -> LoadedNetwork:

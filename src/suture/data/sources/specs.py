@@ -12,25 +12,12 @@ import torch
 from torch import Tensor
 
 from suture._base import SutureError, make_unknown_error
-from suture.data.sources import (
-    huggingface as hub,
-)
-from suture.data.sources import (
-    image_folders as folders,
-)
-from suture.data.sources import (
-    numpy_files as arrays,
-)
-from suture.data.sources import (
-    parquet,
-    splits,
-)
-from suture.data.sources import (
-    text_files as texts,
-)
-from suture.data.sources import (
-    torchvision_data as vision,
-)
+from suture.data.sources import huggingface as hub
+from suture.data.sources import image_folders as folders
+from suture.data.sources import numpy_files as arrays
+from suture.data.sources import parquet, splits
+from suture.data.sources import text_files as texts
+from suture.data.sources import torchvision_data as vision
 from suture.data.sources.bad_examples import BadExamples, explain_bad_rows, find_decodable
 from suture.data.sources.columns import NO_LABEL_COLUMN, ColumnNames
 from suture.data.sources.examples import Examples

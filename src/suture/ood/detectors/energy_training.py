@@ -23,21 +23,17 @@ from suture.networks import (
     freeze,
     make_optimizer,
 )
+from suture.ood.detectors.channel_moments import ChannelMoments
 from suture.ood.detectors.energy_detector import (
-    LEAST_CHANNEL_STD,
     EnergyDetector,
     EnergyRecipe,
     derive_site_seed,
     energy_loss,
 )
 from suture.representations import (
-    Shape,
-    View,
     find_image_size,
     find_sequence_lengths,
-    get_row_mask,
     get_token_mask,
-    to_grid,
 )
 
 STAGE = "energy detectors"
@@ -96,36 +92,6 @@ def train_detectors(target: SitedNetwork, data: Iterable[Batch], auxiliary: Any,
     return {j: m.detector.eval().requires_grad_(False) for j, m in training.members.items()}
 
 
-class _ChannelMoments:
-    """Mean and standard deviation of channels, batch by batch, about the first batch's mean; float64 sums."""
-
-    def __init__(self, shape: Shape) -> None:
-        self.shape, self.rows = shape, 0
-        self._shift = torch.zeros(shape.width)
-        self._sum = self._squares = torch.zeros(shape.width, dtype=torch.float64)
-
-    def update(self, x: Tensor, mask: Tensor | None) -> None:
-        grid, kept = to_grid(x.float(), self.shape, View.ALL), get_row_mask(self.shape, View.ALL, mask)
-        rows = grid.flatten(0, 2) if kept is None else grid[kept]
-        if not len(rows):
-            return
-        if not self.rows:
-            self._shift = rows.mean(0)
-        centred = rows - self._shift
-        self._sum = self._sum + centred.sum(0).cpu().double()
-        self._squares = self._squares + centred.square().sum(0).cpu().double()
-        self.rows += len(rows)
-
-    def set_buffers(self, detector: EnergyDetector) -> None:
-        """Set the buffers of a detector; NaN where there was no row."""
-        mean = self._sum / self.rows
-        std = (self._squares / self.rows - mean.square()).clamp(min=0).sqrt()
-        typical = float(std.square().mean().sqrt())
-        detector.mean.copy_(mean + self._shift.cpu().double())
-        detector.std.copy_(std.clamp(min=LEAST_CHANNEL_STD * typical) if typical > 0
-                           else torch.ones_like(std))
-
-
 @dataclass
 class _SiteDetector:
     name: str
@@ -148,7 +114,7 @@ class _DetectorTrainer:
 
     def prepare(self, data: Iterable[Batch], size: tuple[int, int] | None) -> None:
         """Check the data, measure the channels and make the detectors, in one pass."""
-        spreads = {j: _ChannelMoments(self.target.shapes[j]) for j in self.sites}
+        spreads = {j: ChannelMoments(self.target.shapes[j]) for j in self.sites}
         found: set[int] = set()
         largest = 0
         for batch in data:

@@ -10,10 +10,9 @@ from itertools import product
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from suture.numbers import Arrays, Estimate, Float32Array, estimate_separation, make_missing_estimate
+from suture.numbers import Arrays, Estimate, Float32Array, Floats, estimate_separation, make_missing_estimate
 from suture.ood.detectors.site_features import Detector, SiteFeatures
 from suture.ood.detectors.two_sample import score_two_sample
 from suture.representations import Cell, Shape
@@ -84,7 +83,7 @@ class ScoreCollector:
         """(N,) by site and cell."""
         return {key: torch.cat(parts).cpu().numpy() for (n, key), parts in self._scores.items() if n == name}
 
-    def join_features(self, key: int | Cell) -> NDArray[np.float64]:
+    def join_features(self, key: int | Cell) -> Floats:
         """(n, F) pooled features that were kept."""
         return torch.cat(self._features[key]).double().numpy()
 

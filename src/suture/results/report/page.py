@@ -14,21 +14,13 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from suture._base import SutureError, clean_file_name, replace_file
-from suture.numbers import Measure, get_measure, sort_measures
+from suture.numbers import get_measure, sort_measures
 from suture.results import cell_verdict as judging
-from suture.results.convergence_marks import describe_marks
 from suture.results.report import histograms
 from suture.results.report.compared import ComparisonLike
 from suture.results.report.figure_format import render_png
-from suture.results.report.figures import format_value, pick_colours
-from suture.results.summary import (
-    describe_cells,
-    is_detail,
-    is_lost,
-    list_judged_methods,
-    summarise_findings,
-    tabulate_quality,
-)
+from suture.results.report.page_heatmaps import describe_scale, group_heatmaps, list_marked
+from suture.results.summary import is_lost, summarise_findings, tabulate_quality
 from suture.results.table import format_csv
 
 if TYPE_CHECKING:
@@ -53,8 +45,6 @@ _HEADERS = {
 # Names that are shown before, or in another place than, the settings.
 _SHOWN_ELSEWHERE = ("versions", "seed", "command", "settings", "n_fit", "n_test", "created", "device",
                     "notes", "stages", "ood")
-_WordsAndReasons = tuple[Any, Any]
-_GROUPS = {"dm": "Direct matching", "tlm": "Task loss matching", "": "Structural indices"}
 
 
 def render_page(comparisons: Sequence[ComparisonLike]) -> str:
@@ -79,7 +69,7 @@ def render_page(comparisons: Sequence[ComparisonLike]) -> str:
     return environment.from_string(text).render(
         title=f"How similar? {pairs[0]}" + (f" and {len(pairs) - 1} more" if pairs[1:] else ""),
         comparisons=[_describe_comparison(c, i) for i, c in enumerate(comparisons)],
-        legend=[_describe_scale(get_measure(name)) for name in present], citation=_CITATION)
+        legend=[describe_scale(get_measure(name)) for name in present], citation=_CITATION)
 
 
 def write_page(comparisons: Sequence[ComparisonLike], path: str | os.PathLike[str]) -> Path:
@@ -112,8 +102,8 @@ def _describe_comparison(comparison: ComparisonLike, number: int) -> dict[str, A
                                 for name in ("verdict", "positive", "auxiliary", "unseen") if name in about},
         "thresholds": judging.get_thresholds(about), "quality": tabulate_quality(comparison),
         "scores": _draw_scores(comparison), "notes": [str(note) for note in comparison.meta.get("notes", [])],
-        "groups": _group_heatmaps(comparison), "missing": _list_missing(comparison),
-        "marked": _list_marked(comparison), "curve": _build_loss_curve(comparison),
+        "groups": group_heatmaps(comparison), "missing": _list_missing(comparison),
+        "marked": list_marked(comparison), "curve": _build_loss_curve(comparison),
         "provenance": _list_provenance(comparison.meta),
         "csv": f"data:text/csv;charset=utf-8;base64,{data}", "csv_name": f"{name}.csv",
         "corresponds": comparison.same_network or comparison.same_architecture,
@@ -190,68 +180,6 @@ def _format_verdict_value(key: str, value: Any) -> dict[str, Any]:
     return {"text": f"{value:.3g}" if key == "worst_margin" else f"{value:.0f}", "numeric": True}
 
 
-def _group_heatmaps(comparison: ComparisonLike) -> list[dict[str, Any]]:
-    groups = []
-    said = describe_cells(comparison)
-    words = {m: (comparison.cells(m).to_numpy(), comparison.cells(m, "reason").to_numpy())
-             for m in list_judged_methods(comparison)}
-    for tag, title in _GROUPS.items():
-        maps = {name: _build_heatmap(comparison, get_measure(name), words.get(tag))
-                for name in comparison.measures if name.rpartition(".")[0] == tag}
-        if maps:
-            groups.append({"title": title, "cells": said.get(tag, ""),
-                           "maps": [shown for name, shown in maps.items() if not is_detail(name)],
-                           "more": [shown for name, shown in maps.items() if is_detail(name)]})
-    return groups
-
-
-def _build_heatmap(comparison: ComparisonLike, entry: Measure,
-                   verdict: _WordsAndReasons | None) -> dict[str, Any]:
-    """A heat map as rows of cells; `verdict` has the words and reasons of the cells' verdicts."""
-    shown = {what: comparison.matrix(entry.name, what).to_numpy()
-             for what in ("value", "low", "high", "n", "reason", "mark")}
-    nearest = _find_most_similar(shown["value"].astype(np.float64), entry)
-    corresponds = comparison.same_network or comparison.same_architecture
-    rows = []
-    for i, source in enumerate(comparison.sources):
-        cells = []
-        for j, target in enumerate(comparison.targets):
-            word, why = (str(of[i, j]) for of in verdict) if verdict else ("", "")
-            kinds = {"own": corresponds and source == target, "top": bool(nearest[i, j]),
-                     "artefact": word == judging.ARTEFACT}
-            cell = _build_cell(entry, {what: of[i, j] for what, of in shown.items()}, kinds)
-            cell["title"] = f"{source} → {target}\n{cell['title']}" + (f"\n{word}: {why}" if word else "")
-            cells.append(cell)
-        rows.append({"site": source, "cells": cells})
-    return {"scale": _describe_scale(entry), "rows": rows, "columns": comparison.targets,
-            "long": max((len(t) for t in comparison.targets), default=0) > 4}
-
-
-def _build_cell(entry: Measure, shown: dict[str, Any], kinds: dict[str, bool]) -> dict[str, Any]:
-    value = float(shown["value"])
-    if math.isnan(value):
-        return {"text": "", "style": "", "kind": "none own" if kinds["own"] else "none", "lined": False,
-                "title": f"{entry.label} has no value: {shown['reason']}"}
-    ground, ink = pick_colours(value, entry)
-    interval, mark = _format_interval(shown["low"], shown["high"]), str(shown["mark"])
-    return {"text": format_value(value) + ("*" if mark else ""), "style": f"background:{ground};color:{ink}",
-            "kind": " ".join(kind for kind, on in kinds.items() if on), "lined": kinds["artefact"],
-            "title": f"{entry.label} = {value:.6g}{interval}, n = {float(shown['n']):.0f}"
-                     + (f"\n* {mark}" if mark else "")}
-
-
-def _find_most_similar(values: Any, entry: Measure) -> Any:
-    """Which cells are the most similar ones of their column (all that tie), where there are at least two."""
-    common = values if entry.larger_is_more_similar else -values
-    filled = np.where(np.isnan(common), -np.inf, common)
-    several = (~np.isnan(common)).sum(axis=0) > 1
-    return ~np.isnan(common) & several & (filled == filled.max(axis=0, initial=-np.inf))
-
-
-def _format_interval(low: float, high: float) -> str:
-    return "" if math.isnan(low) or math.isnan(high) else f" [{low:.6g}, {high:.6g}]"
-
-
 def _list_missing(comparison: ComparisonLike) -> list[str]:
     rows = comparison.table[comparison.table["reason"] != ""]
     counts = rows.groupby(["measure", "reason"], sort=False).size()
@@ -261,27 +189,6 @@ def _list_missing(comparison: ComparisonLike) -> list[str]:
         cells = "1 cell has" if count == 1 else f"{count} cells have"
         sentences.append(f"{get_measure(name).label}: {cells} no value: {reason}")
     return sentences
-
-
-def _list_marked(comparison: ComparisonLike) -> list[str]:
-    """How many cells are marked and why, for each way of stitching."""
-    sentences = []
-    for tag, title in _GROUPS.items():
-        names = [name for name in comparison.measures if name.rpartition(".")[0] == tag]
-        marks = [comparison.marks(name).to_numpy().ravel() for name in names]
-        # A cell counts once, with all that any of its measures is marked for.
-        cells = [next((m for m in cell if m), "") for cell in zip(*marks, strict=True)]
-        if any(cells):
-            sentences.append(f"{title}: {describe_marks(cells, len(cells))}.")
-    return sentences
-
-
-def _describe_scale(entry: Measure) -> dict[str, str]:
-    """What a measure is called and means, and its colour bar from less to more similar."""
-    less, more = (entry.low, entry.high) if entry.larger_is_more_similar else (entry.high, entry.low)
-    stops = [pick_colours(float(value), entry)[0] for value in np.linspace(less, more, 13)]
-    return {"label": entry.label, "name": entry.name, "about": entry.about, "less": f"{less:g}",
-            "more": f"{more:g}", "direction": entry.direction, "gradient": ", ".join(stops)}
 
 
 def _build_loss_curve(comparison: ComparisonLike) -> dict[str, Any] | None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from suture.indices import neighbours
 from suture.indices.definition import ORTHOGONAL, RIGID, SCALING, Argument, Index, Needs, expand_invariances
+from suture.indices.entries import neighbours
 from suture.indices.sample import Rows, Sample
 from suture.numbers import Floats, make_index_measure
 

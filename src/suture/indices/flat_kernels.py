@@ -1,4 +1,4 @@
-"""CKA of flattened representations, by Gram matrices of examples.
+"""What CKA of flattened representations needs, accumulated batch by batch, by Gram matrices of examples.
 
 A map that is flattened has C*H*W features for one example: too many for second moments, which are features by
 features. Gram matrices are examples by examples, so they are taken of minibatches (Nguyen, Raghu and
@@ -13,100 +13,21 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from suture._base import SutureError
-from suture.indices.definition import RIGID, Index, Needs
 from suture.indices.gram_matrices import (
     LEAST_EXAMPLES,
     Gram,
-    Hsic,
     HsicTable,
+    Kernels,
     compute_tables,
     count_working_bytes,
     split_columns,
 )
-from suture.numbers import NonFiniteError, make_index_measure
-
-
-@dataclass(frozen=True)
-class Kernels:
-    """What CKA of one cell needs of the Gram matrices of its flattened examples.
-
-    Attributes:
-        n: number of examples seen.
-        constant: the sides ("source", "target") that are the same for all examples.
-        batch: examples in a minibatch; minibatch CKA depends on it.
-        minibatches: how many count; the last one may be smaller.
-        left_out: examples in a last minibatch that is too small for the unbiased estimator.
-        minibatch: unbiased HSIC summed over minibatches.
-        kept: number of first examples whose full Gram matrices there are.
-        kept_constant: the sides that are the same for all kept examples.
-        biased, unbiased: HSIC of the kept examples, up to a factor; nan where they are too few.
-    """
-
-    n: int
-    constant: tuple[str, ...]
-    batch: int
-    minibatches: int
-    left_out: int
-    minibatch: Hsic
-    kept: int
-    kept_constant: tuple[str, ...]
-    biased: Hsic
-    unbiased: Hsic
-
-
-def cka_minibatch(kernels: Kernels) -> float:
-    """Minibatch CKA: unbiased HSIC, summed over minibatches, ratio of sums (Nguyen et al. 2021, eq. 3).
-
-    In [-1, 1], with no more bias than the unbiased estimator leaves in a ratio. It depends on the minibatch
-    size.
-    """
-    return kernels.minibatch.alignment
-
-
-def flat_cka(kernels: Kernels) -> float:
-    """CKA of the kept examples by the biased HSIC tr(KHLH) (Kornblith et al. 2019, eq. 3 and 4), in
-    [0, 1]."""
-    return kernels.biased.alignment
-
-
-def flat_cka_debiased(kernels: Kernels) -> float:
-    """CKA of the kept examples by the unbiased HSIC (Song et al. 2012), in [-1, 1]."""
-    return kernels.unbiased.alignment
-
-
-def explain_no_signal(kernels: Kernels) -> str:
-    """Why there is no minibatch CKA, apart from too few examples."""
-    return _explain_no_signal(kernels.minibatch)
-
-
-def explain_not_kept(kernels: Kernels) -> str:
-    """Why there is no biased CKA of the kept examples."""
-    if kernels.kept < 2:
-        return f"{kernels.kept} examples kept: nothing varies"
-    if kernels.kept_constant:
-        return (f"constant {' and '.join(kernels.kept_constant)} representation of the {kernels.kept} "
-                "examples kept")
-    return ""
-
-
-def explain_too_few_kept(kernels: Kernels) -> str:
-    """Why there is no debiased CKA of the kept examples."""
-    if kernels.kept < LEAST_EXAMPLES:
-        return f"{kernels.kept} examples kept: the unbiased estimator needs at least {LEAST_EXAMPLES}"
-    return explain_not_kept(kernels) or _explain_no_signal(kernels.unbiased)
-
-
-def _explain_no_signal(hsic: Hsic) -> str:
-    if not hsic.flat:
-        return ""
-    return (f"unbiased HSIC of the {' and '.join(hsic.flat)} with itself is not positive: every example is "
-            "equally far from every other")
+from suture.numbers import NonFiniteError
 
 
 class _SiteExamples:
@@ -357,17 +278,3 @@ class FlatKernels:
         return Kernels(self.examples, tuple(s for s, site in sides.items() if not site.varies), self.batch,
                        minibatches, left_out, sums.get_hsic(i, j), self.kept,
                        tuple(s for s, site in sides.items() if not site.kept_varies), first, second)
-
-
-ENTRIES: tuple[Index, ...] = (
-    Index(make_index_measure("cka_minibatch", "CKA (minibatches)",
-                     "Linear CKA of flattened representations, unbiased HSIC summed over minibatches of "
-                     "examples (Nguyen et al. 2021).", span=(-1.0, 1.0)),
-          cka_minibatch,
-          "Σ HSIC₁(K, L) / √(Σ HSIC₁(K, K) Σ HSIC₁(L, L)), K and L the Gram matrices of a minibatch",
-          "Nguyen, Raghu and Kornblith 2021, eq. 3; HSIC₁: Song et al. 2012",
-          RIGID, RIGID, needs=Needs.KERNELS, least=LEAST_EXAMPLES, undefined=explain_no_signal,
-          cost="n b (p + q)"),
-)
-"""The index of flattened representations; of the kept examples there are also `flat_cka` and
-`flat_cka_debiased`."""

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from suture.indices import cca
 from suture.indices.definition import AFFINE, RIGID, Argument, Index
+from suture.indices.entries import cca
 from suture.numbers import Pair, make_index_measure
 
 

@@ -1,0 +1,65 @@
+"""One batch of examples for both networks: what it holds, and how it is moved and cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from suture._base import convert_tensors, count_examples, list_tensors
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch: inputs for the source network, inputs for the target network (often the same object),
+    labels.
+
+    Where suture has prepared the inputs, `raw` is what they were made from and `remake` makes them.
+    """
+
+    source: Any
+    target: Any
+    labels: Tensor | None
+    raw: Any = None
+    remake: Callable[[Any, Tensor | None], Batch] | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of examples."""
+        return count_examples(self.source)
+
+
+def move_batch(batch: Batch, device: torch.device) -> Batch:
+    """The batch with all its tensors on `device`; what the two networks share stays shared."""
+    def move(t: Tensor) -> Tensor:
+        return t.to(device, non_blocking=True)
+
+    source = convert_tensors(batch.source, move)
+    target = source if batch.target is batch.source else convert_tensors(batch.target, move)
+    labels = None if batch.labels is None else move(batch.labels)
+    return Batch(source, target, labels, convert_tensors(batch.raw, move), batch.remake)
+
+
+def is_same_batch(one: Batch, other: Batch) -> bool:
+    """Whether two batches hold the same numbers."""
+    pairs = zip(*([*list_tensors(b.source), *list_tensors(b.target),
+                   *([] if b.labels is None else [b.labels])] for b in (one, other)), strict=True)
+    return one.size == other.size and all(a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num())
+                                          for a, b in pairs)
+
+
+def cut_batch(batch: Batch, size: int) -> Iterator[Batch]:
+    """Cut a batch into micro-batches of at most `size` examples."""
+    n = batch.size
+    for start in range(0, n, size):
+        rows = slice(start, start + size)
+
+        def cut(t: Tensor, rows: slice = rows) -> Tensor:
+            return t[rows] if t.ndim and len(t) == n else t
+
+        source = convert_tensors(batch.source, cut)
+        target = source if batch.target is batch.source else convert_tensors(batch.target, cut)
+        yield Batch(source, target, None if batch.labels is None else batch.labels[rows])

@@ -1,0 +1,69 @@
+"""Raw examples, prepared for each network in its own way.
+
+>>> Prepared(images, source=ImagePreprocessing(size=(224, 224)), target=ImagePreprocessing(size=(32, 32)))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from suture._base import SutureError
+from suture.data.batch import Batch
+
+Preprocessing = Callable[[Any], Any]
+"""From a batch of raw examples, on any device, to what a network takes."""
+
+
+class _SameAsSource:
+    """The default of an argument for which None has a meaning."""
+
+
+SAME_AS_SOURCE = _SameAsSource()
+
+
+class Prepared:
+    """One stream of raw examples, prepared for each network in its own way: read once, so always in step.
+
+    Args:
+        data: as `Batches` takes them, or examples of `suture.sources`.
+        source: from a batch of raw examples to the source network's inputs, such as `ImagePreprocessing` or
+            `TextPreprocessing`. It sees tensors on the device that the comparison runs on. None: as they are.
+        target: the same for the target network. Default: as for the source, and then both get the same
+            object.
+            Where the target's inputs have "labels", these are the labels (masked language modelling).
+    """
+
+    def __init__(self, data: Any, source: Preprocessing | None,
+                 target: Preprocessing | _SameAsSource | None = SAME_AS_SOURCE) -> None:
+        self.data, self.source = data, source
+        self.target = source if isinstance(target, _SameAsSource) else target
+
+    def batch(self, raw: Any, labels: Tensor | None) -> Batch:
+        """A batch of raw examples made ready.
+
+        Raises:
+            SutureError: text without a preprocessing; what the preprocessing raises.
+        """
+        source, made = _take_own_labels(_preprocess(self.source, raw))
+        target, other = ((source, made) if self.target == self.source
+                         else _take_own_labels(_preprocess(self.target, raw)))
+        return Batch(source, target, labels if other is None else other, raw, self.batch)
+
+
+def _preprocess(how: Preprocessing | None, raw: Any) -> Any:
+    if how is None and isinstance(raw, list) and raw and isinstance(raw[0], str):
+        raise SutureError("expected a tokenizer for data that are text, got none; give a network with its "
+                          "tokenizer (hf:FOLDER), or Prepared(data, TextPreprocessing(tokenizer))")
+    if how is None and isinstance(raw, list) and raw and isinstance(raw[0], Tensor):
+        raise SutureError("expected images of one size, got several; give a preprocessing with a size "
+                          "(ImagePreprocessing(size=(224, 224)), or --source-input size=224)")
+    return raw if how is None else how(raw)
+
+
+def _take_own_labels(inputs: Any) -> tuple[Any, Tensor | None]:
+    if isinstance(inputs, Mapping) and "labels" in inputs:
+        return {k: v for k, v in inputs.items() if k != "labels"}, inputs["labels"]
+    return inputs, None

@@ -1,0 +1,100 @@
+"""Which rows of a stream are kept: a uniform sample that depends on seed and length alone."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from suture._base import SutureError
+from suture.numbers import Ints
+
+SAMPLE_ROWS = 2000
+"""How many rows are kept unless more or fewer are asked for."""
+
+
+def _mix_bits(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The bijection of 64 bits that ends SplitMix64 (Steele, Lea and Flood 2014; Stafford's variant 13)."""
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))
+
+
+@dataclass
+class Reservoir:
+    """A uniform sample of the numbers 0, 1, ... of a stream whose length is not known, without replacement.
+
+    Kept are the `most` numbers with the smallest hash of (seed, number), so the sample depends on nothing but
+    the seed and the length of the stream, and neither do the slots: batches may be of any size.
+
+    Attributes:
+        most: how many are kept; all of a shorter stream.
+        seed: any whole number.
+        seen: how many were offered so far.
+
+    Raises:
+        SutureError: `most` is below 1.
+    """
+
+    most: int = SAMPLE_ROWS
+    seed: int = 0
+    seen: int = field(default=0, init=False)
+    _largest: list[tuple[int, int]] = field(default_factory=list, init=False, repr=False)
+    _numbers: Ints = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.most < 1:
+            raise SutureError(f"expected a sample of at least one row, got {self.most}; write {SAMPLE_ROWS}")
+        self._numbers = np.empty(0, np.int64)
+
+    @property
+    def numbers(self) -> Ints:
+        """(m,) stream numbers now held, by slot; m = min(most, seen)."""
+        return self._numbers.copy()
+
+    def offer(self, count: int) -> tuple[Ints, Ints]:
+        """Which of the next `count` examples to store.
+
+        Returns:
+            Positions within the batch, and for each the slot of a table of `most` rows that it goes to, in
+            place of what is there; slots ascend.
+
+        Raises:
+            SutureError: `count` is negative.
+        """
+        if count < 0:
+            raise SutureError(f"expected a number of examples, got {count}; write 0 or more")
+        first, old = self.seen, len(self._numbers)
+        self._numbers = np.append(self._numbers, np.full(min(self.most, first + count) - old, -1))
+        hashes = self._compute_hashes(first, count)
+        for position in self._find_candidates(hashes):
+            self._insert(int(hashes[position]), first + int(position))
+        self.seen += count
+        slots = np.flatnonzero(self._numbers >= first)
+        return self._numbers[slots] - first, slots
+
+    def _compute_hashes(self, first: int, count: int) -> NDArray[np.uint64]:
+        """One 64-bit hash for each number; no two are equal, for the hash is a bijection."""
+        start = _mix_bits(np.array([self.seed % 2**64], np.uint64))
+        return _mix_bits(start
+                         + np.arange(first, first + count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+
+    def _find_candidates(self, hashes: NDArray[np.uint64]) -> Ints:
+        """Positions that may enter: all until the table is full, then those below the largest hash held."""
+        if len(self._largest) < self.most:
+            return np.arange(len(hashes))
+        return np.flatnonzero(hashes < np.uint64(-self._largest[0][0]))
+
+    def _insert(self, key: int, number: int) -> None:
+        """Fill the next slot, or replace the largest hash held where this one is smaller."""
+        slot = len(self._largest)
+        if slot < self.most:
+            heapq.heappush(self._largest, (-key, slot))
+        elif key < -self._largest[0][0]:
+            slot = self._largest[0][1]
+            heapq.heapreplace(self._largest, (-key, slot))
+        else:
+            return
+        self._numbers[slot] = number

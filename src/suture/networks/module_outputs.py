@@ -1,0 +1,97 @@
+"""What modules return: the tensors in it, the axes along which they hold examples, and copies of it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from torch import Tensor
+
+from suture._base import SutureError, convert_tensors
+
+Axes = tuple[int | None, ...]
+"""For each tensor in a result the axis along which it holds the examples of the batch; None where it holds
+none."""
+MIXED = -1
+"""In place of an axis: the result grows with the batch, but not by results of more examples."""
+
+
+def extract_tensors(output: Any) -> list[Tensor]:
+    """The tensors in whatever a module returns."""
+    found: list[Tensor] = []
+
+    def see(t: Tensor) -> Tensor:
+        found.append(t)
+        return t
+
+    convert_output(output, see)
+    return found
+
+
+def extract_main_output(output: Any) -> Tensor | None:
+    """What the task is scored on: ``output["logits"]`` where there is one, else the first floating point
+    tensor."""
+    if isinstance(output, Mapping) and "logits" in output:
+        output = output["logits"]
+    return next((t for t in extract_tensors(output) if t.is_floating_point()), None)
+
+
+def convert_output(output: Any, fn: Callable[[Tensor], Tensor]) -> Any:
+    """What a module returned with `fn` applied to every tensor; named tuples and ModelOutputs keep their
+    type."""
+    if isinstance(output, Mapping) and not isinstance(output, dict):
+        return convert_tensors(output, fn)
+    if isinstance(output, dict):
+        new = copy.copy(output)
+        for k, v in output.items():
+            new[k] = convert_output(v, fn)
+        return new
+    if isinstance(output, tuple) and hasattr(output, "_fields"):
+        return type(output)(*(convert_output(v, fn) for v in output))
+    if isinstance(output, tuple | list):
+        return type(output)(convert_output(v, fn) for v in output)
+    if is_dataclass(output) and not isinstance(output, type):
+        made = copy.copy(output)
+        for f in fields(output):
+            object.__setattr__(made, f.name, convert_output(getattr(output, f.name), fn))  # it may be frozen
+        return made
+    return fn(output) if isinstance(output, Tensor) else output
+
+
+def repeat_examples(value: Any, copies: int, size: int, axes: Axes = (), *, shallow: bool = False,
+                    instead: tuple[Tensor, Tensor] | None = None) -> Any:
+    """A copy of `value`, in which everything that holds `size` examples is repeated `copies` times along
+    their axis.
+
+    Args:
+        value: what a module returned.
+        copies: how often.
+        size: number of examples.
+        axes: of each tensor in it. Where they are not known, a first axis of length `size` is one.
+        shallow: floating point tensors are expanded views of the first entry: the shape is right, the values
+            are not, no memory is taken.
+        instead: a tensor in it, and what stands in its place.
+
+    Raises:
+        SutureError: a result that is not made of results of single examples, and its values matter.
+    """
+    known = iter(axes)
+
+    def one(t: Tensor) -> Tensor:
+        axis = next(known, 0 if t.ndim and len(t) == size else None)
+        if instead is not None and t is instead[0]:
+            return instead[1]
+        if copies == 1 or axis is None:
+            return t
+        if shallow and t.is_floating_point():
+            return t if axis == MIXED else t.narrow(axis, 0, 1).expand(
+                *(n * copies if d == axis else n for d, n in enumerate(t.shape)))
+        if axis == MIXED:
+            raise SutureError(f"expected a result for each of {size} examples, got one of shape "
+                              f"{tuple(t.shape)} that mixes them; give one batch at a time, or "
+                              "choose a site after it")
+        return t.repeat(*(copies if d == axis else 1 for d in range(t.ndim)))
+
+    return convert_output(value, one)

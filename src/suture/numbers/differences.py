@@ -1,0 +1,92 @@
+"""Differences of two cells on the same examples, with their 95 % intervals and paired tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from suture._base import SutureError
+from suture.numbers.arrays import Bools, Floats
+from suture.numbers.intervals import BOOTSTRAP_DRAWS, estimate_batch_mean
+from suture.numbers.records import Record
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One cell's value minus another's, on the same examples.
+
+    Attributes:
+        value: the difference, in the measure's own units.
+        low, high: its 95 % interval.
+        p: two-sided p value of no difference.
+        test: which test gave `p`: ``"exact McNemar"``, ``"paired bootstrap"`` or ``"paired t over batches"``.
+        n: number of examples (of batches for a test over batches).
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    test: str
+    n: int
+
+
+def mcnemar(one: Bools, other: Bools) -> float:
+    """p value of the exact two-sided McNemar test of (N,) outcomes (McNemar 1947); 1 without discordant
+    pairs."""
+    from scipy import stats
+
+    only_one, only_other = int((one & ~other).sum()), int((other & ~one).sum())
+    if only_one + only_other == 0:
+        return 1.0
+    return float(stats.binomtest(only_one, only_one + only_other, 0.5).pvalue)
+
+
+def estimate_difference(one: Record, other: Record, seed: int = 0) -> Difference:
+    """The value of `one` minus that of `other`, on the same examples.
+
+    The interval is the percentile bootstrap over examples, both cells resampled together (`BOOTSTRAP_DRAWS`
+    times). The p value is the exact McNemar test's where examples are hit or missed, and otherwise the
+    bootstrap's: twice the smaller share of resamples on either side of zero, at least 2 /
+    (`BOOTSTRAP_DRAWS` + 1); with a single example interval and p are nan. Means over batches have Student's t
+    over batches, nan for a single one. Where tokens count, an example is all of a text's: tokens of one text
+    are no independent draws.
+
+    Raises:
+        SutureError: the records are of different numbers of examples.
+    """
+    from scipy import stats
+
+    if one.top.shape != other.top.shape or one.batches != other.batches:
+        raise SutureError(f"expected two records of the same examples, got {len(one.top)} and "
+                          f"{len(other.top)}")
+    n, value = len(one.top), one.value - other.value
+    if one.batches:
+        gaps = one.top - other.top
+        e = estimate_batch_mean(gaps)
+        p = (float("nan") if n < 2 else float(stats.ttest_rel(one.top, other.top).pvalue)
+             if gaps.any() else 1.0)
+        return Difference(value, e.low, e.high, p, "paired t over batches", n)
+    drawn = _bootstrap_differences(one, other, seed)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    if one.top.dtype == np.bool_ and other.top.dtype == np.bool_:
+        return Difference(value, float(low), float(high), mcnemar(one.top, other.top), "exact McNemar", n)
+    if n < 2:
+        return Difference(value, float("nan"), float("nan"), float("nan"), "paired bootstrap", n)
+    tail = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
+    p = min(1.0, 2 * (tail + 1) / (len(drawn) + 1))
+    return Difference(value, float(low), float(high), p, "paired bootstrap", n)
+
+
+def _bootstrap_differences(one: Record, other: Record, seed: int) -> Floats:
+    """Differences of the two ratios in each resample; those in which a denominator is zero are left out."""
+    sums = np.stack([one.top, one.bottom, other.top, other.bottom]).astype(np.float64)
+    rng, n = np.random.default_rng(seed), sums.shape[1]
+    drawn = np.empty((BOOTSTRAP_DRAWS, 4))
+    for k in range(BOOTSTRAP_DRAWS):
+        drawn[k] = sums @ np.bincount(rng.integers(n, size=n), minlength=n)
+    drawn = drawn[(drawn[:, 1] > 0) & (drawn[:, 3] > 0)]
+    ratios: list[Floats] = [drawn[:, k] / drawn[:, k + 1] for k in (0, 2)]
+    first, second = (np.exp(x) if r.exponential else x for r, x in zip((one, other), ratios, strict=True))
+    return first - second

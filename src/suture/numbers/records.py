@@ -1,0 +1,102 @@
+"""Per-example records: what the measure of a cell is a ratio of sums of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from suture._base import SutureError, make_unknown_error
+from suture.numbers.arrays import Arrays, Floats
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a cell's measure is made of: ``top.sum() / bottom.sum()`` over its units.
+
+    Attributes:
+        top: (N,); boolean where examples are hit or missed, sums over its tokens where an example has
+            several.
+        bottom: (N,) floats.
+        batches: the units are test batches, and `bottom` is one.
+        exponential: the measure is e to the power of that ratio.
+    """
+
+    top: NDArray[Any]
+    bottom: NDArray[Any]
+    batches: bool = False
+    exponential: bool = False
+
+    @property
+    def value(self) -> float:
+        """The measure."""
+        ratio = float(self.top.sum(dtype=np.float64) / self.bottom.sum(dtype=np.float64))
+        return math.exp(ratio) if self.exponential else ratio
+
+
+def sum_by_batch(values: NDArray[Any], sizes: NDArray[Any]) -> Floats:
+    """Sums (..., B) over the test batches of `values` (..., N), batches of `sizes` (B,) in order."""
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    sums: Floats = np.add.reduceat(values.astype(np.float64), starts, axis=-1)
+    return sums
+
+
+RECORDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "accuracy": ("correct", ()),
+    "relative_accuracy": ("correct", ("correct",)),
+    "agreement": ("agree", ()),
+    "kl": ("kl", ()),
+    "ce_gap": ("ce", ("ce",)),
+    "relative_perplexity": ("ce", ("ce",)),
+    "residual": ("error", ("scale",)),
+    "residual_batches": ("error", ("scale", "batches")),
+    "r2": ("error", ("spread",)),
+}
+"""By quantity: the array of the method, (sources, targets, N), and those of the target network that it
+needs."""
+
+
+def build_record(arrays: Arrays, name: str, i: int, j: int) -> Record:
+    """The per-example record of measure `name` in cell (i, j).
+
+    With ``target.tokens`` among the arrays, what is counted are tokens: examples are sums over theirs.
+
+    Args:
+        arrays: of a comparison.
+        name: such as ``"dm.kl"``.
+        i, j: positions of the source and the target site.
+
+    Raises:
+        SutureError: the measure has no per-example record (structural indices), or the arrays lack it.
+    """
+    method, _, quantity = name.rpartition(".")
+    if not method or quantity not in RECORDS:
+        known = [f"{m}.{q}" for m in ("dm", "tlm") for q in RECORDS]
+        raise make_unknown_error("measure with a per-example record", name, known,
+                      "structural indices are functions of all examples at once")
+    own, target = RECORDS[quantity]
+    needed = [f"{method}.{own}", *(f"target.{t}" for t in target)]
+    absent = [a for a in needed if a not in arrays]
+    if absent:
+        raise SutureError(f"expected the per-example array {absent[0]!r} for {name!r}, this comparison has "
+                          "none; compute it with this method and with labels in the test data")
+    top, *rest = (arrays[a] for a in needed)
+    x = top[i, j]
+    units = arrays["target.tokens"].astype(np.float64) if "target.tokens" in arrays else np.ones(len(x))
+    if quantity == "relative_accuracy":
+        return Record(x, rest[0].astype(np.float64))
+    if quantity in ("ce_gap", "relative_perplexity"):
+        return Record(x.astype(np.float64) - rest[0], units, exponential=quantity == "relative_perplexity")
+    if quantity == "residual":
+        return Record(x, rest[0][j])
+    if quantity == "r2":
+        return Record(rest[0][j].astype(np.float64) - x, rest[0][j])
+    if quantity == "residual_batches":
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratios = sum_by_batch(x, rest[1]) / sum_by_batch(rest[0][j], rest[1])
+        return Record(ratios, np.ones(len(ratios)), batches=True)
+    return Record(x, units)

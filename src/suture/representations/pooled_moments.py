@@ -1,0 +1,119 @@
+"""Moments of pooled examples: rows are examples, each the mean over its positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import reduce
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from suture.indices import FROM_MOMENTS, STITCH, Needs
+from suture.numbers import MomentBlock, NonFiniteError, Pair, UnitRowSums, standardise_rows
+from suture.representations.accumulator_settings import AccumulatorSettings
+from suture.representations.aligned_moments import AlignedMoments
+from suture.representations.alignment import Alignment
+from suture.representations.shapes import Kind, Shape
+from suture.representations.views import View, to_grid
+
+_MEANS_AT_ONCE = 1000
+"""Means of examples that are added at once."""
+
+
+class PooledMoments:
+    """Moments of the means of examples, plain and with rows standardised, and sums of rows at unit length.
+
+    Args:
+        sources, targets: shapes of the representations at the sites of each side.
+        settings: indices, blocks and sample.
+        same: both sides are the same representations (self-stitching).
+
+    Attributes:
+        wanted: ``"plain"`` and ``"standard"`` moments, those that are asked for.
+        alignments: how the means of each cell become a pair of matrices.
+    """
+
+    def __init__(self, sources: Sequence[Shape], targets: Sequence[Shape], settings: AccumulatorSettings, *,
+                 same: bool = False) -> None:
+        self.settings, self._shapes = settings, (list(sources), list(targets))
+        how: dict[str, Any] = {"same": same, "precision": settings.precision, "folds": settings.blocks}
+        xs, ys = ([Shape(Kind.VECTOR, s.width) for s in side] for side in self._shapes)
+        # Rows of two vectors are examples under either alignment.
+        units = (settings.select_requests("pool", Needs.UNITS)
+                 or (settings.select_requests(STITCH, Needs.UNITS) and self._has_vectors()))
+        self.wanted: dict[str, AlignedMoments] = {}
+        if settings.select_requests("pool", *FROM_MOMENTS):
+            higher = bool(settings.select_requests("pool", Needs.HIGHER))
+            self.wanted["plain"] = AlignedMoments(xs, ys, **how, higher=higher)
+        if units:
+            how["folds"] = settings.blocks if settings.jackknife else 1
+            self.wanted["standard"] = AlignedMoments(xs, ys, **how)
+        self.alignments = {(i, j): Alignment(x, y) for i, x in enumerate(xs) for j, y in enumerate(ys)}
+        self._directions: list[tuple[list[UnitRowSums], list[UnitRowSums]]] = []
+        self._waiting: list[tuple[list[Tensor], list[Tensor]]] = []
+
+    def _has_vectors(self) -> bool:
+        """Whether there is a cell of two vectors."""
+        return all(any(s.kind is Kind.VECTOR for s in side) for side in self._shapes)
+
+    def pool(self, side: int, tensors: Sequence[Tensor], mask: Tensor | None) -> list[Tensor]:
+        """Take (N, C) means over positions, for the sources (side 0) or the targets (1)."""
+        precision = self.settings.precision
+        found = [to_grid(x.to(precision), s, View.ALL if s.kind is Kind.VECTOR else View.POOLED,
+                         mask)[:, 0, 0]
+                 for x, s in zip(tensors, self._shapes[side], strict=True)]
+        for k, v in enumerate(found):
+            if not torch.isfinite(v).all():
+                raise NonFiniteError("target" if side else "source", k)
+        return found
+
+    def update(self, xs: list[Tensor], ys: list[Tensor]) -> None:
+        """Add the means of one batch, or let them wait for those of the next ones."""
+        self._waiting.append((xs, ys))
+        if sum(len(x[0]) for x, _ in self._waiting) >= _MEANS_AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Add the means that wait. Their products are small beside the sums, so that many are added at
+        once."""
+        if not self._waiting:
+            return
+        xs, ys = ([torch.cat(site) for site in zip(*side, strict=True)]
+                  for side in zip(*self._waiting, strict=True))
+        self._waiting.clear()
+        if "plain" in self.wanted:
+            self.wanted["plain"].update(xs, ys)
+        if "standard" in self.wanted:
+            start = self.wanted["standard"].examples
+            self.wanted["standard"].update([standardise_rows(x) for x in xs],
+                                           [standardise_rows(y) for y in ys])
+            self._add_unit_rows(xs, ys, start)
+
+    def _add_unit_rows(self, xs: list[Tensor], ys: list[Tensor], start: int) -> None:
+        """Add rows at unit length to the sums of their blocks; `start` is the number of the first."""
+        count = self.settings.blocks if self.settings.jackknife else 1
+        for k in range(count):
+            rows = slice((k - start) % count, None, count)
+            new = [UnitRowSums.of(x[rows]) for x in xs], [UnitRowSums.of(y[rows]) for y in ys]
+            if len(self._directions) <= k:
+                self._directions.append(new)
+            else:
+                sources, targets = ([a.merge(b) for a, b in zip(*sides, strict=True)]
+                                    for sides in zip(self._directions[k], new, strict=True))
+                self._directions[k] = sources, targets
+
+    def add_unit_sums(self, pair: Pair, folds: list[MomentBlock], i: int,
+                      j: int) -> tuple[Pair, list[MomentBlock]]:
+        """Add sums of rows at unit length and moments of standardised rows to a cell's, where they are
+        wanted."""
+        standard = self.wanted.get("standard")
+        if standard is None:
+            return pair, folds
+        units = [(d[0][i], d[1][j]) for d in self._directions if d[0][i].n]
+        if self.settings.jackknife:
+            folds = [MomentBlock(p.moments, u, m)
+                     for p, u, m in zip(folds, units, standard.get_folds(i, j), strict=True)]
+        total = [reduce(UnitRowSums.merge, side) for side in zip(*units, strict=True)]
+        return replace(pair, unit=(total[0], total[1]), standard=standard.get_moments(i, j)), folds
