@@ -2,7 +2,7 @@
 (convergence.md)
 
     python docs/convergence.py run digits
-    python docs/convergence.py run cifar10 --data FOLDER     # Parquet shards with image bytes and labels; needs pyarrow
+    python docs/convergence.py run cifar10 --data FOLDER     # Parquet with images and labels; needs pyarrow
     python docs/convergence.py page                          # the page and its figures from the tables
 
 For each seed a network is trained and stitched to itself: direct matching once, task loss matching from

@@ -1,7 +1,7 @@
 """How far out of distribution are stitched representations, and which detectors can tell? (ood.md)
 
     python docs/ood.py run digits
-    python docs/ood.py run cifar10 --data FOLDER     # Parquet shards with image bytes and labels; needs pyarrow
+    python docs/ood.py run cifar10 --data FOLDER     # Parquet with images and labels; needs pyarrow
     python docs/ood.py page                          # the tables of the page
 
 For each seed a network is trained and stitched to itself by direct matching and by task loss matching until

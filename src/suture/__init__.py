@@ -62,7 +62,7 @@ _ROOM_OF = {name: room for room, names in _NAMES.items() for name in names}
 _ROOMS = ("indices", "zoo")
 """Rooms that are themselves public."""
 
-__all__ = sorted([*_ROOM_OF, *_ROOMS])  # noqa: PLE0605
+__all__ = sorted([*_ROOM_OF, *_ROOMS])
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from safetensors import safe_open
 import suture
 from tests.golden import cases, make
 from tests.golden.differences import Differences
+from tests.golden.interface import find_package
 from tests.golden.networks import network
 
 STORED = [*(name for name in cases.CASES if name not in cases.UNSTORED), make.INTERFACE]
@@ -60,7 +60,7 @@ def test_help_pages_say_the_same(page: str, found: Path) -> None:
 
 def test_public_names_are_still_there() -> None:
     for module, names in _interface("names").items():
-        assert [n for n in names if not hasattr(import_module(module), n)] == []
+        assert [n for n in names if not hasattr(find_package(module), n)] == []
 
 
 def test_public_callables_take_the_same_parameters(found: Path) -> None:
