@@ -12,11 +12,12 @@ VISION_STAMP := $(VISION)/.installed
 demo: $(STAMP)
 	$(BIN)/suture demo --out suture-demo
 
+# One thread a process: two processes with two threads each get into each other's way on two cores.
 test: check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: $(STAMP)
-	$(BIN)/python -m pytest -m fast
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m fast
 
 check: $(STAMP)
 	$(BIN)/ruff check src tests benchmarks docs checks

@@ -72,7 +72,7 @@ def tails_timed() -> Iterator[list[float]]:
         SitedNetwork.tail = tail  # type: ignore[method-assign]
 
 
-def moments_pass(network: torch.nn.Module, data: Data) -> tuple[float, float]:
+def time_moments(network: torch.nn.Module, data: Data) -> tuple[float, float]:
     """Seconds of the streaming pass alone: what twice the images cost more, dry run and solves cancelled. And
     of the solves."""
     half = data[0][: len(data[0]) // 2], data[1][: len(data[1]) // 2]
@@ -112,7 +112,7 @@ def main() -> int:
     header("grid", args.n)
     floor = Floor(network, data[0])
     floor.measure()
-    took, solves = moments_pass(network, data)
+    took, solves = time_moments(network, data)
     base = floor.measure()
     print(f"  {floor}")
     passed = [claim("moments pass / floor", took / base, 1.5)]

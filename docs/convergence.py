@@ -110,7 +110,7 @@ def one(name: str, seed: int, network: torch.nn.Module, fit: zoo.ImageSet, test:
     place = STORE / f"{name}-{seed}-{recipe.init}-{recipe.epochs}"
     if not place.exists():
         found = suture.compare(network, None, fit, test, sites=sites, tlm=recipe, indices=(), ood=None,
-                              device="cpu", seed=seed)
+                               device="cpu", seed=seed)
         found.save(place)
     result = suture.load(place)
     print(f"  {recipe.init}, {recipe.epochs} epochs: {result.meta['notes']}", flush=True)

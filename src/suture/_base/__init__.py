@@ -1,4 +1,4 @@
-"""What every room stands on: the error, checks, trees of tensors, files, hashes, progress, free memory."""
+"""Foundation of every room: the error, checks, trees of tensors, files, hashes, progress, free memory."""
 
 from suture._base.checks import describe_value as describe_value
 from suture._base.checks import is_count as is_count

@@ -1,4 +1,4 @@
-"""What was given, in a word."""
+"""Checks and short descriptions of given values."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from torch import Tensor
 
 
 def is_count(value: object) -> bool:
-    """Whether it is a whole number of at least 1."""
+    """Return True for a whole number of at least 1."""
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def describe_value(value: object) -> str:
-    """A tensor by type and shape, everything else by its class."""
+    """Describe a tensor by dtype and shape, and any other value by its class name."""
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"
     return type(value).__name__

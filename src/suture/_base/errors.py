@@ -1,4 +1,4 @@
-"""The one exception of suture, and the words it speaks in."""
+"""The exception of suture, and functions that word its messages."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from types import ModuleType
 
 
 class SutureError(ValueError):
-    """Bad input. The message is one line: what was expected, what came, what to write instead."""
+    """Error for bad input. Its message is one line: what was expected, what came, what to write instead."""
 
 
 def summarise_error(error: BaseException) -> str:
-    """What somebody else's exception says, in one line; its class where it says nothing."""
+    """Return the first line of another library's exception, or its class name where the message is empty."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def make_unknown_error(what: str, name: str, options: Iterable[str], instead: str = "") -> SutureError:
-    """An error for a name that is not among `options`; it names the nearest ones."""
+    """Make the error for a name that is not among `options`. Its message lists the nearest known names."""
     known = list(options)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:5]
     hint = f"; nearest: {', '.join(near)}" if near else ""
@@ -34,7 +34,8 @@ def import_optional(module: str, extra: str, purpose: str) -> ModuleType:
         purpose: what it is needed for, such as ``"timm:resnet18"``.
 
     Raises:
-        SutureError: it is not installed, or it does not import; then with its own words.
+        SutureError: it is not installed, or it does not import. In the second case the message quotes its
+            error.
     """
     try:
         return importlib.import_module(module)

@@ -1,4 +1,4 @@
-"""Files that a reader never sees half-written."""
+"""File writing that never leaves a half-written file for a reader."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def write_new_file(path: Path, data: bytes) -> None:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Put `data` at `path` in one step: whoever opens `path` finds all of the old or all of the new.
+    """Write `data` to `path` in one step: a reader finds all of the old file or all of the new one.
 
     Missing parent folders are made.
 
     Raises:
-        SutureError: the place cannot be written.
+        SutureError: `path` cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
@@ -39,11 +39,11 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def make_unwritable_error(path: Path, error: OSError) -> SutureError:
-    """The error for a place that cannot be written, in one line."""
+    """Make the one-line error for a path that cannot be written."""
     return SutureError(f"cannot write {str(path)!r}: {error.strerror or error}; choose a place that can be "
                        "written")
 
 
 def clean_file_name(name: str) -> str:
-    """A name from outside as part of a file name: letters, digits, ``._-`` only."""
+    """Turn any name into part of a file name: only letters, digits and ``._-`` remain."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "unnamed"

@@ -1,4 +1,4 @@
-"""How much memory is free, and the refusal of what would not fit, before it is taken."""
+"""Free memory, and the check that refuses work which would not fit into it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MEMINFO = Path("/proc/meminfo")
 
 
 def get_free_bytes(device: torch.device) -> int | None:
-    """Bytes that can still be taken on a device; None where the system does not say."""
+    """Return the free bytes of a device, or None where the system does not say."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
@@ -23,21 +23,21 @@ def get_free_bytes(device: torch.device) -> int | None:
 
 
 def format_bytes(n: int) -> str:
-    """Bytes in words."""
+    """Format a number of bytes as text, in MiB or GiB."""
     return f"{n / 2**20:.1f} MiB" if n < 2**30 else f"{n / 2**30:.1f} GiB"
 
 
 def check_free_memory(needed: int, device: torch.device, what: str, instead: str) -> None:
-    """Nothing, where it fits.
+    """Check that a planned allocation fits into the free memory of a device.
 
     Args:
-        needed: bytes that will be taken.
-        device: where.
-        what: what takes them.
-        instead: what to write instead.
+        needed: bytes of the allocation.
+        device: device of the allocation.
+        what: name of the allocation, for the message.
+        instead: advice on what to write instead, for the message.
 
     Raises:
-        SutureError: more than is free.
+        SutureError: `needed` is more than what is free.
     """
     free = get_free_bytes(device)
     if free is not None and needed > free:

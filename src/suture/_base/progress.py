@@ -1,4 +1,4 @@
-"""How long work tells how far it is."""
+"""The type of the function that long work calls to report its progress."""
 
 from __future__ import annotations
 

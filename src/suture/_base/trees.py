@@ -1,5 +1,4 @@
-"""Nested inputs of a network, as tensors in tuples and mappings: the tensors in them, and which examples are
-equal."""
+"""Trees of tensors: nested tuples, lists and mappings, as a network uses for its inputs."""
 
 from __future__ import annotations
 
@@ -13,11 +12,11 @@ from torch import Tensor
 from suture._base.errors import SutureError
 
 _EXAMPLES_AT_ONCE = 256
-"""Examples whose numbers are copied at once, to be hashed."""
+"""Number of examples that are copied and hashed at once."""
 
 
 def count_examples(inputs: Any) -> int:
-    """Number of examples in a batch of inputs: length of the first axis of its first tensor that has one.
+    """Count the examples in a batch: the length of the first axis of the first tensor that has an axis.
 
     Raises:
         SutureError: there is no such tensor.
@@ -30,7 +29,7 @@ def count_examples(inputs: Any) -> int:
 
 
 def list_tensors(inputs: Any) -> Iterator[Tensor]:
-    """The tensors in nested inputs, depth first.
+    """Return the tensors in nested inputs, depth first.
 
     Raises:
         SutureError: there is none.
@@ -43,8 +42,11 @@ def list_tensors(inputs: Any) -> Iterator[Tensor]:
 
 
 def walk_tensors(inputs: Any, by_name: bool = False) -> Iterator[Tensor]:
-    """The tensors in nested inputs, none or more, those of a mapping in its order or in that of the keys'
-    names."""
+    """Yield the tensors in nested inputs, depth first; there may be none.
+
+    Args:
+        by_name: visit the values of a mapping sorted by key name. Default: in the mapping's own order.
+    """
     if isinstance(inputs, Tensor):
         yield inputs
     elif isinstance(inputs, Mapping):
@@ -56,7 +58,7 @@ def walk_tensors(inputs: Any, by_name: bool = False) -> Iterator[Tensor]:
 
 
 def convert_tensors(inputs: Any, fn: Callable[[Tensor], Tensor]) -> Any:
-    """Nested inputs with `fn` applied to every tensor."""
+    """Apply `fn` to every tensor in nested inputs and return the new inputs."""
     if isinstance(inputs, Tensor):
         return fn(inputs)
     if isinstance(inputs, Mapping):
@@ -69,8 +71,10 @@ def convert_tensors(inputs: Any, fn: Callable[[Tensor], Tensor]) -> Any:
 
 
 def find_only_input(inputs: Any) -> Any:
-    """The tensor, or the mapping with "input_ids", that holds all tensors of nested inputs; None where none
-    does."""
+    """Return the one part of nested inputs that holds all of their tensors.
+
+    This part is a tensor, or a mapping with "input_ids". Return None where no single part holds all tensors.
+    """
     if isinstance(inputs, Tensor) or (isinstance(inputs, Mapping) and "input_ids" in inputs):
         return inputs
     parts = (inputs.values() if isinstance(inputs, Mapping) else inputs
@@ -80,7 +84,7 @@ def find_only_input(inputs: Any) -> Any:
 
 
 def replace_input(inputs: Any, old: Any, new: Any) -> Any:
-    """Nested inputs with `new` in place of `old`, a part of them."""
+    """Return nested inputs with their part `old` replaced by `new`."""
     if inputs is old:
         return new
     if isinstance(inputs, Mapping):
@@ -93,15 +97,15 @@ def replace_input(inputs: Any, old: Any, new: Any) -> Any:
 
 
 def count_duplicates(one: Any, other: Any) -> int:
-    """How many examples of `one` are equal to some example in `other`, number for number.
+    """Count the examples of `one` that are equal, number for number, to some example in `other`.
 
-    Examples are compared by 128-bit hashes of their shapes and their values as float64, so that dtypes,
-    memory layouts and the sign of zero do not matter (and neither do integers beyond 2^53), at one hash for
-    each example of `other`.
+    Examples are compared by 128-bit hashes of their shapes and of their values as float64. So dtype, memory
+    layout and the sign of zero make no difference. Integers beyond 2^53 may not be told apart. Memory: one
+    hash for each example of `other`.
 
     Args:
         one, other: inputs of a network (a tensor, or tensors nested in a mapping or tuple), or another
-            iterable of such batches, such as a list; both without labels.
+            iterable of such batches, such as a list. Both are without labels.
 
     Raises:
         SutureError: inputs without a tensor, or with tensors of unequal length.
@@ -117,8 +121,9 @@ def _hash_all_examples(data: Any) -> Iterator[bytes]:
 
 
 def hash_examples(inputs: Any) -> Iterator[bytes]:
-    """A hash of each example in nested inputs, over the shapes and values of its tensors, in the order of
-    their names.
+    """Yield a hash of each example in nested inputs.
+
+    A hash covers the shapes and values of the example's tensors, in the order of their names.
 
     Raises:
         SutureError: no tensor, or tensors of unequal length.
@@ -138,6 +143,6 @@ def hash_examples(inputs: Any) -> Iterator[bytes]:
 
 
 def _to_float64(x: Tensor) -> Any:
-    """As float64 of NumPy, with one zero: -0.0 is 0.0."""
+    """Convert to a NumPy array of float64 in which -0.0 becomes 0.0."""
     x = torch.view_as_real(x) if x.is_complex() else x
     return (x.detach().cpu().double() + 0.0).numpy()

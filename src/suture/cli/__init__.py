@@ -1,3 +1,3 @@
-"""The command line: parse, call one public function, print."""
+"""The command line: parse arguments, call one public function, print."""
 
 from suture.cli.entry_point import main as main

@@ -1,4 +1,4 @@
-"""What all commands print with."""
+"""Printing for all commands."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ from suture.results import Comparison, summarise_findings
 
 @contextmanager
 def show_progress() -> Iterator[Any]:
-    """Progress bars, one for each stage, drawn on stderr where that is a terminal."""
+    """Yield a progress function that draws one bar for each stage.
+
+    The bars are drawn on stderr if it is a terminal.
+    """
     with ProgressBars(TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
-                  TimeRemainingColumn(), console=problems, disable=not problems.is_terminal) as shown:
+                      TimeRemainingColumn(), console=problems, disable=not problems.is_terminal) as shown:
         tasks: dict[str, TaskID] = {}
 
         def progress(stage: str, done: int, total: int | None) -> None:
@@ -34,7 +37,7 @@ def show_progress() -> Iterator[Any]:
 
 
 def print_dry_run(found: DryRun) -> None:
-    """Sites and shapes of both networks, and what the comparison takes in memory and time."""
+    """Print sites and shapes of both networks, and memory and time of the comparison."""
     table = Table(Column("network"), Column("site", overflow="fold"), "representation", "rows per example")
     sides = ([(found.names[0], found.source)]
              + [(found.names[1], found.target)] * (found.target is not found.source))
@@ -67,13 +70,16 @@ def print_verdict(comparison: Comparison) -> None:
 
 
 def print_notes(notes: Iterable[str], indent: str = "") -> None:
-    """What a reader has to know."""
+    """Print the notes for the reader of a result."""
     for note in notes:
         console.print(f"{indent}note: {escape(note)}", soft_wrap=True)
 
 
 def split_names(names: str | None) -> list[str] | None:
-    """Comma separated names as a list; None for None. The comma in ``@tokens:1,14x14`` separates none."""
+    """Split comma separated names into a list; None gives None.
+
+    The comma in ``@tokens:1,14x14`` is part of the name.
+    """
     if names is None:
         return None
     return [n.strip() for n in re.split(r",(?!\s*\d+x\d+\s*(?:,|$))", names) if n.strip()]

@@ -17,13 +17,13 @@ from suture.stitching import TaskRecipe
 
 NETWORK = "resnet_digits"
 RECIPE = TaskRecipe(epochs=20, batch_size=64, lr=1e-2, schedule="cosine")
-"""Long enough on the digits for the own-layer cells of the demo to come within test noise of relative
-accuracy 1."""
+"""With this training on the digits, the own-layer cells of the demo reach relative accuracy 1 within test
+noise."""
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo made: accuracies by network name, comparisons by folder name, and the report."""
+    """The demo's accuracies by network name, comparisons by folder name, and report."""
 
     accuracies: dict[str, float]
     comparisons: dict[str, Comparison]
@@ -34,11 +34,11 @@ def run_demo(out: str | Path = "suture-demo", *, seed: int = 0, device: str = "a
              recipe: TaskRecipe | None = None, progress: Progress | None = None) -> DemoResult:
     """Train two small ResNets on the digits, compare each with itself and with the other, write the report.
 
-    Everything is kept as it comes: run it again and it goes on where it was stopped.
+    Results are saved as they come. A second call continues where the first was stopped.
 
     Args:
         out: folder for weights, comparisons, figures and ``report.html``.
-        seed: the networks have seeds 2 seed and 2 seed + 1; the rest follows.
+        seed: the networks have seeds 2 seed and 2 seed + 1; everything else uses `seed`.
         device: where stitching runs.
         recipe: of task loss matching. Default `RECIPE`.
         progress: called as ``progress(stage, done, total)``.
@@ -67,11 +67,12 @@ def run_demo(out: str | Path = "suture-demo", *, seed: int = 0, device: str = "a
 
 
 def check_place(folder: Path) -> Path:
-    """`folder`, if it can be made and written: asked before the work, because the answer after it comes too
-    late.
+    """Return `folder` after a check that it can be created and written.
+
+    The check comes before the work, so that no result is lost.
 
     Raises:
-        SutureError: a file stands in the way, or it is forbidden.
+        SutureError: a file has that name, or writing is not allowed.
     """
     there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
@@ -81,7 +82,7 @@ def check_place(folder: Path) -> Path:
 
 
 def load_earlier(place: Path) -> Comparison | None:
-    """What an earlier run left at `place`, if anything."""
+    """Return the comparison that an earlier run saved at `place`, or None."""
     return load(place) if (place / "comparison.json").exists() else None
 
 

@@ -1,4 +1,4 @@
-"""The entry point: find the command, import what it needs, turn errors into one line and an exit code."""
+"""The entry point: find the command, import its module, turn errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -25,21 +25,22 @@ COMMANDS = {
     "stitch": ("stitching_commands", "Fit one stitching layer, save it, and say what the stitched network "
                                      "reaches on the test data."),
 }
-"""By name: the module that defines a command, and its help in a line, so that an overview need not import
-torch."""
+"""The module of each command, and its help line. The overview can therefore print without importing torch."""
 
-# typer has its own copy of click from some version on; this is the class in either.
+# Newer versions of typer contain a copy of click; this finds the class in both cases.
 _UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "UsageError")
 _INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command line: exit code 0, 2 for bad input (one line on stderr), 130 when interrupted."""
+    """Run the command line and exit.
+
+    The exit code is 0, 2 for bad input (one line on stderr), or 130 when interrupted.
+    """
     problem, code = "", 2
     arguments = sys.argv[1:] or ["--help"]
     try:
-        # Not standalone, so that errors come here; typer turns an interruption into its exit code all the
-        # same.
+        # Not standalone, so that errors arrive here; typer still turns an interruption into its exit code.
         code = _find_app(arguments)(arguments, standalone_mode=False) or 0
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
@@ -53,7 +54,7 @@ def main() -> None:
 
 
 def _find_app(arguments: Sequence[str]) -> typer.Typer:
-    """Return an application that has the command; one with the lines of all commands where there is none."""
+    """Return the application with the command, or an overview of all commands if there is no such command."""
     if arguments[0] in COMMANDS:
         importlib.import_module(f"suture.cli.{COMMANDS[arguments[0]][0]}")
         return app
@@ -64,12 +65,12 @@ def _find_app(arguments: Sequence[str]) -> typer.Typer:
 
 
 def _explain(error: Exception) -> str:
-    """Say in one line what went wrong; an error that is nobody's mistake but ours is raised again."""
+    """Return one line for a user's error; raise any other error again."""
     if isinstance(error, _UsageError):
         return f"{error.format_message()}; see suture --help"  # type: ignore[attr-defined]
     if isinstance(error, OSError):
         return f"{error}; choose another path"
-    from suture._base import SutureError  # imports torch, which an overview does without
+    from suture._base import SutureError  # imports torch, which the overview does not need
 
     if isinstance(error, SutureError):
         return str(error)

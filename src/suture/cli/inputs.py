@@ -1,4 +1,4 @@
-"""What a command line names: networks, data, and what each network is given of the data."""
+"""The networks and data that a command line names, with the preprocessing of each network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from suture.cli.specs.preparation import adjust_preprocessing, prepare_data
 
 @dataclass(frozen=True)
 class DataOptions:
-    """How data are read and prepared; the fields are options of the same names.
+    """Options of reading and preparing data. Each field is an option of the same name.
 
     Attributes:
         train_size, test_size, image_column, label_column, text_column, skip_bad: see `suture.cli.specs.data`.
@@ -35,21 +35,21 @@ class DataOptions:
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> DataOptions:
-        """From a command's arguments, which have more."""
+        """Return the data options among all arguments of a command."""
         return cls(**{f.name: options[f.name] for f in fields(cls)})
 
     def load_data(self, spec: str, seed: int) -> tuple[Any, Any]:
-        """(training data, test data), raw."""
+        """Return (training data, test data), raw."""
         return specs.load_data(spec, train_size=self.train_size, test_size=self.test_size, seed=seed,
-                          image_column=self.image_column, label_column=self.label_column,
-                          text_column=self.text_column, skip_bad=self.skip_bad)
+                               image_column=self.image_column, label_column=self.label_column,
+                               text_column=self.text_column, skip_bad=self.skip_bad)
 
 
 @dataclass(frozen=True)
 class ComparisonInputs:
     """Networks and data, ready for `suture.compare`; `target` is None for self-stitching.
 
-    `notes` say what a reader has to know of them.
+    `notes` are sentences for the reader of the result.
     """
 
     source: nn.Module
@@ -61,10 +61,10 @@ class ComparisonInputs:
 
 def load_comparison_inputs(source: str, target: str | None, source_weights: Path | None, target_weights: Path
                            | None, data: str, options: DataOptions, seed: int) -> ComparisonInputs:
-    """Everything that the specs of a command name.
+    """Load the networks and data that the specs of a command name.
 
     Raises:
-        SutureError: any of them does not work out.
+        SutureError: any of them cannot be loaded.
     """
     raw = options.load_data(data, seed)
     one = specs.build_network(source, weights=source_weights, like=raw[0], seed=seed)

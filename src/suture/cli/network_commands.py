@@ -126,7 +126,7 @@ def layers(
     else:
         infos = SitedNetwork(made, inputs, split_names(sites), allow_bypass=True, name="network").infos
         found = [(i.site, i) for i in infos]
-    # Folded and not cut with an ellipsis: a name has to be there as a whole to be copied.
+    # Names are folded, not cut with an ellipsis, so that they can be copied.
     table = Table(Column("site", overflow="fold"), "representation", "rows per example", "cuts the network")
     for site, info in found:
         if isinstance(info, SutureError):
@@ -138,7 +138,10 @@ def layers(
 
 
 def _inspect_every_call(network: nn.Module, inputs: Any) -> Iterator[tuple[Site, SiteInfo | SutureError]]:
-    """Every call of every module in order of execution; one that is no site does not hide the others."""
+    """Yield every call of every module, in order of execution.
+
+    A call that is no site gives its error, so that it does not hide the others.
+    """
     with disable_gradients():
         calls = sorted(walk(record(network, inputs)), key=lambda c: c.finished)
     for site in [Site(*c.id) for c in calls]:

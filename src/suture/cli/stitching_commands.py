@@ -134,7 +134,7 @@ def compare(
 
 
 def _run_and_report(networks: tuple[Any, ...], arguments: Mapping[str, Any], out: Path) -> None:
-    """Compare, keeping every stage in a folder, then write the report and print the verdict."""
+    """Compare, save every stage in a folder, then write the report and print the verdict."""
     with show_progress() as progress:
         made = compare_networks(*networks, **arguments, progress=progress,
                                 on_stage=partial(Comparison.save, dir=out),
@@ -145,7 +145,7 @@ def _run_and_report(networks: tuple[Any, ...], arguments: Mapping[str, Any], out
 
 
 def _read_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `suture.compare` that the options of the command say, but for networks, data and names."""
+    """Return the arguments of `suture.compare` from a command's options, except networks, data and names."""
     o = SimpleNamespace(**options)
     recipe = TaskRecipe(o.epochs, o.batch_size, o.lr, optimizer=o.optimizer, schedule=o.schedule, crop=o.crop,
                         flip=o.flip, seed=o.seed, init=o.init, objective=o.objective,
@@ -170,8 +170,11 @@ def _read_detectors(o: SimpleNamespace) -> OOD | None:
 
 
 def _choose_fit_options(preset: str | None, recipe: TaskRecipe, family: str, alignment: AlignmentRule,
-             examples: int | None) -> dict[str, Any]:
-    """How layers are fitted: what the options say, or the preset, which leaves no room for them."""
+                        examples: int | None) -> dict[str, Any]:
+    """Return the settings of fitting layers, from the options or from the preset.
+
+    A preset allows no options of fitting beside it.
+    """
     if preset is None:
         return {"tlm": recipe, "family": family, "alignment": alignment, "examples": examples,
                 "seed": recipe.seed}
@@ -220,13 +223,13 @@ def stitch(
 
 
 def _choose_names(source: str, source_weights: Path | None, target: str | None,
-           target_weights: Path | None) -> tuple[str, str]:
+                  target_weights: Path | None) -> tuple[str, str]:
     a = source_weights.stem if source_weights else _shorten_spec(source)
     b = a if target is None else target_weights.stem if target_weights else _shorten_spec(target)
     return (a, b) if target is None or a != b else (f"{a} (source)", f"{b} (target)")
 
 
 def _shorten_spec(spec: str) -> str:
-    """A folder by its name, everything else as it is written."""
+    """Return the name of a folder; return any other spec unchanged."""
     folder = Path(spec.removeprefix("hf:"))
     return folder.resolve().name if folder.is_dir() else spec

@@ -1,4 +1,7 @@
-"""The application that commands register with, and the consoles that they print to. Imports nothing heavy."""
+"""The application that commands register with, and the consoles that they print to.
+
+It imports no heavy library.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-# Names are anyone's: neither `:name:` nor numbers in them are ours to decorate.
+# Users' names may contain `:name:` or numbers, so rich must not turn them into emoji or colours.
 console, problems = (Console(stderr=e, emoji=False, highlight=False) for e in (False, True))
 
 
 def make_app() -> typer.Typer:
-    """Make an application without commands, which knows `--version`."""
+    """Make an application without commands that knows `--version`."""
     made = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     made.callback(
         help="Compare the inner representations of neural networks by stitching them together.")(_start)
@@ -34,4 +37,4 @@ def _print_version(on: bool) -> None:
 
 
 app = make_app()
-"""Commands register with it when their module is imported."""
+"""The application of all commands. A command registers when its module is imported."""

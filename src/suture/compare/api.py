@@ -1,4 +1,4 @@
-"""Compare two networks layer by layer: one call from networks and data to a `Comparison`."""
+"""The public calls from networks and data to a `Comparison`."""
 
 from __future__ import annotations
 
@@ -37,73 +37,68 @@ def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None
             seed: int = 0, progress: Progress | None = None,
             on_stage: Callable[[Comparison], object] | None = None,
             previous: Comparison | None = None) -> Comparison:
-    """How similar is each layer of `source` to each layer of `target`?
+    """Compare two networks layer by layer.
 
     One pass over `data` gives the moments of all cells, and from them every index and every direct-matching
-    layer.
-    Task loss matching trains on `data`. Stitched networks are evaluated on `test`, and each stitched
-    representation is told how far it is from what the target network has at that site (`Comparison.cells`).
+    layer. Task loss matching trains on `data`. Stitched networks are evaluated on `test`. Each stitched
+    representation also gets a distance from the target network's native one (`Comparison.cells`).
 
     Args:
         source: the network that gives the fronts. It is not changed: a private frozen copy runs, in eval
             mode.
         target: the network that gives the tails. None: stitch `source` to itself.
-        data: what stitching layers and indices are computed on: a DataLoader or re-iterable of
-            (inputs, labels), a Dataset, tensors (inputs, labels), or `Paired` loaders where the networks want
-            different inputs.
-        test: what stitched networks are evaluated on. None: `data` again, and the result says so.
-        sites: sites of the source, and of the target unless given: names, globs, a function of
-            (path, module).
-            Default: the repeated blocks in order of execution.
-        target_sites: sites of the target where they differ.
-        methods: which stitching: "dm" (direct matching), "tlm" (task loss matching). ``()`` for indices
-            alone.
+        data: examples for stitching layers and indices: a DataLoader or re-iterable of (inputs, labels), a
+            Dataset, tensors (inputs, labels), or `Paired` loaders if the networks need different inputs.
+        test: examples for the evaluation of stitched networks. None: `data` again, with a note in the result.
+        sites: sites of the source, and of the target unless given: names, globs, or a function of (path,
+            module). Default: the repeated blocks in order of execution.
+        target_sites: sites of the target, if they differ.
+        methods: ways of stitching: "dm" (direct matching), "tlm" (task loss matching). ``()``: indices only.
         indices: structural indices: names (docs/indices.md) such as "cka", "svcca:0.9" or "cka@flatten",
-            groups such as "default", "all" or "moments@pool", entries, or functions of your own
-            (`suture.indices.own`). A name without ``@`` is of the matrices that the stitching layer maps.
-            ``()`` for none.
-        jackknife: blocks of examples for 95 % intervals of the indices from moments, a multiple of 5; memory
-            of the sums grows with it. Default 0: no intervals; 20 is a good number.
+            groups such as "default", "all" or "moments@pool", entries, or your own functions
+            (`suture.indices.own`). A name without ``@`` uses the matrices that the stitching layer maps.
+            ``()``: none.
+        jackknife: blocks of examples for 95 % intervals of the indices from moments, a multiple of 5. The
+            memory of the sums grows with it. Default 0: no intervals; 20 is a good number.
         sample: examples kept for the indices of rows, drawn with `seed`. Default 2000.
-        tlm: recipe of task loss matching. Default: `TaskRecipe` with `seed`: the paper's, without its
+        tlm: recipe of task loss matching. Default: `TaskRecipe` with `seed`, which is the paper's without its
             augmentation.
         family: of the stitching layers' affine maps, such as "full" (default), "orthogonal", "ridge:cv" or
             "rank:8" (docs/families.md). Cells whose widths do not allow it are missing, with the reason.
-        alignment: how positions are matched: resize, its order, what happens to prefix tokens.
-        relu: end each stitching layer with a ReLU, for targets whose own representations come out of one.
+        alignment: the rule for matching positions: resize, its order, and prefix tokens.
+        relu: end each stitching layer with a ReLU, for targets whose own representations come from one.
             Direct matching is fitted without it and evaluated with it.
-        ood: how out-of-distribution scores are made: an `OOD`, or names of detectors alone. Default:
-            Mahalanobis distances, tried on auxiliary data that are made from `data`. None: no scores and no
+        ood: settings of out-of-distribution scores: an `OOD`, or only names of detectors. Default:
+            Mahalanobis distances, tested on auxiliary data that are made from `data`. None: no scores and no
             verdicts of cells.
-        precision: of the products behind the moments. float64 costs three times as much (see `GridMoments`).
+        precision: of the products in the moments. float64 costs three times as much (see `PairMoments`).
         allow_bypass: accept sites that another path of the network bypasses (see `SitedNetwork`).
-        names: how tables call the two networks. Default: their classes.
+        names: of the two networks in tables. Default: their classes.
         device: "auto" (cuda, else mps, else cpu) or a torch device.
-        examples: only the first so many examples of `data` make the moments, so indices and direct matching
-            (the paper takes 100). Task loss matching sees all. Default: all.
-        task: what the target network's output is, and so what stitched networks are scored on and trained
-            for: "classification" (logits (N, classes)), "next_token" (causal language models), "tokens"
-            (masked language models, token classification: labels (N, T)), or "none" (hidden states: direct
-            matching without a task). "auto" (default) finds out in the dry run
-            (`suture.stitching.task_inference.resolve_task`).
-        token_rate: share of the tokens that count whose rows make the moments, so indices and direct
-            matching, drawn with `seed`, the same at every site; under ``@pool`` the mean is that of the drawn
-            tokens. Everything else sees all tokens. Default 1.
-        forward: what the networks run in (autocast): "bf16" is twice as fast on GPUs that have it, and costs
-            the last digits. Representations, moments, layers and scores are in float32 or more whatever it
-            says.
+        examples: number of first examples of `data` that make the moments, and so indices and direct matching
+            (100 in the paper). Task loss matching uses all examples. Default: all.
+        task: of the target network's output; stitched networks are scored and trained on it. "classification"
+            (logits (N, classes)), "next_token" (causal language models), "tokens" (masked language models,
+            token classification: labels (N, T)), or "none" (hidden states: direct matching without a task).
+            "auto" (default) finds it in the dry run (`suture.stitching.task_inference.resolve_task`).
+        token_rate: share of the unpadded tokens that make the moments, and so indices and direct matching.
+            They are drawn with `seed`, the same at every site; under ``@pool`` the mean is over the drawn
+            tokens. All other measures use all tokens. Default 1.
+        forward: precision of the networks' forward passes (autocast). "bf16" is twice as fast on GPUs that
+            support it, and less precise. Representations, moments, layers and scores are always in float32 or
+            more.
         batch_size: for data that are no loader.
         seed: of initialisations, data order and bootstraps.
         progress: called as ``progress(stage, done, total)``.
-        on_stage: called with the result so far after each stage, so that it can be kept.
-        previous: an earlier, perhaps partial result of the very same comparison; its finished stages are
-            taken over.
+        on_stage: called with the result so far after each stage, for example to save it.
+        previous: an earlier, perhaps partial result of exactly the same comparison. Its finished stages are
+            not run again.
 
     Returns:
         The `Comparison`: table, matrices, plots, verdict, report.
 
     Raises:
-        SutureError: bad input; one line that says what was expected, what came and what to write instead.
+        SutureError: bad input. One line says what was expected, what was given and what to write instead.
     """
     run = _start_run(source, target, data, test, sites=sites, target_sites=target_sites,
                      allow_bypass=allow_bypass,
@@ -125,9 +120,9 @@ def compare(source: nn.Module, target: nn.Module | None = None, data: Any = None
 
 
 def dry_run(*networks_and_data: Any, **options: Any) -> DryRun:
-    """What `compare` would do with the same arguments: sites, shapes, memory of the sums, estimated time.
+    """Return sites, shapes, memory of the sums and estimated time of `compare` with the same arguments.
 
-    One micro-batch passes every stage twice. `on_stage` and `previous` are not looked at.
+    One micro-batch passes every stage twice. `on_stage` and `previous` are ignored.
 
     Raises:
         SutureError: bad input, as by `compare`.
@@ -139,8 +134,8 @@ def dry_run(*networks_and_data: Any, **options: Any) -> DryRun:
 
 
 def _start_run(source: nn.Module, target: nn.Module | None, data: Any, test: Any, *, sites: SiteSpec,
-             target_sites: SiteSpec, allow_bypass: bool, names: tuple[str, str] | None, batch_size: int,
-             ood: OOD | Iterable[str] | str | None, **planned: Any) -> Run:
+               target_sites: SiteSpec, allow_bypass: bool, names: tuple[str, str] | None, batch_size: int,
+               ood: OOD | Iterable[str] | str | None, **planned: Any) -> Run:
     plan = Settings.of(held_out=test is not None, ood=_make_ood(ood), **planned)
     if names is not None and len(names) != 2:
         raise SutureError(f"expected two names, of source and target, got {len(names)}")
@@ -156,19 +151,21 @@ def _make_ood(ood: OOD | Iterable[str] | str | None) -> OOD | None:
 
 
 def paper(seed: int = 0) -> dict[str, Any]:
-    """Arguments of `compare` and `suture.stitch` that make every cell as in the paper.
+    """Return the arguments of `compare` and `suture.stitch` that make every cell as in the paper.
 
     >>> suture.compare(network, data=train, test=test, **suture.paper())
 
-    Balogh and Jelasity, AAAI 2025 (arXiv 2412.11299): bilinear resize to the target's size, then a full
-    affine map (one for all tokens); direct matching from the first 100 examples of `data`, which should not
-    be augmented; task loss matching by `TaskRecipe.paper`. Functional DM is ``dm.accuracy``, structural DM is
-    ``dm.residual_batches``. Where the published code slips, suture does not follow: its float32
-    pseudo-inverse drops more directions the more rows it gets, and the residual that it reports is of another
-    map than the one installed.
+    The paper is Balogh and Jelasity, AAAI 2025 (arXiv 2412.11299). The map is a bilinear resize to the
+    target's size, then a full affine map (one for all tokens). Direct matching uses the first 100 examples of
+    `data`, which should not be augmented. Task loss matching uses `TaskRecipe.paper`. Functional DM is
+    ``dm.accuracy``, structural DM is ``dm.residual_batches``.
 
-    The paper's detectors take hours and are not part of it; beside it write ``ood=suture.OOD(("energy",),
-    energy=suture.EnergyRecipe.paper(), auxiliary=random_images, store="detectors")``.
+    Two errors of the published code are not repeated. Its float32 pseudo-inverse drops more directions the
+    more rows there are. Its residual belongs to another map than the installed one.
+
+    The paper's detectors are not included, because they take hours. To add them, write
+    ``ood=suture.OOD(("energy",), energy=suture.EnergyRecipe.paper(), auxiliary=random_images,
+    store="detectors")``.
 
     Args:
         seed: of initialisations, the order of the data and the augmentation.

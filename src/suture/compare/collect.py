@@ -1,5 +1,4 @@
-"""One pass over the data: representations at all sites into moments and detectors, of all tokens or of a
-share."""
+"""One pass over the data: representations of all sites into moments and detectors."""
 
 from __future__ import annotations
 
@@ -21,10 +20,10 @@ from suture.representations import Accumulators, AccumulatorSettings, Kind, get_
 
 
 class TokenShare:
-    """Draws a share of the token rows that count, the same for every site of both networks.
+    """A random share of the unpadded tokens, the same for every site of both networks.
 
-    A row is drawn by the seed, the number of its example in the stream and its number among the tokens of the
-    example that count: batches, padding and devices change nothing.
+    The draw of a token depends on the seed, the number of its example in the stream, and its number among the
+    unpadded tokens of that example. Batches, padding and devices do not change it.
 
     Args:
         rate: share, in (0, 1].
@@ -35,7 +34,7 @@ class TokenShare:
         self.rate, self.seed, self._seen = rate, seed, 0
 
     def draw(self, counted: Tensor) -> Tensor:
-        """Which of the next N examples' tokens that count, (N, T) booleans, are drawn."""
+        """Draw from the unpadded tokens of the next N examples; mask and result are (N, T) booleans."""
         n, length = counted.shape
         numbers = np.stack([np.random.default_rng((self.seed, self._seen + k)).random(length)
                             for k in range(n)])
@@ -44,7 +43,7 @@ class TokenShare:
         return counted & drawn.gather(1, (counted.cumsum(1) - 1).clamp(min=0))
 
     def draw_masks(self, xs: list[Tensor], *masks: Tensor | None) -> list[Tensor | None]:
-        """The masks of both sides, with what is drawn of the rows that count.
+        """Return the masks of both sides, reduced to the drawn tokens.
 
         Args:
             xs: representations (N, T, D) at the sites of one side.
@@ -52,17 +51,17 @@ class TokenShare:
         """
         there = [m for m in masks if m is not None and m.shape == xs[0].shape[:2]]
         if len(there) == 2 and not torch.equal(*there):
-            return list(masks)  # refused where moments are taken
+            return list(masks)  # the accumulators refuse these masks
         counted = there[0] if there else torch.ones(xs[0].shape[:2], dtype=torch.bool, device=xs[0].device)
         return [self.draw(counted)] * 2
 
 
 def check_share(*networks: SitedNetwork) -> None:
-    """Whether a share of tokens can be drawn that is the same at every site.
+    """Check that the same share of tokens can be drawn at every site.
 
     Raises:
-        SutureError: a site that gives no tokens, or another number of them: what is averaged or resized there
-            would not be what the stitching layer sees.
+        SutureError: a site without tokens, or with another number of them. Averages or resizes there would
+            differ from the input of the stitching layer.
     """
     shapes = [(n.name, site, shape) for n in networks for site, shape in zip(n.sites, n.shapes, strict=True)]
     for name, site, shape in shapes:
@@ -75,20 +74,20 @@ def check_share(*networks: SitedNetwork) -> None:
 def collect_moments(source: SitedNetwork, target: SitedNetwork, batches: Batches, accumulators: Accumulators,
                     *, device: torch.device, micro_batch: int, fitter: DetectorFitter | None = None,
                     share: TokenShare | None = None, progress: Progress | None = None) -> None:
-    """Show `accumulators`, and `fitter`, the representations of all examples at all sites.
+    """Add the representations of all examples at all sites to `accumulators` and `fitter`.
 
     Args:
         source, target: the same object for self-stitching: it runs once.
         batches: the data.
-        accumulators: takes in the moments, of all tokens that count or of the drawn ones.
-        fitter: takes in native representations, always whole.
-        device: where the networks are.
-        micro_batch: examples that pass at once.
+        accumulators: gets the unpadded tokens, or the drawn ones.
+        fitter: gets native representations, always with all tokens.
+        device: of the networks.
+        micro_batch: examples per pass.
         share: draws tokens.
         progress: called as ``progress("moments", batches done, batches)``.
 
     Raises:
-        SutureError: NaN or inf in a representation, a batch that a network fails on, no token that counts.
+        SutureError: NaN or inf in a representation, a batch that a network fails on, or only padding.
     """
     rows = 0
     with disable_gradients():
@@ -123,13 +122,15 @@ def compute_paper_indices(source: SitedNetwork, target: SitedNetwork, batches: B
                           asked: AccumulatorSettings, *, device: torch.device,
                           micro_batch: int, progress: Progress
                           | None = None) -> tuple[dict[tuple[int, int], dict[str, Value]], int]:
-    """Indices as Balogh and Jelasity (2025) mix alignments: CKA of flattened maps, the others with positions
-    as rows where the shapes agree, else of means over positions.
+    """Compute indices with the alignments of Balogh and Jelasity (2025).
+
+    CKA uses flattened maps. The other indices use positions as rows if the shapes agree, else means over
+    positions.
 
     Args:
         source, target: the same object for self-stitching.
         batches: the first test examples.
-        asked: requests of the alignment ``paper`` among them.
+        asked: settings that include requests of the alignment ``paper``.
         device, micro_batch, progress: see `collect_moments`.
 
     Returns:
@@ -140,7 +141,8 @@ def compute_paper_indices(source: SitedNetwork, target: SitedNetwork, batches: B
     others = [r.index for r in papers if r.index.name != "cka"]
     requests = [*flat, *(Request(i, view) for i in others for view in (STITCH, "pool"))]
     accumulators = Accumulators(source.shapes, target.shapes,
-                        AccumulatorSettings(requests, precision=asked.precision), same=source is target)
+                                AccumulatorSettings(requests, precision=asked.precision),
+                                same=source is target)
     collect_moments(source, target, batches, accumulators, device=device, micro_batch=micro_batch,
                     progress=progress)
     found = {}
@@ -154,14 +156,16 @@ def compute_paper_indices(source: SitedNetwork, target: SitedNetwork, batches: B
 
 
 def advise_on_error(error: Exception) -> str:
-    """What to give a network that fails with `error` in the middle of the data."""
+    """Return the advice for a network that fails with `error` in the middle of the data."""
     return ("token ids below the number of embeddings" if isinstance(error, IndexError)
             else "batches of one input size")
 
 
 def fit_detectors(target: SitedNetwork, batches: Batches, fitter: DetectorFitter, device: torch.device,
                   micro_batch: int) -> None:
-    """Show `fitter` the native representations of all data, where the moments are those of a few examples.
+    """Add the native representations of all data to `fitter`.
+
+    This extra pass is for moments that use only the first examples.
 
     Raises:
         SutureError: NaN or inf in a representation.
@@ -179,7 +183,7 @@ def fit_detectors(target: SitedNetwork, batches: Batches, fitter: DetectorFitter
 
 @contextmanager
 def report_network_errors(data: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Errors of the networks on data, such as token ids without an embedding, in one line."""
+    """Turn a network's error on data, such as a token id without an embedding, into one line."""
     try:
         yield
     except kinds as e:

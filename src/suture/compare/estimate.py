@@ -1,4 +1,4 @@
-"""A dry run: the sites of a comparison, the memory that its sums take, and about how long it will take."""
+"""The dry run of a comparison: its sites, the memory of its sums, and an estimate of its time."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from suture.representations import Accumulators
 from suture.stitching import GroupTrainer
 
 TRIED_EXAMPLES = 32
-"""Examples that are tried."""
+"""Number of examples of a dry run."""
 QUICK_SECONDS = 1.0
-"""Seconds below which a stage is tried a second time."""
+"""A stage that is faster than this is run a second time."""
 
 
 @dataclass(frozen=True)
 class DryRun:
-    """What one micro-batch tells of a comparison.
+    """Sites, memory and estimated time of a comparison, from one micro-batch.
 
     Attributes:
         names: of source and target.
         source, target: their sites with shapes, in order; the same object for self-stitching.
         examples: number of examples of the data and of the test data; None where a stream does not know.
-        micro_batch: examples that pass a network at once.
-        state: bytes that the sums of all cells take, whatever the number of examples.
-        seconds: estimated wall time of each stage, from a few examples; None where the number of examples is
-            not known. Solving, intervals and trained detectors come on top.
-        device: where it runs.
+        micro_batch: examples per pass of a network.
+        state: bytes of the sums of all cells, for any number of examples.
+        seconds: estimated wall time of each stage, from a few examples; None if the number of examples is
+            unknown. Solving, intervals and trained detectors are not included.
+        device: of the run.
     """
 
     names: tuple[str, str]
@@ -48,8 +48,10 @@ class DryRun:
 
 
 def estimate_run(run: Run) -> DryRun:
-    """Try every stage of a comparison on a few examples; what is quick twice, because the first time warms
-    up."""
+    """Run every stage of a comparison on a few examples, and return the estimates.
+
+    A fast stage runs twice, because the first run warms up.
+    """
     device, plan = run.settings.device, run.settings
     batch = next(iter(cut_batch(move_batch(next(iter(run.fit)), device),
                                 min(run.micro_batch, TRIED_EXAMPLES))))

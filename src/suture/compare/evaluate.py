@@ -1,4 +1,4 @@
-"""Run every stitched network over test data: one pass, per-example results."""
+"""One pass of all stitched networks over test data, with results per example."""
 
 from __future__ import annotations
 
@@ -26,28 +26,29 @@ ResultArray = NDArray[np.bool_] | NDArray[np.float32]
 class Evaluation:
     """Per-example results of stitched networks.
 
-    What counts is an example, or, for tasks of tokens, each token that counts: then results are sums over
-    those of an example, float32, and else the example's own, booleans for what is right or wrong.
+    For classification, the results of predictions are those of the example; `correct` and `agree` are
+    booleans. For tasks of tokens, they are float32 sums over the scored tokens of an example.
 
     Attributes:
-        task: what was scored; "none" leaves all results but the norms empty.
+        task: the scored task; with "none" all results but the norms are empty.
         batches: (B,) sizes of the test batches, in order.
-        tokens: (N,) how many tokens of each example count; None where examples count.
-        labelled: the test data have labels.
-        own_correct: (N,) whether the target network gives the label; None without labels.
+        tokens: (N,) number of scored tokens of each example; None for other tasks.
+        labelled: True if the test data have labels.
+        own_correct: (N,) True where the target network predicts the label; None without labels.
         own_ce: (N,) its cross-entropy in nats; None without labels.
-        own_broken: how often its largest logit is nan or infinite, so that it predicts nothing.
-        correct: per cell (N,) whether the stitched network gives the label; empty without labels.
-        agree: per cell (N,) whether it predicts what the target network predicts.
+        own_broken: number of its predictions whose largest logit is nan or infinite, so that they say
+            nothing.
+        correct: per cell (N,) True where the stitched network predicts the label; empty without labels.
+        agree: per cell (N,) True where it predicts the same as the target network.
         kl: per cell (N,) KL(target network's predictions || stitched network's) in nats.
         ce: per cell (N,) cross-entropy of the stitched network in nats; empty without labels.
         broken: per cell, as `own_broken`.
         scale: per target site (N,) |T|².
         spread: per target site (N,) |T - mean|², the mean per channel over all rows (positions) of the test
             data.
-        error: per cell (N,) squared distance of the stitched from the target's own representation, |S - T|².
+        error: per cell (N,) |S - T|², the squared distance of the stitched from the native representation.
 
-    Norms are over everything but the examples, without the rows that an attention mask leaves out.
+    Norms are over all axes but that of the examples, without padding.
     """
 
     task: Task
@@ -73,20 +74,19 @@ class Evaluation:
 
 
 class Evaluator:
-    """Evaluates stitched networks grouped by target site.
+    """An evaluation of stitched networks, grouped by target site.
 
-    Per batch: one front pass of the source, one full pass of the target, and the tails. Stitched
-    representations are concatenated in front of a shared tail as far as the micro-batch allows. No
-    representation is kept; the channel sums of each target site are (N, q) float32 until the pass ends,
-    because the mean is known only then.
+    Each batch needs one front pass of the source, one full pass of the target, and the tails. Stitched
+    representations of one target site are concatenated before its tail, up to the micro-batch. No
+    representation is kept. Only the channel sums of each target site, (N, q) float32, are kept until the mean
+    is known at the end.
 
     Args:
         source, target: frozen networks with their sites, on one device; the same object for self-stitching.
         layers: per cell, on the device.
         micro_batch: most examples that pass a whole network at once (see `SitedNetwork.count_at_once`).
-        collector: is shown every native and stitched representation as it passes by, so that detectors cost
-            no pass of their own.
-        task: what the target's output is. "none": no tail runs.
+        collector: gets every native and stitched representation, so that detectors need no extra pass.
+        task: of the target's output. "none": no tail runs.
     """
 
     def __init__(self, source: SitedNetwork, target: SitedNetwork, layers: Mapping[Cell, StitchingLayer],
@@ -103,11 +103,11 @@ class Evaluator:
     @torch.no_grad()
     def run(self, batches: Batches, device: torch.device, progress: Progress | None = None,
             stage: str = "evaluation") -> Evaluation:
-        """One pass over `batches`.
+        """Evaluate the stitched networks in one pass over `batches`.
 
         Raises:
-            SutureError: labels outside the classes of the network, an output that is not the task's, test
-                data of which no token counts, NaN or inf in a representation of the networks themselves.
+            SutureError: labels outside the classes of the network, an output that does not suit the task,
+                test data without scored tokens, NaN or inf in a representation of the networks themselves.
         """
         self._parts = {k: {} for k in ("own_correct", "own_ce", "broken", "tokens", "correct", "agree", "kl",
                                        "ce", "scale", "deviation", "sums", "rows", "error")}
@@ -139,7 +139,7 @@ class Evaluator:
 
     def _sum_finite_squares(self, network: SitedNetwork, xs: list[Tensor], inputs: object,
                             number: int) -> list[Tensor]:
-        """|x|² of each example over the rows that count, for every site."""
+        """Return |x|² of each example over the rows that are not padding, for every site."""
         mask, squares = get_token_mask(inputs), []
         for site, shape, x in zip(network.sites, network.shapes, xs, strict=True):
             squares.append(_sum_squares(x.float(), shape, get_row_mask(shape, View.ALL, mask)))
@@ -176,7 +176,7 @@ class Evaluator:
 
     def _evaluate_column(self, j: int, piece: Batch, xs: list[Tensor], native: Tensor,
                          done: RecordedPass | None, own: _TargetPredictions | None) -> None:
-        """All cells of one target site, as many at once as the micro-batch allows."""
+        """Evaluate all cells of one target site, as many at once as the micro-batch allows."""
         mask, shape = get_token_mask(piece.target), self.target.shapes[j]
         counted = get_row_mask(shape, View.ALL, mask)
         sources, at_once = self._groups[j], self.target.count_at_once(j, self.micro_batch, piece.size)
@@ -205,8 +205,8 @@ class Evaluator:
         return own
 
     def _record_native(self, j: int, native: Tensor, scale: Tensor, mask: Tensor | None) -> None:
-        # About the first rows' mean, not about zero: a mean far above the spread would cost all digits of
-        # float32.
+        # Deviations are from the first piece's mean, because a mean far above the spread would cost all
+        # float32 digits.
         grid = to_grid(native, self.target.shapes[j], View.ALL)
         if j not in self._origin:
             self._origin[j] = grid.mean((0, 1, 2)) if mask is None else _average_counted(grid, mask)
@@ -219,8 +219,10 @@ class Evaluator:
 
     def _record_predictions(self, cells: Sequence[Cell], logits: Tensor, own: _TargetPredictions,
                             mask: Tensor | None) -> None:
-        """Compare k stitched networks' logits (k N, V) or (k N, T, V) with the target network's and with the
-        labels."""
+        """Compare the logits of k stitched networks with those of the target network and with the labels.
+
+        `logits` are (k N, V) or (k N, T, V).
+        """
         if self.collector is not None:
             for c, each in zip(cells, logits.chunk(len(cells)), strict=True):
                 self.collector.add_logits(c, each, mask)
@@ -229,8 +231,8 @@ class Evaluator:
         classes = _predict_classes(counted).view(shape[:2])
         log_q = counted.float().log_softmax(1).view(shape)
         p = own.log_p.exp()
-        # A class of probability 0 adds nothing, also where its logit is -inf. The sum is not negative;
-        # rounding is.
+        # A class of probability 0 adds nothing, even if its logit is -inf. Only rounding can make the sum
+        # negative.
         kl = torch.where(p == 0, 0, p * (own.log_p - log_q)).sum(2).clamp(min=0)
         found = {"kl": kl, "agree": (classes == own.classes) & (classes >= 0)}
         if rows.labels is not None:
@@ -244,7 +246,7 @@ class Evaluator:
 
 
 class _TargetPredictions:
-    """The target network's predictions on a piece of a batch: rows that count, and (M, V) of them."""
+    """The target network's predictions on a piece of a batch: log-probabilities (M, V) of the scored rows."""
 
     def __init__(self, rows: ScoredRows, logits: Tensor) -> None:
         self.rows = rows
@@ -261,7 +263,7 @@ def _cross_entropy(log_p: Tensor, labels: Tensor) -> Tensor:
 
 
 def _sum_squares(x: Tensor, shape: Shape, mask: Tensor | None) -> Tensor:
-    """(N,) |x|² of each example over the rows that count."""
+    """Return |x|² of each example, (N,), over the rows that are not padding."""
     return _square_norms(x if mask is None else _zero_uncounted(to_grid(x, shape, View.ALL), mask))
 
 
@@ -270,21 +272,23 @@ def _average_counted(grid: Tensor, mask: Tensor) -> Tensor:
 
 
 def _zero_uncounted(grid: Tensor, mask: Tensor | None) -> Tensor:
-    """A grid (N, H, W, C) with zeros at the rows that do not count, such as padding."""
+    """Return a grid (N, H, W, C) with zeros at padding."""
     return grid if mask is None else grid.masked_fill(~mask[..., None], 0)
 
 
 def _square_norms(x: Tensor) -> Tensor:
-    # No flatten: it would copy a channels-last map into another order first.
+    # No flatten: it would copy a channels-last map into another memory order.
     norms: Tensor = torch.linalg.vector_norm(x, dim=tuple(range(1, x.ndim)))
     return norms.square()
 
 
 def _shift_to_mean(deviation: Float32Array, sums: Float32Array, rows: NDArray[Any]) -> Float32Array:
-    """(N,) |T - mean|² from |T - c|² (N,) and the channel sums of T - c (N, q) over `rows` (N,) rows per
-    example."""
+    """Return |T - mean|² (N,) from |T - c|² (N,) and the channel sums of T - c (N, q).
+
+    `rows` (N,) is the number of rows per example.
+    """
     shift = sums.sum(0, dtype=np.float64) / rows.sum(dtype=np.float64)
     cross = np.asarray(sums @ shift.astype(np.float32), np.float64)
-    # Not negative but for rounding.
+    # Only rounding can make it negative.
     about: Float32Array = np.maximum(deviation - 2 * cross + rows * (shift @ shift), 0).astype(np.float32)
     return about

@@ -1,5 +1,4 @@
-"""The stage of evaluation: every stitched network on the test data, its scores and its distances from
-native."""
+"""The evaluation stage: every stitched network on the test data, with scores and distances from native."""
 
 from __future__ import annotations
 
@@ -18,8 +17,10 @@ from suture.representations import Accumulators, Cell
 
 
 def evaluate_method(run: Run, method: str, failed: dict[Cell, str]) -> None:
-    """Run every network stitched by `method` over the test data; `failed` says why a cell has no
-    layer."""
+    """Evaluate every network stitched by `method` on the test data.
+
+    `failed` gives the reason for each cell without a layer.
+    """
     layers = {c: run.restore_layer(method, *c) for c in run.cells if c not in failed}
     if run.detection is not None:
         ensure_accumulators(run)
@@ -47,7 +48,7 @@ def evaluate_method(run: Run, method: str, failed: dict[Cell, str]) -> None:
 
 
 def _add_distances(run: Run, method: str, accumulators: Accumulators, failed: dict[Cell, str]) -> None:
-    """Frechet distances of stitched from native representations, from the moments."""
+    """Add the Fréchet distances between stitched and native representations, from the moments."""
     for i, j in run.cells:
         reason = (failed.get((i, j))
                   or ("there is no closed form behind a ReLU" if run.settings.relu else ""))

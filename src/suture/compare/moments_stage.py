@@ -1,4 +1,4 @@
-"""The stage of the moments: one pass for all cells; indices, direct matching and detectors from it."""
+"""The moments stage: one pass over the data for all cells."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from suture.stitching import direct_match
 
 
 def run_moments(run: Run) -> None:
-    """One pass for all cells; indices, direct matching and training-free detectors from it."""
-    published = _run_paper_indices(run)  # first, because it may refuse what the long pass would not
+    """Run one pass for all cells, then compute indices, direct matching and training-free detectors."""
+    published = _run_paper_indices(run)  # first, because it may fail on data that the long pass accepts
     accumulators = ensure_accumulators(run)
     short: list[tuple[int, int, int]] = []
     constant: dict[int, None] = {}
@@ -43,7 +43,7 @@ def run_moments(run: Run) -> None:
 
 
 def _run_paper_indices(run: Run) -> dict[Cell, dict[str, Value]]:
-    """Indices of the alignment ``paper``."""
+    """Compute the indices of the alignment ``paper``."""
     if run.paper_batches is None:
         return {}
     found, run.counts["n_paper"] = compute_paper_indices(
@@ -53,7 +53,7 @@ def _run_paper_indices(run: Run) -> dict[Cell, dict[str, Value]]:
 
 
 def _describe_sites(run: Run, accumulators: Accumulators) -> None:
-    """Spectra of the sites, from which their statistics follow."""
+    """Add the spectra of the sites, from which their statistics follow."""
     for side, network in (("source", run.source), ("target", run.target)):
         for k in range(len(network.sites)) if run.settings.indices and accumulators.has_stitch else ():
             found = accumulators.compute_statistics(side, k)
@@ -62,15 +62,18 @@ def _describe_sites(run: Run, accumulators: Accumulators) -> None:
 
 
 def ensure_accumulators(run: Run) -> Accumulators:
-    """The moments, and the detectors made; a run that was taken over does that pass again."""
+    """Return the accumulators, after the pass over the data if it was not run yet.
+
+    The same pass makes the detectors. A run continued from an earlier result repeats it.
+    """
     if run.accumulators is None:
         fitter = run.detection.make_fitter() if run.detection is not None else None
         a, b, plan = run.source, run.target, run.settings
         accumulators = Accumulators(a.shapes, b.shapes, plan.accumulator_settings,
                                     plan.alignment, same=a is b)
         collect_moments(a, b, run.fit, accumulators, device=plan.device, micro_batch=run.micro_batch,
-                     fitter=fitter if run.fit is run.whole else None, progress=plan.progress,
-                     share=TokenShare(plan.token_rate, plan.seed) if plan.token_rate < 1 else None)
+                        fitter=fitter if run.fit is run.whole else None, progress=plan.progress,
+                        share=TokenShare(plan.token_rate, plan.seed) if plan.token_rate < 1 else None)
         run.accumulators = accumulators
         if run.detection is not None and fitter is not None:
             if run.fit is not run.whole and fitter.needed:
@@ -84,7 +87,7 @@ def _match_cell(run: Run, i: int, j: int, pair: Pair, accumulators: Accumulators
         match = direct_match(pair, run.settings.family,
                              accumulators.stitch.get_folds(i, j, FOLDS)
                              if run.settings.folds > 1 else None)
-    except SutureError as e:  # a sparse map that is not found in the allowed steps
+    except SutureError as e:  # a sparse map did not converge
         run.excluded[i, j] = str(e)
         return
     if accumulators.stitch.alignments[i, j].learns_prefix:

@@ -1,4 +1,4 @@
-"""The start of a comparison: networks copied and sited, data opened, all that may be refused tried first."""
+"""The start of a comparison: networks are copied, data are opened, and possible failures are tried early."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class _Data:
 
     Attributes:
         whole: all examples to fit to.
-        fit: those that make the moments.
-        test: what stitched networks are evaluated on.
+        fit: examples that make the moments.
+        test: examples for the evaluation of stitched networks.
         training: batches of task loss matching, and held-out ones.
         paper: examples of the alignment ``paper``.
     """
@@ -53,7 +53,7 @@ class _Data:
 def start_run(source: nn.Module, target: nn.Module | None, data: Any, test: Any, settings: Settings, *,
               sites: SiteSpec = None, target_sites: SiteSpec = None, allow_bypass: bool = False,
               names: tuple[str, str] | None = None, batch_size: int = 256) -> Run:
-    """Prepare both networks and look at the first batch (arguments as for `suture.compare`).
+    """Prepare both networks and check the first batch (arguments as for `suture.compare`).
 
     Raises:
         SutureError: bad input.
@@ -102,7 +102,10 @@ def _open_data(data: Any, test: Any, settings: Settings, batch_size: int) -> _Da
 
 def _site_networks(source: nn.Module, target: nn.Module, first: Batch, settings: Settings, sites: SiteSpec,
                    target_sites: SiteSpec, allow_bypass: bool) -> tuple[SitedNetwork, SitedNetwork]:
-    """Copy the networks and find their sites; the same object twice where one pass serves both sides."""
+    """Copy the networks and find their sites.
+
+    The result is the same object twice if one pass serves both sides.
+    """
     copies = [prepare(source, take_first(first.source), settings.device, "source")]
     if target is not source:
         copies.append(prepare(target, take_first(first.target), settings.device, "target"))
@@ -119,7 +122,7 @@ def _site_networks(source: nn.Module, target: nn.Module, first: Batch, settings:
 
 
 def _look_ahead(run: Run, first: Batch) -> None:
-    """Try on the first examples what comes late, so that a long run does not end with bad input."""
+    """Run the late steps on the first examples, so that bad input does not end a long run."""
     if run.detection is not None:
         run.detection.check_task(run.task)
         run.detection.check_user_inputs(Batch(take_first(first.source), take_first(first.target), None))
@@ -134,7 +137,7 @@ def _look_ahead(run: Run, first: Batch) -> None:
 
 
 def _exclude_cells(run: Run) -> None:
-    """Leave out the cells whose widths do not allow the family."""
+    """Exclude the cells whose widths do not allow the family."""
     for i, j in run.cells:
         try:
             run.settings.family.check(run.source.shapes[i].width, run.target.shapes[j].width)

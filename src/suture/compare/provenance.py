@@ -1,4 +1,4 @@
-"""What a result says of where it comes from: names, versions, and a key for what decides its numbers."""
+"""The origin of a result: names, versions, and a key of all that decides its numbers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from suture.data import Batches, Prepared
 
 
 def choose_display_names(source: nn.Module, target: nn.Module, same: bool) -> tuple[str, str]:
-    """How tables call two networks: by their classes, distinguished where these are the same."""
+    """Return the names of two networks in tables: their classes, made distinct if these are the same."""
     a, b = type(source).__name__, type(target).__name__
     return (f"{a} (source)", f"{b} (target)") if a == b and not same else (a, b)
 
 
 def hash_inputs(about: object, *data: Batches) -> str:
-    """16 hex digits for `about`, by its repr, and for the number of batches and the first one of each
-    data."""
+    """Return 16 hex digits that identify settings and data.
+
+    They cover the repr of `about`, and of each data the number of batches and the first batch.
+    """
     digest = hashlib.sha256()
     digest.update(repr((about, *(d.count_batches() for d in data))).encode())
     for batches in data:
@@ -38,9 +40,9 @@ def _view_bytes(t: torch.Tensor) -> torch.Tensor:
 
 
 def describe_data(data: Any) -> dict[str, Any]:
-    """What examples of `suture.sources` say of themselves, under ``Prepared`` too; nothing for other data.
+    """Return the description of examples of `suture.sources`, also inside ``Prepared``; {} for other data.
 
-    Fingerprints only where they cost little: of texts, arrays, and images that stay decoded.
+    There are fingerprints only where they are cheap: for texts, arrays, and images that stay decoded.
     """
     of = data.data if isinstance(data, Prepared) else data
     if not hasattr(of, "is_small"):
@@ -52,13 +54,16 @@ def describe_data(data: Any) -> dict[str, Any]:
 
 
 def _name_preprocessing(how: Any) -> str:
-    """What a preprocessing says of itself; no address, which another run would not have."""
+    """Return the repr of a preprocessing, or its name if the repr holds a memory address.
+
+    An address would differ in another run.
+    """
     text = repr(how)
     return getattr(how, "__qualname__", type(how).__qualname__) if " at 0x" in text else text
 
 
 def collect_versions() -> dict[str, str]:
-    """Versions of everything that computes."""
+    """Return the versions of everything that computes."""
     from importlib.metadata import version
 
     return {"suture": version("suture"), "python": platform.python_version(), "torch": torch.__version__,

@@ -1,5 +1,4 @@
-"""The result of a comparison put together: its table in order, its meta, the notes that hold from the
-start."""
+"""The assembly of a comparison's result: its table in order, its metadata, and its standing notes."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ from suture.stitching import Task
 
 
 def list_standing_notes(settings: Settings, source: SitedNetwork, target: SitedNetwork) -> list[str]:
-    """What a reader has to know of a comparison, whatever comes out of it."""
+    """Return the notes that depend on the settings and networks alone, not on results."""
     notes = []
     if not settings.held_out and settings.methods:
         notes.append("no test data were given: stitched networks are evaluated on the data "
@@ -36,7 +35,7 @@ def list_standing_notes(settings: Settings, source: SitedNetwork, target: SitedN
 
 
 def compute_target_accuracy(arrays: Mapping[str, NDArray[Any]]) -> float | None:
-    """Share of the test examples, or of their tokens that count, that the target network gets right."""
+    """Return the accuracy of the target network over the test examples, or over their scored tokens."""
     hits = arrays.get("target.correct")
     if hits is None:
         return None
@@ -48,12 +47,12 @@ def assemble(names: tuple[str, str], source: SitedNetwork, target: SitedNetwork,
              fingerprints: tuple[str, str],
              rows: Sequence[Mapping[str, Any]], arrays: Mapping[str, NDArray[Any]],
              meta: Mapping[str, Any]) -> Comparison:
-    """The comparison.
+    """Return the comparison.
 
     Args:
-        names: of source and target, as tables call them.
+        names: of source and target in tables.
         source, target: the networks with their sites; the same object for self-stitching.
-        fingerprints: their fingerprints.
+        fingerprints: of the two networks.
         rows: of the table, in any order of measures.
         arrays, meta: of the comparison; versions, time and command are added.
     """

@@ -1,4 +1,4 @@
-"""One comparison under way: what the stages share, what they leave behind, and the result so far."""
+"""One comparison in progress: the state that its stages share, and the result so far."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ from suture.stitching import StitchingLayer, Task
 
 @dataclass
 class Run:
-    """One comparison under way. Stages add rows, arrays and notes; `make_result` gives what there is so
-    far."""
+    """One comparison in progress.
+
+    Stages add rows, arrays and notes. `make_result` returns the result so far.
+    """
 
     source: SitedNetwork
     target: SitedNetwork
@@ -49,7 +51,7 @@ class Run:
 
     @property
     def task(self) -> Task:
-        """What the target network's output is."""
+        """The task of the target network's output."""
         return Task(self.settings.task)
 
     @property
@@ -58,13 +60,13 @@ class Run:
         return list(product(range(len(self.source.sites)), range(len(self.target.sites))))
 
     def restore_layer(self, method: str, i: int, j: int) -> StitchingLayer:
-        """The fitted layer of a cell, from the arrays."""
+        """Return the fitted layer of a cell, from the arrays."""
         alone = {k: torch.as_tensor(self.arrays[f"{method}.{k}/{i}/{j}"])
                  for k in ("weight", "bias", "prefix") if f"{method}.{k}/{i}/{j}" in self.arrays}
         return self.make_layer(i, j).set(**alone).to(self.settings.device)
 
     def make_layer(self, i: int, j: int) -> StitchingLayer:
-        """A layer for a cell, not fitted."""
+        """Return a layer for a cell, not fitted."""
         return StitchingLayer(Alignment(self.source.shapes[i], self.target.shapes[j],
                                         self.settings.alignment),
                               self.settings.family, relu=self.settings.relu)
@@ -79,7 +81,7 @@ class Run:
         """Continue from an earlier result of the same networks, data and settings.
 
         Raises:
-            SutureError: it is of another comparison.
+            SutureError: the result belongs to another comparison.
         """
         if previous.meta.get("key") != self.key:
             raise SutureError("the earlier result is of other networks, data or settings; "
@@ -98,7 +100,7 @@ class Run:
                 *dict.fromkeys(d["note"] for d in self.origin.values() if d["note"])]
 
     def make_result(self) -> Comparison:
-        """The comparison as far as it is."""
+        """Return the comparison so far."""
         meta = {
             "key": self.key, "stages": list(self.done), "settings": self.settings.as_record(),
             "seed": self.settings.seed, "n_fit": self.counts.get("n_fit"),

@@ -1,5 +1,4 @@
-"""What is measured of every stitched network: the per-example arrays of an evaluation, and the scores they
-give."""
+"""The measures of every stitched network, from the per-example arrays of an evaluation."""
 
 from __future__ import annotations
 
@@ -35,13 +34,13 @@ ScoreRow = tuple[int, int, str, Estimate, int]
 
 
 def list_quantities(task: Task) -> tuple[str, ...]:
-    """What is scored of each stitched network; see `suture.numbers.measures.MEASURES` for what they are."""
+    """Return the measures of each stitched network, as described in `suture.numbers.measures.MEASURES`."""
     left_out = {Task.CLASSIFICATION: ("relative_perplexity",), Task.NONE: _PREDICTED}.get(task, ())
     return tuple(q for q in RECORDS if q not in left_out)
 
 
 def stack_evaluation(found: Evaluation, method: str, shape: tuple[int, int]) -> dict[str, NDArray[Any]]:
-    """Per-example arrays of a comparison: the `Record` of every measure is made of them.
+    """Return the per-example arrays of a comparison, from which the `Record` of every measure is made.
 
     Args:
         found: the evaluation.
@@ -52,10 +51,11 @@ def stack_evaluation(found: Evaluation, method: str, shape: tuple[int, int]) -> 
         ``{method}.correct`` and ``.agree`` bool, ``.kl``, ``.ce`` and ``.error`` float32, all (S, T, N);
         ``target.correct`` bool and ``target.ce`` float32 (N,), ``target.scale`` and ``target.spread`` float32
         (T, N), ``target.batches`` int64 (B,). Cells that were not evaluated are False or nan. Without labels
-        ``correct`` and ``ce`` are left out; without logits all but ``error`` and what it is measured by.
+        there is no ``correct`` and ``ce``. Without logits there are only ``error``, ``target.scale``,
+        ``target.spread`` and ``target.batches``.
 
-        Where tokens count, ``correct`` and ``agree`` are float32 numbers of tokens, all of these are sums
-        over the tokens of an example that count, and ``target.tokens`` int64 (N,) says how many that are.
+        For tasks of tokens, ``correct`` and ``agree`` are float32 numbers of tokens. These and ``kl`` and
+        ``ce`` are sums over the scored tokens of an example, whose number is ``target.tokens`` int64 (N,).
     """
     n, (s, t) = found.examples, shape
     arrays: dict[str, NDArray[Any]] = {"target.batches": found.batches}
@@ -75,10 +75,10 @@ def stack_evaluation(found: Evaluation, method: str, shape: tuple[int, int]) -> 
 
 
 def has_same_examples(one: Arrays, other: Arrays) -> bool:
-    """Whether two passes had the same test examples in the same order, by what the target network made of
-    them.
+    """Check that two passes had the same test examples in the same order.
 
-    Not to the last digit, which may differ between devices. True where `one` has no pass yet.
+    The check compares the target network's results, within tolerances, because the last digits may differ
+    between devices. It is True if `one` has no pass yet.
     """
     for name, rtol, atol in (("target.scale", 1e-2, 0.0), ("target.ce", 5e-2, 1e-3),
                              ("target.tokens", 0.0, 0.0)):
@@ -97,19 +97,19 @@ def _stack_arrays(of: Mapping[Any, NDArray[Any]], shape: tuple[int, ...], dtype:
 
 
 def score_cells(found: Evaluation, arrays: Arrays, method: str, shape: tuple[int, int], seed: int,
-              failed: Mapping[Cell, str]) -> list[ScoreRow]:
-    """Every measure of every cell, cell by cell in the order of sites.
+                failed: Mapping[Cell, str]) -> list[ScoreRow]:
+    """Return every measure of every cell, cell by cell in the order of sites.
 
     Args:
         found: the evaluation.
-        arrays: what `stack_evaluation` made of it.
+        arrays: of `stack_evaluation`.
         method, shape: as for `stack_evaluation`.
         seed: of the bootstraps.
-        failed: why cells were not evaluated; their measures are missing for that reason.
+        failed: reasons why cells were not evaluated; their measures are missing for that reason.
 
     Returns:
-        The number of examples is that of texts where tokens count: intervals resample whole texts, because
-        the tokens of one text are no independent draws.
+        Rows with the number of examples. For tasks of tokens this is the number of texts: intervals resample
+            whole texts, because the tokens of one text are not independent.
     """
     n = found.examples
     columns = [_estimate_column(found, arrays, method, j,
@@ -124,8 +124,8 @@ def score_cells(found: Evaluation, arrays: Arrays, method: str, shape: tuple[int
 
 
 def _estimate_column(found: Evaluation, arrays: Arrays, method: str, j: int, sources: Sequence[int],
-            seed: int) -> dict[str, dict[int, Estimate]]:
-    """By quantity and source: the estimates of all cells into one target site."""
+                     seed: int) -> dict[str, dict[int, Estimate]]:
+    """Return the estimates of all cells into one target site, by measure and source."""
     column: dict[str, dict[int, Estimate]] = {quantity: {} for quantity in list_quantities(found.task)}
     if not sources:
         return column
@@ -139,7 +139,7 @@ def _estimate_column(found: Evaluation, arrays: Arrays, method: str, j: int, sou
             records = [build_record(arrays, f"{method}.{quantity}", i, j) for i in sources]
             estimates = _estimate_quantity(quantity, records, seed)
         if found.tokens is not None and found.examples == 1:
-            # The tokens of a single text say nothing of how texts differ.
+            # A single text shows no variation between texts, so there is no interval.
             estimates = [Estimate(e.value, reason=e.reason) for e in estimates]
         of.update(zip(sources, estimates, strict=True))
     for i, quantity in product(sources, column.keys() & _PREDICTED):
@@ -169,7 +169,7 @@ def _is_constant_site(found: Evaluation, j: int) -> bool:
 
 
 def _explain_unpredicted(found: Evaluation, cell: Cell) -> str:
-    """Why a cell's predictions say nothing; empty where they do."""
+    """Return the reason why a cell's predictions are invalid; "" if they are valid."""
     total, unit = ((found.examples, "examples") if found.tokens is None
                    else (int(found.tokens.sum()), "tokens"))
     for who, bad in (("target", found.own_broken), ("stitched", found.broken.get(cell, 0))):

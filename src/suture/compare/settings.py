@@ -1,4 +1,4 @@
-"""What one comparison is to compute and how: the arguments of `suture.compare`, checked."""
+"""The settings of one comparison: the arguments of `suture.compare`, checked."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from suture.stitching import TASKS, Family, Task, TaskRecipe, check_batch, resol
 METHODS = ("dm", "tlm")
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 FORWARD_DTYPES = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""What the networks' forwards run in (autocast); statistics and stitching layers are in float32 or more."""
+"""Types of the networks' forward passes (autocast). Statistics and stitching layers are in float32 or
+more."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What one comparison is to compute and how."""
+    """The checked settings of one comparison."""
 
     methods: list[str]
     indices: list[Request]
@@ -49,7 +50,7 @@ class Settings:
         if not isinstance(self.sample, int) or isinstance(self.sample, bool) or self.sample < 1:
             raise SutureError(f"expected a sample of at least one example, got {self.sample!r}; "
                               "leave it out for 2000")
-        _ = self.accumulator_settings.blocks  # refuses a wrong number of blocks
+        _ = self.accumulator_settings.blocks  # raises for a wrong number of blocks
         if "tlm" in self.methods and (not self.family.trainable or self.family.strength == "cv"):
             why = ("has nothing to train" if not self.family.trainable
                    else "finds its strength in closed form only")
@@ -62,10 +63,10 @@ class Settings:
            family: Family | str, alignment: AlignmentRule, examples: int | None, relu: bool, ood: OOD | None,
            task: str = "auto", token_rate: float = 1.0, forward: str = "float32", jackknife: int = 0,
            sample: int = 2000) -> Settings:
-        """The plan that a user's arguments make (see `suture.compare`).
+        """Return the settings of a user's arguments (see `suture.compare`).
 
         Raises:
-            SutureError: one of them is not known or out of range.
+            SutureError: an argument that is unknown or out of range.
         """
         listed = [methods] if isinstance(methods, str) else list(methods or ())
         for m in listed:
@@ -90,20 +91,20 @@ class Settings:
 
     @property
     def folds(self) -> int:
-        """Parts of the data whose moments are kept apart."""
+        """Number of parts of the data with separate moments."""
         return FOLDS if self.family.strength == "cv" else 1
 
     @property
     def accumulator_settings(self) -> AccumulatorSettings:
-        """What is gathered in the pass over the data."""
+        """Settings of the accumulators in the pass over the data."""
         return AccumulatorSettings(self.indices, self.jackknife, self.folds, self.sample, self.seed,
                                    PRECISIONS[self.precision], bool(self.methods))
 
     def replace_task(self, target: SitedNetwork, first: Batch) -> Settings:
-        """The plan with the task that was found; none without stitched networks.
+        """Return the settings with the task that was found; "none" without stitched networks.
 
         Raises:
-            SutureError: an output or data that do not fit the task, task loss matching without one.
+            SutureError: an output or data that do not fit the task, or task loss matching without a task.
         """
         if not self.methods:
             return replace(self, task=Task.NONE.value)
@@ -111,7 +112,7 @@ class Settings:
         labels = None if first.labels is None else first.labels[:size]
         trained = "tlm" in self.methods
         task = resolve_task(self.task, target.network, take_first(first.target), labels,
-                       trained=trained and self.recipe.needs_labels)
+                            trained=trained and self.recipe.needs_labels)
         if trained:
             if task is Task.NONE and self.recipe.objective != "match":
                 raise SutureError("expected logits of the target network for task loss matching, got an "
@@ -121,13 +122,13 @@ class Settings:
         return replace(self, task=task.value)
 
     def open_auxiliary(self) -> list[Batches]:
-        """Auxiliary and unseen data, where they are given."""
+        """Return the auxiliary and unseen data that were given."""
         given = ([] if self.ood is None
                  else [d for d in (self.ood.auxiliary, self.ood.unseen) if d is not None])
         return [as_batches(d) for d in given]
 
     def as_record(self) -> dict[str, Any]:
-        """What decides the numbers, for the record and for taking over earlier work."""
+        """Return the settings that decide the numbers, for the record and for the key of earlier results."""
         return {"methods": self.methods, "indices": [r.key for r in self.indices], "tlm": asdict(self.recipe),
                 "precision": self.precision, "seed": self.seed, "held_out": self.held_out,
                 "family": str(self.family), "alignment": asdict(self.alignment),
@@ -137,5 +138,5 @@ class Settings:
 
 
 def _fill_energy_recipe(ood: OOD | None, seed: int) -> OOD | None:
-    """With the recipe that a trained detector will have."""
+    """Return the OOD settings with the default recipe of the trained detector filled in."""
     return ood if ood is None or ood.energy is not None else replace(ood, energy=EnergyRecipe(seed=seed))

@@ -11,7 +11,10 @@ from suture.compare.task_loss_stage import match_task_loss
 
 
 def list_stages(run: Run) -> list[tuple[str, Callable[[], None]]]:
-    """List names and work, in order. Direct matching needs only what the moments leave behind."""
+    """List the stages by name and function, in order.
+
+    Direct matching needs no pass for fitting: the moments are enough.
+    """
     work: list[tuple[str, Callable[[], None]]] = [("moments", lambda: run_moments(run))]
     if "dm" in run.settings.methods:
         work.append(("dm", lambda: evaluate_method(run, "dm", run.excluded)))

@@ -1,4 +1,4 @@
-"""One stitched network: fitted, used, trained further, saved and found again."""
+"""A single stitched network: fit, use, train, save and load it."""
 
 from __future__ import annotations
 
@@ -37,8 +37,7 @@ FORMAT = "suture.stitch/1"
 
 @dataclass(frozen=True)
 class StitchedAccuracy:
-    """Accuracy of a stitched network and of its target network, shares of `n` examples, or tokens
-    (`unit`)."""
+    """Accuracy of a stitched network and of its target network over `n` examples or tokens (`unit`)."""
 
     stitched: float
     target: float
@@ -47,25 +46,26 @@ class StitchedAccuracy:
 
 
 class StitchedNetwork(nn.Module):
-    """The source up to a site, a stitching layer, the target from a site on; called like the networks
-    themselves.
+    """A front of the source, a stitching layer and a tail of the target, called like the networks themselves.
 
-    Both networks are private copies, frozen and always in eval mode, whatever `train` says; the layer alone
-    has parameters that require gradients. Train it with any optimiser over ``stitched.layer.parameters()``.
+    Both networks are private copies. They are frozen and always in eval mode, also after `train`. Only the
+    layer has parameters that require gradients. Train it with any optimiser over
+    ``stitched.layer.parameters()``.
 
-    Arguments:
+    Args:
         source, target: the networks; copied.
         sites: source site and target site.
-        layer: between them.
-        inputs: a few examples for both networks, or a `Batch` of different ones for each: a dry run finds the
-            sites with them.
+        layer: the stitching layer between them.
+        inputs: a few examples for both networks, or a `Batch` with different ones for each. A dry run on them
+            finds the sites.
         allow_bypass: accept sites that another path bypasses (see `SitedNetwork`).
-        device: where it is. Default: the CPU.
+        device: of the networks and the layer. Default: the CPU.
+        fit: the record of the fit, see below.
 
     Attributes:
         layer: the `StitchingLayer`.
         source_network, target_network: the copies.
-        fit: how the layer was fitted (method, settings, marks), for the record; empty where it was not.
+        fit: the record of the fit (method, settings, marks); empty if the layer was not fitted.
     """
 
     def __init__(self, source: nn.Module, target: nn.Module, sites: tuple[str | Site, str | Site],
@@ -97,7 +97,7 @@ class StitchedNetwork(nn.Module):
         return self._front.sites[0], self._tail.sites[0]
 
     def train(self, mode: bool = True) -> Self:
-        """Train or eval mode of the stitching layer; the networks stay in eval mode."""
+        """Set train or eval mode of the stitching layer; the networks stay in eval mode."""
         self.training = mode
         self.layer.train(mode)
         for network in (self.source_network, self.target_network):
@@ -105,26 +105,25 @@ class StitchedNetwork(nn.Module):
         return self
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
-        """What the target network returns, given the source's representation through the layer.
+        """Return the target network's output for the source's stitched representation.
 
-        Takes what the networks take: tensors by position, or a batch by keywords. Where the two want
-        different inputs see `run`.
+        Inputs are those of the networks: tensors by position, or a batch by keywords. Use `run` if the
+        networks need different inputs.
         """
         given = named or (inputs[0] if len(inputs) == 1 else inputs)
         return self.run(given, given)
 
     def run(self, source_inputs: Any, target_inputs: Any) -> Any:
-        """The same on inputs of the same examples that are prepared differently for the two networks."""
+        """Return the same output for the same examples, prepared differently for the two networks."""
         stitched = self.layer(self._front.front(source_inputs)[0], get_token_mask(source_inputs))
         return self._tail.tail(0, stitched, self._tail.run_to_sites(target_inputs))
 
     @torch.no_grad()
     def accuracy(self, data: Any) -> StitchedAccuracy | None:
-        """How many labels of `data` (as `suture.compare` takes them) the stitched network and its target get
-        right.
+        """Return the accuracy of the stitched network and of its target on `data`.
 
-        None where there are no labels or no logits. Logits of tokens are scored as `suture.compare` does with
-        ``task="auto"``.
+        Any data of `suture.compare` are accepted. The result is None without labels or logits. Logits of
+        tokens are scored as by `suture.compare` with ``task="auto"``.
         """
         task, n, hits = None, 0, [0, 0]
         where = next((t.device for t in self.layer.state_dict().values()), torch.device("cpu"))
@@ -142,9 +141,12 @@ class StitchedNetwork(nn.Module):
                                 "tokens" if task is not None and task.of_tokens else "examples")
 
     def save(self, path: str | Path) -> None:
-        """Write the layer's weights, and what `load_stitched` needs beside the networks, as safetensors.
+        """Write the layer to a safetensors file, from which `load_stitched` restores the stitched network.
 
-        Raises SutureError when the file cannot be written or does not end in ``.safetensors``.
+        The file holds the layer's weights and its sites, not the networks.
+
+        Raises:
+            SutureError: the file cannot be written, or does not end in ``.safetensors``.
         """
         a = self.layer.alignment
         about = {"sites": [s.written for s in self.sites],
@@ -170,20 +172,20 @@ def stitch(source: nn.Module, source_site: str | Site, target: nn.Module, target
     Args:
         source, source_site: network and site that give the front.
         target, target_site: network and site that give the tail; the same network for self-stitching.
-        data: what the layer is fitted to, as for `suture.compare`.
-        method: "dm" (direct matching, closed form) or "tlm" (by gradient, as the recipe says; with
-            ``TaskRecipe(objective="match")`` that is direct matching by gradient).
-        tlm: recipe of the gradient. Default: `TaskRecipe` with `seed`.
+        data: examples that the layer is fitted to, as for `suture.compare`.
+        method: "dm" (direct matching, closed form) or "tlm" (by gradient, with the recipe `tlm`). "tlm" with
+            ``TaskRecipe(objective="match")`` is direct matching by gradient.
+        tlm: recipe of the gradient method. Default: `TaskRecipe` with `seed`.
         family, alignment, examples, precision, relu, allow_bypass, device, task, token_rate, batch_size,
-            seed, progress: as for `suture.compare`. `examples` and `token_rate` bear on direct matching
-            alone.
+            seed, progress: as for `suture.compare`. `examples` and `token_rate` apply to direct matching
+            only.
 
     Raises:
         SutureError: bad input, a family that the widths do not allow, a loss that is not finite.
     """
     plan = Settings.of(methods=[method], indices=(), tlm=tlm, precision=precision, seed=seed, device=device,
-                   progress=progress, held_out=False, family=family, alignment=alignment, examples=examples,
-                   relu=relu, ood=None, task=task, token_rate=token_rate)
+                       progress=progress, held_out=False, family=family, alignment=alignment,
+                       examples=examples, relu=relu, ood=None, task=task, token_rate=token_rate)
     run = start_run(source, target, data, None, plan, sites=[source_site], target_sites=[target_site],
                     allow_bypass=allow_bypass, batch_size=batch_size)
     if run.excluded:
@@ -204,17 +206,17 @@ def stitch(source: nn.Module, source_site: str | Site, target: nn.Module, target
 
 def load_stitched(path: str | Path, source: nn.Module, target: nn.Module, inputs: Any = None, *,
                   device: str | torch.device = "cpu") -> StitchedNetwork:
-    """The stitched network that `StitchedNetwork.save` wrote, around the networks that it was fitted to.
+    """Return the stitched network that `StitchedNetwork.save` wrote, around the networks it was fitted to.
 
     Args:
         path: the file.
         source, target: the networks, with the weights they had.
-        inputs: examples for the dry run, as `StitchedNetwork` takes them. Default: noise of the shapes that
-            the layer was fitted on.
-        device: where it goes.
+        inputs: examples for the dry run, as for `StitchedNetwork`. Default: noise of the shapes that the
+            layer was fitted on.
+        device: of the networks and the layer.
 
     Raises:
-        SutureError: another kind of file, networks with other weights, sites that are not there.
+        SutureError: another kind of file, networks with other weights, or sites that do not exist.
     """
     metadata = read_metadata(path)
     if metadata.get("format") != FORMAT:
@@ -249,7 +251,7 @@ def _decode_shape(stored: Mapping[str, Any]) -> Shape:
 
 
 def _describe_inputs(inputs: Any) -> Any:
-    """Nested inputs as JSON: each tensor by shape and type."""
+    """Return nested inputs as JSON, with each tensor as shape and type."""
     if isinstance(inputs, Tensor):
         return {"tensor": list(inputs.shape), "dtype": str(inputs.dtype).removeprefix("torch.")}
     if isinstance(inputs, Mapping):
@@ -260,7 +262,7 @@ def _describe_inputs(inputs: Any) -> Any:
 
 
 def _invent_inputs(described: Mapping[str, Any]) -> Any:
-    """Inputs of the described shapes, four examples: noise, and ones for whole numbers (ids, masks)."""
+    """Make four examples of the described shapes: noise, and ones for integers (ids, masks)."""
     if "named" in described:
         return {k: _invent_inputs(v) for k, v in described["named"].items()}
     if "several" in described:

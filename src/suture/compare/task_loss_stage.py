@@ -1,5 +1,4 @@
-"""The stage of task loss matching: train the layers of all cells, evaluate them, mark what has not
-converged."""
+"""The stage of task loss matching: train the layers of all cells, evaluate them, mark unconverged ones."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ from suture.stitching import (
 
 
 def match_task_loss(run: Run) -> None:
-    """Train the stitching layers of all cells, evaluate them, mark what has not converged."""
+    """Train the stitching layers of all cells, evaluate them, and mark those that have not converged."""
     curves, ends = train_layers(run)
     evaluate_method(run, "tlm", run.excluded | curves.failed)
     own = collect_own_layers(run.rows) if run.source is run.target else {}
@@ -39,8 +38,7 @@ def match_task_loss(run: Run) -> None:
 
 
 def train_layers(run: Run) -> tuple[Curves, dict[str, dict[Cell, float]]]:
-    """Train the stitching layers of all cells by the recipe; learning curves, and objectives at the
-    end."""
+    """Train the stitching layers of all cells, and return learning curves and final objectives."""
     assert run.training_batches is not None
     recipe, device = run.settings.recipe, run.settings.device
     layers = {c: _initialise_layer(run, *c) for c in run.cells if c not in run.excluded}
@@ -55,7 +53,7 @@ def train_layers(run: Run) -> tuple[Curves, dict[str, dict[Cell, float]]]:
     run.arrays |= stack_curves(curves, (len(run.source.sites), len(run.target.sites)), recipe.epochs)
     run.notes += curves.notes
     return curves, _compute_objectives(run, trainer,
-                                            {c: m for c, m in layers.items() if c not in curves.failed})
+                                       {c: m for c, m in layers.items() if c not in curves.failed})
 
 
 def _initialise_layer(run: Run, i: int, j: int) -> StitchingLayer:
@@ -70,11 +68,10 @@ def _initialise_layer(run: Run, i: int, j: int) -> StitchingLayer:
 
 def _compute_objectives(run: Run, trainer: GroupTrainer,
                         trained: dict[Cell, StitchingLayer]) -> dict[str, dict[Cell, float]]:
-    """Objectives on the fitting data of the trained layers and direct matching's, where one says
-    something.
+    """Return the objectives of the trained and the direct matching layers on the fitting data.
 
-    A single epoch is marked whatever it reached; under a penalty the trained layer need not be the better
-    one.
+    The result is empty if the comparison says nothing. After a single epoch every cell is marked anyway.
+    Under a penalty the trained layer need not be better.
     """
     assert run.training_batches is not None
     if (run.settings.recipe.epochs == 1 or run.settings.family.name in ("ridge", "sparse")

@@ -1,4 +1,4 @@
-"""One batch of examples for both networks: what it holds, and how it is moved and cut."""
+"""A batch of examples for both networks: its content, moving it and cutting it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from suture._base import convert_tensors, count_examples, list_tensors
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch: inputs for the source network, inputs for the target network (often the same object),
-    labels.
+    """One batch: inputs of the source network, inputs of the target network (often the same object), labels.
 
-    Where suture has prepared the inputs, `raw` is what they were made from and `remake` makes them.
+    Where suture prepared the inputs, `raw` holds the raw examples and `remake` prepares them again.
     """
 
     source: Any
@@ -33,7 +32,7 @@ class Batch:
 
 
 def move_batch(batch: Batch, device: torch.device) -> Batch:
-    """The batch with all its tensors on `device`; what the two networks share stays shared."""
+    """Move all tensors of a batch to `device`. Inputs that both networks share stay shared."""
     def move(t: Tensor) -> Tensor:
         return t.to(device, non_blocking=True)
 
@@ -44,7 +43,7 @@ def move_batch(batch: Batch, device: torch.device) -> Batch:
 
 
 def is_same_batch(one: Batch, other: Batch) -> bool:
-    """Whether two batches hold the same numbers."""
+    """Return True where two batches hold the same numbers."""
     pairs = zip(*([*list_tensors(b.source), *list_tensors(b.target),
                    *([] if b.labels is None else [b.labels])] for b in (one, other)), strict=True)
     return one.size == other.size and all(a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num())

@@ -1,4 +1,4 @@
-"""Data as it comes: one way to read batches of (inputs, labels) for both networks, in step."""
+"""Batches of (inputs, labels) for both networks, read in step from data of any form."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from suture.data.streams import ExampleStream, TensorStream
 
 
 def split_labels(item: Any) -> tuple[Any, Tensor | None]:
-    """(inputs, labels) of what a loader yields: a pair, a mapping with "labels" or "label", or inputs
-    alone."""
+    """Split what a loader yields into (inputs, labels).
+
+    A loader yields a pair, a mapping with "labels" or "label", or inputs alone.
+    """
     if isinstance(item, Mapping):
         name = next((k for k in ("labels", "label") if k in item), None)
         inputs = {k: v for k, v in item.items() if k != name}
@@ -33,7 +35,7 @@ def split_labels(item: Any) -> tuple[Any, Tensor | None]:
 
 
 def _as_labels(given: Any) -> Tensor:
-    """As a tensor; whole numbers as int64, because the losses refuse the narrow types."""
+    """Convert labels to a tensor; whole numbers become int64, because the losses refuse the narrow types."""
     try:
         labels = torch.as_tensor(given)
     except (TypeError, ValueError, RuntimeError) as e:
@@ -53,17 +55,17 @@ class Batches:
             (input, label), or a pair of tensors (inputs (N, ...), labels (N,)), also as a `TensorDataset` of
             two.
         size: rows per batch for datasets and tensors (loaders keep their own). Default 256.
-        name: how error messages call it.
-        shuffle, seed: draw a new order in every pass, the same for the same seed. Only for datasets and
+        name: name of the data in error messages.
+        shuffle, seed: draw a new order in every pass. The same seed gives the same orders. Only for datasets
+            and tensors.
+        rows: use only these examples, in this order (int64 indices, see `split_rows`). Only for datasets and
             tensors.
-        rows: only these examples, in this order (int64 indices, see `split_rows`). Only for datasets and
-            tensors.
-        most: only the first so many examples of each pass. Default: all.
-        device: where raw examples are prepared (`Prepared`). Default: where they are.
+        most: use at most this many examples of each pass. Default: all.
+        device: device on which raw examples are prepared (`Prepared`). Default: the device they are on.
 
     Raises:
         SutureError: inputs and labels of unequal length, an iterator that can be read only once, no examples,
-            a size or a number of examples below 1, rows of data without an index.
+            a size or a number of examples below 1, or rows of data without an index.
     """
 
     def __init__(self, data: Any, *, size: int = 256, name: str = "data", shuffle: bool = False,
@@ -118,11 +120,11 @@ class Batches:
                            "split or the path")
 
     def __len__(self) -> int:
-        """Number of batches, where the stream knows it; TypeError otherwise."""
+        """Return the number of batches; raise TypeError where the stream does not know it."""
         return len(self._stream)  # type: ignore[arg-type]
 
     def count_batches(self) -> int | None:
-        """Number of batches, or None."""
+        """Return the number of batches, or None where it is unknown."""
         if self._most is not None:
             return None
         try:
@@ -131,7 +133,7 @@ class Batches:
             return None
 
     def count_examples(self) -> int | None:
-        """Number of examples of a pass, or None where that is not known before it."""
+        """Return the number of examples of a pass, or None where it is unknown before the pass."""
         if isinstance(self._stream, TensorStream | ExampleStream):
             n = len(self._stream.rows)
         elif isinstance(self._stream, DataLoader) and isinstance(self._stream.sampler, Sized):
@@ -168,17 +170,17 @@ class Batches:
 
 
 def _take_first(raw: Any, n: int) -> Any:
-    """The first examples of a raw batch, before anything is made of those that are not needed."""
+    """Cut a raw batch to its first `n` examples, so that no others are prepared."""
     if isinstance(raw, Mapping):
         return {k: _take_first(v, n) for k, v in raw.items()}
     return raw[:n] if isinstance(raw, Tensor | list) else raw
 
 
 def _as_tensor_pair(data: Any) -> tuple[Tensor, Tensor] | None:
-    """(inputs, labels) in memory, where `data` is that.
+    """Return `data` as tensors (inputs, labels) in memory, or None where it is something else.
 
-    A list of two tensors could be two batches without labels; it is a pair where the second can only be
-    labels.
+    A list of two tensors could be two batches without labels. It is read as a pair where the second tensor
+    can only hold labels.
     """
     pair = getattr(data, "tensors", data)
     if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(t, Tensor) for t in pair):
@@ -190,36 +192,36 @@ def _as_tensor_pair(data: Any) -> tuple[Tensor, Tensor] | None:
 
 
 def _is_indexed(data: Any) -> bool:
-    # A Dataset of the library `datasets` is map-style, and no subclass of PyTorch's.
+    # A Dataset of the library `datasets` is map-style, but not a subclass of PyTorch's.
     known = isinstance(data, Dataset) or (hasattr(data, "with_format") and hasattr(data, "__getitem__"))
     return known and isinstance(data, Sized) and not isinstance(data, IterableDataset)
 
 
 def _is_read(data: Any) -> bool:
-    """Examples that read themselves, batch by batch and ahead (`suture.sources`)."""
+    """Return True for examples that read their own batches ahead of the consumer (`suture.sources`)."""
     return (isinstance(data, Sized) and callable(getattr(data, "read", None))
             and callable(getattr(data, "take", None)))
 
 
 def can_shuffle(data: Any) -> bool:
-    """Whether suture makes the batches of these data, and so their order: tensors in memory and map-style
-    Datasets."""
+    """Return True where suture makes the batches and can choose their order.
+
+    This holds for tensors in memory, map-style Datasets and examples of `suture.sources`.
+    """
     data = data.data if isinstance(data, Prepared) else data
     return _as_tensor_pair(data) is not None or _is_read(data) or _is_indexed(data)
 
 
 def split_rows(data: Any, share: float, seed: int) -> tuple[Tensor, Tensor] | None:
-    """A random split of a map-style Dataset or of tensors (inputs, labels) in two, for the `rows` of
-    `Batches`.
+    """Split a map-style Dataset or tensors (inputs, labels) at random in two, for the `rows` of `Batches`.
 
     Args:
-        data: as `Batches` takes them.
-        share: of the examples in the second part; at least one in either.
-        seed: of the split.
+        data: as `Batches` accepts them.
+        share: share of the examples in the second part. Each part gets at least one.
+        seed: seed of the split.
 
     Returns:
-        Sorted indices of the two parts, or None for data whose examples cannot be told apart before they are
-        read, such as a DataLoader.
+        Sorted indices of the two parts, or None for data without an index, such as a DataLoader.
 
     Raises:
         SutureError: fewer than two examples.

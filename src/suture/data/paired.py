@@ -16,12 +16,12 @@ class Paired:
     """Two streams of the same examples, prepared differently for each network, read in step.
 
     Args:
-        source, target: data as `Batches` takes them, such as two unshuffled DataLoaders.
+        source, target: data as `Batches` accepts them, such as two unshuffled DataLoaders.
 
     Raises:
-        SutureError: an iterator that can be read only once. While it is read: one ends before the other,
-            batches of unequal length, or labels that differ, which means that the examples do not correspond
-            (a shuffled loader, for one).
+        SutureError: an iterator that can be read only once. During reading: one stream ends before the other,
+            batches differ in length, or labels differ. Labels that differ mean that the examples do not
+            correspond, for example in a shuffled loader.
     """
 
     def __init__(self, source: Any, target: Any) -> None:
@@ -29,7 +29,7 @@ class Paired:
         self.target = Batches(target, name="the target loader")
 
     def __len__(self) -> int:
-        """Number of batches, where the source loader knows it; TypeError otherwise."""
+        """Return the number of batches; raise TypeError where the source loader does not know it."""
         return len(self.source)
 
     def __iter__(self) -> Iterator[Batch]:

@@ -14,26 +14,28 @@ from suture._base import SutureError
 from suture.data.batch import Batch
 
 Preprocessing = Callable[[Any], Any]
-"""From a batch of raw examples, on any device, to what a network takes."""
+"""Function from a batch of raw examples, on any device, to a network's inputs."""
 
 
 class _SameAsSource:
-    """The default of an argument for which None has a meaning."""
+    """Default of an argument for which None has a meaning."""
 
 
 SAME_AS_SOURCE = _SameAsSource()
 
 
 class Prepared:
-    """One stream of raw examples, prepared for each network in its own way: read once, so always in step.
+    """One stream of raw examples, prepared for each network in its own way.
+
+    The stream is read once, so the two networks are always in step.
 
     Args:
-        data: as `Batches` takes them, or examples of `suture.sources`.
-        source: from a batch of raw examples to the source network's inputs, such as `ImagePreprocessing` or
-            `TextPreprocessing`. It sees tensors on the device that the comparison runs on. None: as they are.
-        target: the same for the target network. Default: as for the source, and then both get the same
-            object.
-            Where the target's inputs have "labels", these are the labels (masked language modelling).
+        data: as `Batches` accepts them, or examples of `suture.sources`.
+        source: function from a batch of raw examples to the source network's inputs, such as
+            `ImagePreprocessing` or `TextPreprocessing`. It gets tensors on the device of the comparison.
+            None: raw examples are the inputs.
+        target: the same for the target network. Default: as for the source, and both networks get the same
+            object. If the target's inputs have "labels", these are the labels (masked language modelling).
     """
 
     def __init__(self, data: Any, source: Preprocessing | None,
@@ -42,10 +44,10 @@ class Prepared:
         self.target = source if isinstance(target, _SameAsSource) else target
 
     def batch(self, raw: Any, labels: Tensor | None) -> Batch:
-        """A batch of raw examples made ready.
+        """Prepare a batch of raw examples for both networks.
 
         Raises:
-            SutureError: text without a preprocessing; what the preprocessing raises.
+            SutureError: text without a preprocessing, or an error of the preprocessing.
         """
         source, made = _take_own_labels(_preprocess(self.source, raw))
         target, other = ((source, made) if self.target == self.source

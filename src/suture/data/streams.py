@@ -1,4 +1,4 @@
-"""Streams of batches that suture cuts itself, and so can shuffle and split."""
+"""Streams of batches that suture cuts itself, and can therefore shuffle and split."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TensorStream:
 
 
 class ExampleStream:
-    """Batches of raw examples that a source reads ahead."""
+    """Batches of raw examples that a source reads ahead of the consumer."""
 
     def __init__(self, source: Any, size: int, order: torch.Generator | None, rows: Tensor | None) -> None:
         self.source, self.size, self.order = source, size, order

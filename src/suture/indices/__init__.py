@@ -1,10 +1,10 @@
-"""Structural similarity indices: the table, and how to compute it without any network.
+"""Structural similarity indices: the table, and functions that compute them without any network.
 
 >>> from suture import indices
 >>> indices.of_matrices(x, y)["cka"].value
 >>> indices.of_matrices(x, y, ["svcca:0.9", "rsa_kendall", my_function], jackknife=20)
 
-Names, arguments and groups stand in `suture.indices.table`; what each index is, in `INDICES`.
+Names, arguments and groups are in `suture.indices.table`. `INDICES` describes each index.
 """
 
 from suture.indices.computation import of_blocks as of_blocks

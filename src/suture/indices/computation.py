@@ -15,11 +15,11 @@ from suture.numbers import MomentBlock, Moments, Pair
 
 
 def of_moments(moments: Moments, names: Iterable[Named] | Named = "default") -> dict[str, Value]:
-    """Indices by name from the moments of one pair of matrices.
+    """Compute indices, by name, from the moments of one pair of matrices.
 
     Args:
         moments: about the means.
-        names: which. Default: those of `DEFAULT`.
+        names: indices from moments. Default: those of `DEFAULT`.
 
     Raises:
         SutureError: an index that needs the rows.
@@ -29,7 +29,7 @@ def of_moments(moments: Moments, names: Iterable[Named] | Named = "default") -> 
 
 def of_matrices(x: Any, y: Any, names: Iterable[Named] | Named = "default", *, jackknife: int = 0,
                 sample: int = SAMPLE_ROWS, seed: int = 0) -> dict[str, Value]:
-    """Indices by name for two matrices with the same rows.
+    """Compute indices, by name, for two matrices with the same rows.
 
     Args:
         x: (n, p) source: numpy array or tensor; any float type, computed in float64.
@@ -38,7 +38,7 @@ def of_matrices(x: Any, y: Any, names: Iterable[Named] | Named = "default", *, j
             two matrices. Default: those of `DEFAULT`.
         jackknife: blocks of rows for 95 % intervals of indices from moments. Default 0: none; 20 is a good
             number.
-        sample: rows that indices of rows see. Default 2000.
+        sample: number of rows that indices of rows use. Default 2000.
         seed: of that sample.
 
     Raises:
@@ -51,7 +51,7 @@ def of_matrices(x: Any, y: Any, names: Iterable[Named] | Named = "default", *, j
 
 def of_blocks(blocks: Sequence[MomentBlock], names: Iterable[Named] | Named = "default", *,
               intervals: bool = False) -> dict[str, Value]:
-    """Indices by name from moments of disjoint blocks of rows, of all of them together.
+    """Compute indices, by name, from moments of disjoint blocks of rows, of all of them together.
 
     Args:
         blocks: at least one; `Streaming.blocks` of several machines, one after the other.

@@ -1,4 +1,4 @@
-"""What an index is: one frozen entry with its formula, source, range, invariances, needs and smallest n."""
+"""Definition of an index: one frozen entry with formula, source, range, invariances, needs and smallest n."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from suture.numbers import Measure
 
 TRANSLATION, SCALING, PERMUTATION, ORTHOGONAL, DIAGONAL, LINEAR = TRANSFORMATIONS = (
     "translation", "scaling", "permutation", "orthogonal", "diagonal", "linear")
-"""What may be done to the columns of a matrix: one vector added to every row; all multiplied by one positive
-number; reordered; rotated or reflected; each multiplied by its own positive number; any invertible map."""
+"""Transformations of the columns of a matrix. Translation adds one vector to every row. Scaling multiplies
+all columns by one positive number. Permutation reorders columns. Orthogonal rotates or reflects them.
+Diagonal multiplies each column by its own positive number. Linear is any invertible map."""
 
 
 def expand_invariances(*given: str) -> frozenset[str]:
-    """The given transformations with those that they contain."""
+    """Return the given transformations with all that they contain."""
     found = set(given)
     if LINEAR in found:
         found |= {SCALING, PERMUTATION, ORTHOGONAL, DIAGONAL}
@@ -34,7 +35,7 @@ AFFINE = expand_invariances(TRANSLATION, LINEAR)
 
 
 class Needs(Enum):
-    """What an index is computed from."""
+    """Kinds of data that an index is computed from."""
 
     MOMENTS = "second moments"
     HIGHER = "second moments and sums of third and fourth order"
@@ -61,20 +62,20 @@ class Value:
 
     @classmethod
     def missing(cls, reason: str) -> Value:
-        """No number."""
+        """Make a value without a number."""
         return cls(math.nan, reason)
 
 
 @dataclass(frozen=True)
 class Argument:
-    """The one number that an index takes; written behind its name, as in ``"svcca:0.9"``.
+    """The one number that an index may have, written after its name, as in ``"svcca:0.9"``.
 
     Attributes:
         name: as in formulas.
-        default: where none is written.
-        low, high: smallest and largest that is allowed.
+        default: value where none is written.
+        low, high: smallest and largest allowed value.
         about: what it does, and when to leave the default.
-        whole: whether it is a whole number.
+        whole: True if it is a whole number.
     """
 
     name: str
@@ -85,10 +86,10 @@ class Argument:
     whole: bool = False
 
     def check(self, value: Any, index: str) -> float:
-        """The value as a number.
+        """Convert a given value to a number and check its range.
 
         Raises:
-            SutureError: it is none, or out of range.
+            SutureError: it is not a number, or out of range.
         """
         try:
             number = float(value)
@@ -102,7 +103,7 @@ class Argument:
 
 
 def explain_nothing(_: Any) -> str:
-    """Defined for whatever is not constant."""
+    """Return an empty string: the index is defined for all data that vary."""
     return ""
 
 
@@ -112,25 +113,25 @@ class Index:
 
     Attributes:
         measure: name, range, direction, common form.
-        fn: the number of a `suture.numbers.spectra.Pair` (needs moments), a `suture.indices.sample.Sample`
-            (needs rows), or as `needs` says; the value of `argument`, where there is one, comes second.
-        formula: how it is written, in the words of the docs page.
+        fn: computes the number. Its first argument is a `suture.numbers.spectra.Pair` (needs moments), a
+            `suture.indices.sample.Sample` (needs rows), or what `needs` says. Its second is the value of
+            `argument`, if there is one.
+        formula: as on the docs page.
         source: paper and equation.
         invariant_x, invariant_y: the `TRANSFORMATIONS` of the source's / target's columns that leave it
-            unchanged.
-            What is not listed changes it.
-        needs: what it is computed from.
+            unchanged. Every other one changes it.
+        needs: kind of data that it is computed from.
         least: smallest number of rows for which it means something.
-        undefined: the reason why given data have no such number, or an empty string; what holds for every
-            index (constant data, fewer than `least` rows) is asked before.
-        argument: the number that it takes, if any.
+        undefined: returns the reason why given data have no such number, or an empty string. Reasons common
+            to all indices (constant data, fewer than `least` rows) are checked before.
+        argument: the number that it may have, if any.
         value: of the argument.
         cost: of the linear algebra of one cell, for p source and q target columns and n rows or examples.
-        smooth: whether it changes smoothly with its data, so that a jackknife can estimate its bias; weights
-            with absolute values and best matchings do not.
-        regime: what `fn` decides by a threshold, such as a number of components; values of different regimes
-            are no small change of each other, so that a jackknife over them says nothing.
-        user: the function of the user's that it is, if it is one.
+        smooth: it changes smoothly with its data, so that a jackknife can estimate its bias. Weights with
+            absolute values and best matchings do not.
+        regime: returns what `fn` decides by a threshold, such as a number of components. Values of different
+            regimes are not small changes of each other, so a jackknife over them says nothing.
+        user: the user's own function, if it is one.
     """
 
     measure: Measure
@@ -155,10 +156,10 @@ class Index:
         return self.measure.name
 
     def at(self, value: Any) -> Index:
-        """The same index with another argument; its name says so.
+        """Return the same index with another argument, and with that argument in its name.
 
         Raises:
-            SutureError: it takes none, or the value is out of range.
+            SutureError: it has no argument, or the value is out of range.
         """
         if self.argument is None:
             raise SutureError(f"index {self.name!r} takes no number, got {value!r}; write {self.name!r}")
@@ -186,7 +187,7 @@ class Index:
         return Value(number)
 
     def regime_of(self, data: Any) -> Hashable:
-        """What is decided by a threshold on these data; None where nothing is."""
+        """Return what a threshold decides on these data, or None where nothing is decided."""
         return None if self.regime is None else self.regime(data, *self._arguments)
 
     @property
@@ -196,7 +197,10 @@ class Index:
         return (self.argument.default if self.value is None else self.value,)
 
     def _explain_too_few(self, data: Any) -> str:
-        """What is asked of every kind of data: more than one row, none of the sides constant, enough rows."""
+        """Return the reason why any index is undefined here, or an empty string.
+
+        Every index needs more than one row, no constant side, and at least `least` rows.
+        """
         n = int(data.n)
         if n < 2:
             return "one row: nothing varies"
@@ -206,5 +210,5 @@ class Index:
 
 
 def collect_entries(*groups: tuple[Index, ...]) -> Mapping[str, Index]:
-    """Entries by name."""
+    """Collect entries into a mapping by name."""
     return {i.name: i for group in groups for i in group}

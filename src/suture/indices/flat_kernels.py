@@ -1,11 +1,12 @@
-"""What CKA of flattened representations needs, accumulated batch by batch, by Gram matrices of examples.
+"""Kernels for CKA of flattened representations: Gram matrices of examples, accumulated batch by batch.
 
-A map that is flattened has C*H*W features for one example: too many for second moments, which are features by
-features. Gram matrices are examples by examples, so they are taken of minibatches (Nguyen, Raghu and
-Kornblith 2021), and of the first examples all together.
+A flattened map has C*H*W features per example. That is too many for second moments, which are features by
+features. Gram matrices are examples by examples. They are computed for each minibatch (Nguyen, Raghu and
+Kornblith 2021), and once for the first examples together.
 
-The order of the features does not matter to a Gram matrix. Nor does a point that is subtracted from every
-example, so the mean of the examples at hand is, before the products: a large mean costs no digits.
+A Gram matrix does not depend on the order of the features. The centred one does not depend on a point that is
+subtracted from every example. So the mean of the examples at hand is subtracted before the products, and a
+large mean costs no digits.
 """
 
 from __future__ import annotations
@@ -31,12 +32,11 @@ from suture.numbers import NonFiniteError
 
 
 class _SiteExamples:
-    """Examples of one site that are held, as rows of features: `waiting` for their minibatch, and `kept`."""
+    """Examples of one site as rows of features: those `waiting` for their minibatch, and those `kept`."""
 
     def __init__(self, x: Tensor, keep: int, batch: int, precision: torch.dtype) -> None:
         self.shape = x.shape[1:]
-        # Features in the order of the memory: turning channels-last maps round takes longer than copying
-        # them.
+        # Features keep their order in memory, because reordering channels-last maps costs more than a copy.
         strides = x.stride()
         self._order = (0, *sorted(range(1, x.ndim), key=lambda d: (-strides[d], d)))
         width = self.shape.numel()
@@ -50,17 +50,19 @@ class _SiteExamples:
         return self.waiting.nbytes + self.kept.nbytes + self.first.nbytes
 
     def flatten(self, x: Tensor) -> Tensor:
-        """(N, features) of (N, ...)."""
+        """Flatten (N, ...) to (N, features)."""
         return x.permute(self._order).reshape(len(x), self.shape.numel())
 
     def unflatten(self, rows: Tensor) -> Tensor:
-        """What `rows` was called with."""
+        """Undo `flatten`."""
         inner = rows.view(len(rows), *(self.shape[d - 1] for d in self._order[1:]))
         return inner.permute([self._order.index(d) for d in range(len(self._order))])
 
     def notice_variation(self, rows: Tensor, kept: int) -> None:
-        """Remember whether examples differ from the first, by more than rounding; the first `kept` are
-        kept."""
+        """Record if examples differ from the first by more than rounding.
+
+        The first `kept` of `rows` are kept examples; their variation is recorded separately too.
+        """
         if not self.kept_varies and kept:
             self.kept_varies = self._has_other(rows[:kept])
         self.varies = self.varies or self.kept_varies or self._has_other(rows)
@@ -74,21 +76,20 @@ class _SiteExamples:
 
 
 class FlatKernels:
-    """What CKA of flattened representations needs, for every cell of a comparison, accumulated batch by
-    batch.
+    """Kernels for CKA of flattened representations, for every cell, accumulated batch by batch.
 
-    Numbers depend on the order of the examples, and not on the batches that they come in.
+    The numbers depend on the order of the examples, but not on how they are split into batches.
 
     Args:
         sources, targets: number of sites of each side.
         same: the two lists hold the same tensors (self-stitching): they are held once.
-        keep: so many first examples have their full Gram matrices (the paper of Balogh and Jelasity 2025
-            takes 1,000); 0 for none. Default 1,000.
+        keep: number of first examples with full Gram matrices; 0 for none. Default 1,000, as in the paper of
+            Balogh and Jelasity (2025).
         batch: examples in a minibatch, at least 4. Minibatch CKA depends on it; default 256.
         precision: dtype of the features and of their products; sums are in float64. Default float32.
 
-    Memory (`nbytes_planned`): features of `keep` + `batch` + 1 examples of every site; the kept ones are
-    freed when there are enough of them, and only numbers by cells stay.
+    Memory (`nbytes_planned`): features of `keep` + `batch` + 1 examples of every site. The kept ones are
+    freed when there are enough of them. After that only numbers per cell stay.
 
     Raises:
         SutureError: arguments out of range.
@@ -124,7 +125,7 @@ class FlatKernels:
         return sum(site.nbytes for site in self._sites)
 
     def nbytes_planned(self, feature_counts: Sequence[int]) -> int:
-        """Bytes that will be taken at most.
+        """Return the largest number of bytes that will be used.
 
         Args:
             feature_counts: features of an example at each site, C*H*W for a map: of the sources, then of the
@@ -137,8 +138,7 @@ class FlatKernels:
 
     @torch.no_grad()
     def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor]) -> None:
-        """Add one batch: for each site a tensor (N, ...), sources and targets of the same N examples, in any
-        dtype.
+        """Add one batch: for each site a tensor (N, ...) of any dtype, of the same N examples on both sides.
 
         With ``same=True``, `ys` is not read.
 
@@ -161,7 +161,7 @@ class FlatKernels:
         self.examples += len(rows[0])
 
     def _check_tensors(self, xs: Sequence[Tensor], ys: Sequence[Tensor]) -> list[Tensor]:
-        """The tensors of all sites that are held."""
+        """Check the tensors of one batch and return those of all held sites."""
         if len(xs) != self.sources or (not self._same and len(ys) != self.targets):
             raise SutureError(f"expected {self.sources} sources and {self.targets} targets, got {len(xs)} "
                               f"and {len(ys)}; pass one tensor for each site")
@@ -176,14 +176,14 @@ class FlatKernels:
                                   "without flattening")
         sums = torch.stack([x.sum(dtype=self.precision).cpu() for x in tensors])
         for k in (~torch.isfinite(sums)).nonzero().flatten().tolist():
-            # A sum may overflow where no element does.
+            # Check the elements too, because a sum may overflow where no element does.
             if not torch.isfinite(tensors[k].to(self.precision)).all():
                 raise (NonFiniteError("source", k) if k < self.sources
                        else NonFiniteError("target", k - self.sources))
         return tensors
 
     def _count_kept(self, more: int) -> None:
-        """Count more kept examples; once there are enough, their features are no longer needed."""
+        """Count more kept examples; once there are enough, free their features."""
         if not more:
             return
         self.kept += more
@@ -194,7 +194,7 @@ class FlatKernels:
                 site.kept = site.kept[:0].clone()
 
     def _fill_minibatches(self, rows: Sequence[Tensor]) -> None:
-        """Put examples into minibatches."""
+        """Put examples into minibatches and add the sums of each full one."""
         self._closed = None
         for start in self._find_starts(len(rows[0])):
             place = slice(self._waiting, min(self.batch, self._waiting + len(rows[0]) - start))
@@ -206,7 +206,7 @@ class FlatKernels:
                 self.minibatches += 1
 
     def _find_starts(self, n: int) -> list[int]:
-        """Where minibatches begin in the next `n` examples."""
+        """Find the places in the next `n` examples where a piece for a minibatch begins."""
         return [0, *range(self.batch - self._waiting, n, self.batch)] if n else []
 
     def _compute_tables(self, rows: Sequence[Tensor]) -> tuple[HsicTable, HsicTable]:
@@ -220,8 +220,10 @@ class FlatKernels:
         return self._compute_tables([site.kept[:self.kept] for site in self._sites])
 
     def _sum_with_last(self) -> tuple[HsicTable, int, int]:
-        """Sums with those of the last minibatch where it is large enough, number of minibatches, examples
-        left out."""
+        """Return the sums with the last minibatch, the number of minibatches, and the examples left out.
+
+        The last minibatch is added where it is large enough for the unbiased estimator.
+        """
         if self._waiting < LEAST_EXAMPLES:
             return self._sums, self.minibatches, self._waiting
         last = self._compute_tables([site.waiting[:self._waiting] for site in self._sites])[1]
@@ -231,8 +233,8 @@ class FlatKernels:
     def merge(self, other: FlatKernels) -> None:
         """Add the minibatches of another accumulator (a shard), which stays as it is.
 
-        Its examples that do not fill a minibatch are put into those of this one. Kept examples stay those of
-        this one.
+        Its examples that do not fill a minibatch are put into the minibatches of this one. Kept examples stay
+        those of this one.
 
         Raises:
             SutureError: not an accumulator of the same sites with the same minibatches.
@@ -263,7 +265,7 @@ class FlatKernels:
         return [site.shape for site in self._sites]
 
     def get_kernels(self, i: int, j: int) -> Kernels:
-        """What CKA of one cell needs, of the examples so far.
+        """Return the kernels of one cell, of the examples so far.
 
         Raises:
             SutureError: nothing was added yet.

@@ -11,30 +11,32 @@ import torch
 from torch import Tensor
 
 LEAST_EXAMPLES = 4
-"""Examples that the unbiased estimator of HSIC needs: it divides by n - 3."""
-# features at a time: their centred copy stays small, and sums of float32 products short
+"""Smallest number of examples for the unbiased estimator of HSIC: it divides by n - 3."""
+# Features in one block. It keeps the centred copy small and the sums of float32 products short.
 _COLUMNS_AT_ONCE = 8192
 
 
 def split_columns(rows: Tensor) -> tuple[Tensor, ...]:
-    """The columns in blocks, as views, that are worked on one after the other."""
+    """Split the columns into blocks, as views, to be used one after the other."""
     return torch.split(rows, _COLUMNS_AT_ONCE, 1)
 
 
 def count_working_bytes(rows: int, width: int, precision: torch.dtype) -> int:
-    """Bytes that `Gram.of` takes beside its result: one block, centred, and its product in both
-    precisions."""
+    """Count the bytes that `Gram.of` uses beside its result.
+
+    They hold one centred block, and its product in both precisions.
+    """
     return precision.itemsize * rows * min(_COLUMNS_AT_ONCE, width) + (precision.itemsize + 8) * rows**2
 
 
 @dataclass(frozen=True)
 class Hsic:
-    """HSIC of one cell, as sums over minibatches or of the kept examples.
+    """HSIC of one cell, summed over minibatches or of the kept examples.
 
     Attributes:
         xy: of source and target.
         xx, yy: of each with itself.
-        floor_x, floor_y: what rounding alone can give unbiased `xx` and `yy`; below it there is no signal.
+        floor_x, floor_y: unbiased `xx` and `yy` that rounding alone can give; values up to it hold no signal.
     """
 
     xy: float
@@ -45,7 +47,7 @@ class Hsic:
 
     @property
     def alignment(self) -> float:
-        """xy / sqrt(xx yy): CKA from this HSIC."""
+        """CKA from this HSIC: xy / sqrt(xx yy)."""
         return self.xy / math.sqrt(self.xx * self.yy)
 
     @property
@@ -57,16 +59,16 @@ class Hsic:
 
 @dataclass(frozen=True)
 class Kernels:
-    """What CKA of one cell needs of the Gram matrices of its flattened examples.
+    """Numbers that CKA of one cell needs of the Gram matrices of its flattened examples.
 
     Attributes:
         n: number of examples seen.
         constant: the sides ("source", "target") that are the same for all examples.
         batch: examples in a minibatch; minibatch CKA depends on it.
-        minibatches: how many count; the last one may be smaller.
+        minibatches: number of minibatches used; the last one may be smaller.
         left_out: examples in a last minibatch that is too small for the unbiased estimator.
         minibatch: unbiased HSIC summed over minibatches.
-        kept: number of first examples whose full Gram matrices there are.
+        kept: number of first examples with full Gram matrices.
         kept_constant: the sides that are the same for all kept examples.
         biased, unbiased: HSIC of the kept examples, up to a factor; nan where they are too few.
     """
@@ -99,13 +101,13 @@ class Gram:
 
     @classmethod
     def of(cls, rows: Tensor) -> Gram:
-        """Of (n, features)."""
+        """Compute the Gram matrix of rows (n, features)."""
         n = len(rows)
         total = torch.zeros(n, n, dtype=torch.float64)
         for part in split_columns(rows):
             centred = part - part.mean(0)
             total += (centred @ centred.T).cpu().double()
-        # What the mean's own rounding left.
+        # Removes what the rounding of the mean left.
         total -= total.mean(0)
         total -= total.mean(1, keepdim=True)
         diagonal = total.diagonal().clone()
@@ -114,7 +116,7 @@ class Gram:
 
 @dataclass(frozen=True)
 class HsicTable:
-    """HSIC of every cell: (S, T), of each source and each target with itself, and their floors."""
+    """HSIC of every cell (S, T), of each source and each target with itself, and their floors."""
 
     xy: Tensor
     xx: Tensor
@@ -124,7 +126,7 @@ class HsicTable:
 
     @classmethod
     def from_value(cls, sources: int, targets: int, value: float = 0.0) -> HsicTable:
-        """One value everywhere."""
+        """Make a table with one value everywhere."""
         shapes = (sources, targets), (sources,), (targets,), (sources,), (targets,)
         return cls(*(torch.full(shape, value, dtype=torch.float64) for shape in shapes))
 
@@ -132,16 +134,16 @@ class HsicTable:
         return HsicTable(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
     def get_hsic(self, i: int, j: int) -> Hsic:
-        """Of one cell."""
+        """Return the HSIC of one cell."""
         return Hsic(*(float(t)
                       for t in (self.xy[i, j], self.xx[i], self.yy[j], self.floor_x[i], self.floor_y[j])))
 
 
 def _compute_hsic(pairs: Iterable[tuple[Gram, Gram]], n: int) -> tuple[Tensor, Tensor]:
-    """tr(KHLH) and the unbiased HSIC (Song et al. 2012) of each pair; the second is nan for n below 4.
+    """Compute tr(KHLH) and the unbiased HSIC (Song et al. 2012) of each pair.
 
-    Row sums are zero, so without the diagonals they are minus the diagonals k and l, and the estimator needs
-    besides tr(KHLH) only sum k, sum l and sum kl.
+    The unbiased one is nan for n below 4. Rows of the Gram matrices sum to zero. So without the diagonals k
+    and l the row sums are -k and -l. The estimator then needs only tr(KHLH), sum k, sum l and sum kl.
     """
     sums = [(a.matrix.flatten() @ b.matrix.flatten(), a.diagonal @ b.diagonal,
              a.diagonal.sum() * b.diagonal.sum()) for a, b in pairs]
@@ -152,10 +154,10 @@ def _compute_hsic(pairs: Iterable[tuple[Gram, Gram]], n: int) -> tuple[Tensor, T
 
 
 def compute_tables(xs: list[Gram], ys: list[Gram]) -> tuple[HsicTable, HsicTable]:
-    """Biased (times (n - 1)²) and unbiased HSIC of every cell."""
+    """Compute biased (times (n - 1)²) and unbiased HSIC of every cell."""
     n = len(xs[0].diagonal)
     cross, own_x, own_y = (_compute_hsic(pairs, n) for pairs in (product(xs, ys), zip(xs, xs, strict=True),
-                                                         zip(ys, ys, strict=True)))
+                                                                 zip(ys, ys, strict=True)))
     scale = n / (n - 3) if n >= LEAST_EXAMPLES else math.nan
     floors = [scale * torch.tensor([g.rounding for g in side], dtype=torch.float64).square()
               for side in (xs, ys)]

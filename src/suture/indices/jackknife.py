@@ -1,4 +1,4 @@
-"""Intervals of indices by the delete-one-block jackknife: from moments of blocks, without another pass."""
+"""Intervals of indices by the delete-one-block jackknife, from moments of blocks without another pass."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from suture.numbers import MomentBlock, Pair
 
 
 def leave_out_each(blocks: Sequence[MomentBlock]) -> list[Pair]:
-    """The pair of all blocks but one, for each in turn; the others stay in the folds that they are in."""
+    """Make the pair of all blocks but one, for each block in turn; the others stay in their folds."""
     totals = merge_into_folds(blocks)
     found = []
     for k in range(len(blocks)):
@@ -27,15 +27,16 @@ def leave_out_each(blocks: Sequence[MomentBlock]) -> list[Pair]:
 
 
 def add_intervals(values: dict[str, Value], indices: Sequence[Index], pair: Pair) -> dict[str, Value]:
-    """The values with their 95 % intervals (Quenouille 1956; Tukey 1958; Shao and Tu 1995, section 2.2).
+    """Add 95 % intervals to values (Quenouille 1956; Tukey 1958; Shao and Tu 1995, section 2.2).
 
-    The interval is bias-corrected: it stands about B v - (B - 1) mean(v without each block), t quantile of
-    B - 1 degrees of freedom, so it need not be symmetric about the value, and may lack it where the value is
-    biased by few rows. That of an index that is not smooth stands about the value: there the correction adds
-    more noise than it takes bias away (docs/indices.md). It speaks of other examples of the same kind, and of
-    nothing else: not of other seeds or trainings.
+    The interval of a smooth index is bias-corrected. Its centre is B v - (B - 1) mean(v without each block),
+    and its width uses the t quantile of B - 1 degrees of freedom. So it need not be symmetric about the
+    value, and may not hold it where few rows bias the value. The interval of an index that is not smooth is
+    centred on the value: there the correction adds more noise than it removes bias (docs/indices.md).
 
-    There is none where leaving a block out changes what the index decides by a threshold (`Index.regime`).
+    The interval covers other examples of the same kind only. It does not cover other seeds or trainings.
+    There is no interval where leaving out a block changes what the index decides by a threshold
+    (`Index.regime`).
 
     Args:
         values: of the pair, by name.

@@ -15,23 +15,23 @@ from suture.numbers import Floats, Ints
 
 
 def of_logits(source: Any, target: Any, labels: Any = None) -> dict[str, Value]:
-    """How alike two classifiers predict.
+    """Compute the similarity of two classifiers' predictions.
 
-    - ``agreement``: share of examples on which both predict the same class, 0 to 1, larger is more similar;
-      of equal logits the first class counts.
+    - ``agreement``: share of examples on which both predict the same class, 0 to 1, larger is more similar.
+      Of equal logits the first class is the prediction.
     - ``jsd``: mean over examples of the Jensen-Shannon divergence of the predictions, in nats, 0 to ln 2,
       smaller is more similar (Lin 1991, equal weights).
     - ``kl``: mean over examples of KL(target's predictions || source's), in nats, 0 and up, smaller is more
-      similar; as ``dm.kl``, with the source in place of the stitched network.
+      similar. It is ``dm.kl`` with the source in place of the stitched network.
     - ``accuracy_difference``: accuracy of the source minus that of the target, -1 to 1; 0 is most similar,
       above 0 the source is better.
 
     Args:
         source, target: (n, classes) logits, arrays or tensors of any real type, computed in float64.
-        labels: (n,) numbers of the true classes; default none, then ``accuracy_difference`` is missing.
+        labels: (n,) numbers of the true classes. Default none; then ``accuracy_difference`` is missing.
 
     Raises:
-        SutureError: not two matrices of one shape with rows, NaN or inf in them, or labels that are no class
+        SutureError: not two matrices of one shape with rows, NaN or inf in them, or labels that are not class
             numbers.
     """
     from scipy.special import log_softmax
@@ -55,7 +55,7 @@ def of_logits(source: Any, target: Any, labels: Any = None) -> dict[str, Value]:
 
 
 def _check_labels(labels: Any, n: int, classes: int) -> Ints:
-    """(n,) class numbers."""
+    """Convert labels to class numbers (n,) and check their range."""
     found = labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
     if found.shape != (n,) or found.dtype.kind not in "iu":
         raise SutureError(f"expected {n} whole numbers as labels, got {found.dtype} of shape {found.shape}; "
@@ -67,7 +67,7 @@ def _check_labels(labels: Any, n: int, classes: int) -> Ints:
 
 
 def _compute_expectation(log_p: Floats, values: Floats) -> Floats:
-    """(n,) expectation of `values` under p; what has no probability adds nothing."""
+    """Compute the expectation (n,) of `values` under p; classes with probability zero add nothing."""
     p = np.exp(log_p)
     return np.asarray(np.where(p > 0, p * values, 0.0).sum(1))
 
@@ -82,7 +82,10 @@ def _compute_mean_kl(log_p: Floats, log_q: Floats) -> Value:
 
 
 def _compute_kl_to_mixture(log_p: Floats, log_q: Floats) -> Floats:
-    """(n,) KL(p || (p + q) / 2), from log(p / m) = ln 2 - log(1 + q / p): exactly zero where p = q."""
+    """Compute KL(p || (p + q) / 2), (n,), from log(p / m) = ln 2 - log(1 + q / p).
+
+    Here m is the mixture (p + q) / 2. The result is exactly zero where p = q.
+    """
     with np.errstate(invalid="ignore"):
         return _compute_expectation(log_p, math.log(2) - np.logaddexp(0.0, log_q - log_p))
 

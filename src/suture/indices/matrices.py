@@ -1,5 +1,4 @@
-"""Indices of matrices on disk: two files or folders of arrays, or moments that were saved on several
-machines."""
+"""Indices of matrices on disk: two files or folders of arrays, or moments saved on several machines."""
 
 from __future__ import annotations
 
@@ -26,7 +25,7 @@ from suture.numbers import Cross, MomentBlock, Moments, Side, UnitRowSums
 
 MOMENTS_FORMAT = "suture.moments/1"
 CHUNK_ROWS = 4096
-"""Rows that are read at once."""
+"""Number of rows that are read at once."""
 _ENDINGS = (".npy", ".npz", ".safetensors")
 _PRECISIONS = {str(d): d for d in (torch.float64, torch.float32)}
 
@@ -34,15 +33,16 @@ _PRECISIONS = {str(d): d for d in (torch.float64, torch.float32)}
 def compare_arrays(source: Any, target: Any, indices: Iterable[Named] | Named = "default", *,
                    jackknife: int = 0, sample: int = SAMPLE_ROWS, seed: int = 0,
                    save: str | Path | None = None) -> dict[str, Value]:
-    """Structural indices of two matrices with the same rows, from arrays or from files, without any network.
+    """Compute structural indices of two matrices with the same rows, from arrays or files.
+
+    No network is needed.
 
     >>> suture.compare_arrays("layer3", "layer4", ["cka", "svcca", "r2_folds"], jackknife=20)
 
     Args:
         source, target: (n, p) and (n, q): an array or tensor; a ``.npy``, ``.npz`` or ``.safetensors`` file
-            with one array; or a folder of such files, whose rows follow each other in the order of the file
-            names, which both folders have in common. Files are read in pieces of `CHUNK_ROWS` rows, never
-            unpickled.
+            with one array; or a folder of such files. Both folders have the same file names, and rows follow
+            each other in their order. Files are read in pieces of `CHUNK_ROWS` rows, never unpickled.
         indices: see `suture.indices.of_matrices`, as jackknife, sample and seed.
         save: file for the moments, ``.safetensors``, to be merged with those of other rows
             (`merged_moments`).
@@ -61,11 +61,11 @@ def compare_arrays(source: Any, target: Any, indices: Iterable[Named] | Named = 
 
 def merged_moments(paths: Sequence[str | Path], indices: Iterable[Named] | Named = "default", *,
                    intervals: bool = False) -> dict[str, Value]:
-    """Indices from moments that `compare_arrays` saved, of the rows of all files together.
+    """Compute indices from moments that `compare_arrays` saved, of the rows of all files together.
 
     Args:
         paths: files of disjoint rows of the same two matrices.
-        indices: such as need no rows.
+        indices: those that need no rows.
         intervals: 95 % intervals by the jackknife over the blocks of all files.
 
     Raises:
@@ -90,7 +90,7 @@ def save_moments(path: str | Path, blocks: Sequence[MomentBlock]) -> Path:
         blocks: of `suture.indices.Streaming.blocks`.
 
     Raises:
-        SutureError: another ending, or the place cannot be written.
+        SutureError: another ending, or the path cannot be written.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -105,7 +105,7 @@ def save_moments(path: str | Path, blocks: Sequence[MomentBlock]) -> Path:
 
 
 def load_moments(path: str | Path) -> list[MomentBlock]:
-    """The blocks that `save_moments` wrote.
+    """Load the blocks that `save_moments` wrote.
 
     Raises:
         SutureError: the file is missing, damaged, or holds something else.
@@ -160,10 +160,8 @@ def _build_block(k: int, n: int, precision: torch.dtype, tensors: dict[str, Tens
     return MomentBlock(whole, unit, moments("standard"))
 
 
-# -- reading -------------------------------------------------------------------------------------------------
-
 def _read_together(source: Any, target: Any) -> Iterator[tuple[Any, Any]]:
-    """Rows of both, piece by piece."""
+    """Yield the rows of both, piece by piece."""
     pairs = _pair_files(source, target)
     for x, y in pairs:
         a, b = _open_array(x), _open_array(y)
@@ -176,7 +174,7 @@ def _read_together(source: Any, target: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _copy_piece(array: Any, start: int) -> Any:
-    """Rows in memory of their own: a mapped file cannot be written, and tensors could."""
+    """Copy rows into memory: a mapped file is read-only, and tensors must be writable."""
     piece = array[start:start + CHUNK_ROWS]
     return piece if isinstance(piece, Tensor) else np.array(piece)
 
@@ -205,7 +203,7 @@ def _describe_input(given: Any) -> str:
 
 
 def _open_array(given: Any) -> Any:
-    """An array of rows; a file is mapped or read, never unpickled."""
+    """Open an array of rows; a file is mapped or read, never unpickled."""
     if not isinstance(given, Path):
         found = given if isinstance(given, Tensor) else np.asarray(given)
         if found.ndim != 2:

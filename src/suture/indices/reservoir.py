@@ -1,4 +1,4 @@
-"""Which rows of a stream are kept: a uniform sample that depends on seed and length alone."""
+"""A uniform sample of the rows of a stream, which depends on seed and length alone."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from suture._base import SutureError
 from suture.numbers import Ints
 
 SAMPLE_ROWS = 2000
-"""How many rows are kept unless more or fewer are asked for."""
+"""Default number of rows in a sample."""
 
 
 def _mix_bits(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The bijection of 64 bits that ends SplitMix64 (Steele, Lea and Flood 2014; Stafford's variant 13)."""
+    """Apply the 64-bit bijection that ends SplitMix64 (Steele, Lea and Flood 2014; Stafford's variant 13)."""
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return state ^ (state >> np.uint64(31))
@@ -24,15 +24,15 @@ def _mix_bits(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 @dataclass
 class Reservoir:
-    """A uniform sample of the numbers 0, 1, ... of a stream whose length is not known, without replacement.
+    """A uniform sample without replacement of the numbers 0, 1, ... of a stream of unknown length.
 
-    Kept are the `most` numbers with the smallest hash of (seed, number), so the sample depends on nothing but
-    the seed and the length of the stream, and neither do the slots: batches may be of any size.
+    The `most` numbers with the smallest hash of (seed, number) are kept. So the sample and its slots depend
+    on nothing but the seed and the length of the stream. Batches may be of any size.
 
     Attributes:
-        most: how many are kept; all of a shorter stream.
+        most: number of rows kept; a shorter stream is kept whole.
         seed: any whole number.
-        seen: how many were offered so far.
+        seen: number of rows offered so far.
 
     Raises:
         SutureError: `most` is below 1.
@@ -51,15 +51,15 @@ class Reservoir:
 
     @property
     def numbers(self) -> Ints:
-        """(m,) stream numbers now held, by slot; m = min(most, seen)."""
+        """Stream numbers now held, (m,) by slot; m = min(most, seen)."""
         return self._numbers.copy()
 
     def offer(self, count: int) -> tuple[Ints, Ints]:
-        """Which of the next `count` examples to store.
+        """Choose which of the next `count` examples to store.
 
         Returns:
-            Positions within the batch, and for each the slot of a table of `most` rows that it goes to, in
-            place of what is there; slots ascend.
+            Positions within the batch, and for each its slot in a table of `most` rows. The example replaces
+                what is in the slot. Slots ascend.
 
         Raises:
             SutureError: `count` is negative.
@@ -76,13 +76,13 @@ class Reservoir:
         return self._numbers[slots] - first, slots
 
     def _compute_hashes(self, first: int, count: int) -> NDArray[np.uint64]:
-        """One 64-bit hash for each number; no two are equal, for the hash is a bijection."""
+        """Compute one 64-bit hash for each number; no two are equal, because the hash is a bijection."""
         start = _mix_bits(np.array([self.seed % 2**64], np.uint64))
         return _mix_bits(start
                          + np.arange(first, first + count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
 
     def _find_candidates(self, hashes: NDArray[np.uint64]) -> Ints:
-        """Positions that may enter: all until the table is full, then those below the largest hash held."""
+        """Find positions that may enter: all until the table is full, then those with a small enough hash."""
         if len(self._largest) < self.most:
             return np.arange(len(hashes))
         return np.flatnonzero(hashes < np.uint64(-self._largest[0][0]))

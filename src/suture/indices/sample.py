@@ -1,4 +1,4 @@
-"""A kept sample of rows: what indices of distances and of neighbours are computed from."""
+"""A kept sample of rows, from which indices of distances and of neighbours are computed."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch import Tensor
 from suture._base import SutureError
 from suture.numbers import Floats, Ints
 
-# relative, as where `suture.numbers.spectra` calls a column constant
+# Relative size of rounding, the same as for constant columns in `suture.numbers.spectra`.
 _ROUNDING = 4 * np.finfo(np.float64).eps
-_TIE = 16 * _ROUNDING  # of distances of rows at length one, each a sum over columns
+_TIE = 16 * _ROUNDING  # larger, because a distance of rows at unit length sums over columns
 
 
 def as_matrix(name: str, given: Any) -> Floats:
-    """A matrix in float64, from a numpy array or a tensor of any real type.
+    """Convert a numpy array or a tensor of any real type to a matrix in float64.
 
     Raises:
-        SutureError: no matrix, no rows, no real numbers, or NaN or inf in it; the message says `name`.
+        SutureError: no matrix, no rows, no real numbers, or NaN or inf in it. The message names it `name`.
     """
     if isinstance(given, Tensor):
         given = given.detach().cpu()
@@ -48,9 +48,9 @@ class NearestRows:
     """The nearest rows of every row by cosine similarity.
 
     Attributes:
-        order: (n, k) numbers of the rows, nearest first, without the row itself; of equally near ones the
-            lower number first.
-        tied: (n,) how many of them are no nearer than the one that would follow, to rounding: the rule for
+        order: (n, k) numbers of the nearest rows, nearest first, without the row itself. Ties go to the lower
+            number.
+        tied: (n,) number of them that are no nearer than the next row would be, up to rounding. The rule for
             ties chose these.
         closest: (n,) cosine similarity of the first.
     """
@@ -62,10 +62,10 @@ class NearestRows:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """One matrix with what indices ask of it, each computed once. Build it once per site and share it among
-    cells.
+    """One matrix with the quantities that indices need, each computed once.
 
-    At 2,000 rows `squared` and `ranks` hold 16 MB each; what else is kept is small.
+    Build it once per site and share it among cells. At 2,000 rows `squared` and `ranks` hold 16 MB each;
+    everything else is small.
 
     Attributes:
         values: (n, p) in float64. Make it with `Rows.of`.
@@ -76,7 +76,7 @@ class Rows:
 
     @classmethod
     def of(cls, values: Any, name: str = "x") -> Rows:
-        """From a matrix (n, p), numpy or tensor, of any real type; `name` is said in errors.
+        """Make rows from a matrix (n, p), numpy or tensor, of any real type; errors call it `name`.
 
         Raises:
             SutureError: as `as_matrix`.
@@ -95,18 +95,17 @@ class Rows:
 
     @cached_property
     def constant(self) -> bool:
-        """Whether all rows are equal, up to float64 rounding."""
+        """True if all rows are equal, up to float64 rounding."""
         away = np.abs(self.values - self.values[0]).max(initial=0.0)
         return bool(away <= _ROUNDING * np.abs(self.values).max(initial=0.0))
 
     @cached_property
     def squared(self) -> Floats:
-        """(n (n - 1) / 2,) squared Euclidean distances of all pairs, in the order of
-        `scipy.spatial.distance.pdist`.
+        """Squared Euclidean distances (n (n - 1) / 2,) of all pairs, in the order of scipy's `pdist`.
 
-        From differences, so equal rows are at distance zero and equal differences tie, wherever the mean
-        lies. In units of a power of two near the largest number, which is exact and keeps squares from
-        overflowing.
+        They are computed from differences. So equal rows are at distance zero, and equal differences tie,
+        whatever the mean. The unit is a power of two near the largest number. This is exact and keeps squares
+        from overflowing.
         """
         from scipy.spatial.distance import pdist
 
@@ -115,34 +114,34 @@ class Rows:
 
     @cached_property
     def ranks(self) -> Floats:
-        """(n (n - 1) / 2,) ranks of the distances from 1, ties averaged."""
+        """Ranks (n (n - 1) / 2,) of the distances from 1, ties averaged."""
         from scipy.stats import rankdata
 
         return np.asarray(rankdata(self.squared))
 
     @cached_property
     def equidistant(self) -> bool:
-        """Whether all distances are equal, up to rounding of sums of many squares."""
+        """True if all distances are equal, up to rounding of sums of many squares."""
         return bool(np.ptp(self.squared) <= 1e-12 * self.squared.max())
 
     @cached_property
     def zeros(self) -> int:
-        """How many rows are zero, so that no cosine is defined."""
+        """Number of rows that are zero; they have no cosine."""
         return int((~self.values.any(1)).sum())
 
     @cached_property
     def unit(self) -> Floats:
-        """(n, p) rows at length one; asked for only where no row is zero."""
+        """Rows at unit length, (n, p); defined only where no row is zero."""
         scaled = self.values / np.abs(self.values).max(1, keepdims=True)
         return np.asarray(scaled / np.linalg.norm(scaled, axis=1, keepdims=True))
 
     @cached_property
     def uniformity(self) -> float:
-        """Logarithm of the mean, over pairs of different rows at length one, of exp(-2 |x_i - x_j|²)."""
+        """Logarithm of the mean, over pairs of different rows at unit length, of exp(-2 |x_i - x_j|²)."""
         return float(np.log(np.exp(-2 * self._compute_chords()).mean()))
 
     def find_nearest(self, k: int) -> NearestRows:
-        """The `k` nearest rows of every row by cosine similarity, for k < n - 1."""
+        """Find the `k` nearest rows of every row by cosine similarity, for k < n - 1."""
         from scipy.spatial.distance import squareform
 
         if k not in self._nearest:
@@ -155,11 +154,14 @@ class Rows:
         return self._nearest[k]
 
     def compute_cosines(self, others: Ints) -> Floats:
-        """(n, m) cosine similarity of every row with the rows whose numbers `others` (n, m) holds."""
+        """Compute the cosine similarity (n, m) of every row with the rows numbered in `others` (n, m)."""
         return np.stack([np.einsum("ij,ij->i", self.unit, self.unit[column]) for column in others.T], axis=1)
 
     def _compute_chords(self) -> Floats:
-        """Squared distances of the rows at length one, 2 - 2 cosine: exact where the cosine is near one."""
+        """Compute the squared distances of rows at unit length, 2 - 2 cosine.
+
+        They are exact where the cosine is near one.
+        """
         from scipy.spatial.distance import pdist
 
         return np.asarray(pdist(self.unit, "sqeuclidean"))
@@ -178,8 +180,9 @@ class Sample:
 
     @classmethod
     def of(cls, x: Any, y: Any) -> Sample:
-        """Of two matrices (n, p) and (n, q): numpy arrays or tensors of any real type, or `Rows`, computed in
-        float64.
+        """Make a sample from two matrices (n, p) and (n, q), in float64.
+
+        Each is a numpy array or tensor of any real type, or `Rows`.
 
         Raises:
             SutureError: not two matrices with the same, non-zero number of rows, or NaN or inf in one of
@@ -199,7 +202,7 @@ class Sample:
 
     @property
     def sides(self) -> tuple[tuple[str, Rows], ...]:
-        """Both sides by the names that reasons call them."""
+        """Both sides with their names in reasons."""
         return ("source", self.x), ("target", self.y)
 
     @property

@@ -1,5 +1,7 @@
-"""What one representation is like alone: magnitude, concentricity, spectrum, dead features; and their
-differences."""
+"""Statistics of one representation alone, and their differences.
+
+They are magnitude, concentricity, spectrum and dead features.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,13 @@ from suture.numbers import Pair, Side, Spectrum, UnitRowSums, find_varying_colum
 
 
 def magnitude(pair: Pair) -> float:
-    """| |mean x| - |mean y| |: difference of the lengths of the mean rows (Wang et al. 2020)."""
+    """Compute | |mean x| - |mean y| |, the difference of the lengths of the mean rows (Wang et al. 2020)."""
     m = pair.moments
     return abs(float(m.x.mean.norm()) - float(m.y.mean.norm()))
 
 
 def concentricity(pair: Pair) -> float:
-    """Difference of the mean cosine similarities of the rows with the mean row (Wang et al. 2020)."""
+    """Compute the difference of the mean cosines of the rows with the mean row (Wang et al. 2020)."""
     assert pair.unit is not None
     m = pair.moments
     return abs(_compute_concentricity(pair.unit[0], m.x) - _compute_concentricity(pair.unit[1], m.y))
@@ -34,7 +36,10 @@ def _compute_concentricity(unit: UnitRowSums, side: Side) -> float:
 
 
 def explain_no_mean(pair: Pair) -> str:
-    """Cosines need rows and a mean of some length."""
+    """Return the reason why rows have no cosines with their mean, or an empty string.
+
+    These cosines need examples as rows, no row of zeros, and a mean that is not zero.
+    """
     if pair.unit is None:
         return ("cosines with the mean compare examples, and the rows of these matrices are "
                 "positions: ask for @pool")
@@ -50,7 +55,7 @@ def explain_no_mean(pair: Pair) -> str:
 
 @dataclass(frozen=True)
 class SiteStatistics:
-    """What a representation is like.
+    """Statistics of one representation.
 
     Attributes:
         n: rows.
@@ -67,7 +72,7 @@ class SiteStatistics:
 
     @classmethod
     def of(cls, side: Side, precision: torch.dtype = torch.float64) -> SiteStatistics:
-        """Statistics from the sums of one side about its mean.
+        """Compute the statistics from the sums of one side about its mean.
 
         Args:
             side: of a `Moments`.
@@ -79,13 +84,15 @@ class SiteStatistics:
 
     @property
     def rank(self) -> int:
-        """Directions above the rank cut."""
+        """Number of directions above the rank cut."""
         return len(self.spectrum)
 
     @property
     def effective_rank(self) -> float:
-        """exp of the entropy of the singular values at sum 1, rows centred (Roy and Vetterli 2007); 0 if
-        none."""
+        """Effective rank: exp of the entropy of the singular values at sum 1 (Roy and Vetterli 2007).
+
+        Rows are centred. It is 0 if there are no singular values.
+        """
         if not self.rank:
             return 0.0
         share = self.spectrum.sqrt() / self.spectrum.sqrt().sum()
@@ -93,7 +100,7 @@ class SiteStatistics:
 
     @property
     def participation_ratio(self) -> float:
-        """(sum of eigenvalues)² / sum of their squares; 0 if there are none."""
+        """Participation ratio: (sum of eigenvalues)² / sum of their squares; 0 if there are none."""
         return float(self.spectrum.sum() ** 2 / self.spectrum.square().sum()) if self.rank else 0.0
 
 
@@ -102,7 +109,7 @@ SITE_COLUMNS = ("side", "site", "rows", "width", "rank", "effective_rank", "part
 
 def tabulate_statistics(arrays: Mapping[str, NDArray[Any]], sources: Sequence[str],
                         targets: Sequence[str]) -> list[list[Any]]:
-    """`SITE_COLUMNS` of every site whose spectrum is in a comparison's arrays."""
+    """Tabulate `SITE_COLUMNS` for every site whose spectrum is in a comparison's arrays."""
     found: list[list[Any]] = []
     for side, sites in (("source", sources), ("target", targets)):
         for k, site in enumerate(sites):

@@ -1,5 +1,4 @@
-"""Indices of two matrices that come in batches of rows: moments of blocks, a kept sample, and what comes of
-them."""
+"""Indices of two matrices that come in batches of rows: moments of blocks, a kept sample, Gram matrices."""
 
 from __future__ import annotations
 
@@ -24,14 +23,14 @@ from suture.numbers import MomentBlock, Moments, Pair, UnitRowSums, standardise_
 
 
 def count_blocks(jackknife: int, indices: Iterable[Index]) -> int:
-    """How many blocks of examples have to be kept apart.
+    """Return the number of blocks of examples to keep apart.
 
     Args:
         jackknife: blocks for intervals; 0 for none.
         indices: those that are wanted.
 
     Raises:
-        SutureError: too few blocks for an interval, or a number that does not go into folds.
+        SutureError: `jackknife` is not 0 or a multiple of `FOLDS`.
     """
     try:
         number = -1 if isinstance(jackknife, bool) else operator.index(jackknife)
@@ -44,16 +43,16 @@ def count_blocks(jackknife: int, indices: Iterable[Index]) -> int:
 
 
 def compute_block(x: Tensor, y: Tensor, *, units: bool = False) -> MomentBlock:
-    """What some rows add: moments, and those of rows at unit length where `units` are wanted."""
+    """Compute the block of some rows: moments, and those of rows at unit length if `units` are wanted."""
     if not units:
         return MomentBlock(Moments.of(x, y))
     x, y = x.double(), y.double()
     return MomentBlock(Moments.of(x, y), (UnitRowSums.of(x), UnitRowSums.of(y)),
-                Moments.of(standardise_rows(x), standardise_rows(y)))
+                       Moments.of(standardise_rows(x), standardise_rows(y)))
 
 
 def compute_indices(pair: Pair, requests: Sequence[Request], *, intervals: bool = False) -> dict[str, Value]:
-    """Values of the indices from moments, by the request's name."""
+    """Compute the indices from moments; the keys are the names of the requests."""
     entries = {r.name: r.index for r in requests if r.index.needs in FROM_MOMENTS}
     found = {i.name: i(pair) for i in entries.values()}
     if intervals:
@@ -62,17 +61,17 @@ def compute_indices(pair: Pair, requests: Sequence[Request], *, intervals: bool 
 
 
 def _as_tensor(name: str, given: Any) -> Tensor:
-    """A matrix as a tensor, on the device where it is."""
+    """Convert a matrix to a tensor; a tensor stays on its device."""
     if isinstance(given, Tensor) and not given.is_complex():
         return given.detach()
     return torch.from_numpy(as_matrix(name, given))
 
 
 class Streaming:
-    """Two matrices with the same rows, batch by batch.
+    """Indices of two matrices with the same rows, accumulated batch by batch.
 
     Args:
-        names: indices that will be asked for.
+        names: indices to compute.
         jackknife: blocks of rows for intervals; 0 (default) for none. Row r is in block r modulo their
             number.
         sample: rows kept for indices of rows. Default 2000.
@@ -97,11 +96,12 @@ class Streaming:
         self._kernels = FlatKernels(1, 1, precision=torch.float64) if flat else None
         self._widths: tuple[int, int] | None = None
         self.n = 0
-        """Rows seen."""
+        """Number of rows seen."""
 
     def update(self, x: Any, y: Any) -> None:
-        """Add rows: `x` (n, p) and `y` (n, q), numpy arrays or tensors of any float type, computed in
-        float64.
+        """Add rows: `x` (n, p) and `y` (n, q), numpy arrays or tensors of any float type.
+
+        They are computed in float64.
 
         Raises:
             SutureError: not two matrices with the same rows, or other widths than before; NaN or inf.
@@ -128,7 +128,7 @@ class Streaming:
         self.n += len(a)
 
     def _check_memory(self, p: int, q: int) -> None:
-        """Refuse sums that do not fit into the memory, before they are taken."""
+        """Refuse sums that do not fit into the memory, before they are allocated."""
         needed = 8 * (p * p + q * q + p * q) * len(self._blocks) * (2 if self._units else 1)
         check_free_memory(needed, torch.device("cpu"), f"the sums of {p} and {q} columns",
                       "write jackknife=0, fewer columns, or cka@flatten")
@@ -147,7 +147,7 @@ class Streaming:
         return [p for p in self._blocks if p is not None]
 
     def values(self) -> dict[str, Value]:
-        """Indices by name.
+        """Compute the indices of all rows so far, by name.
 
         Raises:
             SutureError: no rows were given.

@@ -1,5 +1,7 @@
-"""Every index by name, and what a user may write for one: its name, a number behind ``:``, alignment behind
-``@``."""
+"""Table of every index by name, and the parser of the names that a user writes.
+
+A name may have a number after ``:`` and an alignment after ``@``.
+"""
 
 from __future__ import annotations
 
@@ -30,25 +32,25 @@ DEFAULT = ("cka", "cka_debiased", "cca", "pwcca", "pwcca_target", "opd", "r2")
 STITCH = "stitch"
 """The alignment of a name without ``@``: the matrices that the stitching layer maps."""
 PAPER_INDICES = ("cka", "pwcca", "pwcca_target", "opd")
-"""What `paper` is offered for: the indices of Balogh and Jelasity (2025), by their rules."""
+"""Indices that the alignment `paper` offers: those of Balogh and Jelasity (2025), by their rules."""
 _FLAT_FUNCTIONS = {"cka": (flat_cka, explain_not_kept),
                    "cka_debiased": (flat_cka_debiased, explain_too_few_kept)}
 FLAT_INDICES: Mapping[str, Index] = {"cka_minibatch": INDICES["cka_minibatch"]} | {
     name: replace(INDICES[name], fn=fn, undefined=undefined, needs=Needs.KERNELS, cost="n (p + q) + n²")
     for name, (fn, undefined) in _FLAT_FUNCTIONS.items()}
-"""What `flatten` is offered for; features are C*H*W, so that Gram matrices of examples take the place of
-moments."""
+"""Indices that the alignment `flatten` offers. Its features are C*H*W, too many for moments, so Gram
+matrices of examples are used instead."""
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "default": DEFAULT,
     "moments": tuple(n for n, i in INDICES.items() if i.needs in FROM_MOMENTS),
     "rows": tuple(n for n, i in INDICES.items() if i.needs is Needs.ROWS),
     "all": tuple(n for n, i in INDICES.items() if i.needs in FROM_MOMENTS or i.needs is Needs.ROWS),
 }
-"""What may be written for several names, also with an alignment: ``"moments@pool"``."""
+"""Names that stand for several indices, also with an alignment: ``"moments@pool"``."""
 
 Named = Union[str, Index, "Request", Callable[..., float]]
-"""A name, an entry (also with an alignment), or a user's function: of one `suture.numbers.spectra.Pair`, or
-of two matrices (n, p) and (n, q)."""
+"""A name, an entry (also with an alignment), or a user's function: of one `suture.numbers.spectra.Pair`,
+or of two matrices (n, p) and (n, q)."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Request:
     """One index of one alignment.
 
     Attributes:
-        index: the entry, with its argument; its name is what is said in tables.
+        index: the entry, with its argument; its name is the one in tables.
         alignment: ``"stitch"``, ``"pool"``, ``"flatten"`` or ``"paper"``.
     """
 
@@ -70,8 +72,10 @@ class Request:
 
     @property
     def key(self) -> str:
-        """The name, and for a function of the user's also what it does: two that differ have different
-        keys."""
+        """Name, with a hash of the content of a user's function.
+
+        Two functions with different content have different keys.
+        """
         if self.index.user is None:
             return self.name
         content = repr(_extract_content(self.index.user)).encode()
@@ -79,13 +83,13 @@ class Request:
 
 
 def _extract_content(what: Any) -> Any:
-    """What a function does, as far as it says so itself: instructions, and numbers and texts among its
-    constants, defaults and what it closes over.
+    """Extract the content of a function: its instructions, and the numbers and texts that it holds.
 
-    What it looks up by name, such as another function, is not followed.
+    These are in its constants, its defaults and the variables of its closure. Objects that it looks up by
+    name, such as another function, are not followed.
     """
     if isinstance(what, frozenset):
-        return sorted(map(repr, map(_extract_content, what)))  # its own order is another one in each process
+        return sorted(map(repr, map(_extract_content, what)))  # a set's order differs between processes
     if isinstance(what, tuple):
         return [_extract_content(w) for w in what]
     if isinstance(what, CodeType):
@@ -94,7 +98,7 @@ def _extract_content(what: Any) -> Any:
         return _extract_content((what.func, what.args, *sorted(what.keywords.items())))
     code = getattr(what, "__code__", None)
     if code is not None:
-        # Of functions that it closes over the code alone: one of them may be itself.
+        # Functions in the closure give only their code, because one of them may be the function itself.
         cells = (c.cell_contents for c in getattr(what, "__closure__", None) or ())
         inner = (getattr(c, "__code__", c) for c in cells)
         named = getattr(what, "__kwdefaults__", None) or {}
@@ -106,7 +110,7 @@ def _extract_content(what: Any) -> Any:
 
 
 def chosen(names: Iterable[Named] | Named = "default") -> list[Request]:
-    """What is asked for, each once, in the order given.
+    """Return the requested indices, each once, in the order given.
 
     Args:
         names: names, entries and functions; names of `GROUPS` stand for several.
@@ -163,7 +167,7 @@ def _make_request(index: Index, alignment: str) -> Request:
 
 
 def _explain_refusal(index: Index, alignment: str) -> str:
-    """Why an alignment does not offer an index; "" where it does."""
+    """Return the reason why an alignment does not offer an index, or an empty string."""
     name = index.name
     base = name.partition(":")[0]
     if alignment == "paper" and base not in PAPER_INDICES:
@@ -179,19 +183,20 @@ def _explain_refusal(index: Index, alignment: str) -> str:
 
 def own(fn: Callable[..., float], name: str | None = None, *, low: float = 0.0, high: float = 1.0,
         larger_is_more_similar: bool = True, about: str = "") -> Index:
-    """An index of the user's: a function of one `suture.numbers.spectra.Pair`, or of two matrices with the
-    same rows.
+    """Make an index from a user's function of one `suture.numbers.spectra.Pair`, or of two matrices.
 
     Args:
         fn: ``f(pair) -> float``, exact from one pass over the data; or ``f(x, y) -> float`` of numpy arrays
-            (n, p) and (n, q) in float64, a kept sample of rows. It should return nan where it has no value.
+            (n, p) and (n, q) in float64, a kept sample of the same rows. It should return nan where it has no
+            value.
         name: key in tables. Default: the function's name.
         low, high: colour limits of maps.
         larger_is_more_similar: direction. Default True; False for distances.
         about: one sentence for the report.
 
     Raises:
-        SutureError: another number of arguments, a name that is taken or no word, no colour limits.
+        SutureError: another number of arguments, a name that is used already or is not an identifier, no
+            colour limits.
     """
     called = str(name or getattr(fn, "__name__", type(fn).__name__))
     try:
@@ -232,7 +237,7 @@ def _take_rows(fn: Callable[..., float]) -> Callable[[Any], float]:
 
 
 def _register_own(entry: Measure) -> Measure:
-    """Known to tables; a second function of the same name takes the place of the first."""
+    """Register the measure of a user's index; a second function of the same name replaces the first."""
     if entry.name in MEASURES and not MEASURES[entry.name].own:
         raise SutureError(f"expected a name that no measure has, got {entry.name!r}; give another")
     return register_measure(entry)

@@ -1,4 +1,4 @@
-"""Sites of any eager module: find them, capture what they output, replay the rest."""
+"""Sites of any eager module: finding them, capturing their representations, replaying the rest."""
 
 from suture.networks.architectures.mlp import MLP as MLP
 from suture.networks.architectures.resnet import ResNet as ResNet
@@ -15,7 +15,6 @@ from suture.networks.calls import disable_gradients as disable_gradients
 from suture.networks.calls import freeze as freeze
 from suture.networks.calls import record as record
 from suture.networks.calls import walk as walk
-from suture.networks.dry_run import SiteInfo as SiteInfo
 from suture.networks.module_outputs import extract_main_output as extract_main_output
 from suture.networks.naming import Site as Site
 from suture.networks.naming import SiteSpec as SiteSpec
@@ -33,6 +32,7 @@ from suture.networks.recipe import set_rate as set_rate
 from suture.networks.replays import RecordedPass as RecordedPass
 from suture.networks.seeds import derive_seed as derive_seed
 from suture.networks.seeds import seed_torch as seed_torch
+from suture.networks.site_inspection import SiteInfo as SiteInfo
 from suture.networks.site_outputs import capture as capture
 from suture.networks.site_outputs import find_sites as find_sites
 from suture.networks.site_outputs import run_tail as run_tail

@@ -11,13 +11,13 @@ from suture.networks.recipe import Recipe
 
 
 def augment(images: Tensor, generator: torch.Generator, crop: int, flip: bool) -> Tensor:
-    """Random crops and left-right flips, drawn for each image, done for the batch in one gather.
+    """Crop and flip images at random, each with its own draws, in one gather for the batch.
 
     Arguments:
         images: (N, C, H, W), on any device.
         generator: a CPU generator; the draws depend on N, `crop` and `flip` alone, not on the device.
         crop: pixels of zero padding on each side, from which an H x W window is cut; 0 for none.
-        flip: mirror each image with probability one half, after cropping.
+        flip: mirror each image left to right with probability one half, after cropping.
 
     Returns a new (N, C, H, W) tensor, or `images` itself when there is nothing to do.
     """
@@ -40,9 +40,9 @@ def augment(images: Tensor, generator: torch.Generator, crop: int, flip: bool) -
 
 
 def check_images(inputs: Tensor, recipe: Recipe) -> None:
-    """Crops and flips are of images.
+    """Check that inputs are images if the recipe crops or flips them.
 
-    Raises SutureError when the recipe has them and `inputs` is not (N, C, H, W).
+    Raises SutureError when the recipe does so and `inputs` is not (N, C, H, W).
     """
     if (recipe.crop or recipe.flip) and inputs.ndim != 4:
         raise SutureError(

@@ -1,7 +1,7 @@
-"""Calls of a network's modules: watch them and remember what they return.
+"""Calls of a network's modules: intercepting them and remembering what they return.
 
-No tracing and no change to the network. While a context is open, the `forward` of the modules that matter is
-shadowed on the instance; it is restored when the context closes, also when the forward raises.
+There is no tracing and no change to the network. While a context is open, the `forward` of the modules that
+matter is shadowed on the instance. It is restored when the context closes, also when the forward pass raises.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from suture.networks.module_outputs import MIXED, Axes, extract_tensors
 
 Handler = Callable[[nn.Module, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 CallId = tuple[str, int]
-"""(module path, how many times the module was called before)."""
+"""(module path, number of earlier calls of the module)."""
 
 
 def apply(network: nn.Module, inputs: Any) -> Any:
-    """Call a network on a batch of inputs: a tensor, a tuple of arguments or a mapping of keyword
-    arguments."""
+    """Call a network on a batch: a tensor, a tuple of arguments or a mapping of keyword arguments."""
     if isinstance(inputs, Mapping):
         return network(**inputs)
     if isinstance(inputs, tuple | list):
@@ -33,7 +32,7 @@ def apply(network: nn.Module, inputs: Any) -> Any:
 
 @contextmanager
 def freeze(*networks: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradients for parameters, for as long as the context is open; then all as it was."""
+    """Set eval mode and switch off parameters' gradients while the context is open, then restore both."""
     modes = [(m, m.training) for n in networks for m in n.modules()]
     flags = [(p, p.requires_grad) for n in networks for p in n.parameters()]
     try:
@@ -49,15 +48,19 @@ def freeze(*networks: nn.Module) -> Iterator[None]:
 
 
 def disable_gradients() -> torch.no_grad:
-    """`no_grad`, not `inference_mode`: inference tensors have no version counter to find in-place changes
-    by."""
+    """Return `no_grad`, not `inference_mode`, so that in-place changes can be found.
+
+    Inference tensors have no version counter.
+    """
     return torch.no_grad()
 
 
 @contextmanager
 def intercept_calls(modules: Iterable[nn.Module], handler: Handler) -> Iterator[None]:
-    """While open, a call of one of `modules` runs ``handler(module, forward, args, kwargs)`` in place of
-    forward."""
+    """Replace the `forward` of `modules` while the context is open.
+
+    Each call then runs ``handler(module, forward, args, kwargs)``.
+    """
     saved: list[tuple[nn.Module, bool, Any]] = []
     try:
         for module in modules:
@@ -98,7 +101,7 @@ class Call:
         return self.path, self.index
 
     def list_ancestors(self) -> list[Call]:
-        """From the root down to the caller of this call."""
+        """List the calls that contain this one, from the root down."""
         chain: list[Call] = []
         call = self.parent
         while call is not None:
@@ -108,7 +111,7 @@ class Call:
 
 
 def record(network: nn.Module, inputs: Any) -> Call:
-    """One full pass with every call remembered; the root of the tree of calls. For small batches."""
+    """Run one full pass and remember every call; return the root of the tree of calls. For small batches."""
     paths: dict[nn.Module, str] = {}
     for path, module in network.named_modules():
         paths.setdefault(module, path)
@@ -134,18 +137,18 @@ def record(network: nn.Module, inputs: Any) -> Call:
 
 
 def walk(call: Call) -> Iterator[Call]:
-    """Every call below, in order of their start."""
+    """Yield every call below `call`, in order of their start."""
     for child in call.children:
         yield child
         yield from walk(child)
 
 
 def find_axes(root: Call, size: int, other: Call, other_size: int) -> None:
-    """Note in every call below `root`, and in it, where its result holds the examples.
+    """Note in `root` and every call below it along which axes its result holds the examples.
 
     Args:
-        root: of a pass over `size` examples.
-        other: of a pass over another number of examples, of which the first are the same.
+        root: root of a pass over `size` examples.
+        other: root of a pass over another number of examples, of which the first are the same.
     """
     others = {c.id: c for c in (other, *walk(other))}
     for call in (root, *walk(root)):
@@ -162,7 +165,7 @@ def _find_axis(one: Tensor, size: int, other: Tensor, other_size: int) -> int | 
         return MIXED
     if one.shape[axis] == size:
         return axis
-    # Several entries for each example, such as windows: those of one example must follow each other.
+    # With several entries per example, such as windows, those of one example must follow each other.
     n = min(one.shape[axis], other.shape[axis])
     a, b = (t.detach().narrow(axis, 0, n).double() for t in (one, other))
     near = max(1e-3, 8 * torch.finfo(one.dtype).eps) if one.is_floating_point() else 0.0

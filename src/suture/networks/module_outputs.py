@@ -1,4 +1,4 @@
-"""What modules return: the tensors in it, the axes along which they hold examples, and copies of it."""
+"""Results of modules: the tensors in them, the axes along which they hold examples, and copies of them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from torch import Tensor
 from suture._base import SutureError, convert_tensors
 
 Axes = tuple[int | None, ...]
-"""For each tensor in a result the axis along which it holds the examples of the batch; None where it holds
-none."""
+"""For each tensor in a result the axis that holds the examples of the batch; None where there is none."""
 MIXED = -1
-"""In place of an axis: the result grows with the batch, but not by results of more examples."""
+"""Value in place of an axis: the result grows with the batch, but not by the results of more examples."""
 
 
 def extract_tensors(output: Any) -> list[Tensor]:
-    """The tensors in whatever a module returns."""
+    """Return the tensors in whatever a module returns."""
     found: list[Tensor] = []
 
     def see(t: Tensor) -> Tensor:
@@ -31,16 +30,20 @@ def extract_tensors(output: Any) -> list[Tensor]:
 
 
 def extract_main_output(output: Any) -> Tensor | None:
-    """What the task is scored on: ``output["logits"]`` where there is one, else the first floating point
-    tensor."""
+    """Return the tensor on which the task is scored.
+
+    It is ``output["logits"]`` if there is one, else the first floating point tensor.
+    """
     if isinstance(output, Mapping) and "logits" in output:
         output = output["logits"]
     return next((t for t in extract_tensors(output) if t.is_floating_point()), None)
 
 
 def convert_output(output: Any, fn: Callable[[Tensor], Tensor]) -> Any:
-    """What a module returned with `fn` applied to every tensor; named tuples and ModelOutputs keep their
-    type."""
+    """Apply `fn` to every tensor in what a module returned.
+
+    Named tuples and ModelOutputs keep their type.
+    """
     if isinstance(output, Mapping) and not isinstance(output, dict):
         return convert_tensors(output, fn)
     if isinstance(output, dict):
@@ -55,27 +58,27 @@ def convert_output(output: Any, fn: Callable[[Tensor], Tensor]) -> Any:
     if is_dataclass(output) and not isinstance(output, type):
         made = copy.copy(output)
         for f in fields(output):
-            object.__setattr__(made, f.name, convert_output(getattr(output, f.name), fn))  # it may be frozen
+            object.__setattr__(made, f.name, convert_output(getattr(output, f.name), fn))  # may be frozen
         return made
     return fn(output) if isinstance(output, Tensor) else output
 
 
 def repeat_examples(value: Any, copies: int, size: int, axes: Axes = (), *, shallow: bool = False,
                     instead: tuple[Tensor, Tensor] | None = None) -> Any:
-    """A copy of `value`, in which everything that holds `size` examples is repeated `copies` times along
-    their axis.
+    """Copy `value`, repeating each tensor that holds `size` examples `copies` times along their axis.
 
     Args:
         value: what a module returned.
-        copies: how often.
+        copies: number of copies.
         size: number of examples.
-        axes: of each tensor in it. Where they are not known, a first axis of length `size` is one.
-        shallow: floating point tensors are expanded views of the first entry: the shape is right, the values
-            are not, no memory is taken.
-        instead: a tensor in it, and what stands in its place.
+        axes: axis of the examples for each tensor in it. Where axes are unknown, a first axis of length
+            `size` is one.
+        shallow: expand floating point tensors from their first entry: the shape is right, the values are not,
+            no memory is needed.
+        instead: a tensor in it, and its replacement.
 
     Raises:
-        SutureError: a result that is not made of results of single examples, and its values matter.
+        SutureError: the values matter, and a result does not consist of results of single examples.
     """
     known = iter(axes)
 

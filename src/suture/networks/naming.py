@@ -1,4 +1,4 @@
-"""Names of sites, and which calls of a network they mean."""
+"""Names of sites, and the calls of a network that they mean."""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ from suture.representations import ShapeOverride
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 SiteSpec = str | Iterable["str | Site"] | Callable[[str, nn.Module], bool] | None
-"""Which sites: None (the repeated blocks), a name or glob, several of them, or a function of
-(path, module)."""
+"""Choice of sites: None (the repeated blocks), a name or glob, several, or a function of (path, module)."""
 
 
 @dataclass(frozen=True)
 class Site:
     """A named point in a network.
 
-    Written ``path``, ``path#call`` where a module is called more than once (counted from 0) and ``path:slot``
-    where it returns several things (a key, or a position). Behind that ``@`` and how it is taken, where that
-    is not what it looks like: ``blocks.3@tokens:1`` (see `ShapeOverride`). Tables name a site without it.
+    It is written ``path``, or ``path#call`` where a module is called more than once (counted from 0), or
+    ``path:slot`` where a module returns several things (a key, or a position). An ``@`` after that says how
+    to read the representation, if it is not what it looks like: ``blocks.3@tokens:1`` (see `ShapeOverride`).
+    Tables name a site without it.
 
     Attributes:
         path: dotted module path.
-        call: which call of the module in one forward pass.
+        call: number of the module's call in one forward pass.
         slot: key or position of the tensor in what the module returns; None for the first tensor in it.
-        taken: how it is taken, as `ShapeOverride.parse` reads it; "" for what it looks like.
+        taken: how to read the representation, in the form of `ShapeOverride.parse`; "" for what it looks
+            like.
 
     Raises:
-        SutureError: an unknown way to take it.
+        SutureError: an unknown way to read it.
     """
 
     path: str
@@ -49,7 +50,7 @@ class Site:
 
     @classmethod
     def parse(cls, name: str) -> Site:
-        """The site that `name` writes."""
+        """Parse the name of a site."""
         point, taken = _split_name(name)
         m = re.fullmatch(r"([^#:]+)(?:#(\d+))?(?::(.+))?", point)
         if m is None:
@@ -64,16 +65,16 @@ class Site:
 
     @property
     def written(self) -> str:
-        """What `parse` reads as this site, with how it is taken."""
+        """Name that `parse` reads as this site, with the text after the ``@``."""
         return f"{self}@{self.taken}" if self.taken else str(self)
 
     @property
     def point(self) -> Site:
-        """The same site, taken for what it looks like."""
+        """The same site without the text after the ``@``."""
         return replace(self, taken="")
 
     def pick(self, output: Any) -> Tensor | None:
-        """The representation in what the module returned, or None."""
+        """Return the representation in what the module returned, or None."""
         if self.slot is not None:
             try:
                 output = output[self.slot]
@@ -85,12 +86,12 @@ class Site:
 
 @dataclass(frozen=True)
 class SiteFinder:
-    """The calls of a network in a dry run, found by what a user writes.
+    """Finder of a network's calls in a dry run, by what a user writes.
 
     Attributes:
         network: the network.
-        calls: by path and number.
-        name: how error messages call the network.
+        calls: calls by path and number.
+        name: name of the network in error messages.
     """
 
     network: nn.Module
@@ -116,7 +117,7 @@ class SiteFinder:
         return self._merge_duplicates(found)
 
     def _merge_duplicates(self, sites: Sequence[Site]) -> list[Site]:
-        """One site for each point: what is written behind an @ goes before a name without."""
+        """Keep one site for each point; a name with an ``@`` comes before a name without."""
         chosen: dict[Site, Site] = {}
         for site in sites:
             other = chosen.get(site.point, site.point)
@@ -160,11 +161,12 @@ class SiteFinder:
         raise SutureError(f"module {site.path!r} of the {self.name} is never called on this data{hint}")
 
     def find_repeated(self, cuts: Callable[[Call], bool]) -> Iterator[list[Call]]:
-        """Candidates for sites, best first: blocks, then plain containers, activations and layers with
-        parameters.
+        """Yield lists of candidates for sites, best first.
+
+        The order is: blocks, plain containers, activations, layers with parameters.
 
         Args:
-            cuts: whether the network can be cut in two behind a call.
+            cuts: function that returns True where the network can be cut in two after a call.
         """
         calls = list(self.calls.values())
         leaves = [c for c in calls if not any(True for _ in c.module.children())]
@@ -177,8 +179,10 @@ class SiteFinder:
 
 
 def _find_blocks(calls: list[Call], cuts: Callable[[Call], bool]) -> list[Call]:
-    """The outermost that are repeated, of which those that are only stages of smaller blocks give way to
-    these."""
+    """Find the outermost repeated blocks.
+
+    A block that is only a stage of smaller blocks is replaced by these.
+    """
     while True:
         found = _find_outermost_repeated(calls)
         classes = {type(c.module) for c in found}
@@ -189,10 +193,12 @@ def _find_blocks(calls: list[Call], cuts: Callable[[Call], bool]) -> list[Call]:
 
 
 def _is_stage(stage: type, found: set[type], calls: Sequence[Call], cuts: Callable[[Call], bool]) -> bool:
-    """Whether most calls of a class that hold two or more of some smaller block are chains: each block cuts.
+    """Return True where a class is a stage: most of its calls are chains of two or more smaller blocks.
 
-    The convolutions of a residual block are none, because its skip connection goes around them. Nor are those
-    of a block that happens to have no skip connection: their class also occurs outside, in the stem.
+    Only calls that hold two or more of some smaller block are looked at. In a chain each block cuts the
+    network. The convolutions of a residual block are no chain, because its skip connection goes around them.
+    Nor are the convolutions of a block without a skip connection: their class also occurs outside, in the
+    stem.
     """
     inside: dict[type, dict[Call, list[Call]]] = {}
     outside: set[type] = set()
@@ -211,7 +217,7 @@ def _is_stage(stage: type, found: set[type], calls: Sequence[Call], cuts: Callab
 
 
 def _find_outermost_repeated(calls: Sequence[Call]) -> list[Call]:
-    """The outermost of which there are several: calls of one class, or of elements of one list of modules."""
+    """Find the outermost repeated calls: several of one class, or of elements of one list of modules."""
     groups: dict[object, list[Call]] = {}
     for c in calls:
         groups.setdefault(type(c.module), []).append(c)
@@ -230,7 +236,7 @@ def _find_outermost_repeated(calls: Sequence[Call]) -> list[Call]:
 
 
 def _split_name(name: str) -> tuple[str, str]:
-    """What is written before and behind the @ of a site."""
+    """Split the name of a site at its ``@``."""
     point, at, taken = name.partition("@")
     if at and not taken:
         raise SutureError(f"expected behind the @ how the site is taken, got {name!r}; write "
@@ -239,7 +245,10 @@ def _split_name(name: str) -> tuple[str, str]:
 
 
 def _translate_glob(pattern: str) -> str:
-    """A regular expression: ``*`` and ``?`` stay within one part of a dotted path, ``**`` crosses dots."""
+    """Translate a glob to a regular expression.
+
+    ``*`` and ``?`` stay within one part of a dotted path, ``**`` crosses dots.
+    """
     out = ""
     for part in re.split(r"(\*\*|\*|\?|\[[^\]]*\])", pattern):
         out += {"**": ".*", "*": "[^.]*", "?": "[^.]"}.get(part,

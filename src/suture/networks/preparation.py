@@ -1,5 +1,4 @@
-"""Networks made ready for a comparison: private frozen copies, on the device, in the fastest layout that is
-exact."""
+"""Preparation of networks: private frozen copies, on the device, in the fastest layout that is exact."""
 
 from __future__ import annotations
 
@@ -18,12 +17,15 @@ from suture.networks.module_outputs import extract_tensors
 
 CPU_BUDGET = 13 * 2**20
 GPU_BUDGET = 2 * 2**30
-"""Bytes that the largest activation of a micro-batch may take. On a CPU it should stay in the cache: 52
-images for ResNet-18 at 32x32, among the fastest in benchmarks/grid.py."""
+"""Bytes that the largest activation of a micro-batch may need.
+
+On a CPU it should stay in the cache: 52 images for ResNet-18 at 32x32, among the fastest in
+benchmarks/grid.py.
+"""
 
 
 def find_device(name: str | torch.device = "auto") -> torch.device:
-    """The device called `name`: "auto" takes cuda, else mps, else cpu.
+    """Find the device called `name`: "auto" means cuda, else mps, else cpu.
 
     Raises:
         SutureError: the device is not there.
@@ -41,7 +43,7 @@ def find_device(name: str | torch.device = "auto") -> torch.device:
 
 
 def check_precision(network: nn.Module, name: str) -> None:
-    """Networks run in float32, bfloat16 or float16.
+    """Check that a network runs in float32, bfloat16 or float16.
 
     Raises:
         SutureError: float64 parameters.
@@ -53,20 +55,20 @@ def check_precision(network: nn.Module, name: str) -> None:
 
 
 def prepare(network: nn.Module, inputs: Any, device: torch.device, name: str) -> nn.Module:
-    """A private copy of a network: frozen, in eval mode, on the device, channels last where that changes
-    nothing.
+    """Make a private copy of a network: frozen, in eval mode, on the device.
 
-    The user's network is not touched, whatever happens later.
+    The copy is in channels last if that changes nothing. The user's network is never changed.
 
     Args:
         network: any eager module.
-        inputs: a few examples on `device`, to check that channels last gives the same output (a forward that
-            calls ``.view`` on a map may refuse it; the copy then keeps the usual layout).
-        device: where to run.
-        name: how error messages call it.
+        inputs: a few examples on `device`, to check that channels last gives the same output. A forward pass
+            that calls ``.view`` on a map may refuse it; the copy then keeps the usual layout.
+        device: device of the copy.
+        name: name of the network in error messages.
 
     Raises:
-        SutureError: no eager module, float64 weights, a module that cannot be copied, a forward that fails.
+        SutureError: no eager module, float64 weights, a module that cannot be copied, or a forward pass that
+            fails.
     """
     if not isinstance(network, nn.Module):
         raise SutureError(f"expected a torch.nn.Module as {name}, got {type(network).__name__}")
@@ -78,7 +80,7 @@ def prepare(network: nn.Module, inputs: Any, device: torch.device, name: str) ->
     try:
         with disable_gradients():
             before = extract_tensors(apply(mine, inputs))
-    except Exception as e:  # a forward is anyone's code: it may assert its input size, or look up a key
+    except Exception as e:  # a user's forward pass may raise any error
         shapes = ", ".join(str(tuple(t.shape)) for t in list_tensors(inputs))
         raise SutureError(f"the {name} network fails on inputs of shape {shapes}: {summarise_error(e)}; "
                           "give it the data it was made for") from e
@@ -98,33 +100,32 @@ def prepare(network: nn.Module, inputs: Any, device: torch.device, name: str) ->
 def _copy_network(network: nn.Module, name: str) -> nn.Module:
     try:
         return copy.deepcopy(network)
-    except Exception as e:  # whatever hangs on the module: locks, open files, tensors with a history
+    except Exception as e:  # a module may hold locks, open files or tensors with a history
         first = summarise_error(e).split(". ")[0]
         raise SutureError(f"the {name} network cannot be copied: {first}; suture runs a private copy, so "
                           "keep only parameters, buffers and plain values on the module") from e
 
 
 LEAST_PACKED_BYTES = 2**20
-"""Bytes of a convolution's weight from which packing it pays."""
+"""Smallest convolution weight, in bytes, for which packing pays."""
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def fold_batch_norms(network: nn.Module, inputs: Any, unchanged: Collection[str] = ()) -> int:
-    """Fold batch norms into the convolutions before them: equal up to rounding, one pass over memory less for
-    each.
+    """Fold batch norms into the convolutions before them: equal up to rounding.
 
-    Where a convolution's result goes to a batch norm, both called once, the convolution takes over scale and
-    shift and the batch norm hands its input on. The modules stay where they are, so that paths and calls do
-    not change.
-    All is undone if any other module's result changes by more than rounding.
+    Each saves one pass over memory. Where a convolution's result goes to a batch norm, and both are called
+    once, scale and shift move into the convolution. The batch norm then returns its input. The modules stay
+    where they are, so paths and calls do not change. All is undone if any other module's result changes by
+    more than rounding.
 
     Args:
         network: a private copy (`prepare`) in float32; it is changed.
         inputs: a few examples.
-        unchanged: paths of modules whose results must stay what they are.
+        unchanged: paths of modules whose results must not change.
 
     Returns:
-        How many were folded.
+        Number of batch norms that were folded.
     """
     with freeze(network), disable_gradients():
         before = list(walk(record(network, inputs)))
@@ -155,21 +156,20 @@ def _fold_pair(conv: Any, norm: Any) -> Callable[[], None]:
 
 
 def pack_convolutions(network: nn.Module, inputs: Any) -> int:
-    """Bring large convolution weights into oneDNN's own layout once, instead of at every call: the same
-    results.
+    """Pack large convolution weights once into oneDNN's own layout, instead of at every call.
 
-    For passes without gradients on a CPU; with gradients a convolution runs as it is. In the last blocks of
-    ResNet-18 at 32x32 a tenth of the time goes into that change of layout (micro-batch 50,
-    benchmarks/packing.py, 2 cores AMD EPYC).
+    The results are the same. Packing serves passes without gradients on a CPU; with gradients a convolution
+    runs as before. In the last blocks of ResNet-18 at 32x32 a tenth of the time goes into that change of
+    layout (micro-batch 50, benchmarks/packing.py, 2 cores AMD EPYC).
 
     Args:
         network: a private copy (`prepare`), folded if it is to be; it is changed.
         inputs: a few examples.
 
     Returns:
-        How many convolutions were packed; none where this build of PyTorch cannot.
+        Number of convolutions that were packed; 0 if this build of PyTorch cannot.
     """
-    # Operators that TorchInductor is built on; they are not public, so all is checked and can be left out.
+    # These operators of TorchInductor are not public, so their presence and their results are checked.
     ops = torch.ops.mkldnn
     there = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if not (there and hasattr(ops, "_reorder_convolution_weight")
@@ -217,8 +217,10 @@ def _return_input(x: Tensor) -> Tensor:
 
 
 def _find_foldable(calls: Sequence[Call], unchanged: set[str]) -> list[tuple[Call, Call]]:
-    """(convolution, batch norm) pairs; the results of kept modules are left alone, also where a container
-    hands a convolution's result on."""
+    """Find (convolution, batch norm) pairs that can be folded.
+
+    Results of `unchanged` modules are not touched, also if a container hands a convolution's result on.
+    """
     times = Counter(c.path for c in calls)
     kept = {id(t) for c in calls if c.path in unchanged for t in extract_tensors(c.output)}
     made = {id(c.output): c for c in calls if isinstance(c.module, _CONVOLUTIONS) and times[c.path] == 1
@@ -229,7 +231,7 @@ def _find_foldable(calls: Sequence[Call], unchanged: set[str]) -> list[tuple[Cal
 
 
 def take_first(inputs: Any, n: int = 4) -> Any:
-    """The first `n` examples of a batch of inputs."""
+    """Return the first `n` examples of a batch of inputs."""
     size = count_examples(inputs)
 
     def cut(t: Tensor) -> Tensor:
@@ -239,5 +241,5 @@ def take_first(inputs: Any, n: int = 4) -> Any:
 
 
 def choose_micro_batch(peak: int, device: torch.device) -> int:
-    """Examples that pass a network at once where the largest activation of one takes `peak` bytes."""
+    """Choose the number of examples in a pass, from the bytes `peak` of one example's largest activation."""
     return max(1, (GPU_BUDGET if device.type == "cuda" else CPU_BUDGET) // peak)

@@ -1,4 +1,4 @@
-"""How a network is trained: the recipe, and the optimisers and schedules that it names."""
+"""Recipe of a network's training, with the optimisers and schedules that it names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Schedule = Literal["constant", "cosine", "onecycle"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained. The defaults are the paper's, without its augmentation: see `paper`.
+    """Recipe of a network's training. The defaults are the paper's, without its augmentation: see `paper`.
 
     Arguments:
         epochs: passes over the data, at least 1 (default 100).
@@ -26,13 +26,13 @@ class Recipe:
         lr: peak learning rate (default 1e-3). Small networks on few images bear 1e-2 with "onecycle".
         weight_decay: L2 penalty for "adam" and "sgd", decoupled for "adamw" (default 1e-5).
         optimizer: "adam" (default), "adamw", or "sgd" (Nesterov momentum 0.9).
-        schedule: "constant" (default); "cosine", down to zero; "onecycle", a linear rise over the first 30 %
-            of the steps from lr / 25, then a cosine down to zero. Leave "constant" for short trainings: the
-            other two end converged. All schedules step once per batch.
+        schedule: "constant" (default); "cosine", down to zero; or "onecycle", a linear rise over the first 30
+            % of the steps from lr / 25, then a cosine down to zero. Prefer the last two for short trainings:
+            they end converged. All schedules step once per batch.
         crop: zero padding in pixels for random crops of the original size (default 0: no crops).
         flip: mirror half of the images left to right (default False; wrong for digits and letters).
-        seed: of the order of examples, of the augmentation and of dropout (default 0). Initialisation is
-            not training's.
+        seed: seed of the order of examples, the augmentation and dropout (default 0). It does not affect the
+            initialisation.
 
     Raises SutureError for a value outside these bounds.
     """
@@ -67,26 +67,28 @@ class Recipe:
 
     @classmethod
     def paper(cls, seed: int = 0) -> Self:
-        """The base networks of Balogh and Jelasity, AAAI 2025 (arXiv 2412.11299): Adam 1e-3, weight decay
-        1e-5, batch 64, 100 epochs, crops of the image padded by 4 pixels, flips. For 32x32 photographs.
+        """Return the recipe of the base networks of Balogh and Jelasity, AAAI 2025 (arXiv 2412.11299).
+
+        Adam 1e-3, weight decay 1e-5, batch 64, 100 epochs, crops of the image padded by 4 pixels, flips. For
+        32x32 photographs.
         """
         return cls(crop=4, flip=True, seed=seed)
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a finite number."""
+    """Return True for a finite number."""
     return isinstance(value, int | float) and math.isfinite(value)
 
 
 def make_optimizer(
     parameters: Iterable[Tensor], recipe: Recipe, *, fused: bool | None = None
 ) -> torch.optim.Optimizer:
-    """The optimiser that a recipe names, at its peak learning rate.
+    """Make the optimiser that a recipe names, at its peak learning rate.
 
     Arguments:
-        parameters: what it moves; one whose ``grad`` is None when it steps stays as it is, state and all.
+        parameters: parameters to train. One whose ``grad`` is None at a step stays unchanged, with its state.
         recipe: see `Recipe`.
-        fused: one kernel for all parameters. Default: what PyTorch takes for these parameters.
+        fused: use one kernel for all parameters. Default: PyTorch's choice for these parameters.
     """
     lr, decay = recipe.lr, recipe.weight_decay
     if recipe.optimizer == "sgd":
@@ -106,7 +108,7 @@ def set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, steps:
 
 
 def compute_rate_factor(schedule: Schedule, step: float, steps: float) -> float:
-    """What the peak learning rate is multiplied by at `step` of `steps`, counted from 0."""
+    """Compute the factor of the peak learning rate at `step` of `steps`, counted from 0."""
     if schedule == "constant":
         return 1.0
     rise = 0.3 * steps if schedule == "onecycle" else 0.0

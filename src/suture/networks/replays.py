@@ -1,7 +1,7 @@
-"""Passes that remember what chosen modules return, and replays that run a network again from the middle.
+"""Passes that remember what chosen modules return, and replays that run a network again from a site.
 
-To run only what lies after a site, the network's own Python code runs again with the modules that finished
-before the site replaced by what they returned in a full pass over the same batch, and the site by the given
+A replay runs only what comes after a site. It runs the network's own Python code again. Modules that finished
+before the site return what they returned in a full pass over the same batch, and the site returns the given
 tensor.
 """
 
@@ -24,8 +24,7 @@ from suture.networks.module_outputs import Axes, convert_output, extract_tensors
 
 @dataclass
 class RecordedPass:
-    """What one pass over a batch left: inputs, output (None if it stopped early) and the remembered
-    results."""
+    """Record of one pass over a batch: inputs, output (None if it stopped early) and remembered results."""
 
     inputs: Any
     output: Any
@@ -34,17 +33,20 @@ class RecordedPass:
 
 
 class _Stop(BaseException):
-    """Ends a forward early; not an Exception, so that a network's own `except Exception` lets it through."""
+    """Signal that ends a forward pass early.
+
+    It is not an Exception, so that a network's own `except Exception` lets it through.
+    """
 
 
 class CallRecorder:
-    """A pass that remembers chosen calls of chosen modules. Made once, run on every batch.
+    """Recorder of chosen calls of chosen modules. It is made once and run on every batch.
 
     Args:
         network: the network.
-        calls: for each module path the calls to remember.
-        volatile: calls whose result is overwritten in place later in the forward; they are cloned at once.
-            Grows by itself when a pass finds another one.
+        calls: the calls to remember, for each module path.
+        volatile: calls whose result is overwritten in place later in the forward pass. They are cloned at
+            once. The set grows when a pass finds another one.
     """
 
     def __init__(self, network: nn.Module, calls: Iterable[CallId], volatile: set[CallId]) -> None:
@@ -53,7 +55,7 @@ class CallRecorder:
         self._modules = {network.get_submodule(path): path for path, _ in self._calls}
 
     def run(self, inputs: Any, size: int, *, stop: bool = False) -> RecordedPass:
-        """One forward pass; with ``stop=True`` it ends after the last call that is wanted."""
+        """Run one forward pass; with ``stop=True`` it ends after the last call to remember."""
         for _ in range(2):
             output, results, versions = self._run_once(inputs, stop)
             changed = {i for i, pairs in versions.items() if any(t._version != v for t, v in pairs)}
@@ -80,10 +82,10 @@ class CallRecorder:
                 if call in self.volatile:
                     results[call] = convert_output(output, Tensor.clone)
                 else:
-                    # A new container, because a forward may go on to write into the one that it was given.
+                    # A new container, because the forward pass may later write into the one it was given.
                     results[call] = convert_output(output, lambda t: t)
                     versions[call] = [(t, t._version) for t in extract_tensors(output)]
-                # An exporter follows the calls and does not expect that one is left by an exception.
+                # While an exporter traces the calls, none of them may end by an exception.
                 if stop and len(results) == len(self._calls) and not torch.compiler.is_compiling():
                     raise _Stop
             return output
@@ -100,7 +102,7 @@ class CallRecorder:
 
 
 class ReplayAction(Enum):
-    """What a replay does with a call that comes before the end of the site."""
+    """Action of a replay at a call that comes before the end of the site."""
 
     ENTER = 0
     RETURN = 1
@@ -109,10 +111,10 @@ class ReplayAction(Enum):
 
 @dataclass(frozen=True)
 class ReplayPlan:
-    """What happens to each call until the site, in order: enter it, return what it returned, or it is the
-    site.
+    """Plan of a replay: for each call until the site, in order, what happens to it.
 
-    `axes` are those of the results, where `find_axes` found them.
+    A call is entered, or returns what it returned, or is the site. `axes` are those of the results, where
+    `find_axes` found them.
     """
 
     site: CallId
@@ -141,13 +143,13 @@ def replay(network: nn.Module, plan: ReplayPlan, done: RecordedPass, site_output
 
     Args:
         network: the network.
-        plan: of the site.
+        plan: plan of the site's replay.
         done: a full pass over the same inputs.
-        site_output: returned in place of the site's own result, for ``copies * done.size`` examples.
+        site_output: result in place of the site's own, for ``copies * done.size`` examples.
         volatile: calls whose results are overwritten in place; each replay gets its own copy.
-        copies: how many batches are concatenated in `site_output`; remembered results are repeated as often.
-        used: calls whose *values* matter after the site (a path around it). Where given, the others are
-            spread without copying, because only their shapes are read.
+        copies: number of batches concatenated in `site_output`; remembered results are repeated as often.
+        used: calls whose *values* matter after the site (a path around it). If it is given, the results of
+            other calls are expanded without copying, because only their shapes are read.
     """
     position = 0
     inputs = repeat_examples(done.inputs, copies, done.size)

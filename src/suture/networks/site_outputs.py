@@ -1,7 +1,7 @@
-"""Sites of one network in three verbs: find them, capture what they output, run what lies behind one of them.
+"""Sites of one network in three verbs: find them, capture their representations, run a tail.
 
 >>> found = find_sites(network, images)            # the repeated blocks, in order of execution
->>> capture(network, images, ["layer1.0"])         # one forward pass that stops after the last one needed
+>>> capture(network, images, ["layer1.0"])         # one forward pass that stops after the last site
 >>> run_tail(network, images, "layer1.0", x)       # only what comes after the site
 """
 
@@ -13,17 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from suture.networks.calls import disable_gradients, freeze
-from suture.networks.dry_run import SiteInfo
 from suture.networks.naming import Site, SiteSpec
+from suture.networks.site_inspection import SiteInfo
 from suture.networks.sites import SitedNetwork
 
 
 def find_sites(network: nn.Module, inputs: Any, sites: SiteSpec = None, *,
                allow_bypass: bool = True) -> tuple[SiteInfo, ...]:
-    """The sites of a network, in order of execution, with shapes and what bypasses them.
+    """Find the sites of a network, in order of execution, with their shapes and what bypasses them.
 
     Args:
-        network: any eager module; not changed.
+        network: any eager module; it is not changed.
         inputs: a batch of inputs: a tensor, a tuple of arguments or a mapping of keyword arguments.
         sites: names, globs (``"layer*.*"``), a function of (path, module), or None for the repeated blocks.
         allow_bypass: list bypassed sites too (default), instead of refusing them.
@@ -33,10 +33,10 @@ def find_sites(network: nn.Module, inputs: Any, sites: SiteSpec = None, *,
 
 @torch.no_grad()
 def capture(network: nn.Module, inputs: Any, sites: SiteSpec = None) -> dict[str, Tensor]:
-    """Representations by site name, from one forward pass that stops after the last site.
+    """Capture representations by site name, in one forward pass that stops after the last site.
 
-    The network runs in eval mode and is left as it was. A representation that the network overwrites in place
-    later is returned as it was when the site gave it.
+    The network runs in eval mode and is left as it was. If the network later overwrites a representation in
+    place, it is returned as it was at the site.
     """
     sited = SitedNetwork(network, inputs, sites, allow_bypass=True)
     with freeze(network):
@@ -45,10 +45,10 @@ def capture(network: nn.Module, inputs: Any, sites: SiteSpec = None) -> dict[str
 
 def run_tail(network: nn.Module, inputs: Any, site: str | Site, x: Tensor, *,
              allow_bypass: bool = False) -> Any:
-    """The network's output on `inputs` with the representation at `site` replaced by `x`.
+    """Compute the network's output on `inputs` with the representation at `site` replaced by `x`.
 
     Args:
-        network: any eager module; runs in eval mode and is left as it was.
+        network: any eager module; it runs in eval mode and is left as it was.
         inputs: the batch of N examples that `x` belongs to.
         site: the site.
         x: (k N, ...) representations: one for each example, or k such batches concatenated.

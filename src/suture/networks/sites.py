@@ -1,5 +1,4 @@
-"""Sites: the named points of a network whose outputs are representations; fronts and tails of any eager
-module."""
+"""Networks with sites: the named points of any eager module, with the fronts and tails they give."""
 
 from __future__ import annotations
 
@@ -11,9 +10,9 @@ from torch import Tensor, nn
 
 from suture._base import SutureError, count_examples, list_tensors
 from suture.networks.calls import CallId, freeze
-from suture.networks.dry_run import DryRun, SiteInfo
 from suture.networks.naming import SiteSpec
 from suture.networks.replays import CallRecorder, RecordedPass
+from suture.networks.site_inspection import SiteInfo, SiteInspector
 from suture.networks.tails import TailRunner
 from suture.representations import find_sequence_lengths
 
@@ -21,29 +20,28 @@ from suture.representations import find_sequence_lengths
 class SitedNetwork:
     """A network prepared for capture and replay at chosen sites.
 
-    A dry run on a few examples finds the sites, checks that the tail of each, run from the network's own
-    representation, gives the network's output, and notes what is overwritten in place and what bypasses a
+    A dry run on a few examples finds the sites. It checks that each tail, run from the network's own
+    representation, gives the network's output. It also notes what is overwritten in place and what bypasses a
     site.
 
     Args:
         network: any eager module. It is not changed; it is in eval mode only while it runs here.
         inputs: a batch of inputs; the first 4 examples are used.
-        sites: which sites (`SiteSpec`). Default: the repeated blocks.
+        sites: the sites (`SiteSpec`). Default: the repeated blocks.
         allow_bypass: accept sites that another path bypasses. The stitched network then still sees the
-            target's own activations on that path; default False: refuse.
-        name: how error messages call the network.
-        autocast: run forwards in this type (bfloat16, float16); representations come out in float32 all the
-            same.
-            None: as the weights are.
+            target's own activations on that path. Default False: refuse them.
+        name: name of the network in error messages.
+        autocast: dtype of forward passes (bfloat16, float16); representations are still float32. None: the
+            dtype of the weights.
 
     Attributes:
-        network, name, sites, infos, shapes: what it was made for and what the dry run found.
-        peak: bytes that one example takes in the largest result of any module.
+        network, name, sites, infos, shapes: the arguments and the results of the dry run.
+        peak: bytes per example of the largest result of any module.
         peaks: for each site the same for the modules that finish with it or after it.
 
     Raises:
-        SutureError: unknown site, module never called, no tensor, bypassed site, a forward that cannot be
-            replayed.
+        SutureError: unknown site, module never called, no tensor, bypassed site, or a forward pass that
+            cannot be replayed.
     """
 
     def __init__(self, network: nn.Module, inputs: Any, sites: SiteSpec = None, *, allow_bypass: bool = False,
@@ -51,7 +49,7 @@ class SitedNetwork:
         self.network, self.name, self._autocast = network, name, autocast
         self._tails = TailRunner(network)
         with freeze(network):
-            dry = DryRun(network, inputs, name, self._tails)
+            dry = SiteInspector(network, inputs, name, self._tails)
             self.infos: tuple[SiteInfo, ...] = tuple(dry.resolve(sites, allow_bypass))
         self.sites = tuple(i.site for i in self.infos)
         self.shapes = tuple(i.shape for i in self.infos)
@@ -64,26 +62,28 @@ class SitedNetwork:
                                  self._tails.volatile)
 
     def front(self, inputs: Any) -> list[Tensor]:
-        """The representation at every site, in one pass that stops after the last one needed."""
+        """Return the representation at every site, in one pass that stops after the last site."""
         with self._cast_forward(inputs):
             done = self._ends.run(inputs, count_examples(inputs), stop=True)
         return self.pick_representations(done)
 
     def count_at_once(self, index: int, micro_batch: int, size: int) -> int:
-        """How many batches of `size` examples may pass the tail of a site concatenated.
+        """Return how many batches of `size` examples may pass the tail of a site concatenated.
 
-        As many as take no more room there than `micro_batch` examples take in the whole network.
+        They need no more memory there than `micro_batch` examples need in the whole network.
         """
         return max(1, micro_batch * self.peak // (self.peaks[index] * size))
 
     def run_full(self, inputs: Any) -> RecordedPass:
-        """One full pass that remembers what the tails need."""
+        """Run one full pass that remembers what the tails need."""
         with self._cast_forward(inputs):
             return self._all.run(inputs, count_examples(inputs))
 
     def run_to_sites(self, inputs: Any) -> RecordedPass:
-        """A pass that stops as soon as it has what the tails need, for those that need no output of the
-        network."""
+        """Run a pass that stops as soon as it has what the tails need.
+
+        It serves callers that do not need the network's output.
+        """
         with self._cast_forward(inputs):
             return self._all.run(inputs, count_examples(inputs), stop=True)
 
@@ -93,11 +93,11 @@ class SitedNetwork:
         return torch.autocast(next(list_tensors(inputs)).device.type, self._autocast)
 
     def pick_representations(self, done: RecordedPass) -> list[Tensor]:
-        """The representation at every site in a pass.
+        """Return the representation at every site in a pass.
 
         Raises:
-            SutureError: a representation has another shape than in the dry run, but for the length of
-                sequences, which is that of the inputs.
+            SutureError: a representation has another shape than in the dry run. Only the length of sequences
+                may differ, and it must be that of the inputs.
         """
         found = []
         lengths = find_sequence_lengths(done.inputs) if any(s.varies for s in self.shapes) else frozenset()
@@ -115,13 +115,13 @@ class SitedNetwork:
         return found
 
     def tail(self, index: int, x: Tensor, done: RecordedPass) -> Any:
-        """The network's output with site `index` giving `x`, for a full pass `done` over the same inputs.
+        """Compute the network's output with `x` at site `index`, given a full pass over the same inputs.
 
         Args:
             index: position in `sites`.
-            x: (k N, ...) representations for k concatenated copies of the N examples of `done`. Not
+            x: (k N, ...) representations for k concatenated copies of the N examples of `done`. They are not
                 overwritten.
-            done: from `full`.
+            done: a pass of `run_full`.
         """
         site = self.sites[index]
         if (site.path, site.call) in self._tails.volatile:

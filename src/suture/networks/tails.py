@@ -1,4 +1,4 @@
-"""Tails of a network: run it from one of its sites on."""
+"""Tails: running a network from one of its sites on."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from suture.networks.replays import RecordedPass, ReplayPlan, replay
 
 
 class TailRunner:
-    """What runs a network from a site on, and what it has to know of the network's calls.
+    """Runner of a network's tails, with the facts about the network's calls that it needs.
 
     Args:
         network: any eager module.
 
     Attributes:
         network: the network.
-        volatile: calls whose results are overwritten in place later in the forward.
-        used: for each site the calls whose values matter after it, where that is known.
+        volatile: calls whose results are overwritten in place later in the forward pass.
+        used: for each site the calls whose values matter after it, where they are known.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -31,16 +31,16 @@ class TailRunner:
         self.used: dict[Site, set[CallId]] = {}
 
     def run(self, site: Site, plan: ReplayPlan, x: Tensor, done: RecordedPass) -> Any:
-        """Compute the network's output with the site giving `x`.
+        """Compute the network's output with `x` in place of the site's representation.
 
         Args:
             site: the site.
-            plan: of its replay.
+            plan: plan of its replay.
             x: (k N, ...) representations for k concatenated copies of the N examples of `done`.
             done: a pass that remembers what the plan needs.
 
         Raises:
-            SutureError: `x` is not of whole batches.
+            SutureError: `x` does not consist of whole batches.
         """
         copies, rest = divmod(len(x), done.size)
         if rest:
@@ -48,7 +48,7 @@ class TailRunner:
                               f"got {len(x)}; concatenate whole batches")
         own = site.pick(done.results[plan.site])
         if own is not None and x.ndim == 4:
-            # A forward that calls `.view` on a map relies on the layout that its own modules give.
+            # A forward pass that calls `.view` on a map relies on the layout that its own modules return.
             x = _match_layout(x, own)
         whole = repeat_examples(done.results[plan.site], copies, done.size, plan.axes[plan.site],
                                 instead=None if own is None else (own, x))
@@ -57,7 +57,7 @@ class TailRunner:
 
 
 def _match_layout(x: Tensor, like: Tensor) -> Tensor:
-    """`x` in memory as `like` is, axis by axis, where that is without gaps."""
+    """Bring `x` into the memory layout of `like`, axis by axis, if that layout has no gaps."""
     if like.is_contiguous():
         return x.contiguous()
     order = sorted(range(like.ndim), key=like.stride, reverse=True)

@@ -1,4 +1,4 @@
-"""The loop that trains whole networks, and how good they are."""
+"""Training of whole networks, and their accuracy."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from suture.networks.seeds import seed_torch
 
 @dataclass(frozen=True)
 class History:
-    """What training went through: per epoch the mean cross-entropy (nats) and the accuracy in [0, 1].
+    """History of a training: per epoch the mean cross-entropy (nats) and the accuracy in [0, 1].
 
-    Both are taken on the augmented training batches while the weights still move, in train mode; they are
-    signs of life, not results. For a result use `accuracy`.
+    Both are computed on the augmented training batches while the weights still change, in train mode. They
+    show that training works and are not results. For a result use `compute_accuracy`.
     """
 
     losses: tuple[float, ...]
@@ -42,17 +42,17 @@ def train(
 
     Arguments:
         network: (N, ...) -> logits (N, classes). Parameters that require no gradient stay as they are. It is
-            moved to `device` and left there; the train or eval mode of each of its modules comes back.
-        inputs: (N, C, H, W), floating point; any (N, ...) when the recipe has neither crops nor flips. Held
-            on `device` as a whole for the length of the call.
+            moved to `device` and left there; the train or eval mode of each of its modules is restored.
+        inputs: (N, C, H, W), floating point; any (N, ...) when the recipe has neither crops nor flips. They
+            stay on `device` as a whole during the call.
         labels: (N,), int64, from 0 to classes - 1.
         recipe: see `Recipe`.
         device: where to train (default "cpu").
         progress: called as `progress("train", epoch, epochs)` after each epoch.
 
-    The same recipe, network and data give the same weights, bit for bit on one CPU with one number of
-    threads (`torch.set_num_threads`: it changes the order of sums); PyTorch's global random state is neither
-    read nor moved. A last batch of one example joins the batch before it.
+    The same recipe, network and data give the same weights, bit for bit on one CPU with one number of threads
+    (`torch.set_num_threads`: it changes the order of sums). PyTorch's global random state is neither read nor
+    moved. A last batch of one example joins the batch before it.
 
     Raises SutureError when shapes, types or labels do not fit, when nothing in the network can be trained,
     and when the loss of an epoch is not finite (the weights are then useless).
@@ -64,9 +64,9 @@ def train(
     parameters = [weight for weight in network.parameters() if weight.requires_grad]
     if not parameters:
         raise SutureError("no parameter requires a gradient; write network.requires_grad_()")
-    # Fused steps where PyTorch has had them since 2.4: a small network spends its time in the optimizer.
+    # Steps are fused (CPU and CUDA, PyTorch 2.4), because small networks spend their time in the optimiser.
     optimizer = make_optimizer(parameters, recipe, fused=device.type in ("cpu", "cuda"))
-    # The order and the augmentation are drawn on the CPU, so that they are the same on every device.
+    # Order and augmentation are drawn on the CPU, so they are the same on every device.
     generator = torch.Generator().manual_seed(recipe.seed)
     losses, accuracies = [], []
     with seed_torch(recipe.seed, device), _set_mode(network, training=True), torch.enable_grad():
@@ -86,12 +86,12 @@ def train(
 
 
 def compute_accuracy(network: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int = 256) -> float:
-    """The share of examples whose largest logit is their label's, in [0, 1].
+    """Compute the share of examples whose largest logit is their label's, in [0, 1].
 
     Arguments:
-        network: (N, ...) -> logits (N, classes). Run in eval mode on its own device; modes come back.
+        network: (N, ...) -> logits (N, classes). It runs in eval mode on its own device; modes are restored.
         inputs, labels: (N, ...) and (N,), on any device; moved batch by batch.
-        batch_size: examples per forward pass (default 256). Bears on memory and time only.
+        batch_size: examples per forward pass (default 256). It affects memory and time only.
 
     Raises SutureError when there is no example or when the two lengths differ.
     """
@@ -137,7 +137,7 @@ def _check_data(inputs: Tensor, labels: Tensor, recipe: Recipe) -> None:
 
 
 def _find_batch_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
-    """Where each batch starts and ends; a single leftover joins the batch before it."""
+    """Return start and end of each batch; a single leftover joins the batch before it."""
     starts = list(range(0, n, batch_size))
     if len(starts) > 1 and n - starts[-1] == 1:
         starts.pop()
@@ -153,12 +153,12 @@ def _train_epoch(
     generator: torch.Generator,
     epoch: int,
 ) -> tuple[float, float]:
-    """One pass over the data: the mean loss and the accuracy."""
+    """Run one pass over the data; return the mean loss and the accuracy."""
     n = len(labels)
     bounds = _find_batch_bounds(n, recipe.batch_size)
     order = torch.randperm(n, generator=generator).to(labels.device)
     top = int(labels.max())
-    # Summed on the device and read once: reading each batch would make a GPU wait.
+    # Summed on the device and read once, because reading each batch would make a GPU wait.
     total = torch.zeros((), device=labels.device)
     right = torch.zeros((), device=labels.device, dtype=torch.int64)
     for step, (start, stop) in enumerate(bounds):

@@ -20,7 +20,8 @@ class Difference:
         value: the difference, in the measure's own units.
         low, high: its 95 % interval.
         p: two-sided p value of no difference.
-        test: which test gave `p`: ``"exact McNemar"``, ``"paired bootstrap"`` or ``"paired t over batches"``.
+        test: the test that gave `p`: ``"exact McNemar"``, ``"paired bootstrap"`` or ``"paired t over
+            batches"``.
         n: number of examples (of batches for a test over batches).
     """
 
@@ -33,8 +34,10 @@ class Difference:
 
 
 def mcnemar(one: Bools, other: Bools) -> float:
-    """p value of the exact two-sided McNemar test of (N,) outcomes (McNemar 1947); 1 without discordant
-    pairs."""
+    """Compute the p value of the exact two-sided McNemar test of (N,) outcomes (McNemar 1947).
+
+    It is 1 without discordant pairs.
+    """
     from scipy import stats
 
     only_one, only_other = int((one & ~other).sum()), int((other & ~one).sum())
@@ -44,14 +47,15 @@ def mcnemar(one: Bools, other: Bools) -> float:
 
 
 def estimate_difference(one: Record, other: Record, seed: int = 0) -> Difference:
-    """The value of `one` minus that of `other`, on the same examples.
+    """Estimate the value of `one` minus that of `other`, on the same examples.
 
-    The interval is the percentile bootstrap over examples, both cells resampled together (`BOOTSTRAP_DRAWS`
-    times). The p value is the exact McNemar test's where examples are hit or missed, and otherwise the
-    bootstrap's: twice the smaller share of resamples on either side of zero, at least 2 /
-    (`BOOTSTRAP_DRAWS` + 1); with a single example interval and p are nan. Means over batches have Student's t
-    over batches, nan for a single one. Where tokens count, an example is all of a text's: tokens of one text
-    are no independent draws.
+    The interval is a percentile bootstrap over examples, with both cells resampled together
+    (`BOOTSTRAP_DRAWS` times). For hits and misses the p value is that of the exact McNemar test. Otherwise it
+    comes from the bootstrap: twice the smaller share of resamples on either side of zero, at least 2 /
+    (`BOOTSTRAP_DRAWS` + 1). With a single example both the interval and p are nan. Means over batches use
+    Student's t over batches, nan for a single batch.
+
+    Where the units are tokens, an example is a whole text: tokens of one text are not independent draws.
 
     Raises:
         SutureError: the records are of different numbers of examples.
@@ -80,7 +84,10 @@ def estimate_difference(one: Record, other: Record, seed: int = 0) -> Difference
 
 
 def _bootstrap_differences(one: Record, other: Record, seed: int) -> Floats:
-    """Differences of the two ratios in each resample; those in which a denominator is zero are left out."""
+    """Compute the difference of the two ratios in each resample.
+
+    Resamples with a zero denominator are left out.
+    """
     sums = np.stack([one.top, one.bottom, other.top, other.bottom]).astype(np.float64)
     rng, n = np.random.default_rng(seed), sums.shape[1]
     drawn = np.empty((BOOTSTRAP_DRAWS, 4))

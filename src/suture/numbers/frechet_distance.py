@@ -1,5 +1,4 @@
-"""Fréchet distance between a target's own representation and a stitched one, from the moments of the cell
-alone."""
+"""Fréchet distance between a target's own representation and a stitched one, from the moments of the cell."""
 
 from __future__ import annotations
 
@@ -17,14 +16,14 @@ from suture.numbers.spectra import Pair, Spectrum
 class FrechetDistance:
     """Squared Fréchet distance of two Gaussians and its parts, in units of the target's total variance.
 
-    Each is at least 0 and has no upper limit. Where one has no value, none has, and all give the same reason.
+    Each is at least 0 and has no upper limit. If one value is missing, all are, with the same reason.
 
     Attributes:
         total: |m_s - m_t|² + tr C_s + tr C_t - 2 |C_t^½ C_s^½|_*, the sum of the parts.
-        shift: what the means make of it, |m_s - m_t|².
-        shrinkage: what the spectra make of it, sum of (sqrt(s) - sqrt(t))² over the eigenvalues of C_s and
-            C_t, largest with largest, the shorter list padded with zeros.
-        rotation: what is left when the spectra are equal: other principal directions.
+        shift: part of the means, |m_s - m_t|².
+        shrinkage: part of the spectra, sum of (sqrt(s) - sqrt(t))² over the eigenvalues of C_s and C_t,
+            largest with largest, the shorter list padded with zeros.
+        rotation: part that is left when the spectra are equal: other principal directions.
     """
 
     total: Estimate
@@ -34,26 +33,26 @@ class FrechetDistance:
 
 
 def frechet(weight: Tensor, bias: Tensor, pair: Pair) -> FrechetDistance:
-    """Squared 2-Wasserstein distance between Gaussians with the moments of T and of S = W X + b, over tr C_t.
+    """Compute the squared 2-Wasserstein distance of Gaussians with the moments of T and of S = W X + b.
 
-    m_s = W m_x + b and C_s = W C_x W', so there is no pass over data (Dowson and Landau 1982; Heusel et al.
-    2017). The total is at most the mean of |S - T|² over tr C_t, which is another coupling of the same two
-    distributions.
+    It is in units of tr C_t. m_s = W m_x + b and C_s = W C_x W', so there is no pass over the data (Dowson
+    and Landau 1982; Heusel et al. 2017). The total is at most the mean of |S - T|² over tr C_t, because that
+    is another coupling of the same two distributions.
 
-    Float64, by factors C = A A' in place of matrix square roots: the singular values of A_s and A_t are the
-    square roots of the eigenvalues, those of A_t' A_s add up to the nuclear norm, and none of them loses half
-    of its digits. The rotation is 2 (sum of sqrt(s t) - nuclear norm), at least 0 by von Neumann's trace
-    inequality. A result below 0 by no more than `_bound_rounding` is set to 0; nothing else is.
+    Computed in float64, from factors C = A A' instead of matrix square roots. The singular values of A_s and
+    A_t are the square roots of the eigenvalues. Those of A_t' A_s add up to the nuclear norm. None of them
+    loses half of its digits. The rotation is 2 (sum of sqrt(s t) - nuclear norm), at least 0 by von Neumann's
+    trace inequality. A rotation below 0 by no more than `_bound_rounding` is set to 0; nothing else is.
 
     Args:
         weight: (q, p), any float type; computed in float64.
         bias: (q,).
         pair: moments of source (n, p) and target (n, q) with their spectra. Directions that `Spectrum` drops
-            count as constant. Covariances have the divisor n.
+            are constant here. Covariances have the divisor n.
 
     Returns:
         Missing values with the reason where the target is constant or where the map or its product is not
-        finite.
+            finite.
 
     Raises:
         SutureError: shapes that do not fit.
@@ -84,12 +83,12 @@ def frechet(weight: Tensor, bias: Tensor, pair: Pair) -> FrechetDistance:
 
 
 def _factor_covariance(spectrum: Spectrum, n: int) -> Tensor:
-    """(width, rank) A with A A' the covariance."""
+    """Compute the factor A (width, rank) with A A' the covariance."""
     return torch.mul(spectrum.vectors, (spectrum.values / n).sqrt())
 
 
 def _bound_rounding(s: Tensor, t: Tensor) -> float:
-    """Bound on the error of the rotation: each of the singular values is off by a few eps of the largest."""
+    """Bound the error of the rotation: each singular value is off by a few eps of the largest."""
     return (float(16 * torch.finfo(torch.float64).eps * max(len(s), len(t)) * s.amax() * t.amax())
             if len(s) else 0.0)
 

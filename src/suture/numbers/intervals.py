@@ -1,4 +1,4 @@
-"""Scores of stitched networks with their 95 % intervals, from per-example results."""
+"""Scores of stitched networks with their 95 % intervals, from results per example."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Estimate:
 
 
 def make_missing_estimate(reason: str) -> Estimate:
-    """An estimate that is not there, and why."""
+    """Make an estimate without a value, with the reason why."""
     return Estimate(float("nan"), reason=reason)
 
 
 def estimate_proportion(hits: Bools) -> Estimate:
-    """Share of True in `hits` (N,) with the Wilson score interval (Wilson 1927)."""
+    """Estimate the share of True in `hits` (N,), with the Wilson score interval (Wilson 1927)."""
     from scipy import stats
 
     if len(hits) == 0:
@@ -42,10 +42,10 @@ def estimate_proportion(hits: Bools) -> Estimate:
 
 
 def estimate_hit_ratio(hits: Bools, reference: Bools, seed: int = 0) -> Estimate:
-    """``hits.mean() / reference.mean()`` with a paired percentile bootstrap over examples.
+    """Estimate ``hits.mean() / reference.mean()`` with a paired percentile bootstrap over examples.
 
-    Resampling examples is resampling the four kinds of example (hit or not, reference hit or not), so the
-    bootstrap draws their counts from a multinomial: the same distribution, at no cost per example.
+    There are four kinds of example: hit or not, reference hit or not. The bootstrap draws the counts of these
+    kinds from a multinomial. This has the same distribution as resampling examples, at no cost per example.
 
     Args:
         hits, reference: (N,) of the same examples.
@@ -66,28 +66,33 @@ def estimate_hit_ratio(hits: Bools, reference: Bools, seed: int = 0) -> Estimate
 
 @lru_cache(maxsize=2)
 def draw_counts(n: int, seed: int, resamples: int) -> Floats:
-    """How often each of `n` examples is drawn in each resample; one draw serves all cells, paired across them
-    too."""
+    """Draw how often each of `n` examples occurs in each resample, (resamples, n).
+
+    The draws are cached: all cells share them, so cells are paired too.
+    """
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
 
 
 def estimate_ratio(top: NDArray[Any], bottom: NDArray[Any], seed: int = 0, resamples: int = 400) -> Estimate:
-    """``top.sum() / bottom.sum()`` with a paired percentile bootstrap over examples; a mean where `bottom` is
-    one.
+    """Estimate ``top.sum() / bottom.sum()`` with a paired percentile bootstrap over examples.
+
+    It is a mean where `bottom` is one.
 
     Args:
         top: (N,) of any sign.
         bottom: (N,) non-negative, of the same examples.
         seed: of the bootstrap.
-        resamples: how many.
+        resamples: number of resamples.
     """
     return estimate_ratios(top[None], bottom, seed, resamples)[0]
 
 
 def estimate_ratios(tops: NDArray[Any], bottom: NDArray[Any], seed: int = 0,
                     resamples: int = 400) -> list[Estimate]:
-    """`estimate_ratio` of each row of `tops` (K, N) with the same `bottom` (N,), in one product for all
-    rows."""
+    """Estimate the ratio of each row of `tops` (K, N) to the same `bottom` (N,), as `estimate_ratio` does.
+
+    One product serves all rows.
+    """
     t, b = tops.astype(np.float64), bottom.astype(np.float64)
     n = t.shape[1]
     if n == 0:
@@ -114,8 +119,10 @@ def estimate_ratios(tops: NDArray[Any], bottom: NDArray[Any], seed: int = 0,
 
 
 def exponentiate(e: Estimate) -> Estimate:
-    """e to the power of an estimate and the ends of its interval; missing where that is more than a float
-    holds."""
+    """Raise e to the power of an estimate and of the ends of its interval.
+
+    The result is missing where it is more than a float holds.
+    """
     if max(e.value, e.high) > math.log(np.finfo(np.float64).max):
         return make_missing_estimate(f"e to the power of {max(e.value, e.high):.4g} is more "
                                      "than a float holds")
@@ -123,10 +130,10 @@ def exponentiate(e: Estimate) -> Estimate:
 
 
 def estimate_batch_mean(values: NDArray[Any]) -> Estimate:
-    """Mean of `values` (B,) with Student's t interval over batches; no interval (nan) for a single batch.
+    """Estimate the mean of `values` (B,) with Student's t interval over batches.
 
-    A percentile bootstrap of a handful of batches is too narrow; t is not, and batches are means of many
-    examples.
+    A single batch has no interval (nan). A percentile bootstrap of a handful of batches is too narrow.
+    Student's t is not, and batches are means of many examples.
     """
     from scipy import stats
 
@@ -147,9 +154,9 @@ def compute_hidden_share(n: int) -> float:
 def stretch_interval(value: float, ends: Floats, drift: float, hidden: float, paired: bool) -> Estimate:
     """Widen an interval until it also holds its value corrected by `drift`, and a `hidden` share.
 
-    Any unseen pair can move an unpaired value by all that is left on that side. Pairs of scores of the same
-    example that all agree are taken at their word, so there the hidden share counts by how far the value is
-    from 1/2.
+    An unseen pair can move an unpaired value by all that is left on that side. The paired case trusts pairs
+    of scores of the same example that all agree. There the hidden share is weighted by the distance of the
+    value from 1/2.
     """
     below, above = (max(2 * value - 1, 0), max(1 - 2 * value, 0)) if paired else (value, 1 - value)
     low = min(ends[0] + min(drift, 0), value - hidden * below)

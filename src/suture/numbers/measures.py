@@ -1,4 +1,4 @@
-"""What a measure is: its name, range and direction. The table that every table and plot reads."""
+"""The table of measures that every table and plot reads: name, range and direction of each."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from suture._base import make_unknown_error
 
 ALIGNMENTS = ("pool", "flatten", "paper")
-"""What may follow an index's name behind ``@``; without one it is of the matrices that the stitching layer
-maps."""
+"""Alignments that may follow an index's name after ``@``. A name without one uses the matrices that the
+stitching layer maps."""
 COMMON_FORMS: Mapping[str, tuple[str, Callable[[float], float]]] = {
     "same": ("value", lambda v: v),
     "negative": ("-value", lambda v: -v),
@@ -19,7 +19,7 @@ COMMON_FORMS: Mapping[str, tuple[str, Callable[[float], float]]] = {
     "cosine": ("cos(value)", math.cos),
     "inverse": ("1 / (1 + value)", lambda v: 1 / (1 + v)),
 }
-"""Common forms, in which larger means more similar: how they are written, and the function."""
+"""Common forms, in which larger means more similar: the formula, and the function."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,16 @@ class Measure:
 
     Attributes:
         name: key in tables, such as ``"cka"`` or ``"dm.relative_accuracy"``.
-        label: how it is written in a figure.
-        low, high: fixed colour limits; also the native range, unless `span` says otherwise.
+        label: its name in a figure.
+        low, high: fixed colour limits; also the native range, unless `span` gives another.
         larger_is_more_similar: direction of the native values.
-        functional: needs a stitched network (True) or only two matrices (False).
+        functional: True if it needs a stitched network, False if it needs only two matrices.
         about: one sentence: definition and source.
-        judged: the sanity battery asks whether every layer is most similar to itself by it.
-        form: which of `COMMON_FORMS` is the common form; "" for the value itself, or its negative.
-        span: native range, where colours end before it does.
-        own: a function of the user's.
+        judged: the sanity battery tests if every layer is most similar to itself by this measure.
+        form: key in `COMMON_FORMS`; "" for the value itself, or for its negative where smaller is more
+            similar.
+        span: native range, where it is wider than the colour limits.
+        own: True for a user's function.
     """
 
     name: str
@@ -53,40 +54,40 @@ class Measure:
 
     @property
     def direction(self) -> str:
-        """``"larger"`` or ``"smaller"``: which values mean more similar."""
+        """``"larger"`` or ``"smaller"``: the values that mean more similar."""
         return "larger" if self.larger_is_more_similar else "smaller"
 
     @property
     def native(self) -> tuple[float, float]:
-        """The range of the values."""
+        """Range of the values."""
         return self.span or (self.low, self.high)
 
     @property
     def common_form(self) -> tuple[str, Callable[[float], float]]:
-        """The common form in words, and as a function."""
+        """Formula and function of the common form."""
         return COMMON_FORMS[self.form or ("same" if self.larger_is_more_similar else "negative")]
 
     def common(self, value: float) -> float:
-        """The value in the form in which larger means more similar."""
+        """Convert a value to the common form, in which larger means more similar."""
         return self.common_form[1](value)
 
     def variant(self, tail: str) -> Measure:
-        """The same measure with another argument (``":0.9"``) or of other matrices (``"@pool"``)."""
+        """Return the same measure with another argument (``":0.9"``) or of other matrices (``"@pool"``)."""
         of, _, view = tail.partition("@")
-        said = ", ".join(w for w in (of.removeprefix(":"), view) if w)
-        return replace(self, name=self.name + tail, label=f"{self.label} [{said}]")
+        words = ", ".join(w for w in (of.removeprefix(":"), view) if w)
+        return replace(self, name=self.name + tail, label=f"{self.label} [{words}]")
 
 
 def make_index_measure(name: str, label: str, about: str, *, low: float = 0.0, high: float = 1.0,
                        larger: bool = True,
                        form: str = "", judged: bool = True, span: tuple[float, float] | None = None,
                own: bool = False) -> Measure:
-    """The measure of a structural index."""
+    """Make the measure of a structural index."""
     return Measure(name, label, low, high, larger, False, about, judged, form, span, own)
 
 
-# Colours of divergences end where a uniform guess over ten classes stands against a sure prediction; the same
-# for every number of classes, so that maps of different data can be compared.
+# Colours of divergences end at ln 10: a uniform guess over ten classes against a sure prediction. It is the
+# same for every number of classes, so that maps of different data can be compared.
 _NATS = round(math.log(10), 3)
 _PERPLEXITY = 10
 _TOKEN_NOTE = "For language models over tokens that count; their interval is a bootstrap over whole texts."
@@ -170,15 +171,14 @@ _OOD_MEASURES = {
               "they cannot be told apart"),
 }
 OOD_MEASURES = tuple(_OOD_MEASURES)
-"""What is measured of each cell with each detector; the measure is called ``dm.ood_mahalanobis`` and so
-on."""
+"""Measures of each cell with each detector. Their full names are ``dm.ood_mahalanobis`` and so on."""
 DETECTOR_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-"""What a detector may be called."""
+"""Pattern of a valid detector name."""
 _BY_DETECTOR = re.compile(rf"(dm|tlm)\.({'|'.join(OOD_MEASURES)})_({DETECTOR_NAME.pattern})")
 
 
 def _find_detector_measure(name: str) -> Measure | None:
-    """The measure of a detector, whatever it is called: ``dm.ood_NAME``."""
+    """Return the measure of a detector of any name, ``dm.ood_NAME``, or None for another name."""
     found = _BY_DETECTOR.fullmatch(name)
     if found is None:
         return None
@@ -193,18 +193,21 @@ def _find_detector_measure(name: str) -> Measure | None:
 _VARIANT = re.compile(rf"(?P<base>[^:@]+)(?P<tail>(:[^:@]+)?(@({'|'.join(ALIGNMENTS)}))?)")
 MEASURES: dict[str, Measure] = {m.name: m for m in (*_make_functional_measures("dm"),
                                                     *_make_functional_measures("tlm"))}
-"""Every measure that needs no detector, by name, in the order in which tables and reports show them; the
-table of indices adds its own (`register_measure`)."""
+"""Measures that need no detector, by name, in the order in which tables and reports show them. The table
+of indices adds its own (`register_measure`)."""
 
 
 def register_measure(entry: Measure) -> Measure:
-    """Make a measure known, so that tables, reports and `get_measure` find it."""
+    """Add a measure to the table, so that tables, reports and `get_measure` find it."""
     MEASURES[entry.name] = entry
     return entry
 
 
 def _find_measure(name: str) -> Measure | None:
-    """The measure called `name`, also with an argument, of other matrices or of a detector."""
+    """Return the measure called `name`, or None.
+
+    The name may have an argument or an alignment, or be the measure of a detector.
+    """
     if name in MEASURES:
         return MEASURES[name]
     parts = _VARIANT.fullmatch(name)
@@ -214,12 +217,16 @@ def _find_measure(name: str) -> Measure | None:
 
 
 def get_base_name(name: str) -> str:
-    """The name without argument and alignment."""
+    """Return the name without argument and alignment."""
     return re.split("[:@]", name)[0]
 
 
 def get_measure(name: str) -> Measure:
-    """The measure called `name`, also one of a detector; an error that names the nearest ones otherwise."""
+    """Return the measure called `name`, which may be one of a detector.
+
+    Raises:
+        SutureError: no measure has this name; the message lists the nearest ones.
+    """
     found = _find_measure(name)
     if found is None:
         raise make_unknown_error("measure", name, MEASURES)
@@ -227,10 +234,10 @@ def get_measure(name: str) -> Measure:
 
 
 def sort_measures(names: Iterable[str]) -> list[str]:
-    """The measures among `names`, each once, in the order in which tables and reports show them.
+    """Return the measures among `names`, each once, in the order in which tables and reports show them.
 
-    Those of detectors stand behind their method's, detector by detector in the order given; indices of other
-    matrices behind all those of the stitched ones.
+    A detector's measures follow those of their method, detector by detector in the order given. Indices with
+    an alignment after ``@`` follow all others.
     """
     given = list(dict.fromkeys(names))
     methods = list(_METHOD_TAGS)

@@ -1,7 +1,7 @@
 """Second moments of a pair of matrices.
 
-Linear CKA, every CCA, Procrustes, regression and direct matching are functions of these sums, so one pass
-over the data (`suture.numbers.pair_moments`) serves them all, in memory that does not grow with the number of
+Linear CKA, every CCA, Procrustes, regression and direct matching are functions of these sums. So one pass
+over the data (`suture.numbers.pair_moments`) serves them all. Its memory does not grow with the number of
 examples. Law (tests/test_laws.py): the moments of two shards merge into the moments of both.
 
 Rows of a matrix are positions: an example of height H and width W gives H * W rows, with the channels as
@@ -28,7 +28,7 @@ class UnitRowSums:
     Attributes:
         n: number of rows.
         total: (p,) sum of x / |x|, in float64; rows of zeros add nothing.
-        zeros: how many rows are zero.
+        zeros: number of rows that are zero.
     """
 
     n: int
@@ -37,14 +37,14 @@ class UnitRowSums:
 
     @classmethod
     def of(cls, x: Tensor) -> UnitRowSums:
-        """Of a matrix (n, p)."""
+        """Compute the sums of a matrix (n, p)."""
         norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
         units = torch.where(norms > 0, x / norms, 0.0)
         total = units.cpu().double() if x.device.type == "mps" else units.double()
         return cls(len(x), total.sum(0), int((norms == 0).sum()))
 
     def merge(self, other: UnitRowSums) -> UnitRowSums:
-        """Of the rows of both."""
+        """Return the sums of the rows of both."""
         return UnitRowSums(self.n + other.n, self.total + other.total, self.zeros + other.zeros)
 
 
@@ -56,18 +56,21 @@ M = TypeVar("M", bound=_Mergeable)
 
 
 def merge_blocks(blocks: Sequence[M], most: int) -> list[M]:
-    """At most so many blocks: block b goes into number b modulo `most`."""
+    """Merge blocks into at most `most` blocks; block b joins number b modulo `most`."""
     return [reduce(lambda a, b: a.merge(b), blocks[k::most]) for k in range(min(most, len(blocks)))]
 
 
 def leave_out(blocks: Sequence[M], k: int) -> M:
-    """All blocks but one, of at least two."""
+    """Merge all blocks but block `k`; at least two blocks are needed."""
     return reduce(lambda a, b: a.merge(b), (block for i, block in enumerate(blocks) if i != k))
 
 
 def standardise_rows(x: Tensor) -> Tensor:
-    """Every row of (n, p) less its mean, at unit length, so that products of rows are their correlations; a
-    row that does not vary, up to rounding, is a row of zeros."""
+    """Subtract from every row of `x` (n, p) its mean, and scale the row to unit length.
+
+    Products of such rows are their correlations. A row that does not vary, up to rounding, becomes a row of
+    zeros.
+    """
     mean = x.mean(1, keepdim=True)
     rest = x - mean
     floor = 8 * torch.finfo(x.dtype).eps * mean.abs() * x.shape[1] ** 0.5
@@ -96,7 +99,7 @@ class Side:
     quartic: Tensor
 
     def shift_to(self, shift: Tensor) -> Side:
-        """The same sums about another shift (exact algebra, no pass over the data)."""
+        """Return the same sums about another shift, by exact algebra without a pass over the data."""
         d, n, t, g = shift - self.shift, self.n, self.total, self.gram
         dd, dt, k = d @ d, d @ t, torch.trace(self.gram)
         gd = g @ d
@@ -108,14 +111,14 @@ class Side:
         )
 
     def add(self, other: Side) -> Side:
-        """The sums over the rows of both."""
+        """Return the sums over the rows of both."""
         o = other.shift_to(self.shift)
         return Side(self.n + o.n, self.shift, self.total + o.total, self.gram + o.gram, self.cubic + o.cubic,
                     self.quartic + o.quartic)
 
     @property
     def mean(self) -> Tensor:
-        """(p,) mean of the rows."""
+        """Mean of the rows, (p,)."""
         return self.shift + self.total / self.n
 
 
@@ -136,7 +139,7 @@ class Cross:
     xx_yy: Tensor
 
     def shift_to(self, x: Side, y: Side, shift_x: Tensor, shift_y: Tensor) -> Cross:
-        """The same sums about other shifts; `x` and `y` are the sides as they are about the present ones."""
+        """Return the same sums about other shifts; `x` and `y` are the sides about their present shifts."""
         n, dx, dy = x.n, shift_x - x.shift, shift_y - y.shift
         k, m, kx, ky = torch.trace(x.gram), torch.trace(y.gram), dx @ dx, dy @ dy
         xt, yt, xy = dx @ x.total, dy @ y.total, self.xy
@@ -149,7 +152,7 @@ class Cross:
         )
 
     def add(self, other: Cross) -> Cross:
-        """Elementwise sum; both must be about the same shifts."""
+        """Add the sums of two parts; both must be about the same shifts."""
         return Cross(self.xy + other.xy, self.x_yy + other.x_yy, self.xx_y + other.xx_y,
                      self.xx_yy + other.xx_yy)
 
@@ -174,7 +177,11 @@ class Moments:
 
     @staticmethod
     def check(x: Tensor, y: Tensor) -> None:
-        """Refuse what `of` refuses."""
+        """Check that two matrices have the same rows, at least one, and no NaN or inf.
+
+        Raises:
+            SutureError: they have not.
+        """
         if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or len(x) == 0:
             raise SutureError(f"expected two matrices with the same rows, got shapes {tuple(x.shape)} and "
                               f"{tuple(y.shape)}; pass (n, p) and (n, q)")
@@ -185,7 +192,7 @@ class Moments:
 
     @classmethod
     def of(cls, x: Tensor, y: Tensor) -> Moments:
-        """Moments of two matrices in memory: `x` (n, p) and `y` (n, q), computed in float64.
+        """Compute the moments of two matrices in memory, `x` (n, p) and `y` (n, q), in float64.
 
         Raises:
             SutureError: not two matrices with the same, non-zero number of rows, or NaN or inf in them.
@@ -203,13 +210,13 @@ class Moments:
         return cls(side(xc, kx, mx), side(yc, ky, my), cross).centre()
 
     def centre(self) -> Moments:
-        """The same moments about the means."""
+        """Return the same moments about the means."""
         mx, my = self.x.mean, self.y.mean
         return replace(self, x=self.x.shift_to(mx), y=self.y.shift_to(my),
                        cross=self.cross.shift_to(self.x, self.y, mx, my))
 
     def merge(self, other: Moments) -> Moments:
-        """Moments of the rows of both (law 2)."""
+        """Return the moments of the rows of both (law 2)."""
         cross = self.cross.add(other.cross.shift_to(other.x, other.y, self.x.shift, self.y.shift))
         precision = min(self.precision, other.precision, key=lambda d: torch.finfo(d).bits)
         return Moments(self.x.add(other.x), self.y.add(other.y), cross, precision).centre()
@@ -221,15 +228,15 @@ class Moments:
 
     @property
     def sxx(self) -> Tensor:
-        """(p, p) scatter of x: sum of (x - mean)(x - mean)'."""
+        """Scatter (p, p) of x: sum of (x - mean)(x - mean)'."""
         return self.x.gram
 
     @property
     def syy(self) -> Tensor:
-        """(q, q) scatter of y."""
+        """Scatter (q, q) of y."""
         return self.y.gram
 
     @property
     def sxy(self) -> Tensor:
-        """(p, q) cross scatter."""
+        """Cross scatter (p, q)."""
         return self.cross.xy

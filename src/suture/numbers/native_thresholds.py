@@ -1,4 +1,4 @@
-"""Average precision and the false positive rate at 95 % recall: every native score as a threshold."""
+"""Average precision and the false positive rate at 95 % recall, with every native score as a threshold."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from suture.numbers.arrays import Floats, Ints
 from suture.numbers.intervals import Estimate, compute_hidden_share, draw_counts, stretch_interval
 
 BOOTSTRAP_CHUNK = 400_000
-"""Scores times resamples that are worked on at once (3 MiB an array), so that memory does not grow with
-either."""
+"""Limit on scores times resamples in one step (3 MiB an array). With it, memory grows with neither number."""
 
 
 class NativeThresholds:
-    """Every native score as a threshold, from the largest down, and how many of both samples reach it."""
+    """Thresholds at every native score, largest first, with the counts of both samples that reach each."""
 
     def __init__(self, x: Floats, y: Floats) -> None:
         s = np.sort(x)
@@ -22,11 +21,11 @@ class NativeThresholds:
         self._others = len(y) - np.sort(y).searchsorted(thresholds, "left")
 
     def compute_rates(self, native: Floats, other: Floats) -> tuple[Floats, Floats]:
-        """Average precision and FPR at 95 % recall, (R,) each.
+        """Compute average precision and FPR at 95 % recall, (R,) each.
 
         Args:
-            native: (R, N) how often each native counts, from the largest score down; N in all.
-            other: (R, M) likewise; M in all.
+            native: (R, N) weight of each native, from the largest score down. A row sums to N.
+            other: (R, M) weight of each of the others, likewise. A row sums to M.
         """
         n, m = native.shape[1], other.shape[1]
         hits = np.cumsum(native, axis=1)
@@ -40,7 +39,7 @@ class NativeThresholds:
 
 
 def _match_pairs(x: Floats, y: Floats) -> Ints:
-    """Where the example of the k-th largest of `y` stands among `x`, counted from the largest down."""
+    """Return the rank among `x` of the example of the k-th largest of `y`, counted from the largest down."""
     rank = np.empty(len(x), np.int64)
     rank[np.argsort(-x, kind="stable")] = np.arange(len(x))
     return rank[np.argsort(-y, kind="stable")]
@@ -48,13 +47,16 @@ def _match_pairs(x: Floats, y: Floats) -> Ints:
 
 def bootstrap_intervals(x: Floats, y: Floats, paired: bool, seed: int,
                         resamples: int) -> tuple[Estimate, Estimate]:
-    """Estimate average precision and FPR at 95 % recall.
+    """Estimate average precision and FPR at 95 % recall, with bootstrap intervals.
 
-    The draws are exchangeable, so they need not be put in the order of the scores; only those of paired
-    examples must stay together. Average precision is biased where samples are close, and drawn examples,
-    being less diverse, are so once more: the interval is stretched to hold what is left when both are taken
-    off. Paired, the threshold of the rate is the native score of an example that itself counts among the
-    others: the rate is known up to that one.
+    The draws are exchangeable, so they need not be put in the order of the scores. Only the draws of paired
+    examples must stay together.
+
+    Average precision is biased where the samples are close. Drawn examples are less diverse, so they add the
+    same bias once more. The interval is stretched to hold the value with both biases subtracted.
+
+    For paired samples, the threshold of the rate is the native score of an example whose other score is among
+    the others too. So the rate is uncertain by this one example.
     """
     n, m = len(x), len(y)
     at = NativeThresholds(x, y)
@@ -71,8 +73,8 @@ def bootstrap_intervals(x: Floats, y: Floats, paired: bool, seed: int,
     ends = np.stack([np.minimum(ends[:, 0], values), np.maximum(ends[:, 1], values)], axis=1)
     drift = -2 * float(found[0].mean() - values[0])
     hidden = compute_hidden_share(m)
-    # Average precision, if `hidden` of the others stood above all natives, is the mean over recall r of r /
-    # (r + odds).
+    # If a share `hidden` of the others were above all natives, average precision would be the mean over
+    # recall r of r / (r + odds).
     odds = hidden * m / n
     precision = stretch_interval(float(values[0]), ends[0], drift, odds * float(np.log1p(1 / odds)), paired)
     return precision, stretch_interval(float(values[1]), ends[1], 0.0, hidden, False)

@@ -1,8 +1,8 @@
-"""Moments of a whole grid of pairs of matrices, accumulated batch by batch.
+"""Moments of all cells of a comparison, accumulated batch by batch.
 
-Sums are taken about a *shift* (the mean of the first batch) so that a large mean costs no digits; products
-are computed in blocks (float32 by default) and accumulated in float64. Law (tests/test_laws.py): nothing
-depends on batch size or order beyond rounding.
+Sums are about a *shift*, the mean of the first batch, so that a large mean costs no digits. Products are
+computed in blocks (float32 by default) and accumulated in float64. Law (tests/test_laws.py): nothing depends
+on batch size or order beyond rounding.
 """
 
 from __future__ import annotations
@@ -20,7 +20,12 @@ from suture.numbers.site_groups import SiteGroup, group_sites
 
 
 class NonFiniteError(SutureError):
-    """NaN or inf in a representation: which side ("source" or "target") and which position in its list."""
+    """Error for NaN or inf in a representation.
+
+    Attributes:
+        side: "source" or "target".
+        index: position of the representation in the list of its side.
+    """
 
     def __init__(self, side: str, index: int) -> None:
         super().__init__(f"NaN or inf in {side} representation {index}")
@@ -28,17 +33,19 @@ class NonFiniteError(SutureError):
 
 
 def _compute_first_mean(x: Tensor, precision: torch.dtype, mask: Tensor | None) -> Tensor:
-    """(C,) mean over all rows that count, a number that `precision` holds exactly, in float64 where there is
-    one."""
+    """Compute the mean (C,) over all rows that are not padding, rounded to `precision`.
+
+    It is returned in float64, on the CPU where the device has no float64.
+    """
     mean = x.mean((0, 1, 2)) if mask is None else x[mask].sum(0) / max(1, int(mask.sum()))
     mean = mean.to(precision)
     return mean.cpu().double() if mean.device.type == "mps" else mean.double()
 
 
 def _compute_gram(a: Tensor, width: int, b: Tensor | None = None) -> Tensor:
-    """a' b for the first `width` columns of `a`, where the (width, width) part is symmetric.
+    """Compute a' b for the first `width` columns of `a`, where the (width, width) part is symmetric.
 
-    Blocks left of the diagonal are copied, not computed, where that saves time.
+    Blocks below the diagonal are copied from those above where that saves time.
     """
     b = a if b is None else b
     step = 256 if width >= 512 else 128 if width >= 256 else width
@@ -56,13 +63,13 @@ class PairMoments:
     Args:
         source_grids, target_grids: for each site a hashable that is equal for sites with the same positions.
         source_widths, target_widths: for each site its number of channels.
-        resizing: maps (source grid, target grid) to the `Resizing` between them; pairs of grids that are not
+        resizing: maps (source grid, target grid) to the `Resizing` between them. Pairs of grids that are not
             in it have no moments, and cost nothing.
         same: the two lists hold the same tensors (self-stitching): shared products are computed once.
-        precision: dtype of the blockwise products; float32 (default) is what networks compute in, float64
+        precision: dtype of the blockwise products. float32 (default) is what networks compute in; float64
             costs about three times as much and is exact to 1e-12.
-        higher: keep the sums of third and fourth order, which only debiased CKA needs. Without them they are
-            nan.
+        higher: keep the sums of third and fourth order, which debiased CKA, RV2 and RSA need. Otherwise they
+            are nan.
 
     Memory: float64 sums, 8 (sum of source widths) (sum of target widths) bytes and the sides; no examples are
     kept.
@@ -90,12 +97,12 @@ class PairMoments:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the sums take."""
+        """Bytes that the sums use."""
         return sum(t.nbytes for t in self._sums.values())
 
     @property
     def nbytes_planned(self) -> int:
-        """Bytes that the sums will take, before there are any."""
+        """Bytes that the sums will use, known before the first batch."""
         numbers = 0
         for gt in self._targets:
             buffer, own = (self._compute_buffer_width(gt, self._find_ones_column(gt) - gt.width + 1),
@@ -114,8 +121,10 @@ class PairMoments:
 
     @staticmethod
     def _compute_buffer_width(g: SiteGroup, extra: int) -> int:
-        """Columns of a group's buffer. Rows of a multiple of 64 bytes: others made the subtraction and the
-        small products twice as slow."""
+        """Compute the number of columns of a group's buffer, rounded up to rows of a multiple of 64 bytes.
+
+        Other widths made the subtraction and the small products twice as slow.
+        """
         return -(-(g.width + extra) // 16) * 16
 
     @torch.no_grad()
@@ -127,8 +136,8 @@ class PairMoments:
 
         Args:
             sources, targets: the representations.
-            masks: (N, H, W) booleans for grids of which not all rows count (padded tokens). Such a grid is
-                paired with itself only, or with grids whose rows are all its own.
+            masks: (N, H, W) booleans, False at padding tokens, for grids that have some. Such a grid is
+                paired with itself only, or with grids that hold only rows of it.
 
         Raises:
             NonFiniteError: NaN or inf in one of them; the sums are then as they were before the call.
@@ -138,12 +147,12 @@ class PairMoments:
         if not self.examples:
             self._shift_x = self._compute_first_means(self._sources, sources)
             self._shift_y = self._shift_x if self._same else self._compute_first_means(self._targets, targets)
-        # Beside the channels of a target group stand the squared norms of all sources and of its own members,
-        # and ones, so that one product gives the cross sums and everything of third order.
+        # Extra columns after the channels of a target group hold the squared norms of all sources and of its
+        # own members, and ones. So one product gives the cross sums and all sums of third order.
         ys = [self._centre(g, self._shift_y, sources if self._same else targets,
                            "source" if self._same else "target", self._find_ones_column(g) - g.width + 1)
               for g in self._targets]
-        # Whole buffers go through the resize: a slice of channels would be copied first.
+        # Whole buffers are resized, because a slice of channels would be copied first.
         xs = (ys if self._same
               else [self._centre(g, self._shift_x, sources, "source", 0) for g in self._sources])
         for gt, y in zip(self._targets, ys, strict=True):
@@ -162,7 +171,7 @@ class PairMoments:
                 extra: int) -> Tensor:
         first = tensors[g.members[0]]
         width = self._compute_buffer_width(g, extra)
-        # Kept from batch to batch: fresh memory of this size costs more than the subtraction.
+        # Kept from batch to batch, because new memory of this size costs more than the subtraction.
         shape = (*first.shape[:3], width)
         buffer = self._buffers.get((side, g.grid))
         if buffer is None or buffer.shape != shape:
@@ -180,7 +189,11 @@ class PairMoments:
         return buffer
 
     def _fill_norms(self, gt: SiteGroup, y: Tensor, xs: list[Tensor]) -> list[Tensor | None]:
-        """Write squared norms and ones into the extra columns of `y`; the sources at the small grids."""
+        """Write squared norms and ones into the extra columns of `y`.
+
+        Returns:
+            The source groups on the small grids; None for a pair of grids without moments.
+        """
         smalls: list[Tensor | None] = []
         for gs, x in zip(self._sources, xs, strict=True):
             r = self._resizing.get((gs.grid, gt.grid))
@@ -203,16 +216,16 @@ class PairMoments:
         return smalls
 
     def _find_ones_column(self, gt: SiteGroup) -> int:
-        """The column of ones in the buffer of a target group."""
+        """Return the column of ones in the buffer of a target group."""
         return gt.width + self._count + len(gt.members) * self._higher
 
     def _add(self, value: Tensor, *key: Any) -> None:
-        """Accumulate in float64; on the CPU where the device knows no float64 (mps)."""
+        """Accumulate in float64; on the CPU where the device has no float64 (mps)."""
         value = value.cpu().double() if value.device.type == "mps" else value.double()
         if key in self._sums:
             self._sums[key] += value
         else:
-            self._sums[key] = value.clone()  # it may be a view of another sum
+            self._sums[key] = value.clone()  # value may be a view of another sum
 
     def _add_pair_sums(self, gs: SiteGroup, small: Tensor, gt: SiteGroup, y: Tensor) -> None:
         r = self._resizing[gs.grid, gt.grid]
@@ -238,18 +251,18 @@ class PairMoments:
         for j in gt.members:
             c = gt.columns[j]
             self._add(_compute_gram(rows[:, c], c.stop - c.start), "yy", j)
-        # One small product per example: a tall and very narrow product is five times slower.
+        # One small product per example, because a tall and very narrow product is five times slower.
         side = y[..., gt.width:].flatten(1, 2).transpose(1, 2) @ y[..., :gt.width].flatten(1, 2)
         self._add(side.sum(0).T, "y", gt.grid)
 
     def _centre_side(self, side: Side, *key: Any) -> Side:
-        """The side about its mean; one serves many cells."""
+        """Return the side about its mean, cached because one side serves many cells."""
         if key not in self._sides:
             self._sides[key] = side.shift_to(side.mean)
         return self._sides[key]
 
     def get_moments(self, source: int, target: int) -> Moments:
-        """Moments of one cell, about the means.
+        """Return the moments of one cell, about the means.
 
         Raises:
             SutureError: nothing was added yet.
@@ -276,4 +289,4 @@ class PairMoments:
                  s["xy", gt.grid, gt.grid][cy, cy] if self._same else s["yy", target], *y_high)
         cross = Cross(pair[cx, cy], *c_high)
         return Moments(self._centre_side(x, "x", source, gt.grid), self._centre_side(y, "y", target),
-                        cross.shift_to(x, y, x.mean, y.mean), self.precision)
+                       cross.shift_to(x, y, x.mean, y.mean), self.precision)

@@ -1,4 +1,4 @@
-"""Per-example records: what the measure of a cell is a ratio of sums of."""
+"""Records per example: the sums whose ratio is the measure of a cell."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from suture.numbers.arrays import Arrays, Floats
 
 @dataclass(frozen=True)
 class Record:
-    """What a cell's measure is made of: ``top.sum() / bottom.sum()`` over its units.
+    """Parts of a cell's measure, which is ``top.sum() / bottom.sum()`` over its units.
 
     Attributes:
-        top: (N,); boolean where examples are hit or missed, sums over its tokens where an example has
+        top: (N,); boolean where an example is a hit or a miss; the sum over its tokens where an example has
             several.
         bottom: (N,) floats.
         batches: the units are test batches, and `bottom` is one.
@@ -33,13 +33,13 @@ class Record:
 
     @property
     def value(self) -> float:
-        """The measure."""
+        """Value of the measure."""
         ratio = float(self.top.sum(dtype=np.float64) / self.bottom.sum(dtype=np.float64))
         return math.exp(ratio) if self.exponential else ratio
 
 
 def sum_by_batch(values: NDArray[Any], sizes: NDArray[Any]) -> Floats:
-    """Sums (..., B) over the test batches of `values` (..., N), batches of `sizes` (B,) in order."""
+    """Sum `values` (..., N) over each test batch, of consecutive `sizes` (B,); the result is (..., B)."""
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     sums: Floats = np.add.reduceat(values.astype(np.float64), starts, axis=-1)
     return sums
@@ -56,14 +56,15 @@ RECORDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "residual_batches": ("error", ("scale", "batches")),
     "r2": ("error", ("spread",)),
 }
-"""By quantity: the array of the method, (sources, targets, N), and those of the target network that it
-needs."""
+"""By quantity: the array of the method, (sources, targets, N), and the arrays of the target network that
+it needs."""
 
 
 def build_record(arrays: Arrays, name: str, i: int, j: int) -> Record:
-    """The per-example record of measure `name` in cell (i, j).
+    """Build the per-example record of measure `name` in cell (i, j).
 
-    With ``target.tokens`` among the arrays, what is counted are tokens: examples are sums over theirs.
+    With ``target.tokens`` among the arrays the units are tokens. The numbers of an example are then sums over
+    its tokens.
 
     Args:
         arrays: of a comparison.

@@ -1,4 +1,4 @@
-"""Resizing as a linear map on positions, and what second moments need of it: its adjoint and its square."""
+"""Resizing as a linear map on positions, with the adjoint and the square that second moments need."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Mode = Literal["bilinear", "nearest"]
 
 @dataclass(frozen=True)
 class Resizing:
-    """A linear map W between two grids of positions, separable in height and width; its weights sum to one.
+    """A linear map W between two grids of positions, separable in height and width. Its weights sum to one.
 
-    Bilinear interpolation (corners not aligned, no antialiasing) or the nearest position. An axis that grows
-    is never carried out on the channels: cov(WX) = X'(W'W)X and cov(WX, Y) = X'(W'Y) need only the adjoint,
-    at the smaller size. An axis that shrinks is carried out.
+    It is bilinear interpolation (corners not aligned, no antialiasing) or the nearest position. An axis that
+    grows is never carried out on the channels: cov(WX) = X'(W'W)X and cov(WX, Y) = X'(W'Y) need only the
+    adjoint, at the smaller size. An axis that shrinks is carried out.
 
     Attributes:
         source, target: (height, width) of the grids.
@@ -32,30 +32,30 @@ class Resizing:
 
     @property
     def small(self) -> tuple[int, int]:
-        """(height, width) on which products are taken: the smaller of the two on each axis."""
+        """Grid size (height, width) of the products: the smaller of source and target on each axis."""
         return min(self.source[0], self.target[0]), min(self.source[1], self.target[1])
 
     @property
     def is_up(self) -> bool:
-        """Whether an axis grows."""
+        """True if an axis grows."""
         return self.small != self.target
 
     def resize_map(self, x: Tensor) -> Tensor:
-        """Carry out all of it on a map `x` (N, C, H, W)."""
+        """Resize a map `x` (N, C, H, W) on both axes."""
         how: dict[str, Any] = ({"mode": "nearest-exact"} if self.mode == "nearest"
                                else {"mode": "bilinear", "align_corners": False})
         return x if self.source == self.target else F.interpolate(x, size=self.target, **how)
 
     def resize_grid(self, x: Tensor) -> Tensor:
-        """Carry out all of it on a grid `x` (N, H, W, C)."""
+        """Resize a grid `x` (N, H, W, C) on both axes."""
         return torch.permute(self.resize_map(x.permute(0, 3, 1, 2)), (0, 2, 3, 1))
 
     def shrink(self, x: Tensor) -> Tensor:
-        """Carry out the shrinking axes on a grid `x` (N, H, W, C)."""
+        """Resize a grid `x` (N, H, W, C) on the shrinking axes only."""
         return Resizing(self.source, self.small, self.mode).resize_grid(x)
 
     def apply_adjoint(self, y: Tensor) -> Tensor:
-        """Carry out the transposes of the growing axes on `y` (N, H', W', C)."""
+        """Apply the transposes of the growing axes to `y` (N, H', W', C)."""
         if not self.is_up:
             return y
         n, _, _, c = y.shape
@@ -65,7 +65,7 @@ class Resizing:
         return torch.permute(pulled, (0, 2, 3, 1))
 
     def apply_gram(self, x: Tensor) -> Tensor:
-        """Carry out W'W of the growing axes W on `x`, the result of `shrink`."""
+        """Apply W'W of the growing axes W to `x`, the result of `shrink`."""
         for axis, (s, t) in enumerate(zip(self.small, self.target, strict=True), 1):
             if s != t:
                 m = compute_interpolation(s, t, self.mode)
@@ -73,7 +73,7 @@ class Resizing:
         return x
 
     def compute_squared_norms(self, x: Tensor) -> Tensor:
-        """(N, H', W') squared norms of the resampled rows, from `x`, the result of `shrink`.
+        """Compute the squared norms (N, H', W') of the resized rows, from `x`, the result of `shrink`.
 
         A row on a grown axis mixes two neighbours, so its norm needs only the products of neighbouring
         positions.
@@ -96,13 +96,16 @@ class Resizing:
 
 @lru_cache(maxsize=256)
 def compute_interpolation(source: int, target: int, mode: Mode = "bilinear") -> Tensor:
-    """(target, source) float64 weights of interpolation along one axis, read off `interpolate` itself."""
+    """Compute the weights (target, source) of interpolation along one axis, in float64.
+
+    They are the output of torch's `interpolate` for an identity matrix.
+    """
     eye = torch.eye(source, dtype=torch.float64)[None, None]
     return Resizing((1, source), (1, target), mode).resize_grid(eye)[0, 0].contiguous()
 
 
 def _compute_norm_weights(source: int, target: int, mode: Mode, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights of the squares and of the products of neighbours in the norm of an interpolated row."""
+    """Compute the weights of squares and of neighbours' products in the norm of an interpolated row."""
     if source == target:
         eye = torch.eye(source, dtype=like.dtype, device=like.device)
         return eye, eye.new_zeros(source, 0)

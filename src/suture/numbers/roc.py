@@ -1,8 +1,8 @@
-"""How far apart two samples of detector scores are: those of a target network's own representations and
-others.
+"""Separation of two samples of detector scores: native scores and others.
 
-The native scores are the positive class, and a larger score means more in-distribution. Everything here
-depends on the order of the scores alone, so scores are never squashed, and infinite ones are as good as any.
+Native scores are those of the target network's own representations. They are the positive class, and a larger
+score means more in-distribution. Every number here depends only on the order of the scores. So scores are
+never squashed, and infinite scores are valid.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from suture.numbers.intervals import Estimate, compute_hidden_share, make_missin
 from suture.numbers.native_thresholds import NativeThresholds, bootstrap_intervals
 
 NORMAL_ENDS = np.array([-1.0, 1.0]) * 1.959963984540054
-"""Ends of a normal variable's 95 % interval."""
+"""Ends of the 95 % interval of a standard normal variable."""
 
 
 @dataclass(frozen=True)
 class Separation:
-    """Four views on two samples of scores, each with its 95 % interval.
+    """Four measures of how well two samples of scores are separated, each with its 95 % interval.
 
     Attributes:
         auroc: P(native > other) + P(equal) / 2. 0.5: no order between them; 1: every native score is larger.
-        two_sided: see `two_sided_auroc`. 0.5: cannot be told apart; 1: all others lie outside the native
-            scores, on whichever side; below 0.5: the others crowd around the native median.
-        average_precision: of the natives as positives, as scikit-learn has it. It depends on how many there
-            are of each: others that cannot be told apart give about N / (N + M).
+        two_sided: see `two_sided_auroc`. 0.5: the samples cannot be told apart; 1: all others lie outside the
+            native scores, on either side; below 0.5: the others crowd around the native median.
+        average_precision: as in scikit-learn, with the natives as positives. It depends on the sizes of the
+            samples: others that cannot be told apart give about N / (N + M).
         fpr95: share of the others that reach the largest threshold which at least 95 % of the natives reach.
     """
 
@@ -42,17 +42,21 @@ class Separation:
 
 
 def estimate_separation(native: ArrayLike, other: ArrayLike, *, paired: bool = False, seed: int = 0,
-             resamples: int = 400) -> Separation:
-    """How far `other` stands from `native`.
+                        resamples: int = 400) -> Separation:
+    """Estimate the separation of `other` from `native`, with 95 % intervals.
 
-    The intervals of `auroc` (DeLong et al. 1988, on the logit scale) and `two_sided_auroc` (on the scale
-    log(1 - value)) come from influence functions, those of `average_precision` and `fpr95` are percentile
-    bootstraps over examples. All of these collapse where the samples stand fully apart, and are too short
-    close to it; so each interval also leaves room for what n independent examples, or pairs of them, hide in
-    one sample of 40: a share of 1 - 0.025^(1/n) that is unlike all that were seen (the exact binomial bound,
-    Clopper and Pearson 1934, some 3.7 / n). Paired, an example's own two scores are no draw of two examples;
-    the interval is stretched to also hold the value corrected for them. With a single score on a side an
-    interval is [0, 1]. Identical paired samples have [0.5, 0.5] in the first three.
+    The intervals of `auroc` and `two_sided_auroc` come from influence functions. The first is built on the
+    logit scale (DeLong et al. 1988), the second on the scale log(1 - value). The intervals of
+    `average_precision` and `fpr95` are percentile bootstraps over examples.
+
+    All of these intervals collapse where the samples are fully apart, and are too short close to that point.
+    So each interval also leaves room for a hidden share: the largest share of examples that n independent
+    examples, or pairs, miss altogether in one sample of 40. It is 1 - 0.025^(1/n), about 3.7 / n (the exact
+    binomial bound, Clopper and Pearson 1934).
+
+    The two scores of a paired example are not independent. For paired samples the interval is stretched to
+    also hold the value corrected for this. With a single score on a side an interval is [0, 1]. Identical
+    paired samples have the interval [0.5, 0.5] for the first three measures.
 
     Args:
         native: (N,) scores of native representations.
@@ -79,7 +83,7 @@ def estimate_separation(native: ArrayLike, other: ArrayLike, *, paired: bool = F
 
 
 def auroc(native: ArrayLike, other: ArrayLike) -> float:
-    """P(native > other) + P(equal) / 2 of two samples (N,) and (M,).
+    """Compute P(native > other) + P(equal) / 2 of two samples (N,) and (M,).
 
     Raises:
         SutureError: not one-dimensional real numbers, nan among them, or an empty sample.
@@ -89,20 +93,23 @@ def auroc(native: ArrayLike, other: ArrayLike) -> float:
 
 
 def two_sided_auroc(native: ArrayLike, other: ArrayLike) -> float:
-    """AUROC of how typical a score is among the natives, t(s) = -|F(s) - 1/2| with F their distribution
-    function.
+    """Compute the AUROC of typicality, which is high where the others lie on either side of the natives.
 
-    Closed form: U = F(native) is uniform on [0, 1], so |U - 1/2| is uniform on [0, 1/2], and the chance that
-    a native is more typical than a score s is P(|U - 1/2| < |F(s) - 1/2|) = |2 F(s) - 1|. The AUROC is its
-    mean over `other`.
+    The typicality of a score s is t(s) = -|F(s) - 1/2|, with F the distribution function of the natives.
 
-    A score that equals natives has no single F: it stands for every u in [F(s-), F(s)], as natives of this
-    score do (the randomised probability integral transform, Brockwell 2007), and |2u - 1| is averaged over
-    these u. These intervals of the natives themselves tile [0, 1], so the value is exactly 1/2 for identical
-    samples, whatever their ties. Where no two natives are equal it is the AUROC of t with mid-ranks, to the
-    last digit. Where some are, that AUROC is not continuous: of natives -1, 0, 0, 1, each 250 times, against
-    others that are all 1, it jumps from 3/4 to nearly 5/8 or 7/8 with one native more at an end, and no
-    interval could be given for it.
+    Closed form: U = F(native) is uniform on [0, 1], so |U - 1/2| is uniform on [0, 1/2]. A native is more
+    typical than s with probability P(|U - 1/2| < |F(s) - 1/2|) = |2 F(s) - 1|. The AUROC is the mean of this
+    over `other`.
+
+    Ties: a score that equals natives has no single F. It represents every u in [F(s-), F(s)], as natives of
+    this score do (the randomised probability integral transform, Brockwell 2007). The value of |2u - 1| is
+    averaged over these u. The intervals of the natives tile [0, 1], so identical samples give exactly 1/2
+    whatever their ties.
+
+    Where no two natives are equal, the value is the AUROC of t with mid-ranks, to the last digit. Where some
+    are equal, that AUROC is not continuous, so no interval could be given for it. Example: natives -1, 0, 0,
+    1, each 250 times, and others that are all 1. One more native at an end moves that AUROC from 3/4 to
+    nearly 5/8 or 7/8.
 
     Args:
         native: (N,) scores.
@@ -115,10 +122,8 @@ def two_sided_auroc(native: ArrayLike, other: ArrayLike) -> float:
     return _compute_two_sided(*_count_below(x, y), len(x))
 
 
-# -- input ---------------------------------------------------------------------------------------------------
-
 def _as_scores(scores: ArrayLike, name: str) -> Floats:
-    """`scores` as float64."""
+    """Convert `scores` to float64 and check that they are one-dimensional real numbers."""
     array: NDArray[Any] = np.asarray(scores)
     if array.ndim != 1 or array.dtype.kind not in "biuf":
         raise SutureError(f"expected {name} scores as real numbers of shape (n,), got {array.dtype} of shape "
@@ -127,7 +132,7 @@ def _as_scores(scores: ArrayLike, name: str) -> Floats:
 
 
 def _explain_missing(x: Floats, y: Floats) -> str:
-    """Why nothing can be said of these scores; empty where it can."""
+    """Return the reason why these scores have no separation, or an empty string."""
     for s, name in ((x, "native"), (y, "other")):
         if len(s) == 0:
             return f"no {name} scores"
@@ -137,36 +142,36 @@ def _explain_missing(x: Floats, y: Floats) -> str:
 
 
 def _check_samples(native: ArrayLike, other: ArrayLike) -> tuple[Floats, Floats]:
-    """Both samples, refused where nothing can be said of them."""
+    """Convert both samples to float64 and refuse samples that are empty or hold nan."""
     x, y = _as_scores(native, "native"), _as_scores(other, "other")
     if why := _explain_missing(x, y):
-        raise SutureError(f"expected scores without nan in both samples, got {why}; write separate(native, "
-                          "other), which gives missing estimates with this reason")
+        raise SutureError(f"expected scores without nan in both samples, got {why}; "
+                          "write estimate_separation(native, other), which gives missing estimates with "
+                          "this reason")
     return x, y
 
 
-# -- placements ----------------------------------------------------------------------------------------------
-
 def _count_below(x: Floats, y: Floats) -> tuple[Ints, Ints]:
-    """How many of `x` are smaller than, and not larger than, each of `y`."""
+    """Count, for each of `y`, the elements of `x` that are smaller, and those that are not larger."""
     s = np.sort(x)
     return s.searchsorted(y, "left").astype(np.int64), s.searchsorted(y, "right").astype(np.int64)
 
 
 def _compute_auroc(left: Ints, right: Ints, n: int) -> float:
-    """AUROC from how many of the `n` natives are below each other score; in whole numbers until the
-    division."""
+    """Compute the AUROC from the counts of the `n` natives below each other score.
+
+    The sums are whole numbers until the division.
+    """
     pairs = n * len(left)
     return (2 * pairs - int((left + right).sum())) / (2 * pairs)
 
 
 def _compute_two_sided(left: Ints, right: Ints, n: int) -> float:
-    """`two_sided_auroc` from how many of the `n` natives are below each other score; in whole numbers where
-    it can be.
+    """Compute `two_sided_auroc` from the counts of the `n` natives below each other score.
 
-    The mean of |2v - n| over v in [left, right] is that at their middle, except for scores equal to the
-    native median, where n / 2 lies within: with p = 2 right - n and r = n - 2 left it is larger by
-    min(p, r)^2 / (p + r).
+    The sums are whole numbers where they can be. The mean of |2v - n| over v in [left, right] is the value at
+    their middle, unless n / 2 lies within. That is so for scores equal to the native median. There, with p =
+    2 right - n and r = n - 2 left, the mean is larger by min(p, r)^2 / (p + r).
     """
     inner = np.minimum(2 * right - n, n - 2 * left).clip(0)
     width = int((right - left)[inner > 0].max(initial=1))
@@ -175,7 +180,7 @@ def _compute_two_sided(left: Ints, right: Ints, n: int) -> float:
 
 
 def _estimate_auroc(x: Floats, y: Floats, paired: bool) -> Estimate:
-    """AUROC; its influence functions are the placement values."""
+    """Estimate the AUROC; its influence functions are the placement values."""
     from scipy.special import expit, logit
 
     n, m = len(x), len(y)
@@ -192,14 +197,17 @@ def _estimate_auroc(x: Floats, y: Floats, paired: bool) -> Estimate:
 
 
 def _estimate_two_sided(x: Floats, y: Floats, paired: bool) -> Estimate:
-    """`two_sided_auroc`; its influence functions hold what an example does by itself and through F.
+    """Estimate `two_sided_auroc`, with influence functions of each example alone and through F.
 
-    A score s of `other` adds f = mean of |2u - 1| over [a, b] = [F(s-), F(s)]. A native at x moves b of all s
-    >= x and a of all s > x, so it adds the mean over `other` of (|2b - 1| - |2a - 1|) / (b - a) where s > x
-    and of (|2b - 1| - f) / (b - a) where s = x. Without a tie the first is 2 sign(2F - 1). For s at F = 1/2
-    exactly that has no sign: either one is right, and what it would add counts as one more, independent part.
-    Paired, F(s) counts the example's own native: on average this adds the mean of sign(2F - 1) sign(s -
-    native) / N.
+    A score s of `other` adds f, the mean of |2u - 1| over [a, b] = [F(s-), F(s)]. A native at x moves b of
+    all s >= x and a of all s > x. So it adds the mean over `other` of (|2b - 1| - |2a - 1|) / (b - a) where s
+    > x, and of (|2b - 1| - f) / (b - a) where s = x.
+
+    Without a tie the first of these is 2 sign(2F - 1). At F = 1/2 exactly this has no sign, and either sign
+    is right. What it would add is counted as one more, independent part.
+
+    For paired samples, F(s) counts the example's own native. On average this adds the mean of sign(2F - 1)
+    sign(s - native) / N.
     """
     n, m = len(x), len(y)
     left, right = _count_below(x, y)
@@ -219,8 +227,7 @@ def _estimate_two_sided(x: Floats, y: Floats, paired: bool) -> Estimate:
 
 
 def _sum_above(x: Floats, y: Floats, past: Floats, at: Floats) -> Floats:
-    """For each of `x` the sum of `past` over all `y` that are larger, plus that of `at` over all that are
-    equal."""
+    """Sum, for each of `x`, `past` over all larger `y`, plus `at` over all equal `y`."""
     order = np.argsort(y)
     s = y[order]
     p, q = (np.concatenate([[0.0], np.cumsum(v[order])]) for v in (past, at))
@@ -229,22 +236,23 @@ def _sum_above(x: Floats, y: Floats, past: Floats, at: Floats) -> Floats:
     return sums
 
 
-# -- intervals -----------------------------------------------------------------------------------------------
-
 def _compute_signs(x: Floats, y: Floats) -> Ints:
-    """1 where `x` is larger, -1 where `y` is; without a difference, which infinite scores do not have."""
+    """Return 1 where `x` is larger, -1 where `y` is larger, else 0.
+
+    Comparisons are used, because a difference of two equal infinite scores is nan.
+    """
     return (x > y).astype(np.int64) - (x < y)
 
 
 def _compute_standard_error(of_native: Floats, of_other: Floats, paired: bool) -> float:
-    """Standard error of what has these influence functions (DeLong et al. 1988)."""
+    """Compute the standard error of a measure from its influence functions (DeLong et al. 1988)."""
     if paired:
         return float((of_native + of_other).std(ddof=1) / len(of_native) ** 0.5)
     return float((of_native.var(ddof=1) / len(of_native) + of_other.var(ddof=1) / len(of_other)) ** 0.5)
 
 
 def _estimate_from_single(x: Floats, y: Floats, paired: bool) -> Separation:
-    """The four values where a side has a single score."""
+    """Estimate the four measures where a side has a single score."""
     n, m = np.ones((1, len(x))), np.ones((1, len(y)))
     pinned = paired and x[0] == y[0]
     ends = (0.5, 0.5) if pinned else (0.0, 1.0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class SiteGroup:
-    """Sites with one grid of positions: their channels stand side by side in one buffer."""
+    """Sites with one grid of positions. Their channels are side by side in one buffer."""
 
     grid: Hashable
     members: tuple[int, ...]
@@ -17,7 +17,7 @@ class SiteGroup:
 
 
 def group_sites(grids: Sequence[Hashable], widths: Sequence[int]) -> list[SiteGroup]:
-    """Put sites with equal grids into one group, groups and sites in the order given."""
+    """Group sites with equal grids, keeping groups and sites in the order given."""
     groups = []
     for grid in dict.fromkeys(grids):
         members = tuple(i for i, g in enumerate(grids) if g == grid)

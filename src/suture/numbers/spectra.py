@@ -38,16 +38,18 @@ class Spectrum:
         return float(self.values[0] / self.values[-1]) if self.rank else float("nan")
 
     def add_ridge(self, moments: Moments, strength: float) -> Tensor:
-        """(r,) eigenvalues with the penalty of ridge, `strength` mean eigenvalues of the source of
-        `moments`."""
+        """Add a ridge penalty to the eigenvalues, (r,).
+
+        The penalty is `strength` times the mean eigenvalue of the source of `moments`.
+        """
         return self.values + strength * torch.trace(moments.sxx) / self.width
 
     @classmethod
     def of(cls, side: Side, precision: torch.dtype = torch.float64) -> Spectrum:
-        """Spectrum of ``side.gram``, which must be about the mean.
+        """Compute the spectrum of ``side.gram``, which must be about the mean.
 
-        Directions whose eigenvalue is below `compute_rank_cut` times the largest are dropped: they hold
-        rounding only.
+        Directions with an eigenvalue below `compute_rank_cut` times the largest are dropped: they hold only
+        rounding.
         """
         values, vectors = torch.linalg.eigh(side.gram)
         values, vectors = values.flip(0), vectors.flip(1)
@@ -58,31 +60,31 @@ class Spectrum:
 
 
 def compute_rank_cut(width: int, n: int, precision: torch.dtype) -> float:
-    """Relative size below which an eigenvalue of a scatter of `n` rows and `width` columns is rounding.
+    """Return the relative size below which an eigenvalue of a scatter is rounding.
 
-    In float64 max(width, n) eps, as `numpy.linalg.matrix_rank`. Products in float32 are accumulated
-    blockwise, so their error does not grow with n; it stays below 4 eps of the largest eigenvalue
-    (benchmarks/precision.py).
+    The scatter has `n` rows and `width` columns. In float64 the cut is max(width, n) eps, as in
+    `numpy.linalg.matrix_rank`. Products in float32 are accumulated blockwise, so their error does not grow
+    with n. It stays below 4 eps of the largest eigenvalue (benchmarks/precision.py).
     """
     eps = torch.finfo(precision).eps
     return max(width, n) * eps if precision == torch.float64 else 4 * eps
 
 
 def _compute_constant_floor(side: Side, precision: torch.dtype) -> float:
-    """Scatter that rounding alone gives to a constant column: n (eps |mean|)²."""
+    """Compute the scatter that rounding alone gives to a constant column: n (4 eps |mean|)²."""
     scale = float(side.mean.abs().max()) if len(side.shift) else 0.0
     eps = torch.finfo(precision).eps
     return side.n * (4 * eps * scale) ** 2
 
 
 def find_varying_columns(side: Side, precision: torch.dtype = torch.float64) -> Tensor:
-    """(p,) which columns hold more than the rounding of a constant."""
+    """Return a mask (p,) of the columns that vary by more than the rounding of a constant."""
     rounding = 4 * torch.finfo(precision).eps * side.mean.abs()
     return side.gram.diagonal() > side.n * rounding.square()
 
 
 def solve_least_squares(x: Spectrum, moments: Moments, strength: float = 0.0) -> Tensor:
-    """(q, p) weight of the affine map that minimises the squared error, with the penalty of ridge.
+    """Compute the weight (q, p) of the affine map with the least squared error plus a ridge penalty.
 
     Args:
         x: spectrum of the source's scatter.
@@ -93,7 +95,7 @@ def solve_least_squares(x: Spectrum, moments: Moments, strength: float = 0.0) ->
 
 
 def compute_squared_error(weight: Tensor, bias: Tensor, moments: Moments) -> Tensor:
-    """sum |W x + b - y|² over the rows of `moments`, wherever the map was fitted."""
+    """Compute sum |W x + b - y|² over the rows of `moments`; the map may be fitted on other rows."""
     m = moments
     weight, bias = weight.to(m.sxx), bias.to(m.sxx)
     off = weight @ m.x.mean + bias - m.y.mean
@@ -102,12 +104,13 @@ def compute_squared_error(weight: Tensor, bias: Tensor, moments: Moments) -> Ten
 
 @dataclass(frozen=True)
 class MomentBlock:
-    """What one block of examples adds to a pair.
+    """Moments that one block of examples adds to a pair.
 
     Attributes:
         moments: of the pair of matrices.
         unit: sums of the rows of both sides at unit length, where they are wanted.
-        standard: of the same with every row less its mean, at unit length, where that is wanted.
+        standard: moments of the standardised rows, where they are wanted. A row is standardised by
+            subtracting its mean and scaling it to unit length.
     """
 
     moments: Moments
@@ -115,7 +118,7 @@ class MomentBlock:
     standard: Moments | None = None
 
     def merge(self, other: MomentBlock) -> MomentBlock:
-        """The rows of both."""
+        """Return the block of the rows of both."""
         unit = standard = None
         if self.unit is not None and other.unit is not None:
             unit = self.unit[0].merge(other.unit[0]), self.unit[1].merge(other.unit[1])
@@ -126,15 +129,15 @@ class MomentBlock:
 
 @dataclass(frozen=True)
 class Pair:
-    """One cell's moments with the spectra of both sides: what every index from moments is a function of.
+    """Moments of one cell with the spectra of both sides. Every index from moments is a function of it.
 
     Attributes:
         moments: about the means.
         x, y: spectra of the source's and of the target's scatter.
-        unit, standard: of rows at unit length, see `MomentBlock`; None where they were not taken.
+        unit, standard: of rows at unit length, see `MomentBlock`; None where they were not computed.
         blocks: the same for disjoint blocks of examples, where they were kept apart.
-        outside: spectra of the source outside of each fold of the blocks, where they are at hand (for many
-            cells).
+        outside: spectra of the source outside of each fold of the blocks, where they are already known (one
+            serves many cells).
     """
 
     moments: Moments
@@ -147,13 +150,13 @@ class Pair:
 
     @classmethod
     def of(cls, moments: Moments, x: Spectrum | None = None, y: Spectrum | None = None) -> Pair:
-        """The pair; spectra that are at hand (one serves many cells) are not computed again."""
+        """Make the pair of `moments`; known spectra are not computed again (one serves many cells)."""
         return cls.of_block(MomentBlock(moments), x, y)
 
     @classmethod
     def of_block(cls, block: MomentBlock, x: Spectrum | None = None, y: Spectrum | None = None,
-                blocks: Sequence[MomentBlock] = ()) -> Pair:
-        """The pair of all that a part holds."""
+                 blocks: Sequence[MomentBlock] = ()) -> Pair:
+        """Make the pair of all that a block holds, with known spectra and disjoint `blocks` if given."""
         m = block.moments
         return cls(m, x or Spectrum.of(m.x, m.precision), y or Spectrum.of(m.y, m.precision), block.unit,
                    block.standard, tuple(blocks))
@@ -165,7 +168,7 @@ class Pair:
 
     @property
     def constant(self) -> tuple[str, ...]:
-        """Which of "source" and "target" do not vary."""
+        """The sides ("source", "target") that do not vary."""
         return tuple(name for name, s in (("source", self.x), ("target", self.y)) if s.rank == 0)
 
     @property
@@ -176,32 +179,32 @@ class Pair:
 
     @cached_property
     def loadings(self) -> Tensor:
-        """(rank x, q) cross scatter between the principal directions of the source and the columns of the
-        target."""
+        """Cross scatter (rank x, q) of the source's principal directions with the target's columns."""
         return self.x.vectors.T @ self.moments.sxy
 
     @cached_property
     def rotated(self) -> Tensor:
-        """(rank x, rank y) cross scatter between the principal directions of the two sides."""
+        """Cross scatter (rank x, rank y) of the principal directions of the two sides."""
         return self.loadings @ self.y.vectors
 
     @cached_property
     def canonical(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(U, correlations, V'): canonical correlations and directions in the whitened coordinates of each
-        side."""
+        """Canonical correlations: (U, correlations, V').
+
+        The directions U and V are in the whitened coordinates of each side.
+        """
         white = self.rotated / torch.outer(self.x.values.sqrt(), self.y.values.sqrt())
         u, s, vh = torch.linalg.svd(white, full_matrices=False)
         return u, s, vh
 
     @cached_property
     def nuclear(self) -> float:
-        """Sum of the singular values of the cross scatter: the largest trace that rotations of one side
-        reach."""
+        """Nuclear norm of the cross scatter: the largest trace that a rotation of one side can reach."""
         return float(torch.linalg.svdvals(self.moments.sxy).sum())
 
     @cached_property
     def correlations(self) -> Tensor:
-        """(p, q) Pearson correlations between the columns; 0 for a column that does not vary."""
+        """Pearson correlations (p, q) between the columns; 0 for a column that does not vary."""
         m = self.moments
         found = m.sxy / torch.outer(m.sxx.diagonal(), m.syy.diagonal()).sqrt()
         return torch.where(torch.outer(find_varying_columns(m.x, m.precision),

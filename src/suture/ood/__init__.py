@@ -1,4 +1,4 @@
-"""How far stitched representations are from native ones: detectors that fit and score."""
+"""Detectors of stitched representations that are far from native ones."""
 
 from suture.ood.auxiliary import as_batches as as_batches
 from suture.ood.detection import Detection as Detection

@@ -1,5 +1,4 @@
-"""Auxiliary inputs, which a detector should tell from those of the task: given by a user or made from the
-data."""
+"""Auxiliary inputs, which a detector should tell from the data: given by a user or made from the data."""
 
 from __future__ import annotations
 
@@ -32,25 +31,25 @@ from suture.data import (
 from suture.representations import get_token_mask
 
 HELD_OUT = 500
-"""Auxiliary examples that the quality of a detector is measured on; no detector is trained on them."""
+"""Auxiliary examples that measure the quality of a detector. No detector is trained on them."""
 TRAINING_BYTES = 2**29
-"""Memory for auxiliary inputs that are made to train a detector with: 43,000 images of 3x32x32, 890 of
+"""Memory for auxiliary inputs that are made to train a detector: 43,000 images of 3x32x32, 890 of
 3x224x224."""
 FEW_EXAMPLES = 20
-"""With fewer auxiliary examples than this a detector has no quality, and verdicts that rest on it are
-unproven."""
+"""With fewer auxiliary examples than this a detector has no quality, and its verdicts are unproven."""
 NOT_MADE_NOTE = ("no auxiliary data and no maker for this kind of input: nothing shows that the detectors "
                  "see anything, so verdicts are unproven; pass ood=OOD(auxiliary=...)")
 
 
 @dataclass
 class AuxiliaryData:
-    """Auxiliary inputs by use, and what is to be said of them.
+    """Auxiliary inputs by use, with their origin and notes.
 
     Attributes:
-        inputs: "auxiliary" (held out), "unseen" (of another kind) and "training"; absent where there is none.
-        about: by use, where they come from.
-        notes: what a reader of the scores has to know.
+        inputs: "auxiliary" (held out), "unseen" (of another kind) and "training"; a use without inputs is
+            absent.
+        about: the origin of the inputs, by use.
+        notes: sentences for the reader of the scores.
     """
 
     inputs: dict[str, Any] = field(default_factory=dict)
@@ -58,9 +57,9 @@ class AuxiliaryData:
     notes: list[str] = field(default_factory=list)
 
     def add_given(self, use: str, data: Any, like: Any, most: int) -> None:
-        """Take in the first inputs of what a user gave, checked against the data's.
+        """Add the first inputs that a user gave, checked against the data's.
 
-        Of "auxiliary" data the last half, at most `HELD_OUT`, is held out, the rest is for training.
+        Of "auxiliary" data the last half, at most `HELD_OUT` examples, is held out. The rest is for training.
 
         Raises:
             SutureError: other shapes or types than the data's.
@@ -78,7 +77,10 @@ class AuxiliaryData:
             self.inputs["training"] = take_examples(given, slice(0, n - last))
 
     def make_missing(self, like: Any, *, training: int, unseen: bool, seed: int) -> None:
-        """Make what was not given from a sample of the data, where these are images or token ids."""
+        """Make the inputs that were not given, from a sample of images or token ids.
+
+        For other kinds of data nothing is made, and a note says so.
+        """
         kind = find_input_kind(like)
         if "auxiliary" not in self.inputs and kind is not None:
             self._add_made("auxiliary", like, HELD_OUT, TRAINING_KINDS[kind], 3 * seed + 1)
@@ -98,7 +100,7 @@ class AuxiliaryData:
             self.about[use] = f"made from the data: {n} examples of {', '.join(able)}"
 
     def count_copies(self, data: Iterable[Batch]) -> None:
-        """Note how many given auxiliary examples are also in the data."""
+        """Add a note on the number of given auxiliary examples that are also in the data."""
         given = [self.inputs[use] for use in ("training", "auxiliary") if use in self.inputs]
         n = sum(count_examples(g) for g in given)
         same = count_duplicates(list(map(_list_example_tensors, given)),
@@ -108,8 +110,10 @@ class AuxiliaryData:
 
 
 def _can_make(like: Any, kind: str) -> bool:
-    """Whether a maker gets anything new out of these inputs: it cannot from a table of all ids, or blank
-    images."""
+    """Check that a maker can make new inputs from these.
+
+    It fails on a table that holds all ids and on blank images.
+    """
     try:
         make_auxiliary(like, 2, kinds=[kind])
     except SutureError:
@@ -118,7 +122,7 @@ def _can_make(like: Any, kind: str) -> bool:
 
 
 def as_batches(data: Any, name: str = "auxiliary data") -> Batches:
-    """Data, or inputs as a network takes them, as batches."""
+    """Return data, or inputs of a network, as batches."""
     if isinstance(data, torch.Tensor | Mapping):
         inputs = split_labels(data)[0]
         return Batches([Batch(inputs, inputs, None)], name=name)
@@ -126,18 +130,18 @@ def as_batches(data: Any, name: str = "auxiliary data") -> Batches:
 
 
 def gather_inputs(data: Batches, most: int, like: Any = None) -> Any:
-    """The target network's inputs of the first `most` examples, as one batch on the CPU.
+    """Return the target network's inputs of the first `most` examples, as one batch on the CPU.
 
-    Texts with an attention mask are padded on the right to the longest. Of texts without one, those that are
-    as long as the first ones are taken.
+    Texts with an attention mask are padded on the right to the longest one. Without a mask, only texts as
+    long as the first ones are used.
 
     Args:
         data: the batches.
-        most: how many.
-        like: inputs that they must be like, in the number, shapes and types of their tensors.
+        most: number of examples.
+        like: inputs that they must match in number, shapes and types of tensors. Default: no check.
 
     Raises:
-        SutureError: they are not.
+        SutureError: they do not match.
     """
     parts: list[Any] = []
     left = most
@@ -158,20 +162,20 @@ def gather_inputs(data: Batches, most: int, like: Any = None) -> Any:
     parts = _pad_texts(parts)
     columns = zip(*(list_tensors(p) for p in parts), strict=True)
     sizes = [count_examples(p) for p in parts]
-    # What has no axis of examples, such as a single number, is the same for all.
+    # A tensor without an axis of examples, such as a single number, is the same for all.
     joined = iter([torch.cat([t.cpu() for t in column]) if _is_per_example(column[0], sizes[0])
                    else column[0].cpu() for column in columns])
     return convert_tensors(parts[0], lambda _: next(joined))
 
 
 def take_examples(inputs: Any, rows: slice) -> Any:
-    """Some examples of nested inputs."""
+    """Return some examples of nested inputs."""
     n = count_examples(inputs)
     return convert_tensors(inputs, lambda t: t[rows] if _is_per_example(t, n) else t)
 
 
 def fingerprint_examples(batches: Iterable[Any]) -> str:
-    """16 hex digits for the examples of some data, whatever their order."""
+    """Return 16 hex digits that identify a set of examples in any order."""
     found = sorted(example for inputs in batches for example in hash_examples(_list_example_tensors(inputs)))
     return hashlib.sha256(b"".join(found)).hexdigest()[:16]
 
@@ -181,7 +185,7 @@ def _is_per_example(t: torch.Tensor, n: int) -> bool:
 
 
 def _list_example_tensors(inputs: Any) -> tuple[torch.Tensor, ...]:
-    """The tensors of nested inputs that have an axis of examples."""
+    """Return the tensors of nested inputs that have an axis of examples."""
     n = count_examples(inputs)
     return tuple(t for t in list_tensors(inputs) if _is_per_example(t, n))
 
@@ -190,7 +194,10 @@ InputForm = list[tuple[tuple[int | str, ...], torch.dtype]]
 
 
 def _describe_form(inputs: Any) -> InputForm:
-    """Shape of one example and type of each tensor; T where it is as long as the attention mask."""
+    """Return the shape of one example and the type of each tensor.
+
+    A shape as long as the attention mask is written "T".
+    """
     n, mask = count_examples(inputs), get_token_mask(inputs)
     shapes = [tuple(t.shape[1:]) if _is_per_example(t, n) else tuple(t.shape) for t in list_tensors(inputs)]
     own = None if mask is None else (mask.shape[1],)
@@ -198,12 +205,12 @@ def _describe_form(inputs: Any) -> InputForm:
 
 
 def _loosen_form(form: InputForm) -> InputForm:
-    """The same but for the lengths of texts."""
+    """Return the form without the lengths of texts."""
     return [(("T",) if len(s) == 1 and not d.is_floating_point else s, d) for s, d in form]
 
 
 def _pad_texts(parts: list[Any]) -> list[Any]:
-    """Texts brought to the length of the longest: zeros, which their masks leave out."""
+    """Return texts padded with zeros to the length of the longest; their masks leave out the padding."""
     masks = [get_token_mask(p) for p in parts]
     longest = max((m.shape[1] for m in masks if m is not None), default=0)
     return [p if m is None or m.shape[1] == longest else convert_tensors(p, partial(_pad_like, m, longest))
@@ -211,7 +218,7 @@ def _pad_texts(parts: list[Any]) -> list[Any]:
 
 
 def _pad_like(mask: torch.Tensor, length: int, t: torch.Tensor) -> torch.Tensor:
-    """Bring a tensor of the mask's shape to `length`; leave others as they are."""
+    """Pad a tensor of the mask's shape to `length`; return other tensors unchanged."""
     return F.pad(t, (0, length - mask.shape[1])) if t.shape == mask.shape else t
 
 

@@ -1,4 +1,4 @@
-"""Detectors on disk: tensors under keys that name what they were made from. Knows no networks."""
+"""Detectors on disk: tensors under keys that identify their inputs. This module uses no networks."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _KEY = re.compile(r"[0-9a-f]{16}")
 
 
 def hash_parts(parts: Mapping[str, object]) -> str:
-    """16 hex digits that name what a detector is made from.
+    """Return a key of 16 hex digits for everything that a detector is made from.
 
-    The start of the SHA-256 over canonical JSON: keys sorted, no spaces. 1 and 1.0 are two values, tuples are
-    lists.
+    The key is the start of the SHA-256 of canonical JSON with sorted keys and no spaces. 1 and 1.0 are
+    different values. Tuples and lists are the same.
 
     Args:
-        parts: JSON-able: fingerprints of network and data, site, shape, recipe fields, classes. Whatever
-            changes the detector belongs in it.
+        parts: everything that changes the detector, as JSON: fingerprints of network and data, site, shape,
+            recipe fields, classes.
 
     Raises:
-        SutureError: a value that JSON does not know, NaN and infinity included.
+        SutureError: a value that JSON does not allow, such as NaN and infinity.
     """
     try:
         text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -44,28 +44,28 @@ def hash_parts(parts: Mapping[str, object]) -> str:
 class DetectorCache:
     """A folder of tensors by key, one file for each: ``KEY.safetensors``.
 
-    Files appear whole or not at all, also when several processes put the same key at once: the last one
-    stays.
+    A file is written as a whole or not at all. If several processes write the same key, the last file
+    remains.
 
     Args:
-        folder: made by the first `put`.
+        folder: created by the first `put`.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
     def locate(self, key: str) -> Path:
-        """The file of a key, whether it is there or not.
+        """Return the path of a key's file, which may not exist yet.
 
         Raises:
             SutureError: the key is not 16 hex digits.
         """
         if not _KEY.fullmatch(key):
-            raise SutureError(f"expected a key of 16 hex digits, got {key!r}; write content_key(parts)")
+            raise SutureError(f"expected a key of 16 hex digits, got {key!r}; write hash_parts(parts)")
         return self.folder / f"{key}.safetensors"
 
     def check(self) -> None:
-        """Ask, before the work, whether the folder can be made and written.
+        """Check that the folder can be created and written, before the work starts.
 
         Raises:
             SutureError: it cannot.
@@ -79,24 +79,24 @@ class DetectorCache:
                               "choose another store") from error
 
     def put(self, key: str, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
-        """Keep tensors, on whatever device they are.
+        """Write tensors from any device under a key.
 
         Args:
             key: from `hash_parts`.
             tensors: such as a state dict.
-            about: what a reader of the file may want to know.
+            about: a description for readers of the file.
 
         Raises:
             SutureError: the key is not 16 hex digits, or the folder cannot be written.
         """
         path, words = self.locate(key), json.dumps(dict(about), sort_keys=True)
-        # Copies, because the format refuses tensors that share memory.
+        # Copies, because safetensors refuses tensors that share memory.
         kept = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
         meta = {"format": FORMAT, "key": key, "about": words, "digest": _hash_tensors(kept, words)}
         replace_file(path, safetensors.save(kept, meta))
 
     def get(self, key: str) -> dict[str, Tensor] | None:
-        """The tensors of a key, on the CPU, or None where there are none.
+        """Return the tensors of a key on the CPU, or None where there are none.
 
         Raises:
             SutureError: the file cannot be read, is damaged, or holds another key.
@@ -105,7 +105,11 @@ class DetectorCache:
         return None if found is None else found[0]
 
     def read_about(self, key: str) -> dict[str, str] | None:
-        """What was noted about the tensors of a key, or None where there are none; raises as `get` does."""
+        """Return the description of a key's tensors, or None where there are none.
+
+        Raises:
+            SutureError: as by `get`.
+        """
         found = self._read(key)
         return None if found is None else found[1]
 
@@ -139,7 +143,7 @@ def _make_damaged_error(path: Path, why: str) -> SutureError:
 
 
 def _hash_tensors(tensors: Mapping[str, Tensor], about: str) -> str:
-    """The format itself does not notice a flipped bit."""
+    """Return a digest that reveals a flipped bit, because safetensors does not check its contents."""
     digest = hashlib.sha256(about.encode())
     for name, t in sorted(tensors.items()):
         digest.update(f"{name}\0{t.dtype}\0{tuple(t.shape)}\0".encode())

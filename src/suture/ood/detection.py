@@ -1,4 +1,4 @@
-"""Is the stitched representation real? The detectors of a target network, fitted, and how good they are."""
+"""The detectors of a target network: their fit, and their quality on auxiliary data."""
 
 from __future__ import annotations
 
@@ -38,19 +38,18 @@ from suture.stitching import Task, extract_logits
 
 @dataclass
 class Detection:
-    """The detectors of one target network, fitted while its representations pass by, and tried on auxiliary
-    data.
+    """The detectors of one target network, fitted on its representations and tested on auxiliary data.
 
     Args:
-        ood: what is wanted.
+        ood: the settings.
         target: the network with its sites.
-        device, micro: where, and how many examples at once.
+        device, micro_batch: device, and number of examples per pass.
         seed: of makers and samples.
         fingerprint: of the target network, for the store.
-        data: as the user gave them, to train on in batches of the recipe's size.
+        data: as the user gave them; trained detectors use batches of the recipe's size.
 
     Attributes:
-        notes: what a reader of the scores has to know.
+        notes: sentences for the reader of the scores.
         about: conventions, thresholds and the quality of each detector at each site; empty before
             `describe_quality`.
     """
@@ -69,14 +68,14 @@ class Detection:
     _scored: dict[str, ScoreCollector] = field(default_factory=dict)
 
     def check_user_inputs(self, first: Batch) -> None:
-        """Look, before any work, at what a user gave: detectors, auxiliary data, the store.
+        """Check, before any work, the detectors, auxiliary data and store that a user gave.
 
         Args:
             first: a few examples, on the device.
 
         Raises:
-            SutureError: a detector that fails or returns something else, auxiliary data unlike the data,
-                nothing to train a detector on, a folder that cannot be written.
+            SutureError: a detector that fails or returns no scores, auxiliary data unlike the data, no data
+                to train a detector on, a folder that cannot be written.
         """
         own = self._make_user_detectors()
         if own:
@@ -106,10 +105,10 @@ class Detection:
                               "inputs nested like the data's") from e
 
     def check_task(self, task: Task) -> None:
-        """Whether the detectors can be made for what the target network's output is.
+        """Check that the target network's output suits the detectors.
 
         Raises:
-            SutureError: a detector that needs logits, or classes, which are not there.
+            SutureError: a detector that needs logits or classes, for an output without them.
         """
         for name, needed, there in (("energy", "logits (N, classes)", task is Task.CLASSIFICATION),
                                     ("tail_energy", "logits", task is not Task.NONE)):
@@ -118,11 +117,11 @@ class Detection:
                                   f"task={task.value!r}; leave {name} out of detectors")
 
     def make_fitter(self) -> DetectorFitter:
-        """To be shown the native representations of the data."""
+        """Return a fitter for the native representations of the data."""
         return DetectorFitter(list(self.ood.detectors), self.target.shapes, self.seed)
 
     def finish(self, fitter: DetectorFitter, data: Batches, progress: Progress | None = None) -> None:
-        """Make the detectors and score auxiliary data with them.
+        """Make the detectors, and score auxiliary data with them.
 
         Raises:
             SutureError: a detector that cannot be fitted, auxiliary data that are not finite or too few.
@@ -148,12 +147,12 @@ class Detection:
                         for kind in ("auxiliary", "unseen") if kind in outside.inputs}
 
     def make_collector(self) -> ScoreCollector:
-        """For one pass over the test data."""
+        """Return a score collector for one pass over the test data."""
         return ScoreCollector(self._detectors, self.target.shapes, "tail_energy" in self.ood.names,
                        "two_sample" in self.ood.names)
 
     def stack_auxiliary_scores(self) -> dict[str, NDArray[Any]]:
-        """``auxiliary.NAME`` and ``unseen.NAME`` (T, M): scores of auxiliary data."""
+        """Return the scores of auxiliary data: ``auxiliary.NAME`` and ``unseen.NAME``, each (T, M)."""
         return {f"{kind}.{name}": np.stack(list(scoring.join_scores(name).values()))
                 for kind, scoring in self._scored.items() for name in scoring.names}
 
@@ -162,7 +161,7 @@ class Detection:
 
         Args:
             arrays: of that pass, with the native test scores.
-            tested: its scoring.
+            tested: the score collector of that pass.
         """
         if not self.ood.names:
             return
@@ -174,7 +173,7 @@ class Detection:
                       **{k: v for k, v in self._auxiliary.about.items() if k != "training"}}
 
     def _measure_quality(self, name: str, j: int, arrays: Mapping[str, NDArray[Any]],
-                 tested: ScoreCollector) -> dict[str, float | None]:
+                         tested: ScoreCollector) -> dict[str, float | None]:
         found: dict[str, float | None] = {}
         for kind in ("auxiliary", "unseen"):
             found |= {kind: None, f"{kind}_one_sided": None}
@@ -205,8 +204,6 @@ class Detection:
                            for s in self.target.sites]
         return found
 
-    # -- auxiliary data --------------------------------------------------------------------------------------
-
     @torch.no_grad()
     def _score_auxiliary(self, kind: str, inputs: Any) -> ScoreCollector:
         scoring = self.make_collector()
@@ -227,11 +224,9 @@ class Detection:
                         scoring.add_logits(j, logits, get_token_mask(given))
         return scoring
 
-    # -- trained detectors -----------------------------------------------------------------------------------
-
     def _make_energy_detectors(self, data: Batches, auxiliary: Any,
                                progress: Progress | None) -> list[Detector]:
-        """Trained detectors of all sites; those that the store holds are not trained again."""
+        """Return the trained detectors of all sites, with those in the store as they are."""
         recipe = self.ood.energy or EnergyRecipe(seed=self.seed)
         first = move_batch(next(iter(data)), self.device)
         with disable_gradients():
@@ -259,9 +254,9 @@ class Detection:
         return [found[j] for j in range(len(self.target.sites))]
 
     def _make_keys(self, data: Batches, auxiliary: Any, recipe: EnergyRecipe, classes: int) -> list[str]:
-        """Where the store keeps the detector of each site: by all that it is trained on."""
-        # Examples in any order, so that a loader that shuffles finds its own; batches are part of the
-        # training.
+        """Return the store's key of each site's detector, from everything that it is trained on."""
+        # The order of the examples is left out, so that a loader that shuffles finds its own detectors. The
+        # batch sizes are included, because they change the training.
         stream = "suture's" if can_shuffle(self.data) else [b.size for b in data]
         prints = {"network": self.fingerprint, "recipe": asdict(recipe), "classes": classes,
                   "batches": stream, "data": fingerprint_examples((b.target, b.labels) for b in data),

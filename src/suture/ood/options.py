@@ -1,4 +1,4 @@
-"""How out-of-distribution scores are made: what to detect with, and what on."""
+"""The settings of out-of-distribution scores."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from suture.ood.thresholds import Thresholds
 
 @dataclass(frozen=True)
 class OOD:
-    """How out-of-distribution scores are made: which detectors, and what tells whether they see anything.
+    """Settings of out-of-distribution scores: the detectors, and the data that measure their quality.
 
     >>> suture.compare(network, data=train, test=test, ood=suture.OOD(detectors=("mahalanobis", "energy")))
 
     Attributes:
         detectors: names of `suture.ood.detectors.registry.DETECTORS`. Default: "mahalanobis". The first one
-            gives the verdict of a cell. Without any, Fréchet distances alone are there.
-        own: detectors of yours by name: a function of a batch of representations that returns (N,) scores,
-            larger = more in-distribution, or such functions by target site.
-        auxiliary: out-of-distribution inputs for the target network: data as `suture.compare` takes them
-            (labels are passed over), or inputs as the network takes them. Default: made from the data
-            (`suture.data.auxiliary`), where these are images or token ids.
-        unseen: likewise, of another kind, that no detector is trained on. Default: made from the data by
-            other makers where `auxiliary` is made too, else none.
-        most: read, or make, at most so many auxiliary examples. Default 10,000.
+            gives the verdict of a cell. Without any, there are only Fréchet distances.
+        own: your own detectors by name. Each is a function from a batch of representations to (N,) scores,
+            larger = more in-distribution, or a mapping from target sites to such functions.
+        auxiliary: out-of-distribution inputs for the target network: data in any form of `suture.compare`
+            (labels are ignored), or inputs of the network. Default: made from the data
+            (`suture.data.auxiliary`), if these are images or token ids.
+        unseen: the same, of another kind that no detector is trained on. Default: made from the data by other
+            makers if `auxiliary` is made too, else none.
+        most: largest number of auxiliary examples to read or make. Default 10,000.
         energy: recipe of the detector "energy". Default: `EnergyRecipe()`.
-        store: folder in which trained detectors are kept and found again by what they were trained on.
+        store: folder that keeps trained detectors. They are found again by what they were trained on.
             Default: none.
         thresholds: of the verdict (`suture.ood.Thresholds`).
 
@@ -65,11 +65,11 @@ class OOD:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all detectors, suture's first."""
+        """Names of all detectors, suture's first."""
         return (*self.detectors, *self.own)
 
     def settings(self) -> dict[str, Any]:
-        """What decides the numbers, for the record."""
+        """Return the settings that decide the numbers, for the record."""
         recipe = asdict(self.energy or EnergyRecipe()) if "energy" in self.names else None
         return {"detectors": list(self.names), "energy": recipe, "thresholds": asdict(self.thresholds),
                 "auxiliary": "made" if self.auxiliary is None else "given",

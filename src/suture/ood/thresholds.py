@@ -1,4 +1,4 @@
-"""From where on a stitched cell is called what it is called."""
+"""The thresholds of the verdict on a stitched cell."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from suture._base import SutureError
 
 @dataclass(frozen=True)
 class Thresholds:
-    """From where on a cell is called what it is called.
+    """Thresholds of the verdict on a stitched cell.
 
     Attributes:
-        works: relative accuracy from which a stitched network works, in (0, 1].
-        out: two-sided AUROC from which its representations are out of distribution, in (0.5, 1]; so are those
-            with 1 - `out` at most.
-        quality: two-sided AUROC on auxiliary data below which a detector proves nothing, in [0.5, 1].
+        works: smallest relative accuracy of a stitched network that works, in (0, 1].
+        out: smallest two-sided AUROC of representations that are out of distribution, in (0.5, 1]. An AUROC
+            of 1 - `out` or less counts too.
+        quality: smallest two-sided AUROC on auxiliary data of a detector whose verdict is proven, in [0.5,
+            1].
 
     Raises:
         SutureError: a threshold that is no number, or outside of its range.

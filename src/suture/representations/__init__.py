@@ -1,4 +1,4 @@
-"""What a representation is, how two become one pair of matrices, and what is accumulated of all cells."""
+"""Representations, their alignment to one pair of matrices, and the accumulators of all cells."""
 
 from suture.representations.accumulator_settings import AccumulatorSettings as AccumulatorSettings
 from suture.representations.accumulators import Accumulators as Accumulators

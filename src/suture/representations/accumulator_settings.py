@@ -1,4 +1,4 @@
-"""What accumulators are asked for."""
+"""Settings of the accumulators."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from suture.indices import Needs, Request, count_blocks
 
 @dataclass(frozen=True)
 class AccumulatorSettings:
-    """What is asked for.
+    """Settings of `Accumulators`: indices, blocks, folds and sample.
 
     Attributes:
         requests: indices with their alignments.
-        jackknife: blocks of examples for intervals; 0 for none.
-        folds: blocks that direct matching needs kept apart; 1 for none.
-        sample: examples kept for indices of rows.
-        seed: of that sample.
+        jackknife: number of blocks of examples for intervals; 0 for no intervals.
+        folds: number of blocks that direct matching needs apart; 1 for no folds.
+        sample: number of examples kept for indices that are computed from rows.
+        seed: seed of that sample.
         precision: dtype of the products.
-        fits_layers: stitching layers are fitted, so that there are moments of the matrices that they map.
+        fits_layers: True where stitching layers are fitted. The moments of the matrices that they map are
+            then needed.
     """
 
     requests: Sequence[Request]
@@ -33,11 +34,11 @@ class AccumulatorSettings:
     fits_layers: bool = False
 
     def select_requests(self, alignment: str, *needs: Needs) -> list[Request]:
-        """Requests of one alignment, of given needs."""
+        """Return the requests of one alignment, limited to the given needs if there are any."""
         return [r for r in self.requests
                 if r.alignment == alignment and (not needs or r.index.needs in needs)]
 
     @property
     def blocks(self) -> int:
-        """Blocks of examples whose moments are kept apart."""
+        """Number of blocks of examples whose moments are kept apart."""
         return max(self.folds, count_blocks(self.jackknife, (r.index for r in self.requests)))

@@ -1,14 +1,15 @@
-"""What indices of every alignment need, gathered batch by batch in one pass: moments, kept rows, Gram
-matrices.
+"""Accumulators of the statistics that all indices and all alignments need, filled in one pass.
 
-Alignments are how two representations become a pair of matrices with the same rows:
+The statistics are moments, sampled rows and Gram matrices. An alignment turns two representations into a pair
+of matrices with the same rows:
 
-- ``stitch``: rows are positions, those of the source brought to the target's as the stitching layer does;
-  what direct matching solves from.
-- ``pool``: rows are examples, each the mean over its positions (tokens that count, without prefix tokens).
-- ``flatten``: rows are examples, each with all its channels at all positions (C*H*W features).
-- ``paper``: as Balogh and Jelasity (2025) mix them; on the first 1,000 test examples CKA is flattened, PWCCA
-  and OPD take positions as rows where both shapes agree, else examples averaged over positions.
+- ``stitch``: rows are positions. The source's positions are brought to the target's as the stitching layer
+  does. Direct matching is solved from these matrices.
+- ``pool``: rows are examples. Each row is the mean over the example's positions, without padding tokens and
+  prefix tokens.
+- ``flatten``: rows are examples. Each row holds all channels at all positions (C*H*W features).
+- ``paper``: the mixture of Balogh and Jelasity (2025), on the first 1,000 test examples. CKA is flattened.
+  For PWCCA and OPD rows are positions where both shapes agree, else examples averaged over positions.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ Cell = tuple[int, int]
 
 
 class Accumulators:
-    """One pass over the data for all indices of all cells, and for direct matching.
+    """Accumulators for all indices of all cells and for direct matching, filled in one pass over the data.
 
     Args:
         sources, targets: shapes of the representations at the sites of each side.
@@ -59,10 +60,10 @@ class Accumulators:
         same: both sides are the same representations (self-stitching).
 
     Attributes:
-        examples: number of examples seen.
+        examples: number of examples added so far.
 
     Raises:
-        SutureError: two shapes that cannot be aligned; tokens of texts, which have no flattened form.
+        SutureError: two shapes cannot be aligned, or tokens of texts are to be flattened.
     """
 
     def __init__(self, sources: Sequence[Shape], targets: Sequence[Shape], settings: AccumulatorSettings,
@@ -80,7 +81,7 @@ class Accumulators:
         tables = {STITCH: {} if self._stitch is None else self._stitch.alignments,
                   "pool": self._pooled.alignments}
         self._rows = {a: RowSample(of, stitched=a == STITCH, most=settings.sample, seed=settings.seed,
-                                  precision=settings.precision)
+                                   precision=settings.precision)
                       for a, of in tables.items() if settings.select_requests(a, Needs.ROWS)}
         self._flat = make_flat_kernels(sources, targets, settings, same=same)
         self._own = ([AlignedMoments([s], [s], same=True, precision=settings.precision, higher=False)
@@ -93,7 +94,7 @@ class Accumulators:
         """Moments of the matrices that the stitching layers map.
 
         Raises:
-            SutureError: they were not wanted.
+            SutureError: the settings did not ask for them.
         """
         if self._stitch is None:
             raise SutureError("expected moments of the stitched matrices, but none were wanted; ask for a "
@@ -102,18 +103,18 @@ class Accumulators:
 
     @property
     def has_stitch(self) -> bool:
-        """Whether there are moments of the matrices that the stitching layers map."""
+        """True where the moments of the matrices that the stitching layers map are accumulated."""
         return self._stitch is not None
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are held for all cells."""
+        """Number of bytes held for all cells."""
         self._pooled.flush()
         return sum(part.nbytes for part in self._list_accumulators()) + self.nbytes_flat
 
     @property
     def nbytes_planned(self) -> int:
-        """Bytes that will be held for all cells, before they are."""
+        """Number of bytes that all cells will need, known before the first batch."""
         return sum(part.nbytes_planned for part in self._list_accumulators()) + self.nbytes_flat
 
     def _list_accumulators(self) -> list[AlignedMoments | RowSample]:
@@ -122,7 +123,7 @@ class Accumulators:
 
     @property
     def nbytes_flat(self) -> int:
-        """Bytes that flattened examples take at most."""
+        """Largest number of bytes that flattened examples need."""
         if self._flat is None:
             return 0
         counts = [s.width * s.rows for side in self._shapes[:1 if self._same else 2] for s in side]
@@ -144,8 +145,8 @@ class Accumulators:
             self._add_examples(*self._drop_all_padding(xs, ys, mask_x, mask_y))
 
     def _add_examples(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None,
-                     mask_y: Tensor | None) -> None:
-        """Add what has one row for each example; none where no example counts."""
+                      mask_y: Tensor | None) -> None:
+        """Add the statistics that have one row per example; do nothing where the batch is empty."""
         if not len(xs[0]):
             return
         if STITCH in self._rows:
@@ -162,7 +163,10 @@ class Accumulators:
     def _drop_all_padding(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None,
                           mask_y: Tensor | None) -> tuple[Sequence[Tensor], Sequence[Tensor], Tensor | None,
                                                           Tensor | None]:
-        """The batch without examples of which no token counts: they have no mean, and no position to draw."""
+        """Drop the examples that consist of padding tokens only.
+
+        Such an example has no mean and no position to draw.
+        """
         found = [counted.flatten(1).any(1)
                  for shapes, mask in zip(self._shapes, (mask_x, mask_y), strict=True)
                  for s in shapes if (counted := get_row_mask(s, View.GRID, mask)) is not None]
@@ -172,7 +176,7 @@ class Accumulators:
         return [x[there] for x in xs], [y[there] for y in ys], first, second
 
     def get_pair(self, i: int, j: int, alignment: str = STITCH) -> Pair:
-        """Moments of one cell of an alignment, with those of its blocks."""
+        """Return the moments of one cell in one alignment, with the moments of its blocks."""
         self._pooled.flush()
         moments = self.stitch if alignment == STITCH else self._pooled.wanted["plain"]
         pair, folds = moments.get_pair(i, j), [MomentBlock(m) for m in moments.get_folds(i, j)]
@@ -186,7 +190,7 @@ class Accumulators:
                                                                moments.alignments[i, j].source_rows))
 
     def _get_outside_spectra(self, pair: Pair, *key: Hashable) -> tuple[Spectrum, ...]:
-        """Spectra of the source outside of each fold; one serves many cells."""
+        """Return the spectra of the source outside of each fold, shared by the cells with the same rows."""
         if not self.settings.select_requests(str(key[0]), Needs.BLOCKS):
             return ()
         if key not in self._spectra:
@@ -196,18 +200,18 @@ class Accumulators:
         return self._spectra[key]
 
     def compute_values(self, i: int, j: int) -> dict[str, Value]:
-        """The wanted indices of one cell, by name, but for those of the alignment ``paper``."""
+        """Compute the requested indices of one cell by name, without those of the alignment ``paper``."""
         return self._prepare_job(i, j, self.settings.requests)()
 
     def compute_all_values(self, cells: Sequence[Cell],
                            progress: Progress | None = None) -> dict[Cell, dict[str, Value]]:
-        """The wanted indices of many cells, several cells at once: LAPACK does not make use of more than one
-        thread.
+        """Compute the requested indices of many cells, several cells at once.
 
-        Functions of the user's run one after the other.
+        LAPACK runs in one thread per cell, because it makes no use of more. The user's own functions run one
+        after the other.
 
         Args:
-            cells: sources and targets.
+            cells: pairs of a source and a target.
             progress: called as ``progress("indices", cells done, cells)``.
         """
         threads = torch.get_num_threads()
@@ -238,7 +242,7 @@ class Accumulators:
                 for cell, values in found.items()}
 
     def _prepare_job(self, i: int, j: int, requests: Sequence[Request]) -> Callable[[], dict[str, Value]]:
-        """What computes indices of one cell, with all that is shared between cells looked up before."""
+        """Return a function that computes indices of one cell from data looked up beforehand."""
         work: list[Callable[[], dict[str, Value]]] = []
         for alignment in (STITCH, "pool"):
             of = [r for r in requests if r.alignment == alignment]
@@ -257,7 +261,7 @@ class Accumulators:
         return done
 
     def count_rows(self, i: int, j: int) -> Mapping[str, int]:
-        """How many rows each wanted index of a cell is computed from, by name."""
+        """Return by index name the number of rows that each requested index of a cell is computed from."""
         kept = len(next(iter(self._rows.values())).numbers) if self._rows else 0
         self._pooled.flush()
         n = {STITCH: 0 if self._stitch is None else self._stitch.get_moments(i, j).n,
@@ -268,8 +272,10 @@ class Accumulators:
                 else n[r.alignment] for r in self.settings.requests if r.alignment in n}
 
     def compute_statistics(self, side: str, k: int) -> SiteStatistics:
-        """What the representation at a site is like, positions as rows; `side` is ``"source"`` or
-        ``"target"``."""
+        """Compute the statistics of the representation at site `k`, with positions as rows.
+
+        `side` is ``"source"`` or ``"target"``.
+        """
         if side == "source" and self._own:
             return SiteStatistics.of(self._own[k].get_moments(0, 0).y, precision=self.settings.precision)
         return SiteStatistics.of(self.stitch.get_moments(k if self._same else 0, k).y,

@@ -1,7 +1,7 @@
-"""Moments of representations as they come: every cell of a comparison, whatever the kinds, in one pass.
+"""Moments of every cell of a comparison, accumulated in one pass for representations of any kinds.
 
-An alignment says which rows of the source meet which rows of the target, in one or two parts (patches, prefix
-tokens). Each part has its moments in a `PairMoments`; those of a cell are merged from its parts.
+An alignment matches rows of the source with rows of the target, in one or two parts (patches, prefix tokens).
+A `PairMoments` accumulates the moments of each part. The moments of a cell are merged from its parts.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ class AlignedMoments:
     Args:
         sources, targets: shapes of the representations at the sites of each side.
         rule: how positions are matched.
-        same: both sides are the same representations (self-stitching): shared products are computed once.
+        same: both sides are the same representations (self-stitching). Shared products are then computed
+            once.
         precision, higher: see `PairMoments`.
-        folds: keep the moments of so many disjoint parts of the examples apart, for cross-validation; an
-            example belongs to the fold that its number in the stream says, whatever the batches.
+        folds: number of disjoint parts of the examples whose moments are kept apart, for cross-validation.
+            The number of an example in the stream decides its fold, whatever the batches.
 
     Raises:
-        SutureError: two shapes that cannot be aligned.
+        SutureError: two shapes cannot be aligned.
     """
 
     def __init__(self, sources: Sequence[Shape], targets: Sequence[Shape], rule: AlignmentRule = DEFAULT_RULE,
@@ -46,24 +47,24 @@ class AlignedMoments:
                            for (i, x), (j, y) in product(enumerate(sources), enumerate(targets))}
         self._entries_x: list[SiteView] = []
         self._entries_y: list[SiteView] = []
-        resampling: dict[tuple[tuple[str, int, int], tuple[str, int, int]], Resizing] = {}
+        resizings: dict[tuple[tuple[str, int, int], tuple[str, int, int]], Resizing] = {}
         for (i, j), a in self.alignments.items():
             for part in a.parts:
                 self._entries_x.append((i, part.source))
                 self._entries_y.append((j, part.target))
                 at = describe_positions(sources[i], part.source), describe_positions(targets[j], part.target)
-                resampling[at] = part.resizing
+                resizings[at] = part.resizing
         if same:
             self._entries_x = self._entries_y = [*self._entries_x, *self._entries_y]
             for i, v in self._entries_x:
                 kind, h, w = describe_positions(sources[i], v)
-                resampling.setdefault(((kind, h, w), (kind, h, w)), Resizing((h, w), (h, w), rule.resize))
+                resizings.setdefault(((kind, h, w), (kind, h, w)), Resizing((h, w), (h, w), rule.resize))
         self._entries_x, self._entries_y = (sorted(set(e), key=lambda e: (e[0], e[1].value))
                                             for e in (self._entries_x, self._entries_y))
         self._grids_x = [describe_positions(sources[i], v) for i, v in self._entries_x]
         self._grids_y = [describe_positions(targets[j], v) for j, v in self._entries_y]
         self._folds = [PairMoments(self._grids_x, [sources[i].width for i, _ in self._entries_x],
-                                   self._grids_y, [targets[j].width for j, _ in self._entries_y], resampling,
+                                   self._grids_y, [targets[j].width for j, _ in self._entries_y], resizings,
                                    same=same, precision=precision, higher=higher) for _ in range(folds)]
         self._has_tokens_on_both = all(any(s.kind is Kind.TOKENS and s.grid is None for s in side)
                                        for side in (sources, targets))
@@ -74,17 +75,17 @@ class AlignedMoments:
 
     @property
     def examples(self) -> int:
-        """Number of examples seen."""
+        """Number of examples added so far."""
         return sum(f.examples for f in self._folds)
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the sums take, whatever the number of examples."""
+        """Number of bytes of the sums. It does not depend on the number of examples."""
         return sum(f.nbytes for f in self._folds)
 
     @property
     def nbytes_planned(self) -> int:
-        """Bytes that the sums will take, before there are any."""
+        """Number of bytes that the sums will need, known before the first batch."""
         return sum(f.nbytes_planned for f in self._folds)
 
     @torch.no_grad()
@@ -93,13 +94,13 @@ class AlignedMoments:
         """Add one batch: the representations of the same examples at the sites of each side.
 
         Args:
-            xs, ys: one tensor for each site; in self-stitching the same twice.
-            mask_x, mask_y: (N, T) booleans for tokens. A side without one has the other's, where tokens meet
-                tokens.
+            xs, ys: one tensor for each site. In self-stitching both are the same tensors.
+            mask_x, mask_y: (N, T) booleans for tokens, False at padding tokens. Where tokens are matched with
+                tokens, a side without a mask uses the other side's.
 
         Raises:
-            NonFiniteError: NaN or inf in one of them, by side and position in `xs` or `ys`.
-            SutureError: tokens that meet tokens, in another number or with another mask on the other side.
+            NonFiniteError: a tensor holds NaN or inf; it names the side and the position in `xs` or `ys`.
+            SutureError: two sides whose tokens are matched differ in the number of tokens or in the mask.
         """
         self._spectra.clear()
         self._last = None
@@ -117,8 +118,10 @@ class AlignedMoments:
 
     def _check_tokens(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None,
                       mask_y: Tensor | None) -> None:
-        """Position k is the same word for both networks only where one tokenizer and one padding made both
-        inputs."""
+        """Raise an error where the two sides differ in the number of tokens or in the mask.
+
+        Position k is the same word for both networks only if one tokenizer and one padding made both inputs.
+        """
         lengths = [{x.shape[1] for x, shape in zip(tensors, shapes, strict=True) if shape.varies}
                    for tensors, shapes in ((xs, self.sources), (ys, self.targets))]
         masks = [m for m in (mask_x, mask_y) if m is not None]
@@ -142,7 +145,7 @@ class AlignedMoments:
         for entries, grids, shapes, tensors, mask in (
                 (self._entries_x, self._grids_x, self.sources, xs, mask_x),
                 (self._entries_y, self._grids_y, self.targets, ys, mask_y))[:1 if self._same else 2]:
-            # Means and sums are taken in the precision of the products.
+            # Means and sums are computed in the precision of the products.
             views.append([to_grid(tensors[i] if v in (View.ALL, View.GRID) else tensors[i].to(self.precision),
                                   shapes[i], v, mask) for i, v in entries])
             found = {grid: get_row_mask(shapes[i], v, mask)
@@ -160,11 +163,11 @@ class AlignedMoments:
         return reduce(Moments.merge, [p for p in parts if p.n] or parts[:1])
 
     def get_folds(self, i: int, j: int, most: int | None = None) -> list[Moments]:
-        """Moments of one cell in each fold that has examples, about the means.
+        """Return the centred moments of one cell in each fold that has examples.
 
         Args:
             i, j: source and target.
-            most: folds are merged into so many: fold b goes into number b modulo `most`.
+            most: number of folds to merge into: fold b goes into number b modulo `most`.
 
         Raises:
             SutureError: nothing was added yet.
@@ -179,7 +182,7 @@ class AlignedMoments:
         return found if most is None else merge_blocks(found, most)
 
     def get_moments(self, i: int, j: int) -> Moments:
-        """Moments of one cell, about the means.
+        """Return the centred moments of one cell.
 
         Raises:
             SutureError: nothing was added yet.
@@ -189,8 +192,10 @@ class AlignedMoments:
         return self._last[2]
 
     def get_pair(self, i: int, j: int) -> Pair:
-        """Moments of one cell with the spectra of both sides; a matrix that several cells share is factored
-        once."""
+        """Return the moments of one cell with the spectra of both sides.
+
+        A matrix that several cells share is factored once.
+        """
         m, a = self.get_moments(i, j), self.alignments[i, j]
         if self._same and self.alignments[i, i].source_rows == a.source_rows:
             x = self._get_spectrum(lambda: self.get_moments(i, i).y, "target", i,
@@ -205,5 +210,5 @@ class AlignedMoments:
         return self._spectra[key]
 
     def get_prefix_mean(self, j: int) -> Tensor:
-        """(k, q) float64: mean prefix tokens of a target, where an alignment learns them."""
+        """Return the (k, q) float64 mean of a target's prefix tokens, where an alignment learns them."""
         return self._prefixes[j] / self.examples

@@ -1,4 +1,4 @@
-"""How two kinds of representations are brought to the same rows."""
+"""Alignment: how two representations of any kinds are brought to the same rows."""
 
 from __future__ import annotations
 
@@ -20,22 +20,28 @@ Prefix = Literal["auto", "map", "keep", "drop", "learn", "add", "only"]
 
 @dataclass(frozen=True)
 class AlignmentRule:
-    """How positions are matched, where there is a choice.
+    """Choices about how positions are matched, where there is more than one way.
 
     Attributes:
-        resize: "bilinear" (default, the paper's: corners not aligned, no antialiasing) or "nearest".
-            Sequences that are no patches of an image are resized along their one axis.
-        order: whether the resize comes "before" or "after" the affine map. They commute up to rounding,
-            because the weights of the resize sum to one; "auto" (default) takes the cheaper order.
-        prefix: what happens to prefix tokens. "auto": "map" where both sides have equally many, else "drop".
-            Tokens into tokens: "map" (they go through the affine map with the rest, as in the paper), "keep"
-            (they are handed on as they are, the map is fitted to the rest), "drop" (the source's are left
-            out; the target's are made from the mean of the other tokens), "learn" (likewise, but the target's
-            are constants: their mean in direct matching, parameters in task loss matching). Maps and vectors
-            into tokens: "drop" or "learn".
-            Tokens into maps: "drop", "add" (the first prefix token is added to every patch) or "only"
-            (nothing but the first prefix token, at every position). Tokens into vectors: "drop" (mean of the
-            others) or "only".
+        resize: "bilinear" (default, as in the paper: corners not aligned, no antialiasing) or "nearest".
+            Sequences that are not patches of an image are resized along their one axis.
+        order: whether the resize comes "before" or "after" the affine map. "auto" (default) uses the cheaper
+            order. The two orders give the same up to rounding, because the weights of the resize sum to one.
+        prefix: how prefix tokens are aligned. "auto" (default) is "map" where both sides have equally many,
+            else "drop".
+
+            Tokens into tokens: "map" sends prefix tokens through the affine map with the rest, as in the
+            paper. "keep" hands the source's prefix tokens on unchanged and fits the map to the rest. "drop"
+            leaves the source's prefix tokens out and makes the target's from the mean of the other tokens.
+            "learn" leaves them out too, but the target's are constants: their mean in direct matching,
+            parameters in task loss matching.
+
+            Maps and vectors into tokens: "drop" or "learn".
+
+            Tokens into maps: "drop", "add" (add the first prefix token to every patch) or "only" (put the
+            first prefix token at every position and use nothing else).
+
+            Tokens into vectors: "drop" (mean of the other tokens) or "only".
 
     Raises:
         SutureError: an unknown value.
@@ -57,7 +63,7 @@ DEFAULT_RULE = AlignmentRule()
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of the source that become rows of the target, by a linear map on positions."""
+    """Rows of the source that become rows of the target through a linear map on positions."""
 
     source: View
     target: View
@@ -66,17 +72,21 @@ class Part:
 
 @dataclass(frozen=True)
 class Alignment:
-    """How a source's representation gets the target's positions.
+    """Alignment of a source's representation to the target's positions.
 
-    A map into a map is resized; a map into tokens is resized to their patches; tokens into a map are taken as
-    the map of their patches; anything into a vector is averaged over its positions; a vector into anything is
-    repeated at every position; sequences whose length varies go into each other position by position. Every
-    one of them is a linear map on positions whose weights sum to one, so it commutes with an affine map of
-    the channels, and moments and stitching layers share it.
+    - A map into a map is resized.
+    - A map into tokens is resized to their patches.
+    - Tokens into a map are read as the map of their patches.
+    - Any representation into a vector is averaged over its positions.
+    - A vector into any representation is repeated at every position.
+    - Sequences of varying length are matched position by position.
+
+    Each alignment is a linear map on positions whose weights sum to one. It therefore commutes with an affine
+    map of the channels, and moments and stitching layers share it.
 
     Attributes:
         source, target: the two shapes.
-        rule: where there is a choice.
+        rule: choices where there is more than one way.
 
     Raises:
         SutureError: the two cannot be aligned; it names both shapes and the options.
@@ -100,8 +110,7 @@ class Alignment:
             raise SutureError(f"cannot align {self.source} with {self.target}: {why}")
 
     def _explain_mismatch(self) -> str:
-        """Why a sequence whose length varies has other positions than the other side; "" where it has the
-        same."""
+        """Say why positions of sequences of varying length do not match; return "" where they match."""
         s, t = self.source, self.target
         if t.kind is not Kind.TOKENS or not (s.varies or t.varies):
             return ""
@@ -119,7 +128,7 @@ class Alignment:
 
     @property
     def _choices(self) -> tuple[Prefix, ...]:
-        """What may be done with prefix tokens, the default first; empty where none takes part."""
+        """Possible values of `AlignmentRule.prefix`, the default first; empty without prefix tokens."""
         s, t = self.source, self.target
         if s.kind is Kind.TOKENS and t.kind is Kind.TOKENS and s.prefix + t.prefix:
             same: tuple[Prefix, ...] = ("map",) if s.prefix == t.prefix else ()
@@ -134,16 +143,14 @@ class Alignment:
 
     @property
     def prefix(self) -> Prefix:
-        """What happens to prefix tokens here; "auto" where none takes part, whatever the rule of the
-        comparison."""
+        """How prefix tokens are aligned here; "auto" where there are none, whatever the comparison's rule."""
         if not self._choices:
             return "auto"
         return self._choices[0] if self.rule.prefix == "auto" else self.rule.prefix
 
     @cached_property
     def parts(self) -> tuple[Part, ...]:
-        """The rows that go through the affine map. Rows of the target that are in none are kept or
-        learned."""
+        """The rows that go through the affine map. Other rows of the target are kept or learned."""
         s, t = self.source, self.target
         if t.kind is Kind.VECTOR:
             view = View.ALL if s.kind is Kind.VECTOR else View.ONLY if self.prefix == "only" else View.POOLED
@@ -161,7 +168,7 @@ class Alignment:
         return grid, self._make_part(View.PREFIX if self.prefix == "map" else View.POOLED, View.PREFIX)
 
     def _make_part(self, source: View, target: View) -> Part:
-        # One name for the same rows, so that they are summed once.
+        # The same rows get one view, so that they are summed once.
         source, target = (View.ALL if v is View.GRID and not s.prefix else v
                           for v, s in ((source, self.source), (target, self.target)))
         (_, *small), (_, *large) = (describe_positions(self.source, source),
@@ -170,29 +177,29 @@ class Alignment:
 
     @property
     def learns_prefix(self) -> bool:
-        """Whether the target's prefix tokens are constants of the stitching layer."""
+        """True where the target's prefix tokens are constants of the stitching layer."""
         return self.prefix == "learn"
 
     @property
     def keeps_prefix(self) -> bool:
-        """Whether the source's prefix tokens are handed on as they are."""
+        """True where the source's prefix tokens are handed on unchanged."""
         return self.prefix == "keep"
 
     @property
     def source_rows(self) -> Hashable:
-        """Equal for two alignments of one source in which its matrix has the same rows."""
+        """Key of the rows of the source's matrix: equal keys of one source mean the same rows."""
         return tuple((p.source, p.resizing) for p in self.parts)
 
     @property
     def target_rows(self) -> Hashable:
-        """Equal for two alignments of one target in which its matrix has the same rows."""
+        """Key of the rows of the target's matrix: equal keys of one target mean the same rows."""
         return tuple(p.target for p in self.parts)
 
     def assemble(self, parts: list[Tensor], prefix: Tensor | None) -> Tensor:
-        """The target's representation from the grids (N, H, W, C) of its `parts`, and prefix tokens
-        (N, k, C).
+        """Build the target's representation from the grids (N, H, W, C) of its `parts`.
 
-        Of two parts the second is the prefix.
+        Prefix tokens (N, k, C) go before them, if there are any. If there are two parts, the second is the
+        prefix.
         """
         first = parts[0]
         if self.target.kind is Kind.MAP:

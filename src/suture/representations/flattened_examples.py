@@ -1,4 +1,4 @@
-"""Flattened examples: rows are examples, each with all its channels at all positions."""
+"""Flattened examples: rows are examples, each with all channels at all positions."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from suture.representations.accumulator_settings import AccumulatorSettings
 from suture.representations.shapes import Shape
 
 PAPER_EXAMPLES = 1000
-"""Test examples of the alignment ``paper``."""
+"""Number of test examples of the alignment ``paper``."""
 
 
 def make_flat_kernels(sources: Sequence[Shape], targets: Sequence[Shape], settings: AccumulatorSettings, *,
                       same: bool = False) -> FlatKernels | None:
-    """Make what Gram matrices of flattened examples are gathered in; None where no index asks for them.
+    """Make the accumulator of Gram matrices of flattened examples, or return None if no index needs it.
 
     Args:
         sources, targets: shapes of the representations at the sites of each side.

@@ -19,11 +19,11 @@ from suture.representations.shapes import Kind, Shape
 from suture.representations.views import View, to_grid
 
 _MEANS_AT_ONCE = 1000
-"""Means of examples that are added at once."""
+"""Number of means of examples that are added at once."""
 
 
 class PooledMoments:
-    """Moments of the means of examples, plain and with rows standardised, and sums of rows at unit length.
+    """Moments of the means of examples, plain and with standardised rows, and sums of rows of unit length.
 
     Args:
         sources, targets: shapes of the representations at the sites of each side.
@@ -31,7 +31,7 @@ class PooledMoments:
         same: both sides are the same representations (self-stitching).
 
     Attributes:
-        wanted: ``"plain"`` and ``"standard"`` moments, those that are asked for.
+        wanted: the ``"plain"`` and ``"standard"`` moments, as far as the settings ask for them.
         alignments: how the means of each cell become a pair of matrices.
     """
 
@@ -55,11 +55,11 @@ class PooledMoments:
         self._waiting: list[tuple[list[Tensor], list[Tensor]]] = []
 
     def _has_vectors(self) -> bool:
-        """Whether there is a cell of two vectors."""
+        """Return True where some cell consists of two vectors."""
         return all(any(s.kind is Kind.VECTOR for s in side) for side in self._shapes)
 
     def pool(self, side: int, tensors: Sequence[Tensor], mask: Tensor | None) -> list[Tensor]:
-        """Take (N, C) means over positions, for the sources (side 0) or the targets (1)."""
+        """Compute the (N, C) means over positions of the sources (side 0) or the targets (side 1)."""
         precision = self.settings.precision
         found = [to_grid(x.to(precision), s, View.ALL if s.kind is Kind.VECTOR else View.POOLED,
                          mask)[:, 0, 0]
@@ -70,14 +70,16 @@ class PooledMoments:
         return found
 
     def update(self, xs: list[Tensor], ys: list[Tensor]) -> None:
-        """Add the means of one batch, or let them wait for those of the next ones."""
+        """Queue the means of one batch, and add the queued means once there are enough of them."""
         self._waiting.append((xs, ys))
         if sum(len(x[0]) for x, _ in self._waiting) >= _MEANS_AT_ONCE:
             self.flush()
 
     def flush(self) -> None:
-        """Add the means that wait. Their products are small beside the sums, so that many are added at
-        once."""
+        """Add the queued means.
+
+        Many are added at once, because their products are small beside the sums.
+        """
         if not self._waiting:
             return
         xs, ys = ([torch.cat(site) for site in zip(*side, strict=True)]
@@ -92,7 +94,7 @@ class PooledMoments:
             self._add_unit_rows(xs, ys, start)
 
     def _add_unit_rows(self, xs: list[Tensor], ys: list[Tensor], start: int) -> None:
-        """Add rows at unit length to the sums of their blocks; `start` is the number of the first."""
+        """Add rows of unit length to the sums of their blocks; `start` is the number of the first example."""
         count = self.settings.blocks if self.settings.jackknife else 1
         for k in range(count):
             rows = slice((k - start) % count, None, count)
@@ -106,8 +108,7 @@ class PooledMoments:
 
     def add_unit_sums(self, pair: Pair, folds: list[MomentBlock], i: int,
                       j: int) -> tuple[Pair, list[MomentBlock]]:
-        """Add sums of rows at unit length and moments of standardised rows to a cell's, where they are
-        wanted."""
+        """Add sums of unit rows and moments of standardised rows to a cell, if the settings ask for them."""
         standard = self.wanted.get("standard")
         if standard is None:
             return pair, folds

@@ -1,4 +1,4 @@
-"""One row of each example of a sample, for every cell: what indices of rows are computed from."""
+"""A sample of rows, one per example, from which some indices of every cell are computed."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ from suture.representations.views import describe_positions, get_row_mask, to_gr
 
 
 class RowSample:
-    """One row of each kept example, of both sides of every cell: the pooled one, or a position drawn at
-    random.
+    """A sample of rows of both sides of every cell: one row for each example that is kept.
 
-    Under ``stitch`` the position is one of the target's rows that count, drawn by the seed and the example's
-    number among those that count; the source's row is that position of the source brought to the target's
-    size.
+    Under ``pool`` the row is the pooled example. Under ``stitch`` it is a position of the target that is not
+    padding. The seed and the number of the example among those that are not all padding decide which one. The
+    source's row is the same position, after the source is brought to the target's size.
 
     Args:
-        alignments: of every cell.
+        alignments: the alignment of every cell.
         stitched: draw positions; otherwise representations are vectors already.
-        most: examples that are kept.
-        seed: of the sample and of the positions.
-        precision: in which positions are brought to the target's size.
+        most: number of examples to keep.
+        seed: seed of the sample and of the positions.
+        precision: dtype in which positions are brought to the target's size.
     """
 
     def __init__(self, alignments: Mapping[tuple[int, int], Alignment], *, stitched: bool, most: int,
@@ -43,31 +42,31 @@ class RowSample:
 
     @property
     def numbers(self) -> Any:
-        """Numbers in the stream of the kept examples."""
+        """Numbers of the kept examples in the stream."""
         return self._reservoir.numbers
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the rows take."""
+        """Number of bytes of the rows."""
         return sum(t.nbytes for t in self._tables.values())
 
     @property
     def nbytes_planned(self) -> int:
-        """Bytes that the rows will take, before there are any."""
+        """Number of bytes that the rows will need, known before the first batch."""
         widths = {self._make_key(side, k, a): s.width for (i, j), a in self._alignments.items()
                   for side, k, s in ((0, i, a.source), (1, j, a.target))}
         return self._most * self._precision.itemsize * sum(widths.values())
 
     def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None,
                mask_y: Tensor | None) -> None:
-        """Look at a batch; every example has a row that counts."""
+        """Draw from one batch. Every example must have a row that is not padding."""
         self._made.clear()
         start = self._reservoir.seen
         kept, slots = self._reservoir.offer(len(xs[0]))
         if not len(kept):
             return
         at, into = torch.from_numpy(kept).to(xs[0].device), torch.from_numpy(slots)
-        # Not the stream of `TokenShare`, which draws tokens by (seed, number).
+        # The 1 keeps these draws independent of those of `TokenShare`, which are seeded by (seed, number).
         draws = torch.tensor([np.random.default_rng((self._seed, start + int(k), 1)).random() for k in kept],
                              dtype=torch.float64)
         masks = [None if m is None else m[at] for m in (mask_x, mask_y)]
@@ -94,7 +93,7 @@ class RowSample:
         return side, k, (a.source_rows if side == 0 else a.target_rows)
 
     def get_sample(self, i: int, j: int) -> Sample:
-        """The rows of one cell."""
+        """Return the sampled rows of one cell."""
         a = self._alignments[i, j]
         keys = self._make_key(0, i, a), self._make_key(1, j, a)
         for key, name in zip(keys, ("x", "y"), strict=True):
@@ -105,8 +104,10 @@ class RowSample:
 
 def _draw_rows(pair: Sequence[Tensor], a: Alignment, draws: Tensor,
                masks: Sequence[Tensor | None]) -> list[Tensor]:
-    """(N, C) of source and target: that row of each example's matrix at the share `draws` (N,) of those that
-    count."""
+    """Return one (N, C) row per example for the source and for the target.
+
+    `draws` (N,), in [0, 1), says where the row lies among the example's rows that are not padding.
+    """
     counts = [_find_unpadded_rows(a, p, pair, masks) for p in a.parts]
     ends = torch.stack([c.sum(1) for c in counts]).cumsum(0).cpu()
     chosen = (draws * ends[-1]).long()
@@ -127,8 +128,10 @@ def _draw_rows(pair: Sequence[Tensor], a: Alignment, draws: Tensor,
 
 def _find_unpadded_rows(a: Alignment, p: AlignmentPart, pair: Sequence[Tensor],
                         masks: Sequence[Tensor | None]) -> Tensor:
-    """(N, rows) which of the target's rows in a part count: by its own mask, or by that of the source's same
-    rows."""
+    """Return (N, rows) booleans: the target's rows in a part that are not padding.
+
+    The target's own mask decides, else the source's mask where both sides have the same rows.
+    """
     kept = get_row_mask(a.target, p.target, masks[1])
     if kept is None and describe_positions(a.source, p.source) == describe_positions(a.target, p.target):
         kept = get_row_mask(a.source, p.source, masks[0])
@@ -138,13 +141,13 @@ def _find_unpadded_rows(a: Alignment, p: AlignmentPart, pair: Sequence[Tensor],
     return torch.ones(len(pair[1]), len(rows), dtype=torch.bool, device=rows.device)
 
 
-def _take_position(grid: Tensor, place: Tensor, resampling: Resizing | None) -> Tensor:
-    """(N, C) the row with the number `place` (N,) of each grid (N, H, W, C), after resampling."""
-    if resampling is None or resampling.source == resampling.target:
+def _take_position(grid: Tensor, place: Tensor, resizing: Resizing | None) -> Tensor:
+    """Return the (N, C) row with the number `place` (N,) of each grid (N, H, W, C), after resizing."""
+    if resizing is None or resizing.source == resizing.target:
         return grid.flatten(1, 2)[torch.arange(len(grid), device=grid.device), place]
-    down, across = (compute_interpolation(s, t, resampling.mode).to(grid) for s, t in
-                    zip(resampling.source, resampling.target, strict=True))
-    width = resampling.target[1]
+    down, across = (compute_interpolation(s, t, resizing.mode).to(grid) for s, t in
+                    zip(resizing.source, resizing.target, strict=True))
+    width = resizing.target[1]
     rows = torch.einsum("nh,nhwc->nwc", down[place // width], grid)
     return torch.einsum("nw,nwc->nc", across[place % width], rows)
 

@@ -1,5 +1,4 @@
-"""What a representation is: map, tokens or vector; how that is recognised from a tensor or overridden by a
-user."""
+"""Shapes of representations: map, tokens or vector, recognised from a tensor or given by the user."""
 
 from __future__ import annotations
 
@@ -16,13 +15,13 @@ from torch import Tensor
 from suture._base import SutureError, walk_tensors
 
 MOST_PREFIX_TOKENS = 8
-"""Prefix tokens that are looked for: a class token, a distillation token, registers."""
+"""Largest number of prefix tokens that is tried: a class token, a distillation token, registers."""
 Size = tuple[int, int]
 """(height, width)."""
 
 
 class Kind(Enum):
-    """What a site outputs: a map (C, H, W), tokens (T, D) or a vector (D)."""
+    """Kind of a representation: a map (C, H, W), tokens (T, D) or a vector (D)."""
 
     MAP = "map"
     TOKENS = "tokens"
@@ -33,17 +32,17 @@ class Kind(Enum):
 class Shape:
     """Shape of one example's representation.
 
-    Two shapes of sequences that vary are equal whatever lengths their dry runs had.
+    Two shapes of sequences of varying length are equal whatever their lengths in the dry run.
 
     Attributes:
         kind: map, tokens or vector.
         width: number of channels or token dimensions.
         size: positions: (H, W) of a map, (T,) of tokens, () of a vector.
-        prefix: tokens only: how many of them, at the start, are no positions (class token, registers).
+        prefix: tokens only: number of tokens at the start that are no positions (class token, registers).
         grid: tokens only: (H, W) where the tokens after the prefix are the patches of an image, row by row.
         last: maps only: the channels are the last axis, (N, H, W, C).
-        varies: tokens only: they are those of a text, and each batch has its own T; `size` is that of the dry
-            run.
+        varies: tokens only: the tokens are those of a text, and each batch has its own T. `size` is then that
+            of the dry run.
     """
 
     kind: Kind
@@ -75,7 +74,7 @@ class Shape:
 
     @property
     def rows(self) -> int:
-        """Rows that one example gives to a matrix; those of the dry run where they vary."""
+        """Number of rows that one example adds to a matrix; for varying lengths the number in the dry run."""
         return math.prod(self.size)
 
     @property
@@ -85,13 +84,13 @@ class Shape:
         return (self.width, *self.size) if first else (*self.size, self.width)
 
     def fits(self, x: Tensor) -> bool:
-        """Whether `x` is a batch of such representations."""
+        """Return True where `x` is a batch of such representations."""
         if self.varies:
             return x.ndim == 3 and x.shape[1] > self.prefix and x.shape[2] == self.width
         return tuple(x.shape[1:]) == self.dims
 
     def describe_tensor(self, x: Tensor) -> str:
-        """What `x` is called as a representation of this kind; its axes where it cannot be one."""
+        """Describe `x` as a representation of this kind, or by its axes if it cannot be one."""
         if x.ndim != len(self.dims) + 1:
             return f"shape {tuple(x.shape)}"
         axes = tuple(x.shape[1:])
@@ -102,18 +101,19 @@ class Shape:
 
 def recognise_shape(x: Tensor, image: Size | None = None, lengths: Collection[int] = (),
                     inner: int | None = None) -> Shape:
-    """The shape of a batch of representations: (N, C, H, W) is a map, (N, T, D) tokens, (N, D) a vector.
+    """Recognise the shape of a batch: (N, C, H, W) is a map, (N, T, D) tokens, (N, D) a vector.
 
     Args:
         x: the representations.
-        image: (H, W) of the images that the network was given, if any. Tokens are then taken for patches: the
-            prefix is the smallest, up to `MOST_PREFIX_TOKENS`, that leaves a grid of the image's proportions.
-            A map has its channels last where axes 1 and 2 have these proportions and axes 2 and 3 do not.
-        lengths: of the sequences that it was given (`find_sequence_lengths`). So many tokens are those of the
-            text: without prefix, and in as large a number as each batch has.
-        inner: width of the last axis in the module that gave `x`, by its last layer norm or linear layer.
-            Where both pairs of axes have the image's proportions, channels are last if that is axis 3 and
-            could not be axis 1.
+        image: (H, W) of the images that the network was given, if any. Tokens are then read as patches: the
+            prefix is the smallest one, up to `MOST_PREFIX_TOKENS`, that leaves a grid of the image's
+            proportions. A map has its channels last where axes 1 and 2 have these proportions and axes 2 and
+            3 do not.
+        lengths: lengths of the sequences that the network was given (`find_sequence_lengths`). Tokens of such
+            a number are those of the text: they have no prefix, and their number is that of each batch.
+        inner: width of the last axis in the module that returned `x`, by its last layer norm or linear layer.
+            It decides where both pairs of axes have the image's proportions: channels are last if `inner` is
+            the length of axis 3 and not that of axis 1.
 
     Raises:
         SutureError: any other number of axes.
@@ -143,13 +143,15 @@ def _is_channels_last(x: Tensor, image: Size, inner: int | None) -> bool:
 
 
 def _has_proportions(size: Size, image: Size) -> bool:
-    """Whether both sides are the image's by one factor, each rounded up or down."""
+    """Return True where both sides are the image's times one factor, each rounded up or down."""
     return abs(size[0] * image[1] - size[1] * image[0]) < max(image)
 
 
 def _find_patches(count: int, image: Size) -> tuple[int, Size | None]:
-    """(prefix, grid) of tokens: the image's exact proportions before those of patches that do not divide
-    it."""
+    """Find (prefix, grid) of `count` tokens that are patches of an image.
+
+    The image's exact proportions come before those of patches that do not divide it.
+    """
     for cut in (False, True):
         for prefix in range(min(MOST_PREFIX_TOKENS, count - 1) + 1):
             grid = _find_patch_grid(count - prefix, image, cut)
@@ -159,8 +161,10 @@ def _find_patches(count: int, image: Size) -> tuple[int, Size | None]:
 
 
 def _find_patch_grid(count: int, image: Size, cut: bool = False) -> Size | None:
-    """The grid of `count` patches with the image's proportions; with `cut`, of square ones that leave a rest
-    over."""
+    """Find the grid of `count` patches with the image's proportions, or None.
+
+    With `cut` the patches are square and leave a rest of the image over.
+    """
     if cut:
         found = ((image[0] // p, image[1] // p) for p in range(2, min(image) + 1))
         return next((g for g in found if g[0] * g[1] == count), None)
@@ -170,15 +174,13 @@ def _find_patch_grid(count: int, image: Size, cut: bool = False) -> Size | None:
     return (tall * side, wide * side) if side and side * side * tall * wide == count else None
 
 
-# -- what a user says it is ----------------------------------------------------------------------------------
-
 @dataclass(frozen=True)
 class ShapeOverride:
-    """How a site is to be taken, whatever it looks like.
+    """Shape of a site as the user gives it, whatever the tensor looks like.
 
     Attributes:
         kind, prefix, last: as those of `Shape`.
-        grid: of the patches; None where the image's proportions tell.
+        grid: grid of the patches; None where it follows from the image's proportions.
     """
 
     kind: Kind
@@ -188,8 +190,9 @@ class ShapeOverride:
 
     @classmethod
     def parse(cls, text: str) -> ShapeOverride:
-        """Read ``map``, ``map:last``, ``vector``, ``tokens``, ``tokens:1`` (prefix tokens) or
-        ``tokens:1,14x14``.
+        """Read ``map``, ``map:last``, ``vector``, ``tokens``, ``tokens:1`` or ``tokens:1,14x14``.
+
+        The numbers after ``tokens:`` are the number of prefix tokens and the grid of the patches.
 
         Raises:
             SutureError: anything else.
@@ -204,10 +207,12 @@ class ShapeOverride:
         return cls(Kind.TOKENS, int(m[3]), (int(m[4]), int(m[5])) if m[4] else None)
 
     def build_shape(self, x: Tensor, image: Size | None = None, lengths: Collection[int] = ()) -> Shape:
-        """The shape of a batch of representations that are taken so (arguments as for `recognise_shape`).
+        """Build the shape of a batch of representations read in this way.
+
+        The arguments are as for `recognise_shape`.
 
         Raises:
-            SutureError: they cannot be.
+            SutureError: they cannot be read in this way.
         """
         axes = {Kind.MAP: "(N, H, W, C)" if self.last else "(N, C, H, W)", Kind.TOKENS: "(N, T, D)",
                 Kind.VECTOR: "(N, D)"}[self.kind]
@@ -231,11 +236,11 @@ class ShapeOverride:
         return Shape(Kind.TOKENS, x.shape[2], (count,), self.prefix, grid, varies=varies)
 
 
-# -- what the inputs say -------------------------------------------------------------------------------------
-
 def find_image_size(inputs: Any) -> Size | None:
-    """(H, W) of the images (N, C, H, W) among a network's inputs: "pixel_values", or the first tensor like
-    that."""
+    """Return (H, W) of the images (N, C, H, W) among a network's inputs, or None.
+
+    The images are "pixel_values", or the first tensor of that form.
+    """
     images = inputs["pixel_values"] if isinstance(inputs, Mapping) and "pixel_values" in inputs else inputs
     for t in walk_tensors(images):
         if t.ndim == 4 and t.is_floating_point():
@@ -244,14 +249,16 @@ def find_image_size(inputs: Any) -> Size | None:
 
 
 def get_token_mask(inputs: Any) -> Tensor | None:
-    """(N, T) booleans, True at the tokens that count: ``inputs["attention_mask"]`` where there is one."""
+    """Return ``inputs["attention_mask"]`` as (N, T) booleans, False at padding tokens; None without one."""
     mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
     return mask.bool() if isinstance(mask, Tensor) and mask.ndim == 2 else None
 
 
 def find_sequence_lengths(inputs: Any) -> frozenset[int]:
-    """How many tokens the sequences among a network's inputs have: as the attention mask or integers (N, T)
-    say."""
+    """Return the numbers of tokens of the sequences among a network's inputs.
+
+    They come from the attention mask, or else from integers (N, T).
+    """
     mask = get_token_mask(inputs)
     if mask is not None:
         return frozenset({mask.shape[1]})

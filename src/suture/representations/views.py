@@ -1,8 +1,8 @@
-"""Representations as rows: the views of one as a grid.
+"""Views of a representation as rows on a grid.
 
-Inside suture a representation is seen as *grids* (N, H, W, C), channels last. A map (N, C, H, W) is one by a
-permutation that copies nothing where the network runs channels last; tokens (N, T, D) are one of height 1, or
-the map that their patches form; a vector (N, D) is a grid of one position.
+Inside suture a representation is seen as *grids* (N, H, W, C), channels last. A map (N, C, H, W) becomes one
+by a permutation, which copies nothing where the network runs channels last. Tokens (N, T, D) become a grid of
+height 1, or the map that their patches form. A vector (N, D) becomes a grid of one position.
 """
 
 from __future__ import annotations
@@ -15,8 +15,12 @@ from suture.representations.shapes import Kind, Shape
 
 
 class View(Enum):
-    """Which rows of a representation: all; tokens without their prefix; the prefix; the mean of all that are
-    no prefix; the first prefix token; that one added to every patch."""
+    """Choice of rows of a representation.
+
+    ``ALL`` means all rows, ``GRID`` the tokens without their prefix, ``PREFIX`` the prefix tokens. ``POOLED``
+    is the mean of all rows outside the prefix, ``ONLY`` the first prefix token. ``SUM`` is the first prefix
+    token added to every patch.
+    """
 
     ALL = "all"
     GRID = "grid"
@@ -27,10 +31,9 @@ class View(Enum):
 
 
 def describe_positions(shape: Shape, view: View) -> tuple[str, int, int]:
-    """(what the positions are, height, width) of a view: equal for two views whose rows correspond one to
-    one.
+    """Return (kind of positions, height, width) of a view: equal for views whose rows correspond one to one.
 
-    The width of a sequence that varies is 0: any, but the same on both sides.
+    The width of a sequence of varying length is 0: any width, but the same on both sides.
     """
     if view in (View.POOLED, View.ONLY) or shape.kind is Kind.VECTOR:
         return "grid", 1, 1
@@ -46,14 +49,14 @@ def describe_positions(shape: Shape, view: View) -> tuple[str, int, int]:
 
 
 def to_grid(x: Tensor, shape: Shape, view: View, mask: Tensor | None = None) -> Tensor:
-    """A view of a batch of representations as a grid (N, H, W, C).
+    """Return a view of a batch of representations as a grid (N, H, W, C).
 
     Args:
         x: (N, C, H, W) or (N, H, W, C) as the shape says, (N, T, D) or (N, D).
-        shape: its shape.
-        view: which rows.
-        mask: (N, T) for tokens: the mean is taken over those that count. One of another length, such as that
-            of the text beside an image, is none of these tokens.
+        shape: shape of the representations.
+        view: the rows.
+        mask: (N, T) for tokens: the mean is over unpadded tokens. A mask of another length is ignored,
+            because it belongs to other tokens, such as those of the text beside an image.
     """
     if shape.kind is Kind.VECTOR:
         return x[:, None, None, :]
@@ -85,14 +88,16 @@ def _is_mask_of(mask: Tensor, shape: Shape) -> bool:
 
 
 def _get_grid_size(shape: Shape, view: View) -> tuple[int, int]:
-    """Height and width of a view's grid, for `reshape`."""
+    """Return height and width of a view's grid, for `reshape`."""
     _, height, width = describe_positions(shape, view)
     return height, width or -1
 
 
 def get_row_mask(shape: Shape, view: View, mask: Tensor | None) -> Tensor | None:
-    """(N, H, W) booleans: which rows of a view count; None where all do, or the mask is not of these
-    tokens."""
+    """Return (N, H, W) booleans, False at the rows of a view that are padding.
+
+    Return None where no row is padding, or where the mask belongs to other tokens.
+    """
     if mask is None or not _is_mask_of(mask, shape) or view in (View.POOLED, View.ONLY):
         return None
     k = shape.prefix

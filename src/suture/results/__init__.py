@@ -1,4 +1,4 @@
-"""The comparison as a result: its table, verdicts, figures and page, and how it is kept on disk."""
+"""The comparison as a result: its table, verdicts, figures and page, and its files on disk."""
 
 from suture.results.comparison import Comparison as Comparison
 from suture.results.convergence_marks import describe_marks as describe_marks

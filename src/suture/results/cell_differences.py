@@ -1,4 +1,4 @@
-"""How much one cell of a comparison exceeds another, and whether that is more than chance."""
+"""Difference between two cells of a comparison, with a test against chance."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""The verdict of a cell: similar, dissimilar, or an artefact that solves the task with another
-representation."""
+"""Verdict of a cell: similar, dissimilar, unproven, or an artefact.
+
+An artefact solves the task with another representation.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +25,14 @@ if TYPE_CHECKING:
 
 SIMILAR, DISSIMILAR, ARTEFACT, UNPROVEN = "similar", "dissimilar", "artefact", "unproven"
 VERDICTS = (SIMILAR, ARTEFACT, DISSIMILAR, UNPROVEN)
-"""What a cell can be called, in the order in which counts are shown."""
+"""Words for a cell, in the order in which counts are shown."""
 METHOD_NAMES = {"dm": "Direct matching", "tlm": "Task loss matching"}
 
 Quality = Mapping[str, float | None]
-"""Two-sided AUROC of a detector at a site on ``"auxiliary"`` and ``"unseen"`` data; None where there are
-none."""
+"""Two-sided AUROC of a detector at a site on ``"auxiliary"`` and ``"unseen"`` data.
+
+It is None without such data.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,30 +52,33 @@ class CellValues:
 
     @property
     def span(self) -> tuple[Floats, Floats]:
-        """Lowest and highest number of value and interval: the value alone where there is no interval."""
+        """Lowest and highest number of value and interval; the value alone without an interval."""
         return np.fmin(self.low, self.value), np.fmax(self.high, self.value)
 
 
 def decide_verdicts(relative: CellValues, outlying: CellValues, quality: Sequence[Quality], marks: Strings,
                     detector: str, thresholds: Thresholds) -> tuple[Strings, Strings]:
-    """What each cell is called, and one sentence why.
+    """Decide the verdict of each cell, and give one sentence why.
 
-    - It does not work (relative accuracy below ``works``): *dissimilar*; *unproven* where the layer is marked
-      as not converged, because it might yet work. A layer that works, works, converged or not.
-    - It works: *artefact* where its representations are out of distribution (two-sided AUROC of ``out`` or
-      more, or of 1 - ``out`` or less: crowded at the middle of the native scores, which is a difference too),
-      else *similar*; *unproven* where the detector, at that target site, does not tell native representations
-      from auxiliary and from unseen ones (the worse of the two-sided AUROCs that are there is below
-      ``quality``, or none is there).
-    - *unproven* as well where a 95 % interval holds a threshold, so that its ends give different words, and
-      where a number is missing.
+    - A cell that does not work (relative accuracy below ``works``) is *dissimilar*. It is *unproven* where
+      the layer is marked as not converged, because it might still come to work. A layer that works, works,
+      converged or not.
+    - A cell that works is *unproven* where the detector, at that target site, does not tell native
+      representations from auxiliary and unseen ones. This is so where the worse of the available two-sided
+      AUROCs is below ``quality``, or none is available.
+    - Else it is an *artefact* where its representations are out of distribution: two-sided AUROC of ``out``
+      or more, or of 1 - ``out`` or less. The latter means that they are crowded at the middle of the native
+      scores, which is a difference too.
+    - Else it is *similar*.
+    - Any cell is *unproven* where a 95 % interval holds a threshold, so that its ends give different words,
+      and where a number is missing.
 
-    Thresholds themselves count as reached.
+    A value equal to a threshold reaches it.
 
     Args:
         relative: relative accuracies.
         outlying: two-sided AUROCs of the detector's scores, in [0, 1], 0.5 where nothing tells them apart.
-        quality: of the detector, by target site.
+        quality: quality of the detector, by target site.
         marks: (sources, targets) why a layer has not converged; empty where it has.
         detector: its name, for the sentences.
         thresholds: see `Thresholds`.
@@ -80,7 +87,7 @@ def decide_verdicts(relative: CellValues, outlying: CellValues, quality: Sequenc
         Words and reasons, both (sources, targets).
 
     Raises:
-        SutureError: grids of different shapes.
+        SutureError: arrays of different shapes.
     """
     shape = relative.value.shape
     if (outlying.value.shape, marks.shape, len(quality)) != (shape, shape, shape[1]):
@@ -99,7 +106,7 @@ def decide_verdicts(relative: CellValues, outlying: CellValues, quality: Sequenc
 
 @dataclass(frozen=True, eq=False)
 class _VerdictRules:
-    """What `decide_verdicts` judges, its rules, and how they are put in words."""
+    """Rules of `decide_verdicts`, with the data they judge and the sentences they give."""
 
     relative: CellValues
     outlying: CellValues
@@ -109,11 +116,13 @@ class _VerdictRules:
     thresholds: Thresholds
 
     def list_rules(self) -> list[tuple[NDArray[np.bool_], str, Callable[[Cell], str]]]:
-        """Where a rule holds, its word and its reason; the first one that holds decides, one of them always
-        does."""
+        """List the rules: where each holds, its word and its reason.
+
+        The first rule that holds decides. One of them always holds.
+        """
         works, out = self.thresholds.works, self.thresholds.out
         (least, most), (lowest, highest) = self.relative.span, self.outlying.span
-        # 1 - 0.2 is 0.8, but 1 - 0.8 is not 0.2.
+        # Comparing 1 - highest with out avoids a rounding error: 1 - 0.2 is 0.8, but 1 - 0.8 is not 0.2.
         above, below = lowest >= out, 1 - highest >= out
         inside = (highest < out) & (1 - lowest < out)
         return [
@@ -145,7 +154,7 @@ class _VerdictRules:
 
     @property
     def _lower_threshold(self) -> float:
-        """The lower threshold of two-sided AUROC."""
+        """Lower threshold of two-sided AUROC."""
         return round(1 - self.thresholds.out, 9)
 
     def _get_nearest_threshold(self, cell: Cell) -> float:
@@ -160,7 +169,7 @@ class _VerdictRules:
 
 
 def _explain_weakness(quality: Quality, detector: str, least: float) -> str:
-    """Why a detector proves nothing at a site; empty where it does."""
+    """Say why a detector proves nothing at a site; return "" where it does."""
     there = {kind: float(v) for kind in ("auxiliary", "unseen")
              if (v := quality.get(kind)) is not None and not math.isnan(v)}
     if not there:
@@ -179,7 +188,7 @@ def _describe_interval(values: CellValues, cell: tuple[int, int], threshold: flo
 
 
 def format_near(value: float, threshold: float, digits: int = 2) -> str:
-    """A number with as many digits as show on which side of a threshold it is, at least `digits`."""
+    """Format a number with enough digits to show on which side of a threshold it is, at least `digits`."""
     for places in range(digits, 17):
         text = f"{value:.{places}f}"
         if (float(text) < threshold, float(text) > threshold) == (value < threshold, value > threshold):
@@ -188,18 +197,18 @@ def format_near(value: float, threshold: float, digits: int = 2) -> str:
 
 
 def count_verdicts(words: Strings) -> dict[str, int]:
-    """How many cells each of `VERDICTS` is said of."""
-    said = [str(word) for word in np.asarray(words).ravel()]
-    return {word: said.count(word) for word in VERDICTS}
+    """Count the cells of each of `VERDICTS`."""
+    found = [str(word) for word in np.asarray(words).ravel()]
+    return {word: found.count(word) for word in VERDICTS}
 
 
 def describe_verdicts(method: str, words: Strings, detector: str) -> str:
-    """How many cells of a method are what, in a sentence to quote; empty where there are no cells.
+    """Describe a method's counts of verdicts in one quotable sentence; return "" where there are no cells.
 
     Args:
         method: ``"dm"`` or ``"tlm"``.
-        words: of its cells.
-        detector: that they rest on.
+        words: verdicts of its cells.
+        detector: detector that they rest on.
     """
     found, n = count_verdicts(words), int(np.size(words))
     if not n:
@@ -212,22 +221,22 @@ def describe_verdicts(method: str, words: Strings, detector: str) -> str:
 
 
 def get_detector(meta: Mapping[str, Any]) -> str:
-    """The detector that verdicts rest on, by a comparison's meta; empty where none was run."""
+    """Return the detector that verdicts rest on, from a comparison's meta; "" where none was run."""
     return str((meta.get("ood") or {}).get("verdict", ""))
 
 
 def list_needed_measures(method: str, meta: Mapping[str, Any]) -> tuple[str, str]:
-    """The measures that the verdicts of a method's cells are made of."""
+    """List the measures that the verdicts of a method's cells are made from."""
     return f"{method}.relative_accuracy", f"{method}.ood_{get_detector(meta)}"
 
 
 def get_thresholds(about: Mapping[str, Any]) -> Thresholds:
-    """The thresholds in ``meta["ood"]`` of a comparison."""
+    """Return the thresholds in ``meta["ood"]`` of a comparison."""
     return Thresholds(**about.get("thresholds", {}))
 
 
 def tabulate_verdicts(comparison: ComparisonLike, method: str, what: str) -> pd.DataFrame:
-    """Tabulate what every cell is, or why; see `Comparison.cells`."""
+    """Tabulate the verdict of every cell, or its reason; see `Comparison.cells`."""
     import pandas as pd
 
     for kind, given, known in (("method", method, METHOD_NAMES), ("column", what, ("word", "reason"))):

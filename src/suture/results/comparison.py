@@ -1,4 +1,4 @@
-"""One comparison: its table, its per-example arrays, and how it is kept on disk."""
+"""One comparison: its table, its per-example arrays, and its files on disk."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Everything that is known about one source network and one target network.
+    """All results about one source network and one target network.
 
     Attributes:
         source, target: display names of the networks.
@@ -43,17 +43,17 @@ class Comparison:
         same_network: the source network is the target network (self-stitching).
         same_architecture: sites of the two networks with the same name are the same layer.
         table: tidy, columns `COLUMNS`, one row per cell and measure; a value is NaN exactly where the reason
-            is not empty. The mark says why a value that is there is not to be trusted, such as a stitching
-            layer that was still improving; it is empty where all is well, and where the column is left out.
+            is not empty. The mark says why a given value is not to be trusted, such as a stitching layer that
+            was still improving. It is empty where all is well, and where the column is left out.
         arrays: per-example and per-cell arrays by name, such as ``"target.correct"`` bool (N,),
             ``"dm.correct"`` bool and ``"dm.kl"`` float32 (S, T, N), ``"tlm.loss"`` (S, T, epochs),
-            ``"dm.weight/0/1"`` float32. The per-example ones (`suture.compare.scores.stack_evaluation`)
-            take about 14 bytes per cell, method and test example, in memory and on disk.
+            ``"dm.weight/0/1"`` float32. The per-example ones (`suture.compare.scores.stack_evaluation`) need
+            about 14 bytes per cell, method and test example, in memory and on disk.
         meta: JSON-able: ``versions``, ``seed``, ``command``, ``settings``, ``n_fit``, ``n_test``,
             ``created``, ``device``, ``notes`` (list of str), ``stages`` (names of the finished stages).
 
-    The table and the meta are copied and brought to one form (str, float64, int64; JSON lists), so that what
-    `load` gives equals what was saved.
+    The table and the meta are copied and brought to one form (str, float64, int64; JSON lists), so that a
+    loaded comparison equals the saved one.
 
     Raises:
         SutureError: the table breaks the rules above, a site name occurs twice, meta is not JSON-able, or an
@@ -95,7 +95,7 @@ class Comparison:
 
     @cached_property
     def _by_measure(self) -> dict[str, pd.DataFrame]:
-        """The rows of each measure by cell: a report asks for each several times."""
+        """The rows of each measure by cell, cached because a report needs each several times."""
         import pandas as pd
 
         cells = pd.MultiIndex.from_product([self.sources, self.targets])
@@ -110,7 +110,7 @@ class Comparison:
         return found
 
     def matrix(self, measure: str, what: str = "value") -> pd.DataFrame:
-        """One measure as a matrix: rows are source sites, columns target sites.
+        """Return one measure as a matrix: rows are source sites, columns target sites.
 
         Args:
             measure: a name of `measures`.
@@ -131,10 +131,10 @@ class Comparison:
                             columns=pd.Index(self.targets, name="target"))
 
     def marks(self, measure: str) -> pd.DataFrame:
-        """Why cells are not to be trusted, as a table of texts: rows are source sites, columns target sites.
+        """Return why cells are not to be trusted, as texts: rows are source sites, columns target sites.
 
-        A text holds one or several causes, ``cause: numbers; cause: numbers``; it is empty where all is well.
-        For what task loss matching measures see `suture.stitching.convergence.find_unconverged`.
+        A text holds one or several causes, ``cause: numbers; cause: numbers``. It is empty where all is well.
+        For the marks of task loss matching see `suture.stitching.convergence.find_unconverged`.
 
         Raises:
             SutureError: no such measure in this comparison.
@@ -142,13 +142,14 @@ class Comparison:
         return self.matrix(measure, "mark")
 
     def statistics(self) -> pd.DataFrame:
-        """What the representation at each site is like, its positions as rows
-        (`suture.indices.SiteStatistics`).
+        """Return statistics of the representation at each site, with positions as rows.
+
+        They are those of `suture.indices.SiteStatistics`.
 
         Returns:
             Columns ``side``, ``site``, ``rows``, ``width``, ``rank``, ``effective_rank``,
             ``participation_ratio`` and ``dead`` (columns that do not vary); the spectra are in `arrays`,
-            ``source.spectrum/0`` and so on. Empty where no index of the stitched matrices was asked for.
+            ``source.spectrum/0`` and so on. Empty where no index of the stitched matrices was requested.
         """
         import pandas as pd
 
@@ -156,11 +157,13 @@ class Comparison:
                             columns=list(SITE_COLUMNS))
 
     def cells(self, method: str = "dm", what: str = "word") -> pd.DataFrame:
-        """What every cell is: similar, dissimilar, an artefact (works, but out of distribution) or unproven.
+        """Return the verdict of every cell: similar, dissimilar, artefact or unproven.
+
+        An artefact works, but is out of distribution.
 
         Args:
             method: ``"dm"`` or ``"tlm"``.
-            what: ``"word"``, or ``"reason"`` for a sentence why. The rules stand in
+            what: ``"word"``, or ``"reason"`` for a sentence why. The rules are in
                 `suture.results.cell_verdict.decide_verdicts`.
 
         Returns:
@@ -173,15 +176,15 @@ class Comparison:
         return judging.tabulate_verdicts(self, method, what)
 
     def plot(self, measure: str, ax: Axes | None = None, annotate: bool = True) -> Axes:
-        """Heat map of one measure, colours fixed by the measure's limits; a star in cells that have a mark.
+        """Draw a heat map of one measure, with the measure's colour limits; a star means a mark.
 
         Measures of a stitching method are hatched where the stitched network works and its representations
-        are out of distribution (`cells`), if that was looked at.
+        are out of distribution (`cells`), if the comparison has those scores.
 
         Args:
             measure: a name of `measures`.
             ax: where to draw; new axes through pyplot by default, so that a notebook shows them.
-            annotate: write the values into the cells (grids of at most 12 x 12).
+            annotate: write the values into the cells (at most 12 x 12 cells).
 
         Raises:
             SutureError: no such measure in this comparison.
@@ -190,23 +193,22 @@ class Comparison:
 
         matrix = self.matrix(measure)
         if ax is None:
-            # pyplot chooses a window system when it is imported; saved figures must not depend on one.
+            # Imported here, because pyplot chooses a window system and saved figures must not depend on one.
             from matplotlib import pyplot as plt
             _, ax = plt.subplots(layout="constrained")
         entry = get_measure(measure)
         figures.draw_heatmap(matrix, entry, ax, annotate=annotate, marks=self.marks(measure),
-                        hatched=findings.find_artefacts(self).get(measure.partition(".")[0]),
-                        title=f"{entry.label}\n{self.source} → {self.target}")
+                             hatched=findings.find_artefacts(self).get(measure.partition(".")[0]),
+                             title=f"{entry.label}\n{self.source} → {self.target}")
         return ax
 
     def difference(self, a: tuple[str, str], b: tuple[str, str], measure: str,
                    other: str | None = None) -> Difference:
-        """How much one cell's value exceeds another's, and whether that is more than chance, on the same
-        examples.
+        """Test how much one cell's value exceeds another's on the same examples, against chance.
 
-        Hits of examples (accuracy, relative accuracy, agreement) are tested by the exact McNemar test, other
-        measures, and numbers of tokens, by a paired bootstrap over examples (whole texts), and the mean over
-        batches by Student's t (see `suture.numbers.intervals.estimate_difference`).
+        Hits of examples (accuracy, relative accuracy, agreement) are tested by the exact McNemar test. Other
+        measures, and numbers of tokens, are tested by a paired bootstrap over examples (whole texts). The
+        mean over batches is tested by Student's t (see `suture.numbers.differences.estimate_difference`).
         Nothing is corrected for looking at many pairs. A tiny p value says that a difference is real, not
         that it is large.
 
@@ -215,7 +217,7 @@ class Comparison:
 
         Args:
             a, b: cells: (source site, target site).
-            measure: of `a`, and of `b` unless `other` is given.
+            measure: measure of `a`, and of `b` unless `other` is given.
             other: the same measure of another method, for `b`.
 
         Returns:
@@ -228,13 +230,16 @@ class Comparison:
         return compute_difference(self, a, b, measure, other)
 
     def verdict(self) -> battery.Verdict:
-        """The paper's sanity battery on this comparison; see `suture.results.sanity.run_sanity_battery`."""
+        """Run the paper's sanity battery; see `suture.results.sanity.run_sanity_battery`."""
         return battery.run_sanity_battery(self.table, self.sources, self.targets,
                                           same_network=self.same_network,
                                           same_architecture=self.same_architecture, arrays=self.arrays)
 
     def equals(self, other: Comparison) -> bool:
-        """Whether all fields are exactly equal: names, order, dtypes, every number (NaN equals NaN)."""
+        """Return True where all fields are exactly equal: names, order, dtypes and every number.
+
+        NaN equals NaN.
+        """
         fields = ("source", "target", "sources", "targets", "same_network", "same_architecture")
         return (all(getattr(self, f) == getattr(other, f) for f in fields)
                 and json.dumps(self.meta) == json.dumps(other.meta)
@@ -246,9 +251,9 @@ class Comparison:
     def save(self, dir: str | os.PathLike[str]) -> Path:
         """Write ``comparison.json``, ``table.csv`` and ``arrays.safetensors`` into a folder.
 
-        A reader, and whoever comes after a killed writer, finds all of the earlier comparison or all of this
-        one. Only one process may write to a folder at a time. A report that stands in the folder
-        (``report.html``, ``figures/``) is left as it is.
+        A reader finds all of the earlier comparison or all of this one, also after a killed writer. Only one
+        process may write to a folder at a time. A report in the folder (``report.html``, ``figures/``) is
+        left as it is.
 
         Args:
             dir: a folder that is missing, empty, or holds an earlier comparison.

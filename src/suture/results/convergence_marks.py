@@ -1,5 +1,4 @@
-"""Marks: why cells are not to be trusted, as texts ``cause: numbers; cause: numbers``, counted and put in
-words."""
+"""Marks: reasons not to trust cells, as texts ``cause: numbers; cause: numbers``, counted and described."""
 
 from __future__ import annotations
 
@@ -8,17 +7,18 @@ from collections.abc import Iterable
 
 
 def list_causes(mark: str) -> list[str]:
-    """The causes in a mark, without their numbers."""
+    """List the causes in a mark, without their numbers."""
     return [part.split(": ")[0] for part in mark.split("; ") if part]
 
 
 def describe_marks(marks: Iterable[str], cells: int) -> str:
-    """How many cells are marked and why, such as ``3 of 64 cells are marked (still improving: 2, one epoch:
-    1)``.
+    """Describe how many cells are marked and why.
+
+    An example is ``3 of 64 cells are marked (still improving: 2, one epoch: 1)``.
 
     Args:
-        marks: of the cells, one each; empty ones do not count.
-        cells: how many there are.
+        marks: one mark for each cell; empty where the cell has none.
+        cells: number of cells.
     """
     found = [m for m in marks if m]
     counts = Counter(cause for m in found for cause in list_causes(m))

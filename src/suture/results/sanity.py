@@ -1,4 +1,4 @@
-"""The sanity battery of the paper: is every layer most similar to itself?"""
+"""The sanity battery of the paper: it tests if every layer is most similar to itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PAIR_COLUMNS = ("measure", "layers", "corresponding", "source_layers", "correspo
                 "worst_margin", "worst_target", "worst_source", "undefined")
 
 SIGNIFICANCE_LEVEL = 0.05
-# The own-layer cells of the structural measures are exact only up to the rounding of an eigensolver.
+# Own-layer cells of structural measures are exact only up to the rounding of an eigensolver.
 ROUNDING_TOLERANCE = 1e-9
 # Divergences of softmax outputs are differences of float32 logarithms.
 NATS_TOLERANCE = 1e-6
@@ -30,15 +30,15 @@ _OUTCOME_ARRAYS = {"accuracy": "correct", "relative_accuracy": "correct", "agree
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """What the sanity battery says of one comparison.
+    """Verdict of the sanity battery on one comparison.
 
     Attributes:
         table: one row per measure, columns `SELF_COLUMNS` (a network stitched to itself) or `PAIR_COLUMNS`
             (two networks of one architecture); empty when the battery does not apply.
-        words: one quotable sentence per row of the table; one sentence that says why when it is empty.
-        gap: the cell in which task loss matching exceeds direct matching most, in words; empty where there
-            are not both, or it nowhere does. A large gap is the paper's warning: the task is solved with a
-            representation that is not the target's.
+        words: one quotable sentence per row of the table; for an empty table one sentence with the reason.
+        gap: sentence about the cell in which task loss matching exceeds direct matching most; empty without
+            both methods, or without such a cell. A large gap is the paper's warning: the task is solved with
+            a representation that is not the target's.
     """
 
     table: pd.DataFrame
@@ -48,13 +48,16 @@ class Verdict:
 
 @dataclass(frozen=True)
 class _Contest:
-    """A layer's own (corresponding) partner against the best other one; indices along their axes."""
+    """Contest between a layer's own (corresponding) partner and the best other one.
+
+    Its numbers are positions along the axes of the matrix.
+    """
 
     layer: int
     own: int
     rival: int
     margin: float
-    """By how much the rival looks more similar than the own partner; negative when it does not."""
+    """Amount by which the rival looks more similar than the own partner; negative when it does not."""
     others: int
 
     def is_lost(self, entry: Measure) -> bool:
@@ -70,28 +73,33 @@ def _get_tolerance(entry: Measure) -> float:
 def run_sanity_battery(table: pd.DataFrame, sources: Sequence[str], targets: Sequence[str], *,
                        same_network: bool,
                        same_architecture: bool, arrays: Mapping[str, npt.NDArray[Any]]) -> Verdict:
-    """The sanity battery of Balogh and Jelasity (AAAI 2025) on the cells of one comparison.
+    """Run the sanity battery of Balogh and Jelasity (AAAI 2025) on the cells of one comparison.
 
     A network stitched to itself (`same_network`): a target layer is *violated* when some other source layer
-    is strictly more similar to it than the layer itself. ``violated`` counts them, ``beyond_noise`` those
-    that the test set can tell from chance: exact two-sided McNemar tests of the correctness of the stitched
-    networks (for agreement, of their agreement with the target), per layer the smallest p value among the
-    layers that look more similar, times the number of other layers (Bonferroni: the rival was chosen after
-    looking), then Holm over the violated layers, p < 0.05. Where per-example results are numbers of tokens
-    (language models), signed-rank tests over texts (Wilcoxon 1945) take McNemar's place: tokens of a text are
-    no independent draws, and the smallest p value of a bootstrap is too large to survive the corrections. It
-    is NaN where there is nothing to count (structural measures, KL, cross-entropy gap:
-    `Comparison.difference` tests those in pairs) and where per-example results are missing.
+    is strictly more similar to it than the layer itself. ``violated`` counts these layers. ``beyond_noise``
+    counts those that the test set can tell from chance, by three steps:
+
+    1. Exact two-sided McNemar tests compare the correctness of the stitched networks (for agreement, their
+    agreement with the target). Each layer gets the smallest p value among the layers that look more similar.
+    2. That p value is multiplied by the number of other layers (Bonferroni), because the rival was chosen
+    after looking.
+    3. Holm's procedure runs over the violated layers, p < 0.05.
+
+    For language models, per-example results are numbers of tokens. Signed-rank tests over texts (Wilcoxon
+    1945) then replace McNemar's. Tokens of a text are no independent draws, and the smallest p value of a
+    bootstrap is too large to survive the corrections. ``beyond_noise`` is NaN where per-example results are
+    missing, and where there is nothing to count: structural measures, KL, cross-entropy gap
+    (`Comparison.difference` tests those in pairs).
 
     Two networks of one architecture: ``corresponding`` counts the target layers to which the corresponding
-    source layer is the most similar one (a tie counts), of ``layers``; ``corresponding_by_source`` the source
-    layers to which the corresponding target layer is, of ``source_layers``.
+    source layer is the most similar one (a tie counts), of ``layers``. ``corresponding_by_source`` counts the
+    source layers to which the corresponding target layer is, of ``source_layers``.
 
-    In both, ``worst_margin`` is the largest amount (native units, 0 when none) by which another source layer
-    (``worst_source``) is more similar to a target layer (``worst_target``) than the own or corresponding one.
-    Layers without an own value, or without any other, are left out of the counts; ``undefined`` is the number
-    of cells that have no value. Structural measures have a tolerance of 1e-9, divergences one of 1e-6 nats,
-    counts none.
+    In both cases ``worst_margin`` is the largest amount (native units, 0 when none) by which another source
+    layer (``worst_source``) is more similar to a target layer (``worst_target``) than the own or
+    corresponding one. Layers without an own value, or without any other, are left out of the counts.
+    ``undefined`` is the number of cells that have no value. Structural measures have a tolerance of 1e-9,
+    divergences one of 1e-6 nats, counts none.
 
     Args:
         table: columns ``source, target, measure, value`` at least, one row per cell and measure.
@@ -141,7 +149,7 @@ def _make_frame(rows: list[dict[str, Any]], columns: Sequence[str]) -> pd.DataFr
 
 
 def _collect_values(table: pd.DataFrame, name: str, sources: Sequence[str], targets: Sequence[str]) -> Floats:
-    """Native values (sources, targets), NaN where a cell has none."""
+    """Collect native values (sources, targets), NaN where a cell has none."""
     import pandas as pd
 
     cells = table[table["measure"] == name].set_index(["source", "target"])["value"]
@@ -154,7 +162,7 @@ def _orient_values(entry: Measure, values: Floats) -> Floats:
 
 
 def _find_contests(common: Floats, partners: Sequence[str], layers: Sequence[str]) -> list[_Contest]:
-    """One contest per column of `common` (partners, layers) whose own value and some other are defined."""
+    """Find one contest per column of `common` (partners, layers) with an own value and some other value."""
     found = []
     for j, layer in enumerate(layers):
         if layer not in partners:
@@ -169,7 +177,7 @@ def _find_contests(common: Floats, partners: Sequence[str], layers: Sequence[str
 
 
 def _find_worst(entry: Measure, contests: list[_Contest], sources: Sequence[str],
-           targets: Sequence[str]) -> dict[str, Any]:
+                targets: Sequence[str]) -> dict[str, Any]:
     lost = [c for c in contests if c.is_lost(entry)]
     if not lost:
         return {"worst_margin": 0.0, "worst_target": "", "worst_source": ""}
@@ -179,7 +187,7 @@ def _find_worst(entry: Measure, contests: list[_Contest], sources: Sequence[str]
 
 
 def _make_self_row(entry: Measure, values: Floats, sources: Sequence[str], targets: Sequence[str],
-              arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
+                   arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
     contests = _find_contests(_orient_values(entry, values), sources, targets)
     lost = [c for c in contests if c.is_lost(entry)]
     examples = _find_outcomes(entry, values.shape, arrays)
@@ -191,7 +199,7 @@ def _make_self_row(entry: Measure, values: Floats, sources: Sequence[str], targe
 
 
 def _make_pair_row(entry: Measure, values: Floats, sources: Sequence[str], targets: Sequence[str],
-              arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
+                   arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
     common = _orient_values(entry, values)
     contests, by_source = _find_contests(common, sources, targets), _find_contests(common.T, targets, sources)
     return {"measure": entry.name,
@@ -202,8 +210,8 @@ def _make_pair_row(entry: Measure, values: Floats, sources: Sequence[str], targe
 
 
 def _find_outcomes(entry: Measure, shape: tuple[int, ...],
-              arrays: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any] | None:
-    """Per-example outcomes (sources, targets, examples) behind a functional measure, if they are there."""
+                   arrays: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any] | None:
+    """Return per-example outcomes (sources, targets, examples) of a functional measure, or None."""
     method, _, quantity = entry.name.partition(".")
     name = f"{method}.{_OUTCOME_ARRAYS.get(quantity, '')}"
     if not entry.functional or name not in arrays:
@@ -216,7 +224,7 @@ def _find_outcomes(entry: Measure, shape: tuple[int, ...],
 
 
 def _compute_p_value(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
-    """p value of no difference between (N,) outcomes of two cells: hits and misses, or numbers of tokens."""
+    """Compute the p value of no difference between (N,) outcomes of two cells: hits, or numbers of tokens."""
     from scipy import stats
 
     if one.dtype == np.bool_:
@@ -225,7 +233,7 @@ def _compute_p_value(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
 
 
 def _count_beyond_noise(lost: list[_Contest], values: Floats, outcomes: npt.NDArray[Any]) -> int:
-    """How many lost contests the examples can tell from chance; larger `values` are more similar."""
+    """Count lost contests that the examples can tell from chance; larger `values` are more similar."""
     chances = []
     for contest in lost:
         own = outcomes[contest.own, contest.layer]
@@ -237,7 +245,7 @@ def _count_beyond_noise(lost: list[_Contest], values: Floats, outcomes: npt.NDAr
 
 
 def _holm(chances: list[float]) -> int:
-    """How many hypotheses Holm's (1979) step-down procedure rejects at `SIGNIFICANCE_LEVEL`."""
+    """Count the hypotheses that Holm's (1979) step-down procedure rejects at `SIGNIFICANCE_LEVEL`."""
     for done, chance in enumerate(sorted(chances)):
         if not chance * (len(chances) - done) < SIGNIFICANCE_LEVEL:
             return done

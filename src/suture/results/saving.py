@@ -1,4 +1,4 @@
-"""How a comparison is kept in a folder, and read back exactly."""
+"""Saving a comparison in a folder, and loading it exactly."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ def save_comparison(comparison: Comparison, folder: Path) -> Path:
 
 
 def load(dir: str | os.PathLike[str]) -> Comparison:
-    """The comparison that `Comparison.save` wrote into a folder, exactly.
+    """Load the comparison that `Comparison.save` wrote into a folder, exactly.
 
     Raises:
-        SutureError: the folder is missing, holds no comparison, one of another format version, or a damaged
-            one.
+        SutureError: the folder is missing, or holds no comparison, one of another format version, or a
+            damaged one.
     """
     folder = Path(dir)
     while True:
@@ -65,7 +65,7 @@ def load(dir: str | os.PathLike[str]) -> Comparison:
         table, arrays = read_content(folder, TABLE, document), read_content(folder, ARRAYS, document)
         if table is not None and arrays is not None:
             break
-        # A writer may have replaced the files between two reads; then the document is another one by now.
+        # A changed document means that a writer replaced the files between two reads; they are read again.
         if read_document(folder)["save"] == document["save"]:
             name = TABLE if table is None else ARRAYS
             raise make_damaged_error(folder, f"{name} is missing or not the one that was saved")

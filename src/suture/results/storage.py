@@ -1,4 +1,4 @@
-"""The files of one comparison in a folder: written whole or not at all, and told from anything else."""
+"""Files of one comparison in a folder: written whole or not at all, and distinguished from other files."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from suture._base import SutureError, write_new_file
 COMPARISON_FORMAT = "suture.comparison"
 VERSION = 1
 DOCUMENT, TABLE, ARRAYS = "comparison.json", "table.csv", "arrays.safetensors"
-# What `save` accepts beside its own files: the page and figures that `report` puts there.
+# `save` accepts these beside its own files, because `report` puts its page and figures there.
 _REPORT = ("report.html", "figures")
 _STAGED = re.compile(r"\.(comparison\.json|table\.csv|arrays\.safetensors|report\.html)\.[0-9a-f]{16}")
 _TOKEN = re.compile(r"[0-9a-f]{16}")
 
 
 def refuse_foreign(folder: Path) -> None:
-    """A folder must be missing, empty or hold an earlier comparison and its report.
+    """Refuse a folder that is neither missing, nor empty, nor an earlier comparison with its report.
 
     Raises:
-        SutureError: it holds anything else.
+        SutureError: the folder holds anything else.
     """
     if not folder.exists():
         return
@@ -46,9 +46,10 @@ def _is_ours(folder: Path) -> bool:
 
 
 def commit_files(folder: Path, token: str, contents: dict[str, bytes], document: bytes) -> None:
-    """Stage the contents, replace the document (the step that counts), then give the contents their names.
+    """Write the contents under staged names, replace the document, then rename the contents.
 
-    Between the second and the third step the contents lie under the staged names, where `load` looks first.
+    The second step commits. Between the second and the third step the contents have their staged names, where
+    `load` looks first.
     """
     folder.mkdir(parents=True, exist_ok=True)
     staged = {name: folder / f".{name}.{token}" for name in contents}
@@ -65,19 +66,19 @@ def commit_files(folder: Path, token: str, contents: dict[str, bytes], document:
     for name, path in staged.items():
         path.replace(folder / name)
     for entry in list(folder.iterdir()):
-        # Leftovers of killed writers; not those of a report, which another process may be writing.
+        # Remove files of killed writers, but not of a report, which another process may be writing.
         match = _STAGED.fullmatch(entry.name)
         if match and match[1] not in _REPORT:
             entry.unlink(missing_ok=True)
 
 
 def make_damaged_error(folder: Path, why: str) -> SutureError:
-    """The error for files that are not what was saved."""
+    """Make the error for files that are not what was saved."""
     return SutureError(f"the comparison in {str(folder)!r} is damaged: {why}; compute it again")
 
 
 def read_document(folder: Path, any_version: bool = False) -> dict[str, Any]:
-    """The checked ``comparison.json`` of a folder.
+    """Read and check the ``comparison.json`` of a folder.
 
     Raises:
         SutureError: there is none, it is of another format version (unless `any_version`), or damaged.
@@ -108,7 +109,7 @@ def read_document(folder: Path, any_version: bool = False) -> dict[str, Any]:
 
 
 def read_content(folder: Path, name: str, document: dict[str, Any]) -> bytes | None:
-    """The bytes that belong to the document, or None."""
+    """Read the bytes of a file that belong to the document; return None where they are missing."""
     for path in (folder / f".{name}.{document['save']}", folder / name):
         try:
             data = path.read_bytes()

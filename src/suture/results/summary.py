@@ -1,4 +1,4 @@
-"""What a page, a figure and a terminal say of a comparison's verdicts, in one place."""
+"""Summary of a comparison's verdicts, for the page, the figures and the terminal."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Findings:
-    """The verdict of a comparison in words.
+    """Findings of the sanity battery and the cells' verdicts, as sentences.
 
     Attributes:
-        shown: sentences of the sanity battery that report something.
-        held: those of measures by which all is as it should be.
-        summary: how many those are, in one line; empty where there are none.
+        shown: sentences about measures by which something is wrong or nothing can be judged.
+        passed: sentences about measures by which all is as it should be.
+        summary: how many measures passed, in one line; empty where none did.
         gap: see `suture.results.sanity.Verdict`.
         cells: one sentence for each method whose cells have a verdict.
     """
@@ -38,10 +38,10 @@ class Findings:
 
 
 def summarise_findings(comparison: ComparisonLike) -> Findings:
-    """The verdict of a comparison in words, what is wrong apart from what is not."""
+    """Summarise a comparison's verdicts in sentences; those about faults come apart from the others."""
     verdict = comparison.verdict()
     records = verdict.table.to_dict("records")
-    # Without a table the one sentence says why.
+    # Without a table the only sentence gives the reason, so it is shown.
     show = [is_lost(r) or is_open(r) for r in records] if records else [True] * len(verdict.words)
     held = tuple(words for words, on in zip(verdict.words, show, strict=True) if not on)
     finding = ("no layer looks more similar to a layer than itself" if comparison.same_network else
@@ -53,40 +53,44 @@ def summarise_findings(comparison: ComparisonLike) -> Findings:
 
 
 def is_lost(record: Mapping[Any, Any]) -> bool:
-    """Whether another layer is more similar, by a row of the battery's table."""
+    """Return True where another layer is more similar, from a row of the battery's table."""
     return (bool(record["worst_source"])
             or record.get("corresponding_by_source", 0) < record.get("source_layers", 0))
 
 
 def is_open(record: Mapping[Any, Any]) -> bool:
-    """Whether there was nothing to judge, by a row of the battery's table."""
+    """Return True where there was nothing to judge, from a row of the battery's table."""
     return not record["layers"] and not record.get("source_layers", 0)
 
 
 def list_judged_methods(comparison: ComparisonLike) -> list[str]:
-    """The methods whose cells have a verdict."""
+    """List the methods whose cells have a verdict."""
     return [m for m in cells.METHOD_NAMES
             if set(cells.list_needed_measures(m, comparison.meta)) <= set(comparison.measures)]
 
 
 def describe_cells(comparison: ComparisonLike) -> dict[str, str]:
-    """How many cells are what, by method, in sentences to quote."""
-    said = {m: cells.describe_verdicts(m, comparison.cells(m).to_numpy(), cells.get_detector(comparison.meta))
-            for m in list_judged_methods(comparison)}
-    return {m: words for m, words in said.items() if words}
+    """Describe the counts of verdicts by method, in quotable sentences."""
+    sentences = {
+        m: cells.describe_verdicts(m, comparison.cells(m).to_numpy(), cells.get_detector(comparison.meta))
+        for m in list_judged_methods(comparison)}
+    return {m: words for m, words in sentences.items() if words}
 
 
 def find_artefacts(comparison: ComparisonLike) -> dict[str, pd.DataFrame]:
-    """Which cells work and are out of distribution, by method: frames of booleans (sources, targets)."""
+    """Find the cells that work and are out of distribution.
+
+    The result holds a frame of booleans (sources, targets) for each method.
+    """
     return {m: comparison.cells(m) == cells.ARTEFACT for m in list_judged_methods(comparison)}
 
 
-# Average precision, FPR at 95 % recall, shift, shrinkage and rotation.
+# Average precision, FPR at 95 % recall, and the parts of Frechet distance (shift, shrinkage, rotation).
 _DETAILS = ("ap", "fpr95", "frechet")
 
 
 def is_detail(name: str) -> bool:
-    """Whether a measure is a part, or a further view, of a number that an overview shows already."""
+    """Return True where a measure is a part, or a further view, of a number that an overview shows."""
     kind, of, _ = name.rpartition(".")[2].partition("_")
     return bool(of) and kind in _DETAILS
 
@@ -95,13 +99,14 @@ _KINDS = ("auxiliary", "unseen")
 
 
 def tabulate_quality(comparison: ComparisonLike) -> list[dict[str, Any]]:
-    """How well each detector tells native representations from others, site by site; the verdict's detector
-    first.
+    """Tabulate how well each detector tells native representations from others, site by site.
+
+    The verdict's detector comes first.
 
     Returns:
-        By detector: ``name``, ``verdict`` (whether verdicts rest on it) and ``rows``: the site and, for
-        auxiliary and unseen data, two-sided and one-sided AUROC as texts, with whether the threshold is
-        missed.
+        By detector: ``name``, ``verdict`` (True where verdicts rest on it) and ``rows``. A row is the site
+        and, for auxiliary and unseen data, two-sided and one-sided AUROC as texts. Each text has a flag that
+        is True where the threshold is missed.
     """
     about = comparison.meta.get("ood") or {}
     least, first = cells.get_thresholds(about).quality, about.get("verdict")
@@ -118,7 +123,7 @@ def _format_quality(value: float | None, least: float, side: str) -> dict[str, A
     number = np.nan if value is None else float(value)
     if math.isnan(number):
         return {"text": "–", "low": False}
-    # Verdicts rest on the two-sided number; the one-sided one is small too where others look more typical.
+    # Verdicts rest on the two-sided number, so only that one can miss the threshold.
     return {"text": cells.format_near(number, least, 3), "low": not side and number < least}
 
 

@@ -1,4 +1,4 @@
-"""The table and arrays of a comparison: brought to one form, checked, compared, and read back."""
+"""Table and arrays of a comparison: bringing them to one form, checking, comparing and reading them."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32
 
 
 def tidy_table(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with a plain index and one dtype per column.
+    """Return the table with a plain index and one dtype per column.
 
     Raises:
         SutureError: other columns, or a cell of the wrong kind.
     """
     import pandas as pd
 
-    if list(table.columns) == COLUMNS[:-1]:  # saved before there were marks
+    if list(table.columns) == COLUMNS[:-1]:  # a file without marks, which older versions wrote
         table = table.assign(mark="")
     if list(table.columns) != COLUMNS:
         raise SutureError(f"expected the columns {COLUMNS}, got {list(table.columns)}")
@@ -54,10 +54,10 @@ def tidy_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def check_cells(table: pd.DataFrame, sources: tuple[str, ...], targets: tuple[str, ...]) -> None:
-    """Whether every row is of a known cell and measure, once, and has a value or a reason.
+    """Check that every row belongs to a known cell and measure, occurs once, and has a value or a reason.
 
     Raises:
-        SutureError: one does not.
+        SutureError: a row does not.
     """
     for column, names in (("source", sources), ("target", targets)):
         strange = set(table[column]) - set(names)
@@ -78,7 +78,7 @@ def check_cells(table: pd.DataFrame, sources: tuple[str, ...], targets: tuple[st
 
 
 def check_arrays(arrays: dict[str, npt.NDArray[Any]]) -> None:
-    """Whether all are NumPy arrays of kinds that can be saved.
+    """Check that all arrays are NumPy arrays of dtypes that can be saved.
 
     Raises:
         SutureError: one is not.
@@ -91,24 +91,24 @@ def check_arrays(arrays: dict[str, npt.NDArray[Any]]) -> None:
 
 
 def is_same_array(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
-    """Whether two arrays agree in kind, shape and every bit."""
+    """Return True where two arrays agree in dtype, shape and every bit."""
     return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
 
 
 def format_csv(table: pd.DataFrame) -> str:
-    """A table as CSV: floats in the shortest form that reads back the same, NaN as an empty field."""
+    """Format a table as CSV: floats in the shortest form that reads back the same, NaN as an empty field."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table.columns)
     columns: Sequence[list[Any]] = [table[name].tolist() for name in table.columns]
     for row in zip(*columns, strict=True):
-        # csv writes floats with repr, which is exact; only NaN needs a word
+        # csv writes floats with repr, which is exact. Only NaN needs its own form.
         writer.writerow("" if isinstance(cell, float) and cell != cell else cell for cell in row)
     return text.getvalue()
 
 
 def parse_table(text: str) -> pd.DataFrame:
-    """The table that `format_csv` wrote."""
+    """Parse the table that `format_csv` wrote."""
     import pandas as pd
 
     header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -118,10 +118,10 @@ def parse_table(text: str) -> pd.DataFrame:
 
 
 def register_own(meta: Mapping[str, Any]) -> None:
-    """Make the user's own indices of a saved comparison known.
+    """Register the user's own indices of a saved comparison.
 
     Raises:
-        SutureError: what is there is no list of measures, or one has the name of another measure.
+        SutureError: the entry is no list of measures, or one has the name of another measure.
     """
     for entry in _list_own_measures(meta):
         name = entry.get("name")

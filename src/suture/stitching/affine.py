@@ -1,4 +1,4 @@
-"""The affine map of a stitching layer as something to train: parameters that cannot leave their family."""
+"""The trainable affine map of a stitching layer, with parameters that always stay in their family."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from suture._base import SutureError
 from suture.stitching.families import FULL, Family
 
 TOLERANCE = 1e-5
-"""How far, relative to its norm, a map may be from the family that takes it over."""
+"""Largest distance, relative to its norm, of a given map from the family."""
 
 
 @dataclass(frozen=True)
 class _Parametrization:
-    """How a family keeps its W.
+    """The parameters by which a family represents W.
 
     Attributes:
-        split: the parameters, by name, of the member that is nearest to W (q, p) float64.
+        split: W (q, p) float64, family -> the parameters, by name, of the nearest member of the family.
         random: (q, p, family, generator) -> a random member.
-        join: W from the parameters; None where W is one of them.
+        join: parameters -> W; None where W itself is a parameter.
     """
 
     split: Callable[[Tensor, Family], dict[str, Tensor]]
@@ -48,9 +48,12 @@ def _draw_factors(q: int, p: int, family: Family, generator: torch.Generator) ->
 
 
 def _split_rotation(weight: Tensor, family: Family) -> dict[str, Tensor]:
-    """Polar decomposition; the mean singular value is the best scale."""
+    """Return the nearest rotation, and the best scale.
+
+    The rotation is that of the polar decomposition. The best scale is the mean singular value.
+    """
     u, s, vh = torch.linalg.svd(weight, full_matrices=False)
-    # The map 0 of a constant source has no logarithm.
+    # A constant source has the map 0, whose scale has no logarithm.
     scale = {"log_scale": s.mean().clamp(min=1e-30).log()} if family.scale else {}
     return {"angle": weight.new_zeros(len(weight), len(weight)), "base": u @ vh} | scale
 
@@ -82,8 +85,8 @@ _PARAMETRIZATIONS: Mapping[str, _Parametrization] = {
     "rank": _Parametrization(_split_factors, _draw_factors, lambda parts: parts["left"] @ parts["right"]),
     "orthogonal": _Parametrization(_split_rotation, _draw_rotation, _join_rotation),
     "diagonal": _Parametrization(lambda weight, family: {"factors": weight.diagonal()},
-                      lambda q, p, family, generator: _draw_uniform((q,), 1.0, generator).diag(),
-                      lambda parts: parts["factors"].diag()),
+                                 lambda q, p, family, generator: _draw_uniform((q,), 1.0, generator).diag(),
+                                 lambda parts: parts["factors"].diag()),
     "permutation": _Parametrization(_split_permutation,
                          lambda q, p, family, generator: torch.eye(p)[torch.randperm(p,
                                                                                      generator=generator)]),
@@ -94,27 +97,27 @@ _PARAMETRIZATIONS: Mapping[str, _Parametrization] = {
 
 
 class Affine(nn.Module):
-    """x -> W x + b from p to q channels, W and b of a family: trained without constraint, never outside of
-    it.
+    """An affine map x -> W x + b from p to q channels, with W and b in a family.
+
+    The parameters are free. W and b never leave the family.
 
     - full, ridge, sparse: `weight` and `bias` are the parameters.
-    - rank: W = L R, ``left`` (q, k) and ``right`` (k, p).
-    - orthogonal: W = exp(log_scale) exp(A - A') Q, ``angle`` A (q, q) and ``log_scale`` parameters, ``base``
-      Q (q, p) a buffer; without free scale exp(log_scale) is left out, without free shift the bias is a
-      buffer of zeros. exp(A - A') is a rotation, so for p = q training keeps the sign of det W that it starts
-      with.
-    - diagonal: ``factors`` (p,).
-    - permutation, identity: two buffers, nothing to train.
+    - rank: W = L R, with parameters ``left`` (q, k) and ``right`` (k, p).
+    - orthogonal: W = exp(log_scale) exp(A - A') Q. ``angle`` A (q, q) and ``log_scale`` are parameters;
+      ``base`` Q (q, p) is a buffer. Without free scale there is no exp(log_scale). Without free shift the
+      bias is a buffer of zeros. exp(A - A') is a rotation, so for p = q training keeps the sign of det W.
+    - diagonal: one parameter ``factors`` (p,).
+    - permutation, identity: two buffers and no parameters.
 
-    It starts as `init_identity`.
+    A new map is that of `init_identity`.
 
     Args:
         p: source channels.
         q: target channels.
-        family: default every affine map.
+        family: default: every affine map.
 
     Attributes:
-        weight: (q, p) with gradient; made anew at every reading where it is not a parameter itself.
+        weight: (q, p) with gradient. Where it is not a parameter it is computed at every access.
         bias: (q,).
 
     Raises:
@@ -141,24 +144,29 @@ class Affine(nn.Module):
             self.register_buffer(name, value)
 
     def __getattr__(self, name: str) -> Any:
-        # A property could not give way to a parameter of the same name.
+        # A property would hide a parameter of the same name.
         join = _PARAMETRIZATIONS[self.family.name].join if name == "weight" else None
         return (join(dict(self.named_parameters()) | dict(self.named_buffers())) if join
                 else super().__getattr__(name))
 
     def _make_identity(self) -> Tensor:
-        """The rectangular identity, cut to the rank that the family allows."""
+        """Return the rectangular identity, cut to the rank of the family."""
         eye = torch.eye(self.q, self.p)
         if self.family.rank is not None:
             eye[self.family.rank:] = 0
         return eye
 
     def init_random(self, seed: int) -> Affine:
-        """A random member of the family; the global generator is not touched.
+        """Set W and b to a random member of the family.
 
-        W and b uniform in ±1/sqrt(p), as `torch.nn.Conv2d` and `Linear` start. rank: factors that give the
-        entries of W that variance; diagonal: factors in ±1 (each output has one input); orthogonal: uniformly
-        distributed Q (Mezzadri 2007), s = 1; permutation: a random one, b = 0; identity: itself.
+        PyTorch's global generator is not used. Initialisation by family:
+
+        - full, ridge, sparse: W and b uniform in ±1/sqrt(p), as in `torch.nn.Conv2d` and `Linear`.
+        - rank: factors that give the entries of W this variance.
+        - diagonal: factors in ±1, because each output has one input.
+        - orthogonal: uniformly distributed Q (Mezzadri 2007), scale 1.
+        - permutation: a random permutation, b = 0.
+        - identity: the identity.
         """
         generator = torch.Generator().manual_seed(seed)
         weight = _PARAMETRIZATIONS[self.family.name].random(self.q, self.p, self.family, generator)
@@ -167,12 +175,19 @@ class Affine(nn.Module):
                         _draw_uniform((self.q,), self.p**-0.5, generator) if free else torch.zeros(self.q))
 
     def init_identity(self) -> Affine:
-        """W = I; where the widths differ, the rectangular identity, and of rank k its first k rows. b = 0."""
+        """Set W = I and b = 0.
+
+        If the widths differ, W is the rectangular identity. With rank k, only its first k rows are kept.
+        """
         return self.set(self._make_identity(), torch.zeros(self.q))
 
     @torch.no_grad()
     def set(self, weight: Tensor, bias: Tensor) -> Affine:
-        """Take over a fitted map: `weight` (q, p) and `bias` (q,), any float type.
+        """Set W and b to a fitted map.
+
+        Args:
+            weight: (q, p), any float type.
+            bias: (q,), any float type.
 
         Raises:
             SutureError: other shapes, NaN or inf, or a map that is further than `TOLERANCE` from the family.
@@ -198,13 +213,14 @@ class Affine(nn.Module):
         return self
 
     def penalty(self) -> Tensor | None:
-        """What is added to the task loss of this layer: for ridge strength * |W|² / p, for the others None.
+        """Return the penalty that is added to the task loss of this layer.
 
-        Relative to the task loss, not to the scatter of the source as in direct matching: the two strengths
-        are in different units.
+        It is strength * |W|² / p for ridge and None for all other families. The strength is relative to the
+        task loss. In direct matching it is relative to the scatter of the source, so the two strengths have
+        different units.
 
         Raises:
-            SutureError: ridge:cv, which has no strength.
+            SutureError: ridge:cv, which has no fixed strength.
         """
         if self.family.name != "ridge":
             return None
@@ -215,16 +231,15 @@ class Affine(nn.Module):
 
     @torch.no_grad()
     def shrink(self, lr: float) -> None:
-        """sparse: move the entries of W by lr * strength towards 0 and stop there; call it after each
-        optimiser step.
+        """Move the entries of W towards 0 by lr * strength, for the family sparse only.
 
-        With gradient steps of size `lr` it minimises task loss + strength * sum |W| (proximal gradient) and,
-        unlike a penalty, makes exact zeros. With Adam the balance differs from entry to entry. Nothing for
-        the others.
+        An entry that would cross 0 becomes 0. Call this method after each optimiser step. With gradient steps
+        of size `lr` it minimises task loss + strength * sum |W| (proximal gradient). Unlike a penalty, it
+        gives exact zeros. With Adam the balance differs from entry to entry.
         """
         if self.family.name == "sparse":
             self.weight.copy_(F.softshrink(self.weight, lr * cast(float, self.family.strength)))
 
     def extra_repr(self) -> str:
-        """Widths and family."""
+        """Return widths and family."""
         return f"{self.p} -> {self.q}, {self.family}"

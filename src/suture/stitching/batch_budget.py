@@ -1,5 +1,7 @@
-"""How much passes a tail at once in training: measured in bytes saved for backward, cut when memory runs
-out."""
+"""The number of examples that one training pass may hold in memory.
+
+It follows from the bytes that are saved for backward. It is halved when memory runs out.
+"""
 
 from __future__ import annotations
 
@@ -21,27 +23,33 @@ T = TypeVar("T")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on whatever device."""
+    """Check that an error is a failed allocation, on any device."""
     if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(w in str(error).lower() for w in _OUT_OF_MEMORY_WORDS)
 
 
 def try_in_memory(work: Callable[[], T]) -> T | None:
-    """What `work` returns; None where memory ran out, with all that it had made let go."""
+    """Return the result of `work`, or None if memory ran out.
+
+    In that case all tensors that `work` made are freed.
+    """
     try:
         return work()
     except (RuntimeError, MemoryError) as e:
         if not is_out_of_memory(e):
             raise
-    # Only after the except clause: the exception holds the frames, and they hold the tensors.
+    # Not inside the except clause: the exception holds the frames, and the frames hold the tensors.
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return None
 
 
 def measure_saved_bytes(work: Callable[[], object]) -> int:
-    """Bytes of all storages that autograd saves for backward while `work` runs; each storage once."""
+    """Return the bytes that autograd saves for backward while `work` runs.
+
+    Each storage counts once.
+    """
     kept: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda _: _refuse_backward()):
         work()
@@ -53,12 +61,13 @@ def _refuse_backward() -> Tensor:
 
 
 def measure_tail_bytes(target: SitedNetwork, index: int, x: Tensor, done: RecordedPass) -> int:
-    """Bytes that one more example takes in the tail of a site until its gradient is there.
+    """Return the bytes that one more example needs in the tail of a site until its gradient is known.
 
-    What two copies of a batch save more than one (weights are saved once however many there are), and the
-    stitched representation and its concatenated copy.
+    The result is the difference between two copies of a batch and one, plus the stitched representation and
+    its concatenated copy. The difference leaves out the weights, which are saved once.
 
     Args:
+        target: the target network.
         index: of the site.
         x: (N, ...) representations of the site, from `done`.
         done: a full pass over N examples.
@@ -71,8 +80,11 @@ def measure_tail_bytes(target: SitedNetwork, index: int, x: Tensor, done: Record
 
 
 def find_backward_budget(device: torch.device) -> int | None:
-    """Bytes that one backward pass may save: `GPU_SHARE` of what is free on cuda; None where that is not
-    known."""
+    """Return the bytes that one backward pass may save.
+
+    On cuda this is `GPU_SHARE` of the free memory. On other devices it is None, because the free memory is
+    unknown.
+    """
     if device.type != "cuda":
         return None
     free, _ = torch.cuda.mem_get_info(device)
@@ -81,13 +93,13 @@ def find_backward_budget(device: torch.device) -> int | None:
 
 
 class BatchBudget:
-    """How many stitched batches may pass each tail concatenated, and how many examples a network.
+    """Number of examples per network pass, and of stitched batches concatenated before each tail.
 
-    Without a budget (on a CPU) a piece, and what is concatenated, has at most half of `micro_batch` examples:
-    training keeps more than a forward pass does, and beyond what fills the cache a larger batch only costs.
-    For ResNet-20 at 32x32 (benchmarks/groups.py) that is 104 images with strides, where no cut is faster than
-    the others beyond noise, and 26 without, where 16 to 32 at once are the fastest, 64 take 5 to 30 % longer,
-    128 or more 34 to 57 %.
+    Without a byte limit (on a CPU), a pass has at most half of `micro_batch` examples, concatenated batches
+    included. Training keeps more tensors than a forward pass, and a batch that does not fit the cache is
+    slow. For ResNet-20 at 32x32 (benchmarks/groups.py) the half is 104 images with strides, where the size
+    makes no difference beyond noise. Without strides it is 26 images: 16 to 32 at once are fastest, 64 are 5
+    to 30 % slower, 128 or more are 34 to 57 % slower.
 
     Args:
         names: of the target sites.
@@ -95,7 +107,7 @@ class BatchBudget:
         byte_limit: bytes that one backward pass may save, or None.
 
     Attributes:
-        micro: most examples that pass a network at once.
+        examples_at_once: most examples that pass a network at once.
     """
 
     def __init__(self, names: Sequence[str], micro_batch: int, byte_limit: int | None) -> None:
@@ -108,18 +120,20 @@ class BatchBudget:
 
     @property
     def to_measure(self) -> bool:
-        """Whether `learn` is still to be called."""
+        """True until `set_tail_bytes` is called, where there is a byte limit."""
         return self.byte_limit is not None and not self._bytes
 
     def set_tail_bytes(self, sizes: Mapping[int, int]) -> None:
-        """Take over the bytes per example of each tail (`measure_tail_bytes`); a single batch has to fit the
-        budget."""
+        """Set the bytes per example of each tail (`measure_tail_bytes`), by site index.
+
+        `examples_at_once` is lowered where one batch would exceed the byte limit.
+        """
         self._bytes = dict(sizes)
         if self.byte_limit is not None:
             self.examples_at_once = max(1, min(self.examples_at_once, self.byte_limit // max(sizes.values())))
 
     def count_at_once(self, index: int, size: int) -> int:
-        """How many batches of `size` examples to concatenate in front of tail `index`."""
+        """Return the number of batches of `size` examples to concatenate before tail `index`."""
         if self.byte_limit is not None and index in self._bytes:
             fits = self.byte_limit // (self._bytes[index] * size)
         else:
@@ -127,18 +141,21 @@ class BatchBudget:
         return max(1, min(fits, self._most.get(index, fits)))
 
     def choose_piece_size(self, size: int) -> int:
-        """Examples in each of the fewest, about equal pieces of a batch of `size` that may pass a network."""
+        """Return the number of examples per piece of a batch of `size` examples.
+
+        The pieces are as few and as equal as possible; each may pass a network.
+        """
         return -(-size // -(-size // self.examples_at_once))
 
     def halve_batches(self, index: int, tried: int) -> None:
-        """Memory ran out with `tried` batches in front of tail `index`: from now on half as many."""
+        """Halve the number of batches before tail `index`, because `tried` of them ran out of memory."""
         self._most[index] = max(1, tried // 2)
 
     def halve_examples(self, size: int) -> None:
-        """Memory ran out with one batch of `size` examples: from now on half as many examples.
+        """Halve the number of examples per pass, after a batch of `size` examples ran out of memory.
 
         Raises:
-            SutureError: it was a single example.
+            SutureError: `size` is 1, so no smaller batch exists.
         """
         if size <= 1:
             raise SutureError("out of memory with a single example in training; use fewer sites, a device "
@@ -146,7 +163,7 @@ class BatchBudget:
         self.examples_at_once, self._halved = size // 2, True
 
     def describe_cuts(self) -> list[str]:
-        """What was cut because memory ran out, one sentence each."""
+        """Return one sentence for each size that was cut because memory ran out."""
         found = [f"memory ran out in training: stitched batches into {self._names[j]} were concatenated by "
                  f"at most {k}" for j, k in self._most.items()]
         if self._halved:

@@ -1,9 +1,10 @@
-"""Has task loss matching converged? What the curves say, and two yardsticks: the own-layer cell and direct
-matching.
+"""Checks that task loss matching has converged.
 
-A half-trained grid looks like a finding: layers near the output need little and get there first, so that
-distant layers seem more similar to a layer than the layer itself. Cells that have not converged are therefore
-marked.
+The checks use the learning curves and two references: the own-layer cell and direct matching.
+
+Cells that have not converged are marked, because a half-trained map of cells looks like a finding. Layers
+near the output need little training and converge first. A distant layer then seems more similar to a layer
+than that layer itself.
 """
 
 from __future__ import annotations
@@ -21,34 +22,37 @@ from suture.stitching.recipe import TaskRecipe
 from suture.stitching.trainer import Curves
 
 LEAST_SHARE = 0.01
-"""A layer is still improving where the last fifth of training brought more than this share of the whole fall.
-An exponential that stops there has 1 % of its fall before it."""
+"""A curve still improves if the last fifth of training brought more than this share of the whole fall. An
+exponential curve that stops there has 1 % of its fall left."""
 LEAST_FALL = 0.002
-"""Falls below this, in nats or shares of |T|², are no improvement, whatever their share."""
+"""Smallest fall, in nats or shares of |T|², that is an improvement, for any share of the whole fall."""
 TOLERANCE = 0.01
-"""By how much, in nats or shares of |T|², an objective must end above direct matching's."""
+"""An objective is above that of direct matching if it ends higher by more than this, in nats or shares of
+|T|²."""
 OWN_LAYER_LEVEL = 0.98
-"""Relative accuracy (or agreement) that an own-layer cell, where the identity gives 1, has to reach."""
+"""Relative accuracy (or agreement) that an own-layer cell must reach. The identity gives 1 there."""
 _WINDOW = 4
 
 
 def measure_improvement(curve: Sequence[float], rates: Sequence[float] | None = None) -> float | None:
-    """By which share of its whole fall a curve fell over the last fifth of training, if it is still
-    improving.
+    """Return the share of its whole fall that a curve fell over the last fifth of training.
 
-    Looked at are the last fifth of the epochs, at least four. Their order has to be more of a fall than
-    chance makes of noise (Kendall's tau, one-sided, 5 %), and what the median slope (Theil-Sen) brings in a
-    fifth of training has to be more than `LEAST_SHARE` of the fall from the first epoch to the end, and than
-    `LEAST_FALL`. Epochs are counted by their learning rate: a schedule that ends at zero stops every curve
-    from falling, so that its last fifth is the one in which the rate adds up to a fifth of the whole.
+    The test uses the last fifth of the epochs, at least four of them. A curve is still improving if
+
+    - it falls more than noise would by chance (Kendall's tau, one-sided, 5 %), and
+    - the median slope (Theil-Sen) over a fifth of training is more than `LEAST_SHARE` of the fall from the
+      first epoch to the end, and more than `LEAST_FALL`.
+
+    Epochs are weighted by their learning rate, because a schedule that ends at zero flattens every curve. The
+    last fifth is then the part with a fifth of the summed rates.
 
     Args:
         curve: an objective for each epoch, smaller is better.
         rates: relative learning rate of each epoch. Default: constant.
 
     Returns:
-        The share, between 0 and 1; None where the curve is flat, noise, or rising; 1 for a single epoch,
-        which shows nothing.
+        The share, between 0 and 1. None for a curve that is flat, noise or rising. 1 for a single epoch,
+        which cannot show convergence.
     """
     from scipy import stats
 
@@ -60,7 +64,7 @@ def measure_improvement(curve: Sequence[float], rates: Sequence[float] | None = 
     t = np.cumsum(rate) - rate / 2
     first = min(int((t < 0.8).sum()), max(0, len(y) - _WINDOW))
     t, last = t[first:], y[first:]
-    # Fewer than four epochs are never more than chance: there every fall counts.
+    # Fewer than four epochs cannot pass the test against chance, so every fall counts as an improvement.
     if len(last) >= _WINDOW and not stats.kendalltau(t, last, alternative="less").pvalue < 0.05:
         return None
     slope, intercept, *_ = stats.theilslopes(last, t)
@@ -71,33 +75,34 @@ def measure_improvement(curve: Sequence[float], rates: Sequence[float] | None = 
 
 
 def compute_epoch_rates(recipe: TaskRecipe) -> list[float]:
-    """The learning rate in the middle of each epoch, relative to its peak."""
+    """Return the learning rate in the middle of each epoch, relative to the peak rate."""
     return [compute_rate_factor(recipe.schedule, k + 0.5, recipe.epochs) for k in range(recipe.epochs)]
 
 
 def find_unconverged(curves: Curves, recipe: TaskRecipe, *, own: Mapping[str, float] | None = None,
-          ends: Mapping[Cell, float] | None = None, matched: Mapping[Cell, float] | None = None,
-          targets: Sequence[str] = ()) -> dict[Cell, str]:
-    """Why cells have not converged; those that have, and those that failed, are left out.
+                     ends: Mapping[Cell, float] | None = None, matched: Mapping[Cell, float] | None = None,
+                     targets: Sequence[str] = ()) -> dict[Cell, str]:
+    """Return a mark for every cell that has not converged.
 
-    A mark is one or several of these, separated by "; ", each with its numbers behind ": ":
+    A mark lists one or more of these reasons, separated by "; ", each with its numbers after ": ". Cells that
+    failed have no mark.
 
-    - one epoch: nothing shows that a second one would not help.
-    - still improving (`measure_improvement`): by the held-out curve where there is early stopping, else by
-      the training loss. A layer that stopped early is not.
-    - own layer not reached: in self-stitching the identity solves the own-layer cell of a target site; where
-      training does not find it (`OWN_LAYER_LEVEL`), the other cells of that column are no more trustworthy.
-    - above direct matching: the layer of direct matching lies in the family that was trained over, and is
-      better.
+    - one epoch: a single epoch cannot show convergence.
+    - still improving (`measure_improvement`): the test uses the held-out curve with early stopping, else the
+      training loss. A layer that stopped early is not improving.
+    - own layer not reached: in self-stitching, the identity solves the own-layer cell of a target site. If
+      training does not reach it (`OWN_LAYER_LEVEL`), the other cells of that column cannot be trusted either.
+    - above direct matching: the layer of direct matching has a lower objective and lies in the trained
+      family.
 
     Args:
         curves: of the training.
         recipe: of the training.
-        own: in self-stitching, what the own-layer cell of each target site reaches, by name
+        own: in self-stitching, the value of the own-layer cell of each target site, by name
             (`collect_own_layers`).
         ends: objective of the trained layers on the fitting data.
-        matched: of direct matching's, of the same family, on the same data.
-        targets: names of the target sites, where `own` is given.
+        matched: objective of the direct matching layers of the same family on the same data.
+        targets: names of the target sites, needed with `own`.
     """
     rates = compute_epoch_rates(recipe)
     found: dict[Cell, str] = {}
@@ -129,8 +134,9 @@ def _explain_improvement(curve: Sequence[float], rates: Sequence[float]) -> list
 
 
 def collect_own_layers(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """What the own-layer cells of self-stitching reach, by site: relative accuracy, or agreement without
-    labels.
+    """Return the relative accuracy of the own-layer cells of self-stitching, by site.
+
+    Without labels the value is the agreement.
 
     Args:
         rows: of a result table.
@@ -144,8 +150,10 @@ def collect_own_layers(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
 
 def mark_rows(rows: Iterable[dict[str, Any]], sources: Sequence[str], targets: Sequence[str],
               found: Mapping[Cell, str]) -> None:
-    """Set the mark of all that task loss matching measured in a cell (`find_unconverged`), in a result
-    table's rows."""
+    """Set the marks of `find_unconverged` in the rows of a result table.
+
+    Only measures of task loss matching are marked.
+    """
     named = {(sources[i], targets[j]): mark for (i, j), mark in found.items()}
     for r in rows:
         if r["measure"].startswith("tlm."):
@@ -153,7 +161,9 @@ def mark_rows(rows: Iterable[dict[str, Any]], sources: Sequence[str], targets: S
 
 
 def stack_curves(curves: Curves, shape: tuple[int, int], epochs: int) -> dict[str, NDArray[np.float32]]:
-    """The curves as arrays (sources, targets, epochs), nan after the end of a cell that stopped or failed.
+    """Return the curves as arrays (sources, targets, epochs).
+
+    Entries are nan after the end of a cell that stopped or failed.
 
     Returns:
         ``tlm.loss``, ``tlm.train_accuracy`` and, with early stopping, ``tlm.held_out``.

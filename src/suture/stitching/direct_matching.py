@@ -22,26 +22,26 @@ from suture.numbers import (
 from suture.stitching.families import FULL, Family
 
 RIDGE_STRENGTHS = tuple(10.0**k for k in range(-6, 3))
-"""What ridge:cv chooses from."""
+"""Candidate strengths of ridge:cv."""
 SPARSE_TOLERANCE = 1e-9
 """Largest violation of the optimality conditions of sparse, relative to its penalty."""
 SPARSE_STEPS = 10_000
-"""Most steps that sparse takes to get there."""
+"""Largest number of steps for sparse."""
 
 
 @dataclass(frozen=True)
 class DirectMatch:
-    """The least-squares affine map of one cell and how it was found.
+    """The least-squares affine map of one cell, with diagnostics of the fit.
 
     Attributes:
         weight: (q, p) float64.
         bias: (q,) float64.
-        rank: directions of the source above the rank cut, which are all that was used.
+        rank: number of source directions above the rank cut. The fit uses only these.
         condition: largest over smallest eigenvalue of the source's scatter along them.
-        residual: |S - T|² / |T - mean|² of this map on the data it was fitted to: 1 - R². Above 1 where the
-            map is worse than the target's mean, which families without free scale or shift may be.
-        family: as it was asked for.
-        strength: of the penalty, with ridge:cv the one that was chosen; None without a penalty.
+        residual: 1 - R² = |S - T|² / |T - mean|² of this map on the fitting data. It is above 1 where the map
+            is worse than the target's mean. That is possible in families without free scale or shift.
+        family: the requested family.
+        strength: of the penalty; with ridge:cv the chosen one; None without a penalty.
     """
 
     weight: Tensor
@@ -54,41 +54,41 @@ class DirectMatch:
 
 
 def direct_match(pair: Pair, family: Family = FULL, folds: Sequence[Moments] | None = None) -> DirectMatch:
-    """The W and b of `family` that minimise sum |W x + b - y|² over all rows, plus the family's penalty.
+    """Return the W and b of `family` that minimise sum |W x + b - y|² over all rows, plus its penalty.
 
     - full: W = Syx Sxx^+. The pseudo-inverse drops the directions below
-      `suture.numbers.spectra.compute_rank_cut`; among the minimisers of a rank-deficient source it is the one
-      of least norm. (Balogh and Jelasity 2025, direct matching; Csiszarik et al. 2021, section 3.2.)
-    - ridge: the penalty is lambda |W|², lambda = strength * tr(Sxx) / p: relative to the mean scatter of a
-      source channel, so that it does not depend on the units of the source or the number of rows. It is the
+      `suture.numbers.spectra.compute_rank_cut`. For a rank-deficient source this is the minimiser of least
+      norm. (Balogh and Jelasity 2025, direct matching; Csiszarik et al. 2021, section 3.2.)
+    - ridge: the penalty is lambda |W|² with lambda = strength * tr(Sxx) / p. It is relative to the mean
+      scatter of a source channel, so the units of the source and the number of rows do not matter. It is the
       ``alpha`` of scikit-learn's ``Ridge``: alpha = strength * sum |x - mean|² / p. (Hoerl and Kennard 1970.)
-    - rank: W = V_k V_k' Syx Sxx^+, V_k the first k eigenvectors of the scatter of the fitted values: the
-      minimiser among the maps of rank at most k (reduced-rank regression, Izenman 1975).
-    - orthogonal: W = s U V' with U D V' = Syx and s = tr D / tr Sxx, or 1 without free scale (Schonemann
-      1966; exact also for isometries, p < q, because |Q x| = |x| for every Q with orthonormal columns).
-      Without free shift the second moments are those about zero.
+    - rank: W = V_k V_k' Syx Sxx^+, with V_k the first k eigenvectors of the scatter of the fitted values.
+      This is the minimiser among the maps of rank at most k (reduced-rank regression, Izenman 1975).
+    - orthogonal: W = s U V' with U D V' = Syx and s = tr D / tr Sxx; s = 1 without free scale (Schonemann
+      1966). It is exact also for isometries (p < q), because |Q x| = |x| for every Q with orthonormal
+      columns. Without free shift the second moments are about zero.
     - diagonal: the regression of each target channel on the source channel of the same number.
-    - permutation: the assignment of source to target channels with the largest sum of correlations (a
-      constant channel has correlation 0), by `scipy.optimize.linear_sum_assignment` (Li et al. 2015); b the
-      means' difference.
+    - permutation: the assignment of source to target channels with the largest sum of correlations, by
+      `scipy.optimize.linear_sum_assignment` (Li et al. 2015). A constant channel has correlation 0. b is the
+      difference of the means.
     - identity: W = I, b = 0.
-    - sparse: the lasso. Half the mean squared error plus alpha sum |W|, alpha = strength * (the largest alpha
-      at which W is not 0) = strength * max |Syx| / n; it is the ``alpha`` of scikit-learn's ``Lasso``.
-      Accelerated proximal gradient with restarts (Beck and Teboulle 2009; O'Donoghue and Candes 2015) until
-      no entry violates the optimality conditions by more than `SPARSE_TOLERANCE` alpha, for at most
-      `SPARSE_STEPS` steps.
+    - sparse: the lasso, which minimises half the mean squared error plus alpha sum |W|. alpha = strength *
+      max |Syx| / n; at strength 1, W becomes 0. It is the ``alpha`` of scikit-learn's ``Lasso``. The solver
+      is the accelerated proximal gradient with restarts (Beck and Teboulle 2009; O'Donoghue and Candes 2015).
+      It stops when no entry violates the optimality conditions by more than `SPARSE_TOLERANCE` alpha, after
+      at most `SPARSE_STEPS` steps.
 
-    Everything in float64. A constant source gives W = 0, b = mean y where the family holds that map.
+    All computations are in float64. A constant source gives W = 0 and b = mean y if the family holds that
+    map.
 
     Args:
-        pair: moments of the cell; a `Spectrum` of the source serves all cells of that source and alignment.
-        family: default every affine map.
-        folds: moments of disjoint parts of the data, for ridge:cv (`choose_ridge`); others do not look at
-            them.
+        pair: moments of the cell. One `Spectrum` of the source serves all its cells of the same alignment.
+        family: default: every affine map.
+        folds: moments of disjoint parts of the data; ridge:cv alone uses them (`choose_ridge`).
 
     Raises:
-        SutureError: widths that the family does not allow, ridge:cv without folds, sparse that does not
-            converge.
+        SutureError: widths that the family does not allow, ridge:cv without folds, sparse without
+            convergence.
     """
     m = pair.moments
     family.check(*m.sxy.shape)
@@ -105,9 +105,10 @@ def direct_match(pair: Pair, family: Family = FULL, folds: Sequence[Moments] | N
 
 
 def compute_residual(weight: Tensor, bias: Tensor, moments: Moments) -> float:
-    """sum |W x + b - y|² / sum |y - mean|² over the rows of `moments`, for any map, wherever it was fitted.
+    """Return sum |W x + b - y|² / sum |y - mean|² over the rows of `moments`.
 
-    Exact algebra on second moments, so as precise as they are. nan for a constant target.
+    The map may come from anywhere. The result is exact algebra on second moments, so it is as precise as they
+    are. It is nan for a constant target.
 
     Args:
         weight: (q, p), any float type; computed in float64.
@@ -127,13 +128,14 @@ def compute_residual(weight: Tensor, bias: Tensor, moments: Moments) -> float:
 
 
 def choose_ridge(folds: Sequence[Moments], strengths: Sequence[float] = RIDGE_STRENGTHS) -> float:
-    """The strength with the smallest held-out squared error: each fold in turn is left out of the fit.
+    """Return the strength with the smallest held-out squared error.
 
-    Closed form from the moments of the folds; errors are summed over the folds. The first of equals.
+    Each fold in turn is left out of the fit. The errors follow in closed form from the moments and are summed
+    over the folds. Among equal strengths the first one wins.
 
     Args:
         folds: moments of at least two disjoint parts of the data, whole examples in each.
-        strengths: to choose from, each above 0.
+        strengths: candidates, each above 0.
 
     Raises:
         SutureError: fewer than two folds, or no strength above 0 to choose from.
@@ -163,7 +165,7 @@ def _solve_ridge(pair: Pair, family: Family) -> Tensor:
 
 
 def _solve_rank(pair: Pair, family: Family) -> Tensor:
-    # The fitted values' scatter is the square of this matrix, which holds twice the digits.
+    # The scatter of the fitted values is the square of this matrix. The matrix itself keeps twice the digits.
     fitted = (pair.x.vectors / pair.x.values.sqrt()).T @ pair.moments.sxy
     first: Tensor = torch.linalg.svd(fitted, full_matrices=False).Vh[:family.rank]
     scores: Tensor = first @ solve_least_squares(pair.x, pair.moments)
@@ -206,7 +208,7 @@ def _solve_identity(pair: Pair, family: Family) -> Tensor:
 
 def _solve_sparse(pair: Pair, family: Family) -> Tensor:
     x, n = pair.x, pair.moments.n
-    # Without the directions below the rank cut: rounding must not make the objective concave along them.
+    # Drop the directions below the rank cut: rounding could make the objective concave along them.
     gram = (x.vectors * x.values) @ x.vectors.T / n
     cross = (x.vectors @ (x.vectors.T @ pair.moments.sxy)).T / n
     alpha = cast(float, family.strength) * float(cross.abs().max())
@@ -219,10 +221,10 @@ def _solve_sparse(pair: Pair, family: Family) -> Tensor:
         new = torch.nn.functional.softshrink(ahead - step * (ahead @ gram - cross), step * alpha)
         moved = new - ahead
         # The subgradient at `new` is (I - step gram) moved / step, so no entry violates optimality by more
-        # than twice this; it is exactly zero at the solution.
+        # than twice this value. At the solution it is exactly zero.
         if float(moved.abs().max()) <= step * alpha * SPARSE_TOLERANCE / 2:
             return new
-        # Each row is a problem of its own, and restarts on its own where its momentum points uphill.
+        # Rows are independent problems: each restarts by itself where its momentum points uphill.
         momentum = torch.where((moved * (new - weight)).sum(1, keepdim=True) < 0, 1.0, momentum)
         grown = (1 + (1 + 4 * momentum.square()).sqrt()) / 2
         ahead = new + (momentum - 1) / grown * (new - weight)

@@ -1,8 +1,8 @@
-"""Families of affine maps x -> W x + b from p source to q target channels: what a stitching layer may be.
+"""Families of affine maps x -> W x + b from p source to q target channels.
 
-The smaller the family, the more of the source's geometry a map has to keep, and the more a good fit says. One
-`Family` names the constraint for both ways of fitting: `suture.stitching.direct_matching` solves it in closed
-form from moments, `suture.stitching.affine` trains it on the task loss.
+A stitching layer is a map of one family. A smaller family keeps more of the source's geometry, so a good fit
+says more. A `Family` serves both ways of fitting: `suture.stitching.direct_matching` solves it in closed form
+from moments, and `suture.stitching.affine` trains it on the task loss.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ FamilyName = Literal["full", "ridge", "rank", "orthogonal", "diagonal", "permuta
 
 @dataclass(frozen=True)
 class FamilyDescription:
-    """What a family is, and what its fit does not look at.
+    """The maps of a family, the invariances of its fit, and its purpose.
 
     Attributes:
         map: the maps that it allows.
         invariant_x, invariant_y: transformations of the source's / target's channels that leave the R² of the
-            fitted map unchanged, on the data of the fit and on held-out data, from ``"translation"``,
-            ``"scaling"`` (isotropic), ``"permutation"``, ``"orthogonal"``, ``"linear"`` (any invertible map).
-            What is not listed changes it.
+            fitted map unchanged, on fitting and held-out data. The names are ``"translation"``, ``"scaling"``
+            (isotropic), ``"permutation"``, ``"orthogonal"`` and ``"linear"`` (any invertible map). All others
+            change R².
         use: the question that its fit answers.
     """
 
@@ -61,27 +61,27 @@ FAMILIES: Mapping[str, FamilyDescription] = {
     "sparse": FamilyDescription("any W, its absolute sum is penalised", _AXES, _AXES,
                                 "is each target channel made of a few source channels?"),
 }
-"""Every family by name. For orthogonal this is the one with free scale and shift: see
-`Family.invariant_x`."""
+"""Every family by name. The entry of orthogonal is for free scale and shift: see `Family.invariant_x`."""
 
 
 @dataclass(frozen=True)
 class Family:
     """One family with its options. ``Family.parse("rank:8")`` and ``str(family)`` are inverse to each other.
 
+    `suture.stitching.direct_matching` and `suture.stitching.affine` say how the strength enters DM and TLM.
+
     Attributes:
         name: one of `FAMILIES`.
         strength: of the penalty. ridge: above 0, relative to the mean scatter of a source channel, or
-            ``"cv"`` to choose it by cross-validation; sparse: between 0 and 1, relative to the penalty at
-            which W becomes 0. None for the others. How it enters: `suture.stitching.direct_matching` (DM),
-            `suture.stitching.affine` (TLM).
-        rank: rank only: the largest rank of W, at least 1.
-        scale: orthogonal only: whether the scale is free; False fixes it at 1.
-        shift: orthogonal only: whether b is free; False means b = 0 and a fit that does not subtract the
-            means. Of the others identity has no shift and the rest always have one.
+            ``"cv"`` for cross-validation. sparse: between 0 and 1, relative to the penalty at which W becomes
+            0. Others: None.
+        rank: for rank only: the largest rank of W, at least 1.
+        scale: for orthogonal only: True leaves the scale free, False fixes it at 1.
+        shift: for orthogonal only: True leaves b free. False sets b = 0 and fits without subtracting the
+            means. Of the other families, identity has no shift and the rest always have one.
 
     Raises:
-        SutureError: an unknown name, an option that is missing, out of range or of another family.
+        SutureError: an unknown name, or an option that is missing, out of range or of another family.
     """
 
     name: FamilyName = "full"
@@ -121,7 +121,9 @@ class Family:
 
     @classmethod
     def parse(cls, text: str) -> Family:
-        """The family that `text` names: ``full``, ``ridge:0.1``, ``ridge:cv``, ``rank:8``, ``orthogonal``,
+        """Return the family that `text` names.
+
+        Examples: ``full``, ``ridge:0.1``, ``ridge:cv``, ``rank:8``, ``orthogonal``,
         ``orthogonal:noscale,noshift``, ``diagonal``, ``permutation``, ``identity``, ``sparse:0.01``.
 
         Raises:
@@ -150,7 +152,7 @@ class Family:
         return f"{self.name}:{','.join(options)}" if options else self.name
 
     def check(self, p: int, q: int) -> None:
-        """Raise where there is no such map from `p` to `q` channels.
+        """Raise if the family has no map from `p` to `q` channels.
 
         Raises:
             SutureError: orthogonal with p > q; diagonal, permutation, identity with p != q; a rank above
@@ -169,23 +171,25 @@ class Family:
 
     @property
     def shifts(self) -> bool:
-        """Whether b may differ from 0."""
+        """True if b may differ from 0."""
         return self.shift and self.name != "identity"
 
     @property
     def trainable(self) -> bool:
-        """Whether task loss matching has anything to train: not for permutation and identity."""
+        """True if task loss matching has parameters to train: False for permutation and identity."""
         return self.name not in ("permutation", "identity")
 
     @property
     def invariant_x(self) -> frozenset[str]:
-        """As `FamilyDescription.invariant_x`, for these options: a fixed scale looks at the scaling, a fixed
-        shift at the translation of either side."""
+        """`FamilyDescription.invariant_x` for these options.
+
+        A fixed scale removes the scaling on both sides, a fixed shift the translation.
+        """
         return FAMILIES[self.name].invariant_x - self._fixed
 
     @property
     def invariant_y(self) -> frozenset[str]:
-        """As `FamilyDescription.invariant_y`, for these options."""
+        """`FamilyDescription.invariant_y` for these options."""
         return FAMILIES[self.name].invariant_y - self._fixed
 
     @property
@@ -194,7 +198,10 @@ class Family:
 
 
 def _parse_number(kind: Callable[[str], float], text: str) -> float | str | None:
-    """What is no number stays as it is, for `Family` to accept ("cv") or to complain about."""
+    """Return `text` as a number.
+
+    Other text is returned as it is, and empty text as None. `Family` accepts "cv" and refuses the rest.
+    """
     try:
         return kind(text)
     except ValueError:

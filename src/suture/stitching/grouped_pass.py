@@ -1,5 +1,4 @@
-"""One batch through many stitched networks, grouped by target site: objectives, and each layer's own
-gradient."""
+"""One batch through many stitched networks, grouped by target site, with each layer's own gradient."""
 
 from __future__ import annotations
 
@@ -20,30 +19,29 @@ from suture.stitching.objective import compute_task_losses
 from suture.stitching.recipe import TaskRecipe
 from suture.stitching.tasks import ScoredRows, Task
 
-"""(index of the source site, index of the target site)."""
 Layers = Mapping[Cell, StitchingLayer]
 Grads = dict[Cell, list[Tensor | None]]
 
 
 def sort_by_target(layers: Layers) -> dict[Cell, StitchingLayer]:
-    """The layers with all that share a tail side by side."""
+    """Return the layers sorted by target site, so that cells with the same tail are neighbours."""
     return {c: layers[c] for c in sorted(layers, key=lambda c: c[1])}
 
 
 def list_trainable(layer: StitchingLayer) -> list[Tensor]:
-    """What moves in a layer, in a fixed order."""
+    """Return the trainable parameters of a layer, in a fixed order."""
     return [p for p in layer.parameters() if p.requires_grad]
 
 
 class ObjectiveSums:
-    """What one pass adds up on the device, one entry for each of `n` cells; read once, at its end.
+    """Sums of one pass on the device, with one entry for each of `n` cells.
 
     Attributes:
-        loss: sum of the objective over the examples, or the tokens that count.
-        hits: how many of them get their label.
+        loss: sum of the objective over the examples, or over the scored tokens.
+        hits: number of these whose label is predicted.
         bad: the first step in which the objective was not finite, or -1.
-        examples: how many of them there were.
-        labelled: `hits` counts something.
+        examples: number of examples or scored tokens.
+        labelled: True if `hits` is meaningful.
     """
 
     def __init__(self, n: int, device: torch.device) -> None:
@@ -53,7 +51,7 @@ class ObjectiveSums:
         self.labelled = True
 
     def add(self, other: ObjectiveSums, step: int) -> None:
-        """Take in what one batch gave at `step`."""
+        """Add the sums of one batch, which belongs to `step`."""
         self.loss += other.loss
         self.hits += other.hits
         self.bad = torch.where((self.bad < 0) & ~torch.isfinite(other.loss), step, self.bad)
@@ -63,8 +61,11 @@ class ObjectiveSums:
 
 @dataclass(frozen=True)
 class _PieceOutputs:
-    """A piece of a batch as the networks see it: representations at all sites, the target's pass and logits
-    that count."""
+    """The networks' outputs on a piece of a batch.
+
+    `xs` and `ys` are the representations at all source and target sites. `done` is the target's pass, and
+    `own` its logits of the scored rows.
+    """
 
     xs: list[Tensor]
     ys: list[Tensor]
@@ -77,21 +78,21 @@ class _PieceOutputs:
 
 
 class GroupedPass:
-    """Runs batches through the networks stitched by many layers.
+    """A pass of batches through the networks stitched by many layers.
 
-    Per batch: one front pass of the source, one full pass of the target, and for each target site a pass of
-    the tail over the stitched representations of its sources, as many of them concatenated as `BatchBudget`
-    allows.
+    Each batch needs one front pass of the source and one full pass of the target. Each target site needs a
+    pass of its tail over the stitched representations of its sources. `BatchBudget` says how many of them are
+    concatenated.
 
     Args:
         source, target: frozen networks with their sites, on `device`; the same object for self-stitching.
         recipe: gives the objective and the precision.
         micro_batch: most examples that pass a whole network at once.
-        device: where everything is.
-        task: what the target's output is.
+        device: of the networks and layers.
+        task: of the target's output.
 
     Attributes:
-        room: how much passes at once, and what was cut because memory ran out.
+        batch_budget: sizes of the passes, and the cuts because memory ran out.
     """
 
     def __init__(self, source: SitedNetwork, target: SitedNetwork, recipe: TaskRecipe, micro_batch: int,
@@ -104,20 +105,19 @@ class GroupedPass:
 
     def run(self, layers: Layers, batch: Batch, check: ScoredRows | None, *,
             backward: bool) -> tuple[Grads, ObjectiveSums]:
-        """Sums over a batch, and the gradients of its mean objective (plus penalty) for each layer.
+        """Return the sums over a batch and, for each layer, the gradient of its mean objective plus penalty.
 
-        Where one example's share of memory is too large the batch runs again, from its start, in smaller
-        pieces.
+        If memory runs out, the whole batch runs again in smaller pieces.
 
         Args:
             layers: in the order of `sort_by_target`.
             batch: on the device.
-            check: its rows, if their labels are to be looked at, best on the CPU: on an accelerator that
-                waits for it.
-            backward: whether gradients are wanted.
+            check: the batch's rows if their labels are to be checked. They should be on the CPU, because the
+                check would wait for an accelerator.
+            backward: compute gradients.
 
         Raises:
-            SutureError: labels outside the classes, one example that does not fit the memory.
+            SutureError: labels outside the classes, or one example that does not fit the memory.
         """
         while True:
             found = try_in_memory(lambda: self._run_once(layers, batch, check, backward))
@@ -192,11 +192,11 @@ class GroupedPass:
                                               for j in targets})
 
     def _run_group(self, layers: Layers, j: int, cells: Sequence[Cell], look: _PieceOutputs,
-               size: int | None) -> Iterator[tuple[int, Tensor, Tensor, Grads]]:
-        """The cells of one target, a concatenation at a time.
+                   size: int | None) -> Iterator[tuple[int, Tensor, Tensor, Grads]]:
+        """Yield the results of the cells of one target site, one concatenation at a time.
 
-        What a concatenation gives is handed on once it has passed as a whole: memory that runs out in the
-        middle leaves nothing half added.
+        Results are yielded after the whole concatenation has passed. If memory runs out before that, nothing
+        was added.
         """
         start = 0
         while start < len(cells):
@@ -214,16 +214,18 @@ class GroupedPass:
             start += len(some)
 
     def _compute_gradients(self, layers: Layers, cells: Sequence[Cell], look: _PieceOutputs,
-                  size: int | None) -> tuple[Tensor, Tensor, Grads]:
-        """Sums of losses (k,) and hits (k,), and gradients where the batch's `size`, in rows that count, is
-        given."""
+                           size: int | None) -> tuple[Tensor, Tensor, Grads]:
+        """Return the sums of losses (k,) and hits (k,), and the gradients.
+
+        There are gradients only if `size` is given, the number of scored rows of the whole batch.
+        """
         losses, hits = (self._run_match(layers, cells[0], look) if self._matches
                         else self._run_task(layers, cells, look))
         moving = {c: list_trainable(layers[c]) for c in cells}
         flat = [p for ps in moving.values() for p in ps]
         new: Grads = {}
         if size is not None and flat:
-            # The scale of "match" is that of the whole batch, which is known at its end.
+            # "match" is scaled by |T|² of the whole batch, which is known only at its end.
             total = losses.sum() if self._matches else losses.sum() / size
             found = iter(torch.autograd.grad(total, flat, allow_unused=True))
             new = {c: [next(found) for _ in ps] for c, ps in moving.items()}
@@ -242,7 +244,7 @@ class GroupedPass:
         return losses, (logits.detach().argmax(1).view(len(cells), -1) == labels).sum(1)
 
     def _stitch(self, layer: StitchingLayer, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
-        """The layer itself runs in float32 also where the networks do not."""
+        """Run a layer in float32, also where the networks run in bfloat16."""
         out: Tensor = (layer(x, mask) if self.recipe.precision == "float32"
                        else layer(x.float(), mask).to(y.dtype))
         return out
@@ -253,7 +255,7 @@ class GroupedPass:
         return self._sum_squares(j, difference, look).view(1, 1), difference.new_zeros(1)
 
     def _sum_squares(self, j: int, x: Tensor, look: _PieceOutputs) -> Tensor:
-        """|x|² over the rows of target site `j` that count: not those of padding."""
+        """Return |x|² over the rows of target site `j` that are not padding."""
         rows = get_row_mask(self.target.shapes[j], View.ALL, look.target_mask)
         if rows is not None:
             x = grid_of(x, self.target.shapes[j], View.ALL)[rows]
@@ -261,7 +263,7 @@ class GroupedPass:
 
 
 def _group_by_target(layers: Layers) -> list[tuple[int, int, list[Cell]]]:
-    """Target site, position of its first cell, and its cells."""
+    """Return target site, position of its first cell, and its cells, for each target site."""
     cells = list(layers)
     found: list[tuple[int, int, list[Cell]]] = []
     for k, c in enumerate(cells):

@@ -1,4 +1,4 @@
-"""The stitching layer: an affine map of the channels behind an alignment of the positions."""
+"""The stitching layer: an alignment of the positions and an affine map of the channels."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ Init = Literal["random", "dm", "identity"]
 
 
 class StitchingLayer(nn.Module):
-    """Maps a batch of source representations to the target's shape: align the positions, then x -> W x + b.
+    """A map of source representations to the target's shape: align the positions, then x -> W x + b.
 
-    Resize and affine map commute (the resize's weights sum to one), so the map is applied on the side with
-    fewer positions, unless the rule of the alignment orders otherwise; the result is the same up to rounding.
+    Resize and affine map commute, because the weights of the resize sum to one. The map is therefore applied
+    on the side with fewer positions, unless the alignment rule sets another order. The result is the same up
+    to rounding.
 
     Args:
         alignment: of the source's shape with the target's.
         family: of the affine map. Default: all.
-        relu: end with a ReLU: a target whose own representation comes out of one is never given negative
-            values.
-            Direct matching is fitted without it. Default: False.
+        relu: end with a ReLU, so that a target whose own representation comes from one gets no negative
+            values. Direct matching is fitted without it. Default: False.
 
     Attributes:
         affine: the map; it holds the parameters.
-        prefix: (k, q) constants for the target's prefix tokens where the alignment learns them, else None.
+        prefix: (k, q) constants for the target's prefix tokens if the alignment learns them, else None.
 
     Raises:
         SutureError: widths that the family does not allow.
@@ -45,28 +45,32 @@ class StitchingLayer(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """(q, p) W."""
+        """W, of shape (q, p)."""
         return self.affine.weight
 
     @property
     def bias(self) -> Tensor:
-        """(q,) b."""
+        """b, of shape (q,)."""
         return self.affine.bias
 
     def init_random(self, seed: int) -> StitchingLayer:
-        """A random map of the family (`Affine.init_random`); the global generator is not touched."""
+        """Set a random map of the family (`Affine.init_random`), without PyTorch's global generator."""
         self.affine.init_random(seed)
         return self
 
     def init_identity(self) -> StitchingLayer:
-        """W = I; where the widths differ, the rectangular identity. b = 0."""
+        """Set W = I (the rectangular identity where the widths differ) and b = 0."""
         self.affine.init_identity()
         return self
 
     @torch.no_grad()
     def set(self, weight: Tensor, bias: Tensor, prefix: Tensor | None = None) -> StitchingLayer:
-        """Take over a fitted map: `weight` (q, p), `bias` (q,), and `prefix` (k, q) where the layer learns
-        one.
+        """Set the layer to a fitted map.
+
+        Args:
+            weight: (q, p).
+            bias: (q,).
+            prefix: (k, q); used if the layer learns a prefix.
 
         Raises:
             SutureError: a map outside the family.
@@ -77,19 +81,19 @@ class StitchingLayer(nn.Module):
         return self
 
     def penalty(self) -> Tensor | None:
-        """What the family adds to the loss (`Affine.penalty`)."""
+        """Return the penalty that the family adds to the loss (`Affine.penalty`)."""
         return self.affine.penalty()
 
     def shrink(self, lr: float) -> None:
-        """What the family does after a step of the optimiser (`Affine.shrink`)."""
+        """Apply the family's step after an optimiser step (`Affine.shrink`)."""
         self.affine.shrink(lr)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The source's representations in the shape of the target, in the dtype of `x`.
+        """Return the source's representations in the shape of the target, in the dtype of `x`.
 
         Args:
             x: (N, C, H, W) or (N, H, W, C) as the alignment's source says, (N, T, D) or (N, D).
-            mask: (N, T) booleans for tokens: which of them count where they are averaged.
+            mask: (N, T) booleans for tokens. Padding tokens are False and are left out of averages.
         """
         stitched = self._align(x, mask)
         return F.relu(stitched) if self.relu else stitched
@@ -132,5 +136,5 @@ class StitchingLayer(nn.Module):
         return F.linear(part.resizing.resize_grid(grid), weight, bias)
 
     def extra_repr(self) -> str:
-        """What it joins."""
+        """Return the two shapes that the layer joins."""
         return f"{self.alignment.source} -> {self.alignment.target}" + (", relu" if self.relu else "")

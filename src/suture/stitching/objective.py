@@ -1,5 +1,4 @@
-"""What a stitched network is trained for: losses of each row of logits, and the checks on labels and
-inputs."""
+"""The losses of stitched networks for each row of logits, and the checks of labels and inputs."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from suture.stitching.tasks import Task
 
 
 def compute_task_losses(logits: Tensor, own: Tensor, labels: Tensor | None, recipe: TaskRecipe) -> Tensor:
-    """The task loss of each example, or token that counts, before any mean.
+    """Return the task loss of each example or scored token.
 
     Args:
         logits: (k N, classes) float32 of k stitched networks on the same N examples (tokens).
@@ -43,11 +42,12 @@ def compute_task_losses(logits: Tensor, own: Tensor, labels: Tensor | None, reci
 
 
 def check_batch(batch: Batch, recipe: TaskRecipe, task: Task = Task.CLASSIFICATION) -> None:
-    """Whether a batch has what the recipe needs.
+    """Check that a batch has the labels and images that the recipe needs.
 
     Raises:
-        SutureError: no labels where the objective is of labels and the task has none in the inputs; crops or
-            flips of what is not one tensor of images that both networks get, or are prepared from.
+        SutureError: no labels where the objective needs them and the task does not read them from the inputs;
+            crops or flips for inputs that are not one tensor of images, shared by both networks or prepared
+            for each.
     """
     if batch.labels is None and recipe.needs_labels and task is not Task.NEXT_TOKEN:
         raise SutureError(f"expected labels for task loss matching with objective={recipe.objective!r}, got "
@@ -67,10 +67,10 @@ def check_batch(batch: Batch, recipe: TaskRecipe, task: Task = Task.CLASSIFICATI
 
 
 def augment_batch(batch: Batch, recipe: TaskRecipe, generator: torch.Generator) -> Batch:
-    """The batch with random crops and flips, the same for both networks; the batch itself where there are
-    none.
+    """Return the batch with random crops and flips, the same for both networks.
 
-    Raw images are cut and mirrored before they are prepared for each network.
+    Without crops and flips it is the batch itself. Raw images are cropped and flipped before they are
+    prepared for each network.
     """
     if not (recipe.crop or recipe.flip):
         return batch

@@ -1,5 +1,4 @@
-"""Find a network's task in a dry run: are these logits, of examples or of tokens, and is the network
-causal?"""
+"""Find the task of a network from its output on a few examples."""
 
 from __future__ import annotations
 
@@ -17,35 +16,37 @@ from suture.stitching.tasks import Task, find_token_ids
 TaskName = Literal["auto", "classification", "next_token", "tokens", "none"]
 TASKS: tuple[str, ...] = get_args(TaskName)
 ROUNDING = 1e-5
-"""Change of logits, relative to the largest, that is none."""
+"""Change of logits, relative to the largest one, that is rounding."""
 
 
 @torch.no_grad()
 def resolve_task(asked: str, network: nn.Module, inputs: Any, labels: Tensor | None, *,
                  trained: bool = False) -> Task:
-    """The task that a comparison's stitched networks are scored on.
+    """Return the task that stitched networks are scored on.
 
-    "auto" reads it off the target network's output on a few examples:
+    "auto" finds it from the target network's output on a few examples:
 
     - No 3-D tensor: classification.
-    - A 3-D tensor is logits where the output names it "logits", where the data have labels (N, T), or where
-      its last axis is as long as the table of the embedding that looks up the token ids (the vocabulary).
-      Else it is taken for hidden states: none.
-    - Logits of tokens are of the next token where the network has token ids as input and is causal, which is
-      tried: another last token must leave the logits before it as they are. Else, and where there are ids
-      that the logits have no place for, labels go position by position: tokens.
+    - A 3-D tensor is logits if one of these holds: the output names it "logits"; the data have labels (N, T);
+      its last axis is as long as the table of the embedding that reads the token ids (the vocabulary). Else
+      it is hidden states, and the task is none.
+    - Logits of tokens predict the next token if the inputs are token ids and the network is causal. The test
+      is to change the last token: a causal network leaves all earlier logits unchanged.
+    - In all other cases, and if a token id is not below the number of classes, each position has its own
+      label: the task is tokens.
 
     Args:
         asked: one of `TASKS`.
         network: the target network, frozen.
         inputs: a few examples.
-        labels: of these and perhaps of more.
-        trained: the labels are trained on, so they must be class numbers of the network.
+        labels: of these examples, and perhaps of more.
+        trained: check also that the labels are class numbers of the network, because layers are trained on
+            them.
 
     Raises:
         SutureError: an output or labels that do not fit the task; a causal network with labels (N, T) whose
-            logits are not as many as its embeddings, so that the labels might be of the same or of the next
-            position.
+            number of logits differs from that of its embeddings, because the labels might be of the same or
+            of the next position.
     """
     few = None if labels is None else labels[:count_examples(inputs)]
     with disable_gradients():
@@ -79,7 +80,7 @@ def _infer_task(network: nn.Module, inputs: Any, labels: Tensor | None, root: Ca
 
 
 def _count_vocabulary(root: Call, ids: Tensor | None) -> int | None:
-    """Rows of the embedding that looks up the token ids; None where there is none."""
+    """Return the number of rows of the embedding that reads the token ids; None if there is none."""
     if ids is None:
         return None
     for call in walk(root):
@@ -90,7 +91,7 @@ def _count_vocabulary(root: Call, ids: Tensor | None) -> int | None:
 
 
 def _is_causal(network: nn.Module, inputs: Any, ids: Tensor, logits: Tensor) -> bool:
-    """Whether logits do not depend on later tokens, tried with another last token in each example."""
+    """Check that logits do not depend on later tokens, by changing the last token of each example."""
     if logits.shape[1] != ids.shape[1]:
         return False
     mask = get_token_mask(inputs)
@@ -108,7 +109,7 @@ def _is_causal(network: nn.Module, inputs: Any, ids: Tensor, logits: Tensor) -> 
         after = extract_main_output(apply(network, replace_input(inputs, ids, changed)))
     assert after is not None
     before = real & (torch.arange(ids.shape[1], device=ids.device) < last[:, None])
-    # A class that is switched off has a logit of -inf.
+    # A class that the network excludes has a logit of -inf.
     own, new = (t.float().nan_to_num(0, 0, 0) for t in (logits, after))
     change = (new - own)[long][before[long]].abs().max()
     return bool(change <= ROUNDING * own[real].abs().max())

@@ -1,5 +1,4 @@
-"""What a network's output is taken for: its task, which rows of its logits count, and what they should
-say."""
+"""The task of a network: its logits, the rows of them that are scored, and their labels."""
 
 from __future__ import annotations
 
@@ -18,19 +17,17 @@ from suture.networks import extract_main_output
 from suture.representations import get_token_mask
 
 IGNORED_LABEL = -100
-"""Label of a position that does not count, as in the losses of PyTorch and Hugging Face."""
+"""Label of a position that is not scored, as in the losses of PyTorch and Hugging Face."""
 
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """Which rows of a batch's logits count, and what they should say.
+    """The rows of a batch's logits that are scored, with their labels.
 
     Attributes:
         size: examples N.
-        counted: (N, T) booleans, the tokens whose logits count; None where each example has one row of
-            logits.
-        labels: class numbers of the rows that count, (M,), one example after the other; None where none are
-            known.
+        counted: (N, T) booleans, True for scored tokens; None where each example has one row of logits.
+        labels: (M,) class numbers of the scored rows, one example after the other; None if they are unknown.
     """
 
     size: int
@@ -44,12 +41,14 @@ class ScoredRows:
 
     @property
     def count(self) -> int:
-        """How many rows count, M; on an accelerator that waits for it."""
+        """Number of scored rows, M. On an accelerator, reading it waits for the device."""
         return self.size if self.counted is None else len(self._index)
 
     def select(self, logits: Tensor) -> Tensor:
-        """The rows that count, (k M, V), of logits (k N, V) or (k N, T, V) of k concatenated copies of the
-        examples.
+        """Return the scored rows (k M, V) of the logits of k concatenated copies of the examples.
+
+        Args:
+            logits: (k N, V) or (k N, T, V).
 
         Raises:
             SutureError: logits of another number of tokens.
@@ -62,39 +61,45 @@ class ScoredRows:
         return logits.flatten(0, 1).index_select(0, index)
 
     def check_length(self, logits: Tensor) -> None:
-        """Raises SutureError where logits (N, T, V) are of another number of tokens."""
+        """Check that logits (N, T, V) have the same number of tokens as these rows.
+
+        Raises:
+            SutureError: they do not.
+        """
         if self.counted is not None and logits.shape[1] != self.counted.shape[1]:
             raise SutureError(f"expected a label for each of the {logits.shape[1]} positions of the logits, "
                               f"got {self.counted.shape[1]}; give labels (N, T), -100 where a "
                               "position does not count")
 
     def sum_per_example(self, values: Tensor) -> Tensor:
-        """Sums (k, N) float32 over the rows of each example of `values` (k, M); `values` where it has just
-        one."""
+        """Return the sums (k, N) float32 of `values` (k, M) over the scored rows of each example.
+
+        Where each example has one row, the result is `values` itself.
+        """
         if self.counted is None:
             return values
-        # Not index_add: on a GPU its order, and so the last digit, is another in every run.
+        # Not index_add: on a GPU its order changes from run to run, and so does the last digit.
         full = values.new_zeros(len(values), self.counted.numel(), dtype=torch.float32)
         full[:, self._index] = values.float()
         return full.view(len(values), *self.counted.shape).sum(2)
 
     @property
     def tokens(self) -> Tensor | None:
-        """(N,) how many tokens of each example count; None where each example has one row."""
+        """Number of scored tokens of each example, (N,); None where each example has one row."""
         return None if self.counted is None else self.counted.sum(1)
 
 
 class Task(Enum):
-    """What a network is made for, and so what stitched networks are trained for and scored on.
+    """The task of a network, which stitched networks are trained and scored on.
 
     - "classification": logits (N, classes), labels (N,).
-    - "next_token": logits (N, T, V); the label of a position is the token id of the next one, or the next one
-      of the labels (N, T) where these are given, `IGNORED_LABEL` or not, as Hugging Face does it. The last
-      position does not count, nor one where the attention mask leaves out itself or the next. Labels (N,) are
-      of whole texts and not the task's.
-    - "tokens": logits (N, T, V) and labels (N, T) position by position, `IGNORED_LABEL` where one does not
-      count: masked language models, token classification. What the attention mask leaves out does not count.
-    - "none": the output is no logits, such as the hidden states of an encoder. Nothing is scored on it.
+    - "next_token": logits (N, T, V). The label of a position is the next token id. With labels (N, T) it is
+      the next label, and `IGNORED_LABEL` excludes it, as in Hugging Face. The last position is not scored,
+      nor a position that is padding or that precedes padding. Labels (N,) belong to whole texts, so this task
+      ignores them.
+    - "tokens": logits (N, T, V) and labels (N, T) for each position: masked language models, token
+      classification. Positions with `IGNORED_LABEL` and padding tokens are not scored.
+    - "none": the output is no logits, such as the hidden states of an encoder. Nothing is scored.
     """
 
     CLASSIFICATION = "classification"
@@ -104,14 +109,14 @@ class Task(Enum):
 
     @property
     def of_tokens(self) -> bool:
-        """Whether there are logits for every token."""
+        """True if there are logits for every token."""
         return self in (Task.NEXT_TOKEN, Task.TOKENS)
 
     def extract_logits(self, output: Any) -> Tensor:
-        """The logits in a network's output: ``output["logits"]``, or the first floating point tensor.
+        """Return the logits of a network's output: ``output["logits"]``, or the first floating point tensor.
 
         Raises:
-            SutureError: it is not (N, classes), or (N, T, V) where the task is one of tokens.
+            SutureError: they are not (N, classes), or (N, T, V) for a task of tokens.
         """
         if not self.of_tokens:
             return extract_logits(output)
@@ -123,10 +128,10 @@ class Task(Enum):
         return logits
 
     def find_rows(self, inputs: Any, labels: Tensor | None) -> ScoredRows:
-        """What counts in a batch.
+        """Return the scored rows of a batch.
 
         Args:
-            inputs: of the target network: token ids and attention mask are looked for there.
+            inputs: of the target network; they hold token ids and attention mask.
             labels: as the data give them.
 
         Raises:
@@ -159,14 +164,14 @@ class Task(Enum):
         return ScoredRows(len(kept), counted, kept[counted])
 
     def check_labels(self, rows: ScoredRows, logits: Tensor) -> None:
-        """Labels must be class numbers of the network.
+        """Check that labels are class numbers of the network.
 
         Args:
             rows: of a batch.
             logits: (N, classes) or (N, T, V).
 
         Raises:
-            SutureError: a label below 0 or not below the number of classes, another number of tokens than
+            SutureError: a label below 0 or not below the number of classes, or another number of tokens than
                 logits.
         """
         if rows.labels is None:
@@ -179,11 +184,10 @@ class Task(Enum):
 
 
 def extract_logits(output: Any) -> Tensor:
-    """The logits (N, classes) in a network's output: ``output["logits"]``, or the first floating point
-    tensor.
+    """Return the logits (N, classes): ``output["logits"]``, or the first floating point tensor.
 
     Raises:
-        SutureError: it is not (N, classes).
+        SutureError: they are not (N, classes).
     """
     logits = extract_main_output(output)
     if logits is None or logits.ndim != 2:
@@ -194,7 +198,7 @@ def extract_logits(output: Any) -> Tensor:
 
 
 def check_labels(labels: Tensor, logits: Tensor) -> None:
-    """Labels must be class numbers of the network, one for each example.
+    """Check that labels are class numbers of the network, one for each example.
 
     Raises:
         SutureError: a label below 0 or not below the number of classes.
@@ -213,10 +217,10 @@ def _check_range(labels: Tensor, classes: int, beside: str = "") -> None:
 
 
 def find_token_ids(inputs: Any) -> Tensor | None:
-    """(N, T) token ids among a network's inputs: ``inputs["input_ids"]``, else the first whole numbers of two
-    axes.
+    """Return the (N, T) token ids among a network's inputs, or None.
 
-    The attention mask is none.
+    They are ``inputs["input_ids"]``, else the first integer tensor of two axes. The attention mask is
+    skipped.
     """
     named = isinstance(inputs, Mapping)
     first = [inputs["input_ids"]] if named and "input_ids" in inputs else list_tensors(inputs)

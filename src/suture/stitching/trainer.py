@@ -1,4 +1,4 @@
-"""Fitting stitching layers by gradient, all layers into one target site together."""
+"""Training of stitching layers by gradient, with all layers into one target site together."""
 
 from __future__ import annotations
 
@@ -28,24 +28,26 @@ from suture.stitching.recipe import TaskRecipe, derive_cell_seed
 from suture.stitching.tasks import ScoredRows, Task
 
 LEAST_IMPROVEMENT = 1e-4
-"""Relative fall of the held-out objective that counts as one: well above the rounding that grouping
-changes."""
+"""Smallest relative fall of the held-out objective that is an improvement. It is well above the rounding
+differences between groupings."""
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Learning curves, per cell and epoch; a cell that stopped or failed has no entries after that epoch.
+    """Learning curves per cell and epoch. A cell that stopped or failed has no entries after that epoch.
+
+    Losses and accuracies are means over examples, or over scored tokens.
 
     Attributes:
-        loss: mean training objective of each epoch, the layer's penalty included, taken before each step.
-        accuracy: training accuracy of each epoch, in eval mode of both networks, before each step; nan
-            without labels and for "match". Losses and accuracies are means over examples, or over tokens that
-            count.
+        loss: mean training objective of each epoch, with the layer's penalty, measured before each step.
+        accuracy: training accuracy of each epoch, in eval mode of both networks, measured before each step;
+            nan without labels and for "match".
         held_out: mean objective on the held-out data after each epoch, without penalty; empty without early
             stopping.
-        failed: why a cell has no usable layer: its loss became nan or inf. The others are not affected.
-        stopped: cells that stopped before the last epoch, and after how many.
-        notes: what was cut because memory ran out.
+        failed: cells whose loss became nan or inf, with the reason. They have no usable layer. The other
+            cells are not affected.
+        stopped: cells that stopped before the last epoch, with their number of epochs.
+        notes: sentences on sizes that were cut because memory ran out.
     """
 
     loss: dict[Cell, list[float]]
@@ -58,15 +60,15 @@ class Curves:
 
 def make_training_batches(data: Any, recipe: TaskRecipe,
                           device: torch.device | None = None) -> tuple[Batches, Batches | None]:
-    """The batches that layers are fitted to, and those that early stopping looks at where the recipe has it.
+    """Return the batches that layers are fitted to, and the held-out batches of early stopping or None.
 
     Args:
-        data: as `Batches` takes them.
+        data: anything that `Batches` accepts.
         recipe: batch size, seed of the order and of the split, patience.
         device: where raw examples are prepared.
 
     Raises:
-        SutureError: early stopping on a loader: a random split needs examples with an index.
+        SutureError: early stopping on a loader, because a random split needs examples with an index.
     """
     fit: dict[str, Any] = {"size": recipe.batch_size, "shuffle": True, "seed": recipe.seed, "device": device}
     if recipe.patience is None:
@@ -80,7 +82,7 @@ def make_training_batches(data: Any, recipe: TaskRecipe,
 
 
 class _BestWeights:
-    """The best weights of every layer by the held-out objective, and for how long it has not improved."""
+    """The best weights of every layer by the held-out objective, with the number of epochs since then."""
 
     def __init__(self) -> None:
         self._value: dict[Cell, float] = {}
@@ -88,7 +90,7 @@ class _BestWeights:
         self._waited: dict[Cell, int] = {}
 
     def update(self, cell: Cell, layer: StitchingLayer, value: float) -> int:
-        """Note the objective after an epoch; for how many epochs it has not improved."""
+        """Record the objective after an epoch, and return the number of epochs without improvement."""
         best = self._value.get(cell)
         if math.isfinite(value) and (best is None or value < best - LEAST_IMPROVEMENT * abs(best)):
             self._value[cell], self._waited[cell] = value, 0
@@ -99,27 +101,27 @@ class _BestWeights:
 
     @torch.no_grad()
     def restore(self, layers: Layers) -> None:
-        """Give the layers the best weights they had."""
+        """Set the layers to their best weights."""
         for cell, weights in self._weights.items():
             for p, kept in zip(list_trainable(layers[cell]), weights, strict=True):
                 p.copy_(kept)
 
 
 class GroupTrainer:
-    """Trains many stitching layers at once; each gets the steps that it would get alone (law 5).
+    """Training of many stitching layers at once; each gets the steps that it would get alone (law 5).
 
-    The layers share the passes of the networks (`GroupedPass`) and nothing else: gradients, optimiser state
-    and early stopping are each layer's own. A layer that stops or fails leaves the group; the others go on.
-    No activation outlives its batch.
+    The layers share only the passes of the networks (`GroupedPass`). Gradients, optimiser state and early
+    stopping are separate for each layer. A layer that stops or fails leaves the group, and the others
+    continue. No activation is kept beyond its batch.
 
     Args:
         source, target: the two networks with their sites, frozen (`suture.networks.calls.freeze`), on one
             device. The same object for self-stitching: then it runs once per batch.
-        layers: one layer per cell, on the device, with its initial weights. Their ``penalty()`` is added to
-            their own loss, their ``shrink(lr)`` is called after each of their steps.
-        recipe: epochs, rates, objective. (`init` and the seeds of layers and batches are the caller's.)
+        layers: one layer per cell, on the device, with its initial weights. ``penalty()`` is added to the
+            layer's loss. ``shrink(lr)`` is called after each of its steps.
+        recipe: epochs, rates, objective. The caller handles `init` and the seeds of layers and batches.
         micro_batch: most examples that pass a whole network at once.
-        task: what the target's output is, and so what counts: an example each, or tokens.
+        task: of the target's output; it decides if examples or tokens are scored.
     """
 
     def __init__(self, source: SitedNetwork, target: SitedNetwork, layers: Layers, recipe: TaskRecipe,
@@ -128,25 +130,25 @@ class GroupTrainer:
         self._networks = source, target, micro_batch
         self._active = dict(self.layers)
         moving = [p for layer in self.layers.values() for p in list_trainable(layer)]
-        # One optimiser for all: its state is per parameter, and it passes over those without a gradient.
+        # One optimiser for all layers: its state is per parameter, and it skips parameters without a
+        # gradient.
         self._optimizer = make_optimizer(moving, recipe) if moving else None
         self._passes: GroupedPass | None = None
         self._steps = 0
 
     def fit(self, batches: Batches, device: torch.device, progress: Progress | None = None,
             held_out: Batches | None = None) -> Curves:
-        """Run the recipe.
+        """Train the layers by the recipe, and return their curves.
 
         Args:
             batches: the fitting data.
-            device: where networks and layers are.
+            device: of networks and layers.
             progress: called as ``progress("task loss matching", steps done, steps)``.
-            held_out: what early stopping looks at, where the recipe has `patience` (see
-                `make_training_batches`).
+            held_out: data for early stopping, where the recipe has `patience` (see `make_training_batches`).
 
         Raises:
-            SutureError: no labels where the objective is of labels, labels outside the classes, crops of what
-                is no image, patience without held-out data, one example that does not fit the memory.
+            SutureError: no labels where the objective needs them, labels outside the classes, crops of inputs
+                that are no images, patience without held-out data, one example that does not fit the memory.
         """
         if self.recipe.patience is not None and held_out is None:
             raise SutureError("expected held-out data for early stopping, got none; write patience=None")
@@ -166,13 +168,14 @@ class GroupTrainer:
         return curves
 
     def compute_objective(self, batches: Batches, device: torch.device, layers: Layers,
-                  progress: Progress | None = None) -> dict[Cell, float]:
-        """Mean objective of layers as they are, without penalty, crops and flips: one grouped pass without
-        gradient.
+                          progress: Progress | None = None) -> dict[Cell, float]:
+        """Return the mean objective of layers as they are, without penalty, crops and flips.
+
+        This is one grouped pass without gradients.
 
         Args:
             batches: any data.
-            device: where networks and layers are.
+            device: of networks and layers.
             layers: the trainer's own or others.
             progress: called as ``progress("checking convergence", batches done, batches)``.
         """
@@ -182,7 +185,7 @@ class GroupTrainer:
             for k, batch in enumerate(batches):
                 check_batch(batch, self.recipe, self.task)
                 sums.add(self._get_pass(device).run(layers, move_batch(batch, device), self._find_rows(batch),
-                                                   backward=False)[1], 0)
+                                                    backward=False)[1], 0)
                 if progress:
                     progress("checking convergence", k + 1, batches.count_batches())
         _check_token_count(sums)
@@ -198,12 +201,13 @@ class GroupTrainer:
         return None if self.recipe.objective == "match" else self.task.find_rows(batch.target, batch.labels)
 
     def _train_epoch(self, batches: Batches, device: torch.device, epoch: int, generator: torch.Generator,
-               progress: Progress | None) -> ObjectiveSums:
+                     progress: Progress | None) -> ObjectiveSums:
         epochs, total = self.recipe.epochs, batches.count_batches()
         sums = ObjectiveSums(len(self._active), device)
         for k, raw in enumerate(batches):
             check_batch(raw, self.recipe, self.task)
-            # Looking at labels on an accelerator waits for it: there, once is enough.
+            # Reading labels on an accelerator waits for the device, so there they are checked in the first
+            # epoch only.
             rows = self._find_rows(raw)
             waits = (epoch > 0 and rows is not None and rows.labels is not None
                      and rows.labels.device.type != "cpu")
@@ -234,7 +238,7 @@ class GroupTrainer:
             layer.shrink(lr)
 
     def _record_epoch(self, sums: ObjectiveSums, curves: Curves, epoch: int) -> None:
-        """Take over an epoch's sums; cells with a bad step leave the group."""
+        """Add the sums of an epoch to the curves, and drop cells whose objective was not finite."""
         found = zip(self._active, sums.loss.tolist(), sums.hits.tolist(), sums.bad.tolist(), strict=True)
         for c, loss, hits, bad in found:
             curves.loss[c].append(loss / sums.examples)
@@ -256,7 +260,10 @@ class GroupTrainer:
         self._active = {c: layer for c, layer in self._active.items() if c not in those}
 
     def _check_weights(self, curves: Curves) -> None:
-        """The last step may spoil a layer without a loss that shows it."""
+        """Mark layers with non-finite weights as failed.
+
+        The last step may break a layer, and no later loss would show it.
+        """
         for c, layer in self.layers.items():
             if c not in curves.failed and not all(bool(torch.isfinite(p).all()) for p in layer.parameters()):
                 curves.failed[c] = (f"the weights are not finite after step {self._steps} at learning rate "

@@ -1,4 +1,4 @@
-"""Labelled images held in memory, and the data sets that come with suture's dependencies."""
+"""Labelled images in memory, and the data sets that come with suture's dependencies."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ _TEST_PER_CLASS = 50
 class ImageSet:
     """Labelled images in memory, usable as a `torch.utils.data.Dataset` of (image, label).
 
-    Arguments:
+    Args:
         inputs: (N, C, H, W), float32; suture's own sets are scaled to [0, 1] and not normalised.
         labels: (N,), int64, from 0 to classes - 1.
         classes: number of classes.
-        name: what records call it.
+        name: name of the set in records.
 
-    Raises SutureError when these do not fit together.
+    Raises:
+        SutureError: inputs, labels and classes that do not fit together.
     """
 
     inputs: Tensor
@@ -58,7 +59,7 @@ class ImageSet:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """The image (C, H, W) and the label at `index`."""
+        """Return the image (C, H, W) and the label at `index`."""
         return self.inputs[index], int(self.labels[index])
 
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
@@ -66,9 +67,10 @@ class ImageSet:
 
     @classmethod
     def of(cls, examples: Examples) -> ImageSet:
-        """Images of one size with labels, read into memory and scaled to [0, 1].
+        """Return labelled images of one size, read into memory and scaled to [0, 1].
 
-        Raises SutureError for other examples.
+        Raises:
+            SutureError: other examples.
         """
         if examples.kind != "images" or examples.labels is None or examples.classes is None:
             raise SutureError(f"expected images with labels to train on, got {examples!r}")
@@ -80,15 +82,17 @@ class ImageSet:
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """(inputs, labels), as `torch.utils.data.TensorDataset` has them."""
+        """(inputs, labels), as in `torch.utils.data.TensorDataset`."""
         return self.inputs, self.labels
 
     def subset(self, n: int, seed: int = 0) -> ImageSet:
-        """`n` of the images, drawn without replacement, as evenly over the classes as they allow.
+        """Return `n` images, drawn without replacement and as evenly over the classes as possible.
 
         Class counts differ by at most one unless a class runs out. A larger `n` with the same seed begins
-        with the same images. The draw depends on `seed` (default 0) and on the labels alone.
-        Raises SutureError unless 1 <= n <= len(self).
+        with the same images. The draw depends only on `seed` (default 0) and the labels.
+
+        Raises:
+            SutureError: `n` is not from 1 to len(self).
         """
         if not 1 <= n <= len(self):
             raise SutureError(f"n must lie from 1 to {len(self)}, the size of {self.name}, got {n}")
@@ -98,15 +102,17 @@ class ImageSet:
 
 
 def digits(split: Split = "train") -> ImageSet:
-    """Handwritten digits: 1,297 training or 500 test images of 8x8 pixels, ten classes.
+    """Return handwritten digits: 1,297 training or 500 test images of 8x8 pixels, ten classes.
 
-    inputs (N, 1, 8, 8), float32 in [0, 1]; labels (N,), int64. The test images are 50 of each class; the
-    split and the order are fixed for good and the same on every machine. The images come with scikit-learn,
-    nothing is downloaded. scikit-learn has only the test part of the original set, so this split shares
-    writers between training and test: accuracies are a little higher than the literature's.
+    inputs (N, 1, 8, 8) are float32 in [0, 1]; labels (N,) are int64. The test images are 50 of each class.
+    The split and the order never change and are the same on every machine. The images come with scikit-learn,
+    so nothing is downloaded. scikit-learn has only the test part of the original set. This split therefore
+    shares writers between training and test, and accuracies are a little higher than in the literature.
 
-    Raises SutureError for another name of a split.
     Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998.
+
+    Raises:
+        SutureError: another name of a split.
     """
     if split not in get_args(Split):
         raise make_unknown_error("split of the digits", split, get_args(Split))
@@ -115,7 +121,7 @@ def digits(split: Split = "train") -> ImageSet:
     test = 10 * _TEST_PER_CLASS
     rows = order[:test] if split == "test" else order[test:]
     if split == "train":
-        # What is left of a balanced order ends with the largest classes alone.
+        # The rest of a balanced order ends with the largest classes alone, so it is shuffled.
         rows = rows[make_generator(1).permutation(len(rows))]
     return ImageSet(
         torch.from_numpy(images[rows][:, None]), torch.from_numpy(labels[rows]), 10, f"digits-{split}"
@@ -124,7 +130,7 @@ def digits(split: Split = "train") -> ImageSet:
 
 @lru_cache(maxsize=1)
 def _load_raw_digits() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    # Imported here: scikit-learn takes a second that the rest of the zoo does not need.
+    # Imported here, because scikit-learn needs a second that the rest of the zoo can save.
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

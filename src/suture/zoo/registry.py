@@ -1,4 +1,4 @@
-"""Networks and data sets by name, and the recipes that train them."""
+"""Networks by name, and the recipes that train them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from suture.zoo.image_sets import ImageSet, digits
 
 @dataclass(frozen=True)
 class Entry:
-    """A network of the zoo: what makes it, and what it is made for by default.
+    """A network of the zoo: the function that makes it, and its default sizes.
 
     `input_shape` is (C, H, W); `classes` the number of logits; `parameters` their number.
     """
@@ -49,7 +49,7 @@ networks: Mapping[str, Entry] = MappingProxyType(
         "resnet_digits": Entry(resnet_digits, (1, 8, 8), 10, 174_970),
     }
 )
-"""Every network that `build` knows, by name."""
+"""Every network of `build`, by name."""
 
 DIGITS_RECIPE = Recipe(epochs=15, batch_size=64, lr=1e-2, schedule="onecycle", crop=1)
 """Trains `resnet_digits` to about 99 % on the digits, in seconds. Chosen by test accuracy, seeds 0 to 7."""
@@ -57,10 +57,10 @@ DIGITS_RECIPE = Recipe(epochs=15, batch_size=64, lr=1e-2, schedule="onecycle", c
 
 @dataclass(frozen=True)
 class Report:
-    """How a network of the zoo came about.
+    """The record of a trained network of the zoo.
 
-    `accuracy` is the share right in [0, 1] on the `test` set after training; `seconds` is the wall time of
-    training alone; `fingerprint` names the weights (see `suture._base.hashing`).
+    `accuracy` is the share of correct predictions, in [0, 1], on the `test` set after training; `seconds` is
+    the wall time of training alone; `fingerprint` identifies the weights (see `suture._base.hashing`).
     """
 
     name: str
@@ -77,13 +77,14 @@ class Report:
 def build(name: str, seed: int = 0, **options: Any) -> nn.Module:
     """Make a network of the zoo with random weights, in train mode.
 
-    Arguments:
+    Args:
         name: a key of `networks`.
-        seed: of the initialisation (default 0). Same seed, same weights; PyTorch's global random state is
-            neither read nor moved.
-        options: `classes` and `in_channels`, where the data differ from what `networks[name]` says.
+        seed: of the initialisation (default 0). The same seed gives the same weights. PyTorch's global random
+            state is neither read nor changed.
+        options: `classes` and `in_channels`, if the data differ from `networks[name]`.
 
-    Raises SutureError for an unknown name or option, naming the nearest ones.
+    Raises:
+        SutureError: an unknown name or option; the message has the nearest ones.
     """
     if name not in networks:
         raise make_unknown_error("network", name, networks)
@@ -107,16 +108,19 @@ def train_network(
 ) -> tuple[nn.Module, Report]:
     """Build a network of the zoo and train it.
 
-    Arguments:
+    Args:
         name: a key of `networks`.
-        seed: of initialisation, order, augmentation and dropout; it takes the place of `recipe.seed`.
+        seed: of initialisation, order, augmentation and dropout; it replaces `recipe.seed`.
         recipe: default `DIGITS_RECIPE` on the digits, `Recipe.paper()` on other data.
-        data: (train, test) image sets; default the digits. Channels and classes are the data's.
+        data: (train, test) image sets; default the digits. They decide channels and classes.
         progress: called as `progress("train", epoch, epochs)` after each epoch.
         device: where to train (default "cpu").
 
-    Returns the network in eval mode, on `device`, and a `Report`. Raises SutureError as `build` and `train`
-    do, and when training and test images do not belong together.
+    Returns:
+        The network in eval mode, on `device`, and a `Report`.
+
+    Raises:
+        SutureError: as by `build` and `train`, or training and test images that do not belong together.
     """
     if recipe is None:
         recipe = DIGITS_RECIPE if data is None else Recipe.paper()

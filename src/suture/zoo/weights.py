@@ -17,22 +17,23 @@ from torch import Tensor, nn
 from suture._base import SutureError
 
 _PREFIXES = ("module.", "model.", "_orig_mod.")
-"""Left by DataParallel, by training frameworks and by torch.compile."""
+"""Added to names by DataParallel, by training frameworks and by torch.compile."""
 _INSIDE = ("state_dict", "model_state_dict", "model")
-"""Where training scripts keep the state dict in a checkpoint."""
+"""Keys of a checkpoint under which training scripts store the state dict."""
 _PICKLED = (".pt", ".pth", ".bin")
 _CONVERT = "write torch.save(model.state_dict(), path) where the model was made"
 
 
 def save_weights(network: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write weights and buffers as safetensors, whole or not at all.
+    """Write weights and buffers as safetensors, as a whole or not at all.
 
-    Arguments:
-        network: any; tensors are copied to the CPU, those it shares are written once per name.
-        path: a file that ends in `.safetensors`; folders are made, an older file is replaced.
-        metadata: strings to keep beside the weights; `load_weights` gives them back.
+    Args:
+        network: any network. Tensors are copied to the CPU; shared tensors are written once per name.
+        path: a file that ends in `.safetensors`; folders are created, an older file is replaced.
+        metadata: strings that are stored with the weights; `load_weights` returns them.
 
-    Raises SutureError for another ending and when the file cannot be written.
+    Raises:
+        SutureError: another ending, or the file cannot be written.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -50,7 +51,7 @@ def save_weights(network: nn.Module, path: str | Path, metadata: Mapping[str, st
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             scratch.write_bytes(content)
-            # Atomic within a folder: a reader, or a run killed here, sees the old file or the new one.
+            # Atomic within a folder: a reader, even after a killed run, sees the old file or the new one.
             os.replace(scratch, path)
         finally:
             scratch.unlink(missing_ok=True)
@@ -59,17 +60,18 @@ def save_weights(network: nn.Module, path: str | Path, metadata: Mapping[str, st
 
 
 def load_weights(network: nn.Module, path: str | Path) -> dict[str, str]:
-    """Read weights into `network`, all of them or none, and return the metadata kept with them.
+    """Load weights into `network`, all of them or none, and return the metadata stored with them.
 
-    Arguments:
-        network: takes the weights in place, cast to its own types and device.
+    Args:
+        network: gets the weights in place, cast to its own types and device.
         path: `.safetensors`, or `.pt`, `.pth` or `.bin` that holds a state dict, bare or in a checkpoint
-            under "state_dict", "model_state_dict" or "model". Names may carry `module.`, `model.` or
-            `_orig_mod.` in front; of names that share one tensor in the network, one is enough. No code from
-            the file is run. Metadata is that of `.safetensors`, empty for the others.
+            under "state_dict", "model_state_dict" or "model". Names may begin with `module.`, `model.` or
+            `_orig_mod.`. Of names that share one tensor in the network, one is enough. No code from the file
+            is run. Only `.safetensors` has metadata; for the others they are empty.
 
-    Raises SutureError when the file is missing, corrupt or holds a pickled model, and when names or shapes
-    do not match; the network is then as it was.
+    Raises:
+        SutureError: the file is missing, corrupt or holds a pickled model, or names or shapes do not match.
+            The network is then unchanged.
     """
     path = Path(path)
     stored, metadata = read_weights(path)
@@ -81,9 +83,10 @@ def load_weights(network: nn.Module, path: str | Path) -> dict[str, str]:
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """(Tensors by the names in the file, metadata) of a file that `load_weights` can read.
+    """Return the tensors by the names in the file, and the metadata, of a file for `load_weights`.
 
-    Raises SutureError when the file is missing, corrupt or holds a pickled model.
+    Raises:
+        SutureError: the file is missing, corrupt or holds a pickled model.
     """
     path = Path(path)
     if not path.is_file():
@@ -97,9 +100,10 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """The strings that `save_weights` kept beside the weights.
+    """Return the strings that `save_weights` stored with the weights.
 
-    Raises SutureError when the file is missing or is no safetensors file.
+    Raises:
+        SutureError: the file is missing or is no safetensors file.
     """
     path = Path(path)
     if not path.is_file():
@@ -108,7 +112,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 
 
 def _explain_folder(path: Path) -> str:
-    """What to give instead of a folder; "" where it is none."""
+    """Return advice for a path that is a folder; "" if it is none."""
     if not path.is_dir():
         return ""
     if (path / "model.safetensors.index.json").is_file():
@@ -132,8 +136,8 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        # Broken bytes raise anything: KeyError, EOFError, RuntimeError ... An orderly refusal of a file that
-        # starts as an archive or a pickle means that it holds more than tensors.
+        # Broken bytes may raise any error: KeyError, EOFError, RuntimeError ... But an UnpicklingError for a
+        # file that starts as an archive or a pickle means that it holds more than tensors.
         with path.open("rb") as file:
             begins = file.read(1) in (b"P", b"\x80")
         if (begins and isinstance(error, pickle.UnpicklingError)) or "TorchScript" in str(error):
@@ -165,7 +169,7 @@ def _make_unreadable_error(path: Path, error: Exception) -> SutureError:
 
 
 def _strip_prefixes(stored: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Drop a prefix that all stored names have, unless the network's own names have it too."""
+    """Remove a prefix that all stored names have, unless the network's own names have it too."""
     while True:
         for prefix in _PREFIXES:
             ours = bool(wanted) and all(name.startswith(prefix) for name in wanted)
@@ -177,8 +181,8 @@ def _strip_prefixes(stored: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> 
 
 
 def _check_fit(stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
-    # Batch norm's counter is absent from old and converted files, and bears on nothing in eval mode.
-    # Weights that a network has under two names (tied embeddings) are often stored under one.
+    # Old and converted files lack batch norm's counter, which has no effect in eval mode. Weights with two
+    # names in a network (tied embeddings) are often stored under one.
     given = {wanted[name].data_ptr() for name in stored if name in wanted} - {0}
     missing = [name for name, value in wanted.items()
                if name not in stored and value.data_ptr() not in given

@@ -1,6 +1,6 @@
-"""Networks and data by what is written on a command line.
+"""Networks and data from their specs on a command line.
 
-``module:function`` imports *your* code and calls the function: only give it code that you trust, as with any
+``module:function`` imports *your* code and calls the function. Only use code that you trust, as with any
 import.
 """
 

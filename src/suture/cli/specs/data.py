@@ -1,4 +1,4 @@
-"""Data by what is written on a command line."""
+"""Data from their specs on a command line."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ DATA_ADVICE = ("or write a path, hf:NAME, torchvision:NAME@ROOT or mypackage.dat
 
 
 def load_data(spec: str, *, train_size: int | None = None, test_size: int | None = None, seed: int = 0,
-         image_column: str | None = None, label_column: str | None = None, text_column: str | None = None,
-         skip_bad: bool = False) -> tuple[Any, Any]:
-    """(training data, test data) that `spec` names.
+              image_column: str | None = None, label_column: str | None = None,
+              text_column: str | None = None, skip_bad: bool = False) -> tuple[Any, Any]:
+    """Return the (training data, test data) that `spec` names.
 
     Args:
         spec: ``digits``; ``module:function`` for a function without arguments that returns the two; or a
-            path, ``hf:NAME`` or ``torchvision:NAME@ROOT`` as `suture.data.sources.open_source` takes them.
-        train_size, test_size: how many examples, as even over the classes as they allow. Default: all.
+            path, ``hf:NAME`` or ``torchvision:NAME@ROOT`` as for `suture.data.sources.open_source`.
+        train_size, test_size: number of examples, as even over the classes as they allow. Default: all.
         seed: of these draws, and of a test part that is cut from data without one.
         image_column, label_column, text_column, skip_bad: as for `suture.data.sources.open_source`; only for
             its data.
 
     Raises:
         SutureError: nothing has that name, the function returns something else, more examples than there are,
-            an argument that these data do not take, whatever the files are found to be.
+            an argument that these data do not have, or any problem with the files.
     """
     if spec != "digits" and is_spec(spec):
         return open_pair(spec, train_size=train_size, test_size=test_size, seed=seed,

@@ -1,4 +1,4 @@
-"""Networks of transformers: by a folder in the Hugging Face layout, or by a name of the hub."""
+"""Networks of transformers, from a folder in the Hugging Face layout or a name on the hub."""
 
 from __future__ import annotations
 
@@ -24,19 +24,18 @@ _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _PICKLED = ("pytorch_model*.bin*", "tf_model*.h5*", "flax_model*.msgpack*", "model.ckpt*")
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "*.model")
 _FILES = ("*.json", "*.txt", "*.model", "model*.safetensors")
-"""Files of a repository on the hub that are of use; no pickles, no code."""
+"""Files of a repository on the hub to download: no pickles, no code."""
 
 
 def build_huggingface(parsed: ParsedSpec) -> LoadedNetwork:
-    """``hf:ORG/NAME`` or ``hf:FOLDER``: the class that config.json names under `architectures`, else
-    `AutoModel`.
+    """Build the network of ``hf:ORG/NAME`` or ``hf:FOLDER``, in float32.
 
-    In float32. No code beside the weights is run, and no pickle is read. A folder without weights gives
-    random ones.
+    Its class is the one that config.json names under `architectures`, else `AutoModel`. No code beside the
+    weights is run, and no pickle is read. A folder without weights gives random ones.
 
     Raises:
         SutureError: no such folder or name, a config or class that transformers does not know, weights that
-            are pickled or not to be read.
+            are pickled or unreadable.
     """
     library = import_optional("transformers", "hf", parsed.spec)
     with _silence(library):
@@ -58,7 +57,7 @@ def build_huggingface(parsed: ParsedSpec) -> LoadedNetwork:
 
 @contextmanager
 def _silence(library: Any) -> Iterator[None]:
-    """No warnings and progress bars of transformers and the hub; what they were set to comes back."""
+    """Turn off warnings and progress bars of transformers and the hub; restore them afterwards."""
     log, hub = library.utils.logging, import_optional("huggingface_hub.utils", "hf", "transformers")
     level, bars, downloads = (log.get_verbosity(), log.is_progress_bar_enabled(),
                               not hub.are_progress_bars_disabled())
@@ -78,7 +77,7 @@ def _silence(library: Any) -> Iterator[None]:
 
 
 def _find_folder(parsed: ParsedSpec) -> Path:
-    """The folder that holds everything; from the hub or its cache where there is none of that name."""
+    """Return the folder of that name, else the one of the hub or its cache."""
     path = Path(parsed.name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -144,7 +143,11 @@ def _make_remote_code_error(folder: Path, name: str) -> SutureError:
 
 
 def _has_weights(folder: Path) -> bool:
-    """Whether there are weights; False: none at all."""
+    """Check that a folder holds weights, and return False if it holds none at all.
+
+    Raises:
+        SutureError: the weights have another format or name.
+    """
     if any((folder / name).is_file() for name in _WEIGHTS):
         return True
     if pickled := sorted(p.name for pattern in _PICKLED for p in folder.glob(pattern)):
@@ -163,8 +166,10 @@ def _build_random(kind: Any, config: Any) -> nn.Module:
 
 
 def _build_with_weights(kind: Any, config: Any, path: Path) -> nn.Module:
-    """With the weights of a file, under the names that modules have or under those that transformers
-    saves."""
+    """Build a network with the weights of a file.
+
+    The names in the file are those of the modules, or those under which transformers saves.
+    """
     made = _build_random(kind, config)
     try:
         load_weights(made, path)
@@ -172,7 +177,7 @@ def _build_with_weights(kind: Any, config: Any, path: Path) -> nn.Module:
         stored, _ = read_weights(path)
         try:
             again, report = kind.from_pretrained(None, config=config, state_dict=stored, dtype=torch.float32,
-                                               output_loading_info=True)
+                                                 output_loading_info=True)
         except Exception:
             raise unfit from None
         if any(report.values()):
@@ -183,7 +188,7 @@ def _build_with_weights(kind: Any, config: Any, path: Path) -> nn.Module:
 
 def _load_stored(kind: Any, folder: Path, parsed: ParsedSpec) -> tuple[nn.Module, tuple[str, ...]]:
     made, report = kind.from_pretrained(folder, use_safetensors=True, trust_remote_code=False,
-                                      local_files_only=True, dtype=torch.float32, output_loading_info=True)
+                                        local_files_only=True, dtype=torch.float32, output_loading_info=True)
     absent = sorted(report["missing_keys"])
     if not absent:
         return made, ()
@@ -219,7 +224,7 @@ def _make_text_preprocessing(library: Any, folder: Path,
     except Exception as e:
         return None, (f"the tokenizer in {folder} does not load ({type(e).__name__}: {summarise_error(e)}); "
                       "give token ids as data",)
-    # A tokenizer of BERT names token types, which DistilBERT, for one, does not take.
+    # For example, BERT's tokenizer makes token types, and DistilBERT does not accept them.
     takes = inspect.signature(made.forward).parameters
     tokenizer.model_input_names = [n for n in tokenizer.model_input_names if n in takes]
     embeddings = made.get_input_embeddings()
@@ -228,11 +233,11 @@ def _make_text_preprocessing(library: Any, folder: Path,
 
 
 def _count_positions(made: Any) -> int | None:
-    """Tokens that a text may have at most; None where nothing limits them."""
+    """Return the largest number of tokens of a text; None if there is no limit."""
     most = getattr(made.config.get_text_config(), "max_position_embeddings", None)
     if not isinstance(most, int) or most < 1:
         return None
-    # RoBERTa and its kin count positions from beyond the padding's index.
+    # RoBERTa and similar networks number positions from after the padding index.
     first = next((m.padding_idx + 1 for name, m in made.named_modules() if name.endswith(
         "position_embeddings") and isinstance(m, nn.Embedding) and m.padding_idx is not None), 0)
     return most - first

@@ -1,4 +1,4 @@
-"""Image preprocessing by a preprocessor_config.json of the Hugging Face layout."""
+"""Image preprocessing from a preprocessor_config.json of the Hugging Face layout."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _RESAMPLE: Mapping[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bi
 _UNSUPPORTED_FLAGS = ("do_pad", "do_flip_channel_order", "do_thumbnail", "do_align_long_axis",
                       "rescale_offset", "do_split_image",
                       "do_image_splitting", "do_crop_margin", "keep_aspect_ratio")
-"""Flags of steps that `ImagePreprocessing` has not."""
+"""Flags of steps that `ImagePreprocessing` does not have."""
 _SHORT_SIDE_KINDS = ("CLIP", "Bit", "ConvNext", "Levit", "MobileNet", "MobileViT", "PoolFormer")
-"""Kinds of processor for which a size of one number is the shorter side's; for others it is that of both."""
+"""Kinds of processor that apply a size of one number to the shorter side. Others apply it to both sides."""
 
 
 class _UnsupportedStepError(Exception):
-    """What of a config cannot be done."""
+    """A step of a config that suture does not have."""
 
 
 @dataclass(frozen=True)
 class _ResizeStep:
-    """`edge` is the shorter side's or None, `both` is (height, width) or None."""
+    """A resize: `edge` is the length of the shorter side or None, `both` is (height, width) or None."""
 
     edge: int | None
     both: tuple[int, int] | None
@@ -34,10 +34,10 @@ class _ResizeStep:
 
 def read_image_preprocessing(processor: Mapping[str, Any] | None,
                              config: Any) -> tuple[ImagePreprocessing | None, tuple[str, ...]]:
-    """Preprocessing as `processor`, or, where that is None, the size and channels of the network's config
-    alone.
+    """Return the preprocessing of `processor`, and notes.
 
-    A processor whose steps suture has not gives no preprocessing, and a note.
+    If `processor` is None, the size and channels come from the network's config alone. A processor with steps
+    that suture does not have gives no preprocessing, and a note.
     """
     config = getattr(config, "vision_config", config)
     channels = getattr(config, "num_channels", None)
@@ -73,7 +73,7 @@ def _read_steps(processor: Mapping[str, Any],
 
 def _read_size(processor: Mapping[str, Any]) -> tuple[tuple[int, int] | None, float,
                                                       Literal["crop", "squash"], tuple[str, ...]]:
-    """(size, crop, fit, notes)."""
+    """Return (size, crop, fit, notes)."""
     crops, kind = processor.get("do_center_crop", False), str(processor.get("image_processor_type")
                                                          or processor.get("feature_extractor_type") or "")
     if not processor.get("do_resize", True):
@@ -85,7 +85,7 @@ def _read_size(processor: Mapping[str, Any]) -> tuple[tuple[int, int] | None, fl
         resize = _ResizeStep(int(256 / 224 * resize.edge), None)
     share = processor.get("crop_pct")
     if resize.edge and kind.startswith("ConvNext"):
-        # Smaller images are cropped, larger ones are not.
+        # Sizes below 384 are cropped, larger ones are not.
         small, side = resize.edge < 384, (resize.edge, resize.edge)
         return (side, share or 224 / 256, "crop", ()) if small else (side, 1.0, "squash", ())
     if share and crops:
@@ -124,7 +124,7 @@ def _read_pair(size: Any) -> tuple[int, int]:
 
 
 def _read_scale(processor: Mapping[str, Any]) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """(mean, std) on the scale [0, 1]; a factor other than 1 / 255 is drawn into them."""
+    """Return (mean, std) on the scale [0, 1], with a factor other than 1 / 255 included."""
     k = 255 * float(processor.get("rescale_factor", 1 / 255)) if processor.get("do_rescale", True) else 255.0
     k = 1.0 if math.isclose(k, 1.0) else k
     if processor.get("do_normalize", "image_mean" in processor):

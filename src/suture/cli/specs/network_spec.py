@@ -1,4 +1,4 @@
-"""What is asked of a network by its spec, and what comes of it."""
+"""The records of a network's spec and of the network loaded from it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class LoadedNetwork:
     """A network that a spec names.
 
     Attributes:
-        network: in the mode that its library makes it in.
-        preprocessing: from raw examples (images, texts) to what the network takes. None: unknown, the data
-            must be what the network takes.
+        network: in the mode of its library.
+        preprocessing: from raw examples (images, texts) to inputs of the network. None: unknown, so the data
+            must already be inputs of the network.
         spec: as it was written.
-        notes: what the reader of a result has to know about it, such as that its weights are random.
+        notes: sentences for the reader of a result, such as that the weights are random.
     """
 
     network: nn.Module
@@ -33,12 +33,12 @@ class LoadedNetwork:
 
 @dataclass(frozen=True)
 class ParsedSpec:
-    """A spec taken apart.
+    """A spec split into its parts.
 
     Attributes:
         spec: as it was written.
-        name: what follows the kind.
-        classes, channels: of the data. None: unknown, the network's own.
+        name: the part after the kind.
+        classes, channels: of the data. None: unknown, so the network keeps its own.
         seed: of random weights.
         weights: file whose weights are loaded afterwards.
     """
@@ -52,20 +52,20 @@ class ParsedSpec:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Of `classes` and `channels` those that are known."""
+        """Those of `classes` and `channels` that are known."""
         both = {"classes": self.classes, "channels": self.channels}
         return {name: value for name, value in both.items() if value is not None}
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """For a network that brings no weights."""
+        """Notes on random weights, for a network without weights of its own."""
         return () if self.weights else (f"{self.spec} has random weights (seed {self.seed}); give trained "
                                         "ones as weights",)
 
 
 @contextmanager
 def report_build_errors(spec: str) -> Iterator[None]:
-    """Turn whatever a library raises while it makes a network into one line.
+    """Turn any error of a library that builds a network into one line.
 
     Raises:
         SutureError: with the library's own words.

@@ -1,4 +1,4 @@
-"""Networks by what is written on a command line."""
+"""Networks from their specs on a command line."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from suture.zoo import ImageSet
 
 NETWORK_KINDS = ("zoo:NAME", "torchvision:NAME", "timm:NAME", "hf:ORG/NAME", "hf:FOLDER",
                  "mypackage.models:build (imports your code)")
-"""How networks are written, for help texts."""
+"""Forms of a network's spec, for help texts."""
 _EXAMPLE_SPECS = "zoo:resnet_digits or mypackage.models:build"
 
 
 def build_network(spec: str, *, weights: str | Path | None = None, like: Any = None,
                   seed: int = 0) -> LoadedNetwork:
-    """The network that `spec` names.
+    """Build the network that `spec` names.
 
     Args:
         spec: ``zoo:NAME``; ``torchvision:NAME``; ``timm:NAME``; ``hf:ORG/NAME`` (the Hugging Face hub, or its
-            cache) or ``hf:FOLDER`` (the same layout; the folder alone does too); or ``module:function`` for a
-            function without arguments that returns an `nn.Module`, or a pair of one and its preprocessing.
-            The last one runs your code.
-        weights: a safetensors file, or a state dict for ``torch.load(weights_only=True)``. None: random ones
-            for zoo, torchvision and timm, nothing is downloaded for them; those beside the config for hf.
-        like: data whose `classes` and `channels`, where it has them, the network takes over: both for zoo and
+            cache) or ``hf:FOLDER`` (the same layout; the folder alone works too); or ``module:function`` for
+            a function without arguments that returns an `nn.Module`, or a pair of a module and its
+            preprocessing. The last one runs your code.
+        weights: a safetensors file, or a state dict for ``torch.load(weights_only=True)``. None: random
+            weights for zoo, torchvision and timm, without any download; for hf those beside the config.
+        like: data that give the network its `classes` and `channels`, if they have them: both for zoo and
             timm, the classes for torchvision, neither for hf, where the config decides.
-        seed: of random weights. PyTorch's global random state is neither read nor moved.
+        seed: of random weights. PyTorch's global random state is neither read nor changed.
 
     Raises:
         SutureError: nothing has that name, a library is missing or fails, the function fails or returns
@@ -56,7 +56,7 @@ def build_network(spec: str, *, weights: str | Path | None = None, like: Any = N
 
 
 def _split_kind(spec: str) -> tuple[str, str]:
-    """(kind, what follows it)."""
+    """Return the kind of a spec and the part after it."""
     kind, sign, name = spec.partition(":")
     if kind in _MAKERS and name:
         return kind, name
@@ -73,7 +73,7 @@ def _split_kind(spec: str) -> tuple[str, str]:
 
 
 def _make_no_kind_error(spec: str) -> SutureError:
-    """An error for a spec without a kind, which says what the name could be."""
+    """Return an error for a spec without a kind, with the kinds in which its name exists."""
     names = ({"zoo": list(zoo.networks)}
              | {kind: vision.list_names(kind) for kind in ("torchvision", "timm") if spec})
     found = [f"{kind}:{spec}" for kind, known in names.items() if spec in known]

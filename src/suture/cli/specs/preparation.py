@@ -1,4 +1,4 @@
-"""Networks and data by spec brought together: what each network is given of the data's raw examples."""
+"""The raw examples of data, prepared as each network needs them."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from suture.data import (
 from suture.zoo import ImageSet
 
 COMPARED_TEXTS = 256
-"""Texts on which the tokens of two tokenizers are compared."""
+"""Number of texts on which the tokens of two tokenizers are compared."""
 EXAMPLE_TEXTS = ("The cat sat on the mat.", "How similar are two networks, layer by layer?", "Yes.",
                  "Stitch them and see.")
-"""What a language model is tried on where there are no data."""
+"""Inputs of a language model where there are no data."""
 
 
 def adjust_preprocessing(own: Callable[[Any], Any] | None, given: str | None = None, *, length: int
                          | None = None, mask_rate: float = 0.0, seed: int = 0) -> Callable[[Any], Any] | None:
-    """A network's preprocessing as a command line changes it.
+    """Return a network's preprocessing with the changes of a command line.
 
     Args:
         own: the network's.
-        given: takes its place: ``size=64,mean=0.5,std=0.5``, or ``raw`` for none.
+        given: replaces it: ``size=64,mean=0.5,std=0.5``, or ``raw`` for none.
         length, mask_rate, seed: of a `TextPreprocessing`.
 
     Raises:
-        SutureError: a value that is out of range, or `length` or `mask_rate` for a network that takes no
-            text.
+        SutureError: a value that is out of range, or `length` or `mask_rate` for a network without a
+            tokenizer.
     """
     if given is not None:
         return parse_preprocessing(given)
@@ -54,16 +54,16 @@ def adjust_preprocessing(own: Callable[[Any], Any] | None, given: str | None = N
 
 
 def prepare_data(data: Any, source: Callable[[Any], Any] | None, target: Callable[[Any], Any] | None, *,
-             always: bool = False) -> Any:
-    """Data that suture reads, prepared for both networks; data of the user's own code as they are.
+                 always: bool = False) -> Any:
+    """Return suture's own data prepared for both networks; data of the user's code are not changed.
 
     Args:
         data: from `suture.cli.specs.data`.
-        source, target: what each network wants of raw examples.
+        source, target: preprocessing of each network.
         always: prepare the user's own data too.
 
     Raises:
-        SutureError: two tokenizers that cut the texts into other tokens.
+        SutureError: two tokenizers that cut the texts into different tokens.
     """
     if not (always or isinstance(data, Examples | ImageSet)):
         return data
@@ -78,16 +78,16 @@ def prepare_data(data: Any, source: Callable[[Any], Any] | None, target: Callabl
 
 def make_example_inputs(loaded: LoadedNetwork, data: Any, how: Callable[[Any], Any] | None, *,
                         always: bool = False) -> Any:
-    """A few examples that a network takes.
+    """Make a few inputs for a network.
 
     Args:
         loaded: the network.
         data: from `suture.cli.specs.data`; None: texts for a tokenizer, noise for images of a known size.
-        how: what the network is given of raw examples.
+        how: preprocessing of raw examples.
         always: prepare the user's own data too.
 
     Raises:
-        SutureError: no data, and a network that does not say what it takes.
+        SutureError: no data, and a network with unknown inputs.
     """
     if data is not None:
         return next(iter(Batches(prepare_data(data, how, how, always=always), size=4))).source

@@ -1,5 +1,4 @@
-"""User code by ``module:function``: imported and called. Only give it code that you trust, as with any
-import."""
+"""User code by ``module:function``: imported and called. Only use code that you trust, as with any import."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from suture._base import SutureError, make_unknown_error
 
 
 def load_inputs(spec: str | None) -> Any:
-    """What the function ``module:function`` returns, such as auxiliary data; None for None.
+    """Return the result of ``module:function``, such as auxiliary data; None gives None.
 
     Raises:
         SutureError: no such function, or it fails.
@@ -33,7 +32,7 @@ def call_user_function(spec: str) -> Any:
     """Import user code from the working directory or the environment and call it.
 
     Raises:
-        SutureError: whatever the code raises, with the line that raised it.
+        SutureError: any error of the code, with the line that raised it.
     """
     module, _, name = spec.partition(":")
     here = str(Path.cwd())
@@ -55,7 +54,7 @@ def call_user_function(spec: str) -> Any:
 
 
 def describe_error(error: Exception) -> str:
-    """What went wrong in somebody's code and where, in one line."""
+    """Return one line on an error in a user's code, with its place."""
     first = str(error).splitlines()[0] if str(error) else ""
     last = traceback.extract_tb(error.__traceback__)[-1]
     ours = last.filename == __file__ or last.filename.startswith("<")

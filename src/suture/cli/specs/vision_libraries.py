@@ -1,5 +1,4 @@
-"""Networks of torchvision and timm, with random weights, and the preprocessing that their published weights
-go with."""
+"""Networks of torchvision and timm with random weights, and the preprocessing of their published weights."""
 
 from __future__ import annotations
 
@@ -16,8 +15,7 @@ from suture.networks import seed_torch
 
 
 def list_names(kind: str) -> list[str]:
-    """Networks of ``"torchvision"`` (for classification) or ``"timm"``; none where the library is not to be
-    had."""
+    """Return the networks of ``"torchvision"`` (for classification) or ``"timm"``; [] without the library."""
     try:
         if kind == "timm":
             return list(import_optional("timm", "vision", kind).list_models())
@@ -28,7 +26,7 @@ def list_names(kind: str) -> list[str]:
 
 
 def build_torchvision(parsed: ParsedSpec) -> LoadedNetwork:
-    """``torchvision:NAME``; three channels, since its networks have no other.
+    """Build ``torchvision:NAME``, with three channels as in all its networks.
 
     Raises:
         SutureError: no such network, or it cannot be made.
@@ -37,7 +35,7 @@ def build_torchvision(parsed: ParsedSpec) -> LoadedNetwork:
     if parsed.name not in models.list_models():
         raise make_unknown_error("network of torchvision", parsed.name, list_names("torchvision"))
     known = inspect.signature(models.get_model_builder(parsed.name)).parameters
-    # Some networks download the weights of a part of theirs unless they are told not to.
+    # Some networks download the weights of their backbone unless this option forbids it.
     options: dict[str, Any] = ({"weights": None}
                                | ({"weights_backbone": None} if "weights_backbone" in known else {}))
     if parsed.classes is not None:
@@ -55,7 +53,7 @@ def _find_torchvision_preprocessing(models: Any, parsed: ParsedSpec,
     if type(transforms).__name__ != "ImageClassification":
         return None, (f"{parsed.spec} comes with {type(transforms).__name__}, which suture does not do; the "
                       "data must be what the network takes",)
-    # vit_h_14's published weights are for larger images than the network that is made without them.
+    # vit_h_14's published weights need larger images than the network without them.
     side = getattr(made, "image_size", transforms.crop_size[0])
     return ImagePreprocessing((side, side), tuple(transforms.mean), tuple(transforms.std), 3,
                               transforms.interpolation.value,
@@ -63,7 +61,7 @@ def _find_torchvision_preprocessing(models: Any, parsed: ParsedSpec,
 
 
 def build_timm(parsed: ParsedSpec) -> LoadedNetwork:
-    """``timm:NAME`` or ``timm:NAME.TAG``; a tag decides the preprocessing.
+    """Build ``timm:NAME`` or ``timm:NAME.TAG``; a tag decides the preprocessing.
 
     Raises:
         SutureError: no such network, or it cannot be made.

@@ -1,5 +1,4 @@
-"""Auxiliary data: inputs that a network was never made for, made from a sample of its own; nothing is
-downloaded."""
+"""Auxiliary data: out-of-distribution inputs made from in-distribution ones, without downloads."""
 
 from suture._base import count_duplicates as count_duplicates
 from suture.data.auxiliary.maker import TRAINING_KINDS as TRAINING_KINDS

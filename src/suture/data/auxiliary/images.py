@@ -1,8 +1,8 @@
 """Auxiliary images: noise, blobs, shuffled and permuted images, negatives, means of pairs and photographs.
 
 All but the photographs follow Hendrycks, Mazeika and Dietterich, "Deep Anomaly Detection with Outlier
-Exposure", ICLR 2019, who judge detectors on such images. A maker takes the images, rows to start from (k,)
-and a generator, and gives k images in memory of the CPU.
+Exposure", ICLR 2019, who judge detectors on such images. A maker is given the images, rows to start from (k,)
+and a generator. It returns k images on the CPU.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from suture._base import SutureError
 
 _SMALLEST_CROP = 1 / 3
-"""Of the largest crop of a photograph, in length: small ones show nothing but sky."""
+"""Length of the smallest crop of a photograph, relative to the largest. Smaller ones show nothing but sky."""
 _GRAY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in luma (ITU-R BT.601)."""
 
@@ -31,9 +31,8 @@ class Images:
     """Images to start from.
 
     Attributes:
-        tensor: (N, C, H, W) as they came.
-        low, high: (C, 1, 1) lowest and highest value of each channel, in memory of the CPU, in a dtype to
-            compute in.
+        tensor: (N, C, H, W) images on their own device.
+        low, high: (C, 1, 1) lowest and highest value of each channel, on the CPU, in a dtype to compute in.
     """
 
     tensor: Tensor
@@ -43,7 +42,11 @@ class Images:
 
     @classmethod
     def of(cls, pixels: Tensor) -> Images:
-        """Measure the range of `pixels` (N, C, H, W). Raises SutureError where they are not finite."""
+        """Measure the range of `pixels` (N, C, H, W).
+
+        Raises:
+            SutureError: they are not finite.
+        """
         dtype = torch.float64 if pixels.dtype == torch.float64 else torch.float32
         low, high = (m.cpu().to(dtype)[:, None, None]
                      for m in (pixels.amin((0, 2, 3)), pixels.amax((0, 2, 3))))
@@ -54,16 +57,16 @@ class Images:
 
     @property
     def makers(self) -> Mapping[str, Maker]:
-        """By kind."""
+        """Makers by kind."""
         return MAKERS
 
     @property
     def dtype(self) -> torch.dtype:
-        """To compute in."""
+        """Dtype to compute in."""
         return self.low.dtype
 
     def explain_hindrance(self, kind: str) -> str:
-        """What a kind of auxiliary images needs and these images lack; "" for nothing."""
+        """Say what a kind of auxiliary images needs and these images lack; return "" for nothing."""
         x, (c, h, w) = self.tensor, self.tensor.shape[1:]
         if kind == "channels" and c < 2:
             return "at least 2 channels, got 1,"
@@ -80,12 +83,14 @@ class Images:
         return ""
 
     def take_rows(self, rows: Tensor) -> Tensor:
-        """Some of the images (k, C, H, W), in memory of the CPU."""
+        """Return the images at `rows` (k, C, H, W), on the CPU."""
         return self.tensor[rows.to(self.tensor.device)].cpu()
 
     def clip_to_range(self, x: Tensor) -> Tensor:
-        """Values in each channel's range and in the dtype of the images; rounding to it cannot leave the
-        range."""
+        """Clip values to each channel's range and convert them to the images' dtype.
+
+        Rounding to that dtype cannot leave the range.
+        """
         x = x if self.tensor.is_floating_point() else x.round()
         return x.clamp(self.low, self.high).to(self.tensor.dtype)
 
@@ -101,20 +106,22 @@ def _make_gaussian(images: Images, rows: Tensor, generator: torch.Generator) -> 
 
 
 def _make_uniform(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
-    # Whole numbers are rounded: half a step more on either side gives the two ends their full share.
+    # Whole numbers are rounded. Half a step more on either side gives both ends their full share.
     half = 0.0 if images.tensor.is_floating_point() else 0.5
     noise = torch.rand(len(rows), *images.tensor.shape[1:], generator=generator, dtype=images.dtype)
     return images.clip_to_range(torch.lerp(images.low - half, images.high + half, noise))
 
 
 def _make_blobs(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
-    """Smoothed noise, the lower half of its range cut off, the upper half stretched to each channel's
-    range."""
+    """Make blobs from smoothed noise.
+
+    The lower half of the noise's range is cut off. The upper half is stretched to each channel's range.
+    """
     k, (c, h, w) = len(rows), images.tensor.shape[1:]
-    # The part that all channels share makes spots, each one's own part gives them colours.
+    # The part shared by all channels makes the spots. The part of each channel colours them.
     noise = sum((torch.randn(k, own, h, w, generator=generator, dtype=images.dtype) for own in (1, c)),
                 torch.zeros((), dtype=images.dtype))
-    # In pixels; 1.5 of 32 as in Hendrycks et al.
+    # In pixels: 1.5 for images of 32 pixels, as in Hendrycks et al. (2019).
     sigma = max(1.0, 1.5 * min(h, w) / 32)
     square = (torch.fft.fftfreq(h, dtype=images.dtype)[:, None].square()
               + torch.fft.rfftfreq(w, dtype=images.dtype).square())
@@ -126,7 +133,10 @@ def _make_blobs(images: Images, rows: Tensor, generator: torch.Generator) -> Ten
 
 
 def _shuffle_patches(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
-    """Patches of equal size, from the top left; what is left over at the bottom and the right stays."""
+    """Shuffle patches of equal size, counted from the top left.
+
+    What is left over at the bottom and the right stays in place.
+    """
     x = images.take_rows(rows)
     k, c, h, w = x.shape
     down, across = _count_bands(h), _count_bands(w)
@@ -140,8 +150,10 @@ def _shuffle_patches(images: Images, rows: Tensor, generator: torch.Generator) -
 
 
 def _count_bands(size: int) -> int:
-    """Into how many an axis of at least 2 is cut: the most of 4, 3 and 2 that leave over at most a quarter of
-    it."""
+    """Return the number of bands into which an axis of length 2 or more is cut.
+
+    It is the largest of 4, 3 and 2 that leaves over at most a quarter of the axis.
+    """
     return next((bands for bands in (4, 3) if 4 * (size % bands) <= size), 2)
 
 
@@ -166,7 +178,10 @@ def _mix_images(images: Images, rows: Tensor, generator: torch.Generator) -> Ten
 
 
 def _crop_photographs(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
-    """Crops of the images' proportions, shrunk or grown to their size, half of them flipped left to right."""
+    """Crop photographs in the images' proportions and resize the crops to the images' size.
+
+    Half of the crops are flipped left to right.
+    """
     c, h, w = images.tensor.shape[1:]
     photos = _load_photographs()
     photos = (torch.einsum("nchw,c->nhw", photos, photos.new_tensor(_GRAY))[:, None] if c == 1
@@ -187,8 +202,8 @@ def _crop_photographs(images: Images, rows: Tensor, generator: torch.Generator) 
 
 @lru_cache(maxsize=1)
 def _load_photographs() -> Tensor:
-    """(2, 3, 427, 640) float32 in [0, 1]: a temple in China and a flower."""
-    # Imported here: scikit-learn takes a second that nothing else of this module needs.
+    """Load (2, 3, 427, 640) float32 in [0, 1]: a temple in China and a flower."""
+    # Imported here, because scikit-learn needs a second to load and nothing else in this module uses it.
     from sklearn.datasets import load_sample_images
 
     return (torch.stack([torch.tensor(image) for image in load_sample_images().images]).movedim(3, 1).float()

@@ -1,5 +1,4 @@
-"""Auxiliary data: inputs that a network was never made for, made from a sample of its own; nothing is
-downloaded.
+"""Making auxiliary data: out-of-distribution inputs from a sample of in-distribution ones, without downloads.
 
 >>> make_auxiliary(images, 1000, kinds=list_allowed_kinds(images, TRAINING_KINDS["images"]))
 """
@@ -33,18 +32,18 @@ IMAGE_KINDS = tuple(images.MAKERS)
 TOKEN_KINDS = tuple(tokens.MAKERS)
 TRAINING_KINDS: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "images": ("gaussian", "blobs", "patches", "channels", "mixture"), "tokens": ("random",)})
-"""By what the inputs are: kinds that a detector may be trained or tuned on."""
+"""Kinds that a detector may be trained or tuned on, for images and for tokens."""
 UNSEEN_KINDS: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "images": ("uniform", "inversion", "photographs"), "tokens": ("shuffled",)})
-"""By what the inputs are: the other kinds, which no detector sees before it is judged."""
+"""The other kinds, for images and for tokens. No detector sees them before it is judged."""
 
 
 def find_input_kind(like: Any) -> Literal["images", "tokens"] | None:
-    """What a batch of inputs is: images (N, C, H, W), floating point or uint8; token ids (N, T), integers; or
-    neither.
+    """Find the kind of a batch of inputs: "images", "tokens", or None for anything else.
 
-    Either alone, or the only tensor in nested tuples, lists and mappings; token ids also as "input_ids" of a
-    mapping whose other tensors have the shape of the ids.
+    Images are (N, C, H, W), floating point or uint8. Token ids are (N, T) integers. The tensor stands alone,
+    or is the only tensor in nested tuples, lists and mappings. Token ids may also be "input_ids" of a mapping
+    whose other tensors all have the shape of the ids.
     """
     own = find_only_input(like)
     if isinstance(own, Mapping):
@@ -57,10 +56,12 @@ def find_input_kind(like: Any) -> Literal["images", "tokens"] | None:
 
 
 def list_allowed_kinds(like: Any, among: Sequence[str] | None = None) -> tuple[str, ...]:
-    """The kinds of auxiliary data that can be made from `like`, such as no "channels" from one channel.
+    """List the kinds of auxiliary data that can be made from `like`.
+
+    Images of one channel, for example, do not allow "channels".
 
     Args:
-        like: as `make_auxiliary` takes it.
+        like: as `make_auxiliary` accepts it.
         among: only these kinds, such as ``TRAINING_KINDS["images"]``. Default: all.
 
     Raises:
@@ -71,40 +72,46 @@ def list_allowed_kinds(like: Any, among: Sequence[str] | None = None) -> tuple[s
 
 
 def make_auxiliary(like: Any, n: int, *, kinds: Sequence[str] | None = None, seed: int = 0) -> Any:
-    """Auxiliary out-of-distribution inputs, made from a batch of in-distribution ones.
+    """Make auxiliary out-of-distribution inputs from a batch of in-distribution ones.
 
-    Images: "gaussian" (noise of each channel's mean and standard deviation) and "uniform" (of its range),
-    "blobs" (smooth random spots), "patches" (of up to 4 x 4 patches, shuffled), "channels" (permuted),
-    "inversion" (low + high
-    - x, with each channel's lowest and highest value), "mixture" (mean of two images) and "photographs"
-      (crops of
-    scikit-learn's two photographs, gray for one channel; channels beyond the third begin again with red). No
-    value lies outside the range of `like`. To a network of natural images "photographs" are not out of
-    distribution.
+    Kinds for images (no value lies outside the range of `like`):
 
-    Token ids: "shuffled" (the ids of an example in another order) and "random" (ids drawn uniformly from
-    those of `like`). Positions that the attention mask leaves out keep their ids, and so do positions that
-    hold one id in all examples, and the first and the last position that counts if that does. Without a mask
-    every position counts.
+    - "gaussian": noise with each channel's mean and standard deviation.
+    - "uniform": noise over each channel's range.
+    - "blobs": smooth random spots.
+    - "patches": up to 4 x 4 patches, shuffled.
+    - "channels": channels, permuted.
+    - "inversion": low + high - x, with each channel's lowest and highest value.
+    - "mixture": mean of two images.
+    - "photographs": crops of scikit-learn's two photographs, gray for one channel. Channels after the third
+      begin again with red. For a network of natural images they are not out of distribution.
+
+    Kinds for token ids:
+
+    - "shuffled": the ids of an example in another order.
+    - "random": ids drawn uniformly from those of `like`.
+
+    Padding tokens keep their ids. So do positions that hold one id in all examples, and the first and the
+    last unpadded position if they do. Without a mask no position is padding.
 
     An example depends on `like`, `seed`, its kind and how many of that kind are made, not on the other kinds.
-    No example is equal to one in `like`: what comes out as one, such as two words that were shuffled into
-    their own order, is dropped. The examples to start from are drawn without replacement until all are used,
-    then all over again.
+    No example equals one in `like`: such an example, for instance two words shuffled into their own order, is
+    dropped. The examples to start from are drawn without replacement until all are used, then all over again.
 
     Args:
-        like: a batch of inputs as a network takes them, see `find_input_kind`.
-        n: how many examples to make; may be larger than `like`.
-        kinds: example i is of the (i modulo number of kinds)-th one. Default: all that the inputs allow.
-        seed: of all draws; the global random state is neither read nor moved.
+        like: a batch of a network's inputs, see `find_input_kind`.
+        n: number of examples to make; may be larger than `like`.
+        kinds: example i is of kind number i modulo the number of kinds. Default: all kinds that the inputs
+            allow.
+        seed: seed of all draws; the global random state is neither read nor moved.
 
     Returns:
-        What `like` is, with `n` examples: nesting, dtype, device and shapes are kept (mappings become
+        `n` examples in the form of `like`: nesting, dtype, device and shapes are kept (mappings become
         dictionaries).
 
     Raises:
-        SutureError: inputs that are neither images nor token ids, none or not finite; no or unknown kinds, or
-            one that these inputs do not allow; n below 1.
+        SutureError: inputs that are neither images nor token ids, no inputs or inputs that are not finite; no
+            or unknown kinds, or a kind that these inputs do not allow; n below 1.
     """
     if n < 1:
         raise SutureError(f"expected at least 1 auxiliary example, got n={n}; leave auxiliary "
@@ -112,7 +119,7 @@ def make_auxiliary(like: Any, n: int, *, kinds: Sequence[str] | None = None, see
     source = _find_originals(like)
     chosen, own = _choose_kinds(source, kinds), source.tensor
     seen = set(hash_examples(own))
-    # Draws belong on the CPU, whatever the default device is: there they are the same on every machine.
+    # Draws on the CPU are the same on every machine, whatever the default device is.
     with torch.device("cpu"):
         rows = torch.empty(n, dtype=torch.int64)
         made = torch.empty((n, *own.shape[1:]), dtype=own.dtype)
@@ -123,10 +130,8 @@ def make_auxiliary(like: Any, n: int, *, kinds: Sequence[str] | None = None, see
     return _rebuild_inputs(like, made.to(own.device), rows)
 
 
-# -- what comes in, what is chosen, and what goes out --------------------------------------------------------
-
 def _rebuild_inputs(like: Any, made: Tensor, rows: Tensor) -> Any:
-    """What `like` is, with `made` for its images or ids, and the given rows of what goes with ids."""
+    """Put `made` in place of the images or ids of `like`; other tensors beside ids get the given rows."""
     own = find_only_input(like)
     if not isinstance(own, Mapping):
         return replace_input(like, own, made)
@@ -159,7 +164,7 @@ def _find_originals(like: Any) -> Originals:
 
 
 def _check_kinds(source: Originals, kinds: Sequence[str] | None) -> tuple[str, ...]:
-    """The kinds asked for, all of them known; all there are by default."""
+    """Return the requested kinds, by default all there are; raise an error where one is unknown."""
     options = tuple(source.makers)
     asked = options if kinds is None else (kinds,) if isinstance(kinds, str) else tuple(kinds)
     for kind in asked:
@@ -172,8 +177,10 @@ def _check_kinds(source: Originals, kinds: Sequence[str] | None) -> tuple[str, .
 
 
 def _choose_kinds(source: Originals, kinds: Sequence[str] | None) -> tuple[str, ...]:
-    """The kinds to make; those that the inputs do not allow are an error only where they were asked for, or
-    all."""
+    """Choose the kinds to make.
+
+    Kinds that the inputs do not allow are an error only if they were requested, or if no kind is allowed.
+    """
     asked = _check_kinds(source, kinds)
     hindered = {kind: why for kind in asked if (why := source.explain_hindrance(kind))}
     if hindered and (kinds is not None or len(hindered) == len(asked)):
@@ -183,18 +190,18 @@ def _choose_kinds(source: Originals, kinds: Sequence[str] | None) -> tuple[str, 
     return tuple(kind for kind in asked if kind not in hindered)
 
 
-# -- making examples of one kind -----------------------------------------------------------------------------
-
 def _make_new(source: Originals, kind: str, k: int, generator: torch.Generator,
               seen: set[bytes]) -> tuple[Tensor, Tensor]:
-    """Rows (k,) of the source and `k` examples made of them; what comes out as `seen` is dropped and drawn
-    again."""
+    """Make `k` examples of one kind; return the rows (k,) they start from and the examples.
+
+    An example that equals one already `seen` is dropped and drawn again.
+    """
     n, idle, have = len(source.tensor), 0, 0
     stream = _draw_rows(n, generator)
     rows, made = [], []
     while have < k:
-        # Dropping is for the odd one, such as a gray image whose channels are permuted; here all have had
-        # four turns.
+        # A few examples may be dropped, such as a gray image with permuted channels. Here every example was
+        # tried four times without a new one.
         if idle > 4 * n + 16:
             raise SutureError(f"expected {source.name} that kind {kind!r} can turn into others, got {n} from "
                               "which only they themselves come out; leave it out of kinds")
@@ -209,12 +216,12 @@ def _make_new(source: Originals, kind: str, k: int, generator: torch.Generator,
 
 
 def _draw_rows(n: int, generator: torch.Generator) -> Iterator[int]:
-    """Rows below `n` without end, each one once before one comes again."""
+    """Yield rows below `n` without end, each one once before one comes again."""
     while True:
         yield from torch.randperm(n, generator=generator).tolist()
 
 
 def _make_generator(seed: int, kind: str) -> torch.Generator:
-    """One for each kind, so that no kind's examples depend on the kinds beside it."""
+    """Make a generator for one kind, so that its examples do not depend on the kinds beside it."""
     digest = hashlib.sha256(f"{seed} {kind}".encode()).digest()
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "little"))

@@ -1,7 +1,6 @@
 """Auxiliary token ids: the ids of an example in another order, or other ids.
 
-A maker takes the tokens, rows to start from (k,) and a generator, and gives k rows of ids in memory of the
-CPU.
+A maker is given the tokens, rows to start from (k,) and a generator. It returns k rows of ids on the CPU.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ class Tokens:
     """Token ids to start from.
 
     Attributes:
-        tensor: (N, T) as they came.
-        ids: (N, T) the same in memory of the CPU.
-        free: (N, T) which of them may be replaced.
+        tensor: (N, T) ids on their own device.
+        ids: (N, T) the same ids on the CPU.
+        free: (N, T) booleans, True at ids that may be replaced.
         vocabulary: (V,) the ids that may be replaced, each once.
     """
 
@@ -35,18 +34,18 @@ class Tokens:
 
     @classmethod
     def of(cls, given: Tensor, unpadded: Tensor) -> Tokens:
-        """Find what may be replaced in `given` ids (N, T), of the positions that are `unpadded` (N, T)."""
+        """Find the replaceable ids in `given` (N, T), among the positions that are `unpadded` (N, T)."""
         ids = given.cpu()
         free = _find_replaceable(ids, unpadded.cpu())
         return cls(given, ids, free, torch.unique(ids[free]))
 
     @property
     def makers(self) -> Mapping[str, Maker]:
-        """By kind."""
+        """Makers by kind."""
         return MAKERS
 
     def explain_hindrance(self, kind: str) -> str:
-        """What a kind of auxiliary ids needs and these ids lack; "" for nothing."""
+        """Say what a kind of auxiliary ids needs and these ids lack; return "" for nothing."""
         if len(self.vocabulary) < 2:
             return f"at least 2 different ids where the examples differ, got {len(self.vocabulary)},"
         first = self.ids.gather(1, self.free.int().argmax(1, keepdim=True))
@@ -58,8 +57,10 @@ class Tokens:
 
 
 def _find_replaceable(ids: Tensor, unpadded: Tensor) -> Tensor:
-    """(N, T) positions that count and do not hold one id in all examples, as a separator or a fixed prompt
-    does."""
+    """Return (N, T) booleans, True at unpadded positions whose id differs between examples.
+
+    Positions with one id in all examples, such as a separator or a fixed prompt, are not replaceable.
+    """
     free, t = unpadded.clone(), ids.shape[1]
     filled = unpadded.any(1).nonzero()[:, 0]
     begin, end = unpadded.int().argmax(1)[filled], t - 1 - unpadded.flip(1).int().argmax(1)[filled]
@@ -67,7 +68,7 @@ def _find_replaceable(ids: Tensor, unpadded: Tensor) -> Tensor:
                for rows in [unpadded[:, p].nonzero()[:, 0]]]
     for rows, at in [*columns, (filled, begin), (filled, end)]:
         held = ids[rows, at]
-        # One example alone cannot tell what all of them hold.
+        # A single example does not show that all examples hold this id.
         if len(rows) > 1 and (held == held[0]).all():
             free[rows, at] = False
     return free
@@ -76,7 +77,7 @@ def _find_replaceable(ids: Tensor, unpadded: Tensor) -> Tensor:
 def _shuffle_ids(tokens: Tokens, rows: Tensor, generator: torch.Generator) -> Tensor:
     ids, free = tokens.ids[rows], tokens.free[rows]
     keys = torch.rand(ids.shape, generator=generator, dtype=torch.float32).masked_fill(~free, 2)
-    # Stable, so that both orders end with the positions that stay, in the same order.
+    # The sort is stable, so both orders end with the positions that stay, in the same order.
     places, drawn = (torch.argsort(k, dim=1, stable=True) for k in ((~free).int(), keys))
     return ids.scatter(1, places, ids.gather(1, drawn))
 

@@ -1,4 +1,4 @@
-"""What a network wants of raw examples."""
+"""Preprocessing: from raw examples to a network's inputs."""
 
 from suture.data.preprocessing.images import ImagePreprocessing as ImagePreprocessing
 from suture.data.preprocessing.images import parse_preprocessing as parse_preprocessing

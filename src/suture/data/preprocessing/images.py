@@ -1,4 +1,4 @@
-"""What a network wants of raw images: colour, size, scale."""
+"""Preprocessing of raw images: colour, size, scale."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ Interpolation = Literal["bilinear", "bicubic"]
 Fit = Literal["crop", "squash"]
 Corner = Literal["round", "floor"]
 _LUMA = (0.299, 0.587, 0.114)
-"""Of red, green and blue (ITU-R BT.601), as PIL has it."""
+"""Weights of red, green and blue in luma (ITU-R BT.601), as in Pillow."""
 _SLACK = 1e-3
-"""By which floats may leave [0, 1]: 8 bits of a bfloat16 round so."""
+"""Tolerance for floats outside [0, 1]: bfloat16, with 8 bits, rounds so."""
 
 
 @dataclass(frozen=True)
 class ImagePreprocessing:
-    """From raw images to a network's float32 input (N, channels, height, width).
+    """Preprocessing from raw images to a network's float32 input (N, channels, height, width).
 
-    In this order: grey to colour or back, resize with antialiasing, centre crop, scale to [0, 1], normalise.
-    Resizing is Pillow's, with which published weights are evaluated: the width, then the height, each rounded
-    to bytes. A byte is at most one level of 255 off (bicubic: two), and fewer than 1 in 400 bytes are.
-    (Pillow 13 starts with the height where that is cheaper, for strongly distorted images; at hard edges
-    "squash" and "bicubic" then differ by more.) Floats must lie in [0, 1] unless nothing is to be done; then
-    they come back as they are.
+    The steps are, in this order: grey to colour or back, resize with antialiasing, centre crop, scale to [0,
+    1], normalise. Resizing is Pillow's, with which published weights are evaluated: the width, then the
+    height, each rounded to bytes. A byte is at most one level of 255 off (bicubic: two), and fewer than 1 in
+    400 bytes are off. (Pillow 13 starts with the height where that is cheaper, for strongly distorted images.
+    At hard edges "squash" and "bicubic" then differ by more.) Floats must lie in [0, 1], unless no step is
+    requested; they are then returned unchanged.
 
     Args:
-        size: (height, width) of the result. None: as the images are, which must then share one size.
-        mean, std: subtracted from each channel and divided by, on the scale [0, 1]; one number for all or one
-            for each.
-        channels: 3 repeats grey, 1 takes the luma of colour. None: as the images are.
+        size: (height, width) of the result. None: the images keep their size, and must share one.
+        mean, std: subtracted from each channel and divided by, on the scale [0, 1]; one number for all
+            channels or one for each.
+        channels: 3 repeats grey, 1 computes the luma of colour. None: the images keep their channels.
         interpolation: "bilinear" (default) or "bicubic".
-        crop: share of the resized image that the crop keeps along an edge, in (0, 1]: the image is resized to
-            ``size / crop`` first (default 1).
-        fit: "crop" keeps proportions and resizes the shorter side (default); "squash" resizes both sides,
-            whatever becomes of the proportions.
-        corner: where the crop starts when what is cut off is odd: "round" (half to even, default) as in
-            torchvision and timm, "floor" as in transformers.
+        crop: share of the resized image that the crop keeps along an edge, in (0, 1]: the image is first
+            resized to ``size / crop`` (default 1).
+        fit: "crop" keeps proportions and resizes the shorter side (default). "squash" resizes both sides and
+            may change the proportions.
+        corner: where the crop starts if an odd number of pixels is cut off: "round" (half to even, default)
+            as in torchvision and timm, "floor" as in transformers.
 
     Raises:
         SutureError: a value outside these bounds.
@@ -77,13 +77,13 @@ class ImagePreprocessing:
                 raise make_unknown_error(name, str(getattr(self, name)), options)
 
     def __call__(self, images: Tensor | Sequence[Tensor]) -> Tensor:
-        """Prepare images; on their device, each on its own.
+        """Prepare images, each on its own, on the device they are on.
 
         Args:
             images: (N, C, H, W), uint8 or floats in [0, 1], or a list of (C, H, W) of any sizes.
 
         Raises:
-            SutureError: other types or shapes, floats outside [0, 1], several sizes where none is asked for.
+            SutureError: other types or shapes, floats outside [0, 1], or several sizes where `size` is None.
         """
         if isinstance(images, Tensor):
             return self._prepare_batch(images)
@@ -140,7 +140,7 @@ class ImagePreprocessing:
         if self.size is None:
             return x
         scaled = self._compute_scaled_size(x.shape[2], x.shape[3])
-        # Within bounds in between too, as in Pillow: bicubic weights overshoot.
+        # Clipped after each axis, as in Pillow, because bicubic weights overshoot.
         for size in ((x.shape[2], scaled[1]), scaled):
             if size != tuple(x.shape[2:]):
                 x = F.interpolate(x, size, mode=self.interpolation, align_corners=False, antialias=True)
@@ -151,9 +151,9 @@ class ImagePreprocessing:
         return x[:, :, top:top + height, left:left + width]
 
     def _compute_scaled_size(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) before the crop. `size` is not None."""
+        """Compute (height, width) before the crop. `size` must not be None."""
         assert self.size is not None
-        # Down as in timm, but not by rounding alone: 224 / (224 / 232) is 231.99...
+        # Rounded down as in timm. The small term is for rounding errors: 224 / (224 / 232) is 231.99...
         h, w = (int(n / self.crop + 1e-6) for n in self.size)
         if self.fit == "squash":
             return h, w
@@ -175,8 +175,10 @@ class ImagePreprocessing:
 
 
 def _round_to_bytes(x: Tensor) -> Tensor:
-    """Rounded to 0, ..., 255, halves upwards as Pillow does: they are frequent, since weights are simple
-    fractions."""
+    """Round to 0, ..., 255, halves upwards as in Pillow.
+
+    Halves are frequent, because the weights are simple fractions.
+    """
     return (x + 0.5).floor().clamp(0, 255)
 
 
@@ -211,11 +213,11 @@ _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
 
 
 def parse_preprocessing(text: str) -> ImagePreprocessing | None:
-    """The preprocessing that a command line spells: ``size=64,mean=0.5/0.5/0.5,std=0.5``; None for ``raw``.
+    """Read a preprocessing such as ``size=64,mean=0.5/0.5/0.5,std=0.5``; return None for ``raw``.
 
     Args:
-        text: comma separated `key=value`; the keys are the arguments of `ImagePreprocessing`, and what is not
-            named has its default.
+        text: comma separated `key=value`, as on a command line. The keys are the arguments of
+            `ImagePreprocessing`; missing keys have their defaults.
 
     Raises:
         SutureError: an unknown key or a value that cannot be read.

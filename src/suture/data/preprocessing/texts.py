@@ -1,4 +1,4 @@
-"""What a network wants of raw texts: tokens, and masks over them."""
+"""Preprocessing of raw texts: tokens, and masks over them."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from torch import Tensor
 from suture._base import SutureError, describe_value, is_count
 
 _UNBOUNDED = 10**9
-"""transformers writes int(1e30) for a tokenizer without a longest input."""
+"""Bound above which a longest input means none: transformers writes int(1e30) for a tokenizer without one."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TextPreprocessing:
-    """From texts to a language model's input: a dict of tensors (N, T), padded on the right.
+    """Preprocessing from texts to a language model's input: a dict of tensors (N, T), padded on the right.
 
-    With a `mask_rate`, inputs and labels of masked language modelling (Devlin et al. 2019, arXiv 1810.04805,
-    and its published code): of the tokens that are not special, ``max(1, round(mask_rate * n))``, of which 80
-    % become the mask token, 10 % any word and 10 % stay. Which ones follows from `seed`, the text and the
-    number of its tokens.
+    A `mask_rate` gives inputs and labels of masked language modelling (Devlin et al. 2019, arXiv 1810.04805,
+    and its published code). Of the n tokens of a text that are not special, ``max(1, round(mask_rate * n))``
+    are predicted: 80 % of them become the mask token, 10 % any word, and 10 % stay. Which ones depends on
+    `seed`, the text and the number of its tokens.
 
-    Two are equal where they make the same of every text; `repr` names what decides that.
+    Two preprocessings are equal where they give the same for every text; `repr` names what decides that.
 
     Args:
-        tokenizer: of transformers. It is not changed. Without a padding token its end token pads;
-            `attention_mask` hides either.
-        length: T, tokens that texts are padded and cut to. None: padded to the longest of the batch, and cut
-            to the tokenizer's `model_max_length` where it has one.
+        tokenizer: tokenizer of transformers. It is not changed. If it has no padding token, its end token
+            pads; `attention_mask` hides either.
+        length: T, the number of tokens that texts are padded and cut to. None: pad to the longest text of the
+            batch, and cut to the tokenizer's `model_max_length` where it has one.
         mask_rate: share of tokens to predict, in [0, 1); 0 (default): none, and no labels.
-        seed: of the masks.
-        most: positions that the network has; texts are never longer. None: unknown.
-        vocab: embeddings that the network has. None: unknown.
+        seed: seed of the masks.
+        most: number of positions of the network; texts are never longer. None: unknown.
+        vocab: number of embeddings of the network. None: unknown.
 
     Raises:
         SutureError: a value outside these bounds, a tokenizer that numbers more tokens than `vocab`, or one
@@ -79,7 +79,7 @@ class TextPreprocessing:
 
     @property
     def limit(self) -> int | None:
-        """Tokens that texts are cut to; None: not at all."""
+        """Number of tokens that texts are cut to; None where they are not cut."""
         own = getattr(self.tokenizer, "model_max_length", _UNBOUNDED)
         limits = [n for n in (self.length or (own if own < _UNBOUNDED else None), self.most) if n is not None]
         return min(limits, default=None)
@@ -95,11 +95,11 @@ class TextPreprocessing:
         return hash(repr(self))
 
     def __call__(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Tokens of `texts`, each on its own but for the padding.
+        """Tokenize `texts`, each on its own except for the padding.
 
         Returns:
-            input_ids, attention_mask and what else the tokenizer names as its model's inputs, (N, T), int64;
-            with a mask rate also labels, -100 where nothing is masked.
+            input_ids, attention_mask and the other inputs that the tokenizer names for its model, (N, T),
+            int64; with a mask rate also labels, -100 where nothing is masked.
 
         Raises:
             SutureError: something that is not a string, or a text without a token.
@@ -126,14 +126,14 @@ class TextPreprocessing:
 
     def _tokenize(self, texts: list[str], **more: Any) -> dict[str, Any]:
         cut = {} if self.limit is None else {"max_length": self.limit}
-        # Padded here, because a tokenizer without a padding token would have to be given one.
+        # The caller pads, because some tokenizers have no padding token and must not be changed.
         coded: dict[str, Any] = self.tokenizer(texts, truncation=bool(cut), padding=False,
                                                return_attention_mask=True,
                                                return_special_tokens_mask=True, **cut, **more)
         return coded
 
     def _mask_tokens(self, text: str, ids: list[int], special: list[int]) -> tuple[list[int], list[int]]:
-        """(ids with masks, labels) of one text."""
+        """Return (ids with masks, labels) of one text."""
         plain = [i for i, s in enumerate(special) if not s]
         digest = hashlib.blake2b(f"{self.seed}\0{text}".encode(), digest_size=8).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
@@ -152,10 +152,10 @@ class TextPreprocessing:
 
 
 def explain_token_mismatch(a: TextPreprocessing, b: TextPreprocessing, texts: Sequence[str]) -> str:
-    """Why two networks' tokens differ on `texts`, in one line; "" where they are the same.
+    """Say in one line why two networks' tokens differ on `texts`; return "" where they are the same.
 
-    Tokens are the same where they cover the same characters (blanks around them aside) in the same order,
-    with special tokens at the same places, and where padding and masks are the same. Their numbers may
+    Tokens are the same where they cover the same characters (apart from blanks around them) in the same
+    order, special tokens stand at the same places, and padding and masks are the same. Their numbers may
     differ.
     """
     if a == b:
@@ -180,8 +180,10 @@ def explain_token_mismatch(a: TextPreprocessing, b: TextPreprocessing, texts: Se
 
 
 def _find_spans(preprocessing: TextPreprocessing, texts: list[str]) -> list[list[tuple[int, int]]]:
-    """(start, end) in characters of the tokens of each text, without blanks around them; (0, 0) for special
-    tokens."""
+    """Find (start, end), in characters, of the tokens of each text, without the blanks around them.
+
+    Special tokens have (0, 0).
+    """
     offsets = preprocessing._tokenize(texts, return_offsets_mapping=True)["offset_mapping"]
     found = []
     for text, row in zip(texts, offsets, strict=True):
@@ -206,14 +208,14 @@ def _check_strings(texts: Iterable[Any]) -> list[str]:
 
 
 def _hash_tokenizer(tokenizer: Any, vocabulary: dict[str, int]) -> str:
-    """Short hash of what decides a tokenizer's result: vocabulary, rules and special tokens."""
+    """Compute a short hash of what decides a tokenizer's result: vocabulary, rules and special tokens."""
     rules: Any = sorted(vocabulary.items())
     if getattr(tokenizer, "is_fast", False):
         rules = json.loads(tokenizer.backend_tokenizer.to_str())
-        # These two are set anew by every call.
+        # Every call sets these two anew, so they say nothing about the tokenizer.
         rules = {k: v for k, v in rules.items() if k not in ("truncation", "padding")}
     special = [tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.mask_token_id,
                tokenizer.all_special_ids]
-    told = json.dumps([rules, special, tokenizer.truncation_side, tokenizer.model_input_names],
-                      sort_keys=True)
-    return hashlib.blake2b(told.encode(), digest_size=4).hexdigest()
+    settings = json.dumps([rules, special, tokenizer.truncation_side, tokenizer.model_input_names],
+                          sort_keys=True)
+    return hashlib.blake2b(settings.encode(), digest_size=4).hexdigest()

@@ -1,4 +1,4 @@
-"""Data by path, by name or by object, as raw examples that each network's own preprocessing makes ready.
+"""Sources of data by path, by name or by object, as raw examples for each network's own preprocessing.
 
 >>> from suture import sources
 >>> train, test = sources.open_pair("data/cifar10", train_size=5000)

@@ -1,4 +1,4 @@
-"""Examples that cannot be decoded: found, counted, told."""
+"""Bad examples: finding, counting and reporting examples that cannot be decoded."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from suture.data.sources.prefetching import DECODE_CHUNK, count_workers, run_ahe
 from suture.data.sources.stores import Store, decode_rows
 
 MOST_TRIED = 10_000
-"""Examples that are tried to count the bad ones, once one has come up: a bound on the time to the message."""
+"""Largest number of examples tried to count bad ones after the first. It bounds the time to the message."""
 
 
 @dataclass(frozen=True)
 class BadExamples:
-    """Examples that cannot be used: how many of how many, the first one's place and why."""
+    """Summary of the examples that cannot be used: `count` of `of`, with place and reason of the first."""
 
     count: int
     of: int
@@ -30,7 +30,7 @@ class BadExamples:
 
 
 def explain_bad_rows(store: Store, kind: ExampleKind, rows: list[int]) -> list[str]:
-    """For each of `rows` why it cannot be decoded; "" where it can."""
+    """Say for each of `rows` why it cannot be decoded; "" where it can."""
     found: list[str] = []
     while len(found) < len(rows):
         try:
@@ -44,19 +44,19 @@ def explain_bad_rows(store: Store, kind: ExampleKind, rows: list[int]) -> list[s
 
 def find_decodable(store: Store, kind: ExampleKind, rows: Tensor,
                    n: int | None = None) -> tuple[Tensor, BadExamples | None]:
-    """The first `n` of `rows` that can be decoded (all: None), and what was passed over on the way.
+    """Find the first `n` of `rows` that can be decoded (all: None), and summarise the bad ones on the way.
 
     Args:
         store, kind: the examples.
-        rows: (M,) of the store, in the order in which they are tried.
-        n: how many are wanted; fewer come back where there are not so many.
+        rows: (M,) rows of the store, in the order in which they are tried.
+        n: number of rows to find; fewer come back where there are not so many.
     """
     kept: list[int] = []
     bad, tried, first = 0, 0, ""
     chunks = [c.tolist() for c in torch.split(rows, DECODE_CHUNK)]
     with closing(run_ahead(lambda c: explain_bad_rows(store, kind, c), chunks, 2 * count_workers())) as found:
-        for chunk, told in zip(chunks, found, strict=False):
-            for row, why in zip(chunk, told, strict=True):
+        for chunk, reasons in zip(chunks, found, strict=False):
+            for row, why in zip(chunk, reasons, strict=True):
                 if n is not None and len(kept) == n:
                     break
                 tried += 1
@@ -72,14 +72,14 @@ def find_decodable(store: Store, kind: ExampleKind, rows: Tensor,
 
 def make_bad_example_error(store: Store, kind: ExampleKind, rows: Tensor, name: str,
                            found: BadExample) -> SutureError:
-    """The error for an example that turned out bad, with the number of bad ones.
+    """Make the error for a bad example that was met while reading, with the number of bad ones.
 
     Args:
         store, kind, rows, name: the examples that are read.
-        found: the bad one; it is named where the first `MOST_TRIED` examples have none.
+        found: the bad example. It is named if the first `MOST_TRIED` examples have no bad one.
     """
     _, bad = find_decodable(store, kind, rows[:MOST_TRIED])
-    told = str(bad) if bad else f"one cannot be used: {store.describe_row(found.row)} {found.reason}"
+    counts = str(bad) if bad else f"one cannot be used: {store.describe_row(found.row)} {found.reason}"
     more = f" among its first {MOST_TRIED}" if bad and len(rows) > MOST_TRIED else ""
-    return SutureError(f"expected examples that can be decoded in {name}, got bad ones{more}: {told}; mend "
+    return SutureError(f"expected examples that can be decoded in {name}, got bad ones{more}: {counts}; mend "
                        "them, or leave them out with skip_bad=True")

@@ -1,4 +1,4 @@
-"""Which column of a table is the example, and which its label."""
+"""Columns of a table: which one holds the examples, and which one their labels."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from suture._base import SutureError, make_unknown_error
 from suture.data.sources.decoding import ExampleKind
 
 ColumnType = Literal["image", "bytes", "string", "classes", "int", "other"]
-"""What a column holds: images (a struct of bytes and path), bytes, strings, class numbers with names, whole
-numbers."""
+"""Content of a column.
+
+It is images (a struct of bytes and path), bytes, strings, class numbers with names, or whole numbers.
+"""
 
 IMAGE_COLUMNS = ("image", "img", "images", "pixel_values")
 TEXT_COLUMNS = ("text", "sentence", "content", "document", "review", "line")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "targets", "category", "y")
 NO_LABEL_COLUMN = "none"
-"""Given as the label column: no labels."""
+"""Name of the label column that means: no labels."""
 
 
 @dataclass(frozen=True)
 class ColumnNames:
-    """Columns by name, as the user gave them; None: found by name and type."""
+    """Names of columns as the user gave them; None: found by name and type."""
 
     image: str | None = None
     label: str | None = None
@@ -31,18 +33,19 @@ class ColumnNames:
 
 def choose_columns(types: Mapping[str, ColumnType], columns: ColumnNames,
                    name: str) -> tuple[ExampleKind, str, str | None]:
-    """(kind, column of the examples, column of the labels or None) of a table.
+    """Return (kind, column of the examples, column of the labels or None) of a table.
 
-    A column is taken where its name is well known, or where it is the only one of its type: images before
+    A column is chosen by its well-known name, or because it is the only one of its type. Images come before
     texts.
 
     Args:
-        types: what each column holds.
-        columns: columns by name.
-        name: of the data, for messages.
+        types: content of each column.
+        columns: names given by the user.
+        name: name of the data in messages.
 
     Raises:
-        SutureError: a column that is not there, none that can be an example, several texts of unknown names.
+        SutureError: a column that is not there, no column that can hold examples, or several texts of unknown
+            names.
     """
     for given in (columns.image, columns.text, columns.label if columns.label != NO_LABEL_COLUMN else None):
         if given is not None and given not in types:

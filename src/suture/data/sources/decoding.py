@@ -1,4 +1,4 @@
-"""From an example as it is stored to a raw one: an image's pixels, or a text."""
+"""Decoding of a stored example to a raw one: an image's pixels, or a text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ExampleKind = Literal["images", "text", "arrays"]
 
 
 class BadExample(Exception):
-    """An example that cannot be used, and why; users see the `SutureError` that is made of it."""
+    """Error for an example that cannot be used. Users see the `SutureError` made from it."""
 
     def __init__(self, row: int, reason: str) -> None:
         super().__init__(reason)
@@ -26,16 +26,16 @@ class BadExample(Exception):
 
 @dataclass(frozen=True)
 class BrokenExample:
-    """Stands for an example that its file does not hold whole."""
+    """Placeholder for an example that its file does not hold whole."""
 
     reason: str
 
 
 def decode(stored: Any, kind: ExampleKind) -> Any:
-    """A raw example: uint8 (C, H, W) of an image, or a string.
+    """Decode a stored example: an image to uint8 (C, H, W), a text to a string.
 
     Raises:
-        ValueError, OSError: what is stored is neither. The text is blank: no tokenizer makes a token of it.
+        ValueError, OSError: the example is neither, or is a blank text (no tokenizer makes a token of it).
     """
     if stored is None or isinstance(stored, BrokenExample):
         raise ValueError("is missing" if stored is None else stored.reason)
@@ -47,16 +47,16 @@ def decode(stored: Any, kind: ExampleKind) -> Any:
 
 
 def explain_error(error: Exception) -> str:
-    """Why an example cannot be decoded, without what only the machine knows (the address of a buffer)."""
+    """Say why an example cannot be decoded, without details of the machine (the address of a buffer)."""
     return "is no image that Pillow knows" if "cannot identify" in str(error) else summarise_error(error)
 
 
 def decode_image(stored: Any) -> Tensor:
-    """The pixels of an image as uint8 (C, H, W), C = 1 (grey) or 3 (RGB), as they are stored (no EXIF
-    rotation).
+    """Decode the pixels of an image as uint8 (C, H, W), as they are stored (no EXIF rotation).
 
-    Grey images (modes 1, L, LA, 16 bits) give one channel, others (P, RGBA, CMYK, YCbCr, ...) RGB. Alpha is
-    dropped, 16 bits are rounded to 8 (65535 is 255), of several frames the first is taken.
+    C is 1 (grey) or 3 (RGB). Grey images (modes 1, L, LA, 16 bits) give one channel, others (P, RGBA, CMYK,
+    YCbCr, ...) RGB. Alpha is dropped. 16 bits are rounded to 8 (65535 is 255). Of several frames the first is
+    used.
 
     Args:
         stored: encoded bytes, a path, an image of Pillow, or a mapping {"bytes", "path"} of the library
@@ -76,8 +76,7 @@ def decode_image(stored: Any) -> Tensor:
     try:
         with PIL.Image.open(io.BytesIO(stored) if isinstance(stored, bytes) else Path(stored)) as opened:
             return _read_pixels(opened)
-    # Pillow's plugins raise what they like on broken files: SyntaxError, EOFError, struct.error, KeyError,
-    # ...
+    # Pillow's plugins raise errors of any type on broken files, such as SyntaxError, EOFError or KeyError.
     except Exception as e:
         raise ValueError(explain_error(e)) from e
 
@@ -92,8 +91,8 @@ def _read_pixels(opened: Any) -> Tensor:
     if mode in ("1", "LA", "La"):
         opened = opened.convert("L")
     elif mode not in ("L", "RGB"):
-        # By way of RGBA, because Pillow warns of a palette with transparency and un-multiplies RGBa only
-        # there.
+        # Converted to RGBA first. Pillow warns when a palette with transparency becomes RGB directly, and
+        # it undoes the multiplication by alpha of RGBa only on the way to RGBA.
         opened = (opened.convert("RGBA").convert("RGB") if mode in ("P", "PA", "RGBa")
                   else opened.convert("RGB"))
     pixels = torch.from_numpy(np.array(opened))

@@ -1,4 +1,4 @@
-"""Raw examples: images, texts or arrays as they come, read when they are asked for."""
+"""Raw examples: images, texts or arrays, read lazily."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ from suture.data.sources.stores import MemoryStore, Store, decode_rows
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Examples(Dataset[tuple[Any, "int | None"]]):
-    """Raw examples, never prepared for a network, read lazily; a `torch.utils.data.Dataset` of (raw, label).
+    """Raw examples, not prepared for a network, read lazily; a `torch.utils.data.Dataset` of (raw, label).
 
-    A raw image is uint8 (C, H, W), see `suture.data.sources.decoding.decode_image`; a raw text a string; a
-    raw array a tensor. Images that are all of one size and together take at most 1 GiB stay decoded once they
+    A raw image is uint8 (C, H, W), see `suture.data.sources.decoding.decode_image`; a raw text is a string; a
+    raw array is a tensor. Images that share one size and together need at most 1 GiB stay decoded after they
     have been read.
 
     Arguments:
-        store: where they lie.
+        store: where the examples are stored.
         kind: "images", "text" or "arrays".
-        name: what records call them.
-        labels: (N,), int64, from 0 to classes - 1; None where there are none.
+        name: name of the data in records.
+        labels: (N,), int64, from 0 to classes - 1; None without labels.
         classes: number of classes; None without labels.
-        class_names: in the order of their numbers, where they have names.
+        class_names: names of the classes in the order of their numbers, if they have names.
         note: what a reader should know: how a split was made, what was left out. "" for nothing.
-        rows: (N,), int64, those of the store, in this order. Default: all.
+        rows: (N,), int64, rows of the store, in this order. Default: all.
     """
 
     store: Store
@@ -66,7 +66,7 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
         return f"Examples({self.name}: {len(self)} {self.kind}, {labelled})"
 
     def __getitem__(self, index: int) -> tuple[Any, int | None]:
-        """The raw example and the label at `index`."""
+        """Return the raw example and the label at `index`."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"{self.name} has {len(self)} examples, got index {index}")
         raw, labels = self.take([index % len(self)])
@@ -76,17 +76,17 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
         return (self[index] for index in range(len(self)))
 
     def take(self, rows: Tensor | Sequence[int]) -> tuple[Any, Tensor | None]:
-        """A raw batch and its labels.
+        """Return a raw batch and its labels.
 
         Args:
-            rows: (B,) which, in this order; from 0 to len(self) - 1.
+            rows: (B,) rows, in this order; from 0 to len(self) - 1.
 
         Returns:
             Images as uint8 (B, C, H, W) where all share size and channels, else as a list of (C, H, W); texts
             as a list of strings; arrays as a tensor (B, ...). Labels (B,), int64, or None.
 
         Raises:
-            SutureError: rows outside, an example that cannot be decoded.
+            SutureError: rows out of range, or an example that cannot be decoded.
         """
         chosen = self._check_rows(rows)
         try:
@@ -95,13 +95,13 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
             raise self._make_bad_example_error(e) from e
 
     def read(self, rows: Tensor, size: int) -> Generator[tuple[Any, Tensor | None], None, None]:
-        """Raw batches as `take` gives them, decoded ahead in threads; on a CUDA machine in page-locked
-        memory.
+        """Yield raw batches as `take` returns them, decoded ahead of the consumer in threads.
 
-        The threads end when the iterator ends, is closed, or meets an error.
+        On a machine with CUDA they are in page-locked memory. The threads end when the iterator ends, is
+        closed, or meets an error.
 
         Args:
-            rows: (M,) which, in this order.
+            rows: (M,) rows, in this order.
             size: rows per batch.
 
         Raises:
@@ -111,9 +111,9 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
             yield pin_batch(raw), None if self.labels is None else self.labels[chosen]
 
     def subset(self, n: int, seed: int = 0) -> Examples:
-        """`n` of the examples, drawn without replacement, as evenly over the classes as they allow.
+        """Draw `n` of the examples without replacement, as evenly over the classes as they allow.
 
-        Class counts differ by at most one unless a class runs out; without labels the draw is uniform. A
+        Class counts differ by at most one unless a class runs out. Without labels the draw is uniform. A
         larger `n` with the same seed begins with the same examples. The draw depends on `seed` and on the
         labels alone.
 
@@ -126,7 +126,7 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
         return self.part(draw_order(len(self), self.labels, seed)[:n], f"{self.name}/{n}@{seed}")
 
     def part(self, rows: Tensor, name: str, note: str = "") -> Examples:
-        """The examples at `rows` (M,), in this order, under another name."""
+        """Return the examples at `rows` (M,), in this order, under another name."""
         notes = "; ".join(n for n in (self.note, note) if n)
         labels = None if self.labels is None else self.labels[rows]
         made = Examples(self.store, self.kind, name, labels, self.classes, self.class_names, notes,
@@ -138,7 +138,7 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
 
     @cached_property
     def channels(self) -> int | None:
-        """Channels of the first image, second axis of arrays (N, C, H, W); None for anything else."""
+        """Channels of the first image, or second axis of arrays (N, C, H, W); None for anything else."""
         if self.kind == "text" or not len(self):
             return None
         first = self[0][0]
@@ -146,22 +146,24 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
 
     @cached_property
     def is_small(self) -> bool:
-        """Whether a fingerprint costs little: texts, arrays, and images that stay decoded once they are
-        read."""
+        """True where a fingerprint costs little.
+
+        This holds for texts, arrays, and images that stay decoded once they are read.
+        """
         return self.kind != "images" or not len(self) or self[0][0].nbytes * len(self) <= CACHE_BYTES
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits of a SHA-256 over pixels (with shapes), texts or arrays, and labels, in
-        order.
+        """16 hexadecimal digits of a SHA-256 over the examples and their labels, in order.
 
-        Of contents alone: the same images from Parquet and from a folder of PNG files have the same one.
+        It covers pixels (with shapes), texts or arrays. It depends on contents alone: the same images from
+        Parquet and from a folder of PNG files have the same one.
         """
         return self._fingerprints[0]
 
     @property
     def content(self) -> str:
-        """As `fingerprint`, but independent of the order."""
+        """Fingerprint that does not depend on the order of the examples."""
         return self._fingerprints[1]
 
     @cached_property
@@ -198,14 +200,14 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
         return raw
 
     def _load_batches(self, rows: Tensor, size: int) -> Generator[tuple[Tensor, Any], None, None]:
-        """(rows, raw batch), decoded ahead unless that is all done."""
+        """Yield (rows, raw batch), decoded ahead of the consumer unless everything is in memory already."""
         batches = torch.split(rows, size) if len(rows) else ()
         try:
             if isinstance(self.store, MemoryStore) or self._cache.holds(rows):
                 yield from ((chosen, self._load(chosen)) for chosen in batches)
                 return
             chunks = (chunk for chosen in batches for chunk in torch.split(chosen, DECODE_CHUNK))
-            # Two batches wait at most, so that memory does not grow with the number of examples.
+            # At most two batches wait, so memory does not grow with the number of examples.
             with closing(run_ahead(self._load, chunks,
                                    max(2 * -(-size // DECODE_CHUNK), count_workers()))) as loaded:
                 for chosen in batches:
@@ -218,7 +220,7 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
 
 
 def _hash_example(raw: Any, label: int | None) -> bytes:
-    """SHA-256 of one raw example and its label."""
+    """Compute the SHA-256 of one raw example and its label."""
     if isinstance(raw, Tensor):
         body = f"{raw.dtype} {tuple(raw.shape)} ".encode() + raw.contiguous().numpy().tobytes()
     else:

@@ -16,12 +16,12 @@ from suture.data.sources.columns import ColumnNames, ColumnType, choose_columns
 from suture.data.sources.stores import DataSource, MemoryStore, StoredSplit
 
 SAVED_FILES = ("dataset_dict.json", "state.json")
-"""Files by which a folder of `save_to_disk` is known."""
+"""Files by which a folder of `save_to_disk` is recognised."""
 
 
 @dataclass(frozen=True, eq=False)
 class DatasetColumn:
-    """One column of a `datasets.Dataset`, encoded."""
+    """Store of one encoded column of a `datasets.Dataset`."""
 
     data: Any
     column: str
@@ -31,24 +31,24 @@ class DatasetColumn:
         return len(self.data)
 
     def fetch(self, rows: Sequence[int]) -> list[Any]:
-        """See `Store`."""
+        """Return the encoded examples at `rows`; see `Store`."""
         found: list[Any] = self.data[list(rows)][self.column]
         return found
 
     def describe_row(self, row: int) -> str:
-        """See `Store`."""
+        """Return name and row of an example; see `Store`."""
         return f"{self.name}, row {row}"
 
 
 def open_by_name(spec: str, columns: ColumnNames) -> DataSource:
-    """``NAME`` or ``NAME@CONFIG`` of a hub (or its cache). No code of the data set is run.
+    """Open ``NAME`` or ``NAME@CONFIG`` of a hub or its cache. No code of the data set is run.
 
     Raises:
-        SutureError: the library is missing, no such data set, no network.
+        SutureError: the library is missing, there is no such data set, or there is no network.
     """
     name, _, config = spec.partition("@")
     library = import_optional("datasets", "hf", f"hf:{spec}")
-    # Before version 4 the library ran a data set's own script when it was allowed to.
+    # Before version 4 the library could run a data set's own script, so this must be forbidden.
     asks = "trust_remote_code" in inspect.signature(library.load_dataset).parameters
     with _silence_progress(library):
         try:
@@ -65,7 +65,7 @@ def open_by_name(spec: str, columns: ColumnNames) -> DataSource:
 
 
 def open_saved(folder: Path, columns: ColumnNames) -> DataSource:
-    """A folder that `save_to_disk` has written.
+    """Open a folder that `save_to_disk` has written.
 
     Raises:
         SutureError: the library is missing, or it cannot read the folder.
@@ -81,19 +81,19 @@ def open_saved(folder: Path, columns: ColumnNames) -> DataSource:
 
 
 def is_hub_dataset(data: Any) -> bool:
-    """Whether `data` is an object of the library: a Dataset, an IterableDataset, or a dictionary of them."""
+    """Return True for an object of the library: a Dataset, an IterableDataset, or a dictionary of them."""
     return type(data).__module__.partition(".")[0] == "datasets"
 
 
 def is_stream(data: Any) -> bool:
-    """Whether `data` is an IterableDataset or a dictionary of them."""
+    """Return True for an IterableDataset or a dictionary of them."""
     return is_hub_dataset(data) and type(data).__name__.startswith("Iterable")
 
 
 def open_object(data: Any, columns: ColumnNames, *, name: str = "", n: int | None = None) -> DataSource:
-    """The splits of a `datasets.Dataset`, `DatasetDict`, `IterableDataset` or `IterableDatasetDict`.
+    """Open the splits of a `datasets.Dataset`, `DatasetDict`, `IterableDataset` or `IterableDatasetDict`.
 
-    A stream has no index: its first `n` examples are read into memory, encoded, when a split is opened.
+    A stream has no index. Its first `n` examples are read into memory, encoded, when a split is opened.
     Shuffle it yourself where its beginning is not typical.
 
     Raises:
@@ -114,8 +114,8 @@ def _read_split(data: Any, name: str, columns: ColumnNames, n: int | None) -> St
         raise SutureError(f"expected a number of examples for the streamed data set {name}, got none; give n "
                           "(it takes the first so many), or load it without streaming=True")
     if stream and data.features is None:
-        # A stream does not know its columns before its first examples are read; `datasets` has no public way
-        # to ask.
+        # A stream knows its columns only after its first examples are read. `datasets` has no public
+        # function for this.
         data = data._resolve_features()
     features = data.features
     if not features:
@@ -152,7 +152,7 @@ def _find_type(feature: Any, library: Any) -> ColumnType:
 
 @contextmanager
 def _silence_progress(library: Any) -> Iterator[None]:
-    """No progress bars of the library; afterwards they are as before."""
+    """Hide the progress bars of the library while the context is open, then restore them."""
     off = library.utils.are_progress_bars_disabled()
     library.disable_progress_bars()
     try:

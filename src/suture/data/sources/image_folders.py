@@ -17,7 +17,7 @@ IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tif
 
 @dataclass(frozen=True, eq=False)
 class ImageFiles:
-    """One image per file."""
+    """Store with one image per file."""
 
     paths: tuple[str, ...]
 
@@ -25,20 +25,20 @@ class ImageFiles:
         return len(self.paths)
 
     def fetch(self, rows: Sequence[int]) -> list[Any]:
-        """See `Store`."""
+        """Return the paths at `rows`; see `Store`."""
         return [self.paths[r] for r in rows]
 
     def describe_row(self, row: int) -> str:
-        """See `Store`."""
+        """Return the path of an example; see `Store`."""
         return repr(self.paths[row])
 
 
 def open_image_folder(root: Path) -> DataSource | None:
-    """The images below `root`; None where there is none.
+    """Open the images below `root`; return None if there are none.
 
-    ``root/train/cat/1.png`` with ``root/test/cat/9.png``, or ``root/cat/1.png`` without splits. Files are
-    sorted by class, then by path. Images that lie in no class folder have no label; beside class folders they
-    are left out.
+    The layout is ``root/train/cat/1.png`` with ``root/test/cat/9.png``, or ``root/cat/1.png`` without splits.
+    Files are sorted by class, then by path. Images outside class folders have no label; they are left out
+    where there are class folders.
     """
     if not has_images(root):
         return None
@@ -53,7 +53,7 @@ def open_image_folder(root: Path) -> DataSource | None:
 
 
 def has_images(folder: Path) -> bool:
-    """Whether an image file lies anywhere below; stops at the first."""
+    """Return True where an image file lies anywhere below; stop at the first."""
     return any(_is_image(f) for _, _, files in os.walk(folder, followlinks=True) for f in files)
 
 

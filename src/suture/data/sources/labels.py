@@ -1,4 +1,4 @@
-"""Class numbers from labels as they are stored: numbers, numbers with names, or strings."""
+"""Class numbers from stored labels: numbers, numbers with names, or strings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from suture._base import SutureError
 from suture.data.sources.stores import StoredSplit
 
 NO_LABEL = -1
-"""What hubs write for examples without a label, and for a whole test split whose labels are secret."""
+"""Value that hubs write for examples without a label, and for test splits whose labels are secret."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Labels:
 
     Attributes:
         numbers: one for each example, from 0 to classes - 1; None where it has none.
-        classes: how many there are.
-        names: of the classes, where they have them.
+        classes: number of classes.
+        names: names of the classes, if they have names.
     """
 
     numbers: list[int | None]
@@ -31,15 +31,15 @@ class Labels:
 
 
 def number_labels(part: StoredSplit, everywhere: Callable[[], list[StoredSplit]], name: str) -> Labels | None:
-    """The labels of a split as class numbers; None where it has none (every one is missing or -1).
+    """Convert the labels of a split to class numbers; return None where every label is missing or -1.
 
-    Strings are numbered in sorted order over all splits; numbers are taken as they are, and without names
-    there are as many classes as the largest number of any split says.
+    Strings are numbered in sorted order over all splits. Numbers stay as they are. Without names the largest
+    number of any split gives the number of classes.
 
     Args:
         part: the split.
-        everywhere: all splits of the data, opened only where they are needed.
-        name: of the data, for messages.
+        everywhere: function that opens all splits of the data, called only where they are needed.
+        name: name of the data in messages.
 
     Raises:
         SutureError: labels that are no classes (fractions, negative numbers, numbers beyond the names,
@@ -70,7 +70,10 @@ def number_labels(part: StoredSplit, everywhere: Callable[[], list[StoredSplit]]
 
 
 def _as_plain(values: Sequence[Any] | None) -> list[Any]:
-    """Python's own numbers and strings; None for what is missing, also -1, NaN and the empty string."""
+    """Convert labels to Python's own numbers and strings.
+
+    Missing labels become None, and so do -1, NaN and the empty string.
+    """
     found = [v.item() if isinstance(v, np.generic) else v for v in values or ()]
     return [None if v is None or v in ("", NO_LABEL) or v != v else v for v in found]
 

@@ -1,4 +1,4 @@
-"""Arrays in files of NumPy, ``.npz``; pickled objects in them are never loaded."""
+"""Arrays in ``.npz`` files of NumPy; pickled objects in them are never loaded."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ LABEL_NAMES = ("y", "labels", "label", "targets", "target", "arr_1")
 
 
 def open_numpy(files: Mapping[str, list[Path]], name: str, columns: ColumnNames) -> DataSource:
-    """The splits in `files`; those of a single file are told by its arrays' names (x_train, test_images).
+    """Open the splits in `files`; in a single file the arrays' names give the splits (x_train, test_images).
 
     uint8 (N, H, W), (N, H, W, C) or (N, C, H, W) with 1, 3 or 4 channels are images (the fourth, alpha, is
-    dropped); anything else arrays as they are stored, but float64 as float32, which networks take, and
-    unsigned numbers of more than 8 bits as int64.
+    dropped). Anything else is read as arrays, as stored, with two exceptions: float64 becomes float32, which
+    networks need, and unsigned integers of more than 8 bits become int64.
 
     Raises:
-        SutureError: no such file, pickled objects in it, no inputs among the arrays, several files of one
+        SutureError: no such file, pickled objects in it, no inputs among the arrays, or several files of one
             split.
     """
     many = next((f for f in files.values() if len(f) > 1), None)
@@ -72,8 +72,10 @@ def _read_split(file: Path, split: str, name: str, columns: ColumnNames) -> Stor
 
 def _find_array(names: list[str], usual: tuple[str, ...], split: str, given: str | None,
                 name: str) -> str | None:
-    """The array that is meant: `given` (also with the split's name beside it), else one of the usual
-    names."""
+    """Find the array that is meant: `given`, else one of the usual names.
+
+    Either may be joined with the split's name.
+    """
     for one in usual if given is None else (given,):
         for spelt in (f"{one}_{split}", f"{split}_{one}") if split else (one,):
             found = next((n for n in names if n.lower() == spelt.lower()), None)

@@ -17,19 +17,24 @@ from suture.data.sources.columns import ColumnNames, ColumnType, choose_columns
 from suture.data.sources.stores import DataSource, StoredSplit
 
 GROUP_BYTES = 2**28
-"""Row groups that stay in memory, encoded, last used: rows drawn at random from small images lie in all of
-them."""
+"""Bytes of encoded row groups that stay in memory, the last used ones.
+
+Rows drawn at random from small images lie in all row groups.
+"""
 HELD_BYTES = 2**30
-"""Encoded examples that stay in memory, first come, so that later passes in another order open no file."""
+"""Bytes of encoded examples that stay in memory, the first read ones.
+
+Later passes in another order then open no file.
+"""
 
 
 class ParquetColumn:
-    """One column of several files, read by row group.
+    """Store of one column of several files, read by row group.
 
     Args:
-        files: in order.
-        column: of the examples.
-        name: how messages call the data set.
+        files: files in order.
+        column: column of the examples.
+        name: name of the data set in messages.
 
     Raises:
         SutureError: pyarrow is missing.
@@ -67,12 +72,15 @@ class ParquetColumn:
         return self._starts[-1]
 
     def describe_row(self, row: int) -> str:
-        """See `Store`."""
+        """Return file and row of an example; see `Store`."""
         k = bisect_right(self._firsts, row) - 1
         return f"{self.files[k].name}, row {row - self._firsts[k]}"
 
     def fetch(self, rows: Sequence[int]) -> list[Any]:
-        """See `Store`. Each row group is opened once for all of its rows."""
+        """Return the encoded examples at `rows`; see `Store`.
+
+        Each row group is opened once for all of its rows.
+        """
         with self._lock:
             found = {r: self._held[r] for r in rows if r in self._held}
             for group, ones in groupby(sorted(set(rows) - found.keys()),
@@ -90,7 +98,7 @@ class ParquetColumn:
         return value
 
     def _read_group(self, group: int) -> Any:
-        """The column in one row group, as an Arrow array of bytes or strings."""
+        """Read the column in one row group as an Arrow array of bytes or strings."""
         if group not in self._open:
             k, g = self._groups[group]
             if self._file is None or self._file[0] != k:
@@ -101,7 +109,7 @@ class ParquetColumn:
                 raise _make_unreadable_error(self.files[k], e) from e
             column = table.column(0).combine_chunks()
             if hasattr(column.type, "num_fields") and column.type.num_fields:
-                # `flatten` and not `field`: it hands the nulls of the struct down.
+                # `flatten`, unlike `field`, hands the nulls of the struct down.
                 column = dict(zip((f.name for f in column.type), column.flatten(), strict=True))["bytes"]
             self._open[group] = column
             while len(self._open) > 1 and sum(c.nbytes for c in self._open.values()) > GROUP_BYTES:
@@ -111,7 +119,7 @@ class ParquetColumn:
 
 
 def open_file(file: Path) -> Any:
-    """The file's metadata and a way to its row groups (`pyarrow.parquet.ParquetFile`).
+    """Open a Parquet file for its metadata and row groups (`pyarrow.parquet.ParquetFile`).
 
     Raises:
         SutureError: pyarrow is missing, or the file is no Parquet file.
@@ -129,7 +137,7 @@ def _make_unreadable_error(file: Path, error: Exception) -> SutureError:
 
 
 def open_parquet(files: dict[str, list[Path]], name: str, column_names: ColumnNames) -> DataSource:
-    """The splits that lie in `files`, by name."""
+    """Open the splits that lie in `files`, by name."""
     splits: dict[str, Callable[[], StoredSplit]] = {s: cache(partial(_read_split, f, name, column_names))
                                                     for s, f in files.items()}
     return DataSource(name, splits)
@@ -171,7 +179,7 @@ def _find_type(arrow: Any) -> ColumnType:
 
 
 def _read_class_names(schema: Any) -> dict[str, tuple[str, ...]]:
-    """By column, the names of its classes, from what the library `datasets` writes into the schema."""
+    """Read the names of the classes by column, from what the library `datasets` writes into the schema."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return {c: tuple(f["names"]) for c, f in features.items() if f.get("_type") == "ClassLabel"}

@@ -1,4 +1,4 @@
-"""Decoding ahead of the consumer, in a small pool of threads."""
+"""Prefetching: decoding ahead of the consumer, in a small pool of threads."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from torch import Tensor
 T = TypeVar("T")
 X = TypeVar("X")
 DECODE_CHUNK = 32
-"""Examples that one thread decodes at a time: small enough that a first batch of photographs is shared by
-all."""
+"""Number of examples that one thread decodes at a time.
+
+It is so small that all threads share a first batch of photographs.
+"""
 CACHE_BYTES = 2**30
-"""Images that take at most this much once they are decoded stay decoded."""
+"""Largest number of bytes of decoded images that stay decoded."""
 
 
 def count_workers() -> int:
-    """Threads that decode: the cores this process may use, at most eight."""
+    """Return the number of threads that decode: the cores this process may use, at most eight."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(8, cores)
 
 
 def run_ahead(work: Callable[[X], T], items: Iterable[X], depth: int) -> Generator[T, None, None]:
-    """``map(work, items)`` in order, with up to `depth` results under way or waiting in threads.
+    """Yield ``map(work, items)`` in order, with up to `depth` results under way or waiting in threads.
 
     The threads end when the iterator ends, is closed, or an item raises.
     """
@@ -46,14 +48,14 @@ def run_ahead(work: Callable[[X], T], items: Iterable[X], depth: int) -> Generat
 
 
 def collate(raw: list[Any] | Tensor) -> Any:
-    """A raw batch: a tensor (N, ...) where all examples are tensors of one shape, else a list."""
+    """Make a raw batch: a tensor (N, ...) where all examples are tensors of one shape, else a list."""
     if isinstance(raw, Tensor) or not raw or not isinstance(raw[0], Tensor):
         return raw
     return torch.stack(raw) if all(r.shape == raw[0].shape for r in raw) else raw
 
 
 def join_batches(parts: list[Any]) -> Any:
-    """One raw batch of several, in order."""
+    """Join several raw batches to one, in order."""
     if len(parts) == 1:
         return parts[0]
     if all(isinstance(p, Tensor) and p.shape[1:] == parts[0].shape[1:] for p in parts):
@@ -62,8 +64,10 @@ def join_batches(parts: list[Any]) -> Any:
 
 
 def pin_batch(raw: Any) -> Any:
-    """In page-locked memory where there is a CUDA device, so that it can be copied while the device
-    computes."""
+    """Move a raw batch to page-locked memory if there is a CUDA device.
+
+    It can then be copied while the device computes.
+    """
     if not torch.cuda.is_available():
         return raw
     if isinstance(raw, Tensor):
@@ -72,11 +76,13 @@ def pin_batch(raw: Any) -> Any:
 
 
 class ImageCache:
-    """Decoded images of one size, filled as they are read; nothing where they differ or take too much.
+    """Cache of decoded images of one size, filled while they are read.
+
+    It stays empty where sizes differ or the images need too much memory.
 
     Args:
         n: number of images.
-        limit: bytes that they may take together.
+        limit: largest number of bytes of all images together.
     """
 
     def __init__(self, n: int, limit: int | None = None) -> None:
@@ -87,20 +93,20 @@ class ImageCache:
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A copy in another process reads for itself.
+        # A copy in another process starts empty and reads images for itself.
         return ImageCache, (self._n, self._limit)
 
     def get(self, rows: Tensor) -> Tensor | None:
-        """The images at `rows`, or None where one is not there."""
+        """Return the images at `rows`, or None where one is not there."""
         images = self._images
         return images[rows] if images is not None and self.holds(rows) else None
 
     def holds(self, rows: Tensor) -> bool:
-        """Whether `get` would give them."""
+        """Return True where `get` would return images."""
         return self._images is not None and bool(self._have[rows].all())
 
     def put(self, rows: Tensor, images: Any) -> None:
-        """Keep a raw batch."""
+        """Keep a raw batch of images at `rows`."""
         with self._lock:
             if not self._open:
                 return

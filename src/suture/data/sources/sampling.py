@@ -1,5 +1,4 @@
-"""Draws of examples, the same on every machine: as even over the classes as they allow, and a fifth for
-testing."""
+"""Random draws of examples, the same on every machine: balanced over the classes, and a fifth for testing."""
 
 from __future__ import annotations
 
@@ -14,16 +13,20 @@ from suture._base import SutureError
 
 
 def make_generator(seed: int) -> np.random.RandomState:
-    """The old generator on purpose: NumPy freezes its stream (NEP 19), that of `default_rng` may change."""
+    """Make a generator whose stream never changes between versions of NumPy.
+
+    It is the old `RandomState`, because NumPy freezes its stream (NEP 19). The stream of `default_rng` may
+    change.
+    """
     return np.random.RandomState(seed)
 
 
 def draw_balanced_order(labels: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
-    """A permutation of the rows each start of which holds the classes as evenly as possible.
+    """Draw a permutation of the rows that holds the classes as evenly as possible in each of its beginnings.
 
     Args:
         labels: (N,) class numbers.
-        seed: of the draw, which depends on it and on the labels alone.
+        seed: seed of the draw, which depends on the seed and the labels alone.
     """
     order = make_generator(seed).permutation(len(labels)).astype(np.int64)
     rank = np.empty(len(labels), dtype=np.int64)
@@ -34,16 +37,17 @@ def draw_balanced_order(labels: npt.NDArray[np.int64], seed: int) -> npt.NDArray
 
 
 def draw_order(n: int, labels: Tensor | None, seed: int) -> Tensor:
-    """(n,) a permutation of the rows: `draw_balanced_order` where there are `labels` (n,), random
-    otherwise."""
+    """Draw a permutation (n,) of the rows: `draw_balanced_order` with `labels` (n,), else uniform."""
     if labels is not None:
         return torch.from_numpy(draw_balanced_order(labels.cpu().numpy(), seed))
     return torch.from_numpy(make_generator(seed).permutation(n).astype(np.int64))
 
 
 def split_off_fifth(n: int, labels: Tensor | None, seed: int, name: str) -> tuple[Tensor, Tensor]:
-    """Sorted rows (training, test) of `n` examples: the first fifth of `draw_order`, one of each class, but
-    at most half.
+    """Split `n` examples into sorted rows (training, test).
+
+    The test part is the first fifth of `draw_order`, with at least one example of each class, but at most
+    half of all.
 
     Raises:
         SutureError: fewer than two examples.
@@ -58,8 +62,10 @@ def split_off_fifth(n: int, labels: Tensor | None, seed: int, name: str) -> tupl
 
 
 def has_class_runs(labels: Tensor) -> bool:
-    """Whether neighbours share their class much more often than by chance: fewer than half the changes
-    expected."""
+    """Return True where neighbours share their class much more often than by chance.
+
+    This means fewer than half the expected number of changes of class.
+    """
     counts: Any = labels.bincount().double()
     chance = 1 - float((counts / len(labels)).square().sum())
     return int((labels[1:] != labels[:-1]).sum()) < chance * (len(labels) - 1) / 2

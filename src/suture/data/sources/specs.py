@@ -1,5 +1,4 @@
-"""Data by what is written on a command line, or by object: which reader they need, their splits, their
-labels."""
+"""Specs: opening data by text (as on a command line) or by object, with their reader, splits and labels."""
 
 from __future__ import annotations
 
@@ -32,8 +31,10 @@ PICKLED_ENDINGS = (".pkl", ".pickle", ".pt", ".pth", ".npy", ".bin")
 
 
 def is_spec(text: str) -> bool:
-    """Whether `text` names data of this package: ``hf:``, ``torchvision:``, a path that is there or looks
-    like one."""
+    """Return True where `text` names data: ``hf:``, ``torchvision:``, or a path.
+
+    Text is a path if it exists, or if it looks like one.
+    """
     path = text.partition("#")[0]
     return (text.startswith(("hf:", "torchvision:")) or "/" in path or path.startswith((".", "~"))
             or Path(path).suffix.lower() in (*READERS, *PICKLED_ENDINGS) or Path(path).exists())
@@ -42,7 +43,7 @@ def is_spec(text: str) -> bool:
 def open_source(spec: Any, *, split: str = "train", n: int | None = None, seed: int = 0,
                 image_column: str | None = None, label_column: str | None = None,
                 text_column: str | None = None, skip_bad: bool = False) -> Examples:
-    """The examples that `spec` names, in the order in which they are stored.
+    """Open the examples that `spec` names, in the order in which they are stored.
 
     =============================  =====================================================================
     a folder of images             ``root/train/cat/1.png``, or ``root/cat/1.png`` without splits
@@ -55,24 +56,25 @@ def open_source(spec: Any, *, split: str = "train", n: int | None = None, seed: 
     an object of `datasets`        Dataset, DatasetDict, or a stream of either (with `n`)
     =============================  =====================================================================
 
-    After any of the strings, ``#A/B`` names the splits that are taken for training and testing, ``#A`` one
-    that is cut in two. Otherwise they are train and test (also validation, val, dev). Where there is no test
-    split, a fifth of the examples (one of each class at least, at most half) is the test part, drawn by
-    `seed` evenly over the classes, and a note says so. A single Dataset is never cut: it is one split.
+    After any of the strings, ``#A/B`` names the splits for training and testing, ``#A`` one split that is cut
+    in two. Otherwise they are train and test (also validation, val, dev). Without a test split, a fifth of
+    the examples (at least one of each class, at most half) is the test part. It is drawn by `seed`, evenly
+    over the classes, and a note says so. A single Dataset is never cut: it is one split.
 
     Args:
         spec: as above; a `pathlib.Path` too.
-        split: "train" or "test" in this sense, or a split by its own name.
-        n: how many examples, drawn as by `Examples.subset`. Default: all.
-        seed: of the test part and of the draw.
-        image_column, label_column, text_column: columns, or arrays, by name. Default: found by name and type.
-            ``label_column="none"`` leaves labels out.
-        skip_bad: leave out examples that cannot be decoded, that are blank or have no label, and note how
-            many. It decodes every example once. Default: the first one is refused.
+        split: "train" or "test" in this sense, or the name of a split.
+        n: number of examples, drawn as by `Examples.subset`. Default: all.
+        seed: seed of the test part and of the draw.
+        image_column, label_column, text_column: names of columns, or of arrays. Default: found by name and
+            type. ``label_column="none"`` leaves labels out.
+        skip_bad: leave out examples that cannot be decoded, are blank or have no label, and note how many.
+            This decodes every example once. Default: the first one is refused.
 
     Raises:
         SutureError: nothing there or of no known kind, a split or column that is not there, labels that are
-            no classes or missing, `n` larger than there is, an extra that is not installed, no network.
+            no classes or missing, `n` larger than the number of examples, an extra that is not installed, or
+            no network.
     """
     wanted = ColumnNames(image_column, label_column, text_column)
     return _SplitReader(spec, wanted, n, seed, skip_bad).read_examples(split, n,
@@ -82,14 +84,14 @@ def open_source(spec: Any, *, split: str = "train", n: int | None = None, seed: 
 def open_pair(spec: Any, *, train_size: int | None = None, test_size: int | None = None, seed: int = 0,
               image_column: str | None = None, label_column: str | None = None,
               text_column: str | None = None, skip_bad: bool = False) -> tuple[Examples, Examples]:
-    """(training, test) examples of `open_source`, ready to compare networks on.
+    """Open the (training, test) examples of `open_source`, ready to compare networks on.
 
-    Where they come class by class (as folders do), they are mixed as by `Examples.subset`, so that every
-    beginning holds the classes as evenly as possible; a note says so.
+    Examples that come class by class (as from folders) are mixed as by `Examples.subset`. Every beginning
+    then holds the classes as evenly as possible, and a note says so.
 
     Args:
         spec, seed, image_column, label_column, text_column, skip_bad: as for `open_source`.
-        train_size, test_size: how many examples. Default: all.
+        train_size, test_size: numbers of examples. Default: all.
 
     Raises:
         SutureError: as `open_source`.
@@ -113,7 +115,7 @@ def _mix_classes(examples: Examples, n: int | None, seed: int) -> Examples:
 
 
 class _SplitReader:
-    """Data under one spec, opened once for both splits."""
+    """Reader of the data under one spec, opened once for both splits."""
 
     def __init__(self, spec: Any, columns: ColumnNames, n: int | None, seed: int, skip_bad: bool) -> None:
         self.columns, self.seed, self.skip_bad = columns, seed, skip_bad
@@ -124,7 +126,7 @@ class _SplitReader:
         self.name = self.source.name
 
     def read_examples(self, split: str, n: int | None, whole: bool = False) -> Examples:
-        """Those of one split; `whole` where data without splits are one."""
+        """Read the examples of one split; with `whole`, data without splits are one split."""
         own, cut = (("", False) if whole and "" in self.source.splits
                     else splits.choose_split(self.source.splits, split, self.given, self.name))
         part = self.source.splits[own]()
@@ -144,7 +146,10 @@ class _SplitReader:
         return self._make_examples(part, labels, rows, n, label, [part.note, *notes])
 
     def _find_labelled(self, part: StoredSplit, labels: Labels | None, name: str) -> tuple[Tensor, list[str]]:
-        """The rows that have a label, where any has one."""
+        """Find the rows that have a label, with notes about the others.
+
+        Return all rows where none has a label.
+        """
         rows = torch.arange(len(part.store))
         if labels is None:
             return rows, [f"all labels of {name} are missing or -1"] if part.labels else []
@@ -170,7 +175,7 @@ class _SplitReader:
         return rows[test if split == "test" else train], note
 
     def _make_examples(self, part: StoredSplit, labels: Labels | None, rows: Tensor, n: int | None, name: str,
-                  notes: list[str]) -> Examples:
+                       notes: list[str]) -> Examples:
         numbers = None if labels is None else torch.tensor([labels.numbers[r] for r in rows.tolist()])
         if n is not None and not 1 <= n <= len(rows):
             raise SutureError(f"expected a number of examples from 1 to {len(rows)}, all that "
@@ -257,8 +262,10 @@ def _open_folder(path: Path, columns: ColumnNames) -> DataSource:
 
 
 def _find_tables(path: Path, ending: str) -> dict[str, list[Path]]:
-    """Files of one ending by split: in the folder, in ``data/``, in folders of splits, or in the only
-    folder."""
+    """Find the files of one ending, by split.
+
+    They lie in the folder, in ``data/``, in folders of splits, or in the only folder.
+    """
     for folder in (path, path / "data"):
         files = _list_files(folder, ending)
         if files:

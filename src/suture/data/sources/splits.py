@@ -1,4 +1,4 @@
-"""The names of splits: which file belongs to which, and which one is meant."""
+"""Names of splits: finding the split of a file, and choosing the split that is meant."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PREFIX = re.compile(rf"({'|'.join(sorted(SPLIT_NAMES, key=len, reverse=True))})
 
 
 def group_by_split(files: Iterable[Path]) -> dict[str, list[Path]]:
-    """Files, sorted, by the split that their names begin with; {"": all} where no name does.
+    """Group sorted files by the split that their names begin with; return {"": all} where no name does.
 
     Raises:
         SutureError: a shard is missing (``train-00003-of-00005``).
@@ -54,16 +54,20 @@ def _refuse_gaps(split: str, files: Sequence[Path]) -> None:
 
 
 def choose_split(splits: Mapping[str, P], split: str, given: str, name: str) -> tuple[str, bool]:
-    """The split that is meant, and whether a part for testing must first be cut from it.
+    """Choose the split that is meant, and say if a test part must first be cut from it.
 
     Args:
-        splits: by name.
-        split: "train", "test", or a split by its own name.
-        given: which splits these two are: "A/B", "A" for one that is cut in two, or "" for what is usual.
-        name: of the data, for messages.
+        splits: splits by name.
+        split: "train", "test", or the name of a split.
+        given: the splits for training and testing: "A/B", "A" for one split that is cut in two, or "" for the
+            usual names.
+        name: name of the data in messages.
+
+    Returns:
+        Name of the split, and True where it must be cut in two.
 
     Raises:
-        SutureError: a split that is not there, one split for both.
+        SutureError: a split that is not there, or one split for both.
     """
     if split not in ("train", "test"):
         _refuse_unknown(splits, split, name)

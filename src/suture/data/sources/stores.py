@@ -1,4 +1,4 @@
-"""Where examples lie: what a store can do, and the one that is memory."""
+"""Stores of examples: their interface, and the store in memory."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ class Store(Protocol):
     """Examples as they are stored, by row. Threads read from it at the same time."""
 
     def __len__(self) -> int:
-        """Number of examples."""
+        """Return the number of examples."""
 
     def fetch(self, rows: Sequence[int]) -> Any:
-        """What lies at `rows`: a sequence for `decode`, or a tensor (len(rows), ...) that is raw already."""
+        """Return the examples at `rows`: a sequence for `decode`, or a raw tensor (len(rows), ...)."""
 
     def describe_row(self, row: int) -> str:
-        """How messages call the example: its file, or its file and row (from 0)."""
+        """Describe an example in messages: its file, or its file and row (from 0)."""
 
 
 @dataclass(frozen=True, eq=False)
 class MemoryStore:
-    """Examples in memory.
+    """Store of examples in memory.
 
     Arguments:
         values: a tensor (N, ...) of raw examples, or a sequence for `decode`.
-        name: of the file or object they come from.
-        lines: (N,) file and line of each, where it has them.
+        name: name of the file or object they come from.
+        lines: (N,) file and line of each, if they have them.
     """
 
     values: Tensor | Sequence[Any]
@@ -42,11 +42,11 @@ class MemoryStore:
         return len(self.values)
 
     def fetch(self, rows: Sequence[int]) -> Any:
-        """See `Store`."""
+        """Return the examples at `rows`; see `Store`."""
         return self.values[list(rows)] if isinstance(self.values, Tensor) else [self.values[r] for r in rows]
 
     def describe_row(self, row: int) -> str:
-        """See `Store`."""
+        """Return file and line, or name and row, of an example; see `Store`."""
         if self.lines is None:
             return f"{self.name}, row {row}"
         file, line = self.lines[row]
@@ -54,7 +54,7 @@ class MemoryStore:
 
 
 def decode_rows(store: Store, kind: ExampleKind, rows: Sequence[int]) -> list[Any] | Tensor:
-    """The raw examples at `rows`, one by one or as the tensor that they are stored as.
+    """Decode the raw examples at `rows` one by one, or return the tensor that holds them.
 
     Raises:
         BadExample: the first that cannot be decoded.
@@ -79,9 +79,9 @@ class StoredSplit:
         store, kind: its examples.
         labels: one for each example, as stored: class numbers, strings, None where there is none. None: no
             labels.
-        names: of the classes, where the labels are numbers of these.
-        classes: how many there are, where that is known without the other splits.
-        column: how messages call the labels.
+        names: names of the classes, if the labels are their numbers.
+        classes: number of classes, if it is known without the other splits.
+        column: name of the labels in messages.
         note: what a reader should know.
     """
 
@@ -96,11 +96,11 @@ class StoredSplit:
 
 @dataclass(frozen=True)
 class DataSource:
-    """Data with its splits, which are opened when they are asked for.
+    """Data with its splits, which are opened on request.
 
     Attributes:
         name: the stem of the path, or the name of the data set.
-        splits: by name; the one split of data without splits is "".
+        splits: splits by name; data without splits have one named "".
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Texts in files: ``.txt`` with one in each line, ``.jsonl``, ``.csv`` and ``.tsv`` with columns."""
+"""Texts in files: ``.txt`` with one text in each line, ``.jsonl``, ``.csv`` and ``.tsv`` with columns."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from suture.data.sources.stores import DataSource, MemoryStore, StoredSplit
 TEXT_ENDINGS = (".jsonl", ".csv", ".tsv", ".txt")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 LONGEST_FIELD = 2**31 - 1
-"""Characters of a field; the default of `csv`, 131072, is less than some documents have."""
+"""Largest number of characters of a field. The default of `csv`, 131072, is less than some documents have."""
 FileRow = tuple[str, int, "dict[str, Any] | str"]
-"""(file, line from 1, columns, or why there are none)."""
+"""(file, line from 1, columns, or the reason why they cannot be read)."""
 
 
 def open_texts(files: Mapping[str, list[Path]], name: str, columns: ColumnNames) -> DataSource:
-    """The splits in `files`, UTF-8, held in memory. Blank lines of ``.txt`` files separate texts and are
-    none.
+    """Open the splits in `files`, UTF-8, held in memory.
 
-    The first line of ``.csv`` and ``.tsv`` names the columns. Rows that cannot be read are bad examples.
+    Blank lines of ``.txt`` files separate texts and are not texts. The first line of ``.csv`` and ``.tsv``
+    names the columns. Rows that cannot be read are bad examples.
     """
     splits: dict[str, Callable[[], StoredSplit]] = {s: cache(partial(_read_split, f, name, columns))
                                                     for s, f in files.items()}
@@ -36,17 +36,18 @@ def open_texts(files: Mapping[str, list[Path]], name: str, columns: ColumnNames)
 def _read_split(files: list[Path], name: str, columns: ColumnNames) -> StoredSplit:
     rows = [row for file in files for row in _read_rows(file)]
     types: dict[str, ColumnType] = {}
-    for _, _, told in rows:
-        if isinstance(told, dict):
-            types.update({c: _find_type(v) for c, v in told.items() if types.get(c, "other") == "other"})
+    for _, _, fields in rows:
+        if isinstance(fields, dict):
+            types.update({c: _find_type(v) for c, v in fields.items() if types.get(c, "other") == "other"})
     if not rows:
         raise SutureError(f"expected at least one text in {name}, got none; check {files[0].name}")
     if files[0].suffix.lower() == ".txt":
         types = {"text": "string"}
     _, column, label = choose_columns(types, columns, name)
-    values = [told.get(column) if isinstance(told, dict) else BrokenExample(told) for _, _, told in rows]
+    values = [fields.get(column) if isinstance(fields, dict) else BrokenExample(fields)
+              for _, _, fields in rows]
     labels = (None if label is None
-              else [told.get(label) if isinstance(told, dict) else None for _, _, told in rows])
+              else [fields.get(label) if isinstance(fields, dict) else None for _, _, fields in rows])
     lines = [(file, line) for file, line, _ in rows]
     return StoredSplit(MemoryStore(values, name, lines), "text", labels, column=label or "")
 

@@ -16,7 +16,7 @@ from suture.data.sources.stores import DataSource, StoredSplit
 
 @dataclass(frozen=True, eq=False)
 class TorchvisionImages:
-    """The images of a map-style data set of (image, label)."""
+    """Store of the images of a map-style data set of (image, label)."""
 
     data: Any
     name: str
@@ -25,21 +25,21 @@ class TorchvisionImages:
         return len(self.data)
 
     def fetch(self, rows: Sequence[int]) -> list[Any]:
-        """See `Store`."""
+        """Return the images at `rows`; see `Store`."""
         return [self.data[r][0] for r in rows]
 
     def describe_row(self, row: int) -> str:
-        """See `Store`."""
+        """Return name and row of an example; see `Store`."""
         return f"{self.name}, row {row}"
 
 
 def open_torchvision(spec: str) -> DataSource:
-    """``CIFAR10@ROOT``: the class of `torchvision.datasets` and the folder that it is given as root.
+    """Open ``CIFAR10@ROOT``: a class of `torchvision.datasets` and its root folder.
 
     torchvision unpickles the files of CIFAR after it has compared their checksums with its own.
 
     Raises:
-        SutureError: torchvision is missing or has no such class, no root, nothing at the root.
+        SutureError: torchvision is missing or has no such class, no root, or nothing at the root.
     """
     name, _, root = spec.partition("@")
     module = import_optional("torchvision.datasets", "vision", f"torchvision:{spec}")
@@ -59,7 +59,7 @@ def open_torchvision(spec: str) -> DataSource:
 
 
 def _list_split_arguments(made: Any, root: str) -> list[tuple[str, dict[str, Any]]]:
-    """By split, the argument that chooses it."""
+    """List the splits, each with the argument that chooses it."""
     known = inspect.signature(made).parameters
     if "train" in known:
         return [("train", {"train": True}), ("test", {"train": False})]
@@ -68,7 +68,7 @@ def _list_split_arguments(made: Any, root: str) -> list[tuple[str, dict[str, Any
     try:
         made(root, split="?")
     except Exception as e:
-        # torchvision lists what it takes in the message: "... Valid values are {'train', 'val'}."
+        # torchvision lists the valid splits in its message: "... Valid values are {'train', 'val'}."
         found = re.findall(r"'([\w-]+)'", str(e).partition("Valid values are")[2])
     else:
         found = []

@@ -1,4 +1,4 @@
-"""The entries of the table of indices: what each computes, when it is defined, and how it is described."""
+"""The entries of the table of indices: function, definedness and description of each."""
 
 from suture.indices.entries.flattened_cka import explain_not_kept as explain_not_kept
 from suture.indices.entries.flattened_cka import explain_too_few_kept as explain_too_few_kept

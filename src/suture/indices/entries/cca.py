@@ -19,37 +19,39 @@ from suture.numbers import Pair, Spectrum, make_index_measure
 
 
 def mean_cca(pair: Pair) -> float:
-    """Mean of the min(rank x, rank y) canonical correlations (Kornblith et al. 2019, eq. 8)."""
+    """Compute the mean of the min(rank x, rank y) canonical correlations (Kornblith et al. 2019, eq. 8)."""
     return float(pair.canonical[1].mean())
 
 
 def mean_squared_cca(pair: Pair) -> float:
-    """Mean of the squared canonical correlations (Kornblith et al. 2019, eq. 7)."""
+    """Compute the mean of the squared canonical correlations (Kornblith et al. 2019, eq. 7)."""
     return float(pair.canonical[1].square().mean())
 
 
 def svcca(pair: Pair, variance: float) -> float:
-    """Mean canonical correlation of the principal components that hold `variance` of each side (Raghu et al.
-    2017)."""
+    """Compute SVCCA, the mean canonical correlation of leading principal components (Raghu et al. 2017).
+
+    Of each side it uses the components that hold the share `variance` of the variance.
+    """
     kx, ky = count_both_components(pair, variance)
     roots = torch.outer(pair.x.values[:kx].sqrt(), pair.y.values[:ky].sqrt())
     return float(torch.linalg.svdvals(pair.rotated[:kx, :ky] / roots).mean())
 
 
 def count_both_components(pair: Pair, variance: float) -> tuple[int, int]:
-    """How many principal components of source and target SVCCA keeps."""
+    """Count the principal components of source and target that SVCCA keeps."""
     return count_components(pair.x, variance), count_components(pair.y, variance)
 
 
 def count_components(spectrum: Spectrum, variance: float) -> int:
-    """How many principal components it takes to hold a share of the variance; at least one."""
+    """Count the principal components that hold a share of the variance; at least one."""
     held = spectrum.values.cumsum(0) / spectrum.values.sum()
-    # Rounding must not ask for one component more than hold all of it.
+    # The tolerance keeps rounding from adding a component once the others hold all of the variance.
     return min(spectrum.rank, int((held < variance - 1e-12).sum()) + 1)
 
 
 def pwcca(pair: Pair) -> float:
-    """PWCCA: correlations weighted by how much of the source each direction carries (Morcos et al. 2018).
+    """Compute PWCCA: correlations weighted by each direction's share of the source (Morcos et al. 2018).
 
     The weight of canonical variate h is sum_j |<h, x_j>| over the columns x_j of the centred source
     (Kornblith et al. 2019, eq. 9).
@@ -59,7 +61,7 @@ def pwcca(pair: Pair) -> float:
 
 
 def pwcca_target(pair: Pair) -> float:
-    """PWCCA with the weights taken from the target."""
+    """Compute PWCCA with weights from the target."""
     _, s, vh = pair.canonical
     return _weight_correlations(pair.y, vh.T, s)
 
@@ -70,7 +72,10 @@ def _weight_correlations(side: Spectrum, directions: Tensor, correlations: Tenso
 
 
 def explain_too_few_rows(pair: Pair) -> str:
-    """With rank x + rank y >= n some correlations are 1 whatever the data."""
+    """Return the reason why there are too few rows for CCA, or an empty string.
+
+    With rank x + rank y >= n some correlations are 1 whatever the data.
+    """
     n, rx, ry = pair.n, pair.x.rank, pair.y.rank
     if rx + ry < n:
         return ""

@@ -12,21 +12,23 @@ from suture.numbers import Pair, make_index_measure
 
 
 def cka(pair: Pair) -> float:
-    """|Sxy|² / (|Sxx| |Syy|), Frobenius norms of the scatter matrices (Kornblith et al. 2019, table 1 and eq.
-    14)."""
+    """Compute |Sxy|² / (|Sxx| |Syy|), with Frobenius norms of the scatter matrices.
+
+    Source: Kornblith et al. 2019, table 1 and eq. 14.
+    """
     m = pair.moments
     return float(m.sxy.square().sum() / (torch.linalg.matrix_norm(m.sxx) * torch.linalg.matrix_norm(m.syy)))
 
 
 def cka_angular(pair: Pair) -> float:
-    """The angle whose cosine is biased CKA, a metric (Williams et al. 2021)."""
+    """Compute the angle whose cosine is biased CKA, a metric (Williams et al. 2021)."""
     return math.acos(min(1.0, cka(pair)))
 
 
 def cka_debiased(pair: Pair) -> float:
-    """CKA from the unbiased estimator of HSIC (Song et al. 2012), which may be slightly negative.
+    """Compute CKA from the unbiased estimator of HSIC (Song et al. 2012); it may be slightly negative.
 
-    With centred rows the kernel matrices have zero row sums, so the estimator needs only |Sxy|², sum |x|²,
+    With centred rows the kernel matrices have zero row sums. So the estimator needs only |Sxy|², sum |x|²,
     sum |y|² and sum |x|²|y|².
     """
     m = pair.moments
@@ -36,7 +38,10 @@ def cka_debiased(pair: Pair) -> float:
 
 
 def explain_no_signal(pair: Pair) -> str:
-    """Its own-norms vanish where no row is nearer to one than to another."""
+    """Return the reason why debiased CKA is undefined, or an empty string.
+
+    HSIC of a representation with itself vanishes where every row is equally far from every other.
+    """
     if _compute_own_hsic(pair, "x") <= 0 or _compute_own_hsic(pair, "y") <= 0:
         return ("unbiased HSIC of a representation with itself is not positive: every row is equally far "
                 "from every other")
@@ -50,24 +55,30 @@ def _compute_own_hsic(pair: Pair, name: str) -> float:
 
 
 def _hsic(n: int, product: Tensor, joint: Tensor, kx: Tensor, ky: Tensor) -> float:
-    """Unbiased HSIC times n (n - 3): tr(KL) - sum kl + sum k sum l / ((n-1)(n-2)) - 2 sum kl / (n-2)."""
+    """Compute unbiased HSIC times n (n - 3).
+
+    It is tr(KL) - sum kl + sum k sum l / ((n-1)(n-2)) - 2 sum kl / (n-2).
+    """
     return float(product - joint + kx * ky / ((n - 1) * (n - 2)) - 2 * joint / (n - 2))
 
 
 def rv2(pair: Pair) -> float:
-    """RV2: CKA of the Gram matrices of centred rows with their diagonals set to zero (Smilde et al. 2009)."""
+    """Compute RV2: CKA of Gram matrices of centred rows, with zero diagonals (Smilde et al. 2009)."""
     m = pair.moments
     own = _sum_off_diagonal(m.sxx, m.x.quartic) * _sum_off_diagonal(m.syy, m.y.quartic)
     return float((m.sxy.square().sum() - m.cross.xx_yy) / math.sqrt(own))
 
 
 def _sum_off_diagonal(gram: Tensor, quartic: Tensor) -> float:
-    """Squared norm of what is not on the diagonal of the Gram matrix of rows."""
+    """Compute the squared norm of the Gram matrix of rows off the diagonal."""
     return float(gram.square().sum() - quartic)
 
 
 def explain_orthogonal_rows(pair: Pair) -> str:
-    """Rows that are orthogonal to each other leave nothing off the diagonal."""
+    """Return the reason why RV2 is undefined, or an empty string.
+
+    Rows that are orthogonal to each other leave nothing off the diagonal.
+    """
     m = pair.moments
     for gram, quartic in ((m.sxx, m.x.quartic), (m.syy, m.y.quartic)):
         if _sum_off_diagonal(gram, quartic) <= 1e-12 * float(quartic):
@@ -81,7 +92,7 @@ ENTRIES = (
           cka, "|Sxy|² / (|Sxx| |Syy|)", "Kornblith et al. 2019, table 1 and eq. 14", RIGID, RIGID),
     Index(make_index_measure("cka_debiased", "CKA (debiased)",
                      "Linear CKA from the unbiased HSIC estimator (Song et al. 2012; Nguyen et al. 2021).",
-                     span=(-1.0, 1.0)),
+                             span=(-1.0, 1.0)),
           cka_debiased, "HSIC₁(X, Y) / sqrt(HSIC₁(X, X) HSIC₁(Y, Y)), HSIC₁ the unbiased estimator",
           "Song et al. 2012; Nguyen et al. 2021, eq. 3", RIGID, RIGID, Needs.HIGHER, 4, explain_no_signal),
     Index(make_index_measure("rv2", "RV2 (zero diagonal)", "CKA of Gram matrices without their diagonals "

@@ -22,7 +22,7 @@ class CentredMatrix:
     """A symmetric matrix with zeros on its diagonal, to be centred in rows and columns.
 
     Attributes:
-        pairs: (n (n - 1) / 2,) what stands above the diagonal.
+        pairs: (n (n - 1) / 2,) elements above the diagonal, before centring.
         means: (n,) of its rows.
     """
 
@@ -31,13 +31,13 @@ class CentredMatrix:
 
     @classmethod
     def of(cls, pairs: Floats) -> CentredMatrix:
-        """From what stands above the diagonal."""
+        """Make the matrix from its elements above the diagonal."""
         from scipy.spatial.distance import squareform
 
         return cls(pairs, squareform(pairs).mean(1))
 
     def sum_products(self, other: CentredMatrix) -> float:
-        """Sum of the products of the entries of both centred matrices."""
+        """Sum the products of the elements of both centred matrices."""
         n = len(self.means)
         return float(2 * self.pairs @ other.pairs - 2 * n * self.means @ other.means
                      + n**2 * self.means.mean() * other.means.mean())
@@ -48,49 +48,54 @@ def _compute_cosine(a: CentredMatrix, b: CentredMatrix) -> float:
 
 
 def rsa_spearman(sample: Sample) -> float:
-    """Pearson correlation of the ranks of the distances, ties averaged."""
+    """Compute the Pearson correlation of the ranks of the distances, ties averaged."""
     a, b = (side.ranks - side.ranks.mean() for side in (sample.x, sample.y))
     return float(a @ b / math.sqrt(float(a @ a) * float(b @ b)))
 
 
 def rsa_kendall(sample: Sample) -> float:
-    """Kendall's tau-b of the distances."""
+    """Compute Kendall's tau-b of the distances."""
     from scipy.stats import kendalltau
 
     return float(kendalltau(sample.x.ranks, sample.y.ranks, variant="b").statistic)
 
 
 def distance_correlation(sample: Sample) -> float:
-    """sqrt(V²(x, y) / sqrt(V²(x, x) V²(y, y))), V² the mean product of centred distance matrices, a
-    V-statistic."""
+    """Compute the distance correlation, sqrt(V²(x, y) / sqrt(V²(x, x) V²(y, y))).
+
+    V² is the mean product of centred distance matrices, a V-statistic.
+    """
     squared = _compute_cosine(*(CentredMatrix.of(np.sqrt(side.squared)) for side in (sample.x, sample.y)))
-    return math.sqrt(max(squared, 0.0))  # V² is never negative (Székely et al. 2007); its rounding may be
+    return math.sqrt(max(squared, 0.0))  # V² >= 0 (Székely et al. 2007), rounding may be below
 
 
 def cka_rbf(sample: Sample, fraction: float) -> float:
-    """tr(K H L H) / sqrt(tr(K H K H) tr(L H L H)), K and L RBF kernels."""
+    """Compute tr(K H L H) / sqrt(tr(K H K H) tr(L H L H)), with K and L RBF kernels."""
     return _compute_cosine(_compute_kernel(sample.x, fraction), _compute_kernel(sample.y, fraction))
 
 
 def _compute_kernel(side: Rows, fraction: float) -> CentredMatrix:
-    """K - 1, which is the same once centred and precise also where K is near one."""
+    """Compute K - 1, which centres to the same matrix as K and is precise where K is near one."""
     sigma = fraction * float(np.median(np.sqrt(side.squared)))
     return CentredMatrix.of(np.expm1(-side.squared / (2 * sigma**2)))
 
 
 def uniformity(sample: Sample) -> float:
-    """|u(x) - u(y)|, u the logarithm of the mean Gaussian potential of rows at length one."""
+    """Compute |u(x) - u(y)|, u the logarithm of the mean Gaussian potential of rows at unit length."""
     return abs(sample.x.uniformity - sample.y.uniformity)
 
 
 def explain_equidistant(sample: Sample) -> str:
-    """Equal distances have no order."""
+    """Return the sides whose distances are all equal and so have no order, or an empty string."""
     found = [name for name, side in sample.sides if side.equidistant]
     return f"{' and '.join(found)}: all distances are equal" if found else ""
 
 
 def explain_no_median(sample: Sample) -> str:
-    """No bandwidth where at least half of the distances are zero."""
+    """Return the sides without a kernel bandwidth, or an empty string.
+
+    There is no bandwidth where at least half of the distances are zero.
+    """
     found = [name for name, side in sample.sides if np.median(side.squared) == 0]
     return f"{' and '.join(found)}: the median distance is zero" if found else ""
 
@@ -126,7 +131,7 @@ ENTRIES: tuple[Index, ...] = (
     Index(make_index_measure("uniformity", "difference of uniformities",
                              "Difference of the uniformities of source and target, rows at length one; it "
                              "does not look at which row of one is which of the other (Wang and Isola 2020).",
-                     high=4.0, larger=False, span=(0.0, 8.0), judged=False),
+                             high=4.0, larger=False, span=(0.0, 8.0), judged=False),
           uniformity,
           "|u(x) - u(y)|, u(x) = log of the mean over i < j of exp(-2 |x_i / |x_i| - x_j / |x_j||²)",
           "Wang and Isola 2020 (t = 2); as a difference, Klabunde et al. 2023 (arXiv 2305.06329)",

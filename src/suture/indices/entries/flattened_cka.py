@@ -8,7 +8,7 @@ from suture.numbers import make_index_measure
 
 
 def cka_minibatch(kernels: Kernels) -> float:
-    """Minibatch CKA: unbiased HSIC, summed over minibatches, ratio of sums (Nguyen et al. 2021, eq. 3).
+    """Compute minibatch CKA: a ratio of sums of unbiased HSIC over minibatches (Nguyen et al. 2021, eq. 3).
 
     In [-1, 1], with no more bias than the unbiased estimator leaves in a ratio. It depends on the minibatch
     size.
@@ -17,23 +17,28 @@ def cka_minibatch(kernels: Kernels) -> float:
 
 
 def flat_cka(kernels: Kernels) -> float:
-    """CKA of the kept examples by the biased HSIC tr(KHLH) (Kornblith et al. 2019, eq. 3 and 4), in
-    [0, 1]."""
+    """Compute CKA of the kept examples by the biased HSIC tr(KHLH), in [0, 1].
+
+    Source: Kornblith et al. 2019, eq. 3 and 4.
+    """
     return kernels.biased.alignment
 
 
 def flat_cka_debiased(kernels: Kernels) -> float:
-    """CKA of the kept examples by the unbiased HSIC (Song et al. 2012), in [-1, 1]."""
+    """Compute CKA of the kept examples by the unbiased HSIC (Song et al. 2012), in [-1, 1]."""
     return kernels.unbiased.alignment
 
 
 def explain_no_signal(kernels: Kernels) -> str:
-    """Why there is no minibatch CKA, apart from too few examples."""
+    """Return the reason why minibatch CKA is undefined, or an empty string.
+
+    Too few examples are not checked here.
+    """
     return _explain_no_signal(kernels.minibatch)
 
 
 def explain_not_kept(kernels: Kernels) -> str:
-    """Why there is no biased CKA of the kept examples."""
+    """Return the reason why biased CKA of the kept examples is undefined, or an empty string."""
     if kernels.kept < 2:
         return f"{kernels.kept} examples kept: nothing varies"
     if kernels.kept_constant:
@@ -43,7 +48,7 @@ def explain_not_kept(kernels: Kernels) -> str:
 
 
 def explain_too_few_kept(kernels: Kernels) -> str:
-    """Why there is no debiased CKA of the kept examples."""
+    """Return the reason why debiased CKA of the kept examples is undefined, or an empty string."""
     if kernels.kept < LEAST_EXAMPLES:
         return f"{kernels.kept} examples kept: the unbiased estimator needs at least {LEAST_EXAMPLES}"
     return explain_not_kept(kernels) or _explain_no_signal(kernels.unbiased)
@@ -66,5 +71,4 @@ ENTRIES: tuple[Index, ...] = (
           RIGID, RIGID, needs=Needs.KERNELS, least=LEAST_EXAMPLES, undefined=explain_no_signal,
           cost="n b (p + q)"),
 )
-"""The index of flattened representations; of the kept examples there are also `flat_cka` and
-`flat_cka_debiased`."""
+"""The index of flattened representations. The kept examples also have `flat_cka` and `flat_cka_debiased`."""

@@ -15,35 +15,38 @@ _K = Argument("k", 10, 1, 10000,
               "Number of neighbours of a row. Larger values look at coarser structure; keep it well below "
               "the number of rows, for with all of them as neighbours every pair is alike.", whole=True)
 _RAYS = expand_invariances(SCALING, ORTHOGONAL)
-# of neighbours; beyond it the rule for ties, the same on both sides, chose more than the data did
+# Largest share of tied neighbours. Above it the rule for ties, the same on both sides, chose most of them.
 _SHARE = 0.5
-_ZERO = 1e-12  # a cosine of orthogonal rows, up to rounding
+_ZERO = 1e-12  # largest cosine that rounding gives to orthogonal rows
 
 
 def explain_no_cosine(sample: Sample) -> str:
-    """A row of zeros has no direction."""
+    """Return the sides with rows of zeros, which have no direction, or an empty string."""
     found = [f"rows of zeros in the {name} ({side.zeros})" for name, side in sample.sides if side.zeros]
     return f"{' and '.join(found)}: no cosine" if found else ""
 
 
 def _rank_neighbours(sample: Sample, k: int) -> Ints:
-    """(n, k) rank from 1 in the source of every neighbour in the target; 0 where it is none in the source."""
+    """Rank every neighbour in the target by its place in the source, (n, k).
+
+    Ranks start at 1. A neighbour in the target that is not a neighbour in the source has 0.
+    """
     table = np.zeros((sample.n, sample.n), np.int32)
     np.put_along_axis(table, sample.x.find_nearest(k).order, np.arange(1, k + 1, dtype=np.int32)[None], 1)
     return np.take_along_axis(table, sample.y.find_nearest(k).order, 1).astype(np.int64)
 
 
 def jaccard(sample: Sample, k: float) -> float:
-    """Mean over rows of |N ∩ N'| / |N ∪ N'|, N and N' the k nearest rows in source and target."""
+    """Compute the mean over rows of |N ∩ N'| / |N ∪ N'|, N and N' the k nearest rows in source and target."""
     shared = (_rank_neighbours(sample, int(k)) > 0).sum(1)
     return float((shared / (2 * int(k) - shared)).mean())
 
 
 def rank_similarity(sample: Sample, k: float) -> float:
-    """Mean over rows of sum over N ∩ N' of 2 / ((1 + |r - r'|) (r + r')), over sum of 1 / m for m to |N ∩
-    N'|.
+    """Compute the agreement of the ranks r and r' of common neighbours, averaged over rows.
 
-    A row without common neighbours counts 0.
+    For a row it is the sum over N ∩ N' of 2 / ((1 + |r - r'|) (r + r')), divided by the sum of 1 / m for m =
+    1 to |N ∩ N'|. A row without common neighbours has 0.
     """
     source = _rank_neighbours(sample, int(k))
     target = np.arange(1, int(k) + 1)
@@ -54,15 +57,19 @@ def rank_similarity(sample: Sample, k: float) -> float:
 
 
 def second_order_cosine(sample: Sample, k: float) -> float:
-    """Mean over rows of the cosine between the row's cosines with N ∪ N' in the source and those in the
-    target."""
+    """Compute the mean over rows of the cosine between two vectors of cosines.
+
+    For a row these are its cosines with the rows of N ∪ N', in the source and in the target.
+    """
     a, b = _collect_cosines(sample, int(k))
     return float((_multiply_rows(a, b) / np.sqrt(_multiply_rows(a, a) * _multiply_rows(b, b))).mean())
 
 
 def _collect_cosines(sample: Sample, k: int) -> tuple[Floats, Floats]:
-    """(n, 2k) cosines of every row with N and N', in source and target; 0 where a row of N' is in N as
-    well."""
+    """Collect the cosines (n, 2k) of every row with N and N', in source and target.
+
+    A row of N' that is in N as well has 0, so that it is used once.
+    """
     first, second = sample.x.find_nearest(k).order, sample.y.find_nearest(k).order
     union = np.concatenate([first, second], 1)
     once = np.concatenate([np.ones(first.shape), _rank_neighbours(sample, k) == 0], 1)
@@ -74,8 +81,10 @@ def _multiply_rows(a: Floats, b: Floats) -> Floats:
 
 
 def explain_undetermined(sample: Sample, k: int) -> str:
-    """Rows without a direction, one column, too few rows, or neighbours that only the rule for ties tells
-    apart."""
+    """Return the reason why the nearest neighbours are not determined, or an empty string.
+
+    Reasons: rows without a direction, one column, too few rows, or mostly neighbours by the rule for ties.
+    """
     if reason := explain_no_cosine(sample):
         return reason
     if narrow := [name for name, side in sample.sides if side.width == 1]:
@@ -87,7 +96,10 @@ def explain_undetermined(sample: Sample, k: int) -> str:
 
 
 def explain_orthogonal(sample: Sample, k: int) -> str:
-    """What is `explain_undetermined`, or a row whose cosines with all those rows are zero."""
+    """Return the reason of `explain_undetermined`, or name the sides with a row orthogonal to its neighbours.
+
+    Such a row has cosine zero with all rows of N ∪ N'. Return an empty string if there is neither.
+    """
     if reason := explain_undetermined(sample, k):
         return reason
     if all(side.find_nearest(k).closest.min() > _ZERO for _, side in sample.sides):
@@ -102,7 +114,7 @@ class NeighbourIndex(Index):
     """An index of the k nearest neighbours.
 
     Attributes:
-        explain_lacking: the reason why given data have no such number for this k, or an empty string.
+        explain_lacking: returns the reason why given data have no such number for this k, or an empty string.
     """
 
     explain_lacking: Callable[[Sample, int], str] = explain_undetermined
@@ -138,7 +150,7 @@ ENTRIES: tuple[Index, ...] = (
                    "Mean over rows of the cosine between the row's cosine similarities with its neighbours "
                    f"in either side, {_ABOUT} (Hamilton et al. 2016). Of similarities, as in the paper, not "
                    "of cosine distances.",
-                   span=(-1.0, 1.0)),
+                           span=(-1.0, 1.0)),
         second_order_cosine, "mean over rows i of cos(s_i, s'_i), with s_i and s'_i the cosine similarities "
                              "of row i with the rows of N ∪ N' in source and target",
         "Hamilton et al. 2016, Cultural shift or linguistic drift?, local neighborhood measure; Klabunde et "

@@ -1,4 +1,4 @@
-"""How much two representations share: GULP, eigenspace overlap, effective number of shared dimensions."""
+"""Overlap of two representations: GULP, eigenspace overlap, effective number of shared dimensions."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from suture.numbers import Pair, make_index_measure
 
 
 def gulp(pair: Pair, strength: float) -> float:
-    """GULP distance (Boix-Adsera et al. 2022): how far ridge predictions from either can be apart.
+    """Compute the GULP distance: how far ridge predictions from the two can differ (Boix-Adsera et al. 2022).
 
-    The root of tr((Cx + l)^-1 Cx (Cx + l)^-1 Cx) + the same of y - 2 tr((Cx + l)^-1 Cxy (Cy + l)^-1 Cyx),
-    with C the covariances of both sides scaled to trace 1, as its authors do.
+    It is the root of tr((Cx + l)^-1 Cx (Cx + l)^-1 Cx) + the same of y - 2 tr((Cx + l)^-1 Cxy (Cy + l)^-1
+    Cyx). C are the covariances of both sides, scaled to trace 1 as its authors do.
     """
     m = pair.moments
     tx, ty = torch.trace(m.sxx), torch.trace(m.syy)
@@ -31,13 +31,18 @@ def _compute_own_term(values: Tensor, strength: float) -> Tensor:
 
 
 def eigenspace_overlap(pair: Pair) -> float:
-    """|Ux' Uy|² / max(rank x, rank y), U the left singular vectors, rows centred (May et al. 2019)."""
+    """Compute |Ux' Uy|² / max(rank x, rank y), U the left singular vectors (May et al. 2019).
+
+    Rows are centred.
+    """
     return float(pair.canonical[1].square().sum()) / max(pair.x.rank, pair.y.rank)
 
 
 def ensd(pair: Pair) -> float:
-    """ENSD: |Sxy|² tr Sxx tr Syy / (|Sxx|² |Syy|²), for equal sides the participation ratio (Giaffar et al.
-    2024)."""
+    """Compute ENSD: |Sxy|² tr Sxx tr Syy / (|Sxx|² |Syy|²) (Giaffar et al. 2024).
+
+    For equal sides it is the participation ratio.
+    """
     m = pair.moments
     own = float(m.sxx.square().sum() * m.syy.square().sum())
     return float(m.sxy.square().sum()) * pair.scale**2 / own

@@ -1,5 +1,4 @@
-"""Procrustes distances: how far two matrices are after the best rotation, or the best reordering of
-columns."""
+"""Procrustes distances: distances after the best rotation, or the best reordering of columns."""
 
 from __future__ import annotations
 
@@ -22,35 +21,36 @@ from suture.numbers import Pair, Spectrum, make_index_measure
 
 
 def opd(pair: Pair) -> float:
-    """2 - 2 |Sxy|_* / sqrt(tr Sxx tr Syy): squared Procrustes distance at unit Frobenius norm (Ding et al.
-    2021).
+    """Compute the squared Procrustes distance at unit Frobenius norm (Ding et al. 2021).
 
-    In [0, 2]; 0 for matrices that are equal up to rotation, scale and shift. Widths may differ: the narrower
-    one is padded with zeros, which leaves the nuclear norm as it is.
+    It is 2 - 2 |Sxy|_* / sqrt(tr Sxx tr Syy), in [0, 2]; 0 for matrices that are equal up to rotation, scale
+    and shift. Widths may differ: the narrower matrix is padded with zeros, which does not change the nuclear
+    norm.
     """
     return 2 - 2 * nuclear(pair)
 
 
 def opd_root(pair: Pair) -> float:
-    """The square root of `opd`: a metric. Rounding leaves about 1e-8 of a zero."""
+    """Compute the square root of `opd`, a metric. Rounding leaves about 1e-8 of a zero."""
     return math.sqrt(max(0.0, opd(pair)))
 
 
 def nuclear(pair: Pair) -> float:
-    """|Sxy|_* / sqrt(tr Sxx tr Syy): the cosine of the angular shape distance (Tang et al. 2020)."""
+    """Compute |Sxy|_* / sqrt(tr Sxx tr Syy), the cosine of the angular shape distance (Tang et al. 2020)."""
     return pair.nuclear / pair.scale
 
 
 def shape_angular(pair: Pair) -> float:
-    """The angle between the matrices after the best rotation, a metric (Williams et al. 2021)."""
+    """Compute the angle between the matrices after the best rotation, a metric (Williams et al. 2021)."""
     return math.acos(min(1.0, nuclear(pair)))
 
 
 def shape_distance(pair: Pair, alpha: float) -> float:
-    """Angular shape distance of X (alpha I + (1 - alpha) (X'X)^(-1/2)) and likewise Y (Williams et al. 2021).
+    """Compute the angular shape distance of partly whitened matrices (Williams et al. 2021).
 
-    Each side is first scaled so that the mean eigenvalue of its scatter over its columns is one: otherwise
-    the mixture would depend on units and on n.
+    X becomes X (alpha I + (1 - alpha) (X'X)^(-1/2)), and Y likewise. Each side is first scaled so that the
+    mean eigenvalue of its scatter over its columns is one. Otherwise the mixture would depend on units and on
+    n.
     """
     wx, wy = (_compute_weights(s, alpha) for s in (pair.x, pair.y))
     cross = torch.linalg.svdvals(pair.rotated * torch.outer(wx, wy)).sum()
@@ -64,15 +64,20 @@ def _compute_weights(side: Spectrum, alpha: float) -> Tensor:
 
 
 def size_and_shape(pair: Pair) -> float:
-    """Root mean square distance of the rows after the best rotation and shift, sizes kept (Schonemann
-    1966)."""
+    """Compute the root mean square distance of rows after the best rotation and shift (Schonemann 1966).
+
+    Sizes are kept.
+    """
     m = pair.moments
     total = float(torch.trace(m.sxx) + torch.trace(m.syy)) - 2 * pair.nuclear
     return math.sqrt(max(0.0, total) / m.n)
 
 
 def permutation(pair: Pair) -> float:
-    """2 - 2 max_P tr(Sxy P) / sqrt(tr Sxx tr Syy) over assignments P of the columns of the narrower side."""
+    """Compute 2 - 2 max_P tr(Sxy P) / sqrt(tr Sxx tr Syy), over assignments P of columns.
+
+    All columns of the narrower side are assigned.
+    """
     from scipy.optimize import linear_sum_assignment
 
     m = pair.moments

@@ -1,4 +1,4 @@
-"""The table of indices, put together from the entries of each kind."""
+"""The table of indices, collected from the entries of each kind."""
 
 from __future__ import annotations
 

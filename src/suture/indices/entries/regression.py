@@ -1,5 +1,4 @@
-"""Linear regression of the target on the source: on the fitted data, with a penalty, and on held-out
-blocks."""
+"""Linear regression of the target on the source: on the fitted data, with a penalty, and on held-out data."""
 
 from __future__ import annotations
 
@@ -29,14 +28,13 @@ from suture.numbers import (
 )
 
 FOLDS = 5
-"""Blocks into which the examples are put for cross-validation; more blocks are merged into so many."""
+"""Number of folds for cross-validation; more blocks than this are merged into as many folds."""
 
 
 def r2(pair: Pair) -> float:
-    """tr(Syx Sxx^+ Sxy) / tr Syy: the variance of the target that the source explains (Kornblith et al. 2019,
-    eq. 5).
+    """Compute the share of the target's variance that the source explains (Kornblith et al. 2019, eq. 5).
 
-    It is what direct matching reaches on the data that it was fitted to.
+    It is tr(Syx Sxx^+ Sxy) / tr Syy. Direct matching reaches it on the data that it was fitted to.
     """
     return _compute_explained(pair) / float(torch.trace(pair.moments.syy))
 
@@ -46,16 +44,20 @@ def _compute_explained(pair: Pair) -> float:
 
 
 def dm_residual(pair: Pair) -> float:
-    """|S - T|² / |T|² of direct matching on the data it was fitted to, S stitched, T the target's, not
-    centred."""
+    """Compute |S - T|² / |T|² of direct matching on the data it was fitted to.
+
+    S is the stitched representation, T the target's own. They are not centred.
+    """
     m = pair.moments
     total = float(torch.trace(m.syy))
     return max(0.0, total - _compute_explained(pair)) / (total + m.n * float(m.y.mean @ m.y.mean))
 
 
 def r2_ridge(pair: Pair, strength: float) -> float:
-    """R² on the fitted data of the ridge regression whose penalty is `strength` mean eigenvalues of the
-    source."""
+    """Compute R² of ridge regression on the fitted data.
+
+    The penalty is `strength` times the mean eigenvalue of the source's scatter.
+    """
     m = pair.moments
     penalised = pair.x.add_ridge(m, strength)
     shares = (2 - pair.x.values / penalised) / penalised
@@ -63,8 +65,7 @@ def r2_ridge(pair: Pair, strength: float) -> float:
 
 
 def r2_folds(pair: Pair) -> float:
-    """R² of regressions that did not see the block on which they are judged, errors summed over all
-    blocks."""
+    """Compute R² of regressions on blocks that they were not fitted to, errors summed over all folds."""
     folds, error = [f.moments for f in merge_into_folds(pair.blocks)], 0.0
     outside = pair.outside or (None,) * len(folds)
     for k, held in enumerate(folds):
@@ -75,12 +76,15 @@ def r2_folds(pair: Pair) -> float:
 
 
 def merge_into_folds(blocks: Sequence[MomentBlock]) -> list[MomentBlock]:
-    """At most `FOLDS` folds."""
+    """Merge blocks into at most `FOLDS` folds."""
     return merge_blocks(blocks, FOLDS)
 
 
 def explain_too_few_rows(pair: Pair) -> str:
-    """With rank x >= n - 1 the fit is perfect whatever the data."""
+    """Return the reason why there are too few rows for regression, or an empty string.
+
+    With rank x >= n - 1 the fit is perfect whatever the data.
+    """
     n, r = pair.n, pair.x.rank
     if r < n - 1:
         return ""
@@ -89,7 +93,10 @@ def explain_too_few_rows(pair: Pair) -> str:
 
 
 def explain_no_folds(pair: Pair) -> str:
-    """Cross-validation needs blocks with rows in them, and a fit that is not perfect whatever the data."""
+    """Return the reason why cross-validation is impossible, or an empty string.
+
+    It needs at least two blocks with rows, and a fit that is not perfect whatever the data.
+    """
     folds = merge_into_folds(pair.blocks)
     if len(folds) < 2:
         return "no blocks of examples were kept apart: give at least two blocks"

@@ -1,9 +1,9 @@
-"""Representational similarity analysis from moments (Kriegeskorte et al. 2008): no matrix of dissimilarities
-is made.
+"""Representational similarity analysis from moments (Kriegeskorte et al. 2008).
 
-With centred rows, a = |x|², b = |y|² and D = a_i + a_j - 2 x_i x_j', the sum of Dx Dy over ordered pairs is 2
-n sum ab + 2 sum a sum b + 4 |Sxy|². Correlation distances are half the squared distances of rows less their
-mean, at unit length: 1 - z_i z_j' = |z_i - z_j|² / 2.
+No matrix of dissimilarities is made. With centred rows, a = |x|², b = |y|² and D = a_i + a_j - 2 x_i x_j',
+the sum of Dx Dy over ordered pairs is 2 n sum ab + 2 sum a sum b + 4 |Sxy|². For correlation distances a row
+z has its mean subtracted and is scaled to unit length. They are half the squared distances of such rows: 1 -
+z_i z_j' = |z_i - z_j|² / 2.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class _DissimilaritySums:
-    """Sums over all pairs of different rows: dissimilarities of both sides, their products and squares; and
-    how many pairs there are."""
+    """Sums over all pairs of different rows: dissimilarities of both sides, their products and squares.
+
+    `pairs` is the number of pairs.
+    """
 
     pairs: float
     x: float
@@ -40,7 +42,7 @@ class _DissimilaritySums:
         return self.xy / math.sqrt(self.xx * self.yy)
 
     def explain_equal(self) -> str:
-        """Why there is no correlation; "" where both sides have dissimilarities that vary."""
+        """Return the side whose dissimilarities do not vary, as a reason, or an empty string."""
         for side, name, square in (("x", "source", self.xx), ("y", "target", self.yy)):
             if self._variance(side) <= _ROUNDING * square / self.pairs:
                 return f"all rows of the {name} are equally far from each other: nothing to correlate"
@@ -65,23 +67,25 @@ def _sum_dissimilarities(m: Moments) -> _DissimilaritySums:
 
 
 def rsa_pearson(pair: Pair) -> float:
-    """Pearson correlation of the squared Euclidean distances."""
+    """Compute the Pearson correlation of the squared Euclidean distances."""
     return _sum_dissimilarities(pair.moments).pearson()
 
 
 def rsa_cosine(pair: Pair) -> float:
-    """Cosine similarity of the squared Euclidean distances."""
+    """Compute the cosine similarity of the squared Euclidean distances."""
     return _sum_dissimilarities(pair.moments).cosine()
 
 
 def rsa_correlation(pair: Pair) -> float:
-    """Pearson correlation of the correlation distances, 1 minus the correlation of two rows over their
-    columns."""
+    """Compute the Pearson correlation of the correlation distances.
+
+    A correlation distance is 1 minus the correlation of two rows over their columns.
+    """
     return _sum_dissimilarities(_get_standard(pair)).pearson()
 
 
 def rsa_correlation_cosine(pair: Pair) -> float:
-    """Cosine similarity of the correlation distances."""
+    """Compute the cosine similarity of the correlation distances."""
     return _sum_dissimilarities(_get_standard(pair)).cosine()
 
 
@@ -91,12 +95,18 @@ def _get_standard(pair: Pair) -> Moments:
 
 
 def explain_equal_distances(pair: Pair) -> str:
-    """Dissimilarities that are all the same correlate with nothing."""
+    """Return the reason why the distances have no correlation, or an empty string.
+
+    Distances that are all equal correlate with nothing.
+    """
     return _sum_dissimilarities(pair.moments).explain_equal()
 
 
 def explain_no_correlations(pair: Pair) -> str:
-    """Correlations of rows need rows that vary over their columns, and not all alike."""
+    """Return the reason why rows have no correlations, or an empty string.
+
+    Rows must be examples, vary over at least three columns, and not all be equally far from each other.
+    """
     if pair.standard is None:
         return ("correlation distances compare examples, and the rows of these matrices are "
                 "positions: ask for @pool")
@@ -115,7 +125,7 @@ _CORRELATED = "correlation distances (1 minus the correlation of two rows)"
 _PAPER = "Kriegeskorte et al. 2008"
 ENTRIES = (
     Index(make_index_measure("rsa_pearson", "RSA (Pearson)", f"Pearson correlation of {_SQUARED} ({_PAPER}).",
-                     span=(-1.0, 1.0)),
+                             span=(-1.0, 1.0)),
           rsa_pearson, "corr(Dx, Dy), D = |x_i - x_j|², over pairs of rows", _PAPER, RIGID, RIGID,
           Needs.HIGHER, 4, explain_equal_distances),
     Index(make_index_measure("rsa_cosine", "RSA (cosine)", f"Cosine similarity of {_SQUARED} ({_PAPER})."),

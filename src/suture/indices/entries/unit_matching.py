@@ -1,4 +1,4 @@
-"""Unit by unit: correlations between single columns, matched one to one or each with its best."""
+"""Correlations between single columns (units), matched one to one or each with its best partner."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from suture.numbers import Pair, make_index_measure
 
 
 def correlation_hard(pair: Pair) -> float:
-    """Mean correlation of the best one-to-one matching of columns (Li et al. 2015)."""
+    """Compute the mean correlation of the best one-to-one matching of columns (Li et al. 2015)."""
     from scipy.optimize import linear_sum_assignment
 
     r = pair.correlations
@@ -16,8 +16,7 @@ def correlation_hard(pair: Pair) -> float:
 
 
 def correlation_soft(pair: Pair) -> float:
-    """Mean over the columns of the source of the largest correlation with a column of the target (Li et al.
-    2015)."""
+    """Compute the mean over source columns of the best correlation with a target column (Li et al. 2015)."""
     return float(pair.correlations.amax(1).mean())
 
 

@@ -11,10 +11,10 @@ from suture._base import SutureError
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a way around them; the output is taken after the last ReLU.
+    """Two 3x3 convolutions with a shortcut; the output comes after the last ReLU.
 
-    (N, inner, H, W) -> (N, outer, H / stride, W / stride). The way around is the identity, or a 1x1
-    convolution with batch norm where the shape changes (option B of He et al. 2016, section 3.3).
+    (N, inner, H, W) -> (N, outer, H / stride, W / stride). The shortcut is the identity, or a 1x1 convolution
+    with batch norm where the shape changes (option B of He et al. 2016, section 3.3).
     """
 
     def __init__(self, inner: int, outer: int, stride: int = 1) -> None:
@@ -89,27 +89,30 @@ class ResNet(nn.Module):
 
 
 def resnet18(classes: int = 10, in_channels: int = 3) -> ResNet:
-    """ResNet-18 with a 3x3 stem and no max pooling, for 32x32 images: 11.17 M parameters.
+    """Build ResNet-18 with a 3x3 stem and no max pooling, for 32x32 images: 11.17 M parameters.
 
-    The paper's (arXiv 2412.11299, section 4); eight blocks at 32, 16, 8 and 4 pixels.
+    It is the paper's (arXiv 2412.11299, section 4), with eight blocks at 32, 16, 8 and 4 pixels.
     """
     return ResNet((64, 128, 256, 512), (2, 2, 2, 2), (1, 2, 2, 2), in_channels, classes)
 
 
 def resnet20(classes: int = 10, in_channels: int = 3) -> ResNet:
-    """ResNet-20 without strides, for 32x32 images: all nine blocks keep the size of the image.
+    """Build ResNet-20 without strides, for 32x32 images: all nine blocks keep the size of the image.
 
-    The variant of the paper (arXiv 2412.11299), where no resizing can blur a comparison of blocks. For the
-    original take `resnet20_strided`.
+    It is the paper's variant (arXiv 2412.11299), in which no resizing can blur a comparison of blocks. For
+    the original use `resnet20_strided`.
     """
     return ResNet((16, 32, 64), (3, 3, 3), (1, 1, 1), in_channels, classes)
 
 
 def resnet20_strided(classes: int = 10, in_channels: int = 3) -> ResNet:
-    """ResNet-20 as in He et al. 2016, section 4.2, but with 1x1 shortcuts, for 32x32 images."""
+    """Build ResNet-20 as in He et al. 2016, section 4.2, but with 1x1 shortcuts, for 32x32 images."""
     return ResNet((16, 32, 64), (3, 3, 3), (1, 2, 2), in_channels, classes)
 
 
 def resnet_digits(classes: int = 10, in_channels: int = 1) -> ResNet:
-    """A small network for the 8x8 handwritten digits: six blocks at 8, 4 and 2 pixels. Trains in seconds."""
+    """Build a small network for the 8x8 handwritten digits: six blocks at 8, 4 and 2 pixels.
+
+    It trains in seconds.
+    """
     return ResNet((16, 32, 64), (2, 2, 2), (1, 2, 2), in_channels, classes)

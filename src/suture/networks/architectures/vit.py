@@ -10,8 +10,10 @@ from suture._base import SutureError
 
 
 class Block(nn.Module):
-    """Pre-norm self-attention and a perceptron of four times the width, each with a way around it:
-    (N, T, dim)."""
+    """Pre-norm self-attention and a perceptron of four times the width, each with a skip connection.
+
+    (N, T, dim) -> (N, T, dim).
+    """
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -21,7 +23,7 @@ class Block(nn.Module):
         self.up, self.down = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
 
     def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
-        """`kept` (N, T): True at the tokens that may be looked at."""
+        """Apply the block; `kept` (N, T) is True at the tokens that may be attended to."""
         x = x + self._attend(self.norm1(x), kept)
         deeper: Tensor = self.down(F.gelu(self.up(self.norm2(x))))
         return x + deeper
@@ -36,16 +38,15 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-    """A vision transformer on given tokens: (N, tokens, width) -> logits (N, classes), read from a class
-    token.
+    """A vision transformer on given tokens: (N, tokens, width) -> logits (N, classes) from a class token.
 
     Args:
         width: dimensions of a given token; a linear embedding brings them to `dim`.
-        tokens: how many tokens; each position has a learned vector. None: any number, and no such vectors.
+        tokens: number of tokens; each position has a learned vector. None: any number, and no such vectors.
         classes: number of logits.
         dim: width of the blocks; a multiple of `heads`. Default 192 (ViT-Ti).
         depth: number of blocks. Default 12.
-        heads: attention heads. Default 3.
+        heads: number of attention heads. Default 3.
 
     Raises:
         SutureError: a number below 1, or heads that do not divide `dim`.
@@ -77,11 +78,11 @@ class ViT(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`mask` (N, tokens): True at the tokens that count; None where all do."""
+        """Compute the logits; `mask` (N, tokens) is False at padding tokens, None if there are none."""
         x = torch.cat([self.token.expand(len(x), -1, -1), self.embed(x)], 1)
         if self.positions is not None:
             x = x + self.positions
-        # The class token always counts, so that no row of attention is empty.
+        # The class token is never masked, so no row of attention is empty.
         kept = None if mask is None else F.pad(mask, (1, 0), value=True)
         for block in self.blocks:
             x = block(x, kept)

@@ -1,4 +1,4 @@
-"""Mean and spread of the channels of a site, by which an energy detector standardises its inputs."""
+"""Mean and standard deviation of a site's channels, for the standardisation in energy detectors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from suture.representations import Shape, View, get_row_mask, to_grid
 
 
 class ChannelMoments:
-    """Mean and standard deviation of channels, batch by batch, about the first batch's mean; float64 sums."""
+    """Mean and standard deviation of channels, updated batch by batch.
+
+    The float64 sums are about the mean of the first batch.
+    """
 
     def __init__(self, shape: Shape) -> None:
         self.shape, self.rows = shape, 0
@@ -18,7 +21,7 @@ class ChannelMoments:
         self._sum = self._squares = torch.zeros(shape.width, dtype=torch.float64)
 
     def update(self, x: Tensor, mask: Tensor | None) -> None:
-        """Add one batch; of texts the tokens that `mask` counts."""
+        """Add one batch; of texts only the tokens that `mask` keeps."""
         grid, kept = to_grid(x.float(), self.shape, View.ALL), get_row_mask(self.shape, View.ALL, mask)
         rows = grid.flatten(0, 2) if kept is None else grid[kept]
         if not len(rows):
@@ -31,7 +34,7 @@ class ChannelMoments:
         self.rows += len(rows)
 
     def set_buffers(self, detector: EnergyDetector) -> None:
-        """Set the buffers of a detector; NaN where there was no row."""
+        """Set the buffers of a detector, to NaN if no row was added."""
         mean = self._sum / self.rows
         std = (self._squares / self.rows - mean.square()).clamp(min=0).sqrt()
         typical = float(std.square().mean().sqrt())

@@ -1,5 +1,4 @@
-"""What a trained detector is: a classifier on the representations of a site, its energy, and how it is
-trained."""
+"""A trained detector: a classifier on the representations of a site, its energy, and its recipe."""
 
 from __future__ import annotations
 
@@ -30,10 +29,10 @@ from suture.representations import Kind, Shape, View, get_row_mask
 
 BodyName = Literal["auto", "paper", "resnet18", "resnet_small", "vit_tiny", "vit_small", "mlp"]
 LEAST_CHANNEL_STD = 0.01
-"""Least standard deviation of a channel, relative to the root mean square of all: a channel that is silent on
-the native data is not blown up where it speaks."""
+"""Smallest standard deviation of a channel, relative to the root mean square of all. It limits the scale of a
+channel that is almost constant on the native data but not elsewhere."""
 SCORE_BATCH = 256
-"""Most examples that are scored at once."""
+"""Largest number of examples that are scored at once."""
 
 _BODIES: Mapping[str, tuple[Kind, Callable[[Shape, int], nn.Module]]] = {
     "resnet18": (Kind.MAP, lambda shape, classes: resnet18(classes, shape.width)),
@@ -51,33 +50,37 @@ _BY_KIND: Mapping[str, Mapping[Kind, str]] = {
 
 
 def _count_positions(shape: Shape) -> int | None:
-    """How many positions a body tells apart: none in texts, whose padding another batch does not have."""
+    """Return the number of positions that a body tells apart.
+
+    It is None for texts, because their padding differs between batches.
+    """
     return None if shape.varies else shape.size[0]
 
 
 @dataclass(frozen=True)
 class EnergyRecipe(Recipe):
-    """How energy detectors are trained. The defaults are the paper's, but for its augmentation and its large
-    bodies.
+    """Settings of training energy detectors.
+
+    The defaults are the paper's, without its augmentation and its large bodies.
 
     Attributes:
         epochs: of cross-entropy. Default 100.
-        batch_size: examples per step, where suture makes the batches. Default 64. Fine-tuning takes as many
-            auxiliary examples beside them.
+        batch_size: examples per step, where suture makes the batches. Default 64. Fine-tuning adds as many
+            auxiliary examples.
         lr: peak learning rate of the cross-entropy epochs. Default 1e-3.
-        weight_decay, optimizer, schedule, crop, flip: see `suture.networks.training.Recipe`. The schedule is
-            that of the cross-entropy epochs and steps once per batch.
+        weight_decay, optimizer, schedule, crop, flip: see `suture.networks.training.Recipe`. The schedule
+            covers the cross-entropy epochs and steps once per batch.
         seed: of the random starts, the augmentation and the order of the auxiliary data. Default 0.
         tune_epochs: of fine-tuning with the energy margins, with a new optimiser. Default 10; 0 for none.
-        tune_lr: learning rate of the first half of the fine-tuning epochs; the others have a tenth of it.
+        tune_lr: learning rate of the first half of the fine-tuning epochs. The second half has a tenth of it.
             Default 1e-3.
         inside: energy above which in-distribution examples are penalised. Default -25 (Liu et al. 2020).
         outside: energy below which auxiliary examples are penalised. Default -7.
         weight: of both penalties. Default 0.1.
         body: the classifier. "auto" (default): "resnet_small" for maps (widths 16, 32, 64, one block each),
             "vit_small" for tokens (64 dimensions, 2 blocks), "mlp" for vectors (one hidden layer of 128).
-            "paper": "resnet18", "vit_tiny" (192 dimensions, 12 blocks), "mlp". Or one of these names, for
-            sites of its kind.
+            "paper": "resnet18", "vit_tiny" (192 dimensions, 12 blocks), "mlp". One of these names also works,
+            for sites of its kind.
 
     Raises:
         SutureError: a value outside these bounds; `inside` not below `outside`.
@@ -106,37 +109,38 @@ class EnergyRecipe(Recipe):
 
     @classmethod
     def paper(cls, seed: int = 0) -> Self:
-        """The detectors of Balogh and Jelasity, AAAI 2025 (arXiv 2412.11299), for 32x32 photographs.
+        """Return the recipe of Balogh and Jelasity, AAAI 2025 (arXiv 2412.11299), for 32x32 photographs.
 
         100 epochs of cross-entropy and 10 of fine-tuning, Adam 1e-3, weight decay 1e-5, batch 64, crops of
-        the image padded by 4 pixels, flips, ResNet-18 and ViT-Ti bodies. Not repeated from the published code
-        (github.com/szegedai/stitching-ood): its fine-tuning rate fell after half of the epochs' number of
-        *batches*, and only the auxiliary images were cropped, which a black border gave away. Also different:
-        64 and 64 examples per step of fine-tuning in place of 32 and 32, and a ViT with a class token and
-        positions of its own.
+        the image padded by 4 pixels, flips, ResNet-18 and ViT-Ti bodies.
+
+        Two errors of the published code (github.com/szegedai/stitching-ood) are not repeated. Its fine-tuning
+        rate fell after half of the epochs' number of *batches*. It cropped only the auxiliary images, so that
+        a black border gave them away. Two more differences: a step of fine-tuning has 64 and 64 examples
+        instead of 32 and 32, and the ViT has its own class token and positions.
         """
         return cls(crop=4, flip=True, seed=seed, body="paper")
 
 
-# -- the loss ------------------------------------------------------------------------------------------------
-
 def energy(logits: Tensor) -> Tensor:
-    """(N,) energies of logits (N, classes), minus their log-sum-exp (Liu et al. 2020, equation 4, temperature
-    1)."""
+    """Return the energies (N,) of logits (N, classes).
+
+    The energy is minus the log-sum-exp of the logits (Liu et al. 2020, equation 4, temperature 1).
+    """
     return -logits.logsumexp(1)
 
 
 def energy_loss(inside_logits: Tensor, outside_logits: Tensor, labels: Tensor,
                 recipe: EnergyRecipe) -> Tensor:
-    """Cross-entropy and squared hinges on the energies of both sides (Liu et al. 2020, equations 7 and 8).
+    """Return cross-entropy plus squared hinges on the energies of both sides (Liu et al. 2020, eq. 7 and 8).
 
-    CE + weight (mean relu(E_in - inside)² + mean relu(outside - E_out)²), each mean over its own examples, as
-    in the authors' code, the paper's and pytorch-ood's.
+    CE + weight (mean relu(E_in - inside)² + mean relu(outside - E_out)²). Each mean is over its own examples,
+    as in the code of the authors, of the paper and of pytorch-ood.
 
     Args:
         inside_logits: (N, classes) of in-distribution examples.
         outside_logits: (M, classes) of auxiliary ones.
-        labels: (N,) class numbers of the former.
+        labels: (N,) class numbers of the in-distribution examples.
         recipe: gives margins and weight.
     """
     above = F.relu(energy(inside_logits) - recipe.inside).square().mean()
@@ -144,21 +148,20 @@ def energy_loss(inside_logits: Tensor, outside_logits: Tensor, labels: Tensor,
     return F.cross_entropy(inside_logits, labels) + recipe.weight * (above + below)
 
 
-# -- the detector --------------------------------------------------------------------------------------------
-
 class EnergyDetector(nn.Module):
-    """A classifier on the representations of a site; its log-sum-exp, minus its energy, says how native they
-    look.
+    """A classifier on the representations of a site.
 
-    Channels are standardised first, with the mean and standard deviation that they have on the
-    in-distribution data (buffers `mean` and `std`, from one pass before training; at least
-    `LEAST_CHANNEL_STD` of the typical one). That is our deviation from the paper: representations of any
-    scale then start the body where it was made to start. Maps are then resized to `size` (bilinear, corners
-    not aligned).
+    Its score is minus its energy: the log-sum-exp of its logits.
+
+    Channels are first standardised by their mean and standard deviation on the in-distribution data. These
+    are the buffers `mean` and `std`, from one pass before training; a standard deviation is at least
+    `LEAST_CHANNEL_STD` of the typical one. The paper does not standardise; suture does, so that every body
+    starts at the input scale that it was designed for. Maps are then resized to `size` (bilinear, corners not
+    aligned).
 
     Args:
         shape: of one representation.
-        body: what gives logits; tokens come with a mask.
+        body: module that gives logits; for tokens it also gets a mask.
         size: (height, width) that maps are resized to.
     """
 
@@ -178,7 +181,7 @@ class EnergyDetector(nn.Module):
     @classmethod
     def make(cls, shape: Shape, classes: int, recipe: EnergyRecipe, size: tuple[int, int] | None = None,
              site: str = "") -> Self:
-        """An untrained detector: the start of training, or what `load_state_dict` fills.
+        """Return an untrained detector, to be trained or filled by `load_state_dict`.
 
         Args:
             shape: of one representation.
@@ -199,10 +202,10 @@ class EnergyDetector(nn.Module):
             return cls(shape, body(shape, classes), size)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(N, classes) logits of representations as `shape` says; `mask` (N, T) for tokens.
+        """Return the logits (N, classes) of representations; `mask` (N, T) is for tokens.
 
         Raises:
-            SutureError: representations of another shape.
+            SutureError: representations of another shape than `shape`.
         """
         self._check_shape(x)
         x = x.float()
@@ -218,12 +221,14 @@ class EnergyDetector(nn.Module):
         if kept is None:
             return self.body(x)  # type: ignore[no-any-return]
         kept = kept.flatten(1)
-        # What attention leaves out with weight zero must still be a number.
+        # Attention gives these tokens weight zero, and zero times NaN is NaN.
         return self.body(x.masked_fill(~kept[..., None], 0), kept)  # type: ignore[no-any-return]
 
     def score(self, site_features: SiteFeatures) -> Tensor:
-        """(N,) minus the energy, larger = more in-distribution: in eval mode, without gradients, in small
-        batches."""
+        """Return minus the energy (N,), larger = more in-distribution.
+
+        It runs in eval mode, without gradients, in small batches.
+        """
         x, mask = site_features.x, site_features.mask
         with freeze(self), disable_gradients():
             return torch.cat(
@@ -238,5 +243,5 @@ class EnergyDetector(nn.Module):
 
 
 def derive_site_seed(seed: int, site: str) -> int:
-    """A seed for one site that does not depend on which others there are (law 7)."""
+    """Derive a seed for one site that does not depend on the other sites (law 7)."""
     return derive_seed(seed, "energy", site)

@@ -1,5 +1,4 @@
-"""The trained detector of Balogh and Jelasity (2025): training the energy of a classifier at each of several
-sites."""
+"""Training of the energy detectors of Balogh and Jelasity (2025), at several sites at once."""
 
 from __future__ import annotations
 
@@ -39,7 +38,7 @@ from suture.representations import (
 STAGE = "energy detectors"
 _INSTEAD = "choose a detector that needs no classes, such as mahalanobis or neighbours"
 FrontOutputs = tuple[list[Tensor], Tensor | None]
-"""Representations at the sites, and which tokens of theirs count."""
+"""Representations at the sites, and the token mask (True for unpadded tokens) or None."""
 
 
 def train_detectors(target: SitedNetwork, data: Iterable[Batch], auxiliary: Any, recipe: EnergyRecipe,
@@ -48,25 +47,26 @@ def train_detectors(target: SitedNetwork, data: Iterable[Batch], auxiliary: Any,
                     progress: Progress | None = None) -> dict[int, EnergyDetector]:
     """Train a detector for each of several sites of a network; one front pass per batch serves all of them.
 
-    The network is frozen; no representation outlives its batch. Every pass over the data is read anew: one to
-    look at labels and to measure the spread of each channel, then one per epoch. A site's detector does not
-    depend on the other sites; the same seed, data and order give the same detector, bit for bit on one CPU.
+    The network is frozen, and no representation is kept beyond its batch. One pass over the data checks
+    labels and measures the spread of each channel. Then each epoch is one pass. The detector of a site does
+    not depend on the other sites. On one CPU, the same seed, data and order give the same detector, bit for
+    bit.
 
     Args:
         target: the network, on `device`.
-        data: re-iterable batches with labels; inputs are ``batch.target``. Shuffling is theirs, such as
-            ``Batches(data, size=recipe.batch_size, shuffle=True, seed=recipe.seed)``. Batches of a single
-            example are passed over: batch norm has no variance from them.
+        data: re-iterable batches with labels; inputs are ``batch.target``. The data decide their shuffling,
+            such as ``Batches(data, size=recipe.batch_size, shuffle=True, seed=recipe.seed)``. Batches of one
+            example are skipped, because batch norm needs a variance.
         auxiliary: inputs that are not of the task, of the shape of the data's: a tensor (M, C, H, W), or
-            nested as the data's are. Fine-tuning draws as many as the batch has, shuffled, again and again,
-            augmented alike.
+            nested as the data's are. Fine-tuning draws as many as the batch has, shuffled and repeated, with
+            the same augmentation.
         recipe: see `EnergyRecipe`.
         device: where to train.
         classes: number of classes.
-        sites: which sites of `target`, by index.
-        micro_batch: most examples that pass the network at once. Bodies take each batch whole.
-        size: (height, width) that maps are resized to. Default: that of the images, as in the paper; the
-            map's own where inputs are no images.
+        sites: indices of sites of `target`.
+        micro_batch: most examples that pass the network at once. Detectors always get whole batches.
+        size: (height, width) that maps are resized to. Default: that of the images, as in the paper; if the
+            inputs are no images, the map's own.
         progress: called as ``progress("energy detectors", epochs done, epochs)``.
 
     Returns:
@@ -74,8 +74,8 @@ def train_detectors(target: SitedNetwork, data: Iterable[Batch], auxiliary: Any,
 
     Raises:
         SutureError: no labels, labels outside the classes or of one class alone; auxiliary inputs of another
-            shape; data that can be read only once; crops or flips of what is no image; a body that does not
-            suit a site; representations or a loss that are not finite.
+            shape; data that can be read only once; crops or flips of inputs that are no images; a body that
+            does not suit a site; representations or a loss that are not finite.
     """
     if isinstance(data, Iterator):
         raise SutureError("expected data that can be read more than once, got "
@@ -100,7 +100,7 @@ class _SiteDetector:
 
 
 class _DetectorTrainer:
-    """All detectors of a network, step by step: they share the front passes, and nothing else."""
+    """A trainer of all detectors of a network. They share only the front passes."""
 
     def __init__(self, target: SitedNetwork, auxiliary: Any, recipe: EnergyRecipe, device: torch.device,
                  sites: Sequence[int], micro_batch: int, classes: int) -> None:
@@ -144,7 +144,7 @@ class _DetectorTrainer:
             self.members[j] = _SiteDetector(name, detector, self._make_optimizer(detector))
 
     def fit(self, data: Iterable[Batch], progress: Progress | None) -> None:
-        """Run the recipe."""
+        """Train all detectors by the recipe."""
         epochs = self.recipe.epochs + self.recipe.tune_epochs
         for epoch in range(epochs):
             if epoch == self.recipe.epochs:
@@ -155,7 +155,7 @@ class _DetectorTrainer:
                 progress(STAGE, epoch + 1, epochs)
 
     def _train_epoch(self, data: Iterable[Batch], epoch: int) -> list[float]:
-        """The summed loss of each site."""
+        """Run one epoch, and return the summed loss of each site."""
         totals = [torch.zeros((), device=self.device) for _ in self.members]
         for k, raw in enumerate(data):
             if raw.size < 2:
@@ -180,7 +180,7 @@ class _DetectorTrainer:
         (xs, mask), n = inside, len(labels)
         if outside is None:
             return F.cross_entropy(detector(xs[i], mask), labels)
-        # Together, so that batch norm sees both sides at once, as in the code of Liu et al.
+        # In one batch, so that batch norm uses the statistics of both sides, as in the code of Liu et al.
         logits = detector(*_concatenate((xs[i], outside[0][i]), (mask, outside[1])))
         return energy_loss(logits[:n], logits[n:], labels, self.recipe)
 
@@ -206,15 +206,14 @@ class _DetectorTrainer:
                                lambda t: augment(t, self._augmentation, self.recipe.crop, self.recipe.flip))
 
     def _draw_auxiliary(self, n: int) -> Any:
-        """The next `n` auxiliary examples."""
+        """Return the next `n` auxiliary examples."""
         m = count_examples(self.auxiliary)
         while len(self._waiting) < n:
             self._waiting = torch.cat([self._waiting, torch.randperm(m, generator=self._order)])
         rows, self._waiting = self._waiting[:n], self._waiting[n:]
         return convert_tensors(self.auxiliary,
-                       lambda t: (t[rows.to(t.device)] if t.ndim and len(t) == m else t).to(self.device))
-
-    # -- checks ----------------------------------------------------------------------------------------------
+                               lambda t: (t[rows.to(t.device)] if t.ndim and len(t) == m
+                                          else t).to(self.device))
 
     def _collect_classes(self, batch: Batch) -> set[int]:
         labels = batch.labels
@@ -256,7 +255,7 @@ class _DetectorTrainer:
 
 def _concatenate(xs: tuple[Tensor, Tensor],
                  masks: tuple[Tensor | None, Tensor | None]) -> tuple[Tensor, Tensor | None]:
-    """Representations of both sides, one behind the other; of texts the shorter ones are padded."""
+    """Concatenate the representations of both sides; shorter texts are padded."""
     if xs[0].shape[1:] == xs[1].shape[1:]:
         there = [m for m in masks if m is not None]
         return torch.cat(xs), torch.cat(there) if there else None
@@ -268,8 +267,10 @@ def _concatenate(xs: tuple[Tensor, Tensor],
 
 
 def _list_shapes(inputs: Any) -> list[tuple[tuple[int | str, ...], torch.dtype]]:
-    """Shape of one example and type of each tensor; T for the length of texts, which may be another in each
-    batch."""
+    """Return the shape of one example and the type of each tensor.
+
+    The length of texts is written "T", because it may differ between batches.
+    """
     n, texts = count_examples(inputs), {(length,) for length in find_sequence_lengths(inputs)}
     shapes = [tuple(t.shape[1:]) if t.ndim and len(t) == n else tuple(t.shape) for t in list_tensors(inputs)]
     return [(("T",) if s in texts else s, t.dtype) for s, t in zip(shapes, list_tensors(inputs), strict=True)]

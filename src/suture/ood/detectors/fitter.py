@@ -1,4 +1,4 @@
-"""Fit the training-free detectors of all target sites in one pass over native representations."""
+"""The fit of all detectors that need no training, in one pass over native representations."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class _SiteFit:
 
 @dataclass
 class DetectorFitter:
-    """Takes in native representations batch by batch, and gives the detectors of each site.
+    """A fitter that gets native representations batch by batch and makes the detectors of each site.
 
     Args:
-        names: of detectors; those that are not training-free are passed over.
+        names: of detectors. Those that need training are skipped.
         shapes: of the sites.
-        seed: of the sample that nearest neighbours are looked for in.
+        seed: of the sample for nearest neighbours.
 
     Attributes:
-        notes: what a reader of the scores has to know.
+        notes: sentences for the reader of the scores.
     """
 
     names: Sequence[str]
@@ -45,12 +45,12 @@ class DetectorFitter:
     def __post_init__(self) -> None:
         wanted = {f for n in self.names if (f := DETECTORS[n].features) is not None}
         self._sites = [_SiteFit(shape, {f: ClassMoments() for f in sorted(wanted)},
-                             FeatureSample(seed=self.seed) if "neighbours" in self.names else None)
+                                FeatureSample(seed=self.seed) if "neighbours" in self.names else None)
                        for shape in self.shapes]
 
     @property
     def needed(self) -> bool:
-        """Whether there is anything to fit."""
+        """True if any detector needs the representations."""
         return any(s.moments or s.sample for s in self._sites)
 
     @torch.no_grad()
@@ -69,7 +69,7 @@ class DetectorFitter:
                 site.sample.update(seen.spread)
 
     def make_detectors(self, device: torch.device = CPU) -> dict[str, list[Detector]]:
-        """By name: one for each site, on a device.
+        """Return the detectors by name, one for each site, on a device.
 
         Raises:
             SutureError: too few examples or classes for one of them.

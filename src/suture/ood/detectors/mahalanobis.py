@@ -1,5 +1,4 @@
-"""Mahalanobis detectors of a site, from class-wise moments of its features: one streaming pass, no example
-kept."""
+"""Mahalanobis detectors of a site, from class-wise moments of its features in one streaming pass."""
 
 from __future__ import annotations
 
@@ -13,28 +12,32 @@ from suture._base import SutureError
 from suture.ood.detectors.site_features import SiteFeatures
 
 FeatureKind = Literal["mean", "spread", "position"]
-"""What a detector looks at: the mean over positions; mean and standard deviation over them; every
+"""Features of a detector: the mean over positions, mean and standard deviation over positions, or every
 position."""
 LEAST_FEATURE_STD = 1e-3
-"""Least standard deviation of a feature, relative to the root mean square of all. A channel that is silent on
-the native data then speaks against stitched representations in which it is not, and rounding does not."""
+"""Smallest standard deviation of a feature, relative to the root mean square of all. A channel that is
+constant on native data then still reveals stitched representations that vary there, but rounding does not."""
 ROUNDING = 1e-6
-"""Variance, relative to that of all data, that float32 products leave where there is none."""
+"""Variance, relative to that of all data, that float32 products show for a constant."""
 
 
 def select_features(site_features: SiteFeatures, features: FeatureKind) -> tuple[Tensor, Tensor | None]:
-    """(N, P, F) rows of the features and (N, P) which of them count (None: all); P is 1 unless by
-    position."""
+    """Return the rows (N, P, F) of the features, and a mask (N, P) of unpadded rows (None: all).
+
+    P is 1 unless the features are those of every position.
+    """
     if features == "position":
         return site_features.rows, site_features.counted
     return (site_features.mean if features == "mean" else site_features.spread)[:, None], None
 
 
 class ClassMoments:
-    """Sums of rows by class, batch by batch, about the first batch's mean; float64 sums of float32 products.
+    """Sums of rows by class, updated batch by batch.
+
+    The float64 sums of float32 products are about the mean of the first batch.
 
     Attributes:
-        examples: number of examples seen.
+        examples: number of examples so far.
     """
 
     def __init__(self) -> None:
@@ -50,7 +53,7 @@ class ClassMoments:
         Args:
             rows: (N, P, F).
             labels: (N,) class numbers, any integers; None: one class for all.
-            counted: (N, P) which rows count; None: all.
+            counted: (N, P) True for rows that are not padding; None: all.
         """
         n, p, width = rows.shape
         classes = torch.zeros(n, dtype=torch.int64) if labels is None else self._number_classes(labels)
@@ -73,7 +76,7 @@ class ClassMoments:
         self.examples += n
 
     def _number_classes(self, labels: Tensor) -> Tensor:
-        """(N,) classes in the order in which they were first seen."""
+        """Return the classes (N,), numbered by first appearance."""
         return torch.tensor([self._classes.setdefault(label, len(self._classes))
                              for label in labels.tolist()])
 
@@ -86,18 +89,18 @@ class ClassMoments:
 
     @property
     def counts(self) -> list[int]:
-        """Examples of each class that has any."""
+        """Number of examples of each class that has any."""
         return [int(c) for c in self._counts if c > 0]
 
     def compute_within(self) -> tuple[Tensor, Tensor]:
-        """(K, F) means of the classes that have examples, and (F, F) the mean scatter about them."""
+        """Return the means (K, F) of the classes with examples, and the mean scatter (F, F) about them."""
         there = self._rows > 0
         totals, rows = self._totals[there], self._rows[there][:, None]
         means = totals / rows
         return means + self._shift.cpu().double(), (self._gram - totals.T @ means) / float(rows.sum())
 
     def compute_overall(self) -> tuple[Tensor, Tensor]:
-        """(1, F) mean of all rows, and (F, F) the mean scatter about it."""
+        """Return the mean (1, F) of all rows, and the mean scatter (F, F) about it."""
         total, rows = self._totals.sum(0, keepdim=True), float(self._rows.sum())
         mean = total / rows
         return mean + self._shift.cpu().double(), (self._gram - total.T @ mean) / rows
@@ -105,11 +108,11 @@ class ClassMoments:
 
 @dataclass(frozen=True)
 class Gaussians:
-    """Normal distributions with one covariance, in coordinates in which it is the identity.
+    """Normal distributions with a shared covariance, in coordinates where it is the identity.
 
     Attributes:
-        origin: (F,) subtracted first.
-        whiten: (F, F) features times it are white.
+        origin: (F,) is subtracted first.
+        whiten: (F, F) matrix; centred features times it are white.
         centres: (K, F) means in these coordinates.
         shrinkage: share of the identity in the correlations, between 0 and 1.
     """
@@ -121,14 +124,14 @@ class Gaussians:
 
     @classmethod
     def of(cls, means: Tensor, covariance: Tensor, n: int, total: Tensor | None = None) -> Gaussians:
-        """From means (K, F) and a covariance (F, F) of `n` independent examples, both float64.
+        """Return the Gaussians of means (K, F) and a covariance (F, F), both float64, of `n` examples.
 
-        `total` (F,) are variances of all data: what is not above `ROUNDING` of them is rounding, and set to
-        it.
+        The examples are independent. Features are scaled to unit variance. Their correlations are shrunk
+        towards the identity by the oracle approximating formula (Chen et al. 2010, equation 23; as
+        `sklearn.covariance.oas`). Fewer examples than features are therefore no problem.
 
-        Features are brought to unit variance, and their correlations are shrunk towards the identity by the
-        oracle approximating formula (Chen et al. 2010, equation 23; as `sklearn.covariance.oas`), so that
-        fewer examples than features do no harm.
+        `total` (F,) are variances of all data. A variance below `ROUNDING` of them is rounding, and is raised
+        to it.
         """
         least = torch.zeros_like(covariance.diagonal()) if total is None else ROUNDING * total.clamp(min=0)
         variance = covariance.diagonal().maximum(least)
@@ -148,13 +151,15 @@ class Gaussians:
         return cls(origin.float(), whiten.float(), ((means - origin) @ whiten).float(), rho)
 
     def to(self, device: torch.device) -> Gaussians:
-        """The same on a device."""
+        """Return these Gaussians on a device."""
         return replace(self, origin=self.origin.to(device), whiten=self.whiten.to(device),
                        centres=self.centres.to(device))
 
     def square_distances(self, rows: Tensor, counted: Tensor | None) -> Tensor:
-        """(N, K) squared Mahalanobis distances to each centre, averaged over the rows (N, P, F) that
-        count."""
+        """Return the squared Mahalanobis distances (N, K) to each centre.
+
+        They are averaged over the rows (N, P, F) that are not padding.
+        """
         z, centres = (rows - self.origin) @ self.whiten, self.centres
         if z.shape[1] == 1:
             return _square_distances(z[:, 0], centres)
@@ -167,14 +172,16 @@ class Gaussians:
 
 
 def _square_distances(z: Tensor, centres: Tensor) -> Tensor:
-    # Centred and white, so the product costs no digits that count.
+    # The rows are centred and white, so the matrix product loses no significant digits.
     found: Tensor = torch.cdist(z, centres, compute_mode="use_mm_for_euclid_dist").square()
     return found
 
 
 def oas(covariance: Tensor, n: int) -> float:
-    """Share of the scaled identity in the oracle approximating shrinkage of a covariance (p, p) of `n`
-    examples."""
+    """Return the share of the identity in the oracle approximating shrinkage of a covariance.
+
+    `covariance` is (p, p), of `n` examples. The identity is scaled to its mean variance.
+    """
     p = len(covariance)
     alpha, level = float(covariance.square().mean()), float(torch.trace(covariance)) / p
     bottom = (n + 1) * (alpha - level**2 / p)
@@ -185,14 +192,14 @@ def oas(covariance: Tensor, n: int) -> float:
 class Mahalanobis:
     """Minus the smallest squared Mahalanobis distance to a class mean (Lee et al. 2018), covariance shared.
 
-    With `background` the distance to the mean of all data under their own covariance is subtracted first: the
-    relative Mahalanobis distance (Ren et al. 2021).
+    With `background`, the distance to the mean of all data, under their own covariance, is subtracted first.
+    This is the relative Mahalanobis distance (Ren et al. 2021).
 
     Attributes:
-        features: what of a representation is looked at.
+        features: the features of a representation.
         classes: the Gaussians of the classes.
         background: the Gaussian of all data, or None.
-        classless: the classes show no spread of their own, and all data are taken for one class.
+        classless: True if the classes have no spread of their own, so that all data form one class.
     """
 
     features: FeatureKind
@@ -202,7 +209,7 @@ class Mahalanobis:
 
     @classmethod
     def fit(cls, moments: ClassMoments, features: FeatureKind, *, relative: bool = False) -> Mahalanobis:
-        """The detector of a site from the moments of its features on native data.
+        """Return the detector of a site from the moments of its features on native data.
 
         Raises:
             SutureError: fewer than two examples; a relative distance with one class, which would be zero
@@ -219,18 +226,18 @@ class Mahalanobis:
         total = overall.diagonal()
         every = Gaussians.of(mean, overall, moments.examples - 1, total)
         if float(torch.trace(within)) <= ROUNDING * float(total.sum()):
-            # Such as one example of each class: nothing is known of how a class spreads.
+            # The spread of a class is unknown, for example with one example of each class.
             return cls(features, every, every if relative else None, classless=True)
         own = Gaussians.of(means, within, max(1, moments.examples - k), total)
         return cls(features, own, every if relative else None)
 
     def to(self, device: torch.device) -> Mahalanobis:
-        """The same on a device."""
+        """Return this detector on a device."""
         background = None if self.background is None else self.background.to(device)
         return replace(self, classes=self.classes.to(device), background=background)
 
     def score(self, site_features: SiteFeatures) -> Tensor:
-        """(N,) minus the (relative) squared distance, larger = more in-distribution."""
+        """Return minus the (relative) squared distance (N,), larger = more in-distribution."""
         rows, counted = select_features(site_features, self.features)
         nearest = self.classes.square_distances(rows, counted).amin(1)
         return (-nearest if self.background is None

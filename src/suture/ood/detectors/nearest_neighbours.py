@@ -1,4 +1,4 @@
-"""A detector that asks how far the nearest native representations are, from a kept sample of them."""
+"""A detector by the distance to the nearest native representations, from a sample of them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from suture.ood.detectors.site_features import SiteFeatures
 SAMPLE_SIZE = 2000
 """Native examples whose features are kept."""
 NEIGHBOUR = 10
-"""Which neighbour counts."""
+"""Rank of the neighbour whose distance is used."""
 
 
 class FeatureSample:
-    """A uniform sample without replacement of the rows of a stream, the same for the same stream and seed.
+    """A uniform sample without replacement of the rows of a stream.
+
+    The same stream and seed give the same sample.
 
     Args:
         size: most rows kept.
@@ -32,7 +34,7 @@ class FeatureSample:
     @torch.no_grad()
     def update(self, rows: Tensor) -> None:
         """Add rows (N, F)."""
-        # Each row has a random key of its own; those with the largest stay.
+        # Each row gets a random key, and the rows with the largest keys stay.
         keys = torch.rand(len(rows), generator=self._generator, dtype=torch.float64)
         rows = rows.float().cpu()
         self._keys = torch.cat([self._keys.double(), keys])
@@ -46,13 +48,13 @@ class FeatureSample:
 class Neighbours:
     """Minus the distance to the `k`-th nearest of a sample of native features (Sun et al. 2022).
 
-    Features are mean and spread over positions at unit variance. They are not brought to unit length as in
-    the paper: that would hide a shrunken representation.
+    Features are mean and standard deviation over positions, scaled to unit variance. The paper scales them to
+    unit length instead, which would hide a shrunken representation.
 
     Attributes:
         sample: (M, F) native features at unit variance.
-        origin, scale: (F,) what brings features there.
-        k: which neighbour.
+        origin, scale: (F,) of the features before this scaling.
+        k: rank of the neighbour.
     """
 
     sample: Tensor
@@ -62,7 +64,7 @@ class Neighbours:
 
     @classmethod
     def fit(cls, rows: Tensor, k: int = NEIGHBOUR) -> Neighbours:
-        """From native features (M, F).
+        """Return the detector of native features (M, F).
 
         Raises:
             SutureError: not more examples than `k`.
@@ -77,12 +79,12 @@ class Neighbours:
         return cls((rows - origin) / scale, origin, scale, k)
 
     def to(self, device: torch.device) -> Neighbours:
-        """The same on a device."""
+        """Return this detector on a device."""
         return replace(self, sample=self.sample.to(device), origin=self.origin.to(device),
                        scale=self.scale.to(device))
 
     def score(self, site_features: SiteFeatures) -> Tensor:
-        """(N,) minus the distance, larger = more in-distribution."""
+        """Return minus the distance (N,), larger = more in-distribution."""
         x = site_features.spread
         z = (x - self.origin) / self.scale
         return -torch.cdist(z, self.sample).kthvalue(self.k, dim=1).values

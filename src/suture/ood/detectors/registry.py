@@ -1,4 +1,4 @@
-"""The detectors that suture knows: what each looks at and what it needs."""
+"""The detectors by name, with their definitions and features."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class DetectorEntry:
     Attributes:
         name: as in ``detectors=("mahalanobis",)``.
         about: one sentence: definition and source.
-        features: of a Mahalanobis detector: what it looks at; None for the others.
+        features: of a Mahalanobis detector: its features; None for the others.
         relative: subtract the distance under the Gaussian of all data.
     """
 
@@ -68,7 +68,7 @@ UserDetectors = Mapping[str, ScoreFunction | Mapping[str | Site, ScoreFunction]]
 
 
 def choose_detectors(names: Iterable[str] | str) -> tuple[str, ...]:
-    """The names, each once.
+    """Return the names, each once.
 
     Raises:
         SutureError: a name that is not in `DETECTORS`.
@@ -97,10 +97,10 @@ class UserDetector:
     function: ScoreFunction
 
     def score(self, site_features: SiteFeatures) -> Tensor:
-        """(N,) float32.
+        """Return the scores (N,) float32.
 
         Raises:
-            SutureError: anything else than (N,) numbers, or NaN.
+            SutureError: a result that is not (N,) numbers, or NaN.
         """
         found = self._call_function(site_features.x)
         got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
@@ -108,7 +108,8 @@ class UserDetector:
             raise SutureError(f"expected scores of shape ({len(site_features.x)},) from the detector "
                               f"{self.name!r} at site {self.site!r}, got {got}; return one number for each "
                               "example, larger = more in-distribution")
-        # A stitching layer that diverged may give anything; such a cell has no value, and the others go on.
+        # NaN is allowed on the output of a layer that diverged: that cell has no value, and the others
+        # continue.
         usual = site_features.x.float().flatten(1).abs().amax(1) < _DIVERGED
         if (found.isnan() & usual).any():
             raise SutureError(f"expected numbers from the detector {self.name!r} at site {self.site!r}, got "
@@ -124,7 +125,7 @@ class UserDetector:
                 return self.function(x)
         except SutureError:
             raise
-        except Exception as e:  # anyone's code
+        except Exception as e:  # user code may raise anything
             raise SutureError(f"the detector {self.name!r} fails at site {self.site!r} on representations of "
                               f"shape {tuple(x.shape)}: {type(e).__name__}: {summarise_error(e)}; mend it, "
                               "or leave it out") from e

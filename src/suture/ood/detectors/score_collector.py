@@ -1,5 +1,4 @@
-"""What detectors say of native and stitched representations while those pass by, and the numbers made of
-it."""
+"""The scores of native and stitched representations in one pass, and the measures computed from them."""
 
 from __future__ import annotations
 
@@ -17,20 +16,20 @@ from suture.ood.detectors.site_features import Detector, SiteFeatures
 from suture.ood.detectors.two_sample import score_two_sample
 from suture.representations import Cell, Shape
 
-# float32 rounding of |T - mean|² is 1e-14 |T|²; what is not well above it is a constant.
+# Float32 rounding of |T - mean|² is 1e-14 |T|². A representation is constant unless it is well above that.
 CONSTANT_SHARE = 1e-12
 SAMPLED_EXAMPLES = 500
-"""Test examples whose features are kept for the two-sample classifier: the first ones."""
+"""Number of first test examples whose features are kept for the two-sample classifier."""
 
 
 @dataclass
 class ScoreCollector:
-    """Collects the scores of one pass.
+    """A collector of the scores of one pass.
 
     Args:
         detectors: by name, one for each target site.
         shapes: of the target sites.
-        tail_energy: keep the energy of the logits behind stitched representations.
+        tail_energy: keep the energy of the logits after stitched representations.
         pooled: keep the pooled features of the first `SAMPLED_EXAMPLES` examples: (N, F) float32 for each
             site and cell.
     """
@@ -45,8 +44,10 @@ class ScoreCollector:
 
     @torch.no_grad()
     def add_representations(self, key: int | Cell, x: Tensor, mask: Tensor | None) -> None:
-        """Score a batch of representations: `key` is a target site for native ones, a cell for stitched
-        ones."""
+        """Score a batch of representations.
+
+        `key` is a target site for native representations and a cell for stitched ones.
+        """
         j = key if isinstance(key, int) else key[1]
         seen = SiteFeatures(x, self.shapes[j], mask)
         for name, detectors in self.detectors.items():
@@ -57,10 +58,10 @@ class ScoreCollector:
             self._kept[key] = self._kept.get(key, 0) + len(self._features[key][-1])
 
     def add_logits(self, key: int | Cell, logits: Tensor, mask: Tensor | None = None) -> None:
-        """Take in the logits behind representations: (N, classes), or (N, T, V), averaged over the tokens
-        that count.
+        """Add the energy of the logits after representations.
 
-        The mask is one of the inputs, (N, T); one of another shape is of other tokens.
+        Logits are (N, classes), or (N, T, V), which are averaged over the unpadded tokens. `mask` is that of
+        the inputs, (N, T). A mask of another shape belongs to other tokens and is ignored.
         """
         if not self.tail_energy:
             return
@@ -76,24 +77,24 @@ class ScoreCollector:
 
     @property
     def names(self) -> list[str]:
-        """Of all that gave scores."""
+        """Names of all detectors that gave scores."""
         return list(dict.fromkeys(name for name, _ in self._scores))
 
     def join_scores(self, name: str) -> dict[int | Cell, Float32Array]:
-        """(N,) by site and cell."""
+        """Return the scores (N,) by site and cell."""
         return {key: torch.cat(parts).cpu().numpy() for (n, key), parts in self._scores.items() if n == name}
 
     def join_features(self, key: int | Cell) -> Floats:
-        """(n, F) pooled features that were kept."""
+        """Return the pooled features (n, F) that were kept."""
         return torch.cat(self._features[key]).double().numpy()
 
 
 def stack_scores(found: ScoreCollector, method: str, shape: tuple[int, int],
                  seed: int) -> dict[str, Float32Array]:
-    """Arrays of a comparison: ``native.NAME`` (T, N) and ``METHOD.score_NAME`` (S, T, N), nan where there is
-    no cell.
+    """Return the scores as arrays: ``native.NAME`` (T, N) and ``METHOD.score_NAME`` (S, T, N).
 
-    The two-sample classifier is another one in each cell: its native scores are ``METHOD.native_two_sample``.
+    Missing cells are nan. The two-sample classifier differs from cell to cell, so its native scores are
+    ``METHOD.native_two_sample`` (S, T, N).
     """
     arrays: dict[str, Float32Array] = {}
     for name in found.names:
@@ -116,16 +117,17 @@ def stack_scores(found: ScoreCollector, method: str, shape: tuple[int, int],
 
 
 def tabulate_scores(arrays: Arrays, method: str, shape: tuple[int, int], names: Sequence[str], seed: int,
-               failed: Mapping[Cell, str]) -> list[tuple[int, int, str, Estimate, int]]:
-    """(source, target, measure, estimate, n) of every detector and cell; see
-    `suture.numbers.measures.OOD_MEASURES`.
+                    failed: Mapping[Cell, str]) -> list[tuple[int, int, str, Estimate, int]]:
+    """Return (source, target, measure, estimate, n) of every detector and cell.
+
+    The measures are described in `suture.numbers.measures.OOD_MEASURES`.
 
     Args:
-        arrays: what `stack_scores` made, with ``target.spread`` and ``target.scale`` of the evaluation where
-            they are.
-        method, shape, seed: as there.
+        arrays: of `stack_scores`, with ``target.spread`` and ``target.scale`` of the evaluation if they
+            exist.
+        method, shape, seed: as for `stack_scores`.
         names: of detectors.
-        failed: why cells have no stitched network.
+        failed: reasons why cells have no stitched network.
     """
     rows = []
     constant = _find_constant_sites(arrays)
@@ -146,7 +148,7 @@ def tabulate_scores(arrays: Arrays, method: str, shape: tuple[int, int], names: 
 
 
 def _find_constant_sites(arrays: Arrays) -> dict[int, bool]:
-    """Whether a target site gives one and the same representation; its scores are then rounding."""
+    """Find the target sites whose representation is constant, so that their scores are rounding."""
     if "target.spread" not in arrays:
         return defaultdict(bool)
     spread, scale = (arrays[f"target.{k}"].sum(1, dtype=np.float64) for k in ("spread", "scale"))
@@ -154,5 +156,5 @@ def _find_constant_sites(arrays: Arrays) -> dict[int, bool]:
 
 
 def is_constant(spread: float, scale: float) -> bool:
-    """Whether a sum of |T - mean|² is rounding, by the sum of |T|²."""
+    """Check that a sum of |T - mean|² is rounding, relative to the sum of |T|²."""
     return bool(spread <= CONSTANT_SHARE * scale)

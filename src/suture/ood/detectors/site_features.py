@@ -1,5 +1,4 @@
-"""What a detector sees of one batch of representations: the tensor, and pooled features that detectors
-share."""
+"""The features of one batch of representations, which all detectors share."""
 
 from __future__ import annotations
 
@@ -13,13 +12,13 @@ from suture.representations import Kind, Shape, View, get_row_mask, to_grid
 
 
 class SiteFeatures:
-    """One batch of representations at a site.
+    """One batch of representations at a site, with pooled features.
 
     Attributes:
         x: (N, C, H, W) or (N, H, W, C), (N, T, D) or (N, D), as the site outputs them or a stitching layer
             makes them.
         shape: of one example.
-        mask: (N, T) booleans for tokens, True at those that count; None where all do.
+        mask: (N, T) booleans, True for unpadded tokens; None if there is no padding.
     """
 
     def __init__(self, x: Tensor, shape: Shape, mask: Tensor | None = None) -> None:
@@ -27,29 +26,27 @@ class SiteFeatures:
 
     @cached_property
     def rows(self) -> Tensor:
-        """(N, P, C) float32: the channels at every position, prefix tokens left out; zeros where one does not
-        count."""
+        """Channels at every position, (N, P, C) float32, without prefix tokens; zeros at padding."""
         rows = to_grid(self.x.float(), self.shape, self._view).flatten(1, 2)
         return rows if self.counted is None else rows.masked_fill(~self.counted[..., None], 0)
 
     @cached_property
     def counted(self) -> Tensor | None:
-        """(N, P) booleans: which positions count; None where all do."""
+        """(N, P) booleans, True at positions that are not padding; None if there is no padding."""
         kept = get_row_mask(self.shape, self._view, self.mask)
         return None if kept is None else kept.flatten(1)
 
     @cached_property
     def mean(self) -> Tensor:
-        """(N, C) mean over the positions that count, and behind it the prefix tokens, one after the other."""
+        """(N, C) mean over the positions that are not padding, followed by the prefix tokens."""
         return torch.cat([self._mean, *self._prefix], 1) if self._prefix else self._mean
 
     @cached_property
     def spread(self) -> Tensor:
-        """(N, F) `mean`, and the standard deviation of each channel over the positions that count (divisor
-        P).
+        """(N, F) `mean`, followed by the standard deviation of each channel over positions (divisor P).
 
-        A vector has one position and no spread: its features are `mean` alone. A batch of texts of one word
-        each has the features of all others, with spreads of zero.
+        Padding is left out. A vector has one position, so its features are `mean` alone. A batch of texts of
+        one token each keeps all features, with standard deviations of zero.
         """
         if self.shape.kind is Kind.VECTOR or (self.rows.shape[1] == 1 and not self.shape.varies):
             return self.mean
@@ -74,7 +71,7 @@ class SiteFeatures:
 
     @cached_property
     def _deviation(self) -> Tensor:
-        # About each example's own mean, not from sums of squares: a mean far above the spread would cost all
+        # Squares are taken about each example's own mean, because a mean far above the spread would cost all
         # digits.
         off = self.rows - self._mean[:, None]
         if self.counted is None:
@@ -85,7 +82,7 @@ class SiteFeatures:
 
 
 class Detector(Protocol):
-    """Tells how much representations look like those that the target network has at a site."""
+    """A detector, which scores how native representations look at a site."""
 
     def score(self, site_features: SiteFeatures) -> Tensor:
-        """(N,) scores, larger = more in-distribution."""
+        """Return the scores (N,), larger = more in-distribution."""

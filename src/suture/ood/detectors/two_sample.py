@@ -1,5 +1,4 @@
-"""Can a classifier tell native from stitched representations? Out-of-fold scores of one that is trained
-to."""
+"""The classifier two-sample test: out-of-fold scores of a classifier between native and stitched features."""
 
 from __future__ import annotations
 
@@ -12,30 +11,29 @@ from suture._base import SutureError
 from suture.numbers import Floats
 
 LEAST_FOLD_STD = 1e-6
-"""Least standard deviation of a feature, relative to its mean and to the root mean square of all standard
-deviations. Below it is the rounding of float32, which differs between the two ways of computing a
+"""Smallest standard deviation of a feature, relative to its mean and to the root mean square of all standard
+deviations. Smaller ones are float32 rounding, which differs between the two ways of computing a
 representation."""
 
 
 def score_two_sample(native: ArrayLike, stitched: ArrayLike, *, folds: int = 5, seed: int = 0,
                      regularisation: float = 1.0, quadratic: bool = False) -> tuple[Floats, Floats]:
-    """Scores of logistic regressions between native and stitched features, each of examples it was not
-    trained on.
+    """Return out-of-fold scores of logistic regressions between native and stitched features.
 
-    The classifier two-sample test (Lopez-Paz and Oquab 2017), with scores in place of hits. The two versions
-    of an example are always in the same fold, so the classifier cannot learn the example; each training set
-    holds as many native as stitched examples, so scores of different folds have the same zero. Equal features
+    This is the classifier two-sample test (Lopez-Paz and Oquab 2017), with scores instead of hits. Both
+    versions of an example are in the same fold, so the classifier cannot learn the example. Each training set
+    has as many native as stitched examples, so the scores of all folds have the same zero. Equal features
     give equal scores.
 
-    A linear classifier sees a difference of means: a shift. It does not see a copy that is shrunken or turned
-    about its mean. With `quadratic` the squares of the standardised features are features too, so it sees a
-    difference of variances: shrinkage, and a rotation that moves variance from one feature to another. What
-    leaves the mean and the variance of each feature as they are stays unseen, such as correlations of another
-    sign.
+    A linear classifier sees a difference of means: a shift. It does not see a copy that is shrunken or
+    rotated about its mean. With `quadratic`, the squares of the standardised features are features too. The
+    classifier then sees a difference of variances: shrinkage, and rotations that move variance between
+    features. It never sees a change that keeps the mean and variance of each feature, such as correlations of
+    another sign.
 
-    The examples must not be those that the stitching layer was fitted to. Direct matching makes the two means
-    equal there, so what one fold has too little of the others have too much of, every classifier points the
-    wrong way in its held-out fold, and the AUROC falls below 0.5 (to 0.2 with 500 examples of 128 features).
+    The stitching layer must not be fitted to these examples. Direct matching makes both means equal on its
+    fitting data, so a deficit in one fold is an excess in the others. Every classifier then points the wrong
+    way in its held-out fold, and the AUROC falls below 0.5 (to 0.2 with 500 examples of 128 features).
 
     Args:
         native: (N, F) of N >= 2 examples.
@@ -67,7 +65,7 @@ def score_two_sample(native: ArrayLike, stitched: ArrayLike, *, folds: int = 5, 
 
 
 def _check_features(native: ArrayLike, stitched: ArrayLike) -> Floats:
-    """(2, N, F) native and stitched features."""
+    """Return native and stitched features as one array (2, N, F), after checks."""
     a, b = np.asarray(native, np.float64), np.asarray(stitched, np.float64)
     if a.ndim != 2 or a.shape != b.shape or len(a) < 2 or a.shape[1] == 0:
         raise SutureError("expected native and stitched features of the same shape (N, F) with N >= 2, got "
@@ -81,8 +79,8 @@ def _check_features(native: ArrayLike, stitched: ArrayLike) -> Floats:
 
 
 def _score_fold(train: Floats, held: Floats, regularisation: float, quadratic: bool) -> Floats:
-    """(2, M) log odds of `held` (2, M, F) by a classifier of `train` (2, K, F)."""
-    from sklearn.linear_model import LogisticRegression  # half a second that importing suture need not take
+    """Return the log odds (2, M) of `held` (2, M, F), by a classifier trained on `train` (2, K, F)."""
+    from sklearn.linear_model import LogisticRegression  # slow to import (half a second)
 
     train, held = _standardise(train, held)
     if train.shape[2] == 0:
@@ -93,12 +91,12 @@ def _score_fold(train: Floats, held: Floats, regularisation: float, quadratic: b
     labels = np.repeat([1, 0], train.shape[1])
     classifier: Any = LogisticRegression(C=1 / regularisation, max_iter=1000)
     classifier.fit(train.reshape(-1, train.shape[2]), labels)
-    # One product for each half: within one, a row's rounding depends on where it stands.
+    # One product per half: within one product, the rounding of a row depends on its place.
     return np.stack([classifier.decision_function(half) for half in held])
 
 
 def _standardise(train: Floats, held: Floats) -> tuple[Floats, Floats]:
-    """Both by mean and standard deviation of `train`, without the features that do not vary there."""
+    """Standardise both by mean and standard deviation of `train`, without features that do not vary there."""
     mean, spread = train.mean((0, 1)), train.std((0, 1))
     varies = spread > LEAST_FOLD_STD * np.maximum(np.abs(mean), np.sqrt(np.mean(spread**2)))
     mean, spread = mean[varies], spread[varies]

@@ -1,1 +1,1 @@
-"""Comparisons in, figures and pages out."""
+"""Report: figures and pages made from comparisons."""

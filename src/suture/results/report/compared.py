@@ -1,4 +1,4 @@
-"""What a report asks of a comparison."""
+"""Interface of a comparison for the report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class ComparisonLike(Protocol):
-    """What a report needs to know; `suture.results.comparison.Comparison` has it."""
+    """Interface that a report needs; `suture.results.comparison.Comparison` provides it."""
 
     @property
     def source(self) -> str: ...

@@ -27,51 +27,51 @@ from suture.results.report.figure_format import STYLE, format_networks, make_pri
 from suture.results.summary import find_artefacts, is_detail
 
 ANNOTATED_SITES = 12
-"""Grids of at most this many rows and columns get their values written in."""
+"""Largest number of rows and columns of a heat map whose values are written in."""
 _MOST_COLUMNS = 4
 HATCH_LEGEND = "hatched: works, out of distribution"
 
 
 def choose_colormap(entry: Measure) -> Colormap:
-    """Viridis, turned round where smaller means more similar: bright is always more similar."""
+    """Choose viridis, reversed where smaller means more similar: bright is always more similar."""
     return mpl.colormaps["viridis" if entry.larger_is_more_similar else "viridis_r"]
 
 
 def pick_colours(value: float, entry: Measure) -> tuple[str, str]:
-    """Hex colours of a cell with this (native) value: of its ground, and of legible text on it."""
+    """Pick the hex colours of a cell with this (native) value: of its ground, and of legible text on it."""
     share = (value - entry.low) / (entry.high - entry.low)
     red, green, blue, _ = choose_colormap(entry)(min(1.0, max(0.0, share)))
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)]
     luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
-    # WCAG 2 contrast ratios with white and with black
+    # Contrast ratios of WCAG 2 with white and with black.
     white = 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05
     return to_hex((red, green, blue)), "#ffffff" if white else "#000000"
 
 
 def format_value(value: float, digits: int = 3) -> str:
-    """A value as it stands in a cell; large ones (a residual has no upper limit) with fewer digits."""
+    """Format a value for a cell; large ones (a residual has no upper limit) get fewer digits."""
     size = abs(value)
     if size < 0.5 * 10**-digits:
-        value = 0.0  # rounding below zero is not a negative number
+        value = 0.0  # avoids "-0.000"
     if size < 10:
         return f"{value:.{digits}f}"
     return f"{value:.1f}" if size < 100 else f"{value:.0f}" if size < 10_000 else f"{value:.1e}"
 
 
 def draw_heatmap(matrix: pd.DataFrame, measure: Measure, ax: Axes, annotate: bool = True,
-            title: str | None = None, marks: pd.DataFrame | None = None,
-                 hatched: pd.DataFrame | None = None) -> None:
+                 title: str | None = None, marks: pd.DataFrame | None = None,
+                      hatched: pd.DataFrame | None = None) -> None:
     """Draw one measure of a comparison.
 
     Args:
         matrix: rows are source sites, columns target sites; NaN (drawn grey and hatched) where undefined.
-        measure: gives the colour limits; they never depend on the data. Values beyond them get the colour of
+        measure: gives the colour limits, which never depend on the data. Values beyond them get the colour of
             the limit, and the colour bar an arrow.
         ax: where to draw.
-        annotate: write the values in, if the grid is at most 12 x 12.
+        annotate: write the values in, if there are at most 12 x 12 cells.
         title: the measure's label by default.
-        marks: texts of the same shape; cells with one get a star.
-        hatched: booleans of the same shape; such cells are hatched, as those that work and are out of
+        marks: texts of the same shape; cells with a text get a star.
+        hatched: booleans of the same shape; cells with True are hatched, because they work and are out of
             distribution.
     """
     values = matrix.to_numpy(dtype=np.float64)
@@ -89,7 +89,7 @@ def draw_heatmap(matrix: pd.DataFrame, measure: Measure, ax: Axes, annotate: boo
     if marks is not None:
         _star_cells(values, marks, measure, ax)
     _label_axes(matrix, ax, HATCH_LEGEND if lined.any() else "")
-    # Names from outside may hold a dollar sign, which would start a formula.
+    # A dollar sign in a name would start a formula.
     lines = (measure.label if title is None else title).split("\n")
     ax.set_title("\n".join(make_printable(line) for line in lines), fontsize=8.5, parse_math=False)
     _draw_colour_bar(image, values, measure, ax)
@@ -107,14 +107,14 @@ def _write_values(values: Floats, lined: NDArray[np.bool_], measure: Measure, ax
     for (i, j), value in np.ndenumerate(values):
         if not math.isnan(value):
             ground, ink = pick_colours(float(value), measure)
-            # No line crosses a number.
+            # A box under the number keeps the lines of the hatching off it.
             box = {"facecolor": ground, "edgecolor": "none", "pad": 0.6} if lined[i, j] else None
             ax.text(j, i, format_value(float(value), 3 if size <= 6 else 2), ha="center", va="center",
                     color=ink, fontsize=min(7.5, 46 / size), bbox=box)
 
 
 def _star_cells(values: Floats, marks: pd.DataFrame, measure: Measure,
-          ax: Axes) -> None:
+                ax: Axes) -> None:
     for i, j in np.argwhere((marks.to_numpy() != "") & ~np.isnan(values)):
         ax.text(j + 0.45,
                 i - 0.45, "*", ha="right", va="top", color=pick_colours(float(values[i, j]), measure)[1],
@@ -149,7 +149,7 @@ def _draw_colour_bar(image: ScalarMappable, values: Floats, measure: Measure, ax
 
 
 def draw_overview(comparison: ComparisonLike, measures: Sequence[str] | None = None) -> Figure:
-    """All measures of a comparison side by side, at most four in a row.
+    """Draw all measures of a comparison side by side, at most four in a row.
 
     Args:
         comparison: what to draw.
@@ -175,7 +175,7 @@ def draw_overview(comparison: ComparisonLike, measures: Sequence[str] | None = N
 
 
 def _compute_size(comparison: ComparisonLike) -> tuple[float, float]:
-    """Size of one heat map: cells of 0.36 inches up to a limit, and room for the names."""
+    """Compute the size of one heat map: cells of 0.36 inches up to a limit, and room for the names."""
     cell = min(0.36, 6.0 / max(len(comparison.sources), len(comparison.targets), 1))
     names = max((len(s) for s in (*comparison.sources, *comparison.targets)), default=0)
     room = 0.9 + 0.06 * min(names, 40)
@@ -183,8 +183,7 @@ def _compute_size(comparison: ComparisonLike) -> tuple[float, float]:
 
 
 def save_figures(comparison: ComparisonLike, folder: str | os.PathLike[str]) -> list[Path]:
-    """Write measures, histograms of detector scores, and an overview ``all``, as PNG and PDF (fonts
-    embedded).
+    """Write measures, histograms of detector scores and an overview ``all``, as PNG and PDF (fonts embedded).
 
     PNG files have 200 dpi, the overview 110. Parts and further views (`is_detail`) are left out: draw those
     with `Comparison.plot`.

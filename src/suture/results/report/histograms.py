@@ -20,25 +20,25 @@ BINS = 48
 _MOST_COLUMNS = 4
 _LABELS = {"native": "native", "auxiliary": "auxiliary", "unseen": "unseen", "dm": "direct matching",
            "tlm": "task loss matching"}
-# Paul Tol's bright colours, told apart by the colour-blind too; dashes tell them apart in grey.
+# Paul Tol's bright colours, which the colour-blind can distinguish; dashes distinguish them in grey.
 _LINES: Mapping[str, dict[str, Any]] = {
     "native": {"color": "0.75"}, "auxiliary": {"color": "#ccbb44", "linestyle": "--"},
     "unseen": {"color": "#aa3377", "linestyle": ":"}, "dm": {"color": "#4477aa"}, "tlm": {"color": "#ee6677"}}
 
 
 def list_scored_detectors(comparison: ComparisonLike) -> list[str]:
-    """Detectors with scores of native and of stitched representations."""
+    """List the detectors with scores of native and of stitched representations."""
     arrays = comparison.arrays
     names = [name.partition(".")[2] for name in arrays if name.startswith("native.")]
     return [name for name in names if any(f"{method}.score_{name}" in arrays for method in ("dm", "tlm"))]
 
 
 def collect_scores(comparison: ComparisonLike, detector: str, site: int) -> dict[str, Floats]:
-    """Scores at a target site by kind: native, auxiliary, unseen, and stitched ones of all source layers by
-    method.
+    """Collect the scores at a target site by kind: native, auxiliary, unseen, and stitched by method.
 
-    In self-stitching the layer itself is left out, because direct matching of a layer with itself is the
-    identity, and would show native scores under the name of stitched ones.
+    Stitched scores are those of all source layers. In self-stitching the layer itself is left out. Direct
+    matching of a layer with itself is the identity, and would show native scores under the name of stitched
+    ones.
     """
     arrays = comparison.arrays
     found = {kind: arrays[f"{kind}.{detector}"][site] for kind in ("native", "auxiliary", "unseen")
@@ -53,10 +53,10 @@ def collect_scores(comparison: ComparisonLike, detector: str, site: int) -> dict
 
 
 def choose_bins(found: Mapping[str, Floats]) -> Floats:
-    """Shared bins (`BINS` + 1,) of the samples of a site.
+    """Choose shared bins (`BINS` + 1,) for the samples of a site.
 
-    They reach over the middle 98 % of every sample, but over no more than four times the native range beyond
-    it: a few stitched representations may lie so far out that native ones would shrink to a line.
+    They cover the middle 98 % of every sample, but at most four times the native range beyond that range. A
+    few stitched representations may lie so far out that native ones would shrink to a line.
     """
     ends = {kind: np.percentile(finite, [1, 99]) for kind, scores in found.items()
             if len(finite := scores[np.isfinite(scores)])}
@@ -72,15 +72,14 @@ def choose_bins(found: Mapping[str, Floats]) -> Floats:
 
 
 def compute_densities(found: Mapping[str, Floats], bins: Floats) -> dict[str, Floats]:
-    """Histograms (`BINS`,) of area one; the outermost bins hold all that lies beyond them."""
+    """Compute histograms (`BINS`,) of area one; the outermost bins hold all values beyond them."""
     width = np.diff(bins)
     return {kind: np.histogram(np.clip(scores, bins[0], bins[-1]), bins)[0] / (len(scores) * width)
             for kind, scores in found.items()}
 
 
 def draw_histograms(comparison: ComparisonLike, detector: str) -> Figure:
-    """One panel per target site: where a detector sees native, auxiliary, unseen and stitched
-    representations.
+    """Draw one panel per target site with native, auxiliary, unseen and stitched scores.
 
     This is Figure 1c of Balogh and Jelasity (2025), with the scores of all source layers together.
 
@@ -114,7 +113,7 @@ def draw_histograms(comparison: ComparisonLike, detector: str) -> Figure:
 
 
 def _draw_panel(ax: Axes, found: Mapping[str, Floats]) -> dict[str, Any]:
-    """Draw the histograms of one site; what a legend needs, by kind."""
+    """Draw the histograms of one site; return the handles of the legend by kind."""
     bins = choose_bins(found)
     handles: dict[str, Any] = {}
     heights = compute_densities(found, bins)
@@ -122,7 +121,7 @@ def _draw_panel(ax: Axes, found: Mapping[str, Floats]) -> dict[str, Any]:
         handles[kind] = ax.stairs(height, bins, fill=kind == "native", linewidth=1.0, gid=kind,
                                   **_LINES[kind])
     if heights:
-        # Peaks of what is crowded into an end bin are cut, so that the native scores stay visible.
+        # High peaks, such as those of an end bin, are cut so that the native scores stay visible.
         native = heights.get("native", np.zeros(1)).max() or np.inf
         ax.set_ylim(0, 1.08 * max(min(h.max(), 2 * native) for h in heights.values()))
     ax.set_yticks([])

@@ -1,4 +1,4 @@
-"""One self-contained HTML page for one or several comparisons: no network, no script."""
+"""A self-contained HTML page for one or several comparisons: no network, no script."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ _HEADERS = {
     "corresponding_by_source": "corresponding is nearest", "worst_margin": "largest margin",
     "worst_source": "by source", "worst_target": "into target", "undefined": "cells without value",
 }
-# Names that are shown before, or in another place than, the settings.
+# The page shows these entries of meta elsewhere, so they are left out of the list of settings.
 _SHOWN_ELSEWHERE = ("versions", "seed", "command", "settings", "n_fit", "n_test", "created", "device",
                     "notes", "stages", "ood")
 
 
 def render_page(comparisons: Sequence[ComparisonLike]) -> str:
-    """The page as text.
+    """Render the page as text.
 
     Args:
         comparisons: at least one; shown in this order.
@@ -60,7 +60,7 @@ def render_page(comparisons: Sequence[ComparisonLike]) -> str:
 
     if not comparisons:
         raise SutureError("expected at least one comparison to report, got none")
-    # Names of sites and networks come from outside: everything is escaped.
+    # Everything is escaped, because names of sites and networks come from users.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True,
                               lstrip_blocks=True)
     text = resources.files("suture.results.report").joinpath("template.html").read_text(encoding="utf-8")
@@ -85,7 +85,7 @@ def write_page(comparisons: Sequence[ComparisonLike], path: str | os.PathLike[st
     if page.is_dir():
         raise SutureError(f"expected a file name for the report, got the folder {str(page)!r}; write "
                           f"{str(page / 'report.html')!r} instead")
-    # A lone surrogate can stand in a file name, and so in a network's name, but not in UTF-8.
+    # A file name, and so a network's name, can hold a lone surrogate, which UTF-8 cannot encode.
     replace_file(page, render_page(comparisons).encode("utf-8", errors="replace"))
     return page
 
@@ -112,7 +112,7 @@ def _describe_comparison(comparison: ComparisonLike, number: int) -> dict[str, A
 
 
 def _draw_scores(comparison: ComparisonLike) -> dict[str, str] | None:
-    """Histograms of the scores that verdicts rest on, as an image within the page."""
+    """Draw histograms of the scores that verdicts rest on, as an image within the page."""
     detector = judging.get_detector(comparison.meta)
     if detector not in histograms.list_scored_detectors(comparison):
         return None
@@ -192,14 +192,14 @@ def _list_missing(comparison: ComparisonLike) -> list[str]:
 
 
 def _build_loss_curve(comparison: ComparisonLike) -> dict[str, Any] | None:
-    """Mean training loss over the cells, and the band between the best and the worst cell, as SVG points."""
+    """Build the mean training loss over the cells, with the band from best to worst cell, as SVG points."""
     import pandas as pd
 
     losses = comparison.arrays.get("tlm.loss")
     if losses is None or losses.ndim != 3 or losses.shape[-1] < 2:
         return None
     flat = losses.reshape(-1, losses.shape[-1]).astype(np.float64)
-    if "tlm.held_out" in comparison.arrays:  # cells that stopped early stay where they were
+    if "tlm.held_out" in comparison.arrays:  # cells that stopped early keep their last loss
         flat = pd.DataFrame(flat).ffill(axis=1).to_numpy()
     flat = flat[np.isfinite(flat).all(axis=1)]
     if not len(flat):

@@ -1,4 +1,4 @@
-"""The heat maps of a page: measures by way of stitching, as rows of coloured cells with their words."""
+"""Heat maps of a page: measures by stitching method, as rows of coloured cells with their words."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _WordsAndReasons = tuple[Any, Any]
 
 
 def group_heatmaps(comparison: ComparisonLike) -> list[dict[str, Any]]:
-    """Group the heat maps of a comparison by way of stitching, parts and further views apart."""
+    """Group the heat maps of a comparison by stitching method; parts and further views come apart."""
     groups = []
-    said = describe_cells(comparison)
+    sentences = describe_cells(comparison)
     words = {m: (comparison.cells(m).to_numpy(), comparison.cells(m, "reason").to_numpy())
              for m in list_judged_methods(comparison)}
     for tag, title in _GROUPS.items():
         maps = {name: _build_heatmap(comparison, get_measure(name), words.get(tag))
                 for name in comparison.measures if name.rpartition(".")[0] == tag}
         if maps:
-            groups.append({"title": title, "cells": said.get(tag, ""),
+            groups.append({"title": title, "cells": sentences.get(tag, ""),
                            "maps": [shown for name, shown in maps.items() if not is_detail(name)],
                            "more": [shown for name, shown in maps.items() if is_detail(name)]})
     return groups
@@ -36,7 +36,7 @@ def group_heatmaps(comparison: ComparisonLike) -> list[dict[str, Any]]:
 
 def _build_heatmap(comparison: ComparisonLike, entry: Measure,
                    verdict: _WordsAndReasons | None) -> dict[str, Any]:
-    """A heat map as rows of cells; `verdict` has the words and reasons of the cells' verdicts."""
+    """Build a heat map as rows of cells; `verdict` has the words and reasons of the cells' verdicts."""
     shown = {what: comparison.matrix(entry.name, what).to_numpy()
              for what in ("value", "low", "high", "n", "reason", "mark")}
     nearest = _find_most_similar(shown["value"].astype(np.float64), entry)
@@ -70,7 +70,7 @@ def _build_cell(entry: Measure, shown: dict[str, Any], kinds: dict[str, bool]) -
 
 
 def _find_most_similar(values: Any, entry: Measure) -> Any:
-    """Which cells are the most similar ones of their column (all that tie), where there are at least two."""
+    """Find the cells that are the most similar of their column (all in a tie), among at least two."""
     common = values if entry.larger_is_more_similar else -values
     filled = np.where(np.isnan(common), -np.inf, common)
     several = (~np.isnan(common)).sum(axis=0) > 1
@@ -82,12 +82,12 @@ def _format_interval(low: float, high: float) -> str:
 
 
 def list_marked(comparison: ComparisonLike) -> list[str]:
-    """Say how many cells are marked and why, for each way of stitching."""
+    """Describe for each stitching method how many cells are marked and why."""
     sentences = []
     for tag, title in _GROUPS.items():
         names = [name for name in comparison.measures if name.rpartition(".")[0] == tag]
         marks = [comparison.marks(name).to_numpy().ravel() for name in names]
-        # A cell counts once, with all that any of its measures is marked for.
+        # Each cell is counted once, with the mark of its first marked measure.
         cells = [next((m for m in cell if m), "") for cell in zip(*marks, strict=True)]
         if any(cells):
             sentences.append(f"{title}: {describe_marks(cells, len(cells))}.")
@@ -95,7 +95,7 @@ def list_marked(comparison: ComparisonLike) -> list[str]:
 
 
 def describe_scale(entry: Measure) -> dict[str, str]:
-    """Describe what a measure is called and means, and its colour bar from less to more similar."""
+    """Describe a measure's name and meaning, and its colour bar from less to more similar."""
     less, more = (entry.low, entry.high) if entry.larger_is_more_similar else (entry.high, entry.low)
     stops = [pick_colours(float(value), entry)[0] for value in np.linspace(less, more, 13)]
     return {"label": entry.label, "name": entry.name, "about": entry.about, "less": f"{less:g}",

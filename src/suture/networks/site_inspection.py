@@ -1,5 +1,4 @@
-"""The dry run of a network on a few examples: which sites it has, what bypasses them, and whether their tails
-can be run."""
+"""Inspection of a network's sites in a dry run: shapes, bypasses, and a check that tails run."""
 
 from __future__ import annotations
 
@@ -28,14 +27,14 @@ from suture.representations import (
 
 @dataclass(frozen=True)
 class SiteInfo:
-    """A site and what is known of it after a dry run.
+    """A site with the results of its dry run.
 
     Attributes:
         site: the site.
-        shape: of one example's representation.
+        shape: shape of one example's representation.
         bypass: modules (or ``"inputs"``) whose results reach the network's logits around the site; empty for
             a site that cuts the network in two.
-        final: the representation is the logits themselves.
+        final: True where the representation is the logits themselves.
     """
 
     site: Site
@@ -45,18 +44,19 @@ class SiteInfo:
 
     @property
     def kind(self) -> Kind:
-        """Whether it is a map, tokens or a vector; ``str(shape)`` says more."""
+        """Kind of the representation: map, tokens or vector. ``str(shape)`` gives more."""
         return self.shape.kind
 
 
-class DryRun:
-    """A network recorded on the first examples of a batch, and what that tells of its sites.
+class SiteInspector:
+    """Inspector of a network's sites, from a recorded pass over the first examples of a batch.
 
     Args:
-        network: any eager module, frozen (`freeze`) for as long as this is used.
+        network: any eager module, frozen (`freeze`) as long as the inspector is used.
         inputs: a batch of inputs; the first 4 examples are used.
-        name: how error messages call the network.
-        tails: runs the tails; what is overwritten in place, and what is used after a site, is noted in it.
+        name: name of the network in error messages.
+        tails: runner of the tails. The inspector notes in it what is overwritten in place and what is used
+            after a site.
 
     Raises:
         SutureError: a network whose output mixes the examples of a batch.
@@ -76,8 +76,10 @@ class DryRun:
         self._finder = SiteFinder(network, self._calls, name)
 
     def _find_axes(self) -> None:
-        """A second dry run on another number of examples tells which results hold examples, and along which
-        axis."""
+        """Find which results hold examples, and along which axis.
+
+        A second pass over another number of examples shows it.
+        """
         root, few = self._root, self._few
         two = 2 if few == 4 else 2 * few
         other = convert_tensors(self._example,
@@ -91,10 +93,10 @@ class DryRun:
                               "does not, such as one tower of a contrastive model")
 
     def resolve(self, spec: SiteSpec, allow_bypass: bool) -> list[SiteInfo]:
-        """Find and check the sites that are asked for, in order of execution; None for the repeated blocks.
+        """Find and check the sites that `spec` names, in order of execution; None means the repeated blocks.
 
         Raises:
-            SutureError: unknown or bypassed sites, a tail that cannot be replayed.
+            SutureError: unknown or bypassed sites, or a tail that cannot be replayed.
         """
         if spec is None:
             return self._discover()
@@ -110,7 +112,7 @@ class DryRun:
         return sorted(unique.values(), key=lambda i: order[i.site])
 
     def _discover(self) -> list[SiteInfo]:
-        """The repeated blocks: the first kind of candidate of which two or more are legal sites."""
+        """Find the repeated blocks: the first kind of candidate of which two or more are legal sites."""
         known: dict[CallId, SiteInfo | None] = {}
 
         def cut(call: Call) -> SiteInfo | None:
@@ -121,7 +123,7 @@ class DryRun:
         for candidates in self._finder.find_repeated(lambda c: cut(c) is not None):
             infos = sorted((i for i in map(cut, candidates) if i is not None),
                            key=lambda i: self._calls[i.site.path, i.site.call].finished)
-            # The end of an encoder without a head is a representation like those before it, logits are none.
+            # Logits are not a site. The end of an encoder without a head is one: it has the blocks' shape.
             infos = [i for k, i in enumerate(infos) if not i.final or (k and i.shape == infos[k - 1].shape)]
             if len(infos) >= 2:
                 return infos
@@ -137,10 +139,10 @@ class DryRun:
         return None if info.bypass else info
 
     def inspect(self, site: Site) -> SiteInfo:
-        """Check one site in the dry run: its shape, what bypasses it, whether its tail can be run.
+        """Check one site in the dry run: its shape, what bypasses it, and that its tail runs.
 
         Raises:
-            SutureError: it returns no tensor, or the tail does not reproduce the network's output.
+            SutureError: the site returns no tensor, or its tail does not reproduce the network's output.
         """
         call = self._finder.find_call(site)
         x = site.pick(call.output)
@@ -159,7 +161,7 @@ class DryRun:
             bypass = self._find_bypass(site, ReplayPlan.of(call))
         except SutureError:
             raise
-        except Exception as e:  # the forward is anyone's code
+        except Exception as e:  # a user's forward pass may raise any error
             raise SutureError(f"the tail of site {str(site)!r} of the {self.name} fails: "
                               f"{summarise_error(e)}; choose another site") from e
         final = x is extract_main_output(self._root.output)
@@ -175,7 +177,11 @@ class DryRun:
 
     @torch.enable_grad()
     def _find_bypass(self, site: Site, plan: ReplayPlan) -> tuple[str, ...]:
-        """Run the tail with every remembered result as a leaf of autograd: which of them reach the output?"""
+        """Find the modules whose results reach the output around a site.
+
+        The tail runs with every remembered result as a leaf of autograd. A leaf with a gradient reaches the
+        output.
+        """
         done, own = self._run_to_replay(site, plan)
         leaves: list[tuple[CallId, Tensor, int | None]] = []
 
@@ -188,7 +194,7 @@ class DryRun:
                     return t
                 made = t.detach().clone().requires_grad_(True)
                 leaves.append((call, made, axis))
-                return made.clone()  # not a leaf, so that it may be overwritten in place
+                return made.clone()  # a clone, because a leaf must not be overwritten in place
 
             return make
 
@@ -213,8 +219,10 @@ class DryRun:
                                    if self._has_content(t, axis)))
 
     def _run_to_replay(self, site: Site, plan: ReplayPlan) -> tuple[RecordedPass, Tensor]:
-        """Run what the tail of a site needs, and note what the tail overwrites; the pass and the site's own
-        representation."""
+        """Run what the tail of a site needs, and note what the tail overwrites.
+
+        Return the pass and the site's own representation.
+        """
         with disable_gradients():
             done = CallRecorder(self.network, plan.remembered,
                                 self._tails.volatile).run(self._example, self._few)
@@ -233,7 +241,10 @@ class DryRun:
         return changed + ([plan.site] if x._version != version else [])
 
     def _has_content(self, t: Tensor, axis: int | None) -> bool:
-        """Whether it differs between examples: a position embedding does not, an activation does."""
+        """Return True where `t` differs between examples.
+
+        An activation does, a position embedding does not.
+        """
         if axis is None or axis == MIXED or self._few == 1:
             return axis is not None
         first, *others = t.detach().chunk(self._few, axis)
@@ -241,7 +252,7 @@ class DryRun:
 
     def _verify(self, site: Site, output: Any) -> None:
         mine, own = extract_tensors(output), extract_tensors(self._root.output)
-        if len(mine) != len(own):  # the attentions of those modules that ran, for one
+        if len(mine) != len(own):  # such as attentions, only of modules that ran
             mine, own = ([t for t in (extract_main_output(o),) if t is not None]
                          for o in (output, self._root.output))
         for a, b in zip(mine, own, strict=True):
@@ -255,11 +266,11 @@ class DryRun:
         return ReplayPlan.of(self._finder.find_call(site))
 
     def measure_peak(self) -> int:
-        """Measure the bytes that one example takes in the largest result of any module."""
+        """Measure the bytes per example of the largest result of any module."""
         return self._measure_peak_after(-1)
 
     def measure_peak_from(self, site: Site) -> int:
-        """Measure the same for the modules that finish with a site or after it."""
+        """Measure the bytes per example of the largest result that finishes with a site or after it."""
         return self._measure_peak_after(self._finder.find_call(site).finished)
 
     def _measure_peak_after(self, finished: int) -> int:
@@ -269,8 +280,10 @@ class DryRun:
 
 
 def _find_inner_width(module: nn.Module) -> int | None:
-    """Width of the last axis in a module, by the last of its modules with weights: a layer norm or linear
-    layer."""
+    """Find the width of the last axis in a module, or None.
+
+    The last of its modules with weights gives it, if that is a layer norm or a linear layer.
+    """
     last = [m for m in module.modules() if any(True for _ in m.parameters(recurse=False))][-1:]
     if last and isinstance(last[0], nn.LayerNorm):
         return last[0].normalized_shape[-1]
