@@ -3,32 +3,19 @@ data."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torch import Tensor
 
 import suture
-from suture import Prepared, SutureError, zoo
-from suture.cli.console import split_names
-from suture.cli.specs.network_spec import LoadedNetwork
-from suture.cli.specs.preparation import adjust_preprocessing, make_example_inputs, prepare_data
-from suture.data import sources
-from suture.data.preprocessing import ImagePreprocessing
-from tests.support import tiny
+from suture import Prepared
+from suture.data import ImagePreprocessing, sources
+from tests.support.tiny import rgb
 
 Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
-    monkeypatch.chdir(tmp_path)
-    return lambda *args: tiny.suture(monkeypatch, capsys, *args)
 
 
 @pytest.fixture
@@ -46,12 +33,8 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def rgb() -> torch.nn.Module:
-    return tiny.seeded(lambda: tiny.Tiny(3))
-
-
 def compare(command: Command, *more: str) -> tuple[int, str, str]:
-    return command("compare", "tests.cli.test_inputs:rgb", "--methods", "dm", "--ood", "none",
+    return command("compare", "tests.support.tiny:rgb", "--methods", "dm", "--ood", "none",
                    "--device", "cpu", *more)
 
 
@@ -71,6 +54,7 @@ def test_a_folder_of_images_is_prepared_as_the_command_says(command: Command, im
     assert by_hand.table["value"].to_numpy() == pytest.approx(result.table["value"].to_numpy(), nan_ok=True)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_sizes_draw_subsets_and_columns_are_handed_on(command: Command, images: Path) -> None:
     code, out, err = compare(command, "--data", "images", "--source-input", "size=8", "--train-size", "9",
                              "--test-size", "6", "--out", "out")
@@ -92,79 +76,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(command: Command, tm
     assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
 
 
-def test_a_dry_run_tells_sites_memory_and_time() -> None:
-    data = (tiny.images(60), tiny.labels(60))
-    found = suture.dry_run(tiny.network(), tiny.other(), data, methods=["dm", "tlm"],
-                           tlm=suture.TaskRecipe(epochs=7), ood=None, device="cpu", names=("a", "b"))
-    assert [str(i.site) for i in found.source] == ["block1", "block2"]
-    assert found.examples == (60, 60)
-    assert found.state > 8 * (3 + 4) ** 2
-    assert set(found.seconds) == {"moments", "dm", "tlm"}
-    assert all(s is not None and s > 0 for s in found.seconds.values())
-    unknown = suture.dry_run(tiny.network(), None, tiny.batches(*data), methods=["dm"],
-                             ood=None, device="cpu")
-    assert unknown.examples == (None, None)
-    assert set(unknown.seconds.values()) == {None}
-    with pytest.raises(TypeError, match="folds"):
-        suture.dry_run(tiny.network(), None, data, folds=3)
-
-
-def test_sites_of_a_network_without_data(command: Command) -> None:
-    code, out, err = command("layers", "zoo:resnet20")
-    assert (code, err) == (0, "")
-    assert re.search(r"layer1\.0 .*map 16x32x32 .*1024 .*yes", out)
-    code, _, err = command("layers", "tests.support.tiny:network")
-    assert code == 2
-    assert "does not say what it takes" in err
-    code, out, _ = command("layers", "tests.cli.test_inputs:rgb", "--input", "size=16")
-    assert code == 0
-    assert "map 3x16x16" in out
-
-
-@pytest.mark.parametrize(("names", "wanted"), [
-    (None, None), ("a, b", ["a", "b"]), ("a@tokens:1,14x14,b", ["a@tokens:1,14x14", "b"]), ("a@tokens:1, 2x3",
-                                                                                      ["a@tokens:1, 2x3"])])
-def test_lists_of_sites(names: str | None, wanted: list[str] | None) -> None:
-    assert split_names(names) == wanted
-
-
-def test_how_a_site_is_taken_on_the_command_line(command: Command) -> None:
-    code, _, err = command("layers", "zoo:resnet20", "--sites", "layer1.0@vector,layer2.0")
-    assert code == 2
-    assert "vector" in err
-
-
-class Spelled:
-    """A preprocessing that a network brings."""
-
-    def __call__(self, raw: Tensor) -> Tensor:
-        return raw
-
-
-def test_data_of_the_users_own_code_are_not_prepared_unless_told() -> None:
-    own, mine = (tiny.images(), tiny.labels()), zoo.digits("test")
-    assert prepare_data(own, Spelled(), Spelled()) is own
-    assert isinstance(prepare_data(own, Spelled(), Spelled(), always=True), Prepared)
-    assert isinstance(prepare_data(mine, None, None), Prepared)
-
-
-def test_a_length_is_for_networks_with_a_tokenizer() -> None:
-    how = ImagePreprocessing()
-    assert adjust_preprocessing(how) is how
-    assert adjust_preprocessing(how, "raw") is None
-    assert adjust_preprocessing(how, "size=3") == ImagePreprocessing(size=(3, 3))
-    for options in ({"length": 8}, {"mask_rate": 0.1}):
-        with pytest.raises(SutureError, match="tokenizer"):
-            adjust_preprocessing(how, **options)
-
-
-def test_example_inputs_are_what_the_network_asks_for() -> None:
-    of = LoadedNetwork(rgb(), None, "mine:net")
-    assert make_example_inputs(of, None, ImagePreprocessing(size=(5, 6), channels=1)).shape == (4, 1, 5, 6)
-    assert make_example_inputs(of, None, ImagePreprocessing(size=(5, 6))).shape == (4, 3, 5, 6)
-    assert make_example_inputs(of, (tiny.images(9), tiny.labels(9)), None).shape == (4, 2, 8, 8)
-
-
+@pytest.mark.usefixtures("no_figures")
 def test_training_a_zoo_network_on_images_by_path(command: Command, images: Path) -> None:
     code, out, err = command("train", "zoo:resnet20", "--data", "images", "--epochs", "1", "--batch-size",
                              "12", "--out", "w.safetensors")
@@ -176,6 +88,7 @@ def test_training_a_zoo_network_on_images_by_path(command: Command, images: Path
     assert (code, err) == (0, "")
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_same_images_from_a_folder_and_from_arrays_give_the_same_numbers(command: Command,
                                                                              images: Path) -> None:
     for data, out in (("images", "one"), ("arrays", "two")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -64,13 +65,14 @@ def fails_long():
 
 
 @pytest.fixture
-def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A module in the working directory, as a user has one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
     (tmp_path / "their_code.py").write_text(CODE)
     monkeypatch.delitem(sys.modules, "their_code", raising=False)
-    return "their_code"
+    yield "their_code"
+    sys.modules.pop("their_code", None)
 
 
 def test_code_in_the_working_directory(module: str) -> None:

@@ -1,155 +1,223 @@
-"""Evaluation of every cell against a slow loop: one cell, one batch, the layer's numbers applied by hand."""
+"""What `suture.compare` refuses, what it accepts and notes, what it leaves alone, and the paper preset."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from itertools import product
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binomtest
+from torch import nn
 
 import suture
-from suture.compare import moments_stage
-from suture.networks.module_outputs import extract_main_output
-from suture.networks.site_outputs import capture, run_tail
-from suture.representations.shapes import recognise_shape
-from suture.stitching import TaskRecipe, direct_match
-from tests.support import references, tiny
-from tests.support.networks import NETWORKS, images
+from suture import StitchingLayer, SutureError, TaskRecipe
+from suture.representations import Alignment
+from suture.results import Comparison
+from tests.support import tiny
+from tests.support.bad_input import CASES, Case, check_message, maps, no_labels, skips
+from tests.support.interruptions import assert_same_numbers
+from tests.support.kinds import SHAPES
+from tests.support.tiny import RECIPE, data, images, labels, network, other, seeded
 
 
-@pytest.fixture(scope="module")
-def pair():
-    source, _ = NETWORKS["resnet20_strided"]()
-    target, _ = NETWORKS["resnet18"]()
-    x, labels = images(3, 8, 60), torch.arange(60) % 10
-    sites = {"sites": ["layer1.0", "layer3.2"], "target_sites": ["layer2.1", "layer4.1"]}
-    result = suture.compare(source, target, (x, labels), tlm=TaskRecipe(epochs=1, lr=1e-2, batch_size=20),
-                            **sites)
-    return source, target, x, labels, result
+@pytest.mark.parametrize("name", CASES)
+def test_compare_refuses_in_one_line(name: str) -> None:
+    case = CASES[name]
+    with pytest.raises(SutureError) as error:
+        _run(case)
+    check_message(str(error.value), case.words)
 
 
-@pytest.mark.parametrize("method", ["dm", "tlm"])
-def test_every_stitched_network_scores_what_a_slow_loop_finds(pair, method):
-    source, target, x, labels, result = pair
+def _run(case: Case) -> Comparison:
+    train, test = case.data()
+    return suture.compare(case.network(), case.target and case.target(), train, test,
+                          **{"tlm": RECIPE, "device": "cpu", **case.options})
+
+
+# -- what is bad but not wrong -------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_constant_representation_gives_missing_values_with_a_reason_and_the_rest(value: float) -> None:
+    made = network()
     with torch.no_grad():
-        own = target.eval()(x).argmax(1)
-    for (i, s), (j, t) in product(enumerate(result.sources), enumerate(result.targets)):
-        native = capture(target, x, [t])[t]
-        weight, bias = (torch.as_tensor(result.arrays[f"{method}.{k}/{i}/{j}"]).double()
-                        for k in ("weight", "bias"))
-        rows = references.rows(capture(source, x, [s])[s], native) @ weight.T + bias
-        shape = recognise_shape(native)
-        stitched = rows.view(60, *shape.size, shape.width).permute(0, 3, 1, 2).float().contiguous()
-        predicted = extract_main_output(run_tail(target, x, t, stitched)).argmax(1)
-        # A prediction may flip where two logits are equal to rounding.
-        near = {"abs": 1.01 / 60}
-        value = {m: result.matrix(f"{method}.{m}").loc[s, t] for m in ("accuracy", "agreement", "residual")}
-        assert value["accuracy"] == pytest.approx(float((predicted == labels).float().mean()), **near)
-        assert value["agreement"] == pytest.approx(float((predicted == own).float().mean()), **near)
-        residual = float((stitched - native).square().sum() / native.square().sum())
-        assert value["residual"] == pytest.approx(residual, rel=1e-4, abs=1e-9)
-        np.testing.assert_array_equal(result.arrays[f"{method}.correct"][i, j].mean(), value["accuracy"])
+        made.block1.conv.weight.zero_()
+        made.block1.conv.bias.fill_(value)
+    result = suture.compare(made, other(), *data(), tlm=RECIPE, device="cpu")
+    table = result.table.set_index(["source", "target", "measure"])
+    for name in ("cka", "cka_debiased", "cca", "pwcca", "pwcca_target", "opd", "r2"):
+        for target in tiny.SITES:
+            assert table.loc[("block1", target, name), "reason"] == "constant source representation"
+            assert np.isnan(table.loc[("block1", target, name), "value"])
+    assert result.matrix("dm.accuracy").notna().all(axis=None)
+    assert result.matrix("tlm.accuracy").notna().all(axis=None)
+    assert any("constant representation at block1" in note for note in result.meta["notes"])
+    assert result.verdict().words
 
 
-def test_relative_accuracy_is_accuracy_over_the_target_networks(pair):
-    *_, result = pair
-    ratio = result.matrix("dm.accuracy") / result.meta["target_accuracy"]
-    np.testing.assert_allclose(result.matrix("dm.relative_accuracy"), ratio, rtol=1e-12)
-    assert result.meta["target_accuracy"] == result.arrays["target.correct"].mean()
+def _wide() -> nn.Module:
+    return seeded(lambda: nn.Sequential(nn.Flatten(), nn.Linear(128, 30), nn.Tanh(), nn.Linear(30, 40),
+                                        nn.Tanh(), nn.Linear(40, 3)))
 
 
-def test_what_is_returned_is_the_very_result_that_was_last_kept(pair):
-    source, _, x, labels, _ = pair
-    kept = []
-    result = suture.compare(source, data=(x, labels), methods=["dm"], sites=["layer1.0", "layer3.2"],
-                            on_stage=kept.append)
-    assert [k.meta["stages"] for k in kept] == [["moments"], ["moments", "dm"]]
-    assert result is kept[-1]
+@pytest.mark.parametrize("sites", [("2", "2"), ("2", "4"), ("4", "2")])
+def test_fewer_rows_than_features_keeps_what_is_defined(sites: tuple[str, str]) -> None:
+    few = (images(9), labels(9))
+    result = suture.compare(_wide(), None, few, sites=[sites[0]], target_sites=[sites[1]],
+                            methods=["dm"], device="cpu")
+    reasons = result.table.set_index("measure")["reason"]
+    for name in ("cca", "pwcca", "pwcca_target", "r2"):
+        assert reasons[name].startswith("9 rows ")
+        assert "cka, opd and direct matching are still defined" in reasons[name]
+    for name in ("cka", "opd", "dm.accuracy", "dm.relative_accuracy", "dm.residual"):
+        assert reasons[name] == ""
+    assert any("9 rows" in note and "least norm" in note for note in result.meta["notes"])
 
 
-def test_half_precision_networks_are_not_taken_for_nan():
-    """Sums of a float16 representation pass 65504 long before anything is wrong."""
-    network = torch.nn.Sequential(torch.nn.Linear(6, 400), torch.nn.ReLU(), torch.nn.Linear(400, 400),
-                                  torch.nn.ReLU(), torch.nn.Linear(400, 3)).half()
-    x = torch.randn(900, 6, generator=torch.Generator().manual_seed(0)).half() * 300
-    result = suture.compare(network, data=(x, torch.arange(900) % 3), methods=["dm"],
-                            indices=["cka"], device="cpu")
-    assert result.table["value"].notna().all()
+def test_rows_enough_on_one_side_only_are_noted() -> None:
+    """A narrow source, a wide target: what is missing depends on both."""
+    narrow = seeded(lambda: nn.Sequential(nn.Flatten(), nn.Linear(128, 2), nn.Tanh(), nn.Linear(2, 3)))
+    result = suture.compare(narrow, _wide(), (images(9), labels(9)), sites=["2"], target_sites=["4"],
+                            methods=[], device="cpu")
+    assert result.table.set_index("measure")["reason"]["cca"] != ""
+    assert any("9 rows" in note and "cca" in note for note in result.meta["notes"])
 
 
-def test_cells_are_compared_in_pairs(pair):
-    *_, result = pair
-    (s, other), t = result.sources, result.targets[0]
-    got = result.difference((s, t), (other, t), "dm.kl")
-    matrix = result.matrix("dm.kl")
-    assert got.value == pytest.approx(matrix.loc[s, t] - matrix.loc[other, t], rel=1e-9)
-    assert (got.test, got.n) == ("paired bootstrap", 60)
-    assert got.low <= got.value <= got.high
-    methods = result.difference((s, t), (s, t), "dm.accuracy", "tlm.accuracy")
-    gap = result.matrix("dm.accuracy").loc[s, t] - result.matrix("tlm.accuracy").loc[s, t]
-    hits = (result.arrays[f"{m}.correct"][0, 0] for m in ("dm", "tlm"))
-    one, two = next(hits), next(hits)
-    wins, losses = int((one & ~two).sum()), int((two & ~one).sum())
-    assert methods.value == pytest.approx(gap, abs=1e-12)
-    assert methods.p == (binomtest(wins, wins + losses).pvalue if wins + losses else 1)
-    targets = result.difference((s, t), (s, result.targets[1]), "dm.r2")
-    assert targets.value == pytest.approx(result.matrix("dm.r2").loc[s, t] - result.matrix("dm.r2").loc[
-        s, result.targets[1]], rel=1e-9)
+def test_enough_rows_are_not_noted() -> None:
+    result = suture.compare(network(), other(), *data(), methods=[], device="cpu")
+    assert result.meta["notes"] == []
 
 
-@pytest.mark.parametrize(("a", "b", "names", "words"), [
-    (("layer1.0", "layer2.1"), ("layer1.1", "layer2.1"), ["dm.kl"],
-     r"source site 'layer1.1'; nearest: layer1.0"),
-    (("layer1.0", "layer2.1"), ("layer1.0", "layer2.2"), ["dm.kl"],
-     r"target site 'layer2.2'; nearest: layer2.1"),
-    (("layer1.0", "layer2.1"), ("layer1.0", "layer4.1"), ["cka"], "structural indices"),
-    (("layer1.0", "layer2.1"), ("layer1.0", "layer4.1"), ["dm.kll"], "nearest: dm.kl"),
-    (("layer1.0", "layer2.1"), ("layer1.0", "layer4.1"), ["dm.kl", "tlm.ce_gap"],
-     "one measure of two methods"),
-    ("layer1.0", ("layer1.0", "layer4.1"), ["dm.kl"], "expected a cell"),
+def test_a_bypassed_site_is_accepted_on_demand_and_said_to_be_one() -> None:
+    result = suture.compare(skips(), None, *data(), sites=["block2"], methods=["dm"],
+                            allow_bypass=True, device="cpu")
+    assert result.matrix("dm.relative_accuracy").loc["block2", "block2"] == 1
+    assert any("bypassed sites (block2)" in note for note in result.meta["notes"])
+
+
+def test_maps_for_logits_do_not_hinder_the_indices() -> None:
+    result = suture.compare(maps(), None, data()[0], sites=["block1"], methods=[], device="cpu")
+    assert result.matrix("cka").iloc[0, 0] == pytest.approx(1)
+
+
+def test_without_a_target_the_source_is_stitched_to_itself() -> None:
+    result = suture.compare(network(), data=data()[0], test=data()[1], methods=["dm"], device="cpu")
+    assert result.same_network
+    assert np.diag(result.matrix("dm.relative_accuracy")) == pytest.approx([1, 1])
+
+
+def test_without_labels_accuracies_are_missing_and_agreement_is_not() -> None:
+    result = suture.compare(network(), None, *no_labels(), methods=["dm"], device="cpu")
+    reasons = result.table.set_index("measure")["reason"]
+    assert set(reasons["dm.accuracy"]) == {"the test data have no labels"}
+    assert set(reasons["dm.agreement"]) == {""}
+
+
+@pytest.mark.parametrize("kind", [torch.int32, torch.uint8, torch.int16])
+def test_labels_of_any_whole_type_do(kind: torch.dtype) -> None:
+    wanted = suture.compare(network(), other(), *data(), tlm=RECIPE, device="cpu")
+    (x, y), (tx, ty) = data()
+    got = suture.compare(network(), other(), (x, y.to(kind)), (tx, ty.to(kind)), tlm=RECIPE, device="cpu")
+    assert_same_numbers(got, wanted)
+
+
+# -- what is refused beside the table ------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"names": ("a",)}, "two names"),
+    ({"sites": [3]}, "strings like"),
 ])
-def test_what_cannot_be_compared_in_pairs_is_refused(pair, a, b, names, words):
-    *_, result = pair
-    with pytest.raises(suture.SutureError, match=words):
-        result.difference(a, b, *names)
+def test_options_of_the_wrong_kind_are_refused(options: dict[str, object], words: str) -> None:
+    with pytest.raises(SutureError, match=words):
+        suture.compare(network(), None, *data(), methods=[], device="cpu", **options)
 
 
-def test_a_cell_without_a_value_is_refused_with_its_reason(pair):
-    *_, result = pair
-    cell = result.sources[0], result.targets[0]
-    gone = result.table.copy()
-    here = (gone["measure"] == "dm.kl") & (gone["source"] == cell[0]) & (gone["target"] == cell[1])
-    gone.loc[here, ["value", "low", "high"]] = np.nan
-    gone.loc[here, "reason"] = "the loss was nan"
-    with pytest.raises(suture.SutureError,
-                       match=r"dm.kl of 'layer1.0' into 'layer2.1' has no value: the loss was nan"):
-        replace(result, table=gone).difference(cell, cell, "dm.kl")
-    without = replace(result, arrays={k: v for k, v in result.arrays.items() if k != "dm.kl"})
-    with pytest.raises(suture.SutureError, match=r"expected the per-example array 'dm.kl'"):
-        without.difference(cell, cell, "dm.kl")
+def test_a_later_batch_that_the_network_rejects_is_named() -> None:
+    stream = [(images(8), labels(8)), (images(8)[:, :1], labels(8))]
+    with pytest.raises(SutureError, match="batch 1 of the data"):
+        suture.compare(network(), None, stream, methods=[], device="cpu")
 
 
-def test_a_cell_whose_map_is_not_found_is_missing_with_the_reason_also_after_resuming(
-        monkeypatch: pytest.MonkeyPatch) -> None:
-    def picky(pair: Any, *args: Any) -> Any:
-        if pair.moments.sxy.shape == (3, 4):
-            raise suture.SutureError("no map was found; take another family")
-        return direct_match(pair, *args)
+def test_a_shuffled_test_loader_is_refused_before_cells_are_paired_wrongly() -> None:
+    """Direct and task loss matching are evaluated in two passes; their per-example results must be of one
+    order."""
+    train, _ = data()
+    shuffled = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images(64), labels(64)),
+                                           batch_size=16,
+                                           shuffle=True, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(SutureError, match="shuffle=False"):
+        suture.compare(network(), None, train, shuffled, tlm=RECIPE, device="cpu")
 
-    monkeypatch.setattr(moments_stage, "direct_match", picky)
-    kept: list[suture.Comparison] = []
-    options: dict[str, Any] = {"tlm": tiny.RECIPE, "indices": (), "device": "cpu"}
-    whole = suture.compare(tiny.network(), None, *tiny.data(), on_stage=kept.append, **options)
-    resumed = suture.compare(tiny.network(), None, *tiny.data(), previous=kept[0], **options)
-    for result in (whole, resumed):
-        reasons = result.table.set_index(["source", "target", "measure"])["reason"]
-        for measure in ("dm.accuracy", "tlm.residual"):
-            assert reasons["block1", "block2", measure] == "no map was found; take another family"
-            assert reasons["block2", "block1", measure] == ""
-    assert whole.table.equals(resumed.table)
-    assert whole.arrays.keys() == resumed.arrays.keys()
-    assert all(np.array_equal(whole.arrays[k], resumed.arrays[k], equal_nan=True) for k in whole.arrays)
+
+# -- the networks of the caller ------------------------------------------------------------------------------
+
+def _state(made: nn.Module) -> Any:
+    return ({k: v.clone() for k, v in made.state_dict().items()}, [m.training for m in made.modules()],
+            [(p.requires_grad, p.grad is None, p.device, p.stride(), p._version) for p in made.parameters()],
+            [(sorted(m.__dict__), list(m._forward_hooks), list(m._forward_pre_hooks), list(m._backward_hooks))
+             for m in made.modules()])
+
+
+def _interrupt(stage: str, done: int, total: int | None) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_compare_leaves_the_networks_as_they_were(interrupted: bool) -> None:
+    pair = network(), other()
+    for made in pair:
+        made.block1.eval()
+        made.head.weight.requires_grad_(False)
+        made.block2.register_forward_hook(lambda m, i, o: None)
+    before = [_state(made) for made in pair]
+    random = torch.get_rng_state()
+    if interrupted:
+        with pytest.raises(KeyboardInterrupt):
+            suture.compare(*pair, *data(), tlm=tiny.RECIPE, device="cpu", progress=_interrupt)
+    else:
+        suture.compare(*pair, *data(), tlm=tiny.RECIPE, device="cpu")
+    assert torch.equal(torch.get_rng_state(), random)
+    for made, (weights, *rest) in zip(pair, before, strict=True):
+        now, *others = _state(made)
+        assert others == rest
+        assert list(now) == list(weights)
+        assert all(torch.equal(now[k], weights[k]) for k in now)
+
+
+# -- the paper preset ----------------------------------------------------------------------------------------
+
+FIT = data()[0]
+
+
+def test_a_cell_of_the_paper_preset_is_the_papers_recipe() -> None:
+    """Design section 7, field by field."""
+    made = suture.paper(seed=3)
+    assert set(made) == {"family", "alignment", "examples", "tlm", "seed"}
+    assert str(made["family"]) == "full"
+    assert made["examples"] == 100
+    assert asdict(made["alignment"]) == {"resize": "bilinear", "order": "before", "prefix": "auto"}
+    tlm = asdict(made["tlm"])
+    wanted = {"epochs": 30, "batch_size": 256, "lr": 1e-3, "weight_decay": 1e-5, "optimizer": "adam",
+              "schedule": "constant", "crop": 4, "flip": True, "seed": 3, "init": "random",
+              "objective": "hard", "precision": "float32", "patience": None}
+    assert {k: tlm[k] for k in wanted} == wanted
+    assert (set(tlm)
+            - set(wanted) == {"temperature", "mix", "held_out"}), "these bear on other objectives alone"
+    layer = StitchingLayer(Alignment(SHAPES["map 8x8"], SHAPES["map 3x5"], made["alignment"]), made["family"])
+    assert {n: tuple(p.shape) for n, p in layer.named_parameters()} == {"affine.weight": (7, 6),
+                                                                        "affine.bias": (7,)}
+    x = torch.randn(2, 6, 8, 8)
+    resized = nn.functional.interpolate(x, size=(3, 5), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(layer(x),
+                               nn.functional.conv2d(resized, layer.weight[:, :, None, None], layer.bias))
+
+
+def test_the_paper_preset_runs_through_compare_and_stitch() -> None:
+    preset = suture.paper() | {"tlm": replace(TaskRecipe.paper(), epochs=1)}
+    result = suture.compare(network(), other(), *data(), device="cpu", indices=(), **preset)
+    assert result.meta["settings"]["examples"] == 100
+    assert result.meta["settings"]["tlm"]["crop"] == 4
+    assert "dm.residual_batches" in result.measures
+    made = suture.stitch(network(), "block1", other(), "block2", FIT, method="tlm", device="cpu", **preset)
+    assert made.fit["tlm"]["flip"] is True
+    assert "one epoch" in made.fit["mark"]

@@ -16,12 +16,10 @@ from suture.compare import evaluate
 from suture.compare import scores as scored
 from suture.compare.evaluate import Evaluation, Evaluator
 from suture.compare.scores import score_cells, stack_evaluation
-from suture.data.batches import Batches
-from suture.networks.module_outputs import extract_main_output
-from suture.networks.site_outputs import capture, run_tail
-from suture.networks.sites import SitedNetwork
-from suture.numbers.intervals import build_record
-from suture.stitching.tasks import Task
+from suture.data import Batches
+from suture.networks import SitedNetwork, capture, extract_main_output, run_tail
+from suture.numbers import build_record
+from suture.stitching import Task
 from tests.support.networks import NETWORKS, images, vectors
 from tests.support.tiny import RECIPE
 

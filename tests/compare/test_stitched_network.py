@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,16 @@ import torch
 from torch import Tensor, nn
 
 import suture
-from suture import AlignmentRule, Paired, StitchedNetwork, StitchingLayer, SutureError, TaskRecipe
-from suture._base.hashing import fingerprint_network
-from suture.data.batch import Batch
-from suture.representations.alignment import Alignment
-from suture.zoo.weights import read_metadata, save_weights
-from tests.representations.test_alignment import SHAPES, inputs_for
-from tests.representations.test_alignment import network as kinded
+from suture import AlignmentRule, Paired, StitchedNetwork, SutureError, TaskRecipe
+from suture._base import fingerprint_network
+from suture.data import Batch
+from suture.zoo import read_metadata, save_weights
 from tests.support import tiny
-from tests.support.tiny import data, images, labels, network, other, seeded
+from tests.support.kinds import SHAPES, inputs_for
+from tests.support.kinds import network as kinded
+from tests.support.tiny import data, images, labels, network, other, seeded, stitched
 
 FIT = data()[0]
-
-
-def stitched(**options: Any) -> StitchedNetwork:
-    return suture.stitch(network(), "block1", other(), "block2", FIT, **{"device": "cpu"} | options)
 
 
 def by_hand(layer: nn.Module, x: Tensor) -> Tensor:
@@ -217,88 +211,11 @@ def test_inputs_of_another_size_are_refused() -> None:
         StitchedNetwork(network(), other(), made.sites, made.layer, images()[:, :, :4, :4])
 
 
-# -- the paper's preset --------------------------------------------------------------------------------------
-
-def test_a_cell_of_the_paper_preset_is_the_papers_recipe() -> None:
-    """Design section 7, field by field."""
-    made = suture.paper(seed=3)
-    assert set(made) == {"family", "alignment", "examples", "tlm", "seed"}
-    assert str(made["family"]) == "full"
-    assert made["examples"] == 100
-    assert asdict(made["alignment"]) == {"resize": "bilinear", "order": "before", "prefix": "auto"}
-    tlm = asdict(made["tlm"])
-    wanted = {"epochs": 30, "batch_size": 256, "lr": 1e-3, "weight_decay": 1e-5, "optimizer": "adam",
-              "schedule": "constant", "crop": 4, "flip": True, "seed": 3, "init": "random",
-              "objective": "hard", "precision": "float32", "patience": None}
-    assert {k: tlm[k] for k in wanted} == wanted
-    assert (set(tlm)
-            - set(wanted) == {"temperature", "mix", "held_out"}), "these bear on other objectives alone"
-    layer = StitchingLayer(Alignment(SHAPES["map 8x8"], SHAPES["map 3x5"], made["alignment"]), made["family"])
-    assert {n: tuple(p.shape) for n, p in layer.named_parameters()} == {"affine.weight": (7, 6),
-                                                                        "affine.bias": (7,)}
-    x = torch.randn(2, 6, 8, 8)
-    resized = nn.functional.interpolate(x, size=(3, 5), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(layer(x),
-                               nn.functional.conv2d(resized, layer.weight[:, :, None, None], layer.bias))
-
-
-def test_the_paper_preset_runs_through_compare_and_stitch() -> None:
-    preset = suture.paper() | {"tlm": replace(TaskRecipe.paper(), epochs=1)}
-    result = suture.compare(network(), other(), *data(), device="cpu", indices=(), **preset)
-    assert result.meta["settings"]["examples"] == 100
-    assert result.meta["settings"]["tlm"]["crop"] == 4
-    assert "dm.residual_batches" in result.measures
-    made = suture.stitch(network(), "block1", other(), "block2", FIT, method="tlm", device="cpu", **preset)
-    assert made.fit["tlm"]["flip"] is True
-    assert "one epoch" in made.fit["mark"]
-
-
-# -- the command line ----------------------------------------------------------------------------------------
-
-ARGS = ("stitch", "tests.support.tiny:network", "block1", "tests.support.tiny:other", "block2", "--data",
-        "tests.support.tiny:data")
-
-
-def test_the_command_saves_the_layer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-                                     tmp_path: Path) -> None:
-    code, out, err = tiny.suture(monkeypatch, capsys, *ARGS, "--family", "rank:2", "--out",
-                                 str(tmp_path / "s.safetensors"))
-    assert (code, err) == (0, "")
-    assert "s.safetensors" in out.replace("\n", "")
-    found = suture.load_stitched(tmp_path / "s.safetensors", network(), other())
-    wanted = stitched(family="rank:2")
-    torch.testing.assert_close(found(images()), wanted(images()), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(("args", "words"), [
-    ((*ARGS[:2], "blok1", *ARGS[3:]), "nearest: block1"), ((*ARGS, "--family", "rank:9"), "rank"),
-    ((*ARGS, "--family", "ful"), "nearest: full"), ((*ARGS, "--preset", "papre"), "unknown preset 'papre'"),
-    ((*ARGS, "--preset", "paper", "--examples", "9"), "expected --preset alone"),
-    ((*ARGS, "--method", "tlm", "--family", "permutation"), "nothing to train"),
-    ((*ARGS, "--out", "s.pt"), "safetensors"), ((*ARGS, "--resize", "bicubic"), "unknown resize"),
-    (("compare", "tests.support.tiny:network", "--data", "tests.support.tiny:data", "--family", "rank:9"),
-     "rank"), (("compare", "tests.support.tiny:network", "--data", "tests.support.tiny:data", "--preset",
-                "paper", "--lr", "0.1"), "expected --preset alone"),
-])
-def test_commands_that_cannot_be_done(args: tuple[str, ...], words: str, monkeypatch: pytest.MonkeyPatch,
-                                      capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    code, _, err = tiny.suture(monkeypatch, capsys, *args)
-    assert code == 2
-    assert words in err
-    assert len(err.splitlines()) == 1
-
-
-def test_compare_takes_families_and_rules(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-                                          tmp_path: Path) -> None:
-    code, _, err = tiny.suture(monkeypatch, capsys, "compare", "tests.support.tiny:network", "--data",
-                               "tests.support.tiny:data", "--family", "diagonal", "--methods", "dm",
-                               "--resize", "nearest", "--examples", "10", "--out", str(tmp_path / "r"))
-    assert (code, err) == (0, "")
-    result = suture.load(tmp_path / "r")
-    settings = result.meta["settings"]
-    assert (settings["family"], settings["alignment"]["resize"], settings["examples"]) == ("diagonal",
-                                                                                           "nearest", 10)
-    reasons = result.table.query("measure == 'dm.accuracy'").set_index(["source", "target"])["reason"]
-    assert "diagonal" in reasons["block1", "block2"]
-    assert reasons["block1", "block1"] == ""
+def test_a_saved_stitched_network_keeps_how_its_sites_are_taken(tmp_path: Path) -> None:
+    network, x = tiny.network(), tiny.images()
+    made = suture.stitch(network, "block1@map:last", network, "block1@map:last",
+                         (x, tiny.labels()), device="cpu")
+    made.save(tmp_path / "layer.safetensors")
+    found = suture.load_stitched(tmp_path / "layer.safetensors", network, network)
+    assert [s.written for s in found.sites] == ["block1@map:last"] * 2
+    torch.testing.assert_close(found(x), made(x))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from suture import SutureError, zoo
-from suture._base.trees import count_duplicates
+from suture._base import count_duplicates
 from suture.data.auxiliary import images
 from suture.data.auxiliary.maker import (
     IMAGE_KINDS,
@@ -26,37 +26,13 @@ from suture.data.auxiliary.maker import (
     list_allowed_kinds,
     make_auxiliary,
 )
+from tests.support.inputs import BYTES, CLS, IDS, SEP, draws, photos_of, sentences
 
 Pair = namedtuple("Pair", ["name", "pixels"])
-CLS, SEP, PAD = 101, 102, 0
-
-
-def draws(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def photos_of(n: int, c: int = 3, h: int = 12, w: int = 10) -> Tensor:
-    """Images in [0, 1] no two of which, and no two channels or patches of which, are equal."""
-    return torch.rand(n, c, h, w, generator=draws())
-
-
-def sentences(n: int = 30, t: int = 12) -> dict[str, Any]:
-    """CLS, 2 to t - 2 words, SEP, padding."""
-    ids, mask = torch.full((n, t), PAD), torch.zeros(n, t, dtype=torch.int64)
-    g = draws()
-    for i in range(n):
-        words = torch.randint(200, 260, (2 + i % (t - 3),), generator=g)
-        row = torch.cat([torch.tensor([CLS]), words, torch.tensor([SEP])])
-        ids[i, :len(row)], mask[i, :len(row)] = row, 1
-    # Which words the padding hides is the same in no two examples.
-    ids[mask == 0] = torch.randint(900, 1000, (int((mask == 0).sum()),), generator=g)
-    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.arange(n * t).view(n, t),
-            "return_dict": True}
 
 
 NORMAL = ((photos_of(20) - torch.tensor([0.4, 0.5, 0.6])[:, None, None])
           / torch.tensor([0.1, 0.2, 0.3])[:, None, None])
-BYTES = (photos_of(20) * 256).byte()
 IMAGES: dict[str, Tensor] = {
     "unit": photos_of(20), "z-scored": NORMAL, "double": NORMAL.double(), "half": NORMAL.half(),
     "bfloat16": NORMAL.bfloat16(), "bytes": BYTES,
@@ -91,7 +67,6 @@ def test_training_and_unseen_kinds_split_all_kinds() -> None:
     assert TRAINING_KINDS["tokens"] == ("random",)
 
 
-IDS = torch.arange(12).view(3, 4)
 INPUTS: dict[str, tuple[Any, str | None]] = {
     "floats": (photos_of(3), "images"), "bytes": (BYTES, "images"),
     "long": (torch.ones(3, 1, 4, 4).long(), None), "vectors": (torch.rand(3, 4), None),
@@ -558,50 +533,3 @@ def test_what_cannot_be_made_is_refused_in_one_line(name: str) -> None:
         make_auxiliary(like, n, kinds=kinds)
     assert "\n" not in str(caught.value)
     assert "; " in str(caught.value)
-
-
-# -- duplicates ----------------------------------------------------------------------------------------------
-
-def test_duplicates_are_counted_as_a_comparison_of_all_pairs_counts_them() -> None:
-    g = draws()
-    for shape in ((), (3,), (1, 2)):
-        one, other = (torch.randint(0, 3, (n, *shape), generator=g).float() for n in (700, 9))
-        pairs = (one[:, None] == other[None]).reshape(700, 9, -1).all(2)
-        assert count_duplicates(one, other) == int(pairs.any(1).sum())
-        assert count_duplicates(other, one) == int(pairs.any(0).sum())
-
-
-def test_duplicates_across_batches_and_dtypes_and_layouts() -> None:
-    x = photos_of(600)
-    some = torch.cat([photos_of(600)[100:110] + 1, x[[5, 300, 5]]])
-    assert count_duplicates(some, x) == 3
-    for other in (x.split(7), [x], iter(x.split(128)), ({"a": b} for b in x.split(99)), x.double(),
-                  x.contiguous(memory_format=torch.channels_last), x.flip(0), UserDict(a=x)):
-        assert count_duplicates([some[:4], some[4:]], list(other) if isinstance(other, tuple) else other) == 3
-    assert count_duplicates(BYTES, BYTES.float()) == 20
-    assert count_duplicates(BYTES.bfloat16(), BYTES.half()) == 20
-    assert count_duplicates(torch.zeros(2, 3), -torch.zeros(1, 3)) == 2
-    assert count_duplicates(torch.tensor([2**24 + 1, 2**53]), torch.tensor([2**24, 2**53 - 1])) == 0
-    assert count_duplicates(torch.tensor([0.1]).double(), torch.tensor([0.1], dtype=torch.float64)) == 0
-    assert count_duplicates(x, x.transpose(2, 3)) == 0
-    assert count_duplicates(torch.zeros(3, 2, 6), torch.zeros(3, 3, 4)) == 0
-    assert count_duplicates(x[:, :1] * 1j, x[:, :1] * 2j) == 0
-    assert count_duplicates(x[:0], x) == count_duplicates(x, []) == 0
-
-
-def test_an_example_is_all_of_its_tensors() -> None:
-    a, b = sentences(), sentences()
-    b["attention_mask"] = b["attention_mask"].clone()
-    b["attention_mask"][3] = 0
-    assert count_duplicates(a, b) == 29
-    assert count_duplicates(dict(reversed(a.items())), [b]) == 29
-    assert count_duplicates((a["input_ids"], IDS.repeat(10, 1)), (a["input_ids"], IDS.repeat(10, 1) + 1)) == 0
-
-
-def test_what_has_no_examples_to_compare_is_refused() -> None:
-    for one, got in (("text", "str"), (3, "int"), ([photos_of(2), None], "NoneType"),
-                     ((IDS, IDS[:2]), "2 and 3 in one"),
-                     ({"a": IDS, "b": torch.tensor(1)}, "0 and 3 in one")):
-        with pytest.raises(SutureError,
-                           match=f"^expected tensors with the same number of examples, got {got}.*; give"):
-            count_duplicates(one, IDS)

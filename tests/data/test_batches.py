@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import UserDict, namedtuple
+from collections import UserDict
 from typing import Any
 
 import pytest
@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from suture import Paired, SutureError
-from suture._base.trees import convert_tensors, count_examples, list_tensors
-from suture.data.batch import Batch, cut_batch, move_batch
+from suture._base import count_examples, list_tensors
 from suture.data.batches import Batches, split_labels, split_rows
 
 X, Y = torch.arange(20.0).view(10, 2), torch.arange(10)
@@ -135,7 +134,6 @@ def test_what_is_refused(make: Any, words: str) -> None:
 
 # -- order ---------------------------------------------------------------------------------------------------
 
-
 @pytest.mark.parametrize("data", [(X, Y), Mapped()], ids=["tensors", "dataset"])
 def test_shuffling_draws_a_new_order_in_every_pass_and_the_same_for_the_same_seed(data: Any) -> None:
     def orders(seed: int) -> list[list[int]]:
@@ -171,103 +169,7 @@ def test_the_number_of_batches_where_it_is_known() -> None:
     assert Batches(Paired(Endless(), Endless())).count_batches() is None
 
 
-# -- pairs ---------------------------------------------------------------------------------------------------
-
-
-def test_pairs_are_read_in_step_and_again() -> None:
-    paired = Batches(Paired(DataLoader(TensorDataset(X, Y), batch_size=4), (X + 100, Y)))
-    with pytest.raises(SutureError, match="got 4 and 10 examples in batch 0"):
-        list(paired)
-    paired = Batches(Paired(DataLoader(TensorDataset(X, Y), batch_size=4),
-                            DataLoader(TensorDataset(X + 100, Y), batch_size=4)))
-    for _ in range(2):
-        found = list(paired)
-        assert [b.size for b in found] == [4, 4, 2]
-        assert all(torch.equal(b.source + 100, b.target) for b in found)
-        assert torch.equal(torch.cat([b.labels for b in found]), Y)
-
-
-def test_a_shuffled_loader_cannot_be_paired() -> None:
-    def loader(seed: int, shuffle: bool) -> DataLoader[Any]:
-        return DataLoader(TensorDataset(X, Y), batch_size=4, shuffle=shuffle,
-                          generator=torch.Generator().manual_seed(seed))
-
-    with pytest.raises(SutureError, match=r"labels of the two loaders differ in batch 0.*shuffle=False"):
-        list(Paired(loader(0, False), loader(0, True)))
-    with pytest.raises(SutureError, match="do not correspond"):
-        list(Paired(loader(1, True), loader(2, True)))
-
-
-@pytest.mark.parametrize("short", ["source", "target"])
-def test_one_that_ends_early_is_named(short: str) -> None:
-    sides = {"source": [(X, Y)] * 2, "target": [(X, Y)] * 2, short: [(X, Y)]}
-    with pytest.raises(SutureError, match=f"the {short} loader ended after 1 batches"):
-        list(Paired(**sides))
-
-
-@pytest.mark.parametrize("side", ["source", "target"])
-def test_one_side_may_lack_labels(side: str) -> None:
-    sides = {"source": [(X, Y)], "target": [(X, Y)], side: [X]}
-    assert torch.equal(next(iter(Paired(**sides))).labels, Y)
-
-
-# -- nested inputs -------------------------------------------------------------------------------------------
-
-Point = namedtuple("Point", "x y")
-
-
-def test_convert_keeps_the_kind_of_everything() -> None:
-    given = {"a": X, "b": (X, [X, "word"]), "c": Point(X, 3)}
-    got = convert_tensors(given, lambda t: t + 1)
-    assert torch.equal(got["a"], X + 1)
-    assert torch.equal(got["b"][1][0], X + 1)
-    assert got["b"][1][1] == "word"
-    assert isinstance(got["c"], Point)
-    assert torch.equal(got["c"].x, X + 1)
-    assert torch.equal(X, torch.arange(20.0).view(10, 2))
-
-
-def test_moving_keeps_shared_inputs_shared() -> None:
-    cpu = torch.device("cpu")
-    shared = move_batch(Batch({"a": X}, None, Y), cpu)
-    assert shared.target is None
-    inputs = {"a": X}
-    moved = move_batch(Batch(inputs, inputs, None), cpu)
-    assert moved.source is moved.target
-    assert moved.labels is None
-    apart = move_batch(Batch(X, X + 1, Y), cpu)
-    assert torch.equal(apart.target, X + 1)
-
-
-@pytest.mark.parametrize(("size", "sizes"),
-                         [(4, [4, 4, 2]), (10, [10]), (99, [10]), (9, [9, 1]), (1, [1] * 10)])
-def test_pieces_of_dictionaries_cut_what_has_the_examples(size: int, sizes: list[int]) -> None:
-    table, scale = torch.arange(7.0), torch.tensor(2.0)
-    inputs = {"x": X, "nested": (X + 1, [Y]), "table": table, "scale": scale, "word": "w"}
-    found = list(cut_batch(Batch(inputs, inputs, Y), size))
-    assert [p.size for p in found] == sizes
-    assert all(p.source is p.target for p in found)
-    assert torch.equal(torch.cat([p.source["x"] for p in found]), X)
-    assert torch.equal(torch.cat([p.source["nested"][0] for p in found]), X + 1)
-    assert torch.equal(torch.cat([p.source["nested"][1][0] for p in found]), Y)
-    assert torch.equal(torch.cat([p.labels for p in found]), Y)
-    assert all(p.source["table"] is table and p.source["scale"] is scale and p.source["word"] == "w"
-               for p in found)
-
-
-def test_pieces_of_pairs_cut_both() -> None:
-    found = list(cut_batch(Batch(X, {"x": X + 100}, None), 3))
-    assert [p.size for p in found] == [3, 3, 3, 1]
-    assert all(torch.equal(p.source + 100, p.target["x"]) for p in found)
-    assert all(p.labels is None for p in found)
-
-
-def test_counting_looks_past_single_numbers() -> None:
-    assert count_examples({"scale": torch.tensor(2.0), "x": X}) == 10
-
-
 # -- some of the examples ------------------------------------------------------------------------------------
-
 
 @pytest.mark.parametrize("make", [lambda: (X, Y), lambda: [X, Y], lambda: TensorDataset(X, Y), Mapped])
 def test_rows_are_read_alone_in_their_order_or_shuffled(make: Any) -> None:

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-import suture
-from suture import Prepared, SutureError, zoo
-from suture.compare.provenance import describe_data
-from suture.data import sources
+from suture import Prepared, SutureError, TaskRecipe
 from suture.data.batches import Batches, can_shuffle, split_rows
-from suture.data.preprocessing import ImagePreprocessing
-from suture.stitching import TaskRecipe
-from suture.stitching.trainer import make_training_batches
+from suture.stitching import make_training_batches
 from tests.support import tiny
 
 IMAGES = torch.arange(7 * 3 * 4 * 4, dtype=torch.uint8).reshape(7, 3, 4, 4)
@@ -121,71 +113,13 @@ def test_raw_examples_without_preprocessing_are_refused(raw: list[object], words
         list(Batches(Prepared([(raw, LABELS[:len(raw)])], None)))
 
 
-def test_a_comparison_of_two_networks_that_want_different_inputs() -> None:
-    """Prepared by suture or by hand: the same numbers."""
-    a, b = zoo.build("resnet_digits", 0, in_channels=3), zoo.build("resnet_digits", 1)
-    images, labels = torch.rand(40, 1, 8, 8), torch.arange(40) % 5
+def test_raw_examples_are_prepared_on_the_device_of_the_comparison() -> None:
+    seen = []
 
-    def larger(raw: Tensor) -> Tensor:
-        return torch.nn.functional.interpolate(raw.expand(-1, 3, -1, -1), scale_factor=2)
+    def look(raw: Tensor) -> Tensor:
+        seen.append(raw.device.type)
+        return raw.float().cpu()
 
-    def run(data: object) -> dict[tuple[str, str, str], float]:
-        made = suture.compare(a, b, data, sites=None, methods=["dm"], device="cpu", ood=None)
-        return {(r["source"], r["target"], r["measure"]): r["value"] for r in made.table.to_dict("records")}
-
-    prepared = run(Prepared((images, labels), larger, None))
-    by_hand = run(suture.Paired((larger(images), labels), (images, labels)))
-    assert prepared == pytest.approx(by_hand, nan_ok=True)
-
-
-def test_a_test_loader_that_shuffles_is_refused_before_any_work() -> None:
-    data = TensorDataset(tiny.images(60), tiny.labels(60))
-    stages: list[str] = []
-    with pytest.raises(SutureError, match="another order"):
-        suture.compare(tiny.network(), None, data, DataLoader(data, batch_size=20, shuffle=True), ood=None,
-                       device="cpu", tlm=tiny.RECIPE,
-                       progress=lambda stage, done, total: stages.append(stage))
-    assert stages == []
-
-
-def test_a_result_names_its_data_and_how_they_were_prepared(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    for split, n in (("train", 24), ("test", 12)):
-        np.savez(tmp_path / f"{split}.npz", x=rng.integers(0, 255, (n, 8, 8, 3), np.uint8),
-                 y=np.arange(n) % 3)
-    train, test = sources.open_pair(tmp_path)
-    how = ImagePreprocessing(mean=(0.5,), std=(0.5,))
-
-    def run(data: Any, other: Any) -> suture.Comparison:
-        return suture.compare(tiny.seeded(lambda: tiny.Tiny(3)), None, data, other, methods=["dm"], ood=None,
-                              device="cpu")
-
-    found = run(Prepared(train, how), Prepared(test, how))
-    data = found.meta["data"]
-    assert data["fit"]["name"] == train.name
-    assert data["fit"]["examples"] == 24
-    assert data["test"]["fingerprint"] == test.fingerprint
-    assert data["test"]["prepared"] == [repr(how)] * 2
-    other = run(Prepared(train.part(torch.arange(23, -1, -1), train.name), how), Prepared(test, how)).meta
-    assert other["data"]["fit"]["content"] == data["fit"]["content"]
-    assert other["data"]["fit"]["fingerprint"] != data["fit"]["fingerprint"]
-    assert other["key"] != found.meta["key"]
-    assert run((tiny.images(24, 3), tiny.labels(24)), None).meta["data"] == {}
-
-
-def test_a_preprocessing_that_is_a_function_gives_the_same_key_in_another_run() -> None:
-    class Own:
-        def __call__(self, raw: Tensor) -> Tensor:
-            return raw.float()
-
-    class Named:
-        name, note, is_small = "mine", "", False
-
-        def __len__(self) -> int:
-            return 3
-
-    for how, message in ((lambda x: x, "<lambda>"), (Own(), "Own"), (Scaled(2), "Scaled(by=2)")):
-        first, second = describe_data(Prepared(Named(), how))["prepared"]
-        assert first == second
-        assert first.endswith(message)
-        assert " at 0x" not in first
+    with pytest.raises(NotImplementedError):
+        next(iter(Batches(Prepared((tiny.images(4), tiny.labels(4)), look), device=torch.device("meta"))))
+    assert seen == ["meta"]

@@ -23,15 +23,9 @@ from suture.data.preprocessing import (
     explain_token_mismatch,
     parse_preprocessing,
 )
+from tests.support.pictures import photo
 
 LEVEL = 1 / 255
-
-
-def photo(height: int, width: int, channels: int = 3, seed: int = 0) -> Tensor:
-    """Bytes (C, H, W): a coarse pattern with edges, so that resizing has something to get wrong."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (channels, height // 4 + 1, width // 4 + 1),
-                                                  dtype=np.uint8)
-    return torch.from_numpy(np.kron(coarse, np.ones((1, 4, 4), np.uint8))[:, :height, :width].copy())
 
 
 def pillow(image: Tensor) -> Image.Image:
@@ -76,8 +70,8 @@ def test_images_cover_what_is_not_square(size: tuple[int, int], image: tuple[int
     top, left = (round((a - b) / 2) for a, b in zip(scaled, size, strict=True))
     wanted = np.asarray(pillow(x).resize(scaled[::-1], Image.Resampling.BILINEAR)).transpose(2, 0, 1)
     made = ImagePreprocessing(size=size)(x[None])[0]
-    assert (made - torch.from_numpy(wanted[:, top:top + size[0], left:left + size[1]].copy()) / 255).abs().max() <= \
-        1.01 * LEVEL
+    cut = torch.from_numpy(wanted[:, top:top + size[0], left:left + size[1]].copy())
+    assert (made - cut / 255).abs().max() <= 1.01 * LEVEL
 
 
 @pytest.mark.parametrize(("width", "corner", "left"), [

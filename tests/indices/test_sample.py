@@ -1,10 +1,9 @@
-"""Indices of a kept sample of rows, the sample itself, and functional indices from logits."""
+"""Indices of a kept sample of rows, and the sample itself."""
 
 from __future__ import annotations
 
 import math
 import re
-from itertools import combinations
 
 import numpy as np
 import pytest
@@ -12,15 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from scipy.spatial.distance import jensenshannon
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.neighbors import NearestNeighbors
 
 from suture._base.errors import SutureError
 from suture.indices.definition import TRANSFORMATIONS, Needs, collect_entries
 from suture.indices.entries.distances import ENTRIES
-from suture.indices.logits import of_logits
-from suture.indices.reservoir import Reservoir
 from suture.indices.sample import Rows, Sample
 
 TABLE = collect_entries(ENTRIES)
@@ -29,6 +25,7 @@ COSINE = (*NEIGHBOURS, "uniformity")
 
 
 # -- slow references, from the definitions -------------------------------------------------------------------
+
 
 def pairs(n):
     return [(i, j) for i in range(n) for j in range(i + 1, n)]
@@ -131,6 +128,7 @@ REFERENCES = {"rsa_spearman": spearman, "rsa_kendall": kendall, "distance_correl
 
 # -- data ----------------------------------------------------------------------------------------------------
 
+
 def rotation(rng, width):
     return np.linalg.qr(rng.normal(size=(width, width)))[0]
 
@@ -218,6 +216,7 @@ def test_distance_correlation_is_zero_for_a_full_factorial(seed):
 
 
 # -- invariances ---------------------------------------------------------------------------------------------
+
 
 def transformed(kind, x, rng):
     width = x.shape[1]
@@ -324,6 +323,7 @@ def test_a_row_without_neighbours_in_the_other_direction_is_no_reason():
 
 # -- samples -------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("given_as", [
     lambda m: m.astype(np.float16), lambda m: torch.from_numpy(m).half(),
     lambda m: torch.from_numpy(m).bfloat16(), lambda m: torch.from_numpy(m).float().requires_grad_(),
@@ -368,158 +368,3 @@ def test_constant_sides():
     assert Sample.of(X, Y).constant == ()
     assert Sample.of([[0.1 + 0.2], [0.3]], Y[:2]).constant == ("source",)
     assert Sample.of(X * 1e-300, Y + 1e6).constant == ()
-
-
-# -- reservoir -----------------------------------------------------------------------------------------------
-
-def drawn(most, seed, batches):
-    """The reservoir after the batches, and a table of numbers that was kept by what it said."""
-    reservoir, table, start = Reservoir(most, seed), np.full(most, -1), 0
-    for count in batches:
-        kept, slots = reservoir.offer(count)
-        assert len(set(slots.tolist())) == len(slots) == len(kept)
-        assert kept.dtype == slots.dtype == np.int64
-        assert ((kept >= 0) & (kept < count)).all()
-        table[slots] = start + kept
-        start += count
-        assert np.array_equal(table[:len(reservoir.numbers)], reservoir.numbers)
-    return reservoir
-
-
-def bottom(most, seed, length):
-    """The `most` numbers with the smallest hashes, in plain integers."""
-    def mixed(z):
-        z = ((z ^ z >> 30) * 0xBF58476D1CE4E5B9) % 2**64
-        z = ((z ^ z >> 27) * 0x94D049BB133111EB) % 2**64
-        return z ^ z >> 31
-    start = mixed(seed % 2**64)
-    return sorted(range(length), key=lambda i: mixed((start + i * 0x9E3779B97F4A7C15) % 2**64))[:most]
-
-
-@settings(max_examples=40, derandomize=True, deadline=None)
-@given(most=st.integers(1, 30), seed=st.integers(-3, 2**70),
-       batches=st.lists(st.integers(0, 40), max_size=12))
-def test_reservoir_does_not_depend_on_batches(most, seed, batches):
-    length = sum(batches)
-    reservoir, whole, single = (drawn(most, seed, b) for b in (batches, [length], [1] * length))
-    assert np.array_equal(reservoir.numbers, whole.numbers)
-    assert np.array_equal(reservoir.numbers, single.numbers)
-    assert sorted(reservoir.numbers.tolist()) == sorted(bottom(most, seed, length))
-    assert len(reservoir.numbers) == min(most, length)
-    assert reservoir.seen == length
-
-
-def test_reservoir_is_uniform_over_numbers():
-    """Inclusion counts; of draws without replacement their statistic is chi-square with N - 1 degrees of
-    freedom."""
-    length, most, seeds = 50, 10, 1500
-    counts = np.bincount(np.concatenate([drawn(most, s, [30, 20]).numbers for s in range(seeds)]),
-                         minlength=length)
-    p = most / length
-    statistic = (length - 1) / length * ((counts - seeds * p) ** 2).sum() / (seeds * p * (1 - p))
-    assert 0.005 < stats.chi2.sf(statistic, length - 1) < 0.995
-
-
-def test_reservoir_draws_every_subset_equally_often():
-    subsets = dict.fromkeys(combinations(range(5), 2), 0)
-    for seed in range(2000):
-        subsets[tuple(sorted(drawn(2, seed, [3, 2]).numbers.tolist()))] += 1
-    assert 0.005 < stats.chisquare(list(subsets.values())).pvalue < 0.995
-
-
-def test_reservoir_of_a_long_stream():
-    numbers = drawn(2000, 7, [4096] * 50).numbers
-    assert len(set(numbers.tolist())) == 2000
-    assert stats.chisquare(np.histogram(numbers, 40, (0, 4096 * 50))[0]).pvalue > 0.005
-    assert not np.array_equal(numbers, drawn(2000, 8, [4096] * 50).numbers)
-
-
-def test_bad_reservoirs_are_refused():
-    with pytest.raises(SutureError, match="at least one row"):
-        Reservoir(0)
-    with pytest.raises(SutureError, match="number of examples"):
-        Reservoir(5).offer(-1)
-
-
-# -- logits --------------------------------------------------------------------------------------------------
-
-def softmax(row):
-    shifted = [math.exp(v - max(row)) for v in row]
-    return [v / sum(shifted) for v in shifted]
-
-
-def divergence(p, q):
-    return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True) if a > 0)
-
-
-def logits():
-    """Of 40 examples and 5 classes; the source is right on most of them, the target on fewer."""
-    rng = np.random.default_rng(3)
-    source = 3 * rng.normal(size=(40, 5))
-    labels = np.where(rng.random(40) < 0.8, source.argmax(1), rng.integers(0, 5, 40))
-    return source, source + 2 * rng.normal(size=(40, 5)), labels
-
-
-def test_logits_equal_the_definitions():
-    source, target, labels = logits()
-    found = {k: v.value for k, v in of_logits(source, target, labels).items()}
-    rows = [(softmax(s), softmax(t)) for s, t in zip(source, target, strict=True)]
-    best = [(max(range(5), key=lambda c: s[c]), max(range(5), key=lambda c: t[c])) for s, t in rows]
-    mixtures = [(s, t, [(a + b) / 2 for a, b in zip(s, t, strict=True)]) for s, t in rows]
-    assert found["agreement"] == pytest.approx(np.mean([a == b for a, b in best]))
-    assert found["kl"] == pytest.approx(np.mean([divergence(t, s) for s, t in rows]))
-    assert found["jsd"] == pytest.approx(np.mean([(divergence(s, m) + divergence(t, m)) / 2
-                                                  for s, t, m in mixtures]))
-    assert found["jsd"] == pytest.approx(np.mean([jensenshannon(s, t) ** 2 for s, t in rows]))
-    assert found["accuracy_difference"] == pytest.approx(
-        np.mean([a == c for (a, _), c in zip(best, labels, strict=True)])
-        - np.mean([b == c for (_, b), c in zip(best, labels, strict=True)]))
-    assert found["agreement"] < 1
-    assert found["accuracy_difference"] > 0
-
-
-def test_logits_of_identical_and_of_shifted_networks():
-    source, target, labels = logits()
-    same = of_logits(source, source, labels)
-    assert [same[k].value for k in ("agreement", "jsd", "kl", "accuracy_difference")] == [1, 0, 0, 0]
-    moved = of_logits(torch.from_numpy(source + 100).requires_grad_(), target - 100, torch.from_numpy(labels))
-    for name, value in of_logits(source, target, labels).items():
-        assert moved[name].value == pytest.approx(value.value, abs=1e-10)
-
-
-def test_huge_logits():
-    source, target = np.array([[1e5, 0.0], [0.0, 1e5]]), np.array([[0.0, 1e5], [0.0, 1e5]])
-    found = of_logits(source, target)
-    assert found["kl"].value == pytest.approx(5e4)
-    assert found["jsd"].value == pytest.approx(math.log(2) / 2)
-    assert found["agreement"].value == 0.5
-    beyond = of_logits(source * 1e303, target * 1e303)
-    assert beyond["jsd"].value == pytest.approx(math.log(2) / 2)
-    far = of_logits(np.array([[1.7e308, -1.7e308]]), np.array([[-1.7e308, 1.7e308]]))
-    assert far["jsd"].value == pytest.approx(math.log(2))
-    assert "too far apart" in far["kl"].reason
-    assert math.isnan(far["kl"].value)
-    halves = of_logits(torch.tensor([[60000.0, -60000.0]]).half(), torch.tensor([[60000.0, -60000.0]]).half())
-    assert halves["kl"].value == 0
-
-
-def test_what_logits_do_not_say_has_a_reason():
-    source, target, labels = logits()
-    assert of_logits(source, target)["accuracy_difference"].reason == "no labels"
-    for value in of_logits(source[:, :1], target[:, :1], labels * 0).values():
-        assert value.reason == "1 class: every prediction is the same"
-
-
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda s, t, c: (s[:, :4], t, c), "same examples and classes"),
-    (lambda s, t, c: (s[:9], t, c), "same examples and classes"),
-    (lambda s, t, c: (s[:0], t[:0], c[:0]), "matrix with rows"),
-    (lambda s, t, c: (s * np.nan, t, c), "NaN or inf in matrix source"),
-    (lambda s, t, c: (s, t + np.inf, c), "NaN or inf in matrix target"),
-    (lambda s, t, c: (s, t, c[:3]), "40 whole numbers as labels"),
-    (lambda s, t, c: (s, t, c * 0.5), "whole numbers as labels"),
-    (lambda s, t, c: (s, t, c + 1), "labels from 0 to 4"),
-    (lambda s, t, c: (s, t, c - 1), "labels from 0 to 4")])
-def test_bad_logits_are_refused(change, message):
-    with pytest.raises(SutureError, match=message):
-        of_logits(*change(*logits()))

@@ -13,23 +13,18 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from suture import zoo
-from suture._base.errors import SutureError
-from suture._base.hashing import fingerprint_network
-from suture.data.batch import Batch
-from suture.data.batches import Batches
-from suture.networks.architectures.mlp import MLP
-from suture.networks.architectures.vit import ViT
-from suture.networks.calls import disable_gradients
-from suture.networks.seeds import seed_torch
-from suture.networks.sites import SitedNetwork
+from suture import EnergyRecipe, SutureError, zoo
+from suture._base import fingerprint_network
+from suture.data import Batch, Batches
+from suture.networks import MLP, SitedNetwork, ViT, disable_gradients, freeze, seed_torch
 from suture.ood.detectors import energy_training as module
 from suture.ood.detectors.channel_moments import ChannelMoments
-from suture.ood.detectors.energy_detector import EnergyDetector, EnergyRecipe, energy, energy_loss
+from suture.ood.detectors.energy_detector import EnergyDetector, energy, energy_loss
 from suture.ood.detectors.energy_training import train_detectors
 from suture.ood.detectors.site_features import SiteFeatures
-from suture.representations.shapes import Kind, Shape
+from suture.representations import Kind, Shape
 from tests.support import tiny
+from tests.support.sequences import TEXTS, collated, texts, two
 
 CPU = torch.device("cpu")
 FAST = EnergyRecipe(epochs=2, tune_epochs=2, batch_size=8, lr=1e-2)
@@ -642,3 +637,19 @@ def test_mlp_is_one_hidden_layer_of_relus() -> None:
     (lambda: ViT(0, 5, 3), "must be at least 1"), (lambda: MLP(4, 0), "must be at least 1")])
 def test_impossible_bodies(make: Callable[[], nn.Module], match: str) -> None:
     refuse(match, make)
+
+
+def test_energy_detectors_are_trained_on_texts_and_auxiliary_ones_of_other_lengths() -> None:
+    network, auxiliary, recipe = (two()[0], collated(texts(12, 5), 12, 12)[0][0],
+                                  EnergyRecipe(epochs=1, tune_epochs=1))
+    inputs = collated(TEXTS, 5)[0][0]
+    scores = []
+    for length in (None, 12):  # 12: all as long as the auxiliary ones
+        batches = Batches(collated(TEXTS, 7, length))
+        sited = SitedNetwork(network, next(iter(batches)).target, "blocks.*")
+        made = train_detectors(sited, batches, auxiliary, recipe, CPU, classes=3, sites=[0, 1], micro_batch=4)
+        with freeze(network), torch.no_grad():
+            seen = [SiteFeatures(x, shape, inputs["attention_mask"].bool())
+                    for x, shape in zip(sited.front(inputs), sited.shapes, strict=True)]
+        scores.append(torch.stack([made[j].score(s) for j, s in enumerate(seen)]))
+    torch.testing.assert_close(scores[0], scores[1], rtol=1e-3, atol=1e-4)

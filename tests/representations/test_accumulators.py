@@ -4,7 +4,7 @@ hand."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -20,16 +20,15 @@ import suture
 from suture import Paired, SutureError, indices
 from suture._base import memory
 from suture.compare.collect import TokenShare
-from suture.indices import GROUPS, SiteStatistics, chosen, own
-from suture.indices.reservoir import Reservoir
+from suture.indices import GROUPS, Reservoir, SiteStatistics, chosen, own
 from suture.representations.accumulator_settings import AccumulatorSettings
 from suture.representations.accumulators import Accumulators
 from suture.representations.alignment import Alignment
 from suture.representations.shapes import Kind, Shape
-from tests.compare.test_sequences import IMAGES, Windows, first
-from tests.representations.test_alignment import SHAPES, batch
 from tests.support import references, tiny
+from tests.support.kinds import SHAPES, batch
 from tests.support.tiny import seeded
+from tests.support.windows import IMAGES, Windows, first
 
 Matrix = Any
 N = 40
@@ -737,6 +736,15 @@ def test_free_memory_is_read_where_the_system_tells_it() -> None:
 
 # -- many cells ----------------------------------------------------------------------------------------------
 
+@pytest.fixture
+def several_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("several_threads")
 def test_many_cells_at_once_are_the_cells_one_by_one() -> None:
     where: list[bool] = []
 
@@ -752,7 +760,8 @@ def test_many_cells_at_once_are_the_cells_one_by_one() -> None:
     gathering.update(xs, ys)
     cells, threads, seen = list(product(range(3), range(3))), torch.get_num_threads(), []
     found = gathering.compute_all_values(cells, lambda stage, done, total: seen.append((stage, done, total)))
-    assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == threads == 2
+    torch.set_num_threads(1)
     assert seen == [("indices", k + 1, 9) for k in range(9)]
     assert list(found) == cells
     assert all(where)

@@ -190,21 +190,6 @@ def test_grids_of_different_shapes_are_refused():
             decide_verdicts(*wrong, "maha", t)
 
 
-@pytest.mark.parametrize(("name", "value"), [
-    ("works", 0), ("works", 1.01), ("works", NAN), ("works", "0.8"), ("works", True), ("works", None),
-    ("out", 0.5), ("out", 1.5), ("out", float("inf")), ("quality", 0.49), ("quality", 2)])
-def test_bad_thresholds_are_refused(name, value):
-    with pytest.raises(SutureError, match=rf"expected a threshold '{name}'.*got") as caught:
-        Thresholds(**{name: value})
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(("name", "value"), [("works", 1), ("works", 0.01), ("out", 1.0), ("out", 0.51),
-                                             ("quality", 0.5), ("quality", 1)])
-def test_good_thresholds_are_taken(name, value):
-    assert getattr(Thresholds(**{name: value}), name) == value
-
-
 def test_a_written_number_is_on_the_side_of_its_value():
     rng = np.random.default_rng(0)
     for threshold in (0.8, 0.2, 0.5, 1.0):
@@ -241,6 +226,7 @@ def test_counts_add_up():
 
 
 # -- of a comparison -----------------------------------------------------------------------------------------
+
 
 def test_cells_of_a_comparison():
     made = comparison(5, 4, same_network=False, detectors=("other", "maha"))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import product
 from math import comb
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from suture._base.errors import SutureError
 from suture.numbers.measures import MEASURES
+from suture.results import sanity as verdict
 from suture.results.sanity import PAIR_COLUMNS, SELF_COLUMNS, run_sanity_battery
+from tests.support.languages import compared, made, texts
 from tests.support.synthetic import NAMES, comparison
 
 NAN = float("nan")
@@ -249,3 +253,26 @@ def test_the_gap_names_the_cell_where_tlm_exceeds_dm_most_and_nothing_where_it_d
                                  same_architecture=True, arrays={})
     assert verdict.gap.endswith(gap)
     assert bool(verdict.gap) == bool(gap)
+
+
+def test_the_verdict_tests_numbers_of_tokens_by_signed_ranks() -> None:
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(4, 9, 60)
+    correct = np.tile(tokens // 2, (2, 2, 1)).astype(np.float32)
+    correct[0, 1] += 2  # the other layer looks better at the second site, beyond noise
+    result = compared(made(), texts(4), texts(60, 1), methods=["dm"], ood=None,
+                      sites=["blocks.0", "blocks.1"])
+    table = result.table.copy()
+    for (i, s), (j, t) in product(enumerate(result.sources), enumerate(result.targets)):
+        here = (table.source == s) & (table.target == t) & (table.measure == "dm.accuracy")
+        table.loc[here, "value"] = correct[i, j].sum() / tokens.sum()
+    judged = verdict.run_sanity_battery(table, result.sources, result.targets, same_network=True,
+                                        same_architecture=True, arrays={"dm.correct": correct})
+    row = judged.table.set_index("measure").loc["dm.accuracy"]
+    assert (row["violated"], row["beyond_noise"]) == (1, 1)
+    assert "this is beyond test-set noise (Wilcoxon over texts, Holm" in judged.words[0]
+    noise = correct.copy()
+    noise[0, 1] = correct[1, 1] + rng.choice([-1, 1], 60)
+    p = stats.wilcoxon(noise[0, 1], correct[1, 1]).pvalue
+    assert verdict._compute_p_value(noise[0, 1], correct[1, 1]) == pytest.approx(p)
+    assert verdict._compute_p_value(correct[1, 1], correct[1, 1]) == 1

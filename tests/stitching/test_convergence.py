@@ -1,27 +1,15 @@
-"""Convergence: curves whose answer is known, the yardsticks, and the marks that a comparison carries
-everywhere."""
+"""Convergence: curves whose answer is known, and the yardsticks."""
 
 from __future__ import annotations
 
-import hashlib
 import math
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
-import torch
-from matplotlib import pyplot as plt
 
-import suture
 from suture import TaskRecipe
-from suture._base import files
-from suture.numbers.measures import MEASURES
-from suture.results.convergence_marks import describe_marks, list_causes
-from suture.results.report import figures, page
-from suture.results.table import COLUMNS
+from suture.results.convergence_marks import list_causes
 from suture.stitching import convergence
 from suture.stitching.convergence import (
     collect_own_layers,
@@ -32,7 +20,6 @@ from suture.stitching.convergence import (
     stack_curves,
 )
 from suture.stitching.trainer import Curves
-from tests.support import synthetic, tiny
 
 EPOCHS = np.arange(30)
 
@@ -191,173 +178,7 @@ def test_curves_as_arrays_end_in_nan() -> None:
                                   [[[0.5, np.nan], [np.nan, np.nan]]])
 
 
-# -- the comparison ------------------------------------------------------------------------------------------
-
-
-def compared(recipe: TaskRecipe, **options: Any) -> suture.Comparison:
-    return suture.compare(tiny.network(), options.pop("target", None), *tiny.data(), tlm=recipe, device="cpu",
-                          **options)
-
-
-def test_cells_of_a_half_trained_grid_are_marked_and_say_so(tmp_path: Path) -> None:
-    seen: list[str] = []
-    recipe = TaskRecipe(epochs=3, lr=1e-2, batch_size=8, objective="match")
-    made = compared(recipe, progress=lambda stage, done, total: seen.append(stage))
-    assert "checking convergence" in seen
-    marks = made.marks("tlm.accuracy")
-    assert list(marks.index) == list(marks.columns) == ["block1", "block2"]
-    assert (marks != "").any(axis=None)
-    assert made.marks("tlm.residual").equals(marks)
-    assert (made.marks("dm.accuracy") == "").all(axis=None)
-    assert (made.marks("cka") == "").all(axis=None)
-    n = int((marks != "").sum(axis=None))
-    assert any(f"has not converged: {n} of 4 cells" in note for note in made.meta["notes"])
-    made.save(tmp_path)
-    assert suture.load(tmp_path).equals(made)
-    for name in ("tlm", "dm"):
-        assert made.arrays[f"{name}.objective"].shape == (2, 2)
-
-
-def test_the_objective_of_direct_matchings_own_layers_is_the_networks() -> None:
-    made = compared(TaskRecipe(epochs=2, lr=1e-2, batch_size=8))
-    x, y = tiny.data()[0]
-    with torch.no_grad():
-        own = float(torch.nn.functional.cross_entropy(tiny.network()(x), y))
-    assert np.diag(made.arrays["dm.objective"]) == pytest.approx(own, rel=1e-4)
-
-
-def test_one_epoch_is_marked_without_another_pass() -> None:
-    seen: list[str] = []
-    made = compared(TaskRecipe(epochs=1), progress=lambda stage, done, total: seen.append(stage))
-    assert made.marks("tlm.agreement").map(lambda m: "one epoch" in m).all(axis=None)
-    assert "checking convergence" not in seen
-    assert "dm.objective" not in made.arrays
-
-
-def test_training_that_starts_at_direct_matching_and_hardly_moves_is_not_marked() -> None:
-    made = compared(TaskRecipe(epochs=10, init="dm", lr=1e-6), target=tiny.other())
-    assert (made.marks("tlm.accuracy") == "").all(axis=None)
-    assert not any("converged" in note for note in made.meta["notes"])
-
-
-def test_training_that_moves_away_from_direct_matching_is_marked() -> None:
-    recipe = TaskRecipe(epochs=10, init="dm", lr=3.0, batch_size=8, objective="match")
-    made = compared(recipe, target=tiny.other())
-    assert made.marks("tlm.accuracy").map(lambda m: "above direct matching" in m).any(axis=None)
-
-
-@pytest.mark.parametrize("change", [
-    {"objective": "soft"}, {"temperature": 2.0}, {"mix": 0.1}, {"optimizer": "sgd"}, {"crop": 1},
-    {"flip": True},
-    {"precision": "bf16"}, {"patience": 1}, {"held_out": 0.2}, {"weight_decay": 0.0}, {"init": "identity"}])
-def test_other_settings_are_another_comparison(change: dict[str, Any]) -> None:
-    recipe = TaskRecipe(epochs=1, batch_size=16)
-    kept: list[suture.Comparison] = []
-    made = compared(recipe, on_stage=kept.append, indices=())
-    resumed = compared(recipe, previous=kept[0], indices=())
-    assert resumed.table.equals(made.table)
-    with pytest.raises(suture.SutureError, match="other networks, data or settings"):
-        compared(replace(recipe, **change), previous=kept[0], indices=())
-
-
-# -- marks in tables, figures and pages ----------------------------------------------------------------------
-
-
-def marked(text: str = "still improving: by 3.0% <b>; one epoch: no") -> suture.Comparison:
-    """All TLM rows of the cells in the first column are marked."""
-    made = synthetic.comparison()
-    table = made.table
-    hit = table["measure"].str.startswith("tlm.") & (table["target"] == made.targets[0])
-    return replace(made, table=table.assign(mark=np.where(hit, text, "")))
-
-
-def test_a_table_without_marks_gets_empty_ones(tmp_path: Path) -> None:
-    made = synthetic.comparison()
-    assert list(made.table.columns) == COLUMNS
-    assert COLUMNS[-1] == "mark"
-    assert (made.table["mark"] == "").all()
-    made.save(tmp_path)
-    table = tmp_path / "table.csv"
-    document = tmp_path / "comparison.json"
-    before = table.read_bytes()
-    old = made.table.drop(columns="mark")
-    table.write_bytes(files.csv_text(old).encode())
-    document.write_text(document.read_text().replace(hashlib.sha256(before).hexdigest(),
-                                                     hashlib.sha256(table.read_bytes()).hexdigest()))
-    assert suture.load(tmp_path).equals(made)
-
-
-def test_marks_are_a_labelled_table() -> None:
-    made = marked()
-    marks = made.marks("tlm.accuracy")
-    assert (marks.iloc[:, 0] != "").all()
-    assert (marks.iloc[:, 1:] == "").all(axis=None)
-    assert marks.equals(made.matrix("tlm.accuracy", "mark"))
-    with pytest.raises(suture.SutureError, match="unknown measure"):
-        made.marks("tlm.acc")
-    few = replace(made, table=made.table.head(1))
-    assert (few.marks(few.measures[0]) == "").all(axis=None)
-
-
-def stars(axes: Any) -> list[tuple[int, int]]:
-    return [(round(t.get_position()[1] + 0.45), round(t.get_position()[0] - 0.45)) for t in axes.texts
-            if t.get_text() == "*"]
-
-
-def test_marked_cells_have_a_star_in_heat_maps() -> None:
-    made = marked()
-    assert stars(made.plot("tlm.accuracy")) == [(k, 0) for k in range(4)]
-    assert not stars(made.plot("dm.accuracy"))
-    plt.close("all")
-    grid = figures.draw_overview(made, ["tlm.accuracy", "dm.accuracy"])
-    assert [len(stars(ax)) for ax in grid.axes if ax.get_xlabel() == "target"] == [4, 0]
-    assert stars(figures._draw_measure(made, "tlm.residual").axes[0]) == [(k, 0) for k in range(4)]
-
-
-def test_a_cell_without_a_value_has_no_star() -> None:
-    matrix = pd.DataFrame([[0.5, np.nan]])
-    _, ax = plt.subplots()
-    figures.draw_heatmap(matrix, MEASURES["tlm.accuracy"], ax, marks=pd.DataFrame([["why", "why"]]))
-    assert stars(ax) == [(0, 0)]
-    plt.close("all")
-
-
-def test_the_page_marks_cells_and_says_how_many_and_why() -> None:
-    text = page.render_page([marked()])
-    assert "Task loss matching: 4 of 16 cells are marked (still improving: 4, one epoch: 4)." in text
-    n = sum(m.startswith("tlm.") for m in MEASURES)
-    assert text.count("\n* still improving: by 3.0% &lt;b&gt;; one epoch: no") == 4 * n
-    assert "<b>;" not in text
-    plain = page.render_page([synthetic.comparison()])
-    assert "Marked cells" not in plain
-    assert "*</td>" not in plain
-    assert "*</td>" in text
-
-
-def test_causes_from_outside_are_escaped() -> None:
-    text = page.render_page([marked("<script>alert(1)</script>: x")])
-    assert "<script>" not in text
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;: 4" in text
-
-
-def test_words_for_marks() -> None:
-    assert describe_marks(["a: 1", "", "a: 2; b: 3"], 3) == "2 of 3 cells are marked (a: 2, b: 1)"
-    assert describe_marks(["a: 1"], 1) == "1 of 1 cell is marked (a: 1)"
-    assert describe_marks([], 4) == "0 of 4 cells are marked"
-    assert list_causes("") == []
-
-
-def test_cells_that_stopped_early_stay_in_the_training_curve() -> None:
-    made = synthetic.comparison()
-    losses = made.arrays["tlm.loss"].copy()
-    losses[0, 0, 3:] = np.nan
-    curve = page._build_loss_curve(replace(made, arrays={**made.arrays, "tlm.loss": losses}))
-    assert curve is not None
-    assert curve["cells"] == 15, "without early stopping a nan is a failure"
-    stopped = page._build_loss_curve(replace(made, arrays={**made.arrays, "tlm.loss": losses,
-                                                           "tlm.held_out": losses}))
-    assert stopped is not None
-    assert stopped["cells"] == 16
+# -- thresholds ----------------------------------------------------------------------------------------------
 
 
 def test_thresholds_are_what_their_words_say() -> None:

@@ -107,3 +107,9 @@ NETWORKS: dict[str, Callable[[], tuple[nn.Module, object]]] = {
     "twice": lambda: (_seeded(Twice), {"x": vectors().view(5, 2, 3), "scale": vectors()[:, 0]}),
     "mlp": lambda: (_seeded(mlp), vectors()),
 }
+
+
+def same_weights(a: nn.Module, b: nn.Module) -> bool:
+    """Equal tensors under equal names."""
+    one, other = a.state_dict(), b.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)

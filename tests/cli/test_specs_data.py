@@ -20,10 +20,8 @@ from PIL import Image
 
 from suture import SutureError
 from suture.cli import specs
-from suture.data import sources
-from suture.data.batches import Batches
-from suture.data.sources import open_pair, open_source
-from tests.data.test_sources import (
+from suture.data.sources import open_source
+from tests.support.pictures import (
     NAMES,
     as_dataset,
     as_folder,
@@ -37,7 +35,6 @@ from tests.data.test_sources import (
 )
 
 # -- kinds of spec -------------------------------------------------------------------------------------------
-
 
 @pytest.mark.parametrize("make", [in_folder, in_npz, in_saved])
 def test_a_path_gives_both_parts(make: Callable[..., Path], tmp_path: Path) -> None:
@@ -122,19 +119,6 @@ def test_splits_by_name(tmp_path: Path) -> None:
     assert specs.load_data(f"{tmp_path}#train/val")[1].note.startswith("the test part is the split 'val'")
 
 
-@pytest.mark.parametrize(("spec", "split", "message"), [
-    ("#train/dev", "test", "expected a split of .*, got 'dev'; there are train, val"),
-    ("#train/train", "train", "expected two splits of .*; write #train alone"),
-    ("", "dev", "got 'dev'; there are train, val"),
-    ("#all", "train", "got 'all'; there are train, val"),
-])
-def test_splits_that_are_not_there(spec: str, split: str, message: str, tmp_path: Path) -> None:
-    for name in ("train", "val"):
-        as_folder(tmp_path, pictures(6), name)
-    with pytest.raises(SutureError, match=message):
-        open_source(f"{tmp_path}{spec}", split=split)
-
-
 def test_only_a_test_split(tmp_path: Path) -> None:
     in_parquet(tmp_path, pictures(6), "test")
     assert len(open_source(tmp_path, split="test")) == 6
@@ -201,63 +185,6 @@ def test_batches_without_labels(tmp_path: Path) -> None:
 
 
 # -- datasets and torchvision --------------------------------------------------------------------------------
-
-def test_objects_of_datasets() -> None:
-    import datasets
-
-    made = as_dataset(pictures(30))
-    assert len(open_source(made)) == len(open_source(made, split="test")) == 30
-    assert [len(x) for x in open_pair(made)] == [24, 6]
-    both = datasets.DatasetDict({"train": made, "validation": made.select(range(4))})
-    assert [len(x) for x in open_pair(both)] == [30, 4]
-    chosen = open_source(made.select([5, 1, 20]))
-    assert chosen.labels.tolist() == [0, 0, 2]
-    assert len(list(Batches(chosen, size=2))) == 2
-    texts = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [0.5, 1.0]})
-    assert open_source(texts).labels is None
-    formatted = open_source(made.with_format("torch"))
-    assert formatted.fingerprint == open_source(made).fingerprint
-
-
-def test_bad_images_in_objects_of_datasets() -> None:
-    import datasets
-
-    made = as_dataset(pictures(6))
-    rows = [{"img": {"bytes": b"x", "path": None}, "label": 1}]
-    spoilt = datasets.concatenate_datasets([made, datasets.Dataset.from_list(rows, features=made.features)])
-    with pytest.raises(SutureError, match="1 of 7 cannot be used, the first: dataset, row 6 is no image"):
-        open_source(spoilt).take([6])
-    assert len(open_source(spoilt, skip_bad=True)) == 6
-
-
-@pytest.mark.parametrize("known", [True, False])
-def test_streams_of_datasets(known: bool) -> None:
-    import datasets
-
-    made = pictures(30)
-    stream: Any = as_dataset(made).to_iterable_dataset()
-    if not known:
-        def rows() -> Any:
-            for pixels, label in made:
-                yield {"img": encoded(pixels), "label": label}
-
-        stream = datasets.IterableDataset.from_generator(rows)
-        assert stream.features is None
-    found = open_source(stream, n=7)
-    assert (len(found), found.classes) == (7, 3 if known else 1)
-    assert "the first 7 examples of a stream" in found.note
-    assert found.content == open_source(as_dataset(made[:7])).content
-    with pytest.raises(SutureError, match="expected a number of examples for the streamed data set"):
-        open_source(stream)
-    with pytest.raises(SutureError, match=r"expected a stream with two splits.*IterableDatasetDict"):
-        open_pair(stream, train_size=3, test_size=2)
-    both = datasets.IterableDatasetDict({"train": stream.skip(5), "test": stream.take(5)})
-    parts = open_pair(both, train_size=9, test_size=3)
-    assert [sorted(x.rows.tolist()) for x in parts] == [list(range(9)), list(range(3))]
-    assert [len(x.store) for x in parts] == [9, 3]
-    with pytest.raises(SutureError, match=r"from 1 to 5, all that .* has, got 6"):
-        open_pair(both, train_size=9, test_size=6)
-
 
 def test_a_hub_without_a_network(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     import datasets
@@ -473,10 +400,6 @@ def test_more_than_there_is(sizes: dict[str, int], tmp_path: Path) -> None:
     assert "expected a number of examples from 1 to" in message
 
 
-def test_objects_that_are_no_source() -> None:
-    assert "got list; tensors and Datasets need no source" in refused(lambda: open_source([1, 2]))
-
-
 class Absent:
     """Finds that a package is not installed."""
 
@@ -520,10 +443,3 @@ def test_no_code_of_the_data_is_run(tmp_path: Path) -> None:
     (root / "dataset.py").write_text(f"import os; os.mkdir({str(flag)!r})")
     specs.load_data(str(root))
     assert not flag.exists()
-
-
-def test_data_of_this_package_are_known_by_their_spec(tmp_path: Path) -> None:
-    assert [sources.is_spec(s) for s in ("hf:a", "torchvision:A@b", "a/b", "./a", "~/a", "a.csv",
-                                         "a.parquet#x/y", "a.pkl", str(tmp_path))] == [True] * 9
-    assert ([sources.is_spec(s)
-             for s in ("digits", "tests.support.tiny:data", "mypackage.data:splits", "cifar")] == [False] * 4)

@@ -13,18 +13,13 @@ import transformers as hf
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 import suture
-from tests.support import tiny
+
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 Command = Callable[..., tuple[int, str, str]]
 WORDS = ["red", "green", "blue", "cat", "dog", "bird", "runs", "sleeps", "eats", "and", "the", "a",
          "fast", "slow"]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
-    monkeypatch.chdir(tmp_path)
-    return lambda *args: tiny.suture(monkeypatch, capsys, *args)
 
 
 def _save(network: hf.PreTrainedModel, name: str) -> None:

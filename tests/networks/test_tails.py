@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +15,7 @@ from suture.networks.calls import apply, record, walk
 from suture.networks.module_outputs import extract_tensors
 from suture.networks.naming import Site
 from suture.networks.sites import SitedNetwork
-from tests.support import tiny
-from tests.support.architectures import ARCHITECTURES, N, images, texts
+from tests.support.architectures import ARCHITECTURES, N
 
 EVERY = ("vit", "swin", "bert", "albert", "gpt2")
 """Where every legal site is tried, and not the default ones alone."""
@@ -105,47 +103,3 @@ def test_padding_changes_no_representation_of_what_counts() -> None:
     kept = short["attention_mask"].bool()
     for a, b in zip(sited.front(short), sited.front(long), strict=True):
         torch.testing.assert_close(a[kept], b[:, :9][kept], rtol=1e-4, atol=1e-5)
-
-
-class Contrastive(nn.Module):
-    """An output that holds no examples on its own: each entry is of two of them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.b(self.a(x))
-        return y @ y.T
-
-
-def test_outputs_that_mix_examples_are_refused_in_one_line() -> None:
-    with pytest.raises(SutureError, match="expected an output for each example") as error:
-        SitedNetwork(Contrastive(), torch.rand(4, 4))
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_the_command_line_lists_the_sites(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
-                                          capsys: pytest.CaptureFixture[str]) -> None:
-    of = ARCHITECTURES[name]
-    monkeypatch.setattr(tiny, "made", lambda: of.build(), raising=False)
-    monkeypatch.setattr(tiny, "given", lambda: ([(of.inputs(), None)],) * 2, raising=False)
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.chdir(tmp_path)
-    code, out, _ = tiny.suture(monkeypatch, capsys, "layers", "tests.support.tiny:made", "--data",
-                               "tests.support.tiny:given")
-    assert code == 0
-    rows = [[c.strip() for c in line.strip("│").split("│")] for line in out.splitlines()
-            if line.startswith("│")]
-    assert [(r[0], r[1]) for r in rows] == list(zip(of.sites, of.shapes, strict=True))
-
-
-def test_two_architectures_are_compared_in_both_directions() -> None:
-    labels = torch.arange(N) % 2
-    for one, other, inputs in (("vit", "resnet", images()), ("bert", "roberta", texts())):
-        networks = [ARCHITECTURES[n].build() for n in (one, other)]
-        for a, b in (networks, networks[::-1]):
-            found = suture.compare(a, b, [(inputs, labels)], methods=["dm"], ood=None, device="cpu")
-            assert found.matrix("cka").notna().all(axis=None)
-            assert found.matrix("dm.agreement").notna().all(axis=None)

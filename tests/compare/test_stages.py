@@ -1,0 +1,37 @@
+"""Stages that are finished are kept, and the same call goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import suture
+from suture.results import Comparison
+from tests.support.interruptions import assert_same_numbers, interrupting
+from tests.support.tiny import RECIPE, data, network, other
+
+
+def test_an_interruption_keeps_the_finished_stages_and_the_same_call_goes_on(tmp_path: Path) -> None:
+    def run(**more: Any) -> Comparison:
+        # Without test data, so that there is a note that every result has and a resumed one must not have
+        # twice.
+        return suture.compare(network(), other(), data()[0], tlm=RECIPE, device="cpu", **more)
+
+    def save(c: Comparison) -> None:
+        c.save(tmp_path / "out")
+
+    with pytest.raises(KeyboardInterrupt):
+        run(progress=interrupting, on_stage=save)
+    kept = suture.load(tmp_path / "out")
+    assert kept.meta["stages"] == ["moments", "dm"]
+    assert not kept.matrix("dm.accuracy").isna().any(axis=None)
+    seen: list[str] = []
+    resumed = run(previous=kept, on_stage=save, progress=lambda stage, done, total: seen.append(stage))
+    # The moments pass comes again for the detectors, which are not kept.
+    assert set(seen) == {"moments", "task loss matching", "evaluating tlm"}
+    uninterrupted = run()
+    assert uninterrupted.meta["notes"]
+    assert_same_numbers(resumed, uninterrupted)
+    assert_same_numbers(suture.load(tmp_path / "out"), uninterrupted)

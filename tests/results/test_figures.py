@@ -1,0 +1,205 @@
+"""Figures: fixed colours, legible values, hatched artefacts."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from suture._base.errors import SutureError
+from suture.numbers.measures import MEASURES, get_measure
+from suture.results.cell_verdict import ARTEFACT
+from suture.results.report import figure_format as style
+from suture.results.report import figures
+from tests.support.synthetic import NAMES, comparison
+
+
+@pytest.mark.parametrize("name", list(MEASURES))
+def test_bright_means_similar_and_limits_are_fixed(name):
+    entry = MEASURES[name]
+    similar, different = (entry.high, entry.low) if entry.larger_is_more_similar else (entry.low, entry.high)
+    assert figures.pick_colours(similar, entry)[0] == to_hex(mpl.colormaps["viridis"](1.0))
+    assert figures.pick_colours(different, entry)[0] == to_hex(mpl.colormaps["viridis"](0.0))
+    assert figures.pick_colours(entry.high + 5, entry) == figures.pick_colours(entry.high, entry)
+    for scale in (0.01, 3.0):
+        ax = Figure().add_subplot()
+        figures.draw_heatmap(pd.DataFrame(scale * np.eye(3), list("abc"), list("xyz")), entry, ax)
+        assert ax.images[0].get_clim() == (entry.low, entry.high)
+
+
+def contrast(one, other):
+    """WCAG 2 contrast of two colours; 4.5 is level AA."""
+    def luminance(colour):
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+        return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+    low, high = sorted(luminance(c) for c in (one, other))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("share", np.linspace(0, 1, 21))
+def test_values_are_legible_on_their_ground(share):
+    assert contrast(*figures.pick_colours(share, MEASURES["cka"])) >= 4.5
+
+
+def hatches(ax):
+    """Where cells are hatched as artefacts: (row, column) to patch."""
+    return {(round(p.get_xy()[1] + 0.5), round(p.get_xy()[0] + 0.5)): p for p in ax.patches
+            if p.get_gid() == "hatched"}
+
+
+@pytest.mark.parametrize("name", ["tlm.relative_accuracy", "tlm.kl"])
+@pytest.mark.parametrize("size", [4, 13])
+def test_hatched_cells_stay_legible(name, size):
+    entry = MEASURES[name]
+    values = np.linspace(entry.low, entry.high, size * size).reshape(size, size)
+    values[0, 1] = np.nan
+    lined = np.arange(size * size).reshape(size, size) % 2 == 1
+    ax = Figure().add_subplot()
+    figures.draw_heatmap(pd.DataFrame(values), entry, ax, hatched=pd.DataFrame(lined))
+    found = hatches(ax)
+    assert set(found) == {(i, j) for i, j in np.argwhere(lined)} - {(0, 1)}
+    texts = {(round(t.get_position()[1]), round(t.get_position()[0])): t for t in ax.texts}
+    assert len(texts) == (size * size - 1 if size <= 12 else 0)
+    for (i, j), patch in found.items():
+        ground, ink = figures.pick_colours(values[i, j], entry)
+        assert patch.get_hatch()
+        assert contrast(patch.get_edgecolor(), ground) >= 4.5
+        assert patch.get_facecolor()[3] == 0
+        assert patch.get_zorder() > ax.images[0].get_zorder()
+        if texts:
+            box = texts[i, j].get_bbox_patch()
+            assert (to_hex(box.get_facecolor()), texts[i, j].get_color()) == (ground, ink)
+            assert texts[i, j].get_zorder() > patch.get_zorder()
+    assert {cell for cell, t in texts.items() if t.get_bbox_patch()} == (set(found) if texts else set())
+    assert ax.get_xlabel() == "target\nhatched: works, out of distribution"
+
+
+def test_the_hatch_is_drawn_and_the_number_is_not_crossed():
+    entry, grounds = MEASURES["tlm.accuracy"], []
+    for lined in (False, True):
+        figure = Figure(figsize=(3, 3), dpi=100)
+        ax = figure.add_axes((0, 0, 1, 1))
+        figures.draw_heatmap(pd.DataFrame([[0.9]]), entry, ax, hatched=pd.DataFrame([[lined]]))
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        box = ax.texts[0].get_window_extent()
+        pixels = np.asarray(canvas.buffer_rgba())[::-1]
+        number = pixels[round(box.y0):round(box.y1), round(box.x0):round(box.x1)]
+        grounds.append((pixels, number))
+    assert (grounds[0][0] != grounds[1][0]).any(axis=2).mean() > 0.01
+    # The ground under the number is drawn by another path, which may round its colour differently.
+    np.testing.assert_allclose(grounds[0][1].astype(int), grounds[1][1].astype(int), atol=1)
+
+
+def test_artefacts_are_hatched_in_every_measure_of_their_method():
+    given = comparison(detectors=("maha",))
+    names = ["dm.accuracy", "tlm.kl", "tlm.auroc_maha", "tlm.frechet", "cka"]
+    expected = {m: {(i, j) for i, j in np.argwhere((given.cells(m) == ARTEFACT).to_numpy())}
+                for m in ("dm", "tlm")}
+    assert len(expected["tlm"]) == 12
+    made = {ax.get_title(): ax for ax in figures.draw_overview(given, names).axes if ax.images}
+    for name in names:
+        want = expected.get(name.partition(".")[0], set())
+        plotted = given.plot(name, Figure().add_subplot())
+        for ax in (made[get_measure(name).label], plotted, figures._draw_measure(given, name).axes[0]):
+            assert set(hatches(ax)) == want
+            assert ("hatched" in ax.get_xlabel()) == bool(want)
+    assert not hatches(comparison().plot("tlm.kl", Figure().add_subplot()))
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.12345, "0.123"), (-0.5, "-0.500"), (9.87654, "9.877"),
+                                             (12.34, "12.3"), (123.4, "123"), (123456.0, "1.2e+05")])
+def test_values_as_written(value, text):
+    assert figures.format_value(value) == text
+
+
+@pytest.mark.parametrize(("size", "annotate", "texts"), [(3, True, 8), (3, False, 0), (12, True, 143),
+                                                         (13, True, 0)])
+def test_annotation_and_missing_cells(size, annotate, texts):
+    values = np.full((size, size), 0.5)
+    values[1, 2] = np.nan
+    ax = Figure().add_subplot()
+    figures.draw_heatmap(pd.DataFrame(values), MEASURES["cka"], ax, annotate=annotate)
+    assert len(ax.texts) == texts
+    patches = [p for p in ax.patches if isinstance(p, Rectangle) and p.get_hatch()]
+    assert [p.get_xy() for p in patches] == [(1.5, 0.5)]
+
+
+def test_rows_are_sources():
+    matrix = comparison(3, 2, same_network=False).matrix("dm.accuracy")
+    ax = Figure().add_subplot()
+    figures.draw_heatmap(matrix, MEASURES["dm.accuracy"], ax)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("target", "source")
+    assert [t.get_text() for t in ax.get_yticklabels()] == list(matrix.index)
+    assert [t.get_text() for t in ax.get_xticklabels()] == list(matrix.columns)
+    np.testing.assert_array_equal(ax.images[0].get_array(), matrix.to_numpy())
+    assert ax.get_figure().axes[1].get_ylabel() == "more similar →"
+    assert not any(isinstance(c, QuadMesh) for c in ax.collections)
+
+
+def test_saved_figures(tmp_path):
+    given = comparison(7, 5, hostile=True, same_network=False)
+    few = given.table[given.table["measure"].isin(["cka", "dm.residual"])]
+    given = dataclasses.replace(given, table=few)
+    paths = figures.save_figures(given, tmp_path / "figures")
+    stems = [*given.measures, "all"]
+    assert sorted(p.name for p in paths) == sorted(f"{s}.{k}" for s in stems for k in ("png", "pdf"))
+    assert sorted(p.name for p in (tmp_path / "figures").iterdir()) == sorted(p.name for p in paths)
+    assert all(p.read_bytes().startswith(b"\x89PNG" if p.suffix == ".png" else b"%PDF") for p in paths)
+    pdf = (tmp_path / "figures" / "cka.pdf").read_bytes()
+    assert b"/Subtype /Type0" in pdf or b"/CIDFontType2" in pdf  # Type 42 fonts are embedded as CID TrueType
+    assert b"/Subtype /Type3" not in pdf
+
+
+def test_details_have_no_files_and_are_left_out_of_the_overview(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(figures, "draw_overview", lambda given, names: shown.append(names) or Figure())
+    monkeypatch.setattr(figures, "_draw_measure", lambda *_: Figure(figsize=(1, 1)))
+    given = comparison(2, 2, detectors=("maha", "relative_mean"))
+    stems = {p.stem for p in figures.save_figures(given, tmp_path)}
+    assert stems == {*shown[0], "scores_maha", "scores_relative_mean", "all"}
+    left_out = set(given.measures) - set(*shown)
+    parts = {f"{m}.frechet_{p}" for m in ("dm", "tlm") for p in ("shift", "shrinkage", "rotation")}
+    assert left_out == parts | {f"{m}.{w}_{d}" for m in ("dm", "tlm") for w in ("ap", "fpr95")
+                                for d in ("maha", "relative_mean")}
+
+
+def test_a_figure_drawn_once_is_the_figure():
+    given = comparison(3, 3)
+    data = io.BytesIO()
+    with mpl.rc_context(style.STYLE):
+        figures._draw_measure(given, "dm.kl").savefig(data, format="png", dpi=200)
+    once = style.render_png(figures._draw_measure(given, "dm.kl"), 200)
+    one, other = (plt.imread(io.BytesIO(d)) for d in (data.getvalue(), once))
+    np.testing.assert_array_equal(one, other)
+    assert style.render_pdf(figures._draw_measure(given, "dm.kl")) == style.render_pdf(
+        figures._draw_measure(given, "dm.kl"))
+
+
+def test_a_grid_has_one_map_per_measure():
+    figure = figures.draw_overview(comparison(2, 2))
+    assert len([ax for ax in figure.axes if ax.images]) == len(NAMES)
+    assert len([ax for ax in figures.draw_overview(comparison(), ["cka", "opd"]).axes if ax.images]) == 2
+    with pytest.raises(SutureError, match="nearest: cka"):
+        figures.draw_overview(comparison(), ["ckaa"])
+
+
+def test_saved_figures_do_not_need_pyplot():
+    code = ("import sys; sys.path.insert(0, sys.argv[1]); from tests.support.synthetic import comparison; "
+            "from suture.results.report import figures; figures.draw_overview(comparison(2, 2), ['cka']); "
+            "sys.exit('matplotlib.pyplot' in sys.modules)")
+    here = str(Path(__file__).parents[2])
+    assert subprocess.run([sys.executable, "-c", code, here], check=False).returncode == 0
