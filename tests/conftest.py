@@ -8,5 +8,44 @@ reads it when it is loaded, which is after this file.
 from __future__ import annotations
 
 import os
+from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+FAST = {
+    "_base": ("errors", "files", "hashing", "trees"),
+    "numbers": ("measures", "records", "intervals", "frechet_distance", "differences"),
+    "indices": ("logits", "jackknife", "reservoir", "flattened_cka", "sample", "computation"),
+    "representations": ("shapes", "alignment"),
+    "data": ("batch", "batches", "paired", "labels", "columns", "splits", "sampling"),
+    "networks": ("naming", "recipe", "augmentation", "preparation", "site_outputs", "sites"),
+    "zoo": ("image_sets", "weights"),
+    "stitching": ("families", "recipe", "convergence", "task_inference", "tasks", "direct_matching"),
+    "ood": ("auxiliary", "energy_detector", "site_features", "thresholds", "cache", "detectors"),
+    "results": ("table", "sanity", "cell_verdict"),
+    "compare": ("settings", "provenance", "scores"),
+    "cli": ("console",),
+}
+"""Files of every room that cost seconds only; `make test-fast` runs them."""
+
+
+FILES = {f"{room}/test_{name}.py" for room, names in FAST.items() for name in names}
+
+
+def _is_fast(path: Path) -> bool:
+    return "/".join(path.parts[-2:]) in FILES
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave files alone that have no fast tests when only those are asked for: importing them takes longer."""
+    only_fast = config.getoption("markexpr") == "fast" and collection_path.name.startswith("test_")
+    return True if only_fast and collection_path.suffix == ".py" and not _is_fast(collection_path) else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of `FAST`, but for those that are slow."""
+    for item in items:
+        if _is_fast(item.path) and item.get_closest_marker("slow") is None:
+            item.add_marker(pytest.mark.fast)

@@ -221,3 +221,15 @@ def test_the_paper_preset_runs_through_compare_and_stitch() -> None:
     made = suture.stitch(network(), "block1", other(), "block2", FIT, method="tlm", device="cpu", **preset)
     assert made.fit["tlm"]["flip"] is True
     assert "one epoch" in made.fit["mark"]
+
+
+def test_two_architectures_are_compared_in_both_directions() -> None:
+    from tests.support import architectures as small  # loads transformers
+
+    classes = torch.arange(small.N) % 2
+    for one, two, inputs in (("vit", "resnet", small.images()), ("bert", "roberta", small.texts())):
+        networks = [small.ARCHITECTURES[n].build() for n in (one, two)]
+        for a, b in (networks, networks[::-1]):
+            found = suture.compare(a, b, [(inputs, classes)], methods=["dm"], ood=None, device="cpu")
+            assert found.matrix("cka").notna().all(axis=None)
+            assert found.matrix("dm.agreement").notna().all(axis=None)

@@ -1,5 +1,4 @@
-"""Indices of every alignment inside a comparison, against representations that are captured and aligned by
-hand."""
+"""Indices of every alignment inside a comparison, against representations captured and aligned by hand."""
 
 from __future__ import annotations
 
@@ -18,9 +17,8 @@ from torch import Tensor, nn
 
 import suture
 from suture import Paired, SutureError, indices
-from suture._base import memory
 from suture.compare.collect import TokenShare
-from suture.indices import GROUPS, Reservoir, SiteStatistics, chosen, own
+from suture.indices import GROUPS, Reservoir, chosen, own
 from suture.representations.accumulator_settings import AccumulatorSettings
 from suture.representations.accumulators import Accumulators
 from suture.representations.alignment import Alignment
@@ -408,13 +406,6 @@ def test_statistics_of_sites_are_those_of_the_captured_matrices(same: bool, tmp_
     assert compared(source, target, images(), indices=()).statistics().empty
 
 
-def test_a_constant_site_has_no_spectrum() -> None:
-    side = suture.numbers.moments.Moments.of(torch.full((9, 3), 7.0), torch.ones(9, 2)).x
-    found = SiteStatistics.of(side)
-    assert (found.n, found.width, found.dead, found.rank) == (9, 3, 3, 0)
-    assert (found.effective_rank, found.participation_ratio) == (0, 0)
-
-
 # -- tokens --------------------------------------------------------------------------------------------------
 
 def gathered(sources: list[Shape], targets: list[Shape], names: Any, xs: list[Tensor], ys: list[Tensor],
@@ -725,13 +716,6 @@ def test_sums_that_do_not_fit_are_refused_before_they_are_taken(monkeypatch: pyt
         suture.compare(tiny.network(), None, tiny.data()[0], methods=[], device="cpu")
     with pytest.raises(SutureError, match="the sums of 40 and 30 columns to fit"):
         indices.of_matrices(np.zeros((5, 40)), np.zeros((5, 30)))
-
-
-def test_free_memory_is_read_where_the_system_tells_it() -> None:
-    free = memory.get_free_bytes(torch.device("cpu"))
-    assert free is None or 2**20 < free < 2**50
-    assert memory.format_bytes(3 * 2**19) == "1.5 MiB"
-    assert memory.format_bytes(5 * 2**29) == "2.5 GiB"
 
 
 # -- many cells ----------------------------------------------------------------------------------------------

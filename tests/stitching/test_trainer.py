@@ -41,14 +41,14 @@ RECIPES = {
 @cache
 def trained_alone(name: str) -> dict[tuple[int, int], StitchingLayer]:
     """The layer of each cell, trained without any other, which no micro-batch changes."""
-    recipe = replace(RECIPES[name], epochs=20)
+    recipe = replace(RECIPES[name], epochs=10)
     return {c: Fit(recipe, [c]).layers[c] for c in product(range(2), repeat=2)}
 
 
 @pytest.mark.parametrize("micro", [7, 40, 10_000])
 @pytest.mark.parametrize("name", RECIPES)
 def test_grouped_training_equals_training_alone(name: str, micro: int) -> None:
-    together = Fit(replace(RECIPES[name], epochs=20), micro=micro)
+    together = Fit(replace(RECIPES[name], epochs=10), micro=micro)
     assert set(together.cells) == set(trained_alone(name))
     for c in together.cells:
         assert_same(together.layers[c], trained_alone(name)[c])
@@ -109,7 +109,7 @@ def test_a_layer_without_parameters_is_trained_over_in_peace() -> None:
 
 
 def test_direct_matching_by_gradient_finds_direct_matching() -> None:
-    fit = Fit(TaskRecipe(epochs=1500, objective="match", lr=0.1, weight_decay=0, schedule="cosine"),
+    fit = Fit(TaskRecipe(epochs=800, objective="match", lr=0.3, weight_decay=0, schedule="cosine"),
               [(0, 1), (1, 0)], dtype=torch.float32)
     result = suture.compare(fit.network, data=fit.data, methods=["dm"], indices=(), device="cpu")
     for c in fit.cells:
