@@ -39,7 +39,7 @@ def _is_fast(path: Path) -> bool:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave files alone that have no fast tests when only those are asked for: importing them takes longer."""
+    """Leave out files without fast tests where only those are asked for: importing them takes longer."""
     only_fast = config.getoption("markexpr") == "fast" and collection_path.name.startswith("test_")
     return True if only_fast and collection_path.suffix == ".py" and not _is_fast(collection_path) else None
 
