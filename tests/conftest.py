@@ -15,9 +15,9 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 FAST = {
-    "_base": ("errors", "files", "hashing", "trees"),
+    "_base": ("errors", "files", "hashing", "memory", "trees"),
     "numbers": ("measures", "records", "intervals", "frechet_distance", "differences"),
-    "indices": ("logits", "jackknife", "reservoir", "flattened_cka", "sample", "computation"),
+    "indices": ("logits", "jackknife", "reservoir", "flattened_cka", "sample", "statistics"),
     "representations": ("shapes", "alignment"),
     "data": ("batch", "batches", "paired", "labels", "columns", "splits", "sampling"),
     "networks": ("naming", "recipe", "augmentation", "preparation", "site_outputs", "sites"),
@@ -25,7 +25,7 @@ FAST = {
     "stitching": ("families", "recipe", "convergence", "task_inference", "tasks", "direct_matching"),
     "ood": ("auxiliary", "energy_detector", "site_features", "thresholds", "cache", "detectors"),
     "results": ("table", "sanity", "cell_verdict"),
-    "compare": ("settings", "provenance", "scores"),
+    "compare": ("settings", "provenance", "stages", "estimate", "evaluate"),
     "cli": ("console",),
 }
 """Files of every room that cost seconds only; `make test-fast` runs them."""

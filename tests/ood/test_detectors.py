@@ -127,8 +127,8 @@ def test_scores_are_squared_distances_under_the_shrunk_covariance(shape: Shape, 
     x, new = representations(shape, n, 2, labels), representations(shape, 9, 3)
     mask = ragged(9, shape.size[0]) if shape.kind is Kind.TOKENS else None
     moments = ClassMoments()
-    moments.update(*(r := select_features(SiteFeatures(x, shape), features))[:1], labels, r[1])  # type: ignore[arg-type]
-    got = Mahalanobis.fit(moments, features, relative=relative).score(SiteFeatures(new, shape, mask))  # type: ignore[arg-type]
+    moments.update(*(r := select_features(SiteFeatures(x, shape), features))[:1], labels, r[1])
+    got = Mahalanobis.fit(moments, features, relative=relative).score(SiteFeatures(new, shape, mask))
 
     def distances(means: Tensor, covariance: Tensor, dof: int) -> np.ndarray:
         sd = covariance.diagonal().sqrt().numpy()
@@ -187,7 +187,7 @@ def fitted(names: list[str], shape: Shape = MAP, n: int = 400) -> dict[str, obje
 def difference(detector: object, native: Tensor, other: Tensor) -> float:
     from suture.numbers.roc import two_sided_auroc
 
-    a, b = (detector.score(SiteFeatures(x, MAP)).double().numpy() for x in (native, other))  # type: ignore[attr-defined]
+    a, b = (detector.score(SiteFeatures(x, MAP)).double().numpy() for x in (native, other))
     return two_sided_auroc(a, b)
 
 
@@ -315,7 +315,7 @@ def test_auroc_of_a_score_is_scikit_learns_with_native_as_positive() -> None:
 
     detector = fitted(["mahalanobis"])["mahalanobis"]
     x = representations(MAP, 200, 12, some_labels(200))
-    a, b = (detector.score(SiteFeatures(t, MAP)).double().numpy() for t in (x, 1.5 * x))  # type: ignore[attr-defined]
+    a, b = (detector.score(SiteFeatures(t, MAP)).double().numpy() for t in (x, 1.5 * x))
     wanted = roc_auc_score(np.r_[np.ones(200), np.zeros(200)], np.r_[a, b])
     assert auroc(a, b) == pytest.approx(float(wanted))
     assert wanted > 0.9

@@ -148,7 +148,7 @@ def test_bytes_of_a_tail_are_those_of_one_example_without_the_weights() -> None:
 
 def test_a_measured_budget_cuts_the_groups_and_no_layer_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = trained_in_plenty("resnet_digits")
-    sizes: list[int] = []
+    sizes: list[tuple[int, int]] = []
     monkeypatch.setattr(room, "find_backward_budget", lambda device: 4_000_000)
     monkeypatch.setattr("suture.stitching.grouped_pass.find_backward_budget", lambda device: 4_000_000)
     learned: dict[int, int] = {}
@@ -156,13 +156,13 @@ def test_a_measured_budget_cuts_the_groups_and_no_layer_changes(monkeypatch: pyt
     monkeypatch.setattr(BatchBudget, "set_tail_bytes",
                         lambda self, found: [learned.update(found), learn(self, found)][1])
     inner = SitedNetwork.tail
-    monkeypatch.setattr(SitedNetwork, "tail", lambda self, j, x, done: [sizes.append((j, len(x))),  # type: ignore[arg-type]
-                                                                        inner(self, j, x, done)][1])
+    monkeypatch.setattr(SitedNetwork, "tail",
+                        lambda self, j, x, done: [sizes.append((j, len(x))), inner(self, j, x, done)][1])
     fit = Fit(SHORT, plain.cells, network="resnet_digits")
     assert learned[0] > learned[5], "an early tail saves more"
-    for j, n in sizes[2 * len(learned):]:  # type: ignore[misc]
+    for j, n in sizes[2 * len(learned):]:
         assert n <= max(N, 4_000_000 // learned[j]), (j, n)
-    assert max(n for j, n in sizes if j == 5) > max(n for j, n in sizes[2 * len(learned):] if j == 0)  # type: ignore[misc]
+    assert max(n for j, n in sizes if j == 5) > max(n for j, n in sizes[2 * len(learned):] if j == 0)
     for c in fit.cells:
         assert_same(fit.layers[c], plain.layers[c])
     assert not fit.curves.notes
