@@ -1,4 +1,4 @@
-"""What holds for all tests: one thread, also in the processes that they start.
+"""What holds for all tests: one thread, also in the processes that they start, and no given width.
 
 The tensors are small. Several threads gain nothing on them, and wait for one another whenever another process
 keeps the cores busy, which slows a training down tenfold. Set `OMP_NUM_THREADS` to have it otherwise. PyTorch
@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A console takes its width from it for good when it is made, and processes of pytest-xdist have it set.
+os.environ.pop("COLUMNS", None)
 
 FAST = {
     "_base": ("errors", "files", "hashing", "memory", "trees"),
