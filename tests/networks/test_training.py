@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from suture._base import seed_torch
 from suture._base.errors import SutureError
 from suture._base.hashing import fingerprint_network
 from suture.networks import training
 from suture.networks.recipe import Recipe
-from suture.networks.seeds import seed_torch
 from suture.networks.training import compute_accuracy, train
 
 

@@ -14,8 +14,9 @@ import torch
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
+from suture._base import hash_parts
 from suture._base.errors import SutureError
-from suture.ood.cache import DetectorCache, hash_parts
+from suture.ood.cache import DetectorCache
 
 KEY, OTHER = "0123456789abcdef", "fedcba9876543210"
 ABOUT = {"site": "block1", "recipe": json.dumps({"epochs": 3})}

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from suture import EnergyRecipe, SutureError, zoo
-from suture._base import fingerprint_network
+from suture._base import fingerprint_network, seed_torch
 from suture.data import Batch, Batches
-from suture.networks import MLP, SitedNetwork, ViT, disable_gradients, freeze, seed_torch
+from suture.networks import MLP, SitedNetwork, ViT, disable_gradients, freeze
 from suture.ood.detectors import energy_training as module
 from suture.ood.detectors.channel_moments import ChannelMoments
 from suture.ood.detectors.energy_detector import EnergyDetector, energy, energy_loss

@@ -1,7 +1,12 @@
 """Foundation of every room: the error, checks, trees of tensors, files, hashes, progress, free memory."""
 
+from suture._base.checks import check_classes as check_classes
+from suture._base.checks import check_equal_lengths as check_equal_lengths
+from suture._base.checks import check_finite as check_finite
 from suture._base.checks import describe_value as describe_value
+from suture._base.checks import expect as expect
 from suture._base.checks import is_count as is_count
+from suture._base.checks import is_number as is_number
 from suture._base.errors import SutureError as SutureError
 from suture._base.errors import import_optional as import_optional
 from suture._base.errors import make_unknown_error as make_unknown_error
@@ -11,9 +16,28 @@ from suture._base.files import make_unwritable_error as make_unwritable_error
 from suture._base.files import replace_file as replace_file
 from suture._base.files import write_new_file as write_new_file
 from suture._base.hashing import fingerprint_network as fingerprint_network
+from suture._base.hashing import hash_parts as hash_parts
+from suture._base.hashing import hash_tensors as hash_tensors
 from suture._base.memory import check_free_memory as check_free_memory
 from suture._base.memory import format_bytes as format_bytes
+from suture._base.options import Count as Count
+from suture._base.options import Option as Option
+from suture._base.options import Positive as Positive
+from suture._base.options import Real as Real
+from suture._base.options import Seed as Seed
+from suture._base.options import Share as Share
+from suture._base.options import Whole as Whole
+from suture._base.options import checked as checked
+from suture._base.options import insert_options as insert_options
+from suture._base.options import list_options as list_options
+from suture._base.options import make_signature as make_signature
+from suture._base.options import options as options
 from suture._base.progress import Progress as Progress
+from suture._base.seeds import derive_seed as derive_seed
+from suture._base.seeds import seed_torch as seed_torch
+from suture._base.tensor_files import TensorFile as TensorFile
+from suture._base.tensor_files import load_tensors as load_tensors
+from suture._base.tensor_files import save_tensors as save_tensors
 from suture._base.trees import convert_tensors as convert_tensors
 from suture._base.trees import count_duplicates as count_duplicates
 from suture._base.trees import count_examples as count_examples

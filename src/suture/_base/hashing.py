@@ -1,27 +1,58 @@
-"""Fingerprints of networks, from the tensors that they hold."""
+"""The one content hash: SHA-256 over tensors with their names, types and shapes, or over canonical JSON."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
+
+from suture._base.errors import SutureError
+
+
+def hash_tensors(tensors: Iterable[tuple[str, Tensor]], beside: str = "") -> str:
+    """Return the SHA-256 of named tensors, as 64 hex digits.
+
+    It covers the name, dtype, shape and bytes of each tensor, in the order given, and the text `beside`. The
+    device and the memory layout make no difference.
+    """
+    digest = hashlib.sha256(beside.encode())
+    for name, value in tensors:
+        digest.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
+        # Bytes, because bfloat16 has no NumPy type, and -0.0 must differ from 0.0 here.
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def hash_parts(parts: Mapping[str, object]) -> str:
+    """Return 16 hex digits for everything that a result is made from.
+
+    They are the start of the SHA-256 of canonical JSON with sorted keys and no spaces. 1 and 1.0 are
+    different values. Tuples and lists are the same.
+
+    Args:
+        parts: what decides the result, as JSON: fingerprints, names, numbers, lists and mappings.
+
+    Raises:
+        SutureError: a value that JSON does not allow, such as NaN and infinity.
+    """
+    try:
+        text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise SutureError("expected the parts of a key as words, finite numbers, lists and mappings, got "
+                          f"{error}; write str(value) or dataclasses.asdict(value)") from error
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def fingerprint_network(network: nn.Module) -> str:
     """Return 16 hex digits that identify the weights and buffers of a network.
 
-    They are the start of a SHA-256 hash. It covers the name, dtype, shape and bytes of each tensor of the
-    state dict, sorted by name. A change of a single weight changes the fingerprint. The device, the memory
-    layout, train or eval mode and the order in which modules were made do not.
-
-    Code is not covered: two networks with the same tensors share a fingerprint, even if they compute
-    differently. Extra state that is not a tensor is left out.
+    They are the start of `hash_tensors` over the state dict, sorted by name. A change of a single weight
+    changes the fingerprint. The device, the memory layout, train or eval mode and the order in which modules
+    were made do not. Code is not covered: two networks with the same tensors share a fingerprint, even if
+    they compute differently. Extra state that is not a tensor is left out.
     """
-    digest = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
-        if isinstance(value, Tensor):
-            digest.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
-            # Bytes, because bfloat16 has no NumPy type, and -0.0 must differ from 0.0 here.
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
+    return hash_tensors((name, value) for name, value in sorted(network.state_dict().items())
+                        if isinstance(value, Tensor))[:16]

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from suture._base import Progress, SutureError, count_examples, make_unknown_error
+from suture._base import Progress, SutureError, count_examples, is_number, make_unknown_error
 from suture.data import Batch, Batches
 from suture.indices import FOLDS, Named, Request, chosen
-from suture.networks import SitedNetwork, find_device, is_number, take_first
+from suture.networks import SitedNetwork, find_device, take_first
 from suture.ood import OOD, EnergyRecipe, as_batches
 from suture.representations import AccumulatorSettings, AlignmentRule
 from suture.stitching import TASKS, Family, Task, TaskRecipe, check_batch, resolve_task

@@ -26,12 +26,9 @@ from suture.networks.preparation import prepare as prepare
 from suture.networks.preparation import take_first as take_first
 from suture.networks.recipe import Recipe as Recipe
 from suture.networks.recipe import compute_rate_factor as compute_rate_factor
-from suture.networks.recipe import is_number as is_number
 from suture.networks.recipe import make_optimizer as make_optimizer
 from suture.networks.recipe import set_rate as set_rate
 from suture.networks.replays import RecordedPass as RecordedPass
-from suture.networks.seeds import derive_seed as derive_seed
-from suture.networks.seeds import seed_torch as seed_torch
 from suture.networks.site_inspection import SiteInfo as SiteInfo
 from suture.networks.site_outputs import capture as capture
 from suture.networks.site_outputs import find_sites as find_sites

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, Self, get_args
 import torch
 from torch import Tensor
 
-from suture._base import SutureError, make_unknown_error
+from suture._base import SutureError, is_number, make_unknown_error
 
 Optimizer = Literal["adam", "adamw", "sgd"]
 Schedule = Literal["constant", "cosine", "onecycle"]
@@ -73,11 +73,6 @@ class Recipe:
         32x32 photographs.
         """
         return cls(crop=4, flip=True, seed=seed)
-
-
-def is_number(value: object) -> bool:
-    """Return True for a finite number."""
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def make_optimizer(

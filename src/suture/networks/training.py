@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from suture._base import Progress, SutureError
+from suture._base import Progress, SutureError, seed_torch
 from suture.networks.augmentation import augment, check_images
 from suture.networks.recipe import Recipe, make_optimizer, set_rate
-from suture.networks.seeds import seed_torch
 
 
 @dataclass(frozen=True)

@@ -20,27 +20,6 @@ FORMAT = "suture.shelf/1"
 _KEY = re.compile(r"[0-9a-f]{16}")
 
 
-def hash_parts(parts: Mapping[str, object]) -> str:
-    """Return a key of 16 hex digits for everything that a detector is made from.
-
-    The key is the start of the SHA-256 of canonical JSON with sorted keys and no spaces. 1 and 1.0 are
-    different values. Tuples and lists are the same.
-
-    Args:
-        parts: everything that changes the detector, as JSON: fingerprints of network and data, site, shape,
-            recipe fields, classes.
-
-    Raises:
-        SutureError: a value that JSON does not allow, such as NaN and infinity.
-    """
-    try:
-        text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise SutureError("expected the parts of a key as words, finite numbers, lists and mappings, got "
-                          f"{error}; write str(value) or dataclasses.asdict(value)") from error
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 class DetectorCache:
     """A folder of tensors by key, one file for each: ``KEY.safetensors``.
 

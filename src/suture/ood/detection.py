@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from suture._base import Progress, SutureError, convert_tensors, count_examples, summarise_error
+from suture._base import Progress, SutureError, convert_tensors, count_examples, hash_parts, summarise_error
 from suture.data import Batch, Batches, can_shuffle, cut_batch, find_input_kind, move_batch
 from suture.networks import SitedNetwork, disable_gradients, extract_main_output, take_first
 from suture.numbers import auroc, two_sided_auroc
@@ -23,7 +23,7 @@ from suture.ood.auxiliary import (
     gather_inputs,
     take_examples,
 )
-from suture.ood.cache import DetectorCache, hash_parts
+from suture.ood.cache import DetectorCache
 from suture.ood.detectors import registry as table
 from suture.ood.detectors.energy_detector import EnergyDetector, EnergyRecipe
 from suture.ood.detectors.energy_training import train_detectors

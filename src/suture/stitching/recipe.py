@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self, get_args
 
-from suture._base import SutureError
-from suture.networks import Recipe, derive_seed, is_number
+from suture._base import SutureError, derive_seed, is_number
+from suture.networks import Recipe
 from suture.stitching.layer import Init
 
 Objective = Literal["hard", "soft", "mixed", "match"]

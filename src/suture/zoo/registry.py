@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from suture._base import Progress, SutureError, fingerprint_network, make_unknown_error
+from suture._base import Progress, SutureError, fingerprint_network, make_unknown_error, seed_torch
 from suture.networks import (
     History,
     Recipe,
@@ -22,7 +22,6 @@ from suture.networks import (
     resnet20,
     resnet20_strided,
     resnet_digits,
-    seed_torch,
     train,
 )
 from suture.zoo.image_sets import ImageSet, digits

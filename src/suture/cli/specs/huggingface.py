@@ -13,11 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from suture._base import SutureError, import_optional, make_unknown_error, summarise_error
+from suture._base import SutureError, import_optional, make_unknown_error, seed_torch, summarise_error
 from suture.cli.specs import image_processors as processors
 from suture.cli.specs.network_spec import LoadedNetwork, ParsedSpec, report_build_errors
 from suture.data import Preprocessing, TextPreprocessing
-from suture.networks import seed_torch
 from suture.zoo import load_weights, read_weights
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")

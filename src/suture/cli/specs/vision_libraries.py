@@ -8,10 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from suture._base import SutureError, import_optional, make_unknown_error
+from suture._base import SutureError, import_optional, make_unknown_error, seed_torch
 from suture.cli.specs.network_spec import LoadedNetwork, ParsedSpec, report_build_errors
 from suture.data import ImagePreprocessing
-from suture.networks import seed_torch
 
 
 def list_names(kind: str) -> list[str]:

@@ -10,18 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from suture._base import SutureError
+from suture._base import SutureError, derive_seed, is_number, seed_torch
 from suture.networks import (
     MLP,
     Recipe,
     ResNet,
     ViT,
-    derive_seed,
     disable_gradients,
     freeze,
-    is_number,
     resnet18,
-    seed_torch,
 )
 from suture.numbers import Resizing
 from suture.ood.detectors.site_features import SiteFeatures
