@@ -95,7 +95,7 @@ def list_options(cls: type) -> list[Option]:
     """Return the options of a class made by `options`, in order; the type is without its bounds."""
     hints, rich = get_type_hints(cls), get_type_hints(cls, include_extras=True)
     found = []
-    for f in fields(cls):  # type: ignore[arg-type]
+    for f in fields(cls):
         words = [m.documentation for m in getattr(rich[f.name], "__metadata__", ()) if isinstance(m, Doc)]
         default = f.default_factory() if f.default_factory is not MISSING else f.default
         found.append(Option(f.name, hints[f.name],

@@ -12,8 +12,6 @@ import torch
 def derive_seed(seed: int, *names: str) -> int:
     """Derive a seed from `seed` and names, whatever else draws beside it (law 7)."""
     return int.from_bytes(hashlib.sha256("/".join([str(seed), *names]).encode()).digest()[:7], "big")
-    """Derive a seed from `seed` and names, whatever else draws beside it (law 7)."""
-    return int.from_bytes(hashlib.sha256("/".join([str(seed), *names]).encode()).digest()[:7], "big")
 
 
 @contextmanager
