@@ -54,7 +54,7 @@ def test_examples_are_the_first_ones() -> None:
     few = suture.stitch(network(), "block1", other(), "block2", (FIT[0][:5], FIT[1][:5]), device="cpu")
     for batch_size in (2, 5, 256):
         torch.testing.assert_close(stitched(examples=5, batch_size=batch_size).layer.weight, few.layer.weight)
-    with pytest.raises(SutureError, match="at least 1 example"):
+    with pytest.raises(SutureError, match="examples: expected at least 1, got 0"):
         stitched(examples=0)
 
 

@@ -12,24 +12,22 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from suture._base import Progress, SutureError, convert_tensors, fingerprint_network
-from suture.compare.moments_stage import run_moments
-from suture.compare.preparation import start_run
-from suture.compare.settings import Settings
-from suture.compare.task_loss_stage import train_layers
+from suture._base import (
+    SutureError,
+    convert_tensors,
+    expect,
+    fingerprint_network,
+    takes,
+)
+from suture.compare.findings import Findings
+from suture.compare.moments import collect, match
+from suture.compare.settings import StitchOptions
+from suture.compare.setup import set_up
+from suture.compare.task_loss import find_marks, train
 from suture.data import Batch, Batches, move_batch
 from suture.networks import Site, SitedNetwork, apply, find_device, prepare, take_first
-from suture.representations import DEFAULT_RULE, Alignment, AlignmentRule, Kind, Shape, get_token_mask
-from suture.stitching import (
-    FULL,
-    Family,
-    StitchingLayer,
-    Task,
-    TaskName,
-    TaskRecipe,
-    find_unconverged,
-    resolve_task,
-)
+from suture.representations import Alignment, AlignmentRule, Kind, Shape, get_token_mask
+from suture.stitching import Family, StitchingLayer, Task, resolve_task
 from suture.zoo import load_weights, read_metadata, save_weights
 
 FORMAT = "suture.stitch/1"
@@ -157,51 +155,32 @@ class StitchedNetwork(nn.Module):
         save_weights(self.layer, path, {"format": FORMAT, "about": json.dumps(about)})
 
 
-def stitch(source: nn.Module, source_site: str | Site, target: nn.Module, target_site: str | Site, data: Any,
-           *, method: Literal["dm", "tlm"] = "dm", tlm: TaskRecipe | None = None, family: Family | str = FULL,
-           alignment: AlignmentRule = DEFAULT_RULE, examples: int | None = None,
-           precision: Literal["float32", "float64"] = "float32", relu: bool = False,
-           allow_bypass: bool = False, device: str | torch.device = "auto", task: TaskName = "auto",
-           token_rate: float = 1.0, batch_size: int = 256, seed: int = 0,
-           progress: Progress | None = None) -> StitchedNetwork:
+@takes(StitchOptions)
+def stitch(given: StitchOptions) -> StitchedNetwork:
     """Fit one stitching layer and return the stitched network.
 
     >>> stitched = suture.stitch(a, "layer2.1", b, "layer3.0", train, method="tlm")
     >>> stitched(images).argmax(1); stitched.save("stitched.safetensors")
 
     Args:
-        source, source_site: network and site that give the front.
-        target, target_site: network and site that give the tail; the same network for self-stitching.
-        data: examples that the layer is fitted to, as for `suture.compare`.
-        method: "dm" (direct matching, closed form) or "tlm" (by gradient, with the recipe `tlm`). "tlm" with
-            ``TaskRecipe(objective="match")`` is direct matching by gradient.
-        tlm: recipe of the gradient method. Default: `TaskRecipe` with `seed`.
-        family, alignment, examples, precision, relu, allow_bypass, device, task, token_rate, batch_size,
-            seed, progress: as for `suture.compare`. `examples` and `token_rate` apply to direct matching
-            only.
+        {options}
 
     Raises:
         SutureError: bad input, a family that the widths do not allow, a loss that is not finite.
     """
-    plan = Settings.of(methods=[method], indices=(), tlm=tlm, precision=precision, seed=seed, device=device,
-                       progress=progress, held_out=False, family=family, alignment=alignment,
-                       examples=examples, relu=relu, ood=None, task=task, token_rate=token_rate)
-    run = start_run(source, target, data, None, plan, sites=[source_site], target_sites=[target_site],
-                    allow_bypass=allow_bypass, batch_size=batch_size)
-    if run.excluded:
-        raise SutureError(next(iter(run.excluded.values())))
-    run_moments(run)
-    about: dict[str, Any] = {"method": method} | plan.as_record()
-    if method == "tlm":
-        curves, ends = train_layers(run)
-        if curves.failed:
-            raise SutureError(f"expected a layer that can be used: {next(iter(curves.failed.values()))}")
-        marks = find_unconverged(curves, plan.recipe, ends=ends.get("tlm"), matched=ends.get("dm"))
-        about |= {"loss": curves.loss[0, 0], "mark": marks.get((0, 0), "")}
-    return StitchedNetwork(source, target, (run.source.sites[0], run.target.sites[0]),
-                           run.restore_layer(method, 0, 0),
-                           next(iter(run.fit)), allow_bypass=allow_bypass, device=plan.device,
-                           fit=about)
+    setup = set_up(given.source, given.target, given.data, None, given.settings)
+    accumulators = collect(setup)
+    fitted = match(setup, accumulators).fitted
+    record: dict[str, Any] = {"method": given.method} | given.settings.as_record(held_out=False)
+    if given.method == "tlm" and not fitted.failed:
+        trained = train(setup, fitted)
+        fitted = trained.fitted
+        record |= {"loss": trained.curves.loss[0, 0],
+                   "mark": find_marks(setup, trained, Findings()).get((0, 0), "")}
+    expect(not fitted.failed, "a layer that can be used", next(iter(fitted.failed.values()), ""))
+    return StitchedNetwork(given.source, given.target, (setup.source.sites[0], setup.target.sites[0]),
+                           fitted.make_layers(setup)[0, 0], next(iter(setup.data.fit)),
+                           allow_bypass=given.allow_bypass, device=setup.settings.torch_device, fit=record)
 
 
 def load_stitched(path: str | Path, source: nn.Module, target: nn.Module, inputs: Any = None, *,
