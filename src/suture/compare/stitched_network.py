@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -13,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from suture._base import (
-    SutureError,
     convert_tensors,
     expect,
     fingerprint_network,
+    load_tensors,
+    save_tensors,
     takes,
 )
 from suture.compare.findings import Findings
@@ -28,9 +28,8 @@ from suture.data import Batch, Batches, move_batch
 from suture.networks import Site, SitedNetwork, apply, find_device, prepare, take_first
 from suture.representations import Alignment, AlignmentRule, Kind, Shape, get_token_mask
 from suture.stitching import Family, StitchingLayer, Task, resolve_task
-from suture.zoo import load_weights, read_metadata, save_weights
 
-FORMAT = "suture.stitch/1"
+KINDS = "suture.stitch/2", "suture.stitch/1"
 
 
 @dataclass(frozen=True)
@@ -84,9 +83,8 @@ class StitchedNetwork(nn.Module):
         self._examples = tuple(convert_tensors(x, lambda t: t[:1] if t.ndim else t) for x in (a, b))
         for side, found, wanted in (("source", self._front, layer.alignment.source),
                                     ("target", self._tail, layer.alignment.target)):
-            if found.shapes[0] != wanted:
-                raise SutureError(f"expected {wanted} at the {side} site {found.sites[0]}, got "
-                                  f"{found.shapes[0]}; give inputs of the size that the layer was fitted on")
+            expect(found.shapes[0] == wanted, f"{wanted} at the {side} site {found.sites[0]}",
+                   str(found.shapes[0]), "give inputs of the size that the layer was fitted on")
         self.eval()
 
     @property
@@ -152,7 +150,10 @@ class StitchedNetwork(nn.Module):
                  "family": str(self.layer.affine.family), "relu": self.layer.relu,
                  "fingerprints": list(self.fingerprints), "allow_bypass": self.allow_bypass, "fit": self.fit,
                  "inputs": [_describe_inputs(x) for x in self._examples], "suture": version("suture")}
-        save_weights(self.layer, path, {"format": FORMAT, "about": json.dumps(about)})
+        place = Path(path)
+        expect(place.suffix == ".safetensors", "a .safetensors file", repr(place.name),
+               f"write {place.stem}.safetensors")
+        save_tensors(place, KINDS[0], self.layer.state_dict(), about)
 
 
 @takes(StitchOptions)
@@ -197,23 +198,18 @@ def load_stitched(path: str | Path, source: nn.Module, target: nn.Module, inputs
     Raises:
         SutureError: another kind of file, networks with other weights, or sites that do not exist.
     """
-    metadata = read_metadata(path)
-    if metadata.get("format") != FORMAT:
-        raise SutureError(f"expected a stitching layer in {path}, got a file of another kind; write it with "
-                          "StitchedNetwork.save")
-    about = json.loads(metadata["about"])
+    tensors, about = load_tensors(Path(path), *KINDS)
     for side, network, wanted in zip(("source", "target"), (source, target),
                                      about["fingerprints"], strict=True):
-        if fingerprint_network(network) != wanted:
-            raise SutureError(f"expected the {side} network that the layer was fitted to (fingerprint "
-                              f"{wanted}), got other weights ({fingerprint_network(network)}); load those "
-                              "weights, or fit a new layer")
+        got = fingerprint_network(network)
+        expect(got == wanted, f"the {side} network that the layer was fitted to, {wanted}",
+               f"other weights, {got}", "load those weights, or fit a new layer")
     first, second = about["inputs"]
     given = Batch(_invent_inputs(first), _invent_inputs(second), None) if inputs is None else inputs
     shapes = [_decode_shape(s) for s in about["shapes"]]
     layer = StitchingLayer(Alignment(shapes[0], shapes[1], AlignmentRule(**about["alignment"])),
                            Family.parse(about["family"]), relu=about.get("relu", False))
-    load_weights(layer, path)
+    layer.load_state_dict(tensors)
     sites = Site.parse(about["sites"][0]), Site.parse(about["sites"][1])
     return StitchedNetwork(source, target, sites, layer, given, allow_bypass=about["allow_bypass"],
                            device=device, fit=about["fit"])
