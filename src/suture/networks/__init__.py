@@ -21,7 +21,6 @@ from suture.networks.naming import SiteSpec as SiteSpec
 from suture.networks.preparation import choose_micro_batch as choose_micro_batch
 from suture.networks.preparation import find_device as find_device
 from suture.networks.preparation import fold_batch_norms as fold_batch_norms
-from suture.networks.preparation import pack_convolutions as pack_convolutions
 from suture.networks.preparation import prepare as prepare
 from suture.networks.preparation import take_first as take_first
 from suture.networks.recipe import Recipe as Recipe

@@ -106,8 +106,6 @@ def _copy_network(network: nn.Module, name: str) -> nn.Module:
                           "keep only parameters, buffers and plain values on the module") from e
 
 
-LEAST_PACKED_BYTES = 2**20
-"""Smallest convolution weight, in bytes, for which packing pays."""
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -153,63 +151,6 @@ def _fold_pair(conv: Any, norm: Any) -> Callable[[], None]:
         del norm.__dict__["forward"]
 
     return back
-
-
-def pack_convolutions(network: nn.Module, inputs: Any) -> int:
-    """Pack large convolution weights once into oneDNN's own layout, instead of at every call.
-
-    The results are the same. Packing serves passes without gradients on a CPU; with gradients a convolution
-    runs as before. In the last blocks of ResNet-18 at 32x32 a tenth of the time goes into that change of
-    layout (micro-batch 50, benchmarks/packing.py, 2 cores AMD EPYC).
-
-    Args:
-        network: a private copy (`prepare`), folded if it is to be; it is changed.
-        inputs: a few examples.
-
-    Returns:
-        Number of convolutions that were packed; 0 if this build of PyTorch cannot.
-    """
-    # These operators of TorchInductor are not public, so their presence and their results are checked.
-    ops = torch.ops.mkldnn
-    there = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if not (there and hasattr(ops, "_reorder_convolution_weight")
-            and hasattr(ops, "_convolution_pointwise")):
-        return 0
-    packed = 0
-    with freeze(network), disable_gradients():
-        for call in walk(record(network, inputs)):
-            if _can_pack(call) and _pack_convolution(call.module, call.args[0], call.output):
-                packed += 1
-    return packed
-
-
-def _can_pack(call: Call) -> bool:
-    m = call.module
-    return (type(m) is nn.Conv2d and "forward" not in m.__dict__ and m.padding_mode == "zeros"
-            and not isinstance(m.padding, str) and m.weight.device.type == "cpu"
-            and m.weight.dtype == torch.float32 and m.weight.nbytes >= LEAST_PACKED_BYTES
-            and bool(call.args) and call.args[0].dtype == torch.float32
-            and call.args[0].is_contiguous(memory_format=torch.channels_last))
-
-
-def _pack_convolution(conv: Any, x: Tensor, expected: Tensor) -> bool:
-    ops, plain = torch.ops.mkldnn, conv.forward
-    how = list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups
-    try:
-        weight = ops._reorder_convolution_weight(conv.weight, *how, list(x.shape))
-
-        def forward(x: Tensor) -> Tensor:
-            usual = (torch.is_grad_enabled() and x.requires_grad) or x.dtype != torch.float32 or x.ndim != 4
-            if usual or torch.is_autocast_enabled("cpu"):
-                return torch.as_tensor(plain(x))
-            return torch.as_tensor(ops._convolution_pointwise(x, weight, conv.bias, *how, "none", [], ""))
-
-        good = torch.allclose(forward(x), expected, rtol=1e-3, atol=1e-4, equal_nan=True)
-    except (RuntimeError, TypeError, NotImplementedError):
-        return False
-    if good:
-        conv.__dict__["forward"] = forward
-    return good
 
 
 def _return_input(x: Tensor) -> Tensor:
