@@ -27,8 +27,8 @@ from torch.nn import functional as F
 from common import Floor, claim, header, seconds
 from suture import TaskRecipe, zoo
 from suture.data.batches import Batches
+from suture.networks import choose_micro_batch, fold_batch_norms, prepare
 from suture.networks.calls import disable_gradients, freeze
-from suture.networks.preparation import choose_micro_batch, fold_batch_norms, prepare
 from suture.networks.sites import SitedNetwork
 from suture.representations.alignment import Alignment
 from suture.stitching import StitchingLayer

@@ -9,15 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from suture import SutureError
-from suture.networks.preparation import (
-    CPU_BUDGET,
-    check_precision,
-    choose_micro_batch,
-    find_device,
-    fold_batch_norms,
-    prepare,
-    take_first,
-)
+from suture.networks.batch_norm_folding import fold_batch_norms
+from suture.networks.micro_batch import CPU_BUDGET, choose_micro_batch
+from suture.networks.preparation import find_device, prepare, take_first
 from suture.networks.sites import SitedNetwork
 from tests.support.layouts import Normed, Views
 from tests.support.tiny import Tiny, images, labels, network, seeded
@@ -87,12 +81,13 @@ def test_devices_that_are_not_there(name: str, words: str, monkeypatch: pytest.M
 
 
 def test_float64_is_refused_and_the_halves_are_not() -> None:
-    check_precision(network().to(torch.bfloat16), "source")
-    check_precision(network().half(), "source")
+    for dtype in (torch.bfloat16, torch.float16):
+        made = prepare(network().to(dtype), images(4).to(dtype), CPU, "source")
+        assert made.head.weight.dtype == dtype
     mixed = network()
     mixed.head.double()
     with pytest.raises(SutureError, match=r"the target in float32 .*float64 in 'head.weight'"):
-        check_precision(mixed, "target")
+        prepare(mixed, images(4), CPU, "target")
 
 
 def test_few_examples_of_everything_that_has_them() -> None:
