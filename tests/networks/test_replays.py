@@ -67,5 +67,5 @@ def test_a_forward_that_calls_other_modules_is_refused() -> None:
 def test_a_module_under_two_names_is_a_site_under_the_first() -> None:
     made = seeded(Either).eval()
     made.again = made.high
-    with pytest.raises(SutureError, match="'again' of the network is never called .*choose 'high'"):
+    with pytest.raises(SutureError, match=r"'again' of the network is never called .*choose 'high'"):
         SitedNetwork(made, torch.ones(4, 3), ["again"])
