@@ -47,7 +47,7 @@ def prepare(network: nn.Module, inputs: Any, device: torch.device, name: str) ->
         SutureError: no eager module, float64 weights, a module that cannot be copied, or a forward pass that
             fails.
     """
-    expect(isinstance(network, nn.Module), f"a torch.nn.Module as {name}", network)
+    expect(isinstance(network, nn.Module), f"a torch.nn.Module as {name}", type(network).__name__)
     expect(not isinstance(network, torch.jit.ScriptModule), f"an eager module as {name}", "a TorchScript one",
            "pass the model it was made from")
     _check_precision(network, name)
