@@ -18,8 +18,7 @@ from suture.data.batches import Batches
 from suture.indices.definition import TRANSFORMATIONS
 from suture.networks.calls import apply, freeze
 from suture.networks.module_outputs import extract_main_output, extract_tensors
-from suture.networks.site_outputs import capture
-from suture.networks.sites import SitedNetwork
+from suture.networks.sites import SitedNetwork, capture
 from suture.numbers.moments import Moments
 from suture.numbers.spectra import Pair
 from suture.representations.alignment import Alignment

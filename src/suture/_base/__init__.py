@@ -10,6 +10,7 @@ from suture._base.checks import is_number as is_number
 from suture._base.errors import SutureError as SutureError
 from suture._base.errors import import_optional as import_optional
 from suture._base.errors import make_unknown_error as make_unknown_error
+from suture._base.errors import report_errors as report_errors
 from suture._base.errors import summarise_error as summarise_error
 from suture._base.files import clean_file_name as clean_file_name
 from suture._base.files import make_unwritable_error as make_unwritable_error

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal, Self, get_args
+from typing import Literal, Self
 
-from suture._base import SutureError, derive_seed, is_number
+from suture._base import Count, Positive, Share, derive_seed, options
 from suture.networks import Recipe
 from suture.stitching.layer import Init
 
@@ -13,7 +12,7 @@ Objective = Literal["hard", "soft", "mixed", "match"]
 Precision = Literal["float32", "bf16"]
 
 
-@dataclass(frozen=True)
+@options
 class TaskRecipe(Recipe):
     """Settings of task loss matching. The networks are frozen and in eval mode.
 
@@ -27,7 +26,7 @@ class TaskRecipe(Recipe):
         weight_decay: L2 penalty for "adam" and "sgd", decoupled for "adamw". Default 1e-5 (the paper).
         optimizer: "adam" (default, the paper), "adamw", or "sgd" (Nesterov momentum 0.9).
         schedule: "constant" (default, the paper), "cosine" or "onecycle" (see
-            `suture.networks.training.Recipe`). The last two end with smaller steps, which small data need.
+            `suture.networks.Recipe`). The last two end with smaller steps, which small data need.
             For loaders of unknown length the schedule steps once per epoch.
         crop: zero padding in pixels for random crops of images. Default 0; 4 in the paper.
         flip: mirror half of the images left to right. Default False; True in the paper.
@@ -55,34 +54,15 @@ class TaskRecipe(Recipe):
         SutureError: a value outside these bounds.
     """
 
-    epochs: int = 30
-    batch_size: int = 256
+    epochs: Count = 30
+    batch_size: Count = 256
     init: Init = "random"
     objective: Objective = "hard"
-    temperature: float = 1.0
-    mix: float = 0.5
+    temperature: Positive = 1.0
+    mix: Share = 0.5
     precision: Precision = "float32"
-    patience: int | None = None
-    held_out: float = 0.1
-
-    LEAST_BATCH: ClassVar[int] = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_choices(init=get_args(Init), objective=get_args(Objective), precision=get_args(Precision))
-        if not (is_number(self.temperature) and self.temperature > 0):
-            raise SutureError(f"temperature must be finite and above 0, got {self.temperature!r}; "
-                              "leave it out for 1")
-        for name in ("mix", "held_out"):
-            value = getattr(self, name)
-            if not (is_number(value) and 0 < value < 1):
-                raise SutureError(f"{name} must be between 0 and 1, both excluded, got {value!r}"
-                                  + ("; write objective='hard' or 'soft'" if name == "mix" else ""))
-        patience = self.patience
-        if (patience is not None
-            and (isinstance(patience, bool) or not isinstance(patience, int) or patience < 1)):
-            raise SutureError("patience must be a whole number of at least 1, or None for no early stopping, "
-                              f"got {patience!r}")
+    patience: Count | None = None
+    held_out: Share = 0.1
 
     @classmethod
     def paper(cls, seed: int = 0) -> Self:

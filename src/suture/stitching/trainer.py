@@ -115,7 +115,7 @@ class GroupTrainer:
     continue. No activation is kept beyond its batch.
 
     Args:
-        source, target: the two networks with their sites, frozen (`suture.networks.calls.freeze`), on one
+        source, target: the two networks with their sites, frozen (`suture.networks.freeze`), on one
             device. The same object for self-stitching: then it runs once per batch.
         layers: one layer per cell, on the device, with its initial weights. ``penalty()`` is added to the
             layer's loss. ``shrink(lr)`` is called after each of its steps.
