@@ -21,7 +21,7 @@ from matplotlib.patches import Rectangle
 
 from suture._base.errors import SutureError
 from suture.numbers.measures import MEASURES, get_measure
-from suture.results.cell_verdict import ARTEFACT
+from suture.results.cell_verdict import ARTEFACT, find_artefacts
 from suture.results.report import figure_format as style
 from suture.results.report import figures
 from tests.support.synthetic import NAMES, comparison
@@ -110,11 +110,13 @@ def test_artefacts_are_hatched_in_every_measure_of_their_method():
     expected = {m: {(i, j) for i, j in np.argwhere((given.cells(m) == ARTEFACT).to_numpy())}
                 for m in ("dm", "tlm")}
     assert len(expected["tlm"]) == 12
+    artefacts = find_artefacts(given)
     made = {ax.get_title(): ax for ax in figures.draw_overview(given, names).axes if ax.images}
     for name in names:
         want = expected.get(name.partition(".")[0], set())
         plotted = given.plot(name, Figure().add_subplot())
-        for ax in (made[get_measure(name).label], plotted, figures._draw_measure(given, name).axes[0]):
+        saved = figures._make_figure(given, name, artefacts).axes[0]
+        for ax in (made[get_measure(name).label], plotted, saved):
             assert set(hatches(ax)) == want
             assert ("hatched" in ax.get_xlabel()) == bool(want)
     assert not hatches(comparison().plot("tlm.kl", Figure().add_subplot()))
@@ -167,7 +169,7 @@ def test_saved_figures(tmp_path):
 def test_details_have_no_files_and_are_left_out_of_the_overview(tmp_path, monkeypatch):
     shown = []
     monkeypatch.setattr(figures, "draw_overview", lambda given, names: shown.append(names) or Figure())
-    monkeypatch.setattr(figures, "_draw_measure", lambda *_: Figure(figsize=(1, 1)))
+    monkeypatch.setattr(figures, "_make_figure", lambda *_: Figure(figsize=(1, 1)))
     given = comparison(2, 2, detectors=("maha", "relative_mean"))
     stems = {p.stem for p in figures.save_figures(given, tmp_path)}
     assert stems == {*shown[0], "scores_maha", "scores_relative_mean", "all"}
@@ -181,12 +183,12 @@ def test_a_figure_drawn_once_is_the_figure():
     given = comparison(3, 3)
     data = io.BytesIO()
     with mpl.rc_context(style.STYLE):
-        figures._draw_measure(given, "dm.kl").savefig(data, format="png", dpi=200)
-    once = style.render_png(figures._draw_measure(given, "dm.kl"), 200)
+        figures._make_figure(given, "dm.kl", {}).savefig(data, format="png", dpi=200)
+    once = style.render_png(figures._make_figure(given, "dm.kl", {}), 200)
     one, other = (plt.imread(io.BytesIO(d)) for d in (data.getvalue(), once))
     np.testing.assert_array_equal(one, other)
-    assert style.render_pdf(figures._draw_measure(given, "dm.kl")) == style.render_pdf(
-        figures._draw_measure(given, "dm.kl"))
+    assert style.render_pdf(figures._make_figure(given, "dm.kl", {})) == style.render_pdf(
+        figures._make_figure(given, "dm.kl", {}))
 
 
 def test_a_grid_has_one_map_per_measure():

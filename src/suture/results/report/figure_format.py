@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 
-from suture.results.report.compared import ComparisonLike
+from suture.results.measured import Measured
 
 # Type 42 embeds the fonts, as publishers require.
 STYLE: Any = {"pdf.fonttype": 42, "ps.fonttype": 42, "font.size": 8.0, "hatch.linewidth": 0.6}
@@ -21,9 +21,9 @@ def make_printable(name: str) -> str:
     return "".join(c if c.isprintable() else " " for c in name)
 
 
-def format_networks(comparison: ComparisonLike) -> str:
+def format_networks(measured: Measured) -> str:
     """Format the names of the compared networks for the title of a figure."""
-    return make_printable(f"{comparison.source} → {comparison.target}")
+    return make_printable(f"{measured.source} → {measured.target}")
 
 
 def render_png(figure: Figure, dpi: float) -> bytes:

@@ -1,0 +1,149 @@
+"""Sections of a page around the heat maps: facts, tables, training curve, provenance."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from suture.numbers import METHOD_NAMES, get_measure
+from suture.results.cell_verdict import format_near, get_detector, get_thresholds
+from suture.results.measured import Measured
+from suture.results.sanity import is_lost
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_HEADERS = {
+    "measure": "measure", "layers": "target layers", "violated": "another is more similar",
+    "beyond_noise": "beyond noise", "corresponding": "corresponding is nearest",
+    "source_layers": "source layers", "corresponding_by_source": "corresponding is nearest",
+    "worst_margin": "largest margin", "worst_source": "by source", "worst_target": "into target",
+    "undefined": "cells without value",
+}
+# The page shows these entries of meta elsewhere, so they are left out of the list of settings.
+_SHOWN_ELSEWHERE = ("versions", "seed", "command", "settings", "n_fit", "n_test", "created", "device",
+                    "notes", "stages", "ood")
+
+
+def list_facts(measured: Measured) -> list[tuple[str, str]]:
+    """List what was compared: networks, sites, methods, indices and numbers of examples."""
+    meta = measured.meta
+    kind = ("one network with itself" if measured.same_network else
+            "two networks of one architecture" if measured.same_architecture else "two architectures")
+    methods = [f"{name} ({tag.upper()})" for tag, name in METHOD_NAMES.items()
+               if any(measure.startswith(f"{tag}.") for measure in measured.measures)]
+    facts = [
+        ("source (rows)", f"{measured.source}: {', '.join(measured.sources)}"),
+        ("target (columns)", f"{measured.target}: {', '.join(measured.targets)}"),
+        ("kind", kind),
+        ("stitched by", ", ".join(methods)),
+        ("indices", ", ".join(get_measure(m).label for m in measured.measures if "." not in m)),
+        ("examples", ", ".join(f"{meta[key]} {words}" for key, words in
+                               (("n_fit", "to fit"), ("n_test", "to test")) if meta.get(key) is not None)),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def list_provenance(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """List settings, versions and the command of a comparison."""
+    rows = dict(meta.get("settings") or {})
+    rows |= {key: value for key, value in meta.items() if key not in _SHOWN_ELSEWHERE}
+    rows |= {key: meta[key] for key in ("seed", "device", "created", "stages") if meta.get(key) is not None}
+    if meta.get("versions"):
+        rows["versions"] = [f"{name} {version}" for name, version in meta["versions"].items()]
+    if meta.get("command"):
+        rows["command"] = meta["command"]
+    return [(key, _format_setting(value)) for key, value in rows.items()]
+
+
+def _format_setting(value: object) -> str:
+    if isinstance(value, list) and all(isinstance(v, str | int | float) for v in value):
+        return ", ".join(str(v) for v in value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def build_verdict_table(table: pd.DataFrame) -> dict[str, Any] | None:
+    """Build the table of the sanity battery: headers and cells as (text, is a number)."""
+    if table.empty:
+        return None
+    rows = [{"lost": is_lost(record), "cells": [_format_entry(str(k), v) for k, v in record.items()]}
+            for record in table.to_dict("records")]
+    return {"headers": [(_HEADERS[name], not isinstance(table[name].iloc[0], str)) for name in table.columns],
+            "rows": rows}
+
+
+def _format_entry(column: str, value: Any) -> tuple[str, bool]:
+    if isinstance(value, str):
+        return (get_measure(value).label if column == "measure" else value or "–"), False
+    if math.isnan(value):
+        return "–", True
+    return (f"{value:.3g}" if column == "worst_margin" else f"{value:.0f}"), True
+
+
+def tabulate_quality(measured: Measured) -> list[dict[str, Any]]:
+    """Tabulate how well each detector tells native representations from others, site by site.
+
+    The verdict's detector comes first.
+
+    Returns:
+        By detector: ``name``, ``verdict`` (True where verdicts rest on it) and ``rows``. A row is the site
+        and, for auxiliary and unseen data, two-sided and one-sided AUROC as texts. Each text has a flag that
+        is True where the threshold is missed.
+    """
+    about, first = measured.meta.get("ood") or {}, get_detector(measured.meta)
+    least = get_thresholds(about).quality
+    tables = []
+    for name, sites in sorted(about.get("quality", {}).items(), key=lambda item: item[0] != first):
+        rows = [{"site": site, "cells": [_format_quality(found.get(kind + side), least, side)
+                                         for kind in ("auxiliary", "unseen")
+                                         for side in ("", "_one_sided")]}
+                for site, found in zip(measured.targets, sites, strict=False)]
+        tables.append({"name": name, "verdict": name == first, "rows": rows})
+    return tables
+
+
+def _format_quality(value: float | None, least: float, side: str) -> dict[str, Any]:
+    if value is None or math.isnan(value):
+        return {"text": "–", "low": False}
+    # Verdicts rest on the two-sided number, so only that one can miss the threshold.
+    return {"text": format_near(value, least, 3), "low": not side and value < least}
+
+
+def list_missing(measured: Measured) -> list[str]:
+    """Say for each measure and reason how many cells have no value."""
+    table = measured.table[measured.table["reason"] != ""]
+    counts = Counter(zip(table["measure"], table["reason"], strict=True))
+    return [f"{get_measure(name).label}: no value ({reason}), cells: {count}."
+            for (name, reason), count in counts.items()]
+
+
+def build_loss_curve(measured: Measured) -> dict[str, Any] | None:
+    """Build the mean training loss over the cells, with the band from best to worst cell, as SVG points."""
+    import pandas as pd
+
+    losses = measured.arrays.get("tlm.loss")
+    if losses is None or losses.ndim != 3 or losses.shape[-1] < 2:
+        return None
+    flat = losses.reshape(-1, losses.shape[-1]).astype(np.float64)
+    if "tlm.held_out" in measured.arrays:  # cells that stopped early keep their last loss
+        flat = pd.DataFrame(flat).ffill(axis=1).to_numpy()
+    flat = flat[np.isfinite(flat).all(axis=1)]
+    if not len(flat):
+        return None
+    mean, low, high = flat.mean(axis=0), flat.min(axis=0), flat.max(axis=0)
+    top = float(high.max()) or 1.0
+    width, height = 320.0, 120.0
+
+    def points(line: Any) -> list[str]:
+        return [f"{width * k / (len(line) - 1):.1f},{height * (1 - max(0.0, v) / top):.1f}"
+                for k, v in enumerate(line)]
+
+    return {"width": width, "height": height, "mean": " ".join(points(mean)),
+            "band": " ".join(points(low) + points(high)[::-1]), "top": f"{top:.3g}", "epochs": len(mean),
+            "cells": len(flat), "first": f"{mean[0]:.3g}", "last": f"{mean[-1]:.3g}",
+            "worst": f"{high[-1]:.3g}"}
