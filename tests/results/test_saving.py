@@ -74,7 +74,8 @@ def test_n_is_a_whole_number_where_it_can_be(tmp_path, n, dtype):
 
 @pytest.mark.parametrize("array", [
     np.array([True, False]), np.arange(6.0).reshape(2, 3).T, np.float32(3).reshape(()), np.zeros((0, 3)),
-    np.arange(8, dtype=np.int16)[::2], np.array([np.nan, -0.0, np.inf], dtype=np.float16)])
+    np.arange(8, dtype=np.int16)[::2], np.broadcast_to(2.0, (1, 1)), np.zeros(3, dtype=np.uint32),
+    np.array([np.nan, -0.0, np.inf], dtype=np.float16)])
 def test_arrays_survive(tmp_path, array):
     array = np.asarray(array)
     one_cell(arrays={"z": array, "a": array}).save(tmp_path)

@@ -173,14 +173,14 @@ def judge_cells(measured: Measured, method: str) -> CellVerdicts:
     thresholds = get_thresholds(about)
     weak = [explain_weakness(q, detector, thresholds.quality)
             for q in about["quality"].get(detector, [{}] * len(measured.targets))]
-    estimates = [[measured.matrix(name, what).to_numpy() for what in ("value", "low", "high", "reason")]
-                 for name in needed]
-    marks = measured.marks(needed[0]).to_numpy()
-    words, reasons = np.empty(marks.shape, dtype=object), np.empty(marks.shape, dtype=object)
-    for i, j in np.ndindex(marks.shape):
-        accuracy, outlying = (Estimate(*(of[i, j] for of in columns)) for columns in estimates)
-        words[i, j], reasons[i, j] = judge_cell(accuracy, outlying, weak[j], marks[i, j], detector,
-                                                thresholds)
+    numbers = [[measured.matrix(name, what).to_numpy().tolist() for what in ("value", "low", "high", "reason")]
+               for name in needed]
+    marks = measured.marks(needed[0]).to_numpy().tolist()
+    shape = len(measured.sources), len(measured.targets)
+    words, reasons = np.empty(shape, dtype=object), np.empty(shape, dtype=object)
+    for i, j in np.ndindex(shape):
+        accuracy, outlying = (Estimate(*(of[i][j] for of in columns)) for columns in numbers)
+        words[i, j], reasons[i, j] = judge_cell(accuracy, outlying, weak[j], marks[i][j], detector, thresholds)
     counts = {word: int((words == word).sum()) for word in VERDICTS}
     return CellVerdicts(measured.label(words), measured.label(reasons), _describe_counts(
         method, counts, detector))

@@ -13,11 +13,13 @@ import numpy.typing as npt
 
 from suture._base import SutureError, expect, make_unknown_error
 from suture.numbers import sort_measures
-from suture.results.table import check_arrays, check_cells, format_csv, is_same_array, tidy_table
+from suture.results.table import check_arrays, check_cells, format_csv, tidy_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
+NAMES = ("source", "target", "sources", "targets", "same_network", "same_architecture")
+"""Fields of `Measured` that are names of networks and sites, or say how they correspond."""
 _ABSENT: Mapping[str, Any] = {"value": np.nan, "low": np.nan, "high": np.nan, "n": np.nan,
                               "reason": "not computed", "mark": ""}
 """Columns that a matrix can show, with what they hold for a cell that is not in the table."""
@@ -63,16 +65,14 @@ class Measured:
     @cached_property
     def _rows(self) -> dict[str, npt.NDArray[np.intp]]:
         """Positions of each measure's rows in the table."""
-        found = self.table.groupby("measure", sort=False).indices
-        return {name: found[name] for name in sort_measures(found)}
+        column = self.table["measure"].to_numpy()
+        return {name: np.flatnonzero(column == name) for name in sort_measures(column)}
 
     @cached_property
     def _columns(self) -> dict[str, npt.NDArray[Any]]:
         """Columns of the table, and the place of each row in a flattened matrix."""
-        import pandas as pd
-
-        i, j = (pd.Index(names).get_indexer(self.table[kind]) for kind, names in (
-            ("source", self.sources), ("target", self.targets)))
+        i, j = (self.table[kind].map({name: k for k, name in enumerate(names)}).to_numpy()
+                for kind, names in (("source", self.sources), ("target", self.targets)))
         return {"place": i * len(self.targets) + j} | {what: self.table[what].to_numpy() for what in _ABSENT}
 
     def matrix(self, measure: str, what: str = "value") -> pd.DataFrame:
@@ -114,15 +114,17 @@ class Measured:
         """
         return self.matrix(measure, "mark")
 
+    def describe(self) -> dict[str, Any]:
+        """Describe everything but the contents of the arrays, exactly, as JSON; the table is CSV."""
+        # Meta is JSON in JSON, because it may hold NaN and the order of its keys counts.
+        return {name: getattr(self, name) for name in NAMES} | {
+            "table": format_csv(self.table), "meta": json.dumps(self.meta), "arrays": list(self.arrays)}
+
     def equals(self, other: Measured) -> bool:
         """Return True where all fields are exactly equal: names, order, dtypes and every number.
 
         NaN equals NaN.
         """
-        fields = ("source", "target", "sources", "targets", "same_network", "same_architecture")
-        return (all(getattr(self, f) == getattr(other, f) for f in fields)
-                and json.dumps(self.meta) == json.dumps(other.meta)
-                and format_csv(self.table) == format_csv(other.table)
-                and list(self.table.dtypes) == list(other.table.dtypes)
-                and list(self.arrays) == list(other.arrays)
-                and all(is_same_array(self.arrays[name], other.arrays[name]) for name in self.arrays))
+        return self.describe() == other.describe() and all(
+            (one.dtype, one.shape, one.tobytes()) == (two.dtype, two.shape, two.tobytes())
+            for one, two in zip(self.arrays.values(), other.arrays.values(), strict=True))

@@ -10,10 +10,10 @@ from typing import Any
 from safetensors import numpy as safetensors
 
 from suture._base import SutureError, expect
+from suture.results.measured import NAMES
 from suture.results.table import parse_table
 
 DOCUMENT, TABLE, ARRAYS = FILES = ("comparison.json", "table.csv", "arrays.safetensors")
-_PLAIN = ("source", "target", "sources", "targets", "same_network", "same_architecture", "meta")
 
 
 def read_document(folder: Path) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def read_fields(folder: Path) -> dict[str, Any]:
     try:
         table, arrays = (_find_content(folder, name, document["files"][name]) for name in (TABLE, ARRAYS))
         tensors = safetensors.load(arrays)
-        return {name: document[name] for name in _PLAIN} | {
+        return {name: document[name] for name in (*NAMES, "meta")} | {
             "table": parse_table(table.decode()), "arrays": {k: tensors[k] for k in document["arrays"]}}
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise SutureError(f"the comparison in {str(folder)!r} is damaged: {error}; compute it again"

@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 
 from suture._base import SutureError, load_tensors, make_unwritable_error, replace_file, save_tensors
 from suture.results import old_format
-from suture.results.measured import Measured
-from suture.results.table import format_csv, parse_table
+from suture.results.measured import NAMES, Measured
+from suture.results.table import parse_table
 
 KIND = "suture.comparison/2"
 FILE, TABLE = "comparison.safetensors", "table.csv"
@@ -21,19 +21,15 @@ _OURS = (FILE, TABLE, *_OLD)
 # A report may stand in the folder too. Another process may be writing it.
 _REPORT = ("report.html", "figures")
 _STAGED = re.compile(rf"\.({'|'.join(map(re.escape, (*_OURS, *_REPORT)))})\.[0-9a-f]{{16}}")
-_PLAIN = ("source", "target", "sources", "targets", "same_network", "same_architecture")
 
 
 def save_measured(measured: Measured, folder: Path) -> Path:
     """Write a comparison into a folder; see `Comparison.save`."""
-    table = format_csv(measured.table)
-    # JSON in JSON, because meta may hold NaN and the order of its keys counts.
-    about = {name: getattr(measured, name) for name in _PLAIN} | {
-        "table": table, "meta": json.dumps(measured.meta), "arrays": list(measured.arrays)}
+    about = measured.describe()
     try:
         _refuse_foreign(folder)
         save_tensors(folder / FILE, KIND, measured.arrays, about)
-        replace_file(folder / TABLE, table.encode(errors="replace"))
+        replace_file(folder / TABLE, about["table"].encode(errors="replace"))
         for path in list(folder.iterdir()):
             staged = _STAGED.fullmatch(path.name)
             if path.name in _OLD or (staged and staged[1] in _OURS):
@@ -63,7 +59,7 @@ def read_fields(folder: Path) -> dict[str, Any]:
         if not (folder / FILE).exists():  # else a writer has replaced the old files meanwhile
             raise
     tensors, about = load_tensors(folder / FILE, KIND)
-    return {name: about[name] for name in _PLAIN} | {
+    return {name: about[name] for name in NAMES} | {
         "table": parse_table(about["table"]), "meta": json.loads(about["meta"]),
         "arrays": {name: tensors[name].numpy() for name in about["arrays"]}}
 

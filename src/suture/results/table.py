@@ -34,19 +34,17 @@ def tidy_table(table: pd.DataFrame) -> pd.DataFrame:
         table = table.assign(mark="")
     expect(list(table.columns) == COLUMNS, f"the columns {COLUMNS}", str(list(table.columns)))
     columns: dict[str, pd.Series[Any]] = {}
-    for name in COLUMNS:
-        cells = table[name].tolist()
+    for name, column in table.reset_index(drop=True).items():
         if name not in _NUMERIC:
-            wrong = [cell for cell in cells if not isinstance(cell, str)]
-            expect(not wrong, f"strings in the column {name!r}", repr(wrong[:1]))
-            columns[name] = pd.Series(cells, dtype="str")
+            expect(all(isinstance(cell, str) for cell in column), f"strings in the column {name!r}")
+            columns[str(name)] = column.astype("str")
             continue
         try:
-            numbers = np.array([np.nan if cell is None else cell for cell in cells], dtype=np.float64)
+            numbers = column.astype(np.float64)
         except (TypeError, ValueError) as error:
             raise SutureError(f"expected numbers in the column {name!r}: {error}") from error
         whole = name == "n" and np.isfinite(numbers).all() and (numbers == np.floor(numbers)).all()
-        columns[name] = pd.Series(numbers.astype(np.int64) if whole else numbers)
+        columns[str(name)] = numbers.astype(np.int64) if whole else numbers
     return pd.DataFrame(columns)
 
 
@@ -83,11 +81,6 @@ def check_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         if not isinstance(array, np.ndarray) or dtype not in _DTYPES:
             raise SutureError(f"expected a NumPy array of booleans, integers or floats as {name!r}, "
                               f"got {dtype}")
-
-
-def is_same_array(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
-    """Return True where two arrays agree in dtype, shape and every bit."""
-    return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
 
 
 def format_csv(table: pd.DataFrame) -> str:

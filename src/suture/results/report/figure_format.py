@@ -26,24 +26,23 @@ def format_networks(measured: Measured) -> str:
     return make_printable(f"{measured.source} → {measured.target}")
 
 
+@mpl.rc_context(STYLE)
 def render_png(figure: Figure, dpi: float) -> bytes:
     """Render a figure as PNG, and fix its layout from then on, because laying out is slow."""
     data = io.BytesIO()
     figure.set_dpi(dpi)
-    with mpl.rc_context(STYLE):
-        # Figure.savefig would draw twice, once only for the layout.
-        FigureCanvasAgg(figure).print_png(data)  # type: ignore[no-untyped-call]
+    # Figure.savefig would draw twice, once only for the layout.
+    FigureCanvasAgg(figure).print_png(data)  # type: ignore[no-untyped-call]
     figure.set_layout_engine("none")
     return data.getvalue()
 
 
+@mpl.rc_context(STYLE)
 def render_pdf(figure: Figure) -> bytes:
     """Render a figure as PDF with fonts embedded and without a date.
 
     One comparison thus always gives the same bytes.
     """
     data = io.BytesIO()
-    with mpl.rc_context(STYLE):
-        FigureCanvasPdf(figure).print_pdf(  # type: ignore[no-untyped-call]
-            data, metadata={"CreationDate": None})
+    FigureCanvasPdf(figure).print_pdf(data, metadata={"CreationDate": None})  # type: ignore[no-untyped-call]
     return data.getvalue()

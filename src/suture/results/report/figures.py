@@ -151,6 +151,7 @@ def draw_measure(measured: Measured, name: str, ax: Axes, hatched: Mapping[str, 
                  measured.marks(name), hatched.get(name.partition(".")[0]))
 
 
+@mpl.rc_context(STYLE)
 def draw_overview(measured: Measured, measures: Sequence[str] | None = None) -> Figure:
     """Draw measures of a comparison side by side, at most four in a row.
 
@@ -166,12 +167,11 @@ def draw_overview(measured: Measured, measures: Sequence[str] | None = None) -> 
     rows = max(1, math.ceil(len(names) / columns))
     width, height = _compute_size(measured)
     hatched = find_artefacts(measured)
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(columns * width, rows * height + 0.3),
-                        layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
-        for place, name in enumerate(names):
-            draw_measure(measured, name, figure.add_subplot(rows, columns, place + 1), hatched)
-        figure.suptitle(format_networks(measured), fontsize=10, parse_math=False)
+    figure = Figure(figsize=(columns * width, rows * height + 0.3),
+                    layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
+    for place, name in enumerate(names):
+        draw_measure(measured, name, figure.add_subplot(rows, columns, place + 1), hatched)
+    figure.suptitle(format_networks(measured), fontsize=10, parse_math=False)
     return figure
 
 
@@ -226,9 +226,9 @@ def save_figures(measured: Measured, folder: str | os.PathLike[str]) -> list[Pat
     return paths
 
 
+@mpl.rc_context(STYLE)
 def _make_figure(measured: Measured, name: str, hatched: Mapping[str, pd.DataFrame]) -> Figure:
     width, height = _compute_size(measured)
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(width, height + 0.15), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
-        draw_measure(measured, name, figure.add_subplot(), hatched, networks=format_networks(measured))
+    figure = Figure(figsize=(width, height + 0.15), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
+    draw_measure(measured, name, figure.add_subplot(), hatched, networks=format_networks(measured))
     return figure

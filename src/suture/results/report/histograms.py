@@ -76,6 +76,7 @@ def compute_densities(found: Mapping[str, Floats], bins: Floats) -> dict[str, Fl
             for kind, scores in found.items()}
 
 
+@mpl.rc_context(STYLE)
 def draw_histograms(measured: Measured, detector: str) -> Figure:
     """Draw one panel per target site with native, auxiliary, unseen and stitched scores.
 
@@ -91,22 +92,21 @@ def draw_histograms(measured: Measured, detector: str) -> Figure:
     n = len(measured.targets)
     columns = max(1, min(_MOST_COLUMNS, n))
     rows = max(1, -(-n // columns))
-    with mpl.rc_context(STYLE):
-        made = Figure(figsize=(max(3.4, 1.75 * columns), 1.25 * rows + 0.85),
-                      layout=ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.05))
-        handles: dict[str, Any] = {}
-        for place, site in enumerate(measured.targets):
-            ax = made.add_subplot(rows, columns, place + 1)
-            handles |= _draw_panel(ax, collect_scores(measured, detector, place))
-            ax.set_title(make_printable(site), fontsize=7.5, parse_math=False)
-        if handles:
-            shown = [kind for kind in _LINES if kind in handles]
-            made.legend([handles[kind] for kind in shown], [METHOD_NAMES.get(kind, kind) for kind in shown],
-                        loc="outside lower center", ncols=len(shown) if columns > 2 else 2, frameon=False,
-                        fontsize=7, title="score, larger is more in-distribution; the ends hold all "
-                                          "that lies beyond", title_fontsize=7)
-        made.suptitle(f"{format_networks(measured)}, {make_printable(detector)}", fontsize=9,
-                      parse_math=False)
+    made = Figure(figsize=(max(3.4, 1.75 * columns), 1.25 * rows + 0.85),
+                  layout=ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.05))
+    handles: dict[str, Any] = {}
+    for place, site in enumerate(measured.targets):
+        ax = made.add_subplot(rows, columns, place + 1)
+        handles |= _draw_panel(ax, collect_scores(measured, detector, place))
+        ax.set_title(make_printable(site), fontsize=7.5, parse_math=False)
+    if handles:
+        shown = [kind for kind in _LINES if kind in handles]
+        made.legend([handles[kind] for kind in shown], [METHOD_NAMES.get(kind, kind) for kind in shown],
+                    loc="outside lower center", ncols=len(shown) if columns > 2 else 2, frameon=False,
+                    fontsize=7, title="score, larger is more in-distribution; the ends hold all "
+                                      "that lies beyond", title_fontsize=7)
+    made.suptitle(f"{format_networks(measured)}, {make_printable(detector)}", fontsize=9,
+                  parse_math=False)
     return made
 
 

@@ -77,8 +77,8 @@ def _find_most_similar(values: Floats, entry: Measure) -> NDArray[np.bool_]:
     """Find the cells that are the most similar of their column (all in a tie), among at least two."""
     known = ~np.isnan(values)
     common = np.where(known, values if entry.larger_is_more_similar else -values, -np.inf)
-    best: NDArray[np.bool_] = common == common.max(axis=0, initial=-np.inf)
-    return known & best & (known.sum(axis=0) > 1)
+    found: NDArray[np.bool_] = (common == common.max(axis=0, initial=-np.inf)) & (known.sum(axis=0) > 1)
+    return found
 
 
 def list_marked(measured: Measured) -> list[str]:

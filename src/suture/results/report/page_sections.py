@@ -1,7 +1,8 @@
-"""Sections of a page around the heat maps: facts, tables, training curve, provenance."""
+"""Contents of a page: facts, tables, training curve and provenance of each comparison."""
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections import Counter
@@ -10,10 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from suture._base import clean_file_name
 from suture.numbers import METHOD_NAMES, get_measure
 from suture.results.cell_verdict import format_near, get_detector, get_thresholds
 from suture.results.measured import Measured
+from suture.results.report import histograms
+from suture.results.report.figure_format import render_png
+from suture.results.report.page_heatmaps import group_heatmaps, list_marked
 from suture.results.sanity import is_lost
+from suture.results.summary import summarise_findings
+from suture.results.table import format_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +37,39 @@ _SHOWN_ELSEWHERE = ("versions", "seed", "command", "settings", "n_fit", "n_test"
                     "notes", "stages", "ood")
 
 
-def list_facts(measured: Measured) -> list[tuple[str, str]]:
+def describe_comparison(measured: Measured, number: int) -> dict[str, Any]:
+    """Describe a comparison for the template."""
+    data = format_csv(measured.table).encode("utf-8", errors="replace")
+    found, about = summarise_findings(measured), measured.meta.get("ood") or {}
+    return {
+        "id": f"c{number}", "pair": f"{measured.source} → {measured.target}",
+        "facts": _list_facts(measured), "verdict": _build_verdict_table(found.verdict.table), "found": found,
+        "ood": {name: str(about[name]) for name in ("positive", "auxiliary", "unseen") if name in about},
+        "thresholds": get_thresholds(about), "quality": tabulate_quality(measured),
+        "scores": _draw_scores(measured), "notes": [str(note) for note in measured.meta.get("notes", [])],
+        "groups": group_heatmaps(measured, found.methods), "missing": _list_missing(measured),
+        "marked": list_marked(measured), "curve": build_loss_curve(measured),
+        "provenance": _list_provenance(measured.meta),
+        "csv": _embed("text/csv;charset=utf-8", data),
+        "csv_name": f"{clean_file_name(measured.source)}-to-{clean_file_name(measured.target)}.csv",
+        "corresponds": measured.corresponds, "same_network": measured.same_network,
+    }
+
+
+def _draw_scores(measured: Measured) -> dict[str, str] | None:
+    """Draw histograms of the scores that verdicts rest on, as an image within the page."""
+    detector = get_detector(measured.meta)
+    if detector not in histograms.list_scored_detectors(measured):
+        return None
+    image = render_png(histograms.draw_histograms(measured, detector), 120)
+    return {"detector": detector, "image": _embed("image/png", image)}
+
+
+def _embed(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _list_facts(measured: Measured) -> list[tuple[str, str]]:
     """List what was compared: networks, sites, methods, indices and numbers of examples."""
     meta = measured.meta
     kind = ("one network with itself" if measured.same_network else
@@ -49,7 +88,7 @@ def list_facts(measured: Measured) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value]
 
 
-def list_provenance(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _list_provenance(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
     """List settings, versions and the command of a comparison."""
     rows = dict(meta.get("settings") or {})
     rows |= {key: value for key, value in meta.items() if key not in _SHOWN_ELSEWHERE}
@@ -67,7 +106,7 @@ def _format_setting(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def build_verdict_table(table: pd.DataFrame) -> dict[str, Any] | None:
+def _build_verdict_table(table: pd.DataFrame) -> dict[str, Any] | None:
     """Build the table of the sanity battery: headers and cells as (text, is a number)."""
     if table.empty:
         return None
@@ -114,7 +153,7 @@ def _format_quality(value: float | None, least: float, side: str) -> dict[str, A
     return {"text": format_near(value, least, 3), "low": not side and value < least}
 
 
-def list_missing(measured: Measured) -> list[str]:
+def _list_missing(measured: Measured) -> list[str]:
     """Say for each measure and reason how many cells have no value."""
     table = measured.table[measured.table["reason"] != ""]
     counts = Counter(zip(table["measure"], table["reason"], strict=True))
