@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
@@ -20,6 +19,7 @@ from suture.results.report import figures, page, page_sections
 from suture.results.table import COLUMNS, format_csv
 from tests.results.test_saving import VERSION_1
 from tests.support import synthetic
+from tests.support.comparisons import of_values
 from tests.support.pages import render
 
 
@@ -74,9 +74,9 @@ def test_marked_cells_have_a_star_in_heat_maps() -> None:
 
 
 def test_a_cell_without_a_value_has_no_star() -> None:
-    matrix = pd.DataFrame([[0.5, np.nan]])
+    given = of_values("tlm.accuracy", [[0.5, np.nan]], [["why", "why"]])
     _, ax = plt.subplots()
-    figures.draw_heatmap(matrix, MEASURES["tlm.accuracy"], ax, marks=pd.DataFrame([["why", "why"]]))
+    figures.draw_heatmap(given, "tlm.accuracy", ax, {})
     assert stars(ax) == [(0, 0)]
     plt.close("all")
 

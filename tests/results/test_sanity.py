@@ -14,35 +14,16 @@ from scipy import stats
 from suture._base.errors import SutureError
 from suture.numbers.measures import MEASURES
 from suture.results import sanity as verdict
-from suture.results.measured import Measured
 from suture.results.sanity import PAIR_COLUMNS, SELF_COLUMNS, run_sanity_battery
-from suture.results.table import COLUMNS
+from tests.support.comparisons import of_values
 from tests.support.languages import compared, made, texts
 from tests.support.synthetic import NAMES, comparison
 
 NAN = float("nan")
 
 
-def measured(table, sources, targets, arrays=None, **kinds):
-    """A record of cells with these values."""
-    full = table.assign(low=NAN, high=NAN, n=1, direction="larger", mark="",
-                        reason=np.where(table["value"].isna(), "why", ""))[COLUMNS]
-    kinds = {"same_network": True, "same_architecture": True} | kinds
-    return Measured("A", "B", tuple(sources), tuple(targets), table=full, arrays=arrays or {}, meta={},
-                    **kinds)
-
-
-def cells(measure, values, sources=None, targets=None, **kinds):
-    values = np.asarray(values, dtype=float)
-    sources = sources or [f"l{i}" for i in range(values.shape[0])]
-    targets = targets or [f"l{j}" for j in range(values.shape[1])]
-    rows = [(s, t, measure, values[i, j]) for i, s in enumerate(sources) for j, t in enumerate(targets)]
-    return measured(pd.DataFrame(rows, columns=["source", "target", "measure", "value"]), sources, targets,
-                    **kinds)
-
-
 def on_itself(measure, values, sources=None, targets=None, **kinds):
-    verdict = run_sanity_battery(cells(measure, values, sources, targets, **kinds))
+    verdict = run_sanity_battery(of_values(measure, values, None, sources, targets, **kinds))
     assert len(verdict.table) == len(verdict.words) == 1
     return verdict.table.iloc[0], verdict.words[0]
 
@@ -176,7 +157,8 @@ def test_a_tie_counts_if_the_corresponding_layer_attains_it(own, corresponding):
 
 
 def test_two_architectures_have_no_correspondence():
-    verdict = run_sanity_battery(cells("cka", [[1, 0], [0, 1]], same_network=False, same_architecture=False))
+    verdict = run_sanity_battery(of_values("cka", [[1, 0], [0, 1]], same_network=False,
+                                           same_architecture=False))
     assert verdict.table.empty
     assert len(verdict.words) == 1
     assert "does not apply" in verdict.words[0]
@@ -250,10 +232,8 @@ def test_the_reference_sees_clear_cases():
     ([[NAN, NAN], [NAN, NAN]], [[1, 0.2], [0.3, 1]], ""),
 ])
 def test_the_gap_names_the_cell_where_tlm_exceeds_dm_most_and_nothing_where_it_does_not(tlm, dm, gap):
-    rows = [{"source": f"l{i}", "target": f"l{j}", "measure": f"{m}.relative_accuracy", "value": v[i][j]}
-            for m, v in (("tlm", tlm), ("dm", dm)) for i in range(2) for j in range(2)]
-    layers = ["l0", "l1"]
-    verdict = run_sanity_battery(measured(pd.DataFrame(rows), layers, layers))
+    one, other = (of_values(f"{m}.relative_accuracy", v) for m, v in (("tlm", tlm), ("dm", dm)))
+    verdict = run_sanity_battery(dataclasses.replace(one, table=pd.concat([one.table, other.table])))
     assert verdict.gap.endswith(gap)
     assert bool(verdict.gap) == bool(gap)
 

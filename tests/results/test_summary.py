@@ -16,7 +16,7 @@ def test_quality_that_is_not_there():
     nothing = [{"auxiliary": None, "auxiliary_one_sided": None, "unseen": None, "unseen_one_sided": None}] * 4
     bare = dataclasses.replace(given, meta=given.meta | {"ood": {
         "verdict": "maha", "thresholds": ood["thresholds"], "quality": {"maha": nothing}}})
-    assert [c["text"] for row in tabulate_quality(bare)[0]["rows"] for c in row["cells"]] == ["–"] * 16
+    assert [text for _, cells in tabulate_quality(bare)[0]["rows"] for text, _ in cells] == ["–"] * 16
     assert "no auxiliary data test the detector maha at this site" in page.render_page([bare])
     assert tabulate_quality(comparison()) == []
 

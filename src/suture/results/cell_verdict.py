@@ -23,12 +23,6 @@ if TYPE_CHECKING:
 SIMILAR, DISSIMILAR, ARTEFACT, UNPROVEN = "similar", "dissimilar", "artefact", "unproven"
 VERDICTS = (SIMILAR, ARTEFACT, DISSIMILAR, UNPROVEN)
 
-Quality = Mapping[str, float | None]
-"""Two-sided AUROC of a detector at a site on ``"auxiliary"`` and ``"unseen"`` data.
-
-It is None without such data.
-"""
-
 
 @dataclass(frozen=True, eq=False)
 class CellVerdicts:
@@ -37,7 +31,7 @@ class CellVerdicts:
     Attributes:
         words: one of `VERDICTS` for each cell: rows are source sites, columns target sites.
         reasons: one sentence for each cell that says why.
-        counts: one sentence that counts the verdicts; empty where there are no cells.
+        counts: one sentence that counts the verdicts.
     """
 
     words: pd.DataFrame
@@ -120,11 +114,11 @@ def _find_ends(estimate: Estimate) -> tuple[float, float]:
     return min(known), max(known)
 
 
-def explain_weakness(quality: Quality, detector: str, least: float) -> str:
+def explain_weakness(quality: Mapping[str, float | None], detector: str, least: float) -> str:
     """Say why a detector proves nothing at a site; return "" where it does.
 
-    It proves nothing where the worse of its AUROCs on auxiliary and unseen data is below `least`, or where
-    there are no such data.
+    It proves nothing where the worse of its two-sided AUROCs on ``"auxiliary"`` and ``"unseen"`` data is
+    below `least`, or where `quality` has neither.
     """
     there = {kind: float(v) for kind in ("auxiliary", "unseen")
              if (v := quality.get(kind)) is not None and not math.isnan(v)}
@@ -173,29 +167,31 @@ def judge_cells(measured: Measured, method: str) -> CellVerdicts:
     thresholds = get_thresholds(about)
     weak = [explain_weakness(q, detector, thresholds.quality)
             for q in about["quality"].get(detector, [{}] * len(measured.targets))]
-    numbers = [[measured.matrix(name, what).to_numpy().tolist() for what in ("value", "low", "high", "reason")]
-               for name in needed]
-    marks = measured.marks(needed[0]).to_numpy().tolist()
-    shape = len(measured.sources), len(measured.targets)
-    words, reasons = np.empty(shape, dtype=object), np.empty(shape, dtype=object)
-    for i, j in np.ndindex(shape):
-        accuracy, outlying = (Estimate(*(of[i][j] for of in columns)) for columns in numbers)
-        words[i, j], reasons[i, j] = judge_cell(accuracy, outlying, weak[j], marks[i][j], detector, thresholds)
-    counts = {word: int((words == word).sum()) for word in VERDICTS}
-    return CellVerdicts(measured.label(words), measured.label(reasons), _describe_counts(
-        method, counts, detector))
+    accuracies, outlying = (_collect_estimates(measured, name) for name in needed)
+    marks = measured.marks(needed[0]).to_numpy()
+    words, reasons = np.empty(marks.shape, dtype=object), np.empty(marks.shape, dtype=object)
+    for i, j in np.ndindex(marks.shape):
+        words[i, j], reasons[i, j] = judge_cell(accuracies[i][j], outlying[i][j], weak[j], str(marks[i, j]),
+                                                detector, thresholds)
+    return CellVerdicts(measured.label(words), measured.label(reasons),
+                        _describe_counts(method, words.ravel().tolist(), detector))
+
+
+def _collect_estimates(measured: Measured, name: str) -> list[list[Estimate]]:
+    """Collect the estimates of a measure, as rows of source sites."""
+    columns = [measured.matrix(name, what).to_numpy().tolist() for what in ("value", "low", "high", "reason")]
+    return [[Estimate(*cell) for cell in zip(*row, strict=True)] for row in zip(*columns, strict=True)]
 
 
 def _list_needed_measures(method: str, meta: Mapping[str, Any]) -> tuple[str, str]:
     return f"{method}.relative_accuracy", f"{method}.ood_{get_detector(meta)}"
 
 
-def _describe_counts(method: str, counts: Mapping[str, int], detector: str) -> str:
-    if not sum(counts.values()):
-        return ""
-    return (f"{METHOD_NAMES[method].capitalize()}: {counts[ARTEFACT]} artefact, {counts[SIMILAR]} similar, "
-            f"{counts[DISSIMILAR]} dissimilar, {counts[UNPROVEN]} unproven, of {sum(counts.values())} cells "
-            f"(detector {detector}). An artefact works, but is out of distribution.")
+def _describe_counts(method: str, words: list[str], detector: str) -> str:
+    artefact, similar, dissimilar, unproven = map(words.count, (ARTEFACT, SIMILAR, DISSIMILAR, UNPROVEN))
+    return (f"{METHOD_NAMES[method].capitalize()}: {artefact} artefact, {similar} similar, {dissimilar} "
+            f"dissimilar, {unproven} unproven, of {len(words)} cells (detector {detector}). An artefact "
+            "works, but is out of distribution.")
 
 
 def judge_methods(measured: Measured) -> dict[str, CellVerdicts]:

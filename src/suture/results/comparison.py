@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from suture._base import SutureError, make_unknown_error
+from suture._base import SutureError, expect, make_unknown_error
 from suture.indices import SITE_COLUMNS, tabulate_statistics
-from suture.numbers import Difference
-from suture.results.cell_differences import compute_difference
+from suture.numbers import Difference, Record, build_record, estimate_difference
 from suture.results.cell_verdict import find_artefacts, judge_cells
 from suture.results.measured import Measured
 from suture.results.sanity import Verdict, run_sanity_battery
@@ -113,7 +112,7 @@ class Comparison(Measured):
             # Imported here, because pyplot chooses a window system and saved figures must not depend on one.
             from matplotlib import pyplot as plt
             _, ax = plt.subplots(layout="constrained")
-        figures.draw_measure(self, measure, ax, find_artefacts(self), annotate,
+        figures.draw_heatmap(self, measure, ax, find_artefacts(self), annotate,
                              f"{self.source} → {self.target}")
         return ax
 
@@ -142,7 +141,11 @@ class Comparison(Measured):
             SutureError: a site, a measure or a cell that this comparison lacks; a measure without per-example
                 record (structural indices); two different measures.
         """
-        return compute_difference(self, a, b, measure, other)
+        other = measure if other is None else other
+        expect(measure.rpartition(".")[2] == other.rpartition(".")[2], "one measure of two methods",
+               f"{measure!r} and {other!r}")
+        one, two = _build_cell_record(self, a, measure), _build_cell_record(self, b, other)
+        return estimate_difference(one, two, int(self.meta.get("seed") or 0))
 
     def verdict(self) -> Verdict:
         """Run the paper's sanity battery; see `suture.results.sanity.run_sanity_battery`."""
@@ -183,6 +186,20 @@ class Comparison(Measured):
         written = page.write_page([self], path)
         figures.save_figures(self, written.parent / "figures")
         return written
+
+
+def _build_cell_record(measured: Measured, cell: tuple[str, str], measure: str) -> Record:
+    expect(not isinstance(cell, str) and len(cell) == 2, "a cell (source site, target site)", repr(cell))
+    for kind, name, names in zip(("source", "target"), cell, (measured.sources, measured.targets),
+                                 strict=True):
+        if name not in names:
+            raise make_unknown_error(f"{kind} site", name, names)
+    i, j = measured.sources.index(cell[0]), measured.targets.index(cell[1])
+    record = build_record(measured.arrays, measure, i, j)
+    reason = str(measured.matrix(measure, "reason").iloc[i, j])
+    if reason:
+        raise SutureError(f"{measure} of {cell[0]!r} into {cell[1]!r} has no value: {reason}")
+    return record
 
 
 def load(dir: str | os.PathLike[str]) -> Comparison:

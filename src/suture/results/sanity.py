@@ -70,31 +70,28 @@ class _Contest:
 def run_sanity_battery(measured: Measured) -> Verdict:
     """Run the sanity battery of Balogh and Jelasity (AAAI 2025) on the cells of one comparison.
 
-    A network stitched to itself: a target layer is *violated* when some other source layer is strictly more
-    similar to it than the layer itself. ``violated`` counts these layers. ``beyond_noise`` counts those that
-    the test set can tell from chance, by three steps:
+    A network stitched to itself: a target layer is *violated* where another source layer is more similar to
+    it than the layer itself. ``violated`` counts these layers. ``beyond_noise`` counts those that the test
+    set can tell from chance, by three steps:
 
     1. Exact two-sided McNemar tests compare the correctness of the stitched networks (for agreement, their
-    agreement with the target). Each layer gets the smallest p value among the layers that look more similar.
-    2. That p value is multiplied by the number of other layers (Bonferroni), because the rival was chosen
-    after looking.
+    agreement with the target). Each layer gets the smallest p value among the more similar layers.
+    2. That p value is multiplied by the number of other layers (Bonferroni), because the layer that is
+    compared was chosen after looking.
     3. Holm's procedure runs over the violated layers, p < 0.05.
 
-    For language models, per-example results are numbers of tokens. Signed-rank tests over texts (Wilcoxon
-    1945) then replace McNemar's. Tokens of a text are no independent draws, and the smallest p value of a
-    bootstrap is too large to survive the corrections. ``beyond_noise`` is NaN where per-example results are
-    missing, and where there is nothing to count: structural measures, KL, cross-entropy gap
-    (`Comparison.difference` tests those in pairs).
+    Results of language models are numbers of tokens. Signed-rank tests over texts (Wilcoxon 1945) then
+    replace McNemar's: tokens of a text are no independent draws, and the smallest p value of a bootstrap is
+    too large to survive the corrections. ``beyond_noise`` is NaN for measures without results per example.
 
-    Two networks of one architecture: ``corresponding`` counts the target layers to which the corresponding
-    source layer is the most similar one (a tie counts), of ``layers``. ``corresponding_by_source`` counts the
-    source layers to which the corresponding target layer is, of ``source_layers``.
+    Two networks of one architecture: ``corresponding`` counts the target layers, of ``layers``, whose most
+    similar source layer is the corresponding one (a tie counts). ``corresponding_by_source`` counts the
+    source layers, of ``source_layers``, whose most similar target layer is the corresponding one.
 
-    In both cases ``worst_margin`` is the largest amount (native units, 0 when none) by which another source
-    layer (``worst_source``) is more similar to a target layer (``worst_target``) than the own or
-    corresponding one. Layers without an own value, or without any other, are left out of the counts.
-    ``undefined`` is the number of cells that have no value. Structural measures have a tolerance of 1e-9,
-    divergences one of 1e-6 nats, counts none.
+    ``worst_margin`` is the largest amount (native units, 0 when none) by which another source layer
+    (``worst_source``) is more similar to a target layer (``worst_target``) than the own or corresponding
+    one. Layers without an own value, or without any other, are not counted. ``undefined`` counts the cells
+    without a value. Margins of up to 1e-9 (structural measures) and 1e-6 nats (divergences) are rounding.
 
     Raises:
         SutureError: an array ``"<method>.correct"`` or ``"<method>.agree"`` does not have the shape (sources,

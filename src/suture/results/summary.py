@@ -43,5 +43,5 @@ def summarise_findings(measured: Measured) -> Findings:
     finding = ("every layer is most similar to itself" if measured.same_network else
                "every corresponding layer is the most similar one")
     return Findings(shown, passed, f"{len(passed)} of {len(show)} measures: {finding}." if passed else "",
-                    verdict.gap, tuple(found.counts for found in methods.values() if found.counts), verdict,
+                    verdict.gap, tuple(found.counts for found in methods.values()), verdict,
                     methods)

@@ -58,28 +58,29 @@ def format_value(value: float, digits: int = 3) -> str:
     return f"{value:.1f}" if size < 100 else f"{value:.0f}" if size < 10_000 else f"{value:.1e}"
 
 
-def draw_heatmap(matrix: pd.DataFrame, measure: Measure, ax: Axes, annotate: bool = True,
-                 title: str | None = None, marks: pd.DataFrame | None = None,
-                 hatched: pd.DataFrame | None = None) -> None:
-    """Draw one measure of a comparison.
+def draw_heatmap(measured: Measured, name: str, ax: Axes, hatched: Mapping[str, pd.DataFrame],
+                 annotate: bool = True, networks: str = "") -> None:
+    """Draw one measure of a comparison. Cells with a mark get a star, those without a value are grey.
 
     Args:
-        matrix: rows are source sites, columns target sites; NaN (drawn grey and hatched) where undefined.
-        measure: gives the colour limits, which never depend on the data. Values beyond them get the colour of
-            the limit, and the colour bar an arrow.
+        measured: what to draw: rows are source sites, columns target sites.
+        name: of the measure. It gives the colour limits, which never depend on the data. Values beyond them
+            get the colour of the limit, and the colour bar an arrow.
         ax: where to draw.
+        hatched: by stitching method, cells to hatch, because they work and are out of distribution.
         annotate: write the values in, if there are at most 12 x 12 cells.
-        title: the measure's label by default.
-        marks: texts of the same shape; cells with a text get a star.
-        hatched: booleans of the same shape; cells with True are hatched, because they work and are out of
-            distribution.
+        networks: second line of the title.
+
+    Raises:
+        SutureError: a measure that the comparison lacks.
     """
-    values = matrix.to_numpy(dtype=np.float64)
+    matrix, measure, starred = measured.matrix(name), get_measure(name), measured.marks(name).to_numpy() != ""
+    values, size = matrix.to_numpy(dtype=np.float64), max(matrix.shape)
+    lined = np.zeros(values.shape, bool)
+    if name.partition(".")[0] in hatched:
+        lined = hatched[name.partition(".")[0]].to_numpy() & ~np.isnan(values)
     image = ax.imshow(np.ma.masked_invalid(values), cmap=choose_colormap(measure),
                       norm=Normalize(measure.low, measure.high), aspect="equal", interpolation="nearest")
-    size = max(values.shape)
-    starred, lined = (np.zeros(values.shape, bool) if of is None else of.to_numpy().astype(bool)
-                      for of in (marks, hatched))
     for cell, value in np.ndenumerate(values):
         if math.isnan(value):
             ax.add_patch(Rectangle((cell[1] - 0.5, cell[0] - 0.5), 1, 1, facecolor="0.88", edgecolor="0.55",
@@ -87,10 +88,10 @@ def draw_heatmap(matrix: pd.DataFrame, measure: Measure, ax: Axes, annotate: boo
         else:
             _draw_cell(ax, cell, float(value), measure, size, annotate and size <= ANNOTATED_SITES,
                        bool(starred[cell]), bool(lined[cell]))
-    _label_axes(matrix, ax, HATCH_LEGEND if (lined & ~np.isnan(values)).any() else "")
+    _label_axes(matrix, ax, HATCH_LEGEND if lined.any() else "")
     # A dollar sign in a name would start a formula.
-    lines = (measure.label if title is None else title).split("\n")
-    ax.set_title("\n".join(make_printable(line) for line in lines), fontsize=8.5, parse_math=False)
+    title = "\n".join(make_printable(line) for line in (measure.label, networks) if line)
+    ax.set_title(title, fontsize=8.5, parse_math=False)
     _draw_colour_bar(image, values, measure, ax)
 
 
@@ -139,18 +140,6 @@ def _draw_colour_bar(image: ScalarMappable, values: Floats, measure: Measure, ax
     bar.outline.set_visible(False)
 
 
-def draw_measure(measured: Measured, name: str, ax: Axes, hatched: Mapping[str, pd.DataFrame],
-                 annotate: bool = True, networks: str = "") -> None:
-    """Draw one measure of a comparison with its marks; `hatched` has the artefacts of each method.
-
-    Raises:
-        SutureError: a measure that the comparison lacks.
-    """
-    matrix, entry = measured.matrix(name), get_measure(name)
-    draw_heatmap(matrix, entry, ax, annotate, "\n".join(filter(None, (entry.label, networks))),
-                 measured.marks(name), hatched.get(name.partition(".")[0]))
-
-
 @mpl.rc_context(STYLE)
 def draw_overview(measured: Measured, measures: Sequence[str] | None = None) -> Figure:
     """Draw measures of a comparison side by side, at most four in a row.
@@ -170,7 +159,7 @@ def draw_overview(measured: Measured, measures: Sequence[str] | None = None) -> 
     figure = Figure(figsize=(columns * width, rows * height + 0.3),
                     layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
     for place, name in enumerate(names):
-        draw_measure(measured, name, figure.add_subplot(rows, columns, place + 1), hatched)
+        draw_heatmap(measured, name, figure.add_subplot(rows, columns, place + 1), hatched)
     figure.suptitle(format_networks(measured), fontsize=10, parse_math=False)
     return figure
 
@@ -230,5 +219,5 @@ def save_figures(measured: Measured, folder: str | os.PathLike[str]) -> list[Pat
 def _make_figure(measured: Measured, name: str, hatched: Mapping[str, pd.DataFrame]) -> Figure:
     width, height = _compute_size(measured)
     figure = Figure(figsize=(width, height + 0.15), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
-    draw_measure(measured, name, figure.add_subplot(), hatched, networks=format_networks(measured))
+    draw_heatmap(measured, name, figure.add_subplot(), hatched, networks=format_networks(measured))
     return figure

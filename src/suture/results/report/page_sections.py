@@ -130,27 +130,23 @@ def tabulate_quality(measured: Measured) -> list[dict[str, Any]]:
     The verdict's detector comes first.
 
     Returns:
-        By detector: ``name``, ``verdict`` (True where verdicts rest on it) and ``rows``. A row is the site
-        and, for auxiliary and unseen data, two-sided and one-sided AUROC as texts. Each text has a flag that
-        is True where the threshold is missed.
+        By detector: ``name``, ``verdict`` (True where verdicts rest on it) and ``rows``. A row is a site and
+        its AUROCs on auxiliary and unseen data, two-sided and one-sided, as (text, misses the threshold).
     """
     about, first = measured.meta.get("ood") or {}, get_detector(measured.meta)
     least = get_thresholds(about).quality
-    tables = []
-    for name, sites in sorted(about.get("quality", {}).items(), key=lambda item: item[0] != first):
-        rows = [{"site": site, "cells": [_format_quality(found.get(kind + side), least, side)
-                                         for kind in ("auxiliary", "unseen")
-                                         for side in ("", "_one_sided")]}
-                for site, found in zip(measured.targets, sites, strict=False)]
-        tables.append({"name": name, "verdict": name == first, "rows": rows})
-    return tables
 
+    def describe(value: float | None, two_sided: bool) -> tuple[str, bool]:
+        if value is None or math.isnan(value):
+            return "–", False
+        # Verdicts rest on the two-sided number, so only that one can miss the threshold.
+        return format_near(value, least, 3), two_sided and value < least
 
-def _format_quality(value: float | None, least: float, side: str) -> dict[str, Any]:
-    if value is None or math.isnan(value):
-        return {"text": "–", "low": False}
-    # Verdicts rest on the two-sided number, so only that one can miss the threshold.
-    return {"text": format_near(value, least, 3), "low": not side and value < least}
+    return [{"name": name, "verdict": name == first, "rows": [
+        (site, [describe(found.get(f"{kind}{side}"), not side)
+                for kind in ("auxiliary", "unseen") for side in ("", "_one_sided")])
+        for site, found in zip(measured.targets, sites, strict=False)]}
+        for name, sites in sorted(about.get("quality", {}).items(), key=lambda item: item[0] != first)]
 
 
 def _list_missing(measured: Measured) -> list[str]:
