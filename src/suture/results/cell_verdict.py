@@ -15,7 +15,7 @@ import numpy as np
 from suture._base import SutureError, make_unknown_error
 from suture.numbers import METHOD_NAMES, Estimate
 from suture.ood import Thresholds
-from suture.results.measured import Measured
+from suture.results.measured import Measured, label_cells
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,7 +173,7 @@ def judge_cells(measured: Measured, method: str) -> CellVerdicts:
     for i, j in np.ndindex(marks.shape):
         words[i, j], reasons[i, j] = judge_cell(accuracies[i][j], outlying[i][j], weak[j], str(marks[i, j]),
                                                 detector, thresholds)
-    return CellVerdicts(measured.label(words), measured.label(reasons),
+    return CellVerdicts(label_cells(measured, words), label_cells(measured, reasons),
                         _describe_counts(method, words.ravel().tolist(), detector))
 
 

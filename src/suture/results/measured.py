@@ -94,14 +94,7 @@ class Measured:
         cells = (np.empty(shape, found.dtype) if len(rows) == shape[0] * shape[1] else
                  np.full(shape, absent, np.result_type(found.dtype, type(absent))))
         cells.flat[self._columns["place"][rows]] = found
-        return self.label(cells)
-
-    def label(self, cells: npt.NDArray[Any]) -> pd.DataFrame:
-        """Label an array (sources, targets) with the names of the sites."""
-        import pandas as pd
-
-        return pd.DataFrame(cells, index=pd.Index(self.sources, name="source"),
-                            columns=pd.Index(self.targets, name="target"))
+        return label_cells(self, cells)
 
     def marks(self, measure: str) -> pd.DataFrame:
         """Return why cells are not to be trusted, as texts: rows are source sites, columns target sites.
@@ -114,17 +107,27 @@ class Measured:
         """
         return self.matrix(measure, "mark")
 
-    def describe(self) -> dict[str, Any]:
-        """Describe everything but the contents of the arrays, exactly, as JSON; the table is CSV."""
-        # Meta is JSON in JSON, because it may hold NaN and the order of its keys counts.
-        return {name: getattr(self, name) for name in NAMES} | {
-            "table": format_csv(self.table), "meta": json.dumps(self.meta), "arrays": list(self.arrays)}
-
     def equals(self, other: Measured) -> bool:
         """Return True where all fields are exactly equal: names, order, dtypes and every number.
 
         NaN equals NaN.
         """
-        return self.describe() == other.describe() and all(
+        return describe_fields(self) == describe_fields(other) and all(
             (one.dtype, one.shape, one.tobytes()) == (two.dtype, two.shape, two.tobytes())
             for one, two in zip(self.arrays.values(), other.arrays.values(), strict=True))
+
+
+def label_cells(measured: Measured, cells: npt.NDArray[Any]) -> pd.DataFrame:
+    """Label an array (sources, targets) with the names of the sites."""
+    import pandas as pd
+
+    return pd.DataFrame(cells, index=pd.Index(measured.sources, name="source"),
+                        columns=pd.Index(measured.targets, name="target"))
+
+
+def describe_fields(measured: Measured) -> dict[str, Any]:
+    """Describe everything but the contents of the arrays, exactly, as JSON; the table is CSV."""
+    # Meta is JSON in JSON, because it may hold NaN and the order of its keys counts.
+    return {name: getattr(measured, name) for name in NAMES} | {
+        "table": format_csv(measured.table), "meta": json.dumps(measured.meta),
+        "arrays": list(measured.arrays)}

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from suture._base import SutureError, load_tensors, make_unwritable_error, replace_file, save_tensors
 from suture.results import old_format
-from suture.results.measured import NAMES, Measured
+from suture.results.measured import NAMES, Measured, describe_fields
 from suture.results.table import parse_table
 
 KIND = "suture.comparison/2"
@@ -25,7 +25,7 @@ _STAGED = re.compile(rf"\.({'|'.join(map(re.escape, (*_OURS, *_REPORT)))})\.[0-9
 
 def save_measured(measured: Measured, folder: Path) -> Path:
     """Write a comparison into a folder; see `Comparison.save`."""
-    about = measured.describe()
+    about = describe_fields(measured)
     try:
         _refuse_foreign(folder)
         save_tensors(folder / FILE, KIND, measured.arrays, about)
