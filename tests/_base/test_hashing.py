@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import nn
 
 from suture import zoo
-from suture._base.hashing import fingerprint_network
+from suture._base.hashing import fingerprint_network, hash_tensors
 
 
 def test_a_fingerprint_names_every_weight() -> None:
@@ -42,3 +43,10 @@ def test_a_fingerprint_covers_names_types_and_shapes_but_not_layout_or_order() -
     for name in "ba":
         ba.register_buffer(name, torch.zeros(1))
     assert fingerprint_network(ab) == fingerprint_network(ba)
+
+
+def test_one_number_hashes_the_same_whatever_its_stride() -> None:
+    expanded = torch.from_numpy(np.broadcast_to(2.0, (1,)).copy()).as_strided((1,), (0,))
+    assert expanded.stride() == (0,)
+    plain = torch.full((1,), 2.0, dtype=torch.float64)
+    assert hash_tensors([("a", expanded)]) == hash_tensors([("a", plain)])
