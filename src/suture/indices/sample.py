@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -83,16 +84,6 @@ class Rows:
         """
         return cls(as_matrix(name, values))
 
-    @property
-    def n(self) -> int:
-        """Number of rows."""
-        return len(self.values)
-
-    @property
-    def width(self) -> int:
-        """Number of columns."""
-        return int(self.values.shape[1])
-
     @cached_property
     def constant(self) -> bool:
         """True if all rows are equal, up to float64 rounding."""
@@ -107,10 +98,8 @@ class Rows:
         whatever the mean. The unit is a power of two near the largest number. This is exact and keeps squares
         from overflowing.
         """
-        from scipy.spatial.distance import pdist
-
         _, exponent = np.frexp(np.abs(self.values).max(initial=0.0))
-        return np.asarray(pdist(np.ldexp(self.values, -exponent), "sqeuclidean"))
+        return _compute_squared_distances(np.ldexp(self.values, -exponent))
 
     @cached_property
     def ranks(self) -> Floats:
@@ -118,11 +107,6 @@ class Rows:
         from scipy.stats import rankdata
 
         return np.asarray(rankdata(self.squared))
-
-    @cached_property
-    def equidistant(self) -> bool:
-        """True if all distances are equal, up to rounding of sums of many squares."""
-        return bool(np.ptp(self.squared) <= 1e-12 * self.squared.max())
 
     @cached_property
     def zeros(self) -> int:
@@ -138,14 +122,17 @@ class Rows:
     @cached_property
     def uniformity(self) -> float:
         """Logarithm of the mean, over pairs of different rows at unit length, of exp(-2 |x_i - x_j|²)."""
-        return float(np.log(np.exp(-2 * self._compute_chords()).mean()))
+        return float(np.log(np.exp(-2 * _compute_squared_distances(self.unit)).mean()))
 
     def find_nearest(self, k: int) -> NearestRows:
-        """Find the `k` nearest rows of every row by cosine similarity, for k < n - 1."""
+        """Find the `k` nearest rows of every row by cosine similarity, for k < n - 1.
+
+        They are ordered by 2 - 2 cosine, which is exact where the cosine is near one.
+        """
         from scipy.spatial.distance import squareform
 
         if k not in self._nearest:
-            chords = squareform(self._compute_chords())
+            chords = squareform(_compute_squared_distances(self.unit))
             np.fill_diagonal(chords, np.inf)
             order = np.argsort(chords, axis=1, kind="stable")[:, :k + 1]
             found = np.sqrt(np.take_along_axis(chords, order, 1))
@@ -157,14 +144,11 @@ class Rows:
         """Compute the cosine similarity (n, m) of every row with the rows numbered in `others` (n, m)."""
         return np.stack([np.einsum("ij,ij->i", self.unit, self.unit[column]) for column in others.T], axis=1)
 
-    def _compute_chords(self) -> Floats:
-        """Compute the squared distances of rows at unit length, 2 - 2 cosine.
 
-        They are exact where the cosine is near one.
-        """
-        from scipy.spatial.distance import pdist
+def _compute_squared_distances(values: Floats) -> Floats:
+    from scipy.spatial.distance import pdist
 
-        return np.asarray(pdist(self.unit, "sqeuclidean"))
+    return np.asarray(pdist(values, "sqeuclidean"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,9 +172,8 @@ class Sample:
             SutureError: not two matrices with the same, non-zero number of rows, or NaN or inf in one of
                 them.
         """
-        x = x if isinstance(x, Rows) else Rows.of(x, "x")
-        y = y if isinstance(y, Rows) else Rows.of(y, "y")
-        if x.n != y.n:
+        x, y = (m if isinstance(m, Rows) else Rows.of(m, name) for name, m in (("x", x), ("y", y)))
+        if len(x.values) != len(y.values):
             raise SutureError(f"expected two matrices with the same rows, got shapes {x.values.shape} and "
                               f"{y.values.shape}; pass (n, p) and (n, q)")
         return cls(x, y)
@@ -198,7 +181,7 @@ class Sample:
     @property
     def n(self) -> int:
         """Number of rows."""
-        return self.x.n
+        return len(self.x.values)
 
     @property
     def sides(self) -> tuple[tuple[str, Rows], ...]:
@@ -209,3 +192,17 @@ class Sample:
     def constant(self) -> tuple[str, ...]:
         """Sides on which all rows are equal."""
         return tuple(name for name, side in self.sides if side.constant)
+
+
+def explain_sides(holds: Callable[..., bool], words: str) -> Callable[..., str]:
+    """Return a function of a sample that names the sides for which a condition holds, as a reason.
+
+    Args:
+        holds: condition of `Rows` and of the index's argument, if it has one.
+        words: the rest of the reason.
+    """
+    def explain(sample: Sample, *arguments: float) -> str:
+        found = [name for name, side in sample.sides if holds(side, *arguments)]
+        return f"{' and '.join(found)}: {words}" if found else ""
+
+    return explain

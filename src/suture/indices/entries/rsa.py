@@ -14,10 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from suture.indices.definition import PERMUTATION, RIGID, SCALING, Index, Needs, expand_invariances
-from suture.numbers import Moments, Pair, make_index_measure
+from suture.indices.definition import Needs, define_index
+from suture.indices.transformations import RIGID, expand_invariances
+from suture.numbers import Moments, Pair
 
 _ROUNDING = 1e-12
+_PAPER = "Kriegeskorte et al. 2008"
+_ROWS = expand_invariances("scaling", "permutation")
 
 
 @dataclass(frozen=True)
@@ -34,59 +37,36 @@ class _DissimilaritySums:
     xx: float
     yy: float
 
+    @classmethod
+    def of(cls, m: Moments) -> _DissimilaritySums:
+        """Compute the sums of squared Euclidean distances from moments."""
+        n, kx, ky = m.n, torch.trace(m.sxx), torch.trace(m.syy)
+
+        def product(joint: Tensor, a: Tensor, b: Tensor, cross: Tensor) -> float:
+            return float(2 * n * joint + 2 * a * b + 4 * cross.square().sum())
+
+        return cls(n * (n - 1.0), float(2 * n * kx), float(2 * n * ky), product(m.cross.xx_yy, kx, ky, m.sxy),
+                   product(m.x.quartic, kx, kx, m.sxx), product(m.y.quartic, ky, ky, m.syy))
+
     def pearson(self) -> float:
-        return (self._covariance(self.x, self.y, self.xy)
-                / math.sqrt(self._variance("x") * self._variance("y")))
+        x, y = self._variance(self.x, self.xx), self._variance(self.y, self.yy)
+        return self._covariance(self.x, self.y, self.xy) / math.sqrt(x * y)
 
     def cosine(self) -> float:
         return self.xy / math.sqrt(self.xx * self.yy)
 
     def explain_equal(self) -> str:
         """Return the side whose dissimilarities do not vary, as a reason, or an empty string."""
-        for side, name, square in (("x", "source", self.xx), ("y", "target", self.yy)):
-            if self._variance(side) <= _ROUNDING * square / self.pairs:
+        for name, total, square in (("source", self.x, self.xx), ("target", self.y, self.yy)):
+            if self._variance(total, square) <= _ROUNDING * square / self.pairs:
                 return f"all rows of the {name} are equally far from each other: nothing to correlate"
         return ""
 
     def _covariance(self, a: float, b: float, ab: float) -> float:
         return ab / self.pairs - (a / self.pairs) * (b / self.pairs)
 
-    def _variance(self, side: str) -> float:
-        return self._covariance(*((self.x, self.x, self.xx) if side == "x" else (self.y, self.y, self.yy)))
-
-
-def _sum_dissimilarities(m: Moments) -> _DissimilaritySums:
-    n, kx, ky = m.n, torch.trace(m.sxx), torch.trace(m.syy)
-
-    def product(joint: Tensor, a: Tensor, b: Tensor, cross: Tensor) -> float:
-        return float(2 * n * joint + 2 * a * b + 4 * cross.square().sum())
-
-    return _DissimilaritySums(n * (n - 1.0), float(2 * n * kx), float(2 * n * ky),
-                              product(m.cross.xx_yy, kx, ky, m.sxy),
-                              product(m.x.quartic, kx, kx, m.sxx), product(m.y.quartic, ky, ky, m.syy))
-
-
-def rsa_pearson(pair: Pair) -> float:
-    """Compute the Pearson correlation of the squared Euclidean distances."""
-    return _sum_dissimilarities(pair.moments).pearson()
-
-
-def rsa_cosine(pair: Pair) -> float:
-    """Compute the cosine similarity of the squared Euclidean distances."""
-    return _sum_dissimilarities(pair.moments).cosine()
-
-
-def rsa_correlation(pair: Pair) -> float:
-    """Compute the Pearson correlation of the correlation distances.
-
-    A correlation distance is 1 minus the correlation of two rows over their columns.
-    """
-    return _sum_dissimilarities(_get_standard(pair)).pearson()
-
-
-def rsa_correlation_cosine(pair: Pair) -> float:
-    """Compute the cosine similarity of the correlation distances."""
-    return _sum_dissimilarities(_get_standard(pair)).cosine()
+    def _variance(self, total: float, square: float) -> float:
+        return self._covariance(total, total, square)
 
 
 def _get_standard(pair: Pair) -> Moments:
@@ -99,7 +79,22 @@ def explain_equal_distances(pair: Pair) -> str:
 
     Distances that are all equal correlate with nothing.
     """
-    return _sum_dissimilarities(pair.moments).explain_equal()
+    return _DissimilaritySums.of(pair.moments).explain_equal()
+
+
+@define_index("rsa_pearson", "RSA (Pearson)", RIGID, needs=Needs.HIGHER, least=4, span=(-1.0, 1.0),
+              formula="corr(Dx, Dy), D = |x_i - x_j|², over pairs of rows", source=_PAPER,
+              undefined=explain_equal_distances)
+def rsa_pearson(pair: Pair) -> float:
+    """Pearson correlation of squared Euclidean distances (Kriegeskorte et al. 2008)."""
+    return _DissimilaritySums.of(pair.moments).pearson()
+
+
+@define_index("rsa_cosine", "RSA (cosine)", RIGID, needs=Needs.HIGHER, least=3, source=_PAPER,
+              formula="⟨Dx, Dy⟩ / (|Dx| |Dy|), D = |x_i - x_j|²", null=None)
+def rsa_cosine(pair: Pair) -> float:
+    """Cosine similarity of squared Euclidean distances (Kriegeskorte et al. 2008)."""
+    return _DissimilaritySums.of(pair.moments).cosine()
 
 
 def explain_no_correlations(pair: Pair) -> str:
@@ -116,26 +111,24 @@ def explain_no_correlations(pair: Pair) -> str:
     short = float(m.n) - min(float(torch.trace(s.gram)) + m.n * float(s.mean @ s.mean) for s in (m.x, m.y))
     if short > 0.5:
         return f"{round(short)} rows do not vary over their columns: they have no correlation with others"
-    return _sum_dissimilarities(m).explain_equal()
+    return _DissimilaritySums.of(m).explain_equal()
 
 
-_ROWS = expand_invariances(SCALING, PERMUTATION)
-_SQUARED = "squared Euclidean distances"
-_CORRELATED = "correlation distances (1 minus the correlation of two rows)"
-_PAPER = "Kriegeskorte et al. 2008"
-ENTRIES = (
-    Index(make_index_measure("rsa_pearson", "RSA (Pearson)", f"Pearson correlation of {_SQUARED} ({_PAPER}).",
-                             span=(-1.0, 1.0)),
-          rsa_pearson, "corr(Dx, Dy), D = |x_i - x_j|², over pairs of rows", _PAPER, RIGID, RIGID,
-          Needs.HIGHER, 4, explain_equal_distances),
-    Index(make_index_measure("rsa_cosine", "RSA (cosine)", f"Cosine similarity of {_SQUARED} ({_PAPER})."),
-          rsa_cosine, "⟨Dx, Dy⟩ / (|Dx| |Dy|), D = |x_i - x_j|²", _PAPER, RIGID, RIGID, Needs.HIGHER, 3),
-    Index(make_index_measure("rsa_correlation", "RSA of correlations (Pearson)",
-                             f"Pearson correlation of {_CORRELATED} ({_PAPER}).", span=(-1.0, 1.0)),
-          rsa_correlation, "corr(Dx, Dy), D = 1 - corr(x_i, x_j)", _PAPER, _ROWS, _ROWS, Needs.UNITS, 4,
-          explain_no_correlations),
-    Index(make_index_measure("rsa_correlation_cosine", "RSA of correlations (cosine)",
-                             f"Cosine similarity of {_CORRELATED} ({_PAPER})."),
-          rsa_correlation_cosine, "⟨Dx, Dy⟩ / (|Dx| |Dy|), D = 1 - corr(x_i, x_j)", _PAPER, _ROWS, _ROWS,
-          Needs.UNITS, 3, explain_no_correlations),
-)
+@define_index("rsa_correlation", "RSA of correlations (Pearson)", _ROWS, needs=Needs.UNITS, least=4,
+              formula="corr(Dx, Dy), D = 1 - corr(x_i, x_j)", source=_PAPER,
+              undefined=explain_no_correlations, span=(-1.0, 1.0))
+def rsa_correlation(pair: Pair) -> float:
+    """Pearson correlation of correlation distances (1 minus the correlation of two rows) (Kriegeskorte et al.
+    2008).
+    """
+    return _DissimilaritySums.of(_get_standard(pair)).pearson()
+
+
+@define_index("rsa_correlation_cosine", "RSA of correlations (cosine)", _ROWS, needs=Needs.UNITS, least=3,
+              formula="⟨Dx, Dy⟩ / (|Dx| |Dy|), D = 1 - corr(x_i, x_j)", source=_PAPER,
+              undefined=explain_no_correlations, null=None)
+def rsa_correlation_cosine(pair: Pair) -> float:
+    """Cosine similarity of correlation distances (1 minus the correlation of two rows) (Kriegeskorte et al.
+    2008).
+    """
+    return _DissimilaritySums.of(_get_standard(pair)).cosine()
