@@ -19,7 +19,6 @@ from suture.indices.entries import DEFAULT as DEFAULT
 from suture.indices.entries import FOLDS as FOLDS
 from suture.indices.entries import GROUPS as GROUPS
 from suture.indices.entries import INDICES as INDICES
-from suture.indices.entries import merge_into_folds as merge_into_folds
 from suture.indices.flat_kernels import FlatKernels as FlatKernels
 from suture.indices.gram_matrices import Kernels as Kernels
 from suture.indices.logits import of_logits as of_logits

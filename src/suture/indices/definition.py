@@ -91,9 +91,14 @@ class Argument:
         return number
 
 
-def explain_nothing(_: Any, *arguments: float) -> str:
-    """Return an empty string: the index is defined for all data that vary."""
-    return ""
+class UndefinedError(Exception):
+    """Error for data on which an index has no value; its text is the reason."""
+
+
+def require(holds: bool, reason: str) -> None:
+    """Leave the value of an index missing, with a reason, unless a condition holds."""
+    if not holds:
+        raise UndefinedError(reason)
 
 
 @dataclass(frozen=True)
@@ -104,15 +109,14 @@ class Index:
         measure: name, label, range, direction, common form.
         fn: computes the number. Its first argument is a `suture.numbers.Pair` (needs moments), a
             `suture.indices.Sample` (needs rows), or `suture.indices.Kernels`. Its second is `value`, if there
-            is one.
+            is one. It calls `require` for what must hold of the data, beside what every index requires: rows
+            that vary, at least `least` of them.
         formula: as on the docs page.
         source: paper and equation.
         invariant_x, invariant_y: names of the `TRANSFORMATIONS` of the source's / target's columns that leave
             it unchanged. Every other one changes it. None: not stated.
         needs: kind of data that it is computed from.
         least: smallest number of rows for which it means something.
-        undefined: returns the reason why given data have no such number, or an empty string; called as `fn`.
-            Reasons common to all indices (constant data, fewer than `least` rows) are checked before.
         argument: the number that it may have, if any.
         value: of the argument.
         cost: of the linear algebra of one cell, for p source and q target columns and n rows or examples.
@@ -137,7 +141,6 @@ class Index:
     invariant_y: frozenset[str] | None
     needs: Needs = Needs.MOMENTS
     least: int = 2
-    undefined: Callable[..., str] = explain_nothing
     argument: Argument | None = None
     value: float | None = None
     cost: str = "pq"
@@ -190,11 +193,11 @@ class Index:
         return replace(self, fn=self.flat, flat=None, needs=Needs.KEPT_KERNELS, cost="n (p + q) + n²")
 
     def __call__(self, data: Any) -> Value:
-        reason = self._explain_too_few(data) or self.undefined(data, *self._arguments)
-        if reason:
-            return Value.missing(reason)
         try:
+            self._require_rows(data)
             number = float(self.fn(data, *self._arguments))
+        except UndefinedError as reason:
+            return Value.missing(str(reason))
         except ArithmeticError:
             number = math.nan
         except SutureError:
@@ -215,17 +218,12 @@ class Index:
     def _arguments(self) -> tuple[float, ...]:
         return () if self.value is None else (self.value,)
 
-    def _explain_too_few(self, data: Any) -> str:
-        """Return the reason why any index is undefined here, or an empty string.
-
-        Every index needs more than one row, no constant side, and at least `least` rows.
-        """
+    def _require_rows(self, data: Any) -> None:
+        """Check what every index requires: more than one row, no constant side, at least `least` rows."""
         n = int(data.n)
-        if n < 2:
-            return f"{'one row' if n else 'no rows'}: nothing varies"
-        if data.constant:
-            return f"constant {' and '.join(data.constant)} representation"
-        return f"{n} rows: {self.name} needs at least {self.least}" if n < self.least else ""
+        require(n > 1, f"{'one row' if n else 'no rows'}: nothing varies")
+        require(not data.constant, f"constant {' and '.join(data.constant)} representation")
+        require(n >= self.least, f"{n} rows: {self.name} needs at least {self.least}")
 
 
 def define_index(name: str, label: str, invariant_x: frozenset[str],

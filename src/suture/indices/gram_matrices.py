@@ -42,19 +42,8 @@ class Hsic:
     xy: float
     xx: float
     yy: float
-    floor_x: float
-    floor_y: float
-
-    @property
-    def alignment(self) -> float:
-        """CKA from this HSIC: xy / sqrt(xx yy)."""
-        return self.xy / math.sqrt(self.xx * self.yy)
-
-    @property
-    def flat(self) -> tuple[str, ...]:
-        """The sides without signal."""
-        sides = (("source", self.xx, self.floor_x), ("target", self.yy, self.floor_y))
-        return tuple(name for name, own, floor in sides if own <= floor)
+    floor_x: float = 0.0
+    floor_y: float = 0.0
 
 
 @dataclass(frozen=True)

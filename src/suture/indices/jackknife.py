@@ -13,8 +13,8 @@ from functools import reduce
 import numpy as np
 
 from suture.indices.definition import Index, Value
-from suture.indices.entries import FOLDS, merge_into_folds
-from suture.numbers import MomentBlock, Pair, leave_out
+from suture.indices.entries import FOLDS
+from suture.numbers import MomentBlock, Pair, leave_out, merge_blocks
 
 
 def make_pair(blocks: Sequence[MomentBlock]) -> Pair:
@@ -24,7 +24,7 @@ def make_pair(blocks: Sequence[MomentBlock]) -> Pair:
 
 def leave_out_each(blocks: Sequence[MomentBlock]) -> list[Pair]:
     """Make the pair of all blocks but one, for each block in turn; the others stay in their folds."""
-    totals = merge_into_folds(blocks)
+    totals = merge_blocks(blocks, FOLDS)
     found = []
     for k in range(len(blocks)):
         own = blocks[k % FOLDS::FOLDS]

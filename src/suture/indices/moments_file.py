@@ -74,7 +74,7 @@ def _load_old(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
 
 
 def _build_block(prefix: str, n: int, precision: torch.dtype, tensors: dict[str, Tensor]) -> MomentBlock:
-    def build_part(kind: type[P], name: str, **given: int) -> P:
+    def build_part(kind: type[P], name: str, **given: Any) -> P:
         sums: dict[str, Any] = {f.name: tensors[f"{prefix}{name}.{f.name}"] for f in fields(kind)
                                 if f.name not in given}
         return kind(**given, **sums)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from suture._base import SutureError
+from suture.indices.definition import require
 from suture.numbers import Floats, Ints
 
 # Relative size of rounding, the same as for constant columns in `suture.numbers.spectra`.
@@ -53,12 +54,10 @@ class NearestRows:
             number.
         tied: (n,) number of them that are no nearer than the next row would be, up to rounding. The rule for
             ties chose these.
-        closest: (n,) cosine similarity of the first.
     """
 
     order: Ints
     tied: Ints
-    closest: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +136,7 @@ class Rows:
             order = np.argsort(chords, axis=1, kind="stable")[:, :k + 1]
             found = np.sqrt(np.take_along_axis(chords, order, 1))
             tied = (found[:, k:] - found[:, :k] <= _TIE).sum(1)
-            self._nearest[k] = NearestRows(order[:, :k].copy(), tied, 1 - found[:, 0]**2 / 2)
+            self._nearest[k] = NearestRows(order[:, :k].copy(), tied)
         return self._nearest[k]
 
     def compute_cosines(self, others: Ints) -> Floats:
@@ -193,16 +192,7 @@ class Sample:
         """Sides on which all rows are equal."""
         return tuple(name for name, side in self.sides if side.constant)
 
-
-def explain_sides(holds: Callable[..., bool], words: str) -> Callable[..., str]:
-    """Return a function of a sample that names the sides for which a condition holds, as a reason.
-
-    Args:
-        holds: condition of `Rows` and of the index's argument, if it has one.
-        words: the rest of the reason.
-    """
-    def explain(sample: Sample, *arguments: float) -> str:
-        found = [name for name, side in sample.sides if holds(side, *arguments)]
-        return f"{' and '.join(found)}: {words}" if found else ""
-
-    return explain
+    def require_sides(self, holds: Callable[[Rows], object], reason: str) -> None:
+        """Leave the value of an index missing where a condition does not hold for a side, with its name."""
+        found = [name for name, side in self.sides if not holds(side)]
+        require(not found, f"{' and '.join(found)}: {reason}")

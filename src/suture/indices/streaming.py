@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable
 from typing import Any
 
@@ -55,14 +54,11 @@ def count_blocks(jackknife: int, indices: Iterable[Index]) -> int:
     Raises:
         SutureError: `jackknife` is not 0 or a multiple of `FOLDS`.
     """
-    try:
-        number = -1 if isinstance(jackknife, bool) else operator.index(jackknife)
-    except TypeError:
-        number = -1
-    expect(number >= 0 and number % FOLDS == 0,
+    whole = hasattr(jackknife, "__index__") and not isinstance(jackknife, bool)
+    expect(whole and jackknife >= 0 and jackknife % FOLDS == 0,
            f"jackknife to be 0 or a multiple of {FOLDS} (blocks of examples)", f"{jackknife!r}",
            "write jackknife=20")
-    return number or (FOLDS if any(i.needs is Needs.BLOCKS for i in indices) else 1)
+    return jackknife or (FOLDS if any(i.needs is Needs.BLOCKS for i in indices) else 1)
 
 
 def _compute_block(x: Tensor, y: Tensor, units: bool) -> MomentBlock:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from suture._base import Progress, SutureError
 from suture.indices import (
+    FOLDS,
     FROM_MOMENTS,
     STITCH,
     Needs,
@@ -33,9 +34,8 @@ from suture.indices import (
     SiteStatistics,
     Value,
     compute_indices,
-    merge_into_folds,
 )
-from suture.numbers import MomentBlock, Pair, Spectrum, leave_out
+from suture.numbers import MomentBlock, Pair, Spectrum, leave_out, merge_blocks
 from suture.representations.accumulator_settings import AccumulatorSettings
 from suture.representations.aligned_moments import AlignedMoments
 from suture.representations.alignment import DEFAULT_RULE, AlignmentRule
@@ -192,7 +192,7 @@ class Accumulators:
         if not self.settings.select_requests(str(key[0]), Needs.BLOCKS):
             return ()
         if key not in self._spectra:
-            parts = [f.moments for f in merge_into_folds(pair.blocks)]
+            parts = [f.moments for f in merge_blocks(pair.blocks, FOLDS)]
             outside = [leave_out(parts, k) for k in range(len(parts)) if len(parts) > 1]
             self._spectra[key] = tuple(Spectrum.of(m.x, m.precision) for m in outside)
         return self._spectra[key]

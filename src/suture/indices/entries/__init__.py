@@ -4,4 +4,3 @@ from suture.indices.entries.registry import DEFAULT as DEFAULT
 from suture.indices.entries.registry import GROUPS as GROUPS
 from suture.indices.entries.registry import INDICES as INDICES
 from suture.indices.entries.regression import FOLDS as FOLDS
-from suture.indices.entries.regression import merge_into_folds as merge_into_folds

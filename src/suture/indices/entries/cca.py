@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from suture.indices.definition import Argument, define_index
+from suture.indices.definition import Argument, define_index, require
 from suture.indices.transformations import AFFINE, RIGID, expand_invariances
 from suture.numbers import Pair, Spectrum
 
@@ -16,30 +16,33 @@ _VARIANCE = Argument("variance", 0.99, 0.01, 1.0,
                      "where the small ones are noise, 1 for mean CCA")
 
 
-def explain_too_few_rows(pair: Pair, *_: float) -> str:
-    """Return the reason why there are too few rows for CCA, or an empty string.
+def compute_correlations(pair: Pair) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the canonical correlations with their directions, see `suture.numbers.Pair.canonical`.
 
-    With rank x + rank y >= n some correlations are 1 whatever the data.
+    With rank x + rank y >= n some of them are 1 whatever the data.
     """
+    _require_rows(pair)
+    return pair.canonical
+
+
+def _require_rows(pair: Pair) -> None:
     n, rx, ry = pair.n, pair.x.rank, pair.y.rank
-    if rx + ry < n:
-        return ""
-    return (f"{n} rows for ranks {rx} and {ry}: canonical correlations need more rows than both ranks "
-            "together; cka, opd and direct matching are still defined")
+    require(rx + ry < n, f"{n} rows for ranks {rx} and {ry}: canonical correlations need more rows than both "
+                         "ranks together; cka, opd and direct matching are still defined")
 
 
 @define_index("cca", "mean CCA", AFFINE, formula="Σρ / min(rank X, rank Y)",
-              source="Kornblith et al. 2019, eq. 8", least=4, undefined=explain_too_few_rows, cost=_COST)
+              source="Kornblith et al. 2019, eq. 8", least=4, cost=_COST)
 def cca(pair: Pair) -> float:
     """Mean canonical correlation (Raghu et al. 2017; Kornblith et al. 2019)."""
-    return float(pair.canonical[1].mean())
+    return float(compute_correlations(pair)[1].mean())
 
 
 @define_index("cca_squared", "mean squared CCA", AFFINE, formula="Σρ² / min(rank X, rank Y)",
-              source="Kornblith et al. 2019, eq. 7", least=4, undefined=explain_too_few_rows, cost=_COST)
+              source="Kornblith et al. 2019, eq. 7", least=4, cost=_COST)
 def cca_squared(pair: Pair) -> float:
     """Mean squared canonical correlation (Kornblith et al. 2019)."""
-    return float(pair.canonical[1].square().mean())
+    return float(compute_correlations(pair)[1].square().mean())
 
 
 def count_components(pair: Pair, variance: float) -> tuple[int, int]:
@@ -55,12 +58,13 @@ def _count_leading(spectrum: Spectrum, variance: float) -> int:
 
 
 @define_index("svcca", "SVCCA", RIGID, formula="mean CCA of the leading principal components of each side",
-              source="Raghu et al. 2017", least=4, undefined=explain_too_few_rows, argument=_VARIANCE,
+              source="Raghu et al. 2017", least=4, argument=_VARIANCE,
               cost=_COST, regime=count_components)
 def svcca(pair: Pair, variance: float) -> float:
     """Mean canonical correlation of the principal components that hold 99 % of the variance, or the given
     share (Raghu et al. 2017).
     """
+    _require_rows(pair)
     kx, ky = count_components(pair, variance)
     roots = torch.outer(pair.x.values[:kx].sqrt(), pair.y.values[:ky].sqrt())
     return float(torch.linalg.svdvals(pair.rotated[:kx, :ky] / roots).mean())
@@ -75,21 +79,21 @@ def _weight_correlations(side: Spectrum, directions: Tensor, correlations: Tenso
     return float(alpha @ correlations / alpha.sum())
 
 
-@define_index("pwcca", "PWCCA (source weighted)", _SCALE, AFFINE, least=4, undefined=explain_too_few_rows,
+@define_index("pwcca", "PWCCA (source weighted)", _SCALE, AFFINE, least=4,
               formula="Σαρ / Σα, α of a variate h: Σ|⟨h, x⟩| over the columns x of the source",
               source="Morcos et al. 2018; Kornblith et al. 2019, eq. 9", cost=_COST, smooth=False,
               symmetric=False, paper=True)
 def pwcca(pair: Pair) -> float:
     """Projection weighted CCA, weights from the source (Morcos et al. 2018)."""
-    u, s, _ = pair.canonical
+    u, s, _ = compute_correlations(pair)
     return _weight_correlations(pair.x, u, s)
 
 
 @define_index("pwcca_target", "PWCCA (target weighted)", AFFINE, _SCALE, least=4,
-              undefined=explain_too_few_rows, formula="Σαρ / Σα, α from the columns of the target",
+              formula="Σαρ / Σα, α from the columns of the target",
               source="Morcos et al. 2018; Kornblith et al. 2019, eq. 9", cost=_COST, smooth=False,
               symmetric=False, paper=True)
 def pwcca_target(pair: Pair) -> float:
     """Projection weighted CCA, weights from the target (Morcos et al. 2018)."""
-    _, s, vh = pair.canonical
+    _, s, vh = compute_correlations(pair)
     return _weight_correlations(pair.y, vh.T, s)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from suture.indices.definition import Argument, Needs, define_index
-from suture.indices.sample import Sample, explain_sides
+from suture.indices.definition import Argument, Needs, define_index, require
+from suture.indices.sample import Sample
 from suture.indices.transformations import expand_invariances
 from suture.numbers import Floats, Ints
 
@@ -19,45 +19,46 @@ _SHARE = 0.5
 _ZERO = 1e-12  # largest cosine that rounding gives to orthogonal rows
 
 
-def explain_no_cosine(sample: Sample) -> str:
-    """Return the sides with rows of zeros, which have no direction, or an empty string."""
-    found = [f"rows of zeros in the {name} ({side.zeros})" for name, side in sample.sides if side.zeros]
-    return f"{' and '.join(found)}: no cosine" if found else ""
+def _require_directions(sample: Sample) -> None:
+    zeros = [f"rows of zeros in the {name} ({side.zeros})" for name, side in sample.sides if side.zeros]
+    require(not zeros, f"{' and '.join(zeros)}: no cosine")
 
 
-_explain_one_column = explain_sides(lambda side, k: side.values.shape[1] == 1,
-                                    "one column, of which cosines see only the sign")
-_explain_ties = explain_sides(lambda side, k: side.find_nearest(int(k)).tied.mean() > _SHARE * k,
-                              "most nearest neighbours are no nearer than other rows")
+def _find_neighbours(sample: Sample, k: int) -> tuple[Ints, Ints]:
+    """Find the k nearest rows of every row, (n, k), in source and target.
+
+    They must be determined: not mostly by the rule for ties.
+    """
+    _require_directions(sample)
+    sample.require_sides(lambda side: side.values.shape[1] > 1,
+                         "one column, of which cosines see only the sign")
+    require(sample.n >= k + 2, f"{sample.n} rows: {k} neighbours of each need at least {k + 2}")
+    sample.require_sides(lambda side: side.find_nearest(k).tied.mean() <= _SHARE * k,
+                         "most nearest neighbours are no nearer than other rows")
+    return sample.x.find_nearest(k).order, sample.y.find_nearest(k).order
 
 
-def explain_undetermined(sample: Sample, k: float) -> str:
-    """Return the reason why the nearest neighbours are not determined, or an empty string."""
-    few = f"{sample.n} rows: {k:g} neighbours of each need at least {k + 2:g}" if sample.n < k + 2 else ""
-    return explain_no_cosine(sample) or _explain_one_column(sample, k) or few or _explain_ties(sample, k)
-
-
-def _rank_neighbours(sample: Sample, k: int) -> Ints:
+def _rank_neighbours(source: Ints, target: Ints) -> Ints:
     """Rank every neighbour in the target by its place in the source, (n, k).
 
     Ranks start at 1. A neighbour in the target that is not a neighbour in the source has 0.
     """
-    table = np.zeros((sample.n, sample.n), np.int32)
-    np.put_along_axis(table, sample.x.find_nearest(k).order, np.arange(1, k + 1, dtype=np.int32)[None], 1)
-    return np.take_along_axis(table, sample.y.find_nearest(k).order, 1).astype(np.int64)
+    n, k = source.shape
+    table = np.zeros((n, n), np.int32)
+    np.put_along_axis(table, source, np.arange(1, k + 1, dtype=np.int32)[None], 1)
+    return np.take_along_axis(table, target, 1).astype(np.int64)
 
 
 @define_index("jaccard", "k-NN Jaccard", _RAYS, needs=Needs.ROWS, least=3, argument=_K, cost=_COST,
               formula="mean over rows of |N ∩ N'| / |N ∪ N'|, with N and N' the k nearest other rows in "
                       "source and target",
-              source="Klabunde et al. 2023 (arXiv 2305.06329), k-NN Jaccard similarity",
-              undefined=explain_undetermined)
+              source="Klabunde et al. 2023 (arXiv 2305.06329), k-NN Jaccard similarity")
 def jaccard(sample: Sample, k: float) -> float:
     """Mean Jaccard similarity of the k nearest neighbours of each row, by cosine similarity, ties to the
     lower row number; depends on k and on the number of rows (Wang et al. 2020; Hryniowski and Wong 2020;
     Gwilliam and Shrivastava 2022).
     """
-    shared = (_rank_neighbours(sample, int(k)) > 0).sum(1)
+    shared = (_rank_neighbours(*_find_neighbours(sample, int(k))) > 0).sum(1)
     return float((shared / (2 * int(k) - shared)).mean())
 
 
@@ -66,12 +67,12 @@ def jaccard(sample: Sample, k: float) -> float:
                       "[sum of 1/m for m = 1 to |N ∩ N'|], 0 where N ∩ N' is empty; r_j and r'_j are the "
                       "ranks of j, from 1",
               source="Wang et al. 2020, Towards understanding the instability of network embedding; Klabunde "
-                     "et al. 2023 (arXiv 2305.06329), rank similarity", undefined=explain_undetermined)
+                     "et al. 2023 (arXiv 2305.06329), rank similarity")
 def rank_similarity(sample: Sample, k: float) -> float:
     """Agreement of the ranks of common nearest neighbours, close ones counting more, by cosine similarity,
     ties to the lower row number; depends on k and on the number of rows (Wang et al. 2020).
     """
-    source = _rank_neighbours(sample, int(k))
+    source = _rank_neighbours(*_find_neighbours(sample, int(k)))
     target = np.arange(1, int(k) + 1)
     shared = source > 0
     terms = np.where(shared, 2 / ((1 + np.abs(source - target)) * (source + target)), 0.0)
@@ -79,47 +80,28 @@ def rank_similarity(sample: Sample, k: float) -> float:
     return float((terms.sum(1) / largest[shared.sum(1)]).mean())
 
 
-def _collect_cosines(sample: Sample, k: int) -> tuple[Floats, Floats]:
-    """Collect the cosines (n, 2k) of every row with N and N', in source and target.
-
-    A row of N' that is in N as well has 0, so that it is used once.
-    """
-    first, second = sample.x.find_nearest(k).order, sample.y.find_nearest(k).order
-    union = np.concatenate([first, second], 1)
-    once = np.concatenate([np.ones(first.shape), _rank_neighbours(sample, k) == 0], 1)
-    return sample.x.compute_cosines(union) * once, sample.y.compute_cosines(union) * once
-
-
 def _multiply_rows(a: Floats, b: Floats) -> Floats:
     return np.asarray(np.einsum("ij,ij->i", a, b))
-
-
-def explain_orthogonal(sample: Sample, k: float) -> str:
-    """Return the reason of `explain_undetermined`, or name the sides with a row orthogonal to its neighbours.
-
-    Such a row has cosine zero with all rows of N ∪ N'. Return an empty string if there is neither.
-    """
-    if reason := explain_undetermined(sample, k):
-        return reason
-    if all(side.find_nearest(int(k)).closest.min() > _ZERO for _, side in sample.sides):
-        return ""
-    vectors = zip(("source", "target"), _collect_cosines(sample, int(k)), strict=True)
-    found = [name for name, cosines in vectors if np.abs(cosines).max(1).min() <= _ZERO]
-    return f"{' and '.join(found)}: a row is orthogonal to all its neighbours" if found else ""
 
 
 @define_index("second_order_cosine", "second-order cosine", _RAYS, needs=Needs.ROWS, least=3, argument=_K,
               formula="mean over rows i of cos(s_i, s'_i), with s_i and s'_i the cosine similarities of row "
                       "i with the rows of N ∪ N' in source and target",
               source="Hamilton et al. 2016, Cultural shift or linguistic drift?, local neighborhood measure; "
-                     "Klabunde et al. 2023 (arXiv 2305.06329)", undefined=explain_orthogonal,
+                     "Klabunde et al. 2023 (arXiv 2305.06329)",
               cost="n² p once per site and k, n k (p + q) per cell", span=(-1.0, 1.0), null=None)
 def second_order_cosine(sample: Sample, k: float) -> float:
     """Mean over rows of the cosine between the row's cosine similarities with its neighbours in either side,
     by cosine similarity, ties to the lower row number; depends on k and on the number of rows (Hamilton et
     al. 2016). Of similarities, as in the paper, not of cosine distances.
     """
-    a, b = _collect_cosines(sample, int(k))
+    source, target = _find_neighbours(sample, int(k))
+    union = np.concatenate([source, target], 1)
+    # A neighbour in the target that is one in the source as well has 0, so that it is used once.
+    once = np.concatenate([np.ones(source.shape), _rank_neighbours(source, target) == 0], 1)
+    a, b = (side.compute_cosines(union) * once for _, side in sample.sides)
+    flat = [name for name, v in (("source", a), ("target", b)) if np.abs(v).max(1).min() <= _ZERO]
+    require(not flat, f"{' and '.join(flat)}: a row is orthogonal to all its neighbours")
     return float((_multiply_rows(a, b) / np.sqrt(_multiply_rows(a, a) * _multiply_rows(b, b))).mean())
 
 
@@ -127,9 +109,10 @@ def second_order_cosine(sample: Sample, k: float) -> float:
               formula="|u(x) - u(y)|, u(x) = log of the mean over i < j of exp(-2 |x_i / |x_i| - x_j / "
                       "|x_j||²)",
               source="Wang and Isola 2020 (t = 2); as a difference, Klabunde et al. 2023 (arXiv 2305.06329)",
-              undefined=explain_no_cosine, high=4.0, larger=False, span=(0.0, 8.0), judged=False)
+              high=4.0, larger=False, span=(0.0, 8.0), judged=False)
 def uniformity(sample: Sample) -> float:
     """Difference of the uniformities of source and target, rows at length one; it does not look at which row
     of one is which of the other (Wang and Isola 2020).
     """
+    _require_directions(sample)
     return abs(sample.x.uniformity - sample.y.uniformity)

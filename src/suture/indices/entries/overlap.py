@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from suture.indices.definition import Argument, define_index
-from suture.indices.entries.cca import explain_too_few_rows
+from suture.indices.entries.cca import compute_correlations
 from suture.indices.transformations import AFFINE, RIGID
 from suture.numbers import Pair
 
@@ -39,11 +39,11 @@ def _compute_own_term(values: Tensor, strength: float) -> Tensor:
 
 
 @define_index("eigenspace_overlap", "eigenspace overlap", AFFINE, formula="Σρ² / max(rank X, rank Y)",
-              source="May et al. 2019", least=4, undefined=explain_too_few_rows,
+              source="May et al. 2019", least=4,
               cost="p³ + q³ per site, pq min(p, q)")
 def eigenspace_overlap(pair: Pair) -> float:
     """Overlap of the column spaces of the centred matrices; its authors do not centre (May et al. 2019)."""
-    return float(pair.canonical[1].square().sum()) / max(pair.x.rank, pair.y.rank)
+    return float(compute_correlations(pair)[1].square().sum()) / max(pair.x.rank, pair.y.rank)
 
 
 @define_index("ensd", "effective number of shared dimensions", RIGID, source="Giaffar et al. 2024",

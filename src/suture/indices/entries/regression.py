@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
-from suture.indices.definition import Argument, Needs, define_index
+from suture.indices.definition import Argument, Needs, define_index, require
 from suture.indices.transformations import AFFINE, RIGID, expand_invariances
 from suture.numbers import (
-    MomentBlock,
     Pair,
     Spectrum,
     compute_squared_error,
@@ -25,29 +22,19 @@ _STRENGTH = Argument("strength", 0.1, 0.0, 1e6,
                      "penalty, in mean eigenvalues of the source's scatter; 0 for `r2`")
 
 
-def merge_into_folds(blocks: Sequence[MomentBlock]) -> list[MomentBlock]:
-    """Merge blocks into at most `FOLDS` folds."""
-    return merge_blocks(blocks, FOLDS)
-
-
-def explain_too_few_rows(pair: Pair) -> str:
-    """Return the reason why there are too few rows for regression, or an empty string.
+def _compute_explained(pair: Pair) -> float:
+    """Compute the scatter of the target that an affine map of the source explains.
 
     With rank x >= n - 1 the fit is perfect whatever the data.
     """
     n, r = pair.n, pair.x.rank
-    if r < n - 1:
-        return ""
-    return (f"{n} rows for rank {r}: the regression fits anything; cka, opd and direct matching "
-            "are still defined")
-
-
-def _compute_explained(pair: Pair) -> float:
+    require(r < n - 1, f"{n} rows for rank {r}: the regression fits anything; cka, opd and direct matching "
+                       "are still defined")
     return float((pair.loadings.square().sum(1) / pair.x.values).sum())
 
 
 @define_index("r2", "regression R²", AFFINE, RIGID, formula="tr(Syx Sxx⁺ Sxy) / tr Syy",
-              source="Kornblith et al. 2019, eq. 5", least=3, undefined=explain_too_few_rows, cost=_COST,
+              source="Kornblith et al. 2019, eq. 5", least=3, cost=_COST,
               symmetric=False)
 def r2(pair: Pair) -> float:
     """Share of the target's variance that an affine map of the source explains on the data it was fitted to
@@ -71,28 +58,18 @@ def r2_ridge(pair: Pair, strength: float) -> float:
     return float((pair.loadings.square().sum(1) * shares).sum() / torch.trace(m.syy))
 
 
-def explain_no_folds(pair: Pair) -> str:
-    """Return the reason why cross-validation is impossible, or an empty string.
-
-    It needs at least two blocks with rows, and a fit that is not perfect whatever the data.
-    """
-    folds = merge_into_folds(pair.blocks)
-    if len(folds) < 2:
-        return "no blocks of examples were kept apart: give at least two blocks"
-    least = pair.n - max(f.moments.n for f in folds)
-    if pair.x.rank < least - 1:
-        return ""
-    return f"{least} rows outside of a fold for rank {pair.x.rank}: the regression fits anything"
-
-
 @define_index("r2_folds", "held-out R²", AFFINE, RIGID, needs=Needs.BLOCKS, least=10, source="Stone 1974",
               formula="1 - Σ over folds |Y - XW - b|² / tr Syy, W and b from the other folds",
-              undefined=explain_no_folds, cost="5 p³ + 5 p²q", span=(-float("inf"), 1.0), symmetric=False)
+              cost="5 p³ + 5 p²q", span=(-float("inf"), 1.0), symmetric=False)
 def r2_folds(pair: Pair) -> float:
     """Share of the target's variance that an affine map of the source explains on examples that it was not
     fitted to, five-fold; below 0 where worse than the mean.
     """
-    folds, error = [f.moments for f in merge_into_folds(pair.blocks)], 0.0
+    folds, error = [f.moments for f in merge_blocks(pair.blocks, FOLDS)], 0.0
+    require(len(folds) > 1, "no blocks of examples were kept apart: give at least two blocks")
+    least = pair.n - max(m.n for m in folds)
+    require(pair.x.rank < least - 1,
+            f"{least} rows outside of a fold for rank {pair.x.rank}: the regression fits anything")
     outside = pair.outside or (None,) * len(folds)
     for k, held in enumerate(folds):
         m = leave_out(folds, k)
@@ -103,7 +80,7 @@ def r2_folds(pair: Pair) -> float:
 
 @define_index("dm_residual", "direct matching residual (fit)", AFFINE,
               expand_invariances("scaling", "orthogonal"), source="Balogh and Jelasity 2025", least=3,
-              formula="(tr Syy - tr(Syx Sxx⁺ Sxy)) / (tr Syy + n |mean y|²)", undefined=explain_too_few_rows,
+              formula="(tr Syy - tr(Syx Sxx⁺ Sxy)) / (tr Syy + n |mean y|²)",
               cost=_COST, larger=False, form="negative", symmetric=False)
 def dm_residual(pair: Pair) -> float:
     """|S - T|² / |T|² of direct matching on the data it was fitted to, S stitched, T the target's own (Balogh
