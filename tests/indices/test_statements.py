@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +17,12 @@ from suture.indices import (
     Index,
     Needs,
     chosen,
+    entries,
     expand_invariances,
     of_matrices,
     own,
 )
+from suture.indices.entries.registry import collect_indices
 from tests.support.matrices import Matrix
 
 NAMES = [*("svcca:0.5" if n == "svcca" else n for n, i in INDICES.items() if "stitch" in i.alignments),
@@ -108,6 +111,27 @@ def test_it_names_formula_and_source(index: Index) -> None:
     assert index.measure.about.endswith(".")
     assert (index.value is None) == (index.argument is None)
     assert index.needs in Needs
+
+
+ONE_MORE = """
+from suture.indices.definition import define_index
+from suture.indices.transformations import RIGID
+
+
+@define_index("one_more", "one more", RIGID, formula="1", source="this test")
+def one_more(pair):
+    \"""One, whatever the data.\"""
+    return 1.0
+"""
+
+
+def test_a_new_file_among_the_entries_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "an_index_more.py").write_text(ONE_MORE, encoding="utf-8")
+    monkeypatch.setattr(entries, "__path__", [*entries.__path__, str(tmp_path)])
+    found = collect_indices()
+    assert [*found] == [*INDICES, "one_more"]
+    assert of_matrices(*related(0), found["one_more"])["one_more"].value == 1
+    assert found["one_more"].measure.about == "One, whatever the data."
 
 
 def test_transformations_contain_others() -> None:

@@ -15,13 +15,14 @@ _ORDER = ("cka", "cca", "procrustes", "regression", "overlap", "unit_matching", 
 """Files in the order of tables; the others follow by name."""
 
 
-def _collect_indices() -> dict[str, Index]:
+def collect_indices() -> dict[str, Index]:
+    """Collect every index that a file of this folder defines, by name."""
     files = {m.name for m in iter_modules(entries.__path__)}.difference(_ORDER, ["registry"])
     modules = [import_module(f"{entries.__name__}.{name}") for name in (*_ORDER, *sorted(files))]
     return {i.name: i for module in modules for i in vars(module).values() if isinstance(i, Index)}
 
 
-INDICES: Mapping[str, Index] = _collect_indices()
+INDICES: Mapping[str, Index] = collect_indices()
 """Every index by name."""
 for _index in INDICES.values():
     register_measure(_index.measure)
