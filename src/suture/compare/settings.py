@@ -51,11 +51,8 @@ class Settings:
             raise SutureError(f"expected a sample of at least one example, got {self.sample!r}; "
                               "leave it out for 2000")
         _ = self.accumulator_settings.blocks  # raises for a wrong number of blocks
-        if "tlm" in self.methods and (not self.family.trainable or self.family.strength == "cv"):
-            why = ("has nothing to train" if not self.family.trainable
-                   else "finds its strength in closed form only")
-            raise SutureError(f"expected a family that can be trained on the task loss, got {self.family}, "
-                              f"which {why}; pass methods=['dm'] or another family")
+        if "tlm" in self.methods:
+            self.family.check_training()
 
     @classmethod
     def of(cls, *, methods: Sequence[str], indices: Iterable[Named] | Named, tlm: TaskRecipe | None,
@@ -92,7 +89,7 @@ class Settings:
     @property
     def folds(self) -> int:
         """Number of parts of the data with separate moments."""
-        return FOLDS if self.family.strength == "cv" else 1
+        return FOLDS if self.family.needs_folds else 1
 
     @property
     def accumulator_settings(self) -> AccumulatorSettings:

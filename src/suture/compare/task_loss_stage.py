@@ -74,8 +74,7 @@ def _compute_objectives(run: Run, trainer: GroupTrainer,
     Under a penalty the trained layer need not be better.
     """
     assert run.training_batches is not None
-    if (run.settings.recipe.epochs == 1 or run.settings.family.name in ("ridge", "sparse")
-        or not trained):
+    if run.settings.recipe.epochs == 1 or run.settings.family.penalised or not trained:
         return {}
     kinds = {"tlm": trained, "dm": {c: run.restore_layer("dm", *c) for c in trained}}
     found = {name: trainer.compute_objective(run.training_batches[0], run.settings.device, layers,
