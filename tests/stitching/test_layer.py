@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 import suture
 from suture import AlignmentRule, Family, Paired, SutureError, TaskRecipe
+from suture._base import derive_seed
 from suture.networks import SitedNetwork
 from suture.representations.alignment import Alignment
 from suture.representations.shapes import Kind, Shape
-from suture.stitching import StitchingLayer, derive_cell_seed
+from suture.stitching import StitchingLayer
 from tests.support import references
 from tests.support.kinds import PAIRS, SHAPES, aligned, inputs_for, network
 from tests.support.moments import SIZES, batch_of
@@ -101,7 +102,7 @@ def test_every_pair_of_kinds_every_family_both_methods(source: str, target: str,
         assert values["dm.residual"] <= values["tlm.residual"]
     if trains:
         start = StitchingLayer(Alignment(s, t),
-                               parsed).init_random(derive_cell_seed(recipe.seed, "site", "site"))
+                               parsed).init_random(derive_seed(recipe.seed, "site", "site"))
         assert (np.abs(result.arrays["tlm.weight/0/0"] - start.weight.detach().numpy()).max()
                 > 1e-3), "nothing moved"
     _gradients_only_in_the_layer(a, b, source, target, parsed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from suture._base import derive_seed
 from suture.compare.collect import report_network_errors
 from suture.compare.evaluation_stage import evaluate_method
 from suture.compare.run import Run
@@ -14,7 +15,6 @@ from suture.stitching import (
     GroupTrainer,
     StitchingLayer,
     collect_own_layers,
-    derive_cell_seed,
     find_unconverged,
     mark_rows,
     stack_curves,
@@ -61,7 +61,7 @@ def _initialise_layer(run: Run, i: int, j: int) -> StitchingLayer:
     if recipe.init == "dm":
         return run.restore_layer("dm", i, j)
     layer = run.make_layer(i, j)
-    seed = derive_cell_seed(recipe.seed, str(run.source.sites[i]), str(run.target.sites[j]))
+    seed = derive_seed(recipe.seed, str(run.source.sites[i]), str(run.target.sites[j]))
     made = layer.init_identity() if recipe.init == "identity" else layer.init_random(seed)
     return made.to(run.settings.device)
 

@@ -12,7 +12,6 @@ from suture.stitching.family import Family as Family
 from suture.stitching.layer import StitchingLayer as StitchingLayer
 from suture.stitching.objective import check_batch as check_batch
 from suture.stitching.recipe import TaskRecipe as TaskRecipe
-from suture.stitching.recipe import derive_cell_seed as derive_cell_seed
 from suture.stitching.task_inference import TASKS as TASKS
 from suture.stitching.task_inference import TaskName as TaskName
 from suture.stitching.task_inference import resolve_task as resolve_task

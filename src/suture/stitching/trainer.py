@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from suture._base import Progress, SutureError, expect
+from suture._base import Progress, SutureError, derive_seed, expect
 from suture.data import Batches, move_batch, split_rows
 from suture.networks import SitedNetwork, disable_gradients, make_optimizer, set_rate
 from suture.representations import Cell
@@ -23,7 +23,7 @@ from suture.stitching.grouped_pass import (
     sort_by_target,
 )
 from suture.stitching.objective import augment_batch, check_batch
-from suture.stitching.recipe import TaskRecipe, derive_cell_seed
+from suture.stitching.recipe import TaskRecipe
 from suture.stitching.tasks import Task
 
 LEAST_IMPROVEMENT = 1e-4
@@ -72,7 +72,7 @@ def make_training_batches(data: Any, recipe: TaskRecipe,
     fit: dict[str, Any] = {"size": recipe.batch_size, "shuffle": True, "seed": recipe.seed, "device": device}
     if recipe.patience is None:
         return Batches(data, **fit), None
-    rows = split_rows(data, recipe.held_out, derive_cell_seed(recipe.seed, "held out", ""))
+    rows = split_rows(data, recipe.held_out, derive_seed(recipe.seed, "held out", ""))
     if rows is None:
         raise SutureError("early stopping needs data that can be split: pass a Dataset or (inputs, labels), "
                           f"got {type(data).__name__}; or write patience=None")
@@ -135,7 +135,7 @@ class GroupTrainer:
         expect(recipe.patience is None or held_out is not None, "held-out data for early stopping", "none",
                "write patience=None")
         curves = Curves({c: [] for c in self.layers}, {c: [] for c in self.layers})
-        generator = torch.Generator().manual_seed(derive_cell_seed(recipe.seed, "augmentation", ""))
+        generator = torch.Generator().manual_seed(derive_seed(recipe.seed, "augmentation", ""))
         best: dict[Cell, _Best] = {}
         for epoch in range(recipe.epochs):
             if not self._active:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from suture._base import SutureError, derive_seed, is_number, seed_torch
+from suture._base import Positive, Real, SutureError, Whole, derive_seed, expect, options, seed_torch
 from suture.networks import (
     MLP,
     Recipe,
@@ -54,7 +54,7 @@ def _count_positions(shape: Shape) -> int | None:
     return None if shape.varies else shape.size[0]
 
 
-@dataclass(frozen=True)
+@options
 class EnergyRecipe(Recipe):
     """Settings of training energy detectors.
 
@@ -65,7 +65,7 @@ class EnergyRecipe(Recipe):
         batch_size: examples per step, where suture makes the batches. Default 64. Fine-tuning adds as many
             auxiliary examples.
         lr: peak learning rate of the cross-entropy epochs. Default 1e-3.
-        weight_decay, optimizer, schedule, crop, flip: see `suture.networks.training.Recipe`. The schedule
+        weight_decay, optimizer, schedule, crop, flip: see `suture.networks.Recipe`. The schedule
             covers the cross-entropy epochs and steps once per batch.
         seed: of the random starts, the augmentation and the order of the auxiliary data. Default 0.
         tune_epochs: of fine-tuning with the energy margins, with a new optimiser. Default 10; 0 for none.
@@ -83,26 +83,16 @@ class EnergyRecipe(Recipe):
         SutureError: a value outside these bounds; `inside` not below `outside`.
     """
 
-    tune_epochs: int = 10
-    tune_lr: float = 1e-3
-    inside: float = -25.0
-    outside: float = -7.0
-    weight: float = 0.1
+    tune_epochs: Annotated[Whole, Field(ge=0)] = 10
+    tune_lr: Positive = 1e-3
+    inside: Real = -25.0
+    outside: Real = -7.0
+    weight: Annotated[Real, Field(ge=0)] = 0.1
     body: BodyName = "auto"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_choices(body=get_args(BodyName))
-        epochs = self.tune_epochs
-        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
-            raise SutureError(f"tune_epochs must be a whole number of at least 0, got {epochs!r}")
-        if not (is_number(self.tune_lr) and self.tune_lr > 0):
-            raise SutureError(f"tune_lr must be finite and above 0, got {self.tune_lr!r}")
-        if not (is_number(self.weight) and self.weight >= 0):
-            raise SutureError(f"weight must be finite and at least 0, got {self.weight!r}")
-        if not (is_number(self.inside) and is_number(self.outside) and self.inside < self.outside):
-            raise SutureError("inside and outside must be finite energies, inside below outside, got "
-                              f"{self.inside!r} and {self.outside!r}; leave them out for -25 and -7")
+        expect(self.inside < self.outside, "an energy `inside` below `outside`",
+               f"{self.inside} and {self.outside}", "leave them out for -25 and -7")
 
     @classmethod
     def paper(cls, seed: int = 0) -> Self:
