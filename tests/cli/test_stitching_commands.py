@@ -128,7 +128,7 @@ def test_the_command_saves_the_layer(monkeypatch: pytest.MonkeyPatch, capsys: py
     ((*ARGS[:2], "blok1", *ARGS[3:]), "nearest: block1"), ((*ARGS, "--family", "rank:9"), "rank"),
     ((*ARGS, "--family", "ful"), "nearest: full"), ((*ARGS, "--preset", "papre"), "unknown preset 'papre'"),
     ((*ARGS, "--preset", "paper", "--examples", "9"), "expected --preset alone"),
-    ((*ARGS, "--method", "tlm", "--family", "permutation"), "nothing to train"),
+    ((*ARGS, "--method", "tlm", "--family", "permutation"), "got permutation"),
     ((*ARGS, "--out", "s.pt"), "safetensors"), ((*ARGS, "--resize", "bicubic"), "unknown resize"),
     (("compare", "tests.support.tiny:network", "--data", "tests.support.tiny:data", "--family", "rank:9"),
      "rank"), (("compare", "tests.support.tiny:network", "--data", "tests.support.tiny:data", "--preset",

@@ -157,8 +157,15 @@ def insert_options(text: str, listed: list[Option]) -> str:
             continue
         indent = line[:len(line) - len(line.lstrip())]
         lines += [wrapped for o in listed if o.words for wrapped in textwrap.wrap(
-            f"{o.name}: {o.words}", _WIDTH, initial_indent=indent, subsequent_indent=indent + "    ")]
+            f"{o.name}: {o.words}{_word_default(o)}", _WIDTH, initial_indent=indent,
+            subsequent_indent=indent + "    ")]
     return "\n".join(lines)
+
+
+def _word_default(o: Option) -> str:
+    """Return the default of an option as a sentence, where it is a simple value that its words leave out."""
+    simple = isinstance(o.default, str | int | float) and "Default" not in o.words
+    return f" Default: {o.default!r}." if simple else ""
 
 
 def _explain_errors(function: Callable[P, R], of: Any) -> Callable[P, R]:
