@@ -1,12 +1,16 @@
-"""Fingerprints: which changes of a network they see."""
+"""Fingerprints and keys: which changes of a network and of parts they see."""
 
 from __future__ import annotations
 
+import hashlib
+import re
+
+import pytest
 import torch
 from torch import nn
 
-from suture import zoo
-from suture._base.hashing import fingerprint_network
+from suture import SutureError, zoo
+from suture._base import fingerprint_network, hash_parts
 
 
 def test_a_fingerprint_names_every_weight() -> None:
@@ -42,3 +46,35 @@ def test_a_fingerprint_covers_names_types_and_shapes_but_not_layout_or_order() -
     for name in "ba":
         ba.register_buffer(name, torch.zeros(1))
     assert fingerprint_network(ab) == fingerprint_network(ba)
+
+
+# -- keys ----------------------------------------------------------------------------------------------------
+
+PARTS = {"network": "abc", "site": "layer1.0", "shape": "map 16x8x8", "recipe": {"lr": 1e-3, "epochs": 3},
+         "data": "d1", "auxiliary": "a1", "classes": 10}
+
+
+def test_a_key_depends_on_what_the_parts_say_and_not_on_their_order() -> None:
+    key = hash_parts(PARTS)
+    assert re.fullmatch("[0-9a-f]{16}", key)
+    turned = dict(reversed(PARTS.items())) | {"recipe": {"epochs": 3, "lr": 1e-3}}
+    assert hash_parts(turned) == key
+    assert hash_parts({"sites": ("a", "b")}) == hash_parts({"sites": ["a", "b"]})
+
+
+def test_a_key_is_the_same_in_years() -> None:
+    text = r'{"a":"\u00e9","b":[1,2.5,null,true]}'
+    assert hash_parts({"b": [1, 2.5, None, True], "a": "é"}) == hashlib.sha256(text.encode()).hexdigest()[:16]
+    assert hash_parts({"b": [1, 2.5, None, True], "a": "é"}) == "0b8cc543e984d4d7"
+
+
+@pytest.mark.parametrize("part", [*PARTS, "new", "recipe.lr"])
+def test_a_key_changes_with_each_part(part: str) -> None:
+    changed = PARTS | ({"recipe": {"lr": 2e-3, "epochs": 3}} if part == "recipe.lr" else {part: "other"})
+    assert hash_parts(changed) != hash_parts(PARTS)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {1, 2}, torch.ones(2), {(1, 2): 3}])
+def test_a_part_that_json_does_not_know_is_refused(value: object) -> None:
+    with pytest.raises(SutureError, match="expected the parts of a key as words"):
+        hash_parts({"part": value})

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from suture._base.errors import SutureError
-from suture.ood.thresholds import Thresholds
+from suture.ood import Thresholds
 from suture.results import cell_verdict as cells
 from suture.results.cell_verdict import (
     ARTEFACT,

@@ -39,7 +39,7 @@ def evaluate_method(run: Run, method: str, failed: dict[Cell, str]) -> None:
     run.counts["n_test"] = found.examples
     if scoring is not None and run.detection is not None:
         _add_distances(run, method, ensure_accumulators(run), failed)
-        scored_arrays = stack_scores(scoring, method, shape, run.settings.seed)
+        scored_arrays = stack_scores(scoring, method, shape)
         run.arrays |= scored_arrays
         run.detection.describe_quality(scored_arrays, scoring)
         for scored in tabulate_scores(arrays | scored_arrays, method, shape, run.detection.ood.names,

@@ -11,93 +11,103 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from suture._base import expect
 from suture.numbers import Arrays, Estimate, Float32Array, Floats, estimate_separation, make_missing_estimate
-from suture.ood.detectors.site_features import Detector, SiteFeatures
-from suture.ood.detectors.two_sample import score_two_sample
-from suture.representations import Cell, Shape
+from suture.ood.detector import Detector
+from suture.ood.features import SiteFeatures
+from suture.representations import Cell, Kind, Shape
+
+Key = int | Cell
+"""A target site, for native representations, or a cell."""
 
 # Float32 rounding of |T - mean|² is 1e-14 |T|². A representation is constant unless it is well above that.
 CONSTANT_SHARE = 1e-12
 SAMPLED_EXAMPLES = 500
-"""Number of first test examples whose features are kept for the two-sample classifier."""
+"""Number of first test examples whose features are kept for detectors of cells."""
 
 
 @dataclass
 class ScoreCollector:
     """A collector of the scores of one pass.
 
+    Of detectors of cells it keeps the pooled features of the first `SAMPLED_EXAMPLES` examples: (N, F)
+    float32 for each site and cell.
+
     Args:
         detectors: by name, one for each target site.
         shapes: of the target sites.
-        tail_energy: keep the energy of the logits after stitched representations.
-        pooled: keep the pooled features of the first `SAMPLED_EXAMPLES` examples: (N, F) float32 for each
-            site and cell.
     """
 
     detectors: Mapping[str, Sequence[Detector]]
     shapes: Sequence[Shape]
-    tail_energy: bool = False
-    pooled: bool = False
-    _scores: dict[tuple[str, int | Cell], list[Tensor]] = field(default_factory=dict)
-    _features: dict[int | Cell, list[Tensor]] = field(default_factory=dict)
-    _kept: dict[int | Cell, int] = field(default_factory=dict)
-
-    @torch.no_grad()
-    def add_representations(self, key: int | Cell, x: Tensor, mask: Tensor | None) -> None:
-        """Score a batch of representations.
-
-        `key` is a target site for native representations and a cell for stitched ones.
-        """
-        j = key if isinstance(key, int) else key[1]
-        seen = SiteFeatures(x, self.shapes[j], mask)
-        for name, detectors in self.detectors.items():
-            self._append(name, key, detectors[j].score(seen))
-        room = SAMPLED_EXAMPLES - self._kept.get(key, 0) if self.pooled else 0
-        if room > 0:
-            self._features.setdefault(key, []).append(seen.spread[:room].cpu())
-            self._kept[key] = self._kept.get(key, 0) + len(self._features[key][-1])
-
-    def add_logits(self, key: int | Cell, logits: Tensor, mask: Tensor | None = None) -> None:
-        """Add the energy of the logits after representations.
-
-        Logits are (N, classes), or (N, T, V), which are averaged over the unpadded tokens. `mask` is that of
-        the inputs, (N, T). A mask of another shape belongs to other tokens and is ignored.
-        """
-        if not self.tail_energy:
-            return
-        energy = logits.float().logsumexp(-1)
-        if energy.ndim == 2:
-            whole = torch.ones_like(energy, dtype=torch.bool)
-            kept = whole if mask is None or mask.shape != energy.shape else mask
-            energy = energy.masked_fill(~kept, 0).sum(1) / kept.sum(1).clamp(min=1)
-        self._append("tail_energy", key, energy)
-
-    def _append(self, name: str, key: int | Cell, value: Tensor) -> None:
-        self._scores.setdefault((name, key), []).append(value.float())
+    _scores: dict[str, dict[Key, list[Tensor]]] = field(default_factory=dict)
+    _features: dict[Key, list[Tensor]] = field(default_factory=dict)
 
     @property
-    def names(self) -> list[str]:
-        """Names of all detectors that gave scores."""
-        return list(dict.fromkeys(name for name, _ in self._scores))
+    def needs_logits(self) -> bool:
+        """True if a detector needs the logits of the target network."""
+        return any(d.needs_logits for of in self.detectors.values() for d in of)
 
-    def join_scores(self, name: str) -> dict[int | Cell, Float32Array]:
-        """Return the scores (N,) by site and cell."""
-        return {key: torch.cat(parts).cpu().numpy() for (n, key), parts in self._scores.items() if n == name}
+    @torch.no_grad()
+    def add(self, key: Key, x: Tensor, mask: Tensor | None, logits: Tensor | None = None) -> None:
+        """Score a batch of representations.
 
-    def join_features(self, key: int | Cell) -> Floats:
-        """Return the pooled features (n, F) that were kept."""
-        return torch.cat(self._features[key]).double().numpy()
+        Args:
+            key: a target site for native representations and a cell for stitched ones.
+            x: the representations.
+            mask: of the inputs, (N, T); None without padding.
+            logits: of the target network after these representations; None where its output is none.
+        """
+        j = key if isinstance(key, int) else key[1]
+        seen, pooled = SiteFeatures(x, self.shapes[j], mask, logits), False
+        for name, detectors in self.detectors.items():
+            if detectors[j].per_cell:
+                pooled = True
+                continue
+            found = detectors[j].score(seen)
+            expect(found.shape == (len(x),), f"one score for each example from the detector {name!r}", found)
+            self._scores.setdefault(name, {}).setdefault(key, []).append(found.float())
+        if pooled:
+            kept = self._features.setdefault(key, [])
+            kept.append(seen.spread[:max(0, SAMPLED_EXAMPLES - sum(map(len, kept)))].cpu())
+
+    def join_scores(self, name: str) -> dict[Key, Float32Array]:
+        """Return the scores (N,) of a detector of sites, by site and cell; empty for one of cells."""
+        return {key: torch.cat(parts).cpu().numpy() for key, parts in self._scores.get(name, {}).items()}
+
+    def join_features(self, key: Key) -> Tensor:
+        """Return the pooled features (n, F) that were kept of a site or cell."""
+        return torch.cat(self._features[key])
+
+    def score_cells(self, name: str, shape: tuple[int, int]) -> Float32Array:
+        """Return native and stitched scores (2, S, T, n) of a detector of cells, NaN where a cell has none."""
+        found = np.full((2, *shape, len(self.join_features(0))), np.nan, np.float32)
+        for cell in self._features if found.shape[3] > 1 else ():
+            if isinstance(cell, tuple) and self.join_features(cell).isfinite().all():
+                found[:, *cell] = score_features(self.detectors[name][cell[1]], self.join_features(cell[1]),
+                                                 self.join_features(cell))
+        return found
 
 
-def stack_scores(found: ScoreCollector, method: str, shape: tuple[int, int],
-                 seed: int) -> dict[str, Float32Array]:
+def score_features(detector: Detector, native: Tensor, other: Tensor) -> tuple[Floats, Floats]:
+    """Return the scores (n,) by a detector of cells of native and other pooled features (n, F)."""
+    shape = Shape(Kind.VECTOR, native.shape[1])
+    one, two = detector.score_pair(SiteFeatures(native, shape), SiteFeatures(other, shape))
+    return one.numpy(), two.numpy()
+
+
+def stack_scores(found: ScoreCollector, method: str, shape: tuple[int, int]) -> dict[str, Float32Array]:
     """Return the scores as arrays: ``native.NAME`` (T, N) and ``METHOD.score_NAME`` (S, T, N).
 
-    Missing cells are nan. The two-sample classifier differs from cell to cell, so its native scores are
-    ``METHOD.native_two_sample`` (S, T, N).
+    Missing cells are nan. A detector of cells differs from cell to cell, so its native scores are
+    ``METHOD.native_NAME`` (S, T, n).
     """
     arrays: dict[str, Float32Array] = {}
-    for name in found.names:
+    for name, detectors in found.detectors.items():
+        if detectors[0].per_cell:
+            pairs = found.score_cells(name, shape)
+            arrays |= {f"{method}.native_{name}": pairs[0], f"{method}.score_{name}": pairs[1]}
+            continue
         scores = found.join_scores(name)
         n = len(next(iter(scores.values())))
         native, stitched = (np.full((shape[1], n), np.nan, np.float32),
@@ -105,14 +115,6 @@ def stack_scores(found: ScoreCollector, method: str, shape: tuple[int, int],
         for key, values in scores.items():
             (native if isinstance(key, int) else stitched)[key] = values
         arrays |= {f"native.{name}": native, f"{method}.score_{name}": stitched}
-    if found.pooled:
-        pair = np.full((2, *shape, len(found.join_features(0))), np.nan, np.float32)
-        for i, j in (key for key in found._features if isinstance(key, tuple)):
-            if pair.shape[-1] < 2 or not np.isfinite(found.join_features((i, j))).all():
-                continue
-            pair[:, i, j] = score_two_sample(found.join_features(j), found.join_features((i, j)), seed=seed,
-                                             quadratic=True)
-        arrays |= {f"{method}.native_two_sample": pair[0], f"{method}.score_two_sample": pair[1]}
     return arrays
 
 
