@@ -228,6 +228,16 @@ def vectors() -> tuple[nn.Module, Any]:
     return tiny.seeded(lambda: net), (x, torch.arange(80) % 3)
 
 
+def test_results_of_a_detector_that_suture_no_longer_has_still_load(tmp_path: Any) -> None:
+    net, data = vectors()
+    suture.compare(net, None, data, sites=["1", "3"], methods=["dm"], indices=(),
+                   ood=OOD((), own={"mahalanobis_mean": lambda x: -x.norm(dim=1)})).save(tmp_path / "r")
+    found = suture.load(tmp_path / "r")
+    assert found.matrix("dm.ood_mahalanobis_mean").notna().all(axis=None)
+    assert set(found.cells("dm").to_numpy().ravel()) <= {"unproven", "dissimilar"}
+    assert "mahalanobis_mean" not in DETECTORS
+
+
 def test_inputs_that_no_maker_fits_leave_verdicts_unproven() -> None:
     net, data = vectors()
     found = suture.compare(net, None, data, sites=["1", "3"], methods=["dm"], indices=())

@@ -119,7 +119,8 @@ def test_a_mean_far_above_the_spread_costs_sums_no_digits() -> None:
 def test_shrinkage_is_scikit_learns(n: int, p: int) -> None:
     x = np.random.default_rng(0).standard_normal((n, p)) @ np.diag(np.linspace(0.1, 3, p))
     _, wanted = sklearn_oas(x)
-    assert compute_shrinkage(torch.from_numpy(np.cov(x.T, bias=True)), n) == pytest.approx(float(wanted), rel=1e-9)
+    got = compute_shrinkage(torch.from_numpy(np.cov(x.T, bias=True)), n)
+    assert got == pytest.approx(float(wanted), rel=1e-9)
 
 
 @pytest.mark.parametrize("detector", [Mahalanobis(), Relative()], ids=["mahalanobis", "relative"])
@@ -284,8 +285,8 @@ def test_a_detector_of_a_user_that_does_wrong_is_named(function: ScoreFunction, 
 
 
 @pytest.mark.parametrize(("name", "nearest"), [
-    ("mahalanobi", "mahalanobis"), ("mahalanobis_mean", "mahalanobis"), ("mahalanobis_position", "mahalanobis"),
-    ("relative_mean", "relative"), ("relative_position", "relative")])
+    ("mahalanobi", "mahalanobis"), ("mahalanobis_mean", "mahalanobis"), ("relative_mean", "relative"),
+    ("mahalanobis_position", "mahalanobis"), ("relative_position", "relative")])
 def test_an_unknown_or_dropped_detector_is_told_with_the_nearest(name: str, nearest: str) -> None:
     with pytest.raises(SutureError, match=f"unknown detector '{name}'; nearest: {nearest}"):
         choose_detectors(name)

@@ -186,7 +186,8 @@ def test_a_users_detector_can_train_on_auxiliary_data() -> None:
     network: nn.Module = tiny.network()
     outside = tiny.images(60, seed=9) * 3 - 1
     found = suture.compare(network, None, (tiny.images(48), tiny.labels(48)), sites=["block1", "block2"],
-                           methods=["dm"], indices=(), ood=OOD((), own={"mine": Trained()}, auxiliary=outside))
+                           methods=["dm"], indices=(),
+                           ood=OOD((), own={"mine": Trained()}, auxiliary=outside))
     assert all(q["auxiliary_one_sided"] > 0.9 for q in found.meta["ood"]["quality"]["mine"])
 
 

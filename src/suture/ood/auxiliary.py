@@ -45,8 +45,7 @@ class AuxiliaryData:
     """Auxiliary inputs by use, with their origin and notes.
 
     Attributes:
-        inputs: "auxiliary" (held out), "unseen" (of another kind) and "training"; a use without inputs is
-            absent.
+        inputs: "auxiliary" (held out), "unseen" (of another kind) and "training", where there are any.
         about: the origin of the inputs, by use.
         notes: sentences for the reader of the scores.
     """
@@ -59,15 +58,11 @@ class AuxiliaryData:
         """Add the first inputs that a user gave, checked against the data's.
 
         Of "auxiliary" data the last half, at most `HELD_OUT` examples, is held out. The rest is for training.
-
-        Raises:
-            SutureError: other shapes or types than the data's.
         """
         given = gather_inputs(as_batches(data, f"{use} data"), most, like)
         n = count_examples(given)
         last = min(HELD_OUT, n) if use == "unseen" else min(HELD_OUT, max(1, n // 2))
-        self.about[use] = (f"given: {n} examples"
-                           + (f", {last} of them held out" if use == "auxiliary" else ""))
+        self.about[use] = f"given: {n} examples" + f", {last} of them held out" * (use == "auxiliary")
         self.inputs[use] = take_examples(given, slice(n - last, n))
         if last < FEW_EXAMPLES:
             self.notes.append(f"{last} {use} examples show little of what a detector sees: its quality "
@@ -129,8 +124,7 @@ def gather_inputs(data: Batches, most: int, like: Any = None) -> Any:
     long as the first ones are used.
 
     Args:
-        data: the batches.
-        most: number of examples.
+        data, most: the batches, and number of examples.
         like: inputs that they must match in number, shapes and types of tensors. Default: the first batch.
 
     Raises:
@@ -152,18 +146,17 @@ def gather_inputs(data: Batches, most: int, like: Any = None) -> Any:
         if left <= 0:
             break
     parts = _pad_texts(parts)
+    n = count_examples(parts[0])
     # A tensor without an axis of examples, such as a single number, is the same for all.
-    per_example = _find_example_tensors(parts[0])
-    columns = zip(*(list_tensors(p) for p in parts), strict=True)
-    joined = iter([torch.cat([t.cpu() for t in column]) if each else column[0].cpu()
-                   for column, each in zip(columns, per_example, strict=True)])
+    joined = iter([torch.cat([t.cpu() for t in column]) if _is_per_example(column[0], n) else column[0].cpu()
+                   for column in zip(*(list_tensors(p) for p in parts), strict=True)])
     return convert_tensors(parts[0], lambda _: next(joined))
 
 
 def take_examples(inputs: Any, rows: slice | torch.Tensor) -> Any:
     """Return some examples of nested inputs."""
     n = count_examples(inputs)
-    return convert_tensors(inputs, lambda t: t[rows] if t.ndim and len(t) == n else t)
+    return convert_tensors(inputs, lambda t: t[rows] if _is_per_example(t, n) else t)
 
 
 def fingerprint_examples(batches: Iterable[Any]) -> str:
@@ -172,14 +165,13 @@ def fingerprint_examples(batches: Iterable[Any]) -> str:
     return hashlib.sha256(b"".join(found)).hexdigest()[:16]
 
 
-def _find_example_tensors(inputs: Any) -> list[bool]:
-    """Return for each tensor of nested inputs whether it has an axis of examples."""
-    n = count_examples(inputs)
-    return [bool(t.ndim) and len(t) == n for t in list_tensors(inputs)]
+def _is_per_example(t: torch.Tensor, n: int) -> bool:
+    return bool(t.ndim) and len(t) == n
 
 
 def _list_example_tensors(inputs: Any) -> tuple[torch.Tensor, ...]:
-    return tuple(t for t, each in zip(list_tensors(inputs), _find_example_tensors(inputs), strict=True) if each)
+    n = count_examples(inputs)
+    return tuple(t for t in list_tensors(inputs) if _is_per_example(t, n))
 
 
 InputForm = list[tuple[tuple[int | str, ...], torch.dtype]]
@@ -187,11 +179,10 @@ InputForm = list[tuple[tuple[int | str, ...], torch.dtype]]
 
 def _describe_form(inputs: Any) -> InputForm:
     """Return the shape of one example and the type of each tensor; the length of an attention mask is "T"."""
-    mask, form = get_token_mask(inputs), []
-    for t, each in zip(list_tensors(inputs), _find_example_tensors(inputs), strict=True):
-        shape: tuple[int | str, ...] = tuple(t.shape[1:] if each else t.shape)
-        form.append((("T",) if mask is not None and shape == (mask.shape[1],) else shape, t.dtype))
-    return form
+    n, mask = count_examples(inputs), get_token_mask(inputs)
+    own = None if mask is None else (mask.shape[1],)
+    shapes = [tuple(t.shape[1:] if _is_per_example(t, n) else t.shape) for t in list_tensors(inputs)]
+    return [(("T",) if s == own else s, t.dtype) for s, t in zip(shapes, list_tensors(inputs), strict=True)]
 
 
 def _loosen_form(form: InputForm) -> InputForm:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import product, repeat
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from suture._base import (
     Progress,
@@ -43,11 +44,8 @@ class Detection:
 
     Args:
         ood: the settings.
-        target: the network with its sites.
-        device, micro_batch: device, and number of examples per pass.
+        target, device, micro_batch, fingerprint, data: see `NativeData`.
         seed: of makers and samples.
-        fingerprint: of the target network, for the store.
-        data: as the user gave them; trained detectors use batches of the recipe's size.
 
     Attributes:
         notes: sentences for the reader of the scores.
@@ -83,34 +81,30 @@ class Detection:
             SutureError: a detector that fails or returns no scores, auxiliary data unlike the data, no data
                 to train a detector on, a folder that cannot be written.
         """
-        self._try_functions(first)
+        functions = [d for d in self._chosen.values() if isinstance(d, FunctionDetector)]
+        natives = self._run_front("data", first.target) if functions else []
+        for detector, (site, x) in product(functions, zip(self._list_sites(), natives, strict=False)):
+            detector.fit(site).score(SiteFeatures(x, site.shape, get_token_mask(first.target)))
         like = convert_tensors(first.target, lambda t: t.cpu())
         for use, given in (("auxiliary", self.ood.auxiliary), ("unseen", self.ood.unseen)):
             if given is not None:
                 self._auxiliary.add_given(use, given, like, self.ood.most)
-                self._try_front(use, take_examples(self._auxiliary.inputs[use], slice(0, 4)))
-        for name in self._trained:
-            if self.ood.auxiliary is None and find_input_kind(like) is None:
-                raise SutureError(f"expected auxiliary data to train the detector {name} with, and no maker "
-                                  f"fits these inputs; pass ood=OOD(auxiliary=...), or leave out {name}")
-        if self._trained and self._store is not None:
-            replace_file(self._store / ".writable", b"")
-            (self._store / ".writable").unlink(missing_ok=True)
+                self._run_front(f"{use} data", take_examples(self._auxiliary.inputs[use], slice(0, 4)))
+        if self._trained:
+            name = self._trained[0]
+            expect(self.ood.auxiliary is not None or find_input_kind(like) is not None,
+                   f"auxiliary data to train the detector {name} with", "none, and none can be made",
+                   f"pass ood=OOD(auxiliary=...), or leave out {name}")
+            if self._store is not None:
+                replace_file(self._store / ".writable", b"")
+                (self._store / ".writable").unlink(missing_ok=True)
 
-    def _try_functions(self, first: Batch) -> None:
-        functions = [d for d in self._chosen.values() if isinstance(d, FunctionDetector)]
-        if functions:
-            with disable_gradients():
-                natives = self.target.front(first.target)
-            for detector, (site, x) in product(functions, zip(self._list_sites(), natives, strict=True)):
-                detector.fit(site).score(SiteFeatures(x, site.shape, get_token_mask(first.target)))
-
-    def _try_front(self, use: str, inputs: Any) -> None:
+    def _run_front(self, what: str, inputs: Any) -> list[Tensor]:
         try:
             with disable_gradients():
-                self.target.front(convert_tensors(inputs, lambda t: t.to(self.device)))
+                return self.target.front(convert_tensors(inputs, lambda t: t.to(self.device)))
         except (RuntimeError, TypeError, KeyError) as e:
-            raise SutureError(f"the target network fails on the {use} data: {summarise_error(e)}; give "
+            raise SutureError(f"the target network fails on the {what}: {summarise_error(e)}; give "
                               "inputs nested like the data's") from e
 
     def check_task(self, task: Task) -> None:
@@ -137,31 +131,47 @@ class Detection:
         """
         if not self._chosen:
             return
-        outside = self._auxiliary
+        outside, trained = self._auxiliary, self._trained
         if self.ood.auxiliary is not None:
             outside.count_copies(data)
-        outside.make_missing(gather_inputs(data, HELD_OUT), training=self.ood.most if self._trained else 0,
+        outside.make_missing(gather_inputs(data, HELD_OUT), training=self.ood.most if trained else 0,
                              unseen=self.ood.unseen is None, seed=self.seed)
-        if self._trained and "training" not in outside.inputs:
-            raise SutureError(f"expected auxiliary data to train the detector {self._trained[0]} with, got "
-                              f"{outside.about.get('auxiliary', 'none')}; pass more in "
-                              f"ood=OOD(auxiliary=...), or leave out {self._trained[0]}")
+        expect(not trained or "training" in outside.inputs,
+               f"auxiliary data to train the detectors {', '.join(trained)} with",
+               outside.about.get("auxiliary", "none"), "pass more in ood=OOD(auxiliary=...)")
         native = NativeData(self.target, self.data, data, self.ood.energy or EnergyRecipe(seed=self.seed),
                             self.device, self.micro_batch, self.fingerprint, outside.inputs.get("training"),
                             progress)
+        notes: list[str] = []
         for name, detector in self._chosen.items():
             sites = self._list_sites(native, fitter.statistics[name])
             self._fitted[name] = fit_with_store(detector, sites, native, self._store)
-            self.notes += [n for n in detector.describe_fit(self._fitted[name]) if n not in self.notes]
-        self.notes += outside.notes
-        self._scored = {kind: self._score_auxiliary(kind, outside.inputs[kind])
-                        for kind in ("auxiliary", "unseen") if kind in outside.inputs}
+            notes += detector.describe_fit(self._fitted[name])
+        self.notes = [*dict.fromkeys(notes), *outside.notes]
+        self._scored = {use: self._score_auxiliary(use, outside.inputs[use])
+                        for use in ("auxiliary", "unseen") if use in outside.inputs}
 
     def _list_sites(self, native: NativeData | None = None,
-                    statistics: Sequence[Statistics | None] | None = None) -> list[NativeSite]:
-        places = zip(self.target.sites, self.target.shapes, statistics or repeat(None), strict=False)
+                    statistics: Iterable[Statistics | None] = repeat(None)) -> list[NativeSite]:
+        places = zip(self.target.sites, self.target.shapes, statistics, strict=False)
         return [NativeSite(str(site), shape, self.seed, of, native, j)
                 for j, (site, shape, of) in enumerate(places)]
+
+    @torch.no_grad()
+    def _score_auxiliary(self, use: str, inputs: Any) -> ScoreCollector:
+        scoring = self.make_collector()
+        for piece in cut_batch(Batch(inputs, inputs, None), self.micro_batch):
+            given = move_batch(piece, self.device).target
+            mask = get_token_mask(given)
+            with disable_gradients():
+                done = self.target.run_full(given) if scoring.needs_logits else None
+                xs = self.target.front(given) if done is None else self.target.pick_representations(done)
+            logits = None if done is None else extract_main_output(done.output)
+            for j, (site, x) in enumerate(zip(self._list_sites(), xs, strict=True)):
+                check_finite(SiteFeatures(x, site.shape, mask).mean, f"the representation of {use} data at "
+                             f"target site {site.name!r}", "remove the examples that give it")
+                scoring.add(j, x, mask, logits)
+        return scoring
 
     def make_collector(self) -> ScoreCollector:
         """Return a score collector for one pass over the test data."""
@@ -169,8 +179,8 @@ class Detection:
 
     def stack_auxiliary_scores(self) -> dict[str, NDArray[Any]]:
         """Return the scores of auxiliary data: ``auxiliary.NAME`` and ``unseen.NAME``, each (T, M)."""
-        return {f"{kind}.{name}": np.stack(list(scores.values()))
-                for kind, scoring in self._scored.items() for name in self._chosen
+        return {f"{use}.{name}": np.stack(list(scores.values()))
+                for use, scoring in self._scored.items() for name in self._chosen
                 if (scores := scoring.join_scores(name))}
 
     def describe_quality(self, arrays: Mapping[str, NDArray[Any]], tested: ScoreCollector) -> None:
@@ -192,34 +202,16 @@ class Detection:
     def _measure_quality(self, name: str, j: int, arrays: Mapping[str, NDArray[Any]],
                          tested: ScoreCollector) -> dict[str, float | None]:
         found: dict[str, float | None] = {}
-        for kind in ("auxiliary", "unseen"):
-            found |= {kind: None, f"{kind}_one_sided": None}
-            if kind not in self._scored or count_examples(self._auxiliary.inputs[kind]) < FEW_EXAMPLES:
-                continue
-            if self._chosen[name].per_cell:
-                own, other = tested.join_features(j), self._scored[kind].join_features(j)
+        for use in ("auxiliary", "unseen"):
+            pair = None
+            if use not in self._scored or count_examples(self._auxiliary.inputs[use]) < FEW_EXAMPLES:
+                pass
+            elif self._chosen[name].per_cell:
+                own, other = tested.join_features(j), self._scored[use].join_features(j)
                 n = min(len(own), len(other))
-                if n < 2:
-                    continue
-                native, outside = score_features(self._fitted[name][j], own[:n], other[:n])
+                pair = score_features(self._fitted[name][j], own[:n], other[:n]) if n > 1 else None
             else:
-                native, outside = arrays[f"native.{name}"][j], arrays[f"{kind}.{name}"][j]
-            found |= {kind: two_sided_auroc(native, outside), f"{kind}_one_sided": auroc(native, outside)}
+                pair = arrays[f"native.{name}"][j], arrays[f"{use}.{name}"][j]
+            found |= {use: two_sided_auroc(*pair) if pair else None,
+                      f"{use}_one_sided": auroc(*pair) if pair else None}
         return found
-
-    @torch.no_grad()
-    def _score_auxiliary(self, kind: str, inputs: Any) -> ScoreCollector:
-        scoring = self.make_collector()
-        with disable_gradients():
-            for piece in cut_batch(Batch(inputs, inputs, None), self.micro_batch):
-                given = move_batch(piece, self.device).target
-                mask = get_token_mask(given)
-                done = self.target.run_full(given) if scoring.needs_logits else None
-                xs = self.target.front(given) if done is None else self.target.pick_representations(done)
-                logits = None if done is None else extract_main_output(done.output)
-                for j, x in enumerate(xs):
-                    check_finite(SiteFeatures(x, self.target.shapes[j], mask).mean,
-                                 f"the representation of {kind} data at target site {str(self.target.sites[j])!r}",
-                                 "remove the examples that give it")
-                    scoring.add(j, x, mask, logits)
-        return scoring

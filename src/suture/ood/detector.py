@@ -94,8 +94,8 @@ class Detector(ABC):
     """A detector of representations that a target network never has at a site.
 
     A new detector is a subclass in one file and a line in `suture.ood.table`. A user's own one is passed as
-    ``OOD(own={"name": MyDetector()})``. Attributes that are tensors or modules are its state: they move with
-    `to` and are saved.
+    ``OOD(own={"name": MyDetector()})``. Its state are the attributes that are tensors or modules. A detector
+    with modules says in `get_state` and `restore` how they are saved.
 
     Laws, which `suture.testing.detector_laws` checks:
 

@@ -29,7 +29,8 @@ class SiteFeatures:
     @cached_property
     def mean(self) -> Tensor:
         """(N, C) mean over the positions without padding, followed by the prefix tokens."""
-        return torch.cat([self._mean, *self._prefix], 1) if self._prefix else self._mean
+        prefix = self.x[:, :self.shape.prefix].float().unbind(1) if self.shape.prefix else ()
+        return torch.cat([self._mean, *prefix], 1)
 
     @cached_property
     def spread(self) -> Tensor:
@@ -60,11 +61,6 @@ class SiteFeatures:
     @property
     def _view(self) -> View:
         return View.GRID if self.shape.prefix else View.ALL
-
-    @cached_property
-    def _prefix(self) -> list[Tensor]:
-        k = self.shape.prefix
-        return list(self.x[:, :k].float().unbind(1)) if self.shape.kind is Kind.TOKENS and k else []
 
     @cached_property
     def _mean(self) -> Tensor:

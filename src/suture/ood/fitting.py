@@ -15,7 +15,6 @@ from suture.ood.detector import Detector, NativeData, NativeSite
 from suture.ood.features import SiteFeatures
 from suture.representations import Shape
 
-
 STORE_FORMAT, OLD_STORE_FORMAT = "suture.detector/2", "suture.shelf/1"
 
 

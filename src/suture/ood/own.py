@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from suture._base import SutureError, describe_value, summarise_error
+from suture._base import SutureError, describe_value, expect, summarise_error
 from suture.networks import Site, freeze
 from suture.ood.detector import Detector, NativeSite
 from suture.ood.features import SiteFeatures
@@ -41,30 +41,24 @@ class FunctionDetector(Detector):
         """
         function = self.given
         if isinstance(function, Mapping | nn.ModuleDict):
-            functions = {str(site): f for site, f in function.items()}
-            if native.name not in functions:
-                raise SutureError(f"expected the detector {self.name!r} for every target site, got none for "
-                                  f"{native.name!r}; pass a function for each, or one function for all")
-            function = functions[native.name]
+            function = {str(site): f for site, f in function.items()}.get(native.name)
+            expect(function is not None, f"the detector {self.name!r} for every target site",
+                   f"none for {native.name!r}", "pass a function for each, or one function for all")
         return FunctionDetector(self.name, function, native.name)
 
     def score(self, seen: SiteFeatures) -> Tensor:
-        """Return the scores (N,) float32.
-
-        Raises:
-            SutureError: the function fails, or returns anything but (N,) numbers.
-        """
+        """Return the scores (N,) float32; an error of the function becomes a `SutureError`."""
         found, where = self._call(seen.x), f"the detector {self.name!r} at site {self.site!r}"
-        if not isinstance(found, Tensor) or found.shape != (len(seen.x),):
-            raise SutureError(f"expected scores of shape ({len(seen.x)},) from {where}, got "
-                              f"{describe_value(found)}; return one number for each example")
+        expect(isinstance(found, Tensor) and found.shape == (len(seen.x),),
+               f"scores of shape ({len(seen.x)},) from {where}", describe_value(found),
+               "return one number for each example")
         # NaN is allowed on the output of a layer that diverged: that cell has no value, and the others
         # continue.
         usual = seen.x.float().flatten(1).abs().amax(1) < _DIVERGED
-        if (found.isnan() & usual).any():
-            raise SutureError(f"expected numbers from {where}, got NaN for {int(found.isnan().sum())} of "
-                              f"{len(found)} examples; correct it, or leave it out")
-        return found.detach().float()
+        expect(not bool((found.isnan() & usual).any()), f"numbers from {where}",
+               f"NaN for {int(found.isnan().sum())} of {len(found)} examples", "correct it, or leave it out")
+        scores: Tensor = found.detach().float()
+        return scores
 
     def _call(self, x: Tensor) -> Any:
         try:
@@ -75,6 +69,5 @@ class FunctionDetector(Detector):
         except SutureError:
             raise
         except Exception as e:  # user code may raise anything
-            raise SutureError(f"the detector {self.name!r} fails at site {self.site!r} on representations of "
-                              f"shape {tuple(x.shape)}: {type(e).__name__}: {summarise_error(e)}; correct it, "
-                              "or leave it out") from e
+            raise SutureError(f"the detector {self.name!r} fails at site {self.site!r} on shape "
+                              f"{tuple(x.shape)}: {type(e).__name__}: {summarise_error(e)}") from e

@@ -79,13 +79,13 @@ class ScoreCollector:
         """Return the pooled features (n, F) that were kept of a site or cell."""
         return torch.cat(self._features[key])
 
-    def score_cells(self, name: str, shape: tuple[int, int]) -> Float32Array:
-        """Return native and stitched scores (2, S, T, n) of a detector of cells, NaN where a cell has none."""
+    def stack_pairs(self, name: str, shape: tuple[int, int]) -> Float32Array:
+        """Return native and other scores (2, S, T, n) of a detector of cells; NaN for a cell without."""
         found = np.full((2, *shape, len(self.join_features(0))), np.nan, np.float32)
         for cell in self._features if found.shape[3] > 1 else ():
-            if isinstance(cell, tuple) and self.join_features(cell).isfinite().all():
-                found[:, *cell] = score_features(self.detectors[name][cell[1]], self.join_features(cell[1]),
-                                                 self.join_features(cell))
+            if isinstance(cell, tuple) and (other := self.join_features(cell)).isfinite().all():
+                native, detector = self.join_features(cell[1]), self.detectors[name][cell[1]]
+                found[:, *cell] = score_features(detector, native, other)
         return found
 
 
@@ -104,17 +104,16 @@ def stack_scores(found: ScoreCollector, method: str, shape: tuple[int, int]) -> 
     """
     arrays: dict[str, Float32Array] = {}
     for name, detectors in found.detectors.items():
+        own, score = f"native.{name}", f"{method}.score_{name}"
         if detectors[0].per_cell:
-            pairs = found.score_cells(name, shape)
-            arrays |= {f"{method}.native_{name}": pairs[0], f"{method}.score_{name}": pairs[1]}
+            arrays[f"{method}.native_{name}"], arrays[score] = found.stack_pairs(name, shape)
             continue
         scores = found.join_scores(name)
-        n = len(next(iter(scores.values())))
-        native, stitched = (np.full((shape[1], n), np.nan, np.float32),
-                            np.full((*shape, n), np.nan, np.float32))
+        n = len(scores[0])
+        arrays |= {own: np.full((shape[1], n), np.nan, np.float32),
+                   score: np.full((*shape, n), np.nan, np.float32)}
         for key, values in scores.items():
-            (native if isinstance(key, int) else stitched)[key] = values
-        arrays |= {f"native.{name}": native, f"{method}.score_{name}": stitched}
+            arrays[own if isinstance(key, int) else score][key] = values
     return arrays
 
 
@@ -122,13 +121,12 @@ def tabulate_scores(arrays: Arrays, method: str, shape: tuple[int, int], names: 
                     failed: Mapping[Cell, str]) -> list[tuple[int, int, str, Estimate, int]]:
     """Return (source, target, measure, estimate, n) of every detector and cell.
 
-    The measures are described in `suture.numbers.measures.OOD_MEASURES`.
-
     Args:
         arrays: of `stack_scores`, with ``target.spread`` and ``target.scale`` of the evaluation if they
             exist.
-        method, shape, seed: as for `stack_scores`.
+        method, shape: as for `stack_scores`.
         names: of detectors.
+        seed: of the intervals.
         failed: reasons why cells have no stitched network.
     """
     rows = []

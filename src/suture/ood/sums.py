@@ -41,12 +41,10 @@ class ShiftedSums:
         more = len(self._numbers) - len(self.counts)
         self.counts = torch.cat([self.counts, self.counts.new_zeros(more)])
         self._totals = torch.cat([self._totals, self._totals.new_zeros(more, rows.shape[1])])
-        if labels is None:
-            self.counts[0] += len(rows)
-            self._totals[0] += centred.sum(0).cpu().double()
-        else:
-            self.counts.index_add_(0, classes, torch.ones(len(rows), dtype=torch.float64))
-            self._totals.index_add_(0, classes, centred.cpu().double())
+        each = len(rows) / len(classes)
+        self.counts.index_add_(0, classes, self.counts.new_full(classes.shape, each))
+        totals = centred.sum(0, keepdim=True) if labels is None else centred
+        self._totals.index_add_(0, classes, totals.cpu().double())
 
     @property
     def n(self) -> int:
@@ -54,7 +52,7 @@ class ShiftedSums:
         return int(self.counts.sum())
 
     def compute_within(self) -> tuple[Tensor, Tensor]:
-        """Return the means (K, F) of the classes, and the mean scatter about them: (F, F), or (F,) squares."""
+        """Return the means (K, F) of the classes, and the mean scatter about them, (F, F) or (F,)."""
         return self._describe(self._totals, self.counts[:, None])
 
     def compute_overall(self) -> tuple[Tensor, Tensor]:

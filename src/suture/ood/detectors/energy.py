@@ -34,27 +34,25 @@ class Energy(Detector):
     def __init__(self, recipe: EnergyRecipe | None = None) -> None:
         self.recipe = recipe
 
+    def fit(self, native: NativeSite) -> Self:
+        return self.fit_sites([native])[0]
+
     def fit_sites(self, natives: Sequence[NativeSite]) -> list[Self]:
-        """Return a detector for each site, all trained in the same passes over the data."""
         data, recipe = _get_data(natives[0]), self._choose_recipe(natives[0])
         stream = Batches(data.data, size=recipe.batch_size, shuffle=True, seed=recipe.seed)
         made = train_classifiers(data, stream, recipe, [n.index for n in natives])
         return [self.copy_with(classifier=made[n.index]) for n in natives]
 
     def score(self, seen: SiteFeatures) -> Tensor:
-        """Return minus the energy (N,), larger = more in-distribution."""
         return self.classifier.score(seen)
 
     def describe_training(self, native: NativeSite) -> dict[str, Any]:
-        """Return the recipe and the number of classes."""
         return {"recipe": asdict(self._choose_recipe(native)), "classes": _get_data(native).classes}
 
     def get_state(self) -> dict[str, Tensor]:
-        """Return the state dict of the classifier."""
         return dict(self.classifier.state_dict())
 
     def restore(self, native: NativeSite, state: Mapping[str, Tensor]) -> Self:
-        """Return a copy with a classifier that was trained on the same site."""
         data = _get_data(native)
         made = EnergyClassifier(native.shape, data.classes, self._choose_recipe(native), data.image_size,
                                 native.name)

@@ -18,14 +18,15 @@ from suture.representations import Kind, Shape, View, get_row_mask
 SCORE_BATCH = 256
 """Largest number of examples that are scored at once."""
 
+# Texts have no positions that a body tells apart, because their padding differs between batches.
 _BODIES: Mapping[str, tuple[Kind, Callable[[Shape, int], nn.Module]]] = {
-    "resnet18": (Kind.MAP, lambda shape, classes: resnet18(classes, shape.width)),
+    "resnet18": (Kind.MAP, lambda s, classes: resnet18(classes, s.width)),
     "resnet_small": (Kind.MAP,
-                     lambda shape, classes: ResNet((16, 32, 64), (1, 1, 1), (1, 2, 2), shape.width, classes)),
-    "vit_tiny": (Kind.TOKENS, lambda shape, classes: ViT(shape.width, _count_positions(shape), classes)),
+                     lambda s, classes: ResNet((16, 32, 64), (1, 1, 1), (1, 2, 2), s.width, classes)),
+    "vit_tiny": (Kind.TOKENS, lambda s, classes: ViT(s.width, None if s.varies else s.size[0], classes)),
     "vit_small": (Kind.TOKENS,
-                  lambda shape, classes: ViT(shape.width, _count_positions(shape), classes, 64, 2, 2)),
-    "mlp": (Kind.VECTOR, lambda shape, classes: MLP(shape.width, classes)),
+                  lambda s, classes: ViT(s.width, None if s.varies else s.size[0], classes, 64, 2, 2)),
+    "mlp": (Kind.VECTOR, lambda s, classes: MLP(s.width, classes)),
 }
 _BY_KIND: Mapping[str, Mapping[Kind, str]] = {
     "auto": {Kind.MAP: "resnet_small", Kind.TOKENS: "vit_small", Kind.VECTOR: "mlp"},
@@ -33,19 +34,8 @@ _BY_KIND: Mapping[str, Mapping[Kind, str]] = {
 }
 
 
-def _count_positions(shape: Shape) -> int | None:
-    """Return the number of positions that a body tells apart.
-
-    It is None for texts, because their padding differs between batches.
-    """
-    return None if shape.varies else shape.size[0]
-
-
 def compute_energy(logits: Tensor) -> Tensor:
-    """Return the energies (N,) of logits (N, classes).
-
-    The energy is minus the log-sum-exp of the logits (Liu et al. 2020, equation 4, temperature 1).
-    """
+    """Return the energies (N,) of logits (N, classes), minus their log-sum-exp (Liu et al. 2020, eq. 4)."""
     return -logits.logsumexp(1)
 
 
@@ -105,15 +95,7 @@ class EnergyClassifier(nn.Module):
         self.register_buffer("std", torch.ones(shape.width))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the logits (N, classes) of representations; `mask` (N, T) is for tokens.
-
-        Raises:
-            SutureError: representations of another shape than `shape`.
-        """
-        if not self.shape.fits(x):
-            raise SutureError("expected representations of shape (N, "
-                              f"{', '.join(map(str, self.shape.dims))}), got {tuple(x.shape)}; a detector "
-                              "scores the site that it was trained for")
+        """Return the logits (N, classes) of representations; `mask` (N, T) is for tokens."""
         x = x.float()
         kept = get_row_mask(self.shape, View.ALL, mask) if self.shape.kind is Kind.TOKENS else None
         if self._resize is not None:
@@ -129,11 +111,10 @@ class EnergyClassifier(nn.Module):
 
     def score(self, seen: SiteFeatures) -> Tensor:
         """Return minus the energy (N,), in eval mode, without gradients, in small batches."""
-        x, mask = seen.x, seen.mask
+        parts = torch.split(seen.x, SCORE_BATCH)
+        masks = [None] * len(parts) if seen.mask is None else torch.split(seen.mask, SCORE_BATCH)
         with freeze(self), disable_gradients():
-            return torch.cat(
-                [-compute_energy(self(x[k:k + SCORE_BATCH], None if mask is None else mask[k:k + SCORE_BATCH]))
-                 for k in range(0, max(1, len(x)), SCORE_BATCH)])
+            return torch.cat([-compute_energy(self(x, mask)) for x, mask in zip(parts, masks, strict=True)])
 
 
 def derive_site_seed(seed: int, site: str) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from suture._base import (
     list_tensors,
 )
 from suture.data import Batch, cut_batch, move_batch
-from suture.networks import augment, compute_rate_factor, disable_gradients, freeze, make_optimizer
+from suture.networks import augment, disable_gradients, freeze, make_optimizer, set_rate
 from suture.ood.auxiliary import take_examples
 from suture.ood.detector import NativeData
 from suture.ood.detectors.energy_classifier import EnergyClassifier, compute_energy_loss, derive_site_seed
@@ -41,10 +42,9 @@ def train_classifiers(native: NativeData, stream: Iterable[Batch], recipe: Energ
                       sites: Sequence[int]) -> dict[int, EnergyClassifier]:
     """Train a classifier for each of several sites of a network; one front pass per batch serves all of them.
 
-    The network is frozen, and no representation is kept beyond its batch. One pass over the data checks
-    labels and measures the spread of each channel. Then each epoch is one pass. The classifier of a site does
-    not depend on the other sites. On one CPU, the same seed, data and order give the same classifier, bit for
-    bit.
+    One pass over the data checks labels and measures the channels. Then each epoch is one pass. The
+    classifier of a site does not depend on the other sites. On one CPU, the same seed, data and order give
+    the same classifier, bit for bit.
 
     Args:
         native: the network, and its auxiliary inputs for training. Fine-tuning draws as many as the batch
@@ -62,99 +62,112 @@ def train_classifiers(native: NativeData, stream: Iterable[Batch], recipe: Energ
             that are no images; a body that does not suit a site; representations or a loss that are not
             finite.
     """
-    training = _Trainer(native, recipe)
+    training = _Trainer(native, recipe, list(dict.fromkeys(sites)))
     with freeze(native.target.network), torch.enable_grad():
-        training.prepare(stream, list(dict.fromkeys(sites)))
+        training.prepare(stream)
         training.fit(stream)
-    return {m.index: m.classifier.eval().requires_grad_(False) for m in training.members}
-
-
-@dataclass
-class _Member:
-    """The training of one site."""
-
-    index: int
-    name: str
-    classifier: EnergyClassifier
-    optimizer: torch.optim.Optimizer
+    return {j: made.eval().requires_grad_(False) for j, made in training.classifiers.items()}
 
 
 class _Trainer:
     """A trainer of all classifiers of a network. They share only the front passes."""
 
-    def __init__(self, native: NativeData, recipe: EnergyRecipe) -> None:
-        self.native, self.recipe = native, recipe
-        self.members: list[_Member] = []
+    def __init__(self, native: NativeData, recipe: EnergyRecipe, sites: Sequence[int]) -> None:
+        self.native, self.recipe, self.sites = native, recipe, sites
+        self.classifiers: dict[int, EnergyClassifier] = {}
         self._steps = 0
         self._augmentation = torch.Generator().manual_seed(derive_site_seed(recipe.seed, "augmentation"))
-        self._order = torch.Generator().manual_seed(derive_site_seed(recipe.seed, "auxiliary"))
-        self._waiting = torch.zeros(0, dtype=torch.int64)
+        self._rows = _draw_rows(count_examples(native.auxiliary), derive_site_seed(recipe.seed, "auxiliary"))
 
-    def prepare(self, stream: Iterable[Batch], sites: Sequence[int]) -> None:
+    def prepare(self, stream: Iterable[Batch]) -> None:
         """Check the data, measure the channels and make the classifiers, in one pass."""
-        native, channels, largest = self.native, {j: ShiftedSums() for j in sites}, 0
-        found: set[int] = set()
+        sums, found, largest = {j: ShiftedSums() for j in self.sites}, set[int](), 0
         for batch in stream:
-            self._steps += 1
-            largest = max(largest, batch.size)
-            found |= self._collect_classes(batch.labels)
-            if self.recipe.crop or self.recipe.flip:
-                shapes = [tuple(t.shape) for t in list_tensors(batch.target)]
-                expect(len(shapes) == 1 and len(shapes[0]) == 4, "inputs (N, C, H, W) for crops and flips",
-                       " and ".join(map(str, shapes)), "write crop=0, flip=False")
-            xs, mask = self._run_front(move_batch(batch, native.device).target, sites)
-            for (j, sums), x in zip(channels.items(), xs, strict=True):
-                shape = native.target.shapes[j]
+            self._steps, largest = self._steps + 1, max(largest, batch.size)
+            found |= self._collect_classes(batch)
+            xs, mask = self._run_front(move_batch(batch, self.native.device).target)
+            for j, x in zip(self.sites, xs, strict=True):
+                shape = self.native.target.shapes[j]
                 grid, kept = to_grid(x.float(), shape, View.ALL), get_row_mask(shape, View.ALL, mask)
-                sums.update(grid.flatten(0, 2) if kept is None else grid[kept])
+                sums[j].update(grid.flatten(0, 2) if kept is None else grid[kept])
         expect(len(found) > 1, "labels of at least 2 classes for energy detectors",
                f"only class {min(found, default='none')}", _INSTEAD)
         expect(largest > 1, "batches of at least 2 examples for energy detectors", "single ones",
                f"write batch_size={self.recipe.batch_size}")
-        self.members = [self._start(j, sums) for j, sums in channels.items()]
+        self.classifiers = {j: self._make_classifier(j, sums[j]) for j in self.sites}
 
-    def _start(self, j: int, channels: ShiftedSums) -> _Member:
+    def _collect_classes(self, batch: Batch) -> set[int]:
+        """Return the classes of a batch, after checks of its labels and inputs."""
+        if batch.labels is None or batch.labels.ndim != 1:
+            got = "none" if batch.labels is None else tuple(batch.labels.shape)
+            raise SutureError(f"expected labels (N,) for energy detectors, got {got}; {_INSTEAD}")
+        check_classes(batch.labels, self.native.classes, "number the classes as the network's outputs")
+        shapes = [tuple(t.shape) for t in list_tensors(batch.target)]
+        expect(not (self.recipe.crop or self.recipe.flip) or [len(s) for s in shapes] == [4],
+               "inputs (N, C, H, W) for crops and flips", " and ".join(map(str, shapes)),
+               "write crop=0, flip=False")
+        return set(batch.labels.tolist())
+
+    def _make_classifier(self, j: int, channels: ShiftedSums) -> EnergyClassifier:
         native, name = self.native, str(self.native.target.sites[j])
         mean, squares = channels.compute_overall()
-        check_finite(mean, f"the representation at site {name!r}", "look at the inputs, or leave this site out")
+        check_finite(mean, f"the representation at site {name!r}", "check the inputs, or leave this site out")
         made = EnergyClassifier(native.target.shapes[j], native.classes, self.recipe, native.image_size, name)
         made.mean.copy_(mean[0])
         made.std.copy_(limit_spread(squares.clamp(min=0).sqrt(), LEAST_CHANNEL_STD))
-        made.to(native.device).train()
-        return _Member(j, name, made, self._make_optimizer(made))
+        return made.to(native.device).train()
 
     def fit(self, stream: Iterable[Batch]) -> None:
-        """Train all classifiers by the recipe."""
-        epochs = self.recipe.epochs + self.recipe.tune_epochs
+        """Train all classifiers by the recipe; fine-tuning starts with new optimisers."""
+        recipe, optimizers = self.recipe, self._make_optimizers()
+        epochs = recipe.epochs + recipe.tune_epochs
         for epoch in range(epochs):
-            if epoch == self.recipe.epochs:
-                for member in self.members:
-                    member.optimizer = self._make_optimizer(member.classifier)
-            self._check_losses(self._train_epoch(stream, epoch), epoch)
+            option, phase = "lr", recipe
+            if epoch >= recipe.epochs:
+                late = epoch - recipe.epochs >= max(1, recipe.tune_epochs // 2)
+                option, phase = "tune_lr", replace(recipe, lr=recipe.tune_lr * (0.1 if late else 1),
+                                                   schedule="constant")
+            if epoch == recipe.epochs:
+                optimizers = self._make_optimizers()
+            losses = self._train_epoch(stream, epoch, phase, optimizers)
+            for j, loss in losses.items():
+                if not math.isfinite(loss):
+                    site = str(self.native.target.sites[j])
+                    raise SutureError(f"the loss of the energy detector at site {site!r} became {loss} in "
+                                      f"epoch {epoch + 1} of {epochs}; try {option}="
+                                      f"{getattr(recipe, option) / 10:g}, and look for NaN in the inputs")
             if self.native.progress:
                 self.native.progress("energy detectors", epoch + 1, epochs)
 
-    def _train_epoch(self, stream: Iterable[Batch], epoch: int) -> list[float]:
+    def _make_optimizers(self) -> dict[int, torch.optim.Optimizer]:
+        fused = self.native.device.type in ("cpu", "cuda")
+        return {j: make_optimizer(made.parameters(), self.recipe, fused=fused)
+                for j, made in self.classifiers.items()}
+
+    def _train_epoch(self, stream: Iterable[Batch], epoch: int, phase: EnergyRecipe,
+                     optimizers: dict[int, torch.optim.Optimizer]) -> dict[int, float]:
         """Run one epoch, and return the summed loss of each site."""
-        totals = [torch.zeros((), device=self.native.device) for _ in self.members]
-        sites = [member.index for member in self.members]
+        totals = {j: torch.zeros((), device=self.native.device) for j in self.sites}
         for k, raw in enumerate(stream):
             if raw.size < 2:
                 continue
-            batch = move_batch(raw, self.native.device)
+            batch, outside = move_batch(raw, self.native.device), None
             assert batch.labels is not None
-            inside = self._run_front(self._augment(batch.target), sites)
-            outside = (self._run_front(self._augment(self._draw_auxiliary(batch.size)), sites)
-                       if epoch >= self.recipe.epochs else None)
-            for i, member in enumerate(self.members):
-                for group in member.optimizer.param_groups:
-                    group["lr"] = self._compute_rate(epoch, k)
-                loss = self._compute_loss(member.classifier, i, inside, outside, batch.labels)
-                member.optimizer.zero_grad(set_to_none=True)
+            inside = self._run_front(self._augment(batch.target))
+            if epoch >= self.recipe.epochs:
+                rows = torch.tensor(list(islice(self._rows, batch.size)))
+                drawn = convert_tensors(take_examples(self.native.auxiliary, rows),
+                                        lambda t: t.to(self.native.device))
+                outside = self._run_front(self._augment(drawn))
+            for i, j in enumerate(self.sites):
+                set_rate(optimizers[j], phase, epoch * self._steps + min(k, self._steps - 1),
+                         self.recipe.epochs * self._steps)
+                loss = self._compute_loss(self.classifiers[j], i, inside, outside, batch.labels)
+                optimizers[j].zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
-                member.optimizer.step()
-                totals[i] += loss.detach()
-        return [float(t) for t in totals]
+                optimizers[j].step()
+                totals[j] += loss.detach()
+        return {j: float(t) for j, t in totals.items()}
 
     def _compute_loss(self, classifier: EnergyClassifier, i: int, inside: FrontOutputs,
                       outside: FrontOutputs | None, labels: Tensor) -> Tensor:
@@ -165,52 +178,22 @@ class _Trainer:
         logits = classifier(*_concatenate((xs[i], outside[0][i]), (mask, outside[1])))
         return compute_energy_loss(logits[:n], logits[n:], labels, self.recipe)
 
-    def _compute_rate(self, epoch: int, step: int) -> float:
-        recipe = self.recipe
-        if epoch < recipe.epochs:
-            done = epoch * self._steps + min(step, self._steps - 1)
-            return recipe.lr * compute_rate_factor(recipe.schedule, done, recipe.epochs * self._steps)
-        late = epoch - recipe.epochs >= max(1, recipe.tune_epochs // 2)
-        return recipe.tune_lr * (0.1 if late else 1.0)
-
-    def _make_optimizer(self, classifier: EnergyClassifier) -> torch.optim.Optimizer:
-        return make_optimizer(classifier.parameters(), self.recipe,
-                              fused=self.native.device.type in ("cpu", "cuda"))
-
-    def _run_front(self, inputs: Any, sites: Sequence[int]) -> FrontOutputs:
+    def _run_front(self, inputs: Any) -> FrontOutputs:
         with disable_gradients():
             parts = [self.native.target.front(p.target)
                      for p in cut_batch(Batch(inputs, inputs, None), self.native.micro_batch)]
-        return [torch.cat([p[j] for p in parts]) for j in sites], get_token_mask(inputs)
+        return [torch.cat([p[j] for p in parts]) for j in self.sites], get_token_mask(inputs)
 
     def _augment(self, inputs: Any) -> Any:
         return convert_tensors(inputs,
                                lambda t: augment(t, self._augmentation, self.recipe.crop, self.recipe.flip))
 
-    def _draw_auxiliary(self, n: int) -> Any:
-        """Return the next `n` auxiliary examples."""
-        m = count_examples(self.native.auxiliary)
-        while len(self._waiting) < n:
-            self._waiting = torch.cat([self._waiting, torch.randperm(m, generator=self._order)])
-        rows, self._waiting = self._waiting[:n], self._waiting[n:]
-        return convert_tensors(take_examples(self.native.auxiliary, rows), lambda t: t.to(self.native.device))
 
-    def _collect_classes(self, labels: Tensor | None) -> set[int]:
-        if labels is None or labels.ndim != 1:
-            raise SutureError("expected labels (N,) for energy detectors, got "
-                              f"{'none' if labels is None else tuple(labels.shape)}; {_INSTEAD}")
-        check_classes(labels, self.native.classes, "number the classes as the network's outputs, from 0")
-        return set(labels.tolist())
-
-    def _check_losses(self, losses: Sequence[float], epoch: int) -> None:
-        for member, loss in zip(self.members, losses, strict=True):
-            if not math.isfinite(loss):
-                name, rate = (("lr", self.recipe.lr) if epoch < self.recipe.epochs
-                              else ("tune_lr", self.recipe.tune_lr))
-                raise SutureError(
-                    f"the loss of the energy detector at site {member.name!r} became {loss} in epoch "
-                    f"{epoch + 1} of {self.recipe.epochs + self.recipe.tune_epochs}; try "
-                    f"{name}={rate / 10:g}, and look for NaN in the inputs")
+def _draw_rows(n: int, seed: int) -> Iterator[int]:
+    """Yield the numbers below `n` without end, in a new order each time."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield from torch.randperm(n, generator=generator).tolist()
 
 
 def _concatenate(xs: tuple[Tensor, Tensor],

@@ -85,7 +85,7 @@ class Mahalanobis(Detector):
     """Minus the smallest squared Mahalanobis distance to a class mean, with one covariance for all classes.
 
     Data without classes are one class. So are data whose classes have no spread of their own, for example
-    with one example of each.
+    with one example of each. `fit` raises a `SutureError` for fewer than two examples.
 
     Attributes:
         origin, whiten, centres: the Gaussians of the classes.
@@ -104,15 +104,9 @@ class Mahalanobis(Detector):
     classless: bool
 
     def make_statistics(self, seed: int) -> ShiftedSums:
-        """Return sums with products of all pairs of features."""
         return ShiftedSums(pairs=True)
 
     def fit(self, native: NativeSite) -> Self:
-        """Return a copy fitted to the classes of one site.
-
-        Raises:
-            SutureError: fewer than two examples.
-        """
         sums: ShiftedSums = native.statistics
         expect(sums.n >= 2, "at least two examples to fit a Mahalanobis detector", str(sums.n),
                "give more data")
@@ -125,30 +119,28 @@ class Mahalanobis(Detector):
                               counts=sums.counts.int().tolist())
 
     def score(self, seen: SiteFeatures) -> Tensor:
-        """Return minus the squared distance (N,), larger = more in-distribution."""
         classes = Gaussians(self.origin, self.whiten, self.centres)
         return -classes.square_distances(seen.spread).amin(1)
 
     def describe_fit(self, fitted: Sequence[Self]) -> list[str]:
-        """Return a sentence on few examples, if the classes or the features have few."""
         counts, most = fitted[0].counts, max(d.shrinkage for d in fitted)
         few = sum(c < 2 for c in counts)
         if len(counts) > 1 and any(d.classless for d in fitted):
-            return ["the data do not show how a class spreads (one example of each, or all alike): Mahalanobis "
-                    f"detectors take all {sum(counts)} examples for one class, with correlations shrunk by up "
-                    f"to {most:.0%}"]
+            return ["the data do not show how a class spreads (one example of each, or all alike): "
+                    f"Mahalanobis detectors take all {sum(counts)} examples for one class, with correlations "
+                    f"shrunk by up to {most:.0%}"]
         if few and len(counts) > 1:
             return [f"{few} of {len(counts)} classes have fewer than two examples in the data: Mahalanobis "
                     "detectors share one covariance, shrunk towards uncorrelated features by up to "
                     f"{most:.0%}"]
-        if most >= 0.5:
-            return ["few examples for the number of features: correlations in Mahalanobis detectors are "
-                    f"shrunk by up to {most:.0%}"]
-        return []
+        return [] if most < 0.5 else ["few examples for the number of features: correlations in Mahalanobis "
+                                      f"detectors are shrunk by up to {most:.0%}"]
 
 
 class Relative(Mahalanobis):
     """The distance of `Mahalanobis` minus that to the Gaussian of all data, under their own covariance.
+
+    `fit` also raises a `SutureError` for one class, because all scores would be zero.
 
     Attributes:
         background_origin, background_whiten, background_centres: the Gaussian of all data.
@@ -162,13 +154,8 @@ class Relative(Mahalanobis):
     background_centres: Tensor
 
     def fit(self, native: NativeSite) -> Self:
-        """Return a copy fitted to the classes of one site and to all data.
-
-        Raises:
-            SutureError: fewer than two examples or classes. With one class all scores would be zero.
-        """
         sums: ShiftedSums = native.statistics
-        expect(len(sums.counts) != 1, "data of at least two classes for relative Mahalanobis distances", "one",
+        expect(len(sums.counts) != 1, "at least two classes for relative Mahalanobis distances", "one",
                "use the detector mahalanobis")
         made = super().fit(native)
         mean, overall = sums.compute_overall()
@@ -176,6 +163,5 @@ class Relative(Mahalanobis):
         return made.copy_with(**{f"background_{name}": t for name, t in found._asdict().items()})
 
     def score(self, seen: SiteFeatures) -> Tensor:
-        """Return the squared distance to all data minus that to the classes (N,)."""
         every = Gaussians(self.background_origin, self.background_whiten, self.background_centres)
         return every.square_distances(seen.spread)[:, 0] + super().score(seen)

@@ -54,7 +54,8 @@ class Neighbours(Detector):
     unit length instead, which would hide a shrunken representation.
 
     Args:
-        k: rank of the neighbour whose distance is used. Default 10.
+        k: rank of the neighbour whose distance is used. Default 10. `fit` raises a `SutureError` if there are
+            not more examples.
 
     Attributes:
         sample: (M, F) native features at unit variance.
@@ -71,15 +72,9 @@ class Neighbours(Detector):
         self.k = k
 
     def make_statistics(self, seed: int) -> FeatureSample:
-        """Return an empty sample."""
         return FeatureSample(seed)
 
     def fit(self, native: NativeSite) -> Self:
-        """Return a copy that holds a sample of native features.
-
-        Raises:
-            SutureError: not more examples than `k`.
-        """
         rows: Tensor = native.statistics.rows
         expect(len(rows) > self.k, f"more than {self.k} native examples for nearest neighbours",
                str(len(rows)), "give more data")
@@ -87,6 +82,5 @@ class Neighbours(Detector):
         return self.copy_with(sample=(rows - origin) / scale, origin=origin, scale=scale)
 
     def score(self, seen: SiteFeatures) -> Tensor:
-        """Return minus the distance (N,), larger = more in-distribution."""
         z = (seen.spread - self.origin) / self.scale
         return -torch.cdist(z, self.sample).kthvalue(self.k, dim=1).values

@@ -10,18 +10,17 @@ from suture.ood.features import SiteFeatures
 
 
 class TailEnergy(Detector):
-    """Minus the energy of the target network's logits after a site; it is not fitted."""
+    """The log-sum-exp of the target network's logits after a site.
+
+    For logits (N, T, V) it is averaged over the tokens without padding. A mask of another shape belongs to
+    other tokens and is ignored.
+    """
 
     about = ("Minus the energy of the target network's own logits, log sum exp, after the site (Liu et al. "
              "2020).")
     needs_logits = two_sided = True
 
     def score(self, seen: SiteFeatures) -> Tensor:
-        """Return the log-sum-exp of the logits (N,).
-
-        For logits (N, T, V) it is averaged over the tokens without padding. A mask of another shape belongs
-        to other tokens and is ignored.
-        """
         assert seen.logits is not None
         found: Tensor = seen.logits.float().logsumexp(-1)
         if found.ndim == 1:

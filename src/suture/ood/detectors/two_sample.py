@@ -30,20 +30,19 @@ class TwoSample(Detector):
         self.seed = seed
 
     def fit(self, native: NativeSite) -> Self:
-        """Return a copy that draws its folds by the seed of the site."""
         return self.copy_with(seed=native.seed)
 
     def score(self, seen: SiteFeatures) -> Tensor:
-        """Raise an error: scores exist for pairs alone, see `score_pair`."""
         raise NotImplementedError("a detector of cells scores native and stitched representations together")
 
     def score_pair(self, native: SiteFeatures, other: SiteFeatures) -> tuple[Tensor, Tensor]:
-        """Return the out-of-fold scores of both sides, (N,) float64 each, larger = more native."""
-        one, two = score_two_sample(*(x.spread.double().cpu().numpy() for x in (native, other)), seed=self.seed)
+        features = (x.spread.double().cpu().numpy() for x in (native, other))
+        one, two = score_two_sample(*features, seed=self.seed)
         return torch.from_numpy(one), torch.from_numpy(two)
 
 
-def score_two_sample(native: Floats, stitched: Floats, *, folds: int = 5, seed: int = 0) -> tuple[Floats, Floats]:
+def score_two_sample(native: Floats, stitched: Floats, *, folds: int = 5,
+                     seed: int = 0) -> tuple[Floats, Floats]:
     """Return out-of-fold scores of logistic regressions between native and stitched features.
 
     This is the classifier two-sample test (Lopez-Paz and Oquab 2017), with scores instead of hits. Both
