@@ -51,7 +51,7 @@ def test_padding_on_the_left_draws_the_same_tokens() -> None:
 
 @pytest.mark.parametrize("rate", [0, -0.1, 1.1, math.nan, "half"])
 def test_a_share_outside_its_range_is_refused(rate: Any) -> None:
-    with pytest.raises(SutureError, match=r"token_rate above 0 and at most 1, got .*; leave it out"):
+    with pytest.raises(SutureError, match=rf"token_rate: expected .*, got {rate!r}"):
         compared(made(), texts(), texts(), token_rate=rate)
 
 

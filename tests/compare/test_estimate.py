@@ -21,5 +21,5 @@ def test_a_dry_run_tells_sites_memory_and_time() -> None:
                              ood=None, device="cpu")
     assert unknown.examples == (None, None)
     assert set(unknown.seconds.values()) == {None}
-    with pytest.raises(TypeError, match="folds"):
+    with pytest.raises(suture.SutureError, match="folds"):
         suture.dry_run(tiny.network(), None, data, folds=3)

@@ -333,7 +333,7 @@ CASES = {
     "unknown precision": Case(("float16", "float32", "float64"), options={"precision": "float16"}),
     "unknown device": Case(("'gpu'", "auto, cpu, cuda or mps"), options={"device": "gpu"}),
     "negative seed": Case(("seed", "-1"), options={"seed": -1}, cli=False),
-    "batches of nothing": Case(("batch size of at least 1", "got 0"), options={"batch_size": 0}, cli=False),
+    "batches of nothing": Case(("batch_size", "at least 1", "got 0"), options={"batch_size": 0}, cli=False),
     "wrong channels": Case(("source network fails on inputs of shape (4, 2, 8, 8)", "3 channels", "made for"),
                            three_channels),
     "wrong channels in the target": Case(("target network fails on inputs of shape (4, 2, 8, 8)",),
@@ -345,8 +345,8 @@ CASES = {
                             options={"sites": ["block1"], "methods": ["tlm"]}),
     "one number for logits": Case(("logits (N, classes)", "got (4,)"), scores, options={"methods": ["dm"]}),
     "no data": Case(("expected data", "got none", "loader"), data=nothing),
-    "no network": Case(("torch.nn.Module as source, got NoneType",), lambda: None, cli=False),
-    "a class for a network": Case(("torch.nn.Module as target, got type",), target=lambda: Tiny, cli=False),
+    "no network": Case(("source", "Module", "got None"), lambda: None, cli=False),
+    "a class for a network": Case(("target", "Module", "got type"), target=lambda: Tiny, cli=False),
 }
 
 

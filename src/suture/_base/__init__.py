@@ -29,9 +29,10 @@ from suture._base.options import Share as Share
 from suture._base.options import Whole as Whole
 from suture._base.options import checked as checked
 from suture._base.options import insert_options as insert_options
+from suture._base.options import keyword_options as keyword_options
 from suture._base.options import list_options as list_options
-from suture._base.options import make_signature as make_signature
 from suture._base.options import options as options
+from suture._base.options import takes as takes
 from suture._base.progress import Progress as Progress
 from suture._base.seeds import derive_seed as derive_seed
 from suture._base.seeds import seed_torch as seed_torch

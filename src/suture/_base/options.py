@@ -12,11 +12,13 @@ from typing import Annotated, Any, NamedTuple, ParamSpec, TypeVar, dataclass_tra
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, validate_call
 from pydantic.dataclasses import dataclass
+from pydantic.fields import FieldInfo
 from typing_extensions import Doc
 
 from suture._base.checks import describe_value
 from suture._base.errors import SutureError, make_unknown_error
 
+A = TypeVar("A")
 C = TypeVar("C")
 R = TypeVar("R")
 P = ParamSpec("P")
@@ -78,12 +80,45 @@ def options(cls: type[C]) -> type[C]:
     ``{options}`` of the class's docstring becomes the list of its options. Bad values raise a `SutureError`
     that names the field.
     """
-    made: Any = dataclass(frozen=True, config=_CONFIG)(cls)
+    return _make_options(cls, False)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field,))
+def keyword_options(cls: type[C]) -> type[C]:
+    """Make a class as `options` does, whose own fields are given by keyword only."""
+    return _make_options(cls, True)
+
+
+def _make_options(cls: type[C], kw_only: bool) -> type[C]:
+    made: Any = dataclass(frozen=True, kw_only=kw_only, config=_CONFIG)(cls)
     made.__init__ = _explain_errors(made.__init__, made)
-    listed = list_options(made)
-    made.__signature__ = make_signature(listed)
-    made.__doc__ = insert_options(cls.__doc__ or "", listed)
+    made.__signature__ = _make_signature(made)
+    made.__doc__ = insert_options(cls.__doc__ or "", list_options(made))
     return made  # type: ignore[no-any-return]
+
+
+def takes(cls: Callable[P, A]) -> Callable[[Callable[[A], R]], Callable[P, R]]:
+    """Turn a function of one record into a function of the record's fields.
+
+    The fields, their types and defaults become the signature that editors and ``help()`` show. The line
+    ``{options}`` of the function's docstring becomes the list of the record's options.
+
+    Args:
+        cls: a class made by `options`.
+    """
+    def decorate(function: Callable[[A], R]) -> Callable[P, R]:
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            return function(cls(*args, **kwargs))
+
+        returns = get_type_hints(function).get("return")
+        shown: Any = call
+        shown.__signature__ = _make_signature(cls).replace(return_annotation=returns)
+        shown.__annotations__ = {o.name: o.type for o in list_options(cls)} | {"return": returns}
+        shown.__doc__ = insert_options(function.__doc__ or "", list_options(cls))
+        return call
+
+    return decorate
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
@@ -91,26 +126,26 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     return _explain_errors(wraps(function)(validate_call(config=_CONFIG)(function)), function)
 
 
-def list_options(cls: type) -> list[Option]:
-    """Return the options of a class made by `options`, in order; the type is without its bounds."""
+def list_options(cls: Any) -> list[Option]:
+    """Return the options of a class made by `options`, those by keyword last; types are without bounds."""
     hints, rich = get_type_hints(cls), get_type_hints(cls, include_extras=True)
     found = []
-    for f in fields(cls):
+    for f in sorted(fields(cls), key=lambda f: bool(f.kw_only)):
         words = [m.documentation for m in getattr(rich[f.name], "__metadata__", ()) if isinstance(m, Doc)]
         default = f.default_factory() if f.default_factory is not MISSING else f.default
+        default = getattr(default, "default", default) if isinstance(default, FieldInfo) else default
         found.append(Option(f.name, hints[f.name],
                             inspect.Parameter.empty if default is MISSING else default,
                             words[0] if words else ""))
     return found
 
 
-def make_signature(listed: list[Option], positional: int = 0, returns: Any = None) -> inspect.Signature:
-    """Make the signature of a function that takes options; the first `positional` may be given by place."""
-    kinds = inspect.Parameter
-    return inspect.Signature(
-        [kinds(o.name, kinds.POSITIONAL_OR_KEYWORD if k < positional or not positional
-               else kinds.KEYWORD_ONLY, default=o.default, annotation=o.type)
-         for k, o in enumerate(listed)], return_annotation=returns)
+def _make_signature(cls: Any) -> inspect.Signature:
+    """Make the signature of a class's fields, with types that people read."""
+    kinds, by_keyword = inspect.Parameter, {f.name for f in fields(cls) if f.kw_only}
+    return inspect.Signature([
+        kinds(o.name, kinds.KEYWORD_ONLY if o.name in by_keyword else kinds.POSITIONAL_OR_KEYWORD,
+              default=o.default, annotation=o.type) for o in list_options(cls)])
 
 
 def insert_options(text: str, listed: list[Option]) -> str:
@@ -147,7 +182,7 @@ def _word_problem(error: ValidationError, of: Any) -> SutureError:
     place = problem["loc"][0] if problem["loc"] else names[0]
     name = names[place] if isinstance(place, int) else str(place)
     if kind.startswith("unexpected_keyword"):
-        return make_unknown_error(f"option of {of.__name__}", name, names)
+        return make_unknown_error("option", name, names)
     if kind.startswith("missing"):
         return SutureError(f"{of.__name__}: expected {name}, got none; write {name}=...")
     if kind == "literal_error" and isinstance(given, str):
@@ -156,4 +191,8 @@ def _word_problem(error: ValidationError, of: Any) -> SutureError:
     shown = repr(given) if isinstance(given, str | int | float | None) else describe_value(given)
     wanted = _WANTED[kind].format(**context) if kind in _WANTED else problem["msg"].removeprefix(
         "Input should be ")
-    return SutureError(f"{name}: expected {wanted}, got {shown[:80]}")
+    default = inspect.signature(of).parameters[name].default if name in names else inspect.Parameter.empty
+    instead = "" if default is inspect.Parameter.empty else "; leave it out for the default"
+    if instead and isinstance(default, str | int | float) and not isinstance(default, bool):
+        instead += f", {default}"
+    return SutureError(f"{name}: expected {wanted}, got {shown[:80]}{instead}")

@@ -4,45 +4,41 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from suture._base import SutureError
+from suture._base import expect
 from suture.cli.console import split_names
-from suture.cli.options import IndicesOption, JackknifeOption, SampleOption, SeedOption
-from suture.cli.terminal import app, console
+from suture.cli.options import command, list_parameters
+from suture.cli.terminal import console
+from suture.compare import Settings
 from suture.indices import Value, compare_arrays, merged_moments
 from suture.numbers import get_measure
 
 
-@app.command()
+@command(list_parameters(Settings, only=("indices", "jackknife", "sample", "seed")))
 def indices(
     paths: Annotated[list[Path], typer.Argument(
         help="SOURCE and TARGET: .npy, .npz or .safetensors files with one matrix, or folders of them; with "
              "--moments, files that --save wrote.")],
-    indices: IndicesOption = "default",
-    jackknife: JackknifeOption = 0,
-    sample: SampleOption = 2000,
     save: Annotated[Path | None, typer.Option(help="File for the moments, to merge with "
                                                    "those of other rows.")] = None,
     moments: Annotated[bool, typer.Option("--moments", help="Merge files of moments.")] = False,
-    seed: SeedOption = 0,
+    **options: Any,
 ) -> None:
     """Structural indices of two matrices with the same rows, without any network."""
-    names = split_names(indices) or []
-    if moments and save is not None:
-        raise SutureError("expected --save or --moments, got both; moments that are merged are saved already")
+    names = split_names(options["indices"]) or []
+    expect(not (moments and save), "--save or --moments", "both", "moments that are merged are saved already")
     if moments:
-        found = merged_moments(paths, names, intervals=jackknife > 0)
-    elif len(paths) == 2:
-        found = compare_arrays(paths[0], paths[1], names, jackknife=jackknife, sample=sample,
-                               seed=seed, save=save)
+        found = merged_moments(paths, names, intervals=options["jackknife"] > 0)
     else:
-        raise SutureError(f"expected a source and a target, got {len(paths)} paths; to merge "
-                          "moments write --moments")
+        expect(len(paths) == 2, "a source and a target", f"{len(paths)} paths",
+               "to merge moments write --moments")
+        how = {name: options[name] for name in ("jackknife", "sample", "seed")}
+        found = compare_arrays(paths[0], paths[1], names, save=save, **how)
     _print_values(found)
     if save is not None:
         console.print(f"moments: {escape(str(save))}", soft_wrap=True)

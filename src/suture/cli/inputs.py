@@ -2,41 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from torch import nn
+from typing_extensions import Doc
 
+from suture._base import Count, Real, options
 from suture.cli import specs
 from suture.cli.specs.preparation import adjust_preprocessing, prepare_data
 
 
-@dataclass(frozen=True)
+@options
 class DataOptions:
-    """Options of reading and preparing data. Each field is an option of the same name.
+    """Options of reading and preparing data."""
 
-    Attributes:
-        train_size, test_size, image_column, label_column, text_column, skip_bad: see `suture.cli.specs.data`.
-        source_input, target_input, length, mask_rate: see
-            `suture.cli.specs.preparation.adjust_preprocessing`.
-    """
-
-    train_size: int | None = None
-    test_size: int | None = None
-    image_column: str | None = None
-    label_column: str | None = None
-    text_column: str | None = None
-    skip_bad: bool = False
-    source_input: str | None = None
-    target_input: str | None = None
-    length: int | None = None
-    mask_rate: float = 0.0
-
-    @classmethod
-    def of(cls, options: dict[str, Any]) -> DataOptions:
-        """Return the data options among all arguments of a command."""
-        return cls(**{f.name: options[f.name] for f in fields(cls)})
+    train_size: Annotated[Count | None, Doc(
+        "Number of training examples, as even over the classes as they allow.")] = None
+    test_size: Annotated[Count | None, Doc(
+        "Number of test examples, as even over the classes as they allow.")] = None
+    image_column: Annotated[str | None, Doc("Column of images. Default: found by name and type.")] = None
+    label_column: Annotated[str | None, Doc("Column of labels. Default: found by name and type.")] = None
+    text_column: Annotated[str | None, Doc("Column of texts. Default: found by name and type.")] = None
+    skip_bad: Annotated[bool, Doc("Leave out examples that cannot be read, and say how many.")] = False
+    source_input: Annotated[str | None, Doc(
+        "Input of the source, in place of what it asks for: raw, or "
+        "size=64,mean=0.5,std=0.5,channels=3,interpolation=bicubic,crop=0.875.")] = None
+    target_input: Annotated[str | None, Doc("Input of the target, written as that of the source.")] = None
+    length: Annotated[Count | None, Doc(
+        "Number of tokens that texts are padded and cut to. Default: the longest of the batch.")] = None
+    mask_rate: Annotated[Real, Field(ge=0, lt=1), Doc(
+        "Share of the tokens of texts to mask and predict, for masked language models.")] = 0.0
 
     def load_data(self, spec: str, seed: int) -> tuple[Any, Any]:
         """Return (training data, test data), raw."""

@@ -13,22 +13,22 @@ from rich.table import Column, Table
 from torch import nn
 
 from suture import zoo
-from suture._base import SutureError
+from suture._base import SutureError, expect
 from suture.cli import demo as demonstration
 from suture.cli import specs
 from suture.cli.console import print_verdict, show_progress, split_names
 from suture.cli.options import (
     DATA_HELP,
-    NETWORK_HELP,
-    WEIGHTS_HELP,
     DataOption,
-    DeviceOption,
+    NetworkArgument,
     OutOption,
-    SeedOption,
-    SitesOption,
+    WeightsOption,
+    command,
+    list_parameters,
 )
 from suture.cli.specs.preparation import adjust_preprocessing, make_example_inputs
-from suture.cli.terminal import app, console
+from suture.cli.terminal import console
+from suture.compare import Settings
 from suture.data import Examples
 from suture.networks import (
     Recipe,
@@ -43,12 +43,14 @@ from suture.networks import (
 )
 from suture.results import load, write_report
 
+RUN = list_parameters(Settings, only=("seed", "device"))
 
-@app.command()
-def demo(out: OutOption = Path("suture-demo"), seed: SeedOption = 0, device: DeviceOption = "auto") -> None:
+
+@command(RUN)
+def demo(out: OutOption = Path("suture-demo"), **options: Any) -> None:
     """Two small networks trained on the digits, each compared with itself and with the other."""
     with show_progress() as progress:
-        made = demonstration.run_demo(out, seed=seed, device=device, progress=progress)
+        made = demonstration.run_demo(out, progress=progress, **options)
     for name, reached in made.accuracies.items():
         console.print(f"network {name}: {reached:.1%} of {len(zoo.digits('test'))} test images right")
     for comparison in made.comparisons.values():
@@ -56,7 +58,7 @@ def demo(out: OutOption = Path("suture-demo"), seed: SeedOption = 0, device: Dev
     console.print(f"\nreport: {escape(str(made.report))}", soft_wrap=True)
 
 
-@app.command()
+@command(RUN)
 def train(
     network: Annotated[str, typer.Argument(help="zoo:NAME")],
     data: DataOption = "digits",
@@ -64,33 +66,30 @@ def train(
     lr: Annotated[float | None, typer.Option(help="Default: the recipe's.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Default: the recipe's.")] = None,
     out: Annotated[Path, typer.Option(help="Weights file, safetensors.")] = Path("weights.safetensors"),
-    seed: SeedOption = 0,
-    device: DeviceOption = "auto",
+    **options: Any,
 ) -> None:
     """Train a network of the zoo and save its weights."""
     kind, _, name = network.partition(":")
-    if kind != "zoo":
-        raise SutureError(f"expected zoo:NAME, got {network!r}; your own networks are trained "
-                          "by your own code")
-    if out.suffix != ".safetensors":
-        raise SutureError(f"weights are saved as .safetensors, got {out.name!r}; write "
-                          f"{out.stem}.safetensors")
+    expect(kind == "zoo", "zoo:NAME", repr(network), "train your own networks with your own code")
+    expect(out.suffix == ".safetensors", "a .safetensors file for the weights", repr(out.name),
+           f"write {out.stem}.safetensors")
     demonstration.check_place(out.parent)
     fit, test = (zoo.ImageSet.of(s) if isinstance(s, Examples) else s for s in specs.load_data(data))
     if not (isinstance(fit, zoo.ImageSet) and isinstance(test, zoo.ImageSet)):
         raise SutureError(f"expected {data!r} to return two suture.zoo.ImageSet, to train on them")
+    seed = options["seed"]
     recipe = zoo.DIGITS_RECIPE if data == "digits" else Recipe.paper()
     given: dict[str, Any] = {"epochs": epochs, "lr": lr, "batch_size": batch_size}
     given = {k: v for k, v in given.items() if v is not None}
     with show_progress() as progress:
         made, report = zoo.train_network(name, seed, dataclasses.replace(recipe, **given), (fit, test),
-                                         progress, device=find_device(device))
+                                         progress, device=find_device(options["device"]))
     zoo.save_weights(made, out, {"seed": str(seed), "accuracy": str(report.accuracy), "network": name})
     console.print(f"{report.accuracy:.1%} of {len(test)} test images right; weights: {escape(str(out))}",
                   soft_wrap=True)
 
 
-@app.command()
+@command()
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Folders that `suture compare` or `demo` wrote.")],
     out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("report.html"),
@@ -102,29 +101,29 @@ def report(
     console.print(f"\nreport: {escape(str(write_report(made, out)))}", soft_wrap=True)
 
 
-@app.command()
+@command(list_parameters(Settings, only=("sites", "seed")))
 def layers(
-    network: Annotated[str, typer.Argument(help=NETWORK_HELP)],
-    weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
-    data: Annotated[str
-                    | None, typer.Option(help=f"{DATA_HELP} Default: inputs made for the network.")] = None,
-    given: Annotated[str | None, typer.Option("--input",
-                                              help="What the network is given: raw, or size=64,...")] = None,
-    sites: SitesOption = None,
+    network: NetworkArgument,
+    weights: WeightsOption = None,
+    data: Annotated[str | None, typer.Option(
+        help=f"Data: {DATA_HELP} Default: inputs made for the network.")] = None,
+    given: Annotated[str | None, typer.Option("--input", help="Input of the network: raw, or "
+                                                              "size=64,...")] = None,
     every: Annotated[bool, typer.Option("--all",
                                         help="Every module that is called, also bypassed ones.")] = False,
-    seed: SeedOption = 0,
+    **options: Any,
 ) -> None:
     """The sites of a network: names, kinds, shapes, and whether they cut the network in two."""
     raw = None if data is None else specs.load_data(data)[0]
-    named = specs.build_network(network, weights=weights, like=raw, seed=seed)
+    named = specs.build_network(network, weights=weights, like=raw, seed=options["seed"])
     inputs = make_example_inputs(named, raw, adjust_preprocessing(named.preprocessing, given),
                                  always=given is not None)
     made = prepare(named.network, inputs, find_device("cpu"), network)
     if every:
         found = list(_inspect_every_call(made, inputs))
     else:
-        infos = SitedNetwork(made, inputs, split_names(sites), allow_bypass=True, name="network").infos
+        infos = SitedNetwork(made, inputs, split_names(options["sites"]), allow_bypass=True,
+                             name="network").infos
         found = [(i.site, i) for i in infos]
     # Names are folded, not cut with an ellipsis, so that they can be copied.
     table = Table(Column("site", overflow="fold"), "representation", "rows per example", "cuts the network")

@@ -1,54 +1,131 @@
-"""Options that several commands share."""
+"""Command line options, made from the records that define them, and the few of the commands themselves."""
 
 from __future__ import annotations
 
+import inspect
+import types
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
 
-from suture.indices import GROUPS
+from suture._base import Option, list_options
+from suture.cli.terminal import app
+from suture.compare import FitSettings, Settings
+from suture.ood import OOD, EnergyRecipe
+from suture.representations import AlignmentRule
+from suture.stitching import TaskRecipe
 
-OutOption = Annotated[Path, typer.Option(help="Folder that results are written to, as they come.")]
-SeedOption = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+NETWORK_HELP = ("zoo:NAME, torchvision:NAME, timm:NAME, hf:NAME or hf:FOLDER, or module:function that "
+                "returns a network (imports your code).")
 DATA_HELP = ("'digits', a folder of class folders, Parquet, npz, txt, csv or jsonl files, hf:NAME or a "
              "folder of `datasets`, torchvision:NAME@ROOT, or module:function that returns (train, test) "
              "(imports your code).")
-DataOption = Annotated[str, typer.Option(help=DATA_HELP)]
-NETWORK_HELP = ("zoo:NAME, torchvision:NAME, timm:NAME, hf:NAME or hf:FOLDER, or module:function that "
-                "returns a network (imports your code).")
-WEIGHTS_HELP = "safetensors, or a state dict saved by torch."
-InputOption = Annotated[str | None, typer.Option(
-    help="What the network is given, in place of what it asks for: raw, or "
-         "size=64,mean=0.5,std=0.5,channels=3,interpolation=bicubic,crop=0.875.")]
-SizeOption = Annotated[int | None, typer.Option(help="Only so many examples, as even over the "
-                                                     "classes as they allow.")]
-ColumnOption = Annotated[str | None, typer.Option(help="Column of the data by name. Default: found "
-                                                       "by name and type.")]
-SkipBadOption = Annotated[bool, typer.Option("--skip-bad", help="Leave out examples that cannot be read, and "
-                                                                "say how many.")]
-LengthOption = Annotated[int | None, typer.Option(help="Tokens that texts are padded and cut to. Default: "
-                                                       "the longest of the batch.")]
-MaskRateOption = Annotated[float, typer.Option(help="Of texts: share of tokens to mask and predict, for "
-                                                    "masked language models.")]
-TaskOption = Annotated[str, typer.Option(help="auto, classification, next_token, tokens or none.")]
-SitesOption = Annotated[str | None, typer.Option(help="Sites, comma separated: names or globs. Default: "
-                                                      "repeated blocks.")]
-FamilyOption = Annotated[str, typer.Option(help="Of the affine maps: full, ridge:STRENGTH, ridge:cv, rank:K, "
-                                                "orthogonal, diagonal, permutation, identity or "
-                                                "sparse:STRENGTH.")]
-ResizeOption = Annotated[str, typer.Option(help="How maps get the target's size: bilinear or nearest.")]
-PrefixOption = Annotated[str, typer.Option(help="Prefix tokens: auto, map, keep, drop, learn, add or only.")]
-ReluOption = Annotated[bool, typer.Option("--relu", help="End stitching layers with a ReLU.")]
-AuxiliaryOption = Annotated[str | None, typer.Option(help="module:function that returns inputs or data; "
-                                                          "imports your code. Default: made from the data.")]
-ExamplesOption = Annotated[int | None, typer.Option(help="Only the first so many examples for indices and "
-                                                         "direct matching.")]
+NetworkArgument = Annotated[str, typer.Argument(help=f"Network: {NETWORK_HELP}")]
+TargetArgument = Annotated[str | None, typer.Argument(
+    help="Network that gives the tails. Default: the source.")]
+WeightsOption = Annotated[Path | None, typer.Option(
+    help="Weights: safetensors, or a state dict saved by torch.")]
+DataOption = Annotated[str, typer.Option(help=f"Data: {DATA_HELP}")]
+OutOption = Annotated[Path, typer.Option(help="Folder that results are written to, as they come.")]
 
-IndicesOption = Annotated[str, typer.Option(help="Structural indices, comma separated, such as "
-                                                 f"cka,svcca:0.9,cka@flatten; groups: {', '.join(GROUPS)}; "
-                                                 "or none (docs/indices.md).")]
-JackknifeOption = Annotated[int, typer.Option(help="Blocks of examples for 95 % intervals of indices, such "
-                                                   "as 20; 0: none.")]
-SampleOption = Annotated[int, typer.Option(help="Examples kept for indices of rows.")]
+_SIMPLE = (bool, int, float, str, Path, type(None))
+_LISTS = ("sites", "target_sites", "methods", "indices", "ood")
+"""Options that are a list of names separated by commas."""
+_FILES = ("auxiliary", "unseen")
+"""Options that name a function of the user's, which returns data."""
+
+
+def list_parameters(record: type, only: Collection[str] = (), leave_out: Collection[str] = (),
+                    prefix: str = "", rename: Mapping[str, str] | None = None) -> list[inspect.Parameter]:
+    """Return the options of a record as parameters of a command, in its order.
+
+    Args:
+        record: class made by `suture._base.options`.
+        only: names of the options to return. Default: all.
+        leave_out: names of options to leave out.
+        prefix: put before each name.
+        rename: other names, by option.
+    """
+    found = []
+    for o in list_options(record):
+        if (only and o.name not in only) or o.name in leave_out or not o.words:
+            continue
+        name = (rename or {}).get(o.name, prefix + o.name)
+        kind = _find_type(o)
+        flags = (f"--{name.replace('_', '-')}",) if kind is bool else ()
+        found.append(inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=_find_default(o),
+            annotation=Annotated[kind, typer.Option(*flags, help=_summarise(o.words))]))
+    return found
+
+
+def _find_type(o: Option) -> Any:
+    """Return the type that the command line reads an option as: text where it is no simple type."""
+    if o.name in _LISTS or o.name in _FILES:
+        return str | None
+    parts = get_args(o.type) if get_origin(o.type) in (Union, types.UnionType) else (o.type,)
+    if all(p in _SIMPLE for p in parts):
+        return o.type
+    return str | None if o.default is None else str
+
+
+def _find_default(o: Option) -> Any:
+    if isinstance(o.default, OOD):
+        return ",".join(o.default.detectors)
+    if isinstance(o.default, tuple):
+        return ",".join(o.default)
+    return o.default if isinstance(o.default, _SIMPLE) else str(o.default)
+
+
+def _summarise(words: str) -> str:
+    """Return the first sentence of an option's words, as the one line that a help page has for it."""
+    first, *rest = words.replace("``", "").replace("`", "").rstrip(".").split(". ")
+    return ". ".join([first, *(s for s in rest[:1] if s.startswith("Default: "))]) + "."
+
+
+RECIPE_NAMES = {"precision": "tlm_precision"}
+ALIGNMENT = list_parameters(AlignmentRule, only=("resize", "prefix"))
+RECIPE = list_parameters(TaskRecipe, leave_out=("seed",), rename=RECIPE_NAMES)
+DETECTORS = [*list_parameters(OOD, only=("auxiliary", "unseen")),
+             *list_parameters(OOD, only=("store",), prefix="detector_"),
+             *list_parameters(EnergyRecipe, only=("epochs", "body"), prefix="detector_")]
+COMPARISON = list_parameters(Settings, leave_out=("alignment", "tlm", "batch_size", "progress", "names"))
+FIT = list_parameters(FitSettings, only=("task", "family", "relu", "examples", "seed", "device"))
+
+
+def command(*parameters: Iterable[inspect.Parameter]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a function as a command with options beside its own parameters.
+
+    The function gets the values of these options as ``**options``.
+    """
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @wraps(function)
+        def call(**given: Any) -> None:
+            function(**given)
+
+        own = [p for p in inspect.signature(function, eval_str=True).parameters.values()
+               if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        every = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+        every += [p for group in parameters for p in group]
+        shown: Any = call
+        shown.__signature__ = inspect.Signature(every)
+        shown.__annotations__ = {p.name: p.annotation for p in every}
+        app.command()(call)
+        return function
+
+    return decorate
+
+
+def read_record(record: Any, options: Mapping[str, Any], prefix: str = "",
+                rename: Mapping[str, str] | None = None, **fixed: Any) -> Any:
+    """Return the record with the values of a command's options; arguments as for `list_parameters`.
+
+    Args:
+        fixed: values that are not options of the command.
+    """
+    names = {o.name: (rename or {}).get(o.name, prefix + o.name) for o in list_options(record)}
+    given = {name: options[flag] for name, flag in names.items() if flag in options}
+    return record(**{**given, **fixed})

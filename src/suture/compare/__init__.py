@@ -13,6 +13,8 @@ from suture.compare.api import compare as compare
 from suture.compare.api import dry_run as dry_run
 from suture.compare.api import paper as paper
 from suture.compare.estimate import DryRun as DryRun
+from suture.compare.settings import FitSettings as FitSettings
+from suture.compare.settings import Settings as Settings
 from suture.compare.stitched_network import StitchedNetwork as StitchedNetwork
 from suture.compare.stitched_network import load_stitched as load_stitched
 from suture.compare.stitched_network import stitch as stitch

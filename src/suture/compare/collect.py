@@ -49,11 +49,12 @@ class TokenShare:
             xs: representations (N, T, D) at the sites of one side.
             masks: of the two sides.
         """
-        there = [m for m in masks if m is not None and m.shape == xs[0].shape[:2]]
-        if len(there) == 2 and not torch.equal(*there):
+        fitting = [m for m in masks if m is not None and m.shape == xs[0].shape[:2]]
+        if len(fitting) == 2 and not torch.equal(*fitting):
             return list(masks)  # the accumulators refuse these masks
-        counted = there[0] if there else torch.ones(xs[0].shape[:2], dtype=torch.bool, device=xs[0].device)
-        return [self.draw(counted)] * 2
+        unpadded = (fitting[0] if fitting
+                    else torch.ones(xs[0].shape[:2], dtype=torch.bool, device=xs[0].device))
+        return [self.draw(unpadded)] * 2
 
 
 def check_share(*networks: SitedNetwork) -> None:
@@ -66,9 +67,8 @@ def check_share(*networks: SitedNetwork) -> None:
     shapes = [(n.name, site, shape) for n in networks for site, shape in zip(n.sites, n.shapes, strict=True)]
     for name, site, shape in shapes:
         if shape.kind is not Kind.TOKENS or shape.size != shapes[0][2].size:
-            raise SutureError("expected tokens of one number at every site for a token_rate below 1, got "
-                              f"{shape} at {name} site {str(site)!r}; leave the site out, or write "
-                              "token_rate=1")
+            raise SutureError(f"token_rate below 1 needs equally many tokens at every site, got {shape} at "
+                              f"{name} site {str(site)!r}; leave it out, or write token_rate=1")
 
 
 def collect_moments(source: SitedNetwork, target: SitedNetwork, batches: Batches, accumulators: Accumulators,
@@ -104,9 +104,8 @@ def collect_moments(source: SitedNetwork, target: SitedNetwork, batches: Batches
                         fitter.update(ys, piece.labels, get_token_mask(piece.target))
                 except NonFiniteError as e:
                     site = (source if e.side == "source" else target).sites[e.index]
-                    raise SutureError(f"NaN or inf in the representation at {e.side} site {str(site)!r}, in "
-                                      f"batch {k} of the data; check the inputs and weights, or "
-                                      "leave this site out") from None
+                    raise SutureError(f"NaN or inf at {e.side} site {str(site)!r} in batch {k} of the data; "
+                                      "check inputs and weights, or leave this site out") from None
                 except (RuntimeError, IndexError) as e:
                     raise SutureError(f"a network fails on batch {k} of the data, after the first ones went "
                                       f"well: {summarise_error(e)}; give {advise_on_error(e)}") from e
@@ -114,8 +113,8 @@ def collect_moments(source: SitedNetwork, target: SitedNetwork, batches: Batches
             if progress:
                 progress("moments", k + 1, batches.count_batches())
     if not rows:
-        raise SutureError("expected tokens that count in the data, got none; give an attention mask that "
-                          "lets some through, more data, or a larger token_rate")
+        raise SutureError("the data hold only padding tokens; give another attention mask, more data, or a "
+                          "larger token_rate")
 
 
 def compute_paper_indices(source: SitedNetwork, target: SitedNetwork, batches: Batches,
@@ -176,8 +175,8 @@ def fit_detectors(target: SitedNetwork, batches: Batches, fitter: DetectorFitter
                 xs = target.front(piece.target)
                 for x, site, shape in zip(xs, target.sites, target.shapes, strict=True):
                     if not torch.isfinite(SiteFeatures(x, shape, get_token_mask(piece.target)).mean).all():
-                        raise SutureError(f"NaN or inf in the representation at target site {str(site)!r} in "
-                                          "the data; check the inputs and weights, or leave this site out")
+                        raise SutureError(f"NaN or inf at target site {str(site)!r} in the data; check "
+                                          "inputs and weights, or leave this site out")
                 fitter.update(xs, piece.labels, get_token_mask(piece.target))
 
 

@@ -10,10 +10,9 @@ import torch
 
 from suture.compare.collect import collect_moments
 from suture.compare.evaluate import Evaluator
-from suture.compare.run import Run
+from suture.compare.setup import Setup
 from suture.data import Batch, Batches, cut_batch, move_batch
 from suture.networks import SiteInfo
-from suture.representations import Accumulators
 from suture.stitching import GroupTrainer
 
 TRIED_EXAMPLES = 32
@@ -47,37 +46,36 @@ class DryRun:
     device: str
 
 
-def estimate_run(run: Run) -> DryRun:
+def estimate_run(setup: Setup) -> DryRun:
     """Run every stage of a comparison on a few examples, and return the estimates.
 
     A fast stage runs twice, because the first run warms up.
     """
-    device, plan = run.settings.device, run.settings
-    batch = next(iter(cut_batch(move_batch(next(iter(run.fit)), device),
-                                min(run.micro_batch, TRIED_EXAMPLES))))
+    settings, data, device = setup.settings, setup.data, setup.settings.torch_device
+    batch = next(iter(cut_batch(move_batch(next(iter(data.fit)), device),
+                                min(setup.micro_batch, TRIED_EXAMPLES))))
     one = Batches([Batch(batch.source, batch.target, batch.labels)])
-    accumulators = Accumulators(run.source.shapes, run.target.shapes, plan.accumulator_settings,
-                                plan.alignment, same=run.source is run.target)
+    accumulators, networks = setup.make_accumulators(), (setup.source, setup.target)
 
     def each(work: Callable[[], object]) -> float:
         return _time_work(work, device) / batch.size
 
-    n_test, per_test = run.test.count_examples(), 0.0
-    seconds = {"moments": _multiply(run.fit.count_examples(), each(lambda: collect_moments(
-        run.source, run.target, one, accumulators, device=device, micro_batch=run.micro_batch)))}
-    layers = {c: run.make_layer(*c).init_random(0).to(device) for c in run.cells if c not in run.excluded}
-    if plan.methods:
-        evaluator = Evaluator(run.source, run.target, layers, run.micro_batch, None, run.task)
-        per_test = each(lambda: evaluator.run(one, device))
-        seconds |= dict.fromkeys(plan.methods, _multiply(n_test, per_test))
-    if "tlm" in plan.methods:
-        brief = replace(plan.recipe, epochs=1, patience=None)
-        step = each(lambda: GroupTrainer(run.source, run.target, layers, brief, run.micro_batch,
-                                         run.task).fit(one, device))
-        training, testing = _multiply(run.whole.count_examples(), step * plan.recipe.epochs), seconds["tlm"]
+    n_fit, n_test = data.fit.count_examples(), data.test.count_examples()
+    seconds = {"moments": _multiply(n_fit, each(lambda: collect_moments(
+        *networks, one, accumulators, device=device, micro_batch=setup.micro_batch)))}
+    layers = {c: setup.make_layer(c).init_random(0).to(device) for c in setup.cells if c not in setup.unfit}
+    if settings.method_names:
+        evaluator = Evaluator(*networks, layers, setup.micro_batch, None, setup.task)
+        testing = _multiply(n_test, each(lambda: evaluator.run(one, device)))
+        seconds |= dict.fromkeys(settings.method_names, testing)
+    if "tlm" in settings.method_names:
+        brief = replace(settings.recipe, epochs=1, patience=None)
+        step = each(lambda: GroupTrainer(*networks, layers, brief, setup.micro_batch,
+                                         setup.task).fit(one, device))
+        training = _multiply(data.whole.count_examples(), step * settings.recipe.epochs)
         seconds["tlm"] = None if training is None or testing is None else training + testing
-    return DryRun(run.names, run.source.infos, run.target.infos, (run.fit.count_examples(), n_test),
-                  run.micro_batch, accumulators.nbytes_planned, seconds, str(device))
+    return DryRun(setup.names, setup.source.infos, setup.target.infos, (n_fit, n_test), setup.micro_batch,
+                  accumulators.nbytes_planned, seconds, str(device))
 
 
 def _time_work(work: Callable[[], object], device: torch.device) -> float:

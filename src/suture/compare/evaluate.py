@@ -125,8 +125,8 @@ class Evaluator:
         self._parts = {}
         tokens, correct = got["tokens"].get(0), got["own_correct"].get(0)
         if tokens is not None and not tokens.any():
-            raise SutureError(f"expected tokens that count in the {batches.name}, got none; give texts of at "
-                              "least two tokens, and labels that are not all -100")
+            raise SutureError(f"the {batches.name} hold no scored token; give texts of at least two tokens, "
+                              "and labels that are not all -100")
         spread = {j: _shift_to_mean(d, got["sums"].pop(j), got["rows"][j])
                   for j, d in got["deviation"].items()}
         broken = {key: int(counts.sum()) for key, counts in got["broken"].items()}
@@ -144,9 +144,8 @@ class Evaluator:
         for site, shape, x in zip(network.sites, network.shapes, xs, strict=True):
             squares.append(_sum_squares(x.float(), shape, get_row_mask(shape, View.ALL, mask)))
             if not torch.isfinite(squares[-1]).all():
-                raise SutureError(f"NaN or inf in the representation at {network.name} site {str(site)!r}, "
-                                  f"in batch {number} of the test data; check the inputs and weights, or "
-                                  "leave this site out")
+                raise SutureError(f"NaN or inf at {network.name} site {str(site)!r} in batch {number} of the "
+                                  "test data; check inputs and weights, or leave this site out")
         return squares
 
     def _evaluate_piece(self, piece: Batch, number: int) -> None:

@@ -3,38 +3,37 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from suture.compare.findings import Findings
 from suture.compare.provenance import collect_versions
-from suture.compare.settings import Settings
-from suture.networks import SitedNetwork
+from suture.compare.setup import Setup
 from suture.numbers import get_base_name, get_measure, sort_measures
 from suture.results import COLUMNS, Comparison
-from suture.stitching import Task
 
 
-def list_standing_notes(settings: Settings, source: SitedNetwork, target: SitedNetwork) -> list[str]:
-    """Return the notes that depend on the settings and networks alone, not on results."""
-    notes = []
-    if not settings.held_out and settings.methods:
+def list_standing_notes(setup: Setup) -> list[str]:
+    """Return the notes that depend on settings, networks and data alone, not on results."""
+    notes, settings = [], setup.settings
+    if not setup.data.held_out and settings.method_names:
         notes.append("no test data were given: stitched networks are evaluated on the data "
                      "they were fitted to")
-    if settings.methods and Task(settings.task).of_tokens:
+    if settings.method_names and setup.task.of_tokens:
         notes.append(f"the task is {settings.task}: what is predicted is counted in tokens, and intervals "
                      "are over whole texts")
-    bypassed = [str(i.site) for s in (source, target) for i in s.infos if i.bypass]
+    bypassed = [str(i.site) for s in (setup.source, setup.target) for i in s.infos if i.bypass]
     if bypassed:
         notes.append(f"bypassed sites ({', '.join(dict.fromkeys(bypassed))}): their stitched networks still "
                      "see the target's own activations on another path")
-    return notes
+    return [*notes, *dict.fromkeys(d["note"] for d in setup.data.about.values() if d["note"])]
 
 
-def compute_target_accuracy(arrays: Mapping[str, NDArray[Any]]) -> float | None:
+def _compute_target_accuracy(arrays: Mapping[str, NDArray[Any]]) -> float | None:
     """Return the accuracy of the target network over the test examples, or over their scored tokens."""
     hits = arrays.get("target.correct")
     if hits is None:
@@ -43,32 +42,33 @@ def compute_target_accuracy(arrays: Mapping[str, NDArray[Any]]) -> float | None:
     return float(hits.mean()) if tokens is None else float(hits.sum(dtype=np.float64) / tokens.sum())
 
 
-def assemble(names: tuple[str, str], source: SitedNetwork, target: SitedNetwork,
-             fingerprints: tuple[str, str],
-             rows: Sequence[Mapping[str, Any]], arrays: Mapping[str, NDArray[Any]],
-             meta: Mapping[str, Any]) -> Comparison:
-    """Return the comparison.
-
-    Args:
-        names: of source and target in tables.
-        source, target: the networks with their sites; the same object for self-stitching.
-        fingerprints: of the two networks.
-        rows: of the table, in any order of measures.
-        arrays, meta: of the comparison; versions, time and command are added.
-    """
+def assemble(setup: Setup, found: Findings) -> Comparison:
+    """Return the comparison so far: its table in order, arrays, and metadata."""
     import pandas as pd
 
-    table = pd.DataFrame(rows, columns=COLUMNS)
+    source, target, settings = setup.source, setup.target, setup.settings
+    table = pd.DataFrame(found.rows, columns=COLUMNS)
     order = {name: k for k, name in enumerate(sort_measures(table["measure"]))}
     table = table.sort_values("measure", key=lambda c: c.map(order), kind="stable", ignore_index=True)
-    same = fingerprints[0] == fingerprints[1] and source is target
-    alike = source.sites == target.sites and source.shapes == target.shapes
-    origin = {"versions": collect_versions(), "created": datetime.now(UTC).isoformat(timespec="seconds"),
-              "command": " ".join(sys.argv)}
+    meta = {
+        "key": setup.key, "stages": list(found.stages), "settings": settings.as_record(setup.data.held_out),
+        "seed": settings.seed, "n_fit": found.counts.get("n_fit"), "n_test": found.counts.get("n_test"),
+        "target_accuracy": _compute_target_accuracy(found.arrays),
+        "shapes": {"source": [str(s) for s in source.shapes], "target": [str(s) for s in target.shapes]},
+        "fingerprints": list(setup.fingerprints), "device": str(settings.torch_device),
+        "micro_batch": setup.micro_batch, "excluded": [[i, j, why] for (i, j), why in found.failed.items()],
+        "notes": [*list_standing_notes(setup), *found.notes],
+        "data": {name: dict(about) for name, about in setup.data.about.items()},
+        "versions": collect_versions(), "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join(sys.argv),
+    }
+    if found.ood:
+        meta["ood"] = dict(found.ood)
     own = [m for m in map(get_measure, dict.fromkeys(get_base_name(name) for name in order)) if m.own]
     if own:
-        kept = [{"name": m.name, "label": m.label, "about": m.about, "low": m.low, "high": m.high,
-                 "larger": m.larger_is_more_similar} for m in own]
-        meta = {**meta, "own_measures": kept}
-    return Comparison(*names, tuple(map(str, source.sites)), tuple(map(str, target.sites)), same, alike,
-                      table, dict(arrays), {**meta, **origin})
+        meta["own_measures"] = [{"name": m.name, "label": m.label, "about": m.about, "low": m.low,
+                                 "high": m.high, "larger": m.larger_is_more_similar} for m in own]
+    same = setup.fingerprints[0] == setup.fingerprints[1] and source is target
+    alike = source.sites == target.sites and source.shapes == target.shapes
+    return Comparison(*setup.names, tuple(map(str, source.sites)), tuple(map(str, target.sites)), same, alike,
+                      table, dict(found.arrays), meta)

@@ -1,116 +1,78 @@
-"""One comparison in progress: the state that its stages share, and the result so far."""
+"""One comparison in progress: its stages in order, each from records to findings."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from itertools import product
-from typing import Any
+from dataclasses import replace
+from functools import cached_property
 
-import torch
-
-from suture._base import SutureError
-from suture.compare.result import assemble, compute_target_accuracy, list_standing_notes
-from suture.compare.settings import Settings
-from suture.data import Batches
-from suture.networks import SitedNetwork
-from suture.numbers import Estimate, get_measure
-from suture.ood import Detection
-from suture.representations import Accumulators, Alignment, Cell
+from suture.compare.array_names import unpack_maps
+from suture.compare.evaluation import describe_evaluation, evaluate
+from suture.compare.findings import Findings, read_findings
+from suture.compare.fitted import Fitted
+from suture.compare.moments import collect, compute_published, describe_moments, match
+from suture.compare.result import assemble, list_standing_notes
+from suture.compare.setup import Setup
+from suture.compare.task_loss import describe_training, find_marks, mark_rows, train
+from suture.representations import Accumulators
 from suture.results import Comparison
-from suture.stitching import StitchingLayer, Task
 
 
-@dataclass
 class Run:
     """One comparison in progress.
 
-    Stages add rows, arrays and notes. `make_result` returns the result so far.
+    Args:
+        setup: everything that its stages read.
+        previous: an earlier result of the same comparison, whose finished stages are not run again.
+
+    Attributes:
+        found: what the finished stages found.
     """
 
-    source: SitedNetwork
-    target: SitedNetwork
-    names: tuple[str, str]
-    fit: Batches
-    test: Batches
-    settings: Settings
-    micro_batch: int
-    key: str
-    fingerprints: tuple[str, str]
-    whole: Batches
-    origin: dict[str, dict[str, Any]] = field(default_factory=dict)
-    detection: Detection | None = None
-    training_batches: tuple[Batches, Batches | None] | None = None
-    accumulators: Accumulators | None = None
-    paper_batches: Batches | None = None
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    arrays: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    done: list[str] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
-    excluded: dict[Cell, str] = field(default_factory=dict)
+    def __init__(self, setup: Setup, previous: Comparison | None = None) -> None:
+        self.setup = setup
+        self.found = (Findings() if previous is None
+                      else read_findings(previous, setup, list_standing_notes(setup)))
 
-    @property
-    def task(self) -> Task:
-        """The task of the target network's output."""
-        return Task(self.settings.task)
+    def list_stages(self) -> list[str]:
+        """List the names of the stages that are not finished, in order."""
+        return [s for s in ("moments", *self.setup.settings.method_names) if s not in self.found.stages]
 
-    @property
-    def cells(self) -> list[Cell]:
-        """All cells, row by row."""
-        return list(product(range(len(self.source.sites)), range(len(self.target.sites))))
+    def run_stage(self, stage: str) -> None:
+        """Run one stage and add what it found."""
+        new = {"moments": self._run_moments, "dm": self._run_direct_matching,
+               "tlm": self._run_task_loss_matching}[stage]()
+        self.found = self.found.add(replace(new, stages=[stage]))
 
-    def restore_layer(self, method: str, i: int, j: int) -> StitchingLayer:
-        """Return the fitted layer of a cell, from the arrays."""
-        alone = {k: torch.as_tensor(self.arrays[f"{method}.{k}/{i}/{j}"])
-                 for k in ("weight", "bias", "prefix") if f"{method}.{k}/{i}/{j}" in self.arrays}
-        return self.make_layer(i, j).set(**alone).to(self.settings.device)
+    @cached_property
+    def accumulators(self) -> Accumulators:
+        """The accumulators after the pass over the data, which a continued run repeats only if needed."""
+        return collect(self.setup)
 
-    def make_layer(self, i: int, j: int) -> StitchingLayer:
-        """Return a layer for a cell, not fitted."""
-        return StitchingLayer(Alignment(self.source.shapes[i], self.target.shapes[j],
-                                        self.settings.alignment),
-                              self.settings.family, relu=self.settings.relu)
+    @cached_property
+    def matched(self) -> Fitted:
+        """The maps of direct matching: those just fitted, else those of the earlier result."""
+        return unpack_maps("dm", self.found.arrays, self.found.failed)
 
-    def add_row(self, i: int, j: int, name: str, e: Estimate, n: int) -> None:
-        """Add the value of a measure in a cell, from `n` rows or examples."""
-        self.rows.append({"source": str(self.source.sites[i]), "target": str(self.target.sites[j]),
-                          "measure": name, "value": e.value, "low": e.low, "high": e.high, "n": n,
-                          "direction": get_measure(name).direction, "reason": e.reason, "mark": ""})
+    def _run_moments(self) -> Findings:
+        published, counts = compute_published(self.setup)
+        matched = match(self.setup, self.accumulators)
+        self.matched = matched.fitted
+        return describe_moments(self.setup, self.accumulators, matched, published, counts)
 
-    def take_over(self, previous: Comparison) -> None:
-        """Continue from an earlier result of the same networks, data and settings.
+    def _run_direct_matching(self) -> Findings:
+        return self._evaluate("dm", self.matched)
 
-        Raises:
-            SutureError: the result belongs to another comparison.
-        """
-        if previous.meta.get("key") != self.key:
-            raise SutureError("the earlier result is of other networks, data or settings; "
-                              "choose another output folder, or remove it")
-        self.rows = previous.table.to_dict("records")  # type: ignore[assignment]
-        self.arrays = dict(previous.arrays)
-        self.notes = [n for n in previous.meta["notes"] if n not in self._list_standing_notes()]
-        self.done = list(previous.meta["stages"])
-        self.excluded = {(int(i), int(j)): why for i, j, why in previous.meta["excluded"]}
-        if self.detection is not None:
-            self.detection.about = previous.meta.get("ood", {})
-        self.counts = {k: previous.meta[k] for k in ("n_fit", "n_test") if previous.meta.get(k) is not None}
+    def _run_task_loss_matching(self) -> Findings:
+        trained = train(self.setup, self.matched)
+        tested = self._evaluate("tlm", trained.fitted)
+        marks = find_marks(self.setup, trained, tested)
+        return describe_training(self.setup, trained, marks).add(mark_rows(self.setup, tested, marks))
 
-    def _list_standing_notes(self) -> list[str]:
-        return [*list_standing_notes(self.settings, self.source, self.target),
-                *dict.fromkeys(d["note"] for d in self.origin.values() if d["note"])]
+    def _evaluate(self, method: str, fitted: Fitted) -> Findings:
+        accumulators = None if self.setup.detection is None else self.accumulators
+        return describe_evaluation(self.setup, evaluate(self.setup, method, fitted), self.found.arrays,
+                                   accumulators)
 
     def make_result(self) -> Comparison:
         """Return the comparison so far."""
-        meta = {
-            "key": self.key, "stages": list(self.done), "settings": self.settings.as_record(),
-            "seed": self.settings.seed, "n_fit": self.counts.get("n_fit"),
-            "n_test": self.counts.get("n_test"), "target_accuracy": compute_target_accuracy(self.arrays),
-            "shapes": {"source": [str(s) for s in self.source.shapes],
-                       "target": [str(s) for s in self.target.shapes]},
-            "fingerprints": list(self.fingerprints), "device": str(self.settings.device), "micro_batch":
-            self.micro_batch, "excluded": [[i, j, why] for (i, j), why in self.excluded.items()],
-            "notes": [*self._list_standing_notes(), *self.notes], "data": self.origin,
-        }
-        if self.detection is not None and self.detection.about:
-            meta["ood"] = self.detection.about
-        return assemble(self.names, self.source, self.target, self.fingerprints, self.rows, self.arrays, meta)
+        return assemble(self.setup, self.found)

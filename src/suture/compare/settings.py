@@ -1,104 +1,178 @@
-"""The settings of one comparison: the arguments of `suture.compare`, checked."""
+"""The options of a comparison: each has its type, default, check and words here and nowhere else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cached_property
+from typing import Annotated, Any, Literal, get_args
 
 import torch
+from pydantic import Field, InstanceOf, SkipValidation
+from torch import nn
+from typing_extensions import Doc
 
-from suture._base import Progress, SutureError, count_examples, is_number, make_unknown_error
+from suture._base import (
+    Count,
+    Progress,
+    Real,
+    Seed,
+    SutureError,
+    Whole,
+    count_examples,
+    expect,
+    keyword_options,
+    make_unknown_error,
+    options,
+)
 from suture.data import Batch, Batches
 from suture.indices import FOLDS, Named, Request, chosen
-from suture.networks import SitedNetwork, find_device, take_first
-from suture.ood import OOD, EnergyRecipe, as_batches
-from suture.representations import AccumulatorSettings, AlignmentRule
-from suture.stitching import TASKS, Family, Task, TaskRecipe, check_batch, resolve_task
+from suture.networks import Site, SitedNetwork, SiteSpec, find_device, take_first
+from suture.ood import DEFAULT_OOD, OOD, EnergyRecipe, as_batches
+from suture.representations import DEFAULT_RULE, AccumulatorSettings, AlignmentRule
+from suture.results import Comparison
+from suture.stitching import FULL, Family, Task, TaskName, TaskRecipe, check_batch, resolve_task
 
-METHODS = ("dm", "tlm")
+Method = Literal["dm", "tlm"]
+METHODS: tuple[Method, ...] = get_args(Method)
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 FORWARD_DTYPES = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Types of the networks' forward passes (autocast). Statistics and stitching layers are in float32 or
 more."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The checked settings of one comparison."""
+@keyword_options
+class FitSettings:
+    """Options of fitting stitching layers, for a whole comparison or a single layer."""
 
-    methods: list[str]
-    indices: list[Request]
-    recipe: TaskRecipe
-    precision: str
-    seed: int
-    device: torch.device
-    progress: Progress | None
-    held_out: bool
-    family: Family
-    alignment: AlignmentRule
-    examples: int | None
-    relu: bool
-    ood: OOD | None
-    task: str = "auto"
-    token_rate: float = 1.0
-    forward: str = "float32"
-    jackknife: int = 0
-    sample: int = 2000
+    family: Annotated[Family | str, SkipValidation, Doc(
+        "Family of the layers' affine maps: full, ridge:STRENGTH, ridge:cv, rank:K, orthogonal, diagonal, "
+        "permutation, identity or sparse:STRENGTH (docs/families.md). Cells whose widths do not allow it are "
+        "missing, with the reason.")] = FULL
+    alignment: Annotated[InstanceOf[AlignmentRule], Doc(
+        "Rule for matching positions: resize, its order, and prefix tokens.")] = DEFAULT_RULE
+    relu: Annotated[bool, Doc(
+        "End each stitching layer with a ReLU, for targets whose own representations come from one. Direct "
+        "matching is fitted without it and evaluated with it.")] = False
+    examples: Annotated[Count | None, Doc(
+        "Number of first examples of the data for indices and direct matching. The paper uses 100. Task loss "
+        "matching uses all examples. None: all.")] = None
+    tlm: Annotated[InstanceOf[TaskRecipe] | None, Doc(
+        "Recipe of task loss matching. None: `TaskRecipe` with `seed`, which is the paper's without its "
+        "augmentation.")] = None
+    precision: Annotated[Literal["float32", "float64"], Doc(
+        "Precision of the products in the moments: float32 or float64. float64 costs three times as "
+        "much.")] = "float32"
+    forward: Annotated[Literal["float32", "bf16", "fp16"], Doc(
+        "Precision of the networks' forward passes: float32, bf16 or fp16 (autocast). bf16 is twice as fast "
+        "on GPUs that support it, and less precise. Representations, moments, layers and scores are always "
+        "in float32 or more.")] = "float32"
+    task: Annotated[TaskName, Doc(
+        "Task of the target network's output: auto, classification, next_token, tokens or none. Stitched "
+        "networks are scored and trained on it: classification has logits (N, classes), next_token is for "
+        "causal language models, tokens for masked language models and token classification with labels "
+        "(N, T), none for hidden states without a task. auto finds it in the dry run.")] = "auto"
+    token_rate: Annotated[Real, Field(gt=0, le=1), Doc(
+        "Share of the unpadded tokens for indices and direct matching. They are drawn with `seed`, the same "
+        "at every site; under ``@pool`` the mean is over the drawn tokens. All other measures use all "
+        "tokens.")] = 1.0
+    allow_bypass: Annotated[bool, Doc(
+        "Accept sites that another path of the network bypasses (see `SitedNetwork`).")] = False
+    batch_size: Annotated[Count, Doc("Examples per batch, for data that are no loader.")] = 256
+    device: Annotated[str | torch.device, SkipValidation, Doc(
+        "Device: auto, cpu, cuda or mps, or a torch device. auto is cuda, else mps, else cpu.")] = "auto"
+    seed: Annotated[Seed, Doc("Seed of initialisations, the order of the data, and bootstraps.")] = 0
+    progress: Annotated[Progress | None, Doc("Function called as ``progress(stage, done, total)``.")] = None
+
+    @cached_property
+    def affine_family(self) -> Family:
+        """The family, parsed."""
+        made = Family.parse(self.family) if isinstance(self.family, str) else self.family
+        expect(isinstance(made, Family), "a family of maps", made, 'write family="full"')
+        return made
+
+    @cached_property
+    def recipe(self) -> TaskRecipe:
+        """The recipe of task loss matching."""
+        return self.tlm or TaskRecipe(seed=self.seed)
+
+    @cached_property
+    def torch_device(self) -> torch.device:
+        """The device."""
+        return find_device(self.device)
+
+
+@keyword_options
+class Settings(FitSettings):
+    """Options of a comparison."""
+
+    sites: Annotated[SiteSpec, SkipValidation, Doc(
+        "Sites of the source, and of the target unless given: names, globs, or a function of (path, module). "
+        "None: the repeated blocks in order of execution.")] = None
+    target_sites: Annotated[SiteSpec, SkipValidation, Doc("Sites of the target, if they differ.")] = None
+    methods: Annotated[Sequence[str], SkipValidation, Doc(
+        'Ways of stitching: "dm" (direct matching), "tlm" (task loss matching). ``()``: indices only.',
+        )] = METHODS
+    indices: Annotated[Iterable[Named] | Named, SkipValidation, Doc(
+        'Structural indices: names (docs/indices.md) such as "cka", "svcca:0.9" or "cka@flatten", groups '
+        'such as "default", "all" or "moments@pool", entries, or your own functions '
+        "(`suture.indices.own`). A name without ``@`` uses the matrices that the stitching layer maps. "
+        "``()``: none.")] = "default"
+    jackknife: Annotated[Whole, Field(ge=0), Doc(
+        "Blocks of examples for 95 % intervals of the indices from moments, a multiple of 5. The memory of "
+        "the sums grows with it. 0: no intervals; 20 is a good number.")] = 0
+    sample: Annotated[Count, Doc("Examples kept for the indices of rows, drawn with `seed`.")] = 2000
+    ood: Annotated[OOD | Iterable[str] | str | None, SkipValidation, Doc(
+        "Out-of-distribution scores: an `OOD`, or only names of detectors. None: no scores and no verdicts "
+        "of cells. The default scores with Mahalanobis distances, tested on auxiliary data made from the "
+        "data.")] = DEFAULT_OOD
+    names: Annotated[Sequence[str] | None, SkipValidation, Doc(
+        "Names of the two networks in tables. None: their classes.")] = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.sample, int) or isinstance(self.sample, bool) or self.sample < 1:
-            raise SutureError(f"expected a sample of at least one example, got {self.sample!r}; "
-                              "leave it out for 2000")
-        _ = self.accumulator_settings.blocks  # raises for a wrong number of blocks
-        if "tlm" in self.methods and (not self.family.trainable or self.family.strength == "cv"):
-            why = ("has nothing to train" if not self.family.trainable
-                   else "finds its strength in closed form only")
-            raise SutureError(f"expected a family that can be trained on the task loss, got {self.family}, "
-                              f"which {why}; pass methods=['dm'] or another family")
+        unknown = [m for m in self.method_names if m not in METHODS]
+        if unknown:
+            raise make_unknown_error("method", str(unknown[0]), METHODS)
+        expect(self.names is None or (not isinstance(self.names, str) and len(self.names) == 2),
+               "two names, of source and target", repr(self.names), 'write names=("A", "B")')
+        _ = self.torch_device, self.detection, self.accumulator_settings.blocks  # raise for bad values
+        family = self.affine_family
+        expect("tlm" not in self.method_names or (family.trainable and family.strength != "cv"),
+               "a family that can be trained on the task loss", str(family),
+               "pass methods=['dm'] or another family")
 
-    @classmethod
-    def of(cls, *, methods: Sequence[str], indices: Iterable[Named] | Named, tlm: TaskRecipe | None,
-           precision: str, seed: int, device: str | torch.device, progress: Progress | None, held_out: bool,
-           family: Family | str, alignment: AlignmentRule, examples: int | None, relu: bool, ood: OOD | None,
-           task: str = "auto", token_rate: float = 1.0, forward: str = "float32", jackknife: int = 0,
-           sample: int = 2000) -> Settings:
-        """Return the settings of a user's arguments (see `suture.compare`).
+    @cached_property
+    def method_names(self) -> list[str]:
+        """Names of the ways of stitching."""
+        listed = [self.methods] if isinstance(self.methods, str) else self.methods or ()
+        expect(isinstance(listed, Iterable), "names of methods", listed, 'write methods=["dm", "tlm"]')
+        return list(listed)
 
-        Raises:
-            SutureError: an argument that is unknown or out of range.
-        """
-        listed = [methods] if isinstance(methods, str) else list(methods or ())
-        for m in listed:
-            if m not in METHODS:
-                raise make_unknown_error("method", m, METHODS)
-        if precision not in PRECISIONS:
-            raise SutureError(f"expected precision to be one of {', '.join(PRECISIONS)}, got {precision!r}")
-        if seed < 0:
-            raise SutureError(f"expected a seed of at least 0, got {seed}")
-        if task not in TASKS:
-            raise make_unknown_error("task", str(task), TASKS)
-        if forward not in FORWARD_DTYPES:
-            raise make_unknown_error("precision of the forwards", str(forward), FORWARD_DTYPES)
-        if not is_number(token_rate) or not 0 < token_rate <= 1:
-            raise SutureError(f"expected a token_rate above 0 and at most 1, got {token_rate!r}; leave it "
-                              "out for all tokens")
-        return cls(listed, chosen(indices), tlm or TaskRecipe(seed=seed),
-                   precision, seed, find_device(device), progress, held_out,
-                   Family.parse(family) if isinstance(family, str) else family, alignment, examples, relu,
-                   _fill_energy_recipe(ood, seed) if listed else None, task, float(token_rate), forward,
-                   jackknife, sample)
+    @cached_property
+    def requests(self) -> list[Request]:
+        """The structural indices with their alignments."""
+        return chosen(self.indices)
+
+    @cached_property
+    def detection(self) -> OOD | None:
+        """The out-of-distribution scores, with the recipe of the trained detector filled in."""
+        if self.ood is None or not self.method_names:
+            return None
+        expect(isinstance(self.ood, OOD | str | Iterable), "ood as an OOD, names of detectors or None",
+               repr(self.ood), "write ood=None for none")
+        made = self.ood if isinstance(self.ood, OOD) else OOD(self.ood)
+        return made if made.energy is not None else replace(made, energy=EnergyRecipe(seed=self.seed))
 
     @property
     def folds(self) -> int:
         """Number of parts of the data with separate moments."""
-        return FOLDS if self.family.strength == "cv" else 1
+        return FOLDS if self.affine_family.strength == "cv" else 1
 
     @property
     def accumulator_settings(self) -> AccumulatorSettings:
         """Settings of the accumulators in the pass over the data."""
-        return AccumulatorSettings(self.indices, self.jackknife, self.folds, self.sample, self.seed,
-                                   PRECISIONS[self.precision], bool(self.methods))
+        return AccumulatorSettings(self.requests, self.jackknife, self.folds, self.sample, self.seed,
+                                   PRECISIONS[self.precision], bool(self.method_names))
 
     def replace_task(self, target: SitedNetwork, first: Batch) -> Settings:
         """Return the settings with the task that was found; "none" without stitched networks.
@@ -106,37 +180,76 @@ class Settings:
         Raises:
             SutureError: an output or data that do not fit the task, or task loss matching without a task.
         """
-        if not self.methods:
+        if not self.method_names:
             return replace(self, task=Task.NONE.value)
         size = count_examples(take_first(first.target))
         labels = None if first.labels is None else first.labels[:size]
-        trained = "tlm" in self.methods
+        trained = "tlm" in self.method_names
         task = resolve_task(self.task, target.network, take_first(first.target), labels,
                             trained=trained and self.recipe.needs_labels)
         if trained:
             if task is Task.NONE and self.recipe.objective != "match":
-                raise SutureError("expected logits of the target network for task loss matching, got an "
-                                  "output that is none (task='none'); write methods=['dm'], or a task if "
-                                  "they are logits")
+                raise SutureError("task loss matching needs logits of the target network, got task='none'; "
+                                  "write methods=['dm'], or the task of its logits")
             check_batch(first, self.recipe, task)
         return replace(self, task=task.value)
 
     def open_auxiliary(self) -> list[Batches]:
         """Return the auxiliary and unseen data that were given."""
-        given = ([] if self.ood is None
-                 else [d for d in (self.ood.auxiliary, self.ood.unseen) if d is not None])
-        return [as_batches(d) for d in given]
+        given = () if self.detection is None else (self.detection.auxiliary, self.detection.unseen)
+        return [as_batches(d) for d in given if d is not None]
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self, held_out: bool) -> dict[str, Any]:
         """Return the settings that decide the numbers, for the record and for the key of earlier results."""
-        return {"methods": self.methods, "indices": [r.key for r in self.indices], "tlm": asdict(self.recipe),
-                "precision": self.precision, "seed": self.seed, "held_out": self.held_out,
-                "family": str(self.family), "alignment": asdict(self.alignment),
-                "examples": self.examples, "relu": self.relu, "task": self.task, "token_rate":
-                self.token_rate, "forward": self.forward, "jackknife": self.jackknife, "sample": self.sample,
-                "ood": None if self.ood is None else self.ood.settings()}
+        plain = ("precision", "seed", "examples", "relu", "task", "token_rate", "forward", "jackknife",
+                 "sample")
+        return {name: getattr(self, name) for name in plain} | {
+            "methods": self.method_names, "indices": [r.key for r in self.requests],
+            "tlm": asdict(self.recipe), "held_out": held_out, "family": str(self.affine_family),
+            "alignment": asdict(self.alignment),
+            "ood": None if self.detection is None else self.detection.settings()}
 
 
-def _fill_energy_recipe(ood: OOD | None, seed: int) -> OOD | None:
-    """Return the OOD settings with the default recipe of the trained detector filled in."""
-    return ood if ood is None or ood.energy is not None else replace(ood, energy=EnergyRecipe(seed=seed))
+@options
+class CompareOptions(Settings):
+    """Arguments of `suture.compare`: networks, data, and the settings."""
+
+    source: Annotated[nn.Module, Doc(
+        "Network that gives the fronts. It is not changed: a private frozen copy runs, in eval mode.")]
+    target: Annotated[nn.Module | None, Doc(
+        "Network that gives the tails. None: stitch `source` to itself.")] = None
+    data: Annotated[Any, Doc(
+        "Examples for stitching layers and indices: a DataLoader or re-iterable of (inputs, labels), a "
+        "Dataset, tensors (inputs, labels), or `Paired` loaders if the networks need different inputs.",
+        )] = None
+    test: Annotated[Any, Doc(
+        "Examples for the evaluation of stitched networks. None: `data` again, with a note in the result.",
+        )] = None
+    on_stage: Annotated[Callable[[InstanceOf[Comparison]], object] | None, Doc(
+        "Function called with the result so far after each stage, for example to save it.",
+        )] = Field(default=None, kw_only=True)
+    previous: Annotated[InstanceOf[Comparison] | None, Doc(
+        "Earlier, perhaps partial result of exactly the same comparison. Its finished stages are not run "
+        "again.")] = Field(default=None, kw_only=True)
+
+
+@options
+class StitchOptions(FitSettings):
+    """Arguments of `suture.stitch`: two networks with a site each, data, and the settings of the fit."""
+
+    source: Annotated[nn.Module, Doc("Network that gives the front.")]
+    source_site: Annotated[str | Site, Doc("Site in it.")]
+    target: Annotated[nn.Module, Doc("Network that gives the tail; `source` for self-stitching.")]
+    target_site: Annotated[str | Site, Doc("Site in it.")]
+    data: Annotated[Any, Doc("Examples that the layer is fitted to, as for `suture.compare`.")]
+    method: Annotated[Method, Doc(
+        'Way of fitting: "dm" (direct matching, closed form) or "tlm" (by gradient, with the recipe `tlm`). '
+        '"tlm" with ``TaskRecipe(objective="match")`` is direct matching by gradient.',
+        )] = Field(default="dm", kw_only=True)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the comparison of these two sites alone."""
+        shared: Mapping[str, Any] = {name: getattr(self, name) for name in FitSettings.__annotations__}
+        return Settings(**shared, sites=[self.source_site], target_sites=[self.target_site],
+                        methods=[self.method], indices=(), ood=None)

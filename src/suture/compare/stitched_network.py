@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -12,27 +11,25 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from suture._base import Progress, SutureError, convert_tensors, fingerprint_network
-from suture.compare.moments_stage import run_moments
-from suture.compare.preparation import start_run
-from suture.compare.settings import Settings
-from suture.compare.task_loss_stage import train_layers
+from suture._base import (
+    convert_tensors,
+    expect,
+    fingerprint_network,
+    load_tensors,
+    save_tensors,
+    takes,
+)
+from suture.compare.findings import Findings
+from suture.compare.moments import collect, match
+from suture.compare.settings import StitchOptions
+from suture.compare.setup import set_up
+from suture.compare.task_loss import find_marks, train
 from suture.data import Batch, Batches, move_batch
 from suture.networks import Site, SitedNetwork, apply, find_device, prepare, take_first
-from suture.representations import DEFAULT_RULE, Alignment, AlignmentRule, Kind, Shape, get_token_mask
-from suture.stitching import (
-    FULL,
-    Family,
-    StitchingLayer,
-    Task,
-    TaskName,
-    TaskRecipe,
-    find_unconverged,
-    resolve_task,
-)
-from suture.zoo import load_weights, read_metadata, save_weights
+from suture.representations import Alignment, AlignmentRule, Kind, Shape, get_token_mask
+from suture.stitching import Family, StitchingLayer, Task, resolve_task
 
-FORMAT = "suture.stitch/1"
+KINDS = "suture.stitch/2", "suture.stitch/1"
 
 
 @dataclass(frozen=True)
@@ -86,9 +83,8 @@ class StitchedNetwork(nn.Module):
         self._examples = tuple(convert_tensors(x, lambda t: t[:1] if t.ndim else t) for x in (a, b))
         for side, found, wanted in (("source", self._front, layer.alignment.source),
                                     ("target", self._tail, layer.alignment.target)):
-            if found.shapes[0] != wanted:
-                raise SutureError(f"expected {wanted} at the {side} site {found.sites[0]}, got "
-                                  f"{found.shapes[0]}; give inputs of the size that the layer was fitted on")
+            expect(found.shapes[0] == wanted, f"{wanted} at the {side} site {found.sites[0]}",
+                   str(found.shapes[0]), "give inputs of the size that the layer was fitted on")
         self.eval()
 
     @property
@@ -154,54 +150,38 @@ class StitchedNetwork(nn.Module):
                  "family": str(self.layer.affine.family), "relu": self.layer.relu,
                  "fingerprints": list(self.fingerprints), "allow_bypass": self.allow_bypass, "fit": self.fit,
                  "inputs": [_describe_inputs(x) for x in self._examples], "suture": version("suture")}
-        save_weights(self.layer, path, {"format": FORMAT, "about": json.dumps(about)})
+        place = Path(path)
+        expect(place.suffix == ".safetensors", "a .safetensors file", repr(place.name),
+               f"write {place.stem}.safetensors")
+        save_tensors(place, KINDS[0], self.layer.state_dict(), about)
 
 
-def stitch(source: nn.Module, source_site: str | Site, target: nn.Module, target_site: str | Site, data: Any,
-           *, method: Literal["dm", "tlm"] = "dm", tlm: TaskRecipe | None = None, family: Family | str = FULL,
-           alignment: AlignmentRule = DEFAULT_RULE, examples: int | None = None,
-           precision: Literal["float32", "float64"] = "float32", relu: bool = False,
-           allow_bypass: bool = False, device: str | torch.device = "auto", task: TaskName = "auto",
-           token_rate: float = 1.0, batch_size: int = 256, seed: int = 0,
-           progress: Progress | None = None) -> StitchedNetwork:
+@takes(StitchOptions)
+def stitch(given: StitchOptions) -> StitchedNetwork:
     """Fit one stitching layer and return the stitched network.
 
     >>> stitched = suture.stitch(a, "layer2.1", b, "layer3.0", train, method="tlm")
     >>> stitched(images).argmax(1); stitched.save("stitched.safetensors")
 
     Args:
-        source, source_site: network and site that give the front.
-        target, target_site: network and site that give the tail; the same network for self-stitching.
-        data: examples that the layer is fitted to, as for `suture.compare`.
-        method: "dm" (direct matching, closed form) or "tlm" (by gradient, with the recipe `tlm`). "tlm" with
-            ``TaskRecipe(objective="match")`` is direct matching by gradient.
-        tlm: recipe of the gradient method. Default: `TaskRecipe` with `seed`.
-        family, alignment, examples, precision, relu, allow_bypass, device, task, token_rate, batch_size,
-            seed, progress: as for `suture.compare`. `examples` and `token_rate` apply to direct matching
-            only.
+        {options}
 
     Raises:
         SutureError: bad input, a family that the widths do not allow, a loss that is not finite.
     """
-    plan = Settings.of(methods=[method], indices=(), tlm=tlm, precision=precision, seed=seed, device=device,
-                       progress=progress, held_out=False, family=family, alignment=alignment,
-                       examples=examples, relu=relu, ood=None, task=task, token_rate=token_rate)
-    run = start_run(source, target, data, None, plan, sites=[source_site], target_sites=[target_site],
-                    allow_bypass=allow_bypass, batch_size=batch_size)
-    if run.excluded:
-        raise SutureError(next(iter(run.excluded.values())))
-    run_moments(run)
-    about: dict[str, Any] = {"method": method} | plan.as_record()
-    if method == "tlm":
-        curves, ends = train_layers(run)
-        if curves.failed:
-            raise SutureError(f"expected a layer that can be used: {next(iter(curves.failed.values()))}")
-        marks = find_unconverged(curves, plan.recipe, ends=ends.get("tlm"), matched=ends.get("dm"))
-        about |= {"loss": curves.loss[0, 0], "mark": marks.get((0, 0), "")}
-    return StitchedNetwork(source, target, (run.source.sites[0], run.target.sites[0]),
-                           run.restore_layer(method, 0, 0),
-                           next(iter(run.fit)), allow_bypass=allow_bypass, device=plan.device,
-                           fit=about)
+    setup = set_up(given.source, given.target, given.data, None, given.settings)
+    accumulators = collect(setup)
+    fitted = match(setup, accumulators).fitted
+    record: dict[str, Any] = {"method": given.method} | given.settings.as_record(held_out=False)
+    if given.method == "tlm" and not fitted.failed:
+        trained = train(setup, fitted)
+        fitted = trained.fitted
+        record |= {"loss": trained.curves.loss[0, 0],
+                   "mark": find_marks(setup, trained, Findings()).get((0, 0), "")}
+    expect(not fitted.failed, "a layer that can be used", next(iter(fitted.failed.values()), ""))
+    return StitchedNetwork(given.source, given.target, (setup.source.sites[0], setup.target.sites[0]),
+                           fitted.make_layers(setup)[0, 0], next(iter(setup.data.fit)),
+                           allow_bypass=given.allow_bypass, device=setup.settings.torch_device, fit=record)
 
 
 def load_stitched(path: str | Path, source: nn.Module, target: nn.Module, inputs: Any = None, *,
@@ -218,23 +198,18 @@ def load_stitched(path: str | Path, source: nn.Module, target: nn.Module, inputs
     Raises:
         SutureError: another kind of file, networks with other weights, or sites that do not exist.
     """
-    metadata = read_metadata(path)
-    if metadata.get("format") != FORMAT:
-        raise SutureError(f"expected a stitching layer in {path}, got a file of another kind; write it with "
-                          "StitchedNetwork.save")
-    about = json.loads(metadata["about"])
+    tensors, about = load_tensors(Path(path), *KINDS)
     for side, network, wanted in zip(("source", "target"), (source, target),
                                      about["fingerprints"], strict=True):
-        if fingerprint_network(network) != wanted:
-            raise SutureError(f"expected the {side} network that the layer was fitted to (fingerprint "
-                              f"{wanted}), got other weights ({fingerprint_network(network)}); load those "
-                              "weights, or fit a new layer")
+        got = fingerprint_network(network)
+        expect(got == wanted, f"the {side} network that the layer was fitted to, {wanted}",
+               f"other weights, {got}", "load those weights, or fit a new layer")
     first, second = about["inputs"]
     given = Batch(_invent_inputs(first), _invent_inputs(second), None) if inputs is None else inputs
     shapes = [_decode_shape(s) for s in about["shapes"]]
     layer = StitchingLayer(Alignment(shapes[0], shapes[1], AlignmentRule(**about["alignment"])),
                            Family.parse(about["family"]), relu=about.get("relu", False))
-    load_weights(layer, path)
+    layer.load_state_dict(tensors)
     sites = Site.parse(about["sites"][0]), Site.parse(about["sites"][1])
     return StitchedNetwork(source, target, sites, layer, given, allow_bypass=about["allow_bypass"],
                            device=device, fit=about["fit"])

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 from typing_extensions import Doc
 
-from suture._base import Positive, Real, SutureError, Whole, options
+from suture._base import Count, Positive, Real, SutureError, Whole, options
 from suture.networks import Recipe
 
 BodyName = Literal["auto", "paper", "resnet18", "resnet_small", "vit_tiny", "vit_small", "mlp"]
@@ -28,17 +28,18 @@ class EnergyRecipe(Recipe):
         SutureError: a value outside its bounds; `inside` not below `outside`.
     """
 
+    epochs: Annotated[Count, Doc("Epochs of cross-entropy that train a detector.")] = 100
     tune_epochs: Annotated[Whole, Field(ge=0), Doc(
-        "epochs of fine-tuning with the energy margins, with a new optimiser. Default 10; 0 for none.")] = 10
-    tune_lr: Annotated[Positive, Doc(
-        "learning rate of the first half of the fine-tuning epochs. The second half has a tenth of it. "
-        "Default 1e-3.")] = 1e-3
-    inside: Annotated[Real, Doc("energy above which in-distribution examples are penalised. Default -25 (Liu "
-                                "et al. 2020).")] = -25.0
-    outside: Annotated[Real, Doc("energy below which auxiliary examples are penalised. Default -7.")] = -7.0
-    weight: Annotated[Real, Field(ge=0), Doc("weight of both penalties. Default 0.1.")] = 0.1
+        "Epochs of fine-tuning with the energy margins, with a new optimiser; 0 for none.")] = 10
+    tune_lr: Annotated[Positive, Doc("Learning rate of the first half of the fine-tuning epochs. The second "
+                                     "half has a tenth of it.")] = 1e-3
+    inside: Annotated[Real, Doc("Energy above which in-distribution examples are penalised (Liu et al. "
+                                "2020).")] = -25.0
+    outside: Annotated[Real, Doc("Energy below which auxiliary examples are penalised.")] = -7.0
+    weight: Annotated[Real, Field(ge=0), Doc("Weight of both penalties.")] = 0.1
     body: Annotated[BodyName, Doc(
-        'the classifier. "auto" (default): "resnet_small" for maps (widths 16, 32, 64, one block each), '
+        'Classifier of a trained detector: auto, paper, resnet18, resnet_small, vit_tiny, vit_small or mlp. '
+        '"auto" (default): "resnet_small" for maps (widths 16, 32, 64, one block each), '
         '"vit_small" for tokens (64 dimensions, 2 blocks), "mlp" for vectors (one hidden layer of 128). '
         '"paper": "resnet18", "vit_tiny" (192 dimensions, 12 blocks), "mlp". The name of a body works for '
         "sites of its kind.")] = "auto"

@@ -30,13 +30,13 @@ class Thresholds:
     """
 
     works: Annotated[Real, Field(gt=0, le=1), Doc(
-        "smallest relative accuracy of a stitched network that works, in (0, 1]. Default 0.8.")] = 0.8
+        "Smallest relative accuracy of a stitched network that works, in (0, 1].")] = 0.8
     out: Annotated[Real, Field(gt=0.5, le=1), Doc(
-        "smallest two-sided AUROC of representations that are out of distribution, in (0.5, 1]. An AUROC of "
-        "1 - `out` or less counts too. Default 0.8.")] = 0.8
+        "Smallest two-sided AUROC of representations that are out of distribution, in (0.5, 1]. An AUROC of "
+        "1 - `out` or less counts too.")] = 0.8
     quality: Annotated[Real, Field(ge=0.5, le=1), Doc(
-        "smallest two-sided AUROC on auxiliary data of a detector whose verdict is proven, in [0.5, 1]. "
-        "Default 0.8.")] = 0.8
+        "Smallest two-sided AUROC on auxiliary data of a detector whose verdict is proven, in "
+        "[0.5, 1].")] = 0.8
 
 
 def _check_own(own: Any) -> Mapping[str, OwnDetector]:
@@ -62,27 +62,26 @@ class OOD:
     """
 
     detectors: Annotated[Iterable[str] | str, PlainValidator(choose_detectors), Doc(
-        'names of detectors (`suture.ood.DETECTORS`). Default: "mahalanobis". The first one gives the '
-        "verdict of a cell. Without any, there are only Fréchet distances.")] = DEFAULT_DETECTORS
+        "Names of detectors (`suture.ood.DETECTORS`). The first one gives the verdict of a cell. Without "
+        "any, there are only Fréchet distances.")] = DEFAULT_DETECTORS
     own: Annotated[Mapping[str, OwnDetector], PlainValidator(_check_own), Doc(
-        "your own detectors by name. Each is a `suture.ood.Detector`, a function from a batch of "
+        "Your own detectors by name. Each is a `suture.ood.Detector`, a function from a batch of "
         "representations to (N,) scores, larger = more in-distribution, or a mapping from target sites to "
         "such functions.")] = field(default_factory=dict)
     auxiliary: Annotated[Any, Doc(
-        "out-of-distribution inputs for the target network: data in any form of `suture.compare` (labels are "
-        "ignored), or inputs of the network. Default: made from the data, if these are images or token "
-        "ids.")] = None
+        "Auxiliary inputs that are out of distribution for the target network: data in any form of "
+        "`suture.compare` (labels are ignored), or inputs of the network. Default: made from the data, if "
+        "these are images or token ids.")] = None
     unseen: Annotated[Any, Doc(
-        "the same, of another kind that no detector is trained on. Default: made from the data by other "
-        "makers if `auxiliary` is made too, else none.")] = None
+        "Auxiliary inputs of another kind, on which no detector is trained. Default: made from the data by "
+        "other makers if `auxiliary` is made too, else none.")] = None
     most: Annotated[Count, Doc(
-        "largest number of auxiliary examples to read or make. Default 10,000.")] = 10_000
+        "Largest number of auxiliary examples to read or make.")] = 10_000
     energy: Annotated[EnergyRecipe | None, Doc(
-        'recipe of the detector "energy". Default: `EnergyRecipe()`.')] = None
+        'Recipe of the detector "energy". Default: `EnergyRecipe()`.')] = None
     store: Annotated[str | Path | None, Doc(
-        "folder that keeps trained detectors. They are found again by what they were trained on. "
-        "Default: none.")] = None
-    thresholds: Annotated[Thresholds, Doc("of the verdict (`suture.Thresholds`).")] = field(
+        "Folder that keeps trained detectors. They are found again by what they were trained on.")] = None
+    thresholds: Annotated[Thresholds, Doc("Thresholds of the verdict (`suture.Thresholds`).")] = field(
         default_factory=Thresholds)
 
     @property

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import suture
-from suture.compare import moments_stage
+from suture.compare import moments
 from suture.stitching import direct_match
 from tests.support import tiny
 
@@ -20,7 +20,7 @@ def test_a_cell_whose_map_is_not_found_is_missing_with_the_reason_also_after_res
             raise suture.SutureError("no map was found; take another family")
         return direct_match(pair, *args)
 
-    monkeypatch.setattr(moments_stage, "direct_match", picky)
+    monkeypatch.setattr(moments, "direct_match", picky)
     kept: list[suture.Comparison] = []
     options: dict[str, Any] = {"tlm": tiny.RECIPE, "indices": (), "device": "cpu"}
     whole = suture.compare(tiny.network(), None, *tiny.data(), on_stage=kept.append, **options)

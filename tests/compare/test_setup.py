@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import suture
 from suture import Paired, Prepared, SutureError, zoo
-from suture.compare import preparation
+from suture.compare import setup
 from tests.support import tiny
 from tests.support.layouts import Normed, Views
 from tests.support.tiny import RECIPE, Tiny, data, images, labels, network, other, seeded
@@ -52,7 +52,7 @@ def test_micro_batches_and_a_small_last_batch_change_no_number(monkeypatch: pyte
         return suture.compare(network(), other(), loader, data()[1], tlm=RECIPE, device="cpu")
 
     wanted = run()
-    monkeypatch.setattr(preparation, "choose_micro_batch", lambda *args: 3)
+    monkeypatch.setattr(setup, "choose_micro_batch", lambda *args: 3)
     got = run()
     assert got.meta["micro_batch"] == 3
     for measure in wanted.measures:
@@ -72,7 +72,7 @@ def compared_by_fives(make: type[nn.Module], wrap: str | None = None) -> suture.
     batches = [(x if wrap is None else _inputs(wrap, x, torch.zeros(len(x))), y)
                for x, y in zip(images(19).split(8), labels(19).split(8), strict=True)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preparation, "choose_micro_batch", lambda *args: 5)
+        patch.setattr(setup, "choose_micro_batch", lambda *args: 5)
         return suture.compare(seeded(make), None, batches, tlm=RECIPE, methods=["dm"], device="cpu")
 
 
@@ -117,7 +117,7 @@ def test_a_folded_comparison_equals_an_unfolded_one_also_at_a_convolution(
                               sites=["plain", "boxed", "twice_bn#1"], methods=["dm"], device="cpu")
 
     got = run()
-    monkeypatch.setattr(preparation, "fold_batch_norms", lambda *args: 0)
+    monkeypatch.setattr(setup, "fold_batch_norms", lambda *args: 0)
     wanted = run()
     for measure in wanted.measures:
         # Ranks of scores that are equal but for rounding, as in the own-layer cells, are up to rounding.

@@ -1,0 +1,50 @@
+"""The border to the disk: names of the arrays of a result, and the records that they are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from suture.compare.fitted import Fitted, FittedMap
+from suture.indices import SiteStatistics
+from suture.representations import Cell
+
+Arrays = dict[str, NDArray[Any]]
+_PARTS = FittedMap._fields
+
+
+def pack_maps(method: str, fitted: Fitted) -> Arrays:
+    """Return the arrays of fitted maps: ``METHOD.weight/I/J``, ``METHOD.bias/I/J`` and so on."""
+    return {f"{method}.{part}/{i}/{j}": t.detach().cpu().numpy() for (i, j), m in fitted.maps.items()
+            for part, t in zip(_PARTS, m, strict=True) if t is not None}
+
+
+def unpack_maps(method: str, arrays: Mapping[str, NDArray[Any]], failed: Mapping[Cell, str]) -> Fitted:
+    """Return the fitted maps that `pack_maps` turned into arrays."""
+    start = f"{method}.weight/"
+    cells = [tuple(map(int, k.removeprefix(start).split("/"))) for k in arrays if k.startswith(start)]
+    maps = {}
+    for i, j in cells:
+        parts = (arrays.get(f"{method}.{part}/{i}/{j}") for part in _PARTS)
+        weight, bias, prefix = (None if a is None else torch.as_tensor(a) for a in parts)
+        if weight is not None and bias is not None:
+            maps[i, j] = FittedMap(weight, bias, prefix)
+    return Fitted(maps, failed)
+
+
+def pack_cells(name: str, of: Mapping[Cell, float], shape: tuple[int, int]) -> Arrays:
+    """Return one number per cell as an array (sources, targets), nan where there is none."""
+    full = np.full(shape, np.nan)
+    for cell, value in of.items():
+        full[cell] = value
+    return {name: full}
+
+
+def pack_statistics(side: str, k: int, found: SiteStatistics) -> Arrays:
+    """Return the spectrum of a site, and its numbers of rows, channels and constant channels."""
+    return {f"{side}.spectrum/{k}": found.spectrum.cpu().numpy(),
+            f"{side}.rows/{k}": np.array([found.n, found.width, found.dead], dtype=np.int64)}

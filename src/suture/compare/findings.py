@@ -1,0 +1,86 @@
+"""What the stages of a comparison found so far: rows of the table, arrays, notes, counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from suture._base import SutureError
+from suture.compare.setup import Setup
+from suture.numbers import Estimate, get_measure
+from suture.representations import Cell
+from suture.results import Comparison
+
+
+class ScoreRow(NamedTuple):
+    """Value of a measure in one cell, from `n` rows or examples; `mark` says why it cannot be trusted."""
+
+    i: int
+    j: int
+    measure: str
+    value: Estimate
+    n: int
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the finished stages found; the result of every stage is added to those before.
+
+    Attributes:
+        rows: of the table, as it is saved.
+        arrays: as they are saved (`suture.compare.array_names`).
+        notes: sentences for the reader.
+        counts: ``n_fit``, ``n_test`` and ``n_paper`` examples.
+        failed: cells without a stitched network, with the reason.
+        ood: conventions and quality of the detectors.
+        stages: names of the finished stages.
+    """
+
+    rows: Sequence[Mapping[str, Any]] = ()
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
+    failed: Mapping[Cell, str] = field(default_factory=dict)
+    ood: Mapping[str, Any] = field(default_factory=dict)
+    stages: Sequence[str] = ()
+
+    def add(self, new: Findings) -> Findings:
+        """Return the findings of both."""
+        return Findings([*self.rows, *new.rows], {**self.arrays, **new.arrays}, [*self.notes, *new.notes],
+                        {**self.counts, **new.counts}, {**self.failed, **new.failed},
+                        {**self.ood, **new.ood}, [*self.stages, *new.stages])
+
+
+def read_findings(previous: Comparison, setup: Setup, standing_notes: Iterable[str]) -> Findings:
+    """Return the findings of an earlier result of the same networks, data and settings.
+
+    Args:
+        previous: the earlier result.
+        setup: of the comparison that goes on.
+        standing_notes: notes that do not come from a stage.
+
+    Raises:
+        SutureError: the result belongs to another comparison.
+    """
+    meta, standing = previous.meta, list(standing_notes)
+    if meta.get("key") != setup.key:
+        raise SutureError("the earlier result is of other networks, data or settings; choose another output "
+                          "folder, or remove it")
+    rows: Any = previous.table.to_dict("records")
+    return Findings(rows, previous.arrays, [n for n in meta["notes"] if n not in standing],
+                    {k: meta[k] for k in ("n_fit", "n_test") if meta.get(k) is not None},
+                    {(int(i), int(j)): why for i, j, why in meta["excluded"]}, meta.get("ood", {}),
+                    meta["stages"])
+
+
+def write_rows(setup: Setup, rows: Iterable[ScoreRow]) -> list[dict[str, Any]]:
+    """Return score rows as rows of the table."""
+    sources, targets = ([str(s) for s in n.sites] for n in (setup.source, setup.target))
+    return [{"source": sources[r.i], "target": targets[r.j], "measure": r.measure, "value": r.value.value,
+             "low": r.value.low, "high": r.value.high, "n": r.n,
+             "direction": get_measure(r.measure).direction, "reason": r.value.reason, "mark": r.mark}
+            for r in rows]

@@ -1,0 +1,39 @@
+"""Fitted maps of one way of stitching, and the stitching layers with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from suture.compare.setup import Setup
+from suture.representations import Cell
+from suture.stitching import StitchingLayer
+
+
+class FittedMap(NamedTuple):
+    """Affine map of one cell, in the precision that it was solved in.
+
+    Attributes:
+        weight: (q, p).
+        bias: (q,).
+        prefix: (k, q) constants for the target's prefix tokens, where the alignment learns them.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    prefix: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Maps of all cells that one method fitted, and the reason for each cell without one."""
+
+    maps: Mapping[Cell, FittedMap]
+    failed: Mapping[Cell, str]
+
+    def make_layers(self, setup: Setup) -> dict[Cell, StitchingLayer]:
+        """Return the stitching layers with these maps, on the device."""
+        return {c: setup.make_layer(c).set(*m).to(setup.settings.torch_device) for c, m in self.maps.items()}

@@ -1,0 +1,209 @@
+"""The start of a comparison: networks are copied, data are opened, and possible failures are tried early."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from torch import nn
+
+from suture._base import SutureError, check_free_memory, expect, fingerprint_network
+from suture.compare.collect import check_share, report_network_errors
+from suture.compare.provenance import choose_display_names, describe_data, hash_inputs
+from suture.compare.settings import FORWARD_DTYPES, Settings
+from suture.data import Batch, Batches, is_same_batch, move_batch
+from suture.networks import (
+    SitedNetwork,
+    choose_micro_batch,
+    disable_gradients,
+    fold_batch_norms,
+    pack_convolutions,
+    prepare,
+    take_first,
+)
+from suture.ood import Detection
+from suture.representations import PAPER_EXAMPLES, Accumulators, Alignment, Cell
+from suture.stitching import StitchingLayer, Task, make_training_batches
+
+OTHER_ORDER = ("the test data came in another order than in the pass before, or augmented at random, so "
+               "cells could not be compared in pairs; give a test loader with shuffle=False")
+
+
+@dataclass(frozen=True)
+class OpenedData:
+    """The data of a comparison, opened once for each use.
+
+    Attributes:
+        whole: all examples to fit to.
+        fit: examples that make the moments.
+        test: examples for the evaluation of stitched networks.
+        training: batches of task loss matching and held-out ones; None without it.
+        paper: examples of the alignment ``paper``; None without it.
+        held_out: True if the test data are not the fitting data.
+        about: description of each data, where there is one.
+    """
+
+    whole: Batches
+    fit: Batches
+    test: Batches
+    training: tuple[Batches, Batches | None] | None
+    paper: Batches | None
+    held_out: bool
+    about: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything that the stages of one comparison read.
+
+    Attributes:
+        settings: with the task that was found.
+        source, target: the networks at their sites; the same object where one pass serves both.
+        data: the opened data.
+        names: of the two networks in tables.
+        fingerprints: of the two networks.
+        key: hash of all that decides the numbers.
+        micro_batch: examples per pass of a network.
+        detection: out-of-distribution detectors; None without them.
+        unfit: cells whose widths do not allow the family, with the reason.
+    """
+
+    settings: Settings
+    source: SitedNetwork
+    target: SitedNetwork
+    data: OpenedData
+    names: tuple[str, str]
+    fingerprints: tuple[str, str]
+    key: str
+    micro_batch: int
+    detection: Detection | None
+    unfit: Mapping[Cell, str]
+
+    @property
+    def task(self) -> Task:
+        """The task of the target network's output."""
+        return Task(self.settings.task)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of source and target sites."""
+        return len(self.source.sites), len(self.target.sites)
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All cells, row by row."""
+        return list(product(range(self.shape[0]), range(self.shape[1])))
+
+    def make_layer(self, cell: Cell) -> StitchingLayer:
+        """Return a layer for a cell, not fitted."""
+        i, j = cell
+        return StitchingLayer(Alignment(self.source.shapes[i], self.target.shapes[j],
+                                        self.settings.alignment),
+                              self.settings.affine_family, relu=self.settings.relu)
+
+    def make_accumulators(self) -> Accumulators:
+        """Return the accumulators of all cells, empty."""
+        return Accumulators(self.source.shapes, self.target.shapes, self.settings.accumulator_settings,
+                            self.settings.alignment, same=self.source is self.target)
+
+
+def set_up(source: nn.Module, target: nn.Module | None, data: Any, test: Any, settings: Settings) -> Setup:
+    """Prepare both networks and check the first batch (arguments as for `suture.compare`).
+
+    Raises:
+        SutureError: bad input.
+    """
+    opened, other = _open_data(data, test, settings), source if target is None else target
+    device = settings.torch_device
+    first = move_batch(next(iter(opened.fit)), device)
+    a, b = _site_networks(source, other, first, settings)
+    micro_batch = choose_micro_batch(max(a.peak, b.peak), device)
+    settings = settings.replace_task(b, first)
+    if settings.token_rate < 1:
+        check_share(a, b)
+    prints = fingerprint_network(source), fingerprint_network(other)
+    key = hash_inputs((prints, type(source).__qualname__, type(other).__qualname__, a.infos, b.infos,
+                       settings.as_record(opened.held_out), opened.about),
+                      opened.fit, opened.test, *settings.open_auxiliary())
+    detection = None
+    if settings.detection is not None:
+        detection = Detection(settings.detection, b, device, micro_batch, settings.seed, prints[1], data)
+    names = settings.names or choose_display_names(source, other, other is source)
+    made = Setup(settings, a, b, opened, (names[0], names[1]), prints, key, micro_batch, detection,
+                 _find_unfit(a, b, settings))
+    check_free_memory(made.make_accumulators().nbytes_planned, device, "the sums of all cells",
+                      "give fewer sites, jackknife=0, or indices of one alignment at a time")
+    if settings.method_names:
+        _look_ahead(made, first)
+    return made
+
+
+def _open_data(data: Any, test: Any, settings: Settings) -> OpenedData:
+    expect(data is not None, "data to compare the networks on", "none", "pass a loader or (inputs, labels)")
+    how: dict[str, Any] = {"size": settings.batch_size, "device": settings.torch_device}
+    whole = Batches(data, **how)
+    fit = whole if settings.examples is None else Batches(data, most=settings.examples, **how)
+    tested = Batches(data if test is None else test, name="data" if test is None else "test data", **how)
+    training = (make_training_batches(data, settings.recipe, settings.torch_device)
+                if "tlm" in settings.method_names else None)
+    paper = None
+    if any(r.alignment == "paper" for r in settings.requests):
+        paper = Batches(data if test is None else test, name="test data", most=PAPER_EXAMPLES, **how)
+    about = {name: found for name, d in (("fit", data), ("test", test)) if (found := describe_data(d))}
+    return OpenedData(whole, fit, tested, training, paper, test is not None, about)
+
+
+def _site_networks(source: nn.Module, target: nn.Module, first: Batch,
+                   settings: Settings) -> tuple[SitedNetwork, SitedNetwork]:
+    """Copy the networks and find their sites.
+
+    The result is the same object twice if one pass serves both sides.
+    """
+    copies = [prepare(source, take_first(first.source), settings.torch_device, "source")]
+    if target is not source:
+        copies.append(prepare(target, take_first(first.target), settings.torch_device, "target"))
+    how: dict[str, Any] = {"allow_bypass": settings.allow_bypass,
+                           "autocast": FORWARD_DTYPES[settings.forward]}
+    a = SitedNetwork(copies[0], first.source, settings.sites, name="source", **how)
+    theirs = settings.target_sites
+    shared = target is source and first.source is first.target and theirs is None
+    b = a if shared else SitedNetwork(copies[-1], first.target, settings.sites if theirs is None else theirs,
+                                      name="target", **how)
+    kept = {s.path for s in (*a.sites, *b.sites)}
+    for network, inputs in {copies[0]: first.source, copies[-1]: first.target}.items():
+        fold_batch_norms(network, take_first(inputs), kept)
+        pack_convolutions(network, take_first(inputs))
+    return a, b
+
+
+def _look_ahead(setup: Setup, first: Batch) -> None:
+    """Run the late steps on the first examples, so that bad input does not end a long run."""
+    task, test = setup.task, setup.data.test
+    if setup.detection is not None:
+        setup.detection.check_task(task)
+        setup.detection.check_user_inputs(Batch(take_first(first.source), take_first(first.target), None))
+    batch, again = (move_batch(next(iter(test)), setup.settings.torch_device) for _ in range(2))
+    if len(setup.settings.method_names) > 1 and not is_same_batch(batch, again):
+        raise SutureError(OTHER_ORDER)
+    with disable_gradients(), report_network_errors(test.name, RuntimeError, IndexError):
+        setup.source.front(take_first(batch.source))
+        output = setup.target.run_full(take_first(batch.target)).output
+    if task is not Task.NONE:
+        task.check_labels(task.find_rows(batch.target, batch.labels), task.extract_logits(output))
+
+
+def _find_unfit(source: SitedNetwork, target: SitedNetwork, settings: Settings) -> dict[Cell, str]:
+    """Find the cells whose widths do not allow the family; at least one must be left."""
+    if not settings.method_names:
+        return {}
+    unfit: dict[Cell, str] = {}
+    for i, j in product(range(len(source.sites)), range(len(target.sites))):
+        try:
+            settings.affine_family.check(source.shapes[i].width, target.shapes[j].width)
+        except SutureError as e:
+            unfit[i, j] = str(e)
+    if len(unfit) == len(source.sites) * len(target.sites):
+        raise SutureError(next(iter(unfit.values())))
+    return unfit
