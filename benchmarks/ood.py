@@ -14,9 +14,9 @@ import sys
 from common import claim, header
 from grid import compare_timed, images_of
 from suture import zoo
-from suture.ood.detectors.registry import DEFAULT_DETECTORS
+from suture.ood import DEFAULT_DETECTORS
 
-DETECTORS = tuple(dict.fromkeys((*DEFAULT_DETECTORS, "mahalanobis", "mahalanobis_mean")))
+DETECTORS = tuple(dict.fromkeys((*DEFAULT_DETECTORS, "relative")))
 
 
 def main() -> int:

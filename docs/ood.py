@@ -31,9 +31,7 @@ from suture.networks.calls import disable_gradients
 from suture.networks.preparation import find_device, prepare
 from suture.networks.recipe import Recipe
 from suture.networks.sites import SitedNetwork
-from suture.ood.detection import Detection
-from suture.ood.detectors.registry import DETECTORS
-from suture.ood.detectors.score_collector import stack_scores, tabulate_scores
+from suture.ood import DETECTORS, Detection, stack_scores, tabulate_scores
 from suture.results.report import histograms
 from suture.stitching.tasks import extract_logits
 
@@ -82,13 +80,11 @@ def try_planted(network: torch.nn.Module, fit: zoo.ImageSet, test: zoo.ImageSet,
         for batch in Batches(test.tensors, size=100):
             done = target.run_full(batch.target)
             for j, x in enumerate(target.pick_representations(done)):
-                scoring.add_representations(j, x, None)
-                scoring.add_logits(j, extract_logits(done.output))
+                scoring.add(j, x, None, extract_logits(done.output))
                 for k, other in enumerate(planted(x, seed)):
-                    scoring.add_representations((k, j), other, None)
-                    scoring.add_logits((k, j), extract_logits(target.tail(j, other, done)))
+                    scoring.add((k, j), other, None, extract_logits(target.tail(j, other, done)))
     shape = len(PLANTED), len(target.sites)
-    rows = tabulate_scores(stack_scores(scoring, "dm", shape, seed), "dm", shape, ood.names, seed, {})
+    rows = tabulate_scores(stack_scores(scoring, "dm", shape), "dm", shape, ood.names, seed, {})
     found = [(PLANTED[k], str(target.sites[j]), *name.removeprefix("dm.").split("_", 1), e.value)
              for k, j, name, e, _ in rows]
     return pd.DataFrame(found, columns=["case", "site", "what", "detector", "value"]).assign(seed=seed)

@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("COLUMNS", None)
 
 FAST = {
-    "_base": ("errors", "files", "hashing", "memory", "trees"),
+    "_base": ("errors", "files", "hashing", "memory", "tensor_files", "trees"),
     "numbers": ("measures", "records", "intervals", "frechet_distance", "differences"),
     "indices": ("logits", "jackknife", "reservoir", "flattened_cka", "sample", "statistics"),
     "representations": ("shapes", "alignment"),
@@ -25,7 +25,7 @@ FAST = {
     "networks": ("site_names", "recipe", "augmentation", "preparation", "captures", "sites"),
     "zoo": ("image_sets", "weights"),
     "stitching": ("families", "recipe", "convergence", "task_inference", "tasks", "direct_matching"),
-    "ood": ("auxiliary", "energy_detector", "site_features", "thresholds", "cache", "detectors"),
+    "ood": ("auxiliary", "energy", "features", "options", "detectors"),
     "results": ("table", "sanity", "cell_verdict"),
     "compare": ("settings", "provenance", "stages", "estimate", "evaluate"),
     "cli": ("console",),

@@ -31,9 +31,10 @@ from pytorch_ood.metrics import OODMetrics
 from sklearn.metrics import auc, precision_recall_curve
 
 from suture.numbers.roc import auroc, estimate_separation
-from suture.ood.detectors.energy_detector import EnergyRecipe, energy, energy_loss
-from suture.ood.detectors.mahalanobis import ClassMoments, Gaussians, Mahalanobis
-from suture.ood.detectors.site_features import SiteFeatures
+from suture.ood import EnergyRecipe, NativeSite, SiteFeatures
+from suture.ood.detectors.energy_classifier import compute_energy, compute_energy_loss
+from suture.ood.detectors.mahalanobis import Mahalanobis, fit_gaussians
+from suture.ood.sums import ShiftedSums
 from suture.representations.shapes import Kind, Shape
 
 CLASSES, WIDTH = 5, 12
@@ -54,7 +55,7 @@ def peer_measures(scores: np.ndarray, outlying: np.ndarray) -> dict[str, float]:
 @pytest.mark.parametrize("scale", [0.1, 3.0, 30.0])
 def test_energies_are_equal(scale: float) -> None:
     logits = scale * normal(50, CLASSES)
-    assert torch.equal(energy(logits), EnergyBased.score(logits))
+    assert torch.equal(compute_energy(logits), EnergyBased.score(logits))
 
 
 @pytest.mark.parametrize(("inside", "outside"), [(8, 8), (8, 3), (3, 8), (64, 1)])
@@ -66,7 +67,7 @@ def test_losses_and_their_gradients_are_equal(recipe: EnergyRecipe, scale: float
                                               outside: int) -> None:
     logits = (scale * normal(inside + outside, CLASSES).double()).requires_grad_()
     labels = torch.arange(inside) % CLASSES
-    mine = energy_loss(logits[:inside], logits[inside:], labels, recipe)
+    mine = compute_energy_loss(logits[:inside], logits[inside:], labels, recipe)
     peer = EnergyRegularizedLoss(recipe.weight, recipe.inside, recipe.outside)
     theirs = peer(logits, torch.cat([labels, torch.full((outside,), -1)]))
     assert mine.item() == pytest.approx(theirs.item(), rel=1e-12)
@@ -92,16 +93,15 @@ def sample(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("batch", [7, 1000])
 def test_distances_without_shrinkage_are_the_peers_times_2n(n: int, batch: int) -> None:
     features, labels = sample(n)
-    moments = ClassMoments()
+    sums = ShiftedSums(pairs=True)
     for x, y in zip(features.split(batch), labels.split(batch), strict=True):
-        moments.update(x[:, None], y, None)
+        sums.update(x, y)
     # The shrinkage falls with the number of examples: with so many there is none.
-    mine = Gaussians.of(*moments.compute_within(), 10**15)
-    assert mine.shrinkage < 1e-12
+    mine, shrinkage = fit_gaussians(*sums.compute_within(), 10**15)
+    assert shrinkage < 1e-12
     new = torch.cat([sample(40, seed=1)[0], 4 * normal(40, WIDTH, seed=2)])
     peer = PeerMahalanobis(None).fit_features(features, labels).predict_features(new)
-    assert mine.square_distances(new[:, None], None).amin(1).numpy() == pytest.approx(2 * n * peer.numpy(),
-                                                                                      rel=2e-3)
+    assert mine.square_distances(new).amin(1).numpy() == pytest.approx(2 * n * peer.numpy(), rel=2e-3)
 
 
 @pytest.mark.parametrize("others", [
@@ -109,11 +109,11 @@ def test_distances_without_shrinkage_are_the_peers_times_2n(n: int, batch: int) 
 ], ids=["unlike", "wide", "shrunken"])
 def test_the_detector_as_it_is_ranks_as_the_peer_does(others: torch.Tensor) -> None:
     features, labels = sample(2000)
-    moments = ClassMoments()
-    moments.update(features[:, None], labels, None)
-    mine = Mahalanobis.fit(moments, "mean")
+    shape, sums = Shape(Kind.VECTOR, WIDTH), ShiftedSums(pairs=True)
+    sums.update(features, labels)
+    mine = Mahalanobis().fit(NativeSite("here", shape, statistics=sums))
     peer = PeerMahalanobis(None).fit_features(features, labels)
-    shape, native = Shape(Kind.VECTOR, WIDTH), sample(300, seed=5)[0]
+    native = sample(300, seed=5)[0]
     ours = [mine.score(SiteFeatures(x, shape)).numpy() for x in (native, others)]
     theirs = [-peer.predict_features(x).numpy() for x in (native, others)]
     assert np.corrcoef(np.argsort(np.argsort(np.concatenate(ours))),

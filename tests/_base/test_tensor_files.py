@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 from pathlib import Path
 
@@ -78,3 +79,28 @@ def test_other_kinds_missing_files_and_bad_descriptions_are_refused(path: Path) 
 def test_files_of_a_first_version_have_no_digest(path: Path) -> None:
     save_file({"a": torch.ones(1)}, path, {"format": "suture.test/1", "about": '{"n": 3}'})
     assert load_tensors(path, "suture.test/2", "suture.test/1").about == {"n": 3}
+
+
+def _save_often(path: Path, fill: float, start: object) -> None:
+    start.wait()  # type: ignore[attr-defined]
+    for _ in range(20):
+        save_tensors(path, "suture.test/2", {"a": torch.full((50, 7), fill)}, {"fill": fill})
+
+
+def test_two_processes_write_the_same_file_at_once(path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    start = context.Barrier(3)
+    writers = [context.Process(target=_save_often, args=(path, fill, start)) for fill in (1.0, 2.0)]
+    for w in writers:
+        w.start()
+    start.wait()
+    seen = 0
+    while any(w.is_alive() for w in writers):
+        tensors, about = load_tensors(path, "suture.test/2")
+        assert about == ABOUT or bool((tensors["a"] == about["fill"]).all())
+        seen += 1
+    for w in writers:
+        w.join()
+        assert w.exitcode == 0
+    assert seen
+    assert [p.name for p in path.parent.iterdir()] == [path.name]

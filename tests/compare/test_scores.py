@@ -169,7 +169,7 @@ def test_what_a_network_makes_of_padding_enters_nothing(fill: float) -> None:
     found = []
     for value in (0.0, fill):
         torch.manual_seed(0)
-        detectors = suture.OOD(("mahalanobis", "mahalanobis_position", "neighbours", "two_sample"))
+        detectors = suture.OOD(("mahalanobis", "neighbours", "two_sample"))
         found.append(compared(Alone(value).eval(), texts(), texts(17, 1), methods=["dm"], ood=detectors,
                               sites=["blocks.0", "blocks.1"]))
     for name in found[0].measures:
@@ -280,7 +280,7 @@ def test_without_logits_layers_can_be_trained_to_match() -> None:
 
 @pytest.mark.parametrize(("options", "words"), [
     ({}, r"task loss matching .*logits.*task='none'; write methods=\['dm'\]"),
-    ({"methods": ["dm"], "ood": "tail_energy"}, "logits of the target network for the detector tail_energy"),
+    ({"methods": ["dm"], "ood": "tail_energy"}, "logits for the detector tail_energy"),
     ({"methods": ["dm"], "task": "classification"}, r"logits \(N, classes\).*got \(4, 12, 6\).*task='none'"),
     ({"methods": ["dm"], "task": "classify"}, "unknown task 'classify'; nearest: classification"),
 ])

@@ -194,7 +194,7 @@ def text_encoder(out: Path) -> None:
     """Compare a text encoder with attention masks, by every kind of score."""
     fit, test = texts(48, 1), texts(32, 2)
     energy = suture.EnergyRecipe(epochs=1, tune_epochs=1, batch_size=32)
-    detectors = ("mahalanobis", "mahalanobis_position", "neighbours", "two_sample", "tail_energy", "energy")
+    detectors = ("mahalanobis", "neighbours", "two_sample", "tail_energy", "energy")
     compare(
         network("bert"),
         data=batches(fit, classes(fit)),
@@ -317,11 +317,7 @@ def every_detector(out: Path) -> None:
     """Score by every detector, on data that are made and on data that are given; keep the trained ones."""
     names = (
         "mahalanobis",
-        "mahalanobis_mean",
-        "mahalanobis_position",
         "relative",
-        "relative_mean",
-        "relative_position",
         "neighbours",
         "tail_energy",
         "two_sample",

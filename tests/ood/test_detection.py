@@ -17,16 +17,13 @@ import suture
 from suture import OOD, EnergyRecipe, SutureError, TaskRecipe, zoo
 from suture.compare.settings import Settings
 from suture.networks.sites import capture, run_tail
-from suture.ood.detectors import registry as table
-from suture.ood.detectors.mahalanobis import ClassMoments, Mahalanobis
-from suture.ood.detectors.score_collector import ScoreCollector
-from suture.ood.detectors.site_features import SiteFeatures
+from suture.ood import DETECTORS, NativeSite, ScoreCollector, SiteFeatures
 from suture.representations.shapes import Kind, Shape, recognise_shape
 from suture.stitching.layer import StitchingLayer
 from tests.support import tiny
 
 SITES = ["layer1.0", "layer2.1"]
-FREE = tuple(n for n in table.DETECTORS if n != "energy")
+FREE = tuple(n for n in DETECTORS if n != "energy")
 RECIPE = TaskRecipe(epochs=1, batch_size=50, lr=1e-2)
 
 
@@ -60,9 +57,10 @@ def test_scores_of_every_cell_are_those_of_a_slow_loop(digits: Any, result: sutu
     network, train, test = digits
     for j, site in enumerate(SITES):
         fit, native = (capture(network, d.inputs, [site])[site] for d in (train, test))
-        shape, moments = recognise_shape(native), ClassMoments()
-        moments.update(SiteFeatures(fit, shape).spread[:, None], train.labels)
-        detector = Mahalanobis.fit(moments, "spread")
+        shape, statistics = recognise_shape(native), DETECTORS["mahalanobis"].make_statistics(0)
+        assert statistics is not None
+        statistics.update(SiteFeatures(fit, shape).spread, train.labels)
+        detector = DETECTORS["mahalanobis"].fit(NativeSite(site, shape, statistics=statistics))
         own = detector.score(SiteFeatures(native, shape)).numpy()
         np.testing.assert_allclose(result.arrays["native.mahalanobis"][j], own, rtol=1e-2)
         for i, source in enumerate(SITES):
@@ -230,6 +228,16 @@ def vectors() -> tuple[nn.Module, Any]:
     return tiny.seeded(lambda: net), (x, torch.arange(80) % 3)
 
 
+def test_results_of_a_detector_that_suture_no_longer_has_still_load(tmp_path: Any) -> None:
+    net, data = vectors()
+    suture.compare(net, None, data, sites=["1", "3"], methods=["dm"], indices=(),
+                   ood=OOD((), own={"mahalanobis_mean": lambda x: -x.norm(dim=1)})).save(tmp_path / "r")
+    found = suture.load(tmp_path / "r")
+    assert found.matrix("dm.ood_mahalanobis_mean").notna().all(axis=None)
+    assert set(found.cells("dm").to_numpy().ravel()) <= {"unproven", "dissimilar"}
+    assert "mahalanobis_mean" not in DETECTORS
+
+
 def test_inputs_that_no_maker_fits_leave_verdicts_unproven() -> None:
     net, data = vectors()
     found = suture.compare(net, None, data, sites=["1", "3"], methods=["dm"], indices=())
@@ -276,9 +284,9 @@ def texts(length: int) -> list[dict[str, Tensor]]:
 def test_padding_changes_no_score() -> None:
     net = tiny.seeded(Reader)
     short, long = (suture.compare(net, None, texts(n), sites=["blocks.0", "blocks.1"], methods=["dm"],
-                                  indices=(), ood=OOD(("mahalanobis", "mahalanobis_position", "neighbours")))
+                                  indices=(), ood=OOD(("mahalanobis", "neighbours")))
                    for n in (9, 14))
-    for name in ("mahalanobis", "mahalanobis_position", "neighbours"):
+    for name in ("mahalanobis", "neighbours"):
         np.testing.assert_allclose(short.arrays[f"native.{name}"], long.arrays[f"native.{name}"],
                                    rtol=1e-2, atol=1e-2)
         np.testing.assert_allclose(short.matrix(f"dm.auroc_{name}"),
@@ -291,7 +299,7 @@ def test_padding_changes_no_score() -> None:
 
 def test_a_trained_detector_is_kept_and_found_again(digits: Any, tmp_path: Any,
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
-    from suture.ood import detection
+    from suture.ood.detectors import energy
 
     network, train, test = digits
     outside = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -301,9 +309,8 @@ def test_a_trained_detector_is_kept_and_found_again(digits: Any, tmp_path: Any,
     first = suture.compare(network, None, train, test, **arguments)
     assert len(list(tmp_path.iterdir())) == 2
     trained: list[Any] = []
-    real = detection.train_detectors
-    monkeypatch.setattr(detection, "train_detectors",
-                        lambda *a, **k: (trained.append(k["sites"]), real(*a, **k))[1])
+    real = energy.train_classifiers
+    monkeypatch.setattr(energy, "train_classifiers", lambda *a: (trained.append(a[-1]), real(*a))[1])
     again = suture.compare(network, None, train, test, **arguments)
     assert trained == []
     np.testing.assert_array_equal(first.matrix("dm.ood_energy"), again.matrix("dm.ood_energy"))
@@ -333,10 +340,10 @@ def test_quality_is_measured_on_auxiliary_data_that_no_detector_was_trained_on(d
 
 
 def test_features_are_kept_of_the_first_examples_only() -> None:
-    scoring = ScoreCollector({}, [Shape(Kind.VECTOR, 3)], pooled=True)
+    scoring = ScoreCollector({"two_sample": [DETECTORS["two_sample"]]}, [Shape(Kind.VECTOR, 3)])
     x = torch.arange(3.0 * 1200).view(1200, 3)
     for part in x.split(350):
-        scoring.add_representations(0, part, None)
+        scoring.add(0, part, None)
     np.testing.assert_array_equal(scoring.join_features(0), x[:500])
 
 
@@ -367,17 +374,17 @@ def test_a_relu_ends_the_stitching_layer(digits: Any, tmp_path: Any) -> None:
     (lambda: OOD("mahalanobi"), "mahalanobis"),
     (lambda: OOD(own={"mahalanobis": lambda x: x}), "name of its own"),
     (lambda: OOD(own={"a b": lambda x: x}), "letters, digits"),
-    (lambda: OOD(most=0), "at least 1"),
+    (lambda: OOD(most=0), "most: expected at least 1"),
     (lambda: OOD(auxiliary=torch.rand(9, 1, 9, 9)), r"per example \(1, 8, 8\) float32, got \(1, 9, 9\)"),
     (lambda: OOD(auxiliary=torch.rand(9, 1, 8, 8).double()), "got .* float64"),
     (lambda: OOD(auxiliary=[torch.rand(9, 1, 8, 8), torch.rand(9, 1, 4, 4)]), r"got \(1, 4, 4\)"),
     (lambda: OOD(auxiliary=torch.full((9, 1, 8, 8), float("nan"))),
      "NaN or inf in the representation of auxiliary"),
     (lambda: OOD("energy", auxiliary=torch.rand(1, 1, 8, 8)), "given: 1 examples"),
-    (lambda: OOD("energy", store="/proc/suture"), "cannot write detectors"),
+    (lambda: OOD("energy", store="/proc/suture"), "cannot write .*/proc/suture"),
     (lambda: OOD(None), "names of detectors"),  # type: ignore[arg-type]
     (lambda: OOD(own=len), "own as a mapping"),  # type: ignore[arg-type]
-    (lambda: OOD(most="5"), "most as a whole number"),  # type: ignore[arg-type]
+    (lambda: OOD(most="5"), "most: expected a whole number"),  # type: ignore[arg-type]
     (lambda: OOD(thresholds={"out": 0.9}), "Thresholds"),  # type: ignore[arg-type]
     (lambda: OOD(energy=TaskRecipe()), "EnergyRecipe"),  # type: ignore[arg-type]
     (lambda: False, "OOD, names of detectors or None"),

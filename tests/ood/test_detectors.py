@@ -9,18 +9,19 @@ from sklearn.covariance import oas as sklearn_oas
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from suture._base.errors import SutureError
-from suture.ood.detectors import registry as table
-from suture.ood.detectors.fitter import DetectorFitter
-from suture.ood.detectors.mahalanobis import ClassMoments, Gaussians, Mahalanobis, oas, select_features
-from suture.ood.detectors.nearest_neighbours import FeatureSample, Neighbours
-from suture.ood.detectors.site_features import SiteFeatures
-from suture.representations.shapes import Kind, Shape
+from suture import SutureError
+from suture.numbers import auroc, two_sided_auroc
+from suture.ood import DEFAULT_DETECTORS, DETECTORS, Detector, FeatureSample, NativeSite, SiteFeatures
+from suture.ood.detectors.mahalanobis import Mahalanobis, Relative, compute_shrinkage, fit_gaussians
+from suture.ood.detectors.neighbours import Neighbours
+from suture.ood.own import FunctionDetector, ScoreFunction
+from suture.ood.sums import ShiftedSums
+from suture.ood.table import choose_detectors
+from suture.representations import Kind, Shape
 
 MAP, TOKENS, VECTOR = Shape(Kind.MAP, 6, (4, 3)), Shape(Kind.TOKENS, 6, (7,)), Shape(Kind.VECTOR, 6)
 PATCHES = Shape(Kind.TOKENS, 6, (10,), prefix=1, grid=(3, 3))
 SHAPES = [MAP, TOKENS, PATCHES, VECTOR]
-FEATURES = ["mean", "spread", "position"]
 
 
 def representations(shape: Shape, n: int, seed: int, labels: Tensor | None = None) -> Tensor:
@@ -46,33 +47,36 @@ def ragged(n: int, tokens: int) -> Tensor:
     return torch.arange(tokens)[None] < lengths[:, None]
 
 
-def by_hand(x: Tensor, shape: Shape, features: str, mask: Tensor | None = None) -> list[np.ndarray]:
-    """Rows of each example as a slow loop makes them."""
+def by_hand(x: Tensor, shape: Shape, mask: Tensor | None = None) -> np.ndarray:
+    """Mean and standard deviation over positions of each example as a slow loop makes them."""
     found = []
     for k, example in enumerate(x.double()):
         if shape.kind is Kind.VECTOR:
-            found.append(example[None].numpy())
+            found.append(example.numpy())
             continue
         rows = example.flatten(1).T if shape.kind is Kind.MAP else example
-        prefix = [rows[i] for i in range(shape.prefix)]
         kept = rows[shape.prefix:] if mask is None else rows[shape.prefix:][mask[k, shape.prefix:]]
-        if features == "position":
-            found.append(kept.numpy())
-            continue
-        parts = [kept.mean(0), *prefix] + ([kept.std(0, correction=0)] if features == "spread" else [])
-        found.append(torch.cat(parts)[None].numpy())
-    return found
+        found.append(torch.cat([kept.mean(0), *rows[:shape.prefix], kept.std(0, correction=0)]).numpy())
+    return np.stack(found)
 
 
-@pytest.mark.parametrize("features", FEATURES)
+def fit(detector: Detector, x: Tensor, shape: Shape, labels: Tensor | None = None, size: int = 100,
+        seed: int = 0) -> Detector:
+    """Fit a detector to the representations of one site, batch by batch."""
+    statistics = detector.make_statistics(seed)
+    for part in torch.arange(len(x)).split(size):
+        if statistics is not None:
+            statistics.update(SiteFeatures(x[part], shape).spread, None if labels is None else labels[part])
+    return detector.fit(NativeSite("here", shape, seed, statistics))
+
+
+@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_features_are_those_of_a_slow_loop(shape: Shape, features: str) -> None:
+def test_features_are_those_of_a_slow_loop(shape: Shape, masked: bool) -> None:
     x = representations(shape, 5, 0)
-    for mask in [None, *([ragged(5, shape.size[0])] if shape.kind is Kind.TOKENS else [])]:
-        rows, counted = select_features(SiteFeatures(x, shape, mask), features)  # type: ignore[arg-type]
-        for k, wanted in enumerate(by_hand(x, shape, features, mask)):
-            mine = rows[k] if counted is None else rows[k][counted[k]]
-            np.testing.assert_allclose(mine.numpy(), wanted, rtol=2e-5, atol=2e-5)
+    mask = ragged(5, shape.size[0]) if masked and shape.kind is Kind.TOKENS else None
+    np.testing.assert_allclose(SiteFeatures(x, shape, mask).spread.numpy(), by_hand(x, shape, mask),
+                               rtol=2e-5, atol=2e-5)
 
 
 def test_a_mean_far_above_the_spread_costs_no_digits() -> None:
@@ -81,73 +85,73 @@ def test_a_mean_far_above_the_spread_costs_no_digits() -> None:
                                SiteFeatures(x, MAP).spread[:, 6:], rtol=1e-3)
 
 
+@pytest.mark.parametrize("pairs", [True, False])
 @pytest.mark.parametrize("labelled", [True, False])
-@pytest.mark.parametrize("features", FEATURES)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_class_moments_equal_those_of_all_rows_at_once(shape: Shape, features: str, labelled: bool) -> None:
-    n = 40
-    labels = some_labels(n)
-    x = representations(shape, n, 1, labels)
-    mask = ragged(n, shape.size[0]) if shape.kind is Kind.TOKENS else None
-    moments = ClassMoments()
+def test_shifted_sums_equal_those_of_all_rows_at_once(labelled: bool, pairs: bool) -> None:
+    n, labels = 40, some_labels(40)
+    x = representations(VECTOR, n, 1, labels)
+    sums = ShiftedSums(pairs)
     for part in torch.arange(n).split(7):
-        given = SiteFeatures(x[part], shape, None if mask is None else mask[part])
-        rows, counted = select_features(given, features)  # type: ignore[arg-type]
-        moments.update(rows, labels[part] if labelled else None, counted)
-    rows_by_hand = by_hand(x, shape, features, mask)
-    owner = np.concatenate([[k] * len(r) for k, r in enumerate(rows_by_hand)])
-    every = np.concatenate(rows_by_hand)
-    classes = labels.numpy()[owner] if labelled else np.zeros(len(owner), int)
+        sums.update(x[part], labels[part] if labelled else None)
+    sums.update(x[:0], labels[:0] if labelled else None)
+    every, classes = x.double().numpy(), labels.numpy() if labelled else np.zeros(n, int)
     means = np.stack([every[classes == c].mean(0) for c in np.unique(classes)])
     within = sum(np.cov(every[classes == c].T, bias=True) * (classes == c).mean() for c in np.unique(classes))
-    got_means, got_within = moments.compute_within()
+    overall = np.cov(every.T, bias=True)
+    got_means, got_within = sums.compute_within()
     np.testing.assert_allclose(got_means, means, rtol=1e-5, atol=1e-4)
-    np.testing.assert_allclose(got_within, within, rtol=1e-4, atol=1e-4)
-    mean, overall = moments.compute_overall()
+    np.testing.assert_allclose(got_within, within if pairs else np.diag(within), rtol=1e-4, atol=1e-4)
+    mean, got_overall = sums.compute_overall()
     np.testing.assert_allclose(mean[0], every.mean(0), rtol=1e-5, atol=1e-4)
-    np.testing.assert_allclose(overall, np.cov(every.T, bias=True), rtol=1e-4, atol=1e-4)
-    assert moments.examples == n
-    assert moments.counts == ([14, 13, 13] if labelled else [n])
+    np.testing.assert_allclose(got_overall, overall if pairs else np.diag(overall), rtol=1e-4, atol=1e-4)
+    assert sums.n == n
+    assert sums.counts.tolist() == ([14, 13, 13] if labelled else [n])
+
+
+def test_a_mean_far_above_the_spread_costs_sums_no_digits() -> None:
+    sums, x = ShiftedSums(), 1000 + representations(VECTOR, 40, 1)
+    for part in x.split(7):
+        sums.update(part)
+    np.testing.assert_allclose(sums.compute_overall()[1], x.double().var(0, correction=0), rtol=1e-4)
 
 
 @pytest.mark.parametrize(("n", "p"), [(20, 5), (8, 30), (500, 3), (2, 4)])
 def test_shrinkage_is_scikit_learns(n: int, p: int) -> None:
     x = np.random.default_rng(0).standard_normal((n, p)) @ np.diag(np.linspace(0.1, 3, p))
     _, wanted = sklearn_oas(x)
-    assert oas(torch.from_numpy(np.cov(x.T, bias=True)), n) == pytest.approx(float(wanted), rel=1e-9)
+    got = compute_shrinkage(torch.from_numpy(np.cov(x.T, bias=True)), n)
+    assert got == pytest.approx(float(wanted), rel=1e-9)
 
 
-@pytest.mark.parametrize("relative", [False, True])
-@pytest.mark.parametrize("features", FEATURES)
+@pytest.mark.parametrize("detector", [Mahalanobis(), Relative()], ids=["mahalanobis", "relative"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_scores_are_squared_distances_under_the_shrunk_covariance(shape: Shape, features: str,
-                                                                  relative: bool) -> None:
+def test_scores_are_squared_distances_under_the_shrunk_covariance(shape: Shape, detector: Detector) -> None:
     n = 60
     labels = some_labels(n)
     x, new = representations(shape, n, 2, labels), representations(shape, 9, 3)
     mask = ragged(9, shape.size[0]) if shape.kind is Kind.TOKENS else None
-    moments = ClassMoments()
-    moments.update(*(r := select_features(SiteFeatures(x, shape), features))[:1], labels, r[1])
-    got = Mahalanobis.fit(moments, features, relative=relative).score(SiteFeatures(new, shape, mask))
+    sums = ShiftedSums(pairs=True)
+    sums.update(SiteFeatures(x, shape).spread, labels)
+    got = fit(detector, x, shape, labels).score(SiteFeatures(new, shape, mask))
 
     def distances(means: Tensor, covariance: Tensor, dof: int) -> np.ndarray:
         sd = covariance.diagonal().sqrt().numpy()
         corr = covariance.numpy() / np.outer(sd, sd)
-        rho = oas(torch.from_numpy(corr), dof)
+        rho = compute_shrinkage(torch.from_numpy(corr), dof)
         shrunk = ((1 - rho) * corr + rho * np.eye(len(sd))) * np.outer(sd, sd)
         inverse = np.linalg.inv(shrunk)
-        return np.array([[np.mean([(row - m) @ inverse @ (row - m) for row in rows]) for m in means.numpy()]
-                         for rows in by_hand(new, shape, features, mask)])
+        return np.array([[(row - m) @ inverse @ (row - m) for m in means.numpy()]
+                         for row in by_hand(new, shape, mask)])
 
-    wanted = -distances(*moments.compute_within(), n - 3).min(1)
-    if relative:
-        wanted += distances(*moments.compute_overall(), n - 1)[:, 0]
+    wanted = -distances(*sums.compute_within(), n - 3).min(1)
+    if isinstance(detector, Relative):
+        wanted += distances(*sums.compute_overall(), n - 1)[:, 0]
     np.testing.assert_allclose(got, wanted, rtol=2e-3, atol=2e-3 * np.abs(wanted).max())
 
 
 def test_the_k_th_neighbour_is_that_of_a_slow_loop() -> None:
-    rows, new = torch.randn(50, 12), representations(MAP, 6, 1)
-    detector = Neighbours.fit(rows, k=3)
+    x, new = representations(MAP, 50, 0), representations(MAP, 6, 1)
+    detector, rows = fit(Neighbours(k=3), x, MAP), SiteFeatures(x, MAP).spread
     scaled = (rows - rows.mean(0)) / rows.std(0, correction=0)
     z = (SiteFeatures(new, MAP).spread - rows.mean(0)) / rows.std(0, correction=0)
     wanted = [-sorted(float((a - b).norm()) for b in scaled)[2] for a in z]
@@ -158,7 +162,7 @@ def test_a_reservoir_is_uniform_and_the_same_for_any_cut() -> None:
     stream = torch.arange(200.0)[:, None]
     kept = []
     for step in (1, 7, 200):
-        r = FeatureSample(20, seed=4)
+        r = FeatureSample(4, size=20)
         for part in stream.split(step):
             r.update(part)
         kept.append(r.rows[:, 0].tolist())
@@ -166,7 +170,7 @@ def test_a_reservoir_is_uniform_and_the_same_for_any_cut() -> None:
     assert len(set(kept[0])) == 20
     counts = np.zeros(200)
     for seed in range(300):
-        r = FeatureSample(20, seed=seed)
+        r = FeatureSample(seed, size=20)
         r.update(stream)
         counts[r.rows[:, 0].long().numpy()] += 1
     # 30 expected of each: a sum of squares far above its expectation of 180 would be a draw that is not
@@ -176,28 +180,21 @@ def test_a_reservoir_is_uniform_and_the_same_for_any_cut() -> None:
 
 # -- planted cases -------------------------------------------------------------------------------------------
 
-def fitted(names: list[str], shape: Shape = MAP, n: int = 400) -> dict[str, object]:
-    fitting = DetectorFitter(names, [shape])
-    labels = some_labels(n)
-    for part in torch.arange(n).split(100):
-        fitting.update([representations(shape, n, 5, labels)[part]], labels[part])
-    return {name: found[0] for name, found in fitting.make_detectors().items()}
+def fitted(name: str, n: int = 400) -> Detector:
+    return fit(DETECTORS[name], representations(MAP, n, 5, some_labels(n)), MAP, some_labels(n))
 
 
-def difference(detector: object, native: Tensor, other: Tensor) -> float:
-    from suture.numbers.roc import two_sided_auroc
-
+def difference(detector: Detector, native: Tensor, other: Tensor) -> float:
     a, b = (detector.score(SiteFeatures(x, MAP)).double().numpy() for x in (native, other))
     return two_sided_auroc(a, b)
 
 
-FREE = ["mahalanobis", "mahalanobis_mean", "mahalanobis_position", "relative", "relative_mean",
-        "relative_position", "neighbours"]
+FREE = ["mahalanobis", "relative", "neighbours"]
 
 
 @pytest.mark.parametrize("name", FREE)
 def test_native_examples_score_a_half_and_growing_noise_more_and_more(name: str) -> None:
-    detector = fitted([name])[name]
+    detector = fitted(name)
     labels = some_labels(600)
     x = representations(MAP, 600, 11, labels)
     native, held = x[::2], x[1::2]
@@ -212,7 +209,7 @@ def test_native_examples_score_a_half_and_growing_noise_more_and_more(name: str)
 
 @pytest.mark.parametrize("change", ["shrunken", "rotated", "shifted", "noisy"])
 def test_the_default_tells_planted_cases_apart(change: str) -> None:
-    detector = fitted(list(table.DEFAULT_DETECTORS))[table.DEFAULT_DETECTORS[0]]
+    detector = fitted(DEFAULT_DETECTORS[0])
     x = representations(MAP, 300, 12, some_labels(300))
     mean = x.mean((0, 2, 3), keepdim=True)
     turn = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(3))).Q
@@ -223,11 +220,9 @@ def test_the_default_tells_planted_cases_apart(change: str) -> None:
 
 
 def test_a_silent_channel_that_speaks_is_far_out_and_rounding_is_not() -> None:
-    fitting = DetectorFitter(["mahalanobis"], [MAP])
     x = representations(MAP, 400, 5)
     x[:, 2] = 0
-    fitting.update([x], None)
-    detector = fitting.make_detectors()["mahalanobis"][0]
+    detector = fit(Mahalanobis(), x, MAP)
     rounding, speaking = x.clone(), x.clone()
     rounding[:, 2] += 1e-6
     speaking[:, 2] += 0.5
@@ -236,55 +231,45 @@ def test_a_silent_channel_that_speaks_is_far_out_and_rounding_is_not() -> None:
 
 
 def test_a_constant_representation_scores_itself_alike() -> None:
-    fitting = DetectorFitter(["mahalanobis"], [VECTOR])
     x = torch.full((20, 6), 3.0)
-    fitting.update([x], None)
-    score = fitting.make_detectors()["mahalanobis"][0].score(SiteFeatures(x, VECTOR))
+    score = fit(Mahalanobis(), x, VECTOR).score(SiteFeatures(x, VECTOR))
     assert score.isfinite().all()
     assert (score == score[0]).all()
 
 
 # -- classes and bad input -----------------------------------------------------------------------------------
 
+def notes(x: Tensor, labels: Tensor | None = None) -> list[str]:
+    made = fit(Mahalanobis(), x, VECTOR, labels)
+    assert made.score(SiteFeatures(representations(VECTOR, 3, 1), VECTOR)).isfinite().all()
+    return made.describe_fit([made])
+
+
 def test_fewer_than_two_examples_of_a_class_are_said() -> None:
-    fitting = DetectorFitter(["mahalanobis"], [VECTOR])
     labels = torch.tensor([0] * 10 + [1] * 10 + [2])
-    fitting.update([representations(VECTOR, 21, 0, labels)], labels)
-    assert fitting.make_detectors()["mahalanobis"][0].score(SiteFeatures(representations(VECTOR, 3, 1),
-                                                                         VECTOR)).isfinite().all()
-    assert "1 of 3 classes have fewer than two examples" in fitting.notes[0]
-    assert "shrunk" in fitting.notes[0]
+    said = notes(representations(VECTOR, 21, 0, labels), labels)[0]
+    assert "1 of 3 classes have fewer than two examples" in said
+    assert "shrunk" in said
 
 
 def test_far_fewer_examples_than_features_are_said() -> None:
-    fitting = DetectorFitter(["mahalanobis"], [VECTOR])
-    fitting.update([torch.randn(3, 6, generator=torch.Generator().manual_seed(0))], None)
-    fitting.make_detectors()
-    assert "few examples" in fitting.notes[0]
+    assert "few examples" in notes(torch.randn(3, 6, generator=torch.Generator().manual_seed(0)))[0]
+    assert notes(representations(VECTOR, 400, 0)) == []
 
 
-@pytest.mark.parametrize(("names", "labels", "message"), [
-    (["relative"], None, "at least two classes"),
-    (["relative"], torch.zeros(12, dtype=torch.int64), "at least two classes"),
-    (["neighbours"], None, None),
-])
-def test_one_class_is_not_enough_for_relative_distances(names: list[str], labels: Tensor | None,
-                                                        message: str | None) -> None:
-    fitting = DetectorFitter(names, [VECTOR])
-    fitting.update([representations(VECTOR, 12, 0)], labels)
-    if message is None:
-        fitting.make_detectors()
-        return
-    with pytest.raises(SutureError, match=message):
-        fitting.make_detectors()
+@pytest.mark.parametrize("labels", [None, torch.zeros(12, dtype=torch.int64)])
+def test_one_class_is_not_enough_for_relative_distances_alone(labels: Tensor | None) -> None:
+    x = representations(VECTOR, 12, 0)
+    with pytest.raises(SutureError, match="at least two classes"):
+        fit(Relative(), x, VECTOR, labels)
+    for enough in (Mahalanobis(), Neighbours()):
+        fit(enough, x, VECTOR, labels)
 
 
 def test_too_few_examples_are_refused() -> None:
     for name, n in (("mahalanobis", 1), ("neighbours", 10)):
-        fitting = DetectorFitter([name], [VECTOR])
-        fitting.update([representations(VECTOR, n, 0)], None)
         with pytest.raises(SutureError, match="more data"):
-            fitting.make_detectors()
+            fit(DETECTORS[name], representations(VECTOR, n, 0), VECTOR)
 
 
 @pytest.mark.parametrize(("function", "message"), [
@@ -292,28 +277,23 @@ def test_too_few_examples_are_refused() -> None:
     (lambda x: 3.0, "got float"),
     (lambda x: x.flatten(1).sum(1) * float("nan"), "got NaN for 4 of 4"),
 ])
-def test_a_detector_of_a_user_that_does_wrong_is_named(function: table.Score, message: str) -> None:
+def test_a_detector_of_a_user_that_does_wrong_is_named(function: ScoreFunction, message: str) -> None:
     with pytest.raises(SutureError, match=message) as error:
-        table.UserDetector("mine", "layer1", function).score(SiteFeatures(representations(MAP, 4, 0), MAP))
+        FunctionDetector("mine", function, "layer1").score(SiteFeatures(representations(MAP, 4, 0), MAP))
     assert "'mine'" in str(error.value)
     assert "'layer1'" in str(error.value)
 
 
-def test_an_unknown_detector_is_told_with_the_nearest() -> None:
-    with pytest.raises(SutureError, match="mahalanobis"):
-        table.choose_detectors("mahalanobi")
-
-
-def test_scores_do_not_depend_on_what_is_fitted_beside() -> None:
-    alone, among = fitted(["mahalanobis"])["mahalanobis"], fitted(FREE)["mahalanobis"]
-    x = SiteFeatures(representations(MAP, 20, 3), MAP)
-    assert torch.equal(alone.score(x), among.score(x))  # type: ignore[attr-defined]
+@pytest.mark.parametrize(("name", "nearest"), [
+    ("mahalanobi", "mahalanobis"), ("mahalanobis_mean", "mahalanobis"), ("relative_mean", "relative"),
+    ("mahalanobis_position", "mahalanobis"), ("relative_position", "relative")])
+def test_an_unknown_or_dropped_detector_is_told_with_the_nearest(name: str, nearest: str) -> None:
+    with pytest.raises(SutureError, match=f"unknown detector '{name}'; nearest: {nearest}"):
+        choose_detectors(name)
 
 
 def test_auroc_of_a_score_is_scikit_learns_with_native_as_positive() -> None:
-    from suture.numbers.roc import auroc
-
-    detector = fitted(["mahalanobis"])["mahalanobis"]
+    detector = fitted("mahalanobis")
     x = representations(MAP, 200, 12, some_labels(200))
     a, b = (detector.score(SiteFeatures(t, MAP)).double().numpy() for t in (x, 1.5 * x))
     wanted = roc_auc_score(np.r_[np.ones(200), np.zeros(200)], np.r_[a, b])
@@ -323,5 +303,5 @@ def test_auroc_of_a_score_is_scikit_learns_with_native_as_positive() -> None:
 
 def test_gaussians_of_uncorrelated_features_are_plain_z_scores() -> None:
     mean, variance = torch.tensor([[1.0, -2.0]]).double(), torch.tensor([4.0, 0.25]).double()
-    g = Gaussians.of(mean, variance.diag(), 10**9)
-    assert float(g.square_distances(torch.tensor([[[3.0, -1.0]]]), None)) == pytest.approx(1 + 4, rel=1e-4)
+    g, _ = fit_gaussians(mean, variance.diag(), 10**9)
+    assert float(g.square_distances(torch.tensor([[3.0, -1.0]]))) == pytest.approx(1 + 4, rel=1e-4)

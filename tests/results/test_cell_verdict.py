@@ -11,7 +11,7 @@ import pytest
 
 from suture._base.errors import SutureError
 from suture.numbers import Estimate
-from suture.ood.thresholds import Thresholds
+from suture.ood import Thresholds
 from suture.results.cell_verdict import (
     ARTEFACT,
     DISSIMILAR,

@@ -167,9 +167,7 @@ class Evaluator:
             self._record_native(j, native.float(), scales[j],
                                 get_row_mask(self.target.shapes[j], View.ALL, mask))
             if self.collector is not None:
-                self.collector.add_representations(j, native, mask)
-                if logits is not None:
-                    self.collector.add_logits(j, logits, mask)
+                self.collector.add(j, native, mask, logits)
         for j in self._groups:
             self._evaluate_column(j, piece, xs, natives[j].float(), done, own)
 
@@ -184,12 +182,15 @@ class Evaluator:
             stitched = [self.layers[c](xs[c[0]], get_token_mask(piece.source)) for c in cells]
             for c, s in zip(cells, stitched, strict=True):
                 self._record("error", c, _sum_squares(s.float() - native, shape, counted))
-                if self.collector is not None:
-                    self.collector.add_representations(c, s, mask)
+            logits: Sequence[Tensor | None] = [None] * len(cells)
             if own is not None and done is not None:
                 together = stitched[0] if len(cells) == 1 else torch.cat(stitched)
-                self._record_predictions(cells, self.task.extract_logits(self.target.tail(j, together, done)),
-                                         own, mask)
+                output = self.task.extract_logits(self.target.tail(j, together, done))
+                logits = output.chunk(len(cells))
+                self._record_predictions(cells, output, own)
+            if self.collector is not None:
+                for c, s, each in zip(cells, stitched, logits, strict=True):
+                    self.collector.add(c, s, mask, each)
 
     def _predict_target(self, piece: Batch, logits: Tensor) -> _TargetPredictions:
         rows = self.task.find_rows(piece.target, piece.labels)
@@ -216,15 +217,11 @@ class Evaluator:
         self._record("rows", j,
                      torch.full((len(grid),), grid[0, ..., 0].numel()) if mask is None else mask.sum((1, 2)))
 
-    def _record_predictions(self, cells: Sequence[Cell], logits: Tensor, own: _TargetPredictions,
-                            mask: Tensor | None) -> None:
+    def _record_predictions(self, cells: Sequence[Cell], logits: Tensor, own: _TargetPredictions) -> None:
         """Compare the logits of k stitched networks with those of the target network and with the labels.
 
         `logits` are (k N, V) or (k N, T, V).
         """
-        if self.collector is not None:
-            for c, each in zip(cells, logits.chunk(len(cells)), strict=True):
-                self.collector.add_logits(c, each, mask)
         rows, shape = own.rows, (len(cells), *own.log_p.shape)
         counted = rows.select(logits)
         classes = _predict_classes(counted).view(shape[:2])

@@ -67,7 +67,7 @@ def describe_evaluation(setup: Setup, evaluated: Evaluated, before: Arrays,
     ood = {}
     if setup.detection is not None and evaluated.collector is not None and accumulators is not None:
         rows += _measure_distances(setup, evaluated, accumulators)
-        scores = stack_scores(evaluated.collector, method, shape, seed)
+        scores = stack_scores(evaluated.collector, method, shape)
         setup.detection.describe_quality(scores, evaluated.collector)
         ood = setup.detection.about
         rows += [ScoreRow(*r) for r in tabulate_scores(

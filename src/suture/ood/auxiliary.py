@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -36,7 +35,7 @@ TRAINING_BYTES = 2**29
 """Memory for auxiliary inputs that are made to train a detector: 43,000 images of 3x32x32, 890 of
 3x224x224."""
 FEW_EXAMPLES = 20
-"""With fewer auxiliary examples than this a detector has no quality, and its verdicts are unproven."""
+"""Minimum number of auxiliary examples needed to assess a detector."""
 NOT_MADE_NOTE = ("no auxiliary data and no maker for this kind of input: nothing shows that the detectors "
                  "see anything, so verdicts are unproven; pass ood=OOD(auxiliary=...)")
 
@@ -46,8 +45,7 @@ class AuxiliaryData:
     """Auxiliary inputs by use, with their origin and notes.
 
     Attributes:
-        inputs: "auxiliary" (held out), "unseen" (of another kind) and "training"; a use without inputs is
-            absent.
+        inputs: "auxiliary" (held out), "unseen" (of another kind) and "training", where there are any.
         about: the origin of the inputs, by use.
         notes: sentences for the reader of the scores.
     """
@@ -60,15 +58,11 @@ class AuxiliaryData:
         """Add the first inputs that a user gave, checked against the data's.
 
         Of "auxiliary" data the last half, at most `HELD_OUT` examples, is held out. The rest is for training.
-
-        Raises:
-            SutureError: other shapes or types than the data's.
         """
         given = gather_inputs(as_batches(data, f"{use} data"), most, like)
         n = count_examples(given)
         last = min(HELD_OUT, n) if use == "unseen" else min(HELD_OUT, max(1, n // 2))
-        self.about[use] = (f"given: {n} examples"
-                           + (f", {last} of them held out" if use == "auxiliary" else ""))
+        self.about[use] = f"given: {n} examples" + f", {last} of them held out" * (use == "auxiliary")
         self.inputs[use] = take_examples(given, slice(n - last, n))
         if last < FEW_EXAMPLES:
             self.notes.append(f"{last} {use} examples show little of what a detector sees: its quality "
@@ -83,21 +77,18 @@ class AuxiliaryData:
         """
         kind = find_input_kind(like)
         if "auxiliary" not in self.inputs and kind is not None:
-            self._add_made("auxiliary", like, HELD_OUT, TRAINING_KINDS[kind], 3 * seed + 1)
-            if training:
-                n = min(training, max(HELD_OUT, TRAINING_BYTES
-                                      // (sum(t.nbytes for t in list_tensors(like)) // count_examples(like))))
-                self._add_made("training", like, n, TRAINING_KINDS[kind], 3 * seed)
-            if unseen:
-                self._add_made("unseen", like, HELD_OUT, UNSEEN_KINDS[kind], 3 * seed + 2)
+            size = sum(t.nbytes for t in list_tensors(like)) // count_examples(like)
+            for use, n, kinds, own_seed in (
+                    ("auxiliary", HELD_OUT, TRAINING_KINDS[kind], 3 * seed + 1),
+                    ("training", min(training, max(HELD_OUT, TRAINING_BYTES // size)), TRAINING_KINDS[kind],
+                     3 * seed),
+                    ("unseen", HELD_OUT if unseen else 0, UNSEEN_KINDS[kind], 3 * seed + 2)):
+                able = [k for k in kinds if n and _can_make(like, k)]
+                if able:
+                    self.inputs[use] = make_auxiliary(like, n, kinds=able, seed=own_seed)
+                    self.about[use] = f"made from the data: {n} examples of {', '.join(able)}"
         if not {"auxiliary", "unseen"} & set(self.inputs):
             self.notes.append(NOT_MADE_NOTE)
-
-    def _add_made(self, use: str, like: Any, n: int, kinds: Sequence[str], seed: int) -> None:
-        able = [k for k in kinds if _can_make(like, k)]
-        if able:
-            self.inputs[use] = make_auxiliary(like, n, kinds=able, seed=seed)
-            self.about[use] = f"made from the data: {n} examples of {', '.join(able)}"
 
     def count_copies(self, data: Iterable[Batch]) -> None:
         """Add a note on the number of given auxiliary examples that are also in the data."""
@@ -110,10 +101,7 @@ class AuxiliaryData:
 
 
 def _can_make(like: Any, kind: str) -> bool:
-    """Check that a maker can make new inputs from these.
-
-    It fails on a table that holds all ids and on blank images.
-    """
+    """Check that a maker can make new inputs; it cannot from blank images, or from a table of all ids."""
     try:
         make_auxiliary(like, 2, kinds=[kind])
     except SutureError:
@@ -136,39 +124,36 @@ def gather_inputs(data: Batches, most: int, like: Any = None) -> Any:
     long as the first ones are used.
 
     Args:
-        data: the batches.
-        most: number of examples.
-        like: inputs that they must match in number, shapes and types of tensors. Default: no check.
+        data, most: the batches, and number of examples.
+        like: inputs that they must match in number, shapes and types of tensors. Default: the first batch.
 
     Raises:
         SutureError: they do not match.
     """
     parts: list[Any] = []
-    left = most
+    left, wanted = most, None if like is None else _describe_form(like)
     for batch in data:
         part = take_examples(batch.target, slice(0, left))
-        wanted, got = (_describe_form(parts[0] if parts and like is None else part if like is None else like),
-                       _describe_form(part))
-        if got != wanted:
-            if like is None and _loosen_form(got) == _loosen_form(wanted):
+        form = _describe_form(part)
+        wanted = wanted or form
+        if form != wanted:
+            if like is None and _loosen_form(form) == _loosen_form(wanted):
                 continue
             raise SutureError(f"expected {data.name} like the data, per example {_format_form(wanted)}, got "
-                              f"{_format_form(got)}; bring them to one size, number of channels and type, or "
-                              "leave them out")
+                              f"{_format_form(form)}; bring them to one size and type")
         parts.append(part)
         left -= count_examples(part)
         if left <= 0:
             break
     parts = _pad_texts(parts)
-    columns = zip(*(list_tensors(p) for p in parts), strict=True)
-    sizes = [count_examples(p) for p in parts]
+    n = count_examples(parts[0])
     # A tensor without an axis of examples, such as a single number, is the same for all.
-    joined = iter([torch.cat([t.cpu() for t in column]) if _is_per_example(column[0], sizes[0])
-                   else column[0].cpu() for column in columns])
+    joined = iter([torch.cat([t.cpu() for t in column]) if _is_per_example(column[0], n) else column[0].cpu()
+                   for column in zip(*(list_tensors(p) for p in parts), strict=True)])
     return convert_tensors(parts[0], lambda _: next(joined))
 
 
-def take_examples(inputs: Any, rows: slice) -> Any:
+def take_examples(inputs: Any, rows: slice | torch.Tensor) -> Any:
     """Return some examples of nested inputs."""
     n = count_examples(inputs)
     return convert_tensors(inputs, lambda t: t[rows] if _is_per_example(t, n) else t)
@@ -185,7 +170,6 @@ def _is_per_example(t: torch.Tensor, n: int) -> bool:
 
 
 def _list_example_tensors(inputs: Any) -> tuple[torch.Tensor, ...]:
-    """Return the tensors of nested inputs that have an axis of examples."""
     n = count_examples(inputs)
     return tuple(t for t in list_tensors(inputs) if _is_per_example(t, n))
 
@@ -194,13 +178,10 @@ InputForm = list[tuple[tuple[int | str, ...], torch.dtype]]
 
 
 def _describe_form(inputs: Any) -> InputForm:
-    """Return the shape of one example and the type of each tensor.
-
-    A shape as long as the attention mask is written "T".
-    """
+    """Return the shape of one example and the type of each tensor; the length of an attention mask is "T"."""
     n, mask = count_examples(inputs), get_token_mask(inputs)
-    shapes = [tuple(t.shape[1:]) if _is_per_example(t, n) else tuple(t.shape) for t in list_tensors(inputs)]
     own = None if mask is None else (mask.shape[1],)
+    shapes = [tuple(t.shape[1:] if _is_per_example(t, n) else t.shape) for t in list_tensors(inputs)]
     return [(("T",) if s == own else s, t.dtype) for s, t in zip(shapes, list_tensors(inputs), strict=True)]
 
 
@@ -209,18 +190,17 @@ def _loosen_form(form: InputForm) -> InputForm:
     return [(("T",) if len(s) == 1 and not d.is_floating_point else s, d) for s, d in form]
 
 
+def _format_form(form: InputForm) -> str:
+    return " and ".join(f"{shape} {str(dtype).removeprefix('torch.')}" for shape, dtype in form)
+
+
 def _pad_texts(parts: list[Any]) -> list[Any]:
     """Return texts padded with zeros to the length of the longest; their masks leave out the padding."""
     masks = [get_token_mask(p) for p in parts]
     longest = max((m.shape[1] for m in masks if m is not None), default=0)
-    return [p if m is None or m.shape[1] == longest else convert_tensors(p, partial(_pad_like, m, longest))
-            for p, m in zip(parts, masks, strict=True)]
 
+    def pad(part: Any, mask: torch.Tensor | None) -> Any:
+        return part if mask is None else convert_tensors(
+            part, lambda t: F.pad(t, (0, longest - t.shape[1])) if t.shape == mask.shape else t)
 
-def _pad_like(mask: torch.Tensor, length: int, t: torch.Tensor) -> torch.Tensor:
-    """Pad a tensor of the mask's shape to `length`; return other tensors unchanged."""
-    return F.pad(t, (0, length - mask.shape[1])) if t.shape == mask.shape else t
-
-
-def _format_form(form: InputForm) -> str:
-    return " and ".join(f"{shape} {str(dtype).removeprefix('torch.')}" for shape, dtype in form)
+    return [pad(part, mask) for part, mask in zip(parts, masks, strict=True)]

@@ -1,81 +1,108 @@
-"""The settings of out-of-distribution scores."""
+"""The settings of out-of-distribution scores, and the thresholds of the verdict on a stitched cell."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, field
+from pathlib import Path
+from typing import Annotated, Any
 
-from suture._base import SutureError
+from pydantic import Field, PlainValidator
+from typing_extensions import Doc
+
+from suture._base import Count, Real, expect, options
 from suture.numbers import DETECTOR_NAME
-from suture.ood.detectors import registry as table
-from suture.ood.detectors.energy_detector import EnergyRecipe
-from suture.ood.thresholds import Thresholds
+from suture.ood.detector import Detector
+from suture.ood.energy_recipe import EnergyRecipe
+from suture.ood.own import FunctionDetector, OwnDetector
+from suture.ood.table import DEFAULT_DETECTORS, DETECTORS, choose_detectors
 
 
-@dataclass(frozen=True)
+@options
+class Thresholds:
+    """Thresholds of the verdict on a stitched cell.
+
+    Attributes:
+        {options}
+
+    Raises:
+        SutureError: a threshold that is no number, or outside of its range.
+    """
+
+    works: Annotated[Real, Field(gt=0, le=1), Doc(
+        "Smallest relative accuracy of a stitched network that works, in (0, 1].")] = 0.8
+    out: Annotated[Real, Field(gt=0.5, le=1), Doc(
+        "Smallest two-sided AUROC of representations that are out of distribution, in (0.5, 1]. An AUROC of "
+        "1 - `out` or less counts too.")] = 0.8
+    quality: Annotated[Real, Field(ge=0.5, le=1), Doc(
+        "Smallest two-sided AUROC on auxiliary data of a detector whose verdict is proven, in "
+        "[0.5, 1].")] = 0.8
+
+
+def _check_own(own: Any) -> Mapping[str, OwnDetector]:
+    expect(isinstance(own, Mapping), "own as a mapping from names to detectors or functions", own)
+    for name in own:
+        expect(name not in DETECTORS and DETECTOR_NAME.fullmatch(str(name)) is not None,
+               "a name of its own for your detector, of ASCII letters, digits and _, a letter first",
+               repr(name))
+    return own  # type: ignore[no-any-return]
+
+
+@options
 class OOD:
     """Settings of out-of-distribution scores: the detectors, and the data that measure their quality.
 
     >>> suture.compare(network, data=train, test=test, ood=suture.OOD(detectors=("mahalanobis", "energy")))
 
     Attributes:
-        detectors: names of `suture.ood.detectors.registry.DETECTORS`. Default: "mahalanobis". The first one
-            gives the verdict of a cell. Without any, there are only Fréchet distances.
-        own: your own detectors by name. Each is a function from a batch of representations to (N,) scores,
-            larger = more in-distribution, or a mapping from target sites to such functions.
-        auxiliary: out-of-distribution inputs for the target network: data in any form of `suture.compare`
-            (labels are ignored), or inputs of the network. Default: made from the data
-            (`suture.data.auxiliary`), if these are images or token ids.
-        unseen: the same, of another kind that no detector is trained on. Default: made from the data by other
-            makers if `auxiliary` is made too, else none.
-        most: largest number of auxiliary examples to read or make. Default 10,000.
-        energy: recipe of the detector "energy". Default: `EnergyRecipe()`.
-        store: folder that keeps trained detectors. They are found again by what they were trained on.
-            Default: none.
-        thresholds: of the verdict (`suture.ood.Thresholds`).
+        {options}
 
     Raises:
         SutureError: an unknown detector, or one of your own with the name of suture's.
     """
 
-    detectors: Iterable[str] | str = table.DEFAULT_DETECTORS
-    own: table.UserDetectors = field(default_factory=dict)
-    auxiliary: Any = None
-    unseen: Any = None
-    most: int = 10_000
-    energy: EnergyRecipe | None = None
-    store: Any = None
-    thresholds: Thresholds = field(default_factory=Thresholds)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "detectors", table.choose_detectors(self.detectors))
-        for name, kind in (("own", Mapping), ("thresholds", Thresholds), ("energy", EnergyRecipe | None),
-                           ("most", int)):
-            given = getattr(self, name)
-            if not isinstance(given, kind) or isinstance(given, bool):
-                raise SutureError(f"expected {name} as {_EXPECTED[name]}, got {given!r}; leave it "
-                                  "out for the default")
-        for name in self.own:
-            if name in table.DETECTORS or not DETECTOR_NAME.fullmatch(str(name)):
-                raise SutureError("expected a name of its own for your detector, of ASCII letters, digits "
-                                  f"and _, a letter first, got {name!r}")
-        if self.most < 1:
-            raise SutureError(f"expected most of at least 1, got {self.most}; leave it out for 10,000")
+    detectors: Annotated[Iterable[str] | str, PlainValidator(choose_detectors), Doc(
+        "Names of detectors (`suture.ood.DETECTORS`). The first one gives the verdict of a cell. Without "
+        "any, there are only Fréchet distances.")] = DEFAULT_DETECTORS
+    own: Annotated[Mapping[str, OwnDetector], PlainValidator(_check_own), Doc(
+        "Your own detectors by name. Each is a `suture.ood.Detector`, a function from a batch of "
+        "representations to (N,) scores, larger = more in-distribution, or a mapping from target sites to "
+        "such functions.")] = field(default_factory=dict)
+    auxiliary: Annotated[Any, Doc(
+        "Auxiliary inputs that are out of distribution for the target network: data in any form of "
+        "`suture.compare` (labels are ignored), or inputs of the network. Default: made from the data, if "
+        "these are images or token ids.")] = None
+    unseen: Annotated[Any, Doc(
+        "Auxiliary inputs of another kind, on which no detector is trained. Default: made from the data by "
+        "other makers if `auxiliary` is made too, else none.")] = None
+    most: Annotated[Count, Doc(
+        "Largest number of auxiliary examples to read or make.")] = 10_000
+    energy: Annotated[EnergyRecipe | None, Doc(
+        'Recipe of the detector "energy". Default: `EnergyRecipe()`.')] = None
+    store: Annotated[str | Path | None, Doc(
+        "Folder that keeps trained detectors. They are found again by what they were trained on.")] = None
+    thresholds: Annotated[Thresholds, Doc("Thresholds of the verdict (`suture.Thresholds`).")] = field(
+        default_factory=Thresholds)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of all detectors, suture's first."""
         return (*self.detectors, *self.own)
 
+    def list_detectors(self) -> dict[str, Detector]:
+        """Return all detectors by name, suture's first."""
+        return {name: DETECTORS[name] for name in self.detectors} | {
+            name: given if isinstance(given, Detector) else FunctionDetector(name, given)
+            for name, given in self.own.items()}
+
     def settings(self) -> dict[str, Any]:
         """Return the settings that decide the numbers, for the record."""
-        recipe = asdict(self.energy or EnergyRecipe()) if "energy" in self.names else None
-        return {"detectors": list(self.names), "energy": recipe, "thresholds": asdict(self.thresholds),
+        trained = any(d.needs_auxiliary for d in self.list_detectors().values())
+        return {"detectors": list(self.names),
+                "energy": asdict(self.energy or EnergyRecipe()) if trained else None,
+                "thresholds": asdict(self.thresholds),
                 "auxiliary": "made" if self.auxiliary is None else "given",
                 "unseen": "made" if self.unseen is None else "given", "most": self.most}
 
 
-_EXPECTED = {"own": "a mapping from names to functions", "thresholds": "suture.Thresholds(...)",
-             "energy": "suture.EnergyRecipe(...)", "most": "a whole number"}
 DEFAULT_OOD = OOD()

@@ -1,0 +1,122 @@
+"""The trained part of energy detectors: a classifier on the representations of a site, and its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from suture._base import SutureError, derive_seed, seed_torch
+from suture.networks import MLP, ResNet, ViT, disable_gradients, freeze, resnet18
+from suture.numbers import Resizing
+from suture.ood.energy_recipe import EnergyRecipe
+from suture.ood.features import SiteFeatures
+from suture.representations import Kind, Shape, View, get_row_mask
+
+SCORE_BATCH = 256
+"""Largest number of examples that are scored at once."""
+
+# Texts have no positions that a body tells apart, because their padding differs between batches.
+_BODIES: Mapping[str, tuple[Kind, Callable[[Shape, int], nn.Module]]] = {
+    "resnet18": (Kind.MAP, lambda s, classes: resnet18(classes, s.width)),
+    "resnet_small": (Kind.MAP,
+                     lambda s, classes: ResNet((16, 32, 64), (1, 1, 1), (1, 2, 2), s.width, classes)),
+    "vit_tiny": (Kind.TOKENS, lambda s, classes: ViT(s.width, None if s.varies else s.size[0], classes)),
+    "vit_small": (Kind.TOKENS,
+                  lambda s, classes: ViT(s.width, None if s.varies else s.size[0], classes, 64, 2, 2)),
+    "mlp": (Kind.VECTOR, lambda s, classes: MLP(s.width, classes)),
+}
+_BY_KIND: Mapping[str, Mapping[Kind, str]] = {
+    "auto": {Kind.MAP: "resnet_small", Kind.TOKENS: "vit_small", Kind.VECTOR: "mlp"},
+    "paper": {Kind.MAP: "resnet18", Kind.TOKENS: "vit_tiny", Kind.VECTOR: "mlp"},
+}
+
+
+def compute_energy(logits: Tensor) -> Tensor:
+    """Return the energies (N,) of logits (N, classes), minus their log-sum-exp (Liu et al. 2020, eq. 4)."""
+    return -logits.logsumexp(1)
+
+
+def compute_energy_loss(inside_logits: Tensor, outside_logits: Tensor, labels: Tensor,
+                        recipe: EnergyRecipe) -> Tensor:
+    """Return cross-entropy plus squared hinges on the energies of both sides (Liu et al. 2020, eq. 7 and 8).
+
+    CE + weight (mean relu(E_in - inside)² + mean relu(outside - E_out)²). Each mean is over its own examples,
+    as in the code of the authors, of the paper and of pytorch-ood.
+
+    Args:
+        inside_logits: (N, classes) of in-distribution examples.
+        outside_logits: (M, classes) of auxiliary ones.
+        labels: (N,) class numbers of the in-distribution examples.
+        recipe: gives margins and weight.
+    """
+    above = F.relu(compute_energy(inside_logits) - recipe.inside).square().mean()
+    below = F.relu(recipe.outside - compute_energy(outside_logits)).square().mean()
+    return F.cross_entropy(inside_logits, labels) + recipe.weight * (above + below)
+
+
+class EnergyClassifier(nn.Module):
+    """A classifier on the representations of a site.
+
+    Channels are first standardised by the buffers `mean` and `std`, those of the in-distribution data. The
+    paper does not standardise; suture does, so that every body starts at the input scale that it was designed
+    for. Maps are then resized to `size` (bilinear, corners not aligned).
+
+    Args:
+        shape: of one representation.
+        classes: number of logits.
+        recipe: gives the body and the seed.
+        size: (height, width) that maps are resized to; default: their own.
+        site: name of the site; with the recipe's seed it decides the random start.
+
+    Raises:
+        SutureError: a body that does not suit the shape.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, shape: Shape, classes: int, recipe: EnergyRecipe, size: tuple[int, int] | None = None,
+                 site: str = "") -> None:
+        super().__init__()
+        name = _BY_KIND[recipe.body][shape.kind] if recipe.body in _BY_KIND else recipe.body
+        kind, make_body = _BODIES[name]
+        if kind is not shape.kind:
+            raise SutureError(f"expected a body for {shape.kind.value}, got {name!r} for the site {site!r} "
+                              f"of {shape}; write body='auto' or body='paper', which suit every site")
+        self.shape = shape
+        with seed_torch(derive_site_seed(recipe.seed, site)):
+            self.body = make_body(shape, classes)
+        own = (shape.size[0], shape.size[1]) if shape.kind is Kind.MAP else (1, 1)
+        self._resize = Resizing(own, size or own) if shape.kind is Kind.MAP else None
+        self.register_buffer("mean", torch.zeros(shape.width))
+        self.register_buffer("std", torch.ones(shape.width))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the logits (N, classes) of representations; `mask` (N, T) is for tokens."""
+        x = x.float()
+        kept = get_row_mask(self.shape, View.ALL, mask) if self.shape.kind is Kind.TOKENS else None
+        if self._resize is not None:
+            x = x.permute(0, 3, 1, 2) if self.shape.last else x
+            x = self._resize.resize_map((x - self.mean[:, None, None]) / self.std[:, None, None])
+        else:
+            x = (x - self.mean) / self.std
+        if kept is None:
+            return self.body(x)  # type: ignore[no-any-return]
+        # Attention gives padding weight zero, and zero times NaN is NaN.
+        return self.body(x.masked_fill(~kept.flatten(1)[..., None], 0),  # type: ignore[no-any-return]
+                         kept.flatten(1))
+
+    def score(self, seen: SiteFeatures) -> Tensor:
+        """Return minus the energy (N,), in eval mode, without gradients, in small batches."""
+        parts = torch.split(seen.x, SCORE_BATCH)
+        masks = [None] * len(parts) if seen.mask is None else torch.split(seen.mask, SCORE_BATCH)
+        with freeze(self), disable_gradients():
+            return torch.cat([-compute_energy(self(x, mask)) for x, mask in zip(parts, masks, strict=True)])
+
+
+def derive_site_seed(seed: int, site: str) -> int:
+    """Derive a seed for one site that does not depend on the other sites (law 7)."""
+    return derive_seed(seed, "energy", site)

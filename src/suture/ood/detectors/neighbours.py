@@ -1,0 +1,86 @@
+"""A detector by the distance to the nearest native representations, from a sample of them."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from suture._base import expect
+from suture.ood.detector import Detector, NativeSite
+from suture.ood.detectors.mahalanobis import LEAST_FEATURE_STD
+from suture.ood.features import SiteFeatures
+from suture.ood.sums import limit_spread
+
+SAMPLE_SIZE = 2000
+"""Native examples whose features are kept."""
+
+
+class FeatureSample:
+    """A uniform sample without replacement of the rows of a stream.
+
+    The same stream and seed give the same sample.
+
+    Args:
+        seed: of the draw, which does not depend on the cut into batches.
+        size: most rows kept.
+
+    Attributes:
+        rows: (M, F) sampled rows, M at most `size`.
+    """
+
+    def __init__(self, seed: int = 0, size: int = SAMPLE_SIZE) -> None:
+        self._size, self._generator = size, torch.Generator().manual_seed(seed)
+        self._keys, self.rows = torch.zeros(0, dtype=torch.float64), torch.zeros(0)
+
+    @torch.no_grad()
+    def update(self, features: Tensor, labels: Tensor | None = None) -> None:
+        """Add rows (N, F)."""
+        # Each row gets a random key, and the rows with the largest keys stay.
+        keys = torch.rand(len(features), generator=self._generator, dtype=torch.float64)
+        rows = features.float().cpu()
+        self._keys = torch.cat([self._keys, keys])
+        self.rows = torch.cat([self.rows, rows]) if len(self.rows) else rows
+        if len(self._keys) > self._size:
+            best = self._keys.topk(self._size).indices
+            self._keys, self.rows = self._keys[best], self.rows[best]
+
+
+class Neighbours(Detector):
+    """Minus the distance to the `k`-th nearest of a sample of native features (Sun et al. 2022).
+
+    Features are mean and standard deviation over positions, scaled to unit variance. The paper scales them to
+    unit length instead, which would hide a shrunken representation.
+
+    Args:
+        k: rank of the neighbour whose distance is used. Default 10. `fit` raises a `SutureError` if there are
+            not more examples.
+
+    Attributes:
+        sample: (M, F) native features at unit variance.
+        origin, scale: (F,) of the features before this scaling.
+    """
+
+    about = ("Minus the distance to the 10th nearest of 2,000 native examples, mean and standard deviation "
+             "over positions at unit variance (after Sun et al. 2022).")
+    sample: Tensor
+    origin: Tensor
+    scale: Tensor
+
+    def __init__(self, k: int = 10) -> None:
+        self.k = k
+
+    def make_statistics(self, seed: int) -> FeatureSample:
+        return FeatureSample(seed)
+
+    def fit(self, native: NativeSite) -> Self:
+        rows: Tensor = native.statistics.rows
+        expect(len(rows) > self.k, f"more than {self.k} native examples for nearest neighbours",
+               str(len(rows)), "give more data")
+        origin, scale = rows.mean(0), limit_spread(rows.std(0, correction=0), LEAST_FEATURE_STD)
+        return self.copy_with(sample=(rows - origin) / scale, origin=origin, scale=scale)
+
+    def score(self, seen: SiteFeatures) -> Tensor:
+        z = (seen.spread - self.origin) / self.scale
+        return -torch.cdist(z, self.sample).kthvalue(self.k, dim=1).values

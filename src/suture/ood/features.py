@@ -1,0 +1,75 @@
+"""Representations of one batch at a site, with the pooled features that detectors share."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from suture.representations import Kind, Shape, View, get_row_mask, to_grid
+
+
+class SiteFeatures:
+    """One batch of representations at a site, with pooled features.
+
+    Attributes:
+        x: (N, C, H, W) or (N, H, W, C), (N, T, D) or (N, D), as the site outputs them or a stitching layer
+            makes them.
+        shape: of one example.
+        mask: (N, T) booleans, False for padding tokens; None if there is no padding.
+        logits: (N, classes) or (N, T, V) of the target network after these representations; None where no
+            detector needs them.
+    """
+
+    def __init__(self, x: Tensor, shape: Shape, mask: Tensor | None = None,
+                 logits: Tensor | None = None) -> None:
+        self.x, self.shape, self.mask, self.logits = x, shape, mask, logits
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """(N, C) mean over the positions without padding, followed by the prefix tokens."""
+        prefix = self.x[:, :self.shape.prefix].float().unbind(1) if self.shape.prefix else ()
+        return torch.cat([self._mean, *prefix], 1)
+
+    @cached_property
+    def spread(self) -> Tensor:
+        """(N, F) `mean`, followed by the standard deviation of each channel over positions (divisor P).
+
+        A vector has one position, so its features are `mean` alone. A batch of texts of one token each keeps
+        all features, with standard deviations of zero.
+        """
+        if self.shape.kind is Kind.VECTOR or (self._rows.shape[1] == 1 and not self.shape.varies):
+            return self.mean
+        # Squares are taken about each example's own mean, because a mean far above the spread would cost all
+        # digits.
+        deviation = self._average((self._rows - self._mean[:, None]).square()).sqrt()
+        return torch.cat([self.mean, deviation], 1)
+
+    @cached_property
+    def _rows(self) -> Tensor:
+        """Channels at every position, (N, P, C) float32, without prefix tokens; zeros at padding."""
+        rows = to_grid(self.x.float(), self.shape, self._view).flatten(1, 2)
+        return rows if self._kept is None else rows.masked_fill(~self._kept[..., None], 0)
+
+    @cached_property
+    def _kept(self) -> Tensor | None:
+        """(N, P) booleans, False at padding; None if there is no padding."""
+        kept = get_row_mask(self.shape, self._view, self.mask)
+        return None if kept is None else kept.flatten(1)
+
+    @property
+    def _view(self) -> View:
+        return View.GRID if self.shape.prefix else View.ALL
+
+    @cached_property
+    def _mean(self) -> Tensor:
+        return self._average(self._rows)
+
+    def _average(self, rows: Tensor) -> Tensor:
+        """Return the mean (N, C) over the positions without padding."""
+        if self._kept is None:
+            return rows.mean(1)
+        weight = self._kept[..., None].to(rows.dtype)
+        total: Tensor = (rows * weight).sum(1) / weight.sum(1).clamp(min=1)
+        return total

@@ -1,0 +1,73 @@
+"""Detectors that users bring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from suture._base import SutureError, describe_value, expect, summarise_error
+from suture.networks import Site, freeze
+from suture.ood.detector import Detector, NativeSite
+from suture.ood.features import SiteFeatures
+
+ScoreFunction = Callable[[Tensor], Tensor]
+"""A user's function: a batch of representations in, (N,) scores out, larger = more in-distribution."""
+OwnDetector = Detector | ScoreFunction | Mapping[str | Site, ScoreFunction]
+"""A user's detector, one function for every site, or one for each target site."""
+_DIVERGED = 1e15
+
+
+class FunctionDetector(Detector):
+    """A user's function as a detector, with checks of its scores.
+
+    Args:
+        name: of the detector, for error messages.
+        given: one function for every site, or a mapping from sites to functions.
+        site: for error messages.
+    """
+
+    about = "A function of the user."
+
+    def __init__(self, name: str, given: Any, site: str = "") -> None:
+        self.name, self.given, self.site = name, given, site
+
+    def fit(self, native: NativeSite) -> FunctionDetector:
+        """Return a copy with the function of one site.
+
+        Raises:
+            SutureError: none is given for it.
+        """
+        function = self.given
+        if isinstance(function, Mapping | nn.ModuleDict):
+            function = {str(site): f for site, f in function.items()}.get(native.name)
+            expect(function is not None, f"the detector {self.name!r} for every target site",
+                   f"none for {native.name!r}", "pass a function for each, or one function for all")
+        return FunctionDetector(self.name, function, native.name)
+
+    def score(self, seen: SiteFeatures) -> Tensor:
+        """Return the scores (N,) float32; an error of the function becomes a `SutureError`."""
+        found, where = self._call(seen.x), f"the detector {self.name!r} at site {self.site!r}"
+        expect(isinstance(found, Tensor) and found.shape == (len(seen.x),),
+               f"scores of shape ({len(seen.x)},) from {where}", describe_value(found),
+               "return one number for each example")
+        # NaN is allowed on the output of a layer that diverged: that cell has no value, and the others
+        # continue.
+        usual = seen.x.float().flatten(1).abs().amax(1) < _DIVERGED
+        expect(not bool((found.isnan() & usual).any()), f"numbers from {where}",
+               f"NaN for {int(found.isnan().sum())} of {len(found)} examples", "correct it, or leave it out")
+        scores: Tensor = found.detach().float()
+        return scores
+
+    def _call(self, x: Tensor) -> Any:
+        try:
+            if not isinstance(self.given, nn.Module):
+                return self.given(x)
+            with freeze(self.given):
+                return self.given(x)
+        except SutureError:
+            raise
+        except Exception as e:  # user code may raise anything
+            raise SutureError(f"the detector {self.name!r} fails at site {self.site!r} on shape "
+                              f"{tuple(x.shape)}: {type(e).__name__}: {summarise_error(e)}") from e

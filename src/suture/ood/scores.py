@@ -1,0 +1,160 @@
+"""The scores of native and stitched representations in one pass, and the measures computed from them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from suture._base import expect
+from suture.numbers import Arrays, Estimate, Float32Array, Floats, estimate_separation, make_missing_estimate
+from suture.ood.detector import Detector
+from suture.ood.features import SiteFeatures
+from suture.representations import Cell, Kind, Shape
+
+Key = int | Cell
+"""A target site, for native representations, or a cell."""
+
+# Float32 rounding of |T - mean|² is 1e-14 |T|². A representation is constant unless it is well above that.
+CONSTANT_SHARE = 1e-12
+SAMPLED_EXAMPLES = 500
+"""Number of first test examples whose features are kept for detectors of cells."""
+
+
+@dataclass
+class ScoreCollector:
+    """A collector of the scores of one pass.
+
+    Of detectors of cells it keeps the pooled features of the first `SAMPLED_EXAMPLES` examples: (N, F)
+    float32 for each site and cell.
+
+    Args:
+        detectors: by name, one for each target site.
+        shapes: of the target sites.
+    """
+
+    detectors: Mapping[str, Sequence[Detector]]
+    shapes: Sequence[Shape]
+    _scores: dict[str, dict[Key, list[Tensor]]] = field(default_factory=dict)
+    _features: dict[Key, list[Tensor]] = field(default_factory=dict)
+
+    @property
+    def needs_logits(self) -> bool:
+        """True if a detector needs the logits of the target network."""
+        return any(d.needs_logits for of in self.detectors.values() for d in of)
+
+    @torch.no_grad()
+    def add(self, key: Key, x: Tensor, mask: Tensor | None, logits: Tensor | None = None) -> None:
+        """Score a batch of representations.
+
+        Args:
+            key: a target site for native representations and a cell for stitched ones.
+            x: the representations.
+            mask: of the inputs, (N, T); None without padding.
+            logits: of the target network after these representations; None where its output is none.
+        """
+        j = key if isinstance(key, int) else key[1]
+        seen, pooled = SiteFeatures(x, self.shapes[j], mask, logits), False
+        for name, detectors in self.detectors.items():
+            if detectors[j].per_cell:
+                pooled = True
+                continue
+            found = detectors[j].score(seen)
+            expect(found.shape == (len(x),), f"one score for each example from the detector {name!r}", found)
+            self._scores.setdefault(name, {}).setdefault(key, []).append(found.float())
+        if pooled:
+            kept = self._features.setdefault(key, [])
+            kept.append(seen.spread[:max(0, SAMPLED_EXAMPLES - sum(map(len, kept)))].cpu())
+
+    def join_scores(self, name: str) -> dict[Key, Float32Array]:
+        """Return the scores (N,) of a detector of sites, by site and cell; empty for one of cells."""
+        return {key: torch.cat(parts).cpu().numpy() for key, parts in self._scores.get(name, {}).items()}
+
+    def join_features(self, key: Key) -> Tensor:
+        """Return the pooled features (n, F) that were kept of a site or cell."""
+        return torch.cat(self._features[key])
+
+    def stack_pairs(self, name: str, shape: tuple[int, int]) -> Float32Array:
+        """Return native and other scores (2, S, T, n) of a detector of cells; NaN for a cell without."""
+        found = np.full((2, *shape, len(self.join_features(0))), np.nan, np.float32)
+        for cell in self._features if found.shape[3] > 1 else ():
+            if isinstance(cell, tuple) and (other := self.join_features(cell)).isfinite().all():
+                native, detector = self.join_features(cell[1]), self.detectors[name][cell[1]]
+                found[:, *cell] = score_features(detector, native, other)
+        return found
+
+
+def score_features(detector: Detector, native: Tensor, other: Tensor) -> tuple[Floats, Floats]:
+    """Return the scores (n,) by a detector of cells of native and other pooled features (n, F)."""
+    shape = Shape(Kind.VECTOR, native.shape[1])
+    one, two = detector.score_pair(SiteFeatures(native, shape), SiteFeatures(other, shape))
+    return one.numpy(), two.numpy()
+
+
+def stack_scores(found: ScoreCollector, method: str, shape: tuple[int, int]) -> dict[str, Float32Array]:
+    """Return the scores as arrays: ``native.NAME`` (T, N) and ``METHOD.score_NAME`` (S, T, N).
+
+    Missing cells are nan. A detector of cells differs from cell to cell, so its native scores are
+    ``METHOD.native_NAME`` (S, T, n).
+    """
+    arrays: dict[str, Float32Array] = {}
+    for name, detectors in found.detectors.items():
+        own, score = f"native.{name}", f"{method}.score_{name}"
+        if detectors[0].per_cell:
+            arrays[f"{method}.native_{name}"], arrays[score] = found.stack_pairs(name, shape)
+            continue
+        scores = found.join_scores(name)
+        n = len(scores[0])
+        arrays |= {own: np.full((shape[1], n), np.nan, np.float32),
+                   score: np.full((*shape, n), np.nan, np.float32)}
+        for key, values in scores.items():
+            arrays[own if isinstance(key, int) else score][key] = values
+    return arrays
+
+
+def tabulate_scores(arrays: Arrays, method: str, shape: tuple[int, int], names: Sequence[str], seed: int,
+                    failed: Mapping[Cell, str]) -> list[tuple[int, int, str, Estimate, int]]:
+    """Return (source, target, measure, estimate, n) of every detector and cell.
+
+    Args:
+        arrays: of `stack_scores`, with ``target.spread`` and ``target.scale`` of the evaluation if they
+            exist.
+        method, shape: as for `stack_scores`.
+        names: of detectors.
+        seed: of the intervals.
+        failed: reasons why cells have no stitched network.
+    """
+    rows = []
+    constant = _find_constant_sites(arrays)
+    for name, (i, j) in product(names, product(*map(range, shape))):
+        stitched = arrays[f"{method}.score_{name}"][i, j]
+        own = f"{method}.native_{name}"
+        native = arrays[own][i, j] if own in arrays else arrays[f"native.{name}"][j]
+        reason = failed.get((i, j)) or ("the target's representation is constant on the test data"
+                                        if constant[j] else "one example is too few"
+                                        if len(native) < 2 else "")
+        if reason:
+            found = dict.fromkeys(("ood", "auroc", "ap", "fpr95"), make_missing_estimate(reason))
+        else:
+            s = estimate_separation(native, stitched, paired=True, seed=seed)
+            found = {"ood": s.two_sided, "auroc": s.auroc, "ap": s.average_precision, "fpr95": s.fpr95}
+        rows += [(i, j, f"{method}.{what}_{name}", e, len(native)) for what, e in found.items()]
+    return rows
+
+
+def _find_constant_sites(arrays: Arrays) -> dict[int, bool]:
+    """Find the target sites whose representation is constant, so that their scores are rounding."""
+    if "target.spread" not in arrays:
+        return defaultdict(bool)
+    spread, scale = (arrays[f"target.{k}"].sum(1, dtype=np.float64) for k in ("spread", "scale"))
+    return {j: is_constant(a, b) for j, (a, b) in enumerate(zip(spread, scale, strict=True))}
+
+
+def is_constant(spread: float, scale: float) -> bool:
+    """Check that a sum of |T - mean|² is rounding, relative to the sum of |T|²."""
+    return bool(spread <= CONSTANT_SHARE * scale)

@@ -1,0 +1,197 @@
+"""Laws of every detector, and a user's own detectors that are fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Self
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import suture
+from suture import OOD, EnergyRecipe, SutureError
+from suture.data import Batches
+from suture.networks import SitedNetwork, disable_gradients
+from suture.numbers import two_sided_auroc
+from suture.ood import DETECTORS, Detection, Detector, FeatureSample, NativeData, NativeSite, SiteFeatures
+from suture.ood.fitting import fit_with_store
+from suture.stitching import extract_logits
+from tests.support import tiny
+
+RECIPE = EnergyRecipe(epochs=3, tune_epochs=2, batch_size=16, lr=3e-3, tune_lr=3e-3)
+CPU = torch.device("cpu")
+
+
+class Norm(Detector):
+    """Minus the distance of the features' norm to that of the native ones, as a user may write it."""
+
+    typical: Tensor
+
+    def make_statistics(self, seed: int) -> FeatureSample:
+        return FeatureSample(seed)
+
+    def fit(self, native: NativeSite) -> Self:
+        self.typical = native.statistics.rows.norm(dim=1).mean()  # in place: each site has its own copy
+        return self
+
+    def score(self, seen: SiteFeatures) -> Tensor:
+        return -(seen.spread.norm(dim=1) - self.typical).abs()
+
+
+@pytest.fixture(params=[*DETECTORS, "own"])
+def detector(request: Any) -> Detector:
+    return Norm() if request.param == "own" else DETECTORS[request.param]
+
+
+def fit(detector: Detector, *, size: int = 16, seed: int = 0, labelled: bool = True,
+        auxiliary: bool = True, store: Any = None) -> tuple[Detector, NativeSite]:
+    """Fit a detector to the first site of a small network."""
+    inputs, labels = tiny.images(48), tiny.labels(48)
+    batches = Batches([(inputs[k:k + size], labels[k:k + size]) if labelled else inputs[k:k + size]
+                       for k in range(0, 48, size)])
+    target = SitedNetwork(tiny.network(), inputs[:4], ["block1"])
+    given = tiny.images(30, seed=9) * 3 - 1 if auxiliary else None
+    data = NativeData(target, (inputs, labels) if labelled else batches, batches, RECIPE, CPU, 64, "net",
+                      given)
+    statistics = detector.make_statistics(seed)
+    with disable_gradients():
+        for batch in batches:
+            if statistics is not None:
+                seen = SiteFeatures(target.front(batch.target)[0], target.shapes[0])
+                statistics.update(seen.spread, batch.labels)
+    site = NativeSite("block1", target.shapes[0], seed, statistics, data)
+    return fit_with_store(detector, [site], data, store)[0], site
+
+
+def look(shift: float = 0.0) -> SiteFeatures:
+    """Native representations of other inputs, with logits after them."""
+    inputs = tiny.images(40, seed=3)
+    target = SitedNetwork(tiny.network(), inputs[:4], ["block1"])
+    with disable_gradients():
+        done = target.run_full(inputs)
+        x = target.pick_representations(done)[0] + shift
+        return SiteFeatures(x, target.shapes[0], logits=extract_logits(target.tail(0, x, done)))
+
+
+def score(detector: Detector, shift: float = 0.0) -> tuple[Tensor, Tensor]:
+    return detector.score_pair(look(), look(shift))
+
+
+def test_scores_are_finite_and_lower_for_a_shifted_copy(detector: Detector) -> None:
+    native, other = score(fit(detector)[0], -5.0)
+    assert native.shape == other.shape == (40,)
+    assert native.isfinite().all()
+    assert other.isfinite().all()
+    assert two_sided_auroc(native.numpy(), other.numpy()) > 0.9
+    assert detector.two_sided or native.mean() > other.mean()
+
+
+def test_the_same_seed_gives_the_same_scores_and_batches_do_not_matter(detector: Detector) -> None:
+    before = dict(vars(detector))
+    first = score(fit(detector)[0], 1.0)
+    for again in (fit(detector), fit(detector, size=5)):
+        for a, b in zip(first, score(again[0], 1.0), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+    assert {k: id(v) for k, v in vars(detector).items()} == {k: id(v) for k, v in before.items()}
+
+
+def test_a_score_does_not_depend_on_other_examples(detector: Detector) -> None:
+    made, seen = fit(detector)[0], look()
+    if not detector.per_cell:
+        part = SiteFeatures(seen.x[7:9], seen.shape, logits=None if seen.logits is None else seen.logits[7:9])
+        torch.testing.assert_close(made.score(part), made.score(seen)[7:9], rtol=1e-4, atol=1e-4)
+
+
+def test_a_restored_detector_scores_the_same(detector: Detector) -> None:
+    made, site = fit(detector)
+    again = detector.fit(site) if detector.per_cell else detector.restore(site, made.get_state()).to(CPU)
+    for a, b in zip(score(made, 1.0), score(again, 1.0), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_what_a_detector_says_that_it_needs_is_true(detector: Detector) -> None:
+    if detector.needs_labels:
+        with pytest.raises(SutureError):
+            fit(detector, labelled=False)
+    else:
+        assert score(fit(detector, labelled=False)[0])[0].isfinite().all()
+    if not detector.needs_auxiliary:
+        fit(detector, auxiliary=False)
+    seen = look()
+    bare = SiteFeatures(seen.x, seen.shape)
+    if not detector.needs_logits:
+        assert all(s.isfinite().all() for s in fit(detector)[0].score_pair(bare, bare))
+    assert detector.about or isinstance(detector, Norm)
+
+
+def test_a_trained_detector_is_stored_and_others_are_not(detector: Detector, tmp_path: Any) -> None:
+    made = fit(detector, store=tmp_path)[0]
+    assert bool(list(tmp_path.iterdir())) == detector.needs_auxiliary
+    for a, b in zip(score(made, 1.0), score(fit(detector, store=tmp_path)[0], 1.0), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_users_detector_is_fitted_to_each_site() -> None:
+    network, inputs = tiny.network(), tiny.images(48)
+    found = suture.compare(network, None, (inputs, tiny.labels(48)), sites=["block1", "block2"],
+                           methods=["dm"], indices=(), ood=OOD(("mahalanobis",), own={"norm": Norm()}))
+    for j, site in enumerate(("block1", "block2")):
+        target = SitedNetwork(network, inputs[:4], [site])
+        with disable_gradients():
+            norms = SiteFeatures(target.front(inputs)[0], target.shapes[0]).spread.norm(dim=1)
+        np.testing.assert_allclose(found.arrays["native.norm"][j], -(norms - norms.mean()).abs(),
+                                   rtol=1e-3, atol=1e-3)
+        assert found.matrix("dm.ood_norm").iloc[j, j] == pytest.approx(0.5, abs=0.01)
+    assert len(found.meta["ood"]["quality"]["norm"]) == 2
+
+
+class Wide(Norm):
+    """A detector that returns a score for each channel, which is wrong."""
+
+    def score(self, seen: SiteFeatures) -> Tensor:
+        return seen.spread
+
+
+def test_wrong_scores_of_a_users_detector_are_named() -> None:
+    with pytest.raises(SutureError, match="one score for each example from the detector 'wide'"):
+        suture.compare(tiny.network(), None, (tiny.images(48), tiny.labels(48)), sites=["block1"],
+                       methods=["dm"], indices=(), ood=OOD((), own={"wide": Wide()}))
+
+
+class Trained(Detector):
+    """A user's linear classifier between native and auxiliary features."""
+
+    needs_auxiliary = True
+    weight: Tensor
+
+    def fit(self, native: NativeSite) -> Self:
+        data = native.data
+        assert data is not None
+
+        def features(inputs: Iterator[Any]) -> Tensor:
+            with disable_gradients():
+                return torch.cat([SiteFeatures(data.target.front(x)[native.index], native.shape).spread
+                                  for x in inputs])
+
+        both = features(b.target for b in data.batches), features(iter([data.auxiliary]))
+        return self.copy_with(weight=both[0].mean(0) - both[1].mean(0))
+
+    def score(self, seen: SiteFeatures) -> Tensor:
+        return seen.spread @ self.weight
+
+
+def test_a_users_detector_can_train_on_auxiliary_data() -> None:
+    network: nn.Module = tiny.network()
+    outside = tiny.images(60, seed=9) * 3 - 1
+    found = suture.compare(network, None, (tiny.images(48), tiny.labels(48)), sites=["block1", "block2"],
+                           methods=["dm"], indices=(),
+                           ood=OOD((), own={"mine": Trained()}, auxiliary=outside))
+    assert all(q["auxiliary_one_sided"] > 0.9 for q in found.meta["ood"]["quality"]["mine"])
+
+
+def test_a_detection_lists_suture_s_detectors_first() -> None:
+    ood = OOD(("relative", "mahalanobis"), own={"norm": Norm()})
+    detection = Detection(ood, SitedNetwork(tiny.network(), tiny.images(4), ["block1"]), CPU, 8, 0, "", None)
+    assert list(detection.make_fitter().statistics) == ["relative", "mahalanobis", "norm"]
