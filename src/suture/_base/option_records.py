@@ -1,4 +1,4 @@
-"""Options: type, default, bounds and words of an option stand in one place, the field that holds it."""
+"""Records of options: type, default, bounds and words of an option stand in one place, its field."""
 
 from __future__ import annotations
 
