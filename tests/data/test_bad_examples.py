@@ -21,7 +21,7 @@ def spoilt_folder(root: Path) -> tuple[Path, str]:
     as_folder(root, pictures(30))
     for name in ("ant/003.png", "cat/025.png"):
         (root / name).write_bytes(b"GIF89a, but no more")
-    return root, f"'{root}/ant/003.png'"
+    return root, f"{root}/ant/003.png"
 
 
 def spoilt_parquet(root: Path) -> tuple[Path, str]:

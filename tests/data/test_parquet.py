@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from suture.data.sources import examples, open_source, parquet
+from suture.data.sources import open_source, parquet
 from tests.support.pictures import in_parquet, pictures
 
 
@@ -17,8 +17,6 @@ from tests.support.pictures import in_parquet, pictures
 def test_each_row_group_is_opened_once(groups: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the order of later passes: what has been read stays in memory, encoded."""
     monkeypatch.setattr(parquet, "GROUP_BYTES", groups)
-    # Pieces that are row groups, so that no two threads need the same one.
-    monkeypatch.setattr(examples, "DECODE_CHUNK", 4)
     opened: list[int] = []
     real = pq.ParquetFile.read_row_group
     monkeypatch.setattr(pq.ParquetFile, "read_row_group",
