@@ -1,4 +1,4 @@
-"""Reading in batches: the same as taking and indexing, decoded once, page-locked where there is a GPU."""
+"""Reading in batches: the same as taking and indexing and decoded once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from suture import SutureError
 from suture.data.sources import examples
@@ -21,7 +20,7 @@ def test_reading_is_taking_is_indexing(size: int | None, batch: int) -> None:
     rows = torch.from_numpy(np.random.default_rng(1).integers(0, 70, 90))
     found = made_of(made)
     at = 0
-    for raw, labels in found.read(rows, batch):
+    for raw, labels in map(found.take, rows.split(batch)):
         mine = rows[at:at + batch].tolist()
         at += len(mine)
         taken, same = made_of(made).take(mine)
@@ -40,7 +39,7 @@ def test_reading_is_taking_is_indexing(size: int | None, batch: int) -> None:
 def test_images_are_decoded_once_and_parts_share_them(size: int | None) -> None:
     found = made_of(pictures(50, size=size))
     rows = torch.arange(50).flip(0)
-    first, again = ([raw for raw, _ in found.read(rows, 16)] for _ in range(2))
+    first, again = ([raw for raw, _ in map(found.take, rows.split(16))] for _ in range(2))
     assert all(torch.equal(a, b) for one, two in zip(first, again, strict=True)
                for a, b in zip(one, two, strict=True))
     part = found.subset(10)
@@ -56,7 +55,7 @@ def test_images_beyond_the_bound_are_decoded_again(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(examples, "CACHE_BYTES", 20 * 6 * 6 * 3 + 1)
     found = made_of(pictures(50))
     for _ in range(2):
-        list(found.read(torch.arange(50), 16))
+        list(map(found.take, torch.arange(50).split(16)))
     assert found.store.read == [1] * 20 + [2] * 30
     assert not found.is_small
 
@@ -65,17 +64,4 @@ def test_a_bad_image_ends_the_pass() -> None:
     found = made_of(pictures(200))
     found.store.held[150] = b"no image"
     with pytest.raises(SutureError, match=r"1 of 200 cannot be used, the first: value 150 is no image"):
-        list(found.read(torch.arange(200), 20))
-
-
-def test_pinned_where_there_is_a_cuda_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    pinned: list[int] = []
-
-    def pin(x: Tensor) -> Tensor:
-        pinned.append(len(x))
-        return x
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(Tensor, "pin_memory", pin)
-    list(made_of(pictures(40)).read(torch.arange(40), 25))
-    assert pinned == [25, 15]
+        list(map(found.take, torch.arange(200).split(20)))

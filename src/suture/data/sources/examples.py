@@ -86,23 +86,6 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
                               f"{int(chosen.min())} to {int(chosen.max())}")
         return self._load(self._rows[chosen].tolist()), None if self.labels is None else self.labels[chosen]
 
-    def read(self, rows: Tensor, size: int) -> Iterator[tuple[Any, Tensor | None]]:
-        """Yield raw batches as `take` returns them; on a machine with CUDA in page-locked memory.
-
-        Args:
-            rows: (M,) rows, in this order.
-            size: rows per batch.
-
-        Raises:
-            SutureError: as `take`.
-        """
-        for chosen in torch.split(rows, size) if len(rows) else ():
-            raw, labels = self.take(chosen)
-            if torch.cuda.is_available():
-                raw = (raw.pin_memory() if isinstance(raw, Tensor)
-                       else [r.pin_memory() if isinstance(r, Tensor) else r for r in raw])
-            yield raw, labels
-
     def subset(self, n: int, seed: int = 0) -> Examples:
         """Draw `n` of the examples without replacement, as evenly over the classes as they allow.
 
@@ -154,7 +137,7 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
     @cached_property
     def _fingerprints(self) -> tuple[str, str]:
         digests: list[bytes] = []
-        for raw, labels in self.read(torch.arange(len(self)), 256):
+        for raw, labels in map(self.take, torch.arange(len(self)).split(256)):
             known = [None] * len(raw) if labels is None else labels.tolist()
             digests += [_hash_example(one, label) for one, label in zip(raw, known, strict=True)]
         ordered, free = (hashlib.sha256(b"".join(d)).hexdigest()[:16] for d in (digests, sorted(digests)))
