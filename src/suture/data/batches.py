@@ -28,7 +28,8 @@ def split_labels(item: Any) -> tuple[Any, Tensor | None]:
         return item[0], None if item[1] is None else _as_labels(item[1])
     if isinstance(item, tuple | list) and len(item) == 1:
         return item[0], None
-    expect(isinstance(item, Tensor), "batches (inputs, labels)", item, "yield a pair of tensors")
+    expect(isinstance(item, Tensor), "batches (inputs, labels)",
+           type(item).__name__, "yield a pair of tensors")
     return item, None
 
 

@@ -38,8 +38,8 @@ class Paired:
         for k, (x, y) in enumerate(zip_longest(self.source, self.target, fillvalue=ends)):
             if x is ends or y is ends:
                 side = "source" if x is ends else "target"
-                raise SutureError(f"the {side} loader ended after {k} batches, before the other; give both the "
-                                  "same examples and batch size")
+                raise SutureError(f"the {side} loader ended after {k} batches, before the other; give both "
+                                  "the same examples and batch size")
             if x.size != y.size:
                 raise SutureError(f"expected paired batches of equal length, got {x.size} and {y.size} "
                                   f"examples in batch {k}; give both loaders the same batch size")

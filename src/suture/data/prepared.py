@@ -60,8 +60,8 @@ def _preprocess(how: Preprocessing | None, raw: Any) -> Any:
         raise SutureError("data that are text need a tokenizer, got none; give a network with its tokenizer "
                           "(hf:FOLDER), or Prepared(data, TextPreprocessing(tokenizer))")
     if isinstance(first, Tensor):
-        raise SutureError("expected images of one size, got several; give a size (ImagePreprocessing(size=(224, "
-                          "224)), or --source-input size=224)")
+        raise SutureError("expected images of one size, got several; give a size "
+                          "(ImagePreprocessing(size=(224, 224)), or --source-input size=224)")
     return raw
 
 
