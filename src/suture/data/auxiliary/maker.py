@@ -27,7 +27,6 @@ from suture.data.auxiliary.images import Images
 from suture.data.auxiliary.tokens import Tokens
 
 Originals = Images | Tokens
-
 IMAGE_KINDS = tuple(images.MAKERS)
 TOKEN_KINDS = tuple(tokens.MAKERS)
 TRAINING_KINDS: Mapping[str, tuple[str, ...]] = MappingProxyType({

@@ -33,10 +33,7 @@ def find_decodable(store: Store, kind: ExampleKind, rows: Tensor,
                    n: int | None = None) -> tuple[Tensor, BadExamples | None]:
     """Return the first `n` of `rows` that can be decoded (None: all), and a summary of the bad ones before.
 
-    Args:
-        store, kind: the examples.
-        rows: (M,) rows of the store, in the order in which they are tried.
-        n: number of rows to find; fewer come back where there are not so many.
+    The rows (M,) are tried in their order. Fewer come back where there are not so many.
     """
     kept: list[int] = []
     bad, first = 0, ""
@@ -56,11 +53,9 @@ def find_decodable(store: Store, kind: ExampleKind, rows: Tensor,
 
 def make_bad_example_error(store: Store, kind: ExampleKind, rows: Tensor, name: str, row: int,
                            reason: str) -> SutureError:
-    """Make the error for a bad example that was met while reading, with the number of bad ones.
+    """Make the error for the bad example at `row` that was met while reading, with the number of bad ones.
 
-    Args:
-        store, kind, rows, name: the examples that are read.
-        row, reason: the bad example. It is named if the first `MOST_TRIED` examples have no bad one.
+    It is named if the first `MOST_TRIED` of `rows` have no bad one.
     """
     _, bad = find_decodable(store, kind, rows[:MOST_TRIED])
     counts = str(bad) if bad else f"one cannot be used: {store.describe_row(row)} {reason}"

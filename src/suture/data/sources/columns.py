@@ -43,11 +43,6 @@ def choose_columns(types: Mapping[str, ColumnType], columns: ColumnNames,
     A column is chosen by its well-known name, or because it is the only one of its type. Images come before
     texts.
 
-    Args:
-        types: content of each column.
-        columns: names given by the user.
-        name: name of the data in messages.
-
     Raises:
         SutureError: a column that is not there, no column that can hold examples, or several texts of unknown
             names.

@@ -36,10 +36,7 @@ def number_labels(part: StoredSplit, everywhere: Callable[[], list[StoredSplit]]
     Strings are numbered in sorted order over all splits. Numbers stay as they are. Without names the largest
     number of any split gives the number of classes.
 
-    Args:
-        part: the split.
-        everywhere: function that opens all splits of the data, called only where they are needed.
-        name: name of the data in messages.
+    `everywhere` opens all splits of the data; it is called only where they are needed.
 
     Raises:
         SutureError: labels that are no classes (fractions, negative numbers, numbers beyond the names,
