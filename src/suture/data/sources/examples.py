@@ -137,7 +137,7 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
     @cached_property
     def _fingerprints(self) -> tuple[str, str]:
         digests: list[bytes] = []
-        for raw, labels in map(self.take, torch.arange(len(self)).split(256)):
+        for raw, labels in map(self.take, torch.split(torch.arange(len(self)), 256)):
             known = [None] * len(raw) if labels is None else labels.tolist()
             digests += [_hash_example(one, label) for one, label in zip(raw, known, strict=True)]
         ordered, free = (hashlib.sha256(b"".join(d)).hexdigest()[:16] for d in (digests, sorted(digests)))
