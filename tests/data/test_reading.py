@@ -20,7 +20,7 @@ def test_reading_is_taking_is_indexing(size: int | None, batch: int) -> None:
     rows = torch.from_numpy(np.random.default_rng(1).integers(0, 70, 90))
     found = made_of(made)
     at = 0
-    for raw, labels in map(found.take, rows.split(batch)):
+    for raw, labels in found.read(rows, batch):
         mine = rows[at:at + batch].tolist()
         at += len(mine)
         taken, same = made_of(made).take(mine)

@@ -86,6 +86,10 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
                               f"{int(chosen.min())} to {int(chosen.max())}")
         return self._load(self._rows[chosen].tolist()), None if self.labels is None else self.labels[chosen]
 
+    def read(self, rows: Tensor, size: int) -> Iterator[tuple[Any, Tensor | None]]:
+        """Yield raw batches of `size` rows each, as `take` returns them, at `rows` (M,) in this order."""
+        return map(self.take, torch.split(rows, size))
+
     def subset(self, n: int, seed: int = 0) -> Examples:
         """Draw `n` of the examples without replacement, as evenly over the classes as they allow.
 
@@ -137,7 +141,7 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
     @cached_property
     def _fingerprints(self) -> tuple[str, str]:
         digests: list[bytes] = []
-        for raw, labels in map(self.take, torch.split(torch.arange(len(self)), 256)):
+        for raw, labels in self.read(torch.arange(len(self)), 256):
             known = [None] * len(raw) if labels is None else labels.tolist()
             digests += [_hash_example(one, label) for one, label in zip(raw, known, strict=True)]
         ordered, free = (hashlib.sha256(b"".join(d)).hexdigest()[:16] for d in (digests, sorted(digests)))
