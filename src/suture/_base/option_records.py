@@ -28,7 +28,7 @@ _WANTED = {
     "int_type": "a whole number", "float_type": "a finite number", "bool_type": "True or False",
     "string_type": "a string", "finite_number": "a finite number", "callable_type": "a function",
     "greater_than_equal": "at least {ge}", "greater_than": "above {gt}", "less_than_equal": "at most {le}",
-    "less_than": "below {lt}", "is_instance_of": "{class}", "none_required": "None",
+    "less_than": "below {lt}", "is_instance_of": "{class}", "none_required": "None", "tuple_type": "a tuple",
 }
 """Words for the kinds of error that pydantic finds, with the names that it gives the bounds."""
 
