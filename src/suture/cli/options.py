@@ -67,7 +67,7 @@ def _find_type(o: Option) -> Any:
     if o.name in _LISTS or o.name in _FILES:
         return str | None
     parts = get_args(o.type) if get_origin(o.type) in (Union, types.UnionType) else (o.type,)
-    if all(p in _SIMPLE for p in parts):
+    if all(p in _SIMPLE for p in parts) and len(set(parts) - {type(None)}) == 1:
         return o.type
     return str | None if o.default is None else str
 
