@@ -16,7 +16,7 @@ from safetensors import numpy as safetensors
 import suture
 from suture import SutureError, indices
 from suture.cli import main
-from suture.indices.moments_file import load_moments
+from suture.indices.matrices import load_moments
 from tests.support import references
 
 NAMES = ["cka", "cka_debiased", "svcca:0.9", "r2_folds", "rsa_correlation", "jaccard", "cka@flatten"]

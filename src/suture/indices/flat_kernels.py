@@ -20,9 +20,9 @@ from torch import Tensor
 from suture._base import SutureError, expect
 from suture.indices.definition import LEAST_EXAMPLES, Needs
 from suture.indices.gram_matrices import (
-    Gram,
     Hsic,
     Kernels,
+    compute_gram,
     compute_hsic,
     count_working_bytes,
     split_columns,
@@ -193,8 +193,9 @@ class FlatKernels:
                 self._sums += self._compute_hsic([site.waiting for site in self._sites])
 
     def _compute_hsic(self, rows: Sequence[Tensor]) -> Tensor:
-        grams = [Gram.of(x) for x in rows]
-        return compute_hsic(grams[:self.sources], grams if self._same else grams[self.sources:])
+        grams = [compute_gram(x) for x in rows]
+        return compute_hsic(grams[:self.sources], grams if self._same else grams[self.sources:],
+                            self.precision)
 
     def _compute_tables(self) -> tuple[Tensor, Tensor]:
         """Compute HSIC of all cells, summed over minibatches and of the kept examples.

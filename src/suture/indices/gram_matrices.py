@@ -22,7 +22,7 @@ def split_columns(rows: Tensor) -> tuple[Tensor, ...]:
 
 
 def count_working_bytes(rows: int, width: int, precision: torch.dtype) -> int:
-    """Count the bytes that `Gram.of` uses beside its result.
+    """Count the bytes that `compute_gram` uses beside its result.
 
     They hold one centred block, and its product in both precisions.
     """
@@ -63,43 +63,30 @@ class Kernels:
     unbiased: Hsic
 
 
-@dataclass(frozen=True)
-class Gram:
-    """Gram matrix of one site's examples about their mean, in float64.
+def compute_gram(rows: Tensor) -> Tensor:
+    """Compute the Gram matrix (n, n) of rows (n, features) about their mean, in float64.
 
-    Attributes:
-        matrix: (n, n), rows and columns sum to zero.
-        diagonal: (n,).
-        rounding: size of the errors of its elements.
+    Its rows and columns sum to zero.
     """
-
-    matrix: Tensor
-    diagonal: Tensor
-    rounding: float
-
-    @classmethod
-    def of(cls, rows: Tensor) -> Gram:
-        """Compute the Gram matrix of rows (n, features)."""
-        n = len(rows)
-        total = torch.zeros(n, n, dtype=torch.float64)
-        for part in split_columns(rows):
-            centred = part - part.mean(0)
-            total += (centred @ centred.T).cpu().double()
-        # Removes what the rounding of the mean left.
-        total -= total.mean(0)
-        total -= total.mean(1, keepdim=True)
-        diagonal = total.diagonal().clone()
-        return cls(total, diagonal, 4 * torch.finfo(rows.dtype).eps * float(diagonal.mean()))
+    total = torch.zeros(len(rows), len(rows), dtype=torch.float64)
+    for part in split_columns(rows):
+        centred = part - part.mean(0)
+        total += (centred @ centred.T).cpu().double()
+    # Removes what the rounding of the mean left.
+    total -= total.mean(0)
+    return total - total.mean(1, keepdim=True)
 
 
-def _compute_both(pairs: Iterable[tuple[Gram, Gram]], n: int) -> Tensor:
+def _compute_both(pairs: Iterable[tuple[Tensor, Tensor]], n: int) -> Tensor:
     """Compute tr(KHLH) and the unbiased HSIC (Song et al. 2012) of each of m pairs, (2, m).
 
     Rows of the Gram matrices sum to zero. So without the diagonals k and l the row sums are -k and -l. The
     unbiased estimator then needs only tr(KHLH), sum k, sum l and sum kl.
     """
-    sums = [(a.matrix.flatten() @ b.matrix.flatten(), a.diagonal @ b.diagonal,
-             a.diagonal.sum() * b.diagonal.sum()) for a, b in pairs]
+    sums = []
+    for a, b in pairs:
+        k, m = a.diagonal().clone(), b.diagonal().clone()
+        sums.append((a.flatten() @ b.flatten(), k @ m, k.sum() * m.sum()))
     products, joint, traces = torch.tensor(sums, dtype=torch.float64).T
     if n < LEAST_EXAMPLES:
         return torch.stack([products, torch.full_like(products, math.nan)])
@@ -107,16 +94,20 @@ def _compute_both(pairs: Iterable[tuple[Gram, Gram]], n: int) -> Tensor:
                         / (n * (n - 3))])
 
 
-def compute_hsic(xs: Sequence[Gram], ys: Sequence[Gram]) -> Tensor:
+def compute_hsic(xs: Sequence[Tensor], ys: Sequence[Tensor], precision: torch.dtype) -> Tensor:
     """Compute HSIC of S sources and T targets, (2, 5, S, T).
 
     First come the biased numbers (times (n - 1)²), then the unbiased ones; each has the fields of `Hsic`.
+
+    Args:
+        xs, ys: Gram matrices of the same examples.
+        precision: dtype of the products in them, which sets the size of rounding.
     """
-    n = len(xs[0].diagonal)
+    n = len(xs[0])
     cross = _compute_both(product(xs, ys), n).view(2, len(xs), len(ys))
     own_x, own_y = (_compute_both(zip(side, side, strict=True), n) for side in (xs, ys))
-    scale = n / (n - 3) if n >= LEAST_EXAMPLES else math.nan
-    floor_x, floor_y = (scale * torch.tensor([g.rounding for g in side], dtype=torch.float64).square()
+    scale, eps = n / (n - 3) if n >= LEAST_EXAMPLES else math.nan, torch.finfo(precision).eps
+    floor_x, floor_y = (scale * (4 * eps * torch.stack([g.diagonal().clone().mean() for g in side])).square()
                         for side in (xs, ys))
     parts = cross, own_x[:, :, None], own_y[:, None], floor_x[:, None], floor_y
     return torch.stack([part.expand_as(cross) for part in parts], 1)

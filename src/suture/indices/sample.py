@@ -45,21 +45,6 @@ def as_matrix(name: str, given: Any) -> Floats:
     return values
 
 
-@dataclass(frozen=True)
-class NearestRows:
-    """The nearest rows of every row by cosine similarity.
-
-    Attributes:
-        order: (n, k) numbers of the nearest rows, nearest first, without the row itself. Ties go to the lower
-            number.
-        tied: (n,) number of them that are no nearer than the next row would be, up to rounding. The rule for
-            ties chose these.
-    """
-
-    order: Ints
-    tied: Ints
-
-
 @dataclass(frozen=True, eq=False)
 class Rows:
     """One matrix with the quantities that indices need, each computed once.
@@ -72,7 +57,7 @@ class Rows:
     """
 
     values: Floats
-    _nearest: dict[int, NearestRows] = field(default_factory=dict, repr=False)
+    _nearest: dict[int, tuple[Ints, Ints]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, values: Any, name: str = "x") -> Rows:
@@ -123,10 +108,15 @@ class Rows:
         """Logarithm of the mean, over pairs of different rows at unit length, of exp(-2 |x_i - x_j|²)."""
         return float(np.log(np.exp(-2 * _compute_squared_distances(self.unit)).mean()))
 
-    def find_nearest(self, k: int) -> NearestRows:
+    def find_nearest(self, k: int) -> tuple[Ints, Ints]:
         """Find the `k` nearest rows of every row by cosine similarity, for k < n - 1.
 
         They are ordered by 2 - 2 cosine, which is exact where the cosine is near one.
+
+        Returns:
+            Numbers of the nearest rows (n, k), nearest first, without the row itself; ties go to the lower
+                number. Then how many of them (n,) are no nearer than the next row would be, up to rounding:
+                the rule for ties chose these.
         """
         from scipy.spatial.distance import squareform
 
@@ -135,8 +125,7 @@ class Rows:
             np.fill_diagonal(chords, np.inf)
             order = np.argsort(chords, axis=1, kind="stable")[:, :k + 1]
             found = np.sqrt(np.take_along_axis(chords, order, 1))
-            tied = (found[:, k:] - found[:, :k] <= _TIE).sum(1)
-            self._nearest[k] = NearestRows(order[:, :k].copy(), tied)
+            self._nearest[k] = order[:, :k].copy(), (found[:, k:] - found[:, :k] <= _TIE).sum(1)
         return self._nearest[k]
 
     def compute_cosines(self, others: Ints) -> Floats:

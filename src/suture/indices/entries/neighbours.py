@@ -33,9 +33,9 @@ def _find_neighbours(sample: Sample, k: int) -> tuple[Ints, Ints]:
     sample.require_sides(lambda side: side.values.shape[1] > 1,
                          "one column, of which cosines see only the sign")
     require(sample.n >= k + 2, f"{sample.n} rows: {k} neighbours of each need at least {k + 2}")
-    sample.require_sides(lambda side: side.find_nearest(k).tied.mean() <= _SHARE * k,
+    sample.require_sides(lambda side: side.find_nearest(k)[1].mean() <= _SHARE * k,
                          "most nearest neighbours are no nearer than other rows")
-    return sample.x.find_nearest(k).order, sample.y.find_nearest(k).order
+    return sample.x.find_nearest(k)[0], sample.y.find_nearest(k)[0]
 
 
 def _rank_neighbours(source: Ints, target: Ints) -> Ints:
