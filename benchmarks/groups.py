@@ -1,5 +1,4 @@
-"""How stitched batches are best cut for training on a CPU: what `suture.stitching.batch_budget.BatchBudget`
-does against other cuts.
+"""Cuts of stitched batches for training on a CPU: `suture.stitching.micro_batch.MicroBatch` and others.
 
 One training step of 4 layers into one tail of a ResNet-20 at 32x32, for pieces of several sizes, several of
 them concatenated. Exit code 1 if the cut that is taken is not among the fastest ones (single measurements
@@ -16,11 +15,11 @@ import torch
 from common import claim, header, seconds
 from suture import zoo
 from suture.data.batches import Batches
-from suture.networks.preparation import choose_micro_batch, prepare
+from suture.networks import choose_micro_batch, prepare
 from suture.networks.sites import SitedNetwork
 from suture.representations.alignment import Alignment
 from suture.stitching import StitchingLayer, TaskRecipe
-from suture.stitching.batch_budget import BatchBudget
+from suture.stitching.micro_batch import MicroBatch
 from suture.stitching.trainer import GroupTrainer
 
 CPU = torch.device("cpu")
@@ -42,8 +41,8 @@ def cuts(name: str, tail: int) -> tuple[float, dict[tuple[int, int], float]]:
     others = {}
     for piece in (16, 32, 64, 128):
         for k in (1, 2):
-            with mock.patch.object(BatchBudget, "at_once", lambda self, index, size, k=k: k):
-                others[piece, k] = seconds(lambda piece=piece: step(2 * piece), 5)  # Room halves it
+            with mock.patch.object(MicroBatch, "count_at_once", lambda self, size, k=k: k):
+                others[piece, k] = seconds(lambda piece=piece: step(2 * piece), 5)  # MicroBatch halves it
     return taken, others
 
 

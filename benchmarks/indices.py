@@ -26,8 +26,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import suture
 from common import Floor, claim, header
 from suture import zoo
-from suture.indices import GROUPS, Request, chosen
-from suture.indices.streaming import compute_indices
+from suture.indices import FROM_MOMENTS, GROUPS, Request, chosen, compute_indices
 from suture.representations.accumulator_settings import AccumulatorSettings
 from suture.representations.accumulators import Accumulators
 from suture.representations.shapes import Kind, Shape
@@ -214,7 +213,7 @@ def algebra(sites: int, width: int, rows: int) -> list[bool]:
     each: dict[str, float] = {}
     for r in requests:
         start = time.perf_counter()
-        compute_indices(made.get_pair(0, 0), [r])
+        compute_indices([r], {r.alignment: dict.fromkeys(FROM_MOMENTS, made.get_pair(0, 0))})
         each[r.name] = time.perf_counter() - start
     slow = sorted(each, key=each.__getitem__, reverse=True)[:6]
     print(f"  {len(requests)} indices; slowest in a cell: "

@@ -13,7 +13,7 @@ import torch
 
 from common import claim, header
 from suture import zoo
-from suture.networks.site_outputs import capture
+from suture.networks.sites import capture
 from suture.representations.aligned_moments import AlignedMoments
 from suture.representations.shapes import recognise_shape
 

@@ -27,8 +27,8 @@ from torch.nn import functional as F
 from common import Floor, claim, header, seconds
 from suture import TaskRecipe, zoo
 from suture.data.batches import Batches
+from suture.networks import choose_micro_batch, fold_batch_norms, prepare
 from suture.networks.calls import disable_gradients, freeze
-from suture.networks.preparation import choose_micro_batch, fold_batch_norms, pack_convolutions, prepare
 from suture.networks.sites import SitedNetwork
 from suture.representations.alignment import Alignment
 from suture.stitching import StitchingLayer
@@ -46,7 +46,6 @@ def prepared(network: nn.Module, x: Tensor) -> tuple[nn.Module, SitedNetwork, in
     net = prepare(network, x[:4], CPU, "network")
     sited = SitedNetwork(net, x[:4])
     fold_batch_norms(net, x[:4], {s.path for s in sited.sites})
-    pack_convolutions(net, x[:4])
     return net, sited, choose_micro_batch(sited.peak, CPU)
 
 

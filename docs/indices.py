@@ -23,11 +23,15 @@ from numpy.typing import NDArray
 from scipy.stats import special_ortho_group
 from sklearn.datasets import load_digits
 
-from suture._base.errors import SutureError
-from suture.indices import INDICES, Index, Needs, chosen, of_matrices
-from suture.indices.definition import TRANSFORMATIONS, expand_invariances
-from suture.indices.entries.flattened_cka import cka_minibatch
-from suture.indices.flat_kernels import FlatKernels
+from suture.indices import (
+    INDICES,
+    TRANSFORMATIONS,
+    FlatKernels,
+    Index,
+    Needs,
+    expand_invariances,
+    of_matrices,
+)
 from suture.numbers.measures import ALIGNMENTS
 
 HERE = Path(__file__).parent
@@ -71,6 +75,8 @@ def entries() -> list[str]:
     found = []
     for needs in Needs:
         group = [i for i in INDICES.values() if i.needs is needs]
+        if not group:
+            continue
         rows = [[f"`{i.name}` {i.measure.label}", code(i.formula), native(i), i.measure.common_form[0],
                  kept(i.invariant_x), "same" if i.invariant_y == i.invariant_x else kept(i.invariant_y),
                  str(i.least), i.cost, i.source] for i in group]
@@ -91,19 +97,12 @@ def offered() -> list[str]:
     """Which indices an alignment has."""
     rows = []
     for alignment in ("stitch", *ALIGNMENTS):
-        names = [n for n in INDICES if _is_offered(n, alignment)]
+        names = [n for n, i in INDICES.items() if alignment in i.alignments]
         left = [n for n in INDICES if n not in names]
         text = ", ".join(f"`{n}`" for n in (left if len(names) > len(left) else names))
         rows.append([f"`{alignment}`", str(len(names)),
                      f"all but {text}" if len(names) > len(left) else text])
     return lines(["alignment", "indices", "which"], rows)
-
-
-def _is_offered(name: str, alignment: str) -> bool:
-    try:
-        return bool(chosen(f"{name}@{alignment}"))
-    except SutureError:
-        return False
 
 
 # -- an altered representation -------------------------------------------------------------------------------
@@ -270,7 +269,7 @@ def minibatches(x: Matrix) -> list[str]:
         for size in sizes:
             kernels = FlatKernels(1, 1, batch=size, keep=0, precision=torch.float64)
             kernels.update([torch.from_numpy(x[at])], [torch.from_numpy(y[at])])
-            row.append(f"{cka_minibatch(kernels.get_kernels(0, 0)):.3f}")
+            row.append(f"{INDICES['cka_minibatch'](kernels.get_kernels(0, 0)[Needs.KERNELS]).value:.3f}")
         rows.append([*row, *(f"{v.value:.3f}" for v in whole.values())])
     return lines(["order of the examples", *(f"minibatches of {s}" for s in sizes), "`cka_debiased`",
                   "`cka`"], rows)
@@ -301,8 +300,8 @@ def main() -> None:
         "the *common form* is what is shown where all measures must point the same way. *Source side* and "
         "*target side*: what may be done to the columns of that matrix without changing the number: "
         f"{legend} (L contains S, P, O and D; O contains P; D contains S). What is not listed changes it; "
-        "`tests/test_laws.py` asserts both. *Cost*: linear algebra of one cell, for p source and q target "
-        "columns, n rows, minibatches of b.", "",
+        "`tests/indices/test_statements.py` asserts both. *Cost*: linear algebra of one cell, for p source "
+        "and q target columns, n rows, minibatches of b.", "",
         *entries(), "**Arguments**, written behind the name:", "", *arguments(), "",
         "## How each behaves", "",
         f"Source: {N:,} of scikit-learn's digits through two fixed random layers with ReLUs ({WIDTH} units, "

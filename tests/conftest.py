@@ -22,7 +22,7 @@ FAST = {
     "indices": ("logits", "jackknife", "reservoir", "flattened_cka", "sample", "statistics"),
     "representations": ("shapes", "alignment"),
     "data": ("batch", "batches", "paired", "labels", "columns", "splits", "sampling"),
-    "networks": ("naming", "recipe", "augmentation", "preparation", "site_outputs", "sites"),
+    "networks": ("site_names", "recipe", "augmentation", "preparation", "captures", "sites"),
     "zoo": ("image_sets", "weights"),
     "stitching": ("families", "recipe", "convergence", "task_inference", "tasks", "direct_matching"),
     "ood": ("auxiliary", "energy", "features", "options", "detectors"),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from suture import SutureError, zoo
-from suture._base import fingerprint_network, hash_parts
+from suture._base import fingerprint_network, hash_parts, hash_tensors
 
 
 def test_a_fingerprint_names_every_weight() -> None:
@@ -48,6 +49,11 @@ def test_a_fingerprint_covers_names_types_and_shapes_but_not_layout_or_order() -
     assert fingerprint_network(ab) == fingerprint_network(ba)
 
 
+def test_one_number_hashes_the_same_whatever_its_stride() -> None:
+    expanded = torch.from_numpy(np.broadcast_to(2.0, (1,)).copy()).as_strided((1,), (0,))
+    assert expanded.stride() == (0,)
+    plain = torch.full((1,), 2.0, dtype=torch.float64)
+    assert hash_tensors([("a", expanded)]) == hash_tensors([("a", plain)])
 # -- keys ----------------------------------------------------------------------------------------------------
 
 PARTS = {"network": "abc", "site": "layer1.0", "shape": "map 16x8x8", "recipe": {"lr": 1e-3, "epochs": 3},

@@ -38,7 +38,7 @@ def test_the_demo_leaves_its_files_and_computes_nothing_twice(tmp_path: Path, sh
     assert {s.partition(":")[0] for s in stages} == {"network A", "network B", *(f"{a} into {b}" for a in "AB"
                                                                               for b in "AB")}
     pairs = ["A-A", "A-B", "B-A", "B-B"]
-    files = ["arrays.safetensors", "comparison.json", "figures", "report.html", "table.csv"]
+    files = ["comparison.safetensors", "figures", "report.html", "table.csv"]
     assert sorted(p.name for p in out.iterdir()) == [*pairs[:2], "A.safetensors", *pairs[2:], "B.safetensors",
                                                      "report.html"]
     for pair in pairs:

@@ -116,8 +116,8 @@ def test_weights_are_loaded(suffix: str, tmp_path: Path) -> None:
     ("zoo:resnet_digit", "nearest: resnet_digits"),
     ("nowhere_at_all:build", "cannot import 'nowhere_at_all'"),
     (":build", "cannot import ''"), ("{}:bild", "nearest: build"), ("{}:NOT_A_FUNCTION", "unknown function"),
-    ("{}:words", "torch.nn.Module, or a pair of one and its preprocessing, got str"),
-    ("{}:splits", "got tuple"), ("{}:wrong_pair", "a network and a function of raw examples, got str"),
+    ("{}:words", "torch.nn.Module, or a pair of one and its preprocessing, from their_code:words, got str"),
+    ("{}:splits", "got tuple"), ("{}:wrong_pair", "second result of their_code:wrong_pair, got str"),
     ("{}:needs", "missing 1 required positional argument: 'width'"),
     ("{}:fails", "KeyError"), ("{}:fails_long", "RuntimeError: first line (their_code.py, line 46)"),
 ])

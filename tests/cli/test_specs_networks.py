@@ -215,7 +215,7 @@ def test_configs_that_name_no_network(fields: dict[str, Any], words: str, tmp_pa
 
 
 @pytest.mark.parametrize(("content", "words"),
-                         [("{", "expected JSON"), ("[]", "expected a JSON object, got list")])
+                         [("{", "expected JSON"), ("[]", "config.json, got list")])
 def test_a_config_that_is_none(content: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(content)
     assert words in refused(tmp_path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import signal
 import subprocess
@@ -21,7 +20,7 @@ from torch import nn
 import suture
 from suture import SutureError, TaskRecipe, cli, zoo
 from suture.cli import specs
-from suture.results import Comparison
+from suture.results import Comparison, has_comparison
 from tests.support import bad_input, tiny
 from tests.support.bad_input import CASES, check_message, three_channels
 from tests.support.interruptions import assert_same_numbers, interrupting
@@ -129,7 +128,7 @@ def test_the_command_saves_the_layer(monkeypatch: pytest.MonkeyPatch, capsys: py
     ((*ARGS[:2], "blok1", *ARGS[3:]), "nearest: block1"), ((*ARGS, "--family", "rank:9"), "rank"),
     ((*ARGS, "--family", "ful"), "nearest: full"), ((*ARGS, "--preset", "papre"), "unknown preset 'papre'"),
     ((*ARGS, "--preset", "paper", "--examples", "9"), "expected --preset alone"),
-    ((*ARGS, "--method", "tlm", "--family", "permutation"), "nothing to train"),
+    ((*ARGS, "--method", "tlm", "--family", "permutation"), "got permutation"),
     ((*ARGS, "--out", "s.pt"), "safetensors"), ((*ARGS, "--resize", "bicubic"), "unknown resize"),
     (("compare", "tests.support.tiny:network", "--data", "tests.support.tiny:data", "--family", "rank:9"),
      "rank"), (("compare", "tests.support.tiny:network", "--data", "tests.support.tiny:data", "--preset",
@@ -267,8 +266,8 @@ def test_a_real_interruption_of_a_real_process(tmp_path: Path) -> None:
                                text=True, cwd=root, env={**os.environ, "PYTHONPATH": paths})
     try:
         deadline = time.monotonic() + 120
-        document = tmp_path / "out" / "comparison.json"
-        while not (document.exists() and "dm" in json.loads(document.read_text())["meta"]["stages"]):
+        place = tmp_path / "out"
+        while not (has_comparison(place) and "dm" in suture.load(place).meta["stages"]):
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)

@@ -33,7 +33,7 @@ def test_columns_are_found_by_name_and_type(types: Any, wanted: Any, found: Any)
 
 @pytest.mark.parametrize(("types", "wanted", "message"), [
     ({"a": "string", "b": "string"}, {},
-     "expected one text column in x, got a, b; say which with text_column"),
+     "several text columns in x: a, b; choose one with text_column"),
     ({"a": "int", "b": "other"}, {}, r"a column of images or texts in x, got a \(int\), b \(other\)"),
     ({"label": "string"}, {}, "images or texts"),
     ({"text": "string"}, {"label": "lable"}, "unknown column of x 'lable'"),

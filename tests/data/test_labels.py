@@ -42,7 +42,7 @@ def test_labels_become_class_numbers(case: str) -> None:
     ([0, 0.5], None, r"expected class numbers from 0 in column 'label' of x, got 0.5 at m, row 1"),
     ([0, -2], None, "got -2 at m, row 1"), ([0, [1, 0]], None, r"got \[1, 0\] at m, row 1"),
     ([float("inf")], None, "got inf"),
-    ([0, 3], NAMES, "from 0 to 2 .*, which names 3 classes, got 3 at m, row 1"),
+    ([0, 3], NAMES, "from 0 to 2 in .*, got 3 at m, row 1"),
     (["a", 3], None, "one type .*, got strings and 3")])
 def test_labels_that_are_none(values: list[Any], names: tuple[str, ...] | None, message: str) -> None:
     part = StoredSplit(MemoryStore([""] * len(values), "m"), "text", values, names)

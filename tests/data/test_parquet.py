@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from suture.data.sources import examples, open_source, parquet
+from suture.data.sources import open_source, parquet
 from tests.support.pictures import in_parquet, pictures
 
 
@@ -17,8 +17,6 @@ from tests.support.pictures import in_parquet, pictures
 def test_each_row_group_is_opened_once(groups: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the order of later passes: what has been read stays in memory, encoded."""
     monkeypatch.setattr(parquet, "GROUP_BYTES", groups)
-    # Pieces that are row groups, so that no two threads need the same one.
-    monkeypatch.setattr(examples, "DECODE_CHUNK", 4)
     opened: list[int] = []
     real = pq.ParquetFile.read_row_group
     monkeypatch.setattr(pq.ParquetFile, "read_row_group",
@@ -26,7 +24,7 @@ def test_each_row_group_is_opened_once(groups: int, tmp_path: Path, monkeypatch:
     made = pictures(70, size=None)
     found = open_source(in_parquet(in_parquet(tmp_path, made), made[:1], "test"))
     for rows in (torch.arange(70), torch.randperm(70, generator=torch.Generator().manual_seed(0))):
-        list(found.read(rows, 16))
+        list(map(found.take, rows.split(16)))
     assert sorted(opened) == list(range(18))
 
 
@@ -36,7 +34,7 @@ def test_large_row_groups_are_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyP
     made = pictures(40, size=None)
     found = open_source(in_parquet(in_parquet(tmp_path, made), made[:1], "test"))
     rows = torch.randperm(40, generator=torch.Generator().manual_seed(0))
-    for raw, _ in found.read(rows, 40):
+    for raw, _ in map(found.take, rows.split(40)):
         assert all(torch.equal(x, torch.from_numpy(made[r][0]).permute(2, 0, 1))
                    for x, r in zip(raw, rows.tolist(), strict=True))
     assert (len(found.store._open), len(found.store._held)) == (1, 0)

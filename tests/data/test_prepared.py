@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -11,7 +10,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from suture import Prepared, SutureError, TaskRecipe
+from suture.data import Examples
 from suture.data.batches import Batches, can_shuffle, split_rows
+from suture.data.sources.stores import MemoryStore
 from suture.stitching import make_training_batches
 from tests.support import tiny
 
@@ -29,20 +30,8 @@ class Scaled:
         return raw.float() / self.by
 
 
-class Source:
-    """Examples that read themselves, as `suture.sources` has them."""
-
-    def __len__(self) -> int:
-        return len(LABELS)
-
-    def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        return IMAGES[rows], LABELS[rows]
-
-    def read(self, rows: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        yield from map(self.take, torch.split(rows, size))
-
-
-STREAMS = {"tensors": (IMAGES, LABELS), "source": Source(), "dataset": TensorDataset(IMAGES, LABELS),
+SOURCE = Examples(MemoryStore(IMAGES, "images"), "images", "images", LABELS, 7)
+STREAMS = {"tensors": (IMAGES, LABELS), "source": SOURCE, "dataset": TensorDataset(IMAGES, LABELS),
            "loader": DataLoader(TensorDataset(IMAGES, LABELS), batch_size=3), "list": [(IMAGES, LABELS)]}
 
 
@@ -57,13 +46,13 @@ def test_each_network_gets_the_same_examples_prepared_in_its_own_way(name: str) 
 
 
 def test_equal_preprocessing_gives_one_shared_object() -> None:
-    for data in (Prepared(Source(), Scaled(2)), Prepared(Source(), Scaled(2), Scaled(2)),
-                 Prepared(Source(), None)):
+    for data in (Prepared(SOURCE, Scaled(2)), Prepared(SOURCE, Scaled(2), Scaled(2)),
+                 Prepared(SOURCE, None)):
         assert all(b.source is b.target for b in Batches(data, size=3))
 
 
 def test_none_for_the_target_alone_leaves_its_inputs_as_they_are() -> None:
-    batch = next(iter(Batches(Prepared(Source(), Scaled(2), None))))
+    batch = next(iter(Batches(Prepared(SOURCE, Scaled(2), None))))
     assert torch.equal(batch.target, IMAGES)
     assert batch.source.dtype == torch.float32
 
@@ -75,7 +64,7 @@ def test_only_what_is_needed_is_prepared() -> None:
         seen.append(len(raw))
         return raw
 
-    assert sum(b.size for b in Batches(Prepared(Source(), look), size=3, most=4)) == 4
+    assert sum(b.size for b in Batches(Prepared(SOURCE, look), size=3, most=4)) == 4
     assert seen == [3, 1]
 
 
@@ -100,7 +89,7 @@ def test_labels_that_a_preprocessing_makes_are_the_labels() -> None:
     def masked(raw: Tensor) -> dict[str, Tensor]:
         return {"x": raw, "labels": torch.full((len(raw),), 9)}
 
-    batch = next(iter(Batches(Prepared(Source(), None, masked))))
+    batch = next(iter(Batches(Prepared(SOURCE, None, masked))))
     assert batch.labels is not None
     assert batch.labels.tolist() == [9] * 7
     assert list(batch.target) == ["x"]

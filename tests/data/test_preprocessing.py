@@ -169,7 +169,7 @@ def test_images_that_cannot_be_prepared(p: ImagePreprocessing, images: Any, word
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
-    ({"size": (0, 4)}, "size"), ({"size": 4}, "(height, width)"), ({"size": (4, 4, 4)}, "size"),
+    ({"size": (0, 4)}, "size"), ({"size": 4}, "size: expected a tuple, got 4"), ({"size": (4, 4, 4)}, "size"),
     ({"mean": ()}, "mean"), ({"std": (0.0,)}, "above 0"), ({"std": 0.5}, "tuple"),
     ({"mean": (math.nan,)}, "finite"), ({"mean": (math.inf,)}, "finite"), ({"channels": 0}, "channels"),
     ({"channels": 1.5}, "channels"), ({"crop": 0.0}, "crop"), ({"crop": 1.5}, "crop"),
@@ -195,7 +195,7 @@ def test_preprocessing_of_the_command_line(text: str, wanted: ImagePreprocessing
 @pytest.mark.parametrize(("text", "words"), [
     ("", "keys: size, mean, std, channels, interpolation, crop, fit, corner"), ("sise=64", "nearest: size"),
     ("size=a", "expected size=64 or 48x64"), ("size", "got size"), ("size=8x8x8", "got size=8x8x8"),
-    ("mean=0.5/", "expected mean=0.5"), ("size=64,size=32", "once"), ("crop=2", "(0, 1]"),
+    ("mean=0.5/", "expected mean=0.5"), ("size=64,size=32", "once"), ("crop=2", "crop: expected at most 1"),
     ("size=-4", "at least 1"), ("interpolation=cubic", "unknown interpolation"),
 ])
 def test_preprocessing_that_cannot_be_read(text: str, words: str) -> None:
@@ -375,8 +375,8 @@ def test_a_tokenizer_without_spans_is_told() -> None:
     (lambda: TextPreprocessing(bert(), vocab=15), "network's 15 embeddings, BertTokenizer goes to 15"),
     (lambda: TextPreprocessing(bert(), length=2), "at least 3 tokens"),
     (lambda: TextPreprocessing(bert(), length=9, most=8), "at most the network's 8, got 9"),
-    (lambda: TextPreprocessing(bert(), mask_rate=1.0), "[0, 1)"),
-    (lambda: TextPreprocessing(gpt(), mask_rate=0.15), "GPT2Tokenizer has none"),
+    (lambda: TextPreprocessing(bert(), mask_rate=1.0), "mask_rate: expected below 1, got 1.0"),
+    (lambda: TextPreprocessing(gpt(), mask_rate=0.15), "GPT2Tokenizer has no mask token"),
     (lambda: TextPreprocessing(bert())("a cat"), "write [text]"),
     (lambda: TextPreprocessing(bert())(["a cat", 3]), "got int at 1"),
     (lambda: TextPreprocessing(bert())([]), "got none"),

@@ -114,8 +114,8 @@ def test_indexing_as_a_sequence() -> None:
     assert len(list(found)) == 12
     with pytest.raises(IndexError, match="12 examples"):
         found[12]
-    with pytest.raises(SutureError, match="expected rows from 0 to 11, got 0 to 12"):
+    with pytest.raises(SutureError, match="rows of made from 0 to 11, got 0 to 12"):
         found.take([0, 12])
-    with pytest.raises(SutureError, match="expected rows from 0 to 11, got -1"):
+    with pytest.raises(SutureError, match="rows of made from 0 to 11, got -1"):
         found.take(torch.tensor([-1]))
     assert found.take([])[0] == []

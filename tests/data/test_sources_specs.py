@@ -21,7 +21,7 @@ def refused(call: Callable[[], Any]) -> str:
 
 
 def test_objects_that_are_no_source() -> None:
-    assert "got list; tensors and Datasets need no source" in refused(lambda: open_source([1, 2]))
+    assert "got list; give tensors" in refused(lambda: open_source([1, 2]))
 
 
 def test_data_of_this_package_are_known_by_their_spec(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from tests.support.pictures import as_folder, pictures
 
 
 @pytest.mark.parametrize(("spec", "split", "message"), [
-    ("#train/dev", "test", "expected a split of .*, got 'dev'; there are train, val"),
-    ("#train/train", "train", "expected two splits of .*; write #train alone"),
-    ("", "dev", "got 'dev'; there are train, val"),
-    ("#all", "train", "got 'all'; there are train, val"),
+    ("#train/dev", "test", "no split 'dev'; splits: train, val"),
+    ("#train/train", "train", "expected two splits of .*, got 'train/train'"),
+    ("", "dev", "no split 'dev'; splits: train, val"),
+    ("#all", "train", "no split 'all'; splits: train, val"),
 ])
 def test_splits_that_are_not_there(spec: str, split: str, message: str, tmp_path: Path) -> None:
     for name in ("train", "val"):

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from suture import SutureError
-from suture.data.sources import bad_examples as checking
 from suture.data.sources import open_pair, open_source
+from suture.data.sources.decoding import BadExample
+from suture.data.sources.stores import decode_rows
 
 
 def test_lines_of_text(tmp_path: Path) -> None:
@@ -44,8 +45,8 @@ def test_bad_rows_of_texts(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("\n".join(rows))
     plain = open_source(tmp_path / "a.jsonl")
     assert len(plain) == 6
-    whys = checking.explain_bad_rows(plain.store, "text", list(range(7)))
-    assert [w.partition(" (")[0] for w in whys] == [
+    loaded = decode_rows(plain.store, "text", list(range(7)))
+    assert [x.reason.partition(" (")[0] if isinstance(x, BadExample) else "" for x in loaded] == [
         "", "is no JSON", "is list and no JSON object", "is blank", "is int and no text", "is missing", ""]
     assert plain.store.describe_row(3) == "a.jsonl, line 5"
     train = open_source(tmp_path / "a.jsonl", skip_bad=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import re
@@ -12,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors import safe_open
 
 FLOAT32, FLOAT64 = 1e-6, 1e-12
 """Allowed differences, relative to max(1, |value|): of what float32 forwards give, and of float64."""
 PASSING = ("created", "command", "versions", "key", "device", "suture")
 """Entries that say when and where a result was made."""
+COMPARISONS = ("comparison.safetensors", "comparison.json")
+"""Files by which a folder is known to hold a comparison, of format 2 and of format 1."""
 _NUMBERS = ("value", "low", "high")
 _OWN = re.compile(r"#[0-9a-f]{12}$")
 
@@ -94,7 +96,11 @@ class Differences:
 
     def tables(self, where: str, one: Path, other: Path) -> None:
         """Compare two ``table.csv``."""
-        a, b = (list(csv.DictReader(p.open(newline="", encoding="utf-8"))) for p in (one, other))
+        self.rows(where, *(p.read_bytes().decode() for p in (one, other)))
+
+    def rows(self, where: str, one: str, other: str) -> None:
+        """Compare two tables, given as CSV."""
+        a, b = (list(csv.DictReader(io.StringIO(text, newline=""))) for text in (one, other))
         self.equal(f"{where} (columns)", list(a[0]) if a else [], list(b[0]) if b else [])
         self.equal(f"{where} (rows)", len(a), len(b))
         for x, y in zip(a, b, strict=False):
@@ -108,18 +114,28 @@ class Differences:
 
     def tensors(self, where: str, one: Path, other: Path) -> None:
         """Compare two safetensors files, and what stands beside the tensors."""
-        with safe_open(one, "pt") as a, safe_open(other, "pt") as b:
-            self.equal(f"{where} (names)", sorted(a.keys()), sorted(b.keys()))
-            for name in sorted(set(a.keys()) & set(b.keys())):
-                self.arrays(f"{where}/{name}", *(_numpy(f.get_tensor(name)) for f in (a, b)))
-            self.values(f"{where} (about)", *(_about(f.metadata()) for f in (a, b)))
+        (a, about), (b, other_about) = map(_open_tensors, (one, other))
+        self.named_arrays(where, a, b)
+        self.values(f"{where} (about)", about, other_about)
+
+    def named_arrays(
+        self, where: str, one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]
+    ) -> None:
+        """Compare arrays name by name."""
+        self.equal(f"{where} (names)", sorted(one), sorted(other))
+        for name in sorted(set(one) & set(other)):
+            self.arrays(f"{where}/{name}", one[name], other[name])
+
+    def comparisons(self, where: str, one: Path, other: Path) -> None:
+        """Compare the saved comparisons of two folders, whatever their format."""
+        (a, table, arrays), (b, other_table, other_arrays) = map(read_comparison, (one, other))
+        self.values(where, a, b)
+        self.rows(where, table, other_table)
+        self.named_arrays(where, arrays, other_arrays)
 
     def documents(self, where: str, one: Path, other: Path) -> None:
-        """Compare two JSON files; of a comparison all but what belongs to the very files."""
-        a, b = (json.loads(p.read_text(encoding="utf-8")) for p in (one, other))
-        if one.name == "comparison.json":
-            a, b = ({k: v for k, v in x.items() if k not in ("save", "files")} for x in (a, b))
-        self.values(where, a, b)
+        """Compare two JSON files."""
+        self.values(where, *(json.loads(p.read_text(encoding="utf-8")) for p in (one, other)))
 
     def pages(self, where: str, one: Path, other: Path) -> None:
         """Compare two texts, word by word."""
@@ -132,21 +148,39 @@ class Differences:
 
     def folders(self, one: Path, other: Path) -> Differences:
         """Compare two folders, file by file."""
-        a, b = ({p.relative_to(f).as_posix() for p in f.rglob("*") if p.is_file()} for f in (one, other))
+        a, b = ({p.relative_to(f) for p in f.rglob("*") if p.is_file()} for f in (one, other))
+        kept, other_kept = ({p.parent for p in x if p.name in COMPARISONS} for x in (a, b))
+        for place in sorted(kept & other_kept):
+            self.comparisons(f"{place.as_posix()}/comparison", one / place, other / place)
+            a, b = ({p for p in x if p.parent != place or p.name == "table.csv"} for x in (a, b))
         for name in sorted(a ^ b):
-            self.say(name, "expected, but not there" if name in a else "there, but not expected")
+            self.say(name.as_posix(), "expected, but not there" if name in a else "there, but not expected")
         how = {".csv": self.tables, ".safetensors": self.tensors, ".json": self.documents, ".txt": self.pages}
         for name in sorted(a & b):
-            how[Path(name).suffix](name, one / name, other / name)
+            how[name.suffix](name.as_posix(), one / name, other / name)
         return self
 
 
-def _numpy(t: torch.Tensor) -> np.ndarray:
-    return t.numpy()
+def read_comparison(folder: Path) -> tuple[dict[str, Any], str, dict[str, np.ndarray]]:
+    """Read a saved comparison without suture: its description, table (as CSV) and arrays.
+
+    Format 2 is one file. Format 1 was comparison.json, table.csv and arrays.safetensors.
+    """
+    if (folder / COMPARISONS[0]).exists():
+        arrays, metadata = _open_tensors(folder / COMPARISONS[0])
+        about = metadata["about"]
+        return {**about, "meta": json.loads(about["meta"]), "table": ""}, about["table"], arrays
+    about = json.loads((folder / COMPARISONS[1]).read_text(encoding="utf-8"))
+    for entry in ("format", "version", "save", "files"):
+        del about[entry]
+    table = (folder / "table.csv").read_bytes().decode()
+    return {**about, "table": ""}, table, _open_tensors(folder / "arrays.safetensors")[0]
 
 
-def _about(metadata: Mapping[str, str] | None) -> dict[str, Any]:
-    return {k: json.loads(v) if v[:1] in "{[" else v for k, v in (metadata or {}).items()}
+def _open_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    with safe_open(path, "pt") as file:
+        about = {k: json.loads(v) if v[:1] in "{[" else v for k, v in (file.metadata() or {}).items()}
+        return {name: file.get_tensor(name).numpy() for name in file.keys()}, about  # noqa: SIM118
 
 
 def _plain(value: Any) -> Any:

@@ -64,7 +64,8 @@ def callables() -> dict[str, list[list[str]]]:
                 continue
             if not issubclass(thing, Exception) and not hasattr(thing, "__members__"):
                 found[f"{module}.{name}"] = parameters(thing)
-            for method, of in vars(thing).items():
+            classes = [c for c in reversed(thing.__mro__) if c.__module__.startswith("suture")]
+            for method, of in {name: of for c in classes for name, of in vars(c).items()}.items():
                 if not method.startswith("_") and callable(getattr(thing, method)):
                     found[f"{module}.{name}.{method}"] = parameters(getattr(thing, method))
                 elif not method.startswith("_") and isinstance(of, property):

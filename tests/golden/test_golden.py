@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -16,12 +17,14 @@ from safetensors import safe_open
 
 import suture
 from tests.golden import cases, make
-from tests.golden.differences import Differences
+from tests.golden.differences import COMPARISONS, Differences, read_comparison
 from tests.golden.interface import find_package
 from tests.golden.networks import network
 
 STORED = [*(name for name in cases.CASES if name not in cases.UNSTORED), make.INTERFACE]
-FOLDERS = sorted(p.parent.relative_to(make.RESULTS).as_posix() for p in make.RESULTS.rglob("comparison.json"))
+FOLDERS = sorted(
+    p.parent.relative_to(make.RESULTS).as_posix() for p in make.RESULTS.rglob("*") if p.name in COMPARISONS
+)
 BETWEEN = {
     "dm": ("small0", "digits0"),
     "tlm": ("digits0", "small0"),
@@ -81,12 +84,12 @@ def test_tables_of_indices_and_measures_say_the_same(found: Path) -> None:
 def test_a_stored_comparison_loads_as_it_is(folder: str, tmp_path: Path) -> None:
     stored = make.RESULTS / folder
     result = suture.load(stored)
-    with safe_open(stored / "arrays.safetensors", "np") as kept:
-        assert sorted(kept.keys()) == sorted(result.arrays)
-        for name, array in result.arrays.items():
-            there = kept.get_tensor(name)
-            assert (there.dtype, there.shape, there.tobytes()) == (array.dtype, array.shape, array.tobytes())
-    table = pd.read_csv(stored / "table.csv", keep_default_na=False, dtype=str)
+    _, text, kept = read_comparison(stored)
+    assert sorted(kept) == sorted(result.arrays)
+    for name, array in result.arrays.items():
+        there = kept[name]
+        assert (there.dtype, there.shape, there.tobytes()) == (array.dtype, array.shape, array.tobytes())
+    table = pd.read_csv(io.StringIO(text), keep_default_na=False, dtype=str)
     assert list(table.columns) == list(result.table.columns)
     for column in table.columns:
         now = result.table[column]
@@ -142,13 +145,33 @@ def _replaced(file: str, pattern: str, by: str) -> Callable[[Path], None]:
     return change
 
 
+def _file(folder: Path) -> Path:
+    """The file with the arrays of a comparison, in either format."""
+    return next(p for p in folder.glob("*.safetensors"))
+
+
+def _meta(pattern: str, by: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        with safe_open(_file(folder), "np") as file:
+            metadata = file.metadata()
+        about = json.loads(metadata["about"])
+        about["meta"], count = re.subn(pattern, by, about["meta"], count=1)
+        assert count == 1
+        safetensors.save_file(
+            safetensors.load_file(_file(folder)), _file(folder), {**metadata, "about": json.dumps(about)}
+        )
+
+    return change
+
+
 def _array(change: Callable[[np.ndarray], None], name: str) -> Callable[[Path], None]:
     def changed(folder: Path) -> None:
-        path = folder / "arrays.safetensors"
-        arrays = safetensors.load_file(path)
+        with safe_open(_file(folder), "np") as file:
+            metadata = file.metadata()
+        arrays = safetensors.load_file(_file(folder))
         arrays[name] = arrays[name].copy()
         change(arrays[name])
-        safetensors.save_file(arrays, path)
+        safetensors.save_file(arrays, _file(folder), metadata)
 
     return changed
 
@@ -166,8 +189,8 @@ BREAKS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "a count": (EXAMPLE, _replaced("table.csv", r",64,larger", ",63,larger")),
     "a direction": (EXAMPLE, _replaced("table.csv", ",larger,", ",smaller,")),
     "a mark": (EXAMPLE, _replaced("table.csv", "still improving", "still falling")),
-    "a note": (EXAMPLE, _replaced("comparison.json", "has not converged", "has converged")),
-    "a setting": (EXAMPLE, _replaced("comparison.json", '"epochs": 3', '"epochs": 4')),
+    "a note": (EXAMPLE, _meta("has not converged", "has converged")),
+    "a setting": (EXAMPLE, _meta('"epochs": 3', '"epochs": 4')),
     "a float32 array": (EXAMPLE, _array(_move, "dm.kl")),
     "a boolean array": (EXAMPLE, _array(_flip, "dm.correct")),
     "a missing file": (EXAMPLE, lambda folder: (folder / "table.csv").unlink()),

@@ -26,11 +26,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from suture import indices
-from suture.indices.entries.flattened_cka import cka_minibatch
-from suture.indices.flat_kernels import FlatKernels
+from suture.indices import INDICES, FlatKernels, Needs
 from tests.support import references
 
 Matrices = tuple[Tensor, Tensor]
+
+
+def cka_minibatch(kernels: FlatKernels, i: int = 0, j: int = 0) -> float:
+    return INDICES["cka_minibatch"](kernels.get_kernels(i, j)[Needs.KERNELS]).value
 
 
 def shared(n: int, p: int, q: int, seed: int = 0) -> Matrices:
@@ -124,7 +127,7 @@ def test_pytorch_cka_loses_large_means_in_float32(spreads, wrong):
     assert ours(x, y, "cka_debiased") == pytest.approx(truth, abs=1e-12)
     kernels = FlatKernels(1, 1)
     kernels.update([x], [y])
-    assert cka_minibatch(kernels.get_kernels(0, 0)) == pytest.approx(truth, abs=1e-6)
+    assert cka_minibatch(kernels) == pytest.approx(truth, abs=1e-6)
     assert abs(float(pytorch_cka.cka_from_features(x, y)) - truth) > wrong
 
 
@@ -175,7 +178,7 @@ def loader(n: int, batch: int, shuffle: bool = False) -> DataLoader:
 def of_networks(a: Net, b: Net, n: int, batch: int) -> np.ndarray:
     kernels = FlatKernels(2, 2, batch=batch, keep=0)
     kernels.update(a.sites(images(n)), b.sites(images(n)))
-    return np.array([[cka_minibatch(kernels.get_kernels(i, j)) for j in range(2)] for i in range(2)])
+    return np.array([[cka_minibatch(kernels, i, j) for j in range(2)] for i in range(2)])
 
 
 def of_pytorch_cka(a: Net, b: Net, data: DataLoader) -> np.ndarray:
@@ -235,13 +238,13 @@ def test_ckatorch_keeps_the_last_batch_alone_and_compares_tokens_within_examples
     kernels, tokens = FlatKernels(1, 1, batch=16), FlatKernels(1, 1, batch=9)
     kernels.update([fx], [fy])
     tokens.update([fx[32:].flatten(0, 1)], [fy[32:].flatten(0, 1)])
-    assert theirs == pytest.approx(cka_minibatch(tokens.get_kernels(0, 0)), abs=1e-5)
+    assert theirs == pytest.approx(cka_minibatch(tokens), abs=1e-5)
     parts = [[m[s].flatten(1).double().numpy() for m in (fx, fy)]
              for s in (slice(0, 16), slice(16, 32), slice(32, 40))]
     hsic = [[references.hsic_unbiased(k @ k.T, m @ m.T) / (len(k) * (len(k) - 3)) for k, m in pairs]
             for pairs in (parts, [(k, k) for k, _ in parts], [(m, m) for _, m in parts])]
     truth = sum(hsic[0]) / np.sqrt(sum(hsic[1]) * sum(hsic[2]))
-    assert cka_minibatch(kernels.get_kernels(0, 0)) == pytest.approx(truth, abs=1e-6)
+    assert cka_minibatch(kernels) == pytest.approx(truth, abs=1e-6)
     assert abs(theirs - truth) > 0.01
 
 

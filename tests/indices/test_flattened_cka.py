@@ -4,7 +4,6 @@ matrices."""
 from __future__ import annotations
 
 import math
-import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -12,21 +11,29 @@ import pytest
 import torch
 
 from suture._base.errors import SutureError
-from suture.indices.definition import Needs
-from suture.indices.entries.flattened_cka import (
-    ENTRIES,
-    cka_minibatch,
-    explain_not_kept,
-    explain_too_few_kept,
-    flat_cka,
-    flat_cka_debiased,
-)
-from suture.indices.flat_kernels import FlatKernels
-from suture.indices.gram_matrices import Kernels
-from suture.numbers.pair_moments import NonFiniteError
+from suture.indices import INDICES, FlatKernels, Index, Kernels, Needs
+from suture.numbers import NonFiniteError
 
 SHAPES = ((3, 4, 2), (5, 6), (7,))
-MINIBATCH = ENTRIES[0]
+MINIBATCH = INDICES["cka_minibatch"]
+BIASED, DEBIASED = (INDICES[name].align("flatten") for name in ("cka", "cka_debiased"))
+Cell = dict[Needs, Kernels]
+
+
+def cka_minibatch(cell: Cell) -> float:
+    return MINIBATCH(cell[MINIBATCH.needs]).value
+
+
+def flat_cka(cell: Cell) -> float:
+    return BIASED(cell[BIASED.needs]).value
+
+
+def flat_cka_debiased(cell: Cell) -> float:
+    return DEBIASED(cell[DEBIASED.needs]).value
+
+
+def why(index: Index, cell: Cell) -> str:
+    return index(cell[index.needs]).reason
 
 
 def maps(n: int, seed: int = 0, mean: float = 0.0, shapes=SHAPES) -> list[torch.Tensor]:
@@ -97,9 +104,8 @@ def test_minibatch_cka_is_the_ratio_of_sums_of_songs_estimator(n):
     for i, x in enumerate(xs):
         for j, y in enumerate(ys):
             cell = got.get_kernels(i, j)
-            assert MINIBATCH(cell).value == pytest.approx(slow_minibatch(x, y, 16), abs=2e-6)
-            assert (cell.batch, cell.minibatches, cell.left_out) == (16, 3 + (n >= 52),
-                                                                     n - 48 if n < 52 else 0)
+            assert cka_minibatch(cell) == pytest.approx(slow_minibatch(x, y, 16), abs=2e-6)
+            assert cell[Needs.KERNELS].n == n
 
 
 def test_cka_of_kept_examples_is_that_of_the_first_ones():
@@ -108,7 +114,7 @@ def test_cka_of_kept_examples_is_that_of_the_first_ones():
     for i, x in enumerate(xs):
         for j, y in enumerate(ys):
             cell = got.get_kernels(i, j)
-            assert cell.kept == 30
+            assert cell[Needs.KEPT_KERNELS].n == 30
             assert flat_cka(cell) == pytest.approx(slow_biased(x[:30], y[:30]), abs=2e-6)
             assert flat_cka_debiased(cell) == pytest.approx(slow_debiased(x[:30], y[:30]), abs=2e-6)
 
@@ -119,7 +125,7 @@ def test_fewer_examples_than_are_to_be_kept_are_all_kept_and_more_may_follow():
     for part in (slice(0, 9), slice(9, 25), slice(25, 40)):
         got.update([x[part] for x in xs], [y[part] for y in ys])
         cell = got.get_kernels(1, 0)
-        assert (cell.n, cell.kept) == (part.stop, part.stop)
+        assert {kernels.n for kernels in cell.values()} == {part.stop}
         assert flat_cka(cell) == pytest.approx(slow_biased(xs[1][:part.stop], ys[0][:part.stop]), abs=2e-6)
         assert cka_minibatch(cell) == pytest.approx(slow_minibatch(xs[1][:part.stop], ys[0][:part.stop], 16),
                                                     abs=2e-6)
@@ -132,11 +138,10 @@ def test_how_the_loader_batches_changes_no_digit(sizes):
     assert all(once.get_kernels(i, j) == parts.get_kernels(i, j) for i in range(3) for j in range(3))
 
 
-def test_the_minibatch_size_changes_the_number_and_is_said():
+def test_the_minibatch_size_changes_the_number():
     xs, ys = maps(64, 6), maps(64, 7)
     values = {b: fed(xs, ys, batch=b).get_kernels(0, 1) for b in (8, 32)}
     assert abs(cka_minibatch(values[8]) - cka_minibatch(values[32])) > 1e-3
-    assert [k.batch for k in values.values()] == [8, 32]
 
 
 @pytest.mark.parametrize("mean", [10, 1000, 100_000])
@@ -206,64 +211,6 @@ def test_self_stitching_holds_the_tensors_once_and_gives_the_same():
     assert cka_minibatch(same.get_kernels(1, 1)) == flat_cka_debiased(same.get_kernels(1, 1)) == 1
 
 
-def test_shards_of_whole_minibatches_merge_to_the_same_number():
-    xs, ys = maps(80, 18), maps(80, 19)
-    whole, halves = fed(xs, ys, batch=16), [fed([x[s] for x in xs], [y[s] for y in ys], batch=16)
-                                            for s in (slice(0, 32), slice(32, 80))]
-    halves[0].merge(pickle.loads(pickle.dumps(halves[1])))
-    got, expected = halves[0].get_kernels(0, 2), whole.get_kernels(0, 2)
-    assert (got.n, got.minibatches, got.left_out) == (80, 5, 0)
-    assert cka_minibatch(got) == pytest.approx(cka_minibatch(expected), abs=1e-12)
-    assert got.kept == 32
-    assert halves[1].examples == 48
-
-
-def test_shards_share_the_minibatch_that_neither_fills():
-    xs, ys = maps(53, 20), maps(53, 21)
-    one, two = (fed([x[s] for x in xs], [y[s] for y in ys], batch=16) for s in (slice(0, 25), slice(25, 53)))
-    one.merge(two)
-    # 16 and 9 of the first; 16 and 12 of the second: the 9 are followed by those 12.
-    order = [*range(16), *range(25, 41), *range(16, 25), *range(41, 53)]
-    cell = one.get_kernels(0, 1)
-    assert (cell.n, cell.minibatches, cell.left_out) == (53, 4, 0)
-    assert cka_minibatch(cell) == pytest.approx(slow_minibatch(xs[0][order], ys[1][order], 16), abs=2e-6)
-
-
-def test_merging_with_what_has_seen_nothing():
-    xs, ys = maps(40, 22), maps(40, 23)
-    full, empty = fed(xs, ys, batch=16), FlatKernels(3, 3, batch=16)
-    expected = full.get_kernels(1, 1)
-    full.merge(FlatKernels(3, 3, batch=16))
-    assert full.get_kernels(1, 1) == expected
-    empty.merge(full)
-    assert empty.get_kernels(1, 1) == expected
-    empty.update(ys, xs)
-    full.update(xs, ys)
-    assert full.get_kernels(1, 1) == fed([torch.cat([x, x]) for x in xs], [torch.cat([y, y]) for y in ys],
-                                         batch=16).get_kernels(1, 1)
-    exact = fed([x[:32] for x in xs], [y[:32] for y in ys], batch=16)
-    exact.merge(fed([x[32:] for x in xs], [y[32:] for y in ys], batch=16))
-    assert (exact.get_kernels(1, 1).minibatches, exact.get_kernels(1, 1).left_out) == (3, 0)
-    exact.merge(fed([x[:16] for x in xs], [y[:16] for y in ys], batch=16))
-    assert exact.get_kernels(1, 1).minibatches == 4
-
-
-def test_merging_shards_in_different_memory_formats():
-    x, y = maps(30, 24)[0], maps(30, 25)[1]
-    one = fed([x[:15]], [y[:15]], batch=8)
-    one.merge(fed([x[15:].contiguous(memory_format=torch.channels_last)], [y[15:]], batch=8))
-    order = [*range(8), *range(15, 23), *range(8, 15), *range(23, 30)]
-    assert cka_minibatch(one.get_kernels(0, 0)) == pytest.approx(slow_minibatch(x[order], y[order], 8),
-                                                                 abs=2e-6)
-
-
-@pytest.mark.parametrize("other",
-                         [FlatKernels(2, 3), FlatKernels(3, 3, batch=8), FlatKernels(3, 3, same=True)])
-def test_only_like_accumulators_merge(other):
-    with pytest.raises(SutureError, match="same sites"):
-        FlatKernels(3, 3, batch=256).merge(other)
-
-
 def test_memory_is_known_before_it_is_taken():
     xs, ys = maps(40, 26), maps(40, 27)[:2]
     got = FlatKernels(3, 2, keep=40, batch=16)
@@ -273,11 +220,6 @@ def test_memory_is_known_before_it_is_taken():
     got.update([x[10:] for x in xs], [y[10:] for y in ys])
     assert got.nbytes == (16 + 1) * (24 + 30 + 7 + 24 + 30) * 4
     assert FlatKernels(3, 2, keep=40, batch=16, precision=torch.float64).nbytes_planned([24] * 5) > planned
-
-
-def test_the_entry():
-    assert (MINIBATCH.name, MINIBATCH.needs, MINIBATCH.measure.native) == ("cka_minibatch",
-                                                                           Needs.KERNELS, (-1, 1))
 
 
 def test_declared_invariances_hold_and_scaling_of_single_features_is_none():
@@ -294,75 +236,60 @@ def test_declared_invariances_hold_and_scaling_of_single_features_is_none():
 def test_too_few_examples_is_a_reason(n, words):
     xs, ys = maps(n, 30), maps(n, 31)
     cell = fed(xs, ys).get_kernels(0, 0)
-    assert words in MINIBATCH(cell).reason
-    assert "at least 4" in explain_too_few_kept(cell)
-    assert ("nothing varies" in explain_not_kept(cell)) == (n == 1)
-    assert (cell.left_out, cell.minibatches) == (n, 0)
+    assert words in why(MINIBATCH, cell)
+    assert words in why(DEBIASED, cell)
+    assert ("nothing varies" in why(BIASED, cell)) == (n == 1)
 
 
 def test_four_examples_are_enough():
     xs, ys = maps(4, 32), maps(4, 33)
     cell = fed(xs, ys).get_kernels(0, 1)
-    assert MINIBATCH(cell).value == pytest.approx(slow_debiased(xs[0], ys[1]), abs=1e-5)
+    assert cka_minibatch(cell) == pytest.approx(slow_debiased(xs[0], ys[1]), abs=1e-5)
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-3, 12345.678])
 def test_constant_representations_have_no_number_whatever_the_constant(value):
     x, y = maps(40, 34)[0], torch.full((40, 3, 5), value)
     cell = fed([x], [y], sizes=(9,), batch=16, keep=20).get_kernels(0, 0)
-    assert cell.constant == cell.kept_constant == ("target",)
-    assert MINIBATCH(cell).reason == "constant target representation"
-    assert "constant target representation of the 20" in explain_not_kept(cell)
-    assert "constant target" in explain_too_few_kept(cell)
+    assert {kernels.constant for kernels in cell.values()} == {("target",)}
+    assert why(MINIBATCH, cell) == "constant target representation"
+    assert why(BIASED, cell) == why(DEBIASED, cell) == "constant target representation"
     both = fed([y], [y], same=True, batch=16).get_kernels(0, 0)
-    assert both.constant == ("source", "target")
+    assert both[Needs.KERNELS].constant == ("source", "target")
 
 
 def test_differences_by_rounding_are_none():
     x = maps(40, 34)[0]
     y = 5 + torch.randint(-1, 2, (40, 50), generator=torch.Generator().manual_seed(0)) * 2.0**-21
-    assert fed([x], [y], batch=16).get_kernels(0, 0).constant == ("target",)
-    assert fed([x], [5 + 20 * (y - 5)], batch=16).get_kernels(0, 0).constant == ()
+    assert fed([x], [y], batch=16).get_kernels(0, 0)[Needs.KERNELS].constant == ("target",)
+    assert fed([x], [5 + 20 * (y - 5)], batch=16).get_kernels(0, 0)[Needs.KERNELS].constant == ()
 
 
 def test_constant_among_the_kept_only():
     x, y = maps(40, 35)[:2]
     y[:20] = y[0]
     cell = fed([x], [y], sizes=(9,), batch=16, keep=20).get_kernels(0, 0)
-    assert (cell.constant, cell.kept_constant) == ((), ("target",))
-    assert not MINIBATCH(cell).reason
-    assert explain_not_kept(cell)
+    assert [cell[kind].constant for kind in (Needs.KERNELS, Needs.KEPT_KERNELS)] == [(), ("target",)]
+    assert not why(MINIBATCH, cell)
+    assert why(BIASED, cell)
 
 
 def test_constant_within_every_minibatch_is_not_constant_but_has_no_signal():
     x = maps(40, 36)[0]
     y = torch.arange(40).div(8, rounding_mode="floor")[:, None].float() + 0.1
     cell = fed([x], [y], batch=8, keep=40).get_kernels(0, 0)
-    assert cell.constant == ()
-    assert "unbiased HSIC of the target with itself is not positive" in MINIBATCH(cell).reason
-    assert not explain_not_kept(cell)
-    assert not explain_too_few_kept(cell)
-
-
-def test_shards_that_are_constant_with_different_constants_are_not_constant_together():
-    one, two = (fed([maps(8, 37)[0]], [torch.full((8, 2), v)], batch=8) for v in (1.0, 2.0))
-    one.merge(two)
-    assert one.get_kernels(0, 0).constant == ()
-
-
-def test_a_shard_that_is_constant_does_not_make_both_constant():
-    x, y = maps(8, 37)[:2]
-    one, two = fed([x], [y[:1].expand(8, -1, -1)], batch=8), fed([x], [y], batch=8)
-    one.merge(two)
-    assert one.get_kernels(0, 0).constant == ()
+    assert cell[Needs.KERNELS].constant == ()
+    assert "unbiased HSIC of the target with itself is not positive" in why(MINIBATCH, cell)
+    assert not why(BIASED, cell)
+    assert not why(DEBIASED, cell)
 
 
 def test_examples_that_are_all_equally_far_apart_have_no_unbiased_number():
     # The unbiased estimator sees distances less their means, and there is nothing left of them but rounding.
     x, y = torch.eye(32) * 3.7 + 0.3, maps(32, 38)[0]
     cell = fed([x], [y], batch=16).get_kernels(0, 0)
-    assert "HSIC of the source with itself is not positive" in MINIBATCH(cell).reason
-    assert "HSIC of the source" in explain_too_few_kept(cell)
+    assert "HSIC of the source with itself is not positive" in why(MINIBATCH, cell)
+    assert "HSIC of the source" in why(DEBIASED, cell)
     assert flat_cka(cell) == pytest.approx(slow_biased(x, y), abs=1e-6)
 
 
@@ -370,15 +297,14 @@ def test_signal_just_above_rounding_is_kept():
     # Equidistant examples, of which the estimator sees nothing, beside signal of one part in ten thousand.
     signal, y = torch.randn(16, 5, generator=torch.Generator().manual_seed(39)), maps(16, 40)[0]
     cell = fed([torch.cat([100 * torch.eye(16), signal], 1)], [y], batch=16).get_kernels(0, 0)
-    assert MINIBATCH(cell).value == pytest.approx(slow_debiased(signal, y), abs=1e-3)
+    assert cka_minibatch(cell) == pytest.approx(slow_debiased(signal, y), abs=1e-3)
 
 
 def test_no_examples_kept():
     xs, ys = maps(20, 41), maps(20, 42)
     cell = fed(xs, ys, keep=0).get_kernels(0, 0)
-    assert "0 examples kept" in explain_not_kept(cell)
-    assert "0 examples kept" in explain_too_few_kept(cell)
-    assert math.isnan(cell.biased.xy)
+    assert why(BIASED, cell) == why(DEBIASED, cell) == "no rows: nothing varies"
+    assert math.isnan(cell[Needs.KEPT_KERNELS].biased.xy)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -435,8 +361,9 @@ def test_unbiased_hsic_of_a_matrix_with_itself_is_never_negative_and_cka_within_
     for seed in range(30):
         g = torch.Generator().manual_seed(seed)
         n, p, q = (int(v) for v in torch.randint(4, 40, (3,), generator=g))
-        cell: Kernels = fed([torch.randn(n, p, generator=g)], [torch.randn(n, q, generator=g)],
-                            batch=8).get_kernels(0, 0)
-        assert min(cell.minibatch.xx, cell.minibatch.yy, cell.unbiased.xx) > 0
+        cell = fed([torch.randn(n, p, generator=g)], [torch.randn(n, q, generator=g)],
+                   batch=8).get_kernels(0, 0)
+        minibatch, kept = cell[Needs.KERNELS], cell[Needs.KEPT_KERNELS]
+        assert min(minibatch.unbiased.xx, minibatch.unbiased.yy, kept.unbiased.xx) > 0
         assert max(abs(cka_minibatch(cell)), abs(flat_cka_debiased(cell))) <= 1 + 1e-9
-        assert cka_minibatch(replace(cell, minibatch=replace(cell.minibatch, xy=0.0))) == 0
+        assert MINIBATCH(replace(minibatch, unbiased=replace(minibatch.unbiased, xy=0.0))).value == 0

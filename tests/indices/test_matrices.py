@@ -16,7 +16,7 @@ from safetensors import numpy as safetensors
 import suture
 from suture import SutureError, indices
 from suture.cli import main
-from suture.indices.matrices import load_moments
+from suture.indices.moments_file import load_moments
 from tests.support import references
 
 NAMES = ["cka", "cka_debiased", "svcca:0.9", "r2_folds", "rsa_correlation", "jaccard", "cka@flatten"]
@@ -85,6 +85,18 @@ def test_moments_of_several_machines_are_those_of_all_rows(tmp_path: Path) -> No
     assert spread.low < whole["cka"].value < spread.high
 
 
+def test_files_of_the_first_format_which_have_no_digest_still_load(tmp_path: Path) -> None:
+    new, old = tmp_path / "new.safetensors", tmp_path / "old.safetensors"
+    suture.compare_arrays(*matrices(), ["moments"], jackknife=5, save=new)
+    about = {"format": "suture.moments/1", "blocks": "5", "precision": "torch.float64",
+             "n": "[60, 60, 60, 60, 60]"}
+    safetensors.save_file(safetensors.load_file(new), old, about)
+    assert suture.merged_moments([old], "moments") == suture.merged_moments([new], "moments")
+    safetensors.save_file(safetensors.load_file(new), old, about | {"format": "suture.moments/2"})
+    with pytest.raises(SutureError, match="is damaged"):
+        suture.merged_moments([old])
+
+
 def damage(place: Path) -> None:
     raw = (place / "m.safetensors").read_bytes()
     (place / "m.safetensors").write_bytes(raw[:len(raw) // 2])
@@ -109,8 +121,8 @@ BAD: dict[str, tuple[Callable[[Path], Any], list[str], str]] = {
     "pickled objects": (objects, ["x.npy", "y.npy"], "expected an array"),
     "NaN": (lambda p: np.save(p / "x.npy", np.full((300, 2), np.nan)), ["x.npy", "y.npy"], "finite"),
     "no moments": (lambda p: safetensors.save_file({"a": np.eye(2)}, p / "n.safetensors"),
-                   ["n.safetensors", "--moments"], "expected moments that suture saved"),
-    "damaged moments": (damage, ["m.safetensors", "--moments"], "compute them again"),
+                   ["n.safetensors", "--moments"], "suture.moments/2, got None"),
+    "damaged moments": (damage, ["m.safetensors", "--moments"], "is damaged"),
     "rows from moments": (lambda p: None, ["m.safetensors", "--moments", "--indices", "jaccard"],
                           "kept sample"),
     "intervals from one block": (lambda p: None, ["m.safetensors", "--moments", "--jackknife", "20"],

@@ -8,18 +8,14 @@ import re
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.neighbors import NearestNeighbors
 
 from suture._base.errors import SutureError
-from suture.indices.definition import TRANSFORMATIONS, Needs, collect_entries
-from suture.indices.entries.distances import ENTRIES
-from suture.indices.sample import Rows, Sample
+from suture.indices import GROUPS, INDICES, Rows, Sample
 
-TABLE = collect_entries(ENTRIES)
+TABLE = {name: INDICES[name] for name in GROUPS["rows"]}
 NEIGHBOURS = ("jaccard", "rank_similarity", "second_order_cosine")
 COSINE = (*NEIGHBOURS, "uniformity")
 
@@ -171,8 +167,6 @@ def test_equals_the_definition(case, name):
     assert found.value == pytest.approx(REFERENCES[name](x, y), abs=1e-10)
     low, high = TABLE[name].measure.native
     assert low - 1e-12 <= found.value <= high + 1e-12
-    if case == "identical":
-        assert found.value == pytest.approx(0.0 if name == "uniformity" else 1.0, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", NEIGHBOURS)
@@ -215,58 +209,12 @@ def test_distance_correlation_is_zero_for_a_full_factorial(seed):
     assert TABLE["distance_correlation"](Sample.of(x, y)).value == pytest.approx(0.0, abs=1e-7)
 
 
-# -- invariances ---------------------------------------------------------------------------------------------
-
-
-def transformed(kind, x, rng):
-    width = x.shape[1]
-    if kind == "translation":
-        return x + 2 * rng.normal(size=width)
-    if kind == "scaling":
-        return x * rng.uniform(3, 9)
-    if kind == "permutation":
-        return x[:, rng.permutation(width)]
-    if kind == "orthogonal":
-        return x @ rotation(rng, width)
-    stretch = np.exp(np.linspace(-1.5, 1.5, width))
-    if kind == "diagonal":
-        return x * rng.permutation(stretch)
-    return x @ (rotation(rng, width) * stretch) @ rotation(rng, width)
-
-
-@pytest.mark.parametrize("name", TABLE)
-@pytest.mark.parametrize("side", ["source", "target"])
-@pytest.mark.parametrize("kind", TRANSFORMATIONS)
-@settings(max_examples=6, derandomize=True, deadline=None)
-@given(p=st.integers(3, 9), q=st.integers(3, 9), seed=st.integers(0, 2**31))
-def test_invariances_are_kept_and_no_others(kind, side, name, p, q, seed):
-    index, rng = TABLE[name], np.random.default_rng(seed)
-    x, y = correlated(rng, 41, p, q)
-    before = index(Sample.of(x, y)).value
-    moved = (transformed(kind, x, rng), y) if side == "source" else (x, transformed(kind, y, rng))
-    change = abs(index(Sample.of(*moved)).value - before)
-    declared = index.invariant_x if side == "source" else index.invariant_y
-    assert change < 1e-8 if kind in declared else change > 1e-6
-
-
 @pytest.mark.parametrize("name", TABLE)
 def test_numbers_of_any_size(name):
-    """Squares of large or small numbers do not overflow, and both sides may be swapped."""
+    """Squares of large or small numbers do not overflow."""
     x, y = CASES["correlated"]
     expected = TABLE[name](Sample.of(x, y)).value
     assert TABLE[name](Sample.of(x * 1e200, y * 1e-200)).value == pytest.approx(expected, abs=1e-12)
-    assert TABLE[name](Sample.of(y, x)).value == pytest.approx(expected, abs=1e-12)
-
-
-def test_entries_say_what_they_are():
-    for index in ENTRIES:
-        assert index.needs is Needs.ROWS
-        assert index.formula
-        assert index.source
-        assert index.measure.about.endswith(".")
-        assert index.least >= 2
-        better, worse = (0.0, 1.0) if index.name == "uniformity" else (1.0, 0.0)
-        assert index.measure.common(better) > index.measure.common(worse)
 
 
 # -- degenerate data -----------------------------------------------------------------------------------------
@@ -356,7 +304,7 @@ def test_a_site_is_computed_once_for_many_cells(monkeypatch):
     monkeypatch.setattr("scipy.spatial.distance.pdist", lambda *a: calls.append(1) or real(*a))
     side, others = Rows.of(X), [Rows.of(Y + k) for k in range(3)]
     for other in others:
-        for index in ENTRIES:
+        for index in TABLE.values():
             index(Sample.of(side, other))
     assert len(calls) == 3 * (1 + len(others))
 

@@ -81,5 +81,5 @@ def test_a_resnet_needs_lists_of_one_length() -> None:
         ResNet((4, 8), (1,), (1, 2))
     with pytest.raises(SutureError, match="got 0, 0 and 0"):
         ResNet((), (), ())
-    with pytest.raises(SutureError, match="must be at least 1"):
+    with pytest.raises(SutureError, match="blocks: expected at least 1, got 0"):
         ResNet((4,), (0,), (1,))

@@ -9,16 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from suture import SutureError
-from suture.networks.preparation import (
-    CPU_BUDGET,
-    check_precision,
-    choose_micro_batch,
-    find_device,
-    fold_batch_norms,
-    pack_convolutions,
-    prepare,
-    take_first,
-)
+from suture.networks.batch_norm_folding import fold_batch_norms
+from suture.networks.micro_batch import CPU_BUDGET, choose_micro_batch
+from suture.networks.preparation import find_device, prepare, take_first
 from suture.networks.sites import SitedNetwork
 from tests.support.layouts import Normed, Views
 from tests.support.tiny import Tiny, images, labels, network, seeded
@@ -88,12 +81,13 @@ def test_devices_that_are_not_there(name: str, words: str, monkeypatch: pytest.M
 
 
 def test_float64_is_refused_and_the_halves_are_not() -> None:
-    check_precision(network().to(torch.bfloat16), "source")
-    check_precision(network().half(), "source")
+    for dtype in (torch.bfloat16, torch.float16):
+        made = prepare(network().to(dtype), images(4).to(dtype), CPU, "source")
+        assert made.head.weight.dtype == dtype
     mixed = network()
     mixed.head.double()
     with pytest.raises(SutureError, match=r"the target in float32 .*float64 in 'head.weight'"):
-        check_precision(mixed, "target")
+        prepare(mixed, images(4), CPU, "target")
 
 
 def test_few_examples_of_everything_that_has_them() -> None:
@@ -139,45 +133,3 @@ def test_folding_is_undone_where_it_changes_a_result() -> None:
     assert fold_batch_norms(made, images(5)) == 0
     torch.testing.assert_close(made(images(5)), net(images(5)), rtol=1e-5, atol=1e-6)
     assert all(torch.equal(a, b) for a, b in zip(made.parameters(), net.parameters(), strict=True))
-
-
-def wide() -> nn.Module:
-    return nn.Sequential(nn.Conv2d(2, 300, 3), nn.ReLU(),
-                         nn.Conv2d(300, 300, 3, stride=2, padding=1, groups=2),
-                         nn.ReLU(), nn.Conv2d(300, 5, 1, padding="same"))
-
-
-def test_large_convolutions_are_packed_and_give_the_same_also_for_gradients(
-        monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("suture.networks.preparation.LEAST_PACKED_BYTES", 2**16)
-    net = seeded(wide).eval()
-    made = prepare(net, images(5), CPU, "source")
-    assert pack_convolutions(made, images(5)) == 1
-    assert {n for n, m in made.named_modules() if "forward" in m.__dict__} == {"2"}
-    for n in (1, 5, 24):
-        x = images(n).requires_grad_()
-        wanted = net(x)
-        with torch.no_grad():
-            torch.testing.assert_close(made(x.detach()), wanted, rtol=1e-4, atol=1e-5)
-        out = made(x)
-        torch.testing.assert_close(out, wanted, rtol=1e-4, atol=1e-5)
-        grads = [torch.autograd.grad(o.square().sum(), x)[0] for o in (out, wanted)]
-        torch.testing.assert_close(*grads, rtol=1e-3, atol=1e-4)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(made(images()), net(images()), rtol=0.1, atol=0.1)
-
-
-def test_nothing_is_packed_where_the_operators_are_missing_or_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("suture.networks.preparation.LEAST_PACKED_BYTES", 1)
-    made = prepare(seeded(wide), images(5), CPU, "source")
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert pack_convolutions(made, images(5)) == 0
-    monkeypatch.undo()
-    monkeypatch.setattr("suture.networks.preparation.LEAST_PACKED_BYTES", 1)
-
-    def broken(*args: object) -> Tensor:
-        raise RuntimeError("not in this build")
-
-    monkeypatch.setattr(torch.ops.mkldnn, "_convolution_pointwise", broken)
-    assert pack_convolutions(made, images(5)) == 0
-    assert not any("forward" in m.__dict__ for m in made.modules())

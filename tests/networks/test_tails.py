@@ -13,7 +13,7 @@ import suture.networks.module_outputs
 from suture import SutureError
 from suture.networks.calls import apply, record, walk
 from suture.networks.module_outputs import extract_tensors
-from suture.networks.naming import Site
+from suture.networks.site_names import Site
 from suture.networks.sites import SitedNetwork
 from tests.support.architectures import ARCHITECTURES, N
 

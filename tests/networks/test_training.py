@@ -224,9 +224,9 @@ def test_accuracy_counts(batch_size: int) -> None:
     assert compute_accuracy(network, logits, labels, batch_size) == 0.75
 
 
-@pytest.mark.parametrize("lengths", [(4, 3), (0, 0)])
-def test_accuracy_needs_matching_examples(lengths: tuple[int, int]) -> None:
-    with pytest.raises(SutureError, match="as many labels as inputs and at least one"):
+@pytest.mark.parametrize(("lengths", "words"), [((4, 3), "got 4 and 3"), ((0, 0), "got 0")])
+def test_accuracy_needs_matching_examples(lengths: tuple[int, int], words: str) -> None:
+    with pytest.raises(SutureError, match=words):
         compute_accuracy(nn.Flatten(), torch.zeros(lengths[0], 3), torch.zeros(lengths[1], dtype=torch.int64))
 
 
@@ -238,10 +238,10 @@ def test_a_loss_that_is_not_finite_names_epoch_and_learning_rate() -> None:
     inputs[5, 0, 3, 3] = math.nan
     network = small()
     network.eval()
-    with pytest.raises(SutureError, match=r"loss became nan in epoch 1 of 3 at learning rate 0\.01"):
+    with pytest.raises(SutureError, match=r"loss became nan in epoch 1 at learning rate 0\.01"):
         train(network, inputs, labels, FAST)
     assert not network.training
-    with pytest.raises(SutureError, match=r"in epoch [12] of 3 at learning rate 1e\+30; try lr=1e\+29"):
+    with pytest.raises(SutureError, match=r"in epoch [12] at learning rate 1e\+30; write lr=1e\+29"):
         train(network, *blobs(), dataclasses.replace(FAST, optimizer="sgd", lr=1e30))
 
 
@@ -251,14 +251,14 @@ IMAGES, LABELS = blobs(8)
 @pytest.mark.parametrize(
     ("inputs", "labels", "words"),
     [
-        (IMAGES.long(), LABELS, r"floating point, got torch\.int64; write inputs\.float\(\)"),
-        (IMAGES, LABELS.float(), r"labels must be int64 of shape \(N,\), got torch\.float32"),
-        (IMAGES, F.one_hot(LABELS), r"labels must be int64 of shape \(N,\), got torch\.int64 of \(8, 3\)"),
-        (IMAGES, LABELS[:7], "got 8 inputs and 7 labels"),
-        (IMAGES[:1], LABELS[:1], "at least two, got 1 inputs"),
-        (IMAGES[:, 0], LABELS, r"crops and flips need inputs \(N, C, H, W\), got \(8, 6, 6\)"),
-        (IMAGES, LABELS - 1, "must not be negative, got -1"),
-        (IMAGES, LABELS + 1, "labels go up to 3 but the network has 3 classes"),
+        (IMAGES.long(), LABELS, r"floating point inputs, got int64 .*; write inputs\.float\(\)"),
+        (IMAGES, LABELS.float(), r"int64 labels \(N,\), got float32"),
+        (IMAGES, F.one_hot(LABELS), r"int64 labels \(N,\), got int64 of shape \(8, 3\)"),
+        (IMAGES, LABELS[:7], "inputs and labels .*got 8 and 7"),
+        (IMAGES[:1], LABELS[:1], "at least 2 examples to train on, got 1"),
+        (IMAGES[:, 0], LABELS, r"images \(N, C, H, W\).*\(8, 6, 6\)"),
+        (IMAGES, LABELS - 1, "labels from 0 to 2, got -1"),
+        (IMAGES, LABELS + 1, "labels from 0 to 2, got 3"),
     ],
 )
 def test_train_refuses_what_does_not_fit(inputs: torch.Tensor, labels: torch.Tensor, words: str) -> None:
@@ -267,9 +267,9 @@ def test_train_refuses_what_does_not_fit(inputs: torch.Tensor, labels: torch.Ten
 
 
 def test_train_refuses_a_network_without_weights_or_logits() -> None:
-    with pytest.raises(SutureError, match="no parameter requires a gradient"):
+    with pytest.raises(SutureError, match="parameters that require a gradient, got none"):
         train(small().requires_grad_(False), *blobs(), FAST)
-    with pytest.raises(SutureError, match=r"must give logits \(16, classes\), got \(16, 4, 6, 6\)"):
+    with pytest.raises(SutureError, match=r"expected logits \(16, classes\), got .*\(16, 4, 6, 6\)"):
         train(nn.Conv2d(1, 4, 1), *blobs(), FAST)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import suture
 from suture import OOD, EnergyRecipe, SutureError, TaskRecipe, zoo
 from suture.compare.settings import Settings
-from suture.networks.site_outputs import capture, run_tail
+from suture.networks.sites import capture, run_tail
 from suture.ood import DETECTORS, NativeSite, ScoreCollector, SiteFeatures
 from suture.representations.shapes import Kind, Shape, recognise_shape
 from suture.stitching.layer import StitchingLayer

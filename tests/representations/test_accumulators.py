@@ -277,7 +277,7 @@ def test_where_the_channels_are_changes_none_of_the_papers_indices() -> None:
 @pytest.mark.parametrize("name", ["svcca@paper", "cka_debiased@paper", "jaccard@paper", "r2@paper"])
 def test_the_paper_has_four_indices(name: str) -> None:
     with pytest.raises(SutureError,
-                       match=f"expected one of cka, pwcca, pwcca_target, opd .* write {name[:-6]}@pool"):
+                       match=f"the alignment 'paper' offers, got .* write {name[:-6]}@pool"):
         compared(made(Maps), None, images(), indices=name)
 
 
@@ -685,7 +685,7 @@ def test_an_infinite_representation_is_named_where_only_means_are_asked_for() ->
 def test_a_request_of_the_flattened_view_is_that_of_its_name() -> None:
     found = chosen([indices.Request(indices.INDICES["cka"], "flatten"), "cka@flatten"])
     assert [r.name for r in found] == ["cka@flatten"]
-    assert found[0].index.needs is indices.Needs.KERNELS
+    assert found[0].index.needs is indices.Needs.KEPT_KERNELS
 
 
 # -- memory --------------------------------------------------------------------------------------------------

@@ -1,5 +1,4 @@
-"""Verdicts of cells: planted cases, an independent version that asks one cell at a time, laws of the
-rules."""
+"""Verdicts of cells: planted cases, an independent version, laws of the rules."""
 
 from __future__ import annotations
 
@@ -11,18 +10,19 @@ import pandas as pd
 import pytest
 
 from suture._base.errors import SutureError
+from suture.numbers import Estimate
 from suture.ood import Thresholds
-from suture.results import cell_verdict as cells
 from suture.results.cell_verdict import (
     ARTEFACT,
     DISSIMILAR,
     SIMILAR,
     UNPROVEN,
     VERDICTS,
-    CellValues,
-    decide_verdicts,
-    describe_verdicts,
+    explain_weakness,
     format_near,
+    judge_cell,
+    judge_cells,
+    judge_methods,
 )
 from tests.support.synthetic import comparison
 
@@ -30,52 +30,47 @@ NAN = float("nan")
 SEEN = {"auxiliary": 0.99, "unseen": 0.95}
 
 
-def grid(value, low=NAN, high=NAN, reason=""):
-    return CellValues(*(np.array([[x]], dtype=float) for x in (value, low, high)),
-                      np.array([[reason]], dtype=object))
-
-
 def alone(relative, outlying, quality=SEEN, mark="", thresholds=None):
-    words, reasons = decide_verdicts(grid(*relative), grid(*outlying), [quality],
-                                     np.array([[mark]], dtype=object), "maha", thresholds or Thresholds())
-    assert words.shape == reasons.shape == (1, 1)
-    return words[0, 0], reasons[0, 0]
+    thresholds = thresholds or Thresholds()
+    return judge_cell(Estimate(*relative), Estimate(*outlying),
+                      explain_weakness(quality, "maha", thresholds.quality), mark, "maha", thresholds)
+
+
+WORKS = "the stitched network works (relative accuracy 0.95), "
+NATIVE = f"{WORKS}and its representations look like native ones (two-sided AUROC of maha 0.55)"
+OUTSIDE = (f"{WORKS}but its representations are out of distribution (two-sided AUROC of maha 0.91, at least "
+           "0.8)")
+TYPICAL = (f"{WORKS}but its representations are more typical than native ones (two-sided AUROC of maha 0.05, "
+           "at most 0.2)")
 
 
 @pytest.mark.parametrize(("relative", "outlying", "rest", "word", "reason"), [
-    ((0.95,), (0.55,), {}, SIMILAR,
-     "works (relative accuracy 0.95) and looks like native representations (two-sided AUROC of maha 0.55)"),
-    ((0.95,), (0.91,), {}, ARTEFACT,
-     "works (relative accuracy 0.95), but is out of distribution: two-sided AUROC of maha "
-     "0.91 is at least 0.8"),
-    ((0.95,), (0.05,), {}, ARTEFACT, "works (relative accuracy 0.95), but is out of distribution: two-sided "
-                                     "AUROC of maha 0.05 is at most 0.2, more typical than native ones"),
+    ((0.95,), (0.55,), {}, SIMILAR, NATIVE),
+    ((0.95,), (0.91,), {}, ARTEFACT, OUTSIDE),
+    ((0.95,), (0.05,), {}, ARTEFACT, TYPICAL),
     ((0.31,), (0.55,), {}, DISSIMILAR, "relative accuracy 0.31 is below 0.8"),
     ((0.31,), (NAN, NAN, NAN, "none"), {"quality": {}}, DISSIMILAR, "relative accuracy 0.31 is below 0.8"),
     ((0.31,), (0.55,), {"mark": "one epoch: no"}, UNPROVEN,
-     "relative accuracy 0.31 is below 0.8, but the layer has not converged (one epoch: no)"),
-    ((0.95,), (0.91,), {"mark": "one epoch: no"}, ARTEFACT,
-     "works (relative accuracy 0.95), but is out of distribution: two-sided AUROC of maha "
-     "0.91 is at least 0.8"),
+     "relative accuracy 0.31 is below 0.8, but the stitching layer has not converged (one epoch: no)"),
+    ((0.95,), (0.91,), {"mark": "one epoch: no"}, ARTEFACT, OUTSIDE),
     ((0.80, 0.76, 0.84), (0.55,), {}, UNPROVEN,
-     "relative accuracy 0.80: its interval 0.76 to 0.84 holds the threshold 0.8"),
+     "relative accuracy 0.80 is not clearly above or below 0.8 (95 % interval 0.76 to 0.84)"),
     ((0.79, 0.76, 0.84), (0.55,), {}, UNPROVEN,
-     "relative accuracy 0.79: its interval 0.76 to 0.84 holds the threshold 0.8"),
+     "relative accuracy 0.79 is not clearly above or below 0.8 (95 % interval 0.76 to 0.84)"),
     ((0.95,), (0.81, 0.78, 0.84), {}, UNPROVEN,
-     "two-sided AUROC of maha 0.81: its interval 0.78 to 0.84 holds the threshold 0.8"),
+     "two-sided AUROC of maha 0.81 is not clearly above or below 0.8 (95 % interval 0.78 to 0.84)"),
     ((0.95,), (0.25, 0.15, 0.55), {}, UNPROVEN,
-     "two-sided AUROC of maha 0.25: its interval 0.15 to 0.55 holds the threshold 0.2"),
+     "two-sided AUROC of maha 0.25 is not clearly above or below 0.2 (95 % interval 0.15 to 0.55)"),
     ((0.95,), (0.55,), {"quality": {"auxiliary": 0.62, "unseen": 0.97}}, UNPROVEN,
-     "the detector maha reaches only 0.62 on auxiliary data at this site"),
+     "the detector maha is too weak at this site: its AUROC on auxiliary data is 0.62, below 0.8"),
     ((0.95,), (0.95,), {"quality": {"auxiliary": 0.97, "unseen": 0.7996}}, UNPROVEN,
-     "the detector maha reaches only 0.7996 on unseen data at this site"),
+     "the detector maha is too weak at this site: its AUROC on unseen data is 0.7996, below 0.8"),
     ((0.95,), (0.55,), {"quality": {"auxiliary": None, "unseen": NAN}}, UNPROVEN,
-     "no auxiliary data show what the detector maha sees at this site"),
-    ((0.95,), (0.55,), {"quality": {"auxiliary": None, "unseen": 0.9}}, SIMILAR,
-     "works (relative accuracy 0.95) and looks like native representations (two-sided AUROC of maha 0.55)"),
+     "no auxiliary data test the detector maha at this site"),
+    ((0.95,), (0.55,), {"quality": {"auxiliary": None, "unseen": 0.9}}, SIMILAR, NATIVE),
     ((0.95,), (NAN, NAN, NAN, "the layer failed"), {}, UNPROVEN,
-     "no out-of-distribution score of maha: the layer failed"),
-    ((NAN, NAN, NAN, "no labels"), (0.55,), {}, UNPROVEN, "no relative accuracy: no labels"),
+     "the out-of-distribution score of maha is missing: the layer failed"),
+    ((NAN, NAN, NAN, "no labels"), (0.55,), {}, UNPROVEN, "the relative accuracy is missing: no labels"),
 ])
 def test_planted_cells(relative, outlying, rest, word, reason):
     assert alone(relative, outlying, **rest) == (word, reason)
@@ -120,74 +115,55 @@ def judged_alone(value, low, high, gone, score, lowest, highest, quality, mark, 
     return UNPROVEN if len(sides) > 1 else SIMILAR if sides == {"middle"} else ARTEFACT
 
 
-def random_grids(seed, shape=(9, 7)):
+THRESHOLDS = Thresholds(works=0.3, out=0.7, quality=0.8)
+
+
+def random_cells(seed, count=63):
     """Values, intervals around most of them, gaps, marks and qualities."""
     rng = np.random.default_rng(seed)
 
     def one():
-        value = np.round(rng.random(shape), 2)
-        low, high = value - 0.1 * rng.random(shape), value + 0.1 * rng.random(shape)
-        bare = rng.random(shape) < 0.3
-        low[bare] = high[bare] = NAN
-        gone = rng.random(shape) < 0.1
-        for a in (value, low, high):
-            a[gone] = NAN
-        return CellValues(value, low, high, np.where(gone, "why", "").astype(object))
+        value = round(rng.random(), 2)
+        if rng.random() < 0.1:
+            return Estimate(NAN, reason="why")
+        low, high = value - 0.1 * rng.random(), value + 0.1 * rng.random()
+        return Estimate(value) if rng.random() < 0.3 else Estimate(value, low, high)
 
     choices = [{}, {"auxiliary": 0.9, "unseen": 0.7}, {"auxiliary": None, "unseen": 0.85}, SEEN]
-    quality = [choices[k] for k in rng.integers(len(choices), size=shape[1])]
-    marks = np.where(rng.random(shape) < 0.3, "one epoch: no", "").astype(object)
-    return one(), one(), quality, marks, Thresholds(works=0.3, out=0.7, quality=0.8)
+    return [(one(), one(), choices[rng.integers(len(choices))], "one epoch: no" if rng.random() < 0.3 else "")
+            for _ in range(count)]
+
+
+def judged(relative, outlying, quality, mark):
+    return judge_cell(relative, outlying, explain_weakness(quality, "maha", THRESHOLDS.quality), mark, "maha",
+                      THRESHOLDS)
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_every_cell_equals_the_independent_version(seed):
-    relative, outlying, quality, marks, t = random_grids(seed)
-    words, reasons = decide_verdicts(relative, outlying, quality, marks, "maha", t)
-    for i, j in np.ndindex(words.shape):
-        of = [float(a[i, j]) for a in (relative.value, relative.low, relative.high)]
-        off = [float(a[i, j]) for a in (outlying.value, outlying.low, outlying.high)]
-        assert words[i, j] == judged_alone(*of, relative.reason[i, j] != "", *off, quality[j], marks[i, j], t)
-        assert reasons[i, j]
-        assert "nan" not in reasons[i, j]
-
-
-def cut(g, rows, columns):
-    return CellValues(*(getattr(g, f.name)[rows, columns] for f in dataclasses.fields(g)))
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_no_verdict_depends_on_other_cells(seed):
-    relative, outlying, quality, marks, t = random_grids(seed)
-    words, reasons = decide_verdicts(relative, outlying, quality, marks, "maha", t)
-    for i, j in np.ndindex(words.shape):
-        r, c = slice(i, i + 1), slice(j, j + 1)
-        word, reason = decide_verdicts(cut(relative, r, c), cut(outlying, r, c), quality[c],
-                                       marks[r, c], "maha", t)
-        assert (word[0, 0], reason[0, 0]) == (words[i, j], reasons[i, j])
+    for relative, outlying, quality, mark in random_cells(seed):
+        word, reason = judged(relative, outlying, quality, mark)
+        assert word == judged_alone(relative.value, relative.low, relative.high, relative.reason != "",
+                                    outlying.value, outlying.low, outlying.high, quality, mark, THRESHOLDS)
+        assert reason
+        assert "nan" not in reason
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_less_certainty_never_proves_more(seed):
-    relative, outlying, quality, marks, t = random_grids(seed)
-    words, _ = decide_verdicts(relative, outlying, quality, marks, "maha", t)
-    wide = [CellValues(g.value, np.fmin(g.low, g.value) - 0.2, np.fmax(g.high, g.value) + 0.2, g.reason)
-            for g in (relative, outlying)]
-    after, _ = decide_verdicts(*wide, quality, marks, "maha", t)
-    assert ((after == words) | (after == UNPROVEN)).all()
-    assert (after != words).any()
+    changed = 0
+    for relative, outlying, quality, mark in random_cells(seed):
+        word, _ = judged(relative, outlying, quality, mark)
+        wide = [dataclasses.replace(e, low=np.fmin(e.low, e.value) - 0.2, high=np.fmax(e.high, e.value) + 0.2)
+                for e in (relative, outlying)]
+        after, _ = judged(*wide, quality, mark)
+        assert after in (word, UNPROVEN)
+        changed += after != word
+    assert changed
 
 
 def test_an_interval_that_misses_its_value_holds_it_all_the_same():
     assert alone((0.79, 0.81, 0.85), (0.5,))[0] == UNPROVEN
-
-
-def test_grids_of_different_shapes_are_refused():
-    relative, outlying, quality, marks, t = random_grids(0)
-    for wrong in ((relative, outlying, quality[1:], marks), (relative, outlying, quality, marks[1:]),
-                  (relative, cut(outlying, slice(3), slice(None)), quality, marks)):
-        with pytest.raises(SutureError, match="of one shape"):
-            decide_verdicts(*wrong, "maha", t)
 
 
 def test_a_written_number_is_on_the_side_of_its_value():
@@ -200,29 +176,6 @@ def test_a_written_number_is_on_the_side_of_its_value():
             assert float(text) == pytest.approx(value, abs=0.005)
     assert format_near(0.31, 0.8) == "0.31"
     assert format_near(0.7996, 0.8) == "0.7996"
-
-
-@pytest.mark.parametrize(("words", "expected"), [
-    ([ARTEFACT] * 20 + [SIMILAR] * 6 + [DISSIMILAR] * 8 + [UNPROVEN] * 2,
-     "Task loss matching: 20 of 36 cells work but are out of distribution (artefact), 6 similar, 8 "
-     "dissimilar, 2 unproven (detector maha)."),
-    ([ARTEFACT, SIMILAR], "Task loss matching: 1 of 2 cells works but is out of distribution (artefact), 1 "
-                          "similar, none dissimilar, none unproven (detector maha)."),
-    ([SIMILAR], "Task loss matching: none of 1 cell works but is out of distribution (artefact), 1 similar, "
-                "none dissimilar, none unproven (detector maha)."),
-    ([DISSIMILAR, UNPROVEN], "Task loss matching: none of 2 cells works but is out of distribution "
-                             "(artefact), none similar, 1 dissimilar, 1 unproven (detector maha)."),
-    ([], "")])
-def test_sentences(words, expected):
-    assert describe_verdicts("tlm", np.array(words, dtype=object), "maha") == expected
-
-
-def test_counts_add_up():
-    words = decide_verdicts(*random_grids(0)[:4], "maha", Thresholds())[0]
-    found = cells.count_verdicts(words)
-    assert tuple(found) == VERDICTS
-    assert sum(found.values()) == words.size
-    assert all(found[w] == int((words == w).sum()) for w in VERDICTS)
 
 
 # -- of a comparison -----------------------------------------------------------------------------------------
@@ -248,6 +201,31 @@ def test_cells_of_a_comparison():
     assert (made.cells("tlm").iloc[:, :-1] == ARTEFACT).all(axis=None)
     assert (made.cells("tlm").iloc[:, -1] == UNPROVEN).all()
     pd.testing.assert_frame_equal(made.cells(), made.cells("dm", "word"))
+
+
+def test_no_verdict_depends_on_other_cells():
+    made = comparison(5, 4, same_network=False, detectors=("maha",))
+    sources, targets = made.sources[1:3], made.targets[2:]
+    few = made.table[made.table["source"].isin(sources) & made.table["target"].isin(targets)]
+    ood = {**made.meta["ood"], "quality": {"maha": made.meta["ood"]["quality"]["maha"][2:]}}
+    cut = dataclasses.replace(made, sources=sources, targets=targets, table=few,
+                              meta={**made.meta, "ood": ood})
+    for method in ("dm", "tlm"):
+        for what in ("word", "reason"):
+            pd.testing.assert_frame_equal(cut.cells(method, what),
+                                          made.cells(method, what).loc[list(sources), list(targets)])
+
+
+@pytest.mark.parametrize("method", ["dm", "tlm"])
+def test_counts_of_verdicts_are_one_sentence(method):
+    made = comparison(detectors=("maha",))
+    words = list(made.cells(method).to_numpy().ravel())
+    counts = judge_cells(made, method).counts
+    for word in VERDICTS:
+        assert f"{words.count(word)} {word}, " in counts
+    assert "of 16 cells (detector maha)" in counts
+    empty = dataclasses.replace(made, sources=(), targets=(), table=made.table[:0])
+    assert judge_methods(empty) == {}
 
 
 def test_cells_go_by_the_thresholds_of_the_comparison():
@@ -287,5 +265,5 @@ def test_a_method_without_scores_is_named():
     made = comparison(detectors=("maha",))
     less = dataclasses.replace(made, table=made.table[made.table["measure"] != "tlm.ood_maha"])
     assert (less.cells("dm") != "").all(axis=None)
-    with pytest.raises(SutureError, match=r"'tlm\.ood_maha' is not there"):
+    with pytest.raises(SutureError, match=r"'tlm\.ood_maha' is not in"):
         less.cells("tlm")

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
 import suture
 from suture.numbers.measures import MEASURES
 from suture.results.convergence_marks import describe_marks, list_causes
-from suture.results.report import figures, page
+from suture.results.report import figures, page, page_sections
 from suture.results.table import COLUMNS, format_csv
+from tests.results.test_saving import VERSION_1
 from tests.support import synthetic
+from tests.support.comparisons import of_values
 from tests.support.pages import render
 
 
@@ -34,15 +36,14 @@ def test_a_table_without_marks_gets_empty_ones(tmp_path: Path) -> None:
     assert list(made.table.columns) == COLUMNS
     assert COLUMNS[-1] == "mark"
     assert (made.table["mark"] == "").all()
-    made.save(tmp_path)
-    table = tmp_path / "table.csv"
-    document = tmp_path / "comparison.json"
+    assert replace(made, table=made.table.drop(columns="mark")).equals(made)
+    shutil.copytree(VERSION_1, tmp_path / "old")
+    table, document = tmp_path / "old" / "table.csv", tmp_path / "old" / "comparison.json"
     before = table.read_bytes()
-    old = made.table.drop(columns="mark")
-    table.write_bytes(format_csv(old).encode())
+    table.write_bytes(format_csv(suture.load(VERSION_1).table.drop(columns="mark")).encode())
     document.write_text(document.read_text().replace(hashlib.sha256(before).hexdigest(),
                                                      hashlib.sha256(table.read_bytes()).hexdigest()))
-    assert suture.load(tmp_path).equals(made)
+    assert suture.load(tmp_path / "old").equals(suture.load(VERSION_1))
 
 
 def test_marks_are_a_labelled_table() -> None:
@@ -69,13 +70,13 @@ def test_marked_cells_have_a_star_in_heat_maps() -> None:
     plt.close("all")
     grid = figures.draw_overview(made, ["tlm.accuracy", "dm.accuracy"])
     assert [len(stars(ax)) for ax in grid.axes if ax.get_xlabel() == "target"] == [4, 0]
-    assert stars(figures._draw_measure(made, "tlm.residual").axes[0]) == [(k, 0) for k in range(4)]
+    assert stars(figures._make_figure(made, "tlm.residual", {}).axes[0]) == [(k, 0) for k in range(4)]
 
 
 def test_a_cell_without_a_value_has_no_star() -> None:
-    matrix = pd.DataFrame([[0.5, np.nan]])
+    given = of_values("tlm.accuracy", [[0.5, np.nan]], [["why", "why"]])
     _, ax = plt.subplots()
-    figures.draw_heatmap(matrix, MEASURES["tlm.accuracy"], ax, marks=pd.DataFrame([["why", "why"]]))
+    figures.draw_heatmap(given, "tlm.accuracy", ax, {})
     assert stars(ax) == [(0, 0)]
     plt.close("all")
 
@@ -109,10 +110,10 @@ def test_cells_that_stopped_early_stay_in_the_training_curve() -> None:
     made = synthetic.comparison()
     losses = made.arrays["tlm.loss"].copy()
     losses[0, 0, 3:] = np.nan
-    curve = page._build_loss_curve(replace(made, arrays={**made.arrays, "tlm.loss": losses}))
+    curve = page_sections.build_loss_curve(replace(made, arrays={**made.arrays, "tlm.loss": losses}))
     assert curve is not None
     assert curve["cells"] == 15, "without early stopping a nan is a failure"
-    stopped = page._build_loss_curve(replace(made, arrays={**made.arrays, "tlm.loss": losses,
+    stopped = page_sections.build_loss_curve(replace(made, arrays={**made.arrays, "tlm.loss": losses,
                                                            "tlm.held_out": losses}))
     assert stopped is not None
     assert stopped["cells"] == 16

@@ -21,9 +21,10 @@ from matplotlib.patches import Rectangle
 
 from suture._base.errors import SutureError
 from suture.numbers.measures import MEASURES, get_measure
-from suture.results.cell_verdict import ARTEFACT
+from suture.results.cell_verdict import ARTEFACT, find_artefacts
 from suture.results.report import figure_format as style
 from suture.results.report import figures
+from tests.support.comparisons import of_values
 from tests.support.synthetic import NAMES, comparison
 
 
@@ -36,7 +37,7 @@ def test_bright_means_similar_and_limits_are_fixed(name):
     assert figures.pick_colours(entry.high + 5, entry) == figures.pick_colours(entry.high, entry)
     for scale in (0.01, 3.0):
         ax = Figure().add_subplot()
-        figures.draw_heatmap(pd.DataFrame(scale * np.eye(3), list("abc"), list("xyz")), entry, ax)
+        figures.draw_heatmap(of_values(name, scale * np.eye(3)), name, ax, {})
         assert ax.images[0].get_clim() == (entry.low, entry.high)
 
 
@@ -68,7 +69,7 @@ def test_hatched_cells_stay_legible(name, size):
     values[0, 1] = np.nan
     lined = np.arange(size * size).reshape(size, size) % 2 == 1
     ax = Figure().add_subplot()
-    figures.draw_heatmap(pd.DataFrame(values), entry, ax, hatched=pd.DataFrame(lined))
+    figures.draw_heatmap(of_values(name, values), name, ax, {"tlm": pd.DataFrame(lined)})
     found = hatches(ax)
     assert set(found) == {(i, j) for i, j in np.argwhere(lined)} - {(0, 1)}
     texts = {(round(t.get_position()[1]), round(t.get_position()[0])): t for t in ax.texts}
@@ -88,11 +89,12 @@ def test_hatched_cells_stay_legible(name, size):
 
 
 def test_the_hatch_is_drawn_and_the_number_is_not_crossed():
-    entry, grounds = MEASURES["tlm.accuracy"], []
+    grounds = []
     for lined in (False, True):
         figure = Figure(figsize=(3, 3), dpi=100)
         ax = figure.add_axes((0, 0, 1, 1))
-        figures.draw_heatmap(pd.DataFrame([[0.9]]), entry, ax, hatched=pd.DataFrame([[lined]]))
+        figures.draw_heatmap(of_values("tlm.accuracy", [[0.9]]), "tlm.accuracy", ax,
+                             {"tlm": pd.DataFrame([[lined]])})
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         box = ax.texts[0].get_window_extent()
@@ -110,11 +112,13 @@ def test_artefacts_are_hatched_in_every_measure_of_their_method():
     expected = {m: {(i, j) for i, j in np.argwhere((given.cells(m) == ARTEFACT).to_numpy())}
                 for m in ("dm", "tlm")}
     assert len(expected["tlm"]) == 12
+    artefacts = find_artefacts(given)
     made = {ax.get_title(): ax for ax in figures.draw_overview(given, names).axes if ax.images}
     for name in names:
         want = expected.get(name.partition(".")[0], set())
         plotted = given.plot(name, Figure().add_subplot())
-        for ax in (made[get_measure(name).label], plotted, figures._draw_measure(given, name).axes[0]):
+        saved = figures._make_figure(given, name, artefacts).axes[0]
+        for ax in (made[get_measure(name).label], plotted, saved):
             assert set(hatches(ax)) == want
             assert ("hatched" in ax.get_xlabel()) == bool(want)
     assert not hatches(comparison().plot("tlm.kl", Figure().add_subplot()))
@@ -132,16 +136,17 @@ def test_annotation_and_missing_cells(size, annotate, texts):
     values = np.full((size, size), 0.5)
     values[1, 2] = np.nan
     ax = Figure().add_subplot()
-    figures.draw_heatmap(pd.DataFrame(values), MEASURES["cka"], ax, annotate=annotate)
+    figures.draw_heatmap(of_values("cka", values), "cka", ax, {}, annotate)
     assert len(ax.texts) == texts
     patches = [p for p in ax.patches if isinstance(p, Rectangle) and p.get_hatch()]
     assert [p.get_xy() for p in patches] == [(1.5, 0.5)]
 
 
 def test_rows_are_sources():
-    matrix = comparison(3, 2, same_network=False).matrix("dm.accuracy")
+    given = comparison(3, 2, same_network=False)
+    matrix = given.matrix("dm.accuracy")
     ax = Figure().add_subplot()
-    figures.draw_heatmap(matrix, MEASURES["dm.accuracy"], ax)
+    figures.draw_heatmap(given, "dm.accuracy", ax, {})
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("target", "source")
     assert [t.get_text() for t in ax.get_yticklabels()] == list(matrix.index)
     assert [t.get_text() for t in ax.get_xticklabels()] == list(matrix.columns)
@@ -167,7 +172,7 @@ def test_saved_figures(tmp_path):
 def test_details_have_no_files_and_are_left_out_of_the_overview(tmp_path, monkeypatch):
     shown = []
     monkeypatch.setattr(figures, "draw_overview", lambda given, names: shown.append(names) or Figure())
-    monkeypatch.setattr(figures, "_draw_measure", lambda *_: Figure(figsize=(1, 1)))
+    monkeypatch.setattr(figures, "_make_figure", lambda *_: Figure(figsize=(1, 1)))
     given = comparison(2, 2, detectors=("maha", "relative_mean"))
     stems = {p.stem for p in figures.save_figures(given, tmp_path)}
     assert stems == {*shown[0], "scores_maha", "scores_relative_mean", "all"}
@@ -181,12 +186,12 @@ def test_a_figure_drawn_once_is_the_figure():
     given = comparison(3, 3)
     data = io.BytesIO()
     with mpl.rc_context(style.STYLE):
-        figures._draw_measure(given, "dm.kl").savefig(data, format="png", dpi=200)
-    once = style.render_png(figures._draw_measure(given, "dm.kl"), 200)
+        figures._make_figure(given, "dm.kl", {}).savefig(data, format="png", dpi=200)
+    once = style.render_png(figures._make_figure(given, "dm.kl", {}), 200)
     one, other = (plt.imread(io.BytesIO(d)) for d in (data.getvalue(), once))
     np.testing.assert_array_equal(one, other)
-    assert style.render_pdf(figures._draw_measure(given, "dm.kl")) == style.render_pdf(
-        figures._draw_measure(given, "dm.kl"))
+    assert style.render_pdf(figures._make_figure(given, "dm.kl", {})) == style.render_pdf(
+        figures._make_figure(given, "dm.kl", {}))
 
 
 def test_a_grid_has_one_map_per_measure():

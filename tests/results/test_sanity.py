@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import product
 from math import comb
 
@@ -14,34 +15,21 @@ from suture._base.errors import SutureError
 from suture.numbers.measures import MEASURES
 from suture.results import sanity as verdict
 from suture.results.sanity import PAIR_COLUMNS, SELF_COLUMNS, run_sanity_battery
+from tests.support.comparisons import of_values
 from tests.support.languages import compared, made, texts
 from tests.support.synthetic import NAMES, comparison
 
 NAN = float("nan")
 
 
-def cells(measure, values, sources=None, targets=None):
-    values = np.asarray(values, dtype=float)
-    sources = sources or [f"l{i}" for i in range(values.shape[0])]
-    targets = targets or [f"l{j}" for j in range(values.shape[1])]
-    rows = [(s, t, measure, values[i, j]) for i, s in enumerate(sources) for j, t in enumerate(targets)]
-    return pd.DataFrame(rows, columns=["source", "target", "measure", "value"]), sources, targets
-
-
-def on_itself(measure, values, sources=None, targets=None, arrays=None):
-    table, sources, targets = cells(measure, values, sources, targets)
-    verdict = run_sanity_battery(table, sources, targets, same_network=True, same_architecture=True,
-                                 arrays=arrays or {})
+def on_itself(measure, values, sources=None, targets=None, **kinds):
+    verdict = run_sanity_battery(of_values(measure, values, None, sources, targets, **kinds))
     assert len(verdict.table) == len(verdict.words) == 1
     return verdict.table.iloc[0], verdict.words[0]
 
 
 def with_twin(measure, values, sources=None, targets=None):
-    table, sources, targets = cells(measure, values, sources, targets)
-    verdict = run_sanity_battery(table, sources, targets, same_network=False,
-                                 same_architecture=True, arrays={})
-    assert len(verdict.table) == len(verdict.words) == 1
-    return verdict.table.iloc[0], verdict.words[0]
+    return on_itself(measure, values, sources, targets, same_network=False)
 
 
 def test_violations_are_counted_per_target_layer():
@@ -49,8 +37,8 @@ def test_violations_are_counted_per_target_layer():
     assert (row["layers"], row["violated"], row["undefined"]) == (3, 1, 0)
     assert (row["worst_target"], row["worst_source"]) == ("l0", "l1")
     assert row["worst_margin"] == pytest.approx(0.05)
-    assert words == ("TLM relative accuracy: for 1 of 3 target layers another layer looks more similar than "
-                     "the layer itself (by up to 0.050: l1 into l0).")
+    assert words == ("TLM relative accuracy: another layer is more similar than the layer itself for 1 of 3 "
+                     "target layers. The largest margin is 0.050: l1 into l0.")
 
 
 def test_distances_are_judged_the_other_way_round():
@@ -72,7 +60,7 @@ def test_rounding_is_forgiven_to_real_numbers_and_not_to_counts(measure, margin,
 
 def test_nothing_to_quote_but_success():
     row, words = on_itself("dm.relative_accuracy", [[1, 0.1], [0.2, 1]])
-    assert words == "DM relative accuracy: no layer looks more similar to a layer than itself (2 layers)."
+    assert words == "DM relative accuracy: every target layer is most similar to itself (2 of 2)."
     assert (row["violated"], row["worst_margin"]) == (0, 0.0)
     assert (row["worst_target"], row["worst_source"]) == ("", "")
 
@@ -81,10 +69,10 @@ def test_missing_values_are_skipped_and_counted():
     row, words = on_itself("cka", [[NAN, 0.9, 0.1], [0.9, 0.5, NAN], [0.9, NAN, 0.7]])
     # l0 has no own value; l1 is beaten by l0; l2 is not.
     assert (row["layers"], row["violated"], row["undefined"]) == (2, 1, 3)
-    assert words.endswith("(by up to 0.400: l0 into l1); 3 of 9 cells have no value.")
+    assert words.endswith("The largest margin is 0.400: l0 into l1. No value: 3 of 9 cells.")
     row, words = on_itself("cka", [[0.5, NAN], [NAN, 0.5]])
     assert (row["layers"], row["undefined"]) == (0, 2)
-    assert "nothing to judge" in words
+    assert "no target layer has both its own value and that of another" in words
 
 
 def test_layers_correspond_by_name_not_by_place():
@@ -116,8 +104,7 @@ def test_noise_is_told_from_difference(gains, losses, clear, quantity):
     examples = "agree" if quantity == "agreement" else "correct"
     row, words = on_itself(f"tlm.{quantity}", correct.mean(axis=2), arrays={f"tlm.{examples}": correct})
     assert (row["violated"], row["beyond_noise"]) == (1, clear)
-    who = "this is" if clear else "this is not"
-    assert words.endswith(f"; {who} beyond test-set noise (McNemar, Holm, p < 0.05).")
+    assert words.endswith(f" Beyond test-set noise: {clear} of 1 (McNemar, Holm, p < 0.05).")
 
 
 def test_holm_and_the_choice_of_the_rival_cost():
@@ -126,7 +113,7 @@ def test_holm_and_the_choice_of_the_rival_cost():
     correct[1, 0, :6] = correct[0, 1, :6] = True
     row, words = on_itself("tlm.accuracy", correct.mean(axis=2), arrays={"tlm.correct": correct})
     assert (row["violated"], row["beyond_noise"]) == (2, 0)
-    assert "; none of these is beyond" in words
+    assert "Beyond test-set noise: 0 of 2 (" in words
     correct = np.zeros((3, 3, 100), dtype=bool)
     correct[1, 0, :6] = True
     row, _ = on_itself("tlm.accuracy", correct.mean(axis=2), arrays={"tlm.correct": correct})
@@ -153,9 +140,9 @@ def test_correspondence_of_two_networks():
     assert (row["source_layers"], row["corresponding_by_source"]) == (3, 2)
     assert (row["worst_target"], row["worst_source"]) == ("l1", "l0")
     assert row["worst_margin"] == pytest.approx(0.2)
-    assert words == ("CKA (biased): for 2 of 3 target layers the corresponding source layer is the most "
-                     "similar one, and for 2 of 3 source layers the corresponding target layer is (another "
-                     "source layer looks more similar by up to 0.200: l0 into l1).")
+    assert words == ("CKA (biased): the corresponding source layer is the most similar one for 2 of 3 target "
+                     "layers. The corresponding target layer is the most similar one for 2 of 3 source "
+                     "layers. The largest margin is 0.200: l0 into l1.")
 
 
 def test_rows_and_columns_are_judged_apart():
@@ -170,9 +157,8 @@ def test_a_tie_counts_if_the_corresponding_layer_attains_it(own, corresponding):
 
 
 def test_two_architectures_have_no_correspondence():
-    table, sources, targets = cells("cka", [[1, 0], [0, 1]])
-    verdict = run_sanity_battery(table, sources, targets, same_network=False,
-                                 same_architecture=False, arrays={})
+    verdict = run_sanity_battery(of_values("cka", [[1, 0], [0, 1]], same_network=False,
+                                           same_architecture=False))
     assert verdict.table.empty
     assert len(verdict.words) == 1
     assert "does not apply" in verdict.words[0]
@@ -246,11 +232,8 @@ def test_the_reference_sees_clear_cases():
     ([[NAN, NAN], [NAN, NAN]], [[1, 0.2], [0.3, 1]], ""),
 ])
 def test_the_gap_names_the_cell_where_tlm_exceeds_dm_most_and_nothing_where_it_does_not(tlm, dm, gap):
-    rows = [{"source": f"l{i}", "target": f"l{j}", "measure": f"{m}.relative_accuracy", "value": v[i][j]}
-            for m, v in (("tlm", tlm), ("dm", dm)) for i in range(2) for j in range(2)]
-    layers = ["l0", "l1"]
-    verdict = run_sanity_battery(pd.DataFrame(rows), layers, layers, same_network=True,
-                                 same_architecture=True, arrays={})
+    one, other = (of_values(f"{m}.relative_accuracy", v) for m, v in (("tlm", tlm), ("dm", dm)))
+    verdict = run_sanity_battery(dataclasses.replace(one, table=pd.concat([one.table, other.table])))
     assert verdict.gap.endswith(gap)
     assert bool(verdict.gap) == bool(gap)
 
@@ -266,11 +249,10 @@ def test_the_verdict_tests_numbers_of_tokens_by_signed_ranks() -> None:
     for (i, s), (j, t) in product(enumerate(result.sources), enumerate(result.targets)):
         here = (table.source == s) & (table.target == t) & (table.measure == "dm.accuracy")
         table.loc[here, "value"] = correct[i, j].sum() / tokens.sum()
-    judged = verdict.run_sanity_battery(table, result.sources, result.targets, same_network=True,
-                                        same_architecture=True, arrays={"dm.correct": correct})
+    judged = run_sanity_battery(dataclasses.replace(result, table=table, arrays={"dm.correct": correct}))
     row = judged.table.set_index("measure").loc["dm.accuracy"]
     assert (row["violated"], row["beyond_noise"]) == (1, 1)
-    assert "this is beyond test-set noise (Wilcoxon over texts, Holm" in judged.words[0]
+    assert "Beyond test-set noise: 1 of 1 (Wilcoxon over texts, Holm" in judged.words[0]
     noise = correct.copy()
     noise[0, 1] = correct[1, 1] + rng.choice([-1, 1], 60)
     p = stats.wilcoxon(noise[0, 1], correct[1, 1]).pvalue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +12,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from suture._base import save_tensors
 from suture._base.errors import SutureError
-from suture.results import load, saving
+from suture.results import has_comparison, load, old_format
 from suture.results.table import COLUMNS
 from tests.support.comparisons import one_cell
 from tests.support.synthetic import HOSTILE, comparison
 
-OURS = {"comparison.json", "table.csv", "arrays.safetensors"}
+OURS = {"comparison.safetensors", "table.csv"}
+VERSION_1 = Path(__file__).parent / "version_1"
+"""A comparison as the first format kept it: comparison.json, table.csv, arrays.safetensors."""
 
 
 def content(folder):
@@ -70,7 +74,8 @@ def test_n_is_a_whole_number_where_it_can_be(tmp_path, n, dtype):
 
 @pytest.mark.parametrize("array", [
     np.array([True, False]), np.arange(6.0).reshape(2, 3).T, np.float32(3).reshape(()), np.zeros((0, 3)),
-    np.arange(8, dtype=np.int16)[::2], np.array([np.nan, -0.0, np.inf], dtype=np.float16)])
+    np.arange(8, dtype=np.int16)[::2], np.broadcast_to(2.0, (1, 1)), np.zeros(3, dtype=np.uint32),
+    np.array([np.nan, -0.0, np.inf], dtype=np.float16)])
 def test_arrays_survive(tmp_path, array):
     array = np.asarray(array)
     one_cell(arrays={"z": array, "a": array}).save(tmp_path)
@@ -82,10 +87,11 @@ def test_arrays_survive(tmp_path, array):
 
 
 def test_meta_comes_back_as_it_is_held(tmp_path):
-    saved = one_cell(meta={"settings": {"sizes": (1, 2)}, "rate": 0.1, "nothing": None, "name": HOSTILE[0]})
+    saved = one_cell(meta={"settings": {"sizes": (1, 2)}, "rate": 0.1, "nothing": None, "name": HOSTILE[0],
+                           "gone": np.nan, "far": -np.inf, "a": 5e-324})
     saved.save(tmp_path)
     assert saved.meta["settings"]["sizes"] == [1, 2]
-    assert load(tmp_path).meta == saved.meta
+    assert json.dumps(load(tmp_path).meta) == json.dumps(saved.meta)
 
 
 def test_an_empty_comparison_survives(tmp_path):
@@ -132,7 +138,7 @@ def test_a_killed_writer_leaves_the_old_or_the_new(tmp_path, monkeypatch, steps,
             new.save(folder)
         except Killed:
             finished = False
-    if fresh and not (folder / "comparison.json").exists():
+    if fresh and not has_comparison(folder):
         with pytest.raises(SutureError):
             load(folder)
     else:
@@ -145,32 +151,74 @@ def test_a_killed_writer_leaves_the_old_or_the_new(tmp_path, monkeypatch, steps,
 
 
 def test_the_killed_writers_above_die_before_and_after_the_step_that_counts(tmp_path, monkeypatch):
-    """The parametrisation covers the whole of `save`: it makes seven steps into an existing folder."""
+    """The parametrisation covers the whole of `save`: it makes four steps into an existing folder."""
     calls = []
     comparison().save(tmp_path)
     for name in ("open", "replace", "unlink", "mkdir"):
         real = getattr(Path, name)
         monkeypatch.setattr(Path, name, lambda *a, _r=real, _n=name, **k: (calls.append(_n), _r(*a, **k))[1])
     comparison(seed=1).save(tmp_path)
-    assert calls.count("replace") == 3
+    assert calls.count("replace") == 2
     assert len([c for c in calls if c != "unlink"]) <= 9
 
 
-def test_a_reader_between_two_files_gets_one_comparison(tmp_path, monkeypatch):
+def test_a_reader_between_the_two_files_gets_the_new_comparison(tmp_path, monkeypatch):
     old, new = comparison(seed=1), comparison(seed=2)
     old.save(tmp_path)
-    real, pending = saving.read_content, [new]
 
-    def content_then_write(folder, name, document):
-        if pending and name == "arrays.safetensors":
-            pending.pop().save(folder)
-        return real(folder, name, document)
+    def read_then_write(path, data):
+        assert load(tmp_path).equals(new)
+        path.write_bytes(data)
 
-    monkeypatch.setattr(saving, "read_content", content_then_write)
+    monkeypatch.setattr("suture.results.saving.replace_file", read_then_write)
+    new.save(tmp_path)
     assert load(tmp_path).equals(new)
 
 
-@pytest.mark.parametrize("foreign", ["notes.txt", ".hidden", "sub/deep.txt", "table.csv", "comparison.json"])
+def test_the_table_beside_it_is_never_read_back(tmp_path):
+    comparison().save(tmp_path)
+    table = pd.read_csv(tmp_path / "table.csv", keep_default_na=False)
+    assert list(table["measure"]) == list(comparison().table["measure"])
+    (tmp_path / "table.csv").write_text("x")
+    assert load(tmp_path).equals(comparison())
+
+
+def old_folder(place):
+    shutil.copytree(VERSION_1, place)
+    return place
+
+
+def test_folders_of_the_old_format_load_and_are_replaced(tmp_path):
+    folder = old_folder(tmp_path / "old")
+    loaded = load(folder)
+    text = (folder / "table.csv").read_text()
+    assert (loaded.sources[0], len(loaded.table)) == (text.split("\n")[1].split(",")[0], text.count("\n") - 1)
+    assert loaded.meta == json.loads((folder / "comparison.json").read_text())["meta"]
+    loaded.save(folder)
+    assert {p.name for p in folder.iterdir()} == OURS
+    assert load(folder).equals(loaded)
+
+
+def test_an_old_folder_whose_writer_was_killed_loads(tmp_path):
+    folder = old_folder(tmp_path / "old")
+    (folder / "table.csv").rename(folder / ".table.csv.0123456789abcdef")
+    (folder / "table.csv").write_text("of an earlier comparison")
+    assert load(folder).equals(load(VERSION_1))
+
+
+def test_a_reader_of_an_old_folder_that_is_being_replaced_gets_a_whole_comparison(tmp_path, monkeypatch):
+    folder, real = old_folder(tmp_path / "old"), old_format.read_fields
+
+    def replace_then_read(place):
+        comparison().save(place)
+        return real(place)
+
+    monkeypatch.setattr(old_format, "read_fields", replace_then_read)
+    assert load(folder).equals(comparison())
+
+
+@pytest.mark.parametrize("foreign", ["notes.txt", ".hidden", "sub/deep.txt", "table.csv", "comparison.json",
+                                     "comparison.safetensors"])
 def test_a_foreign_folder_is_not_touched(tmp_path, foreign):
     (tmp_path / foreign).parent.mkdir(exist_ok=True)
     (tmp_path / foreign).write_text("{}")
@@ -230,41 +278,63 @@ def damage_json(folder, **entries):
     (folder / "comparison.json").write_text(json.dumps(document))
 
 
+def flip(path, place):
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
 def cut(folder, name, keep):
     data = (folder / name).read_bytes()
     (folder / name).write_bytes(data[:int(len(data) * keep)])
 
 
+def assert_damaged(folder, harm, message):
+    harm(folder)
+    with pytest.raises(SutureError, match=message) as caught:
+        load(folder)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(("harm", "message"), [
-    (lambda f: cut(f, "comparison.json", 0.5), "comparison.json is cut off"),
-    (lambda f: cut(f, "comparison.json", 0), "comparison.json is cut off"),
+    (lambda f: cut(f, "comparison.json", 0.5), "damaged or not of suture"),
+    (lambda f: cut(f, "comparison.json", 0), "damaged or not of suture"),
     (lambda f: cut(f, "table.csv", 0.5), "table.csv is missing or not"),
     (lambda f: cut(f, "arrays.safetensors", 0.9), "arrays.safetensors is missing or not"),
     (lambda f: (f / "table.csv").unlink(), "table.csv is missing or not"),
     (lambda f: (f / "arrays.safetensors").unlink(), "arrays.safetensors is missing or not"),
     (lambda f: (f / "table.csv").write_text("x"), "table.csv is missing or not"),
-    (lambda f: (f / "comparison.json").write_bytes(b"\xff\xfe"), "comparison.json is cut off"),
-    (lambda f: damage_json(f, version=2), "expected format version 1 of a comparison, got 2"),
-    (lambda f: damage_json(f, version=None), "expected format version 1 of a comparison, got None"),
-    (lambda f: damage_json(f, format="other"), "expected a saved comparison"),
-    (lambda f: (f / "comparison.json").write_text("[]"), "expected a saved comparison"),
-    (lambda f: (f / "comparison.json").unlink(), "expected a saved comparison"),
-    (lambda f: damage_json(f, files=None), "lacks entries"),
-    (lambda f: damage_json(f, save="../../x"), "lacks entries"),
+    (lambda f: (f / "comparison.json").write_bytes(b"\xff\xfe"), "damaged or not of suture"),
+    (lambda f: damage_json(f, version=2), "format version 1 .*, got 2"),
+    (lambda f: damage_json(f, version=None), "format version 1 .*, got None"),
+    (lambda f: damage_json(f, format="other"), "damaged or not of suture"),
+    (lambda f: (f / "comparison.json").write_text("[]"), "damaged or not of suture"),
+    (lambda f: (f / "comparison.json").unlink(), "folder with a saved comparison"),
+    (lambda f: damage_json(f, files=None), "is damaged"),
     (lambda f: damage_json(f, sources=["nowhere"]), "is damaged"),
     (lambda f: damage_json(f, arrays=["nothing"]), "is damaged"),
     (lambda f: damage_json(f, targets=3), "is damaged"),
 ])
+def test_damage_to_an_old_folder_is_named_in_one_line(tmp_path, harm, message):
+    assert_damaged(old_folder(tmp_path / "old"), harm, message)
+
+
+@pytest.mark.parametrize(("harm", "message"), [
+    (lambda f: cut(f, "comparison.safetensors", 0.9), "is damaged"),
+    (lambda f: cut(f, "comparison.safetensors", 0), "is damaged"),
+    (lambda f: flip(f / "comparison.safetensors", -3), "is damaged"),
+    (lambda f: flip(f / "comparison.safetensors", 300), "is damaged"),
+    (lambda f: save_tensors(f / "comparison.safetensors", "suture.comparison/3", {}, {}),
+     "suture.comparison/2, got suture.comparison/3"),
+    (lambda f: (f / "comparison.safetensors").unlink(), "folder with a saved comparison"),
+])
 def test_damage_is_named_in_one_line(tmp_path, harm, message):
     comparison().save(tmp_path)
-    harm(tmp_path)
-    with pytest.raises(SutureError, match=message) as caught:
-        load(tmp_path)
-    assert "\n" not in str(caught.value)
+    assert_damaged(tmp_path, harm, message)
 
 
 def test_a_missing_folder(tmp_path):
-    with pytest.raises(SutureError, match="not a folder"):
+    with pytest.raises(SutureError, match="folder with a saved comparison"):
         load(tmp_path / "nothing")
 
 

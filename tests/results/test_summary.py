@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from suture.results.report import page
-from suture.results.summary import summarise_findings, tabulate_quality
+from suture.results.report.page_sections import tabulate_quality
+from suture.results.summary import summarise_findings
 from tests.support.synthetic import comparison
 
 
@@ -15,8 +16,8 @@ def test_quality_that_is_not_there():
     nothing = [{"auxiliary": None, "auxiliary_one_sided": None, "unseen": None, "unseen_one_sided": None}] * 4
     bare = dataclasses.replace(given, meta=given.meta | {"ood": {
         "verdict": "maha", "thresholds": ood["thresholds"], "quality": {"maha": nothing}}})
-    assert [c["text"] for row in tabulate_quality(bare)[0]["rows"] for c in row["cells"]] == ["–"] * 16
-    assert "no auxiliary data show what the detector maha sees at this site" in page.render_page([bare])
+    assert [text for _, cells in tabulate_quality(bare)[0]["rows"] for text, _ in cells] == ["–"] * 16
+    assert "no auxiliary data test the detector maha at this site" in page.render_page([bare])
     assert tabulate_quality(comparison()) == []
 
 
@@ -25,15 +26,14 @@ def test_findings_tell_what_is_wrong_from_what_is_not():
     found, words = summarise_findings(given), given.verdict().words
     assert sorted((*found.shown, *found.passed)) == sorted(words)
     assert found.passed
-    assert found.summary == (f"{len(found.passed)} of {len(words)} measures: no layer looks more similar to "
-                             "a layer than itself")
+    assert found.summary == (f"{len(found.passed)} of {len(words)} measures: every layer is most similar to "
+                             "itself.")
     assert all(sentence.startswith(("TLM", "OPD")) for sentence in found.shown)
     assert found.cells == ()
     strangers = summarise_findings(comparison(same_network=False, same_architecture=False))
     assert (len(strangers.shown), strangers.passed, strangers.summary) == (1, (), "")
     one = dataclasses.replace(given, table=given.table[given.table["measure"] == "dm.residual"])
-    assert (summarise_findings(one).summary == "1 of 1 measure: no layer looks more similar to a "
-                                               "layer than itself")
+    assert summarise_findings(one).summary == "1 of 1 measures: every layer is most similar to itself."
     twins = comparison(same_network=False)
     assert summarise_findings(twins).summary.endswith("measures: every corresponding layer is the "
-                                                      "most similar one")
+                                                      "most similar one.")

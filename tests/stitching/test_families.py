@@ -11,8 +11,19 @@ from suture._base.errors import SutureError
 from suture.numbers.moments import Moments
 from suture.numbers.spectra import Pair
 from suture.stitching.affine import Affine
-from suture.stitching.direct_matching import choose_ridge, compute_residual, direct_match
-from suture.stitching.families import FAMILIES, Family
+from suture.stitching.direct_matching import direct_match
+from suture.stitching.families import (
+    FAMILIES,
+    Diagonal,
+    Full,
+    Identity,
+    Orthogonal,
+    Permutation,
+    Rank,
+    Ridge,
+)
+from suture.stitching.family import Family
+from suture.stitching.solvers import choose_ridge
 from tests.support.families import TEXTS, TRANSFORMATIONS, data, matched
 
 
@@ -23,48 +34,55 @@ def test_a_family_is_its_text(text):
 
 
 def test_options_come_in_any_order():
-    assert Family.parse("orthogonal:noshift,noscale") == Family("orthogonal", scale=False, shift=False)
-    assert Family.parse("ridge:1e-6") == Family("ridge", strength=1e-6)
+    assert Family.parse("orthogonal:noshift,noscale") == Orthogonal(scale=False, shift=False)
+    assert Family.parse("ridge:1e-6") == Ridge(strength=1e-6)
+
+
+def test_every_example_is_its_familys():
+    for name, family in FAMILIES.items():
+        assert family.name == name
+        for text in family.examples:
+            assert str(Family.parse(text)) == text
+            assert type(Family.parse(text)) is family
 
 
 @pytest.mark.parametrize(("make", "words"), [
     (lambda: Family.parse("rigde:1"), ["rigde", "ridge"]),
     (lambda: Family.parse(""), ["unknown family"]),
-    (lambda: Family.parse("ridge"), ["strength", "None", "ridge:0.1"]),
+    (lambda: Family.parse("ridge"), ["'ridge'", "ridge:0.1"]),
+    (lambda: Family.parse("ridge:1,2"), ["'ridge:1,2'", "ridge:0.1"]),
     (lambda: Family.parse("ridge:much"), ["'much'", "ridge:0.1"]),
-    (lambda: Family.parse("ridge:0"), ["0.0", "full"]),
+    (lambda: Family.parse("ridge:0"), ["strength", "got 0"]),
     (lambda: Family.parse("ridge:nan"), ["nan"]),
     (lambda: Family.parse("ridge:inf"), ["inf"]),
     (lambda: Family.parse("rank"), ["rank:8"]),
     (lambda: Family.parse("rank:0"), ["got 0"]),
-    (lambda: Family.parse("rank:2.5"), ["'2.5'", "whole"]),
-    (lambda: Family.parse("sparse:1"), ["1.0", "sparse:0.01"]),
+    (lambda: Family.parse("rank:2.5"), ["2.5", "whole"]),
+    (lambda: Family.parse("sparse:1"), ["got 1", "sparse:0.01"]),
     (lambda: Family.parse("sparse:cv"), ["'cv'"]),
-    (lambda: Family.parse("full:3"), ["'3'", "write full"]),
+    (lambda: Family.parse("full:3"), ["'full:3'", "write full"]),
     (lambda: Family.parse("full:"), ["write full"]),
     (lambda: Family.parse("orthogonal:noscal"), ["noscal", "noscale"]),
-    (lambda: Family("full", strength=0.1), ["no strength", "ridge:0.1"]),
-    (lambda: Family("full", rank=3), ["no rank", "rank:3"]),
-    (lambda: Family("diagonal", scale=False), ["scale=False", "orthogonal:noscale"]),
-    (lambda: Family("identity", shift=False), ["shift=False", "orthogonal:noshift"]),
-    (lambda: Family("orthogonal").check(5, 3), ["5 into 3", "rank:3", "swap"]),
-    (lambda: Family("diagonal").check(3, 5), ["3 into 5", "orthogonal"]),
-    (lambda: Family("permutation").check(5, 3), ["5 into 3", "use full"]),
-    (lambda: Family("identity").check(5, 3), ["5 into 3"]),
-    (lambda: Family("rank", rank=4).check(9, 3), ["at most 3", "got 4"]),
-    (lambda: Affine(5, 3, Family("orthogonal")), ["5 into 3"]),
+    (lambda: Family("full"), ["Family.parse("]),
+    (lambda: Full(strength=0.1), ["strength"]),
+    (lambda: Orthogonal(scale=0), ["scale", "0"]),
+    (lambda: Rank(True), ["rank", "True"]),
+    (lambda: Orthogonal().check(5, 3), ["5 into 3", "rank:3", "swap"]),
+    (lambda: Diagonal().check(3, 5), ["3 into 5", "use full"]),
+    (lambda: Permutation().check(5, 3), ["5 into 3", "use full"]),
+    (lambda: Identity().check(5, 3), ["5 into 3"]),
+    (lambda: Rank(4).check(9, 3), ["at most 3", "got 4"]),
+    (lambda: Identity().check_training(), ["identity", "methods=['dm']"]),
+    (lambda: Ridge("cv").check_training(), ["cv", "ridge:0.1"]),
+    (lambda: Affine(5, 3, Orthogonal()), ["5 into 3"]),
     (lambda: matched(*data(5, 3), "orthogonal"), ["5 into 3"]),
     (lambda: direct_match(Pair.of(Moments.of(*data())), Family.parse("ridge:cv")), ["folds", "ridge:0.1"]),
     (lambda: choose_ridge([Moments.of(*data())]), ["two folds", "got 1"]),
-    (lambda: choose_ridge([Moments.of(*data())] * 2, []), ["above 0"]),
-    (lambda: choose_ridge([Moments.of(*data())] * 2, [1.0, 0.0]), ["above 0", "[1.0, 0.0]"]),
-    (lambda: compute_residual(torch.zeros(4, 3), torch.zeros(4), Moments.of(*data())), ["(4, 4)", "(4, 3)"]),
-    (lambda: compute_residual(torch.zeros(4, 4), torch.zeros(3), Moments.of(*data())), ["(4,)", "(3,)"]),
     (lambda: Affine(3, 3).set(torch.zeros(3, 2), torch.zeros(3)), ["(3, 3)", "(3, 2)"]),
     (lambda: Affine(3, 3).set(torch.full((3, 3), torch.nan), torch.zeros(3)), ["NaN"]),
-    (lambda: Affine(3, 3, Family("identity")).set(torch.eye(3), torch.ones(3)), ["b = 0", "1.7"]),
-    (lambda: Affine(3, 3, Family("orthogonal", shift=False)).set(torch.eye(3), torch.ones(3)), ["b = 0"]),
-    (lambda: Affine(3, 3, Family.parse("ridge:cv")).penalty(), ["cv", "ridge:0.1"]),
+    (lambda: Affine(3, 3, Identity()).set(torch.eye(3), torch.ones(3)), ["b = 0", "1.7"]),
+    (lambda: Affine(3, 3, Orthogonal(shift=False)).set(torch.eye(3), torch.ones(3)), ["b = 0"]),
+    (lambda: Ridge("cv").penalty(torch.eye(3)), ["cv", "ridge:0.1"]),
 ])
 def test_bad_input_is_refused_in_one_line(make, words):
     with pytest.raises(SutureError) as caught:
@@ -82,5 +100,8 @@ def test_the_table_in_the_docs_is_the_table():
     def listed(kept: frozenset[str]) -> str:
         return ", ".join(sorted(kept, key=order.index)) or "none"
 
-    assert rows == [[f"`{name}`", d.map, listed(d.invariant_x), listed(d.invariant_y), d.use]
-                    for name, d in FAMILIES.items()]
+    defaults = [Family.parse(family.examples[0]) for family in FAMILIES.values()]
+    assert [(row[0], *row[2:4]) for row in rows] == [
+        (f"`{f.name}`", listed(f.invariant_x), listed(f.invariant_y)) for f in defaults]
+    assert all(f"`{text}`" in page for family in FAMILIES.values() for text in family.examples
+               if ":" in text and text not in ("rank:8", "ridge:cv"))

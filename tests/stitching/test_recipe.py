@@ -24,28 +24,23 @@ def test_the_paper_recipe_is_the_papers() -> None:
     assert TaskRecipe(crop=4, flip=True) == recipe
 
 
-@pytest.mark.parametrize(("field", "value", "words"), [
-    ("epochs", 0, "epochs must be a whole number of at least 1"),
-    ("batch_size", 0, "batch_size must be a whole number of at least 1"),
-    ("lr", math.nan, "lr must be finite and above 0"), ("lr", "fast", "lr must be finite"),
-    ("weight_decay", -1.0, "weight_decay must be"), ("optimizer", "adamm", "nearest: adam"),
-    ("schedule", "cosin", "nearest: cosine"), ("crop", -1, "crop must be"), ("seed", -1, "seed must be"),
-    ("init", "zeros", "unknown init 'zeros'"), ("objective", "sof", "unknown objective 'sof'; nearest: soft"),
-    ("temperature", 0, "temperature must be finite and above 0, got 0"),
-    ("temperature", math.nan, "temperature"), ("temperature", math.inf, "temperature"),
-    ("mix", 0.0, "mix must be between 0 and 1"), ("mix", 1, "objective="), ("mix", math.nan, "mix must"),
-    ("precision", "fp16", "unknown precision 'fp16'"), ("precision", 16, "unknown"),
-    ("patience", 0, "patience must be a whole number"), ("patience", 1.5, "patience must"),
-    ("patience", True, "True"),
-    ("held_out", 0, "held_out must be between 0 and 1"), ("held_out", 1.0, "held_out must"),
+@pytest.mark.parametrize(("field", "value", "got"), [
+    ("epochs", 0, "0"), ("batch_size", 0, "0"), ("lr", math.nan, "nan"), ("lr", "fast", "'fast'"),
+    ("weight_decay", -1.0, "-1"), ("optimizer", "adamm", "'adamm'; nearest: adam"),
+    ("schedule", "cosin", "nearest: cosine"), ("crop", -1, "-1"), ("seed", -1, "-1"),
+    ("init", "zeros", "'zeros'"), ("objective", "sof", "'sof'; nearest: soft"),
+    ("temperature", 0, "0"), ("temperature", math.nan, "nan"), ("temperature", math.inf, "inf"),
+    ("mix", 0.0, "0.0"), ("mix", 1, "1"), ("mix", math.nan, "nan"),
+    ("precision", "fp16", "'fp16'"), ("precision", 16, "16"), ("patience", 0, "0"), ("patience", 1.5, "1.5"),
+    ("patience", True, "True"), ("held_out", 0, "0"), ("held_out", 1.0, "1.0"),
 ])
-def test_a_recipe_checks_itself_in_one_line(field: str, value: object, words: str) -> None:
-    with pytest.raises(SutureError, match=words) as error:
+def test_a_recipe_checks_itself_in_one_line(field: str, value: object, got: str) -> None:
+    with pytest.raises(SutureError, match=rf"{field}.*{got}") as error:
         TaskRecipe(**{field: value})  # type: ignore[arg-type]
     assert "\n" not in str(error.value)
 
 
 def test_one_example_per_step_is_allowed_where_networks_are_in_eval_mode() -> None:
     assert TaskRecipe(batch_size=1).batch_size == 1
-    with pytest.raises(SutureError, match="batch_size must be a whole number of at least 2"):
+    with pytest.raises(SutureError, match="batch_size: expected at least 2, got 1"):
         Recipe(batch_size=1)

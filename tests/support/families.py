@@ -9,7 +9,7 @@ from suture.numbers.moments import Moments
 from suture.numbers.spectra import Pair
 from suture.stitching import direct_matching as direct
 from suture.stitching.direct_matching import direct_match
-from suture.stitching.families import Family
+from suture.stitching.family import Family
 
 TEXTS = ["full", "ridge:0.1", "ridge:cv", "rank:2", "orthogonal", "orthogonal:noscale", "orthogonal:noshift",
          "orthogonal:noscale,noshift", "diagonal", "permutation", "identity", "sparse:0.1"]

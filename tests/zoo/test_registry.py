@@ -86,7 +86,7 @@ def test_train_network_takes_channels_and_classes_from_the_data() -> None:
 
 def test_train_network_refuses_sets_that_do_not_match(small: tuple[ImageSet, ImageSet]) -> None:
     colour = ImageSet(torch.rand(8, 3, 8, 8), torch.arange(8), 10, "colour")
-    with pytest.raises(SutureError, match=r"got \(1, 8, 8\) of 10 and \(3, 8, 8\) of 10 classes"):
+    with pytest.raises(SutureError, match=r"got \(1, 8, 8\) of 10 classes and \(3, 8, 8\) of 10"):
         zoo.train_network("resnet_digits", 0, Recipe(epochs=1), (small[0], colour))
 
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
 from suture import zoo
 from suture._base import SutureError, fingerprint_network
-from suture.zoo import weights as weights_module
 from tests.support.networks import same_weights
 
 
@@ -132,6 +132,23 @@ def test_broken_files_are_refused(network: nn.Module, tmp_path: Path, suffix: st
         assert f"not a whole .{suffix} file" in refused(network, path)
 
 
+def test_a_changed_weight_in_a_file_is_found(network: nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    zoo.save_weights(network, path)
+    whole = bytearray(path.read_bytes())
+    whole[-50] ^= 1
+    path.write_bytes(bytes(whole))
+    assert "damaged" in refused(network, path)
+
+
+def test_plain_safetensors_load_with_their_metadata(network: nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    safetensors.torch.save_file(network.state_dict(), path, {"format": "pt", "about": "theirs"})
+    other = zoo.build("resnet_digits", seed=6)
+    assert zoo.load_weights(other, path) == {"format": "pt", "about": "theirs"}
+    assert fingerprint_network(other) == fingerprint_network(network)
+
+
 def test_missing_and_unknown_files_are_refused(network: nn.Module, tmp_path: Path) -> None:
     assert "no weights at" in refused(network, tmp_path / "none.safetensors")
     assert "no weights at" in refused(network, tmp_path)
@@ -143,9 +160,9 @@ def test_what_cannot_be_written_says_so_and_leaves_nothing(network: nn.Module, t
     (tmp_path / "file").touch()
     (tmp_path / "taken.safetensors").mkdir()
     for path in (tmp_path / "file" / "w.safetensors", tmp_path / "taken.safetensors"):
-        with pytest.raises(SutureError, match=f"cannot write {path}: "):
+        with pytest.raises(SutureError, match=f"cannot write '{path}': "):
             zoo.save_weights(network, path)
-    with pytest.raises(SutureError, match=r"saved as \.safetensors, got 'w\.pt'; write w\.safetensors"):
+    with pytest.raises(SutureError, match=r"got 'w\.pt'; write w\.safetensors"):
         zoo.save_weights(network, tmp_path / "w.pt")
     assert {entry.name for entry in tmp_path.iterdir()} == {"file", "taken.safetensors"}
 
@@ -159,7 +176,7 @@ def test_an_interrupted_save_keeps_the_old_file(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(weights_module.os, "replace", interrupted)
+    monkeypatch.setattr(Path, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         zoo.save_weights(zoo.build("resnet_digits", seed=6), path)
     other = zoo.build("resnet_digits", seed=7)

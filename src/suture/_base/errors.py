@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 
@@ -15,6 +16,26 @@ class SutureError(ValueError):
 def summarise_error(error: BaseException) -> str:
     """Return the first line of another library's exception, or its class name where the message is empty."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+@contextmanager
+def report_errors(what: str, instead: str = "") -> Iterator[None]:
+    """Turn any error of foreign code in a block into one line.
+
+    Args:
+        what: the beginning of the message, such as "cannot read 'a.json'".
+        instead: advice on what to do.
+
+    Raises:
+        SutureError: with the class and the first line of the error.
+    """
+    try:
+        yield
+    except SutureError:
+        raise
+    except Exception as e:
+        raise SutureError(f"{what}: {type(e).__name__}: {summarise_error(e)}"
+                          f"{'; ' + instead if instead else ''}") from e
 
 
 def make_unknown_error(what: str, name: str, options: Iterable[str], instead: str = "") -> SutureError:

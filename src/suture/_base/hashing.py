@@ -21,8 +21,10 @@ def hash_tensors(tensors: Iterable[tuple[str, Tensor]], beside: str = "") -> str
     digest = hashlib.sha256(beside.encode())
     for name, value in tensors:
         digest.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
-        # Bytes, because bfloat16 has no NumPy type, and -0.0 must differ from 0.0 here.
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        # Bytes, because bfloat16 has no NumPy type, and -0.0 must differ from 0.0 here. A clone, because
+        # `contiguous` keeps the stride 0 of a single expanded number, which has no view as bytes.
+        plain = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -40,8 +40,8 @@ def save_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor | NDArray[A
         SutureError: the file cannot be written, or JSON does not allow the description.
     """
     # Copies, because safetensors refuses tensors that share memory.
-    kept = {name: (torch.from_numpy(np.ascontiguousarray(t)) if isinstance(t, np.ndarray)
-                   else t.detach().cpu()).contiguous().clone() for name, t in tensors.items()}
+    kept = {name: torch.from_numpy(np.array(t, order="C")) if isinstance(t, np.ndarray)
+            else t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
     try:
         words = json.dumps(about, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:

@@ -12,7 +12,7 @@ from torch import nn
 from suture import zoo
 from suture._base import Progress, SutureError
 from suture.compare import compare
-from suture.results import Comparison, load, write_report
+from suture.results import Comparison, has_comparison, load, write_report
 from suture.stitching import TaskRecipe
 
 NETWORK = "resnet_digits"
@@ -83,7 +83,7 @@ def check_place(folder: Path) -> Path:
 
 def load_earlier(place: Path) -> Comparison | None:
     """Return the comparison that an earlier run saved at `place`, or None."""
-    return load(place) if (place / "comparison.json").exists() else None
+    return load(place) if has_comparison(place) else None
 
 
 def _prefix_progress(progress: Progress | None, prefix: str) -> Progress | None:

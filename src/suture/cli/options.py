@@ -43,7 +43,7 @@ def list_parameters(record: type, only: Collection[str] = (), leave_out: Collect
     """Return the options of a record as parameters of a command, in its order.
 
     Args:
-        record: class made by `suture._base.options`.
+        record: class made by `suture._base.option_records`.
         only: names of the options to return. Default: all.
         leave_out: names of options to leave out.
         prefix: put before each name.

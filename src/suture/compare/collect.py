@@ -12,7 +12,7 @@ from torch import Tensor
 
 from suture._base import Progress, SutureError, summarise_error
 from suture.data import Batches, cut_batch, move_batch
-from suture.indices import FLAT_INDICES, STITCH, Request, Value
+from suture.indices import STITCH, Needs, Value
 from suture.networks import SitedNetwork, disable_gradients
 from suture.numbers import NonFiniteError
 from suture.ood import DetectorFitter, SiteFeatures
@@ -136,9 +136,9 @@ def compute_paper_indices(source: SitedNetwork, target: SitedNetwork, batches: B
         Values by cell and name, and the number of examples.
     """
     papers = asked.select_requests("paper")
-    flat = [Request(FLAT_INDICES["cka"], "flatten")] if any(r.index.name == "cka" for r in papers) else []
-    others = [r.index for r in papers if r.index.name != "cka"]
-    requests = [*flat, *(Request(i, view) for i in others for view in (STITCH, "pool"))]
+    views = {r.name: ("flatten",) if r.index.needs is Needs.KEPT_KERNELS else (STITCH, "pool")
+             for r in papers}
+    requests = [replace(r, alignment=view) for r in papers for view in views[r.name]]
     accumulators = Accumulators(source.shapes, target.shapes,
                                 AccumulatorSettings(requests, precision=asked.precision),
                                 same=source is target)
@@ -149,8 +149,8 @@ def compute_paper_indices(source: SitedNetwork, target: SitedNetwork, batches: B
         for j, y in enumerate(target.shapes):
             values = accumulators.compute_values(i, j)
             alike = replace(x, last=y.last) == y
-            views = {"cka": "@flatten"} | {r.name: "" if alike else "@pool" for r in others}
-            found[i, j] = {r.name: values[r.index.name + views[r.index.name]] for r in papers}
+            found[i, j] = {r.name: values[replace(r, alignment=views[r.name][0 if alike else -1]).name]
+                           for r in papers}
     return found, accumulators.examples
 
 

@@ -136,10 +136,8 @@ class Settings(FitSettings):
         expect(self.names is None or (not isinstance(self.names, str) and len(self.names) == 2),
                "two names, of source and target", repr(self.names), 'write names=("A", "B")')
         _ = self.torch_device, self.detection, self.accumulator_settings.blocks  # raise for bad values
-        family = self.affine_family
-        expect("tlm" not in self.method_names or (family.trainable and family.strength != "cv"),
-               "a family that can be trained on the task loss", str(family),
-               "pass methods=['dm'] or another family")
+        if "tlm" in self.method_names:
+            self.affine_family.check_training()
 
     @cached_property
     def method_names(self) -> list[str]:
@@ -166,7 +164,7 @@ class Settings(FitSettings):
     @property
     def folds(self) -> int:
         """Number of parts of the data with separate moments."""
-        return FOLDS if self.affine_family.strength == "cv" else 1
+        return FOLDS if self.affine_family.needs_folds else 1
 
     @property
     def accumulator_settings(self) -> AccumulatorSettings:

@@ -19,7 +19,6 @@ from suture.networks import (
     choose_micro_batch,
     disable_gradients,
     fold_batch_norms,
-    pack_convolutions,
     prepare,
     take_first,
 )
@@ -174,7 +173,6 @@ def _site_networks(source: nn.Module, target: nn.Module, first: Batch,
     kept = {s.path for s in (*a.sites, *b.sites)}
     for network, inputs in {copies[0]: first.source, copies[-1]: first.target}.items():
         fold_batch_norms(network, take_first(inputs), kept)
-        pack_convolutions(network, take_first(inputs))
     return a, b
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from suture._base import derive_seed
 from suture.compare.array_names import pack_cells, pack_maps
 from suture.compare.collect import report_network_errors
 from suture.compare.findings import Findings
@@ -17,7 +18,6 @@ from suture.stitching import (
     GroupTrainer,
     StitchingLayer,
     collect_own_layers,
-    derive_cell_seed,
     find_unconverged,
     stack_curves,
 )
@@ -56,7 +56,7 @@ def train(setup: Setup, matched: Fitted) -> Trained:
     fitted = Fitted(alive, {**matched.failed, **curves.failed})
     objectives = {}
     # After one epoch every cell is marked anyway. Under a penalty the trained layer need not be better.
-    if settings.recipe.epochs > 1 and settings.affine_family.name not in ("ridge", "sparse") and alive:
+    if settings.recipe.epochs > 1 and not settings.affine_family.penalised and alive:
         kinds = {"tlm": {c: layers[c] for c in alive}, "dm": {c: start[c] for c in alive}}
         objectives = {name: trainer.compute_objective(batches, settings.torch_device, of, settings.progress)
                       for name, of in kinds.items()}
@@ -70,8 +70,8 @@ def _initialise_layer(setup: Setup, cell: Cell, matched: StitchingLayer) -> Stit
     elif recipe.init == "identity":
         layer.init_identity()
     else:
-        layer.init_random(derive_cell_seed(recipe.seed, str(setup.source.sites[cell[0]]),
-                                           str(setup.target.sites[cell[1]])))
+        layer.init_random(derive_seed(recipe.seed, str(setup.source.sites[cell[0]]),
+                                      str(setup.target.sites[cell[1]])))
     return layer.to(setup.settings.torch_device)
 
 

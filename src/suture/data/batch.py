@@ -44,8 +44,7 @@ def move_batch(batch: Batch, device: torch.device) -> Batch:
 
 def is_same_batch(one: Batch, other: Batch) -> bool:
     """Return True where two batches hold the same numbers."""
-    pairs = zip(*([*list_tensors(b.source), *list_tensors(b.target),
-                   *([] if b.labels is None else [b.labels])] for b in (one, other)), strict=True)
+    pairs = zip(*(list_tensors([b.source, b.target, b.labels]) for b in (one, other)), strict=True)
     return one.size == other.size and all(a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num())
                                           for a, b in pairs)
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
-from suture._base import SutureError, convert_tensors, count_examples
+from suture._base import SutureError, convert_tensors, expect, is_count
 from suture.data.batch import Batch, cut_batch
 from suture.data.prepared import Prepared
-from suture.data.streams import ExampleStream, TensorStream
+from suture.data.sources.examples import Examples
 
 
 def split_labels(item: Any) -> tuple[Any, Tensor | None]:
@@ -28,10 +28,9 @@ def split_labels(item: Any) -> tuple[Any, Tensor | None]:
         return item[0], None if item[1] is None else _as_labels(item[1])
     if isinstance(item, tuple | list) and len(item) == 1:
         return item[0], None
-    if isinstance(item, Tensor):
-        return item, None
-    raise SutureError(f"expected batches (inputs, labels), got {type(item).__name__}; yield "
-                      "a pair of tensors")
+    expect(isinstance(item, Tensor), "batches (inputs, labels)",
+           type(item).__name__, "yield a pair of tensors")
+    return item, None
 
 
 def _as_labels(given: Any) -> Tensor:
@@ -41,10 +40,25 @@ def _as_labels(given: Any) -> Tensor:
     except (TypeError, ValueError, RuntimeError) as e:
         raise SutureError(f"expected labels that are numbers, got {type(given).__name__} ({e}); "
                           "yield a tensor of class numbers") from e
-    if labels.ndim == 0:
-        raise SutureError("expected batches of examples, got a single example with one label; "
-                          "put a DataLoader around them, or pass tensors (inputs, labels)")
+    expect(labels.ndim > 0, "batches of examples", "a single example with one label",
+           "put a DataLoader around them, or pass tensors (inputs, labels)")
     return labels if labels.is_floating_point() or labels.is_complex() else labels.long()
+
+
+class RowStream:
+    """Re-iterable stream of batches of rows, in order or in a new random order in every pass."""
+
+    def __init__(self, take: Callable[[Tensor], Any], rows: Tensor, size: int,
+                 generator: torch.Generator | None) -> None:
+        self.take, self.rows, self.size, self.generator = take, rows, size, generator
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.size)
+
+    def __iter__(self) -> Iterator[Any]:
+        n = len(self.rows)
+        rows = self.rows if self.generator is None else self.rows[torch.randperm(n, generator=self.generator)]
+        return map(self.take, torch.split(rows, self.size))
 
 
 class Batches:
@@ -71,49 +85,33 @@ class Batches:
     def __init__(self, data: Any, *, size: int = 256, name: str = "data", shuffle: bool = False,
                  seed: int = 0, rows: Tensor | None = None, most: int | None = None,
                  device: torch.device | None = None) -> None:
+        expect(most is None or is_count(most), f"at least 1 example of {name}", most)
+        expect(is_count(size), f"a batch size of at least 1 for {name}", size)
         self.name, self._most, self._device = name, most, device
         self._prepared = data if isinstance(data, Prepared) else None
         data = data.data if isinstance(data, Prepared) else data
-        if most is not None and most < 1:
-            raise SutureError(f"expected at least 1 example of {name}, got {most}; leave it out for all")
-        if size < 1:
-            raise SutureError(f"expected a batch size of at least 1 for {name}, got {size}; "
-                              "leave it out for 256")
-        self._stream = self._as_stream(data, size, shuffle, seed, rows)
+        generator = torch.Generator().manual_seed(seed) if shuffle else None
+        self._stream = self._open_stream(data, size, generator, rows)
 
-    def _as_stream(self, data: Any, size: int, shuffle: bool, seed: int,
-                   rows: Tensor | None) -> Iterable[Any]:
-        found = _as_tensor_pair(data)
-        if found is not None:
-            inputs, labels = found
-            if inputs.ndim == 0 or labels.ndim == 0 or len(inputs) != len(labels):
-                shapes = f"{tuple(labels.shape)} for inputs {tuple(inputs.shape)}"
-                raise SutureError(f"expected as many labels as inputs in {self.name}, got labels of shape "
-                                  f"{shapes}; pass (inputs, labels) of the same examples")
-            if len(inputs) == 0:
-                raise self._make_empty_error()
-            return TensorStream(inputs, labels, size,
-                                torch.Generator().manual_seed(seed) if shuffle else None, rows)
-        if _is_read(data) or _is_indexed(data):
-            if len(data) == 0:
-                raise self._make_empty_error()
-            if _is_read(data):
-                return ExampleStream(data, size,
-                                     torch.Generator().manual_seed(seed) if shuffle else None, rows)
-            order = torch.Generator().manual_seed(seed)
-            chosen = data if rows is None else Subset(data, rows.tolist())
-            return DataLoader(chosen, batch_size=min(size, len(chosen)), shuffle=shuffle, generator=order)
-        if rows is not None:
-            raise self._make_unsplit_error(data)
-        if isinstance(data, Iterator) or not isinstance(data, Iterable):
-            raise SutureError(f"expected {self.name} that can be read more than once, got "
-                              f"{type(data).__name__}; pass a DataLoader, a Dataset, a list of batches or "
-                              "(inputs, labels)")
-        return data
-
-    def _make_unsplit_error(self, data: Any) -> SutureError:
-        return SutureError(f"expected {self.name} that can be split, got {type(data).__name__}; pass a "
-                           "Dataset or (inputs, labels)")
+    def _open_stream(self, data: Any, size: int, generator: torch.Generator | None,
+                     rows: Tensor | None) -> Iterable[Any]:
+        found = _find_rows(data)
+        if found is None:
+            if rows is not None:
+                raise SutureError(f"expected {self.name} that can be split, got {type(data).__name__}; pass "
+                                  "a Dataset or (inputs, labels)")
+            if isinstance(data, Iterator) or not isinstance(data, Iterable):
+                raise SutureError(f"expected {self.name} that can be read more than once, got "
+                                  f"{type(data).__name__}; pass a DataLoader, a Dataset or (inputs, labels)")
+            return data
+        n, take = found
+        if n == 0:
+            raise self._make_empty_error()
+        rows = torch.arange(n) if rows is None else rows
+        if take is None:
+            return DataLoader(Subset(data, rows.tolist()), batch_size=size, shuffle=generator is not None,
+                              generator=generator)
+        return RowStream(take, rows, size, generator)
 
     def _make_empty_error(self) -> SutureError:
         return SutureError(f"expected at least one example in {self.name}, got none; check the "
@@ -125,22 +123,18 @@ class Batches:
 
     def count_batches(self) -> int | None:
         """Return the number of batches, or None where it is unknown."""
-        if self._most is not None:
-            return None
         try:
-            return len(self)
+            return len(self) if self._most is None else None
         except TypeError:
             return None
 
     def count_examples(self) -> int | None:
         """Return the number of examples of a pass, or None where it is unknown before the pass."""
-        if isinstance(self._stream, TensorStream | ExampleStream):
-            n = len(self._stream.rows)
-        elif isinstance(self._stream, DataLoader) and isinstance(self._stream.sampler, Sized):
-            n = len(self._stream.sampler)
-        else:
+        counted = self._stream.rows if isinstance(self._stream, RowStream) else getattr(
+            self._stream, "sampler", None)
+        if not isinstance(counted, Sized):
             return None
-        return n if self._most is None else min(n, self._most)
+        return len(counted) if self._most is None else min(len(counted), self._most)
 
     def __iter__(self) -> Iterator[Batch]:
         empty, left = True, self._most
@@ -150,8 +144,7 @@ class Batches:
             batch = item if isinstance(item, Batch) else self._make_batch(*split_labels(item), left)
             if batch.labels is not None and len(batch.labels) != batch.size:
                 raise SutureError(f"expected as many labels as inputs in {self.name}, got "
-                                  f"{len(batch.labels)} labels for {batch.size} inputs in one batch; yield "
-                                  "(inputs, labels) of the same examples")
+                                  f"{len(batch.labels)} labels for {batch.size} inputs in one batch")
             if batch.size:
                 empty = False
                 yield batch if left is None else next(cut_batch(batch, left))
@@ -176,31 +169,26 @@ def _take_first(raw: Any, n: int) -> Any:
     return raw[:n] if isinstance(raw, Tensor | list) else raw
 
 
-def _as_tensor_pair(data: Any) -> tuple[Tensor, Tensor] | None:
-    """Return `data` as tensors (inputs, labels) in memory, or None where it is something else.
+def _find_rows(data: Any) -> tuple[int, Callable[[Tensor], Any] | None] | None:
+    """Return (number of examples, function that takes rows) where suture makes the batches, else None.
 
-    A list of two tensors could be two batches without labels. It is read as a pair where the second tensor
-    can only hold labels.
+    The function is None for a map-style Dataset, whose examples are collated.
     """
     pair = getattr(data, "tensors", data)
-    if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(t, Tensor) for t in pair):
+    if isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(t, Tensor) for t in pair):
+        inputs, labels = pair
+        # A list of two tensors could be two batches without labels, unless the second can only hold labels.
+        if isinstance(pair, tuple) or (labels.ndim == 1 < inputs.ndim and not labels.is_floating_point()):
+            expect(inputs.ndim > 0 and labels.ndim > 0 and len(inputs) == len(labels),
+                   f"as many labels as inputs {tuple(inputs.shape)}", f"labels {tuple(labels.shape)}")
+            return len(inputs), lambda rows: (inputs[rows], labels[rows])
+    if not isinstance(data, Sized):
         return None
-    inputs, labels = pair
-    if isinstance(pair, list) and not (labels.ndim == 1 < inputs.ndim and not labels.is_floating_point()):
-        return None
-    return inputs, labels
-
-
-def _is_indexed(data: Any) -> bool:
+    if isinstance(data, Examples):
+        return len(data), data.take
     # A Dataset of the library `datasets` is map-style, but not a subclass of PyTorch's.
     known = isinstance(data, Dataset) or (hasattr(data, "with_format") and hasattr(data, "__getitem__"))
-    return known and isinstance(data, Sized) and not isinstance(data, IterableDataset)
-
-
-def _is_read(data: Any) -> bool:
-    """Return True for examples that read their own batches ahead of the consumer (`suture.sources`)."""
-    return (isinstance(data, Sized) and callable(getattr(data, "read", None))
-            and callable(getattr(data, "take", None)))
+    return (len(data), None) if known and not isinstance(data, IterableDataset) else None
 
 
 def can_shuffle(data: Any) -> bool:
@@ -208,8 +196,7 @@ def can_shuffle(data: Any) -> bool:
 
     This holds for tensors in memory, map-style Datasets and examples of `suture.sources`.
     """
-    data = data.data if isinstance(data, Prepared) else data
-    return _as_tensor_pair(data) is not None or _is_read(data) or _is_indexed(data)
+    return _find_rows(data.data if isinstance(data, Prepared) else data) is not None
 
 
 def split_rows(data: Any, share: float, seed: int) -> tuple[Tensor, Tensor] | None:
@@ -226,13 +213,11 @@ def split_rows(data: Any, share: float, seed: int) -> tuple[Tensor, Tensor] | No
     Raises:
         SutureError: fewer than two examples.
     """
-    data = data.data if isinstance(data, Prepared) else data
-    pair = _as_tensor_pair(data)
-    if pair is None and not can_shuffle(data):
+    found = _find_rows(data.data if isinstance(data, Prepared) else data)
+    if found is None:
         return None
-    n = len(data) if pair is None else count_examples(pair[0])
-    if n < 2:
-        raise SutureError(f"expected at least two examples, to hold some out, got {n}; give more data")
+    n = found[0]
+    expect(n > 1, "at least two examples, to hold some out", str(n))
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     last = min(n - 1, max(1, round(share * n)))
     return order[last:].sort().values, order[:last].sort().values

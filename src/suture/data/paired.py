@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -33,20 +34,16 @@ class Paired:
         return len(self.source)
 
     def __iter__(self) -> Iterator[Batch]:
-        ends = object()
-        a, b = iter(self.source), iter(self.target)
-        for k in range(2**62):
-            x, y = next(a, ends), next(b, ends)
-            if x is ends and y is ends:
-                return
-            if not isinstance(x, Batch) or not isinstance(y, Batch):
+        ends: Any = object()
+        for k, (x, y) in enumerate(zip_longest(self.source, self.target, fillvalue=ends)):
+            if x is ends or y is ends:
                 side = "source" if x is ends else "target"
-                raise SutureError(f"expected two loaders of equal length, the {side} loader ended after {k} "
-                                  "batches; give both the same examples and batch size")
-            labels, other = x.labels, y.labels
+                raise SutureError(f"the {side} loader ended after {k} batches, before the other; give both "
+                                  "the same examples and batch size")
             if x.size != y.size:
                 raise SutureError(f"expected paired batches of equal length, got {x.size} and {y.size} "
                                   f"examples in batch {k}; give both loaders the same batch size")
+            labels, other = x.labels, y.labels
             if labels is not None and other is not None and not torch.equal(labels.cpu(), other.cpu()):
                 raise SutureError(f"the labels of the two loaders differ in batch {k}: their examples do not "
                                   "correspond; use shuffle=False in both")

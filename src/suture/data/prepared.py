@@ -17,11 +17,8 @@ Preprocessing = Callable[[Any], Any]
 """Function from a batch of raw examples, on any device, to a network's inputs."""
 
 
-class _SameAsSource:
-    """Default of an argument for which None has a meaning."""
-
-
-SAME_AS_SOURCE = _SameAsSource()
+SAME_AS_SOURCE: Any = object()
+"""Default of an argument for which None has a meaning."""
 
 
 class Prepared:
@@ -39,9 +36,9 @@ class Prepared:
     """
 
     def __init__(self, data: Any, source: Preprocessing | None,
-                 target: Preprocessing | _SameAsSource | None = SAME_AS_SOURCE) -> None:
+                 target: Preprocessing | None = SAME_AS_SOURCE) -> None:
         self.data, self.source = data, source
-        self.target = source if isinstance(target, _SameAsSource) else target
+        self.target = source if target is SAME_AS_SOURCE else target
 
     def batch(self, raw: Any, labels: Tensor | None) -> Batch:
         """Prepare a batch of raw examples for both networks.
@@ -56,13 +53,16 @@ class Prepared:
 
 
 def _preprocess(how: Preprocessing | None, raw: Any) -> Any:
-    if how is None and isinstance(raw, list) and raw and isinstance(raw[0], str):
-        raise SutureError("expected a tokenizer for data that are text, got none; give a network with its "
-                          "tokenizer (hf:FOLDER), or Prepared(data, TextPreprocessing(tokenizer))")
-    if how is None and isinstance(raw, list) and raw and isinstance(raw[0], Tensor):
-        raise SutureError("expected images of one size, got several; give a preprocessing with a size "
+    if how is not None:
+        return how(raw)
+    first = raw[0] if isinstance(raw, list) and raw else None
+    if isinstance(first, str):
+        raise SutureError("data that are text need a tokenizer, got none; give a network with its tokenizer "
+                          "(hf:FOLDER), or Prepared(data, TextPreprocessing(tokenizer))")
+    if isinstance(first, Tensor):
+        raise SutureError("expected images of one size, got several; give a size "
                           "(ImagePreprocessing(size=(224, 224)), or --source-input size=224)")
-    return raw if how is None else how(raw)
+    return raw
 
 
 def _take_own_labels(inputs: Any) -> tuple[Any, Tensor | None]:

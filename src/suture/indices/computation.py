@@ -1,52 +1,45 @@
-"""Indices of two matrices, of their moments, or of blocks of moments, without any network."""
+"""Indices of one cell from what was gathered of it: moments, kept rows, Gram matrices."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import reduce
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
-from suture._base import SutureError
-from suture.indices.definition import Value
-from suture.indices.reservoir import SAMPLE_ROWS
-from suture.indices.streaming import Streaming, compute_indices
-from suture.indices.table import FROM_MOMENTS, STITCH, Named, Request, chosen
+from suture._base import SutureError, expect
+from suture.indices.definition import FROM_MOMENTS, STITCH, Needs, Value
+from suture.indices.gram_matrices import Kernels
+from suture.indices.jackknife import add_interval, leave_out_each, make_pair
+from suture.indices.requests import Named, Request, chosen
+from suture.indices.sample import Sample
 from suture.numbers import MomentBlock, Moments, Pair
+
+Inputs = Mapping[Needs, Pair | Sample | Kernels]
+"""What the indices of one cell are computed from, by their needs."""
+
+
+def compute_indices(requests: Sequence[Request], data: Mapping[str, Inputs], *,
+                    intervals: bool = False) -> dict[str, Value]:
+    """Compute the requested indices of one cell, by name.
+
+    Args:
+        requests: indices with their alignments.
+        data: by alignment, what its requests need. Requests of other alignments are left out.
+        intervals: 95 % intervals for indices from moments, see `suture.indices.jackknife`.
+    """
+    found: dict[str, Value] = {}
+    for alignment, inputs in data.items():
+        asked = [r for r in requests if r.alignment == alignment]
+        found |= {r.name: r.index(inputs[r.index.needs]) for r in asked}
+        pair = inputs.get(Needs.MOMENTS)
+        if intervals and isinstance(pair, Pair) and len(pair.blocks) > 1:
+            left = leave_out_each(pair.blocks)
+            found |= {r.name: add_interval(found[r.name], r.index, pair, left) for r in asked
+                      if r.index.needs in FROM_MOMENTS}
+    return {r.name: found[r.name] for r in requests if r.name in found}
 
 
 def of_moments(moments: Moments, names: Iterable[Named] | Named = "default") -> dict[str, Value]:
-    """Compute indices, by name, from the moments of one pair of matrices.
-
-    Args:
-        moments: about the means.
-        names: indices from moments. Default: those of `DEFAULT`.
-
-    Raises:
-        SutureError: an index that needs the rows.
-    """
-    return compute_indices(Pair.of(moments), _choose_from_moments(names))
-
-
-def of_matrices(x: Any, y: Any, names: Iterable[Named] | Named = "default", *, jackknife: int = 0,
-                sample: int = SAMPLE_ROWS, seed: int = 0) -> dict[str, Value]:
-    """Compute indices, by name, for two matrices with the same rows.
-
-    Args:
-        x: (n, p) source: numpy array or tensor; any float type, computed in float64.
-        y: (n, q) target.
-        names: names (`INDICES`, `GROUPS`), entries, and functions of a `suture.numbers.spectra.Pair` or of
-            two matrices. Default: those of `DEFAULT`.
-        jackknife: blocks of rows for 95 % intervals of indices from moments. Default 0: none; 20 is a good
-            number.
-        sample: number of rows that indices of rows use. Default 2000.
-        seed: of that sample.
-
-    Raises:
-        SutureError: not two matrices with the same rows, NaN or inf, an index that is not known.
-    """
-    streaming = Streaming(names, jackknife=jackknife, sample=sample, seed=seed)
-    streaming.update(x, y)
-    return streaming.values()
+    """Compute indices, by name, from the moments of one pair of matrices about the means; see `of_blocks`."""
+    return of_blocks([MomentBlock(moments)], names)
 
 
 def of_blocks(blocks: Sequence[MomentBlock], names: Iterable[Named] | Named = "default", *,
@@ -55,23 +48,18 @@ def of_blocks(blocks: Sequence[MomentBlock], names: Iterable[Named] | Named = "d
 
     Args:
         blocks: at least one; `Streaming.blocks` of several machines, one after the other.
-        names: indices from moments.
-        intervals: 95 % intervals by the jackknife over the blocks (`suture.indices.jackknife`).
+        names: indices from moments. Default: those of `DEFAULT`.
+        intervals: 95 % intervals by the jackknife over the blocks.
 
     Raises:
         SutureError: an index that needs the rows; intervals from fewer than two blocks.
     """
-    if intervals and len(blocks) < 2:
-        raise SutureError(f"expected at least two blocks for intervals, got {len(blocks)}; save moments with "
-                          "jackknife=20")
-    pair = Pair.of_block(reduce(MomentBlock.merge, blocks), blocks=blocks if len(blocks) > 1 else ())
-    return compute_indices(pair, _choose_from_moments(names), intervals=intervals)
-
-
-def _choose_from_moments(names: Iterable[Named] | Named) -> list[Request]:
+    expect(not intervals or len(blocks) > 1, "at least two blocks for intervals", len(blocks),
+           "save moments with jackknife=20")
     requests = chosen(names)
     for r in requests:
         if r.index.needs not in FROM_MOMENTS or r.alignment != STITCH:
             raise SutureError(f"expected indices from moments, got {r.name!r}, which needs "
                               f"{r.index.needs.value}; use of_matrices")
-    return requests
+    pair = make_pair(blocks)
+    return compute_indices(requests, {STITCH: dict.fromkeys(FROM_MOMENTS, pair)}, intervals=intervals)

@@ -1,37 +1,18 @@
-"""Definition of an index: one frozen entry with formula, source, range, invariances, needs and smallest n."""
+"""Definition of an index: one frozen object with formula, inputs, conventions, invariances and references."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from suture._base import SutureError, summarise_error
-from suture.numbers import Measure
+from suture._base import SutureError, expect, summarise_error
+from suture.numbers import Measure, make_index_measure
 
-TRANSLATION, SCALING, PERMUTATION, ORTHOGONAL, DIAGONAL, LINEAR = TRANSFORMATIONS = (
-    "translation", "scaling", "permutation", "orthogonal", "diagonal", "linear")
-"""Transformations of the columns of a matrix. Translation adds one vector to every row. Scaling multiplies
-all columns by one positive number. Permutation reorders columns. Orthogonal rotates or reflects them.
-Diagonal multiplies each column by its own positive number. Linear is any invertible map."""
-
-
-def expand_invariances(*given: str) -> frozenset[str]:
-    """Return the given transformations with all that they contain."""
-    found = set(given)
-    if LINEAR in found:
-        found |= {SCALING, PERMUTATION, ORTHOGONAL, DIAGONAL}
-    if ORTHOGONAL in found:
-        found |= {PERMUTATION}
-    if DIAGONAL in found:
-        found |= {SCALING}
-    return frozenset(found)
-
-
-RIGID = expand_invariances(TRANSLATION, SCALING, ORTHOGONAL)
-AFFINE = expand_invariances(TRANSLATION, LINEAR)
+LEAST_EXAMPLES = 4
+"""Smallest number of examples for the unbiased estimator of HSIC: it divides by n - 3."""
 
 
 class Needs(Enum):
@@ -43,6 +24,14 @@ class Needs(Enum):
     BLOCKS = "second moments of blocks of examples"
     ROWS = "a kept sample of rows"
     KERNELS = "Gram matrices of flattened examples"
+    KEPT_KERNELS = "one Gram matrix of the first flattened examples"
+
+
+FROM_MOMENTS = frozenset({Needs.MOMENTS, Needs.HIGHER, Needs.UNITS, Needs.BLOCKS})
+"""Kinds that a `suture.numbers.Pair` holds."""
+_FLAT = frozenset({Needs.KERNELS, Needs.KEPT_KERNELS})
+STITCH = "stitch"
+"""The alignment of a name without ``@``: the matrices that the stitching layer maps."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +75,7 @@ class Argument:
     whole: bool = False
 
     def check(self, value: Any, index: str) -> float:
-        """Convert a given value to a number and check its range.
+        """Convert a given value to a number in the allowed range.
 
         Raises:
             SutureError: it is not a number, or out of range.
@@ -95,42 +84,52 @@ class Argument:
             number = float(value)
         except (TypeError, ValueError):
             number = math.nan
-        if not self.low <= number <= self.high or (self.whole and number != int(number)):
-            kind = "a whole number" if self.whole else "a number"
-            raise SutureError(f"expected {self.name} of index {index!r} to be {kind} from {self.low:g} to "
-                              f"{self.high:g}, got {value!r}; write {index}:{self.default:g}")
+        kind = "a whole number" if self.whole else "a number"
+        expect(self.low <= number <= self.high and not (self.whole and number % 1),
+               f"{self.name} of index {index!r} to be {kind} from {self.low:g} to {self.high:g}",
+               f"{value!r}", f"write {index}:{self.default:g}")
         return number
 
 
-def explain_nothing(_: Any) -> str:
-    """Return an empty string: the index is defined for all data that vary."""
-    return ""
+class UndefinedError(Exception):
+    """Error for data on which an index has no value; its text is the reason."""
+
+
+def require(holds: bool, reason: str) -> None:
+    """Leave the value of an index missing, with a reason, unless a condition holds."""
+    if not holds:
+        raise UndefinedError(reason)
 
 
 @dataclass(frozen=True)
 class Index:
-    """One structural index.
+    """One structural index: everything that is known about it.
 
     Attributes:
-        measure: name, range, direction, common form.
-        fn: computes the number. Its first argument is a `suture.numbers.spectra.Pair` (needs moments), a
-            `suture.indices.sample.Sample` (needs rows), or what `needs` says. Its second is the value of
-            `argument`, if there is one.
+        measure: name, label, range, direction, common form.
+        fn: computes the number. Its first argument is a `suture.numbers.Pair` (needs moments), a
+            `suture.indices.Sample` (needs rows), or `suture.indices.Kernels`. Its second is `value`, if there
+            is one. It calls `require` for what must hold of the data, beside what every index requires: rows
+            that vary, at least `least` of them.
         formula: as on the docs page.
         source: paper and equation.
-        invariant_x, invariant_y: the `TRANSFORMATIONS` of the source's / target's columns that leave it
-            unchanged. Every other one changes it.
+        invariant_x, invariant_y: names of the `TRANSFORMATIONS` of the source's / target's columns that leave
+            it unchanged. Every other one changes it. None: not stated.
         needs: kind of data that it is computed from.
         least: smallest number of rows for which it means something.
-        undefined: returns the reason why given data have no such number, or an empty string. Reasons common
-            to all indices (constant data, fewer than `least` rows) are checked before.
         argument: the number that it may have, if any.
         value: of the argument.
         cost: of the linear algebra of one cell, for p source and q target columns and n rows or examples.
         smooth: it changes smoothly with its data, so that a jackknife can estimate its bias. Weights with
             absolute values and best matchings do not.
-        regime: returns what `fn` decides by a threshold, such as a number of components. Values of different
-            regimes are not small changes of each other, so a jackknife over them says nothing.
+        regime: returns what `fn` decides by a threshold, such as a number of components; called as `fn`.
+            Values of different regimes are not small changes of each other, so a jackknife over them says
+            nothing.
+        identical: its value where the target is the source. None: depends on the data.
+        null: its value for unrelated source and target as the rows become many. None: depends on the data.
+        symmetric: it stays the same where source and target change places. None: not stated.
+        flat: computes the same index from the `Kernels` of flattened examples, if it can.
+        paper: True where the alignment ``paper`` (Balogh and Jelasity 2025) offers it.
         user: the user's own function, if it is one.
     """
 
@@ -138,16 +137,20 @@ class Index:
     fn: Callable[..., float]
     formula: str
     source: str
-    invariant_x: frozenset[str]
-    invariant_y: frozenset[str]
+    invariant_x: frozenset[str] | None
+    invariant_y: frozenset[str] | None
     needs: Needs = Needs.MOMENTS
     least: int = 2
-    undefined: Callable[[Any], str] = explain_nothing
     argument: Argument | None = None
     value: float | None = None
     cost: str = "pq"
     smooth: bool = True
     regime: Callable[..., Hashable] | None = None
+    identical: float | None = None
+    null: float | None = None
+    symmetric: bool | None = None
+    flat: Callable[..., float] | None = None
+    paper: bool = False
     user: Callable[..., float] | None = None
 
     @property
@@ -168,12 +171,33 @@ class Index:
             return replace(self, value=number)
         return replace(self, value=number, measure=self.measure.variant(f":{number:.12g}"))
 
+    @property
+    def alignments(self) -> tuple[str, ...]:
+        """The alignments that offer it."""
+        is_flat = self.needs in _FLAT
+        return ((() if is_flat else (STITCH, "pool")) + (("flatten",) if is_flat or self.flat else ())
+                + (("paper",) if self.paper else ()))
+
+    def align(self, alignment: str) -> Index:
+        """Return the form of this index that an alignment computes.
+
+        Raises:
+            SutureError: the alignment does not offer it.
+        """
+        if alignment not in self.alignments:
+            instead = "flatten" if self.needs in _FLAT else "pool"
+            raise SutureError(f"expected an index that the alignment {alignment!r} offers, got "
+                              f"{self.name!r}; write {self.name}@{instead}")
+        if self.flat is None or alignment not in ("paper", "flatten"):
+            return self
+        return replace(self, fn=self.flat, flat=None, needs=Needs.KEPT_KERNELS, cost="n (p + q) + n²")
+
     def __call__(self, data: Any) -> Value:
-        reason = self._explain_too_few(data) or self.undefined(data)
-        if reason:
-            return Value.missing(reason)
         try:
+            self._require_rows(data)
             number = float(self.fn(data, *self._arguments))
+        except UndefinedError as reason:
+            return Value.missing(str(reason))
         except ArithmeticError:
             number = math.nan
         except SutureError:
@@ -186,29 +210,46 @@ class Index:
             return Value.missing(f"{self.name} is not finite on these data")
         return Value(number)
 
-    def regime_of(self, data: Any) -> Hashable:
+    def find_regime(self, data: Any) -> Hashable:
         """Return what a threshold decides on these data, or None where nothing is decided."""
         return None if self.regime is None else self.regime(data, *self._arguments)
 
     @property
     def _arguments(self) -> tuple[float, ...]:
-        if self.argument is None:
-            return ()
-        return (self.argument.default if self.value is None else self.value,)
+        return () if self.value is None else (self.value,)
 
-    def _explain_too_few(self, data: Any) -> str:
-        """Return the reason why any index is undefined here, or an empty string.
-
-        Every index needs more than one row, no constant side, and at least `least` rows.
-        """
+    def _require_rows(self, data: Any) -> None:
+        """Check what every index requires: more than one row, no constant side, at least `least` rows."""
         n = int(data.n)
-        if n < 2:
-            return "one row: nothing varies"
-        if data.constant:
-            return f"constant {' and '.join(data.constant)} representation"
-        return f"{n} rows: {self.name} needs at least {self.least}" if n < self.least else ""
+        require(n > 1, f"{'one row' if n else 'no rows'}: nothing varies")
+        require(not data.constant, f"constant {' and '.join(data.constant)} representation")
+        require(n >= self.least, f"{n} rows: {self.name} needs at least {self.least}")
 
 
-def collect_entries(*groups: tuple[Index, ...]) -> Mapping[str, Index]:
-    """Collect entries into a mapping by name."""
-    return {i.name: i for group in groups for i in group}
+def define_index(name: str, label: str, invariant_x: frozenset[str],
+                 invariant_y: frozenset[str] | None = None, *, low: float = 0.0, high: float = 1.0,
+                 larger: bool = True, form: str = "", span: tuple[float, float] | None = None,
+                 judged: bool = True, **stated: Any) -> Callable[[Callable[..., float]], Index]:
+    """Return a decorator that makes an `Index` of its formula.
+
+    The first paragraph of the formula's docstring describes the index in reports.
+
+    Args:
+        name, label: key in tables, and name in figures.
+        invariant_x, invariant_y: see `Index`; `invariant_y` is by default the same as `invariant_x`.
+        low, high, larger, form, span, judged: see `suture.numbers.Measure`.
+        stated: other fields of `Index`. Default of `identical`: 1, for distances 0. Default of `null`: 0, for
+            distances None. Default of `symmetric`: True.
+    """
+    fields = {"identical": 1.0, "null": 0.0} if larger else {"identical": 0.0}
+
+    def define(fn: Callable[..., float]) -> Index:
+        about = " ".join((fn.__doc__ or "").partition("\n\n")[0].split())
+        measure = make_index_measure(name, label, about, low=low, high=high, larger=larger, form=form,
+                                     judged=judged, span=span)
+        argument = stated.get("argument")
+        return Index(measure, fn, invariant_x=invariant_x, value=argument.default if argument else None,
+                     invariant_y=invariant_x if invariant_y is None else invariant_y,
+                     **{"symmetric": True, **fields, **stated})
+
+    return define

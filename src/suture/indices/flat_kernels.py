@@ -11,20 +11,19 @@ large mean costs no digits.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from suture._base import SutureError
+from suture._base import SutureError, expect
+from suture.indices.definition import LEAST_EXAMPLES, Needs
 from suture.indices.gram_matrices import (
-    LEAST_EXAMPLES,
     Gram,
-    HsicTable,
+    Hsic,
     Kernels,
-    compute_tables,
+    compute_hsic,
     count_working_bytes,
     split_columns,
 )
@@ -52,11 +51,6 @@ class _SiteExamples:
     def flatten(self, x: Tensor) -> Tensor:
         """Flatten (N, ...) to (N, features)."""
         return x.permute(self._order).reshape(len(x), self.shape.numel())
-
-    def unflatten(self, rows: Tensor) -> Tensor:
-        """Undo `flatten`."""
-        inner = rows.view(len(rows), *(self.shape[d - 1] for d in self._order[1:]))
-        return inner.permute([self._order.index(d) for d in range(len(self._order))])
 
     def notice_variation(self, rows: Tensor, kept: int) -> None:
         """Record if examples differ from the first by more than rounding.
@@ -88,6 +82,10 @@ class FlatKernels:
         batch: examples in a minibatch, at least 4. Minibatch CKA depends on it; default 256.
         precision: dtype of the features and of their products; sums are in float64. Default float32.
 
+    Attributes:
+        examples: number of examples seen.
+        kept: number of them that are kept.
+
     Memory (`nbytes_planned`): features of `keep` + `batch` + 1 examples of every site. The kept ones are
     freed when there are enough of them. After that only numbers per cell stay.
 
@@ -97,27 +95,20 @@ class FlatKernels:
 
     def __init__(self, sources: int, targets: int, *, same: bool = False, keep: int = 1000, batch: int = 256,
                  precision: torch.dtype = torch.float32) -> None:
-        if same and sources != targets:
-            raise SutureError(f"expected the same sites on both sides, got {sources} and {targets}; "
-                              "write same=False")
-        if batch < LEAST_EXAMPLES:
-            raise SutureError(f"expected minibatches of at least {LEAST_EXAMPLES} examples, got {batch}; "
-                              "write batch=256")
-        if keep < 0:
-            raise SutureError(f"expected a number of examples to keep, got {keep}; write keep=0 for none")
+        expect(not same or sources == targets, "the same sites on both sides", f"{sources} and {targets}",
+               "write same=False")
+        expect(batch >= LEAST_EXAMPLES, f"minibatches of at least {LEAST_EXAMPLES} examples", batch,
+               "write batch=256")
+        expect(keep >= 0, "a number of examples to keep", keep, "write keep=0 for none")
         self.sources, self.targets, self.keep, self.batch = sources, targets, keep, batch
         self.precision, self._same = precision, same
         self._sites: list[_SiteExamples] = []
-        self._sums = HsicTable.from_value(sources, targets)
+        self._sums = torch.zeros(2, 5, sources, targets, dtype=torch.float64)
+        self._of_kept = torch.full_like(self._sums, math.nan)
+        self._tables: tuple[Tensor, Tensor] | None = None
         self._waiting = 0
-        self._closed: tuple[HsicTable, int, int] | None = None
-        self._of_kept: tuple[HsicTable, HsicTable] | None = None
         self.examples = 0
-        """Number of examples seen."""
         self.kept = 0
-        """Number of them that are kept."""
-        self.minibatches = 0
-        """Number of full minibatches."""
 
     @property
     def nbytes(self) -> int:
@@ -152,13 +143,10 @@ class FlatKernels:
         if not self._sites:
             self._sites = [_SiteExamples(x, self.keep, self.batch, self.precision) for x in tensors]
         rows = [site.flatten(x) for site, x in zip(self._sites, tensors, strict=True)]
-        keeps = min(self.keep - self.kept, len(rows[0]))
-        for site, x in zip(self._sites, rows, strict=True):
-            site.notice_variation(x, keeps)
-            site.kept[self.kept:self.kept + keeps].copy_(x[:keeps])
-        self._count_kept(keeps)
+        self._keep_first(rows, min(self.keep - self.kept, len(rows[0])))
         self._fill_minibatches(rows)
         self.examples += len(rows[0])
+        self._tables = None
 
     def _check_tensors(self, xs: Sequence[Tensor], ys: Sequence[Tensor]) -> list[Tensor]:
         """Check the tensors of one batch and return those of all held sites."""
@@ -182,101 +170,56 @@ class FlatKernels:
                        else NonFiniteError("target", k - self.sources))
         return tensors
 
-    def _count_kept(self, more: int) -> None:
-        """Count more kept examples; once there are enough, free their features."""
-        if not more:
-            return
-        self.kept += more
-        self._of_kept = None
-        if self.kept == self.keep:
-            self._of_kept = self._compute_kept_tables()
+    def _keep_first(self, rows: Sequence[Tensor], count: int) -> None:
+        """Keep the first examples of a batch; once there are enough, free their features."""
+        for site, x in zip(self._sites, rows, strict=True):
+            site.notice_variation(x, count)
+            site.kept[self.kept:self.kept + count].copy_(x[:count])
+        self.kept += count
+        if count and self.kept == self.keep:
+            self._of_kept = self._compute_hsic([site.kept for site in self._sites])
             for site in self._sites:
                 site.kept = site.kept[:0].clone()
 
     def _fill_minibatches(self, rows: Sequence[Tensor]) -> None:
         """Put examples into minibatches and add the sums of each full one."""
-        self._closed = None
-        for start in self._find_starts(len(rows[0])):
-            place = slice(self._waiting, min(self.batch, self._waiting + len(rows[0]) - start))
+        n = len(rows[0])
+        for start in (0, *range(self.batch - self._waiting, n, self.batch)):
+            place = slice(self._waiting, min(self.batch, self._waiting + n - start))
             for site, x in zip(self._sites, rows, strict=True):
                 site.waiting[place].copy_(x[start:start + place.stop - place.start])
             self._waiting = place.stop % self.batch
             if not self._waiting:
-                self._sums += self._compute_tables([site.waiting for site in self._sites])[1]
-                self.minibatches += 1
+                self._sums += self._compute_hsic([site.waiting for site in self._sites])
 
-    def _find_starts(self, n: int) -> list[int]:
-        """Find the places in the next `n` examples where a piece for a minibatch begins."""
-        return [0, *range(self.batch - self._waiting, n, self.batch)] if n else []
-
-    def _compute_tables(self, rows: Sequence[Tensor]) -> tuple[HsicTable, HsicTable]:
+    def _compute_hsic(self, rows: Sequence[Tensor]) -> Tensor:
         grams = [Gram.of(x) for x in rows]
-        return compute_tables(grams[:self.sources], grams if self._same else grams[self.sources:])
+        return compute_hsic(grams[:self.sources], grams if self._same else grams[self.sources:])
 
-    def _compute_kept_tables(self) -> tuple[HsicTable, HsicTable]:
-        if not self.kept:
-            nothing = HsicTable.from_value(self.sources, self.targets, math.nan)
-            return nothing, nothing
-        return self._compute_tables([site.kept[:self.kept] for site in self._sites])
-
-    def _sum_with_last(self) -> tuple[HsicTable, int, int]:
-        """Return the sums with the last minibatch, the number of minibatches, and the examples left out.
+    def _compute_tables(self) -> tuple[Tensor, Tensor]:
+        """Compute HSIC of all cells, summed over minibatches and of the kept examples.
 
         The last minibatch is added where it is large enough for the unbiased estimator.
         """
-        if self._waiting < LEAST_EXAMPLES:
-            return self._sums, self.minibatches, self._waiting
-        last = self._compute_tables([site.waiting[:self._waiting] for site in self._sites])[1]
-        return self._sums + last, self.minibatches + 1, 0
+        last, kept = self._sums, self._of_kept
+        if self._waiting >= LEAST_EXAMPLES:
+            last = last + self._compute_hsic([site.waiting[:self._waiting] for site in self._sites])
+        if 0 < self.kept < self.keep:
+            kept = self._compute_hsic([site.kept[:self.kept] for site in self._sites])
+        return last, kept
 
     @torch.no_grad()
-    def merge(self, other: FlatKernels) -> None:
-        """Add the minibatches of another accumulator (a shard), which stays as it is.
-
-        Its examples that do not fill a minibatch are put into the minibatches of this one. Kept examples stay
-        those of this one.
-
-        Raises:
-            SutureError: not an accumulator of the same sites with the same minibatches.
-        """
-        if self._like != other._like or (self.examples and other.examples and self._shapes != other._shapes):
-            raise SutureError("expected an accumulator of the same sites, with the same batch and precision; "
-                              "make both with the same arguments")
-        if not other.examples:
-            return
-        if not self.examples:
-            vars(self).update(copy.deepcopy(vars(other)))
-            return
-        self._sums += other._sums
-        self.minibatches += other.minibatches
-        for mine, theirs in zip(self._sites, other._sites, strict=True):
-            mine.varies = mine.varies or theirs.varies
-            mine.notice_variation(mine.flatten(theirs.unflatten(theirs.first)).to(mine.first.device), 0)
-        self._fill_minibatches([mine.flatten(theirs.unflatten(theirs.waiting[:other._waiting]))
-                    for mine, theirs in zip(self._sites, other._sites, strict=True)])
-        self.examples += other.examples
-
-    @property
-    def _like(self) -> tuple[object, ...]:
-        return self.sources, self.targets, self._same, self.batch, self.precision
-
-    @property
-    def _shapes(self) -> list[torch.Size]:
-        return [site.shape for site in self._sites]
-
-    def get_kernels(self, i: int, j: int) -> Kernels:
-        """Return the kernels of one cell, of the examples so far.
+    def get_kernels(self, i: int, j: int) -> dict[Needs, Kernels]:
+        """Return the kernels of one cell, of the examples so far, by the kind of index that needs them.
 
         Raises:
             SutureError: nothing was added yet.
         """
-        if not self.examples:
-            raise SutureError("expected at least one batch, got none; call update first")
-        self._closed = self._closed or self._sum_with_last()
-        self._of_kept = self._of_kept or self._compute_kept_tables()
-        sums, minibatches, left_out = self._closed
-        sides = {"source": self._sites[i], "target": self._sites[j if self._same else self.sources + j]}
-        first, second = (table.get_hsic(i, j) for table in self._of_kept)
-        return Kernels(self.examples, tuple(s for s, site in sides.items() if not site.varies), self.batch,
-                       minibatches, left_out, sums.get_hsic(i, j), self.kept,
-                       tuple(s for s, site in sides.items() if not site.kept_varies), first, second)
+        expect(self.examples > 0, "at least one batch", "none", "call update first")
+        self._tables = self._tables or self._compute_tables()
+        sites = (("source", self._sites[i]), ("target", self._sites[j if self._same else self.sources + j]))
+        constant = tuple(name for name, site in sites if not site.varies)
+        kept_constant = tuple(name for name, site in sites if not site.kept_varies)
+        hsic = [[Hsic(*part[:, i, j].tolist()) for part in table] for table in self._tables]
+        return {Needs.KERNELS: Kernels(self.examples, constant, *hsic[0]),
+                Needs.KEPT_KERNELS: Kernels(self.kept, kept_constant, *hsic[1])}

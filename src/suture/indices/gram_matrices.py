@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import torch
 from torch import Tensor
 
-LEAST_EXAMPLES = 4
-"""Smallest number of examples for the unbiased estimator of HSIC: it divides by n - 3."""
+from suture.indices.definition import LEAST_EXAMPLES
+
 # Features in one block. It keeps the centred copy small and the sums of float32 products short.
 _COLUMNS_AT_ONCE = 8192
 
@@ -31,7 +31,7 @@ def count_working_bytes(rows: int, width: int, precision: torch.dtype) -> int:
 
 @dataclass(frozen=True)
 class Hsic:
-    """HSIC of one cell, summed over minibatches or of the kept examples.
+    """HSIC of one cell, up to a factor.
 
     Attributes:
         xy: of source and target.
@@ -42,19 +42,8 @@ class Hsic:
     xy: float
     xx: float
     yy: float
-    floor_x: float
-    floor_y: float
-
-    @property
-    def alignment(self) -> float:
-        """CKA from this HSIC: xy / sqrt(xx yy)."""
-        return self.xy / math.sqrt(self.xx * self.yy)
-
-    @property
-    def flat(self) -> tuple[str, ...]:
-        """The sides without signal."""
-        sides = (("source", self.xx, self.floor_x), ("target", self.yy, self.floor_y))
-        return tuple(name for name, own, floor in sides if own <= floor)
+    floor_x: float = 0.0
+    floor_y: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -62,25 +51,14 @@ class Kernels:
     """Numbers that CKA of one cell needs of the Gram matrices of its flattened examples.
 
     Attributes:
-        n: number of examples seen.
-        constant: the sides ("source", "target") that are the same for all examples.
-        batch: examples in a minibatch; minibatch CKA depends on it.
-        minibatches: number of minibatches used; the last one may be smaller.
-        left_out: examples in a last minibatch that is too small for the unbiased estimator.
-        minibatch: unbiased HSIC summed over minibatches.
-        kept: number of first examples with full Gram matrices.
-        kept_constant: the sides that are the same for all kept examples.
-        biased, unbiased: HSIC of the kept examples, up to a factor; nan where they are too few.
+        n: number of examples.
+        constant: the sides ("source", "target") that are the same for all of them.
+        biased, unbiased: HSIC, of all examples at once or summed over minibatches. The unbiased one is nan
+            for fewer than `LEAST_EXAMPLES`.
     """
 
     n: int
     constant: tuple[str, ...]
-    batch: int
-    minibatches: int
-    left_out: int
-    minibatch: Hsic
-    kept: int
-    kept_constant: tuple[str, ...]
     biased: Hsic
     unbiased: Hsic
 
@@ -114,53 +92,31 @@ class Gram:
         return cls(total, diagonal, 4 * torch.finfo(rows.dtype).eps * float(diagonal.mean()))
 
 
-@dataclass(frozen=True)
-class HsicTable:
-    """HSIC of every cell (S, T), of each source and each target with itself, and their floors."""
+def _compute_both(pairs: Iterable[tuple[Gram, Gram]], n: int) -> Tensor:
+    """Compute tr(KHLH) and the unbiased HSIC (Song et al. 2012) of each of m pairs, (2, m).
 
-    xy: Tensor
-    xx: Tensor
-    yy: Tensor
-    floor_x: Tensor
-    floor_y: Tensor
-
-    @classmethod
-    def from_value(cls, sources: int, targets: int, value: float = 0.0) -> HsicTable:
-        """Make a table with one value everywhere."""
-        shapes = (sources, targets), (sources,), (targets,), (sources,), (targets,)
-        return cls(*(torch.full(shape, value, dtype=torch.float64) for shape in shapes))
-
-    def __add__(self, other: HsicTable) -> HsicTable:
-        return HsicTable(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
-
-    def get_hsic(self, i: int, j: int) -> Hsic:
-        """Return the HSIC of one cell."""
-        return Hsic(*(float(t)
-                      for t in (self.xy[i, j], self.xx[i], self.yy[j], self.floor_x[i], self.floor_y[j])))
-
-
-def _compute_hsic(pairs: Iterable[tuple[Gram, Gram]], n: int) -> tuple[Tensor, Tensor]:
-    """Compute tr(KHLH) and the unbiased HSIC (Song et al. 2012) of each pair.
-
-    The unbiased one is nan for n below 4. Rows of the Gram matrices sum to zero. So without the diagonals k
-    and l the row sums are -k and -l. The estimator then needs only tr(KHLH), sum k, sum l and sum kl.
+    Rows of the Gram matrices sum to zero. So without the diagonals k and l the row sums are -k and -l. The
+    unbiased estimator then needs only tr(KHLH), sum k, sum l and sum kl.
     """
     sums = [(a.matrix.flatten() @ b.matrix.flatten(), a.diagonal @ b.diagonal,
              a.diagonal.sum() * b.diagonal.sum()) for a, b in pairs]
     products, joint, traces = torch.tensor(sums, dtype=torch.float64).T
     if n < LEAST_EXAMPLES:
-        return products, torch.full_like(products, math.nan)
-    return products, (products - joint + traces / ((n - 1) * (n - 2)) - 2 * joint / (n - 2)) / (n * (n - 3))
+        return torch.stack([products, torch.full_like(products, math.nan)])
+    return torch.stack([products, (products - joint + traces / ((n - 1) * (n - 2)) - 2 * joint / (n - 2))
+                        / (n * (n - 3))])
 
 
-def compute_tables(xs: list[Gram], ys: list[Gram]) -> tuple[HsicTable, HsicTable]:
-    """Compute biased (times (n - 1)²) and unbiased HSIC of every cell."""
+def compute_hsic(xs: Sequence[Gram], ys: Sequence[Gram]) -> Tensor:
+    """Compute HSIC of S sources and T targets, (2, 5, S, T).
+
+    First come the biased numbers (times (n - 1)²), then the unbiased ones; each has the fields of `Hsic`.
+    """
     n = len(xs[0].diagonal)
-    cross, own_x, own_y = (_compute_hsic(pairs, n) for pairs in (product(xs, ys), zip(xs, xs, strict=True),
-                                                                 zip(ys, ys, strict=True)))
+    cross = _compute_both(product(xs, ys), n).view(2, len(xs), len(ys))
+    own_x, own_y = (_compute_both(zip(side, side, strict=True), n) for side in (xs, ys))
     scale = n / (n - 3) if n >= LEAST_EXAMPLES else math.nan
-    floors = [scale * torch.tensor([g.rounding for g in side], dtype=torch.float64).square()
-              for side in (xs, ys)]
-    first, second = (HsicTable(cross[k].view(len(xs), len(ys)), own_x[k], own_y[k], *floors)
-                     for k in range(2))
-    return first, second
+    floor_x, floor_y = (scale * torch.tensor([g.rounding for g in side], dtype=torch.float64).square()
+                        for side in (xs, ys))
+    parts = cross, own_x[:, :, None], own_y[:, None], floor_x[:, None], floor_y
+    return torch.stack([part.expand_as(cross) for part in parts], 1)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from suture._base import SutureError
+from suture._base import check_classes, expect
 from suture.indices.definition import Value
 from suture.indices.sample import as_matrix
-from suture.numbers import Floats, Ints
+from suture.numbers import Floats
 
 
 def of_logits(source: Any, target: Any, labels: Any = None) -> dict[str, Value]:
@@ -37,33 +37,28 @@ def of_logits(source: Any, target: Any, labels: Any = None) -> dict[str, Value]:
     from scipy.special import log_softmax
 
     source, target = as_matrix("source", source), as_matrix("target", target)
-    if source.shape != target.shape:
-        raise SutureError(f"expected logits of the same examples and classes, got shapes {source.shape} and "
-                          f"{target.shape}; pass (n, classes) twice")
-    given = None if labels is None else _check_labels(labels, *source.shape)
-    if source.shape[1] < 2:
-        reason = f"{source.shape[1]} class: every prediction is the same"
+    expect(source.shape == target.shape, "logits of the same examples and classes",
+           f"shapes {source.shape} and {target.shape}", "pass (n, classes) twice")
+    n, classes = source.shape
+    if labels is not None:
+        labels = labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
+        expect(labels.shape == (n,) and labels.dtype.kind in "iu", f"{n} whole numbers as labels",
+               f"{labels.dtype} of shape {labels.shape}", "pass one class number per example")
+        check_classes(torch.from_numpy(labels.astype(np.int64)), classes,
+                      "number classes as the columns of the logits")
+    if classes < 2:
+        reason = f"{classes} class: every prediction is the same"
         return {name: Value.missing(reason) for name in ("agreement", "jsd", "kl", "accuracy_difference")}
     with np.errstate(over="ignore"):
         p, q = log_softmax(target, 1), log_softmax(source, 1)
+    a, b = source.argmax(1), target.argmax(1)
     return {
-        "agreement": Value(float((source.argmax(1) == target.argmax(1)).mean())),
+        "agreement": Value(float((a == b).mean())),
         "jsd": Value(float((_compute_kl_to_mixture(p, q) + _compute_kl_to_mixture(q, p)).mean() / 2)),
         "kl": _compute_mean_kl(p, q),
-        "accuracy_difference": _compute_accuracy_difference(source, target, given),
+        "accuracy_difference": (Value.missing("no labels") if labels is None else
+                                Value(float((a == labels).mean() - (b == labels).mean()))),
     }
-
-
-def _check_labels(labels: Any, n: int, classes: int) -> Ints:
-    """Convert labels to class numbers (n,) and check their range."""
-    found = labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
-    if found.shape != (n,) or found.dtype.kind not in "iu":
-        raise SutureError(f"expected {n} whole numbers as labels, got {found.dtype} of shape {found.shape}; "
-                          "pass one class number per example")
-    if found.min() < 0 or found.max() >= classes:
-        raise SutureError(f"expected labels from 0 to {classes - 1}, got {found.min()} to {found.max()}; "
-                          "number classes as the columns of the logits")
-    return found.astype(np.int64)
 
 
 def _compute_expectation(log_p: Floats, values: Floats) -> Floats:
@@ -88,9 +83,3 @@ def _compute_kl_to_mixture(log_p: Floats, log_q: Floats) -> Floats:
     """
     with np.errstate(invalid="ignore"):
         return _compute_expectation(log_p, math.log(2) - np.logaddexp(0.0, log_q - log_p))
-
-
-def _compute_accuracy_difference(source: Floats, target: Floats, labels: Ints | None) -> Value:
-    if labels is None:
-        return Value.missing("no labels")
-    return Value(float((source.argmax(1) == labels).mean() - (target.argmax(1) == labels).mean()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from suture._base import SutureError
+from suture.indices.definition import require
 from suture.numbers import Floats, Ints
 
 # Relative size of rounding, the same as for constant columns in `suture.numbers.spectra`.
@@ -52,12 +54,10 @@ class NearestRows:
             number.
         tied: (n,) number of them that are no nearer than the next row would be, up to rounding. The rule for
             ties chose these.
-        closest: (n,) cosine similarity of the first.
     """
 
     order: Ints
     tied: Ints
-    closest: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,16 +83,6 @@ class Rows:
         """
         return cls(as_matrix(name, values))
 
-    @property
-    def n(self) -> int:
-        """Number of rows."""
-        return len(self.values)
-
-    @property
-    def width(self) -> int:
-        """Number of columns."""
-        return int(self.values.shape[1])
-
     @cached_property
     def constant(self) -> bool:
         """True if all rows are equal, up to float64 rounding."""
@@ -107,10 +97,8 @@ class Rows:
         whatever the mean. The unit is a power of two near the largest number. This is exact and keeps squares
         from overflowing.
         """
-        from scipy.spatial.distance import pdist
-
         _, exponent = np.frexp(np.abs(self.values).max(initial=0.0))
-        return np.asarray(pdist(np.ldexp(self.values, -exponent), "sqeuclidean"))
+        return _compute_squared_distances(np.ldexp(self.values, -exponent))
 
     @cached_property
     def ranks(self) -> Floats:
@@ -118,11 +106,6 @@ class Rows:
         from scipy.stats import rankdata
 
         return np.asarray(rankdata(self.squared))
-
-    @cached_property
-    def equidistant(self) -> bool:
-        """True if all distances are equal, up to rounding of sums of many squares."""
-        return bool(np.ptp(self.squared) <= 1e-12 * self.squared.max())
 
     @cached_property
     def zeros(self) -> int:
@@ -138,33 +121,33 @@ class Rows:
     @cached_property
     def uniformity(self) -> float:
         """Logarithm of the mean, over pairs of different rows at unit length, of exp(-2 |x_i - x_j|²)."""
-        return float(np.log(np.exp(-2 * self._compute_chords()).mean()))
+        return float(np.log(np.exp(-2 * _compute_squared_distances(self.unit)).mean()))
 
     def find_nearest(self, k: int) -> NearestRows:
-        """Find the `k` nearest rows of every row by cosine similarity, for k < n - 1."""
+        """Find the `k` nearest rows of every row by cosine similarity, for k < n - 1.
+
+        They are ordered by 2 - 2 cosine, which is exact where the cosine is near one.
+        """
         from scipy.spatial.distance import squareform
 
         if k not in self._nearest:
-            chords = squareform(self._compute_chords())
+            chords = squareform(_compute_squared_distances(self.unit))
             np.fill_diagonal(chords, np.inf)
             order = np.argsort(chords, axis=1, kind="stable")[:, :k + 1]
             found = np.sqrt(np.take_along_axis(chords, order, 1))
             tied = (found[:, k:] - found[:, :k] <= _TIE).sum(1)
-            self._nearest[k] = NearestRows(order[:, :k].copy(), tied, 1 - found[:, 0]**2 / 2)
+            self._nearest[k] = NearestRows(order[:, :k].copy(), tied)
         return self._nearest[k]
 
     def compute_cosines(self, others: Ints) -> Floats:
         """Compute the cosine similarity (n, m) of every row with the rows numbered in `others` (n, m)."""
         return np.stack([np.einsum("ij,ij->i", self.unit, self.unit[column]) for column in others.T], axis=1)
 
-    def _compute_chords(self) -> Floats:
-        """Compute the squared distances of rows at unit length, 2 - 2 cosine.
 
-        They are exact where the cosine is near one.
-        """
-        from scipy.spatial.distance import pdist
+def _compute_squared_distances(values: Floats) -> Floats:
+    from scipy.spatial.distance import pdist
 
-        return np.asarray(pdist(self.unit, "sqeuclidean"))
+    return np.asarray(pdist(values, "sqeuclidean"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,9 +171,8 @@ class Sample:
             SutureError: not two matrices with the same, non-zero number of rows, or NaN or inf in one of
                 them.
         """
-        x = x if isinstance(x, Rows) else Rows.of(x, "x")
-        y = y if isinstance(y, Rows) else Rows.of(y, "y")
-        if x.n != y.n:
+        x, y = (m if isinstance(m, Rows) else Rows.of(m, name) for name, m in (("x", x), ("y", y)))
+        if len(x.values) != len(y.values):
             raise SutureError(f"expected two matrices with the same rows, got shapes {x.values.shape} and "
                               f"{y.values.shape}; pass (n, p) and (n, q)")
         return cls(x, y)
@@ -198,7 +180,7 @@ class Sample:
     @property
     def n(self) -> int:
         """Number of rows."""
-        return self.x.n
+        return len(self.x.values)
 
     @property
     def sides(self) -> tuple[tuple[str, Rows], ...]:
@@ -209,3 +191,8 @@ class Sample:
     def constant(self) -> tuple[str, ...]:
         """Sides on which all rows are equal."""
         return tuple(name for name, side in self.sides if side.constant)
+
+    def require_sides(self, holds: Callable[[Rows], object], reason: str) -> None:
+        """Leave the value of an index missing where a condition does not hold for a side, with its name."""
+        found = [name for name, side in self.sides if not holds(side)]
+        require(not found, f"{' and '.join(found)}: {reason}")

@@ -1,11 +1,7 @@
-"""Statistics of one representation alone, and their differences.
-
-They are magnitude, concentricity, spectrum and dead features.
-"""
+"""Statistics of one representation alone: its spectrum and its dead features."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,43 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from suture.indices.definition import ORTHOGONAL, SCALING, Index, Needs, expand_invariances
-from suture.numbers import Pair, Side, Spectrum, UnitRowSums, find_varying_columns, make_index_measure
-
-
-def magnitude(pair: Pair) -> float:
-    """Compute | |mean x| - |mean y| |, the difference of the lengths of the mean rows (Wang et al. 2020)."""
-    m = pair.moments
-    return abs(float(m.x.mean.norm()) - float(m.y.mean.norm()))
-
-
-def concentricity(pair: Pair) -> float:
-    """Compute the difference of the mean cosines of the rows with the mean row (Wang et al. 2020)."""
-    assert pair.unit is not None
-    m = pair.moments
-    return abs(_compute_concentricity(pair.unit[0], m.x) - _compute_concentricity(pair.unit[1], m.y))
-
-
-def _compute_concentricity(unit: UnitRowSums, side: Side) -> float:
-    return float(unit.total @ side.mean) / (unit.n * float(side.mean.norm()))
-
-
-def explain_no_mean(pair: Pair) -> str:
-    """Return the reason why rows have no cosines with their mean, or an empty string.
-
-    These cosines need examples as rows, no row of zeros, and a mean that is not zero.
-    """
-    if pair.unit is None:
-        return ("cosines with the mean compare examples, and the rows of these matrices are "
-                "positions: ask for @pool")
-    m = pair.moments
-    for name, side, unit in (("source", m.x, pair.unit[0]), ("target", m.y, pair.unit[1])):
-        size = float(side.mean.norm())
-        if size <= 1e-12 * math.sqrt(float(side.gram.trace()) / side.n):
-            return f"the mean row of the {name} is zero: no row has an angle with it"
-        if unit.zeros:
-            return f"rows of the {name} are zero: they have no angle with the mean row"
-    return ""
+from suture.numbers import Side, Spectrum, find_varying_columns
 
 
 @dataclass(frozen=True)
@@ -119,19 +79,3 @@ def tabulate_statistics(arrays: Mapping[str, NDArray[Any]], sources: Sequence[st
                 found.append([side, site, s.n, s.width, s.rank, s.effective_rank,
                               s.participation_ratio, s.dead])
     return found
-
-
-_ROTATED = expand_invariances(ORTHOGONAL)
-ENTRIES = (
-    Index(make_index_measure("magnitude", "difference of magnitudes",
-                             "Difference of the lengths of the mean rows (Wang et al. 2020). No upper limit.",
-                             larger=False, form="inverse", span=(0.0, math.inf), judged=False), magnitude,
-          "| |mean x| - |mean y| |", "Wang et al. 2020", _ROTATED, _ROTATED, least=1, cost="p + q"),
-    Index(make_index_measure("concentricity", "difference of concentricities",
-                             "Difference of the mean cosine similarities of rows with their mean "
-                             "(Wang et al. 2020).", larger=False, form="negative", span=(0.0, 2.0),
-                             judged=False),
-          concentricity, "| mean cos(x, mean x) - mean cos(y, mean y) |", "Wang et al. 2020",
-          expand_invariances(SCALING, ORTHOGONAL), expand_invariances(SCALING, ORTHOGONAL), Needs.UNITS, 2,
-          explain_no_mean, cost="p + q"),
-)

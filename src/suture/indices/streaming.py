@@ -1,25 +1,47 @@
-"""Indices of two matrices that come in batches of rows: moments of blocks, a kept sample, Gram matrices."""
+"""Indices of two matrices, at once or in batches of rows: moments of blocks, a kept sample, Gram matrices."""
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterable, Sequence
-from functools import reduce
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from suture._base import SutureError, check_free_memory
-from suture.indices.definition import Index, Needs, Value
+from suture._base import SutureError, check_free_memory, expect
+from suture.indices.computation import Inputs, compute_indices
+from suture.indices.definition import FROM_MOMENTS, STITCH, Index, Needs, Value
 from suture.indices.entries import FOLDS
 from suture.indices.flat_kernels import FlatKernels
-from suture.indices.jackknife import add_intervals
-from suture.indices.reservoir import SAMPLE_ROWS, Reservoir
+from suture.indices.jackknife import make_pair
+from suture.indices.requests import Named, chosen
+from suture.indices.reservoir import SAMPLE_ROWS as SAMPLE_ROWS
+from suture.indices.reservoir import Reservoir
 from suture.indices.sample import Sample, as_matrix
-from suture.indices.table import FROM_MOMENTS, STITCH, Named, Request, chosen
-from suture.numbers import MomentBlock, Moments, Pair, UnitRowSums, standardise_rows
+from suture.numbers import MomentBlock, Moments, UnitRowSums, standardise_rows
+
+
+def of_matrices(x: Any, y: Any, names: Iterable[Named] | Named = "default", *, jackknife: int = 0,
+                sample: int = SAMPLE_ROWS, seed: int = 0) -> dict[str, Value]:
+    """Compute indices, by name, for two matrices with the same rows.
+
+    Args:
+        x: (n, p) source: numpy array or tensor; any float type, computed in float64.
+        y: (n, q) target.
+        names: names (`INDICES`, `GROUPS`), entries, and functions of a `suture.numbers.Pair` or of two
+            matrices. Default: those of `DEFAULT`.
+        jackknife: blocks of rows for 95 % intervals of indices from moments. Default 0: none; 20 is a good
+            number.
+        sample: number of rows that indices of rows use. Default 2000.
+        seed: of that sample.
+
+    Raises:
+        SutureError: not two matrices with the same rows, NaN or inf, an index that is not known.
+    """
+    streaming = Streaming(names, jackknife=jackknife, sample=sample, seed=seed)
+    streaming.update(x, y)
+    return streaming.values()
 
 
 def count_blocks(jackknife: int, indices: Iterable[Index]) -> int:
@@ -32,32 +54,20 @@ def count_blocks(jackknife: int, indices: Iterable[Index]) -> int:
     Raises:
         SutureError: `jackknife` is not 0 or a multiple of `FOLDS`.
     """
-    try:
-        number = -1 if isinstance(jackknife, bool) else operator.index(jackknife)
-    except TypeError:
-        number = -1
-    if number < 0 or number % FOLDS:
-        raise SutureError(f"expected jackknife to be 0 or a multiple of {FOLDS} (blocks of examples), got "
-                          f"{jackknife!r}; write jackknife=20")
-    return number or (FOLDS if any(i.needs is Needs.BLOCKS for i in indices) else 1)
+    whole = hasattr(jackknife, "__index__") and not isinstance(jackknife, bool)
+    expect(whole and jackknife >= 0 and jackknife % FOLDS == 0,
+           f"jackknife to be 0 or a multiple of {FOLDS} (blocks of examples)", f"{jackknife!r}",
+           "write jackknife=20")
+    return jackknife or (FOLDS if any(i.needs is Needs.BLOCKS for i in indices) else 1)
 
 
-def compute_block(x: Tensor, y: Tensor, *, units: bool = False) -> MomentBlock:
+def _compute_block(x: Tensor, y: Tensor, units: bool) -> MomentBlock:
     """Compute the block of some rows: moments, and those of rows at unit length if `units` are wanted."""
     if not units:
         return MomentBlock(Moments.of(x, y))
     x, y = x.double(), y.double()
     return MomentBlock(Moments.of(x, y), (UnitRowSums.of(x), UnitRowSums.of(y)),
                        Moments.of(standardise_rows(x), standardise_rows(y)))
-
-
-def compute_indices(pair: Pair, requests: Sequence[Request], *, intervals: bool = False) -> dict[str, Value]:
-    """Compute the indices from moments; the keys are the names of the requests."""
-    entries = {r.name: r.index for r in requests if r.index.needs in FROM_MOMENTS}
-    found = {i.name: i(pair) for i in entries.values()}
-    if intervals:
-        found = add_intervals(found, list(entries.values()), pair)
-    return {name: found[i.name] for name, i in entries.items()}
 
 
 def _as_tensor(name: str, given: Any) -> Tensor:
@@ -71,24 +81,22 @@ class Streaming:
     """Indices of two matrices with the same rows, accumulated batch by batch.
 
     Args:
-        names: indices to compute.
-        jackknife: blocks of rows for intervals; 0 (default) for none. Row r is in block r modulo their
-            number.
-        sample: rows kept for indices of rows. Default 2000.
-        seed: of the sample.
+        names, jackknife, sample, seed: see `of_matrices`. Row r is in block r modulo their number.
+
+    Attributes:
+        n: number of rows seen.
     """
 
     def __init__(self, names: Iterable[Named] | Named = "default", *, jackknife: int = 0,
                  sample: int = SAMPLE_ROWS, seed: int = 0) -> None:
         self.requests = chosen(names)
         for r in self.requests:
-            if r.alignment not in (STITCH, "flatten"):
-                raise SutureError(f"expected indices of two matrices as they are, got {r.name!r}; write "
-                                  f"{r.index.name!r}")
-        needs = {r.index.needs for r in self.requests if r.alignment == STITCH}
+            expect(r.alignment in (STITCH, "flatten"), "indices of two matrices as they are", f"{r.name!r}",
+                   f"write {r.index.name!r}")
+        needs = {r.index.needs for r in self.requests}
         self._jackknife = jackknife
-        self._blocks: list[MomentBlock | None] = ([None] * count_blocks(jackknife,
-                                                                        (r.index for r in self.requests)))
+        self._blocks: list[MomentBlock | None] = [None] * count_blocks(jackknife,
+                                                                       (r.index for r in self.requests))
         self._units = Needs.UNITS in needs
         self._reservoir = Reservoir(sample, seed) if Needs.ROWS in needs else None
         self._kept: list[tuple[Tensor, Tensor] | None] = []
@@ -96,7 +104,6 @@ class Streaming:
         self._kernels = FlatKernels(1, 1, precision=torch.float64) if flat else None
         self._widths: tuple[int, int] | None = None
         self.n = 0
-        """Number of rows seen."""
 
     def update(self, x: Any, y: Any) -> None:
         """Add rows: `x` (n, p) and `y` (n, q), numpy arrays or tensors of any float type.
@@ -120,7 +127,7 @@ class Streaming:
         for k in range(count):
             rows = slice((k - self.n) % count, None, count)
             if len(range(len(a))[rows]):
-                part, before = compute_block(a[rows], b[rows], units=self._units), self._blocks[k]
+                part, before = _compute_block(a[rows], b[rows], self._units), self._blocks[k]
                 self._blocks[k] = part if before is None else before.merge(part)
         self._keep_rows(a, b)
         if self._kernels is not None:
@@ -131,7 +138,7 @@ class Streaming:
         """Refuse sums that do not fit into the memory, before they are allocated."""
         needed = 8 * (p * p + q * q + p * q) * len(self._blocks) * (2 if self._units else 1)
         check_free_memory(needed, torch.device("cpu"), f"the sums of {p} and {q} columns",
-                      "write jackknife=0, fewer columns, or cka@flatten")
+                          "write jackknife=0, fewer columns, or cka@flatten")
 
     def _keep_rows(self, x: Tensor, y: Tensor) -> None:
         if self._reservoir is None:
@@ -152,16 +159,12 @@ class Streaming:
         Raises:
             SutureError: no rows were given.
         """
-        if not self.n:
-            raise SutureError("expected at least one batch of rows, got none; call update first")
-        pair = Pair.of_block(reduce(MomentBlock.merge, self.blocks),
-                             blocks=self.blocks if len(self._blocks) > 1 else ())
-        found = compute_indices(pair, self.requests, intervals=self._jackknife > 0)
+        expect(self.n > 0, "at least one batch of rows", "none", "call update first")
+        inputs: dict[Needs, Any] = dict.fromkeys(FROM_MOMENTS, make_pair(self.blocks))
         if self._reservoir is not None:
             rows = [k for k in self._kept if k is not None]
-            sample = Sample.of(*(torch.stack(side) for side in zip(*rows, strict=True)))
-            found |= {r.name: r.index(sample) for r in self.requests if r.index.needs is Needs.ROWS}
+            inputs[Needs.ROWS] = Sample.of(*(torch.stack(side) for side in zip(*rows, strict=True)))
+        data: dict[str, Inputs] = {STITCH: inputs}
         if self._kernels is not None:
-            cell = self._kernels.get_kernels(0, 0)
-            found |= {r.name: r.index(cell) for r in self.requests if r.alignment == "flatten"}
-        return {r.name: found[r.name] for r in self.requests}
+            data["flatten"] = self._kernels.get_kernels(0, 0)
+        return compute_indices(self.requests, data, intervals=self._jackknife > 0)

@@ -6,20 +6,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from suture._base import SutureError
+from suture._base import expect
 from suture.networks.recipe import Recipe
 
 
 def augment(images: Tensor, generator: torch.Generator, crop: int, flip: bool) -> Tensor:
     """Crop and flip images at random, each with its own draws, in one gather for the batch.
 
-    Arguments:
+    Args:
         images: (N, C, H, W), on any device.
         generator: a CPU generator; the draws depend on N, `crop` and `flip` alone, not on the device.
         crop: pixels of zero padding on each side, from which an H x W window is cut; 0 for none.
         flip: mirror each image left to right with probability one half, after cropping.
 
-    Returns a new (N, C, H, W) tensor, or `images` itself when there is nothing to do.
+    Returns:
+        A new (N, C, H, W) tensor, or `images` itself where there is nothing to do.
     """
     if crop == 0 and not flip:
         return images
@@ -40,11 +41,6 @@ def augment(images: Tensor, generator: torch.Generator, crop: int, flip: bool) -
 
 
 def check_images(inputs: Tensor, recipe: Recipe) -> None:
-    """Check that inputs are images if the recipe crops or flips them.
-
-    Raises SutureError when the recipe does so and `inputs` is not (N, C, H, W).
-    """
-    if (recipe.crop or recipe.flip) and inputs.ndim != 4:
-        raise SutureError(
-            f"crops and flips need inputs (N, C, H, W), got {tuple(inputs.shape)}; write crop=0, flip=False"
-        )
+    """Check that inputs are images (N, C, H, W) if the recipe crops or flips them."""
+    expect(inputs.ndim == 4 or not (recipe.crop or recipe.flip), "images (N, C, H, W) to crop and flip",
+           inputs, "write crop=0, flip=False")

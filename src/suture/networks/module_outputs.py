@@ -1,4 +1,4 @@
-"""Results of modules: the tensors in them, the axes along which they hold examples, and copies of them."""
+"""Outputs of modules: the tensors in them, the axes along which they hold examples, and copies of them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from suture._base import SutureError, convert_tensors
 
 Axes = tuple[int | None, ...]
-"""For each tensor in a result the axis that holds the examples of the batch; None where there is none."""
+"""For each tensor in an output the axis that holds the examples of the batch; None where there is none."""
 MIXED = -1
-"""Value in place of an axis: the result grows with the batch, but not by the results of more examples."""
+"""Value in place of an axis: the output grows with the batch, but not by the outputs of more examples."""
 
 
 def extract_tensors(output: Any) -> list[Tensor]:
@@ -42,7 +43,7 @@ def extract_main_output(output: Any) -> Tensor | None:
 def convert_output(output: Any, fn: Callable[[Tensor], Tensor]) -> Any:
     """Apply `fn` to every tensor in what a module returned.
 
-    Named tuples and ModelOutputs keep their type.
+    Named tuples, data classes and ModelOutputs keep their type.
     """
     if isinstance(output, Mapping) and not isinstance(output, dict):
         return convert_tensors(output, fn)
@@ -63,6 +64,32 @@ def convert_output(output: Any, fn: Callable[[Tensor], Tensor]) -> Any:
     return fn(output) if isinstance(output, Tensor) else output
 
 
+def find_axis(one: Tensor, size: int, other: Tensor, other_size: int) -> int | None:
+    """Find the axis of the examples from two outputs of one call, of which the first examples are the same.
+
+    Args:
+        one: output of a pass over `size` examples.
+        other: output of a pass over `other_size` examples.
+    """
+    if one.shape == other.shape:
+        return None
+    axis, *more = [d for d, (n, m) in enumerate(zip(one.shape, other.shape, strict=False)) if n != m] or [0]
+    if one.ndim != other.ndim or more or one.shape[axis] * other_size != other.shape[axis] * size:
+        return MIXED
+    if one.shape[axis] == size:
+        return axis
+    # With several entries per example, such as windows, those of one example must follow each other.
+    n = min(one.shape[axis], other.shape[axis])
+    a, b = (t.detach().narrow(axis, 0, n).double() for t in (one, other))
+    near = max(1e-3, 8 * torch.finfo(one.dtype).eps) if one.is_floating_point() else 0.0
+    return axis if bool(((a - b).abs() <= near * a.abs().max()).all()) else MIXED
+
+
+def guess_axis(t: Tensor, size: int) -> int | None:
+    """Return 0 where the first axis of a tensor has the length `size`, else None."""
+    return 0 if t.ndim and len(t) == size else None
+
+
 def repeat_examples(value: Any, copies: int, size: int, axes: Axes = (), *, shallow: bool = False,
                     instead: tuple[Tensor, Tensor] | None = None) -> Any:
     """Copy `value`, repeating each tensor that holds `size` examples `copies` times along their axis.
@@ -71,19 +98,18 @@ def repeat_examples(value: Any, copies: int, size: int, axes: Axes = (), *, shal
         value: what a module returned.
         copies: number of copies.
         size: number of examples.
-        axes: axis of the examples for each tensor in it. Where axes are unknown, a first axis of length
-            `size` is one.
+        axes: axis of the examples for each tensor in it; by default the first axis, where it has that length.
         shallow: expand floating point tensors from their first entry: the shape is right, the values are not,
             no memory is needed.
         instead: a tensor in it, and its replacement.
 
     Raises:
-        SutureError: the values matter, and a result does not consist of results of single examples.
+        SutureError: the values matter, and an output does not consist of outputs of single examples.
     """
     known = iter(axes)
 
     def one(t: Tensor) -> Tensor:
-        axis = next(known, 0 if t.ndim and len(t) == size else None)
+        axis = next(known, guess_axis(t, size))
         if instead is not None and t is instead[0]:
             return instead[1]
         if copies == 1 or axis is None:
@@ -92,9 +118,9 @@ def repeat_examples(value: Any, copies: int, size: int, axes: Axes = (), *, shal
             return t if axis == MIXED else t.narrow(axis, 0, 1).expand(
                 *(n * copies if d == axis else n for d, n in enumerate(t.shape)))
         if axis == MIXED:
-            raise SutureError(f"expected a result for each of {size} examples, got one of shape "
-                              f"{tuple(t.shape)} that mixes them; give one batch at a time, or "
-                              "choose a site after it")
+            raise SutureError(f"expected an output for each of {size} examples, got one of shape "
+                              f"{tuple(t.shape)} that mixes them; give one batch at a time, or use a later "
+                              "site")
         return t.repeat(*(copies if d == axis else 1 for d in range(t.ndim)))
 
     return convert_output(value, one)

@@ -4,66 +4,49 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import ClassVar, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
 import torch
+from pydantic import Field
 from torch import Tensor
+from typing_extensions import Doc
 
-from suture._base import SutureError, is_number, make_unknown_error
+from suture._base import Count, Positive, Real, Seed, Whole, options
 
 Optimizer = Literal["adam", "adamw", "sgd"]
 Schedule = Literal["constant", "cosine", "onecycle"]
+NotNegative = Annotated[Real, Field(ge=0)]
 
 
-@dataclass(frozen=True)
+@options
 class Recipe:
     """Recipe of a network's training. The defaults are the paper's, without its augmentation: see `paper`.
 
-    Arguments:
-        epochs: passes over the data, at least 1 (default 100).
-        batch_size: examples per step, at least 2 (default 64): batch norm has no variance from one example.
-        lr: peak learning rate (default 1e-3). Small networks on few images bear 1e-2 with "onecycle".
-        weight_decay: L2 penalty for "adam" and "sgd", decoupled for "adamw" (default 1e-5).
-        optimizer: "adam" (default), "adamw", or "sgd" (Nesterov momentum 0.9).
-        schedule: "constant" (default); "cosine", down to zero; or "onecycle", a linear rise over the first 30
-            % of the steps from lr / 25, then a cosine down to zero. Prefer the last two for short trainings:
-            they end converged. All schedules step once per batch.
-        crop: zero padding in pixels for random crops of the original size (default 0: no crops).
-        flip: mirror half of the images left to right (default False; wrong for digits and letters).
-        seed: seed of the order of examples, the augmentation and dropout (default 0). It does not affect the
-            initialisation.
+    Attributes:
+        {options}
 
-    Raises SutureError for a value outside these bounds.
+    Raises:
+        SutureError: a value outside its bounds.
     """
 
-    epochs: int = 100
-    batch_size: int = 64
-    lr: float = 1e-3
-    weight_decay: float = 1e-5
-    optimizer: Optimizer = "adam"
-    schedule: Schedule = "constant"
-    crop: int = 0
-    flip: bool = False
-    seed: int = 0
-
-    LEAST_BATCH: ClassVar[int] = 2
-
-    def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", self.LEAST_BATCH), ("crop", 0), ("seed", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise SutureError(f"{name} must be a whole number of at least {least}, got {value!r}")
-        if not (is_number(self.lr) and self.lr > 0):
-            raise SutureError(f"lr must be finite and above 0, got {self.lr!r}")
-        if not (is_number(self.weight_decay) and self.weight_decay >= 0):
-            raise SutureError(f"weight_decay must be finite and at least 0, got {self.weight_decay!r}")
-        self._check_choices(optimizer=get_args(Optimizer), schedule=get_args(Schedule))
-
-    def _check_choices(self, **choices: tuple[str, ...]) -> None:
-        for name, options in choices.items():
-            if getattr(self, name) not in options:
-                raise make_unknown_error(name, str(getattr(self, name)), options)
+    epochs: Annotated[Count, Doc("Passes over the data.")] = 100
+    batch_size: Annotated[Whole, Field(ge=2), Doc(
+        "Examples per step, at least 2: batch norm has no variance from one example.")] = 64
+    lr: Annotated[Positive, Doc(
+        'Peak learning rate. Small networks on few images bear 1e-2 with "onecycle".')] = 1e-3
+    weight_decay: Annotated[NotNegative, Doc(
+        'L2 penalty for "adam" and "sgd", decoupled for "adamw".')] = 1e-5
+    optimizer: Annotated[Optimizer, Doc('"adam", "adamw", or "sgd" (Nesterov momentum 0.9).')] = "adam"
+    schedule: Annotated[Schedule, Doc(
+        '"constant"; "cosine", down to zero; or "onecycle", a linear rise over the first 30 % of the steps '
+        "from lr / 25, then a cosine down to zero. The last two end with small steps, which short trainings "
+        "need. All step once per batch.")] = "constant"
+    crop: Annotated[Whole, Field(ge=0), Doc(
+        "Zero padding in pixels for random crops of the original size; 0 for no crops.")] = 0
+    flip: Annotated[bool, Doc(
+        "Mirror half of the images left to right. Wrong for digits and letters.")] = False
+    seed: Annotated[Seed, Doc(
+        "Seed of the order of examples, the augmentation and dropout, not of the initialisation.")] = 0
 
     @classmethod
     def paper(cls, seed: int = 0) -> Self:
@@ -75,23 +58,20 @@ class Recipe:
         return cls(crop=4, flip=True, seed=seed)
 
 
-def make_optimizer(
-    parameters: Iterable[Tensor], recipe: Recipe, *, fused: bool | None = None
-) -> torch.optim.Optimizer:
+def make_optimizer(parameters: Iterable[Tensor], recipe: Recipe, *,
+                   fused: bool | None = None) -> torch.optim.Optimizer:
     """Make the optimiser that a recipe names, at its peak learning rate.
 
-    Arguments:
+    Args:
         parameters: parameters to train. One whose ``grad`` is None at a step stays unchanged, with its state.
-        recipe: see `Recipe`.
+        recipe: the recipe.
         fused: use one kernel for all parameters. Default: PyTorch's choice for these parameters.
     """
-    lr, decay = recipe.lr, recipe.weight_decay
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters, lr=lr, momentum=0.9, nesterov=True, weight_decay=decay, fused=fused
-        )
+        return torch.optim.SGD(parameters, lr=recipe.lr, momentum=0.9, nesterov=True,
+                               weight_decay=recipe.weight_decay, fused=fused)
     kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
-    return kind(parameters, lr=lr, weight_decay=decay, fused=fused)
+    return kind(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, steps: int) -> float:

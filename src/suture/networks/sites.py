@@ -1,4 +1,9 @@
-"""Networks with sites: the named points of any eager module, with the fronts and tails they give."""
+"""Networks with sites: the named points of any eager module, with the fronts and tails they give.
+
+>>> found = find_sites(network, images)            # the repeated blocks, in order of execution
+>>> capture(network, images, ["layer1.0"])         # one forward pass that stops after the last site
+>>> run_tail(network, images, "layer1.0", x)       # only what comes after the site
+"""
 
 from __future__ import annotations
 
@@ -8,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from suture._base import SutureError, count_examples, list_tensors
-from suture.networks.calls import CallId, freeze
-from suture.networks.naming import SiteSpec
-from suture.networks.replays import CallRecorder, RecordedPass
+from suture._base import SutureError, list_tensors
+from suture.networks.calls import disable_gradients, freeze
+from suture.networks.captures import RecordedPass, capture_calls
+from suture.networks.replays import replay
 from suture.networks.site_inspection import SiteInfo, SiteInspector
-from suture.networks.tails import TailRunner
+from suture.networks.site_names import Site, SiteSpec
 from suture.representations import find_sequence_lengths
 
 
@@ -36,7 +41,7 @@ class SitedNetwork:
 
     Attributes:
         network, name, sites, infos, shapes: the arguments and the results of the dry run.
-        peak: bytes per example of the largest result of any module.
+        peak: bytes per example of the largest output of any module.
         peaks: for each site the same for the modules that finish with it or after it.
 
     Raises:
@@ -47,24 +52,20 @@ class SitedNetwork:
     def __init__(self, network: nn.Module, inputs: Any, sites: SiteSpec = None, *, allow_bypass: bool = False,
                  name: str = "network", autocast: torch.dtype | None = None) -> None:
         self.network, self.name, self._autocast = network, name, autocast
-        self._tails = TailRunner(network)
         with freeze(network):
-            dry = SiteInspector(network, inputs, name, self._tails)
+            dry = SiteInspector(network, inputs, name)
             self.infos: tuple[SiteInfo, ...] = tuple(dry.resolve(sites, allow_bypass))
         self.sites = tuple(i.site for i in self.infos)
         self.shapes = tuple(i.shape for i in self.infos)
-        self._replay_plans = [dry.find_plan(s) for s in self.sites]
-        self.peak = dry.measure_peak()
-        self.peaks = tuple(dry.measure_peak_from(s) for s in self.sites)
-        ends: list[CallId] = [(s.path, s.call) for s in self.sites]
-        self._ends = CallRecorder(network, ends, self._tails.volatile)
-        self._all = CallRecorder(network, set().union(*(s.remembered for s in self._replay_plans)),
-                                 self._tails.volatile)
+        self.peak, self.peaks = dry.measure_peak(), tuple(map(dry.measure_peak, self.sites))
+        self._plans = [dry.plans[s] for s in self.sites]
+        self._volatile = dry.volatile
+        self._remembered = set().union(*(p.remembered for p in self._plans))
 
     def front(self, inputs: Any) -> list[Tensor]:
         """Return the representation at every site, in one pass that stops after the last site."""
         with self._cast_forward(inputs):
-            done = self._ends.run(inputs, count_examples(inputs), stop=True)
+            done = capture_calls(self.network, inputs, {s.id for s in self.sites}, self._volatile, stop=True)
         return self.pick_representations(done)
 
     def count_at_once(self, index: int, micro_batch: int, size: int) -> int:
@@ -77,15 +78,12 @@ class SitedNetwork:
     def run_full(self, inputs: Any) -> RecordedPass:
         """Run one full pass that remembers what the tails need."""
         with self._cast_forward(inputs):
-            return self._all.run(inputs, count_examples(inputs))
+            return capture_calls(self.network, inputs, self._remembered, self._volatile)
 
     def run_to_sites(self, inputs: Any) -> RecordedPass:
-        """Run a pass that stops as soon as it has what the tails need.
-
-        It serves callers that do not need the network's output.
-        """
+        """Run a pass that remembers what the tails need and then stops, without the network's output."""
         with self._cast_forward(inputs):
-            return self._all.run(inputs, count_examples(inputs), stop=True)
+            return capture_calls(self.network, inputs, self._remembered, self._volatile, stop=True)
 
     def _cast_forward(self, inputs: Any) -> AbstractContextManager[object]:
         if self._autocast is None:
@@ -101,15 +99,15 @@ class SitedNetwork:
         """
         found = []
         lengths = find_sequence_lengths(done.inputs) if any(s.varies for s in self.shapes) else frozenset()
-        for info in self.infos:
-            x = info.site.pick(done.results[info.site.path, info.site.call])
-            if x is None or not info.shape.fits(x):
-                got = "no tensor" if x is None else info.shape.describe_tensor(x)
-                raise SutureError(f"expected {info.shape} at site {str(info.site)!r} of the {self.name}, got "
-                                  f"{got}; suture needs batches of one input size")
-            if info.shape.varies and x.shape[1] not in lengths:
+        for site, shape in zip(self.sites, self.shapes, strict=True):
+            x = site.pick(done.results[site.id])
+            if x is None or not shape.fits(x):
+                got = "no tensor" if x is None else shape.describe_tensor(x)
+                raise SutureError(f"expected {shape} at site {str(site)!r} of the {self.name}, got "
+                                  f"{got}; give batches of one input size")
+            if shape.varies and x.shape[1] not in lengths:
                 wanted = " or ".join(map(str, sorted(lengths))) or "none"
-                raise SutureError(f"expected as many tokens at site {str(info.site)!r} of the {self.name} as "
+                raise SutureError(f"expected as many tokens at site {str(site)!r} of the {self.name} as "
                                   f"its inputs have, {wanted}, got {x.shape[1]}; leave this site out")
             found.append(x if self._autocast is None else x.float())
         return found
@@ -123,8 +121,50 @@ class SitedNetwork:
                 overwritten.
             done: a pass of `run_full`.
         """
-        site = self.sites[index]
-        if (site.path, site.call) in self._tails.volatile:
+        if self.sites[index].id in self._volatile:
             x = x.clone()
         with self._cast_forward(done.inputs):
-            return self._tails.run(site, self._replay_plans[index], x, done)
+            return replay(self.network, self._plans[index], x, done, self._volatile)
+
+
+def find_sites(network: nn.Module, inputs: Any, sites: SiteSpec = None, *,
+               allow_bypass: bool = True) -> tuple[SiteInfo, ...]:
+    """Find the sites of a network, in order of execution, with their shapes and what bypasses them.
+
+    Args:
+        network: any eager module; it is not changed.
+        inputs: a batch of inputs: a tensor, a tuple of arguments or a mapping of keyword arguments.
+        sites: names, globs (``"layer*.*"``), a function of (path, module), or None for the repeated blocks.
+        allow_bypass: list bypassed sites too (default), instead of refusing them.
+    """
+    return SitedNetwork(network, inputs, sites, allow_bypass=allow_bypass).infos
+
+
+@disable_gradients()
+def capture(network: nn.Module, inputs: Any, sites: SiteSpec = None) -> dict[str, Tensor]:
+    """Capture representations by site name, in one forward pass that stops after the last site.
+
+    The network runs in eval mode and is left as it was. If the network later overwrites a representation in
+    place, it is returned as it was at the site.
+    """
+    sited = SitedNetwork(network, inputs, sites, allow_bypass=True)
+    with freeze(network):
+        return dict(zip(map(str, sited.sites), sited.front(inputs), strict=True))
+
+
+def run_tail(network: nn.Module, inputs: Any, site: str | Site, x: Tensor, *,
+             allow_bypass: bool = False) -> Any:
+    """Compute the network's output on `inputs` with the representation at `site` replaced by `x`.
+
+    Args:
+        network: any eager module; it runs in eval mode and is left as it was.
+        inputs: the batch of N examples that `x` belongs to.
+        site: the site.
+        x: (k N, ...) representations: one for each example, or k such batches concatenated.
+        allow_bypass: accept a site that another path bypasses.
+    """
+    sited = SitedNetwork(network, inputs, [site], allow_bypass=allow_bypass)
+    with freeze(network):
+        with disable_gradients():
+            done = sited.run_full(inputs)
+        return sited.tail(0, x, done)

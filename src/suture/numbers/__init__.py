@@ -19,6 +19,7 @@ from suture.numbers.intervals import make_missing_estimate as make_missing_estim
 from suture.numbers.measures import ALIGNMENTS as ALIGNMENTS
 from suture.numbers.measures import DETECTOR_NAME as DETECTOR_NAME
 from suture.numbers.measures import MEASURES as MEASURES
+from suture.numbers.measures import METHOD_NAMES as METHOD_NAMES
 from suture.numbers.measures import Measure as Measure
 from suture.numbers.measures import get_base_name as get_base_name
 from suture.numbers.measures import get_measure as get_measure

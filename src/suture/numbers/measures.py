@@ -92,12 +92,13 @@ _NATS = round(math.log(10), 3)
 _PERPLEXITY = 10
 _TOKEN_NOTE = "For language models over tokens that count; their interval is a bootstrap over whole texts."
 _METHOD_TAGS = {"dm": "DM", "tlm": "TLM"}
-_METHOD_NAMES = {"dm": "direct matching", "tlm": "task loss matching"}
+METHOD_NAMES = {"dm": "direct matching", "tlm": "task loss matching"}
+"""The methods that fit a stitching layer, by the prefix of their measures."""
 
 
 def _make_functional_measures(method: str) -> tuple[Measure, ...]:
     tag = _METHOD_TAGS[method]
-    kind = _METHOD_NAMES[method]
+    kind = METHOD_NAMES[method]
     return (
         Measure(f"{method}.accuracy", f"{tag} accuracy", 0, 1, True, True,
                 f"Test accuracy of the network stitched by {kind}; Wilson interval. {_TOKEN_NOTE}"),
@@ -186,7 +187,7 @@ def _find_detector_measure(name: str) -> Measure | None:
     label, low, high, larger, about = _OOD_MEASURES[what]
     return Measure(name, f"{_METHOD_TAGS[method]} {label} ({detector.replace('_', ' ')})", low, high, larger,
                    False, f"{about}. Scores are those of the detector {detector} on representations stitched "
-                          f"by {_METHOD_NAMES[method]} and native ones of the same test examples; the native "
+                          f"by {METHOD_NAMES[method]} and native ones of the same test examples; the native "
                           "ones are the positive class, larger scores more in-distribution.", judged=False)
 
 

@@ -26,18 +26,16 @@ from torch import Tensor
 
 from suture._base import Progress, SutureError
 from suture.indices import (
+    FOLDS,
     FROM_MOMENTS,
     STITCH,
-    Kernels,
     Needs,
     Request,
-    Sample,
     SiteStatistics,
     Value,
     compute_indices,
-    merge_into_folds,
 )
-from suture.numbers import MomentBlock, Pair, Spectrum, leave_out
+from suture.numbers import MomentBlock, Pair, Spectrum, leave_out, merge_blocks
 from suture.representations.accumulator_settings import AccumulatorSettings
 from suture.representations.aligned_moments import AlignedMoments
 from suture.representations.alignment import DEFAULT_RULE, AlignmentRule
@@ -194,7 +192,7 @@ class Accumulators:
         if not self.settings.select_requests(str(key[0]), Needs.BLOCKS):
             return ()
         if key not in self._spectra:
-            parts = [f.moments for f in merge_into_folds(pair.blocks)]
+            parts = [f.moments for f in merge_blocks(pair.blocks, FOLDS)]
             outside = [leave_out(parts, k) for k in range(len(parts)) if len(parts) > 1]
             self._spectra[key] = tuple(Spectrum.of(m.x, m.precision) for m in outside)
         return self._spectra[key]
@@ -243,22 +241,17 @@ class Accumulators:
 
     def _prepare_job(self, i: int, j: int, requests: Sequence[Request]) -> Callable[[], dict[str, Value]]:
         """Return a function that computes indices of one cell from data looked up beforehand."""
-        work: list[Callable[[], dict[str, Value]]] = []
+        data: dict[str, dict[Needs, Any]] = {}
         for alignment in (STITCH, "pool"):
-            of = [r for r in requests if r.alignment == alignment]
-            if asked := [r for r in of if r.index.needs in FROM_MOMENTS]:
-                work.append(partial(compute_indices, self.get_pair(i, j, alignment), asked,
-                                    intervals=self.settings.jackknife > 0))
-            if asked := [r for r in of if r.index.needs is Needs.ROWS]:
-                work.append(partial(_compute_each, asked, self._rows[alignment].get_sample(i, j)))
-        if self._flat is not None and (asked := [r for r in requests if r.alignment == "flatten"]):
-            work.append(partial(_compute_each, asked, self._flat.get_kernels(i, j)))
-
-        def done() -> dict[str, Value]:
-            found = {name: value for part in work for name, value in part().items()}
-            return {r.name: found[r.name] for r in requests if r.name in found}
-
-        return done
+            needs = {r.index.needs for r in requests if r.alignment == alignment}
+            data[alignment] = {}
+            if needs & FROM_MOMENTS:
+                data[alignment] |= dict.fromkeys(FROM_MOMENTS, self.get_pair(i, j, alignment))
+            if Needs.ROWS in needs:
+                data[alignment][Needs.ROWS] = self._rows[alignment].get_sample(i, j)
+        if self._flat is not None:
+            data["flatten"] = dict(self._flat.get_kernels(i, j))
+        return partial(compute_indices, requests, data, intervals=self.settings.jackknife > 0)
 
     def count_rows(self, i: int, j: int) -> Mapping[str, int]:
         """Return by index name the number of rows that each requested index of a cell is computed from."""
@@ -267,9 +260,9 @@ class Accumulators:
         n = {STITCH: 0 if self._stitch is None else self._stitch.get_moments(i, j).n,
              "flatten": self.examples,
              "pool": self._pooled.wanted["plain"].examples if "plain" in self._pooled.wanted else 0}
-        return {r.name: kept if r.index.needs is Needs.ROWS else self._flat.kept
-                if self._flat is not None and r.alignment == "flatten" and r.index.name != "cka_minibatch"
-                else n[r.alignment] for r in self.settings.requests if r.alignment in n}
+        held = {Needs.ROWS: kept, Needs.KEPT_KERNELS: 0 if self._flat is None else self._flat.kept}
+        return {r.name: held.get(r.index.needs, n[r.alignment]) for r in self.settings.requests
+                if r.alignment in n}
 
     def compute_statistics(self, side: str, k: int) -> SiteStatistics:
         """Compute the statistics of the representation at site `k`, with positions as rows.
@@ -280,7 +273,3 @@ class Accumulators:
             return SiteStatistics.of(self._own[k].get_moments(0, 0).y, precision=self.settings.precision)
         return SiteStatistics.of(self.stitch.get_moments(k if self._same else 0, k).y,
                                  precision=self.settings.precision)
-
-
-def _compute_each(requests: Sequence[Request], data: Sample | Kernels) -> dict[str, Value]:
-    return {r.name: r.index(data) for r in requests}

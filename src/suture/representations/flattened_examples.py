@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from suture._base import SutureError
-from suture.indices import FlatKernels
+from suture.indices import FlatKernels, Needs
 from suture.representations.accumulator_settings import AccumulatorSettings
 from suture.representations.shapes import Shape
 
@@ -29,7 +29,7 @@ def make_flat_kernels(sources: Sequence[Shape], targets: Sequence[Shape], settin
     if not requests:
         return None
     _check_flat([*sources, *targets])
-    keep = PAPER_EXAMPLES if any(r.index.name != "cka_minibatch" for r in requests) else 0
+    keep = PAPER_EXAMPLES if any(r.index.needs is Needs.KEPT_KERNELS for r in requests) else 0
     return FlatKernels(len(sources), len(targets), same=same, keep=keep, precision=settings.precision)
 
 

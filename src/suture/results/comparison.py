@@ -1,31 +1,21 @@
-"""One comparison: its table, its per-example arrays, and its files on disk."""
+"""The comparison of two networks: its numbers, verdicts, figures and files."""
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy.typing as npt
-
-from suture._base import SutureError, make_unknown_error
+from suture._base import SutureError, expect, make_unknown_error
 from suture.indices import SITE_COLUMNS, tabulate_statistics
-from suture.numbers import Difference, get_measure, sort_measures
-from suture.results import cell_verdict as judging
-from suture.results import sanity as battery
-from suture.results import summary as findings
-from suture.results.cell_differences import compute_difference
-from suture.results.table import (
-    FLOAT_COLUMNS,
-    check_arrays,
-    check_cells,
-    format_csv,
-    is_same_array,
-    tidy_table,
-)
+from suture.numbers import Difference, Record, build_record, estimate_difference
+from suture.results.cell_verdict import find_artefacts, judge_cells
+from suture.results.measured import Measured
+from suture.results.sanity import Verdict, run_sanity_battery
+from suture.results.saving import read_fields, save_measured
+from suture.results.table import register_own
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class Comparison(Measured):
     """All results about one source network and one target network.
 
     Attributes:
@@ -60,86 +50,9 @@ class Comparison:
             array is not a NumPy array of booleans, integers or floats.
     """
 
-    source: str
-    target: str
-    sources: tuple[str, ...]
-    targets: tuple[str, ...]
-    same_network: bool
-    same_architecture: bool
-    table: pd.DataFrame
-    arrays: dict[str, npt.NDArray[Any]]
-    meta: dict[str, Any]
-
-    def __post_init__(self) -> None:
-        for kind, names in (("source", self.sources), ("target", self.targets)):
-            if len(set(names)) != len(names):
-                raise SutureError(f"expected every {kind} site once, got {list(names)}")
-        object.__setattr__(self, "sources", tuple(self.sources))
-        object.__setattr__(self, "targets", tuple(self.targets))
-        object.__setattr__(self, "table", tidy_table(self.table))
-        check_cells(self.table, self.sources, self.targets)
-        check_arrays(self.arrays)
-        try:
-            object.__setattr__(self, "meta", json.loads(json.dumps(self.meta)))
-        except (TypeError, ValueError) as error:
-            raise SutureError(f"expected meta that JSON can hold, got: {error}") from error
-
     def __repr__(self) -> str:
         return (f"Comparison({self.source!r} -> {self.target!r}, {len(self.sources)} x {len(self.targets)} "
                 f"cells, measures: {', '.join(self.measures) or 'none'})")
-
-    @property
-    def measures(self) -> list[str]:
-        """Names of the measures in the table, in the order of `suture.numbers.measures.sort_measures`."""
-        return sort_measures(self._by_measure)
-
-    @cached_property
-    def _by_measure(self) -> dict[str, pd.DataFrame]:
-        """The rows of each measure by cell, cached because a report needs each several times."""
-        import pandas as pd
-
-        cells = pd.MultiIndex.from_product([self.sources, self.targets])
-        fill = {"reason": "not computed", "mark": ""}
-        found = {}
-        for name, rows in self.table.groupby("measure", sort=False):
-            whole = rows.set_index(["source", "target"]).reindex(cells)
-            there = cells.isin(pd.MultiIndex.from_frame(rows[["source", "target"]]))
-            for column, value in fill.items() if not there.all() else ():
-                whole.loc[~there, column] = value
-            found[str(name)] = whole
-        return found
-
-    def matrix(self, measure: str, what: str = "value") -> pd.DataFrame:
-        """Return one measure as a matrix: rows are source sites, columns target sites.
-
-        Args:
-            measure: a name of `measures`.
-            what: ``"value"``, ``"low"``, ``"high"``, ``"n"``, ``"reason"`` or ``"mark"``.
-
-        Raises:
-            SutureError: no such measure in this comparison, or no such `what`.
-        """
-        import pandas as pd
-
-        if measure not in self.measures:
-            raise make_unknown_error("measure", measure, self.measures)
-        if what not in (*FLOAT_COLUMNS, "n", "reason", "mark"):
-            raise make_unknown_error("column", what, (*FLOAT_COLUMNS, "n", "reason", "mark"))
-        cells = self._by_measure[measure][what].to_numpy(copy=True)
-        return pd.DataFrame(cells.reshape(len(self.sources), len(self.targets)),
-                            index=pd.Index(self.sources, name="source"),
-                            columns=pd.Index(self.targets, name="target"))
-
-    def marks(self, measure: str) -> pd.DataFrame:
-        """Return why cells are not to be trusted, as texts: rows are source sites, columns target sites.
-
-        A text holds one or several causes, ``cause: numbers; cause: numbers``. It is empty where all is well.
-        For the marks of task loss matching see `suture.stitching.convergence.find_unconverged`.
-
-        Raises:
-            SutureError: no such measure in this comparison.
-        """
-        return self.matrix(measure, "mark")
 
     def statistics(self) -> pd.DataFrame:
         """Return statistics of the representation at each site, with positions as rows.
@@ -164,7 +77,7 @@ class Comparison:
         Args:
             method: ``"dm"`` or ``"tlm"``.
             what: ``"word"``, or ``"reason"`` for a sentence why. The rules are in
-                `suture.results.cell_verdict.decide_verdicts`.
+                `suture.results.cell_verdict.judge_cell`.
 
         Returns:
             Texts: rows are source sites, columns target sites.
@@ -173,7 +86,10 @@ class Comparison:
             SutureError: the comparison has no relative accuracy or no out-of-distribution scores of this
                 method.
         """
-        return judging.tabulate_verdicts(self, method, what)
+        if what not in ("word", "reason"):
+            raise make_unknown_error("column", what, ("word", "reason"))
+        found = judge_cells(self, method)
+        return found.words if what == "word" else found.reasons
 
     def plot(self, measure: str, ax: Axes | None = None, annotate: bool = True) -> Axes:
         """Draw a heat map of one measure, with the measure's colour limits; a star means a mark.
@@ -191,15 +107,13 @@ class Comparison:
         """
         from suture.results.report import figures
 
-        matrix = self.matrix(measure)
+        self.matrix(measure)
         if ax is None:
             # Imported here, because pyplot chooses a window system and saved figures must not depend on one.
             from matplotlib import pyplot as plt
             _, ax = plt.subplots(layout="constrained")
-        entry = get_measure(measure)
-        figures.draw_heatmap(matrix, entry, ax, annotate=annotate, marks=self.marks(measure),
-                             hatched=findings.find_artefacts(self).get(measure.partition(".")[0]),
-                             title=f"{entry.label}\n{self.source} → {self.target}")
+        figures.draw_heatmap(self, measure, ax, find_artefacts(self), annotate,
+                             f"{self.source} → {self.target}")
         return ax
 
     def difference(self, a: tuple[str, str], b: tuple[str, str], measure: str,
@@ -227,33 +141,22 @@ class Comparison:
             SutureError: a site, a measure or a cell that this comparison lacks; a measure without per-example
                 record (structural indices); two different measures.
         """
-        return compute_difference(self, a, b, measure, other)
+        other = measure if other is None else other
+        expect(measure.rpartition(".")[2] == other.rpartition(".")[2], "one measure of two methods",
+               f"{measure!r} and {other!r}")
+        one, two = _build_cell_record(self, a, measure), _build_cell_record(self, b, other)
+        return estimate_difference(one, two, int(self.meta.get("seed") or 0))
 
-    def verdict(self) -> battery.Verdict:
+    def verdict(self) -> Verdict:
         """Run the paper's sanity battery; see `suture.results.sanity.run_sanity_battery`."""
-        return battery.run_sanity_battery(self.table, self.sources, self.targets,
-                                          same_network=self.same_network,
-                                          same_architecture=self.same_architecture, arrays=self.arrays)
-
-    def equals(self, other: Comparison) -> bool:
-        """Return True where all fields are exactly equal: names, order, dtypes and every number.
-
-        NaN equals NaN.
-        """
-        fields = ("source", "target", "sources", "targets", "same_network", "same_architecture")
-        return (all(getattr(self, f) == getattr(other, f) for f in fields)
-                and json.dumps(self.meta) == json.dumps(other.meta)
-                and format_csv(self.table) == format_csv(other.table)
-                and list(self.table.dtypes) == list(other.table.dtypes)
-                and list(self.arrays) == list(other.arrays)
-                and all(is_same_array(self.arrays[name], other.arrays[name]) for name in self.arrays))
+        return run_sanity_battery(self)
 
     def save(self, dir: str | os.PathLike[str]) -> Path:
-        """Write ``comparison.json``, ``table.csv`` and ``arrays.safetensors`` into a folder.
+        """Write ``comparison.safetensors`` into a folder, and ``table.csv`` beside it for people.
 
         A reader finds all of the earlier comparison or all of this one, also after a killed writer. Only one
         process may write to a folder at a time. A report in the folder (``report.html``, ``figures/``) is
-        left as it is.
+        left as it is. `load` never reads ``table.csv``.
 
         Args:
             dir: a folder that is missing, empty, or holds an earlier comparison.
@@ -264,9 +167,7 @@ class Comparison:
         Raises:
             SutureError: the folder holds anything else, or cannot be written; nothing in it has changed then.
         """
-        from suture.results.saving import save_comparison
-
-        return save_comparison(self, Path(dir))
+        return save_measured(self, Path(dir))
 
     def report(self, path: str | os.PathLike[str]) -> Path:
         """Write a self-contained HTML page, and beside it PNG and PDF figures in ``figures/``.
@@ -285,3 +186,39 @@ class Comparison:
         written = page.write_page([self], path)
         figures.save_figures(self, written.parent / "figures")
         return written
+
+
+def _build_cell_record(measured: Measured, cell: tuple[str, str], measure: str) -> Record:
+    expect(not isinstance(cell, str) and len(cell) == 2, "a cell (source site, target site)", repr(cell))
+    for kind, name, names in zip(("source", "target"), cell, (measured.sources, measured.targets),
+                                 strict=True):
+        if name not in names:
+            raise make_unknown_error(f"{kind} site", name, names)
+    i, j = measured.sources.index(cell[0]), measured.targets.index(cell[1])
+    record = build_record(measured.arrays, measure, i, j)
+    reason = str(measured.matrix(measure, "reason").iloc[i, j])
+    if reason:
+        raise SutureError(f"{measure} of {cell[0]!r} into {cell[1]!r} has no value: {reason}")
+    return record
+
+
+def load(dir: str | os.PathLike[str]) -> Comparison:
+    """Load the comparison that `Comparison.save` wrote into a folder, exactly.
+
+    Raises:
+        SutureError: the folder is missing, or holds no comparison, one of another format version, or a
+            damaged one.
+    """
+    fields = read_fields(Path(dir))
+    try:
+        register_own(fields["meta"])
+        return Comparison(**fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise SutureError(f"the comparison in {str(dir)!r} is damaged: {error}; compute it again") from error
+
+
+def write_report(comparisons: Sequence[Comparison], path: str | os.PathLike[str]) -> Path:
+    """Write one HTML page for several comparisons; see `suture.results.report.page.write_page`."""
+    from suture.results.report.page import write_page  # imports matplotlib and the template engine
+
+    return write_page(comparisons, path)

@@ -1,81 +1,84 @@
-"""Saving a comparison in a folder, and loading it exactly."""
+"""Folder of a comparison: one file that is read back, and its table for people."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import json
-import os
-import secrets
+import re
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from safetensors import SafetensorError
-from safetensors import numpy as safetensors
+from safetensors import SafetensorError, safe_open
 
-from suture._base import SutureError, make_unwritable_error
-from suture.results.comparison import Comparison
-from suture.results.storage import (
-    ARRAYS,
-    COMPARISON_FORMAT,
-    TABLE,
-    VERSION,
-    commit_files,
-    make_damaged_error,
-    read_content,
-    read_document,
-    refuse_foreign,
-)
-from suture.results.table import format_csv, parse_table, register_own
+from suture._base import SutureError, load_tensors, make_unwritable_error, replace_file, save_tensors
+from suture.results import old_format
+from suture.results.measured import NAMES, Measured, describe_fields
+from suture.results.table import parse_table
+
+KIND = "suture.comparison/2"
+FILE, TABLE = "comparison.safetensors", "table.csv"
+_OLD = (old_format.DOCUMENT, old_format.ARRAYS)
+_OURS = (FILE, TABLE, *_OLD)
+# A report may stand in the folder too. Another process may be writing it.
+_REPORT = ("report.html", "figures")
+_STAGED = re.compile(rf"\.({'|'.join(map(re.escape, (*_OURS, *_REPORT)))})\.[0-9a-f]{{16}}")
 
 
-def save_comparison(comparison: Comparison, folder: Path) -> Path:
+def save_measured(measured: Measured, folder: Path) -> Path:
     """Write a comparison into a folder; see `Comparison.save`."""
-    token = secrets.token_hex(8)
-    contents = {
-        TABLE: format_csv(comparison.table).encode(),
-        ARRAYS: safetensors.save({k: np.asarray(v, order="C") for k, v in comparison.arrays.items()}),
-    }
-    document = {
-        "format": COMPARISON_FORMAT, "version": VERSION, "save": token,
-        "files": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
-        "source": comparison.source, "target": comparison.target,
-        "sources": list(comparison.sources), "targets": list(comparison.targets),
-        "same_network": comparison.same_network, "same_architecture": comparison.same_architecture,
-        "arrays": list(comparison.arrays), "meta": comparison.meta,
-    }
+    about = describe_fields(measured)
     try:
-        refuse_foreign(folder)
-        commit_files(folder, token, contents, json.dumps(document, indent=1).encode())
+        _refuse_foreign(folder)
+        save_tensors(folder / FILE, KIND, measured.arrays, about)
+        replace_file(folder / TABLE, about["table"].encode(errors="replace"))
+        for path in list(folder.iterdir()):
+            staged = _STAGED.fullmatch(path.name)
+            if path.name in _OLD or (staged and staged[1] in _OURS):
+                path.unlink(missing_ok=True)
     except OSError as error:
         raise make_unwritable_error(folder, error) from error
     return folder
 
 
-def load(dir: str | os.PathLike[str]) -> Comparison:
-    """Load the comparison that `Comparison.save` wrote into a folder, exactly.
+def has_comparison(folder: Path) -> bool:
+    """Return True where a comparison was saved in a folder, in this format or the old one."""
+    return (folder / FILE).exists() or (folder / old_format.DOCUMENT).exists()
+
+
+def read_fields(folder: Path) -> dict[str, Any]:
+    """Read the fields of the `Measured` that was saved in a folder.
 
     Raises:
-        SutureError: the folder is missing, or holds no comparison, one of another format version, or a
-            damaged one.
+        SutureError: the folder is missing, or holds no comparison, one of another version, or a damaged one.
     """
-    folder = Path(dir)
-    while True:
-        document = read_document(folder)
-        table, arrays = read_content(folder, TABLE, document), read_content(folder, ARRAYS, document)
-        if table is not None and arrays is not None:
-            break
-        # A changed document means that a writer replaced the files between two reads; they are read again.
-        if read_document(folder)["save"] == document["save"]:
-            name = TABLE if table is None else ARRAYS
-            raise make_damaged_error(folder, f"{name} is missing or not the one that was saved")
+    if not has_comparison(folder):
+        raise SutureError(f"expected a folder with a saved comparison, got {str(folder)!r} without {FILE}")
     try:
-        register_own(document["meta"])
-        loaded = safetensors.load(arrays)
-        return Comparison(
-            source=document["source"], target=document["target"], sources=tuple(document["sources"]),
-            targets=tuple(document["targets"]), same_network=document["same_network"],
-            same_architecture=document["same_architecture"], table=parse_table(table.decode()),
-            arrays={name: loaded[name] for name in document["arrays"]}, meta=document["meta"])
-    except (SutureError, SafetensorError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise make_damaged_error(folder, str(error)) from error
+        if not (folder / FILE).exists():
+            return old_format.read_fields(folder)
+    except SutureError:
+        if not (folder / FILE).exists():  # else a writer has replaced the old files meanwhile
+            raise
+    tensors, about = load_tensors(folder / FILE, KIND)
+    return {name: about[name] for name in NAMES} | {
+        "table": parse_table(about["table"]), "meta": json.loads(about["meta"]),
+        "arrays": {name: tensors[name].numpy() for name in about["arrays"]}}
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse a folder that is neither missing, nor empty, nor an earlier comparison with its report."""
+    if not folder.exists():
+        return
+    own = {*_REPORT, *(_OURS if _is_ours(folder) else ())}
+    foreign = sorted(path.name for path in folder.iterdir()
+                     if path.name not in own and not _STAGED.fullmatch(path.name))
+    if foreign:
+        raise SutureError("expected a new folder, an empty one or an earlier comparison, got "
+                          f"{str(folder)!r} that holds {foreign[0]!r}; choose another folder")
+
+
+def _is_ours(folder: Path) -> bool:
+    try:
+        with safe_open(folder / FILE, "np") as file:
+            return str((file.metadata() or {}).get("format")).startswith("suture.comparison/")
+    except (OSError, SafetensorError):
+        return bool(old_format.read_document(folder))

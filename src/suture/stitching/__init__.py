@@ -6,12 +6,12 @@ from suture.stitching.convergence import mark_rows as mark_rows
 from suture.stitching.convergence import stack_curves as stack_curves
 from suture.stitching.direct_matching import DirectMatch as DirectMatch
 from suture.stitching.direct_matching import direct_match as direct_match
+from suture.stitching.families import FAMILIES as FAMILIES
 from suture.stitching.families import FULL as FULL
-from suture.stitching.families import Family as Family
+from suture.stitching.family import Family as Family
 from suture.stitching.layer import StitchingLayer as StitchingLayer
 from suture.stitching.objective import check_batch as check_batch
 from suture.stitching.recipe import TaskRecipe as TaskRecipe
-from suture.stitching.recipe import derive_cell_seed as derive_cell_seed
 from suture.stitching.task_inference import TASKS as TASKS
 from suture.stitching.task_inference import TaskName as TaskName
 from suture.stitching.task_inference import resolve_task as resolve_task

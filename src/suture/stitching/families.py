@@ -1,212 +1,301 @@
-"""Families of affine maps x -> W x + b from p source to q target channels.
-
-A stitching layer is a map of one family. A smaller family keeps more of the source's geometry, so a good fit
-says more. A `Family` serves both ways of fitting: `suture.stitching.direct_matching` solves it in closed form
-from moments, and `suture.stitching.affine` trains it on the task loss.
-"""
+"""The families of affine maps: free, penalised, of low rank, rotations, and those of equal widths."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal, cast
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal, cast
 
-from suture._base import SutureError, make_unknown_error
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from typing_extensions import Doc
 
-FamilyName = Literal["full", "ridge", "rank", "orthogonal", "diagonal", "permutation", "identity", "sparse"]
+from suture._base import Count, Positive, Share, SutureError, expect, options
+from suture.numbers import Moments, Pair, find_varying_columns, solve_least_squares
+from suture.stitching.family import Family, draw_uniform
+from suture.stitching.solvers import assign_rows, choose_ridge, solve_lasso
 
-
-@dataclass(frozen=True)
-class FamilyDescription:
-    """The maps of a family, the invariances of its fit, and its purpose.
-
-    Attributes:
-        map: the maps that it allows.
-        invariant_x, invariant_y: transformations of the source's / target's channels that leave the R² of the
-            fitted map unchanged, on fitting and held-out data. The names are ``"translation"``, ``"scaling"``
-            (isotropic), ``"permutation"``, ``"orthogonal"`` and ``"linear"`` (any invertible map). All others
-            change R².
-        use: the question that its fit answers.
-    """
-
-    map: str
-    invariant_x: frozenset[str]
-    invariant_y: frozenset[str]
-    use: str
-
-
-_AXES = frozenset({"translation", "scaling", "permutation"})
-_RIGID = _AXES | {"orthogonal"}
-_ALL = _RIGID | {"linear"}
 _SCALE = frozenset({"translation", "scaling"})
 _ORDER = frozenset({"translation", "permutation"})
-
-FAMILIES: Mapping[str, FamilyDescription] = {
-    "full": FamilyDescription("any W, any b", _ALL, _RIGID,
-                        "the default: is the target's information in the source, linearly?"),
-    "ridge": FamilyDescription("any W, its squared sum is penalised", _RIGID, _RIGID,
-                         "the same with few rows for many channels, or with nearly collinear channels"),
-    "rank": FamilyDescription("W of rank at most k", _ALL, _RIGID,
-                        "how many directions does the fit need?"),
-    "orthogonal": FamilyDescription("W = s Q, the columns of Q orthonormal", _RIGID, _RIGID,
-                              "is the geometry the same up to rotation, scale and shift (Procrustes)?"),
-    "diagonal": FamilyDescription("one factor per channel", _SCALE, _SCALE,
-                            "are the channels the same up to shift and factor, as in two snapshots "
-                            "of one training?"),
-    "permutation": FamilyDescription("W permutes the channels", _ORDER, _ORDER,
-                                     "are they the same units in another order (found by correlation)?"),
-    "identity": FamilyDescription("W = I, b = 0", frozenset(), frozenset(),
-                                  "are they the same units already, with nothing fitted?"),
-    "sparse": FamilyDescription("any W, its absolute sum is penalised", _AXES, _AXES,
-                                "is each target channel made of a few source channels?"),
-}
-"""Every family by name. The entry of orthogonal is for free scale and shift: see `Family.invariant_x`."""
+_AXES = _SCALE | _ORDER
+_RIGID = _AXES | {"orthogonal"}
+_ALL = _RIGID | {"linear"}
 
 
-@dataclass(frozen=True)
-class Family:
-    """One family with its options. ``Family.parse("rank:8")`` and ``str(family)`` are inverse to each other.
+@options
+class Full(Family):
+    """Every affine map.
 
-    `suture.stitching.direct_matching` and `suture.stitching.affine` say how the strength enters DM and TLM.
+    W = Syx Sxx^+. The pseudo-inverse drops the directions below `suture.numbers.spectra.compute_rank_cut`.
+    For a rank-deficient source this is the minimiser of least norm. (Balogh and Jelasity 2025, direct
+    matching; Csiszarik et al. 2021, section 3.2.)
+    """
+
+    name, examples = "full", ("full",)
+    kept = _ALL, _RIGID
+
+
+@options
+class Ridge(Family):
+    """Every affine map, with a penalty on the squares of W (Hoerl and Kennard 1970).
+
+    The penalty of the closed form is lambda |W|² with lambda = strength * tr(Sxx) / p. It is relative to the
+    mean scatter of a source channel, so the units of the source and the number of rows do not matter. It is
+    the ``alpha`` of scikit-learn's ``Ridge``: alpha = strength * sum |x - mean|² / p. In training, strength *
+    |W|² / p is added to the task loss, so the two strengths have different units.
 
     Attributes:
-        name: one of `FAMILIES`.
-        strength: of the penalty. ridge: above 0, relative to the mean scatter of a source channel, or
-            ``"cv"`` for cross-validation. sparse: between 0 and 1, relative to the penalty at which W becomes
-            0. Others: None.
-        rank: for rank only: the largest rank of W, at least 1.
-        scale: for orthogonal only: True leaves the scale free, False fixes it at 1.
-        shift: for orthogonal only: True leaves b free. False sets b = 0 and fits without subtracting the
-            means. Of the other families, identity has no shift and the rest always have one.
-
-    Raises:
-        SutureError: an unknown name, or an option that is missing, out of range or of another family.
+        {options}
     """
 
-    name: FamilyName = "full"
-    strength: float | Literal["cv"] | None = None
-    rank: int | None = None
-    scale: bool = True
-    shift: bool = True
+    strength: Annotated[Positive | Literal["cv"], Doc(
+        "Strength of the penalty, above 0. \"cv\" chooses it by cross-validation.")]
 
-    def __post_init__(self) -> None:
-        if self.name not in FAMILIES:
-            raise make_unknown_error("family", self.name, FAMILIES)
-        self._check_strength()
-        if self.name == "rank":
-            if not isinstance(self.rank, int) or self.rank < 1:
-                raise SutureError(f"expected rank to be a whole number of at least 1, got {self.rank!r}; "
-                                  "write rank:8")
-        elif self.rank is not None:
-            raise SutureError(f"expected no rank for the family {self.name}, got {self.rank!r}; write "
-                              f"rank:{self.rank}")
-        if self.name != "orthogonal" and not (self.scale and self.shift):
-            option = "shift" if self.scale else "scale"
-            raise SutureError(f"expected {option}=False for orthogonal only, got it for {self.name}; "
-                              f"write orthogonal:no{option} or leave it out")
+    name, examples = "ridge", ("ridge:0.1", "ridge:cv")
+    kept = _RIGID, _RIGID
+    penalised = True
 
-    def _check_strength(self) -> None:
-        s = self.strength
-        if self.name == "ridge":
-            if s != "cv" and not (isinstance(s, float | int) and 0 < s < math.inf):
-                raise SutureError(f"expected a ridge strength above 0 or 'cv', got {s!r}; write ridge:0.1 or "
-                                  "ridge:cv, or full for no penalty")
-        elif self.name == "sparse":
-            if not (isinstance(s, float | int) and 0 < s < 1):
-                raise SutureError(f"expected a sparse strength between 0 and 1, got {s!r}; write "
-                                  "sparse:0.01, or full for no penalty")
-        elif s is not None:
-            raise SutureError(f"expected no strength for the family {self.name}, got {s!r}; write ridge:{s}")
+    @property
+    def needs_folds(self) -> bool:
+        return self.strength == "cv"
 
-    @classmethod
-    def parse(cls, text: str) -> Family:
-        """Return the family that `text` names.
+    def choose(self, folds: Sequence[Moments] | None) -> Family:
+        return Ridge(choose_ridge(folds or ())) if self.needs_folds else self
 
-        Examples: ``full``, ``ridge:0.1``, ``ridge:cv``, ``rank:8``, ``orthogonal``,
-        ``orthogonal:noscale,noshift``, ``diagonal``, ``permutation``, ``identity``, ``sparse:0.01``.
+    def solve(self, pair: Pair) -> Tensor:
+        return solve_least_squares(pair.x, pair.moments, cast(float, self.strength))
 
-        Raises:
-            SutureError: an unknown name or option, or a value that is missing, no number or out of range.
-        """
-        word, colon, rest = text.partition(":")
-        if word not in FAMILIES:
-            raise make_unknown_error("family", word, FAMILIES)
-        name = cast(FamilyName, word)
-        if name in ("ridge", "sparse"):
-            return cls(name, strength=cast(float, _parse_number(float, rest)))
-        if name == "rank":
-            return cls(name, rank=cast(int, _parse_number(int, rest)))
-        options = rest.split(",") if colon else []
-        if name != "orthogonal" and options:
-            raise SutureError(f"expected no option for the family {name}, got {rest!r}; write {name}")
-        for o in options:
-            if o not in ("noscale", "noshift"):
-                raise make_unknown_error("option of the family orthogonal", o, ("noscale", "noshift"),
-                                         "or write orthogonal")
-        return cls(name, scale="noscale" not in options, shift="noshift" not in options)
+    def compute_loss(self, weight: Tensor, pair: Pair) -> Tensor:
+        scatter = torch.trace(pair.moments.sxx) / pair.x.width
+        penalty = cast(float, self.strength) * scatter * weight.square().sum()
+        return super().compute_loss(weight, pair) + penalty
 
-    def __str__(self) -> str:
-        options = [f"{v}".removesuffix(".0") for v in (self.strength, self.rank) if v is not None]
-        options += [f"no{o}" for o in ("scale", "shift") if not getattr(self, o)]
-        return f"{self.name}:{','.join(options)}" if options else self.name
+    def check_training(self) -> None:
+        expect(not self.needs_folds, "a number as the strength of ridge in training", "cv",
+               "write ridge:0.1 or methods=['dm']")
+
+    def penalty(self, weight: Tensor) -> Tensor:
+        self.check_training()
+        return cast(float, self.strength) * weight.square().sum() / weight.shape[1]
+
+
+@options
+class Rank(Family):
+    """Affine maps with a W of rank at most k.
+
+    W = V_k V_k' Syx Sxx^+, with V_k the first k eigenvectors of the scatter of the fitted values. This is the
+    minimiser among the maps of rank at most k (reduced-rank regression, Izenman 1975). In training W = L R,
+    with parameters ``left`` (q, k) and ``right`` (k, p). Random factors give the entries of W the variance of
+    a free W.
+
+    Attributes:
+        {options}
+    """
+
+    rank: Annotated[Count, Doc("Largest rank k of W.")]
+
+    name, examples = "rank", ("rank:8",)
+    kept = _ALL, _RIGID
 
     def check(self, p: int, q: int) -> None:
-        """Raise if the family has no map from `p` to `q` channels.
+        expect(self.rank <= min(p, q), f"a rank of at most {min(p, q)} for {p} into {q} channels", self.rank,
+               "write full")
 
-        Raises:
-            SutureError: orthogonal with p > q; diagonal, permutation, identity with p != q; a rank above
-                min(p, q).
-        """
-        if self.name == "orthogonal" and p > q:
-            raise SutureError(f"expected at most as many source as target channels for {self}, got {p} into "
-                              f"{q}: the map cannot keep all directions; use rank:{q} or full, or swap "
-                              "source and target")
-        if self.name in ("diagonal", "permutation", "identity") and p != q:
-            raise SutureError(f"expected as many source as target channels for {self}, got {p} into {q}; use "
-                              f"full{', or orthogonal' if p < q else ''}")
-        if self.rank is not None and self.rank > min(p, q):
-            raise SutureError(f"expected a rank of at most {min(p, q)} for {p} into {q} channels, got "
-                              f"{self.rank}; write full")
+    def solve(self, pair: Pair) -> Tensor:
+        # The scatter of the fitted values is the square of this matrix, which keeps twice the digits.
+        fitted = (pair.x.vectors / pair.x.values.sqrt()).T @ pair.moments.sxy
+        first: Tensor = torch.linalg.svd(fitted, full_matrices=False).Vh[:self.rank]
+        scores: Tensor = first @ solve_least_squares(pair.x, pair.moments)
+        return torch.mm(first.T, scores)
 
-    @property
-    def shifts(self) -> bool:
-        """True if b may differ from 0."""
-        return self.shift and self.name != "identity"
+    def make_identity(self, p: int, q: int) -> Tensor:
+        eye = torch.eye(q, p)
+        eye[self.rank:] = 0
+        return eye
 
-    @property
-    def trainable(self) -> bool:
-        """True if task loss matching has parameters to train: False for permutation and identity."""
-        return self.name not in ("permutation", "identity")
+    def draw(self, p: int, q: int, generator: torch.Generator) -> Tensor:
+        k = self.rank
+        return draw_uniform((q, k), (3 / k) ** 0.5, generator) @ draw_uniform((k, p), p**-0.5, generator)
 
-    @property
-    def invariant_x(self) -> frozenset[str]:
-        """`FamilyDescription.invariant_x` for these options.
+    def split(self, weight: Tensor) -> dict[str, Tensor]:
+        u, s, vh = torch.linalg.svd(weight, full_matrices=False)
+        root = s[:self.rank].sqrt()
+        return {"left": u[:, :self.rank] * root, "right": root[:, None] * vh[:self.rank]}
 
-        A fixed scale removes the scaling on both sides, a fixed shift the translation.
-        """
-        return FAMILIES[self.name].invariant_x - self._fixed
-
-    @property
-    def invariant_y(self) -> frozenset[str]:
-        """`FamilyDescription.invariant_y` for these options."""
-        return FAMILIES[self.name].invariant_y - self._fixed
-
-    @property
-    def _fixed(self) -> set[str]:
-        return {t for t, free in (("scaling", self.scale), ("translation", self.shift)) if not free}
+    def join(self, parts: Mapping[str, Tensor]) -> Tensor:
+        return parts["left"] @ parts["right"]
 
 
-def _parse_number(kind: Callable[[str], float], text: str) -> float | str | None:
-    """Return `text` as a number.
+@options
+class Orthogonal(Family):
+    """Rotations, reflections and isometries: W = s Q, the columns of Q orthonormal, for p at most q.
 
-    Other text is returned as it is, and empty text as None. `Family` accepts "cv" and refuses the rest.
+    W = s U V' with U D V' = Syx and s = tr D / tr Sxx; s = 1 without free scale (Schonemann 1966). It is
+    exact also for isometries (p < q), because |Q x| = |x| for every Q with orthonormal columns. Without free
+    shift the second moments are about zero.
+
+    In training W = exp(log_scale) exp(A - A') Q, with parameters ``angle`` A (q, q) and ``log_scale``, and
+    ``base`` Q (q, p) constant. exp(A - A') is a rotation, so for p = q training keeps the sign of det W. A
+    random Q is uniformly distributed (Mezzadri 2007) and has scale 1.
+
+    Attributes:
+        {options}
     """
-    try:
-        return kind(text)
-    except ValueError:
-        return text or None
+
+    scale: Annotated[bool, Doc("True leaves the scale s free, False fixes it at 1.")] = True
+    shift: Annotated[bool, Doc("True leaves b free, False fits with b = 0, not subtracting means.")] = True
+
+    name = "orthogonal"
+    examples = "orthogonal", "orthogonal:noscale", "orthogonal:noshift", "orthogonal:noscale,noshift"
+    kept = _RIGID, _RIGID
+    constants = frozenset({"base"})
+
+    def check(self, p: int, q: int) -> None:
+        expect(p <= q, f"at most as many source as target channels for {self}", f"{p} into {q}",
+               f"use rank:{q} or full, or swap source and target")
+
+    def solve(self, pair: Pair) -> Tensor:
+        m = pair.moments
+        syx, scatter = m.sxy.T, torch.trace(m.sxx)
+        if not self.shift:
+            syx = syx + m.n * torch.outer(m.y.mean, m.x.mean)
+            scatter = scatter + m.n * m.x.mean @ m.x.mean
+        u, d, vh = torch.linalg.svd(syx, full_matrices=False)
+        rotation = torch.mm(u, vh)
+        if not self.scale:
+            return rotation
+        constant = float(scatter) <= 0 or (self.shift and pair.x.rank == 0)
+        return torch.zeros_like(syx) if constant else d.sum() / scatter * rotation
+
+    def draw(self, p: int, q: int, generator: torch.Generator) -> Tensor:
+        base, r = torch.linalg.qr(torch.randn(q, p, dtype=torch.float64, generator=generator))
+        return torch.mul(base, r.diagonal().sign())
+
+    def split(self, weight: Tensor) -> dict[str, Tensor]:
+        # The polar decomposition; the mean singular value is the best scale.
+        u, s, vh = torch.linalg.svd(weight, full_matrices=False)
+        # A constant source has the map 0, whose scale has no logarithm.
+        scale = {"log_scale": s.mean().clamp(min=1e-30).log()} if self.scale else {}
+        return {"angle": weight.new_zeros(len(weight), len(weight)), "base": u @ vh} | scale
+
+    def join(self, parts: Mapping[str, Tensor]) -> Tensor:
+        angle = parts["angle"]
+        turned: Tensor = torch.linalg.matrix_exp(angle - angle.T) @ parts["base"]
+        return parts["log_scale"].exp() * turned if "log_scale" in parts else turned
 
 
-FULL = Family()
+@options
+class Diagonal(Family):
+    """Affine maps of each channel by itself, with parameters ``factors`` (p,).
+
+    The closed form is the regression of each target channel on the source channel of the same number.
+    """
+
+    name, examples, square = "diagonal", ("diagonal",), True
+    kept = _SCALE, _SCALE
+
+    def solve(self, pair: Pair) -> Tensor:
+        m = pair.moments
+        slopes = m.sxy.diagonal() / m.sxx.diagonal()
+        return torch.where(find_varying_columns(m.x, m.precision), slopes, 0.0).diag()
+
+    def draw(self, p: int, q: int, generator: torch.Generator) -> Tensor:
+        return draw_uniform((q,), 1.0, generator).diag()  # each output has one input
+
+    def split(self, weight: Tensor) -> dict[str, Tensor]:
+        return {"factors": weight.diagonal()}
+
+    def join(self, parts: Mapping[str, Tensor]) -> Tensor:
+        return parts["factors"].diag()
+
+
+@options
+class Permutation(Family):
+    """Maps that permute the channels, with a shift.
+
+    The closed form is the assignment of source to target channels with the largest sum of correlations, by
+    `scipy.optimize.linear_sum_assignment` (Li et al. 2015). A constant channel has correlation 0.
+    """
+
+    name, examples = "permutation", ("permutation",)
+    kept = _ORDER, _ORDER
+    square, trainable = True, False
+
+    def solve(self, pair: Pair) -> Tensor:
+        return assign_rows(pair.correlations).T.contiguous()
+
+    def compute_loss(self, weight: Tensor, pair: Pair) -> Tensor:
+        return -(weight * pair.correlations.T).sum()
+
+    def draw(self, p: int, q: int, generator: torch.Generator) -> Tensor:
+        return torch.eye(p)[torch.randperm(p, generator=generator)]
+
+    def split(self, weight: Tensor) -> dict[str, Tensor]:
+        return {"weight": assign_rows(weight)}
+
+
+@options
+class Identity(Family):
+    """The identity, with b = 0."""
+
+    name, examples = "identity", ("identity",)
+    kept = frozenset(), frozenset()
+    shift, square, trainable = False, True, False
+
+    def solve(self, pair: Pair) -> Tensor:
+        return torch.eye(pair.x.width).to(pair.moments.sxx)
+
+    def draw(self, p: int, q: int, generator: torch.Generator) -> Tensor:
+        return torch.eye(p)
+
+    def split(self, weight: Tensor) -> dict[str, Tensor]:
+        return {"weight": torch.eye(len(weight), dtype=weight.dtype)}
+
+
+@options
+class Sparse(Family):
+    """Every affine map, with a penalty on the absolute values of W (the lasso).
+
+    The closed form minimises half the mean squared error plus alpha sum |W| (`solve_lasso`). In training,
+    strength * sum |W| is added to the task loss: after each step of rate lr, the entries of W move towards 0
+    by lr * strength and stop there (proximal gradient). Unlike a penalty, this gives exact zeros. With Adam
+    the balance differs from entry to entry. The two strengths have different units.
+
+    Attributes:
+        {options}
+    """
+
+    strength: Annotated[Share, Doc("Strength of the penalty, relative to that at which W becomes 0.")]
+
+    name, examples = "sparse", ("sparse:0.01",)
+    kept = _AXES, _AXES
+    penalised = True
+
+    def solve(self, pair: Pair) -> Tensor:
+        found = solve_lasso(pair, self.strength)
+        if found is None:
+            raise SutureError(f"{self} does not converge for a source of condition {pair.x.condition:.1e}; "
+                              "write a larger strength, or ridge")
+        return found
+
+    def compute_loss(self, weight: Tensor, pair: Pair) -> Tensor:
+        alpha = self.strength * pair.moments.sxy.abs().max()
+        return super().compute_loss(weight, pair) / 2 + alpha * weight.abs().sum()
+
+    def shrink(self, weight: Tensor, lr: float) -> Tensor:
+        return F.softshrink(weight, lr * self.strength)
+
+
+FAMILIES: dict[str, type[Family]] = {
+    "full": Full,
+    "ridge": Ridge,
+    "rank": Rank,
+    "orthogonal": Orthogonal,
+    "diagonal": Diagonal,
+    "permutation": Permutation,
+    "identity": Identity,
+    "sparse": Sparse,
+}
+"""Every family by name. `Family.parse` knows a class that is added here."""
+FULL = Full()
 """Every affine map: the default."""

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from suture.representations import Alignment, Kind, Part, View, to_grid
 from suture.stitching.affine import Affine
-from suture.stitching.families import FULL, Family
+from suture.stitching.families import FULL
+from suture.stitching.family import Family
 
 Init = Literal["random", "dm", "identity"]
 
@@ -81,12 +82,16 @@ class StitchingLayer(nn.Module):
         return self
 
     def penalty(self) -> Tensor | None:
-        """Return the penalty that the family adds to the loss (`Affine.penalty`)."""
-        return self.affine.penalty()
+        """Return the penalty that is added to the layer's task loss, or None (`Family.penalty`)."""
+        family = self.affine.family
+        return family.penalty(self.weight) if family.penalised else None
 
+    @torch.no_grad()
     def shrink(self, lr: float) -> None:
-        """Apply the family's step after an optimiser step (`Affine.shrink`)."""
-        self.affine.shrink(lr)
+        """Make the step that follows an optimiser step of rate `lr` (`Family.shrink`)."""
+        family = self.affine.family
+        if family.penalised:
+            self.weight.copy_(family.shrink(self.weight, lr))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the source's representations in the shape of the target, in the dtype of `x`.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
-from suture._base import SutureError, derive_seed, is_number
+from typing_extensions import Doc
+
+from suture._base import Count, Positive, Seed, Share, options
 from suture.networks import Recipe
 from suture.stitching.layer import Init
 
@@ -13,76 +14,47 @@ Objective = Literal["hard", "soft", "mixed", "match"]
 Precision = Literal["float32", "bf16"]
 
 
-@dataclass(frozen=True)
+@options
 class TaskRecipe(Recipe):
     """Settings of task loss matching. The networks are frozen and in eval mode.
 
     The defaults are the paper's, without its augmentation (see `paper`). Epochs, batch size, learning rate
     and schedule decide if a layer converges. The result marks the cells that did not (`Comparison.marks`).
+    For loaders of unknown length the schedule steps once per epoch.
+
+    A layer minimises the mean of its objective over the examples of a batch or, for a task of tokens
+    (`suture.stitching.tasks.Task`), over its scored tokens:
+
+    - "hard" (the paper): cross-entropy of the stitched network on the labels, in nats.
+    - "soft": KL divergence to the target network's own predictions, both at `temperature`, times its square
+      (Hinton et al. 2015). It needs no labels; labels (N, T) only say which tokens are scored.
+    - "mixed": `mix` times soft plus 1 - `mix` times hard.
+    - "match": |S - T|² / |T|² of each batch, T the target's own representation. This is direct matching by
+      gradient, for families or penalties without a closed form. It needs no labels and no tail.
 
     Attributes:
-        epochs: passes over the fitting data. Default 30 (the paper).
-        batch_size: examples per step, where suture makes the batches. Default 256 (the paper).
-        lr: peak learning rate. Default 1e-3 (the paper). Small data need more steps or a larger rate.
-        weight_decay: L2 penalty for "adam" and "sgd", decoupled for "adamw". Default 1e-5 (the paper).
-        optimizer: "adam" (default, the paper), "adamw", or "sgd" (Nesterov momentum 0.9).
-        schedule: "constant" (default, the paper), "cosine" or "onecycle" (see
-            `suture.networks.training.Recipe`). The last two end with smaller steps, which small data need.
-            For loaders of unknown length the schedule steps once per epoch.
-        crop: zero padding in pixels for random crops of images. Default 0; 4 in the paper.
-        flip: mirror half of the images left to right. Default False; True in the paper.
-        seed: of random initialisations, the order of the data, the augmentation and the held-out split.
-            Default 0.
-        init: "random" (default, the paper), "dm" (the closed-form solution) or "identity".
-        objective: the mean that a layer minimises, over the examples of a batch or, for a task of tokens
-            (`suture.stitching.tasks.Task`), over its scored tokens.
-            "hard" (default, the paper): cross-entropy of the stitched network on the labels, in nats.
-            "soft": KL divergence to the target network's own predictions, both at `temperature`, times its
-                square (Hinton et al. 2015). It needs no labels; labels (N, T) only say which tokens are
-                scored.
-            "mixed": `mix` times soft plus 1 - `mix` times hard.
-            "match": |S - T|² / |T|² of each batch, T the target's own representation. This is direct matching
-                by gradient, for families or penalties without a closed form. It needs no labels and no tail.
-        temperature: of "soft" and "mixed", above 0. Default 1.
-        mix: share of the soft part in "mixed", between 0 and 1. Default 0.5.
-        precision: "float32" (default) or "bf16": forward passes of the networks in bfloat16 (autocast), layer
-            and loss in float32. "bf16" is faster on GPUs. Use "float32" where small differences matter.
-        patience: number of epochs without a better held-out objective after which a layer stops. Its best
-            weights are then restored. None (default): every layer runs all epochs, and no data are held out.
-        held_out: share of the fitting data that is held out with `patience`, between 0 and 1. Default 0.1.
+        {options}
 
     Raises:
-        SutureError: a value outside these bounds.
+        SutureError: a value outside its bounds.
     """
 
-    epochs: int = 30
-    batch_size: int = 256
-    init: Init = "random"
-    objective: Objective = "hard"
-    temperature: float = 1.0
-    mix: float = 0.5
-    precision: Precision = "float32"
-    patience: int | None = None
-    held_out: float = 0.1
-
-    LEAST_BATCH: ClassVar[int] = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_choices(init=get_args(Init), objective=get_args(Objective), precision=get_args(Precision))
-        if not (is_number(self.temperature) and self.temperature > 0):
-            raise SutureError(f"temperature must be finite and above 0, got {self.temperature!r}; "
-                              "leave it out for 1")
-        for name in ("mix", "held_out"):
-            value = getattr(self, name)
-            if not (is_number(value) and 0 < value < 1):
-                raise SutureError(f"{name} must be between 0 and 1, both excluded, got {value!r}"
-                                  + ("; write objective='hard' or 'soft'" if name == "mix" else ""))
-        patience = self.patience
-        if (patience is not None
-            and (isinstance(patience, bool) or not isinstance(patience, int) or patience < 1)):
-            raise SutureError("patience must be a whole number of at least 1, or None for no early stopping, "
-                              f"got {patience!r}")
+    epochs: Annotated[Count, Doc("Passes over the fitting data.")] = 30
+    batch_size: Annotated[Count, Doc("Examples per step, where suture makes the batches.")] = 256
+    seed: Annotated[Seed, Doc(
+        "Seed of random layers, the order of the data, the augmentation and the held-out split.")] = 0
+    init: Annotated[Init, Doc(
+        'Initial layer: "random" (the paper), "dm" (the closed-form solution) or "identity".')] = "random"
+    objective: Annotated[Objective, Doc("Objective of a layer, see above.")] = "hard"
+    temperature: Annotated[Positive, Doc('Temperature of "soft" and "mixed".')] = 1.0
+    mix: Annotated[Share, Doc('Share of the soft part in "mixed".')] = 0.5
+    precision: Annotated[Precision, Doc(
+        '"float32", or "bf16": forward passes of the networks in bfloat16 (autocast), layer and loss in '
+        "float32. It is faster on GPUs, and too coarse where small differences matter.")] = "float32"
+    patience: Annotated[Count | None, Doc(
+        "Epochs without a better held-out objective after which a layer stops, with its best weights. None: "
+        "every layer runs all epochs, and no data are held out.")] = None
+    held_out: Annotated[Share, Doc("Share of the fitting data that is held out with `patience`.")] = 0.1
 
     @classmethod
     def paper(cls, seed: int = 0) -> Self:
@@ -97,8 +69,3 @@ class TaskRecipe(Recipe):
     def needs_labels(self) -> bool:
         """True if the objective uses labels."""
         return self.objective in ("hard", "mixed")
-
-
-def derive_cell_seed(seed: int, source: str, target: str) -> int:
-    """Derive a seed for one cell that does not depend on the other cells (law 7)."""
-    return derive_seed(seed, source, target)

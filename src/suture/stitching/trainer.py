@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from suture._base import Progress, SutureError
-from suture.data import Batch, Batches, move_batch, split_rows
+from suture._base import Progress, SutureError, derive_seed, expect
+from suture.data import Batches, move_batch, split_rows
 from suture.networks import SitedNetwork, disable_gradients, make_optimizer, set_rate
 from suture.representations import Cell
 from suture.stitching.grouped_pass import (
@@ -22,10 +22,9 @@ from suture.stitching.grouped_pass import (
     list_trainable,
     sort_by_target,
 )
-from suture.stitching.layer import StitchingLayer
 from suture.stitching.objective import augment_batch, check_batch
-from suture.stitching.recipe import TaskRecipe, derive_cell_seed
-from suture.stitching.tasks import ScoredRows, Task
+from suture.stitching.recipe import TaskRecipe
+from suture.stitching.tasks import Task
 
 LEAST_IMPROVEMENT = 1e-4
 """Smallest relative fall of the held-out objective that is an improvement. It is well above the rounding
@@ -73,7 +72,7 @@ def make_training_batches(data: Any, recipe: TaskRecipe,
     fit: dict[str, Any] = {"size": recipe.batch_size, "shuffle": True, "seed": recipe.seed, "device": device}
     if recipe.patience is None:
         return Batches(data, **fit), None
-    rows = split_rows(data, recipe.held_out, derive_cell_seed(recipe.seed, "held out", ""))
+    rows = split_rows(data, recipe.held_out, derive_seed(recipe.seed, "held out", ""))
     if rows is None:
         raise SutureError("early stopping needs data that can be split: pass a Dataset or (inputs, labels), "
                           f"got {type(data).__name__}; or write patience=None")
@@ -81,30 +80,13 @@ def make_training_batches(data: Any, recipe: TaskRecipe,
             Batches(data, size=recipe.batch_size, rows=rows[1], device=device))
 
 
-class _BestWeights:
-    """The best weights of every layer by the held-out objective, with the number of epochs since then."""
+@dataclass(frozen=True)
+class _Best:
+    """The best held-out objective of a layer, after how many epochs, and its weights then."""
 
-    def __init__(self) -> None:
-        self._value: dict[Cell, float] = {}
-        self._weights: dict[Cell, list[Tensor]] = {}
-        self._waited: dict[Cell, int] = {}
-
-    def update(self, cell: Cell, layer: StitchingLayer, value: float) -> int:
-        """Record the objective after an epoch, and return the number of epochs without improvement."""
-        best = self._value.get(cell)
-        if math.isfinite(value) and (best is None or value < best - LEAST_IMPROVEMENT * abs(best)):
-            self._value[cell], self._waited[cell] = value, 0
-            self._weights[cell] = [p.detach().clone() for p in list_trainable(layer)]
-        else:
-            self._waited[cell] = self._waited.get(cell, 0) + 1
-        return self._waited[cell]
-
-    @torch.no_grad()
-    def restore(self, layers: Layers) -> None:
-        """Set the layers to their best weights."""
-        for cell, weights in self._weights.items():
-            for p, kept in zip(list_trainable(layers[cell]), weights, strict=True):
-                p.copy_(kept)
+    value: float
+    epochs: int
+    weights: list[Tensor]
 
 
 class GroupTrainer:
@@ -115,7 +97,7 @@ class GroupTrainer:
     continue. No activation is kept beyond its batch.
 
     Args:
-        source, target: the two networks with their sites, frozen (`suture.networks.calls.freeze`), on one
+        source, target: the two networks with their sites, frozen (`suture.networks.freeze`), on one
             device. The same object for self-stitching: then it runs once per batch.
         layers: one layer per cell, on the device, with its initial weights. ``penalty()`` is added to the
             layer's loss. ``shrink(lr)`` is called after each of its steps.
@@ -127,13 +109,12 @@ class GroupTrainer:
     def __init__(self, source: SitedNetwork, target: SitedNetwork, layers: Layers, recipe: TaskRecipe,
                  micro_batch: int, task: Task = Task.CLASSIFICATION) -> None:
         self.layers, self.recipe, self.task = sort_by_target(layers), recipe, task
-        self._networks = source, target, micro_batch
+        self._pass = GroupedPass(source, target, recipe, micro_batch, task)
         self._active = dict(self.layers)
         moving = [p for layer in self.layers.values() for p in list_trainable(layer)]
         # One optimiser for all layers: its state is per parameter, and it skips parameters without a
         # gradient.
         self._optimizer = make_optimizer(moving, recipe) if moving else None
-        self._passes: GroupedPass | None = None
         self._steps = 0
 
     def fit(self, batches: Batches, device: torch.device, progress: Progress | None = None,
@@ -150,21 +131,25 @@ class GroupTrainer:
             SutureError: no labels where the objective needs them, labels outside the classes, crops of inputs
                 that are no images, patience without held-out data, one example that does not fit the memory.
         """
-        if self.recipe.patience is not None and held_out is None:
-            raise SutureError("expected held-out data for early stopping, got none; write patience=None")
+        recipe = self.recipe
+        expect(recipe.patience is None or held_out is not None, "held-out data for early stopping", "none",
+               "write patience=None")
         curves = Curves({c: [] for c in self.layers}, {c: [] for c in self.layers})
-        generator = torch.Generator().manual_seed(derive_cell_seed(self.recipe.seed, "augmentation", ""))
-        best = _BestWeights()
-        for epoch in range(self.recipe.epochs):
+        generator = torch.Generator().manual_seed(derive_seed(recipe.seed, "augmentation", ""))
+        best: dict[Cell, _Best] = {}
+        for epoch in range(recipe.epochs):
             if not self._active:
                 break
             self._record_epoch(self._train_epoch(batches, device, epoch, generator, progress), curves, epoch)
-            if held_out is not None and self.recipe.patience is not None:
-                self._stop_early(self.compute_objective(held_out, device, self._active),
-                                 self.recipe.patience, curves, best)
-        best.restore(self.layers)
+            if held_out is not None and recipe.patience is not None:
+                self._stop_early(self.compute_objective(held_out, device, self._active), recipe.patience,
+                                 curves, best)
+        with torch.no_grad():
+            for c, kept in best.items():
+                for p, value in zip(list_trainable(self.layers[c]), kept.weights, strict=True):
+                    p.copy_(value)
         self._check_weights(curves)
-        curves.notes.extend(self._get_pass(device).batch_budget.describe_cuts())
+        curves.notes.extend(self._pass.micro_batch.notes)
         return curves
 
     def compute_objective(self, batches: Batches, device: torch.device, layers: Layers,
@@ -184,21 +169,12 @@ class GroupTrainer:
         with disable_gradients():
             for k, batch in enumerate(batches):
                 check_batch(batch, self.recipe, self.task)
-                sums.add(self._get_pass(device).run(layers, move_batch(batch, device), self._find_rows(batch),
-                                                    backward=False)[1], 0)
+                sums.add(self._pass.run(layers, move_batch(batch, device), device, backward=False,
+                                        check=True)[1], 0)
                 if progress:
                     progress("checking convergence", k + 1, batches.count_batches())
         _check_token_count(sums)
         return {c: loss / sums.examples for c, loss in zip(layers, sums.loss.tolist(), strict=True)}
-
-    def _get_pass(self, device: torch.device) -> GroupedPass:
-        if self._passes is None:
-            source, target, micro_batch = self._networks
-            self._passes = GroupedPass(source, target, self.recipe, micro_batch, device, self.task)
-        return self._passes
-
-    def _find_rows(self, batch: Batch) -> ScoredRows | None:
-        return None if self.recipe.objective == "match" else self.task.find_rows(batch.target, batch.labels)
 
     def _train_epoch(self, batches: Batches, device: torch.device, epoch: int, generator: torch.Generator,
                      progress: Progress | None) -> ObjectiveSums:
@@ -206,14 +182,9 @@ class GroupTrainer:
         sums = ObjectiveSums(len(self._active), device)
         for k, raw in enumerate(batches):
             check_batch(raw, self.recipe, self.task)
-            # Reading labels on an accelerator waits for the device, so there they are checked in the first
-            # epoch only.
-            rows = self._find_rows(raw)
-            waits = (epoch > 0 and rows is not None and rows.labels is not None
-                     and rows.labels.device.type != "cpu")
-            check = None if waits else rows
             batch = augment_batch(move_batch(raw, device), self.recipe, generator)
-            grads, found = self._get_pass(device).run(self._active, batch, check, backward=True)
+            # Checking labels on an accelerator waits for it, so it is done in the first epoch only.
+            grads, found = self._pass.run(self._active, batch, device, backward=True, check=epoch == 0)
             # Without a known length the schedule steps once per epoch.
             done, of = (epoch, epochs) if total is None else (epoch * total + k, epochs * total)
             self._step(grads, done, of)
@@ -249,11 +220,17 @@ class GroupTrainer:
         self._drop(curves.failed)
 
     def _stop_early(self, now: Mapping[Cell, float], patience: int, curves: Curves,
-                    best: _BestWeights) -> None:
+                    best: dict[Cell, _Best]) -> None:
+        """Record the held-out objectives and the best weights, and drop layers that no longer improve."""
         for c, value in now.items():
-            curves.held_out.setdefault(c, []).append(value)
-            if best.update(c, self.layers[c], value) >= patience and len(curves.loss[c]) < self.recipe.epochs:
-                curves.stopped[c] = len(curves.loss[c])
+            curve, old = curves.held_out.setdefault(c, []), best.get(c)
+            curve.append(value)
+            if math.isfinite(value) and (old is None
+                                         or value < old.value - LEAST_IMPROVEMENT * abs(old.value)):
+                weights = [p.detach().clone() for p in list_trainable(self.layers[c])]
+                best[c] = _Best(value, len(curve), weights)
+            elif patience <= len(curve) - (old.epochs if old else 0) and len(curve) < self.recipe.epochs:
+                curves.stopped[c] = len(curve)
         self._drop(curves.stopped)
 
     def _drop(self, those: Mapping[Cell, object]) -> None:
@@ -271,6 +248,5 @@ class GroupTrainer:
 
 
 def _check_token_count(sums: ObjectiveSums) -> None:
-    if not sums.examples:
-        raise SutureError("expected tokens that count in the data that stitching layers are fitted to, got "
-                          "none; give texts of at least two tokens, and labels that are not all -100")
+    expect(sums.examples > 0, "scored tokens in the data that stitching layers are fitted to", "none",
+           "give texts of at least two tokens, and labels that are not all -100")

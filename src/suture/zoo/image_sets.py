@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from suture._base import SutureError, make_unknown_error
+from suture._base import SutureError, check_classes, checked, expect
 from suture.data import Examples, draw_balanced_order, make_generator
 
-Split = Literal["train", "test"]
 _TEST_PER_CLASS = 50
 
 
@@ -39,21 +38,11 @@ class ImageSet:
     name: str
 
     def __post_init__(self) -> None:
-        if self.inputs.ndim != 4 or self.inputs.dtype != torch.float32:
-            raise SutureError(
-                f"inputs must be float32 of shape (N, C, H, W), got {self.inputs.dtype} of "
-                f"{tuple(self.inputs.shape)}"
-            )
-        if self.labels.dtype != torch.int64 or self.labels.shape != self.inputs.shape[:1]:
-            raise SutureError(
-                f"labels must be int64 of shape ({len(self.inputs)},), got {self.labels.dtype} of "
-                f"{tuple(self.labels.shape)}"
-            )
-        if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < self.classes:
-            raise SutureError(
-                f"labels must lie from 0 to {self.classes - 1}, got {int(self.labels.min())} to "
-                f"{int(self.labels.max())}"
-            )
+        expect(self.inputs.ndim == 4 and self.inputs.dtype == torch.float32,
+               "float32 inputs (N, C, H, W)", self.inputs)
+        expect(self.labels.dtype == torch.int64 and self.labels.shape == self.inputs.shape[:1],
+               f"int64 labels ({len(self.inputs)},)", self.labels)
+        check_classes(self.labels, self.classes, "write classes=, or number them anew")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -76,8 +65,7 @@ class ImageSet:
             raise SutureError(f"expected images with labels to train on, got {examples!r}")
         raw, labels = examples.take(range(len(examples)))
         if not isinstance(raw, Tensor) or labels is None:
-            raise SutureError("expected images of one size to train on, got several in "
-                              f"{examples.name}; resize them")
+            raise SutureError(f"expected images of one size, got several in {examples.name}; resize them")
         return cls(raw.float() / 255, labels, examples.classes, examples.name)
 
     @property
@@ -94,14 +82,14 @@ class ImageSet:
         Raises:
             SutureError: `n` is not from 1 to len(self).
         """
-        if not 1 <= n <= len(self):
-            raise SutureError(f"n must lie from 1 to {len(self)}, the size of {self.name}, got {n}")
-        rows = torch.from_numpy(draw_balanced_order(self.labels.cpu().numpy(), seed)[:n]).to(
-            self.labels.device)
+        expect(1 <= n <= len(self), f"n from 1 to {len(self)}, the size of {self.name}", n)
+        order = draw_balanced_order(self.labels.cpu().numpy(), seed)
+        rows = torch.from_numpy(order[:n]).to(self.labels.device)
         return ImageSet(self.inputs[rows], self.labels[rows], self.classes, f"{self.name}/{n}@{seed}")
 
 
-def digits(split: Split = "train") -> ImageSet:
+@checked
+def digits(split: Literal["train", "test"] = "train") -> ImageSet:
     """Return handwritten digits: 1,297 training or 500 test images of 8x8 pixels, ten classes.
 
     inputs (N, 1, 8, 8) are float32 in [0, 1]; labels (N,) are int64. The test images are 50 of each class.
@@ -114,8 +102,6 @@ def digits(split: Split = "train") -> ImageSet:
     Raises:
         SutureError: another name of a split.
     """
-    if split not in get_args(Split):
-        raise make_unknown_error("split of the digits", split, get_args(Split))
     images, labels = _load_raw_digits()
     order = draw_balanced_order(labels, seed=0)
     test = 10 * _TEST_PER_CLASS
@@ -123,9 +109,8 @@ def digits(split: Split = "train") -> ImageSet:
     if split == "train":
         # The rest of a balanced order ends with the largest classes alone, so it is shuffled.
         rows = rows[make_generator(1).permutation(len(rows))]
-    return ImageSet(
-        torch.from_numpy(images[rows][:, None]), torch.from_numpy(labels[rows]), 10, f"digits-{split}"
-    )
+    return ImageSet(torch.from_numpy(images[rows][:, None]), torch.from_numpy(labels[rows]), 10,
+                    f"digits-{split}")
 
 
 @lru_cache(maxsize=1)

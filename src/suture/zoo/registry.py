@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from suture._base import Progress, SutureError, fingerprint_network, make_unknown_error, seed_torch
+from suture._base import Progress, expect, fingerprint_network, make_unknown_error, seed_torch
 from suture.networks import (
     History,
     Recipe,
@@ -29,10 +29,7 @@ from suture.zoo.image_sets import ImageSet, digits
 
 @dataclass(frozen=True)
 class Entry:
-    """A network of the zoo: the function that makes it, and its default sizes.
-
-    `input_shape` is (C, H, W); `classes` the number of logits; `parameters` their number.
-    """
+    """A network of the zoo: its function, (C, H, W) of its images, number of logits, number of parameters."""
 
     make: Callable[..., nn.Module]
     input_shape: tuple[int, int, int]
@@ -40,14 +37,12 @@ class Entry:
     parameters: int
 
 
-networks: Mapping[str, Entry] = MappingProxyType(
-    {
-        "resnet18": Entry(resnet18, (3, 32, 32), 10, 11_173_962),
-        "resnet20": Entry(resnet20, (3, 32, 32), 10, 272_474),
-        "resnet20_strided": Entry(resnet20_strided, (3, 32, 32), 10, 272_474),
-        "resnet_digits": Entry(resnet_digits, (1, 8, 8), 10, 174_970),
-    }
-)
+networks: Mapping[str, Entry] = MappingProxyType({
+    "resnet18": Entry(resnet18, (3, 32, 32), 10, 11_173_962),
+    "resnet20": Entry(resnet20, (3, 32, 32), 10, 272_474),
+    "resnet20_strided": Entry(resnet20_strided, (3, 32, 32), 10, 272_474),
+    "resnet_digits": Entry(resnet_digits, (1, 8, 8), 10, 174_970),
+})
 """Every network of `build`, by name."""
 
 DIGITS_RECIPE = Recipe(epochs=15, batch_size=64, lr=1e-2, schedule="onecycle", crop=1)
@@ -58,8 +53,8 @@ DIGITS_RECIPE = Recipe(epochs=15, batch_size=64, lr=1e-2, schedule="onecycle", c
 class Report:
     """The record of a trained network of the zoo.
 
-    `accuracy` is the share of correct predictions, in [0, 1], on the `test` set after training; `seconds` is
-    the wall time of training alone; `fingerprint` identifies the weights (see `suture._base.hashing`).
+    `accuracy` is the share of correct predictions on the images of `test` after training, `seconds` the wall
+    time of training alone; `fingerprint` identifies the weights.
     """
 
     name: str
@@ -89,22 +84,15 @@ def build(name: str, seed: int = 0, **options: Any) -> nn.Module:
         raise make_unknown_error("network", name, networks)
     make = networks[name].make
     known = inspect.signature(make).parameters
-    for option in options:
-        if option not in known:
-            raise make_unknown_error(f"option of {name}", option, known)
+    if unknown := [option for option in options if option not in known]:
+        raise make_unknown_error(f"option of {name}", unknown[0], known)
     with seed_torch(seed):
         return make(**options)
 
 
-def train_network(
-    name: str,
-    seed: int = 0,
-    recipe: Recipe | None = None,
-    data: tuple[ImageSet, ImageSet] | None = None,
-    progress: Progress | None = None,
-    *,
-    device: str | torch.device = "cpu",
-) -> tuple[nn.Module, Report]:
+def train_network(name: str, seed: int = 0, recipe: Recipe | None = None,
+                  data: tuple[ImageSet, ImageSet] | None = None, progress: Progress | None = None, *,
+                  device: str | torch.device = "cpu") -> tuple[nn.Module, Report]:
     """Build a network of the zoo and train it.
 
     Args:
@@ -121,22 +109,16 @@ def train_network(
     Raises:
         SutureError: as by `build` and `train`, or training and test images that do not belong together.
     """
-    if recipe is None:
-        recipe = DIGITS_RECIPE if data is None else Recipe.paper()
+    recipe = recipe or (DIGITS_RECIPE if data is None else Recipe.paper())
     recipe = dataclasses.replace(recipe, seed=seed)
     fit, test = data if data is not None else (digits("train"), digits("test"))
-    if fit.inputs.shape[1:] != test.inputs.shape[1:] or fit.classes != test.classes:
-        raise SutureError(
-            f"training and test images must match, got {tuple(fit.inputs.shape[1:])} of {fit.classes} "
-            f"and {tuple(test.inputs.shape[1:])} of {test.classes} classes"
-        )
+    shapes = [f"{tuple(part.inputs.shape[1:])} of {part.classes} classes" for part in (fit, test)]
+    expect(shapes[0] == shapes[1], "training and test images of one shape", " and ".join(shapes))
     network = build(name, seed, classes=fit.classes, in_channels=fit.inputs.shape[1])
     start = time.perf_counter()
     history = train(network, fit.inputs, fit.labels, recipe, device=device, progress=progress)
     seconds = time.perf_counter() - start
     network.eval()
     score = compute_accuracy(network, test.inputs, test.labels)
-    report = Report(
-        name, seed, recipe, fit.name, test.name, history, score, seconds, fingerprint_network(network)
-    )
-    return network, report
+    return network, Report(name, seed, recipe, fit.name, test.name, history, score, seconds,
+                           fingerprint_network(network))

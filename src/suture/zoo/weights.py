@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from suture._base import SutureError
+from suture._base import SutureError, expect, load_tensors, save_tensors, summarise_error
 
+_KIND = "suture.weights/1"
 _PREFIXES = ("module.", "model.", "_orig_mod.")
 """Added to names by DataParallel, by training frameworks and by torch.compile."""
 _INSIDE = ("state_dict", "model_state_dict", "model")
@@ -36,27 +34,9 @@ def save_weights(network: nn.Module, path: str | Path, metadata: Mapping[str, st
         SutureError: another ending, or the file cannot be written.
     """
     path = Path(path)
-    if path.suffix != ".safetensors":
-        raise SutureError(
-            f"weights are saved as .safetensors, got {path.name!r}; write {path.stem}.safetensors"
-        )
-    # Copies, because safetensors refuses tensors that share memory (tied weights).
-    tensors = {
-        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, value in network.state_dict().items()
-    }
-    content = safetensors.torch.save(tensors, dict(metadata or {}))
-    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            scratch.write_bytes(content)
-            # Atomic within a folder: a reader, even after a killed run, sees the old file or the new one.
-            os.replace(scratch, path)
-        finally:
-            scratch.unlink(missing_ok=True)
-    except OSError as error:
-        raise SutureError(f"cannot write {path}: {error.strerror or error}") from error
+    expect(path.suffix == ".safetensors", "a .safetensors file for weights", repr(path.name),
+           f"write {path.stem}.safetensors")
+    save_tensors(path, _KIND, network.state_dict(), dict(metadata or {}))
 
 
 def load_weights(network: nn.Module, path: str | Path) -> dict[str, str]:
@@ -90,13 +70,11 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     path = Path(path)
     if not path.is_file():
-        raise SutureError(_explain_folder(path)
-                          or f"no weights at {path}; expected a .safetensors, .pt or .pth file")
+        raise SutureError(f"no weights at {path}{_explain_folder(path)}")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
-    if path.suffix in _PICKLED:
-        return _read_torch(path), {}
-    raise SutureError(f"cannot tell the format of {path.name!r}; expected .safetensors, .pt, .pth or .bin")
+    expect(path.suffix in _PICKLED, ".safetensors, .pt, .pth or .bin", path.name)
+    return _read_torch(path), {}
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
@@ -105,31 +83,28 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     Raises:
         SutureError: the file is missing or is no safetensors file.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise SutureError(f"no weights at {path}; expected a .safetensors file")
-    return _read_safetensors(path)[1]
+    return read_weights(path)[1]
 
 
 def _explain_folder(path: Path) -> str:
-    """Return advice for a path that is a folder; "" if it is none."""
-    if not path.is_dir():
-        return ""
+    """Return advice for a path that is no file."""
     if (path / "model.safetensors.index.json").is_file():
-        return (f"no weights at {path}, a folder with weights in several files; give it as the "
-                f"network: hf:{path}")
-    found = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", *_PICKLED))
-    instead = f"write {found[0]}" if found else "expected a .safetensors, .pt or .pth file"
-    return f"no weights at {path}, which is a folder; {instead}"
+        return f", a folder with weights in several files; give it as the network: hf:{path}"
+    found = sorted(p for p in path.glob("*") if p.suffix in (".safetensors", *_PICKLED))
+    wanted = f"write {found[0]}" if found else "expected a .safetensors, .pt or .pth file"
+    return (", which is a folder; " if path.is_dir() else "; ") + wanted
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a file of `save_weights`, or one of other tools, whose metadata have no description or digest."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, dict(file.metadata() or {})
+            metadata = dict(file.metadata() or {})
+            if metadata.get("format") != _KIND:
+                return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
         raise _make_unreadable_error(path, error) from error
+    return load_tensors(path, _KIND)
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
@@ -141,43 +116,32 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         with path.open("rb") as file:
             begins = file.read(1) in (b"P", b"\x80")
         if (begins and isinstance(error, pickle.UnpicklingError)) or "TorchScript" in str(error):
-            raise SutureError(
-                f"{path} holds a pickled model, which would run code to load; {_CONVERT}, and load that"
-            ) from error
+            raise SutureError(f"{path} holds a pickled model, which would run code to load; {_CONVERT}"
+                              ) from error
         raise _make_unreadable_error(path, error) from error
-    return _find_state_dict(content, path)
-
-
-def _find_state_dict(content: Any, path: Path) -> dict[str, Tensor]:
-    candidates = [content]
-    if isinstance(content, Mapping):
-        candidates += [content[key] for key in _INSIDE if key in content]
-    for candidate in candidates:
-        if isinstance(candidate, Mapping) and candidate:
-            tensors = {str(name): value for name, value in candidate.items() if isinstance(value, Tensor)}
-            if len(tensors) == len(candidate):
-                return tensors
+    inside = [content[key] for key in _INSIDE if key in content] if isinstance(content, Mapping) else []
+    for candidate in (content, *inside):
+        if isinstance(candidate, Mapping) and candidate and all(
+                isinstance(value, Tensor) for value in candidate.values()):
+            return {str(name): value for name, value in candidate.items()}
     got = f"keys {_abbreviate(map(str, content))}" if isinstance(content, Mapping) else type(content).__name__
     raise SutureError(f"{path} holds no state dict of tensors, got {got}; {_CONVERT}")
 
 
 def _make_unreadable_error(path: Path, error: Exception) -> SutureError:
-    first = str(error).strip().split("\n")[0].split(". ")[0]
-    return SutureError(
-        f"cannot read {path}: not a whole {path.suffix} file ({type(error).__name__}: {first[:120]})"
-    )
+    first = summarise_error(error).split(". ")[0]
+    return SutureError(f"cannot read {path}: not a whole {path.suffix} file ({type(error).__name__}: "
+                       f"{first[:120]})")
 
 
-def _strip_prefixes(stored: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _strip_prefixes(stored: dict[str, Tensor], wanted: Mapping[str, Any]) -> dict[str, Tensor]:
     """Remove a prefix that all stored names have, unless the network's own names have it too."""
-    while True:
-        for prefix in _PREFIXES:
-            ours = bool(wanted) and all(name.startswith(prefix) for name in wanted)
-            if stored and not ours and all(name.startswith(prefix) for name in stored):
-                stored = {name.removeprefix(prefix): value for name, value in stored.items()}
-                break
-        else:
-            return stored
+    for prefix in _PREFIXES:
+        ours = bool(wanted) and all(name.startswith(prefix) for name in wanted)
+        if stored and not ours and all(name.startswith(prefix) for name in stored):
+            bare = {name.removeprefix(prefix): value for name, value in stored.items()}
+            return _strip_prefixes(bare, wanted)
+    return stored
 
 
 def _check_fit(stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
@@ -188,11 +152,8 @@ def _check_fit(stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path:
                if name not in stored and value.data_ptr() not in given
                and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in stored if name not in wanted]
-    shapes = [
-        f"{name} (file {tuple(stored[name].shape)}, network {tuple(wanted[name].shape)})"
-        for name in wanted
-        if name in stored and stored[name].shape != wanted[name].shape
-    ]
+    shapes = [f"{name} (file {tuple(stored[name].shape)}, network {tuple(wanted[name].shape)})"
+              for name in wanted if name in stored and stored[name].shape != wanted[name].shape]
     faults = (("missing", missing), ("unexpected", unexpected), ("wrong shape", shapes))
     if listed := [f"{what}: {_abbreviate(names)}" for what, names in faults if names]:
         raise SutureError(f"{path} does not fit the network; {'; '.join(listed)}")

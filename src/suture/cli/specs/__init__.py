@@ -4,7 +4,6 @@
 import.
 """
 
-from suture.cli.specs.data import DATA_NAMES as DATA_NAMES
 from suture.cli.specs.data import load_data as load_data
 from suture.cli.specs.network_spec import LoadedNetwork as LoadedNetwork
 from suture.cli.specs.networks import NETWORK_KINDS as NETWORK_KINDS

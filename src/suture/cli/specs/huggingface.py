@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from suture._base import SutureError, import_optional, make_unknown_error, seed_torch, summarise_error
-from suture.cli.specs import image_processors as processors
-from suture.cli.specs.network_spec import LoadedNetwork, ParsedSpec, report_build_errors
+from suture._base import (
+    SutureError,
+    expect,
+    import_optional,
+    make_unknown_error,
+    report_errors,
+    summarise_error,
+)
+from suture.cli.specs.image_processors import read_image_preprocessing
+from suture.cli.specs.network_spec import LoadedNetwork, ParsedSpec, build_quietly
 from suture.data import Preprocessing, TextPreprocessing
 from suture.zoo import load_weights, read_weights
 
@@ -24,6 +31,7 @@ _PICKLED = ("pytorch_model*.bin*", "tf_model*.h5*", "flax_model*.msgpack*", "mod
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "*.model")
 _FILES = ("*.json", "*.txt", "*.model", "model*.safetensors")
 """Files of a repository on the hub to download: no pickles, no code."""
+_LOCAL = {"trust_remote_code": False, "local_files_only": True}
 
 
 def build_huggingface(parsed: ParsedSpec) -> LoadedNetwork:
@@ -42,14 +50,14 @@ def build_huggingface(parsed: ParsedSpec) -> LoadedNetwork:
         stored = _read_json(folder / "config.json")
         config = _load_config(library, folder, stored)
         kind = _find_class(library, folder, stored)
-        notes: tuple[str, ...] = ()
-        with report_build_errors(parsed.spec), seed_torch(parsed.seed):
+        notes = parsed.notes
+        with build_quietly(parsed):
             if parsed.weights is not None:
                 made = _build_with_weights(kind, config, parsed.weights)
             elif _has_weights(folder):
                 made, notes = _load_stored(kind, folder, parsed)
             else:
-                made, notes = _build_random(kind, config), parsed.notes
+                made = _build_random(kind, config)
         preprocessing, more = _find_preprocessing(library, folder, made)
     return LoadedNetwork(made, preprocessing, parsed.spec, notes + more)
 
@@ -77,49 +85,32 @@ def _silence(library: Any) -> Iterator[None]:
 
 def _find_folder(parsed: ParsedSpec) -> Path:
     """Return the folder of that name, else the one of the hub or its cache."""
-    path = Path(parsed.name).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise SutureError(f"expected config.json in {path}, as model.save_pretrained writes "
-                              "it; there is none")
-        return path
-    if path.exists() or parsed.name.count("/") > 1 or parsed.name.startswith((".", "~", "/")):
-        raise SutureError(f"expected a folder with config.json, or ORG/NAME of the hub, got {parsed.name}")
-    hub = import_optional("huggingface_hub", "hf", parsed.spec)
-    try:
-        found = Path(hub.snapshot_download(parsed.name, allow_patterns=list(_FILES), ignore_patterns=["*/*"]))
-    except Exception as e:
-        raise SutureError(
-            f"cannot get {parsed.name!r} from the Hugging Face hub or its cache: {summarise_error(e)}; write "
-            f"hf:FOLDER for a folder on disk, made by: hf download {parsed.name} --local-dir FOLDER") from e
-    if not (found / "config.json").is_file():
-        raise SutureError(f"expected config.json in {parsed.name!r} of the Hugging Face hub or its cache; "
-                          "there is none")
-    return found
+    folder, name = Path(parsed.name).expanduser(), parsed.name
+    if not folder.is_dir():
+        if folder.exists() or name.count("/") > 1 or name.startswith((".", "~", "/")):
+            raise SutureError(f"expected a folder with config.json, or ORG/NAME of the hub, got {name}")
+        hub = import_optional("huggingface_hub", "hf", parsed.spec)
+        with report_errors(f"cannot get {name!r} from the Hugging Face hub or its cache", "write hf:FOLDER "
+                           f"for a folder made by: hf download {name} --local-dir FOLDER"):
+            folder = Path(hub.snapshot_download(name, allow_patterns=list(_FILES), ignore_patterns=["*/*"]))
+    expect((folder / "config.json").is_file(), f"config.json in {folder}", "none",
+           "write it with model.save_pretrained")
+    return folder
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
+    with report_errors(f"cannot read {path}", "expected JSON"):
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise SutureError(f"cannot read {path}: {summarise_error(e)}; expected JSON") from e
-    if not isinstance(content, dict):
-        raise SutureError(f"cannot read {path}: expected a JSON object, got {type(content).__name__}")
-    return content
+    expect(isinstance(content, dict), f"a JSON object in {path}", content)
+    return content  # type: ignore[no-any-return]
 
 
 def _load_config(library: Any, folder: Path, stored: dict[str, Any]) -> Any:
-    known = library.CONFIG_MAPPING
-    if stored.get("model_type") not in known:
-        if "auto_map" in stored:
-            raise _make_remote_code_error(folder, str(stored.get("model_type")))
-        raise make_unknown_error(f"model_type of transformers {library.__version__} in "
-                                 f"{folder / 'config.json'}:", str(stored.get("model_type")), known.keys())
-    try:
-        return library.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except Exception as e:
-        raise SutureError(f"cannot read {folder / 'config.json'}: {type(e).__name__}: "
-                          f"{summarise_error(e)}") from e
+    if stored.get("model_type") not in library.CONFIG_MAPPING:
+        raise _make_unknown_part_error(library, folder, stored, "model_type", str(stored.get("model_type")),
+                                       library.CONFIG_MAPPING.keys())
+    with report_errors(f"cannot read {folder / 'config.json'}"):
+        return library.AutoConfig.from_pretrained(folder, **_LOCAL)
 
 
 def _find_class(library: Any, folder: Path, stored: dict[str, Any]) -> Any:
@@ -129,16 +120,18 @@ def _find_class(library: Any, folder: Path, stored: dict[str, Any]) -> Any:
     found = getattr(library, str(named[0]), None)
     if inspect.isclass(found) and issubclass(found, library.PreTrainedModel):
         return found
+    raise _make_unknown_part_error(library, folder, stored, "architecture", str(named[0]),
+                                   [n for n in dir(library) if n[:1].isupper()])
+
+
+def _make_unknown_part_error(library: Any, folder: Path, stored: dict[str, Any], part: str, name: str,
+                             known: Iterable[str]) -> SutureError:
+    """Make the error for a part of config.json that transformers does not have."""
     if "auto_map" in stored:
-        raise _make_remote_code_error(folder, str(named[0]))
-    raise make_unknown_error(f"architecture of transformers {library.__version__} in "
-                             f"{folder / 'config.json'}:", str(named[0]),
-                             [n for n in dir(library) if n[:1].isupper()])
-
-
-def _make_remote_code_error(folder: Path, name: str) -> SutureError:
-    return SutureError(f"{name} in {folder} is code kept beside the weights, which suture does not run; "
-                       "write a function that builds the network with it, and give mypackage.models:build")
+        return SutureError(f"{name} in {folder} is code kept beside the weights, which suture does not run; "
+                           "write a function that builds the network, and give mypackage.models:build")
+    return make_unknown_error(f"{part} of transformers {library.__version__} in {folder / 'config.json'}:",
+                              name, known)
 
 
 def _has_weights(folder: Path) -> bool:
@@ -150,10 +143,8 @@ def _has_weights(folder: Path) -> bool:
     if any((folder / name).is_file() for name in _WEIGHTS):
         return True
     if pickled := sorted(p.name for pattern in _PICKLED for p in folder.glob(pattern)):
-        raise SutureError(
-            f"{folder / pickled[0]} is no safetensors file, and pickles would run code to load; write "
-            f"model.save_pretrained({str(folder)!r}) where the model was made, or give a pytorch_model.bin "
-            "as weights, of which only tensors are read")
+        raise SutureError(f"{folder / pickled[0]} is no safetensors file; write "
+                          f"model.save_pretrained({str(folder)!r}), or give a pytorch_model.bin as weights")
     if other := sorted(p.name for p in folder.glob("*.safetensors")):
         raise SutureError(f"expected model.safetensors in {folder}, got {other[0]}; give it as weights")
     return False
@@ -186,8 +177,8 @@ def _build_with_weights(kind: Any, config: Any, path: Path) -> nn.Module:
 
 
 def _load_stored(kind: Any, folder: Path, parsed: ParsedSpec) -> tuple[nn.Module, tuple[str, ...]]:
-    made, report = kind.from_pretrained(folder, use_safetensors=True, trust_remote_code=False,
-                                        local_files_only=True, dtype=torch.float32, output_loading_info=True)
+    made, report = kind.from_pretrained(folder, use_safetensors=True, dtype=torch.float32,
+                                        output_loading_info=True, **_LOCAL)
     absent = sorted(report["missing_keys"])
     if not absent:
         return made, ()
@@ -197,35 +188,27 @@ def _load_stored(kind: Any, folder: Path, parsed: ParsedSpec) -> tuple[nn.Module
 
 def _find_preprocessing(library: Any, folder: Path,
                         made: nn.Module) -> tuple[Preprocessing | None, tuple[str, ...]]:
-    takes = getattr(made, "main_input_name", "")
-    if takes == "pixel_values":
-        return processors.read_image_preprocessing(_read_processor(folder), made.config)
-    if takes == "input_ids":
+    kind = getattr(made, "main_input_name", "")
+    if kind == "pixel_values":
+        alone, among = folder / "preprocessor_config.json", folder / "processor_config.json"
+        processor = (_read_json(alone) if alone.is_file() else
+                     _read_json(among).get("image_processor") if among.is_file() else None)
+        return read_image_preprocessing(processor, made.config)
+    if kind == "input_ids" and any(any(folder.glob(pattern)) for pattern in _TOKENIZER):
         return _make_text_preprocessing(library, folder, made)
     return None, ()
 
 
-def _read_processor(folder: Path) -> dict[str, Any] | None:
-    if (folder / "preprocessor_config.json").is_file():
-        return _read_json(folder / "preprocessor_config.json")
-    if (folder / "processor_config.json").is_file():
-        return _read_json(folder / "processor_config.json").get("image_processor")
-    return None
-
-
 def _make_text_preprocessing(library: Any, folder: Path,
                              made: Any) -> tuple[Preprocessing | None, tuple[str, ...]]:
-    if not any(any(folder.glob(pattern)) for pattern in _TOKENIZER):
-        return None, ()
     try:
-        tokenizer = library.AutoTokenizer.from_pretrained(folder, trust_remote_code=False,
-                                                          local_files_only=True)
+        tokenizer = library.AutoTokenizer.from_pretrained(folder, **_LOCAL)
     except Exception as e:
         return None, (f"the tokenizer in {folder} does not load ({type(e).__name__}: {summarise_error(e)}); "
                       "give token ids as data",)
     # For example, BERT's tokenizer makes token types, and DistilBERT does not accept them.
-    takes = inspect.signature(made.forward).parameters
-    tokenizer.model_input_names = [n for n in tokenizer.model_input_names if n in takes]
+    known = inspect.signature(made.forward).parameters
+    tokenizer.model_input_names = [n for n in tokenizer.model_input_names if n in known]
     embeddings = made.get_input_embeddings()
     vocab = embeddings.num_embeddings if isinstance(embeddings, nn.Embedding) else None
     return TextPreprocessing(tokenizer, most=_count_positions(made), vocab=vocab), ()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from suture._base import SutureError
+from suture.cli.specs.network_spec import FoundPreprocessing, note_unsupported
 from suture.data import ImagePreprocessing
 
 _RESAMPLE: Mapping[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}
@@ -16,7 +16,7 @@ _UNSUPPORTED_FLAGS = ("do_pad", "do_flip_channel_order", "do_thumbnail", "do_ali
                       "rescale_offset", "do_split_image",
                       "do_image_splitting", "do_crop_margin", "keep_aspect_ratio")
 """Flags of steps that `ImagePreprocessing` does not have."""
-_SHORT_SIDE_KINDS = ("CLIP", "Bit", "ConvNext", "Levit", "MobileNet", "MobileViT", "PoolFormer")
+_SHORT_SIDE_KINDS = ("clip", "bit", "convnext", "levit", "mobilenet", "mobilevit", "poolformer")
 """Kinds of processor that apply a size of one number to the shorter side. Others apply it to both sides."""
 
 
@@ -24,16 +24,7 @@ class _UnsupportedStepError(Exception):
     """A step of a config that suture does not have."""
 
 
-@dataclass(frozen=True)
-class _ResizeStep:
-    """A resize: `edge` is the length of the shorter side or None, `both` is (height, width) or None."""
-
-    edge: int | None
-    both: tuple[int, int] | None
-
-
-def read_image_preprocessing(processor: Mapping[str, Any] | None,
-                             config: Any) -> tuple[ImagePreprocessing | None, tuple[str, ...]]:
+def read_image_preprocessing(processor: Mapping[str, Any] | None, config: Any) -> FoundPreprocessing:
     """Return the preprocessing of `processor`, and notes.
 
     If `processor` is None, the size and channels come from the network's config alone. A processor with steps
@@ -49,15 +40,12 @@ def read_image_preprocessing(processor: Mapping[str, Any] | None,
     try:
         return _read_steps(processor, channels)
     except _UnsupportedStepError as e:
-        why = str(e)
+        return note_unsupported(f"{e} of preprocessor_config.json")
     except (SutureError, TypeError, ValueError, KeyError, IndexError) as e:
-        why = f"{type(e).__name__} {e}"
-    return None, (f"preprocessor_config.json has {why}, which suture does not do; the data must be what the "
-                  "network takes",)
+        return note_unsupported(f"this preprocessor_config.json: {type(e).__name__} {e}")
 
 
-def _read_steps(processor: Mapping[str, Any],
-                channels: int | None) -> tuple[ImagePreprocessing, tuple[str, ...]]:
+def _read_steps(processor: Mapping[str, Any], channels: int | None) -> FoundPreprocessing:
     if besides := [name for name in _UNSUPPORTED_FLAGS if processor.get(name)]:
         raise _UnsupportedStepError(besides[0])
     number = processor.get("resample", 2)
@@ -74,43 +62,40 @@ def _read_steps(processor: Mapping[str, Any],
 def _read_size(processor: Mapping[str, Any]) -> tuple[tuple[int, int] | None, float,
                                                       Literal["crop", "squash"], tuple[str, ...]]:
     """Return (size, crop, fit, notes)."""
-    crops, kind = processor.get("do_center_crop", False), str(processor.get("image_processor_type")
-                                                         or processor.get("feature_extractor_type") or "")
+    crops = processor.get("do_center_crop", False)
+    kind = str(processor.get("image_processor_type") or processor.get("feature_extractor_type") or "")
     if not processor.get("do_resize", True):
         if crops:
             raise _UnsupportedStepError("a crop without resizing")
         return None, 1.0, "crop", ()
-    resize = _read_resize(processor.get("size"), kind)
-    if kind.startswith("Levit") and resize.edge:
-        resize = _ResizeStep(int(256 / 224 * resize.edge), None)
-    share = processor.get("crop_pct")
-    if resize.edge and kind.startswith("ConvNext"):
+    resize, share = _read_resize(processor.get("size"), kind), processor.get("crop_pct")
+    short = isinstance(resize, int)
+    edges = (resize, resize) if isinstance(resize, int) else resize
+    if short and kind.startswith("ConvNext"):
         # Sizes below 384 are cropped, larger ones are not.
-        small, side = resize.edge < 384, (resize.edge, resize.edge)
-        return (side, share or 224 / 256, "crop", ()) if small else (side, 1.0, "squash", ())
-    if share and crops:
-        return _read_pair(processor["crop_size"]), share, "crop", ()
+        return (edges, share or 224 / 256, "crop", ()) if edges[0] < 384 else (edges, 1.0, "squash", ())
     if not crops:
-        if resize.both:
-            return resize.both, 1.0, "squash", ()
-        assert resize.edge is not None
-        return (resize.edge, resize.edge), 1.0, "crop", (
-            "preprocessor_config.json keeps the proportions of images; suture crops them to squares",)
+        return edges, 1.0, "crop" if short else "squash", (
+            "preprocessor_config.json keeps the proportions of images; suture crops them to squares",
+        ) if short else ()
     size = _read_pair(processor["crop_size"])
-    edges = resize.both or (resize.edge, resize.edge)
+    if share:
+        return size, share, "crop", ()
     shares = {inner / outer for inner, outer in zip(size, edges, strict=True) if outer}
-    if len(shares) != 1 or (resize.edge and size[0] != size[1]) or max(shares) > 1:
+    if len(shares) != 1 or (short and size[0] != size[1]) or max(shares) > 1:
         raise _UnsupportedStepError(f"size {processor.get('size')} beside crop_size {processor['crop_size']}")
-    return size, shares.pop(), "squash" if resize.both else "crop", ()
+    return size, shares.pop(), "crop" if short else "squash", ()
 
 
-def _read_resize(size: Any, kind: str) -> _ResizeStep:
-    if isinstance(size, int):
-        return (_ResizeStep(size, None) if any(name.lower() in kind.lower() for name in _SHORT_SIDE_KINDS)
-                else _ResizeStep(None, (size, size)))
+def _read_resize(size: Any, kind: str) -> int | tuple[int, int]:
+    """Return the length of the shorter side, or (height, width)."""
     if isinstance(size, Mapping) and set(size) == {"shortest_edge"}:
-        return _ResizeStep(int(size["shortest_edge"]), None)
-    return _ResizeStep(None, _read_pair(size))
+        edge = int(size["shortest_edge"])
+    elif isinstance(size, int) and any(name in kind.lower() for name in _SHORT_SIDE_KINDS):
+        edge = size
+    else:
+        return _read_pair(size)
+    return int(256 / 224 * edge) if kind.startswith("Levit") else edge
 
 
 def _read_pair(size: Any) -> tuple[int, int]:

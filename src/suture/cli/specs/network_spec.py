@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,8 +10,11 @@ from pathlib import Path
 
 from torch import nn
 
-from suture._base import SutureError, summarise_error
-from suture.data import Preprocessing
+from suture._base import report_errors, seed_torch
+from suture.data import ImagePreprocessing, Preprocessing
+
+FoundPreprocessing = tuple[ImagePreprocessing | None, tuple[str, ...]]
+"""Preprocessing of images, and notes; None where suture cannot do it."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +54,9 @@ class ParsedSpec:
     seed: int = 0
     weights: Path | None = None
 
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Those of `classes` and `channels` that are known."""
-        both = {"classes": self.classes, "channels": self.channels}
+    def list_sizes(self, classes: str, channels: str) -> dict[str, int]:
+        """Return the known numbers of classes and channels, by a library's names for them."""
+        both = {classes: self.classes, channels: self.channels}
         return {name: value for name, value in both.items() if value is not None}
 
     @property
@@ -64,15 +67,13 @@ class ParsedSpec:
 
 
 @contextmanager
-def report_build_errors(spec: str) -> Iterator[None]:
-    """Turn any error of a library that builds a network into one line.
-
-    Raises:
-        SutureError: with the library's own words.
-    """
-    try:
+def build_quietly(parsed: ParsedSpec) -> Iterator[None]:
+    """Seed random weights and silence warnings; any error of the library becomes one line."""
+    with report_errors(f"{parsed.spec} cannot be made"), seed_torch(parsed.seed), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         yield
-    except SutureError:
-        raise
-    except Exception as e:
-        raise SutureError(f"{spec} cannot be made: {type(e).__name__}: {summarise_error(e)}") from e
+
+
+def note_unsupported(what: str) -> tuple[None, tuple[str, ...]]:
+    """Return no preprocessing, and a note on the step that suture does not have."""
+    return None, (f"suture does not do {what}; give data that are inputs of the network",)

@@ -12,13 +12,12 @@ from typing import Any
 from torch import nn
 
 from suture import zoo
-from suture._base import SutureError
+from suture._base import SutureError, expect
 from suture.cli.specs import huggingface
 from suture.cli.specs import vision_libraries as vision
 from suture.cli.specs.network_spec import LoadedNetwork, ParsedSpec
 from suture.cli.specs.user_code import call_user_function
 from suture.data import ImagePreprocessing
-from suture.zoo import ImageSet
 
 NETWORK_KINDS = ("zoo:NAME", "torchvision:NAME", "timm:NAME", "hf:ORG/NAME", "hf:FOLDER",
                  "mypackage.models:build (imports your code)")
@@ -46,12 +45,12 @@ def build_network(spec: str, *, weights: str | Path | None = None, like: Any = N
             something else, weights that do not fit.
     """
     kind, name = _split_kind(spec)
-    channels = like.inputs.shape[1] if isinstance(like, ImageSet) else getattr(like, "channels", None)
+    channels = like.inputs.shape[1] if isinstance(like, zoo.ImageSet) else getattr(like, "channels", None)
     file = None if weights is None else Path(weights)
-    asked = ParsedSpec(spec, name, getattr(like, "classes", None), channels, seed, file)
-    made = _MAKERS[kind](asked)
-    if asked.weights is not None and kind != "hf":
-        _load_weights(made.network, asked)
+    parsed = ParsedSpec(spec, name, getattr(like, "classes", None), channels, seed, file)
+    made = _MAKERS[kind](parsed)
+    if file is not None and kind != "hf":
+        _load_weights(made.network, file, parsed)
     return made
 
 
@@ -62,60 +61,54 @@ def _split_kind(spec: str) -> tuple[str, str]:
         return kind, name
     if spec and Path(spec).is_dir():
         return "hf", spec
-    if sign and name:
-        near = difflib.get_close_matches(kind, [k for k in _MAKERS if k != "code"], n=1, cutoff=0.6)
-        if (near and "." not in kind and not Path(f"{kind}.py").exists()
-            and importlib.util.find_spec(kind) is None):
-            raise SutureError(f"unknown kind of network {kind!r}; write {near[0]}:{name}, or "
-                              f"{_EXAMPLE_SPECS}")
-        return "code", spec
-    raise _make_no_kind_error(spec)
+    if not (sign and name):
+        raise _make_no_kind_error(spec)
+    near = difflib.get_close_matches(kind, [k for k in _MAKERS if k != "code"], n=1, cutoff=0.6)
+    if (near and "." not in kind and not Path(f"{kind}.py").exists()
+        and importlib.util.find_spec(kind) is None):
+        raise SutureError(f"unknown kind of network {kind!r}; write {near[0]}:{name}, or {_EXAMPLE_SPECS}")
+    return "code", spec
 
 
 def _make_no_kind_error(spec: str) -> SutureError:
     """Return an error for a spec without a kind, with the kinds in which its name exists."""
     names = ({"zoo": list(zoo.networks)}
              | {kind: vision.list_names(kind) for kind in ("torchvision", "timm") if spec})
-    found = [f"{kind}:{spec}" for kind, known in names.items() if spec in known]
-    if found:
+    if found := [f"{kind}:{spec}" for kind, known in names.items() if spec in known]:
         return SutureError(f"expected a kind before the name of a network, got {spec!r}; write "
                            f"{' or '.join(found)}")
     if "/" in spec:
         return SutureError(f"expected a folder that holds config.json, there is no {spec!r}; write "
                            "hf:ORG/NAME for a name of the Hugging Face hub")
-    near = difflib.get_close_matches(spec, [n for known in names.values() for n in known], n=3, cutoff=0.6)
-    known_as = [next(f"{kind}:{n}" for kind, known in names.items() if n in known) for n in near]
-    nearest = f"; nearest: {', '.join(known_as)}" if known_as else ""
-    return SutureError(f"expected a network like {_EXAMPLE_SPECS}, got {spec!r}{nearest}")
+    known_as = {n: f"{kind}:{n}" for kind, known in reversed(names.items()) for n in known}
+    near = [known_as[n] for n in difflib.get_close_matches(spec, known_as, n=3, cutoff=0.6)]
+    return SutureError(f"expected a network like {_EXAMPLE_SPECS}, got {spec!r}"
+                       + (f"; nearest: {', '.join(near)}" if near else ""))
 
 
-def _load_weights(made: nn.Module, parsed: ParsedSpec) -> None:
-    assert parsed.weights is not None
+def _load_weights(made: nn.Module, file: Path, parsed: ParsedSpec) -> None:
     try:
-        zoo.load_weights(made, parsed.weights)
+        zoo.load_weights(made, file)
     except SutureError as e:
-        if "wrong shape" in str(e) and parsed.sizes:
-            sizes = " and ".join(f"{value} {name}" for name, value in parsed.sizes.items())
-            raise SutureError(f"{e}; the network was made for the data's {sizes}") from e
+        sizes = parsed.list_sizes("classes", "channels")
+        if "wrong shape" in str(e) and sizes:
+            listed = " and ".join(f"{value} {name}" for name, value in sizes.items())
+            raise SutureError(f"{e}; the network was made for the data's {listed}") from e
         raise
 
 
 def _build_zoo(parsed: ParsedSpec) -> LoadedNetwork:
-    options = {{"channels": "in_channels"}.get(name, name): value for name, value in parsed.sizes.items()}
-    made = zoo.build(parsed.name, parsed.seed, **options)
+    made = zoo.build(parsed.name, parsed.seed, **parsed.list_sizes("classes", "in_channels"))
     return LoadedNetwork(made, ImagePreprocessing(), parsed.spec, parsed.notes)
 
 
 def _build_user_network(parsed: ParsedSpec) -> LoadedNetwork:
     made = call_user_function(parsed.spec)
-    pair = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
-    network, preprocessing = pair
-    if not isinstance(network, nn.Module):
-        raise SutureError(f"expected {parsed.spec} to return a torch.nn.Module, or a pair of one and its "
-                          f"preprocessing, got {type(made).__name__}")
-    if preprocessing is not None and not callable(preprocessing):
-        raise SutureError(f"expected {parsed.spec} to return a network and a function of raw examples, got "
-                          f"{type(preprocessing).__name__} as the second")
+    network, preprocessing = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    expect(isinstance(network, nn.Module), "a torch.nn.Module, or a pair of one and its preprocessing, from "
+           f"{parsed.spec}", type(made).__name__)
+    expect(preprocessing is None or callable(preprocessing), "a function of raw examples as second result of "
+           f"{parsed.spec}", type(preprocessing).__name__)
     return LoadedNetwork(network, preprocessing, parsed.spec)
 
 

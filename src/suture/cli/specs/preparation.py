@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from suture import zoo
-from suture._base import SutureError
+from suture._base import SutureError, expect
 from suture.cli.specs.network_spec import LoadedNetwork
 from suture.data import (
     Batches,
@@ -21,7 +21,6 @@ from suture.data import (
     explain_token_mismatch,
     parse_preprocessing,
 )
-from suture.zoo import ImageSet
 
 COMPARED_TEXTS = 256
 """Number of texts on which the tokens of two tokenizers are compared."""
@@ -30,8 +29,9 @@ EXAMPLE_TEXTS = ("The cat sat on the mat.", "How similar are two networks, layer
 """Inputs of a language model where there are no data."""
 
 
-def adjust_preprocessing(own: Callable[[Any], Any] | None, given: str | None = None, *, length: int
-                         | None = None, mask_rate: float = 0.0, seed: int = 0) -> Callable[[Any], Any] | None:
+def adjust_preprocessing(own: Callable[[Any], Any] | None, given: str | None = None, *,
+                         length: int | None = None, mask_rate: float = 0.0,
+                         seed: int = 0) -> Callable[[Any], Any] | None:
     """Return a network's preprocessing with the changes of a command line.
 
     Args:
@@ -58,14 +58,14 @@ def prepare_data(data: Any, source: Callable[[Any], Any] | None, target: Callabl
     """Return suture's own data prepared for both networks; data of the user's code are not changed.
 
     Args:
-        data: from `suture.cli.specs.data`.
+        data: from `suture.cli.specs.load_data`.
         source, target: preprocessing of each network.
         always: prepare the user's own data too.
 
     Raises:
         SutureError: two tokenizers that cut the texts into different tokens.
     """
-    if not (always or isinstance(data, Examples | ImageSet)):
+    if not (always or isinstance(data, Examples | zoo.ImageSet)):
         return data
     if (isinstance(source, TextPreprocessing) and isinstance(target, TextPreprocessing)
         and isinstance(data, Examples)):
@@ -78,11 +78,11 @@ def prepare_data(data: Any, source: Callable[[Any], Any] | None, target: Callabl
 
 def make_example_inputs(loaded: LoadedNetwork, data: Any, how: Callable[[Any], Any] | None, *,
                         always: bool = False) -> Any:
-    """Make a few inputs for a network.
+    """Make a few inputs for a network: of data, else texts for a tokenizer or noise of a known image size.
 
     Args:
         loaded: the network.
-        data: from `suture.cli.specs.data`; None: texts for a tokenizer, noise for images of a known size.
+        data: from `suture.cli.specs.load_data`, or None.
         how: preprocessing of raw examples.
         always: prepare the user's own data too.
 
@@ -93,12 +93,11 @@ def make_example_inputs(loaded: LoadedNetwork, data: Any, how: Callable[[Any], A
         return next(iter(Batches(prepare_data(data, how, how, always=always), size=4))).source
     if isinstance(how, TextPreprocessing):
         return how(EXAMPLE_TEXTS)
-    entry = zoo.networks.get(loaded.spec.removeprefix("zoo:")) if loaded.spec.startswith("zoo:") else None
-    shape = None if entry is None else entry.input_shape
+    kind, _, name = loaded.spec.partition(":")
+    shape = zoo.networks[name].input_shape if kind == "zoo" and name in zoo.networks else ()
     if isinstance(how, ImagePreprocessing) and how.size is not None:
         shape = (how.channels or 3, *how.size)
-    if shape is None:
-        raise SutureError(f"{loaded.spec} does not say what it takes; give data for it, such as --data "
-                          "digits or --data mypackage.data:splits, or --input size=64")
+    expect(bool(shape), f"data for {loaded.spec}, whose inputs are unknown", "none",
+           "give --data mypackage.data:splits, or --input size=64")
     noise = torch.rand(4, *shape, generator=torch.Generator().manual_seed(0))
     return noise if how is None else how(noise)

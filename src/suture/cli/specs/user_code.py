@@ -8,7 +8,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from suture._base import SutureError, make_unknown_error
+from suture._base import SutureError, expect, make_unknown_error, summarise_error
 
 
 def load_inputs(spec: str | None) -> Any:
@@ -19,12 +19,9 @@ def load_inputs(spec: str | None) -> Any:
     """
     if spec is None:
         return None
-    if ":" not in spec:
-        raise SutureError("expected mypackage.data:inputs, a function that returns inputs or "
-                          f"data, got {spec!r}")
+    expect(":" in spec, "a function mypackage.data:inputs that returns data", repr(spec))
     made = call_user_function(spec)
-    if made is None:
-        raise SutureError(f"expected {spec} to return inputs or data, got None; return them")
+    expect(made is not None, f"inputs or data from {spec}", "None", "return them")
     return made
 
 
@@ -41,22 +38,21 @@ def call_user_function(spec: str) -> Any:
     try:
         found = importlib.import_module(module)
     except Exception as e:
-        hint = "run from the folder that holds it" if isinstance(e, ModuleNotFoundError) else "mend it first"
-        raise SutureError(f"cannot import {module!r} of {spec!r}: {describe_error(e)}; {hint}") from e
+        hint = "run from the folder that holds it" if isinstance(e, ModuleNotFoundError) else "correct it"
+        raise SutureError(f"cannot import {module!r} of {spec!r}: {_describe_error(e)}; {hint}") from e
     if not callable(getattr(found, name, None)):
         raise make_unknown_error(f"function in {module}", name,
                                  [n for n in vars(found) if callable(getattr(found, n))])
     try:
         return getattr(found, name)()
     except Exception as e:
-        raise SutureError(f"{spec} fails: {describe_error(e)}; expected a function that works "
+        raise SutureError(f"{spec} fails: {_describe_error(e)}; expected a function that works "
                           "without arguments") from e
 
 
-def describe_error(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     """Return one line on an error in a user's code, with its place."""
-    first = str(error).splitlines()[0] if str(error) else ""
     last = traceback.extract_tb(error.__traceback__)[-1]
     ours = last.filename == __file__ or last.filename.startswith("<")
     place = "" if ours else f" ({Path(last.filename).name}, line {last.lineno})"
-    return f"{type(error).__name__}: {first}{place}"
+    return f"{type(error).__name__}: {summarise_error(error)}{place}"

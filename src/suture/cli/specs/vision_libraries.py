@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from typing import Any
 
 from torch import nn
 
-from suture._base import SutureError, import_optional, make_unknown_error, seed_torch
-from suture.cli.specs.network_spec import LoadedNetwork, ParsedSpec, report_build_errors
+from suture._base import SutureError, import_optional, make_unknown_error
+from suture.cli.specs.network_spec import (
+    FoundPreprocessing,
+    LoadedNetwork,
+    ParsedSpec,
+    build_quietly,
+    note_unsupported,
+)
 from suture.data import ImagePreprocessing
 
 
@@ -33,25 +38,21 @@ def build_torchvision(parsed: ParsedSpec) -> LoadedNetwork:
     models = import_optional("torchvision.models", "vision", parsed.spec)
     if parsed.name not in models.list_models():
         raise make_unknown_error("network of torchvision", parsed.name, list_names("torchvision"))
-    known = inspect.signature(models.get_model_builder(parsed.name)).parameters
-    # Some networks download the weights of their backbone unless this option forbids it.
-    options: dict[str, Any] = ({"weights": None}
-                               | ({"weights_backbone": None} if "weights_backbone" in known else {}))
+    options: dict[str, Any] = {"weights": None}
+    if "weights_backbone" in inspect.signature(models.get_model_builder(parsed.name)).parameters:
+        options["weights_backbone"] = None  # else some networks download the weights of their backbone
     if parsed.classes is not None:
         options["num_classes"] = parsed.classes
-    with report_build_errors(parsed.spec), warnings.catch_warnings(), seed_torch(parsed.seed):
-        warnings.simplefilter("ignore")
+    with build_quietly(parsed):
         made = models.get_model(parsed.name, **options)
     preprocessing, notes = _find_torchvision_preprocessing(models, parsed, made)
     return LoadedNetwork(made, preprocessing, parsed.spec, parsed.notes + notes)
 
 
-def _find_torchvision_preprocessing(models: Any, parsed: ParsedSpec,
-                                    made: nn.Module) -> tuple[ImagePreprocessing | None, tuple[str, ...]]:
+def _find_torchvision_preprocessing(models: Any, parsed: ParsedSpec, made: nn.Module) -> FoundPreprocessing:
     transforms = models.get_model_weights(parsed.name).DEFAULT.transforms()
     if type(transforms).__name__ != "ImageClassification":
-        return None, (f"{parsed.spec} comes with {type(transforms).__name__}, which suture does not do; the "
-                      "data must be what the network takes",)
+        return note_unsupported(f"{type(transforms).__name__} of {parsed.spec}")
     # vit_h_14's published weights need larger images than the network without them.
     side = getattr(made, "image_size", transforms.crop_size[0])
     return ImagePreprocessing((side, side), tuple(transforms.mean), tuple(transforms.std), 3,
@@ -68,25 +69,20 @@ def build_timm(parsed: ParsedSpec) -> LoadedNetwork:
     library = import_optional("timm", "vision", parsed.spec)
     if not library.is_model(parsed.name):
         raise make_unknown_error("network of timm", parsed.name, library.list_models())
-    renamed = {"classes": "num_classes", "channels": "in_chans"}
-    with report_build_errors(parsed.spec), warnings.catch_warnings(), seed_torch(parsed.seed):
-        warnings.simplefilter("ignore")
+    with build_quietly(parsed):
         made = library.create_model(parsed.name, pretrained=False,
-                                    **{renamed[name]: value for name, value in parsed.sizes.items()})
+                                    **parsed.list_sizes("num_classes", "in_chans"))
     preprocessing, notes = _find_timm_preprocessing(library.data.resolve_data_config({}, model=made), parsed)
     return LoadedNetwork(made, preprocessing, parsed.spec, parsed.notes + notes)
 
 
-def _find_timm_preprocessing(data_config: dict[str, Any],
-                             parsed: ParsedSpec) -> tuple[ImagePreprocessing | None, tuple[str, ...]]:
-    fits = {"center": "crop", "squash": "squash"}
-    if data_config["crop_mode"] not in fits or data_config["interpolation"] not in ("bilinear", "bicubic"):
-        return None, (f"{parsed.spec} wants crop_mode {data_config['crop_mode']} and "
-                      f"{data_config['interpolation']}, which suture does not do; the data must be what the "
-                      "network takes",)
-    channels = parsed.channels or data_config["input_size"][0]
+def _find_timm_preprocessing(config: dict[str, Any], parsed: ParsedSpec) -> FoundPreprocessing:
+    fit: Any = {"center": "crop", "squash": "squash"}.get(config["crop_mode"])
+    if fit is None or config["interpolation"] not in ("bilinear", "bicubic"):
+        return note_unsupported(f"crop_mode {config['crop_mode']} and interpolation "
+                                f"{config['interpolation']} of {parsed.spec}")
+    channels = parsed.channels or config["input_size"][0]
     mean, std = (tuple(v) if len(v) == channels else (sum(v) / len(v),)
-                 for v in (data_config["mean"], data_config["std"]))
-    return ImagePreprocessing(tuple(data_config["input_size"][1:]), mean, std, channels,
-                              data_config["interpolation"],
-                              data_config["crop_pct"], fits[data_config["crop_mode"]]), ()  # type: ignore[arg-type]
+                 for v in (config["mean"], config["std"]))
+    return ImagePreprocessing(tuple(config["input_size"][1:]), mean, std, channels, config["interpolation"],
+                              config["crop_pct"], fit), ()

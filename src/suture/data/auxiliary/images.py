@@ -1,8 +1,7 @@
 """Auxiliary images: noise, blobs, shuffled and permuted images, negatives, means of pairs and photographs.
 
 All but the photographs follow Hendrycks, Mazeika and Dietterich, "Deep Anomaly Detection with Outlier
-Exposure", ICLR 2019, who judge detectors on such images. A maker is given the images, rows to start from (k,)
-and a generator. It returns k images on the CPU.
+Exposure", ICLR 2019, who judge detectors on such images.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from suture._base import SutureError
+from suture._base import check_finite
 
 _SMALLEST_CROP = 1 / 3
 """Length of the smallest crop of a photograph, relative to the largest. Smaller ones show nothing but sky."""
@@ -50,9 +49,8 @@ class Images:
         dtype = torch.float64 if pixels.dtype == torch.float64 else torch.float32
         low, high = (m.cpu().to(dtype)[:, None, None]
                      for m in (pixels.amin((0, 2, 3)), pixels.amax((0, 2, 3))))
-        if not (low.isfinite().all() and high.isfinite().all()):
-            raise SutureError("expected finite images to make auxiliary data from, got nan or infinite "
-                              "values; mend the inputs, or pass auxiliary=your own data")
+        check_finite(torch.stack([low, high]), "the images to make auxiliary data from",
+                     "correct the inputs, or pass auxiliary=your own data")
         return cls(pixels, low, high)
 
     @property
@@ -64,23 +62,6 @@ class Images:
     def dtype(self) -> torch.dtype:
         """Dtype to compute in."""
         return self.low.dtype
-
-    def explain_hindrance(self, kind: str) -> str:
-        """Say what a kind of auxiliary images needs and these images lack; return "" for nothing."""
-        x, (c, h, w) = self.tensor, self.tensor.shape[1:]
-        if kind == "channels" and c < 2:
-            return "at least 2 channels, got 1,"
-        if kind == "channels" and not (x != x[:, :1]).any():
-            return f"channels that differ, got {c} equal ones,"
-        if kind == "blobs" and h * w < 2:
-            return f"at least 2 pixels, got {h} x {w},"
-        if kind == "patches" and min(h, w) < 2:
-            return f"at least 2 x 2 pixels, got {h} x {w},"
-        if kind == "patches" and not (x != x[:, :, :1, :1]).any():
-            return "pixels that differ within an image, got none,"
-        if kind == "mixture" and not (x != x[:1]).any():
-            return f"at least 2 different images, got {len(x)}{' copies of one' if len(x) > 1 else ''},"
-        return ""
 
     def take_rows(self, rows: Tensor) -> Tensor:
         """Return the images at `rows` (k, C, H, W), on the CPU."""
@@ -95,7 +76,19 @@ class Images:
         return x.clamp(self.low, self.high).to(self.tensor.dtype)
 
 
-Maker = Callable[[Any, Tensor, torch.Generator], Tensor]
+class Maker(NamedTuple):
+    """How to make one kind, and what it needs of the originals.
+
+    Attributes:
+        make: function of the originals, rows to start from (k,) and a generator; it returns k examples on the
+            CPU.
+        suits: function that returns True for originals of which the kind can be made. Default: all.
+        needs: what it needs, for messages.
+    """
+
+    make: Callable[[Any, Tensor, torch.Generator], Tensor]
+    suits: Callable[[Any], bool] = lambda _: True
+    needs: str = ""
 
 
 def _make_gaussian(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
@@ -200,6 +193,10 @@ def _crop_photographs(images: Images, rows: Tensor, generator: torch.Generator) 
     return images.clip_to_range(torch.lerp(images.low, images.high, torch.stack(out).to(images.dtype)))
 
 
+def _differs(one: Tensor, other: Tensor) -> bool:
+    return bool((one != other).any())
+
+
 @lru_cache(maxsize=1)
 def _load_photographs() -> Tensor:
     """Load (2, 3, 427, 640) float32 in [0, 1]: a temple in China and a flower."""
@@ -211,6 +208,13 @@ def _load_photographs() -> Tensor:
 
 
 MAKERS: Mapping[str, Maker] = MappingProxyType({
-    "gaussian": _make_gaussian, "uniform": _make_uniform, "blobs": _make_blobs, "patches": _shuffle_patches,
-    "channels": _permute_channels,
-    "inversion": _invert_images, "mixture": _mix_images, "photographs": _crop_photographs})
+    "gaussian": Maker(_make_gaussian),
+    "uniform": Maker(_make_uniform),
+    "blobs": Maker(_make_blobs, lambda i: i.tensor[0, 0].numel() > 1, "at least 2 pixels"),
+    "patches": Maker(_shuffle_patches, lambda i: min(i.tensor.shape[2:]) > 1 and _differs(
+        i.tensor, i.tensor[:, :, :1, :1]), "at least 2 x 2 pixels that differ"),
+    "channels": Maker(_permute_channels, lambda i: _differs(i.tensor, i.tensor[:, :1]),
+                      "channels that differ"),
+    "inversion": Maker(_invert_images),
+    "mixture": Maker(_mix_images, lambda i: _differs(i.tensor, i.tensor[:1]), "at least 2 different images"),
+    "photographs": Maker(_crop_photographs)})

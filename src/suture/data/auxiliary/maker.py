@@ -1,7 +1,4 @@
-"""Making auxiliary data: out-of-distribution inputs from a sample of in-distribution ones, without downloads.
-
->>> make_auxiliary(images, 1000, kinds=list_allowed_kinds(images, TRAINING_KINDS["images"]))
-"""
+"""Making of auxiliary data: out-of-distribution inputs from a sample of in-distribution ones."""
 
 from __future__ import annotations
 
@@ -16,8 +13,11 @@ from torch import Tensor
 
 from suture._base import (
     SutureError,
+    describe_value,
+    expect,
     find_only_input,
     hash_examples,
+    is_count,
     make_unknown_error,
     replace_input,
     walk_tensors,
@@ -27,7 +27,6 @@ from suture.data.auxiliary.images import Images
 from suture.data.auxiliary.tokens import Tokens
 
 Originals = Images | Tokens
-
 IMAGE_KINDS = tuple(images.MAKERS)
 TOKEN_KINDS = tuple(tokens.MAKERS)
 TRAINING_KINDS: Mapping[str, tuple[str, ...]] = MappingProxyType({
@@ -53,22 +52,6 @@ def find_input_kind(like: Any) -> Literal["images", "tokens"] | None:
     if own is not None and own.ndim == 4 and (own.is_floating_point() or own.dtype == torch.uint8):
         return "images"
     return "tokens" if _is_token_ids(own) else None
-
-
-def list_allowed_kinds(like: Any, among: Sequence[str] | None = None) -> tuple[str, ...]:
-    """List the kinds of auxiliary data that can be made from `like`.
-
-    Images of one channel, for example, do not allow "channels".
-
-    Args:
-        like: as `make_auxiliary` accepts it.
-        among: only these kinds, such as ``TRAINING_KINDS["images"]``. Default: all.
-
-    Raises:
-        SutureError: as `make_auxiliary`, but not for kinds that the inputs do not allow.
-    """
-    source = _find_originals(like)
-    return tuple(kind for kind in _check_kinds(source, among) if not source.explain_hindrance(kind))
 
 
 def make_auxiliary(like: Any, n: int, *, kinds: Sequence[str] | None = None, seed: int = 0) -> Any:
@@ -113,9 +96,7 @@ def make_auxiliary(like: Any, n: int, *, kinds: Sequence[str] | None = None, see
         SutureError: inputs that are neither images nor token ids, no inputs or inputs that are not finite; no
             or unknown kinds, or a kind that these inputs do not allow; n below 1.
     """
-    if n < 1:
-        raise SutureError(f"expected at least 1 auxiliary example, got n={n}; leave auxiliary "
-                          "data out for none")
+    expect(is_count(n), "at least 1 auxiliary example", f"n={n}", "leave auxiliary data out for none")
     source = _find_originals(like)
     chosen, own = _choose_kinds(source, kinds), source.tensor
     seen = set(hash_examples(own))
@@ -147,47 +128,36 @@ def _is_token_ids(x: Any) -> bool:
 def _find_originals(like: Any) -> Originals:
     kind = find_input_kind(like)
     if kind is None:
-        found = [f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}"
-                 for t in islice(walk_tensors(like), 4)]
+        found = [describe_value(t) for t in islice(walk_tensors(like), 4)]
         got = " and ".join([*found[:3], "more"][:len(found)]) or type(like).__name__
         raise SutureError("expected images (N, C, H, W) or token ids (N, T) to make auxiliary data from, "
                           f"got {got}; pass auxiliary=your own data")
     one = find_only_input(like)
     own = one["input_ids"] if isinstance(one, Mapping) else one
-    if own.numel() == 0:
-        raise SutureError(f"expected at least one example to make auxiliary data from, got {kind} of shape "
-                          f"{tuple(own.shape)}; pass some in-distribution inputs")
+    expect(own.numel() > 0, "at least one example to make auxiliary data from",
+           f"{kind} of shape {tuple(own.shape)}", "pass some in-distribution inputs")
     if kind == "images":
         return Images.of(own.detach())
     mask = one.get("attention_mask") if isinstance(one, Mapping) else None
     return Tokens.of(own, torch.ones_like(own, dtype=torch.bool) if mask is None else mask != 0)
 
 
-def _check_kinds(source: Originals, kinds: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the requested kinds, by default all there are; raise an error where one is unknown."""
-    options = tuple(source.makers)
-    asked = options if kinds is None else (kinds,) if isinstance(kinds, str) else tuple(kinds)
-    for kind in asked:
-        if kind not in options:
-            raise make_unknown_error(f"kind of auxiliary {source.name}", kind, options)
-    if len(set(asked)) < max(1, len(asked)):
-        raise SutureError(f"expected different kinds of auxiliary {source.name}, at least one, got "
-                          f"{', '.join(asked) or 'none'}; leave kinds out for all")
-    return asked
-
-
 def _choose_kinds(source: Originals, kinds: Sequence[str] | None) -> tuple[str, ...]:
-    """Choose the kinds to make.
-
-    Kinds that the inputs do not allow are an error only if they were requested, or if no kind is allowed.
-    """
-    asked = _check_kinds(source, kinds)
-    hindered = {kind: why for kind in asked if (why := source.explain_hindrance(kind))}
-    if hindered and (kinds is not None or len(hindered) == len(asked)):
-        kind, why = next(iter(hindered.items()))
-        raise SutureError(f"expected {why} to make auxiliary {source.name} of kind {kind!r}; leave it out of "
-                          "kinds, or pass other inputs")
-    return tuple(kind for kind in asked if kind not in hindered)
+    """Choose the kinds to make: those requested, by default all that the inputs allow."""
+    makers = source.makers
+    asked = tuple(makers) if kinds is None else (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    for kind in asked:
+        if kind not in makers:
+            raise make_unknown_error(f"kind of auxiliary {source.name}", kind, makers)
+    if len(set(asked)) < max(1, len(asked)):
+        raise SutureError(f"expected different kinds of auxiliary {source.name}, got "
+                          f"{', '.join(asked) or 'none'}; leave kinds out for all")
+    able = tuple(kind for kind in asked if makers[kind].suits(source))
+    if (kinds is not None and able != asked) or not able:
+        kind = next(k for k in asked if k not in able)
+        raise SutureError(f"auxiliary {source.name} of kind {kind!r} need {makers[kind].needs}; leave it out "
+                          "of kinds, or pass other inputs")
+    return able
 
 
 def _make_new(source: Originals, kind: str, k: int, generator: torch.Generator,
@@ -203,10 +173,10 @@ def _make_new(source: Originals, kind: str, k: int, generator: torch.Generator,
         # A few examples may be dropped, such as a gray image with permuted channels. Here every example was
         # tried four times without a new one.
         if idle > 4 * n + 16:
-            raise SutureError(f"expected {source.name} that kind {kind!r} can turn into others, got {n} from "
-                              "which only they themselves come out; leave it out of kinds")
+            raise SutureError(f"auxiliary {source.name} of kind {kind!r} are all copies of the {n} "
+                              "originals; leave it out of kinds")
         drawn = torch.tensor(list(islice(stream, k - have)))
-        new = source.makers[kind](source, drawn, generator)
+        new = source.makers[kind].make(source, drawn, generator)
         good = torch.tensor([d not in seen for d in hash_examples(new)])
         rows.append(drawn[good])
         made.append(new[good])

@@ -1,7 +1,4 @@
-"""Auxiliary token ids: the ids of an example in another order, or other ids.
-
-A maker is given the tokens, rows to start from (k,) and a generator. It returns k rows of ids on the CPU.
-"""
+"""Auxiliary token ids: the ids of an example in another order, or other ids."""
 
 from __future__ import annotations
 
@@ -44,17 +41,6 @@ class Tokens:
         """Makers by kind."""
         return MAKERS
 
-    def explain_hindrance(self, kind: str) -> str:
-        """Say what a kind of auxiliary ids needs and these ids lack; return "" for nothing."""
-        if len(self.vocabulary) < 2:
-            return f"at least 2 different ids where the examples differ, got {len(self.vocabulary)},"
-        first = self.ids.gather(1, self.free.int().argmax(1, keepdim=True))
-        if kind == "shuffled" and not ((self.ids != first) & self.free).any():
-            return "an example with 2 different ids where the examples differ, got none,"
-        return ""
-
-
-
 
 def _find_replaceable(ids: Tensor, unpadded: Tensor) -> Tensor:
     """Return (N, T) booleans, True at unpadded positions whose id differs between examples.
@@ -88,4 +74,16 @@ def _draw_ids(tokens: Tokens, rows: Tensor, generator: torch.Generator) -> Tenso
     return torch.where(tokens.free[rows], drawn, ids)
 
 
-MAKERS: Mapping[str, Maker] = MappingProxyType({"shuffled": _shuffle_ids, "random": _draw_ids})
+def _can_draw(tokens: Tokens) -> bool:
+    return len(tokens.vocabulary) > 1
+
+
+def _can_shuffle(tokens: Tokens) -> bool:
+    first = tokens.ids.gather(1, tokens.free.int().argmax(1, keepdim=True))
+    return _can_draw(tokens) and bool(((tokens.ids != first) & tokens.free).any())
+
+
+MAKERS: Mapping[str, Maker] = MappingProxyType({
+    "shuffled": Maker(_shuffle_ids, _can_shuffle,
+                      "an example with 2 different ids where the examples differ"),
+    "random": Maker(_draw_ids, _can_draw, "at least 2 different ids where the examples differ")})

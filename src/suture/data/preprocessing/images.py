@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import Doc
 
-from suture._base import SutureError, describe_value, is_count, make_unknown_error
+from suture._base import (
+    Count,
+    Positive,
+    Real,
+    SutureError,
+    describe_value,
+    expect,
+    make_unknown_error,
+    options,
+)
 
-Interpolation = Literal["bilinear", "bicubic"]
-Fit = Literal["crop", "squash"]
-Corner = Literal["round", "floor"]
+Numbers = Annotated[tuple[Real, ...], Field(min_length=1)]
+Deviations = Annotated[tuple[Positive, ...], Field(min_length=1)]
 _LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in luma (ITU-R BT.601), as in Pillow."""
 _SLACK = 1e-3
 """Tolerance for floats outside [0, 1]: bfloat16, with 8 bits, rounds so."""
 
 
-@dataclass(frozen=True)
+@options
 class ImagePreprocessing:
     """Preprocessing from raw images to a network's float32 input (N, channels, height, width).
 
@@ -34,47 +43,30 @@ class ImagePreprocessing:
     requested; they are then returned unchanged.
 
     Args:
-        size: (height, width) of the result. None: the images keep their size, and must share one.
-        mean, std: subtracted from each channel and divided by, on the scale [0, 1]; one number for all
-            channels or one for each.
-        channels: 3 repeats grey, 1 computes the luma of colour. None: the images keep their channels.
-        interpolation: "bilinear" (default) or "bicubic".
-        crop: share of the resized image that the crop keeps along an edge, in (0, 1]: the image is first
-            resized to ``size / crop`` (default 1).
-        fit: "crop" keeps proportions and resizes the shorter side (default). "squash" resizes both sides and
-            may change the proportions.
-        corner: where the crop starts if an odd number of pixels is cut off: "round" (half to even, default)
-            as in torchvision and timm, "floor" as in transformers.
+        {options}
 
     Raises:
         SutureError: a value outside these bounds.
     """
 
-    size: tuple[int, int] | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    channels: int | None = None
-    interpolation: Interpolation = "bilinear"
-    crop: float = 1.0
-    fit: Fit = "crop"
-    corner: Corner = "round"
-
-    def __post_init__(self) -> None:
-        if self.size is not None and not (isinstance(self.size, tuple) and len(self.size) == 2
-                                          and all(map(is_count, self.size))):
-            raise SutureError("expected size as (height, width), whole numbers of at least 1, got "
-                              f"{self.size!r}")
-        if self.channels is not None and not is_count(self.channels):
-            raise SutureError(f"expected channels of at least 1, got {self.channels!r}")
-        _check_numbers("mean", self.mean, -math.inf)
-        _check_numbers("std", self.std, 0.0)
-        if not 0 < self.crop <= 1:
-            raise SutureError(f"expected crop in (0, 1], got {self.crop}; 0.875 resizes to 256 "
-                              "for a size of 224")
-        for name, options in (("interpolation", get_args(Interpolation)), ("fit", get_args(Fit)),
-                              ("corner", get_args(Corner))):
-            if getattr(self, name) not in options:
-                raise make_unknown_error(name, str(getattr(self, name)), options)
+    size: Annotated[tuple[Count, Count] | None, Doc(
+        "(height, width) of the result. None: the images keep their size, and must share one.")] = None
+    mean: Annotated[Numbers | None, Doc(
+        "subtracted from each channel, on the scale [0, 1]; one number for all or one for each.")] = None
+    std: Annotated[Deviations | None, Doc("each channel is divided by it; as for mean, above 0.")] = None
+    channels: Annotated[Count | None, Doc(
+        "3 repeats grey, 1 computes the luma of colour. None: the images keep their channels.")] = None
+    interpolation: Annotated[Literal["bilinear", "bicubic"], Doc(
+        "of the resizing, bilinear by default.")] = "bilinear"
+    crop: Annotated[Real, Field(gt=0, le=1), Doc(
+        "share of the resized image that the crop keeps along an edge, in (0, 1]: the image is first resized "
+        "to ``size / crop``. Default 1.")] = 1.0
+    fit: Annotated[Literal["crop", "squash"], Doc(
+        '"crop" keeps proportions and resizes the shorter side (default). "squash" resizes both sides and '
+        "may change the proportions.")] = "crop"
+    corner: Annotated[Literal["round", "floor"], Doc(
+        'where the crop starts if an odd number of pixels is cut off: "round" (half to even, default) as in '
+        'torchvision and timm, "floor" as in transformers.')] = "round"
 
     def __call__(self, images: Tensor | Sequence[Tensor]) -> Tensor:
         """Prepare images, each on its own, on the device they are on.
@@ -88,10 +80,9 @@ class ImagePreprocessing:
         if isinstance(images, Tensor):
             return self._prepare_batch(images)
         images = list(images)
-        if not images or not all(isinstance(x, Tensor) and x.ndim == 3 for x in images):
-            got = next((describe_value(x) for x in images if not (isinstance(x, Tensor) and x.ndim == 3)),
-                       "none")
-            raise SutureError(f"expected images as tensors (C, H, W), got {got}")
+        expect(len(images) > 0, "images as tensors (C, H, W)", "none")
+        for x in images:
+            expect(isinstance(x, Tensor) and x.ndim == 3, "images as tensors (C, H, W)", describe_value(x))
         groups: dict[tuple[Any, ...], list[int]] = {}
         for i, x in enumerate(images):
             groups.setdefault((x.shape, x.dtype, x.device), []).append(i)
@@ -182,15 +173,6 @@ def _round_to_bytes(x: Tensor) -> Tensor:
     return (x + 0.5).floor().clamp(0, 255)
 
 
-def _check_numbers(name: str, values: object, least: float) -> None:
-    fine = isinstance(values, tuple) and values and all(isinstance(v, int | float) and math.isfinite(v)
-                                                        and v > least for v in values)
-    if values is not None and not fine:
-        above = " above 0" if least == 0 else ""
-        raise SutureError(f"expected {name} as a tuple of finite numbers{above}, one or one for each "
-                          f"channel, got {values!r}")
-
-
 def _parse_numbers(text: str) -> tuple[float, ...]:
     return tuple(float(v) for v in text.split("/"))
 
@@ -201,15 +183,9 @@ def _parse_size(text: str) -> tuple[int, int]:
 
 
 _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
-    "size": (_parse_size, "64 or 48x64 (height x width)"),
-    "mean": (_parse_numbers, "0.5 or 0.5/0.5/0.5"),
-    "std": (_parse_numbers, "0.5 or 0.5/0.5/0.5"),
-    "channels": (int, "3"),
-    "interpolation": (str, "bicubic"),
-    "crop": (float, "0.875"),
-    "fit": (str, "squash"),
-    "corner": (str, "floor"),
-}
+    "size": (_parse_size, "64 or 48x64 (height x width)"), "mean": (_parse_numbers, "0.5 or 0.5/0.5/0.5"),
+    "std": (_parse_numbers, "0.5 or 0.5/0.5/0.5"), "channels": (int, "3"), "interpolation": (str, "bicubic"),
+    "crop": (float, "0.875"), "fit": (str, "squash"), "corner": (str, "floor")}
 
 
 def parse_preprocessing(text: str) -> ImagePreprocessing | None:

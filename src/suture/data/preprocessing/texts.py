@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
+from typing_extensions import Doc
 
-from suture._base import SutureError, describe_value, is_count
+from suture._base import Count, Real, SutureError, Whole, describe_value, expect, options
 
 _UNBOUNDED = 10**9
 """Bound above which a longest input means none: transformers writes int(1e30) for a tokenizer without one."""
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@options
 class TextPreprocessing:
     """Preprocessing from texts to a language model's input: a dict of tensors (N, T), padded on the right.
 
@@ -29,53 +31,55 @@ class TextPreprocessing:
     Two preprocessings are equal where they give the same for every text; `repr` names what decides that.
 
     Args:
-        tokenizer: tokenizer of transformers. It is not changed. If it has no padding token, its end token
-            pads; `attention_mask` hides either.
-        length: T, the number of tokens that texts are padded and cut to. None: pad to the longest text of the
-            batch, and cut to the tokenizer's `model_max_length` where it has one.
-        mask_rate: share of tokens to predict, in [0, 1); 0 (default): none, and no labels.
-        seed: seed of the masks.
-        most: number of positions of the network; texts are never longer. None: unknown.
-        vocab: number of embeddings of the network. None: unknown.
+        {options}
 
     Raises:
         SutureError: a value outside these bounds, a tokenizer that numbers more tokens than `vocab`, or one
             without a mask token where one is needed.
     """
 
-    tokenizer: Any
-    length: int | None = None
-    mask_rate: float = 0.0
-    seed: int = 0
-    most: int | None = None
-    vocab: int | None = None
-    _name: str = field(init=False)
-    _words: Tensor = field(init=False)
+    tokenizer: Annotated[Any, Doc(
+        "tokenizer of transformers. It is not changed. If it has no padding token, its end token pads; "
+        "`attention_mask` hides either.")]
+    length: Annotated[Count | None, Doc(
+        "T, the number of tokens that texts are padded and cut to. None: pad to the longest text of the "
+        "batch, and cut to the tokenizer's `model_max_length` where it has one.")] = None
+    mask_rate: Annotated[Real, Field(ge=0, lt=1), Doc(
+        "share of tokens to predict, in [0, 1); 0 (default): none, and no labels.")] = 0.0
+    seed: Annotated[Whole, Doc("seed of the masks.")] = 0
+    most: Annotated[Count | None, Doc(
+        "number of positions of the network; texts are never longer. None: unknown.")] = None
+    vocab: Annotated[Count | None, Doc("number of embeddings of the network. None: unknown.")] = None
 
     def __post_init__(self) -> None:
-        if not callable(self.tokenizer) or not hasattr(self.tokenizer, "get_vocab"):
-            raise SutureError(f"expected a tokenizer of transformers, got {type(self.tokenizer).__name__}")
-        vocabulary: dict[str, int] = self.tokenizer.get_vocab()
-        ids, name = sorted(set(vocabulary.values())), type(self.tokenizer).__name__
-        if self.vocab is not None and ids and ids[-1] >= self.vocab:
+        name = type(self.tokenizer).__name__
+        expect(callable(self.tokenizer) and hasattr(self.tokenizer, "get_vocab"),
+               "a tokenizer of transformers", name)
+        last = max(self._vocabulary.values(), default=0)
+        if self.vocab is not None and last >= self.vocab:
             raise SutureError(f"expected token ids below the network's {self.vocab} embeddings, {name} goes "
-                              f"to {ids[-1]}; give the network its own tokenizer")
-        if not 0 <= self.mask_rate < 1:
-            raise SutureError(f"expected a mask rate in [0, 1), got {self.mask_rate}; 0.15 "
-                              "is Devlin et al.'s")
+                              f"to {last}; give the network its own tokenizer")
         if self.mask_rate and self.tokenizer.mask_token_id is None:
-            raise SutureError(f"expected a tokenizer with a mask token for masked language modelling, {name} "
-                              "has none; leave out the mask rate")
+            raise SutureError(f"{name} has no mask token; leave out mask_rate, or give another tokenizer")
         least = self.tokenizer.num_special_tokens_to_add() + 1
-        if self.length is not None and not (is_count(self.length) and
-                                            least <= self.length <= (self.most or self.length)):
+        if self.length is not None and not least <= self.length <= (self.most or self.length):
             upper = "" if self.most is None else f" and at most the network's {self.most}"
             raise SutureError(f"expected a length of at least {least} tokens{upper}, got {self.length}")
-        special = set(self.tokenizer.all_special_ids)
-        object.__setattr__(self, "_words",
-                           torch.tensor([i for i in ids if i not in special], dtype=torch.int64))
-        object.__setattr__(self, "_name",
-                           f"{name}, {len(ids)} tokens {_hash_tokenizer(self.tokenizer, vocabulary)}")
+
+    @cached_property
+    def _vocabulary(self) -> dict[str, int]:
+        return dict(self.tokenizer.get_vocab())
+
+    @cached_property
+    def _words(self) -> Tensor:
+        """Ids that are no special tokens, each once."""
+        return torch.tensor(sorted({*self._vocabulary.values()}.difference(self.tokenizer.all_special_ids)),
+                            dtype=torch.int64)
+
+    @cached_property
+    def _name(self) -> str:
+        return (f"{type(self.tokenizer).__name__}, {len({*self._vocabulary.values()})} tokens "
+                f"{_hash_tokenizer(self.tokenizer, self._vocabulary)}")
 
     @property
     def limit(self) -> int | None:
@@ -197,13 +201,12 @@ def _find_spans(preprocessing: TextPreprocessing, texts: list[str]) -> list[list
 
 
 def _check_strings(texts: Iterable[Any]) -> list[str]:
-    if isinstance(texts, str):
-        raise SutureError("expected a list of texts, got one text; write [text]")
+    expect(not isinstance(texts, str), "a list of texts", "one text", "write [text]")
     listed = list(texts)
-    wrong = next((i for i, t in enumerate(listed) if not isinstance(t, str)), None)
-    if wrong is not None or not listed:
-        got = "none" if wrong is None else f"{describe_value(listed[wrong])} at {wrong}"
-        raise SutureError(f"expected texts as strings, got {got}")
+    expect(len(listed) > 0, "texts as strings", "none")
+    for i, text in enumerate(listed):
+        if not isinstance(text, str):
+            raise SutureError(f"expected texts as strings, got {describe_value(text)} at {i}")
     return listed
 
 

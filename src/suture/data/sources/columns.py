@@ -30,6 +30,11 @@ class ColumnNames:
     label: str | None = None
     text: str | None = None
 
+    @property
+    def given(self) -> list[str]:
+        """Names that must be there."""
+        return [c for c in (self.image, self.text, self.label) if c not in (None, NO_LABEL_COLUMN)]
+
 
 def choose_columns(types: Mapping[str, ColumnType], columns: ColumnNames,
                    name: str) -> tuple[ExampleKind, str, str | None]:
@@ -38,22 +43,19 @@ def choose_columns(types: Mapping[str, ColumnType], columns: ColumnNames,
     A column is chosen by its well-known name, or because it is the only one of its type. Images come before
     texts.
 
-    Args:
-        types: content of each column.
-        columns: names given by the user.
-        name: name of the data in messages.
-
     Raises:
         SutureError: a column that is not there, no column that can hold examples, or several texts of unknown
             names.
     """
-    for given in (columns.image, columns.text, columns.label if columns.label != NO_LABEL_COLUMN else None):
-        if given is not None and given not in types:
+    for given in columns.given:
+        if given not in types:
             raise make_unknown_error(f"column of {name}", given, types)
     kind, column = _choose_example_column(types, columns, name)
     if columns.label is not None:
         return kind, column, None if columns.label == NO_LABEL_COLUMN else columns.label
-    return kind, column, _choose_label_column({c: t for c, t in types.items() if c != column})
+    fit = [c for c, t in types.items() if c != column and t in ("classes", "int", "string")]
+    named = [c for c in fit if types[c] == "classes"]
+    return kind, column, _choose(fit, LABEL_COLUMNS) or (named[0] if len(named) == 1 else None)
 
 
 def _choose_example_column(types: Mapping[str, ColumnType], columns: ColumnNames,
@@ -65,24 +67,19 @@ def _choose_example_column(types: Mapping[str, ColumnType], columns: ColumnNames
     for held in ("image", "bytes"):
         images = [c for c, t in types.items() if t == held]
         if images:
-            return "images", next((c for c in IMAGE_COLUMNS if c in images), images[0])
+            return "images", _choose(images, IMAGE_COLUMNS) or images[0]
     texts = [c for c, t in types.items() if t == "string" and c != columns.label]
-    known = next((c for c in TEXT_COLUMNS if c in texts), None)
     left = [c for c in texts if c not in LABEL_COLUMNS]
-    if known is None and len(left) == 1:
-        known = left[0]
+    known = _choose(texts, TEXT_COLUMNS) or (left[0] if len(left) == 1 else None)
     if known is not None:
         return "text", known
-    held_all = ", ".join(f"{c} ({t})" for c, t in types.items()) or "no columns"
     if left:
-        raise SutureError(f"expected one text column in {name}, got {', '.join(left)}; say which "
-                          "with text_column")
+        raise SutureError(f"several text columns in {name}: {', '.join(left)}; choose one with text_column")
+    held_all = ", ".join(f"{c} ({t})" for c, t in types.items()) or "no columns"
     raise SutureError(f"expected a column of images or texts in {name}, got {held_all}; name one with "
                       "image_column or text_column")
 
 
-def _choose_label_column(types: Mapping[str, ColumnType]) -> str | None:
-    fit = [c for c, t in types.items() if t in ("classes", "int", "string")]
-    found = next((c for c in LABEL_COLUMNS if c in fit), None)
-    named = [c for c in fit if types[c] == "classes"]
-    return found if found is not None or len(named) != 1 else named[0]
+def _choose(names: list[str], usual: tuple[str, ...]) -> str | None:
+    """Return the first of the usual names that is there, or None."""
+    return next((c for c in usual if c in names), None)

@@ -11,44 +11,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from suture._base import summarise_error
+from suture._base import import_optional, summarise_error
 
 ExampleKind = Literal["images", "text", "arrays"]
 
 
-class BadExample(Exception):
-    """Error for an example that cannot be used. Users see the `SutureError` made from it."""
-
-    def __init__(self, row: int, reason: str) -> None:
-        super().__init__(reason)
-        self.row, self.reason = row, reason
-
-
 @dataclass(frozen=True)
-class BrokenExample:
-    """Placeholder for an example that its file does not hold whole."""
+class BadExample:
+    """An example that cannot be used, with the reason, such as "is blank"."""
 
     reason: str
 
 
 def decode(stored: Any, kind: ExampleKind) -> Any:
-    """Decode a stored example: an image to uint8 (C, H, W), a text to a string.
+    """Decode an image to uint8 (C, H, W), or check a text; return a `BadExample` where this fails.
 
-    Raises:
-        ValueError, OSError: the example is neither, or is a blank text (no tokenizer makes a token of it).
+    A blank text is a bad example, because no tokenizer makes a token of it.
     """
-    if stored is None or isinstance(stored, BrokenExample):
-        raise ValueError("is missing" if stored is None else stored.reason)
+    if stored is None or isinstance(stored, BadExample):
+        return stored or BadExample("is missing")
     if kind == "images":
-        return decode_image(stored)
+        try:
+            return decode_image(stored)
+        except (ValueError, OSError) as e:
+            return BadExample(str(e))
     if isinstance(stored, str) and stored.strip():
         return stored
-    raise ValueError("is blank" if isinstance(stored, str) else f"is {type(stored).__name__} and no text")
-
-
-def explain_error(error: Exception) -> str:
-    """Say why an example cannot be decoded, without details of the machine (the address of a buffer)."""
-    return "is no image that Pillow knows" if "cannot identify" in str(error) else summarise_error(error)
+    return BadExample("is blank" if isinstance(stored, str) else f"is {type(stored).__name__} and no text")
 
 
 def decode_image(stored: Any) -> Tensor:
@@ -63,22 +52,24 @@ def decode_image(stored: Any) -> Tensor:
             `datasets`.
 
     Raises:
-        ValueError, OSError: not an image, truncated, absurdly large, or floating point without a range.
+        ValueError: not an image, truncated, absurdly large, or floating point without a range.
+        SutureError: Pillow is not installed.
     """
-    import PIL.Image
-
+    pillow = import_optional("PIL.Image", "data", "images")
     if isinstance(stored, dict):
         stored = stored.get("bytes") or stored.get("path")
     if stored is None:
         raise ValueError("is missing")
-    if isinstance(stored, PIL.Image.Image):
-        return _read_pixels(stored)
     try:
-        with PIL.Image.open(io.BytesIO(stored) if isinstance(stored, bytes) else Path(stored)) as opened:
+        if isinstance(stored, pillow.Image):
+            return _read_pixels(stored)
+        with pillow.open(io.BytesIO(stored) if isinstance(stored, bytes) else Path(stored)) as opened:
             return _read_pixels(opened)
     # Pillow's plugins raise errors of any type on broken files, such as SyntaxError, EOFError or KeyError.
     except Exception as e:
-        raise ValueError(explain_error(e)) from e
+        # Pillow names the address of a buffer, which differs in every run.
+        raise ValueError("is no image that Pillow knows" if "cannot identify" in str(e)
+                         else summarise_error(e)) from e
 
 
 def _read_pixels(opened: Any) -> Tensor:

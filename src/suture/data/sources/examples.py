@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,21 +12,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from suture._base import SutureError
+from suture._base import SutureError, expect
 from suture.data.sources.bad_examples import make_bad_example_error
-from suture.data.sources.decoding import BadExample, ExampleKind
-from suture.data.sources.prefetching import (
-    CACHE_BYTES,
-    DECODE_CHUNK,
-    ImageCache,
-    collate,
-    count_workers,
-    join_batches,
-    pin_batch,
-    run_ahead,
-)
+from suture.data.sources.decoding import ExampleKind
 from suture.data.sources.sampling import draw_order
-from suture.data.sources.stores import MemoryStore, Store, decode_rows
+from suture.data.sources.stores import Store, decode_rows, find_bad
+
+CACHE_BYTES = 2**30
+"""Largest number of bytes of decoded images that stay decoded."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -35,8 +27,8 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
     """Raw examples, not prepared for a network, read lazily; a `torch.utils.data.Dataset` of (raw, label).
 
     A raw image is uint8 (C, H, W), see `suture.data.sources.decoding.decode_image`; a raw text is a string; a
-    raw array is a tensor. Images that share one size and together need at most 1 GiB stay decoded after they
-    have been read.
+    raw array is a tensor. The first GiB of images stays decoded after they have been read. To decode in
+    several processes, give a ``DataLoader(examples, num_workers=...)``.
 
     Arguments:
         store: where the examples are stored.
@@ -88,27 +80,15 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
         Raises:
             SutureError: rows out of range, or an example that cannot be decoded.
         """
-        chosen = self._check_rows(rows)
-        try:
-            return self._load(chosen), None if self.labels is None else self.labels[chosen]
-        except BadExample as e:
-            raise self._make_bad_example_error(e) from e
+        chosen = torch.as_tensor(rows, dtype=torch.int64).cpu()
+        if len(chosen) and not 0 <= int(chosen.min()) <= int(chosen.max()) < len(self):
+            raise SutureError(f"expected rows of {self.name} from 0 to {len(self) - 1}, got "
+                              f"{int(chosen.min())} to {int(chosen.max())}")
+        return self._load(self._rows[chosen].tolist()), None if self.labels is None else self.labels[chosen]
 
-    def read(self, rows: Tensor, size: int) -> Generator[tuple[Any, Tensor | None], None, None]:
-        """Yield raw batches as `take` returns them, decoded ahead of the consumer in threads.
-
-        On a machine with CUDA they are in page-locked memory. The threads end when the iterator ends, is
-        closed, or meets an error.
-
-        Args:
-            rows: (M,) rows, in this order.
-            size: rows per batch.
-
-        Raises:
-            SutureError: as `take`.
-        """
-        for chosen, raw in self._load_batches(self._check_rows(rows), size):
-            yield pin_batch(raw), None if self.labels is None else self.labels[chosen]
+    def read(self, rows: Tensor, size: int) -> Iterator[tuple[Any, Tensor | None]]:
+        """Yield raw batches of `size` rows each, as `take` returns them, at `rows` (M,) in this order."""
+        return map(self.take, torch.split(rows, size))
 
     def subset(self, n: int, seed: int = 0) -> Examples:
         """Draw `n` of the examples without replacement, as evenly over the classes as they allow.
@@ -120,20 +100,15 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
         Raises:
             SutureError: `n` is not from 1 to len(self).
         """
-        if not 1 <= n <= len(self):
-            raise SutureError(f"expected a number of examples from 1 to {len(self)}, all that {self.name} "
-                              f"has, got {n}")
+        check_size(n, len(self), self.name)
         return self.part(draw_order(len(self), self.labels, seed)[:n], f"{self.name}/{n}@{seed}")
 
     def part(self, rows: Tensor, name: str, note: str = "") -> Examples:
         """Return the examples at `rows` (M,), in this order, under another name."""
-        notes = "; ".join(n for n in (self.note, note) if n)
-        labels = None if self.labels is None else self.labels[rows]
-        made = Examples(self.store, self.kind, name, labels, self.classes, self.class_names, notes,
+        made = Examples(self.store, self.kind, name, None if self.labels is None else self.labels[rows],
+                        self.classes, self.class_names, "; ".join(n for n in (self.note, note) if n),
                         self._rows[rows])
-        known = self._cache.get(rows)
-        if known is not None and len(rows):
-            made._cache.put(torch.arange(len(rows)), known)
+        made.__dict__["_decoded"] = self._decoded
         return made
 
     @cached_property
@@ -146,10 +121,7 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
 
     @cached_property
     def is_small(self) -> bool:
-        """True where a fingerprint costs little.
-
-        This holds for texts, arrays, and images that stay decoded once they are read.
-        """
+        """True where a fingerprint costs little: for texts, arrays, and images that stay decoded."""
         return self.kind != "images" or not len(self) or self[0][0].nbytes * len(self) <= CACHE_BYTES
 
     @property
@@ -169,9 +141,9 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
     @cached_property
     def _fingerprints(self) -> tuple[str, str]:
         digests: list[bytes] = []
-        for chosen, raw in self._load_batches(torch.arange(len(self)), 256):
-            labels = [None] * len(chosen) if self.labels is None else self.labels[chosen].tolist()
-            digests += [_hash_example(one, label) for one, label in zip(raw, labels, strict=True)]
+        for raw, labels in self.read(torch.arange(len(self)), 256):
+            known = [None] * len(raw) if labels is None else labels.tolist()
+            digests += [_hash_example(one, label) for one, label in zip(raw, known, strict=True)]
         ordered, free = (hashlib.sha256(b"".join(d)).hexdigest()[:16] for d in (digests, sorted(digests)))
         return ordered, free
 
@@ -180,43 +152,45 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
         return torch.arange(len(self.store)) if self.rows is None else self.rows
 
     @cached_property
-    def _cache(self) -> ImageCache:
-        return ImageCache(len(self))
+    def _decoded(self) -> _DecodedImages:
+        return _DecodedImages()
 
-    def _check_rows(self, rows: Tensor | Sequence[int]) -> Tensor:
-        chosen = torch.as_tensor(rows, dtype=torch.int64).cpu()
-        if len(chosen) and not 0 <= int(chosen.min()) <= int(chosen.max()) < len(self):
-            raise SutureError(f"expected rows from 0 to {len(self) - 1}, got {int(chosen.min())} to "
-                              f"{int(chosen.max())}; {self.name} has {len(self)} examples")
-        return chosen
+    def _load(self, rows: list[int]) -> Any:
+        """Load a raw batch at `rows` of the store."""
+        missing = [r for r in rows if r not in self._decoded]
+        loaded = decode_rows(self.store, self.kind, missing)
+        if isinstance(loaded, Tensor):
+            return loaded
+        bad = find_bad(loaded)
+        if bad is not None:
+            raise make_bad_example_error(self.store, self.kind, self._rows, self.name, missing[bad],
+                                         loaded[bad].reason)
+        if self.kind == "images":
+            for row, image in zip(missing, loaded, strict=True):
+                self._decoded.keep(row, image)
+        new = dict(zip(missing, loaded, strict=True))
+        raw = [self._decoded[r] if r in self._decoded else new[r] for r in rows]
+        same = raw and isinstance(raw[0], Tensor) and all(r.shape == raw[0].shape for r in raw)
+        return torch.stack(raw) if same else raw
 
-    def _load(self, chosen: Tensor) -> Any:
-        known = self._cache.get(chosen)
-        if known is not None and len(chosen):
-            return known
-        raw = collate(decode_rows(self.store, self.kind, self._rows[chosen].tolist()))
-        if self.kind == "images" and len(chosen) and not isinstance(self.store, MemoryStore):
-            self._cache.put(chosen, raw)
-        return raw
 
-    def _load_batches(self, rows: Tensor, size: int) -> Generator[tuple[Tensor, Any], None, None]:
-        """Yield (rows, raw batch), decoded ahead of the consumer unless everything is in memory already."""
-        batches = torch.split(rows, size) if len(rows) else ()
-        try:
-            if isinstance(self.store, MemoryStore) or self._cache.holds(rows):
-                yield from ((chosen, self._load(chosen)) for chosen in batches)
-                return
-            chunks = (chunk for chosen in batches for chunk in torch.split(chosen, DECODE_CHUNK))
-            # At most two batches wait, so memory does not grow with the number of examples.
-            with closing(run_ahead(self._load, chunks,
-                                   max(2 * -(-size // DECODE_CHUNK), count_workers()))) as loaded:
-                for chosen in batches:
-                    yield chosen, join_batches([next(loaded) for _ in range(-(-len(chosen) // DECODE_CHUNK))])
-        except BadExample as e:
-            raise self._make_bad_example_error(e) from e
+class _DecodedImages(dict[int, Tensor]):
+    """Decoded images by row of the store, up to `CACHE_BYTES`. A copy in another process starts empty."""
 
-    def _make_bad_example_error(self, found: BadExample) -> SutureError:
-        return make_bad_example_error(self.store, self.kind, self._rows, self.name, found)
+    size = 0
+
+    def keep(self, row: int, image: Tensor) -> None:
+        if row not in self and self.size + image.nbytes <= CACHE_BYTES:
+            self[row] = image
+            self.size += image.nbytes
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _DecodedImages, ()
+
+
+def check_size(n: int | None, most: int, name: str) -> None:
+    """Check a number of examples to draw from `name`, which has `most`."""
+    expect(n is None or 1 <= n <= most, f"a number of examples from 1 to {most}, all that {name} has", str(n))
 
 
 def _hash_example(raw: Any, label: int | None) -> bytes:

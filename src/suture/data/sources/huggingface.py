@@ -13,31 +13,23 @@ from typing import Any
 
 from suture._base import SutureError, import_optional, summarise_error
 from suture.data.sources.columns import ColumnNames, ColumnType, choose_columns
+from suture.data.sources.decoding import ExampleKind
 from suture.data.sources.stores import DataSource, MemoryStore, StoredSplit
 
 SAVED_FILES = ("dataset_dict.json", "state.json")
 """Files by which a folder of `save_to_disk` is recognised."""
+_STORED_TYPES: dict[str, ColumnType] = {
+    "string": "string", "large_string": "string", "binary": "bytes", "large_binary": "bytes", "bool": "int"}
 
 
 @dataclass(frozen=True, eq=False)
-class DatasetColumn:
+class DatasetColumn(MemoryStore):
     """Store of one encoded column of a `datasets.Dataset`."""
 
-    data: Any
-    column: str
-    name: str
-
-    def __len__(self) -> int:
-        return len(self.data)
-
     def fetch(self, rows: Sequence[int]) -> list[Any]:
-        """Return the encoded examples at `rows`; see `Store`."""
-        found: list[Any] = self.data[list(rows)][self.column]
-        return found
-
-    def describe_row(self, row: int) -> str:
-        """Return name and row of an example; see `Store`."""
-        return f"{self.name}, row {row}"
+        """Return the encoded examples at `rows`; see `Store`. Reading many at once is faster."""
+        column: Any = self.values
+        return list(column[list(rows)])
 
 
 def open_by_name(spec: str, columns: ColumnNames) -> DataSource:
@@ -47,7 +39,7 @@ def open_by_name(spec: str, columns: ColumnNames) -> DataSource:
         SutureError: the library is missing, there is no such data set, or there is no network.
     """
     name, _, config = spec.partition("@")
-    library = import_optional("datasets", "hf", f"hf:{spec}")
+    library = import_optional("datasets", "data", f"hf:{spec}")
     # Before version 4 the library could run a data set's own script, so this must be forbidden.
     asks = "trust_remote_code" in inspect.signature(library.load_dataset).parameters
     with _silence_progress(library):
@@ -56,11 +48,9 @@ def open_by_name(spec: str, columns: ColumnNames) -> DataSource:
                                          **({"trust_remote_code": False} if asks else {}))
         except Exception as e:
             reached = isinstance(e, OSError) and "reach" in str(e)
-            instead = ("without a network give a folder: fetch it where there is one (hf download "
-                       f"--repo-type dataset {name} --local-dir FOLDER) and write FOLDER" if reached
-                       else f"check the name, write hf:{name}@CONFIG for one of several, or give a folder")
-            raise SutureError(f"expected a data set {name!r} on the hub, got "
-                              f"{summarise_error(e)}; {instead}") from e
+            instead = (f"write FOLDER after hf download --repo-type dataset {name} --local-dir FOLDER"
+                       if reached else f"check the name, or write hf:{name}@CONFIG for one of several")
+            raise SutureError(f"no data set {name!r} on the hub: {summarise_error(e)}; {instead}") from e
     return open_object(found, columns, name=name.rpartition("/")[2])
 
 
@@ -70,13 +60,13 @@ def open_saved(folder: Path, columns: ColumnNames) -> DataSource:
     Raises:
         SutureError: the library is missing, or it cannot read the folder.
     """
-    library = import_optional("datasets", "hf", str(folder))
+    library = import_optional("datasets", "data", str(folder))
     with _silence_progress(library):
         try:
             found = library.load_from_disk(str(folder))
         except Exception as e:
-            raise SutureError(f"expected a folder of datasets' save_to_disk, got {str(folder)!r} that cannot "
-                              f"be read ({summarise_error(e)}); save it again") from e
+            raise SutureError(f"datasets cannot read {str(folder)!r} ({summarise_error(e)}); write it again "
+                              "with save_to_disk") from e
     return open_object(found, columns, name=folder.resolve().name)
 
 
@@ -108,46 +98,45 @@ def open_object(data: Any, columns: ColumnNames, *, name: str = "", n: int | Non
 
 
 def _read_split(data: Any, name: str, columns: ColumnNames, n: int | None) -> StoredSplit:
-    library = import_optional("datasets", "hf", name)
+    library = import_optional("datasets", "data", name)
     stream = isinstance(data, library.IterableDataset)
     if stream and n is None:
-        raise SutureError(f"expected a number of examples for the streamed data set {name}, got none; give n "
-                          "(it takes the first so many), or load it without streaming=True")
+        raise SutureError(f"the streamed data set {name} has no length; give n to use its first n examples")
     if stream and data.features is None:
         # A stream knows its columns only after its first examples are read. `datasets` has no public
         # function for this.
         data = data._resolve_features()
-    features = data.features
-    if not features:
-        raise SutureError(f"expected columns in {name}, got none; check the data set")
-    types = {c: _find_type(f, library) for c, f in features.items()}
-    kind, column, label = choose_columns(types, columns, name)
-    for c in (c for c, t in types.items() if t == "image"):
-        data = data.cast_column(c, library.Image(decode=False))
-    names = tuple(features[label].names) if label is not None and types[label] == "classes" else None
+    kind, column, label, names = choose_features(data.features or {}, columns, name)
+    data = data.select_columns([column] if label is None else [column, label])
+    if isinstance(data.features[column], library.Image):
+        data = data.cast_column(column, library.Image(decode=False))
     if stream:
-        rows = list(islice(data.select_columns([c for c in (column, label) if c is not None]), n))
-        labels = None if label is None else [r[label] for r in rows]
-        note = f"the first {len(rows)} examples of a stream"
-        return StoredSplit(MemoryStore([r[column] for r in rows], name), kind, labels, names,
-                           column=label or "", note=note)
+        rows = list(islice(data, n))
+        return StoredSplit(MemoryStore([r[column] for r in rows], name), kind,
+                           None if label is None else [r[label] for r in rows], names, column=label or "",
+                           note=f"the first {len(rows)} examples of a stream")
     data = data.with_format(None)
-    labels = None if label is None else list(data.select_columns([label])[:][label])
-    return StoredSplit(DatasetColumn(data.select_columns([column]), column, name), kind, labels, names,
-                       column=label or "")
+    return StoredSplit(DatasetColumn(data[column], name), kind,
+                       None if label is None else list(data[label]), names, column=label or "")
 
 
-def _find_type(feature: Any, library: Any) -> ColumnType:
-    if isinstance(feature, library.Image):
+def choose_features(features: Mapping[str, Any], columns: ColumnNames,
+                    name: str) -> tuple[ExampleKind, str, str | None, tuple[str, ...] | None]:
+    """Return (kind, column of the examples, column of the labels, names of the classes) among features."""
+    kind, column, label = choose_columns({c: _find_type(f) for c, f in features.items()}, columns, name)
+    names = getattr(features[label], "names", None) if label is not None else None
+    return kind, column, label, None if names is None else tuple(names)
+
+
+def _find_type(feature: Any) -> ColumnType:
+    kind, held = type(feature).__name__, str(getattr(feature, "dtype", ""))
+    if kind == "Image" or (isinstance(feature, dict) and "bytes" in feature):
         return "image"
-    if isinstance(feature, library.ClassLabel):
+    if kind == "ClassLabel":
         return "classes"
-    held = str(getattr(feature, "dtype", "")) if isinstance(feature, library.Value) else ""
-    if held in ("string", "large_string"):
-        return "string"
-    if held in ("binary", "large_binary"):
-        return "bytes"
-    return "int" if held == "bool" or held.startswith(("int", "uint")) else "other"
+    if kind != "Value":
+        return "other"
+    return _STORED_TYPES.get(held, "int" if held.startswith(("int", "uint")) else "other")
 
 
 @contextmanager

@@ -36,10 +36,7 @@ def number_labels(part: StoredSplit, everywhere: Callable[[], list[StoredSplit]]
     Strings are numbered in sorted order over all splits. Numbers stay as they are. Without names the largest
     number of any split gives the number of classes.
 
-    Args:
-        part: the split.
-        everywhere: function that opens all splits of the data, called only where they are needed.
-        name: name of the data in messages.
+    `everywhere` opens all splits of the data; it is called only where they are needed.
 
     Raises:
         SutureError: labels that are no classes (fractions, negative numbers, numbers beyond the names,
@@ -51,22 +48,17 @@ def number_labels(part: StoredSplit, everywhere: Callable[[], list[StoredSplit]]
     what = f"column {part.column!r} of {name}" if part.column else name
     if any(isinstance(v, str) for v in values):
         return _number_strings(values, [v for p in everywhere() for v in _as_plain(p.labels)], what)
-    wrong = next(((i, v) for i, v in enumerate(values) if v is not None and not _is_class(v)), None)
-    if wrong is not None:
-        raise SutureError(f"expected class numbers from 0 in {what}, got {wrong[1]!r} at "
-                          f"{part.store.describe_row(wrong[0])}; name another column with label_column, or "
-                          "leave labels out with label_column='none'")
-    numbers = [None if v is None else int(v) for v in values]
     known = len(part.names) if part.names is not None else part.classes
+    for row, v in enumerate(values):
+        if v is not None and not (_is_class(v) and (known is None or v < known)):
+            bounds = "" if known is None else f" to {known - 1}"
+            raise SutureError(f"expected class numbers from 0{bounds} in {what}, got {v!r} at "
+                              f"{part.store.describe_row(row)}; name another column with label_column, or "
+                              "write label_column='none'")
     if known is None:
-        known = (1 + max(int(v) for p in everywhere() for v in _as_plain(p.labels)
-                         if v is not None and _is_class(v)))
-    largest = max(v for v in numbers if v is not None)
-    if largest >= known:
-        raise SutureError(f"expected class numbers from 0 to {known - 1} in {what}, which names {known} "
-                          f"classes, got {largest} at {part.store.describe_row(numbers.index(largest))}; "
-                          "mend the labels")
-    return Labels(numbers, known, part.names)
+        known = 1 + max(int(v) for p in everywhere() for v in _as_plain(p.labels)
+                        if v is not None and _is_class(v))
+    return Labels([None if v is None else int(v) for v in values], known, part.names)
 
 
 def _as_plain(values: Sequence[Any] | None) -> list[Any]:
@@ -85,12 +77,10 @@ def _is_class(value: Any) -> bool:
 def _number_strings(values: list[Any], everywhere: list[Any], what: str) -> Labels:
     odd = next((v for v in everywhere if v is not None and not isinstance(v, str)), None)
     if odd is not None:
-        raise SutureError(f"expected labels of one type in {what}, got strings and {odd!r}; make "
-                          "all of them strings")
+        raise SutureError(f"expected labels of one type in {what}, got strings and {odd!r}; write strings")
     present = {v for v in everywhere if v is not None}
     if all(v.isdecimal() for v in present):
-        numbers = [None if v is None else int(v) for v in values]
-        return Labels(numbers, 1 + max(int(v) for v in present), None)
+        return Labels([None if v is None else int(v) for v in values], 1 + max(map(int, present)), None)
     names = tuple(sorted(present))
     place = {name: k for k, name in enumerate(names)}
     return Labels([None if v is None else place[v] for v in values], len(names), names)

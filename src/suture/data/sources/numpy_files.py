@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from suture._base import SutureError, summarise_error
+from suture._base import SutureError, expect, summarise_error
 from suture.data.sources.columns import NO_LABEL_COLUMN, ColumnNames
 from suture.data.sources.decoding import ExampleKind
 from suture.data.sources.splits import SPLIT_NAMES
@@ -33,68 +33,56 @@ def open_numpy(files: Mapping[str, list[Path]], name: str, columns: ColumnNames)
         SutureError: no such file, pickled objects in it, no inputs among the arrays, or several files of one
             split.
     """
-    many = next((f for f in files.values() if len(f) > 1), None)
-    if many is not None:
-        raise SutureError(f"expected one .npz file for each split in {str(many[0].parent)!r}, got "
-                          f"{many[0].name} and {many[1].name}; name them train.npz and test.npz, "
-                          "or give one file")
     splits: dict[str, Callable[[], StoredSplit]] = {}
-    for split, (file,) in files.items():
-        splits.update({inner or split: cache(partial(_read_split, file, inner, name, columns))
-                       for inner in _list_splits(file)})
+    for split, ones in files.items():
+        if len(ones) > 1:
+            raise SutureError(f"several .npz files for one split: {ones[0].name}, {ones[1].name}; name them "
+                              "train.npz and test.npz")
+        inner = {s: None for n in _open_file(ones[0]).files for s in SPLIT_NAMES if s in n.lower().split("_")}
+        splits.update({s or split: cache(partial(_read_split, ones[0], s, columns)) for s in inner or [""]})
     return DataSource(name, splits)
 
 
-def _list_splits(file: Path) -> list[str]:
-    found = {s: None for n in _open_file(file).files for s in SPLIT_NAMES if s in n.lower().split("_")}
-    return list(found) or [""]
-
-
-def _read_split(file: Path, split: str, name: str, columns: ColumnNames) -> StoredSplit:
+def _read_split(file: Path, split: str, columns: ColumnNames) -> StoredSplit:
     arrays = _open_file(file)
-    x = _find_array(arrays.files, INPUT_NAMES, split, columns.image, name)
-    if x is None:
-        raise SutureError(f"expected an array of inputs in {str(file)!r}, such as x or x_train, got "
-                          f"{', '.join(arrays.files) or 'none'}; name one with image_column")
+    x = _find_array(arrays.files, INPUT_NAMES, split, columns.image)
     y = (None if columns.label == NO_LABEL_COLUMN
-         else _find_array(arrays.files, LABEL_NAMES, split, columns.label, name))
-    inputs = _read_array(arrays, x, file)
-    kind, values = _as_raw(inputs, x, file)
+         else _find_array(arrays.files, LABEL_NAMES, split, columns.label))
+    if x is None or (y is None and columns.label not in (None, NO_LABEL_COLUMN)):
+        wanted, option = ((columns.image or "x", "image_column") if x is None
+                          else (columns.label, "label_column"))
+        raise SutureError(f"{str(file)!r} has no array {wanted!r}, only {', '.join(arrays.files) or 'none'}; "
+                          f"name one with {option}")
+    kind, values = _as_raw(_read_array(arrays, x, file), f"{x!r} of {str(file)!r}")
     labels = None if y is None else _read_array(arrays, y, file)
-    if labels is not None and labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels is not None and (labels.ndim != 1 or len(labels) != len(inputs)):
-        raise SutureError(f"expected one class number for each of {len(inputs)} examples in {y!r} of "
-                          f"{str(file)!r}, got {labels.shape}; store labels of shape ({len(inputs)},)")
+    if labels is not None:
+        labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+        expect(labels.shape == (len(values),),
+               f"one class number for each of {len(values)} examples in {y!r} of {str(file)!r}",
+               f"{labels.shape}", f"store labels of shape ({len(values)},)")
     return StoredSplit(MemoryStore(values, file.name), kind, None if labels is None else labels.tolist(),
                        column=y or "")
 
 
-def _find_array(names: list[str], usual: tuple[str, ...], split: str, given: str | None,
-                name: str) -> str | None:
+def _find_array(names: list[str], usual: tuple[str, ...], split: str, given: str | None) -> str | None:
     """Find the array that is meant: `given`, else one of the usual names.
 
     Either may be joined with the split's name.
     """
-    for one in usual if given is None else (given,):
-        for spelt in (f"{one}_{split}", f"{split}_{one}") if split else (one,):
-            found = next((n for n in names if n.lower() == spelt.lower()), None)
-            if found is not None:
-                return found
-    if given is None:
-        return None
-    raise SutureError(f"expected an array {given!r} in {name}, got {', '.join(names)}; name one of these")
+    spelt = [s for one in (usual if given is None else (given,))
+             for s in ((f"{one}_{split}", f"{split}_{one}") if split else (one,))]
+    known = {n.lower(): n for n in reversed(names)}
+    return next((known[s.lower()] for s in spelt if s.lower() in known), None)
 
 
 def _open_file(file: Path) -> Any:
     try:
         opened = np.load(file, allow_pickle=False)
     except (OSError, ValueError, zipfile.BadZipFile) as e:
-        raise SutureError(f"expected an .npz file, got {str(file)!r} that cannot be read "
-                          f"({summarise_error(e)}); write it with numpy.savez") from e
-    if not hasattr(opened, "files"):
-        raise SutureError(f"expected an .npz file with named arrays, got a single array in {str(file)!r}; "
-                          "write it with numpy.savez(file, x=..., y=...)")
+        why = "it holds pickled objects" if "pickle" in str(e) else summarise_error(e)
+        raise SutureError(f"cannot read {str(file)!r} as .npz ({why}); write it with numpy.savez") from e
+    expect(hasattr(opened, "files"), "named arrays", f"a single array in {str(file)!r}",
+           "write numpy.savez(file, x=..., y=...)")
     return opened
 
 
@@ -104,14 +92,12 @@ def _read_array(arrays: Any, key: str, file: Path) -> Any:
     except (OSError, ValueError, zipfile.BadZipFile) as e:
         why = ("holds pickled objects, which are never loaded" if "pickle" in str(e)
                else f"is broken ({summarise_error(e)})")
-        raise SutureError(f"expected an array of numbers or strings, got {key!r} of {str(file)!r}, which "
-                          f"{why}; store it with a dtype of its own") from e
+        raise SutureError(f"array {key!r} of {str(file)!r} {why}; store numbers or strings") from e
 
 
-def _as_raw(x: Any, key: str, file: Path) -> tuple[ExampleKind, Tensor]:
-    if x.ndim < 1 or x.dtype.kind not in "uifb":
-        raise SutureError(f"expected numbers with the examples along the first axis in {key!r} of "
-                          f"{str(file)!r}, got {x.dtype} of shape {x.shape}; store uint8 images or floats")
+def _as_raw(x: Any, what: str) -> tuple[ExampleKind, Tensor]:
+    expect(x.ndim > 0 and x.dtype.kind in "uifb", f"numbers with the examples along the first axis in {what}",
+           f"{x.dtype} of shape {x.shape}", "store uint8 images or floats")
     if x.dtype == np.uint8 and x.ndim == 3:
         return "images", torch.from_numpy(x)[:, None]
     if x.dtype == np.uint8 and x.ndim == 4:

@@ -1,23 +1,25 @@
-"""Parquet files in the layout of the hubs: one column of encoded images or of texts, one of labels."""
+"""Parquet files, read by row group: no copy is written, and memory does not grow with the number of examples.
+
+The library `datasets` interprets the columns. Its streams are not used for the rows, because they have
+neither a length nor random access, which shuffling and balanced draws need.
+"""
 
 from __future__ import annotations
 
-import json
-import threading
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from functools import cache, partial
-from itertools import groupby
+from itertools import accumulate, groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from suture._base import SutureError, import_optional, summarise_error
-from suture.data.sources.columns import ColumnNames, ColumnType, choose_columns
-from suture.data.sources.stores import DataSource, StoredSplit
+from suture.data.sources.columns import ColumnNames
+from suture.data.sources.huggingface import choose_features
+from suture.data.sources.stores import StoredSplit
 
+T = TypeVar("T")
 GROUP_BYTES = 2**28
-"""Bytes of encoded row groups that stay in memory, the last used ones.
+"""Bytes of row groups that stay in memory, the last opened ones.
 
 Rows drawn at random from small images lie in all row groups.
 """
@@ -29,44 +31,21 @@ Later passes in another order then open no file.
 
 
 class ParquetColumn:
-    """Store of one column of several files, read by row group.
-
-    Args:
-        files: files in order.
-        column: column of the examples.
-        name: name of the data set in messages.
-
-    Raises:
-        SutureError: pyarrow is missing.
-    """
+    """Store of one column of several files."""
 
     def __init__(self, files: Sequence[Path], column: str, name: str) -> None:
         self.files, self.column, self.name = tuple(files), column, name
-        self._groups: list[tuple[int, int]] = []
-        self._starts: list[int] = [0]
-        self._firsts: list[int] = []
-        for k, file in enumerate(self.files):
-            meta = open_file(file).metadata
-            self._firsts.append(self._starts[-1])
-            for g in range(meta.num_row_groups):
-                self._groups.append((k, g))
-                self._starts.append(self._starts[-1] + meta.row_group(g).num_rows)
-        self._clear()
-
-    def _clear(self) -> None:
-        self._lock = threading.Lock()
-        self._open: OrderedDict[int, Any] = OrderedDict()
+        metas = [_read(f, lambda opened: opened.metadata) for f in self.files]
+        self._firsts: list[int] = [0, *accumulate(m.num_rows for m in metas)]
+        self._groups = [(k, g) for k, m in enumerate(metas) for g in range(m.num_row_groups)]
+        self._starts: list[int] = [0, *accumulate(metas[k].row_group(g).num_rows for k, g in self._groups)]
+        self._open: dict[int, Any] = {}
         self._held: dict[int, Any] = {}
-        self._bytes = 0
-        self._file: tuple[int, Any] | None = None
+        self._held_bytes = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in vars(self).items()
-                if k not in ("_lock", "_open", "_held", "_bytes", "_file")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._clear()
+        # A copy in another process reads for itself.
+        return vars(self) | {"_open": {}, "_held": {}, "_held_bytes": 0}
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -77,111 +56,58 @@ class ParquetColumn:
         return f"{self.files[k].name}, row {row - self._firsts[k]}"
 
     def fetch(self, rows: Sequence[int]) -> list[Any]:
-        """Return the encoded examples at `rows`; see `Store`.
-
-        Each row group is opened once for all of its rows.
+        """Return the encoded examples at `rows`; see `Store`. Each row group is opened once for all its rows.
         """
-        with self._lock:
-            found = {r: self._held[r] for r in rows if r in self._held}
-            for group, ones in groupby(sorted(set(rows) - found.keys()),
-                                       lambda r: bisect_right(self._starts, r) - 1):
-                column, start = self._read_group(group), self._starts[group]
-                for r in ones:
-                    found[r] = self._hold(r, column[r - start].as_py())
+        found = {r: self._held[r] for r in rows if r in self._held}
+        for group, ones in groupby(sorted(set(rows) - found.keys()),
+                                   lambda r: bisect_right(self._starts, r) - 1):
+            values = self._read_group(group)
+            found.update((r, values[r - self._starts[group]].as_py()) for r in ones)
+        for r in found.keys() - self._held.keys():
+            size = len(found[r] or b"")
+            if self._held_bytes + size <= HELD_BYTES:
+                self._held[r] = found[r]
+                self._held_bytes += size
         return [found[r] for r in rows]
-
-    def _hold(self, row: int, value: Any) -> Any:
-        size = len(value or b"")
-        if self._bytes + size <= HELD_BYTES:
-            self._held[row] = value
-            self._bytes += size
-        return value
 
     def _read_group(self, group: int) -> Any:
         """Read the column in one row group as an Arrow array of bytes or strings."""
-        if group not in self._open:
+        values = self._open.pop(group, None)
+        if values is None:
             k, g = self._groups[group]
-            if self._file is None or self._file[0] != k:
-                self._file = k, open_file(self.files[k])
-            try:
-                table = self._file[1].read_row_group(g, columns=[self.column], use_threads=False)
-            except (OSError, ValueError) as e:
-                raise _make_unreadable_error(self.files[k], e) from e
-            column = table.column(0).combine_chunks()
-            if hasattr(column.type, "num_fields") and column.type.num_fields:
+            values = _read(self.files[k], lambda opened: opened.read_row_group(
+                g, columns=[self.column], use_threads=False).column(0).combine_chunks())
+            if hasattr(values.type, "num_fields") and values.type.num_fields:
                 # `flatten`, unlike `field`, hands the nulls of the struct down.
-                column = dict(zip((f.name for f in column.type), column.flatten(), strict=True))["bytes"]
-            self._open[group] = column
-            while len(self._open) > 1 and sum(c.nbytes for c in self._open.values()) > GROUP_BYTES:
-                self._open.popitem(last=False)
-        self._open.move_to_end(group)
-        return self._open[group]
+                values = dict(zip((f.name for f in values.type), values.flatten(), strict=True))["bytes"]
+        self._open[group] = values
+        while len(self._open) > 1 and sum(v.nbytes for v in self._open.values()) > GROUP_BYTES:
+            del self._open[next(iter(self._open))]
+        return values
 
 
-def open_file(file: Path) -> Any:
-    """Open a Parquet file for its metadata and row groups (`pyarrow.parquet.ParquetFile`).
+def read_parquet(files: list[Path], name: str, columns: ColumnNames) -> StoredSplit:
+    """Open the files of one split."""
+    library = import_optional("datasets", "data", str(files[0]))
+    schemas = [_read(f, lambda opened: opened.schema_arrow) for f in files]
+    features = library.Features.from_arrow_schema(schemas[0])
+    kind, column, label, names = choose_features(features, columns, name)
+    for file, schema in zip(files, schemas, strict=True):
+        gone = {column, label or column}.difference(schema.names)
+        if gone:
+            raise SutureError(f"{file.name} has no column {min(gone)!r}, unlike {files[0].name}; move it to "
+                              "another folder")
+    labels = None if label is None else [
+        v for f in files for v in _read(f, lambda opened: opened.read([label])[label].to_pylist())]
+    return StoredSplit(ParquetColumn(files, column, name), kind, labels, names, column=label or "")
 
-    Raises:
-        SutureError: pyarrow is missing, or the file is no Parquet file.
-    """
-    parquet = import_optional("pyarrow.parquet", "parquet", str(file))
+
+def _read(file: Path, read: Callable[[Any], T]) -> T:
+    """Open a file and return what `read` takes from it."""
+    parquet = import_optional("pyarrow.parquet", "data", str(file))
     try:
-        return parquet.ParquetFile(file)
+        with parquet.ParquetFile(file) as opened:
+            return read(opened)
     except (OSError, ValueError) as e:
-        raise _make_unreadable_error(file, e) from e
-
-
-def _make_unreadable_error(file: Path, error: Exception) -> SutureError:
-    return SutureError(f"expected a Parquet file, got {str(file)!r} that cannot be read "
-                       f"({summarise_error(error)}); fetch it again")
-
-
-def open_parquet(files: dict[str, list[Path]], name: str, column_names: ColumnNames) -> DataSource:
-    """Open the splits that lie in `files`, by name."""
-    splits: dict[str, Callable[[], StoredSplit]] = {s: cache(partial(_read_split, f, name, column_names))
-                                                    for s, f in files.items()}
-    return DataSource(name, splits)
-
-
-def _read_split(files: list[Path], name: str, column_names: ColumnNames) -> StoredSplit:
-    schema = open_file(files[0]).schema_arrow
-    names = _read_class_names(schema)
-    types = {f.name: "classes" if f.name in names else _find_type(f.type) for f in schema}
-    kind, column, label = choose_columns(types, column_names, name)
-    for file in files:
-        other = open_file(file).schema_arrow
-        gone = next((c for c in (column, label) if c is not None and c not in other.names), None)
-        if gone is not None:
-            raise SutureError(f"expected the columns of {files[0].name} in all files of {name}, got "
-                              f"{file.name} without {gone!r}; keep other data in another folder")
-    labels = None if label is None else [v for f in files for v in _read_column(f, label)]
-    return StoredSplit(ParquetColumn(files, column, name), kind, labels, names.get(label or ""),
-                       column=label or "")
-
-
-def _read_column(file: Path, column: str) -> list[Any]:
-    try:
-        found: list[Any] = open_file(file).read(columns=[column], use_threads=False).column(0).to_pylist()
-    except (OSError, ValueError) as e:
-        raise _make_unreadable_error(file, e) from e
-    return found
-
-
-def _find_type(arrow: Any) -> ColumnType:
-    types = import_optional("pyarrow", "parquet", "Parquet files").types
-    if types.is_struct(arrow):
-        return "image" if "bytes" in {f.name for f in arrow} else "other"
-    if types.is_binary(arrow) or types.is_large_binary(arrow):
-        return "bytes"
-    if types.is_string(arrow) or types.is_large_string(arrow):
-        return "string"
-    return "int" if types.is_integer(arrow) or types.is_boolean(arrow) else "other"
-
-
-def _read_class_names(schema: Any) -> dict[str, tuple[str, ...]]:
-    """Read the names of the classes by column, from what the library `datasets` writes into the schema."""
-    try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        return {c: tuple(f["names"]) for c, f in features.items() if f.get("_type") == "ClassLabel"}
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return {}
+        raise SutureError(f"{str(file)!r} is no Parquet file, or is cut off ({summarise_error(e)}); fetch it "
+                          "again") from e

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -38,9 +36,8 @@ def draw_balanced_order(labels: npt.NDArray[np.int64], seed: int) -> npt.NDArray
 
 def draw_order(n: int, labels: Tensor | None, seed: int) -> Tensor:
     """Draw a permutation (n,) of the rows: `draw_balanced_order` with `labels` (n,), else uniform."""
-    if labels is not None:
-        return torch.from_numpy(draw_balanced_order(labels.cpu().numpy(), seed))
-    return torch.from_numpy(make_generator(seed).permutation(n).astype(np.int64))
+    known = np.zeros(n, dtype=np.int64) if labels is None else labels.cpu().numpy()
+    return torch.from_numpy(draw_balanced_order(known, seed))
 
 
 def split_off_fifth(n: int, labels: Tensor | None, seed: int, name: str) -> tuple[Tensor, Tensor]:
@@ -53,8 +50,7 @@ def split_off_fifth(n: int, labels: Tensor | None, seed: int, name: str) -> tupl
         SutureError: fewer than two examples.
     """
     if n < 2:
-        raise SutureError(f"expected at least two examples in {name}, to keep a part for testing, "
-                          f"got {n}; give more")
+        raise SutureError(f"expected at least two examples in {name}, to keep a part for testing, got {n}")
     order = draw_order(n, labels, seed)
     kinds = 1 if labels is None else len(torch.unique(labels))
     test = min(n // 2, max(round(n / 5), kinds))
@@ -62,10 +58,7 @@ def split_off_fifth(n: int, labels: Tensor | None, seed: int, name: str) -> tupl
 
 
 def has_class_runs(labels: Tensor) -> bool:
-    """Return True where neighbours share their class much more often than by chance.
-
-    This means fewer than half the expected number of changes of class.
-    """
-    counts: Any = labels.bincount().double()
+    """Return True where neighbours have fewer than half the expected number of changes of class."""
+    counts = labels.bincount().double()
     chance = 1 - float((counts / len(labels)).square().sum())
     return int((labels[1:] != labels[:-1]).sum()) < chance * (len(labels) - 1) / 2

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from suture._base import SutureError, make_unknown_error
+from suture._base import SutureError, expect, make_unknown_error
 from suture.data.sources import huggingface as hub
-from suture.data.sources import image_folders as folders
-from suture.data.sources import numpy_files as arrays
-from suture.data.sources import parquet, splits
-from suture.data.sources import text_files as texts
-from suture.data.sources import torchvision_data as vision
-from suture.data.sources.bad_examples import BadExamples, explain_bad_rows, find_decodable
+from suture.data.sources import splits
+from suture.data.sources.bad_examples import BadExamples, find_decodable
 from suture.data.sources.columns import NO_LABEL_COLUMN, ColumnNames
-from suture.data.sources.examples import Examples
+from suture.data.sources.decoding import BadExample
+from suture.data.sources.examples import Examples, check_size
+from suture.data.sources.image_folders import IMAGE_ENDINGS, open_image_folder
 from suture.data.sources.labels import Labels, number_labels
+from suture.data.sources.numpy_files import open_numpy
+from suture.data.sources.parquet import read_parquet
 from suture.data.sources.sampling import draw_order, has_class_runs, split_off_fifth
-from suture.data.sources.stores import DataSource, StoredSplit
+from suture.data.sources.stores import DataSource, StoredSplit, decode_rows
+from suture.data.sources.texts import TEXT_ENDINGS, read_texts
+from suture.data.sources.torchvision_data import open_torchvision
 
-READERS: Mapping[str, Callable[[dict[str, list[Path]], str, ColumnNames], DataSource]] = {
-    ".parquet": parquet.open_parquet, ".npz": arrays.open_numpy,
-    **dict.fromkeys(texts.TEXT_ENDINGS, texts.open_texts)}
+FILE_ENDINGS = (".parquet", ".npz", *TEXT_ENDINGS)
 PICKLED_ENDINGS = (".pkl", ".pickle", ".pt", ".pth", ".npy", ".bin")
 
 
@@ -37,7 +38,7 @@ def is_spec(text: str) -> bool:
     """
     path = text.partition("#")[0]
     return (text.startswith(("hf:", "torchvision:")) or "/" in path or path.startswith((".", "~"))
-            or Path(path).suffix.lower() in (*READERS, *PICKLED_ENDINGS) or Path(path).exists())
+            or Path(path).suffix.lower() in (*FILE_ENDINGS, *PICKLED_ENDINGS) or Path(path).exists())
 
 
 def open_source(spec: Any, *, split: str = "train", n: int | None = None, seed: int = 0,
@@ -76,9 +77,8 @@ def open_source(spec: Any, *, split: str = "train", n: int | None = None, seed: 
             no classes or missing, `n` larger than the number of examples, an extra that is not installed, or
             no network.
     """
-    wanted = ColumnNames(image_column, label_column, text_column)
-    return _SplitReader(spec, wanted, n, seed, skip_bad).read_examples(split, n,
-                                                                       whole=hub.is_hub_dataset(spec))
+    reader = _open(spec, ColumnNames(image_column, label_column, text_column), n, seed, skip_bad)
+    return reader.read_examples(split, n, whole=hub.is_hub_dataset(spec))
 
 
 def open_pair(spec: Any, *, train_size: int | None = None, test_size: int | None = None, seed: int = 0,
@@ -96,15 +96,15 @@ def open_pair(spec: Any, *, train_size: int | None = None, test_size: int | None
     Raises:
         SutureError: as `open_source`.
     """
-    wanted = ColumnNames(image_column, label_column, text_column)
     if hub.is_stream(spec) and not isinstance(spec, Mapping):
         raise SutureError("expected a stream with two splits, got one; give "
                           "datasets.IterableDatasetDict({'train': stream.skip(k), 'test': stream.take(k)})")
-    opened = _SplitReader(spec, wanted, train_size, seed, skip_bad)
-    train = _mix_classes(opened.read_examples("train", train_size), train_size, seed)
+    columns = ColumnNames(image_column, label_column, text_column)
+    reader = _open(spec, columns, train_size, seed, skip_bad)
+    train = _mix_classes(reader.read_examples("train", train_size), train_size, seed)
     if hub.is_stream(spec):
-        opened = _SplitReader(spec, wanted, test_size, seed, skip_bad)
-    return train, _mix_classes(opened.read_examples("test", test_size), test_size, seed)
+        reader = _open(spec, columns, test_size, seed, skip_bad)
+    return train, _mix_classes(reader.read_examples("test", test_size), test_size, seed)
 
 
 def _mix_classes(examples: Examples, n: int | None, seed: int) -> Examples:
@@ -114,36 +114,40 @@ def _mix_classes(examples: Examples, n: int | None, seed: int) -> Examples:
     return examples.part(order, examples.name, f"stored class by class, mixed by seed {seed}")
 
 
+@dataclass(frozen=True)
 class _SplitReader:
-    """Reader of the data under one spec, opened once for both splits."""
+    """Reader of one data source: `given` names its splits for training and testing."""
 
-    def __init__(self, spec: Any, columns: ColumnNames, n: int | None, seed: int, skip_bad: bool) -> None:
-        self.columns, self.seed, self.skip_bad = columns, seed, skip_bad
-        self.given = ""
-        if isinstance(spec, str) and not Path(spec).exists():
-            spec, _, self.given = spec.partition("#")
-        self.source = _open_spec(spec, columns, n)
-        self.name = self.source.name
+    source: DataSource
+    given: str
+    seed: int
+    skip_bad: bool
+    labelled: bool
 
     def read_examples(self, split: str, n: int | None, whole: bool = False) -> Examples:
         """Read the examples of one split; with `whole`, data without splits are one split."""
-        own, cut = (("", False) if whole and "" in self.source.splits
-                    else splits.choose_split(self.source.splits, split, self.given, self.name))
-        part = self.source.splits[own]()
-        if self.columns.label == NO_LABEL_COLUMN:
-            part = replace(part, labels=None)
-        if len(part.store) == 0:
-            raise SutureError(f"expected examples in {self.name}{f' ({own})' if own else ''}, got none; "
-                              "check the path")
-        label = self.name if whole and not own else f"{self.name}-{split}"
-        labels = number_labels(part, lambda: [p() for p in self.source.splits.values()], label)
-        rows, notes = self._find_labelled(part, labels, label)
+        source = self.source
+        own, cut = (("", False) if whole and "" in source.splits
+                    else splits.choose_split(source.splits, split, self.given, source.name))
+        part = source.splits[own]()
+        where = f"{source.name} ({own})" if own else source.name
+        expect(len(part.store) > 0, f"examples in {where}", "none", "check the path")
+        name = source.name if whole and not own else f"{source.name}-{split}"
+        labels = (number_labels(part, lambda: [p() for p in source.splits.values()], name)
+                  if self.labelled else None)
+        rows, notes = self._find_labelled(part, labels, name)
         if cut:
-            rows, note = self._cut_split(rows, labels, split, own)
-            notes.append(note)
+            train, test = split_off_fifth(len(rows), _select(labels, rows), self.seed, where)
+            notes.append(f"{where} has no test split: {len(test)} of its {len(rows)} examples, drawn by seed "
+                         f"{self.seed}, are one")
+            rows = rows[test if split == "test" else train]
         elif own not in (split, ""):
             notes.append(f"the {split} part is the split {own!r}")
-        return self._make_examples(part, labels, rows, n, label, [part.note, *notes])
+        rows, left_out = self._draw(part, labels, rows, n, name)
+        return Examples(part.store, part.kind, name if n is None else f"{name}/{n}@{self.seed}",
+                        _select(labels, rows), None if labels is None else labels.classes,
+                        None if labels is None else labels.names,
+                        "; ".join(x for x in (part.note, *notes, left_out) if x), rows)
 
     def _find_labelled(self, part: StoredSplit, labels: Labels | None, name: str) -> tuple[Tensor, list[str]]:
         """Find the rows that have a label, with notes about the others.
@@ -152,50 +156,42 @@ class _SplitReader:
         """
         rows = torch.arange(len(part.store))
         if labels is None:
-            return rows, [f"all labels of {name} are missing or -1"] if part.labels else []
-        gone = [r for r, v in enumerate(labels.numbers) if v is None]
-        if not gone:
+            return rows, [f"all labels of {name} are missing or -1"] if self.labelled and part.labels else []
+        has = torch.tensor([v is not None for v in labels.numbers])
+        if has.all():
             return rows, []
-        first = explain_bad_rows(part.store, part.kind, gone[:1])[0] or "has no label"
-        bad = BadExamples(len(gone), len(rows), f"{part.store.describe_row(gone[0])} {first}")
+        first = int(has.int().argmin())
+        loaded = decode_rows(part.store, part.kind, [first])[0]
+        why = loaded.reason if isinstance(loaded, BadExample) else "has no label"
+        bad = BadExamples(int((~has).sum()), len(rows), f"{part.store.describe_row(first)} {why}")
         if not self.skip_bad:
-            raise SutureError(f"expected a label for every example of {name}, got some without: {bad}; mend "
-                              "them, leave them out with skip_bad=True, or use no labels with "
-                              "label_column='none'")
-        keep = torch.ones(len(rows), dtype=torch.bool)
-        keep[gone] = False
-        return rows[keep], [f"left out of {name}: {bad}"]
+            raise SutureError(f"expected a label for every example of {name}: {bad}; leave them out with "
+                              "skip_bad=True, or use no labels with label_column='none'")
+        return rows[has], [f"left out of {name}: {bad}"]
 
-    def _cut_split(self, rows: Tensor, labels: Labels | None, split: str, own: str) -> tuple[Tensor, str]:
-        found = None if labels is None else torch.tensor([labels.numbers[r] for r in rows.tolist()])
-        where = f"{self.name} ({own})" if own else self.name
-        train, test = split_off_fifth(len(rows), found, self.seed, where)
-        note = (f"{where} has no test split: {len(test)} of its {len(rows)} examples, drawn by seed "
-                f"{self.seed}, are one")
-        return rows[test if split == "test" else train], note
+    def _draw(self, part: StoredSplit, labels: Labels | None, rows: Tensor, n: int | None,
+              name: str) -> tuple[Tensor, str]:
+        """Draw `n` of the rows (None: all, in order), past bad examples where they are skipped."""
+        check_size(n, len(rows), name)
+        if n is not None:
+            rows = rows[draw_order(len(rows), _select(labels, rows), self.seed)]
+        if not self.skip_bad:
+            return rows[:n], ""
+        found, bad = find_decodable(part.store, part.kind, rows, n)
+        expect(len(found) >= (n or 1), f"{n or 1} usable examples in {name}", f"{len(found)}: {bad}",
+               "ask for less")
+        return found, f"left out of {name}: {bad}" if bad else ""
 
-    def _make_examples(self, part: StoredSplit, labels: Labels | None, rows: Tensor, n: int | None, name: str,
-                       notes: list[str]) -> Examples:
-        numbers = None if labels is None else torch.tensor([labels.numbers[r] for r in rows.tolist()])
-        if n is not None and not 1 <= n <= len(rows):
-            raise SutureError(f"expected a number of examples from 1 to {len(rows)}, all that "
-                              f"{name} has, got {n}")
-        order = torch.arange(len(rows)) if n is None else draw_order(len(rows), numbers, self.seed)
-        if self.skip_bad:
-            found, bad = find_decodable(part.store, part.kind, rows[order], n)
-            if bad is not None:
-                notes = [*notes, f"left out of {name}: {bad}"]
-            position = {r: k for k, r in enumerate(rows.tolist())}
-            order = torch.tensor([position[r] for r in found.tolist()], dtype=torch.int64)
-            if len(order) < (n or 1):
-                raise SutureError(f"expected {n or 1} usable examples in {name}, got {len(order)}: {bad}; "
-                                  "ask for less")
-        order = order[:n]
-        return Examples(part.store, part.kind, name if n is None else f"{name}/{n}@{self.seed}",
-                        None if numbers is None else numbers[order],
-                        None if labels is None else labels.classes,
-                        None if labels is None else labels.names,
-                        "; ".join(x for x in notes if x), rows[order])
+
+def _select(labels: Labels | None, rows: Tensor) -> Tensor | None:
+    return None if labels is None else torch.tensor([labels.numbers[r] for r in rows.tolist()])
+
+
+def _open(spec: Any, columns: ColumnNames, n: int | None, seed: int, skip_bad: bool) -> _SplitReader:
+    given = ""
+    if isinstance(spec, str) and not Path(spec).exists():
+        spec, _, given = spec.partition("#")
+    return _SplitReader(_open_spec(spec, columns, n), given, seed, skip_bad, columns.label != NO_LABEL_COLUMN)
 
 
 def _open_spec(spec: Any, columns: ColumnNames, n: int | None) -> DataSource:
@@ -203,84 +199,58 @@ def _open_spec(spec: Any, columns: ColumnNames, n: int | None) -> DataSource:
         return hub.open_object(spec, columns, n=n)
     if not isinstance(spec, str | Path):
         raise SutureError("expected a path, hf:NAME, torchvision:NAME@ROOT or an object of datasets, got "
-                          f"{type(spec).__name__}; tensors and Datasets need no source: give "
-                          "them as they are")
+                          f"{type(spec).__name__}; give tensors and Datasets as they are")
     text = str(spec)
     if text.startswith("torchvision:"):
         _refuse_columns(columns, text)
-        return vision.open_torchvision(text.removeprefix("torchvision:"))
+        return open_torchvision(text.removeprefix("torchvision:"))
     path = Path(text.removeprefix("hf:")).expanduser()
     if text.startswith("hf:") and not path.exists():
         return hub.open_by_name(text.removeprefix("hf:"), columns)
     if path.is_dir():
         return _open_folder(path, columns)
-    if path.is_file():
-        return _open_file(path, columns)
-    raise _make_no_path_error(path)
+    if not path.is_file():
+        near = [str(path.parent / p.name) for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise make_unknown_error("path of data", str(path), near,
+                                 "check it, or write hf:NAME or torchvision:NAME@ROOT")
+    ending = path.suffix.lower()
+    if ending not in FILE_ENDINGS:
+        instead = ("pickled files are not read, because loading one runs code; write "
+                   "numpy.savez(file, x=..., y=...)"
+                   if ending in PICKLED_ENDINGS else "give a folder of images, or convert it")
+        raise SutureError(f"expected a file that ends in {' '.join(FILE_ENDINGS)}, got {str(path)!r}; "
+                          f"{instead}")
+    return _open_files({"": [path]}, path.stem, columns)
 
 
 def _refuse_columns(columns: ColumnNames, name: str) -> None:
-    given = next((c for c in (columns.image, columns.text, columns.label)
-                  if c not in (None, NO_LABEL_COLUMN)), None)
-    if given is not None:
-        raise SutureError(f"expected no columns for {name}, which has none, got {given!r}; leave it out")
-
-
-def _make_no_path_error(path: Path) -> SutureError:
-    up = path.parent
-    near = [str(up / p.name) for p in up.iterdir()] if up.is_dir() else []
-    return make_unknown_error("path of data", str(path), near,
-                              "check it, or write hf:NAME or torchvision:NAME@ROOT")
-
-
-def _open_file(path: Path, columns: ColumnNames) -> DataSource:
-    ending = path.suffix.lower()
-    if ending in READERS:
-        return READERS[ending]({"": [path]}, path.stem, columns)
-    instead = ("pickled files are not read, because loading one runs code; write "
-               "numpy.savez(file, x=..., y=...)"
-               if ending in PICKLED_ENDINGS else "give a folder of images, or convert it")
-    raise SutureError(f"expected a file that ends in {' '.join(READERS)}, got {str(path)!r}; {instead}")
+    if columns.given:
+        raise SutureError(f"{name} has no columns, got {columns.given[0]!r}; leave it out")
 
 
 def _open_folder(path: Path, columns: ColumnNames) -> DataSource:
-    if any((path / name).is_file() for name in hub.SAVED_FILES):
+    name = path.resolve().name
+    if any((path / one).is_file() for one in hub.SAVED_FILES):
         return hub.open_saved(path, columns)
-    found = _find_tables(path, ".parquet")
-    if found:
-        return parquet.open_parquet(found, path.resolve().name, columns)
-    images = folders.open_image_folder(path)
+    if found := splits.find_files(path, ".parquet"):
+        return _open_files(found, name, columns)
+    images = open_image_folder(path)
     if images is not None:
         _refuse_columns(columns, f"the image folder {str(path)!r}")
         return images
-    for ending, reader in READERS.items():
-        found = _find_tables(path, ending)
-        if found:
-            return reader(found, path.resolve().name, columns)
-    raise SutureError(f"expected images in class folders ({' '.join(folders.IMAGE_ENDINGS)}), or files that "
-                      f"end in {' '.join(READERS)}, got none in {str(path)!r}; check the path")
+    for ending in FILE_ENDINGS:
+        if found := splits.find_files(path, ending):
+            return _open_files(found, name, columns)
+    raise SutureError(f"expected images in class folders ({' '.join(IMAGE_ENDINGS)}), or files that end in "
+                      f"{' '.join(FILE_ENDINGS)}, got none in {str(path)!r}; check the path")
 
 
-def _find_tables(path: Path, ending: str) -> dict[str, list[Path]]:
-    """Find the files of one ending, by split.
-
-    They lie in the folder, in ``data/``, in folders of splits, or in the only folder.
-    """
-    for folder in (path, path / "data"):
-        files = _list_files(folder, ending)
-        if files:
-            return splits.group_by_split(files)
-    below = [d for d in sorted(path.iterdir()) if d.is_dir() and _list_files(d, ending)]
-    if below and all(d.name.lower() in splits.SPLIT_NAMES for d in below):
-        return {d.name.lower(): _list_files(d, ending) for d in below}
-    if len(below) > 1:
-        raise SutureError(f"expected one data set in {str(path)!r}, got {len(below)} folders of {ending} "
-                          f"files; give one: {', '.join(str(d) for d in below[:3])}")
-    return splits.group_by_split(_list_files(below[0], ending)) if below else {}
-
-
-def _list_files(folder: Path, ending: str) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    found = (f for f in folder.iterdir() if f.suffix.lower() == ending and not f.name.startswith("."))
-    return sorted(f for f in found if f.is_file())
+def _open_files(files: Mapping[str, list[Path]], name: str, columns: ColumnNames) -> DataSource:
+    """Open files of one ending, by split."""
+    ending = next(iter(files.values()))[0].suffix.lower()
+    if ending == ".npz":
+        return open_numpy(files, name, columns)
+    read = read_parquet if ending == ".parquet" else read_texts
+    opened: dict[str, Callable[[], StoredSplit]] = {s: cache(partial(read, f, name, columns))
+                                                    for s, f in files.items()}
+    return DataSource(name, opened)

@@ -1,15 +1,14 @@
-"""Names of splits: finding the split of a file, and choosing the split that is meant."""
+"""Splits: the files of each split in a folder, and the choice of the split that is meant."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from suture._base import SutureError
 
-P = TypeVar("P")
 TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "testing", "validation", "valid", "val", "dev", "eval")
 """Names of a test split, the best first."""
@@ -18,15 +17,39 @@ _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
 _PREFIX = re.compile(rf"({'|'.join(sorted(SPLIT_NAMES, key=len, reverse=True))})(?=[-_.]|$)", re.IGNORECASE)
 
 
-def group_by_split(files: Iterable[Path]) -> dict[str, list[Path]]:
-    """Group sorted files by the split that their names begin with; return {"": all} where no name does.
+def find_files(path: Path, ending: str) -> dict[str, list[Path]]:
+    """Find the files of one ending in a folder, by split; {} for none.
+
+    They lie in the folder, in ``data/``, in folders of splits, or in the only folder.
 
     Raises:
-        SutureError: a shard is missing (``train-00003-of-00005``).
+        SutureError: several folders that are no splits, or a missing shard.
     """
+    for folder in (path, path / "data"):
+        if files := _list_files(folder, ending):
+            return _group_by_split(files)
+    below = {d: files for d in sorted(path.iterdir()) if (files := _list_files(d, ending))}
+    if below and all(d.name.lower() in SPLIT_NAMES for d in below):
+        return {d.name.lower(): files for d, files in below.items()}
+    if len(below) > 1:
+        raise SutureError(f"several data sets in {str(path)!r}; choose one folder: "
+                          f"{', '.join(str(d) for d in list(below)[:3])}")
+    return _group_by_split(next(iter(below.values()))) if below else {}
+
+
+def _list_files(folder: Path, ending: str) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(f for f in folder.iterdir()
+                  if f.suffix.lower() == ending and not f.name.startswith(".") and f.is_file())
+
+
+def _group_by_split(files: Sequence[Path]) -> dict[str, list[Path]]:
+    """Group sorted files by the split that their names begin with; return {"": all} where no name does."""
     found: dict[str, list[Path]] = {}
-    for file in sorted(files):
-        found.setdefault(_find_split(file), []).append(file)
+    for file in files:
+        shard, prefix = _SHARD.fullmatch(file.stem), _PREFIX.match(file.stem)
+        found.setdefault(shard[1] if shard else prefix[1].lower() if prefix else "", []).append(file)
     if "" in found and len(found) > 1:
         for file in found.pop(""):
             found.setdefault(file.stem, []).append(file)
@@ -35,25 +58,17 @@ def group_by_split(files: Iterable[Path]) -> dict[str, list[Path]]:
     return found
 
 
-def _find_split(file: Path) -> str:
-    shard, prefix = _SHARD.fullmatch(file.stem), _PREFIX.match(file.stem)
-    if shard:
-        return shard[1]
-    return prefix[1].lower() if prefix else ""
-
-
 def _refuse_gaps(split: str, files: Sequence[Path]) -> None:
+    there = {f.name for f in files}
     for of in {m[3] for f in files if (m := _SHARD.fullmatch(f.stem))}:
-        there = {f.name for f in files}
-        wanted = [f"{split}-{k:05d}-of-{of}{files[0].suffix}" for k in range(int(of))]
-        gone = [w for w in wanted if w not in there]
-        if gone:
-            raise SutureError(f"expected {int(of)} files of {split!r} in {str(files[0].parent)!r}, got "
-                              f"{int(of) - len(gone)}, {gone[0]} is missing; fetch it, or take the number of "
-                              "files out of their names")
+        for k in range(int(of)):
+            wanted = f"{split}-{k:05d}-of-{of}{files[0].suffix}"
+            if wanted not in there:
+                raise SutureError(f"{wanted} is missing in {str(files[0].parent)!r}; download it, or rename "
+                                  "the others")
 
 
-def choose_split(splits: Mapping[str, P], split: str, given: str, name: str) -> tuple[str, bool]:
+def choose_split(splits: Mapping[str, Any], split: str, given: str, name: str) -> tuple[str, bool]:
     """Choose the split that is meant, and say if a test part must first be cut from it.
 
     Args:
@@ -69,36 +84,24 @@ def choose_split(splits: Mapping[str, P], split: str, given: str, name: str) -> 
     Raises:
         SutureError: a split that is not there, or one split for both.
     """
-    if split not in ("train", "test"):
-        _refuse_unknown(splits, split, name)
+    named = split not in ("train", "test")
+    train, _, test = given.partition("/")
+    for one in (split,) if named else filter(None, (train, test)):
+        if one not in splits:
+            there = ", ".join(s for s in splits if s) or "none; write 'train' or 'test', cut from the whole"
+            raise SutureError(f"{name} has no split {one!r}; splits: {there}")
+    if named:
         return split, False
     if given:
-        train, _, test = given.partition("/")
-        for one in (train, test) if test else (train,):
-            _refuse_unknown(splits, one, name)
         if train == test:
-            raise SutureError(f"expected two splits of {name}, got {given!r}; write #{train} alone "
-                              "to cut it in two")
+            raise SutureError(f"expected two splits of {name}, got {given!r}; write #{train} to cut it")
         return (test, False) if test and split == "test" else (train, not test)
     usual = next((t for t in TEST_NAMES if t in splits), None)
     if split == "test" and usual is not None:
         return usual, False
     first = next(iter(splits))
     own = next((t for t in TRAIN_NAMES if t in splits), first if len(splits) == 1 else usual)
-    if own == usual:
-        raise SutureError(f"expected a split 'train' of {name}, got {', '.join(splits)}; write which are "
-                          f"meant after the path: #A/B, or #{first} to cut that one in two")
-    return str(own), usual is None
-
-
-def _refuse_unknown(splits: Mapping[str, P], split: str, name: str) -> None:
-    """Refuse a split that is not there.
-
-    Raises:
-        SutureError: it is not among `splits`.
-    """
-    if split not in splits:
-        there = ", ".join(s for s in splits if s)
-        which = (f"there are {there}" if there
-                 else "it has none; write only 'train' or 'test', which are cut from it")
-        raise SutureError(f"expected a split of {name}, got {split!r}; {which}")
+    if own is None or own == usual:
+        raise SutureError(f"{name} has no split 'train', only {', '.join(splits)}; write #A/B after the "
+                          f"path, or #{first} to cut that one in two")
+    return own, usual is None

@@ -1,4 +1,4 @@
-"""Stores of examples: their interface, and the store in memory."""
+"""Stores of examples: their interface, the store in memory, and the splits of a data set."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from suture.data.sources.decoding import BadExample, ExampleKind, decode, explain_error
+from suture.data.sources.decoding import BadExample, ExampleKind, decode
 
 
 class Store(Protocol):
-    """Examples as they are stored, by row. Threads read from it at the same time."""
+    """Examples as they are stored, by row."""
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -21,22 +21,22 @@ class Store(Protocol):
         """Return the examples at `rows`: a sequence for `decode`, or a raw tensor (len(rows), ...)."""
 
     def describe_row(self, row: int) -> str:
-        """Describe an example in messages: its file, or its file and row (from 0)."""
+        """Return the place of an example for messages: its file, or its file and row (from 0)."""
 
 
 @dataclass(frozen=True, eq=False)
 class MemoryStore:
-    """Store of examples in memory.
+    """Store of examples in memory, or of the paths of their files.
 
-    Arguments:
+    Attributes:
         values: a tensor (N, ...) of raw examples, or a sequence for `decode`.
         name: name of the file or object they come from.
-        lines: (N,) file and line of each, if they have them.
+        places: (N,) place of each in messages. Default: `name` and the row.
     """
 
     values: Tensor | Sequence[Any]
     name: str
-    lines: Sequence[tuple[str, int]] | None = None
+    places: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -46,29 +46,21 @@ class MemoryStore:
         return self.values[list(rows)] if isinstance(self.values, Tensor) else [self.values[r] for r in rows]
 
     def describe_row(self, row: int) -> str:
-        """Return file and line, or name and row, of an example; see `Store`."""
-        if self.lines is None:
-            return f"{self.name}, row {row}"
-        file, line = self.lines[row]
-        return f"{file}, line {line}"
+        """Return the place of an example; see `Store`."""
+        return f"{self.name}, row {row}" if self.places is None else self.places[row]
 
 
 def decode_rows(store: Store, kind: ExampleKind, rows: Sequence[int]) -> list[Any] | Tensor:
-    """Decode the raw examples at `rows` one by one, or return the tensor that holds them.
-
-    Raises:
-        BadExample: the first that cannot be decoded.
-    """
+    """Decode the examples at `rows`; one that cannot be decoded is a `BadExample`."""
     stored = store.fetch(rows)
-    if isinstance(stored, Tensor):
-        return stored
-    found = []
-    for row, one in zip(rows, stored, strict=True):
-        try:
-            found.append(decode(one, kind))
-        except (ValueError, OSError) as e:
-            raise BadExample(row, explain_error(e)) from e
-    return found
+    return stored if isinstance(stored, Tensor) else [decode(one, kind) for one in stored]
+
+
+def find_bad(loaded: list[Any] | Tensor) -> int | None:
+    """Return the index of the first `BadExample` that `decode_rows` returned, or None."""
+    if isinstance(loaded, Tensor):
+        return None
+    return next((i for i, one in enumerate(loaded) if isinstance(one, BadExample)), None)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""Linear centred kernel alignment (Kornblith et al. 2019) and its relatives."""
+"""Linear centred kernel alignment (Kornblith et al. 2019) and its relatives.
+
+HSIC is computed from moments or from Gram matrices (`suture.indices.Kernels`).
+"""
 
 from __future__ import annotations
 
@@ -7,100 +10,94 @@ import math
 import torch
 from torch import Tensor
 
-from suture.indices.definition import RIGID, Index, Needs
-from suture.numbers import Pair, make_index_measure
+from suture.indices.definition import LEAST_EXAMPLES, Needs, define_index, require
+from suture.indices.gram_matrices import Hsic, Kernels
+from suture.indices.transformations import RIGID
+from suture.numbers import Pair
 
 
+def _read_biased(kernels: Kernels) -> float:
+    h = kernels.biased
+    return h.xy / math.sqrt(h.xx * h.yy)
+
+
+@define_index("cka", "CKA (biased)", RIGID, formula="|Sxy|² / (|Sxx| |Syy|)",
+              source="Kornblith et al. 2019, table 1 and eq. 14",
+              flat=_read_biased, paper=True)
 def cka(pair: Pair) -> float:
-    """Compute |Sxy|² / (|Sxx| |Syy|), with Frobenius norms of the scatter matrices.
-
-    Source: Kornblith et al. 2019, table 1 and eq. 14.
-    """
+    """Linear centred kernel alignment, biased HSIC (Kornblith et al. 2019)."""
     m = pair.moments
     return float(m.sxy.square().sum() / (torch.linalg.matrix_norm(m.sxx) * torch.linalg.matrix_norm(m.syy)))
 
 
-def cka_angular(pair: Pair) -> float:
-    """Compute the angle whose cosine is biased CKA, a metric (Williams et al. 2021)."""
-    return math.acos(min(1.0, cka(pair)))
+def _divide_unbiased(hsic: Hsic) -> float:
+    """Divide unbiased HSIC by the roots of HSIC of each side with itself.
+
+    That vanishes where every row is equally far from every other. What is not above the floor is rounding.
+    """
+    sides = (("source", hsic.xx, hsic.floor_x), ("target", hsic.yy, hsic.floor_y))
+    flat = [name for name, own, floor in sides if own <= floor]
+    require(not flat, f"unbiased HSIC of the {' and '.join(flat)} with itself is not positive: every row is "
+                      "equally far from every other")
+    return hsic.xy / math.sqrt(hsic.xx * hsic.yy)
 
 
+@define_index("cka_debiased", "CKA (debiased)", RIGID, needs=Needs.HIGHER, least=LEAST_EXAMPLES,
+              formula="HSIC₁(X, Y) / sqrt(HSIC₁(X, X) HSIC₁(Y, Y)), HSIC₁ the unbiased estimator",
+              source="Song et al. 2012; Nguyen et al. 2021, eq. 3", span=(-1.0, 1.0),
+              flat=lambda kernels: _divide_unbiased(kernels.unbiased))
 def cka_debiased(pair: Pair) -> float:
-    """Compute CKA from the unbiased estimator of HSIC (Song et al. 2012); it may be slightly negative.
+    """Linear CKA from the unbiased HSIC estimator (Song et al. 2012; Nguyen et al. 2021).
 
-    With centred rows the kernel matrices have zero row sums. So the estimator needs only |Sxy|², sum |x|²,
-    sum |y|² and sum |x|²|y|².
+    It may be slightly negative.
     """
     m = pair.moments
     kx, ky = torch.trace(m.sxx), torch.trace(m.syy)
-    xy = _hsic(m.n, m.sxy.square().sum(), m.cross.xx_yy, kx, ky)
-    return xy / math.sqrt(_compute_own_hsic(pair, "x") * _compute_own_hsic(pair, "y"))
+    return _divide_unbiased(Hsic(_compute_hsic(m.n, m.sxy, m.cross.xx_yy, kx, ky),
+                                 _compute_hsic(m.n, m.sxx, m.x.quartic, kx, kx),
+                                 _compute_hsic(m.n, m.syy, m.y.quartic, ky, ky)))
 
 
-def explain_no_signal(pair: Pair) -> str:
-    """Return the reason why debiased CKA is undefined, or an empty string.
+def _compute_hsic(n: int, scatter: Tensor, joint: Tensor, kx: Tensor, ky: Tensor) -> float:
+    """Compute unbiased HSIC times n (n - 3), which is tr(KL) - s + tr K tr L / ((n-1)(n-2)) - 2 s / (n-2).
 
-    HSIC of a representation with itself vanishes where every row is equally far from every other.
+    With centred rows the kernel matrices have zero row sums. So it needs only tr(KL) = |Sxy|², the sums of
+    |x|² and |y|² (`kx`, `ky`), and s, the sum of |x|²|y|² (`joint`).
     """
-    if _compute_own_hsic(pair, "x") <= 0 or _compute_own_hsic(pair, "y") <= 0:
-        return ("unbiased HSIC of a representation with itself is not positive: every row is equally far "
-                "from every other")
-    return ""
+    return float(scatter.square().sum() - joint + kx * ky / ((n - 1) * (n - 2)) - 2 * joint / (n - 2))
 
 
-def _compute_own_hsic(pair: Pair, name: str) -> float:
-    side = pair.moments.x if name == "x" else pair.moments.y
-    k = torch.trace(side.gram)
-    return _hsic(side.n, side.gram.square().sum(), side.quartic, k, k)
-
-
-def _hsic(n: int, product: Tensor, joint: Tensor, kx: Tensor, ky: Tensor) -> float:
-    """Compute unbiased HSIC times n (n - 3).
-
-    It is tr(KL) - sum kl + sum k sum l / ((n-1)(n-2)) - 2 sum kl / (n-2).
-    """
-    return float(product - joint + kx * ky / ((n - 1) * (n - 2)) - 2 * joint / (n - 2))
-
-
+@define_index("rv2", "RV2 (zero diagonal)", RIGID, needs=Needs.HIGHER, least=3, span=(-1.0, 1.0),
+              formula="(|Sxy|² - Σ|x|²|y|²) / sqrt((|Sxx|² - Σ|x|⁴)(|Syy|² - Σ|y|⁴)), rows centred",
+              source="Smilde et al. 2009")
 def rv2(pair: Pair) -> float:
-    """Compute RV2: CKA of Gram matrices of centred rows, with zero diagonals (Smilde et al. 2009)."""
+    """CKA of Gram matrices without their diagonals (Smilde et al. 2009)."""
     m = pair.moments
-    own = _sum_off_diagonal(m.sxx, m.x.quartic) * _sum_off_diagonal(m.syy, m.y.quartic)
-    return float((m.sxy.square().sum() - m.cross.xx_yy) / math.sqrt(own))
+    own = [float(side.gram.square().sum() - side.quartic) for side in (m.x, m.y)]
+    require(own[0] > 1e-12 * float(m.x.quartic) and own[1] > 1e-12 * float(m.y.quartic),
+            "all rows are orthogonal to each other: nothing is left off the diagonal")
+    return float((m.sxy.square().sum() - m.cross.xx_yy) / math.sqrt(own[0] * own[1]))
 
 
-def _sum_off_diagonal(gram: Tensor, quartic: Tensor) -> float:
-    """Compute the squared norm of the Gram matrix of rows off the diagonal."""
-    return float(gram.square().sum() - quartic)
+@define_index("cka_angular", "CKA (angular)", RIGID, formula="arccos(cka)", source="Williams et al. 2021",
+              high=math.pi / 2, larger=False, form="cosine", null=math.pi / 2)
+def cka_angular(pair: Pair) -> float:
+    """Arc cosine of biased CKA, in radians (Williams et al. 2021).
 
-
-def explain_orthogonal_rows(pair: Pair) -> str:
-    """Return the reason why RV2 is undefined, or an empty string.
-
-    Rows that are orthogonal to each other leave nothing off the diagonal.
+    It is a metric.
     """
-    m = pair.moments
-    for gram, quartic in ((m.sxx, m.x.quartic), (m.syy, m.y.quartic)):
-        if _sum_off_diagonal(gram, quartic) <= 1e-12 * float(quartic):
-            return "all rows are orthogonal to each other: nothing is left off the diagonal"
-    return ""
+    return math.acos(min(1.0, cka.fn(pair)))
 
 
-ENTRIES = (
-    Index(make_index_measure("cka", "CKA (biased)",
-                             "Linear centred kernel alignment, biased HSIC (Kornblith et al. 2019)."),
-          cka, "|Sxy|² / (|Sxx| |Syy|)", "Kornblith et al. 2019, table 1 and eq. 14", RIGID, RIGID),
-    Index(make_index_measure("cka_debiased", "CKA (debiased)",
-                     "Linear CKA from the unbiased HSIC estimator (Song et al. 2012; Nguyen et al. 2021).",
-                             span=(-1.0, 1.0)),
-          cka_debiased, "HSIC₁(X, Y) / sqrt(HSIC₁(X, X) HSIC₁(Y, Y)), HSIC₁ the unbiased estimator",
-          "Song et al. 2012; Nguyen et al. 2021, eq. 3", RIGID, RIGID, Needs.HIGHER, 4, explain_no_signal),
-    Index(make_index_measure("rv2", "RV2 (zero diagonal)", "CKA of Gram matrices without their diagonals "
-                                                           "(Smilde et al. 2009).", span=(-1.0, 1.0)),
-          rv2, "(|Sxy|² - Σ|x|²|y|²) / sqrt((|Sxx|² - Σ|x|⁴)(|Syy|² - Σ|y|⁴)), rows centred",
-          "Smilde et al. 2009", RIGID, RIGID, Needs.HIGHER, 3, explain_orthogonal_rows),
-    Index(make_index_measure("cka_angular",
-                             "CKA (angular)", "Arc cosine of biased CKA, in radians (Williams et al. 2021).",
-                             high=math.pi / 2, larger=False, form="cosine"),
-          cka_angular, "arccos(cka)", "Williams et al. 2021", RIGID, RIGID),
-)
+@define_index("cka_minibatch", "CKA (minibatches)", RIGID, needs=Needs.KERNELS, least=LEAST_EXAMPLES,
+              formula="Σ HSIC₁(K, L) / √(Σ HSIC₁(K, K) Σ HSIC₁(L, L)), K and L the Gram matrices of a "
+                      "minibatch",
+              source="Nguyen, Raghu and Kornblith 2021, eq. 3; HSIC₁: Song et al. 2012",
+              span=(-1.0, 1.0), cost="n b (p + q)")
+def cka_minibatch(kernels: Kernels) -> float:
+    """Linear CKA of flattened representations, unbiased HSIC summed over minibatches of examples (Nguyen et
+    al. 2021).
+
+    It depends on the minibatch size.
+    """
+    return _divide_unbiased(kernels.unbiased)

@@ -1,24 +1,34 @@
-"""The table of indices, collected from the entries of each kind."""
+"""The table of indices: every `Index` that a file of this folder defines, and the groups of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
+from pkgutil import iter_modules
 
-from suture.indices import statistics
-from suture.indices.definition import Index, collect_entries
-from suture.indices.entries import (
-    cca,
-    cka,
-    distances,
-    flattened_cka,
-    overlap,
-    procrustes,
-    regression,
-    rsa,
-    unit_matching,
-)
+from suture.indices import entries
+from suture.indices.definition import FROM_MOMENTS, Index, Needs
+from suture.numbers import register_measure
 
-INDICES: Mapping[str, Index] = collect_entries(
-    cka.ENTRIES, cca.ENTRIES, procrustes.ENTRIES, regression.ENTRIES, overlap.ENTRIES, unit_matching.ENTRIES,
-    rsa.ENTRIES, statistics.ENTRIES, distances.ENTRIES, flattened_cka.ENTRIES)
+_ORDER = ("cka", "cca", "procrustes", "regression", "overlap", "unit_matching", "rsa", "mean_rows",
+          "distances", "neighbours")
+"""Files in the order of tables; the others follow by name."""
+
+
+def collect_indices() -> dict[str, Index]:
+    """Collect every index that a file of this folder defines, by name."""
+    files = {m.name for m in iter_modules(entries.__path__)}.difference(_ORDER, ["registry"])
+    modules = [import_module(f"{entries.__name__}.{name}") for name in (*_ORDER, *sorted(files))]
+    return {i.name: i for module in modules for i in vars(module).values() if isinstance(i, Index)}
+
+
+INDICES: Mapping[str, Index] = collect_indices()
 """Every index by name."""
+for _index in INDICES.values():
+    register_measure(_index.measure)
+DEFAULT = ("cka", "cka_debiased", "cca", "pwcca", "pwcca_target", "opd", "r2")
+_MOMENTS = tuple(name for name, i in INDICES.items() if i.needs in FROM_MOMENTS)
+_ROWS = tuple(name for name, i in INDICES.items() if i.needs is Needs.ROWS)
+GROUPS: Mapping[str, tuple[str, ...]] = {"default": DEFAULT, "moments": _MOMENTS, "rows": _ROWS,
+                                         "all": _MOMENTS + _ROWS}
+"""Names that stand for several indices, also with an alignment: ``"moments@pool"``."""

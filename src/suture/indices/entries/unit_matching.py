@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from suture.indices.definition import DIAGONAL, PERMUTATION, TRANSLATION, Index, expand_invariances
-from suture.numbers import Pair, make_index_measure
+from suture.indices.definition import define_index
+from suture.indices.transformations import expand_invariances
+from suture.numbers import Pair
+
+_UNITS = expand_invariances("translation", "permutation", "diagonal")
 
 
+@define_index("correlation_hard", "correlation matching (one to one)", _UNITS, source="Li et al. 2015",
+              formula="max over matchings m of the mean of corr(x_i, y_m(i))", least=3, span=(-1.0, 1.0),
+              cost="pq min(p, q), by assignment", smooth=False)
 def correlation_hard(pair: Pair) -> float:
-    """Compute the mean correlation of the best one-to-one matching of columns (Li et al. 2015)."""
+    """Mean correlation of the best one-to-one matching of columns; a column that does not vary has
+    correlation 0 (Li et al. 2015).
+    """
     from scipy.optimize import linear_sum_assignment
 
     r = pair.correlations
@@ -15,21 +23,11 @@ def correlation_hard(pair: Pair) -> float:
     return float(r[rows, columns].mean())
 
 
+@define_index("correlation_soft", "correlation matching (best partner)", _UNITS, source="Li et al. 2015",
+              formula="mean over i of max over j of corr(x_i, y_j)", least=3, span=(-1.0, 1.0),
+              symmetric=False)
 def correlation_soft(pair: Pair) -> float:
-    """Compute the mean over source columns of the best correlation with a target column (Li et al. 2015)."""
+    """Mean over source columns of the largest correlation with a target column; a column that does not vary
+    has correlation 0 (Li et al. 2015).
+    """
     return float(pair.correlations.amax(1).mean())
-
-
-_OWN_UNITS = expand_invariances(TRANSLATION, PERMUTATION, DIAGONAL)
-_CONSTANT = "a column that does not vary has correlation 0"
-ENTRIES = (
-    Index(make_index_measure("correlation_hard", "correlation matching (one to one)",
-                             f"Mean correlation of the best one-to-one matching of columns; {_CONSTANT} (Li "
-                             "et al. 2015).", span=(-1.0, 1.0)),
-          correlation_hard, "max over matchings m of the mean of corr(x_i, y_m(i))", "Li et al. 2015",
-          _OWN_UNITS, _OWN_UNITS, least=3, cost="pq min(p, q), by assignment", smooth=False),
-    Index(make_index_measure("correlation_soft", "correlation matching (best partner)",
-                             "Mean over source columns of the largest correlation with a target column; "
-                             f"{_CONSTANT} (Li et al. 2015).", span=(-1.0, 1.0)), correlation_soft,
-          "mean over i of max over j of corr(x_i, y_j)", "Li et al. 2015", _OWN_UNITS, _OWN_UNITS, least=3),
-)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from suture._base import SutureError
+from suture._base import Count, checked
 
 
 class MLP(nn.Module):
@@ -19,11 +19,9 @@ class MLP(nn.Module):
         SutureError: one of them is below 1.
     """
 
-    def __init__(self, width: int, classes: int, hidden: int = 128) -> None:
+    @checked
+    def __init__(self, width: Count, classes: Count, hidden: Count = 128) -> None:
         super().__init__()
-        if min(width, classes, hidden) < 1:
-            raise SutureError(f"width, classes and hidden must be at least 1, got {width}, "
-                              f"{classes} and {hidden}")
         self.hidden = nn.Linear(width, hidden)
         self.head = nn.Linear(hidden, classes)
 

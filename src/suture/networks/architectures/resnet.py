@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from suture._base import SutureError
+from suture._base import Count, checked, expect
 
 
 class BasicBlock(nn.Module):
@@ -25,9 +25,8 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(outer)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inner != outer:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(inner, outer, 1, stride, bias=False), nn.BatchNorm2d(outer)
-            )
+            self.shortcut = nn.Sequential(nn.Conv2d(inner, outer, 1, stride, bias=False),
+                                          nn.BatchNorm2d(outer))
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(self.conv1(x)))
@@ -37,34 +36,29 @@ class BasicBlock(nn.Module):
 class ResNet(nn.Module):
     """A residual network with a 3x3 stem: (N, in_channels, H, W) -> logits (N, classes).
 
-    Arguments:
+    Its modules are `conv1`, `bn1`, `relu` (the stem), `layer1` ... `layerK` (each an `nn.Sequential` of
+    `BasicBlock`), `pool` and `fc`.
+
+    Args:
         widths: channels of each stage; the stem has the first stage's.
         blocks: blocks of each stage.
         strides: stride of the first block of each stage.
         in_channels: channels of the images (default 3).
         classes: number of logits (default 10).
 
-    Modules: `conv1`, `bn1`, `relu` (the stem), `layer1` ... `layerK` (each an `nn.Sequential` of
-    `BasicBlock`), `pool`, `fc`. Raises SutureError when the three lists differ in length or are empty.
+    Raises:
+        SutureError: lists that are empty or differ in length, or a number below 1.
+
     Source: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016 (arXiv 1512.03385).
     """
 
-    def __init__(
-        self,
-        widths: Sequence[int],
-        blocks: Sequence[int],
-        strides: Sequence[int],
-        in_channels: int = 3,
-        classes: int = 10,
-    ) -> None:
+    @checked
+    def __init__(self, widths: Sequence[Count], blocks: Sequence[Count], strides: Sequence[Count],
+                 in_channels: Count = 3, classes: Count = 10) -> None:
         super().__init__()
-        if not widths or not len(widths) == len(blocks) == len(strides):
-            raise SutureError(
-                "expected one width, one number of blocks and one stride per stage, got "
-                f"{len(widths)}, {len(blocks)} and {len(strides)}"
-            )
-        if min(*widths, *blocks, *strides, in_channels, classes) < 1:
-            raise SutureError("widths, blocks, strides, in_channels and classes must be at least 1")
+        lengths = (len(widths), len(blocks), len(strides))
+        expect(min(lengths) == max(lengths) > 0, "one width, number of blocks and stride per stage",
+               "{}, {} and {}".format(*lengths))
         self.conv1 = nn.Conv2d(in_channels, widths[0], 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.relu = nn.ReLU()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from suture._base import SutureError
+from suture._base import Count, checked, expect
 
 
 class Block(nn.Module):
@@ -55,15 +55,12 @@ class ViT(nn.Module):
     2012.12877).
     """
 
-    def __init__(self, width: int, tokens: int | None, classes: int, dim: int = 192, depth: int = 12,
-                 heads: int = 3) -> None:
+    @checked
+    def __init__(self, width: Count, tokens: Count | None, classes: Count, dim: Count = 192,
+                 depth: Count = 12, heads: Count = 3) -> None:
         super().__init__()
-        if min(width, 1 if tokens is None else tokens, classes, dim, depth, heads) < 1:
-            raise SutureError("width, tokens, classes, dim, depth and heads must be at least 1, got "
-                              f"{width}, {tokens}, {classes}, {dim}, {depth} and {heads}")
-        if dim % heads:
-            raise SutureError(f"expected a dim that is a multiple of heads, got {dim} and {heads}; "
-                              f"write dim={heads * max(1, dim // heads)}")
+        expect(dim % heads == 0, "a dim that is a multiple of heads", f"{dim} and {heads}",
+               f"write dim={heads * max(1, dim // heads)}")
         self.embed = nn.Linear(width, dim)
         self.token = nn.Parameter(torch.zeros(1, 1, dim))
         self.positions = None if tokens is None else nn.Parameter(torch.zeros(1, tokens + 1, dim))

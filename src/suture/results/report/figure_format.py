@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 
-from suture.results.report.compared import ComparisonLike
+from suture.results.measured import Measured
 
 # Type 42 embeds the fonts, as publishers require.
 STYLE: Any = {"pdf.fonttype": 42, "ps.fonttype": 42, "font.size": 8.0, "hatch.linewidth": 0.6}
@@ -21,29 +21,28 @@ def make_printable(name: str) -> str:
     return "".join(c if c.isprintable() else " " for c in name)
 
 
-def format_networks(comparison: ComparisonLike) -> str:
+def format_networks(measured: Measured) -> str:
     """Format the names of the compared networks for the title of a figure."""
-    return make_printable(f"{comparison.source} → {comparison.target}")
+    return make_printable(f"{measured.source} → {measured.target}")
 
 
+@mpl.rc_context(STYLE)
 def render_png(figure: Figure, dpi: float) -> bytes:
     """Render a figure as PNG, and fix its layout from then on, because laying out is slow."""
     data = io.BytesIO()
     figure.set_dpi(dpi)
-    with mpl.rc_context(STYLE):
-        # Figure.savefig would draw twice, once only for the layout.
-        FigureCanvasAgg(figure).print_png(data)  # type: ignore[no-untyped-call]
+    # Figure.savefig would draw twice, once only for the layout.
+    FigureCanvasAgg(figure).print_png(data)  # type: ignore[no-untyped-call]
     figure.set_layout_engine("none")
     return data.getvalue()
 
 
+@mpl.rc_context(STYLE)
 def render_pdf(figure: Figure) -> bytes:
     """Render a figure as PDF with fonts embedded and without a date.
 
     One comparison thus always gives the same bytes.
     """
     data = io.BytesIO()
-    with mpl.rc_context(STYLE):
-        FigureCanvasPdf(figure).print_pdf(  # type: ignore[no-untyped-call]
-            data, metadata={"CreationDate": None})
+    FigureCanvasPdf(figure).print_pdf(data, metadata={"CreationDate": None})  # type: ignore[no-untyped-call]
     return data.getvalue()

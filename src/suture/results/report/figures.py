@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import matplotlib as mpl
@@ -17,14 +17,13 @@ from matplotlib.colors import Colormap, Normalize, to_hex
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
-from numpy.typing import NDArray
 
 from suture._base import replace_file
 from suture.numbers import Floats, Measure, get_measure
+from suture.results.cell_verdict import find_artefacts
+from suture.results.measured import Measured
 from suture.results.report import histograms
-from suture.results.report.compared import ComparisonLike
 from suture.results.report.figure_format import STYLE, format_networks, make_printable, render_pdf, render_png
-from suture.results.summary import find_artefacts, is_detail
 
 ANNOTATED_SITES = 12
 """Largest number of rows and columns of a heat map whose values are written in."""
@@ -32,6 +31,7 @@ _MOST_COLUMNS = 4
 HATCH_LEGEND = "hatched: works, out of distribution"
 
 
+@cache  # because matplotlib copies a colour map at every access
 def choose_colormap(entry: Measure) -> Colormap:
     """Choose viridis, reversed where smaller means more similar: bright is always more similar."""
     return mpl.colormaps["viridis" if entry.larger_is_more_similar else "viridis_r"]
@@ -58,67 +58,59 @@ def format_value(value: float, digits: int = 3) -> str:
     return f"{value:.1f}" if size < 100 else f"{value:.0f}" if size < 10_000 else f"{value:.1e}"
 
 
-def draw_heatmap(matrix: pd.DataFrame, measure: Measure, ax: Axes, annotate: bool = True,
-                 title: str | None = None, marks: pd.DataFrame | None = None,
-                      hatched: pd.DataFrame | None = None) -> None:
-    """Draw one measure of a comparison.
+def draw_heatmap(measured: Measured, name: str, ax: Axes, hatched: Mapping[str, pd.DataFrame],
+                 annotate: bool = True, networks: str = "") -> None:
+    """Draw one measure of a comparison. Cells with a mark get a star, those without a value are grey.
 
     Args:
-        matrix: rows are source sites, columns target sites; NaN (drawn grey and hatched) where undefined.
-        measure: gives the colour limits, which never depend on the data. Values beyond them get the colour of
-            the limit, and the colour bar an arrow.
+        measured: what to draw: rows are source sites, columns target sites.
+        name: of the measure. It gives the colour limits, which never depend on the data. Values beyond them
+            get the colour of the limit, and the colour bar an arrow.
         ax: where to draw.
+        hatched: by stitching method, cells to hatch, because they work and are out of distribution.
         annotate: write the values in, if there are at most 12 x 12 cells.
-        title: the measure's label by default.
-        marks: texts of the same shape; cells with a text get a star.
-        hatched: booleans of the same shape; cells with True are hatched, because they work and are out of
-            distribution.
+        networks: second line of the title.
+
+    Raises:
+        SutureError: a measure that the comparison lacks.
     """
-    values = matrix.to_numpy(dtype=np.float64)
-    norm = Normalize(measure.low, measure.high)
-    image = ax.imshow(np.ma.masked_invalid(values), cmap=choose_colormap(measure), norm=norm, aspect="equal",
-                      interpolation="nearest")
-    for i, j in np.argwhere(np.isnan(values)):
-        ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor="0.88", edgecolor="0.55", hatch="////",
-                               linewidth=0))
-    lined = (np.zeros(values.shape, bool) if hatched is None
-             else hatched.to_numpy(dtype=bool) & ~np.isnan(values))
-    _hatch_cells(values, lined, measure, ax)
-    if annotate and max(values.shape) <= ANNOTATED_SITES:
-        _write_values(values, lined, measure, ax)
-    if marks is not None:
-        _star_cells(values, marks, measure, ax)
+    matrix, measure, starred = measured.matrix(name), get_measure(name), measured.marks(name).to_numpy() != ""
+    values, size = matrix.to_numpy(dtype=np.float64), max(matrix.shape)
+    lined = np.zeros(values.shape, bool)
+    if name.partition(".")[0] in hatched:
+        lined = hatched[name.partition(".")[0]].to_numpy() & ~np.isnan(values)
+    image = ax.imshow(np.ma.masked_invalid(values), cmap=choose_colormap(measure),
+                      norm=Normalize(measure.low, measure.high), aspect="equal", interpolation="nearest")
+    for cell, value in np.ndenumerate(values):
+        if math.isnan(value):
+            ax.add_patch(Rectangle((cell[1] - 0.5, cell[0] - 0.5), 1, 1, facecolor="0.88", edgecolor="0.55",
+                                   hatch="////", linewidth=0))
+        else:
+            _draw_cell(ax, cell, float(value), measure, size, annotate and size <= ANNOTATED_SITES,
+                       bool(starred[cell]), bool(lined[cell]))
     _label_axes(matrix, ax, HATCH_LEGEND if lined.any() else "")
     # A dollar sign in a name would start a formula.
-    lines = (measure.label if title is None else title).split("\n")
-    ax.set_title("\n".join(make_printable(line) for line in lines), fontsize=8.5, parse_math=False)
+    title = "\n".join(make_printable(line) for line in (measure.label, networks) if line)
+    ax.set_title(title, fontsize=8.5, parse_math=False)
     _draw_colour_bar(image, values, measure, ax)
 
 
-def _hatch_cells(values: Floats, lined: NDArray[np.bool_], measure: Measure, ax: Axes) -> None:
-    for i, j in np.argwhere(lined):
-        ink = pick_colours(float(values[i, j]), measure)[1]
+def _draw_cell(ax: Axes, cell: tuple[int, ...], value: float, measure: Measure, size: int,
+               annotated: bool, starred: bool, lined: bool) -> None:
+    """Draw hatching, number and star of a cell of a heat map of `size` cells."""
+    i, j = cell
+    ground, ink = pick_colours(value, measure)
+    small = min(7.5, 46 / size)
+    if lined:
         ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor="none", edgecolor=ink, hatch="\\\\\\",
                                linewidth=0, gid="hatched"))
-
-
-def _write_values(values: Floats, lined: NDArray[np.bool_], measure: Measure, ax: Axes) -> None:
-    size = max(values.shape)
-    for (i, j), value in np.ndenumerate(values):
-        if not math.isnan(value):
-            ground, ink = pick_colours(float(value), measure)
-            # A box under the number keeps the lines of the hatching off it.
-            box = {"facecolor": ground, "edgecolor": "none", "pad": 0.6} if lined[i, j] else None
-            ax.text(j, i, format_value(float(value), 3 if size <= 6 else 2), ha="center", va="center",
-                    color=ink, fontsize=min(7.5, 46 / size), bbox=box)
-
-
-def _star_cells(values: Floats, marks: pd.DataFrame, measure: Measure,
-                ax: Axes) -> None:
-    for i, j in np.argwhere((marks.to_numpy() != "") & ~np.isnan(values)):
-        ax.text(j + 0.45,
-                i - 0.45, "*", ha="right", va="top", color=pick_colours(float(values[i, j]), measure)[1],
-                fontsize=min(7.5, 46 / max(values.shape)), gid="mark")
+    if annotated:
+        # A box under the number keeps the lines of the hatching off it.
+        box = {"facecolor": ground, "edgecolor": "none", "pad": 0.6} if lined else None
+        ax.text(j, i, format_value(value, 3 if size <= 6 else 2), ha="center", va="center", color=ink,
+                fontsize=small, bbox=box)
+    if starred:
+        ax.text(j + 0.45, i - 0.45, "*", ha="right", va="top", color=ink, fontsize=small, gid="mark")
 
 
 def _label_axes(matrix: pd.DataFrame, ax: Axes, legend: str) -> None:
@@ -148,48 +140,56 @@ def _draw_colour_bar(image: ScalarMappable, values: Floats, measure: Measure, ax
     bar.outline.set_visible(False)
 
 
-def draw_overview(comparison: ComparisonLike, measures: Sequence[str] | None = None) -> Figure:
-    """Draw all measures of a comparison side by side, at most four in a row.
+@mpl.rc_context(STYLE)
+def draw_overview(measured: Measured, measures: Sequence[str] | None = None) -> Figure:
+    """Draw measures of a comparison side by side, at most four in a row.
 
     Args:
-        comparison: what to draw.
+        measured: what to draw.
         measures: names; all that the comparison has by default.
 
     Raises:
         SutureError: a measure that the comparison lacks.
     """
-    names = list(comparison.measures if measures is None else measures)
+    names = list(measured.measures if measures is None else measures)
     columns = max(1, min(_MOST_COLUMNS, len(names)))
     rows = max(1, math.ceil(len(names) / columns))
-    width, height = _compute_size(comparison)
-    hatched = find_artefacts(comparison)
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(columns * width, rows * height + 0.3),
-                        layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
-        for place, name in enumerate(names):
-            draw_heatmap(comparison.matrix(name), get_measure(name),
-                         figure.add_subplot(rows, columns, place + 1),
-                         marks=comparison.marks(name), hatched=hatched.get(name.partition(".")[0]))
-        figure.suptitle(format_networks(comparison), fontsize=10, parse_math=False)
+    width, height = _compute_size(measured)
+    hatched = find_artefacts(measured)
+    figure = Figure(figsize=(columns * width, rows * height + 0.3),
+                    layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
+    for place, name in enumerate(names):
+        draw_heatmap(measured, name, figure.add_subplot(rows, columns, place + 1), hatched)
+    figure.suptitle(format_networks(measured), fontsize=10, parse_math=False)
     return figure
 
 
-def _compute_size(comparison: ComparisonLike) -> tuple[float, float]:
+def _compute_size(measured: Measured) -> tuple[float, float]:
     """Compute the size of one heat map: cells of 0.36 inches up to a limit, and room for the names."""
-    cell = min(0.36, 6.0 / max(len(comparison.sources), len(comparison.targets), 1))
-    names = max((len(s) for s in (*comparison.sources, *comparison.targets)), default=0)
+    cell = min(0.36, 6.0 / max(len(measured.sources), len(measured.targets), 1))
+    names = max((len(s) for s in (*measured.sources, *measured.targets)), default=0)
     room = 0.9 + 0.06 * min(names, 40)
-    return (max(1.6, cell * len(comparison.targets)) + room, max(1.6, cell * len(comparison.sources)) + room)
+    return (max(1.6, cell * len(measured.targets)) + room, max(1.6, cell * len(measured.sources)) + room)
 
 
-def save_figures(comparison: ComparisonLike, folder: str | os.PathLike[str]) -> list[Path]:
+# Average precision, FPR at 95 % recall, and the parts of Frechet distance (shift, shrinkage, rotation).
+_DETAILS = ("ap", "fpr95", "frechet")
+
+
+def is_detail(name: str) -> bool:
+    """Return True where a measure is a part, or a further view, of a number that an overview shows."""
+    kind, of, _ = name.rpartition(".")[2].partition("_")
+    return bool(of) and kind in _DETAILS
+
+
+def save_figures(measured: Measured, folder: str | os.PathLike[str]) -> list[Path]:
     """Write measures, histograms of detector scores and an overview ``all``, as PNG and PDF (fonts embedded).
 
     PNG files have 200 dpi, the overview 110. Parts and further views (`is_detail`) are left out: draw those
     with `Comparison.plot`.
 
     Args:
-        comparison: what to draw.
+        measured: what to draw.
         folder: made if missing; files of the same names are replaced, others left alone.
 
     Returns:
@@ -198,13 +198,13 @@ def save_figures(comparison: ComparisonLike, folder: str | os.PathLike[str]) -> 
     Raises:
         SutureError: the folder cannot be written.
     """
-    hatched = find_artefacts(comparison)
-    names = [name for name in comparison.measures if not is_detail(name)]
+    hatched = find_artefacts(measured)
+    names = [name for name in measured.measures if not is_detail(name)]
     makers: dict[str, Callable[[], Figure]] = {
-        name: partial(_draw_measure, comparison, name, hatched) for name in names}
-    makers |= {f"scores_{name}": partial(histograms.draw_histograms, comparison, name)
-               for name in histograms.list_scored_detectors(comparison)}
-    makers["all"] = partial(draw_overview, comparison, names)
+        name: partial(_make_figure, measured, name, hatched) for name in names}
+    makers |= {f"scores_{name}": partial(histograms.draw_histograms, measured, name)
+               for name in histograms.list_scored_detectors(measured)}
+    makers["all"] = partial(draw_overview, measured, names)
     paths = []
     for stem, make in makers.items():
         figure = make()
@@ -215,13 +215,9 @@ def save_figures(comparison: ComparisonLike, folder: str | os.PathLike[str]) -> 
     return paths
 
 
-def _draw_measure(comparison: ComparisonLike, name: str,
-                  hatched: Mapping[str, pd.DataFrame] | None = None) -> Figure:
-    width, height = _compute_size(comparison)
-    lined = (find_artefacts(comparison) if hatched is None else hatched).get(name.partition(".")[0])
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(width, height + 0.15), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
-        draw_heatmap(comparison.matrix(name), get_measure(name), figure.add_subplot(),
-                     marks=comparison.marks(name),
-                     hatched=lined, title=f"{get_measure(name).label}\n{format_networks(comparison)}")
+@mpl.rc_context(STYLE)
+def _make_figure(measured: Measured, name: str, hatched: Mapping[str, pd.DataFrame]) -> Figure:
+    width, height = _compute_size(measured)
+    figure = Figure(figsize=(width, height + 0.15), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
+    draw_heatmap(measured, name, figure.add_subplot(), hatched, networks=format_networks(measured))
     return figure

@@ -12,40 +12,38 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from suture._base import make_unknown_error
-from suture.numbers import Floats
-from suture.results.report.compared import ComparisonLike
+from suture.numbers import METHOD_NAMES, Floats
+from suture.results.measured import Measured
 from suture.results.report.figure_format import STYLE, format_networks, make_printable
 
 BINS = 48
 _MOST_COLUMNS = 4
-_LABELS = {"native": "native", "auxiliary": "auxiliary", "unseen": "unseen", "dm": "direct matching",
-           "tlm": "task loss matching"}
 # Paul Tol's bright colours, which the colour-blind can distinguish; dashes distinguish them in grey.
 _LINES: Mapping[str, dict[str, Any]] = {
     "native": {"color": "0.75"}, "auxiliary": {"color": "#ccbb44", "linestyle": "--"},
     "unseen": {"color": "#aa3377", "linestyle": ":"}, "dm": {"color": "#4477aa"}, "tlm": {"color": "#ee6677"}}
 
 
-def list_scored_detectors(comparison: ComparisonLike) -> list[str]:
+def list_scored_detectors(measured: Measured) -> list[str]:
     """List the detectors with scores of native and of stitched representations."""
-    arrays = comparison.arrays
+    arrays = measured.arrays
     names = [name.partition(".")[2] for name in arrays if name.startswith("native.")]
-    return [name for name in names if any(f"{method}.score_{name}" in arrays for method in ("dm", "tlm"))]
+    return [name for name in names if any(f"{method}.score_{name}" in arrays for method in METHOD_NAMES)]
 
 
-def collect_scores(comparison: ComparisonLike, detector: str, site: int) -> dict[str, Floats]:
+def collect_scores(measured: Measured, detector: str, site: int) -> dict[str, Floats]:
     """Collect the scores at a target site by kind: native, auxiliary, unseen, and stitched by method.
 
     Stitched scores are those of all source layers. In self-stitching the layer itself is left out. Direct
     matching of a layer with itself is the identity, and would show native scores under the name of stitched
     ones.
     """
-    arrays = comparison.arrays
+    arrays = measured.arrays
     found = {kind: arrays[f"{kind}.{detector}"][site] for kind in ("native", "auxiliary", "unseen")
              if f"{kind}.{detector}" in arrays}
-    own = comparison.same_network
-    others = [i for i, s in enumerate(comparison.sources) if not (own and s == comparison.targets[site])]
-    found |= {method: arrays[f"{method}.score_{detector}"][others, site] for method in ("dm", "tlm")
+    own = measured.same_network
+    others = [i for i, s in enumerate(measured.sources) if not (own and s == measured.targets[site])]
+    found |= {method: arrays[f"{method}.score_{detector}"][others, site] for method in METHOD_NAMES
               if f"{method}.score_{detector}" in arrays}
     flat = {kind: np.asarray(scores, dtype=np.float64).ravel() for kind, scores in found.items()}
     known = {kind: scores[~np.isnan(scores)] for kind, scores in flat.items()}
@@ -78,7 +76,8 @@ def compute_densities(found: Mapping[str, Floats], bins: Floats) -> dict[str, Fl
             for kind, scores in found.items()}
 
 
-def draw_histograms(comparison: ComparisonLike, detector: str) -> Figure:
+@mpl.rc_context(STYLE)
+def draw_histograms(measured: Measured, detector: str) -> Figure:
     """Draw one panel per target site with native, auxiliary, unseen and stitched scores.
 
     This is Figure 1c of Balogh and Jelasity (2025), with the scores of all source layers together.
@@ -86,29 +85,28 @@ def draw_histograms(comparison: ComparisonLike, detector: str) -> Figure:
     Raises:
         SutureError: the comparison has no scores of this detector.
     """
-    if detector not in list_scored_detectors(comparison):
+    if detector not in list_scored_detectors(measured):
         raise make_unknown_error("detector with scores in this comparison", detector,
-                                 list_scored_detectors(comparison),
+                                 list_scored_detectors(measured),
                                  'compare with ood=suture.OOD(detectors=("mahalanobis",))')
-    n = len(comparison.targets)
+    n = len(measured.targets)
     columns = max(1, min(_MOST_COLUMNS, n))
     rows = max(1, -(-n // columns))
-    with mpl.rc_context(STYLE):
-        made = Figure(figsize=(max(3.4, 1.75 * columns), 1.25 * rows + 0.85),
-                      layout=ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.05))
-        handles: dict[str, Any] = {}
-        for place, site in enumerate(comparison.targets):
-            ax = made.add_subplot(rows, columns, place + 1)
-            handles |= _draw_panel(ax, collect_scores(comparison, detector, place))
-            ax.set_title(make_printable(site), fontsize=7.5, parse_math=False)
-        if handles:
-            shown = [kind for kind in _LABELS if kind in handles]
-            made.legend([handles[kind] for kind in shown], [_LABELS[kind] for kind in shown],
-                        loc="outside lower center", ncols=len(shown) if columns > 2 else 2, frameon=False,
-                        fontsize=7, title="score, larger is more in-distribution; the ends hold all "
-                                          "that lies beyond", title_fontsize=7)
-        made.suptitle(f"{format_networks(comparison)}, {make_printable(detector)}", fontsize=9,
-                      parse_math=False)
+    made = Figure(figsize=(max(3.4, 1.75 * columns), 1.25 * rows + 0.85),
+                  layout=ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.05))
+    handles: dict[str, Any] = {}
+    for place, site in enumerate(measured.targets):
+        ax = made.add_subplot(rows, columns, place + 1)
+        handles |= _draw_panel(ax, collect_scores(measured, detector, place))
+        ax.set_title(make_printable(site), fontsize=7.5, parse_math=False)
+    if handles:
+        shown = [kind for kind in _LINES if kind in handles]
+        made.legend([handles[kind] for kind in shown], [METHOD_NAMES.get(kind, kind) for kind in shown],
+                    loc="outside lower center", ncols=len(shown) if columns > 2 else 2, frameon=False,
+                    fontsize=7, title="score, larger is more in-distribution; the ends hold all "
+                                      "that lies beyond", title_fontsize=7)
+    made.suptitle(f"{format_networks(measured)}, {make_printable(detector)}", fontsize=9,
+                  parse_math=False)
     return made
 
 

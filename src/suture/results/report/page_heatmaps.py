@@ -3,90 +3,90 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from suture.numbers import Measure, get_measure
-from suture.results import cell_verdict as judging
+from suture.numbers import METHOD_NAMES, Floats, Measure, get_measure
+from suture.results.cell_verdict import ARTEFACT, CellVerdicts
 from suture.results.convergence_marks import describe_marks
-from suture.results.report.compared import ComparisonLike
-from suture.results.report.figures import format_value, pick_colours
-from suture.results.summary import describe_cells, is_detail, list_judged_methods
+from suture.results.measured import Measured
+from suture.results.report.figures import format_value, is_detail, pick_colours
 
-_GROUPS = {"dm": "Direct matching", "tlm": "Task loss matching", "": "Structural indices"}
-_WordsAndReasons = tuple[Any, Any]
+_GROUPS = {**{tag: name.capitalize() for tag, name in METHOD_NAMES.items()}, "": "Structural indices"}
+"""Titles of the groups of measures, by the prefix of their names."""
 
 
-def group_heatmaps(comparison: ComparisonLike) -> list[dict[str, Any]]:
+def group_heatmaps(measured: Measured, verdicts: Mapping[str, CellVerdicts]) -> list[dict[str, Any]]:
     """Group the heat maps of a comparison by stitching method; parts and further views come apart."""
     groups = []
-    sentences = describe_cells(comparison)
-    words = {m: (comparison.cells(m).to_numpy(), comparison.cells(m, "reason").to_numpy())
-             for m in list_judged_methods(comparison)}
     for tag, title in _GROUPS.items():
-        maps = {name: _build_heatmap(comparison, get_measure(name), words.get(tag))
-                for name in comparison.measures if name.rpartition(".")[0] == tag}
+        found = verdicts.get(tag)
+        maps = {name: _build_heatmap(measured, get_measure(name), found)
+                for name in measured.measures if name.rpartition(".")[0] == tag}
         if maps:
-            groups.append({"title": title, "cells": sentences.get(tag, ""),
+            groups.append({"title": title, "counts": found.counts if found else "",
                            "maps": [shown for name, shown in maps.items() if not is_detail(name)],
                            "more": [shown for name, shown in maps.items() if is_detail(name)]})
     return groups
 
 
-def _build_heatmap(comparison: ComparisonLike, entry: Measure,
-                   verdict: _WordsAndReasons | None) -> dict[str, Any]:
-    """Build a heat map as rows of cells; `verdict` has the words and reasons of the cells' verdicts."""
-    shown = {what: comparison.matrix(entry.name, what).to_numpy()
+def _build_heatmap(measured: Measured, entry: Measure, verdicts: CellVerdicts | None) -> dict[str, Any]:
+    """Build a heat map as rows of cells, with the verdicts of its method in their titles."""
+    shown = {what: measured.matrix(entry.name, what).to_numpy()
              for what in ("value", "low", "high", "n", "reason", "mark")}
-    nearest = _find_most_similar(shown["value"].astype(np.float64), entry)
-    corresponds = comparison.same_network or comparison.same_architecture
+    words, reasons = (verdicts.words.to_numpy(), verdicts.reasons.to_numpy()) if verdicts else (None, None)
+    nearest = _find_most_similar(shown["value"], entry)
     rows = []
-    for i, source in enumerate(comparison.sources):
+    for i, source in enumerate(measured.sources):
         cells = []
-        for j, target in enumerate(comparison.targets):
-            word, why = (str(of[i, j]) for of in verdict) if verdict else ("", "")
-            kinds = {"own": corresponds and source == target, "top": bool(nearest[i, j]),
-                     "artefact": word == judging.ARTEFACT}
-            cell = _build_cell(entry, {what: of[i, j] for what, of in shown.items()}, kinds)
-            cell["title"] = f"{source} → {target}\n{cell['title']}" + (f"\n{word}: {why}" if word else "")
-            cells.append(cell)
+        for j, target in enumerate(measured.targets):
+            own = measured.corresponds and source == target
+            artefact = words is not None and words[i, j] == ARTEFACT
+            cell = _build_cell(entry, {what: of[i, j] for what, of in shown.items()}, own,
+                               bool(nearest[i, j]), artefact)
+            titles = [f"{source} → {target}", cell["title"]]
+            if words is not None and reasons is not None:
+                titles.append(f"{words[i, j]}: {reasons[i, j]}")
+            cells.append({**cell, "title": "\n".join(titles)})
         rows.append({"site": source, "cells": cells})
-    return {"scale": describe_scale(entry), "rows": rows, "columns": comparison.targets,
-            "long": max((len(t) for t in comparison.targets), default=0) > 4}
+    return {"scale": describe_scale(entry), "rows": rows, "columns": measured.targets,
+            "long": max((len(t) for t in measured.targets), default=0) > 4}
 
 
-def _build_cell(entry: Measure, shown: dict[str, Any], kinds: dict[str, bool]) -> dict[str, Any]:
+def _build_cell(entry: Measure, shown: Mapping[str, Any], own: bool, nearest: bool,
+                artefact: bool) -> dict[str, Any]:
+    """Build a cell: its text, style, kinds (classes of the page) and title."""
     value = float(shown["value"])
     if math.isnan(value):
-        return {"text": "", "style": "", "kind": "none own" if kinds["own"] else "none", "lined": False,
+        return {"text": "", "style": "", "kind": "none own" if own else "none", "lined": False,
                 "title": f"{entry.label} has no value: {shown['reason']}"}
     ground, ink = pick_colours(value, entry)
-    interval, mark = _format_interval(shown["low"], shown["high"]), str(shown["mark"])
+    kinds = {"own": own, "top": nearest, "artefact": artefact}
+    low, high, mark = float(shown["low"]), float(shown["high"]), str(shown["mark"])
+    interval = "" if math.isnan(low) or math.isnan(high) else f" [{low:.6g}, {high:.6g}]"
+    title = f"{entry.label} = {value:.6g}{interval}, n = {float(shown['n']):.0f}"
     return {"text": format_value(value) + ("*" if mark else ""), "style": f"background:{ground};color:{ink}",
-            "kind": " ".join(kind for kind, on in kinds.items() if on), "lined": kinds["artefact"],
-            "title": f"{entry.label} = {value:.6g}{interval}, n = {float(shown['n']):.0f}"
-                     + (f"\n* {mark}" if mark else "")}
+            "kind": " ".join(kind for kind, on in kinds.items() if on), "lined": artefact,
+            "title": f"{title}\n* {mark}" if mark else title}
 
 
-def _find_most_similar(values: Any, entry: Measure) -> Any:
+def _find_most_similar(values: Floats, entry: Measure) -> NDArray[np.bool_]:
     """Find the cells that are the most similar of their column (all in a tie), among at least two."""
-    common = values if entry.larger_is_more_similar else -values
-    filled = np.where(np.isnan(common), -np.inf, common)
-    several = (~np.isnan(common)).sum(axis=0) > 1
-    return ~np.isnan(common) & several & (filled == filled.max(axis=0, initial=-np.inf))
+    known = ~np.isnan(values)
+    common = np.where(known, values if entry.larger_is_more_similar else -values, -np.inf)
+    found: NDArray[np.bool_] = (common == common.max(axis=0, initial=-np.inf)) & (known.sum(axis=0) > 1)
+    return found
 
 
-def _format_interval(low: float, high: float) -> str:
-    return "" if math.isnan(low) or math.isnan(high) else f" [{low:.6g}, {high:.6g}]"
-
-
-def list_marked(comparison: ComparisonLike) -> list[str]:
+def list_marked(measured: Measured) -> list[str]:
     """Describe for each stitching method how many cells are marked and why."""
     sentences = []
     for tag, title in _GROUPS.items():
-        names = [name for name in comparison.measures if name.rpartition(".")[0] == tag]
-        marks = [comparison.marks(name).to_numpy().ravel() for name in names]
+        marks = [measured.marks(name).to_numpy().ravel() for name in measured.measures
+                 if name.rpartition(".")[0] == tag]
         # Each cell is counted once, with the mark of its first marked measure.
         cells = [next((m for m in cell if m), "") for cell in zip(*marks, strict=True)]
         if any(cells):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from suture import SutureError
-from suture.networks.naming import Site
+from suture.networks.site_names import Site
 
 
 @pytest.mark.parametrize(("written", "site"), [

@@ -1,96 +1,29 @@
-"""Names of sites, and the calls of a network that they mean."""
+"""Search for sites among the calls of a network: by name, glob or function, or the repeated blocks."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
 from suture._base import SutureError, make_unknown_error
 from suture.networks.calls import Call, CallId
-from suture.networks.module_outputs import extract_tensors
-from suture.representations import ShapeOverride
+from suture.networks.site_names import Site, SiteSpec, split_name
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-SiteSpec = str | Iterable["str | Site"] | Callable[[str, nn.Module], bool] | None
-"""Choice of sites: None (the repeated blocks), a name or glob, several, or a function of (path, module)."""
+_GLOB = {"**": ".*", "*": "[^.]*", "?": "[^.]"}
+"""Regular expressions for the signs of a glob: all but ``**`` stay within one part of a dotted path."""
 
 
 @dataclass(frozen=True)
-class Site:
-    """A named point in a network.
-
-    It is written ``path``, or ``path#call`` where a module is called more than once (counted from 0), or
-    ``path:slot`` where a module returns several things (a key, or a position). An ``@`` after that says how
-    to read the representation, if it is not what it looks like: ``blocks.3@tokens:1`` (see `ShapeOverride`).
-    Tables name a site without it.
-
-    Attributes:
-        path: dotted module path.
-        call: number of the module's call in one forward pass.
-        slot: key or position of the tensor in what the module returns; None for the first tensor in it.
-        taken: how to read the representation, in the form of `ShapeOverride.parse`; "" for what it looks
-            like.
-
-    Raises:
-        SutureError: an unknown way to read it.
-    """
-
-    path: str
-    call: int = 0
-    slot: str | int | None = None
-    taken: str = ""
-
-    def __post_init__(self) -> None:
-        if self.taken:
-            ShapeOverride.parse(self.taken)
-
-    @classmethod
-    def parse(cls, name: str) -> Site:
-        """Parse the name of a site."""
-        point, taken = _split_name(name)
-        m = re.fullmatch(r"([^#:]+)(?:#(\d+))?(?::(.+))?", point)
-        if m is None:
-            raise SutureError("expected a site like 'layer1.0', 'relu#2', 'encoder:last_hidden_state' or "
-                              f"'blocks.3@tokens:1', got {name!r}")
-        slot = m[3]
-        return cls(m[1], int(m[2] or 0), int(slot) if slot and slot.isdigit() else slot, taken)
-
-    def __str__(self) -> str:
-        return (self.path + (f"#{self.call}" if self.call else "")
-                + ("" if self.slot is None else f":{self.slot}"))
-
-    @property
-    def written(self) -> str:
-        """Name that `parse` reads as this site, with the text after the ``@``."""
-        return f"{self}@{self.taken}" if self.taken else str(self)
-
-    @property
-    def point(self) -> Site:
-        """The same site without the text after the ``@``."""
-        return replace(self, taken="")
-
-    def pick(self, output: Any) -> Tensor | None:
-        """Return the representation in what the module returned, or None."""
-        if self.slot is not None:
-            try:
-                output = output[self.slot]
-            except (KeyError, IndexError, TypeError):
-                return None
-        found = [t for t in extract_tensors(output) if t.is_floating_point()]
-        return found[0] if found else None
-
-
-@dataclass(frozen=True)
-class SiteFinder:
-    """Finder of a network's calls in a dry run, by what a user writes.
+class SiteSearch:
+    """Search among the calls of a network.
 
     Attributes:
         network: the network.
-        calls: calls by path and number.
+        calls: its calls in a dry run, by path and number.
         name: name of the network in error messages.
     """
 
@@ -99,6 +32,11 @@ class SiteFinder:
     name: str
 
     def find_named(self, spec: SiteSpec) -> list[Site]:
+        """Find the sites that a user names, one for each point.
+
+        Raises:
+            SutureError: a name that is none, matches nothing or is ambiguous.
+        """
         if callable(spec):
             found = [Site(*c.id) for c in self.calls.values() if spec(c.path, c.module)]
             if not found:
@@ -122,43 +60,46 @@ class SiteFinder:
         for site in sites:
             other = chosen.get(site.point, site.point)
             if other.taken and site.taken not in ("", other.taken):
-                raise SutureError(f"expected site {str(site)!r} of the {self.name} once, got it taken as "
-                                  f"{other.taken} and as {site.taken}; write one of them")
+                raise SutureError(f"expected one kind of representation for site {str(site)!r} of the "
+                                  f"{self.name}, got {other.taken} and {site.taken}")
             chosen[site.point] = site if site.taken else other
         return list(chosen.values())
 
     def _match_name(self, name: str) -> list[Site]:
-        point, taken = _split_name(name)
+        point, taken = split_name(name)
         if any(c in point for c in "*?["):
-            pattern = re.compile(_translate_glob(point))
-            found = [Site(*c.id, taken=taken) for c in self.calls.values() if pattern.fullmatch(c.path)]
+            pattern = "".join(_GLOB.get(part, part if part.startswith("[") else re.escape(part))
+                              for part in re.split(r"(\*\*|\*|\?|\[[^\]]*\])", point))
+            found = [Site(*c.id, taken=taken) for c in self.calls.values() if re.fullmatch(pattern, c.path)]
             if not found:
                 raise make_unknown_error("site", name, (c.path for c in self.calls.values()),
-                              f"the glob matches no module that the {self.name} calls")
+                                         f"the glob matches no module that the {self.name} calls")
             return found
         site = Site.parse(name)
-        calls = [c for c in self.calls.values() if c.path == site.path]
+        calls = [f"{c.path}#{c.index}" for c in self.calls.values() if c.path == site.path]
         if len(calls) > 1 and "#" not in name:
-            options = ", ".join(f"{site.path}#{c.index}" for c in calls)
             raise SutureError(f"module {site.path!r} of the {self.name} is called {len(calls)} times; "
-                              f"write {options}")
+                              f"write {', '.join(calls)}")
         return [site]
 
     def find_call(self, site: Site) -> Call:
-        call = self.calls.get((site.path, site.call))
-        if call is not None:
-            return call
-        names = dict(self.network.named_modules())
-        if site.path not in names:
+        """Find the call of a site.
+
+        Raises:
+            SutureError: there is no such module or call.
+        """
+        if site.id in self.calls:
+            return self.calls[site.id]
+        modules = dict(self.network.named_modules(remove_duplicate=False))
+        if site.path not in modules:
             raise make_unknown_error("site", site.path, (p for p, _ in self.calls),
                                      f"it is no module of the {self.name}")
-        calls = sum(p == site.path for p, _ in self.calls)
-        if calls:
-            raise SutureError(f"module {site.path!r} of the {self.name} is called {calls} times, there is no "
+        if times := sum(p == site.path for p, _ in self.calls):
+            raise SutureError(f"module {site.path!r} of the {self.name} is called {times} times, there is no "
                               f"call {site.call}; calls count from 0")
-        alias = next((p for p, _ in self.calls if names[p] is names[site.path]), None)
-        hint = f"; it is called as {alias!r}" if alias else "; choose a module that the forward calls"
-        raise SutureError(f"module {site.path!r} of the {self.name} is never called on this data{hint}")
+        same = [p for p, _ in self.calls if modules[p] is modules[site.path]]
+        raise SutureError(f"module {site.path!r} of the {self.name} is never called on this data; choose "
+                          + (repr(same[0]) if same else "a module that the forward calls"))
 
     def find_repeated(self, cuts: Callable[[Call], bool]) -> Iterator[list[Call]]:
         """Yield lists of candidates for sites, best first.
@@ -169,13 +110,17 @@ class SiteFinder:
             cuts: function that returns True where the network can be cut in two after a call.
         """
         calls = list(self.calls.values())
-        leaves = [c for c in calls if not any(True for _ in c.module.children())]
+        leaves = [c for c in calls if not _has_any(c.module.children())]
         yield _find_blocks([c for c in calls if type(c.module) not in _CONTAINERS
-                       and any(True for _ in c.module.children())], cuts)
+                            and _has_any(c.module.children())], cuts)
         yield _find_outermost_repeated([c for c in calls if type(c.module) in _CONTAINERS])
         yield _find_outermost_repeated([c for c in leaves
-                                   if type(c.module).__module__ == nn.modules.activation.__name__])
-        yield _find_outermost_repeated([c for c in leaves if any(True for _ in c.module.parameters())])
+                                        if type(c.module).__module__ == nn.modules.activation.__name__])
+        yield _find_outermost_repeated([c for c in leaves if _has_any(c.module.parameters())])
+
+
+def _has_any(things: Iterator[object]) -> bool:
+    return next(things, None) is not None
 
 
 def _find_blocks(calls: list[Call], cuts: Callable[[Call], bool]) -> list[Call]:
@@ -233,24 +178,3 @@ def _find_outermost_repeated(calls: Sequence[Call]) -> list[Call]:
 
     chosen = {c: None for k, cs in groups.items() if not inner(k) for c in cs}
     return [c for c in chosen if not any(a in chosen for a in c.list_ancestors())]
-
-
-def _split_name(name: str) -> tuple[str, str]:
-    """Split the name of a site at its ``@``."""
-    point, at, taken = name.partition("@")
-    if at and not taken:
-        raise SutureError(f"expected behind the @ how the site is taken, got {name!r}; write "
-                          f"{point + '@tokens:1'!r}, or leave out the @")
-    return point, taken
-
-
-def _translate_glob(pattern: str) -> str:
-    """Translate a glob to a regular expression.
-
-    ``*`` and ``?`` stay within one part of a dotted path, ``**`` crosses dots.
-    """
-    out = ""
-    for part in re.split(r"(\*\*|\*|\?|\[[^\]]*\])", pattern):
-        out += {"**": ".*", "*": "[^.]*", "?": "[^.]"}.get(part,
-                                                           part if part.startswith("[") else re.escape(part))
-    return out

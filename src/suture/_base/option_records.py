@@ -1,4 +1,4 @@
-"""Options: type, default, bounds and words of an option stand in one place, the field that holds it."""
+"""Records of options: type, default, bounds and words of an option stand in one place, its field."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _WANTED = {
     "int_type": "a whole number", "float_type": "a finite number", "bool_type": "True or False",
     "string_type": "a string", "finite_number": "a finite number", "callable_type": "a function",
     "greater_than_equal": "at least {ge}", "greater_than": "above {gt}", "less_than_equal": "at most {le}",
-    "less_than": "below {lt}", "is_instance_of": "{class}", "none_required": "None",
+    "less_than": "below {lt}", "is_instance_of": "{class}", "none_required": "None", "tuple_type": "a tuple",
 }
 """Words for the kinds of error that pydantic finds, with the names that it gives the bounds."""
 
@@ -157,8 +157,15 @@ def insert_options(text: str, listed: list[Option]) -> str:
             continue
         indent = line[:len(line) - len(line.lstrip())]
         lines += [wrapped for o in listed if o.words for wrapped in textwrap.wrap(
-            f"{o.name}: {o.words}", _WIDTH, initial_indent=indent, subsequent_indent=indent + "    ")]
+            f"{o.name}: {o.words}{_word_default(o)}", _WIDTH, initial_indent=indent,
+            subsequent_indent=indent + "    ")]
     return "\n".join(lines)
+
+
+def _word_default(o: Option) -> str:
+    """Return the default of an option as a sentence, where it is a simple value that its words leave out."""
+    simple = isinstance(o.default, str | int | float) and "Default" not in o.words
+    return f" Default: {o.default!r}." if simple else ""
 
 
 def _explain_errors(function: Callable[P, R], of: Any) -> Callable[P, R]:

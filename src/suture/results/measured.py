@@ -1,0 +1,133 @@
+"""Record of what was measured in the cells of two networks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from suture._base import SutureError, expect, make_unknown_error
+from suture.numbers import sort_measures
+from suture.results.table import check_arrays, check_cells, format_csv, tidy_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NAMES = ("source", "target", "sources", "targets", "same_network", "same_architecture")
+"""Fields of `Measured` that are names of networks and sites, or say how they correspond."""
+_ABSENT: Mapping[str, Any] = {"value": np.nan, "low": np.nan, "high": np.nan, "n": np.nan,
+                              "reason": "not computed", "mark": ""}
+"""Columns that a matrix can show, with what they hold for a cell that is not in the table."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Measures of all cells, with arrays and settings; `Comparison` adds verdicts, figures and files."""
+
+    source: str
+    target: str
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    same_network: bool
+    same_architecture: bool
+    table: pd.DataFrame
+    arrays: dict[str, npt.NDArray[Any]]
+    meta: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        for kind, names in (("source", self.sources), ("target", self.targets)):
+            expect(len(set(names)) == len(names), f"every {kind} site once", str(list(names)))
+        object.__setattr__(self, "sources", tuple(self.sources))
+        object.__setattr__(self, "targets", tuple(self.targets))
+        object.__setattr__(self, "table", tidy_table(self.table))
+        check_cells(self.table, self.sources, self.targets)
+        check_arrays(self.arrays)
+        try:
+            object.__setattr__(self, "meta", json.loads(json.dumps(self.meta)))
+        except (TypeError, ValueError) as error:
+            raise SutureError(f"expected meta that JSON can hold, got: {error}") from error
+
+    @property
+    def corresponds(self) -> bool:
+        """True where a source and a target site of the same name are the same layer."""
+        return self.same_network or self.same_architecture
+
+    @property
+    def measures(self) -> list[str]:
+        """Names of the measures in the table, in the order of `suture.numbers.sort_measures`."""
+        return list(self._rows)
+
+    @cached_property
+    def _rows(self) -> dict[str, npt.NDArray[np.intp]]:
+        """Positions of each measure's rows in the table."""
+        column = self.table["measure"].to_numpy()
+        return {name: np.flatnonzero(column == name) for name in sort_measures(column)}
+
+    @cached_property
+    def _columns(self) -> dict[str, npt.NDArray[Any]]:
+        """Columns of the table, and the place of each row in a flattened matrix."""
+        i, j = (self.table[kind].map({name: k for k, name in enumerate(names)}).to_numpy()
+                for kind, names in (("source", self.sources), ("target", self.targets)))
+        return {"place": i * len(self.targets) + j} | {what: self.table[what].to_numpy() for what in _ABSENT}
+
+    def matrix(self, measure: str, what: str = "value") -> pd.DataFrame:
+        """Return one measure as a matrix: rows are source sites, columns target sites.
+
+        Args:
+            measure: a name of `measures`.
+            what: ``"value"``, ``"low"``, ``"high"``, ``"n"``, ``"reason"`` or ``"mark"``.
+
+        Raises:
+            SutureError: no such measure in this comparison, or no such `what`.
+        """
+        if measure not in self._rows:
+            raise make_unknown_error("measure", measure, self.measures)
+        if what not in _ABSENT:
+            raise make_unknown_error("column", what, _ABSENT)
+        rows, shape = self._rows[measure], (len(self.sources), len(self.targets))
+        found, absent = self._columns[what][rows], _ABSENT[what]
+        cells = (np.empty(shape, found.dtype) if len(rows) == shape[0] * shape[1] else
+                 np.full(shape, absent, np.result_type(found.dtype, type(absent))))
+        cells.flat[self._columns["place"][rows]] = found
+        return label_cells(self, cells)
+
+    def marks(self, measure: str) -> pd.DataFrame:
+        """Return why cells are not to be trusted, as texts: rows are source sites, columns target sites.
+
+        A text holds one or several causes, ``cause: numbers; cause: numbers``. It is empty where all is well.
+        For the marks of task loss matching see `suture.stitching.convergence.find_unconverged`.
+
+        Raises:
+            SutureError: no such measure in this comparison.
+        """
+        return self.matrix(measure, "mark")
+
+    def equals(self, other: Measured) -> bool:
+        """Return True where all fields are exactly equal: names, order, dtypes and every number.
+
+        NaN equals NaN.
+        """
+        return describe_fields(self) == describe_fields(other) and all(
+            (one.dtype, one.shape, one.tobytes()) == (two.dtype, two.shape, two.tobytes())
+            for one, two in zip(self.arrays.values(), other.arrays.values(), strict=True))
+
+
+def label_cells(measured: Measured, cells: npt.NDArray[Any]) -> pd.DataFrame:
+    """Label an array (sources, targets) with the names of the sites."""
+    import pandas as pd
+
+    return pd.DataFrame(cells, index=pd.Index(measured.sources, name="source"),
+                        columns=pd.Index(measured.targets, name="target"))
+
+
+def describe_fields(measured: Measured) -> dict[str, Any]:
+    """Describe everything but the contents of the arrays, exactly, as JSON; the table is CSV."""
+    # Meta is JSON in JSON, because it may hold NaN and the order of its keys counts.
+    return {name: getattr(measured, name) for name in NAMES} | {
+        "table": format_csv(measured.table), "meta": json.dumps(measured.meta),
+        "arrays": list(measured.arrays)}

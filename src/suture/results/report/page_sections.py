@@ -1,0 +1,184 @@
+"""Contents of a page: facts, tables, training curve and provenance of each comparison."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from suture._base import clean_file_name
+from suture.numbers import METHOD_NAMES, get_measure
+from suture.results.cell_verdict import format_near, get_detector, get_thresholds
+from suture.results.measured import Measured
+from suture.results.report import histograms
+from suture.results.report.figure_format import render_png
+from suture.results.report.page_heatmaps import group_heatmaps, list_marked
+from suture.results.sanity import is_lost
+from suture.results.summary import summarise_findings
+from suture.results.table import format_csv
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_HEADERS = {
+    "measure": "measure", "layers": "target layers", "violated": "another is more similar",
+    "beyond_noise": "beyond noise", "corresponding": "corresponding is nearest",
+    "source_layers": "source layers", "corresponding_by_source": "corresponding is nearest",
+    "worst_margin": "largest margin", "worst_source": "by source", "worst_target": "into target",
+    "undefined": "cells without value",
+}
+# The page shows these entries of meta elsewhere, so they are left out of the list of settings.
+_SHOWN_ELSEWHERE = ("versions", "seed", "command", "settings", "n_fit", "n_test", "created", "device",
+                    "notes", "stages", "ood")
+
+
+def describe_comparison(measured: Measured, number: int) -> dict[str, Any]:
+    """Describe a comparison for the template."""
+    data = format_csv(measured.table).encode("utf-8", errors="replace")
+    found, about = summarise_findings(measured), measured.meta.get("ood") or {}
+    return {
+        "id": f"c{number}", "pair": f"{measured.source} → {measured.target}",
+        "facts": _list_facts(measured), "verdict": _build_verdict_table(found.verdict.table), "found": found,
+        "ood": {name: str(about[name]) for name in ("positive", "auxiliary", "unseen") if name in about},
+        "thresholds": get_thresholds(about), "quality": tabulate_quality(measured),
+        "scores": _draw_scores(measured), "notes": [str(note) for note in measured.meta.get("notes", [])],
+        "groups": group_heatmaps(measured, found.methods), "missing": _list_missing(measured),
+        "marked": list_marked(measured), "curve": build_loss_curve(measured),
+        "provenance": _list_provenance(measured.meta),
+        "csv": _embed("text/csv;charset=utf-8", data),
+        "csv_name": f"{clean_file_name(measured.source)}-to-{clean_file_name(measured.target)}.csv",
+        "corresponds": measured.corresponds, "same_network": measured.same_network,
+    }
+
+
+def _draw_scores(measured: Measured) -> dict[str, str] | None:
+    """Draw histograms of the scores that verdicts rest on, as an image within the page."""
+    detector = get_detector(measured.meta)
+    if detector not in histograms.list_scored_detectors(measured):
+        return None
+    image = render_png(histograms.draw_histograms(measured, detector), 120)
+    return {"detector": detector, "image": _embed("image/png", image)}
+
+
+def _embed(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _list_facts(measured: Measured) -> list[tuple[str, str]]:
+    """List what was compared: networks, sites, methods, indices and numbers of examples."""
+    meta = measured.meta
+    kind = ("one network with itself" if measured.same_network else
+            "two networks of one architecture" if measured.same_architecture else "two architectures")
+    methods = [f"{name} ({tag.upper()})" for tag, name in METHOD_NAMES.items()
+               if any(measure.startswith(f"{tag}.") for measure in measured.measures)]
+    facts = [
+        ("source (rows)", f"{measured.source}: {', '.join(measured.sources)}"),
+        ("target (columns)", f"{measured.target}: {', '.join(measured.targets)}"),
+        ("kind", kind),
+        ("stitched by", ", ".join(methods)),
+        ("indices", ", ".join(get_measure(m).label for m in measured.measures if "." not in m)),
+        ("examples", ", ".join(f"{meta[key]} {words}" for key, words in
+                               (("n_fit", "to fit"), ("n_test", "to test")) if meta.get(key) is not None)),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def _list_provenance(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """List settings, versions and the command of a comparison."""
+    rows = dict(meta.get("settings") or {})
+    rows |= {key: value for key, value in meta.items() if key not in _SHOWN_ELSEWHERE}
+    rows |= {key: meta[key] for key in ("seed", "device", "created", "stages") if meta.get(key) is not None}
+    if meta.get("versions"):
+        rows["versions"] = [f"{name} {version}" for name, version in meta["versions"].items()]
+    if meta.get("command"):
+        rows["command"] = meta["command"]
+    return [(key, _format_setting(value)) for key, value in rows.items()]
+
+
+def _format_setting(value: object) -> str:
+    if isinstance(value, list) and all(isinstance(v, str | int | float) for v in value):
+        return ", ".join(str(v) for v in value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _build_verdict_table(table: pd.DataFrame) -> dict[str, Any] | None:
+    """Build the table of the sanity battery: headers and cells as (text, is a number)."""
+    if table.empty:
+        return None
+    rows = [{"lost": is_lost(record), "cells": [_format_entry(str(k), v) for k, v in record.items()]}
+            for record in table.to_dict("records")]
+    return {"headers": [(_HEADERS[name], not isinstance(table[name].iloc[0], str)) for name in table.columns],
+            "rows": rows}
+
+
+def _format_entry(column: str, value: Any) -> tuple[str, bool]:
+    if isinstance(value, str):
+        return (get_measure(value).label if column == "measure" else value or "–"), False
+    if math.isnan(value):
+        return "–", True
+    return (f"{value:.3g}" if column == "worst_margin" else f"{value:.0f}"), True
+
+
+def tabulate_quality(measured: Measured) -> list[dict[str, Any]]:
+    """Tabulate how well each detector tells native representations from others, site by site.
+
+    The verdict's detector comes first.
+
+    Returns:
+        By detector: ``name``, ``verdict`` (True where verdicts rest on it) and ``rows``. A row is a site and
+        its AUROCs on auxiliary and unseen data, two-sided and one-sided, as (text, misses the threshold).
+    """
+    about, first = measured.meta.get("ood") or {}, get_detector(measured.meta)
+    least = get_thresholds(about).quality
+
+    def describe(value: float | None, two_sided: bool) -> tuple[str, bool]:
+        if value is None or math.isnan(value):
+            return "–", False
+        # Verdicts rest on the two-sided number, so only that one can miss the threshold.
+        return format_near(value, least, 3), two_sided and value < least
+
+    return [{"name": name, "verdict": name == first, "rows": [
+        (site, [describe(found.get(f"{kind}{side}"), not side)
+                for kind in ("auxiliary", "unseen") for side in ("", "_one_sided")])
+        for site, found in zip(measured.targets, sites, strict=False)]}
+        for name, sites in sorted(about.get("quality", {}).items(), key=lambda item: item[0] != first)]
+
+
+def _list_missing(measured: Measured) -> list[str]:
+    """Say for each measure and reason how many cells have no value."""
+    table = measured.table[measured.table["reason"] != ""]
+    counts = Counter(zip(table["measure"], table["reason"], strict=True))
+    return [f"{get_measure(name).label}: no value ({reason}), cells: {count}."
+            for (name, reason), count in counts.items()]
+
+
+def build_loss_curve(measured: Measured) -> dict[str, Any] | None:
+    """Build the mean training loss over the cells, with the band from best to worst cell, as SVG points."""
+    import pandas as pd
+
+    losses = measured.arrays.get("tlm.loss")
+    if losses is None or losses.ndim != 3 or losses.shape[-1] < 2:
+        return None
+    flat = losses.reshape(-1, losses.shape[-1]).astype(np.float64)
+    if "tlm.held_out" in measured.arrays:  # cells that stopped early keep their last loss
+        flat = pd.DataFrame(flat).ffill(axis=1).to_numpy()
+    flat = flat[np.isfinite(flat).all(axis=1)]
+    if not len(flat):
+        return None
+    mean, low, high = flat.mean(axis=0), flat.min(axis=0), flat.max(axis=0)
+    top = float(high.max()) or 1.0
+    width, height = 320.0, 120.0
+
+    def points(line: Any) -> list[str]:
+        return [f"{width * k / (len(line) - 1):.1f},{height * (1 - max(0.0, v) / top):.1f}"
+                for k, v in enumerate(line)]
+
+    return {"width": width, "height": height, "mean": " ".join(points(mean)),
+            "band": " ".join(points(low) + points(high)[::-1]), "top": f"{top:.3g}", "epochs": len(mean),
+            "cells": len(flat), "first": f"{mean[0]:.3g}", "last": f"{mean[-1]:.3g}",
+            "worst": f"{high[-1]:.3g}"}

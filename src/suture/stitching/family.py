@@ -1,0 +1,174 @@
+"""Family: a set of affine maps, with its closed form, its parameters for training and its invariances."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from suture._base import SutureError, expect, list_options, make_unknown_error
+from suture.numbers import Moments, Pair, compute_squared_error, solve_least_squares
+
+
+class Family:
+    """Family of affine maps x -> W x + b from p source to q target channels (docs/families.md).
+
+    A smaller family keeps more of the source's geometry, so a good fit says more. A new family is a frozen
+    dataclass, whose fields are its options, and one line in `suture.stitching.families.FAMILIES`. Methods
+    that it does not define are those of a free W without penalty.
+
+    Attributes:
+        name: first word of its text.
+        examples: texts that `parse` accepts.
+        kept: transformations of the source's and of the target's channels that leave the R² of the fitted map
+            unchanged, on fitting and held-out data, where scale and shift are free. They are "translation",
+            "scaling" (isotropic), "permutation", "orthogonal" and "linear" (any invertible map). All others
+            change R².
+        scale: False if the scale of W is fixed.
+        shift: False if b = 0.
+        square: True if source and target must have equally many channels.
+        trainable: False if there are no parameters to train.
+        penalised: True if W is penalised, so that another map of the family may have a smaller error.
+        constants: names of the parts that training leaves unchanged.
+    """
+
+    name: ClassVar[str]
+    examples: ClassVar[tuple[str, ...]]
+    kept: ClassVar[tuple[frozenset[str], frozenset[str]]]
+    scale: bool = True
+    shift: bool = True
+    square: ClassVar[bool] = False
+    trainable: ClassVar[bool] = True
+    penalised: ClassVar[bool] = False
+    constants: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, *given: object, **options: object) -> None:
+        raise SutureError("Family itself has no maps; write Family.parse('rank:8')")
+
+    @staticmethod
+    def parse(text: str) -> Family:
+        """Return the family that `text` names; ``str(family)`` is the inverse.
+
+        Options follow a colon: ``full``, ``ridge:0.1``, ``ridge:cv``, ``rank:8``, ``diagonal``,
+        ``orthogonal:noscale,noshift``, ``permutation``, ``identity``, ``sparse:0.01``.
+
+        Raises:
+            SutureError: an unknown name or option, or a value that is missing or out of range.
+        """
+        from suture.stitching.families import FAMILIES  # the table holds subclasses of this class
+
+        name, *words = re.split("[:,]", text)
+        if name not in FAMILIES:
+            raise make_unknown_error("family", name, FAMILIES)
+        family, listed = FAMILIES[name], list_options(FAMILIES[name])
+        flags = {f"no{o.name}": o.name for o in listed if o.type is bool}
+        values = [o.name for o in listed if o.type is not bool]
+        given = [_read_number(word) for word in words if word not in flags]
+        instead = f"write {' or '.join(family.examples)}"
+        if len(given) != len(values):
+            raise SutureError(f"cannot read the options of the family {text!r}; {instead}")
+        try:
+            return family(**dict(zip(values, given, strict=True)),
+                          **{flags[word]: False for word in words if word in flags})
+        except SutureError as error:
+            raise SutureError(f"{error}; {instead}") from error
+
+    def __str__(self) -> str:
+        listed = list_options(type(self))
+        words = [f"{getattr(self, o.name)}".removesuffix(".0") for o in listed if o.type is not bool]
+        words += [f"no{o.name}" for o in listed if o.type is bool and not getattr(self, o.name)]
+        return f"{self.name}:{','.join(words)}" if words else self.name
+
+    @property
+    def invariant_x(self) -> frozenset[str]:
+        """Kept transformations of the source; a fixed scale loses the scaling, no shift the translation."""
+        return self.kept[0] - self._fixed
+
+    @property
+    def invariant_y(self) -> frozenset[str]:
+        """Kept transformations of the target."""
+        return self.kept[1] - self._fixed
+
+    @property
+    def _fixed(self) -> set[str]:
+        return {t for t, free in (("scaling", self.scale), ("translation", self.shift)) if not free}
+
+    def check(self, p: int, q: int) -> None:
+        """Raise a `SutureError` if the family has no map from `p` to `q` channels."""
+        expect(p == q or not self.square, f"as many source as target channels for {self}", f"{p} into {q}",
+               "use full, or orthogonal" if p < q else "use full")
+
+    # -- closed form -----------------------------------------------------------------------------------------
+
+    @property
+    def needs_folds(self) -> bool:
+        """True if `choose` needs moments of folds of the data."""
+        return False
+
+    def choose(self, folds: Sequence[Moments] | None) -> Family:
+        """Return the family with the options that are chosen on held-out data, or itself."""
+        return self
+
+    def solve(self, pair: Pair) -> Tensor:
+        """Return the W (q, p) in float64 that minimises `compute_loss`."""
+        return solve_least_squares(pair.x, pair.moments)
+
+    def find_shift(self, weight: Tensor, moments: Moments) -> Tensor:
+        """Return the best b (q,) for W: mean y - W mean x, or 0 where the family has no shift."""
+        return moments.y.mean - weight @ moments.x.mean if self.shift else torch.zeros_like(moments.y.mean)
+
+    def compute_loss(self, weight: Tensor, pair: Pair) -> Tensor:
+        """Return what the closed form minimises: sum |W x + b - y|² with the best b, plus the penalty.
+
+        It is defined for any W (q, p) in float64, and has a gradient.
+        """
+        return compute_squared_error(weight, self.find_shift(weight, pair.moments), pair.moments)
+
+    # -- training --------------------------------------------------------------------------------------------
+
+    def make_identity(self, p: int, q: int) -> Tensor:
+        """Return the identity (q, p), rectangular where the widths differ."""
+        return torch.eye(q, p)
+
+    def draw(self, p: int, q: int, generator: torch.Generator) -> Tensor:
+        """Draw a random W (q, p): uniform in ±1/sqrt(p), as in `torch.nn.Linear`."""
+        return draw_uniform((q, p), p**-0.5, generator)
+
+    def split(self, weight: Tensor) -> dict[str, Tensor]:
+        """Return the parts, by name, of the member of the family that is nearest to W (q, p) float64."""
+        return {"weight": weight}
+
+    def join(self, parts: Mapping[str, Tensor]) -> Tensor:
+        """Return the W (q, p) that the parts of `split` make."""
+        return parts["weight"]
+
+    def check_training(self) -> None:
+        """Raise a `SutureError` if task loss matching cannot fit the family."""
+        expect(self.trainable, "a family with parameters to train on the task loss", str(self),
+               "write methods=['dm'] or another family")
+
+    def penalty(self, weight: Tensor) -> Tensor | None:
+        """Return the penalty on W that is added to the task loss, or None."""
+        return None
+
+    def shrink(self, weight: Tensor, lr: float) -> Tensor:
+        """Return W after the step that follows an optimiser step of rate `lr`."""
+        return weight
+
+
+def draw_uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:
+    """Draw a tensor uniformly between -bound and bound."""
+    return torch.empty(shape).uniform_(-bound, bound, generator=generator)
+
+
+def _read_number(word: str) -> Any:
+    """Return a word as a number, and any other word as it is."""
+    for kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            continue
+    return word

@@ -1,0 +1,103 @@
+"""Laws of a network at its sites: the tail of the front is the network, and nothing is left behind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from suture._base import convert_tensors, count_examples, walk_tensors
+from suture.networks import (
+    SitedNetwork,
+    SiteSpec,
+    disable_gradients,
+    extract_main_output,
+    find_device,
+    prepare,
+)
+from suture.testing.laws import Law, LawBook, law
+
+
+def site_laws(network: nn.Module, inputs: Any, sites: SiteSpec = "**") -> list[Law]:
+    """Return the laws that a network must keep for its numbers to mean anything.
+
+    Args:
+        network: any network. It is not changed: a private copy runs in eval mode.
+        inputs: at least four examples, as the network takes them.
+        sites: sites to check. Default: every module whose call can be a site.
+    """
+    return _SiteLaws(network, inputs, sites).list_laws()
+
+
+class _SiteLaws(LawBook):
+    def __init__(self, network: nn.Module, inputs: Any, sites: SiteSpec) -> None:
+        super().__init__()
+        self._network, self._inputs, self._before = network, inputs, _copy_state(network)
+        self._copy = prepare(network, inputs, find_device("cpu"), "network")
+        self._sited = SitedNetwork(self._copy, inputs, sites, allow_bypass=True, name="network")
+        for k, info in enumerate(self._sited.infos):
+            self.vary(f"tail after {info.site}", "The tail of the front is the network.", self._check_tail, k)
+
+    def _run(self, inputs: Any) -> Tensor:
+        with disable_gradients():
+            return _pick_output(self._sited.run_full(inputs).output)
+
+    @law("The same inputs give the same output.")
+    def same_output(self) -> None:
+        _compare(self._run(self._inputs), self._run(self._inputs))
+
+    @law("The output for an example does not depend on the others of its batch.")
+    def examples_alone(self) -> None:
+        whole, n = self._run(self._inputs), count_examples(self._inputs)
+        for rows in (slice(0, 1), slice(1, n)):
+            def cut(t: Tensor, rows: slice = rows) -> Tensor:
+                return t[rows] if t.ndim and len(t) == n else t
+
+            _compare(self._run(convert_tensors(self._inputs, cut)), whole[rows])
+
+    @law("The network is as it was: weights, buffers, modes, gradients and hooks.")
+    def no_trace(self) -> None:
+        self._run(self._inputs)
+        after = _copy_state(self._network)
+        changed = [name for name, was in self._before.items() if not _is_same(was, after.get(name))]
+        assert not changed, f"Changed: {', '.join(changed[:5])}."
+        assert not _count_hooks(self._copy), f"{_count_hooks(self._copy)} hooks are left on the copy."
+
+    def _check_tail(self, k: int) -> None:
+        with disable_gradients():
+            done = self._sited.run_full(self._inputs)
+            x = self._sited.front(self._inputs)[k]
+            kept = x.clone()
+            _compare(_pick_output(self._sited.tail(k, x, done)), _pick_output(done.output))
+        assert torch.equal(x, kept), "The tail overwrites the representation that it is given."
+
+
+def _pick_output(output: Any) -> Tensor:
+    found = extract_main_output(output)
+    return next(walk_tensors(output)) if found is None else found
+
+
+def _compare(one: Tensor, other: Tensor) -> None:
+    scale = float(other.float().abs().max().clamp(min=1e-30))
+    apart = float((one.float() - other.float()).abs().max())
+    assert apart <= 1e-4 * scale, f"Outputs differ by {apart:.3g}, the largest is {scale:.3g}."
+
+
+def _copy_state(network: nn.Module) -> dict[str, Any]:
+    """Return all that a comparison could leave changed in a network."""
+    state: dict[str, Any] = {name: t.detach().clone() for name, t in network.state_dict().items()
+                             if isinstance(t, Tensor)}
+    state |= {f"mode of {name or 'the network'}": m.training for name, m in network.named_modules()}
+    state |= {f"gradient of {name}": p.requires_grad for name, p in network.named_parameters()}
+    return state | {"hooks": _count_hooks(network)}
+
+
+def _count_hooks(network: nn.Module) -> int:
+    return sum(len(hooks) for m in network.modules() for hooks in (m._forward_hooks, m._forward_pre_hooks))
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor):
+        return isinstance(other, Tensor) and torch.equal(one, other)
+    return bool(one == other)
