@@ -520,7 +520,7 @@ def test_nan_behind_the_first_examples_is_named_where_these_make_the_moments() -
     net, (x, y) = vectors()
     x = x.clone()
     x[50] = float("nan")
-    with pytest.raises(SutureError, match="NaN or inf in the representation at target site '1'"):
+    with pytest.raises(SutureError, match="NaN or inf .*at target site '1'"):
         suture.compare(net, None, (x, y), sites=["1", "3"], methods=["dm"], indices=(), examples=20)
 
 
@@ -584,7 +584,5 @@ def test_a_module_of_a_user_runs_in_eval_mode(digits: Any) -> None:
 
 def test_the_record_names_the_seed_of_the_trained_detector() -> None:
     ood = OOD("energy", auxiliary=torch.rand(40, 1, 8, 8))
-    plan = Settings.of(methods=["dm"], indices=(), tlm=None, precision="float32", seed=3, device="cpu",
-                       progress=None, held_out=True, family="full", alignment=suture.AlignmentRule(),
-                       examples=None, relu=False, ood=ood)
-    assert plan.as_record()["ood"]["energy"]["seed"] == 3
+    plan = Settings(methods=["dm"], indices=(), seed=3, ood=ood)
+    assert plan.as_record(held_out=True)["ood"]["energy"]["seed"] == 3

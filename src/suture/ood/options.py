@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, field
-from pathlib import Path
+from os import PathLike
 from typing import Annotated, Any
 
 from pydantic import Field, PlainValidator
@@ -79,7 +79,7 @@ class OOD:
         "Largest number of auxiliary examples to read or make.")] = 10_000
     energy: Annotated[EnergyRecipe | None, Doc(
         'Recipe of the detector "energy". Default: `EnergyRecipe()`.')] = None
-    store: Annotated[str | Path | None, Doc(
+    store: Annotated[str | PathLike[str] | None, Doc(
         "Folder that keeps trained detectors. They are found again by what they were trained on.")] = None
     thresholds: Annotated[Thresholds, Doc("Thresholds of the verdict (`suture.Thresholds`).")] = field(
         default_factory=Thresholds)
