@@ -144,21 +144,3 @@ def estimate_batch_mean(values: NDArray[Any]) -> Estimate:
         return Estimate(float(v.mean())) if len(v) else make_missing_estimate("no batches")
     half = float(stats.t.ppf(0.975, len(v) - 1)) * float(v.std(ddof=1)) / math.sqrt(len(v))
     return Estimate(float(v.mean()), float(v.mean()) - half, float(v.mean()) + half)
-
-
-def compute_hidden_share(n: int) -> float:
-    """Compute the largest share that `n` independent draws miss altogether in one sample of 40."""
-    return float(1 - 0.025 ** (1 / n))
-
-
-def stretch_interval(value: float, ends: Floats, drift: float, hidden: float, paired: bool) -> Estimate:
-    """Widen an interval until it also holds its value corrected by `drift`, and a `hidden` share.
-
-    An unseen pair can move an unpaired value by all that is left on that side. The paired case trusts pairs
-    of scores of the same example that all agree. There the hidden share is weighted by the distance of the
-    value from 1/2.
-    """
-    below, above = (max(2 * value - 1, 0), max(1 - 2 * value, 0)) if paired else (value, 1 - value)
-    low = min(ends[0] + min(drift, 0), value - hidden * below)
-    high = max(ends[1] + max(drift, 0), value + hidden * above)
-    return Estimate(value, float(max(low, 0)), float(min(high, 1)))
