@@ -441,8 +441,7 @@ def test_rows_of_tokens_with_prefixes(source: str, target: str) -> None:
              "jaccard:3@pool"]
     found = gathered([s], [t], names, [x], [y])
     values = found.compute_values(0, 0)
-    a, b = (m.numpy() for m in references.aligned(x.movedim(-1, 1) if s.last else x, y, plain(s), t,
-                                                  Alignment(s, t).prefix))
+    a, b = (m.numpy() for m in references.aligned(x.movedim(-1, 1) if s.last else x, y, plain(s), t))
     rows = len(b) // len(y)
     numbers, place = drawn(len(y), 2000, 0, rows)
     if len(Alignment(s, t).parts) == 2:  # the references put the prefix first, alignments of two parts last

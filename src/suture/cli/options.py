@@ -39,7 +39,7 @@ FamilyOption = Annotated[str, typer.Option(help="Of the affine maps: full, ridge
                                                 "orthogonal, diagonal, permutation, identity or "
                                                 "sparse:STRENGTH.")]
 ResizeOption = Annotated[str, typer.Option(help="How maps get the target's size: bilinear or nearest.")]
-PrefixOption = Annotated[str, typer.Option(help="Prefix tokens: auto, map, keep, drop, learn, add or only.")]
+PrefixOption = Annotated[str, typer.Option(help="Prefix tokens: auto, map or drop.")]
 ReluOption = Annotated[bool, typer.Option("--relu", help="End stitching layers with a ReLU.")]
 AuxiliaryOption = Annotated[str | None, typer.Option(help="module:function that returns inputs or data; "
                                                           "imports your code. Default: made from the data.")]

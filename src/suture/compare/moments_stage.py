@@ -90,8 +90,6 @@ def _match_cell(run: Run, i: int, j: int, pair: Pair, accumulators: Accumulators
     except SutureError as e:  # a sparse map did not converge
         run.excluded[i, j] = str(e)
         return
-    if accumulators.stitch.alignments[i, j].learns_prefix:
-        run.arrays[f"dm.prefix/{i}/{j}"] = accumulators.stitch.get_prefix_mean(j).cpu().numpy()
     run.arrays[f"dm.weight/{i}/{j}"] = match.weight.cpu().numpy()
     run.arrays[f"dm.bias/{i}/{j}"] = match.bias.cpu().numpy()
     shape = (len(run.source.sites), len(run.target.sites))

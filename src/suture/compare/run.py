@@ -61,9 +61,8 @@ class Run:
 
     def restore_layer(self, method: str, i: int, j: int) -> StitchingLayer:
         """Return the fitted layer of a cell, from the arrays."""
-        alone = {k: torch.as_tensor(self.arrays[f"{method}.{k}/{i}/{j}"])
-                 for k in ("weight", "bias", "prefix") if f"{method}.{k}/{i}/{j}" in self.arrays}
-        return self.make_layer(i, j).set(**alone).to(self.settings.device)
+        weight, bias = (torch.as_tensor(self.arrays[f"{method}.{k}/{i}/{j}"]) for k in ("weight", "bias"))
+        return self.make_layer(i, j).set(weight, bias).to(self.settings.device)
 
     def make_layer(self, i: int, j: int) -> StitchingLayer:
         """Return a layer for a cell, not fitted."""

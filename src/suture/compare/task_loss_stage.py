@@ -47,9 +47,8 @@ def train_layers(run: Run) -> tuple[Curves, dict[str, dict[Cell, float]]]:
         curves = trainer.fit(run.training_batches[0], device, run.settings.progress,
                              run.training_batches[1])
     for (i, j), layer in layers.items():
-        fitted = {"weight": layer.weight, "bias": layer.bias, "prefix": layer.prefix}
-        run.arrays |= {f"tlm.{k}/{i}/{j}": v.detach().cpu().numpy() for k, v in fitted.items()
-                        if v is not None}
+        fitted = {"weight": layer.weight, "bias": layer.bias}
+        run.arrays |= {f"tlm.{k}/{i}/{j}": v.detach().cpu().numpy() for k, v in fitted.items()}
     run.arrays |= stack_curves(curves, (len(run.source.sites), len(run.target.sites)), recipe.epochs)
     run.notes += curves.notes
     return curves, _compute_objectives(run, trainer,

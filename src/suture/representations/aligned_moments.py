@@ -68,8 +68,6 @@ class AlignedMoments:
                                    same=same, precision=precision, higher=higher) for _ in range(folds)]
         self._has_tokens_on_both = all(any(s.kind is Kind.TOKENS and s.grid is None for s in side)
                                        for side in (sources, targets))
-        self._learned = sorted({j for (_, j), a in self.alignments.items() if a.learns_prefix})
-        self._prefixes: dict[int, Tensor] = {}
         self._spectra: dict[Hashable, Spectrum] = {}
         self._last: tuple[tuple[int, int], list[Moments], Moments] | None = None
 
@@ -112,9 +110,6 @@ class AlignedMoments:
             if len(range(n)[rows]):
                 self._add(moments, [x[rows] for x in xs], [y[rows] for y in ys],
                           *(None if m is None else m[rows] for m in (mask_x, mask_y)))
-        for j in self._learned:
-            prefix = ys[j][:, :self.targets[j].prefix].double().sum(0)
-            self._prefixes[j] = prefix + self._prefixes[j] if j in self._prefixes else prefix
 
     def _check_tokens(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None,
                       mask_y: Tensor | None) -> None:
@@ -208,7 +203,3 @@ class AlignedMoments:
         if key not in self._spectra:
             self._spectra[key] = Spectrum.of(side(), self.precision)
         return self._spectra[key]
-
-    def get_prefix_mean(self, j: int) -> Tensor:
-        """Return the (k, q) float64 mean of a target's prefix tokens, where an alignment learns them."""
-        return self._prefixes[j] / self.examples
