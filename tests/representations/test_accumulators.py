@@ -18,7 +18,8 @@ from torch import Tensor, nn
 import suture
 from suture import Paired, SutureError, indices
 from suture.compare.collect import TokenShare
-from suture.indices import GROUPS, Reservoir, chosen, own
+from suture.indices import GROUPS, chosen, own
+from suture.numbers import Reservoir
 from suture.representations.accumulator_settings import AccumulatorSettings
 from suture.representations.accumulators import Accumulators
 from suture.representations.alignment import Alignment

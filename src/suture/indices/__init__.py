@@ -21,7 +21,6 @@ from suture.indices.gram_matrices import Kernels as Kernels
 from suture.indices.logits import of_logits as of_logits
 from suture.indices.matrices import compare_arrays as compare_arrays
 from suture.indices.matrices import merged_moments as merged_moments
-from suture.indices.reservoir import Reservoir as Reservoir
 from suture.indices.sample import Rows as Rows
 from suture.indices.sample import Sample as Sample
 from suture.indices.statistics import SITE_COLUMNS as SITE_COLUMNS

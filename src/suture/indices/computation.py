@@ -8,10 +8,9 @@ from typing import Any
 
 from suture._base import SutureError
 from suture.indices.definition import Value
-from suture.indices.reservoir import SAMPLE_ROWS
 from suture.indices.streaming import Streaming, compute_indices
 from suture.indices.table import FROM_MOMENTS, STITCH, Named, Request, chosen
-from suture.numbers import MomentBlock, Moments, Pair
+from suture.numbers import SAMPLE_ROWS, MomentBlock, Moments, Pair
 
 
 def of_moments(moments: Moments, names: Iterable[Named] | Named = "default") -> dict[str, Value]:

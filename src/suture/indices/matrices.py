@@ -18,10 +18,9 @@ from torch import Tensor
 from suture._base import SutureError, replace_file
 from suture.indices.computation import of_blocks
 from suture.indices.definition import Value
-from suture.indices.reservoir import SAMPLE_ROWS
 from suture.indices.streaming import Streaming
 from suture.indices.table import Named
-from suture.numbers import Cross, MomentBlock, Moments, Side, UnitRowSums
+from suture.numbers import SAMPLE_ROWS, Cross, MomentBlock, Moments, Side, UnitRowSums
 
 MOMENTS_FORMAT = "suture.moments/1"
 CHUNK_ROWS = 4096

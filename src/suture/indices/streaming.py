@@ -16,10 +16,17 @@ from suture.indices.definition import Index, Needs, Value
 from suture.indices.entries import FOLDS
 from suture.indices.flat_kernels import FlatKernels
 from suture.indices.jackknife import add_intervals
-from suture.indices.reservoir import SAMPLE_ROWS, Reservoir
 from suture.indices.sample import Sample, as_matrix
 from suture.indices.table import FROM_MOMENTS, STITCH, Named, Request, chosen
-from suture.numbers import MomentBlock, Moments, Pair, UnitRowSums, standardise_rows
+from suture.numbers import (
+    SAMPLE_ROWS,
+    MomentBlock,
+    Moments,
+    Pair,
+    Reservoir,
+    UnitRowSums,
+    standardise_rows,
+)
 
 
 def count_blocks(jackknife: int, indices: Iterable[Index]) -> int:

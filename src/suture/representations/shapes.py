@@ -73,6 +73,11 @@ class Shape:
         return self.kind, self.width, size, self.prefix, self.grid, self.last, self.varies
 
     @property
+    def is_sequence(self) -> bool:
+        """True for tokens that are no patches of an image."""
+        return self.kind is Kind.TOKENS and self.grid is None
+
+    @property
     def rows(self) -> int:
         """Number of rows that one example adds to a matrix; for varying lengths the number in the dry run."""
         return math.prod(self.size)
