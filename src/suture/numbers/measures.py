@@ -121,8 +121,8 @@ _OF_METHOD = {
         "them, none for a single batch.")),
     "r2": ("R² (test)", 0, 1, True, False, (
         "1 - sum |S - T|² / sum |T - mean T|² on test data, S stitched by {method}, the mean per channel "
-        "over all rows; below 0 where S is worse than that mean. Bootstrap over examples, paired, with the mean "
-        "held fixed.")),
+        "over all rows; below 0 where S is worse than that mean. Bootstrap over examples, paired, with the "
+        "mean held fixed.")),
     "frechet": ("Fréchet", 0, 1, False, False, (
         f"{_FRECHET}squared Fréchet distance of Gaussians with the moments of S and of T, on the data it was "
         "fitted to, in units of T's total variance: 0 where the two agree; the sum of the three parts beside "
