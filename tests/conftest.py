@@ -18,8 +18,9 @@ os.environ.pop("COLUMNS", None)
 
 FAST = {
     "_base": ("errors", "files", "hashing", "memory", "trees"),
-    "numbers": ("measures", "records", "intervals", "frechet_distance", "differences"),
-    "indices": ("logits", "jackknife", "reservoir", "flattened_cka", "sample", "statistics"),
+    "numbers": ("measures", "records", "intervals", "frechet_distance", "differences", "moments", "sampling",
+                "pair_moments", "shifted_sums", "spectra", "resizing"),
+    "indices": ("logits", "jackknife", "flattened_cka", "sample", "statistics"),
     "representations": ("shapes", "alignment"),
     "data": ("batch", "batches", "paired", "labels", "columns", "splits", "sampling"),
     "networks": ("naming", "recipe", "augmentation", "preparation", "site_outputs", "sites"),

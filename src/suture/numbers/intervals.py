@@ -42,14 +42,10 @@ def estimate_proportion(hits: Bools) -> Estimate:
 
 
 def estimate_hit_ratio(hits: Bools, reference: Bools, seed: int = 0) -> Estimate:
-    """Estimate ``hits.mean() / reference.mean()`` with a paired percentile bootstrap over examples.
+    """Estimate ``hits.mean() / reference.mean()``, (N,) each, with a paired bootstrap over examples.
 
-    There are four kinds of example: hit or not, reference hit or not. The bootstrap draws the counts of these
-    kinds from a multinomial. This has the same distribution as resampling examples, at no cost per example.
-
-    Args:
-        hits, reference: (N,) of the same examples.
-        seed: of the bootstrap.
+    There are four kinds of example: hit or not, reference hit or not. Drawing their counts from a multinomial
+    has the same distribution as resampling examples, at no cost per example.
     """
     if not reference.any():
         return make_missing_estimate("the target network has no correct prediction")

@@ -195,10 +195,7 @@ def register_measure(entry: Measure) -> Measure:
 
 
 def _find_measure(name: str) -> Measure | None:
-    """Return the measure called `name`, or None.
-
-    The name may have an argument or an alignment, or be the measure of a detector.
-    """
+    """Return the measure called `name`, which may have an argument or an alignment, or None."""
     if name in MEASURES:
         return MEASURES[name]
     parts = _VARIANT.fullmatch(name)

@@ -25,13 +25,7 @@ def to_double(value: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class UnitRowSums:
-    """Sums of the rows of one matrix at unit length.
-
-    Attributes:
-        n: number of rows.
-        total: (p,) sum of x / |x|, in float64; rows of zeros add nothing.
-        zeros: number of rows that are zero.
-    """
+    """Sums of `n` rows at unit length: `total` (p,) of x / |x| in float64, and the number of zero rows."""
 
     n: int
     total: Tensor
@@ -180,11 +174,7 @@ class Moments:
 
     @staticmethod
     def check(x: Tensor, y: Tensor) -> None:
-        """Check that two matrices have the same rows, at least one, and no NaN or inf.
-
-        Raises:
-            SutureError: they have not.
-        """
+        """Check that two matrices have the same rows, at least one, and no NaN or inf."""
         expect(x.ndim == y.ndim == 2 and len(x) == len(y) > 0, "two matrices with the same rows",
                f"shapes {tuple(x.shape)} and {tuple(y.shape)}", "pass (n, p) and (n, q)")
         for name, m in (("x", x), ("y", y)):
@@ -195,7 +185,7 @@ class Moments:
         """Compute the moments of two matrices in memory, `x` (n, p) and `y` (n, q), in float64.
 
         Raises:
-            SutureError: not two matrices with the same, non-zero number of rows, or NaN or inf in them.
+            SutureError: as `check`.
         """
         cls.check(x, y)
         x, y = x.double(), y.double()

@@ -1,8 +1,6 @@
-"""Moments of all cells of a comparison, accumulated batch by batch.
+"""Moments of all cells of a comparison, accumulated batch by batch as in `suture.numbers.shifted_sums`.
 
-Sums are about a *shift*, the mean of the first batch, so that a large mean costs no digits. Products are
-computed in blocks (float32 by default) and added up in float64. Law (tests/test_laws.py): nothing depends on
-batch size or order beyond rounding.
+Law (tests/test_laws.py): nothing depends on batch size or order beyond rounding.
 """
 
 from __future__ import annotations
@@ -54,10 +52,8 @@ class SiteGroup:
 
     @property
     def buffer_width(self) -> int:
-        """Width of the buffer, rounded up to rows of a multiple of 64 bytes.
-
-        Other widths made the subtraction and the small products twice as slow.
-        """
+        """Width of the buffer."""
+        # Rows of a multiple of 64 bytes: others made the subtraction and the small products twice as slow.
         return -(-(self.width + self.beside) // 16) * 16
 
     @property
@@ -85,10 +81,7 @@ def group_sites(grids: Sequence[Hashable], widths: Sequence[int], ones: int = 0,
 
 
 def _compute_gram(a: Tensor, width: int, b: Tensor | None = None) -> Tensor:
-    """Compute a' b for the first `width` columns of `a`, where the (width, width) part is symmetric.
-
-    Blocks below the diagonal are copied from those above where that saves time.
-    """
+    """Compute a' b for the first `width` columns of `a`; copy the lower half of its symmetric part."""
     b = a if b is None else b
     step = 256 if width >= 512 else 128 if width >= 256 else width
     out = a.new_empty(width, b.shape[1])
@@ -208,10 +201,9 @@ class PairMoments:
         return buffer
 
     def _fill_norms(self, gt: SiteGroup, y: Tensor, xs: list[Tensor]) -> list[Tensor | None]:
-        """Write squared norms and ones into the columns of `y` beside the channels.
+        """Write norms and ones beside the channels of `y`; return the source groups on the small grids.
 
-        Returns:
-            The source groups on the small grids; None for a pair of grids without moments.
+        None stands for a pair of grids without moments.
         """
         smalls: list[Tensor | None] = []
         for gs, x in zip(self._sources, xs, strict=True):

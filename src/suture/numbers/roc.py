@@ -1,8 +1,7 @@
 """Separation of native scores from other scores: AUROC, average precision, false positive rate, intervals.
 
 Native scores are those of the target network's own representations. They are the positive class, and a larger
-score means more in-distribution. Every number depends on the order of the scores alone. So scores are never
-squashed, and infinite scores are valid.
+score means more in-distribution. Only the order of the scores counts, so they may be infinite.
 """
 
 from __future__ import annotations
@@ -71,7 +70,8 @@ def estimate_separation(native: ArrayLike, other: ArrayLike, *, paired: bool = F
         return Separation(*(Estimate(float(v), *e)
                             for v, e in zip(values, (ends, ends, (0.0, 1.0), (0.0, 1.0)), strict=True)))
     drawn = _bootstrap(ranked, _match_pairs(x, y) if paired else None, seed, resamples)
-    return Separation(*(Estimate(*map(float, e)) for e in _stretch(values, drawn, len(x), len(y), paired)))
+    return Separation(*(Estimate(float(value), float(low), float(high)) for value, low, high in
+                        _stretch(values, drawn, len(x), len(y), paired)))
 
 
 def auroc(native: ArrayLike, other: ArrayLike) -> float:
@@ -86,16 +86,14 @@ def auroc(native: ArrayLike, other: ArrayLike) -> float:
 def two_sided_auroc(native: ArrayLike, other: ArrayLike) -> float:
     """Compute the AUROC of typicality, which is high where the others lie on either side of the natives.
 
-    The typicality of a score s is t(s) = -|F(s) - 1/2|, with F the distribution function of the natives.
+    The typicality of a score s is t(s) = -|F(s) - 1/2|, with F the distribution function of the natives. U =
+    F(native) is uniform on [0, 1], so a native is more typical than s with probability P(|U - 1/2| < |F(s) -
+    1/2|) = |2 F(s) - 1|. The AUROC is the mean of this over `other`.
 
-    Closed form: U = F(native) is uniform on [0, 1], so |U - 1/2| is uniform on [0, 1/2]. A native is more
-    typical than s with probability P(|U - 1/2| < |F(s) - 1/2|) = |2 F(s) - 1|. The AUROC is the mean of this
-    over `other`.
-
-    Ties: a score that equals natives represents every u in [F(s-), F(s)] (the randomised probability integral
-    transform, Brockwell 2007). The value of |2u - 1| is averaged over these u. So identical samples give
-    exactly 1/2 whatever their ties. Where no two natives are equal, this is the AUROC of t with mid-ranks.
-    Where some are equal, that AUROC is not continuous, so no interval could be given for it.
+    A score that equals natives stands for every u in [F(s-), F(s)] (the randomised probability integral
+    transform, Brockwell 2007). |2u - 1| is averaged over these u, so identical samples give exactly 1/2
+    whatever their ties. Where no two natives are equal, this is the AUROC of t with mid-ranks. Elsewhere that
+    AUROC is not continuous, so it has no interval.
 
     Args:
         native: (N,) scores.
@@ -108,7 +106,7 @@ def two_sided_auroc(native: ArrayLike, other: ArrayLike) -> float:
 
 
 def _as_scores(scores: ArrayLike, name: str) -> Floats:
-    """Convert `scores` to float64 and check that they are one-dimensional real numbers."""
+    """Convert scores to float64, and check their form."""
     array: NDArray[Any] = np.asarray(scores)
     if array.ndim != 1 or array.dtype.kind not in "biuf":
         raise SutureError(f"expected {name} scores as real numbers of shape (n,), got {array.dtype} of shape "
@@ -127,7 +125,7 @@ def _explain_missing(x: Floats, y: Floats) -> str:
 
 
 def _check_samples(native: ArrayLike, other: ArrayLike) -> tuple[Floats, Floats]:
-    """Convert both samples to float64 and refuse samples that are empty or hold nan."""
+    """Convert both samples to float64, and check that they have a separation."""
     x, y = _as_scores(native, "native"), _as_scores(other, "other")
     why = _explain_missing(x, y)
     expect(not why, "scores without nan in both samples", why, "drop those examples")
@@ -153,18 +151,15 @@ class _RankedScores:
     def measure(self, native: Floats, other: Floats) -> Floats:
         """Compute AUROC, two-sided AUROC, average precision and FPR at 95 % recall, (4, R).
 
+        `native` (R, N) and `other` (R, M) are weights, from the largest score down. Rows sum to N and to M.
         The sums of the first two are whole numbers until the division, so equal samples give exactly 1/2.
-
-        Args:
-            native: (R, N) weight of each native, from the largest score down. A row sums to N.
-            other: (R, M) weight of each of the others, likewise. A row sums to M.
         """
         n, m = self.n, self.m
         hits, false = (np.pad(np.cumsum(w, axis=1), ((0, 0), (1, 0))) for w in (native, other))
         above, reaching = hits[:, self._natives_above], hits[:, self._natives_reaching]
-        # The mean of |2u - 1| over [F(s-), F(s)] is its value at their middle, unless 1/2 lies within. With p
-        # and r the distances of the ends from 1/2, the mean is larger by min(p, r)^2 / (p + r). All scores
-        # that 1/2 lies within equal the native median, so they share one p + r.
+        # The mean of |2u - 1| over [F(s-), F(s)] is its value at their middle. Where 1/2 lies within, it is
+        # larger by min(p, r)^2 / (p + r), with p and r the distances of the ends from 1/2. All such scores
+        # equal the native median, so they share one p + r.
         inner = np.minimum(n - 2 * above, 2 * reaching - n).clip(0)
         width = np.where(inner > 0, reaching - above, 1).max(1)
         outside = _sum_rows(other, np.abs(above + reaching - n)) + _sum_rows(other, inner**2) / (2 * width)

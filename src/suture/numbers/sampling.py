@@ -39,8 +39,8 @@ def _mix_bits(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
 class Reservoir:
     """A uniform sample without replacement of the numbers 0, 1, ... of a stream of unknown length.
 
-    The `most` numbers with the smallest hash of (seed, number) are kept. So the sample and its slots depend
-    on the seed and the length of the stream alone. No two hashes are equal, because the hash is a bijection.
+    The `most` numbers with the smallest hash of (seed, number) are kept. No two hashes are equal, because the
+    hash is a bijection. So the sample and its slots depend on the seed and the length of the stream alone.
 
     Attributes:
         most: number of rows kept; a shorter stream is kept whole.

@@ -43,11 +43,7 @@ class Spectrum:
 
     @classmethod
     def of(cls, side: Side, precision: torch.dtype = torch.float64) -> Spectrum:
-        """Compute the spectrum of ``side.gram``, which must be about the mean.
-
-        Directions with an eigenvalue below `compute_rank_cut` times the largest are dropped: they hold only
-        rounding.
-        """
+        """Compute the spectrum of a scatter about the mean, without directions that are rounding."""
         values, vectors = torch.linalg.eigh(side.gram)
         values, vectors = values.flip(0), vectors.flip(1)
         floor = max(_compute_constant_floor(side, precision),
@@ -88,7 +84,7 @@ def solve_least_squares(x: Spectrum, moments: Moments, strength: float = 0.0) ->
 
 
 def compute_squared_error(weight: Tensor, bias: Tensor, moments: Moments) -> Tensor:
-    """Compute sum |W x + b - y|² over the rows of `moments`; the map may be fitted on other rows."""
+    """Compute sum |W x + b - y|² over the rows of `moments`."""
     m = moments
     weight, bias = weight.to(m.sxx), bias.to(m.sxx)
     off = weight @ m.x.mean + bias - m.y.mean
@@ -101,9 +97,8 @@ class MomentBlock:
 
     Attributes:
         moments: of the pair of matrices.
-        unit: sums of the rows of both sides at unit length, where they are wanted.
-        standard: moments of the standardised rows, where they are wanted. A row is standardised by
-            subtracting its mean and scaling it to unit length.
+        unit: sums of the rows of both sides at unit length, or None.
+        standard: moments of the rows after `standardise_rows`, or None.
     """
 
     moments: Moments
@@ -125,10 +120,9 @@ class Pair:
     Attributes:
         moments: about the means.
         x, y: spectra of the source's and of the target's scatter.
-        unit, standard: of rows at unit length, see `MomentBlock`; None where they were not computed.
+        unit, standard: see `MomentBlock`.
         blocks: the same for disjoint blocks of examples, where they were kept apart.
-        outside: spectra of the source outside of each fold of the blocks, where they are already known (one
-            serves many cells).
+        outside: spectra of the source outside of each fold of the blocks, where they are known.
     """
 
     moments: Moments
@@ -147,7 +141,7 @@ class Pair:
     @classmethod
     def of_block(cls, block: MomentBlock, x: Spectrum | None = None, y: Spectrum | None = None,
                  blocks: Sequence[MomentBlock] = ()) -> Pair:
-        """Make the pair of all that a block holds, with known spectra and disjoint `blocks` if given."""
+        """Make the pair of all that a block holds."""
         m = block.moments
         return cls(m, x or Spectrum.of(m.x, m.precision), y or Spectrum.of(m.y, m.precision), block.unit,
                    block.standard, tuple(blocks))

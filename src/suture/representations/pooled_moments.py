@@ -84,7 +84,8 @@ class PooledMoments:
             self.wanted["plain"].update(xs, ys)
         if "standard" in self.wanted:
             start = self.wanted["standard"].examples
-            self.wanted["standard"].update(*([standardise_rows(x) for x in side] for side in (xs, ys)))
+            self.wanted["standard"].update([standardise_rows(x) for x in xs],
+                                           [standardise_rows(y) for y in ys])
             self._add_unit_rows((xs, ys), start)
 
     def _add_unit_rows(self, sides: tuple[list[Tensor], list[Tensor]], start: int) -> None:
