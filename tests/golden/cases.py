@@ -181,6 +181,7 @@ def patches_and_maps(out: Path) -> None:
                 target_sites=there,
                 alignment=rule,
                 methods=["dm"],
+                tlm=BRIEF,
                 indices=["cka", "r2", "cka@pool"],
             ).save(out / f"{name}_{prefix}")
 
