@@ -17,9 +17,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("COLUMNS", None)
 
 FAST = {
-    "_base": ("errors", "files", "hashing", "memory", "tensor_files", "trees"),
-    "numbers": ("measures", "records", "intervals", "frechet_distance", "differences"),
-    "indices": ("logits", "jackknife", "reservoir", "flattened_cka", "sample", "statistics"),
+    "_base": ("errors", "files", "hashing", "memory", "tensor_files", "trees", "checks", "option_records"),
+    "numbers": ("measures", "records", "intervals", "frechet_distance", "differences", "moments", "sampling",
+                "pair_moments", "shifted_sums", "spectra", "resizing"),
+    "indices": ("logits", "jackknife", "flattened_cka", "sample", "statistics"),
     "representations": ("shapes", "alignment"),
     "data": ("batch", "batches", "paired", "labels", "columns", "splits", "sampling"),
     "networks": ("site_names", "recipe", "augmentation", "preparation", "captures", "sites"),

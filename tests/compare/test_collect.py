@@ -99,7 +99,7 @@ def test_a_comparison_of_texts_knows_neither_batches_nor_padding() -> None:
 @pytest.mark.parametrize(("change", "words"), [
     (lambda t: t[1:], "for the same examples; use one tokenizer"),
     (lambda t: t if len(t) == 9 else t[1:],
-     "one attention mask on both sides, got . tokens that count for the source and . for the target in "
+     "one attention mask on both sides, got . unpadded tokens for the source and . for the target in "
      "example . of a batch; use one tokenizer"),
 ])
 def test_two_tokenizers_are_refused(change: Any, words: str) -> None:

@@ -106,19 +106,6 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path, options: dict[str, Any]
     assert suture.load_stitched(path, network(), other(), images(4)).sites == made.sites
 
 
-def test_prefix_tokens_that_are_learned_are_saved_with_the_layer(tmp_path: Path) -> None:
-    name = "class token, 4x4"
-    x = inputs_for(SHAPES[name])
-    made = suture.stitch(kinded(name), "site", kinded(name, 1), "site",
-                         (x, torch.zeros(len(x), dtype=torch.long)),
-                         alignment=AlignmentRule(prefix="learn"), device="cpu")
-    made.save(tmp_path / "s.safetensors")
-    found = suture.load_stitched(tmp_path / "s.safetensors", kinded(name), kinded(name, 1))
-    assert found.layer.prefix is not None
-    assert found.layer.prefix.abs().sum() > 0
-    assert torch.equal(found(x), made(x))
-
-
 def test_two_networks_with_inputs_of_their_own(tmp_path: Path) -> None:
     a, b = "sequence 12", "map 4x4"
     with pytest.raises(SutureError, match="no patches"):

@@ -163,18 +163,15 @@ def patches_and_maps(out: Path) -> None:
     blocks, data, test = ["block1", "block2"], images(48), images(32, "test")
     layers = ["vit.layers.0", "vit.layers.1"]
     rules = {
-        "vit_small": (tokens, maps, layers, blocks, ("drop", "add", "only")),
-        "small_vit": (maps, tokens, blocks, layers, ("drop", "learn")),
-        "vit_vit": (tokens, None, layers, None, ("map", "keep", "drop", "learn")),
-        "vectors_vit": (vectors, tokens, ["first", "second"], layers, ("drop", "learn")),
-        "vit_vectors": (tokens, vectors, layers, ["first"], ("drop", "only")),
+        "vit_small": (tokens, maps, layers, blocks, ("drop",)),
+        "small_vit": (maps, tokens, blocks, layers, ("drop",)),
+        "vit_vit": (tokens, None, layers, None, ("map", "drop")),
+        "vectors_vit": (vectors, tokens, ["first", "second"], layers, ("drop",)),
+        "vit_vectors": (tokens, vectors, layers, ["first"], ("drop",)),
     }
     for name, (source, target, here, there, prefixes) in rules.items():
         for prefix in prefixes:
-            rule = suture.AlignmentRule(
-                "nearest" if prefix in ("drop", "keep") else "bilinear", "before", prefix
-            )
-            both = prefix in ("learn", "add")
+            rule = suture.AlignmentRule("nearest" if prefix == "drop" else "bilinear", "before", prefix)
             compare(
                 source,
                 target,
@@ -183,7 +180,7 @@ def patches_and_maps(out: Path) -> None:
                 sites=here,
                 target_sites=there,
                 alignment=rule,
-                methods=["dm", "tlm"] if both else ["dm"],
+                methods=["dm"],
                 tlm=BRIEF,
                 indices=["cka", "r2", "cka@pool"],
             ).save(out / f"{name}_{prefix}")
@@ -524,7 +521,7 @@ def stitched(out: Path) -> None:
             "block1",
             tokens,
             "vit.layers.0",
-            {"method": "tlm", "tlm": BRIEF, "alignment": suture.AlignmentRule(prefix="learn")},
+            {"method": "tlm", "tlm": BRIEF, "alignment": suture.AlignmentRule(prefix="drop")},
         ),
         "ridge": (
             small,

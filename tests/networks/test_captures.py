@@ -108,8 +108,8 @@ def test_overrides_of_sites_and_globs() -> None:
     with pytest.raises(SutureError,
                        match=r"site 'blocks.1' of the network, got map and map:last"):
         find_sites(network, x, ["blocks.*@map", "blocks.1@map:last"])
-    with pytest.raises(SutureError, match=r"site 'stem' of the network: expected \(N, D\) to be taken as "
-                                          r"vector, got shape \(4, 6, 4, 4\); leave out"):
+    with pytest.raises(SutureError, match=r"site 'stem' of the network: expected \(N, D\) for vector, got "
+                                          r"shape \(4, 6, 4, 4\)"):
         find_sites(network, x, ["stem@vector"])
 
 

@@ -124,12 +124,15 @@ def test_only_the_order_of_the_scores_counts(case: str) -> None:
 @over_cases
 def test_auroc_is_antisymmetric_and_two_sided_does_not_know_up_from_down(case: str) -> None:
     native, other = CASES[case]
-    up, down = estimate_separation(native, other), estimate_separation(-native, -other)
+    assert auroc(native, other) == pytest.approx(1 - auroc(-native, -other), abs=1e-15)
     assert auroc(native, other) == pytest.approx(1 - auroc(other, native), abs=1e-15)
     assert two_sided_auroc(native, other) == two_sided_auroc(-native, -other)
-    assert astuple(down.two_sided)[:3] == pytest.approx(astuple(up.two_sided)[:3], abs=1e-12)
-    flipped = 1 - np.array([down.auroc.value, down.auroc.high, down.auroc.low])
-    assert astuple(up.auroc)[:3] == pytest.approx(flipped, abs=1e-12)
+    up, down = (estimate_separation(s * native, s * other, resamples=4000) for s in (1, -1))
+    margins = [0.1 * (e.high - e.low) for e in (up.auroc, up.two_sided)]
+    assert (down.two_sided.low, down.two_sided.high) == pytest.approx((up.two_sided.low, up.two_sided.high),
+                                                                      abs=margins[1])
+    assert (1 - down.auroc.high, 1 - down.auroc.low) == pytest.approx((up.auroc.low, up.auroc.high),
+                                                                      abs=margins[0])
 
 
 @pytest.mark.parametrize("size", [1e6, -1e6])
@@ -174,7 +177,7 @@ def test_more_noise_and_more_shift_never_look_closer() -> None:
 
 @pytest.mark.parametrize("case", ["continuous", "heavy ties", "wider"])
 @pytest.mark.parametrize("paired", [True, False])
-def test_the_interval_of_auroc_is_delongs_on_the_logit_scale(case: str, paired: bool) -> None:
+def test_the_interval_of_auroc_is_delongs_on_the_logit_scale_up_to_draws(case: str, paired: bool) -> None:
     native, other = CASES[case]
     native, other = (native[:len(other)], other[:len(native)]) if paired else (native, other)
     kernel = (native[:, None] > other) + 0.5 * (native[:, None] == other)
@@ -187,8 +190,8 @@ def test_the_interval_of_auroc_is_delongs_on_the_logit_scale(case: str, paired: 
     if paired:
         drift = kernel[~np.eye(len(kernel), dtype=bool)].mean() - value
         low, high = low + min(drift, 0), high + max(drift, 0)
-    got = estimate_separation(native, other, paired=paired).auroc
-    assert (got.low, got.high) == pytest.approx((low, high), abs=1e-12)
+    got = estimate_separation(native, other, paired=paired, resamples=4000).auroc
+    assert (got.low, got.high) == pytest.approx((low, high), abs=0.1 * (high - low))
 
 
 @pytest.mark.parametrize("rounding", [None, 1])
@@ -209,7 +212,7 @@ def test_the_interval_of_two_sided_has_the_width_of_a_bootstrap_that_estimates_f
 
 @pytest.mark.parametrize("case", ["continuous", "heavy ties"])
 @pytest.mark.parametrize("paired", [True, False])
-def test_the_other_intervals_are_percentiles_over_resampled_examples(case: str, paired: bool) -> None:
+def test_intervals_are_percentiles_over_resampled_examples(case: str, paired: bool) -> None:
     native, other = CASES[case]
     native, other = (native[:len(other)], other[:len(native)]) if paired else (native, other)
     (labels, scores), n, m, rng = labelled(native, other), len(native), len(other), np.random.RandomState(5)
@@ -217,10 +220,12 @@ def test_the_other_intervals_are_percentiles_over_resampled_examples(case: str, 
     for _ in range(150):
         a = rng.multinomial(n, np.full(n, 1 / n))
         weights = np.concatenate([a, a if paired else rng.multinomial(m, np.full(m, 1 / m))])
-        drawn.append([average_precision_score(labels, scores, sample_weight=weights),
+        drawn.append([roc_auc_score(labels, scores, sample_weight=weights),
+                      average_precision_score(labels, scores, sample_weight=weights),
                       fpr_at_95(labels, scores, weights)])
     got = estimate_separation(native, other, paired=paired, resamples=1000)
-    for estimate, values in zip((got.average_precision, got.fpr95), np.transpose(drawn), strict=True):
+    found = got.auroc, got.average_precision, got.fpr95
+    for estimate, values in zip(found, np.transpose(drawn), strict=True):
         low, high = np.percentile(values, [2.5, 97.5])
         margin = 0.2 * (high - low)
         assert low - margin - 2 / n <= estimate.low <= low + margin
@@ -262,7 +267,7 @@ def test_equal_constants_are_no_certainty_unless_paired() -> None:
 def test_two_sided_of_others_at_the_very_median_has_an_interval() -> None:
     got = estimate_separation(np.repeat([-1.0, 1], 200) * np.arange(1, 401), np.zeros(300)).two_sided
     assert (got.value, got.low) == (0, 0)
-    assert got.high == pytest.approx(1 - np.exp(-1.96 / np.sqrt(400)), abs=0.01)
+    assert 1.96 / np.sqrt(400) < got.high < 2.5 / np.sqrt(400), "the share below 0 is 1/2 up to that error"
 
 
 @pytest.mark.parametrize("rho", [None, 0.8])
@@ -279,8 +284,8 @@ def test_intervals_hold_the_truth_in_95_of_100_samples(truth: float, rho: float 
                                   resamples=100)
         held.append([e.low <= t <= e.high for e, t in zip(estimates(got), truths, strict=True)])
     held_auroc, held_two_sided, held_precision, held_rate = np.mean(held, axis=0)
-    assert 0.90 <= held_auroc <= 0.99
-    assert 0.90 <= held_two_sided <= 0.99
+    assert 0.90 <= held_auroc <= 0.995
+    assert 0.90 <= held_two_sided <= 0.995
     assert held_precision >= 0.90
     assert held_rate >= 0.90
 
@@ -290,7 +295,7 @@ def test_halves_of_one_sample_are_not_told_apart() -> None:
     held = []
     for seed in range(300):
         one, two = np.split(np.random.default_rng(seed).permutation(whole), 2)
-        got = estimate_separation(one, two, resamples=1)
+        got = estimate_separation(one, two, resamples=100)
         held.append([got.auroc.low <= 0.5 <= got.auroc.high, got.two_sided.low <= 0.5 <= got.two_sided.high])
     assert np.mean(held, axis=0).min() >= 0.90
 
@@ -310,7 +315,7 @@ def test_intervals_hold_where_the_others_nearly_are_the_natives(scale: float, sh
     for _ in range(150):
         native = rng.normal(size=200)
         got = estimate_separation(native, scale * native - shift + noise * rng.normal(size=200),
-                                  paired=True, resamples=1)
+                                  paired=True, resamples=100)
         held.append([got.auroc.low <= truths[0] <= got.auroc.high,
                      got.two_sided.low <= truths[1] <= got.two_sided.high])
     assert np.mean(held, axis=0).min() >= 0.90
@@ -359,7 +364,7 @@ def test_the_seed_and_nothing_else_decides_the_draws() -> None:
 
 def test_blocks_of_resamples_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = [estimate_separation(*CASES["continuous"], paired=p) for p in (True, False)]
-    monkeypatch.setattr("suture.numbers.native_thresholds.BOOTSTRAP_CHUNK", 7000)
+    monkeypatch.setattr("suture.numbers.roc.BOOTSTRAP_CHUNK", 7000)
     assert [estimate_separation(*CASES["continuous"], paired=p) for p in (True, False)] == whole
 
 
@@ -389,7 +394,7 @@ def test_what_cannot_be_said_is_missing_with_its_reason(native: list[float], oth
 
 
 @pytest.mark.parametrize(("call", "message"), [
-    (lambda: estimate_separation(np.zeros(3), np.zeros(4), paired=True), "for paired=True, got 3 and 4"),
+    (lambda: estimate_separation(np.zeros(3), np.zeros(4), paired=True), "got 3 and 4; write paired"),
     (lambda: estimate_separation(np.zeros((3, 1)), np.zeros(3)),
      r"native scores as real numbers of shape \(n,\)"),
     (lambda: auroc(np.zeros(3), np.array(["a"])), "other scores as real numbers"),

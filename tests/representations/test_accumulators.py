@@ -18,7 +18,8 @@ from torch import Tensor, nn
 import suture
 from suture import Paired, SutureError, indices
 from suture.compare.collect import TokenShare
-from suture.indices import GROUPS, Reservoir, chosen, own
+from suture.indices import GROUPS, chosen, own
+from suture.numbers import Reservoir
 from suture.representations.accumulator_settings import AccumulatorSettings
 from suture.representations.accumulators import Accumulators
 from suture.representations.alignment import Alignment
@@ -441,8 +442,7 @@ def test_rows_of_tokens_with_prefixes(source: str, target: str) -> None:
              "jaccard:3@pool"]
     found = gathered([s], [t], names, [x], [y])
     values = found.compute_values(0, 0)
-    a, b = (m.numpy() for m in references.aligned(x.movedim(-1, 1) if s.last else x, y, plain(s), t,
-                                                  Alignment(s, t).prefix))
+    a, b = (m.numpy() for m in references.aligned(x.movedim(-1, 1) if s.last else x, y, plain(s), t))
     rows = len(b) // len(y)
     numbers, place = drawn(len(y), 2000, 0, rows)
     if len(Alignment(s, t).parts) == 2:  # the references put the prefix first, alignments of two parts last

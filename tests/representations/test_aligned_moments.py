@@ -109,7 +109,7 @@ def test_padded_tokens_enter_neither_moments_nor_means() -> None:
     paired.update([x], [y], mask, mask.clone())
     close(paired.get_moments(0, 0), x.double()[mask], y.double()[mask])
     with pytest.raises(SutureError,
-                       match="one attention mask on both sides, got 4 tokens that count for the source and 3 "
+                       match="one attention mask on both sides, got 4 unpadded tokens for the source and 3 "
                              "for the target in example 3 of a batch; use one tokenizer"):
         paired.update([x], [y], mask, both)
     with pytest.raises(SutureError,

@@ -19,9 +19,9 @@ from tests.support.kinds import PAIRS, SHAPES, aligned, batch
 
 
 def prefixes(source: Shape, target: Shape) -> tuple[str, ...]:
-    if Kind.TOKENS not in (source.kind, target.kind) or source.prefix + target.prefix == 0:
+    if source.prefix + target.prefix == 0:
         return ("auto",)
-    return ("auto", *Alignment(source, target)._choices)
+    return ("auto", "map", "drop") if source.prefix == target.prefix else ("auto", "drop")
 
 
 CASES = [(a, b, p) for a, b in PAIRS for p in prefixes(SHAPES[a], SHAPES[b])]
@@ -32,7 +32,8 @@ def test_moments_and_layers_share_the_alignment_that_the_kinds_mean(source: str,
                                                                     prefix: Any) -> None:
     s, t, rule = SHAPES[source], SHAPES[target], AlignmentRule(prefix=prefix)
     x, y = batch(s), batch(t, seed=1)
-    rx, ry = aligned(x, y, s, t, Alignment(s, t, rule).prefix)
+    treated = "map" if prefix != "drop" and s.prefix == t.prefix else "drop"
+    rx, ry = aligned(x, y, s, t, treated)
     moments = AlignedMoments([s], [t], rule, precision=torch.float64)
     moments.update([x[:11]], [y[:11]])
     moments.update([x[11:]], [y[11:]])
@@ -41,15 +42,10 @@ def test_moments_and_layers_share_the_alignment_that_the_kinds_mean(source: str,
     best = rx @ weight.T + bias
     assert (rx @ match.weight.T + match.bias - best).norm() <= 1e-6 * best.norm()
     layer = StitchingLayer(Alignment(s, t, rule))
-    learned = moments.get_prefix_mean(0) if layer.prefix is not None else None
-    made = layer.set(match.weight, match.bias, learned)(x).detach()
+    made = layer.set(match.weight, match.bias)(x).detach()
     assert made.shape == y.shape
-    rows = aligned(x, made, s, t, layer.alignment.prefix)[1]
+    rows = aligned(x, made, s, t, treated)[1]
     torch.testing.assert_close(rows, best, rtol=1e-4, atol=1e-4)
-    if layer.alignment.keeps_prefix:
-        torch.testing.assert_close(made[:, :t.prefix], x[:, :t.prefix])
-    if layer.alignment.learns_prefix:
-        torch.testing.assert_close(made[:, :t.prefix], y[:, :t.prefix].mean(0).expand(len(x), -1, -1))
 
 
 @pytest.mark.parametrize(("source", "target"),
@@ -92,12 +88,9 @@ def test_the_order_of_resize_and_map_changes_nothing(source: str, target: str) -
 @pytest.mark.parametrize(("source", "target", "prefix", "words"), [
     ("map 4x4", "sequence 12", "auto", "no patches of an image"),
     ("sequence 12", "map 4x4", "auto", "no patches of an image"),
-    ("class token, 4x4", "registers, 4x4", "map", "choose from auto, drop, learn"),
-    ("class token, 4x4", "class token, 2x2", "keep", "choose from auto, map, drop, learn"),
-    ("class token, 4x4", "vector", "add", "choose from auto, drop, only"),
-    ("map 8x8", "class token, 4x4", "map", "choose from auto, drop, learn"),
-    ("sequence 12", "map 4x4", "only", "no patches of an image"),
-    ("map 4x4", "sequence 12", "only", "no patches"),
+    ("class token, 4x4", "registers, 4x4", "map", "write prefix='drop'"),
+    ("class token, 4x4", "vector", "map", "write prefix='drop'"),
+    ("map 8x8", "class token, 4x4", "map", "write prefix='drop'"),
 ])
 def test_what_cannot_be_aligned_is_refused_with_shapes_and_options(source: str, target: str, prefix: Any,
                                                                    words: str) -> None:
@@ -105,6 +98,13 @@ def test_what_cannot_be_aligned_is_refused_with_shapes_and_options(source: str, 
         Alignment(SHAPES[source], SHAPES[target], AlignmentRule(prefix=prefix))
     assert str(SHAPES[source]) in str(e.value)
     assert str(SHAPES[target]) in str(e.value)
+
+
+@pytest.mark.parametrize(("dropped", "nearest"), [("keep", "map"), ("learn", "drop"), ("add", "drop"),
+                                                  ("only", "drop")])
+def test_a_dropped_use_of_prefix_tokens_names_the_nearest(dropped: Any, nearest: str) -> None:
+    with pytest.raises(SutureError, match=f"prefix='{dropped}'.*write prefix='{nearest}'"):
+        AlignmentRule(prefix=dropped)
 
 
 @pytest.mark.parametrize("option", ["resize", "order", "prefix"])

@@ -91,9 +91,9 @@ def test_what_is_written_is_what_it_is(taken: str, axes: Any, image: Any, length
 
 
 @pytest.mark.parametrize(("taken", "axes", "words"), [
-    ("vector", (3, 8, 8), r"expected \(N, D\) to be taken as vector, got shape \(2, 3, 8, 8\)"),
-    ("tokens", (3, 8, 8), r"expected \(N, T, D\) to be taken as tokens, got shape \(2, 3, 8, 8\)"),
-    ("map:last", (3, 8), r"expected \(N, H, W, C\) to be taken as map, got shape \(2, 3, 8\)"),
+    ("vector", (3, 8, 8), r"expected \(N, D\) for vector, got shape \(2, 3, 8, 8\)"),
+    ("tokens", (3, 8, 8), r"expected \(N, T, D\) for tokens, got shape \(2, 3, 8, 8\)"),
+    ("map:last", (3, 8), r"expected \(N, H, W, C\) for map, got shape \(2, 3, 8\)"),
     ("tokens:1,4x5", (17, 3), "1 prefix tokens and 4x5 patches, got 17 tokens"),
     ("tokens:17", (17, 3), "more than 17 tokens, got 17 tokens"),
 ])

@@ -126,7 +126,7 @@ def _gradients_only_in_the_layer(a: nn.Module, b: nn.Module, source: str, target
     assert all(p.grad is None for n in (a, b) for p in n.parameters())
 
 
-@pytest.mark.parametrize("prefix", ["drop", "learn", "keep", "map"])
+@pytest.mark.parametrize("prefix", ["drop", "map"])
 def test_every_use_of_prefix_tokens_through_compare(prefix: Any) -> None:
     a, b = network("class token, 4x4"), network("class token, 4x4", 1)
     x = inputs_for(SHAPES["class token, 4x4"])
@@ -134,22 +134,16 @@ def test_every_use_of_prefix_tokens_through_compare(prefix: Any) -> None:
                             device="cpu",
                             alignment=AlignmentRule(prefix=prefix), tlm=TaskRecipe(epochs=2, batch_size=60))
     assert np.isfinite(result.matrix("dm.residual").iloc[0, 0])
-    kept = result.arrays.get("dm.prefix/0/0")
-    assert (kept is not None) == (prefix == "learn")
-    if prefix == "learn":
-        y = suture.capture(b, x, ["site"])["site"][:, :1].mean(0)
-        np.testing.assert_allclose(kept, y.detach(), rtol=1e-4, atol=1e-5)
-        assert np.abs(result.arrays["tlm.prefix/0/0"]).max() > 1e-3, "training starts from zero"
 
 
 FREE, SHORT = Shape(Kind.TOKENS, 6, (12,), varies=True), Shape(Kind.TOKENS, 6, (9,), varies=True)
 
 
 @pytest.mark.parametrize(("source", "target", "words"), [
-    (Shape(Kind.TOKENS, 6, (12,)), FREE, "another number in each batch, and the others are always as many"),
-    (FREE, Shape(Kind.TOKENS, 6, (12,)), "another number in each batch, and the others are always as many"),
-    (Shape(Kind.TOKENS, 6, (17,), 1, (4, 4)), FREE, "stitch sequences to sequences or into a vector"),
-    (Shape(Kind.VECTOR, 6), FREE, "another number in each batch, and a vector has no positions"),
+    (Shape(Kind.TOKENS, 6, (12,)), FREE, "another length in each batch"),
+    (FREE, Shape(Kind.TOKENS, 6, (12,)), "another length in each batch"),
+    (Shape(Kind.TOKENS, 6, (17,), 1, (4, 4)), FREE, "stitch sequences to sequences"),
+    (Shape(Kind.VECTOR, 6), FREE, "another length in each batch"),
     (FREE, SHORT, "12 and 9 tokens for the same examples; use one tokenizer and one padding"),
     (FREE, Shape(Kind.TOKENS, 6, (12,), 1, varies=True), "equally many prefix tokens"),
     (FREE, Shape(Kind.MAP, 6, (4, 4)), "no patches of an image"),

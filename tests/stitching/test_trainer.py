@@ -240,7 +240,7 @@ def test_layers_of_texts_are_trained_on_batches_of_any_length() -> None:
     batches = Batches(collated(TEXTS, 7))
     one, other = (SitedNetwork(n.requires_grad_(False), next(iter(batches)).source, s) for n, s in (
         (a, ["blocks.0@tokens:1", "blocks.1@tokens:1"]), (b, ["blocks.0@tokens:1", "pool"])))
-    rules: tuple[Any, ...] = (("auto", "only", "hard"), ("learn", "drop", "soft"), ("drop", "auto", "match"))
+    rules: tuple[Any, ...] = (("auto", "drop", "hard"), ("map", "drop", "soft"), ("drop", "auto", "match"))
     for into_tokens, into_vector, objective in rules:
         layers = {(i, j): StitchingLayer(Alignment(s, t, AlignmentRule(prefix=(into_tokens, into_vector)[j])))
                   .init_random(1) for i, s in enumerate(one.shapes) for j, t in enumerate(other.shapes)}

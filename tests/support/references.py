@@ -242,24 +242,20 @@ def aligned(x: torch.Tensor, y: torch.Tensor, source, target,
     """The two matrices of a cell (float64, same rows), from what the kinds mean: `source` and `target` are
     shapes.
 
-    Rows of the target that no affine map makes (prefix tokens that are kept or learned) are left out.
+    Prefix tokens are mapped with the rest (`prefix` "map") or made from the mean of the others ("drop").
     """
     x, y = x.double(), y.double()
     (px, gx), (py, gy) = (_prefix_and_map(t, s) for t, s in ((x, source), (y, target)))
     if target.kind.value == "vector":
         if source.kind.value == "vector":
             return x, y
-        return px[:, 0] if prefix == "only" and source.prefix else gx.mean((2, 3)), y
+        return gx.mean((2, 3)), y
     if source.kind.value == "vector":
         gx, px = x[:, :, None, None], x[:, None].expand(-1, target.prefix, -1)
-    elif target.kind.value == "map" and source.prefix:
-        first = px[:, 0, :, None, None]
-        gx = {"map": gx, "drop": gx, "add": gx + first, "only": first}[prefix]
     elif source.prefix != target.prefix or prefix == "drop":
         px = gx.mean((2, 3))[:, None].expand(-1, target.prefix, -1)
     gx = F.interpolate(gx, size=gy.shape[2:], mode="bilinear", align_corners=False)
-    fitted = prefix not in ("keep", "learn")
-    rows_x, rows_y = ([*p.unbind(1)] if fitted else [] for p in (px[:, :target.prefix], py))
+    rows_x, rows_y = ([*p.unbind(1)] for p in (px[:, :target.prefix], py))
     rows_x += [*gx.flatten(2).unbind(2)]
     rows_y += [*gy.flatten(2).unbind(2)]
     return torch.stack(rows_x, 1).flatten(0, 1), torch.stack(rows_y, 1).flatten(0, 1)

@@ -20,19 +20,15 @@ _PARTS = FittedMap._fields
 def pack_maps(method: str, fitted: Fitted) -> Arrays:
     """Return the arrays of fitted maps: ``METHOD.weight/I/J``, ``METHOD.bias/I/J`` and so on."""
     return {f"{method}.{part}/{i}/{j}": t.detach().cpu().numpy() for (i, j), m in fitted.maps.items()
-            for part, t in zip(_PARTS, m, strict=True) if t is not None}
+            for part, t in zip(_PARTS, m, strict=True)}
 
 
 def unpack_maps(method: str, arrays: Mapping[str, NDArray[Any]], failed: Mapping[Cell, str]) -> Fitted:
     """Return the fitted maps that `pack_maps` turned into arrays."""
     start = f"{method}.weight/"
     cells = [tuple(map(int, k.removeprefix(start).split("/"))) for k in arrays if k.startswith(start)]
-    maps = {}
-    for i, j in cells:
-        parts = (arrays.get(f"{method}.{part}/{i}/{j}") for part in _PARTS)
-        weight, bias, prefix = (None if a is None else torch.as_tensor(a) for a in parts)
-        if weight is not None and bias is not None:
-            maps[i, j] = FittedMap(weight, bias, prefix)
+    maps = {(i, j): FittedMap(*(torch.as_tensor(arrays[f"{method}.{part}/{i}/{j}"]) for part in _PARTS))
+            for i, j in cells}
     return Fitted(maps, failed)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +13,7 @@ from suture._base import Progress, SutureError, summarise_error
 from suture.data import Batches, cut_batch, move_batch
 from suture.indices import STITCH, Needs, Value
 from suture.networks import SitedNetwork, disable_gradients
-from suture.numbers import NonFiniteError
+from suture.numbers import NonFiniteError, draw_uniform
 from suture.ood import DetectorFitter, SiteFeatures
 from suture.representations import Accumulators, AccumulatorSettings, Kind, get_token_mask
 
@@ -36,10 +35,9 @@ class TokenShare:
     def draw(self, counted: Tensor) -> Tensor:
         """Draw from the unpadded tokens of the next N examples; mask and result are (N, T) booleans."""
         n, length = counted.shape
-        numbers = np.stack([np.random.default_rng((self.seed, self._seen + k)).random(length)
-                            for k in range(n)])
+        draws = draw_uniform(self.seed, range(self._seen, self._seen + n), length)
         self._seen += n
-        drawn = torch.from_numpy(numbers < self.rate).to(counted.device)
+        drawn = torch.from_numpy(draws < self.rate).to(counted.device)
         return counted & drawn.gather(1, (counted.cumsum(1) - 1).clamp(min=0))
 
     def draw_masks(self, xs: list[Tensor], *masks: Tensor | None) -> list[Tensor | None]:

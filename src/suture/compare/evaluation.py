@@ -86,7 +86,7 @@ def _measure_distances(setup: Setup, evaluated: Evaluated,
         if setup.settings.relu and not reason:
             reason = "a layer that ends with a ReLU has no closed form of this distance"
         pair = accumulators.stitch.get_pair(*cell)
-        parts = None if reason else frechet(*evaluated.fitted.maps[cell][:2], pair)
+        parts = None if reason else frechet(*evaluated.fitted.maps[cell], pair)
         for part in ("total", "shift", "shrinkage", "rotation"):
             value = make_missing_estimate(reason) if parts is None else getattr(parts, part)
             name = f"{evaluated.method}.frechet" + ("" if part == "total" else f"_{part}")

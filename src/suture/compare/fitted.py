@@ -19,12 +19,10 @@ class FittedMap(NamedTuple):
     Attributes:
         weight: (q, p).
         bias: (q,).
-        prefix: (k, q) constants for the target's prefix tokens, where the alignment learns them.
     """
 
     weight: Tensor
     bias: Tensor
-    prefix: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -55,10 +55,7 @@ def match(setup: Setup, accumulators: Accumulators) -> Matched:
         except SutureError as e:  # a sparse map did not converge
             failed[i, j] = str(e)
             continue
-        learns = accumulators.stitch.alignments[i, j].learns_prefix
-        solutions[i, j] = found
-        maps[i, j] = FittedMap(found.weight, found.bias,
-                               accumulators.stitch.get_prefix_mean(j) if learns else None)
+        solutions[i, j], maps[i, j] = found, FittedMap(found.weight, found.bias)
     return Matched(Fitted(maps, failed), solutions)
 
 

@@ -50,8 +50,7 @@ def train(setup: Setup, matched: Fitted) -> Trained:
     trainer = GroupTrainer(setup.source, setup.target, layers, settings.recipe, setup.micro_batch, setup.task)
     with report_network_errors("data", IndexError):
         curves = trainer.fit(batches, settings.torch_device, settings.progress, held_out)
-    maps = {c: FittedMap(m.weight.detach(), m.bias.detach(), None if m.prefix is None else m.prefix.detach())
-            for c, m in layers.items()}
+    maps = {c: FittedMap(m.weight.detach(), m.bias.detach()) for c, m in layers.items()}
     alive = {c: m for c, m in maps.items() if c not in curves.failed}
     fitted = Fitted(alive, {**matched.failed, **curves.failed})
     objectives = {}

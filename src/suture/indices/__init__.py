@@ -28,7 +28,6 @@ from suture.indices.own import own as own
 from suture.indices.requests import Named as Named
 from suture.indices.requests import Request as Request
 from suture.indices.requests import chosen as chosen
-from suture.indices.reservoir import Reservoir as Reservoir
 from suture.indices.sample import Rows as Rows
 from suture.indices.sample import Sample as Sample
 from suture.indices.statistics import SITE_COLUMNS as SITE_COLUMNS

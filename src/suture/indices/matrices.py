@@ -17,8 +17,8 @@ from suture._base import SutureError, expect, load_tensors, save_tensors
 from suture.indices.computation import of_blocks
 from suture.indices.definition import Value
 from suture.indices.requests import Named
-from suture.indices.streaming import SAMPLE_ROWS, Streaming
-from suture.numbers import Cross, MomentBlock, Moments, Side, UnitRowSums
+from suture.indices.streaming import Streaming
+from suture.numbers import SAMPLE_ROWS, Cross, MomentBlock, Moments, Side, UnitRowSums
 
 MOMENTS_FORMAT = "suture.moments/2"
 _OLD_FORMAT = "suture.moments/1"

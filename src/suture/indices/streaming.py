@@ -16,10 +16,8 @@ from suture.indices.entries import FOLDS
 from suture.indices.flat_kernels import FlatKernels
 from suture.indices.jackknife import make_pair
 from suture.indices.requests import Named, chosen
-from suture.indices.reservoir import SAMPLE_ROWS as SAMPLE_ROWS
-from suture.indices.reservoir import Reservoir
 from suture.indices.sample import Sample, as_matrix
-from suture.numbers import MomentBlock, Moments, UnitRowSums, standardise_rows
+from suture.numbers import SAMPLE_ROWS, MomentBlock, Moments, Reservoir, UnitRowSums, standardise_rows
 
 
 def of_matrices(x: Any, y: Any, names: Iterable[Named] | Named = "default", *, jackknife: int = 0,

@@ -43,6 +43,10 @@ from suture.numbers.resizing import compute_interpolation as compute_interpolati
 from suture.numbers.roc import auroc as auroc
 from suture.numbers.roc import estimate_separation as estimate_separation
 from suture.numbers.roc import two_sided_auroc as two_sided_auroc
+from suture.numbers.sampling import SAMPLE_ROWS as SAMPLE_ROWS
+from suture.numbers.sampling import Reservoir as Reservoir
+from suture.numbers.sampling import draw_uniform as draw_uniform
+from suture.numbers.shifted_sums import ShiftedSums as ShiftedSums
 from suture.numbers.spectra import MomentBlock as MomentBlock
 from suture.numbers.spectra import Pair as Pair
 from suture.numbers.spectra import Spectrum as Spectrum

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from suture._base import SutureError
+from suture._base import expect
 from suture.numbers.arrays import Bools, Floats
 from suture.numbers.intervals import BOOTSTRAP_DRAWS, estimate_batch_mean
 from suture.numbers.records import Record
@@ -62,10 +62,9 @@ def estimate_difference(one: Record, other: Record, seed: int = 0) -> Difference
     """
     from scipy import stats
 
-    if one.top.shape != other.top.shape or one.batches != other.batches:
-        raise SutureError(f"expected two records of the same examples, got {len(one.top)} and "
-                          f"{len(other.top)}")
     n, value = len(one.top), one.value - other.value
+    expect(one.top.shape == other.top.shape and one.batches == other.batches,
+           "two records of the same examples", f"{n} and {len(other.top)}")
     if one.batches:
         gaps = one.top - other.top
         e = estimate_batch_mean(gaps)
@@ -73,27 +72,22 @@ def estimate_difference(one: Record, other: Record, seed: int = 0) -> Difference
              if gaps.any() else 1.0)
         return Difference(value, e.low, e.high, p, "paired t over batches", n)
     drawn = _bootstrap_differences(one, other, seed)
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    low, high = (float(end) for end in np.percentile(drawn, [2.5, 97.5]))
     if one.top.dtype == np.bool_ and other.top.dtype == np.bool_:
-        return Difference(value, float(low), float(high), mcnemar(one.top, other.top), "exact McNemar", n)
+        return Difference(value, low, high, mcnemar(one.top, other.top), "exact McNemar", n)
     if n < 2:
         return Difference(value, float("nan"), float("nan"), float("nan"), "paired bootstrap", n)
     tail = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
-    p = min(1.0, 2 * (tail + 1) / (len(drawn) + 1))
-    return Difference(value, float(low), float(high), p, "paired bootstrap", n)
+    return Difference(value, low, high, min(1.0, 2 * (tail + 1) / (len(drawn) + 1)), "paired bootstrap", n)
 
 
 def _bootstrap_differences(one: Record, other: Record, seed: int) -> Floats:
-    """Compute the difference of the two ratios in each resample.
-
-    Resamples with a zero denominator are left out.
-    """
+    """Compute the difference in each resample, leaving out resamples with a zero denominator."""
     sums = np.stack([one.top, one.bottom, other.top, other.bottom]).astype(np.float64)
     rng, n = np.random.default_rng(seed), sums.shape[1]
-    drawn = np.empty((BOOTSTRAP_DRAWS, 4))
-    for k in range(BOOTSTRAP_DRAWS):
-        drawn[k] = sums @ np.bincount(rng.integers(n, size=n), minlength=n)
+    drawn = np.stack([sums @ np.bincount(rng.integers(n, size=n), minlength=n)
+                      for _ in range(BOOTSTRAP_DRAWS)])
     drawn = drawn[(drawn[:, 1] > 0) & (drawn[:, 3] > 0)]
-    ratios: list[Floats] = [drawn[:, k] / drawn[:, k + 1] for k in (0, 2)]
-    first, second = (np.exp(x) if r.exponential else x for r, x in zip((one, other), ratios, strict=True))
-    return first - second
+    first, second = drawn[:, 0] / drawn[:, 1], drawn[:, 2] / drawn[:, 3]
+    return ((np.exp(first) if one.exponential else first)
+            - (np.exp(second) if other.exponential else second))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from suture._base import SutureError
+from suture._base import expect
 from suture.numbers.intervals import Estimate, make_missing_estimate
 from suture.numbers.spectra import Pair, Spectrum
 
@@ -39,13 +39,13 @@ def frechet(weight: Tensor, bias: Tensor, pair: Pair) -> FrechetDistance:
     and Landau 1982; Heusel et al. 2017). The total is at most the mean of |S - T|² over tr C_t, because that
     is another coupling of the same two distributions.
 
-    Computed in float64, from factors C = A A' instead of matrix square roots. The singular values of A_s and
-    A_t are the square roots of the eigenvalues. Those of A_t' A_s add up to the nuclear norm. None of them
-    loses half of its digits. The rotation is 2 (sum of sqrt(s t) - nuclear norm), at least 0 by von Neumann's
-    trace inequality. A rotation below 0 by no more than `_bound_rounding` is set to 0; nothing else is.
+    Computed in float64 from factors C = A A' instead of matrix square roots, so no singular value loses half
+    of its digits: those of A_s and A_t are the roots of the eigenvalues, those of A_t' A_s add up to the
+    nuclear norm. The rotation is 2 (sum of sqrt(s t) - nuclear norm), at least 0 by von Neumann's trace
+    inequality. A rotation below 0 by no more than `_bound_rounding` is set to 0; nothing else is.
 
     Args:
-        weight: (q, p), any float type; computed in float64.
+        weight: (q, p), any float type.
         bias: (q,).
         pair: moments of source (n, p) and target (n, q) with their spectra. Directions that `Spectrum` drops
             are constant here. Covariances have the divisor n.
@@ -59,10 +59,8 @@ def frechet(weight: Tensor, bias: Tensor, pair: Pair) -> FrechetDistance:
     """
     m = pair.moments
     p, q = m.sxy.shape
-    if weight.shape != (q, p) or bias.shape != (q,):
-        raise SutureError(f"expected weight {(q, p)} and bias {(q,)} for these moments, got "
-                          f"{tuple(weight.shape)} and {tuple(bias.shape)}; weight is (target, "
-                          "source) channels")
+    expect(weight.shape == (q, p) and bias.shape == (q,), f"weight {(q, p)} and bias {(q,)}",
+           f"{tuple(weight.shape)} and {tuple(bias.shape)}", "weight is (target, source) channels")
     if pair.y.rank == 0:
         return _make_missing("the target's representation is constant")
     w, b = weight.detach().to(m.sxx), bias.detach().to(m.sxx)

@@ -42,25 +42,21 @@ def estimate_proportion(hits: Bools) -> Estimate:
 
 
 def estimate_hit_ratio(hits: Bools, reference: Bools, seed: int = 0) -> Estimate:
-    """Estimate ``hits.mean() / reference.mean()`` with a paired percentile bootstrap over examples.
+    """Estimate ``hits.mean() / reference.mean()``, (N,) each, with a paired bootstrap over examples.
 
-    There are four kinds of example: hit or not, reference hit or not. The bootstrap draws the counts of these
-    kinds from a multinomial. This has the same distribution as resampling examples, at no cost per example.
-
-    Args:
-        hits, reference: (N,) of the same examples.
-        seed: of the bootstrap.
+    There are four kinds of example: hit or not, reference hit or not. Drawing their counts from a multinomial
+    has the same distribution as resampling examples, at no cost per example.
     """
     if not reference.any():
         return make_missing_estimate("the target network has no correct prediction")
-    both, only, ref = (int((hits & reference).sum()), int((hits & ~reference).sum()),
-                       int((~hits & reference).sum()))
+    both, only, missed = ((a & b).sum() for a, b in ((hits, reference), (hits, ~reference),
+                                                     (~hits, reference)))
     n = len(hits)
-    counts = np.array([both, only, ref, n - both - only - ref])
+    counts = np.array([both, only, missed, n - both - only - missed])
     draws = np.random.default_rng(seed).multinomial(n, counts / n, size=BOOTSTRAP_DRAWS)
     top, bottom = draws[:, 0] + draws[:, 1], draws[:, 0] + draws[:, 2]
-    ok = bottom > 0
-    low, high = np.percentile(top[ok] / bottom[ok], [2.5, 97.5])
+    defined = bottom > 0
+    low, high = np.percentile(top[defined] / bottom[defined], [2.5, 97.5])
     return Estimate(float(hits.mean() / reference.mean()), float(low), float(high))
 
 
@@ -73,49 +69,33 @@ def draw_counts(n: int, seed: int, resamples: int) -> Floats:
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
 
 
-def estimate_ratio(top: NDArray[Any], bottom: NDArray[Any], seed: int = 0, resamples: int = 400) -> Estimate:
-    """Estimate ``top.sum() / bottom.sum()`` with a paired percentile bootstrap over examples.
+def estimate_ratios(tops: NDArray[Any], bottom: NDArray[Any], seed: int = 0,
+                    resamples: int = 400) -> list[Estimate]:
+    """Estimate ``top.sum() / bottom.sum()`` for each row of `tops`, with a paired bootstrap over examples.
 
-    It is a mean where `bottom` is one.
+    The ratio is a mean where `bottom` is one. One product serves all rows.
 
     Args:
-        top: (N,) of any sign.
+        tops: (K, N) of any sign.
         bottom: (N,) non-negative, of the same examples.
         seed: of the bootstrap.
         resamples: number of resamples.
     """
-    return estimate_ratios(top[None], bottom, seed, resamples)[0]
-
-
-def estimate_ratios(tops: NDArray[Any], bottom: NDArray[Any], seed: int = 0,
-                    resamples: int = 400) -> list[Estimate]:
-    """Estimate the ratio of each row of `tops` (K, N) to the same `bottom` (N,), as `estimate_ratio` does.
-
-    One product serves all rows.
-    """
     t, b = tops.astype(np.float64), bottom.astype(np.float64)
     n = t.shape[1]
-    if n == 0:
-        return [make_missing_estimate("no examples")] * len(t)
-    if not np.isfinite(b).all():
-        return [make_missing_estimate("the denominator is not finite")] * len(t)
-    if b.sum() <= 0:
-        return [make_missing_estimate("the denominator is zero")] * len(t)
-    broken = (~np.isfinite(t)).sum(1)
-    kept = t[broken == 0]
+    why = ("no examples" if n == 0 else "the denominator is not finite" if not np.isfinite(b).all()
+           else "the denominator is zero" if b.sum() <= 0 else "")
+    if why:
+        return [make_missing_estimate(why)] * len(t)
+    infinite = (~np.isfinite(t)).sum(1)
+    t = np.where(infinite[:, None] > 0, 0, t)
     weights = draw_counts(n, seed, resamples)
     bottoms = weights @ b
-    drawn = (kept @ weights.T) / np.where(bottoms > 0, bottoms, np.nan)
-    values = iter(kept.sum(1) / b.sum())
-    ends = iter(np.nanpercentile(drawn, [2.5, 97.5], axis=1).T)
-    found = []
-    for bad in broken:
-        if bad:
-            found.append(make_missing_estimate(f"not finite for {bad} of {n} examples"))
-        else:
-            low, high = next(ends)
-            found.append(Estimate(float(next(values)), float(low), float(high)))
-    return found
+    drawn = (t @ weights.T) / np.where(bottoms > 0, bottoms, np.nan)
+    low, high = np.nanpercentile(drawn, [2.5, 97.5], axis=1)
+    values = t.sum(1) / b.sum()
+    return [make_missing_estimate(f"not finite for {infinite[k]} of {n} examples") if infinite[k]
+            else Estimate(float(values[k]), float(low[k]), float(high[k])) for k in range(len(t))]
 
 
 def exponentiate(e: Estimate) -> Estimate:
@@ -123,9 +103,9 @@ def exponentiate(e: Estimate) -> Estimate:
 
     The result is missing where it is more than a float holds.
     """
-    if max(e.value, e.high) > math.log(np.finfo(np.float64).max):
-        return make_missing_estimate(f"e to the power of {max(e.value, e.high):.4g} is more "
-                                     "than a float holds")
+    largest = max(e.value, e.high)
+    if largest > math.log(np.finfo(np.float64).max):
+        return make_missing_estimate(f"e to the power of {largest:.4g} is more than a float holds")
     return Estimate(math.exp(e.value), math.exp(e.low), math.exp(e.high), e.reason)
 
 
@@ -133,7 +113,6 @@ def estimate_batch_mean(values: NDArray[Any]) -> Estimate:
     """Estimate the mean of `values` (B,) with Student's t interval over batches.
 
     A single batch has no interval (nan). A percentile bootstrap of a handful of batches is too narrow.
-    Student's t is not, and batches are means of many examples.
     """
     from scipy import stats
 
@@ -144,21 +123,3 @@ def estimate_batch_mean(values: NDArray[Any]) -> Estimate:
         return Estimate(float(v.mean())) if len(v) else make_missing_estimate("no batches")
     half = float(stats.t.ppf(0.975, len(v) - 1)) * float(v.std(ddof=1)) / math.sqrt(len(v))
     return Estimate(float(v.mean()), float(v.mean()) - half, float(v.mean()) + half)
-
-
-def compute_hidden_share(n: int) -> float:
-    """Compute the largest share that `n` independent draws miss altogether in one sample of 40."""
-    return float(1 - 0.025 ** (1 / n))
-
-
-def stretch_interval(value: float, ends: Floats, drift: float, hidden: float, paired: bool) -> Estimate:
-    """Widen an interval until it also holds its value corrected by `drift`, and a `hidden` share.
-
-    An unseen pair can move an unpaired value by all that is left on that side. The paired case trusts pairs
-    of scores of the same example that all agree. There the hidden share is weighted by the distance of the
-    value from 1/2.
-    """
-    below, above = (max(2 * value - 1, 0), max(1 - 2 * value, 0)) if paired else (value, 1 - value)
-    low = min(ends[0] + min(drift, 0), value - hidden * below)
-    high = max(ends[1] + max(drift, 0), value + hidden * above)
-    return Estimate(value, float(max(low, 0)), float(min(high, 1)))

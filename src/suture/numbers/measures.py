@@ -29,14 +29,14 @@ class Measure:
     Attributes:
         name: key in tables, such as ``"cka"`` or ``"dm.relative_accuracy"``.
         label: its name in a figure.
-        low, high: fixed colour limits; also the native range, unless `span` gives another.
-        larger_is_more_similar: direction of the native values.
+        low, high: fixed colour limits; also the range of the values, unless `span` gives another.
+        larger_is_more_similar: direction of the values.
         functional: True if it needs a stitched network, False if it needs only two matrices.
         about: one sentence: definition and source.
-        judged: the sanity battery tests if every layer is most similar to itself by this measure.
+        judged: True if the sanity check tests that every layer is most similar to itself.
         form: key in `COMMON_FORMS`; "" for the value itself, or for its negative where smaller is more
             similar.
-        span: native range, where it is wider than the colour limits.
+        span: range of the values, where it is wider than the colour limits.
         own: True for a user's function.
     """
 
@@ -79,9 +79,8 @@ class Measure:
 
 
 def make_index_measure(name: str, label: str, about: str, *, low: float = 0.0, high: float = 1.0,
-                       larger: bool = True,
-                       form: str = "", judged: bool = True, span: tuple[float, float] | None = None,
-               own: bool = False) -> Measure:
+                       larger: bool = True, form: str = "", judged: bool = True,
+                       span: tuple[float, float] | None = None, own: bool = False) -> Measure:
     """Make the measure of a structural index."""
     return Measure(name, label, low, high, larger, False, about, judged, form, span, own)
 
@@ -89,71 +88,64 @@ def make_index_measure(name: str, label: str, about: str, *, low: float = 0.0, h
 # Colours of divergences end at ln 10: a uniform guess over ten classes against a sure prediction. It is the
 # same for every number of classes, so that maps of different data can be compared.
 _NATS = round(math.log(10), 3)
-_PERPLEXITY = 10
-_TOKEN_NOTE = "For language models over tokens that count; their interval is a bootstrap over whole texts."
-_METHOD_TAGS = {"dm": "DM", "tlm": "TLM"}
 METHOD_NAMES = {"dm": "direct matching", "tlm": "task loss matching"}
 """The methods that fit a stitching layer, by the prefix of their measures."""
-
-
-def _make_functional_measures(method: str) -> tuple[Measure, ...]:
-    tag = _METHOD_TAGS[method]
-    kind = METHOD_NAMES[method]
-    return (
-        Measure(f"{method}.accuracy", f"{tag} accuracy", 0, 1, True, True,
-                f"Test accuracy of the network stitched by {kind}; Wilson interval. {_TOKEN_NOTE}"),
-        Measure(f"{method}.relative_accuracy", f"{tag} relative accuracy", 0, 1, True, True,
-                f"Test accuracy of the network stitched by {kind} over that of the target network; "
-                f"bootstrap over examples, paired. {_TOKEN_NOTE}"),
-        Measure(f"{method}.agreement", f"{tag} agreement", 0, 1, True, True,
-                f"Share of test examples on which the network stitched by {kind} predicts the class that the "
-                f"target network predicts; Wilson interval. {_TOKEN_NOTE}"),
-        Measure(f"{method}.kl", f"{tag} KL", 0, _NATS, False, True,
-                "Mean over test examples of KL(target network's predictions || those of the network stitched "
-                f"by {kind}), in nats, from the softmax of the logits; bootstrap over examples. "
-                f"{_TOKEN_NOTE} "
-                "No upper limit."),
-        Measure(f"{method}.ce_gap", f"{tag} cross-entropy gap", 0,
-                _NATS, False, True, f"Test cross-entropy of the network stitched by {kind} minus that of the "
-                                    "target network, in nats; below 0 where the stitched one is better; "
-                                    f"bootstrap over examples, paired. {_TOKEN_NOTE} "
-                                    "No upper limit."),
-        Measure(f"{method}.relative_perplexity", f"{tag} relative perplexity", 1, _PERPLEXITY, False, True,
-                f"Perplexity per token of the network stitched by {kind} over that of the target network, e "
-                "to the power of the cross-entropy gap: 1 where the two are equally good, below 1 where the "
-                "stitched one is better; bootstrap over texts, paired. No upper limit."),
-        Measure(f"{method}.residual", f"{tag} residual", 0, 1, False, False,
-                f"|S - T|² / |T|² on test data, ratio of sums: S stitched by {kind}, T the target's own "
-                "representation; bootstrap over examples, paired."),
-        Measure(f"{method}.residual_batches", f"{tag} residual (batches)", 0, 1, False, False,
-                f"|S - T|² / |T|², S stitched by {kind}: mean over the test batches, the last one may be "
-                "smaller (the paper's structural DM; Balogh and Jelasity 2025). n counts batches; Student's "
-                "t interval over them, none for a single batch."),
-        Measure(f"{method}.r2", f"{tag} R² (test)", 0, 1, True, False,
-                f"1 - sum |S - T|² / sum |T - mean T|² on test data, S stitched by {kind}, the mean per "
-                "channel over all rows; below 0 where S is worse than that mean. Bootstrap over examples, "
-                "paired, with the mean held fixed."),
-        *_make_frechet_measures(method, tag, kind),
-    )
-
-
-_FRECHET = {
-    "": ("squared Fréchet distance of Gaussians with the moments of S and of T, on the data it was fitted "
-         "to, in units of T's total variance: 0 where the two agree; the sum of the three parts beside it "
-         "(Dowson and Landau 1982; Heusel et al. 2017)"),
-    "shift": "part of the Fréchet distance that the means make: |mean S - mean T|² over T's total variance",
-    "shrinkage": ("part of the Fréchet distance that the spectra make: sum over the ordered eigenvalues of "
-                  "(sqrt(s) - sqrt(t))², over T's total variance"),
-    "rotation": "part of the Fréchet distance that is left when the spectra are equal: other "
-                "principal directions",
+_TOKENS = "For language models over the unpadded tokens; their interval is a bootstrap over whole texts."
+_FRECHET = "Representations S stitched by {method} against the target's own T: "
+_OF_METHOD = {
+    "accuracy": ("accuracy", 0, 1, True, True,
+                 f"Test accuracy of the network stitched by {{method}}; Wilson interval. {_TOKENS}"),
+    "relative_accuracy": ("relative accuracy", 0, 1, True, True, (
+        "Test accuracy of the network stitched by {method} over that of the target network; bootstrap over "
+        f"examples, paired. {_TOKENS}")),
+    "agreement": ("agreement", 0, 1, True, True, (
+        "Share of test examples on which the network stitched by {method} predicts the class that the target "
+        f"network predicts; Wilson interval. {_TOKENS}")),
+    "kl": ("KL", 0, _NATS, False, True, (
+        "Mean over test examples of KL(target network's predictions || those of the network stitched by "
+        f"{{method}}), in nats, from the softmax of the logits; bootstrap over examples. {_TOKENS} No upper "
+        "limit.")),
+    "ce_gap": ("cross-entropy gap", 0, _NATS, False, True, (
+        "Test cross-entropy of the network stitched by {method} minus that of the target network, in nats; "
+        f"below 0 where the stitched one is better; bootstrap over examples, paired. {_TOKENS} No upper "
+        "limit.")),
+    "relative_perplexity": ("relative perplexity", 1, 10, False, True, (
+        "Perplexity per token of the network stitched by {method} over that of the target network, e to the "
+        "power of the cross-entropy gap: 1 where the two are equally good, below 1 where the stitched one is "
+        "better; bootstrap over texts, paired. No upper limit.")),
+    "residual": ("residual", 0, 1, False, False, (
+        "|S - T|² / |T|² on test data, ratio of sums: S stitched by {method}, T the target's own "
+        "representation; bootstrap over examples, paired.")),
+    "residual_batches": ("residual (batches)", 0, 1, False, False, (
+        "|S - T|² / |T|², S stitched by {method}: mean over the test batches, the last one may be smaller "
+        "(the paper's structural DM; Balogh and Jelasity 2025). n counts batches; Student's t interval over "
+        "them, none for a single batch.")),
+    "r2": ("R² (test)", 0, 1, True, False, (
+        "1 - sum |S - T|² / sum |T - mean T|² on test data, S stitched by {method}, the mean per channel "
+        "over all rows; below 0 where S is worse than that mean. Bootstrap over examples, paired, with the "
+        "mean held fixed.")),
+    "frechet": ("Fréchet", 0, 1, False, False, (
+        f"{_FRECHET}squared Fréchet distance of Gaussians with the moments of S and of T, on the data it was "
+        "fitted to, in units of T's total variance: 0 where the two agree; the sum of the three parts beside "
+        "it (Dowson and Landau 1982; Heusel et al. 2017). No upper limit.")),
+    "frechet_shift": ("Fréchet shift", 0, 1, False, False, (
+        f"{_FRECHET}part of the Fréchet distance that the means make: |mean S - mean T|² over T's total "
+        "variance. No upper limit.")),
+    "frechet_shrinkage": ("Fréchet shrinkage", 0, 1, False, False, (
+        f"{_FRECHET}part of the Fréchet distance that the spectra make: sum over the ordered eigenvalues of "
+        "(sqrt(s) - sqrt(t))², over T's total variance. No upper limit.")),
+    "frechet_rotation": ("Fréchet rotation", 0, 1, False, False, (
+        f"{_FRECHET}part of the Fréchet distance that is left when the spectra are equal: other principal "
+        "directions. No upper limit.")),
 }
+"""Measures of each cell by each method: label, colour limits, direction, functional or not, words."""
 
 
-def _make_frechet_measures(method: str, tag: str, kind: str) -> tuple[Measure, ...]:
-    return tuple(Measure(f"{method}.frechet{'_' * bool(part)}{part}",
-                         f"{tag} Fréchet{' ' * bool(part)}{part}", 0, 1, False, False,
-                         f"Representations S stitched by {kind} against the target's own T: {about}. No "
-                         "upper limit.", judged=False) for part, about in _FRECHET.items())
+def _make_method_measures(method: str) -> list[Measure]:
+    tag, words = method.upper(), METHOD_NAMES[method]
+    return [Measure(f"{method}.{name}", f"{tag} {label}", low, high, larger, functional,
+                    about.format(method=words), judged=not name.startswith("frechet"))
+            for name, (label, low, high, larger, functional, about) in _OF_METHOD.items()]
 
 
 _OOD_MEASURES = {
@@ -184,16 +176,15 @@ def _find_detector_measure(name: str) -> Measure | None:
     if found is None:
         return None
     method, what, detector = found.groups()
-    label, low, high, larger, about = _OOD_MEASURES[what]
-    return Measure(name, f"{_METHOD_TAGS[method]} {label} ({detector.replace('_', ' ')})", low, high, larger,
-                   False, f"{about}. Scores are those of the detector {detector} on representations stitched "
-                          f"by {METHOD_NAMES[method]} and native ones of the same test examples; the native "
-                          "ones are the positive class, larger scores more in-distribution.", judged=False)
+    tag, words, (label, low, high, larger, about) = method.upper(), METHOD_NAMES[method], _OOD_MEASURES[what]
+    return Measure(name, f"{tag} {label} ({detector.replace('_', ' ')})", low, high, larger, False,
+                   f"{about}. Scores are those of the detector {detector} on representations stitched by "
+                   f"{words} and native ones of the same test examples; the native ones are the positive "
+                   "class, larger scores more in-distribution.", judged=False)
 
 
 _VARIANT = re.compile(rf"(?P<base>[^:@]+)(?P<tail>(:[^:@]+)?(@({'|'.join(ALIGNMENTS)}))?)")
-MEASURES: dict[str, Measure] = {m.name: m for m in (*_make_functional_measures("dm"),
-                                                    *_make_functional_measures("tlm"))}
+MEASURES: dict[str, Measure] = {m.name: m for method in METHOD_NAMES for m in _make_method_measures(method)}
 """Measures that need no detector, by name, in the order in which tables and reports show them. The table
 of indices adds its own (`register_measure`)."""
 
@@ -205,10 +196,7 @@ def register_measure(entry: Measure) -> Measure:
 
 
 def _find_measure(name: str) -> Measure | None:
-    """Return the measure called `name`, or None.
-
-    The name may have an argument or an alignment, or be the measure of a detector.
-    """
+    """Return the measure called `name`, which may have an argument or an alignment, or None."""
     if name in MEASURES:
         return MEASURES[name]
     parts = _VARIANT.fullmatch(name)
@@ -241,7 +229,7 @@ def sort_measures(names: Iterable[str]) -> list[str]:
     an alignment after ``@`` follow all others.
     """
     given = list(dict.fromkeys(names))
-    methods = list(_METHOD_TAGS)
+    methods = list(METHOD_NAMES)
     ranks = {name: k for k, name in enumerate(MEASURES)}
 
     def rank(name: str) -> tuple[int, int, int]:

@@ -1,16 +1,13 @@
 """Second moments of a pair of matrices.
 
 Linear CKA, every CCA, Procrustes, regression and direct matching are functions of these sums. So one pass
-over the data (`suture.numbers.pair_moments`) serves them all. Its memory does not grow with the number of
+over the data (`suture.numbers.pair_moments`) serves them all, in memory that does not grow with the number of
 examples. Law (tests/test_laws.py): the moments of two shards merge into the moments of both.
-
-Rows of a matrix are positions: an example of height H and width W gives H * W rows, with the channels as
-columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Protocol, Self, TypeVar
@@ -18,18 +15,17 @@ from typing import Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-from suture._base import SutureError
+from suture._base import check_finite, expect
+
+
+def to_double(value: Tensor) -> Tensor:
+    """Convert to float64, on the CPU where the device has no float64 (mps)."""
+    return value.cpu().double() if value.device.type == "mps" else value.double()
 
 
 @dataclass(frozen=True)
 class UnitRowSums:
-    """Sums of the rows of one matrix at unit length.
-
-    Attributes:
-        n: number of rows.
-        total: (p,) sum of x / |x|, in float64; rows of zeros add nothing.
-        zeros: number of rows that are zero.
-    """
+    """Sums of `n` rows at unit length: `total` (p,) of x / |x| in float64, and the number of zero rows."""
 
     n: int
     total: Tensor
@@ -39,9 +35,8 @@ class UnitRowSums:
     def of(cls, x: Tensor) -> UnitRowSums:
         """Compute the sums of a matrix (n, p)."""
         norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-        units = torch.where(norms > 0, x / norms, 0.0)
-        total = units.cpu().double() if x.device.type == "mps" else units.double()
-        return cls(len(x), total.sum(0), int((norms == 0).sum()))
+        units = to_double(torch.where(norms > 0, x / norms, 0.0))
+        return cls(len(x), units.sum(0), int((norms == 0).sum()))
 
     def merge(self, other: UnitRowSums) -> UnitRowSums:
         """Return the sums of the rows of both."""
@@ -55,21 +50,25 @@ class _Mergeable(Protocol):
 M = TypeVar("M", bound=_Mergeable)
 
 
+def merge_all(blocks: Iterable[M]) -> M:
+    """Merge at least one block, from left to right."""
+    return reduce(lambda a, b: a.merge(b), blocks)
+
+
 def merge_blocks(blocks: Sequence[M], most: int) -> list[M]:
     """Merge blocks into at most `most` blocks; block b joins number b modulo `most`."""
-    return [reduce(lambda a, b: a.merge(b), blocks[k::most]) for k in range(min(most, len(blocks)))]
+    return [merge_all(blocks[k::most]) for k in range(min(most, len(blocks)))]
 
 
 def leave_out(blocks: Sequence[M], k: int) -> M:
     """Merge all blocks but block `k`; at least two blocks are needed."""
-    return reduce(lambda a, b: a.merge(b), (block for i, block in enumerate(blocks) if i != k))
+    return merge_all(block for i, block in enumerate(blocks) if i != k)
 
 
 def standardise_rows(x: Tensor) -> Tensor:
     """Subtract from every row of `x` (n, p) its mean, and scale the row to unit length.
 
-    Products of such rows are their correlations. A row that does not vary, up to rounding, becomes a row of
-    zeros.
+    A row that does not vary, up to rounding, becomes a row of zeros.
     """
     mean = x.mean(1, keepdim=True)
     rest = x - mean
@@ -161,8 +160,6 @@ class Cross:
 class Moments:
     """Moments of one pair of matrices X (n, p) and Y (n, q) with the same rows, in float64.
 
-    Make it with `Moments.of`, with `merge`, or with `PairMoments.get_moments`.
-
     Attributes:
         x, y: the sums of each side, about its mean.
         cross: the sums over pairs, about the means.
@@ -177,37 +174,27 @@ class Moments:
 
     @staticmethod
     def check(x: Tensor, y: Tensor) -> None:
-        """Check that two matrices have the same rows, at least one, and no NaN or inf.
-
-        Raises:
-            SutureError: they have not.
-        """
-        if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or len(x) == 0:
-            raise SutureError(f"expected two matrices with the same rows, got shapes {tuple(x.shape)} and "
-                              f"{tuple(y.shape)}; pass (n, p) and (n, q)")
+        """Check that two matrices have the same rows, at least one, and no NaN or inf."""
+        expect(x.ndim == y.ndim == 2 and len(x) == len(y) > 0, "two matrices with the same rows",
+               f"shapes {tuple(x.shape)} and {tuple(y.shape)}", "pass (n, p) and (n, q)")
         for name, m in (("x", x), ("y", y)):
-            if not torch.isfinite(m).all():
-                raise SutureError("expected finite numbers, got NaN or inf in matrix "
-                                  f"{name}; drop those rows")
+            check_finite(m, f"matrix {name}", "drop those rows")
 
     @classmethod
     def of(cls, x: Tensor, y: Tensor) -> Moments:
         """Compute the moments of two matrices in memory, `x` (n, p) and `y` (n, q), in float64.
 
         Raises:
-            SutureError: not two matrices with the same, non-zero number of rows, or NaN or inf in them.
+            SutureError: as `check`.
         """
         cls.check(x, y)
         x, y = x.double(), y.double()
-        mx, my = x.mean(0), y.mean(0)
-        xc, yc = x - mx, y - my
-        kx, ky = xc.square().sum(1), yc.square().sum(1)
-
-        def side(c: Tensor, k: Tensor, shift: Tensor) -> Side:
-            return Side(len(c), shift, c.sum(0), c.T @ c, c.T @ k, k @ k)
-
-        cross = Cross(xc.T @ yc, xc.T @ ky, yc.T @ kx, kx @ ky)
-        return cls(side(xc, kx, mx), side(yc, ky, my), cross).centre()
+        shifts = x.mean(0), y.mean(0)
+        x, y = x - shifts[0], y - shifts[1]
+        kx, ky = x.square().sum(1), y.square().sum(1)
+        first, second = (Side(len(m), shift, m.sum(0), m.T @ m, m.T @ k, k @ k)
+                         for m, k, shift in zip((x, y), (kx, ky), shifts, strict=True))
+        return cls(first, second, Cross(x.T @ y, x.T @ ky, y.T @ kx, kx @ ky)).centre()
 
     def centre(self) -> Moments:
         """Return the same moments about the means."""

@@ -1,22 +1,21 @@
-"""Moments of all cells of a comparison, accumulated batch by batch.
+"""Moments of all cells of a comparison, accumulated batch by batch as in `suture.numbers.shifted_sums`.
 
-Sums are about a *shift*, the mean of the first batch, so that a large mean costs no digits. Products are
-computed in blocks (float32 by default) and accumulated in float64. Law (tests/test_laws.py): nothing depends
-on batch size or order beyond rounding.
+Law (tests/test_laws.py): nothing depends on batch size or order beyond rounding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from suture._base import SutureError
-from suture.numbers.moments import Cross, Moments, Side
+from suture._base import SutureError, expect
+from suture.numbers.moments import Cross, Moments, Side, to_double
 from suture.numbers.resizing import Resizing
-from suture.numbers.site_groups import SiteGroup, group_sites
+from suture.numbers.shifted_sums import compute_shift
 
 
 class NonFiniteError(SutureError):
@@ -32,21 +31,57 @@ class NonFiniteError(SutureError):
         self.side, self.index = side, index
 
 
-def _compute_first_mean(x: Tensor, precision: torch.dtype, mask: Tensor | None) -> Tensor:
-    """Compute the mean (C,) over all rows that are not padding, rounded to `precision`.
+@dataclass(frozen=True)
+class SiteGroup:
+    """Sites with one grid of positions, whose channels are side by side in the `columns` of one buffer.
 
-    It is returned in float64, on the CPU where the device has no float64.
+    A target group has `beside` further columns. They hold the squared norms of all sources and of the
+    members, and ones. So one product gives the cross sums and all sums of third order.
     """
-    mean = x.mean((0, 1, 2)) if mask is None else x[mask].sum(0) / max(1, int(mask.sum()))
-    mean = mean.to(precision)
-    return mean.cpu().double() if mean.device.type == "mps" else mean.double()
+
+    grid: Hashable
+    members: tuple[int, ...]
+    columns: Mapping[int, slice]
+    width: int
+    beside: int
+
+    @property
+    def ones(self) -> int:
+        """Column of ones, the last one that is used."""
+        return self.width + self.beside - 1
+
+    @property
+    def buffer_width(self) -> int:
+        """Width of the buffer."""
+        # Rows of a multiple of 64 bytes: others made the subtraction and the small products twice as slow.
+        return -(-(self.width + self.beside) // 16) * 16
+
+    @property
+    def squares(self) -> int:
+        """Number of elements of the Gram matrices of all members."""
+        return sum((c.stop - c.start) ** 2 for c in self.columns.values())
+
+
+def group_sites(grids: Sequence[Hashable], widths: Sequence[int], ones: int = 0,
+                norms: int | None = None) -> list[SiteGroup]:
+    """Group sites with equal grids, in the order given.
+
+    `ones` is the number of columns of ones, `norms` that of sources with norms (None: no norms at all).
+    """
+    groups = []
+    for grid in dict.fromkeys(grids):
+        members = tuple(i for i, g in enumerate(grids) if g == grid)
+        edges = [0]
+        for i in members:
+            edges.append(edges[-1] + widths[i])
+        columns = {i: slice(edges[k], edges[k + 1]) for k, i in enumerate(members)}
+        beside = ones + (0 if norms is None else norms + len(members))
+        groups.append(SiteGroup(grid, members, columns, edges[-1], beside))
+    return groups
 
 
 def _compute_gram(a: Tensor, width: int, b: Tensor | None = None) -> Tensor:
-    """Compute a' b for the first `width` columns of `a`, where the (width, width) part is symmetric.
-
-    Blocks below the diagonal are copied from those above where that saves time.
-    """
+    """Compute a' b for the first `width` columns of `a`; copy the lower half of its symmetric part."""
     b = a if b is None else b
     step = 256 if width >= 512 else 128 if width >= 256 else width
     out = a.new_empty(width, b.shape[1])
@@ -71,24 +106,20 @@ class PairMoments:
         higher: keep the sums of third and fourth order, which debiased CKA, RV2 and RSA need. Otherwise they
             are nan.
 
-    Memory: float64 sums, 8 (sum of source widths) (sum of target widths) bytes and the sides; no examples are
-    kept.
+    Memory: 8 (sum of source widths) (sum of target widths) bytes and the sides; no examples are kept.
     """
 
     def __init__(self, source_grids: Sequence[Hashable], source_widths: Sequence[int],
                  target_grids: Sequence[Hashable], target_widths: Sequence[int],
                  resizing: Mapping[tuple[Any, Any], Resizing], *, same: bool = False,
                  precision: torch.dtype = torch.float32, higher: bool = True) -> None:
-        self.precision = precision
-        self._same, self._higher = same, higher
-        self._resizing = resizing
+        self.precision, self._same, self._higher, self._resizing = precision, same, higher, resizing
         self._count = len(source_grids) if higher else 0
         self._buffers: dict[tuple[Any, ...], Tensor] = {}
-        self._sources = group_sites(source_grids, source_widths)
-        self._targets = self._sources if same else group_sites(target_grids, target_widths)
+        self._targets = group_sites(target_grids, target_widths, 1, self._count if higher else None)
+        self._sources = self._targets if same else group_sites(source_grids, source_widths)
         self._masks: Mapping[Hashable, Tensor] = {}
-        self._shift_x: list[Tensor] = []
-        self._shift_y: list[Tensor] = []
+        self._shifts: tuple[list[Tensor], list[Tensor]] = [], []
         self._sums: dict[tuple[Any, ...], Tensor] = {}
         self._rows: dict[Hashable, int] = {}
         self._sides: dict[tuple[Any, ...], Side] = {}
@@ -105,56 +136,37 @@ class PairMoments:
         """Bytes that the sums will use, known before the first batch."""
         numbers = 0
         for gt in self._targets:
-            buffer, own = (self._compute_buffer_width(gt, self._find_ones_column(gt) - gt.width + 1),
-                           self._same)
+            numbers += (gt.beside - 1) ** 2
+            if not self._same:
+                numbers += gt.squares + gt.width * (gt.buffer_width - gt.width)
             for gs in self._sources:
-                if (gs.grid, gt.grid) not in self._resizing:
-                    continue
-                numbers += gs.width * buffer
-                if not (own and gs is gt):
-                    numbers += sum((c.stop - c.start) ** 2 for c in gs.columns.values())
-            numbers += (self._find_ones_column(gt) - gt.width) ** 2
-            if not own:
-                numbers += (sum((c.stop - c.start) ** 2 for c in gt.columns.values())
-                            + gt.width * (buffer - gt.width))
+                if (gs.grid, gt.grid) in self._resizing:
+                    numbers += gs.width * gt.buffer_width + (0 if self._same and gs is gt else gs.squares)
         return 8 * numbers
-
-    @staticmethod
-    def _compute_buffer_width(g: SiteGroup, extra: int) -> int:
-        """Compute the number of columns of a group's buffer, rounded up to rows of a multiple of 64 bytes.
-
-        Other widths made the subtraction and the small products twice as slow.
-        """
-        return -(-(g.width + extra) // 16) * 16
 
     @torch.no_grad()
     def update(self, sources: Sequence[Tensor], targets: Sequence[Tensor],
                masks: Mapping[Hashable, Tensor] | None = None) -> None:
-        """Add one batch: for each site a tensor (N, H, W, C), sources and targets of the same N examples.
-
-        With ``same=True``, `targets` is not read.
+        """Add one batch.
 
         Args:
-            sources, targets: the representations.
-            masks: (N, H, W) booleans, False at padding tokens, for grids that have some. Such a grid is
-                paired with itself only, or with grids that hold only rows of it.
+            sources, targets: for each site a tensor (N, H, W, C) of the same N examples. With ``same=True``,
+                `targets` is not read.
+            masks: (N, H, W) booleans, False at padding, for grids that have some. Such a grid is paired with
+                itself only, or with grids that hold only rows of it.
 
         Raises:
             NonFiniteError: NaN or inf in one of them; the sums are then as they were before the call.
         """
         self._sides.clear()
         self._masks = masks or {}
+        targets = sources if self._same else targets
         if not self.examples:
-            self._shift_x = self._compute_first_means(self._sources, sources)
-            self._shift_y = self._shift_x if self._same else self._compute_first_means(self._targets, targets)
-        # Extra columns after the channels of a target group hold the squared norms of all sources and of its
-        # own members, and ones. So one product gives the cross sums and all sums of third order.
-        ys = [self._centre(g, self._shift_y, sources if self._same else targets,
-                           "source" if self._same else "target", self._find_ones_column(g) - g.width + 1)
-              for g in self._targets]
+            first = self._compute_shifts(self._targets, targets)
+            self._shifts = first if self._same else self._compute_shifts(self._sources, sources), first
+        ys = [self._centre(g, 0 if self._same else 1, targets) for g in self._targets]
         # Whole buffers are resized, because a slice of channels would be copied first.
-        xs = (ys if self._same
-              else [self._centre(g, self._shift_x, sources, "source", 0) for g in self._sources])
+        xs = ys if self._same else [self._centre(g, 0, sources) for g in self._sources]
         for gt, y in zip(self._targets, ys, strict=True):
             smalls = self._fill_norms(gt, y, xs)
             for gs, small in zip(self._sources, smalls, strict=True):
@@ -163,65 +175,56 @@ class PairMoments:
             self._add_target_sums(gt, y)
         self.examples += len(sources[0])
 
-    def _compute_first_means(self, groups: list[SiteGroup], tensors: Sequence[Tensor]) -> list[Tensor]:
+    def _compute_shifts(self, groups: list[SiteGroup], tensors: Sequence[Tensor]) -> list[Tensor]:
         masks = {i: self._masks.get(g.grid) for g in groups for i in g.members}
-        return [_compute_first_mean(x, self.precision, masks[i]) for i, x in enumerate(tensors)]
+        return [compute_shift(x, masks[i], self.precision) for i, x in enumerate(tensors)]
 
-    def _centre(self, g: SiteGroup, shifts: list[Tensor], tensors: Sequence[Tensor], side: str,
-                extra: int) -> Tensor:
+    def _centre(self, g: SiteGroup, side: int, tensors: Sequence[Tensor]) -> Tensor:
+        """Write the centred channels of a group into its buffer; `side` is 0 for sources, 1 for targets."""
         first = tensors[g.members[0]]
-        width = self._compute_buffer_width(g, extra)
         # Kept from batch to batch, because new memory of this size costs more than the subtraction.
-        shape = (*first.shape[:3], width)
+        shape = (*first.shape[:3], g.buffer_width)
         buffer = self._buffers.get((side, g.grid))
         if buffer is None or buffer.shape != shape:
             buffer = torch.empty(shape, dtype=self.precision, device=first.device)
             self._buffers[side, g.grid] = buffer
         for i in g.members:
-            torch.sub(tensors[i].to(self.precision), shifts[i].to(first.device, self.precision),
+            torch.sub(tensors[i].to(self.precision), self._shifts[side][i].to(first.device, self.precision),
                       out=buffer[..., g.columns[i]])
         mask = self._masks.get(g.grid)
         if mask is not None:
             buffer[..., :g.width].masked_fill_(~mask[..., None], 0)
         finite = torch.isfinite(buffer[..., :g.width].sum((0, 1, 2)))
         if not finite.all():
-            raise NonFiniteError(side, next(i for i in g.members if not finite[g.columns[i]].all()))
+            raise NonFiniteError("target" if side else "source",
+                                 next(i for i in g.members if not finite[g.columns[i]].all()))
         return buffer
 
     def _fill_norms(self, gt: SiteGroup, y: Tensor, xs: list[Tensor]) -> list[Tensor | None]:
-        """Write squared norms and ones into the extra columns of `y`.
+        """Write norms and ones beside the channels of `y`; return the source groups on the small grids.
 
-        Returns:
-            The source groups on the small grids; None for a pair of grids without moments.
+        None stands for a pair of grids without moments.
         """
         smalls: list[Tensor | None] = []
         for gs, x in zip(self._sources, xs, strict=True):
             r = self._resizing.get((gs.grid, gt.grid))
-            if r is None:
-                smalls.append(None)
-                if self._higher:
-                    y[..., [gt.width + i for i in gs.members]] = 0
-                continue
-            small = r.shrink(x)
+            small = None if r is None else r.shrink(x)
             smalls.append(small)
             for i in gs.members if self._higher else ():
-                y[..., gt.width + i] = r.compute_squared_norms(small[..., gs.columns[i]])
+                y[..., gt.width + i] = (0 if r is None or small is None
+                                        else r.compute_squared_norms(small[..., gs.columns[i]]))
         for k, j in enumerate(gt.members if self._higher else ()):
             own = (y[..., gt.width + j] if self._same
                    else torch.linalg.vector_norm(y[..., gt.columns[j]], dim=-1) ** 2)
             y[..., gt.width + self._count + k] = own
         mask = self._masks.get(gt.grid)
-        y[..., self._find_ones_column(gt)] = 1 if mask is None else mask.to(y.dtype)
-        y[..., self._find_ones_column(gt) + 1:] = 0
+        y[..., gt.ones] = 1 if mask is None else mask.to(y.dtype)
+        y[..., gt.ones + 1:] = 0
         return smalls
 
-    def _find_ones_column(self, gt: SiteGroup) -> int:
-        """Return the column of ones in the buffer of a target group."""
-        return gt.width + self._count + len(gt.members) * self._higher
-
     def _add(self, value: Tensor, *key: Any) -> None:
-        """Accumulate in float64; on the CPU where the device has no float64 (mps)."""
-        value = value.cpu().double() if value.device.type == "mps" else value.double()
+        """Accumulate in float64."""
+        value = to_double(value)
         if key in self._sums:
             self._sums[key] += value
         else:
@@ -235,25 +238,22 @@ class PairMoments:
             return
         self._add(rows[:, :gs.width].T @ r.apply_adjoint(y).flatten(0, 2), "xy", gs.grid, gt.grid)
         grown = r.apply_gram(small).flatten(0, 2)
-        for i in gs.members:
-            c = gs.columns[i]
+        for i, c in gs.columns.items():
             self._add(_compute_gram(rows[:, c], c.stop - c.start, grown[:, c]), "xx", i, gt.grid)
 
     def _add_target_sums(self, gt: SiteGroup, y: Tensor) -> None:
         rows = y.flatten(0, 2)
         mask = self._masks.get(gt.grid)
         self._rows[gt.grid] = self._rows.get(gt.grid, 0) + (len(rows) if mask is None else int(mask.sum()))
-        norms = rows[:, gt.width:self._find_ones_column(gt)]
-        norms = norms.cpu().double() if y.device.type == "mps" else norms.double()
+        norms = to_double(rows[:, gt.width:gt.ones])
         self._add(norms.T @ norms, "norms", gt.grid)
         if self._same:
             return
-        for j in gt.members:
-            c = gt.columns[j]
+        for j, c in gt.columns.items():
             self._add(_compute_gram(rows[:, c], c.stop - c.start), "yy", j)
         # One small product per example, because a tall and very narrow product is five times slower.
-        side = y[..., gt.width:].flatten(1, 2).transpose(1, 2) @ y[..., :gt.width].flatten(1, 2)
-        self._add(side.sum(0).T, "y", gt.grid)
+        beside = y[..., gt.width:].flatten(1, 2).transpose(1, 2) @ y[..., :gt.width].flatten(1, 2)
+        self._add(beside.sum(0).T, "y", gt.grid)
 
     def _centre_side(self, side: Side, *key: Any) -> Side:
         """Return the side about its mean, cached because one side serves many cells."""
@@ -267,14 +267,13 @@ class PairMoments:
         Raises:
             SutureError: nothing was added yet.
         """
-        if not self.examples:
-            raise SutureError("expected at least one batch, got none; call update first")
+        expect(self.examples > 0, "at least one batch", "none", "call update first")
         gs = next(g for g in self._sources if source in g.members)
         gt = next(g for g in self._targets if target in g.members)
         s, n, own = self._sums, self._rows[gt.grid], self._same and gs is gt
         pair = s["xy", gs.grid, gt.grid]
         beside = s["xy", gt.grid, gt.grid][:, gt.width:] if self._same else s["y", gt.grid]
-        cx, cy, ones = gs.columns[source], gt.columns[target], self._find_ones_column(gt)
+        cx, cy = gs.columns[source], gt.columns[target]
         nan = pair.new_full((), float("nan"))
         each_x, each_y = nan.expand(cx.stop - cx.start), nan.expand(cy.stop - cy.start)
         x_high, y_high, c_high = [each_x, nan], [each_y, nan], [each_x, each_y, nan]
@@ -283,9 +282,9 @@ class PairMoments:
             x_high = [pair[cx, gt.width + source], norms[source, source]]
             y_high = [beside[cy, k], norms[k, k]]
             c_high = [pair[cx, gt.width + k], beside[cy, source], norms[source, k]]
-        x = Side(n, self._shift_x[source].to(pair.device), pair[cx, ones],
+        x = Side(n, self._shifts[0][source].to(pair.device), pair[cx, gt.ones],
                  pair[cx, cx] if own else s["xx", source, gt.grid], *x_high)
-        y = Side(n, self._shift_y[target].to(pair.device), beside[cy, ones - gt.width],
+        y = Side(n, self._shifts[1][target].to(pair.device), beside[cy, gt.beside - 1],
                  s["xy", gt.grid, gt.grid][cy, cy] if self._same else s["yy", target], *y_high)
         cross = Cross(pair[cx, cy], *c_high)
         return Moments(self._centre_side(x, "x", source, gt.grid), self._centre_side(y, "y", target),

@@ -45,19 +45,19 @@ def sum_by_batch(values: NDArray[Any], sizes: NDArray[Any]) -> Floats:
     return sums
 
 
-RECORDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "accuracy": ("correct", ()),
-    "relative_accuracy": ("correct", ("correct",)),
-    "agreement": ("agree", ()),
-    "kl": ("kl", ()),
-    "ce_gap": ("ce", ("ce",)),
-    "relative_perplexity": ("ce", ("ce",)),
-    "residual": ("error", ("scale",)),
-    "residual_batches": ("error", ("scale", "batches")),
-    "r2": ("error", ("spread",)),
+RECORDS: Mapping[str, tuple[str, ...]] = {
+    "accuracy": ("correct",),
+    "relative_accuracy": ("correct", "correct"),
+    "agreement": ("agree",),
+    "kl": ("kl",),
+    "ce_gap": ("ce", "ce"),
+    "relative_perplexity": ("ce", "ce"),
+    "residual": ("error", "scale"),
+    "residual_batches": ("error", "scale", "batches"),
+    "r2": ("error", "spread"),
 }
-"""By quantity: the array of the method, (sources, targets, N), and the arrays of the target network that
-it needs."""
+"""By quantity: the array of the method, (sources, targets, N), then the arrays of the target network that it
+needs."""
 
 
 def build_record(arrays: Arrays, name: str, i: int, j: int) -> Record:
@@ -78,19 +78,18 @@ def build_record(arrays: Arrays, name: str, i: int, j: int) -> Record:
     if not method or quantity not in RECORDS:
         known = [f"{m}.{q}" for m in ("dm", "tlm") for q in RECORDS]
         raise make_unknown_error("measure with a per-example record", name, known,
-                      "structural indices are functions of all examples at once")
-    own, target = RECORDS[quantity]
+                                 "structural indices are functions of all examples at once")
+    own, *target = RECORDS[quantity]
     needed = [f"{method}.{own}", *(f"target.{t}" for t in target)]
-    absent = [a for a in needed if a not in arrays]
-    if absent:
-        raise SutureError(f"expected the per-example array {absent[0]!r} for {name!r}, this comparison has "
-                          "none; compute it with this method and with labels in the test data")
-    top, *rest = (arrays[a] for a in needed)
-    x = top[i, j]
+    for key in needed:
+        if key not in arrays:
+            raise SutureError(f"expected the per-example array {key!r} for {name!r}, this comparison has "
+                              "none; compute it with this method and with labels in the test data")
+    x, rest = arrays[needed[0]][i, j], [arrays[key] for key in needed[1:]]
     units = arrays["target.tokens"].astype(np.float64) if "target.tokens" in arrays else np.ones(len(x))
     if quantity == "relative_accuracy":
         return Record(x, rest[0].astype(np.float64))
-    if quantity in ("ce_gap", "relative_perplexity"):
+    if own == "ce":
         return Record(x.astype(np.float64) - rest[0], units, exponential=quantity == "relative_perplexity")
     if quantity == "residual":
         return Record(x, rest[0][j])

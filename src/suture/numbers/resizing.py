@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -42,9 +42,10 @@ class Resizing:
 
     def resize_map(self, x: Tensor) -> Tensor:
         """Resize a map `x` (N, C, H, W) on both axes."""
-        how: dict[str, Any] = ({"mode": "nearest-exact"} if self.mode == "nearest"
-                               else {"mode": "bilinear", "align_corners": False})
-        return x if self.source == self.target else F.interpolate(x, size=self.target, **how)
+        if self.source == self.target:
+            return x
+        return F.interpolate(x, size=self.target,
+                             mode="nearest-exact" if self.mode == "nearest" else "bilinear")
 
     def resize_grid(self, x: Tensor) -> Tensor:
         """Resize a grid `x` (N, H, W, C) on both axes."""
@@ -59,18 +60,23 @@ class Resizing:
         if not self.is_up:
             return y
         n, _, _, c = y.shape
-        y, sizes = y.permute(0, 3, 1, 2), (list(self.target), [n, c, *self.small])
-        pulled: Tensor = (torch.ops.aten._upsample_nearest_exact2d_backward(y, *sizes) if self.mode
-                          == "nearest" else torch.ops.aten.upsample_bilinear2d_backward(y, *sizes, False))
+        y, aten, sizes = y.permute(0, 3, 1, 2), torch.ops.aten, (list(self.target), [n, c, *self.small])
+        pulled: Tensor = (aten._upsample_nearest_exact2d_backward(y, *sizes) if self.mode == "nearest"
+                          else aten.upsample_bilinear2d_backward(y, *sizes, False))
         return torch.permute(pulled, (0, 2, 3, 1))
 
     def apply_gram(self, x: Tensor) -> Tensor:
         """Apply W'W of the growing axes W to `x`, the result of `shrink`."""
-        for axis, (s, t) in enumerate(zip(self.small, self.target, strict=True), 1):
-            if s != t:
-                m = compute_interpolation(s, t, self.mode)
-                x = _multiply_along(m.T @ m, x, axis)
+        n, h, w, c = x.shape
+        if self.small[0] != self.target[0]:
+            x = (self._compute_gram(0).to(x) @ x.reshape(n, h, w * c)).reshape(n, h, w, c)
+        if self.small[1] != self.target[1]:
+            x = (self._compute_gram(1).to(x) @ x.reshape(n * h, w, c)).reshape(n, h, w, c)
         return x
+
+    def _compute_gram(self, axis: int) -> Tensor:
+        weights = compute_interpolation(self.small[axis], self.target[axis], self.mode)
+        return weights.T @ weights
 
     def compute_squared_norms(self, x: Tensor) -> Tensor:
         """Compute the squared norms (N, H', W') of the resized rows, from `x`, the result of `shrink`.
@@ -112,11 +118,3 @@ def _compute_norm_weights(source: int, target: int, mode: Mode, like: Tensor) ->
     m = compute_interpolation(source, target, mode).to(like)
     return m.square(), 2 * m[:, 1:] * m[:, :-1]
 
-
-def _multiply_along(matrix: Tensor, x: Tensor, axis: int) -> Tensor:
-    """Multiply `matrix` (t, s) into axis 1 or 2 of `x` (N, H, W, C)."""
-    n, h, w, c = x.shape
-    matrix = matrix.to(x)
-    if axis == 1:
-        return (matrix @ x.reshape(n, h, w * c)).reshape(n, -1, w, c)
-    return (matrix @ x.reshape(n * h, w, c)).reshape(n, h, -1, c)

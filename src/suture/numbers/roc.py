@@ -1,8 +1,7 @@
-"""Separation of two samples of detector scores: native scores and others.
+"""Separation of native scores from other scores: AUROC, average precision, false positive rate, intervals.
 
 Native scores are those of the target network's own representations. They are the positive class, and a larger
-score means more in-distribution. Every number here depends only on the order of the scores. So scores are
-never squashed, and infinite scores are valid.
+score means more in-distribution. Only the order of the scores counts, so they may be infinite.
 """
 
 from __future__ import annotations
@@ -13,13 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from suture._base import SutureError
+from suture._base import SutureError, check_equal_lengths, expect
 from suture.numbers.arrays import Floats, Ints
-from suture.numbers.intervals import Estimate, compute_hidden_share, make_missing_estimate, stretch_interval
-from suture.numbers.native_thresholds import NativeThresholds, bootstrap_intervals
+from suture.numbers.intervals import Estimate, draw_counts, make_missing_estimate
 
-NORMAL_ENDS = np.array([-1.0, 1.0]) * 1.959963984540054
-"""Ends of the 95 % interval of a standard normal variable."""
+BOOTSTRAP_CHUNK = 400_000
+"""Limit on scores times resamples in one step (3 MiB an array). With it, memory grows with neither number."""
 
 
 @dataclass(frozen=True)
@@ -45,18 +43,9 @@ def estimate_separation(native: ArrayLike, other: ArrayLike, *, paired: bool = F
                         resamples: int = 400) -> Separation:
     """Estimate the separation of `other` from `native`, with 95 % intervals.
 
-    The intervals of `auroc` and `two_sided_auroc` come from influence functions. The first is built on the
-    logit scale (DeLong et al. 1988), the second on the scale log(1 - value). The intervals of
-    `average_precision` and `fpr95` are percentile bootstraps over examples.
-
-    All of these intervals collapse where the samples are fully apart, and are too short close to that point.
-    So each interval also leaves room for a hidden share: the largest share of examples that n independent
-    examples, or pairs, miss altogether in one sample of 40. It is 1 - 0.025^(1/n), about 3.7 / n (the exact
-    binomial bound, Clopper and Pearson 1934).
-
-    The two scores of a paired example are not independent. For paired samples the interval is stretched to
-    also hold the value corrected for this. With a single score on a side an interval is [0, 1]. Identical
-    paired samples have the interval [0.5, 0.5] for the first three measures.
+    The intervals are percentile bootstraps over examples, with three corrections (`_stretch`). With a single
+    score on a side an interval is [0, 1]. Identical paired samples have the interval [0.5, 0.5] for the first
+    three measures.
 
     Args:
         native: (N,) scores of native representations.
@@ -68,18 +57,21 @@ def estimate_separation(native: ArrayLike, other: ArrayLike, *, paired: bool = F
     Raises:
         SutureError: not one-dimensional real numbers, paired with N != M, or no resamples.
     """
-    if resamples < 1:
-        raise SutureError(f"expected resamples >= 1, got {resamples}; write resamples=400")
+    expect(resamples >= 1, "resamples >= 1", resamples, "write resamples=400")
     x, y = _as_scores(native, "native"), _as_scores(other, "other")
-    if paired and len(x) != len(y):
-        raise SutureError(f"expected as many other scores as native ones for paired=True, got {len(x)} and "
-                          f"{len(y)}; write paired=False where they are not of the same examples")
+    if paired:
+        check_equal_lengths(x, y, "native and other scores", "write paired=False")
     if why := _explain_missing(x, y):
         return Separation(*[make_missing_estimate(why)] * 4)
+    ranked = _RankedScores(x, y)
+    values = ranked.measure_all()
     if min(len(x), len(y)) == 1:
-        return _estimate_from_single(x, y, paired)
-    return Separation(_estimate_auroc(x, y, paired), _estimate_two_sided(x, y, paired),
-                      *bootstrap_intervals(x, y, paired, seed, resamples))
+        ends = (0.5, 0.5) if paired and x[0] == y[0] else (0.0, 1.0)
+        return Separation(*(Estimate(float(v), *e)
+                            for v, e in zip(values, (ends, ends, (0.0, 1.0), (0.0, 1.0)), strict=True)))
+    drawn = _bootstrap(ranked, _match_pairs(x, y) if paired else None, seed, resamples)
+    return Separation(*(Estimate(float(value), float(low), float(high)) for value, low, high in
+                        _stretch(values, drawn, len(x), len(y), paired)))
 
 
 def auroc(native: ArrayLike, other: ArrayLike) -> float:
@@ -88,28 +80,20 @@ def auroc(native: ArrayLike, other: ArrayLike) -> float:
     Raises:
         SutureError: not one-dimensional real numbers, nan among them, or an empty sample.
     """
-    x, y = _check_samples(native, other)
-    return _compute_auroc(*_count_below(x, y), len(x))
+    return float(_RankedScores(*_check_samples(native, other)).measure_all()[0])
 
 
 def two_sided_auroc(native: ArrayLike, other: ArrayLike) -> float:
     """Compute the AUROC of typicality, which is high where the others lie on either side of the natives.
 
-    The typicality of a score s is t(s) = -|F(s) - 1/2|, with F the distribution function of the natives.
+    The typicality of a score s is t(s) = -|F(s) - 1/2|, with F the distribution function of the natives. U =
+    F(native) is uniform on [0, 1], so a native is more typical than s with probability P(|U - 1/2| < |F(s) -
+    1/2|) = |2 F(s) - 1|. The AUROC is the mean of this over `other`.
 
-    Closed form: U = F(native) is uniform on [0, 1], so |U - 1/2| is uniform on [0, 1/2]. A native is more
-    typical than s with probability P(|U - 1/2| < |F(s) - 1/2|) = |2 F(s) - 1|. The AUROC is the mean of this
-    over `other`.
-
-    Ties: a score that equals natives has no single F. It represents every u in [F(s-), F(s)], as natives of
-    this score do (the randomised probability integral transform, Brockwell 2007). The value of |2u - 1| is
-    averaged over these u. The intervals of the natives tile [0, 1], so identical samples give exactly 1/2
-    whatever their ties.
-
-    Where no two natives are equal, the value is the AUROC of t with mid-ranks, to the last digit. Where some
-    are equal, that AUROC is not continuous, so no interval could be given for it. Example: natives -1, 0, 0,
-    1, each 250 times, and others that are all 1. One more native at an end moves that AUROC from 3/4 to
-    nearly 5/8 or 7/8.
+    A score that equals natives stands for every u in [F(s-), F(s)] (the randomised probability integral
+    transform, Brockwell 2007). |2u - 1| is averaged over these u, so identical samples give exactly 1/2
+    whatever their ties. Where no two natives are equal, this is the AUROC of t with mid-ranks. Elsewhere that
+    AUROC is not continuous, so it has no interval.
 
     Args:
         native: (N,) scores.
@@ -118,12 +102,11 @@ def two_sided_auroc(native: ArrayLike, other: ArrayLike) -> float:
     Raises:
         SutureError: not one-dimensional real numbers, nan among them, or an empty sample.
     """
-    x, y = _check_samples(native, other)
-    return _compute_two_sided(*_count_below(x, y), len(x))
+    return float(_RankedScores(*_check_samples(native, other)).measure_all()[1])
 
 
 def _as_scores(scores: ArrayLike, name: str) -> Floats:
-    """Convert `scores` to float64 and check that they are one-dimensional real numbers."""
+    """Convert scores to float64, and check their form."""
     array: NDArray[Any] = np.asarray(scores)
     if array.ndim != 1 or array.dtype.kind not in "biuf":
         raise SutureError(f"expected {name} scores as real numbers of shape (n,), got {array.dtype} of shape "
@@ -142,120 +125,104 @@ def _explain_missing(x: Floats, y: Floats) -> str:
 
 
 def _check_samples(native: ArrayLike, other: ArrayLike) -> tuple[Floats, Floats]:
-    """Convert both samples to float64 and refuse samples that are empty or hold nan."""
+    """Convert both samples to float64, and check that they have a separation."""
     x, y = _as_scores(native, "native"), _as_scores(other, "other")
-    if why := _explain_missing(x, y):
-        raise SutureError(f"expected scores without nan in both samples, got {why}; "
-                          "write estimate_separation(native, other), which gives missing estimates with "
-                          "this reason")
+    why = _explain_missing(x, y)
+    expect(not why, "scores without nan in both samples", why, "drop those examples")
     return x, y
 
 
-def _count_below(x: Floats, y: Floats) -> tuple[Ints, Ints]:
-    """Count, for each of `y`, the elements of `x` that are smaller, and those that are not larger."""
-    s = np.sort(x)
-    return s.searchsorted(y, "left").astype(np.int64), s.searchsorted(y, "right").astype(np.int64)
+class _RankedScores:
+    """The order of two samples, from the largest score down. It turns weights of examples into measures."""
+
+    def __init__(self, x: Floats, y: Floats) -> None:
+        natives, others = np.sort(x), np.sort(y)
+        self.n, self.m = len(x), len(y)
+        self._natives_above = self.n - natives.searchsorted(others[::-1], "right")
+        self._natives_reaching = self.n - natives.searchsorted(others[::-1], "left")
+        self._tied_natives = self.n - natives.searchsorted(natives[::-1], "left")
+        self._others_reaching = self.m - others.searchsorted(natives[::-1], "left")
+
+    def measure_all(self) -> Floats:
+        """Compute the four measures (4,) of the samples as they are."""
+        values: Floats = self.measure(np.ones((1, self.n)), np.ones((1, self.m)))[:, 0]
+        return values
+
+    def measure(self, native: Floats, other: Floats) -> Floats:
+        """Compute AUROC, two-sided AUROC, average precision and FPR at 95 % recall, (4, R).
+
+        `native` (R, N) and `other` (R, M) are weights, from the largest score down. Rows sum to N and to M.
+        The sums of the first two are whole numbers until the division, so equal samples give exactly 1/2.
+        """
+        n, m = self.n, self.m
+        hits, false = (np.pad(np.cumsum(w, axis=1), ((0, 0), (1, 0))) for w in (native, other))
+        above, reaching = hits[:, self._natives_above], hits[:, self._natives_reaching]
+        # The mean of |2u - 1| over [F(s-), F(s)] is its value at their middle. Where 1/2 lies within, it is
+        # larger by min(p, r)^2 / (p + r), with p and r the distances of the ends from 1/2. All such scores
+        # equal the native median, so they share one p + r.
+        inner = np.minimum(n - 2 * above, 2 * reaching - n).clip(0)
+        width = np.where(inner > 0, reaching - above, 1).max(1)
+        outside = _sum_rows(other, np.abs(above + reaching - n)) + _sum_rows(other, inner**2) / (2 * width)
+        true, wrong = hits[:, self._tied_natives], false[:, self._others_reaching]
+        first = (20 * hits[:, 1:] < 19 * n).sum(1)
+        return np.stack([_sum_rows(other, above + reaching) / (2 * n * m), outside / (n * m),
+                         _sum_rows(native, true / np.maximum(true + wrong, 1)) / n,
+                         wrong[np.arange(len(wrong)), first] / m])
 
 
-def _compute_auroc(left: Ints, right: Ints, n: int) -> float:
-    """Compute the AUROC from the counts of the `n` natives below each other score.
-
-    The sums are whole numbers until the division.
-    """
-    pairs = n * len(left)
-    return (2 * pairs - int((left + right).sum())) / (2 * pairs)
-
-
-def _compute_two_sided(left: Ints, right: Ints, n: int) -> float:
-    """Compute `two_sided_auroc` from the counts of the `n` natives below each other score.
-
-    The sums are whole numbers where they can be. The mean of |2v - n| over v in [left, right] is the value at
-    their middle, unless n / 2 lies within. That is so for scores equal to the native median. There, with p =
-    2 right - n and r = n - 2 left, the mean is larger by min(p, r)^2 / (p + r).
-    """
-    inner = np.minimum(2 * right - n, n - 2 * left).clip(0)
-    width = int((right - left)[inner > 0].max(initial=1))
-    total = int(np.abs(left + right - n).sum()) + int((inner**2).sum()) / (2 * width)
-    return total / (n * len(left))
-
-
-def _estimate_auroc(x: Floats, y: Floats, paired: bool) -> Estimate:
-    """Estimate the AUROC; its influence functions are the placement values."""
-    from scipy.special import expit, logit
-
-    n, m = len(x), len(y)
-    left, right = _count_below(x, y)
-    value = _compute_auroc(left, right, n)
-    error = _compute_standard_error(np.add(*_count_below(y, x)) / (2 * m),
-                                    1 - (left + right) / (2 * n), paired)
-    ends = value + np.zeros(2)
-    if 0 < value < 1:
-        ends = expit(logit(value) + NORMAL_ENDS * error / (value * (1 - value)))
-    drift = (value - 0.5 - _compute_signs(x, y).mean() / 2) / (n - 1) if paired else 0.0
-    return stretch_interval(value, ends, drift, compute_hidden_share(n // 2 if paired else min(n, m)),
-                            paired)
-
-
-def _estimate_two_sided(x: Floats, y: Floats, paired: bool) -> Estimate:
-    """Estimate `two_sided_auroc`, with influence functions of each example alone and through F.
-
-    A score s of `other` adds f, the mean of |2u - 1| over [a, b] = [F(s-), F(s)]. A native at x moves b of
-    all s >= x and a of all s > x. So it adds the mean over `other` of (|2b - 1| - |2a - 1|) / (b - a) where s
-    > x, and of (|2b - 1| - f) / (b - a) where s = x.
-
-    Without a tie the first of these is 2 sign(2F - 1). At F = 1/2 exactly this has no sign, and either sign
-    is right. What it would add is counted as one more, independent part.
-
-    For paired samples, F(s) counts the example's own native. On average this adds the mean of sign(2F - 1)
-    sign(s - native) / N.
-    """
-    n, m = len(x), len(y)
-    left, right = _count_below(x, y)
-    value = _compute_two_sided(left, right, n)
-    a, b = np.abs(2 * left - n) / n, np.abs(2 * right - n) / n
-    tied, width = right > left, np.maximum(right - left, 1) / n
-    inner = np.minimum(2 * right - n, n - 2 * left).clip(0) / n
-    f = np.abs(left + right - n) / n + inner**2 / (2 * width)
-    past = np.where(tied, (b - a) / width, 2 * np.sign(2 * left - n))
-    through = _sum_above(x, y, past, np.where(tied, (b - f) / width, 0)) / m
-    kink = _sum_above(x, y, np.where(2 * left == n, 2, 0) * ~tied, np.zeros(m)) / m
-    error = np.hypot(_compute_standard_error(through, f, paired), kink.std(ddof=1) / np.sqrt(n))
-    ends = 1 - (1 - value) * np.exp(-NORMAL_ENDS * error / (1 - value)) if value < 1 else np.ones(2)
-    drift = -float((np.sign(left + right - n) * _compute_signs(y, x)).mean()) / n if paired else 0.0
-    return stretch_interval(value, ends, drift, 2 * compute_hidden_share(n // 2 if paired else min(n, m)),
-                            paired)
-
-
-def _sum_above(x: Floats, y: Floats, past: Floats, at: Floats) -> Floats:
-    """Sum, for each of `x`, `past` over all larger `y`, plus `at` over all equal `y`."""
-    order = np.argsort(y)
-    s = y[order]
-    p, q = (np.concatenate([[0.0], np.cumsum(v[order])]) for v in (past, at))
-    low, high = s.searchsorted(x, "left"), s.searchsorted(x, "right")
-    sums: Floats = p[-1] - p[high] + q[high] - q[low]
+def _sum_rows(a: Floats, b: Floats) -> Floats:
+    """Sum a * b over each row."""
+    sums: Floats = np.einsum("rk,rk->r", a, b)
     return sums
 
 
-def _compute_signs(x: Floats, y: Floats) -> Ints:
-    """Return 1 where `x` is larger, -1 where `y` is larger, else 0.
+def _match_pairs(x: Floats, y: Floats) -> Ints:
+    """Return the rank among `x` of the example of the k-th largest of `y`, counted from the largest down."""
+    rank = np.empty(len(x), np.int64)
+    rank[np.argsort(-x, kind="stable")] = np.arange(len(x))
+    return rank[np.argsort(-y, kind="stable")]
 
-    Comparisons are used, because a difference of two equal infinite scores is nan.
+
+def _bootstrap(ranked: _RankedScores, pairing: Ints | None, seed: int, resamples: int) -> Floats:
+    """Compute the four measures of each resample, (4, R); paired examples are drawn together.
+
+    Draws are exchangeable, so they are taken in the order of the scores.
     """
-    return (x > y).astype(np.int64) - (x < y)
+    n, m = ranked.n, ranked.m
+    native = draw_counts(n, seed, resamples)
+    other = draw_counts(m, seed + 1, resamples) if pairing is None else native
+    step = max(1, BOOTSTRAP_CHUNK // (n + m))
+    return np.concatenate([
+        ranked.measure(native[k:k + step], other[k:k + step] if pairing is None
+                       else other[k:k + step, pairing]) for k in range(0, resamples, step)], axis=1)
 
 
-def _compute_standard_error(of_native: Floats, of_other: Floats, paired: bool) -> float:
-    """Compute the standard error of a measure from its influence functions (DeLong et al. 1988)."""
+def _stretch(values: Floats, drawn: Floats, n: int, m: int, paired: bool) -> Floats:
+    """Return (4, 3) values and ends of their intervals.
+
+    Percentiles alone are too short in three ways:
+
+    - The value is biased where an example meets itself: as its own pair, and in average precision. Resamples
+      show the same bias once more. An interval also holds its value with both biases subtracted.
+    - All resamples are equal where the samples are fully apart. An interval leaves room for a hidden share:
+      the largest share that n independent examples, or pairs, miss altogether in one sample of 40, 1 -
+      0.025^(1/n) (Clopper and Pearson 1934). Pairs that all agree are trusted: there it is weighted by the
+      distance of the value from 1/2.
+    - For paired samples, the threshold of the rate is the native score of an example whose other score is
+      among the others. So the rate is uncertain by this one example.
+    """
+    ends = np.percentile(drawn, [2.5, 97.5], axis=1)
     if paired:
-        return float((of_native + of_other).std(ddof=1) / len(of_native) ** 0.5)
-    return float((of_native.var(ddof=1) / len(of_native) + of_other.var(ddof=1) / len(of_other)) ** 0.5)
-
-
-def _estimate_from_single(x: Floats, y: Floats, paired: bool) -> Separation:
-    """Estimate the four measures where a side has a single score."""
-    n, m = np.ones((1, len(x))), np.ones((1, len(y)))
-    pinned = paired and x[0] == y[0]
-    ends = (0.5, 0.5) if pinned else (0.0, 1.0)
-    precision, rate = NativeThresholds(x, y).compute_rates(n, m)
-    return Separation(Estimate(auroc(x, y), *ends), Estimate(two_sided_auroc(x, y), *ends),
-                      Estimate(float(precision[0]), 0.0, 1.0), Estimate(float(rate[0]), 0.0, 1.0))
+        ends[:, 3] += np.array([-1, 1]) / m
+    drift = 2 * (values - drawn.mean(1)) * np.array([1, 1, 1, 0])
+    missed, missed_others = (1 - 0.025 ** (1 / k) for k in (n // 2 if paired else min(n, m), m))
+    # With a share `missed_others` of the others above all natives, average precision is the mean over recall
+    # r of r / (r + odds).
+    odds = missed_others * m / n
+    hidden = np.array([missed, 2 * missed, odds * np.log1p(1 / odds), missed_others])
+    below, above = values.copy(), 1 - values
+    if paired:
+        below[:3], above[:3] = (2 * values[:3] - 1).clip(0), (1 - 2 * values[:3]).clip(0)
+    low = np.minimum(np.minimum(ends[0], values) + drift.clip(max=0), values - hidden * below)
+    high = np.maximum(np.maximum(ends[1], values) + drift.clip(0), values + hidden * above)
+    return np.stack([values, low.clip(0), high.clip(max=1)], axis=1)

@@ -38,19 +38,12 @@ class Spectrum:
         return float(self.values[0] / self.values[-1]) if self.rank else float("nan")
 
     def add_ridge(self, moments: Moments, strength: float) -> Tensor:
-        """Add a ridge penalty to the eigenvalues, (r,).
-
-        The penalty is `strength` times the mean eigenvalue of the source of `moments`.
-        """
+        """Add `strength` times the mean eigenvalue of the source of `moments` to the eigenvalues, (r,)."""
         return self.values + strength * torch.trace(moments.sxx) / self.width
 
     @classmethod
     def of(cls, side: Side, precision: torch.dtype = torch.float64) -> Spectrum:
-        """Compute the spectrum of ``side.gram``, which must be about the mean.
-
-        Directions with an eigenvalue below `compute_rank_cut` times the largest are dropped: they hold only
-        rounding.
-        """
+        """Compute the spectrum of a scatter about the mean, without directions that are rounding."""
         values, vectors = torch.linalg.eigh(side.gram)
         values, vectors = values.flip(0), vectors.flip(1)
         floor = max(_compute_constant_floor(side, precision),
@@ -60,11 +53,10 @@ class Spectrum:
 
 
 def compute_rank_cut(width: int, n: int, precision: torch.dtype) -> float:
-    """Return the relative size below which an eigenvalue of a scatter is rounding.
+    """Return the relative size below which an eigenvalue of the scatter of `n` rows is rounding.
 
-    The scatter has `n` rows and `width` columns. In float64 the cut is max(width, n) eps, as in
-    `numpy.linalg.matrix_rank`. Products in float32 are accumulated blockwise, so their error does not grow
-    with n. It stays below 4 eps of the largest eigenvalue (benchmarks/precision.py).
+    In float64 it is max(width, n) eps, as in `numpy.linalg.matrix_rank`. Products in float32 are accumulated
+    blockwise, so their error stays below 4 eps of the largest eigenvalue (benchmarks/precision.py).
     """
     eps = torch.finfo(precision).eps
     return max(width, n) * eps if precision == torch.float64 else 4 * eps
@@ -86,16 +78,13 @@ def find_varying_columns(side: Side, precision: torch.dtype = torch.float64) -> 
 def solve_least_squares(x: Spectrum, moments: Moments, strength: float = 0.0) -> Tensor:
     """Compute the weight (q, p) of the affine map with the least squared error plus a ridge penalty.
 
-    Args:
-        x: spectrum of the source's scatter.
-        moments: of the pair.
-        strength: of the penalty, in mean eigenvalues of the source's scatter.
+    `x` is the spectrum of the source's scatter; the penalty has `strength` mean eigenvalues.
     """
     return (x.vectors @ (x.vectors.T @ moments.sxy / x.add_ridge(moments, strength)[:, None])).T
 
 
 def compute_squared_error(weight: Tensor, bias: Tensor, moments: Moments) -> Tensor:
-    """Compute sum |W x + b - y|² over the rows of `moments`; the map may be fitted on other rows."""
+    """Compute sum |W x + b - y|² over the rows of `moments`."""
     m = moments
     weight, bias = weight.to(m.sxx), bias.to(m.sxx)
     off = weight @ m.x.mean + bias - m.y.mean
@@ -108,9 +97,8 @@ class MomentBlock:
 
     Attributes:
         moments: of the pair of matrices.
-        unit: sums of the rows of both sides at unit length, where they are wanted.
-        standard: moments of the standardised rows, where they are wanted. A row is standardised by
-            subtracting its mean and scaling it to unit length.
+        unit: sums of the rows of both sides at unit length, or None.
+        standard: moments of the rows after `standardise_rows`, or None.
     """
 
     moments: Moments
@@ -119,11 +107,9 @@ class MomentBlock:
 
     def merge(self, other: MomentBlock) -> MomentBlock:
         """Return the block of the rows of both."""
-        unit = standard = None
-        if self.unit is not None and other.unit is not None:
-            unit = self.unit[0].merge(other.unit[0]), self.unit[1].merge(other.unit[1])
-        if self.standard is not None and other.standard is not None:
-            standard = self.standard.merge(other.standard)
+        unit = (self.unit[0].merge(other.unit[0]), self.unit[1].merge(other.unit[1])) if (
+            self.unit and other.unit) else None
+        standard = self.standard.merge(other.standard) if self.standard and other.standard else None
         return MomentBlock(self.moments.merge(other.moments), unit, standard)
 
 
@@ -134,10 +120,9 @@ class Pair:
     Attributes:
         moments: about the means.
         x, y: spectra of the source's and of the target's scatter.
-        unit, standard: of rows at unit length, see `MomentBlock`; None where they were not computed.
+        unit, standard: see `MomentBlock`.
         blocks: the same for disjoint blocks of examples, where they were kept apart.
-        outside: spectra of the source outside of each fold of the blocks, where they are already known (one
-            serves many cells).
+        outside: spectra of the source outside of each fold of the blocks, where they are known.
     """
 
     moments: Moments
@@ -150,13 +135,13 @@ class Pair:
 
     @classmethod
     def of(cls, moments: Moments, x: Spectrum | None = None, y: Spectrum | None = None) -> Pair:
-        """Make the pair of `moments`; known spectra are not computed again (one serves many cells)."""
+        """Make the pair of `moments`; a known spectrum serves many cells."""
         return cls.of_block(MomentBlock(moments), x, y)
 
     @classmethod
     def of_block(cls, block: MomentBlock, x: Spectrum | None = None, y: Spectrum | None = None,
                  blocks: Sequence[MomentBlock] = ()) -> Pair:
-        """Make the pair of all that a block holds, with known spectra and disjoint `blocks` if given."""
+        """Make the pair of all that a block holds."""
         m = block.moments
         return cls(m, x or Spectrum.of(m.x, m.precision), y or Spectrum.of(m.y, m.precision), block.unit,
                    block.standard, tuple(blocks))
@@ -189,10 +174,7 @@ class Pair:
 
     @cached_property
     def canonical(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Canonical correlations: (U, correlations, V').
-
-        The directions U and V are in the whitened coordinates of each side.
-        """
+        """Canonical correlations: (U, correlations, V'), with U and V in whitened coordinates."""
         white = self.rotated / torch.outer(self.x.values.sqrt(), self.y.values.sqrt())
         u, s, vh = torch.linalg.svd(white, full_matrices=False)
         return u, s, vh

@@ -1,5 +1,6 @@
 """Representations, their alignment to one pair of matrices, and the accumulators of all cells."""
 
+from suture.representations.accumulator_settings import PAPER_EXAMPLES as PAPER_EXAMPLES
 from suture.representations.accumulator_settings import AccumulatorSettings as AccumulatorSettings
 from suture.representations.accumulators import Accumulators as Accumulators
 from suture.representations.accumulators import Cell as Cell
@@ -7,7 +8,6 @@ from suture.representations.alignment import DEFAULT_RULE as DEFAULT_RULE
 from suture.representations.alignment import Alignment as Alignment
 from suture.representations.alignment import AlignmentRule as AlignmentRule
 from suture.representations.alignment import Part as Part
-from suture.representations.flattened_examples import PAPER_EXAMPLES as PAPER_EXAMPLES
 from suture.representations.shapes import Kind as Kind
 from suture.representations.shapes import Shape as Shape
 from suture.representations.shapes import ShapeOverride as ShapeOverride

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
-from suture.indices import Needs, Request, count_blocks
+from suture._base import SutureError
+from suture.indices import FlatKernels, Needs, Request, count_blocks
+from suture.representations.shapes import Shape
+
+PAPER_EXAMPLES = 1000
+"""Number of test examples of the alignment ``paper``."""
 
 
 @dataclass(frozen=True)
@@ -42,3 +47,20 @@ class AccumulatorSettings:
     def blocks(self) -> int:
         """Number of blocks of examples whose moments are kept apart."""
         return max(self.folds, count_blocks(self.jackknife, (r.index for r in self.requests)))
+
+    def make_flat_kernels(self, sources: Sequence[Shape], targets: Sequence[Shape],
+                          same: bool) -> FlatKernels | None:
+        """Make the accumulator of Gram matrices of flattened examples, or return None if no index needs it.
+
+        Raises:
+            SutureError: tokens of texts, which have no flattened form.
+        """
+        requests = self.select_requests("flatten")
+        if not requests:
+            return None
+        for s in (*sources, *targets):
+            if s.varies:
+                raise SutureError("expected representations of one size for the alignments 'flatten' and "
+                                  f"'paper', got {s}, tokens of texts; write @pool")
+        keep = PAPER_EXAMPLES if any(r.index.needs is Needs.KEPT_KERNELS for r in requests) else 0
+        return FlatKernels(len(sources), len(targets), same=same, keep=keep, precision=self.precision)

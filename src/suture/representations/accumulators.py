@@ -14,9 +14,8 @@ of matrices with the same rows:
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -35,15 +34,14 @@ from suture.indices import (
     Value,
     compute_indices,
 )
-from suture.numbers import MomentBlock, Pair, Spectrum, leave_out, merge_blocks
+from suture.numbers import MomentBlock, Pair, ShiftedSums, Spectrum, leave_out, merge_blocks
 from suture.representations.accumulator_settings import AccumulatorSettings
 from suture.representations.aligned_moments import AlignedMoments
 from suture.representations.alignment import DEFAULT_RULE, AlignmentRule
-from suture.representations.flattened_examples import make_flat_kernels
 from suture.representations.pooled_moments import PooledMoments
 from suture.representations.row_sample import RowSample
 from suture.representations.shapes import Kind, Shape
-from suture.representations.views import View, get_row_mask
+from suture.representations.views import View, get_row_mask, to_grid
 
 Cell = tuple[int, int]
 
@@ -68,8 +66,6 @@ class Accumulators:
                  rule: AlignmentRule = DEFAULT_RULE, *, same: bool = False) -> None:
         self.settings, self._same = settings, same
         self._shapes = list(sources), list(targets)
-        self._has_tokens_on_both = all(any(s.kind is Kind.TOKENS and s.grid is None for s in side)
-                                       for side in self._shapes)
         how: dict[str, Any] = {"same": same, "precision": settings.precision, "folds": settings.blocks}
         self._stitch = (AlignedMoments(sources, targets, rule, **how,
                                        higher=bool(settings.select_requests(STITCH, Needs.HIGHER)))
@@ -81,9 +77,9 @@ class Accumulators:
         self._rows = {a: RowSample(of, stitched=a == STITCH, most=settings.sample, seed=settings.seed,
                                    precision=settings.precision)
                       for a, of in tables.items() if settings.select_requests(a, Needs.ROWS)}
-        self._flat = make_flat_kernels(sources, targets, settings, same=same)
-        self._own = ([AlignedMoments([s], [s], same=True, precision=settings.precision, higher=False)
-                      for s in sources] if settings.select_requests(STITCH) and not same else [])
+        self._flat = settings.make_flat_kernels(sources, targets, same)
+        self._own = ([ShiftedSums(s.width, settings.precision) for s in sources]
+                     if settings.select_requests(STITCH) and not same else [])
         self._spectra: dict[Hashable, tuple[Spectrum, ...]] = {}
         self.examples = 0
 
@@ -101,31 +97,32 @@ class Accumulators:
 
     @property
     def has_stitch(self) -> bool:
-        """True where the moments of the matrices that the stitching layers map are accumulated."""
+        """True where `stitch` is accumulated."""
         return self._stitch is not None
 
     @property
     def nbytes(self) -> int:
         """Number of bytes held for all cells."""
         self._pooled.flush()
-        return sum(part.nbytes for part in self._list_accumulators()) + self.nbytes_flat
+        return sum(part.nbytes for part in self._list_accumulators()) + self._nbytes_beside
 
     @property
     def nbytes_planned(self) -> int:
         """Number of bytes that all cells will need, known before the first batch."""
-        return sum(part.nbytes_planned for part in self._list_accumulators()) + self.nbytes_flat
+        return sum(part.nbytes_planned for part in self._list_accumulators()) + self._nbytes_beside
 
     def _list_accumulators(self) -> list[AlignedMoments | RowSample]:
-        moments = [self._stitch, *self._pooled.wanted.values(), *self._own]
+        moments = [self._stitch, *self._pooled.wanted.values()]
         return [*(m for m in moments if m is not None), *self._rows.values()]
 
     @property
-    def nbytes_flat(self) -> int:
-        """Largest number of bytes that flattened examples need."""
+    def _nbytes_beside(self) -> int:
+        """Number of bytes of the sources' own sums, and the most that flattened examples need."""
+        own = sum(s.nbytes for s in self._own)
         if self._flat is None:
-            return 0
-        counts = [s.width * s.rows for side in self._shapes[:1 if self._same else 2] for s in side]
-        return self._flat.nbytes_planned(counts)
+            return own
+        return own + self._flat.nbytes_planned([s.width * s.rows for side in self._shapes[:2 - self._same]
+                                                for s in side])
 
     @torch.no_grad()
     def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None = None,
@@ -137,8 +134,9 @@ class Accumulators:
             self._stitch.update(xs, ys, mask_x, mask_y)
         if self._flat is not None:
             self._flat.update(xs, ys)
-        for x, moments in zip(xs, self._own, strict=bool(self._own)):
-            moments.update([x], [x], mask_x, mask_x)
+        for x, shape, sums in zip(xs, self._shapes[0], self._own, strict=bool(self._own)):
+            rows = get_row_mask(shape, View.ALL, mask_x)
+            sums.update(to_grid(x, shape, View.ALL).flatten(1, 2), None if rows is None else rows.flatten(1))
         if self._pooled.wanted or self._rows:
             self._add_examples(*self._drop_all_padding(xs, ys, mask_x, mask_y))
 
@@ -150,7 +148,8 @@ class Accumulators:
         if STITCH in self._rows:
             self._rows[STITCH].update(xs, ys, mask_x, mask_y)
         if self._pooled.wanted or "pool" in self._rows:
-            other = (mask_y, mask_x) if self._has_tokens_on_both else (None, None)
+            both = all(any(s.is_sequence for s in side) for side in self._shapes)
+            other = (mask_y, mask_x) if both else (None, None)
             px, py = (self._pooled.pool(side, tensors, other[side] if mask is None else mask)
                       for side, tensors, mask in ((0, xs, mask_x), (1, ys, mask_y)))
             if "pool" in self._rows:
@@ -165,13 +164,13 @@ class Accumulators:
 
         Such an example has no mean and no position to draw.
         """
-        found = [counted.flatten(1).any(1)
+        found = [rows.flatten(1).any(1)
                  for shapes, mask in zip(self._shapes, (mask_x, mask_y), strict=True)
-                 for s in shapes if (counted := get_row_mask(s, View.GRID, mask)) is not None]
-        if not found or bool((there := torch.stack(found).all(0)).all()):
+                 for s in shapes if (rows := get_row_mask(s, View.GRID, mask)) is not None]
+        if not found or bool((kept := torch.stack(found).all(0)).all()):
             return xs, ys, mask_x, mask_y
-        first, second = (None if m is None else m[there] for m in (mask_x, mask_y))
-        return [x[there] for x in xs], [y[there] for y in ys], first, second
+        first, second = (None if m is None else m[kept] for m in (mask_x, mask_y))
+        return [x[kept] for x in xs], [y[kept] for y in ys], first, second
 
     def get_pair(self, i: int, j: int, alignment: str = STITCH) -> Pair:
         """Return the moments of one cell in one alignment, with the moments of its blocks."""
@@ -215,29 +214,23 @@ class Accumulators:
         threads = torch.get_num_threads()
         known, own = ([r for r in self.settings.requests if bool(r.index.user) == users]
                       for users in (False, True))
+        found: dict[Cell, dict[str, Value]] = {}
         torch.set_num_threads(1)
         try:
             with ThreadPoolExecutor(threads) as pool:
-                waiting: deque[tuple[Cell, Future[dict[str, Value]]]] = deque()
-                found: dict[Cell, dict[str, Value]] = {}
-
-                def take() -> None:
-                    cell, future = waiting.popleft()
-                    found[cell] = future.result() | self._prepare_job(*cell, own)()
-                    if progress:
-                        progress("indices", len(found), len(cells))
-
-                for cell in cells:
-                    waiting.append((cell, pool.submit(self._prepare_job(*cell, known))))
-                    if len(waiting) > 2 * threads:
-                        take()
-                while waiting:
-                    take()
+                # A few cells at a time, because each job holds the moments of its cell.
+                for start in range(0, len(cells), 4 * threads):
+                    some = cells[start:start + 4 * threads]
+                    jobs = [self._prepare_job(*cell, known) for cell in some]
+                    for cell, values in zip(some, pool.map(lambda job: job(), jobs), strict=True):
+                        values |= self._prepare_job(*cell, own)()
+                        found[cell] = {r.name: values[r.name] for r in self.settings.requests
+                                       if r.name in values}
+                        if progress:
+                            progress("indices", len(found), len(cells))
         finally:
             torch.set_num_threads(threads)
-        names = [r.name for r in self.settings.requests]
-        return {cell: {name: values[name] for name in names if name in values}
-                for cell, values in found.items()}
+        return found
 
     def _prepare_job(self, i: int, j: int, requests: Sequence[Request]) -> Callable[[], dict[str, Value]]:
         """Return a function that computes indices of one cell from data looked up beforehand."""
@@ -255,21 +248,25 @@ class Accumulators:
 
     def count_rows(self, i: int, j: int) -> Mapping[str, int]:
         """Return by index name the number of rows that each requested index of a cell is computed from."""
-        kept = len(next(iter(self._rows.values())).numbers) if self._rows else 0
         self._pooled.flush()
-        n = {STITCH: 0 if self._stitch is None else self._stitch.get_moments(i, j).n,
-             "flatten": self.examples,
-             "pool": self._pooled.wanted["plain"].examples if "plain" in self._pooled.wanted else 0}
-        held = {Needs.ROWS: kept, Needs.KEPT_KERNELS: 0 if self._flat is None else self._flat.kept}
-        return {r.name: held.get(r.index.needs, n[r.alignment]) for r in self.settings.requests
-                if r.alignment in n}
+        plain = self._pooled.wanted.get("plain")
+        moments = {STITCH: 0 if self._stitch is None else self._stitch.get_moments(i, j).n,
+                   "pool": 0 if plain is None else plain.examples, "flatten": self.examples}
+
+        def count(r: Request) -> int:
+            if r.index.needs is Needs.ROWS:
+                return self._rows[r.alignment].examples
+            if r.index.needs is Needs.KEPT_KERNELS and self._flat is not None:
+                return self._flat.kept
+            return moments[r.alignment]
+
+        return {r.name: count(r) for r in self.settings.requests if r.alignment in moments}
 
     def compute_statistics(self, side: str, k: int) -> SiteStatistics:
         """Compute the statistics of the representation at site `k`, with positions as rows.
 
         `side` is ``"source"`` or ``"target"``.
         """
-        if side == "source" and self._own:
-            return SiteStatistics.of(self._own[k].get_moments(0, 0).y, precision=self.settings.precision)
-        return SiteStatistics.of(self.stitch.get_moments(k if self._same else 0, k).y,
-                                 precision=self.settings.precision)
+        sums = (self._own[k].get_side() if side == "source" and self._own
+                else self.stitch.get_moments(k if self._same else 0, k).y)
+        return SiteStatistics.of(sums, precision=self.settings.precision)

@@ -6,21 +6,40 @@ A `PairMoments` accumulates the moments of each part. The moments of a cell are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import reduce
 from itertools import product
 
 import torch
 from torch import Tensor
 
-from suture._base import SutureError
+from suture._base import SutureError, expect
 from suture.numbers import Moments, NonFiniteError, Pair, PairMoments, Resizing, Side, Spectrum, merge_blocks
 from suture.representations.alignment import DEFAULT_RULE, Alignment, AlignmentRule
-from suture.representations.shapes import Kind, Shape
+from suture.representations.shapes import Shape
 from suture.representations.views import View, describe_positions, get_row_mask, to_grid
 
 SiteView = tuple[int, View]
 _ONE_TOKENIZER = "use one tokenizer and one padding for both networks"
+
+
+class _SiteViews:
+    """The views of one side's sites that enter the moments."""
+
+    def __init__(self, shapes: Sequence[Shape], views: Iterable[SiteView]) -> None:
+        self.shapes, self.views = shapes, sorted(set(views), key=lambda v: (v[0], v[1].value))
+        self.grids = [describe_positions(shapes[i], v) for i, v in self.views]
+        self.widths = [shapes[i].width for i, _ in self.views]
+
+    def read(self, tensors: Sequence[Tensor], mask: Tensor | None,
+             precision: torch.dtype) -> tuple[list[Tensor], dict[Hashable, Tensor]]:
+        """Return the grids of one batch, and the row masks of those that have padding."""
+        # Means are computed in the precision of the products.
+        grids = [to_grid(tensors[i] if v in (View.ALL, View.GRID) else tensors[i].to(precision),
+                         self.shapes[i], v, mask) for i, v in self.views]
+        masks = ((grid, get_row_mask(self.shapes[i], v, mask))
+                 for (i, v), grid in zip(self.views, self.grids, strict=True))
+        return grids, {grid: m for grid, m in masks if m is not None}
 
 
 class AlignedMoments:
@@ -45,31 +64,17 @@ class AlignedMoments:
         self.sources, self.targets, self.precision, self._same = list(sources), list(targets), precision, same
         self.alignments = {(i, j): Alignment(x, y, rule)
                            for (i, x), (j, y) in product(enumerate(sources), enumerate(targets))}
-        self._entries_x: list[SiteView] = []
-        self._entries_y: list[SiteView] = []
-        resizings: dict[tuple[tuple[str, int, int], tuple[str, int, int]], Resizing] = {}
-        for (i, j), a in self.alignments.items():
-            for part in a.parts:
-                self._entries_x.append((i, part.source))
-                self._entries_y.append((j, part.target))
-                at = describe_positions(sources[i], part.source), describe_positions(targets[j], part.target)
-                resizings[at] = part.resizing
-        if same:
-            self._entries_x = self._entries_y = [*self._entries_x, *self._entries_y]
-            for i, v in self._entries_x:
-                kind, h, w = describe_positions(sources[i], v)
-                resizings.setdefault(((kind, h, w), (kind, h, w)), Resizing((h, w), (h, w), rule.resize))
-        self._entries_x, self._entries_y = (sorted(set(e), key=lambda e: (e[0], e[1].value))
-                                            for e in (self._entries_x, self._entries_y))
-        self._grids_x = [describe_positions(sources[i], v) for i, v in self._entries_x]
-        self._grids_y = [describe_positions(targets[j], v) for j, v in self._entries_y]
-        self._folds = [PairMoments(self._grids_x, [sources[i].width for i, _ in self._entries_x],
-                                   self._grids_y, [targets[j].width for j, _ in self._entries_y], resizings,
+        parts = [(i, j, p) for (i, j), a in self.alignments.items() for p in a.parts]
+        used_x, used_y = [(i, p.source) for i, _, p in parts], [(j, p.target) for _, j, p in parts]
+        self._x = _SiteViews(self.sources, used_x + used_y if same else used_x)
+        self._y = self._x if same else _SiteViews(self.targets, used_y)
+        resizings = {(describe_positions(sources[i], p.source), describe_positions(targets[j], p.target)):
+                     p.resizing for i, j, p in parts}
+        for grid in self._x.grids if same else ():
+            resizings.setdefault((grid, grid), Resizing(grid[1:], grid[1:], rule.resize))
+        self._folds = [PairMoments(self._x.grids, self._x.widths, self._y.grids, self._y.widths, resizings,
                                    same=same, precision=precision, higher=higher) for _ in range(folds)]
-        self._has_tokens_on_both = all(any(s.kind is Kind.TOKENS and s.grid is None for s in side)
-                                       for side in (sources, targets))
-        self._learned = sorted({j for (_, j), a in self.alignments.items() if a.learns_prefix})
-        self._prefixes: dict[int, Tensor] = {}
+        self._matches_sequences = all(any(s.is_sequence for s in side) for side in (sources, targets))
         self._spectra: dict[Hashable, Spectrum] = {}
         self._last: tuple[tuple[int, int], list[Moments], Moments] | None = None
 
@@ -105,60 +110,47 @@ class AlignedMoments:
         self._spectra.clear()
         self._last = None
         start, k, n = self.examples, len(self._folds), len(xs[0])
-        if self._has_tokens_on_both and not self._same:
+        if self._matches_sequences and not self._same:
             self._check_tokens(xs, ys, mask_x, mask_y)
         for fold, moments in enumerate(self._folds):
             rows = slice(None) if k == 1 else slice((fold - start) % k, None, k)
             if len(range(n)[rows]):
                 self._add(moments, [x[rows] for x in xs], [y[rows] for y in ys],
                           *(None if m is None else m[rows] for m in (mask_x, mask_y)))
-        for j in self._learned:
-            prefix = ys[j][:, :self.targets[j].prefix].double().sum(0)
-            self._prefixes[j] = prefix + self._prefixes[j] if j in self._prefixes else prefix
 
-    def _check_tokens(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None,
-                      mask_y: Tensor | None) -> None:
-        """Raise an error where the two sides differ in the number of tokens or in the mask.
+    def _check_tokens(self, xs: Sequence[Tensor], ys: Sequence[Tensor], *masks: Tensor | None) -> None:
+        """Check that both sides have the same number of tokens and the same mask.
 
         Position k is the same word for both networks only if one tokenizer and one padding made both inputs.
         """
         lengths = [{x.shape[1] for x, shape in zip(tensors, shapes, strict=True) if shape.varies}
                    for tensors, shapes in ((xs, self.sources), (ys, self.targets))]
-        masks = [m for m in (mask_x, mask_y) if m is not None]
-        if len(masks) == 2:
-            lengths = [found | {m.shape[1]} for found, m in zip(lengths, masks, strict=True)]
+        first, second = masks
+        if first is not None and second is not None:
+            lengths = [lengths[0] | {first.shape[1]}, lengths[1] | {second.shape[1]}]
         if all(lengths) and lengths[0] != lengths[1]:
             source, target = (" or ".join(map(str, sorted(found))) for found in lengths)
             raise SutureError(f"expected as many tokens on both sides, got {source} for the source and "
                               f"{target} for the target; {_ONE_TOKENIZER}")
-        if len(masks) == 2 and masks[0] is not masks[1] and not torch.equal(*masks):
-            row = int((masks[0] != masks[1]).any(1).int().argmax())
-            counts = [int(m[row].sum()) for m in masks]
-            raise SutureError(f"expected one attention mask on both sides, got {counts[0]} tokens that count "
-                              f"for the source and {counts[1]} for the target in example {row} of a batch; "
-                              f"{_ONE_TOKENIZER}")
+        if first is None or second is None or first is second or torch.equal(first, second):
+            return
+        row = int((first != second).any(1).int().argmax())
+        raise SutureError(f"expected one attention mask on both sides, got {int(first[row].sum())} unpadded "
+                          f"tokens for the source and {int(second[row].sum())} for the target in example "
+                          f"{row} of a batch; {_ONE_TOKENIZER}")
 
     def _add(self, moments: PairMoments, xs: list[Tensor], ys: list[Tensor], mask_x: Tensor | None,
              mask_y: Tensor | None) -> None:
-        masks: dict[object, Tensor] = {}
-        views: list[list[Tensor]] = []
-        for entries, grids, shapes, tensors, mask in (
-                (self._entries_x, self._grids_x, self.sources, xs, mask_x),
-                (self._entries_y, self._grids_y, self.targets, ys, mask_y))[:1 if self._same else 2]:
-            # Means and sums are computed in the precision of the products.
-            views.append([to_grid(tensors[i] if v in (View.ALL, View.GRID) else tensors[i].to(self.precision),
-                                  shapes[i], v, mask) for i, v in entries])
-            found = {grid: get_row_mask(shapes[i], v, mask)
-                     for (i, v), grid in zip(entries, grids, strict=True)}
-            masks |= {grid: m for grid, m in found.items() if m is not None}
+        grids_x, masks = self._x.read(xs, mask_x, self.precision)
+        grids_y, masks_y = (grids_x, masks) if self._same else self._y.read(ys, mask_y, self.precision)
         try:
-            moments.update(views[0], views[-1], masks)
+            moments.update(grids_x, grids_y, masks | masks_y)
         except NonFiniteError as e:
-            entries = self._entries_x if e.side == "source" else self._entries_y
-            raise NonFiniteError(e.side, entries[e.index][0]) from None
+            views = (self._x if e.side == "source" else self._y).views
+            raise NonFiniteError(e.side, views[e.index][0]) from None
 
     def _merge_parts(self, fold: PairMoments, i: int, j: int) -> Moments:
-        parts = [fold.get_moments(self._entries_x.index((i, p.source)), self._entries_y.index((j, p.target)))
+        parts = [fold.get_moments(self._x.views.index((i, p.source)), self._y.views.index((j, p.target)))
                  for p in self.alignments[i, j].parts]
         return reduce(Moments.merge, [p for p in parts if p.n] or parts[:1])
 
@@ -172,13 +164,7 @@ class AlignedMoments:
         Raises:
             SutureError: nothing was added yet.
         """
-        if not self.examples:
-            raise SutureError("expected at least one batch, got none; call update first")
-        if self._last is None or self._last[0] != (i, j):
-            found = [m for f in self._folds if f.examples and (m := self._merge_parts(f, i, j)).n]
-            self._last = ((i, j), found,
-                          reduce(Moments.merge, found) if found else self._merge_parts(self._folds[0], i, j))
-        found = self._last[1]
+        found = self._get_merged(i, j)[1]
         return found if most is None else merge_blocks(found, most)
 
     def get_moments(self, i: int, j: int) -> Moments:
@@ -187,9 +173,16 @@ class AlignedMoments:
         Raises:
             SutureError: nothing was added yet.
         """
-        self.get_folds(i, j)
-        assert self._last is not None
-        return self._last[2]
+        return self._get_merged(i, j)[2]
+
+    def _get_merged(self, i: int, j: int) -> tuple[tuple[int, int], list[Moments], Moments]:
+        """Return the cell, its moments in each fold that has rows, and those of all folds."""
+        expect(self.examples > 0, "at least one batch", "none", "call update first")
+        if self._last is None or self._last[0] != (i, j):
+            found = [m for f in self._folds if f.examples and (m := self._merge_parts(f, i, j)).n]
+            whole = reduce(Moments.merge, found) if found else self._merge_parts(self._folds[0], i, j)
+            self._last = ((i, j), found, whole)
+        return self._last
 
     def get_pair(self, i: int, j: int) -> Pair:
         """Return the moments of one cell with the spectra of both sides.
@@ -208,7 +201,3 @@ class AlignedMoments:
         if key not in self._spectra:
             self._spectra[key] = Spectrum.of(side(), self.precision)
         return self._spectra[key]
-
-    def get_prefix_mean(self, j: int) -> Tensor:
-        """Return the (k, q) float64 mean of a target's prefix tokens, where an alignment learns them."""
-        return self._prefixes[j] / self.examples

@@ -19,7 +19,7 @@ from suture.representations.shapes import Kind, Shape
 from suture.representations.views import View, to_grid
 
 _MEANS_AT_ONCE = 1000
-"""Number of means of examples that are added at once."""
+"""Number of means of examples that are added at once, because their products are small beside the sums."""
 
 
 class PooledMoments:
@@ -38,36 +38,34 @@ class PooledMoments:
     def __init__(self, sources: Sequence[Shape], targets: Sequence[Shape], settings: AccumulatorSettings, *,
                  same: bool = False) -> None:
         self.settings, self._shapes = settings, (list(sources), list(targets))
-        how: dict[str, Any] = {"same": same, "precision": settings.precision, "folds": settings.blocks}
+        how: dict[str, Any] = {"same": same, "precision": settings.precision}
         xs, ys = ([Shape(Kind.VECTOR, s.width) for s in side] for side in self._shapes)
         # Rows of two vectors are examples under either alignment.
-        units = (settings.select_requests("pool", Needs.UNITS)
-                 or (settings.select_requests(STITCH, Needs.UNITS) and self._has_vectors()))
+        has_vectors = all(any(s.kind is Kind.VECTOR for s in side) for side in self._shapes)
         self.wanted: dict[str, AlignedMoments] = {}
         if settings.select_requests("pool", *FROM_MOMENTS):
             higher = bool(settings.select_requests("pool", Needs.HIGHER))
-            self.wanted["plain"] = AlignedMoments(xs, ys, **how, higher=higher)
-        if units:
-            how["folds"] = settings.blocks if settings.jackknife else 1
-            self.wanted["standard"] = AlignedMoments(xs, ys, **how)
+            self.wanted["plain"] = AlignedMoments(xs, ys, **how, folds=settings.blocks, higher=higher)
+        self._blocks = settings.blocks if settings.jackknife else 1
+        if (settings.select_requests("pool", Needs.UNITS)
+                or (has_vectors and settings.select_requests(STITCH, Needs.UNITS))):
+            self.wanted["standard"] = AlignedMoments(xs, ys, **how, folds=self._blocks)
         self.alignments = {(i, j): Alignment(x, y) for i, x in enumerate(xs) for j, y in enumerate(ys)}
-        self._directions: list[tuple[list[UnitRowSums], list[UnitRowSums]]] = []
+        self._units: dict[tuple[int, int, int], UnitRowSums] = {}
         self._waiting: list[tuple[list[Tensor], list[Tensor]]] = []
 
-    def _has_vectors(self) -> bool:
-        """Return True where some cell consists of two vectors."""
-        return all(any(s.kind is Kind.VECTOR for s in side) for side in self._shapes)
-
     def pool(self, side: int, tensors: Sequence[Tensor], mask: Tensor | None) -> list[Tensor]:
-        """Compute the (N, C) means over positions of the sources (side 0) or the targets (side 1)."""
-        precision = self.settings.precision
-        found = [to_grid(x.to(precision), s, View.ALL if s.kind is Kind.VECTOR else View.POOLED,
-                         mask)[:, 0, 0]
+        """Compute the (N, C) means over positions of the sources (side 0) or the targets (side 1).
+
+        Raises:
+            NonFiniteError: NaN or inf in one of them.
+        """
+        means = [to_grid(x.to(self.settings.precision), s, View.POOLED, mask)[:, 0, 0]
                  for x, s in zip(tensors, self._shapes[side], strict=True)]
-        for k, v in enumerate(found):
-            if not torch.isfinite(v).all():
+        for k, mean in enumerate(means):
+            if not torch.isfinite(mean).all():
                 raise NonFiniteError("target" if side else "source", k)
-        return found
+        return means
 
     def update(self, xs: list[Tensor], ys: list[Tensor]) -> None:
         """Queue the means of one batch, and add the queued means once there are enough of them."""
@@ -76,10 +74,7 @@ class PooledMoments:
             self.flush()
 
     def flush(self) -> None:
-        """Add the queued means.
-
-        Many are added at once, because their products are small beside the sums.
-        """
+        """Add the queued means."""
         if not self._waiting:
             return
         xs, ys = ([torch.cat(site) for site in zip(*side, strict=True)]
@@ -91,20 +86,16 @@ class PooledMoments:
             start = self.wanted["standard"].examples
             self.wanted["standard"].update([standardise_rows(x) for x in xs],
                                            [standardise_rows(y) for y in ys])
-            self._add_unit_rows(xs, ys, start)
+            self._add_unit_rows((xs, ys), start)
 
-    def _add_unit_rows(self, xs: list[Tensor], ys: list[Tensor], start: int) -> None:
+    def _add_unit_rows(self, sides: tuple[list[Tensor], list[Tensor]], start: int) -> None:
         """Add rows of unit length to the sums of their blocks; `start` is the number of the first example."""
-        count = self.settings.blocks if self.settings.jackknife else 1
-        for k in range(count):
-            rows = slice((k - start) % count, None, count)
-            new = [UnitRowSums.of(x[rows]) for x in xs], [UnitRowSums.of(y[rows]) for y in ys]
-            if len(self._directions) <= k:
-                self._directions.append(new)
-            else:
-                sources, targets = ([a.merge(b) for a, b in zip(*sides, strict=True)]
-                                    for sides in zip(self._directions[k], new, strict=True))
-                self._directions[k] = sources, targets
+        for side, tensors in enumerate(sides):
+            for site, x in enumerate(tensors):
+                for k in range(self._blocks):
+                    found = UnitRowSums.of(x[(k - start) % self._blocks::self._blocks])
+                    before = self._units.get((side, site, k))
+                    self._units[side, site, k] = found if before is None else before.merge(found)
 
     def add_unit_sums(self, pair: Pair, folds: list[MomentBlock], i: int,
                       j: int) -> tuple[Pair, list[MomentBlock]]:
@@ -112,9 +103,10 @@ class PooledMoments:
         standard = self.wanted.get("standard")
         if standard is None:
             return pair, folds
-        units = [(d[0][i], d[1][j]) for d in self._directions if d[0][i].n]
+        units = [(self._units[0, i, k], self._units[1, j, k]) for k in range(self._blocks)
+                 if self._units[0, i, k].n]
         if self.settings.jackknife:
             folds = [MomentBlock(p.moments, u, m)
                      for p, u, m in zip(folds, units, standard.get_folds(i, j), strict=True)]
-        total = [reduce(UnitRowSums.merge, side) for side in zip(*units, strict=True)]
-        return replace(pair, unit=(total[0], total[1]), standard=standard.get_moments(i, j)), folds
+        source, target = (reduce(UnitRowSums.merge, side) for side in zip(*units, strict=True))
+        return replace(pair, unit=(source, target), standard=standard.get_moments(i, j)), folds

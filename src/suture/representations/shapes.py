@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from suture._base import SutureError, walk_tensors
+from suture._base import SutureError, expect, walk_tensors
 
 MOST_PREFIX_TOKENS = 8
 """Largest number of prefix tokens that is tried: a class token, a distillation token, registers."""
@@ -73,6 +73,11 @@ class Shape:
         return self.kind, self.width, size, self.prefix, self.grid, self.last, self.varies
 
     @property
+    def is_sequence(self) -> bool:
+        """True for tokens that are no patches of an image."""
+        return self.kind is Kind.TOKENS and self.grid is None
+
+    @property
     def rows(self) -> int:
         """Number of rows that one example adds to a matrix; for varying lengths the number in the dry run."""
         return math.prod(self.size)
@@ -93,10 +98,9 @@ class Shape:
         """Describe `x` as a representation of this kind, or by its axes if it cannot be one."""
         if x.ndim != len(self.dims) + 1:
             return f"shape {tuple(x.shape)}"
-        axes = tuple(x.shape[1:])
-        width, size = ((axes[0], axes[1:]) if self.kind is Kind.MAP and not self.last
-                       else (axes[-1], axes[:-1]))
-        return str(replace(self, width=width, size=size, prefix=0, grid=None))
+        axes = list(x.shape[1:])
+        width = axes.pop(0 if self.kind is Kind.MAP and not self.last else -1)
+        return str(replace(self, width=width, size=tuple(axes), prefix=0, grid=None))
 
 
 def recognise_shape(x: Tensor, image: Size | None = None, lengths: Collection[int] = (),
@@ -105,15 +109,14 @@ def recognise_shape(x: Tensor, image: Size | None = None, lengths: Collection[in
 
     Args:
         x: the representations.
-        image: (H, W) of the images that the network was given, if any. Tokens are then read as patches: the
-            prefix is the smallest one, up to `MOST_PREFIX_TOKENS`, that leaves a grid of the image's
-            proportions. A map has its channels last where axes 1 and 2 have these proportions and axes 2 and
-            3 do not.
-        lengths: lengths of the sequences that the network was given (`find_sequence_lengths`). Tokens of such
-            a number are those of the text: they have no prefix, and their number is that of each batch.
-        inner: width of the last axis in the module that returned `x`, by its last layer norm or linear layer.
-            It decides where both pairs of axes have the image's proportions: channels are last if `inner` is
-            the length of axis 3 and not that of axis 1.
+        image: (H, W) of the network's images, if any. Tokens are then patches: the prefix is the smallest
+            one, up to `MOST_PREFIX_TOKENS`, that leaves a grid of the image's proportions. Channels are last
+            where axes 1 and 2 have these proportions and axes 2 and 3 do not.
+        lengths: lengths of the network's input sequences (`find_sequence_lengths`). As many tokens are those
+            of the text: they have no prefix, and each batch has its own number.
+        inner: width of the last layer norm or linear layer in the module that returned `x`. Where both pairs
+            of axes have the image's proportions, channels are last if `inner` is the length of axis 3 and not
+            that of axis 1.
 
     Raises:
         SutureError: any other number of axes.
@@ -148,10 +151,7 @@ def _has_proportions(size: Size, image: Size) -> bool:
 
 
 def _find_patches(count: int, image: Size) -> tuple[int, Size | None]:
-    """Find (prefix, grid) of `count` tokens that are patches of an image.
-
-    The image's exact proportions come before those of patches that do not divide it.
-    """
+    """Find (prefix, grid) of `count` patches; exact proportions of the image come first."""
     for cut in (False, True):
         for prefix in range(min(MOST_PREFIX_TOKENS, count - 1) + 1):
             grid = _find_patch_grid(count - prefix, image, cut)
@@ -176,12 +176,7 @@ def _find_patch_grid(count: int, image: Size, cut: bool = False) -> Size | None:
 
 @dataclass(frozen=True)
 class ShapeOverride:
-    """Shape of a site as the user gives it, whatever the tensor looks like.
-
-    Attributes:
-        kind, prefix, last: as those of `Shape`.
-        grid: grid of the patches; None where it follows from the image's proportions.
-    """
+    """Shape of a site as the user gives it; without a `grid` it follows from the image's proportions."""
 
     kind: Kind
     prefix: int = 0
@@ -192,33 +187,29 @@ class ShapeOverride:
     def parse(cls, text: str) -> ShapeOverride:
         """Read ``map``, ``map:last``, ``vector``, ``tokens``, ``tokens:1`` or ``tokens:1,14x14``.
 
-        The numbers after ``tokens:`` are the number of prefix tokens and the grid of the patches.
+        The latter two give the number of prefix tokens and the grid of the patches.
 
         Raises:
             SutureError: anything else.
         """
         m = re.fullmatch(r"(map|vector|tokens)|(map:last)|tokens:(\d+)(?:,(\d+)x(\d+))?", text)
         if m is None:
-            raise SutureError("expected a site taken as map, map:last, vector, tokens, tokens:1 (prefix) or "
-                              f"tokens:1,14x14 (prefix and grid), got {text!r}; write it "
-                              "behind the @ of a site")
+            raise SutureError(f"expected map, map:last, vector, tokens, tokens:1 or tokens:1,14x14 after the "
+                              f"@ of a site, got {text!r}")
         if m[3] is None:
             return cls(Kind(m[1] or "map"), last=m[2] is not None)
         return cls(Kind.TOKENS, int(m[3]), (int(m[4]), int(m[5])) if m[4] else None)
 
     def build_shape(self, x: Tensor, image: Size | None = None, lengths: Collection[int] = ()) -> Shape:
-        """Build the shape of a batch of representations read in this way.
-
-        The arguments are as for `recognise_shape`.
+        """Build the shape of a batch; the arguments are as for `recognise_shape`.
 
         Raises:
-            SutureError: they cannot be read in this way.
+            SutureError: the batch cannot be read in this way.
         """
         axes = {Kind.MAP: "(N, H, W, C)" if self.last else "(N, C, H, W)", Kind.TOKENS: "(N, T, D)",
                 Kind.VECTOR: "(N, D)"}[self.kind]
-        if x.ndim != axes.count(",") + 1:
-            raise SutureError(f"expected {axes} to be taken as {self.kind.value}, got shape "
-                              f"{tuple(x.shape)}; leave out what stands behind the @, or write what it is")
+        expect(x.ndim == axes.count(",") + 1, f"{axes} for {self.kind.value}", f"shape {tuple(x.shape)}",
+               "write another kind after @, or none")
         if self.kind is Kind.MAP:
             return _make_map_shape(x, self.last)
         if self.kind is Kind.VECTOR:

@@ -18,16 +18,13 @@ class View(Enum):
     """Choice of rows of a representation.
 
     ``ALL`` means all rows, ``GRID`` the tokens without their prefix, ``PREFIX`` the prefix tokens. ``POOLED``
-    is the mean of all rows outside the prefix, ``ONLY`` the first prefix token. ``SUM`` is the first prefix
-    token added to every patch.
+    is the mean of all rows outside the prefix.
     """
 
     ALL = "all"
     GRID = "grid"
     PREFIX = "prefix"
     POOLED = "pooled"
-    ONLY = "only"
-    SUM = "sum"
 
 
 def describe_positions(shape: Shape, view: View) -> tuple[str, int, int]:
@@ -35,7 +32,7 @@ def describe_positions(shape: Shape, view: View) -> tuple[str, int, int]:
 
     The width of a sequence of varying length is 0: any width, but the same on both sides.
     """
-    if view in (View.POOLED, View.ONLY) or shape.kind is Kind.VECTOR:
+    if view is View.POOLED or shape.kind is Kind.VECTOR:
         return "grid", 1, 1
     if shape.kind is Kind.MAP:
         return "grid", shape.size[0], shape.size[1]
@@ -55,32 +52,42 @@ def to_grid(x: Tensor, shape: Shape, view: View, mask: Tensor | None = None) -> 
         x: (N, C, H, W) or (N, H, W, C) as the shape says, (N, T, D) or (N, D).
         shape: shape of the representations.
         view: the rows.
-        mask: (N, T) for tokens: the mean is over unpadded tokens. A mask of another length is ignored,
-            because it belongs to other tokens, such as those of the text beside an image.
+        mask: (N, T) for tokens, False at padding tokens, which are left out of means. A mask of another
+            length is ignored, because it belongs to other tokens, such as those of the text beside an image.
     """
     if shape.kind is Kind.VECTOR:
         return x[:, None, None, :]
     if shape.kind is Kind.MAP:
         grid = x if shape.last else x.permute(0, 2, 3, 1)
         return grid.mean((1, 2), keepdim=True) if view is View.POOLED else grid
-    k = shape.prefix
-    if view is View.PREFIX:
-        return x[:, None, :k]
-    if view is View.ONLY:
-        return x[:, None, :1]
     if view is View.POOLED:
-        kept = (mask[:, k:] if mask is not None and _is_mask_of(mask, shape)
-                and mask.shape[1] == x.shape[1] else None)
-        return _average_tokens(x[:, k:], kept)[:, None, None, :]
-    rows = x if view is View.ALL else x[:, k:] + x[:, :1] if view is View.SUM else x[:, k:]
-    return rows.reshape(len(x), *_get_grid_size(shape, view), shape.width)
+        own = mask if mask is not None and _is_mask_of(mask, shape) and mask.shape[1] == x.shape[1] else None
+        return _average_tokens(x, shape.prefix, own)[:, None, None, :]
+    return _select_tokens(x, shape, view).reshape(len(x), *_get_grid_size(shape, view), shape.width)
 
 
-def _average_tokens(x: Tensor, mask: Tensor | None) -> Tensor:
+def get_row_mask(shape: Shape, view: View, mask: Tensor | None) -> Tensor | None:
+    """Return (N, H, W) booleans, False at the rows of a view that are padding.
+
+    Return None where no row is padding, or where the mask belongs to other tokens.
+    """
+    if mask is None or not _is_mask_of(mask, shape) or view is View.POOLED:
+        return None
+    return _select_tokens(mask, shape, view).reshape(len(mask), *_get_grid_size(shape, view))
+
+
+def _select_tokens(tokens: Tensor, shape: Shape, view: View) -> Tensor:
+    """Select the tokens of a view along axis 1."""
+    if view is View.ALL:
+        return tokens
+    return tokens[:, :shape.prefix] if view is View.PREFIX else tokens[:, shape.prefix:]
+
+
+def _average_tokens(x: Tensor, prefix: int, mask: Tensor | None) -> Tensor:
     if mask is None:
-        return x.mean(1)
-    kept = mask[..., None]
-    return x.masked_fill(~kept, 0).sum(1) / kept.sum(1).clamp_min(1)
+        return x[:, prefix:].mean(1)
+    unpadded = mask[:, prefix:, None]
+    return x[:, prefix:].masked_fill(~unpadded, 0).sum(1) / unpadded.sum(1).clamp_min(1)
 
 
 def _is_mask_of(mask: Tensor, shape: Shape) -> bool:
@@ -91,15 +98,3 @@ def _get_grid_size(shape: Shape, view: View) -> tuple[int, int]:
     """Return height and width of a view's grid, for `reshape`."""
     _, height, width = describe_positions(shape, view)
     return height, width or -1
-
-
-def get_row_mask(shape: Shape, view: View, mask: Tensor | None) -> Tensor | None:
-    """Return (N, H, W) booleans, False at the rows of a view that are padding.
-
-    Return None where no row is padding, or where the mask belongs to other tokens.
-    """
-    if mask is None or not _is_mask_of(mask, shape) or view in (View.POOLED, View.ONLY):
-        return None
-    k = shape.prefix
-    kept = mask if view is View.ALL else mask[:, :k] if view is View.PREFIX else mask[:, k:]
-    return kept.reshape(len(mask), *_get_grid_size(shape, view))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from suture.representations import Alignment, Kind, Part, View, to_grid
+from suture.representations import Alignment, Kind, Part, to_grid
 from suture.stitching.affine import Affine
 from suture.stitching.families import FULL
 from suture.stitching.family import Family
@@ -31,7 +31,6 @@ class StitchingLayer(nn.Module):
 
     Attributes:
         affine: the map; it holds the parameters.
-        prefix: (k, q) constants for the target's prefix tokens if the alignment learns them, else None.
 
     Raises:
         SutureError: widths that the family does not allow.
@@ -41,8 +40,6 @@ class StitchingLayer(nn.Module):
         super().__init__()
         self.alignment, self.relu = alignment, relu
         self.affine = Affine(alignment.source.width, alignment.target.width, family)
-        shape = alignment.target.prefix, alignment.target.width
-        self.prefix = nn.Parameter(torch.zeros(shape)) if alignment.learns_prefix else None
 
     @property
     def weight(self) -> Tensor:
@@ -65,20 +62,17 @@ class StitchingLayer(nn.Module):
         return self
 
     @torch.no_grad()
-    def set(self, weight: Tensor, bias: Tensor, prefix: Tensor | None = None) -> StitchingLayer:
+    def set(self, weight: Tensor, bias: Tensor) -> StitchingLayer:
         """Set the layer to a fitted map.
 
         Args:
             weight: (q, p).
             bias: (q,).
-            prefix: (k, q); used if the layer learns a prefix.
 
         Raises:
             SutureError: a map outside the family.
         """
         self.affine.set(weight, bias)
-        if self.prefix is not None and prefix is not None:
-            self.prefix.copy_(prefix)
         return self
 
     def penalty(self) -> Tensor | None:
@@ -111,12 +105,7 @@ class StitchingLayer(nn.Module):
             made = self._stitch_map(channels_first, weight, bias).to(x.dtype)
             return made.permute(0, 2, 3, 1).contiguous() if a.target.last else made
         parts = [self._stitch_part(part, x.to(weight.dtype), mask, weight, bias) for part in a.parts]
-        prefix = None
-        if self.prefix is not None:
-            prefix = self.prefix.expand(len(x), -1, -1)
-        elif a.keeps_prefix:
-            prefix = to_grid(x.to(weight.dtype), a.source, View.PREFIX).flatten(1, 2)
-        return a.assemble(parts, prefix).contiguous().to(x.dtype)
+        return a.assemble(parts).contiguous().to(x.dtype)
 
     def _is_affine_first(self, part: Part) -> bool:
         order = self.alignment.rule.order

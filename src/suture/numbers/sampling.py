@@ -1,18 +1,31 @@
-"""A uniform sample of the rows of a stream, which depends on seed and length alone."""
+"""Seeded draws that depend on the seed and on an example's number in the stream, not on batches."""
 
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from suture._base import SutureError
-from suture.numbers import Ints
+from suture._base import expect
+from suture.numbers.arrays import Floats, Ints
 
 SAMPLE_ROWS = 2000
 """Default number of rows in a sample."""
+
+
+def draw_uniform(seed: int, numbers: Iterable[int], count: int = 1, purpose: tuple[int, ...] = ()) -> Floats:
+    """Draw `count` uniform numbers in [0, 1) for each example, (examples, count).
+
+    Args:
+        seed: of the draws.
+        numbers: numbers of the examples in the stream.
+        count: draws per example.
+        purpose: keeps draws apart that share a seed.
+    """
+    return np.stack([np.random.default_rng((seed, int(k), *purpose)).random(count) for k in numbers])
 
 
 def _mix_bits(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -26,8 +39,8 @@ def _mix_bits(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
 class Reservoir:
     """A uniform sample without replacement of the numbers 0, 1, ... of a stream of unknown length.
 
-    The `most` numbers with the smallest hash of (seed, number) are kept. So the sample and its slots depend
-    on nothing but the seed and the length of the stream. Batches may be of any size.
+    The `most` numbers with the smallest hash of (seed, number) are kept. No two hashes are equal, because the
+    hash is a bijection. So the sample and its slots depend on the seed and the length of the stream alone.
 
     Attributes:
         most: number of rows kept; a shorter stream is kept whole.
@@ -45,8 +58,7 @@ class Reservoir:
     _numbers: Ints = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.most < 1:
-            raise SutureError(f"expected a sample of at least one row, got {self.most}; write {SAMPLE_ROWS}")
+        expect(self.most >= 1, "a sample of at least one row", self.most, f"write {SAMPLE_ROWS}")
         self._numbers = np.empty(0, np.int64)
 
     @property
@@ -64,28 +76,18 @@ class Reservoir:
         Raises:
             SutureError: `count` is negative.
         """
-        if count < 0:
-            raise SutureError(f"expected a number of examples, got {count}; write 0 or more")
-        first, old = self.seen, len(self._numbers)
-        self._numbers = np.append(self._numbers, np.full(min(self.most, first + count) - old, -1))
-        hashes = self._compute_hashes(first, count)
-        for position in self._find_candidates(hashes):
+        expect(count >= 0, "a number of examples", count, "write 0 or more")
+        first, held = self.seen, len(self._numbers)
+        self._numbers = np.append(self._numbers, np.full(min(self.most, first + count) - held, -1))
+        hashes = _mix_bits(_mix_bits(np.array([self.seed % 2**64], np.uint64))
+                           + np.arange(first, first + count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+        may_enter = (range(count) if len(self._largest) < self.most
+                     else np.flatnonzero(hashes < np.uint64(-self._largest[0][0])))
+        for position in may_enter:
             self._insert(int(hashes[position]), first + int(position))
         self.seen += count
         slots = np.flatnonzero(self._numbers >= first)
         return self._numbers[slots] - first, slots
-
-    def _compute_hashes(self, first: int, count: int) -> NDArray[np.uint64]:
-        """Compute one 64-bit hash for each number; no two are equal, because the hash is a bijection."""
-        start = _mix_bits(np.array([self.seed % 2**64], np.uint64))
-        return _mix_bits(start
-                         + np.arange(first, first + count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
-
-    def _find_candidates(self, hashes: NDArray[np.uint64]) -> Ints:
-        """Find positions that may enter: all until the table is full, then those with a small enough hash."""
-        if len(self._largest) < self.most:
-            return np.arange(len(hashes))
-        return np.flatnonzero(hashes < np.uint64(-self._largest[0][0]))
 
     def _insert(self, key: int, number: int) -> None:
         """Fill the next slot, or replace the largest hash held where this one is smaller."""

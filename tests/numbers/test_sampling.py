@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from suture._base.errors import SutureError
-from suture.indices.reservoir import Reservoir
+from suture.numbers.sampling import Reservoir
 
 
 def drawn(most, seed, batches):

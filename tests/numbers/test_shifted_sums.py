@@ -1,0 +1,65 @@
+"""Shifted sums against sums over all rows at once, in any batches."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from suture.numbers import Moments, ShiftedSums
+
+G = torch.Generator().manual_seed(1)
+N, P, F = 30, 4, 3
+ROWS = torch.randn(N, P, F, generator=G) + 100
+MASK = torch.rand(N, P, generator=G) < 0.7
+CLASSES = torch.arange(N) % 3 * 2  # class 1 and 3 have no examples
+
+
+def added(sizes: list[int], mask: Tensor | None, classes: Tensor | None,
+          precision: torch.dtype = torch.float64) -> list[ShiftedSums]:
+    """One accumulator for each of the sizes, and one that saw all batches."""
+    parts, start = [ShiftedSums(F, precision) for _ in (*sizes, 0)], 0
+    for part, size in zip(parts, sizes, strict=False):
+        at = slice(start, start + size)
+        for sums in (part, parts[-1]):
+            sums.update(ROWS[at], None if mask is None else mask[at],
+                        None if classes is None else classes[at])
+        start += size
+    return parts
+
+
+@pytest.mark.parametrize("sizes", [[30], [7, 0, 23], [1] * 30])
+@pytest.mark.parametrize("mask", [None, MASK])
+@pytest.mark.parametrize("classes", [None, CLASSES])
+def test_shifted_sums_are_those_of_all_rows(sizes: list[int], mask: Tensor | None,
+                                            classes: Tensor | None) -> None:
+    *parts, batched = added(sizes, mask, classes)
+    merged = ShiftedSums(F)
+    for part in parts:
+        merged.merge(part)
+    used = torch.ones(N, P, dtype=torch.bool) if mask is None else mask
+    x = ROWS.double()[used]
+    wanted = Moments.of(x, x).x
+    groups = [x] if classes is None else [ROWS.double()[used & (classes == c)[:, None]] for c in (0, 2, 4)]
+    within = sum((g - g.mean(0)).T @ (g - g.mean(0)) for g in groups)
+    for sums in (batched, merged):
+        side, (means, scatter) = sums.get_side(), sums.compute_within()
+        assert side.n == sums.n == len(x)
+        torch.testing.assert_close(side.mean, x.mean(0))
+        torch.testing.assert_close(side.gram, wanted.gram)
+        torch.testing.assert_close(means, torch.stack([g.mean(0) for g in groups]))
+        torch.testing.assert_close(scatter, within)
+
+
+def test_a_large_mean_costs_no_digits() -> None:
+    exact = added([30], None, None)[-1].get_side().gram
+    torch.testing.assert_close(added([10, 20], None, None, torch.float32)[-1].get_side().gram, exact,
+                               rtol=1e-5, atol=1e-4)
+
+
+def test_a_batch_of_padding_adds_nothing() -> None:
+    sums = ShiftedSums(F)
+    sums.update(ROWS[:3], torch.zeros(3, P, dtype=torch.bool))
+    assert sums.n == 0
+    sums.update(ROWS)
+    torch.testing.assert_close(sums.shift, ROWS.mean((0, 1)).double())
