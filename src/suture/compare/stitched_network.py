@@ -12,7 +12,14 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from suture._base import Progress, SutureError, convert_tensors, fingerprint_network
+from suture._base import (
+    Progress,
+    SutureError,
+    convert_tensors,
+    expect,
+    fingerprint_network,
+    save_tensors,
+)
 from suture.compare.moments_stage import run_moments
 from suture.compare.preparation import start_run
 from suture.compare.settings import Settings
@@ -30,7 +37,7 @@ from suture.stitching import (
     find_unconverged,
     resolve_task,
 )
-from suture.zoo import load_weights, read_metadata, save_weights
+from suture.zoo import load_weights, read_metadata
 
 FORMAT = "suture.stitch/1"
 
@@ -154,7 +161,8 @@ class StitchedNetwork(nn.Module):
                  "family": str(self.layer.affine.family), "relu": self.layer.relu,
                  "fingerprints": list(self.fingerprints), "allow_bypass": self.allow_bypass, "fit": self.fit,
                  "inputs": [_describe_inputs(x) for x in self._examples], "suture": version("suture")}
-        save_weights(self.layer, path, {"format": FORMAT, "about": json.dumps(about)})
+        expect(Path(path).suffix == ".safetensors", "a .safetensors file for the layer", str(path))
+        save_tensors(Path(path), FORMAT, self.layer.state_dict(), about)
 
 
 def stitch(source: nn.Module, source_site: str | Site, target: nn.Module, target_site: str | Site, data: Any,
