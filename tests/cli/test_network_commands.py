@@ -216,7 +216,7 @@ def test_sites_of_a_network_without_data(command: Command) -> None:
     assert re.search(r"layer1\.0 .*map 16x32x32 .*1024 .*yes", out)
     code, _, err = command("layers", "tests.support.tiny:network")
     assert code == 2
-    assert "does not say what it takes" in err
+    assert "inputs are unknown" in err
     code, out, _ = command("layers", "tests.support.tiny:rgb", "--input", "size=16")
     assert code == 0
     assert "map 3x16x16" in out

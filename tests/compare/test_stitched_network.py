@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import suture
@@ -104,6 +106,16 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path, options: dict[str, Any]
     assert found.fit["method"] == "dm"
     assert path.stat().st_size < 6000, "only the layer is stored"
     assert suture.load_stitched(path, network(), other(), images(4)).sites == made.sites
+
+
+def test_a_layer_that_was_written_without_a_digest_loads(tmp_path: Path) -> None:
+    path, made = tmp_path / "s.safetensors", stitched()
+    made.save(path)
+    with safe_open(path, "pt") as file:
+        about = file.metadata()["about"]
+    save_file(load_file(path), path, {"format": "suture.stitch/1", "about": about})
+    found = suture.load_stitched(path, network(), other())
+    assert torch.equal(found(images(4)), made(images(4)))
 
 
 def test_two_networks_with_inputs_of_their_own(tmp_path: Path) -> None:

@@ -79,14 +79,10 @@ def _shadow_forward(module: nn.Module, forward: Callable[..., Any], handler: Han
 
 @dataclass(eq=False)
 class Call:
-    """One call of one module in a recorded pass.
+    """One call of one module in a recorded pass, with the calls in it.
 
-    Attributes:
-        path, index: module path, and number of earlier calls of the module.
-        parent, children: the call that contains this one, and the calls in it, in order.
-        args, output: positional arguments, and what the module returned.
-        finished: rank of the end of this call among all ends.
-        axes: axes of the examples in the output, where a dry run found them.
+    `index` is the number of earlier calls of the module, `finished` the rank of this call's end among all
+    ends, and `axes` are those of the examples in `output`, where a dry run found them.
     """
 
     path: str

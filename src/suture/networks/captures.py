@@ -17,14 +17,7 @@ from suture.networks.module_outputs import convert_output, extract_tensors
 
 @dataclass(frozen=True)
 class RecordedPass:
-    """Record of one pass over a batch.
-
-    Attributes:
-        inputs: the batch.
-        output: output of the network; None if the pass stopped early.
-        results: outputs of the remembered calls.
-        size: number of examples.
-    """
+    """Record of one pass over `size` examples; `output` is None if the pass stopped early."""
 
     inputs: Any
     output: Any
@@ -41,9 +34,7 @@ def capture_calls(network: nn.Module, inputs: Any, calls: Collection[CallId], vo
     """Run one forward pass that remembers the outputs of chosen calls, as they are when each call ends.
 
     Args:
-        network: the network.
-        inputs: a batch.
-        calls: the calls.
+        network, inputs, calls: the network, a batch and the calls.
         volatile: calls whose output is overwritten in place later in the forward pass. Their outputs are
             cloned. A pass that finds another one adds it here and runs again.
         stop: end the pass after the last of the calls.

@@ -65,12 +65,7 @@ def convert_output(output: Any, fn: Callable[[Tensor], Tensor]) -> Any:
 
 
 def find_axis(one: Tensor, size: int, other: Tensor, other_size: int) -> int | None:
-    """Find the axis of the examples from two outputs of one call, of which the first examples are the same.
-
-    Args:
-        one: output of a pass over `size` examples.
-        other: output of a pass over `other_size` examples.
-    """
+    """Find the axis of the examples, from outputs for two numbers of examples that begin alike."""
     if one.shape == other.shape:
         return None
     axis, *more = [d for d, (n, m) in enumerate(zip(one.shape, other.shape, strict=False)) if n != m] or [0]
@@ -96,8 +91,7 @@ def repeat_examples(value: Any, copies: int, size: int, axes: Axes = (), *, shal
 
     Args:
         value: what a module returned.
-        copies: number of copies.
-        size: number of examples.
+        copies, size: numbers of copies and of examples.
         axes: axis of the examples for each tensor in it; by default the first axis, where it has that length.
         shallow: expand floating point tensors from their first entry: the shape is right, the values are not,
             no memory is needed.

@@ -67,8 +67,7 @@ def replay(network: nn.Module, plan: ReplayPlan, x: Tensor, done: RecordedPass, 
     """Compute the network's output with `x` in place of a site's representation.
 
     Args:
-        network: the network.
-        plan: plan of the site's replay.
+        network, plan: the network, and the plan of the site's replay.
         x: (k N, ...) representations for k concatenated copies of the N examples of `done`.
         done: a pass that remembers what the plan needs.
         volatile: calls whose outputs are overwritten in place; each replay gets its own copy.

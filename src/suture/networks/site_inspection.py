@@ -33,6 +33,9 @@ from suture.representations import (
     recognise_shape,
 )
 
+_Leaf = tuple[CallId, Tensor, int | None]
+"""A tensor in the output of a call, and the axis of its examples."""
+
 
 @dataclass(frozen=True)
 class SiteInfo:
@@ -60,17 +63,11 @@ class SiteInfo:
 class SiteInspector:
     """Inspector of a network's sites, from a recorded pass over the first 4 examples of a batch.
 
-    Args:
-        network: any eager module, frozen (`freeze`) as long as the inspector is used.
-        inputs: a batch of inputs.
-        name: name of the network in error messages.
+    The network must be frozen (`freeze`) as long as the inspector is used.
 
     Attributes:
         plans: plans of the replays of the sites inspected so far.
         volatile: calls whose outputs are overwritten in place later in the forward pass.
-
-    Raises:
-        SutureError: a network whose output mixes the examples of a batch.
     """
 
     def __init__(self, network: nn.Module, inputs: Any, name: str) -> None:
@@ -105,11 +102,7 @@ class SiteInspector:
                                   "contrastive model")
 
     def resolve(self, spec: SiteSpec, allow_bypass: bool) -> list[SiteInfo]:
-        """Find and check the sites that `spec` names, in order of execution; None means the repeated blocks.
-
-        Raises:
-            SutureError: unknown or bypassed sites, or a tail that cannot be replayed.
-        """
+        """Find and check the sites that `spec` names, in order of execution."""
         if spec is None:
             return self._discover()
         infos = [self.inspect(s) for s in self._search.find_named(spec)]
@@ -151,11 +144,7 @@ class SiteInspector:
         return None if info.bypass else info
 
     def inspect(self, site: Site) -> SiteInfo:
-        """Check one site in the dry run: its shape, what bypasses it, and that its tail runs.
-
-        Raises:
-            SutureError: the site returns no tensor, or its tail does not reproduce the network's output.
-        """
+        """Check one site in the dry run: its shape, what bypasses it, and that its tail runs."""
         call = self._search.find_call(site)
         x = site.pick(call.output)
         if x is None:
@@ -188,7 +177,7 @@ class SiteInspector:
         output.
         """
         done, own = self._run_to_replay(site, plan)
-        leaves: list[tuple[CallId, Tensor, int | None]] = []
+        leaves: list[_Leaf] = []
 
         def leaf(call: CallId) -> Callable[[Tensor], Tensor]:
             axes = iter(plan.axes.get(call, ()))
@@ -216,10 +205,7 @@ class SiteInspector:
 
     @disable_gradients()
     def _run_to_replay(self, site: Site, plan: ReplayPlan) -> tuple[RecordedPass, Tensor]:
-        """Run what the tail of a site needs, and the tail once, to note what it overwrites.
-
-        Return the pass and the site's own representation.
-        """
+        """Run what the tail of a site needs, and the tail once, to note what it overwrites in place."""
         done = capture_calls(self.network, self._example, plan.remembered, self.volatile)
         own = site.pick(done.results[site.id])
         assert own is not None
@@ -230,9 +216,7 @@ class SiteInspector:
         self.volatile |= find_changed(versions)
         return done, own
 
-    def _find_reached(self, site: Site, output: Any, start: Tensor,
-                      leaves: list[tuple[CallId, Tensor, int | None]],
-                      ) -> list[tuple[CallId, Tensor, int | None]]:
+    def _find_reached(self, site: Site, output: Any, start: Tensor, leaves: list[_Leaf]) -> list[_Leaf]:
         """Find the leaves that reach the output; raise where the site itself does not."""
         end = extract_main_output(output)
         if end is None or not end.requires_grad:
@@ -245,10 +229,7 @@ class SiteInspector:
         return [leaf for leaf, g in zip(leaves, grads, strict=True) if g is not None]
 
     def _has_content(self, t: Tensor, axis: int | None) -> bool:
-        """Return True where `t` differs between examples.
-
-        An activation does, a position embedding does not.
-        """
+        """Return True where `t` differs between examples, as activations do, unlike position embeddings."""
         if axis is None or axis == MIXED or self._few == 1:
             return axis is not None
         first, *others = t.detach().chunk(self._few, axis)
@@ -274,10 +255,7 @@ class SiteInspector:
 
 
 def _find_inner_width(module: nn.Module) -> int | None:
-    """Find the width of the last axis in a module, or None.
-
-    The last of its modules with weights gives it, if that is a layer norm or a linear layer.
-    """
+    """Find the width of the last axis, where the last part with weights is a layer norm or a linear layer."""
     last = [m for m in module.modules() if any(True for _ in m.parameters(recurse=False))][-1:]
     if last and isinstance(last[0], nn.LayerNorm):
         return last[0].normalized_shape[-1]

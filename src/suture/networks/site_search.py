@@ -32,11 +32,7 @@ class SiteSearch:
     name: str
 
     def find_named(self, spec: SiteSpec) -> list[Site]:
-        """Find the sites that a user names, one for each point.
-
-        Raises:
-            SutureError: a name that is none, matches nothing or is ambiguous.
-        """
+        """Find the sites that a user names, one for each point."""
         if callable(spec):
             found = [Site(*c.id) for c in self.calls.values() if spec(c.path, c.module)]
             if not found:
@@ -83,11 +79,7 @@ class SiteSearch:
         return [site]
 
     def find_call(self, site: Site) -> Call:
-        """Find the call of a site.
-
-        Raises:
-            SutureError: there is no such module or call.
-        """
+        """Find the call of a site, or say what is wrong with its name."""
         if site.id in self.calls:
             return self.calls[site.id]
         modules = dict(self.network.named_modules(remove_duplicate=False))
@@ -102,12 +94,9 @@ class SiteSearch:
                           + (repr(same[0]) if same else "a module that the forward calls"))
 
     def find_repeated(self, cuts: Callable[[Call], bool]) -> Iterator[list[Call]]:
-        """Yield lists of candidates for sites, best first.
+        """Yield candidates for sites, best first: blocks, plain containers, activations, layers with weights.
 
-        The order is: blocks, plain containers, activations, layers with parameters.
-
-        Args:
-            cuts: function that returns True where the network can be cut in two after a call.
+        `cuts` returns True where the network can be cut in two after a call.
         """
         calls = list(self.calls.values())
         leaves = [c for c in calls if not _has_any(c.module.children())]
@@ -124,10 +113,7 @@ def _has_any(things: Iterator[object]) -> bool:
 
 
 def _find_blocks(calls: list[Call], cuts: Callable[[Call], bool]) -> list[Call]:
-    """Find the outermost repeated blocks.
-
-    A block that is only a stage of smaller blocks is replaced by these.
-    """
+    """Find the outermost repeated blocks, with those in a stage in place of the stage."""
     while True:
         found = _find_outermost_repeated(calls)
         classes = {type(c.module) for c in found}

@@ -96,15 +96,18 @@ def _explain_folder(path: Path) -> str:
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a file of `save_weights`, or one of other tools, whose metadata have no description or digest."""
+    """Read a file of suture, whose digest is checked, or of other tools."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
-            if metadata.get("format") != _KIND:
-                return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
         raise _make_unreadable_error(path, error) from error
-    return load_tensors(path, _KIND)
+    kind = metadata.get("format", "")
+    if not (kind.startswith("suture.") and "digest" in metadata):
+        return tensors, metadata
+    tensors, about = load_tensors(path, kind)
+    return tensors, about if kind == _KIND else metadata
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:

@@ -39,10 +39,6 @@ def build_huggingface(parsed: ParsedSpec) -> LoadedNetwork:
 
     Its class is the one that config.json names under `architectures`, else `AutoModel`. No code beside the
     weights is run, and no pickle is read. A folder without weights gives random ones.
-
-    Raises:
-        SutureError: no such folder or name, a config or class that transformers does not know, weights that
-            are pickled or unreadable.
     """
     library = import_optional("transformers", "hf", parsed.spec)
     with _silence(library):
@@ -135,11 +131,7 @@ def _make_unknown_part_error(library: Any, folder: Path, stored: dict[str, Any],
 
 
 def _has_weights(folder: Path) -> bool:
-    """Check that a folder holds weights, and return False if it holds none at all.
-
-    Raises:
-        SutureError: the weights have another format or name.
-    """
+    """Return True where a folder holds weights that can be read, False where it holds none at all."""
     if any((folder / name).is_file() for name in _WEIGHTS):
         return True
     if pickled := sorted(p.name for pattern in _PICKLED for p in folder.glob(pattern)):
@@ -156,10 +148,7 @@ def _build_random(kind: Any, config: Any) -> nn.Module:
 
 
 def _build_with_weights(kind: Any, config: Any, path: Path) -> nn.Module:
-    """Build a network with the weights of a file.
-
-    The names in the file are those of the modules, or those under which transformers saves.
-    """
+    """Build a network with the weights of a file, by the names of its modules or those that are saved."""
     made = _build_random(kind, config)
     try:
         load_weights(made, path)

@@ -37,11 +37,7 @@ def adjust_preprocessing(own: Callable[[Any], Any] | None, given: str | None = N
     Args:
         own: the network's.
         given: replaces it: ``size=64,mean=0.5,std=0.5``, or ``raw`` for none.
-        length, mask_rate, seed: of a `TextPreprocessing`.
-
-    Raises:
-        SutureError: a value that is out of range, or `length` or `mask_rate` for a network without a
-            tokenizer.
+        length, mask_rate, seed: of a `TextPreprocessing`; only for a network with a tokenizer.
     """
     if given is not None:
         return parse_preprocessing(given)
@@ -59,11 +55,8 @@ def prepare_data(data: Any, source: Callable[[Any], Any] | None, target: Callabl
 
     Args:
         data: from `suture.cli.specs.load_data`.
-        source, target: preprocessing of each network.
+        source, target: preprocessing of each network. Two tokenizers must give the same tokens.
         always: prepare the user's own data too.
-
-    Raises:
-        SutureError: two tokenizers that cut the texts into different tokens.
     """
     if not (always or isinstance(data, Examples | zoo.ImageSet)):
         return data
@@ -85,9 +78,6 @@ def make_example_inputs(loaded: LoadedNetwork, data: Any, how: Callable[[Any], A
         data: from `suture.cli.specs.load_data`, or None.
         how: preprocessing of raw examples.
         always: prepare the user's own data too.
-
-    Raises:
-        SutureError: no data, and a network with unknown inputs.
     """
     if data is not None:
         return next(iter(Batches(prepare_data(data, how, how, always=always), size=4))).source

@@ -12,11 +12,7 @@ from suture._base import SutureError, expect, make_unknown_error, summarise_erro
 
 
 def load_inputs(spec: str | None) -> Any:
-    """Return the result of ``module:function``, such as auxiliary data; None gives None.
-
-    Raises:
-        SutureError: no such function, or it fails.
-    """
+    """Return the result of ``module:function``, such as auxiliary data; None gives None."""
     if spec is None:
         return None
     expect(":" in spec, "a function mypackage.data:inputs that returns data", repr(spec))

@@ -30,11 +30,7 @@ def list_names(kind: str) -> list[str]:
 
 
 def build_torchvision(parsed: ParsedSpec) -> LoadedNetwork:
-    """Build ``torchvision:NAME``, with three channels as in all its networks.
-
-    Raises:
-        SutureError: no such network, or it cannot be made.
-    """
+    """Build ``torchvision:NAME``, with three channels as in all its networks."""
     models = import_optional("torchvision.models", "vision", parsed.spec)
     if parsed.name not in models.list_models():
         raise make_unknown_error("network of torchvision", parsed.name, list_names("torchvision"))
@@ -61,11 +57,7 @@ def _find_torchvision_preprocessing(models: Any, parsed: ParsedSpec, made: nn.Mo
 
 
 def build_timm(parsed: ParsedSpec) -> LoadedNetwork:
-    """Build ``timm:NAME`` or ``timm:NAME.TAG``; a tag decides the preprocessing.
-
-    Raises:
-        SutureError: no such network, or it cannot be made.
-    """
+    """Build ``timm:NAME`` or ``timm:NAME.TAG``; a tag decides the preprocessing."""
     library = import_optional("timm", "vision", parsed.spec)
     if not library.is_model(parsed.name):
         raise make_unknown_error("network of timm", parsed.name, library.list_models())
