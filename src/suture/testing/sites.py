@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from suture._base import convert_tensors, count_examples, walk_tensors
+from suture._base import SutureError, convert_tensors, count_examples, walk_tensors
 from suture.networks import (
     SitedNetwork,
     SiteSpec,
@@ -27,7 +28,10 @@ def site_laws(network: nn.Module, inputs: Any, sites: SiteSpec = "**") -> list[L
         inputs: at least four examples, as the network takes them.
         sites: sites to check. Default: every module whose call can be a site.
     """
-    return _SiteLaws(network, inputs, sites).list_laws()
+    try:
+        return _SiteLaws(network, inputs, sites).list_laws()
+    except SutureError as error:
+        return [Law("sites", "The network can be cut at these sites.", partial(_report_refusal, str(error)))]
 
 
 class _SiteLaws(LawBook):
@@ -71,6 +75,10 @@ class _SiteLaws(LawBook):
             kept = x.clone()
             _compare(_pick_output(self._sited.tail(k, x, done)), _pick_output(done.output))
         assert torch.equal(x, kept), "The tail overwrites the representation that it is given."
+
+
+def _report_refusal(reason: str) -> None:
+    raise AssertionError(reason)
 
 
 def _pick_output(output: Any) -> Tensor:
