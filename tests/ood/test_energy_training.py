@@ -619,7 +619,7 @@ def test_mlp_is_one_hidden_layer_of_relus() -> None:
 
 @pytest.mark.parametrize(("make", "match"), [
     (lambda: ViT(6, 5, 3, dim=8, heads=3), "multiple of heads, got 8 and 3; write dim=6"),
-    (lambda: ViT(0, 5, 3), "must be at least 1"), (lambda: MLP(4, 0), "must be at least 1")])
+    (lambda: ViT(0, 5, 3), "width: .*at least 1"), (lambda: MLP(4, 0), "classes: .*at least 1")])
 def test_impossible_bodies(make: Callable[[], nn.Module], match: str) -> None:
     refuse(match, make)
 
