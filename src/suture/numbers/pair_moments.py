@@ -262,11 +262,7 @@ class PairMoments:
         return self._sides[key]
 
     def get_moments(self, source: int, target: int) -> Moments:
-        """Return the moments of one cell, about the means.
-
-        Raises:
-            SutureError: nothing was added yet.
-        """
+        """Return the moments of one cell about the means, or raise an error if nothing was added yet."""
         expect(self.examples > 0, "at least one batch", "none", "call update first")
         gs = next(g for g in self._sources if source in g.members)
         gt = next(g for g in self._targets if target in g.members)

@@ -91,8 +91,8 @@ class Accumulators:
             SutureError: the settings did not ask for them.
         """
         if self._stitch is None:
-            raise SutureError("expected moments of the stitched matrices, but none were wanted; ask for a "
-                              "method or an index without @")
+            raise SutureError("expected moments of the stitched matrices, none were wanted; ask for a method "
+                              "or an index without @")
         return self._stitch
 
     @property
@@ -160,10 +160,7 @@ class Accumulators:
     def _drop_all_padding(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None,
                           mask_y: Tensor | None) -> tuple[Sequence[Tensor], Sequence[Tensor], Tensor | None,
                                                           Tensor | None]:
-        """Drop the examples that consist of padding tokens only.
-
-        Such an example has no mean and no position to draw.
-        """
+        """Drop examples of padding tokens only, which have no mean and no position to draw."""
         found = [rows.flatten(1).any(1)
                  for shapes, mask in zip(self._shapes, (mask_x, mask_y), strict=True)
                  for s in shapes if (rows := get_row_mask(s, View.GRID, mask)) is not None]
@@ -205,11 +202,7 @@ class Accumulators:
         """Compute the requested indices of many cells, several cells at once.
 
         LAPACK runs in one thread per cell, because it makes no use of more. The user's own functions run one
-        after the other.
-
-        Args:
-            cells: pairs of a source and a target.
-            progress: called as ``progress("indices", cells done, cells)``.
+        after the other. `progress` is called as ``progress("indices", cells done, cells)``.
         """
         threads = torch.get_num_threads()
         known, own = ([r for r in self.settings.requests if bool(r.index.user) == users]
@@ -263,10 +256,7 @@ class Accumulators:
         return {r.name: count(r) for r in self.settings.requests if r.alignment in moments}
 
     def compute_statistics(self, side: str, k: int) -> SiteStatistics:
-        """Compute the statistics of the representation at site `k`, with positions as rows.
-
-        `side` is ``"source"`` or ``"target"``.
-        """
+        """Compute the statistics of site `k` of a side ("source" or "target"), with positions as rows."""
         sums = (self._own[k].get_side() if side == "source" and self._own
                 else self.stitch.get_moments(k if self._same else 0, k).y)
         return SiteStatistics.of(sums, precision=self.settings.precision)

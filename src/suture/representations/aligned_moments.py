@@ -1,7 +1,6 @@
 """Moments of every cell of a comparison, accumulated in one pass for representations of any kinds.
 
-An alignment matches rows of the source with rows of the target, in one or two parts (patches, prefix tokens).
-A `PairMoments` accumulates the moments of each part. The moments of a cell are merged from its parts.
+A `PairMoments` accumulates the moments of each part of an alignment. Those of a cell are merged from them.
 """
 
 from __future__ import annotations
@@ -155,11 +154,9 @@ class AlignedMoments:
         return reduce(Moments.merge, [p for p in parts if p.n] or parts[:1])
 
     def get_folds(self, i: int, j: int, most: int | None = None) -> list[Moments]:
-        """Return the centred moments of one cell in each fold that has examples.
+        """Return the centred moments of one cell in each fold that has examples, merged into at most `most`.
 
-        Args:
-            i, j: source and target.
-            most: number of folds to merge into: fold b goes into number b modulo `most`.
+        Fold b goes into number b modulo `most`.
 
         Raises:
             SutureError: nothing was added yet.
@@ -168,11 +165,7 @@ class AlignedMoments:
         return found if most is None else merge_blocks(found, most)
 
     def get_moments(self, i: int, j: int) -> Moments:
-        """Return the centred moments of one cell.
-
-        Raises:
-            SutureError: nothing was added yet.
-        """
+        """Return the centred moments of one cell; errors are those of `get_folds`."""
         return self._get_merged(i, j)[2]
 
     def _get_merged(self, i: int, j: int) -> tuple[tuple[int, int], list[Moments], Moments]:
@@ -185,10 +178,7 @@ class AlignedMoments:
         return self._last
 
     def get_pair(self, i: int, j: int) -> Pair:
-        """Return the moments of one cell with the spectra of both sides.
-
-        A matrix that several cells share is factored once.
-        """
+        """Return the moments of one cell with the spectra of both sides, each factored once for all cells."""
         m, a = self.get_moments(i, j), self.alignments[i, j]
         if self._same and self.alignments[i, i].source_rows == a.source_rows:
             x = self._get_spectrum(lambda: self.get_moments(i, i).y, "target", i,

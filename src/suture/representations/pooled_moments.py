@@ -55,11 +55,7 @@ class PooledMoments:
         self._waiting: list[tuple[list[Tensor], list[Tensor]]] = []
 
     def pool(self, side: int, tensors: Sequence[Tensor], mask: Tensor | None) -> list[Tensor]:
-        """Compute the (N, C) means over positions of the sources (side 0) or the targets (side 1).
-
-        Raises:
-            NonFiniteError: NaN or inf in one of them.
-        """
+        """Compute the (N, C) means over positions of the sources (side 0) or the targets (side 1)."""
         means = [to_grid(x.to(self.settings.precision), s, View.POOLED, mask)[:, 0, 0]
                  for x, s in zip(tensors, self._shapes[side], strict=True)]
         for k, mean in enumerate(means):

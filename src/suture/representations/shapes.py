@@ -161,10 +161,7 @@ def _find_patches(count: int, image: Size) -> tuple[int, Size | None]:
 
 
 def _find_patch_grid(count: int, image: Size, cut: bool = False) -> Size | None:
-    """Find the grid of `count` patches with the image's proportions, or None.
-
-    With `cut` the patches are square and leave a rest of the image over.
-    """
+    """Find the grid of `count` patches, or None; with `cut`, square patches that leave a rest over."""
     if cut:
         found = ((image[0] // p, image[1] // p) for p in range(2, min(image) + 1))
         return next((g for g in found if g[0] * g[1] == count), None)
@@ -228,10 +225,7 @@ class ShapeOverride:
 
 
 def find_image_size(inputs: Any) -> Size | None:
-    """Return (H, W) of the images (N, C, H, W) among a network's inputs, or None.
-
-    The images are "pixel_values", or the first tensor of that form.
-    """
+    """Return (H, W) of the images: "pixel_values", or the first input (N, C, H, W); None without any."""
     images = inputs["pixel_values"] if isinstance(inputs, Mapping) and "pixel_values" in inputs else inputs
     for t in walk_tensors(images):
         if t.ndim == 4 and t.is_floating_point():
@@ -246,10 +240,7 @@ def get_token_mask(inputs: Any) -> Tensor | None:
 
 
 def find_sequence_lengths(inputs: Any) -> frozenset[int]:
-    """Return the numbers of tokens of the sequences among a network's inputs.
-
-    They come from the attention mask, or else from integers (N, T).
-    """
+    """Return the lengths of the input sequences: of the attention mask, or else of integers (N, T)."""
     mask = get_token_mask(inputs)
     if mask is not None:
         return frozenset({mask.shape[1]})
