@@ -113,8 +113,7 @@ def repeat_examples(value: Any, copies: int, size: int, axes: Axes = (), *, shal
                 *(n * copies if d == axis else n for d, n in enumerate(t.shape)))
         if axis == MIXED:
             raise SutureError(f"expected an output for each of {size} examples, got one of shape "
-                              f"{tuple(t.shape)} that mixes them; give one batch at a time, or use a later "
-                              "site")
+                              f"{tuple(t.shape)} that mixes them; give single batches, or a later site")
         return t.repeat(*(copies if d == axis else 1 for d in range(t.ndim)))
 
     return convert_output(value, one)

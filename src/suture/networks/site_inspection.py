@@ -98,8 +98,7 @@ class SiteInspector:
         for axis, t in zip(self._root.axes, extract_tensors(self._root.output), strict=False):
             if axis == MIXED and t is end:
                 raise SutureError(f"expected an output for each example, the {self.name} mixes {few} in "
-                                  f"shape {tuple(t.shape)}; use a part of it, such as one tower of a "
-                                  "contrastive model")
+                                  f"shape {tuple(t.shape)}; use a part of it, such as one tower")
 
     def resolve(self, spec: SiteSpec, allow_bypass: bool) -> list[SiteInfo]:
         """Find and check the sites that `spec` names, in order of execution."""

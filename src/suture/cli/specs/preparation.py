@@ -45,7 +45,7 @@ def adjust_preprocessing(own: Callable[[Any], Any] | None, given: str | None = N
         return own
     if not isinstance(own, TextPreprocessing):
         raise SutureError("expected a network with a tokenizer for a length or a mask rate, got one without; "
-                          "leave them out, or give hf:FOLDER with the tokenizer's files")
+                          "leave them out, or give hf:FOLDER with a tokenizer")
     return dataclasses.replace(own, length=length, mask_rate=mask_rate, seed=seed)
 
 
