@@ -31,8 +31,7 @@ class Full(Family):
     matching; Csiszarik et al. 2021, section 3.2.)
     """
 
-    name, examples = "full", ("full",)
-    invariances = _ALL, _RIGID
+    name, examples, invariances = "full", ("full",), (_ALL, _RIGID)
 
 
 @options
@@ -91,8 +90,7 @@ class Rank(Family):
 
     rank: Annotated[Count, Doc("Largest rank k of W.")]
 
-    name, examples = "rank", ("rank:8",)
-    invariances = _ALL, _RIGID
+    name, examples, invariances = "rank", ("rank:8",), (_ALL, _RIGID)
 
     def check(self, p: int, q: int) -> None:
         expect(self.rank <= min(p, q), f"a rank of at most {min(p, q)} for {p} into {q} channels", self.rank,
@@ -151,7 +149,8 @@ class Orthogonal(Family):
         return _RIGID - fixed, _RIGID - fixed
 
     def check(self, p: int, q: int) -> None:
-        expect(p <= q, f"at most as many source as target channels for {self}", f"{p} into {q}",
+        expect(p <= q, f"at most as many source as target channels for {self}",
+               f"{p} into {q}: the map cannot keep all directions",
                f"use rank:{q} or full, or swap source and target")
 
     def solve(self, pair: Pair) -> Tensor:
