@@ -420,7 +420,7 @@ def test_bad_input_of_later_stages_is_told_before_any_work(digits: Any) -> None:
                                  "progress": lambda stage, done, total: stages.append(stage)}
     net, (x, y) = vectors()
     for source, data, held_out, ood, message in (
-        (network, train, (test.inputs, test.labels.float()), None, "integer labels"),
+        (network, train, (test.inputs, test.labels.float()), None, "class numbers, got float32"),
         (network, train, (test.inputs, test.labels - 1), None, "labels from 0 to 9, got -1"),
         (net, (x, y), (torch.rand(9, 6), torch.zeros(9, dtype=torch.int64)), None, "fails on the test data"),
         (net, (x, y), None, OOD((), own={"mine": lambda x: x}), "expected scores of shape"),

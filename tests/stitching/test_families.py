@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -91,6 +92,47 @@ def test_bad_input_is_refused_in_one_line(make, words):
     assert all(w in str(caught.value) for w in words), caught.value
 
 
+@pytest.mark.parametrize("text", TEXTS)
+def test_no_member_has_a_smaller_loss_than_the_solution_and_no_gradient_step_finds_one(text):
+    """What `suture.testing.family_laws` says, on one data set."""
+    x, y = data()
+    pair, m = Pair.of(Moments.of(x, y)), matched(x, y, text)
+    layer = Affine(4, 4, m.family).double().set(m.weight, m.bias)
+    best = float(m.family.compute_loss(m.weight, pair))
+    for seed in range(20):
+        other = Affine(4, 4, m.family).double().init_random(seed)
+        assert best <= float(m.family.compute_loss(other.weight.detach(), pair)) + 1e-9 * abs(best)
+    if m.family.trainable:
+        optimiser = torch.optim.SGD(layer.parameters(), 1e-5)
+        for _ in range(20):
+            optimiser.zero_grad()
+            m.family.compute_loss(layer.weight, pair).backward()
+            optimiser.step()
+            assert float(m.family.compute_loss(layer.weight.detach(), pair)) >= best * (1 - 1e-9)
+
+
+def test_a_new_family_is_one_class_and_one_line(monkeypatch):
+    @dataclass(frozen=True)
+    class Scaled(Family):
+        """W = s I."""
+
+        factor: float = 1.0
+        name, examples, square = "scaled", ("scaled:2.5",), True
+        invariances = frozenset({"translation"}), frozenset({"translation"})
+
+        def solve(self, pair):
+            return self.factor * torch.eye(pair.x.width, dtype=torch.float64)
+
+    monkeypatch.setitem(FAMILIES, "scaled", Scaled)
+    family = Family.parse("scaled:2.5")
+    assert str(family) == "scaled:2.5"
+    x = data()[0]
+    m = direct_match(Pair.of(Moments.of(x, 2.5 * x + 1)), family)
+    assert m.residual == pytest.approx(0, abs=1e-12)
+    with pytest.raises(SutureError, match="3 into 5"):
+        direct_match(Pair.of(Moments.of(*data(3, 5))), family)
+
+
 def test_the_table_in_the_docs_is_the_table():
     page = (pathlib.Path(__file__).parents[2] / "docs" / "families.md").read_text()
     rows = [[c.strip() for c in line.strip("|").split("|")] for line in page.splitlines()
@@ -102,6 +144,6 @@ def test_the_table_in_the_docs_is_the_table():
 
     defaults = [Family.parse(family.examples[0]) for family in FAMILIES.values()]
     assert [(row[0], *row[2:4]) for row in rows] == [
-        (f"`{f.name}`", listed(f.invariant_x), listed(f.invariant_y)) for f in defaults]
+        (f"`{f.name}`", *(listed(kept) for kept in f.invariances)) for f in defaults]
     assert all(f"`{text}`" in page for family in FAMILIES.values() for text in family.examples
                if ":" in text and text not in ("rank:8", "ridge:cv"))

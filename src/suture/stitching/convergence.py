@@ -1,10 +1,7 @@
-"""Checks that task loss matching has converged.
+"""Marks of cells in which task loss matching has not converged.
 
-The checks use the learning curves and two references: the own-layer cell and direct matching.
-
-Cells that have not converged are marked, because a half-trained map of cells looks like a finding. Layers
-near the output need little training and converge first. A distant layer then seems more similar to a layer
-than that layer itself.
+A half-trained map of cells looks like a finding: layers near the output need little training and converge
+first, so that a distant layer seems more similar to a layer than that layer itself.
 """
 
 from __future__ import annotations
@@ -82,26 +79,24 @@ def compute_epoch_rates(recipe: TaskRecipe) -> list[float]:
 def find_unconverged(curves: Curves, recipe: TaskRecipe, *, own: Mapping[str, float] | None = None,
                      ends: Mapping[Cell, float] | None = None, matched: Mapping[Cell, float] | None = None,
                      targets: Sequence[str] = ()) -> dict[Cell, str]:
-    """Return a mark for every cell that has not converged.
+    """Return a mark for every cell that has not converged; failed cells have no mark.
 
-    A mark lists one or more of these reasons, separated by "; ", each with its numbers after ": ". Cells that
-    failed have no mark.
+    A mark lists one or more of these reasons, separated by "; ", each with its numbers after ": ".
 
     - one epoch: a single epoch cannot show convergence.
-    - still improving (`measure_improvement`): the test uses the held-out curve with early stopping, else the
-      training loss. A layer that stopped early is not improving.
+    - still improving (`measure_improvement`): the held-out curve with early stopping, else the training loss.
+      A layer that stopped early is not improving.
     - own layer not reached: in self-stitching, the identity solves the own-layer cell of a target site. If
       training does not reach it (`OWN_LAYER_LEVEL`), the other cells of that column cannot be trusted either.
     - above direct matching: the layer of direct matching has a lower objective and lies in the trained
       family.
 
     Args:
-        curves: of the training.
-        recipe: of the training.
+        curves, recipe: of the training.
         own: in self-stitching, the value of the own-layer cell of each target site, by name
             (`collect_own_layers`).
-        ends: objective of the trained layers on the fitting data.
-        matched: objective of the direct matching layers of the same family on the same data.
+        ends, matched: objectives on the fitting data of the trained layers, and of the direct matching layers
+            of the same family.
         targets: names of the target sites, needed with `own`.
     """
     rates = compute_epoch_rates(recipe)
@@ -124,22 +119,18 @@ def find_unconverged(curves: Curves, recipe: TaskRecipe, *, own: Mapping[str, fl
 
 
 def _explain_improvement(curve: Sequence[float], rates: Sequence[float]) -> list[str]:
-    if len(curve) < 2:
-        return ["one epoch: a single epoch cannot show convergence"]
     share = measure_improvement(curve, rates[:len(curve)])
     if share is None:
         return []
-    return [f"still improving: the last fifth of training brought {share:.1%} of the whole fall "
+    return ["one epoch: a single epoch cannot show convergence" if len(curve) < 2 else
+            f"still improving: the last fifth of training brought {share:.1%} of the whole fall "
             "of the objective"]
 
 
 def collect_own_layers(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Return the relative accuracy of the own-layer cells of self-stitching, by site.
+    """Return the relative accuracy of the own-layer cells in the rows of a result table, by site.
 
     Without labels the value is the agreement.
-
-    Args:
-        rows: of a result table.
     """
     found: dict[str, dict[str, float]] = {}
     for r in rows:
@@ -150,10 +141,7 @@ def collect_own_layers(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
 
 def mark_rows(rows: Iterable[dict[str, Any]], sources: Sequence[str], targets: Sequence[str],
               found: Mapping[Cell, str]) -> None:
-    """Set the marks of `find_unconverged` in the rows of a result table.
-
-    Only measures of task loss matching are marked.
-    """
+    """Set the marks of `find_unconverged` in the rows of task loss matching of a result table."""
     named = {(sources[i], targets[j]): mark for (i, j), mark in found.items()}
     for r in rows:
         if r["measure"].startswith("tlm."):
@@ -161,20 +149,15 @@ def mark_rows(rows: Iterable[dict[str, Any]], sources: Sequence[str], targets: S
 
 
 def stack_curves(curves: Curves, shape: tuple[int, int], epochs: int) -> dict[str, NDArray[np.float32]]:
-    """Return the curves as arrays (sources, targets, epochs).
+    """Return the curves as arrays (sources, targets, epochs), nan after the end of a cell.
 
-    Entries are nan after the end of a cell that stopped or failed.
-
-    Returns:
-        ``tlm.loss``, ``tlm.train_accuracy`` and, with early stopping, ``tlm.held_out``.
+    They are ``tlm.loss``, ``tlm.train_accuracy`` and, with early stopping, ``tlm.held_out``.
     """
-    named = {"loss": curves.loss, "train_accuracy": curves.accuracy, "held_out": curves.held_out}
-    arrays = {}
+    named = {"tlm.loss": curves.loss, "tlm.train_accuracy": curves.accuracy}
+    if curves.held_out:
+        named["tlm.held_out"] = curves.held_out
+    arrays = {name: np.full((*shape, epochs), np.nan, dtype=np.float32) for name in named}
     for name, of in named.items():
-        if name == "held_out" and not of:
-            continue
-        array = np.full((*shape, epochs), np.nan, dtype=np.float32)
-        for (i, j), values in of.items():
-            array[i, j, :len(values)] = values
-        arrays[f"tlm.{name}"] = array
+        for cell, values in of.items():
+            arrays[name][cell][:len(values)] = values
     return arrays

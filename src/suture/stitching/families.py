@@ -31,18 +31,17 @@ class Full(Family):
     matching; Csiszarik et al. 2021, section 3.2.)
     """
 
-    name, examples = "full", ("full",)
-    kept = _ALL, _RIGID
+    name, examples, invariances = "full", ("full",), (_ALL, _RIGID)
 
 
 @options
 class Ridge(Family):
     """Every affine map, with a penalty on the squares of W (Hoerl and Kennard 1970).
 
-    The penalty of the closed form is lambda |W|² with lambda = strength * tr(Sxx) / p. It is relative to the
-    mean scatter of a source channel, so the units of the source and the number of rows do not matter. It is
-    the ``alpha`` of scikit-learn's ``Ridge``: alpha = strength * sum |x - mean|² / p. In training, strength *
-    |W|² / p is added to the task loss, so the two strengths have different units.
+    The penalty of the closed form is lambda |W|² with lambda = strength * tr(Sxx) / p, the ``alpha`` of
+    scikit-learn's ``Ridge``. It is relative to the mean scatter of a source channel, so the units of the
+    source and the number of rows do not matter. In training, strength * |W|² / p is added to the task loss,
+    so the two strengths have different units.
 
     Attributes:
         {options}
@@ -52,7 +51,7 @@ class Ridge(Family):
         "Strength of the penalty, above 0. \"cv\" chooses it by cross-validation.")]
 
     name, examples = "ridge", ("ridge:0.1", "ridge:cv")
-    kept = _RIGID, _RIGID
+    invariances = _RIGID, _RIGID
     penalised = True
 
     @property
@@ -66,9 +65,8 @@ class Ridge(Family):
         return solve_least_squares(pair.x, pair.moments, cast(float, self.strength))
 
     def compute_loss(self, weight: Tensor, pair: Pair) -> Tensor:
-        scatter = torch.trace(pair.moments.sxx) / pair.x.width
-        penalty = cast(float, self.strength) * scatter * weight.square().sum()
-        return super().compute_loss(weight, pair) + penalty
+        lam = cast(float, self.strength) * torch.trace(pair.moments.sxx) / pair.x.width
+        return super().compute_loss(weight, pair) + lam * weight.square().sum()
 
     def check_training(self) -> None:
         expect(not self.needs_folds, "a number as the strength of ridge in training", "cv",
@@ -83,10 +81,8 @@ class Ridge(Family):
 class Rank(Family):
     """Affine maps with a W of rank at most k.
 
-    W = V_k V_k' Syx Sxx^+, with V_k the first k eigenvectors of the scatter of the fitted values. This is the
-    minimiser among the maps of rank at most k (reduced-rank regression, Izenman 1975). In training W = L R,
-    with parameters ``left`` (q, k) and ``right`` (k, p). Random factors give the entries of W the variance of
-    a free W.
+    W = V_k V_k' Syx Sxx^+, V_k the first k eigenvectors of the scatter of the fitted values (reduced-rank
+    regression, Izenman 1975). In training W = L R, with parameters ``left`` (q, k) and ``right`` (k, p).
 
     Attributes:
         {options}
@@ -94,8 +90,7 @@ class Rank(Family):
 
     rank: Annotated[Count, Doc("Largest rank k of W.")]
 
-    name, examples = "rank", ("rank:8",)
-    kept = _ALL, _RIGID
+    name, examples, invariances = "rank", ("rank:8",), (_ALL, _RIGID)
 
     def check(self, p: int, q: int) -> None:
         expect(self.rank <= min(p, q), f"a rank of at most {min(p, q)} for {p} into {q} channels", self.rank,
@@ -114,8 +109,9 @@ class Rank(Family):
         return eye
 
     def draw(self, p: int, q: int, generator: torch.Generator) -> Tensor:
-        k = self.rank
-        return draw_uniform((q, k), (3 / k) ** 0.5, generator) @ draw_uniform((k, p), p**-0.5, generator)
+        # The entries of W have the variance of a free W.
+        left = draw_uniform((q, self.rank), (3 / self.rank) ** 0.5, generator)
+        return left @ draw_uniform((self.rank, p), p**-0.5, generator)
 
     def split(self, weight: Tensor) -> dict[str, Tensor]:
         u, s, vh = torch.linalg.svd(weight, full_matrices=False)
@@ -135,8 +131,7 @@ class Orthogonal(Family):
     shift the second moments are about zero.
 
     In training W = exp(log_scale) exp(A - A') Q, with parameters ``angle`` A (q, q) and ``log_scale``, and
-    ``base`` Q (q, p) constant. exp(A - A') is a rotation, so for p = q training keeps the sign of det W. A
-    random Q is uniformly distributed (Mezzadri 2007) and has scale 1.
+    ``base`` Q (q, p) constant. exp(A - A') is a rotation: for p = q, training keeps the sign of det W.
 
     Attributes:
         {options}
@@ -145,13 +140,17 @@ class Orthogonal(Family):
     scale: Annotated[bool, Doc("True leaves the scale s free, False fixes it at 1.")] = True
     shift: Annotated[bool, Doc("True leaves b free, False fits with b = 0, not subtracting means.")] = True
 
-    name = "orthogonal"
+    name, constants = "orthogonal", frozenset({"base"})
     examples = "orthogonal", "orthogonal:noscale", "orthogonal:noshift", "orthogonal:noscale,noshift"
-    kept = _RIGID, _RIGID
-    constants = frozenset({"base"})
+
+    @property
+    def invariances(self) -> tuple[frozenset[str], frozenset[str]]:  # type: ignore[override]
+        fixed = {t for t, free in (("scaling", self.scale), ("translation", self.shift)) if not free}
+        return _RIGID - fixed, _RIGID - fixed
 
     def check(self, p: int, q: int) -> None:
-        expect(p <= q, f"at most as many source as target channels for {self}", f"{p} into {q}",
+        expect(p <= q, f"at most as many source as target channels for {self}",
+               f"{p} into {q}: the map cannot keep all directions",
                f"use rank:{q} or full, or swap source and target")
 
     def solve(self, pair: Pair) -> Tensor:
@@ -168,6 +167,7 @@ class Orthogonal(Family):
         return torch.zeros_like(syx) if constant else d.sum() / scatter * rotation
 
     def draw(self, p: int, q: int, generator: torch.Generator) -> Tensor:
+        # Uniformly distributed (Mezzadri 2007).
         base, r = torch.linalg.qr(torch.randn(q, p, dtype=torch.float64, generator=generator))
         return torch.mul(base, r.diagonal().sign())
 
@@ -188,11 +188,11 @@ class Orthogonal(Family):
 class Diagonal(Family):
     """Affine maps of each channel by itself, with parameters ``factors`` (p,).
 
-    The closed form is the regression of each target channel on the source channel of the same number.
+    The closed form regresses each target channel on the source channel of the same number.
     """
 
     name, examples, square = "diagonal", ("diagonal",), True
-    kept = _SCALE, _SCALE
+    invariances = _SCALE, _SCALE
 
     def solve(self, pair: Pair) -> Tensor:
         m = pair.moments
@@ -218,7 +218,7 @@ class Permutation(Family):
     """
 
     name, examples = "permutation", ("permutation",)
-    kept = _ORDER, _ORDER
+    invariances = _ORDER, _ORDER
     square, trainable = True, False
 
     def solve(self, pair: Pair) -> Tensor:
@@ -239,7 +239,7 @@ class Identity(Family):
     """The identity, with b = 0."""
 
     name, examples = "identity", ("identity",)
-    kept = frozenset(), frozenset()
+    invariances = frozenset(), frozenset()
     shift, square, trainable = False, True, False
 
     def solve(self, pair: Pair) -> Tensor:
@@ -256,10 +256,10 @@ class Identity(Family):
 class Sparse(Family):
     """Every affine map, with a penalty on the absolute values of W (the lasso).
 
-    The closed form minimises half the mean squared error plus alpha sum |W| (`solve_lasso`). In training,
-    strength * sum |W| is added to the task loss: after each step of rate lr, the entries of W move towards 0
-    by lr * strength and stop there (proximal gradient). Unlike a penalty, this gives exact zeros. With Adam
-    the balance differs from entry to entry. The two strengths have different units.
+    The closed form is `solve_lasso`. In training, strength * sum |W| is added to the task loss: after each
+    step of rate lr, the entries of W move towards 0 by lr * strength and stop there (proximal gradient).
+    This gives exact zeros; with Adam the balance differs from entry to entry. The two strengths have
+    different units.
 
     Attributes:
         {options}
@@ -268,7 +268,7 @@ class Sparse(Family):
     strength: Annotated[Share, Doc("Strength of the penalty, relative to that at which W becomes 0.")]
 
     name, examples = "sparse", ("sparse:0.01",)
-    kept = _AXES, _AXES
+    invariances = _AXES, _AXES
     penalised = True
 
     def solve(self, pair: Pair) -> Tensor:
@@ -298,4 +298,3 @@ FAMILIES: dict[str, type[Family]] = {
 }
 """Every family by name. `Family.parse` knows a class that is added here."""
 FULL = Full()
-"""Every affine map: the default."""

@@ -23,11 +23,9 @@ class Family:
     Attributes:
         name: first word of its text.
         examples: texts that `parse` accepts.
-        kept: transformations of the source's and of the target's channels that leave the R² of the fitted map
-            unchanged, on fitting and held-out data, where scale and shift are free. They are "translation",
-            "scaling" (isotropic), "permutation", "orthogonal" and "linear" (any invertible map). All others
-            change R².
-        scale: False if the scale of W is fixed.
+        invariances: transformations of the source's and of the target's channels that leave the R² of the
+            fitted map unchanged, on fitting and held-out data: "translation", "scaling" (isotropic),
+            "permutation", "orthogonal" and "linear" (any invertible map). All others change R².
         shift: False if b = 0.
         square: True if source and target must have equally many channels.
         trainable: False if there are no parameters to train.
@@ -37,8 +35,7 @@ class Family:
 
     name: ClassVar[str]
     examples: ClassVar[tuple[str, ...]]
-    kept: ClassVar[tuple[frozenset[str], frozenset[str]]]
-    scale: bool = True
+    invariances: tuple[frozenset[str], frozenset[str]]
     shift: bool = True
     square: ClassVar[bool] = False
     trainable: ClassVar[bool] = True
@@ -81,20 +78,6 @@ class Family:
         words = [f"{getattr(self, o.name)}".removesuffix(".0") for o in listed if o.type is not bool]
         words += [f"no{o.name}" for o in listed if o.type is bool and not getattr(self, o.name)]
         return f"{self.name}:{','.join(words)}" if words else self.name
-
-    @property
-    def invariant_x(self) -> frozenset[str]:
-        """Kept transformations of the source; a fixed scale loses the scaling, no shift the translation."""
-        return self.kept[0] - self._fixed
-
-    @property
-    def invariant_y(self) -> frozenset[str]:
-        """Kept transformations of the target."""
-        return self.kept[1] - self._fixed
-
-    @property
-    def _fixed(self) -> set[str]:
-        return {t for t, free in (("scaling", self.scale), ("translation", self.shift)) if not free}
 
     def check(self, p: int, q: int) -> None:
         """Raise a `SutureError` if the family has no map from `p` to `q` channels."""

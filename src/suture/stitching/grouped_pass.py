@@ -34,29 +34,21 @@ def list_trainable(layer: StitchingLayer) -> list[Tensor]:
     return [p for p in layer.parameters() if p.requires_grad]
 
 
-class ObjectiveSums:
-    """Sums of one pass on the device, with one entry for each of `n` cells.
+@dataclass(frozen=True)
+class BatchSums:
+    """Sums of one batch on the device, with one entry for each of n cells.
 
     Attributes:
-        loss: sum of the objective over the examples, or over the scored tokens.
-        hits: number of these whose label is predicted.
-        bad: the first step in which the objective was not finite, or -1.
+        loss: (n,) sum of the objective over the examples, or over the scored tokens.
+        hits: (n,) number of these whose label is predicted.
         examples: number of examples or scored tokens.
         labelled: True if `hits` is meaningful.
     """
 
-    def __init__(self, n: int, device: torch.device, examples: int = 0, labelled: bool = True) -> None:
-        self.loss, self.hits = torch.zeros(n, device=device), torch.zeros(n, device=device)
-        self.bad = torch.full((n,), -1, device=device)
-        self.examples, self.labelled = examples, labelled
-
-    def add(self, other: ObjectiveSums, step: int) -> None:
-        """Add the sums of one batch, which belongs to `step`."""
-        self.loss += other.loss
-        self.hits += other.hits
-        self.bad = torch.where((self.bad < 0) & ~torch.isfinite(other.loss), step, self.bad)
-        self.examples += other.examples
-        self.labelled &= other.labelled
+    loss: Tensor
+    hits: Tensor
+    examples: int
+    labelled: bool
 
 
 @dataclass(frozen=True)
@@ -100,7 +92,7 @@ class GroupedPass:
         self._matches = recipe.objective == "match"
 
     def run(self, layers: Layers, batch: Batch, device: torch.device, *, backward: bool,
-            check: bool) -> tuple[Grads, ObjectiveSums]:
+            check: bool) -> tuple[Grads, BatchSums]:
         """Return the sums over a batch and, for each layer, the gradient of its mean objective plus penalty.
 
         If memory runs out, the whole batch runs again in smaller pieces.
@@ -120,19 +112,19 @@ class GroupedPass:
                                     sources * batch.size)
 
     def _run_once(self, layers: Layers, batch: Batch, device: torch.device, backward: bool,
-                  check: bool) -> tuple[Grads, ObjectiveSums]:
+                  check: bool) -> tuple[Grads, BatchSums]:
         rows = self._find_rows(batch)
-        sums = ObjectiveSums(len(layers), device, rows.count, rows.labels is not None)
-        scales = torch.zeros(len(layers), device=device)
+        loss, hits, scales = torch.zeros(3, len(layers), device=device)
+        sums = BatchSums(loss, hits, rows.count, rows.labels is not None)
         grads: Grads = {}
         for piece in cut_batch(batch, self.micro_batch.choose_piece_size(batch.size)):
             if not self._find_rows(piece).count:
                 continue
             outputs = self._run_networks(piece, device, check)
             for here, cells in self._group(layers, piece.size):
-                losses, hits = self._compute_losses(layers, cells, outputs)
-                sums.loss[here] += losses.detach().sum(1)
-                sums.hits[here] += hits
+                losses, right = self._compute_losses(layers, cells, outputs)
+                loss[here] += losses.detach().sum(1)
+                hits[here] += right
                 if self._matches:
                     j = cells[0][1]
                     scales[here] += self._sum_squares(j, outputs.ys[j].float(), outputs)
@@ -141,11 +133,14 @@ class GroupedPass:
                     _add_gradients(grads, layers, cells,
                                    losses.sum() if self._matches else losses.sum() / rows.count)
         if self._matches:
-            sums.loss *= batch.size / scales
+            loss *= batch.size / scales
             grads = {c: [None if g is None else g / s for g in grads[c]]
                      for c, s in zip(layers, scales, strict=True) if c in grads}
         if backward:
-            _add_penalties(grads, layers, sums)
+            for k, (c, layer) in enumerate(layers.items()):
+                if (penalty := layer.penalty()) is not None:
+                    _add_gradients(grads, layers, [c], penalty)
+                    loss[k] += penalty.detach() * rows.count
         return grads, sums
 
     def _group(self, layers: Layers, size: int) -> Iterator[tuple[slice, list[Cell]]]:
@@ -223,11 +218,3 @@ def _add_gradients(grads: Grads, layers: Layers, cells: Sequence[Cell], loss: Te
         new: list[Tensor | None] = [next(found) for _ in parameters]
         old = grads.get(c, [None] * len(new))
         grads[c] = [a if b is None else b if a is None else a + b for a, b in zip(old, new, strict=True)]
-
-
-def _add_penalties(grads: Grads, layers: Layers, sums: ObjectiveSums) -> None:
-    for k, (c, layer) in enumerate(layers.items()):
-        penalty = layer.penalty()
-        if penalty is not None:
-            _add_gradients(grads, layers, [c], penalty)
-            sums.loss[k] += penalty.detach() * sums.examples

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -107,27 +109,22 @@ class StitchingLayer(nn.Module):
         parts = [self._stitch_part(part, x.to(weight.dtype), mask, weight, bias) for part in a.parts]
         return a.assemble(parts).contiguous().to(x.dtype)
 
-    def _is_affine_first(self, part: Part) -> bool:
-        order = self.alignment.rule.order
-        if order != "auto":
-            return order == "after"
-        (h, w), (height, width) = part.resizing.source, part.resizing.target
-        return h * w < height * width
-
     def _stitch_map(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         part, kernel = self.alignment.parts[0], weight[:, :, None, None]
-        if part.resizing.source == part.resizing.target:
-            return F.conv2d(x, kernel, bias)
-        if self._is_affine_first(part):
-            return part.resizing.resize_map(F.conv2d(x, kernel, bias))
-        return F.conv2d(part.resizing.resize_map(x), kernel, bias)
+        return self._map_and_resize(part, x, lambda t: F.conv2d(t, kernel, bias), part.resizing.resize_map)
 
     def _stitch_part(self, part: Part, x: Tensor, mask: Tensor | None, weight: Tensor,
                      bias: Tensor) -> Tensor:
         grid = to_grid(x, self.alignment.source, part.source, mask)
-        if self._is_affine_first(part):
-            return part.resizing.resize_grid(F.linear(grid, weight, bias))
-        return F.linear(part.resizing.resize_grid(grid), weight, bias)
+        return self._map_and_resize(part, grid, lambda t: F.linear(t, weight, bias),
+                                    part.resizing.resize_grid)
+
+    def _map_and_resize(self, part: Part, x: Tensor, map_channels: Callable[[Tensor], Tensor],
+                        resize: Callable[[Tensor], Tensor]) -> Tensor:
+        order = self.alignment.rule.order
+        before, after = (math.prod(size) for size in (part.resizing.source, part.resizing.target))
+        map_first = before < after if order == "auto" else order == "after"
+        return resize(map_channels(x)) if map_first else map_channels(resize(x))
 
     def extra_repr(self) -> str:
         """Return the two shapes that the layer joins."""

@@ -1,4 +1,4 @@
-"""The losses of stitched networks for each row of logits, and the checks of labels and inputs."""
+"""The losses of stitched networks for each row of logits, and the preparation of batches for training."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from suture._base import SutureError, convert_tensors, walk_tensors
+from suture._base import SutureError, convert_tensors, expect, walk_tensors
 from suture.data import Batch
 from suture.networks import augment, check_images
 from suture.stitching.recipe import TaskRecipe
@@ -27,15 +27,14 @@ def compute_task_losses(logits: Tensor, own: Tensor, labels: Tensor | None, reci
     """
     k = len(logits) // len(own)
     hard = soft = torch.zeros(())
-    if recipe.objective != "soft":
+    if recipe.needs_labels:
         assert labels is not None
         hard = F.cross_entropy(logits, labels.repeat(k), reduction="none").view(k, -1)
     if recipe.objective != "hard":
         t = recipe.temperature
         wanted = F.log_softmax(own.float() / t, 1).repeat(k, 1)
         soft = F.kl_div(F.log_softmax(logits / t, 1), wanted, reduction="none",
-                        log_target=True).sum(1).view(k, -1)
-        soft = soft * t**2
+                        log_target=True).sum(1).view(k, -1) * t**2
     if recipe.objective == "mixed":
         return recipe.mix * soft + (1 - recipe.mix) * hard
     return soft if recipe.objective == "soft" else hard
@@ -50,20 +49,16 @@ def check_batch(batch: Batch, recipe: TaskRecipe, task: Task = Task.CLASSIFICATI
             for each.
     """
     if batch.labels is None and recipe.needs_labels and task is not Task.NEXT_TOKEN:
-        raise SutureError(f"expected labels for task loss matching with objective={recipe.objective!r}, got "
-                          "batches without; yield (inputs, labels), write objective='soft' to learn from the "
-                          "target network's predictions, or leave 'tlm' out of methods")
-    if not (recipe.crop or recipe.flip):
-        return
-    images = batch.source if batch.remake is None else batch.raw
-    if batch.remake is None and batch.source is not batch.target:
-        raise SutureError("crops and flips need inputs that both networks share, got Paired data; augment in "
-                          "your loaders, and write crop=0, flip=False")
-    found = list(walk_tensors(images))
-    if len(found) != 1:
-        raise SutureError(f"crops and flips need inputs that are one tensor (N, C, H, W), got {len(found)} "
-                          "tensors; write crop=0, flip=False")
-    check_images(found[0], recipe)
+        raise SutureError(f"expected labels for objective={recipe.objective!r}, got batches without; yield "
+                          "(inputs, labels), write objective='soft', or leave 'tlm' out of methods")
+    if recipe.crop or recipe.flip:
+        instead = "write crop=0, flip=False"
+        expect(batch.remake is not None or batch.source is batch.target,
+               "inputs that both networks share for crops and flips", "Paired data", instead)
+        found = list(walk_tensors(batch.source if batch.remake is None else batch.raw))
+        expect(len(found) == 1, "inputs that are one tensor (N, C, H, W) for crops and flips",
+               f"{len(found)} tensors", instead)
+        check_images(found[0], recipe)
 
 
 def augment_batch(batch: Batch, recipe: TaskRecipe, generator: torch.Generator) -> Batch:
@@ -72,12 +67,11 @@ def augment_batch(batch: Batch, recipe: TaskRecipe, generator: torch.Generator) 
     Without crops and flips it is the batch itself. Raw images are cropped and flipped before they are
     prepared for each network.
     """
-    if not (recipe.crop or recipe.flip):
-        return batch
-
     def change(t: Tensor) -> Tensor:
         return augment(t, generator, recipe.crop, recipe.flip)
 
+    if not (recipe.crop or recipe.flip):
+        return batch
     if batch.remake is not None:
         return batch.remake(convert_tensors(batch.raw, change), batch.labels)
     inputs = convert_tensors(batch.source, change)

@@ -53,8 +53,8 @@ def resolve_task(asked: str, network: nn.Module, inputs: Any, labels: Tensor | N
         root = record(network, inputs)
     task = _infer_task(network, inputs, few, root) if asked == "auto" else Task(asked)
     if task is not Task.NONE:
-        logits, rows = (task.extract_logits(root.output),
-                        task.find_rows(inputs, few if task.of_tokens else labels))
+        logits = task.extract_logits(root.output)
+        rows = task.find_rows(inputs, few if task.of_tokens else labels)
         rows.check_length(logits)
         if trained:
             task.check_labels(rows, logits)
@@ -111,5 +111,4 @@ def _is_causal(network: nn.Module, inputs: Any, ids: Tensor, logits: Tensor) -> 
     before = real & (torch.arange(ids.shape[1], device=ids.device) < last[:, None])
     # A class that the network excludes has a logit of -inf.
     own, new = (t.float().nan_to_num(0, 0, 0) for t in (logits, after))
-    change = (new - own)[long][before[long]].abs().max()
-    return bool(change <= ROUNDING * own[real].abs().max())
+    return bool((new - own)[long][before[long]].abs().max() <= ROUNDING * own[real].abs().max())

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from suture._base import SutureError, count_examples, list_tensors
+from suture._base import SutureError, check_classes, count_examples, describe_value, expect, list_tensors
 from suture.networks import extract_main_output
 from suture.representations import get_token_mask
 
 IGNORED_LABEL = -100
 """Label of a position that is not scored, as in the losses of PyTorch and Hugging Face."""
+_IGNORE = "give labels (N, T), -100 where a position is not scored"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class ScoredRows:
         """Number of scored rows, M. On an accelerator, reading it waits for the device."""
         return self.size if self.counted is None else len(self._index)
 
+    @property
+    def tokens(self) -> Tensor | None:
+        """Number of scored tokens of each example, (N,); None where each example has one row."""
+        return None if self.counted is None else self.counted.sum(1)
+
     def select(self, logits: Tensor) -> Tensor:
         """Return the scored rows (k M, V) of the logits of k concatenated copies of the examples.
 
@@ -61,15 +67,10 @@ class ScoredRows:
         return logits.flatten(0, 1).index_select(0, index)
 
     def check_length(self, logits: Tensor) -> None:
-        """Check that logits (N, T, V) have the same number of tokens as these rows.
-
-        Raises:
-            SutureError: they do not.
-        """
+        """Raise a `SutureError` if logits (N, T, V) have another number of tokens than these rows."""
         if self.counted is not None and logits.shape[1] != self.counted.shape[1]:
             raise SutureError(f"expected a label for each of the {logits.shape[1]} positions of the logits, "
-                              f"got {self.counted.shape[1]}; give labels (N, T), -100 where a "
-                              "position does not count")
+                              f"got {self.counted.shape[1]}; {_IGNORE}")
 
     def sum_per_example(self, values: Tensor) -> Tensor:
         """Return the sums (k, N) float32 of `values` (k, M) over the scored rows of each example.
@@ -82,11 +83,6 @@ class ScoredRows:
         full = values.new_zeros(len(values), self.counted.numel(), dtype=torch.float32)
         full[:, self._index] = values.float()
         return full.view(len(values), *self.counted.shape).sum(2)
-
-    @property
-    def tokens(self) -> Tensor | None:
-        """Number of scored tokens of each example, (N,); None where each example has one row."""
-        return None if self.counted is None else self.counted.sum(1)
 
 
 class Task(Enum):
@@ -118,13 +114,12 @@ class Task(Enum):
         Raises:
             SutureError: they are not (N, classes), or (N, T, V) for a task of tokens.
         """
-        if not self.of_tokens:
-            return extract_logits(output)
         logits = extract_main_output(output)
-        if logits is None or logits.ndim != 3:
-            got = type(output).__name__ if logits is None else tuple(logits.shape)
-            raise SutureError(f"expected logits (N, T, vocabulary) for task={self.value!r}, got {got}; "
-                              "write task='auto', or wrap the network so that it returns them")
+        if logits is None or logits.ndim != (3 if self.of_tokens else 2):
+            wanted = "(N, T, vocabulary)" if self.of_tokens else "(N, classes)"
+            raise SutureError(f"expected logits {wanted} for task={self.value!r}, got "
+                              f"{describe_value(output if logits is None else logits)}; wrap the network so "
+                              "that it returns them, or write task='none', methods=['dm']")
         return logits
 
     def find_rows(self, inputs: Any, labels: Tensor | None) -> ScoredRows:
@@ -139,27 +134,20 @@ class Task(Enum):
         """
         if not self.of_tokens:
             return ScoredRows(count_examples(inputs), None, labels)
-        given = labels if labels is not None and labels.ndim == 2 else None
-        if self is Task.TOKENS and given is None:
-            got = "none" if labels is None else f"shape {tuple(labels.shape)}"
-            raise SutureError(f"expected labels (N, T) for task='tokens', got {got}; yield (inputs, labels) "
-                              "with -100 where a position does not count, or write task='none', "
-                              "methods=['dm']")
-        wanted = find_token_ids(inputs) if given is None else given
+        wanted = labels if labels is not None and labels.ndim == 2 else None
+        if wanted is None and self is Task.NEXT_TOKEN:
+            wanted = find_token_ids(inputs)
         if wanted is None:
-            raise SutureError("expected token ids (N, T) for task='next_token', got inputs without; name "
-                              "them 'input_ids', or give labels (N, T)")
-        if wanted.is_floating_point() or wanted.is_complex():
-            raise SutureError(f"expected integer labels (N, T), got {wanted.dtype} of shape "
-                              f"{tuple(wanted.shape)}; yield one class number for each token, -100 where it "
-                              "does not count")
-        kept, mask = wanted.long(), get_token_mask(inputs)
-        if mask is not None and mask.shape == wanted.shape:
-            kept = kept.masked_fill(~mask, IGNORED_LABEL)
+            needed = "labels" if self is Task.TOKENS else "token ids or labels"
+            raise SutureError(f"expected {needed} (N, T) for task={self.value!r}, got "
+                              f"{'none' if labels is None else describe_value(labels)}; {_IGNORE}")
+        expect(not (wanted.is_floating_point() or wanted.is_complex()), "integer labels (N, T)", wanted,
+               _IGNORE)
+        mask = get_token_mask(inputs)
+        padding = ~mask if mask is not None and mask.shape == wanted.shape else torch.zeros_like(wanted) > 0
+        kept = wanted.long().masked_fill(padding, IGNORED_LABEL)
         if self is Task.NEXT_TOKEN:
-            kept = F.pad(kept[:, 1:], (0, 1), value=IGNORED_LABEL)
-            if mask is not None and mask.shape == wanted.shape:
-                kept = kept.masked_fill(~mask, IGNORED_LABEL)
+            kept = F.pad(kept[:, 1:], (0, 1), value=IGNORED_LABEL).masked_fill(padding, IGNORED_LABEL)
         counted = kept != IGNORED_LABEL
         return ScoredRows(len(kept), counted, kept[counted])
 
@@ -174,46 +162,15 @@ class Task(Enum):
             SutureError: a label below 0 or not below the number of classes, or another number of tokens than
                 logits.
         """
-        if rows.labels is None:
-            return
-        rows.check_length(logits)
-        if not self.of_tokens:
-            check_labels(rows.labels, logits)
-            return
-        _check_range(rows.labels, logits.shape[-1], " (-100 where a position does not count)")
+        if rows.labels is not None:
+            rows.check_length(logits)
+            expect(rows.labels.ndim == 1, "integer labels (N,)", rows.labels,
+                   "yield one class number for each example")
+            check_classes(rows.labels, logits.shape[-1], f"the network has {logits.shape[-1]} outputs")
 
 
-def extract_logits(output: Any) -> Tensor:
-    """Return the logits (N, classes): ``output["logits"]``, or the first floating point tensor.
-
-    Raises:
-        SutureError: they are not (N, classes).
-    """
-    logits = extract_main_output(output)
-    if logits is None or logits.ndim != 2:
-        got = type(output).__name__ if logits is None else tuple(logits.shape)
-        raise SutureError(f"expected logits (N, classes) from the network, got {got}; wrap it so that it "
-                          "returns them, or write task='none', methods=['dm']")
-    return logits
-
-
-def check_labels(labels: Tensor, logits: Tensor) -> None:
-    """Check that labels are class numbers of the network, one for each example.
-
-    Raises:
-        SutureError: a label below 0 or not below the number of classes.
-    """
-    if labels.is_floating_point() or labels.ndim != 1:
-        raise SutureError(f"expected integer labels (N,), got {labels.dtype} of shape {tuple(labels.shape)}; "
-                          "yield one class number for each example")
-    _check_range(labels, logits.shape[1])
-
-
-def _check_range(labels: Tensor, classes: int, beside: str = "") -> None:
-    if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= classes):
-        bad = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
-        raise SutureError(f"expected labels from 0 to {classes - 1}{beside}, got {bad}; the network has "
-                          f"{classes} outputs")
+extract_logits = Task.CLASSIFICATION.extract_logits
+"""Return the logits (N, classes) of a classifier's output."""
 
 
 def find_token_ids(inputs: Any) -> Tensor | None:
@@ -225,9 +182,5 @@ def find_token_ids(inputs: Any) -> Tensor | None:
     named = isinstance(inputs, Mapping)
     first = [inputs["input_ids"]] if named and "input_ids" in inputs else list_tensors(inputs)
     mask = inputs.get("attention_mask") if named else None
-    return next((t for t in first if t is not mask and _is_token_ids(t)), None)
-
-
-def _is_token_ids(x: Any) -> bool:
-    return (isinstance(x, Tensor) and x.ndim == 2
-            and not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool))
+    return next((t for t in first if t is not mask and isinstance(t, Tensor) and t.ndim == 2 and not
+                 (t.is_floating_point() or t.is_complex() or t.dtype == torch.bool)), None)

@@ -15,10 +15,10 @@ from suture.data import Batches, move_batch, split_rows
 from suture.networks import SitedNetwork, disable_gradients, make_optimizer, set_rate
 from suture.representations import Cell
 from suture.stitching.grouped_pass import (
+    BatchSums,
     Grads,
     GroupedPass,
     Layers,
-    ObjectiveSums,
     list_trainable,
     sort_by_target,
 )
@@ -43,10 +43,9 @@ class Curves:
             nan without labels and for "match".
         held_out: mean objective on the held-out data after each epoch, without penalty; empty without early
             stopping.
-        failed: cells whose loss became nan or inf, with the reason. They have no usable layer. The other
-            cells are not affected.
+        failed: cells whose loss became nan or inf, with the reason. They have no usable layer.
         stopped: cells that stopped before the last epoch, with their number of epochs.
-        notes: sentences on sizes that were cut because memory ran out.
+        notes: a sentence if memory ran out.
     """
 
     loss: dict[Cell, list[float]]
@@ -61,10 +60,7 @@ def make_training_batches(data: Any, recipe: TaskRecipe,
                           device: torch.device | None = None) -> tuple[Batches, Batches | None]:
     """Return the batches that layers are fitted to, and the held-out batches of early stopping or None.
 
-    Args:
-        data: anything that `Batches` accepts.
-        recipe: batch size, seed of the order and of the split, patience.
-        device: where raw examples are prepared.
+    `data` is anything that `Batches` accepts; raw examples are prepared on `device`.
 
     Raises:
         SutureError: early stopping on a loader, because a random split needs examples with an index.
@@ -112,8 +108,7 @@ class GroupTrainer:
         self._pass = GroupedPass(source, target, recipe, micro_batch, task)
         self._active = dict(self.layers)
         moving = [p for layer in self.layers.values() for p in list_trainable(layer)]
-        # One optimiser for all layers: its state is per parameter, and it skips parameters without a
-        # gradient.
+        # One optimiser for all layers: its state is per parameter, and it skips those without a gradient.
         self._optimizer = make_optimizer(moving, recipe) if moving else None
         self._steps = 0
 
@@ -154,32 +149,27 @@ class GroupTrainer:
 
     def compute_objective(self, batches: Batches, device: torch.device, layers: Layers,
                           progress: Progress | None = None) -> dict[Cell, float]:
-        """Return the mean objective of layers as they are, without penalty, crops and flips.
+        """Return the mean objective of any layers on any data, without penalty, crops and flips.
 
-        This is one grouped pass without gradients.
-
-        Args:
-            batches: any data.
-            device: of networks and layers.
-            layers: the trainer's own or others.
-            progress: called as ``progress("checking convergence", batches done, batches)``.
+        Progress is called as ``progress("checking convergence", batches done, batches)``.
         """
         layers = sort_by_target(layers)
-        sums = ObjectiveSums(len(layers), device)
+        sums: list[BatchSums] = []
         with disable_gradients():
             for k, batch in enumerate(batches):
                 check_batch(batch, self.recipe, self.task)
-                sums.add(self._pass.run(layers, move_batch(batch, device), device, backward=False,
-                                        check=True)[1], 0)
+                sums.append(self._pass.run(layers, move_batch(batch, device), device, backward=False,
+                                           check=True)[1])
                 if progress:
                     progress("checking convergence", k + 1, batches.count_batches())
-        _check_token_count(sums)
-        return {c: loss / sums.examples for c, loss in zip(layers, sums.loss.tolist(), strict=True)}
+        examples = _count_scored(sums)
+        losses = torch.stack([s.loss for s in sums]).sum(0).tolist()
+        return {c: loss / examples for c, loss in zip(layers, losses, strict=True)}
 
     def _train_epoch(self, batches: Batches, device: torch.device, epoch: int, generator: torch.Generator,
-                     progress: Progress | None) -> ObjectiveSums:
+                     progress: Progress | None) -> list[BatchSums]:
         epochs, total = self.recipe.epochs, batches.count_batches()
-        sums = ObjectiveSums(len(self._active), device)
+        sums: list[BatchSums] = []
         for k, raw in enumerate(batches):
             check_batch(raw, self.recipe, self.task)
             batch = augment_batch(move_batch(raw, device), self.recipe, generator)
@@ -188,11 +178,10 @@ class GroupTrainer:
             # Without a known length the schedule steps once per epoch.
             done, of = (epoch, epochs) if total is None else (epoch * total + k, epochs * total)
             self._step(grads, done, of)
-            sums.add(found, self._steps)
+            sums.append(found)
             if progress:
                 progress("task loss matching", epoch * (total or 0) + k + 1,
                          None if total is None else total * epochs)
-        _check_token_count(sums)
         return sums
 
     def _step(self, grads: Grads, done: int, of: int) -> None:
@@ -208,14 +197,19 @@ class GroupTrainer:
         for layer in self._active.values():
             layer.shrink(lr)
 
-    def _record_epoch(self, sums: ObjectiveSums, curves: Curves, epoch: int) -> None:
+    def _record_epoch(self, sums: list[BatchSums], curves: Curves, epoch: int) -> None:
         """Add the sums of an epoch to the curves, and drop cells whose objective was not finite."""
-        found = zip(self._active, sums.loss.tolist(), sums.hits.tolist(), sums.bad.tolist(), strict=True)
-        for c, loss, hits, bad in found:
-            curves.loss[c].append(loss / sums.examples)
-            curves.accuracy[c].append(hits / sums.examples if sums.labelled else math.nan)
-            if bad >= 0:
-                curves.failed[c] = (f"the task loss is not finite at step {bad} (epoch {epoch + 1}) at "
+        examples, labelled = _count_scored(sums), all(s.labelled for s in sums)
+        losses, hits = torch.stack([s.loss for s in sums]), torch.stack([s.hits for s in sums]).sum(0)
+        broken = ~torch.isfinite(losses)
+        found = zip(self._active, losses.sum(0).tolist(), hits.tolist(), broken.any(0).tolist(),
+                    broken.int().argmax(0).tolist(), strict=True)
+        for c, loss, right, fails, first in found:
+            curves.loss[c].append(loss / examples)
+            curves.accuracy[c].append(right / examples if labelled else math.nan)
+            if fails:
+                step = self._steps - len(sums) + first + 1
+                curves.failed[c] = (f"the task loss is not finite at step {step} (epoch {epoch + 1}) at "
                                     f"learning rate {self.recipe.lr:g}; use a smaller one")
         self._drop(curves.failed)
 
@@ -237,16 +231,15 @@ class GroupTrainer:
         self._active = {c: layer for c, layer in self._active.items() if c not in those}
 
     def _check_weights(self, curves: Curves) -> None:
-        """Mark layers with non-finite weights as failed.
-
-        The last step may break a layer, and no later loss would show it.
-        """
+        # The last step may break a layer, and no later loss would show it.
         for c, layer in self.layers.items():
             if c not in curves.failed and not all(bool(torch.isfinite(p).all()) for p in layer.parameters()):
                 curves.failed[c] = (f"the weights are not finite after step {self._steps} at learning rate "
                                     f"{self.recipe.lr:g}; use a smaller one")
 
 
-def _check_token_count(sums: ObjectiveSums) -> None:
-    expect(sums.examples > 0, "scored tokens in the data that stitching layers are fitted to", "none",
+def _count_scored(sums: list[BatchSums]) -> int:
+    examples = sum(s.examples for s in sums)
+    expect(examples > 0, "scored tokens in the data that stitching layers are fitted to", "none",
            "give texts of at least two tokens, and labels that are not all -100")
+    return examples
