@@ -41,13 +41,13 @@ class Outside(Rank):
 class Boastful(Full):
     """Claims an invariance to every change of the target."""
 
-    kept = (Full.kept[0], Full.kept[1] | {"linear"})
+    invariances = (Full.invariances[0], Full.invariances[1] | {"linear"})
 
 
 class Silent(Full):
     """Does not claim that it is unchanged by translations."""
 
-    kept = (Full.kept[0] - {"translation"}, Full.kept[1])
+    invariances = (Full.invariances[0] - {"translation"}, Full.invariances[1])
 
 
 class Wide(Orthogonal):

@@ -36,7 +36,7 @@ class _FamilyLaws(LawBook):
     def __init__(self, family: Family, widths: tuple[int, int], seed: int) -> None:
         super().__init__()
         self._family, self._widths, self._seed = family, widths, seed
-        for side, stated in (("source", family.invariant_x), ("target", family.invariant_y)):
+        for side, stated in zip(("source", "target"), family.invariances, strict=True):
             for how in KINDS:
                 verb = "leaves" if how in stated else "does not leave"
                 self.vary(f"{how} of the {side}", f"A {how} of the {side}'s channels {verb} the residual of "
