@@ -19,6 +19,7 @@ from suture.networks.calls import walk as walk
 from suture.networks.captures import RecordedPass as RecordedPass
 from suture.networks.micro_batch import choose_micro_batch as choose_micro_batch
 from suture.networks.module_outputs import extract_main_output as extract_main_output
+from suture.networks.module_outputs import extract_tensors as extract_tensors
 from suture.networks.preparation import find_device as find_device
 from suture.networks.preparation import prepare as prepare
 from suture.networks.preparation import take_first as take_first
