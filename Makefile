@@ -22,6 +22,7 @@ test-fast: $(STAMP)
 check: $(STAMP)
 	$(BIN)/ruff check src tests benchmarks docs checks
 	$(BIN)/python checks/glossary.py
+	$(BIN)/python checks/messages.py
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 

@@ -104,3 +104,9 @@ def test_two_processes_write_the_same_file_at_once(path: Path) -> None:
         assert w.exitcode == 0
     assert seen
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_a_file_cannot_pose_as_one_of_a_first_version(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"suture.test/2", b"suture.test/1"))
+    with pytest.raises(SutureError, match="damaged"):
+        load_tensors(path, "suture.test/2", "suture.test/1")

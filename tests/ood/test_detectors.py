@@ -247,9 +247,9 @@ def notes(x: Tensor, labels: Tensor | None = None) -> list[str]:
 
 def test_fewer_than_two_examples_of_a_class_are_said() -> None:
     labels = torch.tensor([0] * 10 + [1] * 10 + [2])
-    said = notes(representations(VECTOR, 21, 0, labels), labels)[0]
-    assert "1 of 3 classes have fewer than two examples" in said
-    assert "shrunk" in said
+    note = notes(representations(VECTOR, 21, 0, labels), labels)[0]
+    assert "1 of 3 classes have fewer than two examples" in note
+    assert "shrunk" in note
 
 
 def test_far_fewer_examples_than_features_are_said() -> None:

@@ -109,8 +109,8 @@ def test_padded_tokens_enter_neither_moments_nor_means() -> None:
     paired.update([x], [y], mask, mask.clone())
     close(paired.get_moments(0, 0), x.double()[mask], y.double()[mask])
     with pytest.raises(SutureError,
-                       match="one attention mask on both sides, got 4 unpadded tokens for the source and 3 "
-                             "for the target in example 3 of a batch; use one tokenizer"):
+                       match="the attention masks differ: 4 unpadded tokens for the source and 3 "
+                             "for the target in example 3; use one tokenizer"):
         paired.update([x], [y], mask, both)
     with pytest.raises(SutureError,
                        match="as many tokens on both sides, got 12 for the source and 5 for the target"):

@@ -31,7 +31,7 @@ class Shrunk(Full):
         return 0.9 * super().solve(pair)
 
 
-class Outside(Rank):
+class TooWide(Rank):
     """Solves for a map of full rank."""
 
     def solve(self, pair: Any) -> torch.Tensor:
@@ -58,7 +58,7 @@ class Wide(Orthogonal):
 
 
 @pytest.mark.parametrize(("family", "law"), [
-    (Shrunk(), "optimum"), (Shrunk(), "training"), (Outside(2), "membership"),
+    (Shrunk(), "optimum"), (Shrunk(), "training"), (TooWide(2), "membership"),
     (Boastful(), "linear of the target"), (Silent(), "translation of the source"), (Wide(), "widths"),
 ])
 def test_a_wrong_family_is_found(family: Family, law: str) -> None:

@@ -19,6 +19,10 @@ from suture._base.files import replace_file
 from suture._base.hashing import hash_tensors
 
 
+_OTHER_DIGEST = "suture.shelf/1"
+"""Kind of file that older versions wrote with a digest of another formula."""
+
+
 class TensorFile(NamedTuple):
     """Contents of a file: tensors by name, on the CPU, and the description that was written beside them."""
 
@@ -74,8 +78,9 @@ def load_tensors(path: Path, *kinds: str) -> TensorFile:
     if kind not in kinds:
         raise SutureError(f"expected a file of the kind {kinds[0]}, got {kind} in {str(path)!r}; "
                           "choose another file")
-    # Files of a first version were written before there was a digest.
-    if not kind.endswith("/1") and meta.get("digest") != _compute_digest(kind, words, tensors):
+    # Files of a first version were written before there was this digest.
+    old = kind.endswith("/1") and ("digest" not in meta or kind == _OTHER_DIGEST)
+    if not old and meta.get("digest") != _compute_digest(kind, words, tensors):
         raise SutureError(f"{str(path)!r} is damaged: its contents are not what was written; remove it and "
                           "compute it again")
     return TensorFile(tensors, json.loads(words or "{}"))

@@ -112,8 +112,8 @@ def repeat_examples(value: Any, copies: int, size: int, axes: Axes = (), *, shal
             return t if axis == MIXED else t.narrow(axis, 0, 1).expand(
                 *(n * copies if d == axis else n for d, n in enumerate(t.shape)))
         if axis == MIXED:
-            raise SutureError(f"expected an output for each of {size} examples, got one of shape "
-                              f"{tuple(t.shape)} that mixes them; give single batches, or a later site")
+            raise SutureError(f"an output of shape {tuple(t.shape)} mixes the {size} examples of a batch; "
+                              "give single batches, or a later site")
         return t.repeat(*(copies if d == axis else 1 for d in range(t.ndim)))
 
     return convert_output(value, one)

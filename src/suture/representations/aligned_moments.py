@@ -134,9 +134,9 @@ class AlignedMoments:
         if first is None or second is None or first is second or torch.equal(first, second):
             return
         row = int((first != second).any(1).int().argmax())
-        raise SutureError(f"expected one attention mask on both sides, got {int(first[row].sum())} unpadded "
-                          f"tokens for the source and {int(second[row].sum())} for the target in example "
-                          f"{row} of a batch; {_ONE_TOKENIZER}")
+        raise SutureError(f"the attention masks differ: {int(first[row].sum())} unpadded tokens for the "
+                          f"source and {int(second[row].sum())} for the target in example {row}; "
+                          f"{_ONE_TOKENIZER}")
 
     def _add(self, moments: PairMoments, xs: list[Tensor], ys: list[Tensor], mask_x: Tensor | None,
              mask_y: Tensor | None) -> None:

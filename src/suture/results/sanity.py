@@ -105,11 +105,11 @@ def run_sanity_battery(measured: Measured) -> Verdict:
             "The sanity battery does not apply: the networks differ in architecture, so no layer of one "
             "corresponds to a layer of the other.",), gap)
     rows, words = [], []
-    judge = _judge_itself if measured.same_network else _judge_pair
+    judge_measure = _judge_itself if measured.same_network else _judge_pair
     for entry in map(get_measure, measured.measures):
         if entry.judged:
             values = measured.matrix(entry.name).to_numpy()
-            row, sentences = judge(entry, values, measured)
+            row, sentences = judge_measure(entry, values, measured)
             row |= {"measure": entry.name, "undefined": int(np.isnan(values).sum())}
             if row["undefined"]:
                 sentences.append(f"No value: {row['undefined']} of {values.size} cells.")

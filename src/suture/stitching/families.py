@@ -149,8 +149,7 @@ class Orthogonal(Family):
         return _RIGID - fixed, _RIGID - fixed
 
     def check(self, p: int, q: int) -> None:
-        expect(p <= q, f"at most as many source as target channels for {self}",
-               f"{p} into {q}: the map cannot keep all directions",
+        expect(p <= q, f"at most as many source as target channels for {self}", f"{p} into {q}",
                f"use rank:{q} or full, or swap source and target")
 
     def solve(self, pair: Pair) -> Tensor:

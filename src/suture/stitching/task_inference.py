@@ -73,9 +73,9 @@ def _infer_task(network: nn.Module, inputs: Any, labels: Tensor | None, root: Ca
     if ids is None or int(ids.max()) >= classes or not _is_causal(network, inputs, ids, logits):
         return Task.TOKENS
     if aligned and classes != vocabulary:
-        raise SutureError("cannot tell whether labels (N, T) are of the same or of the next token: the "
-                          f"network is causal, with {classes} outputs and {vocabulary or 'no'} embeddings; "
-                          "write task='next_token' or task='tokens'")
+        raise SutureError("labels (N, T) may be of the same or of the next token: the network is causal, "
+                          f"with {classes} outputs and {vocabulary or 'no'} embeddings; write "
+                          "task='next_token' or task='tokens'")
     return Task.NEXT_TOKEN
 
 

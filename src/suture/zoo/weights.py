@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from suture._base import SutureError, expect, load_tensors, save_tensors, summarise_error
 
-_KIND = "suture.weights/1"
+_KIND = "suture.weights/2"
 _PREFIXES = ("module.", "model.", "_orig_mod.")
 """Added to names by DataParallel, by training frameworks and by torch.compile."""
 _INSIDE = ("state_dict", "model_state_dict", "model")
