@@ -12,7 +12,7 @@ G = torch.Generator().manual_seed(1)
 N, P, F = 30, 4, 3
 ROWS = torch.randn(N, P, F, generator=G) + 100
 MASK = torch.rand(N, P, generator=G) < 0.7
-CLASSES = torch.arange(N) % 3 * 2  # class 1 and 3 have no examples
+CLASSES = torch.arange(N) % 3 * 2 - 2
 
 
 def added(sizes: list[int], mask: Tensor | None, classes: Tensor | None,
@@ -22,8 +22,8 @@ def added(sizes: list[int], mask: Tensor | None, classes: Tensor | None,
     for part, size in zip(parts, sizes, strict=False):
         at = slice(start, start + size)
         for sums in (part, parts[-1]):
-            sums.update(ROWS[at], None if mask is None else mask[at],
-                        None if classes is None else classes[at])
+            sums.update(ROWS[at], None if classes is None else classes[at],
+                        None if mask is None else mask[at])
         start += size
     return parts
 
@@ -40,8 +40,8 @@ def test_shifted_sums_are_those_of_all_rows(sizes: list[int], mask: Tensor | Non
     used = torch.ones(N, P, dtype=torch.bool) if mask is None else mask
     x = ROWS.double()[used]
     wanted = Moments.of(x, x).x
-    groups = [x] if classes is None else [ROWS.double()[used & (classes == c)[:, None]] for c in (0, 2, 4)]
-    within = sum((g - g.mean(0)).T @ (g - g.mean(0)) for g in groups)
+    groups = [x] if classes is None else [ROWS.double()[used & (classes == c)[:, None]] for c in (-2, 0, 2)]
+    within = sum((g - g.mean(0)).T @ (g - g.mean(0)) for g in groups) / len(x)
     for sums in (batched, merged):
         side, (means, scatter) = sums.get_side(), sums.compute_within()
         assert side.n == sums.n == len(x)
@@ -49,6 +49,9 @@ def test_shifted_sums_are_those_of_all_rows(sizes: list[int], mask: Tensor | Non
         torch.testing.assert_close(side.gram, wanted.gram)
         torch.testing.assert_close(means, torch.stack([g.mean(0) for g in groups]))
         torch.testing.assert_close(scatter, within)
+        mean, overall = sums.compute_overall()
+        torch.testing.assert_close(mean[0], x.mean(0))
+        torch.testing.assert_close(overall, wanted.gram / len(x))
 
 
 def test_a_large_mean_costs_no_digits() -> None:
@@ -59,7 +62,7 @@ def test_a_large_mean_costs_no_digits() -> None:
 
 def test_a_batch_of_padding_adds_nothing() -> None:
     sums = ShiftedSums(F)
-    sums.update(ROWS[:3], torch.zeros(3, P, dtype=torch.bool))
+    sums.update(ROWS[:3], mask=torch.zeros(3, P, dtype=torch.bool))
     assert sums.n == 0
     sums.update(ROWS)
     torch.testing.assert_close(sums.shift, ROWS.mean((0, 1)).double())

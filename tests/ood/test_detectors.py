@@ -10,12 +10,11 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from suture import SutureError
-from suture.numbers import auroc, two_sided_auroc
+from suture.numbers import ShiftedSums, auroc, two_sided_auroc
 from suture.ood import DEFAULT_DETECTORS, DETECTORS, Detector, FeatureSample, NativeSite, SiteFeatures
 from suture.ood.detectors.mahalanobis import Mahalanobis, Relative, compute_shrinkage, fit_gaussians
 from suture.ood.detectors.neighbours import Neighbours
 from suture.ood.own import FunctionDetector, ScoreFunction
-from suture.ood.sums import ShiftedSums
 from suture.ood.table import choose_detectors
 from suture.representations import Kind, Shape
 
@@ -85,36 +84,6 @@ def test_a_mean_far_above_the_spread_costs_no_digits() -> None:
                                SiteFeatures(x, MAP).spread[:, 6:], rtol=1e-3)
 
 
-@pytest.mark.parametrize("pairs", [True, False])
-@pytest.mark.parametrize("labelled", [True, False])
-def test_shifted_sums_equal_those_of_all_rows_at_once(labelled: bool, pairs: bool) -> None:
-    n, labels = 40, some_labels(40)
-    x = representations(VECTOR, n, 1, labels)
-    sums = ShiftedSums(pairs)
-    for part in torch.arange(n).split(7):
-        sums.update(x[part], labels[part] if labelled else None)
-    sums.update(x[:0], labels[:0] if labelled else None)
-    every, classes = x.double().numpy(), labels.numpy() if labelled else np.zeros(n, int)
-    means = np.stack([every[classes == c].mean(0) for c in np.unique(classes)])
-    within = sum(np.cov(every[classes == c].T, bias=True) * (classes == c).mean() for c in np.unique(classes))
-    overall = np.cov(every.T, bias=True)
-    got_means, got_within = sums.compute_within()
-    np.testing.assert_allclose(got_means, means, rtol=1e-5, atol=1e-4)
-    np.testing.assert_allclose(got_within, within if pairs else np.diag(within), rtol=1e-4, atol=1e-4)
-    mean, got_overall = sums.compute_overall()
-    np.testing.assert_allclose(mean[0], every.mean(0), rtol=1e-5, atol=1e-4)
-    np.testing.assert_allclose(got_overall, overall if pairs else np.diag(overall), rtol=1e-4, atol=1e-4)
-    assert sums.n == n
-    assert sums.counts.tolist() == ([14, 13, 13] if labelled else [n])
-
-
-def test_a_mean_far_above_the_spread_costs_sums_no_digits() -> None:
-    sums, x = ShiftedSums(), 1000 + representations(VECTOR, 40, 1)
-    for part in x.split(7):
-        sums.update(part)
-    np.testing.assert_allclose(sums.compute_overall()[1], x.double().var(0, correction=0), rtol=1e-4)
-
-
 @pytest.mark.parametrize(("n", "p"), [(20, 5), (8, 30), (500, 3), (2, 4)])
 def test_shrinkage_is_scikit_learns(n: int, p: int) -> None:
     x = np.random.default_rng(0).standard_normal((n, p)) @ np.diag(np.linspace(0.1, 3, p))
@@ -130,7 +99,7 @@ def test_scores_are_squared_distances_under_the_shrunk_covariance(shape: Shape, 
     labels = some_labels(n)
     x, new = representations(shape, n, 2, labels), representations(shape, 9, 3)
     mask = ragged(9, shape.size[0]) if shape.kind is Kind.TOKENS else None
-    sums = ShiftedSums(pairs=True)
+    sums = ShiftedSums()
     sums.update(SiteFeatures(x, shape).spread, labels)
     got = fit(detector, x, shape, labels).score(SiteFeatures(new, shape, mask))
 

@@ -18,7 +18,6 @@ from suture._base.errors import SutureError
 from suture._base.files import replace_file
 from suture._base.hashing import hash_tensors
 
-
 _OTHER_DIGEST = "suture.shelf/1"
 """Kind of file that older versions wrote with a digest of another formula."""
 

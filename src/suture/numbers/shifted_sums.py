@@ -25,20 +25,24 @@ class ShiftedSums:
     in `precision` and added up in float64. Batches make no difference beyond rounding.
 
     Args:
-        width: number of columns F.
+        width: number of columns F. Default: that of the first batch.
         precision: dtype of the products.
 
     Attributes:
-        counts: (K,) number of rows of each class.
+        counts: (K,) number of rows of each class, in order of appearance.
         totals: (K, F) sum of the rows of each class, about `shift`.
         gram: (F, F) sum of x x' over all rows, about `shift`.
         shift: (F,).
     """
 
-    def __init__(self, width: int, precision: torch.dtype = torch.float32) -> None:
+    def __init__(self, width: int = 0, precision: torch.dtype = torch.float32) -> None:
         self.precision = precision
-        self.counts = torch.zeros(1, dtype=torch.float64)
-        self.totals = torch.zeros(1, width, dtype=torch.float64)
+        self._numbers: dict[int, int] = {}
+        self._allocate(width)
+
+    def _allocate(self, width: int) -> None:
+        self.counts = torch.zeros(0, dtype=torch.float64)
+        self.totals = torch.zeros(0, width, dtype=torch.float64)
         self.gram = torch.zeros(width, width, dtype=torch.float64)
         self.shift = torch.zeros(width, dtype=torch.float64)
 
@@ -53,42 +57,48 @@ class ShiftedSums:
         return self.counts.nbytes + self.totals.nbytes + self.gram.nbytes
 
     @torch.no_grad()
-    def update(self, rows: Tensor, mask: Tensor | None = None, classes: Tensor | None = None) -> None:
+    def update(self, rows: Tensor, classes: Tensor | None = None, mask: Tensor | None = None) -> None:
         """Add a batch.
 
         Args:
-            rows: (N, P, F), P rows for each of N examples.
+            rows: (N, F), or (N, P, F) with P rows for each of N examples.
+            classes: (N,) class numbers, any integers; None: one class for all.
             mask: (N, P), False at padding; None: all rows.
-            classes: (N,) class numbers from 0; None: one class for all.
         """
+        rows = rows[:, None] if rows.ndim == 2 else rows
         if not len(rows) or (mask is not None and not bool(mask.any())):
             return
         if not self.n:
+            self._allocate(rows.shape[2])
             self.shift = compute_shift(rows, mask, self.precision)
         centred = rows.to(self.precision) - self.shift.to(rows.device, self.precision)
         if mask is not None:
             centred = centred.masked_fill(~mask[..., None], 0)
         flat = centred.flatten(0, 1)
-        classes = torch.zeros(len(rows), dtype=torch.int64) if classes is None else classes.cpu()
-        each = torch.full((len(rows),), rows.shape[1]) if mask is None else mask.sum(1).cpu()
         self.gram = self.gram + to_double(flat.T @ flat).cpu()
-        self._add_classes(classes, each.double(), to_double(centred.sum(1)).cpu())
+        each = torch.full((len(rows),), rows.shape[1]) if mask is None else mask.sum(1).cpu()
+        totals = to_double(centred.sum(1)).cpu()
+        if classes is None:
+            self._add_classes([0], each.double().sum()[None], totals.sum(0, keepdim=True))
+        else:
+            self._add_classes(classes.tolist(), each.double(), totals)
 
-    def _add_classes(self, classes: Tensor, counts: Tensor, totals: Tensor) -> None:
-        more = max(0, int(classes.max()) + 1 - len(self.counts))
-        self.counts = torch.cat([self.counts, counts.new_zeros(more)]).index_add(0, classes, counts)
+    def _add_classes(self, classes: list[int], counts: Tensor, totals: Tensor) -> None:
+        index = torch.tensor([self._numbers.setdefault(c, len(self._numbers)) for c in classes])
+        more = len(self._numbers) - len(self.counts)
+        self.counts = torch.cat([self.counts, counts.new_zeros(more)]).index_add(0, index, counts)
         self.totals = torch.cat([self.totals, totals.new_zeros(more, totals.shape[1])]).index_add(
-            0, classes, totals)
+            0, index, totals)
 
     def merge(self, other: ShiftedSums) -> None:
-        """Add the rows of another accumulator, with the same classes."""
+        """Add the rows of another accumulator."""
         if not other.n:
             return
         if not self.n:
+            self._allocate(len(other.shift))
             self.shift = other.shift
-        moved = other._get_side().shift_to(self.shift)
-        self.gram = self.gram + moved.gram
-        self._add_classes(torch.arange(len(other.counts)), other.counts,
+        self.gram = self.gram + other._get_side().shift_to(self.shift.cpu()).gram
+        self._add_classes(list(other._numbers), other.counts,
                           other.totals - other.counts[:, None] * (self.shift - other.shift).cpu())
 
     def _get_side(self) -> Side:
@@ -101,7 +111,11 @@ class ShiftedSums:
         return side.shift_to(side.mean)
 
     def compute_within(self) -> tuple[Tensor, Tensor]:
-        """Return the means (k, F) of the classes with rows, and the scatter (F, F) about them."""
-        present = self.counts > 0
-        means = self.totals[present] / self.counts[present, None]
-        return means + self.shift.cpu(), self.gram - self.totals[present].T @ means
+        """Return the means (K, F) of the classes, and the covariance (F, F) about them (divisor n)."""
+        means = self.totals / self.counts[:, None]
+        return means + self.shift.cpu(), (self.gram - self.totals.T @ means) / self.n
+
+    def compute_overall(self) -> tuple[Tensor, Tensor]:
+        """Return the mean (1, F) of all rows, and their covariance (F, F) (divisor n)."""
+        side = self.get_side()
+        return side.mean[None], side.gram / self.n

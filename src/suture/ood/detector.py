@@ -24,7 +24,7 @@ from suture.stitching import extract_logits
 class Statistics(Protocol):
     """Sums or a sample of pooled features, collected batch by batch."""
 
-    def update(self, features: Tensor, labels: Tensor | None) -> None:
+    def update(self, features: Tensor, labels: Tensor | None, /) -> None:
         """Add the features (N, F) of a batch, and its class numbers (N,) if the data have them."""
 
 

@@ -73,3 +73,9 @@ class SiteFeatures:
         weight = self._kept[..., None].to(rows.dtype)
         total: Tensor = (rows * weight).sum(1) / weight.sum(1).clamp(min=1)
         return total
+
+
+def limit_spread(spread: Tensor, least: float) -> Tensor:
+    """Raise standard deviations (F,) to `least` of their root mean square; return ones if all are zero."""
+    level = float(spread.square().mean().sqrt())
+    return spread.clamp(min=least * level) if level > 0 else torch.ones_like(spread)

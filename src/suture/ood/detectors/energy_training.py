@@ -23,11 +23,12 @@ from suture._base import (
 )
 from suture.data import Batch, cut_batch, move_batch
 from suture.networks import augment, disable_gradients, freeze, make_optimizer, set_rate
+from suture.numbers import ShiftedSums
 from suture.ood.auxiliary import take_examples
 from suture.ood.detector import NativeData
 from suture.ood.detectors.energy_classifier import EnergyClassifier, compute_energy_loss, derive_site_seed
 from suture.ood.energy_recipe import EnergyRecipe
-from suture.ood.sums import ShiftedSums, limit_spread
+from suture.ood.features import limit_spread
 from suture.representations import View, get_row_mask, get_token_mask, to_grid
 
 LEAST_CHANNEL_STD = 0.01
@@ -110,11 +111,11 @@ class _Trainer:
 
     def _make_classifier(self, j: int, channels: ShiftedSums) -> EnergyClassifier:
         native, name = self.native, str(self.native.target.sites[j])
-        mean, squares = channels.compute_overall()
+        mean, covariance = channels.compute_overall()
         check_finite(mean, f"the representation at site {name!r}", "check the inputs, or leave this site out")
         made = EnergyClassifier(native.target.shapes[j], native.classes, self.recipe, native.image_size, name)
         made.mean.copy_(mean[0])
-        made.std.copy_(limit_spread(squares.clamp(min=0).sqrt(), LEAST_CHANNEL_STD))
+        made.std.copy_(limit_spread(covariance.diagonal().clamp(min=0).sqrt(), LEAST_CHANNEL_STD))
         return made.to(native.device).train()
 
     def fit(self, stream: Iterable[Batch]) -> None:

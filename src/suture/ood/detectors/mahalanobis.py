@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from suture._base import expect
+from suture.numbers import ShiftedSums
 from suture.ood.detector import Detector, NativeSite
-from suture.ood.features import SiteFeatures
-from suture.ood.sums import ShiftedSums, limit_spread
+from suture.ood.features import SiteFeatures, limit_spread
 
 LEAST_FEATURE_STD = 1e-3
 """Smallest standard deviation of a feature, relative to the root mean square of all. A channel that is
@@ -104,7 +104,7 @@ class Mahalanobis(Detector):
     classless: bool
 
     def make_statistics(self, seed: int) -> ShiftedSums:
-        return ShiftedSums(pairs=True)
+        return ShiftedSums()
 
     def fit(self, native: NativeSite) -> Self:
         sums: ShiftedSums = native.statistics

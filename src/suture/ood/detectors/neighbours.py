@@ -8,19 +8,14 @@ import torch
 from torch import Tensor
 
 from suture._base import expect
+from suture.numbers import SAMPLE_ROWS, Reservoir
 from suture.ood.detector import Detector, NativeSite
 from suture.ood.detectors.mahalanobis import LEAST_FEATURE_STD
-from suture.ood.features import SiteFeatures
-from suture.ood.sums import limit_spread
-
-SAMPLE_SIZE = 2000
-"""Native examples whose features are kept."""
+from suture.ood.features import SiteFeatures, limit_spread
 
 
 class FeatureSample:
-    """A uniform sample without replacement of the rows of a stream.
-
-    The same stream and seed give the same sample.
+    """A uniform sample without replacement of the rows of a stream (`suture.numbers.Reservoir`).
 
     Args:
         seed: of the draw, which does not depend on the cut into batches.
@@ -30,21 +25,18 @@ class FeatureSample:
         rows: (M, F) sampled rows, M at most `size`.
     """
 
-    def __init__(self, seed: int = 0, size: int = SAMPLE_SIZE) -> None:
-        self._size, self._generator = size, torch.Generator().manual_seed(seed)
-        self._keys, self.rows = torch.zeros(0, dtype=torch.float64), torch.zeros(0)
+    def __init__(self, seed: int = 0, size: int = SAMPLE_ROWS) -> None:
+        self._reservoir = Reservoir(size, seed)
+        self.rows = torch.zeros(0, 0)
 
     @torch.no_grad()
     def update(self, features: Tensor, labels: Tensor | None = None) -> None:
         """Add rows (N, F)."""
-        # Each row gets a random key, and the rows with the largest keys stay.
-        keys = torch.rand(len(features), generator=self._generator, dtype=torch.float64)
+        kept, slots = (torch.from_numpy(found) for found in self._reservoir.offer(len(features)))
         rows = features.float().cpu()
-        self._keys = torch.cat([self._keys, keys])
-        self.rows = torch.cat([self.rows, rows]) if len(self.rows) else rows
-        if len(self._keys) > self._size:
-            best = self._keys.topk(self._size).indices
-            self._keys, self.rows = self._keys[best], self.rows[best]
+        empty = rows.new_zeros(len(self._reservoir.numbers) - len(self.rows), rows.shape[1])
+        self.rows = torch.cat([self.rows, empty]) if len(self.rows) else empty
+        self.rows[slots] = rows[kept]
 
 
 class Neighbours(Detector):
