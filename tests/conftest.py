@@ -28,8 +28,9 @@ FAST = {
     "stitching": ("families", "recipe", "convergence", "task_inference", "tasks", "direct_matching"),
     "ood": ("auxiliary", "energy", "features", "options", "detectors"),
     "results": ("table", "sanity", "cell_verdict"),
-    "compare": ("settings", "provenance", "stages", "estimate", "evaluate"),
+    "compare": ("settings", "provenance", "run", "estimate", "evaluate"),
     "cli": ("console",),
+    "testing": ("site_laws",),
 }
 """Files of every room that cost seconds only; `make test-fast` runs them."""
 

@@ -33,7 +33,7 @@ def test_help(args: list[str], words: list[str], monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(("args", "words"), [
     (["compare"], "Missing argument"), (["compare", "x", "--bogus"], "--bogus"), (["nosuch"], "nosuch"),
     (["compare", "zoo:resnet_digits", "--epochs", "many"], "--epochs"),
-    (["compare", "zoo:resnet_digits", "--seed", "-1"], "--seed"),
+    (["compare", "zoo:resnet_digits", "--seed", "-1"], "seed: expected at least 0, got -1"),
     (["compare", "zoo:resnet_digits", "--epochs", "0"], "epochs: expected at least 1, got 0"),
     (["compare", "zoo:resnet_digits", "--temperature", "0"],
      "temperature: expected above 0, got 0.0"),
@@ -48,7 +48,7 @@ def test_help(args: list[str], words: list[str], monkeypatch: pytest.MonkeyPatch
     (["train", "zoo:resnet_digits", "--data", "tests.support.tiny:data"], "ImageSet"),
     (["train", "zoo:resnet_digits", "--out", "w.pt"], "write w.safetensors"),
     (["train", "zoo:resnet_digits", "--epochs", "0"], "epochs"),
-    (["report", "nowhere"], "'nowhere' is not a folder"),
+    (["report", "nowhere"], "got 'nowhere'"),
 ])
 def test_commands_that_make_no_sense(args: list[str], words: str, tmp_path: Path,
                                      monkeypatch: pytest.MonkeyPatch,

@@ -129,9 +129,10 @@ def test_what_is_no_network(spec: str, words: str, module: str) -> None:
 
 
 @pytest.mark.parametrize(("spec", "words"), [
-    ("digit", "nearest: digits"), ("cifar10", "mypackage.data:splits"),
-    ("{}:words", "pair (train, test), got str"),
-    ("{}:three", "pair (train, test), got tuple"), ("{}:fails", "(their_code.py, line 42)"),
+    ("digit", "nearest: digits"), ("cifar10", "module:function"),
+    ("{}:words", "pair (train, test) from their_code:words, got str"),
+    ("{}:three", "pair (train, test) from their_code:three, got tuple"),
+    ("{}:fails", "(their_code.py, line 42)"),
     ("{}:", "unknown function"), ("nowhere_at_all:splits", "cannot import"),
 ])
 def test_what_is_no_data(spec: str, words: str, module: str) -> None:

@@ -186,7 +186,7 @@ def test_a_layer_is_not_loaded_onto_other_weights(tmp_path: Path) -> None:
 def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_weights(network(), path)
-    with pytest.raises(SutureError, match=r"suture.stitch.*got None"):
+    with pytest.raises(SutureError, match=r"suture.stitch.*got suture.weights"):
         suture.load_stitched(path, network(), other())
     with pytest.raises(SutureError, match="no weights at"):
         read_metadata(tmp_path / "nothing.safetensors")

@@ -54,6 +54,17 @@ def test_shifted_sums_are_those_of_all_rows(sizes: list[int], mask: Tensor | Non
         torch.testing.assert_close(overall, wanted.gram / len(x))
 
 
+@pytest.mark.parametrize("classes", [None, CLASSES])
+def test_squares_alone_are_the_diagonal(classes: Tensor | None) -> None:
+    pairs, squares = ShiftedSums(), ShiftedSums(pairs=False)
+    for sums in (pairs, squares):
+        for at in (slice(0, 7), slice(7, N)):
+            sums.update(ROWS[at], None if classes is None else classes[at])
+    for describe in (ShiftedSums.compute_within, ShiftedSums.compute_overall):
+        torch.testing.assert_close(describe(squares)[1], describe(pairs)[1].diagonal(), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(describe(squares)[0], describe(pairs)[0])
+
+
 def test_a_large_mean_costs_no_digits() -> None:
     exact = added([30], None, None)[-1].get_side().gram
     torch.testing.assert_close(added([10, 20], None, None, torch.float32)[-1].get_side().gram, exact,

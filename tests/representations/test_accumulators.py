@@ -352,13 +352,13 @@ def test_fewer_examples_than_blocks_leave_empty_ones_out() -> None:
 
 @pytest.mark.parametrize("blocks", [3, -5, 2.5, True, "20"])
 def test_wrong_numbers_of_blocks_are_refused(blocks: Any) -> None:
-    with pytest.raises(SutureError, match=rf"jackknife to be 0 or a multiple of 5 .*, got {blocks!r}; write"):
+    with pytest.raises(SutureError, match=rf"jackknife.*got {blocks!r}"):
         compared(made(Maps), None, images(), indices="cka", jackknife=blocks)
 
 
 @pytest.mark.parametrize("sample", [0, -1, 2.5])
 def test_wrong_samples_are_refused(sample: Any) -> None:
-    with pytest.raises(SutureError, match=rf"expected a sample of at least one example, got {sample!r}"):
+    with pytest.raises(SutureError, match=rf"sample: .*got {sample!r}"):
         compared(made(Maps), None, images(), indices="jaccard", sample=sample)
 
 
@@ -677,7 +677,7 @@ def test_an_infinite_representation_is_named_where_only_means_are_asked_for() ->
     x = torch.ones(8, 3, 2, 2)
     x[5] = 0
     with pytest.raises(SutureError,
-                       match="NaN or inf in the representation at source site 'site', in batch 1"):
+                       match="NaN or inf at source site 'site' in batch 1"):
         suture.compare(Bursting(), None, [x[:4], x[4:]], sites=["site"], methods=[],
                        indices="cka@pool", device="cpu")
 

@@ -27,23 +27,24 @@ class ShiftedSums:
     Args:
         width: number of columns F. Default: that of the first batch.
         precision: dtype of the products.
+        pairs: sum the products of all pairs of columns. False: their squares alone.
 
     Attributes:
         counts: (K,) number of rows of each class, in order of appearance.
         totals: (K, F) sum of the rows of each class, about `shift`.
-        gram: (F, F) sum of x x' over all rows, about `shift`.
+        gram: (F, F) sum of x x' over all rows, about `shift`; (F,) sum of squares without `pairs`.
         shift: (F,).
     """
 
-    def __init__(self, width: int = 0, precision: torch.dtype = torch.float32) -> None:
-        self.precision = precision
+    def __init__(self, width: int = 0, precision: torch.dtype = torch.float32, *, pairs: bool = True) -> None:
+        self.precision, self._pairs = precision, pairs
         self._numbers: dict[int, int] = {}
         self._allocate(width)
 
     def _allocate(self, width: int) -> None:
         self.counts = torch.zeros(0, dtype=torch.float64)
         self.totals = torch.zeros(0, width, dtype=torch.float64)
-        self.gram = torch.zeros(width, width, dtype=torch.float64)
+        self.gram = torch.zeros((width, width) if self._pairs else width, dtype=torch.float64)
         self.shift = torch.zeros(width, dtype=torch.float64)
 
     @property
@@ -53,8 +54,8 @@ class ShiftedSums:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the sums."""
-        return self.counts.nbytes + self.totals.nbytes + self.gram.nbytes
+        """Bytes of the sums, of one class before there are any."""
+        return 8 * max(1, len(self.counts)) * (1 + len(self.shift)) + self.gram.nbytes
 
     @torch.no_grad()
     def update(self, rows: Tensor, classes: Tensor | None = None, mask: Tensor | None = None) -> None:
@@ -65,17 +66,18 @@ class ShiftedSums:
             classes: (N,) class numbers, any integers; None: one class for all.
             mask: (N, P), False at padding; None: all rows.
         """
-        rows = rows[:, None] if rows.ndim == 2 else rows
         if not len(rows) or (mask is not None and not bool(mask.any())):
             return
         if not self.n:
-            self._allocate(rows.shape[2])
+            self._allocate(rows.shape[-1])
             self.shift = compute_shift(rows, mask, self.precision)
+        rows = rows[:, None] if rows.ndim == 2 else rows
         centred = rows.to(self.precision) - self.shift.to(rows.device, self.precision)
         if mask is not None:
             centred = centred.masked_fill(~mask[..., None], 0)
         flat = centred.flatten(0, 1)
-        self.gram = self.gram + to_double(flat.T @ flat).cpu()
+        products = flat.T @ flat if self._pairs else flat.square().sum(0)
+        self.gram = self.gram + to_double(products).cpu()
         each = torch.full((len(rows),), rows.shape[1]) if mask is None else mask.sum(1).cpu()
         totals = to_double(centred.sum(1)).cpu()
         if classes is None:
@@ -111,11 +113,14 @@ class ShiftedSums:
         return side.shift_to(side.mean)
 
     def compute_within(self) -> tuple[Tensor, Tensor]:
-        """Return the means (K, F) of the classes, and the covariance (F, F) about them (divisor n)."""
-        means = self.totals / self.counts[:, None]
-        return means + self.shift.cpu(), (self.gram - self.totals.T @ means) / self.n
+        """Return the means (K, F) of the classes, and the covariance about them as `compute_overall`."""
+        return self._describe(self.totals, self.counts[:, None])
 
     def compute_overall(self) -> tuple[Tensor, Tensor]:
-        """Return the mean (1, F) of all rows, and their covariance (F, F) (divisor n)."""
-        side = self.get_side()
-        return side.mean[None], side.gram / self.n
+        """Return the mean (1, F) of all rows, and their covariance (F, F), or variances (F,) (divisor n)."""
+        return self._describe(self.totals.sum(0, keepdim=True), self.counts.sum().view(1, 1))
+
+    def _describe(self, totals: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        means = totals / counts
+        explained = totals.T @ means if self._pairs else (totals * means).sum(0)
+        return means + self.shift.cpu(), (self.gram - explained) / self.n

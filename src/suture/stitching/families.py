@@ -69,7 +69,7 @@ class Ridge(Family):
         return super().compute_loss(weight, pair) + lam * weight.square().sum()
 
     def check_training(self) -> None:
-        expect(not self.needs_folds, "a number as the strength of ridge in training", "cv",
+        expect(not self.needs_folds, "a number as the strength of ridge in training", str(self),
                "write ridge:0.1 or methods=['dm']")
 
     def penalty(self, weight: Tensor) -> Tensor:

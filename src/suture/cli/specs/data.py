@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from suture import zoo
-from suture._base import SutureError, expect, make_unknown_error
+from suture._base import SutureError, describe_value, expect, make_unknown_error
 from suture.cli.specs.user_code import call_user_function
 from suture.data import is_spec, open_pair
 
@@ -34,7 +34,8 @@ def load_data(spec: str, *, train_size: int | None = None, test_size: int | None
     if any(options.values()):
         raise SutureError(f"{spec!r} has no columns and no bad examples; leave out columns and skip_bad")
     made = (zoo.digits("train"), zoo.digits("test")) if spec == "digits" else call_user_function(spec)
-    expect(isinstance(made, tuple) and len(made) == 2, f"a pair (train, test) from {spec}", made)
+    expect(isinstance(made, tuple) and len(made) == 2, f"a pair (train, test) from {spec}",
+           describe_value(made))
     return _take_subset(made[0], train_size, seed, spec), _take_subset(made[1], test_size, seed, spec)
 
 

@@ -82,7 +82,7 @@ class _Trainer:
 
     def prepare(self, stream: Iterable[Batch]) -> None:
         """Check the data, measure the channels and make the classifiers, in one pass."""
-        sums, found, largest = {j: ShiftedSums() for j in self.sites}, set[int](), 0
+        sums, found, largest = {j: ShiftedSums(pairs=False) for j in self.sites}, set[int](), 0
         for batch in stream:
             self._steps, largest = self._steps + 1, max(largest, batch.size)
             found |= self._collect_classes(batch)
@@ -111,11 +111,11 @@ class _Trainer:
 
     def _make_classifier(self, j: int, channels: ShiftedSums) -> EnergyClassifier:
         native, name = self.native, str(self.native.target.sites[j])
-        mean, covariance = channels.compute_overall()
+        mean, variances = channels.compute_overall()
         check_finite(mean, f"the representation at site {name!r}", "check the inputs, or leave this site out")
         made = EnergyClassifier(native.target.shapes[j], native.classes, self.recipe, native.image_size, name)
         made.mean.copy_(mean[0])
-        made.std.copy_(limit_spread(covariance.diagonal().clamp(min=0).sqrt(), LEAST_CHANNEL_STD))
+        made.std.copy_(limit_spread(variances.clamp(min=0).sqrt(), LEAST_CHANNEL_STD))
         return made.to(native.device).train()
 
     def fit(self, stream: Iterable[Batch]) -> None:
