@@ -45,10 +45,7 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class ComparisonInputs:
-    """Networks and data, ready for `suture.compare`; `target` is None for self-stitching.
-
-    `notes` are sentences for the reader of the result.
-    """
+    """Networks, data and notes, ready for `suture.compare`; `target` is None for self-stitching."""
 
     source: nn.Module
     target: nn.Module | None
@@ -59,11 +56,7 @@ class ComparisonInputs:
 
 def load_comparison_inputs(source: str, target: str | None, source_weights: Path | None, target_weights: Path
                            | None, data: str, options: DataOptions, seed: int) -> ComparisonInputs:
-    """Load the networks and data that the specs of a command name.
-
-    Raises:
-        SutureError: any of them cannot be loaded.
-    """
+    """Load the networks and data that the specs of a command name."""
     raw = options.load_data(data, seed)
     one = specs.build_network(source, weights=source_weights, like=raw[0], seed=seed)
     other = (None if target is None

@@ -1,4 +1,4 @@
-"""A batch of examples for both networks: its content, moving it and cutting it."""
+"""One batch of examples for both networks."""
 
 from __future__ import annotations
 

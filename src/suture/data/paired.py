@@ -20,9 +20,9 @@ class Paired:
         source, target: data as `Batches` accepts them, such as two unshuffled DataLoaders.
 
     Raises:
-        SutureError: an iterator that can be read only once. During reading: one stream ends before the other,
-            batches differ in length, or labels differ. Labels that differ mean that the examples do not
-            correspond, for example in a shuffled loader.
+        SutureError: an iterator that can be read only once. During reading: the streams differ in length, in
+            the size of a batch or in labels. Labels differ if the examples do not correspond, as in a
+            shuffled loader.
     """
 
     def __init__(self, source: Any, target: Any) -> None:

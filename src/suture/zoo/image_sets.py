@@ -74,10 +74,10 @@ class ImageSet:
         return self.inputs, self.labels
 
     def subset(self, n: int, seed: int = 0) -> ImageSet:
-        """Return `n` images, drawn without replacement and as evenly over the classes as possible.
+        """Draw `n` images without replacement, as evenly over the classes as possible.
 
-        Class counts differ by at most one unless a class runs out. A larger `n` with the same seed begins
-        with the same images. The draw depends only on `seed` (default 0) and the labels.
+        Class counts differ by at most one unless a class runs out. Only `seed` (default 0) and the labels
+        decide it. A larger `n` with the same seed begins with the same images.
 
         Raises:
             SutureError: `n` is not from 1 to len(self).
@@ -93,9 +93,9 @@ def digits(split: Literal["train", "test"] = "train") -> ImageSet:
     """Return handwritten digits: 1,297 training or 500 test images of 8x8 pixels, ten classes.
 
     inputs (N, 1, 8, 8) are float32 in [0, 1]; labels (N,) are int64. The test images are 50 of each class.
-    The split and the order never change and are the same on every machine. The images come with scikit-learn,
-    so nothing is downloaded. scikit-learn has only the test part of the original set. This split therefore
-    shares writers between training and test, and accuracies are a little higher than in the literature.
+    Split and order are the same on every machine. Nothing is downloaded: the images come with scikit-learn,
+    which has only the test part of the original set. Training and test images therefore share writers, and
+    accuracies are a little higher than in the literature.
 
     Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998.
 

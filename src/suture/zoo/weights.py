@@ -44,10 +44,10 @@ def load_weights(network: nn.Module, path: str | Path) -> dict[str, str]:
 
     Args:
         network: gets the weights in place, cast to its own types and device.
-        path: `.safetensors`, or `.pt`, `.pth` or `.bin` that holds a state dict, bare or in a checkpoint
-            under "state_dict", "model_state_dict" or "model". Names may begin with `module.`, `model.` or
-            `_orig_mod.`. Of names that share one tensor in the network, one is enough. No code from the file
-            is run. Only `.safetensors` has metadata; for the others they are empty.
+        path: `.safetensors`, or `.pt`, `.pth` or `.bin` with a state dict, bare or in a checkpoint under
+            "state_dict", "model_state_dict" or "model". Names may begin with `module.`, `model.` or
+            `_orig_mod.`. If several names share one tensor in the network, one is enough. No code from the
+            file is run. Only `.safetensors` has metadata; for the others they are empty.
 
     Raises:
         SutureError: the file is missing, corrupt or holds a pickled model, or names or shapes do not match.
@@ -63,7 +63,7 @@ def load_weights(network: nn.Module, path: str | Path) -> dict[str, str]:
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors by the names in the file, and the metadata, of a file for `load_weights`.
+    """Return (tensors by the names in the file, metadata) of a file for `load_weights`.
 
     Raises:
         SutureError: the file is missing, corrupt or holds a pickled model.

@@ -1,7 +1,6 @@
 """Networks and data from their specs on a command line.
 
-``module:function`` imports *your* code and calls the function. Only use code that you trust, as with any
-import.
+``module:function`` imports *your* code and calls the function. Only use code that you trust.
 """
 
 from suture.cli.specs.data import load_data as load_data

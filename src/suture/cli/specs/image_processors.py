@@ -17,7 +17,7 @@ _UNSUPPORTED_FLAGS = ("do_pad", "do_flip_channel_order", "do_thumbnail", "do_ali
                       "do_image_splitting", "do_crop_margin", "keep_aspect_ratio")
 """Flags of steps that `ImagePreprocessing` does not have."""
 _SHORT_SIDE_KINDS = ("clip", "bit", "convnext", "levit", "mobilenet", "mobilevit", "poolformer")
-"""Kinds of processor that apply a size of one number to the shorter side. Others apply it to both sides."""
+"""Processors that apply a size of one number to the shorter side. Others apply it to both sides."""
 
 
 class _UnsupportedStepError(Exception):
@@ -25,10 +25,9 @@ class _UnsupportedStepError(Exception):
 
 
 def read_image_preprocessing(processor: Mapping[str, Any] | None, config: Any) -> FoundPreprocessing:
-    """Return the preprocessing of `processor`, and notes.
+    """Return the preprocessing of `processor`, or None for steps that suture does not have, and notes.
 
-    If `processor` is None, the size and channels come from the network's config alone. A processor with steps
-    that suture does not have gives no preprocessing, and a note.
+    Without a processor, the network's config gives size and channels.
     """
     config = getattr(config, "vision_config", config)
     channels = getattr(config, "num_channels", None)

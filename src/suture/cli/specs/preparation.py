@@ -35,8 +35,8 @@ def adjust_preprocessing(own: Callable[[Any], Any] | None, given: str | None = N
     """Return a network's preprocessing with the changes of a command line.
 
     Args:
-        own: the network's.
-        given: replaces it: ``size=64,mean=0.5,std=0.5``, or ``raw`` for none.
+        own: the network's preprocessing.
+        given: replacement, such as ``size=64,mean=0.5,std=0.5``, or ``raw`` for none.
         length, mask_rate, seed: of a `TextPreprocessing`; only for a network with a tokenizer.
     """
     if given is not None:
@@ -71,13 +71,9 @@ def prepare_data(data: Any, source: Callable[[Any], Any] | None, target: Callabl
 
 def make_example_inputs(loaded: LoadedNetwork, data: Any, how: Callable[[Any], Any] | None, *,
                         always: bool = False) -> Any:
-    """Make a few inputs for a network: of data, else texts for a tokenizer or noise of a known image size.
+    """Make a few inputs for a network, from `data` if given, else from texts or noise of a known size.
 
-    Args:
-        loaded: the network.
-        data: from `suture.cli.specs.load_data`, or None.
-        how: preprocessing of raw examples.
-        always: prepare the user's own data too.
+    `how` is the preprocessing of raw examples; `always` as for `prepare_data`.
     """
     if data is not None:
         return next(iter(Batches(prepare_data(data, how, how, always=always), size=4))).source

@@ -1,6 +1,6 @@
 """Folders of image files, with a folder for each class.
 
-They are not read with the library `datasets`, which needs 1 to 3 ms per file to open a folder (this module
+The library `datasets` does not read them, because it needs 1 to 3 ms per file to open a folder (this module
 0.01 ms), and takes the class from the innermost folder.
 """
 
@@ -21,8 +21,8 @@ def open_image_folder(root: Path) -> DataSource | None:
     """Open the images below `root`; return None if there are none.
 
     The layout is ``root/train/cat/1.png`` with ``root/test/cat/9.png``, or ``root/cat/1.png`` without splits.
-    Files are sorted by class, then by path. Images outside class folders have no label; they are left out
-    where there are class folders.
+    Files are sorted by class, then by path. Images outside class folders have no label; they are left out if
+    there are class folders.
     """
     if not _has_images(root):
         return None
@@ -36,7 +36,6 @@ def open_image_folder(root: Path) -> DataSource | None:
 
 
 def _has_images(folder: Path) -> bool:
-    """Return True where an image file lies anywhere below; stop at the first."""
     return any(_is_image(f) for _, _, files in os.walk(folder, followlinks=True) for f in files)
 
 

@@ -1,7 +1,7 @@
-"""Parquet files, read by row group: no copy is written, and memory does not grow with the number of examples.
+"""Parquet files, read by row group, so that memory stays bounded and no copy is written.
 
-The library `datasets` interprets the columns. Its streams are not used for the rows, because they have
-neither a length nor random access, which shuffling and balanced draws need.
+The library `datasets` interprets the columns only. Its streams have neither the length nor the random access
+that shuffling and balanced draws need.
 """
 
 from __future__ import annotations
@@ -19,15 +19,9 @@ from suture.data.sources.stores import StoredSplit
 
 T = TypeVar("T")
 GROUP_BYTES = 2**28
-"""Bytes of row groups that stay in memory, the last opened ones.
-
-Rows drawn at random from small images lie in all row groups.
-"""
+"""Bytes of the last opened row groups that stay in memory. Random rows of small images lie in all groups."""
 HELD_BYTES = 2**30
-"""Bytes of encoded examples that stay in memory, the first read ones.
-
-Later passes in another order then open no file.
-"""
+"""Bytes of the first read encoded examples that stay in memory. Later passes then open no file."""
 
 
 class ParquetColumn:
@@ -51,13 +45,11 @@ class ParquetColumn:
         return self._starts[-1]
 
     def describe_row(self, row: int) -> str:
-        """Return file and row of an example; see `Store`."""
         k = bisect_right(self._firsts, row) - 1
         return f"{self.files[k].name}, row {row - self._firsts[k]}"
 
     def fetch(self, rows: Sequence[int]) -> list[Any]:
-        """Return the encoded examples at `rows`; see `Store`. Each row group is opened once for all its rows.
-        """
+        """Return the encoded examples at `rows`. Each row group is opened once for all its rows."""
         found = {r: self._held[r] for r in rows if r in self._held}
         for group, ones in groupby(sorted(set(rows) - found.keys()),
                                    lambda r: bisect_right(self._starts, r) - 1):
@@ -103,7 +95,7 @@ def read_parquet(files: list[Path], name: str, columns: ColumnNames) -> StoredSp
 
 
 def _read(file: Path, read: Callable[[Any], T]) -> T:
-    """Open a file and return what `read` takes from it."""
+    """Open a file and return the result of `read`."""
     parquet = import_optional("pyarrow.parquet", "data", str(file))
     try:
         with parquet.ParquetFile(file) as opened:

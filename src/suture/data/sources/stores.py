@@ -42,22 +42,20 @@ class MemoryStore:
         return len(self.values)
 
     def fetch(self, rows: Sequence[int]) -> Any:
-        """Return the examples at `rows`; see `Store`."""
         return self.values[list(rows)] if isinstance(self.values, Tensor) else [self.values[r] for r in rows]
 
     def describe_row(self, row: int) -> str:
-        """Return the place of an example; see `Store`."""
         return f"{self.name}, row {row}" if self.places is None else self.places[row]
 
 
 def decode_rows(store: Store, kind: ExampleKind, rows: Sequence[int]) -> list[Any] | Tensor:
-    """Decode the examples at `rows`; one that cannot be decoded is a `BadExample`."""
+    """Decode the examples at `rows`; a failure gives a `BadExample`."""
     stored = store.fetch(rows)
     return stored if isinstance(stored, Tensor) else [decode(one, kind) for one in stored]
 
 
 def find_bad(loaded: list[Any] | Tensor) -> int | None:
-    """Return the index of the first `BadExample` that `decode_rows` returned, or None."""
+    """Return the index of the first `BadExample`, or None."""
     if isinstance(loaded, Tensor):
         return None
     return next((i for i, one in enumerate(loaded) if isinstance(one, BadExample)), None)
@@ -68,13 +66,11 @@ class StoredSplit:
     """One split as it is stored.
 
     Attributes:
-        store, kind: its examples.
-        labels: one for each example, as stored: class numbers, strings, None where there is none. None: no
-            labels.
+        labels: (N,) as stored: class numbers, strings, None for an example without one. None: no labels.
         names: names of the classes, if the labels are their numbers.
         classes: number of classes, if it is known without the other splits.
         column: name of the labels in messages.
-        note: what a reader should know.
+        note: note for the reader of a result.
     """
 
     store: Store
@@ -88,12 +84,7 @@ class StoredSplit:
 
 @dataclass(frozen=True)
 class DataSource:
-    """Data with its splits, which are opened on request.
-
-    Attributes:
-        name: the stem of the path, or the name of the data set.
-        splits: splits by name; data without splits have one named "".
-    """
+    """Splits of a data set by name, opened on request; data without splits have one named ""."""
 
     name: str
     splits: Mapping[str, Callable[[], StoredSplit]]

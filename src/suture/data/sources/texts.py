@@ -1,7 +1,7 @@
 """Texts in files: ``.txt`` with one text in each line, ``.jsonl``, ``.csv`` and ``.tsv`` with columns.
 
-They are not read with the library `datasets`, because it refuses a whole file for one bad row of a table or
-one bad line of JSON, reads the text "NA" as missing, and class numbers beside a gap as fractions.
+The library `datasets` does not read them, because it refuses a whole file for one bad row or line, reads the
+text "NA" as missing, and reads class numbers beside a gap as fractions.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from suture.data.sources.stores import MemoryStore, StoredSplit
 TEXT_ENDINGS = (".jsonl", ".csv", ".tsv", ".txt")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 LONGEST_FIELD = 2**31 - 1
-"""Largest number of characters of a field. The default of `csv`, 131072, is less than some documents have."""
+"""Most characters of a field. The default of `csv`, 131072, is too small for some documents."""
 Row = dict[str, Any] | BadExample
 
 
 def read_texts(files: list[Path], name: str, columns: ColumnNames) -> StoredSplit:
     """Read the texts of a split, UTF-8, into memory.
 
-    Blank lines of ``.txt`` files separate texts and are not texts. The first line of ``.csv`` and ``.tsv``
-    names the columns. Rows that cannot be read are bad examples.
+    Blank lines of ``.txt`` files are skipped. The first line of ``.csv`` and ``.tsv`` names the columns. Rows
+    that cannot be read are bad examples.
     """
     places, rows = [], []
     for file in files:

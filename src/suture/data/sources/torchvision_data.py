@@ -19,7 +19,6 @@ class TorchvisionImages(MemoryStore):
     """Store of the images of a map-style data set of (image, label)."""
 
     def fetch(self, rows: Sequence[int]) -> list[Any]:
-        """Return the images at `rows`; see `Store`."""
         return [self.values[r][0] for r in rows]
 
 
@@ -27,9 +26,6 @@ def open_torchvision(spec: str) -> DataSource:
     """Open ``CIFAR10@ROOT``: a class of `torchvision.datasets` and its root folder.
 
     torchvision unpickles the files of CIFAR after it has compared their checksums with its own.
-
-    Raises:
-        SutureError: torchvision is missing or has no such class, no root, or nothing at the root.
     """
     name, _, given = spec.partition("@")
     module = import_optional("torchvision.datasets", "vision", f"torchvision:{spec}")
