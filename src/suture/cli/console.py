@@ -34,7 +34,6 @@ def show_progress() -> Iterator[Any]:
 
 
 def print_dry_run(found: DryRun) -> None:
-    """Print sites and shapes of both networks, and memory and time of the comparison."""
     table = Table(Column("network"), Column("site", overflow="fold"), "representation", "rows per example")
     sides = ([(found.names[0], found.source)]
              + [(found.names[1], found.target)] * (found.target is not found.source))

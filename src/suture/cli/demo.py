@@ -22,7 +22,7 @@ RECIPE = TaskRecipe(epochs=20, batch_size=64, lr=1e-2, schedule="cosine")
 
 @dataclass(frozen=True)
 class DemoResult:
-    """The demo's accuracies by network name, comparisons by folder name, and report."""
+    """Accuracies by network name, comparisons by folder name, and the path of the report."""
 
     accuracies: dict[str, float]
     comparisons: dict[str, Comparison]
@@ -33,13 +33,9 @@ def run_demo(out: str | Path = "suture-demo", *, seed: int = 0, device: str = "a
              recipe: TaskRecipe | None = None, progress: Progress | None = None) -> DemoResult:
     """Train two small ResNets on the digits, compare each with itself and the other, write the report.
 
-    Results are saved as they come. A second call continues where the first was stopped.
-
-    Args:
-        out: folder for weights, comparisons, figures and ``report.html``.
-        seed: the networks have seeds 2 seed and 2 seed + 1; everything else uses `seed`.
-        recipe: recipe of task loss matching. Default `RECIPE`.
-        progress: called as ``progress(stage, done, total)``.
+    Results are saved as they come. A second call continues where the first was stopped. The networks have
+    seeds 2 seed and 2 seed + 1; everything else uses `seed`. `recipe` is for task loss matching, by default
+    `RECIPE`.
     """
     folder = check_place(Path(out))
     accuracies: dict[str, float] = {}
@@ -70,7 +66,6 @@ def check_place(folder: Path) -> Path:
 
 
 def load_earlier(place: Path) -> Comparison | None:
-    """Return the comparison that an earlier run saved at `place`, or None."""
     return load(place) if has_comparison(place) else None
 
 

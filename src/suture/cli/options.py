@@ -43,7 +43,6 @@ def list_parameters(record: type, only: Collection[str] = (), leave_out: Collect
     """Return the options of a record as parameters of a command, in its order.
 
     Args:
-        record: class made by `suture._base.option_records`.
         only: options to return. Default: all.
         prefix: put before each name.
         rename: other names, by option.
@@ -117,11 +116,7 @@ def command(*parameters: Iterable[inspect.Parameter]) -> Callable[[Callable[...,
 
 def read_record(record: Any, options: Mapping[str, Any], prefix: str = "",
                 rename: Mapping[str, str] | None = None, **fixed: Any) -> Any:
-    """Return the record with the values of a command's options; arguments as for `list_parameters`.
-
-    Args:
-        fixed: values that are not options of the command.
-    """
+    """Return the record with a command's options and `fixed` values; arguments as for `list_parameters`."""
     names = {o.name: (rename or {}).get(o.name, prefix + o.name) for o in list_options(record)}
     given = {name: options[flag] for name, flag in names.items() if flag in options}
     return record(**{**given, **fixed})

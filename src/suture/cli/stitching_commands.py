@@ -79,7 +79,6 @@ def compare(
 
 
 def _run_and_report(networks: tuple[Any, ...], arguments: Mapping[str, Any], out: Path) -> None:
-    """Compare, save every stage in a folder, then write the report and print the verdict."""
     with show_progress() as progress:
         made = compare_networks(*networks, **arguments, progress=progress,
                                 on_stage=partial(Comparison.save, dir=out),

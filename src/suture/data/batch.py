@@ -27,7 +27,6 @@ class Batch:
 
     @property
     def size(self) -> int:
-        """Number of examples."""
         return count_examples(self.source)
 
 

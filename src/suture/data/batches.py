@@ -46,7 +46,7 @@ def _as_labels(given: Any) -> Tensor:
 
 
 class RowStream:
-    """Re-iterable stream of batches of rows, in order or in a new random order in every pass."""
+    """Batches of rows, in order or in a new random order in every pass."""
 
     def __init__(self, take: Callable[[Tensor], Any], rows: Tensor, size: int,
                  generator: torch.Generator | None) -> None:
@@ -117,7 +117,6 @@ class Batches:
                            "split or the path")
 
     def __len__(self) -> int:
-        """Return the number of batches; raise TypeError where the stream does not know it."""
         return len(self._stream)  # type: ignore[arg-type]
 
     def count_batches(self) -> int | None:
@@ -191,8 +190,7 @@ def _find_rows(data: Any) -> tuple[int, Callable[[Tensor], Any] | None] | None:
 
 
 def can_shuffle(data: Any) -> bool:
-    """Return True where suture can choose the order: tensors, map-style Datasets, examples of
-    `suture.sources`.
+    """Return True where suture can choose the order: tensors, map-style Datasets, data of `suture.sources`.
     """
     return _find_rows(data.data if isinstance(data, Prepared) else data) is not None
 

@@ -21,8 +21,7 @@ class Paired:
 
     Raises:
         SutureError: an iterator that can be read only once. During reading: the streams differ in length, in
-            the size of a batch or in labels. Labels differ if the examples do not correspond, as in a
-            shuffled loader.
+            batch sizes or in labels. Different labels show that the examples do not correspond.
     """
 
     def __init__(self, source: Any, target: Any) -> None:
@@ -30,7 +29,6 @@ class Paired:
         self.target = Batches(target, name="the target loader")
 
     def __len__(self) -> int:
-        """Return the number of batches; raise TypeError where the source loader does not know it."""
         return len(self.source)
 
     def __iter__(self) -> Iterator[Batch]:

@@ -1,7 +1,4 @@
-"""Raw examples, prepared for each network in its own way.
-
->>> Prepared(images, source=ImagePreprocessing(size=(224, 224)), target=ImagePreprocessing(size=(32, 32)))
-"""
+"""Raw examples, prepared for each network in its own way."""
 
 from __future__ import annotations
 
@@ -24,11 +21,12 @@ SAME_AS_SOURCE: Any = object()
 class Prepared:
     """One stream of raw examples, read once and prepared for each network in its own way.
 
+    >>> Prepared(images, source=ImagePreprocessing(size=(224, 224)), target=ImagePreprocessing(size=(32, 32)))
+
     Args:
         data: as `Batches` accepts them, or examples of `suture.sources`.
         source: function from a batch of raw examples (on the device of the comparison) to the source
-            network's inputs, such as `ImagePreprocessing` or `TextPreprocessing`. None: raw examples are the
-            inputs.
+            network's inputs. None: raw examples are the inputs.
         target: the same for the target network. Default: as for the source, and both networks get the same
             object. "labels" among the target's inputs replace the labels (masked language modelling).
     """

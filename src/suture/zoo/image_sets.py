@@ -25,7 +25,6 @@ class ImageSet:
     Args:
         inputs: (N, C, H, W), float32; suture's own sets are scaled to [0, 1] and not normalised.
         labels: (N,), int64, from 0 to classes - 1.
-        classes: number of classes.
         name: name of the set in records.
 
     Raises:
@@ -48,7 +47,6 @@ class ImageSet:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Return the image (C, H, W) and the label at `index`."""
         return self.inputs[index], int(self.labels[index])
 
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
@@ -56,10 +54,7 @@ class ImageSet:
 
     @classmethod
     def of(cls, examples: Examples) -> ImageSet:
-        """Return labelled images of one size, read into memory and scaled to [0, 1].
-
-        Raises:
-            SutureError: other examples.
+        """Return labelled images of one size, read into memory and scaled to [0, 1]; refuse other examples.
         """
         if examples.kind != "images" or examples.labels is None or examples.classes is None:
             raise SutureError(f"expected images with labels to train on, got {examples!r}")
@@ -93,14 +88,11 @@ def digits(split: Literal["train", "test"] = "train") -> ImageSet:
     """Return handwritten digits: 1,297 training or 500 test images of 8x8 pixels, ten classes.
 
     inputs (N, 1, 8, 8) are float32 in [0, 1]; labels (N,) are int64. The test images are 50 of each class.
-    Split and order are the same on every machine. Nothing is downloaded: the images come with scikit-learn,
-    which has only the test part of the original set. Training and test images therefore share writers, and
-    accuracies are a little higher than in the literature.
+    Split and order are the same on every machine. The images come with scikit-learn, which has only the test
+    part of the original set. Training and test images therefore share writers, and accuracies are a little
+    higher than in the literature.
 
     Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998.
-
-    Raises:
-        SutureError: another name of a split.
     """
     images, labels = _load_raw_digits()
     order = draw_balanced_order(labels, seed=0)

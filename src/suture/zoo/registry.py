@@ -53,8 +53,7 @@ DIGITS_RECIPE = Recipe(epochs=15, batch_size=64, lr=1e-2, schedule="onecycle", c
 class Report:
     """The record of a trained network of the zoo.
 
-    `accuracy` is the share of correct predictions on the test images, `seconds` the wall time of training
-    alone; `fingerprint` identifies the weights.
+    `accuracy` is the share of correct predictions on the test images, `seconds` the wall time of training.
     """
 
     name: str
@@ -100,10 +99,9 @@ def train_network(name: str, seed: int = 0, recipe: Recipe | None = None,
         recipe: default `DIGITS_RECIPE` on the digits, `Recipe.paper()` on other data.
         data: (train, test) image sets, which decide channels and classes. Default: the digits.
         progress: called as `progress("train", epoch, epochs)` after each epoch.
-        device: where to train (default "cpu").
 
     Returns:
-        The network in eval mode, on `device`, and a `Report`.
+        The network in eval mode, on `device` (default "cpu"), and a `Report`.
 
     Raises:
         SutureError: as by `build` and `train`, or training and test images of different shapes or classes.

@@ -28,7 +28,7 @@ def save_weights(network: nn.Module, path: str | Path, metadata: Mapping[str, st
     Args:
         network: any network. Tensors are copied to the CPU; shared tensors are written once per name.
         path: a file that ends in `.safetensors`; folders are created, an older file is replaced.
-        metadata: strings that are stored with the weights; `load_weights` returns them.
+        metadata: strings that `load_weights` returns.
 
     Raises:
         SutureError: another ending, or the file cannot be written.
@@ -78,16 +78,11 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """Return the strings that `save_weights` stored with the weights.
-
-    Raises:
-        SutureError: the file is missing or is no safetensors file.
-    """
+    """Return the strings that `save_weights` stored with the weights; errors as for `read_weights`."""
     return read_weights(path)[1]
 
 
 def _explain_folder(path: Path) -> str:
-    """Return advice for a path that is no file."""
     if (path / "model.safetensors.index.json").is_file():
         return f", a folder with weights in several files; give it as the network: hf:{path}"
     found = sorted(p for p in path.glob("*") if p.suffix in (".safetensors", *_PICKLED))

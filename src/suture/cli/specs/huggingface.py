@@ -60,7 +60,6 @@ def build_huggingface(parsed: ParsedSpec) -> LoadedNetwork:
 
 @contextmanager
 def _silence(library: Any) -> Iterator[None]:
-    """Turn off warnings and progress bars of transformers and the hub inside the context."""
     log, hub = library.utils.logging, import_optional("huggingface_hub.utils", "hf", "transformers")
     level, bars, downloads = (log.get_verbosity(), log.is_progress_bar_enabled(),
                               not hub.are_progress_bars_disabled())
@@ -122,7 +121,6 @@ def _find_class(library: Any, folder: Path, stored: dict[str, Any]) -> Any:
 
 def _make_unknown_part_error(library: Any, folder: Path, stored: dict[str, Any], part: str, name: str,
                              known: Iterable[str]) -> SutureError:
-    """Make the error for a part of config.json that transformers does not have."""
     if "auto_map" in stored:
         return SutureError(f"{name} in {folder} is code kept beside the weights, which suture does not run; "
                            "write a function that builds the network, and give mypackage.models:build")

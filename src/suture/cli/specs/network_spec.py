@@ -19,12 +19,10 @@ FoundPreprocessing = tuple[ImagePreprocessing | None, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class LoadedNetwork:
-    """A network that a spec names.
+    """A network that a spec names, in the mode of its library.
 
     Attributes:
-        network: in the mode of its library.
         preprocessing: from raw examples to inputs of the network. None: the data must already be inputs.
-        spec: as it was written.
         notes: sentences for the reader of a result, such as that the weights are random.
     """
 
@@ -39,10 +37,8 @@ class ParsedSpec:
     """A spec split into its parts.
 
     Attributes:
-        spec: as it was written.
         name: the part after the kind.
         classes, channels: numbers of the data. None: unknown, so the network keeps its own.
-        seed: seed of random weights.
         weights: file whose weights are loaded afterwards.
     """
 
@@ -74,5 +70,4 @@ def build_quietly(parsed: ParsedSpec) -> Iterator[None]:
 
 
 def note_unsupported(what: str) -> tuple[None, tuple[str, ...]]:
-    """Return no preprocessing, and a note on the unsupported step."""
     return None, (f"suture does not do {what}; give data that are inputs of the network",)

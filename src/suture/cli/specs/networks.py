@@ -36,9 +36,9 @@ def build_network(spec: str, *, weights: str | Path | None = None, like: Any = N
             preprocessing.
         weights: a safetensors file, or a state dict for ``torch.load(weights_only=True)``. None: random
             weights for zoo, torchvision and timm; for hf those beside the config.
-        like: data that give the network its numbers of classes and channels (zoo, timm) or of classes
-            (torchvision), if they have them. For hf the config decides.
-        seed: seed of random weights. PyTorch's global random state is neither read nor changed.
+        like: data whose numbers of classes (zoo, timm, torchvision) and channels (zoo, timm) the network
+            gets.
+        seed: seed of random weights.
     """
     kind, name = _split_kind(spec)
     channels = like.inputs.shape[1] if isinstance(like, zoo.ImageSet) else getattr(like, "channels", None)
@@ -51,7 +51,6 @@ def build_network(spec: str, *, weights: str | Path | None = None, like: Any = N
 
 
 def _split_kind(spec: str) -> tuple[str, str]:
-    """Return the kind of a spec and the part after it."""
     kind, sign, name = spec.partition(":")
     if kind in _MAKERS and name:
         return kind, name

@@ -22,10 +22,7 @@ def load_inputs(spec: str | None) -> Any:
 
 
 def call_user_function(spec: str) -> Any:
-    """Import user code from the working directory or the environment and call it.
-
-    An error of the code becomes a message with the line that raised it.
-    """
+    """Import user code from the working directory or the environment and call it."""
     module, _, name = spec.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:

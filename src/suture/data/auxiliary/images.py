@@ -1,7 +1,6 @@
-"""Auxiliary images: noise, blobs, shuffled and permuted images, negatives, means of pairs and photographs.
+"""Auxiliary images.
 
-All but the photographs follow Hendrycks, Mazeika and Dietterich, "Deep Anomaly Detection with Outlier
-Exposure", ICLR 2019.
+All but the photographs follow Hendrycks et al., "Deep Anomaly Detection with Outlier Exposure", ICLR 2019.
 """
 
 from __future__ import annotations
@@ -55,11 +54,10 @@ class Images:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Dtype of computations."""
         return self.low.dtype
 
     def take_rows(self, rows: Tensor) -> Tensor:
-        """Return the images at `rows` (k,) as (k, C, H, W), on the CPU."""
+        """Return (k, C, H, W) images on the CPU."""
         return self.tensor[rows.to(self.tensor.device)].cpu()
 
     def clip_to_range(self, x: Tensor) -> Tensor:
@@ -97,7 +95,7 @@ def _make_uniform(images: Images, rows: Tensor, generator: torch.Generator) -> T
 
 
 def _make_blobs(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
-    """Make blobs: the upper half of the range of smooth noise, stretched to each channel's range."""
+    """Make blobs from the upper half of the range of smooth noise, stretched to each channel's range."""
     k, (c, h, w) = len(rows), images.tensor.shape[1:]
     # The part shared by all channels makes the spots. The part of each channel colours them.
     noise = sum((torch.randn(k, own, h, w, generator=generator, dtype=images.dtype) for own in (1, c)),
@@ -128,7 +126,7 @@ def _shuffle_patches(images: Images, rows: Tensor, generator: torch.Generator) -
 
 
 def _count_bands(size: int) -> int:
-    """Return the largest number of bands (4, 3 or 2) that leaves at most a quarter of the axis uncut."""
+    """Return the largest of 4, 3 and 2 bands that leaves over at most a quarter of the axis."""
     return next((bands for bands in (4, 3) if 4 * (size % bands) <= size), 2)
 
 

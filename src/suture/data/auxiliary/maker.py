@@ -113,7 +113,7 @@ def make_auxiliary(like: Any, n: int, *, kinds: Sequence[str] | None = None, see
 
 
 def _rebuild_inputs(like: Any, made: Tensor, rows: Tensor) -> Any:
-    """Put `made` in place of the images or ids of `like`; take `rows` of the tensors beside ids."""
+    """Put `made` in place of the images or ids of `like`, and `rows` of the other tensors beside ids."""
     own = find_only_input(like)
     if not isinstance(own, Mapping):
         return replace_input(like, own, made)

@@ -17,8 +17,7 @@ class Tokens:
     """Token ids to start from.
 
     Attributes:
-        tensor: (N, T) ids on their own device.
-        ids: (N, T) the same ids on the CPU.
+        tensor, ids: (N, T) ids on their own device, and on the CPU.
         free: (N, T) booleans, True at replaceable ids.
         vocabulary: (V,) the replaceable ids, each once.
     """
@@ -44,7 +43,7 @@ class Tokens:
 def _find_replaceable(ids: Tensor, unpadded: Tensor) -> Tensor:
     """Return (N, T) booleans, True at unpadded positions whose id differs between examples.
 
-    Other positions hold a separator or a fixed prompt.
+    The other positions may hold a separator or a fixed prompt.
     """
     free, t = unpadded.clone(), ids.shape[1]
     filled = unpadded.any(1).nonzero()[:, 0]

@@ -186,8 +186,7 @@ _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
 def parse_preprocessing(text: str) -> ImagePreprocessing | None:
     """Read a preprocessing such as ``size=64,mean=0.5/0.5/0.5,std=0.5``; return None for ``raw``.
 
-    Args:
-        text: comma separated `key=value`. Keys and defaults are those of `ImagePreprocessing`.
+    Keys and defaults are the arguments of `ImagePreprocessing`.
 
     Raises:
         SutureError: an unknown key, a key given twice, or a value that cannot be read.

@@ -103,7 +103,7 @@ class TextPreprocessing:
 
         Returns:
             input_ids, attention_mask and the tokenizer's other model inputs, (N, T), int64; with a mask rate
-                also labels, which are -100 at tokens that are not predicted.
+            also labels, which are -100 at tokens that are not predicted.
 
         Raises:
             SutureError: something that is not a string, or a text without a token.

@@ -14,7 +14,6 @@ from suture.data.sources.stores import Store, decode_rows
 MOST_TRIED = 10_000
 """Number of examples in which bad ones are counted for a message. It bounds the time to the message."""
 _AT_ONCE = 64
-"""Number of examples that are decoded at once."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +30,7 @@ class BadExamples:
 
 def find_decodable(store: Store, kind: ExampleKind, rows: Tensor,
                    n: int | None = None) -> tuple[Tensor, BadExamples | None]:
-    """Return the first `n` decodable rows of `rows` (M,), and a summary of the bad ones before them.
-
-    None gives all of them. There may be fewer than `n`.
-    """
+    """Return up to `n` (None: all) decodable rows of `rows` (M,), with a summary of the bad ones before."""
     kept: list[int] = []
     bad, first = 0, ""
     for chunk in torch.split(rows, _AT_ONCE):

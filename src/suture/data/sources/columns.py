@@ -16,7 +16,6 @@ IMAGE_COLUMNS = ("image", "img", "images", "pixel_values")
 TEXT_COLUMNS = ("text", "sentence", "content", "document", "review", "line")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "targets", "category", "y")
 NO_LABEL_COLUMN = "none"
-"""Label column for data without labels."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,6 @@ class ColumnNames:
 
     @property
     def given(self) -> list[str]:
-        """Names that must be there."""
         return [c for c in (self.image, self.text, self.label) if c not in (None, NO_LABEL_COLUMN)]
 
 

@@ -1,4 +1,4 @@
-"""Decoding of a stored example to a raw one: an image's pixels, or a text."""
+"""Decoding of stored examples to raw ones."""
 
 from __future__ import annotations
 
@@ -24,10 +24,7 @@ class BadExample:
 
 
 def decode(stored: Any, kind: ExampleKind) -> Any:
-    """Decode an image to uint8 (C, H, W), or check a text; return a `BadExample` where this fails.
-
-    A blank text is bad, because it has no tokens.
-    """
+    """Decode an image or check a text; return a `BadExample` for a failure or a text without tokens."""
     if stored is None or isinstance(stored, BadExample):
         return stored or BadExample("is missing")
     if kind == "images":
@@ -46,12 +43,8 @@ def decode_image(stored: Any) -> Tensor:
     Modes 1, L, LA and 16 bits are grey; the others (P, RGBA, CMYK, YCbCr, ...) become RGB. Alpha is dropped.
     16 bits are rounded to 8 (65535 is 255). The first of several frames is used.
 
-    Args:
-        stored: encoded bytes, a path, an image of Pillow, or a mapping {"bytes", "path"} of the library
-            `datasets`.
-
-    Raises:
-        ValueError: not an image, truncated, absurdly large, or floating point without a range.
+    `stored` is encoded bytes, a path, an image of Pillow, or a mapping {"bytes", "path"} of the library
+    `datasets`. Everything that cannot be decoded raises ValueError.
     """
     pillow = import_optional("PIL.Image", "data", "images")
     if isinstance(stored, dict):

@@ -19,7 +19,7 @@ from suture.data.sources.sampling import draw_order
 from suture.data.sources.stores import Store, decode_rows, find_bad
 
 CACHE_BYTES = 2**30
-"""Number of bytes of decoded images that stay in memory."""
+"""Bytes of decoded images that stay in memory."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -57,7 +57,6 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
         return f"Examples({self.name}: {len(self)} {self.kind}, {labelled})"
 
     def __getitem__(self, index: int) -> tuple[Any, int | None]:
-        """Return the raw example and the label at `index`."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"{self.name} has {len(self)} examples, got index {index}")
         raw, labels = self.take([index % len(self)])

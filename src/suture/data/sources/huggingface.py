@@ -27,7 +27,7 @@ class DatasetColumn(MemoryStore):
     """Store of one encoded column of a `datasets.Dataset`."""
 
     def fetch(self, rows: Sequence[int]) -> list[Any]:
-        """Return the encoded examples at `rows`, read in one call, which is faster than one by one."""
+        """Return the encoded examples at `rows` in one call, which is faster than one by one."""
         column: Any = self.values
         return list(column[list(rows)])
 
@@ -51,7 +51,6 @@ def open_by_name(spec: str, columns: ColumnNames) -> DataSource:
 
 
 def open_saved(folder: Path, columns: ColumnNames) -> DataSource:
-    """Open a folder that `save_to_disk` has written."""
     library = import_optional("datasets", "data", str(folder))
     with _silence_progress(library):
         try:
@@ -63,17 +62,15 @@ def open_saved(folder: Path, columns: ColumnNames) -> DataSource:
 
 
 def is_hub_dataset(data: Any) -> bool:
-    """Return True for an object of the library: a Dataset, an IterableDataset, or a dictionary of them."""
     return type(data).__module__.partition(".")[0] == "datasets"
 
 
 def is_stream(data: Any) -> bool:
-    """Return True for an IterableDataset or a dictionary of them."""
     return is_hub_dataset(data) and type(data).__name__.startswith("Iterable")
 
 
 def open_object(data: Any, columns: ColumnNames, *, name: str = "", n: int | None = None) -> DataSource:
-    """Open the splits of a `datasets.Dataset`, `DatasetDict`, `IterableDataset` or `IterableDatasetDict`.
+    """Open the splits of a `datasets.Dataset` or stream, or of a dictionary of either.
 
     A stream has no index, so its first `n` examples are read into memory, still encoded.
     """
@@ -129,7 +126,6 @@ def _find_type(feature: Any) -> ColumnType:
 
 @contextmanager
 def _silence_progress(library: Any) -> Iterator[None]:
-    """Hide the progress bars of the library inside the context."""
     off = library.utils.are_progress_bars_disabled()
     library.disable_progress_bars()
     try:

@@ -17,13 +17,7 @@ NO_LABEL = -1
 
 @dataclass(frozen=True)
 class Labels:
-    """Class numbers of one split.
-
-    Attributes:
-        numbers: (N,) class numbers from 0 to classes - 1; None for an example without a label.
-        classes: number of classes.
-        names: names of the classes, if they have names.
-    """
+    """Class numbers of one split: (N,) from 0 to classes - 1, None for an example without a label."""
 
     numbers: list[int | None]
     classes: int
@@ -33,9 +27,8 @@ class Labels:
 def number_labels(part: StoredSplit, everywhere: Callable[[], list[StoredSplit]], name: str) -> Labels | None:
     """Convert the labels of a split to class numbers; return None where every label is missing or -1.
 
-    Strings are numbered in sorted order over all splits. Numbers stay as they are; without names the largest
-    number of any split decides the number of classes. `everywhere` opens all splits and is called only if
-    they are needed.
+    Strings are numbered in sorted order over all splits (`everywhere` opens them). Numbers stay as they are;
+    without names the largest number of any split decides the number of classes.
     """
     values = _as_plain(part.labels)
     if all(v is None for v in values):

@@ -63,7 +63,7 @@ class ParquetColumn:
         return [found[r] for r in rows]
 
     def _read_group(self, group: int) -> Any:
-        """Read the column in one row group as an Arrow array of bytes or strings."""
+        """Return the column in one row group as an Arrow array of bytes or strings."""
         values = self._open.pop(group, None)
         if values is None:
             k, g = self._groups[group]
@@ -79,7 +79,6 @@ class ParquetColumn:
 
 
 def read_parquet(files: list[Path], name: str, columns: ColumnNames) -> StoredSplit:
-    """Open the files of one split."""
     library = import_optional("datasets", "data", str(files[0]))
     schemas = [_read(f, lambda opened: opened.schema_arrow) for f in files]
     features = library.Features.from_arrow_schema(schemas[0])
@@ -95,7 +94,6 @@ def read_parquet(files: list[Path], name: str, columns: ColumnNames) -> StoredSp
 
 
 def _read(file: Path, read: Callable[[Any], T]) -> T:
-    """Open a file and return the result of `read`."""
     parquet = import_optional("pyarrow.parquet", "data", str(file))
     try:
         with parquet.ParquetFile(file) as opened:

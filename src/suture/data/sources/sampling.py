@@ -16,11 +16,9 @@ def make_generator(seed: int) -> np.random.RandomState:
 
 
 def draw_balanced_order(labels: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
-    """Draw a permutation of the rows in which each first part holds the classes as evenly as possible.
+    """Draw a permutation of the rows that spreads the classes as evenly as possible.
 
-    Args:
-        labels: (N,) class numbers.
-        seed: seed of the draw. Only `seed` and `labels` decide it.
+    Each first part of it holds the classes as evenly as possible. Only `labels` (N,) and `seed` decide it.
     """
     order = make_generator(seed).permutation(len(labels)).astype(np.int64)
     rank = np.empty(len(labels), dtype=np.int64)

@@ -238,7 +238,6 @@ def _open_folder(path: Path, columns: ColumnNames) -> DataSource:
 
 
 def _open_files(files: Mapping[str, list[Path]], name: str, columns: ColumnNames) -> DataSource:
-    """Open files of one ending, by split."""
     ending = next(iter(files.values()))[0].suffix.lower()
     if ending == ".npz":
         return open_numpy(files, name, columns)

@@ -18,9 +18,7 @@ _PREFIX = re.compile(rf"({'|'.join(sorted(SPLIT_NAMES, key=len, reverse=True))})
 
 
 def find_files(path: Path, ending: str) -> dict[str, list[Path]]:
-    """Find the files of one ending in a folder, by split; {} for none.
-
-    They lie in the folder, in ``data/``, in folders of splits, or in the only folder.
+    """Find the files of one ending by split: in the folder, ``data/``, folders of splits or the only folder.
     """
     for folder in (path, path / "data"):
         if files := _list_files(folder, ending):
@@ -69,10 +67,8 @@ def choose_split(splits: Mapping[str, Any], split: str, given: str, name: str) -
     """Return the name of the requested split, and True where a test part must first be cut from it.
 
     Args:
-        splits: splits by name.
         split: "train", "test", or the name of a split.
         given: splits for training and testing: "A/B", "A" to cut one split in two, or "" for the usual names.
-        name: name of the data in messages.
     """
     named = split not in ("train", "test")
     train, _, test = given.partition("/")

@@ -1,4 +1,4 @@
-"""Stores of examples: their interface, the store in memory, and the splits of a data set."""
+"""Stores of examples, and the splits of a data set."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ class MemoryStore:
 
     Attributes:
         values: a tensor (N, ...) of raw examples, or a sequence for `decode`.
-        name: name of the file or object they come from.
         places: (N,) place of each in messages. Default: `name` and the row.
     """
 
@@ -55,7 +54,6 @@ def decode_rows(store: Store, kind: ExampleKind, rows: Sequence[int]) -> list[An
 
 
 def find_bad(loaded: list[Any] | Tensor) -> int | None:
-    """Return the index of the first `BadExample`, or None."""
     if isinstance(loaded, Tensor):
         return None
     return next((i for i, one in enumerate(loaded) if isinstance(one, BadExample)), None)
@@ -70,7 +68,6 @@ class StoredSplit:
         names: names of the classes, if the labels are their numbers.
         classes: number of classes, if it is known without the other splits.
         column: name of the labels in messages.
-        note: note for the reader of a result.
     """
 
     store: Store

@@ -1,7 +1,7 @@
 """Texts in files: ``.txt`` with one text in each line, ``.jsonl``, ``.csv`` and ``.tsv`` with columns.
 
-The library `datasets` does not read them, because it refuses a whole file for one bad row or line, reads the
-text "NA" as missing, and reads class numbers beside a gap as fractions.
+suture reads them itself, because the library `datasets` refuses a whole file for one bad row or line, reads
+the text "NA" as missing, and reads class numbers beside a gap as fractions.
 """
 
 from __future__ import annotations
@@ -25,11 +25,7 @@ Row = dict[str, Any] | BadExample
 
 
 def read_texts(files: list[Path], name: str, columns: ColumnNames) -> StoredSplit:
-    """Read the texts of a split, UTF-8, into memory.
-
-    Blank lines of ``.txt`` files are skipped. The first line of ``.csv`` and ``.tsv`` names the columns. Rows
-    that cannot be read are bad examples.
-    """
+    """Read the texts of a split, UTF-8, into memory. Rows that cannot be read are bad examples."""
     places, rows = [], []
     for file in files:
         for line, row in _read_rows(file):

@@ -25,7 +25,7 @@ class TorchvisionImages(MemoryStore):
 def open_torchvision(spec: str) -> DataSource:
     """Open ``CIFAR10@ROOT``: a class of `torchvision.datasets` and its root folder.
 
-    torchvision unpickles the files of CIFAR after it has compared their checksums with its own.
+    torchvision compares checksums before it unpickles the files of CIFAR.
     """
     name, _, given = spec.partition("@")
     module = import_optional("torchvision.datasets", "vision", f"torchvision:{spec}")
@@ -43,7 +43,6 @@ def open_torchvision(spec: str) -> DataSource:
 
 
 def _list_split_arguments(made: Any, root: str) -> dict[str, dict[str, Any]]:
-    """Return the arguments that choose each split."""
     known = inspect.signature(made).parameters
     if "train" in known:
         return {"train": {"train": True}, "test": {"train": False}}
