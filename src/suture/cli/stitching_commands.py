@@ -108,8 +108,7 @@ def _split_list(given: str | None) -> list[str] | None:
 
 
 def _read_fit(preset: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of fitting layers from the options, or from a preset, which excludes these options.
-    """
+    """Return the settings of fitting layers, from the options or from a preset, which excludes them."""
     recipe = read_record(TaskRecipe, options, rename=RECIPE_NAMES)
     made = {"tlm": recipe, "family": options["family"], "alignment": read_record(AlignmentRule, options),
             "examples": options["examples"], "seed": recipe.seed}

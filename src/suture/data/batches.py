@@ -190,8 +190,7 @@ def _find_rows(data: Any) -> tuple[int, Callable[[Tensor], Any] | None] | None:
 
 
 def can_shuffle(data: Any) -> bool:
-    """Return True where suture can choose the order: tensors, map-style Datasets, data of `suture.sources`.
-    """
+    """Return True where suture can choose the order: tensors, map-style Datasets and `suture.sources`."""
     return _find_rows(data.data if isinstance(data, Prepared) else data) is not None
 
 

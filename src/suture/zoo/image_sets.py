@@ -54,8 +54,7 @@ class ImageSet:
 
     @classmethod
     def of(cls, examples: Examples) -> ImageSet:
-        """Return labelled images of one size, read into memory and scaled to [0, 1]; refuse other examples.
-        """
+        """Return labelled images of one size as a set in memory, scaled to [0, 1]; refuse other examples."""
         if examples.kind != "images" or examples.labels is None or examples.classes is None:
             raise SutureError(f"expected images with labels to train on, got {examples!r}")
         raw, labels = examples.take(range(len(examples)))

@@ -129,7 +129,7 @@ def _make_unknown_part_error(library: Any, folder: Path, stored: dict[str, Any],
 
 
 def _has_weights(folder: Path) -> bool:
-    """Return True if a folder holds readable weights, False if it holds none; raise if others are there."""
+    """Return True for a folder with readable weights, False without weights; raise for other weights."""
     if any((folder / name).is_file() for name in _WEIGHTS):
         return True
     if pickled := sorted(p.name for pattern in _PICKLED for p in folder.glob(pattern)):

@@ -48,9 +48,9 @@ def adjust_preprocessing(own: Callable[[Any], Any] | None, given: str | None = N
 
 def prepare_data(data: Any, source: Callable[[Any], Any] | None, target: Callable[[Any], Any] | None, *,
                  always: bool = False) -> Any:
-    """Return suture's own data prepared for both networks; data of the user's code are not changed.
+    """Return suture's own data prepared for both networks; return other data unchanged unless `always`.
 
-    With `always`, these are prepared too. Two tokenizers must give the same tokens.
+    Two tokenizers must give the same tokens.
     """
     if not (always or isinstance(data, Examples | zoo.ImageSet)):
         return data

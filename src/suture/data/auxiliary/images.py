@@ -72,7 +72,7 @@ class Maker(NamedTuple):
     Attributes:
         make: function (originals, rows to start from (k,), generator) -> k examples on the CPU.
         suits: function that returns True for originals from which the kind can be made.
-        needs: what `suits` asks for, for messages.
+        needs: requirement of `suits`, for messages.
     """
 
     make: Callable[[Any, Tensor, torch.Generator], Tensor]
@@ -151,8 +151,7 @@ def _mix_images(images: Images, rows: Tensor, generator: torch.Generator) -> Ten
 
 
 def _crop_photographs(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
-    """Crop photographs in the images' proportions, resize the crops to the images' size, flip half of them.
-    """
+    """Crop photographs in the images' proportions, resize them to the images' size, flip half of them."""
     c, h, w = images.tensor.shape[1:]
     photos = _load_photographs()
     photos = (torch.einsum("nchw,c->nhw", photos, photos.new_tensor(_GRAY))[:, None] if c == 1

@@ -34,7 +34,7 @@ TRAINING_KINDS: Mapping[str, tuple[str, ...]] = MappingProxyType({
 """Kinds on which a detector may be trained or tuned, for images and for tokens."""
 UNSEEN_KINDS: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "images": ("uniform", "inversion", "photographs"), "tokens": ("shuffled",)})
-"""The other kinds, for images and for tokens. They only evaluate detectors."""
+"""The other kinds, for images and for tokens, which only evaluate detectors."""
 
 
 def find_input_kind(like: Any) -> Literal["images", "tokens"] | None:
@@ -74,9 +74,9 @@ def make_auxiliary(like: Any, n: int, *, kinds: Sequence[str] | None = None, see
     - "shuffled": the ids of an example in another order.
     - "random": ids drawn uniformly from those of `like`.
 
-    Padding tokens keep their ids; without a mask there is no padding. A position whose id is the same in all
-    examples keeps it. The first unpadded tokens keep theirs if all examples begin with the same id, and so do
-    the last.
+    Padding tokens keep their ids; without a mask there is no padding. A position keeps its id if all examples
+    have the same id there. The first unpadded id stays if it is the same in all examples, and so does the
+    last.
 
     The examples to start from are drawn without replacement until all are used, then all over again. A result
     that equals an example of `like` is drawn again. The examples of one kind depend on their number, not on
@@ -85,13 +85,12 @@ def make_auxiliary(like: Any, n: int, *, kinds: Sequence[str] | None = None, see
     Args:
         like: a batch of a network's inputs, see `find_input_kind`.
         n: number of examples to make; may be larger than `like`.
-        kinds: example i is of kind number i modulo the number of kinds. Default: all kinds that suit the
-            inputs.
+        kinds: example i is of kind number i modulo the number of kinds. Default: all that suit the inputs.
         seed: seed of all draws (default 0); the global random state is neither read nor changed.
 
     Returns:
-        `n` examples in the form of `like`: same nesting, dtype, device and shapes (mappings become
-            dictionaries).
+        `n` examples in the form of `like`: same nesting (mappings become dictionaries), dtype, device and
+        shapes.
 
     Raises:
         SutureError: inputs of another kind, empty or not finite; no kinds, unknown kinds or kinds that do not

@@ -72,8 +72,7 @@ class ImagePreprocessing:
         """Prepare images (N, C, H, W), or a list of (C, H, W) of any sizes, on the device they are on.
 
         Raises:
-            SutureError: other shapes, neither uint8 nor floats in [0, 1], or several sizes where `size` is
-                None.
+            SutureError: other shapes or types, floats outside [0, 1], or several sizes without `size`.
         """
         if isinstance(images, Tensor):
             return self._prepare_batch(images)
@@ -186,7 +185,7 @@ _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
 def parse_preprocessing(text: str) -> ImagePreprocessing | None:
     """Read a preprocessing such as ``size=64,mean=0.5/0.5/0.5,std=0.5``; return None for ``raw``.
 
-    Keys and defaults are the arguments of `ImagePreprocessing`.
+    Keys and defaults are those of `ImagePreprocessing`.
 
     Raises:
         SutureError: an unknown key, a key given twice, or a value that cannot be read.

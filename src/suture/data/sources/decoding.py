@@ -24,7 +24,7 @@ class BadExample:
 
 
 def decode(stored: Any, kind: ExampleKind) -> Any:
-    """Decode an image or check a text; return a `BadExample` for a failure or a text without tokens."""
+    """Decode an image or check a text; a failure or a blank text (no tokens) gives a `BadExample`."""
     if stored is None or isinstance(stored, BadExample):
         return stored or BadExample("is missing")
     if kind == "images":

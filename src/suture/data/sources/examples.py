@@ -73,7 +73,7 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
 
         Returns:
             Images as uint8 (B, C, H, W) if all share size and channels, else as a list of (C, H, W); texts as
-                a list of strings; arrays as a tensor (B, ...). Labels (B,), int64, or None.
+            a list of strings; arrays as a tensor (B, ...). Labels (B,), int64, or None.
 
         Raises:
             SutureError: rows out of range, or an example that cannot be decoded.

@@ -12,7 +12,7 @@ from suture._base import SutureError
 from suture.data.sources.stores import StoredSplit
 
 NO_LABEL = -1
-"""Label of hubs for examples without a label, and for test splits whose labels are secret."""
+"""Label that hubs write for examples without one, as in test splits with secret labels."""
 
 
 @dataclass(frozen=True)

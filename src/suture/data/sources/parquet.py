@@ -38,7 +38,7 @@ class ParquetColumn:
         self._held_bytes = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy in another process reads for itself.
+        # A copy in another process starts with empty caches.
         return vars(self) | {"_open": {}, "_held": {}, "_held_bytes": 0}
 
     def __len__(self) -> int:
@@ -70,7 +70,7 @@ class ParquetColumn:
             values = _read(self.files[k], lambda opened: opened.read_row_group(
                 g, columns=[self.column], use_threads=False).column(0).combine_chunks())
             if hasattr(values.type, "num_fields") and values.type.num_fields:
-                # `flatten`, unlike `field`, hands the nulls of the struct down.
+                # `flatten`, unlike `field`, keeps the nulls of the struct.
                 values = dict(zip((f.name for f in values.type), values.flatten(), strict=True))["bytes"]
         self._open[group] = values
         while len(self._open) > 1 and sum(v.nbytes for v in self._open.values()) > GROUP_BYTES:

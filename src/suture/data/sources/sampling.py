@@ -16,9 +16,9 @@ def make_generator(seed: int) -> np.random.RandomState:
 
 
 def draw_balanced_order(labels: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
-    """Draw a permutation of the rows that spreads the classes as evenly as possible.
+    """Draw a permutation of the rows: for every n, its first n hold the classes as evenly as possible.
 
-    Each first part of it holds the classes as evenly as possible. Only `labels` (N,) and `seed` decide it.
+    `labels` (N,) are class numbers. Only they and `seed` decide the draw.
     """
     order = make_generator(seed).permutation(len(labels)).astype(np.int64)
     rank = np.empty(len(labels), dtype=np.int64)
@@ -48,7 +48,7 @@ def split_off_fifth(n: int, labels: Tensor | None, seed: int, name: str) -> tupl
 
 
 def has_class_runs(labels: Tensor) -> bool:
-    """Return True where neighbours have fewer than half the expected number of changes of class."""
+    """Return True where the class changes between neighbours less than half as often as by chance."""
     counts = labels.bincount().double()
     chance = 1 - float((counts / len(labels)).square().sum())
     return int((labels[1:] != labels[:-1]).sum()) < chance * (len(labels) - 1) / 2

@@ -18,8 +18,7 @@ _PREFIX = re.compile(rf"({'|'.join(sorted(SPLIT_NAMES, key=len, reverse=True))})
 
 
 def find_files(path: Path, ending: str) -> dict[str, list[Path]]:
-    """Find the files of one ending by split: in the folder, ``data/``, folders of splits or the only folder.
-    """
+    """Find files of one ending by split: in the folder, ``data/``, folders of splits or the only folder."""
     for folder in (path, path / "data"):
         if files := _list_files(folder, ending):
             return _group_by_split(files)
