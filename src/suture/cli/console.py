@@ -20,10 +20,7 @@ from suture.results import Comparison, summarise_findings
 
 @contextmanager
 def show_progress() -> Iterator[Any]:
-    """Yield a progress function that draws one bar for each stage.
-
-    The bars are drawn on stderr if it is a terminal.
-    """
+    """Yield a progress function that draws one bar for each stage, on stderr if it is a terminal."""
     with ProgressBars(TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
                       TimeRemainingColumn(), console=problems, disable=not problems.is_terminal) as shown:
         tasks: dict[str, TaskID] = {}
@@ -37,7 +34,6 @@ def show_progress() -> Iterator[Any]:
 
 
 def print_dry_run(found: DryRun) -> None:
-    """Print sites and shapes of both networks, and memory and time of the comparison."""
     table = Table(Column("network"), Column("site", overflow="fold"), "representation", "rows per example")
     sides = ([(found.names[0], found.source)]
              + [(found.names[1], found.target)] * (found.target is not found.source))
@@ -70,16 +66,12 @@ def print_verdict(comparison: Comparison) -> None:
 
 
 def print_notes(notes: Iterable[str], indent: str = "") -> None:
-    """Print the notes for the reader of a result."""
     for note in notes:
         console.print(f"{indent}note: {escape(note)}", soft_wrap=True)
 
 
 def split_names(names: str | None) -> list[str] | None:
-    """Split comma separated names into a list; None gives None.
-
-    The comma in ``@tokens:1,14x14`` is part of the name.
-    """
+    """Split comma separated names; the comma in ``@tokens:1,14x14`` is part of a name. None gives None."""
     if names is None:
         return None
     return [n.strip() for n in re.split(r",(?!\s*\d+x\d+\s*(?:,|$))", names) if n.strip()]

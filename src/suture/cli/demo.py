@@ -17,13 +17,12 @@ from suture.stitching import TaskRecipe
 
 NETWORK = "resnet_digits"
 RECIPE = TaskRecipe(epochs=20, batch_size=64, lr=1e-2, schedule="cosine")
-"""With this training on the digits, the own-layer cells of the demo reach relative accuracy 1 within test
-noise."""
+"""Recipe of the demo. With it, own-layer cells reach relative accuracy 1 within test noise."""
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """The demo's accuracies by network name, comparisons by folder name, and report."""
+    """Accuracies by network name, comparisons by folder name, and the path of the report."""
 
     accuracies: dict[str, float]
     comparisons: dict[str, Comparison]
@@ -32,20 +31,11 @@ class DemoResult:
 
 def run_demo(out: str | Path = "suture-demo", *, seed: int = 0, device: str = "auto",
              recipe: TaskRecipe | None = None, progress: Progress | None = None) -> DemoResult:
-    """Train two small ResNets on the digits, compare each with itself and with the other, write the report.
+    """Train two small ResNets on the digits, compare each with itself and the other, write the report.
 
-    Results are saved as they come. A second call continues where the first was stopped.
-
-    Args:
-        out: folder for weights, comparisons, figures and ``report.html``.
-        seed: the networks have seeds 2 seed and 2 seed + 1; everything else uses `seed`.
-        device: where stitching runs.
-        recipe: of task loss matching. Default `RECIPE`.
-        progress: called as ``progress(stage, done, total)``.
-
-    Raises:
-        SutureError: `out` cannot be written, or holds weights or comparisons of another seed or other
-            settings.
+    Results are saved as they come. A second call continues where the first was stopped. The networks have
+    seeds 2 seed and 2 seed + 1; everything else uses `seed`. `recipe` is for task loss matching, by default
+    `RECIPE`.
     """
     folder = check_place(Path(out))
     accuracies: dict[str, float] = {}
@@ -67,13 +57,7 @@ def run_demo(out: str | Path = "suture-demo", *, seed: int = 0, device: str = "a
 
 
 def check_place(folder: Path) -> Path:
-    """Return `folder` after a check that it can be created and written.
-
-    The check comes before the work, so that no result is lost.
-
-    Raises:
-        SutureError: a file has that name, or writing is not allowed.
-    """
+    """Return `folder` after a check, before the work, that it can be created and written."""
     there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         why = "cannot be written" if there.is_dir() else "is a file"
@@ -82,7 +66,6 @@ def check_place(folder: Path) -> Path:
 
 
 def load_earlier(place: Path) -> Comparison | None:
-    """Return the comparison that an earlier run saved at `place`, or None."""
     return load(place) if has_comparison(place) else None
 
 

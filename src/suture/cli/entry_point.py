@@ -25,7 +25,7 @@ COMMANDS = {
     "stitch": ("stitching_commands", "Fit one stitching layer, save it, and say what the stitched network "
                                      "reaches on the test data."),
 }
-"""The module of each command, and its help line. The overview can therefore print without importing torch."""
+"""The module and the help line of each command. The overview prints them without importing torch."""
 
 # Newer versions of typer contain a copy of click; this finds the class in both cases.
 _UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "UsageError")
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def _find_app(arguments: Sequence[str]) -> typer.Typer:
-    """Return the application with the command, or an overview of all commands if there is no such command."""
+    """Return the application with the command, or an overview of all commands if it is unknown."""
     if arguments[0] in COMMANDS:
         importlib.import_module(f"suture.cli.{COMMANDS[arguments[0]][0]}")
         return app

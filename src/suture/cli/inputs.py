@@ -37,7 +37,6 @@ class DataOptions:
         "Share of the tokens of texts to mask and predict, for masked language models.")] = 0.0
 
     def load_data(self, spec: str, seed: int) -> tuple[Any, Any]:
-        """Return (training data, test data), raw."""
         return specs.load_data(spec, train_size=self.train_size, test_size=self.test_size, seed=seed,
                                image_column=self.image_column, label_column=self.label_column,
                                text_column=self.text_column, skip_bad=self.skip_bad)
@@ -45,10 +44,7 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class ComparisonInputs:
-    """Networks and data, ready for `suture.compare`; `target` is None for self-stitching.
-
-    `notes` are sentences for the reader of the result.
-    """
+    """Networks, data and notes, ready for `suture.compare`; `target` is None for self-stitching."""
 
     source: nn.Module
     target: nn.Module | None
@@ -59,11 +55,6 @@ class ComparisonInputs:
 
 def load_comparison_inputs(source: str, target: str | None, source_weights: Path | None, target_weights: Path
                            | None, data: str, options: DataOptions, seed: int) -> ComparisonInputs:
-    """Load the networks and data that the specs of a command name.
-
-    Raises:
-        SutureError: any of them cannot be loaded.
-    """
     raw = options.load_data(data, seed)
     one = specs.build_network(source, weights=source_weights, like=raw[0], seed=seed)
     other = (None if target is None

@@ -137,10 +137,7 @@ def layers(
 
 
 def _inspect_every_call(network: nn.Module, inputs: Any) -> Iterator[tuple[Site, SiteInfo | SutureError]]:
-    """Yield every call of every module, in order of execution.
-
-    A call that is no site gives its error, so that it does not hide the others.
-    """
+    """Yield every call of every module, in order of execution. A call that is no site gives its error."""
     with disable_gradients():
         calls = sorted(walk(record(network, inputs)), key=lambda c: c.finished)
     for site in [Site(*c.id) for c in calls]:

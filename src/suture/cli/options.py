@@ -1,4 +1,4 @@
-"""Command line options, made from the records that define them, and the few of the commands themselves."""
+"""Command line options: those that records define, and those of the commands themselves."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ OutOption = Annotated[Path, typer.Option(help="Folder that results are written t
 
 _SIMPLE = (bool, int, float, str, Path, type(None))
 _LISTS = ("sites", "target_sites", "methods", "indices", "ood")
-"""Options that are a list of names separated by commas."""
+"""Options that are names separated by commas."""
 _FILES = ("auxiliary", "unseen")
-"""Options that name a function of the user's, which returns data."""
+"""Options that name a user's function, which returns data."""
 
 
 def list_parameters(record: type, only: Collection[str] = (), leave_out: Collection[str] = (),
@@ -43,9 +43,7 @@ def list_parameters(record: type, only: Collection[str] = (), leave_out: Collect
     """Return the options of a record as parameters of a command, in its order.
 
     Args:
-        record: class made by `suture._base.option_records`.
-        only: names of the options to return. Default: all.
-        leave_out: names of options to leave out.
+        only: options to return. Default: all.
         prefix: put before each name.
         rename: other names, by option.
     """
@@ -63,7 +61,7 @@ def list_parameters(record: type, only: Collection[str] = (), leave_out: Collect
 
 
 def _find_type(o: Option) -> Any:
-    """Return the type that the command line reads an option as: text where it is no simple type."""
+    """Return the type that the command line reads an option as: text if the option's own is not simple."""
     if o.name in _LISTS or o.name in _FILES:
         return str | None
     parts = get_args(o.type) if get_origin(o.type) in (Union, types.UnionType) else (o.type,)
@@ -81,7 +79,7 @@ def _find_default(o: Option) -> Any:
 
 
 def _summarise(words: str) -> str:
-    """Return the first sentence of an option's words, as the one line that a help page has for it."""
+    """Return the first sentence of an option's words, and the default if the second states it."""
     first, *rest = words.replace("``", "").replace("`", "").rstrip(".").split(". ")
     return ". ".join([first, *(s for s in rest[:1] if s.startswith("Default: "))]) + "."
 
@@ -97,10 +95,7 @@ FIT = list_parameters(FitSettings, only=("task", "family", "relu", "examples", "
 
 
 def command(*parameters: Iterable[inspect.Parameter]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a function as a command with options beside its own parameters.
-
-    The function gets the values of these options as ``**options``.
-    """
+    """Register a function as a command with options beside its own parameters, passed as ``**options``."""
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         @wraps(function)
         def call(**given: Any) -> None:
@@ -121,11 +116,7 @@ def command(*parameters: Iterable[inspect.Parameter]) -> Callable[[Callable[...,
 
 def read_record(record: Any, options: Mapping[str, Any], prefix: str = "",
                 rename: Mapping[str, str] | None = None, **fixed: Any) -> Any:
-    """Return the record with the values of a command's options; arguments as for `list_parameters`.
-
-    Args:
-        fixed: values that are not options of the command.
-    """
+    """Return the record with a command's options and `fixed` values; arguments as for `list_parameters`."""
     names = {o.name: (rename or {}).get(o.name, prefix + o.name) for o in list_options(record)}
     given = {name: options[flag] for name, flag in names.items() if flag in options}
     return record(**{**given, **fixed})

@@ -79,7 +79,6 @@ def compare(
 
 
 def _run_and_report(networks: tuple[Any, ...], arguments: Mapping[str, Any], out: Path) -> None:
-    """Compare, save every stage in a folder, then write the report and print the verdict."""
     with show_progress() as progress:
         made = compare_networks(*networks, **arguments, progress=progress,
                                 on_stage=partial(Comparison.save, dir=out),
@@ -109,10 +108,7 @@ def _split_list(given: str | None) -> list[str] | None:
 
 
 def _read_fit(preset: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of fitting layers, from the options or from the preset.
-
-    A preset allows no options of fitting beside it.
-    """
+    """Return the settings of fitting layers, from the options or from a preset, which excludes them."""
     recipe = read_record(TaskRecipe, options, rename=RECIPE_NAMES)
     made = {"tlm": recipe, "family": options["family"], "alignment": read_record(AlignmentRule, options),
             "examples": options["examples"], "seed": recipe.seed}

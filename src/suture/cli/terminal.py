@@ -1,7 +1,4 @@
-"""The application that commands register with, and the consoles that they print to.
-
-It imports no heavy library.
-"""
+"""The application that commands register with, and the consoles they print to, without heavy imports."""
 
 from __future__ import annotations
 

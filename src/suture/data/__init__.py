@@ -1,4 +1,4 @@
-"""One stream of batches for both networks, in step."""
+"""Data: sources of examples, preprocessing for each network, and batches that both networks read in step."""
 
 from suture.data.auxiliary import TRAINING_KINDS as TRAINING_KINDS
 from suture.data.auxiliary import UNSEEN_KINDS as UNSEEN_KINDS

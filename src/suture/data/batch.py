@@ -1,4 +1,4 @@
-"""A batch of examples for both networks: its content, moving it and cutting it."""
+"""One batch of examples for both networks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ class Batch:
 
     @property
     def size(self) -> int:
-        """Number of examples."""
         return count_examples(self.source)
 
 

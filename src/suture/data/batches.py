@@ -1,4 +1,4 @@
-"""Batches of (inputs, labels) for both networks, read in step from data of any form."""
+"""Batches for both networks, read from data of any form."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from suture.data.sources.examples import Examples
 
 
 def split_labels(item: Any) -> tuple[Any, Tensor | None]:
-    """Split what a loader yields into (inputs, labels).
+    """Split a loader's item into (inputs, labels).
 
-    A loader yields a pair, a mapping with "labels" or "label", or inputs alone.
+    The item is a pair, a mapping with "labels" or "label", or inputs alone.
     """
     if isinstance(item, Mapping):
         name = next((k for k in ("labels", "label") if k in item), None)
@@ -34,7 +34,7 @@ def split_labels(item: Any) -> tuple[Any, Tensor | None]:
 
 
 def _as_labels(given: Any) -> Tensor:
-    """Convert labels to a tensor; whole numbers become int64, because the losses refuse the narrow types."""
+    """Convert labels to a tensor. Whole numbers become int64, which the losses need."""
     try:
         labels = torch.as_tensor(given)
     except (TypeError, ValueError, RuntimeError) as e:
@@ -46,7 +46,7 @@ def _as_labels(given: Any) -> Tensor:
 
 
 class RowStream:
-    """Re-iterable stream of batches of rows, in order or in a new random order in every pass."""
+    """Batches of rows, in order or in a new random order in every pass."""
 
     def __init__(self, take: Callable[[Tensor], Any], rows: Tensor, size: int,
                  generator: torch.Generator | None) -> None:
@@ -62,24 +62,23 @@ class RowStream:
 
 
 class Batches:
-    """Re-iterable batches, cut to a given size.
+    """Re-iterable batches of a given size.
 
     Args:
         data: a DataLoader or any re-iterable of batches, a `Paired`, a `Prepared`, a map-style Dataset of
             (input, label), or a pair of tensors (inputs (N, ...), labels (N,)), also as a `TensorDataset` of
             two.
-        size: rows per batch for datasets and tensors (loaders keep their own). Default 256.
-        name: name of the data in error messages.
-        shuffle, seed: draw a new order in every pass. The same seed gives the same orders. Only for datasets
-            and tensors.
-        rows: use only these examples, in this order (int64 indices, see `split_rows`). Only for datasets and
+        size: examples per batch (default 256), for datasets and tensors. Loaders keep their own size.
+        name: name of the data in messages.
+        shuffle, seed: draw a new order in every pass, for datasets and tensors. `seed` decides all orders.
+        rows: use only these examples, in this order (int64 indices, see `split_rows`), for datasets and
             tensors.
-        most: use at most this many examples of each pass. Default: all.
+        most: use at most this many examples in each pass. Default: all.
         device: device on which raw examples are prepared (`Prepared`). Default: the device they are on.
 
     Raises:
         SutureError: inputs and labels of unequal length, an iterator that can be read only once, no examples,
-            a size or a number of examples below 1, or rows of data without an index.
+            a size or a number of examples below 1, or `rows` of data without an index.
     """
 
     def __init__(self, data: Any, *, size: int = 256, name: str = "data", shuffle: bool = False,
@@ -118,7 +117,6 @@ class Batches:
                            "split or the path")
 
     def __len__(self) -> int:
-        """Return the number of batches; raise TypeError where the stream does not know it."""
         return len(self._stream)  # type: ignore[arg-type]
 
     def count_batches(self) -> int | None:
@@ -129,7 +127,7 @@ class Batches:
             return None
 
     def count_examples(self) -> int | None:
-        """Return the number of examples of a pass, or None where it is unknown before the pass."""
+        """Return the number of examples of a pass, or None where it is unknown."""
         counted = self._stream.rows if isinstance(self._stream, RowStream) else getattr(
             self._stream, "sampler", None)
         if not isinstance(counted, Sized):
@@ -170,9 +168,9 @@ def _take_first(raw: Any, n: int) -> Any:
 
 
 def _find_rows(data: Any) -> tuple[int, Callable[[Tensor], Any] | None] | None:
-    """Return (number of examples, function that takes rows) where suture makes the batches, else None.
+    """Return (number of examples, function from rows to a batch) where suture makes the batches, else None.
 
-    The function is None for a map-style Dataset, whose examples are collated.
+    The function is None for a map-style Dataset, which needs a DataLoader.
     """
     pair = getattr(data, "tensors", data)
     if isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(t, Tensor) for t in pair):
@@ -192,10 +190,7 @@ def _find_rows(data: Any) -> tuple[int, Callable[[Tensor], Any] | None] | None:
 
 
 def can_shuffle(data: Any) -> bool:
-    """Return True where suture makes the batches and can choose their order.
-
-    This holds for tensors in memory, map-style Datasets and examples of `suture.sources`.
-    """
+    """Return True where suture can choose the order: tensors, map-style Datasets and `suture.sources`."""
     return _find_rows(data.data if isinstance(data, Prepared) else data) is not None
 
 

@@ -20,9 +20,8 @@ class Paired:
         source, target: data as `Batches` accepts them, such as two unshuffled DataLoaders.
 
     Raises:
-        SutureError: an iterator that can be read only once. During reading: one stream ends before the other,
-            batches differ in length, or labels differ. Labels that differ mean that the examples do not
-            correspond, for example in a shuffled loader.
+        SutureError: an iterator that can be read only once. During reading: the streams differ in length, in
+            batch sizes or in labels. Different labels show that the examples do not correspond.
     """
 
     def __init__(self, source: Any, target: Any) -> None:
@@ -30,7 +29,6 @@ class Paired:
         self.target = Batches(target, name="the target loader")
 
     def __len__(self) -> int:
-        """Return the number of batches; raise TypeError where the source loader does not know it."""
         return len(self.source)
 
     def __iter__(self) -> Iterator[Batch]:

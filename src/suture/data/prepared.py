@@ -1,7 +1,4 @@
-"""Raw examples, prepared for each network in its own way.
-
->>> Prepared(images, source=ImagePreprocessing(size=(224, 224)), target=ImagePreprocessing(size=(32, 32)))
-"""
+"""Raw examples, prepared for each network in its own way."""
 
 from __future__ import annotations
 
@@ -22,17 +19,16 @@ SAME_AS_SOURCE: Any = object()
 
 
 class Prepared:
-    """One stream of raw examples, prepared for each network in its own way.
+    """One stream of raw examples, read once and prepared for each network in its own way.
 
-    The stream is read once, so the two networks are always in step.
+    >>> Prepared(images, source=ImagePreprocessing(size=(224, 224)), target=ImagePreprocessing(size=(32, 32)))
 
     Args:
         data: as `Batches` accepts them, or examples of `suture.sources`.
-        source: function from a batch of raw examples to the source network's inputs, such as
-            `ImagePreprocessing` or `TextPreprocessing`. It gets tensors on the device of the comparison.
-            None: raw examples are the inputs.
+        source: function from a batch of raw examples (on the device of the comparison) to the source
+            network's inputs. None: raw examples are the inputs.
         target: the same for the target network. Default: as for the source, and both networks get the same
-            object. If the target's inputs have "labels", these are the labels (masked language modelling).
+            object. "labels" among the target's inputs replace the labels (masked language modelling).
     """
 
     def __init__(self, data: Any, source: Preprocessing | None,
@@ -44,7 +40,7 @@ class Prepared:
         """Prepare a batch of raw examples for both networks.
 
         Raises:
-            SutureError: text without a preprocessing, or an error of the preprocessing.
+            SutureError: texts, or images of several sizes, without a preprocessing.
         """
         source, made = _take_own_labels(_preprocess(self.source, raw))
         target, other = ((source, made) if self.target == self.source

@@ -25,7 +25,6 @@ class ImageSet:
     Args:
         inputs: (N, C, H, W), float32; suture's own sets are scaled to [0, 1] and not normalised.
         labels: (N,), int64, from 0 to classes - 1.
-        classes: number of classes.
         name: name of the set in records.
 
     Raises:
@@ -48,7 +47,6 @@ class ImageSet:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Return the image (C, H, W) and the label at `index`."""
         return self.inputs[index], int(self.labels[index])
 
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
@@ -56,11 +54,7 @@ class ImageSet:
 
     @classmethod
     def of(cls, examples: Examples) -> ImageSet:
-        """Return labelled images of one size, read into memory and scaled to [0, 1].
-
-        Raises:
-            SutureError: other examples.
-        """
+        """Return labelled images of one size as a set in memory, scaled to [0, 1]; refuse other examples."""
         if examples.kind != "images" or examples.labels is None or examples.classes is None:
             raise SutureError(f"expected images with labels to train on, got {examples!r}")
         raw, labels = examples.take(range(len(examples)))
@@ -74,10 +68,10 @@ class ImageSet:
         return self.inputs, self.labels
 
     def subset(self, n: int, seed: int = 0) -> ImageSet:
-        """Return `n` images, drawn without replacement and as evenly over the classes as possible.
+        """Draw `n` images without replacement, as evenly over the classes as possible.
 
-        Class counts differ by at most one unless a class runs out. A larger `n` with the same seed begins
-        with the same images. The draw depends only on `seed` (default 0) and the labels.
+        Class counts differ by at most one unless a class runs out. Only `seed` (default 0) and the labels
+        decide it. A larger `n` with the same seed begins with the same images.
 
         Raises:
             SutureError: `n` is not from 1 to len(self).
@@ -93,14 +87,11 @@ def digits(split: Literal["train", "test"] = "train") -> ImageSet:
     """Return handwritten digits: 1,297 training or 500 test images of 8x8 pixels, ten classes.
 
     inputs (N, 1, 8, 8) are float32 in [0, 1]; labels (N,) are int64. The test images are 50 of each class.
-    The split and the order never change and are the same on every machine. The images come with scikit-learn,
-    so nothing is downloaded. scikit-learn has only the test part of the original set. This split therefore
-    shares writers between training and test, and accuracies are a little higher than in the literature.
+    Split and order are the same on every machine. The images come with scikit-learn, which has only the test
+    part of the original set. Training and test images therefore share writers, and accuracies are a little
+    higher than in the literature.
 
     Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998.
-
-    Raises:
-        SutureError: another name of a split.
     """
     images, labels = _load_raw_digits()
     order = draw_balanced_order(labels, seed=0)

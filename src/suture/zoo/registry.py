@@ -53,8 +53,7 @@ DIGITS_RECIPE = Recipe(epochs=15, batch_size=64, lr=1e-2, schedule="onecycle", c
 class Report:
     """The record of a trained network of the zoo.
 
-    `accuracy` is the share of correct predictions on the images of `test` after training, `seconds` the wall
-    time of training alone; `fingerprint` identifies the weights.
+    `accuracy` is the share of correct predictions on the test images, `seconds` the wall time of training.
     """
 
     name: str
@@ -73,8 +72,7 @@ def build(name: str, seed: int = 0, **options: Any) -> nn.Module:
 
     Args:
         name: a key of `networks`.
-        seed: of the initialisation (default 0). The same seed gives the same weights. PyTorch's global random
-            state is neither read nor changed.
+        seed: seed of the weights (default 0). PyTorch's global random state is neither read nor changed.
         options: `classes` and `in_channels`, if the data differ from `networks[name]`.
 
     Raises:
@@ -97,17 +95,16 @@ def train_network(name: str, seed: int = 0, recipe: Recipe | None = None,
 
     Args:
         name: a key of `networks`.
-        seed: of initialisation, order, augmentation and dropout; it replaces `recipe.seed`.
+        seed: seed of initialisation, order, augmentation and dropout; it replaces `recipe.seed`. Default 0.
         recipe: default `DIGITS_RECIPE` on the digits, `Recipe.paper()` on other data.
-        data: (train, test) image sets; default the digits. They decide channels and classes.
+        data: (train, test) image sets, which decide channels and classes. Default: the digits.
         progress: called as `progress("train", epoch, epochs)` after each epoch.
-        device: where to train (default "cpu").
 
     Returns:
-        The network in eval mode, on `device`, and a `Report`.
+        The network in eval mode, on `device` (default "cpu"), and a `Report`.
 
     Raises:
-        SutureError: as by `build` and `train`, or training and test images that do not belong together.
+        SutureError: as by `build` and `train`, or training and test images of different shapes or classes.
     """
     recipe = recipe or (DIGITS_RECIPE if data is None else Recipe.paper())
     recipe = dataclasses.replace(recipe, seed=seed)

@@ -28,7 +28,7 @@ def save_weights(network: nn.Module, path: str | Path, metadata: Mapping[str, st
     Args:
         network: any network. Tensors are copied to the CPU; shared tensors are written once per name.
         path: a file that ends in `.safetensors`; folders are created, an older file is replaced.
-        metadata: strings that are stored with the weights; `load_weights` returns them.
+        metadata: strings that `load_weights` returns.
 
     Raises:
         SutureError: another ending, or the file cannot be written.
@@ -44,10 +44,10 @@ def load_weights(network: nn.Module, path: str | Path) -> dict[str, str]:
 
     Args:
         network: gets the weights in place, cast to its own types and device.
-        path: `.safetensors`, or `.pt`, `.pth` or `.bin` that holds a state dict, bare or in a checkpoint
-            under "state_dict", "model_state_dict" or "model". Names may begin with `module.`, `model.` or
-            `_orig_mod.`. Of names that share one tensor in the network, one is enough. No code from the file
-            is run. Only `.safetensors` has metadata; for the others they are empty.
+        path: `.safetensors`, or `.pt`, `.pth` or `.bin` with a state dict, bare or in a checkpoint under
+            "state_dict", "model_state_dict" or "model". Names may begin with `module.`, `model.` or
+            `_orig_mod.`. If several names share one tensor in the network, one is enough. No code from the
+            file is run. Only `.safetensors` has metadata; for the others they are empty.
 
     Raises:
         SutureError: the file is missing, corrupt or holds a pickled model, or names or shapes do not match.
@@ -63,7 +63,7 @@ def load_weights(network: nn.Module, path: str | Path) -> dict[str, str]:
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors by the names in the file, and the metadata, of a file for `load_weights`.
+    """Return (tensors by the names in the file, metadata) of a file for `load_weights`.
 
     Raises:
         SutureError: the file is missing, corrupt or holds a pickled model.
@@ -78,16 +78,11 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """Return the strings that `save_weights` stored with the weights.
-
-    Raises:
-        SutureError: the file is missing or is no safetensors file.
-    """
+    """Return the strings that `save_weights` stored with the weights; errors as for `read_weights`."""
     return read_weights(path)[1]
 
 
 def _explain_folder(path: Path) -> str:
-    """Return advice for a path that is no file."""
     if (path / "model.safetensors.index.json").is_file():
         return f", a folder with weights in several files; give it as the network: hf:{path}"
     found = sorted(p for p in path.glob("*") if p.suffix in (".safetensors", *_PICKLED))

@@ -1,8 +1,4 @@
-"""Networks and data from their specs on a command line.
-
-``module:function`` imports *your* code and calls the function. Only use code that you trust, as with any
-import.
-"""
+"""Networks and data from their specs on a command line."""
 
 from suture.cli.specs.data import load_data as load_data
 from suture.cli.specs.network_spec import LoadedNetwork as LoadedNetwork

@@ -19,13 +19,9 @@ def load_data(spec: str, *, train_size: int | None = None, test_size: int | None
     Args:
         spec: ``digits``; ``module:function`` for a function without arguments that returns the two; or a
             path, ``hf:NAME`` or ``torchvision:NAME@ROOT`` as for `suture.data.sources.open_source`.
-        train_size, test_size: number of examples, as even over the classes as they allow. Default: all.
-        seed: of these draws, and of a test part that is cut from data without one.
+        train_size, test_size: number of examples, as even over the classes as possible. Default: all.
+        seed: seed of these draws, and of a test part cut from data without one.
         options: columns and `skip_bad` of `suture.data.sources.open_source`; only for its data.
-
-    Raises:
-        SutureError: nothing has that name, the function returns something else, more examples than there are,
-            an argument that these data do not have, or any problem with the files.
     """
     if spec != "digits" and is_spec(spec):
         return open_pair(spec, train_size=train_size, test_size=test_size, seed=seed, **options)

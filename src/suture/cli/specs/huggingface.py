@@ -30,15 +30,15 @@ _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _PICKLED = ("pytorch_model*.bin*", "tf_model*.h5*", "flax_model*.msgpack*", "model.ckpt*")
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "*.model")
 _FILES = ("*.json", "*.txt", "*.model", "model*.safetensors")
-"""Files of a repository on the hub to download: no pickles, no code."""
+"""Files to download from the hub: no pickles, no code."""
 _LOCAL = {"trust_remote_code": False, "local_files_only": True}
 
 
 def build_huggingface(parsed: ParsedSpec) -> LoadedNetwork:
     """Build the network of ``hf:ORG/NAME`` or ``hf:FOLDER``, in float32.
 
-    Its class is the one that config.json names under `architectures`, else `AutoModel`. No code beside the
-    weights is run, and no pickle is read. A folder without weights gives random ones.
+    Its class is the first of `architectures` in config.json, else `AutoModel`. No code from the folder is
+    run, and no pickle is read. Without weights in the folder they are random.
     """
     library = import_optional("transformers", "hf", parsed.spec)
     with _silence(library):
@@ -60,7 +60,6 @@ def build_huggingface(parsed: ParsedSpec) -> LoadedNetwork:
 
 @contextmanager
 def _silence(library: Any) -> Iterator[None]:
-    """Turn off warnings and progress bars of transformers and the hub; restore them afterwards."""
     log, hub = library.utils.logging, import_optional("huggingface_hub.utils", "hf", "transformers")
     level, bars, downloads = (log.get_verbosity(), log.is_progress_bar_enabled(),
                               not hub.are_progress_bars_disabled())
@@ -122,7 +121,6 @@ def _find_class(library: Any, folder: Path, stored: dict[str, Any]) -> Any:
 
 def _make_unknown_part_error(library: Any, folder: Path, stored: dict[str, Any], part: str, name: str,
                              known: Iterable[str]) -> SutureError:
-    """Make the error for a part of config.json that transformers does not have."""
     if "auto_map" in stored:
         return SutureError(f"{name} in {folder} is code kept beside the weights, which suture does not run; "
                            "write a function that builds the network, and give mypackage.models:build")
@@ -131,7 +129,7 @@ def _make_unknown_part_error(library: Any, folder: Path, stored: dict[str, Any],
 
 
 def _has_weights(folder: Path) -> bool:
-    """Return True where a folder holds weights that can be read, False where it holds none at all."""
+    """Return True for a folder with readable weights, False without weights; raise for other weights."""
     if any((folder / name).is_file() for name in _WEIGHTS):
         return True
     if pickled := sorted(p.name for pattern in _PICKLED for p in folder.glob(pattern)):
@@ -148,7 +146,7 @@ def _build_random(kind: Any, config: Any) -> nn.Module:
 
 
 def _build_with_weights(kind: Any, config: Any, path: Path) -> nn.Module:
-    """Build a network with the weights of a file, by the names of its modules or those that are saved."""
+    """Build a network with the weights of a file, named as in the network or as transformers saves them."""
     made = _build_random(kind, config)
     try:
         load_weights(made, path)

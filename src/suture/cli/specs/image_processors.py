@@ -11,13 +11,13 @@ from suture.cli.specs.network_spec import FoundPreprocessing, note_unsupported
 from suture.data import ImagePreprocessing
 
 _RESAMPLE: Mapping[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}
-"""Pillow's numbers."""
+"""Filters by Pillow's numbers."""
 _UNSUPPORTED_FLAGS = ("do_pad", "do_flip_channel_order", "do_thumbnail", "do_align_long_axis",
                       "rescale_offset", "do_split_image",
                       "do_image_splitting", "do_crop_margin", "keep_aspect_ratio")
 """Flags of steps that `ImagePreprocessing` does not have."""
 _SHORT_SIDE_KINDS = ("clip", "bit", "convnext", "levit", "mobilenet", "mobilevit", "poolformer")
-"""Kinds of processor that apply a size of one number to the shorter side. Others apply it to both sides."""
+"""Processors that apply a size of one number to the shorter side. Others apply it to both sides."""
 
 
 class _UnsupportedStepError(Exception):
@@ -25,10 +25,9 @@ class _UnsupportedStepError(Exception):
 
 
 def read_image_preprocessing(processor: Mapping[str, Any] | None, config: Any) -> FoundPreprocessing:
-    """Return the preprocessing of `processor`, and notes.
+    """Return the preprocessing of `processor`, or None for steps that suture does not have, and notes.
 
-    If `processor` is None, the size and channels come from the network's config alone. A processor with steps
-    that suture does not have gives no preprocessing, and a note.
+    Without a processor, the network's config gives size and channels.
     """
     config = getattr(config, "vision_config", config)
     channels = getattr(config, "num_channels", None)
@@ -72,7 +71,7 @@ def _read_size(processor: Mapping[str, Any]) -> tuple[tuple[int, int] | None, fl
     short = isinstance(resize, int)
     edges = (resize, resize) if isinstance(resize, int) else resize
     if short and kind.startswith("ConvNext"):
-        # Sizes below 384 are cropped, larger ones are not.
+        # As in ConvNextImageProcessor of transformers: only sizes below 384 are cropped.
         return (edges, share or 224 / 256, "crop", ()) if edges[0] < 384 else (edges, 1.0, "squash", ())
     if not crops:
         return edges, 1.0, "crop" if short else "squash", (

@@ -14,18 +14,15 @@ from suture._base import report_errors, seed_torch
 from suture.data import ImagePreprocessing, Preprocessing
 
 FoundPreprocessing = tuple[ImagePreprocessing | None, tuple[str, ...]]
-"""Preprocessing of images, and notes; None where suture cannot do it."""
+"""Preprocessing of images (None if suture does not support it), and notes."""
 
 
 @dataclass(frozen=True)
 class LoadedNetwork:
-    """A network that a spec names.
+    """A network that a spec names, in the mode of its library.
 
     Attributes:
-        network: in the mode of its library.
-        preprocessing: from raw examples (images, texts) to inputs of the network. None: unknown, so the data
-            must already be inputs of the network.
-        spec: as it was written.
+        preprocessing: from raw examples to inputs of the network. None: the data must already be inputs.
         notes: sentences for the reader of a result, such as that the weights are random.
     """
 
@@ -40,10 +37,8 @@ class ParsedSpec:
     """A spec split into its parts.
 
     Attributes:
-        spec: as it was written.
         name: the part after the kind.
-        classes, channels: of the data. None: unknown, so the network keeps its own.
-        seed: of random weights.
+        classes, channels: numbers of the data. None: unknown, so the network keeps its own.
         weights: file whose weights are loaded afterwards.
     """
 
@@ -75,5 +70,4 @@ def build_quietly(parsed: ParsedSpec) -> Iterator[None]:
 
 
 def note_unsupported(what: str) -> tuple[None, tuple[str, ...]]:
-    """Return no preprocessing, and a note on the step that suture does not have."""
     return None, (f"suture does not do {what}; give data that are inputs of the network",)

@@ -30,19 +30,15 @@ def build_network(spec: str, *, weights: str | Path | None = None, like: Any = N
     """Build the network that `spec` names.
 
     Args:
-        spec: ``zoo:NAME``; ``torchvision:NAME``; ``timm:NAME``; ``hf:ORG/NAME`` (the Hugging Face hub, or its
-            cache) or ``hf:FOLDER`` (the same layout; the folder alone works too); or ``module:function`` for
-            a function without arguments that returns an `nn.Module`, or a pair of a module and its
-            preprocessing. The last one runs your code.
+        spec: ``zoo:NAME``, ``torchvision:NAME``, ``timm:NAME``, ``hf:ORG/NAME`` (the Hugging Face hub or its
+            cache), ``hf:FOLDER`` or the folder alone (the same layout), or ``module:function``. The last one
+            runs your function, which has no arguments and returns an `nn.Module`, or a pair of one and its
+            preprocessing.
         weights: a safetensors file, or a state dict for ``torch.load(weights_only=True)``. None: random
-            weights for zoo, torchvision and timm, without any download; for hf those beside the config.
-        like: data that give the network its `classes` and `channels`, if they have them: both for zoo and
-            timm, the classes for torchvision, neither for hf, where the config decides.
-        seed: of random weights. PyTorch's global random state is neither read nor changed.
-
-    Raises:
-        SutureError: nothing has that name, a library is missing or fails, the function fails or returns
-            something else, weights that do not fit.
+            weights for zoo, torchvision and timm; for hf those beside the config.
+        like: data whose numbers of classes (zoo, timm, torchvision) and channels (zoo, timm) the network
+            gets.
+        seed: seed of random weights.
     """
     kind, name = _split_kind(spec)
     channels = like.inputs.shape[1] if isinstance(like, zoo.ImageSet) else getattr(like, "channels", None)
@@ -55,7 +51,6 @@ def build_network(spec: str, *, weights: str | Path | None = None, like: Any = N
 
 
 def _split_kind(spec: str) -> tuple[str, str]:
-    """Return the kind of a spec and the part after it."""
     kind, sign, name = spec.partition(":")
     if kind in _MAKERS and name:
         return kind, name
@@ -71,7 +66,7 @@ def _split_kind(spec: str) -> tuple[str, str]:
 
 
 def _make_no_kind_error(spec: str) -> SutureError:
-    """Return an error for a spec without a kind, with the kinds in which its name exists."""
+    """Return the error for a spec without a kind, with the kinds in which its name exists."""
     names = ({"zoo": list(zoo.networks)}
              | {kind: vision.list_names(kind) for kind in ("torchvision", "timm") if spec})
     if found := [f"{kind}:{spec}" for kind, known in names.items() if spec in known]:

@@ -23,7 +23,6 @@ from suture.data import (
 )
 
 COMPARED_TEXTS = 256
-"""Number of texts on which the tokens of two tokenizers are compared."""
 EXAMPLE_TEXTS = ("The cat sat on the mat.", "How similar are two networks, layer by layer?", "Yes.",
                  "Stitch them and see.")
 """Inputs of a language model where there are no data."""
@@ -32,12 +31,10 @@ EXAMPLE_TEXTS = ("The cat sat on the mat.", "How similar are two networks, layer
 def adjust_preprocessing(own: Callable[[Any], Any] | None, given: str | None = None, *,
                          length: int | None = None, mask_rate: float = 0.0,
                          seed: int = 0) -> Callable[[Any], Any] | None:
-    """Return a network's preprocessing with the changes of a command line.
+    """Return a network's `own` preprocessing with the changes of a command line.
 
-    Args:
-        own: the network's.
-        given: replaces it: ``size=64,mean=0.5,std=0.5``, or ``raw`` for none.
-        length, mask_rate, seed: of a `TextPreprocessing`; only for a network with a tokenizer.
+    `given` replaces it, such as ``size=64,mean=0.5,std=0.5``, or ``raw`` for none. The other arguments change
+    a `TextPreprocessing`.
     """
     if given is not None:
         return parse_preprocessing(given)
@@ -51,12 +48,9 @@ def adjust_preprocessing(own: Callable[[Any], Any] | None, given: str | None = N
 
 def prepare_data(data: Any, source: Callable[[Any], Any] | None, target: Callable[[Any], Any] | None, *,
                  always: bool = False) -> Any:
-    """Return suture's own data prepared for both networks; data of the user's code are not changed.
+    """Return suture's own data prepared for both networks; return other data unchanged unless `always`.
 
-    Args:
-        data: from `suture.cli.specs.load_data`.
-        source, target: preprocessing of each network. Two tokenizers must give the same tokens.
-        always: prepare the user's own data too.
+    Two tokenizers must give the same tokens.
     """
     if not (always or isinstance(data, Examples | zoo.ImageSet)):
         return data
@@ -71,13 +65,9 @@ def prepare_data(data: Any, source: Callable[[Any], Any] | None, target: Callabl
 
 def make_example_inputs(loaded: LoadedNetwork, data: Any, how: Callable[[Any], Any] | None, *,
                         always: bool = False) -> Any:
-    """Make a few inputs for a network: of data, else texts for a tokenizer or noise of a known image size.
+    """Make a few inputs for a network, from `data` if given, else from texts or noise of a known size.
 
-    Args:
-        loaded: the network.
-        data: from `suture.cli.specs.load_data`, or None.
-        how: preprocessing of raw examples.
-        always: prepare the user's own data too.
+    `how` is the preprocessing of raw examples; `always` as for `prepare_data`.
     """
     if data is not None:
         return next(iter(Batches(prepare_data(data, how, how, always=always), size=4))).source

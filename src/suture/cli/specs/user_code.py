@@ -1,4 +1,4 @@
-"""User code by ``module:function``: imported and called. Only use code that you trust, as with any import."""
+"""User code by ``module:function``: imported and called. Only use code that you trust."""
 
 from __future__ import annotations
 
@@ -22,11 +22,7 @@ def load_inputs(spec: str | None) -> Any:
 
 
 def call_user_function(spec: str) -> Any:
-    """Import user code from the working directory or the environment and call it.
-
-    Raises:
-        SutureError: any error of the code, with the line that raised it.
-    """
+    """Import user code from the working directory or the environment and call it."""
     module, _, name = spec.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
@@ -47,7 +43,6 @@ def call_user_function(spec: str) -> Any:
 
 
 def _describe_error(error: Exception) -> str:
-    """Return one line on an error in a user's code, with its place."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     ours = last.filename == __file__ or last.filename.startswith("<")
     place = "" if ours else f" ({Path(last.filename).name}, line {last.lineno})"

@@ -1,4 +1,4 @@
-"""Auxiliary data: out-of-distribution inputs made from in-distribution ones, without downloads."""
+"""Auxiliary data: out-of-distribution inputs made from in-distribution ones."""
 
 from suture.data.auxiliary.maker import TRAINING_KINDS as TRAINING_KINDS
 from suture.data.auxiliary.maker import UNSEEN_KINDS as UNSEEN_KINDS

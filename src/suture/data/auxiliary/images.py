@@ -1,7 +1,6 @@
-"""Auxiliary images: noise, blobs, shuffled and permuted images, negatives, means of pairs and photographs.
+"""Auxiliary images.
 
-All but the photographs follow Hendrycks, Mazeika and Dietterich, "Deep Anomaly Detection with Outlier
-Exposure", ICLR 2019, who judge detectors on such images.
+All but the photographs follow Hendrycks et al., "Deep Anomaly Detection with Outlier Exposure", ICLR 2019.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from torch.nn import functional as F
 from suture._base import check_finite
 
 _SMALLEST_CROP = 1 / 3
-"""Length of the smallest crop of a photograph, relative to the largest. Smaller ones show nothing but sky."""
+"""Side of the smallest crop of a photograph, relative to the largest. Smaller crops show only sky."""
 _GRAY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in luma (ITU-R BT.601)."""
 
@@ -31,7 +30,7 @@ class Images:
 
     Attributes:
         tensor: (N, C, H, W) images on their own device.
-        low, high: (C, 1, 1) lowest and highest value of each channel, on the CPU, in a dtype to compute in.
+        low, high: (C, 1, 1) lowest and highest value of each channel, on the CPU, in the dtype to compute in.
     """
 
     tensor: Tensor
@@ -41,11 +40,7 @@ class Images:
 
     @classmethod
     def of(cls, pixels: Tensor) -> Images:
-        """Measure the range of `pixels` (N, C, H, W).
-
-        Raises:
-            SutureError: they are not finite.
-        """
+        """Measure the range of `pixels` (N, C, H, W)."""
         dtype = torch.float64 if pixels.dtype == torch.float64 else torch.float32
         low, high = (m.cpu().to(dtype)[:, None, None]
                      for m in (pixels.amin((0, 2, 3)), pixels.amax((0, 2, 3))))
@@ -55,35 +50,29 @@ class Images:
 
     @property
     def makers(self) -> Mapping[str, Maker]:
-        """Makers by kind."""
         return MAKERS
 
     @property
     def dtype(self) -> torch.dtype:
-        """Dtype to compute in."""
         return self.low.dtype
 
     def take_rows(self, rows: Tensor) -> Tensor:
-        """Return the images at `rows` (k, C, H, W), on the CPU."""
+        """Return (k, C, H, W) images on the CPU."""
         return self.tensor[rows.to(self.tensor.device)].cpu()
 
     def clip_to_range(self, x: Tensor) -> Tensor:
-        """Clip values to each channel's range and convert them to the images' dtype.
-
-        Rounding to that dtype cannot leave the range.
-        """
+        """Clip values to each channel's range and convert them to the images' dtype."""
         x = x if self.tensor.is_floating_point() else x.round()
         return x.clamp(self.low, self.high).to(self.tensor.dtype)
 
 
 class Maker(NamedTuple):
-    """How to make one kind, and what it needs of the originals.
+    """One kind of auxiliary data.
 
     Attributes:
-        make: function of the originals, rows to start from (k,) and a generator; it returns k examples on the
-            CPU.
-        suits: function that returns True for originals of which the kind can be made. Default: all.
-        needs: what it needs, for messages.
+        make: function (originals, rows to start from (k,), generator) -> k examples on the CPU.
+        suits: function that returns True for originals from which the kind can be made.
+        needs: requirement of `suits`, for messages.
     """
 
     make: Callable[[Any, Tensor, torch.Generator], Tensor]
@@ -106,10 +95,7 @@ def _make_uniform(images: Images, rows: Tensor, generator: torch.Generator) -> T
 
 
 def _make_blobs(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
-    """Make blobs from smoothed noise.
-
-    The lower half of the noise's range is cut off. The upper half is stretched to each channel's range.
-    """
+    """Make blobs from the upper half of the range of smooth noise, stretched to each channel's range."""
     k, (c, h, w) = len(rows), images.tensor.shape[1:]
     # The part shared by all channels makes the spots. The part of each channel colours them.
     noise = sum((torch.randn(k, own, h, w, generator=generator, dtype=images.dtype) for own in (1, c)),
@@ -126,10 +112,7 @@ def _make_blobs(images: Images, rows: Tensor, generator: torch.Generator) -> Ten
 
 
 def _shuffle_patches(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
-    """Shuffle patches of equal size, counted from the top left.
-
-    What is left over at the bottom and the right stays in place.
-    """
+    """Shuffle patches of equal size. The rest at the bottom and at the right stays in place."""
     x = images.take_rows(rows)
     k, c, h, w = x.shape
     down, across = _count_bands(h), _count_bands(w)
@@ -143,10 +126,7 @@ def _shuffle_patches(images: Images, rows: Tensor, generator: torch.Generator) -
 
 
 def _count_bands(size: int) -> int:
-    """Return the number of bands into which an axis of length 2 or more is cut.
-
-    It is the largest of 4, 3 and 2 that leaves over at most a quarter of the axis.
-    """
+    """Return the largest of 4, 3 and 2 bands that leaves over at most a quarter of the axis."""
     return next((bands for bands in (4, 3) if 4 * (size % bands) <= size), 2)
 
 
@@ -171,10 +151,7 @@ def _mix_images(images: Images, rows: Tensor, generator: torch.Generator) -> Ten
 
 
 def _crop_photographs(images: Images, rows: Tensor, generator: torch.Generator) -> Tensor:
-    """Crop photographs in the images' proportions and resize the crops to the images' size.
-
-    Half of the crops are flipped left to right.
-    """
+    """Crop photographs in the images' proportions, resize them to the images' size, flip half of them."""
     c, h, w = images.tensor.shape[1:]
     photos = _load_photographs()
     photos = (torch.einsum("nchw,c->nhw", photos, photos.new_tensor(_GRAY))[:, None] if c == 1

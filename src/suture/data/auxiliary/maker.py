@@ -1,4 +1,4 @@
-"""Making of auxiliary data: out-of-distribution inputs from a sample of in-distribution ones."""
+"""Making of auxiliary data of every kind, for images and for token ids."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ IMAGE_KINDS = tuple(images.MAKERS)
 TOKEN_KINDS = tuple(tokens.MAKERS)
 TRAINING_KINDS: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "images": ("gaussian", "blobs", "patches", "channels", "mixture"), "tokens": ("random",)})
-"""Kinds that a detector may be trained or tuned on, for images and for tokens."""
+"""Kinds on which a detector may be trained or tuned, for images and for tokens."""
 UNSEEN_KINDS: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "images": ("uniform", "inversion", "photographs"), "tokens": ("shuffled",)})
-"""The other kinds, for images and for tokens. No detector sees them before it is judged."""
+"""The other kinds, for images and for tokens, which only evaluate detectors."""
 
 
 def find_input_kind(like: Any) -> Literal["images", "tokens"] | None:
     """Find the kind of a batch of inputs: "images", "tokens", or None for anything else.
 
-    Images are (N, C, H, W), floating point or uint8. Token ids are (N, T) integers. The tensor stands alone,
-    or is the only tensor in nested tuples, lists and mappings. Token ids may also be "input_ids" of a mapping
-    whose other tensors all have the shape of the ids.
+    Images are (N, C, H, W), floating point or uint8. Token ids are (N, T) integers. The tensor must be the
+    only one in the inputs, which may be nested. Token ids may also be "input_ids" of a mapping whose other
+    tensors all have shape (N, T).
     """
     own = find_only_input(like)
     if isinstance(own, Mapping):
@@ -57,7 +57,7 @@ def find_input_kind(like: Any) -> Literal["images", "tokens"] | None:
 def make_auxiliary(like: Any, n: int, *, kinds: Sequence[str] | None = None, seed: int = 0) -> Any:
     """Make auxiliary out-of-distribution inputs from a batch of in-distribution ones.
 
-    Kinds for images (no value lies outside the range of `like`):
+    Kinds for images (all values stay in the range of `like`):
 
     - "gaussian": noise with each channel's mean and standard deviation.
     - "uniform": noise over each channel's range.
@@ -67,34 +67,34 @@ def make_auxiliary(like: Any, n: int, *, kinds: Sequence[str] | None = None, see
     - "inversion": low + high - x, with each channel's lowest and highest value.
     - "mixture": mean of two images.
     - "photographs": crops of scikit-learn's two photographs, gray for one channel. Channels after the third
-      begin again with red. For a network of natural images they are not out of distribution.
+      begin again with red. For a network of natural images they are in distribution.
 
     Kinds for token ids:
 
     - "shuffled": the ids of an example in another order.
     - "random": ids drawn uniformly from those of `like`.
 
-    Padding tokens keep their ids. So do positions that hold one id in all examples, and the first and the
-    last unpadded position if they do. Without a mask no position is padding.
+    Padding tokens keep their ids; without a mask there is no padding. A position keeps its id if all examples
+    have the same id there. The first unpadded id stays if it is the same in all examples, and so does the
+    last.
 
-    An example depends on `like`, `seed`, its kind and how many of that kind are made, not on the other kinds.
-    No example equals one in `like`: such an example, for instance two words shuffled into their own order, is
-    dropped. The examples to start from are drawn without replacement until all are used, then all over again.
+    The examples to start from are drawn without replacement until all are used, then all over again. A result
+    that equals an example of `like` is drawn again. The examples of one kind depend on their number, not on
+    the other kinds.
 
     Args:
         like: a batch of a network's inputs, see `find_input_kind`.
         n: number of examples to make; may be larger than `like`.
-        kinds: example i is of kind number i modulo the number of kinds. Default: all kinds that the inputs
-            allow.
-        seed: seed of all draws; the global random state is neither read nor moved.
+        kinds: example i is of kind number i modulo the number of kinds. Default: all that suit the inputs.
+        seed: seed of all draws (default 0); the global random state is neither read nor changed.
 
     Returns:
-        `n` examples in the form of `like`: nesting, dtype, device and shapes are kept (mappings become
-        dictionaries).
+        `n` examples in the form of `like`: same nesting (mappings become dictionaries), dtype, device and
+        shapes.
 
     Raises:
-        SutureError: inputs that are neither images nor token ids, no inputs or inputs that are not finite; no
-            or unknown kinds, or a kind that these inputs do not allow; n below 1.
+        SutureError: inputs of another kind, empty or not finite; no kinds, unknown kinds or kinds that do not
+            suit the inputs; n below 1.
     """
     expect(is_count(n), "at least 1 auxiliary example", f"n={n}", "leave auxiliary data out for none")
     source = _find_originals(like)
@@ -112,7 +112,7 @@ def make_auxiliary(like: Any, n: int, *, kinds: Sequence[str] | None = None, see
 
 
 def _rebuild_inputs(like: Any, made: Tensor, rows: Tensor) -> Any:
-    """Put `made` in place of the images or ids of `like`; other tensors beside ids get the given rows."""
+    """Put `made` in place of the images or ids of `like`, and `rows` of the other tensors beside ids."""
     own = find_only_input(like)
     if not isinstance(own, Mapping):
         return replace_input(like, own, made)
@@ -143,7 +143,6 @@ def _find_originals(like: Any) -> Originals:
 
 
 def _choose_kinds(source: Originals, kinds: Sequence[str] | None) -> tuple[str, ...]:
-    """Choose the kinds to make: those requested, by default all that the inputs allow."""
     makers = source.makers
     asked = tuple(makers) if kinds is None else (kinds,) if isinstance(kinds, str) else tuple(kinds)
     for kind in asked:
@@ -162,10 +161,7 @@ def _choose_kinds(source: Originals, kinds: Sequence[str] | None) -> tuple[str, 
 
 def _make_new(source: Originals, kind: str, k: int, generator: torch.Generator,
               seen: set[bytes]) -> tuple[Tensor, Tensor]:
-    """Make `k` examples of one kind; return the rows (k,) they start from and the examples.
-
-    An example that equals one already `seen` is dropped and drawn again.
-    """
+    """Return the rows (k,) to start from and `k` examples of one kind that are not in `seen`."""
     n, idle, have = len(source.tensor), 0, 0
     stream = _draw_rows(n, generator)
     rows, made = [], []
@@ -186,12 +182,12 @@ def _make_new(source: Originals, kind: str, k: int, generator: torch.Generator,
 
 
 def _draw_rows(n: int, generator: torch.Generator) -> Iterator[int]:
-    """Yield rows below `n` without end, each one once before one comes again."""
+    """Yield rows below `n` without end, in one random permutation after another."""
     while True:
         yield from torch.randperm(n, generator=generator).tolist()
 
 
 def _make_generator(seed: int, kind: str) -> torch.Generator:
-    """Make a generator for one kind, so that its examples do not depend on the kinds beside it."""
+    """Make a generator for one kind, so that its examples do not depend on the other kinds."""
     digest = hashlib.sha256(f"{seed} {kind}".encode()).digest()
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "little"))

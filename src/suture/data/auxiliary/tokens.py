@@ -1,4 +1,4 @@
-"""Auxiliary token ids: the ids of an example in another order, or other ids."""
+"""Auxiliary token ids: shuffled or random ones."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ class Tokens:
     """Token ids to start from.
 
     Attributes:
-        tensor: (N, T) ids on their own device.
-        ids: (N, T) the same ids on the CPU.
-        free: (N, T) booleans, True at ids that may be replaced.
-        vocabulary: (V,) the ids that may be replaced, each once.
+        tensor, ids: (N, T) ids on their own device, and on the CPU.
+        free: (N, T) booleans, True at replaceable ids.
+        vocabulary: (V,) the replaceable ids, each once.
     """
 
     tensor: Tensor
@@ -31,21 +30,20 @@ class Tokens:
 
     @classmethod
     def of(cls, given: Tensor, unpadded: Tensor) -> Tokens:
-        """Find the replaceable ids in `given` (N, T), among the positions that are `unpadded` (N, T)."""
+        """Find the replaceable ids in `given` (N, T); `unpadded` (N, T) is True except at padding."""
         ids = given.cpu()
         free = _find_replaceable(ids, unpadded.cpu())
         return cls(given, ids, free, torch.unique(ids[free]))
 
     @property
     def makers(self) -> Mapping[str, Maker]:
-        """Makers by kind."""
         return MAKERS
 
 
 def _find_replaceable(ids: Tensor, unpadded: Tensor) -> Tensor:
     """Return (N, T) booleans, True at unpadded positions whose id differs between examples.
 
-    Positions with one id in all examples, such as a separator or a fixed prompt, are not replaceable.
+    The other positions may hold a separator or a fixed prompt.
     """
     free, t = unpadded.clone(), ids.shape[1]
     filled = unpadded.any(1).nonzero()[:, 0]

@@ -35,12 +35,12 @@ _SLACK = 1e-3
 class ImagePreprocessing:
     """Preprocessing from raw images to a network's float32 input (N, channels, height, width).
 
-    The steps are, in this order: grey to colour or back, resize with antialiasing, centre crop, scale to [0,
-    1], normalise. Resizing is Pillow's, with which published weights are evaluated: the width, then the
-    height, each rounded to bytes. A byte is at most one level of 255 off (bicubic: two), and fewer than 1 in
-    400 bytes are off. (Pillow 13 starts with the height where that is cheaper, for strongly distorted images.
-    At hard edges "squash" and "bicubic" then differ by more.) Floats must lie in [0, 1], unless no step is
-    requested; they are then returned unchanged.
+    The steps, in order: grey to colour or back, resize with antialiasing, centre crop, scale to [0, 1],
+    normalise. Resizing follows Pillow, with which published weights are evaluated: the width, then the
+    height, each rounded to bytes. Bytes differ from Pillow's by at most one level of 255 (bicubic: two), and
+    fewer than 1 in 400 differ. Pillow 13 resizes strongly distorted images height first, so "squash" and
+    "bicubic" differ more there at hard edges. Floats must lie in [0, 1]; without any step they are returned
+    unchanged.
 
     Args:
         {options}
@@ -69,13 +69,10 @@ class ImagePreprocessing:
         'torchvision and timm, "floor" as in transformers.')] = "round"
 
     def __call__(self, images: Tensor | Sequence[Tensor]) -> Tensor:
-        """Prepare images, each on its own, on the device they are on.
-
-        Args:
-            images: (N, C, H, W), uint8 or floats in [0, 1], or a list of (C, H, W) of any sizes.
+        """Prepare images (N, C, H, W), or a list of (C, H, W) of any sizes, on the device they are on.
 
         Raises:
-            SutureError: other types or shapes, floats outside [0, 1], or several sizes where `size` is None.
+            SutureError: other shapes or types, floats outside [0, 1], or several sizes without `size`.
         """
         if isinstance(images, Tensor):
             return self._prepare_batch(images)
@@ -142,7 +139,7 @@ class ImagePreprocessing:
         return x[:, :, top:top + height, left:left + width]
 
     def _compute_scaled_size(self, height: int, width: int) -> tuple[int, int]:
-        """Compute (height, width) before the crop. `size` must not be None."""
+        """Compute (height, width) before the crop."""
         assert self.size is not None
         # Rounded down as in timm. The small term is for rounding errors: 224 / (224 / 232) is 231.99...
         h, w = (int(n / self.crop + 1e-6) for n in self.size)
@@ -166,10 +163,7 @@ class ImagePreprocessing:
 
 
 def _round_to_bytes(x: Tensor) -> Tensor:
-    """Round to 0, ..., 255, halves upwards as in Pillow.
-
-    Halves are frequent, because the weights are simple fractions.
-    """
+    """Round to 0, ..., 255. Halves, which are frequent, are rounded up as in Pillow."""
     return (x + 0.5).floor().clamp(0, 255)
 
 
@@ -191,12 +185,10 @@ _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
 def parse_preprocessing(text: str) -> ImagePreprocessing | None:
     """Read a preprocessing such as ``size=64,mean=0.5/0.5/0.5,std=0.5``; return None for ``raw``.
 
-    Args:
-        text: comma separated `key=value`, as on a command line. The keys are the arguments of
-            `ImagePreprocessing`; missing keys have their defaults.
+    Keys and defaults are those of `ImagePreprocessing`.
 
     Raises:
-        SutureError: an unknown key or a value that cannot be read.
+        SutureError: an unknown key, a key given twice, or a value that cannot be read.
     """
     if text == "raw":
         return None

@@ -16,7 +16,7 @@ from typing_extensions import Doc
 from suture._base import Count, Real, SutureError, Whole, describe_value, expect, options
 
 _UNBOUNDED = 10**9
-"""Bound above which a longest input means none: transformers writes int(1e30) for a tokenizer without one."""
+"""Lengths from here on mean no limit: transformers writes int(1e30) for a tokenizer without one."""
 
 
 @options
@@ -25,17 +25,17 @@ class TextPreprocessing:
 
     A `mask_rate` gives inputs and labels of masked language modelling (Devlin et al. 2019, arXiv 1810.04805,
     and its published code). Of the n tokens of a text that are not special, ``max(1, round(mask_rate * n))``
-    are predicted: 80 % of them become the mask token, 10 % any word, and 10 % stay. Which ones depends on
-    `seed`, the text and the number of its tokens.
+    are predicted: 80 % of them become the mask token, 10 % any word, and 10 % stay. `seed`, the text and the
+    number of its tokens decide which ones.
 
-    Two preprocessings are equal where they give the same for every text; `repr` names what decides that.
+    Two preprocessings are equal if they give the same for every text.
 
     Args:
         {options}
 
     Raises:
-        SutureError: a value outside these bounds, a tokenizer that numbers more tokens than `vocab`, or one
-            without a mask token where one is needed.
+        SutureError: a value outside these bounds, a tokenizer with more tokens than `vocab`, or one without
+            the mask token that `mask_rate` needs.
     """
 
     tokenizer: Annotated[Any, Doc(
@@ -72,7 +72,7 @@ class TextPreprocessing:
 
     @cached_property
     def _words(self) -> Tensor:
-        """Ids that are no special tokens, each once."""
+        """Ids of the tokens that are not special, each once."""
         return torch.tensor(sorted({*self._vocabulary.values()}.difference(self.tokenizer.all_special_ids)),
                             dtype=torch.int64)
 
@@ -99,11 +99,11 @@ class TextPreprocessing:
         return hash(repr(self))
 
     def __call__(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Tokenize `texts`, each on its own except for the padding.
+        """Tokenize `texts`.
 
         Returns:
-            input_ids, attention_mask and the other inputs that the tokenizer names for its model, (N, T),
-            int64; with a mask rate also labels, -100 where nothing is masked.
+            input_ids, attention_mask and the tokenizer's other model inputs, (N, T), int64; with a mask rate
+            also labels, which are -100 at tokens that are not predicted.
 
         Raises:
             SutureError: something that is not a string, or a text without a token.
@@ -156,11 +156,10 @@ class TextPreprocessing:
 
 
 def explain_token_mismatch(a: TextPreprocessing, b: TextPreprocessing, texts: Sequence[str]) -> str:
-    """Say in one line why two networks' tokens differ on `texts`; return "" where they are the same.
+    """Return one line on why two networks' tokens differ on `texts`, or "" where they are the same.
 
-    Tokens are the same where they cover the same characters (apart from blanks around them) in the same
-    order, special tokens stand at the same places, and padding and masks are the same. Their numbers may
-    differ.
+    Tokens are the same if they cover the same characters (apart from blanks around them) in the same order,
+    with special tokens at the same places and the same padding and masks. Their ids may differ.
     """
     if a == b:
         return ""
@@ -184,10 +183,7 @@ def explain_token_mismatch(a: TextPreprocessing, b: TextPreprocessing, texts: Se
 
 
 def _find_spans(preprocessing: TextPreprocessing, texts: list[str]) -> list[list[tuple[int, int]]]:
-    """Find (start, end), in characters, of the tokens of each text, without the blanks around them.
-
-    Special tokens have (0, 0).
-    """
+    """Find (start, end) of each token in characters, without blanks around it; (0, 0) for special tokens."""
     offsets = preprocessing._tokenize(texts, return_offsets_mapping=True)["offset_mapping"]
     found = []
     for text, row in zip(texts, offsets, strict=True):
@@ -211,7 +207,7 @@ def _check_strings(texts: Iterable[Any]) -> list[str]:
 
 
 def _hash_tokenizer(tokenizer: Any, vocabulary: dict[str, int]) -> str:
-    """Compute a short hash of what decides a tokenizer's result: vocabulary, rules and special tokens."""
+    """Compute a short hash of a tokenizer's vocabulary, rules and special tokens."""
     rules: Any = sorted(vocabulary.items())
     if getattr(tokenizer, "is_fast", False):
         rules = json.loads(tokenizer.backend_tokenizer.to_str())

@@ -1,8 +1,7 @@
-"""Sources of data by path, by name or by object, as raw examples for each network's own preprocessing.
+"""Sources of data by path, by name or by object, as raw examples.
 
 >>> from suture import sources
->>> train, test = sources.open_pair("data/cifar10", train_size=5000)
->>> train
+>>> sources.open_pair("data/cifar10", train_size=5000)[0]
 Examples(cifar10-train/5000@0: 5000 images, 10 classes)
 """
 

@@ -1,4 +1,4 @@
-"""Bad examples: finding and counting the examples that cannot be decoded."""
+"""Bad examples: those that cannot be decoded."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from suture.data.sources.decoding import BadExample, ExampleKind
 from suture.data.sources.stores import Store, decode_rows
 
 MOST_TRIED = 10_000
-"""Largest number of examples tried to count bad ones after the first. It bounds the time to the message."""
+"""Number of examples in which bad ones are counted for a message. It bounds the time to the message."""
 _AT_ONCE = 64
-"""Number of examples that are decoded and dropped at once."""
 
 
 @dataclass(frozen=True)
 class BadExamples:
-    """Summary of the examples that cannot be used: `count` of `of`, with place and reason of the first."""
+    """Summary of bad examples: `count` of `of` examples, with place and reason of the first."""
 
     count: int
     of: int
@@ -31,10 +30,7 @@ class BadExamples:
 
 def find_decodable(store: Store, kind: ExampleKind, rows: Tensor,
                    n: int | None = None) -> tuple[Tensor, BadExamples | None]:
-    """Return the first `n` of `rows` that can be decoded (None: all), and a summary of the bad ones before.
-
-    The rows (M,) are tried in their order. Fewer come back where there are not so many.
-    """
+    """Return up to `n` (None: all) decodable rows of `rows` (M,), with a summary of the bad ones before."""
     kept: list[int] = []
     bad, first = 0, ""
     for chunk in torch.split(rows, _AT_ONCE):
@@ -53,10 +49,7 @@ def find_decodable(store: Store, kind: ExampleKind, rows: Tensor,
 
 def make_bad_example_error(store: Store, kind: ExampleKind, rows: Tensor, name: str, row: int,
                            reason: str) -> SutureError:
-    """Make the error for the bad example at `row` that was met while reading, with the number of bad ones.
-
-    It is named if the first `MOST_TRIED` of `rows` have no bad one.
-    """
+    """Make the error for a bad example, with the number of bad ones in the first `MOST_TRIED` rows."""
     _, bad = find_decodable(store, kind, rows[:MOST_TRIED])
     counts = str(bad) if bad else f"one cannot be used: {store.describe_row(row)} {reason}"
     more = f" among its first {MOST_TRIED}" if bad and len(rows) > MOST_TRIED else ""

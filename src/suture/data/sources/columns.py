@@ -1,4 +1,4 @@
-"""Columns of a table: which one holds the examples, and which one their labels."""
+"""Choice of the columns of a table that hold the examples and their labels."""
 
 from __future__ import annotations
 
@@ -10,21 +10,17 @@ from suture._base import SutureError, make_unknown_error
 from suture.data.sources.decoding import ExampleKind
 
 ColumnType = Literal["image", "bytes", "string", "classes", "int", "other"]
-"""Content of a column.
-
-It is images (a struct of bytes and path), bytes, strings, class numbers with names, or whole numbers.
-"""
+"""Content of a column. "image" is a struct of bytes and path; "classes" are class numbers with names."""
 
 IMAGE_COLUMNS = ("image", "img", "images", "pixel_values")
 TEXT_COLUMNS = ("text", "sentence", "content", "document", "review", "line")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "targets", "category", "y")
 NO_LABEL_COLUMN = "none"
-"""Name of the label column that means: no labels."""
 
 
 @dataclass(frozen=True)
 class ColumnNames:
-    """Names of columns as the user gave them; None: found by name and type."""
+    """Names of columns that the user gave. None: found by name and type."""
 
     image: str | None = None
     label: str | None = None
@@ -32,7 +28,6 @@ class ColumnNames:
 
     @property
     def given(self) -> list[str]:
-        """Names that must be there."""
         return [c for c in (self.image, self.text, self.label) if c not in (None, NO_LABEL_COLUMN)]
 
 
@@ -40,12 +35,7 @@ def choose_columns(types: Mapping[str, ColumnType], columns: ColumnNames,
                    name: str) -> tuple[ExampleKind, str, str | None]:
     """Return (kind, column of the examples, column of the labels or None) of a table.
 
-    A column is chosen by its well-known name, or because it is the only one of its type. Images come before
-    texts.
-
-    Raises:
-        SutureError: a column that is not there, no column that can hold examples, or several texts of unknown
-            names.
+    A column is chosen by a usual name, or because it is the only one of its type. Images come before texts.
     """
     for given in columns.given:
         if given not in types:
@@ -81,5 +71,4 @@ def _choose_example_column(types: Mapping[str, ColumnType], columns: ColumnNames
 
 
 def _choose(names: list[str], usual: tuple[str, ...]) -> str | None:
-    """Return the first of the usual names that is there, or None."""
     return next((c for c in usual if c in names), None)

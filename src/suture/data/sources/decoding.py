@@ -1,4 +1,4 @@
-"""Decoding of a stored example to a raw one: an image's pixels, or a text."""
+"""Decoding of stored examples to raw ones."""
 
 from __future__ import annotations
 
@@ -24,10 +24,7 @@ class BadExample:
 
 
 def decode(stored: Any, kind: ExampleKind) -> Any:
-    """Decode an image to uint8 (C, H, W), or check a text; return a `BadExample` where this fails.
-
-    A blank text is a bad example, because no tokenizer makes a token of it.
-    """
+    """Decode an image or check a text; a failure or a blank text (no tokens) gives a `BadExample`."""
     if stored is None or isinstance(stored, BadExample):
         return stored or BadExample("is missing")
     if kind == "images":
@@ -41,19 +38,13 @@ def decode(stored: Any, kind: ExampleKind) -> Any:
 
 
 def decode_image(stored: Any) -> Tensor:
-    """Decode the pixels of an image as uint8 (C, H, W), as they are stored (no EXIF rotation).
+    """Decode an image to uint8 (C, H, W), with 1 channel (grey) or 3 (RGB), without EXIF rotation.
 
-    C is 1 (grey) or 3 (RGB). Grey images (modes 1, L, LA, 16 bits) give one channel, others (P, RGBA, CMYK,
-    YCbCr, ...) RGB. Alpha is dropped. 16 bits are rounded to 8 (65535 is 255). Of several frames the first is
-    used.
+    Modes 1, L, LA and 16 bits are grey; the others (P, RGBA, CMYK, YCbCr, ...) become RGB. Alpha is dropped.
+    16 bits are rounded to 8 (65535 is 255). The first of several frames is used.
 
-    Args:
-        stored: encoded bytes, a path, an image of Pillow, or a mapping {"bytes", "path"} of the library
-            `datasets`.
-
-    Raises:
-        ValueError: not an image, truncated, absurdly large, or floating point without a range.
-        SutureError: Pillow is not installed.
+    `stored` is encoded bytes, a path, an image of Pillow, or a mapping {"bytes", "path"} of the library
+    `datasets`. Everything that cannot be decoded raises ValueError.
     """
     pillow = import_optional("PIL.Image", "data", "images")
     if isinstance(stored, dict):

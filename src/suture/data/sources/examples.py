@@ -19,25 +19,24 @@ from suture.data.sources.sampling import draw_order
 from suture.data.sources.stores import Store, decode_rows, find_bad
 
 CACHE_BYTES = 2**30
-"""Largest number of bytes of decoded images that stay decoded."""
+"""Bytes of decoded images that stay in memory."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Examples(Dataset[tuple[Any, "int | None"]]):
-    """Raw examples, not prepared for a network, read lazily; a `torch.utils.data.Dataset` of (raw, label).
+    """Raw examples, read lazily; a `torch.utils.data.Dataset` of (raw, label).
 
-    A raw image is uint8 (C, H, W), see `suture.data.sources.decoding.decode_image`; a raw text is a string; a
-    raw array is a tensor. The first GiB of images stays decoded after they have been read. To decode in
-    several processes, give a ``DataLoader(examples, num_workers=...)``.
+    A raw image is uint8 (C, H, W), a raw text a string, a raw array a tensor. The first GiB of decoded images
+    stays in memory. To decode in several processes, give a ``DataLoader(examples, num_workers=...)``.
 
-    Arguments:
+    Attributes:
         store: where the examples are stored.
         kind: "images", "text" or "arrays".
         name: name of the data in records.
         labels: (N,), int64, from 0 to classes - 1; None without labels.
         classes: number of classes; None without labels.
         class_names: names of the classes in the order of their numbers, if they have names.
-        note: what a reader should know: how a split was made, what was left out. "" for nothing.
+        note: note for the reader of a result: how a split was made, how many examples were left out.
         rows: (N,), int64, rows of the store, in this order. Default: all.
     """
 
@@ -58,7 +57,6 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
         return f"Examples({self.name}: {len(self)} {self.kind}, {labelled})"
 
     def __getitem__(self, index: int) -> tuple[Any, int | None]:
-        """Return the raw example and the label at `index`."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"{self.name} has {len(self)} examples, got index {index}")
         raw, labels = self.take([index % len(self)])
@@ -74,8 +72,8 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
             rows: (B,) rows, in this order; from 0 to len(self) - 1.
 
         Returns:
-            Images as uint8 (B, C, H, W) where all share size and channels, else as a list of (C, H, W); texts
-            as a list of strings; arrays as a tensor (B, ...). Labels (B,), int64, or None.
+            Images as uint8 (B, C, H, W) if all share size and channels, else as a list of (C, H, W); texts as
+            a list of strings; arrays as a tensor (B, ...). Labels (B,), int64, or None.
 
         Raises:
             SutureError: rows out of range, or an example that cannot be decoded.
@@ -87,15 +85,15 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
         return self._load(self._rows[chosen].tolist()), None if self.labels is None else self.labels[chosen]
 
     def read(self, rows: Tensor, size: int) -> Iterator[tuple[Any, Tensor | None]]:
-        """Yield raw batches of `size` rows each, as `take` returns them, at `rows` (M,) in this order."""
+        """Yield raw batches of `size` examples, as `take` returns them, at `rows` (M,) in this order."""
         return map(self.take, torch.split(rows, size))
 
     def subset(self, n: int, seed: int = 0) -> Examples:
-        """Draw `n` of the examples without replacement, as evenly over the classes as they allow.
+        """Draw `n` of the examples without replacement, as evenly over the classes as possible.
 
-        Class counts differ by at most one unless a class runs out. Without labels the draw is uniform. A
-        larger `n` with the same seed begins with the same examples. The draw depends on `seed` and on the
-        labels alone.
+        Class counts differ by at most one unless a class runs out. Without labels the draw is uniform. Only
+        `seed` (default 0) and the labels decide it. A larger `n` with the same seed begins with the same
+        examples.
 
         Raises:
             SutureError: `n` is not from 1 to len(self).
@@ -121,15 +119,14 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
 
     @cached_property
     def is_small(self) -> bool:
-        """True where a fingerprint costs little: for texts, arrays, and images that stay decoded."""
+        """True for texts, arrays, and images that stay in memory: their fingerprint costs little."""
         return self.kind != "images" or not len(self) or self[0][0].nbytes * len(self) <= CACHE_BYTES
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits of a SHA-256 over the examples and their labels, in order.
+        """First 16 hexadecimal digits of a SHA-256 over the decoded examples and their labels, in order.
 
-        It covers pixels (with shapes), texts or arrays. It depends on contents alone: the same images from
-        Parquet and from a folder of PNG files have the same one.
+        The same images from Parquet and from a folder of PNG files have the same fingerprint.
         """
         return self._fingerprints[0]
 
@@ -189,12 +186,10 @@ class _DecodedImages(dict[int, Tensor]):
 
 
 def check_size(n: int | None, most: int, name: str) -> None:
-    """Check a number of examples to draw from `name`, which has `most`."""
     expect(n is None or 1 <= n <= most, f"a number of examples from 1 to {most}, all that {name} has", str(n))
 
 
 def _hash_example(raw: Any, label: int | None) -> bytes:
-    """Compute the SHA-256 of one raw example and its label."""
     if isinstance(raw, Tensor):
         body = f"{raw.dtype} {tuple(raw.shape)} ".encode() + raw.contiguous().numpy().tobytes()
     else:

@@ -27,17 +27,13 @@ class DatasetColumn(MemoryStore):
     """Store of one encoded column of a `datasets.Dataset`."""
 
     def fetch(self, rows: Sequence[int]) -> list[Any]:
-        """Return the encoded examples at `rows`; see `Store`. Reading many at once is faster."""
+        """Return the encoded examples at `rows` in one call, which is faster than one by one."""
         column: Any = self.values
         return list(column[list(rows)])
 
 
 def open_by_name(spec: str, columns: ColumnNames) -> DataSource:
-    """Open ``NAME`` or ``NAME@CONFIG`` of a hub or its cache. No code of the data set is run.
-
-    Raises:
-        SutureError: the library is missing, there is no such data set, or there is no network.
-    """
+    """Open ``NAME`` or ``NAME@CONFIG`` of a hub or its cache. No code of the data set is run."""
     name, _, config = spec.partition("@")
     library = import_optional("datasets", "data", f"hf:{spec}")
     # Before version 4 the library could run a data set's own script, so this must be forbidden.
@@ -55,11 +51,6 @@ def open_by_name(spec: str, columns: ColumnNames) -> DataSource:
 
 
 def open_saved(folder: Path, columns: ColumnNames) -> DataSource:
-    """Open a folder that `save_to_disk` has written.
-
-    Raises:
-        SutureError: the library is missing, or it cannot read the folder.
-    """
     library = import_optional("datasets", "data", str(folder))
     with _silence_progress(library):
         try:
@@ -71,23 +62,17 @@ def open_saved(folder: Path, columns: ColumnNames) -> DataSource:
 
 
 def is_hub_dataset(data: Any) -> bool:
-    """Return True for an object of the library: a Dataset, an IterableDataset, or a dictionary of them."""
     return type(data).__module__.partition(".")[0] == "datasets"
 
 
 def is_stream(data: Any) -> bool:
-    """Return True for an IterableDataset or a dictionary of them."""
     return is_hub_dataset(data) and type(data).__name__.startswith("Iterable")
 
 
 def open_object(data: Any, columns: ColumnNames, *, name: str = "", n: int | None = None) -> DataSource:
-    """Open the splits of a `datasets.Dataset`, `DatasetDict`, `IterableDataset` or `IterableDatasetDict`.
+    """Open the splits of a `datasets.Dataset` or stream, or of a dictionary of either.
 
-    A stream has no index. Its first `n` examples are read into memory, encoded, when a split is opened.
-    Shuffle it yourself where its beginning is not typical.
-
-    Raises:
-        SutureError: a stream without `n`.
+    A stream has no index, so its first `n` examples are read into memory, still encoded.
     """
     parts = data if isinstance(data, Mapping) else {"": data}
     name = name or next((str(d.info.dataset_name) for d in parts.values() if d.info.dataset_name), "dataset")
@@ -141,7 +126,6 @@ def _find_type(feature: Any) -> ColumnType:
 
 @contextmanager
 def _silence_progress(library: Any) -> Iterator[None]:
-    """Hide the progress bars of the library while the context is open, then restore them."""
     off = library.utils.are_progress_bars_disabled()
     library.disable_progress_bars()
     try:

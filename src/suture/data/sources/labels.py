@@ -12,18 +12,12 @@ from suture._base import SutureError
 from suture.data.sources.stores import StoredSplit
 
 NO_LABEL = -1
-"""Value that hubs write for examples without a label, and for test splits whose labels are secret."""
+"""Label that hubs write for examples without one, as in test splits with secret labels."""
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Class numbers of one split.
-
-    Attributes:
-        numbers: one for each example, from 0 to classes - 1; None where it has none.
-        classes: number of classes.
-        names: names of the classes, if they have names.
-    """
+    """Class numbers of one split: (N,) from 0 to classes - 1, None for an example without a label."""
 
     numbers: list[int | None]
     classes: int
@@ -33,14 +27,8 @@ class Labels:
 def number_labels(part: StoredSplit, everywhere: Callable[[], list[StoredSplit]], name: str) -> Labels | None:
     """Convert the labels of a split to class numbers; return None where every label is missing or -1.
 
-    Strings are numbered in sorted order over all splits. Numbers stay as they are. Without names the largest
-    number of any split gives the number of classes.
-
-    `everywhere` opens all splits of the data; it is called only where they are needed.
-
-    Raises:
-        SutureError: labels that are no classes (fractions, negative numbers, numbers beyond the names,
-            mixtures).
+    Strings are numbered in sorted order over all splits (`everywhere` opens them). Numbers stay as they are;
+    without names the largest number of any split decides the number of classes.
     """
     values = _as_plain(part.labels)
     if all(v is None for v in values):
@@ -62,10 +50,7 @@ def number_labels(part: StoredSplit, everywhere: Callable[[], list[StoredSplit]]
 
 
 def _as_plain(values: Sequence[Any] | None) -> list[Any]:
-    """Convert labels to Python's own numbers and strings.
-
-    Missing labels become None, and so do -1, NaN and the empty string.
-    """
+    """Convert labels to Python's numbers and strings; missing labels, -1, NaN and "" become None."""
     found = [v.item() if isinstance(v, np.generic) else v for v in values or ()]
     return [None if v is None or v in ("", NO_LABEL) or v != v else v for v in found]
 

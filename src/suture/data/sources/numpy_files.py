@@ -25,13 +25,9 @@ LABEL_NAMES = ("y", "labels", "label", "targets", "target", "arr_1")
 def open_numpy(files: Mapping[str, list[Path]], name: str, columns: ColumnNames) -> DataSource:
     """Open the splits in `files`; in a single file the arrays' names give the splits (x_train, test_images).
 
-    uint8 (N, H, W), (N, H, W, C) or (N, C, H, W) with 1, 3 or 4 channels are images (the fourth, alpha, is
-    dropped). Anything else is read as arrays, as stored, with two exceptions: float64 becomes float32, which
-    networks need, and unsigned integers of more than 8 bits become int64.
-
-    Raises:
-        SutureError: no such file, pickled objects in it, no inputs among the arrays, or several files of one
-            split.
+    uint8 (N, H, W), (N, H, W, C) or (N, C, H, W) with 1, 3 or 4 channels are images; the fourth channel,
+    alpha, is dropped. Anything else is read as arrays: float64 becomes float32, which networks need, unsigned
+    integers of more than 8 bits become int64, other dtypes stay.
     """
     splits: dict[str, Callable[[], StoredSplit]] = {}
     for split, ones in files.items():
@@ -65,10 +61,7 @@ def _read_split(file: Path, split: str, columns: ColumnNames) -> StoredSplit:
 
 
 def _find_array(names: list[str], usual: tuple[str, ...], split: str, given: str | None) -> str | None:
-    """Find the array that is meant: `given`, else one of the usual names.
-
-    Either may be joined with the split's name.
-    """
+    """Find the array `given`, else one with a usual name; either may be joined with the split's name."""
     spelt = [s for one in (usual if given is None else (given,))
              for s in ((f"{one}_{split}", f"{split}_{one}") if split else (one,))]
     known = {n.lower(): n for n in reversed(names)}

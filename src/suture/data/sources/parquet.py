@@ -1,7 +1,7 @@
-"""Parquet files, read by row group: no copy is written, and memory does not grow with the number of examples.
+"""Parquet files, read by row group, so that memory stays bounded and no copy is written.
 
-The library `datasets` interprets the columns. Its streams are not used for the rows, because they have
-neither a length nor random access, which shuffling and balanced draws need.
+The library `datasets` interprets the columns only. Its streams have neither the length nor the random access
+that shuffling and balanced draws need.
 """
 
 from __future__ import annotations
@@ -19,15 +19,9 @@ from suture.data.sources.stores import StoredSplit
 
 T = TypeVar("T")
 GROUP_BYTES = 2**28
-"""Bytes of row groups that stay in memory, the last opened ones.
-
-Rows drawn at random from small images lie in all row groups.
-"""
+"""Bytes of the last opened row groups that stay in memory. Random rows of small images lie in all groups."""
 HELD_BYTES = 2**30
-"""Bytes of encoded examples that stay in memory, the first read ones.
-
-Later passes in another order then open no file.
-"""
+"""Bytes of the first read encoded examples that stay in memory. Later passes then open no file."""
 
 
 class ParquetColumn:
@@ -44,20 +38,18 @@ class ParquetColumn:
         self._held_bytes = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy in another process reads for itself.
+        # A copy in another process starts with empty caches.
         return vars(self) | {"_open": {}, "_held": {}, "_held_bytes": 0}
 
     def __len__(self) -> int:
         return self._starts[-1]
 
     def describe_row(self, row: int) -> str:
-        """Return file and row of an example; see `Store`."""
         k = bisect_right(self._firsts, row) - 1
         return f"{self.files[k].name}, row {row - self._firsts[k]}"
 
     def fetch(self, rows: Sequence[int]) -> list[Any]:
-        """Return the encoded examples at `rows`; see `Store`. Each row group is opened once for all its rows.
-        """
+        """Return the encoded examples at `rows`. Each row group is opened once for all its rows."""
         found = {r: self._held[r] for r in rows if r in self._held}
         for group, ones in groupby(sorted(set(rows) - found.keys()),
                                    lambda r: bisect_right(self._starts, r) - 1):
@@ -71,14 +63,14 @@ class ParquetColumn:
         return [found[r] for r in rows]
 
     def _read_group(self, group: int) -> Any:
-        """Read the column in one row group as an Arrow array of bytes or strings."""
+        """Return the column in one row group as an Arrow array of bytes or strings."""
         values = self._open.pop(group, None)
         if values is None:
             k, g = self._groups[group]
             values = _read(self.files[k], lambda opened: opened.read_row_group(
                 g, columns=[self.column], use_threads=False).column(0).combine_chunks())
             if hasattr(values.type, "num_fields") and values.type.num_fields:
-                # `flatten`, unlike `field`, hands the nulls of the struct down.
+                # `flatten`, unlike `field`, keeps the nulls of the struct.
                 values = dict(zip((f.name for f in values.type), values.flatten(), strict=True))["bytes"]
         self._open[group] = values
         while len(self._open) > 1 and sum(v.nbytes for v in self._open.values()) > GROUP_BYTES:
@@ -87,7 +79,6 @@ class ParquetColumn:
 
 
 def read_parquet(files: list[Path], name: str, columns: ColumnNames) -> StoredSplit:
-    """Open the files of one split."""
     library = import_optional("datasets", "data", str(files[0]))
     schemas = [_read(f, lambda opened: opened.schema_arrow) for f in files]
     features = library.Features.from_arrow_schema(schemas[0])
@@ -103,7 +94,6 @@ def read_parquet(files: list[Path], name: str, columns: ColumnNames) -> StoredSp
 
 
 def _read(file: Path, read: Callable[[Any], T]) -> T:
-    """Open a file and return what `read` takes from it."""
     parquet = import_optional("pyarrow.parquet", "data", str(file))
     try:
         with parquet.ParquetFile(file) as opened:

@@ -1,4 +1,4 @@
-"""Random draws of examples, the same on every machine: balanced over the classes, and a fifth for testing."""
+"""Random draws of examples, the same on every machine."""
 
 from __future__ import annotations
 
@@ -11,20 +11,14 @@ from suture._base import SutureError
 
 
 def make_generator(seed: int) -> np.random.RandomState:
-    """Make a generator whose stream never changes between versions of NumPy.
-
-    It is the old `RandomState`, because NumPy freezes its stream (NEP 19). The stream of `default_rng` may
-    change.
-    """
+    """Make NumPy's old generator, the only one whose stream is frozen between versions (NEP 19)."""
     return np.random.RandomState(seed)
 
 
 def draw_balanced_order(labels: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
-    """Draw a permutation of the rows that holds the classes as evenly as possible in each of its beginnings.
+    """Draw a permutation of the rows: for every n, its first n hold the classes as evenly as possible.
 
-    Args:
-        labels: (N,) class numbers.
-        seed: seed of the draw, which depends on the seed and the labels alone.
+    `labels` (N,) are class numbers. Only they and `seed` decide the draw.
     """
     order = make_generator(seed).permutation(len(labels)).astype(np.int64)
     rank = np.empty(len(labels), dtype=np.int64)
@@ -43,11 +37,7 @@ def draw_order(n: int, labels: Tensor | None, seed: int) -> Tensor:
 def split_off_fifth(n: int, labels: Tensor | None, seed: int, name: str) -> tuple[Tensor, Tensor]:
     """Split `n` examples into sorted rows (training, test).
 
-    The test part is the first fifth of `draw_order`, with at least one example of each class, but at most
-    half of all.
-
-    Raises:
-        SutureError: fewer than two examples.
+    The test part is the first fifth of `draw_order`: at least one example of each class, at most half of all.
     """
     if n < 2:
         raise SutureError(f"expected at least two examples in {name}, to keep a part for testing, got {n}")
@@ -58,7 +48,7 @@ def split_off_fifth(n: int, labels: Tensor | None, seed: int, name: str) -> tupl
 
 
 def has_class_runs(labels: Tensor) -> bool:
-    """Return True where neighbours have fewer than half the expected number of changes of class."""
+    """Return True where the class changes between neighbours less than half as often as by chance."""
     counts = labels.bincount().double()
     chance = 1 - float((counts / len(labels)).square().sum())
     return int((labels[1:] != labels[:-1]).sum()) < chance * (len(labels) - 1) / 2

@@ -1,4 +1,4 @@
-"""Specs: opening data by text (as on a command line) or by object, with their reader, splits and labels."""
+"""Specs: data opened by text (as on a command line) or by object, with their splits and labels."""
 
 from __future__ import annotations
 
@@ -32,10 +32,7 @@ PICKLED_ENDINGS = (".pkl", ".pickle", ".pt", ".pth", ".npy", ".bin")
 
 
 def is_spec(text: str) -> bool:
-    """Return True where `text` names data: ``hf:``, ``torchvision:``, or a path.
-
-    Text is a path if it exists, or if it looks like one.
-    """
+    """Return True where `text` names data: ``hf:``, ``torchvision:``, or what is or looks like a path."""
     path = text.partition("#")[0]
     return (text.startswith(("hf:", "torchvision:")) or "/" in path or path.startswith((".", "~"))
             or Path(path).suffix.lower() in (*FILE_ENDINGS, *PICKLED_ENDINGS) or Path(path).exists())
@@ -54,28 +51,27 @@ def open_source(spec: Any, *, split: str = "train", n: int | None = None, seed: 
     ``hf:NAME``, ``hf:NAME@CONFIG``  by name on the hub, or in the cache of `datasets`
     a folder of ``save_to_disk``   as `datasets` writes it
     ``torchvision:CIFAR10@ROOT``   nothing is downloaded
-    an object of `datasets`        Dataset, DatasetDict, or a stream of either (with `n`)
+    an object of `datasets`        Dataset, DatasetDict, or a stream of either (its first `n` examples)
     =============================  =====================================================================
 
-    After any of the strings, ``#A/B`` names the splits for training and testing, ``#A`` one split that is cut
-    in two. Otherwise they are train and test (also validation, val, dev). Without a test split, a fifth of
-    the examples (at least one of each class, at most half) is the test part. It is drawn by `seed`, evenly
-    over the classes, and a note says so. A single Dataset is never cut: it is one split.
+    After any of the strings, ``#A/B`` names the splits for training and testing, and ``#A`` one split that is
+    cut in two. Otherwise they are train and test (also validation, val, dev). Without a test split, a fifth
+    of the examples (at least one of each class, at most half) is the test part. It is drawn by `seed`, evenly
+    over the classes, and noted. A single Dataset is one split and is never cut.
 
     Args:
         spec: as above; a `pathlib.Path` too.
-        split: "train" or "test" in this sense, or the name of a split.
+        split: "train" (default), "test", or the name of a split.
         n: number of examples, drawn as by `Examples.subset`. Default: all.
-        seed: seed of the test part and of the draw.
+        seed: seed of the test part and of the draw. Default 0.
         image_column, label_column, text_column: names of columns, or of arrays. Default: found by name and
             type. ``label_column="none"`` leaves labels out.
-        skip_bad: leave out examples that cannot be decoded, are blank or have no label, and note how many.
-            This decodes every example once. Default: the first one is refused.
+        skip_bad: decode every example once, leave out those that fail, are blank or have no label, and note
+            how many. Default: the first one is an error.
 
     Raises:
-        SutureError: nothing there or of no known kind, a split or column that is not there, labels that are
-            no classes or missing, `n` larger than the number of examples, an extra that is not installed, or
-            no network.
+        SutureError: no data of a known kind, a split or column that is not there, labels that are missing or
+            no classes, `n` larger than the number of examples, an extra that is not installed, or no network.
     """
     reader = _open(spec, ColumnNames(image_column, label_column, text_column), n, seed, skip_bad)
     return reader.read_examples(split, n, whole=hub.is_hub_dataset(spec))
@@ -86,8 +82,7 @@ def open_pair(spec: Any, *, train_size: int | None = None, test_size: int | None
               text_column: str | None = None, skip_bad: bool = False) -> tuple[Examples, Examples]:
     """Open the (training, test) examples of `open_source`, ready to compare networks on.
 
-    Examples that come class by class (as from folders) are mixed as by `Examples.subset`. Every beginning
-    then holds the classes as evenly as possible, and a note says so.
+    Examples stored class by class (as in folders) are mixed as by `Examples.subset`, and a note says so.
 
     Args:
         spec, seed, image_column, label_column, text_column, skip_bad: as for `open_source`.
@@ -150,10 +145,7 @@ class _SplitReader:
                         "; ".join(x for x in (part.note, *notes, left_out) if x), rows)
 
     def _find_labelled(self, part: StoredSplit, labels: Labels | None, name: str) -> tuple[Tensor, list[str]]:
-        """Find the rows that have a label, with notes about the others.
-
-        Return all rows where none has a label.
-        """
+        """Find the rows that have a label (all rows if none has one), with notes about the others."""
         rows = torch.arange(len(part.store))
         if labels is None:
             return rows, [f"all labels of {name} are missing or -1"] if self.labelled and part.labels else []
@@ -171,7 +163,7 @@ class _SplitReader:
 
     def _draw(self, part: StoredSplit, labels: Labels | None, rows: Tensor, n: int | None,
               name: str) -> tuple[Tensor, str]:
-        """Draw `n` of the rows (None: all, in order), past bad examples where they are skipped."""
+        """Draw `n` of the rows (None: all, in order), without bad examples if they are skipped."""
         check_size(n, len(rows), name)
         if n is not None:
             rows = rows[draw_order(len(rows), _select(labels, rows), self.seed)]
@@ -246,7 +238,6 @@ def _open_folder(path: Path, columns: ColumnNames) -> DataSource:
 
 
 def _open_files(files: Mapping[str, list[Path]], name: str, columns: ColumnNames) -> DataSource:
-    """Open files of one ending, by split."""
     ending = next(iter(files.values()))[0].suffix.lower()
     if ending == ".npz":
         return open_numpy(files, name, columns)

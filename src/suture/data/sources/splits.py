@@ -1,4 +1,4 @@
-"""Splits: the files of each split in a folder, and the choice of the split that is meant."""
+"""Splits: the files of each split in a folder, and the choice of a split."""
 
 from __future__ import annotations
 
@@ -11,20 +11,14 @@ from suture._base import SutureError
 
 TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "testing", "validation", "valid", "val", "dev", "eval")
-"""Names of a test split, the best first."""
+"""Names of a test split, the preferred first."""
 SPLIT_NAMES = (*TRAIN_NAMES, *TEST_NAMES)
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
 _PREFIX = re.compile(rf"({'|'.join(sorted(SPLIT_NAMES, key=len, reverse=True))})(?=[-_.]|$)", re.IGNORECASE)
 
 
 def find_files(path: Path, ending: str) -> dict[str, list[Path]]:
-    """Find the files of one ending in a folder, by split; {} for none.
-
-    They lie in the folder, in ``data/``, in folders of splits, or in the only folder.
-
-    Raises:
-        SutureError: several folders that are no splits, or a missing shard.
-    """
+    """Find files of one ending by split: in the folder, ``data/``, folders of splits or the only folder."""
     for folder in (path, path / "data"):
         if files := _list_files(folder, ending):
             return _group_by_split(files)
@@ -45,7 +39,7 @@ def _list_files(folder: Path, ending: str) -> list[Path]:
 
 
 def _group_by_split(files: Sequence[Path]) -> dict[str, list[Path]]:
-    """Group sorted files by the split that their names begin with; return {"": all} where no name does."""
+    """Group sorted files by the split at the start of their names; return {"": all} without such names."""
     found: dict[str, list[Path]] = {}
     for file in files:
         shard, prefix = _SHARD.fullmatch(file.stem), _PREFIX.match(file.stem)
@@ -69,20 +63,11 @@ def _refuse_gaps(split: str, files: Sequence[Path]) -> None:
 
 
 def choose_split(splits: Mapping[str, Any], split: str, given: str, name: str) -> tuple[str, bool]:
-    """Choose the split that is meant, and say if a test part must first be cut from it.
+    """Return the name of the requested split, and True where a test part must first be cut from it.
 
     Args:
-        splits: splits by name.
         split: "train", "test", or the name of a split.
-        given: the splits for training and testing: "A/B", "A" for one split that is cut in two, or "" for the
-            usual names.
-        name: name of the data in messages.
-
-    Returns:
-        Name of the split, and True where it must be cut in two.
-
-    Raises:
-        SutureError: a split that is not there, or one split for both.
+        given: splits for training and testing: "A/B", "A" to cut one split in two, or "" for the usual names.
     """
     named = split not in ("train", "test")
     train, _, test = given.partition("/")

@@ -1,4 +1,4 @@
-"""Stores of examples: their interface, the store in memory, and the splits of a data set."""
+"""Stores of examples, and the splits of a data set."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ class MemoryStore:
 
     Attributes:
         values: a tensor (N, ...) of raw examples, or a sequence for `decode`.
-        name: name of the file or object they come from.
         places: (N,) place of each in messages. Default: `name` and the row.
     """
 
@@ -42,22 +41,19 @@ class MemoryStore:
         return len(self.values)
 
     def fetch(self, rows: Sequence[int]) -> Any:
-        """Return the examples at `rows`; see `Store`."""
         return self.values[list(rows)] if isinstance(self.values, Tensor) else [self.values[r] for r in rows]
 
     def describe_row(self, row: int) -> str:
-        """Return the place of an example; see `Store`."""
         return f"{self.name}, row {row}" if self.places is None else self.places[row]
 
 
 def decode_rows(store: Store, kind: ExampleKind, rows: Sequence[int]) -> list[Any] | Tensor:
-    """Decode the examples at `rows`; one that cannot be decoded is a `BadExample`."""
+    """Decode the examples at `rows`; a failure gives a `BadExample`."""
     stored = store.fetch(rows)
     return stored if isinstance(stored, Tensor) else [decode(one, kind) for one in stored]
 
 
 def find_bad(loaded: list[Any] | Tensor) -> int | None:
-    """Return the index of the first `BadExample` that `decode_rows` returned, or None."""
     if isinstance(loaded, Tensor):
         return None
     return next((i for i, one in enumerate(loaded) if isinstance(one, BadExample)), None)
@@ -68,13 +64,10 @@ class StoredSplit:
     """One split as it is stored.
 
     Attributes:
-        store, kind: its examples.
-        labels: one for each example, as stored: class numbers, strings, None where there is none. None: no
-            labels.
+        labels: (N,) as stored: class numbers, strings, None for an example without one. None: no labels.
         names: names of the classes, if the labels are their numbers.
         classes: number of classes, if it is known without the other splits.
         column: name of the labels in messages.
-        note: what a reader should know.
     """
 
     store: Store
@@ -88,12 +81,7 @@ class StoredSplit:
 
 @dataclass(frozen=True)
 class DataSource:
-    """Data with its splits, which are opened on request.
-
-    Attributes:
-        name: the stem of the path, or the name of the data set.
-        splits: splits by name; data without splits have one named "".
-    """
+    """Splits of a data set by name, opened on request; data without splits have one named ""."""
 
     name: str
     splits: Mapping[str, Callable[[], StoredSplit]]

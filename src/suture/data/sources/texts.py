@@ -1,7 +1,7 @@
 """Texts in files: ``.txt`` with one text in each line, ``.jsonl``, ``.csv`` and ``.tsv`` with columns.
 
-They are not read with the library `datasets`, because it refuses a whole file for one bad row of a table or
-one bad line of JSON, reads the text "NA" as missing, and class numbers beside a gap as fractions.
+suture reads them itself, because the library `datasets` refuses a whole file for one bad row or line, reads
+the text "NA" as missing, and reads class numbers beside a gap as fractions.
 """
 
 from __future__ import annotations
@@ -20,16 +20,12 @@ from suture.data.sources.stores import MemoryStore, StoredSplit
 TEXT_ENDINGS = (".jsonl", ".csv", ".tsv", ".txt")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 LONGEST_FIELD = 2**31 - 1
-"""Largest number of characters of a field. The default of `csv`, 131072, is less than some documents have."""
+"""Most characters of a field. The default of `csv`, 131072, is too small for some documents."""
 Row = dict[str, Any] | BadExample
 
 
 def read_texts(files: list[Path], name: str, columns: ColumnNames) -> StoredSplit:
-    """Read the texts of a split, UTF-8, into memory.
-
-    Blank lines of ``.txt`` files separate texts and are not texts. The first line of ``.csv`` and ``.tsv``
-    names the columns. Rows that cannot be read are bad examples.
-    """
+    """Read the texts of a split, UTF-8, into memory. Rows that cannot be read are bad examples."""
     places, rows = [], []
     for file in files:
         for line, row in _read_rows(file):

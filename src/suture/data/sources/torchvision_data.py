@@ -19,17 +19,13 @@ class TorchvisionImages(MemoryStore):
     """Store of the images of a map-style data set of (image, label)."""
 
     def fetch(self, rows: Sequence[int]) -> list[Any]:
-        """Return the images at `rows`; see `Store`."""
         return [self.values[r][0] for r in rows]
 
 
 def open_torchvision(spec: str) -> DataSource:
     """Open ``CIFAR10@ROOT``: a class of `torchvision.datasets` and its root folder.
 
-    torchvision unpickles the files of CIFAR after it has compared their checksums with its own.
-
-    Raises:
-        SutureError: torchvision is missing or has no such class, no root, or nothing at the root.
+    torchvision compares checksums before it unpickles the files of CIFAR.
     """
     name, _, given = spec.partition("@")
     module = import_optional("torchvision.datasets", "vision", f"torchvision:{spec}")
@@ -47,7 +43,6 @@ def open_torchvision(spec: str) -> DataSource:
 
 
 def _list_split_arguments(made: Any, root: str) -> dict[str, dict[str, Any]]:
-    """Return the arguments that choose each split."""
     known = inspect.signature(made).parameters
     if "train" in known:
         return {"train": {"train": True}, "test": {"train": False}}
