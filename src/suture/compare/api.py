@@ -62,13 +62,13 @@ def paper(seed: int = 0) -> dict[str, Any]:
 
     >>> suture.compare(network, data=train, test=test, **suture.paper())
 
-    The map (arXiv 2412.11299) is a bilinear resize to the target's size, then a full affine map (one for all
-    tokens). Direct matching uses the first 100 examples of `data`, which should not be augmented. Task loss
-    matching uses `TaskRecipe.paper`. Functional DM is ``dm.accuracy``, structural DM is
+    In the paper (arXiv 2412.11299), the map is a bilinear resize to the target's size, then a full affine map
+    (one for all tokens). Direct matching uses the first 100 examples of `data`, which should not be
+    augmented. Task loss matching uses `TaskRecipe.paper`. Functional DM is ``dm.accuracy``, structural DM is
     ``dm.residual_batches``.
 
     Two errors of the published code are not repeated. Its float32 pseudo-inverse drops more directions the
-    more rows there are. Its residual belongs to another map than the installed one.
+    more rows there are. Its residual belongs to another map than the stitching layer.
 
     The paper's detectors take hours, so they are not included. To add them, write
     ``ood=suture.OOD(("energy",), energy=suture.EnergyRecipe.paper(), auxiliary=random_images,

@@ -49,7 +49,7 @@ class Findings:
     stages: Sequence[str] = ()
 
     def add(self, new: Findings) -> Findings:
-        """Return the findings of both."""
+        """Return these findings with the new ones; a new value replaces an old one of the same name."""
         return Findings([*self.rows, *new.rows], {**self.arrays, **new.arrays}, [*self.notes, *new.notes],
                         {**self.counts, **new.counts}, {**self.failed, **new.failed},
                         {**self.ood, **new.ood}, [*self.stages, *new.stages])

@@ -21,7 +21,7 @@ def choose_display_names(source: nn.Module, target: nn.Module, same: bool) -> tu
 
 
 def hash_inputs(about: object, *data: Batches) -> str:
-    """Return 16 hex digits of settings (repr of `about`) and data (number of batches, and first batch)."""
+    """Hash settings (repr of `about`) and data (number of batches, first batch) into 16 hex digits."""
     digest = hashlib.sha256()
     digest.update(repr((about, *(d.count_batches() for d in data))).encode())
     for batches in data:
@@ -51,7 +51,7 @@ def describe_data(data: Any) -> dict[str, Any]:
 
 
 def _name_preprocessing(how: Any) -> str:
-    """Return the repr of a preprocessing, or its name if the repr has an address, which would vary."""
+    """Return the repr of a preprocessing, or its name if the repr holds a memory address, which varies."""
     text = repr(how)
     return getattr(how, "__qualname__", type(how).__qualname__) if " at 0x" in text else text
 

@@ -158,7 +158,7 @@ class Settings(FitSettings):
 
     @property
     def folds(self) -> int:
-        """Number of parts of the data with separate moments."""
+        """Number of parts of the data with separate moments, for families chosen by cross-validation."""
         return FOLDS if self.affine_family.needs_folds else 1
 
     @property

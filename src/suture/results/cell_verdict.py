@@ -120,7 +120,7 @@ def explain_weakness(quality: Mapping[str, float | None], detector: str, least: 
 
 
 def format_near(value: float, threshold: float, digits: int = 2) -> str:
-    """Format a number with at least `digits` digits, and enough to show its side of the threshold."""
+    """Format a number with at least `digits` decimals, and enough to show its side of the threshold."""
     for places in range(digits, 17):
         text = f"{value:.{places}f}"
         if (float(text) < threshold, float(text) > threshold) == (value < threshold, value > threshold):

@@ -54,12 +54,13 @@ class Comparison(Measured):
                 f"cells, measures: {', '.join(self.measures) or 'none'})")
 
     def statistics(self) -> pd.DataFrame:
-        """Return statistics of the representation at each site, with positions as rows (`SiteStatistics`).
+        """Return statistics of each site's representation (`suture.indices.SiteStatistics`).
 
         Returns:
             Columns ``side``, ``site``, ``rows``, ``width``, ``rank``, ``effective_rank``,
-            ``participation_ratio`` and ``dead`` (columns that do not vary). Empty if no index of the stitched
-            matrices was requested. The spectra are in `arrays`, as ``source.spectrum/0`` and so on.
+            ``participation_ratio`` and ``dead`` (columns that do not vary). Positions count as rows. Empty if
+            no index of the stitched matrices was requested. The spectra are in `arrays`, as
+            ``source.spectrum/0`` and so on.
         """
         import pandas as pd
 
@@ -79,8 +80,7 @@ class Comparison(Measured):
             Texts; rows are source sites, columns target sites.
 
         Raises:
-            SutureError: the comparison has no relative accuracy or no out-of-distribution scores of this
-                method.
+            SutureError: the comparison lacks relative accuracy or out-of-distribution scores of this method.
         """
         if what not in ("word", "reason"):
             raise make_unknown_error("column", what, ("word", "reason"))

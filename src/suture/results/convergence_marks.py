@@ -13,9 +13,7 @@ def list_causes(mark: str) -> list[str]:
 def describe_marks(marks: Iterable[str], cells: int) -> str:
     """Describe how many cells are marked and why, as in ``3 of 64 cells are marked (still improving: 3)``.
 
-    Args:
-        marks: marks of the cells; empty ones are not counted.
-        cells: number of all cells.
+    Empty marks are not counted. `cells` is the number of all cells.
     """
     found = [m for m in marks if m]
     counts = Counter(cause for m in found for cause in list_causes(m))

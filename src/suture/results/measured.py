@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NAMES = ("source", "target", "sources", "targets", "same_network", "same_architecture")
-"""Fields of `Measured` with names, and with how the two networks correspond."""
+"""Fields of `Measured` that name networks and sites, or say how the networks correspond."""
 _ABSENT: Mapping[str, Any] = {"value": np.nan, "low": np.nan, "high": np.nan, "n": np.nan,
                               "reason": "not computed", "mark": ""}
 """Columns that a matrix can show, with their content for a cell that is not in the table."""

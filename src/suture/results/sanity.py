@@ -71,8 +71,8 @@ def run_sanity_battery(measured: Measured) -> Verdict:
     """Run the sanity battery of Balogh and Jelasity (AAAI 2025) on the cells of one comparison.
 
     For a network stitched to itself, ``violated`` counts the target layers to which another source layer is
-    more similar than the layer itself. ``beyond_noise`` counts those for which this is
-    significant on the test set, in three steps:
+    more similar than the layer itself. ``beyond_noise`` counts those for which this is significant on the
+    test set, in three steps:
 
     1. Exact two-sided McNemar tests compare the layer with every more similar one, by hits per example (on
        the label; for agreement, on the target's prediction). The smallest p value is kept.
@@ -88,7 +88,7 @@ def run_sanity_battery(measured: Measured) -> Verdict:
     most similar source layer is the corresponding one (a tie counts). ``corresponding_by_source`` counts the
     source layers, of ``source_layers``, whose most similar target layer is the corresponding one.
 
-    ``worst_margin`` is the largest amount (native units, 0 if none) by which a source layer
+    ``worst_margin`` is the largest amount (in the measure's units; 0 if none) by which a source layer
     (``worst_source``) is more similar to a target layer (``worst_target``) than the own or corresponding one.
     Margins up to 1e-9 (structural measures) or 1e-6 nats (divergences) are rounding. Layers without an own
     value, or without any other, are not counted. ``undefined`` counts the cells without a value.

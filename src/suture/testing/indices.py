@@ -1,4 +1,4 @@
-"""Laws of a structural index: its statements about itself are true."""
+"""Laws of a structural index: its range, its missing values, and the properties that it states."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Law:
-    """A claim that an object must keep.
+    """A claim that must hold for an object.
 
     Attributes:
         name: short name, such as a test's id.

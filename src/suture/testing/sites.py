@@ -1,4 +1,4 @@
-"""Laws of a network at its sites: front and tail together are the network, and leave no trace in it."""
+"""Laws of a network at its sites: front and tail make up the network, and running them leaves no trace."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from suture.testing.laws import Law, LawBook, law
 
 
 def site_laws(network: nn.Module, inputs: Any, sites: SiteSpec = "**") -> list[Law]:
-    """Return the laws that a network must keep for its numbers to mean anything.
+    """Return the laws that a network must keep for its comparisons to be valid.
 
     Args:
         network: any network; a private copy runs, in eval mode.

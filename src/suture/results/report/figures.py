@@ -164,7 +164,7 @@ _DETAILS = ("ap", "fpr95", "frechet")
 
 
 def is_detail(name: str) -> bool:
-    """Return True if a measure is a detail of another one, left out of overviews."""
+    """Return True if a measure adds detail to another one, such as a part of it; overviews leave it out."""
     kind, of, _ = name.rpartition(".")[2].partition("_")
     return bool(of) and kind in _DETAILS
 

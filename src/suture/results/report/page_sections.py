@@ -123,11 +123,12 @@ def _format_entry(column: str, value: Any) -> tuple[str, bool]:
 
 
 def tabulate_quality(measured: Measured) -> list[dict[str, Any]]:
-    """Tabulate how well each detector tells native representations from others, the verdicts' detector first.
+    """Tabulate how well each detector tells native from other representations, the detector of the verdicts
+    first.
 
     Returns:
-        By detector: ``name``, ``verdict`` (True if verdicts rest on it) and ``rows``. A row is a site with
-        the AUROCs on auxiliary and unseen data, two-sided and one-sided, each as (text, True if below the
+        By detector: ``name``, ``verdict`` (True if verdicts rest on it) and ``rows``. A row has a site and
+        its AUROCs on auxiliary and unseen data, two-sided and one-sided, each as (text, True if below the
         threshold).
     """
     about, first = measured.meta.get("ood") or {}, get_detector(measured.meta)
