@@ -1,11 +1,5 @@
 """Compare two networks layer by layer, or fit a single stitched network.
 
-- `compare` gives a `Comparison`: structural indices, direct matching, task loss matching and OOD scores of
-  every cell, with verdicts, plots and a report.
-- `dry_run` uses the same arguments and returns a `DryRun`: sites, shapes, memory and estimated time.
-- `paper` returns the arguments of Balogh and Jelasity, AAAI 2025, for `compare` and `stitch`.
-- `stitch` fits one stitching layer and returns a `StitchedNetwork`. `load_stitched` reads a saved one.
-
 >>> comparison = suture.compare(network_a, network_b, data=train, test=test)
 """
 

@@ -19,14 +19,11 @@ def compare(given: CompareOptions) -> Comparison:
     """Compare two networks layer by layer.
 
     One pass over `data` gives the moments of all cells, and from them every index and every direct-matching
-    layer. Task loss matching trains on `data`. Stitched networks are evaluated on `test`. Each stitched
-    representation also gets a distance from the target network's native one (`Comparison.cells`).
+    layer. Task loss matching trains on `data`. Stitched networks are evaluated on `test`, with an
+    out-of-distribution score of each stitched representation (`Comparison.cells`).
 
     Args:
         {options}
-
-    Returns:
-        The `Comparison`: table, matrices, plots, verdict, report.
 
     Raises:
         SutureError: bad input. One line says what was expected, what was given and what to write instead.
@@ -61,24 +58,24 @@ def _set_up(given: CompareOptions) -> Setup:
 
 
 def paper(seed: int = 0) -> dict[str, Any]:
-    """Return the arguments of `compare` and `suture.stitch` that make every cell as in the paper.
+    """Return the arguments of `compare` and `suture.stitch` for the setup of Balogh and Jelasity, AAAI 2025.
 
     >>> suture.compare(network, data=train, test=test, **suture.paper())
 
-    The paper is Balogh and Jelasity, AAAI 2025 (arXiv 2412.11299). The map is a bilinear resize to the
-    target's size, then a full affine map (one for all tokens). Direct matching uses the first 100 examples of
-    `data`, which should not be augmented. Task loss matching uses `TaskRecipe.paper`. Functional DM is
-    ``dm.accuracy``, structural DM is ``dm.residual_batches``.
+    In the paper (arXiv 2412.11299), the map is a bilinear resize to the target's size, then a full affine map
+    (one for all tokens). Direct matching uses the first 100 examples of `data`, which should not be
+    augmented. Task loss matching uses `TaskRecipe.paper`. Functional DM is ``dm.accuracy``, structural DM is
+    ``dm.residual_batches``.
 
     Two errors of the published code are not repeated. Its float32 pseudo-inverse drops more directions the
-    more rows there are. Its residual belongs to another map than the installed one.
+    more rows there are. Its residual belongs to another map than the stitching layer.
 
-    The paper's detectors are not included, because they take hours. To add them, write
+    The paper's detectors take hours, so they are not included. To add them, write
     ``ood=suture.OOD(("energy",), energy=suture.EnergyRecipe.paper(), auxiliary=random_images,
     store="detectors")``.
 
     Args:
-        seed: of initialisations, the order of the data and the augmentation.
+        seed: seed of initialisations, the order of the data and the augmentation.
     """
     return {"family": FULL, "alignment": AlignmentRule(resize="bilinear", order="before", prefix="auto"),
             "examples": 100, "tlm": TaskRecipe.paper(seed), "seed": seed}

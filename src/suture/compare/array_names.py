@@ -1,4 +1,4 @@
-"""The border to the disk: names of the arrays of a result, and the records that they are made from."""
+"""The border to the disk: names of a result's arrays, and the records behind them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _PARTS = FittedMap._fields
 
 
 def pack_maps(method: str, fitted: Fitted) -> Arrays:
-    """Return the arrays of fitted maps: ``METHOD.weight/I/J``, ``METHOD.bias/I/J`` and so on."""
+    """Return the arrays of fitted maps: ``METHOD.weight/I/J``, ``METHOD.bias/I/J``."""
     return {f"{method}.{part}/{i}/{j}": t.detach().cpu().numpy() for (i, j), m in fitted.maps.items()
             for part, t in zip(_PARTS, m, strict=True)}
 
 
 def unpack_maps(method: str, arrays: Mapping[str, NDArray[Any]], failed: Mapping[Cell, str]) -> Fitted:
-    """Return the fitted maps that `pack_maps` turned into arrays."""
+    """Return the fitted maps from the arrays of `pack_maps`."""
     start = f"{method}.weight/"
     cells = [tuple(map(int, k.removeprefix(start).split("/"))) for k in arrays if k.startswith(start)]
     maps = {(i, j): FittedMap(*(torch.as_tensor(arrays[f"{method}.{part}/{i}/{j}"]) for part in _PARTS))
@@ -33,7 +33,7 @@ def unpack_maps(method: str, arrays: Mapping[str, NDArray[Any]], failed: Mapping
 
 
 def pack_cells(name: str, of: Mapping[Cell, float], shape: tuple[int, int]) -> Arrays:
-    """Return one number per cell as an array (sources, targets), nan where there is none."""
+    """Return one number per cell as an array (sources, targets), NaN where there is none."""
     full = np.full(shape, np.nan)
     for cell, value in of.items():
         full[cell] = value

@@ -19,14 +19,10 @@ from suture.representations import Accumulators, AccumulatorSettings, Kind, get_
 
 
 class TokenShare:
-    """A random share of the unpadded tokens, the same for every site of both networks.
+    """A random share (`rate`) of the unpadded tokens, the same for every site of both networks.
 
-    The draw of a token depends on the seed, the number of its example in the stream, and its number among the
-    unpadded tokens of that example. Batches, padding and devices do not change it.
-
-    Args:
-        rate: share, in (0, 1].
-        seed: of the draws.
+    A draw depends on the seed, the number of the example, and the number of the token among the unpadded
+    ones. Batches, padding and devices do not change it.
     """
 
     def __init__(self, rate: float, seed: int) -> None:
@@ -41,12 +37,7 @@ class TokenShare:
         return counted & drawn.gather(1, (counted.cumsum(1) - 1).clamp(min=0))
 
     def draw_masks(self, xs: list[Tensor], *masks: Tensor | None) -> list[Tensor | None]:
-        """Return the masks of both sides, reduced to the drawn tokens.
-
-        Args:
-            xs: representations (N, T, D) at the sites of one side.
-            masks: of the two sides.
-        """
+        """Reduce the two sides' masks to the drawn tokens; `xs` are one side's representations (N, T, D)."""
         fitting = [m for m in masks if m is not None and m.shape == xs[0].shape[:2]]
         if len(fitting) == 2 and not torch.equal(*fitting):
             return list(masks)  # the accumulators refuse these masks
@@ -58,9 +49,7 @@ class TokenShare:
 def check_share(*networks: SitedNetwork) -> None:
     """Check that the same share of tokens can be drawn at every site.
 
-    Raises:
-        SutureError: a site without tokens, or with another number of them. Averages or resizes there would
-            differ from the input of the stitching layer.
+    Otherwise averages and resizes would differ from the stitching layer's input.
     """
     shapes = [(n.name, site, shape) for n in networks for site, shape in zip(n.sites, n.shapes, strict=True)]
     for name, site, shape in shapes:
@@ -75,17 +64,11 @@ def collect_moments(source: SitedNetwork, target: SitedNetwork, batches: Batches
     """Add the representations of all examples at all sites to `accumulators` and `fitter`.
 
     Args:
-        source, target: the same object for self-stitching: it runs once.
-        batches: the data.
-        accumulators: gets the unpadded tokens, or the drawn ones.
+        source, target: the same object for self-stitching, which runs once.
+        accumulators: get the unpadded tokens, or those that `share` draws.
         fitter: gets native representations, always with all tokens.
-        device: of the networks.
         micro_batch: examples per pass.
-        share: draws tokens.
         progress: called as ``progress("moments", batches done, batches)``.
-
-    Raises:
-        SutureError: NaN or inf in a representation, a batch that a network fails on, or only padding.
     """
     rows = 0
     with disable_gradients():
@@ -119,19 +102,11 @@ def compute_paper_indices(source: SitedNetwork, target: SitedNetwork, batches: B
                           asked: AccumulatorSettings, *, device: torch.device,
                           micro_batch: int, progress: Progress
                           | None = None) -> tuple[dict[tuple[int, int], dict[str, Value]], int]:
-    """Compute indices with the alignments of Balogh and Jelasity (2025).
+    """Compute indices with the alignments of Balogh and Jelasity (2025) on the first test examples.
 
     CKA uses flattened maps. The other indices use positions as rows if the shapes agree, else means over
-    positions.
-
-    Args:
-        source, target: the same object for self-stitching.
-        batches: the first test examples.
-        asked: settings that include requests of the alignment ``paper``.
-        device, micro_batch, progress: see `collect_moments`.
-
-    Returns:
-        Values by cell and name, and the number of examples.
+    positions. `asked` includes requests of the alignment ``paper``. Return values by cell and name, and the
+    number of examples.
     """
     papers = asked.select_requests("paper")
     views = {r.name: ("flatten",) if r.index.needs is Needs.KEPT_KERNELS else (STITCH, "pool")
@@ -153,20 +128,13 @@ def compute_paper_indices(source: SitedNetwork, target: SitedNetwork, batches: B
 
 
 def advise_on_error(error: Exception) -> str:
-    """Return the advice for a network that fails with `error` in the middle of the data."""
     return ("token ids below the number of embeddings" if isinstance(error, IndexError)
             else "batches of one input size")
 
 
 def fit_detectors(target: SitedNetwork, batches: Batches, fitter: DetectorFitter, device: torch.device,
                   micro_batch: int) -> None:
-    """Add the native representations of all data to `fitter`.
-
-    This extra pass is for moments that use only the first examples.
-
-    Raises:
-        SutureError: NaN or inf in a representation.
-    """
+    """Run an extra pass over all data for `fitter`, if the moments used only the first examples."""
     with disable_gradients():
         for batch in batches:
             for piece in cut_batch(move_batch(batch, device), micro_batch):
@@ -180,7 +148,7 @@ def fit_detectors(target: SitedNetwork, batches: Batches, fitter: DetectorFitter
 
 @contextmanager
 def report_network_errors(data: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Turn a network's error on data, such as a token id without an embedding, into one line."""
+    """Report a network's error on data, such as a token id without an embedding, in one line."""
     try:
         yield
     except kinds as e:

@@ -1,4 +1,4 @@
-"""The dry run of a comparison: its sites, the memory of its sums, and an estimate of its time."""
+"""The dry run of a comparison: its sites, the memory of its sums, and its estimated time."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from suture.networks import SiteInfo
 from suture.stitching import GroupTrainer
 
 TRIED_EXAMPLES = 32
-"""Number of examples of a dry run."""
+"""Largest number of examples of a dry run."""
 QUICK_SECONDS = 1.0
-"""A stage that is faster than this is run a second time."""
+"""A stage runs a second time if it is faster, because the first run warms up."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class DryRun:
     """Sites, memory and estimated time of a comparison, from one micro-batch.
 
     Attributes:
-        names: of source and target.
+        names: names of source and target.
         source, target: their sites with shapes, in order; the same object for self-stitching.
-        examples: number of examples of the data and of the test data; None where a stream does not know.
+        examples: numbers of examples of data and test data; None where a stream does not know.
         micro_batch: examples per pass of a network.
         state: bytes of the sums of all cells, for any number of examples.
-        seconds: estimated wall time of each stage, from a few examples; None if the number of examples is
-            unknown. Solving, intervals and trained detectors are not included.
-        device: of the run.
+        seconds: estimated wall time of each stage; None if the number of examples is unknown. Solving,
+            intervals and trained detectors are not included.
+        device: device of the run.
     """
 
     names: tuple[str, str]
@@ -47,10 +47,7 @@ class DryRun:
 
 
 def estimate_run(setup: Setup) -> DryRun:
-    """Run every stage of a comparison on a few examples, and return the estimates.
-
-    A fast stage runs twice, because the first run warms up.
-    """
+    """Estimate a comparison by running every stage on a few examples."""
     settings, data, device = setup.settings, setup.data, setup.settings.torch_device
     batch = next(iter(cut_batch(move_batch(next(iter(data.fit)), device),
                                 min(setup.micro_batch, TRIED_EXAMPLES))))

@@ -26,29 +26,27 @@ ResultArray = NDArray[np.bool_] | NDArray[np.float32]
 class Evaluation:
     """Per-example results of stitched networks.
 
-    For classification, the results of predictions are those of the example; `correct` and `agree` are
-    booleans. For tasks of tokens, they are float32 sums over the scored tokens of an example.
+    For classification, `correct` and `agree` are booleans. For tasks of tokens, results of predictions are
+    float32 sums over the scored tokens of an example. Norms are over all axes but the examples, without
+    padding.
 
     Attributes:
-        task: the scored task; with "none" all results but the norms are empty.
+        task: the scored task; with "none" the results of predictions are empty.
         batches: (B,) sizes of the test batches, in order.
-        tokens: (N,) number of scored tokens of each example; None for other tasks.
+        tokens: (N,) number of scored tokens; None for other tasks.
         labelled: True if the test data have labels.
         own_correct: (N,) True where the target network predicts the label; None without labels.
-        own_ce: (N,) its cross-entropy in nats; None without labels.
-        own_broken: number of its predictions whose largest logit is nan or infinite, so that they say
-            nothing.
+        own_ce: (N,) cross-entropy of the target network in nats; None without labels.
+        own_broken: number of its invalid predictions, whose largest logit is NaN or infinite.
         correct: per cell (N,) True where the stitched network predicts the label; empty without labels.
         agree: per cell (N,) True where it predicts the same as the target network.
         kl: per cell (N,) KL(target network's predictions || stitched network's) in nats.
         ce: per cell (N,) cross-entropy of the stitched network in nats; empty without labels.
         broken: per cell, as `own_broken`.
         scale: per target site (N,) |T|².
-        spread: per target site (N,) |T - mean|², the mean per channel over all rows (positions) of the test
-            data.
+        spread: per target site (N,) |T - mean|², with the mean per channel over all rows (positions) of the
+            test data.
         error: per cell (N,) |S - T|², the squared distance of the stitched from the native representation.
-
-    Norms are over all axes but that of the examples, without padding.
     """
 
     task: Task
@@ -77,16 +75,15 @@ class Evaluator:
     """An evaluation of stitched networks, grouped by target site.
 
     Each batch needs one front pass of the source, one full pass of the target, and the tails. Stitched
-    representations of one target site are concatenated before its tail, up to the micro-batch. No
-    representation is kept. Only the channel sums of each target site, (N, q) float32, are kept until the mean
-    is known at the end.
+    representations of one target site pass its tail together, up to the micro-batch. Only the channel sums of
+    each target site, (N, q) float32, are kept until the mean is known.
 
     Args:
-        source, target: frozen networks with their sites, on one device; the same object for self-stitching.
+        source, target: frozen networks at their sites, on one device; the same object for self-stitching.
         layers: per cell, on the device.
         micro_batch: most examples that pass a whole network at once (see `SitedNetwork.count_at_once`).
-        collector: gets every native and stitched representation, so that detectors need no extra pass.
-        task: of the target's output. "none": no tail runs.
+        collector: gets every native and stitched representation for the detectors.
+        task: task of the target's output; with "none" no tail runs.
     """
 
     def __init__(self, source: SitedNetwork, target: SitedNetwork, layers: Mapping[Cell, StitchingLayer],
@@ -106,8 +103,8 @@ class Evaluator:
         """Evaluate the stitched networks in one pass over `batches`.
 
         Raises:
-            SutureError: labels outside the classes of the network, an output that does not suit the task,
-                test data without scored tokens, NaN or inf in a representation of the networks themselves.
+            SutureError: labels outside the classes, an output that does not suit the task, no scored tokens,
+                or NaN or inf in a representation of the networks themselves.
         """
         self._parts = {k: {} for k in ("own_correct", "own_ce", "broken", "tokens", "correct", "agree", "kl",
                                        "ce", "scale", "deviation", "sums", "rows", "error")}
@@ -139,7 +136,7 @@ class Evaluator:
 
     def _sum_finite_squares(self, network: SitedNetwork, xs: list[Tensor], inputs: object,
                             number: int) -> list[Tensor]:
-        """Return |x|² of each example over the rows that are not padding, for every site."""
+        """Return |x|² (N,) without padding for every site, and refuse NaN and inf."""
         mask, squares = get_token_mask(inputs), []
         for site, shape, x in zip(network.sites, network.shapes, xs, strict=True):
             squares.append(_sum_squares(x.float(), shape, get_row_mask(shape, View.ALL, mask)))
@@ -218,7 +215,7 @@ class Evaluator:
                      torch.full((len(grid),), grid[0, ..., 0].numel()) if mask is None else mask.sum((1, 2)))
 
     def _record_predictions(self, cells: Sequence[Cell], logits: Tensor, own: _TargetPredictions) -> None:
-        """Compare the logits of k stitched networks with those of the target network and with the labels.
+        """Compare the logits of k stitched networks with the target network's and the labels.
 
         `logits` are (k N, V) or (k N, T, V).
         """
@@ -242,7 +239,7 @@ class Evaluator:
 
 
 class _TargetPredictions:
-    """The target network's predictions on a piece of a batch: log-probabilities (M, V) of the scored rows."""
+    """The target network's log-probabilities (M, V) and classes (M,) of the scored rows."""
 
     def __init__(self, rows: ScoredRows, logits: Tensor) -> None:
         self.rows = rows
@@ -259,7 +256,7 @@ def _cross_entropy(log_p: Tensor, labels: Tensor) -> Tensor:
 
 
 def _sum_squares(x: Tensor, shape: Shape, mask: Tensor | None) -> Tensor:
-    """Return |x|² of each example, (N,), over the rows that are not padding."""
+    """Return |x|² of each example, (N,), without padding."""
     return _square_norms(x if mask is None else _zero_uncounted(to_grid(x, shape, View.ALL), mask))
 
 
@@ -279,10 +276,7 @@ def _square_norms(x: Tensor) -> Tensor:
 
 
 def _shift_to_mean(deviation: Float32Array, sums: Float32Array, rows: NDArray[Any]) -> Float32Array:
-    """Return |T - mean|² (N,) from |T - c|² (N,) and the channel sums of T - c (N, q).
-
-    `rows` (N,) is the number of rows per example.
-    """
+    """Return |T - mean|² (N,) from |T - c|² (N,), channel sums of T - c (N, q) and row counts (N,)."""
     shift = sums.sum(0, dtype=np.float64) / rows.sum(dtype=np.float64)
     cross = np.asarray(sums @ shift.astype(np.float32), np.float64)
     # Only rounding can make it negative.

@@ -1,4 +1,4 @@
-"""The stage of evaluation: every stitched network on the test data, with scores and distances from native."""
+"""The stage of evaluation: all stitched networks on the test data, with scores and distances from native."""
 
 from __future__ import annotations
 
@@ -18,14 +18,7 @@ from suture.representations import Accumulators
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Stitched networks of one method on the test data.
-
-    Attributes:
-        method: "dm" or "tlm".
-        fitted: the maps.
-        evaluation: results per example.
-        collector: scores of the detectors; None without them.
-    """
+    """Stitched networks of one method on the test data; `collector` has the scores of the detectors."""
 
     method: str
     fitted: Fitted
@@ -34,7 +27,7 @@ class Evaluated:
 
 
 def evaluate(setup: Setup, method: str, fitted: Fitted) -> Evaluated:
-    """Evaluate every network stitched by `method` on the test data, in one pass."""
+    """Evaluate all networks stitched by `method` on the test data, in one pass."""
     collector = None if setup.detection is None else setup.detection.make_collector()
     evaluator = Evaluator(setup.source, setup.target, fitted.make_layers(setup), setup.micro_batch, collector,
                           setup.task)
@@ -47,16 +40,10 @@ def evaluate(setup: Setup, method: str, fitted: Fitted) -> Evaluated:
 
 def describe_evaluation(setup: Setup, evaluated: Evaluated, before: Arrays,
                         accumulators: Accumulators | None) -> Findings:
-    """Return the measures of every cell, and the arrays that they are made from.
+    """Return the measures of every cell, and the arrays behind them.
 
-    Args:
-        setup: of the comparison.
-        evaluated: the pass over the test data.
-        before: arrays of earlier stages.
-        accumulators: moments of the fitting data, for distances from native; None without detectors.
-
-    Raises:
-        SutureError: the test examples are not those of an earlier pass.
+    `before` holds the arrays of earlier stages. `accumulators` hold the moments of the fitting data, for
+    distances from native; they are None without detectors.
     """
     method, shape, seed = evaluated.method, setup.shape, setup.settings.seed
     arrays = stack_evaluation(evaluated.evaluation, method, shape)
@@ -79,7 +66,7 @@ def describe_evaluation(setup: Setup, evaluated: Evaluated, before: Arrays,
 
 def _measure_distances(setup: Setup, evaluated: Evaluated,
                        accumulators: Accumulators) -> list[ScoreRow]:
-    """Return the Fréchet distances between stitched and native representations, from the moments."""
+    """Return the Fréchet distances between stitched and native representations."""
     rows = []
     for cell in setup.cells:
         reason = evaluated.fitted.failed.get(cell, "")

@@ -1,4 +1,4 @@
-"""What the stages of a comparison found so far: rows of the table, arrays, notes, counts."""
+"""Findings of the stages of a comparison so far: rows of the table, arrays, notes, counts."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class ScoreRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Findings:
-    """What the finished stages found; the result of every stage is added to those before.
+    """Findings of the finished stages.
 
     Attributes:
-        rows: of the table, as it is saved.
-        arrays: as they are saved (`suture.compare.array_names`).
+        rows: rows of the table, as saved.
+        arrays: arrays, as saved (`suture.compare.array_names`).
         notes: sentences for the reader.
         counts: ``n_fit``, ``n_test`` and ``n_paper`` examples.
         failed: cells without a stitched network, with the reason.
@@ -49,23 +49,14 @@ class Findings:
     stages: Sequence[str] = ()
 
     def add(self, new: Findings) -> Findings:
-        """Return the findings of both."""
+        """Return these findings with the new ones; a new value replaces an old one of the same name."""
         return Findings([*self.rows, *new.rows], {**self.arrays, **new.arrays}, [*self.notes, *new.notes],
                         {**self.counts, **new.counts}, {**self.failed, **new.failed},
                         {**self.ood, **new.ood}, [*self.stages, *new.stages])
 
 
 def read_findings(previous: Comparison, setup: Setup, standing_notes: Iterable[str]) -> Findings:
-    """Return the findings of an earlier result of the same networks, data and settings.
-
-    Args:
-        previous: the earlier result.
-        setup: of the comparison that goes on.
-        standing_notes: notes that do not come from a stage.
-
-    Raises:
-        SutureError: the result belongs to another comparison.
-    """
+    """Return the findings of an earlier result; `standing_notes` are notes that do not come from a stage."""
     meta, standing = previous.meta, list(standing_notes)
     if meta.get("key") != setup.key:
         raise SutureError("the earlier result is of other networks, data or settings; choose another output "
@@ -78,7 +69,6 @@ def read_findings(previous: Comparison, setup: Setup, standing_notes: Iterable[s
 
 
 def write_rows(setup: Setup, rows: Iterable[ScoreRow]) -> list[dict[str, Any]]:
-    """Return score rows as rows of the table."""
     sources, targets = ([str(s) for s in n.sites] for n in (setup.source, setup.target))
     return [{"source": sources[r.i], "target": targets[r.j], "measure": r.measure, "value": r.value.value,
              "low": r.value.low, "high": r.value.high, "n": r.n,

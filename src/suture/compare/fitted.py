@@ -1,4 +1,4 @@
-"""Fitted maps of one way of stitching, and the stitching layers with them."""
+"""Fitted maps of one method, and their stitching layers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,7 @@ from suture.stitching import StitchingLayer
 
 
 class FittedMap(NamedTuple):
-    """Affine map of one cell, in the precision that it was solved in.
-
-    Attributes:
-        weight: (q, p).
-        bias: (q,).
-    """
+    """Affine map of one cell, weight (q, p) and bias (q,), in the precision it was solved in."""
 
     weight: Tensor
     bias: Tensor
@@ -27,7 +22,7 @@ class FittedMap(NamedTuple):
 
 @dataclass(frozen=True)
 class Fitted:
-    """Maps of all cells that one method fitted, and the reason for each cell without one."""
+    """Maps of one method by cell, and the reason for each cell without one."""
 
     maps: Mapping[Cell, FittedMap]
     failed: Mapping[Cell, str]

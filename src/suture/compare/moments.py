@@ -19,7 +19,7 @@ from suture.stitching import DirectMatch, direct_match
 
 @dataclass(frozen=True)
 class Matched:
-    """Direct matching of all cells: the fitted maps, and the solutions that they come from."""
+    """Direct matching of all cells: the fitted maps, and their solutions."""
 
     fitted: Fitted
     solutions: Mapping[Cell, DirectMatch]
@@ -75,7 +75,7 @@ def compute_published(setup: Setup) -> tuple[dict[Cell, dict[str, Value]], dict[
 
 def describe_moments(setup: Setup, accumulators: Accumulators, matched: Matched,
                      published: Mapping[Cell, Mapping[str, Value]], counts: Mapping[str, int]) -> Findings:
-    """Return what the stage found: indices, direct matching, spectra of the sites, notes."""
+    """Return the findings: indices, direct matching, spectra of the sites, notes."""
     settings, rows = setup.settings, []
     values = accumulators.compute_all_values(setup.cells, settings.progress) if settings.requests else {}
     for i, j in setup.cells:
@@ -99,7 +99,6 @@ def describe_moments(setup: Setup, accumulators: Accumulators, matched: Matched,
 
 
 def _note_rows(setup: Setup, accumulators: Accumulators) -> list[str]:
-    """Return notes on constant representations, and on cells with too few rows."""
     constant, short = {}, []
     for i, j in setup.cells:
         pair = accumulators.stitch.get_pair(i, j)

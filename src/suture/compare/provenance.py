@@ -15,16 +15,13 @@ from suture.data import Batches, Prepared
 
 
 def choose_display_names(source: nn.Module, target: nn.Module, same: bool) -> tuple[str, str]:
-    """Return the names of two networks in tables: their classes, made distinct if these are the same."""
+    """Return the names of two networks in tables: their classes, made distinct if equal."""
     a, b = type(source).__name__, type(target).__name__
     return (f"{a} (source)", f"{b} (target)") if a == b and not same else (a, b)
 
 
 def hash_inputs(about: object, *data: Batches) -> str:
-    """Return 16 hex digits that identify settings and data.
-
-    They cover the repr of `about`, and of each data the number of batches and the first batch.
-    """
+    """Hash settings (repr of `about`) and data (number of batches, first batch) into 16 hex digits."""
     digest = hashlib.sha256()
     digest.update(repr((about, *(d.count_batches() for d in data))).encode())
     for batches in data:
@@ -42,7 +39,7 @@ def _view_bytes(t: torch.Tensor) -> torch.Tensor:
 def describe_data(data: Any) -> dict[str, Any]:
     """Return the description of examples of `suture.sources`, also inside ``Prepared``; {} for other data.
 
-    There are fingerprints only where they are cheap: for texts, arrays, and images that stay decoded.
+    Fingerprints are included only where they are cheap: texts, arrays, and images that stay decoded.
     """
     of = data.data if isinstance(data, Prepared) else data
     if not hasattr(of, "is_small"):
@@ -54,16 +51,13 @@ def describe_data(data: Any) -> dict[str, Any]:
 
 
 def _name_preprocessing(how: Any) -> str:
-    """Return the repr of a preprocessing, or its name if the repr holds a memory address.
-
-    An address would differ in another run.
-    """
+    """Return the repr of a preprocessing, or its name if the repr holds a memory address, which varies."""
     text = repr(how)
     return getattr(how, "__qualname__", type(how).__qualname__) if " at 0x" in text else text
 
 
 def collect_versions() -> dict[str, str]:
-    """Return the versions of everything that computes."""
+    """Return the versions of the software that computes."""
     from importlib.metadata import version
 
     return {"suture": version("suture"), "python": platform.python_version(), "torch": torch.__version__,

@@ -1,4 +1,4 @@
-"""The assembly of a comparison's result: its table in order, its metadata, and its standing notes."""
+"""Assembly of a comparison's result: its ordered table, metadata, and standing notes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from suture.results import COLUMNS, Comparison
 
 
 def list_standing_notes(setup: Setup) -> list[str]:
-    """Return the notes that depend on settings, networks and data alone, not on results."""
+    """Return the notes that follow from settings, networks and data alone."""
     notes, settings = [], setup.settings
     if not setup.data.held_out and settings.method_names:
         notes.append("no test data were given: stitched networks are evaluated on the data "
@@ -34,7 +34,7 @@ def list_standing_notes(setup: Setup) -> list[str]:
 
 
 def _compute_target_accuracy(arrays: Mapping[str, NDArray[Any]]) -> float | None:
-    """Return the accuracy of the target network over the test examples, or over their scored tokens."""
+    """Return the target network's accuracy over the test examples, or over their scored tokens."""
     hits = arrays.get("target.correct")
     if hits is None:
         return None
@@ -43,7 +43,7 @@ def _compute_target_accuracy(arrays: Mapping[str, NDArray[Any]]) -> float | None
 
 
 def assemble(setup: Setup, found: Findings) -> Comparison:
-    """Return the comparison so far: its table in order, arrays, and metadata."""
+    """Return the comparison so far."""
     import pandas as pd
 
     source, target, settings = setup.source, setup.target, setup.settings

@@ -18,15 +18,7 @@ from suture.results import Comparison
 
 
 class Run:
-    """One comparison in progress.
-
-    Args:
-        setup: everything that its stages read.
-        previous: an earlier result of the same comparison, whose finished stages are not run again.
-
-    Attributes:
-        found: what the finished stages found.
-    """
+    """One comparison in progress; the finished stages of an earlier result `previous` are not run again."""
 
     def __init__(self, setup: Setup, previous: Comparison | None = None) -> None:
         self.setup = setup
@@ -34,11 +26,11 @@ class Run:
                       else read_findings(previous, setup, list_standing_notes(setup)))
 
     def list_stages(self) -> list[str]:
-        """List the names of the stages that are not finished, in order."""
+        """List the unfinished stages in order."""
         return [s for s in ("moments", *self.setup.settings.method_names) if s not in self.found.stages]
 
     def run_stage(self, stage: str) -> None:
-        """Run one stage and add what it found."""
+        """Run one stage and add its findings."""
         new = {"moments": self._run_moments, "dm": self._run_direct_matching,
                "tlm": self._run_task_loss_matching}[stage]()
         self.found = self.found.add(replace(new, stages=[stage]))
@@ -50,7 +42,7 @@ class Run:
 
     @cached_property
     def matched(self) -> Fitted:
-        """The maps of direct matching: those just fitted, else those of the earlier result."""
+        """The maps of direct matching, just fitted or of the earlier result."""
         return unpack_maps("dm", self.found.arrays, self.found.failed)
 
     def _run_moments(self) -> Findings:
@@ -74,5 +66,4 @@ class Run:
                                    accumulators)
 
     def make_result(self) -> Comparison:
-        """Return the comparison so far."""
         return assemble(self.setup, self.found)

@@ -30,32 +30,27 @@ from suture.stitching import Task
 _LABELLED = ("accuracy", "relative_accuracy", "ce_gap", "relative_perplexity")
 _PREDICTED = (*_LABELLED, "agreement", "kl")
 ScoreRow = tuple[int, int, str, Estimate, int]
-"""Source site, target site, measure, estimate, number of examples (of batches for a mean over batches)."""
+"""Source site, target site, measure, estimate, number of examples (or batches, for means over them)."""
 
 
 def list_quantities(task: Task) -> tuple[str, ...]:
-    """Return the measures of each stitched network, as described in `suture.numbers.measures.MEASURES`."""
+    """Return the measures of each stitched network (`suture.numbers.measures.MEASURES`)."""
     left_out = {Task.CLASSIFICATION: ("relative_perplexity",), Task.NONE: _PREDICTED}.get(task, ())
     return tuple(q for q in RECORDS if q not in left_out)
 
 
 def stack_evaluation(found: Evaluation, method: str, shape: tuple[int, int]) -> dict[str, NDArray[Any]]:
-    """Return the per-example arrays of a comparison, from which the `Record` of every measure is made.
-
-    Args:
-        found: the evaluation.
-        method: "dm" or "tlm".
-        shape: (S, T) numbers of source and target sites.
+    """Return the per-example arrays of a comparison, for S source and T target sites (`shape`).
 
     Returns:
         ``{method}.correct`` and ``.agree`` bool, ``.kl``, ``.ce`` and ``.error`` float32, all (S, T, N);
         ``target.correct`` bool and ``target.ce`` float32 (N,), ``target.scale`` and ``target.spread`` float32
-        (T, N), ``target.batches`` int64 (B,). Cells that were not evaluated are False or nan. Without labels
+        (T, N), ``target.batches`` int64 (B,). Cells that were not evaluated are False or NaN. Without labels
         there is no ``correct`` and ``ce``. Without logits there are only ``error``, ``target.scale``,
         ``target.spread`` and ``target.batches``.
 
-        For tasks of tokens, ``correct`` and ``agree`` are float32 numbers of tokens. These and ``kl`` and
-        ``ce`` are sums over the scored tokens of an example, whose number is ``target.tokens`` int64 (N,).
+    For tasks of tokens, ``correct``, ``agree``, ``kl`` and ``ce`` are float32 sums over the scored tokens of
+    an example, whose number is ``target.tokens`` int64 (N,).
     """
     n, (s, t) = found.examples, shape
     arrays: dict[str, NDArray[Any]] = {"target.batches": found.batches}
@@ -75,10 +70,10 @@ def stack_evaluation(found: Evaluation, method: str, shape: tuple[int, int]) -> 
 
 
 def has_same_examples(one: Arrays, other: Arrays) -> bool:
-    """Check that two passes had the same test examples in the same order.
+    """Return True if two passes had the same test examples in the same order, or `one` has no pass yet.
 
-    The check compares the target network's results, within tolerances, because the last digits may differ
-    between devices. It is True if `one` has no pass yet.
+    The target network's results are compared within tolerances, because last digits may differ between
+    devices.
     """
     for name, rtol, atol in (("target.scale", 1e-2, 0.0), ("target.ce", 5e-2, 1e-3),
                              ("target.tokens", 0.0, 0.0)):
@@ -100,16 +95,9 @@ def score_cells(found: Evaluation, arrays: Arrays, method: str, shape: tuple[int
                 failed: Mapping[Cell, str]) -> list[ScoreRow]:
     """Return every measure of every cell, cell by cell in the order of sites.
 
-    Args:
-        found: the evaluation.
-        arrays: of `stack_evaluation`.
-        method, shape: as for `stack_evaluation`.
-        seed: of the bootstraps.
-        failed: reasons why cells were not evaluated; their measures are missing for that reason.
-
-    Returns:
-        Rows with the number of examples. For tasks of tokens this is the number of texts: intervals resample
-            whole texts, because the tokens of one text are not independent.
+    `arrays` are those of `stack_evaluation`. Measures of `failed` cells are missing for the given reason. For
+    tasks of tokens, examples are texts. Intervals resample whole texts, because the tokens of one text are
+    dependent.
     """
     n = found.examples
     columns = [_estimate_column(found, arrays, method, j,

@@ -1,4 +1,4 @@
-"""The options of a comparison: each has its type, default, check and words here and nowhere else."""
+"""The options of a comparison, each defined only here, with type, default, check and words."""
 
 from __future__ import annotations
 
@@ -37,8 +37,7 @@ Method = Literal["dm", "tlm"]
 METHODS: tuple[Method, ...] = get_args(Method)
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 FORWARD_DTYPES = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""Types of the networks' forward passes (autocast). Statistics and stitching layers are in float32 or
-more."""
+"""Types of the forward passes (autocast). Statistics and stitching layers use float32 or more."""
 
 
 @keyword_options
@@ -86,19 +85,16 @@ class FitSettings:
 
     @cached_property
     def affine_family(self) -> Family:
-        """The family, parsed."""
         made = Family.parse(self.family) if isinstance(self.family, str) else self.family
         expect(isinstance(made, Family), "a family of maps", made, 'write family="full"')
         return made
 
     @cached_property
     def recipe(self) -> TaskRecipe:
-        """The recipe of task loss matching."""
         return self.tlm or TaskRecipe(seed=self.seed)
 
     @cached_property
     def torch_device(self) -> torch.device:
-        """The device."""
         return find_device(self.device)
 
 
@@ -141,7 +137,6 @@ class Settings(FitSettings):
 
     @cached_property
     def method_names(self) -> list[str]:
-        """Names of the ways of stitching."""
         listed = [self.methods] if isinstance(self.methods, str) else self.methods or ()
         expect(isinstance(listed, Iterable), "names of methods", listed, 'write methods=["dm", "tlm"]')
         return list(listed)
@@ -163,20 +158,19 @@ class Settings(FitSettings):
 
     @property
     def folds(self) -> int:
-        """Number of parts of the data with separate moments."""
+        """Number of parts of the data with separate moments, for families chosen by cross-validation."""
         return FOLDS if self.affine_family.needs_folds else 1
 
     @property
     def accumulator_settings(self) -> AccumulatorSettings:
-        """Settings of the accumulators in the pass over the data."""
         return AccumulatorSettings(self.requests, self.jackknife, self.folds, self.sample, self.seed,
                                    PRECISIONS[self.precision], bool(self.method_names))
 
     def replace_task(self, target: SitedNetwork, first: Batch) -> Settings:
-        """Return the settings with the task that was found; "none" without stitched networks.
+        """Return the settings with the task found on the first batch; "none" without stitched networks.
 
         Raises:
-            SutureError: an output or data that do not fit the task, or task loss matching without a task.
+            SutureError: output or data do not fit the task, or task loss matching has no task.
         """
         if not self.method_names:
             return replace(self, task=Task.NONE.value)
@@ -193,12 +187,12 @@ class Settings(FitSettings):
         return replace(self, task=task.value)
 
     def open_auxiliary(self) -> list[Batches]:
-        """Return the auxiliary and unseen data that were given."""
+        """Return the given auxiliary and unseen data."""
         given = () if self.detection is None else (self.detection.auxiliary, self.detection.unseen)
         return [as_batches(d) for d in given if d is not None]
 
     def as_record(self, held_out: bool) -> dict[str, Any]:
-        """Return the settings that decide the numbers, for the record and for the key of earlier results."""
+        """Return the settings that decide the numbers, for the record and the key of earlier results."""
         plain = ("precision", "seed", "examples", "relu", "task", "token_rate", "forward", "jackknife",
                  "sample")
         return {name: getattr(self, name) for name in plain} | {
@@ -210,7 +204,7 @@ class Settings(FitSettings):
 
 @options
 class CompareOptions(Settings):
-    """Arguments of `suture.compare`: networks, data, and the settings."""
+    """Arguments of `suture.compare`: networks, data and settings."""
 
     source: Annotated[nn.Module, Doc(
         "Network that gives the fronts. It is not changed: a private frozen copy runs, in eval mode.")]
@@ -233,7 +227,7 @@ class CompareOptions(Settings):
 
 @options
 class StitchOptions(FitSettings):
-    """Arguments of `suture.stitch`: two networks with a site each, data, and the settings of the fit."""
+    """Arguments of `suture.stitch`: two networks with a site each, data and settings of the fit."""
 
     source: Annotated[nn.Module, Doc("Network that gives the front.")]
     source_site: Annotated[str | Site, Doc("Site in it.")]
@@ -247,7 +241,7 @@ class StitchOptions(FitSettings):
 
     @property
     def settings(self) -> Settings:
-        """The settings of the comparison of these two sites alone."""
+        """The settings of a comparison of these two sites alone."""
         shared: Mapping[str, Any] = {name: getattr(self, name) for name in FitSettings.__annotations__}
         return Settings(**shared, sites=[self.source_site], target_sites=[self.target_site],
                         methods=[self.method], indices=(), ood=None)

@@ -1,4 +1,4 @@
-"""The start of a comparison: networks are copied, data are opened, and possible failures are tried early."""
+"""The start of a comparison: copies of the networks, opened data, and early checks."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class OpenedData:
     """The data of a comparison, opened once for each use.
 
     Attributes:
-        whole: all examples to fit to.
-        fit: examples that make the moments.
+        whole: all fitting examples.
+        fit: examples for the moments.
         test: examples for the evaluation of stitched networks.
-        training: batches of task loss matching and held-out ones; None without it.
+        training: training and held-out batches of task loss matching; None without it.
         paper: examples of the alignment ``paper``; None without it.
         held_out: True if the test data are not the fitting data.
-        about: description of each data, where there is one.
+        about: descriptions of the data, where there are any.
     """
 
     whole: Batches
@@ -55,14 +55,12 @@ class OpenedData:
 
 @dataclass(frozen=True)
 class Setup:
-    """Everything that the stages of one comparison read.
+    """The input of all stages of one comparison.
 
     Attributes:
-        settings: with the task that was found.
-        source, target: the networks at their sites; the same object where one pass serves both.
-        data: the opened data.
-        names: of the two networks in tables.
-        fingerprints: of the two networks.
+        settings: settings, with the resolved task.
+        source, target: the networks at their sites; the same object if one pass serves both.
+        names, fingerprints: of the two networks.
         key: hash of all that decides the numbers.
         micro_batch: examples per pass of a network.
         detection: out-of-distribution detectors; None without them.
@@ -82,7 +80,6 @@ class Setup:
 
     @property
     def task(self) -> Task:
-        """The task of the target network's output."""
         return Task(self.settings.task)
 
     @property
@@ -96,24 +93,20 @@ class Setup:
         return list(product(range(self.shape[0]), range(self.shape[1])))
 
     def make_layer(self, cell: Cell) -> StitchingLayer:
-        """Return a layer for a cell, not fitted."""
+        """Return the layer of a cell, not fitted."""
         i, j = cell
         return StitchingLayer(Alignment(self.source.shapes[i], self.target.shapes[j],
                                         self.settings.alignment),
                               self.settings.affine_family, relu=self.settings.relu)
 
     def make_accumulators(self) -> Accumulators:
-        """Return the accumulators of all cells, empty."""
+        """Return the empty accumulators of all cells."""
         return Accumulators(self.source.shapes, self.target.shapes, self.settings.accumulator_settings,
                             self.settings.alignment, same=self.source is self.target)
 
 
 def set_up(source: nn.Module, target: nn.Module | None, data: Any, test: Any, settings: Settings) -> Setup:
-    """Prepare both networks and check the first batch (arguments as for `suture.compare`).
-
-    Raises:
-        SutureError: bad input.
-    """
+    """Prepare both networks and check the first batch; arguments are those of `suture.compare`."""
     opened, other = _open_data(data, test, settings), source if target is None else target
     device = settings.torch_device
     first = move_batch(next(iter(opened.fit)), device)
@@ -156,10 +149,7 @@ def _open_data(data: Any, test: Any, settings: Settings) -> OpenedData:
 
 def _site_networks(source: nn.Module, target: nn.Module, first: Batch,
                    settings: Settings) -> tuple[SitedNetwork, SitedNetwork]:
-    """Copy the networks and find their sites.
-
-    The result is the same object twice if one pass serves both sides.
-    """
+    """Copy the networks and find their sites; return one object twice if one pass serves both."""
     copies = [prepare(source, take_first(first.source), settings.torch_device, "source")]
     if target is not source:
         copies.append(prepare(target, take_first(first.target), settings.torch_device, "target"))
@@ -193,7 +183,7 @@ def _look_ahead(setup: Setup, first: Batch) -> None:
 
 
 def _find_unfit(source: SitedNetwork, target: SitedNetwork, settings: Settings) -> dict[Cell, str]:
-    """Find the cells whose widths do not allow the family; at least one must be left."""
+    """Find the cells whose widths do not allow the family; at least one cell must remain."""
     if not settings.method_names:
         return {}
     unfit: dict[Cell, str] = {}

@@ -45,24 +45,20 @@ class StitchedAccuracy:
 class StitchedNetwork(nn.Module):
     """A front of the source, a stitching layer and a tail of the target, called like the networks themselves.
 
-    Both networks are private copies. They are frozen and always in eval mode, also after `train`. Only the
-    layer has parameters that require gradients. Train it with any optimiser over
-    ``stitched.layer.parameters()``.
+    Both networks are private copies, frozen and always in eval mode, also after `train`. Only the layer can
+    be trained, with any optimiser over ``stitched.layer.parameters()``.
 
     Args:
-        source, target: the networks; copied.
+        source, target: the networks.
         sites: source site and target site.
         layer: the stitching layer between them.
-        inputs: a few examples for both networks, or a `Batch` with different ones for each. A dry run on them
-            finds the sites.
+        inputs: a few examples to find the sites; a `Batch` if the networks need different ones.
         allow_bypass: accept sites that another path bypasses (see `SitedNetwork`).
-        device: of the networks and the layer. Default: the CPU.
-        fit: the record of the fit, see below.
+        device: device of the networks and the layer.
+        fit: record of the fit (method, settings, marks); empty if the layer was not fitted.
 
     Attributes:
-        layer: the `StitchingLayer`.
         source_network, target_network: the copies.
-        fit: the record of the fit (method, settings, marks); empty if the layer was not fitted.
     """
 
     def __init__(self, source: nn.Module, target: nn.Module, sites: tuple[str | Site, str | Site],
@@ -110,16 +106,15 @@ class StitchedNetwork(nn.Module):
         return self.run(given, given)
 
     def run(self, source_inputs: Any, target_inputs: Any) -> Any:
-        """Return the same output for the same examples, prepared differently for the two networks."""
+        """Return the output of `forward` for examples prepared differently for the two networks."""
         stitched = self.layer(self._front.front(source_inputs)[0], get_token_mask(source_inputs))
         return self._tail.tail(0, stitched, self._tail.run_to_sites(target_inputs))
 
     @torch.no_grad()
     def accuracy(self, data: Any) -> StitchedAccuracy | None:
-        """Return the accuracy of the stitched network and of its target on `data`.
+        """Return the accuracies of the stitched network and its target on any data of `suture.compare`.
 
-        Any data of `suture.compare` are accepted. The result is None without labels or logits. Logits of
-        tokens are scored as by `suture.compare` with ``task="auto"``.
+        The result is None without labels or logits. Logits of tokens are scored as with ``task="auto"``.
         """
         task, n, hits = None, 0, [0, 0]
         where = next((t.device for t in self.layer.state_dict().values()), torch.device("cpu"))
@@ -137,9 +132,7 @@ class StitchedNetwork(nn.Module):
                                 "tokens" if task is not None and task.of_tokens else "examples")
 
     def save(self, path: str | Path) -> None:
-        """Write the layer to a safetensors file, from which `load_stitched` restores the stitched network.
-
-        The file holds the layer's weights and its sites, not the networks.
+        """Write the layer and its sites, but not the networks, to a safetensors file for `load_stitched`.
 
         Raises:
             SutureError: the file cannot be written, or does not end in ``.safetensors``.
@@ -186,14 +179,13 @@ def stitch(given: StitchOptions) -> StitchedNetwork:
 
 def load_stitched(path: str | Path, source: nn.Module, target: nn.Module, inputs: Any = None, *,
                   device: str | torch.device = "cpu") -> StitchedNetwork:
-    """Return the stitched network that `StitchedNetwork.save` wrote, around the networks it was fitted to.
+    """Load the stitched network that `StitchedNetwork.save` wrote, around the networks it was fitted to.
 
     Args:
         path: the file.
-        source, target: the networks, with the weights they had.
-        inputs: examples for the dry run, as for `StitchedNetwork`. Default: noise of the shapes that the
-            layer was fitted on.
-        device: of the networks and the layer.
+        source, target: the networks, with unchanged weights.
+        inputs: examples as for `StitchedNetwork`. Default: noise of the shapes that the layer was fitted on.
+        device: device of the networks and the layer.
 
     Raises:
         SutureError: another kind of file, networks with other weights, or sites that do not exist.
@@ -226,7 +218,7 @@ def _decode_shape(stored: Mapping[str, Any]) -> Shape:
 
 
 def _describe_inputs(inputs: Any) -> Any:
-    """Return nested inputs as JSON, with each tensor as shape and type."""
+    """Return nested inputs as JSON, each tensor as shape and type."""
     if isinstance(inputs, Tensor):
         return {"tensor": list(inputs.shape), "dtype": str(inputs.dtype).removeprefix("torch.")}
     if isinstance(inputs, Mapping):

@@ -1,4 +1,4 @@
-"""The stage of task loss matching: train the layers of all cells, and find those that did not converge."""
+"""The stage of task loss matching: train the layers of all cells, and mark those not converged."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Trained:
     """Stitching layers trained on the task loss.
 
     Attributes:
-        fitted: the maps; cells that failed are left out, with the reason.
-        weights: maps of all layers as training left them, also of those that failed.
-        curves: of the training.
-        objectives: final objectives on the fitting data of "tlm" and "dm" layers; empty where the comparison
-            says nothing.
+        fitted: maps of the cells that did not fail, and the reasons of the others.
+        weights: maps of all layers as training left them, also of failed ones.
+        curves: learning curves.
+        objectives: final objectives on the fitting data of "tlm" and "dm" layers; empty where they cannot be
+            compared.
     """
 
     fitted: Fitted
@@ -90,7 +90,7 @@ def mark_rows(setup: Setup, tested: Findings, marks: Mapping[Cell, str]) -> Find
 
 
 def describe_training(setup: Setup, trained: Trained, marks: Mapping[Cell, str]) -> Findings:
-    """Return what the stage found, without the evaluation: layers, learning curves, notes."""
+    """Return the findings of training: layers, learning curves, notes."""
     arrays = pack_maps("tlm", trained.weights)
     arrays |= stack_curves(trained.curves, setup.shape, setup.settings.recipe.epochs)
     for name, of in trained.objectives.items():

@@ -1,4 +1,4 @@
-"""The comparison as a result: its table, verdicts, figures and page, and its files on disk."""
+"""Results of a comparison: table, verdicts, figures, page, and files on disk."""
 
 from suture.results.comparison import Comparison as Comparison
 from suture.results.comparison import load as load

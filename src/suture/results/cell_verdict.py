@@ -1,7 +1,4 @@
-"""Verdict of a cell: similar, dissimilar, unproven, or an artefact.
-
-An artefact solves the task with another representation.
-"""
+"""The verdict of a cell: similar, dissimilar, unproven, or artefact (works with another representation)."""
 
 from __future__ import annotations
 
@@ -29,9 +26,9 @@ class CellVerdicts:
     """Verdicts of all cells of one method.
 
     Attributes:
-        words: one of `VERDICTS` for each cell: rows are source sites, columns target sites.
-        reasons: one sentence for each cell that says why.
-        counts: one sentence that counts the verdicts.
+        words: one of `VERDICTS` per cell; rows are source sites, columns target sites.
+        reasons: one sentence per cell.
+        counts: one sentence with the number of each verdict.
     """
 
     words: pd.DataFrame
@@ -41,31 +38,24 @@ class CellVerdicts:
 
 def judge_cell(accuracy: Estimate, outlying: Estimate, weakness: str, mark: str, detector: str,
                thresholds: Thresholds) -> tuple[str, str]:
-    """Decide the verdict of a cell, and say why in one sentence.
+    """Return the verdict of a cell, and the reason in one sentence.
 
-    - A cell that does not work (relative accuracy below ``works``) is *dissimilar*. It is *unproven* where
-      the layer is marked as not converged, because it might still come to work. A layer that works, works,
-      converged or not.
-    - A cell that works is *unproven* where the detector is too weak at its target site (`explain_weakness`).
-    - Else it is an *artefact* where its representations are out of distribution: two-sided AUROC of ``out``
-      or more, or of 1 - ``out`` or less. The latter means that they are crowded at the middle of the native
-      scores, which is a difference too.
-    - Else it is *similar*.
-    - Any cell is *unproven* where a 95 % interval holds a threshold, so that its ends give different words,
-      and where a number is missing.
-
-    A value equal to a threshold reaches it.
+    - A cell works if its relative accuracy is at least ``works``. Otherwise it is *dissimilar*, or *unproven*
+      if its layer has not converged and so may still come to work.
+    - A working cell is *unproven* where the detector is too weak at its target site.
+    - A working cell is an *artefact* if its representations are out of distribution: the two-sided AUROC is
+      at least ``out``, or at most 1 - ``out``. In the latter case they crowd in the middle of the native
+      scores.
+    - Any other working cell is *similar*.
+    - A cell is *unproven* where a number is missing, or where its 95 % interval contains a threshold.
 
     Args:
         accuracy: relative accuracy.
-        outlying: two-sided AUROC of the detector's scores, in [0, 1], 0.5 where nothing tells them apart.
-        weakness: sentence of `explain_weakness` for the target site.
-        mark: why the layer has not converged; empty where it has.
-        detector: its name, for the sentence.
+        outlying: two-sided AUROC of the detector's scores, in [0, 1]; 0.5 means indistinguishable.
+        weakness: result of `explain_weakness` for the target site.
+        mark: reason why the layer has not converged; empty if it has.
+        detector: name of the detector, for the sentence.
         thresholds: see `Thresholds`.
-
-    Returns:
-        The word and the reason.
     """
     if math.isnan(accuracy.value):
         return UNPROVEN, f"the relative accuracy is missing: {accuracy.reason}"
@@ -87,9 +77,8 @@ def judge_cell(accuracy: Estimate, outlying: Estimate, weakness: str, mark: str,
 
 
 def _judge_representations(share: str, outlying: Estimate, detector: str, out: float) -> tuple[str, str]:
-    """Decide the verdict of a cell that works with relative accuracy `share`."""
     lower, ends = round(1 - out, 9), _find_ends(outlying)
-    # Comparing 1 - x with out avoids a rounding error: 1 - 0.2 is 0.8, but 1 - 0.8 is not 0.2.
+    # Compares 1 - x with `out` because of rounding: 1 - 0.2 is 0.8, but 1 - 0.8 is not 0.2.
     reaches_out, reaches_lower = ends[1] >= out, 1 - ends[0] >= out
     near = out if reaches_out or (not reaches_lower and outlying.value >= 0.5) else lower
     score, low, high = (format_near(x, near) for x in (outlying.value, *ends))
@@ -109,16 +98,15 @@ def _judge_representations(share: str, outlying: Estimate, detector: str, out: f
 
 
 def _find_ends(estimate: Estimate) -> tuple[float, float]:
-    """Find the lowest and the highest number of value and interval."""
     known = [x for x in (estimate.value, estimate.low, estimate.high) if not math.isnan(x)]
     return min(known), max(known)
 
 
 def explain_weakness(quality: Mapping[str, float | None], detector: str, least: float) -> str:
-    """Say why a detector proves nothing at a site; return "" where it does.
+    """Return the reason why a detector proves nothing at a site; "" if it is strong enough.
 
-    It proves nothing where the worse of its two-sided AUROCs on ``"auxiliary"`` and ``"unseen"`` data is
-    below `least`, or where `quality` has neither.
+    `quality` holds its two-sided AUROCs on ``"auxiliary"`` and ``"unseen"`` data. At least one must be there,
+    and the worse must reach `least`.
     """
     there = {kind: float(v) for kind in ("auxiliary", "unseen")
              if (v := quality.get(kind)) is not None and not math.isnan(v)}
@@ -132,7 +120,7 @@ def explain_weakness(quality: Mapping[str, float | None], detector: str, least: 
 
 
 def format_near(value: float, threshold: float, digits: int = 2) -> str:
-    """Format a number with enough digits to show on which side of a threshold it is, at least `digits`."""
+    """Format a number with at least `digits` decimals, and enough to show its side of the threshold."""
     for places in range(digits, 17):
         text = f"{value:.{places}f}"
         if (float(text) < threshold, float(text) > threshold) == (value < threshold, value > threshold):
@@ -141,21 +129,17 @@ def format_near(value: float, threshold: float, digits: int = 2) -> str:
 
 
 def get_detector(meta: Mapping[str, Any]) -> str:
-    """Return the detector that verdicts rest on, from a comparison's meta; "" where none was run."""
+    """Return the detector behind the verdicts from a comparison's meta; "" if none ran."""
     return str((meta.get("ood") or {}).get("verdict", ""))
 
 
 def get_thresholds(about: Mapping[str, Any]) -> Thresholds:
-    """Return the thresholds in ``meta["ood"]`` of a comparison."""
+    """Return the thresholds in ``meta["ood"]``."""
     return Thresholds(**about.get("thresholds", {}))
 
 
 def judge_cells(measured: Measured, method: str) -> CellVerdicts:
-    """Judge every cell of a method.
-
-    Raises:
-        SutureError: no such method, or the comparison lacks the numbers.
-    """
+    """Return the verdict of every cell of a method."""
     if method not in METHOD_NAMES:
         raise make_unknown_error("method", method, METHOD_NAMES)
     needed = _list_needed_measures(method, measured.meta)
@@ -178,7 +162,6 @@ def judge_cells(measured: Measured, method: str) -> CellVerdicts:
 
 
 def _collect_estimates(measured: Measured, name: str) -> list[list[Estimate]]:
-    """Collect the estimates of a measure, as rows of source sites."""
     columns = [measured.matrix(name, what).to_numpy().tolist() for what in ("value", "low", "high", "reason")]
     return [[Estimate(*cell) for cell in zip(*row, strict=True)] for row in zip(*columns, strict=True)]
 
@@ -195,11 +178,11 @@ def _describe_counts(method: str, words: list[str], detector: str) -> str:
 
 
 def judge_methods(measured: Measured) -> dict[str, CellVerdicts]:
-    """Judge the cells of every method that the comparison has the numbers for."""
+    """Return the verdicts of every method whose numbers the comparison has."""
     return {method: judge_cells(measured, method) for method in METHOD_NAMES
             if set(_list_needed_measures(method, measured.meta)) <= set(measured.measures)}
 
 
 def find_artefacts(measured: Measured) -> dict[str, pd.DataFrame]:
-    """Find the artefacts of each method that has verdicts: booleans (sources, targets)."""
+    """Return the artefacts of each method with verdicts: booleans (sources, targets)."""
     return {method: found.words == ARTEFACT for method, found in judge_methods(measured).items()}

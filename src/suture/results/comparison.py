@@ -1,4 +1,4 @@
-"""The comparison of two networks: its numbers, verdicts, figures and files."""
+"""The comparison of two networks: numbers, verdicts, figures and files."""
 
 from __future__ import annotations
 
@@ -26,27 +26,26 @@ if TYPE_CHECKING:
 class Comparison(Measured):
     """All results about one source network and one target network.
 
+    The table and the meta are copied and normalised (str, float64, int64; JSON lists), so that a loaded
+    comparison equals the saved one.
+
     Attributes:
         source, target: display names of the networks.
-        sources: source site names, in order of execution (rows of every matrix).
-        targets: target site names (columns).
-        same_network: the source network is the target network (self-stitching).
-        same_architecture: sites of the two networks with the same name are the same layer.
-        table: tidy, columns `COLUMNS`, one row per cell and measure; a value is NaN exactly where the reason
-            is not empty. The mark says why a given value is not to be trusted, such as a stitching layer that
-            was still improving. It is empty where all is well, and where the column is left out.
+        sources, targets: site names in order of execution: rows and columns of every matrix.
+        same_network: True if the source network is the target network (self-stitching).
+        same_architecture: True if sites of the same name are the same layer of both networks.
+        table: columns `COLUMNS`, one row per cell and measure. A missing value is NaN with a reason. A mark
+            says why a value is not to be trusted, such as a stitching layer that was still improving; it is
+            empty otherwise.
         arrays: per-example and per-cell arrays by name, such as ``"target.correct"`` bool (N,),
             ``"dm.correct"`` bool and ``"dm.kl"`` float32 (S, T, N), ``"tlm.loss"`` (S, T, epochs),
             ``"dm.weight/0/1"`` float32. The per-example ones (`suture.compare.scores.stack_evaluation`) need
-            about 14 bytes per cell, method and test example, in memory and on disk.
+            about 14 bytes per cell, method and test example.
         meta: JSON-able: ``versions``, ``seed``, ``command``, ``settings``, ``n_fit``, ``n_test``,
             ``created``, ``device``, ``notes`` (list of str), ``stages`` (names of the finished stages).
 
-    The table and the meta are copied and brought to one form (str, float64, int64; JSON lists), so that a
-    loaded comparison equals the saved one.
-
     Raises:
-        SutureError: the table breaks the rules above, a site name occurs twice, meta is not JSON-able, or an
+        SutureError: the table breaks these rules, a site name occurs twice, meta is not JSON-able, or an
             array is not a NumPy array of booleans, integers or floats.
     """
 
@@ -55,14 +54,13 @@ class Comparison(Measured):
                 f"cells, measures: {', '.join(self.measures) or 'none'})")
 
     def statistics(self) -> pd.DataFrame:
-        """Return statistics of the representation at each site, with positions as rows.
-
-        They are those of `suture.indices.SiteStatistics`.
+        """Return statistics of each site's representation (`suture.indices.SiteStatistics`).
 
         Returns:
             Columns ``side``, ``site``, ``rows``, ``width``, ``rank``, ``effective_rank``,
-            ``participation_ratio`` and ``dead`` (columns that do not vary); the spectra are in `arrays`,
-            ``source.spectrum/0`` and so on. Empty where no index of the stitched matrices was requested.
+            ``participation_ratio`` and ``dead`` (columns that do not vary). Positions count as rows. Empty if
+            no index of the stitched matrices was requested. The spectra are in `arrays`, as
+            ``source.spectrum/0`` and so on.
         """
         import pandas as pd
 
@@ -72,19 +70,17 @@ class Comparison(Measured):
     def cells(self, method: str = "dm", what: str = "word") -> pd.DataFrame:
         """Return the verdict of every cell: similar, dissimilar, artefact or unproven.
 
-        An artefact works, but is out of distribution.
+        An artefact works, but is out of distribution. `suture.results.cell_verdict.judge_cell` has the rules.
 
         Args:
             method: ``"dm"`` or ``"tlm"``.
-            what: ``"word"``, or ``"reason"`` for a sentence why. The rules are in
-                `suture.results.cell_verdict.judge_cell`.
+            what: ``"word"``, or ``"reason"`` for a sentence.
 
         Returns:
-            Texts: rows are source sites, columns target sites.
+            Texts; rows are source sites, columns target sites.
 
         Raises:
-            SutureError: the comparison has no relative accuracy or no out-of-distribution scores of this
-                method.
+            SutureError: the comparison lacks relative accuracy or out-of-distribution scores of this method.
         """
         if what not in ("word", "reason"):
             raise make_unknown_error("column", what, ("word", "reason"))
@@ -94,12 +90,11 @@ class Comparison(Measured):
     def plot(self, measure: str, ax: Axes | None = None, annotate: bool = True) -> Axes:
         """Draw a heat map of one measure, with the measure's colour limits; a star means a mark.
 
-        Measures of a stitching method are hatched where the stitched network works and its representations
-        are out of distribution (`cells`), if the comparison has those scores.
+        Artefacts (`cells`) are hatched in measures of a stitching method, if the comparison has verdicts.
 
         Args:
             measure: a name of `measures`.
-            ax: where to draw; new axes through pyplot by default, so that a notebook shows them.
+            ax: axes to draw on. Default: new ones through pyplot, so that a notebook shows them.
             annotate: write the values into the cells (at most 12 x 12 cells).
 
         Raises:
@@ -118,19 +113,18 @@ class Comparison(Measured):
 
     def difference(self, a: tuple[str, str], b: tuple[str, str], measure: str,
                    other: str | None = None) -> Difference:
-        """Test how much one cell's value exceeds another's on the same examples, against chance.
+        """Test if the values of two cells differ on the same examples.
 
-        Hits of examples (accuracy, relative accuracy, agreement) are tested by the exact McNemar test. Other
-        measures, and numbers of tokens, are tested by a paired bootstrap over examples (whole texts). The
-        mean over batches is tested by Student's t (see `suture.numbers.differences.estimate_difference`).
-        Nothing is corrected for looking at many pairs. A tiny p value says that a difference is real, not
-        that it is large.
+        Hits of examples (accuracy, relative accuracy, agreement) are tested by the exact McNemar test, the
+        mean over batches by Student's t, all else by a paired bootstrap over examples (whole texts); see
+        `suture.numbers.differences.estimate_difference`. There is no correction for many tests. A tiny p
+        value says that a difference is real, not that it is large.
 
         >>> result.difference(("layer3", "layer1"), ("layer1", "layer1"), "dm.kl")
         >>> result.difference(("layer3", "layer1"), ("layer3", "layer1"), "dm.accuracy", "tlm.accuracy")
 
         Args:
-            a, b: cells: (source site, target site).
+            a, b: cells (source site, target site).
             measure: measure of `a`, and of `b` unless `other` is given.
             other: the same measure of another method, for `b`.
 
@@ -138,8 +132,8 @@ class Comparison(Measured):
             Value of `a` minus value of `b` in the measure's units, with interval, p value, test and n.
 
         Raises:
-            SutureError: a site, a measure or a cell that this comparison lacks; a measure without per-example
-                record (structural indices); two different measures.
+            SutureError: the comparison lacks the site, measure or value, the measure has no results per
+                example (structural indices), or the two measures differ in more than the method.
         """
         other = measure if other is None else other
         expect(measure.rpartition(".")[2] == other.rpartition(".")[2], "one measure of two methods",
@@ -154,9 +148,9 @@ class Comparison(Measured):
     def save(self, dir: str | os.PathLike[str]) -> Path:
         """Write ``comparison.safetensors`` into a folder, and ``table.csv`` beside it for people.
 
-        A reader finds all of the earlier comparison or all of this one, also after a killed writer. Only one
-        process may write to a folder at a time. A report in the folder (``report.html``, ``figures/``) is
-        left as it is. `load` never reads ``table.csv``.
+        A reader finds the earlier comparison or this one, each whole, even if the writer was killed. Only one
+        process may write to a folder at a time. A report in the folder is kept. `load` never reads
+        ``table.csv``.
 
         Args:
             dir: a folder that is missing, empty, or holds an earlier comparison.
@@ -165,7 +159,7 @@ class Comparison(Measured):
             The folder.
 
         Raises:
-            SutureError: the folder holds anything else, or cannot be written; nothing in it has changed then.
+            SutureError: the folder holds anything else (it stays unchanged), or cannot be written.
         """
         return save_measured(self, Path(dir))
 
@@ -179,7 +173,7 @@ class Comparison(Measured):
             The page.
 
         Raises:
-            SutureError: the place cannot be written.
+            SutureError: the page or the figures cannot be written.
         """
         from suture.results.report import figures, page
 
@@ -206,8 +200,7 @@ def load(dir: str | os.PathLike[str]) -> Comparison:
     """Load the comparison that `Comparison.save` wrote into a folder, exactly.
 
     Raises:
-        SutureError: the folder is missing, or holds no comparison, one of another format version, or a
-            damaged one.
+        SutureError: the folder holds no comparison, one of another format version, or a damaged one.
     """
     fields = read_fields(Path(dir))
     try:

@@ -1,4 +1,4 @@
-"""Marks: reasons not to trust cells, as texts ``cause: numbers; cause: numbers``, counted and described."""
+"""Marks: reasons not to trust a cell, as texts ``cause: numbers; cause: numbers``."""
 
 from __future__ import annotations
 
@@ -7,18 +7,13 @@ from collections.abc import Iterable
 
 
 def list_causes(mark: str) -> list[str]:
-    """List the causes in a mark, without their numbers."""
     return [part.split(": ")[0] for part in mark.split("; ") if part]
 
 
 def describe_marks(marks: Iterable[str], cells: int) -> str:
-    """Describe how many cells are marked and why.
+    """Describe how many cells are marked and why, as in ``3 of 64 cells are marked (still improving: 3)``.
 
-    An example is ``3 of 64 cells are marked (still improving: 2, one epoch: 1)``.
-
-    Args:
-        marks: one mark for each cell; empty where the cell has none.
-        cells: number of cells.
+    Empty marks are not counted. `cells` is the number of all cells.
     """
     found = [m for m in marks if m]
     counts = Counter(cause for m in found for cause in list_causes(m))

@@ -1,4 +1,4 @@
-"""Record of what was measured in the cells of two networks."""
+"""The record of what was measured between two networks."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NAMES = ("source", "target", "sources", "targets", "same_network", "same_architecture")
-"""Fields of `Measured` that are names of networks and sites, or say how they correspond."""
+"""Fields of `Measured` that name networks and sites, or say how the networks correspond."""
 _ABSENT: Mapping[str, Any] = {"value": np.nan, "low": np.nan, "high": np.nan, "n": np.nan,
                               "reason": "not computed", "mark": ""}
-"""Columns that a matrix can show, with what they hold for a cell that is not in the table."""
+"""Columns that a matrix can show, with their content for a cell that is not in the table."""
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """Measures of all cells, with arrays and settings; `Comparison` adds verdicts, figures and files."""
+    """Measures of all cells, with arrays and settings; `Comparison` describes the fields."""
 
     source: str
     target: str
@@ -54,7 +54,7 @@ class Measured:
 
     @property
     def corresponds(self) -> bool:
-        """True where a source and a target site of the same name are the same layer."""
+        """True if a source and a target site of the same name are the same layer."""
         return self.same_network or self.same_architecture
 
     @property
@@ -64,19 +64,18 @@ class Measured:
 
     @cached_property
     def _rows(self) -> dict[str, npt.NDArray[np.intp]]:
-        """Positions of each measure's rows in the table."""
         column = self.table["measure"].to_numpy()
         return {name: np.flatnonzero(column == name) for name in sort_measures(column)}
 
     @cached_property
     def _columns(self) -> dict[str, npt.NDArray[Any]]:
-        """Columns of the table, and the place of each row in a flattened matrix."""
+        """Columns of the table, and each row's place in the flattened matrix (sources, targets)."""
         i, j = (self.table[kind].map({name: k for k, name in enumerate(names)}).to_numpy()
                 for kind, names in (("source", self.sources), ("target", self.targets)))
         return {"place": i * len(self.targets) + j} | {what: self.table[what].to_numpy() for what in _ABSENT}
 
     def matrix(self, measure: str, what: str = "value") -> pd.DataFrame:
-        """Return one measure as a matrix: rows are source sites, columns target sites.
+        """Return one measure as a matrix; rows are source sites, columns target sites.
 
         Args:
             measure: a name of `measures`.
@@ -97,10 +96,10 @@ class Measured:
         return label_cells(self, cells)
 
     def marks(self, measure: str) -> pd.DataFrame:
-        """Return why cells are not to be trusted, as texts: rows are source sites, columns target sites.
+        """Return the reasons not to trust each cell, as texts; rows are source sites, columns target sites.
 
-        A text holds one or several causes, ``cause: numbers; cause: numbers``. It is empty where all is well.
-        For the marks of task loss matching see `suture.stitching.convergence.find_unconverged`.
+        A text has one or several causes, ``cause: numbers; cause: numbers``; it is empty if all is well.
+        Marks of task loss matching are explained at `suture.stitching.convergence.find_unconverged`.
 
         Raises:
             SutureError: no such measure in this comparison.
@@ -108,10 +107,7 @@ class Measured:
         return self.matrix(measure, "mark")
 
     def equals(self, other: Measured) -> bool:
-        """Return True where all fields are exactly equal: names, order, dtypes and every number.
-
-        NaN equals NaN.
-        """
+        """Return True if all fields are exactly equal: names, order, dtypes, and numbers (NaN equals NaN)."""
         return describe_fields(self) == describe_fields(other) and all(
             (one.dtype, one.shape, one.tobytes()) == (two.dtype, two.shape, two.tobytes())
             for one, two in zip(self.arrays.values(), other.arrays.values(), strict=True))
@@ -126,8 +122,8 @@ def label_cells(measured: Measured, cells: npt.NDArray[Any]) -> pd.DataFrame:
 
 
 def describe_fields(measured: Measured) -> dict[str, Any]:
-    """Describe everything but the contents of the arrays, exactly, as JSON; the table is CSV."""
-    # Meta is JSON in JSON, because it may hold NaN and the order of its keys counts.
+    """Describe all fields exactly as JSON, with the arrays by name only; the table is CSV."""
+    # Meta is JSON within JSON, because it may hold NaN and the order of its keys matters.
     return {name: getattr(measured, name) for name in NAMES} | {
         "table": format_csv(measured.table), "meta": json.dumps(measured.meta),
         "arrays": list(measured.arrays)}

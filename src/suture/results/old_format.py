@@ -1,4 +1,4 @@
-"""Folders of comparisons in format version 1: a document, a table and arrays, each in its own file."""
+"""Folders of comparisons in format version 1: a document, a table and arrays in separate files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DOCUMENT, TABLE, ARRAYS = FILES = ("comparison.json", "table.csv", "arrays.safet
 
 
 def read_document(folder: Path) -> dict[str, Any]:
-    """Read the document of a folder; return {} where it is missing, damaged, or not of suture."""
+    """Read the document of a folder; return {} if it is missing, damaged, or not of suture."""
     try:
         document = json.loads((folder / DOCUMENT).read_bytes())
     except (OSError, ValueError):
@@ -26,11 +26,7 @@ def read_document(folder: Path) -> dict[str, Any]:
 
 
 def read_fields(folder: Path) -> dict[str, Any]:
-    """Read the fields of the `Measured` that was saved in a folder.
-
-    Raises:
-        SutureError: the files are of another version, or damaged.
-    """
+    """Read the fields of the `Measured` that was saved in a folder."""
     document = read_document(folder)
     expect(bool(document), f"a saved comparison in {str(folder)!r}",
            f"a {DOCUMENT} that is damaged or not of suture", "compute it again")
@@ -47,7 +43,7 @@ def read_fields(folder: Path) -> dict[str, Any]:
 
 
 def _find_content(folder: Path, name: str, digest: str) -> bytes:
-    """Find the bytes of a file by their digest; a killed writer may have left them under a staged name."""
+    """Find the content of a file by its digest; a killed writer may have left it under a temporary name."""
     for path in (folder / name, *folder.glob(f".{name}.*")):
         data = path.read_bytes() if path.exists() else b""
         if hashlib.sha256(data).hexdigest() == digest:

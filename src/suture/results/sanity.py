@@ -1,4 +1,4 @@
-"""The sanity battery of the paper: it tests if every layer is most similar to itself."""
+"""The sanity battery of the paper: a test if every layer is most similar to itself."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Verdict:
     """Verdict of the sanity battery on one comparison.
 
     Attributes:
-        table: one row per measure, columns `SELF_COLUMNS` (a network stitched to itself) or `PAIR_COLUMNS`
-            (two networks of one architecture); empty when the battery does not apply.
-        words: quotable sentences, one text per row of the table; for an empty table one with the reason.
-        gap: sentence about the cell in which task loss matching exceeds direct matching most; empty without
-            both methods, or without such a cell. A large gap is the paper's warning: the task is solved with
-            a representation that is not the target's.
+        table: one row per measure, with columns `SELF_COLUMNS` (a network stitched to itself) or
+            `PAIR_COLUMNS` (two networks of one architecture). Empty where the battery does not apply.
+        words: one text per row of the table; for an empty table, one text with the reason.
+        gap: sentence on the cell where task loss matching exceeds direct matching most; empty if there is
+            none. A large gap is the paper's warning: the layer solves the task with a representation unlike
+            the target's.
     """
 
     table: pd.DataFrame
@@ -50,12 +50,12 @@ class Verdict:
 
 @dataclass(frozen=True)
 class _Contest:
-    """Contest between a layer's own (corresponding) partner and the best other one, the rival.
+    """Contest between a layer's own (or corresponding) partner and the most similar other one, the rival.
 
     Attributes:
         layer, own, rival: positions along the axes of the matrix.
-        margin: amount by which the rival looks more similar than the own partner, at most 0 if it does not.
-        lost: the margin exceeds rounding.
+        margin: similarity of the rival minus that of the own partner.
+        lost: True if the margin exceeds rounding.
         others: number of other partners with a value.
     """
 
@@ -70,32 +70,28 @@ class _Contest:
 def run_sanity_battery(measured: Measured) -> Verdict:
     """Run the sanity battery of Balogh and Jelasity (AAAI 2025) on the cells of one comparison.
 
-    A network stitched to itself: a target layer is *violated* where another source layer is more similar to
-    it than the layer itself. ``violated`` counts these layers. ``beyond_noise`` counts those that the test
-    set can tell from chance, by three steps:
+    For a network stitched to itself, ``violated`` counts the target layers to which another source layer is
+    more similar than the layer itself. ``beyond_noise`` counts those for which this is significant on the
+    test set, in three steps:
 
-    1. Exact two-sided McNemar tests compare the correctness of the stitched networks (for agreement, their
-    agreement with the target). Each layer gets the smallest p value among the more similar layers.
-    2. That p value is multiplied by the number of other layers (Bonferroni), because the layer that is
-    compared was chosen after looking.
+    1. Exact two-sided McNemar tests compare the layer with every more similar one, by hits per example (on
+       the label; for agreement, on the target's prediction). The smallest p value is kept.
+    2. It is multiplied by the number of other layers (Bonferroni), because the rival was chosen after
+       looking.
     3. Holm's procedure runs over the violated layers, p < 0.05.
 
-    Results of language models are numbers of tokens. Signed-rank tests over texts (Wilcoxon 1945) then
-    replace McNemar's: tokens of a text are no independent draws, and the smallest p value of a bootstrap is
-    too large to survive the corrections. ``beyond_noise`` is NaN for measures without results per example.
+    For language models, hits are numbers of tokens. Tokens of one text are dependent, so signed-rank tests
+    over texts (Wilcoxon 1945) replace McNemar's. The smallest p value of a bootstrap would be too large to
+    survive the corrections. ``beyond_noise`` is NaN for measures without results per example.
 
-    Two networks of one architecture: ``corresponding`` counts the target layers, of ``layers``, whose most
-    similar source layer is the corresponding one (a tie counts). ``corresponding_by_source`` counts the
+    For two networks of one architecture, ``corresponding`` counts the target layers, of ``layers``, whose
+    most similar source layer is the corresponding one (a tie counts). ``corresponding_by_source`` counts the
     source layers, of ``source_layers``, whose most similar target layer is the corresponding one.
 
-    ``worst_margin`` is the largest amount (native units, 0 when none) by which another source layer
-    (``worst_source``) is more similar to a target layer (``worst_target``) than the own or corresponding
-    one. Layers without an own value, or without any other, are not counted. ``undefined`` counts the cells
-    without a value. Margins of up to 1e-9 (structural measures) and 1e-6 nats (divergences) are rounding.
-
-    Raises:
-        SutureError: an array ``"<method>.correct"`` or ``"<method>.agree"`` does not have the shape (sources,
-            targets, examples).
+    ``worst_margin`` is the largest amount (in the measure's units; 0 if none) by which a source layer
+    (``worst_source``) is more similar to a target layer (``worst_target``) than the own or corresponding one.
+    Margins up to 1e-9 (structural measures) or 1e-6 nats (divergences) are rounding. Layers without an own
+    value, or without any other, are not counted. ``undefined`` counts the cells without a value.
     """
     import pandas as pd
 
@@ -132,13 +128,13 @@ def _describe_gap(measured: Measured) -> str:
 
 
 def is_lost(row: Mapping[Any, Any]) -> bool:
-    """Return True where another layer is more similar, from a row of the battery's table."""
+    """Return True if another layer is more similar, in a row of the battery's table."""
     return (bool(row["worst_source"])
             or row.get("corresponding_by_source", 0) < row.get("source_layers", 0))
 
 
 def is_open(row: Mapping[Any, Any]) -> bool:
-    """Return True where there was nothing to judge, from a row of the battery's table."""
+    """Return True if there was nothing to judge, in a row of the battery's table."""
     return not row["layers"] and not row.get("source_layers", 0)
 
 
@@ -179,7 +175,7 @@ def _judge_pair(entry: Measure, values: Floats, measured: Measured) -> tuple[_Ro
 
 def _find_contests(entry: Measure, values: Floats, partners: Sequence[str],
                    layers: Sequence[str]) -> list[_Contest]:
-    """Find one contest per column of `values` (partners, layers) with an own value and some other value."""
+    """Find one contest per column of `values` (partners, layers) with an own and another value."""
     common = values if entry.larger_is_more_similar else -values
     tolerance = NATS_TOLERANCE if entry.functional else ROUNDING_TOLERANCE
     if entry.name.rpartition(".")[2] in _OUTCOME_ARRAYS:
@@ -224,7 +220,7 @@ def _find_outcomes(entry: Measure, shape: tuple[int, ...],
 
 
 def _compute_p_value(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
-    """Compute the p value of no difference between (N,) outcomes of two cells: hits, or numbers of tokens."""
+    """Compute the p value of equal (N,) outcomes in two cells: hits, or numbers of tokens."""
     from scipy import stats
 
     if one.dtype == np.bool_:
@@ -233,10 +229,7 @@ def _compute_p_value(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
 
 
 def _count_beyond_noise(lost: list[_Contest], values: Floats, outcomes: npt.NDArray[Any]) -> int:
-    """Count lost contests that the examples can tell from chance; larger `values` are more similar.
-
-    This is Holm's (1979) step-down procedure over the contests, at `SIGNIFICANCE_LEVEL`.
-    """
+    """Count the lost contests that survive Holm's (1979) procedure; larger `values` are more similar."""
     chances = []
     for contest in lost:
         own, column = outcomes[contest.own, contest.layer], values[:, contest.layer]

@@ -1,4 +1,4 @@
-"""Folder of a comparison: one file that is read back, and its table for people."""
+"""The folder of a comparison: one file to load, and its table for people."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KIND = "suture.comparison/2"
 FILE, TABLE = "comparison.safetensors", "table.csv"
 _OLD = (old_format.DOCUMENT, old_format.ARRAYS)
 _OURS = (FILE, TABLE, *_OLD)
-# A report may stand in the folder too. Another process may be writing it.
+# Another process may be writing a report into the folder.
 _REPORT = ("report.html", "figures")
 _STAGED = re.compile(rf"\.({'|'.join(map(re.escape, (*_OURS, *_REPORT)))})\.[0-9a-f]{{16}}")
 
@@ -40,23 +40,19 @@ def save_measured(measured: Measured, folder: Path) -> Path:
 
 
 def has_comparison(folder: Path) -> bool:
-    """Return True where a comparison was saved in a folder, in this format or the old one."""
+    """Return True if a folder holds a saved comparison, in this format or the old one."""
     return (folder / FILE).exists() or (folder / old_format.DOCUMENT).exists()
 
 
 def read_fields(folder: Path) -> dict[str, Any]:
-    """Read the fields of the `Measured` that was saved in a folder.
-
-    Raises:
-        SutureError: the folder is missing, or holds no comparison, one of another version, or a damaged one.
-    """
+    """Read the fields of the `Measured` that was saved in a folder."""
     if not has_comparison(folder):
         raise SutureError(f"expected a folder with a saved comparison, got {str(folder)!r} without {FILE}")
     try:
         if not (folder / FILE).exists():
             return old_format.read_fields(folder)
     except SutureError:
-        if not (folder / FILE).exists():  # else a writer has replaced the old files meanwhile
+        if not (folder / FILE).exists():  # else another process has replaced the old files
             raise
     tensors, about = load_tensors(folder / FILE, KIND)
     return {name: about[name] for name in NAMES} | {
@@ -65,7 +61,7 @@ def read_fields(folder: Path) -> dict[str, Any]:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Refuse a folder that is neither missing, nor empty, nor an earlier comparison with its report."""
+    """Refuse a folder with other files than an earlier comparison and its report."""
     if not folder.exists():
         return
     own = {*_REPORT, *(_OURS if _is_ours(folder) else ())}

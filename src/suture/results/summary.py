@@ -11,14 +11,14 @@ from suture.results.sanity import Verdict, is_lost, is_open, run_sanity_battery
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """Findings of the sanity battery and the cells' verdicts, as sentences.
+    """Findings of the sanity battery and verdicts of the cells, as sentences.
 
     Attributes:
-        shown: sentences about measures by which something is wrong or nothing can be judged.
-        passed: sentences about measures by which all is as it should be.
-        summary: how many measures passed, in one line; empty where none did.
+        shown: sentences on measures that fail, or that cannot be judged.
+        passed: sentences on measures that pass.
+        summary: number of measures that pass, in one line; empty if none does.
         gap: see `Verdict`.
-        cells: one sentence for each method whose cells have a verdict.
+        cells: one sentence for each method with verdicts.
         verdict: result of the sanity battery.
         methods: verdicts of the cells by method.
     """
@@ -33,7 +33,7 @@ class Findings:
 
 
 def summarise_findings(measured: Measured) -> Findings:
-    """Summarise a comparison's verdicts in sentences; those about faults come apart from the others."""
+    """Summarise the verdicts of a comparison in sentences."""
     verdict, methods = run_sanity_battery(measured), judge_methods(measured)
     rows = verdict.table.to_dict("records")
     # Without a table the only sentence gives the reason, so it is shown.

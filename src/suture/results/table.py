@@ -1,4 +1,4 @@
-"""Table and arrays of a comparison: one form, checks, and the table as text."""
+"""The table and the arrays of a comparison: normal form, checks, and the table as text."""
 
 from __future__ import annotations
 
@@ -23,14 +23,10 @@ _DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32
 
 
 def tidy_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with a plain index and one dtype per column.
-
-    Raises:
-        SutureError: other columns, or a cell of the wrong kind.
-    """
+    """Return the table with a plain index and one dtype per column."""
     import pandas as pd
 
-    if list(table.columns) == COLUMNS[:-1]:  # a file without marks, which older versions wrote
+    if list(table.columns) == COLUMNS[:-1]:  # written by older versions
         table = table.assign(mark="")
     expect(list(table.columns) == COLUMNS, f"the columns {COLUMNS}", str(list(table.columns)))
     columns: dict[str, pd.Series[Any]] = {}
@@ -49,11 +45,7 @@ def tidy_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def check_cells(table: pd.DataFrame, sources: tuple[str, ...], targets: tuple[str, ...]) -> None:
-    """Check that every row belongs to a known cell and measure, occurs once, and has a value or a reason.
-
-    Raises:
-        SutureError: a row does not.
-    """
+    """Check that every row has a known cell and measure, occurs once, and has a value or a reason."""
     for column, names in (("source", sources), ("target", targets)):
         strange = set(table[column]) - set(names)
         if strange:
@@ -71,11 +63,7 @@ def check_cells(table: pd.DataFrame, sources: tuple[str, ...], targets: tuple[st
 
 
 def check_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Check that all arrays are NumPy arrays of dtypes that can be saved.
-
-    Raises:
-        SutureError: one is not.
-    """
+    """Check that all arrays are NumPy arrays of dtypes that can be saved."""
     for name, array in arrays.items():
         dtype = array.dtype.name if isinstance(array, np.ndarray) else type(array).__name__
         if not isinstance(array, np.ndarray) or dtype not in _DTYPES:
@@ -84,13 +72,13 @@ def check_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> None:
 
 
 def format_csv(table: pd.DataFrame) -> str:
-    """Format a table as CSV: floats in the shortest form that reads back the same, NaN as an empty field."""
+    """Format a table as CSV: exact floats in their shortest form, NaN as an empty field."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table.columns)
     columns: list[list[Any]] = [table[name].tolist() for name in table.columns]
     for row in zip(*columns, strict=True):
-        # csv writes floats with repr, which is exact. Only NaN needs its own form.
+        # csv writes floats with repr, which is exact.
         writer.writerow("" if isinstance(cell, float) and cell != cell else cell for cell in row)
     return text.getvalue()
 

@@ -1,12 +1,10 @@
 """Laws as shipped checks: of an index, a detector, a family of maps, and a network at its sites.
 
-Each function returns a list of `Law`. A law is called to check it, so it can be a parameter of a test:
+Each function returns a list of `Law`. Call a law to check it, for example as a parameter of a test:
 
 >>> @pytest.mark.parametrize("law", suture.testing.index_laws(my_index), ids=repr)
 ... def test_my_index(law):
 ...     law()
-
-`verify` checks all of them at once and lists those that are broken.
 """
 
 from suture.testing.detectors import detector_laws as detector_laws

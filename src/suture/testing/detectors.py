@@ -1,4 +1,4 @@
-"""Laws of a detector of representations that a network never has at a site."""
+"""Laws of a detector of out-of-distribution representations."""
 
 from __future__ import annotations
 
@@ -49,7 +49,6 @@ class _Site:
             self.native, self.logits = self.network.pick_representations(done)[0], done.output
 
     def describe(self, statistics: Any, labelled: bool = True, auxiliary: bool = True) -> NativeSite:
-        """Return what a detector is fitted to."""
         data = (self.inputs, self.labels) if labelled else [self.inputs[:80], self.inputs[80:]]
         outside = 3 * torch.rand(EXAMPLES, 1, 8, 8, generator=torch.Generator().manual_seed(self.seed + 1))
         return NativeSite("block", self.network.shapes[0], self.seed, statistics, NativeData(
@@ -58,7 +57,7 @@ class _Site:
 
     def fit(self, detector: Detector, sizes: Sequence[int] = (EXAMPLES,), labelled: bool = True,
             auxiliary: bool = True) -> Detector:
-        """Return the detector fitted to the native representations, given in batches of these sizes."""
+        """Return the detector fitted to the native representations in batches of these sizes."""
         fitter = DetectorFitter({"it": detector}, self.network.shapes, self.seed)
         for rows in _cut_rows(sizes):
             fitter.update([self.native[rows]], self.labels[rows] if labelled else None)
@@ -81,8 +80,8 @@ def detector_laws(detector: Detector, *, seed: int = 0) -> list[Law]:
     """Return the laws of a detector, checked on a small network of images with one site.
 
     Args:
-        detector: as in ``OOD(own={"name": detector})``, not fitted.
-        seed: of data, network and fit.
+        detector: not fitted, as in ``OOD(own={"name": detector})``.
+        seed: seed of data, network and fit.
     """
     return _DetectorLaws(detector, seed).list_laws()
 

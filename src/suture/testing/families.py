@@ -1,4 +1,4 @@
-"""Laws of a family of affine maps: the closed form is its best member, and its stated invariances hold."""
+"""Laws of a family of affine maps: the closed form is optimal, and its stated invariances hold."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from suture.testing.laws import Law, LawBook, law
 
 ROWS, FOLDS = 240, 5
 KINDS = ("translation", "scaling", "permutation", "orthogonal", "linear")
-"""Transformations that a family states; see `suture.indices.TRANSFORMATIONS`."""
+"""Transformations that a family may state as invariances; see `suture.indices.TRANSFORMATIONS`."""
 
 
 def family_laws(family: Family | str, *, widths: tuple[int, int] = (4, 4), seed: int = 0) -> list[Law]:
@@ -25,7 +25,7 @@ def family_laws(family: Family | str, *, widths: tuple[int, int] = (4, 4), seed:
     Args:
         family: a family, or its text such as ``"rank:2"``.
         widths: numbers of source and target channels, which the family must allow.
-        seed: of the matrices and of the random maps.
+        seed: seed of the matrices and of the random maps.
     """
     made = Family.parse(family) if isinstance(family, str) else family
     made.check(*widths)
@@ -144,7 +144,7 @@ def _cut_folds(x: Tensor, y: Tensor) -> list[Moments]:
 
 
 def _draw_related(seed: int, p: int, q: int) -> tuple[Tensor, Tensor]:
-    """Draw two matrices of 240 rows in float64 that share a signal, of uneven scale, with means."""
+    """Draw float64 matrices (240, p) and (240, q) with a common signal, uneven scales and nonzero means."""
     g = torch.Generator().manual_seed(seed)
     x = torch.randn(ROWS, p, dtype=torch.float64, generator=g) * torch.linspace(1, 2, p)
     y = x @ torch.randn(p, q, dtype=torch.float64, generator=g)

@@ -1,4 +1,4 @@
-"""Laws of a structural index: what it states of itself is true."""
+"""Laws of a structural index: its range, its missing values, and the properties that it states."""
 
 from __future__ import annotations
 
@@ -10,19 +10,16 @@ from suture.testing.laws import Law, LawBook, law
 
 ROWS = 60
 ROUNDING = 1e-6
-"""Largest change of a value that is rounding. The root of a distance near zero loses half of its digits."""
+"""Largest change by rounding. The root of a distance near zero loses half of its digits."""
 
 
 def index_laws(index: Named, *, columns: tuple[int, int] = (6, 4), seed: int = 0) -> list[Law]:
-    """Return the laws of an index, each from what the index states.
-
-    An index of your own that does not state its invariances, its symmetry or its value on identical data has
-    no law about them.
+    """Return the laws of an index: its range, data that do not vary, and every property that it states.
 
     Args:
         index: an index, its name, or a function of yours as for `suture.indices.own`.
-        columns: of source and target matrix; 60 rows.
-        seed: of the matrices.
+        columns: numbers of columns of source and target matrix, which have 60 rows.
+        seed: seed of the matrices.
     """
     return _IndexLaws(index, columns, seed).list_laws()
 
@@ -103,7 +100,7 @@ class _IndexLaws(LawBook):
 
 
 def draw_related(seed: int, p: int, q: int) -> tuple[Floats, Floats]:
-    """Draw two matrices, (60, p) and (60, q), that share a signal and have means of their own."""
+    """Draw matrices (60, p) and (60, q) with a common signal and nonzero means."""
     g = np.random.default_rng(seed)
     x = g.normal(size=(ROWS, p))
     y = x @ g.normal(size=(p, q)) + 0.5 * g.normal(size=(ROWS, q)) + g.normal(size=q)

@@ -1,4 +1,4 @@
-"""A law: a claim about one object, and the check that finds it broken."""
+"""A law: a claim about one object, and its check."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Law:
-    """A claim that an object must keep.
+    """A claim that must hold for an object.
 
     Attributes:
         name: short name, such as a test's id.
         claim: one sentence.
-        check: raises an AssertionError that says which numbers break the claim.
+        check: raises an AssertionError with the numbers that break the claim.
     """
 
     name: str
@@ -22,11 +22,7 @@ class Law:
     check: Callable[[], None]
 
     def __call__(self) -> None:
-        """Check the claim.
-
-        Raises:
-            AssertionError: it is broken. The message holds the claim and the numbers.
-        """
+        """Check the claim; raise an AssertionError with the claim and the numbers if it is broken."""
         try:
             self.check()
         except AssertionError as found:
@@ -56,18 +52,13 @@ class LawBook:
         self._varied.append(Law(name, claim, lambda: check(*given)))
 
     def list_laws(self) -> list[Law]:
-        """Return all laws."""
         marked = [(name, of) for name, of in vars(type(self)).items() if hasattr(of, "claim")]
         return [*(Law(name.replace("_", " "), of.claim, getattr(self, name)) for name, of in marked),
                 *self._varied]
 
 
 def verify(laws: Iterable[Law]) -> None:
-    """Check all laws.
-
-    Raises:
-        AssertionError: some are broken. The message lists all of them, one line each.
-    """
+    """Check all laws; raise an AssertionError that lists the broken ones, one line each."""
     broken = []
     for law in laws:
         try:

@@ -1,4 +1,4 @@
-"""Laws of a network at its sites: the tail of the front is the network, and nothing is left behind."""
+"""Laws of a network at its sites: front and tail make up the network, and running them leaves no trace."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from suture.testing.laws import Law, LawBook, law
 
 
 def site_laws(network: nn.Module, inputs: Any, sites: SiteSpec = "**") -> list[Law]:
-    """Return the laws that a network must keep for its numbers to mean anything.
+    """Return the laws that a network must keep for its comparisons to be valid.
 
     Args:
-        network: any network. It is not changed: a private copy runs in eval mode.
-        inputs: at least four examples, as the network takes them.
-        sites: sites to check. Default: every module whose call can be a site.
+        network: any network; a private copy runs, in eval mode.
+        inputs: at least four examples, as the network accepts them.
+        sites: sites to check. Default: every possible one.
     """
     try:
         return _SiteLaws(network, inputs, sites).list_laws()
@@ -93,7 +93,7 @@ def _compare(one: Tensor, other: Tensor) -> None:
 
 
 def _copy_state(network: nn.Module) -> dict[str, Any]:
-    """Return all that a comparison could leave changed in a network."""
+    """Return all that a comparison could change in a network."""
     state: dict[str, Any] = {name: t.detach().clone() for name, t in network.state_dict().items()
                              if isinstance(t, Tensor)}
     state |= {f"mode of {name or 'the network'}": m.training for name, m in network.named_modules()}

@@ -1,4 +1,4 @@
-"""Format of all figures: fonts, names that can be drawn, files that are the same each time."""
+"""Format of all figures: fonts, printable names, and reproducible files."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def make_printable(name: str) -> str:
 
 
 def format_networks(measured: Measured) -> str:
-    """Format the names of the compared networks for the title of a figure."""
+    """Format the names of the compared networks as a title."""
     return make_printable(f"{measured.source} → {measured.target}")
 
 
 @mpl.rc_context(STYLE)
 def render_png(figure: Figure, dpi: float) -> bytes:
-    """Render a figure as PNG, and fix its layout from then on, because laying out is slow."""
+    """Render a figure as PNG, then fix its layout, because computing it is slow."""
     data = io.BytesIO()
     figure.set_dpi(dpi)
     # Figure.savefig would draw twice, once only for the layout.
@@ -39,10 +39,7 @@ def render_png(figure: Figure, dpi: float) -> bytes:
 
 @mpl.rc_context(STYLE)
 def render_pdf(figure: Figure) -> bytes:
-    """Render a figure as PDF with fonts embedded and without a date.
-
-    One comparison thus always gives the same bytes.
-    """
+    """Render a figure as PDF with embedded fonts and no date, so that the same figure has the same bytes."""
     data = io.BytesIO()
     FigureCanvasPdf(figure).print_pdf(data, metadata={"CreationDate": None})  # type: ignore[no-untyped-call]
     return data.getvalue()

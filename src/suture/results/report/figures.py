@@ -1,4 +1,4 @@
-"""Heat maps of a comparison. Colour limits belong to the measure, so that any two figures can be compared."""
+"""Heat maps of a comparison, with one colour scale per measure, so that figures can be compared."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from suture.results.report import histograms
 from suture.results.report.figure_format import STYLE, format_networks, make_printable, render_pdf, render_png
 
 ANNOTATED_SITES = 12
-"""Largest number of rows and columns of a heat map whose values are written in."""
+"""Largest number of rows and columns of a heat map with values written into it."""
 _MOST_COLUMNS = 4
 HATCH_LEGEND = "hatched: works, out of distribution"
 
 
 @cache  # because matplotlib copies a colour map at every access
 def choose_colormap(entry: Measure) -> Colormap:
-    """Choose viridis, reversed where smaller means more similar: bright is always more similar."""
+    """Return viridis, reversed if smaller is more similar: bright always means similar."""
     return mpl.colormaps["viridis" if entry.larger_is_more_similar else "viridis_r"]
 
 
 def pick_colours(value: float, entry: Measure) -> tuple[str, str]:
-    """Pick the hex colours of a cell with this (native) value: of its ground, and of legible text on it."""
+    """Return the hex colours of a cell with this value: background and legible text."""
     share = (value - entry.low) / (entry.high - entry.low)
     red, green, blue, _ = choose_colormap(entry)(min(1.0, max(0.0, share)))
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)]
@@ -49,7 +49,7 @@ def pick_colours(value: float, entry: Measure) -> tuple[str, str]:
 
 
 def format_value(value: float, digits: int = 3) -> str:
-    """Format a value for a cell; large ones (a residual has no upper limit) get fewer digits."""
+    """Format a value for a cell, with fewer digits from 10 on (residuals have no upper limit)."""
     size = abs(value)
     if size < 0.5 * 10**-digits:
         value = 0.0  # avoids "-0.000"
@@ -60,19 +60,14 @@ def format_value(value: float, digits: int = 3) -> str:
 
 def draw_heatmap(measured: Measured, name: str, ax: Axes, hatched: Mapping[str, pd.DataFrame],
                  annotate: bool = True, networks: str = "") -> None:
-    """Draw one measure of a comparison. Cells with a mark get a star, those without a value are grey.
+    """Draw one measure of a comparison; marked cells get a star, cells without a value are grey.
+
+    Values beyond the measure's colour limits get the limit's colour, and the colour bar an arrow.
 
     Args:
-        measured: what to draw: rows are source sites, columns target sites.
-        name: of the measure. It gives the colour limits, which never depend on the data. Values beyond them
-            get the colour of the limit, and the colour bar an arrow.
-        ax: where to draw.
-        hatched: by stitching method, cells to hatch, because they work and are out of distribution.
-        annotate: write the values in, if there are at most 12 x 12 cells.
+        hatched: artefacts by stitching method, to be hatched.
+        annotate: write the values into the cells (at most 12 x 12 cells).
         networks: second line of the title.
-
-    Raises:
-        SutureError: a measure that the comparison lacks.
     """
     matrix, measure, starred = measured.matrix(name), get_measure(name), measured.marks(name).to_numpy() != ""
     values, size = matrix.to_numpy(dtype=np.float64), max(matrix.shape)
@@ -97,7 +92,7 @@ def draw_heatmap(measured: Measured, name: str, ax: Axes, hatched: Mapping[str, 
 
 def _draw_cell(ax: Axes, cell: tuple[int, ...], value: float, measure: Measure, size: int,
                annotated: bool, starred: bool, lined: bool) -> None:
-    """Draw hatching, number and star of a cell of a heat map of `size` cells."""
+    """Draw hatching, number and star in a cell of a heat map with `size` rows or columns."""
     i, j = cell
     ground, ink = pick_colours(value, measure)
     small = min(7.5, 46 / size)
@@ -105,7 +100,7 @@ def _draw_cell(ax: Axes, cell: tuple[int, ...], value: float, measure: Measure, 
         ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor="none", edgecolor=ink, hatch="\\\\\\",
                                linewidth=0, gid="hatched"))
     if annotated:
-        # A box under the number keeps the lines of the hatching off it.
+        # The box keeps the hatching off the number.
         box = {"facecolor": ground, "edgecolor": "none", "pad": 0.6} if lined else None
         ax.text(j, i, format_value(value, 3 if size <= 6 else 2), ha="center", va="center", color=ink,
                 fontsize=small, bbox=box)
@@ -142,15 +137,7 @@ def _draw_colour_bar(image: ScalarMappable, values: Floats, measure: Measure, ax
 
 @mpl.rc_context(STYLE)
 def draw_overview(measured: Measured, measures: Sequence[str] | None = None) -> Figure:
-    """Draw measures of a comparison side by side, at most four in a row.
-
-    Args:
-        measured: what to draw.
-        measures: names; all that the comparison has by default.
-
-    Raises:
-        SutureError: a measure that the comparison lacks.
-    """
+    """Draw measures side by side, at most four in a row; by default all of the comparison."""
     names = list(measured.measures if measures is None else measures)
     columns = max(1, min(_MOST_COLUMNS, len(names)))
     rows = max(1, math.ceil(len(names) / columns))
@@ -165,38 +152,29 @@ def draw_overview(measured: Measured, measures: Sequence[str] | None = None) -> 
 
 
 def _compute_size(measured: Measured) -> tuple[float, float]:
-    """Compute the size of one heat map: cells of 0.36 inches up to a limit, and room for the names."""
+    """Return width and height of one heat map in inches: cells of at most 0.36, and room for names."""
     cell = min(0.36, 6.0 / max(len(measured.sources), len(measured.targets), 1))
     names = max((len(s) for s in (*measured.sources, *measured.targets)), default=0)
     room = 0.9 + 0.06 * min(names, 40)
     return (max(1.6, cell * len(measured.targets)) + room, max(1.6, cell * len(measured.sources)) + room)
 
 
-# Average precision, FPR at 95 % recall, and the parts of Frechet distance (shift, shrinkage, rotation).
+# Average precision, FPR at 95 % recall, and the parts of the Fréchet distance (shift, shrinkage, rotation).
 _DETAILS = ("ap", "fpr95", "frechet")
 
 
 def is_detail(name: str) -> bool:
-    """Return True where a measure is a part, or a further view, of a number that an overview shows."""
+    """Return True if a measure adds detail to another one, such as a part of it; overviews leave it out."""
     kind, of, _ = name.rpartition(".")[2].partition("_")
     return bool(of) and kind in _DETAILS
 
 
 def save_figures(measured: Measured, folder: str | os.PathLike[str]) -> list[Path]:
-    """Write measures, histograms of detector scores and an overview ``all``, as PNG and PDF (fonts embedded).
+    """Save each measure, histograms of detector scores and an overview ``all``, as PNG and PDF.
 
-    PNG files have 200 dpi, the overview 110. Parts and further views (`is_detail`) are left out: draw those
-    with `Comparison.plot`.
-
-    Args:
-        measured: what to draw.
-        folder: made if missing; files of the same names are replaced, others left alone.
-
-    Returns:
-        The files, such as ``dm.relative_accuracy.png`` and ``scores_mahalanobis.png``.
-
-    Raises:
-        SutureError: the folder cannot be written.
+    PDF files embed fonts. PNG files have 200 dpi, the overview 110. Details (`is_detail`) are left out;
+    `Comparison.plot` draws them. Files of the same names are replaced, others kept. Return the paths, such as
+    ``dm.relative_accuracy.png`` and ``scores_mahalanobis.png``.
     """
     hatched = find_artefacts(measured)
     names = [name for name in measured.measures if not is_detail(name)]

@@ -1,4 +1,4 @@
-"""Histograms of a detector's scores, site by site: native, auxiliary and stitched representations."""
+"""Histograms of a detector's scores at each site: native, auxiliary and stitched representations."""
 
 from __future__ import annotations
 
@@ -34,9 +34,8 @@ def list_scored_detectors(measured: Measured) -> list[str]:
 def collect_scores(measured: Measured, detector: str, site: int) -> dict[str, Floats]:
     """Collect the scores at a target site by kind: native, auxiliary, unseen, and stitched by method.
 
-    Stitched scores are those of all source layers. In self-stitching the layer itself is left out. Direct
-    matching of a layer with itself is the identity, and would show native scores under the name of stitched
-    ones.
+    Stitched scores are those of all source layers. Self-stitching leaves out the layer itself, because its
+    direct matching is the identity and would repeat the native scores.
     """
     arrays = measured.arrays
     found = {kind: arrays[f"{kind}.{detector}"][site] for kind in ("native", "auxiliary", "unseen")
@@ -51,10 +50,10 @@ def collect_scores(measured: Measured, detector: str, site: int) -> dict[str, Fl
 
 
 def choose_bins(found: Mapping[str, Floats]) -> Floats:
-    """Choose shared bins (`BINS` + 1,) for the samples of a site.
+    """Choose the bins (`BINS` + 1,) that all samples of a site share.
 
-    They cover the middle 98 % of every sample, but at most four times the native range beyond that range. A
-    few stitched representations may lie so far out that native ones would shrink to a line.
+    They cover the middle 98 % of every sample, but at most four native ranges beyond the native range,
+    because far outliers would shrink native scores to a line.
     """
     ends = {kind: np.percentile(finite, [1, 99]) for kind, scores in found.items()
             if len(finite := scores[np.isfinite(scores)])}
@@ -70,7 +69,7 @@ def choose_bins(found: Mapping[str, Floats]) -> Floats:
 
 
 def compute_densities(found: Mapping[str, Floats], bins: Floats) -> dict[str, Floats]:
-    """Compute histograms (`BINS`,) of area one; the outermost bins hold all values beyond them."""
+    """Compute histograms (`BINS`,) of area one; the end bins hold all values beyond them."""
     width = np.diff(bins)
     return {kind: np.histogram(np.clip(scores, bins[0], bins[-1]), bins)[0] / (len(scores) * width)
             for kind, scores in found.items()}
@@ -80,10 +79,7 @@ def compute_densities(found: Mapping[str, Floats], bins: Floats) -> dict[str, Fl
 def draw_histograms(measured: Measured, detector: str) -> Figure:
     """Draw one panel per target site with native, auxiliary, unseen and stitched scores.
 
-    This is Figure 1c of Balogh and Jelasity (2025), with the scores of all source layers together.
-
-    Raises:
-        SutureError: the comparison has no scores of this detector.
+    This is Figure 1c of Balogh and Jelasity (2025), with the scores of all source layers pooled.
     """
     if detector not in list_scored_detectors(measured):
         raise make_unknown_error("detector with scores in this comparison", detector,
@@ -119,7 +115,7 @@ def _draw_panel(ax: Axes, found: Mapping[str, Floats]) -> dict[str, Any]:
         handles[kind] = ax.stairs(height, bins, fill=kind == "native", linewidth=1.0, gid=kind,
                                   **_LINES[kind])
     if heights:
-        # High peaks, such as those of an end bin, are cut so that the native scores stay visible.
+        # High peaks, such as those of the end bins, would hide the native scores.
         native = heights.get("native", np.zeros(1)).max() or np.inf
         ax.set_ylim(0, 1.08 * max(min(h.max(), 2 * native) for h in heights.values()))
     ax.set_yticks([])

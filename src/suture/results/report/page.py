@@ -1,4 +1,4 @@
-"""A self-contained HTML page for one or several comparisons: no network, no script."""
+"""A self-contained HTML page for one or several comparisons, without scripts."""
 
 from __future__ import annotations
 
@@ -24,18 +24,11 @@ _CITATION = """@inproceedings{balogh2025stitch,
 
 
 def render_page(comparisons: Sequence[Measured]) -> str:
-    """Render the page as text.
-
-    Args:
-        comparisons: at least one; shown in this order.
-
-    Raises:
-        SutureError: no comparison was given.
-    """
+    """Render the page of at least one comparison as text, in the given order."""
     from jinja2 import Environment, StrictUndefined
 
     expect(len(comparisons) > 0, "at least one comparison to report", "none")
-    # Everything is escaped, because names of sites and networks come from users.
+    # Names of sites and networks come from users, so everything is escaped.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True,
                               lstrip_blocks=True)
     text = resources.files("suture.results.report").joinpath("template.html").read_text(encoding="utf-8")
@@ -48,17 +41,10 @@ def render_page(comparisons: Sequence[Measured]) -> str:
 
 
 def write_page(comparisons: Sequence[Measured], path: str | os.PathLike[str]) -> Path:
-    """Write the page in one step: a reader of `path` sees the old page or the new one, whole.
-
-    Returns:
-        The page.
-
-    Raises:
-        SutureError: no comparison was given, `path` is a folder, or it cannot be written.
-    """
+    """Write the page in one step, so that a reader sees the old or the new one whole; return its path."""
     page = Path(path)
     expect(not page.is_dir(), "a file name for the report", f"the folder {str(page)!r}",
            f"write {str(page / 'report.html')!r}")
-    # A file name, and so a network's name, can hold a lone surrogate, which UTF-8 cannot encode.
+    # A network's name may come from a file name with a lone surrogate, which UTF-8 cannot encode.
     replace_file(page, render_page(comparisons).encode("utf-8", errors="replace"))
     return page

@@ -1,4 +1,4 @@
-"""Heat maps of a page: measures by stitching method, as rows of coloured cells with their words."""
+"""Heat maps of a page, by stitching method, as rows of coloured cells."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _GROUPS = {**{tag: name.capitalize() for tag, name in METHOD_NAMES.items()}, "":
 
 
 def group_heatmaps(measured: Measured, verdicts: Mapping[str, CellVerdicts]) -> list[dict[str, Any]]:
-    """Group the heat maps of a comparison by stitching method; parts and further views come apart."""
+    """Group the heat maps of a comparison by stitching method, details apart (`is_detail`)."""
     groups = []
     for tag, title in _GROUPS.items():
         found = verdicts.get(tag)
@@ -34,7 +34,6 @@ def group_heatmaps(measured: Measured, verdicts: Mapping[str, CellVerdicts]) -> 
 
 
 def _build_heatmap(measured: Measured, entry: Measure, verdicts: CellVerdicts | None) -> dict[str, Any]:
-    """Build a heat map as rows of cells, with the verdicts of its method in their titles."""
     shown = {what: measured.matrix(entry.name, what).to_numpy()
              for what in ("value", "low", "high", "n", "reason", "mark")}
     words, reasons = (verdicts.words.to_numpy(), verdicts.reasons.to_numpy()) if verdicts else (None, None)
@@ -58,7 +57,7 @@ def _build_heatmap(measured: Measured, entry: Measure, verdicts: CellVerdicts | 
 
 def _build_cell(entry: Measure, shown: Mapping[str, Any], own: bool, nearest: bool,
                 artefact: bool) -> dict[str, Any]:
-    """Build a cell: its text, style, kinds (classes of the page) and title."""
+    """Build a cell: its text, style, kind (classes of the page) and title."""
     value = float(shown["value"])
     if math.isnan(value):
         return {"text": "", "style": "", "kind": "none own" if own else "none", "lined": False,
@@ -74,7 +73,7 @@ def _build_cell(entry: Measure, shown: Mapping[str, Any], own: bool, nearest: bo
 
 
 def _find_most_similar(values: Floats, entry: Measure) -> NDArray[np.bool_]:
-    """Find the cells that are the most similar of their column (all in a tie), among at least two."""
+    """Find the most similar cells of each column (all in a tie), if it has at least two values."""
     known = ~np.isnan(values)
     common = np.where(known, values if entry.larger_is_more_similar else -values, -np.inf)
     found: NDArray[np.bool_] = (common == common.max(axis=0, initial=-np.inf)) & (known.sum(axis=0) > 1)
@@ -82,7 +81,7 @@ def _find_most_similar(values: Floats, entry: Measure) -> NDArray[np.bool_]:
 
 
 def list_marked(measured: Measured) -> list[str]:
-    """Describe for each stitching method how many cells are marked and why."""
+    """Return for each stitching method a sentence on how many cells are marked and why."""
     sentences = []
     for tag, title in _GROUPS.items():
         marks = [measured.marks(name).to_numpy().ravel() for name in measured.measures
@@ -95,7 +94,7 @@ def list_marked(measured: Measured) -> list[str]:
 
 
 def describe_scale(entry: Measure) -> dict[str, str]:
-    """Describe a measure's name and meaning, and its colour bar from less to more similar."""
+    """Describe a measure's name, meaning, and colour bar from less to more similar."""
     less, more = (entry.low, entry.high) if entry.larger_is_more_similar else (entry.high, entry.low)
     stops = [pick_colours(float(value), entry)[0] for value in np.linspace(less, more, 13)]
     return {"label": entry.label, "name": entry.name, "about": entry.about, "less": f"{less:g}",

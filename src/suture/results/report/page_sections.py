@@ -32,7 +32,7 @@ _HEADERS = {
     "worst_margin": "largest margin", "worst_source": "by source", "worst_target": "into target",
     "undefined": "cells without value",
 }
-# The page shows these entries of meta elsewhere, so they are left out of the list of settings.
+# Shown elsewhere on the page, so not in the list of settings.
 _SHOWN_ELSEWHERE = ("versions", "seed", "command", "settings", "n_fit", "n_test", "created", "device",
                     "notes", "stages", "ood")
 
@@ -57,7 +57,7 @@ def describe_comparison(measured: Measured, number: int) -> dict[str, Any]:
 
 
 def _draw_scores(measured: Measured) -> dict[str, str] | None:
-    """Draw histograms of the scores that verdicts rest on, as an image within the page."""
+    """Draw histograms of the scores behind the verdicts, as an image within the page."""
     detector = get_detector(measured.meta)
     if detector not in histograms.list_scored_detectors(measured):
         return None
@@ -70,7 +70,6 @@ def _embed(kind: str, data: bytes) -> str:
 
 
 def _list_facts(measured: Measured) -> list[tuple[str, str]]:
-    """List what was compared: networks, sites, methods, indices and numbers of examples."""
     meta = measured.meta
     kind = ("one network with itself" if measured.same_network else
             "two networks of one architecture" if measured.same_architecture else "two architectures")
@@ -89,7 +88,6 @@ def _list_facts(measured: Measured) -> list[tuple[str, str]]:
 
 
 def _list_provenance(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """List settings, versions and the command of a comparison."""
     rows = dict(meta.get("settings") or {})
     rows |= {key: value for key, value in meta.items() if key not in _SHOWN_ELSEWHERE}
     rows |= {key: meta[key] for key in ("seed", "device", "created", "stages") if meta.get(key) is not None}
@@ -107,7 +105,7 @@ def _format_setting(value: object) -> str:
 
 
 def _build_verdict_table(table: pd.DataFrame) -> dict[str, Any] | None:
-    """Build the table of the sanity battery: headers and cells as (text, is a number)."""
+    """Build the table of the sanity battery; a cell is (text, True if a number)."""
     if table.empty:
         return None
     rows = [{"lost": is_lost(record), "cells": [_format_entry(str(k), v) for k, v in record.items()]}
@@ -125,13 +123,13 @@ def _format_entry(column: str, value: Any) -> tuple[str, bool]:
 
 
 def tabulate_quality(measured: Measured) -> list[dict[str, Any]]:
-    """Tabulate how well each detector tells native representations from others, site by site.
-
-    The verdict's detector comes first.
+    """Tabulate how well each detector tells native from other representations, the detector of the verdicts
+    first.
 
     Returns:
-        By detector: ``name``, ``verdict`` (True where verdicts rest on it) and ``rows``. A row is a site and
-        its AUROCs on auxiliary and unseen data, two-sided and one-sided, as (text, misses the threshold).
+        By detector: ``name``, ``verdict`` (True if verdicts rest on it) and ``rows``. A row has a site and
+        its AUROCs on auxiliary and unseen data, two-sided and one-sided, each as (text, True if below the
+        threshold).
     """
     about, first = measured.meta.get("ood") or {}, get_detector(measured.meta)
     least = get_thresholds(about).quality
@@ -139,7 +137,7 @@ def tabulate_quality(measured: Measured) -> list[dict[str, Any]]:
     def describe(value: float | None, two_sided: bool) -> tuple[str, bool]:
         if value is None or math.isnan(value):
             return "–", False
-        # Verdicts rest on the two-sided number, so only that one can miss the threshold.
+        # Verdicts rest on the two-sided number alone.
         return format_near(value, least, 3), two_sided and value < least
 
     return [{"name": name, "verdict": name == first, "rows": [
@@ -150,7 +148,6 @@ def tabulate_quality(measured: Measured) -> list[dict[str, Any]]:
 
 
 def _list_missing(measured: Measured) -> list[str]:
-    """Say for each measure and reason how many cells have no value."""
     table = measured.table[measured.table["reason"] != ""]
     counts = Counter(zip(table["measure"], table["reason"], strict=True))
     return [f"{get_measure(name).label}: no value ({reason}), cells: {count}."
@@ -158,7 +155,7 @@ def _list_missing(measured: Measured) -> list[str]:
 
 
 def build_loss_curve(measured: Measured) -> dict[str, Any] | None:
-    """Build the mean training loss over the cells, with the band from best to worst cell, as SVG points."""
+    """Build the mean, best and worst training loss over the cells as SVG points."""
     import pandas as pd
 
     losses = measured.arrays.get("tlm.loss")
