@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,15 +14,12 @@ BLOCKS = re.findall(r"## ([^\n]+)\n(?:(?!\n## ).)*?```python\n(.*?)```", PAGE.re
                     re.DOTALL)
 
 
-@pytest.fixture(scope="module")
-def names() -> Any:
-    yield {"__name__": "example"}
-    FAMILIES.pop("scaled", None)
-
-
 @pytest.mark.parametrize("code", [code for _, code in BLOCKS], ids=[title for title, _ in BLOCKS])
-def test_an_example_runs(code: str, names: dict[str, Any]) -> None:
-    exec(compile(code, str(PAGE), "exec", dont_inherit=True), names)
+def test_an_example_runs(code: str) -> None:
+    try:
+        exec(compile(code, str(PAGE), "exec", dont_inherit=True), {"__name__": "example"})
+    finally:
+        FAMILIES.pop("scaled", None)
 
 
 def test_every_chapter_has_its_example() -> None:

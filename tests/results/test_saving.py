@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import suture
 from suture._base import save_tensors
 from suture._base.errors import SutureError
 from suture.results import has_comparison, load, old_format
@@ -343,3 +344,15 @@ def test_nothing_is_pickled(tmp_path, monkeypatch):
         monkeypatch.setattr(f"pickle.{verb}", lambda *_, **__: pytest.fail("pickled"))
     comparison().save(tmp_path)
     load(tmp_path)
+
+
+def test_results_of_dropped_detectors_load_and_are_saved_again(tmp_path):
+    """They stay readable; only new comparisons refuse the names."""
+    old = load(VERSION_1.with_name("version_1_dropped"))
+    values = old.matrix("dm.auroc_mahalanobis_position")
+    assert values.notna().any(axis=None)
+    assert "dm.score_relative_mean" in old.arrays
+    old.save(tmp_path)
+    assert load(tmp_path).equals(old)
+    with pytest.raises(SutureError, match="unknown detector 'mahalanobis_position'; nearest: mahalanobis"):
+        suture.OOD("mahalanobis_position")

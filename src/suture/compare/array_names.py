@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from suture.compare.fitted import Fitted, FittedMap
+from suture.compare.records import Fitted, FittedMap
 from suture.indices import SiteStatistics
 from suture.representations import Cell
 

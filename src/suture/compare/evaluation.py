@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from suture._base import SutureError
 from suture.compare.collect import report_network_errors
 from suture.compare.evaluate import Evaluation, Evaluator
-from suture.compare.findings import Findings, ScoreRow, write_rows
-from suture.compare.fitted import Fitted
+from suture.compare.records import Findings, Fitted, ScoreRow, write_rows
 from suture.compare.scores import has_same_examples, score_cells, stack_evaluation
 from suture.compare.setup import OTHER_ORDER, Setup
 from suture.numbers import Arrays, frechet, make_missing_estimate

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from suture._base import SutureError
 from suture.compare.array_names import pack_cells, pack_maps, pack_statistics
 from suture.compare.collect import TokenShare, collect_moments, compute_paper_indices, fit_detectors
-from suture.compare.findings import Findings, ScoreRow, write_rows
-from suture.compare.fitted import Fitted, FittedMap
+from suture.compare.records import Findings, Fitted, FittedMap, ScoreRow, write_rows
 from suture.compare.setup import Setup
 from suture.indices import FOLDS, Value
 from suture.numbers import Estimate

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from suture.compare.findings import Findings
-from suture.compare.provenance import collect_versions
+from suture.compare.records import Findings
 from suture.compare.setup import Setup
 from suture.numbers import get_base_name, get_measure, sort_measures
 from suture.results import COLUMNS, Comparison
@@ -59,7 +60,7 @@ def assemble(setup: Setup, found: Findings) -> Comparison:
         "micro_batch": setup.micro_batch, "excluded": [[i, j, why] for (i, j), why in found.failed.items()],
         "notes": [*list_standing_notes(setup), *found.notes],
         "data": {name: dict(about) for name, about in setup.data.about.items()},
-        "versions": collect_versions(), "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": _collect_versions(), "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(sys.argv),
     }
     if found.ood:
@@ -72,3 +73,11 @@ def assemble(setup: Setup, found: Findings) -> Comparison:
     alike = source.sites == target.sites and source.shapes == target.shapes
     return Comparison(*setup.names, tuple(map(str, source.sites)), tuple(map(str, target.sites)), same, alike,
                       table, dict(found.arrays), meta)
+
+
+def _collect_versions() -> dict[str, str]:
+    """Return the versions of the software that computes."""
+    from importlib.metadata import version
+
+    return {"suture": version("suture"), "python": platform.python_version(), "torch": torch.__version__,
+            "numpy": np.__version__, "machine": platform.machine()}

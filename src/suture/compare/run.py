@@ -7,9 +7,8 @@ from functools import cached_property
 
 from suture.compare.array_names import unpack_maps
 from suture.compare.evaluation import describe_evaluation, evaluate
-from suture.compare.findings import Findings, read_findings
-from suture.compare.fitted import Fitted
 from suture.compare.moments import collect, compute_published, describe_moments, match
+from suture.compare.records import Findings, Fitted, read_findings
 from suture.compare.result import assemble, list_standing_notes
 from suture.compare.setup import Setup
 from suture.compare.task_loss import describe_training, find_marks, mark_rows, train

@@ -9,11 +9,17 @@ from typing import Any
 
 from torch import nn
 
-from suture._base import SutureError, check_free_memory, expect, fingerprint_network
+from suture._base import (
+    SutureError,
+    check_free_memory,
+    expect,
+    fingerprint_network,
+    hash_tensors,
+    list_tensors,
+)
 from suture.compare.collect import check_share, report_network_errors
-from suture.compare.provenance import choose_display_names, describe_data, hash_inputs
 from suture.compare.settings import FORWARD_DTYPES, Settings
-from suture.data import Batch, Batches, is_same_batch, move_batch
+from suture.data import Batch, Batches, Prepared, is_same_batch, move_batch
 from suture.networks import (
     SitedNetwork,
     choose_micro_batch,
@@ -195,3 +201,39 @@ def _find_unfit(source: SitedNetwork, target: SitedNetwork, settings: Settings) 
     if len(unfit) == len(source.sites) * len(target.sites):
         raise SutureError(next(iter(unfit.values())))
     return unfit
+
+
+def choose_display_names(source: nn.Module, target: nn.Module, same: bool) -> tuple[str, str]:
+    """Return the names of two networks in tables: their classes, made distinct if equal."""
+    a, b = type(source).__name__, type(target).__name__
+    return (f"{a} (source)", f"{b} (target)") if a == b and not same else (a, b)
+
+
+def hash_inputs(about: object, *data: Batches) -> str:
+    """Hash settings (repr of `about`) and data (number of batches, first batch) into 16 hex digits."""
+    tensors = []
+    for d in data:
+        batch = next(iter(d))
+        tensors += [*list_tensors(batch.source), *list_tensors(batch.target),
+                    *([] if batch.labels is None else [batch.labels])]
+    return hash_tensors((("", t) for t in tensors), repr((about, *(d.count_batches() for d in data))))[:16]
+
+
+def describe_data(data: Any) -> dict[str, Any]:
+    """Return the description of examples of `suture.sources`, also inside ``Prepared``; {} for other data.
+
+    Fingerprints are included only where they are cheap: texts, arrays, and images that stay decoded.
+    """
+    of = data.data if isinstance(data, Prepared) else data
+    if not hasattr(of, "is_small"):
+        return {}
+    prints = {"fingerprint": of.fingerprint, "content": of.content} if of.is_small else {}
+    how = ({} if of is data
+           else {"prepared": [_name_preprocessing(data.source), _name_preprocessing(data.target)]})
+    return {"name": of.name, "examples": len(of), "note": of.note, **prints, **how}
+
+
+def _name_preprocessing(how: Any) -> str:
+    """Return the repr of a preprocessing, or its name if the repr holds a memory address, which varies."""
+    text = repr(how)
+    return getattr(how, "__qualname__", type(how).__qualname__) if " at 0x" in text else text

@@ -19,8 +19,8 @@ from suture._base import (
     save_tensors,
     takes,
 )
-from suture.compare.findings import Findings
 from suture.compare.moments import collect, match
+from suture.compare.records import Findings
 from suture.compare.settings import StitchOptions
 from suture.compare.setup import set_up
 from suture.compare.task_loss import find_marks, train

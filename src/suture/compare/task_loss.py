@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from suture._base import derive_seed
 from suture.compare.array_names import pack_cells, pack_maps
 from suture.compare.collect import report_network_errors
-from suture.compare.findings import Findings
-from suture.compare.fitted import Fitted, FittedMap
+from suture.compare.records import Findings, Fitted, FittedMap
 from suture.compare.setup import Setup
 from suture.representations import Cell
 from suture.results import describe_marks

@@ -1,4 +1,4 @@
-"""Findings of the stages of a comparison so far: rows of the table, arrays, notes, counts."""
+"""Records that pass between the stages of a comparison: fitted maps, and findings for the result."""
 
 from __future__ import annotations
 
@@ -7,12 +7,33 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
+from torch import Tensor
 
 from suture._base import SutureError
 from suture.compare.setup import Setup
 from suture.numbers import Estimate, get_measure
 from suture.representations import Cell
 from suture.results import Comparison
+from suture.stitching import StitchingLayer
+
+
+class FittedMap(NamedTuple):
+    """Affine map of one cell, weight (q, p) and bias (q,), in the precision it was solved in."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Maps of one method by cell, and the reason for each cell without one."""
+
+    maps: Mapping[Cell, FittedMap]
+    failed: Mapping[Cell, str]
+
+    def make_layers(self, setup: Setup) -> dict[Cell, StitchingLayer]:
+        """Return the stitching layers with these maps, on the device."""
+        return {c: setup.make_layer(c).set(*m).to(setup.settings.torch_device) for c, m in self.maps.items()}
 
 
 class ScoreRow(NamedTuple):
