@@ -9,24 +9,18 @@ from suture.numbers.moments import Side, to_double
 
 
 def compute_shift(rows: Tensor, mask: Tensor | None, precision: torch.dtype) -> Tensor:
-    """Compute the mean (F,) of rows (..., F), rounded to `precision`, in float64.
-
-    `mask` (...) is False at padding. The shift is 0 where all rows are padding.
-    """
+    """Compute the mean (F,) of rows (..., F) in `mask` (...), or 0, rounded to `precision`, in float64."""
     mean = (rows.mean(tuple(range(rows.ndim - 1))) if mask is None
             else rows[mask].sum(0) / max(1, int(mask.sum())))
     return to_double(mean.to(precision))
 
 
 class ShiftedSums:
-    """Sums of rows, by class, added up batch by batch.
+    """Sums of rows, by class, about the mean of the first batch, accumulated batch by batch.
 
-    Subtracting the mean of the first batch keeps the digits of data with a large mean. Products are computed
-    in `precision` and added up in float64. Batches make no difference beyond rounding.
-
-    Args:
-        width: number of columns F. Default: that of the first batch.
-        precision: dtype of the products.
+    This shift keeps the digits of data with a large mean. Products are computed in `precision` (default
+    float32) and added up in float64, so batches make no difference beyond rounding. `width` is F; by default,
+    that of the first batch.
 
     Attributes:
         counts: (K,) number of rows of each class, in order of appearance.
@@ -58,12 +52,10 @@ class ShiftedSums:
 
     @torch.no_grad()
     def update(self, rows: Tensor, classes: Tensor | None = None, mask: Tensor | None = None) -> None:
-        """Add a batch.
+        """Add a batch of rows (N, F), or (N, P, F) with P rows for each of N examples.
 
-        Args:
-            rows: (N, F), or (N, P, F) with P rows for each of N examples.
-            classes: (N,) class numbers, any integers; None: one class for all.
-            mask: (N, P), False at padding; None: all rows.
+        `classes` (N,) are any integers (None: one class), and `mask` (N, P) is False at padding tokens (None:
+        all rows).
         """
         rows = rows[:, None] if rows.ndim == 2 else rows
         if not len(rows) or (mask is not None and not bool(mask.any())):
