@@ -20,8 +20,8 @@ def compute_indices(requests: Sequence[Request], data: Mapping[str, Inputs], *,
                     intervals: bool = False) -> dict[str, Value]:
     """Compute the requested indices of one cell, by name.
 
-    `data` holds the inputs of each alignment. Requests of other alignments are left out. `intervals` adds 95
-    % intervals to indices from moments (`suture.indices.jackknife`).
+    `data` holds the inputs of each alignment; requests of other alignments are left out. With `intervals`,
+    indices from moments have 95 % intervals (`suture.indices.jackknife`).
     """
     found: dict[str, Value] = {}
     for alignment, inputs in data.items():

@@ -34,10 +34,11 @@ def add_interval(value: Value, index: Index, pair: Pair, left: Sequence[Pair]) -
     """Add the 95 % interval to the value of an index on `pair`, from the pairs of `leave_out_each`.
 
     The interval of a smooth index is bias-corrected: its centre is B v - (B - 1) mean(v without each block).
-    So it may not contain a value that few rows bias. Other indices have the value as centre, because there
-    the correction adds more noise than it removes bias (docs/indices.md). The width uses the t quantile of B
-    - 1 degrees of freedom. There is no interval if leaving out a block makes the index undefined or changes
-    its `Index.regime`. The interval covers other examples of the same kind, not other seeds or trainings.
+    It may therefore not contain a value that is biased by few rows. Other indices have the value as centre,
+    because there the correction adds more noise than it removes bias (docs/indices.md). The width uses the t
+    quantile for B - 1 degrees of freedom. There is no interval if leaving out a block makes the index
+    undefined or changes its `Index.regime`. The interval covers other examples of the same kind, not other
+    seeds or trainings.
     """
     from scipy import stats
 

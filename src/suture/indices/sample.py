@@ -45,8 +45,7 @@ def as_matrix(name: str, given: Any) -> Floats:
 class Rows:
     """One float64 matrix (n, p) with the quantities that indices need, each computed once.
 
-    Make it with `Rows.of`, once per site, and share it among cells. At 2,000 rows `squared` and `ranks` hold
-    16 MB each.
+    Make it once per site with `Rows.of` and share it: at 2,000 rows `squared` and `ranks` hold 16 MB each.
     """
 
     values: Floats
@@ -67,9 +66,9 @@ class Rows:
     def squared(self) -> Floats:
         """Squared Euclidean distances (n (n - 1) / 2,) of all pairs, in the order of scipy's `pdist`.
 
-        Equal rows are at distance zero and equal differences tie, because distances are computed from
-        differences. The unit is a power of two near the largest number, which is exact and keeps squares from
-        overflowing.
+        They are computed from differences, so equal rows are at distance zero and equal differences tie. The
+        unit of distance is a power of two near the largest number: this is exact, and squares do not
+        overflow.
         """
         _, exponent = np.frexp(np.abs(self.values).max(initial=0.0))
         return _compute_squared_distances(np.ldexp(self.values, -exponent))
@@ -100,9 +99,9 @@ class Rows:
     def find_nearest(self, k: int) -> tuple[Ints, Ints]:
         """Find the `k` nearest other rows of every row by cosine similarity, (n, k), for k < n - 1.
 
-        The nearest comes first; ties go to the lower row number. Also return how many of them, (n,), only
-        this rule chose: they are no nearer than the next row, up to rounding. Rows are ordered by 2 - 2
-        cosine, which is exact where the cosine is near one.
+        The nearest row comes first; ties go to the lower row number. Also return how many of the `k`, (n,),
+        are no nearer than the next row, up to rounding: the rule for ties chose these. Rows are ordered by 2
+        - 2 cosine, which is exact where the cosine is near one.
         """
         from scipy.spatial.distance import squareform
 

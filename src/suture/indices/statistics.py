@@ -17,7 +17,7 @@ from suture.numbers import Side, Spectrum, find_varying_columns
 class SiteStatistics:
     """Statistics of one representation of `n` rows and `width` columns, `dead` of which do not vary.
 
-    `spectrum` (rank,) holds the eigenvalues of the covariance (divisor n - 1) above the rank cut, largest
+    `spectrum` (rank,) has the eigenvalues of the covariance (divisor n - 1) above the rank cut, largest
     first.
     """
 

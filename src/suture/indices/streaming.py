@@ -28,8 +28,7 @@ def of_matrices(x: Any, y: Any, names: Iterable[Named] | Named = "default", *, j
         x, y: (n, p) source and (n, q) target, arrays or tensors of any float type, computed in float64.
         names: names (`INDICES`, `GROUPS`), entries, and functions of a `suture.numbers.Pair` or of two
             matrices. Default: those of `DEFAULT`.
-        jackknife: blocks of rows for 95 % intervals of indices from moments. Default 0: none; 20 is a good
-            number.
+        jackknife: blocks of rows for 95 % intervals of indices from moments, such as 20. Default 0: none.
         sample: number of rows for indices of rows, drawn with `seed`. Default 2000.
 
     Raises:
@@ -72,8 +71,7 @@ def _as_tensor(name: str, given: Any) -> Tensor:
 class Streaming:
     """Indices of two matrices with the same rows, accumulated batch by batch.
 
-    Arguments are those of `of_matrices`. `n` is the number of rows seen; row r is in block r modulo their
-    number.
+    Arguments are those of `of_matrices`. `n` rows were seen so far; row r is in block r modulo their number.
     """
 
     def __init__(self, names: Iterable[Named] | Named = "default", *, jackknife: int = 0,

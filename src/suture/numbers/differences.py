@@ -42,11 +42,12 @@ def mcnemar(one: Bools, other: Bools) -> float:
 def estimate_difference(one: Record, other: Record, seed: int = 0) -> Difference:
     """Estimate the value of `one` minus that of `other` on the same examples.
 
-    The interval is a percentile bootstrap over examples, `BOOTSTRAP_DRAWS` times, with both cells resampled
-    together. An example of tokens is a whole text, because tokens of one text are not independent. The p
-    value of hits and misses is that of the exact McNemar test. Otherwise it is twice the smaller share of
-    resamples on either side of zero, at least 2 / (`BOOTSTRAP_DRAWS` + 1), or nan for a single example, as is
-    the interval. Means over batches use Student's t over batches, nan for a single batch.
+    The interval is a percentile bootstrap over examples (`BOOTSTRAP_DRAWS` times) with both cells resampled
+    together. Where the units are tokens, an example is a whole text, because tokens of one text are not
+    independent. For hits and misses the p value is that of the exact McNemar test. Otherwise it is twice the
+    smaller share of resamples on either side of zero, at least 2 / (`BOOTSTRAP_DRAWS` + 1); for a single
+    example it and the interval are nan. Means over batches use Student's t over batches, nan for a single
+    batch.
 
     Raises:
         SutureError: the records are of different numbers of examples.

@@ -216,8 +216,7 @@ def get_measure(name: str) -> Measure:
 def sort_measures(names: Iterable[str]) -> list[str]:
     """Return the measures among `names`, each once, in the order of tables and reports.
 
-    Measures of detectors follow those of their method, in the order given. Indices with an alignment come
-    last.
+    Detectors' measures follow those of their method, in the order given. Indices with an alignment come last.
     """
     given = list(dict.fromkeys(names))
     methods = list(METHOD_NAMES)

@@ -1,8 +1,7 @@
 """Second moments of a pair of matrices.
 
 Linear CKA, every CCA, Procrustes, regression and direct matching are functions of these sums. So one pass
-over the data (`suture.numbers.pair_moments`) serves them all, in memory that does not grow with the number of
-examples.
+over the data (`suture.numbers.pair_moments`) serves them all, and memory does not grow with the examples.
 """
 
 from __future__ import annotations

@@ -19,8 +19,7 @@ class Record:
     """Parts of a cell's measure, which is ``top.sum() / bottom.sum()`` over its units, (N,) each.
 
     `top` is boolean for hits and misses, and a sum over tokens for examples of several tokens. With `batches`
-    the units are test batches and `bottom` is one. With `exponential` the measure is e to the power of the
-    ratio.
+    the units are test batches and `bottom` is one. With `exponential` the measure is exp of this ratio.
     """
 
     top: NDArray[Any]
@@ -59,8 +58,7 @@ RECORDS: Mapping[str, tuple[str, ...]] = {
 def build_record(arrays: Arrays, name: str, i: int, j: int) -> Record:
     """Build the per-example record of measure `name`, such as ``"dm.kl"``, in cell (i, j).
 
-    With ``target.tokens`` among the arrays the units are tokens, and numbers of an example are sums over its
-    tokens.
+    With ``target.tokens`` among the arrays the units are tokens, and an example has sums over its tokens.
 
     Raises:
         SutureError: the measure has no per-example record (structural indices), or the arrays lack it.

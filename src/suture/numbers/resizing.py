@@ -77,8 +77,7 @@ class Resizing:
     def compute_squared_norms(self, x: Tensor) -> Tensor:
         """Compute the squared norms (N, H', W') of the resized rows from `x`, the result of `shrink`.
 
-        A row on a grown axis mixes two neighbours, so its norm needs only the products of neighbouring
-        positions.
+        A row on a grown axis mixes two neighbours, so only products of neighbouring positions are needed.
         """
         own: Tensor = torch.linalg.vector_norm(x, dim=-1).square()
         if not self.is_up:

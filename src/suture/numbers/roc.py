@@ -28,8 +28,7 @@ class Separation:
         auroc: P(native > other) + P(equal) / 2. 0.5: no order between them; 1: every native score is larger.
         two_sided: see `two_sided_auroc`. 0.5: indistinguishable; 1: all others lie outside the native scores,
             on either side; below 0.5: the others crowd around the native median.
-        average_precision: as in scikit-learn, natives as positives. Indistinguishable samples give about N /
-            (N + M).
+        average_precision: as in scikit-learn, natives positive; about N / (N + M) if indistinguishable.
         fpr95: share of the others that reach the largest threshold which at least 95 % of the natives reach.
     """
 
@@ -84,9 +83,9 @@ def two_sided_auroc(native: ArrayLike, other: ArrayLike) -> float:
     mean of this over `other`.
 
     A score s that equals natives stands for every u in [F(s-), F(s)] (randomised probability integral
-    transform, Brockwell 2007), over which |2u - 1| is averaged. So identical samples give exactly 1/2
-    whatever their ties. Without ties among the natives this is the AUROC of typicality with mid-ranks, which
-    is elsewhere not continuous and has no interval.
+    transform, Brockwell 2007). |2u - 1| is averaged over these u, so identical samples give exactly 1/2
+    whatever their ties. Without ties among the natives this is the AUROC of typicality with mid-ranks. With
+    ties, the latter is not continuous and has no interval.
 
     Raises:
         SutureError: as `auroc`.

@@ -35,9 +35,9 @@ def _mix_bits(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
 class Reservoir:
     """A uniform sample without replacement of the numbers 0, 1, ... of a stream of unknown length.
 
-    The `most` (at least 1, else `SutureError`) numbers with the smallest hash of (seed, number) are kept; a
-    shorter stream is kept whole. The hash is a bijection, so there are no ties, and the sample and its slots
-    depend only on the seed and the length `seen` of the stream.
+    The `most` numbers with the smallest hash of (seed, number) are kept; a shorter stream is kept whole. The
+    hash is a bijection, so no two hashes are equal. The sample and its slots depend only on the seed and the
+    stream's length, `seen`. `most` below 1 raises `SutureError`.
     """
 
     most: int = SAMPLE_ROWS
@@ -56,9 +56,9 @@ class Reservoir:
         return self._numbers.copy()
 
     def offer(self, count: int) -> tuple[Ints, Ints]:
-        """Return which of the next `count` >= 0 examples to store, by position, and the slot of each.
+        """Choose which of the next `count` >= 0 examples to store; return their positions and their slots.
 
-        Slots number the rows of a table of `most` rows, whose content they replace, and ascend.
+        Slots ascend. They number the rows of a table of `most` rows; an example replaces what is in its slot.
         """
         expect(count >= 0, "a number of examples", count, "write 0 or more")
         first, held = self.seen, len(self._numbers)

@@ -19,8 +19,8 @@ class ShiftedSums:
     """Sums of rows, by class, about the mean of the first batch, accumulated batch by batch.
 
     This shift keeps the digits of data with a large mean. Products are computed in `precision` (default
-    float32) and added up in float64, so batches make no difference beyond rounding. `width` is F; by default,
-    that of the first batch.
+    float32) and added up in float64, so batches make no difference beyond rounding. `width` is F (default:
+    that of the first batch).
 
     Attributes:
         counts: (K,) number of rows of each class, in order of appearance.
@@ -54,8 +54,7 @@ class ShiftedSums:
     def update(self, rows: Tensor, classes: Tensor | None = None, mask: Tensor | None = None) -> None:
         """Add a batch of rows (N, F), or (N, P, F) with P rows for each of N examples.
 
-        `classes` (N,) are any integers (None: one class), and `mask` (N, P) is False at padding tokens (None:
-        all rows).
+        `classes` (N,) are any integers; None means one class. `mask` (N, P) is False at padding tokens.
         """
         rows = rows[:, None] if rows.ndim == 2 else rows
         if not len(rows) or (mask is not None and not bool(mask.any())):

@@ -92,8 +92,7 @@ def compute_squared_error(weight: Tensor, bias: Tensor, moments: Moments) -> Ten
 class MomentBlock:
     """Moments that one block of examples adds to a pair.
 
-    `unit` has the sums of both sides' rows at unit length, `standard` the moments after `standardise_rows`;
-    None if unknown.
+    `unit` has the sums of both sides' rows at unit length, `standard` the moments after `standardise_rows`.
     """
 
     moments: Moments
