@@ -84,7 +84,7 @@ class UndefinedError(Exception):
 
 
 def require(holds: bool, reason: str) -> None:
-    """Raise `UndefinedError` unless a condition holds; the value of the index is then missing."""
+    """Raise `UndefinedError` unless `holds`; the value of the index is then missing for this reason."""
     if not holds:
         raise UndefinedError(reason)
 

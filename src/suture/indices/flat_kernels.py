@@ -51,7 +51,10 @@ class _SiteExamples:
         return x.permute(self._order).reshape(len(x), self.shape.numel())
 
     def notice_variation(self, rows: Tensor, kept: int) -> None:
-        """Record if rows, the first `kept` of them kept, differ from the first example beyond rounding."""
+        """Record if rows differ from the first example by more than rounding.
+
+        The first `kept` of the rows are kept examples, for which it is recorded separately too.
+        """
         if not self.kept_varies and kept:
             self.kept_varies = self._has_other(rows[:kept])
         self.varies = self.varies or self.kept_varies or self._has_other(rows)

@@ -22,7 +22,7 @@ def split_columns(rows: Tensor) -> tuple[Tensor, ...]:
 
 
 def count_working_bytes(rows: int, width: int, precision: torch.dtype) -> int:
-    """Count the bytes that `compute_gram` uses: one centred block, and its product in two precisions."""
+    """Count the bytes of `compute_gram` without its result: a centred block and two copies of its product."""
     return precision.itemsize * rows * min(_COLUMNS_AT_ONCE, width) + (precision.itemsize + 8) * rows**2
 
 

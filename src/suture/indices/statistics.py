@@ -40,7 +40,7 @@ class SiteStatistics:
 
     @property
     def effective_rank(self) -> float:
-        """Effective rank, exp of the entropy of the singular values at sum 1 (Roy and Vetterli 2007)."""
+        """Exp of the entropy of the singular values at sum 1 (Roy and Vetterli 2007); 0 if there are none."""
         if not self.rank:
             return 0.0
         share = self.spectrum.sqrt() / self.spectrum.sqrt().sum()

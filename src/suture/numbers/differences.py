@@ -30,7 +30,7 @@ class Difference:
 
 
 def mcnemar(one: Bools, other: Bools) -> float:
-    """Compute the exact two-sided McNemar p value (1947) of outcomes (N,); 1 without discordant pairs."""
+    """Compute the exact two-sided p value (McNemar 1947) of outcomes (N,); 1 without discordant pairs."""
     from scipy import stats
 
     only_one, only_other = int((one & ~other).sum()), int((other & ~one).sum())

@@ -163,7 +163,7 @@ def _sum_rows(a: Floats, b: Floats) -> Floats:
 
 
 def _match_pairs(x: Floats, y: Floats) -> Ints:
-    """Return the rank in `x` of the example of the k-th largest of `y`, both from the largest down."""
+    """Return, for each example from the largest of `y` down, its rank from the largest of `x` down."""
     rank = np.empty(len(x), np.int64)
     rank[np.argsort(-x, kind="stable")] = np.arange(len(x))
     return rank[np.argsort(-y, kind="stable")]

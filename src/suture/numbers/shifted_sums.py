@@ -9,7 +9,10 @@ from suture.numbers.moments import Side, to_double
 
 
 def compute_shift(rows: Tensor, mask: Tensor | None, precision: torch.dtype) -> Tensor:
-    """Compute the mean (F,) of rows (..., F) in `mask` (...), or 0, rounded to `precision`, in float64."""
+    """Compute the mean (F,) of rows (..., F), rounded to `precision`, in float64.
+
+    `mask` (...) is False at padding tokens. The mean of padding alone is 0.
+    """
     mean = (rows.mean(tuple(range(rows.ndim - 1))) if mask is None
             else rows[mask].sum(0) / max(1, int(mask.sum())))
     return to_double(mean.to(precision))
