@@ -1,10 +1,8 @@
-"""Structural similarity indices: the table, and functions that compute them without any network.
+"""Structural similarity indices, and functions that compute them from two matrices without a network.
 
->>> from suture import indices
->>> indices.of_matrices(x, y)["cka"].value
->>> indices.of_matrices(x, y, ["svcca:0.9", "rsa_kendall", my_function], jackknife=20)
+>>> indices.of_matrices(x, y, ["svcca:0.9", "rsa_kendall", my_function], jackknife=20)["svcca:0.9"].value
 
-`INDICES` holds each index with all that is known about it, `GROUPS` names that stand for several.
+`INDICES` is the table of all indices; each name of `GROUPS` stands for several.
 """
 
 from suture.indices.computation import compute_indices as compute_indices

@@ -1,4 +1,4 @@
-"""Indices of one cell from what was gathered of it: moments, kept rows, Gram matrices."""
+"""Indices of one cell from its moments, kept rows or Gram matrices."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ from suture.indices.sample import Sample
 from suture.numbers import MomentBlock, Moments, Pair
 
 Inputs = Mapping[Needs, Pair | Sample | Kernels]
-"""What the indices of one cell are computed from, by their needs."""
+"""Data of one cell, by the kind of data that an index needs."""
 
 
 def compute_indices(requests: Sequence[Request], data: Mapping[str, Inputs], *,
                     intervals: bool = False) -> dict[str, Value]:
     """Compute the requested indices of one cell, by name.
 
-    Args:
-        requests: indices with their alignments.
-        data: by alignment, what its requests need. Requests of other alignments are left out.
-        intervals: 95 % intervals for indices from moments, see `suture.indices.jackknife`.
+    `data` holds the inputs of each alignment; requests of other alignments are left out. With `intervals`,
+    indices from moments have 95 % intervals (`suture.indices.jackknife`).
     """
     found: dict[str, Value] = {}
     for alignment, inputs in data.items():
@@ -44,15 +42,15 @@ def of_moments(moments: Moments, names: Iterable[Named] | Named = "default") -> 
 
 def of_blocks(blocks: Sequence[MomentBlock], names: Iterable[Named] | Named = "default", *,
               intervals: bool = False) -> dict[str, Value]:
-    """Compute indices, by name, from moments of disjoint blocks of rows, of all of them together.
+    """Compute indices, by name, from the merged moments of disjoint blocks of rows.
 
     Args:
-        blocks: at least one; `Streaming.blocks` of several machines, one after the other.
+        blocks: at least one, such as the `Streaming.blocks` of several machines joined.
         names: indices from moments. Default: those of `DEFAULT`.
-        intervals: 95 % intervals by the jackknife over the blocks.
+        intervals: add 95 % intervals by the jackknife over the blocks.
 
     Raises:
-        SutureError: an index that needs the rows; intervals from fewer than two blocks.
+        SutureError: an index needs rows, or there are fewer than two blocks for intervals.
     """
     expect(not intervals or len(blocks) > 1, "at least two blocks for intervals", len(blocks),
            "save moments with jackknife=20")

@@ -1,4 +1,4 @@
-"""Definition of an index: one frozen object with formula, inputs, conventions, invariances and references."""
+"""Definition of an index: formula, inputs, conventions, invariances and references."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from suture._base import SutureError, expect, summarise_error
 from suture.numbers import Measure, make_index_measure
 
 LEAST_EXAMPLES = 4
-"""Smallest number of examples for the unbiased estimator of HSIC: it divides by n - 3."""
+"""Smallest number of examples for the unbiased HSIC estimator, which divides by n - 3."""
 
 
 class Needs(Enum):
@@ -31,17 +31,14 @@ FROM_MOMENTS = frozenset({Needs.MOMENTS, Needs.HIGHER, Needs.UNITS, Needs.BLOCKS
 """Kinds that a `suture.numbers.Pair` holds."""
 _FLAT = frozenset({Needs.KERNELS, Needs.KEPT_KERNELS})
 STITCH = "stitch"
-"""The alignment of a name without ``@``: the matrices that the stitching layer maps."""
+"""Alignment of a name without ``@``: the two matrices that the stitching layer maps."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """A number, or the reason why there is none.
+    """Value of an index with its 95 % interval, or the reason why it is missing.
 
-    Attributes:
-        value: the number; nan where `reason` is not empty.
-        reason: why it is missing; empty otherwise.
-        low, high: 95 % interval, where blocks of examples were kept apart for one; else nan.
+    `value` is nan if there is a `reason`. `low` and `high` are nan if no interval was computed.
     """
 
     value: float
@@ -59,12 +56,7 @@ class Value:
 class Argument:
     """The one number that an index may have, written after its name, as in ``"svcca:0.9"``.
 
-    Attributes:
-        name: as in formulas.
-        default: value where none is written.
-        low, high: smallest and largest allowed value.
-        about: what it does, and when to leave the default.
-        whole: True if it is a whole number.
+    It lies between `low` and `high`. `about` says what it does and when to change the default.
     """
 
     name: str
@@ -75,11 +67,7 @@ class Argument:
     whole: bool = False
 
     def check(self, value: Any, index: str) -> float:
-        """Convert a given value to a number in the allowed range.
-
-        Raises:
-            SutureError: it is not a number, or out of range.
-        """
+        """Convert a value to a number in the allowed range, or raise `SutureError`."""
         try:
             number = float(value)
         except (TypeError, ValueError):
@@ -96,7 +84,7 @@ class UndefinedError(Exception):
 
 
 def require(holds: bool, reason: str) -> None:
-    """Leave the value of an index missing, with a reason, unless a condition holds."""
+    """Raise `UndefinedError` unless `holds`; the value of the index is then missing for this reason."""
     if not holds:
         raise UndefinedError(reason)
 
@@ -107,29 +95,24 @@ class Index:
 
     Attributes:
         measure: name, label, range, direction, common form.
-        fn: computes the number. Its first argument is a `suture.numbers.Pair` (needs moments), a
-            `suture.indices.Sample` (needs rows), or `suture.indices.Kernels`. Its second is `value`, if there
-            is one. It calls `require` for what must hold of the data, beside what every index requires: rows
-            that vary, at least `least` of them.
-        formula: as on the docs page.
-        source: paper and equation.
-        invariant_x, invariant_y: names of the `TRANSFORMATIONS` of the source's / target's columns that leave
-            it unchanged. Every other one changes it. None: not stated.
-        needs: kind of data that it is computed from.
+        fn: computes the number from a `suture.numbers.Pair` (moments), a `Sample` (rows) or `Kernels`, and
+            from `value` if there is an argument. It calls `require` for its own conditions. All indices
+            require that rows vary.
+        formula, source: formula of the docs page; paper and equation.
+        invariant_x, invariant_y: the `TRANSFORMATIONS` of source and target columns that leave it unchanged;
+            all others change it. None: not stated.
         least: smallest number of rows for which it means something.
-        argument: the number that it may have, if any.
-        value: of the argument.
-        cost: of the linear algebra of one cell, for p source and q target columns and n rows or examples.
-        smooth: it changes smoothly with its data, so that a jackknife can estimate its bias. Weights with
-            absolute values and best matchings do not.
-        regime: returns what `fn` decides by a threshold, such as a number of components; called as `fn`.
-            Values of different regimes are not small changes of each other, so a jackknife over them says
-            nothing.
-        identical: its value where the target is the source. None: depends on the data.
-        null: its value for unrelated source and target as the rows become many. None: depends on the data.
-        symmetric: it stays the same where source and target change places. None: not stated.
-        flat: computes the same index from the `Kernels` of flattened examples, if it can.
-        paper: True where the alignment ``paper`` (Balogh and Jelasity 2025) offers it.
+        argument, value: the number that it may have, and its present value.
+        cost: linear algebra of one cell, for p source and q target columns and n rows or examples.
+        smooth: it changes smoothly with its data, so that a jackknife can estimate its bias. False for
+            weights with absolute values and for best matchings.
+        regime: returns what `fn` decides by a threshold, such as a number of components; called as `fn`. A
+            jackknife across regimes means nothing, because their values differ by more than small changes.
+        identical, null: its value for equal source and target, and for unrelated ones as rows become many.
+            None: depends on the data.
+        symmetric: it stays the same when source and target change places. None: not stated.
+        flat: computes the same index from the `Kernels` of flattened examples.
+        paper: the alignment ``paper`` (Balogh and Jelasity 2025) offers it.
         user: the user's own function, if it is one.
     """
 
@@ -159,11 +142,7 @@ class Index:
         return self.measure.name
 
     def at(self, value: Any) -> Index:
-        """Return the same index with another argument, and with that argument in its name.
-
-        Raises:
-            SutureError: it has no argument, or the value is out of range.
-        """
+        """Return the index with another argument, also in its name, or raise `SutureError`."""
         if self.argument is None:
             raise SutureError(f"index {self.name!r} takes no number, got {value!r}; write {self.name!r}")
         number = self.argument.check(value, self.name)
@@ -173,17 +152,13 @@ class Index:
 
     @property
     def alignments(self) -> tuple[str, ...]:
-        """The alignments that offer it."""
+        """Alignments that offer it."""
         is_flat = self.needs in _FLAT
         return ((() if is_flat else (STITCH, "pool")) + (("flatten",) if is_flat or self.flat else ())
                 + (("paper",) if self.paper else ()))
 
     def align(self, alignment: str) -> Index:
-        """Return the form of this index that an alignment computes.
-
-        Raises:
-            SutureError: the alignment does not offer it.
-        """
+        """Return the form that an alignment computes, or raise `SutureError` if it offers none."""
         if alignment not in self.alignments:
             instead = "flatten" if self.needs in _FLAT else "pool"
             raise SutureError(f"expected an index that the alignment {alignment!r} offers, got "
@@ -211,7 +186,7 @@ class Index:
         return Value(number)
 
     def find_regime(self, data: Any) -> Hashable:
-        """Return what a threshold decides on these data, or None where nothing is decided."""
+        """Return what `regime` decides on these data; None without a `regime`."""
         return None if self.regime is None else self.regime(data, *self._arguments)
 
     @property
@@ -219,7 +194,6 @@ class Index:
         return () if self.value is None else (self.value,)
 
     def _require_rows(self, data: Any) -> None:
-        """Check what every index requires: more than one row, no constant side, at least `least` rows."""
         n = int(data.n)
         require(n > 1, f"{'one row' if n else 'no rows'}: nothing varies")
         require(not data.constant, f"constant {' and '.join(data.constant)} representation")
@@ -230,16 +204,12 @@ def define_index(name: str, label: str, invariant_x: frozenset[str],
                  invariant_y: frozenset[str] | None = None, *, low: float = 0.0, high: float = 1.0,
                  larger: bool = True, form: str = "", span: tuple[float, float] | None = None,
                  judged: bool = True, **stated: Any) -> Callable[[Callable[..., float]], Index]:
-    """Return a decorator that makes an `Index` of its formula.
+    """Return a decorator that makes an `Index` of a formula.
 
-    The first paragraph of the formula's docstring describes the index in reports.
-
-    Args:
-        name, label: key in tables, and name in figures.
-        invariant_x, invariant_y: see `Index`; `invariant_y` is by default the same as `invariant_x`.
-        low, high, larger, form, span, judged: see `suture.numbers.Measure`.
-        stated: other fields of `Index`. Default of `identical`: 1, for distances 0. Default of `null`: 0, for
-            distances None. Default of `symmetric`: True.
+    The first paragraph of the formula's docstring describes the index in reports. `low` to `judged` are
+    fields of `suture.numbers.Measure`, and `stated` holds other fields of `Index`. By default `invariant_y`
+    equals `invariant_x`, `identical` is 1 (0 for distances), `null` is 0 (None for distances), and
+    `symmetric` is True.
     """
     fields = {"identical": 1.0, "null": 0.0} if larger else {"identical": 0.0}
 

@@ -1,12 +1,9 @@
-"""Kernels for CKA of flattened representations: Gram matrices of examples, accumulated batch by batch.
+"""Gram matrices of flattened representations for CKA, accumulated batch by batch.
 
-A flattened map has C*H*W features per example. That is too many for second moments, which are features by
-features. Gram matrices are examples by examples. They are computed for each minibatch (Nguyen, Raghu and
-Kornblith 2021), and once for the first examples together.
-
-A Gram matrix does not depend on the order of the features. The centred one does not depend on a point that is
-subtracted from every example. So the mean of the examples at hand is subtracted before the products, and a
-large mean costs no digits.
+A flattened map has C*H*W features per example, too many for second moments, which are features by features.
+Gram matrices are examples by examples. They are computed for each minibatch (Nguyen, Raghu and Kornblith
+2021), and once for the first examples together. The mean of the examples at hand is subtracted first: this
+does not change a centred Gram matrix, and a large mean then costs no digits.
 """
 
 from __future__ import annotations
@@ -31,11 +28,12 @@ from suture.numbers import NonFiniteError
 
 
 class _SiteExamples:
-    """Examples of one site as rows of features: those `waiting` for their minibatch, and those `kept`."""
+    """Examples of one site as rows of features: `waiting` for their minibatch, or `kept`."""
 
     def __init__(self, x: Tensor, keep: int, batch: int, precision: torch.dtype) -> None:
         self.shape = x.shape[1:]
-        # Features keep their order in memory, because reordering channels-last maps costs more than a copy.
+        # Any order of features gives the same Gram matrix. Reordering channels-last maps costs more than
+        # a copy.
         strides = x.stride()
         self._order = (0, *sorted(range(1, x.ndim), key=lambda d: (-strides[d], d)))
         width = self.shape.numel()
@@ -53,9 +51,9 @@ class _SiteExamples:
         return x.permute(self._order).reshape(len(x), self.shape.numel())
 
     def notice_variation(self, rows: Tensor, kept: int) -> None:
-        """Record if examples differ from the first by more than rounding.
+        """Record if rows differ from the first example by more than rounding.
 
-        The first `kept` of `rows` are kept examples; their variation is recorded separately too.
+        The first `kept` of the rows are kept examples, for which it is recorded separately too.
         """
         if not self.kept_varies and kept:
             self.kept_varies = self._has_other(rows[:kept])
@@ -70,27 +68,23 @@ class _SiteExamples:
 
 
 class FlatKernels:
-    """Kernels for CKA of flattened representations, for every cell, accumulated batch by batch.
+    """Gram matrices for CKA of flattened representations of every cell, accumulated batch by batch.
 
-    The numbers depend on the order of the examples, but not on how they are split into batches.
+    Results depend on the order of the examples, but not on the batches. Memory (`nbytes_planned`) holds the
+    features of `keep` + `batch` + 1 examples of every site; the kept ones are freed once they are complete.
+    Arguments out of range raise `SutureError`.
 
     Args:
         sources, targets: number of sites of each side.
-        same: the two lists hold the same tensors (self-stitching): they are held once.
-        keep: number of first examples with full Gram matrices; 0 for none. Default 1,000, as in the paper of
-            Balogh and Jelasity (2025).
-        batch: examples in a minibatch, at least 4. Minibatch CKA depends on it; default 256.
-        precision: dtype of the features and of their products; sums are in float64. Default float32.
+        same: both lists hold the same tensors (self-stitching), which are stored once.
+        keep: number of first examples with one full Gram matrix; 0 for none. Default 1,000 (Balogh and
+            Jelasity 2025).
+        batch: examples in a minibatch, at least 4. Minibatch CKA depends on it. Default 256.
+        precision: dtype of the features and their products; sums are in float64. Default float32.
 
     Attributes:
         examples: number of examples seen.
-        kept: number of them that are kept.
-
-    Memory (`nbytes_planned`): features of `keep` + `batch` + 1 examples of every site. The kept ones are
-    freed when there are enough of them. After that only numbers per cell stay.
-
-    Raises:
-        SutureError: arguments out of range.
+        kept: number of examples kept.
     """
 
     def __init__(self, sources: int, targets: int, *, same: bool = False, keep: int = 1000, batch: int = 256,
@@ -112,15 +106,14 @@ class FlatKernels:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are held now."""
+        """Bytes that are used now."""
         return sum(site.nbytes for site in self._sites)
 
     def nbytes_planned(self, feature_counts: Sequence[int]) -> int:
         """Return the largest number of bytes that will be used.
 
-        Args:
-            feature_counts: features of an example at each site, C*H*W for a map: of the sources, then of the
-                targets; of the sources alone with ``same=True``.
+        `feature_counts` holds the features of an example (C*H*W for a map) at each source, then at each
+        target; with ``same=True``, at each source only.
         """
         size, rows = self.precision.itemsize, max(self.keep, self.batch)
         held = size * (self.keep + self.batch + 1) * sum(feature_counts)
@@ -134,7 +127,7 @@ class FlatKernels:
         With ``same=True``, `ys` is not read.
 
         Raises:
-            NonFiniteError: NaN or inf in one of them; everything is then as it was before the call.
+            NonFiniteError: NaN or inf in a tensor. Nothing is added then.
             SutureError: another number of sites, of examples or of features than before.
         """
         tensors = self._check_tensors(xs, ys)
@@ -149,7 +142,7 @@ class FlatKernels:
         self._tables = None
 
     def _check_tensors(self, xs: Sequence[Tensor], ys: Sequence[Tensor]) -> list[Tensor]:
-        """Check the tensors of one batch and return those of all held sites."""
+        """Check the tensors of one batch and return those of all stored sites."""
         if len(xs) != self.sources or (not self._same and len(ys) != self.targets):
             raise SutureError(f"expected {self.sources} sources and {self.targets} targets, got {len(xs)} "
                               f"and {len(ys)}; pass one tensor for each site")
@@ -198,10 +191,7 @@ class FlatKernels:
                             self.precision)
 
     def _compute_tables(self) -> tuple[Tensor, Tensor]:
-        """Compute HSIC of all cells, summed over minibatches and of the kept examples.
-
-        The last minibatch is added where it is large enough for the unbiased estimator.
-        """
+        """Compute HSIC of all minibatches, the last if it is large enough, and of the kept examples."""
         last, kept = self._sums, self._of_kept
         if self._waiting >= LEAST_EXAMPLES:
             last = last + self._compute_hsic([site.waiting[:self._waiting] for site in self._sites])
@@ -211,11 +201,7 @@ class FlatKernels:
 
     @torch.no_grad()
     def get_kernels(self, i: int, j: int) -> dict[Needs, Kernels]:
-        """Return the kernels of one cell, of the examples so far, by the kind of index that needs them.
-
-        Raises:
-            SutureError: nothing was added yet.
-        """
+        """Return the kernels of cell (i, j), by kind of data; before the first batch, raise `SutureError`."""
         expect(self.examples > 0, "at least one batch", "none", "call update first")
         self._tables = self._tables or self._compute_tables()
         sites = (("source", self._sites[i]), ("target", self._sites[j if self._same else self.sources + j]))

@@ -12,31 +12,25 @@ from torch import Tensor
 
 from suture.indices.definition import LEAST_EXAMPLES
 
-# Features in one block. It keeps the centred copy small and the sums of float32 products short.
+# Features in one block: this keeps the centred copy small and the sums of float32 products short.
 _COLUMNS_AT_ONCE = 8192
 
 
 def split_columns(rows: Tensor) -> tuple[Tensor, ...]:
-    """Split the columns into blocks, as views, to be used one after the other."""
+    """Split the columns into blocks, as views."""
     return torch.split(rows, _COLUMNS_AT_ONCE, 1)
 
 
 def count_working_bytes(rows: int, width: int, precision: torch.dtype) -> int:
-    """Count the bytes that `compute_gram` uses beside its result.
-
-    They hold one centred block, and its product in both precisions.
-    """
+    """Count the bytes of `compute_gram` without its result: a centred block and two copies of its product."""
     return precision.itemsize * rows * min(_COLUMNS_AT_ONCE, width) + (precision.itemsize + 8) * rows**2
 
 
 @dataclass(frozen=True)
 class Hsic:
-    """HSIC of one cell, up to a factor.
+    """HSIC of one cell, up to a factor: of source and target (`xy`), and of each with itself (`xx`, `yy`).
 
-    Attributes:
-        xy: of source and target.
-        xx, yy: of each with itself.
-        floor_x, floor_y: unbiased `xx` and `yy` that rounding alone can give; values up to it hold no signal.
+    Unbiased `xx` and `yy` up to `floor_x` and `floor_y` may be rounding alone.
     """
 
     xy: float
@@ -48,13 +42,13 @@ class Hsic:
 
 @dataclass(frozen=True)
 class Kernels:
-    """Numbers that CKA of one cell needs of the Gram matrices of its flattened examples.
+    """HSIC of the flattened examples of one cell, from which CKA is computed.
 
     Attributes:
         n: number of examples.
-        constant: the sides ("source", "target") that are the same for all of them.
-        biased, unbiased: HSIC, of all examples at once or summed over minibatches. The unbiased one is nan
-            for fewer than `LEAST_EXAMPLES`.
+        constant: the sides ("source", "target") that do not vary.
+        biased, unbiased: HSIC of all examples at once or summed over minibatches. `unbiased` is nan for fewer
+            than `LEAST_EXAMPLES`.
     """
 
     n: int
@@ -64,10 +58,7 @@ class Kernels:
 
 
 def compute_gram(rows: Tensor) -> Tensor:
-    """Compute the Gram matrix (n, n) of rows (n, features) about their mean, in float64.
-
-    Its rows and columns sum to zero.
-    """
+    """Compute the centred Gram matrix (n, n) of rows (n, features), in float64; its rows sum to zero."""
     total = torch.zeros(len(rows), len(rows), dtype=torch.float64)
     for part in split_columns(rows):
         centred = part - part.mean(0)
@@ -80,7 +71,7 @@ def compute_gram(rows: Tensor) -> Tensor:
 def _compute_both(pairs: Iterable[tuple[Tensor, Tensor]], n: int) -> Tensor:
     """Compute tr(KHLH) and the unbiased HSIC (Song et al. 2012) of each of m pairs, (2, m).
 
-    Rows of the Gram matrices sum to zero. So without the diagonals k and l the row sums are -k and -l. The
+    Rows of the Gram matrices sum to zero, so without the diagonals k and l they sum to -k and -l. The
     unbiased estimator then needs only tr(KHLH), sum k, sum l and sum kl.
     """
     sums = []
@@ -95,13 +86,10 @@ def _compute_both(pairs: Iterable[tuple[Tensor, Tensor]], n: int) -> Tensor:
 
 
 def compute_hsic(xs: Sequence[Tensor], ys: Sequence[Tensor], precision: torch.dtype) -> Tensor:
-    """Compute HSIC of S sources and T targets, (2, 5, S, T).
+    """Compute HSIC of S sources and T targets from the Gram matrices of the same examples, (2, 5, S, T).
 
-    First come the biased numbers (times (n - 1)²), then the unbiased ones; each has the fields of `Hsic`.
-
-    Args:
-        xs, ys: Gram matrices of the same examples.
-        precision: dtype of the products in them, which sets the size of rounding.
+    The first axis is biased (times (n - 1)²) and unbiased HSIC, the second the fields of `Hsic`. `precision`
+    is the dtype of the products, which sets the size of rounding.
     """
     n = len(xs[0])
     cross = _compute_both(product(xs, ys), n).view(2, len(xs), len(ys))

@@ -1,7 +1,4 @@
-"""Intervals of indices by the delete-one-block jackknife, from moments of blocks without another pass.
-
-Sources: Quenouille 1956; Tukey 1958; Shao and Tu 1995, section 2.2.
-"""
+"""Jackknife intervals of indices over blocks of rows (Quenouille 1956; Tukey 1958; Shao and Tu 1995, 2.2)."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from suture.numbers import MomentBlock, Pair, leave_out, merge_blocks
 
 
 def make_pair(blocks: Sequence[MomentBlock]) -> Pair:
-    """Make the pair of all rows of disjoint blocks, with the blocks where there are several."""
+    """Make the pair of all rows of disjoint blocks; it keeps the blocks if there are several."""
     return Pair.of_block(reduce(MomentBlock.merge, blocks), blocks=blocks if len(blocks) > 1 else ())
 
 
@@ -34,22 +31,14 @@ def leave_out_each(blocks: Sequence[MomentBlock]) -> list[Pair]:
 
 
 def add_interval(value: Value, index: Index, pair: Pair, left: Sequence[Pair]) -> Value:
-    """Add the 95 % interval to a value, where there is one.
+    """Add the 95 % interval to the value of an index on `pair`, from the pairs of `leave_out_each`.
 
-    The interval of a smooth index is bias-corrected. Its centre is B v - (B - 1) mean(v without each block),
-    and its width uses the t quantile of B - 1 degrees of freedom. So it need not be symmetric about the
-    value, and may not hold it where few rows bias the value. The interval of an index that is not smooth is
-    centred on the value: there the correction adds more noise than it removes bias (docs/indices.md).
-
-    The interval covers other examples of the same kind only. It does not cover other seeds or trainings.
-    There is no interval where leaving out a block changes what the index decides by a threshold
-    (`Index.regime`).
-
-    Args:
-        value: of the index on `pair`.
-        index: an index from moments.
-        pair: of all blocks.
-        left: of all blocks but one, see `leave_out_each`.
+    The interval of a smooth index is bias-corrected: its centre is B v - (B - 1) mean(v without each block).
+    It may therefore not contain a value that is biased by few rows. Other indices have the value as centre,
+    because there the correction adds more noise than it removes bias (docs/indices.md). The width uses the t
+    quantile for B - 1 degrees of freedom. There is no interval if leaving out a block makes the index
+    undefined or changes its `Index.regime`. The interval covers other examples of the same kind, not other
+    seeds or trainings.
     """
     from scipy import stats
 

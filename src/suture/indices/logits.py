@@ -17,21 +17,20 @@ from suture.numbers import Floats
 def of_logits(source: Any, target: Any, labels: Any = None) -> dict[str, Value]:
     """Compute the similarity of two classifiers' predictions.
 
-    - ``agreement``: share of examples on which both predict the same class, 0 to 1, larger is more similar.
-      Of equal logits the first class is the prediction.
-    - ``jsd``: mean over examples of the Jensen-Shannon divergence of the predictions, in nats, 0 to ln 2,
-      smaller is more similar (Lin 1991, equal weights).
-    - ``kl``: mean over examples of KL(target's predictions || source's), in nats, 0 and up, smaller is more
-      similar. It is ``dm.kl`` with the source in place of the stitched network.
-    - ``accuracy_difference``: accuracy of the source minus that of the target, -1 to 1; 0 is most similar,
-      above 0 the source is better.
+    - ``agreement``: share of examples with the same predicted class, 0 to 1, larger is more similar. Among
+      equal logits the first class is the prediction.
+    - ``jsd``: mean Jensen-Shannon divergence of the predictions in nats, 0 to ln 2, smaller is more similar
+      (Lin 1991, equal weights).
+    - ``kl``: mean KL(target's predictions || source's) in nats, 0 and up, smaller is more similar. It is
+      ``dm.kl`` with the source in place of the stitched network.
+    - ``accuracy_difference``: accuracy of the source minus that of the target, -1 to 1; 0 is most similar.
 
     Args:
         source, target: (n, classes) logits, arrays or tensors of any real type, computed in float64.
-        labels: (n,) numbers of the true classes. Default none; then ``accuracy_difference`` is missing.
+        labels: (n,) true class numbers. Without them (default) ``accuracy_difference`` is missing.
 
     Raises:
-        SutureError: not two matrices of one shape with rows, NaN or inf in them, or labels that are not class
+        SutureError: matrices of different shapes or without rows, NaN or inf, or labels that are not class
             numbers.
     """
     from scipy.special import log_softmax
@@ -77,9 +76,6 @@ def _compute_mean_kl(log_p: Floats, log_q: Floats) -> Value:
 
 
 def _compute_kl_to_mixture(log_p: Floats, log_q: Floats) -> Floats:
-    """Compute KL(p || (p + q) / 2), (n,), from log(p / m) = ln 2 - log(1 + q / p).
-
-    Here m is the mixture (p + q) / 2. The result is exactly zero where p = q.
-    """
+    """Compute KL(p || (p + q) / 2), (n,), as E[ln 2 - log(1 + q / p)]: exactly zero where p = q."""
     with np.errstate(invalid="ignore"):
         return _compute_expectation(log_p, math.log(2) - np.logaddexp(0.0, log_q - log_p))

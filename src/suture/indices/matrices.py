@@ -1,4 +1,4 @@
-"""Indices of matrices on disk: two files or folders of arrays, or moments saved on several machines."""
+"""Indices of matrices on disk: files or folders of arrays, or moments saved on several machines."""
 
 from __future__ import annotations
 
@@ -34,20 +34,17 @@ def compare_arrays(source: Any, target: Any, indices: Iterable[Named] | Named = 
                    save: str | Path | None = None) -> dict[str, Value]:
     """Compute structural indices of two matrices with the same rows, from arrays or files.
 
-    No network is needed.
-
     >>> suture.compare_arrays("layer3", "layer4", ["cka", "svcca", "r2_folds"], jackknife=20)
 
     Args:
-        source, target: (n, p) and (n, q): an array or tensor; a ``.npy``, ``.npz`` or ``.safetensors`` file
-            with one array; or a folder of such files. Both folders have the same file names, and rows follow
-            each other in their order. Files are read in pieces of `CHUNK_ROWS` rows, never unpickled.
-        indices: see `suture.indices.of_matrices`, as jackknife, sample and seed.
-        save: file for the moments, ``.safetensors``, to be merged with those of other rows
-            (`merged_moments`).
+        source, target: (n, p) and (n, q): an array or tensor, a ``.npy``, ``.npz`` or ``.safetensors`` file
+            with one array, or a folder of such files. Both folders have the same file names, whose order is
+            that of the rows. Files are read in pieces of `CHUNK_ROWS` rows, never unpickled.
+        indices, jackknife, sample, seed: see `suture.indices.of_matrices`.
+        save: ``.safetensors`` file for the moments, to be merged with those of other rows (`merged_moments`).
 
     Raises:
-        SutureError: files that hold no such matrices, folders of different files, different numbers of rows.
+        SutureError: files without such matrices, folders of different files, different numbers of rows.
     """
     streaming = Streaming(indices, jackknife=jackknife, sample=sample, seed=seed)
     for x, y in _read_together(source, target):
@@ -60,15 +57,15 @@ def compare_arrays(source: Any, target: Any, indices: Iterable[Named] | Named = 
 
 def merged_moments(paths: Sequence[str | Path], indices: Iterable[Named] | Named = "default", *,
                    intervals: bool = False) -> dict[str, Value]:
-    """Compute indices from moments that `compare_arrays` saved, of the rows of all files together.
+    """Compute indices from the moments that `compare_arrays` saved, over the rows of all files.
 
     Args:
         paths: files of disjoint rows of the same two matrices.
-        indices: those that need no rows.
-        intervals: 95 % intervals by the jackknife over the blocks of all files.
+        indices: indices that need no rows.
+        intervals: add 95 % intervals by the jackknife over the blocks of all files.
 
     Raises:
-        SutureError: files that hold no moments, of other widths; an index that needs rows.
+        SutureError: files without moments or of other widths, or an index that needs rows.
     """
     expect(bool(paths), "at least one file of moments", "none", "write them with compare_arrays(save=...)")
     blocks = [block for path in paths for block in load_moments(path)]
@@ -79,15 +76,7 @@ def merged_moments(paths: Sequence[str | Path], indices: Iterable[Named] | Named
 
 
 def save_moments(path: str | Path, blocks: Sequence[MomentBlock]) -> Path:
-    """Write blocks of moments to one file, whole or not at all.
-
-    Args:
-        path: ends in ``.safetensors``.
-        blocks: of `suture.indices.Streaming.blocks`.
-
-    Raises:
-        SutureError: another ending, or the path cannot be written.
-    """
+    """Write blocks of moments to one ``.safetensors`` file, whole or not at all."""
     path = Path(path)
     expect(path.suffix == ".safetensors", "a file for moments that ends in .safetensors", f"{path.name!r}",
            f"write {path.stem}.safetensors")
@@ -105,11 +94,7 @@ def save_moments(path: str | Path, blocks: Sequence[MomentBlock]) -> Path:
 
 
 def load_moments(path: str | Path) -> list[MomentBlock]:
-    """Load the blocks that `save_moments` wrote.
-
-    Raises:
-        SutureError: the file is missing, damaged, or holds something else.
-    """
+    """Load the blocks that `save_moments` wrote."""
     path = Path(path)
     old = _load_old(path)
     tensors, about = load_tensors(path, MOMENTS_FORMAT) if old is None else old
@@ -118,7 +103,7 @@ def load_moments(path: str | Path) -> list[MomentBlock]:
 
 
 def _load_old(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Load tensors and description of the first format, which has no digest; None for any other file."""
+    """Load tensors and description of the first format, which has no digest; None for other files."""
     try:
         with safe_open(path, "pt") as opened:
             about = opened.metadata() or {}
@@ -159,7 +144,7 @@ def _read_together(source: Any, target: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _copy_piece(array: Any, start: int) -> Any:
-    """Copy rows into memory: a mapped file is read-only, and tensors must be writable."""
+    """Copy rows into memory, because a mapped file is read-only and tensors must be writable."""
     piece = array[start:start + CHUNK_ROWS]
     return piece if isinstance(piece, Tensor) else np.array(piece)
 
@@ -184,7 +169,7 @@ def _describe(given: Any) -> str:
 
 
 def _open_array(given: Any) -> Any:
-    """Open an array of rows; a file is mapped or read, never unpickled."""
+    """Open a matrix; a file is mapped or read, never unpickled."""
     array = (_read_file(given) if isinstance(given, Path)
              else given if isinstance(given, Tensor) else np.asarray(given))
     expect(array.ndim == 2, "a matrix (n, columns)", f"shape {tuple(array.shape)} in {_describe(given)}",

@@ -21,23 +21,22 @@ def own(fn: Callable[..., float], name: str | None = None, *, low: float = 0.0, 
         larger_is_more_similar: bool = True, about: str = "", unchanged_x: Iterable[str] | None = None,
         unchanged_y: Iterable[str] | None = None, identical: float | None = None, null: float | None = None,
         symmetric: bool | None = None) -> Index:
-    """Make an index from a user's function of one `suture.numbers.Pair`, or of two matrices.
+    """Make an index of a user's function of one `suture.numbers.Pair`, or of two matrices.
 
     Args:
-        fn: ``f(pair) -> float``, exact from one pass over the data; or ``f(x, y) -> float`` of numpy arrays
-            (n, p) and (n, q) in float64, a kept sample of the same rows. It should return nan where it has no
-            value.
+        fn: ``f(pair) -> float``, exact from one pass over the data; or ``f(x, y) -> float`` of a sample of
+            rows, float64 arrays (n, p) and (n, q). It returns nan where it has no value.
         name: key in tables. Default: the function's name.
-        low, high: colour limits of maps.
-        larger_is_more_similar: direction. Default True; False for distances.
+        low, high: colour limits of maps. Default 0 and 1.
+        larger_is_more_similar: False for distances. Default True.
         about: one sentence for the report.
-        unchanged_x, unchanged_y: names of the `TRANSFORMATIONS` of the source's / target's columns that leave
-            it unchanged. Default None: not stated.
+        unchanged_x, unchanged_y: names of the `TRANSFORMATIONS` of source and target columns that leave it
+            unchanged. Default None: not stated.
         identical, null, symmetric: see `Index`. Default None: not stated.
 
     Raises:
-        SutureError: another number of arguments, a name that is used already or is not an identifier, no
-            colour limits, a transformation that is not known.
+        SutureError: another number of arguments, a name that is in use or no identifier, invalid colour
+            limits, or an unknown transformation.
     """
     called = str(name or getattr(fn, "__name__", type(fn).__name__))
     count = _count_arguments(fn)
@@ -69,7 +68,7 @@ def own(fn: Callable[..., float], name: str | None = None, *, low: float = 0.0, 
 
 
 def _count_arguments(fn: Any) -> int:
-    """Count the arguments that a function must be called with; 0 where it has no signature."""
+    """Count the required positional arguments of a function; 0 if it has no signature."""
     try:
         given = inspect.signature(fn).parameters.values()
     except (TypeError, ValueError):
@@ -86,10 +85,9 @@ def _state_invariances(names: Iterable[str] | None) -> frozenset[str] | None:
 
 
 def hash_function(fn: Callable[..., float]) -> str:
-    """Return 12 hex digits for the content of a function: its instructions, numbers and texts.
+    """Return 12 hex digits for the content of a function: code, constants, defaults and closure.
 
-    These are in its constants, its defaults and the variables of its closure. Objects that it looks up by
-    name, such as another function, are not followed.
+    Objects that it looks up by name, such as another function, are not followed.
     """
     return hashlib.sha256(repr(_extract_content(fn)).encode()).hexdigest()[:12]
 

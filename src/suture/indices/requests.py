@@ -1,4 +1,4 @@
-"""Parser of the names of indices that a user writes: a number after ``:``, an alignment after ``@``."""
+"""Parser of index names, with a number after ``:`` and an alignment after ``@``."""
 
 from __future__ import annotations
 
@@ -13,18 +13,12 @@ from suture.indices.own import hash_function, own
 from suture.numbers import ALIGNMENTS
 
 Named = Union[str, Index, "Request", Callable[..., float]]
-"""A name, an entry (also with an alignment), or a user's function: of one `suture.numbers.Pair`, or of two
-matrices (n, p) and (n, q)."""
+"""A name, an `Index`, a `Request`, or a user's function of one `suture.numbers.Pair` or of two matrices."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One index of one alignment.
-
-    Attributes:
-        index: the entry, with its argument; its name is the one in tables.
-        alignment: ``"stitch"``, ``"pool"``, ``"flatten"`` or ``"paper"``.
-    """
+    """One index of one alignment: ``"stitch"``, ``"pool"``, ``"flatten"`` or ``"paper"``."""
 
     index: Index
     alignment: str = STITCH
@@ -36,22 +30,15 @@ class Request:
 
     @property
     def key(self) -> str:
-        """Name, with a hash of the content of a user's function.
-
-        Two functions with different content have different keys.
-        """
+        """Name, with a hash of the content of a user's function: different functions have different keys."""
         return self.name if self.index.user is None else f"{self.name}#{hash_function(self.index.user)}"
 
 
 def chosen(names: Iterable[Named] | Named = "default") -> list[Request]:
-    """Return the requested indices, each once, in the order given.
-
-    Args:
-        names: names, entries and functions; names of `GROUPS` stand for several.
+    """Return the requested indices, each once, in the order given; names of `GROUPS` stand for several.
 
     Raises:
-        SutureError: a name that is not known, a number out of range, an index that an alignment does not
-            offer.
+        SutureError: an unknown name, a number out of range, or an index that its alignment does not offer.
     """
     if isinstance(names, str | Index | Request) or callable(names):
         names = [names]

@@ -1,4 +1,4 @@
-"""A kept sample of rows, from which indices of distances and of neighbours are computed."""
+"""Kept rows of a cell, from which indices of distances and of neighbours are computed."""
 
 from __future__ import annotations
 
@@ -21,11 +21,7 @@ _TIE = 16 * _ROUNDING  # larger, because a distance of rows at unit length sums 
 
 
 def as_matrix(name: str, given: Any) -> Floats:
-    """Convert a numpy array or a tensor of any real type to a matrix in float64.
-
-    Raises:
-        SutureError: no matrix, no rows, no real numbers, or NaN or inf in it. The message names it `name`.
-    """
+    """Convert an array or tensor of finite real numbers to a float64 matrix; errors call it `name`."""
     if isinstance(given, Tensor):
         given = given.detach().cpu()
         given = (given if given.is_complex() else given.to(torch.float64)).numpy()
@@ -47,13 +43,9 @@ def as_matrix(name: str, given: Any) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """One matrix with the quantities that indices need, each computed once.
+    """One float64 matrix (n, p) with the quantities that indices need, each computed once.
 
-    Build it once per site and share it among cells. At 2,000 rows `squared` and `ranks` hold 16 MB each;
-    everything else is small.
-
-    Attributes:
-        values: (n, p) in float64. Make it with `Rows.of`.
+    Make it once per site with `Rows.of` and share it: at 2,000 rows `squared` and `ranks` hold 16 MB each.
     """
 
     values: Floats
@@ -61,11 +53,7 @@ class Rows:
 
     @classmethod
     def of(cls, values: Any, name: str = "x") -> Rows:
-        """Make rows from a matrix (n, p), numpy or tensor, of any real type; errors call it `name`.
-
-        Raises:
-            SutureError: as `as_matrix`.
-        """
+        """Make rows from an array or tensor (n, p) of finite real numbers; `SutureError` calls it `name`."""
         return cls(as_matrix(name, values))
 
     @cached_property
@@ -78,9 +66,9 @@ class Rows:
     def squared(self) -> Floats:
         """Squared Euclidean distances (n (n - 1) / 2,) of all pairs, in the order of scipy's `pdist`.
 
-        They are computed from differences. So equal rows are at distance zero, and equal differences tie,
-        whatever the mean. The unit is a power of two near the largest number. This is exact and keeps squares
-        from overflowing.
+        They are computed from differences, so equal rows are at distance zero and equal differences tie. The
+        unit of distance is a power of two near the largest number: this is exact, and squares do not
+        overflow.
         """
         _, exponent = np.frexp(np.abs(self.values).max(initial=0.0))
         return _compute_squared_distances(np.ldexp(self.values, -exponent))
@@ -94,7 +82,7 @@ class Rows:
 
     @cached_property
     def zeros(self) -> int:
-        """Number of rows that are zero; they have no cosine."""
+        """Number of zero rows, which have no cosine."""
         return int((~self.values.any(1)).sum())
 
     @cached_property
@@ -109,14 +97,11 @@ class Rows:
         return float(np.log(np.exp(-2 * _compute_squared_distances(self.unit)).mean()))
 
     def find_nearest(self, k: int) -> tuple[Ints, Ints]:
-        """Find the `k` nearest rows of every row by cosine similarity, for k < n - 1.
+        """Find the `k` nearest other rows of every row by cosine similarity, (n, k), for k < n - 1.
 
-        They are ordered by 2 - 2 cosine, which is exact where the cosine is near one.
-
-        Returns:
-            Numbers of the nearest rows (n, k), nearest first, without the row itself; ties go to the lower
-                number. Then how many of them (n,) are no nearer than the next row would be, up to rounding:
-                the rule for ties chose these.
+        The nearest row comes first; ties go to the lower row number. Also return how many of the `k`, (n,),
+        are no nearer than the next row, up to rounding: the rule for ties chose these. Rows are ordered by 2
+        - 2 cosine, which is exact where the cosine is near one.
         """
         from scipy.spatial.distance import squareform
 
@@ -141,24 +126,17 @@ def _compute_squared_distances(values: Floats) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Rows of one cell.
-
-    Attributes:
-        x, y: source (n, p) and target (n, q), with the same rows. Make it with `Sample.of`.
-    """
+    """Rows of one cell, source `x` (n, p) and target `y` (n, q), made by `Sample.of`."""
 
     x: Rows
     y: Rows
 
     @classmethod
     def of(cls, x: Any, y: Any) -> Sample:
-        """Make a sample from two matrices (n, p) and (n, q), in float64.
-
-        Each is a numpy array or tensor of any real type, or `Rows`.
+        """Make a sample from two matrices (n, p) and (n, q), each an array, a tensor or `Rows`.
 
         Raises:
-            SutureError: not two matrices with the same, non-zero number of rows, or NaN or inf in one of
-                them.
+            SutureError: no rows, different numbers of rows, NaN or inf.
         """
         x, y = (m if isinstance(m, Rows) else Rows.of(m, name) for name, m in (("x", x), ("y", y)))
         if len(x.values) != len(y.values):
@@ -173,15 +151,15 @@ class Sample:
 
     @property
     def sides(self) -> tuple[tuple[str, Rows], ...]:
-        """Both sides with their names in reasons."""
+        """Both sides by name."""
         return ("source", self.x), ("target", self.y)
 
     @property
     def constant(self) -> tuple[str, ...]:
-        """Sides on which all rows are equal."""
+        """Names of the sides on which all rows are equal."""
         return tuple(name for name, side in self.sides if side.constant)
 
     def require_sides(self, holds: Callable[[Rows], object], reason: str) -> None:
-        """Leave the value of an index missing where a condition does not hold for a side, with its name."""
+        """Make the value of an index missing unless a condition holds for both sides."""
         found = [name for name, side in self.sides if not holds(side)]
         require(not found, f"{' and '.join(found)}: {reason}")

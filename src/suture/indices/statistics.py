@@ -15,14 +15,10 @@ from suture.numbers import Side, Spectrum, find_varying_columns
 
 @dataclass(frozen=True)
 class SiteStatistics:
-    """Statistics of one representation.
+    """Statistics of one representation of `n` rows and `width` columns, `dead` of which do not vary.
 
-    Attributes:
-        n: rows.
-        width: columns.
-        dead: columns that do not vary.
-        spectrum: (rank,) eigenvalues of the covariance (n - 1 degrees of freedom) above the rank cut, largest
-            first.
+    `spectrum` (rank,) has the eigenvalues of the covariance (divisor n - 1) above the rank cut, largest
+    first.
     """
 
     n: int
@@ -32,12 +28,7 @@ class SiteStatistics:
 
     @classmethod
     def of(cls, side: Side, precision: torch.dtype = torch.float64) -> SiteStatistics:
-        """Compute the statistics from the sums of one side about its mean.
-
-        Args:
-            side: of a `Moments`.
-            precision: dtype in which its products were computed.
-        """
+        """Compute the statistics from sums about the mean; `precision` is the dtype of their products."""
         values = Spectrum.of(side, precision).values
         return cls(side.n, len(side.shift), int((~find_varying_columns(side, precision)).sum()),
                    values / max(1, side.n - 1))
@@ -49,10 +40,7 @@ class SiteStatistics:
 
     @property
     def effective_rank(self) -> float:
-        """Effective rank: exp of the entropy of the singular values at sum 1 (Roy and Vetterli 2007).
-
-        Rows are centred. It is 0 if there are no singular values.
-        """
+        """Exp of the entropy of the singular values at sum 1 (Roy and Vetterli 2007); 0 if there are none."""
         if not self.rank:
             return 0.0
         share = self.spectrum.sqrt() / self.spectrum.sqrt().sum()

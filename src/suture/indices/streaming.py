@@ -25,17 +25,14 @@ def of_matrices(x: Any, y: Any, names: Iterable[Named] | Named = "default", *, j
     """Compute indices, by name, for two matrices with the same rows.
 
     Args:
-        x: (n, p) source: numpy array or tensor; any float type, computed in float64.
-        y: (n, q) target.
+        x, y: (n, p) source and (n, q) target, arrays or tensors of any float type, computed in float64.
         names: names (`INDICES`, `GROUPS`), entries, and functions of a `suture.numbers.Pair` or of two
             matrices. Default: those of `DEFAULT`.
-        jackknife: blocks of rows for 95 % intervals of indices from moments. Default 0: none; 20 is a good
-            number.
-        sample: number of rows that indices of rows use. Default 2000.
-        seed: of that sample.
+        jackknife: blocks of rows for 95 % intervals of indices from moments, such as 20. Default 0: none.
+        sample: number of rows for indices of rows, drawn with `seed`. Default 2000.
 
     Raises:
-        SutureError: not two matrices with the same rows, NaN or inf, an index that is not known.
+        SutureError: not two matrices with the same rows, NaN or inf, an unknown index.
     """
     streaming = Streaming(names, jackknife=jackknife, sample=sample, seed=seed)
     streaming.update(x, y)
@@ -43,14 +40,10 @@ def of_matrices(x: Any, y: Any, names: Iterable[Named] | Named = "default", *, j
 
 
 def count_blocks(jackknife: int, indices: Iterable[Index]) -> int:
-    """Return the number of blocks of examples to keep apart.
-
-    Args:
-        jackknife: blocks for intervals; 0 for none.
-        indices: those that are wanted.
+    """Return the number of blocks of examples to keep apart for these indices and their intervals.
 
     Raises:
-        SutureError: `jackknife` is not 0 or a multiple of `FOLDS`.
+        SutureError: `jackknife` is not 0 (no intervals) or a multiple of `FOLDS`.
     """
     whole = hasattr(jackknife, "__index__") and not isinstance(jackknife, bool)
     expect(whole and jackknife >= 0 and jackknife % FOLDS == 0,
@@ -60,7 +53,7 @@ def count_blocks(jackknife: int, indices: Iterable[Index]) -> int:
 
 
 def _compute_block(x: Tensor, y: Tensor, units: bool) -> MomentBlock:
-    """Compute the block of some rows: moments, and those of rows at unit length if `units` are wanted."""
+    """Compute the moments of some rows, and those of rows at unit length if `units`."""
     if not units:
         return MomentBlock(Moments.of(x, y))
     x, y = x.double(), y.double()
@@ -78,11 +71,7 @@ def _as_tensor(name: str, given: Any) -> Tensor:
 class Streaming:
     """Indices of two matrices with the same rows, accumulated batch by batch.
 
-    Args:
-        names, jackknife, sample, seed: see `of_matrices`. Row r is in block r modulo their number.
-
-    Attributes:
-        n: number of rows seen.
+    Arguments are those of `of_matrices`. `n` rows were seen so far; row r is in block r modulo their number.
     """
 
     def __init__(self, names: Iterable[Named] | Named = "default", *, jackknife: int = 0,
@@ -104,12 +93,10 @@ class Streaming:
         self.n = 0
 
     def update(self, x: Any, y: Any) -> None:
-        """Add rows: `x` (n, p) and `y` (n, q), numpy arrays or tensors of any float type.
-
-        They are computed in float64.
+        """Add rows: `x` (n, p) and `y` (n, q), arrays or tensors of any float type, computed in float64.
 
         Raises:
-            SutureError: not two matrices with the same rows, or other widths than before; NaN or inf.
+            SutureError: not two matrices with the same rows, other widths than before, NaN or inf.
         """
         a, b = (_as_tensor(name, m) for name, m in (("x", x), ("y", y)))
         Moments.check(a, b)
@@ -133,7 +120,6 @@ class Streaming:
         self.n += len(a)
 
     def _check_memory(self, p: int, q: int) -> None:
-        """Refuse sums that do not fit into the memory, before they are allocated."""
         needed = 8 * (p * p + q * q + p * q) * len(self._blocks) * (2 if self._units else 1)
         check_free_memory(needed, torch.device("cpu"), f"the sums of {p} and {q} columns",
                           "write jackknife=0, fewer columns, or cka@flatten")
@@ -152,11 +138,7 @@ class Streaming:
         return [p for p in self._blocks if p is not None]
 
     def values(self) -> dict[str, Value]:
-        """Compute the indices of all rows so far, by name.
-
-        Raises:
-            SutureError: no rows were given.
-        """
+        """Compute the indices of all rows so far, by name; without rows, raise `SutureError`."""
         expect(self.n > 0, "at least one batch of rows", "none", "call update first")
         inputs: dict[Needs, Any] = dict.fromkeys(FROM_MOMENTS, make_pair(self.blocks))
         if self._reservoir is not None:

@@ -1,4 +1,4 @@
-"""Transformations of the columns of a matrix, in which an index states what changes it and what does not."""
+"""Transformations of the columns of a matrix, by which an index states its invariances."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ TRANSFORMATIONS: Mapping[str, Callable[[Floats, Generator], Floats]] = {
 }
 """Random transformations of a matrix (n, p) by name.
 
-Translation adds one vector to every row. Scaling multiplies all columns by one positive number. Permutation
-reorders columns. Orthogonal rotates or reflects them. Diagonal multiplies each column by its own positive
-number. Linear is any invertible map.
+Translation adds one vector to every row. Scaling multiplies by one positive number. Permutation reorders
+columns. Orthogonal rotates or reflects them. Diagonal multiplies each by its own positive number. Linear is
+any invertible map.
 """
 _PARTS = {"linear": ("scaling", "permutation", "orthogonal", "diagonal"), "orthogonal": ("permutation",),
           "diagonal": ("scaling",)}

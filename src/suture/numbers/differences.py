@@ -14,15 +14,11 @@ from suture.numbers.records import Record
 
 @dataclass(frozen=True)
 class Difference:
-    """One cell's value minus another's, on the same examples.
+    """Value of one cell minus that of another on the same examples, in the measure's units.
 
-    Attributes:
-        value: the difference, in the measure's own units.
-        low, high: its 95 % interval.
-        p: two-sided p value of no difference.
-        test: the test that gave `p`: ``"exact McNemar"``, ``"paired bootstrap"`` or ``"paired t over
-            batches"``.
-        n: number of examples (of batches for a test over batches).
+    `low` and `high` are its 95 % interval, `p` is the two-sided p value of no difference, and `n` is the
+    number of examples or batches. `test` is ``"exact McNemar"``, ``"paired bootstrap"`` or ``"paired t over
+    batches"``.
     """
 
     value: float
@@ -34,10 +30,7 @@ class Difference:
 
 
 def mcnemar(one: Bools, other: Bools) -> float:
-    """Compute the p value of the exact two-sided McNemar test of (N,) outcomes (McNemar 1947).
-
-    It is 1 without discordant pairs.
-    """
+    """Compute the exact two-sided p value (McNemar 1947) of outcomes (N,); 1 without discordant pairs."""
     from scipy import stats
 
     only_one, only_other = int((one & ~other).sum()), int((other & ~one).sum())
@@ -47,15 +40,14 @@ def mcnemar(one: Bools, other: Bools) -> float:
 
 
 def estimate_difference(one: Record, other: Record, seed: int = 0) -> Difference:
-    """Estimate the value of `one` minus that of `other`, on the same examples.
+    """Estimate the value of `one` minus that of `other` on the same examples.
 
-    The interval is a percentile bootstrap over examples, with both cells resampled together
-    (`BOOTSTRAP_DRAWS` times). For hits and misses the p value is that of the exact McNemar test. Otherwise it
-    comes from the bootstrap: twice the smaller share of resamples on either side of zero, at least 2 /
-    (`BOOTSTRAP_DRAWS` + 1). With a single example both the interval and p are nan. Means over batches use
-    Student's t over batches, nan for a single batch.
-
-    Where the units are tokens, an example is a whole text: tokens of one text are not independent draws.
+    The interval is a percentile bootstrap over examples (`BOOTSTRAP_DRAWS` times) with both cells resampled
+    together. Where the units are tokens, an example is a whole text, because tokens of one text are not
+    independent. For hits and misses the p value is that of the exact McNemar test. Otherwise it is twice the
+    smaller share of resamples on either side of zero, at least 2 / (`BOOTSTRAP_DRAWS` + 1); for a single
+    example it and the interval are nan. Means over batches use Student's t over batches, nan for a single
+    batch.
 
     Raises:
         SutureError: the records are of different numbers of examples.

@@ -16,14 +16,14 @@ from suture.numbers.spectra import Pair, Spectrum
 class FrechetDistance:
     """Squared Fréchet distance of two Gaussians and its parts, in units of the target's total variance.
 
-    Each is at least 0 and has no upper limit. If one value is missing, all are, with the same reason.
+    Each is at least 0, without upper limit. All are missing together.
 
     Attributes:
         total: |m_s - m_t|² + tr C_s + tr C_t - 2 |C_t^½ C_s^½|_*, the sum of the parts.
         shift: part of the means, |m_s - m_t|².
-        shrinkage: part of the spectra, sum of (sqrt(s) - sqrt(t))² over the eigenvalues of C_s and C_t,
-            largest with largest, the shorter list padded with zeros.
-        rotation: part that is left when the spectra are equal: other principal directions.
+        shrinkage: part of the spectra, sum of (sqrt(s) - sqrt(t))² over the sorted eigenvalues of C_s and
+            C_t, zeros added.
+        rotation: part of other principal directions, which is left when the spectra are equal.
     """
 
     total: Estimate
@@ -35,24 +35,22 @@ class FrechetDistance:
 def frechet(weight: Tensor, bias: Tensor, pair: Pair) -> FrechetDistance:
     """Compute the squared 2-Wasserstein distance of Gaussians with the moments of T and of S = W X + b.
 
-    It is in units of tr C_t. m_s = W m_x + b and C_s = W C_x W', so there is no pass over the data (Dowson
-    and Landau 1982; Heusel et al. 2017). The total is at most the mean of |S - T|² over tr C_t, because that
-    is another coupling of the same two distributions.
+    It is in units of tr C_t (Dowson and Landau 1982; Heusel et al. 2017). It needs no pass over the data,
+    because m_s = W m_x + b and C_s = W C_x W'. It is at most the mean of |S - T|² over tr C_t, another
+    coupling of the same two distributions.
 
-    Computed in float64 from factors C = A A' instead of matrix square roots, so no singular value loses half
-    of its digits: those of A_s and A_t are the roots of the eigenvalues, those of A_t' A_s add up to the
-    nuclear norm. The rotation is 2 (sum of sqrt(s t) - nuclear norm), at least 0 by von Neumann's trace
-    inequality. A rotation below 0 by no more than `_bound_rounding` is set to 0; nothing else is.
+    It is computed in float64 from factors C = A A', because matrix square roots lose half of the digits.
+    Singular values of A_s and A_t are the roots of the eigenvalues; those of A_t' A_s add up to the nuclear
+    norm. The rotation 2 (sum of sqrt(s t) - nuclear norm) is at least 0 (von Neumann's trace inequality);
+    below 0 by rounding, it is set to 0.
 
     Args:
-        weight: (q, p), any float type.
-        bias: (q,).
-        pair: moments of source (n, p) and target (n, q) with their spectra. Directions that `Spectrum` drops
-            are constant here. Covariances have the divisor n.
+        weight, bias: W (q, p) and b (q,), any float type.
+        pair: moments of source (n, p) and target (n, q) with their spectra; covariances have the divisor n.
+            Directions that `Spectrum` drops are constant.
 
     Returns:
-        Missing values with the reason where the target is constant or where the map or its product is not
-            finite.
+        Missing values with the reason where the target is constant or the moments of S are not finite.
 
     Raises:
         SutureError: shapes that do not fit.
@@ -81,7 +79,7 @@ def frechet(weight: Tensor, bias: Tensor, pair: Pair) -> FrechetDistance:
 
 
 def _factor_covariance(spectrum: Spectrum, n: int) -> Tensor:
-    """Compute the factor A (width, rank) with A A' the covariance."""
+    """Compute the factor A (width, rank) of the covariance A A'."""
     return torch.mul(spectrum.vectors, (spectrum.values / n).sqrt())
 
 

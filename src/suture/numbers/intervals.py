@@ -44,8 +44,8 @@ def estimate_proportion(hits: Bools) -> Estimate:
 def estimate_hit_ratio(hits: Bools, reference: Bools, seed: int = 0) -> Estimate:
     """Estimate ``hits.mean() / reference.mean()``, (N,) each, with a paired bootstrap over examples.
 
-    There are four kinds of example: hit or not, reference hit or not. Drawing their counts from a multinomial
-    has the same distribution as resampling examples, at no cost per example.
+    Drawing the counts of the four kinds of example (hit or not, reference hit or not) from a multinomial has
+    the same distribution as resampling examples, at no cost per example.
     """
     if not reference.any():
         return make_missing_estimate("the target network has no correct prediction")
@@ -62,24 +62,15 @@ def estimate_hit_ratio(hits: Bools, reference: Bools, seed: int = 0) -> Estimate
 
 @lru_cache(maxsize=2)
 def draw_counts(n: int, seed: int, resamples: int) -> Floats:
-    """Draw how often each of `n` examples occurs in each resample, (resamples, n).
-
-    The draws are cached: all cells share them, so cells are paired too.
-    """
+    """Draw the counts of `n` examples in each resample, (resamples, n); cached, so that cells are paired."""
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
 
 
 def estimate_ratios(tops: NDArray[Any], bottom: NDArray[Any], seed: int = 0,
                     resamples: int = 400) -> list[Estimate]:
-    """Estimate ``top.sum() / bottom.sum()`` for each row of `tops`, with a paired bootstrap over examples.
+    """Estimate ``top.sum() / bottom.sum()`` for each row of `tops` (K, N), with a bootstrap over examples.
 
-    The ratio is a mean where `bottom` is one. One product serves all rows.
-
-    Args:
-        tops: (K, N) of any sign.
-        bottom: (N,) non-negative, of the same examples.
-        seed: of the bootstrap.
-        resamples: number of resamples.
+    The bootstrap is paired. `bottom` (N,) is not negative; where it is one, the ratio is a mean.
     """
     t, b = tops.astype(np.float64), bottom.astype(np.float64)
     n = t.shape[1]
@@ -99,10 +90,7 @@ def estimate_ratios(tops: NDArray[Any], bottom: NDArray[Any], seed: int = 0,
 
 
 def exponentiate(e: Estimate) -> Estimate:
-    """Raise e to the power of an estimate and of the ends of its interval.
-
-    The result is missing where it is more than a float holds.
-    """
+    """Raise e to the power of an estimate and its interval; missing where a float cannot hold the result."""
     largest = max(e.value, e.high)
     if largest > math.log(np.finfo(np.float64).max):
         return make_missing_estimate(f"e to the power of {largest:.4g} is more than a float holds")
@@ -110,12 +98,10 @@ def exponentiate(e: Estimate) -> Estimate:
 
 
 def estimate_batch_mean(values: NDArray[Any]) -> Estimate:
-    """Estimate the mean of `values` (B,) with Student's t interval over batches.
-
-    A single batch has no interval (nan). A percentile bootstrap of a handful of batches is too narrow.
-    """
+    """Estimate the mean of `values` (B,) with Student's t interval over batches, nan for a single batch."""
     from scipy import stats
 
+    # A percentile bootstrap of a handful of batches is too narrow.
     v = values.astype(np.float64)
     if not np.isfinite(v).all():
         return make_missing_estimate(f"not finite for {(~np.isfinite(v)).sum()} of {len(v)} batches")

@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from suture._base import make_unknown_error
 
 ALIGNMENTS = ("pool", "flatten", "paper")
-"""Alignments that may follow an index's name after ``@``. A name without one uses the matrices that the
-stitching layer maps."""
+"""Alignments after ``@`` in an index's name. Without one it uses the matrices of the stitching layer."""
 COMMON_FORMS: Mapping[str, tuple[str, Callable[[float], float]]] = {
     "same": ("value", lambda v: v),
     "negative": ("-value", lambda v: -v),
@@ -27,17 +26,14 @@ class Measure:
     """A similarity measure of a cell.
 
     Attributes:
-        name: key in tables, such as ``"cka"`` or ``"dm.relative_accuracy"``.
-        label: its name in a figure.
-        low, high: fixed colour limits; also the range of the values, unless `span` gives another.
-        larger_is_more_similar: direction of the values.
-        functional: True if it needs a stitched network, False if it needs only two matrices.
+        name, label: key in tables, such as ``"cka"`` or ``"dm.relative_accuracy"``, and name in figures.
+        low, high: fixed colour limits; also the range of the values, unless `span` gives a wider one.
+        functional: it needs a stitched network, not only two matrices.
         about: one sentence: definition and source.
-        judged: True if the sanity check tests that every layer is most similar to itself.
+        judged: the sanity check tests that every layer is most similar to itself.
         form: key in `COMMON_FORMS`; "" for the value itself, or for its negative where smaller is more
             similar.
-        span: range of the values, where it is wider than the colour limits.
-        own: True for a user's function.
+        own: it is a user's function.
     """
 
     name: str
@@ -54,7 +50,7 @@ class Measure:
 
     @property
     def direction(self) -> str:
-        """``"larger"`` or ``"smaller"``: the values that mean more similar."""
+        """``"larger"`` or ``"smaller"``: values that mean more similar."""
         return "larger" if self.larger_is_more_similar else "smaller"
 
     @property
@@ -85,8 +81,8 @@ def make_index_measure(name: str, label: str, about: str, *, low: float = 0.0, h
     return Measure(name, label, low, high, larger, False, about, judged, form, span, own)
 
 
-# Colours of divergences end at ln 10: a uniform guess over ten classes against a sure prediction. It is the
-# same for every number of classes, so that maps of different data can be compared.
+# Colours of divergences end at ln 10: a uniform guess over ten classes against a sure prediction. The limit
+# is the same for every number of classes, so that maps of different data can be compared.
 _NATS = round(math.log(10), 3)
 METHOD_NAMES = {"dm": "direct matching", "tlm": "task loss matching"}
 """The methods that fit a stitching layer, by the prefix of their measures."""
@@ -171,7 +167,7 @@ _BY_DETECTOR = re.compile(rf"(dm|tlm)\.({'|'.join(OOD_MEASURES)})_({DETECTOR_NAM
 
 
 def _find_detector_measure(name: str) -> Measure | None:
-    """Return the measure of a detector of any name, ``dm.ood_NAME``, or None for another name."""
+    """Return the measure of any detector, ``dm.ood_NAME``, or None for another name."""
     found = _BY_DETECTOR.fullmatch(name)
     if found is None:
         return None
@@ -185,8 +181,7 @@ def _find_detector_measure(name: str) -> Measure | None:
 
 _VARIANT = re.compile(rf"(?P<base>[^:@]+)(?P<tail>(:[^:@]+)?(@({'|'.join(ALIGNMENTS)}))?)")
 MEASURES: dict[str, Measure] = {m.name: m for method in METHOD_NAMES for m in _make_method_measures(method)}
-"""Measures that need no detector, by name, in the order in which tables and reports show them. The table
-of indices adds its own (`register_measure`)."""
+"""Measures that need no detector, by name in the order of tables; `register_measure` adds the indices."""
 
 
 def register_measure(entry: Measure) -> Measure:
@@ -211,11 +206,7 @@ def get_base_name(name: str) -> str:
 
 
 def get_measure(name: str) -> Measure:
-    """Return the measure called `name`, which may be one of a detector.
-
-    Raises:
-        SutureError: no measure has this name; the message lists the nearest ones.
-    """
+    """Return the measure called `name`, also of a detector; an unknown name raises `SutureError`."""
     found = _find_measure(name)
     if found is None:
         raise make_unknown_error("measure", name, MEASURES)
@@ -223,10 +214,9 @@ def get_measure(name: str) -> Measure:
 
 
 def sort_measures(names: Iterable[str]) -> list[str]:
-    """Return the measures among `names`, each once, in the order in which tables and reports show them.
+    """Return the measures among `names`, each once, in the order of tables and reports.
 
-    A detector's measures follow those of their method, detector by detector in the order given. Indices with
-    an alignment after ``@`` follow all others.
+    Detectors' measures follow those of their method, in the order given. Indices with an alignment come last.
     """
     given = list(dict.fromkeys(names))
     methods = list(METHOD_NAMES)

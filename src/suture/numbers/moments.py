@@ -1,8 +1,7 @@
 """Second moments of a pair of matrices.
 
 Linear CKA, every CCA, Procrustes, regression and direct matching are functions of these sums. So one pass
-over the data (`suture.numbers.pair_moments`) serves them all, in memory that does not grow with the number of
-examples. Law (tests/test_laws.py): the moments of two shards merge into the moments of both.
+over the data (`suture.numbers.pair_moments`) serves them all, and memory does not grow with the examples.
 """
 
 from __future__ import annotations
@@ -66,10 +65,7 @@ def leave_out(blocks: Sequence[M], k: int) -> M:
 
 
 def standardise_rows(x: Tensor) -> Tensor:
-    """Subtract from every row of `x` (n, p) its mean, and scale the row to unit length.
-
-    A row that does not vary, up to rounding, becomes a row of zeros.
-    """
+    """Scale the rows of `x` (n, p) to mean 0 and length 1; rows that vary by rounding only become zeros."""
     mean = x.mean(1, keepdim=True)
     rest = x - mean
     floor = 8 * torch.finfo(x.dtype).eps * mean.abs() * x.shape[1] ** 0.5
@@ -79,15 +75,9 @@ def standardise_rows(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Side:
-    """Sums over the rows x of one matrix, about `shift`.
+    """Sums over `n` rows x of one matrix, about a point `shift` (p,) that is subtracted from every row.
 
-    Attributes:
-        n: number of rows.
-        shift: (p,) the point that is subtracted from every row.
-        total: (p,) sum of x.
-        gram: (p, p) sum of x x'.
-        cubic: (p,) sum of |x|² x.
-        quartic: () sum of |x|⁴.
+    `total` (p,) sums x, `gram` (p, p) x x', `cubic` (p,) |x|² x, and `quartic` () |x|⁴.
     """
 
     n: int
@@ -125,11 +115,7 @@ class Side:
 class Cross:
     """Sums over the pairs of rows (x, y), about the shifts of the two sides.
 
-    Attributes:
-        xy: (p, q) sum of x y'.
-        x_yy: (p,) sum of |y|² x.
-        xx_y: (q,) sum of |x|² y.
-        xx_yy: () sum of |x|² |y|².
+    `xy` (p, q) sums x y', `x_yy` (p,) |y|² x, `xx_y` (q,) |x|² y, and `xx_yy` () |x|² |y|².
     """
 
     xy: Tensor
@@ -158,13 +144,9 @@ class Cross:
 
 @dataclass(frozen=True)
 class Moments:
-    """Moments of one pair of matrices X (n, p) and Y (n, q) with the same rows, in float64.
+    """Moments of matrices X (n, p) and Y (n, q) with the same rows, in float64: sums about the means.
 
-    Attributes:
-        x, y: the sums of each side, about its mean.
-        cross: the sums over pairs, about the means.
-        precision: dtype in which the products were computed; it sets the rank cut of everything solved from
-            them.
+    `precision` is the dtype of the products. It sets the rank cut of everything solved from them.
     """
 
     x: Side
@@ -174,7 +156,7 @@ class Moments:
 
     @staticmethod
     def check(x: Tensor, y: Tensor) -> None:
-        """Check that two matrices have the same rows, at least one, and no NaN or inf."""
+        """Raise `SutureError` unless two matrices have the same rows, at least one, without NaN or inf."""
         expect(x.ndim == y.ndim == 2 and len(x) == len(y) > 0, "two matrices with the same rows",
                f"shapes {tuple(x.shape)} and {tuple(y.shape)}", "pass (n, p) and (n, q)")
         for name, m in (("x", x), ("y", y)):
@@ -182,11 +164,7 @@ class Moments:
 
     @classmethod
     def of(cls, x: Tensor, y: Tensor) -> Moments:
-        """Compute the moments of two matrices in memory, `x` (n, p) and `y` (n, q), in float64.
-
-        Raises:
-            SutureError: as `check`.
-        """
+        """Compute the moments of two matrices (n, p) and (n, q) in memory, in float64, after `check`."""
         cls.check(x, y)
         x, y = x.double(), y.double()
         shifts = x.mean(0), y.mean(0)
@@ -203,7 +181,7 @@ class Moments:
                        cross=self.cross.shift_to(self.x, self.y, mx, my))
 
     def merge(self, other: Moments) -> Moments:
-        """Return the moments of the rows of both (law 2)."""
+        """Return the moments of the rows of both."""
         cross = self.cross.add(other.cross.shift_to(other.x, other.y, self.x.shift, self.y.shift))
         precision = min(self.precision, other.precision, key=lambda d: torch.finfo(d).bits)
         return Moments(self.x.add(other.x), self.y.add(other.y), cross, precision).centre()

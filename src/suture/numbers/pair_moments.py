@@ -1,7 +1,4 @@
-"""Moments of all cells of a comparison, accumulated batch by batch as in `suture.numbers.shifted_sums`.
-
-Law (tests/test_laws.py): nothing depends on batch size or order beyond rounding.
-"""
+"""Moments of all cells of a comparison, accumulated batch by batch."""
 
 from __future__ import annotations
 
@@ -19,12 +16,7 @@ from suture.numbers.shifted_sums import compute_shift
 
 
 class NonFiniteError(SutureError):
-    """Error for NaN or inf in a representation.
-
-    Attributes:
-        side: "source" or "target".
-        index: position of the representation in the list of its side.
-    """
+    """Error for NaN or inf in representation number `index` of a `side`, "source" or "target"."""
 
     def __init__(self, side: str, index: int) -> None:
         super().__init__(f"NaN or inf in {side} representation {index}")
@@ -35,8 +27,8 @@ class NonFiniteError(SutureError):
 class SiteGroup:
     """Sites with one grid of positions, whose channels are side by side in the `columns` of one buffer.
 
-    A target group has `beside` further columns. They hold the squared norms of all sources and of the
-    members, and ones. So one product gives the cross sums and all sums of third order.
+    A target group has `beside` further columns: the squared norms of all sources and of the members, and
+    ones. So one product gives the cross sums and all sums of third order.
     """
 
     grid: Hashable
@@ -47,12 +39,11 @@ class SiteGroup:
 
     @property
     def ones(self) -> int:
-        """Column of ones, the last one that is used."""
+        """Number of the column of ones, the last in use."""
         return self.width + self.beside - 1
 
     @property
     def buffer_width(self) -> int:
-        """Width of the buffer."""
         # Rows of a multiple of 64 bytes: others made the subtraction and the small products twice as slow.
         return -(-(self.width + self.beside) // 16) * 16
 
@@ -64,10 +55,7 @@ class SiteGroup:
 
 def group_sites(grids: Sequence[Hashable], widths: Sequence[int], ones: int = 0,
                 norms: int | None = None) -> list[SiteGroup]:
-    """Group sites with equal grids, in the order given.
-
-    `ones` is the number of columns of ones, `norms` that of sources with norms (None: no norms at all).
-    """
+    """Group sites by grid, with `ones` columns of ones and the norms of `norms` sources (None: no norms)."""
     groups = []
     for grid in dict.fromkeys(grids):
         members = tuple(i for i, g in enumerate(grids) if g == grid)
@@ -95,18 +83,19 @@ def _compute_gram(a: Tensor, width: int, b: Tensor | None = None) -> Tensor:
 class PairMoments:
     """Moments of every cell of a comparison, accumulated batch by batch.
 
+    Results do not depend on batch size or order, beyond rounding. Memory: 8 (sum of source widths) (sum of
+    target widths) bytes and the sides; no examples are kept.
+
     Args:
         source_grids, target_grids: for each site a hashable that is equal for sites with the same positions.
         source_widths, target_widths: for each site its number of channels.
-        resizing: maps (source grid, target grid) to the `Resizing` between them. Pairs of grids that are not
-            in it have no moments, and cost nothing.
-        same: the two lists hold the same tensors (self-stitching): shared products are computed once.
-        precision: dtype of the blockwise products. float32 (default) is what networks compute in; float64
-            costs about three times as much and is exact to 1e-12.
-        higher: keep the sums of third and fourth order, which debiased CKA, RV2 and RSA need. Otherwise they
+        resizing: the `Resizing` of each (source grid, target grid). Other pairs of grids have no moments and
+            no cost.
+        same: both lists hold the same tensors (self-stitching): shared products are computed once.
+        precision: dtype of the blockwise products. Default float32, as networks compute; float64 costs about
+            three times as much and is exact to 1e-12.
+        higher: keep the sums of third and fourth order, which debiased CKA, RV2 and RSA need; otherwise they
             are nan.
-
-    Memory: 8 (sum of source widths) (sum of target widths) bytes and the sides; no examples are kept.
     """
 
     def __init__(self, source_grids: Sequence[Hashable], source_widths: Sequence[int],
@@ -150,13 +139,13 @@ class PairMoments:
         """Add one batch.
 
         Args:
-            sources, targets: for each site a tensor (N, H, W, C) of the same N examples. With ``same=True``,
-                `targets` is not read.
-            masks: (N, H, W) booleans, False at padding, for grids that have some. Such a grid is paired with
-                itself only, or with grids that hold only rows of it.
+            sources, targets: for each site a tensor (N, H, W, C) of the same N examples. `targets` is not
+                read with ``same=True``.
+            masks: by grid, (N, H, W) booleans, False at padding tokens. Such a grid is paired only with
+                itself and with grids that hold only rows of it.
 
         Raises:
-            NonFiniteError: NaN or inf in one of them; the sums are then as they were before the call.
+            NonFiniteError: NaN or inf in a tensor. Nothing is added then.
         """
         self._sides.clear()
         self._masks = masks or {}
@@ -201,10 +190,7 @@ class PairMoments:
         return buffer
 
     def _fill_norms(self, gt: SiteGroup, y: Tensor, xs: list[Tensor]) -> list[Tensor | None]:
-        """Write norms and ones beside the channels of `y`; return the source groups on the small grids.
-
-        None stands for a pair of grids without moments.
-        """
+        """Write norms and ones beside the channels of `y`; return shrunk sources, None without moments."""
         smalls: list[Tensor | None] = []
         for gs, x in zip(self._sources, xs, strict=True):
             r = self._resizing.get((gs.grid, gt.grid))
@@ -262,7 +248,7 @@ class PairMoments:
         return self._sides[key]
 
     def get_moments(self, source: int, target: int) -> Moments:
-        """Return the moments of one cell about the means, or raise an error if nothing was added yet."""
+        """Return the moments of one cell about the means; before the first batch, raise `SutureError`."""
         expect(self.examples > 0, "at least one batch", "none", "call update first")
         gs = next(g for g in self._sources if source in g.members)
         gt = next(g for g in self._targets if target in g.members)

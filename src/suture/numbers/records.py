@@ -1,4 +1,4 @@
-"""Records per example: the sums whose ratio is the measure of a cell."""
+"""Records per example: numbers whose sums give the measure of a cell."""
 
 from __future__ import annotations
 
@@ -16,14 +16,10 @@ from suture.numbers.arrays import Arrays, Floats
 
 @dataclass(frozen=True)
 class Record:
-    """Parts of a cell's measure, which is ``top.sum() / bottom.sum()`` over its units.
+    """Parts of a cell's measure, which is ``top.sum() / bottom.sum()`` over its units, (N,) each.
 
-    Attributes:
-        top: (N,); boolean where an example is a hit or a miss; the sum over its tokens where an example has
-            several.
-        bottom: (N,) floats.
-        batches: the units are test batches, and `bottom` is one.
-        exponential: the measure is e to the power of that ratio.
+    `top` is boolean for hits and misses, and a sum over tokens for examples of several tokens. With `batches`
+    the units are test batches and `bottom` is one. With `exponential` the measure is exp of this ratio.
     """
 
     top: NDArray[Any]
@@ -56,20 +52,13 @@ RECORDS: Mapping[str, tuple[str, ...]] = {
     "residual_batches": ("error", "scale", "batches"),
     "r2": ("error", "spread"),
 }
-"""By quantity: the array of the method, (sources, targets, N), then the arrays of the target network that it
-needs."""
+"""Arrays needed for a quantity: the method's, (sources, targets, N), then those of the target network."""
 
 
 def build_record(arrays: Arrays, name: str, i: int, j: int) -> Record:
-    """Build the per-example record of measure `name` in cell (i, j).
+    """Build the per-example record of measure `name`, such as ``"dm.kl"``, in cell (i, j).
 
-    With ``target.tokens`` among the arrays the units are tokens. The numbers of an example are then sums over
-    its tokens.
-
-    Args:
-        arrays: of a comparison.
-        name: such as ``"dm.kl"``.
-        i, j: positions of the source and the target site.
+    With ``target.tokens`` among the arrays the units are tokens, and an example has sums over its tokens.
 
     Raises:
         SutureError: the measure has no per-example record (structural indices), or the arrays lack it.

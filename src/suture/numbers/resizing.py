@@ -1,4 +1,4 @@
-"""Resizing as a linear map on positions, with the adjoint and the square that second moments need."""
+"""Resizing as a linear map on positions, with the adjoint and the square for second moments."""
 
 from __future__ import annotations
 
@@ -15,15 +15,11 @@ Mode = Literal["bilinear", "nearest"]
 
 @dataclass(frozen=True)
 class Resizing:
-    """A linear map W between two grids of positions, separable in height and width. Its weights sum to one.
+    """A linear map W between two grids (height, width), separable, with weights that sum to one.
 
-    It is bilinear interpolation (corners not aligned, no antialiasing) or the nearest position. An axis that
-    grows is never carried out on the channels: cov(WX) = X'(W'W)X and cov(WX, Y) = X'(W'Y) need only the
-    adjoint, at the smaller size. An axis that shrinks is carried out.
-
-    Attributes:
-        source, target: (height, width) of the grids.
-        mode: "bilinear" or "nearest".
+    It is bilinear interpolation (corners not aligned, no antialiasing) or the nearest position. Channels are
+    never resized on an axis that grows: cov(WX) = X'(W'W)X and cov(WX, Y) = X'(W'Y) need only the adjoint, at
+    the smaller size. They are resized on an axis that shrinks.
     """
 
     source: tuple[int, int]
@@ -32,7 +28,7 @@ class Resizing:
 
     @property
     def small(self) -> tuple[int, int]:
-        """Grid size (height, width) of the products: the smaller of source and target on each axis."""
+        """Smaller (height, width) of source and target on each axis, at which products are computed."""
         return min(self.source[0], self.target[0]), min(self.source[1], self.target[1])
 
     @property
@@ -79,10 +75,9 @@ class Resizing:
         return weights.T @ weights
 
     def compute_squared_norms(self, x: Tensor) -> Tensor:
-        """Compute the squared norms (N, H', W') of the resized rows, from `x`, the result of `shrink`.
+        """Compute the squared norms (N, H', W') of the resized rows from `x`, the result of `shrink`.
 
-        A row on a grown axis mixes two neighbours, so its norm needs only the products of neighbouring
-        positions.
+        A row on a grown axis mixes two neighbours, so only products of neighbouring positions are needed.
         """
         own: Tensor = torch.linalg.vector_norm(x, dim=-1).square()
         if not self.is_up:
@@ -102,10 +97,7 @@ class Resizing:
 
 @lru_cache(maxsize=256)
 def compute_interpolation(source: int, target: int, mode: Mode = "bilinear") -> Tensor:
-    """Compute the weights (target, source) of interpolation along one axis, in float64.
-
-    They are the output of torch's `interpolate` for an identity matrix.
-    """
+    """Compute the weights (target, source) of torch's `interpolate` along one axis, in float64."""
     eye = torch.eye(source, dtype=torch.float64)[None, None]
     return Resizing((1, source), (1, target), mode).resize_grid(eye)[0, 0].contiguous()
 

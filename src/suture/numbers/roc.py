@@ -1,7 +1,7 @@
-"""Separation of native scores from other scores: AUROC, average precision, false positive rate, intervals.
+"""Separation of native scores from other scores: AUROC, average precision, false positive rate.
 
-Native scores are those of the target network's own representations. They are the positive class, and a larger
-score means more in-distribution. Only the order of the scores counts, so they may be infinite.
+Native scores are those of the target network's own representations. They are the positive class, and larger
+scores mean more in-distribution. Only the order of the scores matters, so they may be infinite.
 """
 
 from __future__ import annotations
@@ -17,19 +17,18 @@ from suture.numbers.arrays import Floats, Ints
 from suture.numbers.intervals import Estimate, draw_counts, make_missing_estimate
 
 BOOTSTRAP_CHUNK = 400_000
-"""Limit on scores times resamples in one step (3 MiB an array). With it, memory grows with neither number."""
+"""Limit on scores times resamples in one step (3 MiB an array), so that memory does not grow with them."""
 
 
 @dataclass(frozen=True)
 class Separation:
-    """Four measures of how well two samples of scores are separated, each with its 95 % interval.
+    """Separation of two samples of scores in four measures, with 95 % intervals.
 
     Attributes:
         auroc: P(native > other) + P(equal) / 2. 0.5: no order between them; 1: every native score is larger.
-        two_sided: see `two_sided_auroc`. 0.5: the samples cannot be told apart; 1: all others lie outside the
-            native scores, on either side; below 0.5: the others crowd around the native median.
-        average_precision: as in scikit-learn, with the natives as positives. It depends on the sizes of the
-            samples: others that cannot be told apart give about N / (N + M).
+        two_sided: see `two_sided_auroc`. 0.5: indistinguishable; 1: all others lie outside the native scores,
+            on either side; below 0.5: the others crowd around the native median.
+        average_precision: as in scikit-learn, natives positive; about N / (N + M) if indistinguishable.
         fpr95: share of the others that reach the largest threshold which at least 95 % of the natives reach.
     """
 
@@ -41,18 +40,11 @@ class Separation:
 
 def estimate_separation(native: ArrayLike, other: ArrayLike, *, paired: bool = False, seed: int = 0,
                         resamples: int = 400) -> Separation:
-    """Estimate the separation of `other` from `native`, with 95 % intervals.
+    """Estimate the separation of `other` (M,) from `native` (N,) scores, with 95 % intervals.
 
-    The intervals are percentile bootstraps over examples, with three corrections (`_stretch`). With a single
-    score on a side an interval is [0, 1]. Identical paired samples have the interval [0.5, 0.5] for the first
-    three measures.
-
-    Args:
-        native: (N,) scores of native representations.
-        other: (M,) scores of the others.
-        paired: `native[k]` and `other[k]` are of the same example.
-        seed: of the bootstrap.
-        resamples: of the bootstrap.
+    The intervals are percentile bootstraps over examples with three corrections (`_stretch`). They are [0, 1]
+    with a single score on a side, and [0.5, 0.5] for the first three measures of identical paired samples.
+    `paired` means that ``native[k]`` and ``other[k]`` are of the same example.
 
     Raises:
         SutureError: not one-dimensional real numbers, paired with N != M, or no resamples.
@@ -84,29 +76,24 @@ def auroc(native: ArrayLike, other: ArrayLike) -> float:
 
 
 def two_sided_auroc(native: ArrayLike, other: ArrayLike) -> float:
-    """Compute the AUROC of typicality, which is high where the others lie on either side of the natives.
+    """Compute the AUROC of typicality, high where the others (M,) lie on either side of the natives (N,).
 
-    The typicality of a score s is t(s) = -|F(s) - 1/2|, with F the distribution function of the natives. U =
-    F(native) is uniform on [0, 1], so a native is more typical than s with probability P(|U - 1/2| < |F(s) -
-    1/2|) = |2 F(s) - 1|. The AUROC is the mean of this over `other`.
+    The typicality of a score s is -|F(s) - 1/2|, with F the distribution function of the natives. F(native)
+    is uniform on [0, 1], so a native is more typical than s with probability |2 F(s) - 1|. The AUROC is the
+    mean of this over `other`.
 
-    A score that equals natives stands for every u in [F(s-), F(s)] (the randomised probability integral
+    A score s that equals natives stands for every u in [F(s-), F(s)] (randomised probability integral
     transform, Brockwell 2007). |2u - 1| is averaged over these u, so identical samples give exactly 1/2
-    whatever their ties. Where no two natives are equal, this is the AUROC of t with mid-ranks. Elsewhere that
-    AUROC is not continuous, so it has no interval.
-
-    Args:
-        native: (N,) scores.
-        other: (M,) scores.
+    whatever their ties. Without ties among the natives this is the AUROC of typicality with mid-ranks. With
+    ties, the latter is not continuous and has no interval.
 
     Raises:
-        SutureError: not one-dimensional real numbers, nan among them, or an empty sample.
+        SutureError: as `auroc`.
     """
     return float(_RankedScores(*_check_samples(native, other)).measure_all()[1])
 
 
 def _as_scores(scores: ArrayLike, name: str) -> Floats:
-    """Convert scores to float64, and check their form."""
     array: NDArray[Any] = np.asarray(scores)
     if array.ndim != 1 or array.dtype.kind not in "biuf":
         raise SutureError(f"expected {name} scores as real numbers of shape (n,), got {array.dtype} of shape "
@@ -125,7 +112,6 @@ def _explain_missing(x: Floats, y: Floats) -> str:
 
 
 def _check_samples(native: ArrayLike, other: ArrayLike) -> tuple[Floats, Floats]:
-    """Convert both samples to float64, and check that they have a separation."""
     x, y = _as_scores(native, "native"), _as_scores(other, "other")
     why = _explain_missing(x, y)
     expect(not why, "scores without nan in both samples", why, "drop those examples")
@@ -133,7 +119,7 @@ def _check_samples(native: ArrayLike, other: ArrayLike) -> tuple[Floats, Floats]
 
 
 class _RankedScores:
-    """The order of two samples, from the largest score down. It turns weights of examples into measures."""
+    """The order of two samples, from the largest score down, from which measures are computed."""
 
     def __init__(self, x: Floats, y: Floats) -> None:
         natives, others = np.sort(x), np.sort(y)
@@ -151,8 +137,8 @@ class _RankedScores:
     def measure(self, native: Floats, other: Floats) -> Floats:
         """Compute AUROC, two-sided AUROC, average precision and FPR at 95 % recall, (4, R).
 
-        `native` (R, N) and `other` (R, M) are weights, from the largest score down. Rows sum to N and to M.
-        The sums of the first two are whole numbers until the division, so equal samples give exactly 1/2.
+        `native` (R, N) and `other` (R, M) are weights from the largest score down, with row sums N and M.
+        Sums of the first two are whole numbers until the division, so equal samples give exactly 1/2.
         """
         n, m = self.n, self.m
         hits, false = (np.pad(np.cumsum(w, axis=1), ((0, 0), (1, 0))) for w in (native, other))
@@ -177,18 +163,16 @@ def _sum_rows(a: Floats, b: Floats) -> Floats:
 
 
 def _match_pairs(x: Floats, y: Floats) -> Ints:
-    """Return the rank among `x` of the example of the k-th largest of `y`, counted from the largest down."""
+    """Return, for each example from the largest of `y` down, its rank from the largest of `x` down."""
     rank = np.empty(len(x), np.int64)
     rank[np.argsort(-x, kind="stable")] = np.arange(len(x))
     return rank[np.argsort(-y, kind="stable")]
 
 
 def _bootstrap(ranked: _RankedScores, pairing: Ints | None, seed: int, resamples: int) -> Floats:
-    """Compute the four measures of each resample, (4, R); paired examples are drawn together.
-
-    Draws are exchangeable, so they are taken in the order of the scores.
-    """
+    """Compute the four measures of each resample, (4, R); paired examples are drawn together."""
     n, m = ranked.n, ranked.m
+    # Draws are exchangeable, so they are used in the order of the scores.
     native = draw_counts(n, seed, resamples)
     other = draw_counts(m, seed + 1, resamples) if pairing is None else native
     step = max(1, BOOTSTRAP_CHUNK // (n + m))
@@ -198,16 +182,16 @@ def _bootstrap(ranked: _RankedScores, pairing: Ints | None, seed: int, resamples
 
 
 def _stretch(values: Floats, drawn: Floats, n: int, m: int, paired: bool) -> Floats:
-    """Return (4, 3) values and ends of their intervals.
+    """Return the values with the ends of their intervals, (4, 3).
 
     Percentiles alone are too short in three ways:
 
     - The value is biased where an example meets itself: as its own pair, and in average precision. Resamples
-      show the same bias once more. An interval also holds its value with both biases subtracted.
-    - All resamples are equal where the samples are fully apart. An interval leaves room for a hidden share:
-      the largest share that n independent examples, or pairs, miss altogether in one sample of 40, 1 -
-      0.025^(1/n) (Clopper and Pearson 1934). Pairs that all agree are trusted: there it is weighted by the
-      distance of the value from 1/2.
+      show this bias twice. An interval therefore also holds the value without both biases.
+    - Resamples of fully separated samples are all equal. An interval leaves room for a hidden share: the
+      largest share that n independent examples, or pairs, miss in one sample of 40, 1 - 0.025^(1/n) (Clopper
+      and Pearson 1934). For pairs it is weighted by the distance of the value from 1/2, because pairs that
+      all agree are trusted.
     - For paired samples, the threshold of the rate is the native score of an example whose other score is
       among the others. So the rate is uncertain by this one example.
     """

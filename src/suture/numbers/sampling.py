@@ -1,4 +1,4 @@
-"""Seeded draws that depend on the seed and on an example's number in the stream, not on batches."""
+"""Seeded draws that depend on the seed and the example numbers in the stream, not on batches."""
 
 from __future__ import annotations
 
@@ -17,13 +17,9 @@ SAMPLE_ROWS = 2000
 
 
 def draw_uniform(seed: int, numbers: Iterable[int], count: int = 1, purpose: tuple[int, ...] = ()) -> Floats:
-    """Draw `count` uniform numbers in [0, 1) for each example, (examples, count).
+    """Draw `count` uniform numbers in [0, 1) for each example number in the stream, (examples, count).
 
-    Args:
-        seed: of the draws.
-        numbers: numbers of the examples in the stream.
-        count: draws per example.
-        purpose: keeps draws apart that share a seed.
+    Draws of one seed with different `purpose` are independent.
     """
     return np.stack([np.random.default_rng((seed, int(k), *purpose)).random(count) for k in numbers])
 
@@ -39,16 +35,9 @@ def _mix_bits(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
 class Reservoir:
     """A uniform sample without replacement of the numbers 0, 1, ... of a stream of unknown length.
 
-    The `most` numbers with the smallest hash of (seed, number) are kept. No two hashes are equal, because the
-    hash is a bijection. So the sample and its slots depend on the seed and the length of the stream alone.
-
-    Attributes:
-        most: number of rows kept; a shorter stream is kept whole.
-        seed: any whole number.
-        seen: number of rows offered so far.
-
-    Raises:
-        SutureError: `most` is below 1.
+    The `most` numbers with the smallest hash of (seed, number) are kept; a shorter stream is kept whole. The
+    hash is a bijection, so no two hashes are equal. The sample and its slots depend only on the seed and the
+    stream's length, `seen`. `most` below 1 raises `SutureError`.
     """
 
     most: int = SAMPLE_ROWS
@@ -67,14 +56,9 @@ class Reservoir:
         return self._numbers.copy()
 
     def offer(self, count: int) -> tuple[Ints, Ints]:
-        """Choose which of the next `count` examples to store.
+        """Choose which of the next `count` >= 0 examples to store; return their positions and their slots.
 
-        Returns:
-            Positions within the batch, and for each its slot in a table of `most` rows. The example replaces
-                what is in the slot. Slots ascend.
-
-        Raises:
-            SutureError: `count` is negative.
+        Slots ascend. They number the rows of a table of `most` rows; an example replaces what is in its slot.
         """
         expect(count >= 0, "a number of examples", count, "write 0 or more")
         first, held = self.seen, len(self._numbers)
@@ -90,7 +74,7 @@ class Reservoir:
         return self._numbers[slots] - first, slots
 
     def _insert(self, key: int, number: int) -> None:
-        """Fill the next slot, or replace the largest hash held where this one is smaller."""
+        """Fill the next slot, or replace the largest hash held by a smaller one."""
         slot = len(self._largest)
         if slot < self.most:
             heapq.heappush(self._largest, (-key, slot))

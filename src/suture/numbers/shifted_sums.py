@@ -11,7 +11,7 @@ from suture.numbers.moments import Side, to_double
 def compute_shift(rows: Tensor, mask: Tensor | None, precision: torch.dtype) -> Tensor:
     """Compute the mean (F,) of rows (..., F), rounded to `precision`, in float64.
 
-    `mask` (...) is False at padding. The shift is 0 where all rows are padding.
+    `mask` (...) is False at padding tokens. The mean of padding alone is 0.
     """
     mean = (rows.mean(tuple(range(rows.ndim - 1))) if mask is None
             else rows[mask].sum(0) / max(1, int(mask.sum())))
@@ -19,7 +19,7 @@ def compute_shift(rows: Tensor, mask: Tensor | None, precision: torch.dtype) -> 
 
 
 class ShiftedSums:
-    """Sums of rows, by class, added up batch by batch.
+    """Sums of rows, by class, about the mean of the first batch, accumulated batch by batch.
 
     Subtracting the mean of the first batch keeps the digits of data with a large mean. Products are computed
     in `precision` and added up in float64. Batches make no difference beyond rounding.
@@ -59,12 +59,9 @@ class ShiftedSums:
 
     @torch.no_grad()
     def update(self, rows: Tensor, classes: Tensor | None = None, mask: Tensor | None = None) -> None:
-        """Add a batch.
+        """Add a batch of rows (N, F), or (N, P, F) with P rows for each of N examples.
 
-        Args:
-            rows: (N, F), or (N, P, F) with P rows for each of N examples.
-            classes: (N,) class numbers, any integers; None: one class for all.
-            mask: (N, P), False at padding; None: all rows.
+        `classes` (N,) are any integers; None means one class. `mask` (N, P) is False at padding tokens.
         """
         if not len(rows) or (mask is not None and not bool(mask.any())):
             return

@@ -1,4 +1,4 @@
-"""Spectra of scatter matrices: the one factorisation that direct matching and the indices share."""
+"""Spectra of scatter matrices, which direct matching and the indices share."""
 
 from __future__ import annotations
 
@@ -15,12 +15,9 @@ from suture.numbers.moments import Moments, Side, UnitRowSums
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Eigendecomposition of a scatter matrix, cut to its numerical rank.
+    """Eigendecomposition of a scatter matrix (sum, not mean) of `width` p, cut to its numerical rank r.
 
-    Attributes:
-        values: (r,) eigenvalues kept, largest first, of the scatter (sum, not mean).
-        vectors: (p, r) their eigenvectors.
-        width: p.
+    `values` (r,) are the eigenvalues kept, largest first, and `vectors` (p, r) their eigenvectors.
     """
 
     values: Tensor
@@ -78,7 +75,7 @@ def find_varying_columns(side: Side, precision: torch.dtype = torch.float64) -> 
 def solve_least_squares(x: Spectrum, moments: Moments, strength: float = 0.0) -> Tensor:
     """Compute the weight (q, p) of the affine map with the least squared error plus a ridge penalty.
 
-    `x` is the spectrum of the source's scatter; the penalty has `strength` mean eigenvalues.
+    `x` is the spectrum of the source's scatter; the penalty is `strength` times its mean eigenvalue.
     """
     return (x.vectors @ (x.vectors.T @ moments.sxy / x.add_ridge(moments, strength)[:, None])).T
 
@@ -95,10 +92,7 @@ def compute_squared_error(weight: Tensor, bias: Tensor, moments: Moments) -> Ten
 class MomentBlock:
     """Moments that one block of examples adds to a pair.
 
-    Attributes:
-        moments: of the pair of matrices.
-        unit: sums of the rows of both sides at unit length, or None.
-        standard: moments of the rows after `standardise_rows`, or None.
+    `unit` has the sums of both sides' rows at unit length, `standard` the moments after `standardise_rows`.
     """
 
     moments: Moments
@@ -119,10 +113,10 @@ class Pair:
 
     Attributes:
         moments: about the means.
-        x, y: spectra of the source's and of the target's scatter.
+        x, y: spectra of the scatter of source and target.
         unit, standard: see `MomentBlock`.
-        blocks: the same for disjoint blocks of examples, where they were kept apart.
-        outside: spectra of the source outside of each fold of the blocks, where they are known.
+        blocks: moments of disjoint blocks of examples, if they were kept apart.
+        outside: spectra of the source outside of each fold of the blocks, if they are known.
     """
 
     moments: Moments

@@ -1,7 +1,4 @@
-"""Linear centred kernel alignment (Kornblith et al. 2019) and its relatives.
-
-HSIC is computed from moments or from Gram matrices (`suture.indices.Kernels`).
-"""
+"""Linear centred kernel alignment (Kornblith et al. 2019) and its relatives, from HSIC."""
 
 from __future__ import annotations
 
@@ -33,7 +30,7 @@ def cka(pair: Pair) -> float:
 def _divide_unbiased(hsic: Hsic) -> float:
     """Divide unbiased HSIC by the roots of HSIC of each side with itself.
 
-    That vanishes where every row is equally far from every other. What is not above the floor is rounding.
+    The latter vanishes if all rows are equally far from each other; values up to the floor are rounding.
     """
     sides = (("source", hsic.xx, hsic.floor_x), ("target", hsic.yy, hsic.floor_y))
     flat = [name for name, own, floor in sides if own <= floor]
@@ -61,8 +58,8 @@ def cka_debiased(pair: Pair) -> float:
 def _compute_hsic(n: int, scatter: Tensor, joint: Tensor, kx: Tensor, ky: Tensor) -> float:
     """Compute unbiased HSIC times n (n - 3), which is tr(KL) - s + tr K tr L / ((n-1)(n-2)) - 2 s / (n-2).
 
-    With centred rows the kernel matrices have zero row sums. So it needs only tr(KL) = |Sxy|², the sums of
-    |x|² and |y|² (`kx`, `ky`), and s, the sum of |x|²|y|² (`joint`).
+    With centred rows the kernel matrices have zero row sums. So it needs only tr(KL) = |Sxy|², the sums `kx`
+    of |x|² and `ky` of |y|², and s, the sum `joint` of |x|²|y|².
     """
     return float(scatter.square().sum() - joint + kx * ky / ((n - 1) * (n - 2)) - 2 * joint / (n - 2))
 

@@ -21,8 +21,7 @@ _COST = "n² p once per site, n² per cell"
 def _compute_centred_cosine(a: Floats, b: Floats) -> float:
     """Compute the cosine between two symmetric (n, n) matrices that are centred in rows and columns.
 
-    Args:
-        a, b: (n (n - 1) / 2,) elements above the diagonal, before centring. The diagonals are zero.
+    `a` and `b` are the (n (n - 1) / 2,) elements above the diagonal before centring. The diagonals are zero.
     """
     from scipy.spatial.distance import squareform
 

@@ -14,7 +14,7 @@ _K = Argument("k", 10, 1, 10000,
               "the number of rows, for with all of them as neighbours every pair is alike.", whole=True)
 _RAYS = expand_invariances("scaling", "orthogonal")
 _COST = "n² p once per site and k, n k per cell"
-# Largest share of tied neighbours. Above it the rule for ties, the same on both sides, chose most of them.
+# Largest share of tied neighbours: above it the rule for ties chose most neighbours, alike on both sides.
 _SHARE = 0.5
 _ZERO = 1e-12  # largest cosine that rounding gives to orthogonal rows
 
@@ -41,7 +41,7 @@ def _find_neighbours(sample: Sample, k: int) -> tuple[Ints, Ints]:
 def _rank_neighbours(source: Ints, target: Ints) -> Ints:
     """Rank every neighbour in the target by its place in the source, (n, k).
 
-    Ranks start at 1. A neighbour in the target that is not a neighbour in the source has 0.
+    Ranks start at 1. A target neighbour that is no neighbour in the source has 0.
     """
     n, k = source.shape
     table = np.zeros((n, n), np.int32)
@@ -97,7 +97,7 @@ def second_order_cosine(sample: Sample, k: float) -> float:
     """
     source, target = _find_neighbours(sample, int(k))
     union = np.concatenate([source, target], 1)
-    # A neighbour in the target that is one in the source as well has 0, so that it is used once.
+    # A neighbour in both source and target would otherwise be used twice.
     once = np.concatenate([np.ones(source.shape), _rank_neighbours(source, target) == 0], 1)
     a, b = (side.compute_cosines(union) * once for _, side in sample.sides)
     flat = [name for name, v in (("source", a), ("target", b)) if np.abs(v).max(1).min() <= _ZERO]

@@ -52,8 +52,6 @@ def eigenspace_overlap(pair: Pair) -> float:
 def ensd(pair: Pair) -> float:
     """Participation ratio of what both have in common, CKA times the root of the product of their own
     (Giaffar et al. 2024). No upper limit.
-
-    For equal sides it is the participation ratio.
     """
     m = pair.moments
     own = float(m.sxx.square().sum() * m.syy.square().sum())

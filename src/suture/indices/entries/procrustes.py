@@ -71,8 +71,7 @@ def shape(pair: Pair, alpha: float) -> float:
     (Williams et al. 2021).
 
     X becomes X (alpha I + (1 - alpha) (X'X)^(-1/2)), and Y likewise. Each side is first scaled so that the
-    mean eigenvalue of its scatter over its columns is one. Otherwise the mixture would depend on units and on
-    n.
+    mean eigenvalue over its columns is one; otherwise the mixture would depend on units and on n.
     """
     wx, wy = (_compute_weights(s, alpha) for s in (pair.x, pair.y))
     cross = torch.linalg.svdvals(pair.rotated * torch.outer(wx, wy)).sum()

@@ -39,8 +39,6 @@ def _compute_explained(pair: Pair) -> float:
 def r2(pair: Pair) -> float:
     """Share of the target's variance that an affine map of the source explains on the data it was fitted to
     (Kornblith et al. 2019).
-
-    Direct matching reaches it on the data that it was fitted to.
     """
     return _compute_explained(pair) / float(torch.trace(pair.moments.syy))
 

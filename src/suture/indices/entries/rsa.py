@@ -1,9 +1,8 @@
-"""Representational similarity analysis from moments (Kriegeskorte et al. 2008).
+"""Representational similarity analysis from moments, without distance matrices (Kriegeskorte et al. 2008).
 
-No matrix of dissimilarities is made. With centred rows, a = |x|², b = |y|² and D = a_i + a_j - 2 x_i x_j',
-the sum of Dx Dy over ordered pairs is 2 n sum ab + 2 sum a sum b + 4 |Sxy|². For correlation distances a row
-z has its mean subtracted and is scaled to unit length. They are half the squared distances of such rows: 1 -
-z_i z_j' = |z_i - z_j|² / 2.
+Rows are centred, a = |x|², b = |y|² and D = a_i + a_j - 2 x_i x_j'. Then the sum of Dx Dy over ordered pairs
+is 2n sum ab + 2 sum a sum b + 4 |Sxy|². A correlation distance is half the squared distance of two rows z
+that are centred and at unit length: 1 - z_i z_j' = |z_i - z_j|² / 2.
 """
 
 from __future__ import annotations
