@@ -1,4 +1,4 @@
-"""Checks of values that come from outside, and short descriptions of them."""
+"""Checks of values from outside, and short descriptions of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from suture._base.errors import SutureError
 
 
 def is_count(value: object) -> bool:
-    """Return True for a whole number of at least 1."""
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
@@ -34,7 +33,7 @@ def expect(holds: bool, wanted: str, got: object = "", instead: str = "") -> Non
     Args:
         holds: the condition.
         wanted: what was expected.
-        got: what came instead: text as it is, or a value, which is described.
+        got: what came: text as it is, or a value, which is described.
         instead: advice on what to write.
     """
     if not holds:

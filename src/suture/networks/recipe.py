@@ -1,4 +1,4 @@
-"""Recipe of a network's training, with the optimisers and schedules that it names."""
+"""Recipe of a network's training, with its optimiser and learning rates."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Recipe:
     def paper(cls, seed: int = 0) -> Self:
         """Return the recipe of the base networks of Balogh and Jelasity, AAAI 2025 (arXiv 2412.11299).
 
-        Adam 1e-3, weight decay 1e-5, batch 64, 100 epochs, crops of the image padded by 4 pixels, flips. For
+        Adam 1e-3, weight decay 1e-5, batch 64, 100 epochs, images padded by 4 pixels and cropped, flips; for
         32x32 photographs.
         """
         return cls(crop=4, flip=True, seed=seed)
@@ -63,8 +63,8 @@ def make_optimizer(parameters: Iterable[Tensor], recipe: Recipe, *,
     """Make the optimiser that a recipe names, at its peak learning rate.
 
     Args:
-        parameters: parameters to train. One whose ``grad`` is None at a step stays unchanged, with its state.
-        recipe: the recipe.
+        parameters: parameters to train. A step changes neither a parameter whose ``grad`` is None nor its
+            state.
         fused: use one kernel for all parameters. Default: PyTorch's choice for these parameters.
     """
     if recipe.optimizer == "sgd":
