@@ -12,6 +12,7 @@ from suture._base.errors import SutureError
 
 
 def is_count(value: object) -> bool:
+    """Return True for a whole number of at least 1."""
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
@@ -31,7 +32,6 @@ def expect(holds: bool, wanted: str, got: object = "", instead: str = "") -> Non
     """Raise a `SutureError` unless a condition holds.
 
     Args:
-        holds: the condition.
         wanted: what was expected.
         got: what came: text as it is, or a value, which is described.
         instead: advice on what to write.

@@ -31,10 +31,7 @@ def hash_tensors(tensors: Iterable[tuple[str, Tensor]], beside: str = "") -> str
 def hash_parts(parts: Mapping[str, object]) -> str:
     """Return 16 hex digits of the SHA-256 of the parts that a result is made from, as canonical JSON.
 
-    1 and 1.0 are different values. Tuples and lists are the same.
-
-    Args:
-        parts: fingerprints, names, numbers, lists and mappings.
+    Parts are text, finite numbers, lists and mappings. 1 and 1.0 differ; tuples and lists do not.
 
     Raises:
         SutureError: a value that JSON does not allow, such as NaN and infinity.

@@ -23,6 +23,7 @@ def get_free_bytes(device: torch.device) -> int | None:
 
 
 def format_bytes(n: int) -> str:
+    """Format a number of bytes as text, in MiB or GiB."""
     return f"{n / 2**20:.1f} MiB" if n < 2**30 else f"{n / 2**30:.1f} GiB"
 
 

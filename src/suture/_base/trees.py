@@ -14,7 +14,11 @@ from suture._base.errors import SutureError
 _EXAMPLES_AT_ONCE = 256
 
 def count_examples(inputs: Any) -> int:
-    """Count the examples in a batch: the length of the first axis of the first tensor that has an axis."""
+    """Count the examples in a batch: the length of the first axis of the first tensor that has an axis.
+
+    Raises:
+        SutureError: there is no such tensor.
+    """
     size = next((len(t) for t in list_tensors(inputs) if t.ndim), None)
     if size is None:
         raise SutureError("expected inputs with the examples along the first axis, got a single number; "
@@ -90,8 +94,8 @@ def count_duplicates(one: Any, other: Any) -> int:
     hash for each example of `other`.
 
     Args:
-        one, other: inputs of a network (a tensor, or tensors nested in a mapping or tuple), or another
-            iterable of such batches. Both are without labels.
+        one, other: inputs of a network (tensors, nested or not) without labels, or an iterable of such
+            batches.
 
     Raises:
         SutureError: inputs without a tensor, or with tensors of unequal length.

@@ -26,7 +26,7 @@ class RecordedPass:
 
 
 class _Stop(BaseException):
-    """Signal that ends a forward pass early; a network's own code may catch an `Exception`."""
+    """Signal that ends a forward pass early. It is no `Exception`, which a network's code may catch."""
 
 
 def capture_calls(network: nn.Module, inputs: Any, calls: Collection[CallId], volatile: set[CallId], *,

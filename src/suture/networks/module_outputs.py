@@ -84,10 +84,8 @@ def repeat_examples(value: Any, copies: int, size: int, axes: Axes = (), *, shal
     """Copy what a module returned for `size` examples, and repeat these examples `copies` times.
 
     Args:
-        axes: axis of the examples for each tensor in `value`. Default: the first axis, if it has length
-            `size`.
-        shallow: expand the first entry of floating point tensors, where only the shape matters; it needs no
-            memory.
+        axes: axis of the examples for each tensor. Default: the first axis, if it has length `size`.
+        shallow: give floating point tensors the right shape only, which needs no memory.
         instead: a tensor in `value`, and its replacement.
     """
     known = iter(axes)

@@ -34,19 +34,14 @@ def find_device(name: str | torch.device = "auto") -> torch.device:
 def prepare(network: nn.Module, inputs: Any, device: torch.device, name: str) -> nn.Module:
     """Make a private copy of a network on the device, frozen and in eval mode.
 
-    The copy is in channels last if its output stays the same, up to rounding. The user's network is not
-    changed.
+    The copy is in channels last if its output stays the same. The user's network is not changed.
 
     Args:
-        network: any eager module.
-        inputs: a few examples on `device`, to compare outputs. Channels last is not used where the forward
-            pass refuses it, as ``.view`` on a map may.
-        device: device of the copy.
+        inputs: a few examples on `device`, to compare the outputs.
         name: name of the network in error messages.
 
     Raises:
-        SutureError: no eager module, float64 weights, a module that cannot be copied, or a forward pass that
-            fails.
+        SutureError: no eager module, float64 weights, or a network that cannot be copied or run.
     """
     expect(isinstance(network, nn.Module), f"a torch.nn.Module as {name}", type(network).__name__)
     expect(not isinstance(network, torch.jit.ScriptModule), f"an eager module as {name}", "a TorchScript one",
@@ -66,7 +61,7 @@ def prepare(network: nn.Module, inputs: Any, device: torch.device, name: str) ->
     try:
         with disable_gradients():
             return fast if are_equal_outputs(before, apply(fast, inputs)) else mine
-    except RuntimeError:
+    except RuntimeError:  # from ``.view`` on a map that is in channels last
         return mine
 
 

@@ -22,7 +22,7 @@ from suture.networks.site_names import Site
 
 
 class ReplayAction(Enum):
-    """Action of a replay at a call that starts before the site's output is there."""
+    """Action of a replay at a call up to the site."""
 
     ENTER = 0
     RETURN = 1
@@ -36,8 +36,7 @@ class ReplayPlan:
     Attributes:
         events: module, call and action for each call up to the site, in order.
         axes: axes of the examples in the outputs of these calls.
-        used: calls whose values bypass the site and matter after it. Only the shapes of other outputs are
-            read. None: unknown.
+        used: calls whose values bypass the site; of the others only shapes are read. None: unknown.
     """
 
     site: Site

@@ -42,10 +42,8 @@ class SiteInfo:
     """A site with the results of its dry run.
 
     Attributes:
-        site: the site.
         shape: shape of one example's representation.
-        bypass: modules (or ``"inputs"``) whose outputs reach the logits around the site; empty if the site
-            cuts the network in two.
+        bypass: modules (or ``"inputs"``) whose outputs reach the logits around the site; empty if none do.
         final: True if the representation is the logits themselves.
     """
 
@@ -63,8 +61,7 @@ class SiteInfo:
 class SiteInspector:
     """Inspector of a frozen network's sites, from a recorded pass over the first 4 examples of a batch.
 
-    `plans` holds the replays from the inspected sites. `volatile` holds the calls whose outputs are
-    overwritten in place later in the forward pass.
+    `plans` are the replays from inspected sites. `volatile` are the calls whose outputs are overwritten.
     """
 
     def __init__(self, network: nn.Module, inputs: Any, name: str) -> None:
@@ -170,8 +167,7 @@ class SiteInspector:
     def _find_bypass(self, site: Site, plan: ReplayPlan) -> tuple[str, ...]:
         """Find the modules whose outputs reach the network's output around a site, and keep the plan.
 
-        The tail runs with every remembered output as a leaf of autograd. A leaf with a gradient reaches the
-        output.
+        The tail runs with remembered outputs as leaves of autograd. Leaves with a gradient reach the output.
         """
         done, own = self._run_to_replay(site, plan)
         leaves: list[_Leaf] = []
@@ -234,7 +230,7 @@ class SiteInspector:
 
     def _check_equal_output(self, site: Site, output: Any) -> None:
         mine, own = extract_tensors(output), extract_tensors(self._root.output)
-        if len(mine) != len(own):  # such as attentions, only of modules that ran
+        if len(mine) != len(own):  # modules that did not run add none, such as attentions
             mine, own = ([t for t in (extract_main_output(o),) if t is not None]
                          for o in (output, self._root.output))
         for a, b in zip(mine, own, strict=True):

@@ -22,14 +22,12 @@ SiteSpec = str | Iterable["str | Site"] | Callable[[str, nn.Module], bool] | Non
 class Site:
     """A named point in a network, written ``path#call:slot@taken``; all but the path may be left out.
 
-    Tables leave out the part from the ``@`` on.
-
     Attributes:
         path: dotted module path.
         call: number of the module's call in one forward pass, counted from 0.
         slot: key or position of the tensor in what the module returns. None: the first floating point tensor.
-        taken: kind of the representation, if the shape alone misleads, such as ``tokens:1`` (see
-            `ShapeOverride.parse`). "": recognised from the shape.
+        taken: kind of the representation, such as ``tokens:1`` (`ShapeOverride.parse`). "": recognised from
+            the shape. Tables leave it out.
 
     Raises:
         SutureError: an unknown kind of representation.

@@ -88,10 +88,7 @@ class SiteSearch:
                           + (repr(same[0]) if same else "a module that the forward calls"))
 
     def find_repeated(self, cuts: Callable[[Call], bool]) -> Iterator[list[Call]]:
-        """Yield candidates for sites, best first: blocks, plain containers, activations, layers with weights.
-
-        `cuts` returns True where the network can be cut in two after a call.
-        """
+        """Yield candidates, best first: blocks, containers, activations, layers. `cuts` tests one of them."""
         calls = list(self.calls.values())
         leaves = [c for c in calls if not _has_any(c.module.children())]
         yield _find_blocks([c for c in calls if type(c.module) not in _CONTAINERS

@@ -1,4 +1,4 @@
-"""Networks with sites: the named points of any eager module, with the fronts and tails they give.
+"""Networks with sites: the named points of any eager module, with a front and a tail for each.
 
 >>> found = find_sites(network, images)            # the repeated blocks, in order of execution
 >>> capture(network, images, ["layer1.0"])         # one forward pass that stops after the last site
@@ -35,17 +35,16 @@ class SitedNetwork:
         allow_bypass: accept sites that another path bypasses. On that path the stitched network still uses
             the target's own activations. Default False: refuse them.
         name: name of the network in error messages.
-        autocast: dtype of forward passes (bfloat16, float16); representations are still float32. None: the
-            dtype of the weights.
+        autocast: dtype of forward passes; representations stay float32. None: the dtype of the weights.
 
     Attributes:
-        network, name, sites, infos, shapes: the arguments and the results of the dry run.
+        sites, infos, shapes: the sites, and the results of the dry run for each.
         peak: bytes per example of the largest output of any module.
         peaks: for each site the same, for the site's module and those that finish after it.
 
     Raises:
-        SutureError: unknown site, module never called, no tensor, bypassed site, or a forward pass that
-            cannot be replayed.
+        SutureError: an unknown, uncalled or bypassed site, no tensor there, or a pass that cannot be
+            replayed.
     """
 
     def __init__(self, network: nn.Module, inputs: Any, sites: SiteSpec = None, *, allow_bypass: bool = False,
@@ -91,8 +90,7 @@ class SitedNetwork:
         """Return the representation at every site in a pass.
 
         Raises:
-            SutureError: a representation has another shape than in the dry run. Only the length of sequences
-                may differ, if it is that of the inputs.
+            SutureError: a shape other than in the dry run, apart from the length of the input sequences.
         """
         found = []
         lengths = find_sequence_lengths(done.inputs) if any(s.varies for s in self.shapes) else frozenset()
@@ -113,8 +111,7 @@ class SitedNetwork:
         """Compute the network's output with `x` at the site with the number `index`.
 
         Args:
-            x: (k N, ...) representations for k concatenated copies of the N examples of `done`; not
-                overwritten.
+            x: (k N, ...) representations for k copies of the N examples of `done`; not overwritten.
             done: a pass of `run_full` over the N examples.
         """
         if self.sites[index].id in self._volatile:
@@ -140,7 +137,8 @@ def find_sites(network: nn.Module, inputs: Any, sites: SiteSpec = None, *,
 def capture(network: nn.Module, inputs: Any, sites: SiteSpec = None) -> dict[str, Tensor]:
     """Capture representations by site name, in one forward pass that stops after the last site.
 
-    The network runs in eval mode and is left as it was. Its later in-place changes do not reach the tensors.
+    The network runs in eval mode and is left as it was. Its in-place changes do not reach the returned
+    tensors.
     """
     sited = SitedNetwork(network, inputs, sites, allow_bypass=True)
     with freeze(network):

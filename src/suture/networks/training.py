@@ -20,8 +20,7 @@ from suture.networks.recipe import Recipe, make_optimizer, set_rate
 class History:
     """History of a training: per epoch the mean cross-entropy (nats) and the accuracy in [0, 1].
 
-    They come from the augmented training batches in train mode, and only show that training works. For a
-    result use `compute_accuracy`.
+    Both come from augmented training batches in train mode. For a result use `compute_accuracy`.
     """
 
     losses: tuple[float, ...]
@@ -39,15 +38,13 @@ def train(network: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe, *,
     Args:
         network: (N, ...) -> logits (N, classes). Parameters that require no gradient stay as they are. The
             network is moved to `device`; its modes are restored.
-        inputs: (N, C, H, W), floating point; any (N, ...) without crops and flips. They stay on `device` as a
-            whole.
+        inputs: (N, C, H, W), floating point; any (N, ...) without crops and flips. All must fit on `device`.
         labels: (N,), int64, from 0 to classes - 1.
         device: where to train (default "cpu").
         progress: called as `progress("train", epoch, epochs)` after each epoch.
 
     Raises:
-        SutureError: shapes, types or labels that do not fit, no parameter to train, or a loss that is not
-            finite (the weights are then useless).
+        SutureError: unfit shapes, types or labels, no parameter to train, or a loss that is not finite.
     """
     expect(inputs.is_floating_point(), "floating point inputs", inputs, "write inputs.float()")
     expect(labels.dtype == torch.int64 and labels.ndim == 1, "int64 labels (N,)", labels)

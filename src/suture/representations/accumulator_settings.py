@@ -23,8 +23,7 @@ class AccumulatorSettings:
         requests: indices with their alignments.
         jackknife: number of blocks of examples for intervals; 0 for no intervals.
         folds: number of blocks that direct matching needs for cross-validation; 1 for none.
-        sample, seed: number of examples kept for indices that are computed from rows, and the seed of this
-            sample.
+        sample, seed: number of examples kept for indices that need rows, and the seed of this sample.
         precision: dtype of the products.
         fits_layers: True if stitching layers are fitted; the moments of their matrices are then accumulated.
     """

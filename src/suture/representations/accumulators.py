@@ -48,7 +48,6 @@ class Accumulators:
 
     Args:
         sources, targets: shapes of the representations at the sites of each side.
-        settings: indices, blocks and sample.
         rule: how positions are matched.
         same: True if both sides are the same representations (self-stitching).
 

@@ -42,9 +42,7 @@ class AlignedMoments:
     """Moments of every cell, accumulated batch by batch for each part of an alignment and then merged.
 
     Args:
-        rule: how positions are matched.
-        same: True if both sides are the same representations (self-stitching); shared products are computed
-            once.
+        same: True in self-stitching, where both sides are the same; shared products are computed once.
         precision, higher: see `PairMoments`.
         folds: number of parts of the examples whose moments are kept apart, for cross-validation. Example
             number k belongs to fold k modulo `folds`, whatever the batches.
@@ -137,8 +135,7 @@ class AlignedMoments:
         return reduce(Moments.merge, [p for p in parts if p.n] or parts[:1])
 
     def get_folds(self, i: int, j: int, most: int | None = None) -> list[Moments]:
-        """Return the centred moments of one cell in each fold, with fold b merged into number b modulo
-        `most`.
+        """Return one cell's centred moments in each fold; `most` merges fold b into number b modulo `most`.
         """
         found = self._get_merged(i, j)[1]
         return found if most is None else merge_blocks(found, most)

@@ -63,7 +63,6 @@ class PooledMoments:
             self.flush()
 
     def flush(self) -> None:
-        """Add the queued means."""
         if not self._waiting:
             return
         xs, ys = ([torch.cat(site) for site in zip(*side, strict=True)]

@@ -80,7 +80,6 @@ class RowSample:
         return (0, i, self._stitched and a.source_rows), (1, j, self._stitched and a.target_rows)
 
     def get_sample(self, i: int, j: int) -> Sample:
-        """Return the sampled rows of one cell."""
         keys = self._make_keys(i, j)
         for key, name in zip(keys, ("x", "y"), strict=True):
             if key not in self._made:

@@ -39,8 +39,7 @@ class Shape:
         prefix: number of tokens at the start that are no positions (class token, registers).
         grid: (H, W) where the tokens after the prefix are the patches of an image, row by row.
         last: True for a map (N, H, W, C) with the channels as the last axis.
-        varies: True for tokens of a text, of which each batch has its own number. `size` is that of the dry
-            run.
+        varies: True for tokens of a text: each batch has its own number. `size` is that of the dry run.
     """
 
     kind: Kind
@@ -106,15 +105,13 @@ def recognise_shape(x: Tensor, image: Size | None = None, lengths: Collection[in
     """Recognise the shape of a batch: (N, C, H, W) is a map, (N, T, D) tokens, (N, D) a vector.
 
     Args:
-        x: the representations.
         image: (H, W) of the network's images, if any. Tokens are then patches after the shortest prefix, up
             to `MOST_PREFIX_TOKENS`, that leaves a grid of the image's proportions. Channels are last if axes
             1 and 2 have these proportions and axes 2 and 3 do not.
         lengths: lengths of the network's input sequences (`find_sequence_lengths`). Tokens of such a number
             are those of a text: they have no prefix, and each batch has its own number.
         inner: width of the last layer norm or linear layer in the module that returned `x`. If both pairs of
-            axes have the image's proportions, channels are last if `inner` is the length of axis 3 and not
-            that of axis 1.
+            axes have the proportions, channels are last if `inner` is the length of axis 3 and not of axis 1.
 
     Raises:
         SutureError: any other number of axes.

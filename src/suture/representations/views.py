@@ -14,9 +14,7 @@ from suture.representations.shapes import Kind, Shape
 
 
 class View(Enum):
-    """Choice of rows: all, the tokens without their prefix, the prefix tokens, or the mean without the
-    prefix.
-    """
+    """Choice of rows: all, tokens without the prefix, the prefix alone, or the mean without the prefix."""
 
     ALL = "all"
     GRID = "grid"
@@ -45,10 +43,8 @@ def to_grid(x: Tensor, shape: Shape, view: View, mask: Tensor | None = None) -> 
 
     Args:
         x: (N, C, H, W) or (N, H, W, C) as the shape says, (N, T, D) or (N, D).
-        shape: shape of the representations.
-        view: the rows.
-        mask: (N, T) for tokens, False at padding tokens, which means leave out. A mask of another length is
-            ignored: it belongs to other tokens, such as a text's beside an image.
+        mask: (N, T), False at padding tokens; the mean leaves them out. A mask of another length is ignored:
+            it belongs to other tokens, such as those of the text beside an image.
     """
     if shape.kind is Kind.VECTOR:
         return x[:, None, None, :]

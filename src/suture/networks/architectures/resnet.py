@@ -40,8 +40,7 @@ class ResNet(nn.Module):
     `BasicBlock`), `pool` and `fc`. Source: He et al., CVPR 2016 (arXiv 1512.03385).
 
     Args:
-        widths: channels of each stage; the stem has the first stage's.
-        blocks: blocks of each stage.
+        widths, blocks: channels and number of blocks of each stage; the stem has the first stage's channels.
         strides: stride of the first block of each stage.
         in_channels, classes: channels of the images (default 3), and number of logits (default 10).
 
@@ -90,8 +89,7 @@ def resnet18(classes: int = 10, in_channels: int = 3) -> ResNet:
 def resnet20(classes: int = 10, in_channels: int = 3) -> ResNet:
     """Build ResNet-20 without strides, for 32x32 images: all nine blocks keep the size of the image.
 
-    The paper's variant (arXiv 2412.11299), in which no resizing can blur a comparison of blocks. The original
-    is `resnet20_strided`.
+    The paper's variant (arXiv 2412.11299), to compare blocks without resizing. Original: `resnet20_strided`.
     """
     return ResNet((16, 32, 64), (3, 3, 3), (1, 1, 1), in_channels, classes)
 

@@ -38,14 +38,11 @@ class Block(nn.Module):
 class ViT(nn.Module):
     """A vision transformer on given tokens: (N, tokens, width) -> logits (N, classes) from a class token.
 
-    Source: Dosovitskiy et al., ICLR 2021 (arXiv 2010.11929); ViT-Ti: Touvron et al., ICML 2021 (arXiv
-    2012.12877).
+    Source: Dosovitskiy et al., ICLR 2021 (arXiv 2010.11929); ViT-Ti: Touvron et al., 2021 (arXiv 2012.12877).
 
     Args:
         width: dimensions of a given token; a linear embedding brings them to `dim`.
-        tokens: number of tokens; each position has a learned vector. None: any number, without position
-            vectors.
-        classes: number of logits.
+        tokens: number of tokens, each with a position vector. None: any number, without position vectors.
         dim: width of the blocks; a multiple of `heads`. Default 192 (ViT-Ti).
         depth, heads: numbers of blocks (default 12) and of attention heads (default 3).
 
