@@ -47,9 +47,9 @@ def hash_parts(parts: Mapping[str, object]) -> str:
 def fingerprint_network(network: nn.Module) -> str:
     """Return 16 hex digits that identify the weights and buffers of a network.
 
-    They are the start of `hash_tensors` over the state dict, sorted by name, without state that is not a
-    tensor. A change of a single weight changes them. Code is not covered: two networks with the same tensors
-    share a fingerprint, even if they compute differently.
+    They are the start of `hash_tensors` over the tensors of the state dict, sorted by name. A change of a
+    single weight changes them; device, memory layout, and train or eval mode do not. Code is not covered: two
+    networks with the same tensors share a fingerprint, even if they compute differently.
     """
     return hash_tensors((name, value) for name, value in sorted(network.state_dict().items())
                         if isinstance(value, Tensor))[:16]

@@ -58,6 +58,7 @@ Seed = Annotated[Whole, Field(ge=0, lt=2**63)]
 Positive = Annotated[Real, Field(gt=0)]
 Share = Annotated[Real, Field(gt=0, lt=1)]
 
+
 class Option(NamedTuple):
     """One option as its field defines it; `default` is ``inspect.Parameter.empty`` where it is required."""
 
@@ -154,8 +155,7 @@ def insert_options(text: str, listed: list[Option]) -> str:
 
 
 def _word_default(o: Option) -> str:
-    """Return the default of an option as a sentence, if it is a simple value that its words do not mention.
-    """
+    """Return the default of an option as a sentence, if it is simple and not in the option's words."""
     simple = isinstance(o.default, str | int | float) and "Default" not in o.words
     return f" Default: {o.default!r}." if simple else ""
 

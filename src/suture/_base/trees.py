@@ -13,6 +13,7 @@ from suture._base.errors import SutureError
 
 _EXAMPLES_AT_ONCE = 256
 
+
 def count_examples(inputs: Any) -> int:
     """Count the examples in a batch: the length of the first axis of the first tensor that has an axis.
 
@@ -36,7 +37,7 @@ def list_tensors(inputs: Any) -> Iterator[Tensor]:
 
 
 def walk_tensors(inputs: Any, by_name: bool = False) -> Iterator[Tensor]:
-    """Yield the tensors in nested inputs, depth first; with `by_name`, in the order of the mappings' keys."""
+    """Yield the tensors in nested inputs, depth first; `by_name` sorts the values of a mapping by key."""
     if isinstance(inputs, Tensor):
         yield inputs
     elif isinstance(inputs, Mapping):
