@@ -1,4 +1,4 @@
-"""Checks of values that come from outside, and short descriptions of them."""
+"""Checks of values from outside, and short descriptions of them."""
 
 from __future__ import annotations
 
@@ -32,9 +32,8 @@ def expect(holds: bool, wanted: str, got: object = "", instead: str = "") -> Non
     """Raise a `SutureError` unless a condition holds.
 
     Args:
-        holds: the condition.
         wanted: what was expected.
-        got: what came instead: text as it is, or a value, which is described.
+        got: what came: text as it is, or a value, which is described.
         instead: advice on what to write.
     """
     if not holds:

@@ -20,14 +20,10 @@ def summarise_error(error: BaseException) -> str:
 
 @contextmanager
 def report_errors(what: str, instead: str = "") -> Iterator[None]:
-    """Turn any error of foreign code in a block into one line.
+    """Turn any error of foreign code in a block into a `SutureError` of one line.
 
-    Args:
-        what: the beginning of the message, such as "cannot read 'a.json'".
-        instead: advice on what to do.
-
-    Raises:
-        SutureError: with the class and the first line of the error.
+    The line begins with `what`, such as "cannot read 'a.json'". The error's class and first line follow, then
+    the advice `instead`.
     """
     try:
         yield
@@ -55,8 +51,7 @@ def import_optional(module: str, extra: str, purpose: str) -> ModuleType:
         purpose: what it is needed for, such as ``"timm:resnet18"``.
 
     Raises:
-        SutureError: it is not installed, or it does not import. In the second case the message quotes its
-            error.
+        SutureError: the library is not installed, or fails while it is imported.
     """
     try:
         return importlib.import_module(module)

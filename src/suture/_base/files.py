@@ -21,10 +21,7 @@ def write_new_file(path: Path, data: bytes) -> None:
 def replace_file(path: Path, data: bytes) -> None:
     """Write `data` to `path` in one step: a reader finds all of the old file or all of the new one.
 
-    Missing parent folders are made.
-
-    Raises:
-        SutureError: `path` cannot be written.
+    Missing parent folders are made. A `SutureError` says why `path` cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
@@ -39,7 +36,6 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def make_unwritable_error(path: Path, error: OSError) -> SutureError:
-    """Make the one-line error for a path that cannot be written."""
     return SutureError(f"cannot write {str(path)!r}: {error.strerror or error}; choose a place that can be "
                        "written")
 

@@ -15,8 +15,8 @@ from suture._base.errors import SutureError
 def hash_tensors(tensors: Iterable[tuple[str, Tensor]], beside: str = "") -> str:
     """Return the SHA-256 of named tensors, as 64 hex digits.
 
-    It covers the name, dtype, shape and bytes of each tensor, in the order given, and the text `beside`. The
-    device and the memory layout make no difference.
+    It covers the text `beside`, and the name, dtype, shape and bytes of each tensor in order. The device and
+    the memory layout make no difference.
     """
     digest = hashlib.sha256(beside.encode())
     for name, value in tensors:
@@ -29,13 +29,9 @@ def hash_tensors(tensors: Iterable[tuple[str, Tensor]], beside: str = "") -> str
 
 
 def hash_parts(parts: Mapping[str, object]) -> str:
-    """Return 16 hex digits for everything that a result is made from.
+    """Return 16 hex digits of the SHA-256 of the parts that a result is made from, as canonical JSON.
 
-    They are the start of the SHA-256 of canonical JSON with sorted keys and no spaces. 1 and 1.0 are
-    different values. Tuples and lists are the same.
-
-    Args:
-        parts: what decides the result, as JSON: fingerprints, names, numbers, lists and mappings.
+    Parts are text, finite numbers, lists and mappings. 1 and 1.0 differ; tuples and lists do not.
 
     Raises:
         SutureError: a value that JSON does not allow, such as NaN and infinity.
@@ -51,10 +47,9 @@ def hash_parts(parts: Mapping[str, object]) -> str:
 def fingerprint_network(network: nn.Module) -> str:
     """Return 16 hex digits that identify the weights and buffers of a network.
 
-    They are the start of `hash_tensors` over the state dict, sorted by name. A change of a single weight
-    changes the fingerprint. The device, the memory layout, train or eval mode and the order in which modules
-    were made do not. Code is not covered: two networks with the same tensors share a fingerprint, even if
-    they compute differently. Extra state that is not a tensor is left out.
+    They are the start of `hash_tensors` over the tensors of the state dict, sorted by name. A change of a
+    single weight changes them; device, memory layout, and train or eval mode do not. Code is not covered: two
+    networks with the same tensors share a fingerprint, even if they compute differently.
     """
     return hash_tensors((name, value) for name, value in sorted(network.state_dict().items())
                         if isinstance(value, Tensor))[:16]

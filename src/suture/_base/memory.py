@@ -1,4 +1,4 @@
-"""Free memory, and the check that refuses work which would not fit into it."""
+"""Free memory, and a check that refuses work for which it does not suffice."""
 
 from __future__ import annotations
 
@@ -28,16 +28,9 @@ def format_bytes(n: int) -> str:
 
 
 def check_free_memory(needed: int, device: torch.device, what: str, instead: str) -> None:
-    """Check that a planned allocation fits into the free memory of a device.
+    """Check that `needed` bytes fit into the free memory of a device.
 
-    Args:
-        needed: bytes of the allocation.
-        device: device of the allocation.
-        what: name of the allocation, for the message.
-        instead: advice on what to write instead, for the message.
-
-    Raises:
-        SutureError: `needed` is more than what is free.
+    `what` names the allocation in the error, and `instead` is advice on what to write.
     """
     free = get_free_bytes(device)
     if free is not None and needed > free:

@@ -1,4 +1,4 @@
-"""Records of options: type, default, bounds and words of an option stand in one place, its field."""
+"""Records of options: a field holds the type, default, bounds and words of an option."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _WANTED = {
 
 
 def _read_whole(given: Any) -> Any:
-    """Return a whole number of any library as an int; leave anything else to the check of types."""
+    """Return a whole number of any library as an int, and any other value unchanged."""
     try:
         return given if isinstance(given, bool) else operator.index(given)
     except TypeError:
@@ -42,7 +42,7 @@ def _read_whole(given: Any) -> Any:
 
 
 def _read_real(given: Any) -> Any:
-    """Return a number of any library as a float; leave anything else to the check of types."""
+    """Return a number of any library as a float, and any other value unchanged."""
     try:
         return given if isinstance(given, bool | str) else float(given)
     except (TypeError, ValueError):
@@ -54,13 +54,9 @@ Whole = Annotated[int, BeforeValidator(_read_whole)]
 Real = Annotated[float, BeforeValidator(_read_real), Field(allow_inf_nan=False)]
 """A finite number, also of NumPy or PyTorch."""
 Count = Annotated[Whole, Field(ge=1)]
-"""A whole number of at least 1."""
 Seed = Annotated[Whole, Field(ge=0, lt=2**63)]
-"""A seed."""
 Positive = Annotated[Real, Field(gt=0)]
-"""A finite number above 0."""
 Share = Annotated[Real, Field(gt=0, lt=1)]
-"""A number between 0 and 1, both excluded."""
 
 
 class Option(NamedTuple):
@@ -85,7 +81,7 @@ def options(cls: type[C]) -> type[C]:
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field,))
 def keyword_options(cls: type[C]) -> type[C]:
-    """Make a class as `options` does, whose own fields are given by keyword only."""
+    """Make a class as `options` does, with its own fields given by keyword only."""
     return _make_options(cls, True)
 
 
@@ -98,13 +94,10 @@ def _make_options(cls: type[C], kw_only: bool) -> type[C]:
 
 
 def takes(cls: Callable[P, A]) -> Callable[[Callable[[A], R]], Callable[P, R]]:
-    """Turn a function of one record into a function of the record's fields.
+    """Turn a function of one record of the class `cls`, made by `options`, into a function of its fields.
 
-    The fields, their types and defaults become the signature that editors and ``help()`` show. The line
-    ``{options}`` of the function's docstring becomes the list of the record's options.
-
-    Args:
-        cls: a class made by `options`.
+    Editors and ``help()`` then show the fields as the function's signature. The line ``{options}`` of its
+    docstring becomes the list of the options.
     """
     def decorate(function: Callable[[A], R]) -> Callable[P, R]:
         @wraps(function)
@@ -141,7 +134,6 @@ def list_options(cls: Any) -> list[Option]:
 
 
 def _make_signature(cls: Any) -> inspect.Signature:
-    """Make the signature of a class's fields, with types that people read."""
     kinds, by_keyword = inspect.Parameter, {f.name for f in fields(cls) if f.kw_only}
     return inspect.Signature([
         kinds(o.name, kinds.KEYWORD_ONLY if o.name in by_keyword else kinds.POSITIONAL_OR_KEYWORD,
@@ -163,7 +155,7 @@ def insert_options(text: str, listed: list[Option]) -> str:
 
 
 def _word_default(o: Option) -> str:
-    """Return the default of an option as a sentence, where it is a simple value that its words leave out."""
+    """Return the default of an option as a sentence, if it is simple and not in the option's words."""
     simple = isinstance(o.default, str | int | float) and "Default" not in o.words
     return f" Default: {o.default!r}." if simple else ""
 

@@ -1,4 +1,4 @@
-"""The type of the function that long work calls to report its progress."""
+"""Type of the function that long work calls to report its progress."""
 
 from __future__ import annotations
 

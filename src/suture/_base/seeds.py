@@ -10,7 +10,7 @@ import torch
 
 
 def derive_seed(seed: int, *names: str) -> int:
-    """Derive a seed from `seed` and names, whatever else draws beside it (law 7)."""
+    """Derive a seed from `seed` and names. It does not depend on any other draw."""
     return int.from_bytes(hashlib.sha256("/".join([str(seed), *names]).encode()).digest()[:7], "big")
 
 

@@ -23,7 +23,7 @@ _OTHER_DIGEST = "suture.shelf/1"
 
 
 class TensorFile(NamedTuple):
-    """Contents of a file: tensors by name, on the CPU, and the description that was written beside them."""
+    """Contents of a file: tensors by name, on the CPU, and the description that was written with them."""
 
     tensors: dict[str, Tensor]
     about: dict[str, Any]
@@ -31,7 +31,7 @@ class TensorFile(NamedTuple):
 
 def save_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor | NDArray[Any]],
                  about: Mapping[str, Any]) -> None:
-    """Write tensors and a description into one file, whole or not at all.
+    """Write tensors and a description into one file, all or nothing.
 
     Args:
         path: file to write; missing parent folders are made.
@@ -54,11 +54,7 @@ def save_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor | NDArray[A
 
 
 def load_tensors(path: Path, *kinds: str) -> TensorFile:
-    """Read a file that `save_tensors` wrote.
-
-    Args:
-        path: the file.
-        kinds: kinds that are accepted.
+    """Load a file of one of the given kinds that `save_tensors` wrote.
 
     Raises:
         SutureError: the file is missing, of another kind, or damaged.

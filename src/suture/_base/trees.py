@@ -12,7 +12,6 @@ from torch import Tensor
 from suture._base.errors import SutureError
 
 _EXAMPLES_AT_ONCE = 256
-"""Number of examples that are copied and hashed at once."""
 
 
 def count_examples(inputs: Any) -> int:
@@ -29,11 +28,7 @@ def count_examples(inputs: Any) -> int:
 
 
 def list_tensors(inputs: Any) -> Iterator[Tensor]:
-    """Return the tensors in nested inputs, depth first.
-
-    Raises:
-        SutureError: there is none.
-    """
+    """Return the tensors in nested inputs, depth first; raise a `SutureError` if there is none."""
     found = list(walk_tensors(inputs))
     if not found:
         raise SutureError(f"expected a tensor among the inputs, got {type(inputs).__name__}; "
@@ -42,11 +37,7 @@ def list_tensors(inputs: Any) -> Iterator[Tensor]:
 
 
 def walk_tensors(inputs: Any, by_name: bool = False) -> Iterator[Tensor]:
-    """Yield the tensors in nested inputs, depth first; there may be none.
-
-    Args:
-        by_name: visit the values of a mapping sorted by key name. Default: in the mapping's own order.
-    """
+    """Yield the tensors in nested inputs, depth first; `by_name` sorts the values of a mapping by key."""
     if isinstance(inputs, Tensor):
         yield inputs
     elif isinstance(inputs, Mapping):
@@ -100,12 +91,12 @@ def count_duplicates(one: Any, other: Any) -> int:
     """Count the examples of `one` that are equal, number for number, to some example in `other`.
 
     Examples are compared by 128-bit hashes of their shapes and of their values as float64. So dtype, memory
-    layout and the sign of zero make no difference. Integers beyond 2^53 may not be told apart. Memory: one
+    layout and the sign of zero make no difference, and integers beyond 2^53 may count as equal. Memory: one
     hash for each example of `other`.
 
     Args:
-        one, other: inputs of a network (a tensor, or tensors nested in a mapping or tuple), or another
-            iterable of such batches, such as a list. Both are without labels.
+        one, other: inputs of a network (tensors, nested or not) without labels, or an iterable of such
+            batches.
 
     Raises:
         SutureError: inputs without a tensor, or with tensors of unequal length.
@@ -121,9 +112,7 @@ def _hash_all_examples(data: Any) -> Iterator[bytes]:
 
 
 def hash_examples(inputs: Any) -> Iterator[bytes]:
-    """Yield a hash of each example in nested inputs.
-
-    A hash covers the shapes and values of the example's tensors, in the order of their names.
+    """Yield a hash of the shapes and values of each example's tensors, in the order of their names.
 
     Raises:
         SutureError: no tensor, or tensors of unequal length.

@@ -1,4 +1,4 @@
-"""Sites of any eager module: finding them, capturing their representations, replaying the rest."""
+"""Networks: find sites in any eager module, capture their representations, and run the tails from there."""
 
 from suture.networks.architectures.mlp import MLP as MLP
 from suture.networks.architectures.resnet import ResNet as ResNet

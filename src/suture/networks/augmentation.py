@@ -11,16 +11,13 @@ from suture.networks.recipe import Recipe
 
 
 def augment(images: Tensor, generator: torch.Generator, crop: int, flip: bool) -> Tensor:
-    """Crop and flip images at random, each with its own draws, in one gather for the batch.
+    """Crop and flip each image of a batch at random, independently of the others.
 
     Args:
-        images: (N, C, H, W), on any device.
+        images: (N, C, H, W), on any device; returned as they are without crop and flip.
         generator: a CPU generator; the draws depend on N, `crop` and `flip` alone, not on the device.
         crop: pixels of zero padding on each side, from which an H x W window is cut; 0 for none.
         flip: mirror each image left to right with probability one half, after cropping.
-
-    Returns:
-        A new (N, C, H, W) tensor, or `images` itself where there is nothing to do.
     """
     if crop == 0 and not flip:
         return images

@@ -17,20 +17,16 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def fold_batch_norms(network: nn.Module, inputs: Any, unchanged: Collection[str] = ()) -> int:
-    """Fold batch norms into the convolutions before them: equal up to rounding.
+    """Fold batch norms into the convolutions before them, and return the number of folded ones.
 
-    Each saves one pass over memory. Where a convolution's result goes to a batch norm, and both are called
-    once, scale and shift move into the convolution. The batch norm then returns its input. The modules stay
-    where they are, so paths and calls do not change. All is undone if any other module's result changes by
-    more than rounding.
+    Each saves one pass over memory. A pair is folded if both modules are called once. Scale and shift move
+    into the convolution, and the batch norm returns its input. Module paths and calls stay the same.
+    Everything is undone if another module's output changes by more than rounding.
 
     Args:
         network: a private copy (`prepare`) in float32; it is changed.
         inputs: a few examples.
-        unchanged: paths of modules whose results must not change.
-
-    Returns:
-        Number of batch norms that were folded.
+        unchanged: paths of modules whose outputs must not change.
     """
     with freeze(network), disable_gradients():
         before = list(walk(record(network, inputs)))
@@ -52,10 +48,7 @@ def are_equal_outputs(one: Any, other: Any) -> bool:
 
 
 def _find_foldable(calls: Sequence[Call], unchanged: Collection[str]) -> list[tuple[Call, Call]]:
-    """Find (convolution, batch norm) pairs that can be folded.
-
-    Results of `unchanged` modules are not touched, also if a container hands a convolution's result on.
-    """
+    """Find the (convolution, batch norm) pairs that can be folded without a change of `unchanged` modules."""
     times = Counter(c.path for c in calls)
     kept = {id(t) for c in calls if c.path in unchanged for t in extract_tensors(c.output)}
     made = {id(c.output): c for c in calls if isinstance(c.module, _CONVOLUTIONS) and times[c.path] == 1

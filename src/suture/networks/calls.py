@@ -1,8 +1,4 @@
-"""Calls of a network's modules: intercepting them and recording them.
-
-There is no tracing and no change to the network. While a context is open, the `forward` of the modules that
-matter is shadowed on the instance. It is restored when the context closes, also when the forward pass raises.
-"""
+"""Calls of a network's modules: interception and recording."""
 
 from __future__ import annotations
 
@@ -50,13 +46,13 @@ def freeze(*networks: nn.Module) -> Iterator[None]:
 
 
 def disable_gradients() -> torch.no_grad:
-    """Return `no_grad`, not `inference_mode`, whose tensors do not count their in-place changes."""
+    """Return `no_grad`; tensors of `inference_mode` would not count their in-place changes."""
     return torch.no_grad()
 
 
 @contextmanager
 def intercept_calls(modules: Iterable[nn.Module], handler: Handler) -> Iterator[None]:
-    """Run `handler` in place of each call of `modules` while the context is open."""
+    """Run `handler` in place of calls of `modules` in this context, by a `forward` set on each instance."""
     own: list[tuple[nn.Module, Any]] = []
     try:
         for module in modules:
@@ -81,8 +77,8 @@ def _shadow_forward(module: nn.Module, forward: Callable[..., Any], handler: Han
 class Call:
     """One call of one module in a recorded pass, with the calls in it.
 
-    `index` is the number of earlier calls of the module, `finished` the rank of this call's end among all
-    ends, and `axes` are those of the examples in `output`, where a dry run found them.
+    `index` is the number of earlier calls of the module. `finished` is the rank of this call's end among all
+    ends. `axes` are the axes of the examples in `output`, if a dry run found them.
     """
 
     path: str
@@ -105,7 +101,7 @@ class Call:
 
 
 def record(network: nn.Module, inputs: Any) -> Call:
-    """Run one full pass and remember every call; return the root of the tree of calls. For small batches."""
+    """Record every call of one full pass over a small batch, and return the root of the tree of calls."""
     paths = {module: path for path, module in network.named_modules()}
     counts: dict[nn.Module, int] = {}
     root = Call("", 0, network, None)

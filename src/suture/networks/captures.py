@@ -26,21 +26,15 @@ class RecordedPass:
 
 
 class _Stop(BaseException):
-    """Signal that ends a forward pass early; no `Exception`, which a network's own code may catch."""
+    """Signal that ends a forward pass early. It is no `Exception`, which a network's code may catch."""
 
 
 def capture_calls(network: nn.Module, inputs: Any, calls: Collection[CallId], volatile: set[CallId], *,
                   stop: bool = False) -> RecordedPass:
-    """Run one forward pass that remembers the outputs of chosen calls, as they are when each call ends.
+    """Run one forward pass and remember the output of each chosen call as it is when the call ends.
 
-    Args:
-        network, inputs, calls: the network, a batch and the calls.
-        volatile: calls whose output is overwritten in place later in the forward pass. Their outputs are
-            cloned. A pass that finds another one adds it here and runs again.
-        stop: end the pass after the last of the calls.
-
-    Raises:
-        SutureError: a call does not happen, or each pass overwrites other outputs.
+    Outputs of `volatile` calls are overwritten in place later in the pass, so they are cloned. A pass that
+    finds new volatile calls adds them and runs again. `stop` ends the pass after the last of the calls.
     """
     for _ in range(2):
         done, versions = _run_once(network, inputs, calls, volatile, stop)
@@ -53,16 +47,14 @@ def capture_calls(network: nn.Module, inputs: Any, calls: Collection[CallId], vo
 
 
 Versions = dict[CallId, list[tuple[Tensor, int]]]
-"""The tensors in the output of each call, with the number of in-place changes that each has seen."""
+"""Tensors in the output of each call, with the number of in-place changes that each has seen."""
 
 
 def find_changed(versions: Versions) -> set[CallId]:
-    """Find the calls whose output was overwritten in place since."""
     return {i for i, pairs in versions.items() if any(t._version != v for t, v in pairs)}
 
 
 def list_versions(output: Any) -> list[tuple[Tensor, int]]:
-    """List the tensors in an output with their numbers of in-place changes."""
     return [(t, t._version) for t in extract_tensors(output)]
 
 

@@ -6,11 +6,7 @@ import torch
 
 CPU_BUDGET = 13 * 2**20
 GPU_BUDGET = 2 * 2**30
-"""Bytes that the largest activation of a micro-batch may need.
-
-On a CPU it should stay in the cache: 52 images for ResNet-18 at 32x32, among the fastest in
-benchmarks/grid.py.
-"""
+"""Bytes allowed for a micro-batch's largest activation; a CPU's should fit the cache (benchmarks/grid.py)."""
 
 
 def choose_micro_batch(peak: int, device: torch.device) -> int:

@@ -1,4 +1,4 @@
-"""Outputs of modules: the tensors in them, the axes along which they hold examples, and copies of them."""
+"""Outputs of modules: their tensors, the axes along which they hold examples, and copies of them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch import Tensor
 from suture._base import SutureError, convert_tensors
 
 Axes = tuple[int | None, ...]
-"""For each tensor in an output the axis that holds the examples of the batch; None where there is none."""
+"""Axis of the examples for each tensor in an output; None for a tensor without examples."""
 MIXED = -1
-"""Value in place of an axis: the output grows with the batch, but not by the outputs of more examples."""
+"""Value in place of an axis: the tensor grows with the batch, but is no sequence of examples."""
 
 
 def extract_tensors(output: Any) -> list[Tensor]:
@@ -31,20 +31,14 @@ def extract_tensors(output: Any) -> list[Tensor]:
 
 
 def extract_main_output(output: Any) -> Tensor | None:
-    """Return the tensor on which the task is scored.
-
-    It is ``output["logits"]`` if there is one, else the first floating point tensor.
-    """
+    """Return ``output["logits"]``, else the first floating point tensor: the task is scored on it."""
     if isinstance(output, Mapping) and "logits" in output:
         output = output["logits"]
     return next((t for t in extract_tensors(output) if t.is_floating_point()), None)
 
 
 def convert_output(output: Any, fn: Callable[[Tensor], Tensor]) -> Any:
-    """Apply `fn` to every tensor in what a module returned.
-
-    Named tuples, data classes and ModelOutputs keep their type.
-    """
+    """Apply `fn` to each tensor in an output. Named tuples, data classes and ModelOutputs keep their type."""
     if isinstance(output, Mapping) and not isinstance(output, dict):
         return convert_tensors(output, fn)
     if isinstance(output, dict):
@@ -65,7 +59,7 @@ def convert_output(output: Any, fn: Callable[[Tensor], Tensor]) -> Any:
 
 
 def find_axis(one: Tensor, size: int, other: Tensor, other_size: int) -> int | None:
-    """Find the axis of the examples, from outputs for two numbers of examples that begin alike."""
+    """Find the axis of the examples, from outputs for two batches of different size that begin alike."""
     if one.shape == other.shape:
         return None
     axis, *more = [d for d, (n, m) in enumerate(zip(one.shape, other.shape, strict=False)) if n != m] or [0]
@@ -87,18 +81,12 @@ def guess_axis(t: Tensor, size: int) -> int | None:
 
 def repeat_examples(value: Any, copies: int, size: int, axes: Axes = (), *, shallow: bool = False,
                     instead: tuple[Tensor, Tensor] | None = None) -> Any:
-    """Copy `value`, repeating each tensor that holds `size` examples `copies` times along their axis.
+    """Copy what a module returned for `size` examples, and repeat these examples `copies` times.
 
     Args:
-        value: what a module returned.
-        copies, size: numbers of copies and of examples.
-        axes: axis of the examples for each tensor in it; by default the first axis, where it has that length.
-        shallow: expand floating point tensors from their first entry: the shape is right, the values are not,
-            no memory is needed.
-        instead: a tensor in it, and its replacement.
-
-    Raises:
-        SutureError: the values matter, and an output does not consist of outputs of single examples.
+        axes: axis of the examples for each tensor. Default: the first axis, if it has length `size`.
+        shallow: give floating point tensors the right shape only, which needs no memory.
+        instead: a tensor in `value`, and its replacement.
     """
     known = iter(axes)
 

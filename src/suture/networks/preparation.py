@@ -1,4 +1,4 @@
-"""Preparation of networks: private frozen copies, on the device, in the fastest layout that is exact."""
+"""Preparation of networks: private frozen copies on the device, in the fastest memory layout."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def find_device(name: str | torch.device = "auto") -> torch.device:
     """Find the device called `name`: "auto" means cuda, else mps, else cpu.
 
     Raises:
-        SutureError: the device is not there.
+        SutureError: an unknown device, or one that is not there.
     """
     have = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
@@ -32,20 +32,16 @@ def find_device(name: str | torch.device = "auto") -> torch.device:
 
 
 def prepare(network: nn.Module, inputs: Any, device: torch.device, name: str) -> nn.Module:
-    """Make a private copy of a network: frozen, in eval mode, on the device.
+    """Make a private copy of a network on the device, frozen and in eval mode.
 
-    The copy is in channels last if that changes nothing. The user's network is never changed.
+    The copy is in channels last if its output stays the same. The user's network is not changed.
 
     Args:
-        network: any eager module.
-        inputs: a few examples on `device`, to check that channels last gives the same output. A forward pass
-            that calls ``.view`` on a map may refuse it; the copy then keeps the usual layout.
-        device: device of the copy.
+        inputs: a few examples on `device`, to compare the outputs.
         name: name of the network in error messages.
 
     Raises:
-        SutureError: no eager module, float64 weights, a module that cannot be copied, or a forward pass that
-            fails.
+        SutureError: no eager module, float64 weights, or a network that cannot be copied or run.
     """
     expect(isinstance(network, nn.Module), f"a torch.nn.Module as {name}", type(network).__name__)
     expect(not isinstance(network, torch.jit.ScriptModule), f"an eager module as {name}", "a TorchScript one",
@@ -65,7 +61,7 @@ def prepare(network: nn.Module, inputs: Any, device: torch.device, name: str) ->
     try:
         with disable_gradients():
             return fast if are_equal_outputs(before, apply(fast, inputs)) else mine
-    except RuntimeError:
+    except RuntimeError:  # from ``.view`` on a map that is in channels last
         return mine
 
 

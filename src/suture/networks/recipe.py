@@ -1,4 +1,4 @@
-"""Recipe of a network's training, with the optimisers and schedules that it names."""
+"""Recipe of a network's training, with its optimiser and learning rates."""
 
 from __future__ import annotations
 
@@ -52,8 +52,7 @@ class Recipe:
     def paper(cls, seed: int = 0) -> Self:
         """Return the recipe of the base networks of Balogh and Jelasity, AAAI 2025 (arXiv 2412.11299).
 
-        Adam 1e-3, weight decay 1e-5, batch 64, 100 epochs, crops of the image padded by 4 pixels, flips. For
-        32x32 photographs.
+        For 32x32 photographs: Adam 1e-3, weight decay 1e-5, batch 64, 100 epochs, padding 4 and crops, flips.
         """
         return cls(crop=4, flip=True, seed=seed)
 
@@ -63,8 +62,7 @@ def make_optimizer(parameters: Iterable[Tensor], recipe: Recipe, *,
     """Make the optimiser that a recipe names, at its peak learning rate.
 
     Args:
-        parameters: parameters to train. One whose ``grad`` is None at a step stays unchanged, with its state.
-        recipe: the recipe.
+        parameters: parameters to train. Those whose ``grad`` is None stay as they are, with their state.
         fused: use one kernel for all parameters. Default: PyTorch's choice for these parameters.
     """
     if recipe.optimizer == "sgd":

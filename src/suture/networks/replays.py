@@ -1,7 +1,7 @@
-"""Replays: running only what comes after a site, with the network's own Python code.
+"""Replays: forward passes that run only a network's tail, with the network's own Python code.
 
-Modules that finished before the site return what they returned in a full pass over the same batch, and the
-site returns the given tensor.
+Modules that finish before the site return what they returned in a full pass over the same batch. The site's
+module returns the given representation.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from suture.networks.site_names import Site
 
 
 class ReplayAction(Enum):
-    """Action of a replay at a call that comes before the end of the site."""
+    """Action of a replay at a call up to the site."""
 
     ENTER = 0
     RETURN = 1
@@ -34,12 +34,9 @@ class ReplayPlan:
     """Plan of a replay from a site.
 
     Attributes:
-        site: the site.
-        events: for each call until the site, in order, the module and what happens: the call is entered, or
-            returns what it returned, or is the site.
+        events: module, call and action for each call up to the site, in order.
         axes: axes of the examples in the outputs of these calls.
-        used: calls whose values matter after the site, because a path goes around it. Only the shapes of
-            other outputs are read. None: unknown.
+        used: calls whose values bypass the site; of the others only shapes are read. None: unknown.
     """
 
     site: Site
@@ -59,7 +56,7 @@ class ReplayPlan:
 
     @property
     def remembered(self) -> set[CallId]:
-        """The calls whose outputs a replay needs."""
+        """Calls whose outputs a replay needs."""
         return {i for _, i, act in self.events if act is not ReplayAction.ENTER}
 
 
@@ -67,13 +64,9 @@ def replay(network: nn.Module, plan: ReplayPlan, x: Tensor, done: RecordedPass, 
     """Compute the network's output with `x` in place of a site's representation.
 
     Args:
-        network, plan: the network, and the plan of the site's replay.
         x: (k N, ...) representations for k concatenated copies of the N examples of `done`.
         done: a pass that remembers what the plan needs.
         volatile: calls whose outputs are overwritten in place; each replay gets its own copy.
-
-    Raises:
-        SutureError: `x` does not consist of whole batches, or the forward pass calls other modules.
     """
     copies, rest = divmod(len(x), done.size)
     if rest:
@@ -105,7 +98,6 @@ def replay(network: nn.Module, plan: ReplayPlan, x: Tensor, done: RecordedPass, 
 
 
 def _replace_representation(plan: ReplayPlan, x: Tensor, done: RecordedPass, copies: int) -> Any:
-    """Return the output of a site's module with `x` as its representation."""
     output = done.results[plan.site.id]
     own = plan.site.pick(output)
     assert own is not None
@@ -116,7 +108,7 @@ def _replace_representation(plan: ReplayPlan, x: Tensor, done: RecordedPass, cop
 
 
 def _match_layout(x: Tensor, like: Tensor) -> Tensor:
-    """Bring `x` into the memory layout of `like`, axis by axis, if that layout has no gaps."""
+    """Bring `x` into the memory layout of `like`, if that layout has no gaps."""
     order = sorted(range(like.ndim), key=like.stride, reverse=True)
     if like.is_contiguous() or not like.permute(order).is_contiguous():
         return x.contiguous()

@@ -1,4 +1,4 @@
-"""Inspection of a network's sites in a dry run: shapes, paths around a site, and a check that tails run."""
+"""Inspection of a network's sites in a dry run: shapes, bypasses, and a check that each tail runs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from suture.representations import (
 )
 
 _Leaf = tuple[CallId, Tensor, int | None]
-"""A tensor in the output of a call, and the axis of its examples."""
+"""Call, tensor in its output, and axis of the examples in this tensor."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,9 @@ class SiteInfo:
     """A site with the results of its dry run.
 
     Attributes:
-        site: the site.
         shape: shape of one example's representation.
-        bypass: modules (or ``"inputs"``) whose outputs reach the network's logits around the site; empty for
-            a site that cuts the network in two.
-        final: True where the representation is the logits themselves.
+        bypass: modules (or ``"inputs"``) whose outputs reach the logits around the site; empty if none do.
+        final: True if the representation is the logits themselves.
     """
 
     site: Site
@@ -61,13 +59,9 @@ class SiteInfo:
 
 
 class SiteInspector:
-    """Inspector of a network's sites, from a recorded pass over the first 4 examples of a batch.
+    """Inspector of a frozen network's sites, from a recorded pass over the first 4 examples of a batch.
 
-    The network must be frozen (`freeze`) as long as the inspector is used.
-
-    Attributes:
-        plans: plans of the replays of the sites inspected so far.
-        volatile: calls whose outputs are overwritten in place later in the forward pass.
+    `plans` are the replays from inspected sites. `volatile` are the calls whose outputs are overwritten.
     """
 
     def __init__(self, network: nn.Module, inputs: Any, name: str) -> None:
@@ -84,7 +78,8 @@ class SiteInspector:
         self._search = SiteSearch(network, self._calls, name)
 
     def _find_axes(self) -> None:
-        """Note the axes of the examples in each output, from a second pass over another number of them."""
+        """Find the axes of the examples in each output, from a second pass over another number of examples.
+        """
         few, two = self._few, 2 if self._few == 4 else 2 * self._few
         other = record(self.network, convert_tensors(
             self._example, lambda t: torch.cat([t, t])[:two] if guess_axis(t, few) == 0 else t))
@@ -143,7 +138,7 @@ class SiteInspector:
         return None if info.bypass else info
 
     def inspect(self, site: Site) -> SiteInfo:
-        """Check one site in the dry run: its shape, what bypasses it, and that its tail runs."""
+        """Find the shape and the bypass of one site in the dry run, and check that its tail runs."""
         call = self._search.find_call(site)
         x = site.pick(call.output)
         if x is None:
@@ -172,8 +167,7 @@ class SiteInspector:
     def _find_bypass(self, site: Site, plan: ReplayPlan) -> tuple[str, ...]:
         """Find the modules whose outputs reach the network's output around a site, and keep the plan.
 
-        The tail runs with every remembered output as a leaf of autograd. A leaf with a gradient reaches the
-        output.
+        The tail runs with remembered outputs as leaves of autograd. Leaves with a gradient reach the output.
         """
         done, own = self._run_to_replay(site, plan)
         leaves: list[_Leaf] = []
@@ -204,7 +198,7 @@ class SiteInspector:
 
     @disable_gradients()
     def _run_to_replay(self, site: Site, plan: ReplayPlan) -> tuple[RecordedPass, Tensor]:
-        """Run what the tail of a site needs, and the tail once, to note what it overwrites in place."""
+        """Run the network up to a site, and its tail once, to find what the tail overwrites in place."""
         done = capture_calls(self.network, self._example, plan.remembered, self.volatile)
         own = site.pick(done.results[site.id])
         assert own is not None
@@ -216,7 +210,7 @@ class SiteInspector:
         return done, own
 
     def _find_reached(self, site: Site, output: Any, start: Tensor, leaves: list[_Leaf]) -> list[_Leaf]:
-        """Find the leaves that reach the output; raise where the site itself does not."""
+        """Find the leaves that reach the output; raise an error if the site itself does not."""
         end = extract_main_output(output)
         if end is None or not end.requires_grad:
             raise SutureError(f"the output of the {self.name} has no gradient with respect to site "
@@ -236,7 +230,7 @@ class SiteInspector:
 
     def _check_equal_output(self, site: Site, output: Any) -> None:
         mine, own = extract_tensors(output), extract_tensors(self._root.output)
-        if len(mine) != len(own):  # such as attentions, only of modules that ran
+        if len(mine) != len(own):  # modules that did not run add none, such as attentions
             mine, own = ([t for t in (extract_main_output(o),) if t is not None]
                          for o in (output, self._root.output))
         for a, b in zip(mine, own, strict=True):
@@ -254,7 +248,7 @@ class SiteInspector:
 
 
 def _find_inner_width(module: nn.Module) -> int | None:
-    """Find the width of the last axis, where the last part with weights is a layer norm or a linear layer."""
+    """Find the output width of a module that ends in a layer norm or linear layer."""
     last = [m for m in module.modules() if any(True for _ in m.parameters(recurse=False))][-1:]
     if last and isinstance(last[0], nn.LayerNorm):
         return last[0].normalized_shape[-1]

@@ -1,4 +1,4 @@
-"""Names of sites: module path, call, slot, and how to read the representation there."""
+"""Names of sites: module path, call, output slot, and kind of representation."""
 
 from __future__ import annotations
 
@@ -20,22 +20,17 @@ SiteSpec = str | Iterable["str | Site"] | Callable[[str, nn.Module], bool] | Non
 
 @dataclass(frozen=True)
 class Site:
-    """A named point in a network.
-
-    It is written ``path``, or ``path#call`` where a module is called more than once (counted from 0), or
-    ``path:slot`` where a module returns several things (a key, or a position). An ``@`` after that says how
-    to read the representation, if it is not what it looks like: ``blocks.3@tokens:1`` (see `ShapeOverride`).
-    Tables name a site without it.
+    """A named point in a network, written ``path#call:slot@taken``; all but the path may be left out.
 
     Attributes:
         path: dotted module path.
-        call: number of the module's call in one forward pass.
-        slot: key or position of the tensor in what the module returns; None for the first tensor in it.
-        taken: how to read the representation, in the form of `ShapeOverride.parse`; "" for what it looks
-            like.
+        call: number of the module's call in one forward pass, counted from 0.
+        slot: key or position of the tensor in what the module returns. None: the first floating point tensor.
+        taken: kind of the representation, such as ``tokens:1`` (`ShapeOverride.parse`). "": recognised from
+            the shape. Tables leave it out.
 
     Raises:
-        SutureError: an unknown way to read it.
+        SutureError: an unknown kind of representation.
     """
 
     path: str

@@ -19,20 +19,14 @@ _GLOB = {"**": ".*", "*": "[^.]*", "?": "[^.]"}
 
 @dataclass(frozen=True)
 class SiteSearch:
-    """Search among the calls of a network.
-
-    Attributes:
-        network: the network.
-        calls: its calls in a dry run, by path and number.
-        name: name of the network in error messages.
-    """
+    """Search among the `calls` of a network in a dry run; `name` is the network's in error messages."""
 
     network: nn.Module
     calls: Mapping[CallId, Call]
     name: str
 
     def find_named(self, spec: SiteSpec) -> list[Site]:
-        """Find the sites that a user names, one for each point."""
+        """Find the sites that a user names, without duplicates."""
         if callable(spec):
             found = [Site(*c.id) for c in self.calls.values() if spec(c.path, c.module)]
             if not found:
@@ -51,7 +45,7 @@ class SiteSearch:
         return self._merge_duplicates(found)
 
     def _merge_duplicates(self, sites: Sequence[Site]) -> list[Site]:
-        """Keep one site for each point; a name with an ``@`` comes before a name without."""
+        """Merge sites at the same point; a name with an ``@`` replaces a name without."""
         chosen: dict[Site, Site] = {}
         for site in sites:
             other = chosen.get(site.point, site.point)
@@ -79,7 +73,7 @@ class SiteSearch:
         return [site]
 
     def find_call(self, site: Site) -> Call:
-        """Find the call of a site, or say what is wrong with its name."""
+        """Find the call of a site, or raise an error that says what is wrong with its name."""
         if site.id in self.calls:
             return self.calls[site.id]
         modules = dict(self.network.named_modules(remove_duplicate=False))
@@ -94,10 +88,7 @@ class SiteSearch:
                           + (repr(same[0]) if same else "a module that the forward calls"))
 
     def find_repeated(self, cuts: Callable[[Call], bool]) -> Iterator[list[Call]]:
-        """Yield candidates for sites, best first: blocks, plain containers, activations, layers with weights.
-
-        `cuts` returns True where the network can be cut in two after a call.
-        """
+        """Yield candidates, best first: blocks, containers, activations, layers. `cuts` tests one of them."""
         calls = list(self.calls.values())
         leaves = [c for c in calls if not _has_any(c.module.children())]
         yield _find_blocks([c for c in calls if type(c.module) not in _CONTAINERS
@@ -113,7 +104,7 @@ def _has_any(things: Iterator[object]) -> bool:
 
 
 def _find_blocks(calls: list[Call], cuts: Callable[[Call], bool]) -> list[Call]:
-    """Find the outermost repeated blocks, with those in a stage in place of the stage."""
+    """Find the outermost repeated blocks; a stage is replaced by the blocks in it."""
     while True:
         found = _find_outermost_repeated(calls)
         classes = {type(c.module) for c in found}
@@ -124,12 +115,11 @@ def _find_blocks(calls: list[Call], cuts: Callable[[Call], bool]) -> list[Call]:
 
 
 def _is_stage(stage: type, found: set[type], calls: Sequence[Call], cuts: Callable[[Call], bool]) -> bool:
-    """Return True where a class is a stage: most of its calls are chains of two or more smaller blocks.
+    """Return True if a class is a stage: most of its calls are chains of two or more smaller blocks.
 
-    Only calls that hold two or more of some smaller block are looked at. In a chain each block cuts the
-    network. The convolutions of a residual block are no chain, because its skip connection goes around them.
-    Nor are the convolutions of a block without a skip connection: their class also occurs outside, in the
-    stem.
+    In a chain each block cuts the network. The convolutions of a residual block are no chain, because its
+    skip connection goes around them. The convolutions of a block without a skip connection do not count
+    either, because their class also occurs outside, in the stem.
     """
     inside: dict[type, dict[Call, list[Call]]] = {}
     outside: set[type] = set()

@@ -1,4 +1,4 @@
-"""Networks with sites: the named points of any eager module, with the fronts and tails they give.
+"""Networks with sites: the named points of any eager module, with a front and a tail for each.
 
 >>> found = find_sites(network, images)            # the repeated blocks, in order of execution
 >>> capture(network, images, ["layer1.0"])         # one forward pass that stops after the last site
@@ -25,28 +25,26 @@ from suture.representations import find_sequence_lengths
 class SitedNetwork:
     """A network prepared for capture and replay at chosen sites.
 
-    A dry run on a few examples finds the sites. It checks that each tail, run from the network's own
-    representation, gives the network's output. It also notes what is overwritten in place and what bypasses a
-    site.
+    A dry run on a few examples finds the sites and what bypasses them. It checks that each tail, run on the
+    network's own representation, gives the network's output.
 
     Args:
         network: any eager module. It is not changed; it is in eval mode only while it runs here.
         inputs: a batch of inputs; the first 4 examples are used.
         sites: the sites (`SiteSpec`). Default: the repeated blocks.
-        allow_bypass: accept sites that another path bypasses. The stitched network then still sees the
-            target's own activations on that path. Default False: refuse them.
+        allow_bypass: accept sites that another path bypasses. On that path the stitched network still uses
+            the target's own activations. Default False: refuse them.
         name: name of the network in error messages.
-        autocast: dtype of forward passes (bfloat16, float16); representations are still float32. None: the
-            dtype of the weights.
+        autocast: dtype of forward passes; representations stay float32. None: the dtype of the weights.
 
     Attributes:
-        network, name, sites, infos, shapes: the arguments and the results of the dry run.
+        sites, infos, shapes: the sites, and the results of the dry run for each.
         peak: bytes per example of the largest output of any module.
-        peaks: for each site the same for the modules that finish with it or after it.
+        peaks: for each site the same, for the site's module and those that finish after it.
 
     Raises:
-        SutureError: unknown site, module never called, no tensor, bypassed site, or a forward pass that
-            cannot be replayed.
+        SutureError: an unknown, uncalled or bypassed site, no tensor there, or a pass that cannot be
+            replayed.
     """
 
     def __init__(self, network: nn.Module, inputs: Any, sites: SiteSpec = None, *, allow_bypass: bool = False,
@@ -69,9 +67,7 @@ class SitedNetwork:
         return self.pick_representations(done)
 
     def count_at_once(self, index: int, micro_batch: int, size: int) -> int:
-        """Return how many batches of `size` examples may pass the tail of a site concatenated.
-
-        They need no more memory there than `micro_batch` examples need in the whole network.
+        """Compute how many batches of `size` examples a tail can run at once in the memory of a micro-batch.
         """
         return max(1, micro_batch * self.peak // (self.peaks[index] * size))
 
@@ -94,8 +90,7 @@ class SitedNetwork:
         """Return the representation at every site in a pass.
 
         Raises:
-            SutureError: a representation has another shape than in the dry run. Only the length of sequences
-                may differ, and it must be that of the inputs.
+            SutureError: a shape other than in the dry run, apart from the length of the input sequences.
         """
         found = []
         lengths = find_sequence_lengths(done.inputs) if any(s.varies for s in self.shapes) else frozenset()
@@ -113,13 +108,11 @@ class SitedNetwork:
         return found
 
     def tail(self, index: int, x: Tensor, done: RecordedPass) -> Any:
-        """Compute the network's output with `x` at site `index`, given a full pass over the same inputs.
+        """Compute the network's output with `x` at the site with the number `index`.
 
         Args:
-            index: position in `sites`.
-            x: (k N, ...) representations for k concatenated copies of the N examples of `done`. They are not
-                overwritten.
-            done: a pass of `run_full`.
+            x: (k N, ...) representations for k copies of the N examples of `done`; not overwritten.
+            done: a pass of `run_full` over the N examples.
         """
         if self.sites[index].id in self._volatile:
             x = x.clone()
@@ -133,7 +126,7 @@ def find_sites(network: nn.Module, inputs: Any, sites: SiteSpec = None, *,
 
     Args:
         network: any eager module; it is not changed.
-        inputs: a batch of inputs: a tensor, a tuple of arguments or a mapping of keyword arguments.
+        inputs: a batch: a tensor, a tuple of arguments or a mapping of keyword arguments.
         sites: names, globs (``"layer*.*"``), a function of (path, module), or None for the repeated blocks.
         allow_bypass: list bypassed sites too (default), instead of refusing them.
     """
@@ -144,8 +137,8 @@ def find_sites(network: nn.Module, inputs: Any, sites: SiteSpec = None, *,
 def capture(network: nn.Module, inputs: Any, sites: SiteSpec = None) -> dict[str, Tensor]:
     """Capture representations by site name, in one forward pass that stops after the last site.
 
-    The network runs in eval mode and is left as it was. If the network later overwrites a representation in
-    place, it is returned as it was at the site.
+    The network runs in eval mode and is left as it was. Its in-place changes do not reach the returned
+    tensors.
     """
     sited = SitedNetwork(network, inputs, sites, allow_bypass=True)
     with freeze(network):
@@ -159,9 +152,8 @@ def run_tail(network: nn.Module, inputs: Any, site: str | Site, x: Tensor, *,
     Args:
         network: any eager module; it runs in eval mode and is left as it was.
         inputs: the batch of N examples that `x` belongs to.
-        site: the site.
         x: (k N, ...) representations: one for each example, or k such batches concatenated.
-        allow_bypass: accept a site that another path bypasses.
+        allow_bypass: accept a site that another path bypasses (default False).
     """
     sited = SitedNetwork(network, inputs, [site], allow_bypass=allow_bypass)
     with freeze(network):

@@ -20,8 +20,7 @@ from suture.networks.recipe import Recipe, make_optimizer, set_rate
 class History:
     """History of a training: per epoch the mean cross-entropy (nats) and the accuracy in [0, 1].
 
-    Both are computed on the augmented training batches while the weights still change, in train mode. They
-    show that training works and are not results. For a result use `compute_accuracy`.
+    Both come from augmented training batches in train mode. For a result use `compute_accuracy`.
     """
 
     losses: tuple[float, ...]
@@ -33,22 +32,19 @@ def train(network: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe, *,
     """Train `network` in place with cross-entropy on hard labels.
 
     The same recipe, network and data give the same weights, bit for bit on one CPU with one number of threads
-    (`torch.set_num_threads`: it changes the order of sums). PyTorch's global random state is neither read nor
-    moved. A last batch of one example joins the batch before it.
+    (`torch.set_num_threads`; it changes the order of sums). PyTorch's global random state is neither used nor
+    changed. A last batch of one example joins the batch before it.
 
     Args:
-        network: (N, ...) -> logits (N, classes). Parameters that require no gradient stay as they are. It is
-            moved to `device` and left there; the train or eval mode of each of its modules is restored.
-        inputs: (N, C, H, W), floating point; any (N, ...) when the recipe has neither crops nor flips. They
-            stay on `device` as a whole during the call.
+        network: (N, ...) -> logits (N, classes). Parameters that require no gradient stay as they are. The
+            network is moved to `device`; its modes are restored.
+        inputs: (N, C, H, W), floating point; any (N, ...) without crops and flips. All must fit on `device`.
         labels: (N,), int64, from 0 to classes - 1.
-        recipe: the recipe.
         device: where to train (default "cpu").
         progress: called as `progress("train", epoch, epochs)` after each epoch.
 
     Raises:
-        SutureError: shapes, types or labels that do not fit, nothing to train in the network, or a loss that
-            is not finite (the weights are then useless).
+        SutureError: unfit shapes, types or labels, no parameter to train, or a loss that is not finite.
     """
     expect(inputs.is_floating_point(), "floating point inputs", inputs, "write inputs.float()")
     expect(labels.dtype == torch.int64 and labels.ndim == 1, "int64 labels (N,)", labels)
@@ -81,7 +77,7 @@ def train(network: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe, *,
 
 
 def compute_accuracy(network: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int = 256) -> float:
-    """Compute the share of examples whose largest logit is their label's, in [0, 1].
+    """Compute the share of examples whose label has the largest logit, in [0, 1].
 
     Args:
         network: (N, ...) -> logits (N, classes). It runs in eval mode on its own device; modes are restored.
@@ -115,7 +111,7 @@ def _set_mode(network: nn.Module, *, training: bool) -> Iterator[None]:
 
 
 def _find_batch_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
-    """Return start and end of each batch; a single leftover joins the batch before it."""
+    """Return start and end of each batch; a single leftover example joins the batch before it."""
     starts = list(range(0, n, batch_size))
     if len(starts) > 1 and n - starts[-1] == 1:
         starts.pop()

@@ -1,4 +1,5 @@
-"""Representations, their alignment to one pair of matrices, and the accumulators of all cells."""
+"""Representations: their shapes, their alignment to one pair of matrices, and the accumulators of all cells.
+"""
 
 from suture.representations.accumulator_settings import PAPER_EXAMPLES as PAPER_EXAMPLES
 from suture.representations.accumulator_settings import AccumulatorSettings as AccumulatorSettings

@@ -17,17 +17,15 @@ PAPER_EXAMPLES = 1000
 
 @dataclass(frozen=True)
 class AccumulatorSettings:
-    """Settings of `Accumulators`: indices, blocks, folds and sample.
+    """Settings of `Accumulators`.
 
     Attributes:
         requests: indices with their alignments.
         jackknife: number of blocks of examples for intervals; 0 for no intervals.
-        folds: number of blocks that direct matching needs apart; 1 for no folds.
-        sample: number of examples kept for indices that are computed from rows.
-        seed: seed of that sample.
+        folds: number of blocks that direct matching needs for cross-validation; 1 for none.
+        sample, seed: number of examples kept for indices that need rows, and the seed of this sample.
         precision: dtype of the products.
-        fits_layers: True where stitching layers are fitted. The moments of the matrices that they map are
-            then needed.
+        fits_layers: True if stitching layers are fitted; the moments of their matrices are then accumulated.
     """
 
     requests: Sequence[Request]
@@ -51,9 +49,6 @@ class AccumulatorSettings:
     def make_flat_kernels(self, sources: Sequence[Shape], targets: Sequence[Shape],
                           same: bool) -> FlatKernels | None:
         """Make the accumulator of Gram matrices of flattened examples, or return None if no index needs it.
-
-        Raises:
-            SutureError: tokens of texts, which have no flattened form.
         """
         requests = self.select_requests("flatten")
         if not requests:

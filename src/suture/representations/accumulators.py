@@ -1,13 +1,10 @@
-"""Accumulators of the statistics that all indices and all alignments need, filled in one pass.
+"""Accumulators of the statistics that the indices of all cells need, filled in one pass.
 
-The statistics are moments, sampled rows and Gram matrices. An alignment turns two representations into a pair
-of matrices with the same rows:
+The statistics are moments, sampled rows and Gram matrices, in these alignments:
 
-- ``stitch``: rows are positions. The source's positions are brought to the target's as the stitching layer
-  does. Direct matching is solved from these matrices.
-- ``pool``: rows are examples. Each row is the mean over the example's positions, without padding tokens and
-  prefix tokens.
-- ``flatten``: rows are examples. Each row holds all channels at all positions (C*H*W features).
+- ``stitch``: rows are positions, aligned as by the stitching layer. Direct matching is solved from these.
+- ``pool``: rows are examples, averaged over their positions without padding tokens and prefix tokens.
+- ``flatten``: rows are examples, with all channels at all positions (C*H*W features).
 - ``paper``: the mixture of Balogh and Jelasity (2025), on the first 1,000 test examples. CKA is flattened.
   For PWCCA and OPD rows are positions where both shapes agree, else examples averaged over positions.
 """
@@ -51,12 +48,8 @@ class Accumulators:
 
     Args:
         sources, targets: shapes of the representations at the sites of each side.
-        settings: indices, blocks and sample.
         rule: how positions are matched.
-        same: both sides are the same representations (self-stitching).
-
-    Attributes:
-        examples: number of examples added so far.
+        same: True if both sides are the same representations (self-stitching).
 
     Raises:
         SutureError: two shapes cannot be aligned, or tokens of texts are to be flattened.
@@ -85,10 +78,7 @@ class Accumulators:
 
     @property
     def stitch(self) -> AlignedMoments:
-        """Moments of the matrices that the stitching layers map.
-
-        Raises:
-            SutureError: the settings did not ask for them.
+        """Moments of the matrices that the stitching layers map; a `SutureError` if the settings skip them.
         """
         if self._stitch is None:
             raise SutureError("expected moments of the stitched matrices, none were wanted; ask for a method "
@@ -97,7 +87,6 @@ class Accumulators:
 
     @property
     def has_stitch(self) -> bool:
-        """True where `stitch` is accumulated."""
         return self._stitch is not None
 
     @property
@@ -143,7 +132,7 @@ class Accumulators:
 
     def _add_examples(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None,
                       mask_y: Tensor | None) -> None:
-        """Add the statistics that have one row per example; do nothing where the batch is empty."""
+        """Add the statistics that have one row per example."""
         if not len(xs[0]):
             return
         if STITCH in self._rows:
@@ -185,7 +174,8 @@ class Accumulators:
                                                                moments.alignments[i, j].source_rows))
 
     def _get_outside_spectra(self, pair: Pair, *key: Hashable) -> tuple[Spectrum, ...]:
-        """Return the spectra of the source outside of each fold, shared by the cells with the same rows."""
+        """Return the spectra of the source without each fold in turn, shared by the cells with the same rows.
+        """
         if not self.settings.select_requests(str(key[0]), Needs.BLOCKS):
             return ()
         if key not in self._spectra:
@@ -202,8 +192,8 @@ class Accumulators:
                            progress: Progress | None = None) -> dict[Cell, dict[str, Value]]:
         """Compute the requested indices of many cells, several cells at once.
 
-        LAPACK runs in one thread per cell, because it makes no use of more. The user's own functions run one
-        after the other. `progress` is called as ``progress("indices", cells done, cells)``.
+        LAPACK runs in one thread per cell, because more threads do not speed it up. The user's own functions
+        run one at a time. `progress` is called as ``progress("indices", cells done, cells)``.
         """
         threads = torch.get_num_threads()
         known, own = ([r for r in self.settings.requests if bool(r.index.user) == users]
@@ -241,7 +231,7 @@ class Accumulators:
         return partial(compute_indices, requests, data, intervals=self.settings.jackknife > 0)
 
     def count_rows(self, i: int, j: int) -> Mapping[str, int]:
-        """Return by index name the number of rows that each requested index of a cell is computed from."""
+        """Count the rows of each requested index of a cell, by index name."""
         self._pooled.flush()
         plain = self._pooled.wanted.get("plain")
         moments = {STITCH: 0 if self._stitch is None else self._stitch.get_moments(i, j).n,

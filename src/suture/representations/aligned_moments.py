@@ -1,7 +1,4 @@
-"""Moments of every cell of a comparison, accumulated in one pass for representations of any kinds.
-
-A `PairMoments` accumulates the moments of each part of an alignment. Those of a cell are merged from them.
-"""
+"""Moments of every cell of a comparison, accumulated in one pass for representations of any kinds."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ _ONE_TOKENIZER = "use one tokenizer and one padding for both networks"
 
 
 class _SiteViews:
-    """The views of one side's sites that enter the moments."""
+    """Views of one side's sites whose moments are accumulated."""
 
     def __init__(self, shapes: Sequence[Shape], views: Iterable[SiteView]) -> None:
         self.shapes, self.views = shapes, sorted(set(views), key=lambda v: (v[0], v[1].value))
@@ -42,19 +39,13 @@ class _SiteViews:
 
 
 class AlignedMoments:
-    """Moments of every cell, accumulated batch by batch.
+    """Moments of every cell, accumulated batch by batch for each part of an alignment and then merged.
 
     Args:
-        sources, targets: shapes of the representations at the sites of each side.
-        rule: how positions are matched.
-        same: both sides are the same representations (self-stitching). Shared products are then computed
-            once.
+        same: True in self-stitching, where both sides are the same; shared products are computed once.
         precision, higher: see `PairMoments`.
-        folds: number of disjoint parts of the examples whose moments are kept apart, for cross-validation.
-            The number of an example in the stream decides its fold, whatever the batches.
-
-    Raises:
-        SutureError: two shapes cannot be aligned.
+        folds: number of parts of the examples whose moments are kept apart, for cross-validation. Example
+            number k belongs to fold k modulo `folds`, whatever the batches.
     """
 
     def __init__(self, sources: Sequence[Shape], targets: Sequence[Shape], rule: AlignmentRule = DEFAULT_RULE,
@@ -79,7 +70,6 @@ class AlignedMoments:
 
     @property
     def examples(self) -> int:
-        """Number of examples added so far."""
         return sum(f.examples for f in self._folds)
 
     @property
@@ -97,14 +87,8 @@ class AlignedMoments:
                mask_y: Tensor | None = None) -> None:
         """Add one batch: the representations of the same examples at the sites of each side.
 
-        Args:
-            xs, ys: one tensor for each site. In self-stitching both are the same tensors.
-            mask_x, mask_y: (N, T) booleans for tokens, False at padding tokens. Where tokens are matched with
-                tokens, a side without a mask uses the other side's.
-
-        Raises:
-            NonFiniteError: a tensor holds NaN or inf; it names the side and the position in `xs` or `ys`.
-            SutureError: two sides whose tokens are matched differ in the number of tokens or in the mask.
+        Masks are (N, T) booleans, False at padding tokens. Where tokens are matched with tokens, a side
+        without a mask uses the other side's. A `NonFiniteError` names the side and the site of NaN or inf.
         """
         self._spectra.clear()
         self._last = None
@@ -118,10 +102,7 @@ class AlignedMoments:
                           *(None if m is None else m[rows] for m in (mask_x, mask_y)))
 
     def _check_tokens(self, xs: Sequence[Tensor], ys: Sequence[Tensor], *masks: Tensor | None) -> None:
-        """Check that both sides have the same number of tokens and the same mask.
-
-        Position k is the same word for both networks only if one tokenizer and one padding made both inputs.
-        """
+        """Check that one tokenizer and one padding made both sides: position k is then the same word."""
         lengths = [{x.shape[1] for x, shape in zip(tensors, shapes, strict=True) if shape.varies}
                    for tensors, shapes in ((xs, self.sources), (ys, self.targets))]
         first, second = masks
@@ -154,18 +135,13 @@ class AlignedMoments:
         return reduce(Moments.merge, [p for p in parts if p.n] or parts[:1])
 
     def get_folds(self, i: int, j: int, most: int | None = None) -> list[Moments]:
-        """Return the centred moments of one cell in each fold that has examples, merged into at most `most`.
-
-        Fold b goes into number b modulo `most`.
-
-        Raises:
-            SutureError: nothing was added yet.
+        """Return one cell's centred moments in each fold; `most` merges fold b into number b modulo `most`.
         """
         found = self._get_merged(i, j)[1]
         return found if most is None else merge_blocks(found, most)
 
     def get_moments(self, i: int, j: int) -> Moments:
-        """Return the centred moments of one cell; errors are those of `get_folds`."""
+        """Return the centred moments of one cell."""
         return self._get_merged(i, j)[2]
 
     def _get_merged(self, i: int, j: int) -> tuple[tuple[int, int], list[Moments], Moments]:
@@ -178,7 +154,7 @@ class AlignedMoments:
         return self._last
 
     def get_pair(self, i: int, j: int) -> Pair:
-        """Return the moments of one cell with the spectra of both sides, each factored once for all cells."""
+        """Return the moments of one cell with the spectra of both sides, each computed once for all cells."""
         m, a = self.get_moments(i, j), self.alignments[i, j]
         if self._same and self.alignments[i, i].source_rows == a.source_rows:
             x = self._get_spectrum(lambda: self.get_moments(i, i).y, "target", i,

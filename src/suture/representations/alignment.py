@@ -18,7 +18,7 @@ from suture.representations.shapes import Kind, Shape
 from suture.representations.views import View, describe_positions
 
 _DROPPED = {"keep": "map", "learn": "drop", "add": "drop", "only": "drop"}
-"""Former words for `AlignmentRule.prefix`, with the nearest one that is left."""
+"""Former values of `AlignmentRule.prefix`, each with the nearest present one."""
 
 
 def _refuse_dropped(prefix: Any) -> Any:
@@ -68,7 +68,7 @@ class Alignment:
     """Alignment of a source's representation to the target's positions.
 
     - A map into a map is resized.
-    - A map into tokens is resized to their patches.
+    - A map into tokens is resized to the grid of their patches.
     - Tokens into a map are read as the map of their patches.
     - Any representation into a vector is averaged over its positions.
     - A vector into any representation is repeated at every position.
@@ -110,7 +110,7 @@ class Alignment:
 
     @property
     def maps_prefix(self) -> bool:
-        """True where prefix tokens go through the affine map with the rest."""
+        """True if prefix tokens go through the affine map with the rest."""
         return self.source.prefix == self.target.prefix and self.rule.prefix != "drop"
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Moments of pooled examples: rows are examples, each the mean over its positions."""
+"""Moments of pooled examples: each row is the mean of one example over its positions."""
 
 from __future__ import annotations
 
@@ -19,20 +19,13 @@ from suture.representations.shapes import Kind, Shape
 from suture.representations.views import View, to_grid
 
 _MEANS_AT_ONCE = 1000
-"""Number of means of examples that are added at once, because their products are small beside the sums."""
+"""Number of means added at once: with few rows, an addition to the sums costs more than the products."""
 
 
 class PooledMoments:
-    """Moments of the means of examples, plain and with standardised rows, and sums of rows of unit length.
+    """Moments of pooled examples, plain and with standardised rows, and sums of rows of unit length.
 
-    Args:
-        sources, targets: shapes of the representations at the sites of each side.
-        settings: indices, blocks and sample.
-        same: both sides are the same representations (self-stitching).
-
-    Attributes:
-        wanted: the ``"plain"`` and ``"standard"`` moments, as far as the settings ask for them.
-        alignments: how the means of each cell become a pair of matrices.
+    `wanted` holds the ``"plain"`` and the ``"standard"`` moments, as far as the settings ask for them.
     """
 
     def __init__(self, sources: Sequence[Shape], targets: Sequence[Shape], settings: AccumulatorSettings, *,
@@ -70,7 +63,6 @@ class PooledMoments:
             self.flush()
 
     def flush(self) -> None:
-        """Add the queued means."""
         if not self._waiting:
             return
         xs, ys = ([torch.cat(site) for site in zip(*side, strict=True)]

@@ -13,22 +13,15 @@ from suture.representations.alignment import Alignment, Part
 from suture.representations.views import describe_positions, get_row_mask, to_grid
 
 _POSITIONS = (1,)
-"""Purpose of the draws of positions, which keeps them apart from the draws of a share of the tokens."""
+"""Purpose of the draws of positions, which keeps them apart from the draws of examples."""
 
 
 class RowSample:
-    """A sample of rows of both sides of every cell: one row for each example that is kept.
+    """A sample of rows of both sides of every cell: one row for each of `most` examples.
 
-    Under ``pool`` the row is the pooled example. Under ``stitch`` it is a position of the target that is not
-    padding. The seed and the number of the example among those that are not all padding decide which one. The
-    source's row is the same position, after the source is brought to the target's size.
-
-    Args:
-        alignments: the alignment of every cell.
-        stitched: draw positions; otherwise representations are vectors already.
-        most: number of examples to keep.
-        seed: seed of the sample and of the positions.
-        precision: dtype in which positions are brought to the target's size.
+    Under ``pool`` the row is the pooled example. Under ``stitch`` (`stitched`) it is a random position of the
+    target that is not padding, and the same position of the source after resizing. The draw depends only on
+    the seed and on the example's number among those that are not all padding.
     """
 
     def __init__(self, alignments: Mapping[tuple[int, int], Alignment], *, stitched: bool, most: int,
@@ -40,12 +33,10 @@ class RowSample:
 
     @property
     def examples(self) -> int:
-        """Number of kept examples."""
         return len(self._reservoir.numbers)
 
     @property
     def nbytes(self) -> int:
-        """Number of bytes of the rows."""
         return sum(t.nbytes for t in self._tables.values())
 
     @property
@@ -89,7 +80,6 @@ class RowSample:
         return (0, i, self._stitched and a.source_rows), (1, j, self._stitched and a.target_rows)
 
     def get_sample(self, i: int, j: int) -> Sample:
-        """Return the sampled rows of one cell."""
         keys = self._make_keys(i, j)
         for key, name in zip(keys, ("x", "y"), strict=True):
             if key not in self._made:
@@ -99,10 +89,7 @@ class RowSample:
 
 def _draw_rows(pair: Sequence[Tensor], a: Alignment, draws: Tensor,
                masks: Sequence[Tensor | None]) -> list[Tensor]:
-    """Return one (N, C) row per example for the source and for the target.
-
-    `draws` (N,), in [0, 1), says where the row lies among the example's rows that are not padding.
-    """
+    """Draw one (N, C) row per example and side; `draws` (N,) in [0, 1) chooses among the unpadded rows."""
     unpadded = [_find_unpadded_rows(a, p, pair, masks) for p in a.parts]
     ends = torch.stack([u.sum(1) for u in unpadded]).cumsum(0).cpu()
     chosen = (draws * ends[-1]).long()
@@ -123,10 +110,7 @@ def _draw_rows(pair: Sequence[Tensor], a: Alignment, draws: Tensor,
 
 def _find_unpadded_rows(a: Alignment, p: Part, pair: Sequence[Tensor],
                         masks: Sequence[Tensor | None]) -> Tensor:
-    """Return (N, rows) booleans: the target's rows in a part that are not padding.
-
-    The target's own mask decides, else the source's mask where both sides have the same rows.
-    """
+    """Return (N, rows) booleans, True at a part's unpadded rows, by the target's mask, else the source's."""
     mask = get_row_mask(a.target, p.target, masks[1])
     if mask is None and describe_positions(a.source, p.source) == describe_positions(a.target, p.target):
         mask = get_row_mask(a.source, p.source, masks[0])

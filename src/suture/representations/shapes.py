@@ -30,19 +30,16 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Shape:
-    """Shape of one example's representation.
-
-    Two shapes of sequences of varying length are equal whatever their lengths in the dry run.
+    """Shape of one example's representation. Equality ignores the length of sequences of varying length.
 
     Attributes:
         kind: map, tokens or vector.
         width: number of channels or token dimensions.
         size: positions: (H, W) of a map, (T,) of tokens, () of a vector.
-        prefix: tokens only: number of tokens at the start that are no positions (class token, registers).
-        grid: tokens only: (H, W) where the tokens after the prefix are the patches of an image, row by row.
-        last: maps only: the channels are the last axis, (N, H, W, C).
-        varies: tokens only: the tokens are those of a text, and each batch has its own T. `size` is then that
-            of the dry run.
+        prefix: number of tokens at the start that are no positions (class token, registers).
+        grid: (H, W) where the tokens after the prefix are the patches of an image, row by row.
+        last: True for a map (N, H, W, C) with the channels as the last axis.
+        varies: True for tokens of a text: each batch has its own number. `size` is that of the dry run.
     """
 
     kind: Kind
@@ -108,15 +105,13 @@ def recognise_shape(x: Tensor, image: Size | None = None, lengths: Collection[in
     """Recognise the shape of a batch: (N, C, H, W) is a map, (N, T, D) tokens, (N, D) a vector.
 
     Args:
-        x: the representations.
-        image: (H, W) of the network's images, if any. Tokens are then patches: the prefix is the smallest
-            one, up to `MOST_PREFIX_TOKENS`, that leaves a grid of the image's proportions. Channels are last
-            where axes 1 and 2 have these proportions and axes 2 and 3 do not.
-        lengths: lengths of the network's input sequences (`find_sequence_lengths`). As many tokens are those
-            of the text: they have no prefix, and each batch has its own number.
-        inner: width of the last layer norm or linear layer in the module that returned `x`. Where both pairs
-            of axes have the image's proportions, channels are last if `inner` is the length of axis 3 and not
-            that of axis 1.
+        image: (H, W) of the network's images, if any. Tokens are then patches after the shortest prefix, up
+            to `MOST_PREFIX_TOKENS`, that leaves a grid of the image's proportions. Channels are last if axes
+            1 and 2 have these proportions and axes 2 and 3 do not.
+        lengths: lengths of the network's input sequences (`find_sequence_lengths`). Tokens of such a number
+            are those of a text: they have no prefix, and each batch has its own number.
+        inner: width of the last layer norm or linear layer in the module that returned `x`. If both pairs of
+            axes have the proportions, channels are last if `inner` is the length of axis 3 and not of axis 1.
 
     Raises:
         SutureError: any other number of axes.
@@ -161,7 +156,7 @@ def _find_patches(count: int, image: Size) -> tuple[int, Size | None]:
 
 
 def _find_patch_grid(count: int, image: Size, cut: bool = False) -> Size | None:
-    """Find the grid of `count` patches, or None; with `cut`, square patches that leave a rest over."""
+    """Find the grid of `count` patches, or None; with `cut`, of square patches that leave a margin."""
     if cut:
         found = ((image[0] // p, image[1] // p) for p in range(2, min(image) + 1))
         return next((g for g in found if g[0] * g[1] == count), None)
@@ -182,9 +177,9 @@ class ShapeOverride:
 
     @classmethod
     def parse(cls, text: str) -> ShapeOverride:
-        """Read ``map``, ``map:last``, ``vector``, ``tokens``, ``tokens:1`` or ``tokens:1,14x14``.
+        """Parse ``map``, ``map:last``, ``vector``, ``tokens``, ``tokens:1`` or ``tokens:1,14x14``.
 
-        The latter two give the number of prefix tokens and the grid of the patches.
+        The last two give the number of prefix tokens and the grid (H x W) of the patches.
 
         Raises:
             SutureError: anything else.
@@ -198,11 +193,7 @@ class ShapeOverride:
         return cls(Kind.TOKENS, int(m[3]), (int(m[4]), int(m[5])) if m[4] else None)
 
     def build_shape(self, x: Tensor, image: Size | None = None, lengths: Collection[int] = ()) -> Shape:
-        """Build the shape of a batch; the arguments are as for `recognise_shape`.
-
-        Raises:
-            SutureError: the batch cannot be read in this way.
-        """
+        """Build the shape of a batch with the arguments of `recognise_shape`, or raise a `SutureError`."""
         axes = {Kind.MAP: "(N, H, W, C)" if self.last else "(N, C, H, W)", Kind.TOKENS: "(N, T, D)",
                 Kind.VECTOR: "(N, D)"}[self.kind]
         expect(x.ndim == axes.count(",") + 1, f"{axes} for {self.kind.value}", f"shape {tuple(x.shape)}",

@@ -1,8 +1,7 @@
-"""Views of a representation as rows on a grid.
+"""Views: representations as rows on a grid (N, H, W, C).
 
-Inside suture a representation is seen as *grids* (N, H, W, C), channels last. A map (N, C, H, W) becomes one
-by a permutation, which copies nothing where the network runs channels last. Tokens (N, T, D) become a grid of
-height 1, or the map that their patches form. A vector (N, D) becomes a grid of one position.
+A map (N, C, H, W) is permuted, which copies nothing. Tokens (N, T, D) become a grid of height 1, or the map
+that their patches form. A vector (N, D) becomes a grid of one position.
 """
 
 from __future__ import annotations
@@ -15,11 +14,7 @@ from suture.representations.shapes import Kind, Shape
 
 
 class View(Enum):
-    """Choice of rows of a representation.
-
-    ``ALL`` means all rows, ``GRID`` the tokens without their prefix, ``PREFIX`` the prefix tokens. ``POOLED``
-    is the mean of all rows outside the prefix.
-    """
+    """Choice of rows: all, tokens without the prefix, the prefix alone, or the mean without the prefix."""
 
     ALL = "all"
     GRID = "grid"
@@ -28,9 +23,7 @@ class View(Enum):
 
 
 def describe_positions(shape: Shape, view: View) -> tuple[str, int, int]:
-    """Return (kind of positions, height, width) of a view: equal for views whose rows correspond one to one.
-
-    The width of a sequence of varying length is 0: any width, but the same on both sides.
+    """Return (kind of positions, height, width) of a view, equal if rows correspond; width 0 is any length.
     """
     if view is View.POOLED or shape.kind is Kind.VECTOR:
         return "grid", 1, 1
@@ -50,10 +43,8 @@ def to_grid(x: Tensor, shape: Shape, view: View, mask: Tensor | None = None) -> 
 
     Args:
         x: (N, C, H, W) or (N, H, W, C) as the shape says, (N, T, D) or (N, D).
-        shape: shape of the representations.
-        view: the rows.
-        mask: (N, T) for tokens, False at padding tokens, which are left out of means. A mask of another
-            length is ignored, because it belongs to other tokens, such as those of the text beside an image.
+        mask: (N, T), False at padding tokens; the mean leaves them out. A mask of another length is ignored:
+            it belongs to other tokens, such as those of the text beside an image.
     """
     if shape.kind is Kind.VECTOR:
         return x[:, None, None, :]
@@ -67,17 +58,13 @@ def to_grid(x: Tensor, shape: Shape, view: View, mask: Tensor | None = None) -> 
 
 
 def get_row_mask(shape: Shape, view: View, mask: Tensor | None) -> Tensor | None:
-    """Return (N, H, W) booleans, False at the rows of a view that are padding.
-
-    Return None where no row is padding, or where the mask belongs to other tokens.
-    """
+    """Return (N, H, W) booleans, False at a view's padding rows; None without a mask for these rows."""
     if mask is None or not _is_mask_of(mask, shape) or view is View.POOLED:
         return None
     return _select_tokens(mask, shape, view).reshape(len(mask), *_get_grid_size(shape, view))
 
 
 def _select_tokens(tokens: Tensor, shape: Shape, view: View) -> Tensor:
-    """Select the tokens of a view along axis 1."""
     if view is View.ALL:
         return tokens
     return tokens[:, :shape.prefix] if view is View.PREFIX else tokens[:, shape.prefix:]

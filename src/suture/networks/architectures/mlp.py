@@ -8,15 +8,10 @@ from suture._base import Count, checked
 
 
 class MLP(nn.Module):
-    """One hidden layer of ReLUs: (N, width) -> logits (N, classes).
-
-    Args:
-        width: features of one example.
-        classes: number of logits.
-        hidden: units of the hidden layer. Default 128.
+    """One hidden layer of `hidden` ReLUs (default 128): (N, width) -> logits (N, classes).
 
     Raises:
-        SutureError: one of them is below 1.
+        SutureError: a number below 1.
     """
 
     @checked

@@ -11,10 +11,10 @@ from suture._base import Count, checked, expect
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with a shortcut; the output comes after the last ReLU.
+    """Two 3x3 convolutions with a shortcut: (N, inner, H, W) -> (N, outer, H / stride, W / stride).
 
-    (N, inner, H, W) -> (N, outer, H / stride, W / stride). The shortcut is the identity, or a 1x1 convolution
-    with batch norm where the shape changes (option B of He et al. 2016, section 3.3).
+    The shortcut is the identity, or a 1x1 convolution with batch norm where the shape changes (option B of He
+    et al. 2016, section 3.3). The output comes after the last ReLU.
     """
 
     def __init__(self, inner: int, outer: int, stride: int = 1) -> None:
@@ -37,19 +37,15 @@ class ResNet(nn.Module):
     """A residual network with a 3x3 stem: (N, in_channels, H, W) -> logits (N, classes).
 
     Its modules are `conv1`, `bn1`, `relu` (the stem), `layer1` ... `layerK` (each an `nn.Sequential` of
-    `BasicBlock`), `pool` and `fc`.
+    `BasicBlock`), `pool` and `fc`. Source: He et al., CVPR 2016 (arXiv 1512.03385).
 
     Args:
-        widths: channels of each stage; the stem has the first stage's.
-        blocks: blocks of each stage.
+        widths, blocks: channels and number of blocks of each stage; the stem has the first stage's channels.
         strides: stride of the first block of each stage.
-        in_channels: channels of the images (default 3).
-        classes: number of logits (default 10).
+        in_channels, classes: channels of the images (default 3), and number of logits (default 10).
 
     Raises:
         SutureError: lists that are empty or differ in length, or a number below 1.
-
-    Source: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016 (arXiv 1512.03385).
     """
 
     @checked
@@ -85,7 +81,7 @@ class ResNet(nn.Module):
 def resnet18(classes: int = 10, in_channels: int = 3) -> ResNet:
     """Build ResNet-18 with a 3x3 stem and no max pooling, for 32x32 images: 11.17 M parameters.
 
-    It is the paper's (arXiv 2412.11299, section 4), with eight blocks at 32, 16, 8 and 4 pixels.
+    The paper's network (arXiv 2412.11299, section 4), with eight blocks at 32, 16, 8 and 4 pixels.
     """
     return ResNet((64, 128, 256, 512), (2, 2, 2, 2), (1, 2, 2, 2), in_channels, classes)
 
@@ -93,8 +89,7 @@ def resnet18(classes: int = 10, in_channels: int = 3) -> ResNet:
 def resnet20(classes: int = 10, in_channels: int = 3) -> ResNet:
     """Build ResNet-20 without strides, for 32x32 images: all nine blocks keep the size of the image.
 
-    It is the paper's variant (arXiv 2412.11299), in which no resizing can blur a comparison of blocks. For
-    the original use `resnet20_strided`.
+    The paper's variant (arXiv 2412.11299), to compare blocks without resizing. Original: `resnet20_strided`.
     """
     return ResNet((16, 32, 64), (3, 3, 3), (1, 1, 1), in_channels, classes)
 
@@ -105,8 +100,5 @@ def resnet20_strided(classes: int = 10, in_channels: int = 3) -> ResNet:
 
 
 def resnet_digits(classes: int = 10, in_channels: int = 1) -> ResNet:
-    """Build a small network for the 8x8 handwritten digits: six blocks at 8, 4 and 2 pixels.
-
-    It trains in seconds.
-    """
+    """Build a small network for the 8x8 handwritten digits: six blocks at 8, 4 and 2 pixels."""
     return ResNet((16, 32, 64), (2, 2, 2), (1, 2, 2), in_channels, classes)

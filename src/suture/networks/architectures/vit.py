@@ -10,9 +10,7 @@ from suture._base import Count, checked, expect
 
 
 class Block(nn.Module):
-    """Pre-norm self-attention and a perceptron of four times the width, each with a skip connection.
-
-    (N, T, dim) -> (N, T, dim).
+    """Pre-norm self-attention and a perceptron of width 4 dim, both with a skip: (N, T, dim) -> (N, T, dim).
     """
 
     def __init__(self, dim: int, heads: int) -> None:
@@ -40,19 +38,16 @@ class Block(nn.Module):
 class ViT(nn.Module):
     """A vision transformer on given tokens: (N, tokens, width) -> logits (N, classes) from a class token.
 
+    Source: Dosovitskiy et al., ICLR 2021 (arXiv 2010.11929); ViT-Ti: Touvron et al., 2021 (arXiv 2012.12877).
+
     Args:
         width: dimensions of a given token; a linear embedding brings them to `dim`.
-        tokens: number of tokens; each position has a learned vector. None: any number, and no such vectors.
-        classes: number of logits.
+        tokens: number of tokens, each with a position vector. None: any number, without position vectors.
         dim: width of the blocks; a multiple of `heads`. Default 192 (ViT-Ti).
-        depth: number of blocks. Default 12.
-        heads: number of attention heads. Default 3.
+        depth, heads: numbers of blocks (default 12) and of attention heads (default 3).
 
     Raises:
         SutureError: a number below 1, or heads that do not divide `dim`.
-
-    Source: Dosovitskiy et al., ICLR 2021 (arXiv 2010.11929); ViT-Ti: Touvron et al., ICML 2021 (arXiv
-    2012.12877).
     """
 
     @checked
