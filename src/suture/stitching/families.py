@@ -80,8 +80,8 @@ class Rank(Family):
     """Affine maps with a W of rank at most k.
 
     W = V_k V_k' Syx Sxx^+, with V_k the first k eigenvectors of the scatter of the fitted values
-    (reduced-rank regression, Izenman 1975). In training W = L R, with ``left`` L (q, k) and ``right`` R (k,
-    p).
+    (reduced-rank regression, Izenman 1975). In training W = L R, L (q, k) is ``left`` and R (k, p) is
+    ``right``.
 
     Attributes:
         {options}
@@ -126,9 +126,10 @@ class Orthogonal(Family):
     """Rotations, reflections and isometries: W = s Q, with orthonormal columns of Q and p at most q.
 
     W = s U V' with U D V' = Syx and s = tr D / tr Sxx, or s = 1 without free scale (Schonemann 1966). It is
-    exact also for p < q, because |Q x| = |x|. Without shift the second moments are about zero. In training W
-    = exp(log_scale) exp(A - A') Q, with ``angle`` A (q, q) and a constant ``base`` Q (q, p). exp(A - A') is a
-    rotation, so for p = q training keeps the sign of det W.
+    exact also for p < q, because |Q x| = |x|. Without free shift, the second moments are about zero.
+
+    In training W = exp(log_scale) exp(A - A') Q, with ``angle`` A (q, q) and a constant ``base`` Q (q, p).
+    exp(A - A') is a rotation, so for p = q training keeps the sign of det W.
 
     Attributes:
         {options}
@@ -193,7 +194,7 @@ class Diagonal(Family):
         return torch.where(find_varying_columns(m.x, m.precision), slopes, 0.0).diag()
 
     def draw(self, p: int, q: int, generator: torch.Generator) -> Tensor:
-        return draw_uniform((q,), 1.0, generator).diag()  # each output has one input
+        return draw_uniform((q,), 1.0, generator).diag()  # ±1/sqrt(1): each output has one input
 
     def split(self, weight: Tensor) -> dict[str, Tensor]:
         return {"factors": weight.diagonal()}

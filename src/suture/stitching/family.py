@@ -80,8 +80,6 @@ class Family:
         expect(p == q or not self.square, f"as many source as target channels for {self}", f"{p} into {q}",
                "use full, or orthogonal" if p < q else "use full")
 
-    # -- closed form -----------------------------------------------------------------------------------------
-
     @property
     def needs_folds(self) -> bool:
         """True if `choose` needs the moments of folds of the data."""
@@ -105,8 +103,6 @@ class Family:
         It can be computed for any W (q, p) in float64, and has a gradient.
         """
         return compute_squared_error(weight, self.find_shift(weight, pair.moments), pair.moments)
-
-    # -- training --------------------------------------------------------------------------------------------
 
     def make_identity(self, p: int, q: int) -> Tensor:
         """Return the identity (q, p), rectangular where the widths differ."""

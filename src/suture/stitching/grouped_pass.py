@@ -72,9 +72,9 @@ class _PieceOutputs:
 class GroupedPass:
     """A pass of batches through the networks stitched by many layers.
 
-    A batch needs one front pass of the source and one full pass of the target. The stitched representations
-    of a target site are concatenated, as many as memory allows, for a pass of its tail. For self-stitching
-    `source` and `target` are the same object. `micro_batch` is the maximum of examples at once without
+    A batch needs one front pass of the source and one full pass of the target. Each target site adds a pass
+    of its tail, with as many stitched representations concatenated as memory allows. For self-stitching,
+    `source` and `target` are the same object. `micro_batch` examples fit the memory at once without
     gradients.
     """
 
@@ -89,7 +89,7 @@ class GroupedPass:
         """Return each layer's gradient of its mean objective plus penalty, and the sums over the batch.
 
         If memory runs out, the whole batch runs again in smaller pieces. `layers` must be in the order of
-        `sort_by_target`. `check` checks the labels; an accelerator waits for it.
+        `sort_by_target`. `check` decides if labels are checked, for which an accelerator waits.
         """
         sources = 1 if self._matches else max(Counter(j for _, j in layers).values(), default=1)
         return self.micro_batch.run(lambda: self._run_once(layers, batch, device, backward, check),
