@@ -73,7 +73,7 @@ class Detection:
     def check_user_inputs(self, first: Batch) -> None:
         """Check the user's detectors, auxiliary data and store, before any work.
 
-        `first` is a few examples on the device. What fails is named in a `SutureError`.
+        `first` is a few examples on the device. A `SutureError` names what fails.
         """
         functions = [d for d in self._chosen.values() if isinstance(d, FunctionDetector)]
         natives = self._run_front("data", first.target) if functions else []
@@ -116,8 +116,8 @@ class Detection:
     def finish(self, fitter: DetectorFitter, data: Batches, progress: Progress | None = None) -> None:
         """Fit the detectors to the collected statistics, and score auxiliary data with them.
 
-        A detector that cannot be fitted, or auxiliary data that are too few or not finite, raise a
-        `SutureError`.
+        Raises:
+            SutureError: a detector that cannot be fitted, auxiliary data that are too few or not finite.
         """
         if not self._chosen:
             return

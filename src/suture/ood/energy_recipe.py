@@ -56,8 +56,8 @@ class EnergyRecipe(Recipe):
         the image padded by 4 pixels, flips, ResNet-18 and ViT-Ti.
 
         Two errors of their code (github.com/szegedai/stitching-ood) are corrected. It lowered the fine-tuning
-        rate after as many epochs as half the number of *batches*, and it cropped only auxiliary images, whose
-        black border gave them away. Further, fine-tuning uses 64 and 64 examples per step, not 32 and 32, and
-        the ViT has its own class token and positions.
+        rate after 5 *batches* instead of 5 epochs. It cropped only auxiliary images, whose black border gave
+        them away. Further, fine-tuning uses 64 and 64 examples per step, not 32 and 32, and the ViT has its
+        own class token and positions.
         """
         return cls(crop=4, flip=True, seed=seed, body="paper")

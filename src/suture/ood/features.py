@@ -34,7 +34,7 @@ class SiteFeatures:
     def spread(self) -> Tensor:
         """(N, F) `mean`, followed by each channel's standard deviation over P positions (divisor P).
 
-        A vector has one position, so it has no standard deviations. Texts keep them, as zeros, if all have
+        Vectors and maps of one position have `mean` alone. Texts always have standard deviations, zero for
         one token.
         """
         if self.shape.kind is Kind.VECTOR or (self._rows.shape[1] == 1 and not self.shape.varies):

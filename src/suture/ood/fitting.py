@@ -21,7 +21,8 @@ STORE_FORMAT, OLD_STORE_FORMAT = "suture.detector/2", "suture.shelf/1"
 class DetectorFitter:
     """A collector of the statistics of native representations that detectors need.
 
-    `statistics` has, by name of the detector, one for each site, or None if it needs none.
+    `statistics` has a list for each detector, by name: one item for each site, None if the detector needs
+    none.
     """
 
     def __init__(self, detectors: Mapping[str, Detector], shapes: Sequence[Shape], seed: int = 0) -> None:

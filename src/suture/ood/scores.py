@@ -28,9 +28,10 @@ SAMPLED_EXAMPLES = 500
 
 @dataclass
 class ScoreCollector:
-    """A collector of the scores of one pass over data, with one detector by name for each target site.
+    """A collector of the scores of one pass over data.
 
-    For detectors per cell it keeps pooled features (N, F) of the first `SAMPLED_EXAMPLES` examples instead.
+    `detectors` has, by name, one detector for each target site. For detectors per cell, the collector keeps
+    pooled features (N, F) of the first `SAMPLED_EXAMPLES` examples instead of scores.
     """
 
     detectors: Mapping[str, Sequence[Detector]]
@@ -94,7 +95,7 @@ def score_features(detector: Detector, native: Tensor, other: Tensor) -> tuple[F
 def stack_scores(found: ScoreCollector, method: str, shape: tuple[int, int]) -> dict[str, Float32Array]:
     """Return the scores as arrays ``native.NAME`` (T, N) and ``METHOD.score_NAME`` (S, T, N).
 
-    Missing cells are nan. Of a detector per cell, native scores are ``METHOD.native_NAME`` (S, T, n).
+    Missing cells are nan. A detector per cell has native scores ``METHOD.native_NAME`` (S, T, n).
     """
     arrays: dict[str, Float32Array] = {}
     for name, detectors in found.detectors.items():

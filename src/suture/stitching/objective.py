@@ -16,7 +16,7 @@ from suture.stitching.tasks import Task
 def compute_task_losses(logits: Tensor, own: Tensor, labels: Tensor | None, recipe: TaskRecipe) -> Tensor:
     """Return the task losses (k, N), in nats, of k stitched networks on N examples or scored tokens.
 
-    `logits` are (k N, classes) float32, `own` (N, classes) are the target network's.
+    `logits` (k N, classes) float32 are theirs, `own` (N, classes) are the target network's.
     """
     k = len(logits) // len(own)
     hard = soft = torch.zeros(())

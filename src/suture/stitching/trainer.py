@@ -90,7 +90,7 @@ class GroupTrainer:
         layers: one layer per cell, on the device, with initial weights; `init` of the recipe is not applied
             here.
         recipe: settings.
-        micro_batch: maximum number of examples that pass a whole network at once.
+        micro_batch: maximum number of examples that pass a whole network at once without gradients.
         task: of the target's output.
     """
 
@@ -141,7 +141,7 @@ class GroupTrainer:
 
     def compute_objective(self, batches: Batches, device: torch.device, layers: Layers,
                           progress: Progress | None = None) -> dict[Cell, float]:
-        """Return the mean objective of each layer, without penalty, crops and flips."""
+        """Return the mean objective of each layer on any data, without penalty, crops and flips."""
         layers = sort_by_target(layers)
         sums: list[BatchSums] = []
         with disable_gradients():
