@@ -1,4 +1,4 @@
-"""Auxiliary inputs, which a detector should tell from the data: given by a user or made from the data."""
+"""Auxiliary inputs, which a detector should tell from the data: given by a user, or made from the data."""
 
 from __future__ import annotations
 
@@ -30,10 +30,9 @@ from suture.data import (
 from suture.representations import get_token_mask
 
 HELD_OUT = 500
-"""Auxiliary examples that measure the quality of a detector. No detector is trained on them."""
+"""Number of auxiliary examples that measure a detector's quality and are never used for training."""
 TRAINING_BYTES = 2**29
-"""Memory for auxiliary inputs that are made to train a detector: 43,000 images of 3x32x32, 890 of
-3x224x224."""
+"""Memory for auxiliary inputs made for training: 43,000 images of 3x32x32, 890 of 3x224x224."""
 FEW_EXAMPLES = 20
 """Minimum number of auxiliary examples needed to assess a detector."""
 NOT_MADE_NOTE = ("no auxiliary data and no maker for this kind of input: nothing shows that the detectors "
@@ -42,11 +41,11 @@ NOT_MADE_NOTE = ("no auxiliary data and no maker for this kind of input: nothing
 
 @dataclass
 class AuxiliaryData:
-    """Auxiliary inputs by use, with their origin and notes.
+    """Auxiliary inputs by use.
 
     Attributes:
-        inputs: "auxiliary" (held out), "unseen" (of another kind) and "training", where there are any.
-        about: the origin of the inputs, by use.
+        inputs: "auxiliary" (held out), "unseen" (of another kind) and "training".
+        about: their origin.
         notes: sentences for the reader of the scores.
     """
 
@@ -55,7 +54,7 @@ class AuxiliaryData:
     notes: list[str] = field(default_factory=list)
 
     def add_given(self, use: str, data: Any, like: Any, most: int) -> None:
-        """Add the first inputs that a user gave, checked against the data's.
+        """Add the first `most` inputs that a user gave, checked against the data's (`like`).
 
         Of "auxiliary" data the last half, at most `HELD_OUT` examples, is held out. The rest is for training.
         """
@@ -71,10 +70,7 @@ class AuxiliaryData:
             self.inputs["training"] = take_examples(given, slice(0, n - last))
 
     def make_missing(self, like: Any, *, training: int, unseen: bool, seed: int) -> None:
-        """Make the inputs that were not given, from a sample of images or token ids.
-
-        For other kinds of data nothing is made, and a note says so.
-        """
+        """Make missing inputs from a sample of images or token ids; for other kinds, add a note."""
         kind = find_input_kind(like)
         if "auxiliary" not in self.inputs and kind is not None:
             size = sum(t.nbytes for t in list_tensors(like)) // count_examples(like)
@@ -101,7 +97,7 @@ class AuxiliaryData:
 
 
 def _can_make(like: Any, kind: str) -> bool:
-    """Check that a maker can make new inputs; it cannot from blank images, or from a table of all ids."""
+    """Check that new inputs can be made; blank images, for example, allow none."""
     try:
         make_auxiliary(like, 2, kinds=[kind])
     except SutureError:
@@ -120,15 +116,12 @@ def as_batches(data: Any, name: str = "auxiliary data") -> Batches:
 def gather_inputs(data: Batches, most: int, like: Any = None) -> Any:
     """Return the target network's inputs of the first `most` examples, as one batch on the CPU.
 
-    Texts with an attention mask are padded on the right to the longest one. Without a mask, only texts as
-    long as the first ones are used.
+    Texts with an attention mask are padded on the right to the longest. Without a mask, texts of another
+    length than the first are skipped.
 
     Args:
         data, most: the batches, and number of examples.
-        like: inputs that they must match in number, shapes and types of tensors. Default: the first batch.
-
-    Raises:
-        SutureError: they do not match.
+        like: inputs whose number, shapes and types of tensors they must have. Default: the first batch.
     """
     parts: list[Any] = []
     left, wanted = most, None if like is None else _describe_form(like)
@@ -178,7 +171,7 @@ InputForm = list[tuple[tuple[int | str, ...], torch.dtype]]
 
 
 def _describe_form(inputs: Any) -> InputForm:
-    """Return the shape of one example and the type of each tensor; the length of an attention mask is "T"."""
+    """Return each tensor's shape per example, with the length of an attention mask as "T", and its type."""
     n, mask = count_examples(inputs), get_token_mask(inputs)
     own = None if mask is None else (mask.shape[1],)
     shapes = [tuple(t.shape[1:] if _is_per_example(t, n) else t.shape) for t in list_tensors(inputs)]
@@ -195,7 +188,7 @@ def _format_form(form: InputForm) -> str:
 
 
 def _pad_texts(parts: list[Any]) -> list[Any]:
-    """Return texts padded with zeros to the length of the longest; their masks leave out the padding."""
+    """Pad texts with zeros to the longest."""
     masks = [get_token_mask(p) for p in parts]
     longest = max((m.shape[1] for m in masks if m is not None), default=0)
 

@@ -40,17 +40,16 @@ from suture.stitching import Task
 
 @dataclass
 class Detection:
-    """The detectors of one target network, fitted on its representations and tested on auxiliary data.
+    """The detectors of one target network, fitted to its representations and assessed on auxiliary data.
 
     Args:
         ood: the settings.
         target, device, micro_batch, fingerprint, data: see `NativeData`.
-        seed: of makers and samples.
+        seed: of samples and of data that are made.
 
     Attributes:
         notes: sentences for the reader of the scores.
-        about: conventions, thresholds and the quality of each detector at each site; empty before
-            `describe_quality`.
+        about: conventions, thresholds and quality of each detector at each site, after `describe_quality`.
     """
 
     ood: OOD
@@ -72,14 +71,9 @@ class Detection:
         self._store = None if self.ood.store is None else Path(self.ood.store)
 
     def check_user_inputs(self, first: Batch) -> None:
-        """Check, before any work, the detectors, auxiliary data and store that a user gave.
+        """Check the user's detectors, auxiliary data and store, before any work.
 
-        Args:
-            first: a few examples, on the device.
-
-        Raises:
-            SutureError: a detector that fails or returns no scores, auxiliary data unlike the data, no data
-                to train a detector on, a folder that cannot be written.
+        `first` is a few examples on the device. A `SutureError` names what fails.
         """
         functions = [d for d in self._chosen.values() if isinstance(d, FunctionDetector)]
         natives = self._run_front("data", first.target) if functions else []
@@ -108,11 +102,7 @@ class Detection:
                               "inputs nested like the data's") from e
 
     def check_task(self, task: Task) -> None:
-        """Check that the target network's output suits the detectors.
-
-        Raises:
-            SutureError: a detector that needs logits or classes, for an output without them.
-        """
+        """Raise a `SutureError` if a detector needs logits or classes that the task does not have."""
         for name, detector in self._chosen.items():
             lacks = ("logits" if detector.needs_logits and task is Task.NONE else
                      "one class for each example" if detector.needs_labels and task.of_tokens else "")
@@ -120,14 +110,14 @@ class Detection:
                    f"leave {name} out of detectors")
 
     def make_fitter(self) -> DetectorFitter:
-        """Return a fitter for the native representations of the data."""
+        """Return a fitter that collects the native representations of the data."""
         return DetectorFitter(self._chosen, self.target.shapes, self.seed)
 
     def finish(self, fitter: DetectorFitter, data: Batches, progress: Progress | None = None) -> None:
-        """Fit the detectors, and score auxiliary data with them.
+        """Fit the detectors to the collected statistics, and score auxiliary data with them.
 
         Raises:
-            SutureError: a detector that cannot be fitted, auxiliary data that are not finite or too few.
+            SutureError: a detector that cannot be fitted, auxiliary data that are too few or not finite.
         """
         if not self._chosen:
             return
@@ -184,12 +174,7 @@ class Detection:
                 if (scores := scoring.join_scores(name))}
 
     def describe_quality(self, arrays: Mapping[str, NDArray[Any]], tested: ScoreCollector) -> None:
-        """Set `about` after a pass over the test data.
-
-        Args:
-            arrays: of that pass, with the native test scores.
-            tested: the score collector of that pass.
-        """
+        """Set `about`, from the score collector of the pass over the test data and its arrays."""
         if not self._chosen:
             return
         arrays = {**arrays, **self.stack_auxiliary_scores()}

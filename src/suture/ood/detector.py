@@ -1,4 +1,4 @@
-"""The base class of every detector, and what a detector is fitted to."""
+"""The base class of detectors, and the records that a detector is fitted to."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ class Statistics(Protocol):
     """Sums or a sample of pooled features, collected batch by batch."""
 
     def update(self, features: Tensor, labels: Tensor | None, /) -> None:
-        """Add the features (N, F) of a batch, and its class numbers (N,) if the data have them."""
+        """Add the features (N, F) of a batch, and its class numbers (N,) or None."""
 
 
 @dataclass
 class NativeData:
-    """The network and the data that trained detectors are fitted to, the same for all sites.
+    """The network and the data on which detectors are trained, the same for all sites.
 
     Attributes:
         target: the network with its sites, on `device`.
-        data: as the user gave them; a detector cuts them into batches of its own.
+        data: as the user gave them; a detector can cut them into other batches.
         batches: the same data in suture's batches, in order.
-        recipe: of trained detectors.
-        device, micro_batch: device, and number of examples per pass of the network.
+        recipe: for trained detectors.
+        micro_batch: number of examples per pass of the network.
         fingerprint: of the network's weights.
-        auxiliary: inputs for training that are out of distribution; None if no detector needs them.
+        auxiliary: out-of-distribution inputs for training; None if no detector needs them.
         progress: called as ``progress(stage, done, total)``, or None.
     """
 
@@ -71,15 +71,14 @@ class NativeData:
 
 @dataclass
 class NativeSite:
-    """What a detector is fitted to: the native representations of one site.
+    """One site, with what a detector is fitted to.
 
     Attributes:
-        name: of the site.
         shape: of one representation.
-        seed: of anything random in a fit.
-        statistics: what the detector's `make_statistics` collected in one pass over the data, or None.
-        data: the network and its data, for detectors that train on them.
-        index: number of the site in ``data.target.sites``.
+        seed: of the randomness of a fit.
+        statistics: the detector's `make_statistics` after one pass over the data, or None.
+        data: for detectors that are trained on data.
+        index: position of the site in ``data.target.sites``.
     """
 
     name: str
@@ -91,31 +90,31 @@ class NativeSite:
 
 
 class Detector(ABC):
-    """A detector of representations that a target network never has at a site.
+    """A detector of representations unlike those that the target network itself has at a site.
 
-    A new detector is a subclass in one file and a line in `suture.ood.table`. A user's own one is passed as
-    ``OOD(own={"name": MyDetector()})``. Its state are the attributes that are tensors or modules. A detector
-    with modules says in `get_state` and `restore` how they are saved.
+    A new detector is a subclass in one file and a line in `suture.ood.table`; users pass their own as
+    ``OOD(own={"name": MyDetector()})``. Its state is its attributes that are tensors or modules. With
+    modules, it defines `get_state` and `restore`.
 
     Laws, which `suture.testing.detector_laws` checks:
 
-    - Scores are (N,) and finite; larger is more in-distribution. A shifted copy of native representations
-      has other scores than these, and lower ones on average unless the detector is `two_sided`.
-    - The same data and seed give the same scores.
-    - The cut of the data into batches, the device, and saving and restoring change no score.
-    - `fit` leaves the detector itself as it was.
-    - What a detector says that it needs is true: without labels, auxiliary data or logits it works unless it
-      needs them, and else raises a `SutureError`.
+    - Scores are (N,) and finite; larger is more in-distribution. A shifted copy of native representations has
+      other scores and, unless the detector is `two_sided`, a lower mean score.
+    - Scores do not change with the cut into batches, the device, or saving and restoring. The same data and
+      seed give the same scores.
+    - `fit` does not change the detector itself.
+    - Without labels, auxiliary data or logits, a detector that needs them raises a `SutureError`; any other
+      works.
 
     Attributes:
-        about: one sentence: definition and source.
-        needs_labels: True if a fit needs the classes of the examples.
-        needs_logits: True if a fit or a score needs the logits of the target network.
+        about: definition and source, in one sentence.
+        needs_labels: True if a fit needs class numbers.
+        needs_logits: True if a fit or a score needs the target network's logits.
         needs_auxiliary: True if a fit needs auxiliary inputs. Such a detector is trained, and is kept in
-            `OOD.store` if `describe_training` says how.
-        per_cell: True if each cell has a detector of its own, which `score_pair` fits. Default: one for each
-            target site.
-        two_sided: True if representations far away may also score higher, as an energy does.
+            `OOD.store` if it has `describe_training`.
+        per_cell: True if each cell has its own detector, fitted by `score_pair`. Default: each target site
+            has one.
+        two_sided: True if representations far away may also score higher, as with energies.
     """
 
     about: ClassVar[str] = ""
@@ -126,15 +125,11 @@ class Detector(ABC):
     two_sided: ClassVar[bool] = False
 
     def make_statistics(self, seed: int) -> Statistics | None:
-        """Return empty statistics to be collected for `fit` in one pass; None if it needs none."""
+        """Return empty statistics for `fit`, collected in one pass over the data, or None."""
         return None
 
     def fit(self, native: NativeSite) -> Self:
-        """Return a copy that is fitted to one site. Default: the detector needs no fit.
-
-        Raises:
-            SutureError: the data are not enough.
-        """
+        """Return a copy fitted to one site; too few data raise a `SutureError`. Default: no fit is needed."""
         return self
 
     def fit_sites(self, natives: Sequence[NativeSite]) -> Sequence[Self]:
@@ -146,27 +141,27 @@ class Detector(ABC):
         """Return the scores (N,), larger = more in-distribution."""
 
     def score_pair(self, native: SiteFeatures, other: SiteFeatures) -> tuple[Tensor, Tensor]:
-        """Return the scores of native representations and of others of the same examples."""
+        """Return the scores of native representations, and of other representations of the same examples."""
         return self.score(native), self.score(other)
 
     def describe_fit(self, fitted: Sequence[Self]) -> list[str]:
-        """Return sentences for the reader of the scores, about the fits at all sites."""
+        """Return notes on the fits at all sites, for the reader of the scores."""
         return []
 
     def describe_training(self, native: NativeSite) -> Mapping[str, Any] | None:
-        """Return, as JSON, all that decides a training beside the data; None: training is not kept."""
+        """Return, as JSON, all that decides a training besides the data; None if it is not to be kept."""
         return None
 
     def get_state(self) -> dict[str, Tensor]:
-        """Return the tensors of a fitted detector by name, as `restore` reads them."""
+        """Return the state by name, as `restore` reads it."""
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
     def restore(self, native: NativeSite, state: Mapping[str, Tensor]) -> Self:
-        """Return a copy with the state of a detector that was fitted to the same site."""
+        """Return a copy with a state that was fitted to the same site."""
         return self.copy_with(**state)
 
     def copy_with(self, **attributes: Any) -> Self:
-        """Return a copy with other attributes."""
+        """Return a copy with changed attributes."""
         made = copy(self)
         vars(made).update(attributes)
         return made

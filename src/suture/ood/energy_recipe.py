@@ -15,17 +15,15 @@ BodyName = Literal["auto", "paper", "resnet18", "resnet_small", "vit_tiny", "vit
 
 @options
 class EnergyRecipe(Recipe):
-    """Settings of training energy detectors. The defaults are the paper's, without its large bodies.
+    """Settings of training energy detectors.
 
-    The options of `suture.networks.Recipe` are those of the cross-entropy epochs, with its schedule over them
-    and its peak learning rate. Where suture makes the batches, fine-tuning adds `batch_size` auxiliary
-    examples to each. `seed` decides the random starts, the augmentation and the order of the auxiliary data.
+    The defaults are the paper's, without its large classifiers. The options of `suture.networks.Recipe`
+    belong to the cross-entropy epochs. In fine-tuning, `batch_size` auxiliary examples are added to each
+    batch that suture makes. `seed` decides initial weights, augmentation and the order of auxiliary data. A
+    value outside its bounds, or `inside` not below `outside`, raises a `SutureError`.
 
     Attributes:
         {options}
-
-    Raises:
-        SutureError: a value outside its bounds; `inside` not below `outside`.
     """
 
     epochs: Annotated[Count, Doc("Epochs of cross-entropy that train a detector.")] = 100
@@ -55,11 +53,11 @@ class EnergyRecipe(Recipe):
         """Return the recipe of Balogh and Jelasity, AAAI 2025 (arXiv 2412.11299), for 32x32 photographs.
 
         100 epochs of cross-entropy and 10 of fine-tuning, Adam 1e-3, weight decay 1e-5, batch 64, crops of
-        the image padded by 4 pixels, flips, ResNet-18 and ViT-Ti bodies.
+        the image padded by 4 pixels, flips, ResNet-18 and ViT-Ti.
 
-        Two errors of the published code (github.com/szegedai/stitching-ood) are not repeated. Its fine-tuning
-        rate fell after half of the epochs' number of *batches*. It cropped only the auxiliary images, so that
-        a black border gave them away. Two more differences: a step of fine-tuning has 64 and 64 examples
-        instead of 32 and 32, and the ViT has its own class token and positions.
+        Two errors of their code (github.com/szegedai/stitching-ood) are corrected. It lowered the fine-tuning
+        rate after 5 *batches* instead of 5 epochs. It cropped only auxiliary images, whose black border gave
+        them away. Further, fine-tuning uses 64 and 64 examples per step, not 32 and 32, and the ViT has its
+        own class token and positions.
         """
         return cls(crop=4, flip=True, seed=seed, body="paper")

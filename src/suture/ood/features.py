@@ -1,4 +1,4 @@
-"""Representations of one batch at a site, with the pooled features that detectors share."""
+"""The pooled features of representations at a site, which detectors share."""
 
 from __future__ import annotations
 
@@ -14,12 +14,10 @@ class SiteFeatures:
     """One batch of representations at a site, with pooled features.
 
     Attributes:
-        x: (N, C, H, W) or (N, H, W, C), (N, T, D) or (N, D), as the site outputs them or a stitching layer
-            makes them.
+        x: (N, C, H, W), (N, H, W, C), (N, T, D) or (N, D), from the site or from a stitching layer.
         shape: of one example.
-        mask: (N, T) booleans, False for padding tokens; None if there is no padding.
-        logits: (N, classes) or (N, T, V) of the target network after these representations; None where no
-            detector needs them.
+        mask: (N, T) booleans, False for padding tokens; None without padding.
+        logits: (N, classes) or (N, T, V) of the target network after `x`; None if no detector needs them.
     """
 
     def __init__(self, x: Tensor, shape: Shape, mask: Tensor | None = None,
@@ -34,10 +32,10 @@ class SiteFeatures:
 
     @cached_property
     def spread(self) -> Tensor:
-        """(N, F) `mean`, followed by the standard deviation of each channel over positions (divisor P).
+        """(N, F) `mean`, followed by each channel's standard deviation over P positions (divisor P).
 
-        A vector has one position, so its features are `mean` alone. A batch of texts of one token each keeps
-        all features, with standard deviations of zero.
+        Vectors and maps of one position have `mean` alone. Texts always have standard deviations, zero for
+        one token.
         """
         if self.shape.kind is Kind.VECTOR or (self._rows.shape[1] == 1 and not self.shape.varies):
             return self.mean
@@ -48,13 +46,13 @@ class SiteFeatures:
 
     @cached_property
     def _rows(self) -> Tensor:
-        """Channels at every position, (N, P, C) float32, without prefix tokens; zeros at padding."""
+        """Channels (N, P, C) float32 at every position, without prefix tokens; zeros at padding."""
         rows = to_grid(self.x.float(), self.shape, self._view).flatten(1, 2)
         return rows if self._kept is None else rows.masked_fill(~self._kept[..., None], 0)
 
     @cached_property
     def _kept(self) -> Tensor | None:
-        """(N, P) booleans, False at padding; None if there is no padding."""
+        """(N, P) booleans, False at padding, or None."""
         kept = get_row_mask(self.shape, self._view, self.mask)
         return None if kept is None else kept.flatten(1)
 

@@ -1,4 +1,4 @@
-"""The fit of all detectors at all sites: one pass for their statistics, then the trained ones."""
+"""The fit of all detectors at all sites."""
 
 from __future__ import annotations
 
@@ -19,15 +19,10 @@ STORE_FORMAT, OLD_STORE_FORMAT = "suture.detector/2", "suture.shelf/1"
 
 
 class DetectorFitter:
-    """The statistics of native representations that detectors need, collected batch by batch.
+    """A collector of the statistics of native representations that detectors need.
 
-    Args:
-        detectors: by name.
-        shapes: of the sites.
-        seed: of samples.
-
-    Attributes:
-        statistics: by detector, one for each site; None for a detector that needs none.
+    `statistics` has a list for each detector, by name: one item for each site, None if the detector needs
+    none.
     """
 
     def __init__(self, detectors: Mapping[str, Detector], shapes: Sequence[Shape], seed: int = 0) -> None:
@@ -57,10 +52,7 @@ def fit_with_store(detector: Detector, natives: Sequence[NativeSite], data: Nati
                    store: Path | None) -> list[Detector]:
     """Return the detector fitted to each site, on the device.
 
-    Trained detectors are kept in the folder `store`, one file for each site, and are found there again.
-
-    Raises:
-        SutureError: a file there is damaged, or cannot be written.
+    Trained detectors are kept in the folder `store`, one file per site, and are loaded from there again.
     """
     keys = [] if store is None else _make_keys(detector, natives, data)
     files = [Path(store or "") / f"{key}.safetensors" for key in keys]
@@ -75,7 +67,7 @@ def fit_with_store(detector: Detector, natives: Sequence[NativeSite], data: Nati
 
 
 def _make_keys(detector: Detector, natives: Sequence[NativeSite], data: NativeData) -> list[str]:
-    """Return the store's key of each site, from everything that decides its training; none if not stored."""
+    """Return each site's key in the store, a hash of all that decides its training; empty if none is kept."""
     training = detector.describe_training(natives[0])
     if training is None:
         return []

@@ -1,4 +1,4 @@
-"""The settings of out-of-distribution scores, and the thresholds of the verdict on a stitched cell."""
+"""The settings of OOD scores, and the thresholds of a cell's verdict."""
 
 from __future__ import annotations
 
@@ -20,13 +20,10 @@ from suture.ood.table import DEFAULT_DETECTORS, DETECTORS, choose_detectors
 
 @options
 class Thresholds:
-    """Thresholds of the verdict on a stitched cell.
+    """Thresholds of a cell's verdict. A value outside its range raises a `SutureError`.
 
     Attributes:
         {options}
-
-    Raises:
-        SutureError: a threshold that is no number, or outside of its range.
     """
 
     works: Annotated[Real, Field(gt=0, le=1), Doc(
@@ -50,15 +47,14 @@ def _check_own(own: Any) -> Mapping[str, OwnDetector]:
 
 @options
 class OOD:
-    """Settings of out-of-distribution scores: the detectors, and the data that measure their quality.
+    """Settings of OOD scores: the detectors, and the data that measure their quality.
+
+    An unknown detector, or an own one with the name of one of suture's, raises a `SutureError`.
 
     >>> suture.compare(network, data=train, test=test, ood=suture.OOD(detectors=("mahalanobis", "energy")))
 
     Attributes:
         {options}
-
-    Raises:
-        SutureError: an unknown detector, or one of your own with the name of suture's.
     """
 
     detectors: Annotated[Iterable[str] | str, PlainValidator(choose_detectors), Doc(

@@ -1,4 +1,4 @@
-"""Detectors that users bring."""
+"""Users' functions as detectors."""
 
 from __future__ import annotations
 
@@ -13,20 +13,14 @@ from suture.ood.detector import Detector, NativeSite
 from suture.ood.features import SiteFeatures
 
 ScoreFunction = Callable[[Tensor], Tensor]
-"""A user's function: a batch of representations in, (N,) scores out, larger = more in-distribution."""
+"""A user's function from a batch of representations to scores (N,), larger = more in-distribution."""
 OwnDetector = Detector | ScoreFunction | Mapping[str | Site, ScoreFunction]
-"""A user's detector, one function for every site, or one for each target site."""
+"""A user's detector, a function for all sites, or a function for each target site."""
 _DIVERGED = 1e15
 
 
 class FunctionDetector(Detector):
-    """A user's function as a detector, with checks of its scores.
-
-    Args:
-        name: of the detector, for error messages.
-        given: one function for every site, or a mapping from sites to functions.
-        site: for error messages.
-    """
+    """A user's function as a detector, with checks of its scores."""
 
     about = "A function of the user."
 
@@ -34,11 +28,6 @@ class FunctionDetector(Detector):
         self.name, self.given, self.site = name, given, site
 
     def fit(self, native: NativeSite) -> FunctionDetector:
-        """Return a copy with the function of one site.
-
-        Raises:
-            SutureError: none is given for it.
-        """
         function = self.given
         if isinstance(function, Mapping | nn.ModuleDict):
             function = {str(site): f for site, f in function.items()}.get(native.name)
@@ -47,7 +36,7 @@ class FunctionDetector(Detector):
         return FunctionDetector(self.name, function, native.name)
 
     def score(self, seen: SiteFeatures) -> Tensor:
-        """Return the scores (N,) float32; an error of the function becomes a `SutureError`."""
+        """Return the scores (N,) float32; errors of the function become a `SutureError`."""
         found, where = self._call(seen.x), f"the detector {self.name!r} at site {self.site!r}"
         expect(isinstance(found, Tensor) and found.shape == (len(seen.x),),
                f"scores of shape ({len(seen.x)},) from {where}", describe_value(found),

@@ -1,4 +1,4 @@
-"""The scores of native and stitched representations in one pass, and the measures computed from them."""
+"""The scores of native and stitched representations, and the measures computed from them."""
 
 from __future__ import annotations
 
@@ -23,19 +23,15 @@ Key = int | Cell
 # Float32 rounding of |T - mean|² is 1e-14 |T|². A representation is constant unless it is well above that.
 CONSTANT_SHARE = 1e-12
 SAMPLED_EXAMPLES = 500
-"""Number of first test examples whose features are kept for detectors of cells."""
+"""Number of first test examples whose features are kept for detectors per cell."""
 
 
 @dataclass
 class ScoreCollector:
-    """A collector of the scores of one pass.
+    """A collector of the scores of one pass over data.
 
-    Of detectors of cells it keeps the pooled features of the first `SAMPLED_EXAMPLES` examples: (N, F)
-    float32 for each site and cell.
-
-    Args:
-        detectors: by name, one for each target site.
-        shapes: of the target sites.
+    `detectors` has, by name, one detector for each target site. For detectors per cell, the collector keeps
+    pooled features (N, F) of the first `SAMPLED_EXAMPLES` examples instead of scores.
     """
 
     detectors: Mapping[str, Sequence[Detector]]
@@ -53,10 +49,10 @@ class ScoreCollector:
         """Score a batch of representations.
 
         Args:
-            key: a target site for native representations and a cell for stitched ones.
+            key: a target site for native representations, a cell for stitched ones.
             x: the representations.
-            mask: of the inputs, (N, T); None without padding.
-            logits: of the target network after these representations; None where its output is none.
+            mask: (N, T) of the inputs; None without padding.
+            logits: of the target network after these representations, or None.
         """
         j = key if isinstance(key, int) else key[1]
         seen, pooled = SiteFeatures(x, self.shapes[j], mask, logits), False
@@ -72,15 +68,15 @@ class ScoreCollector:
             kept.append(seen.spread[:max(0, SAMPLED_EXAMPLES - sum(map(len, kept)))].cpu())
 
     def join_scores(self, name: str) -> dict[Key, Float32Array]:
-        """Return the scores (N,) of a detector of sites, by site and cell; empty for one of cells."""
+        """Return the scores (N,) of a detector by site and cell; none for a detector per cell."""
         return {key: torch.cat(parts).cpu().numpy() for key, parts in self._scores.get(name, {}).items()}
 
     def join_features(self, key: Key) -> Tensor:
-        """Return the pooled features (n, F) that were kept of a site or cell."""
+        """Return the kept features (n, F) of a site or cell."""
         return torch.cat(self._features[key])
 
     def stack_pairs(self, name: str, shape: tuple[int, int]) -> Float32Array:
-        """Return native and other scores (2, S, T, n) of a detector of cells; NaN for a cell without."""
+        """Return native and stitched scores (2, S, T, n) of a detector per cell; nan for cells without."""
         found = np.full((2, *shape, len(self.join_features(0))), np.nan, np.float32)
         for cell in self._features if found.shape[3] > 1 else ():
             if isinstance(cell, tuple) and (other := self.join_features(cell)).isfinite().all():
@@ -90,17 +86,16 @@ class ScoreCollector:
 
 
 def score_features(detector: Detector, native: Tensor, other: Tensor) -> tuple[Floats, Floats]:
-    """Return the scores (n,) by a detector of cells of native and other pooled features (n, F)."""
+    """Return the scores (n,) that a detector per cell gives native and other features (n, F)."""
     shape = Shape(Kind.VECTOR, native.shape[1])
     one, two = detector.score_pair(SiteFeatures(native, shape), SiteFeatures(other, shape))
     return one.numpy(), two.numpy()
 
 
 def stack_scores(found: ScoreCollector, method: str, shape: tuple[int, int]) -> dict[str, Float32Array]:
-    """Return the scores as arrays: ``native.NAME`` (T, N) and ``METHOD.score_NAME`` (S, T, N).
+    """Return the scores as arrays ``native.NAME`` (T, N) and ``METHOD.score_NAME`` (S, T, N).
 
-    Missing cells are nan. A detector of cells differs from cell to cell, so its native scores are
-    ``METHOD.native_NAME`` (S, T, n).
+    Missing cells are nan. A detector per cell has native scores ``METHOD.native_NAME`` (S, T, n).
     """
     arrays: dict[str, Float32Array] = {}
     for name, detectors in found.detectors.items():
@@ -122,12 +117,11 @@ def tabulate_scores(arrays: Arrays, method: str, shape: tuple[int, int], names: 
     """Return (source, target, measure, estimate, n) of every detector and cell.
 
     Args:
-        arrays: of `stack_scores`, with ``target.spread`` and ``target.scale`` of the evaluation if they
-            exist.
+        arrays: of `stack_scores`, and ``target.spread`` and ``target.scale`` of the evaluation if they exist.
         method, shape: as for `stack_scores`.
         names: of detectors.
-        seed: of the intervals.
-        failed: reasons why cells have no stitched network.
+        seed: of the confidence intervals.
+        failed: cells without a stitched network, with the reason.
     """
     rows = []
     constant = _find_constant_sites(arrays)
@@ -148,7 +142,7 @@ def tabulate_scores(arrays: Arrays, method: str, shape: tuple[int, int], names: 
 
 
 def _find_constant_sites(arrays: Arrays) -> dict[int, bool]:
-    """Find the target sites whose representation is constant, so that their scores are rounding."""
+    """Return the target sites with a constant representation, whose scores would be rounding."""
     if "target.spread" not in arrays:
         return defaultdict(bool)
     spread, scale = (arrays[f"target.{k}"].sum(1, dtype=np.float64) for k in ("spread", "scale"))
@@ -156,5 +150,5 @@ def _find_constant_sites(arrays: Arrays) -> dict[int, bool]:
 
 
 def is_constant(spread: float, scale: float) -> bool:
-    """Check that a sum of |T - mean|² is rounding, relative to the sum of |T|²."""
+    """Check that a sum of |T - mean|² is only rounding, relative to the sum of |T|²."""
     return bool(spread <= CONSTANT_SHARE * scale)

@@ -26,11 +26,7 @@ DEFAULT_DETECTORS = ("mahalanobis",)
 
 
 def choose_detectors(names: Iterable[str] | str) -> tuple[str, ...]:
-    """Return the names, each once.
-
-    Raises:
-        SutureError: a name that is not in `DETECTORS`.
-    """
+    """Return the names, each once; a name that is not in `DETECTORS` raises a `SutureError`."""
     expect(isinstance(names, Iterable), "names of detectors", names, "write detectors=() for none")
     given = tuple(dict.fromkeys([names] if isinstance(names, str) else names))
     for name in given:

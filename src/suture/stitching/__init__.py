@@ -1,4 +1,4 @@
-"""A stitching layer and the two ways of fitting one: direct matching and task loss matching."""
+"""Stitching layers and the two ways of fitting them: direct matching and task loss matching."""
 
 from suture.stitching.convergence import collect_own_layers as collect_own_layers
 from suture.stitching.convergence import find_unconverged as find_unconverged

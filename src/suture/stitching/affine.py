@@ -1,4 +1,4 @@
-"""The trainable affine map of a stitching layer, with parameters that always stay in their family."""
+"""The trainable affine map of a stitching layer."""
 
 from __future__ import annotations
 
@@ -12,26 +12,18 @@ from suture.stitching.families import FULL
 from suture.stitching.family import Family, draw_uniform
 
 TOLERANCE = 1e-5
-"""Largest distance, relative to its norm, of a given map from the family."""
+"""Largest distance of a given map from the family, relative to the norm of the map."""
 
 
 class Affine(nn.Module):
-    """An affine map x -> W x + b from p to q channels; training never moves it out of its family.
+    """An affine map x -> W x + b from p to q channels, which stays in its family during training.
 
-    Its parameters are the parts of `Family.split` and the bias. Parts that are not trained are buffers. A new
-    map is that of `init_identity`.
-
-    Args:
-        p: source channels.
-        q: target channels.
-        family: default: every affine map.
+    The parts of W (`Family.split`) and b are parameters if they are trained, else buffers. A new map is the
+    identity.
 
     Attributes:
-        weight: (q, p) with gradient. Where it is not a part, it is computed at every access.
+        weight: (q, p) with gradient, computed from the parts at every access unless it is itself a part.
         bias: (q,).
-
-    Raises:
-        SutureError: widths that the family does not allow.
     """
 
     weight: Tensor
@@ -61,10 +53,7 @@ class Affine(nn.Module):
         return super().__getattr__(name)
 
     def init_random(self, seed: int) -> Affine:
-        """Set W to a random member of the family (`Family.draw`), and a free b uniformly in ±1/sqrt(p).
-
-        PyTorch's global generator is not used.
-        """
+        """Set W to a random map of the family (`Family.draw`), and b, if trained, uniformly in ±1/sqrt(p)."""
         generator = torch.Generator().manual_seed(seed)
         weight = self.family.draw(self.p, self.q, generator)
         free = isinstance(self.bias, nn.Parameter)
@@ -77,14 +66,9 @@ class Affine(nn.Module):
 
     @torch.no_grad()
     def set(self, weight: Tensor, bias: Tensor) -> Affine:
-        """Set W and b to a fitted map.
+        """Set W (q, p) and b (q,), of any float type.
 
-        Args:
-            weight: (q, p), any float type.
-            bias: (q,), any float type.
-
-        Raises:
-            SutureError: other shapes, NaN or inf, or a map that is further than `TOLERANCE` from the family.
+        A `SutureError` is raised for NaN, inf, and maps further than `TOLERANCE` from the family.
         """
         expect(weight.shape == (self.q, self.p) and bias.shape == (self.q,),
                f"weight {(self.q, self.p)} and bias {(self.q,)}, the weight (target, source)",
@@ -104,5 +88,4 @@ class Affine(nn.Module):
         return self
 
     def extra_repr(self) -> str:
-        """Return widths and family."""
         return f"{self.p} -> {self.q}, {self.family}"

@@ -1,7 +1,7 @@
 """Marks of cells in which task loss matching has not converged.
 
-A half-trained map of cells looks like a finding: layers near the output need little training and converge
-first, so that a distant layer seems more similar to a layer than that layer itself.
+Layers near the output converge first. Before the others have, a distant site can look more similar to a site
+than that site itself.
 """
 
 from __future__ import annotations
@@ -19,37 +19,27 @@ from suture.stitching.recipe import TaskRecipe
 from suture.stitching.trainer import Curves
 
 LEAST_SHARE = 0.01
-"""A curve still improves if the last fifth of training brought more than this share of the whole fall. An
-exponential curve that stops there has 1 % of its fall left."""
+"""A curve still improves if the last fifth of training brought more than this share of its total fall."""
 LEAST_FALL = 0.002
-"""Smallest fall, in nats or shares of |T|², that is an improvement, for any share of the whole fall."""
+"""Smallest fall that counts as an improvement, in nats or shares of |T|²."""
 TOLERANCE = 0.01
-"""An objective is above that of direct matching if it ends higher by more than this, in nats or shares of
-|T|²."""
+"""Largest difference by which an objective may exceed that of direct matching, in nats or shares of |T|²."""
 OWN_LAYER_LEVEL = 0.98
-"""Relative accuracy (or agreement) that an own-layer cell must reach. The identity gives 1 there."""
+"""Relative accuracy (or agreement) that an own-layer cell must reach. The identity reaches 1."""
 _WINDOW = 4
 
 
 def measure_improvement(curve: Sequence[float], rates: Sequence[float] | None = None) -> float | None:
-    """Return the share of its whole fall that a curve fell over the last fifth of training.
+    """Return the fall of a curve in the last fifth of training, as a share of its total fall.
 
-    The test uses the last fifth of the epochs, at least four of them. A curve is still improving if
-
-    - it falls more than noise would by chance (Kendall's tau, one-sided, 5 %), and
-    - the median slope (Theil-Sen) over a fifth of training is more than `LEAST_SHARE` of the fall from the
-      first epoch to the end, and more than `LEAST_FALL`.
-
-    Epochs are weighted by their learning rate, because a schedule that ends at zero flattens every curve. The
-    last fifth is then the part with a fifth of the summed rates.
-
-    Args:
-        curve: an objective for each epoch, smaller is better.
-        rates: relative learning rate of each epoch. Default: constant.
+    Epochs are weighted by their learning rates (any unit, default constant), because a schedule that ends at
+    zero flattens every curve. The last fifth is the part with a fifth of the summed rates, and at least four
+    epochs.
 
     Returns:
-        The share, between 0 and 1. None for a curve that is flat, noise or rising. 1 for a single epoch,
-        which cannot show convergence.
+        A share between 0 and 1, or 1 for a single epoch. None if the fall is not above chance (Kendall's tau,
+        one-sided, 5 %), or is at most `LEAST_FALL` or `LEAST_SHARE` of the total fall by the median slope
+        (Theil-Sen).
     """
     from scipy import stats
 
@@ -79,24 +69,21 @@ def compute_epoch_rates(recipe: TaskRecipe) -> list[float]:
 def find_unconverged(curves: Curves, recipe: TaskRecipe, *, own: Mapping[str, float] | None = None,
                      ends: Mapping[Cell, float] | None = None, matched: Mapping[Cell, float] | None = None,
                      targets: Sequence[str] = ()) -> dict[Cell, str]:
-    """Return a mark for every cell that has not converged; failed cells have no mark.
+    """Return a mark for each cell that has not converged; failed cells have none.
 
-    A mark lists one or more of these reasons, separated by "; ", each with its numbers after ": ".
+    A mark lists one or more reasons with their numbers, separated by "; ":
 
     - one epoch: a single epoch cannot show convergence.
     - still improving (`measure_improvement`): the held-out curve with early stopping, else the training loss.
       A layer that stopped early is not improving.
-    - own layer not reached: in self-stitching, the identity solves the own-layer cell of a target site. If
-      training does not reach it (`OWN_LAYER_LEVEL`), the other cells of that column cannot be trusted either.
-    - above direct matching: the layer of direct matching has a lower objective and lies in the trained
-      family.
+    - own layer not reached: in self-stitching, the identity solves the own-layer cell. If training stays
+      below `OWN_LAYER_LEVEL` there, the other cells of its column cannot be trusted either.
+    - above direct matching: direct matching found a layer of the same family with a lower objective.
 
     Args:
         curves, recipe: of the training.
-        own: in self-stitching, the value of the own-layer cell of each target site, by name
-            (`collect_own_layers`).
-        ends, matched: objectives on the fitting data of the trained layers, and of the direct matching layers
-            of the same family.
+        own: in self-stitching, the value of each target site's own-layer cell (`collect_own_layers`).
+        ends, matched: objectives on the fitting data of the layers of training and of direct matching.
         targets: names of the target sites, needed with `own`.
     """
     rates = compute_epoch_rates(recipe)
@@ -128,10 +115,7 @@ def _explain_improvement(curve: Sequence[float], rates: Sequence[float]) -> list
 
 
 def collect_own_layers(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Return the relative accuracy of the own-layer cells in the rows of a result table, by site.
-
-    Without labels the value is the agreement.
-    """
+    """Return the relative accuracy (without labels: agreement) of own-layer cells in result rows, by site."""
     found: dict[str, dict[str, float]] = {}
     for r in rows:
         if r["source"] == r["target"] and not r["reason"]:
@@ -141,7 +125,7 @@ def collect_own_layers(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
 
 def mark_rows(rows: Iterable[dict[str, Any]], sources: Sequence[str], targets: Sequence[str],
               found: Mapping[Cell, str]) -> None:
-    """Set the marks of `find_unconverged` in the rows of task loss matching of a result table."""
+    """Set the marks of `find_unconverged` in the result rows of task loss matching."""
     named = {(sources[i], targets[j]): mark for (i, j), mark in found.items()}
     for r in rows:
         if r["measure"].startswith("tlm."):
@@ -149,9 +133,9 @@ def mark_rows(rows: Iterable[dict[str, Any]], sources: Sequence[str], targets: S
 
 
 def stack_curves(curves: Curves, shape: tuple[int, int], epochs: int) -> dict[str, NDArray[np.float32]]:
-    """Return the curves as arrays (sources, targets, epochs), nan after the end of a cell.
+    """Return ``tlm.loss``, ``tlm.train_accuracy`` and, with early stopping, ``tlm.held_out`` as arrays.
 
-    They are ``tlm.loss``, ``tlm.train_accuracy`` and, with early stopping, ``tlm.held_out``.
+    They are (sources, targets, epochs), with nan after a cell has stopped or failed.
     """
     named = {"tlm.loss": curves.loss, "tlm.train_accuracy": curves.accuracy}
     if curves.held_out:

@@ -1,4 +1,4 @@
-"""The families of affine maps: free, penalised, of low rank, rotations, and those of equal widths."""
+"""The families of affine maps."""
 
 from __future__ import annotations
 
@@ -24,11 +24,10 @@ _ALL = _RIGID | {"linear"}
 
 @options
 class Full(Family):
-    """Every affine map.
+    """Every affine map: W = Syx Sxx^+ (Balogh and Jelasity 2025; Csiszarik et al. 2021, section 3.2).
 
-    W = Syx Sxx^+. The pseudo-inverse drops the directions below `suture.numbers.spectra.compute_rank_cut`.
-    For a rank-deficient source this is the minimiser of least norm. (Balogh and Jelasity 2025, direct
-    matching; Csiszarik et al. 2021, section 3.2.)
+    The pseudo-inverse drops directions below `suture.numbers.spectra.compute_rank_cut`, so W has the least
+    norm.
     """
 
     name, examples, invariances = "full", ("full",), (_ALL, _RIGID)
@@ -38,10 +37,9 @@ class Full(Family):
 class Ridge(Family):
     """Every affine map, with a penalty on the squares of W (Hoerl and Kennard 1970).
 
-    The penalty of the closed form is lambda |W|² with lambda = strength * tr(Sxx) / p, the ``alpha`` of
-    scikit-learn's ``Ridge``. It is relative to the mean scatter of a source channel, so the units of the
-    source and the number of rows do not matter. In training, strength * |W|² / p is added to the task loss,
-    so the two strengths have different units.
+    The closed form adds lambda |W|², lambda = strength * tr(Sxx) / p (``alpha`` of scikit-learn's ``Ridge``),
+    so units and number of rows do not matter. Training adds strength * |W|² / p to the task loss. The two
+    strengths have different units.
 
     Attributes:
         {options}
@@ -81,8 +79,9 @@ class Ridge(Family):
 class Rank(Family):
     """Affine maps with a W of rank at most k.
 
-    W = V_k V_k' Syx Sxx^+, V_k the first k eigenvectors of the scatter of the fitted values (reduced-rank
-    regression, Izenman 1975). In training W = L R, with parameters ``left`` (q, k) and ``right`` (k, p).
+    W = V_k V_k' Syx Sxx^+, with V_k the first k eigenvectors of the scatter of the fitted values
+    (reduced-rank regression, Izenman 1975). In training W = L R, L (q, k) is ``left`` and R (k, p) is
+    ``right``.
 
     Attributes:
         {options}
@@ -124,14 +123,13 @@ class Rank(Family):
 
 @options
 class Orthogonal(Family):
-    """Rotations, reflections and isometries: W = s Q, the columns of Q orthonormal, for p at most q.
+    """Rotations, reflections and isometries: W = s Q, with orthonormal columns of Q and p at most q.
 
-    W = s U V' with U D V' = Syx and s = tr D / tr Sxx; s = 1 without free scale (Schonemann 1966). It is
-    exact also for isometries (p < q), because |Q x| = |x| for every Q with orthonormal columns. Without free
-    shift the second moments are about zero.
+    W = s U V' with U D V' = Syx and s = tr D / tr Sxx, or s = 1 without free scale (Schonemann 1966). It is
+    exact also for p < q, because |Q x| = |x|. Without free shift, the second moments are about zero.
 
-    In training W = exp(log_scale) exp(A - A') Q, with parameters ``angle`` A (q, q) and ``log_scale``, and
-    ``base`` Q (q, p) constant. exp(A - A') is a rotation: for p = q, training keeps the sign of det W.
+    In training W = exp(log_scale) exp(A - A') Q, with ``angle`` A (q, q) and a constant ``base`` Q (q, p).
+    exp(A - A') is a rotation, so for p = q training keeps the sign of det W.
 
     Attributes:
         {options}
@@ -185,10 +183,7 @@ class Orthogonal(Family):
 
 @options
 class Diagonal(Family):
-    """Affine maps of each channel by itself, with parameters ``factors`` (p,).
-
-    The closed form regresses each target channel on the source channel of the same number.
-    """
+    """Maps that scale and shift each channel alone, fitted by one regression each; ``factors`` is (p,)."""
 
     name, examples, square = "diagonal", ("diagonal",), True
     invariances = _SCALE, _SCALE
@@ -199,7 +194,7 @@ class Diagonal(Family):
         return torch.where(find_varying_columns(m.x, m.precision), slopes, 0.0).diag()
 
     def draw(self, p: int, q: int, generator: torch.Generator) -> Tensor:
-        return draw_uniform((q,), 1.0, generator).diag()  # each output has one input
+        return draw_uniform((q,), 1.0, generator).diag()  # ±1/sqrt(1): each output has one input
 
     def split(self, weight: Tensor) -> dict[str, Tensor]:
         return {"factors": weight.diagonal()}
@@ -210,10 +205,10 @@ class Diagonal(Family):
 
 @options
 class Permutation(Family):
-    """Maps that permute the channels, with a shift.
+    """Maps that permute the channels and shift them.
 
-    The closed form is the assignment of source to target channels with the largest sum of correlations, by
-    `scipy.optimize.linear_sum_assignment` (Li et al. 2015). A constant channel has correlation 0.
+    The closed form maximises the sum of the assigned channels' correlations (Li et al. 2015). A constant
+    channel has correlation 0.
     """
 
     name, examples = "permutation", ("permutation",)
@@ -253,12 +248,12 @@ class Identity(Family):
 
 @options
 class Sparse(Family):
-    """Every affine map, with a penalty on the absolute values of W (the lasso).
+    """Every affine map, with a penalty on the absolute values of W (the lasso, `solve_lasso`).
 
-    The closed form is `solve_lasso`. In training, strength * sum |W| is added to the task loss: after each
-    step of rate lr, the entries of W move towards 0 by lr * strength and stop there (proximal gradient).
-    This gives exact zeros; with Adam the balance differs from entry to entry. The two strengths have
-    different units.
+    Training adds strength * sum |W| to the task loss, by a proximal step instead of its gradient: after each
+    optimiser step of learning rate lr, the entries of W move towards 0 by lr * strength and stop there. This
+    gives exact zeros. With Adam, the effective strength differs between entries. The strengths of closed form
+    and training have different units.
 
     Attributes:
         {options}
@@ -295,5 +290,5 @@ FAMILIES: dict[str, type[Family]] = {
     "identity": Identity,
     "sparse": Sparse,
 }
-"""Every family by name. `Family.parse` knows a class that is added here."""
+"""Every family by name. A class added here is known to `Family.parse`."""
 FULL = Full()

@@ -1,4 +1,4 @@
-"""Family: a set of affine maps, with its closed form, its parameters for training and its invariances."""
+"""The base class of families of affine maps: closed form, parameters for training and invariances."""
 
 from __future__ import annotations
 
@@ -14,23 +14,22 @@ from suture.numbers import Moments, Pair, compute_squared_error, solve_least_squ
 
 
 class Family:
-    """Family of affine maps x -> W x + b from p source to q target channels (docs/families.md).
+    """A family of affine maps x -> W x + b from p source to q target channels (docs/families.md).
 
-    A smaller family keeps more of the source's geometry, so a good fit says more. A new family is a frozen
-    dataclass, whose fields are its options, and one line in `suture.stitching.families.FAMILIES`. Methods
-    that it does not define are those of a free W without penalty.
+    A smaller family changes the source's geometry less, so a good fit says more. A new family is a frozen
+    dataclass, whose fields are its options, and one line in `suture.stitching.families.FAMILIES`. The methods
+    of this class are those of a free W without penalty.
 
     Attributes:
-        name: first word of its text.
-        examples: texts that `parse` accepts.
+        name, examples: the name in the text that `parse` reads, and examples of such texts.
         invariances: transformations of the source's and of the target's channels that leave the R² of the
-            fitted map unchanged, on fitting and held-out data: "translation", "scaling" (isotropic),
+            fitted map unchanged, on fitting and on held-out data: "translation", "scaling" (isotropic),
             "permutation", "orthogonal" and "linear" (any invertible map). All others change R².
         shift: False if b = 0.
         square: True if source and target must have equally many channels.
-        trainable: False if there are no parameters to train.
-        penalised: True if W is penalised, so that another map of the family may have a smaller error.
-        constants: names of the parts that training leaves unchanged.
+        trainable: False if no parameters can be trained.
+        penalised: True if W is penalised. Another map of the family may then have a smaller error.
+        constants: names of the parts that training does not change.
     """
 
     name: ClassVar[str]
@@ -47,13 +46,10 @@ class Family:
 
     @staticmethod
     def parse(text: str) -> Family:
-        """Return the family that `text` names; ``str(family)`` is the inverse.
+        """Return the family that `text` names, or raise a `SutureError`; ``str(family)`` is the inverse.
 
         Options follow a colon: ``full``, ``ridge:0.1``, ``ridge:cv``, ``rank:8``, ``diagonal``,
         ``orthogonal:noscale,noshift``, ``permutation``, ``identity``, ``sparse:0.01``.
-
-        Raises:
-            SutureError: an unknown name or option, or a value that is missing or out of range.
         """
         from suture.stitching.families import FAMILIES  # the table holds subclasses of this class
 
@@ -84,15 +80,13 @@ class Family:
         expect(p == q or not self.square, f"as many source as target channels for {self}", f"{p} into {q}",
                "use full, or orthogonal" if p < q else "use full")
 
-    # -- closed form -----------------------------------------------------------------------------------------
-
     @property
     def needs_folds(self) -> bool:
-        """True if `choose` needs moments of folds of the data."""
+        """True if `choose` needs the moments of folds of the data."""
         return False
 
     def choose(self, folds: Sequence[Moments] | None) -> Family:
-        """Return the family with the options that are chosen on held-out data, or itself."""
+        """Return the family, with the options that are chosen on held-out folds."""
         return self
 
     def solve(self, pair: Pair) -> Tensor:
@@ -104,13 +98,11 @@ class Family:
         return moments.y.mean - weight @ moments.x.mean if self.shift else torch.zeros_like(moments.y.mean)
 
     def compute_loss(self, weight: Tensor, pair: Pair) -> Tensor:
-        """Return what the closed form minimises: sum |W x + b - y|² with the best b, plus the penalty.
+        """Return the loss of the closed form: sum |W x + b - y|² with the best b, plus the penalty.
 
-        It is defined for any W (q, p) in float64, and has a gradient.
+        It can be computed for any W (q, p) in float64, and has a gradient.
         """
         return compute_squared_error(weight, self.find_shift(weight, pair.moments), pair.moments)
-
-    # -- training --------------------------------------------------------------------------------------------
 
     def make_identity(self, p: int, q: int) -> Tensor:
         """Return the identity (q, p), rectangular where the widths differ."""
@@ -121,11 +113,11 @@ class Family:
         return draw_uniform((q, p), p**-0.5, generator)
 
     def split(self, weight: Tensor) -> dict[str, Tensor]:
-        """Return the parts, by name, of the member of the family that is nearest to W (q, p) float64."""
+        """Return the parts, by name, of the map of the family that is nearest to W (q, p)."""
         return {"weight": weight}
 
     def join(self, parts: Mapping[str, Tensor]) -> Tensor:
-        """Return the W (q, p) that the parts of `split` make."""
+        """Return the W (q, p) that has these parts."""
         return parts["weight"]
 
     def check_training(self) -> None:
@@ -138,17 +130,16 @@ class Family:
         return None
 
     def shrink(self, weight: Tensor, lr: float) -> Tensor:
-        """Return W after the step that follows an optimiser step of rate `lr`."""
+        """Return W after the proximal step that follows an optimiser step of learning rate `lr`."""
         return weight
 
 
 def draw_uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:
-    """Draw a tensor uniformly between -bound and bound."""
     return torch.empty(shape).uniform_(-bound, bound, generator=generator)
 
 
 def _read_number(word: str) -> Any:
-    """Return a word as a number, and any other word as it is."""
+    """Return a word as a number if it is one, else unchanged."""
     for kind in (int, float):
         try:
             return kind(word)

@@ -1,4 +1,4 @@
-"""One batch through many stitched networks, grouped by target site, with each layer's own gradient."""
+"""Passes of a batch through many stitched networks, with a separate gradient for each layer."""
 
 from __future__ import annotations
 
@@ -30,19 +30,17 @@ def sort_by_target(layers: Layers) -> dict[Cell, StitchingLayer]:
 
 
 def list_trainable(layer: StitchingLayer) -> list[Tensor]:
-    """Return the trainable parameters of a layer, in a fixed order."""
     return [p for p in layer.parameters() if p.requires_grad]
 
 
 @dataclass(frozen=True)
 class BatchSums:
-    """Sums of one batch on the device, with one entry for each of n cells.
+    """Sums of one batch, with one entry for each of n cells.
 
     Attributes:
-        loss: (n,) sum of the objective over the examples, or over the scored tokens.
-        hits: (n,) number of these whose label is predicted.
+        loss: (n,) sum of the objective over the examples or scored tokens.
+        hits: (n,) number of these that are classified correctly; meaningless unless `labelled`.
         examples: number of examples or scored tokens.
-        labelled: True if `hits` is meaningful.
     """
 
     loss: Tensor
@@ -57,10 +55,9 @@ class _PieceOutputs:
 
     Attributes:
         xs, ys: representations at all source and target sites.
-        done: pass of the target; None for "match".
-        rows: scored rows of the piece.
-        own: the target's logits of these rows; empty for "match".
-        mask, target_mask: masks of the tokens of both networks.
+        done: full pass of the target; None for "match".
+        own: the target's logits of the scored rows; meaningless for "match".
+        mask, target_mask: token masks of source and target.
     """
 
     xs: list[Tensor]
@@ -75,14 +72,10 @@ class _PieceOutputs:
 class GroupedPass:
     """A pass of batches through the networks stitched by many layers.
 
-    Each batch needs one front pass of the source and one full pass of the target. Each target site needs a
-    pass of its tail over the stitched representations of its sources, several of them concatenated.
-
-    Args:
-        source, target: frozen networks with their sites; the same object for self-stitching.
-        recipe: gives the objective and the precision.
-        micro_batch: most examples that pass a whole network at once without gradients.
-        task: of the target's output.
+    A batch needs one front pass of the source and one full pass of the target. Each target site adds a pass
+    of its tail, with as many stitched representations concatenated as memory allows. For self-stitching,
+    `source` and `target` are the same object. `micro_batch` examples fit the memory at once without
+    gradients.
     """
 
     def __init__(self, source: SitedNetwork, target: SitedNetwork, recipe: TaskRecipe, micro_batch: int,
@@ -93,19 +86,10 @@ class GroupedPass:
 
     def run(self, layers: Layers, batch: Batch, device: torch.device, *, backward: bool,
             check: bool) -> tuple[Grads, BatchSums]:
-        """Return the sums over a batch and, for each layer, the gradient of its mean objective plus penalty.
+        """Return each layer's gradient of its mean objective plus penalty, and the sums over the batch.
 
-        If memory runs out, the whole batch runs again in smaller pieces.
-
-        Args:
-            layers: in the order of `sort_by_target`.
-            batch: on the device.
-            device: of the networks and layers.
-            backward: compute gradients.
-            check: check the labels, for which an accelerator waits.
-
-        Raises:
-            SutureError: labels outside the classes, or one example that does not fit the memory.
+        If memory runs out, the whole batch runs again in smaller pieces. `layers` must be in the order of
+        `sort_by_target`. `check` decides if labels are checked, for which an accelerator waits.
         """
         sources = 1 if self._matches else max(Counter(j for _, j in layers).values(), default=1)
         return self.micro_batch.run(lambda: self._run_once(layers, batch, device, backward, check),
@@ -144,7 +128,7 @@ class GroupedPass:
         return grads, sums
 
     def _group(self, layers: Layers, size: int) -> Iterator[tuple[slice, list[Cell]]]:
-        """Yield the cells whose stitched representations are concatenated, with their place in `layers`."""
+        """Yield the cells whose stitched representations are concatenated, with their slice of `layers`."""
         at_once, start = 1 if self._matches else self.micro_batch.count_at_once(size), 0
         for _, group in groupby(layers, key=lambda c: c[1]):
             cells = list(group)
@@ -197,12 +181,12 @@ class GroupedPass:
         return losses, (logits.detach().argmax(1).view(len(cells), -1) == labels).sum(1)
 
     def _stitch(self, layer: StitchingLayer, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Run a layer in float32 where the networks run in bfloat16, and for "match"."""
+        """Run a layer, in float32 if the networks run in bfloat16 and for "match"."""
         out: Tensor = layer(x.float() if self._matches or self.recipe.precision == "bf16" else x, mask)
         return out
 
     def _sum_squares(self, j: int, x: Tensor, outputs: _PieceOutputs) -> Tensor:
-        """Return |x|² over the rows of target site `j` that are not padding."""
+        """Return |x|² at target site `j` without padding tokens."""
         rows = get_row_mask(self.target.shapes[j], View.ALL, outputs.target_mask)
         if rows is not None:
             x = to_grid(x, self.target.shapes[j], View.ALL)[rows]
@@ -210,7 +194,7 @@ class GroupedPass:
 
 
 def _add_gradients(grads: Grads, layers: Layers, cells: Sequence[Cell], loss: Tensor) -> None:
-    """Add the gradients of a loss to those of the layers that it is made of."""
+    """Add the gradients of a loss to those of the layers of `cells`."""
     moving = {c: list_trainable(layers[c]) for c in cells}
     flat = [p for parameters in moving.values() for p in parameters]
     found = iter(torch.autograd.grad(loss, flat, allow_unused=True) if flat else ())

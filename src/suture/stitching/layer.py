@@ -1,4 +1,4 @@
-"""The stitching layer: an alignment of the positions and an affine map of the channels."""
+"""The stitching layer: an alignment of positions and an affine map of channels."""
 
 from __future__ import annotations
 
@@ -21,21 +21,14 @@ Init = Literal["random", "dm", "identity"]
 class StitchingLayer(nn.Module):
     """A map of source representations to the target's shape: align the positions, then x -> W x + b.
 
-    Resize and affine map commute, because the weights of the resize sum to one. The map is therefore applied
-    on the side with fewer positions, unless the alignment rule sets another order. The result is the same up
-    to rounding.
+    Resizing commutes with the affine map, because its weights sum to one. Unless the alignment rule sets an
+    order, the map is applied where there are fewer positions, which is cheaper.
 
     Args:
         alignment: of the source's shape with the target's.
-        family: of the affine map. Default: all.
-        relu: end with a ReLU, so that a target whose own representation comes from one gets no negative
-            values. Direct matching is fitted without it. Default: False.
-
-    Attributes:
-        affine: the map; it holds the parameters.
-
-    Raises:
-        SutureError: widths that the family does not allow.
+        family: of the affine map; a `SutureError` if it does not allow the widths. Default: all affine maps.
+        relu: apply a ReLU at the end, for targets that are outputs of a ReLU. Direct matching is fitted
+            without it. Default: False.
     """
 
     def __init__(self, alignment: Alignment, family: Family = FULL, *, relu: bool = False) -> None:
@@ -54,7 +47,7 @@ class StitchingLayer(nn.Module):
         return self.affine.bias
 
     def init_random(self, seed: int) -> StitchingLayer:
-        """Set a random map of the family (`Affine.init_random`), without PyTorch's global generator."""
+        """Set a random map of the family (`Affine.init_random`)."""
         self.affine.init_random(seed)
         return self
 
@@ -65,36 +58,28 @@ class StitchingLayer(nn.Module):
 
     @torch.no_grad()
     def set(self, weight: Tensor, bias: Tensor) -> StitchingLayer:
-        """Set the layer to a fitted map.
-
-        Args:
-            weight: (q, p).
-            bias: (q,).
-
-        Raises:
-            SutureError: a map outside the family.
-        """
+        """Set W (q, p) and b (q,); a map outside the family raises a `SutureError`."""
         self.affine.set(weight, bias)
         return self
 
     def penalty(self) -> Tensor | None:
-        """Return the penalty that is added to the layer's task loss, or None (`Family.penalty`)."""
+        """Return the penalty that is added to the task loss (`Family.penalty`), or None."""
         family = self.affine.family
         return family.penalty(self.weight) if family.penalised else None
 
     @torch.no_grad()
     def shrink(self, lr: float) -> None:
-        """Make the step that follows an optimiser step of rate `lr` (`Family.shrink`)."""
+        """Apply `Family.shrink` to W after an optimiser step of learning rate `lr`."""
         family = self.affine.family
         if family.penalised:
             self.weight.copy_(family.shrink(self.weight, lr))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the source's representations in the shape of the target, in the dtype of `x`.
+        """Return the source's representations in the target's shape and in the dtype of `x`.
 
         Args:
-            x: (N, C, H, W) or (N, H, W, C) as the alignment's source says, (N, T, D) or (N, D).
-            mask: (N, T) booleans for tokens. Padding tokens are False and are left out of averages.
+            x: (N, C, H, W), or (N, H, W, C) if the source's shape has channels last, (N, T, D) or (N, D).
+            mask: (N, T) booleans, False for padding tokens, which averages leave out.
         """
         stitched = self._align(x, mask)
         return F.relu(stitched) if self.relu else stitched

@@ -1,4 +1,4 @@
-"""The micro-batch of training: the examples that pass a network at once, halved when memory runs out."""
+"""The micro-batch of training, which is halved when memory runs out."""
 
 from __future__ import annotations
 
@@ -16,19 +16,12 @@ T = TypeVar("T")
 
 
 class MicroBatch:
-    """Number of examples that may pass a network at once in training.
+    """Maximum number of examples (`most`) that pass a network at once in training.
 
-    It is half of the number without gradients, because training keeps more tensors, and a batch that does
-    not fit the cache of a CPU is slow. For ResNet-20 at 32x32 (benchmarks/groups.py) the half is 104 images
-    with strides, where the size makes no difference beyond noise. Without strides it is 26 images: 16 to 32
-    at once are fastest, 64 are 5 to 30 % slower, 128 or more are 34 to 57 % slower.
-
-    Args:
-        forward: most examples that pass a network at once without gradients.
-
-    Attributes:
-        most: most examples that pass a network at once, concatenated batches included.
-        notes: a sentence if memory ran out.
+    It is half of `forward`, the maximum without gradients, because training keeps more tensors and batches
+    beyond the CPU's cache are slow. For a ResNet-20 at 32x32 (benchmarks/groups.py) it is 104 images with
+    strides, where the size makes no difference. Without strides it is 26: 16 to 32 are fastest, 128 are 34 to
+    57 % slower.
     """
 
     def __init__(self, forward: int) -> None:
@@ -36,22 +29,17 @@ class MicroBatch:
         self.notes: list[str] = []
 
     def choose_piece_size(self, size: int) -> int:
-        """Return the size of the pieces of a batch of `size` examples, as few and as equal as possible."""
+        """Return the size that cuts `size` examples into as few and as equal pieces as possible."""
         return -(-size // -(-size // self.most))
 
     def count_at_once(self, size: int) -> int:
-        """Return the number of batches of `size` examples that are concatenated before a tail."""
+        """Return the number of batches of `size` examples that pass a tail together."""
         return max(1, self.most // size)
 
     def run(self, work: Callable[[], T], size: int) -> T:
         """Return the result of `work`; while memory runs out, halve `most` and start again.
 
-        Args:
-            work: reads `most`. Nothing that it did may count when it fails.
-            size: examples that it would pass at once if there were no bound.
-
-        Raises:
-            SutureError: memory runs out with a single example.
+        `work` must leave nothing behind when it fails. Without `most` it would pass `size` examples at once.
         """
         while True:
             try:
@@ -70,6 +58,5 @@ class MicroBatch:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Check that an error is a failed allocation, on any device."""
     return (isinstance(error, torch.cuda.OutOfMemoryError | MemoryError)
             or any(words in str(error).lower() for words in _OUT_OF_MEMORY_WORDS))

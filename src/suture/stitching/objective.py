@@ -1,4 +1,4 @@
-"""The losses of stitched networks for each row of logits, and the preparation of batches for training."""
+"""The losses of stitched networks, and the preparation of batches for training."""
 
 from __future__ import annotations
 
@@ -14,16 +14,9 @@ from suture.stitching.tasks import Task
 
 
 def compute_task_losses(logits: Tensor, own: Tensor, labels: Tensor | None, recipe: TaskRecipe) -> Tensor:
-    """Return the task loss of each example or scored token.
+    """Return the task losses (k, N), in nats, of k stitched networks on N examples or scored tokens.
 
-    Args:
-        logits: (k N, classes) float32 of k stitched networks on the same N examples (tokens).
-        own: (N, classes) logits of the target network on them; N is not zero.
-        labels: (N,) class numbers; None where the objective is "soft".
-        recipe: gives the objective, the temperature and the mix.
-
-    Returns:
-        (k, N), in nats.
+    `logits` (k N, classes) float32 are theirs, `own` (N, classes) are the target network's.
     """
     k = len(logits) // len(own)
     hard = soft = torch.zeros(())
@@ -41,12 +34,9 @@ def compute_task_losses(logits: Tensor, own: Tensor, labels: Tensor | None, reci
 
 
 def check_batch(batch: Batch, recipe: TaskRecipe, task: Task = Task.CLASSIFICATION) -> None:
-    """Check that a batch has the labels and images that the recipe needs.
+    """Check that a batch has the labels and images that the recipe needs; raise a `SutureError` if not.
 
-    Raises:
-        SutureError: no labels where the objective needs them and the task does not read them from the inputs;
-            crops or flips for inputs that are not one tensor of images, shared by both networks or prepared
-            for each.
+    Crops and flips need one tensor of images that both networks share, or raw images.
     """
     if batch.labels is None and recipe.needs_labels and task is not Task.NEXT_TOKEN:
         raise SutureError(f"expected labels for objective={recipe.objective!r}, got batches without; yield "
@@ -64,8 +54,7 @@ def check_batch(batch: Batch, recipe: TaskRecipe, task: Task = Task.CLASSIFICATI
 def augment_batch(batch: Batch, recipe: TaskRecipe, generator: torch.Generator) -> Batch:
     """Return the batch with random crops and flips, the same for both networks.
 
-    Without crops and flips it is the batch itself. Raw images are cropped and flipped before they are
-    prepared for each network.
+    Raw images are cropped and flipped before they are prepared for each network.
     """
     def change(t: Tensor) -> Tensor:
         return augment(t, generator, recipe.crop, recipe.flip)

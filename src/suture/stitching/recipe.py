@@ -1,4 +1,4 @@
-"""The settings of fitting stitching layers by gradient."""
+"""The settings of task loss matching."""
 
 from __future__ import annotations
 
@@ -16,27 +16,21 @@ Precision = Literal["float32", "bf16"]
 
 @options
 class TaskRecipe(Recipe):
-    """Settings of task loss matching. The networks are frozen and in eval mode.
+    """Settings of task loss matching. A value outside its bounds raises a `SutureError`.
 
-    The defaults are the paper's, without its augmentation (see `paper`). Epochs, batch size, learning rate
-    and schedule decide if a layer converges. The result marks the cells that did not (`Comparison.marks`).
-    For loaders of unknown length the schedule steps once per epoch.
-
-    A layer minimises the mean of its objective over the examples of a batch or, for a task of tokens
-    (`suture.stitching.tasks.Task`), over its scored tokens:
+    The defaults are the paper's, without its augmentation (see `paper`). For loaders of unknown length the
+    learning rate changes once per epoch. The objective is a mean over examples or, for a task of tokens,
+    scored tokens:
 
     - "hard" (the paper): cross-entropy of the stitched network on the labels, in nats.
-    - "soft": KL divergence to the target network's own predictions, both at `temperature`, times its square
+    - "soft": KL divergence to the target network's predictions, both at `temperature`, times `temperature`²
       (Hinton et al. 2015). It needs no labels; labels (N, T) only say which tokens are scored.
     - "mixed": `mix` times soft plus 1 - `mix` times hard.
-    - "match": |S - T|² / |T|² of each batch, T the target's own representation. This is direct matching by
+    - "match": |S - T|² / |T|² of each batch, with stitched S and native T. This is direct matching by
       gradient, for families or penalties without a closed form. It needs no labels and no tail.
 
     Attributes:
         {options}
-
-    Raises:
-        SutureError: a value outside its bounds.
     """
 
     epochs: Annotated[Count, Doc("Passes over the fitting data.")] = 30
@@ -58,10 +52,9 @@ class TaskRecipe(Recipe):
 
     @classmethod
     def paper(cls, seed: int = 0) -> Self:
-        """Return the task loss matching of Balogh and Jelasity, AAAI 2025 (arXiv 2412.11299).
+        """Return the settings of Balogh and Jelasity, AAAI 2025 (arXiv 2412.11299), for 32x32 photographs.
 
-        Random initialisation, Adam 1e-3, weight decay 1e-5, batch 256, 30 epochs, hard labels, crops of the
-        image padded by 4 pixels, flips. For 32x32 photographs.
+        They add crops of the image padded by 4 pixels, and flips, to the defaults.
         """
         return super().paper(seed)
 

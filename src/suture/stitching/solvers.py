@@ -1,4 +1,4 @@
-"""Solvers of families without a formula: the strength of ridge, the lasso, and assignments."""
+"""Solvers of the families without a formula."""
 
 from __future__ import annotations
 
@@ -16,17 +16,14 @@ RIDGE_STRENGTHS = tuple(10.0**k for k in range(-6, 3))
 LASSO_TOLERANCE = 1e-9
 """Largest violation of the lasso's optimality conditions, relative to its penalty."""
 LASSO_STEPS = 10_000
-"""Largest number of steps of the lasso."""
+"""Maximum number of steps of the lasso solver."""
 
 
 def choose_ridge(folds: Sequence[Moments]) -> float:
-    """Return the strength of `RIDGE_STRENGTHS` with the smallest held-out squared error.
+    """Return the strength in `RIDGE_STRENGTHS` with the least held-out squared error.
 
-    Each fold in turn is left out of the fit. The errors follow in closed form from the moments and are summed
-    over the folds. Among equal strengths the smallest one wins.
-
-    Args:
-        folds: moments of at least two disjoint parts of the data, whole examples in each.
+    `folds` are the moments of two or more disjoint parts of the data, each of whole examples. Each is left
+    out of the fit once, and the errors are summed.
     """
     expect(len(folds) >= 2, "moments of at least two folds of the data for ridge:cv", len(folds),
            "pass folds, or write ridge:0.1")
@@ -41,12 +38,11 @@ def choose_ridge(folds: Sequence[Moments]) -> float:
 
 
 def solve_lasso(pair: Pair, strength: float) -> Tensor | None:
-    """Return the W (q, p) that minimises half the mean squared error plus alpha sum |W|.
+    """Return the W (q, p) that minimises half the mean squared error plus alpha sum |W|, or None.
 
-    alpha = strength * max |Syx| / n, the ``alpha`` of scikit-learn's ``Lasso``; at strength 1, W becomes 0.
-    The solver is the accelerated proximal gradient with restarts (Beck and Teboulle 2009; O'Donoghue and
-    Candes 2015). It stops when no entry violates the optimality conditions by more than `LASSO_TOLERANCE`
-    alpha. The result is None if `LASSO_STEPS` steps do not suffice.
+    alpha = strength * max |Syx| / n is the ``alpha`` of scikit-learn's ``Lasso``; strength 1 gives W = 0. The
+    method is accelerated proximal gradient with restarts (Beck and Teboulle 2009; O'Donoghue and Candes
+    2015). The result is None if `LASSO_STEPS` steps do not reach `LASSO_TOLERANCE`.
     """
     x, n = pair.x, pair.moments.n
     # Drop the directions below the rank cut: rounding could make the objective concave along them.
@@ -74,7 +70,7 @@ def solve_lasso(pair: Pair, strength: float) -> Tensor | None:
 
 
 def assign_rows(values: Tensor) -> Tensor:
-    """Return the permutation matrix that selects the largest sum of `values` (n, n)."""
+    """Return the permutation matrix that maximises the sum of the selected `values` (n, n)."""
     from scipy.optimize import linear_sum_assignment
 
     rows, columns = linear_sum_assignment(values.cpu().numpy(), maximize=True)

@@ -1,4 +1,4 @@
-"""Find the task of a network from its output on a few examples."""
+"""The task of a network, inferred from its output on a few examples."""
 
 from __future__ import annotations
 
@@ -22,31 +22,27 @@ ROUNDING = 1e-5
 @torch.no_grad()
 def resolve_task(asked: str, network: nn.Module, inputs: Any, labels: Tensor | None, *,
                  trained: bool = False) -> Task:
-    """Return the task that stitched networks are scored on.
+    """Return the task on which stitched networks are scored.
 
-    "auto" finds it from the target network's output on a few examples:
+    "auto" infers it from the target network's output, by the first rule that applies:
 
-    - No 3-D tensor: classification.
-    - A 3-D tensor is logits if one of these holds: the output names it "logits"; the data have labels (N, T);
-      its last axis is as long as the table of the embedding that reads the token ids (the vocabulary). Else
-      it is hidden states, and the task is none.
-    - Logits of tokens predict the next token if the inputs are token ids and the network is causal. The test
-      is to change the last token: a causal network leaves all earlier logits unchanged.
-    - In all other cases, and if a token id is not below the number of classes, each position has its own
-      label: the task is tokens.
+    - There is no 3-D tensor: classification.
+    - The 3-D tensor is hidden states, not logits: none. It is logits if it is named "logits", if labels are
+      (N, T), or if its last axis is as long as the embedding of the token ids (the vocabulary).
+    - The inputs are token ids below the number of classes, and the network is causal: next token. In a causal
+      network, changing the last token changes no earlier logits.
+    - Else: tokens, with a label for each position.
 
     Args:
         asked: one of `TASKS`.
         network: the target network, frozen.
         inputs: a few examples.
         labels: of these examples, and perhaps of more.
-        trained: check also that the labels are class numbers of the network, because layers are trained on
-            them.
+        trained: check also that the labels are classes of the network, for training.
 
     Raises:
-        SutureError: an output or labels that do not fit the task; a causal network with labels (N, T) whose
-            number of logits differs from that of its embeddings, because the labels might be of the same or
-            of the next position.
+        SutureError: an output or labels that do not fit the task; labels (N, T) of a causal network whose
+            numbers of logits and embeddings differ, because they may belong to the same or the next position.
     """
     few = None if labels is None else labels[:count_examples(inputs)]
     with disable_gradients():
@@ -80,7 +76,7 @@ def _infer_task(network: nn.Module, inputs: Any, labels: Tensor | None, root: Ca
 
 
 def _count_vocabulary(root: Call, ids: Tensor | None) -> int | None:
-    """Return the number of rows of the embedding that reads the token ids; None if there is none."""
+    """Return the number of rows of the embedding that reads the token ids, or None."""
     if ids is None:
         return None
     for call in walk(root):

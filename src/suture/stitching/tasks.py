@@ -1,4 +1,4 @@
-"""The task of a network: its logits, the rows of them that are scored, and their labels."""
+"""The task of a network: its logits, which of them are scored, and their labels."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _IGNORE = "give labels (N, T), -100 where a position is not scored"
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """The rows of a batch's logits that are scored, with their labels.
+    """The scored rows of a batch's logits, with their labels.
 
     Attributes:
-        size: examples N.
-        counted: (N, T) booleans, True for scored tokens; None where each example has one row of logits.
-        labels: (M,) class numbers of the scored rows, one example after the other; None if they are unknown.
+        size: number of examples N.
+        counted: (N, T) booleans, True for scored tokens; None if each example has one row of logits.
+        labels: (M,) class numbers of the scored rows, example by example; None if unknown.
     """
 
     size: int
@@ -42,23 +42,16 @@ class ScoredRows:
 
     @property
     def count(self) -> int:
-        """Number of scored rows, M. On an accelerator, reading it waits for the device."""
+        """Number of scored rows M; an accelerator waits for it."""
         return self.size if self.counted is None else len(self._index)
 
     @property
     def tokens(self) -> Tensor | None:
-        """Number of scored tokens of each example, (N,); None where each example has one row."""
+        """Number of scored tokens of each example, (N,); None if each example has one row."""
         return None if self.counted is None else self.counted.sum(1)
 
     def select(self, logits: Tensor) -> Tensor:
-        """Return the scored rows (k M, V) of the logits of k concatenated copies of the examples.
-
-        Args:
-            logits: (k N, V) or (k N, T, V).
-
-        Raises:
-            SutureError: logits of another number of tokens.
-        """
+        """Return the scored rows (k M, V) of logits (k N, V) or (k N, T, V) of k copies of the examples."""
         if self.counted is None:
             return logits
         self.check_length(logits)
@@ -73,10 +66,7 @@ class ScoredRows:
                               f"got {self.counted.shape[1]}; {_IGNORE}")
 
     def sum_per_example(self, values: Tensor) -> Tensor:
-        """Return the sums (k, N) float32 of `values` (k, M) over the scored rows of each example.
-
-        Where each example has one row, the result is `values` itself.
-        """
+        """Return the sums (k, N) of `values` (k, M) over the scored rows of each example."""
         if self.counted is None:
             return values
         # Not index_add: on a GPU its order changes from run to run, and so does the last digit.
@@ -86,16 +76,17 @@ class ScoredRows:
 
 
 class Task(Enum):
-    """The task of a network, which stitched networks are trained and scored on.
+    """The task of a network, on which stitched networks are trained and scored.
 
     - "classification": logits (N, classes), labels (N,).
-    - "next_token": logits (N, T, V). The label of a position is the next token id. With labels (N, T) it is
-      the next label, and `IGNORED_LABEL` excludes it, as in Hugging Face. The last position is not scored,
-      nor a position that is padding or that precedes padding. Labels (N,) belong to whole texts, so this task
-      ignores them.
-    - "tokens": logits (N, T, V) and labels (N, T) for each position: masked language models, token
-      classification. Positions with `IGNORED_LABEL` and padding tokens are not scored.
-    - "none": the output is no logits, such as the hidden states of an encoder. Nothing is scored.
+    - "next_token": logits (N, T, V). Labels are the next token ids, or the next labels if labels (N, T) are
+      given, as in Hugging Face. Labels (N,) of whole texts are ignored. The last position is not scored, nor
+      one before a padding token.
+    - "tokens": logits (N, T, V), labels (N, T) of the same position: masked language models, token
+      classification.
+    - "none": the output is not logits but, for example, hidden states. Nothing is scored.
+
+    Padding tokens and positions with the label `IGNORED_LABEL` are never scored.
     """
 
     CLASSIFICATION = "classification"
@@ -105,14 +96,13 @@ class Task(Enum):
 
     @property
     def of_tokens(self) -> bool:
-        """True if there are logits for every token."""
+        """True if every token has logits."""
         return self in (Task.NEXT_TOKEN, Task.TOKENS)
 
     def extract_logits(self, output: Any) -> Tensor:
-        """Return the logits of a network's output: ``output["logits"]``, or the first floating point tensor.
+        """Return the logits in a network's output: ``output["logits"]``, or the first floating point tensor.
 
-        Raises:
-            SutureError: they are not (N, classes), or (N, T, V) for a task of tokens.
+        A shape other than (N, classes), or (N, T, V) for tasks of tokens, raises a `SutureError`.
         """
         logits = extract_main_output(output)
         if logits is None or logits.ndim != (3 if self.of_tokens else 2):
@@ -123,14 +113,10 @@ class Task(Enum):
         return logits
 
     def find_rows(self, inputs: Any, labels: Tensor | None) -> ScoredRows:
-        """Return the scored rows of a batch.
+        """Return the scored rows of a batch, from the target network's inputs and the labels of the data.
 
-        Args:
-            inputs: of the target network; they hold token ids and attention mask.
-            labels: as the data give them.
-
-        Raises:
-            SutureError: a task of tokens without labels (N, T), or, for the next token, without token ids.
+        For tasks of tokens, labels must be (N, T). If "next_token" has none, it uses the token ids in
+        `inputs`. If both are missing, a `SutureError` is raised.
         """
         if not self.of_tokens:
             return ScoredRows(count_examples(inputs), None, labels)
@@ -152,16 +138,7 @@ class Task(Enum):
         return ScoredRows(len(kept), counted, kept[counted])
 
     def check_labels(self, rows: ScoredRows, logits: Tensor) -> None:
-        """Check that labels are class numbers of the network.
-
-        Args:
-            rows: of a batch.
-            logits: (N, classes) or (N, T, V).
-
-        Raises:
-            SutureError: a label below 0 or not below the number of classes, or another number of tokens than
-                logits.
-        """
+        """Raise a `SutureError` if labels are not class numbers of the logits (N, classes) or (N, T, V)."""
         if rows.labels is not None:
             rows.check_length(logits)
             expect(rows.labels.ndim == 1, "integer labels (N,)", rows.labels,
@@ -176,8 +153,7 @@ extract_logits = Task.CLASSIFICATION.extract_logits
 def find_token_ids(inputs: Any) -> Tensor | None:
     """Return the (N, T) token ids among a network's inputs, or None.
 
-    They are ``inputs["input_ids"]``, else the first integer tensor of two axes. The attention mask is
-    skipped.
+    They are ``inputs["input_ids"]``, else the first integer tensor (N, T) that is not the attention mask.
     """
     named = isinstance(inputs, Mapping)
     first = [inputs["input_ids"]] if named and "input_ids" in inputs else list_tensors(inputs)

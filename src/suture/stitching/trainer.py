@@ -1,4 +1,4 @@
-"""Training of stitching layers by gradient, with all layers into one target site together."""
+"""Training of stitching layers by gradient, all together."""
 
 from __future__ import annotations
 
@@ -27,24 +27,19 @@ from suture.stitching.recipe import TaskRecipe
 from suture.stitching.tasks import Task
 
 LEAST_IMPROVEMENT = 1e-4
-"""Smallest relative fall of the held-out objective that is an improvement. It is well above the rounding
-differences between groupings."""
+"""Smallest relative fall of the held-out objective that is an improvement, well above rounding."""
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Learning curves per cell and epoch. A cell that stopped or failed has no entries after that epoch.
-
-    Losses and accuracies are means over examples, or over scored tokens.
+    """Learning curves per cell and epoch: means over examples or scored tokens, until a cell stops or fails.
 
     Attributes:
-        loss: mean training objective of each epoch, with the layer's penalty, measured before each step.
-        accuracy: training accuracy of each epoch, in eval mode of both networks, measured before each step;
-            nan without labels and for "match".
-        held_out: mean objective on the held-out data after each epoch, without penalty; empty without early
-            stopping.
-        failed: cells whose loss became nan or inf, with the reason. They have no usable layer.
-        stopped: cells that stopped before the last epoch, with their number of epochs.
+        loss: training objective of each epoch, with penalty, measured before each step.
+        accuracy: training accuracy, measured likewise; nan without labels and for "match".
+        held_out: held-out objective after each epoch, without penalty; empty without early stopping.
+        failed: cells whose loss became nan or inf, with the reason. Their layers are not usable.
+        stopped: cells that stopped early, with their number of epochs.
         notes: a sentence if memory ran out.
     """
 
@@ -60,10 +55,8 @@ def make_training_batches(data: Any, recipe: TaskRecipe,
                           device: torch.device | None = None) -> tuple[Batches, Batches | None]:
     """Return the batches that layers are fitted to, and the held-out batches of early stopping or None.
 
-    `data` is anything that `Batches` accepts; raw examples are prepared on `device`.
-
-    Raises:
-        SutureError: early stopping on a loader, because a random split needs examples with an index.
+    `data` may have any form that `Batches` accepts; raw examples are prepared on `device`. Early stopping on
+    a loader raises a `SutureError`, because its examples have no index to split by.
     """
     fit: dict[str, Any] = {"size": recipe.batch_size, "shuffle": True, "seed": recipe.seed, "device": device}
     if recipe.patience is None:
@@ -78,7 +71,7 @@ def make_training_batches(data: Any, recipe: TaskRecipe,
 
 @dataclass(frozen=True)
 class _Best:
-    """The best held-out objective of a layer, after how many epochs, and its weights then."""
+    """The best held-out objective of a layer, with the number of epochs and the weights there."""
 
     value: float
     epochs: int
@@ -86,20 +79,19 @@ class _Best:
 
 
 class GroupTrainer:
-    """Training of many stitching layers at once; each gets the steps that it would get alone (law 5).
+    """Training of many stitching layers at once, with the same steps as each would make alone (law 5).
 
-    The layers share only the passes of the networks (`GroupedPass`). Gradients, optimiser state and early
-    stopping are separate for each layer. A layer that stops or fails leaves the group, and the others
-    continue. No activation is kept beyond its batch.
+    The layers share only the passes of the networks (`GroupedPass`). Each has its own gradients, optimiser
+    state and early stopping. If one stops or fails, the others continue.
 
     Args:
-        source, target: the two networks with their sites, frozen (`suture.networks.freeze`), on one
-            device. The same object for self-stitching: then it runs once per batch.
-        layers: one layer per cell, on the device, with its initial weights. ``penalty()`` is added to the
-            layer's loss. ``shrink(lr)`` is called after each of its steps.
-        recipe: epochs, rates, objective. The caller handles `init` and the seeds of layers and batches.
-        micro_batch: most examples that pass a whole network at once.
-        task: of the target's output; it decides if examples or tokens are scored.
+        source, target: networks with their sites, frozen (`suture.networks.freeze`), on one device. For
+            self-stitching, one object.
+        layers: one layer per cell, on the device, with initial weights; `init` of the recipe is not applied
+            here.
+        recipe: settings.
+        micro_batch: maximum number of examples that pass a whole network at once without gradients.
+        task: of the target's output.
     """
 
     def __init__(self, source: SitedNetwork, target: SitedNetwork, layers: Layers, recipe: TaskRecipe,
@@ -114,17 +106,17 @@ class GroupTrainer:
 
     def fit(self, batches: Batches, device: torch.device, progress: Progress | None = None,
             held_out: Batches | None = None) -> Curves:
-        """Train the layers by the recipe, and return their curves.
+        """Train the layers and return their curves.
 
         Args:
             batches: the fitting data.
             device: of networks and layers.
             progress: called as ``progress("task loss matching", steps done, steps)``.
-            held_out: data for early stopping, where the recipe has `patience` (see `make_training_batches`).
+            held_out: data for early stopping (`make_training_batches`).
 
         Raises:
-            SutureError: no labels where the objective needs them, labels outside the classes, crops of inputs
-                that are no images, patience without held-out data, one example that does not fit the memory.
+            SutureError: labels that are missing or outside the classes, crops of inputs that are no images,
+                patience without held-out data, one example that does not fit the memory.
         """
         recipe = self.recipe
         expect(recipe.patience is None or held_out is not None, "held-out data for early stopping", "none",
@@ -149,10 +141,7 @@ class GroupTrainer:
 
     def compute_objective(self, batches: Batches, device: torch.device, layers: Layers,
                           progress: Progress | None = None) -> dict[Cell, float]:
-        """Return the mean objective of any layers on any data, without penalty, crops and flips.
-
-        Progress is called as ``progress("checking convergence", batches done, batches)``.
-        """
+        """Return the mean objective of each layer on any data, without penalty, crops and flips."""
         layers = sort_by_target(layers)
         sums: list[BatchSums] = []
         with disable_gradients():
@@ -215,7 +204,7 @@ class GroupTrainer:
 
     def _stop_early(self, now: Mapping[Cell, float], patience: int, curves: Curves,
                     best: dict[Cell, _Best]) -> None:
-        """Record the held-out objectives and the best weights, and drop layers that no longer improve."""
+        """Record held-out objectives and best weights, and drop layers that no longer improve."""
         for c, value in now.items():
             curve, old = curves.held_out.setdefault(c, []), best.get(c)
             curve.append(value)

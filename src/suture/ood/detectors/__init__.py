@@ -1,1 +1,1 @@
-"""Detectors of representations that a target network never has at a site."""
+"""Detectors of representations unlike those that the target network itself has at a site."""

@@ -19,11 +19,7 @@ from suture.ood.features import SiteFeatures
 class Energy(Detector):
     """Minus the energy of a classifier that is trained on the representations of a site.
 
-    Args:
-        recipe: of the training. Default: that of `suture.OOD`.
-
-    Attributes:
-        classifier: the trained classifier.
+    `recipe` defaults to that of `suture.OOD`.
     """
 
     about = ("Minus the energy of a classifier that is trained on the representations of the site, with an "

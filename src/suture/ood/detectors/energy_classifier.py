@@ -1,4 +1,4 @@
-"""The trained part of energy detectors: a classifier on the representations of a site, and its loss."""
+"""The classifier of energy detectors, and its loss."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from suture.representations import Kind, Shape, View, get_row_mask
 SCORE_BATCH = 256
 """Largest number of examples that are scored at once."""
 
-# Texts have no positions that a body tells apart, because their padding differs between batches.
+# Texts get no position embeddings, because their padding differs between batches.
 _BODIES: Mapping[str, tuple[Kind, Callable[[Shape, int], nn.Module]]] = {
     "resnet18": (Kind.MAP, lambda s, classes: resnet18(classes, s.width)),
     "resnet_small": (Kind.MAP,
@@ -41,16 +41,11 @@ def compute_energy(logits: Tensor) -> Tensor:
 
 def compute_energy_loss(inside_logits: Tensor, outside_logits: Tensor, labels: Tensor,
                         recipe: EnergyRecipe) -> Tensor:
-    """Return cross-entropy plus squared hinges on the energies of both sides (Liu et al. 2020, eq. 7 and 8).
+    """Return cross-entropy plus squared hinges on both sides' energies (Liu et al. 2020, eq. 7 and 8).
 
-    CE + weight (mean relu(E_in - inside)² + mean relu(outside - E_out)²). Each mean is over its own examples,
-    as in the code of the authors, of the paper and of pytorch-ood.
-
-    Args:
-        inside_logits: (N, classes) of in-distribution examples.
-        outside_logits: (M, classes) of auxiliary ones.
-        labels: (N,) class numbers of the in-distribution examples.
-        recipe: gives margins and weight.
+    CE + weight (mean relu(E_in - inside)² + mean relu(outside - E_out)²), with logits (N, classes) inside and
+    (M, classes) outside. Each mean is over its own examples, as in the authors' code, the paper's and
+    pytorch-ood.
     """
     above = F.relu(compute_energy(inside_logits) - recipe.inside).square().mean()
     below = F.relu(recipe.outside - compute_energy(outside_logits)).square().mean()
@@ -58,21 +53,11 @@ def compute_energy_loss(inside_logits: Tensor, outside_logits: Tensor, labels: T
 
 
 class EnergyClassifier(nn.Module):
-    """A classifier on the representations of a site.
+    """A classifier of the representations of a site.
 
-    Channels are first standardised by the buffers `mean` and `std`, those of the in-distribution data. The
-    paper does not standardise; suture does, so that every body starts at the input scale that it was designed
-    for. Maps are then resized to `size` (bilinear, corners not aligned).
-
-    Args:
-        shape: of one representation.
-        classes: number of logits.
-        recipe: gives the body and the seed.
-        size: (height, width) that maps are resized to; default: their own.
-        site: name of the site; with the recipe's seed it decides the random start.
-
-    Raises:
-        SutureError: a body that does not suit the shape.
+    Channels are standardised by the in-distribution `mean` and `std`, unlike in the paper, so that every body
+    gets inputs of the scale that it was designed for. Maps are then resized to `size` (height, width;
+    bilinear, corners not aligned). The recipe's seed and the name of the `site` decide the initial weights.
     """
 
     mean: Tensor
@@ -95,7 +80,7 @@ class EnergyClassifier(nn.Module):
         self.register_buffer("std", torch.ones(shape.width))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the logits (N, classes) of representations; `mask` (N, T) is for tokens."""
+        """Return the logits (N, classes) of representations; `mask` (N, T) is False for padding tokens."""
         x = x.float()
         kept = get_row_mask(self.shape, View.ALL, mask) if self.shape.kind is Kind.TOKENS else None
         if self._resize is not None:
@@ -110,7 +95,7 @@ class EnergyClassifier(nn.Module):
                          kept.flatten(1))
 
     def score(self, seen: SiteFeatures) -> Tensor:
-        """Return minus the energy (N,), in eval mode, without gradients, in small batches."""
+        """Return minus the energies (N,), in eval mode."""
         parts = torch.split(seen.x, SCORE_BATCH)
         masks = [None] * len(parts) if seen.mask is None else torch.split(seen.mask, SCORE_BATCH)
         with freeze(self), disable_gradients():
@@ -118,5 +103,5 @@ class EnergyClassifier(nn.Module):
 
 
 def derive_site_seed(seed: int, site: str) -> int:
-    """Derive a seed for one site that does not depend on the other sites (law 7)."""
+    """Return a seed for one site, independent of other sites (law 7)."""
     return derive_seed(seed, "energy", site)

@@ -33,7 +33,7 @@ from suture.representations import View, get_row_mask, get_token_mask, to_grid
 
 LEAST_CHANNEL_STD = 0.01
 """Smallest standard deviation of a channel, relative to the root mean square of all. It limits the scale of a
-channel that is almost constant on the native data but not elsewhere."""
+channel that is almost constant on native data but not elsewhere."""
 _INSTEAD = "choose a detector that needs no classes, such as mahalanobis or neighbours"
 FrontOutputs = tuple[list[Tensor], Tensor | None]
 """Representations at the sites, and the token mask (False for padding tokens) or None."""
@@ -41,27 +41,17 @@ FrontOutputs = tuple[list[Tensor], Tensor | None]
 
 def train_classifiers(native: NativeData, stream: Iterable[Batch], recipe: EnergyRecipe,
                       sites: Sequence[int]) -> dict[int, EnergyClassifier]:
-    """Train a classifier for each of several sites of a network; one front pass per batch serves all of them.
+    """Return a trained classifier by index of the site; all sites share the front passes of the network.
 
-    One pass over the data checks labels and measures the channels. Then each epoch is one pass. The
-    classifier of a site does not depend on the other sites. On one CPU, the same seed, data and order give
-    the same classifier, bit for bit.
+    A first pass checks labels and measures channels; then each epoch is one pass. A site's classifier does
+    not depend on the other sites. On one CPU it is the same bit for bit, for the same seed, data and order.
 
     Args:
-        native: the network, and its auxiliary inputs for training. Fine-tuning draws as many as the batch
-            has, shuffled and repeated, with the same augmentation.
-        stream: re-iterable batches with labels. They decide their shuffling. Batches of one example are
-            skipped, because batch norm needs a variance.
-        recipe: see `EnergyRecipe`.
-        sites: indices of sites.
-
-    Returns:
-        Site index -> classifier, on the device, in eval mode and without gradients.
-
-    Raises:
-        SutureError: no labels, labels outside the classes or of one class alone; crops or flips of inputs
-            that are no images; a body that does not suit a site; representations or a loss that are not
-            finite.
+        native: the network, and auxiliary inputs. Fine-tuning draws as many of these as the batch has,
+            shuffled and repeated, with the same augmentation.
+        stream: re-iterable batches with labels. Batches of one example are skipped, because batch norm needs
+            a variance.
+        recipe, sites: the settings, and the indices of the sites.
     """
     training = _Trainer(native, recipe, list(dict.fromkeys(sites)))
     with freeze(native.target.network), torch.enable_grad():
@@ -71,7 +61,7 @@ def train_classifiers(native: NativeData, stream: Iterable[Batch], recipe: Energ
 
 
 class _Trainer:
-    """A trainer of all classifiers of a network. They share only the front passes."""
+    """A trainer of the classifiers of several sites of a network."""
 
     def __init__(self, native: NativeData, recipe: EnergyRecipe, sites: Sequence[int]) -> None:
         self.native, self.recipe, self.sites = native, recipe, sites

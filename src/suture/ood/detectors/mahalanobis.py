@@ -1,4 +1,4 @@
-"""Mahalanobis detectors of a site, from the sums of its pooled features by class."""
+"""Mahalanobis detectors, fitted to sums of pooled features by class."""
 
 from __future__ import annotations
 
@@ -14,19 +14,17 @@ from suture.ood.detector import Detector, NativeSite
 from suture.ood.features import SiteFeatures, limit_spread
 
 LEAST_FEATURE_STD = 1e-3
-"""Smallest standard deviation of a feature, relative to the root mean square of all. A channel that is
-constant on native data then still reveals stitched representations that vary there, but rounding does not."""
+"""Smallest standard deviation of a feature, relative to the root mean square of all. With it, a channel that
+is constant on native data reveals stitched representations that vary there, but not rounding."""
 ROUNDING = 1e-6
-"""Variance, relative to that of all data, that float32 products show for a constant."""
+"""Variance of a constant in float32 products, relative to the variance of all data."""
 
 
 class Gaussians(NamedTuple):
     """Normal distributions with a shared covariance, in coordinates where it is the identity.
 
-    Attributes:
-        origin: (F,) is subtracted first.
-        whiten: (F, F) matrix; centred features times it are white.
-        centres: (K, F) means in these coordinates.
+    `origin` (F,) is subtracted from features (N, F), which are then multiplied by `whiten` (F, F). `centres`
+    (K, F) are the means in these coordinates.
     """
 
     origin: Tensor
@@ -45,15 +43,9 @@ def fit_gaussians(means: Tensor, covariance: Tensor, n: int,
                   total: Tensor | None = None) -> tuple[Gaussians, float]:
     """Return the Gaussians of means (K, F) and a covariance (F, F), and the shrinkage of its correlations.
 
-    Features are scaled to unit variance. Their correlations are shrunk towards the identity by the oracle
-    approximating formula (Chen et al. 2010, equation 23; as `sklearn.covariance.oas`), so fewer examples than
-    features are no problem.
-
-    Args:
-        means, covariance: float64.
-        n: number of independent examples.
-        total: (F,) variances of all data. A variance below `ROUNDING` of them is rounding, and is raised to
-            it.
+    Correlations are shrunk towards the identity by the oracle approximating formula (Chen et al. 2010,
+    equation 23; `sklearn.covariance.oas`), so there may be fewer examples (`n`) than features. Variances
+    below `ROUNDING` of those of all data, `total` (F,), are raised to it.
     """
     least = torch.zeros_like(covariance.diagonal()) if total is None else ROUNDING * total.clamp(min=0)
     variance = covariance.diagonal().maximum(least)
@@ -71,9 +63,9 @@ def fit_gaussians(means: Tensor, covariance: Tensor, n: int,
 
 
 def compute_shrinkage(covariance: Tensor, n: int) -> float:
-    """Return the share of the identity in the oracle approximating shrinkage of a covariance.
+    """Return the share of the identity in the shrinkage of a covariance (p, p) of `n` examples.
 
-    `covariance` is (p, p), of `n` examples. The identity is scaled to its mean variance.
+    The identity is scaled to the mean variance.
     """
     p = len(covariance)
     alpha, level = float(covariance.square().mean()), float(torch.trace(covariance)) / p
@@ -84,14 +76,8 @@ def compute_shrinkage(covariance: Tensor, n: int) -> float:
 class Mahalanobis(Detector):
     """Minus the smallest squared Mahalanobis distance to a class mean, with one covariance for all classes.
 
-    Data without classes are one class. So are data whose classes have no spread of their own, for example
-    with one example of each. `fit` raises a `SutureError` for fewer than two examples.
-
-    Attributes:
-        origin, whiten, centres: the Gaussians of the classes.
-        shrinkage: share of the identity in their correlations.
-        counts: number of examples of each class.
-        classless: True if the classes have no spread of their own.
+    All data are one class if they have no classes, or if no class has a spread (`classless`, for example with
+    one example of each). `shrinkage` is the share of the identity in the correlations.
     """
 
     about = ("Minus the squared Mahalanobis distance to the nearest class mean (Lee et al. 2018) of mean and "
@@ -138,12 +124,9 @@ class Mahalanobis(Detector):
 
 
 class Relative(Mahalanobis):
-    """The distance of `Mahalanobis` minus that to the Gaussian of all data, under their own covariance.
+    """The score of `Mahalanobis` plus the squared distance to the Gaussian of all data.
 
-    `fit` also raises a `SutureError` for one class, because all scores would be zero.
-
-    Attributes:
-        background_origin, background_whiten, background_centres: the Gaussian of all data.
+    That Gaussian has its own covariance.
     """
 
     about = ("Minus the squared Mahalanobis distance to the nearest class mean, plus the distance under the "

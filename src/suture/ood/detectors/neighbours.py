@@ -1,4 +1,4 @@
-"""A detector by the distance to the nearest native representations, from a sample of them."""
+"""A detector by the distance to the nearest native representations."""
 
 from __future__ import annotations
 
@@ -15,14 +15,9 @@ from suture.ood.features import SiteFeatures, limit_spread
 
 
 class FeatureSample:
-    """A uniform sample without replacement of the rows of a stream (`suture.numbers.Reservoir`).
+    """A uniform sample without replacement of at most `size` rows of a stream (`suture.numbers.Reservoir`).
 
-    Args:
-        seed: of the draw, which does not depend on the cut into batches.
-        size: most rows kept.
-
-    Attributes:
-        rows: (M, F) sampled rows, M at most `size`.
+    The cut of the stream into batches does not change it. `rows` are (M, F).
     """
 
     def __init__(self, seed: int = 0, size: int = SAMPLE_ROWS) -> None:
@@ -31,7 +26,7 @@ class FeatureSample:
 
     @torch.no_grad()
     def update(self, features: Tensor, labels: Tensor | None = None) -> None:
-        """Add rows (N, F)."""
+        """Add features (N, F)."""
         kept, slots = (torch.from_numpy(found) for found in self._reservoir.offer(len(features)))
         rows = features.float().cpu()
         empty = rows.new_zeros(len(self._reservoir.numbers) - len(self.rows), rows.shape[1])
@@ -40,18 +35,10 @@ class FeatureSample:
 
 
 class Neighbours(Detector):
-    """Minus the distance to the `k`-th nearest of a sample of native features (Sun et al. 2022).
+    """Minus the distance to the `k`-th nearest of a sample (M, F) of native features (Sun et al. 2022).
 
-    Features are mean and standard deviation over positions, scaled to unit variance. The paper scales them to
-    unit length instead, which would hide a shrunken representation.
-
-    Args:
-        k: rank of the neighbour whose distance is used. Default 10. `fit` raises a `SutureError` if there are
-            not more examples.
-
-    Attributes:
-        sample: (M, F) native features at unit variance.
-        origin, scale: (F,) of the features before this scaling.
+    Features are scaled to unit variance by `origin` and `scale` (F,). The paper scales each example to unit
+    length, which would hide a shrunken representation.
     """
 
     about = ("Minus the distance to the 10th nearest of 2,000 native examples, mean and standard deviation "

@@ -10,10 +10,9 @@ from suture.ood.features import SiteFeatures
 
 
 class TailEnergy(Detector):
-    """The log-sum-exp of the target network's logits after a site.
+    """The log-sum-exp of the target network's logits after a site, averaged over tokens without padding.
 
-    For logits (N, T, V) it is averaged over the tokens without padding. A mask of another shape belongs to
-    other tokens and is ignored.
+    A mask of another shape than the logits belongs to other tokens and is ignored.
     """
 
     about = ("Minus the energy of the target network's own logits, log sum exp, after the site (Liu et al. "

@@ -1,4 +1,4 @@
-"""The classifier two-sample test: out-of-fold scores of a classifier between native and stitched features."""
+"""A detector by a classifier between native and stitched features."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from suture.ood.detector import Detector, NativeSite
 from suture.ood.features import SiteFeatures
 
 LEAST_FOLD_STD = 1e-6
-"""Smallest standard deviation of a feature, relative to its mean and to the root mean square of all standard
-deviations. Smaller ones are float32 rounding, which differs between the two ways of computing a
-representation."""
+"""Smallest standard deviation of a feature, relative to its mean and to the root mean square of all. Smaller
+ones are float32 rounding, which differs between the two ways of computing a representation."""
 
 
 class TwoSample(Detector):
-    """Scores of the classifier two-sample test of each cell, see `score_two_sample`."""
+    """Out-of-fold scores of a classifier between native and stitched features (`score_two_sample`)."""
 
     about = ("Out-of-fold scores of a logistic regression between native and stitched mean and standard "
              "deviation over positions, trained for each cell on the test data themselves (Lopez-Paz and "
@@ -46,21 +45,19 @@ def score_two_sample(native: Floats, stitched: Floats, *, folds: int = 5,
     """Return out-of-fold scores of logistic regressions between native and stitched features.
 
     This is the classifier two-sample test (Lopez-Paz and Oquab 2017), with scores instead of hits. Both
-    versions of an example are in the same fold, so the classifier cannot learn the example. Each training set
-    has as many native as stitched examples, so the scores of all folds have the same zero. Equal features
-    give equal scores.
+    versions of an example are in the same fold, so the classifier cannot learn the example. Training sets are
+    balanced, so the scores of all folds have the same zero. Equal features give equal scores.
 
-    The squares of the standardised features are features too. The classifier therefore sees a difference of
-    means (a shift) and of variances (shrinkage, and rotations that move variance between features). It never
-    sees a change that keeps the mean and variance of each feature, such as correlations of another sign.
+    The squares of the standardised features are features too. The classifier therefore sees differences of
+    means (a shift) and of variances (shrinkage, some rotations). It never sees a change that keeps each
+    feature's mean and variance, such as correlations of another sign.
 
     The stitching layer must not be fitted to these examples. Direct matching makes both means equal on its
     fitting data, so a deficit in one fold is an excess in the others. Every classifier then points the wrong
-    way in its held-out fold, and the AUROC falls below 0.5.
+    way, and the AUROC falls below 0.5.
 
     Args:
-        native: (N, F) finite features of N >= 2 examples.
-        stitched: (N, F) of the same examples, in the same order.
+        native, stitched: (N, F) finite features of the same N >= 2 examples, in the same order.
         folds: default 5; at most N are made.
         seed: of the folds.
 
@@ -92,7 +89,7 @@ def _score_fold(train: Floats, held: Floats) -> Floats:
 
 
 def _standardise(train: Floats, held: Floats) -> tuple[Floats, Floats]:
-    """Standardise both by mean and standard deviation of `train`, without features that do not vary there."""
+    """Standardise both by mean and standard deviation of `train`; drop features that do not vary there."""
     mean, spread = train.mean((0, 1)), train.std((0, 1))
     varies = spread > LEAST_FOLD_STD * np.maximum(np.abs(mean), np.sqrt(np.mean(spread**2)))
     mean, spread = mean[varies], spread[varies]
