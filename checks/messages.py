@@ -80,10 +80,10 @@ def main() -> int:
     if "--write" in sys.argv:
         KEPT.write_text(text, encoding="utf-8")
     kept = KEPT.read_text(encoding="utf-8") if KEPT.exists() else ""
-    changed = list(difflib.unified_diff(kept.splitlines(), text.splitlines(), "kept", "now", lineterm="", n=0))
-    for line in [*changed, *faults]:
-        print(line)
-    return 1 if changed or faults else 0
+    changed = difflib.unified_diff(kept.splitlines(), text.splitlines(), "kept", "now", lineterm="", n=0)
+    wrong = [*changed, *faults]
+    sys.stdout.writelines(f"{line}\n" for line in wrong)
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":
