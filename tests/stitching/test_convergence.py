@@ -15,7 +15,6 @@ from suture.stitching.convergence import (
     collect_own_layers,
     compute_epoch_rates,
     find_unconverged,
-    mark_rows,
     measure_improvement,
     stack_curves,
 )
@@ -164,8 +163,6 @@ def test_own_layers_are_read_from_the_rows() -> None:
             row("b", "b", "tlm.relative_accuracy", math.nan, "no labels"),
             row("b", "b", "tlm.agreement", 0.7), row("a", "a", "dm.relative_accuracy", 1.0)]
     assert collect_own_layers(rows) == {"a": 0.9, "b": 0.7}
-    mark_rows(rows, ["a", "b"], ["a", "b"], {(0, 1): "why", (0, 0): "so"})
-    assert [r.get("mark") for r in rows] == ["so", "so", "why", "", "", None]
 
 
 def test_curves_as_arrays_end_in_nan() -> None:

@@ -164,7 +164,7 @@ class FlatKernels:
         return tensors
 
     def _keep_first(self, rows: Sequence[Tensor], count: int) -> None:
-        """Keep the first examples of a batch; once there are enough, free their features."""
+        """Keep features of the first examples; once there are enough, compute their HSIC and free them."""
         for site, x in zip(self._sites, rows, strict=True):
             site.notice_variation(x, count)
             site.kept[self.kept:self.kept + count].copy_(x[:count])
@@ -175,7 +175,7 @@ class FlatKernels:
                 site.kept = site.kept[:0].clone()
 
     def _fill_minibatches(self, rows: Sequence[Tensor]) -> None:
-        """Put examples into minibatches and add the sums of each full one."""
+        """Fill minibatches with examples, and add the HSIC estimates of each full minibatch to the totals."""
         n = len(rows[0])
         for start in (0, *range(self.batch - self._waiting, n, self.batch)):
             place = slice(self._waiting, min(self.batch, self._waiting + n - start))

@@ -32,7 +32,7 @@ class UnitRowSums:
 
     @classmethod
     def of(cls, x: Tensor) -> UnitRowSums:
-        """Compute the sums of a matrix (n, p)."""
+        """Compute the sums of the unit rows of a matrix (n, p)."""
         norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
         units = to_double(torch.where(norms > 0, x / norms, 0.0))
         return cls(len(x), units.sum(0), int((norms == 0).sum()))

@@ -55,7 +55,11 @@ class SiteGroup:
 
 def group_sites(grids: Sequence[Hashable], widths: Sequence[int], ones: int = 0,
                 norms: int | None = None) -> list[SiteGroup]:
-    """Group sites by grid, with `ones` columns of ones and the norms of `norms` sources (None: no norms)."""
+    """Group sites of one grid, whose matrices are multiplied together.
+
+    A group's matrix holds the channels of its sites, then `ones` columns of ones, then squared norms: of
+    `norms` sources and of its own sites. None: no norms.
+    """
     groups = []
     for grid in dict.fromkeys(grids):
         members = tuple(i for i, g in enumerate(grids) if g == grid)

@@ -90,7 +90,7 @@ class Alignment:
             raise SutureError(f"cannot align {self.source} with {self.target}: {why}")
 
     def _explain_mismatch(self) -> str:
-        """Return the reason why the two cannot be aligned, or an empty string."""
+        """Return why the source's representation cannot be aligned with the target's; "" where it can."""
         s, t = self.source, self.target
         if self.rule.prefix == "map" and s.prefix != t.prefix:
             return "prefix='map' needs equally many prefix tokens on both sides; write prefix='drop'"

@@ -184,5 +184,5 @@ def judge_methods(measured: Measured) -> dict[str, CellVerdicts]:
 
 
 def find_artefacts(measured: Measured) -> dict[str, pd.DataFrame]:
-    """Return the artefacts of each method with verdicts: booleans (sources, targets)."""
+    """Return for each method that has verdicts which cells are artefacts: booleans (sources, targets)."""
     return {method: found.words == ARTEFACT for method, found in judge_methods(measured).items()}

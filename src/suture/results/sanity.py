@@ -128,7 +128,7 @@ def _describe_gap(measured: Measured) -> str:
 
 
 def is_lost(row: Mapping[Any, Any]) -> bool:
-    """Return True if another layer is more similar, in a row of the battery's table."""
+    """Return True if a row of the sanity table says that another layer beats a layer's own counterpart."""
     return (bool(row["worst_source"])
             or row.get("corresponding_by_source", 0) < row.get("source_layers", 0))
 

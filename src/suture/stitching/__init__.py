@@ -2,7 +2,6 @@
 
 from suture.stitching.convergence import collect_own_layers as collect_own_layers
 from suture.stitching.convergence import find_unconverged as find_unconverged
-from suture.stitching.convergence import mark_rows as mark_rows
 from suture.stitching.convergence import stack_curves as stack_curves
 from suture.stitching.direct_matching import DirectMatch as DirectMatch
 from suture.stitching.direct_matching import direct_match as direct_match

@@ -124,15 +124,6 @@ def collect_own_layers(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     return found.get("tlm.agreement", {}) | found.get("tlm.relative_accuracy", {})
 
 
-def mark_rows(rows: Iterable[dict[str, Any]], sources: Sequence[str], targets: Sequence[str],
-              found: Mapping[Cell, str]) -> None:
-    """Set the marks of `find_unconverged` in the result rows of task loss matching."""
-    named = {(sources[i], targets[j]): mark for (i, j), mark in found.items()}
-    for r in rows:
-        if r["measure"].startswith("tlm."):
-            r["mark"] = named.get((r["source"], r["target"]), "")
-
-
 def stack_curves(curves: Curves, shape: tuple[int, int], epochs: int) -> dict[str, NDArray[np.float32]]:
     """Return ``tlm.loss``, ``tlm.train_accuracy`` and, with early stopping, ``tlm.held_out`` as arrays.
 

@@ -126,7 +126,7 @@ def _shuffle_patches(images: Images, rows: Tensor, generator: torch.Generator) -
 
 
 def _count_bands(size: int) -> int:
-    """Return the largest of 4, 3 and 2 bands that leaves over at most a quarter of the axis."""
+    """Return into how many bands an axis is cut: 4, 3 or 2, with at most a quarter of it left uncovered."""
     return next((bands for bands in (4, 3) if 4 * (size % bands) <= size), 2)
 
 
