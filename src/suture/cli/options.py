@@ -32,20 +32,24 @@ DataOption = Annotated[str, typer.Option(help=f"Data: {DATA_HELP}")]
 OutOption = Annotated[Path, typer.Option(help="Folder that results are written to, as they come.")]
 
 _SIMPLE = (bool, int, float, str, Path, type(None))
-_LISTS = ("sites", "target_sites", "methods", "indices", "ood")
-"""Options that are names separated by commas."""
+_NAMES, _NAMES_OR_NONE = " Names separated by commas.", " Names separated by commas, or none."
+_LISTS = {"sites": _NAMES, "target_sites": _NAMES, "methods": _NAMES_OR_NONE, "indices": _NAMES_OR_NONE,
+          "ood": _NAMES_OR_NONE}
+"""Options that are a list of names, and how the list is written."""
 _FILES = ("auxiliary", "unseen")
 """Options that name a user's function, which returns data."""
 
 
 def list_parameters(record: type, only: Collection[str] = (), leave_out: Collection[str] = (),
-                    prefix: str = "", rename: Mapping[str, str] | None = None) -> list[inspect.Parameter]:
+                    prefix: str = "", rename: Mapping[str, str] | None = None,
+                    group: str = "") -> list[inspect.Parameter]:
     """Return the options of a record as parameters of a command, in its order.
 
     Args:
         only: options to return. Default: all.
         prefix: put before each name.
         rename: other names, by option.
+        group: put before each help text.
     """
     found = []
     for o in list_options(record):
@@ -56,7 +60,7 @@ def list_parameters(record: type, only: Collection[str] = (), leave_out: Collect
         flags = (f"--{name.replace('_', '-')}",) if kind is bool else ()
         found.append(inspect.Parameter(
             name, inspect.Parameter.KEYWORD_ONLY, default=_find_default(o),
-            annotation=Annotated[kind, typer.Option(*flags, help=_summarise(o.words))]))
+            annotation=Annotated[kind, typer.Option(*flags, help=group + _summarise(o))]))
     return found
 
 
@@ -78,15 +82,16 @@ def _find_default(o: Option) -> Any:
     return o.default if isinstance(o.default, _SIMPLE) else str(o.default)
 
 
-def _summarise(words: str) -> str:
+def _summarise(o: Option) -> str:
     """Return the first sentence of an option's words, and the default if the second states it."""
-    first, *rest = words.replace("``", "").replace("`", "").rstrip(".").split(". ")
-    return ". ".join([first, *(s for s in rest[:1] if s.startswith("Default: "))]) + "."
+    first, *rest = o.words.replace("``", "").replace("`", "").rstrip(".").split(". ")
+    found = ". ".join([first, *(s for s in rest[:1] if s.startswith("Default: "))]) + "."
+    return found + _LISTS.get(o.name, "")
 
 
 RECIPE_NAMES = {"precision": "tlm_precision"}
 ALIGNMENT = list_parameters(AlignmentRule, only=("resize", "prefix"))
-RECIPE = list_parameters(TaskRecipe, leave_out=("seed",), rename=RECIPE_NAMES)
+RECIPE = list_parameters(TaskRecipe, leave_out=("seed",), rename=RECIPE_NAMES, group="Task loss matching: ")
 DETECTORS = [*list_parameters(OOD, only=("auxiliary", "unseen")),
              *list_parameters(OOD, only=("store",), prefix="detector_"),
              *list_parameters(EnergyRecipe, only=("epochs", "body"), prefix="detector_")]

@@ -28,7 +28,7 @@ from suture._base import (
 from suture.data import Batch, Batches
 from suture.indices import FOLDS, Named, Request, chosen
 from suture.networks import Site, SitedNetwork, SiteSpec, find_device, take_first
-from suture.ood import DEFAULT_OOD, OOD, EnergyRecipe, as_batches
+from suture.ood import DEFAULT_OOD, DETECTORS, OOD, EnergyRecipe, as_batches
 from suture.representations import DEFAULT_RULE, AccumulatorSettings, AlignmentRule
 from suture.results import Comparison
 from suture.stitching import FULL, Family, Task, TaskName, TaskRecipe, check_batch, resolve_task
@@ -76,10 +76,10 @@ class FitSettings:
         "at every site; under ``@pool`` the mean is over the drawn tokens. All other measures use all "
         "tokens.")] = 1.0
     allow_bypass: Annotated[bool, Doc(
-        "Accept sites that another path of the network bypasses (see `SitedNetwork`).")] = False
+        "Accept sites that another path of the network bypasses. See `SitedNetwork`.")] = False
     batch_size: Annotated[Count, Doc("Examples per batch, for data that are no loader.")] = 256
     device: Annotated[str | torch.device, SkipValidation, Doc(
-        "Device: auto, cpu, cuda or mps, or a torch device. auto is cuda, else mps, else cpu.")] = "auto"
+        "Device: auto, cpu, cuda or mps. Or a torch device. auto is cuda, else mps, else cpu.")] = "auto"
     seed: Annotated[Seed, Doc("Seed of initialisations, the order of the data, and bootstraps.")] = 0
     progress: Annotated[Progress | None, Doc("Function called as ``progress(stage, done, total)``.")] = None
 
@@ -103,25 +103,24 @@ class Settings(FitSettings):
     """Options of a comparison."""
 
     sites: Annotated[SiteSpec, SkipValidation, Doc(
-        "Sites of the source, and of the target unless given: names, globs, or a function of (path, module). "
-        "None: the repeated blocks in order of execution.")] = None
+        "Sites of the source, and of the target unless given, by name or glob. Or a function of (path, "
+        "module). None: the repeated blocks in order of execution.")] = None
     target_sites: Annotated[SiteSpec, SkipValidation, Doc("Sites of the target, if they differ.")] = None
     methods: Annotated[Sequence[str], SkipValidation, Doc(
-        'Ways of stitching: "dm" (direct matching), "tlm" (task loss matching). ``()``: indices only.',
+        'Ways of stitching: "dm" (direct matching) and "tlm" (task loss matching). ``()``: indices only.',
         )] = METHODS
     indices: Annotated[Iterable[Named] | Named, SkipValidation, Doc(
-        'Structural indices: names (docs/indices.md) such as "cka", "svcca:0.9" or "cka@flatten", groups '
-        'such as "default", "all" or "moments@pool", entries, or your own functions '
-        "(`suture.indices.own`). A name without ``@`` uses the matrices that the stitching layer maps. "
-        "``()``: none.")] = "default"
+        'Structural indices by name, such as "cka", "svcca:0.9" or "cka@flatten", or by group: default, '
+        "moments, rows or all (docs/indices.md). Or entries, or your own functions (`suture.indices.own`). A "
+        "name without ``@`` uses the matrices that the stitching layer maps. ``()``: none.")] = "default"
     jackknife: Annotated[Whole, Field(ge=0), Doc(
         "Blocks of examples for 95 % intervals of the indices from moments, a multiple of 5. The memory of "
         "the sums grows with it. 0: no intervals; 20 is a good number.")] = 0
     sample: Annotated[Count, Doc("Examples kept for the indices of rows, drawn with `seed`.")] = 2000
     ood: Annotated[OOD | Iterable[str] | str | None, SkipValidation, Doc(
-        "Out-of-distribution scores: an `OOD`, or only names of detectors. None: no scores and no verdicts "
-        "of cells. The default scores with Mahalanobis distances, tested on auxiliary data made from the "
-        "data.")] = DEFAULT_OOD
+        f"Detectors of out-of-distribution scores: {', '.join(DETECTORS)}. Or an `OOD` with settings. None: "
+        "no scores and no verdicts of cells. The first detector gives the verdict. Detectors are tested on "
+        "auxiliary data, by default made from the data.")] = DEFAULT_OOD
     names: Annotated[Sequence[str] | None, SkipValidation, Doc(
         "Names of the two networks in tables. None: their classes.")] = None
 

@@ -39,16 +39,18 @@ class AlignmentRule:
     """
 
     resize: Annotated[Literal["bilinear", "nearest"], Doc(
-        '"bilinear" (default, as in the paper: corners not aligned, no antialiasing) or "nearest". Sequences '
-        "that are not patches of an image are resized along their one axis.")] = "bilinear"
+        'Resize of maps to the size of the target: "bilinear" or "nearest". Bilinear is the paper\'s: corners '
+        "not aligned, no antialiasing. Sequences that are not patches of an image are resized along their one "
+        "axis.")] = "bilinear"
     order: Annotated[Literal["auto", "before", "after"], Doc(
-        'the resize comes "before" or "after" the affine map; "auto" (default) uses the cheaper order. Both '
-        "give the same up to rounding, because the weights of the resize sum to one.")] = "auto"
+        'Order of resize and affine map: the resize comes "before" or "after", or "auto". Auto uses the '
+        "cheaper order. Both give the same up to rounding, because the weights of the resize sum to "
+        'one.')] = "auto"
     prefix: Annotated[Literal["auto", "map", "drop"], BeforeValidator(_refuse_dropped), Doc(
-        '"map" sends prefix tokens through the affine map with the rest, as in the paper; it needs equally '
-        'many on both sides. "drop" leaves the source\'s prefix tokens out, and makes the target\'s from the '
-        'mean of the other tokens. "auto" (default) is "map" where both sides have equally many, else '
-        '"drop".')] = "auto"
+        'Prefix tokens (class token, registers): "auto", "map" or "drop". Map sends them through the affine '
+        "map with the rest, as in the paper; it needs equally many on both sides. Drop leaves the source's "
+        "out, and makes the target's from the mean of the other tokens. Auto is map where both sides have "
+        'equally many, else drop.')] = "auto"
 
 
 DEFAULT_RULE = AlignmentRule()

@@ -33,18 +33,20 @@ class TaskRecipe(Recipe):
         {options}
     """
 
-    epochs: Annotated[Count, Doc("Passes over the fitting data.")] = 30
+    epochs: Annotated[Count, Doc("Training epochs.")] = 30
     batch_size: Annotated[Count, Doc("Examples per step, where suture makes the batches.")] = 256
     seed: Annotated[Seed, Doc(
         "Seed of random layers, the order of the data, the augmentation and the held-out split.")] = 0
     init: Annotated[Init, Doc(
         'Initial layer: "random" (the paper), "dm" (the closed-form solution) or "identity".')] = "random"
-    objective: Annotated[Objective, Doc("Objective of a layer, see above.")] = "hard"
+    objective: Annotated[Objective, Doc(
+        'Objective of a layer: "hard" (labels), "soft" (predictions of the target network), "mixed", or "match" '
+        "(representations of the target network).")] = "hard"
     temperature: Annotated[Positive, Doc('Temperature of "soft" and "mixed".')] = 1.0
     mix: Annotated[Share, Doc('Share of the soft part in "mixed".')] = 0.5
     precision: Annotated[Precision, Doc(
-        '"float32", or "bf16": forward passes of the networks in bfloat16 (autocast), layer and loss in '
-        "float32. It is faster on GPUs, and too coarse where small differences matter.")] = "float32"
+        'Precision of the forward passes: "float32", or "bf16" (autocast). Layer and loss stay in float32. '
+        "bf16 is faster on GPUs, and too coarse where small differences matter.")] = "float32"
     patience: Annotated[Count | None, Doc(
         "Epochs without a better held-out objective after which a layer stops, with its best weights. None: "
         "every layer runs all epochs, and no data are held out.")] = None
