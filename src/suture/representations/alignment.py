@@ -39,9 +39,9 @@ class AlignmentRule:
     """
 
     resize: Annotated[Literal["bilinear", "nearest"], Doc(
-        'Resize of maps to the size of the target: "bilinear" or "nearest". Bilinear is the paper\'s: corners '
-        "not aligned, no antialiasing. Sequences that are not patches of an image are resized along their one "
-        "axis.")] = "bilinear"
+        'Resize of maps to the size of the target: "bilinear" or "nearest". Bilinear is the paper\'s: '
+        "corners not aligned, no antialiasing. Sequences that are not patches of an image are resized along "
+        "their one axis.")] = "bilinear"
     order: Annotated[Literal["auto", "before", "after"], Doc(
         'Order of resize and affine map: the resize comes "before" or "after", or "auto". Auto uses the '
         "cheaper order. Both give the same up to rounding, because the weights of the resize sum to "

@@ -40,8 +40,8 @@ class TaskRecipe(Recipe):
     init: Annotated[Init, Doc(
         'Initial layer: "random" (the paper), "dm" (the closed-form solution) or "identity".')] = "random"
     objective: Annotated[Objective, Doc(
-        'Objective of a layer: "hard" (labels), "soft" (predictions of the target network), "mixed", or "match" '
-        "(representations of the target network).")] = "hard"
+        'Objective of a layer: "hard" (labels), "soft" (predictions of the target network), "mixed", or '
+        '"match" (representations of the target network).')] = "hard"
     temperature: Annotated[Positive, Doc('Temperature of "soft" and "mixed".')] = 1.0
     mix: Annotated[Share, Doc('Share of the soft part in "mixed".')] = 0.5
     precision: Annotated[Precision, Doc(
