@@ -12,7 +12,10 @@ from suture.indices import INDICES, Index, own
 from suture.numbers import Pair
 from tests.support.matrices import Matrix
 
-NAMES = [name for name, i in INDICES.items() if "stitch" in i.alignments]
+NAMES = [*("svcca:0.5" if n == "svcca" else n for n, i in INDICES.items() if "stitch" in i.alignments),
+         *(f"{n}@flatten" for n, i in INDICES.items() if "flatten" in i.alignments)]
+"""Every index of two matrices. At half of the variance SVCCA drops components; where it keeps all, it is mean
+CCA."""
 
 
 @pytest.mark.parametrize("name", NAMES)
