@@ -30,11 +30,11 @@ from pytorch_ood.loss import EnergyRegularizedLoss
 from pytorch_ood.metrics import OODMetrics
 from sklearn.metrics import auc, precision_recall_curve
 
+from suture.numbers import ShiftedSums
 from suture.numbers.roc import auroc, estimate_separation
 from suture.ood import EnergyRecipe, NativeSite, SiteFeatures
 from suture.ood.detectors.energy_classifier import compute_energy, compute_energy_loss
 from suture.ood.detectors.mahalanobis import Mahalanobis, fit_gaussians
-from suture.ood.sums import ShiftedSums
 from suture.representations.shapes import Kind, Shape
 
 CLASSES, WIDTH = 5, 12
@@ -93,7 +93,7 @@ def sample(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("batch", [7, 1000])
 def test_distances_without_shrinkage_are_the_peers_times_2n(n: int, batch: int) -> None:
     features, labels = sample(n)
-    sums = ShiftedSums(pairs=True)
+    sums = ShiftedSums()
     for x, y in zip(features.split(batch), labels.split(batch), strict=True):
         sums.update(x, y)
     # The shrinkage falls with the number of examples: with so many there is none.
@@ -109,7 +109,7 @@ def test_distances_without_shrinkage_are_the_peers_times_2n(n: int, batch: int) 
 ], ids=["unlike", "wide", "shrunken"])
 def test_the_detector_as_it_is_ranks_as_the_peer_does(others: torch.Tensor) -> None:
     features, labels = sample(2000)
-    shape, sums = Shape(Kind.VECTOR, WIDTH), ShiftedSums(pairs=True)
+    shape, sums = Shape(Kind.VECTOR, WIDTH), ShiftedSums()
     sums.update(features, labels)
     mine = Mahalanobis().fit(NativeSite("here", shape, statistics=sums))
     peer = PeerMahalanobis(None).fit_features(features, labels)
