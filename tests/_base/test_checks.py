@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from suture._base import SutureError, check_classes, check_equal_lengths, check_finite, expect, is_number
+from suture._base import SutureError, check_classes, check_equal_lengths, check_finite, expect
+from suture._base.checks import is_number
 
 
 @pytest.mark.parametrize(("value", "wanted"), [(1, True), (0.5, True), (True, False), (math.nan, False),

@@ -6,7 +6,6 @@ from suture._base.checks import check_finite as check_finite
 from suture._base.checks import describe_value as describe_value
 from suture._base.checks import expect as expect
 from suture._base.checks import is_count as is_count
-from suture._base.checks import is_number as is_number
 from suture._base.errors import SutureError as SutureError
 from suture._base.errors import import_optional as import_optional
 from suture._base.errors import make_unknown_error as make_unknown_error
@@ -29,7 +28,6 @@ from suture._base.option_records import Seed as Seed
 from suture._base.option_records import Share as Share
 from suture._base.option_records import Whole as Whole
 from suture._base.option_records import checked as checked
-from suture._base.option_records import insert_options as insert_options
 from suture._base.option_records import keyword_options as keyword_options
 from suture._base.option_records import list_options as list_options
 from suture._base.option_records import options as options
@@ -37,7 +35,6 @@ from suture._base.option_records import takes as takes
 from suture._base.progress import Progress as Progress
 from suture._base.seeds import derive_seed as derive_seed
 from suture._base.seeds import seed_torch as seed_torch
-from suture._base.tensor_files import TensorFile as TensorFile
 from suture._base.tensor_files import load_tensors as load_tensors
 from suture._base.tensor_files import save_tensors as save_tensors
 from suture._base.trees import convert_tensors as convert_tensors

@@ -27,17 +27,22 @@ class Trained:
     """Stitching layers trained on the task loss.
 
     Attributes:
-        fitted: maps of the cells that did not fail, and the reasons of the others.
         weights: maps of all layers as training left them, also of failed ones.
         curves: learning curves.
         objectives: final objectives on the fitting data of "tlm" and "dm" layers; empty where they cannot be
             compared.
     """
 
-    fitted: Fitted
     weights: Fitted
     curves: Curves
     objectives: Mapping[str, Mapping[Cell, float]]
+
+    @property
+    def fitted(self) -> Fitted:
+        """Maps of the cells that did not fail, and the reasons of the others."""
+        failed = self.curves.failed
+        return Fitted({c: m for c, m in self.weights.maps.items() if c not in failed},
+                      {**self.weights.failed, **failed})
 
 
 def train(setup: Setup, matched: Fitted) -> Trained:
@@ -50,15 +55,13 @@ def train(setup: Setup, matched: Fitted) -> Trained:
     with report_network_errors("data", IndexError):
         curves = trainer.fit(batches, settings.torch_device, settings.progress, held_out)
     maps = {c: FittedMap(m.weight.detach(), m.bias.detach()) for c, m in layers.items()}
-    alive = {c: m for c, m in maps.items() if c not in curves.failed}
-    fitted = Fitted(alive, {**matched.failed, **curves.failed})
-    objectives = {}
+    alive, objectives = [c for c in layers if c not in curves.failed], {}
     # After one epoch every cell is marked anyway. Under a penalty the trained layer need not be better.
     if settings.recipe.epochs > 1 and not settings.affine_family.penalised and alive:
         kinds = {"tlm": {c: layers[c] for c in alive}, "dm": {c: start[c] for c in alive}}
         objectives = {name: trainer.compute_objective(batches, settings.torch_device, of, settings.progress)
                       for name, of in kinds.items()}
-    return Trained(fitted, Fitted(maps, matched.failed), curves, objectives)
+    return Trained(Fitted(maps, matched.failed), curves, objectives)
 
 
 def _initialise_layer(setup: Setup, cell: Cell, matched: StitchingLayer) -> StitchingLayer:
