@@ -13,7 +13,6 @@ from suture.indices import (
     INDICES,
     TRANSFORMATIONS,
     Index,
-    Needs,
     entries,
     expand_invariances,
     of_matrices,
@@ -51,7 +50,6 @@ def test_it_names_formula_and_source(index: Index) -> None:
     assert index.source
     assert index.measure.about.endswith(".")
     assert (index.value is None) == (index.argument is None)
-    assert index.needs in Needs
 
 
 ONE_MORE = """

@@ -127,8 +127,17 @@ class ReadTwice(Normed):
         return torch.as_tensor(self.head((self.plain_bn(x) + x).mean((2, 3))))
 
 
-def test_folding_is_undone_where_it_changes_a_result() -> None:
-    net = seeded(ReadTwice).eval()
+class ReadLast(Normed):
+    """The second reader is the network itself, with no module after it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.plain(x)
+        return torch.as_tensor((self.plain_bn(x) + x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("make", [ReadTwice, ReadLast])
+def test_folding_is_undone_where_it_changes_a_result(make: type[Normed]) -> None:
+    net = seeded(make).eval()
     made = prepare(net, images(5), CPU, "source")
     assert fold_batch_norms(made, images(5)) == 0
     torch.testing.assert_close(made(images(5)), net(images(5)), rtol=1e-5, atol=1e-6)

@@ -16,16 +16,14 @@ CLASSES = torch.arange(N) % 3 * 2 - 2
 
 
 def added(sizes: list[int], mask: Tensor | None, classes: Tensor | None,
-          precision: torch.dtype = torch.float64) -> list[ShiftedSums]:
-    """One accumulator for each of the sizes, and one that saw all batches."""
-    parts, start = [ShiftedSums(F, precision) for _ in (*sizes, 0)], 0
-    for part, size in zip(parts, sizes, strict=False):
+          precision: torch.dtype = torch.float64) -> ShiftedSums:
+    """Return the sums of batches of these sizes."""
+    sums, start = ShiftedSums(F, precision), 0
+    for size in sizes:
         at = slice(start, start + size)
-        for sums in (part, parts[-1]):
-            sums.update(ROWS[at], None if classes is None else classes[at],
-                        None if mask is None else mask[at])
+        sums.update(ROWS[at], None if classes is None else classes[at], None if mask is None else mask[at])
         start += size
-    return parts
+    return sums
 
 
 @pytest.mark.parametrize("sizes", [[30], [7, 0, 23], [1] * 30])
@@ -33,25 +31,21 @@ def added(sizes: list[int], mask: Tensor | None, classes: Tensor | None,
 @pytest.mark.parametrize("classes", [None, CLASSES])
 def test_shifted_sums_are_those_of_all_rows(sizes: list[int], mask: Tensor | None,
                                             classes: Tensor | None) -> None:
-    *parts, batched = added(sizes, mask, classes)
-    merged = ShiftedSums(F)
-    for part in parts:
-        merged.merge(part)
+    sums = added(sizes, mask, classes)
     used = torch.ones(N, P, dtype=torch.bool) if mask is None else mask
     x = ROWS.double()[used]
     wanted = Moments.of(x, x).x
     groups = [x] if classes is None else [ROWS.double()[used & (classes == c)[:, None]] for c in (-2, 0, 2)]
     within = sum((g - g.mean(0)).T @ (g - g.mean(0)) for g in groups) / len(x)
-    for sums in (batched, merged):
-        side, (means, scatter) = sums.get_side(), sums.compute_within()
-        assert side.n == sums.n == len(x)
-        torch.testing.assert_close(side.mean, x.mean(0))
-        torch.testing.assert_close(side.gram, wanted.gram)
-        torch.testing.assert_close(means, torch.stack([g.mean(0) for g in groups]))
-        torch.testing.assert_close(scatter, within)
-        mean, overall = sums.compute_overall()
-        torch.testing.assert_close(mean[0], x.mean(0))
-        torch.testing.assert_close(overall, wanted.gram / len(x))
+    side, (means, scatter) = sums.get_side(), sums.compute_within()
+    assert side.n == sums.n == len(x)
+    torch.testing.assert_close(side.mean, x.mean(0))
+    torch.testing.assert_close(side.gram, wanted.gram)
+    torch.testing.assert_close(means, torch.stack([g.mean(0) for g in groups]))
+    torch.testing.assert_close(scatter, within)
+    mean, overall = sums.compute_overall()
+    torch.testing.assert_close(mean[0], x.mean(0))
+    torch.testing.assert_close(overall, wanted.gram / len(x))
 
 
 @pytest.mark.parametrize("classes", [None, CLASSES])
@@ -66,8 +60,8 @@ def test_squares_alone_are_the_diagonal(classes: Tensor | None) -> None:
 
 
 def test_a_large_mean_costs_no_digits() -> None:
-    exact = added([30], None, None)[-1].get_side().gram
-    torch.testing.assert_close(added([10, 20], None, None, torch.float32)[-1].get_side().gram, exact,
+    exact = added([30], None, None).get_side().gram
+    torch.testing.assert_close(added([10, 20], None, None, torch.float32).get_side().gram, exact,
                                rtol=1e-5, atol=1e-4)
 
 

@@ -21,7 +21,7 @@ def fold_batch_norms(network: nn.Module, inputs: Any, unchanged: Collection[str]
 
     Each saves one pass over memory. A pair is folded if both modules are called once. Scale and shift move
     into the convolution, and the batch norm returns its input. Module paths and calls stay the same.
-    Everything is undone if another module's output changes by more than rounding.
+    Everything is undone if the output of the network or of another module changes by more than rounding.
 
     Args:
         network: a private copy (`prepare`) in float32; it is changed.
@@ -29,13 +29,15 @@ def fold_batch_norms(network: nn.Module, inputs: Any, unchanged: Collection[str]
         unchanged: paths of modules whose outputs must not change.
     """
     with freeze(network), disable_gradients():
-        before = list(walk(record(network, inputs)))
+        whole = record(network, inputs)
+        before = list(walk(whole))
         pairs = _find_foldable(before, unchanged)
         undo = [_fold_pair(conv.module, norm.module) for conv, norm in pairs]
         changed = {id(conv.output) for conv, _ in pairs}
-        after = {c.id: c for c in walk(record(network, inputs))}
-        same = all(are_equal_outputs(c.output, after[c.id].output)
-                   for c in before if id(c.output) not in changed)
+        again = record(network, inputs)
+        after = {c.id: c for c in walk(again)}
+        same = are_equal_outputs(whole.output, again.output) and all(
+            are_equal_outputs(c.output, after[c.id].output) for c in before if id(c.output) not in changed)
         for back in () if same else undo:
             back()
     return len(pairs) if same else 0

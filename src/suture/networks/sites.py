@@ -158,5 +158,5 @@ def run_tail(network: nn.Module, inputs: Any, site: str | Site, x: Tensor, *,
     sited = SitedNetwork(network, inputs, [site], allow_bypass=allow_bypass)
     with freeze(network):
         with disable_gradients():
-            done = sited.run_full(inputs)
+            done = sited.run_to_sites(inputs)
         return sited.tail(0, x, done)

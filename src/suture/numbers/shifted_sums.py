@@ -89,24 +89,10 @@ class ShiftedSums:
         self.totals = torch.cat([self.totals, totals.new_zeros(more, totals.shape[1])]).index_add(
             0, index, totals)
 
-    def merge(self, other: ShiftedSums) -> None:
-        """Add the rows of another accumulator."""
-        if not other.n:
-            return
-        if not self.n:
-            self._allocate(len(other.shift))
-            self.shift = other.shift
-        self.gram = self.gram + other._get_side().shift_to(self.shift.cpu()).gram
-        self._add_classes(list(other._numbers), other.counts,
-                          other.totals - other.counts[:, None] * (self.shift - other.shift).cpu())
-
-    def _get_side(self) -> Side:
-        nan = torch.tensor(torch.nan, dtype=torch.float64)
-        return Side(self.n, self.shift.cpu(), self.totals.sum(0), self.gram, nan.expand(len(self.shift)), nan)
-
     def get_side(self) -> Side:
         """Return the sums of all rows about their mean; third and fourth order are nan."""
-        side = self._get_side()
+        nan = torch.tensor(torch.nan, dtype=torch.float64)
+        side = Side(self.n, self.shift.cpu(), self.totals.sum(0), self.gram, nan.expand(len(self.shift)), nan)
         return side.shift_to(side.mean)
 
     def compute_within(self) -> tuple[Tensor, Tensor]:
