@@ -1,7 +1,7 @@
-"""Whether direct matching should be plain least squares or cross-validated ridge, by numbers of examples.
+"""Direct matching by plain least squares against cross-validated ridge, by numbers of examples.
 
-On the digits, with networks of the zoo: means over all cells of the fit on fitting and on test data, of relative
-accuracy and agreement, and the least relative accuracy of an own-layer cell.
+On the digits, with networks of the zoo: means over all cells of the fit on fitting and on test data, of
+relative accuracy and agreement, and the least relative accuracy of an own-layer cell.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> None:
     first, second = made.values()
     header("direct matching", len(train))
     pairs = {"ResNet with itself": (first, None), "two ResNets": (first, second)}
-    print("pair, n, family: fit R2, test R2, relative accuracy, agreement, own-layer relative accuracy, seconds")
+    print("pair, n, family: fit R2, test R2, relative accuracy, agreement, own layer, seconds")
     for title, (a, b) in pairs.items():
         for n in EXAMPLES:
             for family in FAMILIES:
@@ -38,11 +38,9 @@ def main() -> None:
                                    ood=None)
                 took = time.perf_counter() - start
                 values = {m: r.matrix(f"dm.{m}").to_numpy() for m in ("r2", "relative_accuracy", "agreement")}
-                fit = 1 - r.arrays["dm.fit_residual"] if "dm.fit_residual" in r.arrays else np.array([np.nan])
                 own = np.diag(values["relative_accuracy"]).min() if b is None else float("nan")
-                print(f"{title}, {n}, {family}: {np.nanmean(fit):.3f}, {np.nanmean(values['r2']):.3f}, "
-                      f"{np.nanmean(values['relative_accuracy']):.3f}, {np.nanmean(values['agreement']):.3f}, "
-                      f"{own:.3f}, {took:.1f}")
+                numbers = [(1 - r.arrays["dm.fit_residual"]).mean(), *map(np.nanmean, values.values()), own]
+                print(f"{title}, {n}, {family}:", *(f"{v:.3f}" for v in numbers), f"{took:.1f}")
                 sys.stdout.flush()
 
 
