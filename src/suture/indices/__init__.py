@@ -10,9 +10,11 @@ from suture.indices.computation import of_blocks as of_blocks
 from suture.indices.computation import of_moments as of_moments
 from suture.indices.definition import FROM_MOMENTS as FROM_MOMENTS
 from suture.indices.definition import STITCH as STITCH
+from suture.indices.definition import TRANSFORMATIONS as TRANSFORMATIONS
 from suture.indices.definition import Index as Index
 from suture.indices.definition import Needs as Needs
 from suture.indices.definition import Value as Value
+from suture.indices.definition import expand_invariances as expand_invariances
 from suture.indices.entries import DEFAULT as DEFAULT
 from suture.indices.entries import FOLDS as FOLDS
 from suture.indices.entries import GROUPS as GROUPS
@@ -34,5 +36,3 @@ from suture.indices.statistics import tabulate_statistics as tabulate_statistics
 from suture.indices.streaming import Streaming as Streaming
 from suture.indices.streaming import count_blocks as count_blocks
 from suture.indices.streaming import of_matrices as of_matrices
-from suture.indices.transformations import TRANSFORMATIONS as TRANSFORMATIONS
-from suture.indices.transformations import expand_invariances as expand_invariances

@@ -11,9 +11,8 @@ from types import CodeType
 from typing import Any
 
 from suture._base import SutureError, expect, make_unknown_error
-from suture.indices.definition import Index, Needs
+from suture.indices.definition import TRANSFORMATIONS, Index, Needs, expand_invariances
 from suture.indices.entries import GROUPS
-from suture.indices.transformations import TRANSFORMATIONS, expand_invariances
 from suture.numbers import MEASURES, make_index_measure, register_measure
 
 

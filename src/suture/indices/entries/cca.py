@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from suture.indices.definition import Argument, define_index, require
-from suture.indices.transformations import AFFINE, RIGID, expand_invariances
+from suture.indices.definition import AFFINE, RIGID, Argument, define_index, expand_invariances, require
 from suture.numbers import Pair, Spectrum
 
 _SCALE = expand_invariances("translation", "scaling", "permutation")

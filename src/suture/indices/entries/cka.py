@@ -7,9 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from suture.indices.definition import LEAST_EXAMPLES, Needs, define_index, require
+from suture.indices.definition import LEAST_EXAMPLES, RIGID, Needs, define_index, require
 from suture.indices.gram_matrices import Hsic, Kernels
-from suture.indices.transformations import RIGID
 from suture.numbers import Pair
 
 

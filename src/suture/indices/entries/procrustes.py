@@ -7,8 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from suture.indices.definition import Argument, define_index
-from suture.indices.transformations import RIGID, expand_invariances
+from suture.indices.definition import RIGID, Argument, define_index, expand_invariances
 from suture.numbers import Pair, Spectrum
 
 _SHIFT = expand_invariances("translation", "orthogonal")

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from suture.indices.definition import Argument, Needs, define_index, require
-from suture.indices.transformations import AFFINE, RIGID, expand_invariances
+from suture.indices.definition import (
+    AFFINE,
+    RIGID,
+    Argument,
+    Needs,
+    define_index,
+    expand_invariances,
+    require,
+)
 from suture.numbers import (
     Pair,
     Spectrum,
