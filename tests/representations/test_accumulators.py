@@ -20,8 +20,7 @@ from suture import Paired, SutureError, indices
 from suture.compare.collect import TokenShare
 from suture.indices import GROUPS, chosen, own
 from suture.numbers import Reservoir
-from suture.representations.accumulator_settings import AccumulatorSettings
-from suture.representations.accumulators import Accumulators
+from suture.representations.accumulators import Accumulators, AccumulatorSettings
 from suture.representations.alignment import Alignment
 from suture.representations.shapes import Kind, Shape
 from tests.support import references, tiny

@@ -47,6 +47,7 @@ def compare_arrays(source: Any, target: Any, indices: Iterable[Named] | Named = 
         SutureError: files without such matrices, folders of different files, different numbers of rows.
     """
     streaming = Streaming(indices, jackknife=jackknife, sample=sample, seed=seed)
+    streaming.keeps_moments |= save is not None
     for x, y in _read_together(source, target):
         streaming.update(x, y)
     found = streaming.values()

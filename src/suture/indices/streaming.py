@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from suture._base import SutureError, check_free_memory, expect
-from suture.indices.computation import Inputs, compute_indices
+from suture.indices.computation import Inputs, compute_indices, make_pair
 from suture.indices.definition import FROM_MOMENTS, STITCH, Index, Needs, Value
 from suture.indices.entries import FOLDS
-from suture.indices.flat_kernels import FlatKernels
-from suture.indices.jackknife import make_pair
+from suture.indices.gram_matrices import FlatKernels
 from suture.indices.requests import Named, chosen
 from suture.indices.sample import Sample, as_matrix
 from suture.numbers import SAMPLE_ROWS, MomentBlock, Moments, Reservoir, UnitRowSums, standardise_rows
@@ -62,7 +61,6 @@ def _compute_block(x: Tensor, y: Tensor, units: bool) -> MomentBlock:
 
 
 def _as_tensor(name: str, given: Any) -> Tensor:
-    """Convert a matrix to a tensor; a tensor stays on its device."""
     if isinstance(given, Tensor) and not given.is_complex():
         return given.detach()
     return torch.from_numpy(as_matrix(name, given))
@@ -72,6 +70,7 @@ class Streaming:
     """Indices of two matrices with the same rows, accumulated batch by batch.
 
     Arguments are those of `of_matrices`. `n` rows were seen so far; row r is in block r modulo their number.
+    Moments are accumulated where `keeps_moments`: by default, if an index needs them.
     """
 
     def __init__(self, names: Iterable[Named] | Named = "default", *, jackknife: int = 0,
@@ -80,15 +79,15 @@ class Streaming:
         for r in self.requests:
             expect(r.alignment in (STITCH, "flatten"), "indices of two matrices as they are", f"{r.name!r}",
                    f"write {r.index.name!r}")
-        needs = {r.index.needs for r in self.requests}
+        indices = [r.index for r in self.requests]
+        needs = {i.needs for i in indices}
+        self.keeps_moments = bool(needs & FROM_MOMENTS)
         self._jackknife = jackknife
-        self._blocks: list[MomentBlock | None] = [None] * count_blocks(jackknife,
-                                                                       (r.index for r in self.requests))
+        self._blocks: list[MomentBlock | None] = [None] * count_blocks(jackknife, indices)
         self._units = Needs.UNITS in needs
         self._reservoir = Reservoir(sample, seed) if Needs.ROWS in needs else None
         self._kept: list[tuple[Tensor, Tensor] | None] = []
-        flat = any(r.alignment == "flatten" for r in self.requests)
-        self._kernels = FlatKernels(1, 1, precision=torch.float64) if flat else None
+        self._kernels = FlatKernels.for_indices(indices, 1, 1, precision=torch.float64)
         self._widths: tuple[int, int] | None = None
         self.n = 0
 
@@ -105,24 +104,25 @@ class Streaming:
             wanted = "at least one" if self._widths is None else "{} and {}".format(*self._widths)
             raise SutureError(f"expected {wanted} columns, got {widths[0]} and {widths[1]}; pass "
                               "(n, p) and (n, q)")
-        count = len(self._blocks)
-        if self._widths is None:
-            self._check_memory(*widths)
+        if self.keeps_moments:
+            self._add_moments(a, b)
         self._widths = widths
-        for k in range(count):
-            rows = slice((k - self.n) % count, None, count)
-            if len(range(len(a))[rows]):
-                part, before = _compute_block(a[rows], b[rows], self._units), self._blocks[k]
-                self._blocks[k] = part if before is None else before.merge(part)
         self._keep_rows(a, b)
         if self._kernels is not None:
             self._kernels.update([a], [b])
         self.n += len(a)
 
-    def _check_memory(self, p: int, q: int) -> None:
-        needed = 8 * (p * p + q * q + p * q) * len(self._blocks) * (2 if self._units else 1)
-        check_free_memory(needed, torch.device("cpu"), f"the sums of {p} and {q} columns",
-                          "write jackknife=0, fewer columns, or cka@flatten")
+    def _add_moments(self, x: Tensor, y: Tensor) -> None:
+        count, p, q = len(self._blocks), x.shape[1], y.shape[1]
+        if self._widths is None:
+            needed = 8 * (p * p + q * q + p * q) * count * (2 if self._units else 1)
+            check_free_memory(needed, torch.device("cpu"), f"the sums of {p} and {q} columns",
+                              "write jackknife=0, fewer columns, or cka@flatten")
+        for k in range(count):
+            rows = slice((k - self.n) % count, None, count)
+            if len(range(len(x))[rows]):
+                part, before = _compute_block(x[rows], y[rows], self._units), self._blocks[k]
+                self._blocks[k] = part if before is None else before.merge(part)
 
     def _keep_rows(self, x: Tensor, y: Tensor) -> None:
         if self._reservoir is None:
@@ -134,13 +134,15 @@ class Streaming:
 
     @property
     def blocks(self) -> list[MomentBlock]:
-        """Blocks with rows in them."""
+        """Blocks of moments with rows in them; none unless `keeps_moments`."""
         return [p for p in self._blocks if p is not None]
 
     def values(self) -> dict[str, Value]:
         """Compute the indices of all rows so far, by name; without rows, raise `SutureError`."""
         expect(self.n > 0, "at least one batch of rows", "none", "call update first")
-        inputs: dict[Needs, Any] = dict.fromkeys(FROM_MOMENTS, make_pair(self.blocks))
+        inputs: dict[Needs, Any] = {}
+        if self.keeps_moments:
+            inputs |= dict.fromkeys(FROM_MOMENTS, make_pair(self.blocks))
         if self._reservoir is not None:
             rows = [k for k in self._kept if k is not None]
             inputs[Needs.ROWS] = Sample.of(*(torch.stack(side) for side in zip(*rows, strict=True)))
