@@ -1,5 +1,4 @@
-"""Representations: their shapes, their alignment to one pair of matrices, and the accumulators of all cells.
-"""
+"""Representations: their shapes, their alignment to pairs of matrices, and the accumulators of all cells."""
 
 from suture.indices import PAPER_EXAMPLES as PAPER_EXAMPLES
 from suture.representations.accumulators import Accumulators as Accumulators

@@ -114,8 +114,7 @@ class Accumulators:
 
     @property
     def stitch(self) -> AlignedMoments:
-        """Moments of the matrices that the stitching layers map; a `SutureError` if the settings skip them.
-        """
+        """Moments of the matrices that the stitching layers map; a `SutureError` without them."""
         if self._stitch is None:
             raise SutureError("expected moments of the stitched matrices, none were wanted; ask for a method "
                               "or an index without @")
@@ -126,28 +125,13 @@ class Accumulators:
         return self._stitch is not None
 
     @property
-    def nbytes(self) -> int:
-        """Number of bytes held for all cells."""
-        self._pooled.flush()
-        return sum(part.nbytes for part in self._list_accumulators()) + self._nbytes_beside
-
-    @property
     def nbytes_planned(self) -> int:
         """Number of bytes that all cells will need, known before the first batch."""
-        return sum(part.nbytes_planned for part in self._list_accumulators()) + self._nbytes_beside
-
-    def _list_accumulators(self) -> list[AlignedMoments | RowSample]:
-        moments = [self._stitch, *self._pooled.wanted.values()]
-        return [*(m for m in moments if m is not None), *self._rows.values()]
-
-    @property
-    def _nbytes_beside(self) -> int:
-        """Number of bytes of the sources' own sums, and the most that flattened examples need."""
-        own = sum(s.nbytes for s in self._own)
-        if self._flat is None:
-            return own
-        return own + self._flat.nbytes_planned([s.width * s.rows for side in self._shapes[:2 - self._same]
-                                                for s in side])
+        parts = [*([] if self._stitch is None else [self._stitch]), *self._pooled.wanted.values(),
+                 *self._rows.values()]
+        features = [s.width * s.rows for side in self._shapes[:2 - self._same] for s in side]
+        return (sum(part.nbytes_planned for part in parts) + sum(s.nbytes for s in self._own)
+                + (0 if self._flat is None else self._flat.nbytes_planned(features)))
 
     @torch.no_grad()
     def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None = None,
@@ -210,8 +194,7 @@ class Accumulators:
                                                                moments.alignments[i, j].source_rows))
 
     def _get_outside_spectra(self, pair: Pair, *key: Hashable) -> tuple[Spectrum, ...]:
-        """Return the spectra of the source without each fold in turn, shared by the cells with the same rows.
-        """
+        """Return the spectra of the source without each fold in turn, shared by cells with the same rows."""
         if not self.settings.select_requests(str(key[0]), Needs.BLOCKS):
             return ()
         if key not in self._spectra:

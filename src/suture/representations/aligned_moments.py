@@ -100,13 +100,8 @@ class AlignedMoments:
         return sum(f.examples for f in self._folds)
 
     @property
-    def nbytes(self) -> int:
-        """Number of bytes of the sums. It does not depend on the number of examples."""
-        return sum(f.nbytes for f in self._folds)
-
-    @property
     def nbytes_planned(self) -> int:
-        """Number of bytes that the sums will need, known before the first batch."""
+        """Number of bytes that the sums will need, whatever the number of examples."""
         return sum(f.nbytes_planned for f in self._folds)
 
     @torch.no_grad()
@@ -162,8 +157,7 @@ class AlignedMoments:
         return reduce(Moments.merge, [p for p in parts if p.n] or parts[:1])
 
     def get_folds(self, i: int, j: int, most: int | None = None) -> list[Moments]:
-        """Return one cell's centred moments in each fold; `most` merges fold b into number b modulo `most`.
-        """
+        """Return one cell's centred moments in each fold; `most` merges fold b into b modulo `most`."""
         found = self._get_merged(i, j)[1]
         return found if most is None else merge_blocks(found, most)
 

@@ -35,8 +35,7 @@ class View(Enum):
 
 
 def describe_positions(shape: Shape, view: View) -> tuple[str, int, int]:
-    """Return (kind of positions, height, width) of a view, equal if rows correspond; width 0 is any length.
-    """
+    """Return (kind, height, width) of a view's positions, equal if rows correspond; width 0: any length."""
     if view is View.POOLED or shape.kind is Kind.VECTOR:
         return "grid", 1, 1
     if shape.kind is Kind.MAP:

@@ -35,10 +35,6 @@ class RowSample:
         return len(self._reservoir.numbers)
 
     @property
-    def nbytes(self) -> int:
-        return sum(t.nbytes for t in self._tables.values())
-
-    @property
     def nbytes_planned(self) -> int:
         """Number of bytes that the rows will need, known before the first batch."""
         widths = {key: s.width for (i, j), a in self._alignments.items()

@@ -17,8 +17,7 @@ def _read_biased(kernels: Kernels) -> float:
 
 
 @define_index("cka", "CKA (biased)", RIGID, formula="|Sxy|² / (|Sxx| |Syy|)",
-              source="Kornblith et al. 2019, table 1 and eq. 14",
-              flat=_read_biased, paper=True)
+              source="Kornblith et al. 2019, table 1 and eq. 14", flat=_read_biased, paper=True)
 def cka(pair: Pair) -> float:
     """Linear centred kernel alignment, biased HSIC (Kornblith et al. 2019)."""
     m = pair.moments
@@ -77,8 +76,7 @@ def cka_angular(pair: Pair) -> float:
 
 @define_index("cka_minibatch", "CKA (minibatches)", RIGID, needs=Needs.KERNELS, least=LEAST_EXAMPLES,
               formula="Σ HSIC₁(K, L) / √(Σ HSIC₁(K, K) Σ HSIC₁(L, L)), K and L the Gram matrices of a "
-                      "minibatch",
-              source="Nguyen, Raghu and Kornblith 2021, eq. 3; HSIC₁: Song et al. 2012",
+                      "minibatch", source="Nguyen, Raghu and Kornblith 2021, eq. 3; HSIC₁: Song et al. 2012",
               span=(-1.0, 1.0), cost="n b (p + q)")
 def cka_minibatch(kernels: Kernels) -> float:
     """Linear CKA of flattened representations, unbiased HSIC summed over minibatches of examples (Nguyen et

@@ -130,8 +130,7 @@ def magnitude(pair: Pair) -> float:
 
 @define_index("concentricity", "difference of concentricities", expand_invariances("scaling", "orthogonal"),
               formula="| mean cos(x, mean x) - mean cos(y, mean y) |", source="Wang et al. 2020",
-              needs=Needs.UNITS, cost="p + q", larger=False, form="negative",
-              span=(0.0, 2.0), judged=False)
+              needs=Needs.UNITS, cost="p + q", larger=False, form="negative", span=(0.0, 2.0), judged=False)
 def concentricity(pair: Pair) -> float:
     """Difference of the mean cosine similarities of rows with their mean (Wang et al. 2020)."""
     require(pair.unit is not None, "cosines with the mean compare examples, and the rows of these matrices "
@@ -175,8 +174,7 @@ def _rank_distances(sample: Sample) -> tuple[Floats, Floats]:
 
 @define_index("rsa_spearman", "RSA (Spearman)", RIGID, source=_TITLED, needs=Needs.ROWS, least=3,
               formula="Spearman's rho, over pairs i < j, of |x_i - x_j|² and |y_i - y_j|²",
-              cost="n² (p + log n) once per site, n² per cell",
-              span=(-1.0, 1.0))
+              cost="n² (p + log n) once per site, n² per cell", span=(-1.0, 1.0))
 def rsa_spearman(sample: Sample) -> float:
     """Spearman's rank correlation of the squared Euclidean distances between rows, each pair once
     (Kriegeskorte et al. 2008).
@@ -189,8 +187,7 @@ def rsa_spearman(sample: Sample) -> float:
 
 @define_index("rsa_kendall", "RSA (Kendall)", RIGID, source=_TITLED, needs=Needs.ROWS, least=3,
               formula="Kendall's tau-b, over pairs i < j, of |x_i - x_j|² and |y_i - y_j|²",
-              cost="n² (p + log n) once per site, n² log n per cell",
-              span=(-1.0, 1.0))
+              cost="n² (p + log n) once per site, n² log n per cell", span=(-1.0, 1.0))
 def rsa_kendall(sample: Sample) -> float:
     """Kendall's tau-b of the squared Euclidean distances between rows, each pair once (Kriegeskorte et al.
     2008).
