@@ -5,8 +5,11 @@
 `INDICES` is the table of all indices; each name of `GROUPS` stands for several.
 """
 
+from suture.indices.computation import Streaming as Streaming
 from suture.indices.computation import compute_indices as compute_indices
+from suture.indices.computation import count_blocks as count_blocks
 from suture.indices.computation import of_blocks as of_blocks
+from suture.indices.computation import of_matrices as of_matrices
 from suture.indices.computation import of_moments as of_moments
 from suture.indices.definition import FROM_MOMENTS as FROM_MOMENTS
 from suture.indices.definition import STITCH as STITCH
@@ -34,6 +37,3 @@ from suture.indices.sample import Sample as Sample
 from suture.indices.statistics import SITE_COLUMNS as SITE_COLUMNS
 from suture.indices.statistics import SiteStatistics as SiteStatistics
 from suture.indices.statistics import tabulate_statistics as tabulate_statistics
-from suture.indices.streaming import Streaming as Streaming
-from suture.indices.streaming import count_blocks as count_blocks
-from suture.indices.streaming import of_matrices as of_matrices
