@@ -127,8 +127,9 @@ class Accumulators:
     @property
     def nbytes_planned(self) -> int:
         """Number of bytes that all cells will need, known before the first batch."""
-        parts = [*([] if self._stitch is None else [self._stitch]), *self._pooled.wanted.values(),
-                 *self._rows.values()]
+        parts: list[AlignedMoments | RowSample] = [*self._pooled.wanted.values(), *self._rows.values()]
+        if self._stitch is not None:
+            parts.append(self._stitch)
         features = [s.width * s.rows for side in self._shapes[:2 - self._same] for s in side]
         return (sum(part.nbytes_planned for part in parts) + sum(s.nbytes for s in self._own)
                 + (0 if self._flat is None else self._flat.nbytes_planned(features)))
