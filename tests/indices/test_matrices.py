@@ -85,6 +85,13 @@ def test_moments_of_several_machines_are_those_of_all_rows(tmp_path: Path) -> No
     assert spread.low < whole["cka"].value < spread.high
 
 
+def test_moments_are_saved_beside_indices_that_need_none(tmp_path: Path) -> None:
+    saved = tmp_path / "moments.safetensors"
+    suture.compare_arrays(*matrices(), ["jaccard"], jackknife=5, save=saved)
+    assert len(load_moments(saved)) == 5
+    agree(suture.merged_moments([saved], ["cka"]), indices.of_matrices(*matrices(), ["cka"]), 1e-7)
+
+
 def test_files_of_the_first_format_which_have_no_digest_still_load(tmp_path: Path) -> None:
     new, old = tmp_path / "new.safetensors", tmp_path / "old.safetensors"
     suture.compare_arrays(*matrices(), ["moments"], jackknife=5, save=new)

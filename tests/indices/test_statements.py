@@ -18,7 +18,7 @@ from suture.indices import (
     of_matrices,
     own,
 )
-from suture.indices.entries.registry import collect_indices
+from suture.indices.entries import collect_indices
 from tests.support.matrices import Matrix
 
 
@@ -53,8 +53,7 @@ def test_it_names_formula_and_source(index: Index) -> None:
 
 
 ONE_MORE = """
-from suture.indices.definition import define_index
-from suture.indices.transformations import RIGID
+from suture.indices.definition import RIGID, define_index
 
 
 @define_index("one_more", "one more", RIGID, formula="1", source="this test")

@@ -146,3 +146,16 @@ def test_fewer_rows_than_the_least_are_a_reason(name: str) -> None:
 def test_rows_of_different_lengths_are_refused() -> None:
     with pytest.raises(SutureError, match="different lengths"):
         of_matrices([[1.0, 2.0], [3.0]], Y)
+
+
+@pytest.mark.parametrize("name", ["jaccard", "cka@flatten", "cka_minibatch@flatten"])
+def test_only_what_the_indices_need_is_accumulated(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("suture._base.memory.get_free_bytes", lambda device: 0)
+    with pytest.raises(SutureError, match="the sums of 5 and 4 columns to fit"):
+        of_matrices(X, Y, ["cka", name])
+    streaming = Streaming(name, jackknife=5)
+    streaming.update(X, Y)
+    assert streaming.blocks == []
+    assert streaming.values()[name].reason == ""
+    if streaming._kernels is not None:
+        assert streaming._kernels.kept == (60 if name == "cka@flatten" else 0)

@@ -20,8 +20,7 @@ from suture import Paired, SutureError, indices
 from suture.compare.collect import TokenShare
 from suture.indices import GROUPS, chosen, own
 from suture.numbers import Reservoir
-from suture.representations.accumulator_settings import AccumulatorSettings
-from suture.representations.accumulators import Accumulators
+from suture.representations.accumulators import Accumulators, AccumulatorSettings
 from suture.representations.alignment import Alignment
 from suture.representations.shapes import Kind, Shape
 from tests.support import references, tiny
@@ -706,7 +705,11 @@ def test_the_memory_that_is_planned_is_the_memory_that_is_taken(names: Any, fitt
     planned = gathering.nbytes_planned
     xs, ys = ([torch.randn(30, s.width, *s.size) for s in side] for side in (shapes, others))
     gathering.update(xs, xs if same else ys)
-    assert gathering.nbytes == planned > 0
+    gathering._pooled.flush()
+    moments = [gathering._stitch, *gathering._pooled.wanted.values()]
+    held = [f.nbytes for m in moments if m is not None for f in m._folds]
+    held += [t.nbytes for rows in gathering._rows.values() for t in rows._tables.values()]
+    assert sum(held) + sum(s.nbytes for s in gathering._own) == planned > 0
 
 
 def test_sums_that_do_not_fit_are_refused_before_they_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:

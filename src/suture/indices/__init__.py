@@ -5,34 +5,35 @@
 `INDICES` is the table of all indices; each name of `GROUPS` stands for several.
 """
 
+from suture.indices.computation import Streaming as Streaming
 from suture.indices.computation import compute_indices as compute_indices
+from suture.indices.computation import count_blocks as count_blocks
 from suture.indices.computation import of_blocks as of_blocks
+from suture.indices.computation import of_matrices as of_matrices
 from suture.indices.computation import of_moments as of_moments
 from suture.indices.definition import FROM_MOMENTS as FROM_MOMENTS
 from suture.indices.definition import STITCH as STITCH
+from suture.indices.definition import TRANSFORMATIONS as TRANSFORMATIONS
 from suture.indices.definition import Index as Index
 from suture.indices.definition import Needs as Needs
 from suture.indices.definition import Value as Value
+from suture.indices.definition import expand_invariances as expand_invariances
 from suture.indices.entries import DEFAULT as DEFAULT
 from suture.indices.entries import FOLDS as FOLDS
 from suture.indices.entries import GROUPS as GROUPS
 from suture.indices.entries import INDICES as INDICES
-from suture.indices.flat_kernels import FlatKernels as FlatKernels
+from suture.indices.gram_matrices import PAPER_EXAMPLES as PAPER_EXAMPLES
+from suture.indices.gram_matrices import FlatKernels as FlatKernels
 from suture.indices.gram_matrices import Kernels as Kernels
 from suture.indices.logits import of_logits as of_logits
 from suture.indices.matrices import compare_arrays as compare_arrays
 from suture.indices.matrices import merged_moments as merged_moments
-from suture.indices.own import own as own
 from suture.indices.requests import Named as Named
 from suture.indices.requests import Request as Request
 from suture.indices.requests import chosen as chosen
+from suture.indices.requests import own as own
 from suture.indices.sample import Rows as Rows
 from suture.indices.sample import Sample as Sample
 from suture.indices.statistics import SITE_COLUMNS as SITE_COLUMNS
 from suture.indices.statistics import SiteStatistics as SiteStatistics
 from suture.indices.statistics import tabulate_statistics as tabulate_statistics
-from suture.indices.streaming import Streaming as Streaming
-from suture.indices.streaming import count_blocks as count_blocks
-from suture.indices.streaming import of_matrices as of_matrices
-from suture.indices.transformations import TRANSFORMATIONS as TRANSFORMATIONS
-from suture.indices.transformations import expand_invariances as expand_invariances

@@ -1,16 +1,37 @@
-"""Indices of one cell from its moments, kept rows or Gram matrices."""
+"""Computation of indices: of two matrices, at once or in batches of rows, of moments, and of one cell.
+
+The jackknife for intervals leaves out blocks of rows (Quenouille 1956; Tukey 1958; Shao and Tu 1995, 2.2).
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
+from typing import Any
 
-from suture._base import SutureError, expect
-from suture.indices.definition import FROM_MOMENTS, STITCH, Needs, Value
-from suture.indices.gram_matrices import Kernels
-from suture.indices.jackknife import add_interval, leave_out_each, make_pair
+import numpy as np
+import torch
+from torch import Tensor
+
+from suture._base import SutureError, check_free_memory, expect
+from suture.indices.definition import FROM_MOMENTS, STITCH, Index, Needs, Value
+from suture.indices.entries import FOLDS
+from suture.indices.gram_matrices import FlatKernels, Kernels
 from suture.indices.requests import Named, Request, chosen
-from suture.indices.sample import Sample
-from suture.numbers import MomentBlock, Moments, Pair
+from suture.indices.sample import Sample, as_matrix
+from suture.numbers import (
+    SAMPLE_ROWS,
+    MomentBlock,
+    Moments,
+    Pair,
+    Reservoir,
+    UnitRowSums,
+    leave_out,
+    merge_blocks,
+    standardise_rows,
+)
 
 Inputs = Mapping[Needs, Pair | Sample | Kernels]
 """Data of one cell, by the kind of data that an index needs."""
@@ -21,17 +42,17 @@ def compute_indices(requests: Sequence[Request], data: Mapping[str, Inputs], *,
     """Compute the requested indices of one cell, by name.
 
     `data` holds the inputs of each alignment; requests of other alignments are left out. With `intervals`,
-    indices from moments have 95 % intervals (`suture.indices.jackknife`).
+    indices from moments have 95 % intervals by the jackknife.
     """
     found: dict[str, Value] = {}
     for alignment, inputs in data.items():
         asked = [r for r in requests if r.alignment == alignment]
         found |= {r.name: r.index(inputs[r.index.needs]) for r in asked}
         pair = inputs.get(Needs.MOMENTS)
-        if intervals and isinstance(pair, Pair) and len(pair.blocks) > 1:
-            left = leave_out_each(pair.blocks)
-            found |= {r.name: add_interval(found[r.name], r.index, pair, left) for r in asked
-                      if r.index.needs in FROM_MOMENTS}
+        of_pair = [r for r in asked if r.index.needs in FROM_MOMENTS]
+        if intervals and of_pair and isinstance(pair, Pair) and len(pair.blocks) > 1:
+            left = _leave_out_each(pair.blocks)
+            found |= {r.name: _add_interval(found[r.name], r.index, pair, left) for r in of_pair}
     return {r.name: found[r.name] for r in requests if r.name in found}
 
 
@@ -59,5 +80,175 @@ def of_blocks(blocks: Sequence[MomentBlock], names: Iterable[Named] | Named = "d
         if r.index.needs not in FROM_MOMENTS or r.alignment != STITCH:
             raise SutureError(f"expected indices from moments, got {r.name!r}, which needs "
                               f"{r.index.needs.value}; use of_matrices")
-    pair = make_pair(blocks)
+    pair = _make_pair(blocks)
     return compute_indices(requests, {STITCH: dict.fromkeys(FROM_MOMENTS, pair)}, intervals=intervals)
+
+
+def of_matrices(x: Any, y: Any, names: Iterable[Named] | Named = "default", *, jackknife: int = 0,
+                sample: int = SAMPLE_ROWS, seed: int = 0) -> dict[str, Value]:
+    """Compute indices, by name, for two matrices with the same rows.
+
+    Args:
+        x, y: (n, p) source and (n, q) target, arrays or tensors of any float type, computed in float64.
+        names: names (`INDICES`, `GROUPS`), entries, and functions of a `suture.numbers.Pair` or of two
+            matrices. Default: those of `DEFAULT`.
+        jackknife: blocks of rows for 95 % intervals of indices from moments, such as 20. Default 0: none.
+        sample: number of rows for indices of rows, drawn with `seed`. Default 2000.
+
+    Raises:
+        SutureError: not two matrices with the same rows, NaN or inf, an unknown index.
+    """
+    streaming = Streaming(names, jackknife=jackknife, sample=sample, seed=seed)
+    streaming.update(x, y)
+    return streaming.values()
+
+
+def count_blocks(jackknife: int, indices: Iterable[Index]) -> int:
+    """Return the number of blocks of examples to keep apart for these indices and their intervals.
+
+    Raises:
+        SutureError: `jackknife` is not 0 (no intervals) or a multiple of `FOLDS`.
+    """
+    whole = hasattr(jackknife, "__index__") and not isinstance(jackknife, bool)
+    expect(whole and jackknife >= 0 and jackknife % FOLDS == 0,
+           f"jackknife to be 0 or a multiple of {FOLDS} (blocks of examples)", f"{jackknife!r}",
+           "write jackknife=20")
+    return jackknife or (FOLDS if any(i.needs is Needs.BLOCKS for i in indices) else 1)
+
+
+def _compute_block(x: Tensor, y: Tensor, units: bool) -> MomentBlock:
+    """Compute the moments of some rows, and those of rows at unit length if `units`."""
+    if not units:
+        return MomentBlock(Moments.of(x, y))
+    x, y = x.double(), y.double()
+    return MomentBlock(Moments.of(x, y), (UnitRowSums.of(x), UnitRowSums.of(y)),
+                       Moments.of(standardise_rows(x), standardise_rows(y)))
+
+
+def _as_tensor(name: str, given: Any) -> Tensor:
+    if isinstance(given, Tensor) and not given.is_complex():
+        return given.detach()
+    return torch.from_numpy(as_matrix(name, given))
+
+
+class Streaming:
+    """Indices of two matrices with the same rows, accumulated batch by batch.
+
+    Arguments are those of `of_matrices`. `n` rows were seen so far; row r is in block r modulo their number.
+    Moments are accumulated where `keeps_moments`: by default, if an index needs them.
+    """
+
+    def __init__(self, names: Iterable[Named] | Named = "default", *, jackknife: int = 0,
+                 sample: int = SAMPLE_ROWS, seed: int = 0) -> None:
+        self.requests = chosen(names)
+        for r in self.requests:
+            expect(r.alignment in (STITCH, "flatten"), "indices of two matrices as they are", f"{r.name!r}",
+                   f"write {r.index.name!r}")
+        indices = [r.index for r in self.requests]
+        needs = {i.needs for i in indices}
+        self.keeps_moments = bool(needs & FROM_MOMENTS)
+        self._jackknife = jackknife
+        self._blocks: list[MomentBlock | None] = [None] * count_blocks(jackknife, indices)
+        self._units = Needs.UNITS in needs
+        self._reservoir = Reservoir(sample, seed) if Needs.ROWS in needs else None
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+        self._kernels = FlatKernels.for_indices(indices, 1, 1, precision=torch.float64)
+        self._widths: tuple[int, int] | None = None
+        self.n = 0
+
+    def update(self, x: Any, y: Any) -> None:
+        """Add rows: `x` (n, p) and `y` (n, q), arrays or tensors of any float type, computed in float64.
+
+        Raises:
+            SutureError: not two matrices with the same rows, other widths than before, NaN or inf.
+        """
+        a, b = (_as_tensor(name, m) for name, m in (("x", x), ("y", y)))
+        Moments.check(a, b)
+        widths = a.shape[1], b.shape[1]
+        if 0 in widths or widths != (self._widths or widths):
+            wanted = "at least one" if self._widths is None else "{} and {}".format(*self._widths)
+            raise SutureError(f"expected {wanted} columns, got {widths[0]} and {widths[1]}; pass "
+                              "(n, p) and (n, q)")
+        if self.keeps_moments:
+            self._add_moments(a, b)
+        self._widths = widths
+        self._keep_rows(a, b)
+        if self._kernels is not None:
+            self._kernels.update([a], [b])
+        self.n += len(a)
+
+    def _add_moments(self, x: Tensor, y: Tensor) -> None:
+        count, p, q = len(self._blocks), x.shape[1], y.shape[1]
+        if self._widths is None:
+            needed = 8 * (p * p + q * q + p * q) * count * (2 if self._units else 1)
+            check_free_memory(needed, torch.device("cpu"), f"the sums of {p} and {q} columns",
+                              "write jackknife=0, fewer columns, or cka@flatten")
+        for k in range(count):
+            rows = slice((k - self.n) % count, None, count)
+            if len(range(len(x))[rows]):
+                part, before = _compute_block(x[rows], y[rows], self._units), self._blocks[k]
+                self._blocks[k] = part if before is None else before.merge(part)
+
+    def _keep_rows(self, x: Tensor, y: Tensor) -> None:
+        if self._reservoir is not None:
+            for row, slot in zip(*(part.tolist() for part in self._reservoir.offer(len(x))), strict=True):
+                self._kept[slot] = x[row].clone(), y[row].clone()
+
+    @property
+    def blocks(self) -> list[MomentBlock]:
+        """Blocks of moments with rows in them; none unless `keeps_moments`."""
+        return [p for p in self._blocks if p is not None]
+
+    def values(self) -> dict[str, Value]:
+        """Compute the indices of all rows so far, by name; without rows, raise `SutureError`."""
+        expect(self.n > 0, "at least one batch of rows", "none", "call update first")
+        inputs: dict[Needs, Any] = {}
+        if self.keeps_moments:
+            inputs |= dict.fromkeys(FROM_MOMENTS, _make_pair(self.blocks))
+        if self._reservoir is not None:
+            rows = [self._kept[slot] for slot in sorted(self._kept)]
+            inputs[Needs.ROWS] = Sample.of(*(torch.stack(side) for side in zip(*rows, strict=True)))
+        data: dict[str, Inputs] = {STITCH: inputs}
+        if self._kernels is not None:
+            data["flatten"] = self._kernels.get_kernels(0, 0)
+        return compute_indices(self.requests, data, intervals=self._jackknife > 0)
+
+
+def _make_pair(blocks: Sequence[MomentBlock]) -> Pair:
+    """Make the pair of all rows of disjoint blocks; it keeps the blocks if there are several."""
+    return Pair.of_block(reduce(MomentBlock.merge, blocks), blocks=blocks if len(blocks) > 1 else ())
+
+
+def _leave_out_each(blocks: Sequence[MomentBlock]) -> list[Pair]:
+    """Make the pair of all blocks but one, for each block in turn; the others stay in their folds."""
+    totals = merge_blocks(blocks, FOLDS)
+    found = []
+    for k in range(len(blocks)):
+        own = blocks[k % FOLDS::FOLDS]
+        rest = [leave_out(own, k // FOLDS)] if len(own) > 1 else []
+        found.append(_make_pair([*(t for f, t in enumerate(totals) if f != k % FOLDS), *rest]))
+    return found
+
+
+def _add_interval(value: Value, index: Index, pair: Pair, left: Sequence[Pair]) -> Value:
+    """Add the 95 % interval to the value of an index on `pair`, from the pairs of `_leave_out_each`.
+
+    The interval of a smooth index is bias-corrected: its centre is B v - (B - 1) mean(v without each block).
+    It may therefore not contain a value that is biased by few rows. Other indices have the value as centre,
+    because there the correction adds more noise than it removes bias (docs/indices.md). The width uses the t
+    quantile for B - 1 degrees of freedom. There is no interval if leaving out a block makes the index
+    undefined or changes its `Index.regime`. The interval covers other examples of the same kind, not other
+    seeds or trainings.
+    """
+    from scipy import stats
+
+    if value.reason or any(index.find_regime(p) != index.find_regime(pair) for p in left):
+        return value
+    values = [index(p) for p in left]
+    if any(v.reason for v in values):
+        return value
+    b, estimates = len(left), np.array([v.value for v in values])
+    centre = b * value.value - (b - 1) * estimates.mean() if index.smooth else value.value
+    error = math.sqrt((b - 1) / b * float(((estimates - estimates.mean()) ** 2).sum()))
+    half = float(stats.t.ppf(0.975, b - 1)) * error
+    return replace(value, low=float(centre - half), high=float(centre + half))

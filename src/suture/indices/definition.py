@@ -1,15 +1,17 @@
-"""Definition of an index: formula, inputs, conventions, invariances and references."""
+"""Definition of an index: formula, inputs, conventions, references, and the transformations it ignores."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
+import numpy as np
+
 from suture._base import SutureError, expect, summarise_error
-from suture.numbers import Measure, make_index_measure
+from suture.numbers import Floats, Measure, make_index_measure
 
 LEAST_EXAMPLES = 4
 """Smallest number of examples for the unbiased HSIC estimator, which divides by n - 3."""
@@ -175,10 +177,8 @@ class Index:
             return Value.missing(str(reason))
         except ArithmeticError:
             number = math.nan
-        except SutureError:
-            raise
         except Exception as e:
-            if self.user is None:
+            if self.user is None or isinstance(e, SutureError):
                 raise
             return Value.missing(f"{self.name} fails with {type(e).__name__}: {summarise_error(e)}")
         if not math.isfinite(number):
@@ -223,3 +223,41 @@ def define_index(name: str, label: str, invariant_x: frozenset[str],
                      **{"symmetric": True, **fields, **stated})
 
     return define
+
+
+Generator = np.random.Generator
+
+
+def _rotate(x: Floats, rng: Generator) -> Floats:
+    return np.asarray(x @ np.linalg.qr(rng.normal(size=(x.shape[1], x.shape[1])))[0])
+
+
+def _spread(x: Floats) -> Floats:
+    return np.geomspace(0.2, 4, x.shape[1])
+
+
+TRANSFORMATIONS: Mapping[str, Callable[[Floats, Generator], Floats]] = {
+    "translation": lambda x, rng: x + 5 * rng.normal(size=x.shape[1]),
+    "scaling": lambda x, rng: x * rng.uniform(3, 9),
+    "permutation": lambda x, rng: np.roll(x, 1, axis=1),
+    "orthogonal": _rotate,
+    "diagonal": lambda x, rng: x * rng.permutation(_spread(x)),
+    "linear": lambda x, rng: _rotate(_rotate(x, rng) * _spread(x), rng),
+}
+"""Random transformations of a matrix (n, p) by name.
+
+Translation adds one vector to every row. Scaling multiplies by one positive number. Permutation reorders
+columns. Orthogonal rotates or reflects them. Diagonal multiplies each by its own positive number. Linear is
+any invertible map.
+"""
+_PARTS = {"linear": ("scaling", "permutation", "orthogonal", "diagonal"), "orthogonal": ("permutation",),
+          "diagonal": ("scaling",)}
+
+
+def expand_invariances(*given: str) -> frozenset[str]:
+    """Return the given transformations with all that they contain."""
+    return frozenset(given).union(*(_PARTS.get(name, ()) for name in given))
+
+
+RIGID = expand_invariances("translation", "scaling", "orthogonal")
+AFFINE = expand_invariances("translation", "linear")

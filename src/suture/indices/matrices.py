@@ -14,10 +14,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from suture._base import SutureError, expect, load_tensors, save_tensors
-from suture.indices.computation import of_blocks
+from suture.indices.computation import Streaming, of_blocks
 from suture.indices.definition import Value
 from suture.indices.requests import Named
-from suture.indices.streaming import Streaming
 from suture.numbers import SAMPLE_ROWS, Cross, MomentBlock, Moments, Side, UnitRowSums
 
 MOMENTS_FORMAT = "suture.moments/2"
@@ -47,6 +46,7 @@ def compare_arrays(source: Any, target: Any, indices: Iterable[Named] | Named = 
         SutureError: files without such matrices, folders of different files, different numbers of rows.
     """
     streaming = Streaming(indices, jackknife=jackknife, sample=sample, seed=seed)
+    streaming.keeps_moments |= save is not None
     for x, y in _read_together(source, target):
         streaming.update(x, y)
     found = streaming.values()

@@ -1,16 +1,20 @@
-"""Parser of index names, with a number after ``:`` and an alignment after ``@``."""
+"""Requests for indices: by name, ``"svcca:0.9@pool"``, or as a function of the user's own."""
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from types import CodeType
 from typing import Any, Union
 
 from suture._base import SutureError, expect, make_unknown_error
-from suture.indices.definition import STITCH, Index
+from suture.indices.definition import STITCH, TRANSFORMATIONS, Index, Needs, expand_invariances
 from suture.indices.entries import GROUPS, INDICES
-from suture.indices.own import hash_function, own
-from suture.numbers import ALIGNMENTS
+from suture.numbers import ALIGNMENTS, MEASURES, make_index_measure, register_measure
 
 Named = Union[str, Index, "Request", Callable[..., float]]
 """A name, an `Index`, a `Request`, or a user's function of one `suture.numbers.Pair` or of two matrices."""
@@ -31,7 +35,7 @@ class Request:
     @property
     def key(self) -> str:
         """Name, with a hash of the content of a user's function: different functions have different keys."""
-        return self.name if self.index.user is None else f"{self.name}#{hash_function(self.index.user)}"
+        return self.name if self.index.user is None else f"{self.name}#{_hash_function(self.index.user)}"
 
 
 def chosen(names: Iterable[Named] | Named = "default") -> list[Request]:
@@ -73,3 +77,100 @@ def _parse(given: Any) -> list[Request]:
     expect(bool(offered), f"a group with indices that the alignment {alignment!r} offers", f"{name!r}",
            f"write all@{alignment}")
     return [Request(index.align(alignment), alignment) for index in offered]
+
+
+def own(fn: Callable[..., float], name: str | None = None, *, low: float = 0.0, high: float = 1.0,
+        larger_is_more_similar: bool = True, about: str = "", unchanged_x: Iterable[str] | None = None,
+        unchanged_y: Iterable[str] | None = None, identical: float | None = None, null: float | None = None,
+        symmetric: bool | None = None) -> Index:
+    """Make an index of a user's function of one `suture.numbers.Pair`, or of two matrices.
+
+    Args:
+        fn: ``f(pair) -> float``, exact from one pass over the data; or ``f(x, y) -> float`` of a sample of
+            rows, float64 arrays (n, p) and (n, q). It returns nan where it has no value.
+        name: key in tables. Default: the function's name.
+        low, high: colour limits of maps. Default 0 and 1.
+        larger_is_more_similar: False for distances. Default True.
+        about: one sentence for the report.
+        unchanged_x, unchanged_y: names of the `TRANSFORMATIONS` of source and target columns that leave it
+            unchanged. Default None: not stated.
+        identical, null, symmetric: see `Index`. Default None: not stated.
+
+    Raises:
+        SutureError: another number of arguments, a name that is in use or no identifier, invalid colour
+            limits, or an unknown transformation.
+    """
+    called = str(name or getattr(fn, "__name__", type(fn).__name__))
+    count = _count_arguments(fn)
+    expect(count in (1, 2), "a function of a pair of moments, f(pair), or of two matrices, f(x, y)",
+           f"{called!r} with {count} arguments")
+    measures = [m.name for m in MEASURES.values() if not m.own]
+    expect(called.isidentifier() and called not in (*measures, *GROUPS, "source", "target"),
+           "a name of letters, digits and _ that no index has", f"{called!r}",
+           "write suture.indices.own(function, name='my_index')")
+    expect(math.isfinite(low) and math.isfinite(high) and low < high,
+           f"finite colour limits low < high of index {called!r}", f"{low!r} and {high!r}",
+           "write low=0.0, high=1.0")
+    # A second function of the same name replaces the first.
+    measure = register_measure(make_index_measure(
+        called, called.replace("_", " "), about or f"A function of the user's, {called}.", low=low, high=high,
+        larger=larger_is_more_similar, own=True))
+
+    def compute(data: Any) -> float:
+        found = fn(data) if count == 1 else fn(data.x.values, data.y.values)
+        try:
+            return float(found)
+        except (TypeError, ValueError, RuntimeError):
+            raise SutureError(f"expected index {called!r} to return a number, got {type(found).__name__}; "
+                              "return a float, nan where there is no value") from None
+
+    return Index(measure, compute, "", "the user", _state_invariances(unchanged_x),
+                 _state_invariances(unchanged_y), Needs.MOMENTS if count == 1 else Needs.ROWS,
+                 identical=identical, null=null, symmetric=symmetric, user=fn)
+
+
+def _count_arguments(fn: Any) -> int:
+    """Count the required positional arguments of a function; 0 if it has no signature."""
+    try:
+        given = inspect.signature(fn).parameters.values()
+    except (TypeError, ValueError):
+        return 0
+    return sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in given)
+
+
+def _state_invariances(names: Iterable[str] | None) -> frozenset[str] | None:
+    given = () if names is None else tuple(names)
+    for name in given:
+        if name not in TRANSFORMATIONS:
+            raise make_unknown_error("transformation", name, TRANSFORMATIONS)
+    return None if names is None else expand_invariances(*given)
+
+
+def _hash_function(fn: Callable[..., float]) -> str:
+    """Return 12 hex digits for the content of a function: code, constants, defaults and closure.
+
+    Objects that it looks up by name, such as another function, are not followed.
+    """
+    return hashlib.sha256(repr(_extract_content(fn)).encode()).hexdigest()[:12]
+
+
+def _extract_content(what: Any) -> Any:
+    if isinstance(what, frozenset):
+        return sorted(map(repr, map(_extract_content, what)))  # a set's order differs between processes
+    if isinstance(what, tuple):
+        return [_extract_content(w) for w in what]
+    if isinstance(what, CodeType):
+        return what.co_code, what.co_names, _extract_content(what.co_consts)
+    if isinstance(what, partial):
+        return _extract_content((what.func, what.args, *sorted(what.keywords.items())))
+    code = getattr(what, "__code__", None)
+    if code is not None:
+        # Functions in the closure give only their code, because one of them may be the function itself.
+        cells = (c.cell_contents for c in getattr(what, "__closure__", None) or ())
+        inner = (getattr(c, "__code__", c) for c in cells)
+        named = getattr(what, "__kwdefaults__", None) or {}
+        return _extract_content((code, getattr(what, "__defaults__", None) or (),
+                                 *sorted(named.items()), *inner))
+    if isinstance(what, bool | int | float | complex | str | bytes | type(None)):
+        return what
+    return f"{type(what).__module__}.{type(what).__qualname__}", getattr(what, "__qualname__", "")

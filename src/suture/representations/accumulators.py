@@ -13,34 +13,65 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from suture._base import Progress, SutureError
+from suture._base import Progress, SutureError, expect
 from suture.indices import (
     FOLDS,
     FROM_MOMENTS,
     STITCH,
+    FlatKernels,
     Needs,
     Request,
     SiteStatistics,
     Value,
     compute_indices,
+    count_blocks,
 )
-from suture.numbers import MomentBlock, Pair, ShiftedSums, Spectrum, leave_out, merge_blocks
-from suture.representations.accumulator_settings import AccumulatorSettings
-from suture.representations.aligned_moments import AlignedMoments
-from suture.representations.alignment import DEFAULT_RULE, AlignmentRule
-from suture.representations.pooled_moments import PooledMoments
+from suture.numbers import SAMPLE_ROWS, MomentBlock, Pair, ShiftedSums, Spectrum, leave_out, merge_blocks
+from suture.representations.aligned_moments import AlignedMoments, PooledMoments
+from suture.representations.alignment import DEFAULT_RULE, AlignmentRule, View, get_row_mask, to_grid
 from suture.representations.row_sample import RowSample
 from suture.representations.shapes import Kind, Shape
-from suture.representations.views import View, get_row_mask, to_grid
 
 Cell = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class AccumulatorSettings:
+    """Settings of `Accumulators`.
+
+    Attributes:
+        requests: indices with their alignments.
+        jackknife: number of blocks of examples for intervals; 0 for no intervals.
+        folds: number of blocks that direct matching needs for cross-validation; 1 for none.
+        sample, seed: number of examples kept for indices that need rows, and the seed of this sample.
+        precision: dtype of the products.
+        fits_layers: True if stitching layers are fitted; the moments of their matrices are then accumulated.
+    """
+
+    requests: Sequence[Request]
+    jackknife: int = 0
+    folds: int = 1
+    sample: int = SAMPLE_ROWS
+    seed: int = 0
+    precision: torch.dtype = torch.float32
+    fits_layers: bool = False
+
+    def select_requests(self, alignment: str, *needs: Needs) -> list[Request]:
+        """Return the requests of one alignment, limited to the given needs if there are any."""
+        return [r for r in self.requests
+                if r.alignment == alignment and (not needs or r.index.needs in needs)]
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks of examples whose moments are kept apart."""
+        return max(self.folds, count_blocks(self.jackknife, (r.index for r in self.requests)))
 
 
 class Accumulators:
@@ -70,7 +101,12 @@ class Accumulators:
         self._rows = {a: RowSample(of, stitched=a == STITCH, most=settings.sample, seed=settings.seed,
                                    precision=settings.precision)
                       for a, of in tables.items() if settings.select_requests(a, Needs.ROWS)}
-        self._flat = settings.make_flat_kernels(sources, targets, same)
+        flat = settings.select_requests("flatten")
+        for s in (*sources, *targets) if flat else ():
+            expect(not s.varies, "representations of one size for the alignments 'flatten' and 'paper'",
+                   f"{s}, tokens of texts", "write @pool")
+        self._flat = FlatKernels.for_indices((r.index for r in flat), len(sources), len(targets), same=same,
+                                             precision=settings.precision)
         self._own = ([ShiftedSums(s.width, settings.precision) for s in sources]
                      if settings.select_requests(STITCH) and not same else [])
         self._spectra: dict[Hashable, tuple[Spectrum, ...]] = {}
@@ -78,8 +114,7 @@ class Accumulators:
 
     @property
     def stitch(self) -> AlignedMoments:
-        """Moments of the matrices that the stitching layers map; a `SutureError` if the settings skip them.
-        """
+        """Moments of the matrices that the stitching layers map; a `SutureError` without them."""
         if self._stitch is None:
             raise SutureError("expected moments of the stitched matrices, none were wanted; ask for a method "
                               "or an index without @")
@@ -90,28 +125,14 @@ class Accumulators:
         return self._stitch is not None
 
     @property
-    def nbytes(self) -> int:
-        """Number of bytes held for all cells."""
-        self._pooled.flush()
-        return sum(part.nbytes for part in self._list_accumulators()) + self._nbytes_beside
-
-    @property
     def nbytes_planned(self) -> int:
         """Number of bytes that all cells will need, known before the first batch."""
-        return sum(part.nbytes_planned for part in self._list_accumulators()) + self._nbytes_beside
-
-    def _list_accumulators(self) -> list[AlignedMoments | RowSample]:
-        moments = [self._stitch, *self._pooled.wanted.values()]
-        return [*(m for m in moments if m is not None), *self._rows.values()]
-
-    @property
-    def _nbytes_beside(self) -> int:
-        """Number of bytes of the sources' own sums, and the most that flattened examples need."""
-        own = sum(s.nbytes for s in self._own)
-        if self._flat is None:
-            return own
-        return own + self._flat.nbytes_planned([s.width * s.rows for side in self._shapes[:2 - self._same]
-                                                for s in side])
+        parts: list[AlignedMoments | RowSample] = [*self._pooled.wanted.values(), *self._rows.values()]
+        if self._stitch is not None:
+            parts.append(self._stitch)
+        features = [s.width * s.rows for side in self._shapes[:2 - self._same] for s in side]
+        return (sum(part.nbytes_planned for part in parts) + sum(s.nbytes for s in self._own)
+                + (0 if self._flat is None else self._flat.nbytes_planned(features)))
 
     @torch.no_grad()
     def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None = None,
@@ -174,8 +195,7 @@ class Accumulators:
                                                                moments.alignments[i, j].source_rows))
 
     def _get_outside_spectra(self, pair: Pair, *key: Hashable) -> tuple[Spectrum, ...]:
-        """Return the spectra of the source without each fold in turn, shared by the cells with the same rows.
-        """
+        """Return the spectra of the source without each fold in turn, shared by cells with the same rows."""
         if not self.settings.select_requests(str(key[0]), Needs.BLOCKS):
             return ()
         if key not in self._spectra:

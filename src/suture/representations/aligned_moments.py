@@ -1,21 +1,48 @@
-"""Moments of every cell of a comparison, accumulated in one pass for representations of any kinds."""
+"""Moments of every cell, accumulated in one pass: of aligned positions, and of examples pooled over them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import replace
 from functools import reduce
 from itertools import product
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from suture._base import SutureError, expect
-from suture.numbers import Moments, NonFiniteError, Pair, PairMoments, Resizing, Side, Spectrum, merge_blocks
-from suture.representations.alignment import DEFAULT_RULE, Alignment, AlignmentRule
-from suture.representations.shapes import Shape
-from suture.representations.views import View, describe_positions, get_row_mask, to_grid
+from suture.indices import FROM_MOMENTS, STITCH, Needs
+from suture.numbers import (
+    MomentBlock,
+    Moments,
+    NonFiniteError,
+    Pair,
+    PairMoments,
+    Resizing,
+    Side,
+    Spectrum,
+    UnitRowSums,
+    merge_blocks,
+    standardise_rows,
+)
+from suture.representations.alignment import (
+    DEFAULT_RULE,
+    Alignment,
+    AlignmentRule,
+    View,
+    describe_positions,
+    get_row_mask,
+    to_grid,
+)
+from suture.representations.shapes import Kind, Shape
+
+if TYPE_CHECKING:
+    from suture.representations.accumulators import AccumulatorSettings
 
 SiteView = tuple[int, View]
+_MEANS_AT_ONCE = 1000
+"""Number of means added at once: with few rows, an addition to the sums costs more than the products."""
 _ONE_TOKENIZER = "use one tokenizer and one padding for both networks"
 
 
@@ -73,13 +100,8 @@ class AlignedMoments:
         return sum(f.examples for f in self._folds)
 
     @property
-    def nbytes(self) -> int:
-        """Number of bytes of the sums. It does not depend on the number of examples."""
-        return sum(f.nbytes for f in self._folds)
-
-    @property
     def nbytes_planned(self) -> int:
-        """Number of bytes that the sums will need, known before the first batch."""
+        """Number of bytes that the sums will need, whatever the number of examples."""
         return sum(f.nbytes_planned for f in self._folds)
 
     @torch.no_grad()
@@ -135,8 +157,7 @@ class AlignedMoments:
         return reduce(Moments.merge, [p for p in parts if p.n] or parts[:1])
 
     def get_folds(self, i: int, j: int, most: int | None = None) -> list[Moments]:
-        """Return one cell's centred moments in each fold; `most` merges fold b into number b modulo `most`.
-        """
+        """Return one cell's centred moments in each fold; `most` merges fold b into b modulo `most`."""
         found = self._get_merged(i, j)[1]
         return found if most is None else merge_blocks(found, most)
 
@@ -167,3 +188,81 @@ class AlignedMoments:
         if key not in self._spectra:
             self._spectra[key] = Spectrum.of(side(), self.precision)
         return self._spectra[key]
+
+
+class PooledMoments:
+    """Moments of pooled examples, plain and with standardised rows, and sums of rows of unit length.
+
+    `wanted` holds the ``"plain"`` and the ``"standard"`` moments, as far as the settings ask for them.
+    """
+
+    def __init__(self, sources: Sequence[Shape], targets: Sequence[Shape], settings: AccumulatorSettings, *,
+                 same: bool = False) -> None:
+        self.settings, self._shapes = settings, (list(sources), list(targets))
+        how: dict[str, Any] = {"same": same, "precision": settings.precision}
+        xs, ys = ([Shape(Kind.VECTOR, s.width) for s in side] for side in self._shapes)
+        # Rows of two vectors are examples under either alignment.
+        has_vectors = all(any(s.kind is Kind.VECTOR for s in side) for side in self._shapes)
+        self.wanted: dict[str, AlignedMoments] = {}
+        if settings.select_requests("pool", *FROM_MOMENTS):
+            higher = bool(settings.select_requests("pool", Needs.HIGHER))
+            self.wanted["plain"] = AlignedMoments(xs, ys, **how, folds=settings.blocks, higher=higher)
+        self._blocks = settings.blocks if settings.jackknife else 1
+        if (settings.select_requests("pool", Needs.UNITS)
+                or (has_vectors and settings.select_requests(STITCH, Needs.UNITS))):
+            self.wanted["standard"] = AlignedMoments(xs, ys, **how, folds=self._blocks)
+        self.alignments = {(i, j): Alignment(x, y) for i, x in enumerate(xs) for j, y in enumerate(ys)}
+        self._units: dict[tuple[int, int, int], UnitRowSums] = {}
+        self._waiting: list[tuple[list[Tensor], list[Tensor]]] = []
+
+    def pool(self, side: int, tensors: Sequence[Tensor], mask: Tensor | None) -> list[Tensor]:
+        """Compute the (N, C) means over positions of the sources (side 0) or the targets (side 1)."""
+        means = [to_grid(x.to(self.settings.precision), s, View.POOLED, mask)[:, 0, 0]
+                 for x, s in zip(tensors, self._shapes[side], strict=True)]
+        for k, mean in enumerate(means):
+            if not torch.isfinite(mean).all():
+                raise NonFiniteError("target" if side else "source", k)
+        return means
+
+    def update(self, xs: list[Tensor], ys: list[Tensor]) -> None:
+        """Queue the means of one batch, and add the queued means once there are enough of them."""
+        self._waiting.append((xs, ys))
+        if sum(len(x[0]) for x, _ in self._waiting) >= _MEANS_AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self._waiting:
+            return
+        xs, ys = ([torch.cat(site) for site in zip(*side, strict=True)]
+                  for side in zip(*self._waiting, strict=True))
+        self._waiting.clear()
+        if "plain" in self.wanted:
+            self.wanted["plain"].update(xs, ys)
+        if "standard" in self.wanted:
+            start = self.wanted["standard"].examples
+            self.wanted["standard"].update([standardise_rows(x) for x in xs],
+                                           [standardise_rows(y) for y in ys])
+            self._add_unit_rows((xs, ys), start)
+
+    def _add_unit_rows(self, sides: tuple[list[Tensor], list[Tensor]], start: int) -> None:
+        """Add rows of unit length to the sums of their blocks; `start` is the number of the first example."""
+        for side, tensors in enumerate(sides):
+            for site, x in enumerate(tensors):
+                for k in range(self._blocks):
+                    found = UnitRowSums.of(x[(k - start) % self._blocks::self._blocks])
+                    before = self._units.get((side, site, k))
+                    self._units[side, site, k] = found if before is None else before.merge(found)
+
+    def add_unit_sums(self, pair: Pair, folds: list[MomentBlock], i: int,
+                      j: int) -> tuple[Pair, list[MomentBlock]]:
+        """Add sums of unit rows and moments of standardised rows to a cell, if the settings ask for them."""
+        standard = self.wanted.get("standard")
+        if standard is None:
+            return pair, folds
+        units = [(self._units[0, i, k], self._units[1, j, k]) for k in range(self._blocks)
+                 if self._units[0, i, k].n]
+        if self.settings.jackknife:
+            folds = [MomentBlock(p.moments, u, m)
+                     for p, u, m in zip(folds, units, standard.get_folds(i, j), strict=True)]
+        source, target = (reduce(UnitRowSums.merge, side) for side in zip(*units, strict=True))
+        return replace(pair, unit=(source, target), standard=standard.get_moments(i, j)), folds

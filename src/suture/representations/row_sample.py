@@ -9,8 +9,7 @@ from torch import Tensor
 
 from suture.indices import Rows, Sample
 from suture.numbers import Reservoir, Resizing, compute_interpolation, draw_uniform
-from suture.representations.alignment import Alignment, Part
-from suture.representations.views import describe_positions, get_row_mask, to_grid
+from suture.representations.alignment import Alignment, Part, describe_positions, get_row_mask, to_grid
 
 _POSITIONS = (1,)
 """Purpose of the draws of positions, which keeps them apart from the draws of examples."""
@@ -34,10 +33,6 @@ class RowSample:
     @property
     def examples(self) -> int:
         return len(self._reservoir.numbers)
-
-    @property
-    def nbytes(self) -> int:
-        return sum(t.nbytes for t in self._tables.values())
 
     @property
     def nbytes_planned(self) -> int:

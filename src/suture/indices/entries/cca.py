@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from suture.indices.definition import Argument, define_index, require
-from suture.indices.transformations import AFFINE, RIGID, expand_invariances
+from suture.indices.definition import AFFINE, RIGID, Argument, define_index, expand_invariances, require
 from suture.numbers import Pair, Spectrum
 
 _SCALE = expand_invariances("translation", "scaling", "permutation")
@@ -58,8 +57,7 @@ def _count_leading(spectrum: Spectrum, variance: float) -> int:
 
 
 @define_index("svcca", "SVCCA", RIGID, formula="mean CCA of the leading principal components of each side",
-              source="Raghu et al. 2017", least=4, argument=_VARIANCE,
-              cost=_COST, regime=count_components)
+              source="Raghu et al. 2017", least=4, argument=_VARIANCE, cost=_COST, regime=count_components)
 def svcca(pair: Pair, variance: float) -> float:
     """Mean canonical correlation of the principal components that hold 99 % of the variance, or the given
     share (Raghu et al. 2017).

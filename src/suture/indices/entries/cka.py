@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
 
-from suture.indices.definition import LEAST_EXAMPLES, Needs, define_index, require
-from suture.indices.gram_matrices import Hsic, Kernels
-from suture.indices.transformations import RIGID
+from suture.indices.definition import LEAST_EXAMPLES, RIGID, Needs, define_index, require
+from suture.indices.gram_matrices import Hsic, Kernels, estimate_hsic
 from suture.numbers import Pair
 
 
@@ -19,8 +17,7 @@ def _read_biased(kernels: Kernels) -> float:
 
 
 @define_index("cka", "CKA (biased)", RIGID, formula="|Sxy|² / (|Sxx| |Syy|)",
-              source="Kornblith et al. 2019, table 1 and eq. 14",
-              flat=_read_biased, paper=True)
+              source="Kornblith et al. 2019, table 1 and eq. 14", flat=_read_biased, paper=True)
 def cka(pair: Pair) -> float:
     """Linear centred kernel alignment, biased HSIC (Kornblith et al. 2019)."""
     m = pair.moments
@@ -50,18 +47,9 @@ def cka_debiased(pair: Pair) -> float:
     """
     m = pair.moments
     kx, ky = torch.trace(m.sxx), torch.trace(m.syy)
-    return _divide_unbiased(Hsic(_compute_hsic(m.n, m.sxy, m.cross.xx_yy, kx, ky),
-                                 _compute_hsic(m.n, m.sxx, m.x.quartic, kx, kx),
-                                 _compute_hsic(m.n, m.syy, m.y.quartic, ky, ky)))
-
-
-def _compute_hsic(n: int, scatter: Tensor, joint: Tensor, kx: Tensor, ky: Tensor) -> float:
-    """Compute unbiased HSIC times n (n - 3), which is tr(KL) - s + tr K tr L / ((n-1)(n-2)) - 2 s / (n-2).
-
-    With centred rows the kernel matrices have zero row sums. So it needs only tr(KL) = |Sxy|², the sums `kx`
-    of |x|² and `ky` of |y|², and s, the sum `joint` of |x|²|y|².
-    """
-    return float(scatter.square().sum() - joint + kx * ky / ((n - 1) * (n - 2)) - 2 * joint / (n - 2))
+    sides = ((m.sxy, m.cross.xx_yy, kx * ky), (m.sxx, m.x.quartic, kx * kx), (m.syy, m.y.quartic, ky * ky))
+    return _divide_unbiased(Hsic(*(float(estimate_hsic(m.n, scatter.square().sum(), joint, traces))
+                                   for scatter, joint, traces in sides)))
 
 
 @define_index("rv2", "RV2 (zero diagonal)", RIGID, needs=Needs.HIGHER, least=3, span=(-1.0, 1.0),
@@ -88,8 +76,7 @@ def cka_angular(pair: Pair) -> float:
 
 @define_index("cka_minibatch", "CKA (minibatches)", RIGID, needs=Needs.KERNELS, least=LEAST_EXAMPLES,
               formula="Σ HSIC₁(K, L) / √(Σ HSIC₁(K, K) Σ HSIC₁(L, L)), K and L the Gram matrices of a "
-                      "minibatch",
-              source="Nguyen, Raghu and Kornblith 2021, eq. 3; HSIC₁: Song et al. 2012",
+                      "minibatch", source="Nguyen, Raghu and Kornblith 2021, eq. 3; HSIC₁: Song et al. 2012",
               span=(-1.0, 1.0), cost="n b (p + q)")
 def cka_minibatch(kernels: Kernels) -> float:
     """Linear CKA of flattened representations, unbiased HSIC summed over minibatches of examples (Nguyen et

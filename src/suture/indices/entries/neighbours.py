@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from suture.indices.definition import Argument, Needs, define_index, require
+from suture.indices.definition import Argument, Needs, define_index, expand_invariances, require
 from suture.indices.sample import Sample
-from suture.indices.transformations import expand_invariances
 from suture.numbers import Floats, Ints
 
 _K = Argument("k", 10, 1, 10000,

@@ -1,4 +1,4 @@
-"""Overlap of two representations: GULP, eigenspace overlap, effective number of shared dimensions."""
+"""Overlap of two representations: predictions (GULP), column spaces, dimensions, single columns (units)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import math
 import torch
 from torch import Tensor
 
-from suture.indices.definition import Argument, define_index
+from suture.indices.definition import AFFINE, RIGID, Argument, define_index, expand_invariances
 from suture.indices.entries.cca import compute_correlations
-from suture.indices.transformations import AFFINE, RIGID
 from suture.numbers import Pair
 
 _STRENGTH = Argument("lambda", 0.01, 1e-9, 1e6, "ridge penalty at total variance 1; large ones look at the "
                                                 "leading directions, small ones at all")
+_UNITS = expand_invariances("translation", "permutation", "diagonal")
 
 
 @define_index("gulp", "GULP distance", RIGID, source="Boix-Adsera et al. 2022", argument=_STRENGTH,
@@ -39,8 +39,7 @@ def _compute_own_term(values: Tensor, strength: float) -> Tensor:
 
 
 @define_index("eigenspace_overlap", "eigenspace overlap", AFFINE, formula="Σρ² / max(rank X, rank Y)",
-              source="May et al. 2019", least=4,
-              cost="p³ + q³ per site, pq min(p, q)")
+              source="May et al. 2019", least=4, cost="p³ + q³ per site, pq min(p, q)")
 def eigenspace_overlap(pair: Pair) -> float:
     """Overlap of the column spaces of the centred matrices; its authors do not centre (May et al. 2019)."""
     return float(compute_correlations(pair)[1].square().sum()) / max(pair.x.rank, pair.y.rank)
@@ -56,3 +55,27 @@ def ensd(pair: Pair) -> float:
     m = pair.moments
     own = float(m.sxx.square().sum() * m.syy.square().sum())
     return float(m.sxy.square().sum()) * pair.scale**2 / own
+
+
+@define_index("correlation_hard", "correlation matching (one to one)", _UNITS, source="Li et al. 2015",
+              formula="max over matchings m of the mean of corr(x_i, y_m(i))", least=3, span=(-1.0, 1.0),
+              cost="pq min(p, q), by assignment", smooth=False)
+def correlation_hard(pair: Pair) -> float:
+    """Mean correlation of the best one-to-one matching of columns; a column that does not vary has
+    correlation 0 (Li et al. 2015).
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    r = pair.correlations
+    rows, columns = linear_sum_assignment(r.cpu().numpy(), maximize=True)
+    return float(r[rows, columns].mean())
+
+
+@define_index("correlation_soft", "correlation matching (best partner)", _UNITS, source="Li et al. 2015",
+              formula="mean over i of max over j of corr(x_i, y_j)", least=3, span=(-1.0, 1.0),
+              symmetric=False)
+def correlation_soft(pair: Pair) -> float:
+    """Mean over source columns of the largest correlation with a target column; a column that does not vary
+    has correlation 0 (Li et al. 2015).
+    """
+    return float(pair.correlations.amax(1).mean())

@@ -7,8 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from suture.indices.definition import Argument, define_index
-from suture.indices.transformations import RIGID, expand_invariances
+from suture.indices.definition import RIGID, Argument, define_index, expand_invariances
 from suture.numbers import Pair, Spectrum
 
 _SHIFT = expand_invariances("translation", "orthogonal")
@@ -63,9 +62,8 @@ def nuclear(pair: Pair) -> float:
 
 @define_index("shape", "shape distance (partly whitened)", RIGID, source="Williams et al. 2021",
               formula="arccos(|Wx Sxy Wy|_* / norms), W = alpha I + (1 - alpha) S^(-1/2), S of mean "
-                      "eigenvalue 1",
-              argument=_ALPHA, cost="p³ + q³ per site, " + _COST, high=math.pi / 2, larger=False,
-              form="cosine", null=math.pi / 2)
+                      "eigenvalue 1", argument=_ALPHA, cost="p³ + q³ per site, " + _COST, high=math.pi / 2,
+              larger=False, form="cosine", null=math.pi / 2)
 def shape(pair: Pair, alpha: float) -> float:
     """Angle after partial whitening with alpha 0.5, or the given one, and the best rotation, in radians
     (Williams et al. 2021).

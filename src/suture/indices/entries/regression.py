@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from suture.indices.definition import Argument, Needs, define_index, require
-from suture.indices.transformations import AFFINE, RIGID, expand_invariances
+from suture.indices.definition import (
+    AFFINE,
+    RIGID,
+    Argument,
+    Needs,
+    define_index,
+    expand_invariances,
+    require,
+)
 from suture.numbers import (
     Pair,
     Spectrum,
@@ -34,8 +41,7 @@ def _compute_explained(pair: Pair) -> float:
 
 
 @define_index("r2", "regression R²", AFFINE, RIGID, formula="tr(Syx Sxx⁺ Sxy) / tr Syy",
-              source="Kornblith et al. 2019, eq. 5", least=3, cost=_COST,
-              symmetric=False)
+              source="Kornblith et al. 2019, eq. 5", least=3, cost=_COST, symmetric=False)
 def r2(pair: Pair) -> float:
     """Share of the target's variance that an affine map of the source explains on the data it was fitted to
     (Kornblith et al. 2019).
