@@ -12,7 +12,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import typer
 
 from suture._base import Option, list_options
-from suture.cli.terminal import app
+from suture.cli.entry_point import app
 from suture.compare import FitSettings, Settings
 from suture.ood import OOD, EnergyRecipe
 from suture.representations import AlignmentRule

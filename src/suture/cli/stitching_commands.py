@@ -20,6 +20,7 @@ from suture.cli.console import (
     show_progress,
     split_names,
 )
+from suture.cli.entry_point import console
 from suture.cli.inputs import DataOptions, load_comparison_inputs
 from suture.cli.options import (
     ALIGNMENT,
@@ -38,7 +39,6 @@ from suture.cli.options import (
     list_parameters,
     read_record,
 )
-from suture.cli.terminal import console
 from suture.compare import compare as compare_networks
 from suture.compare import dry_run as estimate_networks
 from suture.compare import paper

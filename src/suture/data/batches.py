@@ -1,8 +1,9 @@
-"""Batches for both networks, read from data of any form."""
+"""Batches for both networks, read from data of any form or from two streams in step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -10,8 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from suture._base import SutureError, convert_tensors, expect, is_count
-from suture.data.batch import Batch, cut_batch
-from suture.data.prepared import Prepared
+from suture.data.batch import Batch, Prepared, cut_batch
 from suture.data.sources.examples import Examples
 
 
@@ -216,3 +216,38 @@ def split_rows(data: Any, share: float, seed: int) -> tuple[Tensor, Tensor] | No
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     last = min(n - 1, max(1, round(share * n)))
     return order[last:].sort().values, order[:last].sort().values
+
+
+class Paired:
+    """Two streams of the same examples, prepared differently for each network, read in step.
+
+    Args:
+        source, target: data as `Batches` accepts them, such as two unshuffled DataLoaders.
+
+    Raises:
+        SutureError: an iterator that can be read only once. During reading: the streams differ in length, in
+            batch sizes or in labels. Different labels show that the examples do not correspond.
+    """
+
+    def __init__(self, source: Any, target: Any) -> None:
+        self.source = Batches(source, name="the source loader")
+        self.target = Batches(target, name="the target loader")
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __iter__(self) -> Iterator[Batch]:
+        ends: Any = object()
+        for k, (x, y) in enumerate(zip_longest(self.source, self.target, fillvalue=ends)):
+            if x is ends or y is ends:
+                side = "source" if x is ends else "target"
+                raise SutureError(f"the {side} loader ended after {k} batches, before the other; give both "
+                                  "the same examples and batch size")
+            if x.size != y.size:
+                raise SutureError(f"expected paired batches of equal length, got {x.size} and {y.size} "
+                                  f"examples in batch {k}; give both loaders the same batch size")
+            labels, other = x.labels, y.labels
+            if labels is not None and other is not None and not torch.equal(labels.cpu(), other.cpu()):
+                raise SutureError(f"the labels of the two loaders differ in batch {k}: their examples do not "
+                                  "correspond; use shuffle=False in both")
+            yield Batch(x.source, y.source, labels if labels is not None else other)
