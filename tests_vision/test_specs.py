@@ -113,7 +113,8 @@ def transforms_of_torchvision() -> dict[str, Any]:
 @pytest.mark.parametrize("name", list(transforms_of_torchvision()))
 def test_images_are_prepared_as_by_every_transform_of_torchvision(name: str) -> None:
     models = torchvision.models
-    made, notes = networks._find_torchvision_preprocessing(models, ParsedSpec(name, name), torch.nn.Identity())
+    made, notes = networks._find_torchvision_preprocessing(models, ParsedSpec(name, name),
+                                                           torch.nn.Identity())
     assert made is not None
     assert notes == ()
     for image in ((300, 401), (250, 250)):

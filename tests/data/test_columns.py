@@ -54,7 +54,7 @@ LABELS: dict[str, tuple[list[Any], tuple[str, ...] | None, list[int | None] | No
     "truths": ([True, False], None, [1, 0], 4, None),
     "strings": (["bee", "ant"], None, [1, 0], 3, NAMES),
     "digits in strings": (["2", "0"], None, [2, 0], 4, None),
-    "missing": ([1, None, float("nan"), -1], None, [1, None, None, None], 4, None),
+    "missing": ([1, None, float("nan"), -1], None, [1, -1, -1, -1], 4, None),
     "all missing": ([-1, -1], NAMES, None, 0, None),
     "none": ([], None, None, 0, None),
 }
@@ -70,7 +70,7 @@ def test_labels_become_class_numbers(case: str) -> None:
         assert found is None
     else:
         assert found is not None
-        assert (found.numbers, found.classes, found.names) == (expected, classes, found_names)
+        assert (found.numbers.tolist(), found.classes, found.names) == (expected, classes, found_names)
 
 
 @pytest.mark.parametrize(("values", "names", "message"), [

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from suture._base import SutureError, make_unknown_error
 from suture.data.sources.stores import ExampleKind, StoredSplit
@@ -77,11 +79,10 @@ NO_LABEL = -1
 """Label that hubs write for examples without one, as in test splits with secret labels."""
 
 
-@dataclass(frozen=True)
-class Labels:
-    """Class numbers of one split: (N,) from 0 to classes - 1, None for an example without a label."""
+class Labels(NamedTuple):
+    """Class numbers of one split: (N,) from 0 to classes - 1, or `NO_LABEL`."""
 
-    numbers: list[int | None]
+    numbers: Tensor
     classes: int
     names: tuple[str, ...] | None
 
@@ -108,7 +109,7 @@ def number_labels(part: StoredSplit, everywhere: Callable[[], list[StoredSplit]]
     if known is None:
         known = 1 + max(int(v) for p in everywhere() for v in _as_plain(p.labels)
                         if v is not None and _is_class(v))
-    return Labels([None if v is None else int(v) for v in values], known, part.names)
+    return Labels(torch.tensor([NO_LABEL if v is None else int(v) for v in values]), known, part.names)
 
 
 def _as_plain(values: Sequence[Any] | None) -> list[Any]:
@@ -126,8 +127,6 @@ def _number_strings(values: list[Any], everywhere: list[Any], what: str) -> Labe
     if odd is not None:
         raise SutureError(f"expected labels of one type in {what}, got strings and {odd!r}; write strings")
     present = {v for v in everywhere if v is not None}
-    if all(v.isdecimal() for v in present):
-        return Labels([None if v is None else int(v) for v in values], 1 + max(map(int, present)), None)
-    names = tuple(sorted(present))
-    place = {name: k for k, name in enumerate(names)}
-    return Labels([None if v is None else place[v] for v in values], len(names), names)
+    names = None if all(v.isdecimal() for v in present) else tuple(sorted(present))
+    place = {v: int(v) for v in present} if names is None else {v: k for k, v in enumerate(names)}
+    return Labels(torch.tensor([place.get(v, NO_LABEL) for v in values]), 1 + max(place.values()), names)

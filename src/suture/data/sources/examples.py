@@ -96,7 +96,8 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
         Raises:
             SutureError: `n` is not from 1 to len(self).
         """
-        check_size(n, len(self), self.name)
+        expect(1 <= n <= len(self), f"a number of examples from 1 to {len(self)}, all that {self.name} has",
+               str(n))
         return self.part(draw_order(len(self), self.labels, seed)[:n], f"{self.name}/{n}@{seed}")
 
     def part(self, rows: Tensor, name: str, note: str = "") -> Examples:
@@ -179,10 +180,6 @@ class _DecodedImages(dict[int, Tensor]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _DecodedImages, ()
-
-
-def check_size(n: int | None, most: int, name: str) -> None:
-    expect(n is None or 1 <= n <= most, f"a number of examples from 1 to {most}, all that {name} has", str(n))
 
 
 def _hash_example(raw: Any, label: int | None) -> bytes:

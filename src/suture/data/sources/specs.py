@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from suture._base import SutureError, expect, make_unknown_error
 from suture.data.sources import libraries
-from suture.data.sources.columns import NO_LABEL_COLUMN, ColumnNames, Labels, number_labels
-from suture.data.sources.examples import Examples, check_size
+from suture.data.sources.columns import NO_LABEL_COLUMN, ColumnNames, number_labels
+from suture.data.sources.examples import Examples
 from suture.data.sources.folders import IMAGE_ENDINGS, find_files, open_image_folder
 from suture.data.sources.numpy_files import open_numpy
 from suture.data.sources.splits import choose_split, draw_order, has_class_runs, split_off_fifth
@@ -125,59 +124,52 @@ class _SplitReader:
         source = self.source
         own, cut = (("", False) if whole and "" in source.splits
                     else choose_split(source.splits, split, self.given, source.name))
-        part = source.splits[own]()
+        stored = source.splits[own]()
         where = f"{source.name} ({own})" if own else source.name
-        expect(len(part.store) > 0, f"examples in {where}", "none", "check the path")
+        expect(len(stored.store) > 0, f"examples in {where}", "none", "check the path")
         name = source.name if whole and not own else f"{source.name}-{split}"
-        labels = (number_labels(part, lambda: [p() for p in source.splits.values()], name)
-                  if self.labelled else None)
-        rows, notes = self._find_labelled(part, labels, name)
+        found = self._find_labelled(stored, name)
         if cut:
-            train, test = split_off_fifth(len(rows), _select(labels, rows), self.seed, where)
-            notes.append(f"{where} has no test split: {len(test)} of its {len(rows)} examples, drawn by seed "
-                         f"{self.seed}, are one")
-            rows = rows[test if split == "test" else train]
+            train, test = split_off_fifth(len(found), found.labels, self.seed, where)
+            found = found.part(test if split == "test" else train, name,
+                               f"{where} has no test split: {len(test)} of its {len(found)} examples, drawn "
+                               f"by seed {self.seed}, are one")
         elif own not in (split, ""):
-            notes.append(f"the {split} part is the split {own!r}")
-        rows, left_out = self._draw(part, labels, rows, n, name)
-        return Examples(part.store, part.kind, name if n is None else f"{name}/{n}@{self.seed}",
-                        _select(labels, rows), None if labels is None else labels.classes,
-                        None if labels is None else labels.names,
-                        "; ".join(x for x in (part.note, *notes, left_out) if x), rows)
+            found = found.part(torch.arange(len(found)), name, f"the {split} part is the split {own!r}")
+        return self._draw(found, n)
 
-    def _find_labelled(self, part: StoredSplit, labels: Labels | None, name: str) -> tuple[Tensor, list[str]]:
-        """Find the rows that have a label (all rows if none has one), with notes about the others."""
-        rows = torch.arange(len(part.store))
+    def _find_labelled(self, stored: StoredSplit, name: str) -> Examples:
+        """Find the examples that have a label, or all of them if none has one."""
+        labels = (number_labels(stored, lambda: [read() for read in self.source.splits.values()], name)
+                  if self.labelled else None)
+        rows = torch.arange(len(stored.store))
         if labels is None:
-            return rows, [f"all labels of {name} are missing or -1"] if self.labelled and part.labels else []
-        has = torch.tensor([v is not None for v in labels.numbers])
+            lost = f"all labels of {name} are missing or -1" if self.labelled and stored.labels else ""
+            return Examples(stored.store, stored.kind, name, note=stored.note).part(rows, name, lost)
+        found = Examples(stored.store, stored.kind, name, *labels, stored.note, rows)
+        has = labels.numbers >= 0
         if has.all():
-            return rows, []
+            return found
         first = int(has.int().argmin())
-        loaded = decode_rows(part.store, part.kind, [first])[0]
+        loaded = decode_rows(stored.store, stored.kind, [first])[0]
         why = loaded.reason if isinstance(loaded, BadExample) else "has no label"
-        bad = summarise_bad(int((~has).sum()), len(rows), f"{part.store.describe_row(first)} {why}")
+        bad = summarise_bad(int((~has).sum()), len(rows), f"{stored.store.describe_row(first)} {why}")
         if not self.skip_bad:
             raise SutureError(f"expected a label for every example of {name}: {bad}; leave them out with "
                               "skip_bad=True, or use no labels with label_column='none'")
-        return rows[has], [f"left out of {name}: {bad}"]
+        return found.part(rows[has], name, f"left out of {name}: {bad}")
 
-    def _draw(self, part: StoredSplit, labels: Labels | None, rows: Tensor, n: int | None,
-              name: str) -> tuple[Tensor, str]:
-        """Draw `n` of the rows (None: all, in order), without bad examples if they are skipped."""
-        check_size(n, len(rows), name)
-        if n is not None:
-            rows = rows[draw_order(len(rows), _select(labels, rows), self.seed)]
+    def _draw(self, found: Examples, n: int | None) -> Examples:
+        """Draw `n` of the examples (None: all, in order), without bad ones if they are skipped."""
+        drawn = found if n is None else found.subset(n, self.seed)
         if not self.skip_bad:
-            return rows[:n], ""
-        found, bad = find_decodable(part.store, part.kind, rows, n)
-        expect(len(found) >= (n or 1), f"{n or 1} usable examples in {name}", f"{len(found)}: {bad}",
+            return drawn
+        mixed = found if n is None else found.subset(len(found), self.seed)
+        assert mixed.rows is not None
+        good, bad = find_decodable(found.store, found.kind, mixed.rows, n)
+        expect(len(good) >= (n or 1), f"{n or 1} usable examples in {found.name}", f"{len(good)}: {bad}",
                "ask for less")
-        return found, f"left out of {name}: {bad}" if bad else ""
-
-
-def _select(labels: Labels | None, rows: Tensor) -> Tensor | None:
-    return None if labels is None else torch.tensor([labels.numbers[r] for r in rows.tolist()])
+        return mixed.part(good, drawn.name, f"left out of {found.name}: {bad}" if bad else "")
 
 
 def _open(spec: Any, columns: ColumnNames, n: int | None, seed: int, skip_bad: bool) -> _SplitReader:

@@ -165,20 +165,23 @@ def summarise_bad(count: int, of: int, first: str) -> str:
 
 def find_decodable(store: Store, kind: ExampleKind, rows: Tensor,
                    n: int | None = None) -> tuple[Tensor, str]:
-    """Return up to `n` (None: all) decodable rows of `rows` (M,), and a summary of bad ones before, or ""."""
+    """Find the first `n` (None: all) of `rows` (M,) that can be decoded.
+
+    Returns:
+        Their places in `rows`, and a summary of the bad examples before the last of them, or "".
+    """
+    decoded = (one for chunk in torch.split(rows, _AT_ONCE)
+               for one in decode_rows(store, kind, chunk.tolist()))
     kept: list[int] = []
     bad, first = 0, ""
-    for chunk in torch.split(rows, _AT_ONCE):
-        if len(kept) == n:
-            break
-        for row, one in zip(chunk.tolist(), decode_rows(store, kind, chunk.tolist()), strict=True):
+    for place, one in enumerate(decoded):
+        if isinstance(one, BadExample):
+            bad += 1
+            first = first or f"{store.describe_row(int(rows[place]))} {one.reason}"
+        else:
+            kept.append(place)
             if len(kept) == n:
                 break
-            if isinstance(one, BadExample):
-                bad += 1
-                first = first or f"{store.describe_row(row)} {one.reason}"
-            else:
-                kept.append(row)
     return torch.tensor(kept, dtype=torch.int64), summarise_bad(bad, bad + len(kept), first) if bad else ""
 
 
