@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,6 +21,7 @@ from suture.data import (
     Examples,
     ImagePreprocessing,
     Prepared,
+    Preprocessing,
     TextPreprocessing,
     explain_token_mismatch,
     parse_preprocessing,
@@ -87,9 +87,8 @@ def load_comparison_inputs(source: str, target: str | None, source_weights: Path
                             tuple(dict.fromkeys(notes)))
 
 
-def adjust_preprocessing(own: Callable[[Any], Any] | None, given: str | None = None, *,
-                         length: int | None = None, mask_rate: float = 0.0,
-                         seed: int = 0) -> Callable[[Any], Any] | None:
+def adjust_preprocessing(own: Preprocessing | None, given: str | None = None, *, length: int | None = None,
+                         mask_rate: float = 0.0, seed: int = 0) -> Preprocessing | None:
     """Return a network's `own` preprocessing with the changes of a command line.
 
     `given` replaces it, such as ``size=64,mean=0.5,std=0.5``, or ``raw`` for none. The other arguments change
@@ -105,7 +104,7 @@ def adjust_preprocessing(own: Callable[[Any], Any] | None, given: str | None = N
     return dataclasses.replace(own, length=length, mask_rate=mask_rate, seed=seed)
 
 
-def prepare_data(data: Any, source: Callable[[Any], Any] | None, target: Callable[[Any], Any] | None, *,
+def prepare_data(data: Any, source: Preprocessing | None, target: Preprocessing | None, *,
                  always: bool = False) -> Any:
     """Return suture's own data prepared for both networks; return other data unchanged unless `always`.
 
@@ -122,7 +121,7 @@ def prepare_data(data: Any, source: Callable[[Any], Any] | None, target: Callabl
     return Prepared(data, source, target)
 
 
-def make_example_inputs(loaded: specs.LoadedNetwork, data: Any, how: Callable[[Any], Any] | None, *,
+def make_example_inputs(loaded: specs.LoadedNetwork, data: Any, how: Preprocessing | None, *,
                         always: bool = False) -> Any:
     """Make a few inputs for a network, from `data` if given, else from texts or noise of a known size.
 

@@ -94,7 +94,8 @@ def _read_dataset(data: Any, name: str, columns: ColumnNames, n: int | None) -> 
     if isinstance(data.features[column], library.Image):
         data = data.cast_column(column, library.Image(decode=False))
     if stream:
-        data = library.Dataset.from_list(list(islice(data, n)), features=data.features)
+        rows, held = list(islice(data, n)), data.features
+        data = library.Dataset.from_dict({c: [row[c] for row in rows] for c in held}, features=held)
     data = data.with_format(None)
     return StoredSplit(DatasetColumn(data[column], name), kind,
                        None if label is None else list(data[label]), names, column=label or "",
