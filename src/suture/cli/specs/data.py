@@ -12,8 +12,6 @@ from suture import zoo
 from suture._base import SutureError, describe_value, expect, make_unknown_error, summarise_error
 from suture.data import is_spec, open_pair
 
-DATA_ADVICE = "write digits, a path, hf:NAME, torchvision:NAME@ROOT, or module:function for (train, test)"
-
 
 def load_data(spec: str, *, train_size: int | None = None, test_size: int | None = None, seed: int = 0,
               **options: Any) -> tuple[Any, Any]:
@@ -29,7 +27,8 @@ def load_data(spec: str, *, train_size: int | None = None, test_size: int | None
     if spec != "digits" and is_spec(spec):
         return open_pair(spec, train_size=train_size, test_size=test_size, seed=seed, **options)
     if spec != "digits" and ":" not in spec:
-        raise make_unknown_error("data set", spec, ["digits"], DATA_ADVICE)
+        raise make_unknown_error("data set", spec, ["digits"], "write digits, a path, hf:NAME, "
+                                 "torchvision:NAME@ROOT, or module:function for (train, test)")
     if any(options.values()):
         raise SutureError(f"{spec!r} has no columns and no bad examples; leave out columns and skip_bad")
     made = (zoo.digits("train"), zoo.digits("test")) if spec == "digits" else call_user_function(spec)

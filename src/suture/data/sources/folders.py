@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -72,26 +72,26 @@ def open_image_folder(root: Path) -> DataSource | None:
     The layout is ``root/train/cat/1.png`` with ``root/test/cat/9.png``, or ``root/cat/1.png`` without splits.
     Images outside class folders have no label; they are left out if there are class folders.
     """
-    if not _has_images(root):
+    if not any(_find_images(root)):
         return None
     folders = _list_folders(root)
-    inner = [d for d in folders if d.name.lower() in SPLIT_NAMES and _has_images(d)]
+    inner = [d for d in folders if d.name.lower() in SPLIT_NAMES and any(_find_images(d))]
     if not any(d.name.lower().startswith("train") for d in inner) and len(inner) < len(folders):
         inner = []
     return DataSource(root.resolve().name, {d.name.lower() if inner else "": partial(_read_split, d)
                                             for d in inner or [root]})
 
 
-def _has_images(folder: Path) -> bool:
-    return any(_is_image(f) for _, _, files in os.walk(folder, followlinks=True) for f in files)
+def _find_images(folder: Path) -> Iterator[str]:
+    return (os.path.join(at, f) for at, _, files in os.walk(folder, followlinks=True)
+            for f in files if _is_image(f))
 
 
 def _read_split(root: Path) -> StoredSplit:
     paths: list[str] = []
     labels: list[str] = []
     for folder in _list_folders(root):
-        mine = sorted(os.path.join(at, f) for at, _, files in os.walk(folder, followlinks=True)
-                      for f in files if _is_image(f))
+        mine = sorted(_find_images(folder))
         paths += mine
         labels += [folder.name] * len(mine)
     loose = sorted(str(f) for f in root.iterdir() if f.is_file() and _is_image(f.name))
