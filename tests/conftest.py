@@ -22,7 +22,7 @@ FAST = {
                 "pair_moments", "shifted_sums", "spectra", "resizing"),
     "indices": ("logits", "jackknife", "flattened_cka", "sample", "statistics"),
     "representations": ("shapes", "alignment"),
-    "data": ("batch", "batches", "paired", "labels", "columns", "splits", "sampling"),
+    "data": ("batch", "batches", "columns", "splits"),
     "networks": ("site_names", "recipe", "augmentation", "preparation", "captures", "sites"),
     "zoo": ("image_sets", "weights"),
     "stitching": ("families", "recipe", "convergence", "task_inference", "tasks", "direct_matching"),

@@ -17,9 +17,9 @@ from PIL import Image
 
 from suture import SutureError
 from suture.cli import specs
-from suture.cli.specs import vision_libraries as vision
+from suture.cli.specs import networks
 from suture.cli.specs.network_spec import ParsedSpec
-from suture.data.preprocessing import ImagePreprocessing
+from suture.data import ImagePreprocessing
 
 LIKE = SimpleNamespace(classes=5, channels=3)
 SMALL = ["torchvision:squeezenet1_1", "timm:test_resnet", "timm:test_vit"]
@@ -113,7 +113,8 @@ def transforms_of_torchvision() -> dict[str, Any]:
 @pytest.mark.parametrize("name", list(transforms_of_torchvision()))
 def test_images_are_prepared_as_by_every_transform_of_torchvision(name: str) -> None:
     models = torchvision.models
-    made, notes = vision._find_torchvision_preprocessing(models, ParsedSpec(name, name), torch.nn.Identity())
+    made, notes = networks._find_torchvision_preprocessing(models, ParsedSpec(name, name),
+                                                           torch.nn.Identity())
     assert made is not None
     assert notes == ()
     for image in ((300, 401), (250, 250)):
@@ -127,7 +128,7 @@ def test_images_are_prepared_as_by_every_transform_of_torchvision(name: str) -> 
 @pytest.mark.parametrize("image", [(300, 300), (300, 401), (333, 250)], ids=str)
 def test_images_are_prepared_as_by_timm(name: str, image: tuple[int, int]) -> None:
     config = timm.data.resolve_data_config({}, pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
-    made, notes = vision._find_timm_preprocessing(config, ParsedSpec(name, name))
+    made, notes = networks._find_timm_preprocessing(config, ParsedSpec(name, name))
     assert made is not None
     assert notes == ()
     agrees(made, timm.data.create_transform(**config), image)
@@ -145,7 +146,7 @@ def test_images_are_prepared_as_by_timms_other_modes(config: dict[str, Any], int
                                                      image: tuple[int, int]) -> None:
     whole = ({"input_size": (3, 64, 64), "mean": (0.5,) * 3, "std": (0.5,) * 3,
               "interpolation": interpolation} | config)
-    made, _ = vision._find_timm_preprocessing(whole, ParsedSpec("timm:x", "x"))
+    made, _ = networks._find_timm_preprocessing(whole, ParsedSpec("timm:x", "x"))
     assert made is not None
     agrees(made, timm.data.create_transform(**whole), image)
 
@@ -154,7 +155,7 @@ def test_images_are_prepared_as_by_timms_other_modes(config: dict[str, Any], int
 def test_what_timm_does_and_suture_does_not_is_told(config: dict[str, Any]) -> None:
     whole = {"input_size": (3, 64, 64), "mean": (0.5,), "std": (0.5,), "interpolation": "bicubic",
              "crop_pct": 1.0, "crop_mode": "center"} | config
-    made, notes = vision._find_timm_preprocessing(whole, ParsedSpec("timm:x", "x"))
+    made, notes = networks._find_timm_preprocessing(whole, ParsedSpec("timm:x", "x"))
     assert made is None
     assert next(iter(config.values())) in notes[0]
 
@@ -166,7 +167,7 @@ def test_transforms_that_are_no_classification_are_told() -> None:
 
 
 def test_a_network_that_is_made_smaller_than_its_published_weights() -> None:
-    made, _ = vision._find_torchvision_preprocessing(
+    made, _ = networks._find_torchvision_preprocessing(
         torchvision.models, ParsedSpec("torchvision:vit_h_14", "vit_h_14"), SimpleNamespace(image_size=224))
     assert made is not None
     assert made.size == (224, 224)

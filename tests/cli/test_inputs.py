@@ -1,5 +1,4 @@
-"""Any network, any data on the command line: what is given to each network, the dry run, sites without
-data."""
+"""The inputs of a command: networks and data by name, prepared as each network needs them."""
 
 from __future__ import annotations
 
@@ -9,10 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from torch import Tensor
 
 import suture
-from suture import Prepared
+from suture import Prepared, SutureError, zoo
+from suture.cli.inputs import adjust_preprocessing, make_example_inputs, prepare_data
+from suture.cli.specs import LoadedNetwork
 from suture.data import ImagePreprocessing, sources
+from tests.support import tiny
 from tests.support.tiny import rgb
 
 Command = Callable[..., tuple[int, str, str]]
@@ -102,3 +105,34 @@ def test_the_same_images_from_a_folder_and_from_arrays_give_the_same_numbers(com
     for column in ("value", "n"):
         assert one.table[column][values].to_numpy() == pytest.approx(two.table[column][values].to_numpy(),
                                                                      rel=1e-4, abs=1e-5, nan_ok=True)
+
+
+class Spelled:
+    """A preprocessing that a network brings."""
+
+    def __call__(self, raw: Tensor) -> Tensor:
+        return raw
+
+
+def test_data_of_the_users_own_code_are_not_prepared_unless_told() -> None:
+    own, mine = (tiny.images(), tiny.labels()), zoo.digits("test")
+    assert prepare_data(own, Spelled(), Spelled()) is own
+    assert isinstance(prepare_data(own, Spelled(), Spelled(), always=True), Prepared)
+    assert isinstance(prepare_data(mine, None, None), Prepared)
+
+
+def test_a_length_is_for_networks_with_a_tokenizer() -> None:
+    how = ImagePreprocessing()
+    assert adjust_preprocessing(how) is how
+    assert adjust_preprocessing(how, "raw") is None
+    assert adjust_preprocessing(how, "size=3") == ImagePreprocessing(size=(3, 3))
+    for options in ({"length": 8}, {"mask_rate": 0.1}):
+        with pytest.raises(SutureError, match="tokenizer"):
+            adjust_preprocessing(how, **options)
+
+
+def test_example_inputs_are_what_the_network_asks_for() -> None:
+    of = LoadedNetwork(rgb(), None, "mine:net")
+    assert make_example_inputs(of, None, ImagePreprocessing(size=(5, 6), channels=1)).shape == (4, 1, 5, 6)
+    assert make_example_inputs(of, None, ImagePreprocessing(size=(5, 6))).shape == (4, 3, 5, 6)
+    assert make_example_inputs(of, (tiny.images(9), tiny.labels(9)), None).shape == (4, 2, 8, 8)

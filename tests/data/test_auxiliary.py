@@ -16,16 +16,15 @@ from torch import Tensor
 
 from suture import SutureError, zoo
 from suture._base import count_duplicates
-from suture.data.auxiliary import images
-from suture.data.auxiliary.maker import (
-    IMAGE_KINDS,
-    TOKEN_KINDS,
+from suture.data import auxiliary_kinds
+from suture.data.auxiliary import (
     TRAINING_KINDS,
     UNSEEN_KINDS,
     _find_originals,
     find_input_kind,
     make_auxiliary,
 )
+from suture.data.auxiliary_kinds import KINDS
 from tests.support.inputs import BYTES, CLS, IDS, SEP, draws, photos_of, sentences
 
 Pair = namedtuple("Pair", ["name", "pixels"])
@@ -53,7 +52,7 @@ STRUCTURES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
 
 def list_allowed_kinds(like: Any, among: Sequence[str] | None = None) -> tuple[str, ...]:
     source = _find_originals(like)
-    return tuple(k for k in among or source.makers if source.makers[k].suits(source))
+    return tuple(k for k in among or KINDS[source.name] if KINDS[source.name][k].suits(source))
 
 
 def each_kind(like: Any) -> Iterator[tuple[str, Tensor]]:
@@ -64,7 +63,7 @@ def each_kind(like: Any) -> Iterator[tuple[str, Tensor]]:
 # -- names ---------------------------------------------------------------------------------------------------
 
 def test_training_and_unseen_kinds_split_all_kinds() -> None:
-    for name, kinds in (("images", IMAGE_KINDS), ("tokens", TOKEN_KINDS)):
+    for name, kinds in (("images", KINDS["images"]), ("tokens", KINDS["tokens"])):
         assert sorted(TRAINING_KINDS[name] + UNSEEN_KINDS[name]) == sorted(kinds)
         assert TRAINING_KINDS[name]
         assert UNSEEN_KINDS[name]
@@ -141,7 +140,7 @@ def test_images_stay_in_the_range_of_the_sample_and_are_none_of_it(name: str) ->
         assert (moved.amax(-1) <= own.amax(-1)).all(), kind
         assert count_duplicates(y, x) == 0, kind
     assert torch.equal(x, before)
-    assert set(IMAGE_KINDS) - set(list_allowed_kinds(x)) == ({"channels"} if x.shape[1] == 1 else set())
+    assert set(KINDS["images"]) - set(list_allowed_kinds(x)) == ({"channels"} if x.shape[1] == 1 else set())
 
 
 def test_no_digit_comes_out_of_the_digits() -> None:
@@ -204,7 +203,7 @@ def test_kinds_take_turns(n: int) -> None:
     """Example i is of kind i modulo 8, and is what its kind alone gives: no kind depends on those beside
     it."""
     made = make_auxiliary(NORMAL, n)
-    for k, kind in enumerate(IMAGE_KINDS[:n]):
+    for k, kind in enumerate(tuple(KINDS["images"])[:n]):
         mine = made[k::8]
         assert len(mine) in {n // 8, n // 8 + 1}
         assert torch.equal(mine, make_auxiliary(NORMAL, len(mine), kinds=[kind]))
@@ -215,7 +214,7 @@ def test_kinds_take_turns(n: int) -> None:
 def test_kinds_that_inputs_do_not_allow_are_left_out_unless_asked_for() -> None:
     gray, rgb = photos_of(9, 1), photos_of(9, 1).expand(9, 3, 12, 10)
     for x in (gray, rgb):
-        assert list_allowed_kinds(x) == tuple(k for k in IMAGE_KINDS if k != "channels")
+        assert list_allowed_kinds(x) == tuple(k for k in KINDS["images"] if k != "channels")
         assert list_allowed_kinds(x, TRAINING_KINDS["images"]) == ("gaussian", "blobs", "patches", "mixture")
         assert torch.equal(make_auxiliary(x, 21), make_auxiliary(x, 21, kinds=list_allowed_kinds(x)))
     assert list_allowed_kinds(photos_of(1, 1)) == ("gaussian", "uniform", "blobs", "patches", "inversion",
@@ -367,7 +366,7 @@ def test_photographs_differ_and_are_not_constant(name: str) -> None:
 def test_photographs_are_those_of_scikit_learn_and_gray_is_their_luma() -> None:
     from sklearn.datasets import load_sample_images
 
-    photos = images._load_photographs()
+    photos = auxiliary_kinds._load_photographs()
     assert np.array_equal((photos * 255).round().byte().permute(0, 2, 3, 1).numpy(),
                           load_sample_images().images)
     x = torch.tensor([0.0, 1.0])[:, None, None, None]
@@ -383,7 +382,7 @@ def test_photographs_are_crops_in_proportion_from_everywhere_in_many_sizes_and_f
     rows, columns = torch.arange(427.0) / 427, torch.arange(640.0) / 640
     where = torch.stack([torch.stack([rows[:, None].expand(427, 640), columns.expand(427, 640),
                                       torch.full((427, 640), float(i))]) for i in range(2)])
-    monkeypatch.setattr(images, "_load_photographs", lambda: where)
+    monkeypatch.setattr(auxiliary_kinds, "_load_photographs", lambda: where)
     x = torch.tensor([0.0, 1.0])[:, None, None, None].repeat(1, 3, h, w)
     made = make_auxiliary(x, 300, kinds="photographs")
     row, column, which = made.unbind(1)
@@ -418,7 +417,7 @@ def matched(like: dict[str, Any], made: dict[str, Any]) -> Iterator[tuple[Tensor
         yield like["input_ids"][row], made["input_ids"][i], like["attention_mask"][row].bool()
 
 
-@pytest.mark.parametrize("kind", TOKEN_KINDS)
+@pytest.mark.parametrize("kind", KINDS["tokens"])
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_ids_keep_what_does_not_count_and_what_all_hold(kind: str, side: str) -> None:
     like = sentences()

@@ -1,4 +1,4 @@
-"""Which columns of a table hold the examples and their labels."""
+"""Columns of a table that hold the examples and their labels; class numbers of the labels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from suture import SutureError
-from suture.data.sources.columns import ColumnNames, choose_columns
+from suture.data.sources.columns import ColumnNames, choose_columns, number_labels
+from suture.data.sources.stores import MemoryStore, StoredSplit
+from tests.support.pictures import NAMES
 
 
 @pytest.mark.parametrize(("types", "wanted", "found"), [
@@ -42,3 +44,42 @@ def test_columns_are_found_by_name_and_type(types: Any, wanted: Any, found: Any)
 def test_columns_that_are_not_there(types: Any, wanted: Any, message: str) -> None:
     with pytest.raises(SutureError, match=message):
         choose_columns(types, ColumnNames(**wanted), "x")
+
+
+LABELS: dict[str, tuple[list[Any], tuple[str, ...] | None, list[int | None] | None, int,
+                        tuple[str, ...] | None]] = {
+    "numbers": ([2, 0, 1], None, [2, 0, 1], 4, None),
+    "named": ([2, 0, 1], NAMES, [2, 0, 1], 3, NAMES),
+    "whole floats": ([2.0, 0.0], None, [2, 0], 4, None),
+    "truths": ([True, False], None, [1, 0], 4, None),
+    "strings": (["bee", "ant"], None, [1, 0], 3, NAMES),
+    "digits in strings": (["2", "0"], None, [2, 0], 4, None),
+    "missing": ([1, None, float("nan"), -1], None, [1, -1, -1, -1], 4, None),
+    "all missing": ([-1, -1], NAMES, None, 0, None),
+    "none": ([], None, None, 0, None),
+}
+
+
+@pytest.mark.parametrize("case", LABELS)
+def test_labels_become_class_numbers(case: str) -> None:
+    values, names, expected, classes, found_names = LABELS[case]
+    part = StoredSplit(MemoryStore([""] * len(values), "x"), "text", values, names)
+    other = ["cat"] if case == "strings" else ["3"] if case == "digits in strings" else [3]
+    found = number_labels(part, lambda: [part, StoredSplit(MemoryStore([""], "x"), "text", other)], "x")
+    if expected is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert (found.numbers.tolist(), found.classes, found.names) == (expected, classes, found_names)
+
+
+@pytest.mark.parametrize(("values", "names", "message"), [
+    ([0, 0.5], None, r"expected class numbers from 0 in column 'label' of x, got 0.5 at m, row 1"),
+    ([0, -2], None, "got -2 at m, row 1"), ([0, [1, 0]], None, r"got \[1, 0\] at m, row 1"),
+    ([float("inf")], None, "got inf"),
+    ([0, 3], NAMES, "from 0 to 2 in .*, got 3 at m, row 1"),
+    (["a", 3], None, "one type .*, got strings and 3")])
+def test_labels_that_are_none(values: list[Any], names: tuple[str, ...] | None, message: str) -> None:
+    part = StoredSplit(MemoryStore([""] * len(values), "m"), "text", values, names, column="label")
+    with pytest.raises(SutureError, match=message):
+        number_labels(part, lambda: [part], "x")

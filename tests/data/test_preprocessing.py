@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from suture import SutureError
-from suture.data.preprocessing import (
+from suture.data import (
     ImagePreprocessing,
     TextPreprocessing,
     explain_token_mismatch,

@@ -13,7 +13,7 @@ from rich.progress import Progress as ProgressBars
 from rich.table import Column, Table
 
 from suture._base import format_bytes
-from suture.cli.terminal import console, problems
+from suture.cli.entry_point import console, problems
 from suture.compare import DryRun
 from suture.results import Comparison, summarise_findings
 

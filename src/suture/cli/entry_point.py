@@ -5,20 +5,22 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
+from rich.console import Console
 from rich.markup import escape
 
-from suture.cli.terminal import app, make_app, problems
-
+# Users' names may contain `:name:` or numbers, so rich must not turn them into emoji or colours.
+console, problems = (Console(stderr=e, emoji=False, highlight=False) for e in (False, True))
 COMMANDS = {
-    "indices": ("indices_command",
+    "indices": ("commands",
                 "Structural indices of two matrices with the same rows, without any network."),
-    "demo": ("network_commands",
+    "demo": ("commands",
              "Two small networks trained on the digits, each compared with itself and with the other."),
-    "train": ("network_commands", "Train a network of the zoo and save its weights."),
-    "report": ("network_commands", "One HTML report of one or more comparisons."),
-    "layers": ("network_commands",
+    "train": ("commands", "Train a network of the zoo and save its weights."),
+    "report": ("commands", "One HTML report of one or more comparisons."),
+    "layers": ("commands",
                "The sites of a network: names, kinds, shapes, and whether they cut the network in two."),
     "compare": ("stitching_commands", "Compare two networks layer by layer: indices, direct matching, task "
                                       "loss matching, verdict, report."),
@@ -30,6 +32,32 @@ COMMANDS = {
 # Newer versions of typer contain a copy of click; this finds the class in both cases.
 _UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "UsageError")
 _INTERRUPTED = 130
+
+
+def make_app() -> typer.Typer:
+    """Make an application without commands that knows `--version`."""
+    made = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    made.callback(
+        help="Compare the inner representations of neural networks by stitching them together.")(_start)
+    return made
+
+
+def _start(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.",
+                                                 is_eager=True,
+                                                 callback=lambda on: _print_version(on))] = False) -> None:
+    pass
+
+
+def _print_version(on: bool) -> None:
+    if on:
+        from importlib.metadata import version
+
+        console.print(f"suture {version('suture')}")
+        raise typer.Exit
+
+
+app = make_app()
+"""The application of all commands. A command registers when its module is imported."""
 
 
 def main() -> None:

@@ -1,18 +1,36 @@
-"""The networks and data that a command line names, with the preprocessing of each network."""
+"""Networks and data that a command line names, with raw examples prepared as each network needs them."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import Field
 from torch import nn
 from typing_extensions import Doc
 
-from suture._base import Count, Real, options
+from suture import zoo
+from suture._base import Count, Real, SutureError, expect, options
 from suture.cli import specs
-from suture.cli.specs.preparation import adjust_preprocessing, prepare_data
+from suture.data import (
+    Batches,
+    Examples,
+    ImagePreprocessing,
+    Prepared,
+    Preprocessing,
+    TextPreprocessing,
+    explain_token_mismatch,
+    parse_preprocessing,
+)
+
+COMPARED_TEXTS = 256
+EXAMPLE_TEXTS = ("The cat sat on the mat.", "How similar are two networks, layer by layer?", "Yes.",
+                 "Stitch them and see.")
+"""Inputs of a language model where there are no data."""
 
 
 @options
@@ -67,3 +85,57 @@ def load_comparison_inputs(source: str, target: str | None, source_weights: Path
     notes = [*one.notes, *(() if other is None else other.notes)]
     return ComparisonInputs(one.network, None if other is None else other.network, train, test,
                             tuple(dict.fromkeys(notes)))
+
+
+def adjust_preprocessing(own: Preprocessing | None, given: str | None = None, *, length: int | None = None,
+                         mask_rate: float = 0.0, seed: int = 0) -> Preprocessing | None:
+    """Return a network's `own` preprocessing with the changes of a command line.
+
+    `given` replaces it, such as ``size=64,mean=0.5,std=0.5``, or ``raw`` for none. The other arguments change
+    a `TextPreprocessing`.
+    """
+    if given is not None:
+        return parse_preprocessing(given)
+    if length is None and not mask_rate:
+        return own
+    if not isinstance(own, TextPreprocessing):
+        raise SutureError("expected a network with a tokenizer for a length or a mask rate, got one without; "
+                          "leave them out, or give hf:FOLDER with a tokenizer")
+    return dataclasses.replace(own, length=length, mask_rate=mask_rate, seed=seed)
+
+
+def prepare_data(data: Any, source: Preprocessing | None, target: Preprocessing | None, *,
+                 always: bool = False) -> Any:
+    """Return suture's own data prepared for both networks; return other data unchanged unless `always`.
+
+    Two tokenizers must give the same tokens.
+    """
+    if not (always or isinstance(data, Examples | zoo.ImageSet)):
+        return data
+    if (isinstance(source, TextPreprocessing) and isinstance(target, TextPreprocessing)
+        and isinstance(data, Examples)):
+        texts = [raw for raw, _ in islice(iter(data), COMPARED_TEXTS)]
+        if why := explain_token_mismatch(source, target, texts):
+            raise SutureError(f"the two networks' tokens do not correspond: {why}; compare networks "
+                              "of one tokenizer")
+    return Prepared(data, source, target)
+
+
+def make_example_inputs(loaded: specs.LoadedNetwork, data: Any, how: Preprocessing | None, *,
+                        always: bool = False) -> Any:
+    """Make a few inputs for a network, from `data` if given, else from texts or noise of a known size.
+
+    `how` is the preprocessing of raw examples; `always` as for `prepare_data`.
+    """
+    if data is not None:
+        return next(iter(Batches(prepare_data(data, how, how, always=always), size=4))).source
+    if isinstance(how, TextPreprocessing):
+        return how(EXAMPLE_TEXTS)
+    kind, _, name = loaded.spec.partition(":")
+    shape = zoo.networks[name].input_shape if kind == "zoo" and name in zoo.networks else ()
+    if isinstance(how, ImagePreprocessing) and how.size is not None:
+        shape = (how.channels or 3, *how.size)
+    expect(bool(shape), f"data for {loaded.spec}, whose inputs are unknown", "none",
+           "give --data mypackage.data:splits, or --input size=64")
+    noise = torch.rand(4, *shape, generator=torch.Generator().manual_seed(0))
+    return noise if how is None else how(noise)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import typer
 
 from suture._base import Option, list_options
-from suture.cli.terminal import app
+from suture.cli.entry_point import app
 from suture.compare import FitSettings, Settings
 from suture.ood import OOD, EnergyRecipe
 from suture.representations import AlignmentRule
@@ -33,7 +33,7 @@ OutOption = Annotated[Path, typer.Option(help="Folder that results are written t
 
 _SIMPLE = (bool, int, float, str, Path, type(None))
 _NAMES, _NAMES_OR_NONE = " Names separated by commas.", " Names separated by commas, or none."
-_LISTS = {"sites": _NAMES, "target_sites": _NAMES, "methods": _NAMES_OR_NONE, "indices": _NAMES_OR_NONE,
+LISTS = {"sites": _NAMES, "target_sites": _NAMES, "methods": _NAMES_OR_NONE, "indices": _NAMES_OR_NONE,
           "ood": _NAMES_OR_NONE}
 """Options that are a list of names, and how the list is written."""
 _FILES = ("auxiliary", "unseen")
@@ -66,7 +66,7 @@ def list_parameters(record: type, only: Collection[str] = (), leave_out: Collect
 
 def _find_type(o: Option) -> Any:
     """Return the type that the command line reads an option as: text if the option's own is not simple."""
-    if o.name in _LISTS or o.name in _FILES:
+    if o.name in LISTS or o.name in _FILES:
         return str | None
     parts = get_args(o.type) if get_origin(o.type) in (Union, types.UnionType) else (o.type,)
     if all(p in _SIMPLE for p in parts) and len(set(parts) - {type(None)}) == 1:
@@ -86,7 +86,7 @@ def _summarise(o: Option) -> str:
     """Return the first sentence of an option's words, and the default if the second states it."""
     first, *rest = o.words.replace("``", "").replace("`", "").rstrip(".").split(". ")
     found = ". ".join([first, *(s for s in rest[:1] if s.startswith("Default: "))]) + "."
-    return found + _LISTS.get(o.name, "")
+    return found + LISTS.get(o.name, "")
 
 
 RECIPE_NAMES = {"precision": "tlm_precision"}

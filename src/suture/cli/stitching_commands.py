@@ -20,12 +20,14 @@ from suture.cli.console import (
     show_progress,
     split_names,
 )
+from suture.cli.entry_point import console
 from suture.cli.inputs import DataOptions, load_comparison_inputs
 from suture.cli.options import (
     ALIGNMENT,
     COMPARISON,
     DETECTORS,
     FIT,
+    LISTS,
     NETWORK_HELP,
     RECIPE,
     RECIPE_NAMES,
@@ -38,7 +40,6 @@ from suture.cli.options import (
     list_parameters,
     read_record,
 )
-from suture.cli.terminal import console
 from suture.compare import compare as compare_networks
 from suture.compare import dry_run as estimate_networks
 from suture.compare import paper
@@ -90,8 +91,7 @@ def _run_and_report(networks: tuple[Any, ...], arguments: Mapping[str, Any], out
 
 def _read_settings(preset: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of `suture.compare` from a command's options, except networks, data and names."""
-    lists = {name: _split_list(options[name]) for name in ("sites", "target_sites", "methods", "indices",
-                                                            "ood")}
+    lists = {name: [] if options[name] == "none" else split_names(options[name]) for name in LISTS}
     ood = None
     if lists["ood"]:
         epochs = options["detector_epochs"]
@@ -101,10 +101,6 @@ def _read_settings(preset: str | None, options: Mapping[str, Any]) -> dict[str, 
                   unseen=specs.load_inputs(options["unseen"]), store=options["detector_store"], energy=energy)
     plain = {p.name: options[p.name] for p in COMPARISON}
     return {**plain, **lists, "ood": ood, **_read_fit(preset, options)}
-
-
-def _split_list(given: str | None) -> list[str] | None:
-    return [] if given == "none" else split_names(given)
 
 
 def _read_fit(preset: str | None, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,15 +1,20 @@
-"""One batch of examples for both networks."""
+"""One batch of examples for both networks, and its making from raw examples."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from suture._base import convert_tensors, count_examples, list_tensors
+from suture._base import SutureError, convert_tensors, count_examples, list_tensors
+
+Preprocessing = Callable[[Any], Any]
+"""Function from a batch of raw examples, on any device, to a network's inputs."""
+SAME_AS_SOURCE: Any = object()
+"""Default of an argument for which None has a meaning."""
 
 
 @dataclass(frozen=True)
@@ -60,3 +65,52 @@ def cut_batch(batch: Batch, size: int) -> Iterator[Batch]:
         source = convert_tensors(batch.source, cut)
         target = source if batch.target is batch.source else convert_tensors(batch.target, cut)
         yield Batch(source, target, None if batch.labels is None else batch.labels[rows])
+
+
+class Prepared:
+    """One stream of raw examples, read once and prepared for each network in its own way.
+
+    >>> Prepared(images, source=ImagePreprocessing(size=(224, 224)), target=ImagePreprocessing(size=(32, 32)))
+
+    Args:
+        data: as `Batches` accepts them, or examples of `suture.sources`.
+        source: function from a batch of raw examples (on the device of the comparison) to the source
+            network's inputs. None: raw examples are the inputs.
+        target: the same for the target network. Default: as for the source, and both networks get the same
+            object. "labels" among the target's inputs replace the labels (masked language modelling).
+    """
+
+    def __init__(self, data: Any, source: Preprocessing | None,
+                 target: Preprocessing | None = SAME_AS_SOURCE) -> None:
+        self.data, self.source = data, source
+        self.target = source if target is SAME_AS_SOURCE else target
+
+    def batch(self, raw: Any, labels: Tensor | None) -> Batch:
+        """Prepare a batch of raw examples for both networks.
+
+        Raises:
+            SutureError: texts, or images of several sizes, without a preprocessing.
+        """
+        source, made = _take_own_labels(_preprocess(self.source, raw))
+        target, other = ((source, made) if self.target == self.source
+                         else _take_own_labels(_preprocess(self.target, raw)))
+        return Batch(source, target, labels if other is None else other, raw, self.batch)
+
+
+def _preprocess(how: Preprocessing | None, raw: Any) -> Any:
+    if how is not None:
+        return how(raw)
+    first = raw[0] if isinstance(raw, list) and raw else None
+    if isinstance(first, str):
+        raise SutureError("data that are text need a tokenizer, got none; give a network with its tokenizer "
+                          "(hf:FOLDER), or Prepared(data, TextPreprocessing(tokenizer))")
+    if isinstance(first, Tensor):
+        raise SutureError("expected images of one size, got several; give a size "
+                          "(ImagePreprocessing(size=(224, 224)), or --source-input size=224)")
+    return raw
+
+
+def _take_own_labels(inputs: Any) -> tuple[Any, Tensor | None]:
+    if isinstance(inputs, Mapping) and "labels" in inputs:
+        return {k: v for k, v in inputs.items() if k != "labels"}, inputs["labels"]
+    return inputs, None

@@ -1,8 +1,9 @@
-"""Batches for both networks, read from data of any form."""
+"""Batches for both networks, read from data of any form or from two streams in step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -10,8 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from suture._base import SutureError, convert_tensors, expect, is_count
-from suture.data.batch import Batch, cut_batch
-from suture.data.prepared import Prepared
+from suture.data.batch import Batch, Prepared, cut_batch
 from suture.data.sources.examples import Examples
 
 
@@ -73,7 +73,7 @@ class Batches:
         shuffle, seed: draw a new order in every pass, for datasets and tensors. `seed` decides all orders.
         rows: use only these examples, in this order (int64 indices, see `split_rows`), for datasets and
             tensors.
-        most: use at most this many examples in each pass. Default: all.
+        most: use only the first examples, at most this many. Default: all.
         device: device on which raw examples are prepared (`Prepared`). Default: the device they are on.
 
     Raises:
@@ -88,9 +88,8 @@ class Batches:
         expect(is_count(size), f"a batch size of at least 1 for {name}", size)
         self.name, self._most, self._device = name, most, device
         self._prepared = data if isinstance(data, Prepared) else None
-        data = data.data if isinstance(data, Prepared) else data
         generator = torch.Generator().manual_seed(seed) if shuffle else None
-        self._stream = self._open_stream(data, size, generator, rows)
+        self._stream = self._open_stream(_get_raw(data), size, generator, rows)
 
     def _open_stream(self, data: Any, size: int, generator: torch.Generator | None,
                      rows: Tensor | None) -> Iterable[Any]:
@@ -107,6 +106,7 @@ class Batches:
         if n == 0:
             raise self._make_empty_error()
         rows = torch.arange(n) if rows is None else rows
+        rows = rows if self._most is None else rows[:self._most]
         if take is None:
             return DataLoader(Subset(data, rows.tolist()), batch_size=size, shuffle=generator is not None,
                               generator=generator)
@@ -139,32 +139,27 @@ class Batches:
         for item in self._stream:
             if left is not None and left <= 0:
                 return
-            batch = item if isinstance(item, Batch) else self._make_batch(*split_labels(item), left)
+            batch = item if isinstance(item, Batch) else self._make_batch(*split_labels(item))
             if batch.labels is not None and len(batch.labels) != batch.size:
                 raise SutureError(f"expected as many labels as inputs in {self.name}, got "
                                   f"{len(batch.labels)} labels for {batch.size} inputs in one batch")
             if batch.size:
                 empty = False
-                yield batch if left is None else next(cut_batch(batch, left))
+                yield batch if left is None or batch.size <= left else next(cut_batch(batch, left))
                 left = None if left is None else left - batch.size
         if empty:
             raise self._make_empty_error()
 
-    def _make_batch(self, inputs: Any, labels: Tensor | None, most: int | None) -> Batch:
+    def _make_batch(self, inputs: Any, labels: Tensor | None) -> Batch:
         if self._prepared is None:
             return Batch(inputs, inputs, labels)
-        if most is not None:
-            inputs, labels = _take_first(inputs, most), None if labels is None else labels[:most]
         if self._device is not None:
             inputs = convert_tensors(inputs, lambda t: t.to(self._device, non_blocking=True))
         return self._prepared.batch(inputs, labels)
 
 
-def _take_first(raw: Any, n: int) -> Any:
-    """Cut a raw batch to its first `n` examples, so that no others are prepared."""
-    if isinstance(raw, Mapping):
-        return {k: _take_first(v, n) for k, v in raw.items()}
-    return raw[:n] if isinstance(raw, Tensor | list) else raw
+def _get_raw(data: Any) -> Any:
+    return data.data if isinstance(data, Prepared) else data
 
 
 def _find_rows(data: Any) -> tuple[int, Callable[[Tensor], Any] | None] | None:
@@ -191,7 +186,7 @@ def _find_rows(data: Any) -> tuple[int, Callable[[Tensor], Any] | None] | None:
 
 def can_shuffle(data: Any) -> bool:
     """Return True where suture can choose the order: tensors, map-style Datasets and `suture.sources`."""
-    return _find_rows(data.data if isinstance(data, Prepared) else data) is not None
+    return _find_rows(_get_raw(data)) is not None
 
 
 def split_rows(data: Any, share: float, seed: int) -> tuple[Tensor, Tensor] | None:
@@ -208,7 +203,7 @@ def split_rows(data: Any, share: float, seed: int) -> tuple[Tensor, Tensor] | No
     Raises:
         SutureError: fewer than two examples.
     """
-    found = _find_rows(data.data if isinstance(data, Prepared) else data)
+    found = _find_rows(_get_raw(data))
     if found is None:
         return None
     n = found[0]
@@ -216,3 +211,38 @@ def split_rows(data: Any, share: float, seed: int) -> tuple[Tensor, Tensor] | No
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     last = min(n - 1, max(1, round(share * n)))
     return order[last:].sort().values, order[:last].sort().values
+
+
+class Paired:
+    """Two streams of the same examples, prepared differently for each network, read in step.
+
+    Args:
+        source, target: data as `Batches` accepts them, such as two unshuffled DataLoaders.
+
+    Raises:
+        SutureError: an iterator that can be read only once. During reading: the streams differ in length, in
+            batch sizes or in labels. Different labels show that the examples do not correspond.
+    """
+
+    def __init__(self, source: Any, target: Any) -> None:
+        self.source = Batches(source, name="the source loader")
+        self.target = Batches(target, name="the target loader")
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __iter__(self) -> Iterator[Batch]:
+        ends: Any = object()
+        for k, (x, y) in enumerate(zip_longest(self.source, self.target, fillvalue=ends)):
+            if x is ends or y is ends:
+                side = "source" if x is ends else "target"
+                raise SutureError(f"the {side} loader ended after {k} batches, before the other; give both "
+                                  "the same examples and batch size")
+            if x.size != y.size:
+                raise SutureError(f"expected paired batches of equal length, got {x.size} and {y.size} "
+                                  f"examples in batch {k}; give both loaders the same batch size")
+            labels, other = x.labels, y.labels
+            if labels is not None and other is not None and not torch.equal(labels.cpu(), other.cpu()):
+                raise SutureError(f"the labels of the two loaders differ in batch {k}: their examples do not "
+                                  "correspond; use shuffle=False in both")
+            yield Batch(x.source, y.source, labels if labels is not None else other)

@@ -1,15 +1,16 @@
-"""Data from their specs on a command line."""
+"""Data from their specs on a command line, and user code by ``module:function``: only use code you trust."""
 
 from __future__ import annotations
 
+import importlib
+import sys
+import traceback
+from pathlib import Path
 from typing import Any
 
 from suture import zoo
-from suture._base import SutureError, describe_value, expect, make_unknown_error
-from suture.cli.specs.user_code import call_user_function
+from suture._base import SutureError, describe_value, expect, make_unknown_error, summarise_error
 from suture.data import is_spec, open_pair
-
-DATA_ADVICE = "write digits, a path, hf:NAME, torchvision:NAME@ROOT, or module:function for (train, test)"
 
 
 def load_data(spec: str, *, train_size: int | None = None, test_size: int | None = None, seed: int = 0,
@@ -26,7 +27,8 @@ def load_data(spec: str, *, train_size: int | None = None, test_size: int | None
     if spec != "digits" and is_spec(spec):
         return open_pair(spec, train_size=train_size, test_size=test_size, seed=seed, **options)
     if spec != "digits" and ":" not in spec:
-        raise make_unknown_error("data set", spec, ["digits"], DATA_ADVICE)
+        raise make_unknown_error("data set", spec, ["digits"], "write digits, a path, hf:NAME, "
+                                 "torchvision:NAME@ROOT, or module:function for (train, test)")
     if any(options.values()):
         raise SutureError(f"{spec!r} has no columns and no bad examples; leave out columns and skip_bad")
     made = (zoo.digits("train"), zoo.digits("test")) if spec == "digits" else call_user_function(spec)
@@ -42,3 +44,41 @@ def _take_subset(made: Any, n: int | None, seed: int, spec: str) -> Any:
         raise SutureError(f"cannot draw {n} examples of {spec}: {type(made).__name__} has no subset(n, seed)"
                           "; return fewer examples")
     return made.subset(n, seed)
+
+
+def load_inputs(spec: str | None) -> Any:
+    """Return the result of ``module:function``, such as auxiliary data; None gives None."""
+    if spec is None:
+        return None
+    expect(":" in spec, "a function mypackage.data:inputs that returns data", repr(spec))
+    made = call_user_function(spec)
+    expect(made is not None, f"inputs or data from {spec}", "None", "return them")
+    return made
+
+
+def call_user_function(spec: str) -> Any:
+    """Import user code from the working directory or the environment and call it."""
+    module, _, name = spec.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found = importlib.import_module(module)
+    except Exception as e:
+        hint = "run from the folder that holds it" if isinstance(e, ModuleNotFoundError) else "correct it"
+        raise SutureError(f"cannot import {module!r} of {spec!r}: {_describe_error(e)}; {hint}") from e
+    if not callable(getattr(found, name, None)):
+        raise make_unknown_error(f"function in {module}", name,
+                                 [n for n in vars(found) if callable(getattr(found, n))])
+    try:
+        return getattr(found, name)()
+    except Exception as e:
+        raise SutureError(f"{spec} fails: {_describe_error(e)}; expected a function that works "
+                          "without arguments") from e
+
+
+def _describe_error(error: Exception) -> str:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    ours = last.filename == __file__ or last.filename.startswith("<")
+    place = "" if ours else f" ({Path(last.filename).name}, line {last.lineno})"
+    return f"{type(error).__name__}: {summarise_error(error)}{place}"

@@ -1,9 +1,10 @@
-"""Networks from their specs on a command line."""
+"""Networks from their specs on a command line: of the zoo, torchvision, timm and the user's code."""
 
 from __future__ import annotations
 
 import difflib
 import importlib.util
+import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -12,16 +13,18 @@ from typing import Any
 from torch import nn
 
 from suture import zoo
-from suture._base import SutureError, expect
-from suture.cli.specs import huggingface
-from suture.cli.specs import vision_libraries as vision
-from suture.cli.specs.network_spec import LoadedNetwork, ParsedSpec
-from suture.cli.specs.user_code import call_user_function
+from suture._base import SutureError, expect, import_optional, make_unknown_error
+from suture.cli.specs.data import call_user_function
+from suture.cli.specs.huggingface import build_huggingface
+from suture.cli.specs.network_spec import (
+    FoundPreprocessing,
+    LoadedNetwork,
+    ParsedSpec,
+    build_quietly,
+    note_unsupported,
+)
 from suture.data import ImagePreprocessing
 
-NETWORK_KINDS = ("zoo:NAME", "torchvision:NAME", "timm:NAME", "hf:ORG/NAME", "hf:FOLDER",
-                 "mypackage.models:build (imports your code)")
-"""Forms of a network's spec, for help texts."""
 _EXAMPLE_SPECS = "zoo:resnet_digits or mypackage.models:build"
 
 
@@ -68,7 +71,7 @@ def _split_kind(spec: str) -> tuple[str, str]:
 def _make_no_kind_error(spec: str) -> SutureError:
     """Return the error for a spec without a kind, with the kinds in which its name exists."""
     names = ({"zoo": list(zoo.networks)}
-             | {kind: vision.list_names(kind) for kind in ("torchvision", "timm") if spec})
+             | {kind: _list_names(kind) for kind in ("torchvision", "timm") if spec})
     if found := [f"{kind}:{spec}" for kind, known in names.items() if spec in known]:
         return SutureError(f"expected a kind before the name of a network, got {spec!r}; write "
                            f"{' or '.join(found)}")
@@ -107,7 +110,69 @@ def _build_user_network(parsed: ParsedSpec) -> LoadedNetwork:
     return LoadedNetwork(network, preprocessing, parsed.spec)
 
 
+def _list_names(kind: str) -> list[str]:
+    """Return the networks of ``"torchvision"`` (for classification) or ``"timm"``; [] without the library."""
+    try:
+        if kind == "timm":
+            return list(import_optional("timm", "vision", kind).list_models())
+        models = import_optional("torchvision.models", "vision", kind)
+        return list(models.list_models(module=models))
+    except SutureError:
+        return []
+
+
+def _build_torchvision(parsed: ParsedSpec) -> LoadedNetwork:
+    """Build ``torchvision:NAME``, with three channels as in all its networks."""
+    models = import_optional("torchvision.models", "vision", parsed.spec)
+    if parsed.name not in models.list_models():
+        raise make_unknown_error("network of torchvision", parsed.name, _list_names("torchvision"))
+    options: dict[str, Any] = {"weights": None}
+    if "weights_backbone" in inspect.signature(models.get_model_builder(parsed.name)).parameters:
+        options["weights_backbone"] = None  # else some networks download the weights of their backbone
+    if parsed.classes is not None:
+        options["num_classes"] = parsed.classes
+    with build_quietly(parsed):
+        made = models.get_model(parsed.name, **options)
+    preprocessing, notes = _find_torchvision_preprocessing(models, parsed, made)
+    return LoadedNetwork(made, preprocessing, parsed.spec, parsed.notes + notes)
+
+
+def _find_torchvision_preprocessing(models: Any, parsed: ParsedSpec, made: nn.Module) -> FoundPreprocessing:
+    transforms = models.get_model_weights(parsed.name).DEFAULT.transforms()
+    if type(transforms).__name__ != "ImageClassification":
+        return note_unsupported(f"{type(transforms).__name__} of {parsed.spec}")
+    # vit_h_14's published weights need larger images than the network without them.
+    side = getattr(made, "image_size", transforms.crop_size[0])
+    return ImagePreprocessing((side, side), tuple(transforms.mean), tuple(transforms.std), 3,
+                              transforms.interpolation.value,
+                              transforms.crop_size[0] / transforms.resize_size[0]), ()
+
+
+def _build_timm(parsed: ParsedSpec) -> LoadedNetwork:
+    """Build ``timm:NAME`` or ``timm:NAME.TAG``; a tag decides the preprocessing."""
+    library = import_optional("timm", "vision", parsed.spec)
+    if not library.is_model(parsed.name):
+        raise make_unknown_error("network of timm", parsed.name, library.list_models())
+    with build_quietly(parsed):
+        made = library.create_model(parsed.name, pretrained=False,
+                                    **parsed.list_sizes("num_classes", "in_chans"))
+    preprocessing, notes = _find_timm_preprocessing(library.data.resolve_data_config({}, model=made), parsed)
+    return LoadedNetwork(made, preprocessing, parsed.spec, parsed.notes + notes)
+
+
+def _find_timm_preprocessing(config: dict[str, Any], parsed: ParsedSpec) -> FoundPreprocessing:
+    fit: Any = {"center": "crop", "squash": "squash"}.get(config["crop_mode"])
+    if fit is None or config["interpolation"] not in ("bilinear", "bicubic"):
+        return note_unsupported(f"crop_mode {config['crop_mode']} and interpolation "
+                                f"{config['interpolation']} of {parsed.spec}")
+    channels = parsed.channels or config["input_size"][0]
+    mean, std = (tuple(v) if len(v) == channels else (sum(v) / len(v),)
+                 for v in (config["mean"], config["std"]))
+    return ImagePreprocessing(tuple(config["input_size"][1:]), mean, std, channels, config["interpolation"],
+                              config["crop_pct"], fit), ()
+
+
 _MAKERS: Mapping[str, Callable[[ParsedSpec], LoadedNetwork]] = MappingProxyType({
-    "zoo": _build_zoo, "torchvision": vision.build_torchvision, "timm": vision.build_timm,
-    "hf": huggingface.build_huggingface, "code": _build_user_network,
+    "zoo": _build_zoo, "torchvision": _build_torchvision, "timm": _build_timm,
+    "hf": build_huggingface, "code": _build_user_network,
 })

@@ -13,10 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from suture._base import SutureError, expect
-from suture.data.sources.bad_examples import make_bad_example_error
-from suture.data.sources.decoding import ExampleKind
-from suture.data.sources.sampling import draw_order
-from suture.data.sources.stores import Store, decode_rows, find_bad
+from suture.data.sources.splits import draw_order
+from suture.data.sources.stores import BadExample, ExampleKind, Store, decode_rows, make_bad_example_error
 
 CACHE_BYTES = 2**30
 """Bytes of decoded images that stay in memory."""
@@ -98,7 +96,8 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
         Raises:
             SutureError: `n` is not from 1 to len(self).
         """
-        check_size(n, len(self), self.name)
+        expect(1 <= n <= len(self), f"a number of examples from 1 to {len(self)}, all that {self.name} has",
+               str(n))
         return self.part(draw_order(len(self), self.labels, seed)[:n], f"{self.name}/{n}@{seed}")
 
     def part(self, rows: Tensor, name: str, note: str = "") -> Examples:
@@ -158,14 +157,12 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
         loaded = decode_rows(self.store, self.kind, missing)
         if isinstance(loaded, Tensor):
             return loaded
-        bad = find_bad(loaded)
-        if bad is not None:
-            raise make_bad_example_error(self.store, self.kind, self._rows, self.name, missing[bad],
-                                         loaded[bad].reason)
-        if self.kind == "images":
-            for row, image in zip(missing, loaded, strict=True):
-                self._decoded.keep(row, image)
         new = dict(zip(missing, loaded, strict=True))
+        for row, one in new.items():
+            if isinstance(one, BadExample):
+                raise make_bad_example_error(self.store, self.kind, self._rows, self.name, row, one.reason)
+            if self.kind == "images":
+                self._decoded.keep(row, one)
         raw = [self._decoded[r] if r in self._decoded else new[r] for r in rows]
         same = raw and isinstance(raw[0], Tensor) and all(r.shape == raw[0].shape for r in raw)
         return torch.stack(raw) if same else raw
@@ -183,10 +180,6 @@ class _DecodedImages(dict[int, Tensor]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _DecodedImages, ()
-
-
-def check_size(n: int | None, most: int, name: str) -> None:
-    expect(n is None or 1 <= n <= most, f"a number of examples from 1 to {most}, all that {name} has", str(n))
 
 
 def _hash_example(raw: Any, label: int | None) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Mapping
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,8 @@ from torch import Tensor
 
 from suture._base import SutureError, expect, summarise_error
 from suture.data.sources.columns import NO_LABEL_COLUMN, ColumnNames
-from suture.data.sources.decoding import ExampleKind
 from suture.data.sources.splits import SPLIT_NAMES
-from suture.data.sources.stores import DataSource, MemoryStore, StoredSplit
+from suture.data.sources.stores import DataSource, ExampleKind, MemoryStore, StoredSplit
 
 INPUT_NAMES = ("x", "images", "image", "inputs", "data", "features", "imgs", "arr_0")
 LABEL_NAMES = ("y", "labels", "label", "targets", "target", "arr_1")
@@ -35,7 +34,7 @@ def open_numpy(files: Mapping[str, list[Path]], name: str, columns: ColumnNames)
             raise SutureError(f"several .npz files for one split: {ones[0].name}, {ones[1].name}; name them "
                               "train.npz and test.npz")
         inner = {s: None for n in _open_file(ones[0]).files for s in SPLIT_NAMES if s in n.lower().split("_")}
-        splits.update({s or split: cache(partial(_read_split, ones[0], s, columns)) for s in inner or [""]})
+        splits.update({s or split: partial(_read_split, ones[0], s, columns) for s in inner or [""]})
     return DataSource(name, splits)
 
 

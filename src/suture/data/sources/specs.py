@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from suture._base import SutureError, expect, make_unknown_error
-from suture.data.sources import huggingface as hub
-from suture.data.sources import splits
-from suture.data.sources.bad_examples import BadExamples, find_decodable
-from suture.data.sources.columns import NO_LABEL_COLUMN, ColumnNames
-from suture.data.sources.decoding import BadExample
-from suture.data.sources.examples import Examples, check_size
-from suture.data.sources.image_folders import IMAGE_ENDINGS, open_image_folder
-from suture.data.sources.labels import Labels, number_labels
+from suture.data.sources import libraries
+from suture.data.sources.columns import NO_LABEL_COLUMN, ColumnNames, number_labels
+from suture.data.sources.examples import Examples
+from suture.data.sources.folders import IMAGE_ENDINGS, find_files, open_image_folder
 from suture.data.sources.numpy_files import open_numpy
-from suture.data.sources.parquet import read_parquet
-from suture.data.sources.sampling import draw_order, has_class_runs, split_off_fifth
-from suture.data.sources.stores import DataSource, StoredSplit, decode_rows
-from suture.data.sources.texts import TEXT_ENDINGS, read_texts
-from suture.data.sources.torchvision_data import open_torchvision
+from suture.data.sources.splits import choose_split, draw_order, has_class_runs, split_off_fifth
+from suture.data.sources.stores import (
+    BadExample,
+    DataSource,
+    StoredSplit,
+    decode_rows,
+    find_decodable,
+    summarise_bad,
+)
+from suture.data.sources.tables import TEXT_ENDINGS, read_parquet, read_texts
 
 FILE_ENDINGS = (".parquet", ".npz", *TEXT_ENDINGS)
 PICKLED_ENDINGS = (".pkl", ".pickle", ".pt", ".pth", ".npy", ".bin")
@@ -74,7 +74,7 @@ def open_source(spec: Any, *, split: str = "train", n: int | None = None, seed: 
             no classes, `n` larger than the number of examples, an extra that is not installed, or no network.
     """
     reader = _open(spec, ColumnNames(image_column, label_column, text_column), n, seed, skip_bad)
-    return reader.read_examples(split, n, whole=hub.is_hub_dataset(spec))
+    return reader.read_examples(split, n, whole=libraries.is_hub_dataset(spec))
 
 
 def open_pair(spec: Any, *, train_size: int | None = None, test_size: int | None = None, seed: int = 0,
@@ -91,13 +91,13 @@ def open_pair(spec: Any, *, train_size: int | None = None, test_size: int | None
     Raises:
         SutureError: as `open_source`.
     """
-    if hub.is_stream(spec) and not isinstance(spec, Mapping):
+    if libraries.is_stream(spec) and not isinstance(spec, Mapping):
         raise SutureError("expected a stream with two splits, got one; give "
                           "datasets.IterableDatasetDict({'train': stream.skip(k), 'test': stream.take(k)})")
     columns = ColumnNames(image_column, label_column, text_column)
     reader = _open(spec, columns, train_size, seed, skip_bad)
     train = _mix_classes(reader.read_examples("train", train_size), train_size, seed)
-    if hub.is_stream(spec):
+    if libraries.is_stream(spec):
         reader = _open(spec, columns, test_size, seed, skip_bad)
     return train, _mix_classes(reader.read_examples("test", test_size), test_size, seed)
 
@@ -123,60 +123,53 @@ class _SplitReader:
         """Read the examples of one split; with `whole`, data without splits are one split."""
         source = self.source
         own, cut = (("", False) if whole and "" in source.splits
-                    else splits.choose_split(source.splits, split, self.given, source.name))
-        part = source.splits[own]()
+                    else choose_split(source.splits, split, self.given, source.name))
+        stored = source.splits[own]()
         where = f"{source.name} ({own})" if own else source.name
-        expect(len(part.store) > 0, f"examples in {where}", "none", "check the path")
+        expect(len(stored.store) > 0, f"examples in {where}", "none", "check the path")
         name = source.name if whole and not own else f"{source.name}-{split}"
-        labels = (number_labels(part, lambda: [p() for p in source.splits.values()], name)
-                  if self.labelled else None)
-        rows, notes = self._find_labelled(part, labels, name)
+        found = self._find_labelled(stored, name)
         if cut:
-            train, test = split_off_fifth(len(rows), _select(labels, rows), self.seed, where)
-            notes.append(f"{where} has no test split: {len(test)} of its {len(rows)} examples, drawn by seed "
-                         f"{self.seed}, are one")
-            rows = rows[test if split == "test" else train]
+            train, test = split_off_fifth(len(found), found.labels, self.seed, where)
+            found = found.part(test if split == "test" else train, name,
+                               f"{where} has no test split: {len(test)} of its {len(found)} examples, drawn "
+                               f"by seed {self.seed}, are one")
         elif own not in (split, ""):
-            notes.append(f"the {split} part is the split {own!r}")
-        rows, left_out = self._draw(part, labels, rows, n, name)
-        return Examples(part.store, part.kind, name if n is None else f"{name}/{n}@{self.seed}",
-                        _select(labels, rows), None if labels is None else labels.classes,
-                        None if labels is None else labels.names,
-                        "; ".join(x for x in (part.note, *notes, left_out) if x), rows)
+            found = found.part(torch.arange(len(found)), name, f"the {split} part is the split {own!r}")
+        return self._draw(found, n)
 
-    def _find_labelled(self, part: StoredSplit, labels: Labels | None, name: str) -> tuple[Tensor, list[str]]:
-        """Find the rows that have a label (all rows if none has one), with notes about the others."""
-        rows = torch.arange(len(part.store))
+    def _find_labelled(self, stored: StoredSplit, name: str) -> Examples:
+        """Find the examples that have a label, or all of them if none has one."""
+        labels = (number_labels(stored, lambda: [read() for read in self.source.splits.values()], name)
+                  if self.labelled else None)
+        rows = torch.arange(len(stored.store))
         if labels is None:
-            return rows, [f"all labels of {name} are missing or -1"] if self.labelled and part.labels else []
-        has = torch.tensor([v is not None for v in labels.numbers])
+            lost = f"all labels of {name} are missing or -1" if self.labelled and stored.labels else ""
+            return Examples(stored.store, stored.kind, name, note=stored.note).part(rows, name, lost)
+        found = Examples(stored.store, stored.kind, name, *labels, stored.note, rows)
+        has = labels.numbers >= 0
         if has.all():
-            return rows, []
+            return found
         first = int(has.int().argmin())
-        loaded = decode_rows(part.store, part.kind, [first])[0]
+        loaded = decode_rows(stored.store, stored.kind, [first])[0]
         why = loaded.reason if isinstance(loaded, BadExample) else "has no label"
-        bad = BadExamples(int((~has).sum()), len(rows), f"{part.store.describe_row(first)} {why}")
+        bad = summarise_bad(int((~has).sum()), len(rows), f"{stored.store.describe_row(first)} {why}")
         if not self.skip_bad:
             raise SutureError(f"expected a label for every example of {name}: {bad}; leave them out with "
                               "skip_bad=True, or use no labels with label_column='none'")
-        return rows[has], [f"left out of {name}: {bad}"]
+        return found.part(rows[has], name, f"left out of {name}: {bad}")
 
-    def _draw(self, part: StoredSplit, labels: Labels | None, rows: Tensor, n: int | None,
-              name: str) -> tuple[Tensor, str]:
-        """Draw `n` of the rows (None: all, in order), without bad examples if they are skipped."""
-        check_size(n, len(rows), name)
-        if n is not None:
-            rows = rows[draw_order(len(rows), _select(labels, rows), self.seed)]
+    def _draw(self, found: Examples, n: int | None) -> Examples:
+        """Draw `n` of the examples (None: all, in order), without bad ones if they are skipped."""
+        drawn = found if n is None else found.subset(n, self.seed)
         if not self.skip_bad:
-            return rows[:n], ""
-        found, bad = find_decodable(part.store, part.kind, rows, n)
-        expect(len(found) >= (n or 1), f"{n or 1} usable examples in {name}", f"{len(found)}: {bad}",
+            return drawn
+        mixed = found if n is None else found.subset(len(found), self.seed)
+        assert mixed.rows is not None
+        good, bad = find_decodable(found.store, found.kind, mixed.rows, n)
+        expect(len(good) >= (n or 1), f"{n or 1} usable examples in {found.name}", f"{len(good)}: {bad}",
                "ask for less")
-        return found, f"left out of {name}: {bad}" if bad else ""
-
-
-def _select(labels: Labels | None, rows: Tensor) -> Tensor | None:
-    return None if labels is None else torch.tensor([labels.numbers[r] for r in rows.tolist()])
+        return mixed.part(good, drawn.name, f"left out of {found.name}: {bad}" if bad else "")
 
 
 def _open(spec: Any, columns: ColumnNames, n: int | None, seed: int, skip_bad: bool) -> _SplitReader:
@@ -187,18 +180,18 @@ def _open(spec: Any, columns: ColumnNames, n: int | None, seed: int, skip_bad: b
 
 
 def _open_spec(spec: Any, columns: ColumnNames, n: int | None) -> DataSource:
-    if hub.is_hub_dataset(spec):
-        return hub.open_object(spec, columns, n=n)
+    if libraries.is_hub_dataset(spec):
+        return libraries.open_object(spec, columns, n=n)
     if not isinstance(spec, str | Path):
         raise SutureError("expected a path, hf:NAME, torchvision:NAME@ROOT or an object of datasets, got "
                           f"{type(spec).__name__}; give tensors and Datasets as they are")
     text = str(spec)
     if text.startswith("torchvision:"):
         _refuse_columns(columns, text)
-        return open_torchvision(text.removeprefix("torchvision:"))
+        return libraries.open_torchvision(text.removeprefix("torchvision:"))
     path = Path(text.removeprefix("hf:")).expanduser()
     if text.startswith("hf:") and not path.exists():
-        return hub.open_by_name(text.removeprefix("hf:"), columns)
+        return libraries.open_by_name(text.removeprefix("hf:"), columns)
     if path.is_dir():
         return _open_folder(path, columns)
     if not path.is_file():
@@ -222,16 +215,16 @@ def _refuse_columns(columns: ColumnNames, name: str) -> None:
 
 def _open_folder(path: Path, columns: ColumnNames) -> DataSource:
     name = path.resolve().name
-    if any((path / one).is_file() for one in hub.SAVED_FILES):
-        return hub.open_saved(path, columns)
-    if found := splits.find_files(path, ".parquet"):
+    if any((path / one).is_file() for one in libraries.SAVED_FILES):
+        return libraries.open_saved(path, columns)
+    if found := find_files(path, ".parquet"):
         return _open_files(found, name, columns)
     images = open_image_folder(path)
     if images is not None:
         _refuse_columns(columns, f"the image folder {str(path)!r}")
         return images
     for ending in FILE_ENDINGS:
-        if found := splits.find_files(path, ending):
+        if found := find_files(path, ending):
             return _open_files(found, name, columns)
     raise SutureError(f"expected images in class folders ({' '.join(IMAGE_ENDINGS)}), or files that end in "
                       f"{' '.join(FILE_ENDINGS)}, got none in {str(path)!r}; check the path")
@@ -242,6 +235,4 @@ def _open_files(files: Mapping[str, list[Path]], name: str, columns: ColumnNames
     if ending == ".npz":
         return open_numpy(files, name, columns)
     read = read_parquet if ending == ".parquet" else read_texts
-    opened: dict[str, Callable[[], StoredSplit]] = {s: cache(partial(read, f, name, columns))
-                                                    for s, f in files.items()}
-    return DataSource(name, opened)
+    return DataSource(name, {split: partial(read, ones, name, columns) for split, ones in files.items()})

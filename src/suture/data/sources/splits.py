@@ -1,11 +1,14 @@
-"""Splits: the files of each split in a folder, and the choice of a split."""
+"""Choice of the splits for training and testing, and random draws of examples, the same on every machine."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from suture._base import SutureError
 
@@ -13,53 +16,6 @@ TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "testing", "validation", "valid", "val", "dev", "eval")
 """Names of a test split, the preferred first."""
 SPLIT_NAMES = (*TRAIN_NAMES, *TEST_NAMES)
-_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
-_PREFIX = re.compile(rf"({'|'.join(sorted(SPLIT_NAMES, key=len, reverse=True))})(?=[-_.]|$)", re.IGNORECASE)
-
-
-def find_files(path: Path, ending: str) -> dict[str, list[Path]]:
-    """Find files of one ending by split: in the folder, ``data/``, folders of splits or the only folder."""
-    for folder in (path, path / "data"):
-        if files := _list_files(folder, ending):
-            return _group_by_split(files)
-    below = {d: files for d in sorted(path.iterdir()) if (files := _list_files(d, ending))}
-    if below and all(d.name.lower() in SPLIT_NAMES for d in below):
-        return {d.name.lower(): files for d, files in below.items()}
-    if len(below) > 1:
-        raise SutureError(f"several data sets in {str(path)!r}; choose one folder: "
-                          f"{', '.join(str(d) for d in list(below)[:3])}")
-    return _group_by_split(next(iter(below.values()))) if below else {}
-
-
-def _list_files(folder: Path, ending: str) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(f for f in folder.iterdir()
-                  if f.suffix.lower() == ending and not f.name.startswith(".") and f.is_file())
-
-
-def _group_by_split(files: Sequence[Path]) -> dict[str, list[Path]]:
-    """Group sorted files by the split at the start of their names; return {"": all} without such names."""
-    found: dict[str, list[Path]] = {}
-    for file in files:
-        shard, prefix = _SHARD.fullmatch(file.stem), _PREFIX.match(file.stem)
-        found.setdefault(shard[1] if shard else prefix[1].lower() if prefix else "", []).append(file)
-    if "" in found and len(found) > 1:
-        for file in found.pop(""):
-            found.setdefault(file.stem, []).append(file)
-    for split, ones in found.items():
-        _refuse_gaps(split, ones)
-    return found
-
-
-def _refuse_gaps(split: str, files: Sequence[Path]) -> None:
-    there = {f.name for f in files}
-    for of in {m[3] for f in files if (m := _SHARD.fullmatch(f.stem))}:
-        for k in range(int(of)):
-            wanted = f"{split}-{k:05d}-of-{of}{files[0].suffix}"
-            if wanted not in there:
-                raise SutureError(f"{wanted} is missing in {str(files[0].parent)!r}; download it, or rename "
-                                  "the others")
 
 
 def choose_split(splits: Mapping[str, Any], split: str, given: str, name: str) -> tuple[str, bool]:
@@ -90,3 +46,47 @@ def choose_split(splits: Mapping[str, Any], split: str, given: str, name: str) -
         raise SutureError(f"{name} has no split 'train', only {', '.join(splits)}; write #A/B after the "
                           f"path, or #{first} to cut that one in two")
     return own, usual is None
+
+
+def make_generator(seed: int) -> np.random.RandomState:
+    """Make NumPy's old generator, the only one whose stream is frozen between versions (NEP 19)."""
+    return np.random.RandomState(seed)
+
+
+def draw_balanced_order(labels: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+    """Draw a permutation of the rows: for every n, its first n hold the classes as evenly as possible.
+
+    `labels` (N,) are class numbers. Only they and `seed` decide the draw.
+    """
+    order = make_generator(seed).permutation(len(labels)).astype(np.int64)
+    rank = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        mine = np.flatnonzero(labels[order] == label)
+        rank[mine] = np.arange(len(mine))
+    return order[np.argsort(rank, kind="stable")]
+
+
+def draw_order(n: int, labels: Tensor | None, seed: int) -> Tensor:
+    """Draw a permutation (n,) of the rows: `draw_balanced_order` with `labels` (n,), else uniform."""
+    known = np.zeros(n, dtype=np.int64) if labels is None else labels.cpu().numpy()
+    return torch.from_numpy(draw_balanced_order(known, seed))
+
+
+def split_off_fifth(n: int, labels: Tensor | None, seed: int, name: str) -> tuple[Tensor, Tensor]:
+    """Split `n` examples into sorted rows (training, test).
+
+    The test part is the first fifth of `draw_order`: at least one example of each class, at most half of all.
+    """
+    if n < 2:
+        raise SutureError(f"expected at least two examples in {name}, to keep a part for testing, got {n}")
+    order = draw_order(n, labels, seed)
+    kinds = 1 if labels is None else len(torch.unique(labels))
+    test = min(n // 2, max(round(n / 5), kinds))
+    return order[test:].sort().values, order[:test].sort().values
+
+
+def has_class_runs(labels: Tensor) -> bool:
+    """Return True where the class changes between neighbours less than half as often as by chance."""
+    counts = labels.bincount().double()
+    chance = 1 - float((counts / len(labels)).square().sum())
+    return int((labels[1:] != labels[:-1]).sum()) < chance * (len(labels) - 1) / 2

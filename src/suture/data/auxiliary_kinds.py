@@ -1,6 +1,7 @@
-"""Auxiliary images.
+"""Kinds of auxiliary images and token ids.
 
-All but the photographs follow Hendrycks et al., "Deep Anomaly Detection with Outlier Exposure", ICLR 2019.
+All kinds of images but the photographs follow Hendrycks et al., "Deep Anomaly Detection with Outlier
+Exposure", ICLR 2019.
 """
 
 from __future__ import annotations
@@ -17,11 +18,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from suture._base import check_finite
+from suture.data.image_preprocessing import compute_luma
 
 _SMALLEST_CROP = 1 / 3
 """Side of the smallest crop of a photograph, relative to the largest. Smaller crops show only sky."""
-_GRAY = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in luma (ITU-R BT.601)."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,6 @@ class Images:
         check_finite(torch.stack([low, high]), "the images to make auxiliary data from",
                      "correct the inputs, or pass auxiliary=your own data")
         return cls(pixels, low, high)
-
-    @property
-    def makers(self) -> Mapping[str, Maker]:
-        return MAKERS
 
     @property
     def dtype(self) -> torch.dtype:
@@ -154,8 +150,7 @@ def _crop_photographs(images: Images, rows: Tensor, generator: torch.Generator) 
     """Crop photographs in the images' proportions, resize them to the images' size, flip half of them."""
     c, h, w = images.tensor.shape[1:]
     photos = _load_photographs()
-    photos = (torch.einsum("nchw,c->nhw", photos, photos.new_tensor(_GRAY))[:, None] if c == 1
-              else photos[:, [i % 3 for i in range(c)]])
+    photos = compute_luma(photos) if c == 1 else photos[:, [i % 3 for i in range(c)]]
     sides = photos.shape[2:]
     largest = min(sides[0] / h, sides[1] / w)
     out = []
@@ -184,14 +179,86 @@ def _load_photographs() -> Tensor:
             / 255)
 
 
-MAKERS: Mapping[str, Maker] = MappingProxyType({
-    "gaussian": Maker(_make_gaussian),
-    "uniform": Maker(_make_uniform),
-    "blobs": Maker(_make_blobs, lambda i: i.tensor[0, 0].numel() > 1, "at least 2 pixels"),
-    "patches": Maker(_shuffle_patches, lambda i: min(i.tensor.shape[2:]) > 1 and _differs(
-        i.tensor, i.tensor[:, :, :1, :1]), "at least 2 x 2 pixels that differ"),
-    "channels": Maker(_permute_channels, lambda i: _differs(i.tensor, i.tensor[:, :1]),
-                      "channels that differ"),
-    "inversion": Maker(_invert_images),
-    "mixture": Maker(_mix_images, lambda i: _differs(i.tensor, i.tensor[:1]), "at least 2 different images"),
-    "photographs": Maker(_crop_photographs)})
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids to start from.
+
+    Attributes:
+        tensor, ids: (N, T) ids on their own device, and on the CPU.
+        free: (N, T) booleans, True at replaceable ids.
+        vocabulary: (V,) the replaceable ids, each once.
+    """
+
+    tensor: Tensor
+    ids: Tensor
+    free: Tensor
+    vocabulary: Tensor
+    name = "tokens"
+
+    @classmethod
+    def of(cls, given: Tensor, unpadded: Tensor) -> Tokens:
+        """Find the replaceable ids in `given` (N, T); `unpadded` (N, T) is True except at padding."""
+        ids = given.cpu()
+        free = _find_replaceable(ids, unpadded.cpu())
+        return cls(given, ids, free, torch.unique(ids[free]))
+
+
+def _find_replaceable(ids: Tensor, unpadded: Tensor) -> Tensor:
+    """Return (N, T) booleans, True at unpadded positions whose id differs between examples.
+
+    The other positions may hold a separator or a fixed prompt.
+    """
+    free, t = unpadded.clone(), ids.shape[1]
+    filled = unpadded.any(1).nonzero()[:, 0]
+    begin, end = unpadded.int().argmax(1)[filled], t - 1 - unpadded.flip(1).int().argmax(1)[filled]
+    columns = [(rows, torch.full_like(rows, p)) for p in range(t)
+               for rows in [unpadded[:, p].nonzero()[:, 0]]]
+    for rows, at in [*columns, (filled, begin), (filled, end)]:
+        held = ids[rows, at]
+        # A single example does not show that all examples hold this id.
+        if len(rows) > 1 and (held == held[0]).all():
+            free[rows, at] = False
+    return free
+
+
+def _shuffle_ids(tokens: Tokens, rows: Tensor, generator: torch.Generator) -> Tensor:
+    ids, free = tokens.ids[rows], tokens.free[rows]
+    keys = torch.rand(ids.shape, generator=generator, dtype=torch.float32).masked_fill(~free, 2)
+    # The sort is stable, so both orders end with the positions that stay, in the same order.
+    places, drawn = (torch.argsort(k, dim=1, stable=True) for k in ((~free).int(), keys))
+    return ids.scatter(1, places, ids.gather(1, drawn))
+
+
+def _draw_ids(tokens: Tokens, rows: Tensor, generator: torch.Generator) -> Tensor:
+    ids, known = tokens.ids[rows], tokens.vocabulary
+    drawn = known[torch.randint(len(known), ids.shape, generator=generator)]
+    return torch.where(tokens.free[rows], drawn, ids)
+
+
+def _can_draw(tokens: Tokens) -> bool:
+    return len(tokens.vocabulary) > 1
+
+
+def _can_shuffle(tokens: Tokens) -> bool:
+    first = tokens.ids.gather(1, tokens.free.int().argmax(1, keepdim=True))
+    return _can_draw(tokens) and bool(((tokens.ids != first) & tokens.free).any())
+
+
+KINDS: Mapping[str, Mapping[str, Maker]] = MappingProxyType({
+    "images": {
+        "gaussian": Maker(_make_gaussian),
+        "uniform": Maker(_make_uniform),
+        "blobs": Maker(_make_blobs, lambda i: i.tensor[0, 0].numel() > 1, "at least 2 pixels"),
+        "patches": Maker(_shuffle_patches, lambda i: min(i.tensor.shape[2:]) > 1 and _differs(
+            i.tensor, i.tensor[:, :, :1, :1]), "at least 2 x 2 pixels that differ"),
+        "channels": Maker(_permute_channels, lambda i: _differs(i.tensor, i.tensor[:, :1]),
+                          "channels that differ"),
+        "inversion": Maker(_invert_images),
+        "mixture": Maker(_mix_images, lambda i: _differs(i.tensor, i.tensor[:1]),
+                         "at least 2 different images"),
+        "photographs": Maker(_crop_photographs)},
+    "tokens": {
+        "shuffled": Maker(_shuffle_ids, _can_shuffle,
+                          "an example with 2 different ids where the examples differ"),
+        "random": Maker(_draw_ids, _can_draw, "at least 2 different ids where the examples differ")}})
+"""Every kind of auxiliary data by its name, for images and for tokens."""

@@ -1,20 +1,20 @@
-"""Data sets of the library `datasets`: by name on a hub or in its cache, saved in a folder, or as objects."""
+"""Data sets of the libraries `datasets` (by name, saved in a folder, or as objects) and torchvision."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from suture._base import SutureError, import_optional, summarise_error
+from suture._base import SutureError, import_optional, make_unknown_error, summarise_error
 from suture.data.sources.columns import ColumnNames, ColumnType, choose_columns
-from suture.data.sources.decoding import ExampleKind
-from suture.data.sources.stores import DataSource, MemoryStore, StoredSplit
+from suture.data.sources.stores import DataSource, ExampleKind, MemoryStore, StoredSplit
 
 SAVED_FILES = ("dataset_dict.json", "state.json")
 """Files by which a folder of `save_to_disk` is recognised."""
@@ -76,13 +76,11 @@ def open_object(data: Any, columns: ColumnNames, *, name: str = "", n: int | Non
     """
     parts = data if isinstance(data, Mapping) else {"": data}
     name = name or next((str(d.info.dataset_name) for d in parts.values() if d.info.dataset_name), "dataset")
-    splits: dict[str, Callable[[], StoredSplit]] = {
-        str(s): cache(partial(_read_split, d, f"{name}-{s}" if s else name, columns, n))
-        for s, d in parts.items()}
-    return DataSource(name, splits)
+    return DataSource(name, {str(s): partial(_read_dataset, d, f"{name}-{s}" if s else name, columns, n)
+                             for s, d in parts.items()})
 
 
-def _read_split(data: Any, name: str, columns: ColumnNames, n: int | None) -> StoredSplit:
+def _read_dataset(data: Any, name: str, columns: ColumnNames, n: int | None) -> StoredSplit:
     library = import_optional("datasets", "data", name)
     stream = isinstance(data, library.IterableDataset)
     if stream and n is None:
@@ -96,13 +94,12 @@ def _read_split(data: Any, name: str, columns: ColumnNames, n: int | None) -> St
     if isinstance(data.features[column], library.Image):
         data = data.cast_column(column, library.Image(decode=False))
     if stream:
-        rows = list(islice(data, n))
-        return StoredSplit(MemoryStore([r[column] for r in rows], name), kind,
-                           None if label is None else [r[label] for r in rows], names, column=label or "",
-                           note=f"the first {len(rows)} examples of a stream")
+        rows, held = list(islice(data, n)), data.features
+        data = library.Dataset.from_dict({c: [row[c] for row in rows] for c in held}, features=held)
     data = data.with_format(None)
     return StoredSplit(DatasetColumn(data[column], name), kind,
-                       None if label is None else list(data[label]), names, column=label or "")
+                       None if label is None else list(data[label]), names, column=label or "",
+                       note=f"the first {len(data)} examples of a stream" if stream else "")
 
 
 def choose_features(features: Mapping[str, Any], columns: ColumnNames,
@@ -133,3 +130,63 @@ def _silence_progress(library: Any) -> Iterator[None]:
     finally:
         if not off:
             library.enable_progress_bars()
+
+
+@dataclass(frozen=True, eq=False)
+class TorchvisionImages(MemoryStore):
+    """Store of the images of a map-style data set of (image, label)."""
+
+    def fetch(self, rows: Sequence[int]) -> list[Any]:
+        return [self.values[r][0] for r in rows]
+
+
+def open_torchvision(spec: str) -> DataSource:
+    """Open ``CIFAR10@ROOT``: a class of `torchvision.datasets` and its root folder.
+
+    torchvision compares checksums before it unpickles the files of CIFAR.
+    """
+    name, _, given = spec.partition("@")
+    module = import_optional("torchvision.datasets", "vision", f"torchvision:{spec}")
+    made = getattr(module, name, None)
+    if not inspect.isclass(made) or "root" not in inspect.signature(made).parameters:
+        raise make_unknown_error("data set of torchvision", name, module.__all__)
+    root = Path(given).expanduser()
+    if not given or not root.is_dir():
+        raise SutureError(f"expected the folder of {name}, got {given!r}; write torchvision:{name}@FOLDER "
+                          f"with the root of torchvision.datasets.{name}(root, download=True)")
+    return DataSource(name.lower(), {s: partial(_read_torchvision, made, str(root), argument)
+                                     for s, argument in _list_split_arguments(made, str(root)).items()})
+
+
+def _list_split_arguments(made: Any, root: str) -> dict[str, dict[str, Any]]:
+    known = inspect.signature(made).parameters
+    if "train" in known:
+        return {"train": {"train": True}, "test": {"train": False}}
+    if "split" not in known:
+        return {"": {}}
+    found: list[str] = []
+    try:
+        made(root, split="?")
+    except Exception as e:
+        # torchvision lists the valid splits in its message: "... Valid values are {'train', 'val'}."
+        found = re.findall(r"'([\w-]+)'", str(e).partition("Valid values are")[2])
+    return {s: {"split": s} for s in found or ("train", "test")}
+
+
+def _read_torchvision(made: Any, root: str, given: dict[str, Any]) -> StoredSplit:
+    name = made.__name__
+    try:
+        data = made(root, **given)
+    except Exception as e:
+        raise SutureError(f"torchvision cannot read {name} in {root!r}: {summarise_error(e)}; see "
+                          f"torchvision.datasets.{name}") from e
+    held = next((v for a in ("targets", "labels", "_labels") if (v := getattr(data, a, None)) is not None),
+                None)
+    labels = [data[r][1] for r in range(len(data))] if held is None else list(held)
+    plain = [v.item() if hasattr(v, "item") and getattr(v, "ndim", 0) == 0 else v for v in labels]
+    store = TorchvisionImages(data, name)
+    if not all(isinstance(v, int) for v in plain):
+        return StoredSplit(store, "images", note=f"{name} has no class number for each image")
+    classes = getattr(data, "classes", None)
+    names = tuple(str(c) for c in classes) if isinstance(classes, list | tuple) else None
+    return StoredSplit(store, "images", plain, names, 1 + max(plain, default=0))

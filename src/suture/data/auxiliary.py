@@ -1,4 +1,4 @@
-"""Making of auxiliary data of every kind, for images and for token ids."""
+"""Auxiliary data: out-of-distribution images or token ids, made from in-distribution ones."""
 
 from __future__ import annotations
 
@@ -22,13 +22,9 @@ from suture._base import (
     replace_input,
     walk_tensors,
 )
-from suture.data.auxiliary import images, tokens
-from suture.data.auxiliary.images import Images
-from suture.data.auxiliary.tokens import Tokens
+from suture.data.auxiliary_kinds import KINDS, Images, Tokens
 
 Originals = Images | Tokens
-IMAGE_KINDS = tuple(images.MAKERS)
-TOKEN_KINDS = tuple(tokens.MAKERS)
 TRAINING_KINDS: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "images": ("gaussian", "blobs", "patches", "channels", "mixture"), "tokens": ("random",)})
 """Kinds on which a detector may be trained or tuned, for images and for tokens."""
@@ -143,7 +139,7 @@ def _find_originals(like: Any) -> Originals:
 
 
 def _choose_kinds(source: Originals, kinds: Sequence[str] | None) -> tuple[str, ...]:
-    makers = source.makers
+    makers = KINDS[source.name]
     asked = tuple(makers) if kinds is None else (kinds,) if isinstance(kinds, str) else tuple(kinds)
     for kind in asked:
         if kind not in makers:
@@ -172,7 +168,7 @@ def _make_new(source: Originals, kind: str, k: int, generator: torch.Generator,
             raise SutureError(f"auxiliary {source.name} of kind {kind!r} are all copies of the {n} "
                               "originals; leave it out of kinds")
         drawn = torch.tensor(list(islice(stream, k - have)))
-        new = source.makers[kind].make(source, drawn, generator)
+        new = KINDS[source.name][kind].make(source, drawn, generator)
         good = torch.tensor([d not in seen for d in hash_examples(new)])
         rows.append(drawn[good])
         made.append(new[good])

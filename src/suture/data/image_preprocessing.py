@@ -25,8 +25,6 @@ from suture._base import (
 
 Numbers = Annotated[tuple[Real, ...], Field(min_length=1)]
 Deviations = Annotated[tuple[Positive, ...], Field(min_length=1)]
-_LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in luma (ITU-R BT.601), as in Pillow."""
 _SLACK = 1e-3
 """Tolerance for floats outside [0, 1]: bfloat16, with 8 bits, rounds so."""
 
@@ -119,7 +117,7 @@ class ImagePreprocessing:
         if c == 1:
             return x.expand(-1, self.channels, -1, -1)
         if (c, self.channels) == (3, 1):
-            grey = torch.einsum("nchw,c->nhw", x, x.new_tensor(_LUMA))[:, None]
+            grey = compute_luma(x)
             return _round_to_bytes(grey) if is_bytes else grey
         raise SutureError(f"expected images of {self.channels} channels, or of 1 or 3 to turn into the "
                           f"other, got {c}; drop what is more, such as transparency")
@@ -160,6 +158,11 @@ class ImagePreprocessing:
             by_channel = x.new_tensor(values)[:, None, None]
             x = x - by_channel if name == "mean" else x / by_channel
         return x
+
+
+def compute_luma(x: Tensor) -> Tensor:
+    """Compute the luma (N, 1, H, W) of colour (N, 3, H, W), by ITU-R BT.601 as in Pillow."""
+    return torch.einsum("nchw,c->nhw", x, x.new_tensor((0.299, 0.587, 0.114)))[:, None]
 
 
 def _round_to_bytes(x: Tensor) -> Tensor:

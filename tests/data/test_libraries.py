@@ -57,6 +57,8 @@ def test_streams_of_datasets(known: bool) -> None:
     assert (len(found), found.classes) == (7, 3 if known else 1)
     assert "the first 7 examples of a stream" in found.note
     assert found.content == open_source(as_dataset(made[:7])).content
+    with pytest.raises(SutureError, match=r"expected examples in .*, got none"):
+        open_source(as_dataset(made).to_iterable_dataset().skip(40), n=7)
     with pytest.raises(SutureError, match=r"the streamed data set .* give n"):
         open_source(stream)
     with pytest.raises(SutureError, match=r"expected a stream with two splits.*IterableDatasetDict"):

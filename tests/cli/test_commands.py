@@ -113,7 +113,7 @@ def test_layers_tells_names_and_shapes_as_they_are(monkeypatch: pytest.MonkeyPat
 
 
 def test_layers_all_lists_what_is_no_site_too(monkeypatch: pytest.MonkeyPatch, capsys: Capsys) -> None:
-    code, out, _ = tiny.suture(monkeypatch, capsys, "layers", "tests.cli.test_network_commands:talks",
+    code, out, _ = tiny.suture(monkeypatch, capsys, "layers", "tests.cli.test_commands:talks",
                                "--data", "tests.support.tiny:data", "--all")
     rows = {name: rest for name, *rest in _rows(out)}
     assert code == 0
@@ -178,14 +178,14 @@ def test_from_training_to_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_names_that_look_like_markup_are_printed_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                              capsys: Capsys) -> None:
-    code, out, _ = tiny.suture(monkeypatch, capsys, "layers", "tests.cli.test_network_commands:marked",
+    code, out, _ = tiny.suture(monkeypatch, capsys, "layers", "tests.cli.test_commands:marked",
                                "--data", "tests.support.tiny:data")
     assert code == 0
     assert [r[0] for r in _rows(out)] == [MARKUP, ":car:"]
 
     weights, result = tmp_path / "[bold]w.safetensors", tmp_path / "[red]out[/red]"
     zoo.save_weights(marked(), weights)
-    code, out, _ = tiny.suture(monkeypatch, capsys, "compare", "tests.cli.test_network_commands:marked",
+    code, out, _ = tiny.suture(monkeypatch, capsys, "compare", "tests.cli.test_commands:marked",
                                "--source-weights", weights, "--data", "tests.support.tiny:data", "--methods",
                                "dm", "--out", result)
     assert code == 0
