@@ -114,6 +114,7 @@ def draw_heatmap(measured: Measured, name: str, ax: Axes, hatched: Mapping[str, 
 def _draw_cell(ax: Axes, cell: tuple[int, ...], value: float, measure: Measure, size: int,
                annotated: bool, starred: bool, lined: bool) -> None:
     """Draw hatching, number and star in a cell of a heat map with `size` rows or columns."""
+    # They lie within the axes, so the layout is computed without them, in less time.
     i, j = cell
     ground, ink = pick_colours(value, measure)
     small = min(7.5, 46 / size)
@@ -126,7 +127,8 @@ def _draw_cell(ax: Axes, cell: tuple[int, ...], value: float, measure: Measure, 
         ax.text(j, i, format_value(value, 3 if size <= 6 else 2), ha="center", va="center", color=ink,
                 fontsize=small, bbox=box, in_layout=False)
     if starred:
-        ax.text(j + 0.45, i - 0.45, "*", ha="right", va="top", color=ink, fontsize=small, gid="mark", in_layout=False)
+        ax.text(j + 0.45, i - 0.45, "*", ha="right", va="top", color=ink, fontsize=small, gid="mark",
+                in_layout=False)
 
 
 def _label_axes(matrix: pd.DataFrame, ax: Axes, legend: str) -> None:

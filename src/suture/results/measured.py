@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 COLUMNS = ["source", "target", "measure", "value", "low", "high", "n", "direction", "reason", "mark"]
 _NUMERIC = ("value", "low", "high", "n")
-_DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16",
-           "float32", "float64")
 NAMES = ("source", "target", "sources", "targets", "same_network", "same_architecture")
 """Fields of `Measured` that name networks and sites, or say how the networks correspond."""
 _ABSENT: Mapping[str, Any] = {"value": np.nan, "low": np.nan, "high": np.nan, "n": np.nan,
@@ -167,10 +165,10 @@ def _check_cells(table: pd.DataFrame, sources: tuple[str, ...], targets: tuple[s
 def _check_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """Check that all arrays are NumPy arrays of dtypes that can be saved."""
     for name, array in arrays.items():
-        dtype = array.dtype.name if isinstance(array, np.ndarray) else type(array).__name__
-        if not isinstance(array, np.ndarray) or dtype not in _DTYPES:
-            raise SutureError(f"expected a NumPy array of booleans, integers or floats as {name!r}, "
-                              f"got {dtype}")
+        found = array.dtype if isinstance(array, np.ndarray) else None
+        expect(found is not None and found.kind in "biuf" and found.itemsize <= 8,
+               f"a NumPy array of booleans, integers or floats as {name!r}",
+               type(array).__name__ if found is None else found.name)
 
 
 def describe_fields(measured: Measured) -> dict[str, Any]:

@@ -37,7 +37,6 @@ _SHOWN_ELSEWHERE = ("versions", "seed", "command", "settings", "n_fit", "n_test"
                     "notes", "stages", "ood")
 
 
-
 def write_page(comparisons: Sequence[Measured], path: str | os.PathLike[str]) -> Path:
     """Write the page in one step, so that a reader sees the old or the new one whole; return its path."""
     page = Path(path)
@@ -98,7 +97,6 @@ def _embed(kind: str, data: bytes) -> str:
 
 
 def _list_facts(measured: Measured) -> list[tuple[str, str]]:
-    meta = measured.meta
     kind = ("one network with itself" if measured.same_network else
             "two networks of one architecture" if measured.same_architecture else "two architectures")
     methods = [f"{name} ({tag.upper()})" for tag, name in METHOD_NAMES.items()
@@ -109,8 +107,9 @@ def _list_facts(measured: Measured) -> list[tuple[str, str]]:
         ("kind", kind),
         ("stitched by", ", ".join(methods)),
         ("indices", ", ".join(get_measure(m).label for m in measured.measures if "." not in m)),
-        ("examples", ", ".join(f"{meta[key]} {words}" for key, words in
-                               (("n_fit", "to fit"), ("n_test", "to test")) if meta.get(key) is not None)),
+        ("examples", ", ".join(f"{measured.meta[key]} {words}" for key, words in
+                               (("n_fit", "to fit"), ("n_test", "to test"))
+                               if measured.meta.get(key) is not None)),
     ]
     return [(name, value) for name, value in facts if value]
 
@@ -151,13 +150,10 @@ def _format_entry(column: str, value: Any) -> tuple[str, bool]:
 
 
 def tabulate_quality(measured: Measured) -> list[dict[str, Any]]:
-    """Tabulate how well each detector tells native from other representations, the detector of the verdicts
-    first.
+    """Tabulate how well detectors tell native from other representations, that of the verdicts first.
 
-    Returns:
-        By detector: ``name``, ``verdict`` (True if verdicts rest on it) and ``rows``. A row has a site and
-        its AUROCs on auxiliary and unseen data, two-sided and one-sided, each as (text, True if below the
-        threshold).
+    A row has a site and the AUROCs on auxiliary and unseen data, two-sided and one-sided, each as (text, True
+    if below the threshold).
     """
     about, first = measured.meta.get("ood") or {}, get_detector(measured.meta)
     least = get_thresholds(about).quality

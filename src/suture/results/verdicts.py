@@ -25,12 +25,9 @@ VERDICTS = (SIMILAR, ARTEFACT, DISSIMILAR, UNPROVEN)
 
 @dataclass(frozen=True, eq=False)
 class CellVerdicts:
-    """Verdicts of all cells of one method.
+    """Verdicts of all cells of one method: one of `VERDICTS` and a sentence per cell, and a sentence on all.
 
-    Attributes:
-        words: one of `VERDICTS` per cell; rows are source sites, columns target sites.
-        reasons: one sentence per cell.
-        counts: one sentence with the number of each verdict.
+    Rows are source sites, columns target sites.
     """
 
     words: pd.DataFrame
