@@ -49,9 +49,9 @@ MODULES = {
     "auxiliary": "data.auxiliary", "outside": "ood.auxiliary", "calls": "networks.calls",
     "naming": "networks.naming", "sites": "networks.sites", "prepare": "networks.preparation",
     "training": "networks.training", "bodies": "networks.architectures", "detectors": "ood.detectors",
-    "detection": "ood.detection", "shelf": "ood.cache", "cells": "results.cell_verdict",
-    "verdict": "results.sanity", "tabular": "results.table", "storage": "results.storage",
-    "report": "results.report", "plans": "compare.settings", "runs": "compare.run",
+    "detection": "ood.detection", "shelf": "ood.cache", "cells": "results.verdicts",
+    "verdict": "results.sanity", "tabular": "results.measured", "storage": "results.saving",
+    "report": "results.page", "plans": "compare.settings", "runs": "compare.run",
     "passes": "compare.collect", "assembly": "compare.result", "provenance": "compare.provenance",
     "rehearsal": "compare.estimate", "specs": "cli.specs", "demo": "cli.demo",
 }

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import suture
-from suture.results.report import figures
+from suture.results import figures
 
 if __name__ == "__main__":
     root = Path(__file__).parents[1]

@@ -32,7 +32,7 @@ from suture.networks.preparation import find_device, prepare
 from suture.networks.recipe import Recipe
 from suture.networks.sites import SitedNetwork
 from suture.ood import DETECTORS, Detection, stack_scores, tabulate_scores
-from suture.results.report import histograms
+from suture.results import figures
 from suture.stitching.tasks import extract_logits
 
 HERE = Path(__file__).parent
@@ -166,7 +166,7 @@ def page() -> None:
                   *_verdicts(cells), "", *_distances(name, cells), "", *_rectified(cells), "",
                   f"![{name}: energies of native, auxiliary and stitched "
                   f"representations](ood-{name}-energy.png)", ""]
-        histograms.draw_histograms(suture.load(STORE / f"{name}-0-plain"),
+        figures.draw_histograms(suture.load(STORE / f"{name}-0-plain"),
                                    "energy").savefig(HERE / f"ood-{name}-energy.png", dpi=90)
     fill(HERE / "ood.md", parts, "ood.py")
 

@@ -27,7 +27,7 @@ FAST = {
     "zoo": ("image_sets", "weights"),
     "stitching": ("families", "recipe", "convergence", "task_inference", "tasks", "direct_matching"),
     "ood": ("auxiliary", "energy", "features", "options", "detectors"),
-    "results": ("table", "sanity", "cell_verdict"),
+    "results": ("measured", "sanity", "verdicts"),
     "compare": ("settings", "data_description", "run", "estimate", "evaluate"),
     "cli": ("console",),
     "testing": ("site_laws",),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from suture.results.report import figures
+from suture.results import figures
 from tests.support import tiny
 
 Command = Callable[..., tuple[int, str, str]]

@@ -12,8 +12,7 @@ import pytest
 import suture
 from suture import SutureError, TaskRecipe, zoo
 from suture.cli import demo as demonstration
-from suture.results import summarise_findings
-from suture.results.report import page
+from suture.results import page, summarise_findings
 from tests.support import tiny
 from tests.support.tiny import data, network, small_digits
 

@@ -1,4 +1,4 @@
-"""Figures: fixed colours, legible values, hatched artefacts."""
+"""Figures: files, overviews, and histograms of scores of detectors."""
 
 from __future__ import annotations
 
@@ -6,104 +6,22 @@ import dataclasses
 import io
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import QuadMesh
-from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from suture._base.errors import SutureError
-from suture.numbers.measures import MEASURES, get_measure
-from suture.results.cell_verdict import ARTEFACT, find_artefacts
-from suture.results.report import figure_format as style
-from suture.results.report import figures
-from tests.support.comparisons import of_values
+from suture.numbers.measures import get_measure
+from suture.results import figures, page
+from suture.results.heatmaps import make_printable
+from suture.results.verdicts import ARTEFACT, find_artefacts
+from tests.results.test_heatmaps import hatches
 from tests.support.synthetic import NAMES, comparison
-
-
-@pytest.mark.parametrize("name", list(MEASURES))
-def test_bright_means_similar_and_limits_are_fixed(name):
-    entry = MEASURES[name]
-    similar, different = (entry.high, entry.low) if entry.larger_is_more_similar else (entry.low, entry.high)
-    assert figures.pick_colours(similar, entry)[0] == to_hex(mpl.colormaps["viridis"](1.0))
-    assert figures.pick_colours(different, entry)[0] == to_hex(mpl.colormaps["viridis"](0.0))
-    assert figures.pick_colours(entry.high + 5, entry) == figures.pick_colours(entry.high, entry)
-    for scale in (0.01, 3.0):
-        ax = Figure().add_subplot()
-        figures.draw_heatmap(of_values(name, scale * np.eye(3)), name, ax, {})
-        assert ax.images[0].get_clim() == (entry.low, entry.high)
-
-
-def contrast(one, other):
-    """WCAG 2 contrast of two colours; 4.5 is level AA."""
-    def luminance(colour):
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
-        return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
-    low, high = sorted(luminance(c) for c in (one, other))
-    return (high + 0.05) / (low + 0.05)
-
-
-@pytest.mark.parametrize("share", np.linspace(0, 1, 21))
-def test_values_are_legible_on_their_ground(share):
-    assert contrast(*figures.pick_colours(share, MEASURES["cka"])) >= 4.5
-
-
-def hatches(ax):
-    """Where cells are hatched as artefacts: (row, column) to patch."""
-    return {(round(p.get_xy()[1] + 0.5), round(p.get_xy()[0] + 0.5)): p for p in ax.patches
-            if p.get_gid() == "hatched"}
-
-
-@pytest.mark.parametrize("name", ["tlm.relative_accuracy", "tlm.kl"])
-@pytest.mark.parametrize("size", [4, 13])
-def test_hatched_cells_stay_legible(name, size):
-    entry = MEASURES[name]
-    values = np.linspace(entry.low, entry.high, size * size).reshape(size, size)
-    values[0, 1] = np.nan
-    lined = np.arange(size * size).reshape(size, size) % 2 == 1
-    ax = Figure().add_subplot()
-    figures.draw_heatmap(of_values(name, values), name, ax, {"tlm": pd.DataFrame(lined)})
-    found = hatches(ax)
-    assert set(found) == {(i, j) for i, j in np.argwhere(lined)} - {(0, 1)}
-    texts = {(round(t.get_position()[1]), round(t.get_position()[0])): t for t in ax.texts}
-    assert len(texts) == (size * size - 1 if size <= 12 else 0)
-    for (i, j), patch in found.items():
-        ground, ink = figures.pick_colours(values[i, j], entry)
-        assert patch.get_hatch()
-        assert contrast(patch.get_edgecolor(), ground) >= 4.5
-        assert patch.get_facecolor()[3] == 0
-        assert patch.get_zorder() > ax.images[0].get_zorder()
-        if texts:
-            box = texts[i, j].get_bbox_patch()
-            assert (to_hex(box.get_facecolor()), texts[i, j].get_color()) == (ground, ink)
-            assert texts[i, j].get_zorder() > patch.get_zorder()
-    assert {cell for cell, t in texts.items() if t.get_bbox_patch()} == (set(found) if texts else set())
-    assert ax.get_xlabel() == "target\nhatched: works, out of distribution"
-
-
-def test_the_hatch_is_drawn_and_the_number_is_not_crossed():
-    grounds = []
-    for lined in (False, True):
-        figure = Figure(figsize=(3, 3), dpi=100)
-        ax = figure.add_axes((0, 0, 1, 1))
-        figures.draw_heatmap(of_values("tlm.accuracy", [[0.9]]), "tlm.accuracy", ax,
-                             {"tlm": pd.DataFrame([[lined]])})
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        box = ax.texts[0].get_window_extent()
-        pixels = np.asarray(canvas.buffer_rgba())[::-1]
-        number = pixels[round(box.y0):round(box.y1), round(box.x0):round(box.x1)]
-        grounds.append((pixels, number))
-    assert (grounds[0][0] != grounds[1][0]).any(axis=2).mean() > 0.01
-    # The ground under the number is drawn by another path, which may round its colour differently.
-    np.testing.assert_allclose(grounds[0][1].astype(int), grounds[1][1].astype(int), atol=1)
 
 
 def test_artefacts_are_hatched_in_every_measure_of_their_method():
@@ -124,37 +42,6 @@ def test_artefacts_are_hatched_in_every_measure_of_their_method():
     assert not hatches(comparison().plot("tlm.kl", Figure().add_subplot()))
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.12345, "0.123"), (-0.5, "-0.500"), (9.87654, "9.877"),
-                                             (12.34, "12.3"), (123.4, "123"), (123456.0, "1.2e+05")])
-def test_values_as_written(value, text):
-    assert figures.format_value(value) == text
-
-
-@pytest.mark.parametrize(("size", "annotate", "texts"), [(3, True, 8), (3, False, 0), (12, True, 143),
-                                                         (13, True, 0)])
-def test_annotation_and_missing_cells(size, annotate, texts):
-    values = np.full((size, size), 0.5)
-    values[1, 2] = np.nan
-    ax = Figure().add_subplot()
-    figures.draw_heatmap(of_values("cka", values), "cka", ax, {}, annotate)
-    assert len(ax.texts) == texts
-    patches = [p for p in ax.patches if isinstance(p, Rectangle) and p.get_hatch()]
-    assert [p.get_xy() for p in patches] == [(1.5, 0.5)]
-
-
-def test_rows_are_sources():
-    given = comparison(3, 2, same_network=False)
-    matrix = given.matrix("dm.accuracy")
-    ax = Figure().add_subplot()
-    figures.draw_heatmap(given, "dm.accuracy", ax, {})
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("target", "source")
-    assert [t.get_text() for t in ax.get_yticklabels()] == list(matrix.index)
-    assert [t.get_text() for t in ax.get_xticklabels()] == list(matrix.columns)
-    np.testing.assert_array_equal(ax.images[0].get_array(), matrix.to_numpy())
-    assert ax.get_figure().axes[1].get_ylabel() == "more similar →"
-    assert not any(isinstance(c, QuadMesh) for c in ax.collections)
-
-
 def test_saved_figures(tmp_path):
     given = comparison(7, 5, hostile=True, same_network=False)
     few = given.table[given.table["measure"].isin(["cka", "dm.residual"])]
@@ -171,7 +58,7 @@ def test_saved_figures(tmp_path):
 
 def test_details_have_no_files_and_are_left_out_of_the_overview(tmp_path, monkeypatch):
     shown = []
-    monkeypatch.setattr(figures, "draw_overview", lambda given, names: shown.append(names) or Figure())
+    monkeypatch.setattr(figures, "draw_overview", lambda given, names, _: shown.append(names) or Figure())
     monkeypatch.setattr(figures, "_make_figure", lambda *_: Figure(figsize=(1, 1)))
     given = comparison(2, 2, detectors=("maha", "relative_mean"))
     stems = {p.stem for p in figures.save_figures(given, tmp_path)}
@@ -185,17 +72,17 @@ def test_details_have_no_files_and_are_left_out_of_the_overview(tmp_path, monkey
 def test_a_figure_drawn_once_is_the_figure():
     given = comparison(3, 3)
     data = io.BytesIO()
-    with mpl.rc_context(style.STYLE):
+    with mpl.rc_context(figures.STYLE):
         figures._make_figure(given, "dm.kl", {}).savefig(data, format="png", dpi=200)
-    once = style.render_png(figures._make_figure(given, "dm.kl", {}), 200)
+    once = figures.render_png(figures._make_figure(given, "dm.kl", {}), 200)
     one, other = (plt.imread(io.BytesIO(d)) for d in (data.getvalue(), once))
     np.testing.assert_array_equal(one, other)
-    assert style.render_pdf(figures._make_figure(given, "dm.kl", {})) == style.render_pdf(
+    assert figures.render_pdf(figures._make_figure(given, "dm.kl", {})) == figures.render_pdf(
         figures._make_figure(given, "dm.kl", {}))
 
 
 def test_a_grid_has_one_map_per_measure():
-    figure = figures.draw_overview(comparison(2, 2))
+    figure = figures.draw_overview(comparison(2, 2), NAMES)
     assert len([ax for ax in figure.axes if ax.images]) == len(NAMES)
     assert len([ax for ax in figures.draw_overview(comparison(), ["cka", "opd"]).axes if ax.images]) == 2
     with pytest.raises(SutureError, match="nearest: cka"):
@@ -204,7 +91,95 @@ def test_a_grid_has_one_map_per_measure():
 
 def test_saved_figures_do_not_need_pyplot():
     code = ("import sys; sys.path.insert(0, sys.argv[1]); from tests.support.synthetic import comparison; "
-            "from suture.results.report import figures; figures.draw_overview(comparison(2, 2), ['cka']); "
+            "from suture.results import figures; figures.draw_overview(comparison(2, 2), ['cka']); "
             "sys.exit('matplotlib.pyplot' in sys.modules)")
     here = str(Path(__file__).parents[2])
     assert subprocess.run([sys.executable, "-c", code, here], check=False).returncode == 0
+
+
+# -- histograms
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_stitched_scores_are_of_all_sources_but_the_layer_itself(same):
+    given = comparison(5, 4, same_network=same, detectors=("maha", "energy"))
+    for j, target in enumerate(given.targets):
+        found = figures.collect_scores(given, "energy", j)
+        assert list(found) == ["native", "auxiliary", "unseen", "dm", "tlm"]
+        others = [i for i, s in enumerate(given.sources) if not (same and s == target)]
+        assert len(others) == 5 - same
+        for method in ("dm", "tlm"):
+            expected = np.concatenate([given.arrays[f"{method}.score_energy"][i, j] for i in others])
+            np.testing.assert_array_equal(np.sort(found[method]), np.sort(expected))
+        for kind in ("native", "auxiliary", "unseen"):
+            np.testing.assert_array_equal(found[kind], given.arrays[f"{kind}.energy"][j])
+
+
+def samples(seed, far=4.0, spread=1.0):
+    rng = np.random.default_rng(seed)
+    return {"native": rng.standard_normal(500), "dm": rng.standard_normal(900) * spread - far}
+
+
+@pytest.mark.parametrize("far", [0.0, 4.0, 1e3, 1e9])
+def test_every_score_is_in_a_bin_and_native_ones_stay_wide(far):
+    found = samples(0, far)
+    found["dm"][:2] = -np.inf, np.inf
+    bins = figures.choose_bins(found)
+    assert len(bins) == figures.BINS + 1
+    assert (np.diff(bins) > 0).all()
+    low, high = np.percentile(found["native"], [1, 99])
+    assert bins[0] <= low < high <= bins[-1]
+    assert (high - low) / (bins[-1] - bins[0]) > 1 / 9.01
+    for kind, height in figures.compute_densities(found, bins).items():
+        assert (height * np.diff(bins)).sum() == pytest.approx(1), kind
+    slow = [np.mean((found["native"] >= a) & (found["native"] < b)) / (b - a) for a, b in pairwise(bins)]
+    np.testing.assert_allclose(figures.compute_densities(found, bins)["native"][1:-1],
+                               slow[1:-1], rtol=1e-9)
+
+
+def test_the_range_does_not_follow_one_far_score():
+    found = samples(0)
+    before = figures.choose_bins(found)
+    found["dm"][0] = -1e6
+    np.testing.assert_allclose(figures.choose_bins(found), before, atol=0.1)
+
+
+@pytest.mark.parametrize("found", [{}, {"native": np.zeros(5)}, {"native": np.zeros(5), "dm": np.ones(3)},
+                                   {"dm": np.full(3, -np.inf)},
+                                   {"native": np.array([7.0]), "dm": np.array([1e12])}])
+def test_bins_of_samples_without_a_spread(found):
+    bins = figures.choose_bins(found)
+    assert np.isfinite(bins).all()
+    assert (np.diff(bins) > 0).all()
+    for height in figures.compute_densities(found, bins).values():
+        assert (height * np.diff(bins)).sum() == pytest.approx(1)
+
+
+def test_one_panel_per_target_site():
+    given = comparison(7, 6, hostile=True, detectors=("maha",))
+    given.arrays["dm.score_maha"][0, 0, :3] = np.nan
+    given.arrays["tlm.score_maha"][:, 2] = np.nan
+    made = figures.draw_histograms(given, "maha")
+    assert [ax.get_title() for ax in made.axes] == [make_printable(t) for t in given.targets]
+    kinds = [[p.get_gid() for p in ax.patches] for ax in made.axes]
+    every = ["native", "auxiliary", "unseen", "dm", "tlm"]
+    assert kinds == [every, every, every[:-1], every, every, every]
+    assert [t.get_text() for t in made.legends[0].get_texts()] == ["native", "auxiliary", "unseen",
+                                                                   "direct matching", "task loss matching"]
+    for ax in made.axes:
+        assert len({tuple(p.get_data().edges) for p in ax.patches}) == 1
+    assert figures.render_png(made, 50).startswith(b"\x89PNG")
+    assert figures.render_pdf(made).startswith(b"%PDF")
+
+
+def test_detectors_without_scores_have_no_histogram():
+    given = comparison(3, 3, detectors=("maha",))
+    for name in ("dm.score_other", "native.third"):
+        given.arrays[name] = given.arrays["native.maha"]
+    assert figures.list_scored_detectors(given) == ["maha"]
+    only = {k: v for k, v in given.arrays.items() if not k.startswith(("auxiliary", "unseen", "tlm.score"))}
+    less = dataclasses.replace(given, arrays=only)
+    assert list(figures.collect_scores(less, "maha", 0)) == ["native", "dm"]
+    assert len(figures.draw_histograms(less, "maha").axes) == 3
+    assert "<img" in page.render_page([less])
+    assert "<img" not in page.render_page([dataclasses.replace(given, arrays={})])

@@ -14,9 +14,8 @@ import pytest
 
 from suture._base.errors import SutureError
 from suture.numbers.measures import MEASURES, get_measure
-from suture.results.cell_verdict import ARTEFACT
-from suture.results.report import figures, page
-from suture.results.summary import summarise_findings
+from suture.results import heatmaps, page
+from suture.results.verdicts import ARTEFACT, summarise_findings
 from tests.support.pages import render
 from tests.support.synthetic import comparison
 
@@ -119,11 +118,11 @@ def test_every_cell_is_in_the_page(kind):
             interval = "" if np.isnan(row["low"]) else f" [{row['low']:.6g}, {row['high']:.6g}]"
             key = f"{entry.label} = {row['value']:.6g}{interval}, n = {row['n']}"
         attributes, text = cells[f"{row['source']} → {row['target']}", key]
-        assert text.strip() == ("" if row["reason"] else figures.format_value(row["value"]))
+        assert text.strip() == ("" if row["reason"] else heatmaps.format_value(row["value"]))
         if row["reason"]:
             assert "none" in attributes["class"]
         else:
-            assert f"background:{figures.pick_colours(row['value'], entry)[0]}" in attributes["style"]
+            assert f"background:{heatmaps.pick_colours(row['value'], entry)[0]}" in attributes["style"]
 
 
 @pytest.mark.parametrize("missing", [False, True])

@@ -15,8 +15,8 @@ import pytest
 import suture
 from suture._base import save_tensors
 from suture._base.errors import SutureError
-from suture.results import has_comparison, load, old_format
-from suture.results.table import COLUMNS
+from suture.results import has_comparison, load, saving
+from suture.results.measured import COLUMNS
 from tests.support.comparisons import one_cell
 from tests.support.synthetic import HOSTILE, comparison
 
@@ -208,13 +208,13 @@ def test_an_old_folder_whose_writer_was_killed_loads(tmp_path):
 
 
 def test_a_reader_of_an_old_folder_that_is_being_replaced_gets_a_whole_comparison(tmp_path, monkeypatch):
-    folder, real = old_folder(tmp_path / "old"), old_format.read_fields
+    folder, real = old_folder(tmp_path / "old"), saving.read_old_fields
 
     def replace_then_read(place):
         comparison().save(place)
         return real(place)
 
-    monkeypatch.setattr(old_format, "read_fields", replace_then_read)
+    monkeypatch.setattr(saving, "read_old_fields", replace_then_read)
     assert load(folder).equals(comparison())
 
 

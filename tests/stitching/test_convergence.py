@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from suture import TaskRecipe
-from suture.results.convergence_marks import list_causes
+from suture.results.verdicts import list_causes
 from suture.stitching import convergence
 from suture.stitching.convergence import (
     collect_own_layers,

@@ -6,13 +6,12 @@ import numpy as np
 import pandas as pd
 
 from suture.results import Comparison
-from suture.results.measured import Measured
-from suture.results.table import COLUMNS
+from suture.results.measured import COLUMNS, Measured
 
 
 def one_cell(value=0.5, n=10, reason="", **fields):
-    table = pd.DataFrame([["a", "b", "cka", value, np.nan, np.nan, n, "larger", reason]],
-                         columns=COLUMNS[:-1])
+    table = pd.DataFrame([["a", "b", "cka", value, np.nan, np.nan, n, "larger", reason, ""]],
+                         columns=COLUMNS)
     return Comparison(**{"source": "A", "target": "B", "sources": ("a",), "targets": ("b",),
                          "same_network": False, "same_architecture": False, "table": table, "arrays": {},
                          "meta": {}, **fields})

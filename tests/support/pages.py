@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from suture.results.report import page
+from suture.results import page
 from tests.support.synthetic import comparison
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from suture.indices import DEFAULT
 from suture.numbers.measures import MEASURES, get_measure
 from suture.results.comparison import Comparison
-from suture.results.table import COLUMNS
+from suture.results.measured import COLUMNS
 
 HOSTILE = ("<script>alert(1)</script>", 'a"b\' onmouseover=x', "{{ 7 * 7 }}", "a,b\nc\rd", "$\\frac$", "nan",
            " ü ")
@@ -48,7 +48,7 @@ def comparison(sources: int = 4, targets: int = 4, *, same_network: bool = True,
     arrays["tlm.loss"] = 2.3 * np.exp(-np.arange(epochs) / 3) + 0.05 * rng.random((*near.shape, epochs))
     table = pd.DataFrame(
         [_row(name, s, t, i, j, near, arrays, examples, missing, rng)
-         for i, s in enumerate(rows) for j, t in enumerate(columns) for name in NAMES], columns=COLUMNS[:-1])
+         for i, s in enumerate(rows) for j, t in enumerate(columns) for name in NAMES], columns=COLUMNS)
     network = HOSTILE[0] if hostile else "A"
     made = Comparison(network, network if same_network else "B", tuple(rows), tuple(columns), same_network,
                       same_architecture, table, arrays, _meta(hostile, examples))
@@ -120,8 +120,8 @@ def _row(name: str, source: str, target: str, i: int, j: int, near: np.ndarray, 
     gone = missing and ((name == "pwcca" and i == j == 0) or (name == "cka" and j == 1) or name == "opd")
     if gone:
         return [source, target, name, float("nan"), float("nan"), float("nan"), examples, entry.direction,
-                "the representation is constant & <b>says nothing</b>"]
-    return [source, target, name, value, low, high, examples, entry.direction, ""]
+                "the representation is constant & <b>says nothing</b>", ""]
+    return [source, target, name, value, low, high, examples, entry.direction, "", ""]
 
 
 def _meta(hostile: bool, examples: int) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 import operator
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
-from functools import wraps
+from functools import cache, wraps
 from typing import Annotated, Any, NamedTuple, ParamSpec, TypeVar, dataclass_transform, get_type_hints
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, validate_call
@@ -119,8 +119,13 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     return _explain_errors(wraps(function)(validate_call(config=_CONFIG)(function)), function)
 
 
-def list_options(cls: Any) -> list[Option]:
+def list_options(cls: Any) -> tuple[Option, ...]:
     """Return the options of a class made by `options`, those by keyword last; types are without bounds."""
+    return _list_options(cls)
+
+
+@cache  # because resolving the annotations is slow, and every family needs its options for its name
+def _list_options(cls: Any) -> tuple[Option, ...]:
     hints, rich = get_type_hints(cls), get_type_hints(cls, include_extras=True)
     found = []
     for f in sorted(fields(cls), key=lambda f: bool(f.kw_only)):
@@ -130,7 +135,7 @@ def list_options(cls: Any) -> list[Option]:
         found.append(Option(f.name, hints[f.name],
                             inspect.Parameter.empty if default is MISSING else default,
                             words[0] if words else ""))
-    return found
+    return tuple(found)
 
 
 def _make_signature(cls: Any) -> inspect.Signature:
@@ -140,7 +145,7 @@ def _make_signature(cls: Any) -> inspect.Signature:
               default=o.default, annotation=o.type) for o in list_options(cls)])
 
 
-def insert_options(text: str, listed: list[Option]) -> str:
+def insert_options(text: str, listed: Sequence[Option]) -> str:
     """Return a docstring in which the line ``{options}`` is replaced by a list of options."""
     lines = []
     for line in inspect.cleandoc(text).splitlines():

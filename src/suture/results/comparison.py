@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from suture._base import SutureError, expect, make_unknown_error
 from suture.indices import SITE_COLUMNS, tabulate_statistics
-from suture.numbers import Difference, Record, build_record, estimate_difference
-from suture.results.cell_verdict import find_artefacts, judge_cells
+from suture.numbers import (
+    MEASURES,
+    Difference,
+    Record,
+    build_record,
+    estimate_difference,
+    make_index_measure,
+    register_measure,
+)
 from suture.results.measured import Measured
 from suture.results.sanity import Verdict, run_sanity_battery
-from suture.results.saving import read_fields, save_measured
-from suture.results.table import register_own
+from suture.results.saving import read_fields, report_damage, save_measured
+from suture.results.verdicts import find_artefacts, judge_cells
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +77,7 @@ class Comparison(Measured):
     def cells(self, method: str = "dm", what: str = "word") -> pd.DataFrame:
         """Return the verdict of every cell: similar, dissimilar, artefact or unproven.
 
-        An artefact works, but is out of distribution. `suture.results.cell_verdict.judge_cell` has the rules.
+        An artefact works, but is out of distribution. `suture.results.verdicts.judge_cell` has the rules.
 
         Args:
             method: ``"dm"`` or ``"tlm"``.
@@ -100,15 +107,14 @@ class Comparison(Measured):
         Raises:
             SutureError: no such measure in this comparison.
         """
-        from suture.results.report import figures
+        from suture.results.heatmaps import draw_heatmap
 
         self.matrix(measure)
         if ax is None:
             # Imported here, because pyplot chooses a window system and saved figures must not depend on one.
             from matplotlib import pyplot as plt
             _, ax = plt.subplots(layout="constrained")
-        figures.draw_heatmap(self, measure, ax, find_artefacts(self), annotate,
-                             f"{self.source} → {self.target}")
+        draw_heatmap(self, measure, ax, find_artefacts(self), annotate, titled=True)
         return ax
 
     def difference(self, a: tuple[str, str], b: tuple[str, str], measure: str,
@@ -175,7 +181,7 @@ class Comparison(Measured):
         Raises:
             SutureError: the page or the figures cannot be written.
         """
-        from suture.results.report import figures, page
+        from suture.results import figures, page
 
         written = page.write_page([self], path)
         figures.save_figures(self, written.parent / "figures")
@@ -202,16 +208,23 @@ def load(dir: str | os.PathLike[str]) -> Comparison:
     Raises:
         SutureError: the folder holds no comparison, one of another format version, or a damaged one.
     """
-    fields = read_fields(Path(dir))
-    try:
-        register_own(fields["meta"])
+    folder = Path(dir)
+    fields = read_fields(folder)
+    with report_damage(folder):
+        _register_own(fields["meta"])
         return Comparison(**fields)
-    except (KeyError, TypeError, ValueError) as error:
-        raise SutureError(f"the comparison in {str(dir)!r} is damaged: {error}; compute it again") from error
+
+
+def _register_own(meta: Mapping[str, Any]) -> None:
+    """Register the measures of a saved comparison that are the user's own indices."""
+    for entry in meta.get("own_measures", []):
+        known = MEASURES.get(entry["name"])
+        if known is None or known.own:
+            register_measure(make_index_measure(**entry, own=True))
 
 
 def write_report(comparisons: Sequence[Comparison], path: str | os.PathLike[str]) -> Path:
-    """Write one HTML page for several comparisons; see `suture.results.report.page.write_page`."""
-    from suture.results.report.page import write_page  # imports matplotlib and the template engine
+    """Write one HTML page for several comparisons; see `suture.results.page.write_page`."""
+    from suture.results.page import write_page  # imports matplotlib and the template engine
 
     return write_page(comparisons, path)

@@ -1,7 +1,9 @@
-"""The record of what was measured between two networks."""
+"""The record of what was measured between two networks: its table, its matrices, and the table as text."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from suture._base import SutureError, expect, make_unknown_error
-from suture.numbers import sort_measures
-from suture.results.table import check_arrays, check_cells, format_csv, tidy_table
+from suture.numbers import get_measure, sort_measures
 
 if TYPE_CHECKING:
     import pandas as pd
 
+COLUMNS = ["source", "target", "measure", "value", "low", "high", "n", "direction", "reason", "mark"]
+_NUMERIC = ("value", "low", "high", "n")
 NAMES = ("source", "target", "sources", "targets", "same_network", "same_architecture")
 """Fields of `Measured` that name networks and sites, or say how the networks correspond."""
 _ABSENT: Mapping[str, Any] = {"value": np.nan, "low": np.nan, "high": np.nan, "n": np.nan,
@@ -44,9 +47,9 @@ class Measured:
             expect(len(set(names)) == len(names), f"every {kind} site once", str(list(names)))
         object.__setattr__(self, "sources", tuple(self.sources))
         object.__setattr__(self, "targets", tuple(self.targets))
-        object.__setattr__(self, "table", tidy_table(self.table))
-        check_cells(self.table, self.sources, self.targets)
-        check_arrays(self.arrays)
+        object.__setattr__(self, "table", _tidy_table(self.table))
+        _check_cells(self.table, self.sources, self.targets)
+        _check_arrays(self.arrays)
         try:
             object.__setattr__(self, "meta", json.loads(json.dumps(self.meta)))
         except (TypeError, ValueError) as error:
@@ -121,9 +124,78 @@ def label_cells(measured: Measured, cells: npt.NDArray[Any]) -> pd.DataFrame:
                         columns=pd.Index(measured.targets, name="target"))
 
 
+def _tidy_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with a plain index and one dtype per column."""
+    import pandas as pd
+
+    expect(list(table.columns) == COLUMNS, f"the columns {COLUMNS}", str(list(table.columns)))
+    columns: dict[str, pd.Series[Any]] = {}
+    for name, column in table.reset_index(drop=True).items():
+        if name not in _NUMERIC:
+            expect(all(isinstance(cell, str) for cell in column), f"strings in the column {name!r}")
+            columns[str(name)] = column.astype("str")
+            continue
+        try:
+            numbers = column.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise SutureError(f"expected numbers in the column {name!r}: {error}") from error
+        whole = name == "n" and np.isfinite(numbers).all() and (numbers == np.floor(numbers)).all()
+        columns[str(name)] = numbers.astype(np.int64) if whole else numbers
+    return pd.DataFrame(columns)
+
+
+def _check_cells(table: pd.DataFrame, sources: tuple[str, ...], targets: tuple[str, ...]) -> None:
+    """Check that every row has a known cell and measure, occurs once, and has a value or a reason."""
+    for column, names in (("source", sources), ("target", targets)):
+        strange = set(table[column]) - set(names)
+        if strange:
+            raise make_unknown_error(f"{column} in the table", min(strange), names)
+    for name in table["measure"].unique():
+        get_measure(name)
+    keys = table[["source", "target", "measure"]]
+    missing, explained = table["value"].isna(), table["reason"] != ""
+    for rows, wanted in ((keys.duplicated(), "one row per cell and measure"),
+                         (missing & ~explained, "a reason for every missing value"),
+                         (~missing & explained, "no reason where there is a value")):
+        if rows.any():
+            source, target, measure = keys[rows].iloc[0]
+            raise SutureError(f"expected {wanted}, which {measure!r} of {source!r} into {target!r} breaks")
+
+
+def _check_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Check that all arrays are NumPy arrays of dtypes that can be saved."""
+    for name, array in arrays.items():
+        found = array.dtype if isinstance(array, np.ndarray) else None
+        expect(found is not None and found.kind in "biuf" and found.itemsize <= 8,
+               f"a NumPy array of booleans, integers or floats as {name!r}",
+               type(array).__name__ if found is None else found.name)
+
+
 def describe_fields(measured: Measured) -> dict[str, Any]:
     """Describe all fields exactly as JSON, with the arrays by name only; the table is CSV."""
     # Meta is JSON within JSON, because it may hold NaN and the order of its keys matters.
     return {name: getattr(measured, name) for name in NAMES} | {
         "table": format_csv(measured.table), "meta": json.dumps(measured.meta),
         "arrays": list(measured.arrays)}
+
+
+def format_csv(table: pd.DataFrame) -> str:
+    """Format a table as CSV: exact floats in their shortest form, NaN as an empty field."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table.columns)
+    columns: list[list[Any]] = [table[name].tolist() for name in table.columns]
+    for row in zip(*columns, strict=True):
+        # csv writes floats with repr, which is exact.
+        writer.writerow("" if isinstance(cell, float) and cell != cell else cell for cell in row)
+    return text.getvalue()
+
+
+def parse_table(text: str) -> pd.DataFrame:
+    """Parse the table that `format_csv` wrote."""
+    import pandas as pd
+
+    header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    table = pd.DataFrame(rows, columns=header, dtype=object)
+    return table.assign(**{name: [float(cell) if cell else np.nan for cell in table[name]]
+                           for name in _NUMERIC})

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from suture._base import SutureError
-from suture.numbers import Floats, Measure, get_measure, mcnemar
+from suture.numbers import RECORDS, Floats, Measure, get_measure, mcnemar
 from suture.results.measured import Measured
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ SIGNIFICANCE_LEVEL = 0.05
 ROUNDING_TOLERANCE = 1e-9
 # Divergences of softmax outputs are differences of float32 logarithms.
 NATS_TOLERANCE = 1e-6
-_OUTCOME_ARRAYS = {"accuracy": "correct", "relative_accuracy": "correct", "agreement": "agree"}
+_HITS = {quantity: arrays[0] for quantity, arrays in RECORDS.items() if arrays[0] in ("correct", "agree")}
+"""Quantities that count hits, with the array of the hits."""
 _Row = dict[str, Any]
 
 
@@ -50,13 +51,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class _Contest:
-    """Contest between a layer's own (or corresponding) partner and the most similar other one, the rival.
+    """Contest of a layer's own (or corresponding) partner with the most similar other one, the rival.
 
-    Attributes:
-        layer, own, rival: positions along the axes of the matrix.
-        margin: similarity of the rival minus that of the own partner.
-        lost: True if the margin exceeds rounding.
-        others: number of other partners with a value.
+    Positions are along the axes of the matrix; `margin` is by how much the rival is more similar, `lost` says
+    that this exceeds rounding, and `others` counts the other partners with a value.
     """
 
     layer: int
@@ -178,7 +176,7 @@ def _find_contests(entry: Measure, values: Floats, partners: Sequence[str],
     """Find one contest per column of `values` (partners, layers) with an own and another value."""
     common = values if entry.larger_is_more_similar else -values
     tolerance = NATS_TOLERANCE if entry.functional else ROUNDING_TOLERANCE
-    if entry.name.rpartition(".")[2] in _OUTCOME_ARRAYS:
+    if entry.name.rpartition(".")[2] in _HITS:
         tolerance = 0.0
     found = []
     for j, layer in enumerate(layers):
@@ -209,7 +207,7 @@ def _find_outcomes(entry: Measure, shape: tuple[int, ...],
                    arrays: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any] | None:
     """Return per-example outcomes (sources, targets, examples) of a functional measure, or None."""
     method, _, quantity = entry.name.partition(".")
-    name = f"{method}.{_OUTCOME_ARRAYS.get(quantity, '')}"
+    name = f"{method}.{_HITS.get(quantity, '')}"
     if not entry.functional or name not in arrays:
         return None
     outcomes = arrays[name]

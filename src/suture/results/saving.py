@@ -1,23 +1,33 @@
-"""The folder of a comparison: one file to load, and its table for people."""
+"""The folder of a comparison: one file to load, its table for people, and folders of the old format."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from safetensors import numpy as safetensors
 
-from suture._base import SutureError, load_tensors, make_unwritable_error, replace_file, save_tensors
-from suture.results import old_format
-from suture.results.measured import NAMES, Measured, describe_fields
-from suture.results.table import parse_table
+from suture._base import (
+    SutureError,
+    expect,
+    load_tensors,
+    make_unwritable_error,
+    replace_file,
+    save_tensors,
+)
+from suture.results.measured import NAMES, Measured, describe_fields, parse_table
 
 KIND = "suture.comparison/2"
 FILE, TABLE = "comparison.safetensors", "table.csv"
-_OLD = (old_format.DOCUMENT, old_format.ARRAYS)
-_OURS = (FILE, TABLE, *_OLD)
+# Format version 1 kept a document and arrays in files of their own, and loaded the table.
+_OLD_DOCUMENT, _OLD_ARRAYS = "comparison.json", "arrays.safetensors"
+_OURS = (FILE, TABLE, _OLD_DOCUMENT, _OLD_ARRAYS)
 # Another process may be writing a report into the folder.
 _REPORT = ("report.html", "figures")
 _STAGED = re.compile(rf"\.({'|'.join(map(re.escape, (*_OURS, *_REPORT)))})\.[0-9a-f]{{16}}")
@@ -32,7 +42,7 @@ def save_measured(measured: Measured, folder: Path) -> Path:
         replace_file(folder / TABLE, about["table"].encode(errors="replace"))
         for path in list(folder.iterdir()):
             staged = _STAGED.fullmatch(path.name)
-            if path.name in _OLD or (staged and staged[1] in _OURS):
+            if path.name in (_OLD_DOCUMENT, _OLD_ARRAYS) or (staged and staged[1] in _OURS):
                 path.unlink(missing_ok=True)
     except OSError as error:
         raise make_unwritable_error(folder, error) from error
@@ -41,7 +51,7 @@ def save_measured(measured: Measured, folder: Path) -> Path:
 
 def has_comparison(folder: Path) -> bool:
     """Return True if a folder holds a saved comparison, in this format or the old one."""
-    return (folder / FILE).exists() or (folder / old_format.DOCUMENT).exists()
+    return (folder / FILE).exists() or (folder / _OLD_DOCUMENT).exists()
 
 
 def read_fields(folder: Path) -> dict[str, Any]:
@@ -50,7 +60,7 @@ def read_fields(folder: Path) -> dict[str, Any]:
         raise SutureError(f"expected a folder with a saved comparison, got {str(folder)!r} without {FILE}")
     try:
         if not (folder / FILE).exists():
-            return old_format.read_fields(folder)
+            return read_old_fields(folder)
     except SutureError:
         if not (folder / FILE).exists():  # else another process has replaced the old files
             raise
@@ -77,4 +87,48 @@ def _is_ours(folder: Path) -> bool:
         with safe_open(folder / FILE, "np") as file:
             return str((file.metadata() or {}).get("format")).startswith("suture.comparison/")
     except (OSError, SafetensorError):
-        return bool(old_format.read_document(folder))
+        return bool(_read_document(folder))
+
+
+def _read_document(folder: Path) -> dict[str, Any]:
+    """Read the document of format version 1; return {} if it is missing, damaged, or not of suture."""
+    try:
+        document = json.loads((folder / _OLD_DOCUMENT).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) and document.get("format") == "suture.comparison" else {}
+
+
+def read_old_fields(folder: Path) -> dict[str, Any]:
+    """Read the fields of the `Measured` that was saved in a folder in format version 1."""
+    document = _read_document(folder)
+    expect(bool(document), f"a saved comparison in {str(folder)!r}",
+           f"a {_OLD_DOCUMENT} that is damaged or not of suture", "compute it again")
+    expect(document.get("version") == 1, f"format version 1 in {str(folder / _OLD_DOCUMENT)!r}",
+           repr(document.get("version")), "load it with the suture that wrote it")
+    with report_damage(folder):
+        text, arrays = (_find_content(folder, name, document["files"][name]) for name in (TABLE, _OLD_ARRAYS))
+        tensors, table = safetensors.load(arrays), parse_table(text.decode())
+        if "mark" not in table:  # written before there were marks
+            table = table.assign(mark="")
+        return {name: document[name] for name in (*NAMES, "meta")} | {
+            "table": table, "arrays": {k: tensors[k] for k in document["arrays"]}}
+
+
+def _find_content(folder: Path, name: str, digest: str) -> bytes:
+    """Find the content of a file by its digest; a killed writer may have left it under a temporary name."""
+    for path in (folder / name, *folder.glob(f".{name}.*")):
+        data = path.read_bytes() if path.exists() else b""
+        if hashlib.sha256(data).hexdigest() == digest:
+            return data
+    raise ValueError(f"{name} is missing or not the one that was saved")
+
+
+@contextmanager
+def report_damage(folder: Path) -> Iterator[None]:
+    """Turn the errors of damaged contents of a folder into a `SutureError`."""
+    try:
+        yield
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise SutureError(f"the comparison in {str(folder)!r} is damaged: {error}; compute it again"
+                          ) from error

@@ -1,9 +1,10 @@
-"""The verdict of a cell: similar, dissimilar, unproven, or artefact (works with another representation)."""
+"""Verdicts of cells (similar, dissimilar, artefact, unproven), and sentences that summarise a comparison."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from suture._base import SutureError, make_unknown_error
 from suture.numbers import METHOD_NAMES, Estimate
 from suture.ood import Thresholds
 from suture.results.measured import Measured, label_cells
+from suture.results.sanity import Verdict, is_lost, is_open, run_sanity_battery
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,12 +25,9 @@ VERDICTS = (SIMILAR, ARTEFACT, DISSIMILAR, UNPROVEN)
 
 @dataclass(frozen=True, eq=False)
 class CellVerdicts:
-    """Verdicts of all cells of one method.
+    """Verdicts of all cells of one method: one of `VERDICTS` and a sentence per cell, and a sentence on all.
 
-    Attributes:
-        words: one of `VERDICTS` per cell; rows are source sites, columns target sites.
-        reasons: one sentence per cell.
-        counts: one sentence with the number of each verdict.
+    Rows are source sites, columns target sites.
     """
 
     words: pd.DataFrame
@@ -186,3 +185,58 @@ def judge_methods(measured: Measured) -> dict[str, CellVerdicts]:
 def find_artefacts(measured: Measured) -> dict[str, pd.DataFrame]:
     """Return for each method that has verdicts which cells are artefacts: booleans (sources, targets)."""
     return {method: found.words == ARTEFACT for method, found in judge_methods(measured).items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """Findings of the sanity battery and verdicts of the cells, as sentences.
+
+    Attributes:
+        shown: sentences on measures that fail, or that cannot be judged.
+        passed: sentences on measures that pass.
+        summary: number of measures that pass, in one line; empty if none does.
+        gap: see `Verdict`.
+        cells: one sentence for each method with verdicts.
+        verdict: result of the sanity battery.
+        methods: verdicts of the cells by method.
+    """
+
+    shown: tuple[str, ...]
+    passed: tuple[str, ...]
+    summary: str
+    gap: str
+    cells: tuple[str, ...]
+    verdict: Verdict
+    methods: dict[str, CellVerdicts]
+
+
+def summarise_findings(measured: Measured) -> Findings:
+    """Summarise the verdicts of a comparison in sentences."""
+    verdict, methods = run_sanity_battery(measured), judge_methods(measured)
+    rows = verdict.table.to_dict("records")
+    # Without a table the only sentence gives the reason, so it is shown.
+    show = [is_lost(row) or is_open(row) for row in rows] or [True] * len(verdict.words)
+    shown, passed = (tuple(words for words, on in zip(verdict.words, show, strict=True) if on == wanted)
+                     for wanted in (True, False))
+    finding = ("every layer is most similar to itself" if measured.same_network else
+               "every corresponding layer is the most similar one")
+    return Findings(shown, passed, f"{len(passed)} of {len(show)} measures: {finding}." if passed else "",
+                    verdict.gap, tuple(found.counts for found in methods.values()), verdict,
+                    methods)
+
+
+def list_causes(mark: str) -> list[str]:
+    return [part.split(": ")[0] for part in mark.split("; ") if part]
+
+
+def describe_marks(marks: Iterable[str], cells: int) -> str:
+    """Describe how many cells are marked and why, as in ``3 of 64 cells are marked (still improving: 3)``.
+
+    Empty marks are not counted. `cells` is the number of all cells.
+    """
+    found = [m for m in marks if m]
+    counts = Counter(cause for m in found for cause in list_causes(m))
+    why = ", ".join(f"{cause}: {n}" for cause, n in counts.items())
+    noun = "cell" if cells == 1 else "cells"
+    return (f"{len(found)} of {cells} {noun} {'is' if len(found) == 1 else 'are'} marked"
+            + (f" ({why})" if why else ""))

@@ -14,9 +14,9 @@ from matplotlib import pyplot as plt
 
 import suture
 from suture.numbers.measures import MEASURES
-from suture.results.convergence_marks import describe_marks, list_causes
-from suture.results.report import figures, page, page_sections
-from suture.results.table import COLUMNS, format_csv
+from suture.results import figures, heatmaps, page
+from suture.results.measured import COLUMNS, format_csv
+from suture.results.verdicts import describe_marks, list_causes
 from tests.results.test_saving import VERSION_1
 from tests.support import synthetic
 from tests.support.comparisons import of_values
@@ -31,12 +31,11 @@ def marked(text: str = "still improving: by 3.0% <b>; one epoch: no") -> suture.
     return replace(made, table=table.assign(mark=np.where(hit, text, "")))
 
 
-def test_a_table_without_marks_gets_empty_ones(tmp_path: Path) -> None:
+def test_a_table_has_marks_and_one_of_an_old_folder_without_them_gets_empty_ones(tmp_path: Path) -> None:
     made = synthetic.comparison()
-    assert list(made.table.columns) == COLUMNS
     assert COLUMNS[-1] == "mark"
-    assert (made.table["mark"] == "").all()
-    assert replace(made, table=made.table.drop(columns="mark")).equals(made)
+    with pytest.raises(suture.SutureError, match="expected the columns"):
+        replace(made, table=made.table.drop(columns="mark"))
     shutil.copytree(VERSION_1, tmp_path / "old")
     table, document = tmp_path / "old" / "table.csv", tmp_path / "old" / "comparison.json"
     before = table.read_bytes()
@@ -76,7 +75,7 @@ def test_marked_cells_have_a_star_in_heat_maps() -> None:
 def test_a_cell_without_a_value_has_no_star() -> None:
     given = of_values("tlm.accuracy", [[0.5, np.nan]], [["why", "why"]])
     _, ax = plt.subplots()
-    figures.draw_heatmap(given, "tlm.accuracy", ax, {})
+    heatmaps.draw_heatmap(given, "tlm.accuracy", ax, {})
     assert stars(ax) == [(0, 0)]
     plt.close("all")
 
@@ -110,10 +109,10 @@ def test_cells_that_stopped_early_stay_in_the_training_curve() -> None:
     made = synthetic.comparison()
     losses = made.arrays["tlm.loss"].copy()
     losses[0, 0, 3:] = np.nan
-    curve = page_sections.build_loss_curve(replace(made, arrays={**made.arrays, "tlm.loss": losses}))
+    curve = page.build_loss_curve(replace(made, arrays={**made.arrays, "tlm.loss": losses}))
     assert curve is not None
     assert curve["cells"] == 15, "without early stopping a nan is a failure"
-    stopped = page_sections.build_loss_curve(replace(made, arrays={**made.arrays, "tlm.loss": losses,
+    stopped = page.build_loss_curve(replace(made, arrays={**made.arrays, "tlm.loss": losses,
                                                            "tlm.held_out": losses}))
     assert stopped is not None
     assert stopped["cells"] == 16

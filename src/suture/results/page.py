@@ -1,26 +1,26 @@
-"""Contents of a page: facts, tables, training curve and provenance of each comparison."""
+"""A self-contained HTML page for one or several comparisons, without scripts."""
 
 from __future__ import annotations
 
 import base64
 import json
 import math
+import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from suture._base import clean_file_name
-from suture.numbers import METHOD_NAMES, get_measure
-from suture.results.cell_verdict import format_near, get_detector, get_thresholds
-from suture.results.measured import Measured
-from suture.results.report import histograms
-from suture.results.report.figure_format import render_png
-from suture.results.report.page_heatmaps import group_heatmaps, list_marked
+from suture._base import clean_file_name, expect, replace_file
+from suture.numbers import METHOD_NAMES, get_measure, sort_measures
+from suture.results import figures
+from suture.results.heatmaps import describe_scale, group_heatmaps, list_marked
+from suture.results.measured import Measured, format_csv
 from suture.results.sanity import is_lost
-from suture.results.summary import summarise_findings
-from suture.results.table import format_csv
+from suture.results.verdicts import format_near, get_detector, get_thresholds, summarise_findings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +37,34 @@ _SHOWN_ELSEWHERE = ("versions", "seed", "command", "settings", "n_fit", "n_test"
                     "notes", "stages", "ood")
 
 
-def describe_comparison(measured: Measured, number: int) -> dict[str, Any]:
+def write_page(comparisons: Sequence[Measured], path: str | os.PathLike[str]) -> Path:
+    """Write the page in one step, so that a reader sees the old or the new one whole; return its path."""
+    page = Path(path)
+    expect(not page.is_dir(), "a file name for the report", f"the folder {str(page)!r}",
+           f"write {str(page / 'report.html')!r}")
+    # A network's name may come from a file name with a lone surrogate, which UTF-8 cannot encode.
+    replace_file(page, render_page(comparisons).encode("utf-8", errors="replace"))
+    return page
+
+
+def render_page(comparisons: Sequence[Measured]) -> str:
+    """Render the page of at least one comparison as text, in the given order."""
+    from jinja2 import Environment, StrictUndefined
+
+    expect(len(comparisons) > 0, "at least one comparison to report", "none")
+    # Names of sites and networks come from users, so everything is escaped.
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+                              lstrip_blocks=True)
+    text = resources.files("suture.results").joinpath("template.html").read_text(encoding="utf-8")
+    present = sort_measures(name for c in comparisons for name in c.measures)
+    pairs = [f"{c.source} → {c.target}" for c in comparisons]
+    return environment.from_string(text).render(
+        title=f"How similar? {pairs[0]}" + (f" and {len(pairs) - 1} more" if pairs[1:] else ""),
+        comparisons=[_describe_comparison(c, i) for i, c in enumerate(comparisons)],
+        legend=[describe_scale(get_measure(name)) for name in present])
+
+
+def _describe_comparison(measured: Measured, number: int) -> dict[str, Any]:
     """Describe a comparison for the template."""
     data = format_csv(measured.table).encode("utf-8", errors="replace")
     found, about = summarise_findings(measured), measured.meta.get("ood") or {}
@@ -59,9 +86,9 @@ def describe_comparison(measured: Measured, number: int) -> dict[str, Any]:
 def _draw_scores(measured: Measured) -> dict[str, str] | None:
     """Draw histograms of the scores behind the verdicts, as an image within the page."""
     detector = get_detector(measured.meta)
-    if detector not in histograms.list_scored_detectors(measured):
+    if detector not in figures.list_scored_detectors(measured):
         return None
-    image = render_png(histograms.draw_histograms(measured, detector), 120)
+    image = figures.render_png(figures.draw_histograms(measured, detector), 120)
     return {"detector": detector, "image": _embed("image/png", image)}
 
 
@@ -70,7 +97,6 @@ def _embed(kind: str, data: bytes) -> str:
 
 
 def _list_facts(measured: Measured) -> list[tuple[str, str]]:
-    meta = measured.meta
     kind = ("one network with itself" if measured.same_network else
             "two networks of one architecture" if measured.same_architecture else "two architectures")
     methods = [f"{name} ({tag.upper()})" for tag, name in METHOD_NAMES.items()
@@ -81,8 +107,9 @@ def _list_facts(measured: Measured) -> list[tuple[str, str]]:
         ("kind", kind),
         ("stitched by", ", ".join(methods)),
         ("indices", ", ".join(get_measure(m).label for m in measured.measures if "." not in m)),
-        ("examples", ", ".join(f"{meta[key]} {words}" for key, words in
-                               (("n_fit", "to fit"), ("n_test", "to test")) if meta.get(key) is not None)),
+        ("examples", ", ".join(f"{measured.meta[key]} {words}" for key, words in
+                               (("n_fit", "to fit"), ("n_test", "to test"))
+                               if measured.meta.get(key) is not None)),
     ]
     return [(name, value) for name, value in facts if value]
 
@@ -123,13 +150,10 @@ def _format_entry(column: str, value: Any) -> tuple[str, bool]:
 
 
 def tabulate_quality(measured: Measured) -> list[dict[str, Any]]:
-    """Tabulate how well each detector tells native from other representations, the detector of the verdicts
-    first.
+    """Tabulate how well detectors tell native from other representations, that of the verdicts first.
 
-    Returns:
-        By detector: ``name``, ``verdict`` (True if verdicts rest on it) and ``rows``. A row has a site and
-        its AUROCs on auxiliary and unseen data, two-sided and one-sided, each as (text, True if below the
-        threshold).
+    A row has a site and the AUROCs on auxiliary and unseen data, two-sided and one-sided, each as (text, True
+    if below the threshold).
     """
     about, first = measured.meta.get("ood") or {}, get_detector(measured.meta)
     least = get_thresholds(about).quality

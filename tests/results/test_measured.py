@@ -1,4 +1,4 @@
-"""A comparison in memory: its rules, its matrices, its words."""
+"""A comparison in memory: its rules, its matrices, its words, and its table as text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from suture._base.errors import SutureError
-from suture.results.table import COLUMNS
+from suture.results.measured import COLUMNS, format_csv
 from tests.support.comparisons import one_cell
 from tests.support.synthetic import NAMES, comparison
 
@@ -98,3 +98,8 @@ def test_plot_draws_into_given_or_new_axes():
 def test_its_words_are_short():
     assert len(repr(comparison())) < 560
     assert "4 x 4" in repr(comparison())
+
+
+def test_csv_text_is_exact():
+    table = pd.DataFrame({"a": [0.1 + 0.2, np.nan], "b": ["x,y", "q\"\n\r"], "n": [1, 2]})
+    assert format_csv(table) == 'a,b,n\n0.30000000000000004,"x,y",1\n,"q""\n\r",2\n'

@@ -1,1 +1,0 @@
-"""Report: figures and pages made from comparisons."""
