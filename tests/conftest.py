@@ -23,7 +23,7 @@ FAST = {
     "indices": ("logits", "jackknife", "flattened_cka", "sample", "statistics"),
     "representations": ("shapes", "alignment"),
     "data": ("batch", "batches", "paired", "labels", "columns", "splits", "sampling"),
-    "networks": ("site_names", "recipe", "augmentation", "preparation", "captures", "sites"),
+    "networks": ("site_search", "recipe", "augmentation", "preparation", "captures", "sites"),
     "zoo": ("image_sets", "weights"),
     "stitching": ("families", "recipe", "convergence", "task_inference", "tasks", "direct_matching"),
     "ood": ("auxiliary", "energy", "features", "options", "detectors"),

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from suture._base.errors import SutureError
-from suture.networks.augmentation import augment, check_images
-from suture.networks.recipe import Recipe
+from suture.networks.training import Recipe, augment, check_images
 
 
 def slow_augment(images: torch.Tensor, generator: torch.Generator, crop: int, flip: bool) -> torch.Tensor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from suture._base.errors import SutureError
-from suture.networks.recipe import Recipe, Schedule, compute_rate_factor, make_optimizer, set_rate
+from suture.networks.training import Recipe, Schedule, compute_rate_factor, make_optimizer, set_rate
 
 
 def test_schedules_start_peak_and_end_where_they_say() -> None:

@@ -11,7 +11,6 @@ import torch
 from suture._base.errors import SutureError
 from suture.numbers.moments import Moments
 from suture.numbers.spectra import Pair
-from suture.stitching.affine import Affine
 from suture.stitching.direct_matching import direct_match
 from suture.stitching.families import (
     FAMILIES,
@@ -24,6 +23,7 @@ from suture.stitching.families import (
     Ridge,
 )
 from suture.stitching.family import Family
+from suture.stitching.layer import Affine
 from suture.stitching.solvers import choose_ridge
 from tests.support.families import TEXTS, TRANSFORMATIONS, data, matched
 

@@ -10,8 +10,7 @@ from torch import Tensor
 
 import suture
 from suture import SutureError
-from suture.stitching.task_inference import resolve_task
-from suture.stitching.tasks import IGNORED_LABEL, Task
+from suture.stitching.tasks import IGNORED_LABEL, Task, resolve_task
 from tests.support.languages import ALIGNED, IDS, INPUTS, MASK, RECIPE, Pooled, V, made
 
 # -- which task it is ----------------------------------------------------------------------------------------

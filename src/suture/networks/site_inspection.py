@@ -10,20 +10,29 @@ import torch
 from torch import Tensor, nn
 
 from suture._base import SutureError, convert_tensors, count_examples, report_errors
-from suture.networks.calls import Call, CallId, disable_gradients, record, walk
-from suture.networks.captures import RecordedPass, capture_calls, find_changed, list_versions
-from suture.networks.module_outputs import (
+from suture.networks.calls import (
     MIXED,
+    Call,
+    CallId,
     convert_output,
+    disable_gradients,
     extract_main_output,
     extract_tensors,
     find_axis,
     guess_axis,
+    record,
+    walk,
+)
+from suture.networks.capture_and_replay import (
+    RecordedPass,
+    ReplayPlan,
+    capture_calls,
+    find_changed,
+    list_versions,
+    replay,
 )
 from suture.networks.preparation import take_first
-from suture.networks.replays import ReplayPlan, replay
-from suture.networks.site_names import Site, SiteSpec
-from suture.networks.site_search import SiteSearch
+from suture.networks.site_search import Site, SiteSearch, SiteSpec
 from suture.representations import (
     Kind,
     Shape,

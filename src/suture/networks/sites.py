@@ -15,10 +15,9 @@ from torch import Tensor, nn
 
 from suture._base import SutureError, list_tensors
 from suture.networks.calls import disable_gradients, freeze
-from suture.networks.captures import RecordedPass, capture_calls
-from suture.networks.replays import replay
+from suture.networks.capture_and_replay import RecordedPass, capture_calls, replay
 from suture.networks.site_inspection import SiteInfo, SiteInspector
-from suture.networks.site_names import Site, SiteSpec
+from suture.networks.site_search import Site, SiteSpec
 from suture.representations import find_sequence_lengths
 
 

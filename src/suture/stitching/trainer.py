@@ -22,8 +22,7 @@ from suture.stitching.grouped_pass import (
     list_trainable,
     sort_by_target,
 )
-from suture.stitching.objective import augment_batch, check_batch
-from suture.stitching.recipe import TaskRecipe
+from suture.stitching.objective import TaskRecipe, augment_batch, check_batch
 from suture.stitching.tasks import Task
 
 LEAST_IMPROVEMENT = 1e-4

@@ -13,7 +13,7 @@ from torch import Tensor
 import suture
 from suture import SutureError, TaskRecipe
 from suture.networks.sites import SitedNetwork
-from suture.stitching.micro_batch import MicroBatch
+from suture.stitching.grouped_pass import MicroBatch
 from tests.support import tiny
 from tests.support.fit import Fit, N, assert_same
 
