@@ -41,8 +41,6 @@ def extract_main_output(output: Any) -> Tensor | None:
 
 def convert_output(output: Any, fn: Callable[[Tensor], Tensor]) -> Any:
     """Apply `fn` to each tensor in an output. Named tuples, data classes and ModelOutputs keep their type."""
-    if isinstance(output, Mapping) and not isinstance(output, dict):
-        return convert_tensors(output, fn)
     if isinstance(output, dict):
         new = copy.copy(output)
         for k, v in output.items():
@@ -57,7 +55,7 @@ def convert_output(output: Any, fn: Callable[[Tensor], Tensor]) -> Any:
         for f in fields(output):
             object.__setattr__(made, f.name, convert_output(getattr(output, f.name), fn))  # may be frozen
         return made
-    return fn(output) if isinstance(output, Tensor) else output
+    return convert_tensors(output, fn)
 
 
 def find_axis(one: Tensor, size: int, other: Tensor, other_size: int) -> int | None:
@@ -125,18 +123,28 @@ def apply(network: nn.Module, inputs: Any) -> Any:
 
 
 @contextmanager
-def freeze(*networks: nn.Module) -> Iterator[None]:
-    """Set eval mode and switch off parameters' gradients while the context is open, then restore both."""
-    modes = [(m, m.training) for n in networks for m in n.modules()]
-    flags = [(p, p.requires_grad) for n in networks for p in n.parameters()]
+def set_mode(*networks: nn.Module, training: bool) -> Iterator[None]:
+    """Set train or eval mode while the context is open, then restore the mode of every module."""
+    before = [(m, m.training) for n in networks for m in n.modules()]
     try:
         for n in networks:
-            n.eval()
-            n.requires_grad_(False)
+            n.train(training)
         yield
     finally:
-        for m, training in modes:
-            m.training = training
+        for m, mode in before:
+            m.training = mode
+
+
+@contextmanager
+def freeze(*networks: nn.Module) -> Iterator[None]:
+    """Set eval mode and switch off parameters' gradients while the context is open, then restore both."""
+    flags = [(p, p.requires_grad) for n in networks for p in n.parameters()]
+    try:
+        with set_mode(*networks, training=False):
+            for p, _ in flags:
+                p.requires_grad_(False)
+            yield
+    finally:
         for p, flag in flags:
             p.requires_grad_(flag)
 
@@ -173,8 +181,10 @@ def _shadow_forward(module: nn.Module, forward: Callable[..., Any], handler: Han
 class Call:
     """One call of one module in a recorded pass, with the calls in it.
 
-    `index` is the number of earlier calls of the module. `finished` is the rank of this call's end among all
-    ends. `axes` are the axes of the examples in `output`, if a dry run found them.
+    Attributes:
+        index: number of earlier calls of the module.
+        finished: rank of this call's end among all ends.
+        axes: axes of the examples in `output`, if a dry run found them.
     """
 
     path: str

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import Enum
 from itertools import pairwise
 from typing import Any
 
@@ -104,43 +103,36 @@ def _run_once(network: nn.Module, inputs: Any, calls: Collection[CallId], volati
     return RecordedPass(inputs, output, results, count_examples(inputs)), versions
 
 
-class ReplayAction(Enum):
-    """Action of a replay at a call up to the site."""
-
-    ENTER = 0
-    RETURN = 1
-    SITE = 2
-
-
 @dataclass(frozen=True)
 class ReplayPlan:
     """Plan of a replay from a site.
 
     Attributes:
-        events: module, call and action for each call up to the site, in order.
-        axes: axes of the examples in the outputs of these calls.
+        calls: modules and their calls up to the site, in order.
+        entered: those of the calls that contain the site, so that the replay runs them.
+        axes: axes of the examples in the outputs of the calls.
         used: calls whose values bypass the site; of the others only shapes are read. None: unknown.
     """
 
     site: Site
-    events: tuple[tuple[nn.Module, CallId, ReplayAction], ...]
+    calls: tuple[tuple[nn.Module, CallId], ...]
+    entered: frozenset[CallId]
     axes: Mapping[CallId, Axes]
     used: frozenset[CallId] | None = None
 
     @classmethod
     def of(cls, site: Site, call: Call) -> ReplayPlan:
         """Make the plan for a site that is the output of `call`."""
-        events: list[tuple[Call, ReplayAction]] = []
-        for parent, heir in pairwise([*call.list_ancestors(), call]):
-            before = parent.children[:parent.children.index(heir)]
-            events += [(c, ReplayAction.RETURN) for c in before]
-            events.append((heir, ReplayAction.SITE if heir is call else ReplayAction.ENTER))
-        return cls(site, tuple((c.module, c.id, act) for c, act in events), {c.id: c.axes for c, _ in events})
+        above = call.list_ancestors()
+        calls = [c for parent, heir in pairwise([*above, call])
+                 for c in parent.children[:parent.children.index(heir) + 1]]
+        return cls(site, tuple((c.module, c.id) for c in calls), frozenset(c.id for c in above[1:]),
+                   {c.id: c.axes for c in calls})
 
     @property
     def remembered(self) -> set[CallId]:
         """Calls whose outputs a replay needs."""
-        return {i for _, i, act in self.events if act is not ReplayAction.ENTER}
+        return {i for _, i in self.calls} - self.entered
 
 
 def replay(network: nn.Module, plan: ReplayPlan, x: Tensor, done: RecordedPass, volatile: set[CallId]) -> Any:
@@ -159,16 +151,16 @@ def replay(network: nn.Module, plan: ReplayPlan, x: Tensor, done: RecordedPass, 
 
     def handler(module: nn.Module, args: tuple[Any, ...], run: Callable[[], Any]) -> Any:
         nonlocal position
-        if position == len(plan.events):
+        if position == len(plan.calls):
             return run()
-        expected, call, act = plan.events[position]
+        expected, call = plan.calls[position]
         if expected is not module:
             raise SutureError(f"expected a call of {call[0]!r} before site {str(plan.site)!r}, got another; "
                               "make the forward call the same modules in the same order")
         position += 1
-        if act is ReplayAction.ENTER:
+        if call in plan.entered:
             return run()
-        if act is ReplayAction.SITE:
+        if call == plan.site.id:
             return _replace_representation(plan, x, done, copies)
         output = done.results[call]
         if call in volatile:
@@ -176,7 +168,7 @@ def replay(network: nn.Module, plan: ReplayPlan, x: Tensor, done: RecordedPass, 
         shallow = plan.used is not None and call not in plan.used and call not in volatile
         return repeat_examples(output, copies, done.size, plan.axes[call], shallow=shallow)
 
-    with intercept_calls({m: None for m, _, _ in plan.events}, handler):
+    with intercept_calls({m: None for m, _ in plan.calls}, handler):
         return apply(network, repeat_examples(done.inputs, copies, done.size))
 
 

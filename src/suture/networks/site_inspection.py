@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -122,15 +123,9 @@ class SiteInspector:
 
     def _discover(self) -> list[SiteInfo]:
         """Find the repeated blocks: the first kind of candidate of which two or more are legal sites."""
-        known: dict[CallId, SiteInfo | None] = {}
-
-        def cut(call: Call) -> SiteInfo | None:
-            if call.id not in known:
-                known[call.id] = self._inspect_if_legal(call)
-            return known[call.id]
-
-        for candidates in self._search.find_repeated(lambda c: cut(c) is not None):
-            infos = self._sort([i for i in map(cut, candidates) if i is not None])
+        inspect = cache(self._inspect_if_legal)
+        for candidates in self._search.find_repeated(lambda c: inspect(c) is not None):
+            infos = self._sort([i for i in map(inspect, candidates) if i is not None])
             # Logits are not a site. The end of an encoder without a head is one: it has the blocks' shape.
             infos = [i for k, i in enumerate(infos) if not i.final or (k and i.shape == infos[k - 1].shape)]
             if len(infos) >= 2:

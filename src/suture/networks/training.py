@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
@@ -28,6 +27,7 @@ from suture._base import (
     options,
     seed_torch,
 )
+from suture.networks.calls import set_mode
 
 Optimizer = Literal["adam", "adamw", "sgd"]
 Schedule = Literal["constant", "cosine", "onecycle"]
@@ -184,7 +184,7 @@ def train(network: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe, *,
     # Order and augmentation are drawn on the CPU, so they are the same on every device.
     generator = torch.Generator().manual_seed(recipe.seed)
     losses, accuracies = [], []
-    with seed_torch(recipe.seed, device), _set_mode(network, training=True), torch.enable_grad():
+    with seed_torch(recipe.seed, device), set_mode(network, training=True), torch.enable_grad():
         for epoch in range(recipe.epochs):
             loss, right = _train_epoch(network, inputs, labels, recipe, optimizer, generator, epoch)
             if not math.isfinite(loss):
@@ -215,22 +215,11 @@ def compute_accuracy(network: nn.Module, inputs: Tensor, labels: Tensor, batch_s
     device = next((tensor.device for tensor in network.parameters()), inputs.device)
     right = 0
     batches = zip(torch.split(inputs, batch_size), torch.split(labels, batch_size), strict=True)
-    with _set_mode(network, training=False), torch.no_grad():
+    with set_mode(network, training=False), torch.no_grad():
         for batch, truth in batches:
             guess = network(batch.to(device)).argmax(1)
             right += int((guess == truth.to(device)).sum())
     return right / len(labels)
-
-
-@contextmanager
-def _set_mode(network: nn.Module, *, training: bool) -> Iterator[None]:
-    before = [(module, module.training) for module in network.modules()]
-    network.train(training)
-    try:
-        yield
-    finally:
-        for module, mode in before:
-            module.training = mode
 
 
 def _find_batch_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
