@@ -15,10 +15,9 @@ from suture._base.errors import SutureError
 from suture.numbers.moments import Moments
 from suture.numbers.spectra import Pair
 from suture.stitching import solvers
-from suture.stitching.direct_matching import compute_residual, direct_match
+from suture.stitching.direct_matching import RIDGE_STRENGTHS, choose_ridge, compute_residual, direct_match
 from suture.stitching.families import Diagonal, Permutation, Ridge
 from suture.stitching.family import Family
-from suture.stitching.solvers import RIDGE_STRENGTHS, choose_ridge
 from tests.support.families import FITTED, TEXTS, TRANSFORMATIONS, close, data, matched, numbers
 from tests.support.moments import grid_moments
 

@@ -6,7 +6,7 @@ from suture.stitching.convergence import stack_curves as stack_curves
 from suture.stitching.direct_matching import DirectMatch as DirectMatch
 from suture.stitching.direct_matching import direct_match as direct_match
 from suture.stitching.families import FAMILIES as FAMILIES
-from suture.stitching.families import FULL as FULL
+from suture.stitching.family import FULL as FULL
 from suture.stitching.family import Family as Family
 from suture.stitching.layer import StitchingLayer as StitchingLayer
 from suture.stitching.objective import TaskRecipe as TaskRecipe

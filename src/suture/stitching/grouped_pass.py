@@ -150,14 +150,15 @@ class GroupedPass:
 
     def _run_once(self, layers: Layers, batch: Batch, device: torch.device, backward: bool,
                   check: bool) -> tuple[Grads, BatchSums]:
-        rows = self._find_rows(batch)
+        pieces = [(piece, self._find_rows(piece))
+                  for piece in cut_batch(batch, self.micro_batch.choose_piece_size(batch.size))]
+        count = sum(rows.count for _, rows in pieces)
         loss, hits, scales = torch.zeros(3, len(layers), device=device)
-        sums = BatchSums(loss, hits, rows.count, rows.labels is not None)
         grads: Grads = {}
-        for piece in cut_batch(batch, self.micro_batch.choose_piece_size(batch.size)):
-            if not self._find_rows(piece).count:
+        for piece, rows in pieces:
+            if not rows.count:
                 continue
-            outputs = self._run_networks(piece, device, check)
+            outputs = self._run_networks(piece, rows, device, check)
             for here, cells in self._group(layers, piece.size):
                 losses, right = self._compute_losses(layers, cells, outputs)
                 loss[here] += losses.detach().sum(1)
@@ -168,7 +169,7 @@ class GroupedPass:
                 if backward:
                     # "match" is scaled by |T|² of the whole batch, which is known only at its end.
                     _add_gradients(grads, layers, cells,
-                                   losses.sum() if self._matches else losses.sum() / rows.count)
+                                   losses.sum() if self._matches else losses.sum() / count)
         if self._matches:
             loss *= batch.size / scales
             grads = {c: [None if g is None else g / s for g in grads[c]]
@@ -177,8 +178,8 @@ class GroupedPass:
             for k, (c, layer) in enumerate(layers.items()):
                 if (penalty := layer.penalty()) is not None:
                     _add_gradients(grads, layers, [c], penalty)
-                    loss[k] += penalty.detach() * rows.count
-        return grads, sums
+                    loss[k] += penalty.detach() * count
+        return grads, BatchSums(loss, hits, count, all(rows.labels is not None for _, rows in pieces))
 
     def _group(self, layers: Layers, size: int) -> Iterator[tuple[slice, list[Cell]]]:
         """Yield the cells whose stitched representations are concatenated, with their slice of `layers`."""
@@ -199,8 +200,9 @@ class GroupedPass:
             return nullcontext()
         return torch.autocast(device.type, torch.bfloat16)
 
-    def _run_networks(self, piece: Batch, device: torch.device, check: bool) -> _PieceOutputs:
-        rows, done = self._find_rows(piece), None
+    def _run_networks(self, piece: Batch, rows: ScoredRows, device: torch.device,
+                      check: bool) -> _PieceOutputs:
+        done = None
         with disable_gradients(), self._cast_forward(device):
             if self._matches:
                 ys = self.target.front(piece.target)

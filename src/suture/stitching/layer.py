@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,7 @@ from torch.nn import functional as F
 
 from suture._base import check_finite, expect
 from suture.representations import Alignment, Kind, Part, to_grid
-from suture.stitching.families import FULL
-from suture.stitching.family import Family, draw_uniform
+from suture.stitching.family import FULL, Family, draw_uniform
 
 TOLERANCE = 1e-5
 """Largest distance of a given map from the family, relative to the norm of the map."""
@@ -95,9 +94,6 @@ class Affine(nn.Module):
         return f"{self.p} -> {self.q}, {self.family}"
 
 
-Init = Literal["random", "dm", "identity"]
-
-
 class StitchingLayer(nn.Module):
     """A map of source representations to the target's shape: align the positions, then x -> W x + b.
 
@@ -152,7 +148,10 @@ class StitchingLayer(nn.Module):
         """Apply `Family.shrink` to W after an optimiser step of learning rate `lr`."""
         family = self.affine.family
         if family.penalised:
-            self.weight.copy_(family.shrink(self.weight, lr))
+            weight = self.weight
+            shrunk = family.shrink(weight, lr)
+            if shrunk is not weight:
+                weight.copy_(shrunk)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the source's representations in the target's shape and in the dtype of `x`.
@@ -161,28 +160,19 @@ class StitchingLayer(nn.Module):
             x: (N, C, H, W), or (N, H, W, C) if the source's shape has channels last, (N, T, D) or (N, D).
             mask: (N, T) booleans, False for padding tokens, which averages leave out.
         """
-        stitched = self._align(x, mask)
-        return F.relu(stitched) if self.relu else stitched
-
-    def _align(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        a = self.alignment
-        weight, bias = self.weight, self.bias
+        a, weight, bias = self.alignment, self.weight, self.bias
+        given = x.to(weight.dtype)
         if a.source.kind is Kind.MAP and a.target.kind is Kind.MAP:
-            channels_first = (x.permute(0, 3, 1, 2) if a.source.last else x).to(weight.dtype)
-            made = self._stitch_map(channels_first, weight, bias).to(x.dtype)
-            return made.permute(0, 2, 3, 1).contiguous() if a.target.last else made
-        parts = [self._stitch_part(part, x.to(weight.dtype), mask, weight, bias) for part in a.parts]
-        return a.assemble(parts).contiguous().to(x.dtype)
-
-    def _stitch_map(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        part, kernel = self.alignment.parts[0], weight[:, :, None, None]
-        return self._map_and_resize(part, x, lambda t: F.conv2d(t, kernel, bias), part.resizing.resize_map)
-
-    def _stitch_part(self, part: Part, x: Tensor, mask: Tensor | None, weight: Tensor,
-                     bias: Tensor) -> Tensor:
-        grid = to_grid(x, self.alignment.source, part.source, mask)
-        return self._map_and_resize(part, grid, lambda t: F.linear(t, weight, bias),
-                                    part.resizing.resize_grid)
+            part, kernel = a.parts[0], weight[:, :, None, None]
+            stitched = self._map_and_resize(part, given.permute(0, 3, 1, 2) if a.source.last else given,
+                                            lambda t: F.conv2d(t, kernel, bias), part.resizing.resize_map)
+            stitched = stitched.permute(0, 2, 3, 1).contiguous() if a.target.last else stitched
+        else:
+            stitched = a.assemble([
+                self._map_and_resize(part, to_grid(given, a.source, part.source, mask),
+                                     lambda t: F.linear(t, weight, bias), part.resizing.resize_grid)
+                for part in a.parts]).contiguous()
+        return (F.relu(stitched) if self.relu else stitched).to(x.dtype)
 
     def _map_and_resize(self, part: Part, x: Tensor, map_channels: Callable[[Tensor], Tensor],
                         resize: Callable[[Tensor], Tensor]) -> Tensor:

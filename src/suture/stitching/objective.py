@@ -22,9 +22,9 @@ from suture._base import (
 )
 from suture.data import Batch
 from suture.networks import Recipe, augment, check_images
-from suture.stitching.layer import Init
 from suture.stitching.tasks import Task
 
+Init = Literal["random", "dm", "identity"]
 Objective = Literal["hard", "soft", "mixed", "match"]
 Precision = Literal["float32", "bf16"]
 
