@@ -18,6 +18,7 @@ from suture.networks.calls import (
     CallId,
     apply,
     convert_output,
+    disable_gradients,
     extract_tensors,
     intercept_calls,
     repeat_examples,
@@ -48,7 +49,7 @@ def capture_calls(network: nn.Module, inputs: Any, calls: Collection[CallId], vo
     """
     for _ in range(2):
         done, versions = _run_once(network, inputs, calls, volatile, stop)
-        changed = find_changed(versions)
+        changed = _find_changed(versions)
         if not changed:
             return done
         volatile |= changed
@@ -60,11 +61,11 @@ Versions = dict[CallId, list[tuple[Tensor, int]]]
 """Tensors in the output of each call, with the number of in-place changes that each has seen."""
 
 
-def find_changed(versions: Versions) -> set[CallId]:
+def _find_changed(versions: Versions) -> set[CallId]:
     return {i for i, pairs in versions.items() if any(t._version != v for t, v in pairs)}
 
 
-def list_versions(output: Any) -> list[tuple[Tensor, int]]:
+def _list_versions(output: Any) -> list[tuple[Tensor, int]]:
     return [(t, t._version) for t in extract_tensors(output)]
 
 
@@ -87,7 +88,7 @@ def _run_once(network: nn.Module, inputs: Any, calls: Collection[CallId], volati
         else:
             # A new container, because the forward pass may later write into the one it was given.
             results[call] = convert_output(output, lambda t: t)
-            versions[call] = list_versions(output)
+            versions[call] = _list_versions(output)
         # While an exporter traces the calls, none of them may end by an exception.
         if stop and len(results) == len(calls) and not torch.compiler.is_compiling():
             raise _Stop
@@ -170,6 +171,24 @@ def replay(network: nn.Module, plan: ReplayPlan, x: Tensor, done: RecordedPass, 
 
     with intercept_calls({m: None for m, _ in plan.calls}, handler):
         return apply(network, repeat_examples(done.inputs, copies, done.size))
+
+
+@disable_gradients()
+def capture_for_replay(network: nn.Module, inputs: Any, plan: ReplayPlan,
+                       volatile: set[CallId]) -> tuple[RecordedPass, Tensor]:
+    """Run a pass that remembers what a plan needs, and return it with the site's representation.
+
+    One replay finds the calls whose outputs the tail overwrites in place, and adds them to `volatile`.
+    """
+    done = capture_calls(network, inputs, plan.remembered, volatile)
+    own = plan.site.pick(done.results[plan.site.id])
+    assert own is not None
+    x = own.clone()
+    versions = {i: _list_versions(r) for i, r in done.results.items()}
+    versions[plan.site.id] += _list_versions(x)
+    replay(network, plan, x, done, volatile)
+    volatile |= _find_changed(versions)
+    return done, own
 
 
 def _replace_representation(plan: ReplayPlan, x: Tensor, done: RecordedPass, copies: int) -> Any:

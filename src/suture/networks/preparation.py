@@ -12,7 +12,16 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from suture._base import SutureError, convert_tensors, count_examples, expect, list_tensors, report_errors
-from suture.networks.calls import Call, apply, disable_gradients, extract_tensors, freeze, record, walk
+from suture.networks.calls import (
+    Call,
+    apply,
+    disable_gradients,
+    extract_tensors,
+    freeze,
+    guess_axis,
+    record,
+    walk,
+)
 
 
 def find_device(name: str | torch.device = "auto") -> torch.device:
@@ -48,7 +57,9 @@ def prepare(network: nn.Module, inputs: Any, device: torch.device, name: str) ->
     expect(isinstance(network, nn.Module), f"a torch.nn.Module as {name}", type(network).__name__)
     expect(not isinstance(network, torch.jit.ScriptModule), f"an eager module as {name}", "a TorchScript one",
            "pass the model it was made from")
-    _check_precision(network, name)
+    double = next((k for k, p in network.named_parameters() if p.dtype == torch.float64), None)
+    expect(double is None, f"the {name} in float32 (or half)", f"float64 in {double!r}",
+           "pass network.float(), data in float32")
     # A module may hold locks, open files or tensors with a history.
     with report_errors(f"the {name} network cannot be copied",
                        "keep only parameters, buffers and plain values on it, for suture's private copy"):
@@ -67,21 +78,10 @@ def prepare(network: nn.Module, inputs: Any, device: torch.device, name: str) ->
         return mine
 
 
-def _check_precision(network: nn.Module, name: str) -> None:
-    for key, p in network.named_parameters():
-        if p.dtype == torch.float64:
-            raise SutureError(f"expected the {name} in float32 (or half), got float64 in {key!r}; "
-                              "pass network.float(), data in float32")
-
-
 def take_first(inputs: Any, n: int = 4) -> Any:
     """Return the first `n` examples of a batch of inputs."""
     size = count_examples(inputs)
-
-    def cut(t: Tensor) -> Tensor:
-        return t[:n] if t.ndim and len(t) == size else t
-
-    return convert_tensors(inputs, cut)
+    return convert_tensors(inputs, lambda t: t if guess_axis(t, size) is None else t[:n])
 
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -24,14 +24,7 @@ from suture.networks.calls import (
     record,
     walk,
 )
-from suture.networks.capture_and_replay import (
-    RecordedPass,
-    ReplayPlan,
-    capture_calls,
-    find_changed,
-    list_versions,
-    replay,
-)
+from suture.networks.capture_and_replay import ReplayPlan, capture_for_replay, replay
 from suture.networks.preparation import take_first
 from suture.networks.site_search import Site, SiteSearch, SiteSpec
 from suture.representations import (
@@ -88,8 +81,7 @@ class SiteInspector:
         self._search = SiteSearch(network, self._calls, name)
 
     def _find_axes(self) -> None:
-        """Find the axes of the examples in each output, from a second pass over another number of examples.
-        """
+        """Find the axes of the examples in each output, from a pass over another number of examples."""
         few, two = self._few, 2 if self._few == 4 else 2 * self._few
         other = record(self.network, convert_tensors(
             self._example, lambda t: torch.cat([t, t])[:two] if guess_axis(t, few) == 0 else t))
@@ -173,7 +165,7 @@ class SiteInspector:
 
         The tail runs with remembered outputs as leaves of autograd. Leaves with a gradient reach the output.
         """
-        done, own = self._run_to_replay(site, plan)
+        done, own = capture_for_replay(self.network, self._example, plan, self.volatile)
         leaves: list[_Leaf] = []
 
         def leaf(call: CallId) -> Callable[[Tensor], Tensor]:
@@ -199,19 +191,6 @@ class SiteInspector:
         self.plans[site] = replace(plan, used=frozenset(call for call, _, _ in reached))
         return tuple(dict.fromkeys(call[0] or "inputs" for call, t, axis in reached
                                    if self._has_content(t, axis)))
-
-    @disable_gradients()
-    def _run_to_replay(self, site: Site, plan: ReplayPlan) -> tuple[RecordedPass, Tensor]:
-        """Run the network up to a site, and its tail once, to find what the tail overwrites in place."""
-        done = capture_calls(self.network, self._example, plan.remembered, self.volatile)
-        own = site.pick(done.results[site.id])
-        assert own is not None
-        x = own.clone()
-        versions = {i: list_versions(r) for i, r in done.results.items()}
-        versions[site.id] += list_versions(x)
-        replay(self.network, plan, x, done, self.volatile)
-        self.volatile |= find_changed(versions)
-        return done, own
 
     def _find_reached(self, site: Site, output: Any, start: Tensor, leaves: list[_Leaf]) -> list[_Leaf]:
         """Find the leaves that reach the output; raise an error if the site itself does not."""

@@ -110,16 +110,14 @@ class _PieceOutputs:
         xs, ys: representations at all source and target sites.
         done: full pass of the target; None for "match".
         own: the target's logits of the scored rows; meaningless for "match".
-        mask, target_mask: token masks of source and target.
     """
 
+    piece: Batch
+    rows: ScoredRows
     xs: list[Tensor]
     ys: list[Tensor]
     done: RecordedPass | None
-    rows: ScoredRows
     own: Tensor
-    mask: Tensor | None
-    target_mask: Tensor | None
 
 
 class GroupedPass:
@@ -214,15 +212,15 @@ class GroupedPass:
                     self.task.check_labels(rows, logits)
                 own = rows.select(logits)
             xs = ys if self.source is self.target else self.source.front(piece.source)
-        return _PieceOutputs(xs, ys, done, rows, own, get_token_mask(piece.source),
-                             get_token_mask(piece.target))
+        return _PieceOutputs(piece, rows, xs, ys, done, own)
 
     def _compute_losses(self, layers: Layers, cells: Sequence[Cell],
                         outputs: _PieceOutputs) -> tuple[Tensor, Tensor]:
         """Return the losses (k, rows) of k cells with the same tail, and their hits (k,)."""
         j = cells[0][1]
         y = outputs.ys[j]
-        stitched = [self._stitch(layers[c], outputs.xs[c[0]], outputs.mask) for c in cells]
+        mask = get_token_mask(outputs.piece.source)
+        stitched = [self._stitch(layers[c], outputs.xs[c[0]], mask) for c in cells]
         if outputs.done is None:
             difference = stitched[0] - y.float()
             return self._sum_squares(j, difference, outputs).view(1, 1), difference.new_zeros(1)
@@ -242,7 +240,7 @@ class GroupedPass:
 
     def _sum_squares(self, j: int, x: Tensor, outputs: _PieceOutputs) -> Tensor:
         """Return |x|² at target site `j` without padding tokens."""
-        rows = get_row_mask(self.target.shapes[j], View.ALL, outputs.target_mask)
+        rows = get_row_mask(self.target.shapes[j], View.ALL, get_token_mask(outputs.piece.target))
         if rows is not None:
             x = to_grid(x, self.target.shapes[j], View.ALL)[rows]
         return x.square().sum()
