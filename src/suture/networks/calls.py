@@ -14,6 +14,10 @@ from torch import Tensor, nn
 
 from suture._base import SutureError, convert_tensors
 
+Handler = Callable[[nn.Module, tuple[Any, ...], Callable[[], Any]], Any]
+"""Function of a module, the positional arguments of a call, and a function that runs the call."""
+CallId = tuple[str, int]
+"""(module path, number of earlier calls of the module)."""
 Axes = tuple[int | None, ...]
 """Axis of the examples for each tensor in an output; None for a tensor without examples."""
 MIXED = -1
@@ -105,12 +109,6 @@ def repeat_examples(value: Any, copies: int, size: int, axes: Axes = (), *, shal
         return t.repeat(*(copies if d == axis else 1 for d in range(t.ndim)))
 
     return convert_output(value, one)
-
-
-Handler = Callable[[nn.Module, tuple[Any, ...], Callable[[], Any]], Any]
-"""Function of a module, the positional arguments of a call, and a function that runs the call."""
-CallId = tuple[str, int]
-"""(module path, number of earlier calls of the module)."""
 
 
 def apply(network: nn.Module, inputs: Any) -> Any:

@@ -23,6 +23,11 @@ from suture.networks.calls import (
     walk,
 )
 
+CPU_BUDGET = 13 * 2**20
+GPU_BUDGET = 2 * 2**30
+"""Bytes allowed for a micro-batch's largest activation; a CPU's should fit the cache (benchmarks/grid.py)."""
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
 
 def find_device(name: str | torch.device = "auto") -> torch.device:
     """Find the device called `name`: "auto" means cuda, else mps, else cpu.
@@ -82,9 +87,6 @@ def take_first(inputs: Any, n: int = 4) -> Any:
     """Return the first `n` examples of a batch of inputs."""
     size = count_examples(inputs)
     return convert_tensors(inputs, lambda t: t if guess_axis(t, size) is None else t[:n])
-
-
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def fold_batch_norms(network: nn.Module, inputs: Any, unchanged: Collection[str] = ()) -> int:
@@ -147,11 +149,6 @@ def _fold_pair(conv: Any, norm: Any) -> Callable[[], None]:
 
 def _return_input(x: Tensor) -> Tensor:
     return x
-
-
-CPU_BUDGET = 13 * 2**20
-GPU_BUDGET = 2 * 2**30
-"""Bytes allowed for a micro-batch's largest activation; a CPU's should fit the cache (benchmarks/grid.py)."""
 
 
 def choose_micro_batch(peak: int, device: torch.device) -> int:

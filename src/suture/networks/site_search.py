@@ -15,6 +15,9 @@ from suture.representations import ShapeOverride
 
 SiteSpec = str | Iterable["str | Site"] | Callable[[str, nn.Module], bool] | None
 """Choice of sites: None (the repeated blocks), a name or glob, several, or a function of (path, module)."""
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_GLOB = {"**": ".*", "*": "[^.]*", "?": "[^.]"}
+"""Regular expressions for the signs of a glob: all but ``**`` stay within one part of a dotted path."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +91,6 @@ def split_name(name: str) -> tuple[str, str]:
         raise SutureError(f"site {name!r}: missing representation kind after '@'; write "
                           f"{point + '@tokens:1'!r}, or leave out the '@'")
     return point, taken
-
-
-_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-_GLOB = {"**": ".*", "*": "[^.]*", "?": "[^.]"}
-"""Regular expressions for the signs of a glob: all but ``**`` stay within one part of a dotted path."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,13 @@ from suture._base import expect
 from suture.numbers import Moments, Pair, Spectrum, compute_squared_error, leave_out, solve_least_squares
 from suture.stitching.family import FULL, Family
 
+RIDGE_STRENGTHS = tuple(10.0**k for k in range(-6, 3))
+"""Candidate strengths of ridge:cv."""
+LASSO_TOLERANCE = 1e-9
+"""Largest violation of the lasso's optimality conditions, relative to its penalty."""
+LASSO_STEPS = 10_000
+"""Maximum number of steps of the lasso solver."""
+
 
 @dataclass(frozen=True)
 class DirectMatch:
@@ -62,14 +69,6 @@ def compute_residual(weight: Tensor, bias: Tensor, moments: Moments) -> float:
     """Return sum |W x + b - y|² / sum |y - mean|² of any map W (q, p), b (q,); nan for a constant target."""
     total = torch.trace(moments.syy)
     return float(compute_squared_error(weight, bias, moments) / total) if float(total) > 0 else float("nan")
-
-
-RIDGE_STRENGTHS = tuple(10.0**k for k in range(-6, 3))
-"""Candidate strengths of ridge:cv."""
-LASSO_TOLERANCE = 1e-9
-"""Largest violation of the lasso's optimality conditions, relative to its penalty."""
-LASSO_STEPS = 10_000
-"""Maximum number of steps of the lasso solver."""
 
 
 def choose_ridge(folds: Sequence[Moments]) -> float:

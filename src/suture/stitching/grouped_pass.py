@@ -23,16 +23,18 @@ from suture.stitching.tasks import ScoredRows, Task
 _OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory",
                         "not enough memory")
 
+Layers = Mapping[Cell, StitchingLayer]
+Grads = dict[Cell, list[Tensor | None]]
 T = TypeVar("T")
 
 
 class MicroBatch:
     """Maximum number of examples (`most`) that pass a network at once in training.
 
-    It is half of `forward`, the maximum without gradients, because training keeps more tensors and batches
-    beyond the CPU's cache are slow. For a ResNet-20 at 32x32 (benchmarks/groups.py) it is 104 images with
-    strides, where the size makes no difference. Without strides it is 26: 16 to 32 are fastest, 128 are 34 to
-    57 % slower.
+    It is half of `forward`, the maximum without gradients (`suture.networks.choose_micro_batch`), because
+    training keeps more tensors and batches beyond the CPU's cache are slow. For a ResNet-20 at 32x32
+    (benchmarks/groups.py) it is 104 images with strides, where the size makes no difference. Without strides
+    it is 26: 16 to 32 are fastest, 128 are 34 to 57 % slower.
     """
 
     def __init__(self, forward: int) -> None:
@@ -71,10 +73,6 @@ class MicroBatch:
 def _is_out_of_memory(error: BaseException) -> bool:
     return (isinstance(error, torch.cuda.OutOfMemoryError | MemoryError)
             or any(words in str(error).lower() for words in _OUT_OF_MEMORY_WORDS))
-
-
-Layers = Mapping[Cell, StitchingLayer]
-Grads = dict[Cell, list[Tensor | None]]
 
 
 def sort_by_target(layers: Layers) -> dict[Cell, StitchingLayer]:

@@ -24,6 +24,10 @@ from suture._base import (
 from suture.networks import Call, apply, disable_gradients, extract_main_output, record, walk
 from suture.representations import get_token_mask
 
+TaskName = Literal["auto", "classification", "next_token", "tokens", "none"]
+TASKS: tuple[str, ...] = get_args(TaskName)
+ROUNDING = 1e-5
+"""Change of logits, relative to the largest one, that is rounding."""
 IGNORED_LABEL = -100
 """Label of a position that is not scored, as in the losses of PyTorch and Hugging Face."""
 _IGNORE = "give labels (N, T), -100 where a position is not scored"
@@ -168,12 +172,6 @@ def find_token_ids(inputs: Any) -> Tensor | None:
     mask = inputs.get("attention_mask") if named else None
     return next((t for t in first if t is not mask and isinstance(t, Tensor) and t.ndim == 2 and not
                  (t.is_floating_point() or t.is_complex() or t.dtype == torch.bool)), None)
-
-
-TaskName = Literal["auto", "classification", "next_token", "tokens", "none"]
-TASKS: tuple[str, ...] = get_args(TaskName)
-ROUNDING = 1e-5
-"""Change of logits, relative to the largest one, that is rounding."""
 
 
 @torch.no_grad()
