@@ -21,7 +21,7 @@ import torch
 import suture
 from common import Floor, claim, header
 from suture import zoo
-from suture.networks.captures import RecordedPass
+from suture.networks.capture_and_replay import RecordedPass
 from suture.networks.sites import SitedNetwork
 
 

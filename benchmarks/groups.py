@@ -1,4 +1,4 @@
-"""Cuts of stitched batches for training on a CPU: `suture.stitching.micro_batch.MicroBatch` and others.
+"""Cuts of stitched batches for training on a CPU: `suture.stitching.grouped_pass.MicroBatch` and others.
 
 One training step of 4 layers into one tail of a ResNet-20 at 32x32, for pieces of several sizes, several of
 them concatenated. Exit code 1 if the cut that is taken is not among the fastest ones (single measurements
@@ -19,7 +19,7 @@ from suture.networks import choose_micro_batch, prepare
 from suture.networks.sites import SitedNetwork
 from suture.representations.alignment import Alignment
 from suture.stitching import StitchingLayer, TaskRecipe
-from suture.stitching.micro_batch import MicroBatch
+from suture.stitching.grouped_pass import MicroBatch
 from suture.stitching.trainer import GroupTrainer
 
 CPU = torch.device("cpu")

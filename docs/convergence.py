@@ -26,7 +26,7 @@ import torch
 
 import suture
 from suture import TaskRecipe, zoo
-from suture.networks.recipe import Recipe
+from suture.networks.training import Recipe
 
 HERE = Path(__file__).parent
 STORE = HERE / ".convergence"

@@ -29,8 +29,8 @@ from suture._base.hashing import fingerprint_network
 from suture.data.batches import Batches
 from suture.networks.calls import disable_gradients
 from suture.networks.preparation import find_device, prepare
-from suture.networks.recipe import Recipe
 from suture.networks.sites import SitedNetwork
+from suture.networks.training import Recipe
 from suture.ood import DETECTORS, Detection, stack_scores, tabulate_scores
 from suture.results import figures
 from suture.stitching.tasks import extract_logits

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 import suture
 from suture import indices
 from suture.data.batches import Batches
-from suture.networks.calls import apply, freeze
-from suture.networks.module_outputs import extract_main_output, extract_tensors
+from suture.networks.calls import apply, extract_main_output, extract_tensors, freeze
 from suture.networks.sites import SitedNetwork, capture
 from suture.numbers.moments import Moments
 from suture.numbers.spectra import Pair

@@ -13,7 +13,7 @@ from torch import nn
 from torchvision import models
 
 from suture.networks.calls import apply
-from suture.networks.module_outputs import extract_main_output
+from suture.networks.calls import extract_main_output
 from suture.networks.sites import SitedNetwork
 
 N = 5

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from suture import SutureError
-from suture.networks.calls import apply, freeze
-from suture.networks.module_outputs import extract_main_output
-from suture.networks.site_names import Site
+from suture.networks.calls import apply, extract_main_output, freeze
+from suture.networks.site_search import Site
 from suture.networks.sites import capture, find_sites, run_tail
 from suture.representations import Kind
 from tests.support.networks import NETWORKS

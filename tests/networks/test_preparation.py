@@ -9,9 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from suture import SutureError
-from suture.networks.batch_norm_folding import fold_batch_norms
-from suture.networks.micro_batch import CPU_BUDGET, choose_micro_batch
-from suture.networks.preparation import find_device, prepare, take_first
+from suture.networks.preparation import (
+    CPU_BUDGET,
+    choose_micro_batch,
+    find_device,
+    fold_batch_norms,
+    prepare,
+    take_first,
+)
 from suture.networks.sites import SitedNetwork
 from tests.support.layouts import Normed, Views
 from tests.support.tiny import Tiny, images, labels, network, seeded

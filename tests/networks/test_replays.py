@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from suture import SutureError
 from suture.networks.calls import freeze, record, walk
-from suture.networks.captures import RecordedPass, capture_calls
-from suture.networks.replays import ReplayPlan, replay
-from suture.networks.site_names import Site
+from suture.networks.capture_and_replay import RecordedPass, ReplayPlan, capture_calls, replay
+from suture.networks.site_search import Site
 from suture.networks.sites import SitedNetwork
 from tests.support.tiny import images, network, seeded
 

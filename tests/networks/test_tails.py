@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 
 import suture
-import suture.networks.module_outputs
+import suture.networks.calls
 from suture import SutureError
-from suture.networks.calls import apply, record, walk
-from suture.networks.module_outputs import extract_tensors
-from suture.networks.site_names import Site
+from suture.networks.calls import apply, extract_tensors, record, walk
+from suture.networks.site_search import Site
 from suture.networks.sites import SitedNetwork
 from tests.support.architectures import ARCHITECTURES, N
 
@@ -71,10 +70,10 @@ def test_law_1_at_the_blocks_which_are_found_in_order(name: str) -> None:
 def _concatenated(sited: SitedNetwork, k: int, x: Tensor, done: Any) -> None:
     """Two batches through one tail are two tails."""
     other = x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(k))
-    together = suture.networks.module_outputs.extract_main_output(sited.tail(k, torch.cat([x, other]), done))
+    together = suture.networks.calls.extract_main_output(sited.tail(k, torch.cat([x, other]), done))
     assert together is not None
     for part, alone in zip(together.split(N), (x, other), strict=True):
-        end = suture.networks.module_outputs.extract_main_output(sited.tail(k, alone, done))
+        end = suture.networks.calls.extract_main_output(sited.tail(k, alone, done))
         assert end is not None
         torch.testing.assert_close(part, end, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(together[:N], together[N:])

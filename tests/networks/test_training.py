@@ -14,8 +14,7 @@ from suture._base import seed_torch
 from suture._base.errors import SutureError
 from suture._base.hashing import fingerprint_network
 from suture.networks import training
-from suture.networks.recipe import Recipe
-from suture.networks.training import compute_accuracy, train
+from suture.networks.training import Recipe, compute_accuracy, train
 
 
 def blobs(n: int = 96, classes: int = 3) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,7 +10,6 @@ import sklearn.linear_model
 import torch
 
 from suture._base.errors import SutureError
-from suture.stitching.affine import Affine
 from suture.stitching.families import (
     Diagonal,
     Full,
@@ -22,6 +21,7 @@ from suture.stitching.families import (
     Sparse,
 )
 from suture.stitching.family import Family
+from suture.stitching.layer import Affine
 from tests.support.families import TEXTS, close, data, matched
 
 

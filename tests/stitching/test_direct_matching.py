@@ -14,11 +14,10 @@ import torch
 from suture._base.errors import SutureError
 from suture.numbers.moments import Moments
 from suture.numbers.spectra import Pair
-from suture.stitching import solvers
-from suture.stitching.direct_matching import compute_residual, direct_match
+from suture.stitching import direct_matching
+from suture.stitching.direct_matching import RIDGE_STRENGTHS, choose_ridge, compute_residual, direct_match
 from suture.stitching.families import Diagonal, Permutation, Ridge
 from suture.stitching.family import Family
-from suture.stitching.solvers import RIDGE_STRENGTHS, choose_ridge
 from tests.support.families import FITTED, TEXTS, TRANSFORMATIONS, close, data, matched, numbers
 from tests.support.moments import grid_moments
 
@@ -169,7 +168,7 @@ def test_sparse_reaches_zero_at_strength_one_and_not_before():
 
 
 def test_sparse_says_where_it_does_not_converge(monkeypatch):
-    monkeypatch.setattr(solvers, "LASSO_STEPS", 3)
+    monkeypatch.setattr(direct_matching, "LASSO_STEPS", 3)
     with pytest.raises(SutureError, match=r"sparse:0\.1 does not converge"):
         matched(*data(), "sparse:0.1")
 

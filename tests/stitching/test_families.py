@@ -11,8 +11,7 @@ import torch
 from suture._base.errors import SutureError
 from suture.numbers.moments import Moments
 from suture.numbers.spectra import Pair
-from suture.stitching.affine import Affine
-from suture.stitching.direct_matching import direct_match
+from suture.stitching.direct_matching import choose_ridge, direct_match
 from suture.stitching.families import (
     FAMILIES,
     Diagonal,
@@ -24,7 +23,7 @@ from suture.stitching.families import (
     Ridge,
 )
 from suture.stitching.family import Family
-from suture.stitching.solvers import choose_ridge
+from suture.stitching.layer import Affine
 from tests.support.families import TEXTS, TRANSFORMATIONS, data, matched
 
 
@@ -83,7 +82,6 @@ def test_every_example_is_its_familys():
     (lambda: Affine(3, 3).set(torch.full((3, 3), torch.nan), torch.zeros(3)), ["NaN"]),
     (lambda: Affine(3, 3, Identity()).set(torch.eye(3), torch.ones(3)), ["b = 0", "1.7"]),
     (lambda: Affine(3, 3, Orthogonal(shift=False)).set(torch.eye(3), torch.ones(3)), ["b = 0"]),
-    (lambda: Ridge("cv").penalty(torch.eye(3)), ["cv", "ridge:0.1"]),
 ])
 def test_bad_input_is_refused_in_one_line(make, words):
     with pytest.raises(SutureError) as caught:

@@ -154,3 +154,11 @@ def test_texts_that_cannot_be_aligned_say_why(source: Shape, target: Shape, word
         Alignment(source, target)
     assert str(source) in str(e.value)
     assert str(target) in str(e.value)
+
+
+@pytest.mark.parametrize("family", ["ridge:0.1", "sparse:0.5"])
+def test_a_family_without_a_proximal_step_leaves_its_weight_alone(family: str) -> None:
+    layer = StitchingLayer(Alignment(Shape(Kind.VECTOR, 4), Shape(Kind.VECTOR, 3)), Family.parse(family))
+    before = layer.weight._version
+    layer.shrink(0.1)
+    assert (layer.weight._version > before) == ("sparse" in family)

@@ -1,22 +1,114 @@
-"""Calls of a network's modules: interception and recording."""
+"""Calls of a network's modules and their outputs: interception, recording, and the axes of the examples."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from itertools import count
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from suture.networks.module_outputs import Axes
+from suture._base import SutureError, convert_tensors
 
 Handler = Callable[[nn.Module, tuple[Any, ...], Callable[[], Any]], Any]
 """Function of a module, the positional arguments of a call, and a function that runs the call."""
 CallId = tuple[str, int]
 """(module path, number of earlier calls of the module)."""
+Axes = tuple[int | None, ...]
+"""Axis of the examples for each tensor in an output; None for a tensor without examples."""
+MIXED = -1
+"""Value in place of an axis: the tensor grows with the batch, but is no sequence of examples."""
+
+
+def extract_tensors(output: Any) -> list[Tensor]:
+    """Return the tensors in whatever a module returns."""
+    found: list[Tensor] = []
+
+    def see(t: Tensor) -> Tensor:
+        found.append(t)
+        return t
+
+    convert_output(output, see)
+    return found
+
+
+def extract_main_output(output: Any) -> Tensor | None:
+    """Return ``output["logits"]``, else the first floating point tensor: the task is scored on it."""
+    if isinstance(output, Mapping) and "logits" in output:
+        output = output["logits"]
+    return next((t for t in extract_tensors(output) if t.is_floating_point()), None)
+
+
+def convert_output(output: Any, fn: Callable[[Tensor], Tensor]) -> Any:
+    """Apply `fn` to each tensor in an output. Named tuples, data classes and ModelOutputs keep their type."""
+    if isinstance(output, dict):
+        new = copy.copy(output)
+        for k, v in output.items():
+            new[k] = convert_output(v, fn)
+        return new
+    if isinstance(output, tuple) and hasattr(output, "_fields"):
+        return type(output)(*(convert_output(v, fn) for v in output))
+    if isinstance(output, tuple | list):
+        return type(output)(convert_output(v, fn) for v in output)
+    if is_dataclass(output) and not isinstance(output, type):
+        made = copy.copy(output)
+        for f in fields(output):
+            object.__setattr__(made, f.name, convert_output(getattr(output, f.name), fn))  # may be frozen
+        return made
+    return convert_tensors(output, fn)
+
+
+def find_axis(one: Tensor, size: int, other: Tensor, other_size: int) -> int | None:
+    """Find the axis of the examples, from outputs for two batches of different size that begin alike."""
+    if one.shape == other.shape:
+        return None
+    axis, *more = [d for d, (n, m) in enumerate(zip(one.shape, other.shape, strict=False)) if n != m] or [0]
+    if one.ndim != other.ndim or more or one.shape[axis] * other_size != other.shape[axis] * size:
+        return MIXED
+    if one.shape[axis] == size:
+        return axis
+    # With several entries per example, such as windows, those of one example must follow each other.
+    n = min(one.shape[axis], other.shape[axis])
+    a, b = (t.detach().narrow(axis, 0, n).double() for t in (one, other))
+    near = max(1e-3, 8 * torch.finfo(one.dtype).eps) if one.is_floating_point() else 0.0
+    return axis if bool(((a - b).abs() <= near * a.abs().max()).all()) else MIXED
+
+
+def guess_axis(t: Tensor, size: int) -> int | None:
+    """Return 0 where the first axis of a tensor has the length `size`, else None."""
+    return 0 if t.ndim and len(t) == size else None
+
+
+def repeat_examples(value: Any, copies: int, size: int, axes: Axes = (), *, shallow: bool = False,
+                    instead: tuple[Tensor, Tensor] | None = None) -> Any:
+    """Copy what a module returned for `size` examples, and repeat these examples `copies` times.
+
+    Args:
+        axes: axis of the examples for each tensor. Default: the first axis, if it has length `size`.
+        shallow: give floating point tensors the right shape only, which needs no memory.
+        instead: a tensor in `value`, and its replacement.
+    """
+    known = iter(axes)
+
+    def one(t: Tensor) -> Tensor:
+        axis = next(known, guess_axis(t, size))
+        if instead is not None and t is instead[0]:
+            return instead[1]
+        if copies == 1 or axis is None:
+            return t
+        if shallow and t.is_floating_point():
+            return t if axis == MIXED else t.narrow(axis, 0, 1).expand(
+                *(n * copies if d == axis else n for d, n in enumerate(t.shape)))
+        if axis == MIXED:
+            raise SutureError(f"an output of shape {tuple(t.shape)} mixes the {size} examples of a batch; "
+                              "give single batches, or a later site")
+        return t.repeat(*(copies if d == axis else 1 for d in range(t.ndim)))
+
+    return convert_output(value, one)
 
 
 def apply(network: nn.Module, inputs: Any) -> Any:
@@ -29,18 +121,28 @@ def apply(network: nn.Module, inputs: Any) -> Any:
 
 
 @contextmanager
-def freeze(*networks: nn.Module) -> Iterator[None]:
-    """Set eval mode and switch off parameters' gradients while the context is open, then restore both."""
-    modes = [(m, m.training) for n in networks for m in n.modules()]
-    flags = [(p, p.requires_grad) for n in networks for p in n.parameters()]
+def set_mode(*networks: nn.Module, training: bool) -> Iterator[None]:
+    """Set train or eval mode while the context is open, then restore the mode of every module."""
+    before = [(m, m.training) for n in networks for m in n.modules()]
     try:
         for n in networks:
-            n.eval()
-            n.requires_grad_(False)
+            n.train(training)
         yield
     finally:
-        for m, training in modes:
-            m.training = training
+        for m, mode in before:
+            m.training = mode
+
+
+@contextmanager
+def freeze(*networks: nn.Module) -> Iterator[None]:
+    """Set eval mode and switch off parameters' gradients while the context is open, then restore both."""
+    flags = [(p, p.requires_grad) for n in networks for p in n.parameters()]
+    try:
+        with set_mode(*networks, training=False):
+            for p, _ in flags:
+                p.requires_grad_(False)
+            yield
+    finally:
         for p, flag in flags:
             p.requires_grad_(flag)
 
@@ -77,8 +179,10 @@ def _shadow_forward(module: nn.Module, forward: Callable[..., Any], handler: Han
 class Call:
     """One call of one module in a recorded pass, with the calls in it.
 
-    `index` is the number of earlier calls of the module. `finished` is the rank of this call's end among all
-    ends. `axes` are the axes of the examples in `output`, if a dry run found them.
+    Attributes:
+        index: number of earlier calls of the module.
+        finished: rank of this call's end among all ends.
+        axes: axes of the examples in `output`, if a dry run found them.
     """
 
     path: str

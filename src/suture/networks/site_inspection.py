@@ -4,26 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from suture._base import SutureError, convert_tensors, count_examples, report_errors
-from suture.networks.calls import Call, CallId, disable_gradients, record, walk
-from suture.networks.captures import RecordedPass, capture_calls, find_changed, list_versions
-from suture.networks.module_outputs import (
+from suture.networks.calls import (
     MIXED,
+    Call,
+    CallId,
     convert_output,
+    disable_gradients,
     extract_main_output,
     extract_tensors,
     find_axis,
     guess_axis,
+    record,
+    walk,
 )
+from suture.networks.capture_and_replay import ReplayPlan, capture_for_replay, replay
 from suture.networks.preparation import take_first
-from suture.networks.replays import ReplayPlan, replay
-from suture.networks.site_names import Site, SiteSpec
-from suture.networks.site_search import SiteSearch
+from suture.networks.site_search import Site, SiteSearch, SiteSpec
 from suture.representations import (
     Kind,
     Shape,
@@ -78,8 +81,7 @@ class SiteInspector:
         self._search = SiteSearch(network, self._calls, name)
 
     def _find_axes(self) -> None:
-        """Find the axes of the examples in each output, from a second pass over another number of examples.
-        """
+        """Find the axes of the examples in each output, from a pass over another number of examples."""
         few, two = self._few, 2 if self._few == 4 else 2 * self._few
         other = record(self.network, convert_tensors(
             self._example, lambda t: torch.cat([t, t])[:two] if guess_axis(t, few) == 0 else t))
@@ -113,15 +115,9 @@ class SiteInspector:
 
     def _discover(self) -> list[SiteInfo]:
         """Find the repeated blocks: the first kind of candidate of which two or more are legal sites."""
-        known: dict[CallId, SiteInfo | None] = {}
-
-        def cut(call: Call) -> SiteInfo | None:
-            if call.id not in known:
-                known[call.id] = self._inspect_if_legal(call)
-            return known[call.id]
-
-        for candidates in self._search.find_repeated(lambda c: cut(c) is not None):
-            infos = self._sort([i for i in map(cut, candidates) if i is not None])
+        inspect = cache(self._inspect_if_legal)
+        for candidates in self._search.find_repeated(lambda c: inspect(c) is not None):
+            infos = self._sort([i for i in map(inspect, candidates) if i is not None])
             # Logits are not a site. The end of an encoder without a head is one: it has the blocks' shape.
             infos = [i for k, i in enumerate(infos) if not i.final or (k and i.shape == infos[k - 1].shape)]
             if len(infos) >= 2:
@@ -169,7 +165,7 @@ class SiteInspector:
 
         The tail runs with remembered outputs as leaves of autograd. Leaves with a gradient reach the output.
         """
-        done, own = self._run_to_replay(site, plan)
+        done, own = capture_for_replay(self.network, self._example, plan, self.volatile)
         leaves: list[_Leaf] = []
 
         def leaf(call: CallId) -> Callable[[Tensor], Tensor]:
@@ -195,19 +191,6 @@ class SiteInspector:
         self.plans[site] = replace(plan, used=frozenset(call for call, _, _ in reached))
         return tuple(dict.fromkeys(call[0] or "inputs" for call, t, axis in reached
                                    if self._has_content(t, axis)))
-
-    @disable_gradients()
-    def _run_to_replay(self, site: Site, plan: ReplayPlan) -> tuple[RecordedPass, Tensor]:
-        """Run the network up to a site, and its tail once, to find what the tail overwrites in place."""
-        done = capture_calls(self.network, self._example, plan.remembered, self.volatile)
-        own = site.pick(done.results[site.id])
-        assert own is not None
-        x = own.clone()
-        versions = {i: list_versions(r) for i, r in done.results.items()}
-        versions[site.id] += list_versions(x)
-        replay(self.network, plan, x, done, self.volatile)
-        self.volatile |= find_changed(versions)
-        return done, own
 
     def _find_reached(self, site: Site, output: Any, start: Tensor, leaves: list[_Leaf]) -> list[_Leaf]:
         """Find the leaves that reach the output; raise an error if the site itself does not."""

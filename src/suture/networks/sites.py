@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -14,11 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from suture._base import SutureError, list_tensors
-from suture.networks.calls import disable_gradients, freeze
-from suture.networks.captures import RecordedPass, capture_calls
-from suture.networks.replays import replay
+from suture.networks.calls import CallId, disable_gradients, freeze
+from suture.networks.capture_and_replay import RecordedPass, capture_calls, replay
 from suture.networks.site_inspection import SiteInfo, SiteInspector
-from suture.networks.site_names import Site, SiteSpec
+from suture.networks.site_search import Site, SiteSpec
 from suture.representations import find_sequence_lengths
 
 
@@ -62,24 +62,23 @@ class SitedNetwork:
 
     def front(self, inputs: Any) -> list[Tensor]:
         """Return the representation at every site, in one pass that stops after the last site."""
-        with self._cast_forward(inputs):
-            done = capture_calls(self.network, inputs, {s.id for s in self.sites}, self._volatile, stop=True)
-        return self.pick_representations(done)
+        return self.pick_representations(self._run(inputs, {s.id for s in self.sites}, stop=True))
 
     def count_at_once(self, index: int, micro_batch: int, size: int) -> int:
-        """Compute how many batches of `size` examples a tail can run at once in the memory of a micro-batch.
-        """
+        """Compute how many batches of `size` examples a tail can run at once in a micro-batch's memory."""
         return max(1, micro_batch * self.peak // (self.peaks[index] * size))
 
     def run_full(self, inputs: Any) -> RecordedPass:
         """Run one full pass that remembers what the tails need."""
-        with self._cast_forward(inputs):
-            return capture_calls(self.network, inputs, self._remembered, self._volatile)
+        return self._run(inputs, self._remembered)
 
     def run_to_sites(self, inputs: Any) -> RecordedPass:
         """Run a pass that remembers what the tails need and then stops, without the network's output."""
+        return self._run(inputs, self._remembered, stop=True)
+
+    def _run(self, inputs: Any, calls: Collection[CallId], *, stop: bool = False) -> RecordedPass:
         with self._cast_forward(inputs):
-            return capture_calls(self.network, inputs, self._remembered, self._volatile, stop=True)
+            return capture_calls(self.network, inputs, calls, self._volatile, stop=stop)
 
     def _cast_forward(self, inputs: Any) -> AbstractContextManager[object]:
         if self._autocast is None:

@@ -1,19 +1,142 @@
-"""Training of whole networks, and their accuracy."""
+"""Training of whole networks: recipe, augmentation, optimiser and accuracy."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Annotated, Literal, Self
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import Doc
 
-from suture._base import Progress, SutureError, check_classes, check_equal_lengths, expect, seed_torch
-from suture.networks.augmentation import augment, check_images
-from suture.networks.recipe import Recipe, make_optimizer, set_rate
+from suture._base import (
+    Count,
+    Positive,
+    Progress,
+    Real,
+    Seed,
+    SutureError,
+    Whole,
+    check_classes,
+    check_equal_lengths,
+    expect,
+    options,
+    seed_torch,
+)
+from suture.networks.calls import set_mode
+
+Optimizer = Literal["adam", "adamw", "sgd"]
+Schedule = Literal["constant", "cosine", "onecycle"]
+NotNegative = Annotated[Real, Field(ge=0)]
+
+
+@options
+class Recipe:
+    """Recipe of a network's training. The defaults are the paper's, without its augmentation: see `paper`.
+
+    Attributes:
+        {options}
+
+    Raises:
+        SutureError: a value outside its bounds.
+    """
+
+    epochs: Annotated[Count, Doc("Passes over the data.")] = 100
+    batch_size: Annotated[Whole, Field(ge=2), Doc(
+        "Examples per step, at least 2: batch norm has no variance from one example.")] = 64
+    lr: Annotated[Positive, Doc(
+        'Peak learning rate. Small networks on few images bear 1e-2 with "onecycle".')] = 1e-3
+    weight_decay: Annotated[NotNegative, Doc(
+        'L2 penalty for "adam" and "sgd", decoupled for "adamw".')] = 1e-5
+    optimizer: Annotated[Optimizer, Doc('"adam", "adamw", or "sgd" (Nesterov momentum 0.9).')] = "adam"
+    schedule: Annotated[Schedule, Doc(
+        '"constant"; "cosine", down to zero; or "onecycle", a linear rise over the first 30 % of the steps '
+        "from lr / 25, then a cosine down to zero. The last two end with small steps, which short trainings "
+        "need. All step once per batch.")] = "constant"
+    crop: Annotated[Whole, Field(ge=0), Doc(
+        "Zero padding in pixels for random crops of the original size; 0 for no crops.")] = 0
+    flip: Annotated[bool, Doc(
+        "Mirror half of the images left to right. Wrong for digits and letters.")] = False
+    seed: Annotated[Seed, Doc(
+        "Seed of the order of examples, the augmentation and dropout, not of the initialisation.")] = 0
+
+    @classmethod
+    def paper(cls, seed: int = 0) -> Self:
+        """Return the recipe of the base networks of Balogh and Jelasity, AAAI 2025 (arXiv 2412.11299).
+
+        For 32x32 photographs: Adam 1e-3, weight decay 1e-5, batch 64, 100 epochs, padding 4 and crops, flips.
+        """
+        return cls(crop=4, flip=True, seed=seed)
+
+
+def make_optimizer(parameters: Iterable[Tensor], recipe: Recipe, *,
+                   fused: bool | None = None) -> torch.optim.Optimizer:
+    """Make the optimiser that a recipe names, at its peak learning rate.
+
+    Args:
+        parameters: parameters to train. Those whose ``grad`` is None stay as they are, with their state.
+        fused: use one kernel for all parameters. Default: PyTorch's choice for these parameters.
+    """
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=recipe.lr, momentum=0.9, nesterov=True,
+                               weight_decay=recipe.weight_decay, fused=fused)
+    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+    return kind(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, steps: int) -> float:
+    """Set the learning rate for `step` of `steps`, counted from 0, and return it."""
+    rate = recipe.lr * compute_rate_factor(recipe.schedule, step, steps)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    return rate
+
+
+def compute_rate_factor(schedule: Schedule, step: float, steps: float) -> float:
+    """Compute the factor of the peak learning rate at `step` of `steps`, counted from 0."""
+    if schedule == "constant":
+        return 1.0
+    rise = 0.3 * steps if schedule == "onecycle" else 0.0
+    if step < rise:
+        return 1 / 25 + (1 - 1 / 25) * step / rise
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / (steps - rise)))
+
+
+def augment(images: Tensor, generator: torch.Generator, crop: int, flip: bool) -> Tensor:
+    """Crop and flip each image of a batch at random, independently of the others.
+
+    Args:
+        images: (N, C, H, W), on any device; returned as they are without crop and flip.
+        generator: a CPU generator; the draws depend on N, `crop` and `flip` alone, not on the device.
+        crop: pixels of zero padding on each side, from which an H x W window is cut; 0 for none.
+        flip: mirror each image left to right with probability one half, after cropping.
+    """
+    if crop == 0 and not flip:
+        return images
+    n, _, height, width = images.shape
+    top, left = torch.zeros(2, n, dtype=torch.int64)
+    if crop:
+        top, left = torch.randint(0, 2 * crop + 1, (2, n), generator=generator)
+    rows = top[:, None] + torch.arange(height)
+    columns = left[:, None] + torch.arange(width)
+    if flip:
+        mirrored = torch.rand(n, generator=generator) < 0.5
+        columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+    padded = F.pad(images, (crop, crop, crop, crop)).permute(0, 2, 3, 1)
+    rows, columns = rows.to(images.device), columns.to(images.device)
+    example = torch.arange(n, device=images.device)[:, None, None]
+    picked = padded[example, rows[:, :, None], columns[:, None, :]]
+    return picked.permute(0, 3, 1, 2).contiguous()
+
+
+def check_images(inputs: Tensor, recipe: Recipe) -> None:
+    """Check that inputs are images (N, C, H, W) if the recipe crops or flips them."""
+    expect(inputs.ndim == 4 or not (recipe.crop or recipe.flip), "images (N, C, H, W) to crop and flip",
+           inputs, "write crop=0, flip=False")
 
 
 @dataclass(frozen=True)
@@ -61,7 +184,7 @@ def train(network: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe, *,
     # Order and augmentation are drawn on the CPU, so they are the same on every device.
     generator = torch.Generator().manual_seed(recipe.seed)
     losses, accuracies = [], []
-    with seed_torch(recipe.seed, device), _set_mode(network, training=True), torch.enable_grad():
+    with seed_torch(recipe.seed, device), set_mode(network, training=True), torch.enable_grad():
         for epoch in range(recipe.epochs):
             loss, right = _train_epoch(network, inputs, labels, recipe, optimizer, generator, epoch)
             if not math.isfinite(loss):
@@ -92,22 +215,11 @@ def compute_accuracy(network: nn.Module, inputs: Tensor, labels: Tensor, batch_s
     device = next((tensor.device for tensor in network.parameters()), inputs.device)
     right = 0
     batches = zip(torch.split(inputs, batch_size), torch.split(labels, batch_size), strict=True)
-    with _set_mode(network, training=False), torch.no_grad():
+    with set_mode(network, training=False), torch.no_grad():
         for batch, truth in batches:
             guess = network(batch.to(device)).argmax(1)
             right += int((guess == truth.to(device)).sum())
     return right / len(labels)
-
-
-@contextmanager
-def _set_mode(network: nn.Module, *, training: bool) -> Iterator[None]:
-    before = [(module, module.training) for module in network.modules()]
-    network.train(training)
-    try:
-        yield
-    finally:
-        for module, mode in before:
-            module.training = mode
 
 
 def _find_batch_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from suture.networks import compute_rate_factor
 from suture.representations import Cell
-from suture.stitching.recipe import TaskRecipe
+from suture.stitching.objective import TaskRecipe
 from suture.stitching.trainer import Curves
 
 LEAST_SHARE = 0.01

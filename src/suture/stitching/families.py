@@ -1,4 +1,4 @@
-"""The families of affine maps."""
+"""The smaller and the penalised families of affine maps, and the table of all families."""
 
 from __future__ import annotations
 
@@ -12,25 +12,12 @@ from typing_extensions import Doc
 
 from suture._base import Count, Positive, Share, SutureError, expect, options
 from suture.numbers import Moments, Pair, find_varying_columns, solve_least_squares
-from suture.stitching.family import Family, draw_uniform
-from suture.stitching.solvers import assign_rows, choose_ridge, solve_lasso
+from suture.stitching.direct_matching import assign_rows, choose_ridge, solve_lasso
+from suture.stitching.family import LINEAR, RIGID, Family, Full, draw_uniform
 
 _SCALE = frozenset({"translation", "scaling"})
 _ORDER = frozenset({"translation", "permutation"})
 _AXES = _SCALE | _ORDER
-_RIGID = _AXES | {"orthogonal"}
-_ALL = _RIGID | {"linear"}
-
-
-@options
-class Full(Family):
-    """Every affine map: W = Syx Sxx^+ (Balogh and Jelasity 2025; Csiszarik et al. 2021, section 3.2).
-
-    The pseudo-inverse drops directions below `suture.numbers.spectra.compute_rank_cut`, so W has the least
-    norm.
-    """
-
-    name, examples, invariances = "full", ("full",), (_ALL, _RIGID)
 
 
 @options
@@ -49,7 +36,7 @@ class Ridge(Family):
         "Strength of the penalty, above 0. \"cv\" chooses it by cross-validation.")]
 
     name, examples = "ridge", ("ridge:0.1", "ridge:cv")
-    invariances = _RIGID, _RIGID
+    invariances = RIGID, RIGID
     penalised = True
 
     @property
@@ -71,7 +58,6 @@ class Ridge(Family):
                "write ridge:0.1 or methods=['dm']")
 
     def penalty(self, weight: Tensor) -> Tensor:
-        self.check_training()
         return cast(float, self.strength) * weight.square().sum() / weight.shape[1]
 
 
@@ -89,7 +75,7 @@ class Rank(Family):
 
     rank: Annotated[Count, Doc("Largest rank k of W.")]
 
-    name, examples, invariances = "rank", ("rank:8",), (_ALL, _RIGID)
+    name, examples, invariances = "rank", ("rank:8",), (LINEAR, RIGID)
 
     def check(self, p: int, q: int) -> None:
         expect(self.rank <= min(p, q), f"a rank of at most {min(p, q)} for {p} into {q} channels", self.rank,
@@ -144,7 +130,7 @@ class Orthogonal(Family):
     @property
     def invariances(self) -> tuple[frozenset[str], frozenset[str]]:  # type: ignore[override]
         fixed = {t for t, free in (("scaling", self.scale), ("translation", self.shift)) if not free}
-        return _RIGID - fixed, _RIGID - fixed
+        return RIGID - fixed, RIGID - fixed
 
     def check(self, p: int, q: int) -> None:
         expect(p <= q, f"at most as many source as target channels for {self}", f"{p} into {q}",
@@ -291,4 +277,3 @@ FAMILIES: dict[str, type[Family]] = {
     "sparse": Sparse,
 }
 """Every family by name. A class added here is known to `Family.parse`."""
-FULL = Full()

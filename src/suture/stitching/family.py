@@ -1,4 +1,4 @@
-"""The base class of families of affine maps: closed form, parameters for training and invariances."""
+"""The base class of families of affine maps, and the family of all of them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from suture._base import SutureError, expect, list_options, make_unknown_error
+from suture._base import SutureError, expect, list_options, make_unknown_error, options
 from suture.numbers import Moments, Pair, compute_squared_error, solve_least_squares
+
+RIGID = frozenset({"translation", "scaling", "permutation", "orthogonal"})
+LINEAR = RIGID | {"linear"}
+"""Invariances of the fits of many families; see `Family`."""
 
 
 class Family:
@@ -132,6 +136,20 @@ class Family:
     def shrink(self, weight: Tensor, lr: float) -> Tensor:
         """Return W after the proximal step that follows an optimiser step of learning rate `lr`."""
         return weight
+
+
+@options
+class Full(Family):
+    """Every affine map: W = Syx Sxx^+ (Balogh and Jelasity 2025; Csiszarik et al. 2021, section 3.2).
+
+    The pseudo-inverse drops directions below `suture.numbers.spectra.compute_rank_cut`, so W has the least
+    norm.
+    """
+
+    name, examples, invariances = "full", ("full",), (LINEAR, RIGID)
+
+
+FULL = Full()
 
 
 def draw_uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:

@@ -1,27 +1,78 @@
-"""Passes of a batch through many stitched networks, with a separate gradient for each layer."""
+"""Passes of a batch through many stitched networks, in pieces that fit the memory."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from suture._base import SutureError
 from suture.data import Batch, cut_batch
 from suture.networks import RecordedPass, SitedNetwork, disable_gradients
 from suture.representations import Cell, View, get_row_mask, get_token_mask, to_grid
 from suture.stitching.layer import StitchingLayer
-from suture.stitching.micro_batch import MicroBatch
-from suture.stitching.objective import compute_task_losses
-from suture.stitching.recipe import TaskRecipe
+from suture.stitching.objective import TaskRecipe, compute_task_losses
 from suture.stitching.tasks import ScoredRows, Task
+
+_OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory",
+                        "not enough memory")
 
 Layers = Mapping[Cell, StitchingLayer]
 Grads = dict[Cell, list[Tensor | None]]
+T = TypeVar("T")
+
+
+class MicroBatch:
+    """Maximum number of examples (`most`) that pass a network at once in training.
+
+    It is half of `forward`, the maximum without gradients (`suture.networks.choose_micro_batch`), because
+    training keeps more tensors and batches beyond the CPU's cache are slow. For a ResNet-20 at 32x32
+    (benchmarks/groups.py) it is 104 images with strides, where the size makes no difference. Without strides
+    it is 26: 16 to 32 are fastest, 128 are 34 to 57 % slower.
+    """
+
+    def __init__(self, forward: int) -> None:
+        self.most = max(1, forward // 2)
+        self.notes: list[str] = []
+
+    def choose_piece_size(self, size: int) -> int:
+        """Return the size that cuts `size` examples into as few and as equal pieces as possible."""
+        return -(-size // -(-size // self.most))
+
+    def count_at_once(self, size: int) -> int:
+        """Return the number of batches of `size` examples that pass a tail together."""
+        return max(1, self.most // size)
+
+    def run(self, work: Callable[[], T], size: int) -> T:
+        """Return the result of `work`; while memory runs out, halve `most` and start again.
+
+        `work` must leave nothing behind when it fails. Without `most` it would pass `size` examples at once.
+        """
+        while True:
+            try:
+                return work()
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+            # Not in the except clause: the exception holds the frames, and the frames hold the tensors.
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if min(self.most, size) == 1:
+                raise SutureError("out of memory with a single example in training; use a device with more "
+                                  "memory, or objective='match', which runs no tail")
+            self.most = min(self.most, size) // 2
+            self.notes = [f"memory ran out in training: networks ran on at most {self.most} examples at once"]
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return (isinstance(error, torch.cuda.OutOfMemoryError | MemoryError)
+            or any(words in str(error).lower() for words in _OUT_OF_MEMORY_WORDS))
 
 
 def sort_by_target(layers: Layers) -> dict[Cell, StitchingLayer]:
@@ -57,16 +108,14 @@ class _PieceOutputs:
         xs, ys: representations at all source and target sites.
         done: full pass of the target; None for "match".
         own: the target's logits of the scored rows; meaningless for "match".
-        mask, target_mask: token masks of source and target.
     """
 
+    piece: Batch
+    rows: ScoredRows
     xs: list[Tensor]
     ys: list[Tensor]
     done: RecordedPass | None
-    rows: ScoredRows
     own: Tensor
-    mask: Tensor | None
-    target_mask: Tensor | None
 
 
 class GroupedPass:
@@ -97,14 +146,15 @@ class GroupedPass:
 
     def _run_once(self, layers: Layers, batch: Batch, device: torch.device, backward: bool,
                   check: bool) -> tuple[Grads, BatchSums]:
-        rows = self._find_rows(batch)
+        pieces = [(piece, self._find_rows(piece))
+                  for piece in cut_batch(batch, self.micro_batch.choose_piece_size(batch.size))]
+        count = sum(rows.count for _, rows in pieces)
         loss, hits, scales = torch.zeros(3, len(layers), device=device)
-        sums = BatchSums(loss, hits, rows.count, rows.labels is not None)
         grads: Grads = {}
-        for piece in cut_batch(batch, self.micro_batch.choose_piece_size(batch.size)):
-            if not self._find_rows(piece).count:
+        for piece, rows in pieces:
+            if not rows.count:
                 continue
-            outputs = self._run_networks(piece, device, check)
+            outputs = self._run_networks(piece, rows, device, check)
             for here, cells in self._group(layers, piece.size):
                 losses, right = self._compute_losses(layers, cells, outputs)
                 loss[here] += losses.detach().sum(1)
@@ -115,7 +165,7 @@ class GroupedPass:
                 if backward:
                     # "match" is scaled by |T|² of the whole batch, which is known only at its end.
                     _add_gradients(grads, layers, cells,
-                                   losses.sum() if self._matches else losses.sum() / rows.count)
+                                   losses.sum() if self._matches else losses.sum() / count)
         if self._matches:
             loss *= batch.size / scales
             grads = {c: [None if g is None else g / s for g in grads[c]]
@@ -124,8 +174,8 @@ class GroupedPass:
             for k, (c, layer) in enumerate(layers.items()):
                 if (penalty := layer.penalty()) is not None:
                     _add_gradients(grads, layers, [c], penalty)
-                    loss[k] += penalty.detach() * rows.count
-        return grads, sums
+                    loss[k] += penalty.detach() * count
+        return grads, BatchSums(loss, hits, count, all(rows.labels is not None for _, rows in pieces))
 
     def _group(self, layers: Layers, size: int) -> Iterator[tuple[slice, list[Cell]]]:
         """Yield the cells whose stitched representations are concatenated, with their slice of `layers`."""
@@ -146,8 +196,9 @@ class GroupedPass:
             return nullcontext()
         return torch.autocast(device.type, torch.bfloat16)
 
-    def _run_networks(self, piece: Batch, device: torch.device, check: bool) -> _PieceOutputs:
-        rows, done = self._find_rows(piece), None
+    def _run_networks(self, piece: Batch, rows: ScoredRows, device: torch.device,
+                      check: bool) -> _PieceOutputs:
+        done = None
         with disable_gradients(), self._cast_forward(device):
             if self._matches:
                 ys = self.target.front(piece.target)
@@ -159,15 +210,15 @@ class GroupedPass:
                     self.task.check_labels(rows, logits)
                 own = rows.select(logits)
             xs = ys if self.source is self.target else self.source.front(piece.source)
-        return _PieceOutputs(xs, ys, done, rows, own, get_token_mask(piece.source),
-                             get_token_mask(piece.target))
+        return _PieceOutputs(piece, rows, xs, ys, done, own)
 
     def _compute_losses(self, layers: Layers, cells: Sequence[Cell],
                         outputs: _PieceOutputs) -> tuple[Tensor, Tensor]:
         """Return the losses (k, rows) of k cells with the same tail, and their hits (k,)."""
         j = cells[0][1]
         y = outputs.ys[j]
-        stitched = [self._stitch(layers[c], outputs.xs[c[0]], outputs.mask) for c in cells]
+        mask = get_token_mask(outputs.piece.source)
+        stitched = [self._stitch(layers[c], outputs.xs[c[0]], mask) for c in cells]
         if outputs.done is None:
             difference = stitched[0] - y.float()
             return self._sum_squares(j, difference, outputs).view(1, 1), difference.new_zeros(1)
@@ -187,7 +238,7 @@ class GroupedPass:
 
     def _sum_squares(self, j: int, x: Tensor, outputs: _PieceOutputs) -> Tensor:
         """Return |x|² at target site `j` without padding tokens."""
-        rows = get_row_mask(self.target.shapes[j], View.ALL, outputs.target_mask)
+        rows = get_row_mask(self.target.shapes[j], View.ALL, get_token_mask(outputs.piece.target))
         if rows is not None:
             x = to_grid(x, self.target.shapes[j], View.ALL)[rows]
         return x.square().sum()

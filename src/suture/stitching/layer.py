@@ -1,21 +1,97 @@
-"""The stitching layer: an alignment of positions and an affine map of channels."""
+"""The stitching layer: an alignment of positions and a trainable affine map of channels."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from suture._base import check_finite, expect
 from suture.representations import Alignment, Kind, Part, to_grid
-from suture.stitching.affine import Affine
-from suture.stitching.families import FULL
-from suture.stitching.family import Family
+from suture.stitching.family import FULL, Family, draw_uniform
 
-Init = Literal["random", "dm", "identity"]
+TOLERANCE = 1e-5
+"""Largest distance of a given map from the family, relative to the norm of the map."""
+
+
+class Affine(nn.Module):
+    """An affine map x -> W x + b from p to q channels, which stays in its family during training.
+
+    The parts of W (`Family.split`) and b are parameters if they are trained, else buffers. A new map is the
+    identity.
+
+    Attributes:
+        weight: (q, p) with gradient, computed from the parts at every access unless it is itself a part.
+        bias: (q,).
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, p: int, q: int, family: Family = FULL) -> None:
+        super().__init__()
+        family.check(p, q)
+        self.p, self.q, self.family = p, q, family
+        parts = family.split(family.make_identity(p, q).double())
+        self._joins = "weight" not in parts
+        for name, part in parts.items():
+            self._register(name, part, family.trainable and name not in family.constants)
+        self._register("bias", torch.zeros(q), family.trainable and family.shift)
+
+    def _register(self, name: str, value: Tensor, trained: bool) -> None:
+        value = value.to(torch.get_default_dtype())
+        if trained:
+            self.register_parameter(name, nn.Parameter(value))
+        else:
+            self.register_buffer(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        # A property would hide a part of the same name.
+        if name == "weight" and self._joins:
+            return self.family.join(dict(self.named_parameters()) | dict(self.named_buffers()))
+        return super().__getattr__(name)
+
+    def init_random(self, seed: int) -> Affine:
+        """Set W to a random map of the family (`Family.draw`), and b, if trained, uniformly in ±1/sqrt(p)."""
+        generator = torch.Generator().manual_seed(seed)
+        weight = self.family.draw(self.p, self.q, generator)
+        free = isinstance(self.bias, nn.Parameter)
+        return self.set(weight, draw_uniform((self.q,), self.p**-0.5, generator) if free
+                        else torch.zeros(self.q))
+
+    def init_identity(self) -> Affine:
+        """Set W = I (`Family.make_identity`) and b = 0."""
+        return self.set(self.family.make_identity(self.p, self.q), torch.zeros(self.q))
+
+    @torch.no_grad()
+    def set(self, weight: Tensor, bias: Tensor) -> Affine:
+        """Set W (q, p) and b (q,), of any float type.
+
+        A `SutureError` is raised for NaN, inf, and maps further than `TOLERANCE` from the family.
+        """
+        expect(weight.shape == (self.q, self.p) and bias.shape == (self.q,),
+               f"weight {(self.q, self.p)} and bias {(self.q,)}, the weight (target, source)",
+               f"{tuple(weight.shape)} and {tuple(bias.shape)}")
+        check_finite(torch.cat([weight.flatten(), bias]), "the map of a stitching layer",
+                     "leave this cell out")
+        instead = f"fit the map as {self.family}"
+        expect(self.family.shift or not bias.any(), f"b = 0 for {self.family}",
+               f"|b| = {float(bias.norm()):.1e}", instead)
+        wanted = weight.double()
+        parts = self.family.split(wanted)
+        off, size = float((wanted - self.family.join(parts)).norm()), float(wanted.norm())
+        expect(off <= TOLERANCE * max(size, TOLERANCE), f"a map of the family {self.family}",
+               f"one that is {off:.1e} away from the nearest", instead)
+        for name, value in (parts | {"bias": bias}).items():
+            getattr(self, name).copy_(value)
+        return self
+
+    def extra_repr(self) -> str:
+        return f"{self.p} -> {self.q}, {self.family}"
 
 
 class StitchingLayer(nn.Module):
@@ -72,7 +148,10 @@ class StitchingLayer(nn.Module):
         """Apply `Family.shrink` to W after an optimiser step of learning rate `lr`."""
         family = self.affine.family
         if family.penalised:
-            self.weight.copy_(family.shrink(self.weight, lr))
+            weight = self.weight
+            shrunk = family.shrink(weight, lr)
+            if shrunk is not weight:
+                weight.copy_(shrunk)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the source's representations in the target's shape and in the dtype of `x`.
@@ -81,28 +160,19 @@ class StitchingLayer(nn.Module):
             x: (N, C, H, W), or (N, H, W, C) if the source's shape has channels last, (N, T, D) or (N, D).
             mask: (N, T) booleans, False for padding tokens, which averages leave out.
         """
-        stitched = self._align(x, mask)
-        return F.relu(stitched) if self.relu else stitched
-
-    def _align(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        a = self.alignment
-        weight, bias = self.weight, self.bias
+        a, weight, bias = self.alignment, self.weight, self.bias
+        given = x.to(weight.dtype)
         if a.source.kind is Kind.MAP and a.target.kind is Kind.MAP:
-            channels_first = (x.permute(0, 3, 1, 2) if a.source.last else x).to(weight.dtype)
-            made = self._stitch_map(channels_first, weight, bias).to(x.dtype)
-            return made.permute(0, 2, 3, 1).contiguous() if a.target.last else made
-        parts = [self._stitch_part(part, x.to(weight.dtype), mask, weight, bias) for part in a.parts]
-        return a.assemble(parts).contiguous().to(x.dtype)
-
-    def _stitch_map(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        part, kernel = self.alignment.parts[0], weight[:, :, None, None]
-        return self._map_and_resize(part, x, lambda t: F.conv2d(t, kernel, bias), part.resizing.resize_map)
-
-    def _stitch_part(self, part: Part, x: Tensor, mask: Tensor | None, weight: Tensor,
-                     bias: Tensor) -> Tensor:
-        grid = to_grid(x, self.alignment.source, part.source, mask)
-        return self._map_and_resize(part, grid, lambda t: F.linear(t, weight, bias),
-                                    part.resizing.resize_grid)
+            part, kernel = a.parts[0], weight[:, :, None, None]
+            stitched = self._map_and_resize(part, given.permute(0, 3, 1, 2) if a.source.last else given,
+                                            lambda t: F.conv2d(t, kernel, bias), part.resizing.resize_map)
+            stitched = stitched.permute(0, 2, 3, 1).contiguous() if a.target.last else stitched
+        else:
+            stitched = a.assemble([
+                self._map_and_resize(part, to_grid(given, a.source, part.source, mask),
+                                     lambda t: F.linear(t, weight, bias), part.resizing.resize_grid)
+                for part in a.parts]).contiguous()
+        return (F.relu(stitched) if self.relu else stitched).to(x.dtype)
 
     def _map_and_resize(self, part: Part, x: Tensor, map_channels: Callable[[Tensor], Tensor],
                         resize: Callable[[Tensor], Tensor]) -> Tensor:

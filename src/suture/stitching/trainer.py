@@ -22,8 +22,7 @@ from suture.stitching.grouped_pass import (
     list_trainable,
     sort_by_target,
 )
-from suture.stitching.objective import augment_batch, check_batch
-from suture.stitching.recipe import TaskRecipe
+from suture.stitching.objective import TaskRecipe, augment_batch, check_batch
 from suture.stitching.tasks import Task
 
 LEAST_IMPROVEMENT = 1e-4
@@ -178,9 +177,9 @@ class GroupTrainer:
         if self._optimizer is None:
             return
         lr = set_rate(self._optimizer, self.recipe, done, of)
-        for c, layer in self.layers.items():
-            moving = list_trainable(layer)
-            for p, g in zip(moving, grads.get(c) or [None] * len(moving), strict=True):
+        self._optimizer.zero_grad()
+        for c, found in grads.items():
+            for p, g in zip(list_trainable(self.layers[c]), found, strict=True):
                 p.grad = g
         self._optimizer.step()
         for layer in self._active.values():

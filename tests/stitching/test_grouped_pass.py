@@ -13,7 +13,8 @@ from torch import Tensor
 import suture
 from suture import SutureError, TaskRecipe
 from suture.networks.sites import SitedNetwork
-from suture.stitching.micro_batch import MicroBatch
+from suture.stitching.grouped_pass import MicroBatch
+from suture.stitching.tasks import Task
 from tests.support import tiny
 from tests.support.fit import Fit, N, assert_same
 
@@ -128,3 +129,15 @@ def test_a_micro_batch_cuts_and_concatenates_up_to_half_of_a_forward_pass() -> N
     assert MicroBatch(1).most == 1
     assert [micro.count_at_once(n) for n in (10, 16, 50, 1000)] == [5, 3, 1, 1]
     assert [micro.choose_piece_size(n) for n in (1, 50, 51, 120, 151)] == [1, 50, 26, 40, 38]
+
+
+def test_the_scored_rows_of_a_piece_are_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, inner = [0], Task.find_rows
+
+    def find_rows(self: Task, inputs: Any, labels: Tensor | None) -> Any:
+        found[0] += 1
+        return inner(self, inputs, labels)
+
+    monkeypatch.setattr(Task, "find_rows", find_rows)
+    Fit(TaskRecipe(epochs=1), [(0, 0)], micro=10)
+    assert found == [5]

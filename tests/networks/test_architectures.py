@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from suture import zoo
 from suture._base import SutureError
-from suture.networks.architectures.resnet import BasicBlock, ResNet
+from suture.networks.architectures import BasicBlock, ResNet
 
 
 def test_resnet18_has_the_papers_11_17_million_parameters() -> None:

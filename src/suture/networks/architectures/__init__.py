@@ -1,1 +1,0 @@
-"""Architectures of suture: those of the zoo, and those of trained detectors."""
