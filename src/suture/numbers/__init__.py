@@ -1,21 +1,16 @@
 """Functions of second moments, intervals and scores: tensors in, frozen records out; no network, no path."""
 
-from suture.numbers.arrays import Arrays as Arrays
-from suture.numbers.arrays import Float32Array as Float32Array
-from suture.numbers.arrays import Floats as Floats
-from suture.numbers.arrays import Ints as Ints
-from suture.numbers.arrays import Strings as Strings
-from suture.numbers.differences import Difference as Difference
-from suture.numbers.differences import estimate_difference as estimate_difference
-from suture.numbers.differences import mcnemar as mcnemar
 from suture.numbers.frechet_distance import frechet as frechet
+from suture.numbers.intervals import Difference as Difference
 from suture.numbers.intervals import Estimate as Estimate
 from suture.numbers.intervals import estimate_batch_mean as estimate_batch_mean
+from suture.numbers.intervals import estimate_difference as estimate_difference
 from suture.numbers.intervals import estimate_hit_ratio as estimate_hit_ratio
 from suture.numbers.intervals import estimate_proportion as estimate_proportion
 from suture.numbers.intervals import estimate_ratios as estimate_ratios
 from suture.numbers.intervals import exponentiate as exponentiate
 from suture.numbers.intervals import make_missing_estimate as make_missing_estimate
+from suture.numbers.intervals import mcnemar as mcnemar
 from suture.numbers.measures import ALIGNMENTS as ALIGNMENTS
 from suture.numbers.measures import DETECTOR_NAME as DETECTOR_NAME
 from suture.numbers.measures import MEASURES as MEASURES
@@ -36,7 +31,12 @@ from suture.numbers.moments import standardise_rows as standardise_rows
 from suture.numbers.pair_moments import NonFiniteError as NonFiniteError
 from suture.numbers.pair_moments import PairMoments as PairMoments
 from suture.numbers.records import RECORDS as RECORDS
+from suture.numbers.records import Arrays as Arrays
+from suture.numbers.records import Float32Array as Float32Array
+from suture.numbers.records import Floats as Floats
+from suture.numbers.records import Ints as Ints
 from suture.numbers.records import Record as Record
+from suture.numbers.records import Strings as Strings
 from suture.numbers.records import build_record as build_record
 from suture.numbers.resizing import Resizing as Resizing
 from suture.numbers.resizing import compute_interpolation as compute_interpolation

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from suture._base import SutureError, check_equal_lengths, expect
-from suture.numbers.arrays import Floats, Ints
 from suture.numbers.intervals import Estimate, draw_counts, make_missing_estimate
+from suture.numbers.records import Floats, Ints
 
 BOOTSTRAP_CHUNK = 400_000
 """Limit on scores times resamples in one step (3 MiB an array), so that memory does not grow with them."""

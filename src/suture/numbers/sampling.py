@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suture._base import expect
-from suture.numbers.arrays import Floats, Ints
+from suture.numbers.records import Floats, Ints
 
 SAMPLE_ROWS = 2000
 """Default number of rows in a sample."""
