@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import reduce
 
 import numpy as np
 
 from suture.indices.definition import Index, Value
 from suture.indices.entries import FOLDS
-from suture.numbers import MomentBlock, Pair, leave_out, merge_blocks
+from suture.numbers import MomentBlock, Pair, leave_out, merge_all, merge_blocks
 
 
 def make_pair(blocks: Sequence[MomentBlock]) -> Pair:
     """Make the pair of all rows of disjoint blocks; it keeps the blocks if there are several."""
-    return Pair.of_block(reduce(MomentBlock.merge, blocks), blocks=blocks if len(blocks) > 1 else ())
+    return Pair.of_block(merge_all(blocks), blocks if len(blocks) > 1 else ())
 
 
 def leave_out_each(blocks: Sequence[MomentBlock]) -> list[Pair]:

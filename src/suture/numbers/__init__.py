@@ -26,6 +26,7 @@ from suture.numbers.moments import Moments as Moments
 from suture.numbers.moments import Side as Side
 from suture.numbers.moments import UnitRowSums as UnitRowSums
 from suture.numbers.moments import leave_out as leave_out
+from suture.numbers.moments import merge_all as merge_all
 from suture.numbers.moments import merge_blocks as merge_blocks
 from suture.numbers.moments import standardise_rows as standardise_rows
 from suture.numbers.pair_moments import NonFiniteError as NonFiniteError

@@ -22,7 +22,8 @@ class ShiftedSums:
     """Sums of rows, by class, about the mean of the first batch, accumulated batch by batch.
 
     Subtracting the mean of the first batch keeps the digits of data with a large mean. Products are computed
-    in `precision` and added up in float64. Batches make no difference beyond rounding.
+    in `precision` on the device of the rows and added up in float64 on the CPU, where all sums and the shift
+    are kept. Batches make no difference beyond rounding.
 
     Args:
         width: number of columns F. Default: that of the first batch.
@@ -67,7 +68,7 @@ class ShiftedSums:
             return
         if not self.n:
             self._allocate(rows.shape[-1])
-            self.shift = compute_shift(rows, mask, self.precision)
+            self.shift = compute_shift(rows, mask, self.precision).cpu()
         rows = rows[:, None] if rows.ndim == 2 else rows
         centred = rows.to(self.precision) - self.shift.to(rows.device, self.precision)
         if mask is not None:
@@ -92,7 +93,7 @@ class ShiftedSums:
     def get_side(self) -> Side:
         """Return the sums of all rows about their mean; third and fourth order are nan."""
         nan = torch.tensor(torch.nan, dtype=torch.float64)
-        side = Side(self.n, self.shift.cpu(), self.totals.sum(0), self.gram, nan.expand(len(self.shift)), nan)
+        side = Side(self.n, self.shift, self.totals.sum(0), self.gram, nan.expand(len(self.shift)), nan)
         return side.shift_to(side.mean)
 
     def compute_within(self) -> tuple[Tensor, Tensor]:
@@ -106,4 +107,4 @@ class ShiftedSums:
     def _describe(self, totals: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         means = totals / counts
         explained = totals.T @ means if self._pairs else (totals * means).sum(0)
-        return means + self.shift.cpu(), (self.gram - explained) / self.n
+        return means + self.shift, (self.gram - explained) / self.n

@@ -128,16 +128,15 @@ class Pair:
     outside: tuple[Spectrum, ...] = ()
 
     @classmethod
-    def of(cls, moments: Moments, x: Spectrum | None = None, y: Spectrum | None = None) -> Pair:
-        """Make the pair of `moments`; a known spectrum serves many cells."""
-        return cls.of_block(MomentBlock(moments), x, y)
+    def of(cls, moments: Moments) -> Pair:
+        """Make the pair of `moments`."""
+        return cls.of_block(MomentBlock(moments))
 
     @classmethod
-    def of_block(cls, block: MomentBlock, x: Spectrum | None = None, y: Spectrum | None = None,
-                 blocks: Sequence[MomentBlock] = ()) -> Pair:
-        """Make the pair of all that a block holds."""
+    def of_block(cls, block: MomentBlock, blocks: Sequence[MomentBlock] = ()) -> Pair:
+        """Make the pair of all that a block holds; `blocks` are its parts, if they are kept apart."""
         m = block.moments
-        return cls(m, x or Spectrum.of(m.x, m.precision), y or Spectrum.of(m.y, m.precision), block.unit,
+        return cls(m, Spectrum.of(m.x, m.precision), Spectrum.of(m.y, m.precision), block.unit,
                    block.standard, tuple(blocks))
 
     @property

@@ -9,6 +9,7 @@ import torch
 
 from suture._base import SutureError
 from suture.indices import FlatKernels, Needs, Request, count_blocks
+from suture.numbers import SAMPLE_ROWS
 from suture.representations.shapes import Shape
 
 PAPER_EXAMPLES = 1000
@@ -31,7 +32,7 @@ class AccumulatorSettings:
     requests: Sequence[Request]
     jackknife: int = 0
     folds: int = 1
-    sample: int = 2000
+    sample: int = SAMPLE_ROWS
     seed: int = 0
     precision: torch.dtype = torch.float32
     fits_layers: bool = False

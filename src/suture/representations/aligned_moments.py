@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from functools import reduce
 from itertools import product
 
 import torch
 from torch import Tensor
 
 from suture._base import SutureError, expect
-from suture.numbers import Moments, NonFiniteError, Pair, PairMoments, Resizing, Side, Spectrum, merge_blocks
+from suture.numbers import (
+    Moments,
+    NonFiniteError,
+    Pair,
+    PairMoments,
+    Resizing,
+    Side,
+    Spectrum,
+    merge_all,
+    merge_blocks,
+)
 from suture.representations.alignment import DEFAULT_RULE, Alignment, AlignmentRule
 from suture.representations.shapes import Shape
 from suture.representations.views import View, describe_positions, get_row_mask, to_grid
@@ -132,7 +141,7 @@ class AlignedMoments:
     def _merge_parts(self, fold: PairMoments, i: int, j: int) -> Moments:
         parts = [fold.get_moments(self._x.views.index((i, p.source)), self._y.views.index((j, p.target)))
                  for p in self.alignments[i, j].parts]
-        return reduce(Moments.merge, [p for p in parts if p.n] or parts[:1])
+        return merge_all([p for p in parts if p.n] or parts[:1])
 
     def get_folds(self, i: int, j: int, most: int | None = None) -> list[Moments]:
         """Return one cell's centred moments in each fold; `most` merges fold b into number b modulo `most`.
@@ -149,7 +158,7 @@ class AlignedMoments:
         expect(self.examples > 0, "at least one batch", "none", "call update first")
         if self._last is None or self._last[0] != (i, j):
             found = [m for f in self._folds if f.examples and (m := self._merge_parts(f, i, j)).n]
-            whole = reduce(Moments.merge, found) if found else self._merge_parts(self._folds[0], i, j)
+            whole = merge_all(found) if found else self._merge_parts(self._folds[0], i, j)
             self._last = ((i, j), found, whole)
         return self._last
 

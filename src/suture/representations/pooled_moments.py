@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from suture.indices import FROM_MOMENTS, STITCH, Needs
-from suture.numbers import MomentBlock, NonFiniteError, Pair, UnitRowSums, standardise_rows
+from suture.numbers import MomentBlock, NonFiniteError, Pair, UnitRowSums, merge_all, standardise_rows
 from suture.representations.accumulator_settings import AccumulatorSettings
 from suture.representations.aligned_moments import AlignedMoments
 from suture.representations.alignment import Alignment
@@ -96,5 +95,5 @@ class PooledMoments:
         if self.settings.jackknife:
             folds = [MomentBlock(p.moments, u, m)
                      for p, u, m in zip(folds, units, standard.get_folds(i, j), strict=True)]
-        source, target = (reduce(UnitRowSums.merge, side) for side in zip(*units, strict=True))
+        source, target = (merge_all(side) for side in zip(*units, strict=True))
         return replace(pair, unit=(source, target), standard=standard.get_moments(i, j)), folds
