@@ -37,7 +37,6 @@ from suture.numbers.records import Float32Array as Float32Array
 from suture.numbers.records import Floats as Floats
 from suture.numbers.records import Ints as Ints
 from suture.numbers.records import Record as Record
-from suture.numbers.records import Strings as Strings
 from suture.numbers.records import build_record as build_record
 from suture.numbers.resizing import Resizing as Resizing
 from suture.numbers.resizing import compute_interpolation as compute_interpolation

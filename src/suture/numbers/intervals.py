@@ -15,6 +15,8 @@ from suture.numbers.records import Bools, Floats, Record
 
 BOOTSTRAP_DRAWS = 2000
 """Bootstrap resamples; the standard error of an interval's end is then about 1.5 % of its width."""
+FEW_DRAWS = 400
+"""Bootstrap resamples where each one costs a pass over all examples."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,7 @@ def draw_counts(n: int, seed: int, resamples: int) -> Floats:
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
 
 
-def estimate_ratios(tops: NDArray[Any], bottom: NDArray[Any], seed: int = 0,
-                    resamples: int = 400) -> list[Estimate]:
+def estimate_ratios(tops: NDArray[Any], bottom: NDArray[Any], seed: int = 0) -> list[Estimate]:
     """Estimate ``top.sum() / bottom.sum()`` for each row of `tops` (K, N), with a bootstrap over examples.
 
     The bootstrap is paired. `bottom` (N,) is not negative; where it is one, the ratio is a mean.
@@ -81,7 +82,7 @@ def estimate_ratios(tops: NDArray[Any], bottom: NDArray[Any], seed: int = 0,
         return [make_missing_estimate(why)] * len(t)
     infinite = (~np.isfinite(t)).sum(1)
     t = np.where(infinite[:, None] > 0, 0, t)
-    weights = draw_counts(n, seed, resamples)
+    weights = draw_counts(n, seed, FEW_DRAWS)
     bottoms = weights @ b
     drawn = (t @ weights.T) / np.where(bottoms > 0, bottoms, np.nan)
     low, high = np.nanpercentile(drawn, [2.5, 97.5], axis=1)

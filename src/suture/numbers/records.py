@@ -17,7 +17,6 @@ Floats = NDArray[np.float64]
 Float32Array = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-Strings = NDArray[np.object_]
 Arrays = Mapping[str, NDArray[Any]]
 """Arrays of a comparison by name."""
 

@@ -95,12 +95,11 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            kind = metadata.get("format", "")
+            if not (kind.startswith("suture.") and "digest" in metadata):
+                return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
         raise _make_unreadable_error(path, error) from error
-    kind = metadata.get("format", "")
-    if not (kind.startswith("suture.") and "digest" in metadata):
-        return tensors, metadata
     tensors, about = load_tensors(path, kind)
     return tensors, about if kind == _KIND else metadata
 
