@@ -19,7 +19,7 @@ os.environ.pop("COLUMNS", None)
 FAST = {
     "_base": ("errors", "files", "hashing", "runtime", "trees", "option_records"),
     "numbers": ("measures", "records", "intervals", "frechet_distance", "moments", "sampling",
-                "pair_moments", "shifted_sums", "spectra", "resizing"),
+                "pair_moments", "spectra", "resizing"),
     "indices": ("logits", "jackknife", "flattened_cka", "sample", "statistics"),
     "representations": ("shapes", "alignment"),
     "data": ("batch", "batches", "paired", "labels", "columns", "splits", "sampling"),

@@ -23,12 +23,11 @@ from suture.numbers.measures import register_measure as register_measure
 from suture.numbers.measures import sort_measures as sort_measures
 from suture.numbers.moments import Cross as Cross
 from suture.numbers.moments import Moments as Moments
+from suture.numbers.moments import ShiftedSums as ShiftedSums
 from suture.numbers.moments import Side as Side
-from suture.numbers.moments import UnitRowSums as UnitRowSums
 from suture.numbers.moments import leave_out as leave_out
 from suture.numbers.moments import merge_all as merge_all
 from suture.numbers.moments import merge_blocks as merge_blocks
-from suture.numbers.moments import standardise_rows as standardise_rows
 from suture.numbers.pair_moments import NonFiniteError as NonFiniteError
 from suture.numbers.pair_moments import PairMoments as PairMoments
 from suture.numbers.records import RECORDS as RECORDS
@@ -46,10 +45,11 @@ from suture.numbers.roc import two_sided_auroc as two_sided_auroc
 from suture.numbers.sampling import SAMPLE_ROWS as SAMPLE_ROWS
 from suture.numbers.sampling import Reservoir as Reservoir
 from suture.numbers.sampling import draw_uniform as draw_uniform
-from suture.numbers.shifted_sums import ShiftedSums as ShiftedSums
 from suture.numbers.spectra import MomentBlock as MomentBlock
 from suture.numbers.spectra import Pair as Pair
 from suture.numbers.spectra import Spectrum as Spectrum
+from suture.numbers.spectra import UnitRowSums as UnitRowSums
 from suture.numbers.spectra import compute_squared_error as compute_squared_error
 from suture.numbers.spectra import find_varying_columns as find_varying_columns
 from suture.numbers.spectra import solve_least_squares as solve_least_squares
+from suture.numbers.spectra import standardise_rows as standardise_rows
