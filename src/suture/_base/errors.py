@@ -57,20 +57,15 @@ def import_optional(module: str, extra: str, purpose: str) -> ModuleType:
     Raises:
         SutureError: the library is not installed, or fails while it is imported.
     """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as e:
-        if e.name == module.partition(".")[0]:
+    with report_errors(f"{module}, needed for {purpose}, does not import",
+                       "install a version that fits the others"):
+        try:
+            return importlib.import_module(module)
+        except ModuleNotFoundError as e:
+            if e.name != module.partition(".")[0]:
+                raise
             raise SutureError(f"expected {e.name} for {purpose}, it is not installed; "
                               f"write pip install 'suture[{extra}]'") from e
-        raise _make_import_error(module, purpose, e) from e
-    except Exception as e:
-        raise _make_import_error(module, purpose, e) from e
-
-
-def _make_import_error(module: str, purpose: str, error: Exception) -> SutureError:
-    return SutureError(f"{module}, needed for {purpose}, does not import: {type(error).__name__}: "
-                       f"{summarise_error(error)}; install a version that fits the others")
 
 
 def is_count(value: object) -> bool:
