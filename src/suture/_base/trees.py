@@ -81,7 +81,7 @@ def find_only_input(inputs: Any) -> Any:
     return find_only_input(found[0]) if len(found) == 1 else None
 
 
-def count_duplicates(one: Any, other: Any) -> int:
+def count_duplicates(one: Iterable[Any], other: Iterable[Any]) -> int:
     """Count the examples of `one` that are equal, number for number, to some example in `other`.
 
     Examples are compared by 128-bit hashes of their shapes and of their values as float64. So dtype, memory
@@ -89,20 +89,13 @@ def count_duplicates(one: Any, other: Any) -> int:
     hash for each example of `other`.
 
     Args:
-        one, other: inputs of a network (tensors, nested or not) without labels, or an iterable of such
-            batches.
+        one, other: batches of inputs of a network (tensors, nested or not), without labels.
 
     Raises:
         SutureError: inputs without a tensor, or with tensors of unequal length.
     """
-    known = set(_hash_all_examples(other))
-    return sum(d in known for d in _hash_all_examples(one))
-
-
-def _hash_all_examples(data: Any) -> Iterator[bytes]:
-    batches = [data] if isinstance(data, Tensor | Mapping | tuple) or not isinstance(data, Iterable) else data
-    for batch in batches:
-        yield from hash_examples(batch)
+    known = {d for batch in other for d in hash_examples(batch)}
+    return sum(d in known for batch in one for d in hash_examples(batch))
 
 
 def hash_examples(inputs: Any) -> Iterator[bytes]:
