@@ -13,7 +13,6 @@ from suture._base.errors import SutureError
 
 Progress = Callable[[str, int, int | None], None]
 """Called as ``progress(stage, done, total)``; total is None where it is not known."""
-_MEMINFO = Path("/proc/meminfo")
 
 
 def get_free_bytes(device: torch.device) -> int | None:
@@ -21,7 +20,7 @@ def get_free_bytes(device: torch.device) -> int | None:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
-        lines = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
         return int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError, IndexError):
         return None

@@ -43,7 +43,7 @@ class Spectrum:
         """Compute the spectrum of a scatter about the mean, without directions that are rounding."""
         values, vectors = torch.linalg.eigh(side.gram)
         values, vectors = values.flip(0), vectors.flip(1)
-        floor = max(_compute_constant_floor(side, precision),
+        floor = max(float(_compute_rounding(side, precision).max()),
                     compute_rank_cut(len(values), side.n, precision) * max(float(values[0]), 0.0))
         rank = int((values > floor).sum())
         return cls(values[:rank], vectors[:, :rank], len(values))
@@ -59,17 +59,14 @@ def compute_rank_cut(width: int, n: int, precision: torch.dtype) -> float:
     return max(width, n) * eps if precision == torch.float64 else 4 * eps
 
 
-def _compute_constant_floor(side: Side, precision: torch.dtype) -> float:
-    """Compute the scatter that rounding alone gives to a constant column: n (4 eps |mean|)²."""
-    scale = float(side.mean.abs().max()) if len(side.shift) else 0.0
-    eps = torch.finfo(precision).eps
-    return side.n * (4 * eps * scale) ** 2
+def _compute_rounding(side: Side, precision: torch.dtype) -> Tensor:
+    """Compute the scatter (p,) that rounding alone gives to constant columns: n (4 eps |mean|)²."""
+    return side.n * (4 * torch.finfo(precision).eps * side.mean.abs()).square()
 
 
 def find_varying_columns(side: Side, precision: torch.dtype = torch.float64) -> Tensor:
     """Return a mask (p,) of the columns that vary by more than the rounding of a constant."""
-    rounding = 4 * torch.finfo(precision).eps * side.mean.abs()
-    return side.gram.diagonal() > side.n * rounding.square()
+    return side.gram.diagonal() > _compute_rounding(side, precision)
 
 
 def solve_least_squares(x: Spectrum, moments: Moments, strength: float = 0.0) -> Tensor:

@@ -156,7 +156,7 @@ def _check_fit(stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path:
         raise SutureError(f"{path} does not fit the network; {'; '.join(listed)}")
 
 
-def _abbreviate(names: Iterable[str], limit: int = 3) -> str:
+def _abbreviate(names: Iterable[str]) -> str:
     listed = list(names)
-    rest = len(listed) - limit
-    return ", ".join(listed[:limit]) + (f" and {rest} more" if rest > 0 else "")
+    rest = len(listed) - 3
+    return ", ".join(listed[:3]) + (f" and {rest} more" if rest > 0 else "")
