@@ -39,7 +39,7 @@ NAMES = {
 """Names in code that have another name now."""
 MODULES = {
     "_errors": "_base.errors", "nested": "_base.trees", "fingerprints": "_base.hashing",
-    "memory": "_base.memory", "measures": "numbers.measures", "moments": "numbers.moments",
+    "memory": "_base.runtime", "measures": "numbers.measures", "moments": "numbers.moments",
     "spectra": "numbers.spectra", "grids": "numbers.pair_moments", "resampling": "numbers.resizing",
     "scores": "numbers.intervals", "separation": "numbers.roc", "frechet": "numbers.frechet_distance",
     "matrices": "indices.matrices", "shapes": "representations.shapes",

@@ -17,9 +17,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("COLUMNS", None)
 
 FAST = {
-    "_base": ("errors", "files", "hashing", "memory", "tensor_files", "trees", "checks", "option_records"),
-    "numbers": ("measures", "records", "intervals", "frechet_distance", "differences", "moments", "sampling",
-                "pair_moments", "shifted_sums", "spectra", "resizing"),
+    "_base": ("errors", "files", "hashing", "runtime", "trees", "option_records"),
+    "numbers": ("measures", "records", "intervals", "frechet_distance", "moments", "sampling",
+                "pair_moments", "spectra", "resizing"),
     "indices": ("logits", "jackknife", "flattened_cka", "sample", "statistics"),
     "representations": ("shapes", "alignment"),
     "data": ("batch", "batches", "columns", "splits"),

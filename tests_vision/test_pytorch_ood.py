@@ -125,12 +125,12 @@ def test_the_detector_as_it_is_ranks_as_the_peer_does(others: torch.Tensor) -> N
 # -- measures ------------------------------------------------------------------------------------------------
 
 SAMPLES = {
-    "overlapping": (normal(400) + 1, normal(300, seed=1)),
-    "apart": (normal(400) + 20, normal(300, seed=1)),
-    "the wrong way": (normal(400) - 1, normal(300, seed=1)),
-    "few": (normal(21) + 1, normal(4, seed=1)),
-    "tied": ((2 * normal(400) + 1).round(), (2 * normal(300, seed=1)).round()),
-    "unbounded": (torch.exp(30 * normal(400).double()), torch.exp(30 * normal(300, seed=1).double() - 5)),
+    "overlapping": (normal(300) + 1, normal(300, seed=1)),
+    "apart": (normal(300) + 20, normal(300, seed=1)),
+    "the wrong way": (normal(300) - 1, normal(300, seed=1)),
+    "few": (normal(21) + 1, normal(21, seed=1)),
+    "tied": ((2 * normal(300) + 1).round(), (2 * normal(300, seed=1)).round()),
+    "unbounded": (torch.exp(30 * normal(300).double()), torch.exp(30 * normal(300, seed=1).double() - 5)),
 }
 
 

@@ -1,11 +1,117 @@
-"""Files: names, and replacing in one step."""
+"""Files: names, replacing in one step, and the one format, in which any change of a byte is noticed."""
 
 from __future__ import annotations
 
-import pytest
+import multiprocessing
+import random
+from pathlib import Path
 
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from suture._base import SutureError, load_tensors, save_tensors
 from suture._base.files import clean_file_name, replace_file
 from tests.support.synthetic import HOSTILE
+
+TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([True, False]), "none": torch.zeros(0, 3),
+           "half": torch.ones(3, dtype=torch.bfloat16), "scalar": torch.tensor(7)}
+ABOUT = {"words": "ä \n ö", "numbers": [1, 2.5, None], "nested": {"yes": True}}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    place = tmp_path / "new" / "x.safetensors"
+    save_tensors(place, "suture.test/2", TENSORS, ABOUT)
+    return place
+
+
+def test_what_is_written_is_read_back(path: Path) -> None:
+    tensors, about = load_tensors(path, "suture.other/1", "suture.test/2")
+    assert about == ABOUT
+    assert tensors.keys() == TENSORS.keys()
+    for name, t in TENSORS.items():
+        assert tensors[name].dtype == t.dtype
+        assert torch.equal(tensors[name], t)
+    assert [p.name for p in path.parent.iterdir()] == ["x.safetensors"]
+
+
+def test_arrays_and_views_are_written_like_tensors(path: Path) -> None:
+    whole = torch.arange(12.0).reshape(3, 4)
+    save_tensors(path, "suture.test/2", {"view": whole.T, "same": whole, "array": np.eye(3)[::-1]}, {})
+    tensors = load_tensors(path, "suture.test/2").tensors
+    assert torch.equal(tensors["view"], whole.T)
+    assert np.array_equal(tensors["array"].numpy(), np.eye(3)[::-1])
+
+
+def test_a_flipped_bit_anywhere_is_refused(path: Path) -> None:
+    data = path.read_bytes()
+    flips = random.Random(0)
+    places = {*range(8), *(flips.randrange(len(data)) for _ in range(300))}
+    for place in places:
+        changed = bytearray(data)
+        changed[place] ^= 1 << flips.randrange(8)
+        path.write_bytes(changed)
+        with pytest.raises(SutureError) as error:
+            load_tensors(path, "suture.test/2")
+        assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_cut_off_is_refused(path: Path) -> None:
+    data = path.read_bytes()
+    for length in (0, 7, 20, len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:length])
+        with pytest.raises(SutureError, match="damaged"):
+            load_tensors(path, "suture.test/2")
+
+
+def test_other_kinds_missing_files_and_bad_descriptions_are_refused(path: Path) -> None:
+    with pytest.raises(SutureError, match=r"suture.other/1.*suture.test/2"):
+        load_tensors(path, "suture.other/1")
+    with pytest.raises(SutureError, match="missing"):
+        load_tensors(path.with_name("missing"), "suture.test/2")
+    with pytest.raises(SutureError, match="JSON"):
+        save_tensors(path, "suture.test/2", {}, {"set": {1}})
+    save_file({"a": torch.ones(1)}, path)
+    with pytest.raises(SutureError, match=r"suture.test/2.*None"):
+        load_tensors(path, "suture.test/2")
+
+
+def test_files_of_a_first_version_have_no_digest(path: Path) -> None:
+    save_file({"a": torch.ones(1)}, path, {"format": "suture.test/1", "about": '{"n": 3}'})
+    assert load_tensors(path, "suture.test/2", "suture.test/1").about == {"n": 3}
+
+
+def _save_often(path: Path, fill: float, start: object) -> None:
+    start.wait()  # type: ignore[attr-defined]
+    for _ in range(20):
+        save_tensors(path, "suture.test/2", {"a": torch.full((50, 7), fill)}, {"fill": fill})
+
+
+def test_two_processes_write_the_same_file_at_once(path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    start = context.Barrier(3)
+    writers = [context.Process(target=_save_often, args=(path, fill, start)) for fill in (1.0, 2.0)]
+    for w in writers:
+        w.start()
+    start.wait()
+    seen = 0
+    while any(w.is_alive() for w in writers):
+        tensors, about = load_tensors(path, "suture.test/2")
+        assert about == ABOUT or bool((tensors["a"] == about["fill"]).all())
+        seen += 1
+    for w in writers:
+        w.join()
+        assert w.exitcode == 0
+    assert seen
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_a_file_cannot_pose_as_one_of_a_first_version(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"suture.test/2", b"suture.test/1"))
+    with pytest.raises(SutureError, match="damaged"):
+        load_tensors(path, "suture.test/2", "suture.test/1")
 
 
 @pytest.mark.parametrize(("name", "expected"), [("a/../b", "a-..-b"), ("..", "unnamed"), ("", "unnamed"),

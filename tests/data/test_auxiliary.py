@@ -138,7 +138,7 @@ def test_images_stay_in_the_range_of_the_sample_and_are_none_of_it(name: str) ->
         moved, own = (t.double().movedim(1, 0).flatten(len(over)) for t in (y, x))
         assert (moved.amin(-1) >= own.amin(-1)).all(), kind
         assert (moved.amax(-1) <= own.amax(-1)).all(), kind
-        assert count_duplicates(y, x) == 0, kind
+        assert count_duplicates([y], [x]) == 0, kind
     assert torch.equal(x, before)
     assert set(KINDS["images"]) - set(list_allowed_kinds(x)) == ({"channels"} if x.shape[1] == 1 else set())
 
@@ -146,7 +146,7 @@ def test_images_stay_in_the_range_of_the_sample_and_are_none_of_it(name: str) ->
 def test_no_digit_comes_out_of_the_digits() -> None:
     x = zoo.digits("train").inputs
     for kind, y in ((kind, make_auxiliary(x, 1000, kinds=[kind])) for kind in list_allowed_kinds(x)):
-        assert count_duplicates(y, x) == 0, kind
+        assert count_duplicates([y], [x]) == 0, kind
         assert y.min() >= 0, kind
         assert y.max() <= 1, kind
         assert len(set(map(bytes, y.numpy()))) > 990, kind
@@ -236,10 +236,10 @@ def test_examples_are_used_up_before_one_is_used_again() -> None:
     some = photos_of(6)
     some[:3] = some[:3, :1]
     once = make_auxiliary(some, 3, kinds="channels").sort(1).values
-    assert count_duplicates(some[3:].sort(1).values, once) == 3
+    assert count_duplicates([some[3:].sort(1).values], [once]) == 3
     two = photos_of(30, 2)
-    assert count_duplicates(two.sort(1).values,
-                            make_auxiliary(two, 30, kinds="channels").sort(1).values) == 30
+    assert count_duplicates([two.sort(1).values],
+                            [make_auxiliary(two, 30, kinds="channels").sort(1).values]) == 30
 
 
 def test_kinds_start_from_examples_of_their_own() -> None:
@@ -480,7 +480,7 @@ def test_ids_keep_their_dtype(dtype: torch.dtype) -> None:
     made = make_auxiliary(like, 20)
     assert made["input_ids"].dtype == dtype
     assert made["attention_mask"].dtype == torch.float32
-    assert count_duplicates(made["input_ids"], like["input_ids"]) == 0
+    assert count_duplicates([made["input_ids"]], [like["input_ids"]]) == 0
 
 
 # -- what is refused -----------------------------------------------------------------------------------------

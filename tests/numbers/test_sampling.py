@@ -79,5 +79,3 @@ def test_reservoir_of_a_long_stream():
 def test_bad_reservoirs_are_refused():
     with pytest.raises(SutureError, match="at least one row"):
         Reservoir(0)
-    with pytest.raises(SutureError, match="number of examples"):
-        Reservoir(5).offer(-1)

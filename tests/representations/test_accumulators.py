@@ -713,7 +713,7 @@ def test_the_memory_that_is_planned_is_the_memory_that_is_taken(names: Any, fitt
 
 
 def test_sums_that_do_not_fit_are_refused_before_they_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("suture._base.memory.get_free_bytes", lambda device: 1000)
+    monkeypatch.setattr("suture._base.runtime.get_free_bytes", lambda device: 1000)
     message = r"to fit into the free memory of 0\.0 MiB, got .*; give fewer sites"
     with pytest.raises(SutureError, match=message):
         suture.compare(tiny.network(), None, tiny.data()[0], methods=[], device="cpu")

@@ -1,12 +1,16 @@
-"""The exception of suture, and functions that word its messages."""
+"""The exception of suture, checks of values from outside that raise it, and the words of its messages."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from types import ModuleType
+
+import torch
+from torch import Tensor
 
 
 class SutureError(ValueError):
@@ -53,17 +57,64 @@ def import_optional(module: str, extra: str, purpose: str) -> ModuleType:
     Raises:
         SutureError: the library is not installed, or fails while it is imported.
     """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as e:
-        if e.name == module.partition(".")[0]:
+    with report_errors(f"{module}, needed for {purpose}, does not import",
+                       "install a version that fits the others"):
+        try:
+            return importlib.import_module(module)
+        except ModuleNotFoundError as e:
+            if e.name != module.partition(".")[0]:
+                raise
             raise SutureError(f"expected {e.name} for {purpose}, it is not installed; "
                               f"write pip install 'suture[{extra}]'") from e
-        raise _make_import_error(module, purpose, e) from e
-    except Exception as e:
-        raise _make_import_error(module, purpose, e) from e
 
 
-def _make_import_error(module: str, purpose: str, error: Exception) -> SutureError:
-    return SutureError(f"{module}, needed for {purpose}, does not import: {type(error).__name__}: "
-                       f"{summarise_error(error)}; install a version that fits the others")
+def is_count(value: object) -> bool:
+    """Return True for a whole number of at least 1."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def is_number(value: object) -> bool:
+    """Return True for a finite int or float."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def describe_value(value: object) -> str:
+    """Describe a tensor by dtype and shape, and any other value by its class name."""
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"
+    return type(value).__name__
+
+
+def expect(holds: bool, wanted: str, got: object = "", instead: str = "") -> None:
+    """Raise a `SutureError` unless a condition holds.
+
+    Args:
+        wanted: what was expected.
+        got: what came: text as it is, or a value, which is described.
+        instead: advice on what to write.
+    """
+    if not holds:
+        came = got if isinstance(got, str) else repr(got) if is_number(got) else describe_value(got)
+        raise SutureError(f"expected {wanted}{', got ' + came if came else ''}"
+                          f"{'; ' + instead if instead else ''}")
+
+
+def check_finite(values: Tensor, what: str, instead: str = "check the inputs and weights") -> None:
+    """Check that a tensor holds neither NaN nor infinity; `what` names it in the error."""
+    if not bool(torch.isfinite(values).all()):
+        raise SutureError(f"NaN or inf in {what}; {instead}")
+
+
+def check_equal_lengths(first: Sized, second: Sized, what: str, instead: str) -> None:
+    """Check that two things have one entry for each of the same examples; `what` names both."""
+    expect(len(first) == len(second), f"{what} of the same examples",
+           f"{len(first)} and {len(second)}", instead)
+
+
+def check_classes(labels: Tensor, classes: int, instead: str) -> None:
+    """Check that labels are whole numbers from 0 to `classes` - 1."""
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise SutureError(f"expected labels that are class numbers, got {describe_value(labels)}; {instead}")
+    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        outside = labels[(labels < 0) | (labels >= classes)]
+        raise SutureError(f"expected labels from 0 to {classes - 1}, got {int(outside[0])}; {instead}")

@@ -15,8 +15,7 @@ from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 from typing_extensions import Doc
 
-from suture._base.checks import describe_value
-from suture._base.errors import SutureError, make_unknown_error
+from suture._base.errors import SutureError, describe_value, make_unknown_error
 
 A = TypeVar("A")
 C = TypeVar("C")

@@ -40,25 +40,34 @@ def walk_tensors(inputs: Any, by_name: bool = False) -> Iterator[Tensor]:
     """Yield the tensors in nested inputs, depth first; `by_name` sorts the values of a mapping by key."""
     if isinstance(inputs, Tensor):
         yield inputs
-    elif isinstance(inputs, Mapping):
-        for key in sorted(inputs, key=str) if by_name else inputs:
-            yield from walk_tensors(inputs[key], by_name)
-    elif isinstance(inputs, tuple | list):
-        for v in inputs:
-            yield from walk_tensors(v, by_name)
+    for part in _list_parts(inputs, by_name):
+        yield from walk_tensors(part, by_name)
+
+
+def _list_parts(inputs: Any, by_name: bool = False) -> list[Any]:
+    if isinstance(inputs, Mapping):
+        return [inputs[key] for key in (sorted(inputs, key=str) if by_name else inputs)]
+    return list(inputs) if isinstance(inputs, tuple | list) else []
 
 
 def convert_tensors(inputs: Any, fn: Callable[[Tensor], Tensor]) -> Any:
     """Apply `fn` to every tensor in nested inputs and return the new inputs."""
-    if isinstance(inputs, Tensor):
-        return fn(inputs)
+    return fn(inputs) if isinstance(inputs, Tensor) else _convert_parts(
+        inputs, lambda part: convert_tensors(part, fn))
+
+
+def replace_input(inputs: Any, old: Any, new: Any) -> Any:
+    """Return nested inputs with their part `old` replaced by `new`."""
+    return new if inputs is old else _convert_parts(inputs, lambda part: replace_input(part, old, new))
+
+
+def _convert_parts(inputs: Any, fn: Callable[[Any], Any]) -> Any:
+    """Apply `fn` to the parts of a tuple, list or mapping; anything else has none and is returned."""
     if isinstance(inputs, Mapping):
-        return {k: convert_tensors(v, fn) for k, v in inputs.items()}
+        return {k: fn(v) for k, v in inputs.items()}
     if isinstance(inputs, tuple) and hasattr(inputs, "_fields"):
-        return type(inputs)(*(convert_tensors(v, fn) for v in inputs))
-    if isinstance(inputs, tuple | list):
-        return type(inputs)(convert_tensors(v, fn) for v in inputs)
-    return inputs
+        return type(inputs)(*map(fn, inputs))
+    return type(inputs)(map(fn, inputs)) if isinstance(inputs, tuple | list) else inputs
 
 
 def find_only_input(inputs: Any) -> Any:
@@ -68,26 +77,11 @@ def find_only_input(inputs: Any) -> Any:
     """
     if isinstance(inputs, Tensor) or (isinstance(inputs, Mapping) and "input_ids" in inputs):
         return inputs
-    parts = (inputs.values() if isinstance(inputs, Mapping) else inputs
-             if isinstance(inputs, tuple | list) else ())
-    found = [p for p in parts if any(True for _ in walk_tensors(p))]
+    found = [p for p in _list_parts(inputs) if any(True for _ in walk_tensors(p))]
     return find_only_input(found[0]) if len(found) == 1 else None
 
 
-def replace_input(inputs: Any, old: Any, new: Any) -> Any:
-    """Return nested inputs with their part `old` replaced by `new`."""
-    if inputs is old:
-        return new
-    if isinstance(inputs, Mapping):
-        return {k: replace_input(v, old, new) for k, v in inputs.items()}
-    if isinstance(inputs, tuple) and hasattr(inputs, "_fields"):
-        return type(inputs)(*(replace_input(v, old, new) for v in inputs))
-    if isinstance(inputs, tuple | list):
-        return type(inputs)(replace_input(v, old, new) for v in inputs)
-    return inputs
-
-
-def count_duplicates(one: Any, other: Any) -> int:
+def count_duplicates(one: Iterable[Any], other: Iterable[Any]) -> int:
     """Count the examples of `one` that are equal, number for number, to some example in `other`.
 
     Examples are compared by 128-bit hashes of their shapes and of their values as float64. So dtype, memory
@@ -95,20 +89,13 @@ def count_duplicates(one: Any, other: Any) -> int:
     hash for each example of `other`.
 
     Args:
-        one, other: inputs of a network (tensors, nested or not) without labels, or an iterable of such
-            batches.
+        one, other: batches of inputs of a network (tensors, nested or not), without labels.
 
     Raises:
         SutureError: inputs without a tensor, or with tensors of unequal length.
     """
-    known = set(_hash_all_examples(other))
-    return sum(d in known for d in _hash_all_examples(one))
-
-
-def _hash_all_examples(data: Any) -> Iterator[bytes]:
-    batches = [data] if isinstance(data, Tensor | Mapping | tuple) or not isinstance(data, Iterable) else data
-    for batch in batches:
-        yield from hash_examples(batch)
+    known = {d for batch in other for d in hash_examples(batch)}
+    return sum(d in known for batch in one for d in hash_examples(batch))
 
 
 def hash_examples(inputs: Any) -> Iterator[bytes]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from suture.numbers import (
     Reservoir,
     UnitRowSums,
     leave_out,
+    merge_all,
     merge_blocks,
     standardise_rows,
 )
@@ -216,7 +216,7 @@ class Streaming:
 
 def _make_pair(blocks: Sequence[MomentBlock]) -> Pair:
     """Make the pair of all rows of disjoint blocks; it keeps the blocks if there are several."""
-    return Pair.of_block(reduce(MomentBlock.merge, blocks), blocks=blocks if len(blocks) > 1 else ())
+    return Pair.of_block(merge_all(blocks), blocks if len(blocks) > 1 else ())
 
 
 def _leave_out_each(blocks: Sequence[MomentBlock]) -> list[Pair]:

@@ -1,4 +1,4 @@
-"""Scores of stitched networks with their 95 % intervals, from results per example."""
+"""Scores of stitched networks and differences of two cells, with 95 % intervals from results per example."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from suture.numbers.arrays import Bools, Floats
+from suture._base import expect
+from suture.numbers.records import Bools, Floats, Record
 
 BOOTSTRAP_DRAWS = 2000
 """Bootstrap resamples; the standard error of an interval's end is then about 1.5 % of its width."""
+FEW_DRAWS = 400
+"""Bootstrap resamples where each one costs a pass over all examples."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,7 @@ def draw_counts(n: int, seed: int, resamples: int) -> Floats:
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
 
 
-def estimate_ratios(tops: NDArray[Any], bottom: NDArray[Any], seed: int = 0,
-                    resamples: int = 400) -> list[Estimate]:
+def estimate_ratios(tops: NDArray[Any], bottom: NDArray[Any], seed: int = 0) -> list[Estimate]:
     """Estimate ``top.sum() / bottom.sum()`` for each row of `tops` (K, N), with a bootstrap over examples.
 
     The bootstrap is paired. `bottom` (N,) is not negative; where it is one, the ratio is a mean.
@@ -80,7 +82,7 @@ def estimate_ratios(tops: NDArray[Any], bottom: NDArray[Any], seed: int = 0,
         return [make_missing_estimate(why)] * len(t)
     infinite = (~np.isfinite(t)).sum(1)
     t = np.where(infinite[:, None] > 0, 0, t)
-    weights = draw_counts(n, seed, resamples)
+    weights = draw_counts(n, seed, FEW_DRAWS)
     bottoms = weights @ b
     drawn = (t @ weights.T) / np.where(bottoms > 0, bottoms, np.nan)
     low, high = np.nanpercentile(drawn, [2.5, 97.5], axis=1)
@@ -109,3 +111,83 @@ def estimate_batch_mean(values: NDArray[Any]) -> Estimate:
         return Estimate(float(v.mean())) if len(v) else make_missing_estimate("no batches")
     half = float(stats.t.ppf(0.975, len(v) - 1)) * float(v.std(ddof=1)) / math.sqrt(len(v))
     return Estimate(float(v.mean()), float(v.mean()) - half, float(v.mean()) + half)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Value of one cell minus that of another on the same examples, in the measure's units.
+
+    `low` and `high` are its 95 % interval, `p` is the two-sided p value of no difference, and `n` is the
+    number of examples or batches. `test` is ``"exact McNemar"``, ``"paired bootstrap"`` or ``"paired t over
+    batches"``.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    test: str
+    n: int
+
+    @property
+    def reason(self) -> str:
+        """The reason why there is no interval; empty where there is one."""
+        return "" if self.n > 1 else "a single example or batch has no interval"
+
+
+def mcnemar(one: Bools, other: Bools) -> float:
+    """Compute the exact two-sided p value (McNemar 1947) of outcomes (N,); 1 without discordant pairs."""
+    from scipy import stats
+
+    only_one, only_other = int((one & ~other).sum()), int((other & ~one).sum())
+    if only_one + only_other == 0:
+        return 1.0
+    return float(stats.binomtest(only_one, only_one + only_other, 0.5).pvalue)
+
+
+def estimate_difference(one: Record, other: Record, seed: int = 0) -> Difference:
+    """Estimate the value of `one` minus that of `other` on the same examples.
+
+    The interval is a percentile bootstrap over examples (`BOOTSTRAP_DRAWS` times) with both cells resampled
+    together. Where the units are tokens, an example is a whole text, because tokens of one text are not
+    independent. For hits and misses the p value is that of the exact McNemar test. Otherwise it is twice the
+    smaller share of resamples on either side of zero, at least 2 / (`BOOTSTRAP_DRAWS` + 1). Means over
+    batches use Student's t over batches. A single example or batch has no interval and, but for the exact
+    test, no p value: both are nan.
+
+    Raises:
+        SutureError: the records are of different numbers of examples.
+    """
+    from scipy import stats
+
+    n, value, p = len(one.top), one.value - other.value, math.nan
+    expect(one.top.shape == other.top.shape and one.batches == other.batches,
+           "two records of the same examples", f"{n} and {len(other.top)}")
+    if one.batches:
+        gaps = one.top - other.top
+        if n > 1:
+            p = float(stats.ttest_rel(one.top, other.top).pvalue) if gaps.any() else 1.0
+        e = estimate_batch_mean(gaps)
+        return Difference(value, e.low, e.high, p, "paired t over batches", n)
+    hits = one.top.dtype == np.bool_ and other.top.dtype == np.bool_
+    test, p = ("exact McNemar", mcnemar(one.top, other.top)) if hits else ("paired bootstrap", p)
+    if n < 2:
+        return Difference(value, math.nan, math.nan, p, test, n)
+    drawn = _bootstrap_differences(one, other, seed)
+    low, high = (float(end) for end in np.percentile(drawn, [2.5, 97.5]))
+    if not hits:
+        tail = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
+        p = min(1.0, 2 * (tail + 1) / (len(drawn) + 1))
+    return Difference(value, low, high, p, test, n)
+
+
+def _bootstrap_differences(one: Record, other: Record, seed: int) -> Floats:
+    """Compute the difference in each resample, leaving out resamples with a zero denominator."""
+    sums = np.stack([one.top, one.bottom, other.top, other.bottom]).astype(np.float64)
+    rng, n = np.random.default_rng(seed), sums.shape[1]
+    drawn = np.stack([sums @ np.bincount(rng.integers(n, size=n), minlength=n)
+                      for _ in range(BOOTSTRAP_DRAWS)])
+    drawn = drawn[(drawn[:, 1] > 0) & (drawn[:, 3] > 0)]
+    first, second = drawn[:, 0] / drawn[:, 1], drawn[:, 2] / drawn[:, 3]
+    return ((np.exp(first) if one.exponential else first)
+            - (np.exp(second) if other.exponential else second))

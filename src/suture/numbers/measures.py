@@ -159,11 +159,11 @@ _OOD_MEASURES = {
               "Share of stitched scores above the threshold that 95 % of the native ones pass: 0.95 where "
               "they cannot be told apart"),
 }
-OOD_MEASURES = tuple(_OOD_MEASURES)
 """Measures of each cell with each detector. Their full names are ``dm.ood_mahalanobis`` and so on."""
 DETECTOR_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 """Pattern of a valid detector name."""
-_BY_DETECTOR = re.compile(rf"(dm|tlm)\.({'|'.join(OOD_MEASURES)})_({DETECTOR_NAME.pattern})")
+_BY_DETECTOR = re.compile(
+    rf"({'|'.join(METHOD_NAMES)})\.({'|'.join(_OOD_MEASURES)})_({DETECTOR_NAME.pattern})")
 
 
 def _find_detector_measure(name: str) -> Measure | None:

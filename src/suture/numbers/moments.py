@@ -1,4 +1,4 @@
-"""Second moments of a pair of matrices.
+"""Second moments of a pair of matrices, and the accumulator for one matrix.
 
 Linear CKA, every CCA, Procrustes, regression and direct matching are functions of these sums. So one pass
 over the data (`suture.numbers.pair_moments`) serves them all, and memory does not grow with the examples.
@@ -22,26 +22,6 @@ def to_double(value: Tensor) -> Tensor:
     return value.cpu().double() if value.device.type == "mps" else value.double()
 
 
-@dataclass(frozen=True)
-class UnitRowSums:
-    """Sums of `n` rows at unit length: `total` (p,) of x / |x| in float64, and the number of zero rows."""
-
-    n: int
-    total: Tensor
-    zeros: int
-
-    @classmethod
-    def of(cls, x: Tensor) -> UnitRowSums:
-        """Compute the sums of the unit rows of a matrix (n, p)."""
-        norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-        units = to_double(torch.where(norms > 0, x / norms, 0.0))
-        return cls(len(x), units.sum(0), int((norms == 0).sum()))
-
-    def merge(self, other: UnitRowSums) -> UnitRowSums:
-        """Return the sums of the rows of both."""
-        return UnitRowSums(self.n + other.n, self.total + other.total, self.zeros + other.zeros)
-
-
 class _Mergeable(Protocol):
     def merge(self, other: Self, /) -> Self: ...
 
@@ -62,15 +42,6 @@ def merge_blocks(blocks: Sequence[M], most: int) -> list[M]:
 def leave_out(blocks: Sequence[M], k: int) -> M:
     """Merge all blocks but block `k`; at least two blocks are needed."""
     return merge_all(block for i, block in enumerate(blocks) if i != k)
-
-
-def standardise_rows(x: Tensor) -> Tensor:
-    """Scale the rows of `x` (n, p) to mean 0 and length 1; rows that vary by rounding only become zeros."""
-    mean = x.mean(1, keepdim=True)
-    rest = x - mean
-    floor = 8 * torch.finfo(x.dtype).eps * mean.abs() * x.shape[1] ** 0.5
-    norms = torch.linalg.vector_norm(rest, dim=1, keepdim=True)
-    return torch.where(norms > floor, rest / norms, 0.0)
 
 
 @dataclass(frozen=True)
@@ -205,3 +176,105 @@ class Moments:
     def sxy(self) -> Tensor:
         """Cross scatter (p, q)."""
         return self.cross.xy
+
+
+def compute_shift(rows: Tensor, mask: Tensor | None, precision: torch.dtype) -> Tensor:
+    """Compute the mean (F,) of rows (..., F), rounded to `precision`, in float64.
+
+    `mask` (...) is False at padding tokens. The mean of padding alone is 0.
+    """
+    mean = (rows.mean(tuple(range(rows.ndim - 1))) if mask is None
+            else rows[mask].sum(0) / max(1, int(mask.sum())))
+    return to_double(mean.to(precision))
+
+
+class ShiftedSums:
+    """Sums of rows, by class, about the mean of the first batch, accumulated batch by batch.
+
+    Subtracting the mean of the first batch keeps the digits of data with a large mean. Products are computed
+    in `precision` on the device of the rows and added up in float64 on the CPU, where all sums and the shift
+    are kept. Batches make no difference beyond rounding.
+
+    Args:
+        width: number of columns F. Default: that of the first batch.
+        precision: dtype of the products.
+        pairs: sum the products of all pairs of columns. False: their squares alone.
+
+    Attributes:
+        counts: (K,) number of rows of each class, in order of appearance.
+        totals: (K, F) sum of the rows of each class, about `shift`.
+        gram: (F, F) sum of x x' over all rows, about `shift`; (F,) sum of squares without `pairs`.
+        shift: (F,).
+    """
+
+    def __init__(self, width: int = 0, precision: torch.dtype = torch.float32, *, pairs: bool = True) -> None:
+        self.precision, self._pairs = precision, pairs
+        self._numbers: dict[int, int] = {}
+        self._allocate(width)
+
+    def _allocate(self, width: int) -> None:
+        self.counts = torch.zeros(0, dtype=torch.float64)
+        self.totals = torch.zeros(0, width, dtype=torch.float64)
+        self.gram = torch.zeros((width, width) if self._pairs else width, dtype=torch.float64)
+        self.shift = torch.zeros(width, dtype=torch.float64)
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return int(self.counts.sum())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the sums, of one class before there are any."""
+        return 8 * max(1, len(self.counts)) * (1 + len(self.shift)) + self.gram.nbytes
+
+    @torch.no_grad()
+    def update(self, rows: Tensor, classes: Tensor | None = None, mask: Tensor | None = None) -> None:
+        """Add a batch of rows (N, F), or (N, P, F) with P rows for each of N examples.
+
+        `classes` (N,) are any integers; None means one class. `mask` (N, P) is False at padding tokens.
+        """
+        if not len(rows) or (mask is not None and not bool(mask.any())):
+            return
+        if not self.n:
+            self._allocate(rows.shape[-1])
+            self.shift = compute_shift(rows, mask, self.precision).cpu()
+        rows = rows[:, None] if rows.ndim == 2 else rows
+        centred = rows.to(self.precision) - self.shift.to(rows.device, self.precision)
+        if mask is not None:
+            centred = centred.masked_fill(~mask[..., None], 0)
+        flat = centred.flatten(0, 1)
+        products = flat.T @ flat if self._pairs else flat.square().sum(0)
+        self.gram = self.gram + to_double(products).cpu()
+        each = torch.full((len(rows),), rows.shape[1]) if mask is None else mask.sum(1).cpu()
+        totals = to_double(centred.sum(1)).cpu()
+        if classes is None:
+            self._add_classes([0], each.double().sum()[None], totals.sum(0, keepdim=True))
+        else:
+            self._add_classes(classes.tolist(), each.double(), totals)
+
+    def _add_classes(self, classes: list[int], counts: Tensor, totals: Tensor) -> None:
+        index = torch.tensor([self._numbers.setdefault(c, len(self._numbers)) for c in classes])
+        more = len(self._numbers) - len(self.counts)
+        self.counts = torch.cat([self.counts, counts.new_zeros(more)]).index_add(0, index, counts)
+        self.totals = torch.cat([self.totals, totals.new_zeros(more, totals.shape[1])]).index_add(
+            0, index, totals)
+
+    def get_side(self) -> Side:
+        """Return the sums of all rows about their mean; third and fourth order are nan."""
+        nan = torch.tensor(torch.nan, dtype=torch.float64)
+        side = Side(self.n, self.shift, self.totals.sum(0), self.gram, nan.expand(len(self.shift)), nan)
+        return side.shift_to(side.mean)
+
+    def compute_within(self) -> tuple[Tensor, Tensor]:
+        """Return the means (K, F) of the classes, and the covariance about them as `compute_overall`."""
+        return self._describe(self.totals, self.counts[:, None])
+
+    def compute_overall(self) -> tuple[Tensor, Tensor]:
+        """Return the mean (1, F) of all rows, and their covariance (F, F), or variances (F,) (divisor n)."""
+        return self._describe(self.totals.sum(0, keepdim=True), self.counts.sum().view(1, 1))
+
+    def _describe(self, totals: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        means = totals / counts
+        explained = totals.T @ means if self._pairs else (totals * means).sum(0)
+        return means + self.shift, (self.gram - explained) / self.n

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from suture._base import SutureError, expect
-from suture.numbers.moments import Cross, Moments, Side, to_double
+from suture.numbers.moments import Cross, Moments, Side, compute_shift, to_double
 from suture.numbers.resizing import Resizing
-from suture.numbers.shifted_sums import compute_shift
 
 
 class NonFiniteError(SutureError):

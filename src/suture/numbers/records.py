@@ -1,4 +1,4 @@
-"""Records per example: numbers whose sums give the measure of a cell."""
+"""Types of arrays, and records per example: numbers whose sums give the measure of a cell."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suture._base import SutureError, make_unknown_error
-from suture.numbers.arrays import Arrays, Floats
+from suture.numbers.measures import METHOD_NAMES
+
+Floats = NDArray[np.float64]
+Float32Array = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Arrays = Mapping[str, NDArray[Any]]
+"""Arrays of a comparison by name."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ def build_record(arrays: Arrays, name: str, i: int, j: int) -> Record:
     """
     method, _, quantity = name.rpartition(".")
     if not method or quantity not in RECORDS:
-        known = [f"{m}.{q}" for m in ("dm", "tlm") for q in RECORDS]
+        known = [f"{m}.{q}" for m in METHOD_NAMES for q in RECORDS]
         raise make_unknown_error("measure with a per-example record", name, known,
                                  "structural indices are functions of all examples at once")
     own, *target = RECORDS[quantity]

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from suture._base import SutureError, check_equal_lengths, expect
-from suture.numbers.arrays import Floats, Ints
-from suture.numbers.intervals import Estimate, draw_counts, make_missing_estimate
+from suture.numbers.intervals import FEW_DRAWS, Estimate, draw_counts, make_missing_estimate
+from suture.numbers.records import Floats, Ints
 
 BOOTSTRAP_CHUNK = 400_000
 """Limit on scores times resamples in one step (3 MiB an array), so that memory does not grow with them."""
@@ -38,32 +38,28 @@ class Separation:
     fpr95: Estimate
 
 
-def estimate_separation(native: ArrayLike, other: ArrayLike, *, paired: bool = False, seed: int = 0,
-                        resamples: int = 400) -> Separation:
-    """Estimate the separation of `other` (M,) from `native` (N,) scores, with 95 % intervals.
+def estimate_separation(native: ArrayLike, other: ArrayLike, seed: int = 0) -> Separation:
+    """Estimate the separation of `other` from `native` scores of the same examples, (N,) each.
 
-    The intervals are percentile bootstraps over examples with three corrections (`_stretch`). They are [0, 1]
-    with a single score on a side, and [0.5, 0.5] for the first three measures of identical paired samples.
-    `paired` means that ``native[k]`` and ``other[k]`` are of the same example.
+    The 95 % intervals are percentile bootstraps over examples with three corrections (`_stretch`). They are
+    [0.5, 0.5] for the first three measures of identical samples, and otherwise [0, 1] for a single example.
 
     Raises:
-        SutureError: not one-dimensional real numbers, paired with N != M, or no resamples.
+        SutureError: not one-dimensional real numbers, or two samples of different length.
     """
-    expect(resamples >= 1, "resamples >= 1", resamples, "write resamples=400")
     x, y = _as_scores(native, "native"), _as_scores(other, "other")
-    if paired:
-        check_equal_lengths(x, y, "native and other scores", "write paired=False")
+    check_equal_lengths(x, y, "native and other scores", "give two scores for each example")
     if why := _explain_missing(x, y):
         return Separation(*[make_missing_estimate(why)] * 4)
     ranked = _RankedScores(x, y)
     values = ranked.measure_all()
-    if min(len(x), len(y)) == 1:
-        ends = (0.5, 0.5) if paired and x[0] == y[0] else (0.0, 1.0)
+    if len(x) == 1:
+        ends = (0.5, 0.5) if x[0] == y[0] else (0.0, 1.0)
         return Separation(*(Estimate(float(v), *e)
-                            for v, e in zip(values, (ends, ends, (0.0, 1.0), (0.0, 1.0)), strict=True)))
-    drawn = _bootstrap(ranked, _match_pairs(x, y) if paired else None, seed, resamples)
-    return Separation(*(Estimate(float(value), float(low), float(high)) for value, low, high in
-                        _stretch(values, drawn, len(x), len(y), paired)))
+                            for v, e in zip(values, (ends, ends, ends, (0.0, 1.0)), strict=True)))
+    drawn = _bootstrap(ranked, _match_pairs(x, y), seed)
+    return Separation(*(Estimate(float(value), float(low), float(high))
+                        for value, low, high in _stretch(values, drawn, len(x))))
 
 
 def auroc(native: ArrayLike, other: ArrayLike) -> float:
@@ -169,19 +165,16 @@ def _match_pairs(x: Floats, y: Floats) -> Ints:
     return rank[np.argsort(-y, kind="stable")]
 
 
-def _bootstrap(ranked: _RankedScores, pairing: Ints | None, seed: int, resamples: int) -> Floats:
-    """Compute the four measures of each resample, (4, R); paired examples are drawn together."""
-    n, m = ranked.n, ranked.m
+def _bootstrap(ranked: _RankedScores, pairing: Ints, seed: int) -> Floats:
+    """Compute the four measures of each resample of the examples, (4, R)."""
     # Draws are exchangeable, so they are used in the order of the scores.
-    native = draw_counts(n, seed, resamples)
-    other = draw_counts(m, seed + 1, resamples) if pairing is None else native
-    step = max(1, BOOTSTRAP_CHUNK // (n + m))
-    return np.concatenate([
-        ranked.measure(native[k:k + step], other[k:k + step] if pairing is None
-                       else other[k:k + step, pairing]) for k in range(0, resamples, step)], axis=1)
+    drawn = draw_counts(ranked.n, seed, FEW_DRAWS)
+    step = max(1, BOOTSTRAP_CHUNK // (2 * ranked.n))
+    return np.concatenate([ranked.measure(drawn[k:k + step], drawn[k:k + step, pairing])
+                           for k in range(0, len(drawn), step)], axis=1)
 
 
-def _stretch(values: Floats, drawn: Floats, n: int, m: int, paired: bool) -> Floats:
+def _stretch(values: Floats, drawn: Floats, n: int) -> Floats:
     """Return the values with the ends of their intervals, (4, 3).
 
     Percentiles alone are too short in three ways:
@@ -189,24 +182,21 @@ def _stretch(values: Floats, drawn: Floats, n: int, m: int, paired: bool) -> Flo
     - The value is biased where an example meets itself: as its own pair, and in average precision. Resamples
       show this bias twice. An interval therefore also holds the value without both biases.
     - Resamples of fully separated samples are all equal. An interval leaves room for a hidden share: the
-      largest share that n independent examples, or pairs, miss in one sample of 40, 1 - 0.025^(1/n) (Clopper
-      and Pearson 1934). For pairs it is weighted by the distance of the value from 1/2, because pairs that
-      all agree are trusted.
-    - For paired samples, the threshold of the rate is the native score of an example whose other score is
-      among the others. So the rate is uncertain by this one example.
+      largest share that n independent examples, or n / 2 pairs, miss in one sample of 40, 1 - 0.025^(1/n)
+      (Clopper and Pearson 1934). It is weighted by the distance of the value from 1/2, because pairs that all
+      agree are trusted.
+    - The threshold of the rate is the native score of an example whose other score is among the others. So
+      the rate is uncertain by this one example.
     """
     ends = np.percentile(drawn, [2.5, 97.5], axis=1)
-    if paired:
-        ends[:, 3] += np.array([-1, 1]) / m
+    ends[:, 3] += np.array([-1, 1]) / n
     drift = 2 * (values - drawn.mean(1)) * np.array([1, 1, 1, 0])
-    missed, missed_others = (1 - 0.025 ** (1 / k) for k in (n // 2 if paired else min(n, m), m))
-    # With a share `missed_others` of the others above all natives, average precision is the mean over recall
-    # r of r / (r + odds).
-    odds = missed_others * m / n
-    hidden = np.array([missed, 2 * missed, odds * np.log1p(1 / odds), missed_others])
+    missed_pairs, missed = (1 - 0.025 ** (1 / k) for k in (n // 2, n))
+    # With a share `missed` of the others above all natives, average precision is the mean over recall r of
+    # r / (r + missed).
+    hidden = np.array([missed_pairs, 2 * missed_pairs, missed * np.log1p(1 / missed), missed])
     below, above = values.copy(), 1 - values
-    if paired:
-        below[:3], above[:3] = (2 * values[:3] - 1).clip(0), (1 - 2 * values[:3]).clip(0)
+    below[:3], above[:3] = (2 * values[:3] - 1).clip(0), (1 - 2 * values[:3]).clip(0)
     low = np.minimum(np.minimum(ends[0], values) + drift.clip(max=0), values - hidden * below)
     high = np.maximum(np.maximum(ends[1], values) + drift.clip(0), values + hidden * above)
     return np.stack([values, low.clip(0), high.clip(max=1)], axis=1)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suture._base import expect
-from suture.numbers.arrays import Floats, Ints
+from suture.numbers.records import Floats, Ints
 
 SAMPLE_ROWS = 2000
 """Default number of rows in a sample."""
@@ -58,29 +58,25 @@ class Reservoir:
     def offer(self, count: int) -> tuple[Ints, Ints]:
         """Choose which of the next `count` >= 0 examples to store; return their positions and their slots.
 
-        Slots ascend. They number the rows of a table of `most` rows; an example replaces what is in its slot.
+        Slots ascend. They number the rows of a table of `most` rows; an example replaces what is in its slot,
+        and the largest hash held leaves for a smaller one.
         """
-        expect(count >= 0, "a number of examples", count, "write 0 or more")
         first, held = self.seen, len(self._numbers)
         self._numbers = np.append(self._numbers, np.full(min(self.most, first + count) - held, -1))
         hashes = _mix_bits(_mix_bits(np.array([self.seed % 2**64], np.uint64))
                            + np.arange(first, first + count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
         may_enter = (range(count) if len(self._largest) < self.most
                      else np.flatnonzero(hashes < np.uint64(-self._largest[0][0])))
-        for position in may_enter:
-            self._insert(int(hashes[position]), first + int(position))
+        for position in map(int, may_enter):
+            key, slot = -int(hashes[position]), len(self._largest)
+            if slot < self.most:
+                heapq.heappush(self._largest, (key, slot))
+            elif key > self._largest[0][0]:
+                slot = self._largest[0][1]
+                heapq.heapreplace(self._largest, (key, slot))
+            else:
+                continue
+            self._numbers[slot] = first + position
         self.seen += count
         slots = np.flatnonzero(self._numbers >= first)
         return self._numbers[slots] - first, slots
-
-    def _insert(self, key: int, number: int) -> None:
-        """Fill the next slot, or replace the largest hash held by a smaller one."""
-        slot = len(self._largest)
-        if slot < self.most:
-            heapq.heappush(self._largest, (-key, slot))
-        elif key < -self._largest[0][0]:
-            slot = self._largest[0][1]
-            heapq.heapreplace(self._largest, (-key, slot))
-        else:
-            return
-        self._numbers[slot] = number

@@ -1,4 +1,4 @@
-"""Spectra of scatter matrices, which direct matching and the indices share."""
+"""Spectra of scatter matrices, and pairs: what direct matching and the indices are functions of."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from suture.numbers.moments import Moments, Side, UnitRowSums
+from suture.numbers.moments import Moments, Side, to_double
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Spectrum:
         """Compute the spectrum of a scatter about the mean, without directions that are rounding."""
         values, vectors = torch.linalg.eigh(side.gram)
         values, vectors = values.flip(0), vectors.flip(1)
-        floor = max(_compute_constant_floor(side, precision),
+        floor = max(float(_compute_rounding(side, precision).max()),
                     compute_rank_cut(len(values), side.n, precision) * max(float(values[0]), 0.0))
         rank = int((values > floor).sum())
         return cls(values[:rank], vectors[:, :rank], len(values))
@@ -59,17 +59,14 @@ def compute_rank_cut(width: int, n: int, precision: torch.dtype) -> float:
     return max(width, n) * eps if precision == torch.float64 else 4 * eps
 
 
-def _compute_constant_floor(side: Side, precision: torch.dtype) -> float:
-    """Compute the scatter that rounding alone gives to a constant column: n (4 eps |mean|)²."""
-    scale = float(side.mean.abs().max()) if len(side.shift) else 0.0
-    eps = torch.finfo(precision).eps
-    return side.n * (4 * eps * scale) ** 2
+def _compute_rounding(side: Side, precision: torch.dtype) -> Tensor:
+    """Compute the scatter (p,) that rounding alone gives to constant columns: n (4 eps |mean|)²."""
+    return side.n * (4 * torch.finfo(precision).eps * side.mean.abs()).square()
 
 
 def find_varying_columns(side: Side, precision: torch.dtype = torch.float64) -> Tensor:
     """Return a mask (p,) of the columns that vary by more than the rounding of a constant."""
-    rounding = 4 * torch.finfo(precision).eps * side.mean.abs()
-    return side.gram.diagonal() > side.n * rounding.square()
+    return side.gram.diagonal() > _compute_rounding(side, precision)
 
 
 def solve_least_squares(x: Spectrum, moments: Moments, strength: float = 0.0) -> Tensor:
@@ -86,6 +83,35 @@ def compute_squared_error(weight: Tensor, bias: Tensor, moments: Moments) -> Ten
     weight, bias = weight.to(m.sxx), bias.to(m.sxx)
     off = weight @ m.x.mean + bias - m.y.mean
     return (weight * (weight @ m.sxx - 2 * m.sxy.T)).sum() + torch.trace(m.syy) + m.n * off @ off
+
+
+@dataclass(frozen=True)
+class UnitRowSums:
+    """Sums of `n` rows at unit length: `total` (p,) of x / |x| in float64, and the number of zero rows."""
+
+    n: int
+    total: Tensor
+    zeros: int
+
+    @classmethod
+    def of(cls, x: Tensor) -> UnitRowSums:
+        """Compute the sums of the unit rows of a matrix (n, p)."""
+        norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+        units = to_double(torch.where(norms > 0, x / norms, 0.0))
+        return cls(len(x), units.sum(0), int((norms == 0).sum()))
+
+    def merge(self, other: UnitRowSums) -> UnitRowSums:
+        """Return the sums of the rows of both."""
+        return UnitRowSums(self.n + other.n, self.total + other.total, self.zeros + other.zeros)
+
+
+def standardise_rows(x: Tensor) -> Tensor:
+    """Scale the rows of `x` (n, p) to mean 0 and length 1; rows that vary by rounding only become zeros."""
+    mean = x.mean(1, keepdim=True)
+    rest = x - mean
+    floor = 8 * torch.finfo(x.dtype).eps * mean.abs() * x.shape[1] ** 0.5
+    norms = torch.linalg.vector_norm(rest, dim=1, keepdim=True)
+    return torch.where(norms > floor, rest / norms, 0.0)
 
 
 @dataclass(frozen=True)
@@ -128,16 +154,15 @@ class Pair:
     outside: tuple[Spectrum, ...] = ()
 
     @classmethod
-    def of(cls, moments: Moments, x: Spectrum | None = None, y: Spectrum | None = None) -> Pair:
-        """Make the pair of `moments`; a known spectrum serves many cells."""
-        return cls.of_block(MomentBlock(moments), x, y)
+    def of(cls, moments: Moments) -> Pair:
+        """Make the pair of `moments`."""
+        return cls.of_block(MomentBlock(moments))
 
     @classmethod
-    def of_block(cls, block: MomentBlock, x: Spectrum | None = None, y: Spectrum | None = None,
-                 blocks: Sequence[MomentBlock] = ()) -> Pair:
-        """Make the pair of all that a block holds."""
+    def of_block(cls, block: MomentBlock, blocks: Sequence[MomentBlock] = ()) -> Pair:
+        """Make the pair of all that a block holds; `blocks` are its parts, if they are kept apart."""
         m = block.moments
-        return cls(m, x or Spectrum.of(m.x, m.precision), y or Spectrum.of(m.y, m.precision), block.unit,
+        return cls(m, Spectrum.of(m.x, m.precision), Spectrum.of(m.y, m.precision), block.unit,
                    block.standard, tuple(blocks))
 
     @property

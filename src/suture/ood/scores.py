@@ -135,7 +135,7 @@ def tabulate_scores(arrays: Arrays, method: str, shape: tuple[int, int], names: 
         if reason:
             found = dict.fromkeys(("ood", "auroc", "ap", "fpr95"), make_missing_estimate(reason))
         else:
-            s = estimate_separation(native, stitched, paired=True, seed=seed)
+            s = estimate_separation(native, stitched, seed)
             found = {"ood": s.two_sided, "auroc": s.auroc, "ap": s.average_precision, "fpr95": s.fpr95}
         rows += [(i, j, f"{method}.{what}_{name}", e, len(native)) for what, e in found.items()]
     return rows

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
-from functools import reduce
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from suture.numbers import (
     Side,
     Spectrum,
     UnitRowSums,
+    merge_all,
     merge_blocks,
     standardise_rows,
 )
@@ -154,7 +154,7 @@ class AlignedMoments:
     def _merge_parts(self, fold: PairMoments, i: int, j: int) -> Moments:
         parts = [fold.get_moments(self._x.views.index((i, p.source)), self._y.views.index((j, p.target)))
                  for p in self.alignments[i, j].parts]
-        return reduce(Moments.merge, [p for p in parts if p.n] or parts[:1])
+        return merge_all([p for p in parts if p.n] or parts[:1])
 
     def get_folds(self, i: int, j: int, most: int | None = None) -> list[Moments]:
         """Return one cell's centred moments in each fold; `most` merges fold b into b modulo `most`."""
@@ -170,7 +170,7 @@ class AlignedMoments:
         expect(self.examples > 0, "at least one batch", "none", "call update first")
         if self._last is None or self._last[0] != (i, j):
             found = [m for f in self._folds if f.examples and (m := self._merge_parts(f, i, j)).n]
-            whole = reduce(Moments.merge, found) if found else self._merge_parts(self._folds[0], i, j)
+            whole = merge_all(found) if found else self._merge_parts(self._folds[0], i, j)
             self._last = ((i, j), found, whole)
         return self._last
 
@@ -264,5 +264,5 @@ class PooledMoments:
         if self.settings.jackknife:
             folds = [MomentBlock(p.moments, u, m)
                      for p, u, m in zip(folds, units, standard.get_folds(i, j), strict=True)]
-        source, target = (reduce(UnitRowSums.merge, side) for side in zip(*units, strict=True))
+        source, target = (merge_all(side) for side in zip(*units, strict=True))
         return replace(pair, unit=(source, target), standard=standard.get_moments(i, j)), folds

@@ -123,7 +123,7 @@ class Comparison(Measured):
 
         Hits of examples (accuracy, relative accuracy, agreement) are tested by the exact McNemar test, the
         mean over batches by Student's t, all else by a paired bootstrap over examples (whole texts); see
-        `suture.numbers.differences.estimate_difference`. There is no correction for many tests. A tiny p
+        `suture.numbers.intervals.estimate_difference`. There is no correction for many tests. A tiny p
         value says that a difference is real, not that it is large.
 
         >>> result.difference(("layer3", "layer1"), ("layer1", "layer1"), "dm.kl")

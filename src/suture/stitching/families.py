@@ -13,7 +13,7 @@ from typing_extensions import Doc
 from suture._base import Count, Positive, Share, SutureError, expect, options
 from suture.numbers import Moments, Pair, find_varying_columns, solve_least_squares
 from suture.stitching.direct_matching import assign_rows, choose_ridge, solve_lasso
-from suture.stitching.family import LINEAR, RIGID, Family, Full, draw_uniform
+from suture.stitching.family import LINEAR, RIGID, Family, Full, draw_weights
 
 _SCALE = frozenset({"translation", "scaling"})
 _ORDER = frozenset({"translation", "permutation"})
@@ -95,8 +95,8 @@ class Rank(Family):
 
     def draw(self, p: int, q: int, generator: torch.Generator) -> Tensor:
         # The entries of W have the variance of a free W.
-        left = draw_uniform((q, self.rank), (3 / self.rank) ** 0.5, generator)
-        return left @ draw_uniform((self.rank, p), p**-0.5, generator)
+        left = draw_weights((q, self.rank), (3 / self.rank) ** 0.5, generator)
+        return left @ draw_weights((self.rank, p), p**-0.5, generator)
 
     def split(self, weight: Tensor) -> dict[str, Tensor]:
         u, s, vh = torch.linalg.svd(weight, full_matrices=False)
@@ -180,7 +180,7 @@ class Diagonal(Family):
         return torch.where(find_varying_columns(m.x, m.precision), slopes, 0.0).diag()
 
     def draw(self, p: int, q: int, generator: torch.Generator) -> Tensor:
-        return draw_uniform((q,), 1.0, generator).diag()  # ±1/sqrt(1): each output has one input
+        return draw_weights((q,), 1.0, generator).diag()  # ±1/sqrt(1): each output has one input
 
     def split(self, weight: Tensor) -> dict[str, Tensor]:
         return {"factors": weight.diagonal()}

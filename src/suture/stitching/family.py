@@ -114,7 +114,7 @@ class Family:
 
     def draw(self, p: int, q: int, generator: torch.Generator) -> Tensor:
         """Draw a random W (q, p): uniform in ±1/sqrt(p), as in `torch.nn.Linear`."""
-        return draw_uniform((q, p), p**-0.5, generator)
+        return draw_weights((q, p), p**-0.5, generator)
 
     def split(self, weight: Tensor) -> dict[str, Tensor]:
         """Return the parts, by name, of the map of the family that is nearest to W (q, p)."""
@@ -152,7 +152,7 @@ class Full(Family):
 FULL = Full()
 
 
-def draw_uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:
+def draw_weights(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:
     return torch.empty(shape).uniform_(-bound, bound, generator=generator)
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from suture._base import check_finite, expect
 from suture.representations import Alignment, Kind, Part, to_grid
-from suture.stitching.family import FULL, Family, draw_uniform
+from suture.stitching.family import FULL, Family, draw_weights
 
 TOLERANCE = 1e-5
 """Largest distance of a given map from the family, relative to the norm of the map."""
@@ -60,7 +60,7 @@ class Affine(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         weight = self.family.draw(self.p, self.q, generator)
         free = isinstance(self.bias, nn.Parameter)
-        return self.set(weight, draw_uniform((self.q,), self.p**-0.5, generator) if free
+        return self.set(weight, draw_weights((self.q,), self.p**-0.5, generator) if free
                         else torch.zeros(self.q))
 
     def init_identity(self) -> Affine:

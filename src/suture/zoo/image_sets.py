@@ -8,12 +8,12 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from suture._base import SutureError, check_classes, checked, expect
 from suture.data import Examples, draw_balanced_order, make_generator
+from suture.numbers import Float32Array, Ints
 
 _TEST_PER_CLASS = 50
 
@@ -105,7 +105,7 @@ def digits(split: Literal["train", "test"] = "train") -> ImageSet:
 
 
 @lru_cache(maxsize=1)
-def _load_raw_digits() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+def _load_raw_digits() -> tuple[Float32Array, Ints]:
     # Imported here, because scikit-learn needs a second that the rest of the zoo can save.
     from sklearn.datasets import load_digits
 

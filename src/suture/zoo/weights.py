@@ -95,12 +95,11 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            kind = metadata.get("format", "")
+            if not (kind.startswith("suture.") and "digest" in metadata):
+                return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
         raise _make_unreadable_error(path, error) from error
-    kind = metadata.get("format", "")
-    if not (kind.startswith("suture.") and "digest" in metadata):
-        return tensors, metadata
     tensors, about = load_tensors(path, kind)
     return tensors, about if kind == _KIND else metadata
 
@@ -157,7 +156,7 @@ def _check_fit(stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path:
         raise SutureError(f"{path} does not fit the network; {'; '.join(listed)}")
 
 
-def _abbreviate(names: Iterable[str], limit: int = 3) -> str:
+def _abbreviate(names: Iterable[str]) -> str:
     listed = list(names)
-    rest = len(listed) - limit
-    return ", ".join(listed[:limit]) + (f" and {rest} more" if rest > 0 else "")
+    rest = len(listed) - 3
+    return ", ".join(listed[:3]) + (f" and {rest} more" if rest > 0 else "")

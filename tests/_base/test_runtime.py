@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from suture._base import memory
+from suture._base import runtime
 
 
 def test_free_memory_is_read_where_the_system_tells_it() -> None:
-    free = memory.get_free_bytes(torch.device("cpu"))
+    free = runtime.get_free_bytes(torch.device("cpu"))
     assert free is None or 2**20 < free < 2**50
-    assert memory.format_bytes(3 * 2**19) == "1.5 MiB"
-    assert memory.format_bytes(5 * 2**29) == "2.5 GiB"
+    assert runtime.format_bytes(3 * 2**19) == "1.5 MiB"
+    assert runtime.format_bytes(5 * 2**29) == "2.5 GiB"
