@@ -28,7 +28,7 @@ FAST = {
     "stitching": ("families", "recipe", "convergence", "task_inference", "tasks", "direct_matching"),
     "ood": ("auxiliary", "energy", "features", "options", "detectors"),
     "results": ("table", "sanity", "cell_verdict"),
-    "compare": ("settings", "data_description", "run", "estimate", "evaluate"),
+    "compare": ("settings", "data_description", "run", "scores"),
     "cli": ("console",),
     "testing": ("site_laws",),
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -16,8 +17,8 @@ from suture._base import (
     fingerprint_network,
     hash_tensors,
     list_tensors,
+    summarise_error,
 )
-from suture.compare.collect import check_share, report_network_errors
 from suture.compare.settings import FORWARD_DTYPES, Settings
 from suture.data import Batch, Batches, Prepared, is_same_batch, move_batch
 from suture.networks import (
@@ -29,7 +30,7 @@ from suture.networks import (
     take_first,
 )
 from suture.ood import Detection
-from suture.representations import PAPER_EXAMPLES, Accumulators, Alignment, Cell
+from suture.representations import PAPER_EXAMPLES, Accumulators, Alignment, Cell, Kind
 from suture.stitching import StitchingLayer, Task, make_training_batches
 
 OTHER_ORDER = ("the test data came in another order than in the pass before, or augmented at random, so "
@@ -120,15 +121,15 @@ def set_up(source: nn.Module, target: nn.Module | None, data: Any, test: Any, se
     micro_batch = choose_micro_batch(max(a.peak, b.peak), device)
     settings = settings.replace_task(b, first)
     if settings.token_rate < 1:
-        check_share(a, b)
+        _check_share(a, b)
     prints = fingerprint_network(source), fingerprint_network(other)
-    key = hash_inputs((prints, type(source).__qualname__, type(other).__qualname__, a.infos, b.infos,
-                       settings.as_record(opened.held_out), opened.about),
-                      opened.fit, opened.test, *settings.open_auxiliary())
+    key = _hash_inputs((prints, type(source).__qualname__, type(other).__qualname__, a.infos, b.infos,
+                        settings.as_record(opened.held_out), opened.about),
+                       opened.fit, opened.test, *settings.open_auxiliary())
     detection = None
     if settings.detection is not None:
         detection = Detection(settings.detection, b, device, micro_batch, settings.seed, prints[1], data)
-    names = settings.names or choose_display_names(source, other, other is source)
+    names = settings.names or _choose_names(source, other)
     made = Setup(settings, a, b, opened, (names[0], names[1]), prints, key, micro_batch, detection,
                  _find_unfit(a, b, settings))
     check_free_memory(made.make_accumulators().nbytes_planned, device, "the sums of all cells",
@@ -188,6 +189,34 @@ def _look_ahead(setup: Setup, first: Batch) -> None:
         task.check_labels(task.find_rows(batch.target, batch.labels), task.extract_logits(output))
 
 
+def _check_share(*networks: SitedNetwork) -> None:
+    """Check that the same share of tokens can be drawn at every site.
+
+    Otherwise averages and resizes would differ from the stitching layer's input.
+    """
+    shapes = [(n.name, site, shape) for n in networks for site, shape in zip(n.sites, n.shapes, strict=True)]
+    for name, site, shape in shapes:
+        if shape.kind is not Kind.TOKENS or shape.size != shapes[0][2].size:
+            raise SutureError(f"token_rate below 1 needs equally many tokens at every site, got {shape} at "
+                              f"{name} site {str(site)!r}; leave it out, or write token_rate=1")
+
+
+@contextmanager
+def report_network_errors(data: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Report a network's error on data, such as a token id without an embedding, in one line."""
+    try:
+        yield
+    except kinds as e:
+        raise SutureError(f"a network fails on the {data}: {summarise_error(e)}; give data like "
+                          "the first examples") from e
+
+
+def make_nan_error(network: SitedNetwork, k: int, batch: int, data: str) -> SutureError:
+    """Make the error for NaN or inf at site `k` in a batch of the data."""
+    return SutureError(f"NaN or inf at {network.name} site {str(network.sites[k])!r} in batch {batch} of the "
+                       f"{data}; check inputs and weights, or leave this site out")
+
+
 def _find_unfit(source: SitedNetwork, target: SitedNetwork, settings: Settings) -> dict[Cell, str]:
     """Find the cells whose widths do not allow the family; at least one cell must remain."""
     if not settings.method_names:
@@ -203,13 +232,13 @@ def _find_unfit(source: SitedNetwork, target: SitedNetwork, settings: Settings) 
     return unfit
 
 
-def choose_display_names(source: nn.Module, target: nn.Module, same: bool) -> tuple[str, str]:
+def _choose_names(source: nn.Module, target: nn.Module) -> tuple[str, str]:
     """Return the names of two networks in tables: their classes, made distinct if equal."""
     a, b = type(source).__name__, type(target).__name__
-    return (f"{a} (source)", f"{b} (target)") if a == b and not same else (a, b)
+    return (f"{a} (source)", f"{b} (target)") if a == b and source is not target else (a, b)
 
 
-def hash_inputs(about: object, *data: Batches) -> str:
+def _hash_inputs(about: object, *data: Batches) -> str:
     """Hash settings (repr of `about`) and data (number of batches, first batch) into 16 hex digits."""
     tensors = []
     for d in data:

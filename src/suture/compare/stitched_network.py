@@ -8,24 +8,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from suture._base import (
-    convert_tensors,
-    expect,
-    fingerprint_network,
-    load_tensors,
-    save_tensors,
-    takes,
-)
+from suture._base import convert_tensors, expect, fingerprint_network, load_tensors, save_tensors, takes
+from suture.compare.evaluation import Evaluator
 from suture.compare.moments import collect, match
 from suture.compare.records import Findings
 from suture.compare.settings import StitchOptions
 from suture.compare.setup import set_up
 from suture.compare.task_loss import find_marks, train
 from suture.data import Batch, Batches, move_batch
-from suture.networks import Site, SitedNetwork, apply, find_device, prepare, take_first
+from suture.networks import Site, SitedNetwork, find_device, prepare, take_first
 from suture.representations import Alignment, AlignmentRule, Kind, Shape, get_token_mask
 from suture.stitching import Family, StitchingLayer, Task, resolve_task
 
@@ -110,26 +105,24 @@ class StitchedNetwork(nn.Module):
         stitched = self.layer(self._front.front(source_inputs)[0], get_token_mask(source_inputs))
         return self._tail.tail(0, stitched, self._tail.run_to_sites(target_inputs))
 
-    @torch.no_grad()
     def accuracy(self, data: Any) -> StitchedAccuracy | None:
         """Return the accuracies of the stitched network and its target on any data of `suture.compare`.
 
         The result is None without labels or logits. Logits of tokens are scored as with ``task="auto"``.
         """
-        task, n, hits = None, 0, [0, 0]
-        where = next((t.device for t in self.layer.state_dict().values()), torch.device("cpu"))
-        for batch in (move_batch(b, where) for b in Batches(data, device=where)):
-            if task is None:
-                task = resolve_task("auto", self.target_network, batch.target, batch.labels)
-            rows = task.find_rows(batch.target, batch.labels)
-            if rows.labels is None or task is Task.NONE:
-                return None
-            own = apply(self.target_network, batch.target)
-            for k, output in enumerate((self.run(batch.source, batch.target), own)):
-                hits[k] += int((rows.select(task.extract_logits(output)).argmax(1) == rows.labels).sum())
-            n += rows.count
-        return StitchedAccuracy(hits[0] / n, hits[1] / n, n,
-                                "tokens" if task is not None and task.of_tokens else "examples")
+        device = next((t.device for t in self.layer.state_dict().values()), torch.device("cpu"))
+        batches = Batches(data, device=device)
+        first = move_batch(next(iter(batches)), device)
+        task = resolve_task("auto", self.target_network, first.target, first.labels)
+        if task is Task.NONE:
+            return None
+        found = Evaluator(self._front, self._tail, {(0, 0): self.layer}, first.size, task=task).run(
+            batches, device)
+        if found.correct is None or found.own_correct is None:
+            return None
+        n = found.examples if found.tokens is None else int(found.tokens.sum())
+        stitched, own = (float(c.sum(dtype=np.float64)) / n for c in (found.correct[0, 0], found.own_correct))
+        return StitchedAccuracy(stitched, own, n, "tokens" if task.of_tokens else "examples")
 
     def save(self, path: str | Path) -> None:
         """Write the layer and its sites, but not the networks, to a safetensors file for `load_stitched`.
