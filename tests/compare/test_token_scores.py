@@ -164,16 +164,15 @@ class Filled(nn.Module):
         return x + self.filling[:len(x)]
 
 
-@pytest.mark.parametrize("fill", [1e4, math.nan])
-def test_what_a_network_makes_of_padding_enters_nothing(fill: float) -> None:
+def test_what_a_network_makes_of_padding_enters_nothing() -> None:
     found = []
-    for value in (0.0, fill):
+    for value in (0.0, 1e4, math.nan):
         torch.manual_seed(0)
         detectors = suture.OOD(("mahalanobis", "neighbours", "two_sample"))
         found.append(compared(Alone(value).eval(), texts(), texts(17, 1), methods=["dm"], ood=detectors,
                               sites=["blocks.0", "blocks.1"]))
-    for name in found[0].measures:
-        a, b = (r.matrix(name).to_numpy() for r in found)
+    for name, other in product(found[0].measures, found[1:]):
+        a, b = (r.matrix(name).to_numpy() for r in (found[0], other))
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, err_msg=name)
 
 

@@ -70,18 +70,14 @@ def compare(given: CompareOptions) -> Comparison:
     Raises:
         SutureError: bad input. One line says what was expected, what was given and what to write instead.
     """
-    run = _Run(_set_up(given), given.previous)
-    result = None
-    for stage in run.list_stages():
+    run = _Run(set_up(given), given.previous)
+    result: Comparison | None = None
+    for stage in run.unfinished:
         run.run_stage(stage)
-        result = run.make_result()
+        result = assemble(run.setup, run.found)
         if given.on_stage:
             given.on_stage(result)
-    return run.make_result() if result is None else result
-
-
-def _set_up(given: CompareOptions) -> Setup:
-    return set_up(given.source, given.target, given.data, given.test, given)
+    return result or assemble(run.setup, run.found)
 
 
 class _Run:
@@ -90,16 +86,13 @@ class _Run:
     def __init__(self, setup: Setup, previous: Comparison | None = None) -> None:
         self.setup = setup
         self.found = Findings() if previous is None else read_findings(previous, setup)
-
-    def list_stages(self) -> list[str]:
-        """List the unfinished stages in order."""
-        return [s for s in ("moments", *self.setup.settings.method_names) if s not in self.found.stages]
+        self.unfinished = [s for s in ("moments", *setup.settings.method_names) if s not in self.found.stages]
 
     def run_stage(self, stage: str) -> None:
         """Run one stage and add its findings."""
-        new = {"moments": self._run_moments, "dm": self._run_direct_matching,
-               "tlm": self._run_task_loss_matching}[stage]()
-        self.found = self.found.add(replace(new, stages=[stage]))
+        run = {"moments": self._run_moments, "dm": lambda: self._evaluate("dm", self.matched),
+               "tlm": self._run_task_loss_matching}[stage]
+        self.found = self.found.add(replace(run(), stages=[stage]))
 
     @cached_property
     def accumulators(self) -> Accumulators:
@@ -117,9 +110,6 @@ class _Run:
         self.matched = matched.fitted
         return describe_moments(self.setup, self.accumulators, matched, published, counts)
 
-    def _run_direct_matching(self) -> Findings:
-        return self._evaluate("dm", self.matched)
-
     def _run_task_loss_matching(self) -> Findings:
         trained = train(self.setup, self.matched)
         tested = self._evaluate("tlm", trained.fitted)
@@ -129,9 +119,6 @@ class _Run:
     def _evaluate(self, method: str, fitted: Fitted) -> Findings:
         return evaluate(self.setup, method, fitted, self.found.arrays,
                         None if self.setup.detection is None else self.accumulators)
-
-    def make_result(self) -> Comparison:
-        return assemble(self.setup, self.found)
 
 
 @takes(CompareOptions)
@@ -146,7 +133,7 @@ def dry_run(given: CompareOptions) -> DryRun:
     Raises:
         SutureError: bad input, as by `compare`.
     """
-    setup = _set_up(given)
+    setup = set_up(given)
     settings, data, device = setup.settings, setup.data, setup.settings.torch_device
     batch = next(iter(cut_batch(move_batch(next(iter(data.fit)), device),
                                 min(setup.micro_batch, TRIED_EXAMPLES))))

@@ -87,9 +87,9 @@ def list_quantities(task: Task) -> list[str]:
 
 def name_arrays(found: Evaluation, method: str) -> dict[str, Any]:
     """Return the arrays of an evaluation by their names on the disk, such as ``dm.kl``, ``target.scale``."""
-    named = {f"{method}.{name}": getattr(found, name) for name in ("correct", "agree", "kl", "ce", "error")}
-    named |= {f"target.{name}": getattr(found, name) for name in ("batches", "tokens", "scale", "spread")}
-    named |= {"target.correct": found.own_correct, "target.ce": found.own_ce}
+    named = {f"target.{name}": getattr(found, name) for name in ("batches", "scale", "spread")}
+    named |= {f"{method}.{name}": getattr(found, name) for name in ("kl", "error", "agree", "correct", "ce")}
+    named |= {"target.correct": found.own_correct, "target.ce": found.own_ce, "target.tokens": found.tokens}
     return {name: array for name, array in named.items() if array is not None}
 
 

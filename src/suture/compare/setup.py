@@ -19,7 +19,7 @@ from suture._base import (
     list_tensors,
     summarise_error,
 )
-from suture.compare.settings import FORWARD_DTYPES, Settings
+from suture.compare.settings import FORWARD_DTYPES, CompareOptions, Settings
 from suture.data import Batch, Batches, Prepared, is_same_batch, move_batch
 from suture.networks import (
     SitedNetwork,
@@ -112,24 +112,25 @@ class Setup:
                             self.settings.alignment, same=self.source is self.target)
 
 
-def set_up(source: nn.Module, target: nn.Module | None, data: Any, test: Any, settings: Settings) -> Setup:
-    """Prepare both networks and check the first batch; arguments are those of `suture.compare`."""
-    opened, other = _open_data(data, test, settings), source if target is None else target
-    device = settings.torch_device
+def set_up(given: CompareOptions) -> Setup:
+    """Prepare both networks and check the first batch."""
+    source, target = given.source, given.source if given.target is None else given.target
+    opened, device = _open_data(given), given.torch_device
     first = move_batch(next(iter(opened.fit)), device)
-    a, b = _site_networks(source, other, first, settings)
+    a, b = _site_networks(source, target, first, given)
     micro_batch = choose_micro_batch(max(a.peak, b.peak), device)
-    settings = settings.replace_task(b, first)
+    settings = given.replace_task(b, first)
     if settings.token_rate < 1:
         _check_share(a, b)
-    prints = fingerprint_network(source), fingerprint_network(other)
-    key = _hash_inputs((prints, type(source).__qualname__, type(other).__qualname__, a.infos, b.infos,
+    prints = fingerprint_network(source), fingerprint_network(target)
+    key = _hash_inputs((prints, type(source).__qualname__, type(target).__qualname__, a.infos, b.infos,
                         settings.as_record(opened.held_out), opened.about),
                        opened.fit, opened.test, *settings.open_auxiliary())
     detection = None
     if settings.detection is not None:
-        detection = Detection(settings.detection, b, device, micro_batch, settings.seed, prints[1], data)
-    names = settings.names or _choose_names(source, other)
+        detection = Detection(settings.detection, b, device, micro_batch, settings.seed, prints[1],
+                              given.data)
+    names = settings.names or _choose_names(source, target)
     made = Setup(settings, a, b, opened, (names[0], names[1]), prints, key, micro_batch, detection,
                  _find_unfit(a, b, settings))
     check_free_memory(made.make_accumulators().nbytes_planned, device, "the sums of all cells",
@@ -139,19 +140,20 @@ def set_up(source: nn.Module, target: nn.Module | None, data: Any, test: Any, se
     return made
 
 
-def _open_data(data: Any, test: Any, settings: Settings) -> OpenedData:
+def _open_data(given: CompareOptions) -> OpenedData:
+    data, held_out = given.data, given.test is not None
     expect(data is not None, "data to compare the networks on", "none", "pass a loader or (inputs, labels)")
-    how: dict[str, Any] = {"size": settings.batch_size, "device": settings.torch_device}
+    how: dict[str, Any] = {"size": given.batch_size, "device": given.torch_device}
+    test = given.test if held_out else data
     whole = Batches(data, **how)
-    fit = whole if settings.examples is None else Batches(data, most=settings.examples, **how)
-    tested = Batches(data if test is None else test, name="data" if test is None else "test data", **how)
-    training = (make_training_batches(data, settings.recipe, settings.torch_device)
-                if "tlm" in settings.method_names else None)
-    paper = None
-    if any(r.alignment == "paper" for r in settings.requests):
-        paper = Batches(data if test is None else test, name="test data", most=PAPER_EXAMPLES, **how)
-    about = {name: found for name, d in (("fit", data), ("test", test)) if (found := describe_data(d))}
-    return OpenedData(whole, fit, tested, training, paper, test is not None, about)
+    fit = whole if given.examples is None else Batches(data, most=given.examples, **how)
+    tested = Batches(test, name="test data" if held_out else "data", **how)
+    training = (make_training_batches(data, given.recipe, given.torch_device)
+                if "tlm" in given.method_names else None)
+    paper = (Batches(test, name="test data", most=PAPER_EXAMPLES, **how)
+             if any(r.alignment == "paper" for r in given.requests) else None)
+    about = {name: found for name, d in (("fit", data), ("test", given.test)) if (found := describe_data(d))}
+    return OpenedData(whole, fit, tested, training, paper, held_out, about)
 
 
 def _site_networks(source: nn.Module, target: nn.Module, first: Batch,

@@ -71,7 +71,7 @@ class StitchedNetwork(nn.Module):
         self._front = SitedNetwork(self.source_network, a, [sites[0]], allow_bypass=True, name="source")
         self._tail = SitedNetwork(self.target_network, b, [sites[1]], allow_bypass=allow_bypass,
                                   name="target")
-        self._examples = tuple(convert_tensors(x, lambda t: t[:1] if t.ndim else t) for x in (a, b))
+        self._inputs = _describe_inputs(a), _describe_inputs(b)
         for side, found, wanted in (("source", self._front, layer.alignment.source),
                                     ("target", self._tail, layer.alignment.target)):
             expect(found.shapes[0] == wanted, f"{wanted} at the {side} site {found.sites[0]}",
@@ -135,7 +135,7 @@ class StitchedNetwork(nn.Module):
                  "shapes": [_encode_shape(a.source), _encode_shape(a.target)], "alignment": asdict(a.rule),
                  "family": str(self.layer.affine.family), "relu": self.layer.relu,
                  "fingerprints": list(self.fingerprints), "allow_bypass": self.allow_bypass, "fit": self.fit,
-                 "inputs": [_describe_inputs(x) for x in self._examples], "suture": version("suture")}
+                 "inputs": self._inputs, "suture": version("suture")}
         place = Path(path)
         expect(place.suffix == ".safetensors", "a .safetensors file", repr(place.name),
                f"write {place.stem}.safetensors")
@@ -155,10 +155,11 @@ def stitch(given: StitchOptions) -> StitchedNetwork:
     Raises:
         SutureError: bad input, a family that the widths do not allow, a loss that is not finite.
     """
-    setup = set_up(given.source, given.target, given.data, None, given.settings)
+    options = given.comparison
+    setup = set_up(options)
     accumulators = collect(setup)
     fitted = match(setup, accumulators).fitted
-    record: dict[str, Any] = {"method": given.method} | given.settings.as_record(held_out=False)
+    record: dict[str, Any] = {"method": given.method} | options.as_record(held_out=False)
     if given.method == "tlm" and not fitted.failed:
         trained = train(setup, fitted)
         fitted = trained.fitted
@@ -211,9 +212,10 @@ def _decode_shape(stored: Mapping[str, Any]) -> Shape:
 
 
 def _describe_inputs(inputs: Any) -> Any:
-    """Return nested inputs as JSON, each tensor as shape and type."""
+    """Return nested inputs as JSON, each tensor as type and shape of one example."""
     if isinstance(inputs, Tensor):
-        return {"tensor": list(inputs.shape), "dtype": str(inputs.dtype).removeprefix("torch.")}
+        one = inputs[:1] if inputs.ndim else inputs
+        return {"tensor": list(one.shape), "dtype": str(one.dtype).removeprefix("torch.")}
     if isinstance(inputs, Mapping):
         return {"named": {k: _describe_inputs(v) for k, v in inputs.items()}}
     if isinstance(inputs, tuple | list):
