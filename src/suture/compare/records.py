@@ -13,11 +13,9 @@ from torch import Tensor
 
 from suture.compare.setup import Setup
 from suture.indices import SiteStatistics
-from suture.numbers import Estimate, get_measure
+from suture.numbers import Arrays, Estimate, get_measure
 from suture.representations import Cell
 from suture.stitching import StitchingLayer
-
-Arrays = dict[str, NDArray[Any]]
 
 
 class FittedMap(NamedTuple):
@@ -64,7 +62,7 @@ class Findings:
     """
 
     rows: Sequence[Mapping[str, Any]] = ()
-    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    arrays: Arrays = field(default_factory=dict)
     notes: Sequence[str] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
     failed: Mapping[Cell, str] = field(default_factory=dict)
@@ -94,13 +92,13 @@ def stack_cells(of: Mapping[Any, Any], shape: tuple[int, ...], dtype: DTypeLike 
     return full
 
 
-def pack_maps(method: str, fitted: Fitted) -> Arrays:
+def pack_maps(method: str, fitted: Fitted) -> dict[str, NDArray[Any]]:
     """Return the arrays of fitted maps: ``METHOD.weight/I/J``, ``METHOD.bias/I/J``."""
     return {f"{method}.{part}/{i}/{j}": t.detach().cpu().numpy() for (i, j), m in fitted.maps.items()
             for part, t in m._asdict().items()}
 
 
-def unpack_maps(method: str, arrays: Mapping[str, NDArray[Any]], failed: Mapping[Cell, str]) -> Fitted:
+def unpack_maps(method: str, arrays: Arrays, failed: Mapping[Cell, str]) -> Fitted:
     """Return the fitted maps from the arrays of `pack_maps`."""
     start = f"{method}.weight/"
     cells = [tuple(map(int, k.removeprefix(start).split("/"))) for k in arrays if k.startswith(start)]
@@ -109,7 +107,7 @@ def unpack_maps(method: str, arrays: Mapping[str, NDArray[Any]], failed: Mapping
     return Fitted(maps, failed)
 
 
-def pack_statistics(side: str, k: int, found: SiteStatistics) -> Arrays:
+def pack_statistics(side: str, k: int, found: SiteStatistics) -> dict[str, NDArray[Any]]:
     """Return the spectrum of a site, and its numbers of rows, channels and constant channels."""
     return {f"{side}.spectrum/{k}": found.spectrum.cpu().numpy(),
             f"{side}.rows/{k}": np.array([found.n, found.width, found.dead], dtype=np.int64)}

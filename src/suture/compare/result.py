@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from suture._base import SutureError
 from suture.compare.records import Findings
 from suture.compare.setup import Setup
-from suture.numbers import get_base_name, get_measure, sort_measures
+from suture.numbers import Arrays, get_base_name, get_measure, sort_measures
 from suture.results import COLUMNS, Comparison
 
 
@@ -88,7 +86,7 @@ def _collect_versions() -> dict[str, str]:
             "numpy": np.__version__, "machine": platform.machine()}
 
 
-def _compute_target_accuracy(arrays: Mapping[str, NDArray[Any]]) -> float | None:
+def _compute_target_accuracy(arrays: Arrays) -> float | None:
     """Return the target network's accuracy over the test examples, or over their scored tokens."""
     hits, tokens = arrays.get("target.correct"), arrays.get("target.tokens")
     if hits is None:
