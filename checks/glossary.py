@@ -18,7 +18,7 @@ NAMES = {
     "GridMoments": "PairMoments", "Gathering": "Accumulators", "KeptRows": "RowSample",
     "Wanted": "AccumulatorSettings", "Directions": "UnitRowSums",
     "shape_of": "recognise_shape", "mask_of": "get_token_mask", "Taken": "ShapeOverride",
-    "moments_pass": "collect_moments", "detectors_pass": "fit_detectors",
+    "moments_pass": "collect_moments", "detectors_pass": "_fit_detectors",
     # networks
     "Watch": "CallRecorder", "Pass": "RecordedPass", "Directory": "SiteFinder", "frozen": "freeze",
     "no_gradients": "disable_gradients", "main_output": "extract_main_output",
@@ -26,7 +26,7 @@ NAMES = {
     # stitching and evaluation
     "Room": "BatchBudget", "Plan": "Settings", "told": "report_network_errors",
     "judge": "find_unconverged, run_sanity_battery", "cell_seed": "derive_cell_seed",
-    "fitting_data": "make_training_batches", "rehearse": "estimate_run", "Reached": "StitchedAccuracy",
+    "fitting_data": "make_training_batches", "rehearse": "dry_run", "Reached": "StitchedAccuracy",
     # detectors
     "Seen": "SiteFeatures", "Fitting": "DetectorFitter", "Scoring": "ScoreCollector",
     "Shelf": "DetectorCache", "Plugged": "UserDetector", "Outside": "AuxiliaryData",
@@ -52,8 +52,8 @@ MODULES = {
     "detection": "ood.detection", "shelf": "ood.cache", "cells": "results.verdicts",
     "verdict": "results.sanity", "tabular": "results.measured", "storage": "results.saving",
     "report": "results.page", "plans": "compare.settings", "runs": "compare.run",
-    "passes": "compare.collect", "assembly": "compare.result", "provenance": "compare.provenance",
-    "rehearsal": "compare.estimate", "specs": "cli.specs", "demo": "cli.demo",
+    "passes": "compare.moments", "assembly": "compare.result", "provenance": "compare.setup",
+    "rehearsal": "compare.run", "specs": "cli.specs", "demo": "cli.demo",
 }
 """Modules that lay beside the rooms, and where they are now."""
 _PATH = re.compile(rf"\bsuture\.({'|'.join(MODULES)})\b(?!/)")

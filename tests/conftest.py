@@ -28,7 +28,7 @@ FAST = {
     "stitching": ("families", "objective_settings", "convergence", "tasks", "direct_matching"),
     "ood": ("auxiliary", "energy", "features", "options", "detectors"),
     "results": ("measured", "sanity", "verdicts"),
-    "compare": ("settings", "data_description", "run", "estimate", "evaluate"),
+    "compare": ("settings", "data_description", "run", "scores"),
     "cli": ("console",),
     "testing": ("site_laws",),
 }

@@ -191,8 +191,7 @@ def test_a_network_stitched_to_itself_at_one_site_is_the_network(name):
 # -- law 5: grouped training is training alone ---------------------------------------------------------------
 
 
-def trained(network, cells, inputs, labels, micro, steps=10):
-    sited = SitedNetwork(network, inputs)
+def trained(sited, cells, inputs, labels, micro, steps=10):
     layers = {(i, j): StitchingLayer(Alignment(sited.shapes[i], sited.shapes[j])).init_random(100 * i + j)
               .to(inputs.dtype) for i, j in cells}
     recipe = TaskRecipe(epochs=steps, lr=1e-2)
@@ -201,8 +200,9 @@ def trained(network, cells, inputs, labels, micro, steps=10):
     return layers
 
 
+@cache
 def with_cells(name):
-    """A network, all its examples and labels, and the cells that are trained.
+    """A network at its sites, all its examples and labels, and the cells that are trained.
 
     In float64: in float32 rounding, which grouping changes, flips a ReLU once in a while, and Adam makes it
     grow.
@@ -211,26 +211,27 @@ def with_cells(name):
     network.double()
     x = images(inputs.shape[1], inputs.shape[2], 16).double()
     with freeze(network):
-        n = len(SitedNetwork(network, x).sites)
+        sited = SitedNetwork(network, x)
+    n = len(sited.sites)
     cells = ([(i, j) for i in range(0, n, 2) for j in range(0, n, 2)] if n > 2
              else list(product(range(n), repeat=2)))
-    return network, x, torch.arange(16) % 4, cells
+    return sited, x, torch.arange(16) % 4, cells
 
 
 @cache
 def trained_alone(name):
     """The layer of each cell, trained without any other, which no micro-batch changes."""
-    network, x, labels, cells = with_cells(name)
-    with freeze(network):
-        return {c: trained(network, [c], x, labels, 16)[c] for c in cells}
+    sited, x, labels, cells = with_cells(name)
+    with freeze(sited.network):
+        return {c: trained(sited, [c], x, labels, 16)[c] for c in cells}
 
 
 @pytest.mark.parametrize("micro", [7, 16, 10_000])
 @pytest.mark.parametrize("name", ["resnet_digits", "awkward"])
 def test_grouped_training_equals_training_each_cell_alone(name, micro):
-    network, x, labels, cells = with_cells(name)
-    with freeze(network):
-        together = trained(network, cells, x, labels, micro)
+    sited, x, labels, cells = with_cells(name)
+    with freeze(sited.network):
+        together = trained(sited, cells, x, labels, micro)
     for c in cells:
         alone = trained_alone(name)[c]
         for a, b in zip(together[c].parameters(), alone.parameters(), strict=True):
@@ -243,7 +244,7 @@ def test_training_leaves_gradients_only_in_the_layer():
     network, _ = NETWORKS["awkward"]()
     x = images(2, 7, 8)
     with freeze(network):
-        layers = trained(network, [(0, 1)], x, torch.zeros(8, dtype=torch.long), 8, steps=1)
+        layers = trained(SitedNetwork(network, x), [(0, 1)], x, torch.zeros(8, dtype=torch.long), 8, steps=1)
         assert all(p.grad is None for p in network.parameters())
     assert layers[0, 1].weight.grad is not None
 
@@ -259,31 +260,40 @@ def small_comparison(sites=None, **options):
                           tlm=TaskRecipe(epochs=2, batch_size=16, lr=1e-2, seed=4), seed=4, **options)
 
 
+SOME = ["layer1.1", "layer3.0"]
+
+
 @cache
 def everything_compared():
     return small_comparison()
 
 
+@cache
+def some_compared():
+    return small_comparison(SOME)
+
+
 def test_same_seed_same_result():
-    a, b = everything_compared(), small_comparison()
+    a, b = some_compared(), small_comparison(SOME)
     assert a.table.equals(b.table)
     assert all(np.array_equal(a.arrays[k], b.arrays[k], equal_nan=True) for k in a.arrays)
 
 
 def test_no_number_depends_on_which_other_cells_are_computed():
-    everything, some = everything_compared(), small_comparison(["layer1.1", "layer3.0"])
+    everything, some = everything_compared(), some_compared()
     for measure in some.measures:
         part = everything.matrix(measure).loc[list(some.sources), list(some.targets)]
         np.testing.assert_allclose(part, some.matrix(measure), rtol=1e-5, atol=1e-6, err_msg=measure)
 
 
 def test_batch_size_changes_no_moment_index():
-    network, _ = NETWORKS["resnet_digits"]()
-    x, labels = images(1, 8, 48), torch.arange(48) % 10
-    runs = [suture.compare(network, data=(x, labels), methods=(), batch_size=b).table["value"]
-            for b in (48, 7, 1)]
-    for other in runs[1:]:
-        np.testing.assert_allclose(runs[0], other, rtol=1e-4, atol=2e-5)
+    whole = everything_compared()
+    for size in (7, 1):
+        other = small_comparison(methods=(), batch_size=size)
+        assert set(other.measures) == {m for m in whole.measures if "." not in m}
+        for measure in other.measures:
+            np.testing.assert_allclose(whole.matrix(measure), other.matrix(measure), rtol=1e-4, atol=2e-5,
+                                       err_msg=measure)
 
 
 def test_two_copies_of_one_network_fed_by_one_shuffled_loader_are_identical():

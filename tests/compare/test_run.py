@@ -1,4 +1,4 @@
-"""Stages that are finished are kept, and the same call goes on."""
+"""Finished stages are kept, and the same call goes on; a dry run without a command line."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 import suture
 from suture.results import Comparison
+from tests.support import tiny
 from tests.support.interruptions import assert_same_numbers, interrupting
 from tests.support.tiny import RECIPE, data, network, other
 
@@ -35,3 +36,20 @@ def test_an_interruption_keeps_the_finished_stages_and_the_same_call_goes_on(tmp
     assert uninterrupted.meta["notes"]
     assert_same_numbers(resumed, uninterrupted)
     assert_same_numbers(suture.load(tmp_path / "out"), uninterrupted)
+
+
+def test_a_dry_run_tells_sites_memory_and_time() -> None:
+    data = (tiny.images(60), tiny.labels(60))
+    found = suture.dry_run(tiny.network(), tiny.other(), data, methods=["dm", "tlm"],
+                           tlm=suture.TaskRecipe(epochs=7), ood=None, device="cpu", names=("a", "b"))
+    assert [str(i.site) for i in found.source] == ["block1", "block2"]
+    assert found.examples == (60, 60)
+    assert found.state > 8 * (3 + 4) ** 2
+    assert set(found.seconds) == {"moments", "dm", "tlm"}
+    assert all(s is not None and s > 0 for s in found.seconds.values())
+    unknown = suture.dry_run(tiny.network(), None, tiny.batches(*data), methods=["dm"],
+                             ood=None, device="cpu")
+    assert unknown.examples == (None, None)
+    assert set(unknown.seconds.values()) == {None}
+    with pytest.raises(suture.SutureError, match="folds"):
+        suture.dry_run(tiny.network(), None, data, folds=3)

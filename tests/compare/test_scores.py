@@ -1,329 +1,339 @@
-"""Scores of language models, and networks without logits, against slow loops and transformers' losses."""
+"""Scores of stitched networks against a slow loop over examples, and what happens where they are not
+defined."""
 
 from __future__ import annotations
 
-import math
 from itertools import product
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy.special import log_softmax, rel_entr
-from torch import Tensor, nn
+from torch import nn
 
 import suture
-from suture import SutureError, TaskRecipe
-from suture import numbers as scores
-from suture.compare.evaluate import Evaluator
-from suture.compare.scores import list_quantities, score_cells, stack_evaluation
+from suture.compare import evaluation
+from suture.compare.evaluation import Evaluation, Evaluator
+from suture.compare.scores import has_same_examples, list_quantities, name_arrays, score_cells
 from suture.data import Batches
-from suture.networks import SitedNetwork
+from suture.networks import SitedNetwork, capture, extract_main_output, run_tail
+from suture.numbers import build_record
 from suture.stitching import Task
-from tests.support import references
-from tests.support.languages import (
-    CPU,
-    D,
-    Language,
-    V,
-    compared,
-    made,
-    slow_rows,
-    stream,
-    texts,
-    wanted_labels,
-)
+from tests.support.networks import NETWORKS, images, vectors
+from tests.support.tiny import RECIPE
+
+CPU = torch.device("cpu")
+SIZES = (20, 20, 13)
+RECORDS = list_quantities(Task.CLASSIFICATION)
 
 
-@pytest.fixture(scope="module", params=["next_token", "tokens"])
-def pair(request: pytest.FixtureRequest) -> tuple[Language, suture.Comparison]:
-    network = made(request.param == "next_token")
-    return (network,
-            compared(network, texts(), texts(17, 1), labelled=request.param == "tokens", size=5, ood=None))
+def labelled(x: torch.Tensor, classes: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return list(zip(x.split(SIZES), (torch.arange(len(x)) % classes).split(SIZES), strict=True))
 
 
-# -- every number --------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module", params=["maps", "vectors"])
+def pair(request):
+    """Two networks with their sites, test data in batches of unequal size, and micro-batches of another
+    size."""
+    name, sites, x, classes = {
+        "maps": ("resnet20_strided", ["layer1.0", "layer3.2"], images(3, 8, sum(SIZES)), 10),
+        "vectors": ("mlp", ["1", "3"], vectors(sum(SIZES)), 3)}[request.param]
+    network, _ = NETWORKS[name]()
+    data = labelled(x, classes)
+    result = suture.compare(network, data=data, sites=sites, tlm=RECIPE, device="cpu", indices=())
+    return network.eval(), data, result
 
 
-@torch.no_grad()
-def slow(network: Language, result: suture.Comparison, method: str, i: int, j: int, task: Task,
-         some: list[Tensor]) -> dict[str, float]:
-    """Every score of a cell, text by text without padding, token by token, from the definitions."""
-    w, b = (torch.as_tensor(result.arrays[f"{method}.{k}/{i}/{j}"]).float() for k in ("weight", "bias"))
-    labels = wanted_labels(some) if task is Task.TOKENS else [None] * len(some)
-    hits, own_hits, agree, kl, gap, error, scale, rows = 0, 0, 0, [], [], 0.0, 0.0, []
-    for ids, says in zip(some, labels, strict=True):
-        reps = network.representations(ids)
-        stitched, kept = reps[i] @ w.T + b, torch.ones(1, len(ids)).bool()
-        out = network.behind(j, stitched[None], kept)["logits"][0].double().numpy()
-        own = network.behind(j, reps[j][None], kept)["logits"][0].double().numpy()
-        error += float((stitched - reps[j]).square().sum())
-        scale += float(reps[j].square().sum())
-        rows.append(reps[j].double().numpy())
-        for t, y in slow_rows(task, ids, says):
-            p, q = log_softmax(own[t]), log_softmax(out[t])
-            hits += int(q.argmax() == y)
-            own_hits += int(p.argmax() == y)
-            agree += int(p.argmax() == q.argmax())
+def float64(network: nn.Module, result, method: str, i: int, j: int, batch: torch.Tensor):
+    """(S, T, logits of the stitched network, of the target network) of one batch, in float64."""
+    s, t = result.sources[i], result.targets[j]
+    x, native = (capture(network, batch, [site])[site] for site in (s, t))
+    weight, bias = (torch.as_tensor(result.arrays[f"{method}.{k}/{i}/{j}"]) for k in ("weight", "bias"))
+    if native.ndim == 2:
+        stitched = x @ weight.T.float() + bias.float()
+    else:
+        w = weight.float()[:, :, None, None]
+        resized = nn.functional.interpolate(x, size=native.shape[2:], mode="bilinear", align_corners=False)
+        stitched = nn.functional.conv2d(resized, w, bias.float())
+    with torch.no_grad():
+        logits = (extract_main_output(run_tail(network, batch, t, stitched)),
+                  extract_main_output(network(batch)))
+    return tuple(v.detach().double().numpy() for v in (stitched, native, *logits))
+
+
+def slow(network: nn.Module, data, result, method: str, i: int, j: int) -> dict[str, float]:
+    """Every real-valued score of a cell, example by example and batch by batch, from the definitions."""
+    kl, gap, errors, scales, rows_s, rows_t, by_batch = [], [], [], [], [], [], []
+    for x, y in data:
+        stitched, native, logits, own = float64(network, result, method, i, j, x)
+        batch = [0.0, 0.0]
+        for k in range(len(x)):
+            q, p = log_softmax(logits[k]), log_softmax(own[k])
             kl.append(rel_entr(np.exp(p), np.exp(q)).sum())
-            gap.append(p[y] - q[y])
-    n, whole = len(kl), np.concatenate(rows)
-    return {"accuracy": hits / n, "relative_accuracy": hits / own_hits, "agreement": agree / n,
-            "kl": np.mean(kl), "ce_gap": np.mean(gap), "relative_perplexity": math.exp(np.mean(gap)),
-            "residual": error / scale, "r2": 1 - error / ((whole - whole.mean(0)) ** 2).sum()}
+            gap.append(p[y[k]] - q[y[k]])
+            errors.append(((stitched[k] - native[k]) ** 2).sum())
+            scales.append((native[k] ** 2).sum())
+            batch[0] += errors[-1]
+            batch[1] += scales[-1]
+            rows_s.append(stitched[k].reshape(stitched.shape[1], -1).T)
+            rows_t.append(native[k].reshape(native.shape[1], -1).T)
+        by_batch.append(batch[0] / batch[1])
+    # Not sklearn's r2_score: it leaves out the errors in channels that do not vary, such as dead ReLUs.
+    rows_s, rows_t = np.concatenate(rows_s), np.concatenate(rows_t)
+    r2 = 1 - ((rows_s - rows_t) ** 2).sum() / ((rows_t - rows_t.mean(0)) ** 2).sum()
+    return {"kl": np.mean(kl), "ce_gap": np.mean(gap), "residual": sum(errors) / sum(scales),
+            "residual_batches": np.mean(by_batch), "r2": r2}
 
 
 @pytest.mark.parametrize("method", ["dm", "tlm"])
-def test_every_score_is_what_a_loop_over_texts_finds(pair: Any, method: str) -> None:
-    network, result = pair
-    task = Task(result.meta["settings"]["task"])
+def test_every_score_is_what_a_loop_over_examples_finds(pair, method):
+    network, data, result = pair
     for (i, s), (j, t) in product(enumerate(result.sources), enumerate(result.targets)):
-        for quantity, value in slow(network, result, method, i, j, task, texts(17, 1)).items():
+        for quantity, wanted in slow(network, data, result, method, i, j).items():
             name = f"{method}.{quantity}"
-            assert result.matrix(name).loc[s, t] == pytest.approx(value, rel=5e-4, abs=5e-6), (name, s, t)
-            assert result.matrix(name, "low").loc[s, t] <= result.matrix(name).loc[s, t]
-            assert result.matrix(name, "high").loc[s, t] >= result.matrix(name).loc[s, t]
-            assert result.matrix(name, "n").loc[s, t] == 17
+            got = result.matrix(name).loc[s, t]
+            assert got == pytest.approx(wanted, rel=2e-4, abs=2e-6), (name, s, t)
+            low, high = (result.matrix(name, end).loc[s, t] for end in ("low", "high"))
+            assert low <= got <= high
+            assert result.matrix(name, "n").loc[s, t] == (3 if quantity == "residual_batches" else sum(SIZES))
 
 
-def test_moments_are_those_of_the_tokens_that_count(pair: Any) -> None:
-    network, result = pair
-    with torch.no_grad():
-        reps = [torch.cat(x).double().numpy()
-                for x in zip(*map(network.representations, texts()), strict=True)]
-    for (i, x), (j, y) in product(enumerate(reps), repeat=2):
-        assert result.matrix("cka").iloc[i, j] == pytest.approx(references.cka(x, y), rel=1e-4)
-        w = np.linalg.lstsq(np.c_[x, np.ones(len(x))], y, rcond=None)[0]
-        np.testing.assert_allclose(result.arrays[f"dm.weight/{i}/{j}"], w[:-1].T, rtol=1e-3, atol=1e-4)
-    assert result.matrix("cka", "n").iloc[0, 0] == sum(map(len, texts()))
-
-
-def test_the_record_of_every_cell_gives_the_value_in_the_table(pair: Any) -> None:
-    _, result = pair
-    for method, quantity in product(("dm", "tlm"), list_quantities(Task.TOKENS)):
+def test_the_record_of_every_cell_gives_the_value_in_the_table(pair):
+    """What is compared in pairs is what is reported."""
+    _, _, result = pair
+    for method, quantity in product(("dm", "tlm"), RECORDS):
         name = f"{method}.{quantity}"
-        for i, j in product(range(3), repeat=2):
-            record = scores.build_record(result.arrays, name, i, j)
-            assert result.matrix(name).iloc[i, j] == pytest.approx(record.value, rel=1e-9)
+        for (i, s), (j, t) in product(enumerate(result.sources), enumerate(result.targets)):
+            record = build_record(result.arrays, name, i, j)
+            assert result.matrix(name).loc[s, t] == pytest.approx(record.value, rel=1e-12)
 
 
-def test_arrays_are_sums_over_the_tokens_of_each_text(pair: Any) -> None:
-    _, result = pair
-    tokens = result.arrays["target.tokens"]
-    assert (tokens.dtype, tokens.shape) == (np.int64, (17,))
-    for name in ("correct", "agree", "kl", "ce"):
-        array = result.arrays[f"dm.{name}"]
-        assert (array.dtype, array.shape) == (np.float32, (3, 3, 17))
-    for name in ("correct", "agree"):
-        assert ((result.arrays[f"dm.{name}"] >= 0) & (result.arrays[f"dm.{name}"] <= tokens)).all()
-    hits = result.arrays["target.correct"].sum() / tokens.sum()
-    assert result.meta["target_accuracy"] == pytest.approx(hits)
-    assert any("the task is " in note for note in result.meta["notes"])
+def test_arrays_are_small(pair):
+    _, _, result = pair
+    kinds = {"correct": bool, "agree": bool, "kl": np.float32, "ce": np.float32, "error": np.float32}
+    for method, (kind, dtype) in product(("dm", "tlm"), kinds.items()):
+        array = result.arrays[f"{method}.{kind}"]
+        assert (array.dtype, array.shape) == (dtype, (2, 2, sum(SIZES)))
+    for kind, shape in (("ce", (sum(SIZES),)), ("scale", (2, sum(SIZES))), ("spread", (2, sum(SIZES)))):
+        assert (result.arrays[f"target.{kind}"].dtype, result.arrays[f"target.{kind}"].shape) == (np.float32,
+                                                                                                  shape)
+    assert result.arrays["target.batches"].tolist() == list(SIZES)
 
 
-@pytest.mark.parametrize("labelled", [False, True])
-def test_padding_and_batches_change_nothing(labelled: bool) -> None:
-    network, options = made(not labelled), {"labelled": labelled, "sites": ["blocks.0", "blocks.2"]}
-    detectors = None if labelled else suture.OOD(("mahalanobis", "tail_energy"))
-    one, other, third = (compared(network, texts(), texts(17, 1), **options, length=length, size=size,
-                                  methods=methods, ood=ood)
-                         for length, size, methods, ood in ((12, 8, ("dm", "tlm"), detectors),
-                                                            (20, 8, ("tlm",), None),
-                                                            (14, 21, ("dm",), detectors)))
-    assert {m.partition(".")[0] for m in one.measures} >= {"dm", "tlm", "cka"}
-    for result in (other, third):
-        # Batches are what these are means over, and what auxiliary data are made of.
-        names = [m for m in result.measures if m in one.measures and "batches" not in m]
-        for name, what in product(names, ("value", "low", "high")):
-            a, b = (r.matrix(name, what).to_numpy() for r in (one, result))
-            if name.endswith(("mahalanobis", "tail_energy")):  # own layers: ties that rounding breaks
-                a, b = (m[~np.eye(2, dtype=bool)] for m in (a, b))
-            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, err_msg=name)
+def test_own_layer_is_perfect(pair):
+    _, _, result = pair
+    for site in result.sources:
+        assert result.matrix("dm.kl").loc[site, site] == pytest.approx(0, abs=1e-6)
+        assert result.matrix("dm.ce_gap").loc[site, site] == pytest.approx(0, abs=1e-5)
+        assert result.matrix("dm.r2").loc[site, site] == pytest.approx(1, abs=1e-5)
 
 
-class Alone(nn.Module):
-    """Every token for itself; `fill` is what its blocks give for padding."""
+def run(network: nn.Module, x: torch.Tensor, site: str, layer, micro: int = 7, batches=None) -> Evaluation:
+    """One cell, of a site with itself."""
+    sited = SitedNetwork(network.eval(), x, [site])
+    return Evaluator(sited, sited, {(0, 0): layer},
+                     micro).run(Batches(batches or [(x, torch.arange(len(x)) % 3)]), CPU)
 
-    def __init__(self, fill: float) -> None:
+
+def half(x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    return x * 0.5 + 0.1
+
+
+@pytest.mark.parametrize("micro", [1, 10, 53])
+def test_micro_batches_do_not_show(micro):
+    network, _ = NETWORKS["mlp"]()
+    x = vectors(53)
+    one, other = (run(network, x, "1", half, micro=m) for m in (53, micro))
+    np.testing.assert_array_equal(one.batches, other.batches)
+    for name in ("kl", "error", "ce"):
+        np.testing.assert_allclose(getattr(one, name)[0, 0], getattr(other, name)[0, 0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(one.spread[0], other.spread[0], rtol=1e-4, atol=1e-6)
+
+
+class Far(nn.Module):
+    """A representation whose mean is ten thousand of its standard deviations."""
+
+    def __init__(self) -> None:
         super().__init__()
-        self.words, self.head, self.fill = nn.Embedding(V, D), nn.Linear(D, V), fill
-        self.blocks = nn.ModuleList([nn.Sequential(nn.Linear(D, D), nn.Tanh(), Filled()) for _ in range(2)])
+        self.shift, self.head = nn.Linear(6, 6), nn.Linear(6, 3)
+        with torch.no_grad():
+            self.shift.weight.copy_(torch.eye(6))
+            self.shift.bias.fill_(1e4)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
-        x = self.words(input_ids)
-        for block in self.blocks:
-            block[2].filling = torch.where(attention_mask.bool(), 0, self.fill)[..., None]
-            x = block(x)
-        return {"logits": self.head(x)}
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.shift(x) - 1e4)
 
 
-class Filled(nn.Module):
-    filling: Tensor
+def test_a_mean_far_above_the_spread_does_not_cost_the_digits_of_r2():
+    network, x = Far(), vectors(60)
+    found = run(network, x, "shift", half)
+    native = capture(network, x, ["shift"])["shift"].double().numpy()
+    wanted = ((native - native.mean(0)) ** 2).sum(1)
+    np.testing.assert_allclose(found.spread[0], wanted, rtol=1e-5)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.filling[:len(x)]
+
+def test_examples_in_order_of_class_do_not_spoil_the_mean():
+    """The first rows, about which deviations are taken, are then of one class and far from the mean of
+    all."""
+    network, x = NETWORKS["mlp"]()[0], torch.cat([vectors(30) - 3, vectors(30) + 3])
+    found = run(network, x, "1", half, micro=5)
+    native = capture(network, x, ["1"])["1"].double().numpy()
+    np.testing.assert_allclose(found.spread[0], ((native - native.mean(0)) ** 2).sum(1), rtol=1e-4)
 
 
-@pytest.mark.parametrize("fill", [1e4, math.nan])
-def test_what_a_network_makes_of_padding_enters_nothing(fill: float) -> None:
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_nan_or_inf_logits_give_missing_values_with_the_reason_and_spare_the_other_cell(bad):
+    network, x = NETWORKS["mlp"]()[0], vectors(30)
+    sited = SitedNetwork(network.eval(), x, ["1", "3"])
+    third = capture(network, x, ["1"])["1"].sum(1).sort().values[-3]
+    layers = {(0, 0): lambda h, mask: torch.where(h.sum(1, keepdim=True) > third, bad, h), (1, 1): half}
+    found = Evaluator(sited, sited, layers, 9).run(Batches([(x, torch.arange(30) % 3)]), CPU)
+    failed = {(0, 1): "the loss was nan", (1, 0): "the loss was nan"}
+    arrays = name_arrays(found, "tlm")
+    rows = {(i, j, name): e for i, j, name, e, _ in score_cells(found, "tlm", 0, failed)}
+    assert len(rows) == 4 * len(RECORDS)
+    for quantity in ("accuracy", "relative_accuracy", "agreement", "kl", "ce_gap"):
+        e = rows[0, 0, f"tlm.{quantity}"]
+        assert np.isnan(e.value)
+        assert e.reason == "the stitched network's logits are nan or infinite for 2 of 30 test examples"
+    assert rows[0, 0, "tlm.residual"].reason == "not finite for 2 of 30 examples"
+    for quantity in RECORDS:
+        assert rows[1, 1, f"tlm.{quantity}"].reason == ""
+        assert rows[0, 1, f"tlm.{quantity}"].reason == "the loss was nan"
+    gone = capture(network, x, ["1"])["1"].sum(1).numpy() > third.item()
+    assert gone.sum() == found.broken[0, 0] == 2
+    assert not (arrays["tlm.correct"] | arrays["tlm.agree"])[0, 0][gone].any()
+    np.testing.assert_array_equal(np.isnan(arrays["tlm.kl"][0, 0]), gone)
+
+
+def test_no_class_is_predicted_from_logits_without_a_finite_largest_one():
+    inf, nan = float("inf"), float("nan")
+    logits = torch.tensor([[0, inf, 1], [nan, 1, 0], [-inf, -inf, -inf], [-inf, 2, 1]])
+    assert evaluation._predict_classes(logits).tolist() == [-1, -1, -1, 1]
+
+
+def test_a_target_network_with_nan_is_named():
+    network, x = NETWORKS["mlp"]()[0], vectors(30)
+    network[4].register_forward_hook(lambda m, a, out: out.masked_fill(out == out.max(), float("nan")))
+    found = run(network, x, "1", half, micro=30)
+    broken = network(x).isnan().any(1)
+    assert broken.sum() == 1
+    assert not found.agree[0, 0][broken].any()
+    reasons = {name: e.reason for _, _, name, e, _ in score_cells(found, "dm", 0, {})}
+    assert reasons["dm.kl"] == "the target network's logits are nan or infinite for 1 of 30 test examples"
+    assert reasons["dm.residual"] == reasons["dm.r2"] == ""
+
+
+class Padded(nn.Module):
+    """Tokens with a mask, as language models take them; padding is left out of the mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block, self.head = nn.Sequential(nn.Linear(6, 5), nn.Tanh()), nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        keep = attention_mask[..., None].float()
+        return self.head((self.block(x) * keep).sum(1) / keep.sum(1))
+
+
+def test_padding_does_not_count():
+    g = torch.Generator().manual_seed(0)
+    x, mask = torch.randn(12, 4, 6, generator=g), torch.arange(4) < torch.tensor([1, 2, 3, 4] * 3)[:, None]
+    network = Padded().eval()
     found = []
-    for value in (0.0, fill):
-        torch.manual_seed(0)
-        detectors = suture.OOD(("mahalanobis", "neighbours", "two_sample"))
-        found.append(compared(Alone(value).eval(), texts(), texts(17, 1), methods=["dm"], ood=detectors,
-                              sites=["blocks.0", "blocks.1"]))
-    for name in found[0].measures:
-        a, b = (r.matrix(name).to_numpy() for r in found)
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, err_msg=name)
+    for padding in (0.0, 100.0):
+        inputs = {"x": torch.where(mask[..., None], x, padding), "attention_mask": mask.long()}
+        sited = SitedNetwork(network, inputs, ["block"])
+        data = Batches([inputs | {"labels": torch.arange(12) % 3}])
+        found.append(Evaluator(sited, sited, {(0, 0): half}, 5).run(data, CPU))
+    rows = network.block(x)[mask].detach().double().numpy()
+    assert found[0].scale[0].sum() == pytest.approx((rows ** 2).sum())
+    assert found[0].spread[0].sum() == pytest.approx(((rows - rows.mean(0)) ** 2).sum())
+    assert found[0].error[0, 0].sum() == pytest.approx(((rows / 2 - 0.1) ** 2).sum())
+    for name in ("scale", "spread", "error"):
+        np.testing.assert_allclose(*(getattr(f, name) for f in found), rtol=1e-4)
 
 
-# -- intervals, tests ----------------------------------------------------------------------------------------
+class Masked(nn.Module):
+    """The last class is switched off, as networks with padded vocabularies do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block, self.head = nn.Sequential(nn.Linear(6, 6), nn.Tanh()), nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.block(x)) + torch.tensor([0, 0, 0, -float("inf")])
 
 
-def test_intervals_resample_texts_and_not_tokens(pair: Any) -> None:
-    _, result = pair
-    hits, tokens, own = (result.arrays[k] for k in ("dm.correct", "target.tokens", "target.correct"))
-    weights = np.random.default_rng(9).multinomial(17, np.full(17, 1 / 17), size=40_000)
-    for name, bottom in (("dm.accuracy", tokens), ("dm.relative_accuracy", own)):
-        some = weights[weights @ bottom > 0]
-        low, high = np.percentile((some @ hits[0, 0]) / (some @ bottom), [2.5, 97.5])
-        got = [result.matrix(name, end).iloc[0, 0] for end in ("low", "high")]
-        assert got == pytest.approx([low, high], abs=0.2 * (high - low))
-    gap = result.matrix("dm.ce_gap", "high").iloc[0, 1]
-    assert result.matrix("dm.relative_perplexity", "high").iloc[0, 1] == pytest.approx(math.exp(gap))
-
-
-def test_differences_are_paired_over_texts(pair: Any) -> None:
-    _, result = pair
-    cells = (result.sources[0], result.targets[2]), (result.sources[2], result.targets[2])
-    weights = np.random.default_rng(3).multinomial(17, np.full(17, 1 / 17), size=20_000)
-    for name in ("accuracy", "agreement", "relative_perplexity", "kl"):
-        got = result.difference(*cells, f"dm.{name}")
-        assert (got.test, got.n) == ("paired bootstrap", 17)
-        values = result.matrix(f"dm.{name}").to_numpy()[:, 2]
-        assert got.value == pytest.approx(values[0] - values[2])
-        one, other = (scores.build_record(result.arrays, f"dm.{name}", i, 2) for i in (0, 2))
-        a, b = ((weights @ r.top.astype(float)) / (weights @ r.bottom) for r in (one, other))
-        drawn = np.exp(a) - np.exp(b) if name == "relative_perplexity" else a - b
-        low, high = np.percentile(drawn, [2.5, 97.5])
-        assert [got.low, got.high] == pytest.approx([low, high], abs=0.15 * (high - low))
-
-
-def test_a_single_text_has_values_but_no_intervals_and_no_p() -> None:
-    network = made()
-    result = compared(network, texts(), [texts()[0]], methods=["dm"], ood=None)
-    for name in ("dm.accuracy", "dm.kl", "dm.relative_perplexity"):
-        assert not result.matrix(name).isna().any(axis=None)
-        assert result.matrix(name, "low").isna().all(axis=None)
-    found = result.difference(("blocks.0", "blocks.1"), ("blocks.1", "blocks.1"), "dm.kl")
-    assert np.isnan([found.low, found.high, found.p]).all()
-
-
-def test_logits_that_are_nan_are_told_in_tokens() -> None:
-    network, some = made(), texts()
-    sited = SitedNetwork(network, stream(some)[0], ["blocks.0", "blocks.2"])
+def test_a_class_that_is_switched_off_adds_nothing_to_kl():
+    network, x = Masked(), vectors(20)
+    found = run(network, x, "block", half)
     with torch.no_grad():
-        most = torch.cat([network.representations(t)[0].sum(1) for t in some]).sort().values[-5]
-    layers: Any = {(0, 0): lambda x, mask: torch.where(x.sum(2, keepdim=True) > most, torch.nan, x),
-                   (1, 1): lambda x, mask: x}
-    found = Evaluator(sited, sited, layers, 9, task=Task.NEXT_TOKEN).run(Batches(stream(some)), CPU)
-    arrays = stack_evaluation(found, "dm", (2, 2))
-    scored = score_cells(found, arrays, "dm", (2, 2), 0, {(0, 1): "no", (1, 0): "no"})
-    rows = {(i, j, name): e for i, j, name, e, _ in scored}
-    bad, total = found.broken[0, 0], sum(len(t) - 1 for t in some)
-    assert 0 < bad < total
-    why = f"the stitched network's logits are nan or infinite for {bad} of {total} test tokens"
-    assert rows[0, 0, "dm.kl"].reason == why
-    assert rows[0, 0, "dm.accuracy"].reason == rows[0, 0, "dm.kl"].reason
-    assert rows[1, 1, "dm.agreement"].value == 1
+        h = network.block(x)
+        p, q = (torch.softmax(network.head(v)[:, :3].double(), 1).numpy() for v in (h, half(h)))
+    np.testing.assert_allclose(found.kl[0, 0], rel_entr(p, q).sum(1), rtol=1e-4, atol=1e-6)
 
 
-# -- texts without a next token ------------------------------------------------------------------------------
+def test_without_labels_there_is_kl_but_no_cross_entropy():
+    network, x = NETWORKS["mlp"]()[0], vectors(30)
+    result = suture.compare(network, data=[x], methods=["dm"], sites=["1", "3"], indices=(), device="cpu")
+    reasons = result.table.set_index("measure")["reason"]
+    assert set(reasons["dm.ce_gap"]) == {"the test data have no labels"}
+    assert set(reasons[["dm.kl", "dm.r2", "dm.residual_batches"]]) == {""}
+    assert {"dm.ce", "dm.correct", "target.ce"}.isdisjoint(result.arrays)
 
 
-def test_texts_without_tokens_that_count_are_passed_over() -> None:
-    """A batch of one-token texts has no next token: it neither trains nor spoils what the others train."""
-    short = [torch.tensor([k]) for k in range(8)]
-    with_short = compared(made(), [*texts(16), *short], texts(17, 1), ood=None, indices=())
-    assert np.isfinite(with_short.arrays["tlm.loss"]).all()
-    assert with_short.matrix("tlm.accuracy").notna().all(axis=None)
+def test_a_single_batch_has_a_mean_over_batches_but_no_interval():
+    network, x = NETWORKS["mlp"]()[0], vectors(30)
+    result = suture.compare(network, data=(x, torch.arange(30) % 3), methods=["dm"], sites=["1", "3"],
+                            indices=(), device="cpu")
+    assert result.matrix("dm.residual_batches").equals(result.matrix("dm.residual"))
+    assert result.matrix("dm.residual_batches", "low").isna().all(axis=None)
+    assert (result.matrix("dm.residual_batches", "n") == 1).all(axis=None)
 
 
-# -- networks without logits ---------------------------------------------------------------------------------
+class Still(nn.Module):
+    """The site gives the same for every input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block, self.head = nn.Linear(6, 5), nn.Linear(5, 3)
+        nn.init.zeros_(self.block.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.block(x)) + x[:, :3]
 
 
-def test_hidden_states_are_matched_without_a_task() -> None:
-    network = made(causal=False, outputs=None, named=False)
-    sites = ["blocks.0", "blocks.1"]
-    result = compared(network, texts(), texts(17, 1), methods=["dm"], sites=sites)
-    assert result.meta["settings"]["task"] == "none"
-    assert {m for m in result.measures if m.startswith("dm.") and "ood" not in m} >= {"dm.residual", "dm.r2"}
-    assert (not {f"dm.{q}" for q in ("accuracy", "kl", "agreement", "relative_perplexity")}
-            & set(result.measures))
-    assert "dm.ood_mahalanobis" in result.measures
-    assert {"dm.kl", "dm.agree", "target.tokens"}.isdisjoint(result.arrays)
-    own = made(causal=False)
-    with_logits = compared(own, texts(), texts(17, 1), methods=["dm"], labelled=True, sites=sites, ood=None)
-    for name in ("dm.residual", "dm.r2", "cka"):
-        np.testing.assert_allclose(result.matrix(name), with_logits.matrix(name), rtol=1e-4, atol=1e-6)
-    assert result.verdict().words
-    stitched = suture.stitch(network, "blocks.0", network, "blocks.1", stream(texts()), device="cpu")
-    inputs = stream(texts())[0]
-    assert stitched(**inputs).shape == network(**inputs).shape
+def test_r2_of_a_constant_is_missing_and_its_residual_is_not():
+    x = vectors(23)
+    sited = SitedNetwork(Still().eval(), x, ["block"], allow_bypass=True)
+    found = Evaluator(sited, sited, {(0, 0): half}, 7).run(Batches([(x, torch.arange(23) % 3)]), CPU)
+    e = {name: e for _, _, name, e, _ in score_cells(found, "dm", 0, {})}
+    assert e["dm.r2"].reason == "the target's representation is constant on the test data"
+    assert e["dm.residual"].value > 0
 
 
-def test_without_logits_layers_can_be_trained_to_match() -> None:
-    network = made(causal=False, outputs=None, named=False)
-    result = compared(network, texts(), texts(17, 1), tlm=TaskRecipe(epochs=2, objective="match"), ood=None)
-    assert {"tlm.residual", "dm.residual"} <= set(result.measures)
+def test_a_resumed_comparison_keeps_every_array_and_number(tmp_path):
+    network, x = NETWORKS["mlp"]()[0], vectors(sum(SIZES))
+    options = {"data": labelled(x, 3), "sites": ["1", "3"], "tlm": RECIPE, "device": "cpu"}
+    kept = []
+    whole = suture.compare(network, **options, on_stage=kept.append)
+    dm = next(k for k in kept if k.meta["stages"] == ["moments", "dm"])
+    dm.save(tmp_path)
+    again = suture.compare(network, **options, previous=suture.load(tmp_path))
+    assert again.table.equals(whole.table)
+    assert set(again.arrays) == set(whole.arrays)
+    for name, array in whole.arrays.items():
+        np.testing.assert_array_equal(again.arrays[name], array)
+    for method in ("dm", "tlm"):
+        assert {f"{method}.{q}" for q in RECORDS} <= set(again.measures)
 
 
-@pytest.mark.parametrize(("options", "words"), [
-    ({}, r"task loss matching .*logits.*task='none'; write methods=\['dm'\]"),
-    ({"methods": ["dm"], "ood": "tail_energy"}, "logits for the detector tail_energy"),
-    ({"methods": ["dm"], "task": "classification"}, r"logits \(N, classes\).*\(4, 12, 6\).*task='none'"),
-    ({"methods": ["dm"], "task": "classify"}, "unknown task 'classify'; nearest: classification"),
-])
-def test_what_needs_logits_is_refused_without(options: Any, words: str) -> None:
-    network = made(causal=False, outputs=None, named=False)
-    with pytest.raises(SutureError, match=words) as error:
-        compared(network, texts(), texts(17, 1), **options)
-    assert "\n" not in str(error.value)
-
-
-# -- transformers --------------------------------------------------------------------------------------------
-
-
-def transformer(name: str) -> nn.Module:
-    transformers = pytest.importorskip("transformers")
-    transformers.logging.set_verbosity_error()
-    sizes = {"gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32,
-                      "bos_token_id": 0, "eos_token_id": 0},
-             "bert": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
-                      "intermediate_size": 24, "max_position_embeddings": 32}}[name]
-    config = transformers.AutoConfig.for_model(name, vocab_size=V, initializer_range=0.5, **sizes)
-    auto = transformers.AutoModelForCausalLM if name == "gpt2" else transformers.AutoModelForMaskedLM
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        made: nn.Module = auto.from_config(config).eval()
-    return made
-
-
-@pytest.mark.parametrize("name", ["gpt2", "bert"])
-def test_transformers_agree_on_what_counts_and_padding_changes_nothing(name: str) -> None:
-    network, labelled = transformer(name), name == "bert"
-    found = [compared(network, texts(), texts(17, 1), labelled=labelled, length=length, ood=None,
-                      methods=["dm"]) for length in (12, 20)]
-    assert found[0].meta["settings"]["task"] == ("tokens" if labelled else "next_token")
-    tests = stream(texts(17, 1), size=99, labels=wanted_labels(texts(17, 1)) if labelled else texts(17, 1))[0]
-    with torch.no_grad():
-        loss = network(**tests).loss
-    arrays = found[0].arrays
-    assert arrays["target.ce"].sum() / arrays["target.tokens"].sum() == pytest.approx(float(loss), rel=1e-5)
-    for measure in found[0].measures:
-        a, b = (r.matrix(measure).to_numpy() for r in found)
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5, err_msg=measure)
-    if labelled:
-        base = compared(network.bert, texts(), texts(17, 1), methods=["dm"], ood=None)
-        assert base.meta["settings"]["task"] == "none"
-        np.testing.assert_allclose(base.matrix("dm.r2"), found[0].matrix("dm.r2"), rtol=1e-4)
+def test_a_test_loader_in_another_order_is_refused_also_without_labels():
+    network, x = NETWORKS["mlp"]()[0], vectors(40)
+    found = run(network, x, "1", half)
+    shuffled = run(network, x.flip(0), "1", half, batches=[x.flip(0)])
+    one, other = name_arrays(found, "dm"), name_arrays(shuffled, "tlm")
+    assert has_same_examples({}, one)
+    assert has_same_examples(one, one)
+    assert not has_same_examples(one, other)

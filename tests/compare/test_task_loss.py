@@ -68,18 +68,27 @@ def test_training_that_moves_away_from_direct_matching_is_marked() -> None:
     assert made.marks("tlm.accuracy").map(lambda m: "above direct matching" in m).any(axis=None)
 
 
+BRIEF = TaskRecipe(epochs=1, batch_size=16)
+
+
+@pytest.fixture(scope="module")
+def after_moments() -> suture.Comparison:
+    """A result after its first stage, which the same comparison goes on from."""
+    kept: list[suture.Comparison] = []
+    made = compared(BRIEF, on_stage=kept.append, indices=())
+    resumed = compared(BRIEF, previous=kept[0], indices=())
+    assert resumed.table.equals(made.table)
+    return kept[0]
+
+
 @pytest.mark.parametrize("change", [
     {"objective": "soft"}, {"temperature": 2.0}, {"mix": 0.1}, {"optimizer": "sgd"}, {"crop": 1},
     {"flip": True},
     {"precision": "bf16"}, {"patience": 1}, {"held_out": 0.2}, {"weight_decay": 0.0}, {"init": "identity"}])
-def test_other_settings_are_another_comparison(change: dict[str, Any]) -> None:
-    recipe = TaskRecipe(epochs=1, batch_size=16)
-    kept: list[suture.Comparison] = []
-    made = compared(recipe, on_stage=kept.append, indices=())
-    resumed = compared(recipe, previous=kept[0], indices=())
-    assert resumed.table.equals(made.table)
+def test_other_settings_are_another_comparison(after_moments: suture.Comparison,
+                                               change: dict[str, Any]) -> None:
     with pytest.raises(suture.SutureError, match="other networks, data or settings"):
-        compared(replace(recipe, **change), previous=kept[0], indices=())
+        compared(replace(BRIEF, **change), previous=after_moments, indices=())
 
 
 def test_training_with_crops_where_the_networks_want_different_inputs() -> None:

@@ -1,80 +1,288 @@
-"""The stage of evaluation: all stitched networks on the test data, with scores and distances from native."""
+"""One pass of all stitched networks over test data, with results per example."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from suture._base import SutureError
-from suture.compare.collect import report_network_errors
-from suture.compare.evaluate import Evaluation, Evaluator
-from suture.compare.records import Findings, Fitted, ScoreRow, write_rows
-from suture.compare.scores import has_same_examples, score_cells, stack_evaluation
-from suture.compare.setup import OTHER_ORDER, Setup
-from suture.numbers import Arrays, frechet, make_missing_estimate
-from suture.ood import ScoreCollector, stack_scores, tabulate_scores
-from suture.representations import Accumulators
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from suture._base import Progress, SutureError
+from suture.compare.records import stack_cells
+from suture.compare.setup import make_nan_error
+from suture.data import Batch, Batches, cut_batch, move_batch
+from suture.networks import RecordedPass, SitedNetwork, disable_gradients
+from suture.numbers import Float32Array
+from suture.ood import ScoreCollector
+from suture.representations import Cell, Shape, View, get_row_mask, get_token_mask, to_grid
+from suture.stitching import ScoredRows, StitchingLayer, Task
+
+ResultArray = NDArray[np.bool_] | NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """Stitched networks of one method on the test data; `collector` has the scores of the detectors."""
+class Evaluation:
+    """Results of the stitched networks per example, for S source sites, T target sites and N examples.
 
-    method: str
-    fitted: Fitted
-    evaluation: Evaluation
-    collector: ScoreCollector | None
+    Arrays of cells are (S, T, N), with False or NaN in cells that were not evaluated. Booleans are of
+    classification; for tasks of tokens, results of predictions are float32 sums over the scored tokens of an
+    example. Without labels there is no `correct` and no `ce`, with the task "none" nothing of predictions.
+    Norms are over all axes but the examples, without padding.
 
-
-def evaluate(setup: Setup, method: str, fitted: Fitted) -> Evaluated:
-    """Evaluate all networks stitched by `method` on the test data, in one pass."""
-    collector = None if setup.detection is None else setup.detection.make_collector()
-    evaluator = Evaluator(setup.source, setup.target, fitted.make_layers(setup), setup.micro_batch, collector,
-                          setup.task)
-    test = setup.data.test
-    with report_network_errors(test.name, IndexError):
-        found = evaluator.run(test, setup.settings.torch_device, setup.settings.progress,
-                              f"evaluating {method}")
-    return Evaluated(method, fitted, found, collector)
-
-
-def describe_evaluation(setup: Setup, evaluated: Evaluated, before: Arrays,
-                        accumulators: Accumulators | None) -> Findings:
-    """Return the measures of every cell, and the arrays behind them.
-
-    `before` holds the arrays of earlier stages. `accumulators` hold the moments of the fitting data, for
-    distances from native; they are None without detectors.
+    Attributes:
+        task: the scored task.
+        batches: (B,) sizes of the test batches, in order.
+        tokens: (N,) number of scored tokens; None for other tasks.
+        own_correct: (N,) True where the target network predicts the label.
+        own_ce: (N,) cross-entropy of the target network in nats.
+        own_broken: number of its invalid predictions, whose largest logit is NaN or infinite.
+        correct: (S, T, N) True where the stitched network predicts the label.
+        agree: (S, T, N) True where it predicts the same as the target network.
+        kl: (S, T, N) KL(target network's predictions || stitched network's) in nats.
+        ce: (S, T, N) cross-entropy of the stitched network in nats.
+        broken: per cell, as `own_broken`.
+        scale: (T, N) |T|².
+        spread: (T, N) |T - mean|², with the mean per channel over all rows (positions) of the test data.
+        error: (S, T, N) |S - T|², the squared distance of the stitched from the native representation.
     """
-    method, shape, seed = evaluated.method, setup.shape, setup.settings.seed
-    arrays = stack_evaluation(evaluated.evaluation, method, shape)
-    if not has_same_examples(before, arrays):
-        raise SutureError(OTHER_ORDER)
-    rows = [ScoreRow(*r) for r in score_cells(evaluated.evaluation, arrays, method, shape, seed,
-                                              evaluated.fitted.failed)]
-    ood = {}
-    if setup.detection is not None and evaluated.collector is not None and accumulators is not None:
-        rows += _measure_distances(setup, evaluated, accumulators)
-        scores = stack_scores(evaluated.collector, method, shape)
-        setup.detection.describe_quality(scores, evaluated.collector)
-        ood = setup.detection.about
-        rows += [ScoreRow(*r) for r in tabulate_scores(
-            arrays | scores, method, shape, setup.detection.ood.names, seed, evaluated.fitted.failed)]
-        arrays |= scores
-    return Findings(write_rows(setup, rows), arrays, ood=ood,
-                    counts={"n_test": evaluated.evaluation.examples})
+
+    task: Task
+    batches: NDArray[np.int64]
+    tokens: NDArray[np.int64] | None
+    own_correct: ResultArray | None
+    own_ce: Float32Array | None
+    own_broken: int
+    correct: ResultArray | None
+    agree: ResultArray | None
+    kl: Float32Array | None
+    ce: Float32Array | None
+    broken: dict[Cell, int]
+    scale: Float32Array
+    spread: Float32Array
+    error: Float32Array
+
+    @property
+    def examples(self) -> int:
+        """Number of examples N."""
+        return int(self.batches.sum())
 
 
-def _measure_distances(setup: Setup, evaluated: Evaluated,
-                       accumulators: Accumulators) -> list[ScoreRow]:
-    """Return the Fréchet distances between stitched and native representations."""
-    rows = []
-    for cell in setup.cells:
-        reason = evaluated.fitted.failed.get(cell, "")
-        if setup.settings.relu and not reason:
-            reason = "a layer that ends with a ReLU has no closed form of this distance"
-        pair = accumulators.stitch.get_pair(*cell)
-        parts = None if reason else frechet(*evaluated.fitted.maps[cell], pair)
-        for part in ("total", "shift", "shrinkage", "rotation"):
-            value = make_missing_estimate(reason) if parts is None else getattr(parts, part)
-            name = f"{evaluated.method}.frechet" + ("" if part == "total" else f"_{part}")
-            rows.append(ScoreRow(*cell, name, value, pair.moments.n))
-    return rows
+class Evaluator:
+    """An evaluation of stitched networks, grouped by target site.
+
+    Each batch needs one front pass of the source, one full pass of the target, and the tails. Stitched
+    representations of one target site pass its tail together, up to the micro-batch. Only the channel sums of
+    each target site, (N, q) float32, are kept until the mean is known.
+
+    Args:
+        source, target: frozen networks at their sites, on one device; the same object for self-stitching.
+        layers: per cell, on the device.
+        micro_batch: most examples that pass a whole network at once (see `SitedNetwork.count_at_once`).
+        collector: gets every native and stitched representation for the detectors.
+        task: task of the target's output; with "none" no tail runs.
+    """
+
+    def __init__(self, source: SitedNetwork, target: SitedNetwork, layers: Mapping[Cell, StitchingLayer],
+                 micro_batch: int, collector: ScoreCollector | None = None,
+                 task: Task = Task.CLASSIFICATION) -> None:
+        self.source, self.target, self.layers, self.micro_batch = source, target, layers, micro_batch
+        self.collector, self.task = collector, task
+        self._groups: dict[int, list[int]] = {}
+        for i, j in layers:
+            self._groups.setdefault(j, []).append(i)
+        self._parts: dict[str, dict[Any, list[Tensor]]] = defaultdict(dict)
+        self._origin: dict[int, Tensor] = {}
+
+    @disable_gradients()
+    def run(self, batches: Batches, device: torch.device, progress: Progress | None = None,
+            stage: str = "evaluation") -> Evaluation:
+        """Evaluate the stitched networks in one pass over `batches`.
+
+        Raises:
+            SutureError: labels outside the classes, an output that does not suit the task, no scored tokens,
+                or NaN or inf in a representation of the networks themselves.
+        """
+        self._parts, self._origin, sizes = defaultdict(dict), {}, []
+        for k, batch in enumerate(batches):
+            sizes.append(batch.size)
+            for piece in cut_batch(move_batch(batch, device), self.micro_batch):
+                self._evaluate_piece(piece, k)
+            if progress:
+                progress(stage, k + 1, batches.count_batches())
+        tokens = self._parts["tokens"].get(0)
+        if tokens is not None and not any(t.any() for t in tokens):
+            raise SutureError(f"the {batches.name} hold no scored token; give texts of at least two tokens, "
+                              "and labels that are not all -100")
+        return self._join_parts(sizes)
+
+    def _join_parts(self, sizes: Sequence[int]) -> Evaluation:
+        got: dict[str, dict[Any, NDArray[Any]]] = defaultdict(dict, {
+            kind: {key: torch.cat(parts).cpu().numpy() for key, parts in of.items()}
+            for kind, of in self._parts.items()})
+        self._parts.clear()
+        tokens, own_correct = got["tokens"].get(0), got["own_correct"].get(0)
+        predicted, labelled = self.task is not Task.NONE, own_correct is not None
+        shape = (len(self.source.sites), len(self.target.sites), sum(sizes))
+
+        def stack(kind: str, wanted: bool, dtype: type = np.float32) -> NDArray[Any] | None:
+            return stack_cells(got[kind], shape, dtype) if wanted else None
+
+        hits = np.bool_ if tokens is None else np.float32
+        spread = {j: _shift_to_mean(d, got["sums"].pop(j), got["rows"][j])
+                  for j, d in got["deviation"].items()}
+        broken = {key: int(counts.sum()) for key, counts in got["broken"].items()}
+        return Evaluation(
+            self.task, np.array(sizes), tokens, own_correct, got["own_ce"].get(0), broken.pop("own", 0),
+            stack("correct", labelled, hits), stack("agree", predicted, hits), stack("kl", predicted),
+            stack("ce", labelled), broken, stack_cells(got["scale"], shape[1:], np.float32),
+            stack_cells(spread, shape[1:], np.float32), stack_cells(got["error"], shape, np.float32))
+
+    def _record(self, kind: str, key: Any, value: Tensor) -> None:
+        self._parts[kind].setdefault(key, []).append(value)
+
+    def _sum_finite_squares(self, network: SitedNetwork, xs: list[Tensor], inputs: object,
+                            number: int) -> list[Tensor]:
+        """Return |x|² (N,) without padding for every site, and refuse NaN and inf."""
+        mask, squares = get_token_mask(inputs), []
+        for k, (shape, x) in enumerate(zip(network.shapes, xs, strict=True)):
+            squares.append(_sum_squares(x.float(), shape, get_row_mask(shape, View.ALL, mask)))
+            if not torch.isfinite(squares[-1]).all():
+                raise make_nan_error(network, k, number, "test data")
+        return squares
+
+    def _evaluate_piece(self, piece: Batch, number: int) -> None:
+        done, logits = None, None
+        if self.task is Task.NONE:
+            natives = self.target.front(piece.target)
+        else:
+            done = self.target.run_full(piece.target)
+            natives, logits = self.target.pick_representations(done), self.task.extract_logits(done.output)
+        xs = natives if self.source is self.target else self.source.front(piece.source)
+        scales = self._sum_finite_squares(self.target, natives, piece.target, number)
+        if xs is not natives:
+            self._sum_finite_squares(self.source, xs, piece.source, number)
+        own = None if logits is None else self._predict_target(piece, logits)
+        mask = get_token_mask(piece.target)
+        for j, native in enumerate(natives):
+            self._record_native(j, native.float(), scales[j],
+                                get_row_mask(self.target.shapes[j], View.ALL, mask))
+            if self.collector is not None:
+                self.collector.add(j, native, mask, logits)
+        for j in self._groups:
+            self._evaluate_column(j, piece, xs, natives[j].float(), done, own)
+
+    def _evaluate_column(self, j: int, piece: Batch, xs: list[Tensor], native: Tensor,
+                         done: RecordedPass | None, own: _TargetPredictions | None) -> None:
+        """Evaluate all cells of one target site, as many at once as the micro-batch allows."""
+        mask, shape = get_token_mask(piece.target), self.target.shapes[j]
+        counted = get_row_mask(shape, View.ALL, mask)
+        sources, at_once = self._groups[j], self.target.count_at_once(j, self.micro_batch, piece.size)
+        for start in range(0, len(sources), at_once):
+            cells = [(i, j) for i in sources[start:start + at_once]]
+            stitched = [self.layers[c](xs[c[0]], get_token_mask(piece.source)) for c in cells]
+            for c, s in zip(cells, stitched, strict=True):
+                self._record("error", c, _sum_squares(s.float() - native, shape, counted))
+            logits: Sequence[Tensor | None] = [None] * len(cells)
+            if own is not None and done is not None:
+                together = stitched[0] if len(cells) == 1 else torch.cat(stitched)
+                output = self.task.extract_logits(self.target.tail(j, together, done))
+                logits = output.chunk(len(cells))
+                self._record_predictions(cells, output, own)
+            if self.collector is not None:
+                for c, s, each in zip(cells, stitched, logits, strict=True):
+                    self.collector.add(c, s, mask, each)
+
+    def _predict_target(self, piece: Batch, logits: Tensor) -> _TargetPredictions:
+        rows = self.task.find_rows(piece.target, piece.labels)
+        self.task.check_labels(rows, logits)
+        own = _TargetPredictions(rows, rows.select(logits))
+        self._record("broken", "own", (own.classes < 0).sum()[None])
+        if rows.tokens is not None:
+            self._record("tokens", 0, rows.tokens)
+        if rows.labels is not None:
+            self._record("own_ce", 0, rows.sum_per_example(_cross_entropy(own.log_p, rows.labels)[None])[0])
+            self._record("own_correct", 0, rows.sum_per_example((own.classes == rows.labels)[None])[0])
+        return own
+
+    def _record_native(self, j: int, native: Tensor, scale: Tensor, mask: Tensor | None) -> None:
+        # Deviations are from the first piece's mean, because a mean far above the spread would cost all
+        # float32 digits.
+        grid = _zero_padding(to_grid(native, self.target.shapes[j], View.ALL), mask)
+        rows = torch.full((len(grid),), grid[0, ..., 0].numel()) if mask is None else mask.sum((1, 2))
+        if j not in self._origin:
+            self._origin[j] = grid.sum((0, 1, 2)) / rows.sum().clamp(min=1)
+        deviation = _zero_padding(grid - self._origin[j], mask)
+        self._record("scale", j, scale)
+        self._record("deviation", j, _square_norms(deviation))
+        self._record("sums", j, deviation.sum((1, 2)))
+        self._record("rows", j, rows)
+
+    def _record_predictions(self, cells: Sequence[Cell], logits: Tensor, own: _TargetPredictions) -> None:
+        """Compare the logits of k stitched networks with the target network's and the labels.
+
+        `logits` are (k N, V) or (k N, T, V).
+        """
+        rows, shape = own.rows, (len(cells), *own.log_p.shape)
+        counted = rows.select(logits)
+        classes = _predict_classes(counted).view(shape[:2])
+        log_q = counted.float().log_softmax(1).view(shape)
+        p = own.log_p.exp()
+        # A class of probability 0 adds nothing, even if its logit is -inf. Only rounding can make the sum
+        # negative.
+        kl = torch.where(p == 0, 0, p * (own.log_p - log_q)).sum(2).clamp(min=0)
+        found = {"kl": kl, "agree": (classes == own.classes) & (classes >= 0)}
+        if rows.labels is not None:
+            found["ce"] = torch.stack([_cross_entropy(q, rows.labels) for q in log_q])
+            found["correct"] = classes == rows.labels
+        for name, values in found.items():
+            for c, each in zip(cells, rows.sum_per_example(values), strict=True):
+                self._record(name, c, each)
+        for c, each in zip(cells, (classes < 0).sum(1, keepdim=True), strict=True):
+            self._record("broken", c, each)
+
+
+class _TargetPredictions:
+    """The target network's log-probabilities (M, V) and classes (M,) of the scored rows."""
+
+    def __init__(self, rows: ScoredRows, logits: Tensor) -> None:
+        self.rows = rows
+        self.log_p, self.classes = logits.float().log_softmax(1), _predict_classes(logits)
+
+
+def _predict_classes(logits: Tensor) -> Tensor:
+    best, classes = logits.max(1)
+    return classes.masked_fill(~best.isfinite(), -1)
+
+
+def _cross_entropy(log_p: Tensor, labels: Tensor) -> Tensor:
+    return -log_p.gather(1, labels[:, None])[:, 0]
+
+
+def _sum_squares(x: Tensor, shape: Shape, mask: Tensor | None) -> Tensor:
+    """Return |x|² of each example, (N,), without padding."""
+    return _square_norms(x if mask is None else _zero_padding(to_grid(x, shape, View.ALL), mask))
+
+
+def _zero_padding(grid: Tensor, mask: Tensor | None) -> Tensor:
+    """Return a grid (N, H, W, C) with zeros at padding."""
+    return grid if mask is None else grid.masked_fill(~mask[..., None], 0)
+
+
+def _square_norms(x: Tensor) -> Tensor:
+    # No flatten: it would copy a channels-last map into another memory order.
+    norms: Tensor = torch.linalg.vector_norm(x, dim=tuple(range(1, x.ndim)))
+    return norms.square()
+
+
+def _shift_to_mean(deviation: Float32Array, sums: Float32Array, rows: NDArray[Any]) -> Float32Array:
+    """Return |T - mean|² (N,) from |T - c|² (N,), channel sums of T - c (N, q) and row counts (N,)."""
+    shift = sums.sum(0, dtype=np.float64) / rows.sum(dtype=np.float64)
+    cross = np.asarray(sums @ shift.astype(np.float32), np.float64)
+    # Only rounding can make it negative.
+    about: Float32Array = np.maximum(deviation - 2 * cross + rows * (shift @ shift), 0).astype(np.float32)
+    return about

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from suture._base import SutureError
-from suture.compare.array_names import pack_cells, pack_maps, pack_statistics
-from suture.compare.collect import TokenShare, collect_moments, compute_paper_indices, fit_detectors
-from suture.compare.records import Findings, Fitted, FittedMap, ScoreRow, write_rows
-from suture.compare.setup import Setup
-from suture.indices import FOLDS, Value
-from suture.numbers import Estimate
-from suture.representations import Accumulators, Cell
+import torch
+from torch import Tensor
+
+from suture._base import Progress, SutureError, summarise_error
+from suture.compare.records import (
+    Findings,
+    Fitted,
+    FittedMap,
+    ScoreRow,
+    pack_maps,
+    pack_statistics,
+    stack_cells,
+    write_rows,
+)
+from suture.compare.setup import Setup, make_nan_error
+from suture.data import Batches, cut_batch, move_batch
+from suture.indices import FOLDS, STITCH, Needs, Value
+from suture.networks import disable_gradients
+from suture.numbers import Estimate, NonFiniteError, draw_uniform
+from suture.ood import DetectorFitter, SiteFeatures
+from suture.representations import Accumulators, AccumulatorSettings, Cell, get_token_mask
 from suture.stitching import DirectMatch, direct_match
 
 
@@ -24,20 +37,123 @@ class Matched:
     solutions: Mapping[Cell, DirectMatch]
 
 
+class TokenShare:
+    """A random share (`rate`) of the unpadded tokens, the same for every site of both networks.
+
+    A draw depends on the seed, the number of the example, and the number of the token among the unpadded
+    ones. Batches, padding and devices do not change it.
+    """
+
+    def __init__(self, rate: float, seed: int) -> None:
+        self.rate, self.seed, self._seen = rate, seed, 0
+
+    def draw(self, counted: Tensor) -> Tensor:
+        """Draw from the unpadded tokens of the next N examples; mask and result are (N, T) booleans."""
+        n, length = counted.shape
+        draws = draw_uniform(self.seed, range(self._seen, self._seen + n), length)
+        self._seen += n
+        drawn = torch.from_numpy(draws < self.rate).to(counted.device)
+        return counted & drawn.gather(1, (counted.cumsum(1) - 1).clamp(min=0))
+
+    def draw_masks(self, xs: list[Tensor], *masks: Tensor | None) -> list[Tensor | None]:
+        """Reduce the two sides' masks to the drawn tokens; `xs` are one side's representations (N, T, D)."""
+        fitting = [m for m in masks if m is not None and m.shape == xs[0].shape[:2]]
+        if len(fitting) == 2 and not torch.equal(*fitting):
+            return list(masks)  # the accumulators refuse these masks
+        unpadded = (fitting[0] if fitting
+                    else torch.ones(xs[0].shape[:2], dtype=torch.bool, device=xs[0].device))
+        return [self.draw(unpadded)] * 2
+
+
+@disable_gradients()
+def collect_moments(setup: Setup, batches: Batches, accumulators: Accumulators,
+                    progress: Progress | None = None, fitter: DetectorFitter | None = None,
+                    share: TokenShare | None = None) -> None:
+    """Add the representations of all examples at all sites to `accumulators` and `fitter`.
+
+    Args:
+        accumulators: get the unpadded tokens, or those that `share` draws.
+        progress: called as ``progress("moments", batches done, batches)``.
+        fitter: gets native representations, always with all tokens.
+    """
+    rows, source, target = 0, setup.source, setup.target
+    for k, batch in enumerate(batches):
+        for piece in cut_batch(move_batch(batch, setup.settings.torch_device), setup.micro_batch):
+            try:
+                xs = source.front(piece.source)
+                ys = xs if source is target else target.front(piece.target)
+                masks = [get_token_mask(piece.source), get_token_mask(piece.target)]
+                if share is not None:
+                    masks = share.draw_masks(xs, *masks)
+                accumulators.update(xs, ys, *masks)
+                if fitter is not None:
+                    fitter.update(ys, piece.labels, get_token_mask(piece.target))
+            except NonFiniteError as e:
+                raise make_nan_error(source if e.side == "source" else target, e.index, k, "data") from None
+            except (RuntimeError, IndexError) as e:
+                instead = ("token ids below the number of embeddings" if isinstance(e, IndexError)
+                           else "batches of one input size")
+                raise SutureError(f"a network fails on batch {k} of the data, after the first ones went "
+                                  f"well: {summarise_error(e)}; give {instead}") from e
+            rows += all(m is None or bool(m.any()) for m in masks)
+        if progress:
+            progress("moments", k + 1, batches.count_batches())
+    if not rows:
+        raise SutureError("the data hold only padding tokens; give another attention mask, more data, or a "
+                          "larger token_rate")
+
+
 def collect(setup: Setup) -> Accumulators:
     """Run the pass over the data that fills the accumulators and fits the detectors."""
     settings, data, detection = setup.settings, setup.data, setup.detection
     accumulators = setup.make_accumulators()
     fitter = None if detection is None else detection.make_fitter()
     share = TokenShare(settings.token_rate, settings.seed) if settings.token_rate < 1 else None
-    collect_moments(setup.source, setup.target, data.fit, accumulators, device=settings.torch_device,
-                    micro_batch=setup.micro_batch, fitter=fitter if data.fit is data.whole else None,
-                    progress=settings.progress, share=share)
+    collect_moments(setup, data.fit, accumulators, settings.progress,
+                    fitter if data.fit is data.whole else None, share)
     if detection is not None and fitter is not None:
         if data.fit is not data.whole and fitter.needed:
-            fit_detectors(setup.target, data.whole, fitter, settings.torch_device, setup.micro_batch)
+            _fit_detectors(setup, fitter)
         detection.finish(fitter, data.whole, settings.progress)
     return accumulators
+
+
+@disable_gradients()
+def _fit_detectors(setup: Setup, fitter: DetectorFitter) -> None:
+    """Run an extra pass over all data for `fitter`, if the moments used only the first examples."""
+    target = setup.target
+    for number, batch in enumerate(setup.data.whole):
+        for piece in cut_batch(move_batch(batch, setup.settings.torch_device), setup.micro_batch):
+            xs, mask = target.front(piece.target), get_token_mask(piece.target)
+            for k, x in enumerate(xs):
+                if not torch.isfinite(SiteFeatures(x, target.shapes[k], mask).mean).all():
+                    raise make_nan_error(target, k, number, "data")
+            fitter.update(xs, piece.labels, mask)
+
+
+def compute_published(setup: Setup) -> tuple[dict[Cell, dict[str, Value]], dict[str, int]]:
+    """Compute the indices with the alignment of Balogh and Jelasity (2025), and count their examples.
+
+    CKA uses flattened maps. The other indices use positions as rows if the shapes agree, else means over
+    positions. This pass comes first, because it may fail on data that the long pass accepts.
+    """
+    if setup.data.paper is None:
+        return {}, {}
+    asked, sources, targets = setup.settings.accumulator_settings, setup.source.shapes, setup.target.shapes
+    papers = asked.select_requests("paper")
+    views = {r.name: ("flatten",) if r.index.needs is Needs.KEPT_KERNELS else (STITCH, "pool")
+             for r in papers}
+    requests = [replace(r, alignment=view) for r in papers for view in views[r.name]]
+    accumulators = Accumulators(sources, targets, AccumulatorSettings(requests, precision=asked.precision),
+                                same=setup.source is setup.target)
+    collect_moments(setup, setup.data.paper, accumulators, setup.settings.progress)
+    found = {}
+    for i, j in setup.cells:
+        values = accumulators.compute_values(i, j)
+        alike = replace(sources[i], last=targets[j].last) == targets[j]
+        found[i, j] = {r.name: values[replace(r, alignment=views[r.name][0 if alike else -1]).name]
+                       for r in papers}
+    return found, {"n_paper": accumulators.examples}
 
 
 def match(setup: Setup, accumulators: Accumulators) -> Matched:
@@ -58,20 +174,6 @@ def match(setup: Setup, accumulators: Accumulators) -> Matched:
     return Matched(Fitted(maps, failed), solutions)
 
 
-def compute_published(setup: Setup) -> tuple[dict[Cell, dict[str, Value]], dict[str, int]]:
-    """Compute the indices of the alignment ``paper``, and count its examples.
-
-    This pass comes first, because it may fail on data that the long pass accepts.
-    """
-    if setup.data.paper is None:
-        return {}, {}
-    settings = setup.settings
-    found, n = compute_paper_indices(
-        setup.source, setup.target, setup.data.paper, settings.accumulator_settings,
-        device=settings.torch_device, micro_batch=setup.micro_batch, progress=settings.progress)
-    return found, {"n_paper": n}
-
-
 def describe_moments(setup: Setup, accumulators: Accumulators, matched: Matched,
                      published: Mapping[Cell, Mapping[str, Value]], counts: Mapping[str, int]) -> Findings:
     """Return the findings: indices, direct matching, spectra of the sites, notes."""
@@ -85,7 +187,8 @@ def describe_moments(setup: Setup, accumulators: Accumulators, matched: Matched,
     arrays = pack_maps("dm", matched.fitted)
     for name in ("rank", "condition", "residual") if matched.solutions else ():
         of = {c: float(getattr(m, name)) for c, m in matched.solutions.items()}
-        arrays |= pack_cells("dm.fit_residual" if name == "residual" else f"dm.{name}", of, setup.shape)
+        key = "dm.fit_residual" if name == "residual" else f"dm.{name}"
+        arrays[key] = stack_cells(of, setup.shape)
     for side, network in (("source", setup.source), ("target", setup.target)):
         for k in range(len(network.sites)) if settings.requests and accumulators.has_stitch else ():
             arrays |= pack_statistics(side, k, accumulators.compute_statistics(side, k))

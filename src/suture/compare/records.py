@@ -1,4 +1,4 @@
-"""Records that pass between the stages of a comparison: fitted maps, and findings for the result."""
+"""Records that pass between the stages of a comparison, and the names of their arrays on the disk."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from numpy.typing import NDArray
+import numpy as np
+import torch
+from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
-from suture._base import SutureError
 from suture.compare.setup import Setup
-from suture.numbers import Estimate, get_measure
+from suture.indices import SiteStatistics
+from suture.numbers import Arrays, Estimate, get_measure
 from suture.representations import Cell
-from suture.results import Comparison
 from suture.stitching import StitchingLayer
 
 
@@ -37,14 +38,13 @@ class Fitted:
 
 
 class ScoreRow(NamedTuple):
-    """Value of a measure in one cell, from `n` rows or examples; `mark` says why it cannot be trusted."""
+    """Value of a measure in one cell, from `n` rows, examples or batches."""
 
     i: int
     j: int
     measure: str
     value: Estimate
     n: int
-    mark: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Findings:
 
     Attributes:
         rows: rows of the table, as saved.
-        arrays: arrays, as saved (`suture.compare.array_names`).
+        arrays: arrays, as saved.
         notes: sentences for the reader.
         counts: ``n_fit``, ``n_test`` and ``n_paper`` examples.
         failed: cells without a stitched network, with the reason.
@@ -62,7 +62,7 @@ class Findings:
     """
 
     rows: Sequence[Mapping[str, Any]] = ()
-    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    arrays: Arrays = field(default_factory=dict)
     notes: Sequence[str] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
     failed: Mapping[Cell, str] = field(default_factory=dict)
@@ -76,22 +76,38 @@ class Findings:
                         {**self.ood, **new.ood}, [*self.stages, *new.stages])
 
 
-def read_findings(previous: Comparison, setup: Setup, standing_notes: Iterable[str]) -> Findings:
-    """Return the findings of an earlier result; `standing_notes` are notes that do not come from a stage."""
-    meta, standing = previous.meta, list(standing_notes)
-    if meta.get("key") != setup.key:
-        raise SutureError("the earlier result is of other networks, data or settings; choose another output "
-                          "folder, or remove it")
-    rows: Any = previous.table.to_dict("records")
-    return Findings(rows, previous.arrays, [n for n in meta["notes"] if n not in standing],
-                    {k: meta[k] for k in ("n_fit", "n_test") if meta.get(k) is not None},
-                    {(int(i), int(j)): why for i, j, why in meta["excluded"]}, meta.get("ood", {}),
-                    meta["stages"])
-
-
 def write_rows(setup: Setup, rows: Iterable[ScoreRow]) -> list[dict[str, Any]]:
-    sources, targets = ([str(s) for s in n.sites] for n in (setup.source, setup.target))
-    return [{"source": sources[r.i], "target": targets[r.j], "measure": r.measure, "value": r.value.value,
-             "low": r.value.low, "high": r.value.high, "n": r.n,
-             "direction": get_measure(r.measure).direction, "reason": r.value.reason, "mark": r.mark}
+    """Return the rows as they are saved, without marks."""
+    return [{"source": str(setup.source.sites[r.i]), "target": str(setup.target.sites[r.j]),
+             "measure": r.measure, "value": r.value.value, "low": r.value.low, "high": r.value.high, "n": r.n,
+             "direction": get_measure(r.measure).direction, "reason": r.value.reason, "mark": ""}
             for r in rows]
+
+
+def stack_cells(of: Mapping[Any, Any], shape: tuple[int, ...], dtype: DTypeLike = np.float64) -> NDArray[Any]:
+    """Return values by cell, or by site, as one array, with NaN (or False) where there is none."""
+    full: NDArray[Any] = np.full(shape, False if dtype is np.bool_ else np.nan, dtype)
+    for key, values in of.items():
+        full[key] = values
+    return full
+
+
+def pack_maps(method: str, fitted: Fitted) -> dict[str, NDArray[Any]]:
+    """Return the arrays of fitted maps: ``METHOD.weight/I/J``, ``METHOD.bias/I/J``."""
+    return {f"{method}.{part}/{i}/{j}": t.detach().cpu().numpy() for (i, j), m in fitted.maps.items()
+            for part, t in m._asdict().items()}
+
+
+def unpack_maps(method: str, arrays: Arrays, failed: Mapping[Cell, str]) -> Fitted:
+    """Return the fitted maps from the arrays of `pack_maps`."""
+    start = f"{method}.weight/"
+    cells = [tuple(map(int, k.removeprefix(start).split("/"))) for k in arrays if k.startswith(start)]
+    maps = {(i, j): FittedMap(*(torch.as_tensor(arrays[f"{method}.{part}/{i}/{j}"])
+                                for part in FittedMap._fields)) for i, j in cells}
+    return Fitted(maps, failed)
+
+
+def pack_statistics(side: str, k: int, found: SiteStatistics) -> dict[str, NDArray[Any]]:
+    """Return the spectrum of a site, and its numbers of rows, channels and constant channels."""
+    return {f"{side}.spectrum/{k}": found.spectrum.cpu().numpy(),
+            f"{side}.rows/{k}": np.array([found.n, found.width, found.dead], dtype=np.int64)}

@@ -1,24 +1,36 @@
-"""Assembly of a comparison's result: its ordered table, metadata, and standing notes."""
+"""The result of a comparison: assembled from the findings of its stages, and read back to go on."""
 
 from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from suture._base import SutureError
 from suture.compare.records import Findings
 from suture.compare.setup import Setup
-from suture.numbers import get_base_name, get_measure, sort_measures
+from suture.numbers import Arrays, get_base_name, get_measure, sort_measures
 from suture.results import COLUMNS, Comparison
 
 
-def list_standing_notes(setup: Setup) -> list[str]:
+def read_findings(previous: Comparison, setup: Setup) -> Findings:
+    """Return the findings of an earlier result of the same comparison."""
+    meta, standing = previous.meta, _list_standing_notes(setup)
+    if meta.get("key") != setup.key:
+        raise SutureError("the earlier result is of other networks, data or settings; choose another output "
+                          "folder, or remove it")
+    rows: Any = previous.table.to_dict("records")
+    return Findings(rows, previous.arrays, [n for n in meta["notes"] if n not in standing],
+                    {k: meta[k] for k in ("n_fit", "n_test") if meta.get(k) is not None},
+                    {(int(i), int(j)): why for i, j, why in meta["excluded"]}, meta.get("ood", {}),
+                    meta["stages"])
+
+
+def _list_standing_notes(setup: Setup) -> list[str]:
     """Return the notes that follow from settings, networks and data alone."""
     notes, settings = [], setup.settings
     if not setup.data.held_out and settings.method_names:
@@ -32,15 +44,6 @@ def list_standing_notes(setup: Setup) -> list[str]:
         notes.append(f"bypassed sites ({', '.join(dict.fromkeys(bypassed))}): their stitched networks still "
                      "see the target's own activations on another path")
     return [*notes, *dict.fromkeys(d["note"] for d in setup.data.about.values() if d["note"])]
-
-
-def _compute_target_accuracy(arrays: Mapping[str, NDArray[Any]]) -> float | None:
-    """Return the target network's accuracy over the test examples, or over their scored tokens."""
-    hits = arrays.get("target.correct")
-    if hits is None:
-        return None
-    tokens = arrays.get("target.tokens")
-    return float(hits.mean()) if tokens is None else float(hits.sum(dtype=np.float64) / tokens.sum())
 
 
 def assemble(setup: Setup, found: Findings) -> Comparison:
@@ -58,7 +61,7 @@ def assemble(setup: Setup, found: Findings) -> Comparison:
         "shapes": {"source": [str(s) for s in source.shapes], "target": [str(s) for s in target.shapes]},
         "fingerprints": list(setup.fingerprints), "device": str(settings.torch_device),
         "micro_batch": setup.micro_batch, "excluded": [[i, j, why] for (i, j), why in found.failed.items()],
-        "notes": [*list_standing_notes(setup), *found.notes],
+        "notes": [*_list_standing_notes(setup), *found.notes],
         "data": {name: dict(about) for name, about in setup.data.about.items()},
         "versions": _collect_versions(), "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(sys.argv),
@@ -81,3 +84,11 @@ def _collect_versions() -> dict[str, str]:
 
     return {"suture": version("suture"), "python": platform.python_version(), "torch": torch.__version__,
             "numpy": np.__version__, "machine": platform.machine()}
+
+
+def _compute_target_accuracy(arrays: Arrays) -> float | None:
+    """Return the target network's accuracy over the test examples, or over their scored tokens."""
+    hits, tokens = arrays.get("target.correct"), arrays.get("target.tokens")
+    if hits is None:
+        return None
+    return float(hits.sum(dtype=np.float64) / (len(hits) if tokens is None else tokens.sum()))

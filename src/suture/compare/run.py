@@ -1,38 +1,98 @@
-"""One comparison in progress: its stages in order, each from records to findings."""
+"""The public calls `compare`, `dry_run` and `paper`, and the stages that they run."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
-from suture.compare.array_names import unpack_maps
-from suture.compare.evaluation import describe_evaluation, evaluate
-from suture.compare.moments import collect, compute_published, describe_moments, match
-from suture.compare.records import Findings, Fitted, read_findings
-from suture.compare.result import assemble, list_standing_notes
-from suture.compare.setup import Setup
+import torch
+
+from suture._base import takes
+from suture.compare.evaluation import Evaluator
+from suture.compare.moments import collect, collect_moments, compute_published, describe_moments, match
+from suture.compare.records import Findings, Fitted, unpack_maps
+from suture.compare.result import assemble, read_findings
+from suture.compare.scores import evaluate
+from suture.compare.settings import CompareOptions
+from suture.compare.setup import Setup, set_up
 from suture.compare.task_loss import describe_training, find_marks, mark_rows, train
-from suture.representations import Accumulators
+from suture.data import Batch, Batches, cut_batch, move_batch
+from suture.networks import SiteInfo
+from suture.representations import Accumulators, AlignmentRule
 from suture.results import Comparison
+from suture.stitching import FULL, GroupTrainer, TaskRecipe
+
+TRIED_EXAMPLES = 32
+"""Largest number of examples of a dry run."""
+QUICK_SECONDS = 1.0
+"""A stage runs a second time if it is faster, because the first run warms up."""
 
 
-class Run:
+@dataclass(frozen=True)
+class DryRun:
+    """Sites, memory and estimated time of a comparison, from one micro-batch.
+
+    Attributes:
+        names: names of source and target.
+        source, target: their sites with shapes, in order; the same object for self-stitching.
+        examples: numbers of examples of data and test data; None where a stream does not know.
+        micro_batch: examples per pass of a network.
+        state: bytes of the sums of all cells, for any number of examples.
+        seconds: estimated wall time of each stage; None if the number of examples is unknown. Solving,
+            intervals and trained detectors are not included.
+        device: device of the run.
+    """
+
+    names: tuple[str, str]
+    source: tuple[SiteInfo, ...]
+    target: tuple[SiteInfo, ...]
+    examples: tuple[int | None, int | None]
+    micro_batch: int
+    state: int
+    seconds: dict[str, float | None]
+    device: str
+
+
+@takes(CompareOptions)
+def compare(given: CompareOptions) -> Comparison:
+    """Compare two networks layer by layer.
+
+    One pass over `data` gives the moments of all cells, and from them every index and every direct-matching
+    layer. Task loss matching trains on `data`. Stitched networks are evaluated on `test`, with an
+    out-of-distribution score of each stitched representation (`Comparison.cells`).
+
+    Args:
+        {options}
+
+    Raises:
+        SutureError: bad input. One line says what was expected, what was given and what to write instead.
+    """
+    run = _Run(set_up(given), given.previous)
+    result: Comparison | None = None
+    for stage in run.unfinished:
+        run.run_stage(stage)
+        result = assemble(run.setup, run.found)
+        if given.on_stage:
+            given.on_stage(result)
+    return result or assemble(run.setup, run.found)
+
+
+class _Run:
     """One comparison in progress; the finished stages of an earlier result `previous` are not run again."""
 
     def __init__(self, setup: Setup, previous: Comparison | None = None) -> None:
         self.setup = setup
-        self.found = (Findings() if previous is None
-                      else read_findings(previous, setup, list_standing_notes(setup)))
-
-    def list_stages(self) -> list[str]:
-        """List the unfinished stages in order."""
-        return [s for s in ("moments", *self.setup.settings.method_names) if s not in self.found.stages]
+        self.found = Findings() if previous is None else read_findings(previous, setup)
+        self.unfinished = [s for s in ("moments", *setup.settings.method_names) if s not in self.found.stages]
 
     def run_stage(self, stage: str) -> None:
         """Run one stage and add its findings."""
-        new = {"moments": self._run_moments, "dm": self._run_direct_matching,
-               "tlm": self._run_task_loss_matching}[stage]()
-        self.found = self.found.add(replace(new, stages=[stage]))
+        run = {"moments": self._run_moments, "dm": lambda: self._evaluate("dm", self.matched),
+               "tlm": self._run_task_loss_matching}[stage]
+        self.found = self.found.add(replace(run(), stages=[stage]))
 
     @cached_property
     def accumulators(self) -> Accumulators:
@@ -50,9 +110,6 @@ class Run:
         self.matched = matched.fitted
         return describe_moments(self.setup, self.accumulators, matched, published, counts)
 
-    def _run_direct_matching(self) -> Findings:
-        return self._evaluate("dm", self.matched)
-
     def _run_task_loss_matching(self) -> Findings:
         trained = train(self.setup, self.matched)
         tested = self._evaluate("tlm", trained.fitted)
@@ -60,9 +117,85 @@ class Run:
         return describe_training(self.setup, trained, marks).add(mark_rows(self.setup, tested, marks))
 
     def _evaluate(self, method: str, fitted: Fitted) -> Findings:
-        accumulators = None if self.setup.detection is None else self.accumulators
-        return describe_evaluation(self.setup, evaluate(self.setup, method, fitted), self.found.arrays,
-                                   accumulators)
+        return evaluate(self.setup, method, fitted, self.found.arrays,
+                        None if self.setup.detection is None else self.accumulators)
 
-    def make_result(self) -> Comparison:
-        return assemble(self.setup, self.found)
+
+@takes(CompareOptions)
+def dry_run(given: CompareOptions) -> DryRun:
+    """Return sites, shapes, memory of the sums and estimated time of `compare` with the same arguments.
+
+    One micro-batch passes every stage twice. `on_stage` and `previous` are ignored.
+
+    Args:
+        {options}
+
+    Raises:
+        SutureError: bad input, as by `compare`.
+    """
+    setup = set_up(given)
+    settings, data, device = setup.settings, setup.data, setup.settings.torch_device
+    batch = next(iter(cut_batch(move_batch(next(iter(data.fit)), device),
+                                min(setup.micro_batch, TRIED_EXAMPLES))))
+    one = Batches([Batch(batch.source, batch.target, batch.labels)])
+    accumulators, networks = setup.make_accumulators(), (setup.source, setup.target)
+
+    def each(work: Callable[[], object]) -> float:
+        return _time_work(work, device) / batch.size
+
+    n_fit, n_test = data.fit.count_examples(), data.test.count_examples()
+    seconds = {"moments": _multiply(n_fit, each(lambda: collect_moments(setup, one, accumulators)))}
+    layers = {c: setup.make_layer(c).init_random(0).to(device) for c in setup.cells if c not in setup.unfit}
+    if settings.method_names:
+        evaluator = Evaluator(*networks, layers, setup.micro_batch, None, setup.task)
+        testing = _multiply(n_test, each(lambda: evaluator.run(one, device)))
+        seconds |= dict.fromkeys(settings.method_names, testing)
+    if "tlm" in settings.method_names:
+        brief = replace(settings.recipe, epochs=1, patience=None)
+        step = each(lambda: GroupTrainer(*networks, layers, brief, setup.micro_batch,
+                                         setup.task).fit(one, device))
+        training = _multiply(data.whole.count_examples(), step * settings.recipe.epochs)
+        seconds["tlm"] = None if training is None or testing is None else training + testing
+    return DryRun(setup.names, setup.source.infos, setup.target.infos, (n_fit, n_test), setup.micro_batch,
+                  accumulators.nbytes_planned, seconds, str(device))
+
+
+def _time_work(work: Callable[[], object], device: torch.device) -> float:
+    took = 0.0
+    for _ in range(2):
+        start = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        took = time.perf_counter() - start
+        if took > QUICK_SECONDS:
+            break
+    return took
+
+
+def _multiply(n: int | None, each: float) -> float | None:
+    return None if n is None else n * each
+
+
+def paper(seed: int = 0) -> dict[str, Any]:
+    """Return the arguments of `compare` and `suture.stitch` for the setup of Balogh and Jelasity, AAAI 2025.
+
+    >>> suture.compare(network, data=train, test=test, **suture.paper())
+
+    In the paper (arXiv 2412.11299), the map is a bilinear resize to the target's size, then a full affine map
+    (one for all tokens). Direct matching uses the first 100 examples of `data`, which should not be
+    augmented. Task loss matching uses `TaskRecipe.paper`. Functional DM is ``dm.accuracy``, structural DM is
+    ``dm.residual_batches``.
+
+    Two errors of the published code are not repeated. Its float32 pseudo-inverse drops more directions the
+    more rows there are. Its residual belongs to another map than the stitching layer.
+
+    The paper's detectors take hours, so they are not included. To add them, write
+    ``ood=suture.OOD(("energy",), energy=suture.EnergyRecipe.paper(), auxiliary=random_images,
+    store="detectors")``.
+
+    Args:
+        seed: seed of initialisations, the order of the data and the augmentation.
+    """
+    return {"family": FULL, "alignment": AlignmentRule(resize="bilinear", order="before", prefix="auto"),
+            "examples": 100, "tlm": TaskRecipe.paper(seed), "seed": seed}

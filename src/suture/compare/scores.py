@@ -1,4 +1,4 @@
-"""The measures of every stitched network, from the per-example arrays of an evaluation."""
+"""The stage of evaluation: scores and distances from native of all stitched networks, on the test data."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from suture.compare.evaluate import Evaluation
+from suture._base import SutureError
+from suture.compare.evaluation import Evaluation, Evaluator
+from suture.compare.records import Findings, Fitted, ScoreRow, write_rows
+from suture.compare.setup import OTHER_ORDER, Setup, report_network_errors
 from suture.numbers import (
     RECORDS,
     Arrays,
@@ -21,52 +23,74 @@ from suture.numbers import (
     estimate_proportion,
     estimate_ratios,
     exponentiate,
+    frechet,
     make_missing_estimate,
 )
-from suture.ood import is_constant
-from suture.representations import Cell
+from suture.ood import is_constant, stack_scores, tabulate_scores
+from suture.representations import Accumulators, Cell
 from suture.stitching import Task
 
 _LABELLED = ("accuracy", "relative_accuracy", "ce_gap", "relative_perplexity")
 _PREDICTED = (*_LABELLED, "agreement", "kl")
-ScoreRow = tuple[int, int, str, Estimate, int]
-"""Source site, target site, measure, estimate, number of examples (or batches, for means over them)."""
 
 
-def list_quantities(task: Task) -> tuple[str, ...]:
-    """Return the measures of each stitched network (`suture.numbers.measures.MEASURES`)."""
-    left_out = {Task.CLASSIFICATION: ("relative_perplexity",), Task.NONE: _PREDICTED}.get(task, ())
-    return tuple(q for q in RECORDS if q not in left_out)
+def evaluate(setup: Setup, method: str, fitted: Fitted, before: Arrays,
+             accumulators: Accumulators | None) -> Findings:
+    """Evaluate all networks stitched by `method` in one pass, and return the measures of every cell.
 
-
-def stack_evaluation(found: Evaluation, method: str, shape: tuple[int, int]) -> dict[str, NDArray[Any]]:
-    """Return the per-example arrays of a comparison, for S source and T target sites (`shape`).
-
-    Returns:
-        ``{method}.correct`` and ``.agree`` bool, ``.kl``, ``.ce`` and ``.error`` float32, all (S, T, N);
-        ``target.correct`` bool and ``target.ce`` float32 (N,), ``target.scale`` and ``target.spread`` float32
-        (T, N), ``target.batches`` int64 (B,). Cells that were not evaluated are False or NaN. Without labels
-        there is no ``correct`` and ``ce``. Without logits there are only ``error``, ``target.scale``,
-        ``target.spread`` and ``target.batches``.
-
-    For tasks of tokens, ``correct``, ``agree``, ``kl`` and ``ce`` are float32 sums over the scored tokens of
-    an example, whose number is ``target.tokens`` int64 (N,).
+    `before` holds the arrays of earlier stages. `accumulators` hold the moments of the fitting data, for
+    distances from native; they are None without detectors.
     """
-    n, (s, t) = found.examples, shape
-    arrays: dict[str, NDArray[Any]] = {"target.batches": found.batches}
-    for name, of in (("scale", found.scale), ("spread", found.spread)):
-        arrays[f"target.{name}"] = _stack_arrays(of, (t, n), np.float32)
-    per_cell: dict[str, Mapping[Cell, NDArray[Any]]] = {"error": found.error}
-    if found.task is not Task.NONE:
-        per_cell = {"kl": found.kl, "error": found.error, "agree": found.agree}
-    of_target: dict[str, NDArray[Any] | None] = {"tokens": found.tokens}
-    if found.own_correct is not None and found.own_ce is not None:
-        per_cell |= {"correct": found.correct, "ce": found.ce}
-        of_target = {"correct": found.own_correct, "ce": found.own_ce, "tokens": found.tokens}
-    for name, values in per_cell.items():
-        counts = name in ("agree", "correct") and found.tokens is None
-        arrays[f"{method}.{name}"] = _stack_arrays(values, (s, t, n), np.bool_ if counts else np.float32)
-    return arrays | {f"target.{name}": given for name, given in of_target.items() if given is not None}
+    detection, test, seed = setup.detection, setup.data.test, setup.settings.seed
+    collector = None if detection is None else detection.make_collector()
+    evaluator = Evaluator(setup.source, setup.target, fitted.make_layers(setup), setup.micro_batch, collector,
+                          setup.task)
+    with report_network_errors(test.name, IndexError):
+        found = evaluator.run(test, setup.settings.torch_device, setup.settings.progress,
+                              f"evaluating {method}")
+    arrays, counts = name_arrays(found, method), {"n_test": found.examples}
+    if not has_same_examples(before, arrays):
+        raise SutureError(OTHER_ORDER)
+    rows = score_cells(found, method, seed, fitted.failed)
+    if detection is None or collector is None or accumulators is None:
+        return Findings(write_rows(setup, rows), arrays, counts=counts)
+    scores = stack_scores(collector, method, setup.shape)
+    detection.describe_quality(scores, collector)
+    separations = tabulate_scores(arrays | scores, method, setup.shape, detection.ood.names, seed,
+                                  fitted.failed)
+    rows += [*_measure_distances(setup, method, fitted, accumulators), *(ScoreRow(*r) for r in separations)]
+    return Findings(write_rows(setup, rows), arrays | scores, counts=counts, ood=detection.about)
+
+
+def _measure_distances(setup: Setup, method: str, fitted: Fitted,
+                       accumulators: Accumulators) -> list[ScoreRow]:
+    """Return the Fréchet distances between stitched and native representations."""
+    rows = []
+    for cell in setup.cells:
+        reason = fitted.failed.get(cell, "")
+        if setup.settings.relu and not reason:
+            reason = "a layer that ends with a ReLU has no closed form of this distance"
+        pair = accumulators.stitch.get_pair(*cell)
+        parts = None if reason else frechet(*fitted.maps[cell], pair)
+        for part in ("total", "shift", "shrinkage", "rotation"):
+            value = make_missing_estimate(reason) if parts is None else getattr(parts, part)
+            name = f"{method}.frechet" + ("" if part == "total" else f"_{part}")
+            rows.append(ScoreRow(*cell, name, value, pair.moments.n))
+    return rows
+
+
+def list_quantities(task: Task) -> list[str]:
+    """List the measures of each stitched network (`suture.numbers.MEASURES`)."""
+    left_out = {Task.CLASSIFICATION: ("relative_perplexity",), Task.NONE: _PREDICTED}.get(task, ())
+    return [q for q in RECORDS if q not in left_out]
+
+
+def name_arrays(found: Evaluation, method: str) -> dict[str, Any]:
+    """Return the arrays of an evaluation by their names on the disk, such as ``dm.kl``, ``target.scale``."""
+    named = {f"target.{name}": getattr(found, name) for name in ("batches", "scale", "spread")}
+    named |= {f"{method}.{name}": getattr(found, name) for name in ("kl", "error", "agree", "correct", "ce")}
+    named |= {"target.correct": found.own_correct, "target.ce": found.own_ce, "target.tokens": found.tokens}
+    return {name: array for name, array in named.items() if array is not None}
 
 
 def has_same_examples(one: Arrays, other: Arrays) -> bool:
@@ -84,60 +108,48 @@ def has_same_examples(one: Arrays, other: Arrays) -> bool:
     return True
 
 
-def _stack_arrays(of: Mapping[Any, NDArray[Any]], shape: tuple[int, ...], dtype: type) -> NDArray[Any]:
-    full: NDArray[Any] = np.full(shape, False if dtype is np.bool_ else np.nan, dtype)
-    for key, values in of.items():
-        full[key] = values
-    return full
-
-
-def score_cells(found: Evaluation, arrays: Arrays, method: str, shape: tuple[int, int], seed: int,
-                failed: Mapping[Cell, str]) -> list[ScoreRow]:
+def score_cells(found: Evaluation, method: str, seed: int, failed: Mapping[Cell, str]) -> list[ScoreRow]:
     """Return every measure of every cell, cell by cell in the order of sites.
 
-    `arrays` are those of `stack_evaluation`. Measures of `failed` cells are missing for the given reason. For
-    tasks of tokens, examples are texts. Intervals resample whole texts, because the tokens of one text are
-    dependent.
+    Measures of `failed` cells are missing for the given reason. For tasks of tokens, examples are texts.
+    Intervals resample whole texts, because the tokens of one text are dependent.
     """
-    n = found.examples
-    columns = [_estimate_column(found, arrays, method, j,
-                                [i for i in range(shape[0]) if (i, j) not in failed], seed)
-               for j in range(shape[1])]
-    rows: list[ScoreRow] = []
-    for (i, j), quantity in product(product(*map(range, shape)), list_quantities(found.task)):
-        e = make_missing_estimate(failed[i, j]) if (i, j) in failed else columns[j][quantity][i]
-        rows.append((i, j, f"{method}.{quantity}", e,
-                     len(found.batches) if quantity == "residual_batches" else n))
-    return rows
-
-
-def _estimate_column(found: Evaluation, arrays: Arrays, method: str, j: int, sources: Sequence[int],
-                     seed: int) -> dict[str, dict[int, Estimate]]:
-    """Return the estimates of all cells into one target site, by measure and source."""
-    column: dict[str, dict[int, Estimate]] = {quantity: {} for quantity in list_quantities(found.task)}
-    if not sources:
-        return column
-    for quantity, of in column.items():
-        if not found.labelled and quantity in _LABELLED:
-            estimates = [make_missing_estimate("the test data have no labels")] * len(sources)
-        elif quantity == "r2" and _is_constant_site(found, j):
-            estimates = ([make_missing_estimate("the target's representation is constant on the test data")]
-                         * len(sources))
-        else:
-            records = [build_record(arrays, f"{method}.{quantity}", i, j) for i in sources]
-            estimates = _estimate_quantity(quantity, records, seed)
-        if found.tokens is not None and found.examples == 1:
+    arrays, quantities, (s, t, n) = name_arrays(found, method), list_quantities(found.task), found.error.shape
+    estimates: dict[tuple[int, int, str], Estimate] = {}
+    for quantity, j in product(quantities, range(t)):
+        reasons = [failed.get((i, j)) or _explain_missing(found, quantity, (i, j)) for i in range(s)]
+        defined = [i for i, reason in enumerate(reasons) if not reason]
+        records = [build_record(arrays, f"{method}.{quantity}", i, j) for i in defined]
+        given = dict(zip(defined, _estimate_quantity(quantity, records, seed), strict=True))
+        for i, reason in enumerate(reasons):
+            e = make_missing_estimate(reason) if reason else given[i]
             # A single text shows no variation between texts, so there is no interval.
-            estimates = [Estimate(e.value, reason=e.reason) for e in estimates]
-        of.update(zip(sources, estimates, strict=True))
-    for i, quantity in product(sources, column.keys() & _PREDICTED):
-        reason = _explain_unpredicted(found, (i, j))
-        if reason and not (not found.labelled and quantity in _LABELLED):
-            column[quantity][i] = make_missing_estimate(reason)
-    return column
+            alone = found.tokens is not None and n == 1
+            estimates[i, j, quantity] = Estimate(e.value, reason=e.reason) if alone else e
+    return [ScoreRow(i, j, f"{method}.{quantity}", estimates[i, j, quantity],
+                     len(found.batches) if quantity == "residual_batches" else n)
+            for i, j, quantity in product(range(s), range(t), quantities)]
+
+
+def _explain_missing(found: Evaluation, quantity: str, cell: Cell) -> str:
+    """Return the reason why a measure of a cell is not defined; "" if it is."""
+    if quantity in _LABELLED and found.own_correct is None:
+        return "the test data have no labels"
+    if quantity == "r2":
+        spread, scale = (of[cell[1]].sum(dtype=np.float64) for of in (found.spread, found.scale))
+        constant = is_constant(spread, scale)
+        return "the target's representation is constant on the test data" if constant else ""
+    total, unit = ((found.examples, "examples") if found.tokens is None
+                   else (int(found.tokens.sum()), "tokens"))
+    for who, bad in (("target", found.own_broken), ("stitched", found.broken.get(cell, 0))):
+        if bad and quantity in _PREDICTED:
+            return f"the {who} network's logits are nan or infinite for {bad} of {total} test {unit}"
+    return ""
 
 
 def _estimate_quantity(quantity: str, records: Sequence[Record], seed: int) -> list[Estimate]:
+    if not records:
+        return []
     hits = records[0].top.dtype == np.bool_
     if quantity in ("accuracy", "agreement") and hits:
         return [estimate_proportion(r.top) for r in records]
@@ -149,18 +161,3 @@ def _estimate_quantity(quantity: str, records: Sequence[Record], seed: int) -> l
         return [make_missing_estimate("the target network has no correct prediction")] * len(records)
     found = estimate_ratios(np.stack([r.top for r in records]), records[0].bottom, seed)
     return [exponentiate(e) for e in found] if records[0].exponential else found
-
-
-def _is_constant_site(found: Evaluation, j: int) -> bool:
-    spread, scale = (of[j].sum(dtype=np.float64) for of in (found.spread, found.scale))
-    return is_constant(spread, scale)
-
-
-def _explain_unpredicted(found: Evaluation, cell: Cell) -> str:
-    """Return the reason why a cell's predictions are invalid; "" if they are valid."""
-    total, unit = ((found.examples, "examples") if found.tokens is None
-                   else (int(found.tokens.sum()), "tokens"))
-    for who, bad in (("target", found.own_broken), ("stitched", found.broken.get(cell, 0))):
-        if bad:
-            return f"the {who} network's logits are nan or infinite for {bad} of {total} test {unit}"
-    return ""

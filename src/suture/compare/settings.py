@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, InstanceOf, SkipValidation
@@ -28,14 +28,13 @@ from suture._base import (
 from suture.data import Batch, Batches
 from suture.indices import FOLDS, Named, Request, chosen
 from suture.networks import Site, SitedNetwork, SiteSpec, find_device, take_first
+from suture.numbers import METHOD_NAMES
 from suture.ood import DEFAULT_OOD, DETECTORS, OOD, EnergyRecipe, as_batches
 from suture.representations import DEFAULT_RULE, AccumulatorSettings, AlignmentRule
 from suture.results import Comparison
 from suture.stitching import FULL, Family, Task, TaskName, TaskRecipe, check_batch, resolve_task
 
 Method = Literal["dm", "tlm"]
-METHODS: tuple[Method, ...] = get_args(Method)
-PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 FORWARD_DTYPES = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Types of the forward passes (autocast). Statistics and stitching layers use float32 or more."""
 
@@ -108,7 +107,7 @@ class Settings(FitSettings):
     target_sites: Annotated[SiteSpec, SkipValidation, Doc("Sites of the target, if they differ.")] = None
     methods: Annotated[Sequence[str], SkipValidation, Doc(
         'Ways of stitching: "dm" (direct matching) and "tlm" (task loss matching). ``()``: indices only.',
-        )] = METHODS
+        )] = tuple(METHOD_NAMES)
     indices: Annotated[Iterable[Named] | Named, SkipValidation, Doc(
         'Structural indices by name, such as "cka", "svcca:0.9" or "cka@flatten", or by group: default, '
         "moments, rows or all (docs/indices.md). Or entries, or your own functions (`suture.indices.own`). A "
@@ -125,9 +124,9 @@ class Settings(FitSettings):
         "Names of the two networks in tables. None: their classes.")] = None
 
     def __post_init__(self) -> None:
-        unknown = [m for m in self.method_names if m not in METHODS]
-        if unknown:
-            raise make_unknown_error("method", str(unknown[0]), METHODS)
+        for method in self.method_names:
+            if method not in METHOD_NAMES:
+                raise make_unknown_error("method", str(method), METHOD_NAMES)
         expect(self.names is None or (not isinstance(self.names, str) and len(self.names) == 2),
                "two names, of source and target", repr(self.names), 'write names=("A", "B")')
         _ = self.torch_device, self.detection, self.accumulator_settings.blocks  # raise for bad values
@@ -163,7 +162,7 @@ class Settings(FitSettings):
     @property
     def accumulator_settings(self) -> AccumulatorSettings:
         return AccumulatorSettings(self.requests, self.jackknife, self.folds, self.sample, self.seed,
-                                   PRECISIONS[self.precision], bool(self.method_names))
+                                   getattr(torch, self.precision), bool(self.method_names))
 
     def replace_task(self, target: SitedNetwork, first: Batch) -> Settings:
         """Return the settings with the task found on the first batch; "none" without stitched networks.
@@ -239,8 +238,8 @@ class StitchOptions(FitSettings):
         )] = Field(default="dm", kw_only=True)
 
     @property
-    def settings(self) -> Settings:
-        """The settings of a comparison of these two sites alone."""
+    def comparison(self) -> CompareOptions:
+        """The comparison of these two sites alone."""
         shared: Mapping[str, Any] = {name: getattr(self, name) for name in FitSettings.__annotations__}
-        return Settings(**shared, sites=[self.source_site], target_sites=[self.target_site],
-                        methods=[self.method], indices=(), ood=None)
+        return CompareOptions(self.source, self.target, self.data, **shared, sites=[self.source_site],
+                              target_sites=[self.target_site], methods=[self.method], indices=(), ood=None)

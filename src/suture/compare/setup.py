@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -16,9 +17,9 @@ from suture._base import (
     fingerprint_network,
     hash_tensors,
     list_tensors,
+    summarise_error,
 )
-from suture.compare.collect import check_share, report_network_errors
-from suture.compare.settings import FORWARD_DTYPES, Settings
+from suture.compare.settings import FORWARD_DTYPES, CompareOptions, Settings
 from suture.data import Batch, Batches, Prepared, is_same_batch, move_batch
 from suture.networks import (
     SitedNetwork,
@@ -29,7 +30,7 @@ from suture.networks import (
     take_first,
 )
 from suture.ood import Detection
-from suture.representations import PAPER_EXAMPLES, Accumulators, Alignment, Cell
+from suture.representations import PAPER_EXAMPLES, Accumulators, Alignment, Cell, Kind
 from suture.stitching import StitchingLayer, Task, make_training_batches
 
 OTHER_ORDER = ("the test data came in another order than in the pass before, or augmented at random, so "
@@ -111,24 +112,25 @@ class Setup:
                             self.settings.alignment, same=self.source is self.target)
 
 
-def set_up(source: nn.Module, target: nn.Module | None, data: Any, test: Any, settings: Settings) -> Setup:
-    """Prepare both networks and check the first batch; arguments are those of `suture.compare`."""
-    opened, other = _open_data(data, test, settings), source if target is None else target
-    device = settings.torch_device
+def set_up(given: CompareOptions) -> Setup:
+    """Prepare both networks and check the first batch."""
+    source, target = given.source, given.source if given.target is None else given.target
+    opened, device = _open_data(given), given.torch_device
     first = move_batch(next(iter(opened.fit)), device)
-    a, b = _site_networks(source, other, first, settings)
+    a, b = _site_networks(source, target, first, given)
     micro_batch = choose_micro_batch(max(a.peak, b.peak), device)
-    settings = settings.replace_task(b, first)
+    settings = given.replace_task(b, first)
     if settings.token_rate < 1:
-        check_share(a, b)
-    prints = fingerprint_network(source), fingerprint_network(other)
-    key = hash_inputs((prints, type(source).__qualname__, type(other).__qualname__, a.infos, b.infos,
-                       settings.as_record(opened.held_out), opened.about),
-                      opened.fit, opened.test, *settings.open_auxiliary())
+        _check_share(a, b)
+    prints = fingerprint_network(source), fingerprint_network(target)
+    key = _hash_inputs((prints, type(source).__qualname__, type(target).__qualname__, a.infos, b.infos,
+                        settings.as_record(opened.held_out), opened.about),
+                       opened.fit, opened.test, *settings.open_auxiliary())
     detection = None
     if settings.detection is not None:
-        detection = Detection(settings.detection, b, device, micro_batch, settings.seed, prints[1], data)
-    names = settings.names or choose_display_names(source, other, other is source)
+        detection = Detection(settings.detection, b, device, micro_batch, settings.seed, prints[1],
+                              given.data)
+    names = settings.names or _choose_names(source, target)
     made = Setup(settings, a, b, opened, (names[0], names[1]), prints, key, micro_batch, detection,
                  _find_unfit(a, b, settings))
     check_free_memory(made.make_accumulators().nbytes_planned, device, "the sums of all cells",
@@ -138,19 +140,20 @@ def set_up(source: nn.Module, target: nn.Module | None, data: Any, test: Any, se
     return made
 
 
-def _open_data(data: Any, test: Any, settings: Settings) -> OpenedData:
+def _open_data(given: CompareOptions) -> OpenedData:
+    data, held_out = given.data, given.test is not None
     expect(data is not None, "data to compare the networks on", "none", "pass a loader or (inputs, labels)")
-    how: dict[str, Any] = {"size": settings.batch_size, "device": settings.torch_device}
+    how: dict[str, Any] = {"size": given.batch_size, "device": given.torch_device}
+    test = given.test if held_out else data
     whole = Batches(data, **how)
-    fit = whole if settings.examples is None else Batches(data, most=settings.examples, **how)
-    tested = Batches(data if test is None else test, name="data" if test is None else "test data", **how)
-    training = (make_training_batches(data, settings.recipe, settings.torch_device)
-                if "tlm" in settings.method_names else None)
-    paper = None
-    if any(r.alignment == "paper" for r in settings.requests):
-        paper = Batches(data if test is None else test, name="test data", most=PAPER_EXAMPLES, **how)
-    about = {name: found for name, d in (("fit", data), ("test", test)) if (found := describe_data(d))}
-    return OpenedData(whole, fit, tested, training, paper, test is not None, about)
+    fit = whole if given.examples is None else Batches(data, most=given.examples, **how)
+    tested = Batches(test, name="test data" if held_out else "data", **how)
+    training = (make_training_batches(data, given.recipe, given.torch_device)
+                if "tlm" in given.method_names else None)
+    paper = (Batches(test, name="test data", most=PAPER_EXAMPLES, **how)
+             if any(r.alignment == "paper" for r in given.requests) else None)
+    about = {name: found for name, d in (("fit", data), ("test", given.test)) if (found := describe_data(d))}
+    return OpenedData(whole, fit, tested, training, paper, held_out, about)
 
 
 def _site_networks(source: nn.Module, target: nn.Module, first: Batch,
@@ -188,6 +191,34 @@ def _look_ahead(setup: Setup, first: Batch) -> None:
         task.check_labels(task.find_rows(batch.target, batch.labels), task.extract_logits(output))
 
 
+def _check_share(*networks: SitedNetwork) -> None:
+    """Check that the same share of tokens can be drawn at every site.
+
+    Otherwise averages and resizes would differ from the stitching layer's input.
+    """
+    shapes = [(n.name, site, shape) for n in networks for site, shape in zip(n.sites, n.shapes, strict=True)]
+    for name, site, shape in shapes:
+        if shape.kind is not Kind.TOKENS or shape.size != shapes[0][2].size:
+            raise SutureError(f"token_rate below 1 needs equally many tokens at every site, got {shape} at "
+                              f"{name} site {str(site)!r}; leave it out, or write token_rate=1")
+
+
+@contextmanager
+def report_network_errors(data: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Report a network's error on data, such as a token id without an embedding, in one line."""
+    try:
+        yield
+    except kinds as e:
+        raise SutureError(f"a network fails on the {data}: {summarise_error(e)}; give data like "
+                          "the first examples") from e
+
+
+def make_nan_error(network: SitedNetwork, k: int, batch: int, data: str) -> SutureError:
+    """Make the error for NaN or inf at site `k` in a batch of the data."""
+    return SutureError(f"NaN or inf at {network.name} site {str(network.sites[k])!r} in batch {batch} of the "
+                       f"{data}; check inputs and weights, or leave this site out")
+
+
 def _find_unfit(source: SitedNetwork, target: SitedNetwork, settings: Settings) -> dict[Cell, str]:
     """Find the cells whose widths do not allow the family; at least one cell must remain."""
     if not settings.method_names:
@@ -203,13 +234,13 @@ def _find_unfit(source: SitedNetwork, target: SitedNetwork, settings: Settings) 
     return unfit
 
 
-def choose_display_names(source: nn.Module, target: nn.Module, same: bool) -> tuple[str, str]:
+def _choose_names(source: nn.Module, target: nn.Module) -> tuple[str, str]:
     """Return the names of two networks in tables: their classes, made distinct if equal."""
     a, b = type(source).__name__, type(target).__name__
-    return (f"{a} (source)", f"{b} (target)") if a == b and not same else (a, b)
+    return (f"{a} (source)", f"{b} (target)") if a == b and source is not target else (a, b)
 
 
-def hash_inputs(about: object, *data: Batches) -> str:
+def _hash_inputs(about: object, *data: Batches) -> str:
     """Hash settings (repr of `about`) and data (number of batches, first batch) into 16 hex digits."""
     tensors = []
     for d in data:

@@ -8,24 +8,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from suture._base import (
-    convert_tensors,
-    expect,
-    fingerprint_network,
-    load_tensors,
-    save_tensors,
-    takes,
-)
+from suture._base import convert_tensors, expect, fingerprint_network, load_tensors, save_tensors, takes
+from suture.compare.evaluation import Evaluator
 from suture.compare.moments import collect, match
 from suture.compare.records import Findings
 from suture.compare.settings import StitchOptions
 from suture.compare.setup import set_up
 from suture.compare.task_loss import find_marks, train
 from suture.data import Batch, Batches, move_batch
-from suture.networks import Site, SitedNetwork, apply, find_device, prepare, take_first
+from suture.networks import Site, SitedNetwork, find_device, prepare, take_first
 from suture.representations import Alignment, AlignmentRule, Kind, Shape, get_token_mask
 from suture.stitching import Family, StitchingLayer, Task, resolve_task
 
@@ -76,7 +71,7 @@ class StitchedNetwork(nn.Module):
         self._front = SitedNetwork(self.source_network, a, [sites[0]], allow_bypass=True, name="source")
         self._tail = SitedNetwork(self.target_network, b, [sites[1]], allow_bypass=allow_bypass,
                                   name="target")
-        self._examples = tuple(convert_tensors(x, lambda t: t[:1] if t.ndim else t) for x in (a, b))
+        self._inputs = _describe_inputs(a), _describe_inputs(b)
         for side, found, wanted in (("source", self._front, layer.alignment.source),
                                     ("target", self._tail, layer.alignment.target)):
             expect(found.shapes[0] == wanted, f"{wanted} at the {side} site {found.sites[0]}",
@@ -110,26 +105,24 @@ class StitchedNetwork(nn.Module):
         stitched = self.layer(self._front.front(source_inputs)[0], get_token_mask(source_inputs))
         return self._tail.tail(0, stitched, self._tail.run_to_sites(target_inputs))
 
-    @torch.no_grad()
     def accuracy(self, data: Any) -> StitchedAccuracy | None:
         """Return the accuracies of the stitched network and its target on any data of `suture.compare`.
 
         The result is None without labels or logits. Logits of tokens are scored as with ``task="auto"``.
         """
-        task, n, hits = None, 0, [0, 0]
-        where = next((t.device for t in self.layer.state_dict().values()), torch.device("cpu"))
-        for batch in (move_batch(b, where) for b in Batches(data, device=where)):
-            if task is None:
-                task = resolve_task("auto", self.target_network, batch.target, batch.labels)
-            rows = task.find_rows(batch.target, batch.labels)
-            if rows.labels is None or task is Task.NONE:
-                return None
-            own = apply(self.target_network, batch.target)
-            for k, output in enumerate((self.run(batch.source, batch.target), own)):
-                hits[k] += int((rows.select(task.extract_logits(output)).argmax(1) == rows.labels).sum())
-            n += rows.count
-        return StitchedAccuracy(hits[0] / n, hits[1] / n, n,
-                                "tokens" if task is not None and task.of_tokens else "examples")
+        device = next((t.device for t in self.layer.state_dict().values()), torch.device("cpu"))
+        batches = Batches(data, device=device)
+        first = move_batch(next(iter(batches)), device)
+        task = resolve_task("auto", self.target_network, first.target, first.labels)
+        if task is Task.NONE:
+            return None
+        found = Evaluator(self._front, self._tail, {(0, 0): self.layer}, first.size, task=task).run(
+            batches, device)
+        if found.correct is None or found.own_correct is None:
+            return None
+        n = found.examples if found.tokens is None else int(found.tokens.sum())
+        stitched, own = (float(c.sum(dtype=np.float64)) / n for c in (found.correct[0, 0], found.own_correct))
+        return StitchedAccuracy(stitched, own, n, "tokens" if task.of_tokens else "examples")
 
     def save(self, path: str | Path) -> None:
         """Write the layer and its sites, but not the networks, to a safetensors file for `load_stitched`.
@@ -142,7 +135,7 @@ class StitchedNetwork(nn.Module):
                  "shapes": [_encode_shape(a.source), _encode_shape(a.target)], "alignment": asdict(a.rule),
                  "family": str(self.layer.affine.family), "relu": self.layer.relu,
                  "fingerprints": list(self.fingerprints), "allow_bypass": self.allow_bypass, "fit": self.fit,
-                 "inputs": [_describe_inputs(x) for x in self._examples], "suture": version("suture")}
+                 "inputs": self._inputs, "suture": version("suture")}
         place = Path(path)
         expect(place.suffix == ".safetensors", "a .safetensors file", repr(place.name),
                f"write {place.stem}.safetensors")
@@ -162,10 +155,11 @@ def stitch(given: StitchOptions) -> StitchedNetwork:
     Raises:
         SutureError: bad input, a family that the widths do not allow, a loss that is not finite.
     """
-    setup = set_up(given.source, given.target, given.data, None, given.settings)
+    options = given.comparison
+    setup = set_up(options)
     accumulators = collect(setup)
     fitted = match(setup, accumulators).fitted
-    record: dict[str, Any] = {"method": given.method} | given.settings.as_record(held_out=False)
+    record: dict[str, Any] = {"method": given.method} | options.as_record(held_out=False)
     if given.method == "tlm" and not fitted.failed:
         trained = train(setup, fitted)
         fitted = trained.fitted
@@ -218,9 +212,10 @@ def _decode_shape(stored: Mapping[str, Any]) -> Shape:
 
 
 def _describe_inputs(inputs: Any) -> Any:
-    """Return nested inputs as JSON, each tensor as shape and type."""
+    """Return nested inputs as JSON, each tensor as type and shape of one example."""
     if isinstance(inputs, Tensor):
-        return {"tensor": list(inputs.shape), "dtype": str(inputs.dtype).removeprefix("torch.")}
+        one = inputs[:1] if inputs.ndim else inputs
+        return {"tensor": list(one.shape), "dtype": str(one.dtype).removeprefix("torch.")}
     if isinstance(inputs, Mapping):
         return {"named": {k: _describe_inputs(v) for k, v in inputs.items()}}
     if isinstance(inputs, tuple | list):

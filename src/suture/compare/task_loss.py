@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from suture._base import derive_seed
-from suture.compare.array_names import pack_cells, pack_maps
-from suture.compare.collect import report_network_errors
-from suture.compare.records import Findings, Fitted, FittedMap
-from suture.compare.setup import Setup
+from suture.compare.records import Findings, Fitted, FittedMap, pack_maps, stack_cells
+from suture.compare.setup import Setup, report_network_errors
 from suture.representations import Cell
 from suture.results import describe_marks
 from suture.stitching import (
@@ -95,8 +93,7 @@ def describe_training(setup: Setup, trained: Trained, marks: Mapping[Cell, str])
     """Return the findings of training: layers, learning curves, notes."""
     arrays = pack_maps("tlm", trained.weights)
     arrays |= stack_curves(trained.curves, setup.shape, setup.settings.recipe.epochs)
-    for name, of in trained.objectives.items():
-        arrays |= pack_cells(f"{name}.objective", of, setup.shape)
+    arrays |= {f"{name}.objective": stack_cells(of, setup.shape) for name, of in trained.objectives.items()}
     notes = list(trained.curves.notes)
     if marks:
         notes.append("task loss matching has not converged: "

@@ -242,7 +242,7 @@ def _add_interval(value: Value, index: Index, pair: Pair, left: Sequence[Pair]) 
     """
     from scipy import stats
 
-    if value.reason or any(index.find_regime(p) != index.find_regime(pair) for p in left):
+    if value.reason or len({index.find_regime(p) for p in (pair, *left)}) > 1:
         return value
     values = [index(p) for p in left]
     if any(v.reason for v in values):

@@ -46,7 +46,7 @@ class Comparison(Measured):
             empty otherwise.
         arrays: per-example and per-cell arrays by name, such as ``"target.correct"`` bool (N,),
             ``"dm.correct"`` bool and ``"dm.kl"`` float32 (S, T, N), ``"tlm.loss"`` (S, T, epochs),
-            ``"dm.weight/0/1"`` float32. The per-example ones (`suture.compare.scores.stack_evaluation`) need
+            ``"dm.weight/0/1"`` float32. The per-example ones (`suture.compare.evaluation`) need
             about 14 bytes per cell, method and test example.
         meta: JSON-able: ``versions``, ``seed``, ``command``, ``settings``, ``n_fit``, ``n_test``,
             ``created``, ``device``, ``notes`` (list of str), ``stages`` (names of the finished stages).
