@@ -299,7 +299,7 @@ def test_padding_changes_no_score() -> None:
 
 def test_a_trained_detector_is_kept_and_found_again(digits: Any, tmp_path: Any,
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
-    from suture.ood.detectors import energy
+    from suture.ood import energy
 
     network, train, test = digits
     outside = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -586,3 +586,10 @@ def test_the_record_names_the_seed_of_the_trained_detector() -> None:
     ood = OOD("energy", auxiliary=torch.rand(40, 1, 8, 8))
     plan = Settings(methods=["dm"], indices=(), seed=3, ood=ood)
     assert plan.as_record(held_out=True)["ood"]["energy"]["seed"] == 3
+    assert ood.settings(4)["energy"]["seed"] == ood.choose_recipe(4).seed == 4
+
+
+def test_a_trained_detector_scores_without_the_tail_of_the_network() -> None:
+    needs = {name: ScoreCollector({name: [d]}, [Shape(Kind.VECTOR, 3)]).needs_logits
+             for name, d in DETECTORS.items()}
+    assert [name for name, needed in needs.items() if needed] == ["tail_energy"]

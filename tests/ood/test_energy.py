@@ -6,7 +6,7 @@ import torch
 
 from suture import EnergyRecipe
 from suture.ood import SiteFeatures
-from suture.ood.detectors.energy_classifier import EnergyClassifier
+from suture.ood.energy_classifier import EnergyClassifier
 from suture.representations import Kind, Shape
 
 

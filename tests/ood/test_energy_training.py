@@ -18,9 +18,9 @@ from suture._base import fingerprint_network, seed_torch
 from suture.data import Batch, Batches
 from suture.networks import MLP, SitedNetwork, ViT, disable_gradients, freeze
 from suture.ood import NativeData, SiteFeatures
-from suture.ood.detectors import energy_training as module
-from suture.ood.detectors.energy_classifier import EnergyClassifier, compute_energy, compute_energy_loss
-from suture.ood.detectors.energy_training import train_classifiers
+from suture.ood import energy as module
+from suture.ood.energy import train_classifiers
+from suture.ood.energy_classifier import EnergyClassifier, compute_energy, compute_energy_loss
 from suture.representations import Kind, Shape
 from tests.support import tiny
 from tests.support.sequences import TEXTS, collated, texts, two
@@ -587,13 +587,24 @@ def test_bad_input(case: str) -> None:
     refuse(match, lambda: trained(**options))
 
 
-def test_crops_are_of_images() -> None:
+class Sum(tiny.Tiny):
+    """Two images -> their sum -> logits."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        found: Tensor = super().forward(x + y)
+        return found
+
+
+def test_crops_are_of_one_tensor_of_images() -> None:
     with seed_torch(0):
         target = SitedNetwork(nn.Sequential(nn.Linear(6, 7), nn.Linear(7, 3)), torch.rand(4, 6), ["0"])
     x = torch.rand(24, 6)
     crop = dataclasses.replace(FAST, crop=1)
-    refuse(r"crops and flips, got \(24, 6\)",
+    refuse(r"to crop and flip, got .*\(24, 6\)",
            lambda: trained(crop, target=target, data=pairs(x, Y), auxiliary=x))
+    both = SitedNetwork(Sum(), (X[:4], X[:4]), ["block1"])
+    refuse("one tensor to crop and flip, got 2 tensors",
+           lambda: trained(crop, target=both, data=[Batch((X, X), (X, X), Y)], auxiliary=(X, X)))
 
 
 @pytest.mark.parametrize(("options", "where", "what"), [
