@@ -74,7 +74,7 @@ def trained(recipe: EnergyRecipe = FAST, target: SitedNetwork | None = None, dat
     stream = batches() if data is None else data
     native = NativeData(target or sited(), None, stream, recipe, CPU, micro_batch,
                         auxiliary=outside() if auxiliary is None else auxiliary, progress=progress)
-    return train_classifiers(native, stream, recipe, sites)
+    return train_classifiers(native, stream, sites)
 
 
 def prints(found: dict[int, EnergyClassifier]) -> dict[int, str]:

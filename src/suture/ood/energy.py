@@ -60,46 +60,37 @@ class TailEnergy(Detector):
 
 
 class Energy(Detector):
-    """Minus the energy of a classifier that is trained on the representations of a site.
-
-    `recipe` defaults to that of `suture.OOD`.
-    """
+    """Minus the energy of a classifier that is trained on the representations of a site."""
 
     about = ("Minus the energy of a classifier that is trained on the representations of the site, with an "
              "energy margin between native and auxiliary ones (Liu et al. 2020; Balogh and Jelasity 2025).")
     needs_labels = needs_classes = needs_auxiliary = two_sided = True
     classifier: EnergyClassifier
 
-    def __init__(self, recipe: EnergyRecipe | None = None) -> None:
-        self.recipe = recipe
-
     def fit(self, native: NativeSite) -> Self:
         return self.fit_sites([native])[0]
 
     def fit_sites(self, natives: Sequence[NativeSite]) -> list[Self]:
-        data, recipe = _get_data(natives[0]), self._choose_recipe(natives[0])
-        stream = Batches(data.data, size=recipe.batch_size, shuffle=True, seed=recipe.seed)
-        made = train_classifiers(data, stream, recipe, [n.index for n in natives])
+        data = _get_data(natives[0])
+        stream = Batches(data.data, size=data.recipe.batch_size, shuffle=True, seed=data.recipe.seed)
+        made = train_classifiers(data, stream, [n.index for n in natives])
         return [self.copy_with(classifier=made[n.index]) for n in natives]
 
     def score(self, seen: SiteFeatures) -> Tensor:
         return self.classifier.score(seen)
 
     def describe_training(self, native: NativeSite) -> dict[str, Any]:
-        return {"recipe": asdict(self._choose_recipe(native)), "classes": _get_data(native).classes}
+        data = _get_data(native)
+        return {"recipe": asdict(data.recipe), "classes": data.classes}
 
     def get_state(self) -> dict[str, Tensor]:
         return dict(self.classifier.state_dict())
 
     def restore(self, native: NativeSite, state: Mapping[str, Tensor]) -> Self:
         data = _get_data(native)
-        made = EnergyClassifier(native.shape, data.classes, self._choose_recipe(native), data.image_size,
-                                native.name)
+        made = EnergyClassifier(native.shape, data.classes, data.recipe, data.image_size, native.name)
         made.load_state_dict(dict(state))
         return self.copy_with(classifier=made.eval().requires_grad_(False))
-
-    def _choose_recipe(self, native: NativeSite) -> EnergyRecipe:
-        return self.recipe or _get_data(native).recipe
 
 
 def _get_data(native: NativeSite) -> NativeData:
@@ -107,7 +98,7 @@ def _get_data(native: NativeSite) -> NativeData:
     return native.data
 
 
-def train_classifiers(native: NativeData, stream: Iterable[Batch], recipe: EnergyRecipe,
+def train_classifiers(native: NativeData, stream: Iterable[Batch],
                       sites: Sequence[int]) -> dict[int, EnergyClassifier]:
     """Return a trained classifier by index of the site; all sites share the front passes of the network.
 
@@ -115,13 +106,13 @@ def train_classifiers(native: NativeData, stream: Iterable[Batch], recipe: Energ
     not depend on the other sites. On one CPU it is the same bit for bit, for the same seed, data and order.
 
     Args:
-        native: the network, and auxiliary inputs. Fine-tuning draws as many of these as the batch has,
-            shuffled and repeated, with the same augmentation.
+        native: the network, the recipe, and auxiliary inputs. Fine-tuning draws as many of these as the
+            batch has, shuffled and repeated, with the same augmentation.
         stream: re-iterable batches with labels. Batches of one example are skipped, because batch norm needs
             a variance.
-        recipe, sites: the settings, and the indices of the sites.
+        sites: indices of the sites.
     """
-    training = _Trainer(native, recipe, list(dict.fromkeys(sites)))
+    training = _Trainer(native, list(dict.fromkeys(sites)))
     with freeze(native.target.network), torch.enable_grad():
         training.prepare(stream)
         training.fit(stream)
@@ -131,12 +122,14 @@ def train_classifiers(native: NativeData, stream: Iterable[Batch], recipe: Energ
 class _Trainer:
     """A trainer of the classifiers of several sites of a network."""
 
-    def __init__(self, native: NativeData, recipe: EnergyRecipe, sites: Sequence[int]) -> None:
-        self.native, self.recipe, self.sites = native, recipe, sites
+    def __init__(self, native: NativeData, sites: Sequence[int]) -> None:
+        self.native, self.recipe, self.sites = native, native.recipe, sites
         self.classifiers: dict[int, EnergyClassifier] = {}
         self._steps = 0
-        self._augmentation = torch.Generator().manual_seed(derive_site_seed(recipe.seed, "augmentation"))
-        self._rows = _draw_rows(count_examples(native.auxiliary), derive_site_seed(recipe.seed, "auxiliary"))
+        augmentation, auxiliary = (derive_site_seed(self.recipe.seed, use)
+                                   for use in ("augmentation", "auxiliary"))
+        self._augmentation = torch.Generator().manual_seed(augmentation)
+        self._rows = _draw_rows(count_examples(native.auxiliary), auxiliary)
 
     def prepare(self, stream: Iterable[Batch]) -> None:
         """Check the data, measure the channels and make the classifiers, in one pass."""
