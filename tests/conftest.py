@@ -26,7 +26,7 @@ FAST = {
     "networks": ("site_names", "recipe", "augmentation", "preparation", "captures", "sites"),
     "zoo": ("image_sets", "weights"),
     "stitching": ("families", "recipe", "convergence", "task_inference", "tasks", "direct_matching"),
-    "ood": ("auxiliary", "energy", "features", "options", "detectors"),
+    "ood": ("auxiliary", "energy_classifier", "features", "options", "detectors"),
     "results": ("table", "sanity", "cell_verdict"),
     "compare": ("settings", "data_description", "run", "estimate", "evaluate"),
     "cli": ("console",),
