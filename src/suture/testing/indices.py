@@ -75,9 +75,9 @@ class _IndexLaws(LawBook):
 
     def _check_unrelated(self, stated: float) -> None:
         g = np.random.default_rng(5)
-        x, y = g.normal(size=(2000, 3)) + 2, g.normal(size=(2000, 4)) * [2, 1, 1, 1] + 3
+        x, y = g.normal(size=(1000, 3)) + 2, g.normal(size=(1000, 4)) * [2, 1, 1, 1] + 3
         value = self._measure(x, y)
-        assert abs(value - stated) <= 0.1, f"Got {value}."
+        assert abs(value - stated) <= 0.15, f"Got {value}."
 
     def _check_symmetry(self, stated: bool) -> None:
         changes = [abs(self._measure(x, y) - self._measure(y, x)) for x, y in self._pairs]
