@@ -26,7 +26,7 @@ FAST = {
     "networks": ("site_search", "training_recipe", "preparation", "captures", "sites"),
     "zoo": ("image_sets", "weights"),
     "stitching": ("families", "objective_settings", "convergence", "tasks", "direct_matching"),
-    "ood": ("auxiliary", "energy", "features", "options", "detectors"),
+    "ood": ("auxiliary", "energy_classifier", "features", "options", "detectors"),
     "results": ("measured", "sanity", "verdicts"),
     "compare": ("settings", "data_description", "run", "scores"),
     "cli": ("console",),

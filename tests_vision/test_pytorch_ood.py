@@ -33,8 +33,8 @@ from sklearn.metrics import auc, precision_recall_curve
 from suture.numbers import ShiftedSums
 from suture.numbers.roc import auroc, estimate_separation
 from suture.ood import EnergyRecipe, NativeSite, SiteFeatures
-from suture.ood.detectors.energy_classifier import compute_energy, compute_energy_loss
-from suture.ood.detectors.mahalanobis import Mahalanobis, fit_gaussians
+from suture.ood.distances import Mahalanobis, fit_gaussians
+from suture.ood.energy_classifier import compute_energy, compute_energy_loss
 from suture.representations.shapes import Kind, Shape
 
 CLASSES, WIDTH = 5, 12

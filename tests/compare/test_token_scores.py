@@ -279,6 +279,7 @@ def test_without_logits_layers_can_be_trained_to_match() -> None:
 @pytest.mark.parametrize(("options", "words"), [
     ({}, r"task loss matching .*logits.*task='none'; write methods=\['dm'\]"),
     ({"methods": ["dm"], "ood": "tail_energy"}, "logits for the detector tail_energy"),
+    ({"methods": ["dm"], "ood": "energy"}, "logits for the detector energy"),
     ({"methods": ["dm"], "task": "classification"}, r"logits \(N, classes\).*\(4, 12, 6\).*task='none'"),
     ({"methods": ["dm"], "task": "classify"}, "unknown task 'classify'; nearest: classification"),
 ])

@@ -35,6 +35,16 @@ def digits() -> tuple[nn.Module, zoo.ImageSet, zoo.ImageSet]:
     return network, train, test
 
 
+def few(digits: Any) -> tuple[nn.Module, zoo.ImageSet, zoo.ImageSet]:
+    """The network, with few examples where these are enough."""
+    network, train, test = digits
+    return network, train.subset(60), test.subset(40)
+
+
+SMALL = OOD(FREE, auxiliary=tiny.images(60, 1, seed=8), unseen=tiny.images(30, 1, seed=9))
+"""All detectors without a training, with little auxiliary data."""
+
+
 @pytest.fixture(scope="module")
 def result(digits: Any) -> suture.Comparison:
     network, train, test = digits
@@ -117,12 +127,12 @@ def test_frechet_distances_are_those_of_all_rows(digits: Any, result: suture.Com
 
 
 def test_stitched_representations_are_made_once(digits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    network, train, test = digits
+    network, train, test = few(digits)
     calls: list[int] = []
     forward = StitchingLayer.forward
     monkeypatch.setattr(StitchingLayer, "forward", lambda self, *a: (calls.append(1), forward(self, *a))[1])
     counts = []
-    for ood in (None, OOD(FREE)):
+    for ood in (None, SMALL):
         calls.clear()
         suture.compare(network, None, train, test, sites=SITES, methods=["dm"], indices=(), ood=ood)
         counts.append(len(calls))
@@ -152,7 +162,7 @@ def test_without_a_detector_there_are_frechet_distances_alone(digits: Any, resul
 
 
 def test_other_auxiliary_data_are_another_comparison(digits: Any) -> None:
-    network, train, test = digits
+    network, train, test = few(digits)
     one, other = (suture.compare(network, None, train, test, sites=SITES, methods=["dm"], indices=(),
                                  ood=OOD(auxiliary=torch.full((5, 1, 8, 8), v))) for v in (0.2, 0.3))
     assert one.meta["key"] != other.meta["key"]
@@ -175,8 +185,8 @@ def test_quality_says_what_auxiliary_data_score(digits: Any, result: suture.Comp
 
 
 def test_a_result_that_is_taken_over_equals_one_in_one_go(digits: Any) -> None:
-    network, train, test = digits
-    arguments: dict[str, Any] = {"sites": SITES, "tlm": RECIPE, "indices": (), "ood": OOD(FREE)}
+    network, train, test = few(digits)
+    arguments: dict[str, Any] = {"sites": SITES, "tlm": RECIPE, "indices": (), "ood": SMALL}
     partial: list[suture.Comparison] = []
     whole = suture.compare(network, None, train, test, on_stage=partial.append, **arguments)
     for earlier in partial[:-1]:
@@ -299,9 +309,9 @@ def test_padding_changes_no_score() -> None:
 
 def test_a_trained_detector_is_kept_and_found_again(digits: Any, tmp_path: Any,
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
-    from suture.ood.detectors import energy
+    from suture.ood import energy
 
-    network, train, test = digits
+    network, train, test = few(digits)
     outside = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     ood = OOD(("energy",), energy=EnergyRecipe(epochs=1, tune_epochs=1), store=tmp_path, auxiliary=outside)
     sites = ["layer1.0", "layer1.1"]  # of one shape
@@ -318,7 +328,7 @@ def test_a_trained_detector_is_kept_and_found_again(digits: Any, tmp_path: Any,
     assert trained == [[2]]
     np.testing.assert_array_equal(more.arrays["native.energy"][:2], first.arrays["native.energy"])
     # Other data, other labels, another network, other auxiliary data: none of them may find these detectors.
-    suture.compare(network, None, train.subset(150), test, **arguments)
+    suture.compare(network, None, train.subset(40), test, **arguments)
     suture.compare(network, None, (train.inputs, train.labels.flip(0)), test, **arguments)
     suture.compare(zoo.build("resnet_digits", 5), None, train, test, **arguments)
     suture.compare(network, None, train, test,
@@ -327,7 +337,7 @@ def test_a_trained_detector_is_kept_and_found_again(digits: Any, tmp_path: Any,
 
 
 def test_quality_is_measured_on_auxiliary_data_that_no_detector_was_trained_on(digits: Any) -> None:
-    network, train, test = digits
+    network, train, test = few(digits)
     outside = torch.rand(50, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
     def mine(x: Tensor) -> Tensor:
@@ -350,7 +360,7 @@ def test_features_are_kept_of_the_first_examples_only() -> None:
 # -- a ReLU behind the layer ---------------------------------------------------------------------------------
 
 def test_a_relu_ends_the_stitching_layer(digits: Any, tmp_path: Any) -> None:
-    network, train, test = digits
+    network, train, test = few(digits)
     found = suture.compare(network, None, train, test, sites=SITES, tlm=RECIPE, indices=(), relu=True)
     x = stitched(digits, found, "dm", 0, 1, test.inputs).relu()
     native = capture(network, test.inputs, [SITES[1]])[SITES[1]]
@@ -525,7 +535,7 @@ def test_nan_behind_the_first_examples_is_named_where_these_make_the_moments() -
 
 
 def test_quality_of_a_detector_does_not_depend_on_a_trained_one_beside_it(digits: Any) -> None:
-    network, train, test = digits
+    network, train, test = few(digits)
     outside = torch.rand(90, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     recipe = EnergyRecipe(epochs=1, tune_epochs=1)
     one, other = (suture.compare(network, None, train, test, sites=SITES, methods=["dm"], indices=(),
@@ -537,7 +547,7 @@ def test_quality_of_a_detector_does_not_depend_on_a_trained_one_beside_it(digits
 
 def test_a_loader_that_shuffles_finds_its_detectors_and_other_batches_do_not(digits: Any,
                                                                              tmp_path: Any) -> None:
-    network, train, test = digits
+    network, train, test = few(digits)
     ood = OOD("energy", energy=EnergyRecipe(epochs=1, tune_epochs=1, batch_size=50), store=tmp_path,
               auxiliary=torch.rand(40, 1, 8, 8))
     arguments: dict[str, Any] = {"sites": SITES, "methods": ["dm"], "indices": (), "ood": ood}
@@ -586,3 +596,10 @@ def test_the_record_names_the_seed_of_the_trained_detector() -> None:
     ood = OOD("energy", auxiliary=torch.rand(40, 1, 8, 8))
     plan = Settings(methods=["dm"], indices=(), seed=3, ood=ood)
     assert plan.as_record(held_out=True)["ood"]["energy"]["seed"] == 3
+    assert ood.settings(4)["energy"]["seed"] == ood.choose_recipe(4).seed == 4
+
+
+def test_a_trained_detector_scores_without_the_tail_of_the_network() -> None:
+    needs = {name: ScoreCollector({name: [d]}, [Shape(Kind.VECTOR, 3)]).needs_logits
+             for name, d in DETECTORS.items()}
+    assert [name for name, needed in needs.items() if needed] == ["tail_energy"]

@@ -12,10 +12,8 @@ from torch import Tensor
 from suture import SutureError
 from suture.numbers import ShiftedSums, auroc, two_sided_auroc
 from suture.ood import DEFAULT_DETECTORS, DETECTORS, Detector, FeatureSample, NativeSite, SiteFeatures
-from suture.ood.detectors.mahalanobis import Mahalanobis, Relative, compute_shrinkage, fit_gaussians
-from suture.ood.detectors.neighbours import Neighbours
-from suture.ood.own import FunctionDetector, ScoreFunction
-from suture.ood.table import choose_detectors
+from suture.ood.distances import Mahalanobis, Neighbours, Relative, compute_shrinkage, fit_gaussians
+from suture.ood.table import FunctionDetector, ScoreFunction, choose_detectors
 from suture.representations import Kind, Shape
 
 MAP, TOKENS, VECTOR = Shape(Kind.MAP, 6, (4, 3)), Shape(Kind.TOKENS, 6, (7,)), Shape(Kind.VECTOR, 6)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any, Self
 
 import numpy as np
@@ -12,10 +13,23 @@ from torch import Tensor, nn
 
 import suture
 from suture import OOD, EnergyRecipe, SutureError
+from suture._base import hash_parts
 from suture.data import Batches
 from suture.networks import SitedNetwork, disable_gradients
-from suture.ood import DETECTORS, Detection, Detector, FeatureSample, NativeData, NativeSite, SiteFeatures
-from suture.ood.fitting import fit_with_store
+from suture.numbers import ShiftedSums
+from suture.ood import (
+    DETECTORS,
+    Detection,
+    Detector,
+    DetectorFitter,
+    FeatureSample,
+    NativeData,
+    NativeSite,
+    SiteFeatures,
+)
+from suture.ood.auxiliary import fingerprint_examples
+from suture.ood.detection import fit_with_store
+from suture.representations import Kind, Shape
 from suture.stitching import extract_logits
 from tests.support import tiny
 
@@ -78,11 +92,70 @@ def score(detector: Detector, shift: float = 0.0) -> tuple[Tensor, Tensor]:
     return detector.score_pair(look(), look(shift))
 
 
-def test_a_trained_detector_is_stored_and_others_are_not(detector: Detector, tmp_path: Any) -> None:
+def test_a_trained_detector_is_stored_and_others_are_not(detector: Detector, tmp_path: Any,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
     made = fit(detector, store=tmp_path)[0]
     assert bool(list(tmp_path.iterdir())) == detector.needs_auxiliary
-    for a, b in zip(score(made, 1.0), score(fit(detector, store=tmp_path)[0], 1.0), strict=True):
-        assert torch.equal(a, b)
+    if detector.needs_auxiliary:
+        monkeypatch.setattr(type(detector), "fit_sites", lambda *_: pytest.fail("trained again"))
+        for a, b in zip(score(made, 1.0), score(fit(detector, store=tmp_path)[0], 1.0), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_the_store_keeps_the_names_of_earlier_files(tmp_path: Any) -> None:
+    _, site = fit(DETECTORS["energy"], store=tmp_path)
+    data = site.data
+    assert data is not None
+    parts = {"network": "net", "recipe": asdict(RECIPE), "classes": data.classes, "batches": "suture's",
+             "data": fingerprint_examples((b.target, b.labels) for b in data.batches),
+             "auxiliary": fingerprint_examples([data.auxiliary]), "site": "block1", "shape": str(site.shape)}
+    assert [f.stem for f in tmp_path.iterdir()] == [hash_parts(parts)]
+
+
+class Kept(Norm):
+    """A detector that is kept, with a description that has a name of the store's own."""
+
+    words: Mapping[str, Any] = {"width": 3}
+
+    def describe_training(self, native: NativeSite) -> Mapping[str, Any]:
+        return self.words
+
+
+class KeptToo(Kept):
+    """Another detector with the same description."""
+
+
+def test_two_detectors_of_a_user_have_files_of_their_own(tmp_path: Any) -> None:
+    for n, made in enumerate((Kept(), KeptToo())):
+        fit(made, store=tmp_path)
+        assert len(list(tmp_path.iterdir())) == n + 1
+    for words in ({"site": "a"}, {"site": "b"}, {"network": "a"}):
+        fit(Kept().copy_with(words=words), store=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_detectors_per_cell_stay_where_their_features_are() -> None:
+    kept = Norm().copy_with(typical=torch.zeros(()))
+    kept.fit_sites = lambda natives: [kept for _ in natives]  # type: ignore[method-assign]
+    data = fit(Norm())[1].data
+    assert data is not None
+    data.device = torch.device("meta")
+    site = NativeSite("block1", Shape(Kind.VECTOR, 3))
+    assert fit_with_store(kept, [site], data, None)[0].typical.device == data.device  # type: ignore[attr-defined]
+    kept.per_cell = True  # type: ignore[misc]
+    assert fit_with_store(kept, [site], data, None)[0].typical.device == CPU  # type: ignore[attr-defined]
+
+
+def test_detectors_with_the_same_statistics_share_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = {name: DETECTORS[name] for name in ("mahalanobis", "relative", "neighbours", "tail_energy")}
+    fitter = DetectorFitter(chosen | {"one": Norm(), "two": Norm()}, [Shape(Kind.VECTOR, 3)])
+    update, calls = ShiftedSums.update, list[int]()
+    monkeypatch.setattr(ShiftedSums, "update", lambda self, *a: (calls.append(1), update(self, *a))[1])
+    fitter.update([torch.randn(8, 3)], torch.arange(8) % 2)
+    assert len(calls) == 1
+    found = fitter.statistics
+    assert found["mahalanobis"][0] is found["relative"][0]
+    assert found["one"][0] is not found["two"][0]
 
 
 def test_a_users_detector_is_fitted_to_each_site() -> None:

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from suture.ood.detectors.two_sample import score_two_sample
+from suture.ood.two_sample import score_two_sample
 
 N, F = 500, 16
 

@@ -29,7 +29,7 @@ from suture.data import Batch, Batches
 from suture.indices import FOLDS, Named, Request, chosen
 from suture.networks import Site, SitedNetwork, SiteSpec, find_device, take_first
 from suture.numbers import METHOD_NAMES
-from suture.ood import DEFAULT_OOD, DETECTORS, OOD, EnergyRecipe, as_batches
+from suture.ood import DEFAULT_OOD, DETECTORS, OOD, as_batches
 from suture.representations import DEFAULT_RULE, AccumulatorSettings, AlignmentRule
 from suture.results import Comparison
 from suture.stitching import FULL, Family, Task, TaskName, TaskRecipe, check_batch, resolve_task
@@ -146,13 +146,12 @@ class Settings(FitSettings):
 
     @cached_property
     def detection(self) -> OOD | None:
-        """The out-of-distribution scores, with the recipe of the trained detector filled in."""
+        """The out-of-distribution scores; None without stitched networks."""
         if self.ood is None or not self.method_names:
             return None
         expect(isinstance(self.ood, OOD | str | Iterable), "ood as an OOD, names of detectors or None",
                repr(self.ood), "write ood=None for none")
-        made = self.ood if isinstance(self.ood, OOD) else OOD(self.ood)
-        return made if made.energy is not None else replace(made, energy=EnergyRecipe(seed=self.seed))
+        return self.ood if isinstance(self.ood, OOD) else OOD(self.ood)
 
     @property
     def folds(self) -> int:
@@ -197,7 +196,7 @@ class Settings(FitSettings):
             "methods": self.method_names, "indices": [r.key for r in self.requests],
             "tlm": asdict(self.recipe), "held_out": held_out, "family": str(self.affine_family),
             "alignment": asdict(self.alignment),
-            "ood": None if self.detection is None else self.detection.settings()}
+            "ood": None if self.detection is None else self.detection.settings(self.seed)}
 
 
 @options

@@ -2,14 +2,14 @@
 
 from suture.ood.auxiliary import as_batches as as_batches
 from suture.ood.detection import Detection as Detection
+from suture.ood.detection import DetectorFitter as DetectorFitter
 from suture.ood.detector import Detector as Detector
 from suture.ood.detector import NativeData as NativeData
 from suture.ood.detector import NativeSite as NativeSite
 from suture.ood.detector import Statistics as Statistics
-from suture.ood.detectors.neighbours import FeatureSample as FeatureSample
-from suture.ood.energy_recipe import EnergyRecipe as EnergyRecipe
+from suture.ood.distances import FeatureSample as FeatureSample
+from suture.ood.energy_classifier import EnergyRecipe as EnergyRecipe
 from suture.ood.features import SiteFeatures as SiteFeatures
-from suture.ood.fitting import DetectorFitter as DetectorFitter
 from suture.ood.options import DEFAULT_OOD as DEFAULT_OOD
 from suture.ood.options import OOD as OOD
 from suture.ood.options import Thresholds as Thresholds

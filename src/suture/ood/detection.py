@@ -1,8 +1,8 @@
-"""The detectors of a target network: their fit, and their quality on auxiliary data."""
+"""The detectors of a target network: their fit, their store, and their quality on auxiliary data."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import product, repeat
 from pathlib import Path
@@ -20,22 +20,102 @@ from suture._base import (
     convert_tensors,
     count_examples,
     expect,
+    hash_parts,
+    load_tensors,
     replace_file,
+    save_tensors,
     summarise_error,
 )
-from suture.data import Batch, Batches, cut_batch, find_input_kind, move_batch
+from suture.data import Batch, Batches, can_shuffle, cut_batch, find_input_kind, move_batch
 from suture.networks import SitedNetwork, disable_gradients, extract_main_output
 from suture.numbers import auroc, two_sided_auroc
-from suture.ood.auxiliary import FEW_EXAMPLES, HELD_OUT, AuxiliaryData, gather_inputs, take_examples
+from suture.ood.auxiliary import (
+    FEW_EXAMPLES,
+    HELD_OUT,
+    AuxiliaryData,
+    fingerprint_examples,
+    gather_inputs,
+    take_examples,
+)
 from suture.ood.detector import Detector, NativeData, NativeSite, Statistics
-from suture.ood.energy_recipe import EnergyRecipe
 from suture.ood.features import SiteFeatures
-from suture.ood.fitting import DetectorFitter, fit_with_store
 from suture.ood.options import OOD
-from suture.ood.own import FunctionDetector
 from suture.ood.scores import ScoreCollector, score_features
-from suture.representations import get_token_mask
+from suture.ood.table import FunctionDetector
+from suture.representations import Shape, get_token_mask
 from suture.stitching import Task
+
+STORE_FORMAT, OLD_STORE_FORMAT = "suture.detector/2", "suture.shelf/1"
+
+
+class DetectorFitter:
+    """A collector of the statistics of native representations that detectors need.
+
+    `statistics` has a list for each detector, by name: one item for each site, None if the detector needs
+    none. Detectors with the same `make_statistics`, a static method, share theirs.
+    """
+
+    def __init__(self, detectors: Mapping[str, Detector], shapes: Sequence[Shape], seed: int = 0) -> None:
+        self.shapes = shapes
+        makes = dict.fromkeys(d.make_statistics for d in detectors.values())
+        self._made = {make: [make(seed) for _ in shapes] for make in makes}
+        self.statistics = {name: self._made[d.make_statistics] for name, d in detectors.items()}
+
+    @property
+    def needed(self) -> bool:
+        """True if any detector needs statistics."""
+        return any(s is not None for of in self._made.values() for s in of)
+
+    @torch.no_grad()
+    def update(self, xs: Sequence[Tensor], labels: Tensor | None, mask: Tensor | None = None) -> None:
+        """Add the representations of a batch, one tensor for each site."""
+        if not self.needed:
+            return
+        if labels is not None and (labels.is_floating_point() or labels.ndim != 1):
+            labels = None
+        for j, (x, shape) in enumerate(zip(xs, self.shapes, strict=True)):
+            seen = SiteFeatures(x, shape, mask)
+            for of in self._made.values():
+                statistics = of[j]
+                if statistics is not None:
+                    statistics.update(seen.spread, labels)
+
+
+def fit_with_store(detector: Detector, natives: Sequence[NativeSite], data: NativeData,
+                   store: Path | None) -> list[Detector]:
+    """Return the detector fitted to each site, on the device.
+
+    Trained detectors are kept in the folder `store`, one file per site, and are loaded from there again.
+    Detectors per cell stay on the CPU, where their features are kept.
+    """
+    keys = [] if store is None else _make_keys(detector, natives, data)
+    files = [Path(store or "") / f"{key}.safetensors" for key in keys]
+    found = {k: detector.restore(natives[k], load_tensors(file, STORE_FORMAT, OLD_STORE_FORMAT).tensors)
+             for k, file in enumerate(files) if file.exists()}
+    rest = [k for k in range(len(natives)) if k not in found]
+    for k, made in zip(rest, detector.fit_sites([natives[k] for k in rest]) if rest else (), strict=True):
+        found[k] = made
+        if files:
+            save_tensors(files[k], STORE_FORMAT, made.get_state(), {"site": natives[k].name})
+    device = torch.device("cpu") if detector.per_cell else data.device
+    return [found[k].to(device) for k in range(len(natives))]
+
+
+def _make_keys(detector: Detector, natives: Sequence[NativeSite], data: NativeData) -> list[str]:
+    """Return each site's key in the store, a hash of all that decides its training; empty if none is kept."""
+    training = detector.describe_training(natives[0])
+    if training is None:
+        return []
+    of = type(detector)
+    if of.__module__.split(".")[0] != "suture":  # suture's own detector keeps the keys of earlier stores
+        training = {"detector": f"{of.__module__}.{of.__qualname__}", "training": training}
+    # The order of the examples is left out, so that a loader that shuffles finds its own detectors. The
+    # batch sizes are included, because they change the training.
+    parts = {"network": data.fingerprint, **training,
+             "batches": "suture's" if can_shuffle(data.data) else [b.size for b in data.batches],
+             "data": fingerprint_examples((b.target, b.labels) for b in data.batches),
+             "auxiliary": fingerprint_examples([data.auxiliary])}
+    return [hash_parts(parts | {"site": n.name, "shape": str(n.shape)}) for n in natives]
 
 
 @dataclass
@@ -104,7 +184,7 @@ class Detection:
     def check_task(self, task: Task) -> None:
         """Raise a `SutureError` if a detector needs logits or classes that the task does not have."""
         for name, detector in self._chosen.items():
-            lacks = ("logits" if detector.needs_logits and task is Task.NONE else
+            lacks = ("logits" if (detector.needs_logits or detector.needs_classes) and task is Task.NONE else
                      "one class for each example" if detector.needs_labels and task.of_tokens else "")
             expect(not lacks, f"{lacks} for the detector {name}", f"task={task.value!r}",
                    f"leave {name} out of detectors")
@@ -129,7 +209,7 @@ class Detection:
         expect(not trained or "training" in outside.inputs,
                f"auxiliary data to train the detectors {', '.join(trained)} with",
                outside.about.get("auxiliary", "none"), "pass more in ood=OOD(auxiliary=...)")
-        native = NativeData(self.target, self.data, data, self.ood.energy or EnergyRecipe(seed=self.seed),
+        native = NativeData(self.target, self.data, data, self.ood.choose_recipe(self.seed),
                             self.device, self.micro_batch, self.fingerprint, outside.inputs.get("training"),
                             progress)
         notes: list[str] = []

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from suture._base import Progress
 from suture.data import Batches, move_batch
 from suture.networks import SitedNetwork, disable_gradients, take_first
-from suture.ood.energy_recipe import EnergyRecipe
+from suture.ood.energy_classifier import EnergyRecipe
 from suture.ood.features import SiteFeatures
 from suture.representations import Shape, find_image_size
 from suture.stitching import extract_logits
@@ -109,7 +109,9 @@ class Detector(ABC):
     Attributes:
         about: definition and source, in one sentence.
         needs_labels: True if a fit needs class numbers.
-        needs_logits: True if a fit or a score needs the target network's logits.
+        needs_logits: True if a score needs the target network's logits.
+        needs_classes: True if a fit needs the number of classes of the target network
+            (`NativeData.classes`).
         needs_auxiliary: True if a fit needs auxiliary inputs. Such a detector is trained, and is kept in
             `OOD.store` if it has `describe_training`.
         per_cell: True if each cell has its own detector, fitted by `score_pair`. Default: each target site
@@ -120,12 +122,16 @@ class Detector(ABC):
     about: ClassVar[str] = ""
     needs_labels: ClassVar[bool] = False
     needs_logits: ClassVar[bool] = False
+    needs_classes: ClassVar[bool] = False
     needs_auxiliary: ClassVar[bool] = False
     per_cell: ClassVar[bool] = False
     two_sided: ClassVar[bool] = False
 
     def make_statistics(self, seed: int) -> Statistics | None:
-        """Return empty statistics for `fit`, collected in one pass over the data, or None."""
+        """Return empty statistics for `fit`, collected in one pass over the data, or None.
+
+        Detectors with the same static method share the statistics, so `fit` must not change them.
+        """
         return None
 
     def fit(self, native: NativeSite) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from suture.representations import Kind, Shape, View, get_row_mask, to_grid
 
 
+@dataclass(eq=False)
 class SiteFeatures:
     """One batch of representations at a site, with pooled features.
 
@@ -20,9 +22,10 @@ class SiteFeatures:
         logits: (N, classes) or (N, T, V) of the target network after `x`; None if no detector needs them.
     """
 
-    def __init__(self, x: Tensor, shape: Shape, mask: Tensor | None = None,
-                 logits: Tensor | None = None) -> None:
-        self.x, self.shape, self.mask, self.logits = x, shape, mask, logits
+    x: Tensor
+    shape: Shape
+    mask: Tensor | None = None
+    logits: Tensor | None = None
 
     @cached_property
     def mean(self) -> Tensor:

@@ -13,9 +13,14 @@ from typing_extensions import Doc
 from suture._base import Count, Real, expect, options
 from suture.numbers import DETECTOR_NAME
 from suture.ood.detector import Detector
-from suture.ood.energy_recipe import EnergyRecipe
-from suture.ood.own import FunctionDetector, OwnDetector
-from suture.ood.table import DEFAULT_DETECTORS, DETECTORS, choose_detectors
+from suture.ood.energy_classifier import EnergyRecipe
+from suture.ood.table import (
+    DEFAULT_DETECTORS,
+    DETECTORS,
+    FunctionDetector,
+    OwnDetector,
+    choose_detectors,
+)
 
 
 @options
@@ -91,11 +96,15 @@ class OOD:
             name: given if isinstance(given, Detector) else FunctionDetector(name, given)
             for name, given in self.own.items()}
 
-    def settings(self) -> dict[str, Any]:
-        """Return the settings that decide the numbers, for the record."""
+    def choose_recipe(self, seed: int) -> EnergyRecipe:
+        """Return the recipe of trained detectors, in a comparison with this seed."""
+        return self.energy or EnergyRecipe(seed=seed)
+
+    def settings(self, seed: int = 0) -> dict[str, Any]:
+        """Return the settings that decide the numbers in a comparison with this seed, for the record."""
         trained = any(d.needs_auxiliary for d in self.list_detectors().values())
         return {"detectors": list(self.names),
-                "energy": asdict(self.energy or EnergyRecipe()) if trained else None,
+                "energy": asdict(self.choose_recipe(seed)) if trained else None,
                 "thresholds": asdict(self.thresholds),
                 "auxiliary": "made" if self.auxiliary is None else "given",
                 "unseen": "made" if self.unseen is None else "given", "most": self.most}

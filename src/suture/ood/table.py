@@ -1,17 +1,20 @@
-"""The detectors by name."""
+"""The detectors by name, and users' functions as detectors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
+from typing import Any
 
-from suture._base import expect, make_unknown_error
-from suture.ood.detector import Detector
-from suture.ood.detectors.energy import Energy
-from suture.ood.detectors.mahalanobis import Mahalanobis, Relative
-from suture.ood.detectors.neighbours import Neighbours
-from suture.ood.detectors.tail_energy import TailEnergy
-from suture.ood.detectors.two_sample import TwoSample
+from torch import Tensor, nn
+
+from suture._base import SutureError, describe_value, expect, make_unknown_error, summarise_error
+from suture.networks import Site, freeze
+from suture.ood.detector import Detector, NativeSite
+from suture.ood.distances import Mahalanobis, Neighbours, Relative
+from suture.ood.energy import Energy, TailEnergy
+from suture.ood.features import SiteFeatures
+from suture.ood.two_sample import TwoSample
 
 DETECTORS: Mapping[str, Detector] = MappingProxyType({
     "mahalanobis": Mahalanobis(),
@@ -23,6 +26,11 @@ DETECTORS: Mapping[str, Detector] = MappingProxyType({
 })
 """Every detector by name. The first is the default."""
 DEFAULT_DETECTORS = ("mahalanobis",)
+ScoreFunction = Callable[[Tensor], Tensor]
+"""A user's function from a batch of representations to scores (N,), larger = more in-distribution."""
+OwnDetector = Detector | ScoreFunction | Mapping[str | Site, ScoreFunction]
+"""A user's detector, a function for all sites, or a function for each target site."""
+_DIVERGED = 1e15
 
 
 def choose_detectors(names: Iterable[str] | str) -> tuple[str, ...]:
@@ -34,3 +42,46 @@ def choose_detectors(names: Iterable[str] | str) -> tuple[str, ...]:
             raise make_unknown_error("detector", str(name), DETECTORS,
                                      "or pass your own: ood=suture.OOD(own={name: function})")
     return given
+
+
+class FunctionDetector(Detector):
+    """A user's function as a detector, with checks of its scores."""
+
+    about = "A function of the user."
+
+    def __init__(self, name: str, given: Any, site: str = "") -> None:
+        self.name, self.given, self.site = name, given, site
+
+    def fit(self, native: NativeSite) -> FunctionDetector:
+        function = self.given
+        if isinstance(function, Mapping | nn.ModuleDict):
+            function = {str(site): f for site, f in function.items()}.get(native.name)
+            expect(function is not None, f"the detector {self.name!r} for every target site",
+                   f"none for {native.name!r}", "pass a function for each, or one function for all")
+        return FunctionDetector(self.name, function, native.name)
+
+    def score(self, seen: SiteFeatures) -> Tensor:
+        """Return the scores (N,) float32; errors of the function become a `SutureError`."""
+        found, where = self._call(seen.x), f"the detector {self.name!r} at site {self.site!r}"
+        expect(isinstance(found, Tensor) and found.shape == (len(seen.x),),
+               f"scores of shape ({len(seen.x)},) from {where}", describe_value(found),
+               "return one number for each example")
+        # NaN is allowed on the output of a layer that diverged: that cell has no value, and the others
+        # continue.
+        usual = seen.x.float().flatten(1).abs().amax(1) < _DIVERGED
+        expect(not bool((found.isnan() & usual).any()), f"numbers from {where}",
+               f"NaN for {int(found.isnan().sum())} of {len(found)} examples", "correct it, or leave it out")
+        scores: Tensor = found.detach().float()
+        return scores
+
+    def _call(self, x: Tensor) -> Any:
+        try:
+            if not isinstance(self.given, nn.Module):
+                return self.given(x)
+            with freeze(self.given):
+                return self.given(x)
+        except SutureError:
+            raise
+        except Exception as e:  # user code may raise anything
+            raise SutureError(f"the detector {self.name!r} fails at site {self.site!r} on shape "
+                              f"{tuple(x.shape)}: {type(e).__name__}: {summarise_error(e)}") from e

@@ -228,6 +228,6 @@ class GroupTrainer:
 
 def _count_scored(sums: list[BatchSums]) -> int:
     examples = sum(s.examples for s in sums)
-    expect(examples > 0, "scored tokens in the fitting data", "none",
+    expect(examples > 0, "scored tokens in the data", "none",
            "give texts of at least two tokens, and labels that are not all -100")
     return examples

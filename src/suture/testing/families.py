@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from suture._base import SutureError
-from suture.indices import TRANSFORMATIONS
-from suture.numbers import Moments, Pair
+from suture.numbers import Floats, Moments, Pair
 from suture.stitching import DirectMatch, Family, direct_match
-from suture.testing.laws import Law, LawBook, law
+from suture.testing.laws import Changes, Law, LawBook, draw_related, law
 
-ROWS, FOLDS = 240, 5
+FOLDS, ROUNDING = 5, 1e-6
 KINDS = ("translation", "scaling", "permutation", "orthogonal", "linear")
 """Transformations that a family may state as invariances; see `suture.indices.TRANSFORMATIONS`."""
 
@@ -36,18 +34,18 @@ class _FamilyLaws(LawBook):
     def __init__(self, family: Family, widths: tuple[int, int], seed: int) -> None:
         super().__init__()
         self._family, self._widths, self._seed = family, widths, seed
+        pairs = [draw_related(seed + k, *widths) for k in range(2)]
+        self._data = x, y = _copy(*pairs[0])
+        self._pair = Pair.of(Moments.of(x, y))
+        changes = Changes(lambda *moved: self._match(*_copy(*moved)).residual, pairs, ROUNDING)
         for side, stated in zip(("source", "target"), family.invariances, strict=True):
             for how in KINDS:
                 verb = "leaves" if how in stated else "does not leave"
                 self.vary(f"{how} of the {side}", f"A {how} of the {side}'s channels {verb} the residual of "
-                          "the fit unchanged.", self._check_invariance, side, how, how in stated)
+                          "the fit unchanged.", changes.check, side, how, how in stated)
         if family.trainable:
             self.vary("training", "Training from the closed form does not improve its loss.",
                       self._check_training)
-
-    @cached_property
-    def _data(self) -> tuple[Tensor, Tensor]:
-        return _draw_related(self._seed, *self._widths)
 
     @cached_property
     def _solution(self) -> DirectMatch:
@@ -59,10 +57,6 @@ class _FamilyLaws(LawBook):
 
     def _match(self, x: Tensor, y: Tensor) -> DirectMatch:
         return direct_match(Pair.of(Moments.of(x, y)), self._family, _cut_folds(x, y))
-
-    @cached_property
-    def _pair(self) -> Pair:
-        return Pair.of(Moments.of(*self._data))
 
     @cached_property
     def _chosen(self) -> Family:
@@ -127,26 +121,10 @@ class _FamilyLaws(LawBook):
             optimizer.step()
         assert min(losses) >= best - 1e-6 * abs(best), f"Training reaches {min(losses)} from {best}."
 
-    def _check_invariance(self, side: str, how: str, kept: bool) -> None:
-        changes = []
-        for k in range(2):
-            x, y = _draw_related(self._seed + 7 * k, *self._widths)
-            other = x if side == "source" else y
-            changed = TRANSFORMATIONS[how](other.numpy(), np.random.default_rng(k))
-            moved = torch.from_numpy(np.ascontiguousarray(changed))
-            after = self._match(*((moved, y) if side == "source" else (x, moved))).residual
-            changes.append(abs(after - self._match(x, y).residual))
-        assert (max(changes) < 1e-6) == kept, f"It changes by {max(changes)}."
-
 
 def _cut_folds(x: Tensor, y: Tensor) -> list[Moments]:
     return [Moments.of(x[k::FOLDS], y[k::FOLDS]) for k in range(FOLDS)]
 
 
-def _draw_related(seed: int, p: int, q: int) -> tuple[Tensor, Tensor]:
-    """Draw float64 matrices (240, p) and (240, q) with a common signal, uneven scales and nonzero means."""
-    g = torch.Generator().manual_seed(seed)
-    x = torch.randn(ROWS, p, dtype=torch.float64, generator=g) * torch.linspace(1, 2, p)
-    y = x @ torch.randn(p, q, dtype=torch.float64, generator=g)
-    noise = torch.randn(ROWS, q, dtype=torch.float64, generator=g)
-    return x + 0.5, y + 0.5 * noise + torch.arange(1, q + 1)
+def _copy(x: Floats, y: Floats) -> tuple[Tensor, Tensor]:
+    return torch.tensor(x), torch.tensor(y)

@@ -6,9 +6,8 @@ import numpy as np
 
 from suture.indices import TRANSFORMATIONS, Named, Streaming, chosen, of_matrices
 from suture.numbers import Floats
-from suture.testing.laws import Law, LawBook, law
+from suture.testing.laws import ROWS, Changes, Law, LawBook, draw_related, law
 
-ROWS = 60
 ROUNDING = 1e-6
 """Largest change by rounding. The root of a distance near zero loses half of its digits."""
 
@@ -29,13 +28,14 @@ class _IndexLaws(LawBook):
         super().__init__()
         self._request = chosen(index)[0]
         self._entry = entry = self._request.index
-        self._pairs = [draw_related(seed + k, *columns) for k in range(3)]
+        self._pairs = [draw_related(seed + k, *columns) for k in range(2)]
+        changes = Changes(self._measure, self._pairs, ROUNDING)
         for side, stated in (("source", entry.invariant_x), ("target", entry.invariant_y)):
             for how in TRANSFORMATIONS if stated is not None else ():
                 kept = how in (stated or ())
                 verb = "leaves" if kept else "does not leave"
                 self.vary(f"{how} of the {side}", f"A {how} of the {side}'s columns {verb} it unchanged.",
-                          self._check_transformation, side, how, kept)
+                          changes.check, side, how, kept)
         if entry.identical is not None:
             self.vary("identical matrices", f"Its value is {entry.identical} where the target is the source.",
                       self._check_identical, entry.identical)
@@ -57,7 +57,7 @@ class _IndexLaws(LawBook):
     @law("All values lie in the range of the measure.")
     def range(self) -> None:
         low, high = self._entry.measure.native
-        first, second = self._pairs[:2]
+        first, second = self._pairs
         for x, y in [*self._pairs, (first[0], second[1]), (first[0], first[0])]:
             value = self._measure(x, y)
             assert low - 1e-9 <= value <= high + 1e-9, f"Got {value}, the range is {low} to {high}."
@@ -69,23 +69,15 @@ class _IndexLaws(LawBook):
             found = of_matrices(*pair, self._request)[self._request.name]
             assert found.reason, f"Got {found.value}."
 
-    def _check_transformation(self, side: str, how: str, kept: bool) -> None:
-        changes = []
-        for k, (x, y) in enumerate(self._pairs):
-            rng, move = np.random.default_rng(k), TRANSFORMATIONS[how]
-            moved = (move(x, rng), y) if side == "source" else (x, move(y, rng))
-            changes.append(abs(self._measure(*moved) - self._measure(x, y)))
-        assert (max(changes) <= ROUNDING) == kept, f"It changes by {max(changes)}."
-
     def _check_identical(self, stated: float) -> None:
         values = [self._measure(x, x) for x, _ in self._pairs]
         assert np.allclose(values, stated, rtol=0, atol=1e-5), f"Got {values}."
 
     def _check_unrelated(self, stated: float) -> None:
         g = np.random.default_rng(5)
-        x, y = g.normal(size=(2000, 3)) + 2, g.normal(size=(2000, 4)) * [2, 1, 1, 1] + 3
+        x, y = g.normal(size=(1000, 3)) + 2, g.normal(size=(1000, 4)) * [2, 1, 1, 1] + 3
         value = self._measure(x, y)
-        assert abs(value - stated) <= 0.1, f"Got {value}."
+        assert abs(value - stated) <= 0.15, f"Got {value}."
 
     def _check_symmetry(self, stated: bool) -> None:
         changes = [abs(self._measure(x, y) - self._measure(y, x)) for x, y in self._pairs]
@@ -97,11 +89,3 @@ class _IndexLaws(LawBook):
             stream.update(x[rows], y[rows])
         value, whole = stream.values()[self._request.name].value, self._measure(x, y)
         assert abs(value - whole) <= 1e-8 * max(1, abs(whole)), f"Got {value} and {whole}."
-
-
-def draw_related(seed: int, p: int, q: int) -> tuple[Floats, Floats]:
-    """Draw matrices (60, p) and (60, q) with a common signal and nonzero means."""
-    g = np.random.default_rng(seed)
-    x = g.normal(size=(ROWS, p))
-    y = x @ g.normal(size=(p, q)) + 0.5 * g.normal(size=(ROWS, q)) + g.normal(size=q)
-    return x + g.normal(size=p), y

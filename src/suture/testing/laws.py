@@ -1,10 +1,20 @@
-"""A law: a claim about one object, and its check."""
+"""A law: a claim about one object, and its check; checks and data that several laws share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from suture.indices import TRANSFORMATIONS
+from suture.numbers import Floats
+
+ROWS = 60
+"""Number of rows of the matrices on which indices and families are checked."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,41 @@ class LawBook:
         marked = [(name, of) for name, of in vars(type(self)).items() if hasattr(of, "claim")]
         return [*(Law(name.replace("_", " "), of.claim, getattr(self, name)) for name, of in marked),
                 *self._varied]
+
+
+class Changes:
+    """Changes of a measure of matrices (n, p) and (n, q) where the columns of one are transformed."""
+
+    def __init__(self, measure: Callable[[Floats, Floats], float], pairs: list[tuple[Floats, Floats]],
+                 rounding: float) -> None:
+        self._measure, self._pairs, self._rounding = measure, pairs, rounding
+
+    @cached_property
+    def _values(self) -> list[float]:
+        return [self._measure(x, y) for x, y in self._pairs]
+
+    def check(self, side: str, how: str, kept: bool) -> None:
+        """Check that a transformation of the source's or the target's columns changes no value, or one."""
+        changes = []
+        for k, ((x, y), value) in enumerate(zip(self._pairs, self._values, strict=True)):
+            rng, move = np.random.default_rng(k), TRANSFORMATIONS[how]
+            moved = (move(x, rng), y) if side == "source" else (x, move(y, rng))
+            changes.append(abs(self._measure(*moved) - value))
+        assert (max(changes) <= self._rounding) == kept, f"It changes by {max(changes)}."
+
+
+def draw_related(seed: int, p: int, q: int) -> tuple[Floats, Floats]:
+    """Draw matrices (60, p) and (60, q) with a common signal, uneven scales and nonzero means."""
+    g = np.random.default_rng(seed)
+    x = g.normal(size=(ROWS, p)) * np.linspace(1, 2, p)
+    y = x @ g.normal(size=(p, q)) + 2 * g.normal(size=(ROWS, q)) + g.normal(size=q)
+    return x + g.normal(size=p), y
+
+
+def check_close(one: Tensor, other: Tensor, what: str, least: float = 1e-30) -> None:
+    """Check that tensors differ by at most 1e-4 of the largest number, or of `least`."""
+    apart, scale = float((one - other).abs().max()), float(one.abs().max().clamp(min=least))
+    assert apart <= 1e-4 * scale, f"{what} differ by {apart:.3g}, the largest is {scale:.3g}."
 
 
 def verify(laws: Iterable[Law]) -> None:

@@ -17,7 +17,7 @@ from suture.networks import (
     find_device,
     prepare,
 )
-from suture.testing.laws import Law, LawBook, law
+from suture.testing.laws import Law, LawBook, check_close, law
 
 
 def site_laws(network: nn.Module, inputs: Any, sites: SiteSpec = "**") -> list[Law]:
@@ -49,7 +49,7 @@ class _SiteLaws(LawBook):
 
     @law("The same inputs give the same output.")
     def same_output(self) -> None:
-        _compare(self._run(self._inputs), self._run(self._inputs))
+        check_close(self._run(self._inputs), self._run(self._inputs), "Outputs")
 
     @law("The output for an example does not depend on the others of its batch.")
     def examples_alone(self) -> None:
@@ -58,7 +58,7 @@ class _SiteLaws(LawBook):
             def cut(t: Tensor, rows: slice = rows) -> Tensor:
                 return t[rows] if t.ndim and len(t) == n else t
 
-            _compare(self._run(convert_tensors(self._inputs, cut)), whole[rows])
+            check_close(self._run(convert_tensors(self._inputs, cut)), whole[rows], "Outputs")
 
     @law("The network is as it was: weights, buffers, modes, gradients and hooks.")
     def no_trace(self) -> None:
@@ -73,7 +73,7 @@ class _SiteLaws(LawBook):
             done = self._sited.run_full(self._inputs)
             x = self._sited.front(self._inputs)[k]
             kept = x.clone()
-            _compare(_pick_output(self._sited.tail(k, x, done)), _pick_output(done.output))
+            check_close(_pick_output(self._sited.tail(k, x, done)), _pick_output(done.output), "Outputs")
         assert torch.equal(x, kept), "The tail overwrites the representation that it is given."
 
 
@@ -83,13 +83,7 @@ def _report_refusal(reason: str) -> None:
 
 def _pick_output(output: Any) -> Tensor:
     found = extract_main_output(output)
-    return next(walk_tensors(output)) if found is None else found
-
-
-def _compare(one: Tensor, other: Tensor) -> None:
-    scale = float(other.float().abs().max().clamp(min=1e-30))
-    apart = float((one.float() - other.float()).abs().max())
-    assert apart <= 1e-4 * scale, f"Outputs differ by {apart:.3g}, the largest is {scale:.3g}."
+    return (next(walk_tensors(output)) if found is None else found).float()
 
 
 def _copy_state(network: nn.Module) -> dict[str, Any]:

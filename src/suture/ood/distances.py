@@ -1,4 +1,4 @@
-"""Mahalanobis detectors, fitted to sums of pooled features by class."""
+"""Detectors by distance: Mahalanobis distances to class means, and the distance to near neighbours."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from suture._base import expect
-from suture.numbers import ShiftedSums
+from suture.numbers import SAMPLE_ROWS, Reservoir, ShiftedSums
 from suture.ood.detector import Detector, NativeSite
 from suture.ood.features import SiteFeatures, limit_spread
 
@@ -89,15 +89,19 @@ class Mahalanobis(Detector):
     counts: list[int]
     classless: bool
 
-    def make_statistics(self, seed: int) -> ShiftedSums:
+    @staticmethod
+    def make_statistics(seed: int) -> ShiftedSums:
         return ShiftedSums()
 
     def fit(self, native: NativeSite) -> Self:
         sums: ShiftedSums = native.statistics
         expect(sums.n >= 2, "at least two examples to fit a Mahalanobis detector", str(sums.n),
                "give more data")
-        (means, within), (mean, overall) = sums.compute_within(), sums.compute_overall()
-        total = overall.diagonal()
+        return self._fit_sums(sums, *sums.compute_overall())
+
+    def _fit_sums(self, sums: ShiftedSums, mean: Tensor, overall: Tensor) -> Self:
+        """Fit to the sums by class, with the mean (1, F) and covariance (F, F) of all data."""
+        (means, within), total = sums.compute_within(), overall.diagonal()
         classless = float(torch.trace(within)) <= ROUNDING * float(total.sum())
         found, shrinkage = (fit_gaussians(mean, overall, sums.n - 1, total) if classless else
                             fit_gaussians(means, within, max(1, sums.n - len(means)), total))
@@ -136,15 +140,65 @@ class Relative(Mahalanobis):
     background_whiten: Tensor
     background_centres: Tensor
 
-    def fit(self, native: NativeSite) -> Self:
-        sums: ShiftedSums = native.statistics
+    def _fit_sums(self, sums: ShiftedSums, mean: Tensor, overall: Tensor) -> Self:
         expect(len(sums.counts) != 1, "at least two classes for relative Mahalanobis distances", "one",
                "use the detector mahalanobis")
-        made = super().fit(native)
-        mean, overall = sums.compute_overall()
+        made = super()._fit_sums(sums, mean, overall)
         found, _ = fit_gaussians(mean, overall, sums.n - 1, overall.diagonal())
         return made.copy_with(**{f"background_{name}": t for name, t in found._asdict().items()})
 
     def score(self, seen: SiteFeatures) -> Tensor:
         every = Gaussians(self.background_origin, self.background_whiten, self.background_centres)
         return every.square_distances(seen.spread)[:, 0] + super().score(seen)
+
+
+class FeatureSample:
+    """A uniform sample without replacement of at most `size` rows of a stream (`suture.numbers.Reservoir`).
+
+    The cut of the stream into batches does not change it. `rows` are (M, F).
+    """
+
+    def __init__(self, seed: int = 0, size: int = SAMPLE_ROWS) -> None:
+        self._reservoir = Reservoir(size, seed)
+        self.rows = torch.zeros(0, 0)
+
+    @torch.no_grad()
+    def update(self, features: Tensor, labels: Tensor | None = None) -> None:
+        """Add features (N, F)."""
+        kept, slots = (torch.from_numpy(found) for found in self._reservoir.offer(len(features)))
+        rows = features.float().cpu()
+        empty = rows.new_zeros(len(self._reservoir.numbers) - len(self.rows), rows.shape[1])
+        self.rows = torch.cat([self.rows, empty]) if len(self.rows) else empty
+        self.rows[slots] = rows[kept]
+
+
+class Neighbours(Detector):
+    """Minus the distance to the `k`-th nearest of a sample (M, F) of native features (Sun et al. 2022).
+
+    Features are scaled to unit variance by `origin` and `scale` (F,). The paper scales each example to unit
+    length, which would hide a shrunken representation.
+    """
+
+    about = ("Minus the distance to the 10th nearest of 2,000 native examples, mean and standard deviation "
+             "over positions at unit variance (after Sun et al. 2022).")
+    sample: Tensor
+    origin: Tensor
+    scale: Tensor
+
+    def __init__(self, k: int = 10) -> None:
+        self.k = k
+
+    @staticmethod
+    def make_statistics(seed: int) -> FeatureSample:
+        return FeatureSample(seed)
+
+    def fit(self, native: NativeSite) -> Self:
+        rows: Tensor = native.statistics.rows
+        expect(len(rows) > self.k, f"more than {self.k} native examples for nearest neighbours",
+               str(len(rows)), "give more data")
+        origin, scale = rows.mean(0), limit_spread(rows.std(0, correction=0), LEAST_FEATURE_STD)
+        return self.copy_with(sample=(rows - origin) / scale, origin=origin, scale=scale)
+
+    def score(self, seen: SiteFeatures) -> Tensor:
+        z = (seen.spread - self.origin) / self.scale
+        return -torch.cdist(z, self.sample).kthvalue(self.k, dim=1).values

@@ -1,12 +1,12 @@
-"""Training of the classifiers of energy detectors, at several sites at once."""
+"""Energy detectors: of the target network's own logits, and of classifiers that are trained for sites."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from itertools import islice
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -21,14 +21,13 @@ from suture._base import (
     expect,
     list_tensors,
 )
-from suture.data import Batch, cut_batch, move_batch
-from suture.networks import augment, disable_gradients, freeze, make_optimizer, set_rate
+from suture.data import Batch, Batches, cut_batch, move_batch
+from suture.networks import augment, check_images, disable_gradients, freeze, make_optimizer, set_rate
 from suture.numbers import ShiftedSums
 from suture.ood.auxiliary import take_examples
-from suture.ood.detector import NativeData
-from suture.ood.detectors.energy_classifier import EnergyClassifier, compute_energy_loss, derive_site_seed
-from suture.ood.energy_recipe import EnergyRecipe
-from suture.ood.features import limit_spread
+from suture.ood.detector import Detector, NativeData, NativeSite
+from suture.ood.energy_classifier import EnergyClassifier, EnergyRecipe, compute_energy_loss, derive_site_seed
+from suture.ood.features import SiteFeatures, limit_spread
 from suture.representations import View, get_row_mask, get_token_mask, to_grid
 
 LEAST_CHANNEL_STD = 0.01
@@ -39,7 +38,67 @@ FrontOutputs = tuple[list[Tensor], Tensor | None]
 """Representations at the sites, and the token mask (False for padding tokens) or None."""
 
 
-def train_classifiers(native: NativeData, stream: Iterable[Batch], recipe: EnergyRecipe,
+class TailEnergy(Detector):
+    """The log-sum-exp of the target network's logits after a site, averaged over tokens without padding.
+
+    A mask of another shape than the logits belongs to other tokens and is ignored.
+    """
+
+    about = ("Minus the energy of the target network's own logits, log sum exp, after the site (Liu et al. "
+             "2020).")
+    needs_logits = two_sided = True
+
+    def score(self, seen: SiteFeatures) -> Tensor:
+        assert seen.logits is not None
+        found: Tensor = seen.logits.float().logsumexp(-1)
+        if found.ndim == 1:
+            return found
+        kept = seen.mask
+        if kept is None or kept.shape != found.shape:
+            kept = torch.ones_like(found, dtype=torch.bool)
+        return found.masked_fill(~kept, 0).sum(1) / kept.sum(1).clamp(min=1)
+
+
+class Energy(Detector):
+    """Minus the energy of a classifier that is trained on the representations of a site."""
+
+    about = ("Minus the energy of a classifier that is trained on the representations of the site, with an "
+             "energy margin between native and auxiliary ones (Liu et al. 2020; Balogh and Jelasity 2025).")
+    needs_labels = needs_classes = needs_auxiliary = two_sided = True
+    classifier: EnergyClassifier
+
+    def fit(self, native: NativeSite) -> Self:
+        return self.fit_sites([native])[0]
+
+    def fit_sites(self, natives: Sequence[NativeSite]) -> list[Self]:
+        data = _get_data(natives[0])
+        stream = Batches(data.data, size=data.recipe.batch_size, shuffle=True, seed=data.recipe.seed)
+        made = train_classifiers(data, stream, [n.index for n in natives])
+        return [self.copy_with(classifier=made[n.index]) for n in natives]
+
+    def score(self, seen: SiteFeatures) -> Tensor:
+        return self.classifier.score(seen)
+
+    def describe_training(self, native: NativeSite) -> dict[str, Any]:
+        data = _get_data(native)
+        return {"recipe": asdict(data.recipe), "classes": data.classes}
+
+    def get_state(self) -> dict[str, Tensor]:
+        return dict(self.classifier.state_dict())
+
+    def restore(self, native: NativeSite, state: Mapping[str, Tensor]) -> Self:
+        data = _get_data(native)
+        made = EnergyClassifier(native.shape, data.classes, data.recipe, data.image_size, native.name)
+        made.load_state_dict(dict(state))
+        return self.copy_with(classifier=made.eval().requires_grad_(False))
+
+
+def _get_data(native: NativeSite) -> NativeData:
+    assert native.data is not None
+    return native.data
+
+
+def train_classifiers(native: NativeData, stream: Iterable[Batch],
                       sites: Sequence[int]) -> dict[int, EnergyClassifier]:
     """Return a trained classifier by index of the site; all sites share the front passes of the network.
 
@@ -47,13 +106,13 @@ def train_classifiers(native: NativeData, stream: Iterable[Batch], recipe: Energ
     not depend on the other sites. On one CPU it is the same bit for bit, for the same seed, data and order.
 
     Args:
-        native: the network, and auxiliary inputs. Fine-tuning draws as many of these as the batch has,
-            shuffled and repeated, with the same augmentation.
+        native: the network, the recipe, and auxiliary inputs. Fine-tuning draws as many of these as the
+            batch has, shuffled and repeated, with the same augmentation.
         stream: re-iterable batches with labels. Batches of one example are skipped, because batch norm needs
             a variance.
-        recipe, sites: the settings, and the indices of the sites.
+        sites: indices of the sites.
     """
-    training = _Trainer(native, recipe, list(dict.fromkeys(sites)))
+    training = _Trainer(native, list(dict.fromkeys(sites)))
     with freeze(native.target.network), torch.enable_grad():
         training.prepare(stream)
         training.fit(stream)
@@ -63,12 +122,14 @@ def train_classifiers(native: NativeData, stream: Iterable[Batch], recipe: Energ
 class _Trainer:
     """A trainer of the classifiers of several sites of a network."""
 
-    def __init__(self, native: NativeData, recipe: EnergyRecipe, sites: Sequence[int]) -> None:
-        self.native, self.recipe, self.sites = native, recipe, sites
+    def __init__(self, native: NativeData, sites: Sequence[int]) -> None:
+        self.native, self.recipe, self.sites = native, native.recipe, sites
         self.classifiers: dict[int, EnergyClassifier] = {}
         self._steps = 0
-        self._augmentation = torch.Generator().manual_seed(derive_site_seed(recipe.seed, "augmentation"))
-        self._rows = _draw_rows(count_examples(native.auxiliary), derive_site_seed(recipe.seed, "auxiliary"))
+        augmentation, auxiliary = (derive_site_seed(self.recipe.seed, use)
+                                   for use in ("augmentation", "auxiliary"))
+        self._augmentation = torch.Generator().manual_seed(augmentation)
+        self._rows = _draw_rows(count_examples(native.auxiliary), auxiliary)
 
     def prepare(self, stream: Iterable[Batch]) -> None:
         """Check the data, measure the channels and make the classifiers, in one pass."""
@@ -93,10 +154,10 @@ class _Trainer:
             got = "none" if batch.labels is None else tuple(batch.labels.shape)
             raise SutureError(f"expected labels (N,) for energy detectors, got {got}; {_INSTEAD}")
         check_classes(batch.labels, self.native.classes, "number the classes as the network's outputs")
-        shapes = [tuple(t.shape) for t in list_tensors(batch.target)]
-        expect(not (self.recipe.crop or self.recipe.flip) or [len(s) for s in shapes] == [4],
-               "inputs (N, C, H, W) for crops and flips", " and ".join(map(str, shapes)),
-               "write crop=0, flip=False")
+        images, *others = list_tensors(batch.target)
+        check_images(images, self.recipe)
+        expect(not others or not (self.recipe.crop or self.recipe.flip), "one tensor to crop and flip",
+               f"{1 + len(others)} tensors", "write crop=0, flip=False")
         return set(batch.labels.tolist())
 
     def _make_classifier(self, j: int, channels: ShiftedSums) -> EnergyClassifier:

@@ -24,9 +24,7 @@ class TwoSample(Detector):
              "deviation over positions, trained for each cell on the test data themselves (Lopez-Paz and "
              "Oquab 2017).")
     per_cell = True
-
-    def __init__(self, seed: int = 0) -> None:
-        self.seed = seed
+    seed = 0
 
     def fit(self, native: NativeSite) -> Self:
         return self.copy_with(seed=native.seed)

@@ -1,1 +1,0 @@
-"""Detectors of representations unlike those that the target network itself has at a site."""
