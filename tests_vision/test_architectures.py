@@ -12,8 +12,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from suture.networks.calls import apply
-from suture.networks.calls import extract_main_output
+from suture.networks.calls import apply, extract_main_output
 from suture.networks.sites import SitedNetwork
 
 N = 5
