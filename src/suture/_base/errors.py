@@ -42,8 +42,8 @@ def make_unknown_error(what: str, name: str, options: Iterable[str], instead: st
     """Make the error for a name that is not among `options`. Its message lists the nearest known names."""
     known = list(options)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:5]
-    hint = f"; nearest: {', '.join(near)}" if near else ""
-    return SutureError(f"unknown {what} {name!r}{hint}{'; ' + instead if instead else ''}")
+    advice = (f"; nearest: {', '.join(near)}" if near else "") + (f"; {instead}" if instead else "")
+    return SutureError(f"unknown {what} {name!r}{advice}")
 
 
 def import_optional(module: str, extra: str, purpose: str) -> ModuleType:

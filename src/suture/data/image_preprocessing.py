@@ -55,7 +55,7 @@ class ImagePreprocessing:
     channels: Annotated[Count | None, Doc(
         "3 repeats grey, 1 computes the luma of colour. None: the images keep their channels.")] = None
     interpolation: Annotated[Literal["bilinear", "bicubic"], Doc(
-        "of the resizing, bilinear by default.")] = "bilinear"
+        "Interpolation between pixels where images are resized; bilinear by default.")] = "bilinear"
     crop: Annotated[Real, Field(gt=0, le=1), Doc(
         "share of the resized image that the crop keeps along an edge, in (0, 1]: the image is first resized "
         "to ``size / crop``. Default 1.")] = 1.0

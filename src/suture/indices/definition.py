@@ -255,7 +255,7 @@ _PARTS = {"linear": ("scaling", "permutation", "orthogonal", "diagonal"), "ortho
 
 
 def expand_invariances(*given: str) -> frozenset[str]:
-    """Return the given transformations with all that they contain."""
+    """Return the given transformations and their special cases: orthogonal, for example, adds permutation."""
     return frozenset(given).union(*(_PARTS.get(name, ()) for name in given))
 
 

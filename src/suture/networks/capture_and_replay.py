@@ -141,7 +141,7 @@ def replay(network: nn.Module, plan: ReplayPlan, x: Tensor, done: RecordedPass, 
 
     Args:
         x: (k N, ...) representations for k concatenated copies of the N examples of `done`.
-        done: a pass that remembers what the plan needs.
+        done: a full pass over the N examples, with the outputs that the replay reuses.
         volatile: calls whose outputs are overwritten in place; each replay gets its own copy.
     """
     copies, rest = divmod(len(x), done.size)

@@ -106,7 +106,7 @@ def _can_make(like: Any, kind: str) -> bool:
 
 
 def as_batches(data: Any, name: str = "auxiliary data") -> Batches:
-    """Return data, or inputs of a network, as batches."""
+    """Return batches of a data set, or of bare inputs (a tensor or a mapping) without labels."""
     if isinstance(data, torch.Tensor | Mapping):
         inputs = split_labels(data)[0]
         return Batches([Batch(inputs, inputs, None)], name=name)

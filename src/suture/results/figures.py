@@ -163,7 +163,7 @@ def compute_densities(found: Mapping[str, Floats], bins: Floats) -> dict[str, Fl
 
 @mpl.rc_context(STYLE)
 def draw_histograms(measured: Measured, detector: str) -> Figure:
-    """Draw one panel per target site with native, auxiliary, unseen and stitched scores.
+    """Draw one panel per target site: scores of native, auxiliary, unseen auxiliary and stitched data.
 
     This is Figure 1c of Balogh and Jelasity (2025), with the scores of all source layers pooled.
     """

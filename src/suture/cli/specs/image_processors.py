@@ -21,7 +21,7 @@ _SHORT_SIDE_KINDS = ("clip", "bit", "convnext", "levit", "mobilenet", "mobilevit
 
 
 class _UnsupportedStepError(Exception):
-    """A step of a config that suture does not have."""
+    """Error for a step of a preprocessing config that suture does not implement."""
 
 
 def read_image_preprocessing(processor: Mapping[str, Any] | None, config: Any) -> FoundPreprocessing:
