@@ -79,7 +79,7 @@ def find_axis(one: Tensor, size: int, other: Tensor, other_size: int) -> int | N
 
 
 def guess_axis(t: Tensor, size: int) -> int | None:
-    """Guess the axis of the examples: 0 if the first axis has the length `size`, else None (there is none)."""
+    """Guess the axis of the examples: 0 if the first axis has the length `size`, else None, for no axis."""
     return 0 if t.ndim and len(t) == size else None
 
 
