@@ -530,7 +530,7 @@ def test_nan_behind_the_first_examples_is_named_where_these_make_the_moments() -
     net, (x, y) = vectors()
     x = x.clone()
     x[50] = float("nan")
-    with pytest.raises(SutureError, match=r"NaN or inf .*at target site '1'"):
+    with pytest.raises(SutureError, match=r"NaN or inf at source site '1' in batch"):
         suture.compare(net, None, (x, y), sites=["1", "3"], methods=["dm"], indices=(), examples=20)
 
 

@@ -214,7 +214,7 @@ NONE = torch.full_like(ALIGNED, IGNORED_LABEL)
     (False, {"data": batch(labels=ALIGNED), "test": batch(labels=NONE)},
      "test data hold no scored token"),
     (False, {"data": batch(labels=NONE), "test": batch(labels=ALIGNED)},
-     "scored tokens in the fitting data"),
+     "scored tokens in the data"),
     (False, {"data": batch(labels=ALIGNED.float())},
      r"integer labels \(N, T\), got float32 of shape \(4, 6\)"),
     (True, {"data": batch(), "task": "tokens"}, r"labels \(N, T\) for task='tokens', got none"),
