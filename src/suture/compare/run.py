@@ -12,13 +12,20 @@ import torch
 
 from suture._base import takes
 from suture.compare.evaluation import Evaluator
-from suture.compare.moments import collect, collect_moments, compute_published, describe_moments, match
-from suture.compare.records import Findings, Fitted, unpack_maps
+from suture.compare.moments import (
+    collect,
+    collect_moments,
+    compute_published,
+    describe_moments,
+    mark_overfitted,
+    match,
+)
+from suture.compare.records import Findings, Fitted, mark_rows, unpack_maps
 from suture.compare.result import assemble, read_findings
 from suture.compare.scores import evaluate
 from suture.compare.settings import CompareOptions
 from suture.compare.setup import Setup, set_up
-from suture.compare.task_loss import describe_training, find_marks, mark_rows, train
+from suture.compare.task_loss import describe_training, find_marks, train
 from suture.data import Batch, Batches, cut_batch, move_batch
 from suture.networks import SiteInfo
 from suture.representations import Accumulators, AlignmentRule
@@ -90,7 +97,7 @@ class _Run:
 
     def run_stage(self, stage: str) -> None:
         """Run one stage and add its findings."""
-        run = {"moments": self._run_moments, "dm": lambda: self._evaluate("dm", self.matched),
+        run = {"moments": self._run_moments, "dm": self._run_direct_matching,
                "tlm": self._run_task_loss_matching}[stage]
         self.found = self.found.add(replace(run(), stages=[stage]))
 
@@ -109,6 +116,9 @@ class _Run:
         matched = match(self.setup, self.accumulators)
         self.matched = matched.fitted
         return describe_moments(self.setup, self.accumulators, matched, published, counts)
+
+    def _run_direct_matching(self) -> Findings:
+        return mark_overfitted(self.setup, self.found.arrays, self._evaluate("dm", self.matched))
 
     def _run_task_loss_matching(self) -> Findings:
         trained = train(self.setup, self.matched)

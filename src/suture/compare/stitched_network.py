@@ -22,7 +22,7 @@ from suture.compare.task_loss import find_marks, train
 from suture.data import Batch, Batches, move_batch
 from suture.networks import Site, SitedNetwork, find_device, prepare, take_first
 from suture.representations import Alignment, AlignmentRule, Kind, Shape, get_token_mask
-from suture.stitching import Family, StitchingLayer, Task, resolve_task
+from suture.stitching import Family, StitchingLayer, Task, explain_overfit, resolve_task
 
 KINDS = "suture.stitch/2", "suture.stitch/1"
 
@@ -158,13 +158,15 @@ def stitch(given: StitchOptions) -> StitchedNetwork:
     options = given.comparison
     setup = set_up(options)
     accumulators = collect(setup)
-    fitted = match(setup, accumulators).fitted
+    matched = match(setup, accumulators)
+    fitted, marks = matched.fitted, {c: explain_overfit(m.residual, m.expected, None)
+                                     for c, m in matched.solutions.items()}
     record: dict[str, Any] = {"method": given.method} | options.as_record(held_out=False)
     if given.method == "tlm" and not fitted.failed:
         trained = train(setup, fitted)
         fitted = trained.fitted
-        record |= {"loss": trained.curves.loss[0, 0],
-                   "mark": find_marks(setup, trained, Findings()).get((0, 0), "")}
+        record["loss"], marks = trained.curves.loss[0, 0], find_marks(setup, trained, Findings())
+    record["mark"] = marks.get((0, 0), "")
     expect(not fitted.failed, "a layer that can be used", next(iter(fitted.failed.values()), ""))
     return StitchedNetwork(given.source, given.target, (setup.source.sites[0], setup.target.sites[0]),
                            fitted.make_layers(setup)[0, 0], next(iter(setup.data.fit)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from suture._base import derive_seed
 from suture.compare.records import Findings, Fitted, FittedMap, pack_maps, stack_cells
@@ -80,13 +80,6 @@ def find_marks(setup: Setup, trained: Trained, tested: Findings) -> dict[Cell, s
     return find_unconverged(trained.curves, setup.settings.recipe, own=own,
                             ends=trained.objectives.get("tlm"), matched=trained.objectives.get("dm"),
                             targets=[str(s) for s in setup.target.sites])
-
-
-def mark_rows(setup: Setup, tested: Findings, marks: Mapping[Cell, str]) -> Findings:
-    """Return the evaluation with the marks in its rows."""
-    named = {(str(setup.source.sites[i]), str(setup.target.sites[j])): m for (i, j), m in marks.items()}
-    rows = [{**r, "mark": named.get((r["source"], r["target"]), "")} for r in tested.rows]
-    return replace(tested, rows=rows)
 
 
 def describe_training(setup: Setup, trained: Trained, marks: Mapping[Cell, str]) -> Findings:

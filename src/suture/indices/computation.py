@@ -51,7 +51,7 @@ def compute_indices(requests: Sequence[Request], data: Mapping[str, Inputs], *,
         pair = inputs.get(Needs.MOMENTS)
         of_pair = [r for r in asked if r.index.needs in FROM_MOMENTS]
         if intervals and of_pair and isinstance(pair, Pair) and len(pair.blocks) > 1:
-            left = _leave_out_each(pair.blocks)
+            left = [replace(p, share=pair.share) for p in _leave_out_each(pair.blocks)]
             found |= {r.name: _add_interval(found[r.name], r.index, pair, left) for r in of_pair}
     return {r.name: found[r.name] for r in requests if r.name in found}
 

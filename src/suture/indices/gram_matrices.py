@@ -58,6 +58,28 @@ class Kernels:
     biased: Hsic
     unbiased: Hsic
 
+    @property
+    def independent(self) -> int:
+        return self.n
+
+    @property
+    def freedom(self) -> int:
+        """Number of examples less one for the mean, at least 1."""
+        return max(1, self.n - 1)
+
+    @property
+    def participation(self) -> tuple[float, float]:
+        """Participation ratios of source and target, as if all examples were equally far from the mean."""
+        return self._solve(self.biased.xx, self.unbiased.xx), self._solve(self.biased.yy, self.unbiased.yy)
+
+    def _solve(self, biased: float, unbiased: float) -> float:
+        """Solve `estimate_hsic` of one side with itself for the traces, where joint = traces / n."""
+        n = self.n
+        if n < LEAST_EXAMPLES:
+            return math.nan
+        weight = 1 / n + 2 / (n * (n - 2)) - 1 / ((n - 1) * (n - 2))
+        return (biased - n * (n - 3) * unbiased) / weight / biased
+
 
 def estimate_hsic(n: int, products: T, joint: T, traces: T) -> T:
     """Estimate HSIC without bias (Song et al. 2012) from centred Gram matrices K and L of n examples.

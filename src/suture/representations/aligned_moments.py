@@ -182,7 +182,8 @@ class AlignedMoments:
                                    self.alignments[i, i].target_rows)
         else:
             x = self._get_spectrum(lambda: m.x, "source", i, a.source_rows)
-        return Pair(m, x, self._get_spectrum(lambda: m.y, "target", j, a.target_rows))
+        y = self._get_spectrum(lambda: m.y, "target", j, a.target_rows)
+        return Pair(m, x, y, share=a.independent_share)
 
     def _get_spectrum(self, side: Callable[[], Side], *key: Hashable) -> Spectrum:
         if key not in self._spectra:

@@ -6,6 +6,7 @@ of height 1, or the map that their patches form. A vector (N, D) becomes a grid 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import Enum
@@ -211,6 +212,14 @@ class Alignment:
                           for v, s in ((source, self.source), (target, self.target)))
         before, after = describe_positions(self.source, source), describe_positions(self.target, target)
         return Part(source, target, Resizing(before[1:], after[1:], self.rule.resize))
+
+    @property
+    def independent_share(self) -> float:
+        """Share of the rows that are independent: upsampling adds rows, but no information."""
+        if self.target.varies:
+            return 1.0
+        resizings = [p.resizing for p in self.parts]
+        return sum(math.prod(r.small) for r in resizings) / sum(math.prod(r.target) for r in resizings)
 
     @property
     def source_rows(self) -> Hashable:

@@ -61,8 +61,8 @@ def judge_cell(accuracy: Estimate, outlying: Estimate, weakness: str, mark: str,
     works, ends = thresholds.works, _find_ends(accuracy)
     share, low, high = (format_near(x, works) for x in (accuracy.value, *ends))
     if accuracy.value < works and mark:
-        return UNPROVEN, (f"relative accuracy {share} is below {works:g}, but the stitching layer has not "
-                          f"converged ({mark})")
+        return UNPROVEN, (f"relative accuracy {share} is below {works:g}, but the stitching layer cannot be "
+                          f"judged yet ({mark})")
     if ends[1] < works:
         return DISSIMILAR, f"relative accuracy {share} is below {works:g}"
     if ends[0] < works:

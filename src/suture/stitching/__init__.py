@@ -5,6 +5,7 @@ from suture.stitching.convergence import find_unconverged as find_unconverged
 from suture.stitching.convergence import stack_curves as stack_curves
 from suture.stitching.direct_matching import DirectMatch as DirectMatch
 from suture.stitching.direct_matching import direct_match as direct_match
+from suture.stitching.direct_matching import explain_overfit as explain_overfit
 from suture.stitching.families import FAMILIES as FAMILIES
 from suture.stitching.family import FULL as FULL
 from suture.stitching.family import Family as Family
