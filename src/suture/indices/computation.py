@@ -17,7 +17,8 @@ from torch import Tensor
 from suture._base import SutureError, check_free_memory, expect
 from suture.indices.definition import FROM_MOMENTS, STITCH, Index, Needs, Value
 from suture.indices.entries import FOLDS
-from suture.indices.gram_matrices import FlatKernels, Kernels
+from suture.indices.gram_matrices import FlatKernels
+from suture.indices.hsic import Kernels
 from suture.indices.requests import Named, Request, chosen
 from suture.indices.sample import Sample, as_matrix
 from suture.numbers import (

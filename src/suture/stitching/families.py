@@ -222,9 +222,6 @@ class Permutation(Family):
     def compute_loss(self, weight: Tensor, pair: Pair) -> Tensor:
         return -(weight * pair.correlations.T).sum()
 
-    def count_parameters(self, weight: Tensor, pair: Pair) -> float:
-        return 0.0
-
     def draw(self, p: int, q: int, generator: torch.Generator) -> Tensor:
         return torch.eye(p)[torch.randperm(p, generator=generator)]
 
@@ -242,9 +239,6 @@ class Identity(Family):
 
     def solve(self, pair: Pair) -> Tensor:
         return torch.eye(pair.x.width).to(pair.moments.sxx)
-
-    def count_parameters(self, weight: Tensor, pair: Pair) -> float:
-        return 0.0
 
     def draw(self, p: int, q: int, generator: torch.Generator) -> Tensor:
         return torch.eye(p)

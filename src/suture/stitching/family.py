@@ -110,7 +110,7 @@ class Family:
 
     def count_parameters(self, weight: Tensor, pair: Pair) -> float:
         """Return the number of fitted parameters per target channel, without the shift."""
-        return float(pair.x.rank)
+        return float(pair.x.rank) if self.trainable else 0.0
 
     def make_identity(self, p: int, q: int) -> Tensor:
         """Return the identity (q, p), rectangular where the widths differ."""

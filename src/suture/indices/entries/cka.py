@@ -7,7 +7,7 @@ import math
 import torch
 
 from suture.indices.definition import LEAST_EXAMPLES, RIGID, Needs, define_index, require
-from suture.indices.gram_matrices import Hsic, Kernels, estimate_hsic
+from suture.indices.hsic import Hsic, Kernels, estimate_hsic
 from suture.numbers import Pair
 
 
