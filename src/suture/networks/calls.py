@@ -162,7 +162,7 @@ def disable_gradients() -> torch.no_grad:
 
 @contextmanager
 def intercept_calls(modules: Iterable[nn.Module], handler: Handler) -> Iterator[None]:
-    """Run `handler` in place of calls of `modules` in this context; what it runs includes the user's hooks."""
+    """Run `handler` in place of calls of `modules` in this context: the call and its hooks."""
     own: list[tuple[nn.Module, dict[str, Any]]] = []
     try:
         for module in modules:
