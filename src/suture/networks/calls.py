@@ -190,7 +190,11 @@ def _shadow_entries(module: nn.Module, handler: Handler) -> dict[str, Any]:
                 finally:
                     running -= 1
 
-            return run() if inner and running else handler(module, args, run)
+            if not inner or not running:
+                return handler(module, args, run)
+            # A hook may write into the output, which `forward` itself may need for its gradient.
+            keeps = module._forward_hooks and torch.is_grad_enabled()
+            return convert_output(run(), Tensor.clone) if keeps else run()
 
         return take
 

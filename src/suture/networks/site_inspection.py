@@ -26,7 +26,7 @@ from suture.networks.calls import (
 )
 from suture.networks.capture_and_replay import ReplayPlan, capture_for_replay, replay
 from suture.networks.preparation import take_first
-from suture.networks.site_search import Site, SiteSearch, SiteSpec
+from suture.networks.site_search import Site, SiteSearch, SiteSpec, is_parametrization
 from suture.representations import (
     Kind,
     Shape,
@@ -78,7 +78,7 @@ class SiteInspector:
             self._root = record(network, self._example)
             self._batchings = Batchings(network, inputs, self._example, self._root, name)
             self._check_output()
-        self._calls = {c.id: c for c in walk(self._root)}
+        self._calls = {c.id: c for c in walk(self._root) if not is_parametrization(c.path)}
         self._search = SiteSearch(network, self._calls, name)
 
     def _check_output(self) -> None:
@@ -228,7 +228,8 @@ class SiteInspector:
 
 def _find_inner_width(module: nn.Module) -> int | None:
     """Find the output width of a module that ends in a layer norm or linear layer."""
-    last = [m for m in module.modules() if any(True for _ in m.parameters(recurse=False))][-1:]
+    last = [m for path, m in module.named_modules() if not is_parametrization(path)
+            and any(True for _ in m.parameters(recurse=False))][-1:]
     if last and isinstance(last[0], nn.LayerNorm):
         return last[0].normalized_shape[-1]
     return last[0].out_features if last and isinstance(last[0], nn.Linear) else None
