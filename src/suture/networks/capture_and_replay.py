@@ -109,7 +109,7 @@ def _run_once(network: nn.Module, inputs: Any, calls: Collection[CallId], volati
 
 @contextmanager
 def _run_checkpoints_once() -> Iterator[None]:
-    """Run checkpointed code once, as it is: its second run, in the backward pass, would not be intercepted."""
+    """Run checkpointed code once: its second run, in the backward pass, would not be intercepted."""
     before = {name: getattr(checkpoint, name) for name in ("CheckpointFunction", _GENERATOR)}
     try:
         checkpoint.CheckpointFunction = _PlainFunction  # type: ignore[misc, assignment]
