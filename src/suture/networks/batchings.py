@@ -65,10 +65,7 @@ class Batchings:
         """Return the tensors that change where the examples come in another order and with others."""
         n = count_examples(more)
         if n == 1:
-            # One example has no other; its mirror image stands in.
-            return self._compare(convert_tensors(
-                more, lambda t: torch.cat([t.flip(-1) if t.ndim > 1 else t, t])
-                if guess_axis(t, 1) == 0 else t), [-1, 0])
+            return self._compare(convert_tensors(more, _put_among_others), [-1, 0, -1, -1])
         rows = [*reversed(range(1, n, 2)), *range(0, n, 2)]  # 7 5 3 1 0 2 4 6: all have other neighbours
         return self._compare(_pick_examples(more, rows), rows)
 
@@ -139,6 +136,14 @@ def _has_equal_examples(t: Tensor, other: Tensor, axis: int, size: int, rows: Se
     scale = torch.linalg.vector_norm(torch.nan_to_num(one, 0, 0, 0))
     eps = max(torch.finfo(t.dtype).eps, _TF32 if t.is_cuda else 0.0)
     return bool(gap <= max(1e-3, 8 * eps) * scale + 1e-6 * one.numel() ** 0.5)
+
+
+def _put_among_others(t: Tensor) -> Tensor:
+    """Put the only example second of four; its mirror image stands in for the others."""
+    if guess_axis(t, 1) is None:
+        return t
+    other = t.flip(-1) if t.ndim > 1 else t
+    return torch.cat([other, t, other, other])
 
 
 def _pick_examples(inputs: Any, rows: Sequence[int]) -> Any:
