@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from suture._base import SutureError, convert_tensors, count_examples, report_errors
+from suture.networks.axis_trace import AxisTrace
 from suture.networks.calls import (
     MIXED,
     Call,
@@ -28,6 +29,7 @@ from suture.networks.capture_and_replay import ReplayPlan, capture_for_replay, r
 from suture.networks.preparation import take_first
 from suture.networks.site_search import Site, SiteSearch, SiteSpec
 from suture.representations import (
+    UNKNOWN,
     Kind,
     Shape,
     ShapeOverride,
@@ -83,12 +85,14 @@ class SiteInspector:
     def _find_axes(self) -> None:
         """Find the axes of the examples in each output, from a pass over another number of examples."""
         few, two = self._few, 2 if self._few == 4 else 2 * self._few
-        other = record(self.network, convert_tensors(
-            self._example, lambda t: torch.cat([t, t])[:two] if guess_axis(t, few) == 0 else t))
-        others = {c.id: c for c in (other, *walk(other))}
+        inputs = convert_tensors(
+            self._example, lambda t: torch.cat([t, t])[:two] if guess_axis(t, few) == 0 else t)
+        with AxisTrace(inputs) as self._trace:
+            other = record(self.network, inputs)
+        self._traced = {c.id: c for c in (other, *walk(other))}
         for call in (self._root, *walk(self._root)):
-            if call.id in others:
-                pairs = zip(extract_tensors(call.output), extract_tensors(others[call.id].output),
+            if call.id in self._traced:
+                pairs = zip(extract_tensors(call.output), extract_tensors(self._traced[call.id].output),
                             strict=False)
                 call.axes = tuple(find_axis(t, few, o, two) for t, o in pairs)
         end = extract_main_output(self._root.output)
@@ -146,16 +150,18 @@ class SiteInspector:
             raise SutureError(f"expected the batch as first axis at site {str(site)!r} of the {self.name}, "
                               f"got shape {tuple(x.shape)} for {self._few} examples; "
                               + ("use batch_first=True" if second else "choose another site"))
-        shape = self._find_shape(site, call.module, x)
+        shape = self._find_shape(site, x)
         with report_errors(f"the tail of site {str(site)!r} of the {self.name} fails", "choose another site"):
             bypass = self._find_bypass(site, ReplayPlan.of(site, call))
         return SiteInfo(site, shape, bypass, x is extract_main_output(self._root.output))
 
-    def _find_shape(self, site: Site, module: nn.Module, x: Tensor) -> Shape:
+    def _find_shape(self, site: Site, x: Tensor) -> Shape:
+        traced = site.pick(self._traced[site.id].output) if site.id in self._traced else None
+        how = (self._image, self._lengths, UNKNOWN if traced is None else self._trace.get_evidence(traced))
         try:
             if site.taken:
-                return ShapeOverride.parse(site.taken).build_shape(x, self._image, self._lengths)
-            return recognise_shape(x, self._image, self._lengths, _find_inner_width(module))
+                return ShapeOverride.parse(site.taken).build_shape(x, *how)
+            return recognise_shape(x, *how)
         except SutureError as e:
             raise SutureError(f"site {str(site)!r} of the {self.name}: {e}") from None
 
@@ -228,11 +234,3 @@ class SiteInspector:
         sizes = (t.numel() * t.element_size() for c in self._calls.values() if c.finished >= first
                  for t in extract_tensors(c.output))
         return max(1, max(sizes, default=0) // self._few)
-
-
-def _find_inner_width(module: nn.Module) -> int | None:
-    """Find the output width of a module that ends in a layer norm or linear layer."""
-    last = [m for m in module.modules() if any(True for _ in m.parameters(recurse=False))][-1:]
-    if last and isinstance(last[0], nn.LayerNorm):
-        return last[0].normalized_shape[-1]
-    return last[0].out_features if last and isinstance(last[0], nn.Linear) else None

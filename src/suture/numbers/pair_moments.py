@@ -142,8 +142,8 @@ class PairMoments:
         """Add one batch.
 
         Args:
-            sources, targets: for each site a tensor (N, *positions, C) of the same N examples. `targets` is not
-                read with ``same=True``.
+            sources, targets: for each site a tensor (N, *positions, C) of the same N examples. `targets` is
+                not read with ``same=True``.
             masks: by grid, (N, *positions) booleans, False at padding tokens. Such a grid is paired only with
                 itself and with grids that hold only rows of it.
 
