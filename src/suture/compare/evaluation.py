@@ -213,13 +213,13 @@ class Evaluator:
         # Deviations are from the first piece's mean, because a mean far above the spread would cost all
         # float32 digits.
         grid = _zero_padding(to_grid(native, self.target.shapes[j], View.ALL), mask)
-        rows = torch.full((len(grid),), grid[0, ..., 0].numel()) if mask is None else mask.sum((1, 2))
+        rows = torch.full((len(grid),), grid[0, ..., 0].numel()) if mask is None else mask.flatten(1).sum(1)
         if j not in self._origin:
-            self._origin[j] = grid.sum((0, 1, 2)) / rows.sum().clamp(min=1)
+            self._origin[j] = grid.sum((0, 1, 2, 3)) / rows.sum().clamp(min=1)
         deviation = _zero_padding(grid - self._origin[j], mask)
         self._record("scale", j, scale)
         self._record("deviation", j, _square_norms(deviation))
-        self._record("sums", j, deviation.sum((1, 2)))
+        self._record("sums", j, deviation.sum((1, 2, 3)))
         self._record("rows", j, rows)
 
     def _record_predictions(self, cells: Sequence[Cell], logits: Tensor, own: _TargetPredictions) -> None:
@@ -269,7 +269,7 @@ def _sum_squares(x: Tensor, shape: Shape, mask: Tensor | None) -> Tensor:
 
 
 def _zero_padding(grid: Tensor, mask: Tensor | None) -> Tensor:
-    """Return a grid (N, H, W, C) with zeros at padding."""
+    """Return a grid (N, D, H, W, C) with zeros at padding."""
     return grid if mask is None else grid.masked_fill(~mask[..., None], 0)
 
 

@@ -210,7 +210,7 @@ def _encode_shape(shape: Shape) -> dict[str, Any]:
 def _decode_shape(stored: Mapping[str, Any]) -> Shape:
     grid, rest = stored["grid"], {k: v for k, v in stored.items() if k not in ("kind", "size", "grid")}
     return Shape(Kind(stored["kind"]), size=tuple(stored["size"]),
-                 grid=None if grid is None else (grid[0], grid[1]), **rest)
+                 grid=None if grid is None else tuple(grid), **rest)
 
 
 def _describe_inputs(inputs: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from suture._base import SutureError, convert_tensors, count_examples
+from suture.networks.axis_trace import AxisTrace
 from suture.networks.calls import (
     MIXED,
     Call,
+    CallId,
     extract_tensors,
     find_axis,
     guess_axis,
@@ -20,6 +22,7 @@ from suture.networks.calls import (
     walk,
 )
 from suture.networks.preparation import take_first
+from suture.representations import UNKNOWN, Evidence
 
 _MOST = 8
 """Largest number of examples in a pass in another order."""
@@ -51,8 +54,10 @@ class Batchings:
     def _find_axes(self) -> None:
         """Find the axes of the examples in each output, from a pass over another number of examples."""
         rows = {1: [0, 0], 2: [0, 1, 0]}.get(self._few, [0, 1])
-        other = record(self._network, _pick_examples(self._example, rows))
-        others = {c.id: c for c in (other, *walk(other))}
+        inputs = _pick_examples(self._example, rows)
+        with AxisTrace(inputs) as self._trace:
+            other = record(self._network, inputs)
+        self._traced = others = {c.id: c for c in (other, *walk(other))}
         for call in self._known.values():
             if call.id in others:
                 pairs = list(zip(extract_tensors(call.output), extract_tensors(others[call.id].output),
@@ -60,6 +65,11 @@ class Batchings:
                 call.axes = tuple(find_axis(t, self._few, o, len(rows)) for t, o in pairs)
         for call in others.values():
             self._dependent |= self._find_changed(call, rows)
+
+    def find_evidence(self, call: CallId, pick: Callable[[Any], Tensor | None]) -> Evidence:
+        """Return what a pass shows about the axes of the tensor that `pick` takes from a call's output."""
+        traced = pick(self._traced[call].output) if call in self._traced else None
+        return UNKNOWN if traced is None else self._trace.get_evidence(traced)
 
     def _compare_other_order(self, more: Any) -> dict[int, Call]:
         """Return the tensors that change where the examples come in another order and with others."""

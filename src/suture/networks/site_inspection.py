@@ -142,16 +142,17 @@ class SiteInspector:
                               f"got shape {tuple(x.shape)} for {self._few} examples; "
                               + ("use batch_first=True" if second else "choose another site"))
         self._batchings.check(x, f"site {str(site)!r}")
-        shape = self._find_shape(site, call.module, x)
+        shape = self._find_shape(site, x)
         with report_errors(f"the tail of site {str(site)!r} of the {self.name} fails", "choose another site"):
             bypass = self._find_bypass(site, ReplayPlan.of(site, call))
         return SiteInfo(site, shape, bypass, x is extract_main_output(self._root.output))
 
-    def _find_shape(self, site: Site, module: nn.Module, x: Tensor) -> Shape:
+    def _find_shape(self, site: Site, x: Tensor) -> Shape:
+        how = (self._image, self._lengths, self._batchings.find_evidence(site.id, site.pick))
         try:
             if site.taken:
-                return ShapeOverride.parse(site.taken).build_shape(x, self._image, self._lengths)
-            return recognise_shape(x, self._image, self._lengths, _find_inner_width(module))
+                return ShapeOverride.parse(site.taken).build_shape(x, *how)
+            return recognise_shape(x, *how)
         except SutureError as e:
             raise SutureError(f"site {str(site)!r} of the {self.name}: {e}") from None
 
@@ -224,12 +225,3 @@ class SiteInspector:
         sizes = (t.numel() * t.element_size() for c in self._calls.values() if c.finished >= first
                  for t in extract_tensors(c.output))
         return max(1, max(sizes, default=0) // self._few)
-
-
-def _find_inner_width(module: nn.Module) -> int | None:
-    """Find the output width of a module that ends in a layer norm or linear layer."""
-    last = [m for path, m in module.named_modules() if not is_parametrization(path)
-            and any(True for _ in m.parameters(recurse=False))][-1:]
-    if last and isinstance(last[0], nn.LayerNorm):
-        return last[0].normalized_shape[-1]
-    return last[0].out_features if last and isinstance(last[0], nn.Linear) else None
