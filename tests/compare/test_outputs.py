@@ -252,6 +252,17 @@ def test_padding_is_left_out_of_the_output() -> None:
         assert (one[0, 1] > 0.01) & (one[0, 1] < 1)
 
 
+def test_padding_is_left_out_of_one_number_for_each_token() -> None:
+    how: Any = {"methods": ["dm"], "indices": (), "ood": None, "device": "cpu",
+                "sites": ["inner.blocks.0", "inner.blocks.1"]}
+    squeezed, kept = (Wrapped(made(causal=False, outputs=1), last)
+                      for last in (lambda h, z: z[..., 0], lambda h, z: z))
+    data, test = stream(texts()), stream(texts(17, 1))
+    one, other = (suture.compare(n, data=data, test=test, task="none", **how) for n in (squeezed, kept))
+    for measure in one.measures:
+        np.testing.assert_allclose(one.matrix(measure), other.matrix(measure), rtol=1e-4, atol=1e-6)
+
+
 class Wrapped(nn.Module):
     def __init__(self, network: nn.Module, last: Callable[[Tensor, Tensor], Any]) -> None:
         super().__init__()

@@ -52,11 +52,13 @@ class Readout:
         path: its place, such as ``"logits"``, ``"1"`` or ``"heads.0"``; "" if it is the output itself.
         kind: what its values are.
         single: True if it is one number for each example, the logit or probability of class 1 of two.
+        tokens: True if it is (N, T), one number for each token; it is read as (N, T, 1).
     """
 
     path: str = ""
     kind: OutputKind = OutputKind.LOGITS
     single: bool = False
+    tokens: bool = False
 
     @classmethod
     def parse(cls, written: str) -> tuple[str | None, OutputKind | None]:
@@ -98,7 +100,7 @@ class Readout:
         if self.single:
             x = x.reshape(-1, 1)
             x = torch.cat([torch.zeros_like(x), x], 1)
-        return x
+        return x[..., None] if self.tokens else x
 
 
 def describe_outputs(named: dict[str, Tensor]) -> str:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from torch import Tensor
 
-from suture._base import SutureError, describe_value, expect
+from suture._base import SutureError, convert_tensors, describe_value, expect
 from suture.networks import (
     OutputKind,
     Readout,
+    apply,
     describe_outputs,
+    disable_gradients,
     find_last_operations,
     is_unbounded,
     lies_within,
+    name_tensors,
     sums_to_one,
 )
+from suture.representations import get_token_mask
 from suture.stitching.output_evidence import Evidence
 from suture.stitching.tasks import Task
 
@@ -139,6 +145,17 @@ def find_kind(path: str, evidence: Evidence, single: bool) -> tuple[OutputKind, 
         return OutputKind.LOGITS, ""
     raise SutureError(f"all values of the output lie in [0, 1]; write output='{path}@sigmoid', "
                       f"'{path}@probabilities' or '{path}@logits', or task='none'")
+
+
+def has_tokens(path: str, evidence: Evidence) -> bool:
+    """Return True if an output (N, T) has a number for each token: it is shorter if the inputs are."""
+    x, mask = evidence.named[path], get_token_mask(evidence.few)
+    if mask is None or x.ndim != 2 or x.shape != mask.shape or mask.shape[1] < 2:
+        return False
+    shorter = convert_tensors(evidence.few, lambda t: t[:, :-1] if t.shape[:2] == x.shape else t)
+    with disable_gradients(), suppress(RuntimeError):
+        return name_tensors(apply(evidence.network, shorter))[path].shape[1] == x.shape[1] - 1
+    return False
 
 
 def is_logarithmic(x: Tensor) -> bool:

@@ -13,7 +13,7 @@ from suture._base import SutureError, describe_value, replace_input
 from suture.data import Batch
 from suture.networks import OutputKind, Readout, apply, disable_gradients, name_tensors, sums_to_one
 from suture.representations import get_token_mask
-from suture.stitching.output_choice import choose_output, find_kind, is_logarithmic, read_choice
+from suture.stitching.output_choice import choose_output, find_kind, has_tokens, is_logarithmic, read_choice
 from suture.stitching.output_evidence import Evidence
 from suture.stitching.tasks import Task, find_token_ids
 
@@ -89,7 +89,8 @@ def resolve_output(network: nn.Module, inputs: Any, labels: Tensor | None, *, ta
         kind = OutputKind.VALUES
     elif kind is None:
         kind, kind_note = find_kind(path, evidence, single)
-    made = ScoredOutput(found, Readout(path, kind, single), why,
+    tokens = found is Task.NONE and has_tokens(path, evidence)
+    made = ScoredOutput(found, Readout(path, kind, single, tokens), why,
                         tuple(n for n in (note, task_note, kind_note) if n))
     if found is not Task.NONE:
         _check_labels(made, evidence, trained)
@@ -114,7 +115,8 @@ def _infer_task(path: str, evidence: Evidence) -> tuple[str, Task, str]:
         why = _explain_none(path, evidence)
         task = Task.NONE if why else Task.CLASSIFICATION
     if task is Task.NONE:
-        return why, task, f"the task is none, because {why}: stitched networks are scored by their outputs"
+        return why, task, (f"the task is none, because {why}: stitched networks are scored by output_r2 and "
+                           "output_error")
     note = ""
     if task is Task.CLASSIFICATION and labels is None:
         note = (f"without labels, the output of {x.shape[1]} numbers is taken for logits; write task='none' "
