@@ -39,6 +39,7 @@ def _list_standing_notes(setup: Setup) -> list[str]:
     if settings.method_names and setup.task.of_tokens:
         notes.append(f"the task is {settings.task}: what is predicted is counted in tokens, and intervals "
                      "are over whole texts")
+    notes += () if setup.scored is None else setup.scored.notes
     bypassed = [str(i.site) for s in (setup.source, setup.target) for i in s.infos if i.bypass]
     if bypassed:
         notes.append(f"bypassed sites ({', '.join(dict.fromkeys(bypassed))}): their stitched networks still "
@@ -66,6 +67,9 @@ def assemble(setup: Setup, found: Findings) -> Comparison:
         "versions": _collect_versions(), "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(sys.argv),
     }
+    if setup.scored is not None:
+        readout = setup.scored.readout
+        meta["output"] = {"choice": readout.path, "kind": readout.kind.value}
     if found.ood:
         meta["ood"] = dict(found.ood)
     own = [m for m in map(get_measure, dict.fromkeys(get_base_name(name) for name in order)) if m.own]

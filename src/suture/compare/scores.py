@@ -25,6 +25,7 @@ from suture.numbers import (
     exponentiate,
     frechet,
     make_missing_estimate,
+    take_root,
 )
 from suture.ood import is_constant, stack_scores, tabulate_scores
 from suture.representations import Accumulators, Cell
@@ -32,6 +33,7 @@ from suture.stitching import Task
 
 _LABELLED = ("accuracy", "relative_accuracy", "ce_gap", "relative_perplexity")
 _PREDICTED = (*_LABELLED, "agreement", "kl")
+_OUTPUTS = ("output_r2", "output_error")
 
 
 def evaluate(setup: Setup, method: str, fitted: Fitted, before: Arrays,
@@ -81,14 +83,17 @@ def _measure_distances(setup: Setup, method: str, fitted: Fitted,
 
 def list_quantities(task: Task) -> list[str]:
     """List the measures of each stitched network (`suture.numbers.MEASURES`)."""
-    left_out = {Task.CLASSIFICATION: ("relative_perplexity",), Task.NONE: _PREDICTED}.get(task, ())
+    left_out = {Task.CLASSIFICATION: ("relative_perplexity", *_OUTPUTS), Task.NONE: _PREDICTED}.get(
+        task, _OUTPUTS)
     return [q for q in RECORDS if q not in left_out]
 
 
 def name_arrays(found: Evaluation, method: str) -> dict[str, Any]:
     """Return the arrays of an evaluation by their names on the disk, such as ``dm.kl``, ``target.scale``."""
-    named = {f"target.{name}": getattr(found, name) for name in ("batches", "scale", "spread")}
-    named |= {f"{method}.{name}": getattr(found, name) for name in ("kl", "error", "agree", "correct", "ce")}
+    named = {f"target.{name}": getattr(found, name) for name in ("batches", "scale", "spread",
+                                                                 "output_scale", "output_spread")}
+    named |= {f"{method}.{name}": getattr(found, name) for name in ("kl", "error", "agree", "correct", "ce",
+                                                                    "output_gap")}
     named |= {"target.correct": found.own_correct, "target.ce": found.own_ce, "target.tokens": found.tokens}
     return {name: array for name, array in named.items() if array is not None}
 
@@ -139,12 +144,26 @@ def _explain_missing(found: Evaluation, quantity: str, cell: Cell) -> str:
         spread, scale = (of[cell[1]].sum(dtype=np.float64) for of in (found.spread, found.scale))
         constant = is_constant(spread, scale)
         return "the target's representation is constant on the test data" if constant else ""
+    if quantity in _OUTPUTS:
+        return _explain_missing_output(found, quantity)
     total, unit = ((found.examples, "examples") if found.tokens is None
                    else (int(found.tokens.sum()), "tokens"))
     for who, bad in (("target", found.own_broken), ("stitched", found.broken.get(cell, 0))):
         if bad and quantity in _PREDICTED:
             return f"the {who} network's logits are nan or infinite for {bad} of {total} test {unit}"
     return ""
+
+
+def _explain_missing_output(found: Evaluation, quantity: str) -> str:
+    assert found.output_scale is not None
+    assert found.output_spread is not None
+    broken = int((~np.isfinite(found.output_scale)).sum())
+    if broken:
+        return (f"the target network's output is nan or infinite for {broken} of {found.examples} test "
+                "examples, or has no examples along its first axis")
+    spread, scale = (of.sum(dtype=np.float64) for of in (found.output_spread, found.output_scale))
+    constant = quantity == "output_r2" and is_constant(spread, scale)
+    return "the target network's output is constant on the test data" if constant else ""
 
 
 def _estimate_quantity(quantity: str, records: Sequence[Record], seed: int) -> list[Estimate]:
@@ -160,4 +179,6 @@ def _estimate_quantity(quantity: str, records: Sequence[Record], seed: int) -> l
     if quantity == "relative_accuracy" and not records[0].bottom.any():
         return [make_missing_estimate("the target network has no correct prediction")] * len(records)
     found = estimate_ratios(np.stack([r.top for r in records]), records[0].bottom, seed)
+    if records[0].root:
+        return [take_root(e) for e in found]
     return [exponentiate(e) for e in found] if records[0].exponential else found

@@ -39,10 +39,30 @@ def extract_tensors(output: Any) -> list[Tensor]:
 
 
 def extract_main_output(output: Any) -> Tensor | None:
-    """Return ``output["logits"]``, else the first floating point tensor: the task is scored on it."""
-    if isinstance(output, Mapping) and "logits" in output:
-        output = output["logits"]
-    return next((t for t in extract_tensors(output) if t.is_floating_point()), None)
+    """Return the output called "logits", else the first floating point tensor."""
+    named = name_tensors(output)
+    first = next((t for path, t in named.items() if path.split(".")[0] == "logits"), None)
+    return next(iter(named.values()), None) if first is None else first
+
+
+def name_tensors(output: Any, path: str = "") -> dict[str, Tensor]:
+    """Return the floating point tensors in an output by their place, such as ``"logits"`` or ``"heads.0"``.
+
+    Places are keys, names of fields, and positions. An output that is one tensor has the place "".
+    """
+    if isinstance(output, Tensor):
+        return {path: output} if output.is_floating_point() else {}
+    named: Iterable[tuple[Any, Any]] = ()
+    if isinstance(output, Mapping):
+        named = output.items()
+    elif isinstance(output, tuple) and hasattr(output, "_fields"):
+        named = zip(output._fields, output, strict=True)
+    elif isinstance(output, tuple | list):
+        named = enumerate(output)
+    elif is_dataclass(output) and not isinstance(output, type):
+        named = ((f.name, getattr(output, f.name)) for f in fields(output))
+    return {place: t for name, part in named
+            for place, t in name_tensors(part, f"{path}.{name}" if path else str(name)).items()}
 
 
 def convert_output(output: Any, fn: Callable[[Tensor], Tensor]) -> Any:

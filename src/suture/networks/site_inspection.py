@@ -18,7 +18,6 @@ from suture.networks.calls import (
     CallId,
     convert_output,
     disable_gradients,
-    extract_main_output,
     extract_tensors,
     guess_axis,
     record,
@@ -64,11 +63,13 @@ class SiteInfo:
 class SiteInspector:
     """Inspector of a frozen network's sites, from a recorded pass over the first 4 examples of a batch.
 
-    `plans` are the replays from inspected sites. `volatile` are the calls whose outputs are overwritten.
+    `main` picks the tensor of an output that the sites cut off. `plans` are the replays from inspected sites.
+    `volatile` are the calls whose outputs are overwritten.
     """
 
-    def __init__(self, network: nn.Module, inputs: Any, name: str) -> None:
-        self.network, self.name = network, name
+    def __init__(self, network: nn.Module, inputs: Any, name: str,
+                 main: Callable[[Any], Tensor | None]) -> None:
+        self.network, self.name, self._pick_main = network, name, main
         self.plans: dict[Site, ReplayPlan] = {}
         self.volatile: set[CallId] = set()
         self._image, self._lengths = find_image_size(inputs), find_sequence_lengths(inputs)
@@ -83,7 +84,7 @@ class SiteInspector:
 
     def _check_output(self) -> None:
         """Check that the network's output has a part for each example, which depends on this one only."""
-        end = extract_main_output(self._root.output)
+        end = self._pick_main(self._root.output)
         for axis, t in zip(self._root.axes, extract_tensors(self._root.output), strict=False):
             if axis == MIXED and t is end:
                 raise SutureError(f"expected an output for each example, the {self.name} mixes {self._few} "
@@ -145,7 +146,7 @@ class SiteInspector:
         shape = self._find_shape(site, x)
         with report_errors(f"the tail of site {str(site)!r} of the {self.name} fails", "choose another site"):
             bypass = self._find_bypass(site, ReplayPlan.of(site, call))
-        return SiteInfo(site, shape, bypass, x is extract_main_output(self._root.output))
+        return SiteInfo(site, shape, bypass, x is self._pick_main(self._root.output))
 
     def _find_shape(self, site: Site, x: Tensor) -> Shape:
         how = (self._image, self._lengths, self._batchings.find_evidence(site.id, site.pick))
@@ -191,7 +192,7 @@ class SiteInspector:
 
     def _find_reached(self, site: Site, output: Any, start: Tensor, leaves: list[_Leaf]) -> list[_Leaf]:
         """Find the leaves that reach the output; raise an error if the site itself does not."""
-        end = extract_main_output(output)
+        end = self._pick_main(output)
         if end is None or not end.requires_grad:
             raise SutureError(f"the output of the {self.name} has no gradient with respect to site "
                               f"{str(site)!r}; choose a site that it depends on, without torch.no_grad")
@@ -211,7 +212,7 @@ class SiteInspector:
     def _check_equal_output(self, site: Site, output: Any) -> None:
         mine, own = extract_tensors(output), extract_tensors(self._root.output)
         if len(mine) != len(own):  # modules that did not run add none, such as attentions
-            mine, own = ([t for t in (extract_main_output(o),) if t is not None]
+            mine, own = ([t for t in (self._pick_main(o),) if t is not None]
                          for o in (output, self._root.output))
         for a, b in zip(mine, own, strict=True):
             if a.shape != b.shape or not torch.allclose(a.detach(), b, rtol=1e-4, atol=1e-5, equal_nan=True):

@@ -11,6 +11,7 @@ from suture.numbers.intervals import estimate_ratios as estimate_ratios
 from suture.numbers.intervals import exponentiate as exponentiate
 from suture.numbers.intervals import make_missing_estimate as make_missing_estimate
 from suture.numbers.intervals import mcnemar as mcnemar
+from suture.numbers.intervals import take_root as take_root
 from suture.numbers.measures import ALIGNMENTS as ALIGNMENTS
 from suture.numbers.measures import DETECTOR_NAME as DETECTOR_NAME
 from suture.numbers.measures import MEASURES as MEASURES

@@ -99,6 +99,11 @@ def exponentiate(e: Estimate) -> Estimate:
     return Estimate(math.exp(e.value), math.exp(e.low), math.exp(e.high), e.reason)
 
 
+def take_root(e: Estimate) -> Estimate:
+    """Take the square root of an estimate that is not negative, and of its interval."""
+    return Estimate(*map(math.sqrt, (e.value, e.low, e.high)), e.reason)
+
+
 def estimate_batch_mean(values: NDArray[Any]) -> Estimate:
     """Estimate the mean of `values` (B,) with Student's t interval over batches, nan for a single batch."""
     from scipy import stats
@@ -189,5 +194,5 @@ def _bootstrap_differences(one: Record, other: Record, seed: int) -> Floats:
                       for _ in range(BOOTSTRAP_DRAWS)])
     drawn = drawn[(drawn[:, 1] > 0) & (drawn[:, 3] > 0)]
     first, second = drawn[:, 0] / drawn[:, 1], drawn[:, 2] / drawn[:, 3]
-    return ((np.exp(first) if one.exponential else first)
-            - (np.exp(second) if other.exponential else second))
+    gaps: Floats = one.transform(first) - other.transform(second)
+    return gaps

@@ -46,7 +46,7 @@ class TailEnergy(Detector):
 
     about = ("Minus the energy of the target network's own logits, log sum exp, after the site (Liu et al. "
              "2020).")
-    needs_logits = two_sided = True
+    needs_logits = needs_energy = two_sided = True
 
     def score(self, seen: SiteFeatures) -> Tensor:
         assert seen.logits is not None

@@ -12,12 +12,14 @@ from suture.stitching.family import Family as Family
 from suture.stitching.layer import StitchingLayer as StitchingLayer
 from suture.stitching.objective import TaskRecipe as TaskRecipe
 from suture.stitching.objective import check_batch as check_batch
+from suture.stitching.output_evidence import EXAMPLES as EXAMPLES
+from suture.stitching.task_inference import ScoredOutput as ScoredOutput
+from suture.stitching.task_inference import resolve_output as resolve_output
 from suture.stitching.tasks import TASKS as TASKS
 from suture.stitching.tasks import ScoredRows as ScoredRows
 from suture.stitching.tasks import Task as Task
 from suture.stitching.tasks import TaskName as TaskName
 from suture.stitching.tasks import extract_logits as extract_logits
-from suture.stitching.tasks import resolve_task as resolve_task
 from suture.stitching.trainer import Curves as Curves
 from suture.stitching.trainer import GroupTrainer as GroupTrainer
 from suture.stitching.trainer import make_training_batches as make_training_batches
