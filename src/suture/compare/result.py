@@ -11,21 +11,23 @@ import numpy as np
 import torch
 
 from suture._base import SutureError
-from suture.compare.records import Findings
+from suture.compare.records import CHANCE, Findings
 from suture.compare.setup import Setup
 from suture.numbers import Arrays, get_base_name, get_measure, sort_measures
-from suture.results import COLUMNS, Comparison
+from suture.results import COLUMNS, Comparison, describe_flaw
 
 
 def read_findings(previous: Comparison, setup: Setup) -> Findings:
     """Return the findings of an earlier result of the same comparison."""
-    meta, standing = previous.meta, _list_standing_notes(setup)
+    meta, chance = previous.meta, previous.meta.get("chance") or {}
+    standing = [describe_flaw(chance), *_list_standing_notes(setup)]
     if meta.get("key") != setup.key:
         raise SutureError("the earlier result is of other networks, data or settings; choose another output "
                           "folder, or remove it")
     rows: Any = previous.table.to_dict("records")
     return Findings(rows, previous.arrays, [n for n in meta["notes"] if n not in standing],
-                    {k: meta[k] for k in ("n_fit", "n_test") if meta.get(k) is not None},
+                    {k: meta[k] for k in ("n_fit", "n_test") if meta.get(k) is not None}
+                    | {k: chance[k] for k in CHANCE if k in chance},
                     {(int(i), int(j)): why for i, j, why in meta["excluded"]}, meta.get("ood", {}),
                     meta["stages"])
 
@@ -54,6 +56,9 @@ def assemble(setup: Setup, found: Findings) -> Comparison:
     table = pd.DataFrame(found.rows, columns=COLUMNS)
     order = {name: k for k, name in enumerate(sort_measures(table["measure"]))}
     table = table.sort_values("measure", key=lambda c: c.map(order), kind="stable", ignore_index=True)
+    chance = {name: found.counts[name] for name in CHANCE if name in found.counts}
+    chance |= {"unit": "tokens" if setup.task.of_tokens else "examples"} if chance else {}
+    flaw = list(filter(None, [describe_flaw(chance)]))
     meta = {
         "key": setup.key, "stages": list(found.stages), "settings": settings.as_record(setup.data.held_out),
         "seed": settings.seed, "n_fit": found.counts.get("n_fit"), "n_test": found.counts.get("n_test"),
@@ -61,11 +66,13 @@ def assemble(setup: Setup, found: Findings) -> Comparison:
         "shapes": {"source": [str(s) for s in source.shapes], "target": [str(s) for s in target.shapes]},
         "fingerprints": list(setup.fingerprints), "device": str(settings.torch_device),
         "micro_batch": setup.micro_batch, "excluded": [[i, j, why] for (i, j), why in found.failed.items()],
-        "notes": [*_list_standing_notes(setup), *found.notes],
+        "notes": [*flaw, *_list_standing_notes(setup), *found.notes],
         "data": {name: dict(about) for name, about in setup.data.about.items()},
         "versions": _collect_versions(), "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(sys.argv),
     }
+    if chance:
+        meta["chance"] = chance
     if found.ood:
         meta["ood"] = dict(found.ood)
     own = [m for m in map(get_measure, dict.fromkeys(get_base_name(name) for name in order)) if m.own]

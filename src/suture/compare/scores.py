@@ -48,7 +48,7 @@ def evaluate(setup: Setup, method: str, fitted: Fitted, before: Arrays,
     with report_network_errors(test.name, IndexError):
         found = evaluator.run(test, setup.settings.torch_device, setup.settings.progress,
                               f"evaluating {method}")
-    arrays, counts = name_arrays(found, method), {"n_test": found.examples}
+    arrays, counts = name_arrays(found, method), {"n_test": found.examples, **count_predictions(found)}
     if not has_same_examples(before, arrays):
         raise SutureError(OTHER_ORDER)
     rows = score_cells(found, method, seed, fitted.failed)
@@ -91,6 +91,14 @@ def name_arrays(found: Evaluation, method: str) -> dict[str, Any]:
     named |= {f"{method}.{name}": getattr(found, name) for name in ("kl", "error", "agree", "correct", "ce")}
     named |= {"target.correct": found.own_correct, "target.ce": found.own_ce, "target.tokens": found.tokens}
     return {name: array for name, array in named.items() if array is not None}
+
+
+def count_predictions(found: Evaluation) -> dict[str, int]:
+    """Return the counts that say whether the target network is above chance (`CHANCE`); {} without predictions."""
+    if not found.most:
+        return {}
+    hits = {} if found.own_correct is None else {"hits": round(float(found.own_correct.sum(dtype=np.float64)))}
+    return {"scored": found.scored, **hits, **found.most}
 
 
 def has_same_examples(one: Arrays, other: Arrays) -> bool:
@@ -139,8 +147,7 @@ def _explain_missing(found: Evaluation, quantity: str, cell: Cell) -> str:
         spread, scale = (of[cell[1]].sum(dtype=np.float64) for of in (found.spread, found.scale))
         constant = is_constant(spread, scale)
         return "the target's representation is constant on the test data" if constant else ""
-    total, unit = ((found.examples, "examples") if found.tokens is None
-                   else (int(found.tokens.sum()), "tokens"))
+    total, unit = found.scored, "examples" if found.tokens is None else "tokens"
     for who, bad in (("target", found.own_broken), ("stitched", found.broken.get(cell, 0))):
         if bad and quantity in _PREDICTED:
             return f"the {who} network's logits are nan or infinite for {bad} of {total} test {unit}"
