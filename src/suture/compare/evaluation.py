@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from suture._base import Progress, SutureError
+from suture.compare.chance import ClassCounts
 from suture.compare.records import stack_cells
 from suture.compare.setup import make_nan_error
 from suture.data import Batch, Batches, cut_batch, move_batch
@@ -46,8 +47,7 @@ class Evaluation:
         kl: (S, T, N) KL(target network's predictions || stitched network's) in nats.
         ce: (S, T, N) cross-entropy of the stitched network in nats.
         broken: per cell, as `own_broken`.
-        most: number of times that the most frequent ``label`` and ``prediction`` (of the target network) occur
-            among the scored examples or tokens; empty without predictions.
+        most: occurrences of the most frequent ``label`` and ``prediction`` of the target network.
         scale: (T, N) |T|².
         spread: (T, N) |T - mean|², with the mean per channel over all rows (positions) of the test data.
         error: (S, T, N) |S - T|², the squared distance of the stitched from the native representation.
@@ -73,11 +73,6 @@ class Evaluation:
     def examples(self) -> int:
         """Number of examples N."""
         return int(self.batches.sum())
-
-    @property
-    def scored(self) -> int:
-        """Number of scored examples or tokens."""
-        return self.examples if self.tokens is None else int(self.tokens.sum())
 
 
 class Evaluator:
@@ -105,7 +100,7 @@ class Evaluator:
             self._groups.setdefault(j, []).append(i)
         self._parts: dict[str, dict[Any, list[Tensor]]] = defaultdict(dict)
         self._origin: dict[int, Tensor] = {}
-        self._classes: dict[str, Tensor] = {}
+        self._classes = ClassCounts()
 
     @disable_gradients()
     def run(self, batches: Batches, device: torch.device, progress: Progress | None = None,
@@ -116,7 +111,7 @@ class Evaluator:
             SutureError: labels outside the classes, an output that does not suit the task, no scored tokens,
                 or NaN or inf in a representation of the networks themselves.
         """
-        self._parts, self._origin, self._classes, sizes = defaultdict(dict), {}, {}, []
+        self._parts, self._origin, self._classes, sizes = defaultdict(dict), {}, ClassCounts(), []
         for k, batch in enumerate(batches):
             sizes.append(batch.size)
             for piece in cut_batch(move_batch(batch, device), self.micro_batch):
@@ -148,15 +143,12 @@ class Evaluator:
         return Evaluation(
             self.task, np.array(sizes), tokens, own_correct, got["own_ce"].get(0), broken.pop("own", 0),
             stack("correct", labelled, hits), stack("agree", predicted, hits), stack("kl", predicted),
-            stack("ce", labelled), broken, {name: int(n.max()) for name, n in self._classes.items()},
-            stack_cells(got["scale"], shape[1:], np.float32), stack_cells(spread, shape[1:], np.float32), stack_cells(got["error"], shape, np.float32))
+            stack("ce", labelled), broken, self._classes.find_most(),
+            stack_cells(got["scale"], shape[1:], np.float32),
+            stack_cells(spread, shape[1:], np.float32), stack_cells(got["error"], shape, np.float32))
 
     def _record(self, kind: str, key: Any, value: Tensor) -> None:
         self._parts[kind].setdefault(key, []).append(value)
-
-    def _count_classes(self, kind: str, classes: Tensor, width: int) -> None:
-        counts = torch.bincount(classes[classes >= 0], minlength=width)
-        self._classes[kind] = counts + self._classes.get(kind, 0)
 
     def _sum_finite_squares(self, network: SitedNetwork, xs: list[Tensor], inputs: object,
                             number: int) -> list[Tensor]:
@@ -215,11 +207,11 @@ class Evaluator:
         self.task.check_labels(rows, logits)
         own = _TargetPredictions(rows, rows.select(logits))
         self._record("broken", "own", (own.classes < 0).sum()[None])
-        self._count_classes("prediction", own.classes, logits.shape[-1])
+        self._classes.add("prediction", own.classes, logits.shape[-1])
         if rows.tokens is not None:
             self._record("tokens", 0, rows.tokens)
         if rows.labels is not None:
-            self._count_classes("label", rows.labels, logits.shape[-1])
+            self._classes.add("label", rows.labels, logits.shape[-1])
             self._record("own_ce", 0, rows.sum_per_example(_cross_entropy(own.log_p, rows.labels)[None])[0])
             self._record("own_correct", 0, rows.sum_per_example((own.classes == rows.labels)[None])[0])
         return own

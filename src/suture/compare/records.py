@@ -18,10 +18,6 @@ from suture.representations import Cell
 from suture.stitching import StitchingLayer
 
 
-CHANCE = ("scored", "hits", "label", "prediction")
-"""Counts of the target network's test examples or tokens: scored ones, hits, most frequent label and prediction."""
-
-
 class FittedMap(NamedTuple):
     """Affine map of one cell, weight (q, p) and bias (q,), in the precision it was solved in."""
 
@@ -59,7 +55,7 @@ class Findings:
         rows: rows of the table, as saved.
         arrays: arrays, as saved.
         notes: sentences for the reader.
-        counts: ``n_fit``, ``n_test`` and ``n_paper`` examples; of predictions on the test data, `CHANCE`.
+        counts: ``n_fit``, ``n_test`` and ``n_paper`` examples; also those of `suture.compare.chance.CHANCE`.
         failed: cells without a stitched network, with the reason.
         ood: conventions and quality of the detectors.
         stages: names of the finished stages.

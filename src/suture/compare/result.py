@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 import torch
 
 from suture._base import SutureError
-from suture.compare.records import CHANCE, Findings
+from suture.compare.chance import CHANCE, describe_counts
+from suture.compare.records import Findings
 from suture.compare.setup import Setup
 from suture.numbers import Arrays, get_base_name, get_measure, sort_measures
 from suture.results import COLUMNS, Comparison, describe_flaw
@@ -20,7 +22,7 @@ from suture.results import COLUMNS, Comparison, describe_flaw
 def read_findings(previous: Comparison, setup: Setup) -> Findings:
     """Return the findings of an earlier result of the same comparison."""
     meta, chance = previous.meta, previous.meta.get("chance") or {}
-    standing = [describe_flaw(chance), *_list_standing_notes(setup)]
+    standing = _list_standing_notes(setup, chance)
     if meta.get("key") != setup.key:
         raise SutureError("the earlier result is of other networks, data or settings; choose another output "
                           "folder, or remove it")
@@ -32,9 +34,9 @@ def read_findings(previous: Comparison, setup: Setup) -> Findings:
                     meta["stages"])
 
 
-def _list_standing_notes(setup: Setup) -> list[str]:
-    """Return the notes that follow from settings, networks and data alone."""
-    notes, settings = [], setup.settings
+def _list_standing_notes(setup: Setup, chance: Mapping[str, Any]) -> list[str]:
+    """Return the notes that follow from settings, networks, data and the target network's predictions."""
+    notes, settings = list(filter(None, [describe_flaw(chance), setup.warning])), setup.settings
     if not setup.data.held_out and settings.method_names:
         notes.append("no test data were given: stitched networks are evaluated on the data "
                      "they were fitted to")
@@ -56,9 +58,7 @@ def assemble(setup: Setup, found: Findings) -> Comparison:
     table = pd.DataFrame(found.rows, columns=COLUMNS)
     order = {name: k for k, name in enumerate(sort_measures(table["measure"]))}
     table = table.sort_values("measure", key=lambda c: c.map(order), kind="stable", ignore_index=True)
-    chance = {name: found.counts[name] for name in CHANCE if name in found.counts}
-    chance |= {"unit": "tokens" if setup.task.of_tokens else "examples"} if chance else {}
-    flaw = list(filter(None, [describe_flaw(chance)]))
+    chance = describe_counts(found.counts, setup.task.of_tokens)
     meta = {
         "key": setup.key, "stages": list(found.stages), "settings": settings.as_record(setup.data.held_out),
         "seed": settings.seed, "n_fit": found.counts.get("n_fit"), "n_test": found.counts.get("n_test"),
@@ -66,13 +66,12 @@ def assemble(setup: Setup, found: Findings) -> Comparison:
         "shapes": {"source": [str(s) for s in source.shapes], "target": [str(s) for s in target.shapes]},
         "fingerprints": list(setup.fingerprints), "device": str(settings.torch_device),
         "micro_batch": setup.micro_batch, "excluded": [[i, j, why] for (i, j), why in found.failed.items()],
-        "notes": [*flaw, *_list_standing_notes(setup), *found.notes],
+        "notes": [*_list_standing_notes(setup, chance), *found.notes],
         "data": {name: dict(about) for name, about in setup.data.about.items()},
         "versions": _collect_versions(), "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(sys.argv),
     }
-    if chance:
-        meta["chance"] = chance
+    meta |= {name: value for name, value in (("chance", chance), ("warning", setup.warning)) if value}
     if found.ood:
         meta["ood"] = dict(found.ood)
     own = [m for m in map(get_measure, dict.fromkeys(get_base_name(name) for name in order)) if m.own]

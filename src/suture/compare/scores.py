@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from suture._base import SutureError
+from suture.compare.chance import count_predictions, count_scored
 from suture.compare.evaluation import Evaluation, Evaluator
 from suture.compare.records import Findings, Fitted, ScoreRow, write_rows
 from suture.compare.setup import OTHER_ORDER, Setup, report_network_errors
@@ -93,14 +94,6 @@ def name_arrays(found: Evaluation, method: str) -> dict[str, Any]:
     return {name: array for name, array in named.items() if array is not None}
 
 
-def count_predictions(found: Evaluation) -> dict[str, int]:
-    """Return the counts that say whether the target network is above chance (`CHANCE`); {} without predictions."""
-    if not found.most:
-        return {}
-    hits = {} if found.own_correct is None else {"hits": round(float(found.own_correct.sum(dtype=np.float64)))}
-    return {"scored": found.scored, **hits, **found.most}
-
-
 def has_same_examples(one: Arrays, other: Arrays) -> bool:
     """Return True if two passes had the same test examples in the same order, or `one` has no pass yet.
 
@@ -147,7 +140,7 @@ def _explain_missing(found: Evaluation, quantity: str, cell: Cell) -> str:
         spread, scale = (of[cell[1]].sum(dtype=np.float64) for of in (found.spread, found.scale))
         constant = is_constant(spread, scale)
         return "the target's representation is constant on the test data" if constant else ""
-    total, unit = found.scored, "examples" if found.tokens is None else "tokens"
+    total, unit = count_scored(found), "examples" if found.tokens is None else "tokens"
     for who, bad in (("target", found.own_broken), ("stitched", found.broken.get(cell, 0))):
         if bad and quantity in _PREDICTED:
             return f"the {who} network's logits are nan or infinite for {bad} of {total} test {unit}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -19,6 +19,7 @@ from suture._base import (
     list_tensors,
     summarise_error,
 )
+from suture.compare.chance import check_training_labels
 from suture.compare.settings import FORWARD_DTYPES, CompareOptions, Settings
 from suture.data import Batch, Batches, Prepared, is_same_batch, move_batch
 from suture.networks import (
@@ -72,6 +73,7 @@ class Setup:
         micro_batch: examples per pass of a network.
         detection: out-of-distribution detectors; None without them.
         unfit: cells whose widths do not allow the family, with the reason.
+        warning: sentence on labels that the target network cannot predict; usually empty.
     """
 
     settings: Settings
@@ -84,6 +86,7 @@ class Setup:
     micro_batch: int
     detection: Detection | None
     unfit: Mapping[Cell, str]
+    warning: str = ""
 
     @property
     def task(self) -> Task:
@@ -137,6 +140,7 @@ def set_up(given: CompareOptions) -> Setup:
                       "give fewer sites, jackknife=0, or indices of one alignment at a time")
     if settings.method_names:
         _look_ahead(made, first)
+        made = replace(made, warning=check_training_labels(made, first))
     return made
 
 

@@ -35,7 +35,7 @@ _HEADERS = {
 }
 # Shown elsewhere on the page, so not in the list of settings.
 _SHOWN_ELSEWHERE = ("versions", "seed", "command", "settings", "n_fit", "n_test", "created", "device",
-                    "notes", "stages", "ood", "chance")
+                    "notes", "stages", "ood", "chance", "warning")
 
 
 def write_page(comparisons: Sequence[Measured], path: str | os.PathLike[str]) -> Path:

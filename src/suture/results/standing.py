@@ -7,16 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from suture.numbers import METHOD_NAMES, Estimate
+from suture.numbers import CHANCE_LEVEL, METHOD_NAMES, Estimate, is_above_chance
 from suture.ood import Thresholds
 from suture.results.measured import Measured
 
-CHANCE_LEVEL = 0.01
-"""Level of the test that the target network's accuracy is above the share of the largest class."""
 _WORDS = {"relative_accuracy": "relative accuracy", "agreement": "agreement",
           "output_error": "relative error of the output"}
 """Quantities by which a stitched network works, the first that a comparison has."""
-_CHECK = "Check labels and preprocessing."
 
 
 @dataclass(frozen=True)
@@ -46,8 +43,11 @@ class Criterion:
     @property
     def rule(self) -> str:
         """What works, as in ``a relative accuracy of at least 0.8``."""
-        article = "an" if self.words[0] == "a" else "a"
-        return f"{article} {self.words} of at {'most' if self.smaller else 'least'} {self.limit:g}"
+        return self.name_value(f"at {'most' if self.smaller else 'least'} {self.limit:g}")
+
+    def name_value(self, value: str) -> str:
+        """Return a value with its name, as in ``an agreement of 0.95``."""
+        return f"a{'n' * self.words.startswith('a')} {self.words} of {value}"
 
     @property
     def is_trivial(self) -> bool:
@@ -67,7 +67,7 @@ class Criterion:
         if math.isnan(value.value):
             return None, f"the {self.words} is missing: {value.reason}"
         limit, ends = self._orient(self.limit), find_ends(value)
-        shown, low, high = (f"{format_near(x, self.limit)}" for x in (value.value, *ends))
+        shown, low, high = (format_near(x, self.limit) for x in (value.value, *ends))
         worst, best = sorted(map(self._orient, ends))
         fails = f"{self.words} {shown} is {'above' if self.smaller else 'below'} {self.limit:g}"
         if self._orient(value.value) < limit and mark:
@@ -89,7 +89,7 @@ class Standing:
 
     Attributes:
         criteria: by which measure the cells of each method work; a method without one is left out.
-        flaw: sentence that says why relative numbers are meaningless; empty if nothing does.
+        flaw: why relative numbers are meaningless and no cell can be judged; empty if they are not.
         line: the first line of everything that is said of the comparison; empty if all is as usual.
     """
 
@@ -107,39 +107,47 @@ def find_standing(measured: Measured) -> Standing:
     """
     criteria = {method: made for method in METHOD_NAMES
                 if (made := _find_criterion(measured, method)) is not None}
-    flaw = describe_flaw(measured.meta.get("chance") or {})
-    return Standing(criteria, flaw, flaw or _describe_criteria(measured, criteria))
+    chance = measured.meta.get("chance") or {}
+    cause, line = _find_flaw(chance)[0], describe_flaw(chance)
+    warning = str(measured.meta.get("warning", ""))
+    lines = [line or _describe_criteria(measured, criteria),
+             warning and f"{warning[0].upper()}{warning[1:]}."]
+    return Standing(criteria, cause[:1].lower() + cause[1:], " ".join(filter(None, lines)))
 
 
 def describe_flaw(chance: Mapping[str, Any]) -> str:
-    """Return a sentence if the target network's accuracy is not above chance on its test data, else "".
+    """Return the line that says that the target network is not above chance on its test data; "" if it is.
 
-    Chance is the share of the most frequent label, which a constant output reaches. The test is the one-sided
-    binomial test at `CHANCE_LEVEL`.
+    Chance is the share of the most frequent label, which a constant output reaches. The test is
+    `suture.numbers.is_above_chance`.
 
     Args:
-        chance: counts of scored examples or tokens: ``scored``, ``hits`` of the target network, ``label`` (the
-            most frequent one), ``prediction`` (likewise), and ``unit``. All but the first may be missing.
+        chance: counts of test examples or tokens: ``scored``, ``hits`` of the target network, ``label`` (the
+            most frequent one), ``prediction`` (likewise), and ``unit``. Without hits and labels nothing is
+            known.
     """
-    from scipy import stats
+    cause, rest = _find_flaw(chance)
+    return f"{cause}: {rest}" if cause else ""
 
+
+def _find_flaw(chance: Mapping[str, Any]) -> tuple[str, str]:
+    """Return why relative numbers are meaningless, and the rest of the line; empty texts if they are not."""
     n, hits, most = (chance.get(name) for name in ("scored", "hits", "label"))
-    if not n or hits is None or most is None:
-        return ""
+    if not n or hits is None or most is None or is_above_chance(hits, n, most):
+        return "", ""
     accuracy, share, unit = hits / n, most / n, chance.get("unit", "examples")
-    of = f"{'largest class' if unit == 'examples' else 'most frequent token'} {share:.2f}"
-    reached = f"(accuracy {format_near(accuracy, share)}, {of})"
+    common = "largest class" if unit == "examples" else "most frequent token"
+    reached = f"(accuracy {format_near(accuracy, share)}, {common} {share:.2f})"
+    meaningless = "every relative number below is meaningless."
     if most == n:
-        return (f"All {n} test {unit} have the same label, which a constant output gets right (accuracy of the "
-                f"target network {accuracy:.2f}): every relative number below is meaningless. Check the labels.")
-    if stats.binomtest(hits, n, share, alternative="greater").pvalue < CHANCE_LEVEL:
-        return ""
+        return (f"All {n} test {unit} have the same label, which a constant output gets right (accuracy of "
+                f"the target network {accuracy:.2f})", f"{meaningless} Check the labels.")
     if share**n >= CHANCE_LEVEL:
-        return (f"{n} test {unit} are too few to tell the target network from chance {reached}: relative "
-                "numbers below prove nothing. Give more.")
+        return (f"{n} test {unit} are too few to tell the target network from chance {reached}",
+                "relative numbers below prove nothing. Give more.")
     state = "at chance" if hits <= most else "not clearly above chance"
-    return (f"The target network is {state} on its own test data {reached}: every relative number below is "
-            f"meaningless. {_CHECK}")
+    return (f"The target network is {state} on its own test data {reached}",
+            f"{meaningless} Check labels and preprocessing.")
 
 
 def _find_criterion(measured: Measured, method: str) -> Criterion | None:
@@ -166,7 +174,7 @@ def _is_labelled(measured: Measured, method: str) -> bool:
 def _find_constant_error(measured: Measured, method: str) -> float:
     """Return the relative error of the mean output, from the error and R² of any cell.
 
-    With o the outputs, error² is sum |o_s - o_t|² / sum |o_t|², and 1 - R² is the same over sum |o_t - mean|².
+    With o the outputs, error² is sum |o_s - o_t|² / sum |o_t|²; 1 - R² is the same over sum |o_t - mean|².
     """
     if f"{method}.output_r2" not in measured.measures:
         return math.nan
@@ -189,8 +197,8 @@ def _describe_criteria(measured: Measured, criteria: Mapping[str, Criterion]) ->
     parts = [f"{whose}: a stitched network works by {by.rule}"
              f"{' with the predictions of the target network' * (by.quantity == 'agreement')}."] * bool(whose)
     if by.is_trivial:
-        parts.append(f"A constant output reaches a{'n' * (by.words[0] == 'a')} {by.words} of {by.trivial:.2f}: "
-                     "only cells that are clearly better count as working.")
+        parts.append(f"A constant output reaches {by.name_value(f'{by.trivial:.2f}')}: only cells that are "
+                     "clearly better work.")
     return " ".join(parts)
 
 

@@ -147,7 +147,8 @@ def _collect_estimates(measured: Measured, name: str) -> list[list[Estimate]]:
 
 def _list_needed_measures(standing: Standing, method: str, meta: Mapping[str, Any]) -> tuple[str, str]:
     by = standing.criteria.get(method)
-    return f"{method}.{'relative_accuracy' if by is None else by.quantity}", f"{method}.ood_{get_detector(meta)}"
+    quantity = "relative_accuracy" if by is None else by.quantity
+    return f"{method}.{quantity}", f"{method}.ood_{get_detector(meta)}"
 
 
 def _describe_counts(method: str, words: list[str], detector: str) -> str:
@@ -205,9 +206,9 @@ def summarise_findings(measured: Measured) -> Findings:
                      for wanted in (True, False))
     finding = ("every layer is most similar to itself" if measured.same_network else
                "every corresponding layer is the most similar one")
-    return Findings(verdict.first, shown, passed, f"{len(passed)} of {len(show)} measures: {finding}." if passed else "",
-                    verdict.gap, tuple(found.counts for found in methods.values()), verdict,
-                    methods)
+    summary = f"{len(passed)} of {len(show)} measures: {finding}." if passed else ""
+    return Findings(verdict.first, shown, passed, summary, verdict.gap,
+                    tuple(found.counts for found in methods.values()), verdict, methods)
 
 
 def list_causes(mark: str) -> list[str]:
