@@ -1,4 +1,4 @@
-"""Whether the target network's predictions are above chance: counts of classes, and a first look at labels."""
+"""Are the target network's predictions above chance: counts of classes, and a first look at labels."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 CHANCE = ("scored", "hits", "label", "prediction")
 """Counts of the target network's scored test examples or tokens, its hits, and the most frequent label and
 prediction among them."""
-UNLEARNED = ("the target network is at chance on the first labels of the data, and task loss matching trains on "
-             "them: check these labels")
+UNLEARNED = ("the target network is at chance on the first labels of the data, and task loss matching trains "
+             "on them: check these labels")
 
 
 class ClassCounts:
@@ -50,8 +50,10 @@ def count_predictions(found: Evaluation) -> dict[str, int]:
     """Return the counts of `CHANCE`, without hits and labels where there are none; {} without predictions."""
     if not found.most:
         return {}
-    hits = {} if found.own_correct is None else {"hits": round(float(found.own_correct.sum(dtype=np.float64)))}
-    return {"scored": count_scored(found), **hits, **found.most}
+    counts = {"scored": count_scored(found), **found.most}
+    if found.own_correct is not None:
+        counts["hits"] = round(float(found.own_correct.sum(dtype=np.float64)))
+    return counts
 
 
 def describe_counts(counts: Mapping[str, int], of_tokens: bool) -> dict[str, Any]:
