@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -56,9 +55,9 @@ def test_a_sound_network_has_no_first_line(digits):
     assert made.meta["chance"]["hits"] == 48 * made.meta["target_accuracy"]
 
 
-@pytest.mark.parametrize("test", [[(X,)], [X], (X, torch.full_like(Y, -1)), (X, torch.full_like(Y, -100))],
-                         ids=["tuple", "tensor", "-1", "-100"])
-@pytest.mark.parametrize("fit", [FIT, [FIT[:1]]], ids=["labelled", "bare"])
+@pytest.mark.parametrize(("fit", "test"), [
+    (FIT, [(X,)]), ([FIT[:1]], [X]), (FIT, (X, torch.full_like(Y, -1))), (FIT, (X, torch.full_like(Y, -100)))],
+    ids=["fit labels", "bare", "-1", "-100"])
 def test_without_test_labels_a_layer_is_like_itself_by_agreement(digits, fit, test):
     made = compare(digits, fit, test)
     assert made.cells().iloc[0, 0] == "similar"
@@ -74,7 +73,8 @@ def test_labels_in_the_test_data_alone_are_enough(digits):
 
 @pytest.mark.parametrize(("test", "match"), [
     ((X, Y + 1), "got 10 .count classes from 0"), ((X, torch.where(Y == 3, -1, Y)), "got -1 .leave out"),
-    ([(X[:24], Y[:24]), (X[24:], None)], "in every batch"), ([(X[:24], Y[:24]), (X[24:], Y[24:] * 0 - 1)], "in every"),
+    ([(X[:24], Y[:24]), (X[24:], None)], "in every batch"),
+    ([(X[:24], Y[:24]), (X[24:], torch.full_like(Y[24:], -1))], "in every batch"),
     ([(X, [str(y) for y in Y])], "numbers"), ((X, torch.nn.functional.one_hot(Y)), r"labels \(N,\)")])
 def test_labels_that_are_no_class_numbers_are_refused(digits, test, match):
     with pytest.raises(SutureError, match=match):

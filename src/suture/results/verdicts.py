@@ -201,7 +201,7 @@ def summarise_findings(measured: Measured) -> Findings:
     rows = verdict.table.to_dict("records")
     texts = verdict.words[bool(verdict.first):]
     # Without a table the only sentence gives the reason, so it is shown.
-    show = [is_lost(row) or is_open(row) for row in rows] or [True]
+    show = [is_lost(row) or is_open(row) for row in rows] or [True] * len(texts)
     shown, passed = (tuple(words for words, on in zip(texts, show, strict=True) if on == wanted)
                      for wanted in (True, False))
     finding = ("every layer is most similar to itself" if measured.same_network else
