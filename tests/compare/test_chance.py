@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import suture
 from suture import SutureError
 from suture.results import load
+from suture.results.verdicts import NATIVE
 from tests.golden.networks import batches, gpt, images, network, texts
 from tests.support.tiny import suture as run_command
 
@@ -56,7 +60,8 @@ def test_a_sound_network_has_no_first_line(digits):
 
 
 @pytest.mark.parametrize(("fit", "test"), [
-    (FIT, [(X,)]), ([FIT[:1]], [X]), (FIT, (X, torch.full_like(Y, -1))), (FIT, (X, torch.full_like(Y, -100)))],
+    (FIT, [(X,)]), ([FIT[:1]], [X]), (FIT, (X, torch.full_like(Y, -1))),
+    (FIT, (X, torch.full_like(Y, -100)))],
     ids=["fit labels", "bare", "-1", "-100"])
 def test_without_test_labels_a_layer_is_like_itself_by_agreement(digits, fit, test):
     made = compare(digits, fit, test)
@@ -64,6 +69,19 @@ def test_without_test_labels_a_layer_is_like_itself_by_agreement(digits, fit, te
     assert "agreement 1.00" in made.cells("dm", "reason").iloc[0, 0]
     assert "no labels" in made.verdict().words[0]
     assert set(made.meta["chance"]) == {"scored", "prediction", "unit"}
+
+
+@pytest.mark.parametrize("shape", [(5,), (1, 40)], ids=["embeddings", "audio"])
+def test_native_representations_need_no_detector(shape):
+    """For such inputs no auxiliary data are made, so nothing else is proven."""
+    torch.manual_seed(0)
+    made = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 12), nn.ReLU(), nn.Linear(12, 12),
+                         nn.ReLU(), nn.Linear(12, 6))
+    found = suture.compare(made, data=[torch.randn(60, *shape)], test=[torch.randn(8, *shape)],
+                           **HOW | {"sites": ["1", "3"], "ood": "mahalanobis"})
+    assert np.diag(found.cells()).tolist() == ["similar"] * 2
+    assert np.diag(found.cells("dm", "reason")).tolist() == [NATIVE] * 2
+    assert found.cells().iloc[1, 0] in ("unproven", "dissimilar")
 
 
 def test_labels_in_the_test_data_alone_are_enough(digits):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from suture._base import SutureError, make_unknown_error
 from suture.numbers import METHOD_NAMES, Estimate
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SIMILAR, DISSIMILAR, ARTEFACT, UNPROVEN = "similar", "dissimilar", "artefact", "unproven"
+NATIVE = "the stitched representations are the native ones, up to rounding"
+SAME = 1e-6
+"""Share of the variance by which representations may differ for rounding alone."""
 VERDICTS = (SIMILAR, ARTEFACT, DISSIMILAR, UNPROVEN)
 
 
@@ -57,7 +61,8 @@ def judge_cell(value: Estimate, outlying: Estimate, weakness: str, mark: str, de
       scores.
     - Any other working cell is *similar*.
     - A cell is *unproven* where a number is missing, where its 95 % interval contains a threshold, or where
-      a constant output is as good.
+      a constant output is as good. (`judge_cells` knows one exception: representations that equal the native
+      ones are *similar*.)
 
     Args:
         value: the measure by which it works.
@@ -133,11 +138,23 @@ def judge_cells(measured: Measured, method: str) -> CellVerdicts:
     values, outlying = (_collect_estimates(measured, name) for name in needed)
     marks = measured.marks(needed[0]).to_numpy()
     words, reasons = np.empty(marks.shape, dtype=object), np.empty(marks.shape, dtype=object)
+    native = _find_native(measured, method)
     for i, j in np.ndindex(marks.shape):
         words[i, j], reasons[i, j] = (UNPROVEN, standing.flaw) if standing.flaw else judge_cell(
             values[i][j], outlying[i][j], weak[j], str(marks[i, j]), detector, thresholds, by)
+        if words[i, j] == UNPROVEN and not standing.flaw and native[i, j]:
+            words[i, j], reasons[i, j] = SIMILAR, NATIVE
     return CellVerdicts(label_cells(measured, words), label_cells(measured, reasons),
                         _describe_counts(method, words.ravel().tolist(), detector))
+
+
+def _find_native(measured: Measured, method: str) -> NDArray[np.bool_]:
+    """Find the cells whose stitched representations equal the native ones, which no detector need show."""
+    name, shape = f"{method}.r2", (len(measured.sources), len(measured.targets))
+    if name not in measured.measures:
+        return np.zeros(shape, np.bool_)
+    found: NDArray[np.bool_] = measured.matrix(name).to_numpy() >= 1 - SAME
+    return found
 
 
 def _collect_estimates(measured: Measured, name: str) -> list[list[Estimate]]:
