@@ -146,7 +146,7 @@ ERROR = Criterion("output_error", 0.2, 0.15)
     ((0.12, 0.1, 0.15), "", None, "not clearly better than 0.15, which a constant output reaches"),
     ((NAN, NAN, NAN, "why"), "", None, "the relative error of the output is missing: why")])
 def test_without_predictions_cells_work_by_the_error_of_the_output(value, mark, works, reason):
-    found, words = ERROR.judge(Estimate(*value), mark)
+    found, words = ERROR.decide(Estimate(*value), mark)
     assert found is works
     assert reason in words
     assert "nan" not in words

@@ -61,12 +61,12 @@ def _format_duration(seconds: float) -> str:
 def print_verdict(comparison: Comparison) -> None:
     console.print(f"\n{escape(comparison.source)} -> {escape(comparison.target)}", style="bold")
     found = summarise_findings(comparison)
-    said = found.first.lower()
+    first = found.first.lower()
     if found.first:
         console.print(f"  {escape(found.first)}", style="bold", soft_wrap=True)
     for sentence in filter(None, [*found.cells, *found.shown, found.summary, found.gap]):
         console.print(f"  {escape(sentence)}", soft_wrap=True)
-    print_notes([note for note in comparison.meta["notes"] if note.lower() not in said], "  ")
+    print_notes([note for note in comparison.meta["notes"] if note.lower() not in first], "  ")
 
 
 def print_notes(notes: Iterable[str], indent: str = "") -> None:

@@ -57,7 +57,7 @@ class Criterion:
     def _orient(self, value: float) -> float:
         return -value if self.smaller else value
 
-    def judge(self, value: Estimate, mark: str = "") -> tuple[bool | None, str]:
+    def decide(self, value: Estimate, mark: str = "") -> tuple[bool | None, str]:
         """Return whether a stitched network works, None if that is not proven, and the reason.
 
         Args:

@@ -73,7 +73,7 @@ def judge_cell(value: Estimate, outlying: Estimate, weakness: str, mark: str, de
         thresholds: see `Thresholds`.
         by: by which measure it works. Default: relative accuracy.
     """
-    works, why = (by or Criterion("relative_accuracy", thresholds.works)).judge(value, mark)
+    works, why = (by or Criterion("relative_accuracy", thresholds.works)).decide(value, mark)
     if not works:
         return (UNPROVEN if works is None else DISSIMILAR), why
     if weakness:
