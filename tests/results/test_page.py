@@ -169,7 +169,8 @@ def test_the_page_counts_verdicts_and_shows_what_they_rest_on():
         assert shown.count(words) == 2  # at the verdict, and above the method's measures
     assert "works, out of distribution (artefact)" in shown
     for word in ("made from the data: 50 examples of <i>noise</i>", "given: 50 examples",
-                 "Quality of maha (verdicts rest on it)", "Quality of energy", "a relative accuracy of 0.8",
+                 "Quality of maha (verdicts rest on it)", "Quality of energy",
+                 "a relative accuracy of at least 0.8",
                  "without the layer itself"):
         assert word in shown
     rows = re.findall(r"<tr><td>(layer[^<]*)</td>(.*?)</tr>", text)

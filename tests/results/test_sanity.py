@@ -252,7 +252,7 @@ def test_the_verdict_tests_numbers_of_tokens_by_signed_ranks() -> None:
     judged = run_sanity_battery(dataclasses.replace(result, table=table, arrays={"dm.correct": correct}))
     row = judged.table.set_index("measure").loc["dm.accuracy"]
     assert (row["violated"], row["beyond_noise"]) == (1, 1)
-    assert "Beyond test-set noise: 1 of 1 (Wilcoxon over texts, Holm" in judged.words[0]
+    assert "Beyond test-set noise: 1 of 1 (Wilcoxon over texts, Holm" in " ".join(judged.words)
     noise = correct.copy()
     noise[0, 1] = correct[1, 1] + rng.choice([-1, 1], 60)
     p = stats.wilcoxon(noise[0, 1], correct[1, 1]).pvalue

@@ -116,5 +116,7 @@ def check_classes(labels: Tensor, classes: int, instead: str) -> None:
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise SutureError(f"expected labels that are class numbers, got {describe_value(labels)}; {instead}")
     if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        outside = labels[(labels < 0) | (labels >= classes)]
-        raise SutureError(f"expected labels from 0 to {classes - 1}, got {int(outside[0])}; {instead}")
+        outside = int(labels[(labels < 0) | (labels >= classes)][0])
+        why = (" (leave out examples without a label)" if outside < 0 else
+               " (count classes from 0)" if int(labels.min()) > 0 and outside == classes else "")
+        raise SutureError(f"expected labels from 0 to {classes - 1}, got {outside}{why}; {instead}")

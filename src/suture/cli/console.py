@@ -49,6 +49,7 @@ def print_dry_run(found: DryRun) -> None:
         parts = (f"{stage} {_format_duration(s)}" for stage, s in found.seconds.items() if s is not None)
         console.print(f"about {', '.join(parts)}, by a few examples; solving, intervals and "
                       "detectors come on top", soft_wrap=True)
+    print_notes(filter(None, [found.warning]))
 
 
 def _format_duration(seconds: float) -> str:
@@ -60,9 +61,12 @@ def _format_duration(seconds: float) -> str:
 def print_verdict(comparison: Comparison) -> None:
     console.print(f"\n{escape(comparison.source)} -> {escape(comparison.target)}", style="bold")
     found = summarise_findings(comparison)
+    first = found.first.lower()
+    if found.first:
+        console.print(f"  {escape(found.first)}", style="bold", soft_wrap=True)
     for sentence in filter(None, [*found.cells, *found.shown, found.summary, found.gap]):
         console.print(f"  {escape(sentence)}", soft_wrap=True)
-    print_notes(comparison.meta["notes"], "  ")
+    print_notes([note for note in comparison.meta["notes"] if note.lower() not in first], "  ")
 
 
 def print_notes(notes: Iterable[str], indent: str = "") -> None:

@@ -145,7 +145,11 @@ def stitch(
     made.save(out)
     console.print(f"{escape(str(made.layer))}", soft_wrap=True)
     reached = made.accuracy(given.test)
-    if reached is not None:
+    if reached is None:
+        console.print("no accuracy: the test data have no labels, or the target network has no logits")
+    else:
+        if reached.flaw:
+            console.print(escape(reached.flaw), style="bold", soft_wrap=True)
         console.print(f"accuracy {reached.stitched:.3f} of {reached.n} test {reached.unit}; the target "
                       f"network has {reached.target:.3f}")
     if made.fit.get("mark"):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from suture._base import Progress, SutureError
+from suture.compare.chance import ClassCounts
 from suture.compare.grids import arrange_output, shift_to_mean, square_norms, sum_squares, zero_padding
 from suture.compare.records import stack_cells
 from suture.compare.setup import make_nan_error
@@ -50,6 +51,7 @@ class Evaluation:
         kl: (S, T, N) KL(target network's predictions || stitched network's) in nats.
         ce: (S, T, N) cross-entropy of the stitched network in nats.
         broken: per cell, as `own_broken`.
+        most: occurrences of the most frequent ``label`` and ``prediction`` of the target network.
         scale: (T, N) |T|².
         spread: (T, N) |T - mean|², with the mean per channel over all rows (positions) of the test data.
         error: (S, T, N) |S - T|², the squared distance of the stitched from the native representation.
@@ -69,6 +71,7 @@ class Evaluation:
     kl: Float32Array | None
     ce: Float32Array | None
     broken: dict[Cell, int]
+    most: dict[str, int]
     scale: Float32Array
     spread: Float32Array
     error: Float32Array
@@ -107,6 +110,7 @@ class Evaluator:
             self._groups.setdefault(j, []).append(i)
         self._parts: dict[str, dict[Any, list[Tensor]]] = defaultdict(dict)
         self._origin: dict[Any, Tensor] = {}
+        self._classes = ClassCounts()
 
     @disable_gradients()
     def run(self, batches: Batches, device: torch.device, progress: Progress | None = None,
@@ -117,7 +121,7 @@ class Evaluator:
             SutureError: labels outside the classes, an output that does not suit the task, no scored tokens,
                 or NaN or inf in a representation of the networks themselves.
         """
-        self._parts, self._origin, sizes = defaultdict(dict), {}, []
+        self._parts, self._origin, self._classes, sizes = defaultdict(dict), {}, ClassCounts(), []
         for k, batch in enumerate(batches):
             sizes.append(batch.size)
             for piece in cut_batch(move_batch(batch, device), self.micro_batch):
@@ -150,7 +154,8 @@ class Evaluator:
         return Evaluation(
             self.task, np.array(sizes), tokens, own_correct, got["own_ce"].get(0), broken.pop("own", 0),
             stack("correct", labelled, hits), stack("agree", predicted, hits), stack("kl", predicted),
-            stack("ce", labelled), broken, stack_cells(got["scale"], shape[1:], np.float32),
+            stack("ce", labelled), broken, self._classes.find_most(),
+            stack_cells(got["scale"], shape[1:], np.float32),
             stack_cells(spread, shape[1:], np.float32), stack_cells(got["error"], shape, np.float32),
             scale, whole, stack("output_gap", not predicted))
 
@@ -213,9 +218,11 @@ class Evaluator:
         self.task.check_labels(rows, logits)
         own = _TargetPredictions(rows, rows.select(logits))
         self._record("broken", "own", (own.classes < 0).sum()[None])
+        self._classes.add("prediction", own.classes, logits.shape[-1])
         if rows.tokens is not None:
             self._record("tokens", 0, rows.tokens)
         if rows.labels is not None:
+            self._classes.add("label", rows.labels, logits.shape[-1])
             self._record("own_ce", 0, rows.sum_per_example(_cross_entropy(own.log_p, rows.labels)[None])[0])
             self._record("own_correct", 0, rows.sum_per_example((own.classes == rows.labels)[None])[0])
         return own

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,28 +12,31 @@ import numpy as np
 import torch
 
 from suture._base import SutureError
+from suture.compare.chance import CHANCE, describe_counts
 from suture.compare.records import Findings
 from suture.compare.setup import Setup
 from suture.numbers import Arrays, get_base_name, get_measure, sort_measures
-from suture.results import COLUMNS, Comparison
+from suture.results import COLUMNS, Comparison, describe_flaw
 
 
 def read_findings(previous: Comparison, setup: Setup) -> Findings:
     """Return the findings of an earlier result of the same comparison."""
-    meta, standing = previous.meta, _list_standing_notes(setup)
+    meta, chance = previous.meta, previous.meta.get("chance") or {}
+    standing = _list_standing_notes(setup, chance)
     if meta.get("key") != setup.key:
         raise SutureError("the earlier result is of other networks, data or settings; choose another output "
                           "folder, or remove it")
     rows: Any = previous.table.to_dict("records")
     return Findings(rows, previous.arrays, [n for n in meta["notes"] if n not in standing],
-                    {k: meta[k] for k in ("n_fit", "n_test") if meta.get(k) is not None},
+                    {k: meta[k] for k in ("n_fit", "n_test") if meta.get(k) is not None}
+                    | {k: chance[k] for k in CHANCE if k in chance},
                     {(int(i), int(j)): why for i, j, why in meta["excluded"]}, meta.get("ood", {}),
                     meta["stages"])
 
 
-def _list_standing_notes(setup: Setup) -> list[str]:
-    """Return the notes that follow from settings, networks and data alone."""
-    notes, settings = [], setup.settings
+def _list_standing_notes(setup: Setup, chance: Mapping[str, Any]) -> list[str]:
+    """Return the notes that follow from settings, networks, data and the target network's predictions."""
+    notes, settings = list(filter(None, [describe_flaw(chance), setup.warning])), setup.settings
     if not setup.data.held_out and settings.method_names:
         notes.append("no test data were given: stitched networks are evaluated on the data "
                      "they were fitted to")
@@ -55,6 +59,7 @@ def assemble(setup: Setup, found: Findings) -> Comparison:
     table = pd.DataFrame(found.rows, columns=COLUMNS)
     order = {name: k for k, name in enumerate(sort_measures(table["measure"]))}
     table = table.sort_values("measure", key=lambda c: c.map(order), kind="stable", ignore_index=True)
+    chance = describe_counts(found.counts, setup.task.of_tokens)
     meta = {
         "key": setup.key, "stages": list(found.stages), "settings": settings.as_record(setup.data.held_out),
         "seed": settings.seed, "n_fit": found.counts.get("n_fit"), "n_test": found.counts.get("n_test"),
@@ -62,7 +67,7 @@ def assemble(setup: Setup, found: Findings) -> Comparison:
         "shapes": {"source": [str(s) for s in source.shapes], "target": [str(s) for s in target.shapes]},
         "fingerprints": list(setup.fingerprints), "device": str(settings.torch_device),
         "micro_batch": setup.micro_batch, "excluded": [[i, j, why] for (i, j), why in found.failed.items()],
-        "notes": [*_list_standing_notes(setup), *found.notes],
+        "notes": [*_list_standing_notes(setup, chance), *found.notes],
         "data": {name: dict(about) for name, about in setup.data.about.items()},
         "versions": _collect_versions(), "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(sys.argv),
@@ -70,6 +75,7 @@ def assemble(setup: Setup, found: Findings) -> Comparison:
     if setup.scored is not None:
         readout = setup.scored.readout
         meta["output"] = {"choice": readout.path, "kind": readout.kind.value}
+    meta |= {name: value for name, value in (("chance", chance), ("warning", setup.warning)) if value}
     if found.ood:
         meta["ood"] = dict(found.ood)
     own = [m for m in map(get_measure, dict.fromkeys(get_base_name(name) for name in order)) if m.own]

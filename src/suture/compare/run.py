@@ -51,6 +51,7 @@ class DryRun:
         seconds: estimated wall time of each stage; None if the number of examples is unknown. Solving,
             intervals and trained detectors are not included.
         device: device of the run.
+        warning: sentence on labels that the target network cannot predict; usually empty.
     """
 
     names: tuple[str, str]
@@ -61,6 +62,7 @@ class DryRun:
     state: int
     seconds: dict[str, float | None]
     device: str
+    warning: str = ""
 
 
 @takes(CompareOptions)
@@ -167,7 +169,7 @@ def dry_run(given: CompareOptions) -> DryRun:
         training = _multiply(data.whole.count_examples(), step * settings.recipe.epochs)
         seconds["tlm"] = None if training is None or testing is None else training + testing
     return DryRun(setup.names, setup.source.infos, setup.target.infos, (n_fit, n_test), setup.micro_batch,
-                  accumulators.nbytes_planned, seconds, str(device))
+                  accumulators.nbytes_planned, seconds, str(device), setup.warning)
 
 
 def _time_work(work: Callable[[], object], device: torch.device) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from suture._base import SutureError
+from suture.compare.chance import count_predictions, count_scored
 from suture.compare.evaluation import Evaluation, Evaluator
 from suture.compare.records import Findings, Fitted, ScoreRow, write_rows
 from suture.compare.setup import OTHER_ORDER, Setup, report_network_errors
@@ -50,7 +51,7 @@ def evaluate(setup: Setup, method: str, fitted: Fitted, before: Arrays,
     with report_network_errors(test.name, IndexError):
         found = evaluator.run(test, setup.settings.torch_device, setup.settings.progress,
                               f"evaluating {method}")
-    arrays, counts = name_arrays(found, method), {"n_test": found.examples}
+    arrays, counts = name_arrays(found, method), {"n_test": found.examples, **count_predictions(found)}
     if not has_same_examples(before, arrays):
         raise SutureError(OTHER_ORDER)
     rows = score_cells(found, method, seed, fitted.failed)
@@ -146,8 +147,7 @@ def _explain_missing(found: Evaluation, quantity: str, cell: Cell) -> str:
         return "the target's representation is constant on the test data" if constant else ""
     if quantity in _OUTPUTS:
         return _explain_missing_output(found, quantity)
-    total, unit = ((found.examples, "examples") if found.tokens is None
-                   else (int(found.tokens.sum()), "tokens"))
+    total, unit = count_scored(found), "examples" if found.tokens is None else "tokens"
     for who, bad in (("target", found.own_broken), ("stitched", found.broken.get(cell, 0))):
         if bad and quantity in _PREDICTED:
             return f"the {who} network's logits are nan or infinite for {bad} of {total} test {unit}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -19,6 +19,7 @@ from suture._base import (
     list_tensors,
     summarise_error,
 )
+from suture.compare.chance import check_training_labels
 from suture.compare.output_examples import find_labelled, find_readout, spread_examples
 from suture.compare.settings import FORWARD_DTYPES, CompareOptions, Settings
 from suture.data import Batch, Batches, Prepared, is_same_batch, move_batch
@@ -81,6 +82,7 @@ class Setup:
         detection: out-of-distribution detectors; None without them.
         unfit: cells whose widths do not allow the family, with the reason.
         scored: what is scored of the target network's output; None without stitched networks.
+        warning: sentence on labels that the target network cannot predict; usually empty.
     """
 
     settings: Settings
@@ -94,6 +96,7 @@ class Setup:
     detection: Detection | None
     unfit: Mapping[Cell, str]
     scored: ScoredOutput | None
+    warning: str = ""
 
     @property
     def task(self) -> Task:
@@ -153,6 +156,7 @@ def set_up(given: CompareOptions) -> Setup:
                       "give fewer sites, jackknife=0, or indices of one alignment at a time")
     if settings.method_names:
         _look_ahead(made, first)
+        made = replace(made, warning=check_training_labels(made, first))
     return made
 
 

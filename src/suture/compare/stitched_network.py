@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from suture._base import convert_tensors, expect, fingerprint_network, load_tensors, save_tensors, takes
+from suture.compare.chance import count_predictions, count_scored, describe_counts
 from suture.compare.evaluation import Evaluator
 from suture.compare.moments import collect, match
 from suture.compare.records import Findings
@@ -22,19 +23,24 @@ from suture.compare.task_loss import find_marks, train
 from suture.data import Batch, Batches, move_batch
 from suture.networks import Readout, Site, SitedNetwork, find_device, prepare, take_first
 from suture.representations import Alignment, AlignmentRule, Kind, Shape, get_token_mask
-from suture.stitching import Family, StitchingLayer, explain_overfit, resolve_output
+from suture.results import describe_flaw
+from suture.stitching import Family, StitchingLayer, Task, explain_overfit, resolve_output
 
 KINDS = "suture.stitch/2", "suture.stitch/1"
 
 
 @dataclass(frozen=True)
 class StitchedAccuracy:
-    """Accuracy of a stitched network and of its target network over `n` examples or tokens (`unit`)."""
+    """Accuracy of a stitched network and of its target network over `n` examples or tokens (`unit`).
+
+    `flaw` says so where the target network is not above chance (`suture.results.describe_flaw`).
+    """
 
     stitched: float
     target: float
     n: int
     unit: Literal["examples", "tokens"]
+    flaw: str = ""
 
 
 class StitchedNetwork(nn.Module):
@@ -124,9 +130,10 @@ class StitchedNetwork(nn.Module):
                           first.size, task=task).run(batches, device)
         if found.correct is None or found.own_correct is None:
             return None
-        n = found.examples if found.tokens is None else int(found.tokens.sum())
+        n = count_scored(found)
         stitched, own = (float(c.sum(dtype=np.float64)) / n for c in (found.correct[0, 0], found.own_correct))
-        return StitchedAccuracy(stitched, own, n, "tokens" if task.of_tokens else "examples")
+        flaw = describe_flaw(describe_counts(count_predictions(found), task.of_tokens))
+        return StitchedAccuracy(stitched, own, n, "tokens" if task.of_tokens else "examples", flaw)
 
     def save(self, path: str | Path) -> None:
         """Write the layer and its sites, but not the networks, to a safetensors file for `load_stitched`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
@@ -43,6 +44,14 @@ def _as_labels(given: Any) -> Tensor:
     expect(labels.ndim > 0, "batches of examples", "a single example with one label",
            "put a DataLoader around them, or pass tensors (inputs, labels)")
     return labels if labels.is_floating_point() or labels.is_complex() else labels.long()
+
+
+def _drop_placeholders(batch: Batch) -> Batch:
+    """Return a batch without labels if all of them are -1, or all -100, as in test sets without labels."""
+    labels = batch.labels
+    if labels is None or labels.ndim != 1 or labels.is_floating_point() or labels.is_complex():
+        return batch
+    return replace(batch, labels=None) if any((labels == k).all() for k in (-1, -100)) else batch
 
 
 class RowStream:
@@ -135,7 +144,7 @@ class Batches:
         return len(counted) if self._most is None else min(len(counted), self._most)
 
     def __iter__(self) -> Iterator[Batch]:
-        empty, left = True, self._most
+        empty, left, labelled = True, self._most, None
         for item in self._stream:
             if left is not None and left <= 0:
                 return
@@ -143,8 +152,12 @@ class Batches:
             if batch.labels is not None and len(batch.labels) != batch.size:
                 raise SutureError(f"expected as many labels as inputs in {self.name}, got "
                                   f"{len(batch.labels)} labels for {batch.size} inputs in one batch")
+            batch = _drop_placeholders(batch)
             if batch.size:
-                empty = False
+                empty, found = False, batch.labels is not None
+                expect(labelled in (None, found), f"labels in every batch of {self.name}, or in none", "both",
+                       "leave out the examples without a label, or all labels")
+                labelled = found
                 yield batch if left is None or batch.size <= left else next(cut_batch(batch, left))
                 left = None if left is None else left - batch.size
         if empty:

@@ -1,6 +1,7 @@
 """Functions of second moments, intervals and scores: tensors in, frozen records out; no network, no path."""
 
 from suture.numbers.frechet_distance import frechet as frechet
+from suture.numbers.intervals import CHANCE_LEVEL as CHANCE_LEVEL
 from suture.numbers.intervals import Difference as Difference
 from suture.numbers.intervals import Estimate as Estimate
 from suture.numbers.intervals import estimate_batch_mean as estimate_batch_mean
@@ -9,6 +10,7 @@ from suture.numbers.intervals import estimate_hit_ratio as estimate_hit_ratio
 from suture.numbers.intervals import estimate_proportion as estimate_proportion
 from suture.numbers.intervals import estimate_ratios as estimate_ratios
 from suture.numbers.intervals import exponentiate as exponentiate
+from suture.numbers.intervals import is_above_chance as is_above_chance
 from suture.numbers.intervals import make_missing_estimate as make_missing_estimate
 from suture.numbers.intervals import mcnemar as mcnemar
 from suture.numbers.intervals import take_root as take_root

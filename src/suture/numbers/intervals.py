@@ -15,6 +15,8 @@ from suture.numbers.records import Bools, Floats, Record
 
 BOOTSTRAP_DRAWS = 2000
 """Bootstrap resamples; the standard error of an interval's end is then about 1.5 % of its width."""
+CHANCE_LEVEL = 0.01
+"""Level of the test that a network's accuracy is above the share of the most frequent label."""
 FEW_DRAWS = 400
 """Bootstrap resamples where each one costs a pass over all examples."""
 
@@ -32,6 +34,16 @@ class Estimate:
 def make_missing_estimate(reason: str) -> Estimate:
     """Make an estimate without a value, with the reason why."""
     return Estimate(float("nan"), reason=reason)
+
+
+def is_above_chance(hits: int, n: int, most: int) -> bool:
+    """Return True if `hits` of `n` are clearly more than the `most` hits that always the same answer has.
+
+    The test is the one-sided binomial test at `CHANCE_LEVEL`.
+    """
+    from scipy import stats
+
+    return bool(stats.binomtest(hits, n, most / n, alternative="greater").pvalue < CHANCE_LEVEL)
 
 
 def estimate_proportion(hits: Bools) -> Estimate:

@@ -32,7 +32,9 @@ class Thresholds:
     """
 
     works: Annotated[Real, Field(gt=0, le=1), Doc(
-        "Smallest relative accuracy of a stitched network that works, in (0, 1].")] = 0.8
+        "Smallest relative accuracy of a stitched network that works, in (0, 1]. Without labels it is the "
+        "smallest agreement; without predictions, 1 - `works` is the largest relative error of the output.",
+        )] = 0.8
     out: Annotated[Real, Field(gt=0.5, le=1), Doc(
         "Smallest two-sided AUROC of representations that are out of distribution, in (0.5, 1]. An AUROC of "
         "1 - `out` or less counts too.")] = 0.8

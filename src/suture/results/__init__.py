@@ -6,5 +6,6 @@ from suture.results.comparison import write_report as write_report
 from suture.results.measured import COLUMNS as COLUMNS
 from suture.results.sanity import Verdict as Verdict
 from suture.results.saving import has_comparison as has_comparison
+from suture.results.standing import describe_flaw as describe_flaw
 from suture.results.verdicts import describe_marks as describe_marks
 from suture.results.verdicts import summarise_findings as summarise_findings

@@ -87,7 +87,8 @@ class Comparison(Measured):
             Texts; rows are source sites, columns target sites.
 
         Raises:
-            SutureError: the comparison lacks relative accuracy or out-of-distribution scores of this method.
+            SutureError: the comparison lacks out-of-distribution scores of this method, or a measure by which
+                its cells work.
         """
         if what not in ("word", "reason"):
             raise make_unknown_error("column", what, ("word", "reason"))

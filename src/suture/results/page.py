@@ -20,7 +20,8 @@ from suture.results import figures
 from suture.results.heatmaps import describe_scale, group_heatmaps, list_marked
 from suture.results.measured import Measured, format_csv
 from suture.results.sanity import is_lost
-from suture.results.verdicts import format_near, get_detector, get_thresholds, summarise_findings
+from suture.results.standing import find_standing, format_near, get_detector, get_thresholds
+from suture.results.verdicts import summarise_findings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +35,7 @@ _HEADERS = {
 }
 # Shown elsewhere on the page, so not in the list of settings.
 _SHOWN_ELSEWHERE = ("versions", "seed", "command", "settings", "n_fit", "n_test", "created", "device",
-                    "notes", "stages", "ood")
+                    "notes", "stages", "ood", "chance", "warning")
 
 
 def write_page(comparisons: Sequence[Measured], path: str | os.PathLike[str]) -> Path:
@@ -72,6 +73,7 @@ def _describe_comparison(measured: Measured, number: int) -> dict[str, Any]:
         "id": f"c{number}", "pair": f"{measured.source} → {measured.target}",
         "facts": _list_facts(measured), "verdict": _build_verdict_table(found.verdict.table), "found": found,
         "ood": {name: str(about[name]) for name in ("positive", "auxiliary", "unseen") if name in about},
+        "rule": next((by.rule for by in find_standing(measured).criteria.values()), ""),
         "thresholds": get_thresholds(about), "quality": tabulate_quality(measured),
         "scores": _draw_scores(measured), "notes": [str(note) for note in measured.meta.get("notes", [])],
         "groups": group_heatmaps(measured, found.methods), "missing": _list_missing(measured),

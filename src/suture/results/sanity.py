@@ -12,6 +12,7 @@ import numpy.typing as npt
 from suture._base import SutureError
 from suture.numbers import RECORDS, Floats, Measure, get_measure, mcnemar
 from suture.results.measured import Measured
+from suture.results.standing import Standing, find_standing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +39,8 @@ class Verdict:
     Attributes:
         table: one row per measure, with columns `SELF_COLUMNS` (a network stitched to itself) or
             `PAIR_COLUMNS` (two networks of one architecture). Empty where the battery does not apply.
-        words: one text per row of the table; for an empty table, one text with the reason.
+        words: one text per row of the table; for an empty table, one text with the reason. Before them comes
+            `first`, if there is such a line.
         gap: sentence on the cell where task loss matching exceeds direct matching most; empty if there is
             none. A large gap is the paper's warning: the layer solves the task with a representation unlike
             the target's.
@@ -47,6 +49,11 @@ class Verdict:
     table: pd.DataFrame
     words: tuple[str, ...]
     gap: str = ""
+
+    @property
+    def first(self) -> str:
+        """The line to read before all else (`suture.results.standing.Standing`); empty if there is none."""
+        return self.words[0] if len(self.words) > max(1, len(self.table)) else ""
 
 
 @dataclass(frozen=True)
@@ -93,9 +100,10 @@ def run_sanity_battery(measured: Measured) -> Verdict:
     """
     import pandas as pd
 
-    gap = _describe_gap(measured)
+    standing = find_standing(measured)
+    gap, first = _describe_gap(measured, standing), [standing.line] * bool(standing.line)
     if not measured.corresponds:
-        return Verdict(pd.DataFrame(columns=list(SELF_COLUMNS)), (
+        return Verdict(pd.DataFrame(columns=list(SELF_COLUMNS)), (*first,
             "The sanity battery does not apply: the networks differ in architecture, so no layer of one "
             "corresponds to a layer of the other.",), gap)
     rows, words = [], []
@@ -110,19 +118,19 @@ def run_sanity_battery(measured: Measured) -> Verdict:
             rows.append(row)
             words.append(" ".join([f"{entry.label}: {sentences[0]}", *sentences[1:]]))
     columns = SELF_COLUMNS if measured.same_network else PAIR_COLUMNS
-    return Verdict(pd.DataFrame(rows, columns=list(columns)), tuple(words), gap)
+    return Verdict(pd.DataFrame(rows, columns=list(columns)), (*first, *words), gap)
 
 
-def _describe_gap(measured: Measured) -> str:
-    names = [f"{method}.relative_accuracy" for method in ("tlm", "dm")]
-    if not set(names) <= set(measured.measures):
+def _describe_gap(measured: Measured, standing: Standing) -> str:
+    by = standing.criteria.get("dm")
+    if by is None or by.smaller or standing.flaw or standing.criteria.get("tlm") is None:
         return ""
-    tlm, dm = (measured.matrix(name).to_numpy() for name in names)
+    tlm, dm = (measured.matrix(f"{method}.{by.quantity}").to_numpy() for method in ("tlm", "dm"))
     if not (tlm > dm).any():
         return ""
     i, j = map(int, np.unravel_index(int(np.nanargmax(tlm - dm)), tlm.shape))
     return (f"Task loss matching exceeds direct matching most for {measured.sources[i]} into "
-            f"{measured.targets[j]}: relative accuracy {tlm[i, j]:.3f} against {dm[i, j]:.3f}.")
+            f"{measured.targets[j]}: {by.words} {tlm[i, j]:.3f} against {dm[i, j]:.3f}.")
 
 
 def is_lost(row: Mapping[Any, Any]) -> bool:

@@ -9,17 +9,30 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from suture._base import SutureError, make_unknown_error
 from suture.numbers import METHOD_NAMES, Estimate
 from suture.ood import Thresholds
 from suture.results.measured import Measured, label_cells
 from suture.results.sanity import Verdict, is_lost, is_open, run_sanity_battery
+from suture.results.standing import (
+    Criterion,
+    Standing,
+    find_ends,
+    find_standing,
+    format_near,
+    get_detector,
+    get_thresholds,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SIMILAR, DISSIMILAR, ARTEFACT, UNPROVEN = "similar", "dissimilar", "artefact", "unproven"
+NATIVE = "the stitched representations are the native ones, up to rounding"
+SAME = 1e-6
+"""Share of the variance by which representations may differ for rounding alone."""
 VERDICTS = (SIMILAR, ARTEFACT, DISSIMILAR, UNPROVEN)
 
 
@@ -35,70 +48,60 @@ class CellVerdicts:
     counts: str
 
 
-def judge_cell(accuracy: Estimate, outlying: Estimate, weakness: str, mark: str, detector: str,
-               thresholds: Thresholds) -> tuple[str, str]:
+def judge_cell(value: Estimate, outlying: Estimate, weakness: str, mark: str, detector: str,
+               thresholds: Thresholds, by: Criterion | None = None) -> tuple[str, str]:
     """Return the verdict of a cell, and the reason in one sentence.
 
-    - A cell works if its relative accuracy is at least ``works``. Otherwise it is *dissimilar*, or *unproven*
-      if its layer has not converged and so may still come to work.
+    - A cell works if its relative accuracy is at least ``works``; without labels, its agreement; without
+      predictions, if the relative error of its output is at most 1 - ``works`` (`find_standing`). Otherwise
+      it is *dissimilar*, or *unproven* if its layer has not converged and so may still come to work.
     - A working cell is *unproven* where the detector is too weak at its target site.
     - A working cell is an *artefact* if its representations are out of distribution: the two-sided AUROC is
       at least ``out``, or at most 1 - ``out``. In the latter case they crowd in the middle of the native
       scores.
     - Any other working cell is *similar*.
-    - A cell is *unproven* where a number is missing, or where its 95 % interval contains a threshold.
+    - A cell is *unproven* where a number is missing, where its 95 % interval contains a threshold, or where
+      a constant output is as good. (`judge_cells` knows one exception: representations that equal the native
+      ones are *similar*.)
 
     Args:
-        accuracy: relative accuracy.
+        value: the measure by which it works.
         outlying: two-sided AUROC of the detector's scores, in [0, 1]; 0.5 means indistinguishable.
         weakness: result of `explain_weakness` for the target site.
         mark: reason why the layer has not converged; empty if it has.
         detector: name of the detector, for the sentence.
         thresholds: see `Thresholds`.
+        by: by which measure it works. Default: relative accuracy.
     """
-    if math.isnan(accuracy.value):
-        return UNPROVEN, f"the relative accuracy is missing: {accuracy.reason}"
-    works, ends = thresholds.works, _find_ends(accuracy)
-    share, low, high = (format_near(x, works) for x in (accuracy.value, *ends))
-    if accuracy.value < works and mark:
-        return UNPROVEN, (f"relative accuracy {share} is below {works:g}, but the stitching layer cannot be "
-                          f"judged yet ({mark})")
-    if ends[1] < works:
-        return DISSIMILAR, f"relative accuracy {share} is below {works:g}"
-    if ends[0] < works:
-        return UNPROVEN, (f"relative accuracy {share} is not clearly above or below {works:g} "
-                          f"(95 % interval {low} to {high})")
+    works, why = (by or Criterion("relative_accuracy", thresholds.works)).decide(value, mark)
+    if not works:
+        return (UNPROVEN if works is None else DISSIMILAR), why
     if weakness:
         return UNPROVEN, weakness
     if math.isnan(outlying.value):
         return UNPROVEN, f"the out-of-distribution score of {detector} is missing: {outlying.reason}"
-    return _judge_representations(share, outlying, detector, thresholds.out)
+    return _judge_representations(why, outlying, detector, thresholds.out)
 
 
-def _judge_representations(share: str, outlying: Estimate, detector: str, out: float) -> tuple[str, str]:
-    lower, ends = round(1 - out, 9), _find_ends(outlying)
+def _judge_representations(works: str, outlying: Estimate, detector: str, out: float) -> tuple[str, str]:
+    lower, ends = round(1 - out, 9), find_ends(outlying)
     # Compares 1 - x with `out` because of rounding: 1 - 0.2 is 0.8, but 1 - 0.8 is not 0.2.
     reaches_out, reaches_lower = ends[1] >= out, 1 - ends[0] >= out
     near = out if reaches_out or (not reaches_lower and outlying.value >= 0.5) else lower
     score, low, high = (format_near(x, near) for x in (outlying.value, *ends))
     if ends[0] >= out:
-        return ARTEFACT, (f"the stitched network works (relative accuracy {share}), but its representations "
+        return ARTEFACT, (f"the stitched network works ({works}), but its representations "
                           f"are out of distribution (two-sided AUROC of {detector} {score}, at least "
                           f"{out:g})")
     if 1 - ends[1] >= out:
-        return ARTEFACT, (f"the stitched network works (relative accuracy {share}), but its representations "
+        return ARTEFACT, (f"the stitched network works ({works}), but its representations "
                           f"are more typical than native ones (two-sided AUROC of {detector} {score}, at "
                           f"most {lower:g})")
     if reaches_out or reaches_lower:
         return UNPROVEN, (f"two-sided AUROC of {detector} {score} is not clearly above or below {near:g} "
                           f"(95 % interval {low} to {high})")
-    return SIMILAR, (f"the stitched network works (relative accuracy {share}), and its representations look "
+    return SIMILAR, (f"the stitched network works ({works}), and its representations look "
                      f"like native ones (two-sided AUROC of {detector} {score})")
-
-
-def _find_ends(estimate: Estimate) -> tuple[float, float]:
-    known = [x for x in (estimate.value, estimate.low, estimate.high) if not math.isnan(x)]
-    return min(known), max(known)
 
 
 def explain_weakness(quality: Mapping[str, float | None], detector: str, least: float) -> str:
@@ -118,46 +121,40 @@ def explain_weakness(quality: Mapping[str, float | None], detector: str, least: 
             f"{format_near(there[kind], least)}, below {least:g}")
 
 
-def format_near(value: float, threshold: float, digits: int = 2) -> str:
-    """Format a number with at least `digits` decimals, and enough to show its side of the threshold."""
-    for places in range(digits, 17):
-        text = f"{value:.{places}f}"
-        if (float(text) < threshold, float(text) > threshold) == (value < threshold, value > threshold):
-            return text
-    return repr(float(value))
-
-
-def get_detector(meta: Mapping[str, Any]) -> str:
-    """Return the detector behind the verdicts from a comparison's meta; "" if none ran."""
-    return str((meta.get("ood") or {}).get("verdict", ""))
-
-
-def get_thresholds(about: Mapping[str, Any]) -> Thresholds:
-    """Return the thresholds in ``meta["ood"]``."""
-    return Thresholds(**about.get("thresholds", {}))
-
-
 def judge_cells(measured: Measured, method: str) -> CellVerdicts:
     """Return the verdict of every cell of a method."""
     if method not in METHOD_NAMES:
         raise make_unknown_error("method", method, METHOD_NAMES)
-    needed = _list_needed_measures(method, measured.meta)
+    standing = find_standing(measured)
+    needed = _list_needed_measures(standing, method, measured.meta)
     absent = [name for name in needed if name not in measured.measures]
     if absent:
         raise SutureError(f"no verdicts of {method!r}: {absent[0]!r} is not in this comparison; compare with "
                           f'methods=({method!r},), labels and ood=suture.OOD(detectors=("mahalanobis",))')
     about, detector = measured.meta["ood"], get_detector(measured.meta)
-    thresholds = get_thresholds(about)
+    thresholds, by = get_thresholds(about), standing.criteria[method]
     weak = [explain_weakness(q, detector, thresholds.quality)
             for q in about["quality"].get(detector, [{}] * len(measured.targets))]
-    accuracies, outlying = (_collect_estimates(measured, name) for name in needed)
+    values, outlying = (_collect_estimates(measured, name) for name in needed)
     marks = measured.marks(needed[0]).to_numpy()
     words, reasons = np.empty(marks.shape, dtype=object), np.empty(marks.shape, dtype=object)
+    native = _find_native(measured, method)
     for i, j in np.ndindex(marks.shape):
-        words[i, j], reasons[i, j] = judge_cell(accuracies[i][j], outlying[i][j], weak[j], str(marks[i, j]),
-                                                detector, thresholds)
+        words[i, j], reasons[i, j] = (UNPROVEN, standing.flaw) if standing.flaw else judge_cell(
+            values[i][j], outlying[i][j], weak[j], str(marks[i, j]), detector, thresholds, by)
+        if words[i, j] == UNPROVEN and not standing.flaw and native[i, j]:
+            words[i, j], reasons[i, j] = SIMILAR, NATIVE
     return CellVerdicts(label_cells(measured, words), label_cells(measured, reasons),
                         _describe_counts(method, words.ravel().tolist(), detector))
+
+
+def _find_native(measured: Measured, method: str) -> NDArray[np.bool_]:
+    """Find the cells whose stitched representations equal the native ones, which no detector need show."""
+    name, shape = f"{method}.r2", (len(measured.sources), len(measured.targets))
+    if name not in measured.measures:
+        return np.zeros(shape, np.bool_)
+    found: NDArray[np.bool_] = measured.matrix(name).to_numpy() >= 1 - SAME
+    return found
 
 
 def _collect_estimates(measured: Measured, name: str) -> list[list[Estimate]]:
@@ -165,8 +162,10 @@ def _collect_estimates(measured: Measured, name: str) -> list[list[Estimate]]:
     return [[Estimate(*cell) for cell in zip(*row, strict=True)] for row in zip(*columns, strict=True)]
 
 
-def _list_needed_measures(method: str, meta: Mapping[str, Any]) -> tuple[str, str]:
-    return f"{method}.relative_accuracy", f"{method}.ood_{get_detector(meta)}"
+def _list_needed_measures(standing: Standing, method: str, meta: Mapping[str, Any]) -> tuple[str, str]:
+    by = standing.criteria.get(method)
+    quantity = "relative_accuracy" if by is None else by.quantity
+    return f"{method}.{quantity}", f"{method}.ood_{get_detector(meta)}"
 
 
 def _describe_counts(method: str, words: list[str], detector: str) -> str:
@@ -178,8 +177,9 @@ def _describe_counts(method: str, words: list[str], detector: str) -> str:
 
 def judge_methods(measured: Measured) -> dict[str, CellVerdicts]:
     """Return the verdicts of every method whose numbers the comparison has."""
-    return {method: judge_cells(measured, method) for method in METHOD_NAMES
-            if set(_list_needed_measures(method, measured.meta)) <= set(measured.measures)}
+    standing = find_standing(measured)
+    return {method: judge_cells(measured, method) for method in standing.criteria
+            if set(_list_needed_measures(standing, method, measured.meta)) <= set(measured.measures)}
 
 
 def find_artefacts(measured: Measured) -> dict[str, pd.DataFrame]:
@@ -192,6 +192,7 @@ class Findings:
     """Findings of the sanity battery and verdicts of the cells, as sentences.
 
     Attributes:
+        first: what to read before all else; see `suture.results.standing.Standing`.
         shown: sentences on measures that fail, or that cannot be judged.
         passed: sentences on measures that pass.
         summary: number of measures that pass, in one line; empty if none does.
@@ -201,6 +202,7 @@ class Findings:
         methods: verdicts of the cells by method.
     """
 
+    first: str
     shown: tuple[str, ...]
     passed: tuple[str, ...]
     summary: str
@@ -214,15 +216,16 @@ def summarise_findings(measured: Measured) -> Findings:
     """Summarise the verdicts of a comparison in sentences."""
     verdict, methods = run_sanity_battery(measured), judge_methods(measured)
     rows = verdict.table.to_dict("records")
+    texts = verdict.words[bool(verdict.first):]
     # Without a table the only sentence gives the reason, so it is shown.
-    show = [is_lost(row) or is_open(row) for row in rows] or [True] * len(verdict.words)
-    shown, passed = (tuple(words for words, on in zip(verdict.words, show, strict=True) if on == wanted)
+    show = [is_lost(row) or is_open(row) for row in rows] or [True] * len(texts)
+    shown, passed = (tuple(words for words, on in zip(texts, show, strict=True) if on == wanted)
                      for wanted in (True, False))
     finding = ("every layer is most similar to itself" if measured.same_network else
                "every corresponding layer is the most similar one")
-    return Findings(shown, passed, f"{len(passed)} of {len(show)} measures: {finding}." if passed else "",
-                    verdict.gap, tuple(found.counts for found in methods.values()), verdict,
-                    methods)
+    summary = f"{len(passed)} of {len(show)} measures: {finding}." if passed else ""
+    return Findings(verdict.first, shown, passed, summary, verdict.gap,
+                    tuple(found.counts for found in methods.values()), verdict, methods)
 
 
 def list_causes(mark: str) -> list[str]:
