@@ -72,6 +72,8 @@ class Setup:
         micro_batch: examples per pass of a network.
         detection: out-of-distribution detectors; None without them.
         unfit: cells whose widths do not allow the family, with the reason.
+        one_network: True if the target is the source network itself or its equal copy.
+        self_stitching: True if it is the source network itself, on the same inputs.
     """
 
     settings: Settings
@@ -84,6 +86,8 @@ class Setup:
     micro_batch: int
     detection: Detection | None
     unfit: Mapping[Cell, str]
+    one_network: bool
+    self_stitching: bool
 
     @property
     def task(self) -> Task:
@@ -105,6 +109,12 @@ class Setup:
         return StitchingLayer(Alignment(self.source.shapes[i], self.target.shapes[j],
                                         self.settings.alignment),
                               self.settings.affine_family, relu=self.settings.relu)
+
+    def make_own_layer(self, j: int) -> StitchingLayer:
+        """Return the layer, not fitted, that stitches the target to itself at site number `j`."""
+        shape, settings = self.target.shapes[j], self.settings
+        return StitchingLayer(Alignment(shape, shape, settings.alignment), settings.affine_family,
+                              relu=settings.relu)
 
     def make_accumulators(self) -> Accumulators:
         """Return the empty accumulators of all cells."""
@@ -132,7 +142,9 @@ def set_up(given: CompareOptions) -> Setup:
                               given.data)
     names = settings.names or _choose_names(source, target)
     made = Setup(settings, a, b, opened, (names[0], names[1]), prints, key, micro_batch, detection,
-                 _find_unfit(a, b, settings))
+                 _find_unfit(a, b, settings),
+                 target is source or (prints[0] == prints[1] and type(source) is type(target)),
+                 target is source and first.source is first.target)
     check_free_memory(made.make_accumulators().nbytes_planned, device, "the sums of all cells",
                       "give fewer sites, jackknife=0, or indices of one alignment at a time")
     if settings.method_names:

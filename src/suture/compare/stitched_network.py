@@ -18,7 +18,7 @@ from suture.compare.moments import collect, match
 from suture.compare.records import Findings
 from suture.compare.settings import StitchOptions
 from suture.compare.setup import set_up
-from suture.compare.task_loss import find_marks, train
+from suture.compare.task_loss import find_marks, measure_own_layers, train
 from suture.data import Batch, Batches, move_batch
 from suture.networks import Site, SitedNetwork, find_device, prepare, take_first
 from suture.representations import Alignment, AlignmentRule, Kind, Shape, get_token_mask
@@ -156,15 +156,18 @@ def stitch(given: StitchOptions) -> StitchedNetwork:
         SutureError: bad input, a family that the widths do not allow, a loss that is not finite.
     """
     options = given.comparison
+    expect(given.method != "tlm" or given.recipe.seeds == 1, "one initialisation for one stitching layer",
+           f"seeds={given.recipe.seeds}", "write seeds=1, and seed= for another one")
     setup = set_up(options)
     accumulators = collect(setup)
     fitted = match(setup, accumulators).fitted
     record: dict[str, Any] = {"method": given.method} | options.as_record(held_out=False)
     if given.method == "tlm" and not fitted.failed:
-        trained = train(setup, fitted)
-        fitted = trained.fitted
-        record |= {"loss": trained.curves.loss[0, 0],
-                   "mark": find_marks(setup, trained, Findings()).get((0, 0), "")}
+        training = train(setup, fitted)
+        fitted = training.fitted[0]
+        own = measure_own_layers(setup, training, Findings())
+        record |= {"loss": training.runs[0].curves.loss[0, 0],
+                   "mark": find_marks(setup, training, own).get((0, 0), "")}
     expect(not fitted.failed, "a layer that can be used", next(iter(fitted.failed.values()), ""))
     return StitchedNetwork(given.source, given.target, (setup.source.sites[0], setup.target.sites[0]),
                            fitted.make_layers(setup)[0, 0], next(iter(setup.data.fit)),

@@ -11,6 +11,7 @@ from suture.numbers.intervals import estimate_ratios as estimate_ratios
 from suture.numbers.intervals import exponentiate as exponentiate
 from suture.numbers.intervals import make_missing_estimate as make_missing_estimate
 from suture.numbers.intervals import mcnemar as mcnemar
+from suture.numbers.intervals import pool_runs as pool_runs
 from suture.numbers.measures import ALIGNMENTS as ALIGNMENTS
 from suture.numbers.measures import DETECTOR_NAME as DETECTOR_NAME
 from suture.numbers.measures import MEASURES as MEASURES
@@ -37,6 +38,7 @@ from suture.numbers.records import Floats as Floats
 from suture.numbers.records import Ints as Ints
 from suture.numbers.records import Record as Record
 from suture.numbers.records import build_record as build_record
+from suture.numbers.records import name_runs as name_runs
 from suture.numbers.resizing import Resizing as Resizing
 from suture.numbers.resizing import compute_interpolation as compute_interpolation
 from suture.numbers.roc import auroc as auroc
