@@ -14,7 +14,7 @@ from suture.compare.evaluation import Evaluator
 from suture.compare.records import Findings, Fitted, FittedMap, pack_maps, stack_cells
 from suture.compare.scores import score_cells
 from suture.compare.setup import Setup, report_network_errors
-from suture.representations import Alignment, Cell
+from suture.representations import Cell
 from suture.results import describe_marks
 from suture.stitching import (
     Curves,
@@ -51,7 +51,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Training:
-    """The training of all cells: one `Trained` for each initialisation, and the cells `unfit` for stitching."""
+    """The training of all cells: one `Trained` for each initialisation, and the cells without a layer."""
 
     runs: Sequence[Trained]
     unfit: Mapping[Cell, str]
@@ -62,7 +62,8 @@ class Training:
         found = dict(self.unfit)
         for number, run in enumerate(self.runs, 1):
             which = f"initialisation {number} of {len(self.runs)}: " if len(self.runs) > 1 else ""
-            found = {c: which + why for c, why in run.curves.failed.items()} | found
+            for key, why in run.curves.failed.items():
+                found.setdefault((key[0], key[1]), which + why)
         return found
 
     @property
@@ -75,8 +76,8 @@ class Training:
 def list_own_layers(setup: Setup) -> list[int]:
     """Return the target sites whose own layers are trained beside the cells, for the marks alone.
 
-    Where both networks are one, the mark of a cell needs the own layer of its target, which the cells of other
-    sites do not hold. Marks must not depend on which cells are computed.
+    Where both networks are one, the mark of a cell needs the own layer of its target, which other cells do
+    not hold. Marks must not depend on which cells are computed.
     """
     held = setup.source is setup.target
     return [] if held or not setup.one_network or setup.task is Task.NONE else [*range(setup.shape[1])]
@@ -142,8 +143,8 @@ def _take_run(setup: Setup, run: int, layers: Layers, curves: Curves,
 
     maps = {c: FittedMap(m.weight.detach(), m.bias.detach()) for c, m in take(layers).items()}
     own = {k[1]: m for k, m in layers.items() if k[0] >= first and k[2] == run and k not in curves.failed}
-    mine = Curves(*(dict(take(of)) for of in (curves.loss, curves.accuracy, curves.held_out, curves.failed,
-                                              curves.stopped)), curves.notes)
+    mine = Curves(dict(take(curves.loss)), dict(take(curves.accuracy)), dict(take(curves.held_out)),
+                  dict(take(curves.failed)), dict(take(curves.stopped)), curves.notes)
     objectives = {} if not ends else {"tlm": take(ends["tlm"]), "dm": {
         c: ends["dm"][c] for c in cells.values() if c in ends["dm"] and c not in mine.failed}}
     return Trained(maps, mine, objectives, own)
@@ -152,7 +153,7 @@ def _take_run(setup: Setup, run: int, layers: Layers, curves: Curves,
 def measure_own_layers(setup: Setup, training: Training, tested: Findings) -> dict[str, float]:
     """Return the relative accuracy (without labels: agreement) of own layers by site, the mean over runs.
 
-    `tested` holds the evaluation of the cells. Own layers beside them need a pass over the test data each run.
+    `tested` holds the evaluation of the cells. Own layers beside them need a pass over the test data.
     """
     if setup.source is setup.target:
         return collect_own_layers(tested.rows)
@@ -163,8 +164,8 @@ def measure_own_layers(setup: Setup, training: Training, tested: Findings) -> di
 
 def _score_own_layers(setup: Setup, own: Mapping[int, StitchingLayer]) -> dict[str, float]:
     settings, target = setup.settings, setup.target
-    evaluator = Evaluator(target, target, {(j, j): layer for j, layer in own.items()}, setup.micro_batch, None,
-                          setup.task)
+    layers = {(j, j): layer for j, layer in own.items()}
+    evaluator = Evaluator(target, target, layers, setup.micro_batch, None, setup.task)
     found = evaluator.run(setup.data.test, settings.torch_device, settings.progress, "evaluating own layers")
     count = len(target.sites)
     others = {(i, j): "no own layer" for i in range(count) for j in range(count) if i != j or j not in own}
@@ -192,7 +193,8 @@ def mark_rows(setup: Setup, tested: Findings, marks: Mapping[Cell, str]) -> Find
 
 def describe_training(setup: Setup, training: Training, marks: Mapping[Cell, str]) -> Findings:
     """Return the findings of training: layers, learning curves, notes."""
-    recipe, arrays = setup.settings.recipe, {}
+    recipe = setup.settings.recipe
+    arrays: dict[str, Any] = {}
     for number, run in enumerate(training.runs):
         name = f"tlm.run{number}" if number else "tlm"
         arrays |= pack_maps(name, Fitted(run.maps, {}))

@@ -33,6 +33,7 @@ from suture.numbers.pair_moments import NonFiniteError as NonFiniteError
 from suture.numbers.pair_moments import PairMoments as PairMoments
 from suture.numbers.records import RECORDS as RECORDS
 from suture.numbers.records import Arrays as Arrays
+from suture.numbers.records import Bools as Bools
 from suture.numbers.records import Float32Array as Float32Array
 from suture.numbers.records import Floats as Floats
 from suture.numbers.records import Ints as Ints

@@ -174,8 +174,8 @@ def estimate_difference(one: Record, other: Record, seed: int = 0) -> Difference
     independent. For hits and misses the p value is that of the exact McNemar test. Otherwise it is twice the
     smaller share of resamples on either side of zero, at least 2 / (`BOOTSTRAP_DRAWS` + 1). Means over
     batches use Student's t over batches. A single example or batch has no interval and, but for the exact
-    test, no p value: both are nan. If a record is a mean over initialisations, interval and p value are of the
-    difference of the means over all initialisations and examples (`_compare_runs`).
+    test, no p value: both are nan. If a record is a mean over initialisations, interval and p value are of
+    the difference of the means over all initialisations and examples (`_compare_runs`).
 
     Raises:
         SutureError: the records are of different numbers of examples.

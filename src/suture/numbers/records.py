@@ -27,7 +27,7 @@ class Record:
 
     `top` is boolean for hits and misses, and a sum over tokens for examples of several tokens. With `batches`
     the units are test batches and `bottom` is one. With `exponential` the measure is exp of this ratio.
-    `runs` are the values of the measure by several initialisations, of which `top` is the mean; empty for one.
+    `runs` are the values of the measure by several initialisations, whose mean is `top`; empty for one.
     """
 
     top: NDArray[Any]

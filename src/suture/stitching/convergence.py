@@ -145,7 +145,7 @@ def collect_own_layers(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
 
 def stack_curves(curves: Curves, shape: tuple[int, int], epochs: int,
                  method: str = "tlm") -> dict[str, NDArray[np.float32]]:
-    """Return ``METHOD.loss``, ``METHOD.train_accuracy`` and, with early stopping, ``METHOD.held_out`` as arrays.
+    """Return curves as arrays: ``METHOD.loss``, ``METHOD.train_accuracy``, and ``METHOD.held_out`` if any.
 
     They are (sources, targets, epochs), with nan after a cell has stopped or failed.
     """
