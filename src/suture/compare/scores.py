@@ -45,9 +45,9 @@ def evaluate(setup: Setup, method: str, runs: Sequence[Fitted], before: Arrays,
     """Evaluate all networks stitched by `method`, and return the measures of every cell.
 
     Each of the `runs`, one for each initialisation, needs one pass over the test data. Measures are means
-    over runs, as are the per-example arrays; scores of detectors are those of the first run. `before` holds the
-    arrays of earlier stages. `accumulators` hold the moments of the fitting data, for distances from native;
-    they are None without detectors.
+    over runs, as are the per-example arrays; scores of detectors are those of the first run. `before` holds
+    the arrays of earlier stages. `accumulators` hold the moments of the fitting data, for distances from
+    native; they are None without detectors.
     """
     rows: list[list[ScoreRow]] = []
     arrays: dict[str, Any] = {}

@@ -138,13 +138,13 @@ def _take_run(setup: Setup, run: int, layers: Layers, curves: Curves,
     first = setup.shape[0]
     cells: dict[LayerKey, Cell] = {k: (k[0], k[1]) for k in layers if k[0] < first and k[2] == run}
 
-    def take(of: Mapping[LayerKey, Any]) -> dict[Cell, Any]:
+    def take(of: Mapping[LayerKey, Any]) -> dict[Any, Any]:
         return {c: of[k] for k, c in cells.items() if k in of}
 
     maps = {c: FittedMap(m.weight.detach(), m.bias.detach()) for c, m in take(layers).items()}
     own = {k[1]: m for k, m in layers.items() if k[0] >= first and k[2] == run and k not in curves.failed}
-    mine = Curves(dict(take(curves.loss)), dict(take(curves.accuracy)), dict(take(curves.held_out)),
-                  dict(take(curves.failed)), dict(take(curves.stopped)), curves.notes)
+    mine = Curves(*map(take, (curves.loss, curves.accuracy, curves.held_out, curves.failed)),
+                  stopped=take(curves.stopped), notes=curves.notes)
     objectives = {} if not ends else {"tlm": take(ends["tlm"]), "dm": {
         c: ends["dm"][c] for c in cells.values() if c in ends["dm"] and c not in mine.failed}}
     return Trained(maps, mine, objectives, own)

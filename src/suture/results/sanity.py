@@ -72,8 +72,8 @@ def run_sanity_battery(measured: Measured) -> Verdict:
     value, or without any other, are not counted. ``undefined`` counts the cells without a value.
 
     ``marked`` counts the layers whose outcome rests on marked cells (`Comparison.marks`), such as cells whose
-    training has not converged. ``beyond_noise`` leaves them out, and is NaN where they are all layers; the text
-    then makes no claim. With several initialisations, tests are t tests over examples and initialisations.
+    training has not converged. ``beyond_noise`` leaves them out, and is NaN where they are all layers; the
+    text then makes no claim. Several initialisations are tested by t tests over examples and initialisations.
     """
     import pandas as pd
 
