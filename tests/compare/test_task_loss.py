@@ -16,9 +16,10 @@ from suture import Prepared, TaskRecipe
 from suture.compare.task_loss import Trained, Training
 from suture.stitching import Curves
 from tests.support import tiny
+from tests.support.fit import too_late
 from tests.support.interruptions import assert_same_numbers
 from tests.support.languages import made as language_model
-from tests.support.languages import texts
+from tests.support.languages import stream, texts
 from tests.support.tiny import twice_as_large
 
 
@@ -148,7 +149,7 @@ def test_the_mark_of_a_cell_is_the_same_whichever_other_cells_are_computed(optio
 
 
 def test_without_labels_and_with_padding_the_mark_is_the_same_too() -> None:
-    network, data, soft = language_model(), [texts(8)], replace(SHORT, objective="soft", lr=0.1)
+    network, data, soft = language_model(), stream(texts(8)), replace(SHORT, objective="soft", lr=0.1)
     how: dict[str, Any] = {"data": data, "tlm": soft, "task": "next_token"}
     wanted, _ = marks_of(network, sites=["blocks.0", "blocks.1"], **how)
     assert wanted.map(lambda m: "own layer not reached" in m).any(axis=None)
@@ -232,6 +233,14 @@ def test_two_initialisations_go_on_from_an_earlier_result_and_run_dry() -> None:
     assert_same_numbers(compared(recipe, previous=kept[0], indices=()), made)
     assert suture.dry_run(tiny.network(), None, *tiny.data(), tlm=recipe, target_sites=["block2"],
                           device="cpu").seconds["tlm"]
+
+
+def test_test_data_in_another_order_are_refused_before_the_initialisations_are_averaged() -> None:
+    data, test = tiny.data()
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*test), batch_size=4, shuffle=True)
+    with pytest.raises(suture.SutureError, match="shuffle=False"):
+        suture.compare(tiny.network(), None, data, loader, methods=["tlm"], device="cpu",
+                       tlm=replace(BRIEF, seeds=2), progress=too_late)
 
 
 @pytest.mark.parametrize("init", ["dm", "identity"])

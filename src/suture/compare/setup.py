@@ -194,7 +194,9 @@ def _look_ahead(setup: Setup, first: Batch) -> None:
         setup.detection.check_task(task)
         setup.detection.check_user_inputs(Batch(take_first(first.source), take_first(first.target), None))
     batch, again = (move_batch(next(iter(test)), setup.settings.torch_device) for _ in range(2))
-    if len(setup.settings.method_names) > 1 and not is_same_batch(batch, again):
+    methods = setup.settings.method_names
+    passes = len(methods) + ("tlm" in methods) * (setup.settings.recipe.seeds - 1)
+    if passes > 1 and not is_same_batch(batch, again):
         raise SutureError(OTHER_ORDER)
     with disable_gradients(), report_network_errors(test.name, RuntimeError, IndexError):
         setup.source.front(take_first(batch.source))
