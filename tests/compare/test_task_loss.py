@@ -148,12 +148,15 @@ def test_the_mark_of_a_cell_is_the_same_whichever_other_cells_are_computed(optio
     assert marks.equals(wanted.loc[marks.index, marks.columns])
 
 
-def test_without_labels_and_with_padding_the_mark_is_the_same_too() -> None:
-    network, data, soft = language_model(), stream(texts(8)), replace(SHORT, objective="soft", lr=0.1)
-    how: dict[str, Any] = {"data": data, "tlm": soft, "task": "next_token"}
-    wanted, _ = marks_of(network, sites=["blocks.0", "blocks.1"], **how)
+@pytest.mark.parametrize(("network", "data", "task", "sites"), [
+    (language_model(), stream(texts(8)), "next_token", ["blocks.0", "blocks.1"]),
+    (decided(), [tiny.images()], "classification", ["block1", "block2"])], ids=["padded texts", "no labels"])
+def test_of_texts_and_without_labels_the_mark_is_the_same_too(network: torch.nn.Module, data: Any, task: str,
+                                                              sites: list[str]) -> None:
+    how: dict[str, Any] = {"data": data, "tlm": replace(SHORT, objective="soft", lr=1e-4), "task": task}
+    wanted, _ = marks_of(network, sites=sites, **how)
     assert wanted.map(lambda m: "own layer not reached" in m).any(axis=None)
-    marks, _ = marks_of(network, sites=["blocks.1"], target_sites=["blocks.0"], **how)
+    marks, _ = marks_of(network, sites=sites[1:], target_sites=sites[:1], **how)
     assert marks.equals(wanted.loc[marks.index, marks.columns])
 
 
@@ -240,7 +243,7 @@ def test_test_data_in_another_order_are_refused_before_the_initialisations_are_a
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*test), batch_size=4, shuffle=True)
     with pytest.raises(suture.SutureError, match="shuffle=False"):
         suture.compare(tiny.network(), None, data, loader, methods=["tlm"], device="cpu",
-                       tlm=replace(BRIEF, seeds=2), progress=too_late)
+                       tlm=replace(BRIEF, seeds=2), on_stage=too_late)
 
 
 @pytest.mark.parametrize("init", ["dm", "identity"])
