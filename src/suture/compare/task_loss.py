@@ -143,8 +143,8 @@ def _take_run(setup: Setup, run: int, layers: Layers, curves: Curves,
 
     maps = {c: FittedMap(m.weight.detach(), m.bias.detach()) for c, m in take(layers).items()}
     own = {k[1]: m for k, m in layers.items() if k[0] >= first and k[2] == run and k not in curves.failed}
-    mine = Curves(*map(take, (curves.loss, curves.accuracy, curves.held_out, curves.failed)),
-                  stopped=take(curves.stopped), notes=curves.notes)
+    mine = Curves(take(curves.loss), take(curves.accuracy), take(curves.held_out), take(curves.failed),
+                  take(curves.stopped), curves.notes)
     objectives = {} if not ends else {"tlm": take(ends["tlm"]), "dm": {
         c: ends["dm"][c] for c in cells.values() if c in ends["dm"] and c not in mine.failed}}
     return Trained(maps, mine, objectives, own)
