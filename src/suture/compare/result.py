@@ -82,8 +82,8 @@ def assemble(setup: Setup, found: Findings) -> Comparison:
     if own:
         meta["own_measures"] = [{"name": m.name, "label": m.label, "about": m.about, "low": m.low,
                                  "high": m.high, "larger": m.larger_is_more_similar} for m in own]
-    same = setup.fingerprints[0] == setup.fingerprints[1] and source is target
-    alike = source.sites == target.sites and source.shapes == target.shapes
+    same = setup.self_stitching
+    alike = same or (source.sites == target.sites and source.shapes == target.shapes)
     return Comparison(*setup.names, tuple(map(str, source.sites)), tuple(map(str, target.sites)), same, alike,
                       table, dict(found.arrays), meta)
 

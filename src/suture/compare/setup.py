@@ -82,6 +82,8 @@ class Setup:
         detection: out-of-distribution detectors; None without them.
         unfit: cells whose widths do not allow the family, with the reason.
         scored: what is scored of the target network's output; None without stitched networks.
+        one_network: True if the target is the source network itself or its equal copy.
+        self_stitching: True if it is the source network itself, on the same inputs.
         warning: sentence on labels that the target network cannot predict; usually empty.
     """
 
@@ -96,6 +98,8 @@ class Setup:
     detection: Detection | None
     unfit: Mapping[Cell, str]
     scored: ScoredOutput | None
+    one_network: bool
+    self_stitching: bool
     warning: str = ""
 
     @property
@@ -118,6 +122,12 @@ class Setup:
         return StitchingLayer(Alignment(self.source.shapes[i], self.target.shapes[j],
                                         self.settings.alignment),
                               self.settings.affine_family, relu=self.settings.relu)
+
+    def make_own_layer(self, j: int) -> StitchingLayer:
+        """Return the layer, not fitted, that stitches the target to itself at site number `j`."""
+        shape, settings = self.target.shapes[j], self.settings
+        return StitchingLayer(Alignment(shape, shape, settings.alignment), settings.affine_family,
+                              relu=settings.relu)
 
     def make_accumulators(self) -> Accumulators:
         """Return the empty accumulators of all cells."""
@@ -151,7 +161,9 @@ def set_up(given: CompareOptions) -> Setup:
                               given.data)
     names = settings.names or _choose_names(source, target)
     made = Setup(settings, a, b, opened, (names[0], names[1]), prints, key, micro_batch, detection,
-                 _find_unfit(a, b, settings), scored)
+                 _find_unfit(a, b, settings), scored,
+                 target is source or (prints[0] == prints[1] and type(source) is type(target)),
+                 target is source and first.source is first.target)
     check_free_memory(made.make_accumulators().nbytes_planned, device, "the sums of all cells",
                       "give fewer sites, jackknife=0, or indices of one alignment at a time")
     if settings.method_names:
@@ -209,7 +221,9 @@ def _look_ahead(setup: Setup, first: Batch) -> None:
         setup.detection.check_task(task, setup.scored.readout.kind)
         setup.detection.check_user_inputs(Batch(take_first(first.source), take_first(first.target), None))
     batch, again = (move_batch(next(iter(test)), setup.settings.torch_device) for _ in range(2))
-    if len(setup.settings.method_names) > 1 and not is_same_batch(batch, again):
+    methods = setup.settings.method_names
+    passes = len(methods) + ("tlm" in methods) * (setup.settings.recipe.seeds - 1)
+    if passes > 1 and not is_same_batch(batch, again):
         raise SutureError(OTHER_ORDER)
     with disable_gradients(), report_network_errors(test.name, RuntimeError, IndexError):
         setup.source.front(take_first(batch.source))

@@ -19,7 +19,7 @@ from suture.compare.moments import collect, match
 from suture.compare.records import Findings
 from suture.compare.settings import StitchOptions
 from suture.compare.setup import set_up
-from suture.compare.task_loss import find_marks, train
+from suture.compare.task_loss import find_marks, measure_own_layers, train
 from suture.data import Batch, Batches, move_batch
 from suture.networks import Readout, Site, SitedNetwork, find_device, prepare, take_first
 from suture.representations import Alignment, AlignmentRule, Kind, Shape, get_token_mask
@@ -167,6 +167,8 @@ def stitch(given: StitchOptions) -> StitchedNetwork:
         SutureError: bad input, a family that the widths do not allow, a loss that is not finite.
     """
     options = given.comparison
+    expect(given.method != "tlm" or given.recipe.seeds == 1, "one initialisation for one stitching layer",
+           f"seeds={given.recipe.seeds}", "write seeds=1, and seed= for another one")
     setup = set_up(options)
     accumulators = collect(setup)
     matched = match(setup, accumulators)
@@ -174,9 +176,9 @@ def stitch(given: StitchOptions) -> StitchedNetwork:
                                      for c, m in matched.solutions.items()}
     record: dict[str, Any] = {"method": given.method} | setup.settings.as_record(held_out=False)
     if given.method == "tlm" and not fitted.failed:
-        trained = train(setup, fitted)
-        fitted = trained.fitted
-        record["loss"], marks = trained.curves.loss[0, 0], find_marks(setup, trained, Findings())
+        training = train(setup, fitted)
+        fitted, own = training.fitted[0], measure_own_layers(setup, training, Findings())
+        record["loss"], marks = training.runs[0].curves.loss[0, 0], find_marks(setup, training, own)
     record["mark"] = marks.get((0, 0), "")
     expect(not fitted.failed, "a layer that can be used", next(iter(fitted.failed.values()), ""))
     return StitchedNetwork(given.source, given.target, (setup.source.sites[0], setup.target.sites[0]),

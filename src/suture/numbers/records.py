@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,8 @@ class Record:
 
     `top` is boolean for hits and misses, and a sum over tokens for examples of several tokens. With `batches`
     the units are test batches and `bottom` is one. With `exponential` the measure is exp of this ratio, with
-    `root` its square root.
+    `root` its square root. `runs` are the values of the measure by several initialisations, whose mean is
+    `top`; empty for one.
     """
 
     top: NDArray[Any]
@@ -34,10 +36,13 @@ class Record:
     batches: bool = False
     exponential: bool = False
     root: bool = False
+    runs: tuple[float, ...] = ()
 
     @property
     def value(self) -> float:
-        """Value of the measure."""
+        """Value of the measure, the mean over initialisations."""
+        if self.runs:
+            return math.fsum(self.runs) / len(self.runs)
         return float(self.transform(self.top.sum(dtype=np.float64) / self.bottom.sum(dtype=np.float64)))
 
     def transform(self, ratio: Any) -> Any:
@@ -68,6 +73,12 @@ RECORDS: Mapping[str, tuple[str, ...]] = {
 """Arrays needed for a quantity: the method's, (sources, targets, N), then those of the target network."""
 
 
+def name_runs(measure: str) -> str:
+    """Return the name of the array (initialisations, S, T) of a measure's values by initialisation."""
+    method, _, quantity = measure.rpartition(".")
+    return f"{method}.runs.{quantity}"
+
+
 def build_record(arrays: Arrays, name: str, i: int, j: int) -> Record:
     """Build the per-example record of measure `name`, such as ``"dm.kl"``, in cell (i, j).
 
@@ -76,6 +87,12 @@ def build_record(arrays: Arrays, name: str, i: int, j: int) -> Record:
     Raises:
         SutureError: the measure has no per-example record (structural indices), or the arrays lack it.
     """
+    runs = arrays.get(name_runs(name))
+    found = _build_parts(arrays, name, i, j)
+    return found if runs is None else replace(found, runs=tuple(runs[:, i, j].tolist()))
+
+
+def _build_parts(arrays: Arrays, name: str, i: int, j: int) -> Record:
     method, _, quantity = name.rpartition(".")
     if not method or quantity not in RECORDS:
         known = [f"{m}.{q}" for m in METHOD_NAMES for q in RECORDS]

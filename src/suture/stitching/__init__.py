@@ -2,6 +2,7 @@
 
 from suture.stitching.convergence import collect_own_layers as collect_own_layers
 from suture.stitching.convergence import find_unconverged as find_unconverged
+from suture.stitching.convergence import merge_marks as merge_marks
 from suture.stitching.convergence import stack_curves as stack_curves
 from suture.stitching.direct_matching import DirectMatch as DirectMatch
 from suture.stitching.direct_matching import direct_match as direct_match
@@ -9,6 +10,8 @@ from suture.stitching.direct_matching import explain_overfit as explain_overfit
 from suture.stitching.families import FAMILIES as FAMILIES
 from suture.stitching.family import FULL as FULL
 from suture.stitching.family import Family as Family
+from suture.stitching.grouped_pass import LayerKey as LayerKey
+from suture.stitching.grouped_pass import Layers as Layers
 from suture.stitching.layer import StitchingLayer as StitchingLayer
 from suture.stitching.objective import TaskRecipe as TaskRecipe
 from suture.stitching.objective import check_batch as check_batch
