@@ -5,19 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
 import torch
 
-from suture._base import takes
+from suture._base import SutureError, takes
 from suture.compare.evaluation import Evaluator
 from suture.compare.moments import collect, collect_moments, compute_published, describe_moments, match
 from suture.compare.records import Findings, Fitted, unpack_maps
-from suture.compare.result import assemble, read_findings
+from suture.compare.result import assemble, list_standing_notes
+from suture.compare.reuse import take_over
 from suture.compare.scores import evaluate
 from suture.compare.settings import CompareOptions
-from suture.compare.setup import Setup, set_up
+from suture.compare.setup import OTHER_ORDER, Setup, set_up
 from suture.compare.task_loss import describe_training, find_marks, mark_rows, train
 from suture.data import Batch, Batches, cut_batch, move_batch
 from suture.networks import SiteInfo
@@ -85,14 +87,32 @@ class _Run:
 
     def __init__(self, setup: Setup, previous: Comparison | None = None) -> None:
         self.setup = setup
-        self.found = Findings() if previous is None else read_findings(previous, setup)
+        self.found = (Findings() if previous is None
+                      else take_over(previous, setup, list_standing_notes(setup)))
+        for note in self.found.reuse if setup.settings.progress else ():
+            setup.settings.progress(note, 1, 1)
         self.unfinished = [s for s in ("moments", *setup.settings.method_names) if s not in self.found.stages]
 
     def run_stage(self, stage: str) -> None:
         """Run one stage and add its findings."""
         run = {"moments": self._run_moments, "dm": lambda: self._evaluate("dm", self.matched),
                "tlm": self._run_task_loss_matching}[stage]
-        self.found = self.found.add(replace(run(), stages=[stage]))
+        new, before = run(), self.found.seen.get("test data")
+        seen = self._list_seen(stage)
+        if before is not None and before != seen["test data"]:
+            raise SutureError(OTHER_ORDER)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self.found = self.found.add(replace(new, stages=[stage], computed={stage: now}, seen=seen))
+
+    def _list_seen(self, stage: str) -> dict[str, dict[str, Any]]:
+        """Return what the passes have seen of the data; data that no pass saw in order are read for it."""
+        watched = self.setup.data.watched
+        unordered = [n for n in watched if n.startswith(("auxiliary", "unseen"))
+                     or (n == "all data" and stage == "tlm")]
+        for name in unordered:
+            if watched[name].seen is None:
+                watched[name].read_again()
+        return {name: data.seen.as_record() for name, data in watched.items() if data.seen is not None}
 
     @cached_property
     def accumulators(self) -> Accumulators:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -14,11 +14,9 @@ from suture._base import (
     SutureError,
     check_free_memory,
     expect,
-    fingerprint_network,
-    hash_tensors,
-    list_tensors,
     summarise_error,
 )
+from suture.compare.key import Key, describe_network, describe_preparation, make_key, sketch_outputs
 from suture.compare.settings import FORWARD_DTYPES, CompareOptions, Settings
 from suture.data import Batch, Batches, Prepared, is_same_batch, move_batch
 from suture.networks import (
@@ -49,6 +47,8 @@ class OpenedData:
         paper: examples of the alignment ``paper``; None without it.
         held_out: True if the test data are not the fitting data.
         about: descriptions of the data, where there are any.
+        auxiliary: given auxiliary and unseen data of the detectors, by name.
+        random: names of data that come otherwise in every pass.
     """
 
     whole: Batches
@@ -58,6 +58,16 @@ class OpenedData:
     paper: Batches | None
     held_out: bool
     about: Mapping[str, Mapping[str, Any]]
+    auxiliary: Mapping[str, Batches]
+    random: list[str]
+
+    @property
+    def watched(self) -> dict[str, Batches]:
+        """Data whose passes keep digests of what they see, each once."""
+        found = {"data": self.fit, "test data": self.test, **self.auxiliary}
+        if self.fit is not self.whole:
+            found["all data"] = self.whole
+        return found if self.paper is None else {**found, "first test data": self.paper}
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,7 @@ class Setup:
         settings: settings, with the resolved task.
         source, target: the networks at their sites; the same object if one pass serves both.
         names, fingerprints: of the two networks.
-        key: hash of all that decides the numbers.
+        key: all that decides the numbers (`suture.compare.key`).
         micro_batch: examples per pass of a network.
         detection: out-of-distribution detectors; None without them.
         unfit: cells whose widths do not allow the family, with the reason.
@@ -80,7 +90,7 @@ class Setup:
     data: OpenedData
     names: tuple[str, str]
     fingerprints: tuple[str, str]
-    key: str
+    key: Key
     micro_batch: int
     detection: Detection | None
     unfit: Mapping[Cell, str]
@@ -122,10 +132,13 @@ def set_up(given: CompareOptions) -> Setup:
     settings = given.replace_task(b, first)
     if settings.token_rate < 1:
         _check_share(a, b)
-    prints = fingerprint_network(source), fingerprint_network(target)
-    key = _hash_inputs((prints, type(source).__qualname__, type(target).__qualname__, a.infos, b.infos,
-                        settings.as_record(opened.held_out), opened.about),
-                       opened.fit, opened.test, *settings.open_auxiliary())
+    sides = {"source": describe_network(source, a)}
+    sides["target"] = sides["source"] if b is a else describe_network(target, b)
+    prints = sides["source"]["weights"], sides["target"]["weights"]
+    given_data = {"data": given.data, "test data": given.test}
+    key = make_key(settings.as_key() | {"held_out": opened.held_out}, sides,
+                   {name: how for name, d in given_data.items() if (how := describe_preparation(d))},
+                   sketch_outputs(a, b, (first.source, first.target)))
     detection = None
     if settings.detection is not None:
         detection = Detection(settings.detection, b, device, micro_batch, settings.seed, prints[1],
@@ -143,7 +156,7 @@ def set_up(given: CompareOptions) -> Setup:
 def _open_data(given: CompareOptions) -> OpenedData:
     data, held_out = given.data, given.test is not None
     expect(data is not None, "data to compare the networks on", "none", "pass a loader or (inputs, labels)")
-    how: dict[str, Any] = {"size": given.batch_size, "device": given.torch_device}
+    how: dict[str, Any] = {"size": given.batch_size, "device": given.torch_device, "watched": True}
     test = given.test if held_out else data
     whole = Batches(data, **how)
     fit = whole if given.examples is None else Batches(data, most=given.examples, **how)
@@ -153,7 +166,9 @@ def _open_data(given: CompareOptions) -> OpenedData:
     paper = (Batches(test, name="test data", most=PAPER_EXAMPLES, **how)
              if any(r.alignment == "paper" for r in given.requests) else None)
     about = {name: found for name, d in (("fit", data), ("test", given.test)) if (found := describe_data(d))}
-    return OpenedData(whole, fit, tested, training, paper, held_out, about)
+    opened = OpenedData(whole, fit, tested, training, paper, held_out, about, given.open_auxiliary(), [])
+    used = (whole, *opened.auxiliary.values())
+    return replace(opened, random=[b.name for b in used if b.is_random()])
 
 
 def _site_networks(source: nn.Module, target: nn.Module, first: Batch,
@@ -238,16 +253,6 @@ def _choose_names(source: nn.Module, target: nn.Module) -> tuple[str, str]:
     """Return the names of two networks in tables: their classes, made distinct if equal."""
     a, b = type(source).__name__, type(target).__name__
     return (f"{a} (source)", f"{b} (target)") if a == b and source is not target else (a, b)
-
-
-def _hash_inputs(about: object, *data: Batches) -> str:
-    """Hash settings (repr of `about`) and data (number of batches, first batch) into 16 hex digits."""
-    tensors = []
-    for d in data:
-        batch = next(iter(d))
-        tensors += [*list_tensors(batch.source), *list_tensors(batch.target),
-                    *([] if batch.labels is None else [batch.labels])]
-    return hash_tensors((("", t) for t in tensors), repr((about, *(d.count_batches() for d in data))))[:16]
 
 
 def describe_data(data: Any) -> dict[str, Any]:
