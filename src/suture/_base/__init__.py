@@ -39,6 +39,8 @@ from suture._base.runtime import Progress as Progress
 from suture._base.runtime import check_free_memory as check_free_memory
 from suture._base.runtime import derive_seed as derive_seed
 from suture._base.runtime import format_bytes as format_bytes
+from suture._base.runtime import format_times as format_times
+from suture._base.runtime import get_time as get_time
 from suture._base.runtime import seed_torch as seed_torch
 from suture._base.trees import convert_tensors as convert_tensors
 from suture._base.trees import count_duplicates as count_duplicates

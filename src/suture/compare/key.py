@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
@@ -11,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from suture._base import fingerprint_network, get_python_version, hash_network, hash_object
+from suture._base import fingerprint_network, get_python_version, hash_network, hash_object, hash_parts
 from suture.data import Prepared
 from suture.networks import SitedNetwork, disable_gradients, extract_tensors, take_first
 
@@ -28,7 +30,7 @@ _EXAMPLES = 8
 def describe_network(network: nn.Module, sited: SitedNetwork) -> Key:
     """Return hashes of weights, structure and code of a network, and its sites as text."""
     own = hash_network(network)
-    sites = "; ".join(f"{i.site} {i.shape} {i.bypass or ''}".strip() for i in sited.infos)
+    sites = f"{', '.join(str(i.site) for i in sited.infos)} #{hash_object(repr(sited.infos)).short}"
     return {"weights": fingerprint_network(network), "structure": own.state, "code": own.code,
             "sites": sites, "versions": own.versions}
 
@@ -104,6 +106,18 @@ def _as_rows(sketch: list[list[float]]) -> Tensor:
 
 def _is_close(a: Tensor, b: Tensor, allowed: float) -> bool:
     return bool(((a - b).abs() <= allowed * a[:, :1].abs().clamp(min=1e-30)).all())
+
+
+def shorten_key(key: Key) -> str:
+    """Return 16 hex digits of a key, without the outputs, which are rounded otherwise on other processors."""
+    text = json.dumps({name: part for name, part in key.items() if name != "outputs"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def hash_trained_network(key: Key, forward: str) -> str:
+    """Return 16 hex digits of all of the target that decides its representations, for trained detectors."""
+    target = {k: v for k, v in key["networks"]["target"].items() if k != "sites"}
+    return hash_parts({"network": target, "versions": key["versions"], "forward": forward})
 
 
 def explain_difference(old: Any, new: Key) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
 
 import numpy as np
 
-from suture.compare.key import collect_versions
+from suture._base import get_time
+from suture.compare.key import collect_versions, shorten_key
 from suture.compare.records import Findings
 from suture.compare.setup import Setup
 from suture.numbers import Arrays, get_base_name, get_measure, sort_measures
@@ -40,8 +40,9 @@ def assemble(setup: Setup, found: Findings) -> Comparison:
     table = pd.DataFrame(found.rows, columns=COLUMNS)
     order = {name: k for k, name in enumerate(sort_measures(table["measure"]))}
     table = table.sort_values("measure", key=lambda c: c.map(order), kind="stable", ignore_index=True)
+    key = {**setup.key, "seen": dict(found.seen)}
     meta = {
-        "key": {**setup.key, "seen": dict(found.seen)}, "stages": list(found.stages),
+        "key": shorten_key(key), "made_from": key, "stages": list(found.stages),
         "computed": dict(found.computed), "settings": settings.as_record(setup.data.held_out),
         "seed": settings.seed, "n_fit": found.counts.get("n_fit"), "n_test": found.counts.get("n_test"),
         "target_accuracy": _compute_target_accuracy(found.arrays),
@@ -50,7 +51,7 @@ def assemble(setup: Setup, found: Findings) -> Comparison:
         "micro_batch": setup.micro_batch, "excluded": [[i, j, why] for (i, j), why in found.failed.items()],
         "notes": [*found.reuse, *list_standing_notes(setup), *found.notes],
         "data": {name: dict(about) for name, about in setup.data.about.items()},
-        "versions": collect_versions(), "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": collect_versions(), "created": get_time(),
         "command": " ".join(sys.argv),
     }
     if found.ood:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from typing import Any
 
-from suture._base import Progress, SutureError
+from suture._base import Progress, SutureError, format_times
 from suture.compare.key import OTHER_ROUNDING, ROUNDING, explain_difference, explain_outputs
 from suture.compare.records import Findings
 from suture.compare.setup import Setup
@@ -30,7 +29,7 @@ def take_over(previous: Comparison, setup: Setup, standing: Iterable[str]) -> Fi
         SutureError: the earlier result is of another comparison; it names what differs.
     """
     meta, stages = previous.meta, ", ".join(previous.meta.get("stages", []))
-    old = meta.get("key")
+    old = meta.get("made_from")
     _refuse(explain_difference(old, setup.key))
     if not stages:
         return Findings()
@@ -46,7 +45,7 @@ def take_over(previous: Comparison, setup: Setup, standing: Iterable[str]) -> Fi
                     {k: meta[k] for k in ("n_fit", "n_test") if meta.get(k) is not None},
                     {(int(i), int(j)): why for i, j, why in meta["excluded"]}, meta.get("ood", {}),
                     meta["stages"], computed, old["seen"],
-                    [f"{_STARTS[0]}{stages} (computed {_format_times(computed.values())})"])
+                    [f"{_STARTS[0]}{stages} (computed {format_times(computed.values())})"])
 
 
 def _refuse(difference: str) -> None:
@@ -86,10 +85,3 @@ def _choose_rounding(meta: Mapping[str, Any], setup: Setup) -> float:
     """Return how much outputs may differ; kernels of accelerators are chosen anew and round coarsely."""
     alike = meta.get("device") == str(setup.settings.torch_device) == "cpu"
     return ROUNDING if alike and setup.settings.forward == "float32" else OTHER_ROUNDING
-
-
-def _format_times(times: Iterable[str]) -> str:
-    """Format the first and the last of ISO times as local time, to the minute."""
-    found = sorted(datetime.fromisoformat(t).astimezone() for t in times)
-    first, last = (f"{t:%Y-%m-%d %H:%M}" for t in (found[0], found[-1]))
-    return first if first == last else f"{first} to {last}"

@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
 import torch
 
-from suture._base import SutureError, takes
+from suture._base import SutureError, get_time, takes
 from suture.compare.evaluation import Evaluator
 from suture.compare.moments import collect, collect_moments, compute_published, describe_moments, match
 from suture.compare.records import Findings, Fitted, unpack_maps
@@ -101,8 +100,7 @@ class _Run:
         seen = self._list_seen(stage)
         if before is not None and before != seen["test data"]:
             raise SutureError(OTHER_ORDER)
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        self.found = self.found.add(replace(new, stages=[stage], computed={stage: now}, seen=seen))
+        self.found = self.found.add(replace(new, stages=[stage], computed={stage: get_time()}, seen=seen))
 
     def _list_seen(self, stage: str) -> dict[str, dict[str, Any]]:
         """Return what the passes have seen of the data; data that no pass saw in order are read for it."""

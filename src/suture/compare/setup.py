@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -16,7 +17,14 @@ from suture._base import (
     expect,
     summarise_error,
 )
-from suture.compare.key import Key, describe_network, describe_preparation, make_key, sketch_outputs
+from suture.compare.key import (
+    Key,
+    describe_network,
+    describe_preparation,
+    hash_trained_network,
+    make_key,
+    sketch_outputs,
+)
 from suture.compare.settings import FORWARD_DTYPES, CompareOptions, Settings
 from suture.data import Batch, Batches, Prepared, is_same_batch, move_batch
 from suture.networks import (
@@ -48,7 +56,6 @@ class OpenedData:
         held_out: True if the test data are not the fitting data.
         about: descriptions of the data, where there are any.
         auxiliary: given auxiliary and unseen data of the detectors, by name.
-        random: names of data that come otherwise in every pass.
     """
 
     whole: Batches
@@ -59,7 +66,11 @@ class OpenedData:
     held_out: bool
     about: Mapping[str, Mapping[str, Any]]
     auxiliary: Mapping[str, Batches]
-    random: list[str]
+
+    @cached_property
+    def random(self) -> list[str]:
+        """Names of data that come otherwise in every pass."""
+        return [d.name for d in (self.whole, *self.auxiliary.values()) if d.is_random()]
 
     @property
     def watched(self) -> dict[str, Batches]:
@@ -141,8 +152,8 @@ def set_up(given: CompareOptions) -> Setup:
                    sketch_outputs(a, b, (first.source, first.target)))
     detection = None
     if settings.detection is not None:
-        detection = Detection(settings.detection, b, device, micro_batch, settings.seed, prints[1],
-                              given.data)
+        detection = Detection(settings.detection, b, device, micro_batch, settings.seed,
+                              hash_trained_network(key, settings.forward), given.data)
     names = settings.names or _choose_names(source, target)
     made = Setup(settings, a, b, opened, (names[0], names[1]), prints, key, micro_batch, detection,
                  _find_unfit(a, b, settings))
@@ -166,9 +177,7 @@ def _open_data(given: CompareOptions) -> OpenedData:
     paper = (Batches(test, name="test data", most=PAPER_EXAMPLES, **how)
              if any(r.alignment == "paper" for r in given.requests) else None)
     about = {name: found for name, d in (("fit", data), ("test", given.test)) if (found := describe_data(d))}
-    opened = OpenedData(whole, fit, tested, training, paper, held_out, about, given.open_auxiliary(), [])
-    used = (whole, *opened.auxiliary.values())
-    return replace(opened, random=[b.name for b in used if b.is_random()])
+    return OpenedData(whole, fit, tested, training, paper, held_out, about, given.open_auxiliary())
 
 
 def _site_networks(source: nn.Module, target: nn.Module, first: Batch,
