@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 import re
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -91,11 +93,11 @@ def nudge(x: Tensor, where: int) -> Tensor:
     return made
 
 
-CODE = ("+ 0 * x", "* 1", "+ x.new_zeros(1)")
+CODE = ("+ 0", "* 1", "+ torch.zeros(1)")
 """Ends of a forward, of which none changes a number."""
 
 
-@settings(max_examples=25, deadline=None, derandomize=True,
+@settings(max_examples=20, deadline=None, derandomize=True,
           suppress_health_check=[HealthCheck.too_slow])
 @given(part=st.sampled_from(["data", "labels", "test data", "test labels", "weights", "buffer", "code",
                              "setting"]), where=st.integers(0, 10**6))
@@ -111,9 +113,9 @@ def test_one_changed_element_anywhere_is_refused_by_its_name(part: str, where: i
     elif part == "buffer":
         network.offset.copy_(nudge(network.offset, where))
     elif part == "code":
-        place: dict[str, Any] = {"Net": Net}
+        place: dict[str, Any] = {"Net": Net, "torch": torch}
         exec(f"class Net(Net):\n    def forward(self, x):\n        return super().forward(x) "
-             f"{CODE[where % len(CODE)].replace('x', 'x.mean()')}\n", place)
+             f"{CODE[where % len(CODE)]}\n", place)
         network.__class__ = place["Net"]
     elif part == "setting":
         name, value = [("seed", where + 1), ("relu", True), ("precision", "float64"), ("indices", "r2"),
@@ -143,7 +145,8 @@ def by_hook(network: Any) -> None:
 
 
 def by_method(network: Any) -> None:
-    network.forward = lambda x: Net.forward(network, x) + 0
+    head = network.head
+    head.forward = MethodType(lambda self, x: nn.functional.linear(x, self.weight, self.bias), head)
 
 
 def by_global(network: Any, patch: pytest.MonkeyPatch) -> None:
@@ -168,7 +171,7 @@ def test_the_same_weights_in_other_code_are_another_network(change: Callable[...
                                                             monkeypatch: pytest.MonkeyPatch) -> None:
     known, network = kept(), net()
     change(network, monkeypatch) if change.__code__.co_argcount == 2 else change(network)
-    with pytest.raises(SutureError, match="(code|structure or values) of the source"):
+    with pytest.raises(SutureError, match=r"(code|structure or values) of the source"):
         compared(network, examples(), examples(12, 1), previous=known)
 
 
@@ -279,7 +282,8 @@ def test_examples_in_another_order_are_other_data() -> None:
 def test_batches_of_other_sizes_are_other_data() -> None:
     x, y = examples()
     first = compared(net(), FORMS["loader"](x, y))
-    refused("data: sizes of the batches", net(), DataLoader(TensorDataset(x, y), batch_size=6), previous=first)
+    other = DataLoader(TensorDataset(x, y), batch_size=6)
+    refused("data: sizes of the batches", net(), other, previous=first)
 
 
 def test_random_data_are_computed_anew_and_both_results_say_so() -> None:
@@ -350,7 +354,7 @@ def test_own_detectors_families_and_functions_count_with_what_they_use() -> None
 def test_an_index_counts_with_the_functions_that_it_calls() -> None:
     def index(text: str) -> Any:
         place: dict[str, Any] = {}
-        exec(f"def power():\n    return {text}\n\ndef mine(x, y):\n    return float(len(x)) ** power()\n", place)
+        exec(f"def power():\n    return {text}\n\ndef mine(x, y):\n    return len(x) ** power()\n", place)
         return suture.indices.own(place["mine"], "mine")
 
     first = compared(net(), examples(), indices=index("2"))
@@ -405,7 +409,7 @@ def test_a_layer_is_not_loaded_into_networks_with_other_outputs(tmp_path: Path,
     file = tmp_path / "layer.safetensors"
     suture.stitch(net(), "block1", net(), "block2", examples(), device="cpu").save(file)
     real = nn.Conv2d.forward
-    monkeypatch.setattr("suture.compare.stitched_network._check_code", lambda *args: None)
+    monkeypatch.setattr(sys.modules["suture.compare.stitched_network"], "_check_code", lambda *args: None)
     monkeypatch.setattr(nn.Conv2d, "forward", lambda self, x: real(self, x) * 2)
     with pytest.raises(SutureError, match="other outputs of the source network"):
         suture.load_stitched(file, net(), net())

@@ -128,6 +128,8 @@ def explain_difference(old: Any, new: Key) -> str:
              *_list_changes("", old["settings"], new["settings"])]
     same_python = old["versions"].get("python") == new["versions"]["python"]
     for side, now in new["networks"].items():
+        if side == "target" and now == new["networks"]["source"]:
+            continue
         found += _list_network_changes(side, old["networks"].get(side, {}), now, same_python)
     found += [f"preprocessing of the {name}" for name, now in new["preparation"].items()
               if old["preparation"].get(name) != now]

@@ -35,7 +35,7 @@ def take_over(previous: Comparison, setup: Setup, standing: Iterable[str]) -> Fi
         return Findings()
     changing = _check_data(old.get("seen", {}), setup.data.watched, setup.settings.progress)
     if changing:
-        return Findings(reuse=[f"{_STARTS[1]}{stages}: {changing} come otherwise in every pass, so an "
+        return Findings(reuse=[f"{_STARTS[1]}{stages}: the {changing} come otherwise in every pass, so an "
                                "earlier result of them cannot be checked"])
     _refuse(explain_outputs(old["outputs"], setup.key["outputs"], _choose_rounding(meta, setup)))
     computed, rows = meta["computed"], previous.table.to_dict("records")
