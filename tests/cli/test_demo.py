@@ -53,7 +53,9 @@ def test_the_demo_leaves_its_files_and_computes_nothing_twice(tmp_path: Path, sh
     kept = {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")}
     monkeypatch.setattr(zoo, "train_network", lambda *args, **kwargs: pytest.fail("trains again"))
     monkeypatch.setattr(page, "write_page", lambda comparisons, path: Path(path))  # seconds; written above
-    again = suture_demo(out, short_demo, lambda stage, done, total: pytest.fail(f"computes {stage} again"))
+    stages.clear()
+    again = suture_demo(out, short_demo, lambda stage, done, total: stages.add(stage))
+    assert {s.split(": ")[1].partition(" the ")[0] for s in stages} == {"checking", "taken over"}
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")} == kept
     assert again.accuracies == first.accuracies
     for pair in pairs:

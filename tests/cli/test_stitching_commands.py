@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -279,3 +282,32 @@ def test_a_real_interruption_of_a_real_process(tmp_path: Path) -> None:
     assert out.endswith("detectors come on top\n")  # of the dry run
     assert err.startswith("suture: interrupted")
     assert suture.load(tmp_path / "out").meta["stages"] == ["moments", "dm"]
+
+
+def test_a_repeated_command_takes_over_what_is_the_same_and_refuses_what_changed(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    text = ("from tests.support.tiny import Tiny, seeded\n\nclass Own(Tiny):\n    def forward(self, x):\n"
+            "        return super().forward(x) * {}\n\ndef build():\n    return seeded(Own)\n")
+    x, y = images(40).numpy(), torch.arange(40) % 3
+
+    def run(factor: float = 1.0, last: float = 0.0) -> tuple[int, str, str]:
+        changed = x.copy()
+        changed[-1, -1, -1, -1] += last
+        np.savez("own.npz", x_train=changed, y_train=y, x_test=x[:8], y_test=y[:8])
+        Path("own_models.py").write_text(text.format(factor))
+        sys.modules.pop("own_models", None)
+        importlib.invalidate_caches()
+        shutil.rmtree("__pycache__", ignore_errors=True)  # which goes by seconds
+        return tiny.suture(monkeypatch, capsys, "compare", "own_models:build", "--data", "own.npz",
+                           "--methods", "dm", "--indices", "cka", "--ood", "none", "--device", "cpu")
+
+    code, out, err = run()
+    assert (code, "taken over" in out) == (0, False), err
+    code, out, err = run()
+    assert code == 0
+    assert "note: taken over: moments, dm (computed 2" in out
+    for changes, what in (({"last": 1.0}, "(data: inputs)"), ({"factor": 2.0}, "(code of the source)")):
+        code, _, err = run(**changes)
+        assert (code, what in err) == (2, True), err

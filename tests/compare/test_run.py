@@ -31,7 +31,9 @@ def test_an_interruption_keeps_the_finished_stages_and_the_same_call_goes_on(tmp
     seen: list[str] = []
     resumed = run(previous=kept, on_stage=save, progress=lambda stage, done, total: seen.append(stage))
     # The moments pass comes again for the detectors, which are not kept.
-    assert set(seen) == {"moments", "task loss matching", "evaluating tlm"}
+    taken = resumed.meta["notes"][0]
+    assert taken.startswith("taken over: moments, dm (computed 2")
+    assert set(seen) == {"checking the data", taken, "moments", "task loss matching", "evaluating tlm"}
     uninterrupted = run()
     assert uninterrupted.meta["notes"]
     assert_same_numbers(resumed, uninterrupted)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from typing import Any, Self
 
 import numpy as np
@@ -13,7 +12,6 @@ from torch import Tensor, nn
 
 import suture
 from suture import OOD, EnergyRecipe, SutureError
-from suture._base import hash_parts
 from suture.data import Batches
 from suture.networks import SitedNetwork, disable_gradients
 from suture.numbers import ShiftedSums
@@ -27,7 +25,6 @@ from suture.ood import (
     NativeSite,
     SiteFeatures,
 )
-from suture.ood.auxiliary import fingerprint_examples
 from suture.ood.detection import fit_with_store
 from suture.representations import Kind, Shape
 from suture.stitching import extract_logits
@@ -100,16 +97,6 @@ def test_a_trained_detector_is_stored_and_others_are_not(detector: Detector, tmp
         monkeypatch.setattr(type(detector), "fit_sites", lambda *_: pytest.fail("trained again"))
         for a, b in zip(score(made, 1.0), score(fit(detector, store=tmp_path)[0], 1.0), strict=True):
             assert torch.equal(a, b)
-
-
-def test_the_store_keeps_the_names_of_earlier_files(tmp_path: Any) -> None:
-    _, site = fit(DETECTORS["energy"], store=tmp_path)
-    data = site.data
-    assert data is not None
-    parts = {"network": "net", "recipe": asdict(RECIPE), "classes": data.classes, "batches": "suture's",
-             "data": fingerprint_examples((b.target, b.labels) for b in data.batches),
-             "auxiliary": fingerprint_examples([data.auxiliary]), "site": "block1", "shape": str(site.shape)}
-    assert [f.stem for f in tmp_path.iterdir()] == [hash_parts(parts)]
 
 
 class Kept(Norm):

@@ -19,6 +19,10 @@ from suture._base.files import save_tensors as save_tensors
 from suture._base.hashing import fingerprint_network as fingerprint_network
 from suture._base.hashing import hash_parts as hash_parts
 from suture._base.hashing import hash_tensors as hash_tensors
+from suture._base.object_hashing import ObjectHash as ObjectHash
+from suture._base.object_hashing import get_python_version as get_python_version
+from suture._base.object_hashing import hash_network as hash_network
+from suture._base.object_hashing import hash_object as hash_object
 from suture._base.option_records import Count as Count
 from suture._base.option_records import Option as Option
 from suture._base.option_records import Positive as Positive
@@ -35,6 +39,8 @@ from suture._base.runtime import Progress as Progress
 from suture._base.runtime import check_free_memory as check_free_memory
 from suture._base.runtime import derive_seed as derive_seed
 from suture._base.runtime import format_bytes as format_bytes
+from suture._base.runtime import format_times as format_times
+from suture._base.runtime import get_time as get_time
 from suture._base.runtime import seed_torch as seed_torch
 from suture._base.trees import convert_tensors as convert_tensors
 from suture._base.trees import count_duplicates as count_duplicates

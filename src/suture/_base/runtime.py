@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -29,6 +30,18 @@ def get_free_bytes(device: torch.device) -> int | None:
 def format_bytes(n: int) -> str:
     """Format a number of bytes as text, in MiB or GiB."""
     return f"{n / 2**20:.1f} MiB" if n < 2**30 else f"{n / 2**30:.1f} GiB"
+
+
+def format_times(times: Iterable[str]) -> str:
+    """Format the first and the last of ISO times as local time, to the minute."""
+    found = sorted(datetime.fromisoformat(t).astimezone() for t in times)
+    first, last = (f"{t:%Y-%m-%d %H:%M}" for t in (found[0], found[-1]))
+    return first if first == last else f"{first} to {last}"
+
+
+def get_time() -> str:
+    """Return the time of now, ISO, in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def check_free_memory(needed: int, device: torch.device, what: str, instead: str) -> None:

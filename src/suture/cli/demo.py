@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from suture import zoo
 from suture._base import Progress, SutureError
 from suture.compare import compare
+from suture.networks import compute_accuracy
 from suture.results import Comparison, has_comparison, load, write_report
 from suture.stitching import TaskRecipe
 
@@ -81,11 +84,20 @@ def _load_or_train(path: Path, seed: int, name: str, progress: Progress | None) 
     if path.exists():
         network = zoo.build(NETWORK, seed)
         metadata = zoo.load_weights(network, path)
-        if metadata.get("seed") != str(seed):
-            raise SutureError(f"{str(path)!r} holds weights of another seed; choose another "
+        changed = next((k for k, v in _describe_training(seed).items() if metadata.get(k) != v), None)
+        if changed is not None:
+            raise SutureError(f"{str(path)!r} holds weights of another {changed}; choose another "
                               "--out, or remove it")
-        return network, float(metadata["accuracy"])
+        if progress:
+            progress(f"network {name}: taken over: weights ({path.name})", 1, 1)
+        return network, compute_accuracy(network, test.inputs, test.labels)
     network, report = zoo.train_network(NETWORK, seed, data=(train, test), recipe=zoo.DIGITS_RECIPE,
                                         progress=_prefix_progress(progress, f"network {name}"))
-    zoo.save_weights(network, path, {"seed": str(seed), "accuracy": str(report.accuracy), "network": NETWORK})
+    zoo.save_weights(network, path, _describe_training(seed) | {"accuracy": str(report.accuracy)})
     return network, report.accuracy
+
+
+def _describe_training(seed: int) -> dict[str, str]:
+    """Return all that decides the weights of a network of the demo."""
+    return {"seed": str(seed), "network": NETWORK, "recipe": repr(zoo.DIGITS_RECIPE),
+            "version of suture": version("suture"), "version of torch": torch.__version__}

@@ -60,6 +60,9 @@ class Findings:
         failed: cells without a stitched network, with the reason.
         ood: conventions and quality of the detectors.
         stages: names of the finished stages.
+        computed: time of each stage, ISO.
+        seen: what the passes saw of the data, by their name.
+        reuse: notes on an earlier result that was taken over, or not.
     """
 
     rows: Sequence[Mapping[str, Any]] = ()
@@ -69,12 +72,17 @@ class Findings:
     failed: Mapping[Cell, str] = field(default_factory=dict)
     ood: Mapping[str, Any] = field(default_factory=dict)
     stages: Sequence[str] = ()
+    computed: Mapping[str, str] = field(default_factory=dict)
+    seen: Mapping[str, Any] = field(default_factory=dict)
+    reuse: Sequence[str] = ()
 
     def add(self, new: Findings) -> Findings:
         """Return these findings with the new ones; a new value replaces an old one of the same name."""
         return Findings([*self.rows, *new.rows], {**self.arrays, **new.arrays}, [*self.notes, *new.notes],
                         {**self.counts, **new.counts}, {**self.failed, **new.failed},
-                        {**self.ood, **new.ood}, [*self.stages, *new.stages])
+                        {**self.ood, **new.ood}, [*self.stages, *new.stages],
+                        {**self.computed, **new.computed}, {**self.seen, **new.seen},
+                        [*self.reuse, *new.reuse])
 
 
 def write_rows(setup: Setup, rows: Iterable[ScoreRow]) -> list[dict[str, Any]]:

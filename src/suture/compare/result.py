@@ -1,40 +1,23 @@
-"""The result of a comparison: assembled from the findings of its stages, and read back to go on."""
+"""The result of a comparison, assembled from the findings of its stages."""
 
 from __future__ import annotations
 
-import platform
 import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-import torch
 
-from suture._base import SutureError
-from suture.compare.chance import CHANCE, describe_counts
+from suture._base import get_time
+from suture.compare.chance import describe_counts
+from suture.compare.key import collect_versions, shorten_key
 from suture.compare.records import Findings
 from suture.compare.setup import Setup
 from suture.numbers import Arrays, get_base_name, get_measure, sort_measures
 from suture.results import COLUMNS, Comparison, describe_flaw
 
 
-def read_findings(previous: Comparison, setup: Setup) -> Findings:
-    """Return the findings of an earlier result of the same comparison."""
-    meta, chance = previous.meta, previous.meta.get("chance") or {}
-    standing = _list_standing_notes(setup, chance)
-    if meta.get("key") != setup.key:
-        raise SutureError("the earlier result is of other networks, data or settings; choose another output "
-                          "folder, or remove it")
-    rows: Any = previous.table.to_dict("records")
-    return Findings(rows, previous.arrays, [n for n in meta["notes"] if n not in standing],
-                    {k: meta[k] for k in ("n_fit", "n_test") if meta.get(k) is not None}
-                    | {k: chance[k] for k in CHANCE if k in chance},
-                    {(int(i), int(j)): why for i, j, why in meta["excluded"]}, meta.get("ood", {}),
-                    meta["stages"])
-
-
-def _list_standing_notes(setup: Setup, chance: Mapping[str, Any]) -> list[str]:
+def list_standing_notes(setup: Setup, chance: Mapping[str, Any]) -> list[str]:
     """Return the notes that follow from settings, networks, data and the target network's predictions."""
     notes, settings = list(filter(None, [describe_flaw(chance), setup.warning])), setup.settings
     if not setup.data.held_out and settings.method_names:
@@ -48,6 +31,8 @@ def _list_standing_notes(setup: Setup, chance: Mapping[str, Any]) -> list[str]:
     if bypassed:
         notes.append(f"bypassed sites ({', '.join(dict.fromkeys(bypassed))}): their stitched networks still "
                      "see the target's own activations on another path")
+    notes += [f"the {name} come otherwise in every pass (augmentation, or another order): a repeated run "
+              "takes this result over only if it finds the same examples" for name in setup.data.random]
     return [*notes, *dict.fromkeys(d["note"] for d in setup.data.about.values() if d["note"])]
 
 
@@ -60,16 +45,18 @@ def assemble(setup: Setup, found: Findings) -> Comparison:
     order = {name: k for k, name in enumerate(sort_measures(table["measure"]))}
     table = table.sort_values("measure", key=lambda c: c.map(order), kind="stable", ignore_index=True)
     chance = describe_counts(found.counts, setup.task.of_tokens)
+    key = {**setup.key, "seen": dict(found.seen)}
     meta = {
-        "key": setup.key, "stages": list(found.stages), "settings": settings.as_record(setup.data.held_out),
+        "key": shorten_key(key), "made_from": key, "stages": list(found.stages),
+        "computed": dict(found.computed), "settings": settings.as_record(setup.data.held_out),
         "seed": settings.seed, "n_fit": found.counts.get("n_fit"), "n_test": found.counts.get("n_test"),
         "target_accuracy": _compute_target_accuracy(found.arrays),
         "shapes": {"source": [str(s) for s in source.shapes], "target": [str(s) for s in target.shapes]},
         "fingerprints": list(setup.fingerprints), "device": str(settings.torch_device),
         "micro_batch": setup.micro_batch, "excluded": [[i, j, why] for (i, j), why in found.failed.items()],
-        "notes": [*_list_standing_notes(setup, chance), *found.notes],
+        "notes": [*found.reuse, *list_standing_notes(setup, chance), *found.notes],
         "data": {name: dict(about) for name, about in setup.data.about.items()},
-        "versions": _collect_versions(), "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": collect_versions(), "created": get_time(),
         "command": " ".join(sys.argv),
     }
     if setup.scored is not None:
@@ -86,14 +73,6 @@ def assemble(setup: Setup, found: Findings) -> Comparison:
     alike = same or (source.sites == target.sites and source.shapes == target.shapes)
     return Comparison(*setup.names, tuple(map(str, source.sites)), tuple(map(str, target.sites)), same, alike,
                       table, dict(found.arrays), meta)
-
-
-def _collect_versions() -> dict[str, str]:
-    """Return the versions of the software that computes."""
-    from importlib.metadata import version
-
-    return {"suture": version("suture"), "python": platform.python_version(), "torch": torch.__version__,
-            "numpy": np.__version__, "machine": platform.machine()}
 
 
 def _compute_target_accuracy(arrays: Arrays) -> float | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from suture._base import takes
+from suture._base import SutureError, get_time, takes
 from suture.compare.evaluation import Evaluator
 from suture.compare.moments import (
     collect,
@@ -21,10 +21,11 @@ from suture.compare.moments import (
     match,
 )
 from suture.compare.records import Findings, Fitted, mark_rows, unpack_maps
-from suture.compare.result import assemble, read_findings
+from suture.compare.result import assemble, list_standing_notes
+from suture.compare.reuse import take_over
 from suture.compare.scores import evaluate
 from suture.compare.settings import CompareOptions
-from suture.compare.setup import Setup, set_up
+from suture.compare.setup import OTHER_ORDER, Setup, set_up
 from suture.compare.task_loss import (
     describe_training,
     find_marks,
@@ -100,14 +101,32 @@ class _Run:
 
     def __init__(self, setup: Setup, previous: Comparison | None = None) -> None:
         self.setup = setup
-        self.found = Findings() if previous is None else read_findings(previous, setup)
+        self.found = (Findings() if previous is None
+                      else take_over(previous, setup,
+                                     list_standing_notes(setup, previous.meta.get("chance") or {})))
+        for note in self.found.reuse if setup.settings.progress else ():
+            setup.settings.progress(note, 1, 1)
         self.unfinished = [s for s in ("moments", *setup.settings.method_names) if s not in self.found.stages]
 
     def run_stage(self, stage: str) -> None:
         """Run one stage and add its findings."""
         run = {"moments": self._run_moments, "dm": self._run_direct_matching,
                "tlm": self._run_task_loss_matching}[stage]
-        self.found = self.found.add(replace(run(), stages=[stage]))
+        new, before = run(), self.found.seen.get("test data")
+        seen = self._list_seen(stage)
+        if before is not None and before != seen["test data"]:
+            raise SutureError(OTHER_ORDER)
+        self.found = self.found.add(replace(new, stages=[stage], computed={stage: get_time()}, seen=seen))
+
+    def _list_seen(self, stage: str) -> dict[str, dict[str, Any]]:
+        """Return what the passes have seen of the data; data that no pass saw in order are read for it."""
+        watched = self.setup.data.watched
+        unordered = [n for n in watched if n.startswith(("auxiliary", "unseen"))
+                     or (n == "all data" and stage == "tlm")]
+        for name in unordered:
+            if watched[name].seen is None:
+                watched[name].read_again()
+        return {name: data.seen.as_record() for name, data in watched.items() if data.seen is not None}
 
     @cached_property
     def accumulators(self) -> Accumulators:

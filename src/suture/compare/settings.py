@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, fields, is_dataclass, replace
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
@@ -20,7 +20,9 @@ from suture._base import (
     SutureError,
     Whole,
     expect,
+    hash_object,
     keyword_options,
+    list_options,
     make_unknown_error,
     options,
 )
@@ -36,6 +38,9 @@ from suture.stitching import FULL, Family, ScoredOutput, Task, TaskName, TaskRec
 Method = Literal["dm", "tlm"]
 FORWARD_DTYPES = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Types of the forward passes (autocast). Statistics and stitching layers use float32 or more."""
+
+_DECIDES_NOTHING = frozenset({"device", "progress", "names", "sites", "target_sites"})
+"""Options that decide no number beyond rounding, and sites, which count as found."""
 
 
 @keyword_options
@@ -197,13 +202,28 @@ class Settings(FitSettings):
             return replace(self, task=Task.NONE.value)
         return replace(self, task=scored.task.value, output=scored.readout.written)
 
-    def open_auxiliary(self) -> list[Batches]:
-        """Return the given auxiliary and unseen data."""
-        given = () if self.detection is None else (self.detection.auxiliary, self.detection.unseen)
-        return [as_batches(d) for d in given if d is not None]
+    def open_auxiliary(self) -> dict[str, Batches]:
+        """Return the given auxiliary and unseen data by name, as far as they are used."""
+        if self.detection is None:
+            return {}
+        given = {"auxiliary data": self.detection.auxiliary, "unseen data": self.detection.unseen}
+        return {name: as_batches(data, name, most=self.detection.most, watched=True)
+                for name, data in given.items() if data is not None}
+
+    def as_key(self) -> dict[str, Any]:
+        """Return all settings that decide numbers, by name, such as "tlm.epochs", as JSON."""
+        found: dict[str, Any] = {o.name: getattr(self, o.name) for o in list_options(Settings)
+                                 if o.name not in _DECIDES_NOTHING}
+        found |= {"methods": self.method_names, "indices": [r.key for r in self.requests],
+                  "family": str(self.affine_family), "family.code": hash_object(self.affine_family).short,
+                  "tlm": asdict(self.recipe), "ood": None}
+        if self.detection is not None:
+            own = {name: hash_object(given).short for name, given in self.detection.own.items()}
+            found["ood"] = self.detection.settings(self.seed) | {"own": own}
+        return dict(_flatten(found))
 
     def as_record(self, held_out: bool) -> dict[str, Any]:
-        """Return the settings that decide the numbers, for the record and the key of earlier results."""
+        """Return the settings that decide the numbers, for the record."""
         plain = ("precision", "seed", "examples", "relu", "task", "output", "token_rate", "forward",
                  "jackknife", "sample")
         return {name: getattr(self, name) for name in plain} | {
@@ -211,6 +231,20 @@ class Settings(FitSettings):
             "tlm": asdict(self.recipe), "held_out": held_out, "family": str(self.affine_family),
             "alignment": asdict(self.alignment),
             "ood": None if self.detection is None else self.detection.settings(self.seed)}
+
+
+def _flatten(given: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield nested records and mappings as pairs of a name with dots and a value that JSON holds."""
+    if is_dataclass(given) and not isinstance(given, type):
+        given = {f.name: getattr(given, f.name) for f in fields(given)}
+    if isinstance(given, Mapping):
+        for key, value in given.items():
+            yield from _flatten(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(given, list | tuple):
+        yield name, ", ".join(map(str, given))
+    else:
+        plain = given is None or isinstance(given, bool | int | float | str)
+        yield name, given if plain else f"#{hash_object(given).short}"
 
 
 @options

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -14,12 +15,17 @@ from suture._base import (
     SutureError,
     check_free_memory,
     expect,
-    fingerprint_network,
-    hash_tensors,
-    list_tensors,
     summarise_error,
 )
 from suture.compare.chance import check_training_labels
+from suture.compare.key import (
+    Key,
+    describe_network,
+    describe_preparation,
+    hash_trained_network,
+    make_key,
+    sketch_outputs,
+)
 from suture.compare.output_examples import find_labelled, find_readout, spread_examples
 from suture.compare.settings import FORWARD_DTYPES, CompareOptions, Settings
 from suture.data import Batch, Batches, Prepared, is_same_batch, move_batch
@@ -58,6 +64,7 @@ class OpenedData:
         paper: examples of the alignment ``paper``; None without it.
         held_out: True if the test data are not the fitting data.
         about: descriptions of the data, where there are any.
+        auxiliary: given auxiliary and unseen data of the detectors, by name.
     """
 
     whole: Batches
@@ -67,6 +74,20 @@ class OpenedData:
     paper: Batches | None
     held_out: bool
     about: Mapping[str, Mapping[str, Any]]
+    auxiliary: Mapping[str, Batches]
+
+    @cached_property
+    def random(self) -> list[str]:
+        """Names of data that come otherwise in every pass."""
+        return [d.name for d in (self.whole, *self.auxiliary.values()) if d.is_random()]
+
+    @property
+    def watched(self) -> dict[str, Batches]:
+        """Data whose passes keep digests of what they see, each once."""
+        found = {"data": self.fit, "test data": self.test, **self.auxiliary}
+        if self.fit is not self.whole:
+            found["all data"] = self.whole
+        return found if self.paper is None else {**found, "first test data": self.paper}
 
 
 @dataclass(frozen=True)
@@ -77,7 +98,7 @@ class Setup:
         settings: settings, with the resolved task.
         source, target: the networks at their sites; the same object if one pass serves both.
         names, fingerprints: of the two networks.
-        key: hash of all that decides the numbers.
+        key: all that decides the numbers (`suture.compare.key`).
         micro_batch: examples per pass of a network.
         detection: out-of-distribution detectors; None without them.
         unfit: cells whose widths do not allow the family, with the reason.
@@ -93,7 +114,7 @@ class Setup:
     data: OpenedData
     names: tuple[str, str]
     fingerprints: tuple[str, str]
-    key: str
+    key: Key
     micro_batch: int
     detection: Detection | None
     unfit: Mapping[Cell, str]
@@ -151,14 +172,17 @@ def set_up(given: CompareOptions) -> Setup:
     micro_batch = choose_micro_batch(max(a.peak, b.peak), device)
     if settings.token_rate < 1:
         _check_share(a, b)
-    prints = fingerprint_network(source), fingerprint_network(target)
-    key = _hash_inputs((prints, type(source).__qualname__, type(target).__qualname__, a.infos, b.infos,
-                        settings.as_record(opened.held_out), opened.about),
-                       opened.fit, opened.test, *settings.open_auxiliary())
+    sides = {"source": describe_network(source, a)}
+    sides["target"] = sides["source"] if b is a else describe_network(target, b)
+    prints = sides["source"]["weights"], sides["target"]["weights"]
+    given_data = {"data": given.data, "test data": given.test}
+    key = make_key(settings.as_key() | {"held_out": opened.held_out}, sides,
+                   {name: how for name, d in given_data.items() if (how := describe_preparation(d))},
+                   sketch_outputs(a, b, (first.source, first.target)))
     detection = None
     if settings.detection is not None:
-        detection = Detection(settings.detection, b, device, micro_batch, settings.seed, prints[1],
-                              given.data)
+        detection = Detection(settings.detection, b, device, micro_batch, settings.seed,
+                              hash_trained_network(key, settings.forward), given.data)
     names = settings.names or _choose_names(source, target)
     made = Setup(settings, a, b, opened, (names[0], names[1]), prints, key, micro_batch, detection,
                  _find_unfit(a, b, settings), scored,
@@ -175,7 +199,7 @@ def set_up(given: CompareOptions) -> Setup:
 def _open_data(given: CompareOptions) -> OpenedData:
     data, held_out = given.data, given.test is not None
     expect(data is not None, "data to compare the networks on", "none", "pass a loader or (inputs, labels)")
-    how: dict[str, Any] = {"size": given.batch_size, "device": given.torch_device}
+    how: dict[str, Any] = {"size": given.batch_size, "device": given.torch_device, "watched": True}
     test = given.test if held_out else data
     whole = Batches(data, **how)
     fit = whole if given.examples is None else Batches(data, most=given.examples, **how)
@@ -185,7 +209,7 @@ def _open_data(given: CompareOptions) -> OpenedData:
     paper = (Batches(test, name="test data", most=PAPER_EXAMPLES, **how)
              if any(r.alignment == "paper" for r in given.requests) else None)
     about = {name: found for name, d in (("fit", data), ("test", given.test)) if (found := describe_data(d))}
-    return OpenedData(whole, fit, tested, training, paper, held_out, about)
+    return OpenedData(whole, fit, tested, training, paper, held_out, about, given.open_auxiliary())
 
 
 def _copy_networks(source: nn.Module, target: nn.Module, first: Batch, settings: Settings) -> list[nn.Module]:
@@ -279,16 +303,6 @@ def _choose_names(source: nn.Module, target: nn.Module) -> tuple[str, str]:
     """Return the names of two networks in tables: their classes, made distinct if equal."""
     a, b = type(source).__name__, type(target).__name__
     return (f"{a} (source)", f"{b} (target)") if a == b and source is not target else (a, b)
-
-
-def _hash_inputs(about: object, *data: Batches) -> str:
-    """Hash settings (repr of `about`) and data (number of batches, first batch) into 16 hex digits."""
-    tensors = []
-    for d in data:
-        batch = next(iter(d))
-        tensors += [*list_tensors(batch.source), *list_tensors(batch.target),
-                    *([] if batch.labels is None else [batch.labels])]
-    return hash_tensors((("", t) for t in tensors), repr((about, *(d.count_batches() for d in data))))[:16]
 
 
 def describe_data(data: Any) -> dict[str, Any]:

@@ -12,9 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from suture._base import convert_tensors, expect, fingerprint_network, load_tensors, save_tensors, takes
+from suture._base import (
+    convert_tensors,
+    expect,
+    fingerprint_network,
+    get_python_version,
+    hash_network,
+    load_tensors,
+    save_tensors,
+    takes,
+)
 from suture.compare.chance import count_predictions, count_scored, describe_counts
 from suture.compare.evaluation import Evaluator
+from suture.compare.key import OTHER_ROUNDING, explain_outputs, sketch_outputs
 from suture.compare.moments import collect, match
 from suture.compare.records import Findings
 from suture.compare.settings import StitchOptions
@@ -74,6 +84,7 @@ class StitchedNetwork(nn.Module):
         self.layer = layer.to(where)
         self.allow_bypass, self.fit = allow_bypass, dict(fit or {})
         self.fingerprints = fingerprint_network(source), fingerprint_network(target)
+        self._code = [_describe_code(network) for network in (source, target)]
         self._front = SitedNetwork(self.source_network, a, [sites[0]], allow_bypass=True, name="source")
         path = Readout.parse(self.fit.get("output") or "")[0]
         self._tail = SitedNetwork(self.target_network, b, [sites[1]], allow_bypass=allow_bypass,
@@ -135,6 +146,13 @@ class StitchedNetwork(nn.Module):
         flaw = describe_flaw(describe_counts(count_predictions(found), task.of_tokens))
         return StitchedAccuracy(stitched, own, n, "tokens" if task.of_tokens else "examples", flaw)
 
+    def _sketch(self) -> Mapping[str, Any] | None:
+        """Return numbers that show whether the networks still compute the same; None if noise fails."""
+        try:
+            return sketch_outputs(self._front, self._tail, tuple(map(_invent_inputs, self._inputs)))
+        except Exception:  # a network may refuse noise in any way
+            return None
+
     def save(self, path: str | Path) -> None:
         """Write the layer and its sites, but not the networks, to a safetensors file for `load_stitched`.
 
@@ -146,7 +164,8 @@ class StitchedNetwork(nn.Module):
                  "shapes": [_encode_shape(a.source), _encode_shape(a.target)], "alignment": asdict(a.rule),
                  "family": str(self.layer.affine.family), "relu": self.layer.relu,
                  "fingerprints": list(self.fingerprints), "allow_bypass": self.allow_bypass, "fit": self.fit,
-                 "inputs": self._inputs, "suture": version("suture")}
+                 "inputs": self._inputs, "suture": version("suture"), "code": self._code,
+                 "outputs": self._sketch()}
         place = Path(path)
         expect(place.suffix == ".safetensors", "a .safetensors file", repr(place.name),
                f"write {place.stem}.safetensors")
@@ -205,6 +224,7 @@ def load_stitched(path: str | Path, source: nn.Module, target: nn.Module, inputs
         got = fingerprint_network(network)
         expect(got == wanted, f"the {side} network that the layer was fitted to, {wanted}",
                f"other weights, {got}", "load those weights, or fit a new layer")
+    _check_code(about.get("code"), source, target)
     first, second = about["inputs"]
     given = Batch(_invent_inputs(first), _invent_inputs(second), None) if inputs is None else inputs
     shapes = [_decode_shape(s) for s in about["shapes"]]
@@ -212,8 +232,28 @@ def load_stitched(path: str | Path, source: nn.Module, target: nn.Module, inputs
                            Family.parse(about["family"]), relu=about.get("relu", False))
     layer.load_state_dict(tensors)
     sites = Site.parse(about["sites"][0]), Site.parse(about["sites"][1])
-    return StitchedNetwork(source, target, sites, layer, given, allow_bypass=about["allow_bypass"],
+    made = StitchedNetwork(source, target, sites, layer, given, allow_bypass=about["allow_bypass"],
                            device=device, fit=about["fit"])
+    before, now = about.get("outputs"), made._sketch() if about.get("outputs") else None
+    changed = explain_outputs(before, now, OTHER_ROUNDING) if before and now else ""
+    expect(not changed, "networks that compute what they did when the layer was fitted", f"other {changed}",
+           "restore their code, or fit a new layer")
+    return made
+
+
+def _describe_code(network: nn.Module) -> dict[str, str]:
+    own = hash_network(network)
+    return {"python": get_python_version(), "code": own.code, "structure or values": own.state}
+
+
+def _check_code(known: list[dict[str, str]] | None, *networks: nn.Module) -> None:
+    """Check that code and structure are those that a layer was fitted to; an old file does not know them."""
+    for side, before, network in zip(("source", "target"), known or (), networks, strict=False):
+        now = _describe_code(network)
+        changed = next((k for k in ("code", "structure or values") if before[k] != now[k]), "")
+        expect(before["python"] != now["python"] or not changed,
+               f"the {side} network that the layer was fitted to", f"other {changed}",
+               "restore it, or fit a new layer")
 
 
 def _encode_shape(shape: Shape) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from contextlib import suppress
 from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
@@ -11,9 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
-from suture._base import SutureError, convert_tensors, expect, is_count
+from suture._base import SutureError, convert_tensors, expect, hash_object, is_count
 from suture.data.batch import Batch, Prepared, cut_batch
+from suture.data.seen import SeenData, SeenDigest
 from suture.data.sources.examples import Examples
+
+_TRIED = 4
+"""Number of examples that are read twice, to see if they are random."""
 
 
 def split_labels(item: Any) -> tuple[Any, Tensor | None]:
@@ -84,6 +89,10 @@ class Batches:
             tensors.
         most: use only the first examples, at most this many. Default: all.
         device: device on which raw examples are prepared (`Prepared`). Default: the device they are on.
+        watched: compute the digests of what each whole pass sees, for `seen`.
+
+    Attributes:
+        seen: what the last whole pass saw; None before, and unless `watched`.
 
     Raises:
         SutureError: inputs and labels of unequal length, an iterator that can be read only once, no examples,
@@ -92,10 +101,11 @@ class Batches:
 
     def __init__(self, data: Any, *, size: int = 256, name: str = "data", shuffle: bool = False,
                  seed: int = 0, rows: Tensor | None = None, most: int | None = None,
-                 device: torch.device | None = None) -> None:
+                 device: torch.device | None = None, watched: bool = False) -> None:
         expect(most is None or is_count(most), f"at least 1 example of {name}", most)
         expect(is_count(size), f"a batch size of at least 1 for {name}", size)
-        self.name, self._most, self._device = name, most, device
+        self.name, self._most, self._device, self._watched = name, most, device, watched
+        self.seen: SeenData | None = None
         self._prepared = data if isinstance(data, Prepared) else None
         generator = torch.Generator().manual_seed(seed) if shuffle else None
         self._stream = self._open_stream(_get_raw(data), size, generator, rows)
@@ -144,6 +154,37 @@ class Batches:
         return len(counted) if self._most is None else min(len(counted), self._most)
 
     def __iter__(self) -> Iterator[Batch]:
+        if not self._watched:
+            yield from self._read()
+            return
+        digest = SeenDigest()
+        for batch in self._read():
+            digest.update(batch)
+            yield batch
+        self.seen = digest.finish()
+
+    def read_again(self) -> SeenData:
+        """Read all data of a `watched` stream, and return what was seen."""
+        for _ in self:
+            pass
+        assert self.seen is not None
+        return self.seen
+
+    def is_random(self) -> bool:
+        """Try if a few examples differ when they are read twice, as with random augmentation."""
+        return hash_object(self._try_examples()).state != hash_object(self._try_examples()).state
+
+    def _try_examples(self) -> Any:
+        whole = self._stream
+        if isinstance(whole, Paired):
+            return whole.source._try_examples(), whole.target._try_examples()
+        items = whole.take(whole.rows[:_TRIED]) if isinstance(whole, RowStream) else _read_some(whole)
+        if self._prepared is None:
+            return items
+        made = self._prepared.batch(*split_labels(items))
+        return made.source, made.target, made.labels
+
+    def _read(self) -> Iterator[Batch]:
         empty, left, labelled = True, self._most, None
         for item in self._stream:
             if left is not None and left <= 0:
@@ -169,6 +210,15 @@ class Batches:
         if self._device is not None:
             inputs = convert_tensors(inputs, lambda t: t.to(self._device, non_blocking=True))
         return self._prepared.batch(inputs, labels)
+
+
+def _read_some(loader: Any) -> Any:
+    """Return a batch of a few examples by number, of a loader around a map-style Dataset, else its first."""
+    of, collate = getattr(loader, "dataset", None), getattr(loader, "collate_fn", None)
+    if isinstance(of, Sized) and not isinstance(of, IterableDataset) and callable(collate):
+        with suppress(Exception):  # a Dataset that is read in another way, such as by lists of numbers
+            return collate([of[r] for r in range(0, len(of), -(-len(of) // _TRIED))])  # type: ignore[index]
+    return next(iter(loader))
 
 
 def _get_raw(data: Any) -> Any:

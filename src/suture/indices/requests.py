@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
-from types import CodeType
 from typing import Any, Union
 
-from suture._base import SutureError, expect, make_unknown_error
+from suture._base import SutureError, expect, hash_object, make_unknown_error
 from suture.indices.definition import STITCH, TRANSFORMATIONS, Index, Needs, expand_invariances
 from suture.indices.entries import GROUPS, INDICES
 from suture.numbers import ALIGNMENTS, MEASURES, make_index_measure, register_measure
@@ -35,7 +32,7 @@ class Request:
     @property
     def key(self) -> str:
         """Name, with a hash of the content of a user's function: different functions have different keys."""
-        return self.name if self.index.user is None else f"{self.name}#{_hash_function(self.index.user)}"
+        return self.name if self.index.user is None else f"{self.name}#{hash_object(self.index.user).short}"
 
 
 def chosen(names: Iterable[Named] | Named = "default") -> list[Request]:
@@ -144,33 +141,3 @@ def _state_invariances(names: Iterable[str] | None) -> frozenset[str] | None:
         if name not in TRANSFORMATIONS:
             raise make_unknown_error("transformation", name, TRANSFORMATIONS)
     return None if names is None else expand_invariances(*given)
-
-
-def _hash_function(fn: Callable[..., float]) -> str:
-    """Return 12 hex digits for the content of a function: code, constants, defaults and closure.
-
-    Objects that it looks up by name, such as another function, are not followed.
-    """
-    return hashlib.sha256(repr(_extract_content(fn)).encode()).hexdigest()[:12]
-
-
-def _extract_content(what: Any) -> Any:
-    if isinstance(what, frozenset):
-        return sorted(map(repr, map(_extract_content, what)))  # a set's order differs between processes
-    if isinstance(what, tuple):
-        return [_extract_content(w) for w in what]
-    if isinstance(what, CodeType):
-        return what.co_code, what.co_names, _extract_content(what.co_consts)
-    if isinstance(what, partial):
-        return _extract_content((what.func, what.args, *sorted(what.keywords.items())))
-    code = getattr(what, "__code__", None)
-    if code is not None:
-        # Functions in the closure give only their code, because one of them may be the function itself.
-        cells = (c.cell_contents for c in getattr(what, "__closure__", None) or ())
-        inner = (getattr(c, "__code__", c) for c in cells)
-        named = getattr(what, "__kwdefaults__", None) or {}
-        return _extract_content((code, getattr(what, "__defaults__", None) or (),
-                                 *sorted(named.items()), *inner))
-    if isinstance(what, bool | int | float | complex | str | bytes | type(None)):
-        return what
-    return f"{type(what).__module__}.{type(what).__qualname__}", getattr(what, "__qualname__", "")

@@ -204,7 +204,7 @@ def _forget(trace: AxisTrace, out: Tensor, x: Tensor, step: Operation) -> int | 
     return None
 
 
-_REDUCTIONS = frozenset("mean sum amax amin max min prod var std norm logsumexp median __getitem__".split())
+_REDUCTIONS = frozenset(["mean", "sum", "amax", "amin", "max", "min", "prod", "var", "std", "norm", "logsumexp", "median", "__getitem__"])
 _RULES: dict[Rule, str] = {
     _mix_last: "linear bilinear",
     _make_last: "embedding lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell "

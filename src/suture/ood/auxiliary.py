@@ -105,12 +105,15 @@ def _can_make(like: Any, kind: str) -> bool:
     return True
 
 
-def as_batches(data: Any, name: str = "auxiliary data") -> Batches:
-    """Return batches of a data set, or of bare inputs (a tensor or a mapping) without labels."""
+def as_batches(data: Any, name: str = "auxiliary data", **how: Any) -> Batches:
+    """Return batches of a data set, or of bare inputs (a tensor or a mapping) without labels.
+
+    `how` are options of `Batches`.
+    """
     if isinstance(data, torch.Tensor | Mapping):
         inputs = split_labels(data)[0]
-        return Batches([Batch(inputs, inputs, None)], name=name)
-    return Batches(data, name=name)
+        data = [Batch(inputs, inputs, None)]
+    return Batches(data, name=name, **how)
 
 
 def gather_inputs(data: Batches, most: int, like: Any = None) -> Any:

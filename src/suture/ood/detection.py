@@ -20,6 +20,9 @@ from suture._base import (
     convert_tensors,
     count_examples,
     expect,
+    format_times,
+    get_time,
+    hash_object,
     hash_parts,
     load_tensors,
     replace_file,
@@ -82,21 +85,25 @@ class DetectorFitter:
 
 
 def fit_with_store(detector: Detector, natives: Sequence[NativeSite], data: NativeData,
-                   store: Path | None) -> list[Detector]:
+                   store: Path | None, loaded: list[str] | None = None) -> list[Detector]:
     """Return the detector fitted to each site, on the device.
 
-    Trained detectors are kept in the folder `store`, one file per site, and are loaded from there again.
-    Detectors per cell stay on the CPU, where their features are kept.
+    Trained detectors are kept in the folder `store`, one file per site, and are loaded from there again. The
+    times when these were trained are added to `loaded`. Detectors per cell stay on the CPU, where their
+    features are kept.
     """
     keys = [] if store is None else _make_keys(detector, natives, data)
     files = [Path(store or "") / f"{key}.safetensors" for key in keys]
-    found = {k: detector.restore(natives[k], load_tensors(file, STORE_FORMAT, OLD_STORE_FORMAT).tensors)
-             for k, file in enumerate(files) if file.exists()}
+    kept = {k: load_tensors(f, STORE_FORMAT, OLD_STORE_FORMAT) for k, f in enumerate(files) if f.exists()}
+    found = {k: detector.restore(natives[k], of.tensors) for k, of in kept.items()}
+    if loaded is not None:
+        loaded += [of.about["computed"] for of in kept.values()]
     rest = [k for k in range(len(natives)) if k not in found]
     for k, made in zip(rest, detector.fit_sites([natives[k] for k in rest]) if rest else (), strict=True):
         found[k] = made
         if files:
-            save_tensors(files[k], STORE_FORMAT, made.get_state(), {"site": natives[k].name})
+            save_tensors(files[k], STORE_FORMAT, made.get_state(),
+                         {"site": natives[k].name, "computed": get_time()})
     device = torch.device("cpu") if detector.per_cell else data.device
     return [found[k].to(device) for k in range(len(natives))]
 
@@ -106,12 +113,14 @@ def _make_keys(detector: Detector, natives: Sequence[NativeSite], data: NativeDa
     training = detector.describe_training(natives[0])
     if training is None:
         return []
-    of = type(detector)
-    if of.__module__.split(".")[0] != "suture":  # suture's own detector keeps the keys of earlier stores
-        training = {"detector": f"{of.__module__}.{of.__qualname__}", "training": training}
-    # The order of the examples is left out, so that a loader that shuffles finds its own detectors. The
+    # The order of a loader's examples is left out, so that one that shuffles finds its own detectors. The
     # batch sizes are included, because they change the training.
-    parts = {"network": data.fingerprint, **training,
+    seen = data.batches.seen if can_shuffle(data.data) else None
+    of = type(detector)
+    own = "" if of.__module__.startswith("suture.") else hash_object(detector).short
+    parts = {"network": data.fingerprint, "detector": f"{of.__module__}.{of.__qualname__}", "own": own,
+             "training": training, "seed": natives[0].seed, "recipe": asdict(data.recipe),
+             "order": None if seen is None else [seen.inputs, seen.labels],
              "batches": "suture's" if can_shuffle(data.data) else [b.size for b in data.batches],
              "data": fingerprint_examples((b.target, b.labels) for b in data.batches),
              "auxiliary": fingerprint_examples([data.auxiliary])}
@@ -222,7 +231,13 @@ class Detection:
         notes: list[str] = []
         for name, detector in self._chosen.items():
             sites = self._list_sites(native, fitter.statistics[name])
-            self._fitted[name] = fit_with_store(detector, sites, native, self._store)
+            loaded: list[str] = []
+            self._fitted[name] = fit_with_store(detector, sites, native, self._store, loaded)
+            if loaded:
+                notes.append(f"trained detectors taken over from {str(self._store)!r}: {name} at "
+                             f"{len(loaded)} sites (computed {format_times(loaded)})")
+                if progress:
+                    progress(notes[-1], 1, 1)
             notes += detector.describe_fit(self._fitted[name])
         self.notes = [*dict.fromkeys(notes), *outside.notes]
         self._scored = {use: self._score_auxiliary(use, outside.inputs[use])

@@ -38,7 +38,7 @@ class NativeData:
         batches: the same data in suture's batches, in order.
         recipe: for trained detectors.
         micro_batch: number of examples per pass of the network.
-        fingerprint: of the network's weights.
+        fingerprint: of the network: its weights, code and all else that decides its representations.
         auxiliary: out-of-distribution inputs for training; None if no detector needs them.
         progress: called as ``progress(stage, done, total)``, or None.
     """

@@ -1,0 +1,125 @@
+"""Digests of the examples that a pass over data saw, to tell later whether data are still the same."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from suture.data.batch import Batch
+
+
+@dataclass(frozen=True)
+class SeenData:
+    """What one pass over data saw.
+
+    Attributes:
+        examples: number of examples.
+        inputs: digest of the inputs in order, raw where suture prepares them.
+        labels: digest of the labels in order.
+        any_order: digest of the pairs of both in any order.
+        batches: digest of the sizes of the batches.
+    """
+
+    examples: int
+    inputs: str
+    labels: str
+    any_order: str
+    batches: str
+
+    def as_record(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def explain_difference(self, other: SeenData) -> str:
+        """Say in a few words how the data of another pass differ, or return "" if they do not."""
+        if self.examples != other.examples:
+            return f"{other.examples} examples, not {self.examples}"
+        if self.inputs != other.inputs:
+            return "the same examples in another order" if self.any_order == other.any_order else "inputs"
+        if self.labels != other.labels:
+            return "labels"
+        return "" if self.batches == other.batches else "sizes of the batches"
+
+
+class SeenDigest:
+    """Running digests of a pass, which do not depend on how examples are cut into batches."""
+
+    def __init__(self) -> None:
+        self._inputs, self._labels, self._sizes = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
+        self._examples = self._sum = 0
+
+    def update(self, batch: Batch) -> None:
+        n = batch.size
+        if batch.raw is not None:
+            given = batch.raw
+        else:
+            given = batch.source if batch.source is batch.target else (batch.source, batch.target)
+        inputs = _hash_examples(given, n)
+        labels = [b""] * n if batch.labels is None else _hash_examples(batch.labels, n)
+        for one, label in zip(inputs, labels, strict=True):
+            self._inputs.update(one)
+            self._labels.update(label)
+            self._sum += int.from_bytes(hashlib.blake2b(one + label, digest_size=16).digest(), "big")
+        self._examples += n
+        self._sizes.update(b"%d " % n)
+
+    def finish(self) -> SeenData:
+        ordered = [d.hexdigest()[:16] for d in (self._inputs, self._labels, self._sizes)]
+        return SeenData(self._examples, ordered[0], ordered[1], f"{self._sum % 2**128:032x}", ordered[2])
+
+
+def _hash_examples(given: Any, n: int) -> list[bytes]:
+    """Return one hash for each of `n` examples, over types, shapes and bytes of all of its parts."""
+    if isinstance(given, list) and len(given) == n:
+        # Raw examples, such as texts or images of several sizes; or as many inputs as examples by chance.
+        return [_digest(*_describe(one)) for one in given]
+    columns: list[list[bytes]] = []
+    shared: list[str | bytes] = []
+    for path, leaf in _walk_leaves(given):
+        if isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == n:
+            shared += [path, f"{leaf.dtype} {tuple(leaf.shape[1:])}"]
+            columns.append(_hash_rows(leaf))
+        else:
+            shared += [path, *_describe(leaf)]
+    about = _digest(*shared)
+    return [b"".join(row) for row in zip([about] * n, *columns, strict=True)]
+
+
+def _walk_leaves(given: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(given, Mapping):
+        for key, part in given.items():
+            yield from _walk_leaves(part, f"{path}/{key}")
+    elif isinstance(given, tuple | list):
+        for k, part in enumerate(given):
+            yield from _walk_leaves(part, f"{path}/{k}")
+    else:
+        yield path, given
+
+
+def _describe(one: Any) -> Iterator[str | bytes]:
+    for path, leaf in _walk_leaves(one):
+        yield path
+        if isinstance(leaf, Tensor):
+            yield from (f"{leaf.dtype} {tuple(leaf.shape)}", *_hash_rows(leaf[None]))
+        else:
+            plain = isinstance(leaf, str | bytes | int | float | complex | None)
+            yield f"{type(leaf).__name__} {leaf!r}" if plain else type(leaf).__name__
+
+
+def _hash_rows(x: Tensor) -> list[bytes]:
+    """Return the SHA-256 of the bytes of each row."""
+    plain = x.detach().cpu().contiguous().flatten(1) if x.ndim > 1 else x.detach().cpu().contiguous()[:, None]
+    # Bytes, because bfloat16 has no NumPy type.
+    return [hashlib.sha256(row).digest() for row in plain.view(torch.uint8).numpy()]
+
+
+def _digest(*parts: str | bytes) -> bytes:
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        digest.update(b"%d " % len(data) + data)
+    return digest.digest()
