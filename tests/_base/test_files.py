@@ -28,8 +28,9 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_what_is_written_is_read_back(path: Path) -> None:
-    tensors, about = load_tensors(path, "suture.other/1", "suture.test/2")
-    assert about == ABOUT
+    file = load_tensors(path, "suture.other/1", "suture.test/2")
+    tensors = file.tensors
+    assert (file.about, file.note) == (ABOUT, "")
     assert tensors.keys() == TENSORS.keys()
     for name, t in TENSORS.items():
         assert tensors[name].dtype == t.dtype
@@ -98,8 +99,8 @@ def test_two_processes_write_the_same_file_at_once(path: Path) -> None:
     start.wait()
     seen = 0
     while any(w.is_alive() for w in writers):
-        tensors, about = load_tensors(path, "suture.test/2")
-        assert about == ABOUT or bool((tensors["a"] == about["fill"]).all())
+        file = load_tensors(path, "suture.test/2")
+        assert file.about == ABOUT or bool((file.tensors["a"] == file.about["fill"]).all())
         seen += 1
     for w in writers:
         w.join()

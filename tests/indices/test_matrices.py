@@ -16,7 +16,7 @@ from safetensors import numpy as safetensors
 import suture
 from suture import SutureError, indices
 from suture.cli import main
-from suture.indices.matrices import load_moments
+from suture.indices.saved_moments import load_moments
 from tests.support import references
 
 NAMES = ["cka", "cka_debiased", "svcca:0.9", "r2_folds", "rsa_correlation", "jaccard", "cka@flatten"]
@@ -80,7 +80,7 @@ def test_moments_of_several_machines_are_those_of_all_rows(tmp_path: Path) -> No
     whole = indices.of_matrices(x, y, names)
     # Folds are other rows there.
     agree(*({n: v for n, v in found.items() if n != "r2_folds"} for found in (merged, whole)), 1e-7)
-    assert len([b for p in paths for b in load_moments(p)]) == 10
+    assert len([b for p in paths for b in load_moments(p).blocks]) == 10
     spread = suture.merged_moments(paths, ["cka"], intervals=True)["cka"]
     assert spread.low < whole["cka"].value < spread.high
 
@@ -88,7 +88,7 @@ def test_moments_of_several_machines_are_those_of_all_rows(tmp_path: Path) -> No
 def test_moments_are_saved_beside_indices_that_need_none(tmp_path: Path) -> None:
     saved = tmp_path / "moments.safetensors"
     suture.compare_arrays(*matrices(), ["jaccard"], jackknife=5, save=saved)
-    assert len(load_moments(saved)) == 5
+    assert len(load_moments(saved).blocks) == 5
     agree(suture.merged_moments([saved], ["cka"]), indices.of_matrices(*matrices(), ["cka"]), 1e-7)
 
 
@@ -179,7 +179,7 @@ def test_the_command_prints_values_intervals_and_reasons(tmp_path: Path, monkeyp
         assert all(word in shown for word in expected), shown
     half = indices.of_matrices(x, y.astype(np.float16))["cka"].value
     assert half == pytest.approx(references.cka(x, y.astype(np.float16).astype(np.float64)), abs=1e-12)
-    assert load_moments("m.safetensors")[0].moments.n == 30
+    assert load_moments("m.safetensors").blocks[0].moments.n == 30
 
 
 def test_a_failed_save_leaves_the_earlier_file(tmp_path: Path) -> None:

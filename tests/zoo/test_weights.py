@@ -153,7 +153,7 @@ def test_missing_and_unknown_files_are_refused(network: nn.Module, tmp_path: Pat
     assert "no weights at" in refused(network, tmp_path / "none.safetensors")
     assert "no weights at" in refused(network, tmp_path)
     (tmp_path / "w.onnx").touch()
-    assert "expected .safetensors, .pt, .pth or .bin" in refused(network, tmp_path / "w.onnx")
+    assert "expected .safetensors, .pt, .pth, .bin, .th, .ckpt or .tar, got w.onnx" in refused(network, tmp_path / "w.onnx")
 
 
 def test_what_cannot_be_written_says_so_and_leaves_nothing(network: nn.Module, tmp_path: Path) -> None:

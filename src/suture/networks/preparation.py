@@ -71,7 +71,7 @@ def prepare(network: nn.Module, inputs: Any, device: torch.device, name: str) ->
         mine = copy.deepcopy(network).to(device).eval().requires_grad_(False)
     shapes = ", ".join(str(tuple(t.shape)) for t in list_tensors(inputs))
     with disable_gradients(), report_errors(f"the {name} network fails on inputs of shape {shapes}",
-                                        "give it the data it was made for"):
+                                        _advise_inputs(mine, inputs, name)):
         before = apply(mine, inputs)
     if not any(p.ndim == 4 for p in mine.parameters()):
         return mine
@@ -81,6 +81,14 @@ def prepare(network: nn.Module, inputs: Any, device: torch.device, name: str) ->
             return fast if are_equal_outputs(before, apply(fast, inputs)) else mine
     except RuntimeError:  # from ``.view`` on a map that is in channels last
         return mine
+
+
+def _advise_inputs(network: nn.Module, inputs: Any, name: str) -> str:
+    is_bytes = any(t.dtype == torch.uint8 and t.ndim > 2 for t in list_tensors(inputs))
+    if is_bytes and any(p.is_floating_point() for p in network.parameters()):
+        return (f"the inputs are bytes (uint8): write --{name}-input mean=...,std=..., or "
+                "Prepared(data, ImagePreprocessing(...))")
+    return "give it the data it was made for"
 
 
 def take_first(inputs: Any, n: int = 4) -> Any:

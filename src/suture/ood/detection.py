@@ -90,15 +90,25 @@ def fit_with_store(detector: Detector, natives: Sequence[NativeSite], data: Nati
     """
     keys = [] if store is None else _make_keys(detector, natives, data)
     files = [Path(store or "") / f"{key}.safetensors" for key in keys]
-    found = {k: detector.restore(natives[k], load_tensors(file, STORE_FORMAT, OLD_STORE_FORMAT).tensors)
+    found = {k: detector.restore(natives[k], _load_state(file))
              for k, file in enumerate(files) if file.exists()}
     rest = [k for k in range(len(natives)) if k not in found]
     for k, made in zip(rest, detector.fit_sites([natives[k] for k in rest]) if rest else (), strict=True):
         found[k] = made
         if files:
-            save_tensors(files[k], STORE_FORMAT, made.get_state(), {"site": natives[k].name})
+            save_tensors(files[k], STORE_FORMAT, made.get_state(),
+                         {"site": natives[k].name, "key": keys[k]})
     device = torch.device("cpu") if detector.per_cell else data.device
     return [found[k].to(device) for k in range(len(natives))]
+
+
+def _load_state(path: Path) -> dict[str, Tensor]:
+    """Load the state of a stored detector, whose file must bear the key that was written into it."""
+    file = load_tensors(path, STORE_FORMAT, OLD_STORE_FORMAT)
+    key = file.about.get("key", path.stem)  # earlier files have none
+    expect(key == path.stem, f"the detector {key} in {str(path)!r}", "a file of another name",
+           "remove it, and the detector is trained again")
+    return file.tensors
 
 
 def _make_keys(detector: Detector, natives: Sequence[NativeSite], data: NativeData) -> list[str]:
