@@ -28,8 +28,9 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_what_is_written_is_read_back(path: Path) -> None:
-    tensors, about = load_tensors(path, "suture.other/1", "suture.test/2")
-    assert about == ABOUT
+    file = load_tensors(path, "suture.other/1", "suture.test/2")
+    tensors = file.tensors
+    assert (file.about, file.note) == (ABOUT, "")
     assert tensors.keys() == TENSORS.keys()
     for name, t in TENSORS.items():
         assert tensors[name].dtype == t.dtype
@@ -78,9 +79,11 @@ def test_other_kinds_missing_files_and_bad_descriptions_are_refused(path: Path) 
         load_tensors(path, "suture.test/2")
 
 
-def test_files_of_a_first_version_have_no_digest(path: Path) -> None:
+def test_files_of_a_first_version_have_no_digest_which_a_note_says(path: Path) -> None:
     save_file({"a": torch.ones(1)}, path, {"format": "suture.test/1", "about": '{"n": 3}'})
-    assert load_tensors(path, "suture.test/2", "suture.test/1").about == {"n": 3}
+    file = load_tensors(path, "suture.test/2", "suture.test/1")
+    assert file.about == {"n": 3}
+    assert "x.safetensors was written by an early version" in file.note
 
 
 def _save_often(path: Path, fill: float, start: object) -> None:
@@ -98,8 +101,8 @@ def test_two_processes_write_the_same_file_at_once(path: Path) -> None:
     start.wait()
     seen = 0
     while any(w.is_alive() for w in writers):
-        tensors, about = load_tensors(path, "suture.test/2")
-        assert about == ABOUT or bool((tensors["a"] == about["fill"]).all())
+        file = load_tensors(path, "suture.test/2")
+        assert file.about == ABOUT or bool((file.tensors["a"] == file.about["fill"]).all())
         seen += 1
     for w in writers:
         w.join()
@@ -112,6 +115,27 @@ def test_a_file_cannot_pose_as_one_of_a_first_version(path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"suture.test/2", b"suture.test/1"))
     with pytest.raises(SutureError, match="damaged"):
         load_tensors(path, "suture.test/2", "suture.test/1")
+
+
+@pytest.mark.parametrize("blank", [b"\n", b"\t", b"\r"])
+def test_other_blanks_after_the_header_are_refused(path: Path, blank: bytes) -> None:
+    padded = 0
+    for length in range(8):
+        save_tensors(path, "suture.test/2", TENSORS, {"words": "x" * length})
+        data = path.read_bytes()
+        end = 8 + int.from_bytes(data[:8], "little")
+        if data[end - 1:end] == b" ":
+            padded += 1
+            path.write_bytes(data[:end - 1] + blank + data[end:])
+            with pytest.raises(SutureError, match="damaged"):
+                load_tensors(path, "suture.test/2")
+    assert padded
+
+
+def test_bytes_after_the_end_are_refused(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(SutureError, match="damaged"):
+        load_tensors(path, "suture.test/2")
 
 
 @pytest.mark.parametrize(("name", "expected"), [("a/../b", "a-..-b"), ("..", "unnamed"), ("", "unnamed"),

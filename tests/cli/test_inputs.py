@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
-from torch import Tensor
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 import suture
 from suture import Prepared, SutureError, zoo
@@ -19,6 +21,7 @@ from tests.support import tiny
 from tests.support.tiny import rgb
 
 Command = Callable[..., tuple[int, str, str]]
+BYTES = "tests.cli.test_inputs:bytes_of_images"
 
 
 @pytest.fixture
@@ -136,3 +139,80 @@ def test_example_inputs_are_what_the_network_asks_for() -> None:
     assert make_example_inputs(of, None, ImagePreprocessing(size=(5, 6), channels=1)).shape == (4, 1, 5, 6)
     assert make_example_inputs(of, None, ImagePreprocessing(size=(5, 6))).shape == (4, 3, 5, 6)
     assert make_example_inputs(of, (tiny.images(9), tiny.labels(9)), None).shape == (4, 2, 8, 8)
+
+
+def of_ten() -> nn.Module:
+    """A network for colour images of 8x8 pixels and ten classes."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+
+
+def make_checkpoint(made: nn.Module, place: str, change: Callable[[Tensor], Tensor] = lambda t: t,
+                    prefix: str = "") -> None:
+    """A checkpoint as training scripts write it, with the first weight changed."""
+    state = made.state_dict()
+    first = next(iter(state))
+    state[first] = change(state[first])
+    torch.save({"state_dict": {prefix + k: v for k, v in state.items()}, "best_prec1": 91.2}, place)
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_checkpoint_and_a_mean_for_each_channel_as_typed(command: Command) -> None:
+    """Grey digits become as many channels as the mean has numbers."""
+    make_checkpoint(of_ten(), "net.th", lambda t: t + 1, prefix="module.")
+    code, out, err = command("compare", "tests.cli.test_inputs:of_ten", "--source-weights", "net.th",
+                             "--source-input", "mean=0.485,0.456,0.406", "--methods", "dm", "--ood", "none",
+                             "--train-size", "40", "--test-size", "20", "--device", "cpu")
+    assert (code, err) == (0, "")
+    assert "note: 'module.' was removed from all names of weights in net.th" in " ".join(out.split())
+    wanted = of_ten()
+    with torch.no_grad():
+        next(iter(wanted.parameters())).add_(1)
+    how = ImagePreprocessing(mean=(0.485, 0.456, 0.406), channels=3)
+    train, test = zoo.digits("train").subset(40), zoo.digits("test").subset(20)
+    data = [Prepared(d, how, how) for d in (train, test)]
+    by_hand = suture.compare(wanted, None, *data, methods=["dm"], ood=None, device="cpu")
+    found = suture.load("suture-result").table["value"].to_numpy()
+    assert by_hand.table["value"].to_numpy() == pytest.approx(found, nan_ok=True)
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_bytes_that_reach_a_network_of_floats_name_the_option(command: Command, side: str) -> None:
+    given = {"source": "mean=0.5", "target": "mean=0.5"} | {side: "raw"}
+    code, _, err = compare(command, "tests.support.tiny:rgb", "--data", BYTES,
+                           *(word for name, text in given.items() for word in (f"--{name}-input", text)))
+    assert code == 2
+    assert f"the inputs are bytes (uint8): write --{side}-input" in err
+    with pytest.raises(SutureError, match=r"--source-input .*or Prepared\(data, ImagePreprocessing"):
+        suture.dry_run(rgb(), data=bytes_of_images()[0], device="cpu")
+
+
+def bytes_of_images() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    x = torch.randint(0, 256, (24, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return (x, torch.arange(24) % 3), (x[:12], torch.arange(12) % 3)
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (lambda t: t.to(torch.complex64), "complex64"), (lambda t: t.to(torch.int64), "int64"),
+    (lambda t: t[:1], "wrong shape"), (lambda t: t * torch.nan, "NaN or inf")])
+@pytest.mark.parametrize("ending", ["th", "ckpt"])
+def test_odd_weights_end_the_command(command: Command, ending: str, change: Callable[[Tensor], Tensor],
+                                     words: str) -> None:
+    make_checkpoint(rgb(), f"net.{ending}", change)
+    for name in ("compare", "layers"):
+        flag = "--source-weights" if name == "compare" else "--weights"
+        code, _, err = command(name, "tests.support.tiny:rgb", flag, f"net.{ending}", "--data", BYTES)
+        assert code == 2
+        assert words in err
+        assert err.count("\n") == 1
+
+
+def test_what_could_not_be_checked_is_a_note_on_one_line(command: Command) -> None:
+    np.save("x.npy", np.random.default_rng(0).normal(size=(20, 2)))
+    assert command("indices", "x.npy", "x.npy", "--save", "m.safetensors")[0] == 0
+    save_file(load_file("m.safetensors"), "m.safetensors",
+              {"format": "suture.moments/1", "precision": "torch.float64", "n": "[20]"})
+    code, _, err = command("indices", "m.safetensors", "--moments", "--indices", "cka")
+    assert (code, err.count("\n")) == (0, 1)
+    assert err.startswith("note: m.safetensors was written by an early version without a digest")

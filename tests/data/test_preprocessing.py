@@ -187,6 +187,15 @@ def test_what_is_no_image_preprocessing(arguments: dict[str, Any], words: str) -
     ("size=64,mean=0.5/0.4/0.3,std=0.5,channels=3,interpolation=bicubic,crop=0.875,fit=squash,corner=floor",
      ImagePreprocessing((64, 64), (0.5, 0.4, 0.3), (0.5,), 3, "bicubic", 0.875, "squash", "floor")),
     (" size = 64 , std=1 ", ImagePreprocessing(size=(64, 64), std=(1.0,))), ("raw", None),
+    *((text, ImagePreprocessing(mean=(0.485, 0.456, 0.406), channels=3)) for text in (
+        "mean=0.485,0.456,0.406", "mean=0.485/0.456/0.406", "mean=0.485 0.456 0.406",
+        " mean = 0.485, 0.456, 0.406", "mean=[0.485, 0.456, 0.406]", "mean=(0.485 0.456  0.406)",
+        "mean=0.485,0.456,0.406,channels=3")),
+    ("mean=0.1,0.2,0.3,std=0.4,0.5,0.6,size=8",
+     ImagePreprocessing((8, 8), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 3)),
+    ("size=48,64,std=0.5", ImagePreprocessing(size=(48, 64), std=(0.5,))),
+    ("std=0.5 0.6 mean=0.1", ImagePreprocessing(mean=(0.1,), std=(0.5, 0.6), channels=2)),
+    ("mean=0.1,0.2,0.3,channels=1", ImagePreprocessing(mean=(0.1, 0.2, 0.3), channels=1)),
 ])
 def test_preprocessing_of_the_command_line(text: str, wanted: ImagePreprocessing | None) -> None:
     assert parse_preprocessing(text) == wanted
@@ -195,6 +204,8 @@ def test_preprocessing_of_the_command_line(text: str, wanted: ImagePreprocessing
 @pytest.mark.parametrize(("text", "words"), [
     ("", "keys: size, mean, std, channels, interpolation, crop, fit, corner"), ("sise=64", "nearest: size"),
     ("size=a", "expected size=64 or 48x64"), ("size", "got size"), ("size=8x8x8", "got size=8x8x8"),
+    ("mean=0.5,", "got mean=0.5,"), ("mean=0.1,,0.3", "got mean=0.1,,0.3"),
+    ("size=1,2,3", "got size=1,2,3"), ("channels=3,4", "got channels=3,4"), ("0.5,mean=0.5", "unknown key"),
     ("mean=0.5/", "expected mean=0.5"), ("size=64,size=32", "once"), ("crop=2", "crop: expected at most 1"),
     ("size=-4", "at least 1"), ("interpolation=cubic", "unknown interpolation"),
 ])

@@ -15,8 +15,9 @@ from safetensors import numpy as safetensors
 
 import suture
 from suture import SutureError, indices
+from suture._base import SutureWarning
 from suture.cli import main
-from suture.indices.matrices import load_moments
+from suture.indices.saved_moments import load_moments
 from tests.support import references
 
 NAMES = ["cka", "cka_debiased", "svcca:0.9", "r2_folds", "rsa_correlation", "jaccard", "cka@flatten"]
@@ -80,15 +81,78 @@ def test_moments_of_several_machines_are_those_of_all_rows(tmp_path: Path) -> No
     whole = indices.of_matrices(x, y, names)
     # Folds are other rows there.
     agree(*({n: v for n, v in found.items() if n != "r2_folds"} for found in (merged, whole)), 1e-7)
-    assert len([b for p in paths for b in load_moments(p)]) == 10
+    assert len([b for p in paths for b in load_moments(p).blocks]) == 10
     spread = suture.merged_moments(paths, ["cka"], intervals=True)["cka"]
     assert spread.low < whole["cka"].value < spread.high
+
+
+def shards(place: Path, x: np.ndarray, y: np.ndarray, **rows: Any) -> dict[str, Path]:
+    for name, kept in rows.items():
+        suture.compare_arrays(x[kept], y[kept], ["cka"], save=place / f"{name}.safetensors")
+    return {name: place / f"{name}.safetensors" for name in rows}
+
+
+def test_the_same_rows_are_refused_and_disjoint_ones_are_not(tmp_path: Path) -> None:
+    x, y = matrices(600)
+    first = np.arange(300)
+    files = shards(tmp_path, x, y, a=first, b=first + 300, overlap=np.arange(280, 400),
+                   part=np.arange(100, 130), mixed=np.random.default_rng(1).permutation(first))
+    files["again"] = tmp_path / "again.safetensors"
+    suture.compare_arrays(x[:300].astype(np.float64), y[:300], ["cka"], jackknife=5, save=files["again"])
+    files["copy"] = tmp_path / "copy.safetensors"
+    files["copy"].write_bytes(files["a"].read_bytes())
+    merged = suture.merged_moments([files["a"], files["b"]], ["cka"])
+    agree(merged, indices.of_matrices(x, y, ["cka"]), 1e-7)
+    for names in (["a", "a"], ["a", "b", "a"], ["a", "copy"], ["a", "again"], ["a", "mixed"],
+                  ["a", "overlap"], ["overlap", "b"], ["part", "a"], ["mixed", "part"]):
+        with pytest.raises(SutureError, match="got the same rows in"):
+            suture.merged_moments([files[n] for n in names])
+    other_way = os.path.relpath(files["a"])
+    with pytest.raises(SutureError, match="disjoint"):
+        suture.merged_moments([files["a"], other_way])
+    suture.merged_moments([files["part"], files["b"]])
+
+
+def test_the_same_moments_of_early_files_are_refused_too(tmp_path: Path) -> None:
+    x, y = matrices(80)
+    files = shards(tmp_path, x, y, a=np.arange(40), b=np.arange(40, 80))
+    for path in files.values():
+        tensors = {k: v for k, v in safetensors.load_file(path).items() if not k.startswith("rows/")}
+        safetensors.save_file(tensors, path, {"format": "suture.moments/1", "precision": "torch.float64",
+                                              "n": "[40]", "blocks": "1"})
+    with pytest.warns(SutureWarning, match="without a digest"):
+        suture.merged_moments(list(files.values()))
+    with pytest.warns(SutureWarning), pytest.raises(SutureError, match="the same rows"):
+        suture.merged_moments([files["a"], files["a"]])
+
+
+def test_rows_that_repeat_by_nature_may_be_in_several_files(tmp_path: Path) -> None:
+    """Tokens of a small vocabulary, a template before each text, dead units: no sign of an overlap."""
+    g = np.random.default_rng(0)
+    words = g.normal(size=(50, 6))
+    x = words[g.integers(50, size=4000)]
+    template = g.normal(size=(20, 6))
+    texts = np.concatenate([np.concatenate([template, g.normal(size=(30, 6))]) for _ in range(80)])
+    dead = g.normal(size=(4000, 6)) * (g.random(4000) > 0.5)[:, None]
+    for name, m in (("words", x), ("texts", texts), ("dead", dead)):
+        y = m @ g.normal(size=(6, 4))
+        files = shards(tmp_path, m, y, **{f"{name}{k}": np.arange(2000 * k, 2000 * k + 2000) for k in (0, 1)})
+        agree(suture.merged_moments(list(files.values()), ["cka"]), indices.of_matrices(m, y, ["cka"]), 1e-7)
+
+
+def test_long_files_that_overlap_little_are_told_by_their_sketch(tmp_path: Path) -> None:
+    x, y = matrices(20_000)
+    files = shards(tmp_path, x, y, a=np.arange(11_000), b=np.arange(10_000, 20_000),
+                   c=np.arange(11_000, 20_000))
+    suture.merged_moments([files["a"], files["c"]])
+    with pytest.raises(SutureError, match="the same rows"):
+        suture.merged_moments([files["a"], files["b"]])
 
 
 def test_moments_are_saved_beside_indices_that_need_none(tmp_path: Path) -> None:
     saved = tmp_path / "moments.safetensors"
     suture.compare_arrays(*matrices(), ["jaccard"], jackknife=5, save=saved)
-    assert len(load_moments(saved)) == 5
+    assert len(load_moments(saved).blocks) == 5
     agree(suture.merged_moments([saved], ["cka"]), indices.of_matrices(*matrices(), ["cka"]), 1e-7)
 
 
@@ -179,7 +243,7 @@ def test_the_command_prints_values_intervals_and_reasons(tmp_path: Path, monkeyp
         assert all(word in shown for word in expected), shown
     half = indices.of_matrices(x, y.astype(np.float16))["cka"].value
     assert half == pytest.approx(references.cka(x, y.astype(np.float16).astype(np.float64)), abs=1e-12)
-    assert load_moments("m.safetensors")[0].moments.n == 30
+    assert load_moments("m.safetensors").blocks[0].moments.n == 30
 
 
 def test_a_failed_save_leaves_the_earlier_file(tmp_path: Path) -> None:

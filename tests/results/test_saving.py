@@ -194,7 +194,8 @@ def test_folders_of_the_old_format_load_and_are_replaced(tmp_path):
     loaded = load(folder)
     text = (folder / "table.csv").read_text()
     assert (loaded.sources[0], len(loaded.table)) == (text.split("\n")[1].split(",")[0], text.count("\n") - 1)
-    assert loaded.meta == json.loads((folder / "comparison.json").read_text())["meta"]
+    meta = json.loads((folder / "comparison.json").read_text())["meta"]
+    assert loaded.meta == meta | {"notes": [*meta["notes"], saving.UNCHECKED]}
     loaded.save(folder)
     assert {p.name for p in folder.iterdir()} == OURS
     assert load(folder).equals(loaded)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from suture import zoo
-from suture._base import SutureError, fingerprint_network
+from suture._base import SutureError, SutureWarning, fingerprint_network
 from tests.support.networks import same_weights
 
 
@@ -44,7 +44,11 @@ def test_tied_weights_survive_the_disk(tmp_path: Path) -> None:
     assert tied[1].weight is tied[0].weight
 
 
-@pytest.mark.parametrize("suffix", ["pt", "pth"])
+ENDINGS = ("pt", "pth", "bin", "th", "ckpt", "pth.tar")
+
+
+@pytest.mark.filterwarnings("ignore::suture._base.SutureWarning")
+@pytest.mark.parametrize("suffix", ["pt", "th"])
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -65,6 +69,137 @@ def test_state_dicts_of_other_tools_load(
     other = zoo.build("resnet_digits", seed=6)
     assert zoo.load_weights(other, tmp_path / f"w.{suffix}") == {}
     assert fingerprint_network(other) == fingerprint_network(network)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("suffix", ENDINGS)
+def test_state_dicts_load_under_every_ending(network: nn.Module, tmp_path: Path, suffix: str,
+                                             zipped: bool) -> None:
+    path = tmp_path / f"w.{suffix}"
+    torch.save({"state_dict": network.state_dict(), "best_prec1": 91.2}, path,
+               _use_new_zipfile_serialization=zipped)
+    other = zoo.build("resnet_digits", seed=6)
+    zoo.load_weights(other, path)
+    assert fingerprint_network(other) == fingerprint_network(network)
+    whole = path.read_bytes()
+    for cut in (1, len(whole) // 2, len(whole)):
+        path.write_bytes(whole[:len(whole) - cut])
+        refused(other, path)
+    torch.save(network, path, _use_new_zipfile_serialization=zipped)
+    assert "holds a pickled model" in refused(other, path)
+
+
+def test_a_prefix_is_removed_with_a_note(network: nn.Module, tmp_path: Path) -> None:
+    parallel = nn.DataParallel(network)
+    torch.save({"ema": parallel.state_dict()}, tmp_path / "w.ckpt")
+    other = zoo.build("resnet_digits", seed=6)
+    with pytest.warns(SutureWarning, match=r"'module\.' was removed .* w\.ckpt"):
+        zoo.load_weights(other, tmp_path / "w.ckpt")
+    assert fingerprint_network(other) == fingerprint_network(network)
+
+
+def test_of_several_state_dicts_the_trained_one_is_used_with_a_note(network: nn.Module,
+                                                                    tmp_path: Path) -> None:
+    average = zoo.build("resnet_digits", seed=7).state_dict()
+    torch.save({"model_ema": average, "model": network.state_dict()}, tmp_path / "w.pth")
+    other = zoo.build("resnet_digits", seed=6)
+    with pytest.warns(SutureWarning, match=r"those under 'model'; it also holds 'model_ema'"):
+        zoo.load_weights(other, tmp_path / "w.pth")
+    assert fingerprint_network(other) == fingerprint_network(network)
+
+
+ODD: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "complex": (lambda t: t.to(torch.complex64), "conv1.weight (file complex64, network float32)"),
+    "integer": (lambda t: t.to(torch.int64), "wrong type: conv1.weight (file int64"),
+    "8 bits": (lambda t: t.to(torch.int8), "wrong type: conv1.weight (file int8"),
+    "bool": (lambda t: t > 0, "wrong type: conv1.weight (file bool"),
+    "float of 8 bits": (lambda t: t.to(torch.float8_e4m3fn), "wrong type: conv1.weight (file float8"),
+    "cut off": (lambda t: t[:3], "wrong shape: conv1.weight"),
+    "flat": (lambda t: t.flatten(), "wrong shape: conv1.weight"),
+    "NaN": (lambda t: t.index_fill(0, torch.tensor([0]), torch.nan), "NaN or inf: conv1.weight"),
+    "inf": (lambda t: t - torch.inf, "NaN or inf: conv1.weight"),
+    "too large": (lambda t: t.double() * 1e300, "NaN or inf: conv1.weight"),
+    "sparse": (lambda t: t.to_sparse(), "no plain tensor: conv1.weight"),
+    "no values": (lambda t: t.to("meta"), "no plain tensor: conv1.weight"),
+}
+
+
+@pytest.mark.parametrize("suffix", ["th", "safetensors"])
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_tensors_are_refused(network: nn.Module, tmp_path: Path, odd: str, suffix: str) -> None:
+    change, words = ODD[odd]
+    state = network.state_dict()
+    state["conv1.weight"] = change(state["conv1.weight"])
+    path = tmp_path / f"w.{suffix}"
+    if suffix == "th":
+        torch.save(state, path)
+    elif odd in ("sparse", "no values"):
+        pytest.skip("safetensors cannot hold it")
+    else:
+        safetensors.torch.save_file(state, path)
+    assert words in refused(network, path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_floats_of_other_sizes_load(network: nn.Module, tmp_path: Path, dtype: torch.dtype) -> None:
+    state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in network.state_dict().items()}
+    torch.save(state, tmp_path / "w.pt")
+    other = zoo.build("resnet_digits", seed=6)
+    zoo.load_weights(other, tmp_path / "w.pt")
+    assert torch.equal(other.conv1.weight, state["conv1.weight"].float())  # type: ignore[union-attr, arg-type]
+
+
+class Masked(nn.Module):
+    """A module with a mask of -inf, as causal attention has, and a mask of booleans."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(2, 2)
+        self.register_buffer("mask", torch.full((2, 2), -torch.inf).triu(1))
+        self.register_buffer("kept", torch.ones(2, dtype=torch.bool))
+
+
+def test_masks_may_be_infinite_and_of_bytes(tmp_path: Path) -> None:
+    state = Masked().state_dict() | {"kept": torch.tensor([1, 0], dtype=torch.uint8)}
+    torch.save(state, tmp_path / "w.pt")
+    made = Masked()
+    zoo.load_weights(made, tmp_path / "w.pt")
+    assert made.kept.tolist() == [True, False]  # type: ignore[operator, union-attr]
+    torch.save(state | {"kept": torch.tensor([2, 0])}, tmp_path / "w.pt")
+    assert "out of range: kept for bool" in refused(made, tmp_path / "w.pt")
+
+
+def test_unequal_weights_of_one_tensor_are_refused(tmp_path: Path) -> None:
+    made = nn.ModuleDict({"one": nn.Linear(3, 3), "two": nn.Linear(3, 3)})
+    torch.save(made.state_dict(), tmp_path / "w.pt")
+    made["two"].weight = made["one"].weight
+    assert "one.weight and two.weight" in refused(made, tmp_path / "w.pt")
+
+
+def test_networks_without_values_are_refused(network: nn.Module, tmp_path: Path) -> None:
+    torch.save(network.state_dict(), tmp_path / "w.pt")
+    with torch.device("meta"):
+        empty = zoo.build("resnet_digits")
+    with pytest.raises(SutureError, match=r"no values in the network: conv1\.weight"):
+        zoo.load_weights(empty, tmp_path / "w.pt")
+    torch.save({"weight": torch.ones(3, 2), "bias": torch.ones(3)}, tmp_path / "w.pt")
+    with pytest.raises(SutureError, match="no values in the network: weight, bias"):
+        zoo.load_weights(nn.LazyLinear(3), tmp_path / "w.pt")
+
+
+def test_a_changed_byte_in_an_archive_of_torch_is_found(network: nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "w.pt"
+    torch.save(network.state_dict(), path)
+    whole = bytearray(path.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    path.write_bytes(bytes(whole))
+    assert "CRC" in refused(network, path)
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(network.state_dict(), path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    zoo.load_weights(network, path)
 
 
 def test_a_prefix_that_the_network_has_itself_stays(tmp_path: Path) -> None:
@@ -153,7 +288,8 @@ def test_missing_and_unknown_files_are_refused(network: nn.Module, tmp_path: Pat
     assert "no weights at" in refused(network, tmp_path / "none.safetensors")
     assert "no weights at" in refused(network, tmp_path)
     (tmp_path / "w.onnx").touch()
-    assert "expected .safetensors, .pt, .pth or .bin" in refused(network, tmp_path / "w.onnx")
+    wanted = "expected .safetensors, .pt, .pth, .bin, .th, .ckpt or .tar, got w.onnx"
+    assert wanted in refused(network, tmp_path / "w.onnx")
 
 
 def test_what_cannot_be_written_says_so_and_leaves_nothing(network: nn.Module, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Foundation of every room: the error, checks, trees of tensors, files, hashes, progress, free memory."""
 
 from suture._base.errors import SutureError as SutureError
+from suture._base.errors import SutureWarning as SutureWarning
 from suture._base.errors import check_classes as check_classes
 from suture._base.errors import check_equal_lengths as check_equal_lengths
 from suture._base.errors import check_finite as check_finite
@@ -11,7 +12,9 @@ from suture._base.errors import is_count as is_count
 from suture._base.errors import make_unknown_error as make_unknown_error
 from suture._base.errors import report_errors as report_errors
 from suture._base.errors import summarise_error as summarise_error
+from suture._base.files import TensorFile as TensorFile
 from suture._base.files import clean_file_name as clean_file_name
+from suture._base.files import is_own_file as is_own_file
 from suture._base.files import load_tensors as load_tensors
 from suture._base.files import make_unwritable_error as make_unwritable_error
 from suture._base.files import replace_file as replace_file

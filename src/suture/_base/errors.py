@@ -17,6 +17,10 @@ class SutureError(ValueError):
     """Error for bad input. Its message is one line: what was expected, what came, what to write instead."""
 
 
+class SutureWarning(UserWarning):
+    """Warning about something that suture had to leave open, such as a file that cannot be checked."""
+
+
 def summarise_error(error: BaseException) -> str:
     """Return the first line of another library's exception, or its class name where the message is empty."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -5,13 +5,15 @@ docs/files.md describes the format.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,11 +25,14 @@ from torch import Tensor
 from suture._base.errors import SutureError
 from suture._base.hashing import hash_tensors
 
-_OTHER_DIGEST = "suture.shelf/1"
-"""Kind of file that older versions wrote with a digest of another formula."""
+_NO_DIGEST = "0" * 64
+_DIGEST = re.compile(rb':"([0-9a-f]{64})"')
+"""The digest in a header. In other values the quotes before it would be escaped."""
+_SHELF = "suture.shelf/1"
+"""Kind of file whose digest does not cover the kind."""
 
 
-def write_new_file(path: Path, data: bytes) -> None:
+def write_new_file(path: Path, data: bytes | bytearray) -> None:
     """Write a new file and flush it to the disk."""
     with path.open("xb") as file:
         file.write(data)
@@ -35,7 +40,7 @@ def write_new_file(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def replace_file(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes | bytearray) -> None:
     """Write `data` to `path` in one step: a reader finds all of the old file or all of the new one.
 
     Missing parent folders are made. A `SutureError` says why `path` cannot be written.
@@ -62,11 +67,19 @@ def clean_file_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "unnamed"
 
 
-class TensorFile(NamedTuple):
-    """Contents of a file: tensors by name, on the CPU, and the description that was written with them."""
+@dataclass(frozen=True)
+class TensorFile:
+    """Contents of a file.
+
+    Attributes:
+        tensors: by name, on the CPU.
+        about: the description that was written with them.
+        note: says that a file of an early version has no digest; empty for a file that was checked.
+    """
 
     tensors: dict[str, Tensor]
     about: dict[str, Any]
+    note: str = ""
 
 
 def save_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor | NDArray[Any]],
@@ -89,8 +102,12 @@ def save_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor | NDArray[A
         words = json.dumps(about, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise SutureError(f"expected a description that JSON can hold, got: {error}") from error
-    meta = {"format": kind, "about": words, "digest": _compute_digest(kind, words, kept)}
-    replace_file(path, safetensors.save(kept, meta))
+    data = bytearray(safetensors.save(kept, {"format": kind, "about": words, "digest": _NO_DIGEST}))
+    digest = _compute_digest(data)
+    if digest is None:
+        raise RuntimeError("safetensors wrote a header without the digest")
+    data[digest.place] = digest.computed
+    replace_file(path, data)
 
 
 def load_tensors(path: Path, *kinds: str) -> TensorFile:
@@ -104,7 +121,8 @@ def load_tensors(path: Path, *kinds: str) -> TensorFile:
     except OSError as error:
         raise SutureError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
     try:
-        meta = json.loads(data[8:8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+        header = _read_header(data)
+        meta = json.loads(header).get("__metadata__", {})
         tensors = safetensors.load(data)
     except (SafetensorError, ValueError, AttributeError) as error:
         raise SutureError(f"{str(path)!r} is damaged: it is cut off or no safetensors file; remove it and "
@@ -113,13 +131,54 @@ def load_tensors(path: Path, *kinds: str) -> TensorFile:
     if kind not in kinds:
         raise SutureError(f"expected a file of the kind {kinds[0]}, got {kind} in {str(path)!r}; "
                           "choose another file")
-    # Files of a first version were written before there was this digest.
-    old = kind.endswith("/1") and ("digest" not in meta or kind == _OTHER_DIGEST)
-    if not old and meta.get("digest") != _compute_digest(kind, words, tensors):
+    found, note = _compute_digest(data), ""
+    if found is None and kind.endswith("/1") and "digest" not in meta:
+        note = (f"{path.name} was written by an early version without a digest, so damage to it "
+                "cannot be noticed")
+    elif found is None or not (found.written == found.computed
+                               or found.written in _compute_early_digests(header, meta, tensors)):
         raise SutureError(f"{str(path)!r} is damaged: its contents are not what was written; remove it and "
                           "compute it again")
-    return TensorFile(tensors, json.loads(words or "{}"))
+    about = json.loads(words) if words else {k: v for k, v in meta.items() if k != "format"}
+    return TensorFile(tensors, about, note)
 
 
-def _compute_digest(kind: str, words: str, tensors: Mapping[str, Tensor]) -> str:
-    return hash_tensors(sorted(tensors.items()), f"{kind}\0{words}\0")
+def is_own_file(metadata: Mapping[str, str]) -> bool:
+    """Return True for the metadata of a safetensors file of suture, also if one entry of it is damaged."""
+    return {"about", "digest"} <= metadata.keys() or any(v.startswith("suture.") for v in metadata.values())
+
+
+@dataclass(frozen=True)
+class _Digest:
+    """Digest of a file: where it is written, what is written there, and the SHA-256 of the rest."""
+
+    place: slice
+    written: bytes
+    computed: bytes
+
+
+def _read_header(data: bytes | bytearray) -> bytes:
+    return bytes(data[8:8 + int.from_bytes(data[:8], "little")])
+
+
+def _compute_digest(data: bytes | bytearray) -> _Digest | None:
+    """Compute the SHA-256 of a whole file with zeros in place of the digest; None if it has no digest."""
+    found = _DIGEST.search(_read_header(data))
+    if found is None:
+        return None
+    place, whole = slice(8 + found.start(1), 8 + found.end(1)), memoryview(data)
+    digest = hashlib.sha256(whole[:place.start])
+    digest.update(_NO_DIGEST.encode())
+    digest.update(whole[place.stop:])
+    return _Digest(place, found[1], digest.hexdigest().encode())
+
+
+def _compute_early_digests(header: bytes, meta: Mapping[str, str],
+                           tensors: Mapping[str, Tensor]) -> list[bytes]:
+    """Compute the digests that earlier versions wrote: of kind, description and tensors."""
+    # The rest of the header is covered by its form: three entries, and blanks alone after the last brace.
+    if "digest" not in meta or not header.rstrip(b" ").endswith(b"}"):
+        return []
+    kind, words = meta["format"], meta.get("about", "")
+    besides = [f"{kind}\0{words}\0"] + [words] * (kind == _SHELF)
+    return [hash_tensors(sorted(tensors.items()), beside).encode() for beside in besides]

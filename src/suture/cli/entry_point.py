@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -68,8 +69,10 @@ def main() -> None:
     problem, code = "", 2
     arguments = sys.argv[1:] or ["--help"]
     try:
-        # Not standalone, so that errors arrive here; typer still turns an interruption into its exit code.
-        code = _find_app(arguments)(arguments, standalone_mode=False) or 0
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            # Not standalone, so that errors arrive here; typer still makes an interruption an exit code.
+            code = _find_app(arguments)(arguments, standalone_mode=False) or 0
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except Exception as error:
@@ -79,6 +82,12 @@ def main() -> None:
     if problem:
         problems.print(f"suture: {escape(' '.join(problem.splitlines()))}", soft_wrap=True)
     sys.exit(code)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
+    """Print a warning on one line of stderr, with the class of those that are not suture's."""
+    kind = "note" if category.__name__ == "SutureWarning" else category.__name__
+    problems.print(f"{kind}: {escape(' '.join(str(message).splitlines()))}", soft_wrap=True)
 
 
 def _find_app(arguments: Sequence[str]) -> typer.Typer:

@@ -27,7 +27,7 @@ NetworkArgument = Annotated[str, typer.Argument(help=f"Network: {NETWORK_HELP}")
 TargetArgument = Annotated[str | None, typer.Argument(
     help="Network that gives the tails. Default: the source.")]
 WeightsOption = Annotated[Path | None, typer.Option(
-    help="Weights: safetensors, or a state dict saved by torch.")]
+    help="Weights: .safetensors, or a state dict saved by torch (.pt, .pth, .bin, .th, .ckpt, .tar).")]
 DataOption = Annotated[str, typer.Option(help=f"Data: {DATA_HELP}")]
 OutOption = Annotated[Path, typer.Option(help="Folder that results are written to, as they come.")]
 

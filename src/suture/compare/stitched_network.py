@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from suture._base import (
+    SutureWarning,
     convert_tensors,
     expect,
     fingerprint_network,
@@ -31,7 +33,7 @@ from suture.compare.settings import StitchOptions
 from suture.compare.setup import set_up
 from suture.compare.task_loss import find_marks, measure_own_layers, train
 from suture.data import Batch, Batches, move_batch
-from suture.networks import Readout, Site, SitedNetwork, find_device, prepare, take_first
+from suture.networks import Readout, Site, SitedNetwork, find_device, load_state, prepare, take_first
 from suture.representations import Alignment, AlignmentRule, Kind, Shape, get_token_mask
 from suture.results import describe_flaw
 from suture.stitching import Family, StitchingLayer, Task, explain_overfit, resolve_output
@@ -216,9 +218,13 @@ def load_stitched(path: str | Path, source: nn.Module, target: nn.Module, inputs
         device: device of the networks and the layer.
 
     Raises:
-        SutureError: another kind of file, networks with other weights, or sites that do not exist.
+        SutureError: another kind of file or a damaged one, a layer with odd weights, networks with other
+            weights, or sites that do not exist.
     """
-    tensors, about = load_tensors(Path(path), *KINDS)
+    file = load_tensors(Path(path), *KINDS)
+    if file.note:
+        warnings.warn(file.note, SutureWarning, stacklevel=2)
+    about = file.about
     for side, network, wanted in zip(("source", "target"), (source, target),
                                      about["fingerprints"], strict=True):
         got = fingerprint_network(network)
@@ -230,7 +236,7 @@ def load_stitched(path: str | Path, source: nn.Module, target: nn.Module, inputs
     shapes = [_decode_shape(s) for s in about["shapes"]]
     layer = StitchingLayer(Alignment(shapes[0], shapes[1], AlignmentRule(**about["alignment"])),
                            Family.parse(about["family"]), relu=about.get("relu", False))
-    layer.load_state_dict(tensors)
+    load_state(layer, file.tensors, f"the layer in {str(path)!r}")
     sites = Site.parse(about["sites"][0]), Site.parse(about["sites"][1])
     made = StitchedNetwork(source, target, sites, layer, given, allow_bypass=about["allow_bypass"],
                            device=device, fit=about["fit"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
@@ -171,24 +172,32 @@ def _round_to_bytes(x: Tensor) -> Tensor:
 
 
 def _parse_numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(v) for v in text.split("/"))
+    return tuple(float(v) for v in _split_list(text))
+
+
+def _split_list(text: str) -> list[str]:
+    """Split a list at its commas, slashes or blanks; brackets around it make no difference."""
+    return re.split(r"\s*[/,]\s*|\s+", text.strip("[]() "))
 
 
 def _parse_size(text: str) -> tuple[int, int]:
-    height, _, width = text.partition("x")
-    return int(height), int(width or height)
+    sides = [int(v) for v in (text.split("x") if "x" in text else _split_list(text))]
+    if len(sides) > 2:
+        raise ValueError(text)
+    return sides[0], sides[-1]
 
 
 _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
-    "size": (_parse_size, "64 or 48x64 (height x width)"), "mean": (_parse_numbers, "0.5 or 0.5/0.5/0.5"),
-    "std": (_parse_numbers, "0.5 or 0.5/0.5/0.5"), "channels": (int, "3"), "interpolation": (str, "bicubic"),
+    "size": (_parse_size, "64 or 48x64 (height x width)"), "mean": (_parse_numbers, "0.5 or 0.5,0.5,0.5"),
+    "std": (_parse_numbers, "0.5 or 0.5,0.5,0.5"), "channels": (int, "3"), "interpolation": (str, "bicubic"),
     "crop": (float, "0.875"), "fit": (str, "squash"), "corner": (str, "floor")}
 
 
 def parse_preprocessing(text: str) -> ImagePreprocessing | None:
-    """Read a preprocessing such as ``size=64,mean=0.5/0.5/0.5,std=0.5``; return None for ``raw``.
+    """Read a preprocessing such as ``size=64,mean=0.5,0.5,0.5,std=0.5``; return None for ``raw``.
 
-    Keys and defaults are those of `ImagePreprocessing`.
+    Keys and defaults are those of `ImagePreprocessing`. The numbers of a mean or std are separated by commas,
+    slashes or blanks. Several of them say how many channels the network reads, unless `channels` does.
 
     Raises:
         SutureError: an unknown key, a key given twice, or a value that cannot be read.
@@ -196,8 +205,7 @@ def parse_preprocessing(text: str) -> ImagePreprocessing | None:
     if text == "raw":
         return None
     found: dict[str, Any] = {}
-    for part in text.split(","):
-        key, sign, value = (p.strip() for p in part.partition("="))
+    for key, value in _split_options(text):
         if key not in _PARSERS:
             raise make_unknown_error("key of preprocessing", key, _PARSERS,
                                      f"keys: {', '.join(_PARSERS)}; or write raw")
@@ -207,5 +215,14 @@ def parse_preprocessing(text: str) -> ImagePreprocessing | None:
         try:
             found[key] = read(value)
         except ValueError as e:
-            raise SutureError(f"expected {key}={example}, got {key}{sign}{value}") from e
+            raise SutureError(f"expected {key}={example}, got {key}={value}") from e
+    widths = {len(found[key]) for key in ("mean", "std") if key in found} - {1}
+    if "channels" not in found and len(widths) == 1:
+        found["channels"] = widths.pop()
     return ImagePreprocessing(**found)
+
+
+def _split_options(text: str) -> list[tuple[str, str]]:
+    """Split ``key=value,key=1,2,3`` at the commas before a key; all other commas belong to a value."""
+    parts = re.split(r"\s*[,\s]\s*(?=[^,\s=]+\s*=)", text.strip())
+    return [(key.strip(), value.strip()) for key, _, value in (part.partition("=") for part in parts)]

@@ -27,13 +27,13 @@ from suture.indices.gram_matrices import FlatKernels as FlatKernels
 from suture.indices.hsic import Kernels as Kernels
 from suture.indices.logits import of_logits as of_logits
 from suture.indices.matrices import compare_arrays as compare_arrays
-from suture.indices.matrices import merged_moments as merged_moments
 from suture.indices.requests import Named as Named
 from suture.indices.requests import Request as Request
 from suture.indices.requests import chosen as chosen
 from suture.indices.requests import own as own
 from suture.indices.sample import Rows as Rows
 from suture.indices.sample import Sample as Sample
+from suture.indices.saved_moments import merged_moments as merged_moments
 from suture.indices.statistics import SITE_COLUMNS as SITE_COLUMNS
 from suture.indices.statistics import SiteStatistics as SiteStatistics
 from suture.indices.statistics import tabulate_statistics as tabulate_statistics

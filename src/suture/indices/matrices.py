@@ -1,31 +1,26 @@
-"""Indices of matrices on disk: files or folders of arrays, or moments saved on several machines."""
+"""Indices of matrices on disk: files or folders of arrays."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from suture._base import SutureError, expect, load_tensors, save_tensors
-from suture.indices.computation import Streaming, of_blocks
+from suture._base import SutureError, expect
+from suture.indices.computation import Streaming
 from suture.indices.definition import Value
 from suture.indices.requests import Named
-from suture.numbers import SAMPLE_ROWS, Cross, MomentBlock, Moments, Side, UnitRowSums
+from suture.indices.row_sketch import RUNS, RowSketcher
+from suture.indices.saved_moments import save_moments
+from suture.numbers import SAMPLE_ROWS
 
-MOMENTS_FORMAT = "suture.moments/2"
-_OLD_FORMAT = "suture.moments/1"
 CHUNK_ROWS = 4096
 """Number of rows that are read at once."""
 _ENDINGS = (".npy", ".npz", ".safetensors")
-_PRECISIONS = {str(d): d for d in (torch.float64, torch.float32)}
-P = TypeVar("P", Side, Cross)
 
 
 def compare_arrays(source: Any, target: Any, indices: Iterable[Named] | Named = "default", *,
@@ -47,89 +42,15 @@ def compare_arrays(source: Any, target: Any, indices: Iterable[Named] | Named = 
     """
     streaming = Streaming(indices, jackknife=jackknife, sample=sample, seed=seed)
     streaming.keeps_moments |= save is not None
+    sketchers = [RowSketcher(length) for length in RUNS] if save is not None else []
     for x, y in _read_together(source, target):
         streaming.update(x, y)
+        for sketcher in sketchers:
+            sketcher.update(x, y)
     found = streaming.values()
     if save is not None:
-        save_moments(save, streaming.blocks)
+        save_moments(save, streaming.blocks, [s.sketch for s in sketchers])
     return found
-
-
-def merged_moments(paths: Sequence[str | Path], indices: Iterable[Named] | Named = "default", *,
-                   intervals: bool = False) -> dict[str, Value]:
-    """Compute indices from the moments that `compare_arrays` saved, over the rows of all files.
-
-    Args:
-        paths: files of disjoint rows of the same two matrices.
-        indices: indices that need no rows.
-        intervals: add 95 % intervals by the jackknife over the blocks of all files.
-
-    Raises:
-        SutureError: files without moments or of other widths, or an index that needs rows.
-    """
-    expect(bool(paths), "at least one file of moments", "none", "write them with compare_arrays(save=...)")
-    blocks = [block for path in paths for block in load_moments(path)]
-    shapes = {tuple(b.moments.sxy.shape) for b in blocks}
-    expect(len(shapes) == 1, "moments of the same two matrices", f"widths {sorted(shapes)}",
-           "merge files of disjoint rows only")
-    return of_blocks(blocks, indices, intervals=intervals)
-
-
-def save_moments(path: str | Path, blocks: Sequence[MomentBlock]) -> Path:
-    """Write blocks of moments to one ``.safetensors`` file, whole or not at all."""
-    path = Path(path)
-    expect(path.suffix == ".safetensors", "a file for moments that ends in .safetensors", f"{path.name!r}",
-           f"write {path.stem}.safetensors")
-    tensors: dict[str, Tensor] = {}
-    for k, block in enumerate(blocks):
-        for name, m in (("moments", block.moments), ("standard", block.standard)):
-            for part, sums in (("x", m.x), ("y", m.y), ("cross", m.cross)) if m is not None else ():
-                tensors |= {f"{k}/{name}/{part}.{key}": t for key, t in vars(sums).items() if key != "n"}
-        for side, unit in zip("xy", block.unit or (), strict=False):
-            tensors |= {f"{k}/unit/{side}.total": unit.total,
-                        f"{k}/unit/{side}.zeros": torch.tensor(unit.zeros)}
-    save_tensors(path, MOMENTS_FORMAT, tensors, {"n": [b.moments.n for b in blocks],
-                                                 "precision": str(blocks[0].moments.precision)})
-    return path
-
-
-def load_moments(path: str | Path) -> list[MomentBlock]:
-    """Load the blocks that `save_moments` wrote."""
-    path = Path(path)
-    old = _load_old(path)
-    tensors, about = load_tensors(path, MOMENTS_FORMAT) if old is None else old
-    return [_build_block(f"{k}/", int(n), _PRECISIONS[about["precision"]], tensors)
-            for k, n in enumerate(about["n"])]
-
-
-def _load_old(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Load tensors and description of the first format, which has no digest; None for other files."""
-    try:
-        with safe_open(path, "pt") as opened:
-            about = opened.metadata() or {}
-            if about.get("format") != _OLD_FORMAT:
-                return None
-            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError):
-        return None
-    return tensors, about | {"n": json.loads(about["n"])}
-
-
-def _build_block(prefix: str, n: int, precision: torch.dtype, tensors: dict[str, Tensor]) -> MomentBlock:
-    def build_part(kind: type[P], name: str, **given: Any) -> P:
-        sums: dict[str, Any] = {f.name: tensors[f"{prefix}{name}.{f.name}"] for f in fields(kind)
-                                if f.name not in given}
-        return kind(**given, **sums)
-
-    def build_moments(name: str) -> Moments:
-        return Moments(build_part(Side, f"{name}/x", n=n), build_part(Side, f"{name}/y", n=n),
-                       build_part(Cross, f"{name}/cross"), precision)
-
-    if f"{prefix}unit/x.total" not in tensors:
-        return MomentBlock(build_moments("moments"))
-    x, y = (UnitRowSums(n, tensors[f"{prefix}unit/{side}.total"], int(tensors[f"{prefix}unit/{side}.zeros"]))
-            for side in "xy")
-    return MomentBlock(build_moments("moments"), (x, y), build_moments("standard"))
 
 
 def _read_together(source: Any, target: Any) -> Iterator[tuple[Any, Any]]:

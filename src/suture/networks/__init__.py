@@ -36,6 +36,9 @@ from suture.networks.sites import SitedNetwork as SitedNetwork
 from suture.networks.sites import capture as capture
 from suture.networks.sites import find_sites as find_sites
 from suture.networks.sites import run_tail as run_tail
+from suture.networks.state_dicts import abbreviate as abbreviate
+from suture.networks.state_dicts import load_state as load_state
+from suture.networks.state_dicts import name_kind as name_kind
 from suture.networks.training import History as History
 from suture.networks.training import Recipe as Recipe
 from suture.networks.training import augment as augment

@@ -73,7 +73,7 @@ def prepare(network: nn.Module, inputs: Any, device: torch.device, name: str) ->
         mine = copy_network(network, device).eval().requires_grad_(False)
     shapes = ", ".join(str(tuple(t.shape)) for t in list_tensors(inputs))
     with disable_gradients(), report_errors(f"the {name} network fails on inputs of shape {shapes}",
-                                        "give it the data it was made for"):
+                                        _advise_inputs(mine, inputs, name)):
         with _refuse_calls(network, mine, name):
             before = apply(mine, inputs)
         _check_equal_to_original(network, inputs, before, name)
@@ -121,6 +121,14 @@ def _has_hooks(*modules: nn.Module) -> bool:
     """Return True if a forward hook runs in a call of one of the modules."""
     everywhere = nn.modules.module._global_forward_hooks, nn.modules.module._global_forward_pre_hooks
     return any(everywhere) or any(m._forward_hooks or m._forward_pre_hooks for m in modules)
+
+
+def _advise_inputs(network: nn.Module, inputs: Any, name: str) -> str:
+    is_bytes = any(t.dtype == torch.uint8 and t.ndim > 2 for t in list_tensors(inputs))
+    if is_bytes and any(p.is_floating_point() for p in network.parameters()):
+        return (f"the inputs are bytes (uint8): write --{name}-input mean=...,std=..., or "
+                "Prepared(data, ImagePreprocessing(...))")
+    return "give it the data it was made for"
 
 
 def take_first(inputs: Any, n: int = 4) -> Any:

@@ -16,6 +16,7 @@ from torch import Tensor
 from suture._base import (
     Progress,
     SutureError,
+    TensorFile,
     check_finite,
     convert_tensors,
     count_examples,
@@ -94,18 +95,27 @@ def fit_with_store(detector: Detector, natives: Sequence[NativeSite], data: Nati
     """
     keys = [] if store is None else _make_keys(detector, natives, data)
     files = [Path(store or "") / f"{key}.safetensors" for key in keys]
-    kept = {k: load_tensors(f, STORE_FORMAT, OLD_STORE_FORMAT) for k, f in enumerate(files) if f.exists()}
+    kept = {k: _load_state(f) for k, f in enumerate(files) if f.exists()}
     found = {k: detector.restore(natives[k], of.tensors) for k, of in kept.items()}
     if loaded is not None:
-        loaded += [of.about["computed"] for of in kept.values()]
+        loaded += [of.about["computed"] for of in kept.values() if "computed" in of.about]
     rest = [k for k in range(len(natives)) if k not in found]
     for k, made in zip(rest, detector.fit_sites([natives[k] for k in rest]) if rest else (), strict=True):
         found[k] = made
         if files:
             save_tensors(files[k], STORE_FORMAT, made.get_state(),
-                         {"site": natives[k].name, "computed": get_time()})
+                         {"site": natives[k].name, "key": keys[k], "computed": get_time()})
     device = torch.device("cpu") if detector.per_cell else data.device
     return [found[k].to(device) for k in range(len(natives))]
+
+
+def _load_state(path: Path) -> TensorFile:
+    """Load a stored detector, whose file must bear the key that was written into it."""
+    file = load_tensors(path, STORE_FORMAT, OLD_STORE_FORMAT)
+    key = file.about.get("key", path.stem)  # earlier files have none
+    expect(key == path.stem, f"the detector {key} in {str(path)!r}", "a file of another name",
+           "remove it, and the detector is trained again")
+    return file
 
 
 def _make_keys(detector: Detector, natives: Sequence[NativeSite], data: NativeData) -> list[str]:

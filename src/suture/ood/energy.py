@@ -22,7 +22,15 @@ from suture._base import (
     list_tensors,
 )
 from suture.data import Batch, Batches, cut_batch, move_batch
-from suture.networks import augment, check_images, disable_gradients, freeze, make_optimizer, set_rate
+from suture.networks import (
+    augment,
+    check_images,
+    disable_gradients,
+    freeze,
+    load_state,
+    make_optimizer,
+    set_rate,
+)
 from suture.numbers import ShiftedSums
 from suture.ood.auxiliary import take_examples
 from suture.ood.detector import Detector, NativeData, NativeSite
@@ -89,7 +97,7 @@ class Energy(Detector):
     def restore(self, native: NativeSite, state: Mapping[str, Tensor]) -> Self:
         data = _get_data(native)
         made = EnergyClassifier(native.shape, data.classes, data.recipe, data.image_size, native.name)
-        made.load_state_dict(dict(state))
+        load_state(made, state, f"the stored detector of {native.name}")
         return self.copy_with(classifier=made.eval().requires_grad_(False))
 
 

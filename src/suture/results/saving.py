@@ -27,6 +27,8 @@ KIND = "suture.comparison/2"
 FILE, TABLE = "comparison.safetensors", "table.csv"
 # Format version 1 kept a document and arrays in files of their own, and loaded the table.
 _OLD_DOCUMENT, _OLD_ARRAYS = "comparison.json", "arrays.safetensors"
+UNCHECKED = (f"loaded from {_OLD_DOCUMENT} of an early version, which has no digest, so damage to names, "
+             "settings and notes cannot be noticed")
 _OURS = (FILE, TABLE, _OLD_DOCUMENT, _OLD_ARRAYS)
 # Another process may be writing a report into the folder.
 _REPORT = ("report.html", "figures")
@@ -64,10 +66,10 @@ def read_fields(folder: Path) -> dict[str, Any]:
     except SutureError:
         if not (folder / FILE).exists():  # else another process has replaced the old files
             raise
-    tensors, about = load_tensors(folder / FILE, KIND)
-    return {name: about[name] for name in NAMES} | {
-        "table": parse_table(about["table"]), "meta": json.loads(about["meta"]),
-        "arrays": {name: tensors[name].numpy() for name in about["arrays"]}}
+    file = load_tensors(folder / FILE, KIND)
+    return {name: file.about[name] for name in NAMES} | {
+        "table": parse_table(file.about["table"]), "meta": json.loads(file.about["meta"]),
+        "arrays": {name: file.tensors[name].numpy() for name in file.about["arrays"]}}
 
 
 def _refuse_foreign(folder: Path) -> None:
@@ -111,8 +113,9 @@ def read_old_fields(folder: Path) -> dict[str, Any]:
         tensors, table = safetensors.load(arrays), parse_table(text.decode())
         if "mark" not in table:  # written before there were marks
             table = table.assign(mark="")
-        return {name: document[name] for name in (*NAMES, "meta")} | {
-            "table": table, "arrays": {k: tensors[k] for k in document["arrays"]}}
+        meta = document["meta"] | {"notes": [*document["meta"].get("notes", ()), UNCHECKED]}
+        return {name: document[name] for name in NAMES} | {
+            "meta": meta, "table": table, "arrays": {k: tensors[k] for k in document["arrays"]}}
 
 
 def _find_content(folder: Path, name: str, digest: str) -> bytes:
@@ -129,6 +132,6 @@ def report_damage(folder: Path) -> Iterator[None]:
     """Turn the errors of damaged contents of a folder into a `SutureError`."""
     try:
         yield
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise SutureError(f"the comparison in {str(folder)!r} is damaged: {error}; compute it again"
                           ) from error

@@ -8,6 +8,8 @@ from suture.zoo.registry import Report as Report
 from suture.zoo.registry import build as build
 from suture.zoo.registry import networks as networks
 from suture.zoo.registry import train_network as train_network
+from suture.zoo.weights import WeightsFile as WeightsFile
+from suture.zoo.weights import fit_weights as fit_weights
 from suture.zoo.weights import load_weights as load_weights
 from suture.zoo.weights import read_metadata as read_metadata
 from suture.zoo.weights import read_weights as read_weights

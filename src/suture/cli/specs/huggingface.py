@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import json
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from suture._base import (
@@ -24,7 +25,8 @@ from suture._base import (
 from suture.cli.specs.image_processors import read_image_preprocessing
 from suture.cli.specs.network_spec import LoadedNetwork, ParsedSpec, build_quietly
 from suture.data import Preprocessing, TextPreprocessing
-from suture.zoo import load_weights, read_weights
+from suture.networks import abbreviate, name_kind
+from suture.zoo import fit_weights, read_weights
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _PICKLED = ("pytorch_model*.bin*", "tf_model*.h5*", "flax_model*.msgpack*", "model.ckpt*")
@@ -49,7 +51,7 @@ def build_huggingface(parsed: ParsedSpec) -> LoadedNetwork:
         notes = parsed.notes
         with build_quietly(parsed):
             if parsed.weights is not None:
-                made = _build_with_weights(kind, config, parsed.weights)
+                made, notes = _build_with_weights(kind, config, parsed.weights)
             elif _has_weights(folder):
                 made, notes = _load_stored(kind, folder, parsed)
             else:
@@ -145,32 +147,69 @@ def _build_random(kind: Any, config: Any) -> nn.Module:
     return made.float()
 
 
-def _build_with_weights(kind: Any, config: Any, path: Path) -> nn.Module:
+def _build_with_weights(kind: Any, config: Any, path: Path) -> tuple[nn.Module, tuple[str, ...]]:
     """Build a network with the weights of a file, named as in the network or as transformers saves them."""
     made = _build_random(kind, config)
     try:
-        load_weights(made, path)
+        return made, fit_weights(made, path).notes
     except SutureError as unfit:
-        stored, _ = read_weights(path)
+        file = read_weights(path)
         try:
-            again, report = kind.from_pretrained(None, config=config, state_dict=stored, dtype=torch.float32,
-                                                 output_loading_info=True)
+            again, report = kind.from_pretrained(None, config=config, state_dict=file.tensors,
+                                                 dtype=torch.float32, output_loading_info=True)
         except Exception:
             raise unfit from None
         if any(report.values()):
             raise
-        return again  # type: ignore[no-any-return]
-    return made
+    _check_values(again, {name: (t.dtype, t.shape) for name, t in file.tensors.items()}, str(path))
+    return again, file.notes
 
 
 def _load_stored(kind: Any, folder: Path, parsed: ParsedSpec) -> tuple[nn.Module, tuple[str, ...]]:
     made, report = kind.from_pretrained(folder, use_safetensors=True, dtype=torch.float32,
                                         output_loading_info=True, **_LOCAL)
-    absent = sorted(report["missing_keys"])
-    if not absent:
-        return made, ()
-    return made, (f"{len(absent)} weights are not in the files of {parsed.spec} and are random (seed "
-                  f"{parsed.seed}): {', '.join(absent[:3])}{', ...' if len(absent) > 3 else ''}",)
+    _check_values(made, _list_stored(folder), str(folder))
+    notes = []
+    for keys, what in (("missing_keys", "weights are not in the files of {} and are random (seed {})"),
+                       ("unexpected_keys", "weights in the files of {} are not in the network")):
+        if names := sorted(report[keys]):
+            notes.append(f"{len(names)} {what.format(parsed.spec, parsed.seed)}: {abbreviate(names)}")
+    return made, tuple(notes)
+
+
+Stored = Mapping[str, tuple[torch.dtype, torch.Size]]
+
+
+def _list_stored(folder: Path) -> Stored:
+    """Return dtype and shape of every tensor in the files of a folder, without their values."""
+    found = {}
+    index = folder / _WEIGHTS[1]
+    files = ({folder / str(f) for f in _read_json(index)["weight_map"].values()}
+             if index.is_file() and not (folder / _WEIGHTS[0]).is_file() else {folder / _WEIGHTS[0]})
+    for path in files:
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                part = file.get_slice(name)
+                empty = part[:0] if part.get_shape() else file.get_tensor(name)
+                found[name] = empty.dtype, torch.Size(part.get_shape())
+    return found
+
+
+def _check_values(made: nn.Module, stored: Stored, where: str) -> None:
+    """Refuse weights that transformers casts to another kind of number, and those that are not finite.
+
+    It renames weights, so those of another kind are known by their shapes: a float weight of the network has
+    it, and no other tensor.
+    """
+    shapes: dict[str, set[torch.Size]] = {}
+    for t in made.state_dict().values():
+        shapes.setdefault(name_kind(t.dtype), set()).add(t.shape)
+    other = [f"{name} ({str(dtype).removeprefix('torch.')})" for name, (dtype, shape) in stored.items()
+             if (kind := name_kind(dtype)) != "float" and shape in shapes.get("float", ())
+             and shape not in shapes.get(kind, ()) and not name.endswith("num_batches_tracked")]
+    expect(not other, f"weights of float numbers in {where}", abbreviate(other), "save them as float32")
+    bad = [name for name, t in made.named_parameters() if not bool(torch.isfinite(t).all())]
+    expect(not bad, f"finite weights in {where}", f"NaN or inf in {abbreviate(bad)}", "train them again")
 
 
 def _find_preprocessing(library: Any, folder: Path,

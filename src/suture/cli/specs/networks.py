@@ -6,6 +6,7 @@ import difflib
 import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -37,8 +38,8 @@ def build_network(spec: str, *, weights: str | Path | None = None, like: Any = N
             cache), ``hf:FOLDER`` or the folder alone (the same layout), or ``module:function``. The last one
             runs your function, which has no arguments and returns an `nn.Module`, or a pair of one and its
             preprocessing.
-        weights: a safetensors file, or a state dict for ``torch.load(weights_only=True)``. None: random
-            weights for zoo, torchvision and timm; for hf those beside the config.
+        weights: a file for `zoo.load_weights`. None: random weights for zoo, torchvision and timm; for hf
+            those beside the config.
         like: data whose numbers of classes (zoo, timm, torchvision) and channels (zoo, timm) the network
             gets.
         seed: seed of random weights.
@@ -49,7 +50,7 @@ def build_network(spec: str, *, weights: str | Path | None = None, like: Any = N
     parsed = ParsedSpec(spec, name, getattr(like, "classes", None), channels, seed, file)
     made = _MAKERS[kind](parsed)
     if file is not None and kind != "hf":
-        _load_weights(made.network, file, parsed)
+        made = replace(made, notes=(*made.notes, *_load_weights(made.network, file, parsed)))
     return made
 
 
@@ -84,9 +85,10 @@ def _make_no_kind_error(spec: str) -> SutureError:
                        + (f"; nearest: {', '.join(near)}" if near else ""))
 
 
-def _load_weights(made: nn.Module, file: Path, parsed: ParsedSpec) -> None:
+def _load_weights(made: nn.Module, file: Path, parsed: ParsedSpec) -> tuple[str, ...]:
+    """Load weights and return notes on them."""
     try:
-        zoo.load_weights(made, file)
+        return zoo.fit_weights(made, file).notes
     except SutureError as e:
         sizes = parsed.list_sizes("classes", "channels")
         if "wrong shape" in str(e) and sizes:
