@@ -101,7 +101,7 @@ def exponentiate(e: Estimate) -> Estimate:
 
 def take_root(e: Estimate) -> Estimate:
     """Take the square root of an estimate that is not negative, and of its interval."""
-    return Estimate(*map(math.sqrt, (e.value, e.low, e.high)), e.reason)
+    return Estimate(math.sqrt(e.value), math.sqrt(e.low), math.sqrt(e.high), e.reason)
 
 
 def estimate_batch_mean(values: NDArray[Any]) -> Estimate:

@@ -49,7 +49,8 @@ class Comparison(Measured):
             ``"dm.weight/0/1"`` float32. The per-example ones (`suture.compare.evaluation`) need
             about 14 bytes per cell, method and test example.
         meta: JSON-able: ``versions``, ``seed``, ``command``, ``settings``, ``n_fit``, ``n_test``,
-            ``created``, ``device``, ``notes`` (list of str), ``stages`` (names of the finished stages).
+            ``created``, ``device``, ``notes`` (list of str), ``stages`` (names of the finished stages),
+            ``output`` (which output of the target network was scored, ``choice``, and its ``kind``).
 
     Raises:
         SutureError: the table breaks these rules, a site name occurs twice, meta is not JSON-able, or an
