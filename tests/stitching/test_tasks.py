@@ -239,3 +239,42 @@ def test_logits_of_examples_are_no_logits_of_tokens() -> None:
     with pytest.raises(SutureError,
                        match=r"logits \(N, T, vocabulary\) .*got float32 of shape \(4, 13\)"):
         suture.compare(Pooled().eval(), data=batch(labels=torch.arange(4)), task="next_token", device="cpu")
+
+
+# -- which output it is --------------------------------------------------------------------------------------
+
+
+class Beside(torch.nn.Module):
+    """Hidden states, a number for the batch, and logits of tokens, as one tuple."""
+
+    def __init__(self, network: Language) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, **inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        z = self.network(**inputs)["logits"]
+        return z.new_ones(*z.shape[:2], V - 2), z.sum(), z
+
+
+@pytest.mark.parametrize(("labels", "task"), [(IDS, "next_token"), (None, "auto"), (IDS, "auto"),
+                                              (ALIGNED, "tokens")])
+def test_the_logits_of_tokens_are_found_beside_other_outputs(labels: Tensor | None, task: str) -> None:
+    found = resolve_output(Beside(made()), INPUTS, labels, task=task)
+    assert found.readout.path == "2"
+    assert found.task.of_tokens
+
+
+def test_labels_tell_which_logits_of_tokens_are_meant() -> None:
+    network = made(causal=False, outputs=4)
+    both = Beside(network)
+    both.forward = lambda **inputs: (network(**inputs)["logits"][..., [1, 2, 3, 0]],
+                                     network(**inputs)["logits"])
+    labels = network(**INPUTS)["logits"].argmax(2)
+    assert resolve_output(both, INPUTS, labels).readout.path == "1"
+
+
+def test_a_number_for_the_whole_batch_is_refused() -> None:
+    network = made()
+    network.head.register_forward_hook(lambda m, a, out: out.mean())
+    with pytest.raises(SutureError, match="an output for each example, got a single number"):
+        resolve_output(network, INPUTS, None)

@@ -51,7 +51,8 @@ class Comparison(Measured):
             (`TaskRecipe.seeds`) they are means, float32. ``"tlm.runs.kl"`` (initialisations, S, T) holds the
             values of each, and ``"tlm.run1.loss"`` belongs to the second.
         meta: JSON-able: ``versions``, ``seed``, ``command``, ``settings``, ``n_fit``, ``n_test``,
-            ``created``, ``device``, ``notes`` (list of str), ``stages`` (names of the finished stages).
+            ``created``, ``device``, ``notes`` (list of str), ``stages`` (names of the finished stages),
+            ``output`` (which output of the target network was scored, ``choice``, and its ``kind``).
 
     Raises:
         SutureError: the table breaks these rules, a site name occurs twice, meta is not JSON-able, or an

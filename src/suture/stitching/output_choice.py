@@ -60,12 +60,14 @@ def choose_output(evidence: Evidence, task: str) -> tuple[str, str]:
     called = [p for p in places if "logits" in (p.split(".")[0], p.split(".")[-1])]
     if len(places) == 1 or called:
         return (called or places)[0], ""
-    fitting = _list_fitting(evidence)
+    of_tokens = task != "auto" and Task(task).of_tokens
+    fitting = _list_fitting(evidence, of_tokens)
     labels, main = evidence.labels, _leave_out_auxiliary(evidence)[0]
     if task == Task.NONE.value:
         numbers = labels is not None and labels.is_floating_point() and len(fitting) == 1
         return (fitting if numbers else places)[0], ""
-    if _is_hidden(main, evidence) and not any(evidence.count_hits(p).beat_chance for p in fitting):
+    met = (p for p in fitting if evidence.count_hits(p).beat_chance)
+    if task == "auto" and _is_hidden(main, evidence) and not any(met):
         return main, ""
     path, why = _weigh(fitting, evidence) if len(fitting) > 1 else ((fitting or [main])[0], "by its shape")
     return path, f"of the outputs {describe_outputs(evidence.named)}, {path!r} is scored: {why}"
@@ -83,13 +85,18 @@ def _is_hidden(path: str, evidence: Evidence) -> bool:
         t.ndim != 3 or t.shape[2] != evidence.vocabulary for t in evidence.named.values())
 
 
-def _list_fitting(evidence: Evidence) -> list[str]:
-    """List the outputs whose shape fits the labels; without labels, those (N, K) or of the vocabulary."""
+def _list_fitting(evidence: Evidence, of_tokens: bool) -> list[str]:
+    """List the outputs whose shape fits the labels; without labels, those (N, K) or of the vocabulary.
+
+    With `of_tokens` they are (N, T, K).
+    """
     main, labels = _leave_out_auxiliary(evidence), evidence.labels
     shapes = {p: evidence.named[p].shape for p in main}
     words = [p for p, s in shapes.items() if len(s) == 3 and s[2] == evidence.vocabulary]
     if words and (labels is None or labels.ndim == 2):
         return words
+    if of_tokens:
+        return [p for p, s in shapes.items() if len(s) == 3]
     return [p for p in main if _fits_labels(evidence.named[p], labels)]
 
 
@@ -102,7 +109,7 @@ def _fits_labels(x: Tensor, labels: Tensor | None) -> bool:
     if labels.ndim > 1:
         return x.ndim in (2, 3) and x.shape[1] == labels.shape[1]
     if x.ndim == 1 or (x.ndim == 2 and x.shape[1] == 1):
-        return set(labels.unique().tolist()) <= {0, 1}
+        return set(labels.tolist()) <= {0, 1}
     return x.ndim == 2 and x.shape[1] > int(labels.max())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from itertools import chain
@@ -31,7 +33,7 @@ class Hits(NamedTuple):
     def beat_chance(self) -> bool:
         """True if they exceed chance by more than three standard deviations."""
         mean, variance = self.n * self.chance, self.n * self.chance * (1 - self.chance)
-        return self.hits > mean + 3 * variance ** 0.5
+        return self.hits > mean + 3 * math.sqrt(variance)
 
 
 class Evidence:
@@ -65,7 +67,9 @@ class Evidence:
 
     @cached_property
     def _seen(self) -> tuple[dict[str, Tensor], Tensor | None]:
-        pieces, parts, left = [], [], EXAMPLES
+        pieces: list[Batch] = []
+        parts: list[dict[str, Tensor]] = []
+        left = EXAMPLES
         batches = [self._batch] if self._more is None else self._more()
         for piece in chain.from_iterable(cut_batch(b, _PIECE) for b in batches):
             if left <= 0:
@@ -95,7 +99,9 @@ class Evidence:
     def vocabulary(self) -> int | None:
         """Number of rows of the embedding that reads the token ids, or None."""
         ids = find_token_ids(self.few)
-        for call in () if ids is None else walk(self.root):
+        if ids is None:
+            return None
+        for call in walk(self.root):
             if isinstance(call.module, nn.Embedding) and any(
                     isinstance(a, Tensor) and a.shape == ids.shape and torch.equal(a, ids)
                     for a in call.args):
@@ -103,13 +109,18 @@ class Evidence:
         return None
 
     def count_hits(self, path: str) -> Hits:
-        """Count the labels that the largest value of an output (N, K), or the sign of one (N,), meets."""
+        """Count the labels that the largest value of an output meets, or the sign of one number.
+
+        Outputs are (N, K), (N,), or (N, T, K) with labels (N, T), which are below 0 where nothing is scored.
+        """
         x, labels = self.get_many(path), self.many_labels
+        if labels is not None and labels.ndim == 2 and x.shape[:2] == labels.shape and x.ndim == 3:
+            x, labels = x[labels >= 0], labels[labels >= 0]
         single = x.ndim == 1 or (x.ndim == 2 and x.shape[1] == 1)
         if labels is None or labels.ndim != 1 or labels.is_floating_point() or not (single or x.ndim == 2):
             return Hits(0, 0, 1.0)
         classes = x.flatten() > (0.5 if lies_within(x) else 0) if single else x.argmax(1)
-        most = int(labels.unique(return_counts=True)[1].max()) / len(labels)
+        most = max(Counter(labels.tolist()).values(), default=0) / max(1, len(labels))
         return Hits(int((classes == labels).sum()), len(labels), max(most, 1 / max(2, x[0].numel())))
 
 

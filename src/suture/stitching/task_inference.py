@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from suture._base import SutureError, describe_value, replace_input
+from suture._base import SutureError, describe_value, expect, replace_input
 from suture.data import Batch
 from suture.networks import OutputKind, Readout, apply, disable_gradients, name_tensors, sums_to_one
 from suture.representations import get_token_mask
@@ -79,6 +79,8 @@ def resolve_output(network: nn.Module, inputs: Any, labels: Tensor | None, *, ta
     note = kind_note = ""
     if path is None:
         path, note = choose_output(evidence, task)
+    expect(evidence.named[path].ndim > 0, "an output for each example", "a single number",
+           "wrap the network so that it returns one")
     why, found, task_note = "", Task.NONE, ""
     if task == "auto":
         why, found, task_note = _infer_task(path, evidence)
@@ -137,7 +139,7 @@ def _explain_none(path: str, evidence: Evidence) -> str:
         return _explain_values(labels, width)
     if width == 1:
         known = None if labels is None else evidence.many_labels
-        binary = known is not None and set(known.unique().tolist()) <= {0, 1}
+        binary = known is not None and set(known.tolist()) <= {0, 1}
         return "" if binary else "the output is one number for each example"
     if sums_to_one(x) or is_logarithmic(x):
         return ""
@@ -167,7 +169,7 @@ def _explain_misses(path: str, evidence: Evidence) -> str:
     x, labels = evidence.get_many(path), evidence.many_labels
     last = -1 if labels is None else int(labels.max())
     beyond = int((x.argmax(1) > last).sum())
-    few = len(x) < _LEAST or labels is None or len(labels.unique()) < 2
+    few = len(x) < _LEAST or labels is None or len(set(labels.tolist())) < 2
     if few or width < 2 * (last + 1) or 2 * beyond <= len(x):
         return ""
     return (f"{beyond} of {len(x)} examples have their largest value beyond the last label, {last}, as "
