@@ -199,7 +199,8 @@ def test_a_cell_of_the_paper_preset_is_the_papers_recipe() -> None:
     tlm = asdict(made["tlm"])
     wanted = {"epochs": 30, "batch_size": 256, "lr": 1e-3, "weight_decay": 1e-5, "optimizer": "adam",
               "schedule": "constant", "crop": 4, "flip": True, "seed": 3, "init": "random",
-              "objective": "hard", "precision": "float32", "patience": None}
+              "objective": "hard", "precision": "float32", "patience": None,
+              "seeds": 1}
     assert {k: tlm[k] for k in wanted} == wanted
     assert (set(tlm)
             - set(wanted) == {"temperature", "mix", "held_out"}), "these bear on other objectives alone"

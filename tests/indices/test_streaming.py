@@ -150,7 +150,7 @@ def test_rows_of_different_lengths_are_refused() -> None:
 
 @pytest.mark.parametrize("name", ["jaccard", "cka@flatten", "cka_minibatch@flatten"])
 def test_only_what_the_indices_need_is_accumulated(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("suture._base.memory.get_free_bytes", lambda device: 0)
+    monkeypatch.setattr("suture._base.runtime.get_free_bytes", lambda device: 0)
     with pytest.raises(SutureError, match="the sums of 5 and 4 columns to fit"):
         of_matrices(X, Y, ["cka", name])
     streaming = Streaming(name, jackknife=5)

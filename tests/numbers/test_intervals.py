@@ -227,3 +227,90 @@ def test_a_single_example_has_no_interval(top: np.ndarray) -> None:
 def test_records_of_other_examples_are_refused() -> None:
     with pytest.raises(SutureError, match="same examples, got 3 and 4"):
         scores.estimate_difference(Record(np.ones(3), np.ones(3)), Record(np.ones(4), np.ones(4)))
+
+
+# -- several initialisations ---------------------------------------------------------------------------------
+
+def test_pooled_runs_have_the_mean_and_the_root_of_both_squares() -> None:
+    runs = [Estimate(0.5, 0.4, 0.7), Estimate(0.6, 0.5, 0.8), Estimate(0.7, 0.5, 0.8)]
+    half = 4.302652729911275 * 0.1 * math.sqrt(4 / 3)
+    got = scores.pool_runs(runs)
+    assert got.value == pytest.approx(0.6)
+    assert got.low == pytest.approx(0.6 - math.hypot(0.4 / 3, half))
+    assert got.high == pytest.approx(0.6 + math.hypot(0.5 / 3, half))
+    assert scores.pool_runs(runs, 0.1, 1.0) == Estimate(got.value, 0.1, 1.0)
+    equal = scores.pool_runs(runs[:1] * 3)
+    assert (equal.value, equal.low, equal.high) == pytest.approx((0.5, 0.4, 0.7))
+
+
+def test_pooled_runs_without_a_value_or_an_interval() -> None:
+    one, none = Estimate(0.5, 0.4, 0.7), scores.make_missing_estimate("why")
+    assert scores.pool_runs([one]) is one
+    assert scores.pool_runs([one, none]) is none
+    got = scores.pool_runs([Estimate(1.0), Estimate(2.0)], least=0.0)
+    assert got.value == 1.5
+    assert math.isnan(got.low)
+    assert math.isnan(got.high)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 6])
+@pytest.mark.parametrize("spread", [0.0, 0.02, 0.2])
+def test_an_interval_over_runs_holds_one_more_initialisation(seeds: int, spread: float) -> None:
+    """Accuracies of n = 200 examples that differ by initialisation, on the same test examples."""
+    rng, held, draws = np.random.default_rng(seeds), 0, 300
+    for _ in range(draws):
+        ease = rng.normal(0.3, 0.2, 200)
+        hits = [ease + rng.normal(0, spread) + rng.normal(0, 0.1, 200) > 0.25 for _ in range(seeds + 1)]
+        pooled = scores.pool_runs([scores.estimate_proportion(h) for h in hits[:-1]], 0.0, 1.0)
+        held += pooled.low <= hits[-1].mean() <= pooled.high
+    assert held >= 0.93 * draws, "five in a hundred, and three standard errors less"
+    if spread == 0.2:
+        assert held <= 0.995 * draws, "wider than it says"
+
+
+def test_runs_without_noise_of_examples_are_compared_by_welch() -> None:
+    one, other = (0.5, 0.62, 0.55), (0.7, 0.8, 0.73, 0.66)
+    flat = [Record(np.full(50, np.mean(runs)), np.ones(50), runs=runs) for runs in (one, other)]
+    got, wanted = scores.estimate_difference(*flat), stats.ttest_ind(one, other, equal_var=False)
+    assert got.p == pytest.approx(wanted.pvalue)
+    assert (got.low, got.high) == pytest.approx(tuple(wanted.confidence_interval()))
+    assert scores.estimate_difference(flat[0], flat[0]).value == 0
+
+
+def test_examples_without_spread_of_runs_are_compared_by_a_paired_t_test() -> None:
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(1, 1, (2, 60))
+    records = [Record(v, np.ones(60), runs=(float(v.mean()),) * 2) for v in (x, y)]
+    got, wanted = scores.estimate_difference(*records), stats.ttest_rel(x, y)
+    assert got.p == pytest.approx(wanted.pvalue)
+    assert (got.low, got.high) == pytest.approx(tuple(wanted.confidence_interval()))
+
+
+def test_equal_cells_differ_by_chance_alone() -> None:
+    rng, found = np.random.default_rng(2), []
+    for _ in range(400):
+        noise = rng.normal(0, 0.4, 40) + rng.normal(0, 0.2, (2, 3, 40))
+        runs = rng.normal(0.5, 0.05, (2, 3))[:, :, None] + noise
+        found.append(scores.estimate_difference(*(
+            Record(of.mean(0), np.ones(40), runs=tuple(of.mean(1).tolist())) for of in runs)).p)
+    assert np.mean(np.array(found) < 0.05) < 0.08
+
+
+def test_a_single_example_has_no_interval_over_runs() -> None:
+    record = Record(np.ones(1), np.ones(1), runs=(0.5, 1.5))
+    got = scores.estimate_difference(record, record)
+    assert math.isnan(got.p)
+    assert math.isnan(got.low)
+
+
+def test_the_exponential_of_a_mean_over_runs_has_the_slope_of_its_value() -> None:
+    gaps = np.random.default_rng(3).normal(0, 0.1, 200)
+    plain = Record(gaps, np.ones(200), runs=(float(gaps.mean()),) * 2)
+    grown = records.replace(plain, exponential=True, runs=(math.exp(float(gaps.mean())),) * 2)
+    zero = Record(np.zeros(200), np.ones(200))
+    a, b = (scores.estimate_difference(r, replace_exponential(zero, r)) for r in (plain, grown))
+    assert b.high - b.low == pytest.approx((a.high - a.low) * math.exp(gaps.mean()), rel=1e-6)
+
+
+def replace_exponential(record: Record, like: Record) -> Record:
+    return records.replace(record, exponential=like.exponential)

@@ -13,6 +13,7 @@ from scipy import stats
 
 from suture._base.errors import SutureError
 from suture.numbers.measures import MEASURES
+from suture.results import noise as noise_tests
 from suture.results import sanity as verdict
 from suture.results.sanity import PAIR_COLUMNS, SELF_COLUMNS, run_sanity_battery
 from tests.support.comparisons import of_values
@@ -256,5 +257,88 @@ def test_the_verdict_tests_numbers_of_tokens_by_signed_ranks() -> None:
     noise = correct.copy()
     noise[0, 1] = correct[1, 1] + rng.choice([-1, 1], 60)
     p = stats.wilcoxon(noise[0, 1], correct[1, 1]).pvalue
-    assert verdict._compute_p_value(noise[0, 1], correct[1, 1]) == pytest.approx(p)
-    assert verdict._compute_p_value(correct[1, 1], correct[1, 1]) == 1
+    assert noise_tests.compute_p_value(noise[0, 1], correct[1, 1]) == pytest.approx(p)
+    assert noise_tests.compute_p_value(correct[1, 1], correct[1, 1]) == 1
+
+
+# -- marked cells --------------------------------------------------------------------------------------------
+
+def with_marks(measure, values, marked, correct=None, **kinds):
+    marks = [["still improving: 3 %" if (i, j) in marked else "" for j in range(len(values[0]))]
+             for i in range(len(values))]
+    arrays = {} if correct is None else {"tlm.correct": correct}
+    verdict = run_sanity_battery(of_values(measure, values, marks, arrays=arrays, **kinds))
+    return verdict.table.iloc[0], verdict.words[0]
+
+
+ALL = set(product(range(2), repeat=2))
+
+
+@pytest.mark.parametrize("values", [[[0.5, 0.1], [0.9, 0.9]], [[0.9, 0.1], [0.1, 0.9]]])
+@pytest.mark.parametrize("same", [True, False])
+def test_a_grid_of_marked_cells_claims_nothing(values, same):
+    row, words = with_marks("tlm.accuracy", values, ALL, planted(20, 0), same_network=same)
+    assert words.startswith("TLM accuracy: no claim: ")
+    assert "noise" not in words
+    assert "most similar" not in words
+    assert row["marked"] == row["layers"] + (0 if same else row["source_layers"])
+    assert verdict.is_open(row)
+    assert not verdict.is_lost(row)
+    if same:
+        assert np.isnan(row["beyond_noise"])
+
+
+@pytest.mark.parametrize(("marked", "count"), [
+    (set(), 0), ({(0, 0)}, 1), ({(1, 0)}, 1), ({(0, 1)}, 1), ({(0, 0), (1, 1)}, 2)])
+def test_a_contest_lost_by_marked_cells_says_so_and_is_not_tested(marked, count):
+    correct = np.concatenate([planted(20, 0)] * 2, 2)
+    correct[0, 1, :100] = True
+    correct[1, 1] = False
+    values = correct.mean(axis=2)
+    row, words = with_marks("tlm.accuracy", values, marked, correct)
+    assert (row["violated"], row["marked"]) == (2, count)
+    assert ("Of these 2, 1 rest on marked cells." in words) == (count == 1)
+    if count < 2:
+        assert row["beyond_noise"] == 2 - count
+        assert f"Beyond test-set noise: {2 - count} of {2 - count} (" in words
+    else:
+        assert "no claim" in words
+
+
+def test_a_rival_without_a_mark_is_enough_and_only_it_is_tested():
+    correct = np.zeros((3, 3, 100), dtype=bool)
+    correct[1, 0, :50] = correct[2, 0, :3] = True
+    row, words = with_marks("tlm.accuracy", correct.mean(axis=2), {(1, 0)}, correct)
+    assert (row["violated"], row["marked"], row["beyond_noise"]) == (1, 0, 0)
+    assert "The largest margin is 0.500: l1 into l0." in words
+    row, _ = with_marks("tlm.accuracy", correct.mean(axis=2), set(), correct)
+    assert row["beyond_noise"] == 1
+
+
+def test_a_layer_most_similar_to_itself_among_marked_cells_is_no_clean_pass():
+    row, words = with_marks("tlm.accuracy", [[0.9, 0.1], [0.1, 0.9]], {(1, 0)})
+    assert words.endswith("is most similar to itself (2 of 2). Of these 2, 1 rest on marked cells.")
+    assert not verdict.is_lost(row)
+    assert not verdict.is_clean(row)
+    row, words = with_marks("tlm.accuracy", [[0.9, 0.1], [0.1, 0.9]], {(1, 0)}, same_network=False)
+    assert "Of these 4, 2 rest on marked cells." in words
+
+
+def test_the_gap_says_that_its_cell_is_marked():
+    values = [[1, 0.9], [0.98, 1]], [[1, 0.8], [0.3, 1]]
+    one, other = (of_values(f"{m}.relative_accuracy", v, marks) for m, v, marks in
+                  zip(("tlm", "dm"), values, ([["", ""], ["still improving: 3 %", ""]], None), strict=True))
+    found = run_sanity_battery(dataclasses.replace(one, table=pd.concat([one.table, other.table])))
+    assert found.gap.endswith("0.980 against 0.300. That cell is marked (still improving: 3 %).")
+
+
+def test_several_initialisations_are_tested_with_their_spread():
+    rng = np.random.default_rng(0)
+    hits = rng.random((3, 2, 2, 400)) < np.array([[0.5, 0.9], [0.7, 0.9]])[:, :, None]
+    for spread, clear in ((0.0, 1), (0.4, 0)):
+        runs = hits.mean(3) + spread * np.array([-1, 0, 1])[:, None, None]
+        arrays = {"tlm.correct": hits.mean(0).astype(np.float32), "tlm.runs.accuracy": runs}
+        row, words = on_itself("tlm.accuracy", hits.mean((0, 3)), arrays=arrays)
+        assert row["beyond_noise"] == clear
+        assert (f"Beyond noise of the test set and initialisations: {clear} of {row['violated']} (t over "
+                "examples and initialisations, Holm, p < 0.05).") in words

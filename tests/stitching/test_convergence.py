@@ -16,6 +16,7 @@ from suture.stitching.convergence import (
     compute_epoch_rates,
     find_unconverged,
     measure_improvement,
+    merge_marks,
     stack_curves,
 )
 from suture.stitching.trainer import Curves
@@ -152,6 +153,14 @@ def test_an_objective_above_direct_matchings_marks_the_cell() -> None:
     assert set(found) == {(0, 0), (2, 0)}
     assert "ends at 0.52, direct matching's layer has 0.5" in found[0, 0]
     assert list_causes(found[2, 0]) == ["still improving", "above direct matching"]
+
+
+def test_marks_of_several_initialisations_say_how_many_they_concern() -> None:
+    runs = [{(0, 0): "a: 1; b: 2", (0, 1): "b: 5"}, {(0, 0): "a: 1"}, {(0, 0): "a: 1; b: 3"}]
+    assert merge_marks(runs) == {(0, 0): "a: 1; b: in 2 of 3 initialisations, 2",
+                                 (0, 1): "b: in 1 of 3 initialisations, 5"}
+    assert merge_marks(runs[:1]) == runs[0]
+    assert list_causes(merge_marks(runs)[0, 0]) == ["a", "b"]
 
 
 def test_own_layers_are_read_from_the_rows() -> None:

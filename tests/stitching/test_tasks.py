@@ -15,8 +15,8 @@ from suture import SutureError, TaskRecipe
 from suture.data.batches import Batches
 from suture.networks.sites import SitedNetwork
 from suture.representations.alignment import Alignment
-from suture.stitching import StitchingLayer
-from suture.stitching.tasks import IGNORED_LABEL, ScoredRows, Task, find_token_ids, resolve_task
+from suture.stitching import StitchingLayer, resolve_output
+from suture.stitching.tasks import IGNORED_LABEL, ScoredRows, Task, find_token_ids
 from suture.stitching.trainer import GroupTrainer
 from tests.support.languages import (
     ALIGNED,
@@ -169,7 +169,7 @@ def test_a_row_for_each_example_leaves_logits_as_they_are() -> None:
     (lambda: Pooled().eval(), None, "classification"),
 ])
 def test_the_task_is_read_off_the_output(network: Any, labels: Tensor | None, task: str) -> None:
-    assert resolve_task("auto", network(), INPUTS, labels).value == task
+    assert resolve_output(network(), INPUTS, labels).task.value == task
 
 
 @pytest.mark.parametrize(("network", "inputs", "labels", "words"), [
@@ -182,14 +182,14 @@ def test_the_task_is_read_off_the_output(network: Any, labels: Tensor | None, ta
 def test_what_cannot_be_told_is_asked_for(network: Any, inputs: Any, labels: Tensor | None,
                                           words: str) -> None:
     with pytest.raises(SutureError, match=words) as error:
-        resolve_task("auto", network(), inputs, labels)
+        resolve_output(network(), inputs, labels)
     assert "\n" not in str(error.value)
 
 
 def test_a_padded_vocabulary_that_is_switched_off_is_causal_all_the_same() -> None:
     network = made()
     network.head.register_forward_hook(lambda m, a, out: out.index_fill(2, torch.tensor([V - 1]), -torch.inf))
-    assert resolve_task("auto", network, INPUTS, None) is Task.NEXT_TOKEN
+    assert resolve_output(network, INPUTS, None).task is Task.NEXT_TOKEN
 
 
 # -- bad input -----------------------------------------------------------------------------------------------
@@ -214,7 +214,7 @@ NONE = torch.full_like(ALIGNED, IGNORED_LABEL)
     (False, {"data": batch(labels=ALIGNED), "test": batch(labels=NONE)},
      "test data hold no scored token"),
     (False, {"data": batch(labels=NONE), "test": batch(labels=ALIGNED)},
-     "scored tokens in the fitting data"),
+     "scored tokens in the data"),
     (False, {"data": batch(labels=ALIGNED.float())},
      r"integer labels \(N, T\), got float32 of shape \(4, 6\)"),
     (True, {"data": batch(), "task": "tokens"}, r"labels \(N, T\) for task='tokens', got none"),

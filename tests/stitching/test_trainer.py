@@ -128,6 +128,19 @@ def test_layers_shrink_after_each_step_at_its_rate() -> None:
     assert rates == [0.5 * compute_rate_factor("cosine", k, 9) for k in range(9)]
 
 
+def test_layers_of_one_cell_and_own_layers_of_a_target_are_trained_as_each_alone() -> None:
+    alone = Fit(TaskRecipe(epochs=5, lr=1e-2), [(0, 0), (0, 1)])
+    fit = Fit(TaskRecipe(epochs=1), two=True)
+    layers = {key: fit.layer((key[0] % 2, key[1])) for key in ((0, 1, 0), (2, 0, 0), (0, 1, 1))}
+    layers[0, 1, 1].init_random(7)
+    with freeze(fit.network), freeze(fit.source.network):
+        GroupTrainer(fit.source, fit.target, layers, TaskRecipe(epochs=5, lr=1e-2), 10_000).fit(
+            Batches([fit.data]), CPU)
+    assert_same(layers[0, 1, 0], alone.layers[0, 1])
+    assert_same(layers[2, 0, 0], alone.layers[0, 0])
+    assert not torch.allclose(layers[0, 1, 1].weight, layers[0, 1, 0].weight)
+
+
 # -- precision -----------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("objective", ["hard", "match"])

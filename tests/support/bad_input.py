@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -94,7 +95,7 @@ def scripted() -> nn.Module:
 
 def locked() -> nn.Module:
     made = network()
-    made.derived = made.head.weight * 2
+    made.lock = threading.Lock()
     return made
 
 
@@ -303,7 +304,7 @@ CASES = {
                                     options={"methods": ["tlm"]}),
     "label above in the test": Case(("labels from 0 to 2, got 7",), data=test_label_7,
                                     options={"methods": ["dm"]}),
-    "labels in columns": Case(("integer labels (N,)", "(4, 1)"), data=label_columns),
+    "labels in columns": Case(("class numbers (N,)", ", 1)", "flatten()"), data=label_columns),
     "labels that are no whole numbers": Case(("class numbers", "float32"), data=label_floats),
     "labels in words": Case(("labels that are numbers, got list", "class numbers"), data=label_words),
     "no labels to train on": Case(("expected labels", "leave 'tlm' out"), data=no_labels,
@@ -341,10 +342,10 @@ CASES = {
     "a forward that asserts": Case(("source network fails", "input height 8 is not 32"), asserts),
     "a network that cannot be copied": Case(("source network cannot be copied", "private copy"), locked),
     "a scripted network": Case(("eager module as source, got a TorchScript one",), scripted),
-    "maps for logits": Case(("logits (N, classes)", "of shape (4, 4, 4, 4)", "wrap"), maps,
+    "maps for logits": Case(("needs logits", "task='none'", "of shape (4, 4, 4, 4)"), maps,
                             options={"sites": ["block1"], "methods": ["tlm"]}),
-    "one number for logits": Case(("logits (N, classes)", "of shape (4,)"), scores,
-                                  options={"methods": ["dm"]}),
+    "one number for logits": Case(("needs logits", "task='none'", "one number for each example"), scores,
+                                  options={"methods": ["tlm"]}),
     "no data": Case(("expected data", "got none", "loader"), data=nothing),
     "no network": Case(("source", "Module", "got None"), lambda: None, cli=False),
     "a class for a network": Case(("target", "Module", "got type"), target=lambda: Tiny, cli=False),

@@ -24,6 +24,12 @@ SHAPES = {
     "last 4x4": Shape(Kind.MAP, 6, (4, 4), last=True), "last 3x5": Shape(Kind.MAP, 7, (3, 5), last=True),
     "text 12": Shape(Kind.TOKENS, 6, (12,), varies=True),
     "text 12, prefix": Shape(Kind.TOKENS, 6, (12,), 1, varies=True),
+    "signal 12": Shape(Kind.MAP, 6, (12,)), "signal 7": Shape(Kind.MAP, 5, (7,)),
+    "signal 12, last": Shape(Kind.MAP, 6, (12,), last=True),
+    "flat 4x4": Shape(Kind.MAP, 6, (16,), grid=(4, 4)),
+    "volume 2x4x4": Shape(Kind.MAP, 6, (2, 4, 4)), "volume 3x2x5": Shape(Kind.MAP, 5, (3, 2, 5)),
+    "volume 3x2x5, last": Shape(Kind.MAP, 5, (3, 2, 5), last=True),
+    "patches 2x2x2": Shape(Kind.TOKENS, 6, (9,), 1, (2, 2, 2)),
 }
 
 
@@ -36,34 +42,41 @@ class Kinded(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
-        self.text = shape.kind is Kind.TOKENS and shape.grid is None
-        self.embed = nn.Embedding(20, shape.width) if self.text else nn.Conv2d(2, shape.width, 3, padding=1)
+        self.text = shape.is_sequence
+        self.axes = 3 if len(shape.grid or shape.size) == 3 else 2
+        convolution = nn.Conv3d if self.axes == 3 else nn.Conv2d
+        self.embed = nn.Embedding(20, shape.width) if self.text else convolution(2, shape.width, 3, padding=1)
         self.prefix = nn.Parameter(torch.randn(shape.prefix, shape.width))
         self.site, self.head = nn.Tanh(), nn.Linear(2 * shape.width, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.embed(x if self.shape.varies or not self.text else x[:, 1:])
-        size = self.shape.size if self.shape.kind is Kind.MAP else self.shape.grid
+        size = self.shape.grid or (self.shape.size if self.shape.kind is Kind.MAP else None)
         if not self.text:
-            h = nn.functional.adaptive_avg_pool2d(h, size or (1, 1))
-        if self.shape.kind is Kind.VECTOR:
-            h = h[:, :, 0, 0]
-        if self.shape.grid:
-            h = h.flatten(2).transpose(1, 2)
+            pool = nn.functional.adaptive_avg_pool3d if self.axes == 3 else nn.functional.adaptive_avg_pool2d
+            h = pool(h, size or (1, 1)).flatten(2)  # (N, C, positions)
+            h = h.transpose(1, 2)
+        if self.shape.prefix and not self.text:
             # A class token that has seen the patches, as after attention.
             h = torch.cat([self.prefix + h.max(1, keepdim=True).values, h], 1)
-        h = self.site(2 * h.permute(0, 2, 3, 1) if self.shape.last else 2 * h)
-        h = h.permute(0, 3, 1, 2) if self.shape.last else h
-        channels = 1 if self.shape.kind is not Kind.TOKENS else 2
-        rows = (h.flatten(2).transpose(1, 2) if channels == 1 and h.ndim == 4 else h if h.ndim == 3
-                else h[:, None])
+        if self.shape.kind is Kind.VECTOR:
+            h = h[:, 0]
+        elif self.shape.kind is Kind.MAP:
+            h = h.transpose(1, 2).unflatten(2, self.shape.size)
+            h = h.movedim(1, -1) if self.shape.last else h
+        h = self.site(2 * h)
+        h = h.movedim(-1, 1) if self.shape.last else h
+        rows = (h[:, None] if h.ndim == 2 else h if self.shape.kind is Kind.TOKENS
+                else h.flatten(2).transpose(1, 2))
         return self.head(torch.cat([rows[:, 0], rows.mean(1)], 1))
 
 
 def inputs_for(shape: Shape, n: int = N, seed: int = 0) -> Tensor:
     g = torch.Generator().manual_seed(seed)
     images = torch.randn(n, 2, SIDE, SIDE, generator=g)
-    if shape.kind is Kind.TOKENS and shape.grid is None:
+    if len(shape.grid or shape.size) == 3:
+        return torch.randn(n, 2, 4, SIDE, SIDE, generator=g)
+    if shape.is_sequence:
         return (images.flatten(1)[:, :shape.size[0] + (not shape.varies)] * 5).long().remainder(20)
     return images
 
@@ -78,13 +91,11 @@ def batch(shape: Shape, n: int = 30, seed: int = 0) -> Tensor:
 
 
 def allowed(source: Shape, target: Shape) -> bool:
-    """A map and tokens that are no patches have no positions in common, a text and what does not vary
-    neither."""
-    kinds = {source.kind, target.kind}
-    text = any(s.kind is Kind.TOKENS and s.grid is None for s in (source, target))
-    if target.kind is Kind.TOKENS and (source.varies or target.varies):
+    """Positions along another number of axes have nothing in common, a text and what does not vary neither."""
+    if target.is_sequence and (source.varies or target.varies):
         return source.varies and target.varies and source.prefix == target.prefix
-    return not (text and kinds == {Kind.MAP, Kind.TOKENS})
+    axes = {len(s.grid or s.size) for s in (source, target) if s.kind is not Kind.VECTOR}
+    return len(axes) < 2
 
 
 PAIRS = [(a, b) for a, b in product(SHAPES, SHAPES) if allowed(SHAPES[a], SHAPES[b])]

@@ -6,7 +6,7 @@ import torch
 
 from suture.numbers.moments import Moments
 from suture.representations.aligned_moments import AlignedMoments
-from suture.representations.shapes import Kind, Shape, recognise_shape
+from suture.representations.shapes import Kind, Shape
 
 
 def assert_equal_moments(a: Moments, b: Moments, rtol=1e-9) -> None:
@@ -25,6 +25,12 @@ def assert_equal_moments(a: Moments, b: Moments, rtol=1e-9) -> None:
 SIZES = [Shape(Kind.MAP, 3, (4, 6)), Shape(Kind.MAP, 4, (4, 6)), Shape(Kind.MAP, 2, (8, 3)),
           Shape(Kind.MAP, 5, (5, 5)), Shape(Kind.VECTOR, 4), Shape(Kind.MAP, 2, (1, 1)),
           Shape(Kind.MAP, 3, (9, 13))]
+SIGNALS = [Shape(Kind.MAP, 3, (5,)), Shape(Kind.MAP, 2, (8,)), Shape(Kind.VECTOR, 4), Shape(Kind.MAP, 2, (1,)),
+           Shape(Kind.MAP, 4, (13,))]
+VOLUMES = [Shape(Kind.MAP, 3, (2, 3, 4)), Shape(Kind.MAP, 2, (4, 2, 3)), Shape(Kind.VECTOR, 4),
+           Shape(Kind.MAP, 2, (1, 3, 3)), Shape(Kind.MAP, 4, (3, 5, 2))]
+ALL_SIZES = {"images": SIZES, "signals": SIGNALS, "volumes": VOLUMES}
+"""Shapes that can be aligned with each other, by what they are of."""
 
 
 def batch_of(shape: Shape, n: int, seed: int, mean: float = 0.0) -> torch.Tensor:
@@ -33,8 +39,13 @@ def batch_of(shape: Shape, n: int, seed: int, mean: float = 0.0) -> torch.Tensor
     return torch.randn(n, *size, generator=g) * 2 + mean
 
 
+def shape_of(x: torch.Tensor) -> Shape:
+    """The shape of a vector or of a map with the channels first."""
+    return Shape(Kind.MAP if x.ndim > 2 else Kind.VECTOR, x.shape[1], tuple(x.shape[2:]))
+
+
 def grid_moments(xs, ys, splits, precision=torch.float64, same=False, folds=1) -> AlignedMoments:
-    sx, sy = [recognise_shape(x) for x in xs], [recognise_shape(y) for y in ys]
+    sx, sy = [shape_of(x) for x in xs], [shape_of(y) for y in ys]
     made = AlignedMoments(sx, sy, same=same, precision=precision, folds=folds)
     start = 0
     for size in splits:

@@ -218,15 +218,21 @@ INDICES = {
 
 
 def rows(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """(N, C, H, W) or (N, D) as a float64 matrix with the positions of `like`."""
+    """(N, C, T), (N, C, H, W), (N, C, D, H, W) or (N, D) as a float64 matrix with the positions of `like`."""
     x = x.double()
-    if x.ndim == 4 and like.ndim == 4:
-        x = F.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=False)
-    elif x.ndim == 4:
-        x = x.mean((2, 3))
-    elif like.ndim == 4:
-        x = x[:, :, None, None].expand(-1, -1, *like.shape[2:])
-    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]) if x.ndim == 4 else x
+    if x.ndim > 2 and like.ndim > 2:
+        x = resized(x, like.shape[2:])
+    elif x.ndim > 2:
+        x = x.flatten(2).mean(2)
+    elif like.ndim > 2:
+        x = x[:, :, *[None] * (like.ndim - 2)].expand(-1, -1, *like.shape[2:])
+    return x.movedim(1, -1).reshape(-1, x.shape[1])
+
+
+def resized(x: torch.Tensor, size: torch.Size) -> torch.Tensor:
+    """A map on other positions, by torch's interpolation along one, two or three axes."""
+    return F.interpolate(x, size=size, mode={1: "linear", 2: "bilinear", 3: "trilinear"}[len(size)],
+                         align_corners=False)
 
 
 def least_squares(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -249,12 +255,12 @@ def aligned(x: torch.Tensor, y: torch.Tensor, source, target,
     if target.kind.value == "vector":
         if source.kind.value == "vector":
             return x, y
-        return gx.mean((2, 3)), y
+        return gx.flatten(2).mean(2), y
     if source.kind.value == "vector":
-        gx, px = x[:, :, None, None], x[:, None].expand(-1, target.prefix, -1)
+        gx, px = x[:, :, *[None] * (gy.ndim - 2)], x[:, None].expand(-1, target.prefix, -1)
     elif source.prefix != target.prefix or prefix == "drop":
-        px = gx.mean((2, 3))[:, None].expand(-1, target.prefix, -1)
-    gx = F.interpolate(gx, size=gy.shape[2:], mode="bilinear", align_corners=False)
+        px = gx.flatten(2).mean(2)[:, None].expand(-1, target.prefix, -1)
+    gx = resized(gx, gy.shape[2:])
     rows_x, rows_y = ([*p.unbind(1)] for p in (px[:, :target.prefix], py))
     rows_x += [*gx.flatten(2).unbind(2)]
     rows_y += [*gy.flatten(2).unbind(2)]
@@ -263,8 +269,8 @@ def aligned(x: torch.Tensor, y: torch.Tensor, source, target,
 
 def _prefix_and_map(x: torch.Tensor, shape) -> tuple[torch.Tensor, torch.Tensor]:
     if shape.kind.value == "map":
-        return x.new_zeros(len(x), 0, x.shape[1]), x
+        return x.new_zeros(len(x), 0, x.shape[1]), x.unflatten(2, shape.grid) if shape.grid else x
     if shape.kind.value == "vector":
-        return x.new_zeros(len(x), 0, x.shape[1]), x[:, :, None, None]
+        return x.new_zeros(len(x), 0, x.shape[1]), x[:, :, None]
     rest = x[:, shape.prefix:].transpose(1, 2)
-    return x[:, :shape.prefix], rest.unflatten(2, shape.grid or (1, rest.shape[2]))
+    return x[:, :shape.prefix], rest.unflatten(2, shape.grid or (rest.shape[2],))

@@ -37,6 +37,14 @@ class Mixes(Tiny):
         return found - found.mean(0)
 
 
+class MixesThree(Tiny):
+    """Subtracts the mean of a batch of three, which the dry run does not try."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = super().forward(x)
+        return found - found.mean(0) if len(x) == 3 else found
+
+
 class Remembers(Tiny):
     """Adds what the first block saw at the call before."""
 
@@ -52,7 +60,7 @@ class Remembers(Tiny):
 
 
 @pytest.mark.parametrize(("network", "law"), [
-    (Counts(), "sites"), (Remembers(), "examples alone"), (Mixes(), "examples alone"),
+    (Counts(), "sites"), (Remembers(), "sites"), (Mixes(), "sites"), (MixesThree(), "examples alone"),
 ])
 def test_a_wrong_network_is_found(network: nn.Module, law: str) -> None:
     with pytest.raises(AssertionError) as found:

@@ -96,7 +96,7 @@ DETECTORS = [*list_parameters(OOD, only=("auxiliary", "unseen")),
              *list_parameters(OOD, only=("store",), prefix="detector_"),
              *list_parameters(EnergyRecipe, only=("epochs", "body"), prefix="detector_")]
 COMPARISON = list_parameters(Settings, leave_out=("alignment", "tlm", "batch_size", "progress", "names"))
-FIT = list_parameters(FitSettings, only=("task", "family", "relu", "examples", "seed", "device"))
+FIT = list_parameters(FitSettings, only=("task", "output", "family", "relu", "examples", "seed", "device"))
 
 
 def command(*parameters: Iterable[inspect.Parameter]) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -153,7 +153,8 @@ def stitch(
         console.print(f"accuracy {reached.stitched:.3f} of {reached.n} test {reached.unit}; the target "
                       f"network has {reached.target:.3f}")
     if made.fit.get("mark"):
-        console.print(f"not converged: {escape(made.fit['mark'])}", soft_wrap=True)
+        console.print(f"not converged: {escape(made.fit['mark'])}; with longer training the test score may "
+                      "rise or fall", soft_wrap=True)
     console.print(f"layer: {escape(str(out))}", soft_wrap=True)
 
 

@@ -14,15 +14,18 @@ from torch import Tensor
 
 from suture._base import Progress, SutureError
 from suture.compare.chance import ClassCounts
+from suture.compare.grids import arrange_output, shift_to_mean, square_norms, sum_squares, zero_padding
 from suture.compare.records import stack_cells
 from suture.compare.setup import make_nan_error
 from suture.data import Batch, Batches, cut_batch, move_batch
-from suture.networks import RecordedPass, SitedNetwork, disable_gradients
+from suture.networks import RecordedPass, SitedNetwork, disable_gradients, extract_main_output
 from suture.numbers import Float32Array
 from suture.ood import ScoreCollector
-from suture.representations import Cell, Shape, View, get_row_mask, get_token_mask, to_grid
+from suture.representations import Cell, View, get_row_mask, get_token_mask, to_grid
 from suture.stitching import ScoredRows, StitchingLayer, Task
 
+_OUTPUT = "output"
+"""Key of the target network's output beside the numbers of its sites."""
 ResultArray = NDArray[np.bool_] | NDArray[np.float32]
 
 
@@ -32,8 +35,9 @@ class Evaluation:
 
     Arrays of cells are (S, T, N), with False or NaN in cells that were not evaluated. Booleans are of
     classification; for tasks of tokens, results of predictions are float32 sums over the scored tokens of an
-    example. Without labels there is no `correct` and no `ce`, with the task "none" nothing of predictions.
-    Norms are over all axes but the examples, without padding.
+    example. Without labels there is no `correct` and no `ce`. With the task "none" there is nothing of
+    predictions, and all other tasks have nothing of outputs. Norms are over all axes but the examples,
+    without padding.
 
     Attributes:
         task: the scored task.
@@ -51,6 +55,9 @@ class Evaluation:
         scale: (T, N) |T|².
         spread: (T, N) |T - mean|², with the mean per channel over all rows (positions) of the test data.
         error: (S, T, N) |S - T|², the squared distance of the stitched from the native representation.
+        output_scale: (N,) |t|² of the target network's output t.
+        output_spread: (N,) |t - mean|², with the mean per channel over all rows of the test data.
+        output_gap: (S, T, N) |o - t|², with the output o of the stitched network.
     """
 
     task: Task
@@ -68,6 +75,9 @@ class Evaluation:
     scale: Float32Array
     spread: Float32Array
     error: Float32Array
+    output_scale: Float32Array | None = None
+    output_spread: Float32Array | None = None
+    output_gap: Float32Array | None = None
 
     @property
     def examples(self) -> int:
@@ -87,7 +97,7 @@ class Evaluator:
         layers: per cell, on the device.
         micro_batch: most examples that pass a whole network at once (see `SitedNetwork.count_at_once`).
         collector: gets every native and stitched representation for the detectors.
-        task: task of the target's output; with "none" no tail runs.
+        task: task of the target's output.
     """
 
     def __init__(self, source: SitedNetwork, target: SitedNetwork, layers: Mapping[Cell, StitchingLayer],
@@ -99,7 +109,7 @@ class Evaluator:
         for i, j in layers:
             self._groups.setdefault(j, []).append(i)
         self._parts: dict[str, dict[Any, list[Tensor]]] = defaultdict(dict)
-        self._origin: dict[int, Tensor] = {}
+        self._origin: dict[Any, Tensor] = {}
         self._classes = ClassCounts()
 
     @disable_gradients()
@@ -137,15 +147,17 @@ class Evaluator:
             return stack_cells(got[kind], shape, dtype) if wanted else None
 
         hits = np.bool_ if tokens is None else np.float32
-        spread = {j: _shift_to_mean(d, got["sums"].pop(j), got["rows"][j])
+        spread = {j: shift_to_mean(d, got["sums"].pop(j), got["rows"][j])
                   for j, d in got["deviation"].items()}
+        scale, whole = got["scale"].pop(_OUTPUT, None), spread.pop(_OUTPUT, None)
         broken = {key: int(counts.sum()) for key, counts in got["broken"].items()}
         return Evaluation(
             self.task, np.array(sizes), tokens, own_correct, got["own_ce"].get(0), broken.pop("own", 0),
             stack("correct", labelled, hits), stack("agree", predicted, hits), stack("kl", predicted),
             stack("ce", labelled), broken, self._classes.find_most(),
             stack_cells(got["scale"], shape[1:], np.float32),
-            stack_cells(spread, shape[1:], np.float32), stack_cells(got["error"], shape, np.float32))
+            stack_cells(spread, shape[1:], np.float32), stack_cells(got["error"], shape, np.float32),
+            scale, whole, stack("output_gap", not predicted))
 
     def _record(self, kind: str, key: Any, value: Tensor) -> None:
         self._parts[kind].setdefault(key, []).append(value)
@@ -155,34 +167,31 @@ class Evaluator:
         """Return |x|² (N,) without padding for every site, and refuse NaN and inf."""
         mask, squares = get_token_mask(inputs), []
         for k, (shape, x) in enumerate(zip(network.shapes, xs, strict=True)):
-            squares.append(_sum_squares(x.float(), shape, get_row_mask(shape, View.ALL, mask)))
+            squares.append(sum_squares(x.float(), shape, get_row_mask(shape, View.ALL, mask)))
             if not torch.isfinite(squares[-1]).all():
                 raise make_nan_error(network, k, number, "test data")
         return squares
 
     def _evaluate_piece(self, piece: Batch, number: int) -> None:
-        done, logits = None, None
-        if self.task is Task.NONE:
-            natives = self.target.front(piece.target)
-        else:
-            done = self.target.run_full(piece.target)
-            natives, logits = self.target.pick_representations(done), self.task.extract_logits(done.output)
+        done = self.target.run_full(piece.target)
+        natives, mask = self.target.pick_representations(done), get_token_mask(piece.target)
+        logits = None if self.task is Task.NONE else self.task.extract_logits(done.output)
         xs = natives if self.source is self.target else self.source.front(piece.source)
         scales = self._sum_finite_squares(self.target, natives, piece.target, number)
         if xs is not natives:
             self._sum_finite_squares(self.source, xs, piece.source, number)
-        own = None if logits is None else self._predict_target(piece, logits)
-        mask = get_token_mask(piece.target)
-        for j, native in enumerate(natives):
-            self._record_native(j, native.float(), scales[j],
-                                get_row_mask(self.target.shapes[j], View.ALL, mask))
+        own = (self._measure_output(done.output, piece.size, mask) if logits is None
+               else self._predict_target(piece, logits))
+        for j, (shape, native) in enumerate(zip(self.target.shapes, natives, strict=True)):
+            self._record_native(j, to_grid(native.float(), shape, View.ALL), scales[j],
+                                get_row_mask(shape, View.ALL, mask))
             if self.collector is not None:
                 self.collector.add(j, native, mask, logits)
         for j in self._groups:
             self._evaluate_column(j, piece, xs, natives[j].float(), done, own)
 
     def _evaluate_column(self, j: int, piece: Batch, xs: list[Tensor], native: Tensor,
-                         done: RecordedPass | None, own: _TargetPredictions | None) -> None:
+                         done: RecordedPass, own: _TargetPredictions | _TargetOutput) -> None:
         """Evaluate all cells of one target site, as many at once as the micro-batch allows."""
         mask, shape = get_token_mask(piece.target), self.target.shapes[j]
         counted = get_row_mask(shape, View.ALL, mask)
@@ -191,13 +200,15 @@ class Evaluator:
             cells = [(i, j) for i in sources[start:start + at_once]]
             stitched = [self.layers[c](xs[c[0]], get_token_mask(piece.source)) for c in cells]
             for c, s in zip(cells, stitched, strict=True):
-                self._record("error", c, _sum_squares(s.float() - native, shape, counted))
+                self._record("error", c, sum_squares(s.float() - native, shape, counted))
             logits: Sequence[Tensor | None] = [None] * len(cells)
-            if own is not None and done is not None:
-                together = stitched[0] if len(cells) == 1 else torch.cat(stitched)
-                output = self.task.extract_logits(self.target.tail(j, together, done))
-                logits = output.chunk(len(cells))
-                self._record_predictions(cells, output, own)
+            output = self.target.tail(j, stitched[0] if len(cells) == 1 else torch.cat(stitched), done)
+            if isinstance(own, _TargetOutput):
+                self._record_outputs(cells, output, own)
+            else:
+                together = self.task.extract_logits(output)
+                logits = together.chunk(len(cells))
+                self._record_predictions(cells, together, own)
             if self.collector is not None:
                 for c, s, each in zip(cells, stitched, logits, strict=True):
                     self.collector.add(c, s, mask, each)
@@ -216,17 +227,28 @@ class Evaluator:
             self._record("own_correct", 0, rows.sum_per_example((own.classes == rows.labels)[None])[0])
         return own
 
-    def _record_native(self, j: int, native: Tensor, scale: Tensor, mask: Tensor | None) -> None:
+    def _measure_output(self, output: Any, size: int, mask: Tensor | None) -> _TargetOutput:
+        own = _TargetOutput(*arrange_output(_get_output(output), size, mask))
+        self._record_native(_OUTPUT, own.grid, square_norms(zero_padding(own.grid, own.mask)), own.mask)
+        return own
+
+    def _record_outputs(self, cells: Sequence[Cell], output: Any, own: _TargetOutput) -> None:
+        """Compare the outputs of k stitched networks with the target network's."""
+        grid, _ = arrange_output(_get_output(output), len(cells) * len(own.grid), None)
+        for c, each in zip(cells, grid.chunk(len(cells)), strict=True):
+            self._record("output_gap", c, square_norms(zero_padding(each - own.grid, own.mask)))
+
+    def _record_native(self, j: int | str, grid: Tensor, scale: Tensor, mask: Tensor | None) -> None:
         # Deviations are from the first piece's mean, because a mean far above the spread would cost all
         # float32 digits.
-        grid = _zero_padding(to_grid(native, self.target.shapes[j], View.ALL), mask)
-        rows = torch.full((len(grid),), grid[0, ..., 0].numel()) if mask is None else mask.sum((1, 2))
+        grid, positions = zero_padding(grid, mask), tuple(range(1, grid.ndim - 1))
+        rows = torch.full((len(grid),), grid[0, ..., 0].numel()) if mask is None else mask.flatten(1).sum(1)
         if j not in self._origin:
-            self._origin[j] = grid.sum((0, 1, 2)) / rows.sum().clamp(min=1)
-        deviation = _zero_padding(grid - self._origin[j], mask)
+            self._origin[j] = grid.sum((0, *positions)) / rows.sum().clamp(min=1)
+        deviation = zero_padding(grid - self._origin[j], mask)
         self._record("scale", j, scale)
-        self._record("deviation", j, _square_norms(deviation))
-        self._record("sums", j, deviation.sum((1, 2)))
+        self._record("deviation", j, square_norms(deviation))
+        self._record("sums", j, deviation.sum(positions))
         self._record("rows", j, rows)
 
     def _record_predictions(self, cells: Sequence[Cell], logits: Tensor, own: _TargetPredictions) -> None:
@@ -261,6 +283,20 @@ class _TargetPredictions:
         self.log_p, self.classes = logits.float().log_softmax(1), _predict_classes(logits)
 
 
+@dataclass(frozen=True)
+class _TargetOutput:
+    """The target network's output (N, 1, rows, channels), and the mask (N, 1, rows) of rows that count."""
+
+    grid: Tensor
+    mask: Tensor | None
+
+
+def _get_output(output: Any) -> Tensor:
+    found = extract_main_output(output)
+    assert found is not None  # the search for bypasses needs one
+    return found
+
+
 def _predict_classes(logits: Tensor) -> Tensor:
     best, classes = logits.max(1)
     return classes.masked_fill(~best.isfinite(), -1)
@@ -268,28 +304,3 @@ def _predict_classes(logits: Tensor) -> Tensor:
 
 def _cross_entropy(log_p: Tensor, labels: Tensor) -> Tensor:
     return -log_p.gather(1, labels[:, None])[:, 0]
-
-
-def _sum_squares(x: Tensor, shape: Shape, mask: Tensor | None) -> Tensor:
-    """Return |x|² of each example, (N,), without padding."""
-    return _square_norms(x if mask is None else _zero_padding(to_grid(x, shape, View.ALL), mask))
-
-
-def _zero_padding(grid: Tensor, mask: Tensor | None) -> Tensor:
-    """Return a grid (N, H, W, C) with zeros at padding."""
-    return grid if mask is None else grid.masked_fill(~mask[..., None], 0)
-
-
-def _square_norms(x: Tensor) -> Tensor:
-    # No flatten: it would copy a channels-last map into another memory order.
-    norms: Tensor = torch.linalg.vector_norm(x, dim=tuple(range(1, x.ndim)))
-    return norms.square()
-
-
-def _shift_to_mean(deviation: Float32Array, sums: Float32Array, rows: NDArray[Any]) -> Float32Array:
-    """Return |T - mean|² (N,) from |T - c|² (N,), channel sums of T - c (N, q) and row counts (N,)."""
-    shift = sums.sum(0, dtype=np.float64) / rows.sum(dtype=np.float64)
-    cross = np.asarray(sums @ shift.astype(np.float32), np.float64)
-    # Only rounding can make it negative.
-    about: Float32Array = np.maximum(deviation - 2 * cross + rows * (shift @ shift), 0).astype(np.float32)
-    return about

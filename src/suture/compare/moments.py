@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,7 @@ from suture.compare.records import (
     Fitted,
     FittedMap,
     ScoreRow,
+    mark_rows,
     pack_maps,
     pack_statistics,
     stack_cells,
@@ -23,10 +25,14 @@ from suture.compare.setup import Setup, make_nan_error
 from suture.data import Batches, cut_batch, move_batch
 from suture.indices import FOLDS, STITCH, Needs, Value
 from suture.networks import disable_gradients
-from suture.numbers import Estimate, NonFiniteError, draw_uniform
+from suture.numbers import Arrays, Estimate, NonFiniteError, draw_uniform
 from suture.ood import DetectorFitter, SiteFeatures
 from suture.representations import Accumulators, AccumulatorSettings, Cell, get_token_mask
-from suture.stitching import DirectMatch, direct_match
+from suture.stitching import DirectMatch, direct_match, explain_overfit
+
+_SOLUTIONS = {"rank": "dm.rank", "condition": "dm.condition", "residual": "dm.fit_residual",
+              "expected": "dm.expected_residual"}
+"""Arrays of a result by attribute of `DirectMatch`."""
 
 
 @dataclass(frozen=True)
@@ -183,11 +189,10 @@ def describe_moments(setup: Setup, accumulators: Accumulators, matched: Matched,
         n = accumulators.count_rows(i, j)
         for name, v in (values.get((i, j), {}) | dict(published.get((i, j), {}))).items():
             rows.append(ScoreRow(i, j, name, Estimate(v.value, v.low, v.high, v.reason),
-                                 n.get(name, counts.get("n_paper", 0))))
+                                 n.get(name, counts.get("n_paper", 0)), v.mark))
     arrays = pack_maps("dm", matched.fitted)
-    for name in ("rank", "condition", "residual") if matched.solutions else ():
+    for name, key in _SOLUTIONS.items() if matched.solutions else ():
         of = {c: float(getattr(m, name)) for c, m in matched.solutions.items()}
-        key = "dm.fit_residual" if name == "residual" else f"dm.{name}"
         arrays[key] = stack_cells(of, setup.shape)
     for side, network in (("source", setup.source), ("target", setup.target)):
         for k in range(len(network.sites)) if settings.requests and accumulators.has_stitch else ():
@@ -200,12 +205,34 @@ def describe_moments(setup: Setup, accumulators: Accumulators, matched: Matched,
                     matched.fitted.failed)
 
 
+def mark_overfitted(setup: Setup, arrays: Arrays, tested: Findings) -> Findings:
+    """Mark the cells of direct matching whose fit does not carry over to new data; `tested` evaluates them.
+
+    The R² on test data decides, or without such data the one that the number of rows lets expect.
+    """
+    found = {(r["source"], r["target"]): r["value"] for r in tested.rows if r["measure"] == "dm.r2"}
+    marks, fits = {}, {}
+    for i, j in setup.cells:
+        residual, expected = (float(arrays[_SOLUTIONS[name]][i, j]) for name in ("residual", "expected"))
+        r2 = found.get((str(setup.source.sites[i]), str(setup.target.sites[j])), math.nan)
+        if mark := explain_overfit(residual, expected, r2 if setup.data.held_out else None):
+            marks[i, j], fits[i, j] = mark, residual + (r2 if setup.data.held_out else -expected)
+    marked = mark_rows(setup, tested, marks)
+    if not marks:
+        return marked
+    i, j = worst = min(fits, key=fits.__getitem__)
+    note = (f"direct matching does not generalise in {len(marks)} of {len(setup.cells)} cells, such as "
+            f"{setup.source.sites[i]} into {setup.target.sites[j]} ({marks[worst].partition(': ')[2]}); give "
+            "more examples, or family='ridge:cv'")
+    return replace(marked, notes=[*marked.notes, note])
+
+
 def _note_rows(setup: Setup, accumulators: Accumulators) -> list[str]:
     constant, short = {}, []
     for i, j in setup.cells:
         pair = accumulators.stitch.get_pair(i, j)
-        if pair.x.rank + pair.y.rank >= pair.moments.n:
-            short.append((pair.moments.n, i, j))
+        if pair.x.rank + pair.y.rank >= pair.independent:
+            short.append((pair.independent, i, j))
         if pair.x.rank == 0:
             constant[i] = str(setup.source.sites[i])
     notes = []
@@ -214,7 +241,8 @@ def _note_rows(setup: Setup, accumulators: Accumulators) -> list[str]:
                      "there, and direct matching predicts the target's mean")
     if short:
         n, i, j = min(short)
-        notes.append(f"{n} rows are too few for {len(short)} of {len(setup.cells)} cells, such as "
-                     f"{setup.source.sites[i]} into {setup.target.sites[j]}: cca, pwcca or r2 are missing, "
-                     "and direct matching is the solution of least norm where the source has more features")
+        cell = f"{setup.source.sites[i]} into {setup.target.sites[j]}"
+        notes.append(f"{n} independent rows are too few for {len(short)} of {len(setup.cells)} cells, such "
+                     f"as {cell}: cca, pwcca or r2 are missing, and direct matching is the "
+                     "solution of least norm where the source has more features")
     return notes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,13 +38,14 @@ class Fitted:
 
 
 class ScoreRow(NamedTuple):
-    """Value of a measure in one cell, from `n` rows, examples or batches."""
+    """Value of a measure in one cell, from `n` rows, examples or batches; `mark` says why not to trust it."""
 
     i: int
     j: int
     measure: str
     value: Estimate
     n: int
+    mark: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,18 @@ class Findings:
 
 
 def write_rows(setup: Setup, rows: Iterable[ScoreRow]) -> list[dict[str, Any]]:
-    """Return the rows as they are saved, without marks."""
+    """Return the rows as they are saved."""
     return [{"source": str(setup.source.sites[r.i]), "target": str(setup.target.sites[r.j]),
              "measure": r.measure, "value": r.value.value, "low": r.value.low, "high": r.value.high, "n": r.n,
-             "direction": get_measure(r.measure).direction, "reason": r.value.reason, "mark": ""}
-            for r in rows]
+             "direction": get_measure(r.measure).direction, "reason": r.value.reason,
+             "mark": r.mark} for r in rows]
+
+
+def mark_rows(setup: Setup, tested: Findings, marks: Mapping[Cell, str]) -> Findings:
+    """Return the evaluation of a method with the marks of its cells in all rows."""
+    named = {(str(setup.source.sites[i]), str(setup.target.sites[j])): m for (i, j), m in marks.items()}
+    rows = [{**r, "mark": named.get((r["source"], r["target"]), "")} for r in tested.rows]
+    return replace(tested, rows=rows)
 
 
 def stack_cells(of: Mapping[Any, Any], shape: tuple[int, ...], dtype: DTypeLike = np.float64) -> NDArray[Any]:

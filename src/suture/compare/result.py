@@ -43,6 +43,7 @@ def _list_standing_notes(setup: Setup, chance: Mapping[str, Any]) -> list[str]:
     if settings.method_names and setup.task.of_tokens:
         notes.append(f"the task is {settings.task}: what is predicted is counted in tokens, and intervals "
                      "are over whole texts")
+    notes += () if setup.scored is None else setup.scored.notes
     bypassed = [str(i.site) for s in (setup.source, setup.target) for i in s.infos if i.bypass]
     if bypassed:
         notes.append(f"bypassed sites ({', '.join(dict.fromkeys(bypassed))}): their stitched networks still "
@@ -71,6 +72,9 @@ def assemble(setup: Setup, found: Findings) -> Comparison:
         "versions": _collect_versions(), "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(sys.argv),
     }
+    if setup.scored is not None:
+        readout = setup.scored.readout
+        meta["output"] = {"choice": readout.path, "kind": readout.kind.value}
     meta |= {name: value for name, value in (("chance", chance), ("warning", setup.warning)) if value}
     if found.ood:
         meta["ood"] = dict(found.ood)
@@ -78,8 +82,8 @@ def assemble(setup: Setup, found: Findings) -> Comparison:
     if own:
         meta["own_measures"] = [{"name": m.name, "label": m.label, "about": m.about, "low": m.low,
                                  "high": m.high, "larger": m.larger_is_more_similar} for m in own]
-    same = setup.fingerprints[0] == setup.fingerprints[1] and source is target
-    alike = source.sites == target.sites and source.shapes == target.shapes
+    same = setup.self_stitching
+    alike = same or (source.sites == target.sites and source.shapes == target.shapes)
     return Comparison(*setup.names, tuple(map(str, source.sites)), tuple(map(str, target.sites)), same, alike,
                       table, dict(found.arrays), meta)
 

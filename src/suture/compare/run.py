@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -12,13 +12,26 @@ import torch
 
 from suture._base import takes
 from suture.compare.evaluation import Evaluator
-from suture.compare.moments import collect, collect_moments, compute_published, describe_moments, match
-from suture.compare.records import Findings, Fitted, unpack_maps
+from suture.compare.moments import (
+    collect,
+    collect_moments,
+    compute_published,
+    describe_moments,
+    mark_overfitted,
+    match,
+)
+from suture.compare.records import Findings, Fitted, mark_rows, unpack_maps
 from suture.compare.result import assemble, read_findings
 from suture.compare.scores import evaluate
 from suture.compare.settings import CompareOptions
 from suture.compare.setup import Setup, set_up
-from suture.compare.task_loss import describe_training, find_marks, mark_rows, train
+from suture.compare.task_loss import (
+    describe_training,
+    find_marks,
+    make_layers,
+    measure_own_layers,
+    train,
+)
 from suture.data import Batch, Batches, cut_batch, move_batch
 from suture.networks import SiteInfo
 from suture.representations import Accumulators, AlignmentRule
@@ -92,7 +105,7 @@ class _Run:
 
     def run_stage(self, stage: str) -> None:
         """Run one stage and add its findings."""
-        run = {"moments": self._run_moments, "dm": lambda: self._evaluate("dm", self.matched),
+        run = {"moments": self._run_moments, "dm": self._run_direct_matching,
                "tlm": self._run_task_loss_matching}[stage]
         self.found = self.found.add(replace(run(), stages=[stage]))
 
@@ -112,14 +125,17 @@ class _Run:
         self.matched = matched.fitted
         return describe_moments(self.setup, self.accumulators, matched, published, counts)
 
-    def _run_task_loss_matching(self) -> Findings:
-        trained = train(self.setup, self.matched)
-        tested = self._evaluate("tlm", trained.fitted)
-        marks = find_marks(self.setup, trained, tested)
-        return describe_training(self.setup, trained, marks).add(mark_rows(self.setup, tested, marks))
+    def _run_direct_matching(self) -> Findings:
+        return mark_overfitted(self.setup, self.found.arrays, self._evaluate("dm", [self.matched]))
 
-    def _evaluate(self, method: str, fitted: Fitted) -> Findings:
-        return evaluate(self.setup, method, fitted, self.found.arrays,
+    def _run_task_loss_matching(self) -> Findings:
+        training = train(self.setup, self.matched)
+        tested = self._evaluate("tlm", training.fitted)
+        marks = find_marks(self.setup, training, measure_own_layers(self.setup, training, tested))
+        return describe_training(self.setup, training, marks).add(mark_rows(self.setup, tested, marks))
+
+    def _evaluate(self, method: str, runs: Sequence[Fitted]) -> Findings:
+        return evaluate(self.setup, method, runs, self.found.arrays,
                         None if self.setup.detection is None else self.accumulators)
 
 
@@ -154,10 +170,12 @@ def dry_run(given: CompareOptions) -> DryRun:
         seconds |= dict.fromkeys(settings.method_names, testing)
     if "tlm" in settings.method_names:
         brief = replace(settings.recipe, epochs=1, patience=None)
-        step = each(lambda: GroupTrainer(*networks, layers, brief, setup.micro_batch,
+        starting = make_layers(setup, layers)
+        step = each(lambda: GroupTrainer(*networks, starting, brief, setup.micro_batch,
                                          setup.task).fit(one, device))
         training = _multiply(data.whole.count_examples(), step * settings.recipe.epochs)
-        seconds["tlm"] = None if training is None or testing is None else training + testing
+        passes = settings.recipe.seeds
+        seconds["tlm"] = None if training is None or testing is None else training + passes * testing
     return DryRun(setup.names, setup.source.infos, setup.target.infos, (n_fit, n_test), setup.micro_batch,
                   accumulators.nbytes_planned, seconds, str(device), setup.warning)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 from suture._base import SutureError
 from suture.compare.chance import count_predictions, count_scored
 from suture.compare.evaluation import Evaluation, Evaluator
-from suture.compare.records import Findings, Fitted, ScoreRow, write_rows
+from suture.compare.records import Findings, Fitted, ScoreRow, stack_cells, write_rows
 from suture.compare.setup import OTHER_ORDER, Setup, report_network_errors
 from suture.numbers import (
     RECORDS,
@@ -26,22 +28,79 @@ from suture.numbers import (
     exponentiate,
     frechet,
     make_missing_estimate,
+    name_runs,
+    pool_runs,
+    take_root,
 )
 from suture.ood import is_constant, stack_scores, tabulate_scores
 from suture.representations import Accumulators, Cell
 from suture.stitching import Task
 
+PER_EXAMPLE = ("kl", "error", "agree", "correct", "ce", "output_gap")
+"""Results per example of each stitched network (`Evaluation`)."""
 _LABELLED = ("accuracy", "relative_accuracy", "ce_gap", "relative_perplexity")
 _PREDICTED = (*_LABELLED, "agreement", "kl")
+_OUTPUTS = ("output_r2", "output_error")
 
 
-def evaluate(setup: Setup, method: str, fitted: Fitted, before: Arrays,
+def evaluate(setup: Setup, method: str, runs: Sequence[Fitted], before: Arrays,
              accumulators: Accumulators | None) -> Findings:
-    """Evaluate all networks stitched by `method` in one pass, and return the measures of every cell.
+    """Evaluate all networks stitched by `method`, and return the measures of every cell.
 
-    `before` holds the arrays of earlier stages. `accumulators` hold the moments of the fitting data, for
-    distances from native; they are None without detectors.
+    Each of the `runs`, one for each initialisation, needs one pass over the test data. Measures are means
+    over runs, as are the per-example arrays; scores of detectors are those of the first run. `before` holds
+    the arrays of earlier stages. `accumulators` hold the moments of the fitting data, for distances from
+    native; they are None without detectors.
     """
+    rows: list[list[ScoreRow]] = []
+    arrays: dict[str, Any] = {}
+    found = Findings()
+    for number, fitted in enumerate(runs):
+        new, found = _evaluate_run(setup, method, fitted, {**before, **arrays}, accumulators)
+        rows.append(new)
+        arrays = _average_arrays(method, arrays, found.arrays, number)
+    if len(runs) > 1:
+        arrays |= _stack_runs(rows, setup.shape)
+    return replace(found, rows=write_rows(setup, [_pool_rows(of) for of in zip(*rows, strict=True)]),
+                   arrays=arrays)
+
+
+def _average_arrays(method: str, old: Arrays, new: Arrays, number: int) -> dict[str, Any]:
+    """Return the arrays of the first `number` runs, means of those of `method`, with a new run among them."""
+    if not number:
+        return dict(new)
+    means = {f"{method}.{name}" for name in PER_EXAMPLE}
+    return dict(old) | {
+        name: (array + (new[name].astype(np.float32) - array) / np.float32(number + 1)).astype(np.float32)
+        for name, array in old.items() if name in means}
+
+
+def _pool_rows(runs: Sequence[ScoreRow]) -> ScoreRow:
+    """Return one row of the table from the rows of each run."""
+    least, most = _find_bounds(runs[0].measure)
+    return runs[0]._replace(value=pool_runs([r.value for r in runs], least, most))
+
+
+def _stack_runs(runs: Sequence[Sequence[ScoreRow]], shape: tuple[int, int]) -> dict[str, Any]:
+    """Return the value of every measure by run, (runs, S, T), under the names of `name_runs`."""
+    found: dict[str, dict[tuple[int, int, int], float]] = {}
+    for number, rows in enumerate(runs):
+        for r in rows:
+            found.setdefault(name_runs(r.measure), {})[number, r.i, r.j] = r.value.value
+    return {name: stack_cells(of, (len(runs), *shape)) for name, of in found.items()}
+
+
+def _find_bounds(measure: str) -> tuple[float, float]:
+    """Return the least and the largest possible value of a measure."""
+    quantity = measure.rpartition(".")[2]
+    shares = ("accuracy", "agreement", *(f"{q}_" for q in ("ood", "auroc", "ap", "fpr95")))
+    least = -math.inf if quantity in ("r2", "output_r2", "ce_gap") else 0.0
+    return least, 1.0 if quantity in ("r2", "output_r2") or quantity.startswith(shares) else math.inf
+
+
+def _evaluate_run(setup: Setup, method: str, fitted: Fitted, before: Arrays,
+                  accumulators: Accumulators | None) -> tuple[list[ScoreRow], Findings]:
+    """Evaluate all networks stitched by `method` in one pass; return rows and findings without rows."""
     detection, test, seed = setup.detection, setup.data.test, setup.settings.seed
     collector = None if detection is None else detection.make_collector()
     evaluator = Evaluator(setup.source, setup.target, fitted.make_layers(setup), setup.micro_batch, collector,
@@ -54,13 +113,13 @@ def evaluate(setup: Setup, method: str, fitted: Fitted, before: Arrays,
         raise SutureError(OTHER_ORDER)
     rows = score_cells(found, method, seed, fitted.failed)
     if detection is None or collector is None or accumulators is None:
-        return Findings(write_rows(setup, rows), arrays, counts=counts)
+        return rows, Findings(arrays=arrays, counts=counts)
     scores = stack_scores(collector, method, setup.shape)
     detection.describe_quality(scores, collector)
     separations = tabulate_scores(arrays | scores, method, setup.shape, detection.ood.names, seed,
                                   fitted.failed)
     rows += [*_measure_distances(setup, method, fitted, accumulators), *(ScoreRow(*r) for r in separations)]
-    return Findings(write_rows(setup, rows), arrays | scores, counts=counts, ood=detection.about)
+    return rows, Findings(arrays=arrays | scores, counts=counts, ood=detection.about)
 
 
 def _measure_distances(setup: Setup, method: str, fitted: Fitted,
@@ -82,14 +141,16 @@ def _measure_distances(setup: Setup, method: str, fitted: Fitted,
 
 def list_quantities(task: Task) -> list[str]:
     """List the measures of each stitched network (`suture.numbers.MEASURES`)."""
-    left_out = {Task.CLASSIFICATION: ("relative_perplexity",), Task.NONE: _PREDICTED}.get(task, ())
+    left_out = {Task.CLASSIFICATION: ("relative_perplexity", *_OUTPUTS), Task.NONE: _PREDICTED}.get(
+        task, _OUTPUTS)
     return [q for q in RECORDS if q not in left_out]
 
 
 def name_arrays(found: Evaluation, method: str) -> dict[str, Any]:
     """Return the arrays of an evaluation by their names on the disk, such as ``dm.kl``, ``target.scale``."""
-    named = {f"target.{name}": getattr(found, name) for name in ("batches", "scale", "spread")}
-    named |= {f"{method}.{name}": getattr(found, name) for name in ("kl", "error", "agree", "correct", "ce")}
+    named = {f"target.{name}": getattr(found, name) for name in ("batches", "scale", "spread",
+                                                                 "output_scale", "output_spread")}
+    named |= {f"{method}.{name}": getattr(found, name) for name in PER_EXAMPLE}
     named |= {"target.correct": found.own_correct, "target.ce": found.own_ce, "target.tokens": found.tokens}
     return {name: array for name, array in named.items() if array is not None}
 
@@ -140,11 +201,25 @@ def _explain_missing(found: Evaluation, quantity: str, cell: Cell) -> str:
         spread, scale = (of[cell[1]].sum(dtype=np.float64) for of in (found.spread, found.scale))
         constant = is_constant(spread, scale)
         return "the target's representation is constant on the test data" if constant else ""
+    if quantity in _OUTPUTS:
+        return _explain_missing_output(found, quantity)
     total, unit = count_scored(found), "examples" if found.tokens is None else "tokens"
     for who, bad in (("target", found.own_broken), ("stitched", found.broken.get(cell, 0))):
         if bad and quantity in _PREDICTED:
             return f"the {who} network's logits are nan or infinite for {bad} of {total} test {unit}"
     return ""
+
+
+def _explain_missing_output(found: Evaluation, quantity: str) -> str:
+    assert found.output_scale is not None
+    assert found.output_spread is not None
+    broken = int((~np.isfinite(found.output_scale)).sum())
+    if broken:
+        return (f"the target network's output is nan or infinite for {broken} of {found.examples} test "
+                "examples, or has no examples along its first axis")
+    spread, scale = (of.sum(dtype=np.float64) for of in (found.output_spread, found.output_scale))
+    constant = quantity == "output_r2" and is_constant(spread, scale)
+    return "the target network's output is constant on the test data" if constant else ""
 
 
 def _estimate_quantity(quantity: str, records: Sequence[Record], seed: int) -> list[Estimate]:
@@ -160,4 +235,6 @@ def _estimate_quantity(quantity: str, records: Sequence[Record], seed: int) -> l
     if quantity == "relative_accuracy" and not records[0].bottom.any():
         return [make_missing_estimate("the target network has no correct prediction")] * len(records)
     found = estimate_ratios(np.stack([r.top for r in records]), records[0].bottom, seed)
+    if records[0].root:
+        return [take_root(e) for e in found]
     return [exponentiate(e) for e in found] if records[0].exponential else found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import Field, InstanceOf, SkipValidation
@@ -19,7 +19,6 @@ from suture._base import (
     Seed,
     SutureError,
     Whole,
-    count_examples,
     expect,
     keyword_options,
     make_unknown_error,
@@ -27,12 +26,12 @@ from suture._base import (
 )
 from suture.data import Batch, Batches
 from suture.indices import FOLDS, Named, Request, chosen
-from suture.networks import Site, SitedNetwork, SiteSpec, find_device, take_first
+from suture.networks import Site, SiteSpec, find_device
 from suture.numbers import METHOD_NAMES
 from suture.ood import DEFAULT_OOD, DETECTORS, OOD, as_batches
 from suture.representations import DEFAULT_RULE, AccumulatorSettings, AlignmentRule
 from suture.results import Comparison
-from suture.stitching import FULL, Family, Task, TaskName, TaskRecipe, check_batch, resolve_task
+from suture.stitching import FULL, Family, ScoredOutput, Task, TaskName, TaskRecipe, resolve_output
 
 Method = Literal["dm", "tlm"]
 FORWARD_DTYPES = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -69,7 +68,13 @@ class FitSettings:
         "Task of the target network's output: auto, classification, next_token, tokens or none. Stitched "
         "networks are scored and trained on it: classification has logits (N, classes), next_token is for "
         "causal language models, tokens for masked language models and token classification with labels "
-        "(N, T), none for hidden states without a task. auto finds it in the dry run.")] = "auto"
+        "(N, T), none for hidden states, embeddings and regressions, which are scored by R² and relative "
+        "error of the output. auto finds it in the dry run.")] = "auto"
+    output: Annotated[str | int | None, Doc(
+        "Output of the target network that is scored, if it returns several: key, position, or a path such "
+        "as heads.0. An @ and what its values are may follow: logits, probabilities (rows that sum to one), "
+        "sigmoid (a probability for each class alone) or log_probabilities, such as head@sigmoid or @logits. "
+        "None: labels, shapes and values decide.")] = None
     token_rate: Annotated[Real, Field(gt=0, le=1), Doc(
         "Share of the unpadded tokens for indices and direct matching. They are drawn with `seed`, the same "
         "at every site; under ``@pool`` the mean is over the drawn tokens. All other measures use all "
@@ -163,25 +168,34 @@ class Settings(FitSettings):
         return AccumulatorSettings(self.requests, self.jackknife, self.folds, self.sample, self.seed,
                                    getattr(torch, self.precision), bool(self.method_names))
 
-    def replace_task(self, target: SitedNetwork, first: Batch) -> Settings:
-        """Return the settings with the task found on the first batch; "none" without stitched networks.
+    def resolve_output(self, target: nn.Module, batch: Batch,
+                       more: Callable[[], Iterable[Batch]]) -> ScoredOutput | None:
+        """Find what is scored of the target network's output; None without stitched networks.
+
+        Args:
+            target: the network, frozen.
+            batch: a batch, with labels if the data have any.
+            more: returns batches of examples that are spread over the data.
 
         Raises:
             SutureError: output or data do not fit the task, or task loss matching has no task.
         """
         if not self.method_names:
-            return replace(self, task=Task.NONE.value)
-        size = count_examples(take_first(first.target))
-        labels = None if first.labels is None else first.labels[:size]
+            return None
         trained = "tlm" in self.method_names
-        task = resolve_task(self.task, target.network, take_first(first.target), labels,
-                            trained=trained and self.recipe.needs_labels)
-        if trained:
-            if task is Task.NONE and self.recipe.objective != "match":
-                raise SutureError("task loss matching needs logits of the target network, got task='none'; "
-                                  "write methods=['dm'], or the task of its logits")
-            check_batch(first, self.recipe, task)
-        return replace(self, task=task.value)
+        found = resolve_output(target, batch.target, batch.labels, task=self.task, output=self.output,
+                               more=more, trained=trained and self.recipe.needs_labels)
+        if trained and found.task is Task.NONE and self.recipe.objective != "match":
+            raise SutureError("task loss matching needs logits of the target network, got task='none'; "
+                              "write methods=['dm'], or the task of its logits"
+                              f"{' (' + found.why + ')' if found.why else ''}")
+        return found
+
+    def replace_output(self, scored: ScoredOutput | None) -> Self:
+        """Return the settings with the task and the output that were found."""
+        if scored is None:
+            return replace(self, task=Task.NONE.value)
+        return replace(self, task=scored.task.value, output=scored.readout.written)
 
     def open_auxiliary(self) -> list[Batches]:
         """Return the given auxiliary and unseen data."""
@@ -190,8 +204,8 @@ class Settings(FitSettings):
 
     def as_record(self, held_out: bool) -> dict[str, Any]:
         """Return the settings that decide the numbers, for the record and the key of earlier results."""
-        plain = ("precision", "seed", "examples", "relu", "task", "token_rate", "forward", "jackknife",
-                 "sample")
+        plain = ("precision", "seed", "examples", "relu", "task", "output", "token_rate", "forward",
+                 "jackknife", "sample")
         return {name: getattr(self, name) for name in plain} | {
             "methods": self.method_names, "indices": [r.key for r in self.requests],
             "tlm": asdict(self.recipe), "held_out": held_out, "family": str(self.affine_family),

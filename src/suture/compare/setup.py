@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
@@ -20,9 +20,11 @@ from suture._base import (
     summarise_error,
 )
 from suture.compare.chance import check_training_labels
+from suture.compare.output_examples import find_labelled, find_readout, spread_examples
 from suture.compare.settings import FORWARD_DTYPES, CompareOptions, Settings
 from suture.data import Batch, Batches, Prepared, is_same_batch, move_batch
 from suture.networks import (
+    Readout,
     SitedNetwork,
     choose_micro_batch,
     disable_gradients,
@@ -32,7 +34,13 @@ from suture.networks import (
 )
 from suture.ood import Detection
 from suture.representations import PAPER_EXAMPLES, Accumulators, Alignment, Cell, Kind
-from suture.stitching import StitchingLayer, Task, make_training_batches
+from suture.stitching import (
+    ScoredOutput,
+    StitchingLayer,
+    Task,
+    check_batch,
+    make_training_batches,
+)
 
 OTHER_ORDER = ("the test data came in another order than in the pass before, or augmented at random, so "
                "cells could not be compared in pairs; give a test loader with shuffle=False")
@@ -73,6 +81,9 @@ class Setup:
         micro_batch: examples per pass of a network.
         detection: out-of-distribution detectors; None without them.
         unfit: cells whose widths do not allow the family, with the reason.
+        scored: what is scored of the target network's output; None without stitched networks.
+        one_network: True if the target is the source network itself or its equal copy.
+        self_stitching: True if it is the source network itself, on the same inputs.
         warning: sentence on labels that the target network cannot predict; usually empty.
     """
 
@@ -86,6 +97,9 @@ class Setup:
     micro_batch: int
     detection: Detection | None
     unfit: Mapping[Cell, str]
+    scored: ScoredOutput | None
+    one_network: bool
+    self_stitching: bool
     warning: str = ""
 
     @property
@@ -109,6 +123,12 @@ class Setup:
                                         self.settings.alignment),
                               self.settings.affine_family, relu=self.settings.relu)
 
+    def make_own_layer(self, j: int) -> StitchingLayer:
+        """Return the layer, not fitted, that stitches the target to itself at site number `j`."""
+        shape, settings = self.target.shapes[j], self.settings
+        return StitchingLayer(Alignment(shape, shape, settings.alignment), settings.affine_family,
+                              relu=settings.relu)
+
     def make_accumulators(self) -> Accumulators:
         """Return the empty accumulators of all cells."""
         return Accumulators(self.source.shapes, self.target.shapes, self.settings.accumulator_settings,
@@ -120,9 +140,15 @@ def set_up(given: CompareOptions) -> Setup:
     source, target = given.source, given.source if given.target is None else given.target
     opened, device = _open_data(given), given.torch_device
     first = move_batch(next(iter(opened.fit)), device)
-    a, b = _site_networks(source, target, first, given)
+    copies = _copy_networks(source, target, first, given)
+    labelled = find_labelled(first, opened.test, device)
+    spread = (opened.whole, given.data) if labelled is first else (opened.test, given.test)
+    scored = given.resolve_output(copies[-1], labelled, lambda: spread_examples(*spread, device))
+    settings = given.replace_output(scored)
+    if "tlm" in settings.method_names:
+        check_batch(first, settings.recipe, Task(settings.task))
+    a, b = _site_networks(copies, first, settings, None if scored is None else scored.readout)
     micro_batch = choose_micro_batch(max(a.peak, b.peak), device)
-    settings = given.replace_task(b, first)
     if settings.token_rate < 1:
         _check_share(a, b)
     prints = fingerprint_network(source), fingerprint_network(target)
@@ -135,7 +161,9 @@ def set_up(given: CompareOptions) -> Setup:
                               given.data)
     names = settings.names or _choose_names(source, target)
     made = Setup(settings, a, b, opened, (names[0], names[1]), prints, key, micro_batch, detection,
-                 _find_unfit(a, b, settings))
+                 _find_unfit(a, b, settings), scored,
+                 target is source or (prints[0] == prints[1] and type(source) is type(target)),
+                 target is source and first.source is first.target)
     check_free_memory(made.make_accumulators().nbytes_planned, device, "the sums of all cells",
                       "give fewer sites, jackknife=0, or indices of one alignment at a time")
     if settings.method_names:
@@ -160,19 +188,25 @@ def _open_data(given: CompareOptions) -> OpenedData:
     return OpenedData(whole, fit, tested, training, paper, held_out, about)
 
 
-def _site_networks(source: nn.Module, target: nn.Module, first: Batch,
-                   settings: Settings) -> tuple[SitedNetwork, SitedNetwork]:
-    """Copy the networks and find their sites; return one object twice if one pass serves both."""
+def _copy_networks(source: nn.Module, target: nn.Module, first: Batch, settings: Settings) -> list[nn.Module]:
+    """Return private copies of the source and, if it is another network, of the target."""
     copies = [prepare(source, take_first(first.source), settings.torch_device, "source")]
     if target is not source:
         copies.append(prepare(target, take_first(first.target), settings.torch_device, "target"))
+    return copies
+
+
+def _site_networks(copies: Sequence[nn.Module], first: Batch, settings: Settings,
+                   readout: Readout | None) -> tuple[SitedNetwork, SitedNetwork]:
+    """Find the sites of the networks; return one object twice if one pass serves both."""
     how: dict[str, Any] = {"allow_bypass": settings.allow_bypass,
                            "autocast": FORWARD_DTYPES[settings.forward]}
-    a = SitedNetwork(copies[0], first.source, settings.sites, name="source", **how)
+    a = SitedNetwork(copies[0], first.source, settings.sites, name="source",
+                     readout=find_readout(copies[0], first.source, readout), **how)
     theirs = settings.target_sites
-    shared = target is source and first.source is first.target and theirs is None
+    shared = len(copies) == 1 and first.source is first.target and theirs is None
     b = a if shared else SitedNetwork(copies[-1], first.target, settings.sites if theirs is None else theirs,
-                                      name="target", **how)
+                                      name="target", readout=readout, **how)
     kept = {s.path for s in (*a.sites, *b.sites)}
     for network, inputs in {copies[0]: first.source, copies[-1]: first.target}.items():
         fold_batch_norms(network, take_first(inputs), kept)
@@ -183,10 +217,13 @@ def _look_ahead(setup: Setup, first: Batch) -> None:
     """Run the late steps on the first examples, so that bad input does not end a long run."""
     task, test = setup.task, setup.data.test
     if setup.detection is not None:
-        setup.detection.check_task(task)
+        assert setup.scored is not None
+        setup.detection.check_task(task, setup.scored.readout.kind)
         setup.detection.check_user_inputs(Batch(take_first(first.source), take_first(first.target), None))
     batch, again = (move_batch(next(iter(test)), setup.settings.torch_device) for _ in range(2))
-    if len(setup.settings.method_names) > 1 and not is_same_batch(batch, again):
+    methods = setup.settings.method_names
+    passes = len(methods) + ("tlm" in methods) * (setup.settings.recipe.seeds - 1)
+    if passes > 1 and not is_same_batch(batch, again):
         raise SutureError(OTHER_ORDER)
     with disable_gradients(), report_network_errors(test.name, RuntimeError, IndexError):
         setup.source.front(take_first(batch.source))

@@ -19,12 +19,12 @@ from suture.compare.moments import collect, match
 from suture.compare.records import Findings
 from suture.compare.settings import StitchOptions
 from suture.compare.setup import set_up
-from suture.compare.task_loss import find_marks, train
+from suture.compare.task_loss import find_marks, measure_own_layers, train
 from suture.data import Batch, Batches, move_batch
-from suture.networks import Site, SitedNetwork, find_device, prepare, take_first
+from suture.networks import Readout, Site, SitedNetwork, find_device, prepare, take_first
 from suture.representations import Alignment, AlignmentRule, Kind, Shape, get_token_mask
 from suture.results import describe_flaw
-from suture.stitching import Family, StitchingLayer, Task, resolve_task
+from suture.stitching import Family, StitchingLayer, Task, explain_overfit, resolve_output
 
 KINDS = "suture.stitch/2", "suture.stitch/1"
 
@@ -75,8 +75,9 @@ class StitchedNetwork(nn.Module):
         self.allow_bypass, self.fit = allow_bypass, dict(fit or {})
         self.fingerprints = fingerprint_network(source), fingerprint_network(target)
         self._front = SitedNetwork(self.source_network, a, [sites[0]], allow_bypass=True, name="source")
+        path = Readout.parse(self.fit.get("output") or "")[0]
         self._tail = SitedNetwork(self.target_network, b, [sites[1]], allow_bypass=allow_bypass,
-                                  name="target")
+                                  name="target", readout=None if path is None else Readout(path))
         self._inputs = _describe_inputs(a), _describe_inputs(b)
         for side, found, wanted in (("source", self._front, layer.alignment.source),
                                     ("target", self._tail, layer.alignment.target)):
@@ -109,21 +110,24 @@ class StitchedNetwork(nn.Module):
     def run(self, source_inputs: Any, target_inputs: Any) -> Any:
         """Return the output of `forward` for examples prepared differently for the two networks."""
         stitched = self.layer(self._front.front(source_inputs)[0], get_token_mask(source_inputs))
-        return self._tail.tail(0, stitched, self._tail.run_to_sites(target_inputs))
+        return self._tail.run_tail(0, stitched, self._tail.run_to_sites(target_inputs))
 
     def accuracy(self, data: Any) -> StitchedAccuracy | None:
         """Return the accuracies of the stitched network and its target on any data of `suture.compare`.
 
-        The result is None without labels or logits. Logits of tokens are scored as with ``task="auto"``.
+        The result is None without labels or logits. Output and task are those of the fit, else found as with
+        ``task="auto"``.
         """
         device = next((t.device for t in self.layer.state_dict().values()), torch.device("cpu"))
         batches = Batches(data, device=device)
         first = move_batch(next(iter(batches)), device)
-        task = resolve_task("auto", self.target_network, first.target, first.labels)
+        scored = resolve_output(self.target_network, first.target, first.labels,
+                                task=self.fit.get("task", "auto"), output=self.fit.get("output"))
+        task = scored.task
         if task is Task.NONE:
             return None
-        found = Evaluator(self._front, self._tail, {(0, 0): self.layer}, first.size, task=task).run(
-            batches, device)
+        found = Evaluator(self._front, self._tail.with_readout(scored.readout), {(0, 0): self.layer},
+                          first.size, task=task).run(batches, device)
         if found.correct is None or found.own_correct is None:
             return None
         n = count_scored(found)
@@ -163,15 +167,19 @@ def stitch(given: StitchOptions) -> StitchedNetwork:
         SutureError: bad input, a family that the widths do not allow, a loss that is not finite.
     """
     options = given.comparison
+    expect(given.method != "tlm" or given.recipe.seeds == 1, "one initialisation for one stitching layer",
+           f"seeds={given.recipe.seeds}", "write seeds=1, and seed= for another one")
     setup = set_up(options)
     accumulators = collect(setup)
-    fitted = match(setup, accumulators).fitted
-    record: dict[str, Any] = {"method": given.method} | options.as_record(held_out=False)
+    matched = match(setup, accumulators)
+    fitted, marks = matched.fitted, {c: explain_overfit(m.residual, m.expected, None)
+                                     for c, m in matched.solutions.items()}
+    record: dict[str, Any] = {"method": given.method} | setup.settings.as_record(held_out=False)
     if given.method == "tlm" and not fitted.failed:
-        trained = train(setup, fitted)
-        fitted = trained.fitted
-        record |= {"loss": trained.curves.loss[0, 0],
-                   "mark": find_marks(setup, trained, Findings()).get((0, 0), "")}
+        training = train(setup, fitted)
+        fitted, own = training.fitted[0], measure_own_layers(setup, training, Findings())
+        record["loss"], marks = training.runs[0].curves.loss[0, 0], find_marks(setup, training, own)
+    record["mark"] = marks.get((0, 0), "")
     expect(not fitted.failed, "a layer that can be used", next(iter(fitted.failed.values()), ""))
     return StitchedNetwork(given.source, given.target, (setup.source.sites[0], setup.target.sites[0]),
                            fitted.make_layers(setup)[0, 0], next(iter(setup.data.fit)),
@@ -215,7 +223,7 @@ def _encode_shape(shape: Shape) -> dict[str, Any]:
 def _decode_shape(stored: Mapping[str, Any]) -> Shape:
     grid, rest = stored["grid"], {k: v for k, v in stored.items() if k not in ("kind", "size", "grid")}
     return Shape(Kind(stored["kind"]), size=tuple(stored["size"]),
-                 grid=None if grid is None else (grid[0], grid[1]), **rest)
+                 grid=None if grid is None else tuple(grid), **rest)
 
 
 def _describe_inputs(inputs: Any) -> Any:

@@ -24,7 +24,7 @@ from suture.indices.entries import GROUPS as GROUPS
 from suture.indices.entries import INDICES as INDICES
 from suture.indices.gram_matrices import PAPER_EXAMPLES as PAPER_EXAMPLES
 from suture.indices.gram_matrices import FlatKernels as FlatKernels
-from suture.indices.gram_matrices import Kernels as Kernels
+from suture.indices.hsic import Kernels as Kernels
 from suture.indices.logits import of_logits as of_logits
 from suture.indices.matrices import compare_arrays as compare_arrays
 from suture.indices.matrices import merged_moments as merged_moments

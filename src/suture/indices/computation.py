@@ -17,7 +17,8 @@ from torch import Tensor
 from suture._base import SutureError, check_free_memory, expect
 from suture.indices.definition import FROM_MOMENTS, STITCH, Index, Needs, Value
 from suture.indices.entries import FOLDS
-from suture.indices.gram_matrices import FlatKernels, Kernels
+from suture.indices.gram_matrices import FlatKernels
+from suture.indices.hsic import Kernels
 from suture.indices.requests import Named, Request, chosen
 from suture.indices.sample import Sample, as_matrix
 from suture.numbers import (
@@ -51,7 +52,7 @@ def compute_indices(requests: Sequence[Request], data: Mapping[str, Inputs], *,
         pair = inputs.get(Needs.MOMENTS)
         of_pair = [r for r in asked if r.index.needs in FROM_MOMENTS]
         if intervals and of_pair and isinstance(pair, Pair) and len(pair.blocks) > 1:
-            left = _leave_out_each(pair.blocks)
+            left = [replace(p, share=pair.share) for p in _leave_out_each(pair.blocks)]
             found |= {r.name: _add_interval(found[r.name], r.index, pair, left) for r in of_pair}
     return {r.name: found[r.name] for r in requests if r.name in found}
 

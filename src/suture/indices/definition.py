@@ -29,6 +29,8 @@ class Needs(Enum):
     KEPT_KERNELS = "one Gram matrix of the first flattened examples"
 
 
+FEW_ROWS = 0.25
+"""Largest `Index.chance` of a value that is not marked."""
 FROM_MOMENTS = frozenset({Needs.MOMENTS, Needs.HIGHER, Needs.UNITS, Needs.BLOCKS})
 """Kinds that a `suture.numbers.Pair` holds."""
 _FLAT = frozenset({Needs.KERNELS, Needs.KEPT_KERNELS})
@@ -40,13 +42,15 @@ STITCH = "stitch"
 class Value:
     """Value of an index with its 95 % interval, or the reason why it is missing.
 
-    `value` is nan if there is a `reason`. `low` and `high` are nan if no interval was computed.
+    `value` is nan if there is a `reason`. `low` and `high` are nan if no interval was computed. `mark` says
+    why the value cannot be trusted, if so.
     """
 
     value: float
     reason: str = ""
     low: float = math.nan
     high: float = math.nan
+    mark: str = ""
 
     @classmethod
     def missing(cls, reason: str) -> Value:
@@ -112,6 +116,8 @@ class Index:
             jackknife across regimes means nothing, because their values differ by more than small changes.
         identical, null: its value for equal source and target, and for unrelated ones as rows become many.
             None: depends on the data.
+        chance: how far few rows alone move unrelated data towards identical ones: 0 is `null`, 1 is
+            `identical`. Called as `fn`. None: not known.
         symmetric: it stays the same when source and target change places. None: not stated.
         flat: computes the same index from the `Kernels` of flattened examples.
         paper: the alignment ``paper`` (Balogh and Jelasity 2025) offers it.
@@ -133,6 +139,7 @@ class Index:
     regime: Callable[..., Hashable] | None = None
     identical: float | None = None
     null: float | None = None
+    chance: Callable[..., float] | None = None
     symmetric: bool | None = None
     flat: Callable[..., float] | None = None
     paper: bool = False
@@ -183,7 +190,14 @@ class Index:
             return Value.missing(f"{self.name} fails with {type(e).__name__}: {summarise_error(e)}")
         if not math.isfinite(number):
             return Value.missing(f"{self.name} is not finite on these data")
-        return Value(number)
+        return Value(number, mark=self._explain_few_rows(data))
+
+    def _explain_few_rows(self, data: Any) -> str:
+        chance = 0.0 if self.chance is None else self.chance(data, *self._arguments)
+        if not chance > FEW_ROWS:
+            return ""
+        return (f"few rows: with {data.independent} independent rows, unrelated representations come about "
+                f"{min(chance, 1.0):.2f} of the way to identical ones; give more examples")
 
     def find_regime(self, data: Any) -> Hashable:
         """Return what `regime` decides on these data; None without a `regime`."""

@@ -10,62 +10,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import product
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from suture._base import SutureError, expect
 from suture.indices.definition import LEAST_EXAMPLES, Index, Needs
+from suture.indices.hsic import Hsic, Kernels, estimate_hsic
 from suture.numbers import NonFiniteError
 
 PAPER_EXAMPLES = 1000
 """Number of test examples of the alignment ``paper`` (Balogh and Jelasity 2025)."""
 # Features in one block: this keeps the centred copy small and the sums of float32 products short.
 _COLUMNS_AT_ONCE = 8192
-T = TypeVar("T", float, Tensor)
-
-
-@dataclass(frozen=True)
-class Hsic:
-    """HSIC of one cell, up to a factor: of source and target (`xy`), and of each with itself (`xx`, `yy`).
-
-    Unbiased `xx` and `yy` up to `floor_x` and `floor_y` may be rounding alone.
-    """
-
-    xy: float
-    xx: float
-    yy: float
-    floor_x: float = 0.0
-    floor_y: float = 0.0
-
-
-@dataclass(frozen=True)
-class Kernels:
-    """HSIC of the flattened examples of one cell, from which CKA is computed.
-
-    Attributes:
-        n: number of examples.
-        constant: the sides ("source", "target") that do not vary.
-        biased, unbiased: HSIC of all examples at once or summed over minibatches. `unbiased` is nan for fewer
-            than `LEAST_EXAMPLES`.
-    """
-
-    n: int
-    constant: tuple[str, ...]
-    biased: Hsic
-    unbiased: Hsic
-
-
-def estimate_hsic(n: int, products: T, joint: T, traces: T) -> T:
-    """Estimate HSIC without bias (Song et al. 2012) from centred Gram matrices K and L of n examples.
-
-    Their rows sum to zero, so without the diagonals k and l they sum to -k and -l. The estimator then needs
-    only tr(KL) (`products`), sum kl (`joint`) and sum k sum l (`traces`).
-    """
-    return (products - joint + traces / ((n - 1) * (n - 2)) - 2 * joint / (n - 2)) / (n * (n - 3))
 
 
 def _compute_gram(rows: Tensor) -> Tensor:

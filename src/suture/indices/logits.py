@@ -13,6 +13,9 @@ from suture.indices.definition import Value
 from suture.indices.sample import as_matrix
 from suture.numbers import Floats
 
+_NEAR = 1e-3
+"""Largest distance from one of a sum of probabilities."""
+
 
 def of_logits(source: Any, target: Any, labels: Any = None) -> dict[str, Value]:
     """Compute the similarity of two classifiers' predictions.
@@ -30,8 +33,8 @@ def of_logits(source: Any, target: Any, labels: Any = None) -> dict[str, Value]:
         labels: (n,) true class numbers. Without them (default) ``accuracy_difference`` is missing.
 
     Raises:
-        SutureError: matrices of different shapes or without rows, NaN or inf, or labels that are not class
-            numbers.
+        SutureError: matrices of different shapes or without rows, NaN or inf, probabilities in place of
+            logits, or labels that are not class numbers.
     """
     from scipy.special import log_softmax
 
@@ -39,6 +42,9 @@ def of_logits(source: Any, target: Any, labels: Any = None) -> dict[str, Value]:
     expect(source.shape == target.shape, "logits of the same examples and classes",
            f"shapes {source.shape} and {target.shape}", "pass (n, classes) twice")
     n, classes = source.shape
+    for side, x in (("source", source), ("target", target)):
+        expect(classes < 2 or (x < 0).any() or (np.abs(x.sum(1) - 1) > _NEAR).any(),
+               f"logits of the {side}", "probabilities, rows that sum to one", "pass their logarithms")
     if labels is not None:
         labels = labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
         expect(labels.shape == (n,) and labels.dtype.kind in "iu", f"{n} whole numbers as labels",

@@ -13,9 +13,17 @@ from suture.networks.calls import disable_gradients as disable_gradients
 from suture.networks.calls import extract_main_output as extract_main_output
 from suture.networks.calls import extract_tensors as extract_tensors
 from suture.networks.calls import freeze as freeze
+from suture.networks.calls import name_tensors as name_tensors
 from suture.networks.calls import record as record
 from suture.networks.calls import walk as walk
 from suture.networks.capture_and_replay import RecordedPass as RecordedPass
+from suture.networks.outputs import OutputKind as OutputKind
+from suture.networks.outputs import Readout as Readout
+from suture.networks.outputs import describe_outputs as describe_outputs
+from suture.networks.outputs import find_last_operations as find_last_operations
+from suture.networks.outputs import is_unbounded as is_unbounded
+from suture.networks.outputs import lies_within as lies_within
+from suture.networks.outputs import sums_to_one as sums_to_one
 from suture.networks.preparation import choose_micro_batch as choose_micro_batch
 from suture.networks.preparation import find_device as find_device
 from suture.networks.preparation import fold_batch_norms as fold_batch_norms

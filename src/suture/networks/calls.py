@@ -20,6 +20,8 @@ CallId = tuple[str, int]
 """(module path, number of earlier calls of the module)."""
 Axes = tuple[int | None, ...]
 """Axis of the examples for each tensor in an output; None for a tensor without examples."""
+_ENTRIES = "_call_impl", "forward", "_compiled_call_impl"
+"""Attributes of an instance through which `nn.Module.__call__` reaches its code."""
 MIXED = -1
 """Value in place of an axis: the tensor grows with the batch, but is no sequence of examples."""
 
@@ -37,10 +39,30 @@ def extract_tensors(output: Any) -> list[Tensor]:
 
 
 def extract_main_output(output: Any) -> Tensor | None:
-    """Return ``output["logits"]``, else the first floating point tensor: the task is scored on it."""
-    if isinstance(output, Mapping) and "logits" in output:
-        output = output["logits"]
-    return next((t for t in extract_tensors(output) if t.is_floating_point()), None)
+    """Return the output called "logits", else the first floating point tensor."""
+    named = name_tensors(output)
+    first = next((t for path, t in named.items() if path.split(".")[0] == "logits"), None)
+    return next(iter(named.values()), None) if first is None else first
+
+
+def name_tensors(output: Any, path: str = "") -> dict[str, Tensor]:
+    """Return the floating point tensors in an output by their place, such as ``"logits"`` or ``"heads.0"``.
+
+    Places are keys, names of fields, and positions. An output that is one tensor has the place "".
+    """
+    if isinstance(output, Tensor):
+        return {path: output} if output.is_floating_point() else {}
+    named: Iterable[tuple[Any, Any]] = ()
+    if isinstance(output, Mapping):
+        named = output.items()
+    elif isinstance(output, tuple) and hasattr(output, "_fields"):
+        named = zip(output._fields, output, strict=True)
+    elif isinstance(output, tuple | list):
+        named = enumerate(output)
+    elif is_dataclass(output) and not isinstance(output, type):
+        named = ((f.name, getattr(output, f.name)) for f in fields(output))
+    return {place: t for name, part in named
+            for place, t in name_tensors(part, f"{path}.{name}" if path else str(name)).items()}
 
 
 def convert_output(output: Any, fn: Callable[[Tensor], Tensor]) -> Any:
@@ -135,14 +157,20 @@ def set_mode(*networks: nn.Module, training: bool) -> Iterator[None]:
 
 @contextmanager
 def freeze(*networks: nn.Module) -> Iterator[None]:
-    """Set eval mode and switch off parameters' gradients while the context is open, then restore both."""
+    """Set eval mode and switch off parameters' gradients while the context is open, then restore all."""
     flags = [(p, p.requires_grad) for n in networks for p in n.parameters()]
+    moving: list[tuple[Tensor, Tensor]] = []
     try:
         with set_mode(*networks, training=False):
             for p, _ in flags:
                 p.requires_grad_(False)
+            # A class that overrides `eval` may leave a batch norm that counts every pass.
+            moving += [(b, b.clone()) for n in networks for m in n.modules() if m.training
+                       for b in m.buffers(recurse=False)]
             yield
     finally:
+        for b, before in moving:
+            b.copy_(before)
         for p, flag in flags:
             p.requires_grad_(flag)
 
@@ -154,25 +182,45 @@ def disable_gradients() -> torch.no_grad:
 
 @contextmanager
 def intercept_calls(modules: Iterable[nn.Module], handler: Handler) -> Iterator[None]:
-    """Run `handler` in place of calls of `modules` in this context, by a `forward` set on each instance."""
-    own: list[tuple[nn.Module, Any]] = []
+    """Run `handler` in place of calls of `modules` in this context: the call and its hooks."""
+    own: list[tuple[nn.Module, dict[str, Any]]] = []
     try:
         for module in modules:
-            own.append((module, module.__dict__.get("forward")))
-            module.__dict__["forward"] = _shadow_forward(module, module.forward, handler)
+            own.append((module, {k: module.__dict__[k] for k in _ENTRIES if k in module.__dict__}))
+            module.__dict__.update(_shadow_entries(module, handler))
         yield
     finally:
-        for module, forward in reversed(own):
-            del module.__dict__["forward"]
-            if forward is not None:
-                module.__dict__["forward"] = forward
+        for module, before in reversed(own):
+            for name in _ENTRIES:
+                module.__dict__.pop(name, None)
+            module.__dict__.update(before)
 
 
-def _shadow_forward(module: nn.Module, forward: Callable[..., Any], handler: Handler) -> Callable[..., Any]:
-    def shadow(*args: Any, **kwargs: Any) -> Any:
-        return handler(module, args, lambda: forward(*args, **kwargs))
+def _shadow_entries(module: nn.Module, handler: Handler) -> dict[str, Any]:
+    """Return attributes of an instance that bring each of its calls to `handler` once."""
+    running = 0
 
-    return shadow
+    def shadow(entry: Callable[..., Any], inner: bool) -> Callable[..., Any]:
+        def take(*args: Any, **kwargs: Any) -> Any:
+            def run() -> Any:
+                nonlocal running
+                running += 1
+                try:
+                    return entry(*args, **kwargs)
+                finally:
+                    running -= 1
+
+            if not inner or not running:
+                return handler(module, args, run)
+            # A hook may write into the output, which `forward` itself may need for its gradient.
+            keeps = module._forward_hooks and torch.is_grad_enabled()
+            return convert_output(run(), Tensor.clone) if keeps else run()
+
+        return take
+
+    # `_call_impl` runs the hooks around `forward`. A `forward` that the user's code calls runs none.
+    return {"_call_impl": shadow(module._call_impl, False), "forward": shadow(module.forward, True),
+            "_compiled_call_impl": None}
 
 
 @dataclass(eq=False)
@@ -183,6 +231,7 @@ class Call:
         index: number of earlier calls of the module.
         finished: rank of this call's end among all ends.
         axes: axes of the examples in `output`, if a dry run found them.
+        versions: number of in-place changes of each tensor in `output` at the end of the call.
     """
 
     path: str
@@ -194,6 +243,7 @@ class Call:
     output: Any = None
     finished: int = -1
     axes: Axes = ()
+    versions: tuple[int, ...] = ()
 
     @property
     def id(self) -> CallId:
@@ -204,8 +254,11 @@ class Call:
         return [] if self.parent is None else [*self.parent.list_ancestors(), self.parent]
 
 
-def record(network: nn.Module, inputs: Any) -> Call:
-    """Record every call of one full pass over a small batch, and return the root of the tree of calls."""
+def record(network: nn.Module, inputs: Any, visit: Callable[[Call], None] | None = None) -> Call:
+    """Record every call of one full pass over a small batch, and return the root of the tree of calls.
+
+    `visit` is called at the end of each call, if given; then the calls below the root keep no tensors.
+    """
     paths = {module: path for path, module in network.named_modules()}
     counts: dict[nn.Module, int] = {}
     root = Call("", 0, network, None)
@@ -216,13 +269,20 @@ def record(network: nn.Module, inputs: Any) -> Call:
         counts[module] = call.index + 1
         stack[-1].children.append(call)
         stack.append(call)
-        call.output = run()
+        output = call.output = run()
         stack.pop()
         call.finished = next(ends)
-        return call.output
+        call.versions = tuple(t._version for t in extract_tensors(output))
+        if visit is not None:
+            visit(call)
+            call.args, call.output = (), None
+        return output
 
     with intercept_calls((m for m in paths if m is not network), handler):
         root.output = apply(network, inputs)
+    root.versions = tuple(t._version for t in extract_tensors(root.output))
+    if visit is not None:
+        visit(root)
     return root
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import checkpoint
 
 from suture._base import SutureError, count_examples
 from suture.networks.calls import (
@@ -24,6 +25,8 @@ from suture.networks.calls import (
     repeat_examples,
 )
 from suture.networks.site_search import Site
+
+_GENERATOR = "_checkpoint_without_reentrant_generator"
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,29 @@ def _run_once(network: nn.Module, inputs: Any, calls: Collection[CallId], volati
     return RecordedPass(inputs, output, results, count_examples(inputs)), versions
 
 
+@contextmanager
+def _run_checkpoints_once() -> Iterator[None]:
+    """Run checkpointed code once: its second run, in the backward pass, would not be intercepted."""
+    before = {name: getattr(checkpoint, name) for name in ("CheckpointFunction", _GENERATOR)}
+    try:
+        checkpoint.CheckpointFunction = _PlainFunction  # type: ignore[misc, assignment]
+        setattr(checkpoint, _GENERATOR, _yield_once)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(checkpoint, name, value)
+
+
+class _PlainFunction:
+    @staticmethod
+    def apply(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
+        return function(*args)
+
+
+def _yield_once(*args: Any, **kwargs: Any) -> Iterator[None]:
+    yield
+
+
 @dataclass(frozen=True)
 class ReplayPlan:
     """Plan of a replay from a site.
@@ -169,7 +195,9 @@ def replay(network: nn.Module, plan: ReplayPlan, x: Tensor, done: RecordedPass, 
         shallow = plan.used is not None and call not in plan.used and call not in volatile
         return repeat_examples(output, copies, done.size, plan.axes[call], shallow=shallow)
 
-    with intercept_calls({m: None for m, _ in plan.calls}, handler):
+    hooked = [m for m in network.modules() if m._forward_hooks and m is not network]
+    taken = dict.fromkeys([*(m for m, _ in plan.calls), *hooked])
+    with intercept_calls(taken, handler), _run_checkpoints_once():
         return apply(network, repeat_examples(done.inputs, copies, done.size))
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -19,9 +19,11 @@ from suture.networks.calls import (
     extract_tensors,
     freeze,
     guess_axis,
+    intercept_calls,
     record,
     walk,
 )
+from suture.networks.copying import copy_network
 
 CPU_BUDGET = 13 * 2**20
 GPU_BUDGET = 2 * 2**30
@@ -68,19 +70,57 @@ def prepare(network: nn.Module, inputs: Any, device: torch.device, name: str) ->
     # A module may hold locks, open files or tensors with a history.
     with report_errors(f"the {name} network cannot be copied",
                        "keep only parameters, buffers and plain values on it, for suture's private copy"):
-        mine = copy.deepcopy(network).to(device).eval().requires_grad_(False)
+        mine = copy_network(network, device).eval().requires_grad_(False)
     shapes = ", ".join(str(tuple(t.shape)) for t in list_tensors(inputs))
     with disable_gradients(), report_errors(f"the {name} network fails on inputs of shape {shapes}",
                                         "give it the data it was made for"):
-        before = apply(mine, inputs)
+        with _refuse_calls(network, mine, name):
+            before = apply(mine, inputs)
+        _check_equal_to_original(network, inputs, before, name)
     if not any(p.ndim == 4 for p in mine.parameters()):
         return mine
-    fast = copy.deepcopy(mine).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    fast = copy_network(mine).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     try:
         with disable_gradients():
             return fast if are_equal_outputs(before, apply(fast, inputs)) else mine
     except RuntimeError:  # from ``.view`` on a map that is in channels last
         return mine
+
+
+def _refuse_calls(network: nn.Module, mine: nn.Module, name: str) -> AbstractContextManager[None]:
+    """Refuse calls of the original's modules while its copy runs: they have another mode and gradients."""
+    shared = set(mine.modules())  # a class may share parts with its copies
+
+    def refuse(module: nn.Module, args: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        path = next(p for p, m in network.named_modules() if m is module)
+        raise SutureError(f"a hook or function of the {name} calls module {path!r} of the original, not of "
+                          "suture's copy; use the module that the hook is given")
+
+    return intercept_calls([m for m in network.modules() if m not in shared], refuse)
+
+
+def _check_equal_to_original(network: nn.Module, inputs: Any, output: Any, name: str) -> None:
+    """Check that a network with hooks gives the output of its copy.
+
+    A hook that acts where a module `is` a certain one does nothing in a copy.
+    """
+    if not _has_hooks(*network.modules()):
+        return
+    place = next((p.device for p in network.parameters()), torch.device("cpu"))
+    given = convert_tensors(inputs, lambda t: t.to(place))
+    with freeze(network):
+        own = apply(network, given)
+        # A random network is none of a hook's; the search for sites refuses it.
+        if are_equal_outputs(own, output) or not are_equal_outputs(own, apply(network, given)):
+            return
+    raise SutureError(f"a hook changes the {name}, but not suture's copy of it; register the hook on the "
+                      "module that it changes, without comparing modules")
+
+
+def _has_hooks(*modules: nn.Module) -> bool:
+    """Return True if a forward hook runs in a call of one of the modules."""
+    everywhere = nn.modules.module._global_forward_hooks, nn.modules.module._global_forward_pre_hooks
+    return any(everywhere) or any(m._forward_hooks or m._forward_pre_hooks for m in modules)
 
 
 def take_first(inputs: Any, n: int = 4) -> Any:
@@ -118,18 +158,23 @@ def fold_batch_norms(network: nn.Module, inputs: Any, unchanged: Collection[str]
 
 def are_equal_outputs(one: Any, other: Any) -> bool:
     """Return True where the tensors in two outputs are equal up to rounding of float32."""
-    return all(torch.allclose(a, b, rtol=1e-3, atol=1e-4, equal_nan=True)
-               for a, b in zip(extract_tensors(one), extract_tensors(other), strict=True))
+    a, b = extract_tensors(one), extract_tensors(other)
+    return len(a) == len(b) and all(
+        x.shape == y.shape and torch.allclose(x, y.to(x.device), rtol=1e-3, atol=1e-4, equal_nan=True)
+        for x, y in zip(a, b, strict=True))
 
 
 def _find_foldable(calls: Sequence[Call], unchanged: Collection[str]) -> list[tuple[Call, Call]]:
     """Find the (convolution, batch norm) pairs that can be folded without a change of `unchanged` modules."""
     times = Counter(c.path for c in calls)
     kept = {id(t) for c in calls if c.path in unchanged for t in extract_tensors(c.output)}
+    # A weight that a parametrization or a hook computes is no parameter of the convolution.
     made = {id(c.output): c for c in calls if isinstance(c.module, _CONVOLUTIONS) and times[c.path] == 1
-            and id(c.output) not in kept and c.module.weight.dtype == torch.float32}
+            and id(c.output) not in kept and "weight" in c.module._parameters
+            and c.module.weight.dtype == torch.float32 and not _has_hooks(c.module)}
     norms = (c for c in calls if isinstance(c.module, nn.modules.batchnorm._BatchNorm) and times[c.path] == 1
-             and c.module.running_mean is not None and "forward" not in c.module.__dict__ and c.args)
+             and c.module.running_mean is not None and "forward" not in c.module.__dict__ and c.args
+             and not _has_hooks(c.module))
     return [(made.pop(id(c.args[0])), c) for c in norms if id(c.args[0]) in made]
 
 

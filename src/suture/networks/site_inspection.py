@@ -11,22 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from suture._base import SutureError, convert_tensors, count_examples, report_errors
+from suture.networks.batchings import Batchings
 from suture.networks.calls import (
     MIXED,
     Call,
     CallId,
     convert_output,
     disable_gradients,
-    extract_main_output,
     extract_tensors,
-    find_axis,
     guess_axis,
     record,
     walk,
 )
 from suture.networks.capture_and_replay import ReplayPlan, capture_for_replay, replay
 from suture.networks.preparation import take_first
-from suture.networks.site_search import Site, SiteSearch, SiteSpec
+from suture.networks.site_search import Site, SiteSearch, SiteSpec, is_parametrization
 from suture.representations import (
     Kind,
     Shape,
@@ -64,38 +63,33 @@ class SiteInfo:
 class SiteInspector:
     """Inspector of a frozen network's sites, from a recorded pass over the first 4 examples of a batch.
 
-    `plans` are the replays from inspected sites. `volatile` are the calls whose outputs are overwritten.
+    `main` picks the tensor of an output that the sites cut off. `plans` are the replays from inspected sites.
+    `volatile` are the calls whose outputs are overwritten.
     """
 
-    def __init__(self, network: nn.Module, inputs: Any, name: str) -> None:
-        self.network, self.name = network, name
+    def __init__(self, network: nn.Module, inputs: Any, name: str,
+                 main: Callable[[Any], Tensor | None]) -> None:
+        self.network, self.name, self._pick_main = network, name, main
         self.plans: dict[Site, ReplayPlan] = {}
         self.volatile: set[CallId] = set()
         self._image, self._lengths = find_image_size(inputs), find_sequence_lengths(inputs)
         self._example = take_first(inputs)
         self._few = count_examples(self._example)
-        with disable_gradients():
+        with disable_gradients(), report_errors(f"the {name} fails on the first {self._few} examples"):
             self._root = record(network, self._example)
-            self._find_axes()
-        self._calls = {c.id: c for c in walk(self._root)}
+            self._batchings = Batchings(network, inputs, self._example, self._root, name)
+            self._check_output()
+        self._calls = {c.id: c for c in walk(self._root) if not is_parametrization(c.path)}
         self._search = SiteSearch(network, self._calls, name)
 
-    def _find_axes(self) -> None:
-        """Find the axes of the examples in each output, from a pass over another number of examples."""
-        few, two = self._few, 2 if self._few == 4 else 2 * self._few
-        other = record(self.network, convert_tensors(
-            self._example, lambda t: torch.cat([t, t])[:two] if guess_axis(t, few) == 0 else t))
-        others = {c.id: c for c in (other, *walk(other))}
-        for call in (self._root, *walk(self._root)):
-            if call.id in others:
-                pairs = zip(extract_tensors(call.output), extract_tensors(others[call.id].output),
-                            strict=False)
-                call.axes = tuple(find_axis(t, few, o, two) for t, o in pairs)
-        end = extract_main_output(self._root.output)
+    def _check_output(self) -> None:
+        """Check that the network's output has a part for each example, which depends on this one only."""
+        end = self._pick_main(self._root.output)
         for axis, t in zip(self._root.axes, extract_tensors(self._root.output), strict=False):
             if axis == MIXED and t is end:
-                raise SutureError(f"expected an output for each example, the {self.name} mixes {few} in "
-                                  f"shape {tuple(t.shape)}; use a part of it, such as one tower")
+                raise SutureError(f"expected an output for each example, the {self.name} mixes {self._few} "
+                                  f"in shape {tuple(t.shape)}; use a part of it, such as one tower")
+        self._batchings.check(end, "the output")
 
     def resolve(self, spec: SiteSpec, allow_bypass: bool) -> list[SiteInfo]:
         """Find and check the sites that `spec` names, in order of execution."""
@@ -141,21 +135,25 @@ class SiteInspector:
             slots = list(call.output) if isinstance(call.output, Mapping) else type(call.output).__name__
             raise SutureError(f"site {str(site)!r} of the {self.name} returns no floating point tensor but "
                               f"{slots}; choose another module or slot")
-        if x.ndim and len(x) != self._few:
+        axes = dict(zip(map(id, extract_tensors(call.output)), call.axes, strict=False))
+        axis = axes.get(id(x), guess_axis(x, self._few))
+        if x.ndim and (len(x) != self._few or axis != 0):
             second = x.ndim > 1 and x.shape[1] == self._few
             raise SutureError(f"expected the batch as first axis at site {str(site)!r} of the {self.name}, "
                               f"got shape {tuple(x.shape)} for {self._few} examples; "
                               + ("use batch_first=True" if second else "choose another site"))
-        shape = self._find_shape(site, call.module, x)
+        self._batchings.check(x, f"site {str(site)!r}")
+        shape = self._find_shape(site, x)
         with report_errors(f"the tail of site {str(site)!r} of the {self.name} fails", "choose another site"):
             bypass = self._find_bypass(site, ReplayPlan.of(site, call))
-        return SiteInfo(site, shape, bypass, x is extract_main_output(self._root.output))
+        return SiteInfo(site, shape, bypass, x is self._pick_main(self._root.output))
 
-    def _find_shape(self, site: Site, module: nn.Module, x: Tensor) -> Shape:
+    def _find_shape(self, site: Site, x: Tensor) -> Shape:
+        how = (self._image, self._lengths, self._batchings.find_evidence(site.id, site.pick))
         try:
             if site.taken:
-                return ShapeOverride.parse(site.taken).build_shape(x, self._image, self._lengths)
-            return recognise_shape(x, self._image, self._lengths, _find_inner_width(module))
+                return ShapeOverride.parse(site.taken).build_shape(x, *how)
+            return recognise_shape(x, *how)
         except SutureError as e:
             raise SutureError(f"site {str(site)!r} of the {self.name}: {e}") from None
 
@@ -194,7 +192,7 @@ class SiteInspector:
 
     def _find_reached(self, site: Site, output: Any, start: Tensor, leaves: list[_Leaf]) -> list[_Leaf]:
         """Find the leaves that reach the output; raise an error if the site itself does not."""
-        end = extract_main_output(output)
+        end = self._pick_main(output)
         if end is None or not end.requires_grad:
             raise SutureError(f"the output of the {self.name} has no gradient with respect to site "
                               f"{str(site)!r}; choose a site that it depends on, without torch.no_grad")
@@ -214,7 +212,7 @@ class SiteInspector:
     def _check_equal_output(self, site: Site, output: Any) -> None:
         mine, own = extract_tensors(output), extract_tensors(self._root.output)
         if len(mine) != len(own):  # modules that did not run add none, such as attentions
-            mine, own = ([t for t in (extract_main_output(o),) if t is not None]
+            mine, own = ([t for t in (self._pick_main(o),) if t is not None]
                          for o in (output, self._root.output))
         for a, b in zip(mine, own, strict=True):
             if a.shape != b.shape or not torch.allclose(a.detach(), b, rtol=1e-4, atol=1e-5, equal_nan=True):
@@ -228,11 +226,3 @@ class SiteInspector:
         sizes = (t.numel() * t.element_size() for c in self._calls.values() if c.finished >= first
                  for t in extract_tensors(c.output))
         return max(1, max(sizes, default=0) // self._few)
-
-
-def _find_inner_width(module: nn.Module) -> int | None:
-    """Find the output width of a module that ends in a layer norm or linear layer."""
-    last = [m for m in module.modules() if any(True for _ in m.parameters(recurse=False))][-1:]
-    if last and isinstance(last[0], nn.LayerNorm):
-        return last[0].normalized_shape[-1]
-    return last[0].out_features if last and isinstance(last[0], nn.Linear) else None

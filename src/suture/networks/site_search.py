@@ -166,13 +166,22 @@ class SiteSearch:
     def find_repeated(self, cuts: Callable[[Call], bool]) -> Iterator[list[Call]]:
         """Yield candidates, best first: blocks, containers, activations, layers. `cuts` tests one of them."""
         calls = list(self.calls.values())
-        leaves = [c for c in calls if not _has_any(c.module.children())]
+        leaves = [c for c in calls if not _has_parts(c.module)]
         yield _find_blocks([c for c in calls if type(c.module) not in _CONTAINERS
-                            and _has_any(c.module.children())], cuts)
+                            and _has_parts(c.module)], cuts)
         yield _find_outermost_repeated([c for c in calls if type(c.module) in _CONTAINERS])
         yield _find_outermost_repeated([c for c in leaves
                                         if type(c.module).__module__ == nn.modules.activation.__name__])
         yield _find_outermost_repeated([c for c in leaves if _has_any(c.module.parameters())])
+
+
+def is_parametrization(path: str) -> bool:
+    """Return True for the path of a module that computes a weight (`torch.nn.utils.parametrize`)."""
+    return "parametrizations" in path.split(".")
+
+
+def _has_parts(module: nn.Module) -> bool:
+    return any(not is_parametrization(name) for name, _ in module.named_children())
 
 
 def _has_any(things: Iterator[object]) -> bool:

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
+from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from suture._base import SutureError, list_tensors
-from suture.networks.calls import CallId, disable_gradients, freeze
+from suture.networks.calls import CallId, disable_gradients, extract_main_output, freeze
 from suture.networks.capture_and_replay import RecordedPass, capture_calls, replay
+from suture.networks.outputs import Readout
 from suture.networks.site_inspection import SiteInfo, SiteInspector
 from suture.networks.site_search import Site, SiteSpec
 from suture.representations import find_sequence_lengths
@@ -36,6 +39,8 @@ class SitedNetwork:
             the target's own activations. Default False: refuse them.
         name: name of the network in error messages.
         autocast: dtype of forward passes; representations stay float32. None: the dtype of the weights.
+        readout: how the scored tensor is read from the output, in place of which passes and tails return it.
+            None: they return the output.
 
     Attributes:
         sites, infos, shapes: the sites, and the results of the dry run for each.
@@ -48,10 +53,12 @@ class SitedNetwork:
     """
 
     def __init__(self, network: nn.Module, inputs: Any, sites: SiteSpec = None, *, allow_bypass: bool = False,
-                 name: str = "network", autocast: torch.dtype | None = None) -> None:
-        self.network, self.name, self._autocast = network, name, autocast
+                 name: str = "network", autocast: torch.dtype | None = None,
+                 readout: Readout | None = None) -> None:
+        self.network, self.name, self._autocast, self.readout = network, name, autocast, readout
         with freeze(network):
-            dry = SiteInspector(network, inputs, name)
+            main = extract_main_output if readout is None else readout.pick
+            dry = SiteInspector(network, inputs, name, main)
             self.infos: tuple[SiteInfo, ...] = tuple(dry.resolve(sites, allow_bypass))
         self.sites = tuple(i.site for i in self.infos)
         self.shapes = tuple(i.shape for i in self.infos)
@@ -59,6 +66,12 @@ class SitedNetwork:
         self._plans = [dry.plans[s] for s in self.sites]
         self._volatile = dry.volatile
         self._remembered = set().union(*(p.remembered for p in self._plans))
+
+    def with_readout(self, readout: Readout) -> SitedNetwork:
+        """Return the same network whose passes and tails return what `readout` reads."""
+        made = copy(self)
+        made.readout = readout
+        return made
 
     def front(self, inputs: Any) -> list[Tensor]:
         """Return the representation at every site, in one pass that stops after the last site."""
@@ -70,7 +83,8 @@ class SitedNetwork:
 
     def run_full(self, inputs: Any) -> RecordedPass:
         """Run one full pass that remembers what the tails need."""
-        return self._run(inputs, self._remembered)
+        done = self._run(inputs, self._remembered)
+        return done if self.readout is None else replace(done, output=self.readout.read(done.output))
 
     def run_to_sites(self, inputs: Any) -> RecordedPass:
         """Run a pass that remembers what the tails need and then stops, without the network's output."""
@@ -107,12 +121,17 @@ class SitedNetwork:
         return found
 
     def tail(self, index: int, x: Tensor, done: RecordedPass) -> Any:
-        """Compute the network's output with `x` at the site with the number `index`.
+        """Compute the network's output with `x` at the site with the number `index`, as `run_full` does.
 
         Args:
             x: (k N, ...) representations for k copies of the N examples of `done`; not overwritten.
             done: a pass of `run_full` over the N examples.
         """
+        output = self.run_tail(index, x, done)
+        return output if self.readout is None else self.readout.read(output)
+
+    def run_tail(self, index: int, x: Tensor, done: RecordedPass) -> Any:
+        """Compute the whole output of the network, whatever is scored, with `x` at a site."""
         if self.sites[index].id in self._volatile:
             x = x.clone()
         with self._cast_forward(done.inputs):

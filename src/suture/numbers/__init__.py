@@ -13,6 +13,8 @@ from suture.numbers.intervals import exponentiate as exponentiate
 from suture.numbers.intervals import is_above_chance as is_above_chance
 from suture.numbers.intervals import make_missing_estimate as make_missing_estimate
 from suture.numbers.intervals import mcnemar as mcnemar
+from suture.numbers.intervals import pool_runs as pool_runs
+from suture.numbers.intervals import take_root as take_root
 from suture.numbers.measures import ALIGNMENTS as ALIGNMENTS
 from suture.numbers.measures import DETECTOR_NAME as DETECTOR_NAME
 from suture.numbers.measures import MEASURES as MEASURES
@@ -34,11 +36,13 @@ from suture.numbers.pair_moments import NonFiniteError as NonFiniteError
 from suture.numbers.pair_moments import PairMoments as PairMoments
 from suture.numbers.records import RECORDS as RECORDS
 from suture.numbers.records import Arrays as Arrays
+from suture.numbers.records import Bools as Bools
 from suture.numbers.records import Float32Array as Float32Array
 from suture.numbers.records import Floats as Floats
 from suture.numbers.records import Ints as Ints
 from suture.numbers.records import Record as Record
 from suture.numbers.records import build_record as build_record
+from suture.numbers.records import name_runs as name_runs
 from suture.numbers.resizing import Resizing as Resizing
 from suture.numbers.resizing import compute_interpolation as compute_interpolation
 from suture.numbers.roc import auroc as auroc

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -111,6 +112,11 @@ def exponentiate(e: Estimate) -> Estimate:
     return Estimate(math.exp(e.value), math.exp(e.low), math.exp(e.high), e.reason)
 
 
+def take_root(e: Estimate) -> Estimate:
+    """Take the square root of an estimate that is not negative, and of its interval."""
+    return Estimate(math.sqrt(e.value), math.sqrt(e.low), math.sqrt(e.high), e.reason)
+
+
 def estimate_batch_mean(values: NDArray[Any]) -> Estimate:
     """Estimate the mean of `values` (B,) with Student's t interval over batches, nan for a single batch."""
     from scipy import stats
@@ -125,13 +131,33 @@ def estimate_batch_mean(values: NDArray[Any]) -> Estimate:
     return Estimate(float(v.mean()), float(v.mean()) - half, float(v.mean()) + half)
 
 
+def pool_runs(runs: Sequence[Estimate], least: float = -math.inf, most: float = math.inf) -> Estimate:
+    """Pool the estimates of several initialisations: their mean, and where one more would lie.
+
+    The interval holds, in 95 % of cases, the value of another initialisation on other test examples. Its
+    halves are the root of the sum of two squares (Zou and Donner 2008): the mean half of the given intervals,
+    and Student's t times s sqrt(1 + 1 / k), with s the standard deviation of the k values. It stays within
+    `least` and `most`. There is none without given intervals, and no value where an estimate has none.
+    """
+    from scipy import stats
+
+    missing = next((e for e in runs if math.isnan(e.value)), None)
+    if missing or len(runs) == 1:
+        return missing or runs[0]
+    v, low, high = np.array([(e.value, e.low, e.high) for e in runs]).T
+    k, mean = len(v), float(v.mean())
+    spread = float(stats.t.ppf(0.975, k - 1)) * float(v.std(ddof=1)) * math.sqrt(1 + 1 / k)
+    below, above = (math.hypot(float(half.mean()), spread) for half in (v - low, high - v))
+    return Estimate(mean, max(mean - below, min(least, mean)), min(mean + above, max(most, mean)))
+
+
 @dataclass(frozen=True)
 class Difference:
     """Value of one cell minus that of another on the same examples, in the measure's units.
 
     `low` and `high` are its 95 % interval, `p` is the two-sided p value of no difference, and `n` is the
-    number of examples or batches. `test` is ``"exact McNemar"``, ``"paired bootstrap"`` or ``"paired t over
-    batches"``.
+    number of examples or batches. `test` is ``"exact McNemar"``, ``"paired bootstrap"``, ``"paired t over
+    batches"`` or ``"t over examples and initialisations"``.
     """
 
     value: float
@@ -165,7 +191,8 @@ def estimate_difference(one: Record, other: Record, seed: int = 0) -> Difference
     independent. For hits and misses the p value is that of the exact McNemar test. Otherwise it is twice the
     smaller share of resamples on either side of zero, at least 2 / (`BOOTSTRAP_DRAWS` + 1). Means over
     batches use Student's t over batches. A single example or batch has no interval and, but for the exact
-    test, no p value: both are nan.
+    test, no p value: both are nan. If a record is a mean over initialisations, interval and p value are of
+    the difference of the means over all initialisations and examples (`_compare_runs`).
 
     Raises:
         SutureError: the records are of different numbers of examples.
@@ -175,6 +202,8 @@ def estimate_difference(one: Record, other: Record, seed: int = 0) -> Difference
     n, value, p = len(one.top), one.value - other.value, math.nan
     expect(one.top.shape == other.top.shape and one.batches == other.batches,
            "two records of the same examples", f"{n} and {len(other.top)}")
+    if one.runs or other.runs:
+        return _compare_runs(one, other)
     if one.batches:
         gaps = one.top - other.top
         if n > 1:
@@ -193,6 +222,34 @@ def estimate_difference(one: Record, other: Record, seed: int = 0) -> Difference
     return Difference(value, low, high, p, test, n)
 
 
+def _compare_runs(one: Record, other: Record) -> Difference:
+    """Test a difference by Student's t, with Welch's variance and degrees of freedom.
+
+    The variances are those of the paired mean over examples (ratios linearised) and of each mean over
+    initialisations.
+    """
+    from scipy import stats
+
+    n, value = len(one.top), one.value - other.value
+    gaps = _linearise(one) - _linearise(other)
+    parts = [(float(gaps.var(ddof=1)) / n, n - 1)] if n > 1 else [(math.nan, 1)]
+    parts += [(float(np.var(r.runs, ddof=1)) / len(r.runs), len(r.runs) - 1) for r in (one, other) if r.runs]
+    variance, p, half = sum(v for v, _ in parts), float(value == 0), 0.0
+    if variance != 0:  # nan for a single example
+        freedom = variance**2 / sum(v**2 / k for v, k in parts)
+        p = float(2 * stats.t.sf(abs(value) / math.sqrt(variance), freedom))
+        half = float(stats.t.ppf(0.975, freedom)) * math.sqrt(variance)
+    return Difference(value, value - half, value + half, p, "t over examples and initialisations", n)
+
+
+def _linearise(record: Record) -> Floats:
+    """Return the influence (N,) of each unit on the value of a record."""
+    top, bottom = record.top.astype(np.float64), record.bottom.astype(np.float64)
+    ratio = float(top.sum() / bottom.sum())
+    influence: Floats = (top - ratio * bottom) / bottom.mean()
+    return influence * math.exp(ratio) if record.exponential else influence
+
+
 def _bootstrap_differences(one: Record, other: Record, seed: int) -> Floats:
     """Compute the difference in each resample, leaving out resamples with a zero denominator."""
     sums = np.stack([one.top, one.bottom, other.top, other.bottom]).astype(np.float64)
@@ -201,5 +258,5 @@ def _bootstrap_differences(one: Record, other: Record, seed: int) -> Floats:
                       for _ in range(BOOTSTRAP_DRAWS)])
     drawn = drawn[(drawn[:, 1] > 0) & (drawn[:, 3] > 0)]
     first, second = drawn[:, 0] / drawn[:, 1], drawn[:, 2] / drawn[:, 3]
-    return ((np.exp(first) if one.exponential else first)
-            - (np.exp(second) if other.exponential else second))
+    gaps: Floats = one.transform(first) - other.transform(second)
+    return gaps

@@ -120,6 +120,14 @@ _OF_METHOD = {
         "1 - sum |S - T|² / sum |T - mean T|² on test data, S stitched by {method}, the mean per channel "
         "over all rows; below 0 where S is worse than that mean. Bootstrap over examples, paired, with the "
         "mean held fixed.")),
+    "output_r2": ("R² of the output", 0, 1, True, True, (
+        "1 - sum |o - t|² / sum |t - mean t|² on test data: outputs o of the network stitched by {method}, t "
+        "of the target network, the mean per channel over all rows; below 0 where o is worse than that mean. "
+        "For outputs that are no logits. Bootstrap over examples, paired, with the mean held fixed.")),
+    "output_error": ("error of the output", 0, 1, False, True, (
+        "sqrt(sum |o - t|² / sum |t|²) on test data, the relative error of the outputs o of the network "
+        "stitched by {method}, t of the target network. For outputs that are no logits. Bootstrap over "
+        "examples, paired.")),
     "frechet": ("Fréchet", 0, 1, False, False, (
         f"{_FRECHET}squared Fréchet distance of Gaussians with the moments of S and of T, on the data it was "
         "fitted to, in units of T's total variance: 0 where the two agree; the sum of the three parts beside "

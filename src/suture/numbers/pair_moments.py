@@ -142,9 +142,9 @@ class PairMoments:
         """Add one batch.
 
         Args:
-            sources, targets: for each site a tensor (N, H, W, C) of the same N examples. `targets` is not
-                read with ``same=True``.
-            masks: by grid, (N, H, W) booleans, False at padding tokens. Such a grid is paired only with
+            sources, targets: for each site a tensor (N, *positions, C) of the same N examples. `targets` is
+                not read with ``same=True``.
+            masks: by grid, (N, *positions) booleans, False at padding tokens. Such a grid is paired only with
                 itself and with grids that hold only rows of it.
 
         Raises:
@@ -175,7 +175,7 @@ class PairMoments:
         """Write the centred channels of a group into its buffer; `side` is 0 for sources, 1 for targets."""
         first = tensors[g.members[0]]
         # Kept from batch to batch, because new memory of this size costs more than the subtraction.
-        shape = (*first.shape[:3], g.buffer_width)
+        shape = (*first.shape[:-1], g.buffer_width)
         buffer = self._buffers.get((side, g.grid))
         if buffer is None or buffer.shape != shape:
             buffer = torch.empty(shape, dtype=self.precision, device=first.device)
@@ -186,7 +186,7 @@ class PairMoments:
         mask = self._masks.get(g.grid)
         if mask is not None:
             buffer[..., :g.width].masked_fill_(~mask[..., None], 0)
-        finite = torch.isfinite(buffer[..., :g.width].sum((0, 1, 2)))
+        finite = torch.isfinite(buffer[..., :g.width].flatten(0, -2).sum(0))
         if not finite.all():
             raise NonFiniteError("target" if side else "source",
                                  next(i for i in g.members if not finite[g.columns[i]].all()))
@@ -221,17 +221,17 @@ class PairMoments:
 
     def _add_pair_sums(self, gs: SiteGroup, small: Tensor, gt: SiteGroup, y: Tensor) -> None:
         r = self._resizing[gs.grid, gt.grid]
-        rows = small.flatten(0, 2)
+        rows = small.flatten(0, -2)
         if self._same and gs is gt:
             self._add(_compute_gram(rows, gs.width), "xy", gs.grid, gt.grid)
             return
-        self._add(rows[:, :gs.width].T @ r.apply_adjoint(y).flatten(0, 2), "xy", gs.grid, gt.grid)
-        grown = r.apply_gram(small).flatten(0, 2)
+        self._add(rows[:, :gs.width].T @ r.apply_adjoint(y).flatten(0, -2), "xy", gs.grid, gt.grid)
+        grown = r.apply_gram(small).flatten(0, -2)
         for i, c in gs.columns.items():
             self._add(_compute_gram(rows[:, c], c.stop - c.start, grown[:, c]), "xx", i, gt.grid)
 
     def _add_target_sums(self, gt: SiteGroup, y: Tensor) -> None:
-        rows = y.flatten(0, 2)
+        rows = y.flatten(0, -2)
         mask = self._masks.get(gt.grid)
         self._rows[gt.grid] = self._rows.get(gt.grid, 0) + (len(rows) if mask is None else int(mask.sum()))
         norms = to_double(rows[:, gt.width:gt.ones])
@@ -241,7 +241,7 @@ class PairMoments:
         for j, c in gt.columns.items():
             self._add(_compute_gram(rows[:, c], c.stop - c.start), "yy", j)
         # One small product per example, because a tall and very narrow product is five times slower.
-        beside = y[..., gt.width:].flatten(1, 2).transpose(1, 2) @ y[..., :gt.width].flatten(1, 2)
+        beside = y[..., gt.width:].flatten(1, -2).transpose(1, 2) @ y[..., :gt.width].flatten(1, -2)
         self._add(beside.sum(0).T, "y", gt.grid)
 
     def _centre_side(self, side: Side, *key: Any) -> Side:

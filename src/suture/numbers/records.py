@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,19 +26,28 @@ class Record:
     """Parts of a cell's measure, which is ``top.sum() / bottom.sum()`` over its units, (N,) each.
 
     `top` is boolean for hits and misses, and a sum over tokens for examples of several tokens. With `batches`
-    the units are test batches and `bottom` is one. With `exponential` the measure is exp of this ratio.
+    the units are test batches and `bottom` is one. With `exponential` the measure is exp of this ratio, with
+    `root` its square root. `runs` are the values of the measure by several initialisations, whose mean is
+    `top`; empty for one.
     """
 
     top: NDArray[Any]
     bottom: NDArray[Any]
     batches: bool = False
     exponential: bool = False
+    root: bool = False
+    runs: tuple[float, ...] = ()
 
     @property
     def value(self) -> float:
-        """Value of the measure."""
-        ratio = float(self.top.sum(dtype=np.float64) / self.bottom.sum(dtype=np.float64))
-        return math.exp(ratio) if self.exponential else ratio
+        """Value of the measure, the mean over initialisations."""
+        if self.runs:
+            return math.fsum(self.runs) / len(self.runs)
+        return float(self.transform(self.top.sum(dtype=np.float64) / self.bottom.sum(dtype=np.float64)))
+
+    def transform(self, ratio: Any) -> Any:
+        """Return the measure for a ratio of sums, or for an array of them."""
+        return np.exp(ratio) if self.exponential else np.sqrt(ratio) if self.root else ratio
 
 
 def sum_by_batch(values: NDArray[Any], sizes: NDArray[Any]) -> Floats:
@@ -58,8 +67,16 @@ RECORDS: Mapping[str, tuple[str, ...]] = {
     "residual": ("error", "scale"),
     "residual_batches": ("error", "scale", "batches"),
     "r2": ("error", "spread"),
+    "output_r2": ("output_gap", "output_spread"),
+    "output_error": ("output_gap", "output_scale"),
 }
 """Arrays needed for a quantity: the method's, (sources, targets, N), then those of the target network."""
+
+
+def name_runs(measure: str) -> str:
+    """Return the name of the array (initialisations, S, T) of a measure's values by initialisation."""
+    method, _, quantity = measure.rpartition(".")
+    return f"{method}.runs.{quantity}"
 
 
 def build_record(arrays: Arrays, name: str, i: int, j: int) -> Record:
@@ -70,6 +87,12 @@ def build_record(arrays: Arrays, name: str, i: int, j: int) -> Record:
     Raises:
         SutureError: the measure has no per-example record (structural indices), or the arrays lack it.
     """
+    runs = arrays.get(name_runs(name))
+    found = _build_parts(arrays, name, i, j)
+    return found if runs is None else replace(found, runs=tuple(runs[:, i, j].tolist()))
+
+
+def _build_parts(arrays: Arrays, name: str, i: int, j: int) -> Record:
     method, _, quantity = name.rpartition(".")
     if not method or quantity not in RECORDS:
         known = [f"{m}.{q}" for m in METHOD_NAMES for q in RECORDS]
@@ -87,10 +110,10 @@ def build_record(arrays: Arrays, name: str, i: int, j: int) -> Record:
         return Record(x, rest[0].astype(np.float64))
     if own == "ce":
         return Record(x.astype(np.float64) - rest[0], units, exponential=quantity == "relative_perplexity")
-    if quantity == "residual":
-        return Record(x, rest[0][j])
-    if quantity == "r2":
-        return Record(rest[0][j].astype(np.float64) - x, rest[0][j])
+    if own in ("error", "output_gap") and len(target) == 1:
+        bottom = rest[0][j] if own == "error" else rest[0]
+        top = bottom.astype(np.float64) - x if quantity.endswith("r2") else x
+        return Record(top, bottom, root=quantity == "output_error")
     if quantity == "residual_batches":
         with np.errstate(divide="ignore", invalid="ignore"):
             ratios = sum_by_batch(x, rest[1]) / sum_by_batch(rest[0][j], rest[1])

@@ -143,6 +143,8 @@ class Pair:
         unit, standard: see `MomentBlock`.
         blocks: moments of disjoint blocks of examples, if they were kept apart.
         outside: spectra of the source outside of each fold of the blocks, if they are known.
+        share: share of the rows that are independent. It is below 1 where an alignment repeats or
+            interpolates the source's positions.
     """
 
     moments: Moments
@@ -152,6 +154,7 @@ class Pair:
     standard: Moments | None = None
     blocks: tuple[MomentBlock, ...] = ()
     outside: tuple[Spectrum, ...] = ()
+    share: float = 1.0
 
     @classmethod
     def of(cls, moments: Moments) -> Pair:
@@ -169,6 +172,22 @@ class Pair:
     def n(self) -> int:
         """Number of rows."""
         return self.moments.n
+
+    @property
+    def independent(self) -> int:
+        """Number of independent rows: those of the source before an alignment makes more of them."""
+        return round(self.n * self.share)
+
+    @property
+    def freedom(self) -> int:
+        """Number of independent rows less one for the mean, at least 1."""
+        return max(1, self.independent - 1)
+
+    @property
+    def participation(self) -> tuple[float, float]:
+        """Participation ratios of source and target: effective numbers of directions."""
+        x, y = (float(s.values.sum().square() / s.values.square().sum()) for s in (self.x, self.y))
+        return x, y
 
     @property
     def constant(self) -> tuple[str, ...]:

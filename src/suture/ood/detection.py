@@ -27,7 +27,7 @@ from suture._base import (
     summarise_error,
 )
 from suture.data import Batch, Batches, can_shuffle, cut_batch, find_input_kind, move_batch
-from suture.networks import SitedNetwork, disable_gradients, extract_main_output
+from suture.networks import OutputKind, SitedNetwork, disable_gradients, extract_main_output
 from suture.numbers import auroc, two_sided_auroc
 from suture.ood.auxiliary import (
     FEW_EXAMPLES,
@@ -181,9 +181,16 @@ class Detection:
             raise SutureError(f"the target network fails on the {what}: {summarise_error(e)}; give "
                               "inputs nested like the data's") from e
 
-    def check_task(self, task: Task) -> None:
-        """Raise a `SutureError` if a detector needs logits or classes that the task does not have."""
+    def check_task(self, task: Task, kind: OutputKind = OutputKind.LOGITS) -> None:
+        """Raise a `SutureError` if a detector needs logits or classes that the task does not have.
+
+        `kind` is that of the target network's output.
+        """
         for name, detector in self._chosen.items():
+            expect(not detector.needs_energy or kind not in (OutputKind.PROBABILITIES,
+                                                             OutputKind.LOG_PROBABILITIES),
+                   f"logits before the softmax for the detector {name}", kind.value,
+                   f"leave {name} out of detectors")
             lacks = ("logits" if (detector.needs_logits or detector.needs_classes) and task is Task.NONE else
                      "one class for each example" if detector.needs_labels and task.of_tokens else "")
             expect(not lacks, f"{lacks} for the detector {name}", f"task={task.value!r}",

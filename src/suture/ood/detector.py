@@ -110,6 +110,7 @@ class Detector(ABC):
         about: definition and source, in one sentence.
         needs_labels: True if a fit needs class numbers.
         needs_logits: True if a score needs the target network's logits.
+        needs_energy: True if a score is the energy of the logits, which is zero behind a softmax.
         needs_classes: True if a fit needs the number of classes of the target network
             (`NativeData.classes`).
         needs_auxiliary: True if a fit needs auxiliary inputs. Such a detector is trained, and is kept in
@@ -122,6 +123,7 @@ class Detector(ABC):
     about: ClassVar[str] = ""
     needs_labels: ClassVar[bool] = False
     needs_logits: ClassVar[bool] = False
+    needs_energy: ClassVar[bool] = False
     needs_classes: ClassVar[bool] = False
     needs_auxiliary: ClassVar[bool] = False
     per_cell: ClassVar[bool] = False

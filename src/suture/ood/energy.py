@@ -46,7 +46,7 @@ class TailEnergy(Detector):
 
     about = ("Minus the energy of the target network's own logits, log sum exp, after the site (Liu et al. "
              "2020).")
-    needs_logits = two_sided = True
+    needs_logits = needs_energy = two_sided = True
 
     def score(self, seen: SiteFeatures) -> Tensor:
         assert seen.logits is not None
@@ -141,7 +141,7 @@ class _Trainer:
             for j, x in zip(self.sites, xs, strict=True):
                 shape = self.native.target.shapes[j]
                 grid, kept = to_grid(x.float(), shape, View.ALL), get_row_mask(shape, View.ALL, mask)
-                sums[j].update(grid.flatten(0, 2) if kept is None else grid[kept])
+                sums[j].update(grid.flatten(0, -2) if kept is None else grid[kept])
         expect(len(found) > 1, "labels of at least 2 classes for energy detectors",
                f"only class {min(found, default='none')}", _INSTEAD)
         expect(largest > 1, "batches of at least 2 examples for energy detectors", "single ones",

@@ -109,8 +109,12 @@ class EnergyClassifier(nn.Module):
     """A classifier of the representations of a site.
 
     Channels are standardised by the in-distribution `mean` and `std`, unlike in the paper, so that every body
-    gets inputs of the scale that it was designed for. Maps are then resized to `size` (height, width;
-    bilinear, corners not aligned). The recipe's seed and the name of the `site` decide the initial weights.
+    gets inputs of the scale that it was designed for. Maps (C, H, W) are then resized to `size` (height,
+    width; bilinear, corners not aligned). Maps (C, T) are maps of height 1, or tokens where their length
+    varies. The recipe's seed and the name of the `site` decide the initial weights.
+
+    Raises:
+        SutureError: a body for another kind, or a map (C, D, H, W).
     """
 
     mean: Tensor
@@ -119,28 +123,35 @@ class EnergyClassifier(nn.Module):
     def __init__(self, shape: Shape, classes: int, recipe: EnergyRecipe, size: tuple[int, int] | None = None,
                  site: str = "") -> None:
         super().__init__()
-        name = _BY_KIND[recipe.body][shape.kind] if recipe.body in _BY_KIND else recipe.body
+        taken = Kind.TOKENS if shape.varies else shape.kind
+        name = _BY_KIND[recipe.body][taken] if recipe.body in _BY_KIND else recipe.body
         kind, make_body = _BODIES[name]
-        if kind is not shape.kind:
-            raise SutureError(f"expected a body for {shape.kind.value}, got {name!r} for the site {site!r} "
+        if kind is not taken:
+            raise SutureError(f"expected a body for {taken.value}, got {name!r} for the site {site!r} "
                               f"of {shape}; write body='auto' or body='paper', which suit every site")
+        if len(shape.size) > 2:
+            raise SutureError(f"energy detectors have no body for the site {site!r} of {shape}; leave energy "
+                              "out of detectors, or leave this site out")
         self.shape = shape
         with seed_torch(derive_site_seed(recipe.seed, site)):
             self.body = make_body(shape, classes)
-        own = (shape.size[0], shape.size[1]) if shape.kind is Kind.MAP else (1, 1)
-        self._resize = Resizing(own, size or own) if shape.kind is Kind.MAP else None
+        self._size = (size or shape.size) if len(shape.size) == 2 else (1, *shape.size)
+        self._is_map = kind is Kind.MAP
         self.register_buffer("mean", torch.zeros(shape.width))
         self.register_buffer("std", torch.ones(shape.width))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the logits (N, classes) of representations; `mask` (N, T) is False for padding tokens."""
         x = x.float()
-        kept = get_row_mask(self.shape, View.ALL, mask) if self.shape.kind is Kind.TOKENS else None
-        if self._resize is not None:
-            x = x.permute(0, 3, 1, 2) if self.shape.last else x
-            x = self._resize.resize_map((x - self.mean[:, None, None]) / self.std[:, None, None])
-        else:
-            x = (x - self.mean) / self.std
+        if self._is_map:
+            x = x.movedim(-1, 1) if self.shape.last else x
+            x = (x if x.ndim == 4 else x[:, :, None]) - self.mean[:, None, None]
+            image = x / self.std[:, None, None]
+            image = Resizing(tuple(image.shape[2:]), self._size).resize_map(image)
+            return self.body(image)  # type: ignore[no-any-return]
+        x = (x.movedim(1, -1) if self.shape.channels_first else x) - self.mean
+        x = x / self.std
+        kept = get_row_mask(self.shape, View.ALL, mask) if self.shape.size else None
         if kept is None:
             return self.body(x)  # type: ignore[no-any-return]
         # Attention gives padding weight zero, and zero times NaN is NaN.

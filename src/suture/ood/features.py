@@ -16,7 +16,8 @@ class SiteFeatures:
     """One batch of representations at a site, with pooled features.
 
     Attributes:
-        x: (N, C, H, W), (N, H, W, C), (N, T, D) or (N, D), from the site or from a stitching layer.
+        x: (N, C, H, W), (N, H, W, C), (N, T, D), (N, D) or a map with one axis or three, from the site or
+            from a stitching layer.
         shape: of one example.
         mask: (N, T) booleans, False for padding tokens; None without padding.
         logits: (N, classes) or (N, T, V) of the target network after `x`; None if no detector needs them.
@@ -50,7 +51,7 @@ class SiteFeatures:
     @cached_property
     def _rows(self) -> Tensor:
         """Channels (N, P, C) float32 at every position, without prefix tokens; zeros at padding."""
-        rows = to_grid(self.x.float(), self.shape, self._view).flatten(1, 2)
+        rows = to_grid(self.x.float(), self.shape, self._view).flatten(1, -2)
         return rows if self._kept is None else rows.masked_fill(~self._kept[..., None], 0)
 
     @cached_property

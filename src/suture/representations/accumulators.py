@@ -146,7 +146,7 @@ class Accumulators:
             self._flat.update(xs, ys)
         for x, shape, sums in zip(xs, self._shapes[0], self._own, strict=bool(self._own)):
             rows = get_row_mask(shape, View.ALL, mask_x)
-            sums.update(to_grid(x, shape, View.ALL).flatten(1, 2),
+            sums.update(to_grid(x, shape, View.ALL).flatten(1, -2),
                         mask=None if rows is None else rows.flatten(1))
         if self._pooled.wanted or self._rows:
             self._add_examples(*self._drop_all_padding(xs, ys, mask_x, mask_y))

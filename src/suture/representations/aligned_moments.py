@@ -125,7 +125,7 @@ class AlignedMoments:
 
     def _check_tokens(self, xs: Sequence[Tensor], ys: Sequence[Tensor], *masks: Tensor | None) -> None:
         """Check that one tokenizer and one padding made both sides: position k is then the same word."""
-        lengths = [{x.shape[1] for x, shape in zip(tensors, shapes, strict=True) if shape.varies}
+        lengths = [{shape.get_size(x)[0] for x, shape in zip(tensors, shapes, strict=True) if shape.varies}
                    for tensors, shapes in ((xs, self.sources), (ys, self.targets))]
         first, second = masks
         if first is not None and second is not None:
@@ -182,7 +182,8 @@ class AlignedMoments:
                                    self.alignments[i, i].target_rows)
         else:
             x = self._get_spectrum(lambda: m.x, "source", i, a.source_rows)
-        return Pair(m, x, self._get_spectrum(lambda: m.y, "target", j, a.target_rows))
+        y = self._get_spectrum(lambda: m.y, "target", j, a.target_rows)
+        return Pair(m, x, y, share=a.independent_share)
 
     def _get_spectrum(self, side: Callable[[], Side], *key: Hashable) -> Spectrum:
         if key not in self._spectra:
@@ -217,7 +218,7 @@ class PooledMoments:
 
     def pool(self, side: int, tensors: Sequence[Tensor], mask: Tensor | None) -> list[Tensor]:
         """Compute the (N, C) means over positions of the sources (side 0) or the targets (side 1)."""
-        means = [to_grid(x.to(self.settings.precision), s, View.POOLED, mask)[:, 0, 0]
+        means = [to_grid(x.to(self.settings.precision), s, View.POOLED, mask)[:, 0, 0, 0]
                  for x, s in zip(tensors, self._shapes[side], strict=True)]
         for k, mean in enumerate(means):
             if not torch.isfinite(mean).all():

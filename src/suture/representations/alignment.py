@@ -1,11 +1,13 @@
 """Representations as rows on a grid of positions, and how two of any kinds are brought to the same rows.
 
-A grid is (N, H, W, C). A map (N, C, H, W) is permuted, which copies nothing. Tokens (N, T, D) become a grid
-of height 1, or the map that their patches form. A vector (N, D) becomes a grid of one position.
+A grid is (N, D, H, W, C), of depth 1 but for volumes and videos. A map (N, C, H, W) is permuted, which copies
+nothing. Tokens (N, T, D) and maps (N, C, T) become a grid of height 1, or the grid that their patches form. A
+vector (N, D) becomes a grid of one position.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import Enum
@@ -19,7 +21,7 @@ from typing_extensions import Doc
 
 from suture._base import SutureError, options
 from suture.numbers import Resizing
-from suture.representations.shapes import Kind, Shape
+from suture.representations.shapes import Kind, Shape, Size
 
 _DROPPED = {"keep": "map", "learn": "drop", "add": "drop", "only": "drop"}
 """Former values of `AlignmentRule.prefix`, each with the nearest present one."""
@@ -34,42 +36,47 @@ class View(Enum):
     POOLED = "pooled"
 
 
-def describe_positions(shape: Shape, view: View) -> tuple[str, int, int]:
-    """Return (kind, height, width) of a view's positions, equal if rows correspond; width 0: any length."""
+def describe_positions(shape: Shape, view: View) -> tuple[str, int, int, int]:
+    """Return (kind, depth, height, width) of a view's positions, equal if rows correspond; width 0: any."""
     if view is View.POOLED or shape.kind is Kind.VECTOR:
-        return "grid", 1, 1
-    if shape.kind is Kind.MAP:
-        return "grid", shape.size[0], shape.size[1]
+        return "grid", 1, 1, 1
+    if len(shape.size) > 1:
+        return "grid", *_pad_size(shape.size)
     if view is View.PREFIX:
-        return "prefix", 1, shape.prefix
+        return "prefix", 1, 1, shape.prefix
     if shape.varies:
-        return "sequence" if view is View.ALL or not shape.prefix else "rest", 1, 0
+        return "sequence" if view is View.ALL or not shape.prefix else "rest", 1, 1, 0
     if view is View.ALL and shape.prefix:
-        return "tokens", 1, shape.size[0]
-    return ("grid", *shape.grid) if shape.grid else ("tokens", 1, shape.size[0] - shape.prefix)
+        return "tokens", 1, 1, shape.size[0]
+    return ("grid", *_pad_size(shape.grid)) if shape.grid else ("tokens", 1, 1, shape.size[0] - shape.prefix)
+
+
+def _pad_size(size: Size) -> tuple[int, int, int]:
+    depth, height, width = (1,) * (3 - len(size)) + size
+    return depth, height, width
 
 
 def to_grid(x: Tensor, shape: Shape, view: View, mask: Tensor | None = None) -> Tensor:
-    """Return a view of a batch of representations as a grid (N, H, W, C).
+    """Return a view of a batch of representations as a grid (N, D, H, W, C).
 
     Args:
-        x: (N, C, H, W) or (N, H, W, C) as the shape says, (N, T, D) or (N, D).
+        x: (N, C, H, W) or (N, H, W, C) as the shape says, likewise with one axis or three in place of (H, W);
+            (N, T, D) or (N, D).
         mask: (N, T), False at padding tokens; the mean leaves them out. A mask of another length is ignored:
             it belongs to other tokens, such as those of the text beside an image.
     """
-    if shape.kind is Kind.VECTOR:
-        return x[:, None, None, :]
-    if shape.kind is Kind.MAP:
-        grid = x if shape.last else x.permute(0, 2, 3, 1)
-        return grid.mean((1, 2), keepdim=True) if view is View.POOLED else grid
-    if view is View.POOLED:
-        own = mask if mask is not None and _is_mask_of(mask, shape) and mask.shape[1] == x.shape[1] else None
-        return _average_tokens(x, shape.prefix, own)[:, None, None, :]
-    return _select_tokens(x, shape, view).reshape(len(x), *_get_grid_size(shape, view), shape.width)
+    x = x.movedim(1, -1) if shape.channels_first else x
+    if len(shape.size) == 1:
+        if view is View.POOLED:
+            known = mask is not None and _is_mask_of(mask, shape) and mask.shape[1] == x.shape[1]
+            return _average_tokens(x, shape.prefix, mask if known else None)[:, None, None, None, :]
+        return _select_tokens(x, shape, view).reshape(len(x), *_get_grid_size(shape, view), shape.width)
+    grid = x[:, *[None] * (3 - len(shape.size))]
+    return grid.mean((1, 2, 3), keepdim=True) if view is View.POOLED and shape.size else grid
 
 
 def get_row_mask(shape: Shape, view: View, mask: Tensor | None) -> Tensor | None:
-    """Return (N, H, W) booleans, False at a view's padding rows; None without a mask for these rows."""
+    """Return (N, D, H, W) booleans, False at a view's padding rows; None without a mask for these rows."""
     if mask is None or not _is_mask_of(mask, shape) or view is View.POOLED:
         return None
     return _select_tokens(mask, shape, view).reshape(len(mask), *_get_grid_size(shape, view))
@@ -89,13 +96,13 @@ def _average_tokens(x: Tensor, prefix: int, mask: Tensor | None) -> Tensor:
 
 
 def _is_mask_of(mask: Tensor, shape: Shape) -> bool:
-    return shape.varies or (shape.kind is Kind.TOKENS and mask.shape[1:] == shape.size)
+    return shape.varies or (len(shape.size) == 1 and mask.shape[1:] == shape.size)
 
 
-def _get_grid_size(shape: Shape, view: View) -> tuple[int, int]:
-    """Return height and width of a view's grid, for `reshape`."""
-    _, height, width = describe_positions(shape, view)
-    return height, width or -1
+def _get_grid_size(shape: Shape, view: View) -> tuple[int, int, int]:
+    """Return depth, height and width of a view's grid, for `reshape`."""
+    _, depth, height, width = describe_positions(shape, view)
+    return depth, height, width or -1
 
 
 def _refuse_dropped(prefix: Any) -> Any:
@@ -146,9 +153,9 @@ class Part:
 class Alignment:
     """Alignment of a source's representation to the target's positions.
 
-    - A map into a map is resized.
-    - A map into tokens is resized to the grid of their patches.
-    - Tokens into a map are read as the map of their patches.
+    - A map into a map with as many axes is resized.
+    - A map into tokens is resized to the grid of their patches, a map (C, T) along the sequence.
+    - Tokens into a map are read as the map of their patches, or as a map (C, T).
     - Any representation into a vector is averaged over its positions.
     - A vector into any representation is repeated at every position.
     - Sequences of varying length are matched position by position.
@@ -173,10 +180,12 @@ class Alignment:
         s, t = self.source, self.target
         if self.rule.prefix == "map" and s.prefix != t.prefix:
             return "prefix='map' needs equally many prefix tokens on both sides; write prefix='drop'"
-        if ({s.kind, t.kind} == {Kind.MAP, Kind.TOKENS}
-                and (s if s.kind is Kind.TOKENS else t).grid is None):
-            return "the tokens are no patches of an image; stitch them to tokens or to a vector"
-        if t.kind is not Kind.TOKENS or not (s.varies or t.varies):
+        if not _have_equal_axes(s, t):
+            tokens = any(x.kind is Kind.TOKENS and x.grid is None for x in (s, t))
+            return ("the tokens are no patches of an image; stitch them to tokens or to a vector" if tokens
+                    else "their positions lie along another number of axes; stitch to a vector, or choose "
+                    "another site")
+        if not t.is_sequence or not (s.varies or t.varies):
             return ""
         if not s.varies or not t.varies:
             return "only one of them has another length in each batch (~); stitch sequences to sequences"
@@ -213,6 +222,14 @@ class Alignment:
         return Part(source, target, Resizing(before[1:], after[1:], self.rule.resize))
 
     @property
+    def independent_share(self) -> float:
+        """Share of the rows that are independent: upsampling adds rows, but no information."""
+        if self.target.varies:
+            return 1.0
+        resizings = [p.resizing for p in self.parts]
+        return sum(math.prod(r.small) for r in resizings) / sum(math.prod(r.target) for r in resizings)
+
+    @property
     def source_rows(self) -> Hashable:
         """Key of the rows of the source's matrix: equal keys of one source mean the same rows."""
         return tuple((p.source, p.resizing) for p in self.parts)
@@ -223,11 +240,23 @@ class Alignment:
         return tuple(p.target for p in self.parts)
 
     def assemble(self, parts: list[Tensor]) -> Tensor:
-        """Build the target's representation from the grids (N, H, W, C) of its `parts`."""
-        first = parts[0]
-        if self.target.kind is Kind.MAP:
-            return first if self.target.last else first.permute(0, 3, 1, 2)
+        """Build the target's representation from the grids (N, D, H, W, C) of its `parts`."""
+        if len(self.target.size) == 1:
+            tokens = [p.flatten(1, -2) for p in parts[::-1]]
+            made = tokens[0] if len(tokens) == 1 else torch.cat(tokens, 1)
+        else:
+            made = parts[0].flatten(1, 4 - (len(self.target.size) or 1))
         if self.target.kind is Kind.VECTOR:
-            return first[:, 0, 0]
-        tokens = [p.flatten(1, 2) for p in parts[::-1]]
-        return tokens[0] if len(tokens) == 1 else torch.cat(tokens, 1)
+            return made[:, 0]
+        return made.movedim(-1, 1) if self.target.channels_first else made
+
+
+def _have_equal_axes(*shapes: Shape) -> bool:
+    """Return True where positions can correspond: one is a vector, or both have as many axes.
+
+    Axes of one position in front do not count, as in a map 1xT beside one of length T.
+    """
+    sizes = [shape.grid or shape.size for shape in shapes]
+    least = [next((size[k:] for k, n in enumerate(size) if n > 1), size[-1:]) for size in sizes]
+    return (any(shape.kind is Kind.VECTOR for shape in shapes)
+            or any(len(one) == len(other) for one, other in (sizes, least)))

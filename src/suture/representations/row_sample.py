@@ -111,16 +111,16 @@ def _find_unpadded_rows(a: Alignment, p: Part, pair: Sequence[Tensor],
         mask = get_row_mask(a.source, p.source, masks[0])
     if mask is not None:
         return mask.flatten(1)
-    rows = to_grid(pair[1][:1], a.target, p.target)[0].flatten(0, 1)
+    rows = to_grid(pair[1][:1], a.target, p.target)[0].flatten(0, -2)
     return torch.ones(len(pair[1]), len(rows), dtype=torch.bool, device=rows.device)
 
 
 def _take_position(grid: Tensor, place: Tensor, resizing: Resizing | None) -> Tensor:
-    """Return the (N, C) row with the number `place` (N,) of each grid (N, H, W, C), after resizing."""
+    """Return the (N, C) row with the number `place` (N,) of each grid (N, D, H, W, C), after resizing."""
     if resizing is None or resizing.source == resizing.target:
-        return grid.flatten(1, 2)[torch.arange(len(grid), device=grid.device), place]
-    down, across = (compute_interpolation(s, t, resizing.mode).to(grid) for s, t in
-                    zip(resizing.source, resizing.target, strict=True))
-    width = resizing.target[1]
-    rows = torch.einsum("nh,nhwc->nwc", down[place // width], grid)
-    return torch.einsum("nw,nwc->nc", across[place % width], rows)
+        return grid.flatten(1, -2)[torch.arange(len(grid), device=grid.device), place]
+    # From the last axis on, each axis is reduced to the weighted mean at the position that `place` has there.
+    for source, target in zip(resizing.source[::-1], resizing.target[::-1], strict=True):
+        weights = compute_interpolation(source, target, resizing.mode).to(grid)[place % target]
+        grid, place = torch.einsum("nw,n...wc->n...c", weights, grid), place // target
+    return grid

@@ -1,10 +1,9 @@
-"""Shapes of representations: map, tokens or vector, recognised from a tensor or given by the user."""
+"""Shapes of representations: map, tokens or vector, and what a batch of inputs says about them."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
@@ -12,16 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from suture._base import SutureError, expect, walk_tensors
+from suture._base import walk_tensors
 
-MOST_PREFIX_TOKENS = 8
-"""Largest number of prefix tokens that is tried: a class token, a distillation token, registers."""
-Size = tuple[int, int]
-"""(height, width)."""
+Size = tuple[int, ...]
+"""(time,), (height, width) or (depth, height, width)."""
 
 
 class Kind(Enum):
-    """Kind of a representation: a map (C, H, W), tokens (T, D) or a vector (D)."""
+    """Kind of a representation: a map (C, T), (C, H, W) or (C, D, H, W), tokens (T, D) or a vector (D)."""
 
     MAP = "map"
     TOKENS = "tokens"
@@ -35,27 +32,27 @@ class Shape:
     Attributes:
         kind: map, tokens or vector.
         width: number of channels or token dimensions.
-        size: positions: (H, W) of a map, (T,) of tokens, () of a vector.
+        size: positions: (T,), (H, W) or (D, H, W) of a map, (T,) of tokens, () of a vector.
         prefix: number of tokens at the start that are no positions (class token, registers).
-        grid: (H, W) where the tokens after the prefix are the patches of an image, row by row.
-        last: True for a map (N, H, W, C) with the channels as the last axis.
-        varies: True for tokens of a text: each batch has its own number. `size` is that of the dry run.
+        grid: (H, W) or (D, H, W) where the positions of one axis, after the prefix, are the patches of an
+            image or a volume, row by row.
+        last: True for a map with the channels as the last axis.
+        varies: True for positions of a text: each batch has its own number. `size` is that of the dry run.
     """
 
     kind: Kind
     width: int
-    size: tuple[int, ...] = ()
+    size: Size = ()
     prefix: int = 0
     grid: Size | None = None
     last: bool = False
     varies: bool = False
 
     def __str__(self) -> str:
-        dims = (self.width, *self.size) if self.kind is Kind.MAP else (*self.size, self.width)
         parts = [f"{self.prefix} prefix"] if self.prefix else []
-        parts += ["{}x{} patches".format(*self.grid)] if self.grid else []
+        parts += [f"{format_size(self.grid)} patches"] if self.grid else []
         parts += ["channels last"] if self.last else []
-        about = "~" * self.varies + "x".join(map(str, dims))
+        about = "~" * self.varies + format_size(self.dims if not self.last else (self.width, *self.size))
         return f"{self.kind.value} {about}" + (f" ({', '.join(parts)})" if parts else "")
 
     def __eq__(self, other: object) -> bool:
@@ -71,8 +68,8 @@ class Shape:
 
     @property
     def is_sequence(self) -> bool:
-        """True for tokens that are no patches of an image."""
-        return self.kind is Kind.TOKENS and self.grid is None
+        """True for positions along one axis that are no patches: tokens of a text, a map of a signal."""
+        return len(self.size) == 1 and self.grid is None
 
     @property
     def rows(self) -> int:
@@ -80,139 +77,36 @@ class Shape:
         return math.prod(self.size)
 
     @property
+    def channels_first(self) -> bool:
+        """True for maps (N, C, ...)."""
+        return self.kind is Kind.MAP and not self.last
+
+    @property
     def dims(self) -> tuple[int, ...]:
         """Axes of one example's tensor: (C, H, W) or (H, W, C), (T, D), (D,)."""
-        first = self.kind is Kind.MAP and not self.last
-        return (self.width, *self.size) if first else (*self.size, self.width)
+        return (self.width, *self.size) if self.channels_first else (*self.size, self.width)
+
+    def get_size(self, x: Tensor) -> Size:
+        """Return the positions of a batch along each axis."""
+        return tuple(x.shape[2:] if self.channels_first else x.shape[1:-1])
 
     def fits(self, x: Tensor) -> bool:
         """Return True where `x` is a batch of such representations."""
         if self.varies:
-            return x.ndim == 3 and x.shape[1] > self.prefix and x.shape[2] == self.width
+            return (x.ndim == 3 and self.get_size(x)[0] > self.prefix
+                    and x.shape[1 if self.channels_first else 2] == self.width)
         return tuple(x.shape[1:]) == self.dims
 
     def describe_tensor(self, x: Tensor) -> str:
         """Describe `x` as a representation of this kind, or by its axes if it cannot be one."""
         if x.ndim != len(self.dims) + 1:
             return f"shape {tuple(x.shape)}"
-        axes = list(x.shape[1:])
-        width = axes.pop(0 if self.kind is Kind.MAP and not self.last else -1)
-        return str(replace(self, width=width, size=tuple(axes), prefix=0, grid=None))
+        width = x.shape[1 if self.channels_first else -1]
+        return str(replace(self, width=width, size=self.get_size(x), prefix=0, grid=None))
 
 
-def recognise_shape(x: Tensor, image: Size | None = None, lengths: Collection[int] = (),
-                    inner: int | None = None) -> Shape:
-    """Recognise the shape of a batch: (N, C, H, W) is a map, (N, T, D) tokens, (N, D) a vector.
-
-    Args:
-        image: (H, W) of the network's images, if any. Tokens are then patches after the shortest prefix, up
-            to `MOST_PREFIX_TOKENS`, that leaves a grid of the image's proportions. Channels are last if axes
-            1 and 2 have these proportions and axes 2 and 3 do not.
-        lengths: lengths of the network's input sequences (`find_sequence_lengths`). Tokens of such a number
-            are those of a text: they have no prefix, and each batch has its own number.
-        inner: width of the last layer norm or linear layer in the module that returned `x`. If both pairs of
-            axes have the proportions, channels are last if `inner` is the length of axis 3 and not of axis 1.
-
-    Raises:
-        SutureError: any other number of axes.
-    """
-    if x.ndim == 4:
-        return _make_map_shape(x, image is not None and _is_channels_last(x, image, inner))
-    if x.ndim == 3:
-        if x.shape[1] in lengths:
-            return Shape(Kind.TOKENS, x.shape[2], (x.shape[1],), varies=True)
-        prefix, grid = (0, None) if image is None else _find_patches(x.shape[1], image)
-        return Shape(Kind.TOKENS, x.shape[2], (x.shape[1],), prefix, grid)
-    if x.ndim == 2:
-        return Shape(Kind.VECTOR, x.shape[1])
-    raise SutureError("expected a representation (N, C, H, W), (N, T, D) or (N, D), got shape "
-                      f"{tuple(x.shape)}; choose another site or output slot")
-
-
-def _make_map_shape(x: Tensor, last: bool) -> Shape:
-    _, a, b, c = x.shape
-    return Shape(Kind.MAP, c, (a, b), last=True) if last else Shape(Kind.MAP, a, (b, c))
-
-
-def _is_channels_last(x: Tensor, image: Size, inner: int | None) -> bool:
-    _, a, b, c = x.shape
-    return (_has_proportions((a, b), image)
-            and (not _has_proportions((b, c), image) or (inner == c and inner != a)))
-
-
-def _has_proportions(size: Size, image: Size) -> bool:
-    """Return True where both sides are the image's times one factor, each rounded up or down."""
-    return abs(size[0] * image[1] - size[1] * image[0]) < max(image)
-
-
-def _find_patches(count: int, image: Size) -> tuple[int, Size | None]:
-    """Find (prefix, grid) of `count` patches; exact proportions of the image come first."""
-    for cut in (False, True):
-        for prefix in range(min(MOST_PREFIX_TOKENS, count - 1) + 1):
-            grid = _find_patch_grid(count - prefix, image, cut)
-            if grid is not None:
-                return prefix, grid
-    return 0, None
-
-
-def _find_patch_grid(count: int, image: Size, cut: bool = False) -> Size | None:
-    """Find the grid of `count` patches, or None; with `cut`, of square patches that leave a margin."""
-    if cut:
-        found = ((image[0] // p, image[1] // p) for p in range(2, min(image) + 1))
-        return next((g for g in found if g[0] * g[1] == count), None)
-    shrink = math.gcd(*image)
-    tall, wide = image[0] // shrink, image[1] // shrink
-    side = math.isqrt(count // (tall * wide))
-    return (tall * side, wide * side) if side and side * side * tall * wide == count else None
-
-
-@dataclass(frozen=True)
-class ShapeOverride:
-    """Shape of a site as the user gives it; without a `grid` it follows from the image's proportions."""
-
-    kind: Kind
-    prefix: int = 0
-    grid: Size | None = None
-    last: bool = False
-
-    @classmethod
-    def parse(cls, text: str) -> ShapeOverride:
-        """Parse ``map``, ``map:last``, ``vector``, ``tokens``, ``tokens:1`` or ``tokens:1,14x14``.
-
-        The last two give the number of prefix tokens and the grid (H x W) of the patches.
-
-        Raises:
-            SutureError: anything else.
-        """
-        m = re.fullmatch(r"(map|vector|tokens)|(map:last)|tokens:(\d+)(?:,(\d+)x(\d+))?", text)
-        if m is None:
-            raise SutureError(f"expected map, map:last, vector, tokens, tokens:1 or tokens:1,14x14 after the "
-                              f"@ of a site, got {text!r}")
-        if m[3] is None:
-            return cls(Kind(m[1] or "map"), last=m[2] is not None)
-        return cls(Kind.TOKENS, int(m[3]), (int(m[4]), int(m[5])) if m[4] else None)
-
-    def build_shape(self, x: Tensor, image: Size | None = None, lengths: Collection[int] = ()) -> Shape:
-        """Build the shape of a batch with the arguments of `recognise_shape`, or raise a `SutureError`."""
-        axes = {Kind.MAP: "(N, H, W, C)" if self.last else "(N, C, H, W)", Kind.TOKENS: "(N, T, D)",
-                Kind.VECTOR: "(N, D)"}[self.kind]
-        expect(x.ndim == axes.count(",") + 1, f"{axes} for {self.kind.value}", f"shape {tuple(x.shape)}",
-               "write another kind after @, or none")
-        if self.kind is Kind.MAP:
-            return _make_map_shape(x, self.last)
-        if self.kind is Kind.VECTOR:
-            return Shape(Kind.VECTOR, x.shape[1])
-        count, varies = x.shape[1], x.shape[1] in lengths and self.grid is None
-        patches = count - self.prefix
-        if patches < 1 or (self.grid is not None and math.prod(self.grid) != patches):
-            wanted = (f"more than {self.prefix} tokens" if self.grid is None else
-                      f"{self.prefix} prefix tokens and {self.grid[0]}x{self.grid[1]} patches")
-            raise SutureError(f"expected {wanted}, got {count} tokens, shape {tuple(x.shape)}; "
-                              "write @tokens:PREFIX,HEIGHTxWIDTH that add up to these")
-        grid = self.grid
-        if grid is None and image is not None and not varies:
-            grid = _find_patch_grid(patches, image) or _find_patch_grid(patches, image, cut=True)
-        return Shape(Kind.TOKENS, x.shape[2], (count,), self.prefix, grid, varies=varies)
+def format_size(size: Size) -> str:
+    return "x".join(map(str, size))
 
 
 def find_image_size(inputs: Any) -> Size | None:

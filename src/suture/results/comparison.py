@@ -47,7 +47,9 @@ class Comparison(Measured):
         arrays: per-example and per-cell arrays by name, such as ``"target.correct"`` bool (N,),
             ``"dm.correct"`` bool and ``"dm.kl"`` float32 (S, T, N), ``"tlm.loss"`` (S, T, epochs),
             ``"dm.weight/0/1"`` float32. The per-example ones (`suture.compare.evaluation`) need
-            about 14 bytes per cell, method and test example.
+            about 14 bytes per cell, method and test example. With several initialisations
+            (`TaskRecipe.seeds`) they are means, float32. ``"tlm.runs.kl"`` (initialisations, S, T) holds the
+            values of each, and ``"tlm.run1.loss"`` belongs to the second.
         meta: JSON-able: ``versions``, ``seed``, ``command``, ``settings``, ``n_fit``, ``n_test``,
             ``created``, ``device``, ``notes`` (list of str), ``stages`` (names of the finished stages).
 
@@ -124,7 +126,8 @@ class Comparison(Measured):
 
         Hits of examples (accuracy, relative accuracy, agreement) are tested by the exact McNemar test, the
         mean over batches by Student's t, all else by a paired bootstrap over examples (whole texts); see
-        `suture.numbers.intervals.estimate_difference`. There is no correction for many tests. A tiny p
+        `suture.numbers.intervals.estimate_difference`. Means over several initialisations are tested by t
+        tests over examples and initialisations. There is no correction for many tests. A tiny p
         value says that a difference is real, not that it is large.
 
         >>> result.difference(("layer3", "layer1"), ("layer1", "layer1"), "dm.kl")

@@ -222,5 +222,7 @@ def list_marked(measured: Measured) -> list[str]:
         # Each cell is counted once, with the mark of its first marked measure.
         cells = [next((m for m in cell if m), "") for cell in zip(*marks, strict=True)]
         if any(cells):
-            sentences.append(f"{title}: {describe_marks(cells, len(cells))}.")
+            sentences.append(f"{title}: {describe_marks(cells, len(cells))}."
+                             + (" With longer training their test scores may rise or fall."
+                                if tag == "tlm" else ""))
     return sentences

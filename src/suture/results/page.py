@@ -30,8 +30,8 @@ _HEADERS = {
     "measure": "measure", "layers": "target layers", "violated": "another is more similar",
     "beyond_noise": "beyond noise", "corresponding": "corresponding is nearest",
     "source_layers": "source layers", "corresponding_by_source": "corresponding is nearest",
-    "worst_margin": "largest margin", "worst_source": "by source", "worst_target": "into target",
-    "undefined": "cells without value",
+    "marked": "on marked cells", "worst_margin": "largest margin", "worst_source": "by source",
+    "worst_target": "into target", "undefined": "cells without value",
 }
 # Shown elsewhere on the page, so not in the list of settings.
 _SHOWN_ELSEWHERE = ("versions", "seed", "command", "settings", "n_fit", "n_test", "created", "device",

@@ -7,28 +7,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from suture._base import SutureError
-from suture.numbers import RECORDS, Floats, Measure, get_measure, mcnemar
+from suture.numbers import Bools, Floats, Measure, get_measure
 from suture.results.measured import Measured
+from suture.results.noise import HITS, SIGNIFICANCE_LEVEL, Contest, choose_test, count_beyond_noise
 from suture.results.standing import Standing, find_standing
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SELF_COLUMNS = ("measure", "layers", "violated", "beyond_noise", "worst_margin", "worst_target",
-                "worst_source", "undefined")
+SELF_COLUMNS = ("measure", "layers", "violated", "beyond_noise", "marked", "worst_margin",
+                "worst_target", "worst_source", "undefined")
 PAIR_COLUMNS = ("measure", "layers", "corresponding", "source_layers", "corresponding_by_source",
-                "worst_margin", "worst_target", "worst_source", "undefined")
+                "marked", "worst_margin", "worst_target", "worst_source", "undefined")
 
-SIGNIFICANCE_LEVEL = 0.05
 # Own-layer cells of structural measures are exact only up to the rounding of an eigensolver.
 ROUNDING_TOLERANCE = 1e-9
 # Divergences of softmax outputs are differences of float32 logarithms.
 NATS_TOLERANCE = 1e-6
-_HITS = {quantity: arrays[0] for quantity, arrays in RECORDS.items() if arrays[0] in ("correct", "agree")}
-"""Quantities that count hits, with the array of the hits."""
 _Row = dict[str, Any]
 
 
@@ -56,22 +52,6 @@ class Verdict:
         return self.words[0] if len(self.words) > max(1, len(self.table)) else ""
 
 
-@dataclass(frozen=True)
-class _Contest:
-    """Contest of a layer's own (or corresponding) partner with the most similar other one, the rival.
-
-    Positions are along the axes of the matrix; `margin` is by how much the rival is more similar, `lost` says
-    that this exceeds rounding, and `others` counts the other partners with a value.
-    """
-
-    layer: int
-    own: int
-    rival: int
-    margin: float
-    lost: bool
-    others: int
-
-
 def run_sanity_battery(measured: Measured) -> Verdict:
     """Run the sanity battery of Balogh and Jelasity (AAAI 2025) on the cells of one comparison.
 
@@ -97,6 +77,10 @@ def run_sanity_battery(measured: Measured) -> Verdict:
     (``worst_source``) is more similar to a target layer (``worst_target``) than the own or corresponding one.
     Margins up to 1e-9 (structural measures) or 1e-6 nats (divergences) are rounding. Layers without an own
     value, or without any other, are not counted. ``undefined`` counts the cells without a value.
+
+    ``marked`` counts the layers whose outcome rests on marked cells (`Comparison.marks`), such as cells whose
+    training has not converged. ``beyond_noise`` leaves them out, and is NaN where they are all layers; the
+    text then makes no claim. Several initialisations are tested by t tests over examples and initialisations.
     """
     import pandas as pd
 
@@ -104,8 +88,8 @@ def run_sanity_battery(measured: Measured) -> Verdict:
     gap, first = _describe_gap(measured, standing), [standing.line] * bool(standing.line)
     if not measured.corresponds:
         return Verdict(pd.DataFrame(columns=list(SELF_COLUMNS)), (*first,
-            "The sanity battery does not apply: the networks differ in architecture, so no layer of one "
-            "corresponds to a layer of the other.",), gap)
+            "The sanity battery does not apply: the sites of the two networks are not the same layers of one "
+            "architecture, so none of one corresponds to one of the other.",), gap)
     rows, words = [], []
     judge_measure = _judge_itself if measured.same_network else _judge_pair
     for entry in map(get_measure, measured.measures):
@@ -125,66 +109,98 @@ def _describe_gap(measured: Measured, standing: Standing) -> str:
     by = standing.criteria.get("dm")
     if by is None or by.smaller or standing.flaw or standing.criteria.get("tlm") is None:
         return ""
-    tlm, dm = (measured.matrix(f"{method}.{by.quantity}").to_numpy() for method in ("tlm", "dm"))
+    names = [f"{method}.{by.quantity}" for method in ("tlm", "dm")]
+    tlm, dm = (measured.matrix(name).to_numpy() for name in names)
     if not (tlm > dm).any():
         return ""
     i, j = map(int, np.unravel_index(int(np.nanargmax(tlm - dm)), tlm.shape))
+    mark = next((m for name in names if (m := str(measured.marks(name).iloc[i, j]))), "")
     return (f"Task loss matching exceeds direct matching most for {measured.sources[i]} into "
-            f"{measured.targets[j]}: {by.words} {tlm[i, j]:.3f} against {dm[i, j]:.3f}.")
+            f"{measured.targets[j]}: {by.words} {tlm[i, j]:.3f} against {dm[i, j]:.3f}."
+            + (f" That cell is marked ({mark})." if mark else ""))
 
 
 def is_lost(row: Mapping[Any, Any]) -> bool:
     """Return True if a row of the sanity table says that another layer beats a layer's own counterpart."""
-    return (bool(row["worst_source"])
+    return not is_open(row) and (
+        bool(row["worst_source"])
             or row.get("corresponding_by_source", 0) < row.get("source_layers", 0))
 
 
 def is_open(row: Mapping[Any, Any]) -> bool:
-    """Return True if there was nothing to judge, in a row of the battery's table."""
-    return not row["layers"] and not row.get("source_layers", 0)
+    """Return True if a row of the sanity table makes no claim: no layer is judged without marked cells."""
+    return bool(row["marked"] == row["layers"] + row.get("source_layers", 0))
+
+
+def is_clean(row: Mapping[Any, Any]) -> bool:
+    """Return True if a row of the sanity table says, without marked cells, that all layers pass."""
+    return not (is_open(row) or is_lost(row) or row["marked"])
 
 
 def _judge_itself(entry: Measure, values: Floats, measured: Measured) -> tuple[_Row, list[str]]:
-    contests = _find_contests(entry, values, measured.sources, measured.targets)
+    marked = measured.marks(entry.name).to_numpy() != ""
+    contests = _find_contests(entry, values, marked, measured.sources, measured.targets)
     lost = [c for c in contests if c.lost]
-    examples = _find_outcomes(entry, values.shape, measured.arrays)
-    clear = float("nan") if examples is None else float(_count_beyond_noise(lost, values, examples))
-    row = {"layers": len(contests), "violated": len(lost), "beyond_noise": clear,
+    sure = [c for c in lost if not c.marked]
+    test = choose_test(entry, values.shape, measured)
+    on_marked = sum(c.marked for c in contests)
+    open_ = bool(contests) and on_marked == len(contests)
+    clear = (float("nan") if test is None or open_
+             else float(count_beyond_noise(sure, np.where(marked, np.nan, values), test)))
+    row = {"layers": len(contests), "violated": len(lost), "beyond_noise": clear, "marked": on_marked,
            **_find_worst(contests, measured)}
     if not contests:
         return row, ["no target layer has both its own value and that of another layer."]
+    if open_:
+        return row, [_refuse_claim(entry, f"{len(contests)} target layers")]
     if not lost:
-        return row, [f"every target layer is most similar to itself ({len(contests)} of {len(contests)})."]
+        return row, [f"every target layer is most similar to itself ({len(contests)} of {len(contests)}).",
+                     *_describe_marked(contests)]
     sentences = [f"another layer is more similar than the layer itself for {len(lost)} of {len(contests)} "
-                 "target layers.", _describe_worst(row)]
-    if examples is not None:
-        test = "McNemar" if examples.dtype == np.bool_ else "Wilcoxon over texts"
-        sentences.append(f"Beyond test-set noise: {clear:.0f} of {len(lost)} "
-                         f"({test}, Holm, p < {SIGNIFICANCE_LEVEL}).")
+                 "target layers.", *_describe_marked(lost), _describe_worst(lost, row)]
+    if test is not None and sure:
+        sentences.append(f"Beyond {test.noise}: {clear:.0f} of {len(sure)} "
+                         f"({test.name}, Holm, p < {SIGNIFICANCE_LEVEL}).")
     return row, sentences
 
 
 def _judge_pair(entry: Measure, values: Floats, measured: Measured) -> tuple[_Row, list[str]]:
-    contests = _find_contests(entry, values, measured.sources, measured.targets)
-    by_source = _find_contests(entry, values.T, measured.targets, measured.sources)
+    marked = measured.marks(entry.name).to_numpy() != ""
+    contests = _find_contests(entry, values, marked, measured.sources, measured.targets)
+    by_source = _find_contests(entry, values.T, marked.T, measured.targets, measured.sources)
     held, held_by_source = (sum(not c.lost for c in of) for of in (contests, by_source))
+    both = [*contests, *by_source]
     row = {"layers": len(contests), "corresponding": held, "source_layers": len(by_source),
-           "corresponding_by_source": held_by_source, **_find_worst(contests, measured)}
-    if not contests and not by_source:
+           "corresponding_by_source": held_by_source, "marked": sum(c.marked for c in both),
+           **_find_worst(contests, measured)}
+    if not both:
         return row, ["no layer has both the value of its corresponding layer and that of another one."]
+    if all(c.marked for c in both):
+        return row, [_refuse_claim(entry, f"{len(contests)} target and {len(by_source)} source layers")]
     sentences = [f"the corresponding source layer is the most similar one for {held} of {len(contests)} "
                  "target layers.",
                  f"The corresponding target layer is the most similar one for {held_by_source} of "
-                 f"{len(by_source)} source layers."]
-    return row, [*sentences, _describe_worst(row)] if row["worst_source"] else sentences
+                 f"{len(by_source)} source layers.", *_describe_marked(both)]
+    lost = [c for c in contests if c.lost]
+    return row, [*sentences, _describe_worst(lost, row)] if lost else sentences
 
 
-def _find_contests(entry: Measure, values: Floats, partners: Sequence[str],
-                   layers: Sequence[str]) -> list[_Contest]:
+def _refuse_claim(entry: Measure, layers: str) -> str:
+    return f"no claim: the outcome for all {layers} rests on marked cells; see marks({entry.name!r})."
+
+
+def _describe_marked(contests: Sequence[Contest]) -> list[str]:
+    """Return a sentence on the contests that rest on marked cells, if there are any."""
+    count = sum(c.marked for c in contests)
+    return [f"Of these {len(contests)}, {count} rest on marked cells."] if count else []
+
+
+def _find_contests(entry: Measure, values: Floats, marked: Bools, partners: Sequence[str],
+                   layers: Sequence[str]) -> list[Contest]:
     """Find one contest per column of `values` (partners, layers) with an own and another value."""
     common = values if entry.larger_is_more_similar else -values
     tolerance = NATS_TOLERANCE if entry.functional else ROUNDING_TOLERANCE
-    if entry.name.rpartition(".")[2] in _HITS:
+    if entry.name.rpartition(".")[2] in HITS:
         tolerance = 0.0
     found = []
     for j, layer in enumerate(layers):
@@ -193,11 +209,14 @@ def _find_contests(entry: Measure, values: Floats, partners: Sequence[str],
         if own >= 0 and others and not np.isnan(common[own, j]):
             rival = max(others, key=lambda i: common[i, j])
             margin = float(common[rival, j] - common[own, j])
-            found.append(_Contest(j, own, rival, margin, margin > tolerance, len(others)))
+            lost = margin > tolerance
+            above = [i for i in others if common[i, j] - common[own, j] > tolerance]
+            doubtful = all(marked[i, j] for i in above) if lost else any(marked[i, j] for i in others)
+            found.append(Contest(j, own, rival, margin, lost, len(others), bool(marked[own, j] or doubtful)))
     return found
 
 
-def _find_worst(contests: list[_Contest], measured: Measured) -> _Row:
+def _find_worst(contests: list[Contest], measured: Measured) -> _Row:
     worst = max((c for c in contests if c.lost), key=lambda c: c.margin, default=None)
     if worst is None:
         return {"worst_margin": 0.0, "worst_target": "", "worst_source": ""}
@@ -205,44 +224,9 @@ def _find_worst(contests: list[_Contest], measured: Measured) -> _Row:
             "worst_source": measured.sources[worst.rival]}
 
 
-def _describe_worst(row: _Row) -> str:
+def _describe_worst(lost: Sequence[Contest], row: _Row) -> str:
     margin = row["worst_margin"]
+    on_marked = next(c.marked for c in lost if c.margin == margin)
     amount = f"{margin:.3f}" if margin >= 0.0005 else f"{margin:.1e}"
-    return f"The largest margin is {amount}: {row['worst_source']} into {row['worst_target']}."
-
-
-def _find_outcomes(entry: Measure, shape: tuple[int, ...],
-                   arrays: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any] | None:
-    """Return per-example outcomes (sources, targets, examples) of a functional measure, or None."""
-    method, _, quantity = entry.name.partition(".")
-    name = f"{method}.{_HITS.get(quantity, '')}"
-    if not entry.functional or name not in arrays:
-        return None
-    outcomes = arrays[name]
-    if outcomes.ndim != 3 or outcomes.shape[:2] != shape:
-        raise SutureError(f"expected array {name!r} of shape (sources, targets, examples) = "
-                          f"({shape[0]}, {shape[1]}, N), got {outcomes.shape}")
-    return outcomes
-
-
-def _compute_p_value(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
-    """Compute the p value of equal (N,) outcomes in two cells: hits, or numbers of tokens."""
-    from scipy import stats
-
-    if one.dtype == np.bool_:
-        return mcnemar(one, other)
-    return float(stats.wilcoxon(one, other).pvalue) if (one != other).any() else 1.0
-
-
-def _count_beyond_noise(lost: list[_Contest], values: Floats, outcomes: npt.NDArray[Any]) -> int:
-    """Count the lost contests that survive Holm's (1979) procedure; larger `values` are more similar."""
-    chances = []
-    for contest in lost:
-        own, column = outcomes[contest.own, contest.layer], values[:, contest.layer]
-        smallest = min(_compute_p_value(own, outcomes[i, contest.layer]) for i in range(len(column))
-                       if column[i] > column[contest.own])
-        chances.append(min(1.0, smallest * contest.others))
-    for done, chance in enumerate(sorted(chances)):
-        if not chance * (len(chances) - done) < SIGNIFICANCE_LEVEL:
-            return done
-    return len(chances)
+    return (f"The largest margin is {amount}: {row['worst_source']} into {row['worst_target']}"
+            + (" (marked)." if on_marked else "."))

@@ -75,7 +75,7 @@ class Criterion:
         worst, best = sorted(map(self._orient, ends))
         fails = f"{self.words} {shown} is {'above' if self.smaller else 'below'} {self.limit:g}"
         if self._orient(value.value) < limit and mark:
-            return None, f"{fails}, but the stitching layer has not converged ({mark})"
+            return None, f"{fails}, but the stitching layer cannot be judged yet ({mark})"
         if best < limit:
             return False, fails
         if worst < limit:

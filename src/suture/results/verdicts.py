@@ -15,7 +15,7 @@ from suture._base import SutureError, make_unknown_error
 from suture.numbers import METHOD_NAMES, Estimate
 from suture.ood import Thresholds
 from suture.results.measured import Measured, label_cells
-from suture.results.sanity import Verdict, is_lost, is_open, run_sanity_battery
+from suture.results.sanity import Verdict, is_clean, run_sanity_battery
 from suture.results.standing import (
     Criterion,
     Standing,
@@ -60,6 +60,7 @@ def judge_cell(value: Estimate, outlying: Estimate, weakness: str, mark: str, de
       at least ``out``, or at most 1 - ``out``. In the latter case they crowd in the middle of the native
       scores.
     - Any other working cell is *similar*.
+    - A mark leaves the verdict of a working cell as it is, because the layer exists; the reason names it.
     - A cell is *unproven* where a number is missing, where its 95 % interval contains a threshold, or where
       a constant output is as good. (`judge_cells` knows one exception: representations that equal the native
       ones are *similar*.)
@@ -80,7 +81,8 @@ def judge_cell(value: Estimate, outlying: Estimate, weakness: str, mark: str, de
         return UNPROVEN, weakness
     if math.isnan(outlying.value):
         return UNPROVEN, f"the out-of-distribution score of {detector} is missing: {outlying.reason}"
-    return _judge_representations(why, outlying, detector, thresholds.out)
+    word, reason = _judge_representations(why, outlying, detector, thresholds.out)
+    return word, reason + (f"; the cell is marked ({mark})" if mark else "")
 
 
 def _judge_representations(works: str, outlying: Estimate, detector: str, out: float) -> tuple[str, str]:
@@ -145,7 +147,8 @@ def judge_cells(measured: Measured, method: str) -> CellVerdicts:
         if words[i, j] == UNPROVEN and not standing.flaw and native[i, j]:
             words[i, j], reasons[i, j] = SIMILAR, NATIVE
     return CellVerdicts(label_cells(measured, words), label_cells(measured, reasons),
-                        _describe_counts(method, words.ravel().tolist(), detector))
+                        _describe_counts(method, words.ravel().tolist(), detector,
+                                         int(((marks != "") & (words != UNPROVEN)).sum())))
 
 
 def _find_native(measured: Measured, method: str) -> NDArray[np.bool_]:
@@ -168,11 +171,12 @@ def _list_needed_measures(standing: Standing, method: str, meta: Mapping[str, An
     return f"{method}.{quantity}", f"{method}.ood_{get_detector(meta)}"
 
 
-def _describe_counts(method: str, words: list[str], detector: str) -> str:
+def _describe_counts(method: str, words: list[str], detector: str, marked: int) -> str:
     artefact, similar, dissimilar, unproven = map(words.count, (ARTEFACT, SIMILAR, DISSIMILAR, UNPROVEN))
     return (f"{METHOD_NAMES[method].capitalize()}: {artefact} artefact, {similar} similar, {dissimilar} "
             f"dissimilar, {unproven} unproven, of {len(words)} cells (detector {detector}). An artefact "
-            "works, but is out of distribution.")
+            "works, but is out of distribution."
+            + (f" Of those that are not unproven, {marked} are marked." if marked else ""))
 
 
 def judge_methods(measured: Measured) -> dict[str, CellVerdicts]:
@@ -193,7 +197,7 @@ class Findings:
 
     Attributes:
         first: what to read before all else; see `suture.results.standing.Standing`.
-        shown: sentences on measures that fail, or that cannot be judged.
+        shown: sentences on measures that fail, that cannot be judged, or that rest on marked cells.
         passed: sentences on measures that pass.
         summary: number of measures that pass, in one line; empty if none does.
         gap: see `Verdict`.
@@ -218,7 +222,7 @@ def summarise_findings(measured: Measured) -> Findings:
     rows = verdict.table.to_dict("records")
     texts = verdict.words[bool(verdict.first):]
     # Without a table the only sentence gives the reason, so it is shown.
-    show = [is_lost(row) or is_open(row) for row in rows] or [True] * len(texts)
+    show = [not is_clean(row) for row in rows] or [True] * len(texts)
     shown, passed = (tuple(words for words, on in zip(texts, show, strict=True) if on == wanted)
                      for wanted in (True, False))
     finding = ("every layer is most similar to itself" if measured.same_network else

@@ -1,7 +1,8 @@
 """Marks of cells in which task loss matching has not converged.
 
 Layers near the output converge first. Before the others have, a distant site can look more similar to a site
-than that site itself.
+than that site itself. A mark is about the training objective: with longer training the test score of a marked
+cell may rise or fall.
 """
 
 from __future__ import annotations
@@ -83,13 +84,14 @@ def find_unconverged(curves: Curves, recipe: TaskRecipe, *, own: Mapping[str, fl
 
     Args:
         curves, recipe: of the training.
-        own: in self-stitching, the value of each target site's own-layer cell (`collect_own_layers`).
+        own: if both networks are one, the value of each target site's own layer (`collect_own_layers`).
         ends, matched: objectives on the fitting data of the layers of training and of direct matching.
         targets: names of the target sites, needed with `own`.
     """
     rates = compute_epoch_rates(recipe)
     found: dict[Cell, str] = {}
-    for cell, loss in curves.loss.items():
+    for key, loss in curves.loss.items():
+        cell = key[0], key[1]
         if cell in curves.failed:
             continue
         why = [] if cell in curves.stopped else _explain_improvement(curves.held_out.get(cell, loss), rates)
@@ -115,6 +117,23 @@ def _explain_improvement(curve: Sequence[float], rates: Sequence[float]) -> list
             "of the objective"]
 
 
+def merge_marks(runs: Sequence[Mapping[Cell, str]]) -> dict[Cell, str]:
+    """Return the marks of all cells from those of each initialisation; see `find_unconverged`.
+
+    A cell is marked if any of its initialisations is. The text of the first one stands for all.
+    """
+    found: dict[Cell, str] = {}
+    for cell in dict.fromkeys(cell for marks in runs for cell in marks):
+        texts: dict[str, list[str]] = {}
+        for cause, _, text in (part.partition(": ") for marks in runs
+                               for part in marks.get(cell, "").split("; ") if part):
+            texts.setdefault(cause, []).append(text)
+        found[cell] = "; ".join(
+            f"{cause}: {of[0]}" if of == of[:1] * len(runs) else
+            f"{cause}: in {len(of)} of {len(runs)} initialisations, {of[0]}" for cause, of in texts.items())
+    return found
+
+
 def collect_own_layers(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """Return the relative accuracy (without labels: agreement) of own-layer cells in result rows, by site."""
     found: dict[str, dict[str, float]] = {}
@@ -124,14 +143,15 @@ def collect_own_layers(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     return found.get("tlm.agreement", {}) | found.get("tlm.relative_accuracy", {})
 
 
-def stack_curves(curves: Curves, shape: tuple[int, int], epochs: int) -> dict[str, NDArray[np.float32]]:
-    """Return ``tlm.loss``, ``tlm.train_accuracy`` and, with early stopping, ``tlm.held_out`` as arrays.
+def stack_curves(curves: Curves, shape: tuple[int, int], epochs: int,
+                 method: str = "tlm") -> dict[str, NDArray[np.float32]]:
+    """Return curves as arrays: ``METHOD.loss``, ``METHOD.train_accuracy``, and ``METHOD.held_out`` if any.
 
     They are (sources, targets, epochs), with nan after a cell has stopped or failed.
     """
-    named = {"tlm.loss": curves.loss, "tlm.train_accuracy": curves.accuracy}
+    named = {f"{method}.loss": curves.loss, f"{method}.train_accuracy": curves.accuracy}
     if curves.held_out:
-        named["tlm.held_out"] = curves.held_out
+        named[f"{method}.held_out"] = curves.held_out
     arrays = {name: np.full((*shape, epochs), np.nan, dtype=np.float32) for name in named}
     for name, of in named.items():
         for cell, values in of.items():

@@ -53,6 +53,10 @@ class Ridge(Family):
         lam = cast(float, self.strength) * torch.trace(pair.moments.sxx) / pair.x.width
         return super().compute_loss(weight, pair) + lam * weight.square().sum()
 
+    def count_parameters(self, weight: Tensor, pair: Pair) -> float:
+        penalised = pair.x.add_ridge(pair.moments, cast(float, self.strength))
+        return float((pair.x.values / penalised).sum())
+
     def check_training(self) -> None:
         expect(not self.needs_folds, "a number as the strength of ridge in training", str(self),
                "write ridge:0.1 or methods=['dm']")
@@ -87,6 +91,10 @@ class Rank(Family):
         first: Tensor = torch.linalg.svd(fitted, full_matrices=False).Vh[:self.rank]
         scores: Tensor = first @ solve_least_squares(pair.x, pair.moments)
         return torch.mm(first.T, scores)
+
+    def count_parameters(self, weight: Tensor, pair: Pair) -> float:
+        k, q = min(self.rank, pair.x.rank), len(weight)
+        return k * (pair.x.rank + q - k) / q
 
     def make_identity(self, p: int, q: int) -> Tensor:
         eye = torch.eye(q, p)
@@ -149,6 +157,10 @@ class Orthogonal(Family):
         constant = float(scatter) <= 0 or (self.shift and pair.x.rank == 0)
         return torch.zeros_like(syx) if constant else d.sum() / scatter * rotation
 
+    def count_parameters(self, weight: Tensor, pair: Pair) -> float:
+        q, p = weight.shape
+        return (p * q - p * (p + 1) / 2) / q
+
     def draw(self, p: int, q: int, generator: torch.Generator) -> Tensor:
         # Uniformly distributed (Mezzadri 2007).
         base, r = torch.linalg.qr(torch.randn(q, p, dtype=torch.float64, generator=generator))
@@ -178,6 +190,9 @@ class Diagonal(Family):
         m = pair.moments
         slopes = m.sxy.diagonal() / m.sxx.diagonal()
         return torch.where(find_varying_columns(m.x, m.precision), slopes, 0.0).diag()
+
+    def count_parameters(self, weight: Tensor, pair: Pair) -> float:
+        return 1.0
 
     def draw(self, p: int, q: int, generator: torch.Generator) -> Tensor:
         return draw_weights((q,), 1.0, generator).diag()  # ±1/sqrt(1): each output has one input
@@ -261,6 +276,9 @@ class Sparse(Family):
     def compute_loss(self, weight: Tensor, pair: Pair) -> Tensor:
         alpha = self.strength * pair.moments.sxy.abs().max()
         return super().compute_loss(weight, pair) / 2 + alpha * weight.abs().sum()
+
+    def count_parameters(self, weight: Tensor, pair: Pair) -> float:
+        return float((weight != 0).sum()) / len(weight)
 
     def shrink(self, weight: Tensor, lr: float) -> Tensor:
         return F.softshrink(weight, lr * self.strength)

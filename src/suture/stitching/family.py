@@ -108,6 +108,10 @@ class Family:
         """
         return compute_squared_error(weight, self.find_shift(weight, pair.moments), pair.moments)
 
+    def count_parameters(self, weight: Tensor, pair: Pair) -> float:
+        """Return the number of fitted parameters per target channel, without the shift."""
+        return float(pair.x.rank) if self.trainable else 0.0
+
     def make_identity(self, p: int, q: int) -> Tensor:
         """Return the identity (q, p), rectangular where the widths differ."""
         return torch.eye(q, p)

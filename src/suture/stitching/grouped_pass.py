@@ -15,7 +15,7 @@ from torch import Tensor
 from suture._base import SutureError
 from suture.data import Batch, cut_batch
 from suture.networks import RecordedPass, SitedNetwork, disable_gradients
-from suture.representations import Cell, View, get_row_mask, get_token_mask, to_grid
+from suture.representations import View, get_row_mask, get_token_mask, to_grid
 from suture.stitching.layer import StitchingLayer
 from suture.stitching.objective import TaskRecipe, compute_task_losses
 from suture.stitching.tasks import ScoredRows, Task
@@ -23,8 +23,12 @@ from suture.stitching.tasks import ScoredRows, Task
 _OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory",
                         "not enough memory")
 
-Layers = Mapping[Cell, StitchingLayer]
-Grads = dict[Cell, list[Tensor | None]]
+LayerKey = tuple[int, ...]
+"""Source site and target site of a layer, and any number that tells it from others of the same cell.
+
+With S source sites, the source S + j is target site j itself, for own layers."""
+Layers = Mapping[LayerKey, StitchingLayer]
+Grads = dict[LayerKey, list[Tensor | None]]
 T = TypeVar("T")
 
 
@@ -75,7 +79,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
             or any(words in str(error).lower() for words in _OUT_OF_MEMORY_WORDS))
 
 
-def sort_by_target(layers: Layers) -> dict[Cell, StitchingLayer]:
+def sort_by_target(layers: Layers) -> dict[LayerKey, StitchingLayer]:
     """Return the layers sorted by target site, so that cells with the same tail are neighbours."""
     return {c: layers[c] for c in sorted(layers, key=lambda c: c[1])}
 
@@ -105,7 +109,8 @@ class _PieceOutputs:
     """Outputs of the networks on a piece of a batch.
 
     Attributes:
-        xs, ys: representations at all source and target sites.
+        xs: representations at all source sites, then at all target sites.
+        ys: representations at all target sites.
         done: full pass of the target; None for "match".
         own: the target's logits of the scored rows; meaningless for "match".
     """
@@ -140,7 +145,7 @@ class GroupedPass:
         If memory runs out, the whole batch runs again in smaller pieces. `layers` must be in the order of
         `sort_by_target`. `check` decides if labels are checked, for which an accelerator waits.
         """
-        sources = 1 if self._matches else max(Counter(j for _, j in layers).values(), default=1)
+        sources = 1 if self._matches else max(Counter(c[1] for c in layers).values(), default=1)
         return self.micro_batch.run(lambda: self._run_once(layers, batch, device, backward, check),
                                     sources * batch.size)
 
@@ -177,7 +182,7 @@ class GroupedPass:
                     loss[k] += penalty.detach() * count
         return grads, BatchSums(loss, hits, count, all(rows.labels is not None for _, rows in pieces))
 
-    def _group(self, layers: Layers, size: int) -> Iterator[tuple[slice, list[Cell]]]:
+    def _group(self, layers: Layers, size: int) -> Iterator[tuple[slice, list[LayerKey]]]:
         """Yield the cells whose stitched representations are concatenated, with their slice of `layers`."""
         at_once, start = 1 if self._matches else self.micro_batch.count_at_once(size), 0
         for _, group in groupby(layers, key=lambda c: c[1]):
@@ -210,15 +215,17 @@ class GroupedPass:
                     self.task.check_labels(rows, logits)
                 own = rows.select(logits)
             xs = ys if self.source is self.target else self.source.front(piece.source)
-        return _PieceOutputs(piece, rows, xs, ys, done, own)
+        return _PieceOutputs(piece, rows, [*xs, *ys], ys, done, own)
 
-    def _compute_losses(self, layers: Layers, cells: Sequence[Cell],
+    def _compute_losses(self, layers: Layers, cells: Sequence[LayerKey],
                         outputs: _PieceOutputs) -> tuple[Tensor, Tensor]:
         """Return the losses (k, rows) of k cells with the same tail, and their hits (k,)."""
         j = cells[0][1]
         y = outputs.ys[j]
-        mask = get_token_mask(outputs.piece.source)
-        stitched = [self._stitch(layers[c], outputs.xs[c[0]], mask) for c in cells]
+        piece, own = outputs.piece, len(self.source.sites)
+        masks = [get_token_mask(piece.target if c[0] >= own else piece.source) for c in cells]
+        stitched = [self._stitch(layers[c], outputs.xs[c[0]], mask)
+                    for c, mask in zip(cells, masks, strict=True)]
         if outputs.done is None:
             difference = stitched[0] - y.float()
             return self._sum_squares(j, difference, outputs).view(1, 1), difference.new_zeros(1)
@@ -244,7 +251,7 @@ class GroupedPass:
         return x.square().sum()
 
 
-def _add_gradients(grads: Grads, layers: Layers, cells: Sequence[Cell], loss: Tensor) -> None:
+def _add_gradients(grads: Grads, layers: Layers, cells: Sequence[LayerKey], loss: Tensor) -> None:
     """Add the gradients of a loss to those of the layers of `cells`."""
     moving = {c: list_trainable(layers[c]) for c in cells}
     flat = [p for parameters in moving.values() for p in parameters]

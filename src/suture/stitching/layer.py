@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from suture._base import check_finite, expect
-from suture.representations import Alignment, Kind, Part, to_grid
+from suture.numbers import Resizing
+from suture.representations import Alignment, Part, to_grid
 from suture.stitching.family import FULL, Family, draw_weights
 
 TOLERANCE = 1e-5
@@ -157,15 +158,17 @@ class StitchingLayer(nn.Module):
         """Return the source's representations in the target's shape and in the dtype of `x`.
 
         Args:
-            x: (N, C, H, W), or (N, H, W, C) if the source's shape has channels last, (N, T, D) or (N, D).
+            x: (N, C, H, W), or (N, H, W, C) if the source's shape has channels last, likewise with one axis
+                or three in place of (H, W); (N, T, D) or (N, D).
             mask: (N, T) booleans, False for padding tokens, which averages leave out.
         """
         a, weight, bias = self.alignment, self.weight, self.bias
         given = x.to(weight.dtype)
-        if a.source.kind is Kind.MAP and a.target.kind is Kind.MAP:
-            part, kernel = a.parts[0], weight[:, :, None, None]
-            stitched = self._map_and_resize(part, given.permute(0, 3, 1, 2) if a.source.last else given,
-                                            lambda t: F.conv2d(t, kernel, bias), part.resizing.resize_map)
+        if len(a.source.size) == len(a.target.size) == 2:
+            # Torch has fast code for images: no axis of depth, and a convolution.
+            kernel, resizing = weight[:, :, None, None], Resizing(a.source.size, a.target.size, a.rule.resize)
+            stitched = self._map_and_resize(a.parts[0], given.permute(0, 3, 1, 2) if a.source.last else given,
+                                            lambda t: F.conv2d(t, kernel, bias), resizing.resize_map)
             stitched = stitched.permute(0, 2, 3, 1).contiguous() if a.target.last else stitched
         else:
             stitched = a.assemble([

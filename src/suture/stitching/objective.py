@@ -66,6 +66,14 @@ class TaskRecipe(Recipe):
         "Epochs without a better held-out objective after which a layer stops, with its best weights. None: "
         "every layer runs all epochs, and no data are held out.")] = None
     held_out: Annotated[Share, Doc("Share of the fitting data that is held out with `patience`.")] = 0.1
+    seeds: Annotated[Count, Doc(
+        "Number of random initialisations of each layer, those of `seed`, `seed` + 1 and so on, trained "
+        "together. Results are means over them, and intervals hold their spread: with 1 they hold test "
+        "examples only. 3 is a good number.")] = 1
+
+    def __post_init__(self) -> None:
+        expect(self.seeds == 1 or self.init == "random", "several initialisations that differ",
+               f"seeds={self.seeds} with init={self.init!r}", "write seeds=1, or init='random'")
 
     @classmethod
     def paper(cls, seed: int = 0) -> Self:

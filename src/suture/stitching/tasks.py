@@ -1,4 +1,4 @@
-"""The task of a network: its logits, which are scored, their labels, and how "auto" infers it."""
+"""The task of a network: its logits, which of them are scored, and their labels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from suture._base import (
@@ -19,18 +19,15 @@ from suture._base import (
     describe_value,
     expect,
     list_tensors,
-    replace_input,
 )
-from suture.networks import Call, apply, disable_gradients, extract_main_output, record, walk
+from suture.networks import extract_main_output
 from suture.representations import get_token_mask
 
 TaskName = Literal["auto", "classification", "next_token", "tokens", "none"]
 TASKS: tuple[str, ...] = get_args(TaskName)
-ROUNDING = 1e-5
-"""Change of logits, relative to the largest one, that is rounding."""
 IGNORED_LABEL = -100
 """Label of a position that is not scored, as in the losses of PyTorch and Hugging Face."""
-_IGNORE = "give labels (N, T), -100 where a position is not scored"
+_IGNORE = "give labels (N, T), -100 where a position is not scored, or write task='none'"
 
 
 @dataclass(frozen=True)
@@ -96,7 +93,8 @@ class Task(Enum):
       one before a padding token.
     - "tokens": logits (N, T, V), labels (N, T) of the same position: masked language models, token
       classification.
-    - "none": the output is not logits but, for example, hidden states. Nothing is scored.
+    - "none": the output is not logits but, for example, hidden states, an embedding or a regression. It is
+      scored by its distance from the target network's own output.
 
     Padding tokens and positions with the label `IGNORED_LABEL` are never scored.
     """
@@ -155,7 +153,8 @@ class Task(Enum):
             rows.check_length(logits)
             expect(rows.labels.ndim == 1, "integer labels (N,)", rows.labels,
                    "yield one class number for each example")
-            check_classes(rows.labels, logits.shape[-1], f"the network has {logits.shape[-1]} outputs")
+            check_classes(rows.labels, logits.shape[-1], f"the network has {logits.shape[-1]} outputs; write "
+                          "task='none' if they are no classes")
 
 
 extract_logits = Task.CLASSIFICATION.extract_logits
@@ -172,94 +171,3 @@ def find_token_ids(inputs: Any) -> Tensor | None:
     mask = inputs.get("attention_mask") if named else None
     return next((t for t in first if t is not mask and isinstance(t, Tensor) and t.ndim == 2 and not
                  (t.is_floating_point() or t.is_complex() or t.dtype == torch.bool)), None)
-
-
-@torch.no_grad()
-def resolve_task(asked: str, network: nn.Module, inputs: Any, labels: Tensor | None, *,
-                 trained: bool = False) -> Task:
-    """Return the task on which stitched networks are scored.
-
-    "auto" infers it from the target network's output, by the first rule that applies:
-
-    - There is no 3-D tensor: classification.
-    - The 3-D tensor is hidden states, not logits: none. It is logits if it is named "logits", if labels are
-      (N, T), or if its last axis is as long as the embedding of the token ids (the vocabulary).
-    - The inputs are token ids below the number of classes, and the network is causal: next token. In a causal
-      network, changing the last token changes no earlier logits.
-    - Else: tokens, with a label for each position.
-
-    Args:
-        asked: one of `TASKS`.
-        network: the target network, frozen.
-        inputs: a few examples.
-        labels: of these examples, and perhaps of more.
-        trained: check also that the labels are classes of the network, for training.
-
-    Raises:
-        SutureError: an output or labels that do not fit the task; labels (N, T) of a causal network whose
-            numbers of logits and embeddings differ, because they may belong to the same or the next position.
-    """
-    few = None if labels is None else labels[:count_examples(inputs)]
-    with disable_gradients():
-        root = record(network, inputs)
-    task = _infer_task(network, inputs, few, root) if asked == "auto" else Task(asked)
-    if task is not Task.NONE:
-        logits = task.extract_logits(root.output)
-        rows = task.find_rows(inputs, few if task.of_tokens else labels)
-        rows.check_length(logits)
-        if trained:
-            task.check_labels(rows, logits)
-    return task
-
-
-def _infer_task(network: nn.Module, inputs: Any, labels: Tensor | None, root: Call) -> Task:
-    logits, ids = extract_main_output(root.output), find_token_ids(inputs)
-    if logits is None or logits.ndim != 3:
-        return Task.CLASSIFICATION
-    named = isinstance(root.output, Mapping) and "logits" in root.output
-    aligned, classes = labels is not None and labels.ndim == 2, logits.shape[2]
-    vocabulary = _count_vocabulary(root, ids)
-    if not (named or aligned or classes == vocabulary):
-        return Task.NONE
-    if ids is None or int(ids.max()) >= classes or not _is_causal(network, inputs, ids, logits):
-        return Task.TOKENS
-    if aligned and classes != vocabulary:
-        raise SutureError("labels (N, T) may be of the same or of the next token: the network is causal, "
-                          f"with {classes} outputs and {vocabulary or 'no'} embeddings; write "
-                          "task='next_token' or task='tokens'")
-    return Task.NEXT_TOKEN
-
-
-def _count_vocabulary(root: Call, ids: Tensor | None) -> int | None:
-    """Return the number of rows of the embedding that reads the token ids, or None."""
-    if ids is None:
-        return None
-    for call in walk(root):
-        if isinstance(call.module, nn.Embedding) and any(
-                isinstance(a, Tensor) and a.shape == ids.shape and torch.equal(a, ids) for a in call.args):
-            return call.module.num_embeddings
-    return None
-
-
-def _is_causal(network: nn.Module, inputs: Any, ids: Tensor, logits: Tensor) -> bool:
-    """Check that logits do not depend on later tokens, by changing the last token of each example."""
-    if logits.shape[1] != ids.shape[1]:
-        return False
-    mask = get_token_mask(inputs)
-    real = mask if mask is not None and mask.shape == ids.shape else torch.ones_like(ids, dtype=torch.bool)
-    long = (real.sum(1) > 1).nonzero()[:, 0]
-    if not len(long):
-        raise SutureError("cannot tell whether the network is causal from sequences of fewer than two "
-                          "tokens; write task='next_token' or task='tokens'")
-    last = ids.shape[1] - 1 - real.flip(1).int().argmax(1)
-    least, most = int(ids.min()), int(ids.max())
-    other = most if most > least else least - 1 if least else 1
-    changed = ids.clone()
-    changed[long, last[long]] = torch.where(ids[long, last[long]] == least, other, least).to(ids.dtype)
-    with disable_gradients():
-        after = extract_main_output(apply(network, replace_input(inputs, ids, changed)))
-    assert after is not None
-    before = real & (torch.arange(ids.shape[1], device=ids.device) < last[:, None])
-    # A class that the network excludes has a logit of -inf.
-    own, new = (t.float().nan_to_num(0, 0, 0) for t in (logits, after))
-    return bool((new - own)[long][before[long]].abs().max() <= ROUNDING * own[real].abs().max())

@@ -13,11 +13,11 @@ from torch import Tensor
 from suture._base import Progress, SutureError, derive_seed, expect
 from suture.data import Batches, move_batch, split_rows
 from suture.networks import SitedNetwork, disable_gradients, make_optimizer, set_rate
-from suture.representations import Cell
 from suture.stitching.grouped_pass import (
     BatchSums,
     Grads,
     GroupedPass,
+    LayerKey,
     Layers,
     list_trainable,
     sort_by_target,
@@ -31,22 +31,22 @@ LEAST_IMPROVEMENT = 1e-4
 
 @dataclass(frozen=True)
 class Curves:
-    """Learning curves per cell and epoch: means over examples or scored tokens, until a cell stops or fails.
+    """Learning curves per layer and epoch: means over examples or scored tokens, until it stops or fails.
 
     Attributes:
         loss: training objective of each epoch, with penalty, measured before each step.
         accuracy: training accuracy, measured likewise; nan without labels and for "match".
         held_out: held-out objective after each epoch, without penalty; empty without early stopping.
-        failed: cells whose loss became nan or inf, with the reason. Their layers are not usable.
-        stopped: cells that stopped early, with their number of epochs.
+        failed: layers whose loss became nan or inf, with the reason; they are not usable.
+        stopped: layers that stopped early, with their number of epochs.
         notes: a sentence if memory ran out.
     """
 
-    loss: dict[Cell, list[float]]
-    accuracy: dict[Cell, list[float]]
-    held_out: dict[Cell, list[float]] = field(default_factory=dict)
-    failed: dict[Cell, str] = field(default_factory=dict)
-    stopped: dict[Cell, int] = field(default_factory=dict)
+    loss: dict[LayerKey, list[float]]
+    accuracy: dict[LayerKey, list[float]]
+    held_out: dict[LayerKey, list[float]] = field(default_factory=dict)
+    failed: dict[LayerKey, str] = field(default_factory=dict)
+    stopped: dict[LayerKey, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -86,8 +86,7 @@ class GroupTrainer:
     Args:
         source, target: networks with their sites, frozen (`suture.networks.freeze`), on one device. For
             self-stitching, one object.
-        layers: one layer per cell, on the device, with initial weights; `init` of the recipe is not applied
-            here.
+        layers: on the device, with initial weights; `init` and `seeds` of the recipe are not applied here.
         recipe: settings.
         micro_batch: maximum number of examples that pass a whole network at once without gradients.
         task: of the target's output.
@@ -122,7 +121,7 @@ class GroupTrainer:
                "write patience=None")
         curves = Curves({c: [] for c in self.layers}, {c: [] for c in self.layers})
         generator = torch.Generator().manual_seed(derive_seed(recipe.seed, "augmentation", ""))
-        best: dict[Cell, _Best] = {}
+        best: dict[LayerKey, _Best] = {}
         for epoch in range(recipe.epochs):
             if not self._active:
                 break
@@ -139,7 +138,7 @@ class GroupTrainer:
         return curves
 
     def compute_objective(self, batches: Batches, device: torch.device, layers: Layers,
-                          progress: Progress | None = None) -> dict[Cell, float]:
+                          progress: Progress | None = None) -> dict[LayerKey, float]:
         """Return the mean objective of each layer on any data, without penalty, crops and flips."""
         layers = sort_by_target(layers)
         sums: list[BatchSums] = []
@@ -201,8 +200,8 @@ class GroupTrainer:
                                     f"learning rate {self.recipe.lr:g}; use a smaller one")
         self._drop(curves.failed)
 
-    def _stop_early(self, now: Mapping[Cell, float], patience: int, curves: Curves,
-                    best: dict[Cell, _Best]) -> None:
+    def _stop_early(self, now: Mapping[LayerKey, float], patience: int, curves: Curves,
+                    best: dict[LayerKey, _Best]) -> None:
         """Record held-out objectives and best weights, and drop layers that no longer improve."""
         for c, value in now.items():
             curve, old = curves.held_out.setdefault(c, []), best.get(c)
@@ -215,7 +214,7 @@ class GroupTrainer:
                 curves.stopped[c] = len(curve)
         self._drop(curves.stopped)
 
-    def _drop(self, those: Mapping[Cell, object]) -> None:
+    def _drop(self, those: Mapping[LayerKey, object]) -> None:
         self._active = {c: layer for c, layer in self._active.items() if c not in those}
 
     def _check_weights(self, curves: Curves) -> None:

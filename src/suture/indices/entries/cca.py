@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -25,20 +27,30 @@ def compute_correlations(pair: Pair) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _require_rows(pair: Pair) -> None:
-    n, rx, ry = pair.n, pair.x.rank, pair.y.rank
+    n, rx, ry = pair.independent, pair.x.rank, pair.y.rank
     require(rx + ry < n, f"{n} rows for ranks {rx} and {ry}: canonical correlations need more rows than both "
                          "ranks together; cka, opd and direct matching are still defined")
 
 
+def _expect_squared(pair: Pair) -> float:
+    """Compute the expected mean squared correlation of unrelated normal data: rank / (rows - 1)."""
+    return max(pair.x.rank, pair.y.rank) / pair.freedom
+
+
+def _expect_mean(pair: Pair) -> float:
+    """Compute the root mean squared correlation of unrelated data, which the mean reaches up to 15 %."""
+    return math.sqrt(_expect_squared(pair))
+
+
 @define_index("cca", "mean CCA", AFFINE, formula="Σρ / min(rank X, rank Y)",
-              source="Kornblith et al. 2019, eq. 8", least=4, cost=_COST)
+              source="Kornblith et al. 2019, eq. 8", least=4, cost=_COST, chance=_expect_mean)
 def cca(pair: Pair) -> float:
     """Mean canonical correlation (Raghu et al. 2017; Kornblith et al. 2019)."""
     return float(compute_correlations(pair)[1].mean())
 
 
 @define_index("cca_squared", "mean squared CCA", AFFINE, formula="Σρ² / min(rank X, rank Y)",
-              source="Kornblith et al. 2019, eq. 7", least=4, cost=_COST)
+              source="Kornblith et al. 2019, eq. 7", least=4, cost=_COST, chance=_expect_squared)
 def cca_squared(pair: Pair) -> float:
     """Mean squared canonical correlation (Kornblith et al. 2019)."""
     return float(compute_correlations(pair)[1].square().mean())
@@ -57,7 +69,8 @@ def _count_leading(spectrum: Spectrum, variance: float) -> int:
 
 
 @define_index("svcca", "SVCCA", RIGID, formula="mean CCA of the leading principal components of each side",
-              source="Raghu et al. 2017", least=4, argument=_VARIANCE, cost=_COST, regime=count_components)
+              source="Raghu et al. 2017", least=4, argument=_VARIANCE, cost=_COST, regime=count_components,
+              chance=lambda pair, variance: math.sqrt(max(count_components(pair, variance)) / pair.freedom))
 def svcca(pair: Pair, variance: float) -> float:
     """Mean canonical correlation of the principal components that hold 99 % of the variance, or the given
     share (Raghu et al. 2017).
@@ -80,7 +93,7 @@ def _weight_correlations(side: Spectrum, directions: Tensor, correlations: Tenso
 @define_index("pwcca", "PWCCA (source weighted)", _SCALE, AFFINE, least=4,
               formula="Σαρ / Σα, α of a variate h: Σ|⟨h, x⟩| over the columns x of the source",
               source="Morcos et al. 2018; Kornblith et al. 2019, eq. 9", cost=_COST, smooth=False,
-              symmetric=False, paper=True)
+              symmetric=False, paper=True, chance=_expect_mean)
 def pwcca(pair: Pair) -> float:
     """Projection weighted CCA, weights from the source (Morcos et al. 2018)."""
     u, s, _ = compute_correlations(pair)
@@ -90,7 +103,7 @@ def pwcca(pair: Pair) -> float:
 @define_index("pwcca_target", "PWCCA (target weighted)", AFFINE, _SCALE, least=4,
               formula="Σαρ / Σα, α from the columns of the target",
               source="Morcos et al. 2018; Kornblith et al. 2019, eq. 9", cost=_COST, smooth=False,
-              symmetric=False, paper=True)
+              symmetric=False, paper=True, chance=_expect_mean)
 def pwcca_target(pair: Pair) -> float:
     """Projection weighted CCA, weights from the target (Morcos et al. 2018)."""
     _, s, vh = compute_correlations(pair)

@@ -7,8 +7,13 @@ import math
 import torch
 
 from suture.indices.definition import LEAST_EXAMPLES, RIGID, Needs, define_index, require
-from suture.indices.gram_matrices import Hsic, Kernels, estimate_hsic
+from suture.indices.hsic import Hsic, Kernels, estimate_hsic
 from suture.numbers import Pair
+
+
+def _expect_biased(data: Pair | Kernels) -> float:
+    """Compute CKA of unrelated data: the root of the product of the participation ratios over rows - 1."""
+    return math.sqrt(math.prod(data.participation)) / data.freedom
 
 
 def _read_biased(kernels: Kernels) -> float:
@@ -17,7 +22,8 @@ def _read_biased(kernels: Kernels) -> float:
 
 
 @define_index("cka", "CKA (biased)", RIGID, formula="|Sxy|² / (|Sxx| |Syy|)",
-              source="Kornblith et al. 2019, table 1 and eq. 14", flat=_read_biased, paper=True)
+              source="Kornblith et al. 2019, table 1 and eq. 14", flat=_read_biased, paper=True,
+              chance=_expect_biased)
 def cka(pair: Pair) -> float:
     """Linear centred kernel alignment, biased HSIC (Kornblith et al. 2019)."""
     m = pair.moments
@@ -65,7 +71,8 @@ def rv2(pair: Pair) -> float:
 
 
 @define_index("cka_angular", "CKA (angular)", RIGID, formula="arccos(cka)", source="Williams et al. 2021",
-              high=math.pi / 2, larger=False, form="cosine", null=math.pi / 2)
+              high=math.pi / 2, larger=False, form="cosine", null=math.pi / 2,
+              chance=lambda pair: 1 - math.acos(min(1.0, _expect_biased(pair))) * 2 / math.pi)
 def cka_angular(pair: Pair) -> float:
     """Arc cosine of biased CKA, in radians (Williams et al. 2021).
 

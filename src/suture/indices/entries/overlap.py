@@ -39,7 +39,8 @@ def _compute_own_term(values: Tensor, strength: float) -> Tensor:
 
 
 @define_index("eigenspace_overlap", "eigenspace overlap", AFFINE, formula="Σρ² / max(rank X, rank Y)",
-              source="May et al. 2019", least=4, cost="p³ + q³ per site, pq min(p, q)")
+              source="May et al. 2019", least=4, cost="p³ + q³ per site, pq min(p, q)",
+              chance=lambda pair: min(pair.x.rank, pair.y.rank) / pair.freedom)
 def eigenspace_overlap(pair: Pair) -> float:
     """Overlap of the column spaces of the centred matrices; its authors do not centre (May et al. 2019)."""
     return float(compute_correlations(pair)[1].square().sum()) / max(pair.x.rank, pair.y.rank)

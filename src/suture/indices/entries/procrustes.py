@@ -18,9 +18,14 @@ _ALPHA = Argument("alpha", 0.5, 0.0, 1.0,
                   "canonical correlations over the root of the product of the ranks")
 
 
+def _expect_nuclear(pair: Pair) -> float:
+    """Estimate the nuclear similarity of unrelated data from participation ratios, up to 30 %."""
+    return min(1.0, math.sqrt(min(pair.participation) / pair.freedom))
+
+
 @define_index("opd", "OPD (squared)", RIGID, formula="2 - 2 |Sxy|_* / sqrt(tr Sxx tr Syy)",
               source="Ding et al. 2021", cost=_COST, high=2.0, larger=False, form="half", null=2.0,
-              paper=True)
+              paper=True, chance=_expect_nuclear)
 def opd(pair: Pair) -> float:
     """Squared orthogonal Procrustes distance of the centred matrices at unit Frobenius norm, 2 - 2 nuclear
     norm (Ding et al. 2021).
@@ -31,7 +36,8 @@ def opd(pair: Pair) -> float:
 
 
 @define_index("opd_root", "OPD (root)", RIGID, formula="sqrt(opd)", source="Williams et al. 2021", cost=_COST,
-              high=math.sqrt(2), larger=False, form="negative", null=math.sqrt(2))
+              high=math.sqrt(2), larger=False, form="negative", null=math.sqrt(2),
+              chance=lambda pair: 1 - math.sqrt(1 - _expect_nuclear(pair)))
 def opd_root(pair: Pair) -> float:
     """Orthogonal Procrustes distance: the root of OPD, a metric (Ding et al. 2021; Williams et al. 2021).
 
@@ -42,7 +48,7 @@ def opd_root(pair: Pair) -> float:
 
 @define_index("shape_angular", "angular shape distance", RIGID, formula="arccos(nuclear)",
               source="Williams et al. 2021", cost=_COST, high=math.pi / 2, larger=False, form="cosine",
-              null=math.pi / 2)
+              null=math.pi / 2, chance=lambda pair: 1 - math.acos(_expect_nuclear(pair)) * 2 / math.pi)
 def shape_angular(pair: Pair) -> float:
     """Angle between the centred matrices after the best rotation, in radians (Williams et al. 2021).
 
@@ -52,7 +58,7 @@ def shape_angular(pair: Pair) -> float:
 
 
 @define_index("nuclear", "nuclear similarity", RIGID, formula="|Sxy|_* / sqrt(tr Sxx tr Syy)",
-              source="Tang et al. 2020", cost=_COST)
+              source="Tang et al. 2020", cost=_COST, chance=_expect_nuclear)
 def nuclear(pair: Pair) -> float:
     """Nuclear norm of the cross scatter over the Frobenius norms of the centred matrices (Tang et al. 2020,
     normalised Bures similarity).

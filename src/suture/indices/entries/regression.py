@@ -34,14 +34,26 @@ def _compute_explained(pair: Pair) -> float:
 
     With rank x >= n - 1 the fit is perfect whatever the data.
     """
-    n, r = pair.n, pair.x.rank
+    n, r = pair.independent, pair.x.rank
     require(r < n - 1, f"{n} rows for rank {r}: the regression fits anything; cka, opd and direct matching "
                        "are still defined")
     return float((pair.loadings.square().sum(1) / pair.x.values).sum())
 
 
+def _expect_explained(pair: Pair) -> float:
+    """Compute the expected R² of unrelated data: rank / (rows - 1)."""
+    return pair.x.rank / pair.freedom
+
+
+def _expect_ridge(pair: Pair, strength: float) -> float:
+    penalised = pair.x.add_ridge(pair.moments, strength)
+    shares = (2 - pair.x.values / penalised) * pair.x.values / penalised
+    return float(shares.sum()) / pair.freedom
+
+
 @define_index("r2", "regression R²", AFFINE, RIGID, formula="tr(Syx Sxx⁺ Sxy) / tr Syy",
-              source="Kornblith et al. 2019, eq. 5", least=3, cost=_COST, symmetric=False)
+              source="Kornblith et al. 2019, eq. 5", least=3, cost=_COST, symmetric=False,
+              chance=_expect_explained)
 def r2(pair: Pair) -> float:
     """Share of the target's variance that an affine map of the source explains on the data it was fitted to
     (Kornblith et al. 2019).
@@ -51,7 +63,7 @@ def r2(pair: Pair) -> float:
 
 @define_index("r2_ridge", "ridge R²", RIGID, source="Hoerl and Kennard 1970", least=3, argument=_STRENGTH,
               formula="1 - |Y - XW|² / tr Syy, W = (Sxx + s tr(Sxx) / p)⁻¹ Sxy", cost=_COST, identical=None,
-              symmetric=False)
+              symmetric=False, chance=_expect_ridge)
 def r2_ridge(pair: Pair, strength: float) -> float:
     """Share of the target's variance that ridge regression on the source explains, strength 0.1 or the given
     one (Hoerl and Kennard 1970).
@@ -85,7 +97,7 @@ def r2_folds(pair: Pair) -> float:
 @define_index("dm_residual", "direct matching residual (fit)", AFFINE,
               expand_invariances("scaling", "orthogonal"), source="Balogh and Jelasity 2025", least=3,
               formula="(tr Syy - tr(Syx Sxx⁺ Sxy)) / (tr Syy + n |mean y|²)",
-              cost=_COST, larger=False, form="negative", symmetric=False)
+              cost=_COST, larger=False, form="negative", symmetric=False, chance=_expect_explained)
 def dm_residual(pair: Pair) -> float:
     """|S - T|² / |T|² of direct matching on the data it was fitted to, S stitched, T the target's own (Balogh
     and Jelasity 2025).

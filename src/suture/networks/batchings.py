@@ -1,0 +1,161 @@
+"""Passes over the same examples in other batches: where the examples lie, and what depends on the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from suture._base import SutureError, convert_tensors, count_examples
+from suture.networks.axis_trace import AxisTrace
+from suture.networks.calls import (
+    MIXED,
+    Call,
+    CallId,
+    extract_tensors,
+    find_axis,
+    guess_axis,
+    record,
+    walk,
+)
+from suture.networks.preparation import take_first
+from suture.representations import UNKNOWN, Evidence
+
+_MOST = 8
+"""Largest number of examples in a pass in another order."""
+_TF32 = 2.0**-10
+"""Rounding of a GPU's convolutions, which may be TF32 in a batch of one size and float32 in another."""
+
+
+class Batchings:
+    """Comparison of a recorded pass over a few examples with passes over them in other batches.
+
+    It sets the axes of the examples in every output of the recorded pass.
+
+    Args:
+        inputs: a batch, of which `example` has the first examples.
+        root: the recorded pass over `example`.
+        name: name of the network in error messages.
+    """
+
+    def __init__(self, network: nn.Module, inputs: Any, example: Any, root: Call, name: str) -> None:
+        self._network, self._example, self._root, self._name = network, example, root, name
+        self._few = count_examples(example)
+        self._known = {c.id: c for c in (root, *walk(root))}
+        self._dependent: dict[int, Call] = {}
+        self._find_axes()
+        # A network that packs sequences may accept one order only.
+        with suppress(Exception):
+            self._dependent |= self._compare_other_order(take_first(inputs, _MOST))
+
+    def _find_axes(self) -> None:
+        """Find the axes of the examples in each output, from a pass over another number of examples."""
+        rows = {1: [0, 0], 2: [0, 1, 0]}.get(self._few, [0, 1])
+        inputs = _pick_examples(self._example, rows)
+        with AxisTrace(inputs) as self._trace:
+            other = record(self._network, inputs)
+        self._traced = others = {c.id: c for c in (other, *walk(other))}
+        for call in self._known.values():
+            if call.id in others:
+                pairs = list(zip(extract_tensors(call.output), extract_tensors(others[call.id].output),
+                                 strict=False))
+                call.axes = tuple(find_axis(t, self._few, o, len(rows)) for t, o in pairs)
+        for call in others.values():
+            self._dependent |= self._find_changed(call, rows)
+
+    def find_evidence(self, call: CallId, pick: Callable[[Any], Tensor | None]) -> Evidence:
+        """Return what a pass shows about the axes of the tensor that `pick` takes from a call's output."""
+        traced = pick(self._traced[call].output) if call in self._traced else None
+        return UNKNOWN if traced is None else self._trace.get_evidence(traced)
+
+    def _compare_other_order(self, more: Any) -> dict[int, Call]:
+        """Return the tensors that change where the examples come in another order and with others."""
+        n = count_examples(more)
+        if n == 1:
+            return self._compare(convert_tensors(more, _put_among_others), [-1, 0, -1, -1])
+        rows = [*reversed(range(1, n, 2)), *range(0, n, 2)]  # 7 5 3 1 0 2 4 6: all have other neighbours
+        return self._compare(_pick_examples(more, rows), rows)
+
+    def _compare(self, inputs: Any, rows: Sequence[int]) -> dict[int, Call]:
+        """Run on other inputs, and return the tensors of the recorded pass that change."""
+        found: dict[int, Call] = {}
+        record(self._network, inputs, lambda call: found.update(self._find_changed(call, rows, early=True)))
+        return found
+
+    def _find_changed(self, other: Call, rows: Sequence[int], *, early: bool = False) -> dict[int, Call]:
+        """Find the tensors of a recorded call that differ from those of another pass, for the same examples.
+
+        Args:
+            other: the same call in a pass whose examples are those at `rows`.
+            early: the call has just ended. Tensors that the recorded pass overwrote later are left out.
+        """
+        call = self._known.get(other.id)
+        found: dict[int, Call] = {}
+        if call is None:
+            return found
+        tensors = zip(extract_tensors(call.output), extract_tensors(other.output), call.axes, call.versions,
+                      strict=False)
+        for t, o, axis, version in tensors:
+            fresh = not early or t._version == version
+            if axis in (None, MIXED) or not fresh or not t.is_floating_point():
+                continue
+            if not _has_equal_examples(t, o, axis, self._few, rows):
+                found[id(t)] = call
+        return found
+
+    def check(self, t: Tensor | None, what: str) -> None:
+        """Check that the tensor of the recorded pass depends on its own examples only.
+
+        Args:
+            what: what the tensor is, in the error message.
+        """
+        if id(t) not in self._dependent:
+            return
+        again = self._compare(self._example, range(self._few))
+        changed = again if id(t) in again else self._dependent
+        first = min(changed.values(), key=lambda c: c.finished if c.parent else len(self._known))
+        place = f"{first.path or 'its own forward'} ({type(first.module).__name__})"
+        if id(t) in again:
+            raise SutureError(f"{what} of the {self._name} is another one in each pass, first at {place}; "
+                              "switch off what is random or remembers in eval mode")
+        raise SutureError(f"{what} of the {self._name} for an example depends on the others of its batch, "
+                          f"first at {place}; give a network that treats each alone")
+
+
+def _has_equal_examples(t: Tensor, other: Tensor, axis: int, size: int, rows: Sequence[int]) -> bool:
+    """Return True where two tensors are equal for the examples of both, up to rounding.
+
+    Args:
+        t: of `size` examples.
+        other: of the examples with the numbers `rows`.
+    """
+    if t.ndim != other.ndim or t.shape[axis] % size or other.shape[axis] % len(rows):
+        return True  # no sequence of examples there
+    pairs = [(row, k) for k, row in enumerate(rows) if 0 <= row < size]
+    parts = t.detach().unflatten(axis, (size, -1)), other.detach().unflatten(axis, (len(rows), -1))
+    picked = [p.index_select(axis, torch.tensor(k, device=p.device))
+              for p, k in zip(parts, zip(*pairs, strict=True), strict=True)]
+    if picked[0].shape != picked[1].shape:
+        return True
+    one, two = (p.double() for p in picked)
+    # A norm rather than a maximum, because where a network rounds, a few values may fall to the other side.
+    gap = torch.linalg.vector_norm(torch.nan_to_num(one - two, 0, 0, 0))
+    scale = torch.linalg.vector_norm(torch.nan_to_num(one, 0, 0, 0))
+    eps = max(torch.finfo(t.dtype).eps, _TF32 if t.is_cuda else 0.0)
+    return bool(gap <= max(1e-3, 8 * eps) * scale + 1e-6 * one.numel() ** 0.5)
+
+
+def _put_among_others(t: Tensor) -> Tensor:
+    """Put the only example second of four; its mirror image stands in for the others."""
+    if guess_axis(t, 1) is None:
+        return t
+    other = t.flip(-1) if t.ndim > 1 else t
+    return torch.cat([other, t, other, other])
+
+
+def _pick_examples(inputs: Any, rows: Sequence[int]) -> Any:
+    size = count_examples(inputs)
+    return convert_tensors(inputs, lambda t: t[list(rows)] if guess_axis(t, size) == 0 else t)
