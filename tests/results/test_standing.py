@@ -134,6 +134,13 @@ def test_what_a_constant_output_reaches_proves_nothing(quantity, counts, trivial
     assert made.cells("dm").iloc[0, 0] == "similar"
 
 
+def test_a_network_that_predicts_one_class_agrees_with_a_constant():
+    made = with_chance(without_labels(comparison(detectors=("maha",))), prediction=200)
+    assert "predicts one class" in made.verdict().first
+    assert "preprocessing" in made.verdict().first
+    assert not (made.cells("tlm") == ARTEFACT).any(axis=None)
+
+
 ERROR = Criterion("output_error", 0.2, 0.15)
 
 

@@ -16,6 +16,10 @@ _WORDS = {"relative_accuracy": "relative accuracy", "agreement": "agreement",
 """Quantities by which a stitched network works, the first that a comparison has."""
 
 
+LEAST_ERROR = 1e-6
+"""Smallest 1 - R² of outputs that is more than rounding."""
+
+
 @dataclass(frozen=True)
 class Criterion:
     """The measure by which a stitched network works.
@@ -172,15 +176,16 @@ def _is_labelled(measured: Measured, method: str) -> bool:
 
 
 def _find_constant_error(measured: Measured, method: str) -> float:
-    """Return the relative error of the mean output, from the error and R² of any cell.
+    """Return the relative error of the mean output, which follows from the error and R² of any cell.
 
     With o the outputs, error² is sum |o_s - o_t|² / sum |o_t|²; 1 - R² is the same over sum |o_t - mean|².
+    The cell of the largest error has most digits.
     """
     if f"{method}.output_r2" not in measured.measures:
         return math.nan
     errors, r2s = (measured.matrix(f"{method}.{q}").to_numpy().ravel() for q in ("output_error", "output_r2"))
-    found = [e / math.sqrt(1 - r2) for e, r2 in zip(errors, r2s, strict=True) if r2 < 1 and e > 0]
-    return float(max(found, default=math.nan))
+    found = [(e, e / math.sqrt(1 - r2)) for e, r2 in zip(errors, r2s, strict=True) if 1 - r2 > LEAST_ERROR]
+    return float(max(found, default=(0.0, math.nan))[1])
 
 
 def _describe_criteria(measured: Measured, criteria: Mapping[str, Criterion]) -> str:
@@ -196,7 +201,10 @@ def _describe_criteria(measured: Measured, criteria: Mapping[str, Criterion]) ->
              "agreement": "The test data have no labels"}[by.quantity]
     parts = [f"{whose}: a stitched network works by {by.rule}"
              f"{' with the predictions of the target network' * (by.quantity == 'agreement')}."] * bool(whose)
-    if by.is_trivial:
+    if by.quantity == "agreement" and by.trivial == 1:
+        parts.append("The target network predicts one class throughout, as a constant output does. Check "
+                     "preprocessing.")
+    elif by.is_trivial:
         parts.append(f"A constant output reaches {by.name_value(f'{by.trivial:.2f}')}: only cells that are "
                      "clearly better work.")
     return " ".join(parts)
