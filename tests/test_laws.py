@@ -23,8 +23,8 @@ from suture.representations.alignment import Alignment
 from suture.stitching import StitchingLayer, TaskRecipe, direct_match
 from suture.stitching.trainer import GroupTrainer
 from tests.support import references
-from tests.support.moments import SIZES, assert_equal_moments, batch_of, grid_moments
-from tests.support.networks import NETWORKS, Awkward, images, settled
+from tests.support.moments import ALL_SIZES, assert_equal_moments, batch_of, grid_moments
+from tests.support.networks import NETWORKS, Awkward, images, noise, settled
 from tests.support.states import same_state, state_of
 
 # -- law 1: the tail of the front is the network -------------------------------------------------------------
@@ -72,20 +72,21 @@ def test_merged_moments_are_the_moments_of_both(seed, p, q, n, cut, mean):
 
 
 @cache
-def stacked_moments():
+def stacked_moments(of):
     """Two lists of representations, and the moments of each pair of stacked matrices."""
-    xs = [batch_of(s, 12, k, 5.0) for k, s in enumerate(SIZES)]
-    ys = [batch_of(s, 12, 100 + k, -30.0) for k, s in enumerate(SIZES)]
+    xs = [batch_of(s, 12, k, 5.0) for k, s in enumerate(ALL_SIZES[of])]
+    ys = [batch_of(s, 12, 100 + k, -30.0) for k, s in enumerate(ALL_SIZES[of])]
     return xs, ys, {(i, j): Moments.of(references.rows(x, y), references.rows(y, y))
                     for (i, x), (j, y) in product(enumerate(xs), enumerate(ys))}
 
 
 @pytest.mark.parametrize("splits", [[12], [5, 7], [1] * 12, [11, 1]])
 @pytest.mark.parametrize("folds", [1, 2, 5])
-def test_grid_moments_are_those_of_the_stacked_matrices_whatever_the_resize(splits, folds):
-    """Up, down, unequal sides, vectors; any batch size and any sharding; an interpolated copy is the
-    reference."""
-    xs, ys, stacked = stacked_moments()
+@pytest.mark.parametrize("of", ALL_SIZES)
+def test_grid_moments_are_those_of_the_stacked_matrices_whatever_the_resize(of, splits, folds):
+    """Up, down, unequal sides, vectors, one to three axes; any batch size and any sharding; an interpolated
+    copy is the reference."""
+    xs, ys, stacked = stacked_moments(of)
     grid = grid_moments(xs, ys, splits, folds=folds)
     for (i, j), wanted in stacked.items():
         assert_equal_moments(grid.get_moments(i, j), wanted)
@@ -137,11 +138,12 @@ def test_index_equals_its_reference(name, kind):
 
 
 @pytest.mark.parametrize("precision", [torch.float64, torch.float32])
-def test_direct_matching_equals_lstsq_in_every_cell(precision):
+@pytest.mark.parametrize("of", ALL_SIZES)
+def test_direct_matching_equals_lstsq_in_every_cell(of, precision):
     """Resize up, down and to unequal sides. In float32 the map is compared by what it predicts."""
     n = 40
-    base = [batch_of(s, n, k, 2.0) for k, s in enumerate(SIZES)]
-    ys = [batch_of(s, n, 50 + k) for k, s in enumerate(SIZES)]
+    base = [batch_of(s, n, k, 2.0) for k, s in enumerate(ALL_SIZES[of])]
+    ys = [batch_of(s, n, 50 + k) for k, s in enumerate(ALL_SIZES[of])]
     grid = grid_moments(base, ys, [13, 13, 14], precision)
     for (i, x), (j, y) in product(enumerate(base), enumerate(ys)):
         match = direct_match(Pair.of(grid.get_moments(i, j)))
@@ -173,11 +175,10 @@ def test_direct_matching_equals_lstsq_on_representations_of_networks(pair):
         assert (rx @ match.weight.T + match.bias - best).norm() <= 1e-6 * best.norm(), (i, j)
 
 
-@pytest.mark.parametrize("name", ["resnet_digits", "awkward"])
+@pytest.mark.parametrize("name", ["resnet_digits", "awkward", "signal", "volume"])
 def test_a_network_stitched_to_itself_at_one_site_is_the_network(name):
     network, inputs = NETWORKS[name]()
-    channels, size = inputs.shape[1:3]
-    x = images(channels, size, 80)
+    x = images(*inputs.shape[1:3], 80) if inputs.ndim == 4 else noise(80, *inputs.shape[1:])
     with torch.no_grad(), freeze(network):
         labels = extract_tensors(apply(network, x))[0].argmax(1)
     result = suture.compare(network, data=(x, labels), methods=["dm"])

@@ -91,6 +91,11 @@ def test_the_order_of_resize_and_map_changes_nothing(source: str, target: str) -
     ("class token, 4x4", "registers, 4x4", "map", "write prefix='drop'"),
     ("class token, 4x4", "vector", "map", "write prefix='drop'"),
     ("map 8x8", "class token, 4x4", "map", "write prefix='drop'"),
+    ("signal 12", "map 4x4", "auto", "another number of axes; stitch to a vector"),
+    ("volume 2x4x4", "map 4x4", "auto", "another number of axes; stitch to a vector"),
+    ("patches 4x4", "sequence 12", "auto", "no patches of an image; stitch sequences"),
+    ("flat 4x4", "signal 12", "auto", "another number of axes"),
+    ("signal 12", "text 12", "auto", "another length in each batch"),
 ])
 def test_what_cannot_be_aligned_is_refused_with_shapes_and_options(source: str, target: str, prefix: Any,
                                                                    words: str) -> None:
@@ -111,3 +116,22 @@ def test_a_dropped_use_of_prefix_tokens_names_the_nearest(dropped: Any, nearest:
 def test_unknown_rules_name_the_nearest(option: str) -> None:
     with pytest.raises(SutureError, match=f"unknown {option} 'nearst'"):
         AlignmentRule(**{option: "nearst"})
+
+
+@pytest.mark.parametrize(("source", "target"), [
+    (Shape(Kind.MAP, 3, (1, 7)), Shape(Kind.MAP, 4, (5,))),
+    (Shape(Kind.MAP, 3, (5,)), Shape(Kind.MAP, 4, (1, 7))),
+    (Shape(Kind.MAP, 3, (1, 4, 6)), Shape(Kind.MAP, 4, (2, 3))),
+])
+def test_axes_of_one_position_in_front_do_not_count(source: Shape, target: Shape) -> None:
+    """A map 1xT is one of length T, and a volume of depth 1 an image."""
+    x = batch(source)
+    layer = StitchingLayer(Alignment(source, target)).init_random(0)
+    made = layer(x).detach()
+    assert made.shape == (len(x), *target.dims)
+    inner = x.reshape(len(x), 3, *source.size[len(source.size) - min(len(source.size), len(target.size)):])
+    wide = references.resized(inner.double(), torch.Size(target.size[-(inner.ndim - 2):]))
+    wanted = torch.einsum("qp,np...->nq...", layer.weight.double(), wide).detach()
+    torch.testing.assert_close(made.double().reshape(wanted.shape),
+                               wanted + layer.bias.detach().double().view(-1, *[1] * (wanted.ndim - 2)),
+                               rtol=1e-5, atol=1e-5)

@@ -47,7 +47,7 @@ def test_evidence_tells_where_the_channels_are(axes: Any, channels: int, image: 
     ((2, 16, 16), (8, 8), Evidence(NO_CHANNELS)), ((2, 16, 16), None, Evidence(2)),
 ])
 def test_what_nothing_tells_is_asked_for(axes: Any, image: Any, seen: Evidence) -> None:
-    with pytest.raises(SutureError, match="@map.*(@map:last|@tokens)"):
+    with pytest.raises(SutureError, match=r"@map.*(@map:last|@tokens)"):
         recognise_shape(torch.zeros(2, *axes), image, seen=seen)
 
 

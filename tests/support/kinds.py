@@ -91,7 +91,7 @@ def batch(shape: Shape, n: int = 30, seed: int = 0) -> Tensor:
 
 
 def allowed(source: Shape, target: Shape) -> bool:
-    """Positions along another number of axes have nothing in common, a text and what does not vary neither."""
+    """Positions along another number of axes have nothing in common, nor a text and what does not vary."""
     if target.is_sequence and (source.varies or target.varies):
         return source.varies and target.varies and source.prefix == target.prefix
     axes = {len(s.grid or s.size) for s in (source, target) if s.kind is not Kind.VECTOR}

@@ -25,8 +25,8 @@ def assert_equal_moments(a: Moments, b: Moments, rtol=1e-9) -> None:
 SIZES = [Shape(Kind.MAP, 3, (4, 6)), Shape(Kind.MAP, 4, (4, 6)), Shape(Kind.MAP, 2, (8, 3)),
           Shape(Kind.MAP, 5, (5, 5)), Shape(Kind.VECTOR, 4), Shape(Kind.MAP, 2, (1, 1)),
           Shape(Kind.MAP, 3, (9, 13))]
-SIGNALS = [Shape(Kind.MAP, 3, (5,)), Shape(Kind.MAP, 2, (8,)), Shape(Kind.VECTOR, 4), Shape(Kind.MAP, 2, (1,)),
-           Shape(Kind.MAP, 4, (13,))]
+SIGNALS = [Shape(Kind.MAP, 3, (5,)), Shape(Kind.MAP, 2, (8,)), Shape(Kind.VECTOR, 4),
+           Shape(Kind.MAP, 2, (1,)), Shape(Kind.MAP, 4, (13,))]
 VOLUMES = [Shape(Kind.MAP, 3, (2, 3, 4)), Shape(Kind.MAP, 2, (4, 2, 3)), Shape(Kind.VECTOR, 4),
            Shape(Kind.MAP, 2, (1, 3, 3)), Shape(Kind.MAP, 4, (3, 5, 2))]
 ALL_SIZES = {"images": SIZES, "signals": SIGNALS, "volumes": VOLUMES}

@@ -70,12 +70,47 @@ class Pair(nn.Module):
         return self.inner(x).relu_(), torch.tensor(x.size(0))
 
 
+class Signal(nn.Module):
+    """Blocks of Conv1d: padding that is cut off, a residual, a transposed linear layer at the end."""
+
+    def __init__(self, width: int = 6) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([SignalBlock(2, width), SignalBlock(width, width), SignalBlock(width, 9)])
+        self.head = nn.Linear(9, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x.mean(2))
+
+
+class SignalBlock(nn.Module):
+    def __init__(self, inner: int, outer: int) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv1d(inner, outer, 3, padding=2), nn.BatchNorm1d(outer)
+        self.mix = nn.Linear(outer, outer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.conv(x)[..., :-2]).relu()
+        return x + self.mix(x.transpose(1, 2)).transpose(1, 2)
+
+
+def volume() -> nn.Module:
+    return nn.Sequential(nn.Sequential(nn.Conv3d(2, 5, 3, padding=1), nn.BatchNorm3d(5), nn.ReLU()),
+                         nn.Sequential(nn.Conv3d(5, 6, 3, (1, 2, 2), 1), nn.ReLU(inplace=True)),
+                         nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(6, 4))
+
+
 def mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, 9), nn.ReLU(inplace=True), nn.Linear(9, 3))
 
 
 def images(channels: int, size: int, n: int = 5) -> Tensor:
     return torch.rand(n, channels, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(3))
 
 
 def vectors(n: int = 5) -> Tensor:
@@ -85,7 +120,7 @@ def vectors(n: int = 5) -> Tensor:
 def settled(network: nn.Module) -> nn.Module:
     """Batch norm statistics that are not the initial ones, so that eval mode does something."""
     for k, m in enumerate(network.modules()):
-        if isinstance(m, nn.BatchNorm2d):
+        if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
             g = torch.Generator().manual_seed(k)
             m.running_mean.normal_(0, 0.3, generator=g)
             m.running_var.uniform_(0.5, 2, generator=g)
@@ -106,6 +141,8 @@ NETWORKS: dict[str, Callable[[], tuple[nn.Module, object]]] = {
     "awkward": lambda: (_seeded(Awkward), images(2, 7)),
     "twice": lambda: (_seeded(Twice), {"x": vectors().view(5, 2, 3), "scale": vectors()[:, 0]}),
     "mlp": lambda: (_seeded(mlp), vectors()),
+    "signal": lambda: (_seeded(Signal), noise(5, 2, 11)),
+    "volume": lambda: (_seeded(volume), noise(5, 2, 3, 4, 4)),
 }
 
 

@@ -119,18 +119,21 @@ def _confirm_last(trace: AxisTrace, out: Tensor, x: Tensor, step: Operation) -> 
 
 
 def _move(trace: AxisTrace, out: Tensor, x: Tensor, step: Operation) -> int | None:
-    """A transposition, a mean over axes or an index: tried on shapes alone, the axis shows where it goes."""
+    """A transposition: tried on shapes alone, the axis shows where it goes."""
     axis = trace.get(x)
     if axis is None or axis == NO_CHANNELS:
-        return axis if axis is None or out.ndim == x.ndim else None
-    if step.name in _REDUCTIONS and out.ndim == x.ndim:
-        return axis
+        return axis if out.ndim == x.ndim else None
     try:
         sizes = [[64 + (longer and k == axis) for k in range(x.ndim)] for longer in (False, True)]
         shapes = [next(walk_tensors(_apply(step, torch.empty(size, device="meta")))).shape for size in sizes]
     except Exception:  # an index that is a tensor, for example: nothing is known then
         return None
     return next((k for k, (n, m) in enumerate(zip(*shapes, strict=True)) if n != m), None)
+
+
+def _reduce(trace: AxisTrace, out: Tensor, x: Tensor, step: Operation) -> int | None:
+    """A mean over axes or an index, which may leave out axes but moves none."""
+    return _keep_axis(trace, out, x, step) if out.ndim == x.ndim else _move(trace, out, x, step)
 
 
 def _apply(step: Operation, x: Tensor) -> Any:
@@ -147,10 +150,11 @@ def _regroup(trace: AxisTrace, out: Tensor, x: Tensor, step: Operation) -> int |
         start = math.prod(out.shape[:j])
         if axis is not None and axis > 0 and (before[axis], x.shape[axis]) == (start, out.shape[j]):
             found = j if found is None else found
-        ends = [(i, k) for i in range(1, x.ndim) for k in range(i + 2, x.ndim + 1)
-                if before[i] == start and before[k] == start * out.shape[j]]
-        if axis is not None and ends and not ends[0][0] <= axis < ends[0][1]:
-            trace.add_merged(out.shape[j], tuple(x.shape[slice(*ends[0])]))
+        ends = next(((i, k) for i in range(1, x.ndim) for k in range(i + 2, x.ndim + 1)
+                     if before[i] == start and before[k] == start * out.shape[j]), None)
+        # Without channels, axes further behind may be heads and their dimensions.
+        if ends and (ends[0] == 1 < out.ndim - 1 if axis is None else not ends[0] <= axis < ends[1]):
+            trace.add_merged(out.shape[j], tuple(x.shape[slice(*ends)]))
     return found
 
 
@@ -204,21 +208,21 @@ def _forget(trace: AxisTrace, out: Tensor, x: Tensor, step: Operation) -> int | 
     return None
 
 
-_REDUCTIONS = frozenset(["mean", "sum", "amax", "amin", "max", "min", "prod", "var", "std", "norm", "logsumexp", "median", "__getitem__"])
 _RULES: dict[Rule, str] = {
     _mix_last: "linear bilinear",
     _make_last: "embedding lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell "
                 "multi_head_attention_forward",
-    _confirm_first: "batch_norm group_norm instance_norm local_response_norm interpolate fold",
+    _confirm_first: "batch_norm group_norm instance_norm local_response_norm interpolate "
+                    "fold",
     _confirm_last: "layer_norm rms_norm",
-    _move: "transpose transpose_ swapaxes swapdims t T mT H mH adjoint permute movedim moveaxis select unbind",
+    _move: "transpose transpose_ swapaxes swapdims t T mT H mH adjoint permute movedim moveaxis",
+    _reduce: "select unbind mean sum amax amin max min prod var std norm logsumexp median __getitem__",
     _regroup: "reshape view flatten unflatten squeeze unsqueeze view_as reshape_as",
     _unfold: "unfold", _stack: "stack", _contract: "einsum",
     _multiply: "matmul __matmul__ __rmatmul__ mm bmm addmm baddbmm",
     _attend: "scaled_dot_product_attention", _forget: "cdist tensordot outer gather take",
 }
-_BY_NAME: dict[str, Rule] = dict.fromkeys(_REDUCTIONS, _move) | {
-    name: rule for rule, names in _RULES.items() for name in names.split()}
+_BY_NAME: dict[str, Rule] = {name: rule for rule, names in _RULES.items() for name in names.split()}
 
 
 def _find_rule(name: str) -> Rule:

@@ -64,7 +64,7 @@ class NativeData:
             return extract_logits(self.target.run_full(take_first(self._first)).output).shape[1]
 
     @cached_property
-    def image_size(self) -> tuple[int, int] | None:
+    def image_size(self) -> tuple[int, ...] | None:
         """Height and width of the inputs, or None if they are no images."""
         return find_image_size(self._first)
 

@@ -120,7 +120,7 @@ class EnergyClassifier(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, shape: Shape, classes: int, recipe: EnergyRecipe, size: tuple[int, int] | None = None,
+    def __init__(self, shape: Shape, classes: int, recipe: EnergyRecipe, size: tuple[int, ...] | None = None,
                  site: str = "") -> None:
         super().__init__()
         taken = Kind.TOKENS if shape.varies else shape.kind

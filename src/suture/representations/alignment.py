@@ -182,9 +182,9 @@ class Alignment:
             return "prefix='map' needs equally many prefix tokens on both sides; write prefix='drop'"
         if not _have_equal_axes(s, t):
             tokens = any(x.kind is Kind.TOKENS and x.grid is None for x in (s, t))
-            return ("the tokens are no patches of an image; stitch them to tokens or to a vector" if tokens
-                    else "their positions lie along another number of axes; stitch to a vector, or choose "
-                    "another site")
+            return ("the tokens are no patches of an image; stitch sequences to sequences or to a vector"
+                    if tokens else "their positions lie along another number of axes; stitch to a vector, or "
+                    "choose another site")
         if not t.is_sequence or not (s.varies or t.varies):
             return ""
         if not s.varies or not t.varies:
