@@ -17,7 +17,7 @@ from safetensors import safe_open
 
 FLOAT32, FLOAT64 = 1e-6, 1e-12
 """Allowed differences, relative to max(1, |value|): of what float32 forwards give, and of float64."""
-PASSING = ("created", "command", "versions", "key", "made_from", "computed", "device", "suture")
+PASSING = ("created", "command", "versions", "key", "made_from", "computed", "device", "suture", "digest")
 """Entries that say when and where a result was made."""
 _PASSING_NOTE = "taken over: "
 """Beginning of notes that say so."""

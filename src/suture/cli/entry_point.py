@@ -6,7 +6,7 @@ import importlib
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, TextIO
 
 import typer
 from rich.console import Console
@@ -84,7 +84,8 @@ def main() -> None:
     sys.exit(code)
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
+def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int,
+                  file: TextIO | None = None, line: str | None = None) -> None:
     """Print a warning on one line of stderr, with the class of those that are not suture's."""
     kind = "note" if category.__name__ == "SutureWarning" else category.__name__
     problems.print(f"{kind}: {escape(' '.join(str(message).splitlines()))}", soft_wrap=True)

@@ -47,7 +47,7 @@ class DataOptions:
     skip_bad: Annotated[bool, Doc("Leave out examples that cannot be read, and say how many.")] = False
     source_input: Annotated[str | None, Doc(
         "Input of the source, in place of what it asks for: raw, or "
-        "size=64,mean=0.5,std=0.5,channels=3,interpolation=bicubic,crop=0.875.")] = None
+        "size=64,mean=0.5,0.4,0.3,std=0.5,channels=3,interpolation=bicubic,crop=0.875.")] = None
     target_input: Annotated[str | None, Doc("Input of the target, written as that of the source.")] = None
     length: Annotated[Count | None, Doc(
         "Number of tokens that texts are padded and cut to. Default: the longest of the batch.")] = None

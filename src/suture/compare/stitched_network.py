@@ -21,6 +21,7 @@ from suture._base import (
     get_python_version,
     hash_network,
     load_tensors,
+    report_errors,
     save_tensors,
     takes,
 )
@@ -225,21 +226,20 @@ def load_stitched(path: str | Path, source: nn.Module, target: nn.Module, inputs
     if file.note:
         warnings.warn(file.note, SutureWarning, stacklevel=2)
     about = file.about
-    for side, network, wanted in zip(("source", "target"), (source, target),
-                                     about["fingerprints"], strict=True):
+    with report_errors(f"cannot read the layer in {str(path)!r}", "fit it again"):
+        prints, shapes = about["fingerprints"], [_decode_shape(s) for s in about["shapes"]]
+        layer = StitchingLayer(Alignment(shapes[0], shapes[1], AlignmentRule(**about["alignment"])),
+                               Family.parse(about["family"]), relu=about.get("relu", False))
+        sites = Site.parse(about["sites"][0]), Site.parse(about["sites"][1])
+        load_state(layer, file.tensors, f"the layer in {str(path)!r}")
+        given = Batch(*map(_invent_inputs, about["inputs"]), None) if inputs is None else inputs
+        kept = {"allow_bypass": about["allow_bypass"], "fit": about["fit"]}
+    for side, network, wanted in zip(("source", "target"), (source, target), prints, strict=True):
         got = fingerprint_network(network)
         expect(got == wanted, f"the {side} network that the layer was fitted to, {wanted}",
                f"other weights, {got}", "load those weights, or fit a new layer")
     _check_code(about.get("code"), source, target)
-    first, second = about["inputs"]
-    given = Batch(_invent_inputs(first), _invent_inputs(second), None) if inputs is None else inputs
-    shapes = [_decode_shape(s) for s in about["shapes"]]
-    layer = StitchingLayer(Alignment(shapes[0], shapes[1], AlignmentRule(**about["alignment"])),
-                           Family.parse(about["family"]), relu=about.get("relu", False))
-    load_state(layer, file.tensors, f"the layer in {str(path)!r}")
-    sites = Site.parse(about["sites"][0]), Site.parse(about["sites"][1])
-    made = StitchedNetwork(source, target, sites, layer, given, allow_bypass=about["allow_bypass"],
-                           device=device, fit=about["fit"])
+    made = StitchedNetwork(source, target, sites, layer, given, device=device, **kept)
     before, now = about.get("outputs"), made._sketch() if about.get("outputs") else None
     changed = explain_outputs(before, now, OTHER_ROUNDING) if before and now else ""
     expect(not changed, "networks that compute what they did when the layer was fitted", f"other {changed}",
