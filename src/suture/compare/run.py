@@ -44,6 +44,7 @@ class DryRun:
         seconds: estimated wall time of each stage; None if the number of examples is unknown. Solving,
             intervals and trained detectors are not included.
         device: device of the run.
+        notes: sentences on what is scored of the target network's output.
     """
 
     names: tuple[str, str]
@@ -54,6 +55,7 @@ class DryRun:
     state: int
     seconds: dict[str, float | None]
     device: str
+    notes: tuple[str, ...] = ()
 
 
 @takes(CompareOptions)
@@ -157,7 +159,8 @@ def dry_run(given: CompareOptions) -> DryRun:
         training = _multiply(data.whole.count_examples(), step * settings.recipe.epochs)
         seconds["tlm"] = None if training is None or testing is None else training + testing
     return DryRun(setup.names, setup.source.infos, setup.target.infos, (n_fit, n_test), setup.micro_batch,
-                  accumulators.nbytes_planned, seconds, str(device))
+                  accumulators.nbytes_planned, seconds, str(device),
+                  () if setup.scored is None else setup.scored.notes)
 
 
 def _time_work(work: Callable[[], object], device: torch.device) -> float:
