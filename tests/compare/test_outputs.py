@@ -94,7 +94,9 @@ def test_a_stitched_network_keeps_the_choice_and_returns_the_whole_output(tmp_pa
 def test_a_dry_run_reads_the_same_output() -> None:
     with pytest.raises(SutureError, match="unknown output 'z'"):
         suture.dry_run(body(), data=FIT, output="z", device="cpu")
-    assert suture.dry_run(body(lambda h, z: (h, z)), data=FIT, tlm=RECIPE, device="cpu").seconds["tlm"]
+    found = suture.dry_run(body(lambda h, z: (h, z)), data=FIT, tlm=RECIPE, device="cpu")
+    assert found.seconds["tlm"]
+    assert "'1' is scored" in found.notes[0]
 
 
 # -- what is no classification -------------------------------------------------------------------------------

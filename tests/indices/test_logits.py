@@ -93,3 +93,12 @@ def test_what_logits_do_not_say_has_a_reason():
 def test_bad_logits_are_refused(change, message):
     with pytest.raises(SutureError, match=message):
         of_logits(*change(*logits()))
+
+
+def test_probabilities_are_no_logits() -> None:
+    z = np.random.default_rng(0).normal(size=(6, 4))
+    p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    for pair, side in (((p, z), "source"), ((z, p), "target")):
+        with pytest.raises(SutureError, match=f"logits of the {side}, got probabilities.*pass their logarit"):
+            of_logits(*pair)
+    assert of_logits(np.log(p), z)["kl"].value == pytest.approx(0, abs=1e-12)

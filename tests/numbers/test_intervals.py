@@ -11,7 +11,7 @@ from scipy import stats
 from suture._base import SutureError
 from suture.numbers import intervals as scores
 from suture.numbers import records
-from suture.numbers.intervals import Estimate, exponentiate
+from suture.numbers.intervals import Estimate, estimate_difference, exponentiate, take_root
 from suture.numbers.measures import MEASURES
 from suture.numbers.records import Record
 
@@ -314,3 +314,12 @@ def test_the_exponential_of_a_mean_over_runs_has_the_slope_of_its_value() -> Non
 
 def replace_exponential(record: Record, like: Record) -> Record:
     return records.replace(record, exponential=like.exponential)
+
+
+def test_an_error_is_the_root_of_a_ratio_and_of_its_interval() -> None:
+    assert take_root(Estimate(4, 1, 9)) == Estimate(2, 1, 3)
+    one, other = (Record(np.array(top, float), np.full(4, 4.0), root=True) for top in ([1, 1, 2, 0], [4] * 4))
+    assert one.value == 0.5
+    found = estimate_difference(one, other)
+    assert found.value == -0.5
+    assert found.low <= -0.5 <= found.high < 0

@@ -22,10 +22,11 @@ def test_texts_that_repeat_one_token_have_intervals_of_texts() -> None:
 
 def test_records_are_the_arrays_of_their_cell() -> None:
     rng = np.random.default_rng(9)
-    arrays = {f"dm.{k}": rng.random((2, 3, 6)) for k in ("kl", "ce", "error")}
+    arrays = {f"dm.{k}": rng.random((2, 3, 6)) for k in ("kl", "ce", "error", "output_gap")}
     arrays |= {f"dm.{k}": rng.random((2, 3, 6)) < 0.5 for k in ("correct", "agree")}
     arrays |= {"target.correct": np.array([1, 1, 0, 1, 0, 1], bool), "target.ce": rng.random(6),
                "target.scale": rng.random((3, 6)), "target.spread": rng.random((3, 6)),
+               "target.output_scale": rng.random(6), "target.output_spread": rng.random(6),
                "target.batches": np.array([4, 2])}
     i, j = 1, 2
     error, scale, spread = arrays["dm.error"][i, j], arrays["target.scale"][j], arrays["target.spread"][j]
@@ -36,7 +37,9 @@ def test_records_are_the_arrays_of_their_cell() -> None:
         "relative_perplexity": np.exp(arrays["dm.ce"][i, j].mean() - arrays["target.ce"].mean()),
         "residual": error.sum() / scale.sum(),
         "residual_batches": (error[:4].sum() / scale[:4].sum() + error[4:].sum() / scale[4:].sum()) / 2,
-        "r2": 1 - error.sum() / spread.sum()}
+        "r2": 1 - error.sum() / spread.sum(),
+        "output_r2": 1 - arrays["dm.output_gap"][i, j].sum() / arrays["target.output_spread"].sum(),
+        "output_error": np.sqrt(arrays["dm.output_gap"][i, j].sum() / arrays["target.output_scale"].sum())}
     assert set(wanted) == set(records.RECORDS)
     for quantity, value in wanted.items():
         assert records.build_record(arrays, f"dm.{quantity}", i, j).value == pytest.approx(value, rel=1e-12)

@@ -45,6 +45,7 @@ def print_dry_run(found: DryRun) -> None:
     n_fit, n_test = ("an unknown number of" if n is None else f"{n:,}" for n in found.examples)
     console.print(f"{n_fit} examples to fit, {n_test} to test; {found.micro_batch} at a time on "
                   f"{found.device}; sums of all cells {format_bytes(found.state)}", soft_wrap=True)
+    print_notes(found.notes)
     if any(s is not None for s in found.seconds.values()):
         parts = (f"{stage} {_format_duration(s)}" for stage, s in found.seconds.items() if s is not None)
         console.print(f"about {', '.join(parts)}, by a few examples; solving, intervals and "

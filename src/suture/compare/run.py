@@ -59,6 +59,7 @@ class DryRun:
             intervals and trained detectors are not included.
         device: device of the run.
         warning: sentence on labels that the target network cannot predict; usually empty.
+        notes: sentences on what is scored of the target network's output.
     """
 
     names: tuple[str, str]
@@ -70,6 +71,7 @@ class DryRun:
     seconds: dict[str, float | None]
     device: str
     warning: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @takes(CompareOptions)
@@ -196,7 +198,8 @@ def dry_run(given: CompareOptions) -> DryRun:
         passes = settings.recipe.seeds
         seconds["tlm"] = None if training is None or testing is None else training + passes * testing
     return DryRun(setup.names, setup.source.infos, setup.target.infos, (n_fit, n_test), setup.micro_batch,
-                  accumulators.nbytes_planned, seconds, str(device), setup.warning)
+                  accumulators.nbytes_planned, seconds, str(device), setup.warning,
+                  () if setup.scored is None else setup.scored.notes)
 
 
 def _time_work(work: Callable[[], object], device: torch.device) -> float:
