@@ -14,6 +14,7 @@ from torch import nn
 import suture
 from suture import SutureError
 from suture.results import load
+from suture.results.standing import find_standing
 from suture.results.verdicts import NATIVE
 from tests.golden.networks import batches, gpt, images, network, texts
 from tests.support.tiny import suture as run_command
@@ -82,6 +83,23 @@ def test_native_representations_need_no_detector(shape):
     assert np.diag(found.cells()).tolist() == ["similar"] * 2
     assert np.diag(found.cells("dm", "reason")).tolist() == [NATIVE] * 2
     assert found.cells().iloc[1, 0] in ("unproven", "dissimilar")
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_without_predictions_a_layer_is_like_itself_by_its_output(offset):
+    """Beside an offset of 100 the error of every output is small, that of the mean output too."""
+    torch.manual_seed(0)
+    made = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 6))
+    with torch.no_grad():
+        made[4].bias += offset
+    x = torch.randn(60, 6)
+    found = suture.compare(made, data=[x], test=[x], **HOW | {"sites": ["0", "2"], "task": "none"})
+    outputs = made(x).detach().double()
+    error = float(((outputs - outputs.mean(0)).square().sum() / outputs.square().sum()).sqrt())
+    assert find_standing(found).criteria["dm"].trivial == pytest.approx(error, rel=1e-3)
+    assert "relative error of the output of at most 0.2" in found.verdict().words[0]
+    assert ("constant output" in found.verdict().words[0]) == (offset > 0)
+    assert np.diag(found.cells()).tolist() == ["similar"] * 2
 
 
 def test_labels_in_the_test_data_alone_are_enough(digits):
