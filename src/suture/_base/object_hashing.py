@@ -117,7 +117,8 @@ class _Walk:
         return self._done[id(x)]
 
     def _hash_new(self, x: Any) -> bytes:
-        return _choose_rule(type(x))(self, x)
+        kind: Any = type(x)
+        return _choose_rule(kind)(self, x)
 
     def _hash_all(self, name: str, parts: Any) -> bytes:
         return _digest(name, *(self.hash(p) for p in parts))

@@ -88,8 +88,9 @@ class _Run:
         self.setup = setup
         self.found = (Findings() if previous is None
                       else take_over(previous, setup, list_standing_notes(setup)))
-        for note in self.found.reuse if setup.settings.progress else ():
-            setup.settings.progress(note, 1, 1)
+        progress = setup.settings.progress
+        for note in self.found.reuse if progress is not None else ():
+            progress(note, 1, 1)
         self.unfinished = [s for s in ("moments", *setup.settings.method_names) if s not in self.found.stages]
 
     def run_stage(self, stage: str) -> None:

@@ -135,10 +135,11 @@ class StitchedNetwork(nn.Module):
         stitched, own = (float(c.sum(dtype=np.float64)) / n for c in (found.correct[0, 0], found.own_correct))
         return StitchedAccuracy(stitched, own, n, "tokens" if task.of_tokens else "examples")
 
-    def _sketch(self) -> Mapping[str, Any] | None:
+    def _sketch(self) -> dict[str, Any] | None:
         """Return numbers that show whether the networks still compute the same; None if noise fails."""
         try:
-            return sketch_outputs(self._front, self._tail, tuple(map(_invent_inputs, self._inputs)))
+            first, second = map(_invent_inputs, self._inputs)
+            return sketch_outputs(self._front, self._tail, (first, second))
         except Exception:  # a network may refuse noise in any way
             return None
 

@@ -104,7 +104,8 @@ def _describe(one: Any) -> Iterator[str | bytes]:
     for path, leaf in _walk_leaves(one):
         yield path
         if isinstance(leaf, Tensor):
-            yield from (f"{leaf.dtype} {tuple(leaf.shape)}", *_hash_rows(leaf[None]))
+            yield f"{leaf.dtype} {tuple(leaf.shape)}"
+            yield from _hash_rows(leaf[None])
         else:
             plain = isinstance(leaf, str | bytes | int | float | complex | None)
             yield f"{type(leaf).__name__} {leaf!r}" if plain else type(leaf).__name__
