@@ -18,7 +18,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, TensorDataset
 
 import suture
 from suture import OOD, Paired, Prepared, SutureError, TaskRecipe, sources
@@ -294,6 +294,30 @@ def test_random_data_are_computed_anew_and_both_results_say_so() -> None:
     again = compared(net(), make(), examples(12, 1), previous=first)
     assert again.meta["notes"][0].startswith("not taken over: moments, dm: the data come otherwise in every")
     assert not again.table.equals(first.table)
+
+
+@pytest.mark.parametrize("how", [{"shuffle": True, "drop_last": True},
+                                 {"sampler": RandomSampler(range(24), replacement=True)}])
+def test_a_loader_that_draws_another_set_says_so(how: dict[str, Any]) -> None:
+    made = compared(net(), DataLoader(TensorDataset(*examples()), batch_size=7, **how), examples(12, 1))
+    assert any("the data come otherwise in every pass" in note for note in made.meta["notes"])
+
+
+class Odd:
+    """A value that cannot be read."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return None, None
+
+    def __deepcopy__(self, memo: Any) -> Odd:
+        return self
+
+
+def test_a_value_that_cannot_be_read_stops_nothing() -> None:
+    network = net()
+    network.odd = Odd()
+    first = compared(network, examples())
+    assert TAKEN.fullmatch(compared(network, examples(), previous=first).meta["notes"][0])
 
 
 def thrice(raw: Tensor) -> Tensor:

@@ -117,7 +117,11 @@ class _Walk:
         return self._done[id(x)]
 
     def _hash_new(self, x: Any) -> bytes:
-        return _choose_rule(type(x))(self, x)
+        kind: Any = type(x)
+        try:
+            return _choose_rule(kind)(self, x)
+        except Exception:  # objects of any library refuse to be read in any way they like
+            return _digest("unreadable", f"{kind.__module__}.{kind.__qualname__}")
 
     def _hash_all(self, name: str, parts: Any) -> bytes:
         return _digest(name, *(self.hash(p) for p in parts))

@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -71,12 +72,16 @@ def make_key(settings: Key, networks: Mapping[str, Key], preparation: Mapping[st
 def sketch_outputs(source: SitedNetwork, target: SitedNetwork, inputs: tuple[Any, Any]) -> Key:
     """Return two numbers for each of the first examples, output and site: its norm, and a projection.
 
-    They show changes that no hash of code sees, such as in a compiled library.
+    They show changes that no hash of code sees, such as in a compiled library. A network that fails is left
+    out: the stage that needs its output says so.
     """
     firsts = [take_first(x, _EXAMPLES) for x in inputs]
-    sides = {"source": (source, firsts[0])} | (
-        {} if target is source else {"target": (target, firsts[1])})
-    return {"inputs": hash_object(firsts).short, **{side: list(_sketch(*of)) for side, of in sides.items()}}
+    made: Key = {"inputs": hash_object(firsts).short}
+    for side, network, x in (("source", source, firsts[0]), ("target", target, firsts[1])):
+        if side == "source" or target is not source:
+            with suppress(Exception):
+                made[side] = list(_sketch(network, x))
+    return made
 
 
 def _sketch(network: SitedNetwork, inputs: Any) -> Iterator[list[list[float]]]:
@@ -93,7 +98,7 @@ def explain_outputs(old: Key, new: Key, allowed: float) -> str:
     """Say which network's outputs on the same examples are others than they were, or return ""."""
     if old["inputs"] != new["inputs"]:
         return ""
-    for side in (s for s in ("source", "target") if s in old):
+    for side in (s for s in ("source", "target") if s in old and s in new):
         pairs = list(zip(map(_as_rows, old[side]), map(_as_rows, new[side]), strict=False))
         if any(a.shape != b.shape or not _is_close(a, b, allowed) for a, b in pairs):
             return f"outputs of the {side} network"

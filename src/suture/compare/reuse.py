@@ -30,7 +30,7 @@ def take_over(previous: Comparison, setup: Setup, standing: Iterable[str]) -> Fi
         SutureError: the earlier result is of another comparison; it names what differs.
     """
     meta, stages = previous.meta, ", ".join(previous.meta.get("stages", []))
-    old = meta.get("made_from")
+    old: Any = meta.get("made_from")
     _refuse(explain_difference(old, setup.key))
     if not stages:
         return Findings()
@@ -39,9 +39,8 @@ def take_over(previous: Comparison, setup: Setup, standing: Iterable[str]) -> Fi
         return Findings(reuse=[f"{_STARTS[1]}{stages}: the {changing} come otherwise in every pass, so an "
                                "earlier result of them cannot be checked"])
     _refuse(explain_outputs(old["outputs"], setup.key["outputs"], _choose_rounding(meta, setup)))
-    computed, rows = meta["computed"], previous.table.to_dict("records")
+    computed, rows, leave = meta["computed"], previous.table.to_dict("records"), {*standing}
     chance = meta.get("chance") or {}
-    leave = {*standing}
     notes = [n for n in meta["notes"] if n not in leave and not n.startswith(_STARTS)]
     return Findings(rows, previous.arrays, notes,  # type: ignore[arg-type]
                     {k: meta[k] for k in ("n_fit", "n_test") if meta.get(k) is not None}

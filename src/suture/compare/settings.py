@@ -267,7 +267,8 @@ class CompareOptions(Settings):
         )] = Field(default=None, kw_only=True)
     previous: Annotated[InstanceOf[Comparison] | None, Doc(
         "Earlier, perhaps partial result of exactly the same comparison. Its finished stages are not run "
-        "again.")] = Field(default=None, kw_only=True)
+        "again, and a note says so. Changed data, networks, code, settings or versions raise an error that "
+        "names them.")] = Field(default=None, kw_only=True)
 
 
 @options

@@ -149,10 +149,11 @@ class StitchedNetwork(nn.Module):
         flaw = describe_flaw(describe_counts(count_predictions(found), task.of_tokens))
         return StitchedAccuracy(stitched, own, n, "tokens" if task.of_tokens else "examples", flaw)
 
-    def _sketch(self) -> Mapping[str, Any] | None:
+    def _sketch(self) -> dict[str, Any] | None:
         """Return numbers that show whether the networks still compute the same; None if noise fails."""
         try:
-            return sketch_outputs(self._front, self._tail, tuple(map(_invent_inputs, self._inputs)))
+            first, second = map(_invent_inputs, self._inputs)
+            return sketch_outputs(self._front, self._tail, (first, second))
         except Exception:  # a network may refuse noise in any way
             return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from contextlib import suppress
 from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
@@ -14,11 +13,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from suture._base import SutureError, convert_tensors, expect, hash_object, is_count
 from suture.data.batch import Batch, Prepared, cut_batch
-from suture.data.seen import SeenData, SeenDigest
+from suture.data.seen import TRIED, SeenData, SeenDigest, draws_other_examples, read_some
 from suture.data.sources.examples import Examples
-
-_TRIED = 4
-"""Number of examples that are read twice, to see if they are random."""
 
 
 def split_labels(item: Any) -> tuple[Any, Tensor | None]:
@@ -172,13 +168,14 @@ class Batches:
 
     def is_random(self) -> bool:
         """Try if a few examples differ when they are read twice, as with random augmentation."""
-        return hash_object(self._try_examples()).state != hash_object(self._try_examples()).state
+        one, other = (hash_object(self._try_examples()).state for _ in range(2))
+        return one != other or draws_other_examples(self._stream)
 
     def _try_examples(self) -> Any:
         whole = self._stream
         if isinstance(whole, Paired):
             return whole.source._try_examples(), whole.target._try_examples()
-        items = whole.take(whole.rows[:_TRIED]) if isinstance(whole, RowStream) else _read_some(whole)
+        items = whole.take(whole.rows[:TRIED]) if isinstance(whole, RowStream) else read_some(whole)
         if self._prepared is None:
             return items
         made = self._prepared.batch(*split_labels(items))
@@ -210,15 +207,6 @@ class Batches:
         if self._device is not None:
             inputs = convert_tensors(inputs, lambda t: t.to(self._device, non_blocking=True))
         return self._prepared.batch(inputs, labels)
-
-
-def _read_some(loader: Any) -> Any:
-    """Return a batch of a few examples by number, of a loader around a map-style Dataset, else its first."""
-    of, collate = getattr(loader, "dataset", None), getattr(loader, "collate_fn", None)
-    if isinstance(of, Sized) and not isinstance(of, IterableDataset) and callable(collate):
-        with suppress(Exception):  # a Dataset that is read in another way, such as by lists of numbers
-            return collate([of[r] for r in range(0, len(of), -(-len(of) // _TRIED))])  # type: ignore[index]
-    return next(iter(loader))
 
 
 def _get_raw(data: Any) -> Any:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sized
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import IterableDataset, RandomSampler, WeightedRandomSampler
 
 from suture.data.batch import Batch
+
+TRIED = 4
+"""Number of examples that are read twice, to see if they are random."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,8 @@ def _describe(one: Any) -> Iterator[str | bytes]:
     for path, leaf in _walk_leaves(one):
         yield path
         if isinstance(leaf, Tensor):
-            yield from (f"{leaf.dtype} {tuple(leaf.shape)}", *_hash_rows(leaf[None]))
+            yield f"{leaf.dtype} {tuple(leaf.shape)}"
+            yield from _hash_rows(leaf[None])
         else:
             plain = isinstance(leaf, str | bytes | int | float | complex | None)
             yield f"{type(leaf).__name__} {leaf!r}" if plain else type(leaf).__name__
@@ -112,6 +118,7 @@ def _describe(one: Any) -> Iterator[str | bytes]:
 
 def _hash_rows(x: Tensor) -> list[bytes]:
     """Return the SHA-256 of the bytes of each row."""
+    x = x if x.layout is torch.strided else x.to_dense()
     plain = x.detach().cpu().contiguous().flatten(1) if x.ndim > 1 else x.detach().cpu().contiguous()[:, None]
     # Bytes, because bfloat16 has no NumPy type.
     return [hashlib.sha256(row).digest() for row in plain.view(torch.uint8).numpy()]
@@ -123,3 +130,23 @@ def _digest(*parts: str | bytes) -> bytes:
         data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
         digest.update(b"%d " % len(data) + data)
     return digest.digest()
+
+
+def read_some(loader: Any) -> Any:
+    """Return a batch of a few examples by number, of a loader around a map-style Dataset, else its first."""
+    of, collate = getattr(loader, "dataset", None), getattr(loader, "collate_fn", None)
+    if isinstance(of, Sized) and not isinstance(of, IterableDataset) and callable(collate):
+        with suppress(Exception):  # a Dataset that is read in another way, such as by lists of numbers
+            return collate([of[r] for r in range(0, len(of), -(-len(of) // TRIED))])  # type: ignore[index]
+    return next(iter(loader))
+
+
+def draws_other_examples(loader: Any) -> bool:
+    """Return True for a loader that draws another set of examples in every pass, not only another order."""
+    sampler, size = getattr(loader, "sampler", None), getattr(loader, "batch_size", None) or 1
+    if isinstance(sampler, WeightedRandomSampler):
+        return True
+    if not isinstance(sampler, RandomSampler):
+        return False
+    drops = bool(getattr(loader, "drop_last", False)) and len(sampler) % size > 0
+    return sampler.replacement or drops or len(sampler) < len(sampler.data_source)
