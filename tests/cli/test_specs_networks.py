@@ -423,3 +423,39 @@ def test_a_library_that_does_not_import(code: str, words: str, tmp_path: Path,
     monkeypatch.syspath_prepend(tmp_path)
     assert words in refused("torchvision:resnet18")
     assert "write zoo:resnet20" in refused("resnet20")
+
+
+@pytest.mark.parametrize("change", [lambda t: t.to(torch.complex64), lambda t: t.to(torch.int64),
+                                    lambda t: t > 0, lambda t: t * torch.nan])
+@pytest.mark.parametrize("renamed", [False, True])
+def test_odd_weights_in_a_folder_or_beside_it_are_refused(change: Callable[[torch.Tensor], torch.Tensor],
+                                                          renamed: bool, tmp_path: Path) -> None:
+    """Transformers casts them without a word, also under names that it changes."""
+    made = folder(tmp_path / "net", gpt())
+    stored = safetensors.torch.load_file(made / "model.safetensors")
+    name = "transformer.h.0.mlp.c_fc.weight"
+    stored[name] = change(stored[name])
+    if renamed:
+        stored = {k.removeprefix("transformer."): v for k, v in stored.items()}
+    for place in (made / "model.safetensors", tmp_path / "w.safetensors"):
+        safetensors.torch.save_file(stored, place, {"format": "pt"})
+    torch.save(stored, tmp_path / "w.th")
+    for options in ({}, {"weights": tmp_path / "w.safetensors"}, {"weights": tmp_path / "w.th"}):
+        assert "c_fc.weight" in refused(made, **options)
+
+
+def test_half_precision_in_a_folder_or_beside_it_loads_and_what_is_left_over_is_said(tmp_path: Path) -> None:
+    made, wanted = folder(tmp_path / "net", gpt()), gpt()
+    stored = {k: v.bfloat16() for k, v in safetensors.torch.load_file(made / "model.safetensors").items()}
+    state = {f"module.{k}": v for k, v in wanted.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "w.ckpt")
+    found = specs.build_network(str(made), weights=tmp_path / "w.ckpt")
+    assert same_weights(found.network, wanted)
+    assert "'module.' was removed" in found.notes[0]
+    safetensors.torch.save_file(stored | {"extra.weight": torch.ones(2)}, made / "model.safetensors",
+                                {"format": "pt"})
+    found = specs.build_network(str(made))
+    assert "1 weights in the files of" in found.notes[0]
+    assert "extra.weight" in found.notes[0]
+    first = "transformer.wte.weight"
+    assert torch.equal(found.network.state_dict()[first], stored[first].float())

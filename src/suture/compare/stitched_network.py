@@ -233,12 +233,13 @@ def load_stitched(path: str | Path, source: nn.Module, target: nn.Module, inputs
                                Family.parse(about["family"]), relu=about.get("relu", False))
         sites = Site.parse(about["sites"][0]), Site.parse(about["sites"][1])
         load_state(layer, file.tensors, f"the layer in {str(path)!r}")
-        given = Batch(*map(_invent_inputs, about["inputs"]), None) if inputs is None else inputs
+        first, second = map(_invent_inputs, about["inputs"])
         kept = {"allow_bypass": about["allow_bypass"], "fit": about["fit"]}
     for side, network, wanted in zip(("source", "target"), (source, target), prints, strict=True):
         got = fingerprint_network(network)
         expect(got == wanted, f"the {side} network that the layer was fitted to, {wanted}",
                f"other weights, {got}", "load those weights, or fit a new layer")
+    given = Batch(first, second, None) if inputs is None else inputs
     _check_code(about.get("code"), source, target)
     made = StitchedNetwork(source, target, sites, layer, given, device=device, **kept)
     before, now = about.get("outputs"), made._sketch() if about.get("outputs") else None
