@@ -21,7 +21,7 @@ FAST = {
     "numbers": ("measures", "records", "intervals", "frechet_distance", "moments", "sampling",
                 "pair_moments", "spectra", "resizing"),
     "indices": ("logits", "jackknife", "flattened_cka", "sample", "statistics"),
-    "representations": ("shapes", "alignment"),
+    "representations": ("recognition", "alignment"),
     "data": ("batch", "batches", "columns", "splits"),
     "networks": ("site_search", "training_recipe", "preparation", "captures", "sites"),
     "zoo": ("image_sets", "weights"),

@@ -14,7 +14,7 @@ import suture
 from suture.networks import capture, extract_main_output, run_tail
 from suture.stitching import TaskRecipe
 from tests.support import references
-from tests.support.moments import shape_of
+from tests.support.moments import first_shape
 from tests.support.networks import NETWORKS, images
 
 
@@ -39,7 +39,7 @@ def test_every_stitched_network_scores_what_a_slow_loop_finds(pair, method):
         weight, bias = (torch.as_tensor(result.arrays[f"{method}.{k}/{i}/{j}"]).double()
                         for k in ("weight", "bias"))
         rows = references.rows(capture(source, x, [s])[s], native) @ weight.T + bias
-        shape = shape_of(native)
+        shape = first_shape(native)
         stitched = rows.view(60, *shape.size, shape.width).permute(0, 3, 1, 2).float().contiguous()
         predicted = extract_main_output(run_tail(target, x, t, stitched)).argmax(1)
         # A prediction may flip where two logits are equal to rounding.

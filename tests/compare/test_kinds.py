@@ -83,7 +83,7 @@ def test_permuted_channels_change_nothing() -> None:
         b[0][0].bias.copy_(a[0][0].bias[order])
         b[1][0].weight.copy_(a[1][0].weight[:, order])
     r = suture.compare(a, b, (x, LABELS), methods=["dm"], ood=None)
-    assert r.matrix("cka").values[0, 0] == pytest.approx(1, abs=1e-6)
+    assert r.matrix("cka").values[0, 0] == pytest.approx(1, abs=1e-5)
     assert r.matrix("dm.r2").values[0, 0] == pytest.approx(1, abs=1e-6)
     assert r.matrix("dm.agreement").values[0, 0] == 1
 
@@ -109,7 +109,7 @@ def test_a_stitched_network_of_signals_is_saved_and_loaded(tmp_path: Any) -> Non
 
 def test_what_does_not_suit_is_refused_in_one_line() -> None:
     (a, _), x = NETWORKS["signal"](), inputs("signal")
-    with pytest.raises(SutureError, match="images .N, C, H, W. to crop and flip.*crop=0, flip=False"):
+    with pytest.raises(SutureError, match=r"images \(N, C, H, W\) to crop and flip.*crop=0, flip=False"):
         suture.compare(a, data=(x, LABELS), tlm=TaskRecipe(epochs=1, crop=2), ood=None)
     volume, y = NETWORKS["volume"]()[0], inputs("volume")
     with pytest.raises(SutureError, match="leave energy out of detectors"):
@@ -145,9 +145,9 @@ def test_tokens_of_a_text_and_its_maps_count_by_the_mask() -> None:
     network = Words().eval()
     ids = torch.randint(1, 20, (N, 9), generator=torch.Generator().manual_seed(2))
     mask = (torch.arange(9) < 3 + torch.arange(N)[:, None] % 7).long()
-    results = [suture.compare(network, data=[({"input_ids": ids * mask + fill * (1 - mask),
-                                               "attention_mask": mask}, LABELS)],
-                              methods=["dm"], ood=None, indices=["cka", "cka@pool", "pwcca"]) for fill in (0, 7)]
+    filled = [{"input_ids": ids * mask + fill * (1 - mask), "attention_mask": mask} for fill in (0, 7)]
+    results = [suture.compare(network, data=[(x, LABELS)], methods=["dm"], ood=None,
+                              indices=["cka", "cka@pool", "pwcca"]) for x in filled]
     assert str(suture.find_sites(network, {"input_ids": ids, "attention_mask": mask})[0].shape) == "map ~6x9"
     for measure in ("cka", "cka@pool", "pwcca", "dm.r2"):
         one, two = (r.matrix(measure).to_numpy(dtype=float) for r in results)

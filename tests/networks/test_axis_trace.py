@@ -53,7 +53,8 @@ SIGNALS: dict[str, Callable[[], nn.Module]] = {
     "squeeze": lambda: Block(lambda b, x: x * b.a(x.mean(2)).sigmoid()[..., None], a=nn.Linear(C, C)),
     "transposed linear layer": lambda: Block(
         lambda b, x: b.a(x.transpose(1, 2)).permute(0, 2, 1).contiguous(), a=nn.Linear(C, C)),
-    "layer norm, .mT": lambda: Block(lambda b, x: x + b.a(b.n(x.mT)).mT, a=nn.Linear(C, C), n=nn.LayerNorm(C)),
+    "layer norm, .mT": lambda: Block(lambda b, x: x + b.a(b.n(x.mT)).mT, a=nn.Linear(C, C),
+                                     n=nn.LayerNorm(C)),
     "linear layer over time": lambda: nn.Linear(T, 5),
     "functional convolution": lambda: Block(lambda b, x: F.conv1d(x, WEIGHT[..., None])),
     "weight times map": lambda: Block(lambda b, x: WEIGHT @ x),
@@ -166,7 +167,7 @@ def test_what_the_pass_does_not_show_is_asked_for_once() -> None:
             return g
 
     network = Chain(nn.Conv1d(1, C, 3, padding=1), Block(lambda b, x: Hidden.apply(x.detach()) + 0 * x.sum()))
-    with pytest.raises(SutureError, match="write @map behind the site .* or @tokens"):
+    with pytest.raises(SutureError, match=r"write @map behind the site .* or @tokens"):
         kind_of(network, noise(4, 1, T))
     assert kind_of(network, noise(4, 1, T), "block@map") == f"map {C}x{T}"
     assert kind_of(network, noise(4, 1, T), "block@tokens") == f"tokens {C}x{T}"

@@ -21,7 +21,7 @@ from suture.ood import DETECTORS, NativeSite, ScoreCollector, SiteFeatures
 from suture.representations.shapes import Kind, Shape
 from suture.stitching.layer import StitchingLayer
 from tests.support import tiny
-from tests.support.moments import shape_of
+from tests.support.moments import first_shape
 
 SITES = ["layer1.0", "layer2.1"]
 FREE = tuple(n for n in DETECTORS if n != "energy")
@@ -56,7 +56,7 @@ def stitched(digits: Any, result: suture.Comparison, method: str, i: int, j: int
     """Representations of one cell, made apart from the code that evaluates."""
     source, target = (capture(digits[0], inputs, [SITES[k]])[SITES[k]] for k in (i, j))
     alignment = suture.representations.alignment  # type: ignore[attr-defined]
-    layer = StitchingLayer(alignment.Alignment(shape_of(source), shape_of(target)))
+    layer = StitchingLayer(alignment.Alignment(first_shape(source), first_shape(target)))
     layer.set(*(torch.as_tensor(result.arrays[f"{method}.{k}/{i}/{j}"]) for k in ("weight", "bias")))
     with torch.no_grad():
         return layer(source)
@@ -68,7 +68,7 @@ def test_scores_of_every_cell_are_those_of_a_slow_loop(digits: Any, result: sutu
     network, train, test = digits
     for j, site in enumerate(SITES):
         fit, native = (capture(network, d.inputs, [site])[site] for d in (train, test))
-        shape, statistics = shape_of(native), DETECTORS["mahalanobis"].make_statistics(0)
+        shape, statistics = first_shape(native), DETECTORS["mahalanobis"].make_statistics(0)
         assert statistics is not None
         statistics.update(SiteFeatures(fit, shape).spread, train.labels)
         detector = DETECTORS["mahalanobis"].fit(NativeSite(site, shape, statistics=statistics))

@@ -39,13 +39,13 @@ def batch_of(shape: Shape, n: int, seed: int, mean: float = 0.0) -> torch.Tensor
     return torch.randn(n, *size, generator=g) * 2 + mean
 
 
-def shape_of(x: torch.Tensor) -> Shape:
+def first_shape(x: torch.Tensor) -> Shape:
     """The shape of a vector or of a map with the channels first."""
     return Shape(Kind.MAP if x.ndim > 2 else Kind.VECTOR, x.shape[1], tuple(x.shape[2:]))
 
 
 def grid_moments(xs, ys, splits, precision=torch.float64, same=False, folds=1) -> AlignedMoments:
-    sx, sy = [shape_of(x) for x in xs], [shape_of(y) for y in ys]
+    sx, sy = [first_shape(x) for x in xs], [first_shape(y) for y in ys]
     made = AlignedMoments(sx, sy, same=same, precision=precision, folds=folds)
     start = 0
     for size in splits:

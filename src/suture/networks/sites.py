@@ -113,10 +113,10 @@ class SitedNetwork:
                 got = "no tensor" if x is None else shape.describe_tensor(x)
                 raise SutureError(f"expected {shape} at site {str(site)!r} of the {self.name}, got "
                                   f"{got}; give batches of one input size")
-            if shape.varies and x.shape[1] not in lengths:
+            if shape.varies and (count := shape.get_size(x)[0]) not in lengths:
                 wanted = " or ".join(map(str, sorted(lengths))) or "none"
                 raise SutureError(f"expected as many tokens at site {str(site)!r} of the {self.name} as "
-                                  f"its inputs have, {wanted}, got {x.shape[1]}; leave this site out")
+                                  f"its inputs have, {wanted}, got {count}; leave this site out")
             found.append(x if self._autocast is None else x.float())
         return found
 

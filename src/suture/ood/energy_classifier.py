@@ -110,11 +110,11 @@ class EnergyClassifier(nn.Module):
 
     Channels are standardised by the in-distribution `mean` and `std`, unlike in the paper, so that every body
     gets inputs of the scale that it was designed for. Maps (C, H, W) are then resized to `size` (height,
-    width; bilinear, corners not aligned). Maps (C, T) are maps of height 1, or tokens where their length
-    varies. The recipe's seed and the name of the `site` decide the initial weights.
+    width; bilinear, corners not aligned). Maps (C, T) are maps of height 1. The recipe's seed and the name of
+    the `site` decide the initial weights.
 
     Raises:
-        SutureError: a body for another kind, or a map (C, D, H, W).
+        SutureError: a body for another kind, a map (C, D, H, W), or a map (C, T) of varying length.
     """
 
     mean: Tensor
@@ -123,13 +123,12 @@ class EnergyClassifier(nn.Module):
     def __init__(self, shape: Shape, classes: int, recipe: EnergyRecipe, size: tuple[int, ...] | None = None,
                  site: str = "") -> None:
         super().__init__()
-        taken = Kind.TOKENS if shape.varies else shape.kind
-        name = _BY_KIND[recipe.body][taken] if recipe.body in _BY_KIND else recipe.body
+        name = _BY_KIND[recipe.body][shape.kind] if recipe.body in _BY_KIND else recipe.body
         kind, make_body = _BODIES[name]
-        if kind is not taken:
-            raise SutureError(f"expected a body for {taken.value}, got {name!r} for the site {site!r} "
+        if kind is not shape.kind:
+            raise SutureError(f"expected a body for {shape.kind.value}, got {name!r} for the site {site!r} "
                               f"of {shape}; write body='auto' or body='paper', which suit every site")
-        if len(shape.size) > 2:
+        if len(shape.size) > 2 or (shape.varies and kind is Kind.MAP):
             raise SutureError(f"energy detectors have no body for the site {site!r} of {shape}; leave energy "
                               "out of detectors, or leave this site out")
         self.shape = shape
@@ -149,8 +148,7 @@ class EnergyClassifier(nn.Module):
             image = x / self.std[:, None, None]
             image = Resizing(tuple(image.shape[2:]), self._size).resize_map(image)
             return self.body(image)  # type: ignore[no-any-return]
-        x = (x.movedim(1, -1) if self.shape.channels_first else x) - self.mean
-        x = x / self.std
+        x = (x - self.mean) / self.std
         kept = get_row_mask(self.shape, View.ALL, mask) if self.shape.size else None
         if kept is None:
             return self.body(x)  # type: ignore[no-any-return]
