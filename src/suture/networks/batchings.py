@@ -135,7 +135,7 @@ def _has_equal_examples(t: Tensor, other: Tensor, axis: int, size: int, rows: Se
     if t.ndim != other.ndim or t.shape[axis] % size or other.shape[axis] % len(rows):
         return True  # no sequence of examples there
     pairs = [(row, k) for k, row in enumerate(rows) if 0 <= row < size]
-    parts = t.detach().unflatten(axis, (size, -1)), other.detach().unflatten(axis, (len(rows), -1))
+    parts = _split_examples(t, axis, size), _split_examples(other, axis, len(rows))
     picked = [p.index_select(axis, torch.tensor(k, device=p.device))
               for p, k in zip(parts, zip(*pairs, strict=True), strict=True)]
     if picked[0].shape != picked[1].shape:
@@ -146,6 +146,11 @@ def _has_equal_examples(t: Tensor, other: Tensor, axis: int, size: int, rows: Se
     scale = torch.linalg.vector_norm(torch.nan_to_num(one, 0, 0, 0))
     eps = max(torch.finfo(t.dtype).eps, _TF32 if t.is_cuda else 0.0)
     return bool(gap <= max(1e-3, 8 * eps) * scale + 1e-6 * one.numel() ** 0.5)
+
+
+def _split_examples(t: Tensor, axis: int, size: int) -> Tensor:
+    """Split the axis of the examples in two, because an example may have several entries there."""
+    return t.detach().reshape(*t.shape[:axis], size, -1, *t.shape[axis + 1:])
 
 
 def _put_among_others(t: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ class _Binder:
             made = made if self._device is None else made.to(self._device)
             self._private |= {id(v) for v in self._memo.values()}
             self.bind_module(made)
-        return made  # type: ignore[no-any-return]
+        return made
 
     def bind_mapping(self, value: Any) -> Any:
         """Bind the values of a mapping, and keep it where none changes: a hook may collect in it."""
