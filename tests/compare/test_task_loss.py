@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,11 @@ def marks_of(network: torch.nn.Module, target: Any = None, data: Any = None, **o
     return made.marks("tlm.agreement"), made
 
 
+@cache
+def marks_of_all(recipe: TaskRecipe) -> Any:
+    return marks_of(decided(), tlm=recipe)[0]
+
+
 @pytest.mark.parametrize("options", [
     {"target_sites": ["block1", "block2"]}, {"target_sites": ["block2"]},
     {"sites": ["block1"], "target_sites": ["block2"]}, {"target": "copy"},
@@ -140,8 +146,7 @@ def marks_of(network: torch.nn.Module, target: Any = None, data: Any = None, **o
     {"target_sites": ["block1"], "tlm": replace(SHORT, seeds=2)},
 ], ids=["all targets", "one target", "one cell", "equal copy", "equal copy, one cell", "two initialisations"])
 def test_the_mark_of_a_cell_is_the_same_whichever_other_cells_are_computed(options: dict[str, Any]) -> None:
-    network = decided()
-    wanted, _ = marks_of(network, tlm=options.get("tlm", SHORT))
+    network, wanted = decided(), marks_of_all(options.get("tlm", SHORT))
     assert wanted.map(lambda m: "own layer not reached" in m).any(axis=None)
     target = copy.deepcopy(network) if options.pop("target", None) else None
     marks, _ = marks_of(network, target, **options)
@@ -164,7 +169,7 @@ def test_two_networks_have_no_own_layer_and_a_stitched_network_has_the_mark_of_i
     network = decided()
     marks, _ = marks_of(network, tiny.other(), data_of(network))
     assert not marks.map(lambda m: "own layer" in m).any(axis=None)
-    wanted, _ = marks_of(network)
+    wanted = marks_of_all(SHORT)
     made = suture.stitch(network, "block1", network, "block2", data_of(network), method="tlm", tlm=SHORT,
                          device="cpu")
     assert made.fit["mark"] == wanted.loc["block1", "block2"]
