@@ -53,6 +53,12 @@ def test_labels_that_the_target_network_fails_come_first(digits, test, tmp_path)
     assert loaded.cells("dm", "reason").equals(made.cells("dm", "reason"))
 
 
+def test_boolean_labels_of_ten_classes_come_first(digits):
+    """If the data to fit have them too, they are no labels of this network."""
+    made = compare(digits, (FIT[0], FIT[1] > 4), (X, Y > 4))
+    assert "beyond the last label, 1" in made.verdict().words[0]
+
+
 def test_a_sound_network_has_no_first_line(digits):
     made = compare(digits)
     assert (made.verdict().first, made.meta["notes"]) == ("", [])

@@ -197,7 +197,9 @@ def _describe_criteria(measured: Measured, criteria: Mapping[str, Criterion]) ->
         return ("The target network has no predictions, and its outputs were not compared: no cell can be "
                 "judged.") if methods else ""
     by = next(iter(criteria.values()))
-    whose = {"relative_accuracy": "", "output_error": "The target network has no predictions",
+    why = (measured.meta.get("output") or {}).get("why")
+    whose = {"relative_accuracy": "",
+             "output_error": f"The target network has no predictions{f' ({why})' if why else ''}",
              "agreement": "The test data have no labels"}[by.quantity]
     parts = [f"{whose}: a stitched network works by {by.rule}"
              f"{' with the predictions of the target network' * (by.quantity == 'agreement')}."] * bool(whose)
