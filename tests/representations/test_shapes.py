@@ -13,9 +13,9 @@ from suture.representations.shapes import (
     Shape,
     ShapeOverride,
     find_image_size,
-    find_sequence_lengths,
     recognise_shape,
 )
+from suture.representations.token_masks import find_sequence_lengths
 
 
 @pytest.mark.parametrize(("axes", "image", "inner", "name"), [

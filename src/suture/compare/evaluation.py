@@ -19,7 +19,7 @@ from suture.data import Batch, Batches, cut_batch, move_batch
 from suture.networks import RecordedPass, SitedNetwork, disable_gradients
 from suture.numbers import Float32Array
 from suture.ood import ScoreCollector
-from suture.representations import Cell, Shape, View, get_row_mask, get_token_mask, to_grid
+from suture.representations import Cell, Shape, View, get_row_mask, to_grid
 from suture.stitching import ScoredRows, StitchingLayer, Task
 
 ResultArray = NDArray[np.bool_] | NDArray[np.float32]
@@ -148,7 +148,7 @@ class Evaluator:
     def _sum_finite_squares(self, network: SitedNetwork, xs: list[Tensor], inputs: object,
                             number: int) -> list[Tensor]:
         """Return |x|² (N,) without padding for every site, and refuse NaN and inf."""
-        mask, squares = get_token_mask(inputs), []
+        mask, squares = network.find_masks(inputs), []
         for k, (shape, x) in enumerate(zip(network.shapes, xs, strict=True)):
             squares.append(_sum_squares(x.float(), shape, get_row_mask(shape, View.ALL, mask)))
             if not torch.isfinite(squares[-1]).all():
@@ -167,7 +167,7 @@ class Evaluator:
         if xs is not natives:
             self._sum_finite_squares(self.source, xs, piece.source, number)
         own = None if logits is None else self._predict_target(piece, logits)
-        mask = get_token_mask(piece.target)
+        mask = self.target.find_masks(piece.target)
         for j, native in enumerate(natives):
             self._record_native(j, native.float(), scales[j],
                                 get_row_mask(self.target.shapes[j], View.ALL, mask))
@@ -179,12 +179,12 @@ class Evaluator:
     def _evaluate_column(self, j: int, piece: Batch, xs: list[Tensor], native: Tensor,
                          done: RecordedPass | None, own: _TargetPredictions | None) -> None:
         """Evaluate all cells of one target site, as many at once as the micro-batch allows."""
-        mask, shape = get_token_mask(piece.target), self.target.shapes[j]
+        mask, shape = self.target.find_masks(piece.target), self.target.shapes[j]
         counted = get_row_mask(shape, View.ALL, mask)
         sources, at_once = self._groups[j], self.target.count_at_once(j, self.micro_batch, piece.size)
         for start in range(0, len(sources), at_once):
             cells = [(i, j) for i in sources[start:start + at_once]]
-            stitched = [self.layers[c](xs[c[0]], get_token_mask(piece.source)) for c in cells]
+            stitched = [self.layers[c](xs[c[0]], self.source.find_masks(piece.source)) for c in cells]
             for c, s in zip(cells, stitched, strict=True):
                 self._record("error", c, _sum_squares(s.float() - native, shape, counted))
             logits: Sequence[Tensor | None] = [None] * len(cells)
@@ -198,7 +198,7 @@ class Evaluator:
                     self.collector.add(c, s, mask, each)
 
     def _predict_target(self, piece: Batch, logits: Tensor) -> _TargetPredictions:
-        rows = self.task.find_rows(piece.target, piece.labels)
+        rows = self.task.find_rows(self.target.view_output(piece.target), piece.labels)
         self.task.check_labels(rows, logits)
         own = _TargetPredictions(rows, rows.select(logits))
         self._record("broken", "own", (own.classes < 0).sum()[None])

@@ -171,10 +171,11 @@ class Settings(FitSettings):
         """
         if not self.method_names:
             return replace(self, task=Task.NONE.value)
-        size = count_examples(take_first(first.target))
+        few = take_first(first.target)
+        size = count_examples(few)
         labels = None if first.labels is None else first.labels[:size]
         trained = "tlm" in self.method_names
-        task = resolve_task(self.task, target.network, take_first(first.target), labels,
+        task = resolve_task(self.task, target.network, few, labels, tokens=target.view_output(few),
                             trained=trained and self.recipe.needs_labels)
         if trained:
             if task is Task.NONE and self.recipe.objective != "match":

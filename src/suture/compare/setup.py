@@ -71,7 +71,8 @@ class Setup:
         key: hash of all that decides the numbers.
         micro_batch: examples per pass of a network.
         detection: out-of-distribution detectors; None without them.
-        unfit: cells whose widths do not allow the family, with the reason.
+        unfit: cells whose positions cannot be aligned or whose widths do not allow the family, with the
+            reason.
     """
 
     settings: Settings
@@ -188,7 +189,8 @@ def _look_ahead(setup: Setup, first: Batch) -> None:
         setup.source.front(take_first(batch.source))
         output = setup.target.run_full(take_first(batch.target)).output
     if task is not Task.NONE:
-        task.check_labels(task.find_rows(batch.target, batch.labels), task.extract_logits(output))
+        rows = task.find_rows(setup.target.view_output(batch.target), batch.labels)
+        task.check_labels(rows, task.extract_logits(output))
 
 
 def _check_share(*networks: SitedNetwork) -> None:
@@ -198,7 +200,9 @@ def _check_share(*networks: SitedNetwork) -> None:
     """
     shapes = [(n.name, site, shape) for n in networks for site, shape in zip(n.sites, n.shapes, strict=True)]
     for name, site, shape in shapes:
-        if shape.kind is not Kind.TOKENS or shape.size != shapes[0][2].size:
+        first_shape = shapes[0][2]
+        if (shape.kind is not Kind.TOKENS or shape.size != first_shape.size
+                or shape.sequence != first_shape.sequence):
             raise SutureError(f"token_rate below 1 needs equally many tokens at every site, got {shape} at "
                               f"{name} site {str(site)!r}; leave it out, or write token_rate=1")
 
@@ -220,12 +224,13 @@ def make_nan_error(network: SitedNetwork, k: int, batch: int, data: str) -> Sutu
 
 
 def _find_unfit(source: SitedNetwork, target: SitedNetwork, settings: Settings) -> dict[Cell, str]:
-    """Find the cells whose widths do not allow the family; at least one cell must remain."""
+    """Find the cells without a stitching layer; at least one cell must remain."""
     if not settings.method_names:
         return {}
     unfit: dict[Cell, str] = {}
     for i, j in product(range(len(source.sites)), range(len(target.sites))):
         try:
+            Alignment(source.shapes[i], target.shapes[j], settings.alignment)
             settings.affine_family.check(source.shapes[i].width, target.shapes[j].width)
         except SutureError as e:
             unfit[i, j] = str(e)

@@ -21,7 +21,7 @@ from suture.compare.setup import set_up
 from suture.compare.task_loss import find_marks, train
 from suture.data import Batch, Batches, move_batch
 from suture.networks import Site, SitedNetwork, find_device, prepare, take_first
-from suture.representations import Alignment, AlignmentRule, Kind, Shape, get_token_mask
+from suture.representations import Alignment, AlignmentRule, Kind, Shape
 from suture.stitching import Family, StitchingLayer, Task, resolve_task
 
 KINDS = "suture.stitch/2", "suture.stitch/1"
@@ -102,7 +102,7 @@ class StitchedNetwork(nn.Module):
 
     def run(self, source_inputs: Any, target_inputs: Any) -> Any:
         """Return the output of `forward` for examples prepared differently for the two networks."""
-        stitched = self.layer(self._front.front(source_inputs)[0], get_token_mask(source_inputs))
+        stitched = self.layer(self._front.front(source_inputs)[0], self._front.find_masks(source_inputs))
         return self._tail.tail(0, stitched, self._tail.run_to_sites(target_inputs))
 
     def accuracy(self, data: Any) -> StitchedAccuracy | None:
@@ -113,7 +113,8 @@ class StitchedNetwork(nn.Module):
         device = next((t.device for t in self.layer.state_dict().values()), torch.device("cpu"))
         batches = Batches(data, device=device)
         first = move_batch(next(iter(batches)), device)
-        task = resolve_task("auto", self.target_network, first.target, first.labels)
+        task = resolve_task("auto", self.target_network, first.target, first.labels,
+                            tokens=self._tail.view_output(first.target))
         if task is Task.NONE:
             return None
         found = Evaluator(self._front, self._tail, {(0, 0): self.layer}, first.size, task=task).run(

@@ -19,7 +19,7 @@ from suture.networks.calls import CallId, disable_gradients, freeze
 from suture.networks.capture_and_replay import RecordedPass, capture_calls, replay
 from suture.networks.site_inspection import SiteInfo, SiteInspector
 from suture.networks.site_search import Site, SiteSpec
-from suture.representations import find_sequence_lengths
+from suture.representations import Masks
 
 
 class SitedNetwork:
@@ -57,12 +57,20 @@ class SitedNetwork:
         self.shapes = tuple(i.shape for i in self.infos)
         self.peak, self.peaks = dry.measure_peak(), tuple(map(dry.measure_peak, self.sites))
         self._plans = [dry.plans[s] for s in self.sites]
-        self._volatile = dry.volatile
+        self._volatile, self.sequences = dry.volatile, dry.sequences
         self._remembered = set().union(*(p.remembered for p in self._plans))
 
     def front(self, inputs: Any) -> list[Tensor]:
         """Return the representation at every site, in one pass that stops after the last site."""
         return self.pick_representations(self._run(inputs, {s.id for s in self.sites}, stop=True))
+
+    def find_masks(self, inputs: Any) -> Masks:
+        """Return the masks of a batch, False at padding tokens; None without any."""
+        return self.sequences.find_masks(inputs)
+
+    def view_output(self, inputs: Any) -> Any:
+        """Return the inputs that the output follows: of an encoder-decoder, those of the decoder."""
+        return self.sequences.view_output(inputs)
 
     def count_at_once(self, index: int, micro_batch: int, size: int) -> int:
         """Compute how many batches of `size` examples a tail can run at once in a micro-batch's memory."""
@@ -92,14 +100,15 @@ class SitedNetwork:
             SutureError: a shape other than in the dry run, apart from the length of the input sequences.
         """
         found = []
-        lengths = find_sequence_lengths(done.inputs) if any(s.varies for s in self.shapes) else frozenset()
         for site, shape in zip(self.sites, self.shapes, strict=True):
             x = site.pick(done.results[site.id])
             if x is None or not shape.fits(x):
                 got = "no tensor" if x is None else shape.describe_tensor(x)
                 raise SutureError(f"expected {shape} at site {str(site)!r} of the {self.name}, got "
                                   f"{got}; give batches of one input size")
-            if shape.varies and x.shape[1] not in lengths:
+            lengths = (self.sequences.find_lengths(done.inputs, shape.sequence) if shape.varies
+                       else frozenset({x.shape[1]} if x.ndim > 1 else ()))
+            if x.ndim > 1 and x.shape[1] not in lengths:
                 wanted = " or ".join(map(str, sorted(lengths))) or "none"
                 raise SutureError(f"expected as many tokens at site {str(site)!r} of the {self.name} as "
                                   f"its inputs have, {wanted}, got {x.shape[1]}; leave this site out")

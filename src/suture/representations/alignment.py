@@ -20,6 +20,7 @@ from typing_extensions import Doc
 from suture._base import SutureError, options
 from suture.numbers import Resizing
 from suture.representations.shapes import Kind, Shape
+from suture.representations.token_masks import Masks, select_mask
 
 _DROPPED = {"keep": "map", "learn": "drop", "add": "drop", "only": "drop"}
 """Former values of `AlignmentRule.prefix`, each with the nearest present one."""
@@ -43,18 +44,19 @@ def describe_positions(shape: Shape, view: View) -> tuple[str, int, int]:
     if view is View.PREFIX:
         return "prefix", 1, shape.prefix
     if shape.varies:
-        return "sequence" if view is View.ALL or not shape.prefix else "rest", 1, 0
+        kind = "sequence" if view is View.ALL or not shape.prefix else "rest"
+        return f"{kind} {shape.sequence}" if shape.sequence else kind, 1, 0
     if view is View.ALL and shape.prefix:
         return "tokens", 1, shape.size[0]
     return ("grid", *shape.grid) if shape.grid else ("tokens", 1, shape.size[0] - shape.prefix)
 
 
-def to_grid(x: Tensor, shape: Shape, view: View, mask: Tensor | None = None) -> Tensor:
+def to_grid(x: Tensor, shape: Shape, view: View, masks: Masks = None) -> Tensor:
     """Return a view of a batch of representations as a grid (N, H, W, C).
 
     Args:
         x: (N, C, H, W) or (N, H, W, C) as the shape says, (N, T, D) or (N, D).
-        mask: (N, T), False at padding tokens; the mean leaves them out. A mask of another length is ignored:
+        masks: (N, T), False at padding tokens; the mean leaves them out. A mask of another length is ignored:
             it belongs to other tokens, such as those of the text beside an image.
     """
     if shape.kind is Kind.VECTOR:
@@ -63,13 +65,15 @@ def to_grid(x: Tensor, shape: Shape, view: View, mask: Tensor | None = None) -> 
         grid = x if shape.last else x.permute(0, 2, 3, 1)
         return grid.mean((1, 2), keepdim=True) if view is View.POOLED else grid
     if view is View.POOLED:
+        mask = select_mask(masks, shape.sequence)
         own = mask if mask is not None and _is_mask_of(mask, shape) and mask.shape[1] == x.shape[1] else None
         return _average_tokens(x, shape.prefix, own)[:, None, None, :]
     return _select_tokens(x, shape, view).reshape(len(x), *_get_grid_size(shape, view), shape.width)
 
 
-def get_row_mask(shape: Shape, view: View, mask: Tensor | None) -> Tensor | None:
+def get_row_mask(shape: Shape, view: View, masks: Masks) -> Tensor | None:
     """Return (N, H, W) booleans, False at a view's padding rows; None without a mask for these rows."""
+    mask = select_mask(masks, shape.sequence)
     if mask is None or not _is_mask_of(mask, shape) or view is View.POOLED:
         return None
     return _select_tokens(mask, shape, view).reshape(len(mask), *_get_grid_size(shape, view))
@@ -180,6 +184,8 @@ class Alignment:
             return ""
         if not s.varies or not t.varies:
             return "only one of them has another length in each batch (~); stitch sequences to sequences"
+        if s.sequence != t.sequence:
+            return "they are tokens of two input sequences, such as an encoder's and a decoder's"
         if s.prefix != t.prefix:
             return "sequences need equally many prefix tokens; write the same @tokens:PREFIX at both sites"
         if s.size != t.size:

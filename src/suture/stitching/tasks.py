@@ -176,7 +176,7 @@ def find_token_ids(inputs: Any) -> Tensor | None:
 
 @torch.no_grad()
 def resolve_task(asked: str, network: nn.Module, inputs: Any, labels: Tensor | None, *,
-                 trained: bool = False) -> Task:
+                 tokens: Any = None, trained: bool = False) -> Task:
     """Return the task on which stitched networks are scored.
 
     "auto" infers it from the target network's output, by the first rule that applies:
@@ -193,6 +193,7 @@ def resolve_task(asked: str, network: nn.Module, inputs: Any, labels: Tensor | N
         network: the target network, frozen.
         inputs: a few examples.
         labels: of these examples, and perhaps of more.
+        tokens: the inputs that the output follows (`SitedNetwork.view_output`). Default: all inputs.
         trained: check also that the labels are classes of the network, for training.
 
     Raises:
@@ -200,20 +201,21 @@ def resolve_task(asked: str, network: nn.Module, inputs: Any, labels: Tensor | N
             numbers of logits and embeddings differ, because they may belong to the same or the next position.
     """
     few = None if labels is None else labels[:count_examples(inputs)]
+    tokens = inputs if tokens is None else tokens
     with disable_gradients():
         root = record(network, inputs)
-    task = _infer_task(network, inputs, few, root) if asked == "auto" else Task(asked)
+    task = _infer_task(network, inputs, tokens, few, root) if asked == "auto" else Task(asked)
     if task is not Task.NONE:
         logits = task.extract_logits(root.output)
-        rows = task.find_rows(inputs, few if task.of_tokens else labels)
+        rows = task.find_rows(tokens, few if task.of_tokens else labels)
         rows.check_length(logits)
         if trained:
             task.check_labels(rows, logits)
     return task
 
 
-def _infer_task(network: nn.Module, inputs: Any, labels: Tensor | None, root: Call) -> Task:
-    logits, ids = extract_main_output(root.output), find_token_ids(inputs)
+def _infer_task(network: nn.Module, inputs: Any, tokens: Any, labels: Tensor | None, root: Call) -> Task:
+    logits, ids = extract_main_output(root.output), find_token_ids(tokens)
     if logits is None or logits.ndim != 3:
         return Task.CLASSIFICATION
     named = isinstance(root.output, Mapping) and "logits" in root.output
@@ -221,13 +223,30 @@ def _infer_task(network: nn.Module, inputs: Any, labels: Tensor | None, root: Ca
     vocabulary = _count_vocabulary(root, ids)
     if not (named or aligned or classes == vocabulary):
         return Task.NONE
-    if ids is None or int(ids.max()) >= classes or not _is_causal(network, inputs, ids, logits):
+    if ids is None or int(ids.max()) >= classes or not _is_causal(network, inputs, tokens, ids, logits):
+        return Task.TOKENS
+    own = find_token_ids(inputs) is ids
+    if labels is not None and aligned and _are_of_same_position(labels, ids, own=own):
         return Task.TOKENS
     if aligned and classes != vocabulary:
         raise SutureError("labels (N, T) may be of the same or of the next token: the network is causal, "
                           f"with {classes} outputs and {vocabulary or 'no'} embeddings; write "
                           "task='next_token' or task='tokens'")
     return Task.NEXT_TOKEN
+
+
+def _are_of_same_position(labels: Tensor, ids: Tensor, *, own: bool) -> bool:
+    """Return True where labels (N, T) of a causal network are of the same position as its logits.
+
+    They are if they repeat the ids one place earlier. They are of the next position if they repeat the ids.
+    Else it depends on whose ids they are: a decoder gets its labels moved by one, any other network not.
+    """
+    if labels.shape != ids.shape:
+        return False
+    scored = labels != IGNORED_LABEL
+    shifted = bool((labels == ids.roll(-1, 1))[:, :-1][scored[:, :-1]].all())
+    same = bool((labels == ids)[scored].all())
+    return shifted if shifted != same else not own
 
 
 def _count_vocabulary(root: Call, ids: Tensor | None) -> int | None:
@@ -241,11 +260,11 @@ def _count_vocabulary(root: Call, ids: Tensor | None) -> int | None:
     return None
 
 
-def _is_causal(network: nn.Module, inputs: Any, ids: Tensor, logits: Tensor) -> bool:
+def _is_causal(network: nn.Module, inputs: Any, tokens: Any, ids: Tensor, logits: Tensor) -> bool:
     """Check that logits do not depend on later tokens, by changing the last token of each example."""
     if logits.shape[1] != ids.shape[1]:
         return False
-    mask = get_token_mask(inputs)
+    mask = get_token_mask(tokens)
     real = mask if mask is not None and mask.shape == ids.shape else torch.ones_like(ids, dtype=torch.bool)
     long = (real.sum(1) > 1).nonzero()[:, 0]
     if not len(long):
