@@ -163,7 +163,7 @@ def _site_networks(source: nn.Module, target: nn.Module, first: Batch,
     copies = [prepare(source, take_first(first.source), settings.torch_device, "source")]
     if target is not source:
         copies.append(prepare(target, take_first(first.target), settings.torch_device, "target"))
-    how: dict[str, Any] = {"allow_bypass": settings.allow_bypass,
+    how: dict[str, Any] = {"allow_bypass": settings.allow_bypass, "checks_padding": True,
                            "autocast": FORWARD_DTYPES[settings.forward]}
     a = SitedNetwork(copies[0], first.source, settings.sites, name="source", **how)
     theirs = settings.target_sites

@@ -68,9 +68,10 @@ class StitchedNetwork(nn.Module):
         self.layer = layer.to(where)
         self.allow_bypass, self.fit = allow_bypass, dict(fit or {})
         self.fingerprints = fingerprint_network(source), fingerprint_network(target)
-        self._front = SitedNetwork(self.source_network, a, [sites[0]], allow_bypass=True, name="source")
+        self._front = SitedNetwork(self.source_network, a, [sites[0]], allow_bypass=True, name="source",
+                                   checks_padding=True)
         self._tail = SitedNetwork(self.target_network, b, [sites[1]], allow_bypass=allow_bypass,
-                                  name="target")
+                                  name="target", checks_padding=True)
         self._inputs = _describe_inputs(a), _describe_inputs(b)
         for side, found, wanted in (("source", self._front, layer.alignment.source),
                                     ("target", self._tail, layer.alignment.target)):

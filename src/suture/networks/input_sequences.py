@@ -17,6 +17,7 @@ from suture.representations import Masks, TokenMasks, find_sequence_lengths, get
 _MASK = "attention_mask"
 """Masks are known by this name, alone or with a word such as ``decoder_`` beside it, and by no other."""
 Calls = dict[CallId, Call]
+_NO_PADDING = ("special_tokens_mask", "bool_masked_pos", "global_attention_mask")
 _GLOBAL = "global_attention_mask"
 """In Longformer and LED it marks tokens that see all others, and no padding."""
 
@@ -88,6 +89,13 @@ class InputSequences:
         if len(masks) > 1:
             return TokenMasks(tuple(masks), self.output)
         return masks[0] if masks and masks[0] is not None else get_token_mask(named or inputs)
+
+    def list_unread_masks(self, inputs: Any) -> list[str]:
+        """List inputs (N, T) of zeros and ones that are named like masks of a sequence without one."""
+        named = self.name(inputs)
+        return [n for s in self.of if s.mask is None and s.ids is not None for n in s.names
+                if n != s.ids and ("mask" in n or "pad" in n) and n not in _NO_PADDING and n in named
+                and not bool((named[n] > 1).any()) and bool((named[n] != named[n].flatten()[0]).any())]
 
     def find_lengths(self, inputs: Any, sequence: int = 0) -> frozenset[int]:
         """Return the lengths that tokens of a sequence may have."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from suture._base import SutureError, list_tensors
 from suture.networks.calls import CallId, disable_gradients, freeze
 from suture.networks.capture_and_replay import RecordedPass, capture_calls, replay
+from suture.networks.padding import PaddingGuard
 from suture.networks.site_inspection import SiteInfo, SiteInspector
 from suture.networks.site_search import Site, SiteSpec
 from suture.representations import Masks
@@ -36,6 +37,8 @@ class SitedNetwork:
             the target's own activations. Default False: refuse them.
         name: name of the network in error messages.
         autocast: dtype of forward passes; representations stay float32. None: the dtype of the weights.
+        checks_padding: check that padding does not change the numbers (`PaddingGuard`). Default: give what
+            the network gives for the inputs as they are.
 
     Attributes:
         sites, infos, shapes: the sites, and the results of the dry run for each.
@@ -48,17 +51,21 @@ class SitedNetwork:
     """
 
     def __init__(self, network: nn.Module, inputs: Any, sites: SiteSpec = None, *, allow_bypass: bool = False,
-                 name: str = "network", autocast: torch.dtype | None = None) -> None:
+                 name: str = "network", autocast: torch.dtype | None = None,
+                 checks_padding: bool = False) -> None:
         self.network, self.name, self._autocast = network, name, autocast
         with freeze(network):
             dry = SiteInspector(network, inputs, name)
             self.infos: tuple[SiteInfo, ...] = tuple(dry.resolve(sites, allow_bypass))
+        self._has_new_plans = False
         self.sites = tuple(i.site for i in self.infos)
         self.shapes = tuple(i.shape for i in self.infos)
         self.peak, self.peaks = dry.measure_peak(), tuple(map(dry.measure_peak, self.sites))
         self._plans = [dry.plans[s] for s in self.sites]
         self._volatile, self.sequences = dry.volatile, dry.sequences
         self._remembered = set().union(*(p.remembered for p in self._plans))
+        self._guard = PaddingGuard(network, self.sequences, self._run_unpadded, [*map(str, self.sites)],
+                                   self.shapes, name) if checks_padding else None
 
     def front(self, inputs: Any) -> list[Tensor]:
         """Return the representation at every site, in one pass that stops after the last site."""
@@ -84,7 +91,22 @@ class SitedNetwork:
         """Run a pass that remembers what the tails need and then stops, without the network's output."""
         return self._run(inputs, self._remembered, stop=True)
 
+    @property
+    def notes(self) -> list[str]:
+        """What the batches so far have shown about padding, in sentences."""
+        return [] if self._guard is None else self._guard.notes
+
+    @disable_gradients()
+    def _run_unpadded(self, inputs: Any) -> tuple[list[Tensor], Any]:
+        with self._cast_forward(inputs):
+            done = capture_calls(self.network, inputs, {s.id for s in self.sites}, self._volatile)
+        return self.pick_representations(done), done.output
+
     def _run(self, inputs: Any, calls: Collection[CallId], *, stop: bool = False) -> RecordedPass:
+        if self._guard is not None:
+            inputs = self._guard.complete(inputs)
+            if self._guard.makes_positions and not self._has_new_plans:
+                self._renew_plans(inputs)
         with self._cast_forward(inputs):
             return capture_calls(self.network, inputs, calls, self._volatile, stop=stop)
 
@@ -92,6 +114,15 @@ class SitedNetwork:
         if self._autocast is None:
             return nullcontext()
         return torch.autocast(next(list_tensors(inputs)).device.type, self._autocast)
+
+    def _renew_plans(self, inputs: Any) -> None:
+        """Plan the replays again, for inputs with positions that differ between examples."""
+        self._has_new_plans = True
+        with freeze(self.network):
+            dry = SiteInspector(self.network, inputs, self.name)
+            dry.resolve(self.sites, allow_bypass=True)
+        self._plans = [dry.plans[s] for s in self.sites]
+        self._volatile |= dry.volatile
 
     def pick_representations(self, done: RecordedPass) -> list[Tensor]:
         """Return the representation at every site in a pass.
