@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -24,6 +24,7 @@ from suture.data import Batch, Batches, Prepared, is_same_batch, move_batch
 from suture.networks import (
     SitedNetwork,
     choose_micro_batch,
+    complete_decoder_inputs,
     disable_gradients,
     fold_batch_norms,
     prepare,
@@ -144,17 +145,32 @@ def set_up(given: CompareOptions) -> Setup:
 def _open_data(given: CompareOptions) -> OpenedData:
     data, held_out = given.data, given.test is not None
     expect(data is not None, "data to compare the networks on", "none", "pass a loader or (inputs, labels)")
-    how: dict[str, Any] = {"size": given.batch_size, "device": given.torch_device}
+    complete = make_completion(given.source, given.target)
+    how: dict[str, Any] = {"size": given.batch_size, "device": given.torch_device, "complete": complete}
     test = given.test if held_out else data
     whole = Batches(data, **how)
     fit = whole if given.examples is None else Batches(data, most=given.examples, **how)
     tested = Batches(test, name="test data" if held_out else "data", **how)
-    training = (make_training_batches(data, given.recipe, given.torch_device)
+    training = (make_training_batches(data, given.recipe, given.torch_device, complete)
                 if "tlm" in given.method_names else None)
     paper = (Batches(test, name="test data", most=PAPER_EXAMPLES, **how)
              if any(r.alignment == "paper" for r in given.requests) else None)
     about = {name: found for name, d in (("fit", data), ("test", given.test)) if (found := describe_data(d))}
     return OpenedData(whole, fit, tested, training, paper, held_out, about)
+
+
+def make_completion(source: nn.Module, target: nn.Module | None) -> Callable[[Batch], Batch]:
+    """Return a function that gives the decoders of both networks what follows from labels and padding."""
+    def complete(batch: Batch) -> Batch:
+        mine = complete_decoder_inputs(source, batch.source, batch.labels)
+        if batch.target is batch.source and target in (None, source):
+            theirs = mine
+        else:
+            theirs = complete_decoder_inputs(target or source, batch.target, batch.labels)
+        unchanged = mine is batch.source and theirs is batch.target
+        return batch if unchanged else replace(batch, source=mine, target=theirs)
+
+    return complete
 
 
 def _site_networks(source: nn.Module, target: nn.Module, first: Batch,

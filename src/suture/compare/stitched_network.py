@@ -17,7 +17,7 @@ from suture.compare.evaluation import Evaluator
 from suture.compare.moments import collect, match
 from suture.compare.records import Findings
 from suture.compare.settings import StitchOptions
-from suture.compare.setup import set_up
+from suture.compare.setup import make_completion, set_up
 from suture.compare.task_loss import find_marks, train
 from suture.data import Batch, Batches, move_batch
 from suture.networks import Site, SitedNetwork, find_device, prepare, take_first
@@ -112,7 +112,8 @@ class StitchedNetwork(nn.Module):
         The result is None without labels or logits. Logits of tokens are scored as with ``task="auto"``.
         """
         device = next((t.device for t in self.layer.state_dict().values()), torch.device("cpu"))
-        batches = Batches(data, device=device)
+        complete = make_completion(self.source_network, self.target_network)
+        batches = Batches(data, device=device, complete=complete)
         first = move_batch(next(iter(batches)), device)
         task = resolve_task("auto", self.target_network, first.target, first.labels,
                             tokens=self._tail.view_output(first.target))

@@ -75,6 +75,7 @@ class Batches:
             tensors.
         most: use only the first examples, at most this many. Default: all.
         device: device on which raw examples are prepared (`Prepared`). Default: the device they are on.
+        complete: function that adds to each batch what the networks need. Default: nothing.
 
     Raises:
         SutureError: inputs and labels of unequal length, an iterator that can be read only once, no examples,
@@ -83,10 +84,11 @@ class Batches:
 
     def __init__(self, data: Any, *, size: int = 256, name: str = "data", shuffle: bool = False,
                  seed: int = 0, rows: Tensor | None = None, most: int | None = None,
-                 device: torch.device | None = None) -> None:
+                 device: torch.device | None = None,
+                 complete: Callable[[Batch], Batch] | None = None) -> None:
         expect(most is None or is_count(most), f"at least 1 example of {name}", most)
         expect(is_count(size), f"a batch size of at least 1 for {name}", size)
-        self.name, self._most, self._device = name, most, device
+        self.name, self._most, self._device, self._complete = name, most, device, complete
         self._prepared = data if isinstance(data, Prepared) else None
         generator = torch.Generator().manual_seed(seed) if shuffle else None
         self._stream = self._open_stream(_get_raw(data), size, generator, rows)
@@ -144,7 +146,7 @@ class Batches:
                 raise SutureError(f"expected as many labels as inputs in {self.name}, got "
                                   f"{len(batch.labels)} labels for {batch.size} inputs in one batch")
             if batch.size:
-                empty = False
+                empty, batch = False, batch if self._complete is None else self._complete(batch)
                 yield batch if left is None or batch.size <= left else next(cut_batch(batch, left))
                 left = None if left is None else left - batch.size
         if empty:

@@ -16,6 +16,7 @@ from suture.networks.calls import freeze as freeze
 from suture.networks.calls import record as record
 from suture.networks.calls import walk as walk
 from suture.networks.capture_and_replay import RecordedPass as RecordedPass
+from suture.networks.decoder_inputs import complete_decoder_inputs as complete_decoder_inputs
 from suture.networks.preparation import choose_micro_batch as choose_micro_batch
 from suture.networks.preparation import find_device as find_device
 from suture.networks.preparation import fold_batch_norms as fold_batch_norms

@@ -34,6 +34,7 @@ class PaddingGuard:
         run: function from inputs to `Outputs`.
         names, shapes: of the sites.
         name: name of the network in messages.
+        dtype: of the forward passes.
 
     Attributes:
         makes_positions: True if the network gets positions made from the mask.
@@ -41,8 +42,9 @@ class PaddingGuard:
     """
 
     def __init__(self, network: nn.Module, sequences: InputSequences, run: Callable[[Any], Outputs],
-                 names: Sequence[str], shapes: Sequence[Shape], name: str) -> None:
+                 names: Sequence[str], shapes: Sequence[Shape], name: str, dtype: torch.dtype) -> None:
         self._run, self._names, self._shapes, self._name = run, names, shapes, name
+        self._rounding = max(TOLERANCE, 8 * torch.finfo(dtype).eps)
         self._sequences, self.makes_positions = sequences, False
         self._takes_positions = _POSITIONS in inspect.signature(network.forward).parameters
         self._checked: set[tuple[int, bool]] = set()
@@ -139,8 +141,7 @@ class PaddingGuard:
                 x, y = (t[0][m] for t, m in ((x, _keep_only(mask, tokens)), (y, mask[tokens])))
             if x.shape == y.shape:
                 change = _measure_change(x, y)
-                limit = max(ACCELERATOR_TOLERANCE if x.is_cuda else TOLERANCE, 8 * torch.finfo(x.dtype).eps)
-                if change > limit:
+                if change > max(self._rounding, ACCELERATOR_TOLERANCE if x.is_cuda else 0):
                     return f"{change:.1%} {place}"
         return ""
 

@@ -64,8 +64,10 @@ class SitedNetwork:
         self._plans = [dry.plans[s] for s in self.sites]
         self._volatile, self.sequences = dry.volatile, dry.sequences
         self._remembered = set().union(*(p.remembered for p in self._plans))
+        weights = (p.dtype for p in network.parameters() if p.is_floating_point())
+        dtype = autocast or next(weights, torch.float32)
         self._guard = PaddingGuard(network, self.sequences, self._run_unpadded, [*map(str, self.sites)],
-                                   self.shapes, name) if checks_padding else None
+                                   self.shapes, name, dtype) if checks_padding else None
 
     def front(self, inputs: Any) -> list[Tensor]:
         """Return the representation at every site, in one pass that stops after the last site."""
