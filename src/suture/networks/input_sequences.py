@@ -12,7 +12,15 @@ from torch import Tensor, nn
 
 from suture._base import convert_tensors, count_examples
 from suture.networks.calls import Call, CallId, disable_gradients, record, walk
-from suture.representations import Masks, TokenMasks, find_sequence_lengths, get_token_mask, read_mask
+from suture.representations import (
+    Kind,
+    Masks,
+    Shape,
+    TokenMasks,
+    find_sequence_lengths,
+    get_token_mask,
+    read_mask,
+)
 
 _MASK = "attention_mask"
 """Masks are known by this name, alone or with a word such as ``decoder_`` beside it, and by no other."""
@@ -203,3 +211,19 @@ def _join(sequences: Iterable[InputSequence]) -> InputSequence:
     names = tuple(n for s in found for n in s.names)
     ids = next((s.ids for s in found if s.ids), None)
     return InputSequence(names, ids, min(masks, key=len, default=None))
+
+
+def choose_stack(shapes: Sequence[Shape]) -> list[int]:
+    """Return the places of the last stack of blocks, if blocks follow several input sequences; else all.
+
+    Their tokens could not be aligned. An encoder's blocks do not follow the decoder's tokens.
+    """
+    stacks: dict[tuple[bool, int], list[int]] = {}
+    for k, shape in enumerate(shapes):
+        if shape.kind is Kind.TOKENS:
+            stacks.setdefault((shape.varies, shape.sequence), []).append(k)
+    long = [stack for stack in stacks.values() if len(stack) >= 2]
+    if len(stacks) < 2 or not long or not any(varies for varies, _ in stacks):
+        return [*range(len(shapes))]
+    chosen = max(long, key=lambda stack: stack[-1])
+    return [k for k, shape in enumerate(shapes) if shape.kind is not Kind.TOKENS or k in chosen]

@@ -26,7 +26,7 @@ from suture.networks.calls import (
     walk,
 )
 from suture.networks.capture_and_replay import ReplayPlan, capture_for_replay, replay
-from suture.networks.input_sequences import Calls, InputSequences
+from suture.networks.input_sequences import Calls, InputSequences, choose_stack
 from suture.networks.preparation import take_first
 from suture.networks.site_search import Site, SiteSearch, SiteSpec
 from suture.representations import (
@@ -134,7 +134,7 @@ class SiteInspector:
             infos = self._sort([i for i in map(inspect, candidates) if i is not None])
             # Logits are not a site. The end of an encoder without a head is one: it has the blocks' shape.
             infos = [i for k, i in enumerate(infos) if not i.final or (k and i.shape == infos[k - 1].shape)]
-            infos = _choose_stack(infos)
+            infos = [infos[k] for k in choose_stack([i.shape for i in infos])]
             if len(infos) >= 2:
                 return infos
         names = ", ".join(dict.fromkeys(p for p, _ in self._calls))
@@ -289,22 +289,6 @@ class SiteInspector:
         sizes = (t.numel() * t.element_size() for c in self._calls.values() if c.finished >= first
                  for t in extract_tensors(c.output))
         return max(1, max(sizes, default=0) // self._few)
-
-
-def _choose_stack(infos: list[SiteInfo]) -> list[SiteInfo]:
-    """Return the last stack of blocks: where blocks are of several input sequences, those of the last one.
-
-    Their tokens could not be aligned. An encoder's blocks do not follow the decoder's tokens.
-    """
-    stacks: dict[tuple[bool, int], list[SiteInfo]] = {}
-    for info in infos:
-        if info.shape.kind is Kind.TOKENS:
-            stacks.setdefault((info.shape.varies, info.shape.sequence), []).append(info)
-    long = [stack for stack in stacks.values() if len(stack) >= 2]
-    if len(stacks) < 2 or not long or not any(varies for varies, _ in stacks):
-        return infos
-    chosen = max(long, key=lambda stack: infos.index(stack[-1]))
-    return [i for i in infos if i.shape.kind is not Kind.TOKENS or i in chosen]
 
 
 def _find_inner_width(module: nn.Module) -> int | None:
