@@ -118,7 +118,8 @@ class InputSequences:
         own = self.of[self.output] if self.of else None
         if own is None or (len(self.of) == 1 and own.mask in (None, _MASK)):
             return named if _MASK in named else inputs
-        found = {name: named[of] for name, of in (("input_ids", own.ids), (_MASK, own.mask)) if of in named}
+        pairs = (("input_ids", own.ids), (_MASK, own.mask))
+        found = {name: named[of] for name, of in pairs if of is not None and of in named}
         return found or inputs
 
     def run_with_other_length(self, sequence: int) -> Calls | None:

@@ -3,7 +3,7 @@
 from suture.indices import PAPER_EXAMPLES as PAPER_EXAMPLES
 from suture.representations.accumulators import Accumulators as Accumulators
 from suture.representations.accumulators import AccumulatorSettings as AccumulatorSettings
-from suture.representations.accumulators import Cell as Cell
+from suture.representations.aligned_moments import Cell as Cell
 from suture.representations.alignment import DEFAULT_RULE as DEFAULT_RULE
 from suture.representations.alignment import Alignment as Alignment
 from suture.representations.alignment import AlignmentRule as AlignmentRule
