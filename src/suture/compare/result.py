@@ -61,8 +61,8 @@ def assemble(setup: Setup, found: Findings) -> Comparison:
     }
     if setup.scored is not None:
         readout = setup.scored.readout
-        meta["output"] = {"choice": readout.path, "kind": readout.kind.value}
-        meta["output"] |= {"why": setup.scored.why} if setup.scored.why else {}
+        why = {"why": setup.scored.why} if setup.scored.why else {}
+        meta["output"] = {"choice": readout.path, "kind": readout.kind.value, **why}
     meta |= {name: value for name, value in (("chance", chance), ("warning", setup.warning)) if value}
     if found.ood:
         meta["ood"] = dict(found.ood)
