@@ -49,7 +49,7 @@ MODULES = {
     "auxiliary": "data.auxiliary", "outside": "ood.auxiliary", "calls": "networks.calls",
     "naming": "networks.naming", "sites": "networks.sites", "prepare": "networks.preparation",
     "training": "networks.training", "bodies": "networks.architectures", "detectors": "ood.table",
-    "detection": "ood.detection", "shelf": "ood.detection", "cells": "results.verdicts",
+    "detection": "ood.detection", "shelf": "ood.detector_store", "cells": "results.verdicts",
     "verdict": "results.sanity", "tabular": "results.measured", "storage": "results.saving",
     "report": "results.page", "plans": "compare.settings", "runs": "compare.run",
     "passes": "compare.moments", "assembly": "compare.result", "provenance": "compare.setup",

@@ -23,7 +23,7 @@ import suture
 from suture import StitchedNetwork, SutureError, zoo
 from suture._base import SutureWarning, hash_tensors
 from suture.ood import DETECTORS, Detector, NativeSite
-from suture.ood.detection import _load_state, fit_with_store
+from suture.ood.detector_store import _load_state, fit_with_store
 from tests.ood.test_own import Kept, fit
 from tests.results.test_saving import VERSION_1
 from tests.support.comparisons import one_cell

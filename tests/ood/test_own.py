@@ -25,7 +25,7 @@ from suture.ood import (
     NativeSite,
     SiteFeatures,
 )
-from suture.ood.detection import fit_with_store
+from suture.ood.detector_store import fit_with_store
 from suture.representations import Kind, Shape
 from suture.stitching import extract_logits
 from tests.support import tiny

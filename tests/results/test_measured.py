@@ -96,7 +96,7 @@ def test_plot_draws_into_given_or_new_axes():
 
 
 def test_its_words_are_short():
-    assert len(repr(comparison())) < 560
+    assert len(repr(comparison())) < 600
     assert "4 x 4" in repr(comparison())
 
 
