@@ -77,9 +77,10 @@ def test_left_padding_gives_the_numbers_of_texts_alone(make, site, left):
 def test_left_padding_that_no_positions_undo_is_refused_also_after_the_first_batch():
     networks = [seeded(lambda: Placed(takes_positions=False), k) for k in (0, 1)]
     same = [t[:3] for t in TEXTS]
-    late = [make_batch(same, True), make_batch(TEXTS, True)]
-    with pytest.raises(SutureError, match="left padding"):
-        suture.compare(*networks, data=late, **DM)
+    padded = make_batch(TEXTS, True)
+    for data in ([padded], [make_batch(same, True), padded]):
+        with pytest.raises(SutureError, match="left padding"):
+            suture.compare(*networks, data=data, **DM)
     right = [make_batch(same, False), make_batch(TEXTS, False)]
     assert not any("padding" in n for n in suture.compare(*networks, data=right, **DM).meta["notes"])
 
@@ -89,6 +90,31 @@ def test_right_padding_that_changes_the_output_is_told():
     networks = [seeded(lambda: Placed(reads=False), k) for k in (0, 1)]
     notes = suture.compare(*networks, data=data, **DM).meta["notes"]
     assert sum("padding changes the numbers" in n for n in notes) == 2
+
+
+class Convolved(nn.Module):
+    """Ids -> logits by convolutions over (N, C, T), which see the padding unless `masks`."""
+
+    def __init__(self, masks: bool) -> None:
+        super().__init__()
+        self.words, self.head, self.masks = nn.Embedding(30, 8), nn.Linear(8, 4), masks
+        self.blocks = nn.ModuleList(nn.Conv1d(8, 8, 3, padding=1) for _ in range(3))
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        kept = attention_mask[:, None].float()
+        x = self.words(input_ids).transpose(1, 2)
+        for block in self.blocks:
+            x = torch.tanh(block(x * kept if self.masks else x))
+        return self.head((x * kept).sum(2) / kept.sum(2))
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_padding_of_signals_of_a_text_is_checked_along_their_positions(masks):
+    data = [make_batch(TEXTS, False)]
+    networks = [seeded(lambda: Convolved(masks), k) for k in (0, 1)]
+    result = suture.compare(*networks, data=data, **DM)
+    assert "map ~8x9" in result.meta["shapes"]["source"]
+    assert sum("padding changes the numbers" in n for n in result.meta["notes"]) == (0 if masks else 2)
 
 
 def test_an_unread_mask_is_told():

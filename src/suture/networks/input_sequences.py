@@ -255,10 +255,15 @@ def choose_stack(shapes: Sequence[Shape]) -> list[int]:
     """
     stacks: dict[tuple[bool, int], list[int]] = {}
     for k, shape in enumerate(shapes):
-        if shape.kind is Kind.TOKENS:
+        if _has_tokens(shape):
             stacks.setdefault((shape.varies, shape.sequence), []).append(k)
     long = [stack for stack in stacks.values() if len(stack) >= 2]
     if len(stacks) < 2 or not long or not any(varies for varies, _ in stacks):
         return [*range(len(shapes))]
     chosen = max(long, key=lambda stack: stack[-1])
-    return [k for k, shape in enumerate(shapes) if shape.kind is not Kind.TOKENS or k in chosen]
+    return [k for k, shape in enumerate(shapes) if not _has_tokens(shape) or k in chosen]
+
+
+def _has_tokens(shape: Shape) -> bool:
+    """Return True for tokens (N, T, D), and for maps (N, C, T) of a text."""
+    return shape.kind is Kind.TOKENS or shape.varies

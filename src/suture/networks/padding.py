@@ -60,8 +60,9 @@ class PaddingGuard:
         for k, mask in enumerate(masks.masks if isinstance(masks, TokenMasks) else (masks,)):
             if mask is not None and not bool(mask.all()):
                 for left in (True, False):
-                    if (k, left) not in self._checked:
-                        self._check(inputs, mask, k, left)
+                    # Not marked before the check ends well: what refuses a batch once refuses it again.
+                    if (k, left) not in self._checked and self._check(inputs, mask, k, left):
+                        self._checked.add((k, left))
         self._note_unread(inputs)
         if self.makes_positions and isinstance(masks, Tensor):
             return self._add_positions(inputs, masks)
@@ -73,32 +74,32 @@ class PaddingGuard:
             return inputs
         return {**named, _POSITIONS: (mask.long().cumsum(1) - 1).clamp(min=0)}
 
-    def _check(self, inputs: Any, mask: Tensor, sequence: int, left: bool) -> None:
+    def _check(self, inputs: Any, mask: Tensor, sequence: int, left: bool) -> bool:
+        """Check one example with padding of a kind; return False where there is none."""
         row = _choose_row(mask, left)
         if row is None:
-            return
-        self._checked.add((sequence, left))
+            return False
         size, own = count_examples(inputs), mask[row]
         one = convert_tensors(inputs, lambda t: t[row:row + 1] if t.ndim and len(t) == size else t)
         kept = own.nonzero()[:, 0]
         tokens = slice(int(kept[0]), int(kept[-1]) + 1)
         alone = self._try(self._cut(one, sequence, tokens))
         if alone is None:  # such as a network that accepts one length only
-            return
+            return True
         where = self._find_change(one, alone, sequence, tokens, own)
         if not where:
-            return
+            return True
         if not left:
             self.notes.append(f"padding changes the numbers of the {self._name}: {where}, for an example "
                               "alone against padded; results depend on the lengths of the batches")
-            return
+            return True
         if self._takes_positions and len(self._sequences.of) < 2:
             numbered = self._add_positions(one, own[None])
             if numbered is not one and not self._find_change(numbered, alone, sequence, tokens, own):
                 self.makes_positions = True
                 self.notes.append(f"{_POSITIONS} of the {self._name} are made from the attention mask, "
                                   "because without them left padding changes its numbers")
-                return
+                return True
         raise SutureError(f"left padding changes the numbers of the {self._name}: {where}, for an example "
                           f"alone against padded; pad on the right, or give {_POSITIONS}")
 
@@ -131,7 +132,8 @@ class PaddingGuard:
         """Return the first site whose tokens change by more than rounding, and by how much; "" for none."""
         xs, output = self._run(padded)
         end, own_end = extract_main_output(output), extract_main_output(alone[1])
-        pairs = [(f"at {name!r}", s.varies and s.sequence == sequence, x, y)
+        pairs = [(f"at {name!r}", s.varies and s.sequence == sequence, _put_channels_last(x, s),
+                  _put_channels_last(y, s))
                  for name, s, x, y in zip(self._names, self._shapes, xs, alone[0], strict=True)]
         if end is not None and own_end is not None:
             follows = end.ndim == 3 and end.shape[1] == len(mask) and own_end.shape[1] < len(mask)
@@ -152,6 +154,10 @@ class PaddingGuard:
                     "wrap the network so that it takes attention_mask")
             if note not in self.notes:
                 self.notes.append(note)
+
+
+def _put_channels_last(x: Tensor, shape: Shape) -> Tensor:
+    return x.movedim(1, -1) if shape.channels_first else x
 
 
 def _keep_only(mask: Tensor, tokens: slice) -> Tensor:
