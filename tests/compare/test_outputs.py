@@ -285,3 +285,11 @@ def test_language_models_have_outputs_of_every_form(last: Any) -> None:
     assert found.meta["settings"]["task"] == "next_token"
     for measure in wanted.measures:
         np.testing.assert_allclose(found.matrix(measure), wanted.matrix(measure), rtol=1e-3, atol=1e-4)
+
+
+def test_a_regression_has_no_agreement_and_says_why() -> None:
+    x, _ = FIT
+    found = compared(Body(outputs=1), [(x,)], [(x,)])
+    for measure in ("dm.agreement", "dm.kl"):
+        assert found.matrix(measure).isna().all().all()
+        assert (found.matrix(measure, "reason") == "the output is one number for each example").all().all()
