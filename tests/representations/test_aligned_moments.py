@@ -15,7 +15,8 @@ from suture.networks import SitedNetwork, capture, freeze
 from suture.numbers import Pair
 from suture.representations.aligned_moments import AlignedMoments
 from suture.representations.alignment import Alignment, AlignmentRule
-from suture.representations.shapes import Kind, Shape, get_token_mask
+from suture.representations.shapes import Kind, Shape
+from suture.representations.token_masks import get_token_mask
 from suture.stitching import StitchingLayer, direct_match
 from tests.support import references
 from tests.support.kinds import SHAPES, batch

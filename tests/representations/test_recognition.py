@@ -9,7 +9,8 @@ import torch
 
 from suture import SutureError
 from suture.representations.recognition import NO_CHANNELS, Evidence, ShapeOverride, recognise_shape
-from suture.representations.shapes import Kind, Shape, find_image_size, find_sequence_lengths
+from suture.representations.shapes import Kind, Shape, find_image_size
+from suture.representations.token_masks import find_sequence_lengths
 
 
 @pytest.mark.parametrize(("axes", "image", "name"), [

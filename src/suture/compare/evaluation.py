@@ -21,7 +21,7 @@ from suture.data import Batch, Batches, cut_batch, move_batch
 from suture.networks import RecordedPass, SitedNetwork, disable_gradients, extract_main_output
 from suture.numbers import Float32Array
 from suture.ood import ScoreCollector
-from suture.representations import Cell, View, get_row_mask, get_token_mask, to_grid
+from suture.representations import Cell, Masks, View, get_row_mask, select_output_mask, to_grid
 from suture.stitching import ScoredRows, StitchingLayer, Task
 
 _OUTPUT = "output"
@@ -165,7 +165,7 @@ class Evaluator:
     def _sum_finite_squares(self, network: SitedNetwork, xs: list[Tensor], inputs: object,
                             number: int) -> list[Tensor]:
         """Return |x|² (N,) without padding for every site, and refuse NaN and inf."""
-        mask, squares = get_token_mask(inputs), []
+        mask, squares = network.find_masks(inputs), []
         for k, (shape, x) in enumerate(zip(network.shapes, xs, strict=True)):
             squares.append(sum_squares(x.float(), shape, get_row_mask(shape, View.ALL, mask)))
             if not torch.isfinite(squares[-1]).all():
@@ -174,7 +174,7 @@ class Evaluator:
 
     def _evaluate_piece(self, piece: Batch, number: int) -> None:
         done = self.target.run_full(piece.target)
-        natives, mask = self.target.pick_representations(done), get_token_mask(piece.target)
+        natives, mask = self.target.pick_representations(done), self.target.find_masks(piece.target)
         logits = None if self.task is Task.NONE else self.task.extract_logits(done.output)
         xs = natives if self.source is self.target else self.source.front(piece.source)
         scales = self._sum_finite_squares(self.target, natives, piece.target, number)
@@ -193,12 +193,12 @@ class Evaluator:
     def _evaluate_column(self, j: int, piece: Batch, xs: list[Tensor], native: Tensor,
                          done: RecordedPass, own: _TargetPredictions | _TargetOutput) -> None:
         """Evaluate all cells of one target site, as many at once as the micro-batch allows."""
-        mask, shape = get_token_mask(piece.target), self.target.shapes[j]
+        mask, shape = self.target.find_masks(piece.target), self.target.shapes[j]
         counted = get_row_mask(shape, View.ALL, mask)
         sources, at_once = self._groups[j], self.target.count_at_once(j, self.micro_batch, piece.size)
         for start in range(0, len(sources), at_once):
             cells = [(i, j) for i in sources[start:start + at_once]]
-            stitched = [self.layers[c](xs[c[0]], get_token_mask(piece.source)) for c in cells]
+            stitched = [self.layers[c](xs[c[0]], self.source.find_masks(piece.source)) for c in cells]
             for c, s in zip(cells, stitched, strict=True):
                 self._record("error", c, sum_squares(s.float() - native, shape, counted))
             logits: Sequence[Tensor | None] = [None] * len(cells)
@@ -214,7 +214,7 @@ class Evaluator:
                     self.collector.add(c, s, mask, each)
 
     def _predict_target(self, piece: Batch, logits: Tensor) -> _TargetPredictions:
-        rows = self.task.find_rows(piece.target, piece.labels)
+        rows = self.task.find_rows(self.target.view_output(piece.target), piece.labels)
         self.task.check_labels(rows, logits)
         own = _TargetPredictions(rows, rows.select(logits))
         self._record("broken", "own", (own.classes < 0).sum()[None])
@@ -227,8 +227,8 @@ class Evaluator:
             self._record("own_correct", 0, rows.sum_per_example((own.classes == rows.labels)[None])[0])
         return own
 
-    def _measure_output(self, output: Any, size: int, mask: Tensor | None) -> _TargetOutput:
-        own = _TargetOutput(*arrange_output(_get_output(output), size, mask))
+    def _measure_output(self, output: Any, size: int, masks: Masks) -> _TargetOutput:
+        own = _TargetOutput(*arrange_output(_get_output(output), size, select_output_mask(masks)))
         self._record_native(_OUTPUT, own.grid, square_norms(zero_padding(own.grid, own.mask)), own.mask)
         return own
 

@@ -27,7 +27,14 @@ from suture.indices import FOLDS, STITCH, Needs, Value
 from suture.networks import disable_gradients
 from suture.numbers import Arrays, Estimate, NonFiniteError, draw_uniform
 from suture.ood import DetectorFitter, SiteFeatures
-from suture.representations import Accumulators, AccumulatorSettings, Cell, get_token_mask
+from suture.representations import (
+    Accumulators,
+    AccumulatorSettings,
+    Cell,
+    Masks,
+    has_unpadded_tokens,
+    select_mask,
+)
 from suture.stitching import DirectMatch, direct_match, explain_overfit
 
 _SOLUTIONS = {"rank": "dm.rank", "condition": "dm.condition", "residual": "dm.fit_residual",
@@ -61,7 +68,7 @@ class TokenShare:
         drawn = torch.from_numpy(draws < self.rate).to(counted.device)
         return counted & drawn.gather(1, (counted.cumsum(1) - 1).clamp(min=0))
 
-    def draw_masks(self, xs: list[Tensor], *masks: Tensor | None) -> list[Tensor | None]:
+    def draw_masks(self, xs: list[Tensor], *masks: Tensor | None) -> list[Masks]:
         """Reduce the two sides' masks to the drawn tokens; `xs` are one side's representations (N, T, D)."""
         fitting = [m for m in masks if m is not None and m.shape == xs[0].shape[:2]]
         if len(fitting) == 2 and not torch.equal(*fitting):
@@ -88,12 +95,13 @@ def collect_moments(setup: Setup, batches: Batches, accumulators: Accumulators,
             try:
                 xs = source.front(piece.source)
                 ys = xs if source is target else target.front(piece.target)
-                masks = [get_token_mask(piece.source), get_token_mask(piece.target)]
+                masks: list[Masks] = [source.find_masks(piece.source), target.find_masks(piece.target)]
                 if share is not None:
-                    masks = share.draw_masks(xs, *masks)
+                    masks = share.draw_masks(xs, *(select_mask(m, of.shapes[0].sequence) for m, of in zip(
+                        masks, (source, target), strict=True)))
                 accumulators.update(xs, ys, *masks)
                 if fitter is not None:
-                    fitter.update(ys, piece.labels, get_token_mask(piece.target))
+                    fitter.update(ys, piece.labels, target.find_masks(piece.target))
             except NonFiniteError as e:
                 raise make_nan_error(source if e.side == "source" else target, e.index, k, "data") from None
             except (RuntimeError, IndexError) as e:
@@ -101,7 +109,7 @@ def collect_moments(setup: Setup, batches: Batches, accumulators: Accumulators,
                            else "batches of one input size")
                 raise SutureError(f"a network fails on batch {k} of the data, after the first ones went "
                                   f"well: {summarise_error(e)}; give {instead}") from e
-            rows += all(m is None or bool(m.any()) for m in masks)
+            rows += all(map(has_unpadded_tokens, masks))
         if progress:
             progress("moments", k + 1, batches.count_batches())
     if not rows:
@@ -130,7 +138,7 @@ def _fit_detectors(setup: Setup, fitter: DetectorFitter) -> None:
     target = setup.target
     for number, batch in enumerate(setup.data.whole):
         for piece in cut_batch(move_batch(batch, setup.settings.torch_device), setup.micro_batch):
-            xs, mask = target.front(piece.target), get_token_mask(piece.target)
+            xs, mask = target.front(piece.target), target.find_masks(piece.target)
             for k, x in enumerate(xs):
                 if not torch.isfinite(SiteFeatures(x, target.shapes[k], mask).mean).all():
                     raise make_nan_error(target, k, number, "data")
@@ -164,7 +172,7 @@ def compute_published(setup: Setup) -> tuple[dict[Cell, dict[str, Value]], dict[
 
 def match(setup: Setup, accumulators: Accumulators) -> Matched:
     """Solve direct matching in every cell whose widths allow the family."""
-    settings, failed = setup.settings, dict(setup.unfit)
+    settings, failed = setup.settings, {**accumulators.unaligned, **setup.unfit}
     solutions: dict[Cell, DirectMatch] = {}
     maps: dict[Cell, FittedMap] = {}
     for i, j in setup.cells if settings.method_names else ():
@@ -194,8 +202,11 @@ def describe_moments(setup: Setup, accumulators: Accumulators, matched: Matched,
     for name, key in _SOLUTIONS.items() if matched.solutions else ():
         of = {c: float(getattr(m, name)) for c, m in matched.solutions.items()}
         arrays[key] = stack_cells(of, setup.shape)
+    matched_targets = {j for i, j in setup.cells if (i, j) not in accumulators.unaligned}
     for side, network in (("source", setup.source), ("target", setup.target)):
         for k in range(len(network.sites)) if settings.requests and accumulators.has_stitch else ():
+            if side == "target" and k not in matched_targets:
+                continue
             arrays |= pack_statistics(side, k, accumulators.compute_statistics(side, k))
     notes = _note_rows(setup, accumulators) if accumulators.has_stitch else []
     if setup.detection is not None:
@@ -230,6 +241,8 @@ def mark_overfitted(setup: Setup, arrays: Arrays, tested: Findings) -> Findings:
 def _note_rows(setup: Setup, accumulators: Accumulators) -> list[str]:
     constant, short = {}, []
     for i, j in setup.cells:
+        if (i, j) in accumulators.unaligned:
+            continue
         pair = accumulators.stitch.get_pair(i, j)
         if pair.x.rank + pair.y.rank >= pair.independent:
             short.append((pair.independent, i, j))

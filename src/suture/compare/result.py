@@ -27,6 +27,11 @@ def list_standing_notes(setup: Setup, chance: Mapping[str, Any]) -> list[str]:
         notes.append(f"the task is {settings.task}: what is predicted is counted in tokens, and intervals "
                      "are over whole texts")
     notes += () if setup.scored is None else setup.scored.notes
+    context = dict.fromkeys(c for i in setup.target.infos for c in i.context)
+    if context and settings.method_names:
+        notes.append(f"stitched networks still read the target's own {', '.join(context)}, which sees other "
+                     "inputs than the sites")
+    notes += dict.fromkeys([*setup.source.notes, *setup.target.notes])
     bypassed = [str(i.site) for s in (setup.source, setup.target) for i in s.infos if i.bypass]
     if bypassed:
         notes.append(f"bypassed sites ({', '.join(dict.fromkeys(bypassed))}): their stitched networks still "
@@ -54,7 +59,7 @@ def assemble(setup: Setup, found: Findings) -> Comparison:
         "shapes": {"source": [str(s) for s in source.shapes], "target": [str(s) for s in target.shapes]},
         "fingerprints": list(setup.fingerprints), "device": str(settings.torch_device),
         "micro_batch": setup.micro_batch, "excluded": [[i, j, why] for (i, j), why in found.failed.items()],
-        "notes": [*found.reuse, *list_standing_notes(setup, chance), *found.notes],
+        "notes": [*dict.fromkeys([*found.reuse, *list_standing_notes(setup, chance), *found.notes])],
         "data": {name: dict(about) for name, about in setup.data.about.items()},
         "versions": collect_versions(), "created": get_time(),
         "command": " ".join(sys.argv),

@@ -130,12 +130,12 @@ def _measure_distances(setup: Setup, method: str, fitted: Fitted,
         reason = fitted.failed.get(cell, "")
         if setup.settings.relu and not reason:
             reason = "a layer that ends with a ReLU has no closed form of this distance"
-        pair = accumulators.stitch.get_pair(*cell)
-        parts = None if reason else frechet(*fitted.maps[cell], pair)
+        pair = None if cell in accumulators.unaligned else accumulators.stitch.get_pair(*cell)
+        parts = None if reason or pair is None else frechet(*fitted.maps[cell], pair)
         for part in ("total", "shift", "shrinkage", "rotation"):
             value = make_missing_estimate(reason) if parts is None else getattr(parts, part)
             name = f"{method}.frechet" + ("" if part == "total" else f"_{part}")
-            rows.append(ScoreRow(*cell, name, value, pair.moments.n))
+            rows.append(ScoreRow(*cell, name, value, 0 if pair is None else pair.moments.n))
     return rows
 
 

@@ -18,6 +18,7 @@ from suture._base import (
     summarise_error,
 )
 from suture.compare.chance import check_training_labels
+from suture.compare.completion import make_completion
 from suture.compare.key import (
     Key,
     describe_network,
@@ -101,7 +102,8 @@ class Setup:
         key: all that decides the numbers (`suture.compare.key`).
         micro_batch: examples per pass of a network.
         detection: out-of-distribution detectors; None without them.
-        unfit: cells whose widths do not allow the family, with the reason.
+        unfit: cells whose positions cannot be aligned or whose widths do not allow the family, with the
+            reason.
         scored: what is scored of the target network's output; None without stitched networks.
         one_network: True if the target is the source network itself or its equal copy.
         self_stitching: True if it is the source network itself, on the same inputs.
@@ -164,7 +166,8 @@ def set_up(given: CompareOptions) -> Setup:
     copies = _copy_networks(source, target, first, given)
     labelled = find_labelled(first, opened.test, device)
     spread = (opened.whole, given.data) if labelled is first else (opened.test, given.test)
-    scored = given.resolve_output(copies[-1], labelled, lambda: spread_examples(*spread, device))
+    scored = given.resolve_output(copies[-1], labelled, lambda: spread_examples(
+        *spread, device, make_completion(source, target)))
     settings = given.replace_output(scored)
     if "tlm" in settings.method_names:
         check_batch(first, settings.recipe, Task(settings.task))
@@ -199,12 +202,14 @@ def set_up(given: CompareOptions) -> Setup:
 def _open_data(given: CompareOptions) -> OpenedData:
     data, held_out = given.data, given.test is not None
     expect(data is not None, "data to compare the networks on", "none", "pass a loader or (inputs, labels)")
-    how: dict[str, Any] = {"size": given.batch_size, "device": given.torch_device, "watched": True}
+    complete = make_completion(given.source, given.target)
+    how: dict[str, Any] = {"size": given.batch_size, "device": given.torch_device, "complete": complete,
+                           "watched": True}
     test = given.test if held_out else data
     whole = Batches(data, **how)
     fit = whole if given.examples is None else Batches(data, most=given.examples, **how)
     tested = Batches(test, name="test data" if held_out else "data", **how)
-    training = (make_training_batches(data, given.recipe, given.torch_device)
+    training = (make_training_batches(data, given.recipe, given.torch_device, complete)
                 if "tlm" in given.method_names else None)
     paper = (Batches(test, name="test data", most=PAPER_EXAMPLES, **how)
              if any(r.alignment == "paper" for r in given.requests) else None)
@@ -223,7 +228,7 @@ def _copy_networks(source: nn.Module, target: nn.Module, first: Batch, settings:
 def _site_networks(copies: Sequence[nn.Module], first: Batch, settings: Settings,
                    readout: Readout | None) -> tuple[SitedNetwork, SitedNetwork]:
     """Find the sites of the networks; return one object twice if one pass serves both."""
-    how: dict[str, Any] = {"allow_bypass": settings.allow_bypass,
+    how: dict[str, Any] = {"allow_bypass": settings.allow_bypass, "checks_padding": True,
                            "autocast": FORWARD_DTYPES[settings.forward]}
     a = SitedNetwork(copies[0], first.source, settings.sites, name="source",
                      readout=find_readout(copies[0], first.source, readout), **how)
@@ -253,7 +258,8 @@ def _look_ahead(setup: Setup, first: Batch) -> None:
         setup.source.front(take_first(batch.source))
         output = setup.target.run_full(take_first(batch.target)).output
     if task is not Task.NONE:
-        task.check_labels(task.find_rows(batch.target, batch.labels), task.extract_logits(output))
+        rows = task.find_rows(setup.target.view_output(batch.target), batch.labels)
+        task.check_labels(rows, task.extract_logits(output))
 
 
 def _check_share(*networks: SitedNetwork) -> None:
@@ -263,7 +269,9 @@ def _check_share(*networks: SitedNetwork) -> None:
     """
     shapes = [(n.name, site, shape) for n in networks for site, shape in zip(n.sites, n.shapes, strict=True)]
     for name, site, shape in shapes:
-        if shape.kind is not Kind.TOKENS or shape.size != shapes[0][2].size:
+        first_shape = shapes[0][2]
+        if (shape.kind is not Kind.TOKENS or shape.size != first_shape.size
+                or shape.sequence != first_shape.sequence):
             raise SutureError(f"token_rate below 1 needs equally many tokens at every site, got {shape} at "
                               f"{name} site {str(site)!r}; leave it out, or write token_rate=1")
 
@@ -285,12 +293,13 @@ def make_nan_error(network: SitedNetwork, k: int, batch: int, data: str) -> Sutu
 
 
 def _find_unfit(source: SitedNetwork, target: SitedNetwork, settings: Settings) -> dict[Cell, str]:
-    """Find the cells whose widths do not allow the family; at least one cell must remain."""
+    """Find the cells without a stitching layer; at least one cell must remain."""
     if not settings.method_names:
         return {}
     unfit: dict[Cell, str] = {}
     for i, j in product(range(len(source.sites)), range(len(target.sites))):
         try:
+            Alignment(source.shapes[i], target.shapes[j], settings.alignment)
             settings.affine_family.check(source.shapes[i].width, target.shapes[j].width)
         except SutureError as e:
             unfit[i, j] = str(e)

@@ -26,6 +26,7 @@ from suture._base import (
     takes,
 )
 from suture.compare.chance import count_predictions, count_scored, describe_counts
+from suture.compare.completion import make_completion
 from suture.compare.evaluation import Evaluator
 from suture.compare.key import OTHER_ROUNDING, explain_outputs, sketch_outputs
 from suture.compare.moments import collect, match
@@ -35,7 +36,7 @@ from suture.compare.setup import set_up
 from suture.compare.task_loss import find_marks, measure_own_layers, train
 from suture.data import Batch, Batches, move_batch
 from suture.networks import Readout, Site, SitedNetwork, find_device, load_state, prepare, take_first
-from suture.representations import Alignment, AlignmentRule, Kind, Shape, get_token_mask
+from suture.representations import Alignment, AlignmentRule, Kind, Shape
 from suture.results import describe_flaw
 from suture.stitching import Family, StitchingLayer, Task, explain_overfit, resolve_output
 
@@ -88,10 +89,12 @@ class StitchedNetwork(nn.Module):
         self.allow_bypass, self.fit = allow_bypass, dict(fit or {})
         self.fingerprints = fingerprint_network(source), fingerprint_network(target)
         self._code = [_describe_code(network) for network in (source, target)]
-        self._front = SitedNetwork(self.source_network, a, [sites[0]], allow_bypass=True, name="source")
+        self._front = SitedNetwork(self.source_network, a, [sites[0]], allow_bypass=True, name="source",
+                                   checks_padding=True)
         path = Readout.parse(self.fit.get("output") or "")[0]
         self._tail = SitedNetwork(self.target_network, b, [sites[1]], allow_bypass=allow_bypass,
-                                  name="target", readout=None if path is None else Readout(path))
+                                  name="target", readout=None if path is None else Readout(path),
+                                  checks_padding=True)
         self._inputs = _describe_inputs(a), _describe_inputs(b)
         for side, found, wanted in (("source", self._front, layer.alignment.source),
                                     ("target", self._tail, layer.alignment.target)):
@@ -123,7 +126,7 @@ class StitchedNetwork(nn.Module):
 
     def run(self, source_inputs: Any, target_inputs: Any) -> Any:
         """Return the output of `forward` for examples prepared differently for the two networks."""
-        stitched = self.layer(self._front.front(source_inputs)[0], get_token_mask(source_inputs))
+        stitched = self.layer(self._front.front(source_inputs)[0], self._front.find_masks(source_inputs))
         return self._tail.run_tail(0, stitched, self._tail.run_to_sites(target_inputs))
 
     def accuracy(self, data: Any) -> StitchedAccuracy | None:
@@ -133,7 +136,8 @@ class StitchedNetwork(nn.Module):
         ``task="auto"``.
         """
         device = next((t.device for t in self.layer.state_dict().values()), torch.device("cpu"))
-        batches = Batches(data, device=device)
+        complete = make_completion(self.source_network, self.target_network)
+        batches = Batches(data, device=device, complete=complete)
         first = move_batch(next(iter(batches)), device)
         scored = resolve_output(self.target_network, first.target, first.labels,
                                 task=self.fit.get("task", "auto"), output=self.fit.get("output"))

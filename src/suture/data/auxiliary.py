@@ -23,6 +23,7 @@ from suture._base import (
     walk_tensors,
 )
 from suture.data.auxiliary_kinds import KINDS, Images, Tokens
+from suture.representations import get_token_mask
 
 Originals = Images | Tokens
 TRAINING_KINDS: Mapping[str, tuple[str, ...]] = MappingProxyType({
@@ -134,8 +135,8 @@ def _find_originals(like: Any) -> Originals:
            f"{kind} of shape {tuple(own.shape)}", "pass some in-distribution inputs")
     if kind == "images":
         return Images.of(own.detach())
-    mask = one.get("attention_mask") if isinstance(one, Mapping) else None
-    return Tokens.of(own, torch.ones_like(own, dtype=torch.bool) if mask is None else mask != 0)
+    mask = get_token_mask(one)
+    return Tokens.of(own, torch.ones_like(own, dtype=torch.bool) if mask is None else mask)
 
 
 def _choose_kinds(source: Originals, kinds: Sequence[str] | None) -> tuple[str, ...]:

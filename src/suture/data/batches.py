@@ -86,6 +86,7 @@ class Batches:
         most: use only the first examples, at most this many. Default: all.
         device: device on which raw examples are prepared (`Prepared`). Default: the device they are on.
         watched: compute the digests of what each whole pass sees, for `seen`.
+        complete: function that adds to each batch what the networks need. Default: nothing.
 
     Attributes:
         seen: what the last whole pass saw; None before, and unless `watched`.
@@ -97,10 +98,12 @@ class Batches:
 
     def __init__(self, data: Any, *, size: int = 256, name: str = "data", shuffle: bool = False,
                  seed: int = 0, rows: Tensor | None = None, most: int | None = None,
-                 device: torch.device | None = None, watched: bool = False) -> None:
+                 device: torch.device | None = None, watched: bool = False,
+                 complete: Callable[[Batch], Batch] | None = None) -> None:
         expect(most is None or is_count(most), f"at least 1 example of {name}", most)
         expect(is_count(size), f"a batch size of at least 1 for {name}", size)
         self.name, self._most, self._device, self._watched = name, most, device, watched
+        self._complete = complete
         self.seen: SeenData | None = None
         self._prepared = data if isinstance(data, Prepared) else None
         generator = torch.Generator().manual_seed(seed) if shuffle else None
@@ -195,7 +198,7 @@ class Batches:
                 empty, found = False, batch.labels is not None
                 expect(labelled in (None, found), f"labels in every batch of {self.name}, or in none", "both",
                        "leave out the examples without a label, or all labels")
-                labelled = found
+                labelled, batch = found, batch if self._complete is None else self._complete(batch)
                 yield batch if left is None or batch.size <= left else next(cut_batch(batch, left))
                 left = None if left is None else left - batch.size
         if empty:

@@ -17,6 +17,8 @@ from suture.networks.calls import name_tensors as name_tensors
 from suture.networks.calls import record as record
 from suture.networks.calls import walk as walk
 from suture.networks.capture_and_replay import RecordedPass as RecordedPass
+from suture.networks.decoder_inputs import complete_decoder_inputs as complete_decoder_inputs
+from suture.networks.input_sequences import view_output_inputs as view_output_inputs
 from suture.networks.outputs import OutputKind as OutputKind
 from suture.networks.outputs import Readout as Readout
 from suture.networks.outputs import describe_outputs as describe_outputs

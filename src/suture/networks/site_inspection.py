@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import count
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from suture.networks.calls import (
     walk,
 )
 from suture.networks.capture_and_replay import ReplayPlan, capture_for_replay, replay
+from suture.networks.input_sequences import Calls, InputSequences, choose_stack
 from suture.networks.preparation import take_first
 from suture.networks.site_search import Site, SiteSearch, SiteSpec, is_parametrization
 from suture.representations import (
@@ -31,12 +33,18 @@ from suture.representations import (
     Shape,
     ShapeOverride,
     find_image_size,
-    find_sequence_lengths,
     recognise_shape,
 )
 
-_Leaf = tuple[CallId, Tensor, int | None]
-"""Call, tensor in its output, and axis of the examples in this tensor."""
+
+@dataclass(frozen=True, eq=False)
+class _Leaf:
+    """A copy of the tensor number `place` in a call's output, with the axis of its examples."""
+
+    call: CallId
+    tensor: Tensor
+    axis: int | None
+    place: int
 
 
 @dataclass(frozen=True)
@@ -47,12 +55,15 @@ class SiteInfo:
         shape: shape of one example's representation.
         bypass: modules (or ``"inputs"``) whose outputs reach the logits around the site; empty if none do.
         final: True if the representation is the logits themselves.
+        context: modules around the site that see other inputs only, such as the encoder beside a decoder's
+            site. Like inputs, they are no bypass.
     """
 
     site: Site
     shape: Shape
     bypass: tuple[str, ...]
     final: bool
+    context: tuple[str, ...] = ()
 
     @property
     def kind(self) -> Kind:
@@ -72,13 +83,15 @@ class SiteInspector:
         self.network, self.name, self._pick_main = network, name, main
         self.plans: dict[Site, ReplayPlan] = {}
         self.volatile: set[CallId] = set()
-        self._image, self._lengths = find_image_size(inputs), find_sequence_lengths(inputs)
+        self._image = find_image_size(inputs)
         self._example = take_first(inputs)
         self._few = count_examples(self._example)
         with disable_gradients(), report_errors(f"the {name} fails on the first {self._few} examples"):
             self._root = record(network, self._example)
             self._batchings = Batchings(network, inputs, self._example, self._root, name)
             self._check_output()
+        self.sequences = InputSequences(network, self._example)
+        self.sequences.find_output(self._root, main)
         self._calls = {c.id: c for c in walk(self._root) if not is_parametrization(c.path)}
         self._search = SiteSearch(network, self._calls, name)
 
@@ -114,6 +127,7 @@ class SiteInspector:
             infos = self._sort([i for i in map(inspect, candidates) if i is not None])
             # Logits are not a site. The end of an encoder without a head is one: it has the blocks' shape.
             infos = [i for k, i in enumerate(infos) if not i.final or (k and i.shape == infos[k - 1].shape)]
+            infos = [infos[k] for k in choose_stack([i.shape for i in infos])]
             if len(infos) >= 2:
                 return infos
         names = ", ".join(dict.fromkeys(p for p, _ in self._calls))
@@ -145,21 +159,27 @@ class SiteInspector:
         self._batchings.check(x, f"site {str(site)!r}")
         shape = self._find_shape(site, x)
         with report_errors(f"the tail of site {str(site)!r} of the {self.name} fails", "choose another site"):
-            bypass = self._find_bypass(site, ReplayPlan.of(site, call))
-        return SiteInfo(site, shape, bypass, x is self._pick_main(self._root.output))
+            bypass, context = self._find_bypass(site, ReplayPlan.of(site, call), shape)
+        return SiteInfo(site, shape, bypass, x is self._pick_main(self._root.output), context)
 
     def _find_shape(self, site: Site, x: Tensor) -> Shape:
-        how = (self._image, self._lengths, self._batchings.find_evidence(site.id, site.pick))
+        sequence = self.sequences.find_followed(site.id, x, site.pick)
+        lengths = (frozenset() if sequence is None and len(self.sequences.of) > 1
+                   else self.sequences.find_lengths(self._example, sequence or 0))
+        how = (self._image, lengths, self._batchings.find_evidence(site.id, site.pick))
         try:
-            if site.taken:
-                return ShapeOverride.parse(site.taken).build_shape(x, *how)
-            return recognise_shape(x, *how)
+            shape = (ShapeOverride.parse(site.taken).build_shape(x, *how) if site.taken
+                     else recognise_shape(x, *how))
         except SutureError as e:
             raise SutureError(f"site {str(site)!r} of the {self.name}: {e}") from None
+        return replace(shape, sequence=sequence or 0) if shape.varies else shape
 
     @torch.enable_grad()
-    def _find_bypass(self, site: Site, plan: ReplayPlan) -> tuple[str, ...]:
+    def _find_bypass(self, site: Site, plan: ReplayPlan,
+                     shape: Shape) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Find the modules whose outputs reach the network's output around a site, and keep the plan.
+
+        Modules that do not depend on the token ids which the site follows are returned apart, as context.
 
         The tail runs with remembered outputs as leaves of autograd. Leaves with a gradient reach the output.
         """
@@ -167,14 +187,14 @@ class SiteInspector:
         leaves: list[_Leaf] = []
 
         def leaf(call: CallId) -> Callable[[Tensor], Tensor]:
-            axes = iter(plan.axes.get(call, ()))
+            axes, places = iter(plan.axes.get(call, ())), count()
 
             def make(t: Tensor) -> Tensor:
-                axis = next(axes, guess_axis(t, self._few))
+                axis, place = next(axes, guess_axis(t, self._few)), next(places)
                 if not t.is_floating_point():
                     return t
                 made = t.detach().clone().requires_grad_(True)
-                leaves.append((call, made, axis))
+                leaves.append(_Leaf(call, made, axis, place))
                 return made.clone()  # a clone, because a leaf must not be overwritten in place
 
             return make
@@ -186,9 +206,29 @@ class SiteInspector:
                         self.volatile)
         self._check_equal_output(site, output)
         reached = self._find_reached(site, output, start, leaves)
-        self.plans[site] = replace(plan, used=frozenset(call for call, _, _ in reached))
-        return tuple(dict.fromkeys(call[0] or "inputs" for call, t, axis in reached
-                                   if self._has_content(t, axis)))
+        self.plans[site] = replace(plan, used=frozenset(leaf.call for leaf in reached))
+        around = [leaf for leaf in reached if self._has_content(leaf.tensor, leaf.axis)]
+        beside = [leaf for leaf in around if self._is_beside(leaf, shape)]
+        names = [leaf.call[0] or "inputs" for leaf in around if leaf not in beside]
+        context = [leaf.call[0] for leaf in beside if self._changes(
+            leaf, self.sequences.run_with_other_inputs(shape.sequence))]
+        return tuple(dict.fromkeys(names)), tuple(dict.fromkeys(context))
+
+    def _is_beside(self, leaf: _Leaf, shape: Shape) -> bool:
+        """Return True for a module's output that does not depend on the token ids which a site follows."""
+        if not shape.varies or not self.sequences.of or leaf.call == self._root.id:
+            return False
+        calls = self.sequences.run_with_other_ids(shape.sequence)
+        return calls is not None and not self._changes(leaf, calls)
+
+    def _changes(self, leaf: _Leaf, calls: Calls | None) -> bool:
+        """Return True where an output is another one in a pass with other inputs, as far as is known."""
+        if calls is None or leaf.call not in calls:
+            return calls is not None
+        mine, other = (extract_tensors(of[leaf.call].output) for of in (self._calls, calls))
+        if len(mine) != len(other):
+            return True
+        return not torch.equal(mine[leaf.place].nan_to_num(), other[leaf.place].nan_to_num())
 
     def _find_reached(self, site: Site, output: Any, start: Tensor, leaves: list[_Leaf]) -> list[_Leaf]:
         """Find the leaves that reach the output; raise an error if the site itself does not."""
@@ -196,7 +236,8 @@ class SiteInspector:
         if end is None or not end.requires_grad:
             raise SutureError(f"the output of the {self.name} has no gradient with respect to site "
                               f"{str(site)!r}; choose a site that it depends on, without torch.no_grad")
-        own, *grads = torch.autograd.grad(end.sum(), [start, *(t for _, t, _ in leaves)], allow_unused=True)
+        ends = [start, *(leaf.tensor for leaf in leaves)]
+        own, *grads = torch.autograd.grad(end.sum(), ends, allow_unused=True)
         if own is None:
             raise SutureError(f"the output of the {self.name} does not depend on site "
                               f"{str(site)!r}; choose another")

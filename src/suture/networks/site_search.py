@@ -216,10 +216,22 @@ def _is_stage(stage: type, found: set[type], calls: Sequence[Call], cuts: Callab
             if type(a.module) is stage and kind is not stage:
                 inside.setdefault(kind, {}).setdefault(a, []).append(c)
     for kind, held in inside.items():
-        lists = [cs for cs in held.values() if len(cs) >= 2]
-        if kind not in outside and lists and 2 * sum(all(map(cuts, cs)) for cs in lists) >= len(lists):
+        lists = [(a, cs) for a, cs in held.items() if len(cs) >= 2]
+        chains = sum(_fills(a, cs) and all(map(cuts, cs)) for a, cs in lists)
+        if kind not in outside and lists and 2 * chains >= len(lists):
             return True
     return False
+
+
+def _fills(stage: Call, blocks: Sequence[Call]) -> bool:
+    """Return True where blocks are elements of a list, or where the stage returns the last one's output.
+
+    Self-attention and cross-attention of a decoder's layer are two modules of one class, but no stage.
+    """
+    if all(b.path.split(".")[-1].isdecimal() for b in blocks):
+        return True
+    end, last = (next(iter(extract_tensors(c.output)), None) for c in (stage, blocks[-1]))
+    return end is last
 
 
 def _find_outermost_repeated(calls: Sequence[Call]) -> list[Call]:

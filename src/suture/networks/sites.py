@@ -20,9 +20,10 @@ from suture._base import SutureError, list_tensors
 from suture.networks.calls import CallId, disable_gradients, extract_main_output, freeze
 from suture.networks.capture_and_replay import RecordedPass, capture_calls, replay
 from suture.networks.outputs import Readout
+from suture.networks.padding import PaddingGuard
 from suture.networks.site_inspection import SiteInfo, SiteInspector
 from suture.networks.site_search import Site, SiteSpec
-from suture.representations import find_sequence_lengths
+from suture.representations import Masks
 
 
 class SitedNetwork:
@@ -41,6 +42,8 @@ class SitedNetwork:
         autocast: dtype of forward passes; representations stay float32. None: the dtype of the weights.
         readout: how the scored tensor is read from the output, in place of which passes and tails return it.
             None: they return the output.
+        checks_padding: check that padding does not change the numbers (`PaddingGuard`). Default: give what
+            the network gives for the inputs as they are.
 
     Attributes:
         sites, infos, shapes: the sites, and the results of the dry run for each.
@@ -54,18 +57,22 @@ class SitedNetwork:
 
     def __init__(self, network: nn.Module, inputs: Any, sites: SiteSpec = None, *, allow_bypass: bool = False,
                  name: str = "network", autocast: torch.dtype | None = None,
-                 readout: Readout | None = None) -> None:
+                 readout: Readout | None = None, checks_padding: bool = False) -> None:
         self.network, self.name, self._autocast, self.readout = network, name, autocast, readout
         with freeze(network):
-            main = extract_main_output if readout is None else readout.pick
-            dry = SiteInspector(network, inputs, name, main)
+            dry = SiteInspector(network, inputs, name, self._pick_main)
             self.infos: tuple[SiteInfo, ...] = tuple(dry.resolve(sites, allow_bypass))
+        self._has_new_plans = False
         self.sites = tuple(i.site for i in self.infos)
         self.shapes = tuple(i.shape for i in self.infos)
         self.peak, self.peaks = dry.measure_peak(), tuple(map(dry.measure_peak, self.sites))
         self._plans = [dry.plans[s] for s in self.sites]
-        self._volatile = dry.volatile
+        self._volatile, self.sequences = dry.volatile, dry.sequences
         self._remembered = set().union(*(p.remembered for p in self._plans))
+        weights = (p.dtype for p in network.parameters() if p.is_floating_point())
+        dtype = autocast or next(weights, torch.float32)
+        self._guard = PaddingGuard(network, self.sequences, self._run_unpadded, [*map(str, self.sites)],
+                                   self.shapes, name, dtype) if checks_padding else None
 
     def with_readout(self, readout: Readout) -> SitedNetwork:
         """Return the same network whose passes and tails return what `readout` reads."""
@@ -76,6 +83,14 @@ class SitedNetwork:
     def front(self, inputs: Any) -> list[Tensor]:
         """Return the representation at every site, in one pass that stops after the last site."""
         return self.pick_representations(self._run(inputs, {s.id for s in self.sites}, stop=True))
+
+    def find_masks(self, inputs: Any) -> Masks:
+        """Return the masks of a batch, False at padding tokens; None without any."""
+        return self.sequences.find_masks(inputs)
+
+    def view_output(self, inputs: Any) -> Any:
+        """Return the inputs that the output follows: of an encoder-decoder, those of the decoder."""
+        return self.sequences.view_output(inputs)
 
     def count_at_once(self, index: int, micro_batch: int, size: int) -> int:
         """Compute how many batches of `size` examples a tail can run at once in a micro-batch's memory."""
@@ -90,7 +105,22 @@ class SitedNetwork:
         """Run a pass that remembers what the tails need and then stops, without the network's output."""
         return self._run(inputs, self._remembered, stop=True)
 
+    @property
+    def notes(self) -> list[str]:
+        """What the batches so far have shown about padding, in sentences."""
+        return [] if self._guard is None else self._guard.notes
+
+    @disable_gradients()
+    def _run_unpadded(self, inputs: Any) -> tuple[list[Tensor], Any]:
+        with self._cast_forward(inputs):
+            done = capture_calls(self.network, inputs, {s.id for s in self.sites}, self._volatile)
+        return self.pick_representations(done), self._pick_main(done.output)
+
     def _run(self, inputs: Any, calls: Collection[CallId], *, stop: bool = False) -> RecordedPass:
+        if self._guard is not None:
+            inputs = self._guard.complete(inputs)
+            if self._guard.makes_positions and not self._has_new_plans:
+                self._renew_plans(inputs)
         with self._cast_forward(inputs):
             return capture_calls(self.network, inputs, calls, self._volatile, stop=stop)
 
@@ -99,6 +129,18 @@ class SitedNetwork:
             return nullcontext()
         return torch.autocast(next(list_tensors(inputs)).device.type, self._autocast)
 
+    def _pick_main(self, output: Any) -> Tensor | None:
+        return extract_main_output(output) if self.readout is None else self.readout.pick(output)
+
+    def _renew_plans(self, inputs: Any) -> None:
+        """Plan the replays again, for inputs with positions that differ between examples."""
+        self._has_new_plans = True
+        with freeze(self.network):
+            dry = SiteInspector(self.network, inputs, self.name, self._pick_main)
+            dry.resolve(self.sites, allow_bypass=True)
+        self._plans = [dry.plans[s] for s in self.sites]
+        self._volatile |= dry.volatile
+
     def pick_representations(self, done: RecordedPass) -> list[Tensor]:
         """Return the representation at every site in a pass.
 
@@ -106,13 +148,14 @@ class SitedNetwork:
             SutureError: a shape other than in the dry run, apart from the length of the input sequences.
         """
         found = []
-        lengths = find_sequence_lengths(done.inputs) if any(s.varies for s in self.shapes) else frozenset()
         for site, shape in zip(self.sites, self.shapes, strict=True):
             x = site.pick(done.results[site.id])
             if x is None or not shape.fits(x):
                 got = "no tensor" if x is None else shape.describe_tensor(x)
                 raise SutureError(f"expected {shape} at site {str(site)!r} of the {self.name}, got "
                                   f"{got}; give batches of one input size")
+            lengths = (self.sequences.find_lengths(done.inputs, shape.sequence) if shape.varies
+                       else frozenset())
             if shape.varies and (count := shape.get_size(x)[0]) not in lengths:
                 wanted = " or ".join(map(str, sorted(lengths))) or "none"
                 raise SutureError(f"expected as many tokens at site {str(site)!r} of the {self.name} as "

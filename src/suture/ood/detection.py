@@ -40,7 +40,7 @@ from suture.ood.features import SiteFeatures
 from suture.ood.options import OOD
 from suture.ood.scores import ScoreCollector, score_features
 from suture.ood.table import FunctionDetector
-from suture.representations import Shape, get_token_mask
+from suture.representations import Masks, Shape
 from suture.stitching import Task
 
 
@@ -63,7 +63,7 @@ class DetectorFitter:
         return any(s is not None for of in self._made.values() for s in of)
 
     @torch.no_grad()
-    def update(self, xs: Sequence[Tensor], labels: Tensor | None, mask: Tensor | None = None) -> None:
+    def update(self, xs: Sequence[Tensor], labels: Tensor | None, mask: Masks = None) -> None:
         """Add the representations of a batch, one tensor for each site."""
         if not self.needed:
             return
@@ -117,7 +117,7 @@ class Detection:
         functions = [d for d in self._chosen.values() if isinstance(d, FunctionDetector)]
         natives = self._run_front("data", first.target) if functions else []
         for detector, (site, x) in product(functions, zip(self._list_sites(), natives, strict=False)):
-            detector.fit(site).score(SiteFeatures(x, site.shape, get_token_mask(first.target)))
+            detector.fit(site).score(SiteFeatures(x, site.shape, self.target.find_masks(first.target)))
         like = convert_tensors(first.target, lambda t: t.cpu())
         for use, given in (("auxiliary", self.ood.auxiliary), ("unseen", self.ood.unseen)):
             if given is not None:
@@ -204,7 +204,7 @@ class Detection:
         scoring = self.make_collector()
         for piece in cut_batch(Batch(inputs, inputs, None), self.micro_batch):
             given = move_batch(piece, self.device).target
-            mask = get_token_mask(given)
+            mask = self.target.find_masks(given)
             with disable_gradients():
                 done = self.target.run_full(given) if scoring.needs_logits else None
                 xs = self.target.front(given) if done is None else self.target.pick_representations(done)

@@ -36,13 +36,13 @@ from suture.ood.auxiliary import take_examples
 from suture.ood.detector import Detector, NativeData, NativeSite
 from suture.ood.energy_classifier import EnergyClassifier, EnergyRecipe, compute_energy_loss, derive_site_seed
 from suture.ood.features import SiteFeatures, limit_spread
-from suture.representations import View, get_row_mask, get_token_mask, to_grid
+from suture.representations import Masks, View, get_row_mask, select_mask, select_output_mask, to_grid
 
 LEAST_CHANNEL_STD = 0.01
 """Smallest standard deviation of a channel, relative to the root mean square of all. It limits the scale of a
 channel that is almost constant on native data but not elsewhere."""
 _INSTEAD = "choose a detector that needs no classes, such as mahalanobis or neighbours"
-FrontOutputs = tuple[list[Tensor], Tensor | None]
+FrontOutputs = tuple[list[Tensor], Masks]
 """Representations at the sites, and the token mask (False for padding tokens) or None."""
 
 
@@ -61,7 +61,7 @@ class TailEnergy(Detector):
         found: Tensor = seen.logits.float().logsumexp(-1)
         if found.ndim == 1:
             return found
-        kept = seen.mask
+        kept = select_output_mask(seen.mask)
         if kept is None or kept.shape != found.shape:
             kept = torch.ones_like(found, dtype=torch.bool)
         return found.masked_fill(~kept, 0).sum(1) / kept.sum(1).clamp(min=1)
@@ -231,18 +231,19 @@ class _Trainer:
 
     def _compute_loss(self, classifier: EnergyClassifier, i: int, inside: FrontOutputs,
                       outside: FrontOutputs | None, labels: Tensor) -> Tensor:
-        (xs, mask), n = inside, len(labels)
+        (xs, masks), n, own = inside, len(labels), classifier.shape.sequence
+        mask = select_mask(masks, own)
         if outside is None:
             return F.cross_entropy(classifier(xs[i], mask), labels)
         # In one batch, so that batch norm uses the statistics of both sides, as in the code of Liu et al.
-        logits = classifier(*_concatenate((xs[i], outside[0][i]), (mask, outside[1])))
+        logits = classifier(*_concatenate((xs[i], outside[0][i]), (mask, select_mask(outside[1], own))))
         return compute_energy_loss(logits[:n], logits[n:], labels, self.recipe)
 
     def _run_front(self, inputs: Any) -> FrontOutputs:
         with disable_gradients():
             parts = [self.native.target.front(p.target)
                      for p in cut_batch(Batch(inputs, inputs, None), self.native.micro_batch)]
-        return [torch.cat([p[j] for p in parts]) for j in self.sites], get_token_mask(inputs)
+        return [torch.cat([p[j] for p in parts]) for j in self.sites], self.native.target.find_masks(inputs)
 
     def _augment(self, inputs: Any) -> Any:
         return convert_tensors(inputs,

@@ -15,7 +15,7 @@ from suture._base import Count, Positive, Real, SutureError, Whole, derive_seed,
 from suture.networks import MLP, Recipe, ResNet, ViT, disable_gradients, freeze, resnet18
 from suture.numbers import Resizing
 from suture.ood.features import SiteFeatures
-from suture.representations import Kind, Shape, View, get_row_mask
+from suture.representations import Kind, Shape, View, get_row_mask, select_mask
 
 BodyName = Literal["auto", "paper", "resnet18", "resnet_small", "vit_tiny", "vit_small", "mlp"]
 SCORE_BATCH = 256
@@ -159,7 +159,8 @@ class EnergyClassifier(nn.Module):
     def score(self, seen: SiteFeatures) -> Tensor:
         """Return minus the energies (N,), in eval mode."""
         parts = torch.split(seen.x, SCORE_BATCH)
-        masks = [None] * len(parts) if seen.mask is None else torch.split(seen.mask, SCORE_BATCH)
+        mask = select_mask(seen.mask, self.shape.sequence)
+        masks = [None] * len(parts) if mask is None else torch.split(mask, SCORE_BATCH)
         with freeze(self), disable_gradients():
             return torch.cat([-compute_energy(self(x, mask)) for x, mask in zip(parts, masks, strict=True)])
 

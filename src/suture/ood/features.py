@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from suture.representations import Kind, Shape, View, get_row_mask, to_grid
+from suture.representations import Kind, Masks, Shape, View, get_row_mask, to_grid
 
 
 @dataclass(eq=False)
@@ -25,7 +25,7 @@ class SiteFeatures:
 
     x: Tensor
     shape: Shape
-    mask: Tensor | None = None
+    mask: Masks = None
     logits: Tensor | None = None
 
     @cached_property

@@ -15,7 +15,7 @@ from suture._base import expect
 from suture.numbers import Arrays, Estimate, Float32Array, Floats, estimate_separation, make_missing_estimate
 from suture.ood.detector import Detector
 from suture.ood.features import SiteFeatures
-from suture.representations import Cell, Kind, Shape
+from suture.representations import Cell, Kind, Masks, Shape
 
 Key = int | Cell
 """A target site, for native representations, or a cell."""
@@ -45,7 +45,7 @@ class ScoreCollector:
         return any(d.needs_logits for of in self.detectors.values() for d in of)
 
     @torch.no_grad()
-    def add(self, key: Key, x: Tensor, mask: Tensor | None, logits: Tensor | None = None) -> None:
+    def add(self, key: Key, x: Tensor, mask: Masks, logits: Tensor | None = None) -> None:
         """Score a batch of representations.
 
         Args:

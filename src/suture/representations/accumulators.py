@@ -34,12 +34,11 @@ from suture.indices import (
     count_blocks,
 )
 from suture.numbers import SAMPLE_ROWS, MomentBlock, Pair, ShiftedSums, Spectrum, leave_out, merge_blocks
-from suture.representations.aligned_moments import AlignedMoments, PooledMoments
+from suture.representations.aligned_moments import AlignedMoments, Cell, PooledMoments, find_shared_sequences
 from suture.representations.alignment import DEFAULT_RULE, AlignmentRule, View, get_row_mask, to_grid
 from suture.representations.row_sample import RowSample
 from suture.representations.shapes import Kind, Shape
-
-Cell = tuple[int, int]
+from suture.representations.token_masks import Masks, TokenMasks, select_mask
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class Accumulators:
         same: True if both sides are the same representations (self-stitching).
 
     Raises:
-        SutureError: two shapes cannot be aligned, or tokens of texts are to be flattened.
+        SutureError: no two shapes can be aligned, or tokens of texts are to be flattened.
     """
 
     def __init__(self, sources: Sequence[Shape], targets: Sequence[Shape], settings: AccumulatorSettings,
@@ -125,6 +124,11 @@ class Accumulators:
         return self._stitch is not None
 
     @property
+    def unaligned(self) -> Mapping[Cell, str]:
+        """Cells whose positions cannot be aligned, with the reason; they have means over positions only."""
+        return {} if self._stitch is None else self._stitch.unaligned
+
+    @property
     def nbytes_planned(self) -> int:
         """Number of bytes that all cells will need, known before the first batch."""
         parts: list[AlignedMoments | RowSample] = [*self._pooled.wanted.values(), *self._rows.values()]
@@ -135,8 +139,8 @@ class Accumulators:
                 + (0 if self._flat is None else self._flat.nbytes_planned(features)))
 
     @torch.no_grad()
-    def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None = None,
-               mask_y: Tensor | None = None) -> None:
+    def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Masks = None,
+               mask_y: Masks = None) -> None:
         """Add one batch; see `AlignedMoments.update`."""
         self._spectra.clear()
         self.examples += len(xs[0])
@@ -151,26 +155,33 @@ class Accumulators:
         if self._pooled.wanted or self._rows:
             self._add_examples(*self._drop_all_padding(xs, ys, mask_x, mask_y))
 
-    def _add_examples(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None,
-                      mask_y: Tensor | None) -> None:
+    def _add_examples(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Masks,
+                      mask_y: Masks) -> None:
         """Add the statistics that have one row per example."""
         if not len(xs[0]):
             return
         if STITCH in self._rows:
             self._rows[STITCH].update(xs, ys, mask_x, mask_y)
         if self._pooled.wanted or "pool" in self._rows:
-            both = all(any(s.is_sequence for s in side) for side in self._shapes)
-            other = (mask_y, mask_x) if both else (None, None)
-            px, py = (self._pooled.pool(side, tensors, other[side] if mask is None else mask)
-                      for side, tensors, mask in ((0, xs, mask_x), (1, ys, mask_y)))
+            px, py = (self._pooled.pool(side, tensors, self._fill_mask(mask, other))
+                      for side, tensors, mask, other in ((0, xs, mask_x, mask_y), (1, ys, mask_y, mask_x)))
             if "pool" in self._rows:
                 self._rows["pool"].update(px, py, None, None)
             if self._pooled.wanted:
                 self._pooled.update(px, py)
 
-    def _drop_all_padding(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None,
-                          mask_y: Tensor | None) -> tuple[Sequence[Tensor], Sequence[Tensor], Tensor | None,
-                                                          Tensor | None]:
+    def _fill_mask(self, own: Masks, other: Masks) -> Masks:
+        """Return a side's masks, with the other side's where tokens of a sequence are matched without one."""
+        shared = find_shared_sequences(*self._shapes)
+        if not (isinstance(own, TokenMasks) or isinstance(other, TokenMasks)):
+            return other if own is None and shared else own
+        count = 1 + max(s.sequence for of in self._shapes for s in of)
+        found = {k: select_mask(own, k) for k in range(count)}
+        return TokenMasks(tuple(select_mask(other, k) if m is None and k in shared else m
+                                for k, m in found.items()))
+
+    def _drop_all_padding(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Masks,
+                          mask_y: Masks) -> tuple[Sequence[Tensor], Sequence[Tensor], Masks, Masks]:
         """Drop examples of padding tokens only, which have no mean and no position to draw."""
         found = [rows.flatten(1).any(1)
                  for shapes, mask in zip(self._shapes, (mask_x, mask_y), strict=True)
@@ -239,6 +250,9 @@ class Accumulators:
     def _prepare_job(self, i: int, j: int, requests: Sequence[Request]) -> Callable[[], dict[str, Value]]:
         """Return a function that computes indices of one cell from data looked up beforehand."""
         data: dict[str, dict[Needs, Any]] = {}
+        why = self.unaligned.get((i, j), "")
+        missing = {r.name: Value.missing(why) for r in requests if why and r.alignment == STITCH}
+        requests = [r for r in requests if r.name not in missing]
         for alignment in (STITCH, "pool"):
             needs = {r.index.needs for r in requests if r.alignment == alignment}
             data[alignment] = {}
@@ -248,13 +262,15 @@ class Accumulators:
                 data[alignment][Needs.ROWS] = self._rows[alignment].get_sample(i, j)
         if self._flat is not None:
             data["flatten"] = dict(self._flat.get_kernels(i, j))
-        return partial(compute_indices, requests, data, intervals=self.settings.jackknife > 0)
+        work = partial(compute_indices, requests, data, intervals=self.settings.jackknife > 0)
+        return lambda: work() | missing
 
     def count_rows(self, i: int, j: int) -> Mapping[str, int]:
         """Count the rows of each requested index of a cell, by index name."""
         self._pooled.flush()
         plain = self._pooled.wanted.get("plain")
-        moments = {STITCH: 0 if self._stitch is None else self._stitch.get_moments(i, j).n,
+        moments = {STITCH: (0 if self._stitch is None or (i, j) in self.unaligned
+                            else self._stitch.get_moments(i, j).n),
                    "pool": 0 if plain is None else plain.examples, "flatten": self.examples}
 
         def count(r: Request) -> int:
@@ -268,6 +284,9 @@ class Accumulators:
 
     def compute_statistics(self, side: str, k: int) -> SiteStatistics:
         """Compute the statistics of site `k` of a side ("source" or "target"), with positions as rows."""
-        sums = (self._own[k].get_side() if side == "source" and self._own
-                else self.stitch.get_moments(k if self._same else 0, k).y)
+        if side == "source" and self._own:
+            sums = self._own[k].get_side()
+        else:
+            source = k if self._same else next(i for i, j in self.stitch.alignments if j == k)
+            sums = self.stitch.get_moments(source, k).y
         return SiteStatistics.of(sums, precision=self.settings.precision)

@@ -36,10 +36,12 @@ from suture.representations.alignment import (
     to_grid,
 )
 from suture.representations.shapes import Kind, Shape
+from suture.representations.token_masks import Masks, select_mask
 
 if TYPE_CHECKING:
     from suture.representations.accumulators import AccumulatorSettings
 
+Cell = tuple[int, int]
 SiteView = tuple[int, View]
 _MEANS_AT_ONCE = 1000
 """Number of means added at once: with few rows, an addition to the sums costs more than the products."""
@@ -54,7 +56,7 @@ class _SiteViews:
         self.grids = [describe_positions(shapes[i], v) for i, v in self.views]
         self.widths = [shapes[i].width for i, _ in self.views]
 
-    def read(self, tensors: Sequence[Tensor], mask: Tensor | None,
+    def read(self, tensors: Sequence[Tensor], mask: Masks,
              precision: torch.dtype) -> tuple[list[Tensor], dict[Hashable, Tensor]]:
         """Return the grids of one batch, and the row masks of those that have padding."""
         # Means are computed in the precision of the products.
@@ -65,8 +67,33 @@ class _SiteViews:
         return grids, {grid: m for grid, m in masks if m is not None}
 
 
+def align_cells(sources: Sequence[Shape], targets: Sequence[Shape],
+                rule: AlignmentRule) -> tuple[dict[Cell, Alignment], dict[Cell, str]]:
+    """Return the alignments of the cells, and the reason for each cell that cannot be aligned.
+
+    Raises:
+        SutureError: no cell can be aligned.
+    """
+    found: dict[Cell, Alignment] = {}
+    failed: dict[Cell, str] = {}
+    for (i, x), (j, y) in product(enumerate(sources), enumerate(targets)):
+        try:
+            found[i, j] = Alignment(x, y, rule)
+        except SutureError as e:
+            failed[i, j] = str(e)
+    if failed and not found:
+        raise SutureError(next(iter(failed.values())))
+    return found, failed
+
+
+def find_shared_sequences(*sides: Sequence[Shape]) -> list[int]:
+    """Return the numbers of the input sequences that have sites on both sides."""
+    first, second = ({s.sequence for s in side if s.is_sequence} for side in sides)
+    return sorted(first & second)
+
+
 class AlignedMoments:
-    """Moments of every cell, accumulated batch by batch for each part of an alignment and then merged.
+    """Moments of every cell that can be aligned: accumulated batch by batch for each part, and then merged.
 
     Args:
         same: True in self-stitching, where both sides are the same; shared products are computed once.
@@ -79,8 +106,7 @@ class AlignedMoments:
                  *, same: bool = False, precision: torch.dtype = torch.float32, higher: bool = True,
                  folds: int = 1) -> None:
         self.sources, self.targets, self.precision, self._same = list(sources), list(targets), precision, same
-        self.alignments = {(i, j): Alignment(x, y, rule)
-                           for (i, x), (j, y) in product(enumerate(sources), enumerate(targets))}
+        self.alignments, self.unaligned = align_cells(sources, targets, rule)
         parts = [(i, j, p) for (i, j), a in self.alignments.items() for p in a.parts]
         used_x, used_y = [(i, p.source) for i, _, p in parts], [(j, p.target) for _, j, p in parts]
         self._x = _SiteViews(self.sources, used_x + used_y if same else used_x)
@@ -91,7 +117,6 @@ class AlignedMoments:
             resizings.setdefault((grid, grid), Resizing(grid[1:], grid[1:], rule.resize))
         self._folds = [PairMoments(self._x.grids, self._x.widths, self._y.grids, self._y.widths, resizings,
                                    same=same, precision=precision, higher=higher) for _ in range(folds)]
-        self._matches_sequences = all(any(s.is_sequence for s in side) for side in (sources, targets))
         self._spectra: dict[Hashable, Spectrum] = {}
         self._last: tuple[tuple[int, int], list[Moments], Moments] | None = None
 
@@ -105,8 +130,8 @@ class AlignedMoments:
         return sum(f.nbytes_planned for f in self._folds)
 
     @torch.no_grad()
-    def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None = None,
-               mask_y: Tensor | None = None) -> None:
+    def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Masks = None,
+               mask_y: Masks = None) -> None:
         """Add one batch: the representations of the same examples at the sites of each side.
 
         Masks are (N, T) booleans, False at padding tokens. Where tokens are matched with tokens, a side
@@ -115,19 +140,20 @@ class AlignedMoments:
         self._spectra.clear()
         self._last = None
         start, k, n = self.examples, len(self._folds), len(xs[0])
-        if self._matches_sequences and not self._same:
-            self._check_tokens(xs, ys, mask_x, mask_y)
+        for sequence in () if self._same else find_shared_sequences(self.sources, self.targets):
+            self._check_tokens(sequence, xs, ys, mask_x, mask_y)
         for fold, moments in enumerate(self._folds):
             rows = slice(None) if k == 1 else slice((fold - start) % k, None, k)
             if len(range(n)[rows]):
                 self._add(moments, [x[rows] for x in xs], [y[rows] for y in ys],
                           *(None if m is None else m[rows] for m in (mask_x, mask_y)))
 
-    def _check_tokens(self, xs: Sequence[Tensor], ys: Sequence[Tensor], *masks: Tensor | None) -> None:
+    def _check_tokens(self, sequence: int, xs: Sequence[Tensor], ys: Sequence[Tensor], *masks: Masks) -> None:
         """Check that one tokenizer and one padding made both sides: position k is then the same word."""
-        lengths = [{shape.get_size(x)[0] for x, shape in zip(tensors, shapes, strict=True) if shape.varies}
+        lengths = [{shape.get_size(x)[0] for x, shape in zip(tensors, shapes, strict=True)
+                    if shape.varies and shape.sequence == sequence}
                    for tensors, shapes in ((xs, self.sources), (ys, self.targets))]
-        first, second = masks
+        first, second = (select_mask(m, sequence) for m in masks)
         if first is not None and second is not None:
             lengths = [lengths[0] | {first.shape[1]}, lengths[1] | {second.shape[1]}]
         if all(lengths) and lengths[0] != lengths[1]:
@@ -141,8 +167,8 @@ class AlignedMoments:
                           f"source and {int(second[row].sum())} for the target in example {row}; "
                           f"{_ONE_TOKENIZER}")
 
-    def _add(self, moments: PairMoments, xs: list[Tensor], ys: list[Tensor], mask_x: Tensor | None,
-             mask_y: Tensor | None) -> None:
+    def _add(self, moments: PairMoments, xs: list[Tensor], ys: list[Tensor], mask_x: Masks,
+             mask_y: Masks) -> None:
         grids_x, masks = self._x.read(xs, mask_x, self.precision)
         grids_y, masks_y = (grids_x, masks) if self._same else self._y.read(ys, mask_y, self.precision)
         try:
@@ -216,7 +242,7 @@ class PooledMoments:
         self._units: dict[tuple[int, int, int], UnitRowSums] = {}
         self._waiting: list[tuple[list[Tensor], list[Tensor]]] = []
 
-    def pool(self, side: int, tensors: Sequence[Tensor], mask: Tensor | None) -> list[Tensor]:
+    def pool(self, side: int, tensors: Sequence[Tensor], mask: Masks) -> list[Tensor]:
         """Compute the (N, C) means over positions of the sources (side 0) or the targets (side 1)."""
         means = [to_grid(x.to(self.settings.precision), s, View.POOLED, mask)[:, 0, 0, 0]
                  for x, s in zip(tensors, self._shapes[side], strict=True)]

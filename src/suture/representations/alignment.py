@@ -22,6 +22,7 @@ from typing_extensions import Doc
 from suture._base import SutureError, options
 from suture.numbers import Resizing
 from suture.representations.shapes import Kind, Shape, Size
+from suture.representations.token_masks import Masks, select_mask
 
 _DROPPED = {"keep": "map", "learn": "drop", "add": "drop", "only": "drop"}
 """Former values of `AlignmentRule.prefix`, each with the nearest present one."""
@@ -45,7 +46,8 @@ def describe_positions(shape: Shape, view: View) -> tuple[str, int, int, int]:
     if view is View.PREFIX:
         return "prefix", 1, 1, shape.prefix
     if shape.varies:
-        return "sequence" if view is View.ALL or not shape.prefix else "rest", 1, 1, 0
+        kind = "sequence" if view is View.ALL or not shape.prefix else "rest"
+        return f"{kind} {shape.sequence}" if shape.sequence else kind, 1, 1, 0
     if view is View.ALL and shape.prefix:
         return "tokens", 1, 1, shape.size[0]
     return ("grid", *_pad_size(shape.grid)) if shape.grid else ("tokens", 1, 1, shape.size[0] - shape.prefix)
@@ -56,18 +58,19 @@ def _pad_size(size: Size) -> tuple[int, int, int]:
     return depth, height, width
 
 
-def to_grid(x: Tensor, shape: Shape, view: View, mask: Tensor | None = None) -> Tensor:
+def to_grid(x: Tensor, shape: Shape, view: View, masks: Masks = None) -> Tensor:
     """Return a view of a batch of representations as a grid (N, D, H, W, C).
 
     Args:
         x: (N, C, H, W) or (N, H, W, C) as the shape says, likewise with one axis or three in place of (H, W);
             (N, T, D) or (N, D).
-        mask: (N, T), False at padding tokens; the mean leaves them out. A mask of another length is ignored:
+        masks: (N, T), False at padding tokens; the mean leaves them out. A mask of another length is ignored:
             it belongs to other tokens, such as those of the text beside an image.
     """
     x = x.movedim(1, -1) if shape.channels_first else x
     if len(shape.size) == 1:
         if view is View.POOLED:
+            mask = select_mask(masks, shape.sequence)
             known = mask is not None and _is_mask_of(mask, shape) and mask.shape[1] == x.shape[1]
             return _average_tokens(x, shape.prefix, mask if known else None)[:, None, None, None, :]
         return _select_tokens(x, shape, view).reshape(len(x), *_get_grid_size(shape, view), shape.width)
@@ -75,8 +78,9 @@ def to_grid(x: Tensor, shape: Shape, view: View, mask: Tensor | None = None) -> 
     return grid.mean((1, 2, 3), keepdim=True) if view is View.POOLED and shape.size else grid
 
 
-def get_row_mask(shape: Shape, view: View, mask: Tensor | None) -> Tensor | None:
+def get_row_mask(shape: Shape, view: View, masks: Masks) -> Tensor | None:
     """Return (N, D, H, W) booleans, False at a view's padding rows; None without a mask for these rows."""
+    mask = select_mask(masks, shape.sequence)
     if mask is None or not _is_mask_of(mask, shape) or view is View.POOLED:
         return None
     return _select_tokens(mask, shape, view).reshape(len(mask), *_get_grid_size(shape, view))
@@ -189,6 +193,8 @@ class Alignment:
             return ""
         if not s.varies or not t.varies:
             return "only one of them has another length in each batch (~); stitch sequences to sequences"
+        if s.sequence != t.sequence:
+            return "they are tokens of two input sequences, such as an encoder's and a decoder's"
         if s.prefix != t.prefix:
             return "sequences need equally many prefix tokens; write the same @tokens:PREFIX at both sites"
         if s.size != t.size:

@@ -10,6 +10,7 @@ from torch import Tensor
 from suture.indices import Rows, Sample
 from suture.numbers import Reservoir, Resizing, compute_interpolation, draw_uniform
 from suture.representations.alignment import Alignment, Part, describe_positions, get_row_mask, to_grid
+from suture.representations.token_masks import Masks
 
 _POSITIONS = (1,)
 """Purpose of the draws of positions, which keeps them apart from the draws of examples."""
@@ -41,8 +42,8 @@ class RowSample:
                   for key, s in zip(self._make_keys(i, j), (a.source, a.target), strict=True)}
         return self._reservoir.most * self._precision.itemsize * sum(widths.values())
 
-    def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Tensor | None,
-               mask_y: Tensor | None) -> None:
+    def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Masks,
+               mask_y: Masks) -> None:
         """Draw from one batch. Every example must have a row that is not padding."""
         self._made.clear()
         start = self._reservoir.seen
@@ -83,7 +84,7 @@ class RowSample:
 
 
 def _draw_rows(pair: Sequence[Tensor], a: Alignment, draws: Tensor,
-               masks: Sequence[Tensor | None]) -> list[Tensor]:
+               masks: Sequence[Masks]) -> list[Tensor]:
     """Draw one (N, C) row per example and side; `draws` (N,) in [0, 1) chooses among the unpadded rows."""
     unpadded = [_find_unpadded_rows(a, p, pair, masks) for p in a.parts]
     ends = torch.stack([u.sum(1) for u in unpadded]).cumsum(0).cpu()
@@ -104,7 +105,7 @@ def _draw_rows(pair: Sequence[Tensor], a: Alignment, draws: Tensor,
 
 
 def _find_unpadded_rows(a: Alignment, p: Part, pair: Sequence[Tensor],
-                        masks: Sequence[Tensor | None]) -> Tensor:
+                        masks: Sequence[Masks]) -> Tensor:
     """Return (N, rows) booleans, True at a part's unpadded rows, by the target's mask, else the source's."""
     mask = get_row_mask(a.target, p.target, masks[1])
     if mask is None and describe_positions(a.source, p.source) == describe_positions(a.target, p.target):

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from suture._base import walk_tensors
@@ -38,6 +37,7 @@ class Shape:
             image or a volume, row by row.
         last: True for a map with the channels as the last axis.
         varies: True for positions of a text: each batch has its own number. `size` is that of the dry run.
+        sequence: number of the input sequence that these tokens are of, such as 1 for a decoder's; else 0.
     """
 
     kind: Kind
@@ -47,6 +47,7 @@ class Shape:
     grid: Size | None = None
     last: bool = False
     varies: bool = False
+    sequence: int = 0
 
     def __str__(self) -> str:
         parts = [f"{self.prefix} prefix"] if self.prefix else []
@@ -64,7 +65,7 @@ class Shape:
     @property
     def _identity(self) -> tuple[object, ...]:
         size = () if self.varies else self.size
-        return self.kind, self.width, size, self.prefix, self.grid, self.last, self.varies
+        return self.kind, self.width, size, self.prefix, self.grid, self.last, self.varies, self.sequence
 
     @property
     def is_sequence(self) -> bool:
@@ -116,18 +117,3 @@ def find_image_size(inputs: Any) -> Size | None:
         if t.ndim == 4 and t.is_floating_point():
             return t.shape[2], t.shape[3]
     return None
-
-
-def get_token_mask(inputs: Any) -> Tensor | None:
-    """Return ``inputs["attention_mask"]`` as (N, T) booleans, False at padding tokens; None without one."""
-    mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
-    return mask.bool() if isinstance(mask, Tensor) and mask.ndim == 2 else None
-
-
-def find_sequence_lengths(inputs: Any) -> frozenset[int]:
-    """Return the lengths of the input sequences: of the attention mask, or else of integers (N, T)."""
-    mask = get_token_mask(inputs)
-    if mask is not None:
-        return frozenset({mask.shape[1]})
-    kinds = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-    return frozenset(t.shape[1] for t in walk_tensors(inputs) if t.ndim == 2 and t.dtype in kinds)

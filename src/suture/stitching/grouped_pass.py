@@ -15,7 +15,7 @@ from torch import Tensor
 from suture._base import SutureError
 from suture.data import Batch, cut_batch
 from suture.networks import RecordedPass, SitedNetwork, disable_gradients
-from suture.representations import View, get_row_mask, get_token_mask, to_grid
+from suture.representations import Masks, View, get_row_mask, to_grid
 from suture.stitching.layer import StitchingLayer
 from suture.stitching.objective import TaskRecipe, compute_task_losses
 from suture.stitching.tasks import ScoredRows, Task
@@ -194,7 +194,7 @@ class GroupedPass:
 
     def _find_rows(self, batch: Batch) -> ScoredRows:
         return (ScoredRows(batch.size, None, None) if self._matches
-                else self.task.find_rows(batch.target, batch.labels))
+                else self.task.find_rows(self.target.view_output(batch.target), batch.labels))
 
     def _cast_forward(self, device: torch.device) -> AbstractContextManager[object]:
         if self.recipe.precision == "float32":
@@ -223,9 +223,8 @@ class GroupedPass:
         j = cells[0][1]
         y = outputs.ys[j]
         piece, own = outputs.piece, len(self.source.sites)
-        masks = [get_token_mask(piece.target if c[0] >= own else piece.source) for c in cells]
-        stitched = [self._stitch(layers[c], outputs.xs[c[0]], mask)
-                    for c, mask in zip(cells, masks, strict=True)]
+        masks = (self.source.find_masks(piece.source), self.target.find_masks(piece.target))
+        stitched = [self._stitch(layers[c], outputs.xs[c[0]], masks[c[0] >= own]) for c in cells]
         if outputs.done is None:
             difference = stitched[0] - y.float()
             return self._sum_squares(j, difference, outputs).view(1, 1), difference.new_zeros(1)
@@ -238,14 +237,14 @@ class GroupedPass:
             return losses, losses.new_zeros(len(cells))
         return losses, (logits.detach().argmax(1).view(len(cells), -1) == labels).sum(1)
 
-    def _stitch(self, layer: StitchingLayer, x: Tensor, mask: Tensor | None) -> Tensor:
+    def _stitch(self, layer: StitchingLayer, x: Tensor, mask: Masks) -> Tensor:
         """Run a layer, in float32 if the networks run in bfloat16 and for "match"."""
         out: Tensor = layer(x.float() if self._matches or self.recipe.precision == "bf16" else x, mask)
         return out
 
     def _sum_squares(self, j: int, x: Tensor, outputs: _PieceOutputs) -> Tensor:
         """Return |x|² at target site `j` without padding tokens."""
-        rows = get_row_mask(self.target.shapes[j], View.ALL, get_token_mask(outputs.piece.target))
+        rows = get_row_mask(self.target.shapes[j], View.ALL, self.target.find_masks(outputs.piece.target))
         if rows is not None:
             x = to_grid(x, self.target.shapes[j], View.ALL)[rows]
         return x.square().sum()

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from suture._base import check_finite, expect
 from suture.numbers import Resizing
-from suture.representations import Alignment, Part, to_grid
+from suture.representations import Alignment, Masks, Part, to_grid
 from suture.stitching.family import FULL, Family, draw_weights
 
 TOLERANCE = 1e-5
@@ -154,7 +154,7 @@ class StitchingLayer(nn.Module):
             if shrunk is not weight:
                 weight.copy_(shrunk)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Masks = None) -> Tensor:
         """Return the source's representations in the target's shape and in the dtype of `x`.
 
         Args:

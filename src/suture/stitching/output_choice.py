@@ -156,7 +156,7 @@ def find_kind(path: str, evidence: Evidence, single: bool) -> tuple[OutputKind, 
 
 def has_tokens(path: str, evidence: Evidence) -> bool:
     """Return True if an output (N, T) has a number for each token: it is shorter if the inputs are."""
-    x, mask = evidence.named[path], get_token_mask(evidence.few)
+    x, mask = evidence.named[path], get_token_mask(evidence.tokens)
     if mask is None or x.ndim != 2 or x.shape != mask.shape or mask.shape[1] < 2:
         return False
     shorter = convert_tensors(evidence.few, lambda t: t[:, :-1] if t.shape[:2] == x.shape else t)

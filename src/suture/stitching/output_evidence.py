@@ -14,7 +14,16 @@ from torch import Tensor, nn
 
 from suture._base import count_examples
 from suture.data import Batch, cut_batch
-from suture.networks import apply, disable_gradients, lies_within, name_tensors, record, take_first, walk
+from suture.networks import (
+    apply,
+    disable_gradients,
+    lies_within,
+    name_tensors,
+    record,
+    take_first,
+    view_output_inputs,
+    walk,
+)
 from suture.stitching.tasks import find_token_ids
 
 EXAMPLES = 64
@@ -60,6 +69,11 @@ class Evidence:
             self.root = record(network, self.few)
         self.named = name_tensors(self.root.output)
 
+    @cached_property
+    def tokens(self) -> Any:
+        """Those of the inputs `few` that the output follows: of an encoder-decoder, those of the decoder."""
+        return view_output_inputs(self.network, self.few, self.root)
+
     @property
     def few_labels(self) -> Tensor | None:
         """Labels of the first examples."""
@@ -98,7 +112,7 @@ class Evidence:
     @cached_property
     def vocabulary(self) -> int | None:
         """Number of rows of the embedding that reads the token ids, or None."""
-        ids = find_token_ids(self.few)
+        ids = find_token_ids(self.tokens)
         if ids is None:
             return None
         for call in walk(self.root):

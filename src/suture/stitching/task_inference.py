@@ -15,7 +15,7 @@ from suture.networks import OutputKind, Readout, apply, disable_gradients, name_
 from suture.representations import get_token_mask
 from suture.stitching.output_choice import choose_output, find_kind, has_tokens, is_logarithmic, read_choice
 from suture.stitching.output_evidence import Evidence
-from suture.stitching.tasks import Task, find_token_ids
+from suture.stitching.tasks import IGNORED_LABEL, Task, find_token_ids
 
 ROUNDING = 1e-5
 """Change of logits, relative to the largest one, that is rounding."""
@@ -102,7 +102,7 @@ def resolve_output(network: nn.Module, inputs: Any, labels: Tensor | None, *, ta
 def _check_labels(made: ScoredOutput, evidence: Evidence, trained: bool) -> None:
     task = made.task
     logits = task.extract_logits(made.readout.read(evidence.root.output))
-    rows = task.find_rows(evidence.few, evidence.few_labels if task.of_tokens else evidence.labels)
+    rows = task.find_rows(evidence.tokens, evidence.few_labels if task.of_tokens else evidence.labels)
     rows.check_length(logits)
     if trained:
         task.check_labels(rows, logits)
@@ -178,13 +178,16 @@ def _explain_misses(path: str, evidence: Evidence) -> str:
 
 def _infer_token_task(path: str, logits: Tensor, evidence: Evidence) -> tuple[str, Task]:
     """Return the task of an output (N, T, K), or the reason why it has none."""
-    labels, ids = evidence.few_labels, find_token_ids(evidence.few)
+    labels, ids = evidence.few_labels, find_token_ids(evidence.tokens)
     if labels is not None and labels.is_floating_point() and bool((labels != labels.round()).any()):
         return f"labels, {describe_value(labels)}, are no class numbers", Task.NONE
     aligned, classes = labels is not None and labels.ndim == 2, logits.shape[2]
     if not (path.split(".")[0] == "logits" or aligned or classes == evidence.vocabulary):
         return "the output is hidden states", Task.NONE
     if ids is None or int(ids.max()) >= classes or not _is_causal(evidence, path, ids):
+        return "", Task.TOKENS
+    own = find_token_ids(evidence.few) is ids
+    if labels is not None and aligned and _are_of_same_position(labels, ids, own=own):
         return "", Task.TOKENS
     if aligned and classes != evidence.vocabulary:
         raise SutureError("labels (N, T) may be of the same or of the next token: the network is causal, "
@@ -193,12 +196,26 @@ def _infer_token_task(path: str, logits: Tensor, evidence: Evidence) -> tuple[st
     return "", Task.NEXT_TOKEN
 
 
+def _are_of_same_position(labels: Tensor, ids: Tensor, *, own: bool) -> bool:
+    """Return True where labels (N, T) of a causal network are of the same position as its logits.
+
+    They are if they repeat the ids one place earlier. They are of the next position if they repeat the ids.
+    Else it depends on whose ids they are: a decoder gets its labels moved by one, any other network not.
+    """
+    if labels.shape != ids.shape:
+        return False
+    scored = labels != IGNORED_LABEL
+    shifted = bool((labels == ids.roll(-1, 1))[:, :-1][scored[:, :-1]].all())
+    same = bool((labels == ids)[scored].all())
+    return shifted if shifted != same else not own
+
+
 def _is_causal(evidence: Evidence, path: str, ids: Tensor) -> bool:
     """Check that logits do not depend on later tokens, by changing the last token of each example."""
     logits, inputs = evidence.named[path], evidence.few
     if logits.shape[1] != ids.shape[1]:
         return False
-    mask = get_token_mask(inputs)
+    mask = get_token_mask(evidence.tokens)
     real = mask if mask is not None and mask.shape == ids.shape else torch.ones_like(ids, dtype=torch.bool)
     long = (real.sum(1) > 1).nonzero()[:, 0]
     if not len(long):

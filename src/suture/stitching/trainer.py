@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from suture._base import Progress, SutureError, derive_seed, expect
-from suture.data import Batches, move_batch, split_rows
+from suture.data import Batch, Batches, move_batch, split_rows
 from suture.networks import SitedNetwork, disable_gradients, make_optimizer, set_rate
 from suture.stitching.grouped_pass import (
     BatchSums,
@@ -50,14 +50,17 @@ class Curves:
     notes: list[str] = field(default_factory=list)
 
 
-def make_training_batches(data: Any, recipe: TaskRecipe,
-                          device: torch.device | None = None) -> tuple[Batches, Batches | None]:
+def make_training_batches(data: Any, recipe: TaskRecipe, device: torch.device | None = None,
+                          complete: Callable[[Batch], Batch] | None = None,
+                          ) -> tuple[Batches, Batches | None]:
     """Return the batches that layers are fitted to, and the held-out batches of early stopping or None.
 
-    `data` may have any form that `Batches` accepts; raw examples are prepared on `device`. Early stopping on
+    `data` may have any form that `Batches` accepts; raw examples are prepared on `device` (and by `complete`,
+    see there). Early stopping on
     a loader raises a `SutureError`, because its examples have no index to split by.
     """
-    fit: dict[str, Any] = {"size": recipe.batch_size, "shuffle": True, "seed": recipe.seed, "device": device}
+    fit: dict[str, Any] = {"size": recipe.batch_size, "shuffle": True, "seed": recipe.seed, "device": device,
+                           "complete": complete}
     if recipe.patience is None:
         return Batches(data, **fit), None
     rows = split_rows(data, recipe.held_out, derive_seed(recipe.seed, "held out", ""))
@@ -65,7 +68,7 @@ def make_training_batches(data: Any, recipe: TaskRecipe,
         raise SutureError("early stopping needs data that can be split: pass a Dataset or (inputs, labels), "
                           f"got {type(data).__name__}; or write patience=None")
     return (Batches(data, rows=rows[0], **fit),
-            Batches(data, size=recipe.batch_size, rows=rows[1], device=device))
+            Batches(data, size=recipe.batch_size, rows=rows[1], device=device, complete=complete))
 
 
 @dataclass(frozen=True)
