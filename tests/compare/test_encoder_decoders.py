@@ -76,6 +76,16 @@ def test_labels_alone_make_the_decoders_inputs(kind):
     assert result.meta["target_accuracy"] == pytest.approx(float(hits.float().mean()))
 
 
+@pytest.mark.parametrize("length", [6, 9])
+def test_a_saved_layer_of_a_decoder_is_loaded_without_inputs(length, tmp_path):
+    networks = seeded(Translator, 0), seeded(Translator, 1)
+    data = [pad_pairs(*OWN, draw_texts(9, 0), draw_texts(length, 1), 0)]
+    made = suture.stitch(networks[0], "writers.0", networks[1], "writers.0", data)
+    made.save(tmp_path / "layer.safetensors")
+    loaded = suture.load_stitched(tmp_path / "layer.safetensors", *networks)
+    assert torch.equal(loaded(**data[0]), made(**data[0]))
+
+
 def test_mask_of_a_decoder_ends_before_the_padding_of_its_ids():
     ids = torch.tensor([[0, 5, 0, 6], [0, 7, 0, 0]])
     found = complete_decoder_inputs(make_t5(), {"decoder_input_ids": ids}, None)

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from suture._base import (
     SutureWarning,
@@ -28,6 +28,7 @@ from suture._base import (
 from suture.compare.chance import count_predictions, count_scored, describe_counts
 from suture.compare.completion import make_completion
 from suture.compare.evaluation import Evaluator
+from suture.compare.invented_inputs import describe_inputs, invent_inputs
 from suture.compare.key import OTHER_ROUNDING, explain_outputs, sketch_outputs
 from suture.compare.moments import collect, match
 from suture.compare.records import Findings
@@ -95,7 +96,7 @@ class StitchedNetwork(nn.Module):
         self._tail = SitedNetwork(self.target_network, b, [sites[1]], allow_bypass=allow_bypass,
                                   name="target", readout=None if path is None else Readout(path),
                                   checks_padding=True)
-        self._inputs = _describe_inputs(a), _describe_inputs(b)
+        self._inputs = describe_inputs(a), describe_inputs(b)
         for side, found, wanted in (("source", self._front, layer.alignment.source),
                                     ("target", self._tail, layer.alignment.target)):
             expect(found.shapes[0] == wanted, f"{wanted} at the {side} site {found.sites[0]}",
@@ -156,7 +157,7 @@ class StitchedNetwork(nn.Module):
     def _sketch(self) -> dict[str, Any] | None:
         """Return numbers that show whether the networks still compute the same; None if noise fails."""
         try:
-            first, second = map(_invent_inputs, self._inputs)
+            first, second = map(invent_inputs, self._inputs)
             return sketch_outputs(self._front, self._tail, (first, second))
         except Exception:  # a network may refuse noise in any way
             return None
@@ -237,7 +238,7 @@ def load_stitched(path: str | Path, source: nn.Module, target: nn.Module, inputs
                                Family.parse(about["family"]), relu=about.get("relu", False))
         sites = Site.parse(about["sites"][0]), Site.parse(about["sites"][1])
         load_state(layer, file.tensors, f"the layer in {str(path)!r}")
-        first, second = map(_invent_inputs, about["inputs"])
+        first, second = map(invent_inputs, about["inputs"])
         kept = {"allow_bypass": about["allow_bypass"], "fit": about["fit"]}
     for side, network, wanted in zip(("source", "target"), (source, target), prints, strict=True):
         got = fingerprint_network(network)
@@ -276,29 +277,3 @@ def _decode_shape(stored: Mapping[str, Any]) -> Shape:
     grid, rest = stored["grid"], {k: v for k, v in stored.items() if k not in ("kind", "size", "grid")}
     return Shape(Kind(stored["kind"]), size=tuple(stored["size"]),
                  grid=None if grid is None else tuple(grid), **rest)
-
-
-def _describe_inputs(inputs: Any) -> Any:
-    """Return nested inputs as JSON, each tensor as type and shape of one example."""
-    if isinstance(inputs, Tensor):
-        one = inputs[:1] if inputs.ndim else inputs
-        return {"tensor": list(one.shape), "dtype": str(one.dtype).removeprefix("torch.")}
-    if isinstance(inputs, Mapping):
-        return {"named": {k: _describe_inputs(v) for k, v in inputs.items()}}
-    if isinstance(inputs, tuple | list):
-        return {"several": [_describe_inputs(v) for v in inputs]}
-    return {"value": inputs if isinstance(inputs, str | int | float | bool | None) else None}
-
-
-def _invent_inputs(described: Mapping[str, Any]) -> Any:
-    """Make four examples of the described shapes: noise, and ones for integers (ids, masks)."""
-    if "named" in described:
-        return {k: _invent_inputs(v) for k, v in described["named"].items()}
-    if "several" in described:
-        return tuple(_invent_inputs(v) for v in described["several"])
-    if "tensor" not in described:
-        return described["value"]
-    dtype, shape = getattr(torch, described["dtype"]), described["tensor"]
-    size = [4, *shape[1:]] if shape else []
-    noise = torch.rand(size, generator=torch.Generator().manual_seed(0))
-    return noise.to(dtype) if dtype.is_floating_point else torch.ones(size, dtype=dtype)

@@ -30,8 +30,8 @@ def split_labels(item: Any) -> tuple[Any, Tensor | None]:
         return item[0], None if item[1] is None else _as_labels(item[1])
     if isinstance(item, tuple | list) and len(item) == 1:
         return item[0], None
-    expect(isinstance(item, Tensor), "batches (inputs, labels)",
-           type(item).__name__, "yield a pair of tensors")
+    expect(isinstance(item, Tensor), "batches (inputs, labels)", type(item).__name__,
+           "yield a pair of tensors")
     return item, None
 
 
@@ -81,8 +81,7 @@ class Batches:
         size: examples per batch (default 256), for datasets and tensors. Loaders keep their own size.
         name: name of the data in messages.
         shuffle, seed: draw a new order in every pass, for datasets and tensors. `seed` decides all orders.
-        rows: use only these examples, in this order (int64 indices, see `split_rows`), for datasets and
-            tensors.
+        rows: use only these examples, in this order (int64 indices, see `split_rows`), likewise.
         most: use only the first examples, at most this many. Default: all.
         device: device on which raw examples are prepared (`Prepared`). Default: the device they are on.
         watched: compute the digests of what each whole pass sees, for `seen`.
@@ -103,9 +102,8 @@ class Batches:
         expect(most is None or is_count(most), f"at least 1 example of {name}", most)
         expect(is_count(size), f"a batch size of at least 1 for {name}", size)
         self.name, self._most, self._device, self._watched = name, most, device, watched
-        self._complete = complete
         self.seen: SeenData | None = None
-        self._prepared = data if isinstance(data, Prepared) else None
+        self.complete, self._prepared = complete, data if isinstance(data, Prepared) else None
         generator = torch.Generator().manual_seed(seed) if shuffle else None
         self._stream = self._open_stream(_get_raw(data), size, generator, rows)
 
@@ -198,7 +196,7 @@ class Batches:
                 empty, found = False, batch.labels is not None
                 expect(labelled in (None, found), f"labels in every batch of {self.name}, or in none", "both",
                        "leave out the examples without a label, or all labels")
-                labelled, batch = found, batch if self._complete is None else self._complete(batch)
+                labelled, batch = found, batch if self.complete is None else self.complete(batch)
                 yield batch if left is None or batch.size <= left else next(cut_batch(batch, left))
                 left = None if left is None else left - batch.size
         if empty:

@@ -80,7 +80,8 @@ class Energy(Detector):
 
     def fit_sites(self, natives: Sequence[NativeSite]) -> list[Self]:
         data = _get_data(natives[0])
-        stream = Batches(data.data, size=data.recipe.batch_size, shuffle=True, seed=data.recipe.seed)
+        stream = Batches(data.data, size=data.recipe.batch_size, shuffle=True, seed=data.recipe.seed,
+                         complete=data.batches.complete)
         made = train_classifiers(data, stream, [n.index for n in natives])
         return [self.copy_with(classifier=made[n.index]) for n in natives]
 
