@@ -12,8 +12,8 @@ import numpy as np
 
 from suture._base import SutureError
 from suture.compare.chance import count_predictions, count_scored
-from suture.compare.evaluation import Evaluation, Evaluator
-from suture.compare.records import Findings, Fitted, ScoreRow, stack_cells, write_rows
+from suture.compare.evaluation import Evaluator
+from suture.compare.records import Evaluation, Findings, Fitted, ScoreRow, stack_cells, write_rows
 from suture.compare.setup import OTHER_ORDER, Setup, report_network_errors
 from suture.numbers import (
     RECORDS,
