@@ -12,7 +12,7 @@ from torch import Tensor
 
 import suture
 from suture import Prepared
-from suture.compare.setup import describe_data
+from suture.compare.opened_data import describe_data
 from suture.data import ImagePreprocessing, sources
 from tests.support import tiny
 

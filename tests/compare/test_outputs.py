@@ -145,7 +145,10 @@ def test_what_is_no_classification_is_scored_by_its_outputs(what: str) -> None:
     data, test = ([(x[0],)] if y is None else (x[0], y) for x, y in zip((FIT, TEST), labels, strict=True))
     found = compared(network, data, test, ood="mahalanobis")
     assert found.meta["output"]["kind"] == "values"
-    assert {"dm.accuracy", "dm.agreement", "dm.kl"}.isdisjoint(found.measures)
+    assert "dm.accuracy" not in found.measures
+    for measure in ("dm.agreement", "dm.kl"):
+        assert found.matrix(measure).isna().all().all()
+        assert (found.matrix(measure, "reason") == found.meta["output"]["why"]).all().all()
     assert re.search(why, found.meta["notes"][0])
     if what not in ("a map", "pixels with labels"):
         error, r2 = slow_scores(network, found, 1, 0, TEST[0])

@@ -15,7 +15,7 @@ from suture.networks import disable_gradients
 from suture.numbers import CHANCE_LEVEL, is_above_chance
 
 if TYPE_CHECKING:
-    from suture.compare.evaluation import Evaluation
+    from suture.compare.records import Evaluation
     from suture.compare.setup import Setup
 
 CHANCE = ("scored", "hits", "label", "prediction")

@@ -15,74 +15,16 @@ from torch import Tensor
 from suture._base import Progress, SutureError
 from suture.compare.chance import ClassCounts
 from suture.compare.grids import arrange_output, shift_to_mean, square_norms, sum_squares, zero_padding
-from suture.compare.records import stack_cells
+from suture.compare.records import Evaluation, stack_cells
 from suture.compare.setup import make_nan_error
 from suture.data import Batch, Batches, cut_batch, move_batch
 from suture.networks import RecordedPass, SitedNetwork, disable_gradients, extract_main_output
-from suture.numbers import Float32Array
 from suture.ood import ScoreCollector
 from suture.representations import Cell, Masks, View, get_row_mask, select_output_mask, to_grid
 from suture.stitching import ScoredRows, StitchingLayer, Task
 
 _OUTPUT = "output"
 """Key of the target network's output beside the numbers of its sites."""
-ResultArray = NDArray[np.bool_] | NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Results of the stitched networks per example, for S source sites, T target sites and N examples.
-
-    Arrays of cells are (S, T, N), with False or NaN in cells that were not evaluated. Booleans are of
-    classification; for tasks of tokens, results of predictions are float32 sums over the scored tokens of an
-    example. Without labels there is no `correct` and no `ce`. With the task "none" there is nothing of
-    predictions, and all other tasks have nothing of outputs. Norms are over all axes but the examples,
-    without padding.
-
-    Attributes:
-        task: the scored task.
-        batches: (B,) sizes of the test batches, in order.
-        tokens: (N,) number of scored tokens; None for other tasks.
-        own_correct: (N,) True where the target network predicts the label.
-        own_ce: (N,) cross-entropy of the target network in nats.
-        own_broken: number of its invalid predictions, whose largest logit is NaN or infinite.
-        correct: (S, T, N) True where the stitched network predicts the label.
-        agree: (S, T, N) True where it predicts the same as the target network.
-        kl: (S, T, N) KL(target network's predictions || stitched network's) in nats.
-        ce: (S, T, N) cross-entropy of the stitched network in nats.
-        broken: per cell, as `own_broken`.
-        most: occurrences of the most frequent ``label`` and ``prediction`` of the target network.
-        scale: (T, N) |T|².
-        spread: (T, N) |T - mean|², with the mean per channel over all rows (positions) of the test data.
-        error: (S, T, N) |S - T|², the squared distance of the stitched from the native representation.
-        output_scale: (N,) |t|² of the target network's output t.
-        output_spread: (N,) |t - mean|², with the mean per channel over all rows of the test data.
-        output_gap: (S, T, N) |o - t|², with the output o of the stitched network.
-    """
-
-    task: Task
-    batches: NDArray[np.int64]
-    tokens: NDArray[np.int64] | None
-    own_correct: ResultArray | None
-    own_ce: Float32Array | None
-    own_broken: int
-    correct: ResultArray | None
-    agree: ResultArray | None
-    kl: Float32Array | None
-    ce: Float32Array | None
-    broken: dict[Cell, int]
-    most: dict[str, int]
-    scale: Float32Array
-    spread: Float32Array
-    error: Float32Array
-    output_scale: Float32Array | None = None
-    output_spread: Float32Array | None = None
-    output_gap: Float32Array | None = None
-
-    @property
-    def examples(self) -> int:
-        """Number of examples N."""
-        return int(self.batches.sum())
 
 
 class Evaluator:

@@ -21,8 +21,7 @@ from suture.compare.moments import (
     match,
 )
 from suture.compare.records import Findings, Fitted, mark_rows, unpack_maps
-from suture.compare.result import assemble, list_standing_notes
-from suture.compare.reuse import take_over
+from suture.compare.result import assemble, list_standing_notes, take_over
 from suture.compare.scores import evaluate
 from suture.compare.settings import CompareOptions
 from suture.compare.setup import OTHER_ORDER, Setup, set_up

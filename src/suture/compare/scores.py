@@ -12,8 +12,8 @@ import numpy as np
 
 from suture._base import SutureError
 from suture.compare.chance import count_predictions, count_scored
-from suture.compare.evaluation import Evaluation, Evaluator
-from suture.compare.records import Findings, Fitted, ScoreRow, stack_cells, write_rows
+from suture.compare.evaluation import Evaluator
+from suture.compare.records import Evaluation, Findings, Fitted, ScoreRow, stack_cells, write_rows
 from suture.compare.setup import OTHER_ORDER, Setup, report_network_errors
 from suture.numbers import (
     RECORDS,
@@ -111,7 +111,7 @@ def _evaluate_run(setup: Setup, method: str, fitted: Fitted, before: Arrays,
     arrays, counts = name_arrays(found, method), {"n_test": found.examples, **count_predictions(found)}
     if not has_same_examples(before, arrays):
         raise SutureError(OTHER_ORDER)
-    rows = score_cells(found, method, seed, fitted.failed)
+    rows = score_cells(found, method, seed, fitted.failed) + _explain_no_task(setup, method, found.examples)
     if detection is None or collector is None or accumulators is None:
         return rows, Findings(arrays=arrays, counts=counts)
     scores = stack_scores(collector, method, setup.shape)
@@ -137,6 +137,13 @@ def _measure_distances(setup: Setup, method: str, fitted: Fitted,
             name = f"{method}.frechet" + ("" if part == "total" else f"_{part}")
             rows.append(ScoreRow(*cell, name, value, 0 if pair is None else pair.moments.n))
     return rows
+
+
+def _explain_no_task(setup: Setup, method: str, n: int) -> list[ScoreRow]:
+    """Return agreement and KL as missing, with the reason why "auto" takes the output for no logits."""
+    why = "" if setup.scored is None else setup.scored.why
+    return [ScoreRow(*cell, f"{method}.{quantity}", make_missing_estimate(why), n)
+            for cell in setup.cells for quantity in ("agreement", "kl") if why]
 
 
 def list_quantities(task: Task) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -14,11 +13,9 @@ from torch import nn
 from suture._base import (
     SutureError,
     check_free_memory,
-    expect,
     summarise_error,
 )
 from suture.compare.chance import check_training_labels
-from suture.compare.completion import make_completion
 from suture.compare.key import (
     Key,
     describe_network,
@@ -27,9 +24,16 @@ from suture.compare.key import (
     make_key,
     sketch_outputs,
 )
-from suture.compare.output_examples import find_labelled, find_readout, spread_examples
+from suture.compare.opened_data import (
+    OpenedData,
+    find_labelled,
+    find_readout,
+    make_completion,
+    open_data,
+    spread_examples,
+)
 from suture.compare.settings import FORWARD_DTYPES, CompareOptions, Settings
-from suture.data import Batch, Batches, Prepared, is_same_batch, move_batch
+from suture.data import Batch, is_same_batch, move_batch
 from suture.networks import (
     Readout,
     SitedNetwork,
@@ -40,55 +44,16 @@ from suture.networks import (
     take_first,
 )
 from suture.ood import Detection
-from suture.representations import PAPER_EXAMPLES, Accumulators, Alignment, Cell, Kind
+from suture.representations import Accumulators, Alignment, Cell, Kind
 from suture.stitching import (
     ScoredOutput,
     StitchingLayer,
     Task,
     check_batch,
-    make_training_batches,
 )
 
 OTHER_ORDER = ("the test data came in another order than in the pass before, or augmented at random, so "
                "cells could not be compared in pairs; give a test loader with shuffle=False")
-
-
-@dataclass(frozen=True)
-class OpenedData:
-    """The data of a comparison, opened once for each use.
-
-    Attributes:
-        whole: all fitting examples.
-        fit: examples for the moments.
-        test: examples for the evaluation of stitched networks.
-        training: training and held-out batches of task loss matching; None without it.
-        paper: examples of the alignment ``paper``; None without it.
-        held_out: True if the test data are not the fitting data.
-        about: descriptions of the data, where there are any.
-        auxiliary: given auxiliary and unseen data of the detectors, by name.
-    """
-
-    whole: Batches
-    fit: Batches
-    test: Batches
-    training: tuple[Batches, Batches | None] | None
-    paper: Batches | None
-    held_out: bool
-    about: Mapping[str, Mapping[str, Any]]
-    auxiliary: Mapping[str, Batches]
-
-    @cached_property
-    def random(self) -> list[str]:
-        """Names of data that come otherwise in every pass."""
-        return [d.name for d in (self.whole, *self.auxiliary.values()) if d.is_random()]
-
-    @property
-    def watched(self) -> dict[str, Batches]:
-        """Data whose passes keep digests of what they see, each once."""
-        found = {"data": self.fit, "test data": self.test, **self.auxiliary}
-        if self.fit is not self.whole:
-            found["all data"] = self.whole
-        return found if self.paper is None else {**found, "first test data": self.paper}
 
 
 @dataclass(frozen=True)
@@ -161,7 +126,7 @@ class Setup:
 def set_up(given: CompareOptions) -> Setup:
     """Prepare both networks and check the first batch."""
     source, target = given.source, given.source if given.target is None else given.target
-    opened, device = _open_data(given), given.torch_device
+    opened, device = open_data(given), given.torch_device
     first = move_batch(next(iter(opened.fit)), device)
     copies = _copy_networks(source, target, first, given)
     labelled = find_labelled(first, opened.test, device)
@@ -197,24 +162,6 @@ def set_up(given: CompareOptions) -> Setup:
         _look_ahead(made, first)
         made = replace(made, warning=check_training_labels(made, first))
     return made
-
-
-def _open_data(given: CompareOptions) -> OpenedData:
-    data, held_out = given.data, given.test is not None
-    expect(data is not None, "data to compare the networks on", "none", "pass a loader or (inputs, labels)")
-    complete = make_completion(given.source, given.target)
-    how: dict[str, Any] = {"size": given.batch_size, "device": given.torch_device, "complete": complete,
-                           "watched": True}
-    test = given.test if held_out else data
-    whole = Batches(data, **how)
-    fit = whole if given.examples is None else Batches(data, most=given.examples, **how)
-    tested = Batches(test, name="test data" if held_out else "data", **how)
-    training = (make_training_batches(data, given.recipe, given.torch_device, complete)
-                if "tlm" in given.method_names else None)
-    paper = (Batches(test, name="test data", most=PAPER_EXAMPLES, **how)
-             if any(r.alignment == "paper" for r in given.requests) else None)
-    about = {name: found for name, d in (("fit", data), ("test", given.test)) if (found := describe_data(d))}
-    return OpenedData(whole, fit, tested, training, paper, held_out, about, given.open_auxiliary())
 
 
 def _copy_networks(source: nn.Module, target: nn.Module, first: Batch, settings: Settings) -> list[nn.Module]:
@@ -312,23 +259,3 @@ def _choose_names(source: nn.Module, target: nn.Module) -> tuple[str, str]:
     """Return the names of two networks in tables: their classes, made distinct if equal."""
     a, b = type(source).__name__, type(target).__name__
     return (f"{a} (source)", f"{b} (target)") if a == b and source is not target else (a, b)
-
-
-def describe_data(data: Any) -> dict[str, Any]:
-    """Return the description of examples of `suture.sources`, also inside ``Prepared``; {} for other data.
-
-    Fingerprints are included only where they are cheap: texts, arrays, and images that stay decoded.
-    """
-    of = data.data if isinstance(data, Prepared) else data
-    if not hasattr(of, "is_small"):
-        return {}
-    prints = {"fingerprint": of.fingerprint, "content": of.content} if of.is_small else {}
-    how = ({} if of is data
-           else {"prepared": [_name_preprocessing(data.source), _name_preprocessing(data.target)]})
-    return {"name": of.name, "examples": len(of), "note": of.note, **prints, **how}
-
-
-def _name_preprocessing(how: Any) -> str:
-    """Return the repr of a preprocessing, or its name if the repr holds a memory address, which varies."""
-    text = repr(how)
-    return getattr(how, "__qualname__", type(how).__qualname__) if " at 0x" in text else text

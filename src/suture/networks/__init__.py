@@ -17,7 +17,6 @@ from suture.networks.calls import name_tensors as name_tensors
 from suture.networks.calls import record as record
 from suture.networks.calls import walk as walk
 from suture.networks.capture_and_replay import RecordedPass as RecordedPass
-from suture.networks.decoder_inputs import complete_decoder_inputs as complete_decoder_inputs
 from suture.networks.input_sequences import view_output_inputs as view_output_inputs
 from suture.networks.outputs import OutputKind as OutputKind
 from suture.networks.outputs import Readout as Readout
@@ -26,6 +25,7 @@ from suture.networks.outputs import find_last_operations as find_last_operations
 from suture.networks.outputs import is_unbounded as is_unbounded
 from suture.networks.outputs import lies_within as lies_within
 from suture.networks.outputs import sums_to_one as sums_to_one
+from suture.networks.padding import complete_decoder_inputs as complete_decoder_inputs
 from suture.networks.preparation import choose_micro_batch as choose_micro_batch
 from suture.networks.preparation import find_device as find_device
 from suture.networks.preparation import fold_batch_norms as fold_batch_norms
