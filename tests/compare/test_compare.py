@@ -71,7 +71,7 @@ def test_fewer_rows_than_features_keeps_what_is_defined(sites: tuple[str, str]) 
         assert "cka, opd and direct matching are still defined" in reasons[name]
     for name in ("cka", "opd", "dm.accuracy", "dm.relative_accuracy", "dm.residual"):
         assert reasons[name] == ""
-    assert any("9 rows" in note and "least norm" in note for note in result.meta["notes"])
+    assert any("9 independent rows" in note and "least norm" in note for note in result.meta["notes"])
 
 
 def test_rows_enough_on_one_side_only_are_noted() -> None:
@@ -80,7 +80,7 @@ def test_rows_enough_on_one_side_only_are_noted() -> None:
     result = suture.compare(narrow, _wide(), (images(9), labels(9)), sites=["2"], target_sites=["4"],
                             methods=[], device="cpu")
     assert result.table.set_index("measure")["reason"]["cca"] != ""
-    assert any("9 rows" in note and "cca" in note for note in result.meta["notes"])
+    assert any("9 independent rows" in note and "cca" in note for note in result.meta["notes"])
 
 
 def test_enough_rows_are_not_noted() -> None:

@@ -191,7 +191,7 @@ def test_nan_or_inf_logits_give_missing_values_with_the_reason_and_spare_the_oth
     found = Evaluator(sited, sited, layers, 9).run(Batches([(x, torch.arange(30) % 3)]), CPU)
     failed = {(0, 1): "the loss was nan", (1, 0): "the loss was nan"}
     arrays = name_arrays(found, "tlm")
-    rows = {(i, j, name): e for i, j, name, e, _ in score_cells(found, "tlm", 0, failed)}
+    rows = {(r.i, r.j, r.measure): r.value for r in score_cells(found, "tlm", 0, failed)}
     assert len(rows) == 4 * len(RECORDS)
     for quantity in ("accuracy", "relative_accuracy", "agreement", "kl", "ce_gap"):
         e = rows[0, 0, f"tlm.{quantity}"]
@@ -309,7 +309,7 @@ def test_r2_of_a_constant_is_missing_and_its_residual_is_not():
     x = vectors(23)
     sited = SitedNetwork(Still().eval(), x, ["block"], allow_bypass=True)
     found = Evaluator(sited, sited, {(0, 0): half}, 7).run(Batches([(x, torch.arange(23) % 3)]), CPU)
-    e = {name: e for _, _, name, e, _ in score_cells(found, "dm", 0, {})}
+    e = {r.measure: r.value for r in score_cells(found, "dm", 0, {})}
     assert e["dm.r2"].reason == "the target's representation is constant on the test data"
     assert e["dm.residual"].value > 0
 

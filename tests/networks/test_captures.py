@@ -83,12 +83,12 @@ class Turned(nn.Module):
 def test_a_given_map_lies_in_memory_as_the_networks_own(order: tuple[int, ...]) -> None:
     back = tuple(order.index(d) for d in range(4))
     network = seeded(lambda: Strided(Turned(*order), back)).eval()
-    x = capture(network, IMAGES[:6], ["block"])["block"]
+    x = capture(network, IMAGES[:6], ["block@map"])["block"]
     with torch.no_grad():
         wanted = network(IMAGES[:6])
     for given in (x, x.contiguous(), x.clone(memory_format=torch.channels_last)):
-        torch.testing.assert_close(run_tail(network, IMAGES[:6], "block", given), wanted)
-    torch.testing.assert_close(run_tail(network, IMAGES[:6], "block", torch.cat([x, x])),
+        torch.testing.assert_close(run_tail(network, IMAGES[:6], "block@map", given), wanted)
+    torch.testing.assert_close(run_tail(network, IMAGES[:6], "block@map", torch.cat([x, x])),
                                torch.cat([wanted, wanted]))
 
 
