@@ -227,7 +227,7 @@ def test_logits_that_are_nan_are_told_in_tokens() -> None:
                    (1, 1): lambda x, mask: x}
     found = Evaluator(sited, sited, layers, 9, task=Task.NEXT_TOKEN).run(Batches(stream(some)), CPU)
     scored = score_cells(found, "dm", 0, {(0, 1): "no", (1, 0): "no"})
-    rows = {(r.i, r.j, r.measure): r.value for r in scored}
+    rows = {(i, j, name): e for i, j, name, e, *_ in scored}
     bad, total = found.broken[0, 0], sum(len(t) - 1 for t in some)
     assert 0 < bad < total
     why = f"the stitched network's logits are nan or infinite for {bad} of {total} test tokens"
