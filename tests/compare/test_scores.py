@@ -220,7 +220,7 @@ def test_a_target_network_with_nan_is_named():
     broken = network(x).isnan().any(1)
     assert broken.sum() == 1
     assert not found.agree[0, 0][broken].any()
-    reasons = {name: e.reason for _, _, name, e, _ in score_cells(found, "dm", 0, {})}
+    reasons = {r.measure: r.value.reason for r in score_cells(found, "dm", 0, {})}
     assert reasons["dm.kl"] == "the target network's logits are nan or infinite for 1 of 30 test examples"
     assert reasons["dm.residual"] == reasons["dm.r2"] == ""
 
