@@ -31,6 +31,14 @@ _GLOBAL = "global_attention_mask"
 """In Longformer and LED it marks tokens that see all others, and no padding."""
 
 
+def list_arguments(network: nn.Module) -> tuple[str, ...]:
+    """List the names of the arguments of a network; none if it does not tell, such as a TorchScript one."""
+    try:
+        return tuple(inspect.signature(network.forward).parameters)
+    except (TypeError, ValueError):
+        return ()
+
+
 @dataclass(frozen=True)
 class InputSequence:
     """One sequence of tokens among the inputs.
@@ -67,7 +75,7 @@ class InputSequences:
 
     def _sort(self, named: Mapping[str, Any]) -> dict[str, Any]:
         """Return inputs in the order of the network's arguments, then of their names' first appearance."""
-        places = {name: k for k, name in enumerate(inspect.signature(self._network.forward).parameters)}
+        places = {name: k for k, name in enumerate(list_arguments(self._network))}
         return {k: named[k] for k in sorted(named, key=lambda k: places.get(k, len(places)))}
 
     def _get_lengths(self, inputs: Any) -> list[int]:

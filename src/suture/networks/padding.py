@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from suture._base import SutureError, convert_tensors, count_examples
 from suture.networks.calls import extract_main_output
-from suture.networks.input_sequences import InputSequences
+from suture.networks.input_sequences import InputSequences, list_arguments
 from suture.representations import Shape, TokenMasks
 
 TOLERANCE = 1e-3
@@ -46,7 +45,7 @@ class PaddingGuard:
         self._run, self._names, self._shapes, self._name = run, names, shapes, name
         self._rounding = max(TOLERANCE, 8 * torch.finfo(dtype).eps)
         self._sequences, self.makes_positions = sequences, False
-        self._takes_positions = _POSITIONS in inspect.signature(network.forward).parameters
+        self._takes_positions = _POSITIONS in list_arguments(network)
         self._checked: set[tuple[int, bool]] = set()
         self.notes: list[str] = []
 
@@ -195,7 +194,7 @@ def complete_decoder_inputs(network: nn.Module, inputs: Any, labels: Tensor | No
     ends with the last scored label; without labels it ends before the padding tokens at the end of the ids.
     Inputs of any other network are returned as they are.
     """
-    takes = inspect.signature(network.forward).parameters
+    takes = list_arguments(network)
     if not isinstance(inputs, Mapping) or _IDS not in takes:
         return inputs
     labels = labels if labels is not None and labels.ndim == 2 and not labels.is_floating_point() else None
