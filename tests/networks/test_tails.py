@@ -18,6 +18,7 @@ from tests.support.architectures import ARCHITECTURES, N
 
 EVERY = ("vit", "swin", "bert", "albert", "gpt2")
 """Where every legal site is tried, and not the default ones alone."""
+LONG = ("swin", "albert", "vit")
 
 
 def _state(network: nn.Module) -> list[Any]:
@@ -79,7 +80,7 @@ def _concatenated(sited: SitedNetwork, k: int, x: Tensor, done: Any) -> None:
     assert not torch.allclose(together[:N], together[N:])
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in EVERY])
 @torch.no_grad()
 def test_law_1_at_every_legal_site(name: str) -> None:
     of = ARCHITECTURES[name]

@@ -731,6 +731,7 @@ def several_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("several_threads")
 def test_many_cells_at_once_are_the_cells_one_by_one() -> None:
     where: list[bool] = []

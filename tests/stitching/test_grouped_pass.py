@@ -58,7 +58,8 @@ def trained_in_plenty(network: str) -> Fit:
 
 @pytest.mark.parametrize("error", [oom, cpu_oom, MemoryError])
 @pytest.mark.parametrize(("network", "most", "left"), [
-    ("resnet_digits", 3 * N, 3 * N), ("resnet_digits", N, 36), ("resnet_digits", 5, 4), ("awkward", 1, 1)])
+    ("resnet_digits", 3 * N, 3 * N), ("resnet_digits", N, 36), ("awkward", 1, 1),
+    pytest.param("resnet_digits", 5, 4, marks=pytest.mark.slow)])
 def test_running_out_of_memory_changes_no_layer_and_is_said(monkeypatch: pytest.MonkeyPatch, error: Any,
                                                             network: str, most: int, left: int) -> None:
     plain = trained_in_plenty(network)

@@ -108,6 +108,7 @@ def test_a_layer_without_parameters_is_trained_over_in_peace() -> None:
     assert all(len(set(loss)) == 1 for loss in fit.curves.loss.values())
 
 
+@pytest.mark.slow
 def test_direct_matching_by_gradient_finds_direct_matching() -> None:
     fit = Fit(TaskRecipe(epochs=800, objective="match", lr=0.3, weight_decay=0, schedule="cosine"),
               [(0, 1), (1, 0)], dtype=torch.float32)

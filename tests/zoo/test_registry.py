@@ -90,6 +90,7 @@ def test_train_network_refuses_sets_that_do_not_match(small: tuple[ImageSet, Ima
         zoo.train_network("resnet_digits", 0, Recipe(epochs=1), (small[0], colour))
 
 
+@pytest.mark.slow
 def test_the_digits_recipe_reaches_its_accuracy() -> None:
     _, report = zoo.train_network("resnet_digits", 0)
     assert report.recipe == zoo.DIGITS_RECIPE
