@@ -20,6 +20,7 @@ _MADE_AT_RUN_TIME = 1 << 9
 
 
 def compute_digest(*parts: str | bytes) -> bytes:
+    """Return the SHA-256 of several parts, each with its length, so that none runs into the next."""
     digest = hashlib.sha256()
     for part in parts:
         data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part

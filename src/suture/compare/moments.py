@@ -223,7 +223,8 @@ def mark_overfitted(setup: Setup, arrays: Arrays, tested: Findings) -> Findings:
     """
     found = {(r["source"], r["target"]): r["value"] for r in tested.rows if r["measure"] == "dm.r2"}
     marks, fits = {}, {}
-    for i, j in setup.cells:
+    solved = _SOLUTIONS["residual"] in arrays  # not if every cell failed, as a sparse map may
+    for i, j in setup.cells if solved else ():
         residual, expected = (float(arrays[_SOLUTIONS[name]][i, j]) for name in ("residual", "expected"))
         r2 = found.get((str(setup.source.sites[i]), str(setup.target.sites[j])), math.nan)
         if mark := explain_overfit(residual, expected, r2 if setup.data.held_out else None):

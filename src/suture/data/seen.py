@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, RandomSampler, WeightedRandomSampler
 
+from suture._base import compute_digest
 from suture.data.batch import Batch
 
 TRIED = 4
@@ -81,7 +82,7 @@ def _hash_examples(given: Any, n: int) -> list[bytes]:
     """Return one hash for each of `n` examples, over types, shapes and bytes of all of its parts."""
     if isinstance(given, list) and len(given) == n:
         # Raw examples, such as texts or images of several sizes; or as many inputs as examples by chance.
-        return [_digest(*_describe(one)) for one in given]
+        return [compute_digest(*_describe(one)) for one in given]
     columns: list[list[bytes]] = []
     shared: list[str | bytes] = []
     for path, leaf in _walk_leaves(given):
@@ -90,7 +91,7 @@ def _hash_examples(given: Any, n: int) -> list[bytes]:
             columns.append(_hash_rows(leaf))
         else:
             shared += [path, *_describe(leaf)]
-    about = _digest(*shared)
+    about = compute_digest(*shared)
     return [b"".join(row) for row in zip([about] * n, *columns, strict=True)]
 
 
@@ -122,14 +123,6 @@ def _hash_rows(x: Tensor) -> list[bytes]:
     plain = x.detach().cpu().contiguous().flatten(1) if x.ndim > 1 else x.detach().cpu().contiguous()[:, None]
     # Bytes, because bfloat16 has no NumPy type.
     return [hashlib.sha256(row).digest() for row in plain.view(torch.uint8).numpy()]
-
-
-def _digest(*parts: str | bytes) -> bytes:
-    digest = hashlib.sha256()
-    for part in parts:
-        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
-        digest.update(b"%d " % len(data) + data)
-    return digest.digest()
 
 
 def read_some(loader: Any) -> Any:
