@@ -297,7 +297,7 @@ def test_a_contest_lost_by_marked_cells_says_so_and_is_not_tested(marked, count)
     values = correct.mean(axis=2)
     row, words = with_marks("tlm.accuracy", values, marked, correct)
     assert (row["violated"], row["marked"]) == (2, count)
-    assert ("Of these 2, 1 rest on marked cells." in words) == (count == 1)
+    assert ("Of these 2, 1 rests on marked cells." in words) == (count == 1)
     if count < 2:
         assert row["beyond_noise"] == 2 - count
         assert f"Beyond test-set noise: {2 - count} of {2 - count} (" in words
@@ -317,7 +317,7 @@ def test_a_rival_without_a_mark_is_enough_and_only_it_is_tested():
 
 def test_a_layer_most_similar_to_itself_among_marked_cells_is_no_clean_pass():
     row, words = with_marks("tlm.accuracy", [[0.9, 0.1], [0.1, 0.9]], {(1, 0)})
-    assert words.endswith("is most similar to itself (2 of 2). Of these 2, 1 rest on marked cells.")
+    assert words.endswith("is most similar to itself (2 of 2). Of these 2, 1 rests on marked cells.")
     assert not verdict.is_lost(row)
     assert not verdict.is_clean(row)
     row, words = with_marks("tlm.accuracy", [[0.9, 0.1], [0.1, 0.9]], {(1, 0)}, same_network=False)

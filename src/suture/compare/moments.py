@@ -95,13 +95,14 @@ def collect_moments(setup: Setup, batches: Batches, accumulators: Accumulators,
             try:
                 xs = source.front(piece.source)
                 ys = xs if source is target else target.front(piece.target)
-                masks: list[Masks] = [source.find_masks(piece.source), target.find_masks(piece.target)]
+                own = target.find_masks(piece.target)
+                masks: list[Masks] = [source.find_masks(piece.source), own]
                 if share is not None:
                     masks = share.draw_masks(xs, *(select_mask(m, of.shapes[0].sequence) for m, of in zip(
                         masks, (source, target), strict=True)))
                 accumulators.update(xs, ys, *masks)
                 if fitter is not None:
-                    fitter.update(ys, piece.labels, target.find_masks(piece.target))
+                    fitter.update(ys, piece.labels, own)
             except NonFiniteError as e:
                 raise make_nan_error(source if e.side == "source" else target, e.index, k, "data") from None
             except (RuntimeError, IndexError) as e:

@@ -122,13 +122,12 @@ def find_labelled(first: Batch, test: Batches, device: torch.device) -> Batch:
     return first if tested.labels is None else tested
 
 
-def spread_examples(batches: Batches, data: Any, device: torch.device,
-                    complete: Callable[[Batch], Batch]) -> Iterator[Batch]:
+def spread_examples(batches: Batches, data: Any, device: torch.device) -> Iterator[Batch]:
     """Yield batches of `data`: of a few examples, evenly spread, or the first ones of a stream."""
     n = batches.count_examples()
     if n is not None and can_shuffle(data):
         rows = torch.linspace(0, n - 1, min(n, EXAMPLES)).long()
-        batches = Batches(data, rows=rows, size=EXAMPLES, device=device, complete=complete)
+        batches = Batches(data, rows=rows, size=EXAMPLES, device=device, complete=batches.complete)
     for batch in batches:
         yield move_batch(batch, device)
 

@@ -28,7 +28,6 @@ from suture.compare.opened_data import (
     OpenedData,
     find_labelled,
     find_readout,
-    make_completion,
     open_data,
     spread_examples,
 )
@@ -131,8 +130,7 @@ def set_up(given: CompareOptions) -> Setup:
     copies = _copy_networks(source, target, first, given)
     labelled = find_labelled(first, opened.test, device)
     spread = (opened.whole, given.data) if labelled is first else (opened.test, given.test)
-    scored = given.resolve_output(copies[-1], labelled, lambda: spread_examples(
-        *spread, device, make_completion(source, target)))
+    scored = given.resolve_output(copies[-1], labelled, lambda: spread_examples(*spread, device))
     settings = given.replace_output(scored)
     if "tlm" in settings.method_names:
         check_batch(first, settings.recipe, Task(settings.task))

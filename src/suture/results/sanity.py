@@ -192,7 +192,8 @@ def _refuse_claim(entry: Measure, layers: str) -> str:
 def _describe_marked(contests: Sequence[Contest]) -> list[str]:
     """Return a sentence on the contests that rest on marked cells, if there are any."""
     count = sum(c.marked for c in contests)
-    return [f"Of these {len(contests)}, {count} rest on marked cells."] if count else []
+    verb = "rests" if count == 1 else "rest"
+    return [f"Of these {len(contests)}, {count} {verb} on marked cells."] if count else []
 
 
 def _find_contests(entry: Measure, values: Floats, marked: Bools, partners: Sequence[str],
