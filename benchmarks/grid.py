@@ -21,8 +21,8 @@ import torch
 import suture
 from common import Floor, claim, header
 from suture import zoo
-from suture.networks.capture_and_replay import RecordedPass
 from suture.networks.sites import SitedNetwork
+from suture.networks.sites.capture_and_replay import RecordedPass
 
 
 def images_of(n: int) -> tuple[torch.Tensor, torch.Tensor]:

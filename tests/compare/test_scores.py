@@ -12,10 +12,10 @@ from scipy.special import log_softmax, rel_entr
 from torch import nn
 
 import suture
-from suture.compare import evaluation
-from suture.compare.evaluation import Evaluator
 from suture.compare.records import Evaluation
-from suture.compare.scores import has_same_examples, list_quantities, name_arrays, score_cells
+from suture.compare.scoring import evaluation
+from suture.compare.scoring.evaluation import Evaluator
+from suture.compare.scoring.scores import has_same_examples, list_quantities, name_arrays, score_cells
 from suture.data import Batches
 from suture.networks import SitedNetwork, capture, extract_main_output, run_tail
 from suture.numbers import build_record

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 import suture
 from suture import SutureError, TaskRecipe
 from suture import numbers as scores
-from suture.compare.evaluation import Evaluator
-from suture.compare.scores import list_quantities, score_cells
+from suture.compare.scoring.evaluation import Evaluator
+from suture.compare.scoring.scores import list_quantities, score_cells
 from suture.data import Batches
 from suture.networks import SitedNetwork
 from suture.stitching import Task

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from suture import SutureError
 from suture.networks.calls import apply, extract_main_output, freeze
-from suture.networks.site_search import Site
-from suture.networks.sites import capture, find_sites, run_tail
+from suture.networks.sites import Site, capture, find_sites, run_tail
 from suture.representations import Kind
 from tests.support.networks import NETWORKS
 from tests.support.states import same_state, state_of

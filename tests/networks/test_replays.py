@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from suture import SutureError
 from suture.networks.calls import freeze, record, walk
-from suture.networks.capture_and_replay import RecordedPass, ReplayPlan, capture_calls, replay
-from suture.networks.site_search import Site
-from suture.networks.sites import SitedNetwork
+from suture.networks.sites import Site, SitedNetwork
+from suture.networks.sites.capture_and_replay import RecordedPass, ReplayPlan, capture_calls, replay
 from tests.support.tiny import images, network, seeded
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from suture import SutureError
-from suture.networks.site_search import Site
+from suture.networks.sites import Site
 
 
 @pytest.mark.parametrize(("written", "site"), [

@@ -12,8 +12,7 @@ import suture
 import suture.networks.calls
 from suture import SutureError
 from suture.networks.calls import apply, extract_tensors, record, walk
-from suture.networks.site_search import Site
-from suture.networks.sites import SitedNetwork
+from suture.networks.sites import Site, SitedNetwork
 from tests.support.architectures import ARCHITECTURES, N
 
 EVERY = ("vit", "swin", "bert", "albert", "gpt2")

@@ -58,7 +58,7 @@ class Findings:
         rows: rows of the table, as saved.
         arrays: arrays, as saved.
         notes: sentences for the reader.
-        counts: ``n_fit``, ``n_test`` and ``n_paper`` examples; also those of `suture.compare.chance.CHANCE`.
+        counts: ``n_fit``, ``n_test`` and ``n_paper`` examples; also the words of chance.
         failed: cells without a stitched network, with the reason.
         ood: conventions and quality of the detectors.
         stages: names of the finished stages.

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from suture._base import Progress, SutureError, format_times, get_time
-from suture.compare.chance import CHANCE, describe_counts
 from suture.compare.key import (
     OTHER_ROUNDING,
     ROUNDING,
@@ -19,6 +18,7 @@ from suture.compare.key import (
     shorten_key,
 )
 from suture.compare.records import Findings
+from suture.compare.scoring.chance import CHANCE, describe_counts
 from suture.compare.setup import Setup
 from suture.data import Batches, SeenData
 from suture.numbers import Arrays, get_base_name, get_measure, sort_measures

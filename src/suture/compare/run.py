@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from suture._base import SutureError, get_time, takes
-from suture.compare.evaluation import Evaluator
 from suture.compare.moments import (
     collect,
     collect_moments,
@@ -22,7 +21,8 @@ from suture.compare.moments import (
 )
 from suture.compare.records import Findings, Fitted, mark_rows, unpack_maps
 from suture.compare.result import assemble, list_standing_notes, take_over
-from suture.compare.scores import evaluate
+from suture.compare.scoring.evaluation import Evaluator
+from suture.compare.scoring.scores import evaluate
 from suture.compare.settings import CompareOptions
 from suture.compare.setup import OTHER_ORDER, Setup, set_up
 from suture.compare.task_loss import (

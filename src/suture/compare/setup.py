@@ -15,7 +15,6 @@ from suture._base import (
     check_free_memory,
     summarise_error,
 )
-from suture.compare.chance import check_training_labels
 from suture.compare.key import (
     Key,
     describe_network,
@@ -31,6 +30,7 @@ from suture.compare.opened_data import (
     open_data,
     spread_examples,
 )
+from suture.compare.scoring.chance import check_training_labels
 from suture.compare.settings import FORWARD_DTYPES, CompareOptions, Settings
 from suture.data import Batch, is_same_batch, move_batch
 from suture.networks import (

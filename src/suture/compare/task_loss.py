@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from suture._base import derive_seed
-from suture.compare.evaluation import Evaluator
 from suture.compare.records import Findings, Fitted, FittedMap, pack_maps, stack_cells
-from suture.compare.scores import score_cells
+from suture.compare.scoring.evaluation import Evaluator
+from suture.compare.scoring.scores import score_cells
 from suture.compare.setup import Setup, report_network_errors
 from suture.representations import Cell
 from suture.results import describe_marks

@@ -16,7 +16,6 @@ from suture.networks.calls import freeze as freeze
 from suture.networks.calls import name_tensors as name_tensors
 from suture.networks.calls import record as record
 from suture.networks.calls import walk as walk
-from suture.networks.capture_and_replay import RecordedPass as RecordedPass
 from suture.networks.input_sequences import view_output_inputs as view_output_inputs
 from suture.networks.outputs import OutputKind as OutputKind
 from suture.networks.outputs import Readout as Readout
@@ -31,13 +30,14 @@ from suture.networks.preparation import find_device as find_device
 from suture.networks.preparation import fold_batch_norms as fold_batch_norms
 from suture.networks.preparation import prepare as prepare
 from suture.networks.preparation import take_first as take_first
-from suture.networks.site_inspection import SiteInfo as SiteInfo
-from suture.networks.site_search import Site as Site
-from suture.networks.site_search import SiteSpec as SiteSpec
+from suture.networks.sites import Site as Site
 from suture.networks.sites import SitedNetwork as SitedNetwork
+from suture.networks.sites import SiteInfo as SiteInfo
+from suture.networks.sites import SiteSpec as SiteSpec
 from suture.networks.sites import capture as capture
 from suture.networks.sites import find_sites as find_sites
 from suture.networks.sites import run_tail as run_tail
+from suture.networks.sites.capture_and_replay import RecordedPass as RecordedPass
 from suture.networks.state_dicts import abbreviate as abbreviate
 from suture.networks.state_dicts import load_state as load_state
 from suture.networks.state_dicts import name_kind as name_kind

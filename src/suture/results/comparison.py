@@ -46,7 +46,7 @@ class Comparison(Measured):
             empty otherwise.
         arrays: per-example and per-cell arrays by name, such as ``"target.correct"`` bool (N,),
             ``"dm.correct"`` bool and ``"dm.kl"`` float32 (S, T, N), ``"tlm.loss"`` (S, T, epochs),
-            ``"dm.weight/0/1"`` float32. The per-example ones (`suture.compare.evaluation`) need
+            ``"dm.weight/0/1"`` float32. The per-example ones (`suture.compare.scoring.evaluation`) need
             about 14 bytes per cell, method and test example. With several initialisations
             (`TaskRecipe.seeds`) they are means, float32. ``"tlm.runs.kl"`` (initialisations, S, T) holds the
             values of each, and ``"tlm.run1.loss"`` belongs to the second.

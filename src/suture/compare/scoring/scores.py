@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from suture._base import SutureError
-from suture.compare.chance import count_predictions, count_scored
-from suture.compare.evaluation import Evaluator
 from suture.compare.records import Evaluation, Findings, Fitted, ScoreRow, stack_cells, write_rows
+from suture.compare.scoring.chance import count_predictions, count_scored
+from suture.compare.scoring.evaluation import Evaluator
 from suture.compare.setup import OTHER_ORDER, Setup, report_network_errors
 from suture.numbers import (
     RECORDS,

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from suture._base import SutureError, convert_tensors, count_examples, report_errors
-from suture.networks.batchings import Batchings
 from suture.networks.calls import (
     MIXED,
     Call,
@@ -24,10 +23,11 @@ from suture.networks.calls import (
     record,
     walk,
 )
-from suture.networks.capture_and_replay import ReplayPlan, capture_for_replay, replay
 from suture.networks.input_sequences import Calls, InputSequences, choose_stack
 from suture.networks.preparation import take_first
-from suture.networks.site_search import Site, SiteSearch, SiteSpec, is_parametrization
+from suture.networks.sites.batchings import Batchings
+from suture.networks.sites.capture_and_replay import ReplayPlan, capture_for_replay, replay
+from suture.networks.sites.search import Site, SiteSearch, SiteSpec, is_parametrization
 from suture.representations import (
     Kind,
     Shape,

@@ -24,7 +24,7 @@ from suture.networks.calls import (
     intercept_calls,
     repeat_examples,
 )
-from suture.networks.site_search import Site
+from suture.networks.sites.search import Site
 
 _GENERATOR = "_checkpoint_without_reentrant_generator"
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from suture._base import SutureError, convert_tensors, count_examples
-from suture.networks.axis_trace import AxisTrace
 from suture.networks.calls import (
     MIXED,
     Call,
@@ -22,6 +21,7 @@ from suture.networks.calls import (
     walk,
 )
 from suture.networks.preparation import take_first
+from suture.networks.sites.axis_trace import AxisTrace
 from suture.representations import UNKNOWN, Evidence
 
 _MOST = 8

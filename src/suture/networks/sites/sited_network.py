@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from suture._base import SutureError, list_tensors
 from suture.networks.calls import CallId, disable_gradients, extract_main_output, freeze
-from suture.networks.capture_and_replay import RecordedPass, capture_calls, replay
 from suture.networks.outputs import Readout
 from suture.networks.padding import PaddingGuard
-from suture.networks.site_inspection import SiteInfo, SiteInspector
-from suture.networks.site_search import Site, SiteSpec
+from suture.networks.sites.capture_and_replay import RecordedPass, capture_calls, replay
+from suture.networks.sites.inspection import SiteInfo, SiteInspector
+from suture.networks.sites.search import Site, SiteSpec
 from suture.representations import Masks
 
 

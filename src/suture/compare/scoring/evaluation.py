@@ -13,9 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from suture._base import Progress, SutureError
-from suture.compare.chance import ClassCounts
-from suture.compare.grids import arrange_output, shift_to_mean, square_norms, sum_squares, zero_padding
 from suture.compare.records import Evaluation, stack_cells
+from suture.compare.scoring.chance import ClassCounts
+from suture.compare.scoring.grids import (
+    arrange_output,
+    shift_to_mean,
+    square_norms,
+    sum_squares,
+    zero_padding,
+)
 from suture.compare.setup import make_nan_error
 from suture.data import Batch, Batches, cut_batch, move_batch
 from suture.networks import RecordedPass, SitedNetwork, disable_gradients, extract_main_output

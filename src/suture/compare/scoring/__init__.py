@@ -1,0 +1,1 @@
+"""Scores of the cells of a grid: what each stitched network predicts, beside chance."""
