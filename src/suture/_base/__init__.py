@@ -1,6 +1,7 @@
 """Foundation of every room: the error, checks, trees of tensors, files, hashes, progress, free memory."""
 
 from suture._base.code_hashing import compute_digest as compute_digest
+from suture._base.code_hashing import find_eager as find_eager
 from suture._base.errors import SutureError as SutureError
 from suture._base.errors import SutureWarning as SutureWarning
 from suture._base.errors import check_classes as check_classes

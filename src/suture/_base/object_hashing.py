@@ -20,12 +20,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from suture._base.code_hashing import compute_digest, hash_code, is_full, is_library, list_globals
+from suture._base.code_hashing import (
+    compute_digest,
+    find_eager,
+    hash_code,
+    is_full,
+    is_library,
+    list_globals,
+)
 from suture._base.hashing import hash_tensors
 
 _PASSING = frozenset({"training", "_is_full_backward_hook", "_name_or_path", "name_or_path", "_commit_hash",
                       "transformers_version", "warnings_issued", "_is_hf_initialized", "generation_config",
-                      "_original_object_hash", "__weakref__"})
+                      "_original_object_hash", "__weakref__", "_compiled_call_impl",
+                      "_is_torch_compile"})
 """Attributes that say where an object comes from, or that its use changes, and decide no number."""
 _OPAQUE = (logging.Logger, threading.Thread, io.IOBase, weakref.ref, torch.Generator, np.random.Generator,
            np.random.RandomState, random.Random, type(threading.Lock()), type(threading.RLock()))
@@ -114,6 +122,10 @@ class _Walk:
     def _hash_new(self, x: Any) -> bytes:
         kind: Any = type(x)
         try:
+            # Compilation decides no number beyond rounding, and leaves a state that changes with its use.
+            eager = find_eager(x)
+            if eager is not x:
+                return self.hash(eager)
             return _choose_rule(kind)(self, x)
         except Exception:  # objects of any library refuse to be read in any way they like
             return compute_digest("unreadable", f"{kind.__module__}.{kind.__qualname__}")
