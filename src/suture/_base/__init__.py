@@ -36,6 +36,7 @@ from suture._base.option_records import Seed as Seed
 from suture._base.option_records import Share as Share
 from suture._base.option_records import Whole as Whole
 from suture._base.option_records import checked as checked
+from suture._base.option_records import describes as describes
 from suture._base.option_records import keyword_options as keyword_options
 from suture._base.option_records import list_options as list_options
 from suture._base.option_records import options as options
