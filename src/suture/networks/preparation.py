@@ -15,6 +15,7 @@ from suture._base import SutureError, convert_tensors, count_examples, expect, l
 from suture.networks.calls import (
     Call,
     apply,
+    dequantise,
     disable_gradients,
     extract_tensors,
     freeze,
@@ -165,7 +166,7 @@ def fold_batch_norms(network: nn.Module, inputs: Any, unchanged: Collection[str]
 
 def are_equal_outputs(one: Any, other: Any) -> bool:
     """Return True where the tensors in two outputs are equal up to rounding of float32."""
-    a, b = extract_tensors(one), extract_tensors(other)
+    a, b = ([*map(dequantise, extract_tensors(o))] for o in (one, other))
     return len(a) == len(b) and all(
         x.shape == y.shape and torch.allclose(x, y.to(x.device), rtol=1e-3, atol=1e-4, equal_nan=True)
         for x, y in zip(a, b, strict=True))
