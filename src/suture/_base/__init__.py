@@ -1,6 +1,7 @@
 """Foundation of every room: the error, checks, trees of tensors, files, hashes, progress, free memory."""
 
 from suture._base.code_hashing import compute_digest as compute_digest
+from suture._base.code_hashing import find_eager as find_eager
 from suture._base.errors import SutureError as SutureError
 from suture._base.errors import SutureWarning as SutureWarning
 from suture._base.errors import check_classes as check_classes
@@ -35,6 +36,7 @@ from suture._base.option_records import Seed as Seed
 from suture._base.option_records import Share as Share
 from suture._base.option_records import Whole as Whole
 from suture._base.option_records import checked as checked
+from suture._base.option_records import describes as describes
 from suture._base.option_records import keyword_options as keyword_options
 from suture._base.option_records import list_options as list_options
 from suture._base.option_records import options as options

@@ -113,6 +113,15 @@ def takes(cls: Callable[P, A]) -> Callable[[Callable[[A], R]], Callable[P, R]]:
     return decorate
 
 
+def describes(cls: type) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Replace the line ``{options}`` of a function's docstring by the options of a record."""
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        function.__doc__ = insert_options(function.__doc__ or "", list_options(cls))
+        return function
+
+    return decorate
+
+
 def checked(function: Callable[P, R]) -> Callable[P, R]:
     """Check the arguments of a function against its annotations; bad ones raise a `SutureError`."""
     return _explain_errors(wraps(function)(validate_call(config=_CONFIG)(function)), function)

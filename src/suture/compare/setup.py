@@ -39,6 +39,7 @@ from suture.networks import (
     choose_micro_batch,
     disable_gradients,
     fold_batch_norms,
+    open_network,
     prepare,
     take_first,
 )
@@ -124,6 +125,7 @@ class Setup:
 
 def set_up(given: CompareOptions) -> Setup:
     """Prepare both networks and check the first batch."""
+    given = _open_networks(given)
     source, target = given.source, given.source if given.target is None else given.target
     opened, device = open_data(given), given.torch_device
     first = move_batch(next(iter(opened.fit)), device)
@@ -160,6 +162,15 @@ def set_up(given: CompareOptions) -> Setup:
         _look_ahead(made, first)
         made = replace(made, warning=check_training_labels(made, first))
     return made
+
+
+def _open_networks(given: CompareOptions) -> CompareOptions:
+    """Return the arguments with the networks that are in wrappers, with weights that were offloaded."""
+    source, target = open_network(given.source, "source"), given.target
+    if target is not None:
+        target = source if target is given.source else open_network(target, "target")
+    same = source is given.source and target is given.target
+    return given if same else replace(given, source=source, target=target)
 
 
 def _copy_networks(source: nn.Module, target: nn.Module, first: Batch, settings: Settings) -> list[nn.Module]:

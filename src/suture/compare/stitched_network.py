@@ -36,7 +36,16 @@ from suture.compare.settings import StitchOptions
 from suture.compare.setup import set_up
 from suture.compare.task_loss import find_marks, measure_own_layers, train
 from suture.data import Batch, Batches, has_lists, move_batch, read_inputs
-from suture.networks import Readout, Site, SitedNetwork, find_device, load_state, prepare, take_first
+from suture.networks import (
+    Readout,
+    Site,
+    SitedNetwork,
+    find_device,
+    load_state,
+    open_network,
+    prepare,
+    take_first,
+)
 from suture.representations import Alignment, AlignmentRule, Kind, Shape
 from suture.results import describe_flaw
 from suture.stitching import Family, StitchingLayer, Task, explain_overfit, resolve_output
@@ -81,6 +90,8 @@ class StitchedNetwork(nn.Module):
                  layer: StitchingLayer, inputs: Any, *, allow_bypass: bool = False,
                  device: str | torch.device = "cpu", fit: Mapping[str, Any] | None = None) -> None:
         super().__init__()
+        source, target = (open_network(network, side)
+                          for network, side in ((source, "source"), (target, "target")))
         where = find_device(device)
         a, b = (inputs.source, inputs.target) if isinstance(inputs, Batch) else (inputs, inputs)
         a, b = (convert_tensors(take_first(x), lambda t: t.to(where)) for x in (a, b))
@@ -241,6 +252,8 @@ def load_stitched(path: str | Path, source: nn.Module, target: nn.Module, inputs
         load_state(layer, file.tensors, f"the layer in {str(path)!r}")
         first, second = map(invent_inputs, about["inputs"])
         kept = {"allow_bypass": about["allow_bypass"], "fit": about["fit"]}
+    source, target = (open_network(network, side)
+                      for network, side in ((source, "source"), (target, "target")))
     for side, network, wanted in zip(("source", "target"), (source, target), prints, strict=True):
         got = fingerprint_network(network)
         expect(got == wanted, f"the {side} network that the layer was fitted to, {wanted}",

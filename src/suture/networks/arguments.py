@@ -11,19 +11,21 @@ from torch import nn
 
 from suture._base import ExampleList, SutureError, convert_examples, convert_tensors
 from suture.data import Columns
+from suture.networks.eager_passes import count_all_changes, run_eagerly
 
 _IDS, _MASK = "input_ids", "attention_mask"
 
 
 def apply(network: nn.Module, inputs: Any) -> Any:
     """Call a network on a batch: one argument, a tuple of arguments or a mapping of keyword arguments."""
-    if isinstance(inputs, ExampleList):
-        return network(list(inputs))
-    if isinstance(inputs, Mapping):
-        return network(**inputs)
-    if isinstance(inputs, tuple | list):
-        return network(*inputs)
-    return network(inputs)
+    with run_eagerly(), count_all_changes():
+        if isinstance(inputs, ExampleList):
+            return network(list(inputs))
+        if isinstance(inputs, Mapping):
+            return network(**inputs)
+        if isinstance(inputs, tuple | list):
+            return network(*inputs)
+        return network(inputs)
 
 
 def repeat_inputs(inputs: Any, copies: int, size: int) -> Any:

@@ -34,6 +34,7 @@ from suture.networks.calls import (
     walk,
 )
 from suture.networks.copying import copy_network
+from suture.networks.unwrapping import open_network
 
 CPU_BUDGET = 13 * 2**20
 GPU_BUDGET = 2 * 2**30
@@ -73,9 +74,7 @@ def prepare(network: nn.Module, inputs: Any, device: torch.device, name: str) ->
     Raises:
         SutureError: no eager module, float64 weights, or a network that cannot be copied or run.
     """
-    expect(isinstance(network, nn.Module), f"a torch.nn.Module as {name}", type(network).__name__)
-    expect(not isinstance(network, torch.jit.ScriptModule), f"an eager module as {name}", "a TorchScript one",
-           "pass the model it was made from")
+    network = open_network(network, name)
     double = next((k for k, p in network.named_parameters() if p.dtype == torch.float64), None)
     expect(double is None, f"the {name} in float32 (or half)", f"float64 in {double!r}",
            "pass network.float(), data in float32")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from suture._base import SutureError, expect, make_unknown_error
+from suture._base import SutureError, describes, expect, make_unknown_error
 from suture.indices import SITE_COLUMNS, tabulate_statistics
 from suture.numbers import (
     MEASURES,
@@ -20,6 +20,7 @@ from suture.numbers import (
     register_measure,
 )
 from suture.results.measured import Measured
+from suture.results.report import ReportOptions, require_matplotlib, write_report
 from suture.results.sanity import Verdict, run_sanity_battery
 from suture.results.saving import read_fields, report_damage, save_measured
 from suture.results.verdicts import find_artefacts, judge_cells
@@ -111,6 +112,7 @@ class Comparison(Measured):
         Raises:
             SutureError: no such measure in this comparison.
         """
+        require_matplotlib("a plot")
         from suture.results.heatmaps import draw_heatmap
 
         self.matrix(measure)
@@ -174,23 +176,21 @@ class Comparison(Measured):
         """
         return save_measured(self, Path(dir))
 
-    def report(self, path: str | os.PathLike[str]) -> Path:
-        """Write a self-contained HTML page, and beside it PNG and PDF figures in ``figures/``.
+    @describes(ReportOptions)
+    def report(self, path: str | os.PathLike[str], figures: bool = False) -> Path:
+        """Write a self-contained HTML page; it needs no other file.
 
         Args:
             path: the page, such as ``"out/report.html"``; an existing file is replaced.
+            {options}
 
         Returns:
             The page.
 
         Raises:
-            SutureError: the page or the figures cannot be written.
+            SutureError: the page or the figures cannot be written, or another file has the name of a figure.
         """
-        from suture.results import figures, page
-
-        written = page.write_page([self], path)
-        figures.save_figures(self, written.parent / "figures")
-        return written
+        return write_report([self], path, ReportOptions(figures))
 
 
 def _build_cell_record(measured: Measured, cell: tuple[str, str], measure: str) -> Record:
@@ -226,10 +226,3 @@ def _register_own(meta: Mapping[str, Any]) -> None:
         known = MEASURES.get(entry["name"])
         if known is None or known.own:
             register_measure(make_index_measure(**entry, own=True))
-
-
-def write_report(comparisons: Sequence[Comparison], path: str | os.PathLike[str]) -> Path:
-    """Write one HTML page for several comparisons; see `suture.results.page.write_page`."""
-    from suture.results.page import write_page  # imports matplotlib and the template engine
-
-    return write_page(comparisons, path)

@@ -16,6 +16,8 @@ from suture.representations import ShapeOverride
 SiteSpec = str | Iterable["str | Site"] | Callable[[str, nn.Module], bool] | None
 """Choice of sites: None (the repeated blocks), a name or glob, several, or a function of (path, module)."""
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_WRAPPERS = frozenset({"_orig_mod", "module"})
+"""Names under which `torch.compile`, DataParallel and others hold a network."""
 _GLOB = {"**": ".*", "*": "[^.]*", "?": "[^.]"}
 """Regular expressions for the signs of a glob: all but ``**`` stay within one part of a dotted path."""
 
@@ -117,8 +119,14 @@ class SiteSearch:
             if not isinstance(n, Site | str):
                 raise SutureError(f"expected site names of the {self.name}, got {n!r}; write "
                                   "strings like 'layer1.0'")
-            found += [n] if isinstance(n, Site) else self._match_name(n)
+            found += ([replace(n, path=self._leave_out_wrappers(n.path))] if isinstance(n, Site)
+                      else self._match_name(self._leave_out_wrappers(n)))
         return self._merge_duplicates(found)
+
+    def _leave_out_wrappers(self, name: str) -> str:
+        """Return a name as it is without the wrappers that were taken off the network."""
+        own = {part for path, _ in self.calls for part in path.split(".")}
+        return ".".join(p for p in name.split(".") if p not in _WRAPPERS - own) or name
 
     def _merge_duplicates(self, sites: Sequence[Site]) -> list[Site]:
         """Merge sites at the same point; a name with an ``@`` replaces a name without."""

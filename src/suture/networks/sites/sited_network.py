@@ -23,6 +23,7 @@ from suture.networks.padding import PaddingGuard
 from suture.networks.sites.capture_and_replay import RecordedPass, capture_calls, replay
 from suture.networks.sites.inspection import SiteInfo, SiteInspector
 from suture.networks.sites.search import Site, SiteSpec
+from suture.networks.unwrapping import unwrap
 from suture.representations import Masks
 
 
@@ -58,6 +59,7 @@ class SitedNetwork:
     def __init__(self, network: nn.Module, inputs: Any, sites: SiteSpec = None, *, allow_bypass: bool = False,
                  name: str = "network", autocast: torch.dtype | None = None,
                  readout: Readout | None = None, checks_padding: bool = False) -> None:
+        network = unwrap(network, name)
         self.network, self.name, self._autocast, self.readout = network, name, autocast, readout
         with freeze(network):
             dry = SiteInspector(network, inputs, name, self._pick_main)
@@ -202,7 +204,7 @@ def capture(network: nn.Module, inputs: Any, sites: SiteSpec = None) -> dict[str
     tensors.
     """
     sited = SitedNetwork(network, inputs, sites, allow_bypass=True)
-    with freeze(network):
+    with freeze(sited.network):
         return dict(zip(map(str, sited.sites), sited.front(inputs), strict=True))
 
 
@@ -217,7 +219,7 @@ def run_tail(network: nn.Module, inputs: Any, site: str | Site, x: Tensor, *,
         allow_bypass: accept a site that another path bypasses (default False).
     """
     sited = SitedNetwork(network, inputs, [site], allow_bypass=allow_bypass)
-    with freeze(network):
+    with freeze(sited.network):
         with disable_gradients():
             done = sited.run_to_sites(inputs)
         return sited.tail(0, x, done)
