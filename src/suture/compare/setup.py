@@ -178,9 +178,9 @@ def _open_networks(given: CompareOptions) -> CompareOptions:
 
 def _copy_networks(source: nn.Module, target: nn.Module, first: Batch, settings: Settings) -> list[nn.Module]:
     """Return private copies of the source and, if it is another network, of the target."""
-    copies = [prepare(source, take_first(first.source), settings.torch_device, "source")]
+    copies = [prepare(source, first.source, settings.torch_device, "source")]
     if target is not source:
-        copies.append(prepare(target, take_first(first.target), settings.torch_device, "target"))
+        copies.append(prepare(target, first.target, settings.torch_device, "target"))
     return copies
 
 

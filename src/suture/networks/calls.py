@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from suture._base import SutureError, convert_tensors
-from suture.networks.eager_passes import count_all_changes, run_eagerly
+from suture.networks.arguments import apply
 
 Handler = Callable[[nn.Module, tuple[Any, ...], Callable[[], Any]], Any]
 """Function of a module, the positional arguments of a call, and a function that runs the call."""
@@ -137,16 +137,6 @@ def repeat_examples(value: Any, copies: int, size: int, axes: Axes = (), *, shal
         return t.repeat(*(copies if d == axis else 1 for d in range(t.ndim)))
 
     return convert_output(value, one)
-
-
-def apply(network: nn.Module, inputs: Any) -> Any:
-    """Call a network on a batch: a tensor, a tuple of arguments or a mapping of keyword arguments."""
-    with run_eagerly(), count_all_changes():
-        if isinstance(inputs, Mapping):
-            return network(**inputs)
-        if isinstance(inputs, tuple | list):
-            return network(*inputs)
-        return network(inputs)
 
 
 @contextmanager

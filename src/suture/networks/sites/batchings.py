@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from suture._base import SutureError, convert_tensors, count_examples
+from suture._base import ExampleList, SutureError, convert_examples, convert_tensors, count_examples
 from suture.networks.calls import (
     MIXED,
     Call,
     CallId,
     extract_tensors,
     find_axis,
-    guess_axis,
     record,
     walk,
 )
@@ -86,7 +85,7 @@ class Batchings:
         """Return the tensors that change where the examples come in another order and with others."""
         n = count_examples(more)
         if n == 1:
-            return self._compare(convert_tensors(more, _put_among_others), [-1, 0, -1, -1])
+            return self._compare(convert_examples(more, 1, _put_among_others), [-1, 0, -1, -1])
         rows = [*reversed(range(1, n, 2)), *range(0, n, 2)]  # 7 5 3 1 0 2 4 6: all have other neighbours
         return self._compare(_pick_examples(more, rows), rows)
 
@@ -175,14 +174,15 @@ def _split_examples(t: Tensor, axis: int, size: int) -> Tensor:
     return t.detach().reshape(*t.shape[:axis], size, -1, *t.shape[axis + 1:])
 
 
-def _put_among_others(t: Tensor) -> Tensor:
+def _put_among_others(t: Any) -> Any:
     """Put the only example second of four; its mirror image stands in for the others."""
-    if guess_axis(t, 1) is None:
-        return t
+    if isinstance(t, ExampleList):
+        other = convert_tensors(t[0], lambda part: part.flip(-1) if part.ndim else part)
+        return ExampleList([other, t[0], other, other])
     other = t.flip(-1) if t.ndim > 1 else t
     return torch.cat([other, t, other, other])
 
 
 def _pick_examples(inputs: Any, rows: Sequence[int]) -> Any:
     size = count_examples(inputs)
-    return convert_tensors(inputs, lambda t: t[list(rows)] if guess_axis(t, size) == 0 else t)
+    return convert_examples(inputs, size, lambda part: part[list(rows)])

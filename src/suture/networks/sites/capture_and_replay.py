@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.utils import checkpoint
 
 from suture._base import SutureError, count_examples
+from suture.networks.arguments import apply, repeat_inputs
 from suture.networks.calls import (
     Axes,
     Call,
     CallId,
-    apply,
     convert_output,
     dequantise,
     disable_gradients,
@@ -199,7 +199,7 @@ def replay(network: nn.Module, plan: ReplayPlan, x: Tensor, done: RecordedPass, 
     hooked = [m for m in network.modules() if m._forward_hooks and m is not network]
     taken = dict.fromkeys([*(m for m, _ in plan.calls), *hooked])
     with intercept_calls(taken, handler), _run_checkpoints_once():
-        return apply(network, repeat_examples(done.inputs, copies, done.size))
+        return apply(network, repeat_inputs(done.inputs, copies, done.size))
 
 
 @disable_gradients()

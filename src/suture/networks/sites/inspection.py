@@ -23,7 +23,7 @@ from suture.networks.calls import (
     walk,
 )
 from suture.networks.input_sequences import Calls, InputSequences, choose_stack
-from suture.networks.preparation import take_first
+from suture.networks.preparation import report_failure, take_first
 from suture.networks.sites.batchings import Batchings
 from suture.networks.sites.capture_and_replay import ReplayPlan, capture_for_replay
 from suture.networks.sites.search import Site, SiteSearch, SiteSpec, is_parametrization
@@ -78,7 +78,8 @@ class SiteInspector:
         self._image = find_image_size(inputs)
         self._example = take_first(inputs)
         self._few = count_examples(self._example)
-        with disable_gradients(), report_errors(f"the {name} fails on the first {self._few} examples"):
+        with disable_gradients(), report_failure(f"the {name} fails on the first {self._few} examples",
+                                                 network, inputs, name):
             self._root = record(network, self._example)
             self._batchings = Batchings(network, inputs, self._example, self._root, name)
             self._check_output()

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from suture._base import SutureError, list_tensors
+from suture.data import read_inputs
 from suture.networks.calls import CallId, dequantise, disable_gradients, extract_main_output, freeze
 from suture.networks.outputs import Readout
 from suture.networks.padding import PaddingGuard
@@ -207,7 +208,7 @@ def find_sites(network: nn.Module, inputs: Any, sites: SiteSpec = None, *,
         sites: names, globs (``"layer*.*"``), a function of (path, module), or None for the repeated blocks.
         allow_bypass: list bypassed sites too (default), instead of refusing them.
     """
-    return SitedNetwork(network, inputs, sites, allow_bypass=allow_bypass).infos
+    return SitedNetwork(network, read_inputs(inputs, None), sites, allow_bypass=allow_bypass).infos
 
 
 @disable_gradients()
@@ -217,6 +218,7 @@ def capture(network: nn.Module, inputs: Any, sites: SiteSpec = None) -> dict[str
     The network runs in eval mode and is left as it was. Its in-place changes do not reach the returned
     tensors.
     """
+    inputs = read_inputs(inputs, None)
     sited = SitedNetwork(network, inputs, sites, allow_bypass=True)
     with freeze(sited.network):
         return dict(zip(map(str, sited.sites), sited.front(inputs), strict=True))
@@ -232,6 +234,7 @@ def run_tail(network: nn.Module, inputs: Any, site: str | Site, x: Tensor, *,
         x: (k N, ...) representations: one for each example, or k such batches concatenated.
         allow_bypass: accept a site that another path bypasses (default False).
     """
+    inputs = read_inputs(inputs, None)
     sited = SitedNetwork(network, inputs, [site], allow_bypass=allow_bypass)
     with freeze(sited.network):
         with disable_gradients():
