@@ -15,6 +15,7 @@ from suture.data.batches import Paired as Paired
 from suture.data.batches import can_shuffle as can_shuffle
 from suture.data.batches import split_labels as split_labels
 from suture.data.batches import split_rows as split_rows
+from suture.data.forms import describe_form as describe_form
 from suture.data.image_preprocessing import ImagePreprocessing as ImagePreprocessing
 from suture.data.image_preprocessing import parse_preprocessing as parse_preprocessing
 from suture.data.seen import SeenData as SeenData

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from suture._base import SutureError, convert_tensors, count_examples, list_tensors
+from suture._base import SutureError, convert_tensors, count_examples, expect, list_tensors, run_foreign
 
 Preprocessing = Callable[[Any], Any]
 """Function from a batch of raw examples, on any device, to a network's inputs."""
@@ -84,6 +84,9 @@ class Prepared:
                  target: Preprocessing | None = SAME_AS_SOURCE) -> None:
         self.data, self.source = data, source
         self.target = source if target is SAME_AS_SOURCE else target
+        for side, how in (("source", self.source), ("target", self.target)):
+            expect(how is None or (callable(how) and not isinstance(how, type)),
+                   f"a function of raw examples as {side}", how, "write None for examples that are inputs")
 
     def batch(self, raw: Any, labels: Tensor | None) -> Batch:
         """Prepare a batch of raw examples for both networks.
@@ -99,7 +102,8 @@ class Prepared:
 
 def _preprocess(how: Preprocessing | None, raw: Any) -> Any:
     if how is not None:
-        return how(raw)
+        with run_foreign(f"the preprocessing {getattr(how, '__name__', type(how).__name__)}"):
+            return how(raw)
     first = raw[0] if isinstance(raw, list) and raw else None
     if isinstance(first, str):
         raise SutureError("data that are text need a tokenizer, got none; give a network with its tokenizer "

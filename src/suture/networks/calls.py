@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from suture._base import SutureError, convert_tensors
+from suture._base import FOREIGN, SutureError, convert_tensors, note_owner
 from suture.networks.eager_passes import count_all_changes, run_eagerly
 
 Handler = Callable[[nn.Module, tuple[Any, ...], Callable[[], Any]], Any]
@@ -136,12 +136,20 @@ def repeat_examples(value: Any, copies: int, size: int, axes: Axes = (), *, shal
 
 def apply(network: nn.Module, inputs: Any) -> Any:
     """Call a network on a batch: a tensor, a tuple of arguments or a mapping of keyword arguments."""
-    with run_eagerly(), count_all_changes():
-        if isinstance(inputs, Mapping):
-            return network(**inputs)
-        if isinstance(inputs, tuple | list):
-            return network(*inputs)
-        return network(inputs)
+    try:
+        with run_eagerly(), count_all_changes():
+            return _call(network, inputs)
+    except FOREIGN as error:  # no context manager, because exporters trace this function
+        note_owner(error, f"the network {type(network).__name__}")
+        raise
+
+
+def _call(network: nn.Module, inputs: Any) -> Any:
+    if isinstance(inputs, Mapping):
+        return network(**inputs)
+    if isinstance(inputs, tuple | list):
+        return network(*inputs)
+    return network(inputs)
 
 
 @contextmanager
