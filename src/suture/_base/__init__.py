@@ -60,6 +60,9 @@ from suture._base.runtime import format_bytes as format_bytes
 from suture._base.runtime import format_times as format_times
 from suture._base.runtime import get_time as get_time
 from suture._base.runtime import seed_torch as seed_torch
+from suture._base.trees import ExampleList as ExampleList
+from suture._base.trees import convert_examples as convert_examples
+from suture._base.trees import convert_parts as convert_parts
 from suture._base.trees import convert_tensors as convert_tensors
 from suture._base.trees import count_duplicates as count_duplicates
 from suture._base.trees import count_examples as count_examples

@@ -37,7 +37,7 @@ from suture.compare.scoring.evaluation import Evaluator
 from suture.compare.settings import StitchOptions
 from suture.compare.setup import set_up
 from suture.compare.task_loss import find_marks, measure_own_layers, train
-from suture.data import Batch, Batches, move_batch
+from suture.data import Batch, Batches, has_lists, move_batch, read_inputs
 from suture.networks import (
     Network,
     Readout,
@@ -112,7 +112,7 @@ class StitchedNetwork(nn.Module):
         self._tail = SitedNetwork(self.target_network, b, [sites[1]], allow_bypass=allow_bypass,
                                   name="target", readout=None if path is None else Readout(path),
                                   checks_padding=True)
-        self._inputs = describe_inputs(a), describe_inputs(b)
+        self._inputs, self._listed = (describe_inputs(a), describe_inputs(b)), has_lists((a, b))
         for side, found, wanted in (("source", self._front, layer.alignment.source),
                                     ("target", self._tail, layer.alignment.target)):
             expect(found.shapes[0] == wanted, f"{wanted} at the {side} site {found.sites[0]}",
@@ -139,7 +139,8 @@ class StitchedNetwork(nn.Module):
         Inputs are those of the networks: tensors by position, or a batch by keywords. Use `run` if the
         networks need different inputs.
         """
-        given = named or (inputs[0] if len(inputs) == 1 else inputs)
+        given = read_inputs(named or inputs, None, self._listed)
+        given = given[0] if not named and len(inputs) == 1 else given
         return self.run(given, given)
 
     @checked
