@@ -61,7 +61,8 @@ def explain_foreign_errors() -> Iterator[None]:
     try:
         yield
     except FOREIGN as error:
-        owner = getattr(error, _OWNER, None)
+        # Python turns a StopIteration into the cause of another error.
+        owner = getattr(error, _OWNER, None) or getattr(error.__cause__, _OWNER, None)
         # Who calls suture may free memory and go on.
         if owner is None or isinstance(error, SutureError | MemoryError | torch.OutOfMemoryError):
             raise

@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from suture._base import SutureError, convert_tensors, expect, hash_object, is_count
 from suture.data.batch import Batch, Prepared, cut_batch
+from suture.data.forms import refuse_no_data
+from suture.data.reading import RowStream, read_items
 from suture.data.seen import TRIED, SeenData, SeenDigest, draws_other_examples, read_some
 from suture.data.sources.examples import Examples
 
@@ -55,22 +57,6 @@ def _drop_placeholders(batch: Batch) -> Batch:
     return replace(batch, labels=None) if any((labels == k).all() for k in (-1, -100)) else batch
 
 
-class RowStream:
-    """Batches of rows, in order or in a new random order in every pass."""
-
-    def __init__(self, take: Callable[[Tensor], Any], rows: Tensor, size: int,
-                 generator: torch.Generator | None) -> None:
-        self.take, self.rows, self.size, self.generator = take, rows, size, generator
-
-    def __len__(self) -> int:
-        return -(-len(self.rows) // self.size)
-
-    def __iter__(self) -> Iterator[Any]:
-        n = len(self.rows)
-        rows = self.rows if self.generator is None else self.rows[torch.randperm(n, generator=self.generator)]
-        return map(self.take, torch.split(rows, self.size))
-
-
 class Batches:
     """Re-iterable batches of a given size.
 
@@ -109,6 +95,7 @@ class Batches:
 
     def _open_stream(self, data: Any, size: int, generator: torch.Generator | None,
                      rows: Tensor | None) -> Iterable[Any]:
+        refuse_no_data(data, self.name)
         found = _find_rows(data)
         if found is None:
             if rows is not None:
@@ -184,7 +171,7 @@ class Batches:
 
     def _read(self) -> Iterator[Batch]:
         empty, left, labelled = True, self._most, None
-        for item in self._stream:
+        for item in read_items(self._stream, self.name):
             if left is not None and left <= 0:
                 return
             batch = item if isinstance(item, Batch) else self._make_batch(*split_labels(item))
