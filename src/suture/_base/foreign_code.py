@@ -66,6 +66,8 @@ def explain_foreign_errors() -> Iterator[None]:
         # Who calls suture may free memory and go on.
         if owner is None or isinstance(error, SutureError | MemoryError | torch.OutOfMemoryError):
             raise
+        with suppress(AttributeError):  # where the note is on the cause
+            delattr(error, _OWNER)
         raise SutureError(f"{owner} fails with {describe_error(error)}") from error
 
 
