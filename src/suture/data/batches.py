@@ -10,11 +10,20 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from suture._base import SutureError, convert_tensors, expect, hash_object, is_count, report_errors
+from suture._base import (
+    SutureError,
+    convert_tensors,
+    expect,
+    hash_object,
+    is_count,
+    report_errors,
+    run_foreign,
+)
 from suture.data.batch import Batch, Prepared, cut_batch, drop_placeholders
 from suture.data.collation import ExampleStream, collate
 from suture.data.forms import advise_graph, has_lists, read_batch, read_inputs, split_labels
 from suture.data.indexed import RowStream, explain_data, find_rows, get_raw
+from suture.data.misplaced import refuse_no_data
 from suture.data.seen import TRIED, SeenData, SeenDigest, draws_other_examples, read_some
 from suture.data.sources.libraries import is_stream
 
@@ -60,6 +69,7 @@ class Batches:
 
     def _open_stream(self, data: Any, size: int, generator: torch.Generator | None,
                      rows: Tensor | None) -> Iterable[Any]:
+        refuse_no_data(data, self.name)
         with report_errors(f"{self.name} cannot be counted", "correct __len__"):
             found = find_rows(data)
         if found is None:
@@ -161,7 +171,8 @@ class Batches:
         instead = ("correct the Dataset or its collate_fn, or give the Dataset without a loader"
                    if isinstance(self._stream, DataLoader) else "correct the data")
         for k in count():
-            with report_errors(f"reading batch {k} of {self.name} fails", instead):
+            with (run_foreign(f"reading the {self.name}"),
+                  report_errors(f"reading batch {k} of {self.name} fails", instead)):
                 reading = iter(self._stream) if reading is None else reading
                 item = next(reading, _END)
             if item is _END:

@@ -20,6 +20,7 @@ from suture._base import (
     expect,
     list_tensors,
     report_errors,
+    show_value,
     summarise_error,
 )
 from suture.data import advise_graph
@@ -52,11 +53,12 @@ def find_device(name: str | torch.device = "auto") -> torch.device:
         SutureError: an unknown device, or one that is not there.
     """
     have = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    expect(isinstance(name, str | torch.device), "a device auto, cpu, cuda or mps", show_value(name))
     if name == "auto":
         return torch.device(next(d for d in ("cuda", "mps", "cpu") if have[d]))
     try:
         device = torch.device(name)
-    except RuntimeError as e:
+    except (RuntimeError, ValueError) as e:
         raise SutureError(f"expected a device auto, cpu, cuda or mps, got {name!r}") from e
     if not have.get(device.type, False):
         raise SutureError(f"device {str(name)!r} is not available on this machine; use auto or cpu")

@@ -26,7 +26,8 @@ from suture.networks.input_sequences import Calls, InputSequences, choose_stack
 from suture.networks.preparation import report_failure, take_first
 from suture.networks.sites.batchings import Batchings
 from suture.networks.sites.capture_and_replay import ReplayPlan, capture_for_replay
-from suture.networks.sites.search import Site, SiteSearch, SiteSpec, is_parametrization
+from suture.networks.sites.search import Site, SiteSearch, is_parametrization
+from suture.networks.sites.site_choice import SiteSpec
 from suture.networks.sites.tail_probe import Leaf, TailProbe
 from suture.representations import (
     Kind,

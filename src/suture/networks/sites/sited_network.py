@@ -16,14 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from suture._base import SutureError, list_tensors
+from suture._base import SutureError, checked, list_tensors
 from suture.data import read_inputs
 from suture.networks.calls import CallId, dequantise, disable_gradients, extract_main_output, freeze
+from suture.networks.network_argument import Network
 from suture.networks.outputs import Readout
 from suture.networks.padding import PaddingGuard
 from suture.networks.sites.capture_and_replay import RecordedPass, capture_calls, replay
 from suture.networks.sites.inspection import SiteInfo, SiteInspector
-from suture.networks.sites.search import Site, SiteSpec
+from suture.networks.sites.site_choice import SiteName, SiteSpec
 from suture.networks.unwrapping import unwrap
 from suture.representations import Masks
 
@@ -198,7 +199,8 @@ class SitedNetwork:
             return replay(self.network, self._plans[index], x, done, self._volatile)
 
 
-def find_sites(network: nn.Module, inputs: Any, sites: SiteSpec = None, *,
+@checked
+def find_sites(network: Network, inputs: Any, sites: SiteSpec = None, *,
                allow_bypass: bool = True) -> tuple[SiteInfo, ...]:
     """Find the sites of a network, in order of execution, with their shapes and what bypasses them.
 
@@ -211,8 +213,9 @@ def find_sites(network: nn.Module, inputs: Any, sites: SiteSpec = None, *,
     return SitedNetwork(network, read_inputs(inputs, None), sites, allow_bypass=allow_bypass).infos
 
 
+@checked
 @disable_gradients()
-def capture(network: nn.Module, inputs: Any, sites: SiteSpec = None) -> dict[str, Tensor]:
+def capture(network: Network, inputs: Any, sites: SiteSpec = None) -> dict[str, Tensor]:
     """Capture representations by site name, in one forward pass that stops after the last site.
 
     The network runs in eval mode and is left as it was. Its in-place changes do not reach the returned
@@ -224,7 +227,8 @@ def capture(network: nn.Module, inputs: Any, sites: SiteSpec = None) -> dict[str
         return dict(zip(map(str, sited.sites), sited.front(inputs), strict=True))
 
 
-def run_tail(network: nn.Module, inputs: Any, site: str | Site, x: Tensor, *,
+@checked
+def run_tail(network: Network, inputs: Any, site: SiteName, x: Tensor, *,
              allow_bypass: bool = False) -> Any:
     """Compute the network's output on `inputs` with the representation at `site` replaced by `x`.
 
