@@ -21,7 +21,7 @@ from suture._base import (
     replace_file,
     save_tensors,
 )
-from suture.results.measured import NAMES, Measured, describe_fields, parse_table
+from suture.results.measured import NAMES, Measured, describe_fields, format_people_csv, parse_table
 
 KIND = "suture.comparison/2"
 FILE, TABLE = "comparison.safetensors", "table.csv"
@@ -41,7 +41,7 @@ def save_measured(measured: Measured, folder: Path) -> Path:
     try:
         _refuse_foreign(folder)
         save_tensors(folder / FILE, KIND, measured.arrays, about)
-        replace_file(folder / TABLE, about["table"].encode(errors="replace"))
+        replace_file(folder / TABLE, format_people_csv(measured.table))
         for path in list(folder.iterdir()):
             staged = _STAGED.fullmatch(path.name)
             if path.name in (_OLD_DOCUMENT, _OLD_ARRAYS) or (staged and staged[1] in _OURS):
