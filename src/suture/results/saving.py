@@ -96,7 +96,7 @@ def _read_document(folder: Path) -> dict[str, Any]:
     """Read the document of format version 1; return {} if it is missing, damaged, or not of suture."""
     try:
         document = json.loads((folder / _OLD_DOCUMENT).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # the last one for lists within lists
         return {}
     return document if isinstance(document, dict) and document.get("format") == "suture.comparison" else {}
 
@@ -132,6 +132,7 @@ def report_damage(folder: Path) -> Iterator[None]:
     """Turn the errors of damaged contents of a folder into a `SutureError`."""
     try:
         yield
-    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (OSError, AttributeError, IndexError, KeyError, OverflowError, RecursionError, SafetensorError,
+            TypeError, ValueError) as error:
         raise SutureError(f"the comparison in {str(folder)!r} is damaged: {error}; compute it again"
                           ) from error
