@@ -37,8 +37,9 @@ def some_function(*given: Any) -> int:
 
 ODD: dict[str, Any] = {
     "None": None, "5": 5, "-1": -1, "2.5": 2.5, "nan": float("nan"), "inf": float("inf"), "2^70": 2**70,
-    "10^400": 10**400, "no text": "", "a": "a", "bytes": b"x", "[]": [], "{}": {}, "[None]": [None], "[[a]]": [["a"]],
-    "(1, 2)": (1, 2), "dict": {"a": 1}, "object": Unspeakable(), "tensor": torch.rand(3), "array": np.arange(3),
+    "10^400": 10**400, "no text": "", "a": "a", "bytes": b"x", "[]": [], "{}": {}, "[None]": [None],
+    "[[a]]": [["a"]], "(1, 2)": (1, 2), "dict": {"a": 1}, "object": Unspeakable(), "tensor": torch.rand(3),
+    "array": np.arange(3),
     "function": some_function, "class": nn.Linear, "True": True, "long": "x" * 9999, "nul": "a\0b",
     "controls": "a\x1b[31m\n\u202e", "missing": "/no/such.safetensors", "complex": 1j, "set": {"a"},
 }
@@ -78,7 +79,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "zoo.digits": (zoo.digits, {}),
     "zoo.save_weights": (zoo.save_weights, {"network": NET, "path": "no ending"}),
     "zoo.load_weights": (zoo.load_weights, {"network": NET, "path": "/no/such"}),
-    "zoo.ImageSet": (zoo.ImageSet, {"inputs": torch.rand(2, 1, 4, 4), "labels": torch.zeros(2, dtype=torch.int64),
+    "zoo.ImageSet": (zoo.ImageSet, {"inputs": torch.rand(2, 1, 4, 4), "labels": torch.zeros(2).long(),
                                     "classes": 1, "name": "x"}),
     "open_source": (sources.open_source, {"spec": "/no/such.npz"}),
     "open_pair": (sources.open_pair, {"spec": "/no/such.npz"}),
@@ -95,7 +96,8 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "report": (RESULT.report, {"path": "/proc/no/x.html"}),
     "write_report": (write_report, {"comparisons": [], "path": "/proc/no/x.html"}),
     "Comparison": (suture.Comparison, {f: getattr(RESULT, f) for f in (
-        "source", "target", "sources", "targets", "same_network", "same_architecture", "table", "arrays", "meta")}),
+        "source", "target", "sources", "targets", "same_network", "same_architecture", "table", "arrays",
+        "meta")}),
 }
 
 
@@ -113,10 +115,11 @@ def test_no_value_of_an_argument_ends_in_another_error(name: str, tmp_path: Path
     call, given = CALLS[name]
     of: Any = suture.compare if name == "CompareOptions" else call
     named = [p.name for p in inspect.signature(of).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    messages = []
     for argument in named:
         for value in ODD.values():
             try:
                 call(**{**given, argument: value})
             except SutureError as error:
-                assert str(error).isprintable()
-                assert len(str(error)) < 1100
+                messages.append(str(error))
+    assert [m for m in messages if not m.isprintable() or len(m) > 1100] == []

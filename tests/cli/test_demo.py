@@ -16,8 +16,6 @@ from suture.results import page, summarise_findings
 from tests.support import tiny
 from tests.support.tiny import data, network, small_digits
 
-pytestmark = pytest.mark.usefixtures("no_figures")
-
 Capsys = pytest.CaptureFixture[str]
 
 
@@ -37,7 +35,7 @@ def test_the_demo_leaves_its_files_and_computes_nothing_twice(tmp_path: Path, sh
     assert {s.partition(":")[0] for s in stages} == {"network A", "network B", *(f"{a} into {b}" for a in "AB"
                                                                               for b in "AB")}
     pairs = ["A-A", "A-B", "B-A", "B-B"]
-    files = ["comparison.safetensors", "figures", "report.html", "table.csv"]
+    files = ["comparison.safetensors", "report.html", "table.csv"]
     assert sorted(p.name for p in out.iterdir()) == [*pairs[:2], "A.safetensors", *pairs[2:], "B.safetensors",
                                                      "report.html"]
     for pair in pairs:

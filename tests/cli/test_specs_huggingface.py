@@ -14,8 +14,6 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 import suture
 
-pytestmark = pytest.mark.usefixtures("no_figures")
-
 Command = Callable[..., tuple[int, str, str]]
 WORDS = ["red", "green", "blue", "cat", "dog", "bird", "runs", "sleeps", "eats", "and", "the", "a",
          "fast", "slow"]

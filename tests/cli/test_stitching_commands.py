@@ -23,13 +23,11 @@ from torch import nn
 import suture
 from suture import SutureError, TaskRecipe, cli, zoo
 from suture.cli import specs
-from suture.results import Comparison, has_comparison
+from suture.results import has_comparison
 from tests.support import bad_input, tiny
 from tests.support.bad_input import CASES, check_message, three_channels
 from tests.support.interruptions import assert_same_numbers, interrupting
 from tests.support.tiny import data, images, network, other, stitched
-
-pytestmark = pytest.mark.usefixtures("no_figures")
 
 Capsys = pytest.CaptureFixture[str]
 
@@ -249,7 +247,6 @@ def test_the_command_interrupted_goes_on_and_refuses_other_settings(
     assert "other networks, data or settings" in err
     assert suture.load(tmp_path / "a").equals(kept)
 
-    monkeypatch.setattr(Comparison, "report", lambda self, path: path)  # seconds of figures; tested elsewhere
     for place in ("a", "b"):
         code, _, err = tiny.suture(monkeypatch, capsys, *_compare(out=tmp_path / place))
         assert (code, err) == (0, "")

@@ -12,6 +12,7 @@ from suture._base.argument_types import keep_parts as keep_parts
 from suture._base.argument_types import read_path as read_path
 from suture._base.argument_types import refuse as refuse
 from suture._base.code_hashing import compute_digest as compute_digest
+from suture._base.code_hashing import find_eager as find_eager
 from suture._base.code_hashing import is_library as is_library
 from suture._base.errors import SutureError as SutureError
 from suture._base.errors import SutureWarning as SutureWarning
@@ -45,6 +46,7 @@ from suture._base.object_hashing import get_python_version as get_python_version
 from suture._base.object_hashing import hash_network as hash_network
 from suture._base.object_hashing import hash_object as hash_object
 from suture._base.option_records import Option as Option
+from suture._base.option_records import describes as describes
 from suture._base.option_records import keyword_options as keyword_options
 from suture._base.option_records import list_options as list_options
 from suture._base.option_records import options as options
@@ -59,6 +61,9 @@ from suture._base.runtime import format_bytes as format_bytes
 from suture._base.runtime import format_times as format_times
 from suture._base.runtime import get_time as get_time
 from suture._base.runtime import seed_torch as seed_torch
+from suture._base.trees import ExampleList as ExampleList
+from suture._base.trees import convert_examples as convert_examples
+from suture._base.trees import convert_parts as convert_parts
 from suture._base.trees import convert_tensors as convert_tensors
 from suture._base.trees import count_duplicates as count_duplicates
 from suture._base.trees import count_examples as count_examples

@@ -11,6 +11,7 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import torch
+from torch import nn
 
 _LIBRARIES = (*sorted({sysconfig.get_paths()[k] for k in ("stdlib", "platstdlib", "purelib", "platlib")}),
               str(PurePath(torch.__file__).parent), str(PurePath(__file__).parents[1]), "<frozen")
@@ -26,6 +27,15 @@ def compute_digest(*parts: str | bytes) -> bytes:
         data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
         digest.update(b"%d " % len(data) + data)
     return digest.digest()
+
+
+def find_eager(x: Any) -> Any:
+    """Return the function or module that `torch.compile` was given, if `x` is what it returned, else `x`."""
+    while isinstance(x, FunctionType) and hasattr(x, "_torchdynamo_orig_callable"):
+        x = x._torchdynamo_orig_callable
+    while isinstance(x, nn.Module) and "_orig_mod" in x._modules:
+        x = x._modules["_orig_mod"]
+    return x
 
 
 def hash_code(code: CodeType) -> bytes:

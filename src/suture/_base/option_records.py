@@ -80,6 +80,15 @@ def takes(cls: Callable[P, A]) -> Callable[[Callable[[A], R]], Callable[P, R]]:
     return decorate
 
 
+def describes(cls: type) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Replace the line ``{options}`` of a function's docstring by the options of a record."""
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        function.__doc__ = insert_options(function.__doc__ or "", list_options(cls))
+        return function
+
+    return decorate
+
+
 def list_options(cls: Any) -> tuple[Option, ...]:
     """Return the options of a class made by `options`, those by keyword last; types are without bounds."""
     return _list_options(cls)

@@ -21,12 +21,14 @@ from suture.cli.entry_point import clean, console
 from suture.cli.inputs import adjust_preprocessing, make_example_inputs
 from suture.cli.options import (
     DATA_HELP,
+    REPORT,
     DataOption,
     NetworkArgument,
     OutOption,
     WeightsOption,
     command,
     list_parameters,
+    read_record,
 )
 from suture.compare import Settings
 from suture.data import Examples
@@ -43,17 +45,19 @@ from suture.networks import (
     walk,
 )
 from suture.numbers import get_measure
-from suture.results import load, write_report
+from suture.results import ReportOptions, load, write_report
 
 RUN = list_parameters(Settings, only=("seed", "device"))
 
 
-@command(RUN)
+@command(RUN, REPORT)
 def demo(out: OutOption = Path("suture-demo"), **options: Any) -> None:
     """Two small networks trained on the digits, each compared with itself and with the other."""
     find_device(options["device"])  # raises for a bad one, before anything is trained
     with show_progress() as progress:
-        made = demonstration.run_demo(out, progress=progress, **options)
+        report = read_record(ReportOptions, options)
+        made = demonstration.run_demo(out, progress=progress, seed=options["seed"], device=options["device"],
+                                      report=report)
     for name, reached in made.accuracies.items():
         console.print(f"network {name}: {reached:.1%} of {len(zoo.digits('test'))} test images right")
     for comparison in made.comparisons.values():
@@ -92,16 +96,17 @@ def train(
                   soft_wrap=True)
 
 
-@command()
+@command(REPORT)
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Folders that `suture compare` or `demo` wrote.")],
-    out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("report.html"), **options: Any,
 ) -> None:
     """One HTML report of one or more comparisons."""
     made = [load(f) for f in folders]
     for comparison in made:
         print_verdict(comparison)
-    console.print(f"\nreport: {clean(str(write_report(made, out)))}", soft_wrap=True)
+    page = write_report(made, out, read_record(ReportOptions, options))
+    console.print(f"\nreport: {clean(str(page))}", soft_wrap=True)
 
 
 @command(list_parameters(Settings, only=("sites", "seed")))

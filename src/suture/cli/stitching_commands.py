@@ -30,6 +30,7 @@ from suture.cli.options import (
     NETWORK_HELP,
     RECIPE,
     RECIPE_NAMES,
+    REPORT,
     DataOption,
     NetworkArgument,
     OutOption,
@@ -45,7 +46,7 @@ from suture.compare import paper
 from suture.compare import stitch as stitch_networks
 from suture.ood import OOD, EnergyRecipe
 from suture.representations import DEFAULT_RULE, AlignmentRule
-from suture.results import Comparison
+from suture.results import Comparison, ReportOptions, write_report
 from suture.stitching import TaskRecipe
 
 PresetOption = Annotated[str | None, typer.Option(
@@ -54,7 +55,7 @@ SiteArgument = Annotated[str, typer.Argument(help="Site in it.")]
 DATA = list_parameters(DataOptions)
 
 
-@command(DATA, COMPARISON, ALIGNMENT, RECIPE, DETECTORS)
+@command(DATA, COMPARISON, ALIGNMENT, RECIPE, DETECTORS, REPORT)
 def compare(
     source: NetworkArgument, target: TargetArgument = None, source_weights: WeightsOption = None,
     target_weights: WeightsOption = None, data: DataOption = "digits", preset: PresetOption = None,
@@ -75,16 +76,17 @@ def compare(
     print_notes(given.notes)
     print_dry_run(found)
     if not dry_run:
-        _run_and_report(networks, arguments, out)
+        _run_and_report(networks, arguments, out, read_record(ReportOptions, options))
 
 
-def _run_and_report(networks: tuple[Any, ...], arguments: Mapping[str, Any], out: Path) -> None:
+def _run_and_report(networks: tuple[Any, ...], arguments: Mapping[str, Any], out: Path,
+                    how: ReportOptions) -> None:
     with show_progress() as progress:
         made = compare_networks(*networks, **arguments, progress=progress,
                                 on_stage=partial(Comparison.save, dir=out),
                                 previous=demonstration.load_earlier(out))
-    report = made.report(out / "report.html")
     print_verdict(made)
+    report = write_report([made], out / "report.html", how)
     console.print(f"\nresult: {clean(str(out))}\nreport: {clean(str(report))}", soft_wrap=True)
 
 

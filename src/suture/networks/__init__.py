@@ -7,8 +7,9 @@ from suture.networks.architectures import resnet18 as resnet18
 from suture.networks.architectures import resnet20 as resnet20
 from suture.networks.architectures import resnet20_strided as resnet20_strided
 from suture.networks.architectures import resnet_digits as resnet_digits
+from suture.networks.arguments import apply as apply
+from suture.networks.arguments import fit_columns as fit_columns
 from suture.networks.calls import Call as Call
-from suture.networks.calls import apply as apply
 from suture.networks.calls import disable_gradients as disable_gradients
 from suture.networks.calls import extract_main_output as extract_main_output
 from suture.networks.calls import extract_tensors as extract_tensors
@@ -52,3 +53,4 @@ from suture.networks.training import compute_rate_factor as compute_rate_factor
 from suture.networks.training import make_optimizer as make_optimizer
 from suture.networks.training import set_rate as set_rate
 from suture.networks.training import train as train
+from suture.networks.unwrapping import open_network as open_network

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from suture._base import FOREIGN, SutureError, convert_tensors, note_owner
+from suture._base import SutureError, convert_tensors
+from suture.networks.arguments import apply
 
 Handler = Callable[[nn.Module, tuple[Any, ...], Callable[[], Any]], Any]
 """Function of a module, the positional arguments of a call, and a function that runs the call."""
@@ -36,6 +37,11 @@ def extract_tensors(output: Any) -> list[Tensor]:
 
     convert_output(output, see)
     return found
+
+
+def dequantise(t: Tensor) -> Tensor:
+    """Return a quantised tensor as floating point numbers, and any other one as it is."""
+    return t.dequantize() if t.is_quantized else t
 
 
 def extract_main_output(output: Any) -> Tensor | None:
@@ -131,19 +137,6 @@ def repeat_examples(value: Any, copies: int, size: int, axes: Axes = (), *, shal
         return t.repeat(*(copies if d == axis else 1 for d in range(t.ndim)))
 
     return convert_output(value, one)
-
-
-def apply(network: nn.Module, inputs: Any) -> Any:
-    """Call a network on a batch: a tensor, a tuple of arguments or a mapping of keyword arguments."""
-    try:
-        if isinstance(inputs, Mapping):
-            return network(**inputs)
-        if isinstance(inputs, tuple | list):
-            return network(*inputs)
-        return network(inputs)
-    except FOREIGN as error:  # no context manager, because exporters trace this function
-        note_owner(error, f"the network {type(network).__name__}")
-        raise
 
 
 @contextmanager

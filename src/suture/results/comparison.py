@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import PlainValidator
 
-from suture._base import FilePath, SutureError, checked, expect, keep_parts, make_unknown_error, refuse
+from suture._base import (
+    FilePath,
+    SutureError,
+    checked,
+    describes,
+    expect,
+    keep_parts,
+    make_unknown_error,
+    refuse,
+)
 from suture.indices import SITE_COLUMNS, tabulate_statistics
 from suture.networks import Site
 from suture.numbers import (
@@ -23,6 +32,7 @@ from suture.numbers import (
 )
 from suture.results.measured import Measured
 from suture.results.meta import check_meta
+from suture.results.report import ReportOptions, require_matplotlib, write_report
 from suture.results.sanity import Verdict, run_sanity_battery
 from suture.results.saving import read_fields, report_damage, save_measured
 from suture.results.verdicts import find_artefacts, judge_cells
@@ -128,6 +138,7 @@ class Comparison(Measured):
         Raises:
             SutureError: no such measure in this comparison.
         """
+        require_matplotlib("a plot")
         from suture.results.heatmaps import draw_heatmap
 
         self.matrix(measure)
@@ -195,23 +206,21 @@ class Comparison(Measured):
         return save_measured(self, Path(dir))
 
     @checked
-    def report(self, path: FilePath) -> Path:
-        """Write a self-contained HTML page, and beside it PNG and PDF figures in ``figures/``.
+    @describes(ReportOptions)
+    def report(self, path: FilePath, figures: bool = False) -> Path:
+        """Write a self-contained HTML page; it needs no other file.
 
         Args:
             path: the page, such as ``"out/report.html"``; an existing file is replaced.
+            {options}
 
         Returns:
             The page.
 
         Raises:
-            SutureError: the page or the figures cannot be written.
+            SutureError: the page or the figures cannot be written, or another file has the name of a figure.
         """
-        from suture.results import figures, page
-
-        written = page.write_page([self], path)
-        figures.save_figures(self, written.parent / "figures")
-        return written
+        return write_report([self], path, ReportOptions(figures))
 
 
 def _build_cell_record(measured: Measured, cell: tuple[str, str], measure: str) -> Record:
@@ -248,11 +257,3 @@ def _register_own(meta: Mapping[str, Any]) -> None:
         known = MEASURES.get(entry["name"])
         if known is None or known.own:
             register_measure(make_index_measure(**entry, own=True))
-
-
-@checked
-def write_report(comparisons: Sequence[Comparison], path: FilePath) -> Path:
-    """Write one HTML page for several comparisons; see `suture.results.page.write_page`."""
-    from suture.results.page import write_page  # imports matplotlib and the template engine
-
-    return write_page(comparisons, path)

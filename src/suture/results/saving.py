@@ -22,6 +22,7 @@ from suture._base import (
     save_tensors,
 )
 from suture.results.measured import NAMES, Measured, describe_fields, format_people_csv, parse_table
+from suture.results.report import is_report
 
 KIND = "suture.comparison/2"
 FILE, TABLE = "comparison.safetensors", "table.csv"
@@ -30,8 +31,8 @@ _OLD_DOCUMENT, _OLD_ARRAYS = "comparison.json", "arrays.safetensors"
 UNCHECKED = (f"loaded from {_OLD_DOCUMENT} of an early version, which has no digest, so damage to names, "
              "settings and notes cannot be noticed")
 _OURS = (FILE, TABLE, _OLD_DOCUMENT, _OLD_ARRAYS)
-# Another process may be writing a report into the folder.
-_REPORT = ("report.html", "figures")
+# Another process may be writing a report into the folder. Early versions drew into "figures".
+_REPORT = ("report.html", "report_figures", "figures")
 _STAGED = re.compile(rf"\.({'|'.join(map(re.escape, (*_OURS, *_REPORT)))})\.[0-9a-f]{{16}}")
 
 
@@ -78,7 +79,7 @@ def _refuse_foreign(folder: Path) -> None:
         return
     own = {*_REPORT, *(_OURS if _is_ours(folder) else ())}
     foreign = sorted(path.name for path in folder.iterdir()
-                     if path.name not in own and not _STAGED.fullmatch(path.name))
+                     if path.name not in own and not _STAGED.fullmatch(path.name) and not is_report(path))
     if foreign:
         raise SutureError("expected a new folder, an empty one or an earlier comparison, got "
                           f"{str(folder)!r} that holds {foreign[0]!r}; choose another folder")

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from suture.networks.sites.site_choice import SiteSpec
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_WRAPPERS = frozenset({"_orig_mod", "module"})
+"""Names under which `torch.compile`, DataParallel and others hold a network."""
+_PACKED = "_packed_params"
+"""Name under which a quantised layer holds its weights."""
 _GLOB = {"**": ".*", "*": "[^.]*", "?": "[^.]"}
 """Regular expressions for the signs of a glob: all but ``**`` stay within one part of a dotted path."""
 
@@ -91,7 +95,7 @@ class Site:
                 output = output[self.slot]
             except (KeyError, IndexError, TypeError):
                 return None
-        return next((t for t in extract_tensors(output) if t.is_floating_point()), None)
+        return next((t for t in extract_tensors(output) if t.is_floating_point() or t.is_quantized), None)
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -128,8 +132,14 @@ class SiteSearch:
             if not isinstance(n, Site | str):
                 raise SutureError(f"expected site names of the {self.name}, got {show_value(n)}; write "
                                   "strings like 'layer1.0'")
-            found += [n] if isinstance(n, Site) else self._match_name(n)
+            found += ([replace(n, path=self._leave_out_wrappers(n.path))] if isinstance(n, Site)
+                      else self._match_name(self._leave_out_wrappers(n)))
         return self._merge_duplicates(found)
+
+    def _leave_out_wrappers(self, name: str) -> str:
+        """Return a name as it is without the wrappers that were taken off the network."""
+        own = {part for path, _ in self.calls for part in path.split(".")}
+        return ".".join(p for p in name.split(".") if p not in _WRAPPERS - own) or name
 
     def _merge_duplicates(self, sites: Sequence[Site]) -> list[Site]:
         """Merge sites at the same point; a name with an ``@`` replaces a name without."""
@@ -196,7 +206,7 @@ def is_parametrization(path: str) -> bool:
 
 
 def _has_parts(module: nn.Module) -> bool:
-    return any(not is_parametrization(name) for name, _ in module.named_children())
+    return any(not is_parametrization(name) and name != _PACKED for name, _ in module.named_children())
 
 
 def _has_any(things: Iterator[object]) -> bool:
