@@ -118,10 +118,10 @@ def _explain(error: BaseException) -> str:
     """Return one line for an error. One that nobody expected is raised again if `_TRACEBACK` is set."""
     if isinstance(error, _UsageError):
         return f"{error.format_message()}; see suture --help"  # type: ignore[attr-defined]
-    if isinstance(error, OSError):
-        return f"{error}; choose another path"
     from suture._base import SutureError, describe_error  # imports torch, which the overview does not need
 
+    if isinstance(error, OSError):
+        return str(SutureError(f"{error}; choose another path"))
     if isinstance(error, SutureError):
         return str(error)
     if os.environ.get(_TRACEBACK):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 from suture.compare.setup import Setup
 from suture.indices import SiteStatistics
 from suture.numbers import Arrays, Estimate, Float32Array, get_measure
-from suture.representations import Cell
+from suture.representations import Cell, Kind, Shape
 from suture.stitching import StitchingLayer, Task
 
 ResultArray = NDArray[np.bool_] | NDArray[np.float32]
@@ -185,3 +185,15 @@ def pack_statistics(side: str, k: int, found: SiteStatistics) -> dict[str, NDArr
     """Return the spectrum of a site, and its numbers of rows, channels and constant channels."""
     return {f"{side}.spectrum/{k}": found.spectrum.cpu().numpy(),
             f"{side}.rows/{k}": np.array([found.n, found.width, found.dead], dtype=np.int64)}
+
+
+def encode_shape(shape: Shape) -> dict[str, Any]:
+    """Return a shape as JSON."""
+    return asdict(shape) | {"kind": shape.kind.value}
+
+
+def decode_shape(stored: Mapping[str, Any]) -> Shape:
+    """Return the shape that `encode_shape` wrote."""
+    grid, rest = stored["grid"], {k: v for k, v in stored.items() if k not in ("kind", "size", "grid")}
+    return Shape(Kind(stored["kind"]), size=tuple(stored["size"]),
+                 grid=None if grid is None else tuple(grid), **rest)
