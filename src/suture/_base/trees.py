@@ -112,10 +112,10 @@ def convert_parts(inputs: Any, fn: Callable[[Any], Any]) -> Any:
     if isinstance(inputs, Mapping):
         return {k: fn(v) for k, v in inputs.items()}
     if is_dataclass(inputs) and not isinstance(inputs, type):
-        made = copy.copy(inputs)
+        record = copy.copy(inputs)
         for f in fields(inputs):
-            object.__setattr__(made, f.name, fn(getattr(inputs, f.name)))  # may be frozen
-        return made
+            object.__setattr__(record, f.name, fn(getattr(inputs, f.name)))  # may be frozen
+        return record
     if isinstance(inputs, tuple) and hasattr(inputs, "_fields"):
         return type(inputs)(*map(fn, inputs))
     return type(inputs)(map(fn, inputs)) if isinstance(inputs, tuple | list) else inputs

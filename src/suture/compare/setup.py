@@ -13,6 +13,7 @@ from torch import nn
 from suture._base import (
     SutureError,
     check_free_memory,
+    expect,
     summarise_error,
 )
 from suture.compare.key import (
@@ -137,6 +138,8 @@ def set_up(given: CompareOptions) -> Setup:
     if "tlm" in settings.method_names:
         check_batch(first, settings.recipe, Task(settings.task))
     a, b = _site_networks(copies, first, settings, None if scored is None else scored.readout)
+    if "tlm" in settings.method_names and settings.recipe.objective != "match":
+        _check_gradients(b)
     micro_batch = choose_micro_batch(max(a.peak, b.peak), device)
     if settings.token_rate < 1:
         _check_share(a, b)
@@ -216,6 +219,13 @@ def _look_ahead(setup: Setup, first: Batch) -> None:
     if task is not Task.NONE:
         rows = task.find_rows(setup.target.view_output(batch.target), batch.labels)
         task.check_labels(rows, task.extract_logits(output))
+
+
+def _check_gradients(target: SitedNetwork) -> None:
+    """Check that task loss matching can train through every tail; nothing else needs a gradient."""
+    without = next((i.site for i in target.infos if not i.has_gradient), None)
+    expect(without is None, "a gradient of the target's output for task loss matching",
+           f"none at site {str(without)!r}", "write methods=['dm'] (for stitch: method='dm')")
 
 
 def _check_share(*networks: SitedNetwork) -> None:

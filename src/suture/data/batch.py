@@ -16,6 +16,7 @@ from suture._base import (
     count_examples,
     expect,
     list_tensors,
+    run_foreign,
 )
 from suture.data.image_preprocessing import ImagePreprocessing
 from suture.data.sources.columns import IMAGE_COLUMNS, TEXT_COLUMNS
@@ -103,6 +104,9 @@ class Prepared:
                  target: Preprocessing | None = SAME_AS_SOURCE) -> None:
         self.data, self.source = data, source
         self.target = source if target is SAME_AS_SOURCE else target
+        for side, how in (("source", self.source), ("target", self.target)):
+            expect(how is None or (callable(how) and not isinstance(how, type)),
+                   f"a function of raw examples as {side}", how, "write None for examples that are inputs")
 
     def batch(self, raw: Any, labels: Tensor | None) -> Batch:
         """Prepare a batch of raw examples for both networks.
@@ -119,7 +123,8 @@ class Prepared:
 def _preprocess(how: Preprocessing | None, raw: Any) -> Any:
     own = isinstance(how, ImagePreprocessing | TextPreprocessing)
     if how is not None:
-        return how(_choose_raw(raw, isinstance(how, TextPreprocessing)) if own else raw)
+        with run_foreign(f"the preprocessing {getattr(how, '__name__', type(how).__name__)}"):
+            return how(_choose_raw(raw, isinstance(how, TextPreprocessing)) if own else raw)
     first = raw[0] if isinstance(raw, list) and raw else None
     if isinstance(first, str):
         raise SutureError("data that are text need a tokenizer, got none; give a network with its tokenizer "

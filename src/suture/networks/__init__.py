@@ -18,6 +18,7 @@ from suture.networks.calls import name_tensors as name_tensors
 from suture.networks.calls import record as record
 from suture.networks.calls import walk as walk
 from suture.networks.input_sequences import view_output_inputs as view_output_inputs
+from suture.networks.network_argument import Network as Network
 from suture.networks.outputs import OutputKind as OutputKind
 from suture.networks.outputs import Readout as Readout
 from suture.networks.outputs import describe_outputs as describe_outputs
@@ -34,6 +35,7 @@ from suture.networks.preparation import take_first as take_first
 from suture.networks.sites import Site as Site
 from suture.networks.sites import SitedNetwork as SitedNetwork
 from suture.networks.sites import SiteInfo as SiteInfo
+from suture.networks.sites import SiteName as SiteName
 from suture.networks.sites import SiteSpec as SiteSpec
 from suture.networks.sites import capture as capture
 from suture.networks.sites import find_sites as find_sites

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from suture._base import ExampleList, SutureError, convert_examples, convert_tensors
+from suture._base import FOREIGN, ExampleList, SutureError, convert_examples, convert_tensors, note_owner
 from suture.data import Columns
 from suture.networks.eager_passes import count_all_changes, run_eagerly
 
@@ -18,14 +18,22 @@ _IDS, _MASK = "input_ids", "attention_mask"
 
 def apply(network: nn.Module, inputs: Any) -> Any:
     """Call a network on a batch: one argument, a tuple of arguments or a mapping of keyword arguments."""
-    with run_eagerly(), count_all_changes():
-        if isinstance(inputs, ExampleList):
-            return network(list(inputs))
-        if isinstance(inputs, Mapping):
-            return network(**inputs)
-        if isinstance(inputs, tuple | list):
-            return network(*inputs)
-        return network(inputs)
+    try:
+        with run_eagerly(), count_all_changes():
+            return _call(network, inputs)
+    except FOREIGN as error:  # no context manager, because exporters trace this function
+        note_owner(error, f"the network {type(network).__name__}")
+        raise
+
+
+def _call(network: nn.Module, inputs: Any) -> Any:
+    if isinstance(inputs, ExampleList):
+        return network(list(inputs))
+    if isinstance(inputs, Mapping):
+        return network(**inputs)
+    if isinstance(inputs, tuple | list):
+        return network(*inputs)
+    return network(inputs)
 
 
 def repeat_inputs(inputs: Any, copies: int, size: int) -> Any:

@@ -39,6 +39,11 @@ def extract_tensors(output: Any) -> list[Tensor]:
     return found
 
 
+def dequantise(t: Tensor) -> Tensor:
+    """Return a quantised tensor as floating point numbers, and any other one as it is."""
+    return t.dequantize() if t.is_quantized else t
+
+
 def extract_main_output(output: Any) -> Tensor | None:
     """Return the output called "logits", else the first floating point tensor."""
     named = name_tensors(output)

@@ -20,12 +20,14 @@ from suture._base import (
     expect,
     list_tensors,
     report_errors,
+    show_value,
     summarise_error,
 )
 from suture.data import advise_graph
 from suture.networks.arguments import apply, list_arguments
 from suture.networks.calls import (
     Call,
+    dequantise,
     disable_gradients,
     extract_tensors,
     freeze,
@@ -51,11 +53,12 @@ def find_device(name: str | torch.device = "auto") -> torch.device:
         SutureError: an unknown device, or one that is not there.
     """
     have = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    expect(isinstance(name, str | torch.device), "a device auto, cpu, cuda or mps", show_value(name))
     if name == "auto":
         return torch.device(next(d for d in ("cuda", "mps", "cpu") if have[d]))
     try:
         device = torch.device(name)
-    except RuntimeError as e:
+    except (RuntimeError, ValueError) as e:
         raise SutureError(f"expected a device auto, cpu, cuda or mps, got {name!r}") from e
     if not have.get(device.type, False):
         raise SutureError(f"device {str(name)!r} is not available on this machine; use auto or cpu")
@@ -211,7 +214,7 @@ def fold_batch_norms(network: nn.Module, inputs: Any, unchanged: Collection[str]
 
 def are_equal_outputs(one: Any, other: Any) -> bool:
     """Return True where the tensors in two outputs are equal up to rounding of float32."""
-    a, b = extract_tensors(one), extract_tensors(other)
+    a, b = ([*map(dequantise, extract_tensors(o))] for o in (one, other))
     return len(a) == len(b) and all(
         x.shape == y.shape and torch.allclose(x, y.to(x.device), rtol=1e-3, atol=1e-4, equal_nan=True)
         for x, y in zip(a, b, strict=True))

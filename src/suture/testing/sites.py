@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from suture._base import SutureError, convert_examples, count_examples, walk_tensors
+from suture._base import SutureError, checked, convert_examples, count_examples, walk_tensors
 from suture.networks import (
+    Network,
     SitedNetwork,
     SiteSpec,
     disable_gradients,
@@ -20,7 +21,8 @@ from suture.networks import (
 from suture.testing.laws import Law, LawBook, check_close, law
 
 
-def site_laws(network: nn.Module, inputs: Any, sites: SiteSpec = "**") -> list[Law]:
+@checked
+def site_laws(network: Network, inputs: Any, sites: SiteSpec = "**") -> list[Law]:
     """Return the laws that a network must keep for its comparisons to be valid.
 
     Args:
