@@ -108,8 +108,10 @@ def _explain(error: Exception) -> str:
         return f"{error.format_message()}; see suture --help"  # type: ignore[attr-defined]
     if isinstance(error, OSError):
         return f"{error}; choose another path"
-    from suture._base import SutureError  # imports torch, which the overview does not need
+    from suture._base import SutureError, is_out_of_memory  # imports torch, which the overview does not need
 
     if isinstance(error, SutureError):
         return str(error)
+    if isinstance(error, RuntimeError | MemoryError) and is_out_of_memory(error):
+        return "memory ran out; give fewer sites, smaller batches or another --device"
     raise error

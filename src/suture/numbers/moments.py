@@ -14,7 +14,7 @@ from typing import Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-from suture._base import check_finite, expect
+from suture._base import check_finite, exact_products, expect
 
 
 def to_double(value: Tensor) -> Tensor:
@@ -229,6 +229,7 @@ class ShiftedSums:
         return 8 * max(1, len(self.counts)) * (1 + len(self.shift)) + self.gram.nbytes
 
     @torch.no_grad()
+    @exact_products()
     def update(self, rows: Tensor, classes: Tensor | None = None, mask: Tensor | None = None) -> None:
         """Add a batch of rows (N, F), or (N, P, F) with P rows for each of N examples.
 
