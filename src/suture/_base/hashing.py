@@ -49,8 +49,8 @@ def fingerprint_network(network: nn.Module) -> str:
 
     They are the start of `hash_tensors` over the tensors of the state dict, sorted by name. A change of a
     single weight changes them; device, memory layout, and train or eval mode do not. Code is not covered: two
-    networks with the same tensors share a fingerprint, even if they compute differently. Quantised weights are
-    the integers with their scales.
+    networks with the same tensors share a fingerprint, even if they compute differently. Quantised weights
+    are integers with their scales.
     """
     return hash_tensors(_walk_state(network))[:16]
 

@@ -6,6 +6,7 @@ import io
 import logging
 import platform
 import random
+import re
 import sys
 import threading
 import weakref
@@ -44,6 +45,8 @@ _GENERATED = frozenset({"__dict__", "__weakref__", "__doc__", "__module__", "__a
 """Entries of a class that are no code of the user, or that follow from others."""
 
 
+_VARYING = re.compile(r"#.*|\.?___torch_mangle_\d+| object at \w+|training = \w+")
+"""What differs between two texts of the same TorchScript module."""
 _DEPTH = 5000
 """Depth of nested calls, of which each level of an object needs about eight."""
 
@@ -198,6 +201,11 @@ class _Walk:
         return compute_digest("object", about, *content, self._hash_all("items", items or ()),
                        self._hash_all("pairs", (p for pair in pairs or () for p in pair)))
 
+    def _hash_script(self, x: torch.jit.ScriptModule) -> bytes:
+        """Hash TorchScript by its code, without lines of files and names that count up in a process."""
+        code = _VARYING.sub("", x._c.dump_to_str(True, False, False))
+        return compute_digest("script", x.original_name, code, *map(self.hash, x.state_dict().values()))
+
     def _hash_attributes(self, values: Mapping[Any, Any], of: type = object) -> Iterator[bytes]:
         for name in sorted(map(str, values)):
             value = values.get(name)
@@ -223,6 +231,7 @@ def _describe(walk: _Walk, x: Any) -> bytes:
 _RULES: tuple[tuple[Any, Callable[[_Walk, Any], bytes]], ...] = (
     (Enum, _describe),
     (Tensor, _Walk._hash_tensor),
+    (torch.jit.ScriptModule, _Walk._hash_script),
     (np.ndarray, _Walk._hash_array),
     ((np.generic, np.dtype, torch.dtype, torch.device, torch.Size, torch.layout, PurePath), _describe),
     (type, _Walk._hash_class),

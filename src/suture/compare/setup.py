@@ -171,15 +171,12 @@ def set_up(given: CompareOptions) -> Setup:
 
 
 def _open_networks(given: CompareOptions) -> CompareOptions:
-    """Return the arguments with the networks in wrappers, and with weights that were offloaded."""
-    networks = {side: open_network(network, side)
-                for side, network in (("source", given.source), ("target", given.target))
-                if network is not None and (side == "source" or network is not given.source)}
-    if all(getattr(given, side) is network for side, network in networks.items()):
-        return given
-    if given.target is given.source:
-        networks["target"] = networks["source"]
-    return replace(given, **networks)
+    """Return the arguments with the networks that are in wrappers, with weights that were offloaded."""
+    source, target = open_network(given.source, "source"), given.target
+    if target is not None:
+        target = source if target is given.source else open_network(target, "target")
+    same = source is given.source and target is given.target
+    return given if same else replace(given, source=source, target=target)
 
 
 def _copy_networks(source: nn.Module, target: nn.Module, first: Batch, settings: Settings) -> list[nn.Module]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from itertools import count
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from suture._base import SutureError, convert_tensors
+from suture.networks.eager_passes import count_all_changes, run_eagerly
 
 Handler = Callable[[nn.Module, tuple[Any, ...], Callable[[], Any]], Any]
 """Function of a module, the positional arguments of a call, and a function that runs the call."""
@@ -135,42 +135,13 @@ def repeat_examples(value: Any, copies: int, size: int, axes: Axes = (), *, shal
 
 
 def apply(network: nn.Module, inputs: Any) -> Any:
-    """Call a network on a batch: a tensor, a tuple of arguments or a mapping of keyword arguments.
-
-    Compiled parts run as the code that they were made from, whose calls can be seen.
-    """
-    with _run_eagerly(), _count_all_changes():
+    """Call a network on a batch: a tensor, a tuple of arguments or a mapping of keyword arguments."""
+    with run_eagerly(), count_all_changes():
         if isinstance(inputs, Mapping):
             return network(**inputs)
         if isinstance(inputs, tuple | list):
             return network(*inputs)
         return network(inputs)
-
-
-def _run_eagerly() -> AbstractContextManager[object]:
-    """Return a context in which nothing is compiled; nothing is needed where no code has asked for it."""
-    stance = getattr(torch.compiler, "set_stance", None)  # since PyTorch 2.6
-    if "torch._dynamo" not in sys.modules or stance is None or torch.compiler.is_compiling():
-        return nullcontext()
-    found: AbstractContextManager[object] = stance("force_eager")
-    return found
-
-
-@contextmanager
-def _count_all_changes() -> Iterator[None]:
-    """Run a network's own `inference_mode` as `no_grad`, so that its tensors count in-place changes."""
-    before = torch.inference_mode.__enter__
-
-    def enter(self: torch.inference_mode) -> None:
-        plain = torch.no_grad() if self.mode else torch.enable_grad()
-        self._inference_mode_context = plain
-        plain.__enter__()
-
-    try:
-        torch.inference_mode.__enter__ = enter  # type: ignore[method-assign]
-        yield
-    finally:
-        torch.inference_mode.__enter__ = before  # type: ignore[method-assign]
 
 
 @contextmanager

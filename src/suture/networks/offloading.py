@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 _HOOK, _FORWARD = "_hf_hook", "_old_forward"
 """Attributes of a module with a hook of Accelerate: the hook, and the forward that it replaced."""
+_Place = tuple[int, torch.Size]
+"""Address of a tensor, and its shape."""
 _WARNING = "to", "cuda"
 """Methods that Accelerate covers by ones that warn."""
 
@@ -29,16 +31,17 @@ def list_missing(network: nn.Module) -> Iterator[str]:
 
 def fill_missing(network: nn.Module) -> None:
     """Put the tensors that hooks hold in their places; what is tied stays tied."""
-    tied: dict[tuple[int, torch.Size], Tensor] = {}
+    tied: dict[_Place, nn.Parameter] = {}
     for module in network.modules():
-        for stored in (getattr(hook, "weights_map", None) for hook in get_hooks(module)):
-            for path in list(list_missing(module)) if stored is not None else ():
+        for hook in get_hooks(module):
+            stored: Any = getattr(hook, "weights_map", None) or {}
+            for path in list(list_missing(module)):
                 if path in stored:
                     owner, _, name = path.rpartition(".")
                     _put(module.get_submodule(owner), name, torch.as_tensor(stored[path]), tied)
 
 
-def _put(module: nn.Module, name: str, value: Tensor, tied: dict[tuple[int, torch.Size], Tensor]) -> None:
+def _put(module: nn.Module, name: str, value: Tensor, tied: dict[_Place, nn.Parameter]) -> None:
     place = value.data_ptr(), value.shape
     if name in module._buffers:
         module._buffers[name] = value

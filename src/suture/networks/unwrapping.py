@@ -27,7 +27,7 @@ def unwrap(network: Any, name: str) -> nn.Module:
         SutureError: no module, one that only runs as a graph or in shards, or weights on the meta device
             that nothing holds.
     """
-    found = strip(network)
+    found: nn.Module = strip(network)
     _check_eager(found, name)
     if not any(get_hooks(m) for m in found.modules()):
         _check_filled(found, name)
@@ -35,14 +35,14 @@ def unwrap(network: Any, name: str) -> nn.Module:
 
 
 def open_network(network: Any, name: str) -> nn.Module:
-    """Return what `unwrap` returns, with all weights: those that Accelerate offloaded are read into a twin."""
-    network = unwrap(network, name)
-    if next(list_missing(network), None):
-        network = copy_network(network, shared=True)
-        fill_missing(network)
-        remove_hooks(network)
-        _check_filled(network, name)
-    return network
+    """Return what `unwrap` returns, with all weights; offloaded ones are read into a twin."""
+    found = unwrap(network, name)
+    if next(list_missing(found), None):
+        found = copy_network(found, shared=True)
+        fill_missing(found)
+        remove_hooks(found)
+        _check_filled(found, name)
+    return found
 
 
 def _check_filled(network: nn.Module, name: str) -> None:
