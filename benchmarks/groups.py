@@ -19,7 +19,7 @@ from suture.networks import choose_micro_batch, prepare
 from suture.networks.sites import SitedNetwork
 from suture.representations.alignment import Alignment
 from suture.stitching import StitchingLayer, TaskRecipe
-from suture.stitching.grouped_pass import MicroBatch
+from suture.networks import MicroBatch
 from suture.stitching.trainer import GroupTrainer
 
 CPU = torch.device("cpu")

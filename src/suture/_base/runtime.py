@@ -38,6 +38,7 @@ def exact_products() -> Iterator[None]:
     digit.
     """
     backends: Any = torch.backends
+    places: list[tuple[Any, str, object]]
     places = [(backends.cuda.matmul, "fp32_precision", "ieee"),
               (getattr(backends.mkldnn, "matmul", None), "fp32_precision", "ieee")]
     if not all(hasattr(of, name) for of, name, _ in places):  # before PyTorch 2.9

@@ -139,6 +139,8 @@ class Settings(FitSettings):
                 raise make_unknown_error("method", str(method), METHOD_NAMES)
         expect(self.names is None or (not isinstance(self.names, str) and len(self.names) == 2),
                "two names, of source and target", repr(self.names), 'write names=("A", "B")')
+        expect(self.precision != "float64" or self.torch_device.type != "mps", "precision='float32' on mps",
+               "float64, which mps does not have", "write device='cpu' for float64")
         _ = self.torch_device, self.detection, self.accumulator_settings.blocks  # raise for bad values
         if "tlm" in self.method_names:
             self.affine_family.check_training()

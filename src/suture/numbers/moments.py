@@ -137,7 +137,7 @@ class Moments:
     def of(cls, x: Tensor, y: Tensor) -> Moments:
         """Compute the moments of two matrices (n, p) and (n, q) in memory, in float64, after `check`."""
         cls.check(x, y)
-        x, y = x.double(), y.double()
+        x, y = to_double(x), to_double(y)
         shifts = x.mean(0), y.mean(0)
         x, y = x - shifts[0], y - shifts[1]
         kx, ky = x.square().sum(1), y.square().sum(1)
