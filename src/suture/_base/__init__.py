@@ -1,5 +1,16 @@
 """Foundation of every room: the error, checks, trees of tensors, files, hashes, progress, free memory."""
 
+from suture._base.argument_types import Count as Count
+from suture._base.argument_types import FilePath as FilePath
+from suture._base.argument_types import Positive as Positive
+from suture._base.argument_types import Real as Real
+from suture._base.argument_types import Seed as Seed
+from suture._base.argument_types import Share as Share
+from suture._base.argument_types import Whole as Whole
+from suture._base.argument_types import checked as checked
+from suture._base.argument_types import keep_parts as keep_parts
+from suture._base.argument_types import read_path as read_path
+from suture._base.argument_types import refuse as refuse
 from suture._base.code_hashing import compute_digest as compute_digest
 from suture._base.code_hashing import find_eager as find_eager
 from suture._base.errors import SutureError as SutureError
@@ -7,7 +18,6 @@ from suture._base.errors import SutureWarning as SutureWarning
 from suture._base.errors import check_classes as check_classes
 from suture._base.errors import check_equal_lengths as check_equal_lengths
 from suture._base.errors import check_finite as check_finite
-from suture._base.errors import describe_value as describe_value
 from suture._base.errors import expect as expect
 from suture._base.errors import import_optional as import_optional
 from suture._base.errors import is_count as is_count
@@ -21,6 +31,12 @@ from suture._base.files import load_tensors as load_tensors
 from suture._base.files import make_unwritable_error as make_unwritable_error
 from suture._base.files import replace_file as replace_file
 from suture._base.files import save_tensors as save_tensors
+from suture._base.foreign_code import FOREIGN as FOREIGN
+from suture._base.foreign_code import describe_error as describe_error
+from suture._base.foreign_code import explain_foreign_errors as explain_foreign_errors
+from suture._base.foreign_code import name_callback as name_callback
+from suture._base.foreign_code import note_owner as note_owner
+from suture._base.foreign_code import run_foreign as run_foreign
 from suture._base.hashing import fingerprint_network as fingerprint_network
 from suture._base.hashing import hash_parts as hash_parts
 from suture._base.hashing import hash_tensors as hash_tensors
@@ -28,19 +44,15 @@ from suture._base.object_hashing import ObjectHash as ObjectHash
 from suture._base.object_hashing import get_python_version as get_python_version
 from suture._base.object_hashing import hash_network as hash_network
 from suture._base.object_hashing import hash_object as hash_object
-from suture._base.option_records import Count as Count
 from suture._base.option_records import Option as Option
-from suture._base.option_records import Positive as Positive
-from suture._base.option_records import Real as Real
-from suture._base.option_records import Seed as Seed
-from suture._base.option_records import Share as Share
-from suture._base.option_records import Whole as Whole
-from suture._base.option_records import checked as checked
 from suture._base.option_records import describes as describes
 from suture._base.option_records import keyword_options as keyword_options
 from suture._base.option_records import list_options as list_options
 from suture._base.option_records import options as options
 from suture._base.option_records import takes as takes
+from suture._base.printing import describe_value as describe_value
+from suture._base.printing import escape_controls as escape_controls
+from suture._base.printing import show_value as show_value
 from suture._base.runtime import Progress as Progress
 from suture._base.runtime import check_free_memory as check_free_memory
 from suture._base.runtime import derive_seed as derive_seed
@@ -52,6 +64,9 @@ from suture._base.runtime import get_time as get_time
 from suture._base.runtime import is_out_of_memory as is_out_of_memory
 from suture._base.runtime import report_out_of_memory as report_out_of_memory
 from suture._base.runtime import seed_torch as seed_torch
+from suture._base.trees import ExampleList as ExampleList
+from suture._base.trees import convert_examples as convert_examples
+from suture._base.trees import convert_parts as convert_parts
 from suture._base.trees import convert_tensors as convert_tensors
 from suture._base.trees import count_duplicates as count_duplicates
 from suture._base.trees import count_examples as count_examples

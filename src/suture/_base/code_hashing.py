@@ -58,7 +58,7 @@ def _hash_constant(x: Any) -> bytes:
 def is_library(x: Any) -> bool:
     """Return True for a function or class of Python, suture or an installed package."""
     if isinstance(x, FunctionType):
-        return _is_library_file(x.__code__.co_filename)
+        return is_library_file(x.__code__.co_filename)
     module = sys.modules.get(x.__module__)
     if module is None or module is builtins:
         # A class of a text that was executed without a module also claims to be of builtins.
@@ -68,10 +68,11 @@ def is_library(x: Any) -> bool:
 
 def _is_library_module(module: ModuleType) -> bool:
     file = getattr(module, "__file__", None)
-    return module.__name__ in sys.builtin_module_names if file is None else _is_library_file(file)
+    return module.__name__ in sys.builtin_module_names if file is None else is_library_file(file)
 
 
-def _is_library_file(file: str) -> bool:
+def is_library_file(file: str) -> bool:
+    """Return True for a file of Python, suture or an installed package."""
     return file.startswith(_LIBRARIES) or any(part in file for part in _INSTALLED)
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from suture._base import (
     SutureError,
     check_free_memory,
+    expect,
     summarise_error,
 )
 from suture.compare.key import (
@@ -143,6 +144,8 @@ def set_up(given: CompareOptions) -> Setup:
     if "tlm" in settings.method_names:
         check_batch(first, settings.recipe, Task(settings.task))
     a, b = _site_networks(copies, first, settings, None if scored is None else scored.readout)
+    if "tlm" in settings.method_names and settings.recipe.objective != "match":
+        _check_gradients(b)
     pieces = MicroBatch(choose_micro_batch(max(a.peak, b.peak), device))
     if settings.token_rate < 1:
         _check_share(a, b)
@@ -181,9 +184,9 @@ def _open_networks(given: CompareOptions) -> CompareOptions:
 
 def _copy_networks(source: nn.Module, target: nn.Module, first: Batch, settings: Settings) -> list[nn.Module]:
     """Return private copies of the source and, if it is another network, of the target."""
-    copies = [prepare(source, take_first(first.source), settings.torch_device, "source")]
+    copies = [prepare(source, first.source, settings.torch_device, "source")]
     if target is not source:
-        copies.append(prepare(target, take_first(first.target), settings.torch_device, "target"))
+        copies.append(prepare(target, first.target, settings.torch_device, "target"))
     return copies
 
 
@@ -222,6 +225,13 @@ def _look_ahead(setup: Setup, first: Batch) -> None:
     if task is not Task.NONE:
         rows = task.find_rows(setup.target.view_output(batch.target), batch.labels)
         task.check_labels(rows, task.extract_logits(output))
+
+
+def _check_gradients(target: SitedNetwork) -> None:
+    """Check that task loss matching can train through every tail; nothing else needs a gradient."""
+    without = next((i.site for i in target.infos if not i.has_gradient), None)
+    expect(without is None, "a gradient of the target's output for task loss matching",
+           f"none at site {str(without)!r}", "write methods=['dm'] (for stitch: method='dm')")
 
 
 def _check_share(*networks: SitedNetwork) -> None:

@@ -14,7 +14,9 @@ import torch
 from torch import nn
 
 from suture._base import (
+    FilePath,
     SutureWarning,
+    checked,
     convert_tensors,
     expect,
     fingerprint_network,
@@ -35,11 +37,13 @@ from suture.compare.scoring.evaluation import Evaluator
 from suture.compare.settings import StitchOptions
 from suture.compare.setup import set_up
 from suture.compare.task_loss import find_marks, measure_own_layers, train
-from suture.data import Batch, Batches, move_batch
+from suture.data import Batch, Batches, has_lists, move_batch, read_inputs
 from suture.networks import (
+    Network,
     Readout,
     Site,
     SitedNetwork,
+    SiteName,
     find_device,
     load_state,
     open_network,
@@ -86,7 +90,8 @@ class StitchedNetwork(nn.Module):
         source_network, target_network: the copies.
     """
 
-    def __init__(self, source: nn.Module, target: nn.Module, sites: tuple[str | Site, str | Site],
+    @checked
+    def __init__(self, source: Network, target: Network, sites: tuple[SiteName, SiteName],
                  layer: StitchingLayer, inputs: Any, *, allow_bypass: bool = False,
                  device: str | torch.device = "cpu", fit: Mapping[str, Any] | None = None) -> None:
         super().__init__()
@@ -107,7 +112,7 @@ class StitchedNetwork(nn.Module):
         self._tail = SitedNetwork(self.target_network, b, [sites[1]], allow_bypass=allow_bypass,
                                   name="target", readout=None if path is None else Readout(path),
                                   checks_padding=True)
-        self._inputs = describe_inputs(a), describe_inputs(b)
+        self._inputs, self._listed = (describe_inputs(a), describe_inputs(b)), has_lists((a, b))
         for side, found, wanted in (("source", self._front, layer.alignment.source),
                                     ("target", self._tail, layer.alignment.target)):
             expect(found.shapes[0] == wanted, f"{wanted} at the {side} site {found.sites[0]}",
@@ -119,6 +124,7 @@ class StitchedNetwork(nn.Module):
         """Source site and target site."""
         return self._front.sites[0], self._tail.sites[0]
 
+    @checked
     def train(self, mode: bool = True) -> Self:
         """Set train or eval mode of the stitching layer; the networks stay in eval mode."""
         self.training = mode
@@ -133,14 +139,17 @@ class StitchedNetwork(nn.Module):
         Inputs are those of the networks: tensors by position, or a batch by keywords. Use `run` if the
         networks need different inputs.
         """
-        given = named or (inputs[0] if len(inputs) == 1 else inputs)
+        given = read_inputs(named or inputs, None, self._listed)
+        given = given[0] if not named and len(inputs) == 1 else given
         return self.run(given, given)
 
+    @checked
     def run(self, source_inputs: Any, target_inputs: Any) -> Any:
         """Return the output of `forward` for examples prepared differently for the two networks."""
         stitched = self.layer(self._front.front(source_inputs)[0], self._front.find_masks(source_inputs))
         return self._tail.run_tail(0, stitched, self._tail.run_to_sites(target_inputs))
 
+    @checked
     def accuracy(self, data: Any) -> StitchedAccuracy | None:
         """Return the accuracies of the stitched network and its target on any data of `suture.compare`.
 
@@ -173,7 +182,8 @@ class StitchedNetwork(nn.Module):
         except Exception:  # a network may refuse noise in any way
             return None
 
-    def save(self, path: str | Path) -> None:
+    @checked
+    def save(self, path: FilePath) -> None:
         """Write the layer and its sites, but not the networks, to a safetensors file for `load_stitched`.
 
         Raises:
@@ -225,7 +235,8 @@ def stitch(given: StitchOptions) -> StitchedNetwork:
                            allow_bypass=given.allow_bypass, device=setup.settings.torch_device, fit=record)
 
 
-def load_stitched(path: str | Path, source: nn.Module, target: nn.Module, inputs: Any = None, *,
+@checked
+def load_stitched(path: FilePath, source: Network, target: Network, inputs: Any = None, *,
                   device: str | torch.device = "cpu") -> StitchedNetwork:
     """Load the stitched network that `StitchedNetwork.save` wrote, around the networks it was fitted to.
 
@@ -241,7 +252,7 @@ def load_stitched(path: str | Path, source: nn.Module, target: nn.Module, inputs
     """
     file = load_tensors(Path(path), *KINDS)
     if file.note:
-        warnings.warn(file.note, SutureWarning, stacklevel=2)
+        warnings.warn(file.note, SutureWarning, stacklevel=3)
     about = file.about
     with report_errors(f"cannot read the layer in {str(path)!r}", "fit it again"):
         prints, shapes = about["fingerprints"], [_decode_shape(s) for s in about["shapes"]]

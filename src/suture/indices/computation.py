@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from suture._base import SutureError, check_free_memory, expect
+from suture._base import Count, Seed, SutureError, Whole, check_free_memory, checked, expect
 from suture.indices.definition import FROM_MOMENTS, STITCH, Index, Needs, Value
 from suture.indices.entries import FOLDS
 from suture.indices.gram_matrices import FlatKernels
 from suture.indices.hsic import Kernels
-from suture.indices.requests import Named, Request, chosen
+from suture.indices.requests import Names, Request, chosen
 from suture.indices.sample import Sample, as_matrix
 from suture.numbers import (
     SAMPLE_ROWS,
@@ -35,6 +35,8 @@ from suture.numbers import (
     to_double,
 )
 
+_MOST_BLOCKS = 1000
+"""Largest number of blocks; intervals hardly change from a few dozen on."""
 Inputs = Mapping[Needs, Pair | Sample | Kernels]
 """Data of one cell, by the kind of data that an index needs."""
 
@@ -58,12 +60,14 @@ def compute_indices(requests: Sequence[Request], data: Mapping[str, Inputs], *,
     return {r.name: found[r.name] for r in requests if r.name in found}
 
 
-def of_moments(moments: Moments, names: Iterable[Named] | Named = "default") -> dict[str, Value]:
+@checked
+def of_moments(moments: Moments, names: Names = "default") -> dict[str, Value]:
     """Compute indices, by name, from the moments of one pair of matrices about the means; see `of_blocks`."""
     return of_blocks([MomentBlock(moments)], names)
 
 
-def of_blocks(blocks: Sequence[MomentBlock], names: Iterable[Named] | Named = "default", *,
+@checked
+def of_blocks(blocks: Sequence[MomentBlock], names: Names = "default", *,
               intervals: bool = False) -> dict[str, Value]:
     """Compute indices, by name, from the merged moments of disjoint blocks of rows.
 
@@ -86,8 +90,9 @@ def of_blocks(blocks: Sequence[MomentBlock], names: Iterable[Named] | Named = "d
     return compute_indices(requests, {STITCH: dict.fromkeys(FROM_MOMENTS, pair)}, intervals=intervals)
 
 
-def of_matrices(x: Any, y: Any, names: Iterable[Named] | Named = "default", *, jackknife: int = 0,
-                sample: int = SAMPLE_ROWS, seed: int = 0) -> dict[str, Value]:
+@checked
+def of_matrices(x: Any, y: Any, names: Names = "default", *, jackknife: Whole = 0,
+                sample: Count = SAMPLE_ROWS, seed: Seed = 0) -> dict[str, Value]:
     """Compute indices, by name, for two matrices with the same rows.
 
     Args:
@@ -111,9 +116,10 @@ def count_blocks(jackknife: int, indices: Iterable[Index]) -> int:
     Raises:
         SutureError: `jackknife` is not 0 (no intervals) or a multiple of `FOLDS`.
     """
-    whole = hasattr(jackknife, "__index__") and not isinstance(jackknife, bool)
-    expect(whole and jackknife >= 0 and jackknife % FOLDS == 0,
+    expect(jackknife >= 0 and jackknife % FOLDS == 0,
            f"jackknife to be 0 or a multiple of {FOLDS} (blocks of examples)", f"{jackknife!r}",
+           "write jackknife=20")
+    expect(jackknife <= _MOST_BLOCKS, f"jackknife to be at most {_MOST_BLOCKS}", jackknife,
            "write jackknife=20")
     return jackknife or (FOLDS if any(i.needs is Needs.BLOCKS for i in indices) else 1)
 
@@ -140,8 +146,9 @@ class Streaming:
     Moments are accumulated where `keeps_moments`: by default, if an index needs them.
     """
 
-    def __init__(self, names: Iterable[Named] | Named = "default", *, jackknife: int = 0,
-                 sample: int = SAMPLE_ROWS, seed: int = 0) -> None:
+    @checked
+    def __init__(self, names: Names = "default", *, jackknife: Whole = 0,
+                 sample: Count = SAMPLE_ROWS, seed: Seed = 0) -> None:
         self.requests = chosen(names)
         for r in self.requests:
             expect(r.alignment in (STITCH, "flatten"), "indices of two matrices as they are", f"{r.name!r}",

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from suture._base import SutureError, expect, summarise_error
+from suture._base import FOREIGN, SutureError, expect, summarise_error
 from suture.numbers import Floats, Measure, make_index_measure
 
 LEAST_EXAMPLES = 4
@@ -184,7 +184,7 @@ class Index:
             return Value.missing(str(reason))
         except ArithmeticError:
             number = math.nan
-        except Exception as e:
+        except FOREIGN as e:
             if self.user is None or isinstance(e, SutureError):
                 raise
             return Value.missing(f"{self.name} fails with {type(e).__name__}: {summarise_error(e)}")

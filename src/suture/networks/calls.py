@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from suture._base import SutureError, convert_tensors
-from suture.networks.eager_passes import count_all_changes, run_eagerly
+from suture.networks.arguments import apply
 from suture.numbers import to_double
 
 Handler = Callable[[nn.Module, tuple[Any, ...], Callable[[], Any]], Any]
@@ -38,6 +38,11 @@ def extract_tensors(output: Any) -> list[Tensor]:
 
     convert_output(output, see)
     return found
+
+
+def dequantise(t: Tensor) -> Tensor:
+    """Return a quantised tensor as floating point numbers, and any other one as it is."""
+    return t.dequantize() if t.is_quantized else t
 
 
 def extract_main_output(output: Any) -> Tensor | None:
@@ -133,16 +138,6 @@ def repeat_examples(value: Any, copies: int, size: int, axes: Axes = (), *, shal
         return t.repeat(*(copies if d == axis else 1 for d in range(t.ndim)))
 
     return convert_output(value, one)
-
-
-def apply(network: nn.Module, inputs: Any) -> Any:
-    """Call a network on a batch: a tensor, a tuple of arguments or a mapping of keyword arguments."""
-    with run_eagerly(), count_all_changes():
-        if isinstance(inputs, Mapping):
-            return network(**inputs)
-        if isinstance(inputs, tuple | list):
-            return network(*inputs)
-        return network(inputs)
 
 
 @contextmanager

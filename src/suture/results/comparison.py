@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from suture._base import SutureError, describes, expect, make_unknown_error
+from pydantic import PlainValidator
+
+from suture._base import (
+    FilePath,
+    SutureError,
+    checked,
+    describes,
+    expect,
+    keep_parts,
+    make_unknown_error,
+    refuse,
+)
 from suture.indices import SITE_COLUMNS, tabulate_statistics
+from suture.networks import Site
 from suture.numbers import (
     MEASURES,
     Difference,
@@ -28,6 +39,18 @@ from suture.results.verdicts import find_artefacts, judge_cells
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+
+
+def _read_cell(given: Any) -> tuple[str, str]:
+    """Return the names of a cell's sites, or refuse anything else."""
+    parts = keep_parts(given)
+    if not isinstance(parts, tuple) or len(parts) != 2 or not all(isinstance(p, str | Site) for p in parts):
+        raise refuse("a cell (source site, target site)", "", 'write ("layer1.0", "layer2.0")')
+    return str(parts[0]), str(parts[1])
+
+
+CellName = Annotated[tuple[str, str], PlainValidator(_read_cell)]
+"""A cell: source site, target site."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +101,7 @@ class Comparison(Measured):
         return pd.DataFrame(tabulate_statistics(self.arrays, self.sources, self.targets),
                             columns=list(SITE_COLUMNS))
 
+    @checked
     def cells(self, method: str = "dm", what: str = "word") -> pd.DataFrame:
         """Return the verdict of every cell: similar, dissimilar, artefact or unproven.
 
@@ -99,6 +123,7 @@ class Comparison(Measured):
         found = judge_cells(self, method)
         return found.words if what == "word" else found.reasons
 
+    @checked
     def plot(self, measure: str, ax: Axes | None = None, annotate: bool = True) -> Axes:
         """Draw a heat map of one measure, with the measure's colour limits; a star means a mark.
 
@@ -116,6 +141,7 @@ class Comparison(Measured):
         from suture.results.heatmaps import draw_heatmap
 
         self.matrix(measure)
+        expect(ax is None or hasattr(ax, "imshow"), "axes of matplotlib to draw on", ax, "leave ax out")
         if ax is None:
             # Imported here, because pyplot chooses a window system and saved figures must not depend on one.
             from matplotlib import pyplot as plt
@@ -123,7 +149,8 @@ class Comparison(Measured):
         draw_heatmap(self, measure, ax, find_artefacts(self), annotate, titled=True)
         return ax
 
-    def difference(self, a: tuple[str, str], b: tuple[str, str], measure: str,
+    @checked
+    def difference(self, a: CellName, b: CellName, measure: str,
                    other: str | None = None) -> Difference:
         """Test if the values of two cells differ on the same examples.
 
@@ -158,7 +185,8 @@ class Comparison(Measured):
         """Run the paper's sanity battery; see `suture.results.sanity.run_sanity_battery`."""
         return run_sanity_battery(self)
 
-    def save(self, dir: str | os.PathLike[str]) -> Path:
+    @checked
+    def save(self, dir: FilePath) -> Path:
         """Write ``comparison.safetensors`` into a folder, and ``table.csv`` beside it for people.
 
         A reader finds the earlier comparison or this one, each whole, even if the writer was killed. Only one
@@ -176,8 +204,9 @@ class Comparison(Measured):
         """
         return save_measured(self, Path(dir))
 
+    @checked
     @describes(ReportOptions)
-    def report(self, path: str | os.PathLike[str], figures: bool = False) -> Path:
+    def report(self, path: FilePath, figures: bool = False) -> Path:
         """Write a self-contained HTML page; it needs no other file.
 
         Args:
@@ -194,7 +223,6 @@ class Comparison(Measured):
 
 
 def _build_cell_record(measured: Measured, cell: tuple[str, str], measure: str) -> Record:
-    expect(not isinstance(cell, str) and len(cell) == 2, "a cell (source site, target site)", repr(cell))
     for kind, name, names in zip(("source", "target"), cell, (measured.sources, measured.targets),
                                  strict=True):
         if name not in names:
@@ -207,7 +235,8 @@ def _build_cell_record(measured: Measured, cell: tuple[str, str], measure: str) 
     return record
 
 
-def load(dir: str | os.PathLike[str]) -> Comparison:
+@checked
+def load(dir: FilePath) -> Comparison:
     """Load the comparison that `Comparison.save` wrote into a folder, exactly.
 
     Raises:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from suture._base import check_finite, expect
+from suture._base import check_finite, checked, expect
 from suture.numbers import Resizing, to_double
 from suture.representations import Alignment, Masks, Part, to_grid
 from suture.stitching.family import FULL, Family, draw_weights
@@ -108,6 +108,7 @@ class StitchingLayer(nn.Module):
             without it. Default: False.
     """
 
+    @checked
     def __init__(self, alignment: Alignment, family: Family = FULL, *, relu: bool = False) -> None:
         super().__init__()
         self.alignment, self.relu = alignment, relu

@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from suture._base import SutureError, make_unknown_error
+from suture._base import (
+    SutureError,
+    Whole,
+    checked,
+    make_unknown_error,
+    options,
+    run_foreign,
+    show_value,
+)
 from suture.networks.calls import Call, CallId, extract_tensors
 from suture.representations import ShapeOverride
 
-SiteSpec = str | Iterable["str | Site"] | Callable[[str, nn.Module], bool] | None
-"""Choice of sites: None (the repeated blocks), a name or glob, several, or a function of (path, module)."""
+if TYPE_CHECKING:
+    from suture.networks.sites.site_choice import SiteSpec
+
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _WRAPPERS = frozenset({"_orig_mod", "module"})
 """Names under which `torch.compile`, DataParallel and others hold a network."""
+_PACKED = "_packed_params"
+"""Name under which a quantised layer holds its weights."""
 _GLOB = {"**": ".*", "*": "[^.]*", "?": "[^.]"}
 """Regular expressions for the signs of a glob: all but ``**`` stay within one part of a dotted path."""
 
 
-@dataclass(frozen=True)
+@options
 class Site:
     """A named point in a network, written ``path#call:slot@taken``; all but the path may be left out.
 
@@ -38,8 +49,8 @@ class Site:
     """
 
     path: str
-    call: int = 0
-    slot: str | int | None = None
+    call: Whole = 0
+    slot: str | Whole | None = None
     taken: str = ""
 
     def __post_init__(self) -> None:
@@ -47,6 +58,7 @@ class Site:
             ShapeOverride.parse(self.taken)
 
     @classmethod
+    @checked
     def parse(cls, name: str) -> Site:
         """Parse the name of a site."""
         point, taken = split_name(name)
@@ -83,7 +95,7 @@ class Site:
                 output = output[self.slot]
             except (KeyError, IndexError, TypeError):
                 return None
-        return next((t for t in extract_tensors(output) if t.is_floating_point()), None)
+        return next((t for t in extract_tensors(output) if t.is_floating_point() or t.is_quantized), None)
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -106,18 +118,19 @@ class SiteSearch:
     def find_named(self, spec: SiteSpec) -> list[Site]:
         """Find the sites that a user names, without duplicates."""
         if callable(spec):
-            found = [Site(*c.id) for c in self.calls.values() if spec(c.path, c.module)]
+            with run_foreign("the function given as sites"):
+                found = [Site(*c.id) for c in self.calls.values() if spec(c.path, c.module)]
             if not found:
                 raise SutureError(f"the function given as sites accepts no module of the {self.name}; "
                                   "it is called with (path, module)")
             return found
-        names = [spec] if isinstance(spec, str) else list(spec or ())
+        names = [spec] if isinstance(spec, str | Site) else list(spec or ())
         if not names:
             raise SutureError(f"expected at least one site of the {self.name}, got none; leave sites out")
         found = []
         for n in names:
             if not isinstance(n, Site | str):
-                raise SutureError(f"expected site names of the {self.name}, got {n!r}; write "
+                raise SutureError(f"expected site names of the {self.name}, got {show_value(n)}; write "
                                   "strings like 'layer1.0'")
             found += ([replace(n, path=self._leave_out_wrappers(n.path))] if isinstance(n, Site)
                       else self._match_name(self._leave_out_wrappers(n)))
@@ -189,7 +202,7 @@ def is_parametrization(path: str) -> bool:
 
 
 def _has_parts(module: nn.Module) -> bool:
-    return any(not is_parametrization(name) for name, _ in module.named_children())
+    return any(not is_parametrization(name) and name != _PACKED for name, _ in module.named_children())
 
 
 def _has_any(things: Iterator[object]) -> bool:
