@@ -165,7 +165,7 @@ def measure_own_layers(setup: Setup, training: Training, tested: Findings) -> di
 def _score_own_layers(setup: Setup, own: Mapping[int, StitchingLayer]) -> dict[str, float]:
     settings, target = setup.settings, setup.target
     layers = {(j, j): layer for j, layer in own.items()}
-    evaluator = Evaluator(target, target, layers, setup.micro_batch, None, setup.task)
+    evaluator = Evaluator(target, target, layers, setup.pieces, None, setup.task)
     found = evaluator.run(setup.data.test, settings.torch_device, settings.progress, "evaluating own layers")
     count = len(target.sites)
     others = {(i, j): "no own layer" for i in range(count) for j in range(count) if i != j or j not in own}

@@ -32,6 +32,7 @@ from suture.numbers import (
     merge_all,
     merge_blocks,
     standardise_rows,
+    to_double,
 )
 
 _MOST_BLOCKS = 1000
@@ -127,7 +128,7 @@ def _compute_block(x: Tensor, y: Tensor, units: bool) -> MomentBlock:
     """Compute the moments of some rows, and those of rows at unit length if `units`."""
     if not units:
         return MomentBlock(Moments.of(x, y))
-    x, y = x.double(), y.double()
+    x, y = to_double(x), to_double(y)
     return MomentBlock(Moments.of(x, y), (UnitRowSums.of(x), UnitRowSums.of(y)),
                        Moments.of(standardise_rows(x), standardise_rows(y)))
 

@@ -32,6 +32,7 @@ from suture.numbers.moments import Side as Side
 from suture.numbers.moments import leave_out as leave_out
 from suture.numbers.moments import merge_all as merge_all
 from suture.numbers.moments import merge_blocks as merge_blocks
+from suture.numbers.moments import to_double as to_double
 from suture.numbers.pair_moments import NonFiniteError as NonFiniteError
 from suture.numbers.pair_moments import PairMoments as PairMoments
 from suture.numbers.records import RECORDS as RECORDS

@@ -21,11 +21,12 @@ from suture._base import (
     count_examples,
     expect,
     format_times,
+    remember_lengths,
     replace_file,
     summarise_error,
 )
-from suture.data import Batch, Batches, cut_batch, find_input_kind, move_batch
-from suture.networks import OutputKind, SitedNetwork, disable_gradients, extract_main_output
+from suture.data import Batch, Batches, find_input_kind
+from suture.networks import MicroBatch, OutputKind, SitedNetwork, disable_gradients, extract_main_output
 from suture.numbers import auroc, two_sided_auroc
 from suture.ood.auxiliary import (
     FEW_EXAMPLES,
@@ -94,7 +95,7 @@ class Detection:
     ood: OOD
     target: SitedNetwork
     device: torch.device
-    micro_batch: int
+    micro_batch: int | MicroBatch
     seed: int
     fingerprint: str
     data: Any
@@ -202,18 +203,27 @@ class Detection:
     @torch.no_grad()
     def _score_auxiliary(self, use: str, inputs: Any) -> ScoreCollector:
         scoring = self.make_collector()
-        for piece in cut_batch(Batch(inputs, inputs, None), self.micro_batch):
-            given = move_batch(piece, self.device).target
-            mask = self.target.find_masks(given)
+        pieces = MicroBatch.of(self.micro_batch)
+        for _ in pieces.map(Batch(inputs, inputs, None), self.device,
+                            lambda piece: self._score_piece(use, piece.target, scoring)):
+            pass
+        return scoring
+
+    def _score_piece(self, use: str, inputs: Any, scoring: ScoreCollector) -> None:
+        """Score the native representations of some inputs; leave nothing behind if that fails."""
+        undo, mask = remember_lengths(scoring.list_parts), self.target.find_masks(inputs)
+        try:
             with disable_gradients():
-                done = self.target.run_full(given) if scoring.needs_logits else None
-                xs = self.target.front(given) if done is None else self.target.pick_representations(done)
+                done = self.target.run_full(inputs) if scoring.needs_logits else None
+                xs = self.target.front(inputs) if done is None else self.target.pick_representations(done)
             logits = None if done is None else extract_main_output(done.output)
             for j, (site, x) in enumerate(zip(self._list_sites(), xs, strict=True)):
                 check_finite(SiteFeatures(x, site.shape, mask).mean, f"the representation of {use} data at "
                              f"target site {site.name!r}", "remove the examples that give it")
                 scoring.add(j, x, mask, logits)
-        return scoring
+        except (RuntimeError, MemoryError):
+            undo()
+            raise
 
     def make_collector(self) -> ScoreCollector:
         """Return a score collector for one pass over the test data."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from suture._base import Progress, is_library, run_foreign
 from suture.data import Batches, move_batch
-from suture.networks import SitedNetwork, disable_gradients, take_first
+from suture.networks import MicroBatch, SitedNetwork, disable_gradients, take_first
 from suture.ood.energy_classifier import EnergyRecipe
 from suture.ood.features import SiteFeatures
 from suture.representations import Shape, find_image_size
@@ -49,7 +49,7 @@ class NativeData:
     batches: Batches
     recipe: EnergyRecipe
     device: torch.device
-    micro_batch: int
+    micro_batch: int | MicroBatch
     fingerprint: str = ""
     auxiliary: Any = None
     progress: Progress | None = None

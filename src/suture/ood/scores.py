@@ -39,6 +39,10 @@ class ScoreCollector:
     _scores: dict[str, dict[Key, list[Tensor]]] = field(default_factory=dict)
     _features: dict[Key, list[Tensor]] = field(default_factory=dict)
 
+    def list_parts(self) -> list[list[Tensor]]:
+        """Return the lists that `add` appends to."""
+        return [*self._features.values(), *(parts for of in self._scores.values() for parts in of.values())]
+
     @property
     def needs_logits(self) -> bool:
         """True if a detector needs the logits of the target network."""

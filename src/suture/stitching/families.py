@@ -244,7 +244,7 @@ class Identity(Family):
         return torch.eye(p)
 
     def split(self, weight: Tensor) -> dict[str, Tensor]:
-        return {"weight": torch.eye(len(weight), dtype=weight.dtype)}
+        return {"weight": torch.eye(len(weight), dtype=weight.dtype, device=weight.device)}
 
 
 @options

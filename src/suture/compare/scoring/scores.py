@@ -103,7 +103,7 @@ def _evaluate_run(setup: Setup, method: str, fitted: Fitted, before: Arrays,
     """Evaluate all networks stitched by `method` in one pass; return rows and findings without rows."""
     detection, test, seed = setup.detection, setup.data.test, setup.settings.seed
     collector = None if detection is None else detection.make_collector()
-    evaluator = Evaluator(setup.source, setup.target, fitted.make_layers(setup), setup.micro_batch, collector,
+    evaluator = Evaluator(setup.source, setup.target, fitted.make_layers(setup), setup.pieces, collector,
                           setup.task)
     with report_network_errors(test.name, IndexError):
         found = evaluator.run(test, setup.settings.torch_device, setup.settings.progress,
