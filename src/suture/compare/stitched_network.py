@@ -101,8 +101,7 @@ class StitchedNetwork(nn.Module):
         a, b = (convert_tensors(take_first(x), lambda t: t.to(where)) for x in (a, b))
         self.source_network = prepare(source, a, where, "source")
         self.target_network = prepare(target, b, where, "target")
-        self.layer = layer.to(where)
-        self.allow_bypass, self.fit = allow_bypass, dict(fit or {})
+        self.layer, self.allow_bypass, self.fit = layer.to(where), allow_bypass, dict(fit or {})
         self.fingerprints = fingerprint_network(source), fingerprint_network(target)
         self._code = [_describe_code(network) for network in (source, target)]
         self._front = SitedNetwork(self.source_network, a, [sites[0]], allow_bypass=True, name="source",
