@@ -84,7 +84,7 @@ def test_a_detector_is_captured_and_compared_by_its_indices() -> None:
     assert list(found) == NAMES
     assert all(torch.allclose(found[k], wanted[k], atol=1e-6) for k in NAMES)
     assert net.training  # as it was
-    rows = [wanted[k].permute(0, 2, 3, 1).reshape(-1, 6).double() for k in NAMES]
+    rows = [wanted[k].detach().permute(0, 2, 3, 1).reshape(-1, 6).double() for k in NAMES]
     a, b = (x - x.mean(0) for x in rows)
     cka = float((a.T @ b).square().sum() / ((a.T @ a).norm() * (b.T @ b).norm()))
     result = suture.compare(net, None, [(IMAGES, TARGETS)], methods=[], indices=["cka"])

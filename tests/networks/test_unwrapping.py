@@ -194,6 +194,7 @@ class FullyShardedDataParallel(nn.Module):
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "traced": (lambda: torch.jit.trace(Net(), X), "TorchScript.*pass the model it was made from"),
     "exported": (export, "exported graph.*pass the module that was exported"),
+    "program": (lambda: torch.export.export(Net(), (X[:4],)), "ExportedProgram; give the module that was"),
     "exported part": (lambda: hold(export()), "part 'blocks.1'.*exported"),
     "unflattened": (lambda: export(True), "exported graph"),
     "meta": (lambda: Net().to("meta"), "'stem.weight' on the meta device.*state dict"),

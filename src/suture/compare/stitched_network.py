@@ -95,15 +95,13 @@ class StitchedNetwork(nn.Module):
                  layer: StitchingLayer, inputs: Any, *, allow_bypass: bool = False,
                  device: str | torch.device = "cpu", fit: Mapping[str, Any] | None = None) -> None:
         super().__init__()
-        source, target = (open_network(network, side)
-                          for network, side in ((source, "source"), (target, "target")))
+        source, target = open_network(source, "source"), open_network(target, "target")
         where = find_device(device)
         a, b = (inputs.source, inputs.target) if isinstance(inputs, Batch) else (inputs, inputs)
         a, b = (convert_tensors(take_first(x), lambda t: t.to(where)) for x in (a, b))
         self.source_network = prepare(source, a, where, "source")
         self.target_network = prepare(target, b, where, "target")
-        self.layer = layer.to(where)
-        self.allow_bypass, self.fit = allow_bypass, dict(fit or {})
+        self.layer, self.allow_bypass, self.fit = layer.to(where), allow_bypass, dict(fit or {})
         self.fingerprints = fingerprint_network(source), fingerprint_network(target)
         self._code = [_describe_code(network) for network in (source, target)]
         self._front = SitedNetwork(self.source_network, a, [sites[0]], allow_bypass=True, name="source",
@@ -263,8 +261,7 @@ def load_stitched(path: FilePath, source: Network, target: Network, inputs: Any 
         load_state(layer, file.tensors, f"the layer in {str(path)!r}")
         first, second = map(invent_inputs, about["inputs"])
         kept = {"allow_bypass": about["allow_bypass"], "fit": about["fit"]}
-    source, target = (open_network(network, side)
-                      for network, side in ((source, "source"), (target, "target")))
+    source, target = open_network(source, "source"), open_network(target, "target")
     for side, network, wanted in zip(("source", "target"), (source, target), prints, strict=True):
         got = fingerprint_network(network)
         expect(got == wanted, f"the {side} network that the layer was fitted to, {wanted}",

@@ -36,6 +36,8 @@ def _explain(given: Any) -> tuple[str, str]:
     """Return what was given, "" for its value, and advice."""
     if isinstance(given, str | PathLike):
         return _explain_text(str(given))
+    if type(given).__name__ == "ExportedProgram":
+        return "", "give the module that was exported"
     if form := describe_form(given):
         return form, ""
     if isinstance(given, type) and issubclass(given, nn.Module):

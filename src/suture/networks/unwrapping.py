@@ -52,9 +52,7 @@ def _check_filled(network: nn.Module, name: str) -> None:
 
 
 def _check_eager(network: Any, name: str) -> None:
-    exported = type(network).__name__ == "ExportedProgram"
-    expect(isinstance(network, nn.Module), f"a torch.nn.Module as {name}", type(network).__name__,
-           "pass the module that was exported" if exported else "")
+    expect(isinstance(network, nn.Module), f"a torch.nn.Module as {name}", type(network).__name__)
     expect(not isinstance(network, torch.jit.ScriptModule), f"an eager module as {name}", "a TorchScript one",
            "pass the model it was made from")
     for path, part in network.named_modules():

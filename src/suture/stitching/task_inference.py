@@ -105,8 +105,8 @@ def _check_batched(evidence: Evidence) -> None:
     output, size = evidence.root.output, count_examples(evidence.few)
     if isinstance(output, tuple | list) and len(output) == size and all(
             isinstance(one, Mapping) for one in output):
-        raise SutureError(f"expected one output for a whole batch, got a list of {size} dictionaries; write "
-                          "methods=[] for indices, or wrap the network so that it returns features")
+        raise SutureError(f"expected one output for a batch, got a list of {size} dictionaries; write "
+                          "methods=[] for indices, or return features instead")
 
 
 def _check_labels(made: ScoredOutput, evidence: Evidence, trained: bool) -> None:
