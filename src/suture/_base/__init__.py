@@ -57,9 +57,13 @@ from suture._base.printing import show_value as show_value
 from suture._base.runtime import Progress as Progress
 from suture._base.runtime import check_free_memory as check_free_memory
 from suture._base.runtime import derive_seed as derive_seed
+from suture._base.runtime import exact_products as exact_products
 from suture._base.runtime import format_bytes as format_bytes
 from suture._base.runtime import format_times as format_times
+from suture._base.runtime import free_cached_memory as free_cached_memory
 from suture._base.runtime import get_time as get_time
+from suture._base.runtime import is_out_of_memory as is_out_of_memory
+from suture._base.runtime import report_out_of_memory as report_out_of_memory
 from suture._base.runtime import seed_torch as seed_torch
 from suture._base.trees import ExampleList as ExampleList
 from suture._base.trees import convert_examples as convert_examples
@@ -70,5 +74,6 @@ from suture._base.trees import count_examples as count_examples
 from suture._base.trees import find_only_input as find_only_input
 from suture._base.trees import hash_examples as hash_examples
 from suture._base.trees import list_tensors as list_tensors
+from suture._base.trees import remember_lengths as remember_lengths
 from suture._base.trees import replace_input as replace_input
 from suture._base.trees import walk_tensors as walk_tensors

@@ -118,12 +118,18 @@ def _explain(error: BaseException) -> str:
     """Return one line for an error. One that nobody expected is raised again if `_TRACEBACK` is set."""
     if isinstance(error, _UsageError):
         return f"{error.format_message()}; see suture --help"  # type: ignore[attr-defined]
-    from suture._base import SutureError, describe_error  # imports torch, which the overview does not need
+    from suture._base import (  # imports torch, which the overview does not need
+        SutureError,
+        describe_error,
+        is_out_of_memory,
+    )
 
     if isinstance(error, OSError):
         return str(SutureError(f"{error}; choose another path"))
     if isinstance(error, SutureError):
         return str(error)
+    if isinstance(error, RuntimeError | MemoryError) and is_out_of_memory(error):
+        return "memory ran out; give fewer sites, smaller batches or another --device"
     if os.environ.get(_TRACEBACK):
         raise error
     return f"unexpected {describe_error(error)}; {_TRACEBACK}=1 shows where"

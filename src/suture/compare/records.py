@@ -13,7 +13,7 @@ from torch import Tensor
 
 from suture.compare.setup import Setup
 from suture.indices import SiteStatistics
-from suture.numbers import Arrays, Estimate, Float32Array, get_measure
+from suture.numbers import Arrays, Estimate, Float32Array, NumericalError, get_measure
 from suture.representations import Cell, Kind, Shape
 from suture.stitching import StitchingLayer, Task
 
@@ -34,9 +34,18 @@ class Fitted:
     maps: Mapping[Cell, FittedMap]
     failed: Mapping[Cell, str]
 
-    def make_layers(self, setup: Setup) -> dict[Cell, StitchingLayer]:
-        """Return the stitching layers with these maps, on the device."""
-        return {c: setup.make_layer(c).set(*m).to(setup.settings.torch_device) for c, m in self.maps.items()}
+    def make_layers(self, setup: Setup) -> tuple[dict[Cell, StitchingLayer], Mapping[Cell, str]]:
+        """Return the stitching layers with these maps, on the device, and the reasons of cells without one.
+
+        A map that cannot be split into the parts of its family makes no layer.
+        """
+        layers, failed = {}, dict(self.failed)
+        for c, m in self.maps.items():
+            try:
+                layers[c] = setup.make_layer(c).set(*m).to(setup.settings.torch_device)
+            except NumericalError as e:
+                failed[c] = str(e)
+        return layers, failed
 
 
 class ScoreRow(NamedTuple):

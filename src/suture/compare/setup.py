@@ -35,6 +35,7 @@ from suture.compare.scoring.chance import check_training_labels
 from suture.compare.settings import FORWARD_DTYPES, CompareOptions, Settings
 from suture.data import Batch, is_same_batch, move_batch
 from suture.networks import (
+    MicroBatch,
     Readout,
     SitedNetwork,
     choose_micro_batch,
@@ -66,7 +67,7 @@ class Setup:
         source, target: the networks at their sites; the same object if one pass serves both.
         names, fingerprints: of the two networks.
         key: all that decides the numbers (`suture.compare.key`).
-        micro_batch: examples per pass of a network.
+        pieces: examples per pass of a network, for all passes without gradients.
         detection: out-of-distribution detectors; None without them.
         unfit: cells whose positions cannot be aligned or whose widths do not allow the family, with the
             reason.
@@ -83,13 +84,18 @@ class Setup:
     names: tuple[str, str]
     fingerprints: tuple[str, str]
     key: Key
-    micro_batch: int
+    pieces: MicroBatch
     detection: Detection | None
     unfit: Mapping[Cell, str]
     scored: ScoredOutput | None
     one_network: bool
     self_stitching: bool
     warning: str = ""
+
+    @property
+    def micro_batch(self) -> int:
+        """Number of examples per pass of a network, after the passes so far."""
+        return self.pieces.most
 
     @property
     def task(self) -> Task:
@@ -140,7 +146,7 @@ def set_up(given: CompareOptions) -> Setup:
     a, b = _site_networks(copies, first, settings, None if scored is None else scored.readout)
     if "tlm" in settings.method_names and settings.recipe.objective != "match":
         _check_gradients(b)
-    micro_batch = choose_micro_batch(max(a.peak, b.peak), device)
+    pieces = MicroBatch(choose_micro_batch(max(a.peak, b.peak), device))
     if settings.token_rate < 1:
         _check_share(a, b)
     sides = {"source": describe_network(source, a)}
@@ -152,10 +158,10 @@ def set_up(given: CompareOptions) -> Setup:
                    sketch_outputs(a, b, (first.source, first.target)))
     detection = None
     if settings.detection is not None:
-        detection = Detection(settings.detection, b, device, micro_batch, settings.seed,
+        detection = Detection(settings.detection, b, device, pieces, settings.seed,
                               hash_trained_network(key, settings.forward), given.data)
     names = settings.names or _choose_names(source, target)
-    made = Setup(settings, a, b, opened, (names[0], names[1]), prints, key, micro_batch, detection,
+    made = Setup(settings, a, b, opened, (names[0], names[1]), prints, key, pieces, detection,
                  _find_unfit(a, b, settings), scored,
                  target is source or (prints[0] == prints[1] and type(source) is type(target)),
                  target is source and first.source is first.target)

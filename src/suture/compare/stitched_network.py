@@ -229,9 +229,10 @@ def stitch(given: StitchOptions) -> StitchedNetwork:
         fitted, own = training.fitted[0], measure_own_layers(setup, training, Findings())
         record["loss"], marks = training.runs[0].curves.loss[0, 0], find_marks(setup, training, own)
     record["mark"] = marks.get((0, 0), "")
-    expect(not fitted.failed, "a layer that can be used", next(iter(fitted.failed.values()), ""))
+    layers, failed = fitted.make_layers(setup)
+    expect(not failed, "a layer that can be used", next(iter(failed.values()), ""))
     return StitchedNetwork(given.source, given.target, (setup.source.sites[0], setup.target.sites[0]),
-                           fitted.make_layers(setup)[0, 0], next(iter(setup.data.fit)),
+                           layers[0, 0], next(iter(setup.data.fit)),
                            allow_bypass=given.allow_bypass, device=setup.settings.torch_device, fit=record)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from suture._base import SutureError, convert_tensors
 from suture.networks.arguments import apply
+from suture.numbers import to_double
 
 Handler = Callable[[nn.Module, tuple[Any, ...], Callable[[], Any]], Any]
 """Function of a module, the positional arguments of a call, and a function that runs the call."""
@@ -101,7 +102,7 @@ def find_axis(one: Tensor, size: int, other: Tensor, other_size: int) -> int | N
         return axis
     # With several entries per example, such as windows, those of one example must follow each other.
     n = min(one.shape[axis], other.shape[axis])
-    a, b = (t.detach().narrow(axis, 0, n).double() for t in (one, other))
+    a, b = (to_double(t.detach().narrow(axis, 0, n)) for t in (one, other))
     near = max(1e-3, 8 * torch.finfo(one.dtype).eps) if one.is_floating_point() else 0.0
     return axis if bool(((a - b).abs() <= near * a.abs().max()).all()) else MIXED
 

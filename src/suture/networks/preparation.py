@@ -52,15 +52,17 @@ def find_device(name: str | torch.device = "auto") -> torch.device:
     Raises:
         SutureError: an unknown device, or one that is not there.
     """
-    have = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    have = {"cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+            "mps": int(torch.backends.mps.is_available()), "cpu": 1}
     expect(isinstance(name, str | torch.device), "a device auto, cpu, cuda or mps", show_value(name))
     if name == "auto":
         return torch.device(next(d for d in ("cuda", "mps", "cpu") if have[d]))
     try:
         device = torch.device(name)
-    except (RuntimeError, ValueError) as e:
+    except (RuntimeError, ValueError, TypeError) as e:
         raise SutureError(f"expected a device auto, cpu, cuda or mps, got {name!r}") from e
-    if not have.get(device.type, False):
+    expect(device.type in have, "a device auto, cpu, cuda or mps", repr(str(name)), "use auto or cpu")
+    if (device.index or 0) >= have[device.type]:
         raise SutureError(f"device {str(name)!r} is not available on this machine; use auto or cpu")
     return device
 

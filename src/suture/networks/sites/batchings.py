@@ -21,6 +21,7 @@ from suture.networks.calls import (
 )
 from suture.networks.preparation import take_first
 from suture.networks.sites.axis_trace import AxisTrace
+from suture.numbers import to_double
 from suture.representations import UNKNOWN, Evidence
 
 _INT8 = 2.0**-6
@@ -161,7 +162,7 @@ def _measure_change(t: Tensor, other: Tensor, axis: int, size: int, rows: Sequen
               for p, k in zip(parts, zip(*pairs, strict=True), strict=True)]
     if picked[0].shape != picked[1].shape:
         return 0.0
-    one, two = (p.double() for p in picked)
+    one, two = map(to_double, picked)
     # A norm rather than a maximum, because where a network rounds, a few values may fall to the other side.
     gap = torch.linalg.vector_norm(torch.nan_to_num(one - two, 0, 0, 0))
     scale = torch.linalg.vector_norm(torch.nan_to_num(one, 0, 0, 0))

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from suture._base import SutureError, checked, list_tensors
-from suture.data import read_inputs
+from suture._base import SutureError, checked, count_examples, list_tensors
+from suture.data import Batch, read_inputs
 from suture.networks.calls import CallId, dequantise, disable_gradients, extract_main_output, freeze
+from suture.networks.micro_batch import MicroBatch
 from suture.networks.network_argument import Network
 from suture.networks.outputs import Readout
 from suture.networks.padding import PaddingGuard
@@ -218,13 +219,17 @@ def find_sites(network: Network, inputs: Any, sites: SiteSpec = None, *,
 def capture(network: Network, inputs: Any, sites: SiteSpec = None) -> dict[str, Tensor]:
     """Capture representations by site name, in one forward pass that stops after the last site.
 
-    The network runs in eval mode and is left as it was. Its in-place changes do not reach the returned
-    tensors.
+    If memory runs out, the batch passes in parts. The network runs in eval mode and is left as it was. Its
+    in-place changes do not reach the returned tensors.
     """
     inputs = read_inputs(inputs, None)
     sited = SitedNetwork(network, inputs, sites, allow_bypass=True)
+    whole = MicroBatch(count_examples(inputs), "in the pass to the sites")
     with freeze(sited.network):
-        return dict(zip(map(str, sited.sites), sited.front(inputs), strict=True))
+        found = [xs for _, xs in whole.map(Batch(inputs, inputs, None), None,
+                                           lambda piece: sited.front(piece.source))]
+    joined = found[0] if len(found) == 1 else [torch.cat(parts) for parts in zip(*found, strict=True)]
+    return dict(zip(map(str, sited.sites), joined, strict=True))
 
 
 @checked
