@@ -162,4 +162,5 @@ def test_names_are_neutralised_where_they_are_written(tmp_path: Path,
     page = write_report([made], tmp_path / "a.html").read_text()
     print_verdict(made)
     for text in (page, capsys.readouterr().out, repr(made)):
-        assert not {"\x1b", "\u202e", "<script>"} & {text[i:i + n] for i in range(len(text)) for n in (1, 8)}
+        assert not {"\x1b", "\u202e"} & set(text)
+    assert "<script>" not in page
