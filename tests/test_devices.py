@@ -15,6 +15,7 @@ import torch
 
 import suture
 from suture import SutureError
+from suture.data import Batch, move_batch
 from suture.indices import gram_matrices
 from suture.numbers import ShiftedSums
 from suture.ood.distances import Gaussians
@@ -81,6 +82,20 @@ def test_a_layer_stays_on_its_device(source: Shape) -> None:
     layer = StitchingLayer(Alignment(source, target)).to(META)
     size = {Kind.MAP: (3, 4, 4), Kind.TOKENS: (5, 3), Kind.VECTOR: (3,)}[source.kind]
     assert layer(torch.zeros(2, *size, device=META)).device == META
+
+
+@pytest.mark.parametrize(("device", "waits"), [("cpu", True), ("meta", False)])
+def test_copies_to_the_cpu_are_waited_for(monkeypatch: pytest.MonkeyPatch, device: str, waits: bool) -> None:
+    """A tensor that a GPU still copies to the CPU holds anything."""
+    seen, inner = list[bool](), torch.Tensor.to
+
+    def to(self: torch.Tensor, *args: Any, **named: Any) -> torch.Tensor:
+        seen.append(named.get("non_blocking", False))
+        return inner(self, *args, **named)
+
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    move_batch(Batch(tiny.images(2), tiny.images(2), tiny.labels(2)), torch.device(device))
+    assert set(seen) == {not waits}
 
 
 def test_mps_has_no_float64(monkeypatch: pytest.MonkeyPatch) -> None:

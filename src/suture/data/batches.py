@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from functools import partial
 from itertools import count, zip_longest
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from suture._base import SutureError, convert_tensors, expect, hash_object, is_count, report_errors
-from suture.data.batch import Batch, Prepared, cut_batch, drop_placeholders
+from suture.data.batch import Batch, Prepared, cut_batch, drop_placeholders, move_tensor
 from suture.data.collation import ExampleStream, collate
 from suture.data.forms import advise_graph, has_lists, read_batch, read_inputs, split_labels
 from suture.data.indexed import RowStream, explain_data, find_rows, get_raw
@@ -174,7 +175,7 @@ class Batches:
             self._listed = has_lists(inputs) if self._listed is None else self._listed
             return Batch(inputs, inputs, labels)
         if self._device is not None:
-            inputs = convert_tensors(inputs, lambda t: t.to(self._device, non_blocking=True))
+            inputs = convert_tensors(inputs, partial(move_tensor, device=self._device))
         return self._prepared.batch(inputs, labels)
 
 
