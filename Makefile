@@ -12,12 +12,12 @@ VISION_STAMP := $(VISION)/.installed
 demo: $(STAMP)
 	$(BIN)/suture demo --out suture-demo
 
-# One thread a process: two processes with two threads each get into each other's way on two cores.
+# Files keep the order of tests/conftest.py, which puts the long ones first and every process on one thread.
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m fast
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m fast
 
 check: $(STAMP)
 	$(BIN)/ruff check src tests benchmarks docs checks

@@ -69,7 +69,9 @@ def test_a_family_stays_on_its_device(family: str) -> None:
     weight = of.make_identity(4, 4).to(META)
     try:
         parts = of.split(weight)
-    except NotImplementedError:
+    except (NotImplementedError, RuntimeError) as error:
+        if "two devices" in str(error):
+            raise
         pytest.skip("it looks at the numbers")
     assert {of.join(parts).device, *(p.device for p in parts.values())} == {META}
     assert (of.join(parts) - weight).device == META
@@ -100,7 +102,7 @@ def test_copies_to_the_cpu_are_waited_for(monkeypatch: pytest.MonkeyPatch, devic
 
 def test_mps_has_no_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    with pytest.raises(SutureError, match="float32.*mps"):
+    with pytest.raises(SutureError, match=r"float32.*mps"):
         suture.compare(tiny.network(), data=tiny.data()[0], device="mps", precision="float64")
 
 
@@ -141,5 +143,5 @@ def test_the_script_leaves_scores_out_that_rounding_decides(script: Any) -> None
 
 def test_the_script_needs_the_device(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SystemExit, match="'cuda' is not available.*--device cpu"):
+    with pytest.raises(SystemExit, match=r"'cuda' is not available.*--device cpu"):
         script.choose_device("cuda")

@@ -162,7 +162,7 @@ BAD: dict[str, tuple[Any, Any, str]] = {
     "unequal columns": (Plain, lambda: [{"input_ids": [1], "label": 0}, {"ids": [1], "label": 0}],
                         "in every example, got one with other columns (ids, input_ids)"),
     "a loader that does not pad": (Plain, lambda: DataLoader(Rows(), batch_size=4),
-                                   "reading batch 0 of data fails.*give the Dataset without a loader"),
+                                   "batch 0 of data fails.*pad in collate_fn, or give the Dataset without"),
     "no padding id": (lambda: _without_padding(), KINDS["lists"], "no padding token is defined"),
 }
 

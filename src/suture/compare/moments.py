@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,10 +24,11 @@ from suture.compare.records import (
     write_rows,
 )
 from suture.compare.setup import Setup, make_nan_error
+from suture.compare.token_share import TokenShare
 from suture.data import Batch, Batches
 from suture.indices import FOLDS, STITCH, Needs, Value
 from suture.networks import disable_gradients
-from suture.numbers import Arrays, Estimate, NonFiniteError, draw_uniform
+from suture.numbers import Arrays, Estimate, NonFiniteError, NumericalError
 from suture.ood import DetectorFitter, SiteFeatures
 from suture.representations import (
     Accumulators,
@@ -49,34 +51,6 @@ class Matched:
 
     fitted: Fitted
     solutions: Mapping[Cell, DirectMatch]
-
-
-class TokenShare:
-    """A random share (`rate`) of the unpadded tokens, the same for every site of both networks.
-
-    A draw depends on the seed, the number of the example, and the number of the token among the unpadded
-    ones. Batches, padding and devices do not change it.
-    """
-
-    def __init__(self, rate: float, seed: int) -> None:
-        self.rate, self.seed, self._seen = rate, seed, 0
-
-    def draw(self, counted: Tensor) -> Tensor:
-        """Draw from the unpadded tokens of the next N examples; mask and result are (N, T) booleans."""
-        n, length = counted.shape
-        draws = draw_uniform(self.seed, range(self._seen, self._seen + n), length)
-        self._seen += n
-        drawn = torch.from_numpy(draws < self.rate).to(counted.device)
-        return counted & drawn.gather(1, (counted.cumsum(1) - 1).clamp(min=0))
-
-    def draw_masks(self, xs: list[Tensor], *masks: Tensor | None) -> list[Masks]:
-        """Reduce the two sides' masks to the drawn tokens; `xs` are one side's representations (N, T, D)."""
-        fitting = [m for m in masks if m is not None and m.shape == xs[0].shape[:2]]
-        if len(fitting) == 2 and not torch.equal(*fitting):
-            return list(masks)  # the accumulators refuse these masks
-        unpadded = (fitting[0] if fitting
-                    else torch.ones(xs[0].shape[:2], dtype=torch.bool, device=xs[0].device))
-        return [self.draw(unpadded)] * 2
 
 
 @disable_gradients()
@@ -210,7 +184,7 @@ def match(setup: Setup, accumulators: Accumulators) -> Matched:
         folds = accumulators.stitch.get_folds(i, j, FOLDS) if settings.folds > 1 else None
         try:
             found = direct_match(accumulators.stitch.get_pair(i, j), settings.affine_family, folds)
-        except SutureError as e:  # a sparse map did not converge
+        except NumericalError as e:
             failed[i, j] = str(e)
             continue
         solutions[i, j], maps[i, j] = found, FittedMap(found.weight, found.bias)
@@ -231,18 +205,32 @@ def describe_moments(setup: Setup, accumulators: Accumulators, matched: Matched,
     for name, key in _SOLUTIONS.items() if matched.solutions else ():
         of = {c: float(getattr(m, name)) for c, m in matched.solutions.items()}
         arrays[key] = stack_cells(of, setup.shape)
-    matched_targets = {j for i, j in setup.cells if (i, j) not in accumulators.unaligned}
-    for side, network in (("source", setup.source), ("target", setup.target)):
-        for k in range(len(network.sites)) if settings.requests and accumulators.has_stitch else ():
-            if side == "target" and k not in matched_targets:
-                continue
-            arrays |= pack_statistics(side, k, accumulators.compute_statistics(side, k))
     notes = _note_rows(setup, accumulators) if accumulators.has_stitch else []
+    if settings.requests and accumulators.has_stitch:
+        statistics, unsolved = _describe_sites(setup, accumulators)
+        arrays |= statistics
+        notes += unsolved
     if setup.detection is not None:
         arrays |= setup.detection.stack_auxiliary_scores()
         notes += setup.detection.notes
     return Findings(write_rows(setup, rows), arrays, notes, {"n_fit": accumulators.examples, **counts},
                     matched.fitted.failed)
+
+
+def _describe_sites(setup: Setup, accumulators: Accumulators) -> tuple[dict[str, Any], list[str]]:
+    """Return the statistics of the sites as arrays, and a note for each site whose spectrum is missing."""
+    arrays: dict[str, Any] = {}
+    notes = []
+    matched_targets = {j for i, j in setup.cells if (i, j) not in accumulators.unaligned}
+    for side, network in (("source", setup.source), ("target", setup.target)):
+        for k, site in enumerate(network.sites):
+            if side == "target" and k not in matched_targets:
+                continue
+            try:
+                arrays |= pack_statistics(side, k, accumulators.compute_statistics(side, k))
+            except NumericalError as e:
+                notes.append(f"the spectrum of {side} {site} is missing: {e}")
+    return arrays, notes
 
 
 def mark_overfitted(setup: Setup, arrays: Arrays, tested: Findings) -> Findings:
@@ -274,10 +262,11 @@ def _note_rows(setup: Setup, accumulators: Accumulators) -> list[str]:
         if (i, j) in accumulators.unaligned:
             continue
         pair = accumulators.stitch.get_pair(i, j)
-        if pair.x.rank + pair.y.rank >= pair.independent:
-            short.append((pair.independent, i, j))
-        if pair.x.rank == 0:
-            constant[i] = str(setup.source.sites[i])
+        with suppress(NumericalError):  # the values that need these spectra say why they are missing
+            if pair.x.rank + pair.y.rank >= pair.independent:
+                short.append((pair.independent, i, j))
+            if pair.x.rank == 0:
+                constant[i] = str(setup.source.sites[i])
     notes = []
     if constant:
         notes.append(f"constant representation at {', '.join(constant.values())}: similarities are missing "

@@ -73,7 +73,7 @@ def open_data(given: CompareOptions) -> OpenedData:
                            "watched": True}
     test = given.test if held_out else data
     whole = Batches(data, **how)
-    fit = whole if given.examples is None else Batches(data, most=given.examples, **how)
+    fit = whole if given.examples is None else Batches(data, most=given.examples, exact=True, **how)
     tested = Batches(test, name="test data" if held_out else "data", **how)
     training = (make_training_batches(data, given.recipe, given.torch_device, complete)
                 if "tlm" in given.method_names else None)

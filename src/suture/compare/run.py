@@ -193,7 +193,7 @@ def dry_run(given: CompareOptions) -> DryRun:
         seconds |= dict.fromkeys(settings.method_names, testing)
     if "tlm" in settings.method_names:
         brief = replace(settings.recipe, epochs=1, patience=None)
-        starting = make_layers(setup, layers)
+        starting, _ = make_layers(setup, layers)
         step = each(lambda: GroupTrainer(*networks, starting, brief, setup.micro_batch,
                                          setup.task).fit(one, device))
         training = _multiply(data.whole.count_examples(), step * settings.recipe.epochs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from contextlib import suppress
 from functools import partial
 from itertools import count, zip_longest
 from typing import Any
@@ -11,11 +12,20 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from suture._base import SutureError, convert_tensors, expect, hash_object, is_count, report_errors
+from suture._base import (
+    SutureError,
+    convert_tensors,
+    expect,
+    hash_object,
+    is_count,
+    report_errors,
+    run_foreign,
+)
 from suture.data.batch import Batch, Prepared, cut_batch, drop_placeholders, move_tensor
 from suture.data.collation import ExampleStream, collate
 from suture.data.forms import advise_graph, has_lists, read_batch, read_inputs, split_labels
-from suture.data.indexed import RowStream, explain_data, find_rows, get_raw
+from suture.data.indexed import RowStream, explain_data, explain_reading, find_rows, get_raw
+from suture.data.misplaced import refuse_no_data
 from suture.data.seen import TRIED, SeenData, SeenDigest, draws_other_examples, read_some
 from suture.data.sources.libraries import is_stream
 
@@ -34,6 +44,7 @@ class Batches:
         shuffle, seed: draw a new order in every pass, for datasets and tensors. `seed` decides all orders.
         rows: use only these examples, in this order (int64 indices, see `split_rows`), likewise.
         most: use only the first examples, at most this many. Default: all.
+        exact: refuse data with fewer than `most` examples, before they are read where their number is known.
         device: device on which raw examples are prepared (`Prepared`). Default: the device they are on.
         watched: compute the digests of what each whole pass sees, for `seen`.
         complete: function that adds to each batch what the networks need. Default: nothing.
@@ -48,7 +59,7 @@ class Batches:
 
     def __init__(self, data: Any, *, size: int = 256, name: str = "data", shuffle: bool = False,
                  seed: int = 0, rows: Tensor | None = None, most: int | None = None,
-                 device: torch.device | None = None, watched: bool = False,
+                 exact: bool = False, device: torch.device | None = None, watched: bool = False,
                  complete: Callable[[Batch], Batch] | None = None) -> None:
         expect(most is None or is_count(most), f"at least 1 example of {name}", most)
         expect(is_count(size), f"a batch size of at least 1 for {name}", size)
@@ -56,11 +67,15 @@ class Batches:
         self.seen: SeenData | None = None
         self.complete, self._prepared = complete, data if isinstance(data, Prepared) else None
         self._listed: bool | None = None
+        self._counted: int | None = None
         generator = torch.Generator().manual_seed(seed) if shuffle else None
-        self._stream = self._open_stream(get_raw(data), size, generator, rows)
+        self._stream, self._exact = self._open_stream(get_raw(data), size, generator, rows), exact
+        if exact and (there := self.count_examples()) is not None:
+            self._check_number(there)
 
     def _open_stream(self, data: Any, size: int, generator: torch.Generator | None,
                      rows: Tensor | None) -> Iterable[Any]:
+        refuse_no_data(data, self.name)
         with report_errors(f"{self.name} cannot be counted", "correct __len__"):
             found = find_rows(data)
         if found is None:
@@ -81,6 +96,11 @@ class Batches:
                               generator=generator, collate_fn=collate)
         return RowStream(take, rows, size, generator)
 
+    def _check_number(self, there: int) -> None:
+        if self._exact and self._most is not None and there < self._most:
+            raise SutureError(f"expected at least {self._most} examples in {self.name}, as examples= says, "
+                              f"got {there}; write examples={there}, or leave it out")
+
     def _make_empty_error(self) -> SutureError:
         return SutureError(f"expected at least one example in {self.name}, got none; check the "
                            "split or the path")
@@ -90,10 +110,11 @@ class Batches:
 
     def count_batches(self) -> int | None:
         """Return the number of batches, or None where it is unknown."""
-        try:
-            return len(self) if self._most is None else None
-        except TypeError:
-            return None
+        if self._counted is not None or self._most is not None:
+            return self._counted
+        with suppress(Exception):  # a `__len__` of the user's, which may not know either
+            return len(self)
+        return None
 
     def count_examples(self) -> int | None:
         """Return the number of examples of a pass, or None where it is unknown."""
@@ -155,17 +176,23 @@ class Batches:
                 left = None if left is None else left - batch.size
         if empty:
             raise self._make_empty_error()
+        if left is not None and left > 0 and self._most is not None:
+            self._check_number(self._most - left)
 
     def _read_items(self) -> Iterator[Any]:
         """Yield what the loader yields; an error of the user's code names the batch."""
         reading = None
-        instead = ("correct the Dataset or its collate_fn, or give the Dataset without a loader"
-                   if isinstance(self._stream, DataLoader) else "correct the data")
         for k in count():
-            with report_errors(f"reading batch {k} of {self.name} fails", instead):
-                reading = iter(self._stream) if reading is None else reading
-                item = next(reading, _END)
+            try:
+                with run_foreign(f"reading the {self.name}"):
+                    reading = iter(self._stream) if reading is None else reading
+                    item = next(reading, _END)
+            except SutureError:
+                raise
+            except (Exception, SystemExit) as e:
+                raise SutureError(f"reading batch {k} of {self.name} fails: {explain_reading(e)}") from e
             if item is _END:
+                self._counted = k  # which `__len__` may have said wrongly
                 return
             yield item
 

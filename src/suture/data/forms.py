@@ -72,6 +72,9 @@ def read_batch(item: Any) -> tuple[Any, Tensor | None, int | None]:
 
 def _as_labels(given: Any) -> Tensor:
     """Convert labels to a tensor. Whole numbers become int64, which the losses need."""
+    if isinstance(given, np.ndarray):
+        expect(given.dtype.kind in "biufc", "labels that are numbers", f"an array of {given.dtype}",
+               "yield class numbers")
     try:
         labels = torch.as_tensor(given)
     except (TypeError, ValueError, RuntimeError, OverflowError) as e:
@@ -79,9 +82,8 @@ def _as_labels(given: Any) -> Tensor:
                           "yield a tensor of class numbers") from e
     expect(labels.ndim > 0, "batches of examples", "a single example with one label",
            "put a DataLoader around them, or pass tensors (inputs, labels)")
-    if labels.dtype == torch.uint64 and labels.numel() and int(labels.max()) > _LARGEST:
-        raise SutureError(f"expected class numbers below 2**63, got {int(labels.max())}; number the classes "
-                          "from 0")
+    if labels.dtype == torch.uint64 and bool((labels.view(torch.int64) < 0).any()):
+        raise SutureError("expected class numbers below 2**63, got larger ones; number the classes from 0")
     return labels if labels.is_floating_point() or labels.is_complex() else labels.long()
 
 

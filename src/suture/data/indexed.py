@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
-from suture._base import SutureError, expect
+from suture._base import SutureError, expect, summarise_error
 from suture.data.batch import Prepared
 from suture.data.forms import convert_array
 from suture.data.sources.examples import Examples
@@ -102,6 +102,17 @@ def explain_data(data: Any, name: str) -> SutureError:
     elif isinstance(data, str):
         instead = "open it with suture.sources.open_pair"
     return SutureError(f"expected {name} that can be read more than once, got {kind}; {instead}")
+
+
+def explain_reading(error: BaseException) -> str:
+    """Say in a line what went wrong in a user's Dataset or loader, and what to do."""
+    lines = str(error).splitlines()
+    # A worker process hands over the whole traceback, with the error at its end.
+    what = (lines[-1] if lines[:1] and lines[0].startswith("Caught ")
+            else f"{type(error).__name__}: {summarise_error(error)}")
+    if any(words in what for words in ("equal size", "batch must contain")):
+        return f"{what}; pad in collate_fn, or give the Dataset without a loader"
+    return f"{what}; correct the Dataset or the loader"
 
 
 def can_shuffle(data: Any) -> bool:

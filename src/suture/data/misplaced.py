@@ -42,7 +42,8 @@ def describe_form(given: Any) -> str:
 def _is_data_path(text: str) -> bool:
     weights = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", ".th", ".tar", ".json", ".onnx")
     return text == "digits" or (is_spec(text) and not text.endswith(weights) and not (
-        Path(text) / "config.json").exists() and not text.startswith("hf:"))
+        Path(text) / "config.json").exists() and not text.startswith("hf:")
+        and not (text.startswith("torchvision:") and "@" not in text))
 
 
 def _is_batch(part: Any) -> bool:
@@ -60,6 +61,8 @@ def refuse_no_data(given: Any, name: str) -> None:
         instead = "write the networks first, then data=..."
     elif isinstance(given, str | Path):
         instead = f"write data=suture.sources.open_source({str(given)[:60]!r})"
+    elif type(given).__name__.endswith("DatasetDict"):
+        instead = "give one of its splits"
     elif isinstance(given, Mapping):
         instead = "give a list of batches, or a Dataset"
     elif isinstance(given, type):

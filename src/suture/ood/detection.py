@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import product, repeat
 from pathlib import Path
@@ -35,7 +36,7 @@ from suture.ood.auxiliary import (
     gather_inputs,
     take_examples,
 )
-from suture.ood.detector import Detector, NativeData, NativeSite, Statistics
+from suture.ood.detector import UNSOLVED, Detector, NativeData, NativeSite, Statistics, Unfitted
 from suture.ood.detector_store import fit_with_store
 from suture.ood.features import SiteFeatures
 from suture.ood.options import OOD
@@ -189,7 +190,8 @@ class Detection:
                              f"{len(loaded)} sites (computed {format_times(loaded)})")
                 if progress:
                     progress(notes[-1], 1, 1)
-            notes += detector.describe_fit(self._fitted[name])
+            fitted = [d for d in self._fitted[name] if not isinstance(d, Unfitted)]
+            notes += detector.describe_fit(fitted) if fitted else []
         self.notes = [*dict.fromkeys(notes), *outside.notes]
         self._scored = {use: self._score_auxiliary(use, outside.inputs[use])
                         for use in ("auxiliary", "unseen") if use in outside.inputs}
@@ -256,9 +258,11 @@ class Detection:
             elif self._chosen[name].per_cell:
                 own, other = tested.join_features(j), self._scored[use].join_features(j)
                 n = min(len(own), len(other))
-                pair = score_features(self._fitted[name][j], own[:n], other[:n]) if n > 1 else None
+                with suppress(*UNSOLVED):
+                    pair = score_features(self._fitted[name][j], own[:n], other[:n]) if n > 1 else None
             else:
                 pair = arrays[f"native.{name}"][j], arrays[f"{use}.{name}"][j]
-            found |= {use: two_sided_auroc(*pair) if pair else None,
-                      f"{use}_one_sided": auroc(*pair) if pair else None}
+            sound = pair is not None and not any(np.isnan(scores).any() for scores in pair)
+            found |= {use: two_sided_auroc(*pair) if pair and sound else None,
+                      f"{use}_one_sided": auroc(*pair) if pair and sound else None}
         return found

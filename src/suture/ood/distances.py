@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from suture._base import exact_products, expect
-from suture.numbers import SAMPLE_ROWS, Reservoir, ShiftedSums
+from suture.numbers import SAMPLE_ROWS, Reservoir, ShiftedSums, eigh
 from suture.ood.detector import Detector, NativeSite
 from suture.ood.features import SiteFeatures, limit_spread
 
@@ -56,7 +56,7 @@ def fit_gaussians(means: Tensor, covariance: Tensor, n: int,
     rho = compute_shrinkage(correlation, n)
     level = float(torch.trace(correlation)) / len(spread)
     identity = torch.eye(len(spread), dtype=correlation.dtype)
-    values, vectors = torch.linalg.eigh((1 - rho) * correlation + rho * (level or 1.0) * identity)
+    values, vectors = eigh((1 - rho) * correlation + rho * (level or 1.0) * identity)
     values = values.clamp(min=LEAST_FEATURE_STD**2 * max(float(values[-1]), 1e-300))
     whiten = (vectors / values.sqrt()) / spread[:, None]
     origin = means.mean(0)

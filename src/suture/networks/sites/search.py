@@ -157,7 +157,11 @@ class SiteSearch:
         if any(c in point for c in "*?["):
             pattern = "".join(_GLOB.get(part, part if part.startswith("[") else re.escape(part))
                               for part in re.split(r"(\*\*|\*|\?|\[[^\]]*\])", point))
-            found = [Site(*c.id, taken=taken) for c in self.calls.values() if re.fullmatch(pattern, c.path)]
+            try:
+                matches = re.compile(pattern).fullmatch
+            except re.error as e:
+                raise SutureError(f"cannot read the glob {name!r}: {e}; write sets like [01]") from e
+            found = [Site(*c.id, taken=taken) for c in self.calls.values() if matches(c.path)]
             if not found:
                 raise make_unknown_error("site", name, (c.path for c in self.calls.values()),
                                          f"the glob matches no module that the {self.name} calls")
