@@ -15,11 +15,10 @@ import suture
 from suture import SutureError
 from suture.compare.scoring.chance import ClassCounts
 from suture.compare.scoring.evaluation import Evaluator
-from suture.data import Batch
-from suture.networks import MicroBatch, SitedNetwork
+from suture.data import Batch, MicroBatch
+from suture.networks import SitedNetwork
 from suture.ood import OOD, DetectorFitter, EnergyRecipe, ScoreCollector
 from suture.representations import Accumulators
-from suture.stitching import StitchingLayer
 from tests.support import tiny
 
 BRIEF: dict[str, Any] = {"ood": None, "methods": [], "indices": ["cka"]}
@@ -76,7 +75,6 @@ STAGES = {
     "front": (SitedNetwork, "front", lambda _, x: len(x)),
     "run_full": (SitedNetwork, "run_full", lambda _, x: len(x)),
     "tail": (SitedNetwork, "tail", lambda _, j, x, done: len(x)),
-    "layer": (StitchingLayer, "forward", lambda _, x, mask=None: len(x)),
     "sums": (Accumulators, "update", lambda _, xs, *others: len(xs[0])),
     "fitter": (DetectorFitter, "update", lambda _, xs, *others: len(xs[0])),
     "scores": (ScoreCollector, "add", lambda _, key, x, *others: len(x)),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import suture
 from suture import SutureError, TaskRecipe
-from suture.networks import MicroBatch
+from suture.data import MicroBatch
 from suture.networks.sites import SitedNetwork
 from suture.stitching.grouped_pass import make_training_micro_batch
 from suture.stitching.tasks import Task

@@ -115,7 +115,7 @@ class _Run:
         run = {"moments": self._run_moments, "dm": self._run_direct_matching,
                "tlm": self._run_task_loss_matching}[stage]
         with report_out_of_memory(f"the stage {stage}", "give fewer sites, indices of one alignment at a "
-                                  "time, or another device; finished stages are kept"):
+                                  "time, or another device"):
             new, before = run(), self.found.seen.get("test data")
         seen = self._list_seen(stage)
         if before is not None and before != seen["test data"]:

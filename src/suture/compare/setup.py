@@ -33,9 +33,8 @@ from suture.compare.opened_data import (
 )
 from suture.compare.scoring.chance import check_training_labels
 from suture.compare.settings import FORWARD_DTYPES, CompareOptions, Settings
-from suture.data import Batch, is_same_batch, move_batch
+from suture.data import Batch, MicroBatch, is_same_batch, move_batch
 from suture.networks import (
-    MicroBatch,
     Readout,
     SitedNetwork,
     choose_micro_batch,

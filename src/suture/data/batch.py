@@ -47,10 +47,16 @@ class Batch:
         return count_examples(self.source)
 
 
+def move_tensor(t: Tensor, device: torch.device) -> Tensor:
+    """Move a tensor to `device`, without waiting for it where that is safe."""
+    # A copy to the CPU that is not waited for may be read before it has arrived.
+    return t.to(device, non_blocking=device.type != "cpu")
+
+
 def move_batch(batch: Batch, device: torch.device) -> Batch:
     """Move all tensors of a batch to `device`. Inputs that both networks share stay shared."""
     def move(t: Tensor) -> Tensor:
-        return t.to(device, non_blocking=True)
+        return move_tensor(t, device)
 
     source = convert_tensors(batch.source, move)
     target = source if batch.target is batch.source else convert_tensors(batch.target, move)

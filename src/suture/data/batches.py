@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import suppress
+from functools import partial
 from itertools import count, zip_longest
 from typing import Any
 
@@ -20,7 +21,7 @@ from suture._base import (
     report_errors,
     run_foreign,
 )
-from suture.data.batch import Batch, Prepared, cut_batch, drop_placeholders
+from suture.data.batch import Batch, Prepared, cut_batch, drop_placeholders, move_tensor
 from suture.data.collation import ExampleStream, collate
 from suture.data.forms import advise_graph, has_lists, read_batch, read_inputs, split_labels
 from suture.data.indexed import RowStream, explain_data, explain_reading, find_rows, get_raw
@@ -201,7 +202,7 @@ class Batches:
             self._listed = has_lists(inputs) if self._listed is None else self._listed
             return Batch(inputs, inputs, labels)
         if self._device is not None:
-            inputs = convert_tensors(inputs, lambda t: t.to(self._device, non_blocking=True))
+            inputs = convert_tensors(inputs, partial(move_tensor, device=self._device))
         return self._prepared.batch(inputs, labels)
 
 

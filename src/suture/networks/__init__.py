@@ -18,7 +18,6 @@ from suture.networks.calls import name_tensors as name_tensors
 from suture.networks.calls import record as record
 from suture.networks.calls import walk as walk
 from suture.networks.input_sequences import view_output_inputs as view_output_inputs
-from suture.networks.micro_batch import MicroBatch as MicroBatch
 from suture.networks.network_argument import Network as Network
 from suture.networks.outputs import OutputKind as OutputKind
 from suture.networks.outputs import Readout as Readout

@@ -26,8 +26,8 @@ from suture._base import (
     replace_file,
     summarise_error,
 )
-from suture.data import Batch, Batches, find_input_kind
-from suture.networks import MicroBatch, OutputKind, SitedNetwork, disable_gradients, extract_main_output
+from suture.data import Batch, Batches, MicroBatch, find_input_kind
+from suture.networks import OutputKind, SitedNetwork, disable_gradients, extract_main_output
 from suture.numbers import auroc, two_sided_auroc
 from suture.ood.auxiliary import (
     FEW_EXAMPLES,

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from suture._base import Progress, is_library, run_foreign, summarise_error
-from suture.data import Batches, move_batch
-from suture.networks import MicroBatch, SitedNetwork, disable_gradients, take_first
+from suture.data import Batches, MicroBatch, move_batch
+from suture.networks import SitedNetwork, disable_gradients, take_first
 from suture.numbers import NumericalError
 from suture.ood.energy_classifier import EnergyRecipe
 from suture.ood.features import SiteFeatures

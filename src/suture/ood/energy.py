@@ -21,9 +21,8 @@ from suture._base import (
     expect,
     list_tensors,
 )
-from suture.data import Batch, Batches, move_batch
+from suture.data import Batch, Batches, MicroBatch, move_batch
 from suture.networks import (
-    MicroBatch,
     augment,
     check_images,
     disable_gradients,

@@ -11,8 +11,8 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from suture.data import Batch, cut_batch
-from suture.networks import MicroBatch, RecordedPass, SitedNetwork, disable_gradients
+from suture.data import Batch, MicroBatch, cut_batch
+from suture.networks import RecordedPass, SitedNetwork, disable_gradients
 from suture.representations import Masks, View, get_row_mask, to_grid
 from suture.stitching.layer import StitchingLayer
 from suture.stitching.objective import TaskRecipe, compute_task_losses

@@ -24,8 +24,8 @@ from suture.compare.scoring.grids import (
     zero_padding,
 )
 from suture.compare.setup import make_nan_error
-from suture.data import Batch, Batches
-from suture.networks import MicroBatch, RecordedPass, SitedNetwork, disable_gradients, extract_main_output
+from suture.data import Batch, Batches, MicroBatch
+from suture.networks import RecordedPass, SitedNetwork, disable_gradients, extract_main_output
 from suture.ood import ScoreCollector
 from suture.representations import Cell, Masks, View, get_row_mask, select_output_mask, to_grid
 from suture.stitching import ScoredRows, StitchingLayer, Task

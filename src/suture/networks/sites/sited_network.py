@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from suture._base import SutureError, checked, count_examples, list_tensors
-from suture.data import Batch, read_inputs
+from suture.data import Batch, MicroBatch, read_inputs
 from suture.networks.calls import CallId, dequantise, disable_gradients, extract_main_output, freeze
-from suture.networks.micro_batch import MicroBatch
 from suture.networks.network_argument import Network
 from suture.networks.outputs import Readout
 from suture.networks.padding import PaddingGuard

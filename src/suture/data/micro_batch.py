@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 
 from suture._base import SutureError, free_cached_memory, is_out_of_memory
-from suture.data import Batch, cut_batch, move_batch
+from suture.data.batch import Batch, cut_batch, move_batch
 
 T = TypeVar("T")
 _MORE_MEMORY = "use a device with more memory"
