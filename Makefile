@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 VISION := .venv-vision
 VISION_STAMP := $(VISION)/.installed
 
-.PHONY: demo test test-fast check test-slow test-vision bench clean
+.PHONY: demo test test-fast check test-slow test-gpu test-vision bench clean
 
 demo: $(STAMP)
 	$(BIN)/suture demo --out suture-demo
@@ -28,6 +28,10 @@ check: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
+
+# On a machine with a GPU.
+test-gpu: $(STAMP)
+	$(BIN)/python checks/gpu.py
 
 test-vision: $(VISION_STAMP)
 	$(VISION)/bin/ruff check tests_vision

@@ -22,11 +22,21 @@ class SutureError(ValueError):
     """
 
     def __init__(self, message: object = "") -> None:
-        super().__init__(shorten(escape_controls(" ".join(str(message).splitlines()))))
+        super().__init__(_make_line(message))
 
 
 class SutureWarning(UserWarning):
-    """Warning about something that suture had to leave open, such as a file that cannot be checked."""
+    """Warning about something that suture had to leave open, such as a file that cannot be checked.
+
+    Its message is one line, as that of a `SutureError`.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(_make_line(message))
+
+
+def _make_line(message: object) -> str:
+    return shorten(escape_controls(" ".join(str(message).splitlines())))
 
 
 def summarise_error(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from suture._base import SutureError, get_time, takes
+from suture._base import SutureError, get_time, report_out_of_memory, takes
 from suture.compare.moments import (
     collect,
     collect_moments,
@@ -114,7 +114,9 @@ class _Run:
         """Run one stage and add its findings."""
         run = {"moments": self._run_moments, "dm": self._run_direct_matching,
                "tlm": self._run_task_loss_matching}[stage]
-        new, before = run(), self.found.seen.get("test data")
+        with report_out_of_memory(f"the stage {stage}", "give fewer sites, indices of one alignment at a "
+                                  "time, or another device; finished stages are kept"):
+            new, before = run(), self.found.seen.get("test data")
         seen = self._list_seen(stage)
         if before is not None and before != seen["test data"]:
             raise SutureError(OTHER_ORDER)
@@ -186,12 +188,12 @@ def dry_run(given: CompareOptions) -> DryRun:
     seconds = {"moments": _multiply(n_fit, each(lambda: collect_moments(setup, one, accumulators)))}
     layers = {c: setup.make_layer(c).init_random(0).to(device) for c in setup.cells if c not in setup.unfit}
     if settings.method_names:
-        evaluator = Evaluator(*networks, layers, setup.micro_batch, None, setup.task)
+        evaluator = Evaluator(*networks, layers, setup.pieces, None, setup.task)
         testing = _multiply(n_test, each(lambda: evaluator.run(one, device)))
         seconds |= dict.fromkeys(settings.method_names, testing)
     if "tlm" in settings.method_names:
         brief = replace(settings.recipe, epochs=1, patience=None)
-        starting = make_layers(setup, layers)
+        starting, _ = make_layers(setup, layers)
         step = each(lambda: GroupTrainer(*networks, starting, brief, setup.micro_batch,
                                          setup.task).fit(one, device))
         training = _multiply(data.whole.count_examples(), step * settings.recipe.epochs)

@@ -138,6 +138,8 @@ class Settings(FitSettings):
         "Names of the two networks in tables. None: their classes.")] = None
 
     def __post_init__(self) -> None:
+        expect(self.precision != "float64" or self.torch_device.type != "mps", "precision='float32' on mps",
+               "float64, which mps does not have", "write device='cpu' for float64")
         _ = self.torch_device, self.detection, self.accumulator_settings.blocks  # raise for bad values
         if "tlm" in self.method_names:
             self.affine_family.check_training()

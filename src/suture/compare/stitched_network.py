@@ -31,13 +31,13 @@ from suture.compare.invented_inputs import describe_inputs, invent_inputs
 from suture.compare.key import OTHER_ROUNDING, explain_outputs, sketch_outputs
 from suture.compare.moments import collect, match
 from suture.compare.opened_data import make_completion
-from suture.compare.records import Findings
+from suture.compare.records import Findings, decode_shape, encode_shape
 from suture.compare.scoring.chance import count_predictions, count_scored, describe_counts
 from suture.compare.scoring.evaluation import Evaluator
 from suture.compare.settings import StitchOptions
 from suture.compare.setup import set_up
 from suture.compare.task_loss import find_marks, measure_own_layers, train
-from suture.data import Batch, Batches, move_batch
+from suture.data import Batch, Batches, has_lists, move_batch, read_inputs
 from suture.networks import (
     Network,
     Readout,
@@ -50,7 +50,7 @@ from suture.networks import (
     prepare,
     take_first,
 )
-from suture.representations import Alignment, AlignmentRule, Kind, Shape
+from suture.representations import Alignment, AlignmentRule
 from suture.results import describe_flaw
 from suture.stitching import Family, StitchingLayer, Task, explain_overfit, resolve_output
 
@@ -112,7 +112,7 @@ class StitchedNetwork(nn.Module):
         self._tail = SitedNetwork(self.target_network, b, [sites[1]], allow_bypass=allow_bypass,
                                   name="target", readout=None if path is None else Readout(path),
                                   checks_padding=True)
-        self._inputs = describe_inputs(a), describe_inputs(b)
+        self._inputs, self._listed = (describe_inputs(a), describe_inputs(b)), has_lists((a, b))
         for side, found, wanted in (("source", self._front, layer.alignment.source),
                                     ("target", self._tail, layer.alignment.target)):
             expect(found.shapes[0] == wanted, f"{wanted} at the {side} site {found.sites[0]}",
@@ -139,7 +139,8 @@ class StitchedNetwork(nn.Module):
         Inputs are those of the networks: tensors by position, or a batch by keywords. Use `run` if the
         networks need different inputs.
         """
-        given = named or (inputs[0] if len(inputs) == 1 else inputs)
+        given = read_inputs(named or inputs, None, self._listed)
+        given = given[0] if not named and len(inputs) == 1 else given
         return self.run(given, given)
 
     @checked
@@ -190,7 +191,7 @@ class StitchedNetwork(nn.Module):
         """
         a = self.layer.alignment
         about = {"sites": [s.written for s in self.sites],
-                 "shapes": [_encode_shape(a.source), _encode_shape(a.target)], "alignment": asdict(a.rule),
+                 "shapes": [encode_shape(a.source), encode_shape(a.target)], "alignment": asdict(a.rule),
                  "family": str(self.layer.affine.family), "relu": self.layer.relu,
                  "fingerprints": list(self.fingerprints), "allow_bypass": self.allow_bypass, "fit": self.fit,
                  "inputs": self._inputs, "suture": version("suture"), "code": self._code,
@@ -228,9 +229,10 @@ def stitch(given: StitchOptions) -> StitchedNetwork:
         fitted, own = training.fitted[0], measure_own_layers(setup, training, Findings())
         record["loss"], marks = training.runs[0].curves.loss[0, 0], find_marks(setup, training, own)
     record["mark"] = marks.get((0, 0), "")
-    expect(not fitted.failed, "a layer that can be used", next(iter(fitted.failed.values()), ""))
+    layers, failed = fitted.make_layers(setup)
+    expect(not failed, "a layer that can be used", next(iter(failed.values()), ""))
     return StitchedNetwork(given.source, given.target, (setup.source.sites[0], setup.target.sites[0]),
-                           fitted.make_layers(setup)[0, 0], next(iter(setup.data.fit)),
+                           layers[0, 0], next(iter(setup.data.fit)),
                            allow_bypass=given.allow_bypass, device=setup.settings.torch_device, fit=record)
 
 
@@ -254,7 +256,7 @@ def load_stitched(path: FilePath, source: Network, target: Network, inputs: Any 
         warnings.warn(file.note, SutureWarning, stacklevel=3)
     about = file.about
     with report_errors(f"cannot read the layer in {str(path)!r}", "fit it again"):
-        prints, shapes = about["fingerprints"], [_decode_shape(s) for s in about["shapes"]]
+        prints, shapes = about["fingerprints"], [decode_shape(s) for s in about["shapes"]]
         layer = StitchingLayer(Alignment(shapes[0], shapes[1], AlignmentRule(**about["alignment"])),
                                Family.parse(about["family"]), relu=about.get("relu", False))
         sites = Site.parse(about["sites"][0]), Site.parse(about["sites"][1])
@@ -290,13 +292,3 @@ def _check_code(known: list[dict[str, str]] | None, *networks: nn.Module) -> Non
         expect(before["python"] != now["python"] or not changed,
                f"the {side} network that the layer was fitted to", f"other {changed}",
                "restore it, or fit a new layer")
-
-
-def _encode_shape(shape: Shape) -> dict[str, Any]:
-    return asdict(shape) | {"kind": shape.kind.value}
-
-
-def _decode_shape(stored: Mapping[str, Any]) -> Shape:
-    grid, rest = stored["grid"], {k: v for k, v in stored.items() if k not in ("kind", "size", "grid")}
-    return Shape(Kind(stored["kind"]), size=tuple(stored["size"]),
-                 grid=None if grid is None else tuple(grid), **rest)

@@ -21,8 +21,9 @@ from suture._base import (
     expect,
     list_tensors,
 )
-from suture.data import Batch, Batches, cut_batch, move_batch
+from suture.data import Batch, Batches, move_batch
 from suture.networks import (
+    MicroBatch,
     augment,
     check_images,
     disable_gradients,
@@ -241,9 +242,10 @@ class _Trainer:
         return compute_energy_loss(logits[:n], logits[n:], labels, self.recipe)
 
     def _run_front(self, inputs: Any) -> FrontOutputs:
+        pieces = MicroBatch.of(self.native.micro_batch)
         with disable_gradients():
-            parts = [self.native.target.front(p.target)
-                     for p in cut_batch(Batch(inputs, inputs, None), self.native.micro_batch)]
+            parts = [xs for _, xs in pieces.map(Batch(inputs, inputs, None), self.native.device,
+                                                lambda piece: self.native.target.front(piece.target))]
         return [torch.cat([p[j] for p in parts]) for j in self.sites], self.native.target.find_masks(inputs)
 
     def _augment(self, inputs: Any) -> Any:

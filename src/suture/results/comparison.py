@@ -31,6 +31,7 @@ from suture.numbers import (
     register_measure,
 )
 from suture.results.measured import Measured
+from suture.results.meta import check_meta
 from suture.results.report import ReportOptions, require_matplotlib, write_report
 from suture.results.sanity import Verdict, run_sanity_battery
 from suture.results.saving import read_fields, report_damage, save_measured
@@ -245,6 +246,7 @@ def load(dir: FilePath) -> Comparison:
     folder = Path(dir)
     fields = read_fields(folder)
     with report_damage(folder):
+        check_meta(fields["meta"])
         _register_own(fields["meta"])
         return Comparison(**fields)
 

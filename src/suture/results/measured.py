@@ -23,6 +23,8 @@ COLUMNS = ["source", "target", "measure", "value", "low", "high", "n", "directio
 _NUMERIC = ("value", "low", "high", "n")
 NAMES = ("source", "target", "sources", "targets", "same_network", "same_architecture")
 """Fields of `Measured` that name networks and sites, or say how the networks correspond."""
+_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""First signs, also in full width, of a cell that spreadsheets compute."""
 _ABSENT: Mapping[str, Any] = {"value": np.nan, "low": np.nan, "high": np.nan, "n": np.nan,
                               "reason": "not computed", "mark": ""}
 """Columns that a matrix can show, with their content for a cell that is not in the table."""
@@ -209,6 +211,17 @@ def format_csv(table: pd.DataFrame) -> str:
         # csv writes floats with repr, which is exact.
         writer.writerow("" if isinstance(cell, float) and cell != cell else cell for cell in row)
     return text.getvalue()
+
+
+def format_people_csv(table: pd.DataFrame) -> bytes:
+    """Format a table as CSV for people, in UTF-8: no program takes a text in it for a formula.
+
+    A text that begins like one (OWASP, "CSV Injection") gets an apostrophe before it. `load` reads another.
+    """
+    texts = [name for name in table.columns if name not in _NUMERIC]
+    return format_csv(table.assign(**{
+        name: [f"'{cell}" if cell.startswith(_FORMULA_SIGNS) else cell for cell in table[name]]
+        for name in texts})).encode(errors="replace")
 
 
 def parse_table(text: str) -> pd.DataFrame:

@@ -9,7 +9,16 @@ from typing import Annotated
 
 from typing_extensions import Doc
 
-from suture._base import SutureError, clean_file_name, expect, options, report_errors, summarise_error
+from suture._base import (
+    FilePath,
+    SutureError,
+    checked,
+    clean_file_name,
+    expect,
+    options,
+    report_errors,
+    summarise_error,
+)
 from suture.results.measured import Measured
 
 MAKER = "suture"
@@ -33,7 +42,8 @@ class ReportOptions:
         "``a.html``.")] = False
 
 
-def write_report(comparisons: Sequence[Measured], path: str | os.PathLike[str],
+@checked
+def write_report(comparisons: Sequence[Measured], path: FilePath,
                  options: ReportOptions | None = None) -> Path:
     """Write one HTML page for one or several comparisons, and figures if the options ask for them.
 

@@ -90,8 +90,8 @@ class Family:
         """True if `choose` needs the moments of folds of the data."""
         return False
 
-    def choose(self, folds: Sequence[Moments] | None) -> Family:
-        """Return the family, with the options that are chosen on held-out folds."""
+    def choose(self, folds: Sequence[Moments] | None, pair: Pair | None = None) -> Family:
+        """Return the family, with the options that are chosen on held-out folds of the cell `pair`."""
         return self
 
     def solve(self, pair: Pair) -> Tensor:

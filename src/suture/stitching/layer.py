@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from suture._base import check_finite, checked, expect
-from suture.numbers import Resizing
+from suture.numbers import Resizing, to_double
 from suture.representations import Alignment, Masks, Part, to_grid
 from suture.stitching.family import FULL, Family, draw_weights
 
@@ -82,7 +82,7 @@ class Affine(nn.Module):
         instead = f"fit the map as {self.family}"
         expect(self.family.shift or not bias.any(), f"b = 0 for {self.family}",
                f"|b| = {float(bias.norm()):.1e}", instead)
-        wanted = weight.double()
+        wanted = to_double(weight)
         parts = self.family.split(wanted)
         off, size = float((wanted - self.family.join(parts)).norm()), float(wanted.norm())
         expect(off <= TOLERANCE * max(size, TOLERANCE), f"a map of the family {self.family}",

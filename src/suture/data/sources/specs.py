@@ -200,6 +200,9 @@ def _open_spec(spec: Any, columns: ColumnNames, n: int | None) -> DataSource:
         raise SutureError("expected a path, hf:NAME, torchvision:NAME@ROOT or an object of datasets, got "
                           f"{type(spec).__name__}; give tensors and Datasets as they are")
     text = str(spec)
+    if not text.removeprefix("hf:").strip():
+        raise SutureError(f"expected the name or path of data, got {text!r}; write a path, hf:NAME or "
+                          "torchvision:NAME@ROOT")
     if text.startswith("torchvision:"):
         _refuse_columns(columns, text)
         return libraries.open_torchvision(text.removeprefix("torchvision:"))

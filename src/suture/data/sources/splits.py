@@ -90,6 +90,6 @@ def split_off_fifth(n: int, labels: Tensor | None, seed: int, name: str) -> tupl
 
 def has_class_runs(labels: Tensor) -> bool:
     """Return True where the class changes between neighbours less than half as often as by chance."""
-    counts = labels.bincount().double()
+    counts = torch.unique(labels, return_counts=True)[1].double()
     chance = 1 - float((counts / len(labels)).square().sum())
     return int((labels[1:] != labels[:-1]).sum()) < chance * (len(labels) - 1) / 2

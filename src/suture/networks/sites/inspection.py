@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import cache
-from itertools import count
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from suture._base import SutureError, convert_tensors, count_examples, report_errors
+from suture._base import SutureError, count_examples, report_errors
 from suture.networks.calls import (
     MIXED,
     Call,
     CallId,
-    convert_output,
+    dequantise,
     disable_gradients,
     extract_tensors,
     guess_axis,
@@ -24,11 +23,12 @@ from suture.networks.calls import (
     walk,
 )
 from suture.networks.input_sequences import Calls, InputSequences, choose_stack
-from suture.networks.preparation import take_first
+from suture.networks.preparation import report_failure, take_first
 from suture.networks.sites.batchings import Batchings
-from suture.networks.sites.capture_and_replay import ReplayPlan, capture_for_replay, replay
+from suture.networks.sites.capture_and_replay import ReplayPlan, capture_for_replay
 from suture.networks.sites.search import Site, SiteSearch, is_parametrization
 from suture.networks.sites.site_choice import SiteSpec
+from suture.networks.sites.tail_probe import Leaf, TailProbe
 from suture.representations import (
     Kind,
     Shape,
@@ -36,16 +36,6 @@ from suture.representations import (
     find_image_size,
     recognise_shape,
 )
-
-
-@dataclass(frozen=True, eq=False)
-class _Leaf:
-    """A copy of the tensor number `place` in a call's output, with the axis of its examples."""
-
-    call: CallId
-    tensor: Tensor
-    axis: int | None
-    place: int
 
 
 @dataclass(frozen=True)
@@ -58,6 +48,7 @@ class SiteInfo:
         final: True if the representation is the logits themselves.
         context: modules around the site that see other inputs only, such as the encoder beside a decoder's
             site. Like inputs, they are no bypass.
+        has_gradient: True if the network's output has a gradient with respect to the representation.
     """
 
     site: Site
@@ -65,6 +56,7 @@ class SiteInfo:
     bypass: tuple[str, ...]
     final: bool
     context: tuple[str, ...] = ()
+    has_gradient: bool = field(default=True, repr=False)  # no part of a comparison's key
 
     @property
     def kind(self) -> Kind:
@@ -87,7 +79,8 @@ class SiteInspector:
         self._image = find_image_size(inputs)
         self._example = take_first(inputs)
         self._few = count_examples(self._example)
-        with disable_gradients(), report_errors(f"the {name} fails on the first {self._few} examples"):
+        with disable_gradients(), report_failure(f"the {name} fails on the first {self._few} examples",
+                                                 network, inputs, name):
             self._root = record(network, self._example)
             self._batchings = Batchings(network, inputs, self._example, self._root, name)
             self._check_output()
@@ -95,6 +88,11 @@ class SiteInspector:
         self.sequences.find_output(self._root, main)
         self._calls = {c.id: c for c in walk(self._root) if not is_parametrization(c.path)}
         self._search = SiteSearch(network, self._calls, name)
+
+    @property
+    def rounds_together(self) -> bool:
+        """True if the rounding of an example's numbers depends on the others of its batch."""
+        return self._batchings.rounds_together
 
     def _check_output(self) -> None:
         """Check that the network's output has a part for each example, which depends on this one only."""
@@ -160,8 +158,8 @@ class SiteInspector:
         self._batchings.check(x, f"site {str(site)!r}")
         shape = self._find_shape(site, x)
         with report_errors(f"the tail of site {str(site)!r} of the {self.name} fails", "choose another site"):
-            bypass, context = self._find_bypass(site, ReplayPlan.of(site, call), shape)
-        return SiteInfo(site, shape, bypass, x is self._pick_main(self._root.output), context)
+            bypass, context, has_gradient = self._find_bypass(site, ReplayPlan.of(site, call), shape)
+        return SiteInfo(site, shape, bypass, x is self._pick_main(self._root.output), context, has_gradient)
 
     def _find_shape(self, site: Site, x: Tensor) -> Shape:
         sequence = self.sequences.find_followed(site.id, x, site.pick)
@@ -175,54 +173,39 @@ class SiteInspector:
             raise SutureError(f"site {str(site)!r} of the {self.name}: {e}") from None
         return replace(shape, sequence=sequence or 0) if shape.varies else shape
 
-    @torch.enable_grad()
     def _find_bypass(self, site: Site, plan: ReplayPlan,
-                     shape: Shape) -> tuple[tuple[str, ...], tuple[str, ...]]:
+                     shape: Shape) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
         """Find the modules whose outputs reach the network's output around a site, and keep the plan.
 
-        Modules that do not depend on the token ids which the site follows are returned apart, as context.
-
-        The tail runs with remembered outputs as leaves of autograd. Leaves with a gradient reach the output.
+        Modules that do not depend on the token ids which the site follows are returned apart, as context. The
+        last value is True if the output has a gradient with respect to the site.
         """
         done, own = capture_for_replay(self.network, self._example, plan, self.volatile)
-        leaves: list[_Leaf] = []
-
-        def leaf(call: CallId) -> Callable[[Tensor], Tensor]:
-            axes, places = iter(plan.axes.get(call, ())), count()
-
-            def make(t: Tensor) -> Tensor:
-                axis, place = next(axes, guess_axis(t, self._few)), next(places)
-                if not t.is_floating_point():
-                    return t
-                made = t.detach().clone().requires_grad_(True)
-                leaves.append(_Leaf(call, made, axis, place))
-                return made.clone()  # a clone, because a leaf must not be overwritten in place
-
-            return make
-
-        start = own.detach().clone().requires_grad_(True)
-        inside = {i: r if i == site.id else convert_output(r, leaf(i)) for i, r in done.results.items()}
-        inputs = convert_tensors(done.inputs, leaf(("", 0)))
-        output = replay(self.network, plan, start.clone(), replace(done, inputs=inputs, results=inside),
-                        self.volatile)
-        self._check_equal_output(site, output)
-        reached = self._find_reached(site, output, start, leaves)
-        self.plans[site] = replace(plan, used=frozenset(leaf.call for leaf in reached))
+        probe = TailProbe(self.network, plan, done, own, self.volatile, self._pick_main,
+                          partial(self._check_equal_output, site))
+        reached = probe.find_by_gradient()
+        has_gradient = reached is not None
+        if reached is None:
+            reached = probe.find_by_exchange()
+        elif self._batchings.cuts_gradients:
+            reached = [*reached, *probe.find_without_gradient(reached)]
+        used = frozenset(leaf.call for leaf in reached) if has_gradient else None
+        self.plans[site] = replace(plan, used=used)
         around = [leaf for leaf in reached if self._has_content(leaf.tensor, leaf.axis)]
         beside = [leaf for leaf in around if self._is_beside(leaf, shape)]
         names = [leaf.call[0] or "inputs" for leaf in around if leaf not in beside]
         context = [leaf.call[0] for leaf in beside if self._changes(
             leaf, self.sequences.run_with_other_inputs(shape.sequence))]
-        return tuple(dict.fromkeys(names)), tuple(dict.fromkeys(context))
+        return tuple(dict.fromkeys(names)), tuple(dict.fromkeys(context)), has_gradient
 
-    def _is_beside(self, leaf: _Leaf, shape: Shape) -> bool:
+    def _is_beside(self, leaf: Leaf, shape: Shape) -> bool:
         """Return True for a module's output that does not depend on the token ids which a site follows."""
         if not shape.varies or not self.sequences.of or leaf.call == self._root.id:
             return False
         calls = self.sequences.run_with_other_ids(shape.sequence)
         return calls is not None and not self._changes(leaf, calls)
 
-    def _changes(self, leaf: _Leaf, calls: Calls | None) -> bool:
+    def _changes(self, leaf: Leaf, calls: Calls | None) -> bool:
         """Return True where an output is another one in a pass with other inputs, as far as is known."""
         if calls is None or leaf.call not in calls:
             return calls is not None
@@ -230,19 +213,6 @@ class SiteInspector:
         if len(mine) != len(other):
             return True
         return not torch.equal(mine[leaf.place].nan_to_num(), other[leaf.place].nan_to_num())
-
-    def _find_reached(self, site: Site, output: Any, start: Tensor, leaves: list[_Leaf]) -> list[_Leaf]:
-        """Find the leaves that reach the output; raise an error if the site itself does not."""
-        end = self._pick_main(output)
-        if end is None or not end.requires_grad:
-            raise SutureError(f"the output of the {self.name} has no gradient with respect to site "
-                              f"{str(site)!r}; choose a site that it depends on, without torch.no_grad")
-        ends = [start, *(leaf.tensor for leaf in leaves)]
-        own, *grads = torch.autograd.grad(end.sum(), ends, allow_unused=True)
-        if own is None:
-            raise SutureError(f"the output of the {self.name} does not depend on site "
-                              f"{str(site)!r}; choose another")
-        return [leaf for leaf, g in zip(leaves, grads, strict=True) if g is not None]
 
     def _has_content(self, t: Tensor, axis: int | None) -> bool:
         """Return True where `t` differs between examples, as activations do, unlike position embeddings."""
@@ -252,7 +222,7 @@ class SiteInspector:
         return not all(torch.equal(first, o) for o in others)
 
     def _check_equal_output(self, site: Site, output: Any) -> None:
-        mine, own = extract_tensors(output), extract_tensors(self._root.output)
+        mine, own = ([*map(dequantise, extract_tensors(o))] for o in (output, self._root.output))
         if len(mine) != len(own):  # modules that did not run add none, such as attentions
             mine, own = ([t for t in (self._pick_main(o),) if t is not None]
                          for o in (output, self._root.output))

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _WRAPPERS = frozenset({"_orig_mod", "module"})
 """Names under which `torch.compile`, DataParallel and others hold a network."""
+_PACKED = "_packed_params"
+"""Name under which a quantised layer holds its weights."""
 _GLOB = {"**": ".*", "*": "[^.]*", "?": "[^.]"}
 """Regular expressions for the signs of a glob: all but ``**`` stay within one part of a dotted path."""
 
@@ -93,7 +95,7 @@ class Site:
                 output = output[self.slot]
             except (KeyError, IndexError, TypeError):
                 return None
-        return next((t for t in extract_tensors(output) if t.is_floating_point()), None)
+        return next((t for t in extract_tensors(output) if t.is_floating_point() or t.is_quantized), None)
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -155,7 +157,11 @@ class SiteSearch:
         if any(c in point for c in "*?["):
             pattern = "".join(_GLOB.get(part, part if part.startswith("[") else re.escape(part))
                               for part in re.split(r"(\*\*|\*|\?|\[[^\]]*\])", point))
-            found = [Site(*c.id, taken=taken) for c in self.calls.values() if re.fullmatch(pattern, c.path)]
+            try:
+                matches = re.compile(pattern).fullmatch
+            except re.error as e:
+                raise SutureError(f"cannot read the glob {name!r}: {e}; write sets like [01]") from e
+            found = [Site(*c.id, taken=taken) for c in self.calls.values() if matches(c.path)]
             if not found:
                 raise make_unknown_error("site", name, (c.path for c in self.calls.values()),
                                          f"the glob matches no module that the {self.name} calls")
@@ -200,7 +206,7 @@ def is_parametrization(path: str) -> bool:
 
 
 def _has_parts(module: nn.Module) -> bool:
-    return any(not is_parametrization(name) for name, _ in module.named_children())
+    return any(not is_parametrization(name) and name != _PACKED for name, _ in module.named_children())
 
 
 def _has_any(things: Iterator[object]) -> bool:
