@@ -114,10 +114,11 @@ def test_without_labels_accuracies_are_missing_and_agreement_is_not() -> None:
 
 
 def test_labels_of_any_whole_type_do() -> None:
-    wanted = suture.compare(network(), other(), *data(), tlm=RECIPE, device="cpu")
+    given: dict[str, Any] = {"tlm": RECIPE, "indices": "cka", "device": "cpu"}
+    wanted = suture.compare(network(), other(), *data(), **given)
     (x, y), (tx, ty) = data()
     for kind in (torch.int32, torch.uint8, torch.int16):
-        got = suture.compare(network(), other(), (x, y.to(kind)), (tx, ty.to(kind)), tlm=RECIPE, device="cpu")
+        got = suture.compare(network(), other(), (x, y.to(kind)), (tx, ty.to(kind)), **given)
         assert_same_numbers(got, wanted)
 
 
