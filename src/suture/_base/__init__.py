@@ -13,6 +13,7 @@ from suture._base.argument_types import read_path as read_path
 from suture._base.argument_types import refuse as refuse
 from suture._base.code_hashing import compute_digest as compute_digest
 from suture._base.code_hashing import find_eager as find_eager
+from suture._base.code_hashing import is_library as is_library
 from suture._base.errors import SutureError as SutureError
 from suture._base.errors import SutureWarning as SutureWarning
 from suture._base.errors import check_classes as check_classes

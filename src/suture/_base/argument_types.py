@@ -25,7 +25,7 @@ from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from suture._base.errors import SutureError, make_unknown_error
-from suture._base.foreign_code import explain_foreign_errors
+from suture._base.foreign_code import explain_foreign_errors, run_foreign
 from suture._base.printing import show_value
 
 R = TypeVar("R")
@@ -81,7 +81,8 @@ def keep_parts(given: Any) -> Any:
     """Return text, tensors and mappings as they are, and the parts of any other iterable as a tuple."""
     if isinstance(given, str | bytes | Mapping | Tensor) or not isinstance(given, Iterable):
         return given
-    return tuple(given)
+    with run_foreign("reading a list of names"):
+        return tuple(given)
 
 
 Whole = Annotated[int, BeforeValidator(_read_whole)]
@@ -106,10 +107,10 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         given = _bind(signature, function.__name__, args, kwargs)
-        for name, adapter in _make_adapters(function).items():
-            if name in given.arguments:
-                given.arguments[name] = _check(adapter, given.arguments[name], name, function)
         with explain_foreign_errors():
+            for name, adapter in _make_adapters(function).items():
+                if name in given.arguments:
+                    given.arguments[name] = _check(adapter, given.arguments[name], name, function)
             return function(*given.args, **given.kwargs)
 
     return call
@@ -193,12 +194,12 @@ def _word_problem(error: ValidationError, of: Any, name: str = "") -> SutureErro
     parameters = inspect.signature(of).parameters
     name = name or _find_name(problem["loc"], list(parameters))
     if kind == "unexpected_positional_argument":
-        return SutureError(f"{of.__name__}: expected at most {len(parameters)} arguments, got more; write "
-                           "options as name=value")
+        return SutureError(f"expected at most {len(parameters)} arguments, got more; write options as "
+                           "name=value")
     if kind.startswith("unexpected_keyword"):
         return make_unknown_error("option", name, parameters)
     if kind.startswith("missing"):
-        return SutureError(f"{of.__name__}: expected {name}, got none; write {name}=...")
+        return SutureError(f"expected {name}, got none; write {name}=...")
     if kind == "literal_error" and isinstance(given, str):
         return make_unknown_error(name, given, [w.strip(" '") for w in
                                                 context["expected"].replace(" or ", ", ").split(",")])

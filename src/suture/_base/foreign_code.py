@@ -61,10 +61,13 @@ def explain_foreign_errors() -> Iterator[None]:
     try:
         yield
     except FOREIGN as error:
-        owner = getattr(error, _OWNER, None)
+        # Python turns a StopIteration into the cause of another error.
+        owner = getattr(error, _OWNER, None) or getattr(error.__cause__, _OWNER, None)
         # Who calls suture may free memory and go on.
         if owner is None or isinstance(error, SutureError | MemoryError | torch.OutOfMemoryError):
             raise
+        with suppress(AttributeError):  # where the note is on the cause
+            delattr(error, _OWNER)
         raise SutureError(f"{owner} fails with {describe_error(error)}") from error
 
 

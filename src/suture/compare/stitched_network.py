@@ -95,8 +95,7 @@ class StitchedNetwork(nn.Module):
                  layer: StitchingLayer, inputs: Any, *, allow_bypass: bool = False,
                  device: str | torch.device = "cpu", fit: Mapping[str, Any] | None = None) -> None:
         super().__init__()
-        source, target = (open_network(network, side)
-                          for network, side in ((source, "source"), (target, "target")))
+        source, target = open_network(source, "source"), open_network(target, "target")
         where = find_device(device)
         a, b = (inputs.source, inputs.target) if isinstance(inputs, Batch) else (inputs, inputs)
         a, b = (convert_tensors(take_first(x), lambda t: t.to(where)) for x in (a, b))
@@ -262,8 +261,7 @@ def load_stitched(path: FilePath, source: Network, target: Network, inputs: Any 
         load_state(layer, file.tensors, f"the layer in {str(path)!r}")
         first, second = map(invent_inputs, about["inputs"])
         kept = {"allow_bypass": about["allow_bypass"], "fit": about["fit"]}
-    source, target = (open_network(network, side)
-                      for network, side in ((source, "source"), (target, "target")))
+    source, target = open_network(source, "source"), open_network(target, "target")
     for side, network, wanted in zip(("source", "target"), (source, target), prints, strict=True):
         got = fingerprint_network(network)
         expect(got == wanted, f"the {side} network that the layer was fitted to, {wanted}",
@@ -299,5 +297,4 @@ def _encode_shape(shape: Shape) -> dict[str, Any]:
 
 def _decode_shape(stored: Mapping[str, Any]) -> Shape:
     grid, rest = stored["grid"], {k: v for k, v in stored.items() if k not in ("kind", "size", "grid")}
-    return Shape(Kind(stored["kind"]), size=tuple(stored["size"]),
-                 grid=None if grid is None else tuple(grid), **rest)
+    return Shape(Kind(stored["kind"]), size=tuple(stored["size"]), grid=grid and tuple(grid), **rest)

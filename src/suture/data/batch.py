@@ -115,7 +115,7 @@ class Prepared:
             SutureError: texts, or images of several sizes, without a preprocessing.
         """
         source, made = _take_own_labels(_preprocess(self.source, raw))
-        target, other = ((source, made) if self.target == self.source
+        target, other = ((source, made) if self.target is self.source or self.target == self.source
                          else _take_own_labels(_preprocess(self.target, raw)))
         return Batch(source, target, labels if other is None else other, raw, self.batch)
 

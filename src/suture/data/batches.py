@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import suppress
 from itertools import count, zip_longest
 from typing import Any
@@ -11,11 +11,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from suture._base import SutureError, convert_tensors, expect, hash_object, is_count, report_errors
+from suture._base import (
+    SutureError,
+    convert_tensors,
+    expect,
+    hash_object,
+    is_count,
+    report_errors,
+)
 from suture.data.batch import Batch, Prepared, cut_batch, drop_placeholders
 from suture.data.collation import ExampleStream, collate
 from suture.data.forms import advise_graph, has_lists, read_batch, read_inputs, split_labels
-from suture.data.indexed import RowStream, explain_data, explain_reading, find_rows, get_raw
+from suture.data.indexed import RowStream, explain_reading, find_rows, get_raw
+from suture.data.misplaced import refuse_no_data
 from suture.data.seen import TRIED, SeenData, SeenDigest, draws_other_examples, read_some
 from suture.data.sources.libraries import is_stream
 
@@ -71,9 +79,10 @@ class Batches:
             if rows is not None:
                 raise SutureError(f"expected {self.name} that can be split, got {type(data).__name__}; pass "
                                   "a Dataset or (inputs, labels)")
-            plain = isinstance(data, str | Mapping) or type(data).__module__.startswith("pandas")
-            if plain or isinstance(data, Iterator) or not isinstance(data, Iterable):
-                raise explain_data(data, self.name)
+            refuse_no_data(data, self.name)
+            if isinstance(data, Iterator) or not isinstance(data, Iterable):
+                raise SutureError(f"expected {self.name} that can be read more than once, got "
+                                  f"{type(data).__name__}; pass a DataLoader, a Dataset or (inputs, labels)")
             return ExampleStream(data, size) if is_stream(data) else data
         n, take = found
         if n == 0:

@@ -42,7 +42,8 @@ def describe_form(given: Any) -> str:
 def _is_data_path(text: str) -> bool:
     weights = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", ".th", ".tar", ".json", ".onnx")
     return text == "digits" or (is_spec(text) and not text.endswith(weights) and not (
-        Path(text) / "config.json").exists() and not text.startswith("hf:"))
+        Path(text) / "config.json").exists() and not text.startswith("hf:")
+        and not (text.startswith("torchvision:") and "@" not in text))
 
 
 def _is_batch(part: Any) -> bool:
@@ -60,6 +61,10 @@ def refuse_no_data(given: Any, name: str) -> None:
         instead = "write the networks first, then data=..."
     elif isinstance(given, str | Path):
         instead = f"write data=suture.sources.open_source({str(given)[:60]!r})"
+    elif type(given).__name__.endswith("DatasetDict"):
+        instead = f"write data[{next(iter(given), 'train')!r}], or another of its splits"
+    elif type(given).__module__.partition(".")[0] in ("pandas", "polars"):
+        instead = "pass arrays, (frame[columns].to_numpy(), frame[label].to_numpy())"
     elif isinstance(given, Mapping):
         instead = "give a list of batches, or a Dataset"
     elif isinstance(given, type):

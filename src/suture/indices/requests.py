@@ -59,8 +59,8 @@ def chosen(names: Names = "default") -> list[Request]:
     """
     if isinstance(names, str | Index | Request) or callable(names):
         names = [names]
-    expect(isinstance(names, Iterable), "indices by name, entries or functions", show_value(names),
-           "write () for none")
+    expect(isinstance(names, Iterable) and not isinstance(names, bytes),
+           "indices by name, entries or functions", show_value(names), "write () for none")
     found: dict[str, Request] = {}
     for given in names:
         for request in _parse(given):
@@ -72,6 +72,8 @@ def chosen(names: Names = "default") -> list[Request]:
 
 def _parse(given: Any) -> list[Request]:
     if not isinstance(given, str):
+        expect(isinstance(given, Index | Request) or callable(given),
+               "an index by name, an entry or a function", show_value(given), 'write "cka"')
         request = (given if isinstance(given, Request)
                    else Request(given if isinstance(given, Index) else own(given)))
         return [Request(request.index.align(request.alignment), request.alignment)]

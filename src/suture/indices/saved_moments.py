@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,7 +61,7 @@ def merged_moments(paths: Sequence[FilePath], indices: Names = "default", *,
     return of_blocks(blocks, indices, intervals=intervals)
 
 
-def save_moments(path: str | Path, blocks: Sequence[MomentBlock],
+def save_moments(path: str | PathLike[str], blocks: Sequence[MomentBlock],
                  sketches: Sequence[RowSketch] = ()) -> Path:
     """Write blocks of moments to one ``.safetensors`` file, whole or not at all."""
     path = Path(path)
@@ -79,7 +80,7 @@ def save_moments(path: str | Path, blocks: Sequence[MomentBlock],
     return path
 
 
-def load_moments(path: str | Path) -> SavedMoments:
+def load_moments(path: str | PathLike[str]) -> SavedMoments:
     """Load what `save_moments` wrote; a `SutureWarning` says if the file is too early to be checked."""
     file = load_tensors(Path(path), *KINDS)
     if file.note:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import Annotated, Any
 
-from pydantic import PlainValidator
+from pydantic import PlainValidator, ValidationInfo
 from torch import Tensor, nn, optim
 
 from suture._base import refuse, show_value
@@ -17,11 +17,14 @@ _WEIGHTS = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", ".th", ".tar")
 _ADVICE_ON_WEIGHTS = "build the network, then suture.zoo.load_weights(network, path)"
 
 
-def read_network(given: Any) -> nn.Module:
+def read_network(given: Any, info: ValidationInfo) -> nn.Module:
     """Return a network, or refuse anything else with what to write instead."""
     if isinstance(given, nn.Module):
         return given
     got, instead = _explain(given)
+    if got.startswith("data ("):
+        # Options of a comparison have names here, and arguments of other functions do not.
+        instead = "write data=..., after the networks" if info.field_name else "write the network first"
     raise refuse("a torch.nn.Module", got, instead)
 
 
@@ -34,7 +37,7 @@ def _explain(given: Any) -> tuple[str, str]:
     if isinstance(given, str | PathLike):
         return _explain_text(str(given))
     if form := describe_form(given):
-        return form, "write the network first, and the data as data=..."
+        return form, ""
     if isinstance(given, type) and issubclass(given, nn.Module):
         return "", f"make one: {given.__name__}(...)"
     if isinstance(given, optim.Optimizer):
@@ -61,5 +64,5 @@ def _explain_text(text: str) -> tuple[str, str]:
     if text.endswith(_WEIGHTS):
         return f"the path of weights, {show_value(text)}", _ADVICE_ON_WEIGHTS
     if form := describe_form(text):
-        return form, "write the network first, then data=suture.sources.open_source(path)"
-    return f"{show_value(text)}", "build the network in Python; only the command line takes its name"
+        return form, ""
+    return show_value(text), "build the network in Python; only the command line takes its name"

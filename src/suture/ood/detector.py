@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,7 @@ from typing import Any, ClassVar, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from suture._base import Progress
+from suture._base import Progress, is_library, run_foreign
 from suture.data import Batches, move_batch
 from suture.networks import SitedNetwork, disable_gradients, take_first
 from suture.ood.energy_classifier import EnergyRecipe
@@ -87,6 +88,12 @@ class NativeSite:
     statistics: Any = None
     data: NativeData | None = None
     index: int = 0
+
+
+def run_detector(detector: Detector) -> AbstractContextManager[None]:
+    """Note whose code runs in a block if the detector is a user's; errors in suture's own ones stay."""
+    of = type(detector)
+    return nullcontext() if is_library(of) else run_foreign(f"the detector {of.__name__}")
 
 
 class Detector(ABC):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from suture._base import expect
 from suture.numbers import Arrays, Estimate, Float32Array, Floats, estimate_separation, make_missing_estimate
-from suture.ood.detector import Detector
+from suture.ood.detector import Detector, run_detector
 from suture.ood.features import SiteFeatures
 from suture.representations import Cell, Kind, Masks, Shape
 
@@ -60,7 +60,9 @@ class ScoreCollector:
             if detectors[j].per_cell:
                 pooled = True
                 continue
-            found = detectors[j].score(seen)
+            with run_detector(detectors[j]):
+                found = detectors[j].score(seen)
+            expect(isinstance(found, Tensor), f"a tensor of scores from the detector {name!r}", found)
             expect(found.shape == (len(x),), f"one score for each example from the detector {name!r}", found)
             self._scores.setdefault(name, {}).setdefault(key, []).append(found.float())
         if pooled:
@@ -88,7 +90,8 @@ class ScoreCollector:
 def score_features(detector: Detector, native: Tensor, other: Tensor) -> tuple[Floats, Floats]:
     """Return the scores (n,) that a detector per cell gives native and other features (n, F)."""
     shape = Shape(Kind.VECTOR, native.shape[1])
-    one, two = detector.score_pair(SiteFeatures(native, shape), SiteFeatures(other, shape))
+    with run_detector(detector):
+        one, two = detector.score_pair(SiteFeatures(native, shape), SiteFeatures(other, shape))
     return one.numpy(), two.numpy()
 
 

@@ -8,7 +8,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from suture._base import SutureError, describe_value, expect, make_unknown_error, show_value, summarise_error
+from suture._base import (
+    FOREIGN,
+    SutureError,
+    describe_value,
+    expect,
+    make_unknown_error,
+    show_value,
+    summarise_error,
+)
 from suture.networks import Site, freeze
 from suture.ood.detector import Detector, NativeSite
 from suture.ood.distances import Mahalanobis, Neighbours, Relative
@@ -85,6 +93,6 @@ class FunctionDetector(Detector):
                 return self.given(x)
         except SutureError:
             raise
-        except Exception as e:  # user code may raise anything
+        except FOREIGN as e:  # user code may raise anything
             raise SutureError(f"the detector {self.name!r} fails at site {self.site!r} on shape "
                               f"{tuple(x.shape)}: {type(e).__name__}: {summarise_error(e)}") from e

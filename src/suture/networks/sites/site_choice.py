@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import PlainValidator
 from torch import Tensor, nn
 
-from suture._base import refuse
+from suture._base import keep_parts, refuse
 from suture.networks.sites.search import Site
 
 
@@ -26,7 +26,7 @@ def read_sites(given: Any) -> Any:
     if callable(given) and not isinstance(given, type | nn.Module):
         return given
     if isinstance(given, Iterable) and not isinstance(given, bytes | Tensor | Mapping | nn.Module):
-        found = tuple(given)
+        found = keep_parts(given)
         if all(isinstance(site, str | Site) for site in found):
             return found
     raise refuse("names of sites, or a function of (path, module)", "", 'write ["layer1.0", "layer2.0"]')
