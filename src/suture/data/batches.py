@@ -36,8 +36,8 @@ class Batches:
     Args:
         data: a DataLoader or any re-iterable of batches, a `Paired`, a `Prepared`, a map-style Dataset of
             (input, label) or of mappings (also of the library `datasets`, or a stream of it), a pair of
-            tensors or arrays (inputs (N, ...), labels (N,)), also as a `TensorDataset` of two, inputs (N, ...)
-            alone, or a mapping of them.
+            tensors or arrays (inputs (N, ...), labels (N,)), also as a `TensorDataset` of two, inputs
+            (N, ...) alone, or a mapping of them.
         size: examples per batch (default 256), for datasets and tensors. Loaders keep their own size.
         name: name of the data in messages.
         shuffle, seed: draw a new order in every pass, for datasets and tensors. `seed` decides all orders.
