@@ -215,9 +215,11 @@ def test_a_cell_of_the_paper_preset_is_the_papers_recipe() -> None:
 
 
 def test_the_paper_preset_runs_through_compare_and_stitch() -> None:
-    preset = suture.paper() | {"tlm": replace(TaskRecipe.paper(), epochs=1)}
+    with pytest.raises(SutureError, match="at least 100 examples in data"):
+        suture.compare(network(), other(), *data(), device="cpu", indices=(), **suture.paper())
+    preset = suture.paper() | {"tlm": replace(TaskRecipe.paper(), epochs=1), "examples": 20}
     result = suture.compare(network(), other(), *data(), device="cpu", indices=(), **preset)
-    assert result.meta["settings"]["examples"] == 100
+    assert result.meta["n_fit"] == 20
     assert result.meta["settings"]["tlm"]["crop"] == 4
     assert "dm.residual_batches" in result.measures
     made = suture.stitch(network(), "block1", other(), "block2", FIT, method="tlm", device="cpu", **preset)

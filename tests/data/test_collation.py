@@ -155,7 +155,8 @@ class Plain(nn.Module):
 BAD: dict[str, tuple[Any, Any, str]] = {
     "a mask that is not taken": (Plain, Rows, "under 'attention_mask', which Plain does not take"),
     "no column that is taken": (nn.Identity, Rows, "named like an argument of"),
-    "several splits": (Plain, lambda: datasets.DatasetDict(train=KINDS["lists"]()), "write data['train']"),
+    "several splits": (Plain, lambda: datasets.DatasetDict(train=KINDS["lists"]()),
+                       "got DatasetDict; write data['train']"),
     "raw text": (Plain, lambda: datasets.Dataset.from_dict({"text": ["a"], "label": [0]}),
                  "need a tokenizer"),
     "a frame": (Plain, lambda: KINDS["lists"]().to_pandas(), "got DataFrame; pass arrays"),

@@ -192,7 +192,7 @@ BAD = {
     "labels of graphs": (Graph, [((X, EDGES), Y[:2])], "2 labels for 12 inputs.*graphs give dense ones"),
     "a bare list": (OfImages, [(IMAGES,)], "list of 12 tensors is 12 arguments; for one argument yield"),
     "lists of numbers": (Net, [(X.tolist(), Y.tolist())], "a tensor among the inputs, got float"),
-    "a text": (Net, "digits", "got str; open it with suture.sources"),
+    "a text": (Net, "digits", "got str; write data=suture.sources.open_source"),
 }
 
 

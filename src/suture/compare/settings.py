@@ -60,8 +60,8 @@ class FitSettings:
         "End each stitching layer with a ReLU, for targets whose own representations come from one. Direct "
         "matching is fitted without it and evaluated with it.")] = False
     examples: Annotated[Count | None, Doc(
-        "Number of first examples of the data for indices and direct matching. The paper uses 100. Task loss "
-        "matching uses all examples. None: all.")] = None
+        "Number of first examples of the data for indices and direct matching, at most what there is. The "
+        "paper uses 100. Task loss matching uses all examples. None: all.")] = None
     tlm: Annotated[InstanceOf[TaskRecipe] | None, Doc(
         "Recipe of task loss matching. None: `TaskRecipe` with `seed`, which is the paper's without its "
         "augmentation.")] = None
@@ -256,7 +256,8 @@ class CompareOptions(Settings):
         "Network that gives the tails. None: stitch `source` to itself.")] = None
     data: Annotated[Any, Doc(
         "Examples for stitching layers and indices: a DataLoader or re-iterable of (inputs, labels), a "
-        "Dataset, tensors (inputs, labels), or `Paired` loaders if the networks need different inputs.",
+        "Dataset, tensors or arrays (inputs, labels), or `Paired` loaders if the networks need different "
+        "inputs.",
         )] = None
     test: Annotated[Any, Doc(
         "Examples for the evaluation of stitched networks. None: `data` again, with a note in the result.",

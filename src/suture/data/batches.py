@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import suppress
 from functools import partial
 from itertools import count, zip_longest
@@ -24,7 +24,7 @@ from suture._base import (
 from suture.data.batch import Batch, Prepared, cut_batch, drop_placeholders, move_tensor
 from suture.data.collation import ExampleStream, collate
 from suture.data.forms import advise_graph, has_lists, read_batch, read_inputs, split_labels
-from suture.data.indexed import RowStream, explain_data, explain_reading, find_rows, get_raw
+from suture.data.indexed import RowStream, explain_reading, find_rows, get_raw
 from suture.data.misplaced import refuse_no_data
 from suture.data.seen import TRIED, SeenData, SeenDigest, draws_other_examples, read_some
 from suture.data.sources.libraries import is_stream
@@ -37,8 +37,9 @@ class Batches:
 
     Args:
         data: a DataLoader or any re-iterable of batches, a `Paired`, a `Prepared`, a map-style Dataset of
-            (input, label), or a pair of tensors (inputs (N, ...), labels (N,)), also as a `TensorDataset` of
-            two.
+            (input, label) or of mappings (also of the library `datasets`, or a stream of it), a pair of
+            tensors or arrays (inputs (N, ...), labels (N,)), also as a `TensorDataset` of two, inputs
+            (N, ...) alone, or a mapping of them.
         size: examples per batch (default 256), for datasets and tensors. Loaders keep their own size.
         name: name of the data in messages.
         shuffle, seed: draw a new order in every pass, for datasets and tensors. `seed` decides all orders.
@@ -75,16 +76,16 @@ class Batches:
 
     def _open_stream(self, data: Any, size: int, generator: torch.Generator | None,
                      rows: Tensor | None) -> Iterable[Any]:
-        refuse_no_data(data, self.name)
         with report_errors(f"{self.name} cannot be counted", "correct __len__"):
             found = find_rows(data)
         if found is None:
             if rows is not None:
                 raise SutureError(f"expected {self.name} that can be split, got {type(data).__name__}; pass "
                                   "a Dataset or (inputs, labels)")
-            plain = isinstance(data, str | Mapping) or type(data).__module__.startswith("pandas")
-            if plain or isinstance(data, Iterator) or not isinstance(data, Iterable):
-                raise explain_data(data, self.name)
+            refuse_no_data(data, self.name)
+            if isinstance(data, Iterator) or not isinstance(data, Iterable):
+                raise SutureError(f"expected {self.name} that can be read more than once, got "
+                                  f"{type(data).__name__}; pass a DataLoader, a Dataset or (inputs, labels)")
             return ExampleStream(data, size) if is_stream(data) else data
         n, take = found
         if n == 0:

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
-from suture._base import SutureError, expect, summarise_error
+from suture._base import expect, summarise_error
 from suture.data.batch import Prepared
 from suture.data.forms import convert_array
 from suture.data.sources.examples import Examples
-from suture.data.sources.libraries import is_hub_dataset
 
 _ARRAYS = (Tensor, np.ndarray)
 
@@ -88,20 +87,6 @@ def _holds_examples(data: list[Any]) -> bool:
     ids = first.get("input_ids")
     return ((label is not None and np.ndim(label) == 0)
             or (isinstance(ids, list) and bool(ids) and isinstance(ids[0], int)))
-
-
-def explain_data(data: Any, name: str) -> SutureError:
-    """Make the error for data that cannot be read, or read only once."""
-    kind, instead = type(data).__name__, "pass a DataLoader, a Dataset or (inputs, labels)"
-    if isinstance(data, Mapping) and any(is_hub_dataset(v) for v in data.values()):
-        first = next(iter(data))
-        return SutureError(f"expected one split as {name}, got {', '.join(map(str, data))}; write "
-                           f"data[{first!r}]")
-    if type(data).__module__.partition(".")[0] in ("pandas", "polars"):
-        instead = "pass arrays, (frame[columns].to_numpy(), frame[label].to_numpy())"
-    elif isinstance(data, str):
-        instead = "open it with suture.sources.open_pair"
-    return SutureError(f"expected {name} that can be read more than once, got {kind}; {instead}")
 
 
 def explain_reading(error: BaseException) -> str:

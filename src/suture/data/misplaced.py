@@ -62,7 +62,9 @@ def refuse_no_data(given: Any, name: str) -> None:
     elif isinstance(given, str | Path):
         instead = f"write data=suture.sources.open_source({str(given)[:60]!r})"
     elif type(given).__name__.endswith("DatasetDict"):
-        instead = "give one of its splits"
+        instead = f"write data[{next(iter(given), 'train')!r}], or another of its splits"
+    elif type(given).__module__.partition(".")[0] in ("pandas", "polars"):
+        instead = "pass arrays, (frame[columns].to_numpy(), frame[label].to_numpy())"
     elif isinstance(given, Mapping):
         instead = "give a list of batches, or a Dataset"
     elif isinstance(given, type):
