@@ -94,7 +94,7 @@ def compare(**given: Any) -> suture.Comparison:
 def test_what_a_users_code_raises_is_one_line_with_its_owner(case: str, error: BaseException) -> None:
     owner, make = CASES[case]
     with pytest.raises(SutureError) as found:
-        compare(**make(error))
+        compare(**make(type(error)(*error.args)))  # a new one: an error keeps its note
     assert owner in str(found.value)
     assert type(error).__name__ in str(found.value)
     assert str(found.value).isprintable()
