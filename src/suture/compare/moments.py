@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -257,17 +256,18 @@ def mark_overfitted(setup: Setup, arrays: Arrays, tested: Findings) -> Findings:
 
 
 def _note_rows(setup: Setup, accumulators: Accumulators) -> list[str]:
-    constant, short = {}, []
+    constant, short, notes = {}, [], []
     for i, j in setup.cells:
         if (i, j) in accumulators.unaligned:
             continue
         pair = accumulators.stitch.get_pair(i, j)
-        with suppress(NumericalError):  # the values that need these spectra say why they are missing
+        try:
             if pair.x.rank + pair.y.rank >= pair.independent:
                 short.append((pair.independent, i, j))
             if pair.x.rank == 0:
                 constant[i] = str(setup.source.sites[i])
-    notes = []
+        except NumericalError as e:
+            notes.append(f"the ranks of {setup.source.sites[i]} into {setup.target.sites[j]} are missing: {e}")
     if constant:
         notes.append(f"constant representation at {', '.join(constant.values())}: similarities are missing "
                      "there, and direct matching predicts the target's mean")
