@@ -144,3 +144,13 @@ def test_a_detector_of_the_user_is_missing_at_its_site_alone(error):
     assert len(missing) == 8
     assert missing.index.get_level_values("measure").str.endswith("_mine").all()
     assert set(missing["reason"]) == {str(error)}
+
+
+def test_a_dry_run_tells_the_time_of_intervals():
+    x = torch.randn(20, 5)
+    given: dict[str, Any] = {"sites": ["0"], "methods": [], "indices": ["opd"]}
+    data = x, torch.zeros(20).long()
+    seconds = [suture.dry_run(make_network(0), None, data, jackknife=b, **given).seconds
+               for b in (0, 20)]
+    assert "intervals" not in seconds[0]
+    assert seconds[1]["intervals"] > 0

@@ -267,7 +267,8 @@ def _note_rows(setup: Setup, accumulators: Accumulators) -> list[str]:
             if pair.x.rank == 0:
                 constant[i] = str(setup.source.sites[i])
         except NumericalError as e:
-            notes.append(f"the ranks of {setup.source.sites[i]} into {setup.target.sites[j]} are missing: {e}")
+            cell = f"{setup.source.sites[i]} into {setup.target.sites[j]}"
+            notes.append(f"the ranks of {cell} are missing: {e}")
     if constant:
         notes.append(f"constant representation at {', '.join(constant.values())}: similarities are missing "
                      "there, and direct matching predicts the target's mean")
