@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -257,17 +257,19 @@ def mark_overfitted(setup: Setup, arrays: Arrays, tested: Findings) -> Findings:
 
 
 def _note_rows(setup: Setup, accumulators: Accumulators) -> list[str]:
-    constant, short = {}, []
+    constant, short, notes = {}, [], []
     for i, j in setup.cells:
         if (i, j) in accumulators.unaligned:
             continue
         pair = accumulators.stitch.get_pair(i, j)
-        with suppress(NumericalError):  # the values that need these spectra say why they are missing
+        try:
             if pair.x.rank + pair.y.rank >= pair.independent:
                 short.append((pair.independent, i, j))
             if pair.x.rank == 0:
                 constant[i] = str(setup.source.sites[i])
-    notes = []
+        except NumericalError as e:
+            cell = f"{setup.source.sites[i]} into {setup.target.sites[j]}"
+            notes.append(f"the ranks of {cell} are missing: {e}")
     if constant:
         notes.append(f"constant representation at {', '.join(constant.values())}: similarities are missing "
                      "there, and direct matching predicts the target's mean")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from suture._base import SutureError, get_time, report_out_of_memory, takes
+from suture.compare.interval_time import predict_intervals
 from suture.compare.moments import (
     collect,
     collect_moments,
@@ -54,8 +55,8 @@ class DryRun:
         examples: numbers of examples of data and test data; None where a stream does not know.
         micro_batch: examples per pass of a network.
         state: bytes of the sums of all cells, for any number of examples.
-        seconds: estimated wall time of each stage; None if the number of examples is unknown. Solving,
-            intervals and trained detectors are not included.
+        seconds: estimated wall time of each stage; None if the number of examples is unknown. Solving
+            and trained detectors are not included.
         device: device of the run.
         warning: sentence on labels that the target network cannot predict; usually empty.
         notes: sentences on what is scored of the target network's output.
@@ -187,6 +188,7 @@ def dry_run(given: CompareOptions) -> DryRun:
     n_fit, n_test = data.fit.count_examples(), data.test.count_examples()
     seconds = {"moments": _multiply(n_fit, each(lambda: collect_moments(setup, one, accumulators)))}
     layers = {c: setup.make_layer(c).init_random(0).to(device) for c in setup.cells if c not in setup.unfit}
+    seconds |= predict_intervals(setup)
     if settings.method_names:
         evaluator = Evaluator(*networks, layers, setup.pieces, None, setup.task)
         testing = _multiply(n_test, each(lambda: evaluator.run(one, device)))
