@@ -1,5 +1,10 @@
 """Foundation of every room: the error, checks, trees of tensors, files, hashes, progress, free memory."""
 
+from suture._base.checkpoints import CHECKPOINT_NAME as CHECKPOINT_NAME
+from suture._base.checkpoints import NO_KEEPER as NO_KEEPER
+from suture._base.checkpoints import RESTART as RESTART
+from suture._base.checkpoints import Keeper as Keeper
+from suture._base.checkpoints import KeptPass as KeptPass
 from suture._base.code_hashing import compute_digest as compute_digest
 from suture._base.code_hashing import find_eager as find_eager
 from suture._base.errors import SutureError as SutureError
@@ -24,6 +29,11 @@ from suture._base.files import save_tensors as save_tensors
 from suture._base.hashing import fingerprint_network as fingerprint_network
 from suture._base.hashing import hash_parts as hash_parts
 from suture._base.hashing import hash_tensors as hash_tensors
+from suture._base.interruptions import Interruption as Interruption
+from suture._base.interruptions import listen_to_signals as listen_to_signals
+from suture._base.locks import LOCK as LOCK
+from suture._base.locks import hold_lock as hold_lock
+from suture._base.locks import refuse_held as refuse_held
 from suture._base.object_hashing import ObjectHash as ObjectHash
 from suture._base.object_hashing import get_python_version as get_python_version
 from suture._base.object_hashing import hash_network as hash_network
@@ -41,6 +51,8 @@ from suture._base.option_records import keyword_options as keyword_options
 from suture._base.option_records import list_options as list_options
 from suture._base.option_records import options as options
 from suture._base.option_records import takes as takes
+from suture._base.places import check_file as check_file
+from suture._base.places import check_folder as check_folder
 from suture._base.runtime import Progress as Progress
 from suture._base.runtime import check_free_memory as check_free_memory
 from suture._base.runtime import derive_seed as derive_seed

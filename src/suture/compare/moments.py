@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from suture._base import Progress, SutureError, summarise_error
+from suture._base import NO_KEEPER, Progress, SutureError, summarise_error
 from suture.compare.records import (
     Findings,
     Fitted,
@@ -22,7 +22,7 @@ from suture.compare.records import (
     write_rows,
 )
 from suture.compare.setup import Setup, make_nan_error
-from suture.data import Batches, cut_batch, move_batch
+from suture.data import Batch, Batches, cut_batch, go_on, move_batch
 from suture.indices import FOLDS, STITCH, Needs, Value
 from suture.networks import disable_gradients
 from suture.numbers import Arrays, Estimate, NonFiniteError, draw_uniform
@@ -81,41 +81,52 @@ class TokenShare:
 @disable_gradients()
 def collect_moments(setup: Setup, batches: Batches, accumulators: Accumulators,
                     progress: Progress | None = None, fitter: DetectorFitter | None = None,
-                    share: TokenShare | None = None) -> None:
+                    share: TokenShare | None = None, name: str = "") -> None:
     """Add the representations of all examples at all sites to `accumulators` and `fitter`.
 
     Args:
         accumulators: get the unpadded tokens, or those that `share` draws.
         progress: called as ``progress("moments", batches done, batches)``.
         fitter: gets native representations, always with all tokens.
+        name: of the pass in checkpoints. Default: none are written.
     """
-    rows, source, target = 0, setup.source, setup.target
-    for k, batch in enumerate(batches):
-        for piece in cut_batch(move_batch(batch, setup.settings.torch_device), setup.micro_batch):
-            try:
-                xs = source.front(piece.source)
-                ys = xs if source is target else target.front(piece.target)
-                own = target.find_masks(piece.target)
-                masks: list[Masks] = [source.find_masks(piece.source), own]
-                if share is not None:
-                    masks = share.draw_masks(xs, *(select_mask(m, of.shapes[0].sequence) for m, of in zip(
-                        masks, (source, target), strict=True)))
-                accumulators.update(xs, ys, *masks)
-                if fitter is not None:
-                    fitter.update(ys, piece.labels, own)
-            except NonFiniteError as e:
-                raise make_nan_error(source if e.side == "source" else target, e.index, k, "data") from None
-            except (RuntimeError, IndexError) as e:
-                instead = ("token ids below the number of embeddings" if isinstance(e, IndexError)
-                           else "batches of one input size")
-                raise SutureError(f"a network fails on batch {k} of the data, after the first ones went "
-                                  f"well: {summarise_error(e)}; give {instead}") from e
-            rows += all(map(has_unpadded_tokens, masks))
-        if progress:
-            progress("moments", k + 1, batches.count_batches())
-    if not rows:
+    rows = [0]
+    state = {"rows": rows, "accumulators": accumulators, "share": share,
+             "detectors": None if fitter is None else fitter.list_statistics()}
+    with (setup.keeper if name else NO_KEEPER).keep(name, state) as kept:
+        for k, batch in go_on(batches, kept):
+            for piece in cut_batch(move_batch(batch, setup.settings.torch_device), setup.micro_batch):
+                rows[0] += _add_piece(setup, piece, k, accumulators, fitter, share)
+            if progress:
+                progress("moments", k + 1, batches.count_batches())
+    if not rows[0]:
         raise SutureError("the data hold only padding tokens; give another attention mask, more data, or a "
                           "larger token_rate")
+
+
+def _add_piece(setup: Setup, piece: Batch, number: int, accumulators: Accumulators,
+               fitter: DetectorFitter | None, share: TokenShare | None) -> bool:
+    """Add a piece of batch `number`; return True if both networks' inputs have unpadded tokens."""
+    source, target = setup.source, setup.target
+    try:
+        xs = source.front(piece.source)
+        ys = xs if source is target else target.front(piece.target)
+        own = target.find_masks(piece.target)
+        masks: list[Masks] = [source.find_masks(piece.source), own]
+        if share is not None:
+            masks = share.draw_masks(xs, *(select_mask(m, of.shapes[0].sequence) for m, of in zip(
+                masks, (source, target), strict=True)))
+        accumulators.update(xs, ys, *masks)
+        if fitter is not None:
+            fitter.update(ys, piece.labels, own)
+    except NonFiniteError as e:
+        raise make_nan_error(source if e.side == "source" else target, e.index, number, "data") from None
+    except (RuntimeError, IndexError) as e:
+        instead = ("token ids below the number of embeddings" if isinstance(e, IndexError)
+                   else "batches of one input size")
+        raise SutureError(f"a network fails on batch {number} of the data, after the first ones went "
+                          f"well: {summarise_error(e)}; give {instead}") from e
+    return all(map(has_unpadded_tokens, masks))
 
 
 def collect(setup: Setup) -> Accumulators:
@@ -125,11 +136,11 @@ def collect(setup: Setup) -> Accumulators:
     fitter = None if detection is None else detection.make_fitter()
     share = TokenShare(settings.token_rate, settings.seed) if settings.token_rate < 1 else None
     collect_moments(setup, data.fit, accumulators, settings.progress,
-                    fitter if data.fit is data.whole else None, share)
+                    fitter if data.fit is data.whole else None, share, "moments")
     if detection is not None and fitter is not None:
         if data.fit is not data.whole and fitter.needed:
             _fit_detectors(setup, fitter)
-        detection.finish(fitter, data.whole, settings.progress)
+        detection.finish(fitter, data.whole, settings.progress, setup.keeper)
     return accumulators
 
 
@@ -137,13 +148,14 @@ def collect(setup: Setup) -> Accumulators:
 def _fit_detectors(setup: Setup, fitter: DetectorFitter) -> None:
     """Run an extra pass over all data for `fitter`, if the moments used only the first examples."""
     target = setup.target
-    for number, batch in enumerate(setup.data.whole):
-        for piece in cut_batch(move_batch(batch, setup.settings.torch_device), setup.micro_batch):
-            xs, mask = target.front(piece.target), target.find_masks(piece.target)
-            for k, x in enumerate(xs):
-                if not torch.isfinite(SiteFeatures(x, target.shapes[k], mask).mean).all():
-                    raise make_nan_error(target, k, number, "data")
-            fitter.update(xs, piece.labels, mask)
+    with setup.keeper.keep("detectors", {"detectors": fitter.list_statistics()}) as kept:
+        for number, batch in go_on(setup.data.whole, kept):
+            for piece in cut_batch(move_batch(batch, setup.settings.torch_device), setup.micro_batch):
+                xs, mask = target.front(piece.target), target.find_masks(piece.target)
+                for k, x in enumerate(xs):
+                    if not torch.isfinite(SiteFeatures(x, target.shapes[k], mask).mean).all():
+                        raise make_nan_error(target, k, number, "data")
+                fitter.update(xs, piece.labels, mask)
 
 
 def compute_published(setup: Setup) -> tuple[dict[Cell, dict[str, Value]], dict[str, int]]:
@@ -161,7 +173,7 @@ def compute_published(setup: Setup) -> tuple[dict[Cell, dict[str, Value]], dict[
     requests = [replace(r, alignment=view) for r in papers for view in views[r.name]]
     accumulators = Accumulators(sources, targets, AccumulatorSettings(requests, precision=asked.precision),
                                 same=setup.source is setup.target)
-    collect_moments(setup, setup.data.paper, accumulators, setup.settings.progress)
+    collect_moments(setup, setup.data.paper, accumulators, setup.settings.progress, name="first test data")
     found = {}
     for i, j in setup.cells:
         values = accumulators.compute_values(i, j)
@@ -193,7 +205,9 @@ def describe_moments(setup: Setup, accumulators: Accumulators, matched: Matched,
                      published: Mapping[Cell, Mapping[str, Value]], counts: Mapping[str, int]) -> Findings:
     """Return the findings: indices, direct matching, spectra of the sites, notes."""
     settings, rows = setup.settings, []
-    values = accumulators.compute_all_values(setup.cells, settings.progress) if settings.requests else {}
+    values: dict[Cell, dict[str, Value]] = {}
+    if settings.requests:
+        values = accumulators.compute_all_values(setup.cells, settings.progress, setup.keeper)
     for i, j in setup.cells:
         n = accumulators.count_rows(i, j)
         for name, v in (values.get((i, j), {}) | dict(published.get((i, j), {}))).items():

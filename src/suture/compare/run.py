@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from suture._base import SutureError, get_time, takes
+from suture.compare.kept_run import open_kept_run
 from suture.compare.moments import (
     collect,
     collect_moments,
@@ -87,14 +88,17 @@ def compare(given: CompareOptions) -> Comparison:
     Raises:
         SutureError: bad input. One line says what was expected, what was given and what to write instead.
     """
-    run = _Run(set_up(given), given.previous)
-    result: Comparison | None = None
-    for stage in run.unfinished:
-        run.run_stage(stage)
-        result = assemble(run.setup, run.found)
-        if given.on_stage:
-            given.on_stage(result)
-    return result or assemble(run.setup, run.found)
+    with open_kept_run(given) as kept:
+        run = _Run(kept.keep(set_up(given)), kept.previous)
+        result: Comparison | None = None
+        for stage in run.unfinished:
+            run.run_stage(stage)
+            result = assemble(run.setup, run.found)
+            kept.save(result, stage)
+            if given.on_stage:
+                given.on_stage(result)
+        kept.end()
+        return result or assemble(run.setup, run.found)
 
 
 class _Run:
@@ -115,10 +119,18 @@ class _Run:
         run = {"moments": self._run_moments, "dm": self._run_direct_matching,
                "tlm": self._run_task_loss_matching}[stage]
         new, before = run(), self.found.seen.get("test data")
+        self._report_checkpoints()
         seen = self._list_seen(stage)
         if before is not None and before != seen["test data"]:
             raise SutureError(OTHER_ORDER)
         self.found = self.found.add(replace(new, stages=[stage], computed={stage: get_time()}, seen=seen))
+
+    def _report_checkpoints(self) -> None:
+        notes, progress = self.setup.keeper.notes, self.setup.settings.progress
+        while notes:
+            note = notes.pop(0)
+            if progress is not None:
+                progress(note, 1, 1)
 
     def _list_seen(self, stage: str) -> dict[str, dict[str, Any]]:
         """Return what the passes have seen of the data; data that no pass saw in order are read for it."""

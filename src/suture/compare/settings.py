@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
 from functools import cached_property
+from os import PathLike
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -269,6 +270,22 @@ class CompareOptions(Settings):
         "Earlier, perhaps partial result of exactly the same comparison. Its finished stages are not run "
         "again, and a note says so. Changed data, networks, code, settings or versions raise an error that "
         "names them.")] = Field(default=None, kw_only=True)
+
+
+    save_to: Annotated[str | PathLike[str] | None, Doc(
+        "Folder that the result is saved to after each stage, with checkpoints of long stages about every "
+        "minute. The same call goes on from there. It is locked while the run writes to it.",
+        )] = Field(default=None, kw_only=True)
+    restart: Annotated[bool, Doc(
+        "Start anew: remove the earlier result in the folder and its checkpoints, also damaged ones, but no "
+        "other files.")] = Field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        expect(not self.restart or self.save_to is not None, "restart with a folder", "no folder",
+               "write save_to=")
+        expect(self.save_to is None or self.previous is None, "save_to or previous", "both",
+               "leave out previous, which save_to finds itself")
 
 
 @options

@@ -17,6 +17,8 @@ from suture.data.batches import split_labels as split_labels
 from suture.data.batches import split_rows as split_rows
 from suture.data.image_preprocessing import ImagePreprocessing as ImagePreprocessing
 from suture.data.image_preprocessing import parse_preprocessing as parse_preprocessing
+from suture.data.kept_batches import go_on as go_on
+from suture.data.kept_batches import go_on_in_epoch as go_on_in_epoch
 from suture.data.seen import SeenData as SeenData
 from suture.data.sources import is_spec as is_spec
 from suture.data.sources import open_pair as open_pair

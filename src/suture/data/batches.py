@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import replace
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from suture._base import SutureError, convert_tensors, expect, hash_object, is_count
 from suture.data.batch import Batch, Prepared, cut_batch
+from suture.data.row_stream import RowStream
 from suture.data.seen import TRIED, SeenData, SeenDigest, draws_other_examples, read_some
 from suture.data.sources.examples import Examples
 
@@ -55,22 +56,6 @@ def _drop_placeholders(batch: Batch) -> Batch:
     return replace(batch, labels=None) if any((labels == k).all() for k in (-1, -100)) else batch
 
 
-class RowStream:
-    """Batches of rows, in order or in a new random order in every pass."""
-
-    def __init__(self, take: Callable[[Tensor], Any], rows: Tensor, size: int,
-                 generator: torch.Generator | None) -> None:
-        self.take, self.rows, self.size, self.generator = take, rows, size, generator
-
-    def __len__(self) -> int:
-        return -(-len(self.rows) // self.size)
-
-    def __iter__(self) -> Iterator[Any]:
-        n = len(self.rows)
-        rows = self.rows if self.generator is None else self.rows[torch.randperm(n, generator=self.generator)]
-        return map(self.take, torch.split(rows, self.size))
-
-
 class Batches:
     """Re-iterable batches of a given size.
 
@@ -89,6 +74,8 @@ class Batches:
 
     Attributes:
         seen: what the last whole pass saw; None before, and unless `watched`.
+        running: digest of what the last pass has seen so far, likewise.
+        order: generator of the orders of the passes; None where suture does not shuffle.
 
     Raises:
         SutureError: inputs and labels of unequal length, an iterator that can be read only once, no examples,
@@ -101,11 +88,13 @@ class Batches:
                  complete: Callable[[Batch], Batch] | None = None) -> None:
         expect(most is None or is_count(most), f"at least 1 example of {name}", most)
         expect(is_count(size), f"a batch size of at least 1 for {name}", size)
-        self.name, self._most, self._device, self._watched = name, most, device, watched
+        self.name, self._most, self._device, self.watched = name, most, device, watched
         self.seen: SeenData | None = None
+        self.running: SeenDigest | None = None
         self.complete, self._prepared = complete, data if isinstance(data, Prepared) else None
         generator = torch.Generator().manual_seed(seed) if shuffle else None
         self._stream = self._open_stream(_get_raw(data), size, generator, rows)
+        self.order = generator if can_shuffle(data) else None
 
     def _open_stream(self, data: Any, size: int, generator: torch.Generator | None,
                      rows: Tensor | None) -> Iterable[Any]:
@@ -151,14 +140,21 @@ class Batches:
         return len(counted) if self._most is None else min(len(counted), self._most)
 
     def __iter__(self) -> Iterator[Batch]:
-        if not self._watched:
+        if not self.watched:
             yield from self._read()
             return
-        digest = SeenDigest()
+        digest = self.running = SeenDigest()
         for batch in self._read():
             digest.update(batch)
             yield batch
         self.seen = digest.finish()
+
+    def iterate(self, first: int) -> Iterator[Batch]:
+        """Yield the batches of a pass, which is not watched, after the first ones.
+
+        These are not read where suture makes the batches.
+        """
+        return self._read(first)
 
     def read_again(self) -> SeenData:
         """Read all data of a `watched` stream, and return what was seen."""
@@ -182,9 +178,11 @@ class Batches:
         made = self._prepared.batch(*split_labels(items))
         return made.source, made.target, made.labels
 
-    def _read(self) -> Iterator[Batch]:
-        empty, left, labelled = True, self._most, None
-        for item in self._stream:
+    def _read(self, first: int = 0) -> Iterator[Batch]:
+        empty, left, labelled = first == 0, self._most, None
+        stream = (self._stream.iterate(first) if isinstance(self._stream, RowStream)
+                  else islice(self._stream, first, None))
+        for item in stream:
             if left is not None and left <= 0:
                 return
             batch = item if isinstance(item, Batch) else self._make_batch(*split_labels(item))

@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from suture._base import SutureError, expect
+from suture._base import SutureError, check_file, expect
 from suture.indices.computation import Streaming
 from suture.indices.definition import Value
 from suture.indices.requests import Named
@@ -40,6 +40,8 @@ def compare_arrays(source: Any, target: Any, indices: Iterable[Named] | Named = 
     Raises:
         SutureError: files without such matrices, folders of different files, different numbers of rows.
     """
+    if save is not None:
+        check_file(save, ".safetensors")
     streaming = Streaming(indices, jackknife=jackknife, sample=sample, seed=seed)
     streaming.keeps_moments |= save is not None
     sketchers = [RowSketcher(length) for length in RUNS] if save is not None else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, Self
 
 import torch
@@ -14,7 +14,10 @@ from torch.nn import functional as F
 from typing_extensions import Doc
 
 from suture._base import (
+    NO_KEEPER,
     Count,
+    Keeper,
+    KeptPass,
     Positive,
     Progress,
     Real,
@@ -151,7 +154,8 @@ class History:
 
 
 def train(network: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe, *,
-          device: str | torch.device = "cpu", progress: Progress | None = None) -> History:
+          device: str | torch.device = "cpu", progress: Progress | None = None,
+          keeper: Keeper = NO_KEEPER) -> History:
     """Train `network` in place with cross-entropy on hard labels.
 
     The same recipe, network and data give the same weights, bit for bit on one CPU with one number of threads
@@ -165,6 +169,7 @@ def train(network: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe, *,
         labels: (N,), int64, from 0 to classes - 1.
         device: where to train (default "cpu").
         progress: called as `progress("train", epoch, epochs)` after each epoch.
+        keeper: keeps all that training changes.
 
     Raises:
         SutureError: unfit shapes, types or labels, no parameter to train, or a loss that is not finite.
@@ -182,21 +187,61 @@ def train(network: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe, *,
     # Steps are fused (CPU and CUDA, PyTorch 2.4), because small networks spend their time in the optimiser.
     optimizer = make_optimizer(parameters, recipe, fused=device.type in ("cpu", "cuda"))
     # Order and augmentation are drawn on the CPU, so they are the same on every device.
-    generator = torch.Generator().manual_seed(recipe.seed)
-    losses, accuracies = [], []
-    with seed_torch(recipe.seed, device), set_mode(network, training=True), torch.enable_grad():
-        for epoch in range(recipe.epochs):
-            loss, right = _train_epoch(network, inputs, labels, recipe, optimizer, generator, epoch)
-            if not math.isfinite(loss):
-                raise SutureError(f"the loss became {loss} in epoch {epoch + 1} at learning rate "
+    at = _Position(torch.Generator().manual_seed(recipe.seed), torch.zeros((), device=device),
+                   torch.zeros((), device=device, dtype=torch.int64))
+    state = {"position": at, "network": network, "optimizer": optimizer}
+    with (seed_torch(recipe.seed, device), set_mode(network, training=True), torch.enable_grad(),
+          keeper.keep("train", state) as kept):
+        if kept.fill():
+            at.set_random_state(device)
+        while at.epoch < recipe.epochs:
+            _train_epoch(network, inputs, labels, recipe, optimizer, at, kept)
+            at.end_epoch(len(labels))
+            if not math.isfinite(at.losses[-1]):
+                raise SutureError(f"the loss became {at.losses[-1]} in epoch {at.epoch} at learning rate "
                                   f"{recipe.lr:g}; write lr={recipe.lr / 10:g}, and look for NaN in the "
                                   "inputs")
-            losses.append(loss)
-            accuracies.append(right)
             if progress is not None:
-                progress("train", epoch + 1, recipe.epochs)
+                progress("train", at.epoch, recipe.epochs)
+            at.note_random_state(device)
+            kept.step(at.epoch)
+        kept.finish(at.epoch)
     optimizer.zero_grad(set_to_none=True)
-    return History(tuple(losses), tuple(accuracies))
+    return History(tuple(at.losses), tuple(at.accuracies))
+
+
+@dataclass
+class _Position:
+    """Where a training stands: the epoch that runs, its order and sums, its batches that are done.
+
+    `total` and `right` are summed on the device and read once, because reading each batch would make a GPU
+    wait. `random` holds PyTorch's global random states, of the CPU and of the device, which dropout uses.
+    """
+
+    generator: torch.Generator
+    total: Tensor
+    right: Tensor
+    epoch: int = 0
+    batch: int = 0
+    order: Tensor | None = None
+    losses: list[float] = field(default_factory=list)
+    accuracies: list[float] = field(default_factory=list)
+    random: list[Tensor] = field(default_factory=list)
+
+    def end_epoch(self, n: int) -> None:
+        self.losses.append(float(self.total) / n)
+        self.accuracies.append(int(self.right) / n)
+        self.total, self.right = torch.zeros_like(self.total), torch.zeros_like(self.right)
+        self.epoch, self.batch, self.order = self.epoch + 1, 0, None
+
+    def note_random_state(self, device: torch.device) -> None:
+        cuda = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+        self.random = [torch.get_rng_state(), *cuda]
+
+    def set_random_state(self, device: torch.device) -> None:
+        torch.set_rng_state(self.random[0])
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(self.random[1], device)
 
 
 def compute_accuracy(network: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int = 256) -> float:
@@ -231,20 +276,18 @@ def _find_batch_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
 
 
 def _train_epoch(network: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe,
-                 optimizer: torch.optim.Optimizer, generator: torch.Generator,
-                 epoch: int) -> tuple[float, float]:
-    """Run one pass over the data; return the mean loss and the accuracy."""
+                 optimizer: torch.optim.Optimizer, at: _Position, kept: KeptPass) -> None:
+    """Run the rest of one pass over the data."""
     n = len(labels)
     bounds = _find_batch_bounds(n, recipe.batch_size)
-    order = torch.randperm(n, generator=generator).to(labels.device)
-    # Summed on the device and read once, because reading each batch would make a GPU wait.
-    total = torch.zeros((), device=labels.device)
-    right = torch.zeros((), device=labels.device, dtype=torch.int64)
-    for step, (start, stop) in enumerate(bounds, epoch * len(bounds)):
+    if at.order is None:
+        at.order = torch.randperm(n, generator=at.generator)
+    order = at.order.to(labels.device)
+    for step, (start, stop) in list(enumerate(bounds, at.epoch * len(bounds)))[at.batch:]:
         set_rate(optimizer, recipe, step, recipe.epochs * len(bounds))
         rows = order[start:stop]
         truth = labels[rows]
-        logits = network(augment(inputs[rows], generator, recipe.crop, recipe.flip))
+        logits = network(augment(inputs[rows], at.generator, recipe.crop, recipe.flip))
         if step == 0:
             expect(logits.ndim == 2 and len(logits) == len(rows), f"logits ({len(rows)}, classes)", logits)
             check_classes(labels, logits.shape[1], "give the network as many logits as there are classes")
@@ -252,6 +295,9 @@ def _train_epoch(network: nn.Module, inputs: Tensor, labels: Tensor, recipe: Rec
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        total += loss.detach() * (stop - start)
-        right += (logits.detach().argmax(1) == truth).sum()
-    return float(total) / n, int(right) / n
+        at.total += loss.detach() * (stop - start)
+        at.right += (logits.detach().argmax(1) == truth).sum()
+        at.batch += 1
+        if kept.active:
+            at.note_random_state(labels.device)
+            kept.step(at.epoch)

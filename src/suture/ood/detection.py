@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from suture._base import (
+    NO_KEEPER,
+    Keeper,
     Progress,
     SutureError,
     check_finite,
@@ -61,6 +63,10 @@ class DetectorFitter:
     def needed(self) -> bool:
         """True if any detector needs statistics."""
         return any(s is not None for of in self._made.values() for s in of)
+
+    def list_statistics(self) -> list[Any]:
+        """Return all statistics, each once, for a checkpoint."""
+        return [*self._made.values()]
 
     @torch.no_grad()
     def update(self, xs: Sequence[Tensor], labels: Tensor | None, mask: Masks = None) -> None:
@@ -159,7 +165,8 @@ class Detection:
         """Return a fitter that collects the native representations of the data."""
         return DetectorFitter(self._chosen, self.target.shapes, self.seed)
 
-    def finish(self, fitter: DetectorFitter, data: Batches, progress: Progress | None = None) -> None:
+    def finish(self, fitter: DetectorFitter, data: Batches, progress: Progress | None = None,
+               keeper: Keeper = NO_KEEPER) -> None:
         """Fit the detectors to the collected statistics, and score auxiliary data with them.
 
         Raises:
@@ -177,7 +184,7 @@ class Detection:
                outside.about.get("auxiliary", "none"), "pass more in ood=OOD(auxiliary=...)")
         native = NativeData(self.target, self.data, data, self.ood.choose_recipe(self.seed),
                             self.device, self.micro_batch, self.fingerprint, outside.inputs.get("training"),
-                            progress)
+                            progress, keeper)
         notes: list[str] = []
         for name, detector in self._chosen.items():
             sites = self._list_sites(native, fitter.statistics[name])
@@ -190,7 +197,7 @@ class Detection:
                     progress(notes[-1], 1, 1)
             notes += detector.describe_fit(self._fitted[name])
         self.notes = [*dict.fromkeys(notes), *outside.notes]
-        self._scored = {use: self._score_auxiliary(use, outside.inputs[use])
+        self._scored = {use: self._score_auxiliary(use, outside.inputs[use], keeper)
                         for use in ("auxiliary", "unseen") if use in outside.inputs}
 
     def _list_sites(self, native: NativeData | None = None,
@@ -200,20 +207,27 @@ class Detection:
                 for j, (site, shape, of) in enumerate(places)]
 
     @torch.no_grad()
-    def _score_auxiliary(self, use: str, inputs: Any) -> ScoreCollector:
-        scoring = self.make_collector()
-        for piece in cut_batch(Batch(inputs, inputs, None), self.micro_batch):
-            given = move_batch(piece, self.device).target
-            mask = self.target.find_masks(given)
-            with disable_gradients():
-                done = self.target.run_full(given) if scoring.needs_logits else None
-                xs = self.target.front(given) if done is None else self.target.pick_representations(done)
-            logits = None if done is None else extract_main_output(done.output)
-            for j, (site, x) in enumerate(zip(self._list_sites(), xs, strict=True)):
-                check_finite(SiteFeatures(x, site.shape, mask).mean, f"the representation of {use} data at "
-                             f"target site {site.name!r}", "remove the examples that give it")
-                scoring.add(j, x, mask, logits)
+    def _score_auxiliary(self, use: str, inputs: Any, keeper: Keeper = NO_KEEPER) -> ScoreCollector:
+        scoring, pieces = self.make_collector(), cut_batch(Batch(inputs, inputs, None), self.micro_batch)
+        with keeper.keep(f"{use} data", scoring.get_state()) as kept:
+            kept.fill()
+            for k, piece in enumerate(pieces):
+                if k >= kept.before:
+                    self._score_piece(use, move_batch(piece, self.device).target, scoring)
+                    kept.step(k + 1)
+            kept.finish(-(-count_examples(inputs) // self.micro_batch))
         return scoring
+
+    def _score_piece(self, use: str, given: Any, scoring: ScoreCollector) -> None:
+        mask = self.target.find_masks(given)
+        with disable_gradients():
+            done = self.target.run_full(given) if scoring.needs_logits else None
+            xs = self.target.front(given) if done is None else self.target.pick_representations(done)
+        logits = None if done is None else extract_main_output(done.output)
+        for j, (site, x) in enumerate(zip(self._list_sites(), xs, strict=True)):
+            check_finite(SiteFeatures(x, site.shape, mask).mean, f"the representation of {use} data at "
+                         f"target site {site.name!r}", "remove the examples that give it")
+            scoring.add(j, x, mask, logits)
 
     def make_collector(self) -> ScoreCollector:
         """Return a score collector for one pass over the test data."""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from suture._base import Progress
+from suture._base import NO_KEEPER, Keeper, Progress
 from suture.data import Batches, move_batch
 from suture.networks import SitedNetwork, disable_gradients, take_first
 from suture.ood.energy_classifier import EnergyRecipe
@@ -41,6 +41,7 @@ class NativeData:
         fingerprint: of the network: its weights, code and all else that decides its representations.
         auxiliary: out-of-distribution inputs for training; None if no detector needs them.
         progress: called as ``progress(stage, done, total)``, or None.
+        keeper: keeps the state of trainings.
     """
 
     target: SitedNetwork
@@ -52,6 +53,7 @@ class NativeData:
     fingerprint: str = ""
     auxiliary: Any = None
     progress: Progress | None = None
+    keeper: Keeper = NO_KEEPER
 
     @cached_property
     def _first(self) -> Any:

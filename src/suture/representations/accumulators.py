@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from suture._base import Progress, SutureError, expect
+from suture._base import NO_KEEPER, Keeper, Progress, SutureError, expect
 from suture.indices import (
     FOLDS,
     FROM_MOMENTS,
@@ -84,6 +84,9 @@ class Accumulators:
     Raises:
         SutureError: no two shapes can be aligned, or tokens of texts are to be flattened.
     """
+
+    scratch = ("settings", "_shapes", "_spectra")
+    """Attributes that a checkpoint need not hold."""
 
     def __init__(self, sources: Sequence[Shape], targets: Sequence[Shape], settings: AccumulatorSettings,
                  rule: AlignmentRule = DEFAULT_RULE, *, same: bool = False) -> None:
@@ -220,7 +223,8 @@ class Accumulators:
         return self._prepare_job(i, j, self.settings.requests)()
 
     def compute_all_values(self, cells: Sequence[Cell],
-                           progress: Progress | None = None) -> dict[Cell, dict[str, Value]]:
+                           progress: Progress | None = None,
+                           keeper: Keeper = NO_KEEPER) -> dict[Cell, dict[str, Value]]:
         """Compute the requested indices of many cells, several cells at once.
 
         LAPACK runs in one thread per cell, because more threads do not speed it up. The user's own functions
@@ -232,9 +236,11 @@ class Accumulators:
         found: dict[Cell, dict[str, Value]] = {}
         torch.set_num_threads(1)
         try:
-            with ThreadPoolExecutor(threads) as pool:
+            with (keeper.keep("indices", {"found": found}, "moments") as kept,
+                  ThreadPoolExecutor(threads) as pool):
+                kept.fill()
                 # A few cells at a time, because each job holds the moments of its cell.
-                for start in range(0, len(cells), 4 * threads):
+                for start in range(len(found), len(cells), 4 * threads):
                     some = cells[start:start + 4 * threads]
                     jobs = [self._prepare_job(*cell, known) for cell in some]
                     for cell, values in zip(some, pool.map(lambda job: job(), jobs), strict=True):
@@ -243,6 +249,8 @@ class Accumulators:
                                        if r.name in values}
                         if progress:
                             progress("indices", len(found), len(cells))
+                    kept.step(len(found))
+                kept.finish(len(found))
         finally:
             torch.set_num_threads(threads)
         return found

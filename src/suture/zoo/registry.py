@@ -13,7 +13,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from suture._base import Progress, expect, fingerprint_network, make_unknown_error, seed_torch
+from suture._base import (
+    NO_KEEPER,
+    Keeper,
+    Progress,
+    expect,
+    fingerprint_network,
+    make_unknown_error,
+    seed_torch,
+)
 from suture.networks import (
     History,
     Recipe,
@@ -90,7 +98,8 @@ def build(name: str, seed: int = 0, **options: Any) -> nn.Module:
 
 def train_network(name: str, seed: int = 0, recipe: Recipe | None = None,
                   data: tuple[ImageSet, ImageSet] | None = None, progress: Progress | None = None, *,
-                  device: str | torch.device = "cpu") -> tuple[nn.Module, Report]:
+                  device: str | torch.device = "cpu",
+                  keeper: Keeper = NO_KEEPER) -> tuple[nn.Module, Report]:
     """Build a network of the zoo and train it.
 
     Args:
@@ -99,6 +108,7 @@ def train_network(name: str, seed: int = 0, recipe: Recipe | None = None,
         recipe: default `DIGITS_RECIPE` on the digits, `Recipe.paper()` on other data.
         data: (train, test) image sets, which decide channels and classes. Default: the digits.
         progress: called as `progress("train", epoch, epochs)` after each epoch.
+        keeper: keeps all that training changes (`train_and_save`).
 
     Returns:
         The network in eval mode, on `device` (default "cpu"), and a `Report`.
@@ -113,7 +123,8 @@ def train_network(name: str, seed: int = 0, recipe: Recipe | None = None,
     expect(shapes[0] == shapes[1], "training and test images of one shape", " and ".join(shapes))
     network = build(name, seed, classes=fit.classes, in_channels=fit.inputs.shape[1])
     start = time.perf_counter()
-    history = train(network, fit.inputs, fit.labels, recipe, device=device, progress=progress)
+    history = train(network, fit.inputs, fit.labels, recipe, device=device, progress=progress,
+                    keeper=keeper)
     seconds = time.perf_counter() - start
     network.eval()
     score = compute_accuracy(network, test.inputs, test.labels)
