@@ -1,4 +1,4 @@
-"""Runs that are killed or stopped in the middle of a stage, and the run that is not."""
+"""Comparisons with every kind of stage, which are killed or stopped in the middle of one."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import suture
 from suture.results import Comparison
 from tests.support import tiny
 
-RECIPE = suture.TaskRecipe(epochs=3, batch_size=8, lr=1e-2, schedule="cosine", patience=2, seeds=2)
-ENERGY = suture.EnergyRecipe(epochs=2, tune_epochs=1, batch_size=8)
+OOD = suture.OOD(("mahalanobis", "neighbours", "energy"),
+                 energy=suture.EnergyRecipe(epochs=2, tune_epochs=1, batch_size=8), most=40)
 
 
 class SlowLoader:
-    """Batches of 8 examples; `before` is called before each, with the number of batches of all passes."""
+    """Batches of 8 examples; `before` is called before each with the number of batches so far."""
 
     def __init__(self, before: Callable[[int], object], n: int = 24, seed: int = 0) -> None:
         self.batches = tiny.batches(tiny.images(n, seed=seed), tiny.labels(n))
@@ -37,18 +37,17 @@ class SlowLoader:
             yield batch
 
 
-def compare(folder: Path | None, before: Callable[[int], object] = lambda read: None, **options: Any) -> Comparison:
-    """A comparison with every kind of stage; `before` can end it in any of them."""
-    loaders = [SlowLoader(before), SlowLoader(before, 16, 1)]
-    given: dict[str, Any] = {"methods": ["dm", "tlm"], "indices": "all", "jackknife": 5, "device": "cpu",
-                             "tlm": suture.TaskRecipe(epochs=3, lr=1e-2, seeds=2),
-                             "ood": suture.OOD(("mahalanobis", "neighbours", "energy"), energy=ENERGY),
-                             "save_to": folder}
-    return suture.compare(tiny.network(), tiny.other(), *loaders, **given | options)
+def compare(folder: Path | None, before: Callable[[int], object] = lambda read: None,
+            **options: Any) -> Comparison:
+    """Compare two networks; `before` can end it in any pass."""
+    given: dict[str, Any] = {"methods": ["dm", "tlm"], "indices": ["cka", "cka@pool", "rows"], "device": "cpu",
+                             "tlm": suture.TaskRecipe(epochs=3, lr=1e-2), "ood": OOD, "save_to": folder}
+    return suture.compare(tiny.network(), tiny.other(), SlowLoader(before), SlowLoader(before, 16, 1),
+                          **given | options)
 
 
 def kill_after(seconds: float, work: Callable[[], object]) -> bool:
-    """Run `work` in a forked process and kill it (SIGKILL) after some time; return True if it was done."""
+    """Run `work` in a forked process, and kill it (SIGKILL) after some time; return True if it was done."""
     child = os.fork()
     if not child:
         code = 1
@@ -64,7 +63,7 @@ def kill_after(seconds: float, work: Callable[[], object]) -> bool:
         if done:
             assert status == 0, status
             return True
-        time.sleep(0.005)
+        time.sleep(0.002)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return False

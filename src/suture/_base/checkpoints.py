@@ -156,9 +156,9 @@ class KeptPass:
                  shorten: Callable[[], None] | None = None) -> None:
         self.keeper, self.name, self.state, self._shorten = keeper, name, state, shorten
         self._file = None if keeper is None else keeper.load(name)
-        position = {"steps": 0, "mark": "", "finished": False} if self._file is None else self._file.about[
-            "position"]
-        self.before, self.mark, self.finished = (position[k] for k in ("steps", "mark", "finished"))
+        position = {} if self._file is None else self._file.about["position"]
+        self.before, self.mark = int(position.get("steps", 0)), str(position.get("mark", ""))
+        self.finished = bool(position.get("finished"))
 
     def fill(self) -> bool:
         """Fill the state from the checkpoint; return False if there is none."""

@@ -119,7 +119,7 @@ def _write_new(path: Path, text: str) -> bool:
         os.link(temporary, path)
     except FileExistsError:
         return False
-    except (PermissionError, NotImplementedError, OSError) as error:
+    except OSError as error:
         if not temporary.exists() or error.errno not in _NO_LINKS:
             raise
         try:

@@ -172,7 +172,7 @@ class _Reader:
     def _read_object(self, tree: dict[str, Tree], old: Any) -> Any:
         kind = _find_class(tree["class"])
         there = _list_attributes(old) if type(old) is kind else {}
-        frozen = is_dataclass(kind) and kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
+        frozen = is_dataclass(kind) and getattr(kind, "__dataclass_params__").frozen  # noqa: B009
         # A frozen record may be shared with others, so it is not filled in place.
         made = old if type(old) is kind and not frozen else kind.__new__(kind)
         self._made[tree["number"]] = made

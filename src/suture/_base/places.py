@@ -37,7 +37,7 @@ def check_file(path: str | os.PathLike[str], suffix: str = "") -> Path:
     expect(bool(path.name), "a file to write", repr(str(path)), "write its name")
     if suffix and path.suffix != suffix:
         raise SutureError(f"expected a {suffix} file to write, got {path.name!r}; write {path.stem}{suffix}")
-    expect(not path.is_dir(), "a file to write", f"the folder {str(path)!r}", "write a file in it")
+    expect(not os.path.isdir(path), "a file to write", f"the folder {str(path)!r}", "write a file in it")
     _refuse_link(path)
     _refuse_obstacles(path.parent)
     _try_to_write(path.parent, path.name)
@@ -45,7 +45,7 @@ def check_file(path: str | os.PathLike[str], suffix: str = "") -> Path:
 
 
 def _refuse_link(path: Path) -> None:
-    if path.is_symlink() and not path.exists():
+    if os.path.islink(path) and not os.path.exists(path):
         raise SutureError(f"{str(path)!r} is a link to {os.readlink(path)!r}, which is missing; remove the "
                           "link, or choose another place")
 

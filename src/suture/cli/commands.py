@@ -89,8 +89,8 @@ def train(
     given = {k: v for k, v in given.items() if v is not None}
     with show_progress() as progress:
         used = dataclasses.replace(recipe, **given)
-        report = zoo.train_and_save(name, out, seed, used, (fit, test),
-                                    progress, device=find_device(options["device"]), restart=options["restart"])[1]
+        report = zoo.train_and_save(name, out, seed, used, (fit, test), progress,
+                                    device=find_device(options["device"]), restart=options["restart"])[1]
     console.print(f"{report.accuracy:.1%} of {len(test)} test images right; weights: {escape(str(out))}",
                   soft_wrap=True)
 
