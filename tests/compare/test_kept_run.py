@@ -63,7 +63,8 @@ def send(sent: int, stage: str = "moments", at: int = 2) -> Callable[[str, int, 
 @pytest.mark.usefixtures("always")
 def test_a_run_that_is_killed_in_its_stages_ends_as_an_unbroken_one(tmp_path: Path,
                                                                     whole: Comparison) -> None:
-    for stage, at in (("moments", 2), ("energy detectors", 2), ("task loss matching", 5), ("evaluating tlm", 2)):
+    for stage, at in (("moments", 2), ("energy detectors", 2), ("task loss matching", 5),
+                      ("evaluating tlm", 2)):
         child = os.fork()
         if not child:
             try:

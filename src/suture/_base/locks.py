@@ -140,7 +140,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     """Return what a lock says; {} if it is damaged, None if there is none."""
     try:
         held = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError):
         return {}

@@ -125,14 +125,16 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _is_damaged(path: Path) -> bool:
-    """Return True for a file with the name of a result that is no safetensors file, such as one cut off."""
+    """Return True for a file with the name of a result that is empty or a safetensors file cut off."""
+    if not path.is_file():
+        return False
     try:
         with safe_open(path, "np"):
             return False
-    except SafetensorError:
-        return path.is_file()
-    except OSError:
-        return path.is_file() and not path.stat().st_size
+    except (OSError, SafetensorError):
+        with path.open("rb") as file:
+            head = file.read(64)
+        return not head or b'"__metadata__"' in head
 
 
 def _is_damaged_document(path: Path) -> bool:
