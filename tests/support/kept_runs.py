@@ -41,7 +41,8 @@ def compare(folder: Path | None, before: Callable[[int], object] = lambda read: 
             **options: Any) -> Comparison:
     """Compare two networks; `before` can end it in any pass."""
     given: dict[str, Any] = {"methods": ["dm", "tlm"], "indices": ["cka", "cka@pool", "rows"],
-                             "device": "cpu", "tlm": suture.TaskRecipe(epochs=3, lr=1e-2), "ood": OOD, "save_to": folder}
+                             "device": "cpu", "tlm": suture.TaskRecipe(epochs=3, lr=1e-2), "ood": OOD,
+                             "save_to": folder}
     return suture.compare(tiny.network(), tiny.other(), SlowLoader(before), SlowLoader(before, 16, 1),
                           **given | options)
 
