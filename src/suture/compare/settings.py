@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import cached_property
 from os import PathLike
 from typing import Annotated, Any, Literal, Self
@@ -27,6 +27,7 @@ from suture._base import (
     make_unknown_error,
     options,
 )
+from suture.compare.key import flatten_settings
 from suture.data import Batch, Batches
 from suture.indices import FOLDS, Named, Request, chosen
 from suture.networks import Site, SiteSpec, find_device
@@ -221,7 +222,7 @@ class Settings(FitSettings):
         if self.detection is not None:
             own = {name: hash_object(given).short for name, given in self.detection.own.items()}
             found["ood"] = self.detection.settings(self.seed) | {"own": own}
-        return dict(_flatten(found))
+        return dict(flatten_settings(found))
 
     def as_record(self, held_out: bool) -> dict[str, Any]:
         """Return the settings that decide the numbers, for the record."""
@@ -232,20 +233,6 @@ class Settings(FitSettings):
             "tlm": asdict(self.recipe), "held_out": held_out, "family": str(self.affine_family),
             "alignment": asdict(self.alignment),
             "ood": None if self.detection is None else self.detection.settings(self.seed)}
-
-
-def _flatten(given: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield nested records and mappings as pairs of a name with dots and a value that JSON holds."""
-    if is_dataclass(given) and not isinstance(given, type):
-        given = {f.name: getattr(given, f.name) for f in fields(given)}
-    if isinstance(given, Mapping):
-        for key, value in given.items():
-            yield from _flatten(value, f"{name}.{key}" if name else str(key))
-    elif isinstance(given, list | tuple):
-        yield name, ", ".join(map(str, given))
-    else:
-        plain = given is None or isinstance(given, bool | int | float | str)
-        yield name, given if plain else f"#{hash_object(given).short}"
 
 
 @options

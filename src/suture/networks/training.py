@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 import torch
@@ -31,6 +31,7 @@ from suture._base import (
     seed_torch,
 )
 from suture.networks.calls import set_mode
+from suture.networks.training_position import TrainingPosition
 
 Optimizer = Literal["adam", "adamw", "sgd"]
 Schedule = Literal["constant", "cosine", "onecycle"]
@@ -187,7 +188,7 @@ def train(network: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe, *,
     # Steps are fused (CPU and CUDA, PyTorch 2.4), because small networks spend their time in the optimiser.
     optimizer = make_optimizer(parameters, recipe, fused=device.type in ("cpu", "cuda"))
     # Order and augmentation are drawn on the CPU, so they are the same on every device.
-    at = _Position(torch.Generator().manual_seed(recipe.seed), torch.zeros((), device=device),
+    at = TrainingPosition(torch.Generator().manual_seed(recipe.seed), torch.zeros((), device=device),
                    torch.zeros((), device=device, dtype=torch.int64))
     state = {"position": at, "network": network, "optimizer": optimizer}
     with (seed_torch(recipe.seed, device), set_mode(network, training=True), torch.enable_grad(),
@@ -208,40 +209,6 @@ def train(network: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe, *,
         kept.finish(at.epoch)
     optimizer.zero_grad(set_to_none=True)
     return History(tuple(at.losses), tuple(at.accuracies))
-
-
-@dataclass
-class _Position:
-    """Where a training stands: the epoch that runs, its order and sums, its batches that are done.
-
-    `total` and `right` are summed on the device and read once, because reading each batch would make a GPU
-    wait. `random` holds PyTorch's global random states, of the CPU and of the device, which dropout uses.
-    """
-
-    generator: torch.Generator
-    total: Tensor
-    right: Tensor
-    epoch: int = 0
-    batch: int = 0
-    order: Tensor | None = None
-    losses: list[float] = field(default_factory=list)
-    accuracies: list[float] = field(default_factory=list)
-    random: list[Tensor] = field(default_factory=list)
-
-    def end_epoch(self, n: int) -> None:
-        self.losses.append(float(self.total) / n)
-        self.accuracies.append(int(self.right) / n)
-        self.total, self.right = torch.zeros_like(self.total), torch.zeros_like(self.right)
-        self.epoch, self.batch, self.order = self.epoch + 1, 0, None
-
-    def note_random_state(self, device: torch.device) -> None:
-        cuda = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
-        self.random = [torch.get_rng_state(), *cuda]
-
-    def set_random_state(self, device: torch.device) -> None:
-        torch.set_rng_state(self.random[0])
-        if device.type == "cuda":
-            torch.cuda.set_rng_state(self.random[1], device)
 
 
 def compute_accuracy(network: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int = 256) -> float:
@@ -276,7 +243,7 @@ def _find_batch_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
 
 
 def _train_epoch(network: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe,
-                 optimizer: torch.optim.Optimizer, at: _Position, kept: KeptPass) -> None:
+                 optimizer: torch.optim.Optimizer, at: TrainingPosition, kept: KeptPass) -> None:
     """Run the rest of one pass over the data."""
     n = len(labels)
     bounds = _find_batch_bounds(n, recipe.batch_size)
