@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from suture._base import SutureError, check_file, check_folder, hold_lock, locks, refuse_held
+from suture._base import SutureError, check_file, check_folder, hold_lock, refuse_held
+from suture._base.keeping import locks
 from suture._base.keeping.locks import LOCK, find_start
 
 pytestmark = pytest.mark.fast

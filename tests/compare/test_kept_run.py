@@ -17,7 +17,8 @@ import torch
 
 import suture
 from suture import SutureError
-from suture._base import LOCK, checkpoints, save_tensors
+from suture._base import LOCK, save_tensors
+from suture._base.keeping import checkpoints
 from suture._base.keeping.locks import find_start
 from suture.results import Comparison
 from tests.support import tiny

@@ -11,9 +11,7 @@ from typing import Any
 import torch
 
 from suture._base import SutureError, get_time, report_out_of_memory, takes
-from suture.compare.interval_time import predict_intervals
-from suture.compare.kept_run import open_kept_run
-from suture.compare.moments import (
+from suture.compare.fitting.moments import (
     collect,
     collect_moments,
     compute_published,
@@ -21,19 +19,21 @@ from suture.compare.moments import (
     mark_overfitted,
     match,
 )
-from suture.compare.records import Findings, Fitted, mark_rows, unpack_maps
-from suture.compare.result import assemble, list_standing_notes, take_over
-from suture.compare.scoring.evaluation import Evaluator
-from suture.compare.scoring.scores import evaluate
-from suture.compare.settings import CompareOptions
-from suture.compare.setup import OTHER_ORDER, Setup, set_up
-from suture.compare.task_loss import (
+from suture.compare.fitting.task_loss import (
     describe_training,
     find_marks,
     make_layers,
     measure_own_layers,
     train,
 )
+from suture.compare.interval_time import predict_intervals
+from suture.compare.kept_run import open_kept_run
+from suture.compare.records import Findings, Fitted, mark_rows, unpack_maps
+from suture.compare.result import assemble, list_standing_notes, take_over
+from suture.compare.scoring.evaluation import Evaluator
+from suture.compare.scoring.scores import evaluate
+from suture.compare.settings import CompareOptions
+from suture.compare.setup import OTHER_ORDER, Setup, set_up
 from suture.data import Batch, Batches, cut_batch, move_batch
 from suture.networks import SiteInfo
 from suture.representations import Accumulators, AlignmentRule

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from suture._base import NO_KEEPER, Progress, SutureError, is_out_of_memory, summarise_error
+from suture.compare.fitting.token_share import TokenShare
 from suture.compare.records import (
     Findings,
     Fitted,
@@ -24,7 +25,6 @@ from suture.compare.records import (
     write_rows,
 )
 from suture.compare.setup import Setup, make_nan_error
-from suture.compare.token_share import TokenShare
 from suture.data import Batch, Batches, go_on
 from suture.indices import FOLDS, STITCH, Needs, Value
 from suture.networks import disable_gradients
