@@ -126,7 +126,7 @@ def test_labels_of_any_whole_type_do() -> None:
 
 @pytest.mark.parametrize(("options", "words"), [
     ({"names": ("a",)}, "two names"),
-    ({"sites": [3]}, "strings like"),
+    ({"sites": [3]}, "expected names of sites"),
 ])
 def test_options_of_the_wrong_kind_are_refused(options: dict[str, object], words: str) -> None:
     with pytest.raises(SutureError, match=words):

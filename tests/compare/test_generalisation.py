@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import suture
 from suture.compare.fitting import moments
 from suture.indices import INDICES, chosen, of_matrices
-from suture.numbers import Moments, Pair
+from suture.numbers import Moments, NumericalError, Pair
 from suture.representations import Alignment, Kind, Shape
 from suture.stitching import Family, direct_match, explain_overfit
 
@@ -79,7 +79,7 @@ def test_a_cell_that_does_not_work_is_unproven_while_its_fit_does_not_generalise
 
 def test_without_a_solution_in_any_cell_there_is_nothing_to_mark(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*given: object) -> None:
-        raise suture.SutureError("sparse:0.01 does not converge")
+        raise NumericalError("sparse:0.01 does not converge")
 
     monkeypatch.setattr(moments, "direct_match", fail)
     found = compared(70)

@@ -13,6 +13,7 @@ import suture
 from suture import OOD, Paired, SutureError, TaskRecipe
 from suture.compare.fitting import moments
 from suture.compare.fitting.token_share import TokenShare
+from suture.numbers import NumericalError
 from suture.stitching import direct_match
 from tests.support import references, tiny
 from tests.support.languages import compared, made, padded, texts
@@ -117,7 +118,7 @@ def test_a_cell_whose_map_is_not_found_is_missing_with_the_reason_also_after_res
         monkeypatch: pytest.MonkeyPatch) -> None:
     def picky(pair: Any, *args: Any) -> Any:
         if pair.moments.sxy.shape == (3, 4):
-            raise suture.SutureError("no map was found; take another family")
+            raise NumericalError("no map was found; take another family")
         return direct_match(pair, *args)
 
     monkeypatch.setattr(moments, "direct_match", picky)

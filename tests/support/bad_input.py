@@ -348,7 +348,7 @@ CASES = {
                                   options={"methods": ["tlm"]}),
     "no data": Case(("expected data", "got none", "loader"), data=nothing),
     "no network": Case(("source", "Module", "got None"), lambda: None, cli=False),
-    "a class for a network": Case(("target", "Module", "got type"), target=lambda: Tiny, cli=False),
+    "a class for a network": Case(("target", "Module", "got the class Tiny"), target=lambda: Tiny, cli=False),
 }
 
 

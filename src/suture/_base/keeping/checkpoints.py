@@ -119,7 +119,10 @@ class Keeper:
         path = self.find_path(name)
         if not path.exists():
             return None
-        file = load_tensors(path, KIND)
+        try:
+            file = load_tensors(path, KIND)
+        except SutureError as e:
+            raise SutureError(f"{e}, or {RESTART}") from e
         if file.about["key"] != self._key:
             raise SutureError(f"{str(path)!r} was kept by a run with other networks, settings or device; "
                               f"choose another place, or {RESTART}")
