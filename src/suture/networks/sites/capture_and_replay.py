@@ -19,12 +19,11 @@ from suture.networks.calls import (
     CallId,
     apply,
     convert_output,
-    disable_gradients,
     extract_tensors,
     intercept_calls,
     repeat_examples,
 )
-from suture.networks.sites.search import Site
+from suture.networks.sites.site import Site
 
 _GENERATOR = "_checkpoint_without_reentrant_generator"
 
@@ -139,6 +138,7 @@ class ReplayPlan:
         entered: those of the calls that contain the site, so that the replay runs them.
         axes: axes of the examples in the outputs of the calls.
         used: calls whose values bypass the site; of the others only shapes are read. None: unknown.
+        axis: axis of the examples in the tensor at the site.
     """
 
     site: Site
@@ -146,6 +146,7 @@ class ReplayPlan:
     entered: frozenset[CallId]
     axes: Mapping[CallId, Axes]
     used: frozenset[CallId] | None = None
+    axis: int = 0
 
     @classmethod
     def of(cls, site: Site, call: Call) -> ReplayPlan:
@@ -153,8 +154,27 @@ class ReplayPlan:
         above = call.list_ancestors()
         calls = [c for parent, heir in pairwise([*above, call])
                  for c in parent.children[:parent.children.index(heir) + 1]]
+        known = zip(extract_tensors(call.output), call.axes, strict=False)
+        axis = next((axis for t, axis in known if t is site.pick(call.output)), 0)
         return cls(site, tuple((c.module, c.id) for c in calls), frozenset(c.id for c in above[1:]),
-                   {c.id: c.axes for c in calls})
+                   {c.id: c.axes for c in calls}, axis=axis or 0)
+
+    def read(self, output: Any) -> Tensor | None:
+        """Return the representation (N, ...) in what the site's module returned, or None."""
+        x, entry = self.site.locate(output)
+        if x is None:
+            return None
+        axis = self.axis if entry is None else self.axis - 1
+        x = x if entry is None else x[entry]
+        return x.movedim(axis, 0) if 0 < axis < x.ndim else x
+
+    def write(self, whole: Tensor, entry: int | None, x: Tensor, copies: int) -> Tensor:
+        """Return the tensor `whole` at the site, for `copies` of its examples, with `x` in its place."""
+        if entry is None:
+            return x.movedim(0, self.axis).contiguous()
+        made = whole.repeat(*(copies if d == self.axis else 1 for d in range(whole.ndim))).clone()
+        made[entry] = x.movedim(0, self.axis - 1)
+        return made
 
     @property
     def remembered(self) -> set[CallId]:
@@ -201,29 +221,13 @@ def replay(network: nn.Module, plan: ReplayPlan, x: Tensor, done: RecordedPass, 
         return apply(network, repeat_examples(done.inputs, copies, done.size))
 
 
-@disable_gradients()
-def capture_for_replay(network: nn.Module, inputs: Any, plan: ReplayPlan,
-                       volatile: set[CallId]) -> tuple[RecordedPass, Tensor]:
-    """Run a pass that remembers what a plan needs, and return it with the site's representation.
-
-    One replay finds the calls whose outputs the tail overwrites in place, and adds them to `volatile`.
-    """
-    done = capture_calls(network, inputs, plan.remembered, volatile)
-    own = plan.site.pick(done.results[plan.site.id])
-    assert own is not None
-    x = own.clone()
-    versions = {i: _list_versions(r) for i, r in done.results.items()}
-    versions[plan.site.id] += _list_versions(x)
-    replay(network, plan, x, done, volatile)
-    volatile |= _find_changed(versions)
-    return done, own
-
-
 def _replace_representation(plan: ReplayPlan, x: Tensor, done: RecordedPass, copies: int) -> Any:
     output = done.results[plan.site.id]
-    own = plan.site.pick(output)
+    own, entry = plan.site.locate(output)
     assert own is not None
-    if x.ndim == 4:
+    if plan.axis or entry is not None:
+        x = plan.write(own, entry, x, copies)
+    elif x.ndim == 4:
         # A forward pass that calls `.view` on a map relies on the layout that its own modules return.
         x = _match_layout(x, own)
     return repeat_examples(output, copies, done.size, plan.axes[plan.site.id], instead=(own, x))
