@@ -211,7 +211,8 @@ def test_recurrent_networks_with_the_batch_second_have_sites_also_for_as_many_st
     first, second = (seeded(lambda first=first: Recurrent(first)) for first in (True, False))
     second.load_state_dict(first.state_dict())
     for network in (first, second):
-        assert [str(i.shape) for i in find_sites(network, x, ["first", "second"])] == [f"tokens {length}x6"] * 2
+        shapes = [str(i.shape) for i in find_sites(network, x, ["first", "second"])]
+        assert shapes == [f"tokens {length}x6"] * 2
     a, b = (capture(n, x, ["first", "second"]) for n in (first, second))
     assert all(torch.allclose(a[k], b[k], atol=1e-6) for k in a)
 
