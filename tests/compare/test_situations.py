@@ -208,7 +208,7 @@ class Recurrent(nn.Module):
 @pytest.mark.parametrize("length", [3, 4, 7])
 def test_recurrent_networks_with_the_batch_second_have_sites_also_for_as_many_steps(length: int) -> None:
     x = torch.randn(12, length, 6)
-    first, second = (seeded(lambda first=first: Recurrent(first)) for first in (True, False))
+    first, second = seeded(lambda: Recurrent(True)), seeded(lambda: Recurrent(False))
     second.load_state_dict(first.state_dict())
     for network in (first, second):
         shapes = [str(i.shape) for i in find_sites(network, x, ["first", "second"])]

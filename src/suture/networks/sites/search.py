@@ -80,6 +80,7 @@ class SiteSearch:
     def _read_name(self, name: str) -> SiteName:
         """Read a name; the name of a module as PyTorch prints it, without backslashes, is one too."""
         paths = {c.path for c in self.calls.values()}
+        read: SiteName | None = None
         try:
             read = SiteName.parse(name)
             if read.site.path in paths:
@@ -87,7 +88,6 @@ class SiteSearch:
         except SutureError:
             if name not in paths and not any(name.startswith(p) and escape_path(p) != p for p in paths):
                 raise
-            read = None
         for path in sorted(paths, key=len, reverse=True):
             rest = name[len(path):]
             if escape_path(path) != path and name.startswith(path) and rest[:1] in ("", "#", ":", "@"):
