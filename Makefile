@@ -7,17 +7,17 @@ STAMP := $(VENV)/.installed
 VISION := .venv-vision
 VISION_STAMP := $(VISION)/.installed
 
-.PHONY: demo test test-fast check test-slow test-vision bench clean
+.PHONY: demo test test-fast check test-slow test-gpu test-vision bench clean
 
 demo: $(STAMP)
 	$(BIN)/suture demo --out suture-demo
 
-# One thread a process: two processes with two threads each get into each other's way on two cores.
+# Files keep the order of tests/conftest.py, which puts the long ones first and every process on one thread.
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m fast
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m fast
 
 check: $(STAMP)
 	$(BIN)/ruff check src tests benchmarks docs checks
@@ -28,6 +28,10 @@ check: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
+
+# On a machine with a GPU.
+test-gpu: $(STAMP)
+	$(BIN)/python checks/gpu.py
 
 test-vision: $(VISION_STAMP)
 	$(VISION)/bin/ruff check tests_vision

@@ -14,12 +14,12 @@ import torch
 
 from common import claim, header, seconds
 from suture import zoo
+from suture.data import MicroBatch
 from suture.data.batches import Batches
 from suture.networks import choose_micro_batch, prepare
 from suture.networks.sites import SitedNetwork
 from suture.representations.alignment import Alignment
 from suture.stitching import StitchingLayer, TaskRecipe
-from suture.stitching.grouped_pass import MicroBatch
 from suture.stitching.trainer import GroupTrainer
 
 CPU = torch.device("cpu")

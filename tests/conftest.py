@@ -1,18 +1,20 @@
 """What holds for all tests: one thread, also in the processes that they start, and no given width.
 
 The tensors are small. Several threads gain nothing on them, and wait for one another whenever another process
-keeps the cores busy, which slows a training down tenfold. Set `OMP_NUM_THREADS` to have it otherwise. PyTorch
-reads it when it is loaded, which is after this file.
+keeps the cores busy, which slows a training down tenfold. So it is one thread whatever `OMP_NUM_THREADS`
+says, which libraries read when they are loaded, after this file. Tests of several threads ask for them.
 """
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"
 # A console takes its width from it for good when it is made, and processes of pytest-xdist have it set.
 os.environ.pop("COLUMNS", None)
 
@@ -35,6 +37,18 @@ FAST = {
 """Files of every room that cost seconds only; `make test-fast` runs them."""
 
 
+LONG = (
+    "golden/test_golden.py", "cli/test_demo.py", "tests/test_laws.py",
+    "representations/test_accumulators.py", "stitching/test_layer.py", "ood/test_detection.py",
+    "cli/test_specs_huggingface.py", "stitching/test_grouped_pass.py", "stitching/test_trainer.py",
+    "compare/test_evaluation.py", "compare/test_setup.py", "compare/test_task_loss.py",
+    "compare/test_scores.py", "compare/test_situations.py", "results/test_figures.py",
+    "results/test_page.py", "cli/test_commands.py", "cli/test_stitching_commands.py",
+    "networks/test_tails.py", "ood/test_energy.py", "compare/test_compare.py",
+)
+"""Files that take longest, begun first (in the order of `make test`)."""
+
+
 FILES = {f"{room}/test_{name}.py" for room, names in FAST.items() for name in names}
 
 
@@ -48,8 +62,33 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if only_fast and collection_path.suffix == ".py" and not _is_fast(collection_path) else None
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collect without looking for garbage: thousands of tests are made, and all of them stay."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of `FAST`, but for those that are slow."""
+    """Mark the tests of `FAST`, but for those that are slow; files that take long come first.
+
+    Two processes end together only if neither begins a long file when the other has no more.
+    """
     for item in items:
         if _is_fast(item.path) and item.get_closest_marker("slow") is None:
             item.add_marker(pytest.mark.fast)
+    rank = {name: k for k, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get("/".join(item.path.parts[-2:]), len(LONG)))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Undo what an earlier test asked for."""
+    import torch
+
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)

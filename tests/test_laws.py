@@ -181,7 +181,7 @@ def test_a_network_stitched_to_itself_at_one_site_is_the_network(name):
     x = images(*inputs.shape[1:3], 80) if inputs.ndim == 4 else noise(80, *inputs.shape[1:])
     with torch.no_grad(), freeze(network):
         labels = extract_tensors(apply(network, x))[0].argmax(1)
-    result = suture.compare(network, data=(x, labels), methods=["dm"])
+    result = suture.compare(network, data=(x, labels), methods=["dm"], indices="cka", ood=None)
     for site in result.sources:
         assert result.matrix("dm.relative_accuracy").loc[site, site] == 1
         assert result.matrix("dm.agreement").loc[site, site] == 1
@@ -304,6 +304,6 @@ def test_two_copies_of_one_network_fed_by_one_shuffled_loader_are_identical():
     x, labels = images(1, 8, 48), torch.arange(48) % 10
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, labels),
                                          batch_size=16, shuffle=True)
-    result = suture.compare(network, copy.deepcopy(network), loader, methods=())
+    result = suture.compare(network, copy.deepcopy(network), loader, methods=(), indices="cka")
     for site in result.sources:
         assert result.matrix("cka").loc[site, site] == pytest.approx(1, abs=1e-6)

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 import suture
 from suture import zoo
+from suture.results import figures
 from tests.support import tiny
 from tests.support.architectures import ARCHITECTURES
 from tests.support.tiny import Block, Tiny, seeded, small_digits
-
-pytestmark = pytest.mark.usefixtures("no_figures")
 
 Capsys = pytest.CaptureFixture[str]
 Command = Callable[..., tuple[int, str, str]]
@@ -164,11 +163,14 @@ def test_from_training_to_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert made.meta["fingerprints"] == wanted.meta["fingerprints"]
     assert (made.source, made.target, made.same_network, made.same_architecture) == ("one",
                                                                                      "two", False, True)
-    assert Path("result/figures/all.png").exists()
+    assert not Path("result/report_figures").exists()
 
+    drawn: list[Path] = []
+    monkeypatch.setattr(figures, "save_figures", lambda _, folder: drawn.append(folder))  # takes seconds
     code, out, err = tiny.suture(monkeypatch, capsys, "report", "result", "result", "--out",
-                                 "both/report.html")
+                                 "both/report.html", "--figures")
     assert (code, err) == (0, "")
+    assert drawn == [Path(f"both/report_figures/{k}-one-to-two") for k in (1, 2)]
     assert "report: both/report.html" in out
     for page in ("result/report.html", "both/report.html"):
         text = Path(page).read_text()

@@ -60,7 +60,6 @@ def test_a_folder_of_images_is_prepared_as_the_command_says(command: Command, im
     assert by_hand.table["value"].to_numpy() == pytest.approx(result.table["value"].to_numpy(), nan_ok=True)
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_sizes_draw_subsets_and_columns_are_handed_on(command: Command, images: Path) -> None:
     code, out, err = compare(command, "--data", "images", "--source-input", "size=8", "--train-size", "9",
                              "--test-size", "6", "--out", "out")
@@ -82,7 +81,6 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(command: Command, tm
     assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_training_a_zoo_network_on_images_by_path(command: Command, images: Path) -> None:
     code, out, err = command("train", "zoo:resnet20", "--data", "images", "--epochs", "1", "--batch-size",
                              "12", "--out", "w.safetensors")
@@ -94,7 +92,6 @@ def test_training_a_zoo_network_on_images_by_path(command: Command, images: Path
     assert (code, err) == (0, "")
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_the_same_images_from_a_folder_and_from_arrays_give_the_same_numbers(command: Command,
                                                                              images: Path) -> None:
     for data, out in (("images", "one"), ("arrays", "two")):
@@ -158,7 +155,6 @@ def make_checkpoint(made: nn.Module, place: str, change: Callable[[Tensor], Tens
     torch.save({"state_dict": {prefix + k: v for k, v in state.items()}, "best_prec1": 91.2}, place)
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_a_checkpoint_and_a_mean_for_each_channel_as_typed(command: Command) -> None:
     """Grey digits become as many channels as the mean has numbers."""
     make_checkpoint(of_ten(), "net.th", lambda t: t + 1, prefix="module.")

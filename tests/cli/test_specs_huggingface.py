@@ -14,8 +14,6 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 import suture
 
-pytestmark = pytest.mark.usefixtures("no_figures")
-
 Command = Callable[..., tuple[int, str, str]]
 WORDS = ["red", "green", "blue", "cat", "dog", "bird", "runs", "sleeps", "eats", "and", "the", "a",
          "fast", "slow"]
@@ -99,10 +97,12 @@ def _run(command: Command, out: str, *more: str) -> suture.Comparison:
     return suture.load(out)
 
 
-@pytest.mark.parametrize("names", [("hf:one", "hf:two"), ("hf:two", "hf:one")])
-def test_two_encoders_whatever_the_padding(text_networks: Command, names: tuple[str, str]) -> None:
+@pytest.mark.parametrize(("names", "lengths"), [(("hf:one", "hf:two"), (12, 20)),
+                                                (("hf:two", "hf:one"), (20,))])
+def test_two_encoders_whatever_the_padding(text_networks: Command, names: tuple[str, str],
+                                           lengths: tuple[int, ...]) -> None:
     found = [_run(text_networks, f"out{k}", *names, *options)
-             for k, options in enumerate(([], ["--length", "12"], ["--length", "20"]))]
+             for k, options in enumerate(([], *(["--length", str(n)] for n in lengths)))]
     for measure in ("dm.relative_accuracy", "cka", "dm.r2", "dm.ood_mahalanobis"):
         assert found[0].matrix(measure).notna().all(axis=None)
     for other in found[1:]:

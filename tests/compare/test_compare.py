@@ -114,10 +114,11 @@ def test_without_labels_accuracies_are_missing_and_agreement_is_not() -> None:
 
 
 def test_labels_of_any_whole_type_do() -> None:
-    wanted = suture.compare(network(), other(), *data(), tlm=RECIPE, device="cpu")
+    given: dict[str, Any] = {"tlm": RECIPE, "indices": "cka", "device": "cpu"}
+    wanted = suture.compare(network(), other(), *data(), **given)
     (x, y), (tx, ty) = data()
     for kind in (torch.int32, torch.uint8, torch.int16):
-        got = suture.compare(network(), other(), (x, y.to(kind)), (tx, ty.to(kind)), tlm=RECIPE, device="cpu")
+        got = suture.compare(network(), other(), (x, y.to(kind)), (tx, ty.to(kind)), **given)
         assert_same_numbers(got, wanted)
 
 
@@ -214,9 +215,11 @@ def test_a_cell_of_the_paper_preset_is_the_papers_recipe() -> None:
 
 
 def test_the_paper_preset_runs_through_compare_and_stitch() -> None:
-    preset = suture.paper() | {"tlm": replace(TaskRecipe.paper(), epochs=1)}
+    with pytest.raises(SutureError, match="at least 100 examples in data"):
+        suture.compare(network(), other(), *data(), device="cpu", indices=(), **suture.paper())
+    preset = suture.paper() | {"tlm": replace(TaskRecipe.paper(), epochs=1), "examples": 20}
     result = suture.compare(network(), other(), *data(), device="cpu", indices=(), **preset)
-    assert result.meta["settings"]["examples"] == 100
+    assert result.meta["n_fit"] == 20
     assert result.meta["settings"]["tlm"]["crop"] == 4
     assert "dm.residual_batches" in result.measures
     made = suture.stitch(network(), "block1", other(), "block2", FIT, method="tlm", device="cpu", **preset)

@@ -12,7 +12,7 @@ import torch
 import suture
 from suture import OOD, Paired, SutureError, TaskRecipe
 from suture.compare import moments
-from suture.compare.moments import TokenShare
+from suture.compare.token_share import TokenShare
 from suture.stitching import direct_match
 from tests.support import references, tiny
 from tests.support.languages import compared, made, padded, texts

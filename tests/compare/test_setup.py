@@ -90,7 +90,7 @@ def test_pairs_feed_each_network_its_own_inputs() -> None:
     ours, theirs = images(), images(channels=3, seed=7)
     paired = Paired([(ours[:16], labels()[:16]), (ours[16:], labels()[16:])],
                     [(theirs[:16], labels()[:16]), (theirs[16:], labels()[16:])])
-    result = suture.compare(network(), wide, paired, tlm=RECIPE, device="cpu")
+    result = suture.compare(network(), wide, paired, tlm=RECIPE, ood=None, device="cpu")
     with torch.no_grad():
         x = suture.capture(network(), ours, ["block1"])["block1"].permute(0, 2, 3, 1).reshape(-1, 3)
         y = suture.capture(wide, theirs, ["block1"])["block1"].permute(0, 2, 3, 1).reshape(-1, 3)
@@ -101,10 +101,10 @@ def test_pairs_feed_each_network_its_own_inputs() -> None:
 
 
 def test_a_first_batch_of_one_or_two_examples_does() -> None:
-    wanted = suture.compare(network(), None, (images(), labels()), methods=["dm"], device="cpu")
+    wanted = suture.compare(network(), None, (images(), labels()), methods=["dm"], ood=None, device="cpu")
     for first in (1, 2):
         loader = [(images()[:first], labels()[:first]), (images()[first:], labels()[first:])]
-        got = suture.compare(network(), None, loader, methods=["dm"], device="cpu")
+        got = suture.compare(network(), None, loader, methods=["dm"], ood=None, device="cpu")
         np.testing.assert_allclose(got.matrix("cka"), wanted.matrix("cka"), rtol=1e-4)
         np.testing.assert_array_equal(got.matrix("dm.agreement"), wanted.matrix("dm.agreement"))
 

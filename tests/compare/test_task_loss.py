@@ -25,8 +25,8 @@ from tests.support.tiny import twice_as_large
 
 
 def compared(recipe: TaskRecipe, **options: Any) -> suture.Comparison:
-    return suture.compare(tiny.network(), options.pop("target", None), *tiny.data(), tlm=recipe, device="cpu",
-                          **options)
+    return suture.compare(tiny.network(), options.pop("target", None), *tiny.data(), tlm=recipe, ood=None,
+                          device="cpu", **options)
 
 
 def test_cells_of_a_half_trained_grid_are_marked_and_say_so(tmp_path: Path) -> None:

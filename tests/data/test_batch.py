@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from suture import Prepared, SutureError, TaskRecipe
 from suture.data import Examples
 from suture.data.batch import Batch, cut_batch, move_batch
-from suture.data.batches import Batches, can_shuffle, split_rows
+from suture.data.batches import Batches
+from suture.data.indexed import can_shuffle, split_rows
 from suture.data.sources.stores import MemoryStore
 from suture.stitching import make_training_batches
 from tests.support import tiny

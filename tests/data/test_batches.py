@@ -12,7 +12,9 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from suture import Paired, SutureError
 from suture._base import count_examples, list_tensors
-from suture.data.batches import Batches, split_labels, split_rows
+from suture.data.batches import Batches
+from suture.data.forms import split_labels
+from suture.data.indexed import split_rows
 
 X, Y = torch.arange(20.0).view(10, 2), torch.arange(10)
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import struct
+import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+import suture
 from suture import SutureError
 from suture.data.sources import open_source, stores
 from suture.data.sources.splits import draw_balanced_order
@@ -169,3 +174,73 @@ def test_many_bad_images_are_counted_up_to_a_bound(monkeypatch: pytest.MonkeyPat
     found.store.held[3] = b"x"
     with pytest.raises(SutureError, match="among its first 20: 1 of 20 cannot be used, the first: value 3"):
         found.take([30])
+
+
+# -- more than the memory should hold ------------------------------------------------------------------------
+
+def header(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that promises so many grey pixels."""
+    def chunk(name: bytes, held: bytes) -> bytes:
+        return struct.pack(">I", len(held)) + name + held + struct.pack(">I", zlib.crc32(name + held))
+
+    size = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(b"\0" * 99))
+            + chunk(b"IEND", b""))
+
+
+@pytest.mark.parametrize(("make", "why"), [
+    (lambda: header(13_000, 13_000), "has 13000x13000 pixels, more than 89 million"),
+    (lambda: header(30_000, 30_000), "has more than 89 megapixels"),
+    (lambda: header(2**31 - 1, 1), "has more than 89 megapixels"),
+    (lambda: Image.new("L", (0, 5)), "has no pixels"),
+    (lambda: header(0, 0), "is no image that Pillow knows"),
+    (lambda: b"<svg></svg>", "is no image that Pillow knows"), (lambda: str(Path.cwd()), "is no file"),
+])
+def test_images_are_refused_by_their_header(make: Callable[[], Any], why: str,
+                                            recwarn: pytest.WarningsRecorder) -> None:
+    assert stores.decode(make(), "images") == stores.BadExample(why)
+    assert not recwarn.list
+
+
+def test_no_pixel_of_a_bomb_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("pixels were decoded"))
+    assert isinstance(stores.decode(header(13_000, 13_000), "images"), stores.BadExample)
+
+
+def test_a_pipe_among_the_images_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    assert stores.decode(str(tmp_path / "a.png"), "images") == stores.BadExample("is no file")
+
+
+def test_a_bomb_in_a_folder_is_named_and_left_out(tmp_path: Path) -> None:
+    as_folder(tmp_path, pictures(6))
+    (tmp_path / "ant" / "bomb.png").write_bytes(header(13_000, 13_000))
+    found = [open_source(tmp_path, split=s, skip_bad=True) for s in ("train", "test")]
+    assert sum(map(len, found)) == 6
+    assert any("bomb.png has 13000x13000 pixels" in one.note for one in found)
+
+
+def test_links_that_lead_back_are_not_followed(tmp_path: Path) -> None:
+    as_folder(tmp_path / "all", pictures(6))
+    whole = [len(open_source(f"{tmp_path / 'all'}", split=s)) for s in ("train", "test")]
+    (tmp_path / "all" / "ant" / "again").symlink_to(tmp_path / "all")
+    (tmp_path / "all" / "bee" / "me").symlink_to(tmp_path / "all" / "bee")
+    assert [len(open_source(f"{tmp_path / 'all'}", split=s)) for s in ("train", "test")] == whole
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "cat").symlink_to(tmp_path / "all" / "cat")
+    assert [len(open_source(f"{tmp_path / 'other'}", split=s)) for s in ("train", "test")] == [1, 1]
+
+
+def test_without_pillow_no_image_is_bad(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = encoded(RGB)
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    with pytest.raises(SutureError, match="PIL"):
+        stores.decode(made, "images")
+
+
+def test_a_stripe_is_not_resized_to_terabytes() -> None:
+    how = suture.ImagePreprocessing(size=(224, 224))
+    with pytest.raises(SutureError, match=r"1x600000 would become 224x134400000 before the crop; .*squash"):
+        how(torch.zeros(1, 3, 1, 600_000, dtype=torch.uint8))
+    assert suture.ImagePreprocessing(size=(8, 8))(torch.zeros(1, 1, 1, 999)).shape == (1, 1, 8, 8)

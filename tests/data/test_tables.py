@@ -108,3 +108,38 @@ def test_bad_rows_of_tables(tmp_path: Path) -> None:
     found = open_source(tmp_path / "a.csv", skip_bad=True)
     assert set(found.take(range(2))[0]) <= {"a", "e", "f"}
     assert "3 of 6" in found.note
+
+
+@pytest.mark.parametrize(("values", "classes"), [
+    (pa.array([0, 2, 1], pa.uint64()), 3), (pa.array([True, False, True]), 2),
+    (pa.array(["a", "b", "c"]).dictionary_encode(), 3), (pa.array(["a", "b", "c"], pa.string_view()), 3),
+    (pa.array([10**12, 10**12 + 1, 10**12]), 10**12 + 2), (pa.nulls(3), None),
+])
+def test_labels_of_any_type(values: pa.Array, classes: int | None, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a", "b", "c"], "label": values}), tmp_path / "a.parquet")
+    for found in open_pair(tmp_path / "a.parquet"):
+        assert found.classes == classes
+        assert found.labels is None or found.labels.dtype == torch.int64
+
+
+@pytest.mark.parametrize(("values", "words"), [
+    (pa.array([2**63, 0, 1], pa.uint64()), r"class numbers from 0 below 2\*\*63 .* got 9223372036854775808"),
+    (pa.array([0, -2, 1]), "got -2 at a.parquet, row 1"), (pa.array([0, 0.5, 1]), "got 0.5"),
+    (pa.array([[0], [1], [2]]), r"got \[0\]"), (pa.array([0.0, float("nan"), 1.0]), "row 1 has no label"),
+])
+def test_labels_that_are_no_classes(values: pa.Array, words: str, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a", "b", "c"], "label": values}), tmp_path / "a.parquet")
+    with pytest.raises(SutureError, match=words):
+        open_pair(tmp_path / "a.parquet", label_column="label")
+
+
+def test_digits_that_int64_does_not_hold_are_names(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\n" + "".join(f"t,{10**30 + k}\n" for k in range(4)))
+    assert open_source(tmp_path / "a.csv").class_names == tuple(str(10**30 + k) for k in range(4))
+
+
+def test_a_row_group_that_does_not_fit_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = in_parquet(tmp_path / "a.parquet", pictures())
+    monkeypatch.setattr("suture._base.runtime.get_free_bytes", lambda device: 10)
+    with pytest.raises(SutureError, match=r"row group 0 of .* to fit into .*smaller row groups"):
+        open_source(file, split="train").take([0])

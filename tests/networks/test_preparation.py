@@ -71,13 +71,18 @@ def test_auto_prefers_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert find_device().type == "mps"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert find_device().type == "cuda"
+    assert find_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(SutureError, match="'cuda:2' is not available"):
+        find_device("cuda:2")
 
 
 @pytest.mark.parametrize(("name", "words"), [("gpu", "auto, cpu, cuda or mps, got 'gpu'"), ("", "got ''"),
                                              ("cuda", "'cuda' is not available"),
                                              ("mps", "'mps' is not available"),
-                                             ("meta", "'meta' is not available")])
+                                             ("meta", "cuda or mps, got 'meta'"),
+                                             ("xpu", "cuda or mps, got 'xpu'"), ("mps:1", "'mps:1' is not")])
 def test_devices_that_are_not_there(name: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)

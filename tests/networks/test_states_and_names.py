@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import suture
 from suture import SutureError
 from suture.cli.console import split_names
-from suture.networks.sites import Site, SitedNetwork, capture, find_sites, run_tail
+from suture.networks.sites import Site, SitedNetwork, SiteInfo, capture, find_sites, run_tail
 from tests.support.tiny import seeded
 
 SIGNS = r"ab1:#@*?[],\ -é0"
@@ -156,17 +156,23 @@ class Around(nn.Module):
         h = x
         for block in self.blocks:
             h = (block(h) if self.how != "detached" else block(h).detach()) + 0
-        return x - h if self.how == "residual" else h.sum(0) if self.how == "mixed" else h
+        return x - h if self.how == "residual" else x if self.how == "unused" else h
 
 
 @pytest.mark.parametrize(("how", "reason"), [
     ("residual", "site 'blocks.2' of the network does not cut the network: inputs goes around it; give"),
-    ("detached", "the output of the network has no gradient with respect to site 'blocks.2'"),
+    ("unused", "the output of the network does not depend on site 'blocks.2'; choose another"),
 ])
 def test_a_search_without_sites_says_what_was_in_the_way(how: str, reason: str) -> None:
     with pytest.raises(SutureError, match=reason):
         find_sites_that_cut(seeded(lambda: Around(how)))
 
 
-def find_sites_that_cut(network: nn.Module) -> object:
+def test_sites_without_gradients_are_found() -> None:
+    found = find_sites_that_cut(seeded(lambda: Around("detached")))
+    assert [(str(i.site), i.bypass, i.has_gradient) for i in found] == [
+        (f"blocks.{k}", (), False) for k in range(3)]
+
+
+def find_sites_that_cut(network: nn.Module) -> tuple[SiteInfo, ...]:
     return SitedNetwork(network, torch.randn(6, 4)).infos

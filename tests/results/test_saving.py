@@ -244,14 +244,15 @@ def test_nor_one_that_also_holds_a_comparison(tmp_path, foreign):
 def test_a_report_beside_it_is_left_alone(tmp_path):
     first = one_cell()
     first.save(tmp_path)
-    first.report(tmp_path / "report.html")
+    first.report(tmp_path / "report.html", figures=True)
+    first.report(tmp_path / "second.html")
     before = content(tmp_path)
     one_cell(0.7).save(tmp_path)
     after = content(tmp_path)
     assert load(tmp_path).equals(one_cell(0.7))
     assert set(after) == set(before)
     assert all(after[name] == before[name] for name in before if name not in OURS)
-    assert {"report.html", "figures/cka.png", "figures/all.pdf"} <= set(after)
+    assert {"report.html", "second.html", "report_figures/cka.png"} <= set(after)
 
 
 def test_unwritable_places(tmp_path):

@@ -85,7 +85,8 @@ def test_labels_that_are_absent_are_asked_for_with_the_way_out(objective: Any) -
 def test_labels_outside_the_classes_do_not_matter_to_soft() -> None:
     x, _ = tiny.data()[0]
     result = suture.compare(tiny.network(), data=(x, torch.full((len(x),), 9)), test=tiny.data()[1],
-                            methods=["tlm"], tlm=TaskRecipe(epochs=1, objective="soft"), device="cpu")
+                            methods=["tlm"], tlm=TaskRecipe(epochs=1, objective="soft"), ood=None,
+                            device="cpu")
     assert result.matrix("tlm.agreement").notna().all(axis=None)
 
 
@@ -163,7 +164,7 @@ def test_images_in_a_mapping_are_augmented() -> None:
 
     network = tiny.seeded(Either)
     x, y = tiny.data()[0]
-    first = [suture.compare(network, data=data, methods=["tlm"], indices=(), device="cpu",
+    first = [suture.compare(network, data=data, methods=["tlm"], indices=(), ood=None, device="cpu",
                             tlm=TaskRecipe(epochs=1, crop=crop)).arrays["tlm.loss"]
              for data, crop in (([{"pixels": x, "labels": y}], 1), ([(x, y)], 1), ([(x, y)], 0))]
     assert (first[0] == first[1]).all()

@@ -228,7 +228,7 @@ def test_early_stopping_on_a_loader_is_refused_before_any_work(make: Any) -> Non
 
 def test_progress_and_the_end_of_training_when_all_have_stopped() -> None:
     x, y = tiny.data()[0]
-    result = suture.compare(tiny.network(), data=(x, y), methods=["tlm"], indices=(), device="cpu",
+    result = suture.compare(tiny.network(), data=(x, y), methods=["tlm"], indices=(), ood=None, device="cpu",
                             tlm=TaskRecipe(epochs=60, batch_size=24, lr=0.3, patience=1, held_out=0.3))
     loss, held = result.arrays["tlm.loss"], result.arrays["tlm.held_out"]
     ran = (~torch.tensor(loss).isnan()).sum(2)

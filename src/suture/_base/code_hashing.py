@@ -11,6 +11,7 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import torch
+from torch import nn
 
 _LIBRARIES = (*sorted({sysconfig.get_paths()[k] for k in ("stdlib", "platstdlib", "purelib", "platlib")}),
               str(PurePath(torch.__file__).parent), str(PurePath(__file__).parents[1]), "<frozen")
@@ -26,6 +27,15 @@ def compute_digest(*parts: str | bytes) -> bytes:
         data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
         digest.update(b"%d " % len(data) + data)
     return digest.digest()
+
+
+def find_eager(x: Any) -> Any:
+    """Return the function or module that `torch.compile` was given, if `x` is what it returned, else `x`."""
+    while isinstance(x, FunctionType) and hasattr(x, "_torchdynamo_orig_callable"):
+        x = x._torchdynamo_orig_callable
+    while isinstance(x, nn.Module) and "_orig_mod" in x._modules:
+        x = x._modules["_orig_mod"]
+    return x
 
 
 def hash_code(code: CodeType) -> bytes:
@@ -48,7 +58,7 @@ def _hash_constant(x: Any) -> bytes:
 def is_library(x: Any) -> bool:
     """Return True for a function or class of Python, suture or an installed package."""
     if isinstance(x, FunctionType):
-        return _is_library_file(x.__code__.co_filename)
+        return is_library_file(x.__code__.co_filename)
     module = sys.modules.get(x.__module__)
     if module is None or module is builtins:
         # A class of a text that was executed without a module also claims to be of builtins.
@@ -58,10 +68,11 @@ def is_library(x: Any) -> bool:
 
 def _is_library_module(module: ModuleType) -> bool:
     file = getattr(module, "__file__", None)
-    return module.__name__ in sys.builtin_module_names if file is None else _is_library_file(file)
+    return module.__name__ in sys.builtin_module_names if file is None else is_library_file(file)
 
 
-def _is_library_file(file: str) -> bool:
+def is_library_file(file: str) -> bool:
+    """Return True for a file of Python, suture or an installed package."""
     return file.startswith(_LIBRARIES) or any(part in file for part in _INSTALLED)
 
 

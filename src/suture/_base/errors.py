@@ -12,18 +12,40 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from suture._base.printing import describe_value, escape_controls, shorten, show_value
+
 
 class SutureError(ValueError):
-    """Error for bad input. Its message is one line: what was expected, what came, what to write instead."""
+    """Error for bad input. Its message is one line: what was expected, what came, what to write instead.
+
+    Signs that would break or hide parts of the line, from the names of a user, are escaped.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(_make_line(message))
 
 
 class SutureWarning(UserWarning):
-    """Warning about something that suture had to leave open, such as a file that cannot be checked."""
+    """Warning about something that suture had to leave open, such as a file that cannot be checked.
+
+    Its message is one line, as that of a `SutureError`.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(_make_line(message))
+
+
+def _make_line(message: object) -> str:
+    return shorten(escape_controls(" ".join(str(message).splitlines())))
 
 
 def summarise_error(error: BaseException) -> str:
-    """Return the first line of another library's exception, or its class name where the message is empty."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+    """Return the first line of another library's exception, or its class name where it has no message."""
+    try:
+        lines = str(error).splitlines()
+    except Exception:  # a user's exception may fail to describe itself
+        lines = []
+    return next((line for line in lines if line.strip()), "") or type(error).__name__
 
 
 @contextmanager
@@ -31,23 +53,24 @@ def report_errors(what: str, instead: str = "") -> Iterator[None]:
     """Turn any error of foreign code in a block into a `SutureError` of one line.
 
     The line begins with `what`, such as "cannot read 'a.json'". The error's class and first line follow, then
-    the advice `instead`.
+    the advice `instead`. A block that asks Python to exit is an error too; an interruption is none.
     """
     try:
         yield
     except SutureError:
         raise
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise SutureError(f"{what}: {type(e).__name__}: {summarise_error(e)}"
                           f"{'; ' + instead if instead else ''}") from e
 
 
-def make_unknown_error(what: str, name: str, options: Iterable[str], instead: str = "") -> SutureError:
+def make_unknown_error(what: str, name: object, options: Iterable[str], instead: str = "") -> SutureError:
     """Make the error for a name that is not among `options`. Its message lists the nearest known names."""
     known = list(options)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:5]
+    near = (difflib.get_close_matches(shorten(name), known, n=3, cutoff=0.4) if isinstance(name, str)
+            else []) or known[:5]
     advice = (f"; nearest: {', '.join(near)}" if near else "") + (f"; {instead}" if instead else "")
-    return SutureError(f"unknown {what} {name!r}{advice}")
+    return SutureError(f"unknown {what} {show_value(name)}{advice}")
 
 
 def import_optional(module: str, extra: str, purpose: str) -> ModuleType:
@@ -79,14 +102,8 @@ def is_count(value: object) -> bool:
 
 def is_number(value: object) -> bool:
     """Return True for a finite int or float."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def describe_value(value: object) -> str:
-    """Describe a tensor by dtype and shape, and any other value by its class name."""
-    if isinstance(value, Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"
-    return type(value).__name__
+    return isinstance(value, int | float) and not isinstance(value, bool) and (
+        isinstance(value, int) or math.isfinite(value))
 
 
 def expect(holds: bool, wanted: str, got: object = "", instead: str = "") -> None:
@@ -98,7 +115,7 @@ def expect(holds: bool, wanted: str, got: object = "", instead: str = "") -> Non
         instead: advice on what to write.
     """
     if not holds:
-        came = got if isinstance(got, str) else repr(got) if is_number(got) else describe_value(got)
+        came = got if isinstance(got, str) else show_value(got) if is_number(got) else describe_value(got)
         raise SutureError(f"expected {wanted}{', got ' + came if came else ''}"
                           f"{'; ' + instead if instead else ''}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +49,27 @@ def fingerprint_network(network: nn.Module) -> str:
 
     They are the start of `hash_tensors` over the tensors of the state dict, sorted by name. A change of a
     single weight changes them; device, memory layout, and train or eval mode do not. Code is not covered: two
-    networks with the same tensors share a fingerprint, even if they compute differently.
+    networks with the same tensors share a fingerprint, even if they compute differently. Quantised weights
+    are integers with their scales.
     """
-    return hash_tensors((name, value) for name, value in sorted(network.state_dict().items())
-                        if isinstance(value, Tensor))[:16]
+    return hash_tensors(_walk_state(network))[:16]
+
+
+def _walk_state(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of a state dict by name, also those in what packed modules save in their place."""
+    for name, value in sorted(network.state_dict().items()):
+        for k, t in enumerate(value if isinstance(value, tuple | list) else (value,)):
+            if isinstance(t, Tensor):
+                yield from _take_apart(f"{name}.{k}" if t is not value else name, t)
+
+
+def _take_apart(name: str, t: Tensor) -> Iterator[tuple[str, Tensor]]:
+    if not t.is_quantized:
+        yield name, t
+        return
+    yield name, t.int_repr()
+    if t.qscheme() in (torch.per_channel_affine, torch.per_channel_affine_float_qparams):
+        yield f"{name}.scales", t.q_per_channel_scales()
+        yield f"{name}.zero_points", t.q_per_channel_zero_points()
+    else:
+        yield f"{name}.scale", torch.tensor([t.q_scale(), float(t.q_zero_point())], dtype=torch.float64)

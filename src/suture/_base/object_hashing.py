@@ -6,6 +6,7 @@ import io
 import logging
 import platform
 import random
+import re
 import sys
 import threading
 import weakref
@@ -20,12 +21,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from suture._base.code_hashing import compute_digest, hash_code, is_full, is_library, list_globals
+from suture._base.code_hashing import (
+    compute_digest,
+    find_eager,
+    hash_code,
+    is_full,
+    is_library,
+    list_globals,
+)
 from suture._base.hashing import hash_tensors
 
 _PASSING = frozenset({"training", "_is_full_backward_hook", "_name_or_path", "name_or_path", "_commit_hash",
                       "transformers_version", "warnings_issued", "_is_hf_initialized", "generation_config",
-                      "_original_object_hash", "__weakref__"})
+                      "_original_object_hash", "__weakref__", "_compiled_call_impl",
+                      "_is_torch_compile"})
 """Attributes that say where an object comes from, or that its use changes, and decide no number."""
 _OPAQUE = (logging.Logger, threading.Thread, io.IOBase, weakref.ref, torch.Generator, np.random.Generator,
            np.random.RandomState, random.Random, type(threading.Lock()), type(threading.RLock()))
@@ -36,6 +45,8 @@ _GENERATED = frozenset({"__dict__", "__weakref__", "__doc__", "__module__", "__a
 """Entries of a class that are no code of the user, or that follow from others."""
 
 
+_VARYING = re.compile(r"#.*|\.?___torch_mangle_\d+| object at \w+|training = \w+")
+"""What differs between two texts of the same TorchScript module."""
 _DEPTH = 5000
 """Depth of nested calls, of which each level of an object needs about eight."""
 
@@ -114,6 +125,10 @@ class _Walk:
     def _hash_new(self, x: Any) -> bytes:
         kind: Any = type(x)
         try:
+            # Compilation decides no number beyond rounding, and leaves a state that changes with its use.
+            eager = find_eager(x)
+            if eager is not x:
+                return self.hash(eager)
             return _choose_rule(kind)(self, x)
         except Exception:  # objects of any library refuse to be read in any way they like
             return compute_digest("unreadable", f"{kind.__module__}.{kind.__qualname__}")
@@ -186,6 +201,11 @@ class _Walk:
         return compute_digest("object", about, *content, self._hash_all("items", items or ()),
                        self._hash_all("pairs", (p for pair in pairs or () for p in pair)))
 
+    def _hash_script(self, x: torch.jit.ScriptModule) -> bytes:
+        """Hash TorchScript by its code, without lines of files and names that count up in a process."""
+        code = _VARYING.sub("", x._c.dump_to_str(True, False, False))
+        return compute_digest("script", x.original_name, code, *map(self.hash, x.state_dict().values()))
+
     def _hash_attributes(self, values: Mapping[Any, Any], of: type = object) -> Iterator[bytes]:
         for name in sorted(map(str, values)):
             value = values.get(name)
@@ -211,6 +231,7 @@ def _describe(walk: _Walk, x: Any) -> bytes:
 _RULES: tuple[tuple[Any, Callable[[_Walk, Any], bytes]], ...] = (
     (Enum, _describe),
     (Tensor, _Walk._hash_tensor),
+    (torch.jit.ScriptModule, _Walk._hash_script),
     (np.ndarray, _Walk._hash_array),
     ((np.generic, np.dtype, torch.dtype, torch.device, torch.Size, torch.layout, PurePath), _describe),
     (type, _Walk._hash_class),

@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from suture._base.errors import SutureError
+from suture._base.errors import SutureError, summarise_error
 
+_OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory",
+                        "not enough memory", "status_alloc_failed")
 Progress = Callable[[str, int, int | None], None]
 """Called as ``progress(stage, done, total)``; total is None where it is not known."""
 
@@ -25,6 +28,54 @@ def get_free_bytes(device: torch.device) -> int | None:
         return int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError, IndexError):
         return None
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Compute matrix products of float32 in full precision in a block, whatever the user allows elsewhere.
+
+    With TF32 or bfloat16 products, which are good enough for networks, similarities would be off in the third
+    digit.
+    """
+    backends: Any = torch.backends
+    places: list[tuple[Any, str, object]]
+    places = [(backends.cuda.matmul, "fp32_precision", "ieee"),
+              (getattr(backends.mkldnn, "matmul", None), "fp32_precision", "ieee")]
+    if not all(hasattr(of, name) for of, name, _ in places):  # before PyTorch 2.9
+        places = [(backends.cuda.matmul, "allow_tf32", False)]
+    before = [getattr(of, name) for of, name, _ in places]
+    for of, name, value in places:
+        setattr(of, name, value)
+    try:
+        yield
+    finally:
+        for (of, name, _), value in zip(places, before, strict=True):
+            setattr(of, name, value)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return True for an error of any device or library that says that memory ran out."""
+    return (isinstance(error, torch.cuda.OutOfMemoryError | MemoryError)
+            or any(words in str(error).lower() for words in _OUT_OF_MEMORY_WORDS))
+
+
+@contextmanager
+def report_out_of_memory(what: str, instead: str) -> Iterator[None]:
+    """Turn the error that memory ran out in a block into a `SutureError` of one line."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise SutureError(f"memory ran out in {what}: {summarise_error(error)[:120]}; {instead}") from error
+
+
+def free_cached_memory() -> None:
+    """Return the memory that PyTorch keeps for later to the accelerator."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 def format_bytes(n: int) -> str:

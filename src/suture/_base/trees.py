@@ -1,9 +1,11 @@
-"""Trees of tensors: nested tuples, lists and mappings, as a network uses for its inputs."""
+"""Trees of tensors: nested tuples, lists, mappings and data classes, as a network uses for its inputs."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -14,17 +16,54 @@ from suture._base.errors import SutureError
 _EXAMPLES_AT_ONCE = 256
 
 
+class ExampleList(list[Any]):
+    """One argument of a network: a list of one tensor (or mapping) for each example, such as of images."""
+
+    def __getitem__(self, rows: Any) -> Any:
+        if isinstance(rows, Tensor | list):
+            return ExampleList(list.__getitem__(self, int(k)) for k in rows)
+        found = super().__getitem__(rows)
+        return ExampleList(found) if isinstance(rows, slice) else found
+
+    def repeat(self, copies: int) -> ExampleList:
+        """Return `copies` copies of the list, one after the other."""
+        return ExampleList(self * copies)
+
+
 def count_examples(inputs: Any) -> int:
-    """Count the examples in a batch: the length of the first axis of the first tensor that has an axis.
+    """Count the examples in a batch: the length of the first list of examples, or of the first axis.
+
+    The axis is that of the first tensor that has one.
 
     Raises:
         SutureError: there is no such tensor.
     """
-    size = next((len(t) for t in list_tensors(inputs) if t.ndim), None)
+    size = _find_size(inputs)
     if size is None:
+        list_tensors(inputs)  # raises an error where there is no tensor
         raise SutureError("expected inputs with the examples along the first axis, got a single number; "
                           "yield tensors (N, ...)")
     return size
+
+
+def _find_size(inputs: Any) -> int | None:
+    if isinstance(inputs, ExampleList):
+        return len(inputs)
+    if isinstance(inputs, Tensor):
+        return len(inputs) if inputs.ndim else None
+    return next((n for part in _list_parts(inputs) if (n := _find_size(part)) is not None), None)
+
+
+def convert_examples(inputs: Any, size: int, fn: Callable[[Any], Any]) -> Any:
+    """Apply `fn` to every part of inputs that has one entry for each of `size` examples.
+
+    These are lists of examples, and tensors whose first axis has this length.
+    """
+    if isinstance(inputs, ExampleList):
+        return fn(inputs)
+    if isinstance(inputs, Tensor):
+        return fn(inputs) if inputs.ndim and len(inputs) == size else inputs
+    return convert_parts(inputs, lambda part: convert_examples(part, size, fn))
 
 
 def list_tensors(inputs: Any) -> Iterator[Tensor]:
@@ -32,7 +71,7 @@ def list_tensors(inputs: Any) -> Iterator[Tensor]:
     found = list(walk_tensors(inputs))
     if not found:
         raise SutureError(f"expected a tensor among the inputs, got {type(inputs).__name__}; "
-                          "yield tensors, or tuples or dictionaries of them")
+                          "yield tensors, or tuples, dictionaries or data classes of them")
     return iter(found)
 
 
@@ -47,24 +86,36 @@ def walk_tensors(inputs: Any, by_name: bool = False) -> Iterator[Tensor]:
 def _list_parts(inputs: Any, by_name: bool = False) -> list[Any]:
     if isinstance(inputs, Mapping):
         return [inputs[key] for key in (sorted(inputs, key=str) if by_name else inputs)]
+    if is_dataclass(inputs) and not isinstance(inputs, type):
+        return [getattr(inputs, f.name) for f in fields(inputs)]
     return list(inputs) if isinstance(inputs, tuple | list) else []
 
 
 def convert_tensors(inputs: Any, fn: Callable[[Tensor], Tensor]) -> Any:
     """Apply `fn` to every tensor in nested inputs and return the new inputs."""
-    return fn(inputs) if isinstance(inputs, Tensor) else _convert_parts(
+    return fn(inputs) if isinstance(inputs, Tensor) else convert_parts(
         inputs, lambda part: convert_tensors(part, fn))
 
 
 def replace_input(inputs: Any, old: Any, new: Any) -> Any:
     """Return nested inputs with their part `old` replaced by `new`."""
-    return new if inputs is old else _convert_parts(inputs, lambda part: replace_input(part, old, new))
+    return new if inputs is old else convert_parts(inputs, lambda part: replace_input(part, old, new))
 
 
-def _convert_parts(inputs: Any, fn: Callable[[Any], Any]) -> Any:
-    """Apply `fn` to the parts of a tuple, list or mapping; anything else has none and is returned."""
+def convert_parts(inputs: Any, fn: Callable[[Any], Any]) -> Any:
+    """Apply `fn` to the parts of a tree and return one of the same type; anything else is returned."""
+    if isinstance(inputs, MutableMapping):
+        made = copy.copy(inputs)
+        for key, part in inputs.items():
+            made[key] = fn(part)
+        return made
     if isinstance(inputs, Mapping):
         return {k: fn(v) for k, v in inputs.items()}
+    if is_dataclass(inputs) and not isinstance(inputs, type):
+        record = copy.copy(inputs)
+        for f in fields(inputs):
+            object.__setattr__(record, f.name, fn(getattr(inputs, f.name)))  # may be frozen
+        return record
     if isinstance(inputs, tuple) and hasattr(inputs, "_fields"):
         return type(inputs)(*map(fn, inputs))
     return type(inputs)(map(fn, inputs)) if isinstance(inputs, tuple | list) else inputs
@@ -122,3 +173,14 @@ def _to_float64(x: Tensor) -> Any:
     """Convert to a NumPy array of float64 in which -0.0 becomes 0.0."""
     x = torch.view_as_real(x) if x.is_complex() else x
     return (x.detach().cpu().double() + 0.0).numpy()
+
+
+def remember_lengths(list_all: Callable[[], Iterable[list[Any]]]) -> Callable[[], None]:
+    """Return a function that removes what is appended from now on to the lists that `list_all` returns."""
+    before = {id(of): len(of) for of in list_all()}
+
+    def undo() -> None:
+        for of in list_all():
+            del of[before.get(id(of), 0):]
+
+    return undo

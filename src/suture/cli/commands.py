@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Column, Table
 from torch import nn
 
@@ -18,16 +17,18 @@ from suture._base import SutureError, expect
 from suture.cli import demo as demonstration
 from suture.cli import specs
 from suture.cli.console import print_verdict, show_progress, split_names
-from suture.cli.entry_point import console
+from suture.cli.entry_point import clean, console
 from suture.cli.inputs import adjust_preprocessing, make_example_inputs
 from suture.cli.options import (
     DATA_HELP,
+    REPORT,
     DataOption,
     NetworkArgument,
     OutOption,
     WeightsOption,
     command,
     list_parameters,
+    read_record,
 )
 from suture.compare import Settings
 from suture.data import Examples
@@ -44,21 +45,24 @@ from suture.networks import (
     walk,
 )
 from suture.numbers import get_measure
-from suture.results import load, write_report
+from suture.results import ReportOptions, load, write_report
 
 RUN = list_parameters(Settings, only=("seed", "device"))
 
 
-@command(RUN)
+@command(RUN, REPORT)
 def demo(out: OutOption = Path("suture-demo"), **options: Any) -> None:
     """Two small networks trained on the digits, each compared with itself and with the other."""
+    find_device(options["device"])  # raises for a bad one, before anything is trained
     with show_progress() as progress:
-        made = demonstration.run_demo(out, progress=progress, **options)
+        report = read_record(ReportOptions, options)
+        made = demonstration.run_demo(out, progress=progress, seed=options["seed"], device=options["device"],
+                                      report=report)
     for name, reached in made.accuracies.items():
         console.print(f"network {name}: {reached:.1%} of {len(zoo.digits('test'))} test images right")
     for comparison in made.comparisons.values():
         print_verdict(comparison)
-    console.print(f"\nreport: {escape(str(made.report))}", soft_wrap=True)
+    console.print(f"\nreport: {clean(str(made.report))}", soft_wrap=True)
 
 
 @command(RUN)
@@ -88,20 +92,21 @@ def train(
         made, report = zoo.train_network(name, seed, dataclasses.replace(recipe, **given), (fit, test),
                                          progress, device=find_device(options["device"]))
     zoo.save_weights(made, out, {"seed": str(seed), "accuracy": str(report.accuracy), "network": name})
-    console.print(f"{report.accuracy:.1%} of {len(test)} test images right; weights: {escape(str(out))}",
+    console.print(f"{report.accuracy:.1%} of {len(test)} test images right; weights: {clean(str(out))}",
                   soft_wrap=True)
 
 
-@command()
+@command(REPORT)
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Folders that `suture compare` or `demo` wrote.")],
-    out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("report.html"), **options: Any,
 ) -> None:
     """One HTML report of one or more comparisons."""
     made = [load(f) for f in folders]
     for comparison in made:
         print_verdict(comparison)
-    console.print(f"\nreport: {escape(str(write_report(made, out)))}", soft_wrap=True)
+    page = write_report(made, out, read_record(ReportOptions, options))
+    console.print(f"\nreport: {clean(str(page))}", soft_wrap=True)
 
 
 @command(list_parameters(Settings, only=("sites", "seed")))
@@ -132,10 +137,10 @@ def layers(
     table = Table(Column("site", overflow="fold"), "representation", "rows per example", "cuts the network")
     for site, info in found:
         if isinstance(info, SutureError):
-            table.add_row(escape(str(site)), "", "", escape(f"no: {str(info).split(';')[0]}"))
+            table.add_row(clean(str(site)), "", "", clean(f"no: {str(info).split(';')[0]}"))
             continue
         cuts = "output" if info.final else "yes" if not info.bypass else f"no: {info.bypass[0]} goes around"
-        table.add_row(escape(str(site)), str(info.shape), str(info.shape.rows), escape(cuts))
+        table.add_row(clean(str(site)), str(info.shape), str(info.shape.rows), clean(cuts))
     console.print(table)
 
 
@@ -172,7 +177,7 @@ def indices(
         found = compare_arrays(paths[0], paths[1], names, save=save, **how)
     _print_values(found)
     if save is not None:
-        console.print(f"moments: {escape(str(save))}", soft_wrap=True)
+        console.print(f"moments: {clean(str(save))}", soft_wrap=True)
 
 
 def _print_values(found: dict[str, Value]) -> None:
@@ -182,6 +187,6 @@ def _print_values(found: dict[str, Value]) -> None:
     table = Table(*columns, *([Column("why missing", overflow="fold")] if reasons else []))
     for name, v in found.items():
         interval = "" if math.isnan(v.low) else f"{v.low:.4f} to {v.high:.4f}"
-        table.add_row(escape(name), "–" if v.reason else f"{v.value:.6f}", interval,
-                      get_measure(name).direction, *([escape(v.reason)] if reasons else []))
+        table.add_row(clean(name), "–" if v.reason else f"{v.value:.6f}", interval,
+                      get_measure(name).direction, *([clean(v.reason)] if reasons else []))
     console.print(table)

@@ -7,13 +7,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBars
 from rich.table import Column, Table
 
 from suture._base import format_bytes
-from suture.cli.entry_point import console, problems
+from suture.cli.entry_point import clean, console, problems
 from suture.compare import DryRun
 from suture.results import Comparison, summarise_findings
 
@@ -39,7 +38,7 @@ def print_dry_run(found: DryRun) -> None:
              + [(found.names[1], found.target)] * (found.target is not found.source))
     for name, infos in sides:
         for k, info in enumerate(infos):
-            table.add_row("" if k else escape(name), escape(str(info.site)), str(info.shape),
+            table.add_row("" if k else clean(name), clean(str(info.site)), str(info.shape),
                           str(info.shape.rows))
     console.print(table)
     n_fit, n_test = ("an unknown number of" if n is None else f"{n:,}" for n in found.examples)
@@ -48,7 +47,7 @@ def print_dry_run(found: DryRun) -> None:
     print_notes(found.notes)
     if any(s is not None for s in found.seconds.values()):
         parts = (f"{stage} {_format_duration(s)}" for stage, s in found.seconds.items() if s is not None)
-        console.print(f"about {', '.join(parts)}, by a few examples; solving, intervals and "
+        console.print(f"about {', '.join(parts)}, by a few examples; solving and "
                       "detectors come on top", soft_wrap=True)
     print_notes(filter(None, [found.warning]))
 
@@ -60,19 +59,19 @@ def _format_duration(seconds: float) -> str:
 
 
 def print_verdict(comparison: Comparison) -> None:
-    console.print(f"\n{escape(comparison.source)} -> {escape(comparison.target)}", style="bold")
+    console.print(f"\n{clean(comparison.source)} -> {clean(comparison.target)}", style="bold")
     found = summarise_findings(comparison)
     first = found.first.lower()
     if found.first:
-        console.print(f"  {escape(found.first)}", style="bold", soft_wrap=True)
+        console.print(f"  {clean(found.first)}", style="bold", soft_wrap=True)
     for sentence in filter(None, [*found.cells, *found.shown, found.summary, found.gap]):
-        console.print(f"  {escape(sentence)}", soft_wrap=True)
+        console.print(f"  {clean(sentence)}", soft_wrap=True)
     print_notes([note for note in comparison.meta["notes"] if note.lower() not in first], "  ")
 
 
 def print_notes(notes: Iterable[str], indent: str = "") -> None:
     for note in notes:
-        console.print(f"{indent}note: {escape(note)}", soft_wrap=True)
+        console.print(f"{indent}note: {clean(note)}", soft_wrap=True)
 
 
 def split_names(names: str | None) -> list[str] | None:

@@ -15,7 +15,7 @@ from suture import zoo
 from suture._base import Progress, SutureError
 from suture.compare import compare
 from suture.networks import compute_accuracy
-from suture.results import Comparison, has_comparison, load, write_report
+from suture.results import Comparison, ReportOptions, has_comparison, load, write_report
 from suture.stitching import TaskRecipe
 
 NETWORK = "resnet_digits"
@@ -33,12 +33,13 @@ class DemoResult:
 
 
 def run_demo(out: str | Path = "suture-demo", *, seed: int = 0, device: str = "auto",
-             recipe: TaskRecipe | None = None, progress: Progress | None = None) -> DemoResult:
+             recipe: TaskRecipe | None = None, progress: Progress | None = None,
+             report: ReportOptions | None = None) -> DemoResult:
     """Train two small ResNets on the digits, compare each with itself and the other, write the report.
 
     Results are saved as they come. A second call continues where the first was stopped. The networks have
     seeds 2 seed and 2 seed + 1; everything else uses `seed`. `recipe` is for task loss matching, by default
-    `RECIPE`.
+    `RECIPE`. `report` is for the page of each pair; that of all pairs has no figures.
     """
     folder = check_place(Path(out))
     accuracies: dict[str, float] = {}
@@ -55,7 +56,7 @@ def run_demo(out: str | Path = "suture-demo", *, seed: int = 0, device: str = "a
             seed=seed, device=device, progress=_prefix_progress(progress, f"{a} into {b}"),
             on_stage=partial(Comparison.save, dir=place), previous=load_earlier(place))
     for name, comparison in made.items():
-        comparison.report(folder / name / "report.html")
+        write_report([comparison], folder / name / "report.html", report)
     return DemoResult(accuracies, made, write_report(list(made.values()), folder / "report.html"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -33,6 +34,8 @@ COMMANDS = {
 # Newer versions of typer contain a copy of click; this finds the class in both cases.
 _UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "UsageError")
 _INTERRUPTED = 130
+_TRACEBACK = "SUTURE_TRACEBACK"
+"""Variable of the environment with which an unexpected error keeps its traceback."""
 
 
 def make_app() -> typer.Typer:
@@ -57,6 +60,15 @@ def _print_version(on: bool) -> None:
         raise typer.Exit
 
 
+def clean(text: str) -> str:
+    """Return text of a user for printing, such as a name: it can neither move the cursor nor set colours."""
+    if not text.isprintable():
+        from suture._base import escape_controls  # imports torch, which the overview does not need
+
+        text = escape_controls(text)
+    return escape(text)
+
+
 app = make_app()
 """The application of all commands. A command registers when its module is imported."""
 
@@ -75,12 +87,12 @@ def main() -> None:
             code = _find_app(arguments)(arguments, standalone_mode=False) or 0
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
-    except Exception as error:
+    except BaseException as error:  # code of the user may also raise SystemExit, and classes of its own
         problem = _explain(error)
     if code == _INTERRUPTED:
         problem = "interrupted; what was finished is kept, the same command goes on from there"
     if problem:
-        problems.print(f"suture: {escape(' '.join(problem.splitlines()))}", soft_wrap=True)
+        problems.print(f"suture: {clean(' '.join(problem.splitlines()))}", soft_wrap=True)
     sys.exit(code)
 
 
@@ -88,7 +100,7 @@ def _show_warning(message: Warning | str, category: type[Warning], filename: str
                   file: TextIO | None = None, line: str | None = None) -> None:
     """Print a warning on one line of stderr, with the class of those that are not suture's."""
     kind = "note" if category.__name__ == "SutureWarning" else category.__name__
-    problems.print(f"{kind}: {escape(' '.join(str(message).splitlines()))}", soft_wrap=True)
+    problems.print(f"{kind}: {clean(' '.join(str(message).splitlines()))}", soft_wrap=True)
 
 
 def _find_app(arguments: Sequence[str]) -> typer.Typer:
@@ -102,14 +114,22 @@ def _find_app(arguments: Sequence[str]) -> typer.Typer:
     return overview
 
 
-def _explain(error: Exception) -> str:
-    """Return one line for a user's error; raise any other error again."""
+def _explain(error: BaseException) -> str:
+    """Return one line for an error. One that nobody expected is raised again if `_TRACEBACK` is set."""
     if isinstance(error, _UsageError):
         return f"{error.format_message()}; see suture --help"  # type: ignore[attr-defined]
-    if isinstance(error, OSError):
-        return f"{error}; choose another path"
-    from suture._base import SutureError  # imports torch, which the overview does not need
+    from suture._base import (  # imports torch, which the overview does not need
+        SutureError,
+        describe_error,
+        is_out_of_memory,
+    )
 
+    if isinstance(error, OSError):
+        return str(SutureError(f"{error}; choose another path"))
     if isinstance(error, SutureError):
         return str(error)
-    raise error
+    if isinstance(error, RuntimeError | MemoryError) and is_out_of_memory(error):
+        return "memory ran out; give fewer sites, smaller batches or another --device"
+    if os.environ.get(_TRACEBACK):
+        raise error
+    return f"unexpected {describe_error(error)}; {_TRACEBACK}=1 shows where"

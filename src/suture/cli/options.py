@@ -16,6 +16,7 @@ from suture.cli.entry_point import app
 from suture.compare import FitSettings, Settings
 from suture.ood import OOD, EnergyRecipe
 from suture.representations import AlignmentRule
+from suture.results import ReportOptions
 from suture.stitching import TaskRecipe
 
 NETWORK_HELP = ("zoo:NAME, torchvision:NAME, timm:NAME, hf:NAME or hf:FOLDER, or module:function that "
@@ -96,6 +97,7 @@ DETECTORS = [*list_parameters(OOD, only=("auxiliary", "unseen")),
              *list_parameters(OOD, only=("store",), prefix="detector_"),
              *list_parameters(EnergyRecipe, only=("epochs", "body"), prefix="detector_")]
 COMPARISON = list_parameters(Settings, leave_out=("alignment", "tlm", "batch_size", "progress", "names"))
+REPORT = list_parameters(ReportOptions)
 FIT = list_parameters(FitSettings, only=("task", "output", "family", "relu", "examples", "seed", "device"))
 
 

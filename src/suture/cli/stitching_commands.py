@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from suture._base import expect, make_unknown_error
 from suture.cli import demo as demonstration
@@ -20,7 +19,7 @@ from suture.cli.console import (
     show_progress,
     split_names,
 )
-from suture.cli.entry_point import console
+from suture.cli.entry_point import clean, console
 from suture.cli.inputs import DataOptions, load_comparison_inputs
 from suture.cli.options import (
     ALIGNMENT,
@@ -31,6 +30,7 @@ from suture.cli.options import (
     NETWORK_HELP,
     RECIPE,
     RECIPE_NAMES,
+    REPORT,
     DataOption,
     NetworkArgument,
     OutOption,
@@ -46,7 +46,7 @@ from suture.compare import paper
 from suture.compare import stitch as stitch_networks
 from suture.ood import OOD, EnergyRecipe
 from suture.representations import DEFAULT_RULE, AlignmentRule
-from suture.results import Comparison
+from suture.results import Comparison, ReportOptions, write_report
 from suture.stitching import TaskRecipe
 
 PresetOption = Annotated[str | None, typer.Option(
@@ -55,7 +55,7 @@ SiteArgument = Annotated[str, typer.Argument(help="Site in it.")]
 DATA = list_parameters(DataOptions)
 
 
-@command(DATA, COMPARISON, ALIGNMENT, RECIPE, DETECTORS)
+@command(DATA, COMPARISON, ALIGNMENT, RECIPE, DETECTORS, REPORT)
 def compare(
     source: NetworkArgument, target: TargetArgument = None, source_weights: WeightsOption = None,
     target_weights: WeightsOption = None, data: DataOption = "digits", preset: PresetOption = None,
@@ -76,17 +76,18 @@ def compare(
     print_notes(given.notes)
     print_dry_run(found)
     if not dry_run:
-        _run_and_report(networks, arguments, out)
+        _run_and_report(networks, arguments, out, read_record(ReportOptions, options))
 
 
-def _run_and_report(networks: tuple[Any, ...], arguments: Mapping[str, Any], out: Path) -> None:
+def _run_and_report(networks: tuple[Any, ...], arguments: Mapping[str, Any], out: Path,
+                    how: ReportOptions) -> None:
     with show_progress() as progress:
         made = compare_networks(*networks, **arguments, progress=progress,
                                 on_stage=partial(Comparison.save, dir=out),
                                 previous=demonstration.load_earlier(out))
-    report = made.report(out / "report.html")
     print_verdict(made)
-    console.print(f"\nresult: {escape(str(out))}\nreport: {escape(str(report))}", soft_wrap=True)
+    report = write_report([made], out / "report.html", how)
+    console.print(f"\nresult: {clean(str(out))}\nreport: {clean(str(report))}", soft_wrap=True)
 
 
 def _read_settings(preset: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,19 +144,19 @@ def stitch(
         made = stitch_networks(given.source, source_site, given.target or given.source, target_site,
                                given.train, progress=progress, **arguments)
     made.save(out)
-    console.print(f"{escape(str(made.layer))}", soft_wrap=True)
+    console.print(f"{clean(str(made.layer))}", soft_wrap=True)
     reached = made.accuracy(given.test)
     if reached is None:
         console.print("no accuracy: the test data have no labels, or the target network has no logits")
     else:
         if reached.flaw:
-            console.print(escape(reached.flaw), style="bold", soft_wrap=True)
+            console.print(clean(reached.flaw), style="bold", soft_wrap=True)
         console.print(f"accuracy {reached.stitched:.3f} of {reached.n} test {reached.unit}; the target "
                       f"network has {reached.target:.3f}")
     if made.fit.get("mark"):
-        console.print(f"not converged: {escape(made.fit['mark'])}; with longer training the test score may "
+        console.print(f"not converged: {clean(made.fit['mark'])}; with longer training the test score may "
                       "rise or fall", soft_wrap=True)
-    console.print(f"layer: {escape(str(out))}", soft_wrap=True)
+    console.print(f"layer: {clean(str(out))}", soft_wrap=True)
 
 
 def _choose_names(source: str, source_weights: Path | None, target: str | None,

@@ -8,9 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from suture._base import ExampleList
+
 
 def describe_inputs(inputs: Any) -> Any:
     """Return nested inputs as JSON, each tensor as type and shape of one example."""
+    if isinstance(inputs, ExampleList) and isinstance(inputs[0], Tensor):
+        return {"examples": describe_inputs(inputs[0][None])}
     if isinstance(inputs, Tensor):
         one = inputs[:1] if inputs.ndim else inputs
         about = {"tensor": list(one.shape), "dtype": str(one.dtype).removeprefix("torch.")}
@@ -25,6 +29,8 @@ def describe_inputs(inputs: Any) -> Any:
 
 def invent_inputs(described: Mapping[str, Any]) -> Any:
     """Make four examples of the described shapes: noise, and ones or twos for integers (masks, ids)."""
+    if "examples" in described:
+        return ExampleList(invent_inputs(described["examples"]))
     if "named" in described:
         return {k: invent_inputs(v) for k, v in described["named"].items()}
     if "several" in described:

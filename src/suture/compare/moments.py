@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from suture._base import Progress, SutureError, summarise_error
+from suture._base import Progress, SutureError, is_out_of_memory, summarise_error
 from suture.compare.records import (
     Findings,
     Fitted,
@@ -22,10 +24,11 @@ from suture.compare.records import (
     write_rows,
 )
 from suture.compare.setup import Setup, make_nan_error
-from suture.data import Batches, cut_batch, move_batch
+from suture.compare.token_share import TokenShare
+from suture.data import Batch, Batches
 from suture.indices import FOLDS, STITCH, Needs, Value
 from suture.networks import disable_gradients
-from suture.numbers import Arrays, Estimate, NonFiniteError, draw_uniform
+from suture.numbers import Arrays, Estimate, NonFiniteError, NumericalError
 from suture.ood import DetectorFitter, SiteFeatures
 from suture.representations import (
     Accumulators,
@@ -50,34 +53,6 @@ class Matched:
     solutions: Mapping[Cell, DirectMatch]
 
 
-class TokenShare:
-    """A random share (`rate`) of the unpadded tokens, the same for every site of both networks.
-
-    A draw depends on the seed, the number of the example, and the number of the token among the unpadded
-    ones. Batches, padding and devices do not change it.
-    """
-
-    def __init__(self, rate: float, seed: int) -> None:
-        self.rate, self.seed, self._seen = rate, seed, 0
-
-    def draw(self, counted: Tensor) -> Tensor:
-        """Draw from the unpadded tokens of the next N examples; mask and result are (N, T) booleans."""
-        n, length = counted.shape
-        draws = draw_uniform(self.seed, range(self._seen, self._seen + n), length)
-        self._seen += n
-        drawn = torch.from_numpy(draws < self.rate).to(counted.device)
-        return counted & drawn.gather(1, (counted.cumsum(1) - 1).clamp(min=0))
-
-    def draw_masks(self, xs: list[Tensor], *masks: Tensor | None) -> list[Masks]:
-        """Reduce the two sides' masks to the drawn tokens; `xs` are one side's representations (N, T, D)."""
-        fitting = [m for m in masks if m is not None and m.shape == xs[0].shape[:2]]
-        if len(fitting) == 2 and not torch.equal(*fitting):
-            return list(masks)  # the accumulators refuse these masks
-        unpadded = (fitting[0] if fitting
-                    else torch.ones(xs[0].shape[:2], dtype=torch.bool, device=xs[0].device))
-        return [self.draw(unpadded)] * 2
-
-
 @disable_gradients()
 def collect_moments(setup: Setup, batches: Batches, accumulators: Accumulators,
                     progress: Progress | None = None, fitter: DetectorFitter | None = None,
@@ -90,11 +65,14 @@ def collect_moments(setup: Setup, batches: Batches, accumulators: Accumulators,
         fitter: gets native representations, always with all tokens.
     """
     rows, source, target = 0, setup.source, setup.target
+
+    def run_fronts(piece: Batch) -> tuple[list[Tensor], list[Tensor]]:
+        xs = source.front(piece.source)
+        return xs, xs if source is target else target.front(piece.target)
+
     for k, batch in enumerate(batches):
-        for piece in cut_batch(move_batch(batch, setup.settings.torch_device), setup.micro_batch):
-            try:
-                xs = source.front(piece.source)
-                ys = xs if source is target else target.front(piece.target)
+        with _explain_failure(setup, k):
+            for piece, (xs, ys) in setup.pieces.map(batch, setup.settings.torch_device, run_fronts):
                 own = target.find_masks(piece.target)
                 masks: list[Masks] = [source.find_masks(piece.source), own]
                 if share is not None:
@@ -103,14 +81,7 @@ def collect_moments(setup: Setup, batches: Batches, accumulators: Accumulators,
                 accumulators.update(xs, ys, *masks)
                 if fitter is not None:
                     fitter.update(ys, piece.labels, own)
-            except NonFiniteError as e:
-                raise make_nan_error(source if e.side == "source" else target, e.index, k, "data") from None
-            except (RuntimeError, IndexError) as e:
-                instead = ("token ids below the number of embeddings" if isinstance(e, IndexError)
-                           else "batches of one input size")
-                raise SutureError(f"a network fails on batch {k} of the data, after the first ones went "
-                                  f"well: {summarise_error(e)}; give {instead}") from e
-            rows += all(map(has_unpadded_tokens, masks))
+                rows += all(map(has_unpadded_tokens, masks))
         if progress:
             progress("moments", k + 1, batches.count_batches())
     if not rows:
@@ -118,19 +89,44 @@ def collect_moments(setup: Setup, batches: Batches, accumulators: Accumulators,
                           "larger token_rate")
 
 
+@contextmanager
+def _explain_failure(setup: Setup, batch: int) -> Iterator[None]:
+    """Turn an error in a batch of the data, but for running out of memory, into one line."""
+    try:
+        yield
+    except NonFiniteError as e:
+        raise make_nan_error(setup.source if e.side == "source" else setup.target, e.index, batch,
+                             "data") from None
+    except (RuntimeError, IndexError) as e:
+        if is_out_of_memory(e):
+            raise
+        instead = ("token ids below the number of embeddings" if isinstance(e, IndexError)
+                   else "batches of one input size")
+        raise SutureError(f"a network fails on batch {batch} of the data, after the first ones went "
+                          f"well: {summarise_error(e)}; give {instead}") from e
+
+
 def collect(setup: Setup) -> Accumulators:
-    """Run the pass over the data that fills the accumulators and fits the detectors."""
+    """Run the pass over the data that fills the accumulators and fits the detectors.
+
+    If the accumulators run out of memory, the pass begins again with a smaller micro-batch.
+    """
+    accumulators, fitter = setup.pieces.run(lambda: _collect_once(setup))
+    if setup.detection is not None and fitter is not None:
+        setup.detection.finish(fitter, setup.data.whole, setup.settings.progress)
+    return accumulators
+
+
+def _collect_once(setup: Setup) -> tuple[Accumulators, DetectorFitter | None]:
     settings, data, detection = setup.settings, setup.data, setup.detection
     accumulators = setup.make_accumulators()
     fitter = None if detection is None else detection.make_fitter()
     share = TokenShare(settings.token_rate, settings.seed) if settings.token_rate < 1 else None
     collect_moments(setup, data.fit, accumulators, settings.progress,
                     fitter if data.fit is data.whole else None, share)
-    if detection is not None and fitter is not None:
-        if data.fit is not data.whole and fitter.needed:
-            _fit_detectors(setup, fitter)
-        detection.finish(fitter, data.whole, settings.progress)
-    return accumulators
+    if fitter is not None and data.fit is not data.whole and fitter.needed:
+        _fit_detectors(setup, fitter)
+    return accumulators, fitter
 
 
 @disable_gradients()
@@ -138,8 +134,9 @@ def _fit_detectors(setup: Setup, fitter: DetectorFitter) -> None:
     """Run an extra pass over all data for `fitter`, if the moments used only the first examples."""
     target = setup.target
     for number, batch in enumerate(setup.data.whole):
-        for piece in cut_batch(move_batch(batch, setup.settings.torch_device), setup.micro_batch):
-            xs, mask = target.front(piece.target), target.find_masks(piece.target)
+        for piece, xs in setup.pieces.map(batch, setup.settings.torch_device,
+                                          lambda piece: target.front(piece.target)):
+            mask = target.find_masks(piece.target)
             for k, x in enumerate(xs):
                 if not torch.isfinite(SiteFeatures(x, target.shapes[k], mask).mean).all():
                     raise make_nan_error(target, k, number, "data")
@@ -152,17 +149,22 @@ def compute_published(setup: Setup) -> tuple[dict[Cell, dict[str, Value]], dict[
     CKA uses flattened maps. The other indices use positions as rows if the shapes agree, else means over
     positions. This pass comes first, because it may fail on data that the long pass accepts.
     """
-    if setup.data.paper is None:
+    paper = setup.data.paper
+    if paper is None:
         return {}, {}
     asked, sources, targets = setup.settings.accumulator_settings, setup.source.shapes, setup.target.shapes
     papers = asked.select_requests("paper")
     views = {r.name: ("flatten",) if r.index.needs is Needs.KEPT_KERNELS else (STITCH, "pool")
              for r in papers}
     requests = [replace(r, alignment=view) for r in papers for view in views[r.name]]
-    accumulators = Accumulators(sources, targets, AccumulatorSettings(requests, precision=asked.precision),
-                                same=setup.source is setup.target)
-    collect_moments(setup, setup.data.paper, accumulators, setup.settings.progress)
-    found = {}
+    how = AccumulatorSettings(requests, precision=asked.precision)
+
+    def collect_once() -> Accumulators:
+        made = Accumulators(sources, targets, how, same=setup.source is setup.target)
+        collect_moments(setup, paper, made, setup.settings.progress)
+        return made
+
+    accumulators, found = setup.pieces.run(collect_once), {}
     for i, j in setup.cells:
         values = accumulators.compute_values(i, j)
         alike = replace(sources[i], last=targets[j].last) == targets[j]
@@ -182,7 +184,7 @@ def match(setup: Setup, accumulators: Accumulators) -> Matched:
         folds = accumulators.stitch.get_folds(i, j, FOLDS) if settings.folds > 1 else None
         try:
             found = direct_match(accumulators.stitch.get_pair(i, j), settings.affine_family, folds)
-        except SutureError as e:  # a sparse map did not converge
+        except NumericalError as e:
             failed[i, j] = str(e)
             continue
         solutions[i, j], maps[i, j] = found, FittedMap(found.weight, found.bias)
@@ -203,18 +205,32 @@ def describe_moments(setup: Setup, accumulators: Accumulators, matched: Matched,
     for name, key in _SOLUTIONS.items() if matched.solutions else ():
         of = {c: float(getattr(m, name)) for c, m in matched.solutions.items()}
         arrays[key] = stack_cells(of, setup.shape)
-    matched_targets = {j for i, j in setup.cells if (i, j) not in accumulators.unaligned}
-    for side, network in (("source", setup.source), ("target", setup.target)):
-        for k in range(len(network.sites)) if settings.requests and accumulators.has_stitch else ():
-            if side == "target" and k not in matched_targets:
-                continue
-            arrays |= pack_statistics(side, k, accumulators.compute_statistics(side, k))
     notes = _note_rows(setup, accumulators) if accumulators.has_stitch else []
+    if settings.requests and accumulators.has_stitch:
+        statistics, unsolved = _describe_sites(setup, accumulators)
+        arrays |= statistics
+        notes += unsolved
     if setup.detection is not None:
         arrays |= setup.detection.stack_auxiliary_scores()
         notes += setup.detection.notes
     return Findings(write_rows(setup, rows), arrays, notes, {"n_fit": accumulators.examples, **counts},
                     matched.fitted.failed)
+
+
+def _describe_sites(setup: Setup, accumulators: Accumulators) -> tuple[dict[str, Any], list[str]]:
+    """Return the statistics of the sites as arrays, and a note for each site whose spectrum is missing."""
+    arrays: dict[str, Any] = {}
+    notes = []
+    matched_targets = {j for i, j in setup.cells if (i, j) not in accumulators.unaligned}
+    for side, network in (("source", setup.source), ("target", setup.target)):
+        for k, site in enumerate(network.sites):
+            if side == "target" and k not in matched_targets:
+                continue
+            try:
+                arrays |= pack_statistics(side, k, accumulators.compute_statistics(side, k))
+            except NumericalError as e:
+                notes.append(f"the spectrum of {side} {site} is missing: {e}")
+    return arrays, notes
 
 
 def mark_overfitted(setup: Setup, arrays: Arrays, tested: Findings) -> Findings:
@@ -241,16 +257,19 @@ def mark_overfitted(setup: Setup, arrays: Arrays, tested: Findings) -> Findings:
 
 
 def _note_rows(setup: Setup, accumulators: Accumulators) -> list[str]:
-    constant, short = {}, []
+    constant, short, notes = {}, [], []
     for i, j in setup.cells:
         if (i, j) in accumulators.unaligned:
             continue
         pair = accumulators.stitch.get_pair(i, j)
-        if pair.x.rank + pair.y.rank >= pair.independent:
-            short.append((pair.independent, i, j))
-        if pair.x.rank == 0:
-            constant[i] = str(setup.source.sites[i])
-    notes = []
+        try:
+            if pair.x.rank + pair.y.rank >= pair.independent:
+                short.append((pair.independent, i, j))
+            if pair.x.rank == 0:
+                constant[i] = str(setup.source.sites[i])
+        except NumericalError as e:
+            cell = f"{setup.source.sites[i]} into {setup.target.sites[j]}"
+            notes.append(f"the ranks of {cell} are missing: {e}")
     if constant:
         notes.append(f"constant representation at {', '.join(constant.values())}: similarities are missing "
                      "there, and direct matching predicts the target's mean")

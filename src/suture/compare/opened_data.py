@@ -18,6 +18,7 @@ from suture.networks import (
     apply,
     complete_decoder_inputs,
     disable_gradients,
+    fit_columns,
     name_tensors,
     take_first,
 )
@@ -72,7 +73,7 @@ def open_data(given: CompareOptions) -> OpenedData:
                            "watched": True}
     test = given.test if held_out else data
     whole = Batches(data, **how)
-    fit = whole if given.examples is None else Batches(data, most=given.examples, **how)
+    fit = whole if given.examples is None else Batches(data, most=given.examples, exact=True, **how)
     tested = Batches(test, name="test data" if held_out else "data", **how)
     training = (make_training_batches(data, given.recipe, given.torch_device, complete)
                 if "tlm" in given.method_names else None)
@@ -105,11 +106,12 @@ def _name_preprocessing(how: Any) -> str:
 def make_completion(source: nn.Module, target: nn.Module | None) -> Callable[[Batch], Batch]:
     """Return a function that gives the decoders of both networks what follows from labels and padding."""
     def complete(batch: Batch) -> Batch:
-        mine = complete_decoder_inputs(source, batch.source, batch.labels)
+        mine = complete_decoder_inputs(source, fit_columns(source, batch.source), batch.labels)
         if batch.target is batch.source and target in (None, source):
             theirs = mine
         else:
-            theirs = complete_decoder_inputs(target or source, batch.target, batch.labels)
+            other = target or source
+            theirs = complete_decoder_inputs(other, fit_columns(other, batch.target), batch.labels)
         unchanged = mine is batch.source and theirs is batch.target
         return batch if unchanged else replace(batch, source=mine, target=theirs)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from suture.compare.setup import Setup
 from suture.indices import SiteStatistics
-from suture.numbers import Arrays, Estimate, Float32Array, get_measure
-from suture.representations import Cell
+from suture.numbers import Arrays, Estimate, Float32Array, NumericalError, get_measure
+from suture.representations import Cell, Kind, Shape
 from suture.stitching import StitchingLayer, Task
 
 ResultArray = NDArray[np.bool_] | NDArray[np.float32]
@@ -34,9 +34,18 @@ class Fitted:
     maps: Mapping[Cell, FittedMap]
     failed: Mapping[Cell, str]
 
-    def make_layers(self, setup: Setup) -> dict[Cell, StitchingLayer]:
-        """Return the stitching layers with these maps, on the device."""
-        return {c: setup.make_layer(c).set(*m).to(setup.settings.torch_device) for c, m in self.maps.items()}
+    def make_layers(self, setup: Setup) -> tuple[dict[Cell, StitchingLayer], Mapping[Cell, str]]:
+        """Return the stitching layers with these maps, on the device, and the reasons of cells without one.
+
+        A map that cannot be split into the parts of its family makes no layer.
+        """
+        layers, failed = {}, dict(self.failed)
+        for c, m in self.maps.items():
+            try:
+                layers[c] = setup.make_layer(c).set(*m).to(setup.settings.torch_device)
+            except NumericalError as e:
+                failed[c] = str(e)
+        return layers, failed
 
 
 class ScoreRow(NamedTuple):
@@ -185,3 +194,15 @@ def pack_statistics(side: str, k: int, found: SiteStatistics) -> dict[str, NDArr
     """Return the spectrum of a site, and its numbers of rows, channels and constant channels."""
     return {f"{side}.spectrum/{k}": found.spectrum.cpu().numpy(),
             f"{side}.rows/{k}": np.array([found.n, found.width, found.dead], dtype=np.int64)}
+
+
+def encode_shape(shape: Shape) -> dict[str, Any]:
+    """Return a shape as JSON."""
+    return asdict(shape) | {"kind": shape.kind.value}
+
+
+def decode_shape(stored: Mapping[str, Any]) -> Shape:
+    """Return the shape that `encode_shape` wrote."""
+    grid, rest = stored["grid"], {k: v for k, v in stored.items() if k not in ("kind", "size", "grid")}
+    return Shape(Kind(stored["kind"]), size=tuple(stored["size"]),
+                 grid=None if grid is None else tuple(grid), **rest)

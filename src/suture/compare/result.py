@@ -39,7 +39,7 @@ def list_standing_notes(setup: Setup, chance: Mapping[str, Any]) -> list[str]:
     if context and settings.method_names:
         notes.append(f"stitched networks still read the target's own {', '.join(context)}, which sees other "
                      "inputs than the sites")
-    notes += dict.fromkeys([*setup.source.notes, *setup.target.notes])
+    notes += dict.fromkeys([*setup.source.notes, *setup.target.notes, *setup.pieces.notes])
     bypassed = [str(i.site) for s in (setup.source, setup.target) for i in s.infos if i.bypass]
     if bypassed:
         notes.append(f"bypassed sites ({', '.join(dict.fromkeys(bypassed))}): their stitched networks still "

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from suture._base import SutureError, get_time, takes
+from suture._base import SutureError, get_time, report_out_of_memory, takes
+from suture.compare.interval_time import predict_intervals
 from suture.compare.moments import (
     collect,
     collect_moments,
@@ -47,8 +48,8 @@ class DryRun:
         examples: numbers of examples of data and test data; None where a stream does not know.
         micro_batch: examples per pass of a network.
         state: bytes of the sums of all cells, for any number of examples.
-        seconds: estimated wall time of each stage; None if the number of examples is unknown. Solving,
-            intervals and trained detectors are not included.
+        seconds: estimated wall time of each stage; None if the number of examples is unknown. Solving
+            and trained detectors are not included.
         device: device of the run.
         warning: sentence on labels that the target network cannot predict; usually empty.
         notes: sentences on what is scored of the target network's output.
@@ -107,7 +108,9 @@ class _Run:
         """Run one stage and add its findings."""
         run = {"moments": self._run_moments, "dm": self._run_direct_matching,
                "tlm": self._run_task_loss_matching}[stage]
-        new, before = run(), self.found.seen.get("test data")
+        with report_out_of_memory(f"the stage {stage}", "give fewer sites, indices of one alignment at a "
+                                  "time, or another device"):
+            new, before = run(), self.found.seen.get("test data")
         seen = self._list_seen(stage)
         if before is not None and before != seen["test data"]:
             raise SutureError(OTHER_ORDER)
@@ -178,13 +181,14 @@ def dry_run(given: CompareOptions) -> DryRun:
     seconds = {"moments": measure(lambda one: collect_moments(setup, one, accumulators)).predict(
         n_fit, setup.micro_batch)}
     layers = {c: setup.make_layer(c).init_random(0).to(device) for c in setup.cells if c not in setup.unfit}
+    seconds |= predict_intervals(setup)
     if settings.method_names:
-        evaluator = Evaluator(*networks, layers, setup.micro_batch, None, setup.task)
+        evaluator = Evaluator(*networks, layers, setup.pieces, None, setup.task)
         testing = measure(lambda one: evaluator.run(one, device)).predict(n_test, setup.micro_batch)
         seconds |= dict.fromkeys(settings.method_names, testing)
     if "tlm" in settings.method_names:
         brief = replace(settings.recipe, epochs=1, patience=None)
-        starting = make_layers(setup, layers)
+        starting, _ = make_layers(setup, layers)
         epoch = measure(lambda one: GroupTrainer(*networks, starting, brief, setup.micro_batch,
                                                  setup.task).fit(one, device)).predict(
                                                      n_whole, settings.recipe.batch_size)

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import Field, InstanceOf, SkipValidation
+from pydantic import AfterValidator, Field, InstanceOf, PlainValidator, SkipValidation
 from torch import nn
 from typing_extensions import Doc
 
@@ -21,14 +21,17 @@ from suture._base import (
     Whole,
     expect,
     hash_object,
+    keep_parts,
     keyword_options,
     list_options,
-    make_unknown_error,
+    name_callback,
     options,
+    show_value,
 )
+from suture.compare.given_names import choose_methods, read_network_names
 from suture.data import Batch, Batches
 from suture.indices import FOLDS, Named, Request, chosen
-from suture.networks import Site, SiteSpec, find_device
+from suture.networks import Network, SiteName, SiteSpec, find_device
 from suture.numbers import METHOD_NAMES
 from suture.ood import DEFAULT_OOD, DETECTORS, OOD, as_batches
 from suture.representations import DEFAULT_RULE, AccumulatorSettings, AlignmentRule
@@ -57,8 +60,8 @@ class FitSettings:
         "End each stitching layer with a ReLU, for targets whose own representations come from one. Direct "
         "matching is fitted without it and evaluated with it.")] = False
     examples: Annotated[Count | None, Doc(
-        "Number of first examples of the data for indices and direct matching. The paper uses 100. Task loss "
-        "matching uses all examples. None: all.")] = None
+        "Number of first examples of the data for indices and direct matching, at most what there is. The "
+        "paper uses 100. Task loss matching uses all examples. None: all.")] = None
     tlm: Annotated[InstanceOf[TaskRecipe] | None, Doc(
         "Recipe of task loss matching. None: `TaskRecipe` with `seed`, which is the paper's without its "
         "augmentation.")] = None
@@ -90,7 +93,8 @@ class FitSettings:
     device: Annotated[str | torch.device, SkipValidation, Doc(
         "Device: auto, cpu, cuda or mps. Or a torch device. auto is cuda, else mps, else cpu.")] = "auto"
     seed: Annotated[Seed, Doc("Seed of initialisations, the order of the data, and bootstraps.")] = 0
-    progress: Annotated[Progress | None, Doc("Function called as ``progress(stage, done, total)``.")] = None
+    progress: Annotated[Progress | None, AfterValidator(name_callback("progress")), Doc(
+        "Function called as ``progress(stage, done, total)``.")] = None
 
     @cached_property
     def affine_family(self) -> Family:
@@ -111,14 +115,14 @@ class FitSettings:
 class Settings(FitSettings):
     """Options of a comparison."""
 
-    sites: Annotated[SiteSpec, SkipValidation, Doc(
+    sites: Annotated[SiteSpec, Doc(
         "Sites of the source, and of the target unless given, by name or glob. Or a function of (path, "
         "module). None: the repeated blocks in order of execution.")] = None
-    target_sites: Annotated[SiteSpec, SkipValidation, Doc("Sites of the target, if they differ.")] = None
-    methods: Annotated[Sequence[str], SkipValidation, Doc(
+    target_sites: Annotated[SiteSpec, Doc("Sites of the target, if they differ.")] = None
+    methods: Annotated[Sequence[str], PlainValidator(choose_methods), Doc(
         'Ways of stitching: "dm" (direct matching) and "tlm" (task loss matching). ``()``: indices only.',
         )] = tuple(METHOD_NAMES)
-    indices: Annotated[Iterable[Named] | Named, SkipValidation, Doc(
+    indices: Annotated[Iterable[Named] | Named, PlainValidator(keep_parts), Doc(
         'Structural indices by name, such as "cka", "svcca:0.9" or "cka@flatten", or by group: default, '
         "moments, rows or all (docs/indices.md). Or entries, or your own functions (`suture.indices.own`). A "
         "name without ``@`` uses the matrices that the stitching layer maps. ``()``: none.")] = "default"
@@ -126,28 +130,23 @@ class Settings(FitSettings):
         "Blocks of examples for 95 % intervals of the indices from moments, a multiple of 5. The memory of "
         "the sums grows with it. 0: no intervals; 20 is a good number.")] = 0
     sample: Annotated[Count, Doc("Examples kept for the indices of rows, drawn with `seed`.")] = 2000
-    ood: Annotated[OOD | Iterable[str] | str | None, SkipValidation, Doc(
+    ood: Annotated[OOD | Iterable[str] | str | None, PlainValidator(keep_parts), Doc(
         f"Detectors of out-of-distribution scores: {', '.join(DETECTORS)}. Or an `OOD` with settings. None: "
         "no scores and no verdicts of cells. The first detector gives the verdict. Detectors are tested on "
         "auxiliary data, by default made from the data.")] = DEFAULT_OOD
-    names: Annotated[Sequence[str] | None, SkipValidation, Doc(
+    names: Annotated[Sequence[str] | None, PlainValidator(read_network_names), Doc(
         "Names of the two networks in tables. None: their classes.")] = None
 
     def __post_init__(self) -> None:
-        for method in self.method_names:
-            if method not in METHOD_NAMES:
-                raise make_unknown_error("method", str(method), METHOD_NAMES)
-        expect(self.names is None or (not isinstance(self.names, str) and len(self.names) == 2),
-               "two names, of source and target", repr(self.names), 'write names=("A", "B")')
+        expect(self.precision != "float64" or self.torch_device.type != "mps", "precision='float32' on mps",
+               "float64, which mps does not have", "write device='cpu' for float64")
         _ = self.torch_device, self.detection, self.accumulator_settings.blocks  # raise for bad values
         if "tlm" in self.method_names:
             self.affine_family.check_training()
 
-    @cached_property
+    @property
     def method_names(self) -> list[str]:
-        listed = [self.methods] if isinstance(self.methods, str) else self.methods or ()
-        expect(isinstance(listed, Iterable), "names of methods", listed, 'write methods=["dm", "tlm"]')
-        return list(listed)
+        return list(self.methods)
 
     @cached_property
     def requests(self) -> list[Request]:
@@ -160,7 +159,7 @@ class Settings(FitSettings):
         if self.ood is None or not self.method_names:
             return None
         expect(isinstance(self.ood, OOD | str | Iterable), "ood as an OOD, names of detectors or None",
-               repr(self.ood), "write ood=None for none")
+               show_value(self.ood), "write ood=None for none")
         return self.ood if isinstance(self.ood, OOD) else OOD(self.ood)
 
     @property
@@ -251,18 +250,20 @@ def _flatten(given: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 class CompareOptions(Settings):
     """Arguments of `suture.compare`: networks, data and settings."""
 
-    source: Annotated[nn.Module, Doc(
+    source: Annotated[Network, Doc(
         "Network that gives the fronts. It is not changed: a private frozen copy runs, in eval mode.")]
-    target: Annotated[nn.Module | None, Doc(
+    target: Annotated[Network | None, Doc(
         "Network that gives the tails. None: stitch `source` to itself.")] = None
     data: Annotated[Any, Doc(
         "Examples for stitching layers and indices: a DataLoader or re-iterable of (inputs, labels), a "
-        "Dataset, tensors (inputs, labels), or `Paired` loaders if the networks need different inputs.",
+        "Dataset, tensors or arrays (inputs, labels), or `Paired` loaders if the networks need different "
+        "inputs.",
         )] = None
     test: Annotated[Any, Doc(
         "Examples for the evaluation of stitched networks. None: `data` again, with a note in the result.",
         )] = None
-    on_stage: Annotated[Callable[[InstanceOf[Comparison]], object] | None, Doc(
+    on_stage: Annotated[Callable[[InstanceOf[Comparison]], object] | None,
+                        AfterValidator(name_callback("on_stage")), Doc(
         "Function called with the result so far after each stage, for example to save it.",
         )] = Field(default=None, kw_only=True)
     previous: Annotated[InstanceOf[Comparison] | None, Doc(
@@ -275,10 +276,10 @@ class CompareOptions(Settings):
 class StitchOptions(FitSettings):
     """Arguments of `suture.stitch`: two networks with a site each, data and settings of the fit."""
 
-    source: Annotated[nn.Module, Doc("Network that gives the front.")]
-    source_site: Annotated[str | Site, Doc("Site in it.")]
-    target: Annotated[nn.Module, Doc("Network that gives the tail; `source` for self-stitching.")]
-    target_site: Annotated[str | Site, Doc("Site in it.")]
+    source: Annotated[Network, Doc("Network that gives the front.")]
+    source_site: Annotated[SiteName, Doc("Site in it.")]
+    target: Annotated[Network, Doc("Network that gives the tail; `source` for self-stitching.")]
+    target_site: Annotated[SiteName, Doc("Site in it.")]
     data: Annotated[Any, Doc("Examples that the layer is fitted to, as for `suture.compare`.")]
     method: Annotated[Method, Doc(
         'Way of fitting: "dm" (direct matching, closed form) or "tlm" (by gradient, with the recipe `tlm`). '

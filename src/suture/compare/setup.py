@@ -13,6 +13,7 @@ from torch import nn
 from suture._base import (
     SutureError,
     check_free_memory,
+    expect,
     summarise_error,
 )
 from suture.compare.key import (
@@ -32,13 +33,14 @@ from suture.compare.opened_data import (
 )
 from suture.compare.scoring.chance import check_training_labels
 from suture.compare.settings import FORWARD_DTYPES, CompareOptions, Settings
-from suture.data import Batch, is_same_batch, move_batch
+from suture.data import Batch, MicroBatch, is_same_batch, move_batch
 from suture.networks import (
     Readout,
     SitedNetwork,
     choose_micro_batch,
     disable_gradients,
     fold_batch_norms,
+    open_network,
     prepare,
     take_first,
 )
@@ -64,7 +66,7 @@ class Setup:
         source, target: the networks at their sites; the same object if one pass serves both.
         names, fingerprints: of the two networks.
         key: all that decides the numbers (`suture.compare.key`).
-        micro_batch: examples per pass of a network.
+        pieces: examples per pass of a network, for all passes without gradients.
         detection: out-of-distribution detectors; None without them.
         unfit: cells whose positions cannot be aligned or whose widths do not allow the family, with the
             reason.
@@ -81,13 +83,18 @@ class Setup:
     names: tuple[str, str]
     fingerprints: tuple[str, str]
     key: Key
-    micro_batch: int
+    pieces: MicroBatch
     detection: Detection | None
     unfit: Mapping[Cell, str]
     scored: ScoredOutput | None
     one_network: bool
     self_stitching: bool
     warning: str = ""
+
+    @property
+    def micro_batch(self) -> int:
+        """Number of examples per pass of a network, after the passes so far."""
+        return self.pieces.most
 
     @property
     def task(self) -> Task:
@@ -124,6 +131,7 @@ class Setup:
 
 def set_up(given: CompareOptions) -> Setup:
     """Prepare both networks and check the first batch."""
+    given = _open_networks(given)
     source, target = given.source, given.source if given.target is None else given.target
     opened, device = open_data(given), given.torch_device
     first = move_batch(next(iter(opened.fit)), device)
@@ -135,7 +143,9 @@ def set_up(given: CompareOptions) -> Setup:
     if "tlm" in settings.method_names:
         check_batch(first, settings.recipe, Task(settings.task))
     a, b = _site_networks(copies, first, settings, None if scored is None else scored.readout)
-    micro_batch = choose_micro_batch(max(a.peak, b.peak), device)
+    if "tlm" in settings.method_names and settings.recipe.objective != "match":
+        _check_gradients(b)
+    pieces = MicroBatch(choose_micro_batch(max(a.peak, b.peak), device))
     if settings.token_rate < 1:
         _check_share(a, b)
     sides = {"source": describe_network(source, a)}
@@ -147,10 +157,10 @@ def set_up(given: CompareOptions) -> Setup:
                    sketch_outputs(a, b, (first.source, first.target)))
     detection = None
     if settings.detection is not None:
-        detection = Detection(settings.detection, b, device, micro_batch, settings.seed,
+        detection = Detection(settings.detection, b, device, pieces, settings.seed,
                               hash_trained_network(key, settings.forward), given.data)
     names = settings.names or _choose_names(source, target)
-    made = Setup(settings, a, b, opened, (names[0], names[1]), prints, key, micro_batch, detection,
+    made = Setup(settings, a, b, opened, (names[0], names[1]), prints, key, pieces, detection,
                  _find_unfit(a, b, settings), scored,
                  target is source or (prints[0] == prints[1] and type(source) is type(target)),
                  target is source and first.source is first.target)
@@ -162,11 +172,20 @@ def set_up(given: CompareOptions) -> Setup:
     return made
 
 
+def _open_networks(given: CompareOptions) -> CompareOptions:
+    """Return the arguments with the networks that are in wrappers, with weights that were offloaded."""
+    source, target = open_network(given.source, "source"), given.target
+    if target is not None:
+        target = source if target is given.source else open_network(target, "target")
+    same = source is given.source and target is given.target
+    return given if same else replace(given, source=source, target=target)
+
+
 def _copy_networks(source: nn.Module, target: nn.Module, first: Batch, settings: Settings) -> list[nn.Module]:
     """Return private copies of the source and, if it is another network, of the target."""
-    copies = [prepare(source, take_first(first.source), settings.torch_device, "source")]
+    copies = [prepare(source, first.source, settings.torch_device, "source")]
     if target is not source:
-        copies.append(prepare(target, take_first(first.target), settings.torch_device, "target"))
+        copies.append(prepare(target, first.target, settings.torch_device, "target"))
     return copies
 
 
@@ -205,6 +224,13 @@ def _look_ahead(setup: Setup, first: Batch) -> None:
     if task is not Task.NONE:
         rows = task.find_rows(setup.target.view_output(batch.target), batch.labels)
         task.check_labels(rows, task.extract_logits(output))
+
+
+def _check_gradients(target: SitedNetwork) -> None:
+    """Check that task loss matching can train through every tail; nothing else needs a gradient."""
+    without = next((i.site for i in target.infos if not i.has_gradient), None)
+    expect(without is None, "a gradient of the target's output for task loss matching",
+           f"none at site {str(without)!r}", "write methods=['dm'] (for stitch: method='dm')")
 
 
 def _check_share(*networks: SitedNetwork) -> None:

@@ -14,7 +14,9 @@ import torch
 from torch import nn
 
 from suture._base import (
+    FilePath,
     SutureWarning,
+    checked,
     convert_tensors,
     expect,
     fingerprint_network,
@@ -29,15 +31,26 @@ from suture.compare.invented_inputs import describe_inputs, invent_inputs
 from suture.compare.key import OTHER_ROUNDING, explain_outputs, sketch_outputs
 from suture.compare.moments import collect, match
 from suture.compare.opened_data import make_completion
-from suture.compare.records import Findings
+from suture.compare.records import Findings, decode_shape, encode_shape
 from suture.compare.scoring.chance import count_predictions, count_scored, describe_counts
 from suture.compare.scoring.evaluation import Evaluator
 from suture.compare.settings import StitchOptions
 from suture.compare.setup import set_up
 from suture.compare.task_loss import find_marks, measure_own_layers, train
-from suture.data import Batch, Batches, move_batch
-from suture.networks import Readout, Site, SitedNetwork, find_device, load_state, prepare, take_first
-from suture.representations import Alignment, AlignmentRule, Kind, Shape
+from suture.data import Batch, Batches, has_lists, move_batch, read_inputs
+from suture.networks import (
+    Network,
+    Readout,
+    Site,
+    SitedNetwork,
+    SiteName,
+    find_device,
+    load_state,
+    open_network,
+    prepare,
+    take_first,
+)
+from suture.representations import Alignment, AlignmentRule
 from suture.results import describe_flaw
 from suture.stitching import Family, StitchingLayer, Task, explain_overfit, resolve_output
 
@@ -77,17 +90,18 @@ class StitchedNetwork(nn.Module):
         source_network, target_network: the copies.
     """
 
-    def __init__(self, source: nn.Module, target: nn.Module, sites: tuple[str | Site, str | Site],
+    @checked
+    def __init__(self, source: Network, target: Network, sites: tuple[SiteName, SiteName],
                  layer: StitchingLayer, inputs: Any, *, allow_bypass: bool = False,
                  device: str | torch.device = "cpu", fit: Mapping[str, Any] | None = None) -> None:
         super().__init__()
+        source, target = open_network(source, "source"), open_network(target, "target")
         where = find_device(device)
         a, b = (inputs.source, inputs.target) if isinstance(inputs, Batch) else (inputs, inputs)
         a, b = (convert_tensors(take_first(x), lambda t: t.to(where)) for x in (a, b))
         self.source_network = prepare(source, a, where, "source")
         self.target_network = prepare(target, b, where, "target")
-        self.layer = layer.to(where)
-        self.allow_bypass, self.fit = allow_bypass, dict(fit or {})
+        self.layer, self.allow_bypass, self.fit = layer.to(where), allow_bypass, dict(fit or {})
         self.fingerprints = fingerprint_network(source), fingerprint_network(target)
         self._code = [_describe_code(network) for network in (source, target)]
         self._front = SitedNetwork(self.source_network, a, [sites[0]], allow_bypass=True, name="source",
@@ -96,7 +110,7 @@ class StitchedNetwork(nn.Module):
         self._tail = SitedNetwork(self.target_network, b, [sites[1]], allow_bypass=allow_bypass,
                                   name="target", readout=None if path is None else Readout(path),
                                   checks_padding=True)
-        self._inputs = describe_inputs(a), describe_inputs(b)
+        self._inputs, self._listed = (describe_inputs(a), describe_inputs(b)), has_lists((a, b))
         for side, found, wanted in (("source", self._front, layer.alignment.source),
                                     ("target", self._tail, layer.alignment.target)):
             expect(found.shapes[0] == wanted, f"{wanted} at the {side} site {found.sites[0]}",
@@ -108,6 +122,7 @@ class StitchedNetwork(nn.Module):
         """Source site and target site."""
         return self._front.sites[0], self._tail.sites[0]
 
+    @checked
     def train(self, mode: bool = True) -> Self:
         """Set train or eval mode of the stitching layer; the networks stay in eval mode."""
         self.training = mode
@@ -122,14 +137,17 @@ class StitchedNetwork(nn.Module):
         Inputs are those of the networks: tensors by position, or a batch by keywords. Use `run` if the
         networks need different inputs.
         """
-        given = named or (inputs[0] if len(inputs) == 1 else inputs)
+        given = read_inputs(named or inputs, None, self._listed)
+        given = given[0] if not named and len(inputs) == 1 else given
         return self.run(given, given)
 
+    @checked
     def run(self, source_inputs: Any, target_inputs: Any) -> Any:
         """Return the output of `forward` for examples prepared differently for the two networks."""
         stitched = self.layer(self._front.front(source_inputs)[0], self._front.find_masks(source_inputs))
         return self._tail.run_tail(0, stitched, self._tail.run_to_sites(target_inputs))
 
+    @checked
     def accuracy(self, data: Any) -> StitchedAccuracy | None:
         """Return the accuracies of the stitched network and its target on any data of `suture.compare`.
 
@@ -162,7 +180,8 @@ class StitchedNetwork(nn.Module):
         except Exception:  # a network may refuse noise in any way
             return None
 
-    def save(self, path: str | Path) -> None:
+    @checked
+    def save(self, path: FilePath) -> None:
         """Write the layer and its sites, but not the networks, to a safetensors file for `load_stitched`.
 
         Raises:
@@ -170,7 +189,7 @@ class StitchedNetwork(nn.Module):
         """
         a = self.layer.alignment
         about = {"sites": [s.written for s in self.sites],
-                 "shapes": [_encode_shape(a.source), _encode_shape(a.target)], "alignment": asdict(a.rule),
+                 "shapes": [encode_shape(a.source), encode_shape(a.target)], "alignment": asdict(a.rule),
                  "family": str(self.layer.affine.family), "relu": self.layer.relu,
                  "fingerprints": list(self.fingerprints), "allow_bypass": self.allow_bypass, "fit": self.fit,
                  "inputs": self._inputs, "suture": version("suture"), "code": self._code,
@@ -208,13 +227,15 @@ def stitch(given: StitchOptions) -> StitchedNetwork:
         fitted, own = training.fitted[0], measure_own_layers(setup, training, Findings())
         record["loss"], marks = training.runs[0].curves.loss[0, 0], find_marks(setup, training, own)
     record["mark"] = marks.get((0, 0), "")
-    expect(not fitted.failed, "a layer that can be used", next(iter(fitted.failed.values()), ""))
+    layers, failed = fitted.make_layers(setup)
+    expect(not failed, "a layer that can be used", next(iter(failed.values()), ""))
     return StitchedNetwork(given.source, given.target, (setup.source.sites[0], setup.target.sites[0]),
-                           fitted.make_layers(setup)[0, 0], next(iter(setup.data.fit)),
+                           layers[0, 0], next(iter(setup.data.fit)),
                            allow_bypass=given.allow_bypass, device=setup.settings.torch_device, fit=record)
 
 
-def load_stitched(path: str | Path, source: nn.Module, target: nn.Module, inputs: Any = None, *,
+@checked
+def load_stitched(path: FilePath, source: Network, target: Network, inputs: Any = None, *,
                   device: str | torch.device = "cpu") -> StitchedNetwork:
     """Load the stitched network that `StitchedNetwork.save` wrote, around the networks it was fitted to.
 
@@ -230,16 +251,17 @@ def load_stitched(path: str | Path, source: nn.Module, target: nn.Module, inputs
     """
     file = load_tensors(Path(path), *KINDS)
     if file.note:
-        warnings.warn(file.note, SutureWarning, stacklevel=2)
+        warnings.warn(file.note, SutureWarning, stacklevel=3)
     about = file.about
     with report_errors(f"cannot read the layer in {str(path)!r}", "fit it again"):
-        prints, shapes = about["fingerprints"], [_decode_shape(s) for s in about["shapes"]]
+        prints, shapes = about["fingerprints"], [decode_shape(s) for s in about["shapes"]]
         layer = StitchingLayer(Alignment(shapes[0], shapes[1], AlignmentRule(**about["alignment"])),
                                Family.parse(about["family"]), relu=about.get("relu", False))
         sites = Site.parse(about["sites"][0]), Site.parse(about["sites"][1])
         load_state(layer, file.tensors, f"the layer in {str(path)!r}")
         first, second = map(invent_inputs, about["inputs"])
         kept = {"allow_bypass": about["allow_bypass"], "fit": about["fit"]}
+    source, target = open_network(source, "source"), open_network(target, "target")
     for side, network, wanted in zip(("source", "target"), (source, target), prints, strict=True):
         got = fingerprint_network(network)
         expect(got == wanted, f"the {side} network that the layer was fitted to, {wanted}",
@@ -267,13 +289,3 @@ def _check_code(known: list[dict[str, str]] | None, *networks: nn.Module) -> Non
         expect(before["python"] != now["python"] or not changed,
                f"the {side} network that the layer was fitted to", f"other {changed}",
                "restore it, or fit a new layer")
-
-
-def _encode_shape(shape: Shape) -> dict[str, Any]:
-    return asdict(shape) | {"kind": shape.kind.value}
-
-
-def _decode_shape(stored: Mapping[str, Any]) -> Shape:
-    grid, rest = stored["grid"], {k: v for k, v in stored.items() if k not in ("kind", "size", "grid")}
-    return Shape(Kind(stored["kind"]), size=tuple(stored["size"]),
-                 grid=None if grid is None else tuple(grid), **rest)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from suture.compare.records import Findings, Fitted, FittedMap, pack_maps, stack
 from suture.compare.scoring.evaluation import Evaluator
 from suture.compare.scoring.scores import score_cells
 from suture.compare.setup import Setup, report_network_errors
+from suture.numbers import NumericalError
 from suture.representations import Cell
 from suture.results import describe_marks
 from suture.stitching import (
@@ -83,21 +85,26 @@ def list_own_layers(setup: Setup) -> list[int]:
     return [] if held or not setup.one_network or setup.task is Task.NONE else [*range(setup.shape[1])]
 
 
-def make_layers(setup: Setup, start: Mapping[Cell, StitchingLayer]) -> dict[LayerKey, StitchingLayer]:
+def make_layers(setup: Setup, start: Mapping[Cell, StitchingLayer]
+                ) -> tuple[dict[LayerKey, StitchingLayer], dict[Cell, str]]:
     """Return the initial layers of all cells and initialisations, and the own layers (`LayerKey`).
 
-    `start` are the layers of direct matching.
+    `start` are the layers of direct matching. Cells whose first map cannot be drawn have a reason instead.
     """
     target, device = setup.target, setup.settings.torch_device
     sources = [*map(str, setup.source.sites), *map(str, target.sites)]
     layers: dict[LayerKey, StitchingLayer] = {}
-    for run in range(setup.settings.recipe.seeds):
-        layers |= {(*c, run): setup.make_layer(c) for c in start}
-        layers |= {(setup.shape[0] + j, j, run): setup.make_own_layer(j) for j in list_own_layers(setup)}
-    for key, layer in layers.items():
-        _initialise_layer(setup, layer, (sources[key[0]], str(target.sites[key[1]])), key[2],
-                          start.get((key[0], key[1])))
-    return {key: layer.to(device) for key, layer in layers.items()}
+    failed: dict[Cell, str] = {}
+    own = [(setup.shape[0] + j, j) for j in list_own_layers(setup)]
+    for run, (i, j) in product(range(setup.settings.recipe.seeds), [*start, *own]):
+        try:
+            layer = setup.make_layer((i, j)) if (i, j) in start else setup.make_own_layer(j)
+            _initialise_layer(setup, layer, (sources[i], str(target.sites[j])), run, start.get((i, j)))
+            layers[i, j, run] = layer.to(device)
+        except NumericalError as e:
+            failed[i, j] = str(e)
+    return ({key: layer for key, layer in layers.items() if key[:2] not in failed},
+            {c: why for c, why in failed.items() if c in start})
 
 
 def _initialise_layer(setup: Setup, layer: StitchingLayer, sites: tuple[str, str], run: int,
@@ -115,8 +122,9 @@ def train(setup: Setup, matched: Fitted) -> Training:
     """Train stitching layers for each cell that direct matching solved, one for each initialisation."""
     assert setup.data.training is not None
     settings, (batches, held_out) = setup.settings, setup.data.training
-    start = matched.make_layers(setup)
-    layers = make_layers(setup, start)
+    start, failed = matched.make_layers(setup)
+    layers, undrawn = make_layers(setup, start)
+    start = {c: layer for c, layer in start.items() if c not in undrawn}
     trainer = GroupTrainer(setup.source, setup.target, layers, settings.recipe, setup.micro_batch, setup.task)
     with report_network_errors("data", IndexError):
         curves = trainer.fit(batches, settings.torch_device, settings.progress, held_out)
@@ -129,7 +137,7 @@ def train(setup: Setup, matched: Fitted) -> Training:
         ends = {name: trainer.compute_objective(batches, settings.torch_device, of, settings.progress)
                 for name, of in kinds.items() if of}
     return Training([_take_run(setup, run, layers, curves, ends) for run in range(settings.recipe.seeds)],
-                    matched.failed)
+                    {**failed, **undrawn})
 
 
 def _take_run(setup: Setup, run: int, layers: Layers, curves: Curves,
@@ -165,7 +173,7 @@ def measure_own_layers(setup: Setup, training: Training, tested: Findings) -> di
 def _score_own_layers(setup: Setup, own: Mapping[int, StitchingLayer]) -> dict[str, float]:
     settings, target = setup.settings, setup.target
     layers = {(j, j): layer for j, layer in own.items()}
-    evaluator = Evaluator(target, target, layers, setup.micro_batch, None, setup.task)
+    evaluator = Evaluator(target, target, layers, setup.pieces, None, setup.task)
     found = evaluator.run(setup.data.test, settings.torch_device, settings.progress, "evaluating own layers")
     count = len(target.sites)
     others = {(i, j): "no own layer" for i in range(count) for j in range(count) if i != j or j not in own}

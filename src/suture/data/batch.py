@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from suture._base import SutureError, convert_tensors, count_examples, list_tensors
+from suture._base import (
+    SutureError,
+    convert_examples,
+    convert_tensors,
+    count_examples,
+    expect,
+    list_tensors,
+    run_foreign,
+)
+from suture.data.image_preprocessing import ImagePreprocessing
+from suture.data.sources.columns import IMAGE_COLUMNS, TEXT_COLUMNS
+from suture.data.sources.stores import decode_image
+from suture.data.text_preprocessing import TextPreprocessing
 
 Preprocessing = Callable[[Any], Any]
 """Function from a batch of raw examples, on any device, to a network's inputs."""
@@ -35,10 +47,16 @@ class Batch:
         return count_examples(self.source)
 
 
+def move_tensor(t: Tensor, device: torch.device) -> Tensor:
+    """Move a tensor to `device`, without waiting for it where that is safe."""
+    # A copy to the CPU that is not waited for may be read before it has arrived.
+    return t.to(device, non_blocking=device.type != "cpu")
+
+
 def move_batch(batch: Batch, device: torch.device) -> Batch:
     """Move all tensors of a batch to `device`. Inputs that both networks share stay shared."""
     def move(t: Tensor) -> Tensor:
-        return t.to(device, non_blocking=True)
+        return move_tensor(t, device)
 
     source = convert_tensors(batch.source, move)
     target = source if batch.target is batch.source else convert_tensors(batch.target, move)
@@ -59,12 +77,20 @@ def cut_batch(batch: Batch, size: int) -> Iterator[Batch]:
     for start in range(0, n, size):
         rows = slice(start, start + size)
 
-        def cut(t: Tensor, rows: slice = rows) -> Tensor:
-            return t[rows] if t.ndim and len(t) == n else t
+        def cut(part: Any, rows: slice = rows) -> Any:
+            return part[rows]
 
-        source = convert_tensors(batch.source, cut)
-        target = source if batch.target is batch.source else convert_tensors(batch.target, cut)
+        source = convert_examples(batch.source, n, cut)
+        target = source if batch.target is batch.source else convert_examples(batch.target, n, cut)
         yield Batch(source, target, None if batch.labels is None else batch.labels[rows])
+
+
+def drop_placeholders(batch: Batch) -> Batch:
+    """Return a batch without labels if all of them are -1, or all -100, as in test sets without labels."""
+    labels = batch.labels
+    if labels is None or labels.ndim != 1 or labels.is_floating_point() or labels.is_complex():
+        return batch
+    return replace(batch, labels=None) if any((labels == k).all() for k in (-1, -100)) else batch
 
 
 class Prepared:
@@ -84,6 +110,9 @@ class Prepared:
                  target: Preprocessing | None = SAME_AS_SOURCE) -> None:
         self.data, self.source = data, source
         self.target = source if target is SAME_AS_SOURCE else target
+        for side, how in (("source", self.source), ("target", self.target)):
+            expect(how is None or (callable(how) and not isinstance(how, type)),
+                   f"a function of raw examples as {side}", how, "write None for examples that are inputs")
 
     def batch(self, raw: Any, labels: Tensor | None) -> Batch:
         """Prepare a batch of raw examples for both networks.
@@ -92,14 +121,16 @@ class Prepared:
             SutureError: texts, or images of several sizes, without a preprocessing.
         """
         source, made = _take_own_labels(_preprocess(self.source, raw))
-        target, other = ((source, made) if self.target == self.source
+        target, other = ((source, made) if self.target is self.source or self.target == self.source
                          else _take_own_labels(_preprocess(self.target, raw)))
         return Batch(source, target, labels if other is None else other, raw, self.batch)
 
 
 def _preprocess(how: Preprocessing | None, raw: Any) -> Any:
+    own = isinstance(how, ImagePreprocessing | TextPreprocessing)
     if how is not None:
-        return how(raw)
+        with run_foreign(f"the preprocessing {getattr(how, '__name__', type(how).__name__)}"):
+            return how(_choose_raw(raw, isinstance(how, TextPreprocessing)) if own else raw)
     first = raw[0] if isinstance(raw, list) and raw else None
     if isinstance(first, str):
         raise SutureError("data that are text need a tokenizer, got none; give a network with its tokenizer "
@@ -108,6 +139,24 @@ def _preprocess(how: Preprocessing | None, raw: Any) -> Any:
         raise SutureError("expected images of one size, got several; give a size "
                           "(ImagePreprocessing(size=(224, 224)), or --source-input size=224)")
     return raw
+
+
+def _choose_raw(raw: Any, text: bool) -> Any:
+    """Return the column of texts or images of a batch, with images of Pillow decoded."""
+    if isinstance(raw, Mapping):
+        kind, usual = ("texts", TEXT_COLUMNS) if text else ("images", IMAGE_COLUMNS)
+        fit = [k for k, v in raw.items() if text is (isinstance(v, list) and isinstance(v[0], str))
+               and (text or isinstance(v, list) or v.ndim > 2)]
+        name = next((n for n in usual if n in fit), fit[0] if len(fit) == 1 else None)
+        expect(name is not None, f"a column of {kind}", f"columns {', '.join(map(str, raw))}",
+               "name it as in suture.sources.open_source(data, text_column=...)")
+        raw = raw[name]
+    if not isinstance(raw, list) or not any(type(one).__module__.startswith("PIL.") for one in raw):
+        return raw
+    try:
+        return [one if isinstance(one, Tensor) else decode_image(one) for one in raw]
+    except ValueError as e:
+        raise SutureError(f"an image {e}; leave it out") from e
 
 
 def _take_own_labels(inputs: Any) -> tuple[Any, Tensor | None]:

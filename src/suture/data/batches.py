@@ -2,73 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from dataclasses import replace
-from itertools import zip_longest
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import suppress
+from functools import partial
+from itertools import count, zip_longest
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+from torch.utils.data import DataLoader, Subset
 
-from suture._base import SutureError, convert_tensors, expect, hash_object, is_count
-from suture.data.batch import Batch, Prepared, cut_batch
+from suture._base import (
+    SutureError,
+    convert_tensors,
+    expect,
+    hash_object,
+    is_count,
+    report_errors,
+    run_foreign,
+)
+from suture.data.batch import Batch, Prepared, cut_batch, drop_placeholders, move_tensor
+from suture.data.collation import ExampleStream, collate
+from suture.data.forms import advise_graph, has_lists, read_batch, read_inputs, split_labels
+from suture.data.indexed import RowStream, explain_reading, find_rows, get_raw
+from suture.data.misplaced import refuse_no_data
 from suture.data.seen import TRIED, SeenData, SeenDigest, draws_other_examples, read_some
-from suture.data.sources.examples import Examples
+from suture.data.sources.libraries import is_stream
 
-
-def split_labels(item: Any) -> tuple[Any, Tensor | None]:
-    """Split a loader's item into (inputs, labels).
-
-    The item is a pair, a mapping with "labels" or "label", or inputs alone.
-    """
-    if isinstance(item, Mapping):
-        name = next((k for k in ("labels", "label") if k in item), None)
-        inputs = {k: v for k, v in item.items() if k != name}
-        return inputs, None if name is None else _as_labels(item[name])
-    if isinstance(item, tuple | list) and len(item) == 2:
-        return item[0], None if item[1] is None else _as_labels(item[1])
-    if isinstance(item, tuple | list) and len(item) == 1:
-        return item[0], None
-    expect(isinstance(item, Tensor), "batches (inputs, labels)", type(item).__name__,
-           "yield a pair of tensors")
-    return item, None
-
-
-def _as_labels(given: Any) -> Tensor:
-    """Convert labels to a tensor. Whole numbers become int64, which the losses need."""
-    try:
-        labels = torch.as_tensor(given)
-    except (TypeError, ValueError, RuntimeError) as e:
-        raise SutureError(f"expected labels that are numbers, got {type(given).__name__} ({e}); "
-                          "yield a tensor of class numbers") from e
-    expect(labels.ndim > 0, "batches of examples", "a single example with one label",
-           "put a DataLoader around them, or pass tensors (inputs, labels)")
-    return labels if labels.is_floating_point() or labels.is_complex() else labels.long()
-
-
-def _drop_placeholders(batch: Batch) -> Batch:
-    """Return a batch without labels if all of them are -1, or all -100, as in test sets without labels."""
-    labels = batch.labels
-    if labels is None or labels.ndim != 1 or labels.is_floating_point() or labels.is_complex():
-        return batch
-    return replace(batch, labels=None) if any((labels == k).all() for k in (-1, -100)) else batch
-
-
-class RowStream:
-    """Batches of rows, in order or in a new random order in every pass."""
-
-    def __init__(self, take: Callable[[Tensor], Any], rows: Tensor, size: int,
-                 generator: torch.Generator | None) -> None:
-        self.take, self.rows, self.size, self.generator = take, rows, size, generator
-
-    def __len__(self) -> int:
-        return -(-len(self.rows) // self.size)
-
-    def __iter__(self) -> Iterator[Any]:
-        n = len(self.rows)
-        rows = self.rows if self.generator is None else self.rows[torch.randperm(n, generator=self.generator)]
-        return map(self.take, torch.split(rows, self.size))
+_END: Any = object()
 
 
 class Batches:
@@ -76,13 +37,15 @@ class Batches:
 
     Args:
         data: a DataLoader or any re-iterable of batches, a `Paired`, a `Prepared`, a map-style Dataset of
-            (input, label), or a pair of tensors (inputs (N, ...), labels (N,)), also as a `TensorDataset` of
-            two.
+            (input, label) or of mappings (also of the library `datasets`, or a stream of it), a pair of
+            tensors or arrays (inputs (N, ...), labels (N,)), also as a `TensorDataset` of two, inputs
+            (N, ...) alone, or a mapping of them.
         size: examples per batch (default 256), for datasets and tensors. Loaders keep their own size.
         name: name of the data in messages.
         shuffle, seed: draw a new order in every pass, for datasets and tensors. `seed` decides all orders.
         rows: use only these examples, in this order (int64 indices, see `split_rows`), likewise.
         most: use only the first examples, at most this many. Default: all.
+        exact: refuse data with fewer than `most` examples, before they are read where their number is known.
         device: device on which raw examples are prepared (`Prepared`). Default: the device they are on.
         watched: compute the digests of what each whole pass sees, for `seen`.
         complete: function that adds to each batch what the networks need. Default: nothing.
@@ -97,27 +60,33 @@ class Batches:
 
     def __init__(self, data: Any, *, size: int = 256, name: str = "data", shuffle: bool = False,
                  seed: int = 0, rows: Tensor | None = None, most: int | None = None,
-                 device: torch.device | None = None, watched: bool = False,
+                 exact: bool = False, device: torch.device | None = None, watched: bool = False,
                  complete: Callable[[Batch], Batch] | None = None) -> None:
         expect(most is None or is_count(most), f"at least 1 example of {name}", most)
         expect(is_count(size), f"a batch size of at least 1 for {name}", size)
         self.name, self._most, self._device, self._watched = name, most, device, watched
         self.seen: SeenData | None = None
         self.complete, self._prepared = complete, data if isinstance(data, Prepared) else None
+        self._listed: bool | None = None
+        self._counted: int | None = None
         generator = torch.Generator().manual_seed(seed) if shuffle else None
-        self._stream = self._open_stream(_get_raw(data), size, generator, rows)
+        self._stream, self._exact = self._open_stream(get_raw(data), size, generator, rows), exact
+        if exact and (there := self.count_examples()) is not None:
+            self._check_number(there)
 
     def _open_stream(self, data: Any, size: int, generator: torch.Generator | None,
                      rows: Tensor | None) -> Iterable[Any]:
-        found = _find_rows(data)
+        with report_errors(f"{self.name} cannot be counted", "correct __len__"):
+            found = find_rows(data)
         if found is None:
             if rows is not None:
                 raise SutureError(f"expected {self.name} that can be split, got {type(data).__name__}; pass "
                                   "a Dataset or (inputs, labels)")
+            refuse_no_data(data, self.name)
             if isinstance(data, Iterator) or not isinstance(data, Iterable):
                 raise SutureError(f"expected {self.name} that can be read more than once, got "
                                   f"{type(data).__name__}; pass a DataLoader, a Dataset or (inputs, labels)")
-            return data
+            return ExampleStream(data, size) if is_stream(data) else data
         n, take = found
         if n == 0:
             raise self._make_empty_error()
@@ -125,8 +94,13 @@ class Batches:
         rows = rows if self._most is None else rows[:self._most]
         if take is None:
             return DataLoader(Subset(data, rows.tolist()), batch_size=size, shuffle=generator is not None,
-                              generator=generator)
+                              generator=generator, collate_fn=collate)
         return RowStream(take, rows, size, generator)
+
+    def _check_number(self, there: int) -> None:
+        if self._exact and self._most is not None and there < self._most:
+            raise SutureError(f"expected at least {self._most} examples in {self.name}, as examples= says, "
+                              f"got {there}; write examples={there}, or leave it out")
 
     def _make_empty_error(self) -> SutureError:
         return SutureError(f"expected at least one example in {self.name}, got none; check the "
@@ -137,10 +111,11 @@ class Batches:
 
     def count_batches(self) -> int | None:
         """Return the number of batches, or None where it is unknown."""
-        try:
-            return len(self) if self._most is None else None
-        except TypeError:
-            return None
+        if self._counted is not None or self._most is not None:
+            return self._counted
+        with suppress(Exception):  # a `__len__` of the user's, which may not know either
+            return len(self)
+        return None
 
     def count_examples(self) -> int | None:
         """Return the number of examples of a pass, or None where it is unknown."""
@@ -184,14 +159,15 @@ class Batches:
 
     def _read(self) -> Iterator[Batch]:
         empty, left, labelled = True, self._most, None
-        for item in self._stream:
+        for item in self._read_items():
             if left is not None and left <= 0:
                 return
-            batch = item if isinstance(item, Batch) else self._make_batch(*split_labels(item))
+            batch = item if isinstance(item, Batch) else self._make_batch(*read_batch(item))
             if batch.labels is not None and len(batch.labels) != batch.size:
                 raise SutureError(f"expected as many labels as inputs in {self.name}, got "
-                                  f"{len(batch.labels)} labels for {batch.size} inputs in one batch")
-            batch = _drop_placeholders(batch)
+                                  f"{len(batch.labels)} labels for {batch.size} inputs in one batch"
+                                  f"{advise_graph(batch.source)}")
+            batch = drop_placeholders(batch)
             if batch.size:
                 empty, found = False, batch.labels is not None
                 expect(labelled in (None, found), f"labels in every batch of {self.name}, or in none", "both",
@@ -201,68 +177,34 @@ class Batches:
                 left = None if left is None else left - batch.size
         if empty:
             raise self._make_empty_error()
+        if left is not None and left > 0 and self._most is not None:
+            self._check_number(self._most - left)
 
-    def _make_batch(self, inputs: Any, labels: Tensor | None) -> Batch:
+    def _read_items(self) -> Iterator[Any]:
+        """Yield what the loader yields; an error of the user's code names the batch."""
+        reading = None
+        for k in count():
+            try:
+                with run_foreign(f"reading the {self.name}"):
+                    reading = iter(self._stream) if reading is None else reading
+                    item = next(reading, _END)
+            except SutureError:
+                raise
+            except (Exception, SystemExit) as e:
+                raise SutureError(f"reading batch {k} of {self.name} fails: {explain_reading(e)}") from e
+            if item is _END:
+                self._counted = k  # which `__len__` may have said wrongly
+                return
+            yield item
+
+    def _make_batch(self, inputs: Any, labels: Tensor | None, size: int | None) -> Batch:
         if self._prepared is None:
+            inputs = read_inputs(inputs, size, self._listed)
+            self._listed = has_lists(inputs) if self._listed is None else self._listed
             return Batch(inputs, inputs, labels)
         if self._device is not None:
-            inputs = convert_tensors(inputs, lambda t: t.to(self._device, non_blocking=True))
+            inputs = convert_tensors(inputs, partial(move_tensor, device=self._device))
         return self._prepared.batch(inputs, labels)
-
-
-def _get_raw(data: Any) -> Any:
-    return data.data if isinstance(data, Prepared) else data
-
-
-def _find_rows(data: Any) -> tuple[int, Callable[[Tensor], Any] | None] | None:
-    """Return (number of examples, function from rows to a batch) where suture makes the batches, else None.
-
-    The function is None for a map-style Dataset, which needs a DataLoader.
-    """
-    pair = getattr(data, "tensors", data)
-    if isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(t, Tensor) for t in pair):
-        inputs, labels = pair
-        # A list of two tensors could be two batches without labels, unless the second can only hold labels.
-        if isinstance(pair, tuple) or (labels.ndim == 1 < inputs.ndim and not labels.is_floating_point()):
-            expect(inputs.ndim > 0 and labels.ndim > 0 and len(inputs) == len(labels),
-                   f"as many labels as inputs {tuple(inputs.shape)}", f"labels {tuple(labels.shape)}")
-            return len(inputs), lambda rows: (inputs[rows], labels[rows])
-    if not isinstance(data, Sized):
-        return None
-    if isinstance(data, Examples):
-        return len(data), data.take
-    # A Dataset of the library `datasets` is map-style, but not a subclass of PyTorch's.
-    known = isinstance(data, Dataset) or (hasattr(data, "with_format") and hasattr(data, "__getitem__"))
-    return (len(data), None) if known and not isinstance(data, IterableDataset) else None
-
-
-def can_shuffle(data: Any) -> bool:
-    """Return True where suture can choose the order: tensors, map-style Datasets and `suture.sources`."""
-    return _find_rows(_get_raw(data)) is not None
-
-
-def split_rows(data: Any, share: float, seed: int) -> tuple[Tensor, Tensor] | None:
-    """Split a map-style Dataset or tensors (inputs, labels) at random in two, for the `rows` of `Batches`.
-
-    Args:
-        data: as `Batches` accepts them.
-        share: share of the examples in the second part. Each part gets at least one.
-        seed: seed of the split.
-
-    Returns:
-        Sorted indices of the two parts, or None for data without an index, such as a DataLoader.
-
-    Raises:
-        SutureError: fewer than two examples.
-    """
-    found = _find_rows(_get_raw(data))
-    if found is None:
-        return None
-    n = found[0]
-    expect(n > 1, "at least two examples, to hold some out", str(n))
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    last = min(n - 1, max(1, round(share * n)))
-    return order[last:].sort().values, order[:last].sort().values
 
 
 class Paired:

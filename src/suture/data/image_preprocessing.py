@@ -23,6 +23,7 @@ from suture._base import (
     make_unknown_error,
     options,
 )
+from suture.data.sources.stores import MOST_PIXELS
 
 Numbers = Annotated[tuple[Real, ...], Field(min_length=1)]
 Deviations = Annotated[tuple[Positive, ...], Field(min_length=1)]
@@ -127,6 +128,9 @@ class ImagePreprocessing:
         if self.size is None:
             return x
         scaled = self._compute_scaled_size(x.shape[2], x.shape[3])
+        if math.prod(scaled) > max(MOST_PIXELS, x.shape[2] * x.shape[3]):
+            raise SutureError(f"images of {x.shape[2]}x{x.shape[3]} would become {scaled[0]}x{scaled[1]} "
+                              'before the crop; leave them out, or write fit="squash"')
         # Clipped after each axis, as in Pillow, because bicubic weights overshoot.
         for size in ((x.shape[2], scaled[1]), scaled):
             if size != tuple(x.shape[2:]):

@@ -28,6 +28,7 @@ from suture.indices.hsic import Kernels as Kernels
 from suture.indices.logits import of_logits as of_logits
 from suture.indices.matrices import compare_arrays as compare_arrays
 from suture.indices.requests import Named as Named
+from suture.indices.requests import Names as Names
 from suture.indices.requests import Request as Request
 from suture.indices.requests import chosen as chosen
 from suture.indices.requests import own as own

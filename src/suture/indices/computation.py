@@ -1,25 +1,20 @@
-"""Computation of indices: of two matrices, at once or in batches of rows, of moments, and of one cell.
-
-The jackknife for intervals leaves out blocks of rows (Quenouille 1956; Tukey 1958; Shao and Tu 1995, 2.2).
-"""
+"""Computation of indices: of two matrices, at once or in batches of rows, of moments, and of one cell."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from suture._base import SutureError, check_free_memory, expect
+from suture._base import Count, Seed, SutureError, Whole, check_free_memory, checked, expect
 from suture.indices.definition import FROM_MOMENTS, STITCH, Index, Needs, Value
 from suture.indices.entries import FOLDS
 from suture.indices.gram_matrices import FlatKernels
 from suture.indices.hsic import Kernels
-from suture.indices.requests import Named, Request, chosen
+from suture.indices.jackknife import add_intervals
+from suture.indices.requests import Names, Request, chosen
 from suture.indices.sample import Sample, as_matrix
 from suture.numbers import (
     SAMPLE_ROWS,
@@ -28,12 +23,13 @@ from suture.numbers import (
     Pair,
     Reservoir,
     UnitRowSums,
-    leave_out,
     merge_all,
-    merge_blocks,
     standardise_rows,
+    to_double,
 )
 
+_MOST_BLOCKS = 1000
+"""Largest number of blocks; intervals hardly change from a few dozen on."""
 Inputs = Mapping[Needs, Pair | Sample | Kernels]
 """Data of one cell, by the kind of data that an index needs."""
 
@@ -52,17 +48,19 @@ def compute_indices(requests: Sequence[Request], data: Mapping[str, Inputs], *,
         pair = inputs.get(Needs.MOMENTS)
         of_pair = [r for r in asked if r.index.needs in FROM_MOMENTS]
         if intervals and of_pair and isinstance(pair, Pair) and len(pair.blocks) > 1:
-            left = [replace(p, share=pair.share) for p in _leave_out_each(pair.blocks)]
-            found |= {r.name: _add_interval(found[r.name], r.index, pair, left) for r in of_pair}
+            found |= add_intervals({r.name: found[r.name] for r in of_pair},
+                                   {r.name: r.index for r in of_pair}, pair)
     return {r.name: found[r.name] for r in requests if r.name in found}
 
 
-def of_moments(moments: Moments, names: Iterable[Named] | Named = "default") -> dict[str, Value]:
+@checked
+def of_moments(moments: Moments, names: Names = "default") -> dict[str, Value]:
     """Compute indices, by name, from the moments of one pair of matrices about the means; see `of_blocks`."""
     return of_blocks([MomentBlock(moments)], names)
 
 
-def of_blocks(blocks: Sequence[MomentBlock], names: Iterable[Named] | Named = "default", *,
+@checked
+def of_blocks(blocks: Sequence[MomentBlock], names: Names = "default", *,
               intervals: bool = False) -> dict[str, Value]:
     """Compute indices, by name, from the merged moments of disjoint blocks of rows.
 
@@ -85,8 +83,9 @@ def of_blocks(blocks: Sequence[MomentBlock], names: Iterable[Named] | Named = "d
     return compute_indices(requests, {STITCH: dict.fromkeys(FROM_MOMENTS, pair)}, intervals=intervals)
 
 
-def of_matrices(x: Any, y: Any, names: Iterable[Named] | Named = "default", *, jackknife: int = 0,
-                sample: int = SAMPLE_ROWS, seed: int = 0) -> dict[str, Value]:
+@checked
+def of_matrices(x: Any, y: Any, names: Names = "default", *, jackknife: Whole = 0,
+                sample: Count = SAMPLE_ROWS, seed: Seed = 0) -> dict[str, Value]:
     """Compute indices, by name, for two matrices with the same rows.
 
     Args:
@@ -110,9 +109,10 @@ def count_blocks(jackknife: int, indices: Iterable[Index]) -> int:
     Raises:
         SutureError: `jackknife` is not 0 (no intervals) or a multiple of `FOLDS`.
     """
-    whole = hasattr(jackknife, "__index__") and not isinstance(jackknife, bool)
-    expect(whole and jackknife >= 0 and jackknife % FOLDS == 0,
+    expect(jackknife >= 0 and jackknife % FOLDS == 0,
            f"jackknife to be 0 or a multiple of {FOLDS} (blocks of examples)", f"{jackknife!r}",
+           "write jackknife=20")
+    expect(jackknife <= _MOST_BLOCKS, f"jackknife to be at most {_MOST_BLOCKS}", jackknife,
            "write jackknife=20")
     return jackknife or (FOLDS if any(i.needs is Needs.BLOCKS for i in indices) else 1)
 
@@ -121,7 +121,7 @@ def _compute_block(x: Tensor, y: Tensor, units: bool) -> MomentBlock:
     """Compute the moments of some rows, and those of rows at unit length if `units`."""
     if not units:
         return MomentBlock(Moments.of(x, y))
-    x, y = x.double(), y.double()
+    x, y = to_double(x), to_double(y)
     return MomentBlock(Moments.of(x, y), (UnitRowSums.of(x), UnitRowSums.of(y)),
                        Moments.of(standardise_rows(x), standardise_rows(y)))
 
@@ -139,8 +139,9 @@ class Streaming:
     Moments are accumulated where `keeps_moments`: by default, if an index needs them.
     """
 
-    def __init__(self, names: Iterable[Named] | Named = "default", *, jackknife: int = 0,
-                 sample: int = SAMPLE_ROWS, seed: int = 0) -> None:
+    @checked
+    def __init__(self, names: Names = "default", *, jackknife: Whole = 0,
+                 sample: Count = SAMPLE_ROWS, seed: Seed = 0) -> None:
         self.requests = chosen(names)
         for r in self.requests:
             expect(r.alignment in (STITCH, "flatten"), "indices of two matrices as they are", f"{r.name!r}",
@@ -218,38 +219,3 @@ class Streaming:
 def _make_pair(blocks: Sequence[MomentBlock]) -> Pair:
     """Make the pair of all rows of disjoint blocks; it keeps the blocks if there are several."""
     return Pair.of_block(merge_all(blocks), blocks if len(blocks) > 1 else ())
-
-
-def _leave_out_each(blocks: Sequence[MomentBlock]) -> list[Pair]:
-    """Make the pair of all blocks but one, for each block in turn; the others stay in their folds."""
-    totals = merge_blocks(blocks, FOLDS)
-    found = []
-    for k in range(len(blocks)):
-        own = blocks[k % FOLDS::FOLDS]
-        rest = [leave_out(own, k // FOLDS)] if len(own) > 1 else []
-        found.append(_make_pair([*(t for f, t in enumerate(totals) if f != k % FOLDS), *rest]))
-    return found
-
-
-def _add_interval(value: Value, index: Index, pair: Pair, left: Sequence[Pair]) -> Value:
-    """Add the 95 % interval to the value of an index on `pair`, from the pairs of `_leave_out_each`.
-
-    The interval of a smooth index is bias-corrected: its centre is B v - (B - 1) mean(v without each block).
-    It may therefore not contain a value that is biased by few rows. Other indices have the value as centre,
-    because there the correction adds more noise than it removes bias (docs/indices.md). The width uses the t
-    quantile for B - 1 degrees of freedom. There is no interval if leaving out a block makes the index
-    undefined or changes its `Index.regime`. The interval covers other examples of the same kind, not other
-    seeds or trainings.
-    """
-    from scipy import stats
-
-    if value.reason or len({index.find_regime(p) for p in (pair, *left)}) > 1:
-        return value
-    values = [index(p) for p in left]
-    if any(v.reason for v in values):
-        return value
-    b, estimates = len(left), np.array([v.value for v in values])
-    centre = b * value.value - (b - 1) * estimates.mean() if index.smooth else value.value
-    error = math.sqrt((b - 1) / b * float(((estimates - estimates.mean()) ** 2).sum()))
-    half = float(stats.t.ppf(0.975, b - 1)) * error
-    return replace(value, low=float(centre - half), high=float(centre + half))

@@ -9,9 +9,10 @@ from enum import Enum
 from typing import Any
 
 import numpy as np
+import torch
 
-from suture._base import SutureError, expect, summarise_error
-from suture.numbers import Floats, Measure, make_index_measure
+from suture._base import FOREIGN, SutureError, expect, summarise_error
+from suture.numbers import Floats, Measure, NumericalError, make_index_measure, qr
 
 LEAST_EXAMPLES = 4
 """Smallest number of examples for the unbiased HSIC estimator, which divides by n - 3."""
@@ -43,7 +44,8 @@ class Value:
     """Value of an index with its 95 % interval, or the reason why it is missing.
 
     `value` is nan if there is a `reason`. `low` and `high` are nan if no interval was computed. `mark` says
-    why the value cannot be trusted, if so.
+    why the value cannot be trusted, if so. `unsolved` is True if numbers without a result are the reason
+    (`suture.numbers.NumericalError`).
     """
 
     value: float
@@ -51,6 +53,7 @@ class Value:
     low: float = math.nan
     high: float = math.nan
     mark: str = ""
+    unsolved: bool = False
 
     @classmethod
     def missing(cls, reason: str) -> Value:
@@ -180,17 +183,18 @@ class Index:
         try:
             self._require_rows(data)
             number = float(self.fn(data, *self._arguments))
-        except UndefinedError as reason:
-            return Value.missing(str(reason))
+            mark = self._explain_few_rows(data) if math.isfinite(number) else ""
+        except (UndefinedError, NumericalError) as reason:
+            return Value(math.nan, str(reason), unsolved=isinstance(reason, NumericalError))
         except ArithmeticError:
             number = math.nan
-        except Exception as e:
+        except FOREIGN as e:
             if self.user is None or isinstance(e, SutureError):
                 raise
             return Value.missing(f"{self.name} fails with {type(e).__name__}: {summarise_error(e)}")
         if not math.isfinite(number):
             return Value.missing(f"{self.name} is not finite on these data")
-        return Value(number, mark=self._explain_few_rows(data))
+        return Value(number, mark=mark)
 
     def _explain_few_rows(self, data: Any) -> str:
         chance = 0.0 if self.chance is None else self.chance(data, *self._arguments)
@@ -243,7 +247,8 @@ Generator = np.random.Generator
 
 
 def _rotate(x: Floats, rng: Generator) -> Floats:
-    return np.asarray(x @ np.linalg.qr(rng.normal(size=(x.shape[1], x.shape[1])))[0])
+    q, _ = qr(torch.from_numpy(rng.normal(size=(x.shape[1], x.shape[1]))))
+    return np.asarray(x @ q.numpy())
 
 
 def _spread(x: Floats) -> Floats:

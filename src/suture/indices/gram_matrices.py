@@ -15,7 +15,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from suture._base import SutureError, expect
+from suture._base import SutureError, exact_products, expect
 from suture.indices.definition import LEAST_EXAMPLES, Index, Needs
 from suture.indices.hsic import Hsic, Kernels, estimate_hsic
 from suture.numbers import NonFiniteError
@@ -26,6 +26,7 @@ PAPER_EXAMPLES = 1000
 _COLUMNS_AT_ONCE = 8192
 
 
+@exact_products()
 def _compute_gram(rows: Tensor) -> Tensor:
     """Compute the centred Gram matrix (n, n) of rows (n, features), in float64; its rows sum to zero."""
     total = torch.zeros(len(rows), len(rows), dtype=torch.float64)
@@ -165,6 +166,7 @@ class FlatKernels:
         return held + grams + size * rows * min(_COLUMNS_AT_ONCE, max(feature_counts))
 
     @torch.no_grad()
+    @exact_products()
     def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor]) -> None:
         """Add one batch: for each site a tensor (N, ...) of any dtype, of the same N examples on both sides.
 

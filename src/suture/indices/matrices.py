@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import PlainValidator
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from suture._base import SutureError, expect
+from suture._base import Count, FilePath, Seed, SutureError, Whole, checked, expect, read_path
 from suture.indices.computation import Streaming
 from suture.indices.definition import Value
-from suture.indices.requests import Named
+from suture.indices.requests import Names
 from suture.indices.row_sketch import RUNS, RowSketcher
 from suture.indices.saved_moments import save_moments
 from suture.numbers import SAMPLE_ROWS
@@ -23,9 +25,18 @@ CHUNK_ROWS = 4096
 _ENDINGS = (".npy", ".npz", ".safetensors")
 
 
-def compare_arrays(source: Any, target: Any, indices: Iterable[Named] | Named = "default", *,
-                   jackknife: int = 0, sample: int = SAMPLE_ROWS, seed: int = 0,
-                   save: str | Path | None = None) -> dict[str, Value]:
+def _read_source(given: Any) -> Any:
+    return read_path(given) if isinstance(given, str | PathLike) else given
+
+
+ArraySource = Annotated[Any, PlainValidator(_read_source)]
+"""An array, a tensor, or the path of a file or folder of arrays."""
+
+
+@checked
+def compare_arrays(source: ArraySource, target: ArraySource, indices: Names = "default", *,
+                   jackknife: Whole = 0, sample: Count = SAMPLE_ROWS, seed: Seed = 0,
+                   save: FilePath | None = None) -> dict[str, Value]:
     """Compute structural indices of two matrices with the same rows, from arrays or files.
 
     >>> suture.compare_arrays("layer3", "layer4", ["cka", "svcca", "r2_folds"], jackknife=20)
@@ -71,7 +82,7 @@ def _copy_piece(array: Any, start: int) -> Any:
 
 
 def _pair_files(source: Any, target: Any) -> list[tuple[Any, Any]]:
-    given = [Path(s) if isinstance(s, str | Path) else s for s in (source, target)]
+    given = [Path(s) if isinstance(s, str | PathLike) else s for s in (source, target)]
     folders = [s for s in given if isinstance(s, Path) and s.is_dir()]
     if not folders:
         return [(given[0], given[1])]

@@ -6,15 +6,30 @@ import inspect
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Annotated, Any, Union
 
-from suture._base import SutureError, expect, hash_object, make_unknown_error
+from pydantic import PlainValidator
+
+from suture._base import (
+    Real,
+    SutureError,
+    checked,
+    expect,
+    hash_object,
+    keep_parts,
+    make_unknown_error,
+    show_value,
+)
 from suture.indices.definition import STITCH, TRANSFORMATIONS, Index, Needs, expand_invariances
 from suture.indices.entries import GROUPS, INDICES
 from suture.numbers import ALIGNMENTS, MEASURES, make_index_measure, register_measure
 
 Named = Union[str, Index, "Request", Callable[..., float]]
 """A name, an `Index`, a `Request`, or a user's function of one `suture.numbers.Pair` or of two matrices."""
+Names = Annotated[Iterable[Named] | Named, PlainValidator(keep_parts)]
+"""One or several of them; what can be read only once is kept."""
+Invariances = Annotated[Iterable[str] | None, PlainValidator(keep_parts)]
+"""Names of `TRANSFORMATIONS`."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +50,8 @@ class Request:
         return self.name if self.index.user is None else f"{self.name}#{hash_object(self.index.user).short}"
 
 
-def chosen(names: Iterable[Named] | Named = "default") -> list[Request]:
+@checked
+def chosen(names: Names = "default") -> list[Request]:
     """Return the requested indices, each once, in the order given; names of `GROUPS` stand for several.
 
     Raises:
@@ -43,8 +59,8 @@ def chosen(names: Iterable[Named] | Named = "default") -> list[Request]:
     """
     if isinstance(names, str | Index | Request) or callable(names):
         names = [names]
-    expect(isinstance(names, Iterable), "indices by name, entries or functions", repr(names),
-           "write () for none")
+    expect(isinstance(names, Iterable) and not isinstance(names, bytes),
+           "indices by name, entries or functions", show_value(names), "write () for none")
     found: dict[str, Request] = {}
     for given in names:
         for request in _parse(given):
@@ -56,6 +72,8 @@ def chosen(names: Iterable[Named] | Named = "default") -> list[Request]:
 
 def _parse(given: Any) -> list[Request]:
     if not isinstance(given, str):
+        expect(isinstance(given, Index | Request) or callable(given),
+               "an index by name, an entry or a function", show_value(given), 'write "cka"')
         request = (given if isinstance(given, Request)
                    else Request(given if isinstance(given, Index) else own(given)))
         return [Request(request.index.align(request.alignment), request.alignment)]
@@ -76,9 +94,10 @@ def _parse(given: Any) -> list[Request]:
     return [Request(index.align(alignment), alignment) for index in offered]
 
 
-def own(fn: Callable[..., float], name: str | None = None, *, low: float = 0.0, high: float = 1.0,
-        larger_is_more_similar: bool = True, about: str = "", unchanged_x: Iterable[str] | None = None,
-        unchanged_y: Iterable[str] | None = None, identical: float | None = None, null: float | None = None,
+@checked
+def own(fn: Callable[..., Any], name: str | None = None, *, low: Real = 0.0, high: Real = 1.0,
+        larger_is_more_similar: bool = True, about: str = "", unchanged_x: Invariances = None,
+        unchanged_y: Invariances = None, identical: Real | None = None, null: Real | None = None,
         symmetric: bool | None = None) -> Index:
     """Make an index of a user's function of one `suture.numbers.Pair`, or of two matrices.
 
@@ -136,8 +155,10 @@ def _count_arguments(fn: Any) -> int:
 
 
 def _state_invariances(names: Iterable[str] | None) -> frozenset[str] | None:
-    given = () if names is None else tuple(names)
+    given = () if names is None else (names,) if isinstance(names, str) else names
+    if not isinstance(given, tuple):
+        raise make_unknown_error("transformation", given, TRANSFORMATIONS)
     for name in given:
-        if name not in TRANSFORMATIONS:
+        if not isinstance(name, str) or name not in TRANSFORMATIONS:
             raise make_unknown_error("transformation", name, TRANSFORMATIONS)
     return None if names is None else expand_invariances(*given)

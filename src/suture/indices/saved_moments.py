@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from suture._base import SutureError, SutureWarning, expect, load_tensors, save_tensors
+from suture._base import FilePath, SutureError, SutureWarning, checked, expect, load_tensors, save_tensors
 from suture.indices.computation import of_blocks
 from suture.indices.definition import Value
-from suture.indices.requests import Named
+from suture.indices.requests import Names
 from suture.indices.row_sketch import RUNS, RowSketch, find_overlap
 from suture.numbers import Cross, MomentBlock, Moments, Side, UnitRowSums, merge_all
 
@@ -36,7 +37,8 @@ class SavedMoments:
     sketches: Mapping[int, RowSketch]
 
 
-def merged_moments(paths: Sequence[str | Path], indices: Iterable[Named] | Named = "default", *,
+@checked
+def merged_moments(paths: Sequence[FilePath], indices: Names = "default", *,
                    intervals: bool = False) -> dict[str, Value]:
     """Compute indices from the moments that `compare_arrays` saved, over the rows of all files.
 
@@ -59,7 +61,7 @@ def merged_moments(paths: Sequence[str | Path], indices: Iterable[Named] | Named
     return of_blocks(blocks, indices, intervals=intervals)
 
 
-def save_moments(path: str | Path, blocks: Sequence[MomentBlock],
+def save_moments(path: str | PathLike[str], blocks: Sequence[MomentBlock],
                  sketches: Sequence[RowSketch] = ()) -> Path:
     """Write blocks of moments to one ``.safetensors`` file, whole or not at all."""
     path = Path(path)
@@ -78,11 +80,11 @@ def save_moments(path: str | Path, blocks: Sequence[MomentBlock],
     return path
 
 
-def load_moments(path: str | Path) -> SavedMoments:
+def load_moments(path: str | PathLike[str]) -> SavedMoments:
     """Load what `save_moments` wrote; a `SutureWarning` says if the file is too early to be checked."""
     file = load_tensors(Path(path), *KINDS)
     if file.note:
-        warnings.warn(file.note, SutureWarning, stacklevel=3)
+        warnings.warn(file.note, SutureWarning, stacklevel=5)
     try:
         counts = file.about["n"]
         blocks = [_build_block(f"{k}/", int(n), _PRECISIONS[file.about["precision"]], file.tensors)

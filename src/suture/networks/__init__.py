@@ -7,8 +7,9 @@ from suture.networks.architectures import resnet18 as resnet18
 from suture.networks.architectures import resnet20 as resnet20
 from suture.networks.architectures import resnet20_strided as resnet20_strided
 from suture.networks.architectures import resnet_digits as resnet_digits
+from suture.networks.arguments import apply as apply
+from suture.networks.arguments import fit_columns as fit_columns
 from suture.networks.calls import Call as Call
-from suture.networks.calls import apply as apply
 from suture.networks.calls import disable_gradients as disable_gradients
 from suture.networks.calls import extract_main_output as extract_main_output
 from suture.networks.calls import extract_tensors as extract_tensors
@@ -17,6 +18,7 @@ from suture.networks.calls import name_tensors as name_tensors
 from suture.networks.calls import record as record
 from suture.networks.calls import walk as walk
 from suture.networks.input_sequences import view_output_inputs as view_output_inputs
+from suture.networks.network_argument import Network as Network
 from suture.networks.outputs import OutputKind as OutputKind
 from suture.networks.outputs import Readout as Readout
 from suture.networks.outputs import describe_outputs as describe_outputs
@@ -33,6 +35,7 @@ from suture.networks.preparation import take_first as take_first
 from suture.networks.sites import Site as Site
 from suture.networks.sites import SitedNetwork as SitedNetwork
 from suture.networks.sites import SiteInfo as SiteInfo
+from suture.networks.sites import SiteName as SiteName
 from suture.networks.sites import SiteSpec as SiteSpec
 from suture.networks.sites import capture as capture
 from suture.networks.sites import find_sites as find_sites
@@ -50,3 +53,4 @@ from suture.networks.training import compute_rate_factor as compute_rate_factor
 from suture.networks.training import make_optimizer as make_optimizer
 from suture.networks.training import set_rate as set_rate
 from suture.networks.training import train as train
+from suture.networks.unwrapping import open_network as open_network

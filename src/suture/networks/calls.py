@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from suture._base import SutureError, convert_tensors
+from suture.networks.arguments import apply
+from suture.numbers import to_double
 
 Handler = Callable[[nn.Module, tuple[Any, ...], Callable[[], Any]], Any]
 """Function of a module, the positional arguments of a call, and a function that runs the call."""
@@ -36,6 +38,11 @@ def extract_tensors(output: Any) -> list[Tensor]:
 
     convert_output(output, see)
     return found
+
+
+def dequantise(t: Tensor) -> Tensor:
+    """Return a quantised tensor as floating point numbers, and any other one as it is."""
+    return t.dequantize() if t.is_quantized else t
 
 
 def extract_main_output(output: Any) -> Tensor | None:
@@ -95,7 +102,7 @@ def find_axis(one: Tensor, size: int, other: Tensor, other_size: int) -> int | N
         return axis
     # With several entries per example, such as windows, those of one example must follow each other.
     n = min(one.shape[axis], other.shape[axis])
-    a, b = (t.detach().narrow(axis, 0, n).double() for t in (one, other))
+    a, b = (to_double(t.detach().narrow(axis, 0, n)) for t in (one, other))
     near = max(1e-3, 8 * torch.finfo(one.dtype).eps) if one.is_floating_point() else 0.0
     return axis if bool(((a - b).abs() <= near * a.abs().max()).all()) else MIXED
 
@@ -131,15 +138,6 @@ def repeat_examples(value: Any, copies: int, size: int, axes: Axes = (), *, shal
         return t.repeat(*(copies if d == axis else 1 for d in range(t.ndim)))
 
     return convert_output(value, one)
-
-
-def apply(network: nn.Module, inputs: Any) -> Any:
-    """Call a network on a batch: a tensor, a tuple of arguments or a mapping of keyword arguments."""
-    if isinstance(inputs, Mapping):
-        return network(**inputs)
-    if isinstance(inputs, tuple | list):
-        return network(*inputs)
-    return network(inputs)
 
 
 @contextmanager

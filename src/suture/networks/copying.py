@@ -11,28 +11,67 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
+from suture._base import find_eager
+from suture.networks.offloading import get_hooks, remove_hooks
+
+_WRAPPERS = nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel
+"""Modules that only pass their inputs on."""
 _REGISTERED = "_parameters", "_buffers", "_modules"
 
 
-def copy_network(network: nn.Module, device: torch.device | None = None) -> nn.Module:
+def strip(network: Any) -> Any:
+    """Return the module in wrappers that only pass their inputs on."""
+    while isinstance(network, nn.Module):
+        inner = find_eager(network)
+        if inner is network and isinstance(network, _WRAPPERS):
+            inner = network.module
+        # A hook of the wrapper itself would be lost.
+        if inner is network or network._forward_hooks or network._forward_pre_hooks:
+            break
+        network = inner
+    return network
+
+
+def copy_network(network: nn.Module, device: torch.device | None = None, *,
+                 shared: bool = False) -> nn.Module:
     """Copy a network together with what its hooks and functions refer to.
 
     `deepcopy` leaves functions as they are, so the closure of a hook, or a `forward` set on an instance,
-    would still call modules of the original. Here they are bound to the copy.
+    would still call modules of the original. Here they are bound to the copy. Parts come without wrappers,
+    and on a given device without the hooks that move weights between devices.
 
     Args:
         device: device of the copy. Default: that of the original.
+        shared: the copy has the tensors of the original.
     """
-    # The weight that `weight_norm` computes has a history, which `deepcopy` refuses.
-    memo: dict[int, Any] = {id(t): t.detach().clone() for m in network.modules() for t in vars(m).values()
-                            if isinstance(t, Tensor) and t.grad_fn is not None}
-    mine: nn.Module = copy.deepcopy(network, memo)
+    with torch.no_grad():  # else the weights of a TorchScript part become results with a history
+        memo = _start_memo(network, shared)
+        mine: nn.Module = copy.deepcopy(network, memo)
     _Binder(memo, device).bind_module(mine)
     for module in mine.modules():
         if isinstance(module, nn.DataParallel):
             module.device_ids = []  # its replicas would be out of sight
-    return mine if device is None else mine.to(device)
+    if device is None:
+        return mine
+    remove_hooks(mine)
+    return mine.to(device)
+
+
+def _start_memo(network: nn.Module, shared: bool) -> dict[int, Any]:
+    """Return the parts of a copy that `deepcopy` is not to make, by the id of the original's."""
+    modules = list(network.modules())
+    # The weight that `weight_norm` computes has a history, which `deepcopy` refuses.
+    memo: dict[int, Any] = {id(t): t if shared else t.detach().clone() for m in modules
+                            for t in vars(m).values() if isinstance(t, Tensor) and t.grad_fn is not None}
+    memo |= {id(hook): hook for m in modules for hook in get_hooks(m)}  # they may hold all weights
+    if shared:
+        memo |= {id(t): t for t in (*network.parameters(), *network.buffers())}
+    for module in reversed(modules):  # inner wrappers first
+        if (inner := strip(module)) is not module:
+            memo[id(module)] = copy.deepcopy(inner, memo)
+    return memo
 
 
 class _Binder:
@@ -53,6 +92,7 @@ class _Binder:
         """Return `value`, or a copy of it that refers to private modules."""
         if isinstance(value, nn.Module):
             return self._copy_module(value)
+        value = find_eager(value)
         if isinstance(value, Tensor):
             return value if self._device is None else value.to(self._device)
         if type(value) not in _BINDINGS:
@@ -67,7 +107,8 @@ class _Binder:
             return module
         made = self._memo.get(id(module))
         if made is None:  # a module outside the network, such as a hook's own encoder
-            made = copy.deepcopy(module, self._memo).eval().requires_grad_(False)
+            with torch.no_grad():
+                made = copy.deepcopy(module, self._memo).eval().requires_grad_(False)
             made = made if self._device is None else made.to(self._device)
             self._private |= {id(v) for v in self._memo.values()}
             self.bind_module(made)

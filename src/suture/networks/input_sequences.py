@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from suture._base import convert_tensors, count_examples
+from suture.networks.arguments import list_arguments
 from suture.networks.calls import Call, CallId, disable_gradients, extract_main_output, record, walk
 from suture.representations import (
     Kind,
@@ -29,14 +30,6 @@ Calls = dict[CallId, Call]
 _NO_PADDING = ("special_tokens_mask", "bool_masked_pos", "global_attention_mask")
 _GLOBAL = "global_attention_mask"
 """In Longformer and LED it marks tokens that see all others, and no padding."""
-
-
-def list_arguments(network: nn.Module) -> tuple[str, ...]:
-    """List the names of the arguments of a network; none if it does not tell, such as a TorchScript one."""
-    try:
-        return tuple(inspect.signature(network.forward).parameters)
-    except (TypeError, ValueError):
-        return ()
 
 
 @dataclass(frozen=True)

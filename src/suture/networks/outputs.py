@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from suture._base import SutureError, make_unknown_error
-from suture.networks.calls import apply, freeze, name_tensors
+from suture.networks.arguments import apply
+from suture.networks.calls import freeze, name_tensors
 
 NEAR = {torch.float32: 1e-3, torch.float64: 1e-3}
 """Largest distance from one of a sum of probabilities, by type; 1e-2 for half precision."""

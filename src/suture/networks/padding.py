@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from suture._base import SutureError, convert_tensors, count_examples
+from suture._base import SutureError, convert_examples, convert_tensors, count_examples
+from suture.networks.arguments import list_arguments
 from suture.networks.calls import extract_main_output
-from suture.networks.input_sequences import InputSequences, list_arguments
+from suture.networks.input_sequences import InputSequences
 from suture.representations import Shape, TokenMasks
 
 TOLERANCE = 1e-3
@@ -79,7 +80,7 @@ class PaddingGuard:
         if row is None:
             return False
         size, own = count_examples(inputs), mask[row]
-        one = convert_tensors(inputs, lambda t: t[row:row + 1] if t.ndim and len(t) == size else t)
+        one = convert_examples(inputs, size, lambda part: part[row:row + 1])
         kept = own.nonzero()[:, 0]
         tokens = slice(int(kept[0]), int(kept[-1]) + 1)
         alone = self._try(self._cut(one, sequence, tokens))

@@ -3,31 +3,46 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from suture._base import SutureError, convert_tensors, count_examples, expect, list_tensors, report_errors
+from suture._base import (
+    ExampleList,
+    SutureError,
+    convert_examples,
+    convert_tensors,
+    count_examples,
+    expect,
+    list_tensors,
+    report_errors,
+    show_value,
+    summarise_error,
+)
+from suture.data import advise_graph
+from suture.networks.arguments import apply, list_arguments
 from suture.networks.calls import (
     Call,
-    apply,
+    dequantise,
     disable_gradients,
     extract_tensors,
     freeze,
-    guess_axis,
     intercept_calls,
     record,
     walk,
 )
 from suture.networks.copying import copy_network
+from suture.networks.unwrapping import open_network
 
 CPU_BUDGET = 13 * 2**20
 GPU_BUDGET = 2 * 2**30
 """Bytes allowed for a micro-batch's largest activation; a CPU's should fit the cache (benchmarks/grid.py)."""
+_SHOWN = 4
+"""Number of shapes that a message names."""
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -37,14 +52,17 @@ def find_device(name: str | torch.device = "auto") -> torch.device:
     Raises:
         SutureError: an unknown device, or one that is not there.
     """
-    have = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    have = {"cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+            "mps": int(torch.backends.mps.is_available()), "cpu": 1}
+    expect(isinstance(name, str | torch.device), "a device auto, cpu, cuda or mps", show_value(name))
     if name == "auto":
         return torch.device(next(d for d in ("cuda", "mps", "cpu") if have[d]))
     try:
         device = torch.device(name)
-    except RuntimeError as e:
+    except (RuntimeError, ValueError, TypeError) as e:
         raise SutureError(f"expected a device auto, cpu, cuda or mps, got {name!r}") from e
-    if not have.get(device.type, False):
+    expect(device.type in have, "a device auto, cpu, cuda or mps", repr(str(name)), "use auto or cpu")
+    if (device.index or 0) >= have[device.type]:
         raise SutureError(f"device {str(name)!r} is not available on this machine; use auto or cpu")
     return device
 
@@ -55,15 +73,13 @@ def prepare(network: nn.Module, inputs: Any, device: torch.device, name: str) ->
     The copy is in channels last if its output stays the same. The user's network is not changed.
 
     Args:
-        inputs: a few examples on `device`, to compare the outputs.
+        inputs: a batch on `device`; the outputs for its first examples are compared.
         name: name of the network in error messages.
 
     Raises:
         SutureError: no eager module, float64 weights, or a network that cannot be copied or run.
     """
-    expect(isinstance(network, nn.Module), f"a torch.nn.Module as {name}", type(network).__name__)
-    expect(not isinstance(network, torch.jit.ScriptModule), f"an eager module as {name}", "a TorchScript one",
-           "pass the model it was made from")
+    network = open_network(network, name)
     double = next((k for k, p in network.named_parameters() if p.dtype == torch.float64), None)
     expect(double is None, f"the {name} in float32 (or half)", f"float64 in {double!r}",
            "pass network.float(), data in float32")
@@ -71,9 +87,11 @@ def prepare(network: nn.Module, inputs: Any, device: torch.device, name: str) ->
     with report_errors(f"the {name} network cannot be copied",
                        "keep only parameters, buffers and plain values on it, for suture's private copy"):
         mine = copy_network(network, device).eval().requires_grad_(False)
-    shapes = ", ".join(str(tuple(t.shape)) for t in list_tensors(inputs))
-    with disable_gradients(), report_errors(f"the {name} network fails on inputs of shape {shapes}",
-                                        _advise_inputs(mine, inputs, name)):
+    whole, inputs = inputs, take_first(inputs)
+    shapes = [str(tuple(t.shape)) for t in list_tensors(inputs)]
+    listed = ", ".join(shapes[:_SHOWN]) + ", ..." * (len(shapes) > _SHOWN)
+    with disable_gradients(), report_failure(f"the {name} network fails on inputs of shape {listed}", mine,
+                                             whole, name, _advise_inputs(mine, inputs, name)):
         with _refuse_calls(network, mine, name):
             before = apply(mine, inputs)
         _check_equal_to_original(network, inputs, before, name)
@@ -85,6 +103,34 @@ def prepare(network: nn.Module, inputs: Any, device: torch.device, name: str) ->
             return fast if are_equal_outputs(before, apply(fast, inputs)) else mine
     except RuntimeError:  # from ``.view`` on a map that is in channels last
         return mine
+
+
+@contextmanager
+def report_failure(what: str, network: nn.Module, whole: Any, name: str, instead: str = "") -> Iterator[None]:
+    """Report any error of a network on the first examples of a batch in one line.
+
+    A network that runs on the `whole` batch only, such as one of a graph, does not treat each example alone.
+    """
+    try:
+        yield
+    except SutureError:
+        raise
+    except Exception as e:
+        if _runs(network, whole):
+            advice = advise_graph(whole) or "; give a network that treats each example alone"
+            raise SutureError(f"the {name} runs on a whole batch of {count_examples(whole)}, but not on some "
+                              f"of its examples alone{advice}") from e
+        raise SutureError(f"{what}: {type(e).__name__}: {summarise_error(e)}"
+                          f"{'; ' + instead if instead else ''}") from e
+
+
+def _runs(network: nn.Module, inputs: Any) -> bool:
+    try:
+        with disable_gradients(), freeze(network):
+            apply(network, inputs)
+    except Exception:
+        return False
+    return True
 
 
 def _refuse_calls(network: nn.Module, mine: nn.Module, name: str) -> AbstractContextManager[None]:
@@ -128,13 +174,17 @@ def _advise_inputs(network: nn.Module, inputs: Any, name: str) -> str:
     if is_bytes and any(p.is_floating_point() for p in network.parameters()):
         return (f"the inputs are bytes (uint8): write --{name}-input mean=...,std=..., or "
                 "Prepared(data, ImagePreprocessing(...))")
+    several = isinstance(inputs, tuple | list) and not isinstance(inputs, ExampleList) and len(inputs) > 1
+    if several and len(inputs) > len(list_arguments(network)) > 0:
+        return (f"a list of {len(inputs)} tensors is {len(inputs)} arguments; for one argument yield "
+                "((images,), labels)")
     return "give it the data it was made for"
 
 
 def take_first(inputs: Any, n: int = 4) -> Any:
     """Return the first `n` examples of a batch of inputs."""
     size = count_examples(inputs)
-    return convert_tensors(inputs, lambda t: t if guess_axis(t, size) is None else t[:n])
+    return convert_examples(inputs, size, lambda part: part[:n])
 
 
 def fold_batch_norms(network: nn.Module, inputs: Any, unchanged: Collection[str] = ()) -> int:
@@ -166,7 +216,7 @@ def fold_batch_norms(network: nn.Module, inputs: Any, unchanged: Collection[str]
 
 def are_equal_outputs(one: Any, other: Any) -> bool:
     """Return True where the tensors in two outputs are equal up to rounding of float32."""
-    a, b = extract_tensors(one), extract_tensors(other)
+    a, b = ([*map(dequantise, extract_tensors(o))] for o in (one, other))
     return len(a) == len(b) and all(
         x.shape == y.shape and torch.allclose(x, y.to(x.device), rtol=1e-3, atol=1e-4, equal_nan=True)
         for x, y in zip(a, b, strict=True))

@@ -100,6 +100,7 @@ def compute_rate_factor(schedule: Schedule, step: float, steps: float) -> float:
     """Compute the factor of the peak learning rate at `step` of `steps`, counted from 0."""
     if schedule == "constant":
         return 1.0
+    step = min(step, steps)  # data may yield more batches than their length says
     rise = 0.3 * steps if schedule == "onecycle" else 0.0
     if step < rise:
         return 1 / 25 + (1 - 1 / 25) * step / rise

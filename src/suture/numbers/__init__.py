@@ -1,5 +1,12 @@
 """Functions of second moments, intervals and scores: tensors in, frozen records out; no network, no path."""
 
+from suture.numbers.factorisations import NumericalError as NumericalError
+from suture.numbers.factorisations import eigh as eigh
+from suture.numbers.factorisations import exponentiate_matrix as exponentiate_matrix
+from suture.numbers.factorisations import find_assignment as find_assignment
+from suture.numbers.factorisations import qr as qr
+from suture.numbers.factorisations import svd as svd
+from suture.numbers.factorisations import svdvals as svdvals
 from suture.numbers.frechet_distance import frechet as frechet
 from suture.numbers.intervals import CHANCE_LEVEL as CHANCE_LEVEL
 from suture.numbers.intervals import Difference as Difference
@@ -32,6 +39,7 @@ from suture.numbers.moments import Side as Side
 from suture.numbers.moments import leave_out as leave_out
 from suture.numbers.moments import merge_all as merge_all
 from suture.numbers.moments import merge_blocks as merge_blocks
+from suture.numbers.moments import to_double as to_double
 from suture.numbers.pair_moments import NonFiniteError as NonFiniteError
 from suture.numbers.pair_moments import PairMoments as PairMoments
 from suture.numbers.records import RECORDS as RECORDS
@@ -53,6 +61,7 @@ from suture.numbers.sampling import Reservoir as Reservoir
 from suture.numbers.sampling import draw_uniform as draw_uniform
 from suture.numbers.spectra import MomentBlock as MomentBlock
 from suture.numbers.spectra import Pair as Pair
+from suture.numbers.spectra import Spectra as Spectra
 from suture.numbers.spectra import Spectrum as Spectrum
 from suture.numbers.spectra import UnitRowSums as UnitRowSums
 from suture.numbers.spectra import compute_squared_error as compute_squared_error

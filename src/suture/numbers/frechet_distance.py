@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from suture._base import expect
+from suture.numbers.factorisations import svdvals
 from suture.numbers.intervals import Estimate, make_missing_estimate
 from suture.numbers.spectra import Pair, Spectrum
 
@@ -68,10 +69,10 @@ def frechet(weight: Tensor, bias: Tensor, pair: Pair) -> FrechetDistance:
                           (w @ m.x.mean + b - m.y.mean) / unit)
     if not torch.isfinite(stitched.square().sum() + off @ off):
         return _make_missing("the stitched representation has no finite second moments")
-    s, t = torch.linalg.svdvals(stitched), (pair.y.values / m.n).sqrt() / unit
+    s, t = svdvals(stitched), (pair.y.values / m.n).sqrt() / unit
     k = min(len(s), len(t))
     shrinkage = (s[:k] - t[:k]).square().sum() + s[k:].square().sum() + t[k:].square().sum()
-    rotation = 2 * (s[:k] @ t[:k] - torch.linalg.svdvals(own.T @ stitched).sum())
+    rotation = 2 * (s[:k] @ t[:k] - svdvals(own.T @ stitched).sum())
     if -_bound_rounding(s, t) <= rotation < 0:
         rotation = torch.zeros_like(rotation)
     parts = [float(off @ off), float(shrinkage), float(rotation)]

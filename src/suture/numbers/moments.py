@@ -14,7 +14,7 @@ from typing import Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-from suture._base import check_finite, expect
+from suture._base import check_finite, exact_products, expect
 
 
 def to_double(value: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ class Moments:
     def of(cls, x: Tensor, y: Tensor) -> Moments:
         """Compute the moments of two matrices (n, p) and (n, q) in memory, in float64, after `check`."""
         cls.check(x, y)
-        x, y = x.double(), y.double()
+        x, y = to_double(x), to_double(y)
         shifts = x.mean(0), y.mean(0)
         x, y = x - shifts[0], y - shifts[1]
         kx, ky = x.square().sum(1), y.square().sum(1)
@@ -229,6 +229,7 @@ class ShiftedSums:
         return 8 * max(1, len(self.counts)) * (1 + len(self.shift)) + self.gram.nbytes
 
     @torch.no_grad()
+    @exact_products()
     def update(self, rows: Tensor, classes: Tensor | None = None, mask: Tensor | None = None) -> None:
         """Add a batch of rows (N, F), or (N, P, F) with P rows for each of N examples.
 

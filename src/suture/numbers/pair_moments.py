@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from suture._base import SutureError, expect
+from suture._base import SutureError, exact_products, expect
 from suture.numbers.moments import Cross, Moments, Side, compute_shift, to_double
 from suture.numbers.resizing import Resizing
 
@@ -137,6 +137,7 @@ class PairMoments:
         return 8 * numbers
 
     @torch.no_grad()
+    @exact_products()
     def update(self, sources: Sequence[Tensor], targets: Sequence[Tensor],
                masks: Mapping[Hashable, Tensor] | None = None) -> None:
         """Add one batch.

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from threading import Lock
 
 import torch
 from torch import Tensor
 
+from suture.numbers.factorisations import eigh, svd, svdvals
 from suture.numbers.moments import Moments, Side, to_double
+
+Key = tuple[Hashable, ...]
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Spectrum:
     @classmethod
     def of(cls, side: Side, precision: torch.dtype = torch.float64) -> Spectrum:
         """Compute the spectrum of a scatter about the mean, without directions that are rounding."""
-        values, vectors = torch.linalg.eigh(side.gram)
+        values, vectors = eigh(side.gram)
         values, vectors = values.flip(0), vectors.flip(1)
         floor = max(float(_compute_rounding(side, precision).max()),
                     compute_rank_cut(len(values), side.n, precision) * max(float(values[0]), 0.0))
@@ -62,6 +66,16 @@ def compute_rank_cut(width: int, n: int, precision: torch.dtype) -> float:
 def _compute_rounding(side: Side, precision: torch.dtype) -> Tensor:
     """Compute the scatter (p,) that rounding alone gives to constant columns: n (4 eps |mean|)²."""
     return side.n * (4 * torch.finfo(precision).eps * side.mean.abs()).square()
+
+
+def _decide_constant(side: Side, precision: torch.dtype) -> bool | None:
+    """Return True if the spectrum has rank 0, None where only the spectrum tells.
+
+    The largest eigenvalue lies between the largest diagonal element and the trace.
+    """
+    floor = float(_compute_rounding(side, precision).max())
+    least, most = float(side.gram.diagonal().max()), float(side.gram.trace())
+    return False if least > floor else True if most <= floor else None
 
 
 def find_varying_columns(side: Side, precision: torch.dtype = torch.float64) -> Tensor:
@@ -133,28 +147,50 @@ class MomentBlock:
         return MomentBlock(self.moments.merge(other.moments), unit, standard)
 
 
+class Spectra:
+    """Spectra by key, each computed when it is first asked for and kept, so that cells share their sides.
+
+    A key holds side, number and rows of a site, then what is left out of the rows. Several threads may ask. A
+    spectrum that cannot be computed raises its error for each that asks.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[Key, Spectrum] = {}
+        self._locks: dict[Key, Lock] = {}
+
+    def find(self, key: Key, side: Side, precision: torch.dtype) -> Spectrum:
+        """Return the spectrum of `key`, which is that of `side` if it is not known yet."""
+        with self._locks.setdefault(key, Lock()):
+            if key not in self._found:
+                self._found[key] = Spectrum.of(side, precision)
+            return self._found[key]
+
+    def forget_parts(self, side: str, site: int) -> None:
+        """Forget the spectra of a site without some rows (`Pair.leave_out`, `Pair.find_outside`)."""
+        for key in [k for k in self._found if len(k) > 3 and k[:2] == (side, site)]:
+            del self._found[key]
+
+
 @dataclass(frozen=True)
 class Pair:
     """Moments of one cell with the spectra of both sides. Every index from moments is a function of it.
 
     Attributes:
         moments: about the means.
-        x, y: spectra of the scatter of source and target.
         unit, standard: see `MomentBlock`.
         blocks: moments of disjoint blocks of examples, if they were kept apart.
-        outside: spectra of the source outside of each fold of the blocks, if they are known.
         share: share of the rows that are independent. It is below 1 where an alignment repeats or
             interpolates the source's positions.
+        spectra, keys: spectra that are shared with other cells, if any, and the keys of source and target.
     """
 
     moments: Moments
-    x: Spectrum
-    y: Spectrum
     unit: tuple[UnitRowSums, UnitRowSums] | None = None
     standard: Moments | None = None
     blocks: tuple[MomentBlock, ...] = ()
-    outside: tuple[Spectrum, ...] = ()
     share: float = 1.0
+    spectra: Spectra | None = None
+    keys: tuple[Key, Key] = (("source",), ("target",))
 
     @classmethod
     def of(cls, moments: Moments) -> Pair:
@@ -164,9 +200,32 @@ class Pair:
     @classmethod
     def of_block(cls, block: MomentBlock, blocks: Sequence[MomentBlock] = ()) -> Pair:
         """Make the pair of all that a block holds; `blocks` are its parts, if they are kept apart."""
-        m = block.moments
-        return cls(m, Spectrum.of(m.x, m.precision), Spectrum.of(m.y, m.precision), block.unit,
-                   block.standard, tuple(blocks))
+        return cls(block.moments, block.unit, block.standard, tuple(blocks))
+
+    def leave_out(self, number: int, rest: MomentBlock, blocks: Sequence[MomentBlock] = ()) -> Pair:
+        """Make the pair without block `number`: of `rest`, all other blocks, of which `blocks` are parts."""
+        x, y = self.keys
+        return replace(self, moments=rest.moments, unit=rest.unit, standard=rest.standard,
+                       blocks=tuple(blocks), keys=((*x, number), (*y, number)))
+
+    @cached_property
+    def x(self) -> Spectrum:
+        """Spectrum of the scatter of the source."""
+        return self._find_spectrum(self.keys[0], self.moments.x)
+
+    @cached_property
+    def y(self) -> Spectrum:
+        """Spectrum of the scatter of the target."""
+        return self._find_spectrum(self.keys[1], self.moments.y)
+
+    def find_outside(self, fold: int, rest: Moments) -> Spectrum:
+        """Return the spectrum of the source outside of a fold; `rest` are the moments there."""
+        return self._find_spectrum((*self.keys[0], "outside", fold), rest.x)
+
+    def _find_spectrum(self, key: Key, side: Side) -> Spectrum:
+        precision = self.moments.precision
+        spectra = Spectra() if self.spectra is None else self.spectra
+        return spectra.find(key, side, precision)
 
     @property
     def n(self) -> int:
@@ -186,13 +245,18 @@ class Pair:
     @property
     def participation(self) -> tuple[float, float]:
         """Participation ratios of source and target: effective numbers of directions."""
-        x, y = (float(s.values.sum().square() / s.values.square().sum()) for s in (self.x, self.y))
+        m = self.moments
+        x, y = (float(torch.trace(s).square() / s.square().sum()) for s in (m.sxx, m.syy))
         return x, y
 
     @property
     def constant(self) -> tuple[str, ...]:
         """The sides ("source", "target") that do not vary."""
-        return tuple(name for name, s in (("source", self.x), ("target", self.y)) if s.rank == 0)
+        m = self.moments
+        found = [_decide_constant(side, m.precision) for side in (m.x, m.y)]
+        return tuple(name for name, known, spectrum in (("source", found[0], lambda: self.x),
+                                                        ("target", found[1], lambda: self.y))
+                     if (spectrum().rank == 0 if known is None else known))
 
     @property
     def scale(self) -> float:
@@ -214,13 +278,12 @@ class Pair:
     def canonical(self) -> tuple[Tensor, Tensor, Tensor]:
         """Canonical correlations: (U, correlations, V'), with U and V in whitened coordinates."""
         white = self.rotated / torch.outer(self.x.values.sqrt(), self.y.values.sqrt())
-        u, s, vh = torch.linalg.svd(white, full_matrices=False)
-        return u, s, vh
+        return svd(white)
 
     @cached_property
     def nuclear(self) -> float:
         """Nuclear norm of the cross scatter: the largest trace that a rotation of one side can reach."""
-        return float(torch.linalg.svdvals(self.moments.sxy).sum())
+        return float(svdvals(self.moments.sxy).sum())
 
     @cached_property
     def correlations(self) -> Tensor:

@@ -12,9 +12,11 @@ from torch.nn import functional as F
 
 from suture._base import (
     SutureError,
+    convert_examples,
     convert_tensors,
     count_duplicates,
     count_examples,
+    expect,
     hash_examples,
     list_tensors,
 )
@@ -24,6 +26,7 @@ from suture.data import (
     Batch,
     Batches,
     find_input_kind,
+    has_lists,
     make_auxiliary,
     split_labels,
 )
@@ -129,6 +132,10 @@ def gather_inputs(data: Batches, most: int, like: Any = None) -> Any:
     parts: list[Any] = []
     left, wanted = most, None if like is None else _describe_form(like)
     for batch in data:
+        if has_lists((batch.target, like)):
+            expect(like is None, f"tensors of one shape as {data.name}", "lists of examples",
+                   "leave them out, with methods=[] or ood=None")
+            return batch.target
         part = take_examples(batch.target, slice(0, left))
         form = _describe_form(part)
         wanted = wanted or form
@@ -151,8 +158,7 @@ def gather_inputs(data: Batches, most: int, like: Any = None) -> Any:
 
 def take_examples(inputs: Any, rows: slice | torch.Tensor) -> Any:
     """Return some examples of nested inputs."""
-    n = count_examples(inputs)
-    return convert_tensors(inputs, lambda t: t[rows] if _is_per_example(t, n) else t)
+    return convert_examples(inputs, count_examples(inputs), lambda part: part[rows])
 
 
 def fingerprint_examples(batches: Iterable[Any]) -> str:

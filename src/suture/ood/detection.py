@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import product, repeat
 from pathlib import Path
@@ -21,10 +22,11 @@ from suture._base import (
     count_examples,
     expect,
     format_times,
+    remember_lengths,
     replace_file,
     summarise_error,
 )
-from suture.data import Batch, Batches, cut_batch, find_input_kind, move_batch
+from suture.data import Batch, Batches, MicroBatch, find_input_kind
 from suture.networks import OutputKind, SitedNetwork, disable_gradients, extract_main_output
 from suture.numbers import auroc, two_sided_auroc
 from suture.ood.auxiliary import (
@@ -34,7 +36,7 @@ from suture.ood.auxiliary import (
     gather_inputs,
     take_examples,
 )
-from suture.ood.detector import Detector, NativeData, NativeSite, Statistics
+from suture.ood.detector import UNSOLVED, Detector, NativeData, NativeSite, Statistics, Unfitted
 from suture.ood.detector_store import fit_with_store
 from suture.ood.features import SiteFeatures
 from suture.ood.options import OOD
@@ -94,7 +96,7 @@ class Detection:
     ood: OOD
     target: SitedNetwork
     device: torch.device
-    micro_batch: int
+    micro_batch: int | MicroBatch
     seed: int
     fingerprint: str
     data: Any
@@ -188,7 +190,8 @@ class Detection:
                              f"{len(loaded)} sites (computed {format_times(loaded)})")
                 if progress:
                     progress(notes[-1], 1, 1)
-            notes += detector.describe_fit(self._fitted[name])
+            fitted = [d for d in self._fitted[name] if not isinstance(d, Unfitted)]
+            notes += detector.describe_fit(fitted) if fitted else []
         self.notes = [*dict.fromkeys(notes), *outside.notes]
         self._scored = {use: self._score_auxiliary(use, outside.inputs[use])
                         for use in ("auxiliary", "unseen") if use in outside.inputs}
@@ -202,18 +205,27 @@ class Detection:
     @torch.no_grad()
     def _score_auxiliary(self, use: str, inputs: Any) -> ScoreCollector:
         scoring = self.make_collector()
-        for piece in cut_batch(Batch(inputs, inputs, None), self.micro_batch):
-            given = move_batch(piece, self.device).target
-            mask = self.target.find_masks(given)
+        pieces = MicroBatch.of(self.micro_batch)
+        for _ in pieces.map(Batch(inputs, inputs, None), self.device,
+                            lambda piece: self._score_piece(use, piece.target, scoring)):
+            pass
+        return scoring
+
+    def _score_piece(self, use: str, inputs: Any, scoring: ScoreCollector) -> None:
+        """Score the native representations of some inputs; leave nothing behind if that fails."""
+        undo, mask = remember_lengths(scoring.list_parts), self.target.find_masks(inputs)
+        try:
             with disable_gradients():
-                done = self.target.run_full(given) if scoring.needs_logits else None
-                xs = self.target.front(given) if done is None else self.target.pick_representations(done)
+                done = self.target.run_full(inputs) if scoring.needs_logits else None
+                xs = self.target.front(inputs) if done is None else self.target.pick_representations(done)
             logits = None if done is None else extract_main_output(done.output)
             for j, (site, x) in enumerate(zip(self._list_sites(), xs, strict=True)):
                 check_finite(SiteFeatures(x, site.shape, mask).mean, f"the representation of {use} data at "
                              f"target site {site.name!r}", "remove the examples that give it")
                 scoring.add(j, x, mask, logits)
-        return scoring
+        except (RuntimeError, MemoryError):
+            undo()
+            raise
 
     def make_collector(self) -> ScoreCollector:
         """Return a score collector for one pass over the test data."""
@@ -246,9 +258,11 @@ class Detection:
             elif self._chosen[name].per_cell:
                 own, other = tested.join_features(j), self._scored[use].join_features(j)
                 n = min(len(own), len(other))
-                pair = score_features(self._fitted[name][j], own[:n], other[:n]) if n > 1 else None
+                with suppress(*UNSOLVED):
+                    pair = score_features(self._fitted[name][j], own[:n], other[:n]) if n > 1 else None
             else:
                 pair = arrays[f"native.{name}"][j], arrays[f"{use}.{name}"][j]
-            found |= {use: two_sided_auroc(*pair) if pair else None,
-                      f"{use}_one_sided": auroc(*pair) if pair else None}
+            sound = pair is not None and not any(np.isnan(scores).any() for scores in pair)
+            found |= {use: two_sided_auroc(*pair) if pair and sound else None,
+                      f"{use}_one_sided": auroc(*pair) if pair and sound else None}
         return found

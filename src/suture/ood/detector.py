@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Protocol, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from suture._base import Progress
-from suture.data import Batches, move_batch
+from suture._base import Progress, is_library, run_foreign, summarise_error
+from suture.data import Batches, MicroBatch, move_batch
 from suture.networks import SitedNetwork, disable_gradients, take_first
+from suture.numbers import NumericalError
 from suture.ood.energy_classifier import EnergyRecipe
 from suture.ood.features import SiteFeatures
 from suture.representations import Shape, find_image_size
 from suture.stitching import extract_logits
+
+UNSOLVED = NumericalError, np.linalg.LinAlgError, torch.linalg.LinAlgError
+"""Errors for numbers without a result, which make the scores of one detector at one site missing."""
 
 
 class Statistics(Protocol):
@@ -48,7 +54,7 @@ class NativeData:
     batches: Batches
     recipe: EnergyRecipe
     device: torch.device
-    micro_batch: int
+    micro_batch: int | MicroBatch
     fingerprint: str = ""
     auxiliary: Any = None
     progress: Progress | None = None
@@ -87,6 +93,12 @@ class NativeSite:
     statistics: Any = None
     data: NativeData | None = None
     index: int = 0
+
+
+def run_detector(detector: Detector) -> AbstractContextManager[None]:
+    """Note whose code runs in a block if the detector is a user's; errors in suture's own ones stay."""
+    of = type(detector)
+    return nullcontext() if is_library(of) else run_foreign(f"the detector {of.__name__}")
 
 
 class Detector(ABC):
@@ -140,9 +152,18 @@ class Detector(ABC):
         """Return a copy fitted to one site; too few data raise a `SutureError`. Default: no fit is needed."""
         return self
 
-    def fit_sites(self, natives: Sequence[NativeSite]) -> Sequence[Self]:
-        """Return a fitted copy for each site; override it to share passes of the network."""
-        return [copy(self).fit(native) for native in natives]
+    def fit_sites(self, natives: Sequence[NativeSite]) -> Sequence[Detector]:
+        """Return a fitted copy for each site; override it to share passes of the network.
+
+        A site on which numbers have no result has an `Unfitted` detector.
+        """
+        found = []
+        for native in natives:
+            try:
+                found.append(copy(self).fit(native))
+            except UNSOLVED as e:
+                found.append(Unfitted(summarise_error(e)))
+        return found
 
     @abstractmethod
     def score(self, seen: SiteFeatures) -> Tensor:
@@ -178,3 +199,13 @@ class Detector(ABC):
         """Return a copy with its state on a device."""
         return self.copy_with(**{name: value.to(device) for name, value in vars(self).items()
                                  if isinstance(value, Tensor | nn.Module)})
+
+
+class Unfitted(Detector):
+    """A detector that could not be fitted to a site, and the `reason`; its scores are missing (nan)."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def score(self, seen: SiteFeatures) -> Tensor:
+        return seen.spread.new_full((len(seen.spread),), torch.nan)

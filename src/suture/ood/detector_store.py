@@ -11,7 +11,7 @@ import torch
 from suture._base import TensorFile, expect, get_time, hash_object, hash_parts, load_tensors, save_tensors
 from suture.data import can_shuffle
 from suture.ood.auxiliary import fingerprint_examples
-from suture.ood.detector import Detector, NativeData, NativeSite
+from suture.ood.detector import Detector, NativeData, NativeSite, Unfitted, run_detector
 
 STORE_FORMAT, OLD_STORE_FORMAT = "suture.detector/2", "suture.shelf/1"
 
@@ -31,9 +31,11 @@ def fit_with_store(detector: Detector, natives: Sequence[NativeSite], data: Nati
     if loaded is not None:
         loaded += [of.about["computed"] for of in kept.values() if "computed" in of.about]
     rest = [k for k in range(len(natives)) if k not in found]
-    for k, made in zip(rest, detector.fit_sites([natives[k] for k in rest]) if rest else (), strict=True):
+    with run_detector(detector):
+        fitted = detector.fit_sites([natives[k] for k in rest]) if rest else ()
+    for k, made in zip(rest, fitted, strict=True):
         found[k] = made
-        if files:
+        if files and not isinstance(made, Unfitted):
             save_tensors(files[k], STORE_FORMAT, made.get_state(),
                          {"site": natives[k].name, "key": keys[k], "computed": get_time()})
     device = torch.device("cpu") if detector.per_cell else data.device

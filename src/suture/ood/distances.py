@@ -8,8 +8,8 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from suture._base import expect
-from suture.numbers import SAMPLE_ROWS, Reservoir, ShiftedSums
+from suture._base import exact_products, expect
+from suture.numbers import SAMPLE_ROWS, Reservoir, ShiftedSums, eigh
 from suture.ood.detector import Detector, NativeSite
 from suture.ood.features import SiteFeatures, limit_spread
 
@@ -31,6 +31,7 @@ class Gaussians(NamedTuple):
     whiten: Tensor
     centres: Tensor
 
+    @exact_products()
     def square_distances(self, features: Tensor) -> Tensor:
         """Return the squared Mahalanobis distances (N, K) of features (N, F) to each centre."""
         # The rows are centred and white, so the matrix product loses no significant digits.
@@ -55,7 +56,7 @@ def fit_gaussians(means: Tensor, covariance: Tensor, n: int,
     rho = compute_shrinkage(correlation, n)
     level = float(torch.trace(correlation)) / len(spread)
     identity = torch.eye(len(spread), dtype=correlation.dtype)
-    values, vectors = torch.linalg.eigh((1 - rho) * correlation + rho * (level or 1.0) * identity)
+    values, vectors = eigh((1 - rho) * correlation + rho * (level or 1.0) * identity)
     values = values.clamp(min=LEAST_FEATURE_STD**2 * max(float(values[-1]), 1e-300))
     whiten = (vectors / values.sqrt()) / spread[:, None]
     origin = means.mean(0)
@@ -199,6 +200,7 @@ class Neighbours(Detector):
         origin, scale = rows.mean(0), limit_spread(rows.std(0, correction=0), LEAST_FEATURE_STD)
         return self.copy_with(sample=(rows - origin) / scale, origin=origin, scale=scale)
 
+    @exact_products()
     def score(self, seen: SiteFeatures) -> Tensor:
         z = (seen.spread - self.origin) / self.scale
         return -torch.cdist(z, self.sample).kthvalue(self.k, dim=1).values

@@ -21,7 +21,7 @@ from suture._base import (
     expect,
     list_tensors,
 )
-from suture.data import Batch, Batches, cut_batch, move_batch
+from suture.data import Batch, Batches, MicroBatch, move_batch
 from suture.networks import (
     augment,
     check_images,
@@ -241,9 +241,10 @@ class _Trainer:
         return compute_energy_loss(logits[:n], logits[n:], labels, self.recipe)
 
     def _run_front(self, inputs: Any) -> FrontOutputs:
+        pieces = MicroBatch.of(self.native.micro_batch)
         with disable_gradients():
-            parts = [self.native.target.front(p.target)
-                     for p in cut_batch(Batch(inputs, inputs, None), self.native.micro_batch)]
+            parts = [xs for _, xs in pieces.map(Batch(inputs, inputs, None), self.native.device,
+                                                lambda piece: self.native.target.front(piece.target))]
         return [torch.cat([p[j] for p in parts]) for j in self.sites], self.native.target.find_masks(inputs)
 
     def _augment(self, inputs: Any) -> Any:

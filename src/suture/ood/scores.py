@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from suture._base import expect
+from suture._base import expect, summarise_error
 from suture.numbers import Arrays, Estimate, Float32Array, Floats, estimate_separation, make_missing_estimate
-from suture.ood.detector import Detector
+from suture.ood.detector import UNSOLVED, Detector, Unfitted, run_detector
 from suture.ood.features import SiteFeatures
 from suture.representations import Cell, Kind, Masks, Shape
 
@@ -32,12 +32,19 @@ class ScoreCollector:
 
     `detectors` has, by name, one detector for each target site. For detectors per cell, the collector keeps
     pooled features (N, F) of the first `SAMPLED_EXAMPLES` examples instead of scores.
+
+    `unsolved` has the reasons of missing scores, by detector and key: numbers without a result.
     """
 
     detectors: Mapping[str, Sequence[Detector]]
     shapes: Sequence[Shape]
+    unsolved: dict[tuple[str, Key], str] = field(default_factory=dict)
     _scores: dict[str, dict[Key, list[Tensor]]] = field(default_factory=dict)
     _features: dict[Key, list[Tensor]] = field(default_factory=dict)
+
+    def list_parts(self) -> list[list[Tensor]]:
+        """Return the lists that `add` appends to."""
+        return [*self._features.values(), *(parts for of in self._scores.values() for parts in of.values())]
 
     @property
     def needs_logits(self) -> bool:
@@ -60,7 +67,12 @@ class ScoreCollector:
             if detectors[j].per_cell:
                 pooled = True
                 continue
-            found = detectors[j].score(seen)
+            detector = detectors[j]
+            if isinstance(detector, Unfitted):
+                self.unsolved[name, key] = detector.reason
+            with run_detector(detector):
+                found = detector.score(seen)
+            expect(isinstance(found, Tensor), f"a tensor of scores from the detector {name!r}", found)
             expect(found.shape == (len(x),), f"one score for each example from the detector {name!r}", found)
             self._scores.setdefault(name, {}).setdefault(key, []).append(found.float())
         if pooled:
@@ -81,14 +93,18 @@ class ScoreCollector:
         for cell in self._features if found.shape[3] > 1 else ():
             if isinstance(cell, tuple) and (other := self.join_features(cell)).isfinite().all():
                 native, detector = self.join_features(cell[1]), self.detectors[name][cell[1]]
-                found[:, *cell] = score_features(detector, native, other)
+                try:
+                    found[:, *cell] = score_features(detector, native, other)
+                except UNSOLVED as e:
+                    self.unsolved[name, cell] = summarise_error(e)
         return found
 
 
 def score_features(detector: Detector, native: Tensor, other: Tensor) -> tuple[Floats, Floats]:
     """Return the scores (n,) that a detector per cell gives native and other features (n, F)."""
     shape = Shape(Kind.VECTOR, native.shape[1])
-    one, two = detector.score_pair(SiteFeatures(native, shape), SiteFeatures(other, shape))
+    with run_detector(detector):
+        one, two = detector.score_pair(SiteFeatures(native, shape), SiteFeatures(other, shape))
     return one.numpy(), two.numpy()
 
 
@@ -113,7 +129,8 @@ def stack_scores(found: ScoreCollector, method: str, shape: tuple[int, int]) -> 
 
 
 def tabulate_scores(arrays: Arrays, method: str, shape: tuple[int, int], names: Sequence[str], seed: int,
-                    failed: Mapping[Cell, str]) -> list[tuple[int, int, str, Estimate, int]]:
+                    failed: Mapping[Cell, str],
+                    unsolved: Mapping[tuple[str, Key], str]) -> list[tuple[int, int, str, Estimate, int]]:
     """Return (source, target, measure, estimate, n) of every detector and cell.
 
     Args:
@@ -122,6 +139,7 @@ def tabulate_scores(arrays: Arrays, method: str, shape: tuple[int, int], names: 
         names: of detectors.
         seed: of the confidence intervals.
         failed: cells without a stitched network, with the reason.
+        unsolved: see `ScoreCollector`.
     """
     rows = []
     constant = _find_constant_sites(arrays)
@@ -129,9 +147,9 @@ def tabulate_scores(arrays: Arrays, method: str, shape: tuple[int, int], names: 
         stitched = arrays[f"{method}.score_{name}"][i, j]
         own = f"{method}.native_{name}"
         native = arrays[own][i, j] if own in arrays else arrays[f"native.{name}"][j]
-        reason = failed.get((i, j)) or ("the target's representation is constant on the test data"
-                                        if constant[j] else "one example is too few"
-                                        if len(native) < 2 else "")
+        reason = failed.get((i, j)) or unsolved.get((name, (i, j))) or (
+            "the target's representation is constant on the test data" if constant[j]
+            else "one example is too few" if len(native) < 2 else "")
         if reason:
             found = dict.fromkeys(("ood", "auroc", "ap", "fpr95"), make_missing_estimate(reason))
         else:

@@ -8,7 +8,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from suture._base import SutureError, describe_value, expect, make_unknown_error, summarise_error
+from suture._base import (
+    FOREIGN,
+    SutureError,
+    describe_value,
+    expect,
+    make_unknown_error,
+    show_value,
+    summarise_error,
+)
 from suture.networks import Site, freeze
 from suture.ood.detector import Detector, NativeSite
 from suture.ood.distances import Mahalanobis, Neighbours, Relative
@@ -36,10 +44,13 @@ _DIVERGED = 1e15
 def choose_detectors(names: Iterable[str] | str) -> tuple[str, ...]:
     """Return the names, each once; a name that is not in `DETECTORS` raises a `SutureError`."""
     expect(isinstance(names, Iterable), "names of detectors", names, "write detectors=() for none")
-    given = tuple(dict.fromkeys([names] if isinstance(names, str) else names))
+    listed = [names] if isinstance(names, str) else list(names)
+    odd = next((name for name in listed if not isinstance(name, str)), None)
+    expect(odd is None, "names of detectors", show_value(odd), "write detectors=() for none")
+    given = tuple(dict.fromkeys(listed))
     for name in given:
         if name not in DETECTORS:
-            raise make_unknown_error("detector", str(name), DETECTORS,
+            raise make_unknown_error("detector", name, DETECTORS,
                                      "or pass your own: ood=suture.OOD(own={name: function})")
     return given
 
@@ -82,6 +93,6 @@ class FunctionDetector(Detector):
                 return self.given(x)
         except SutureError:
             raise
-        except Exception as e:  # user code may raise anything
+        except FOREIGN as e:  # user code may raise anything
             raise SutureError(f"the detector {self.name!r} fails at site {self.site!r} on shape "
                               f"{tuple(x.shape)}: {type(e).__name__}: {summarise_error(e)}") from e

@@ -33,7 +33,7 @@ class TwoSample(Detector):
         raise NotImplementedError("a detector of cells scores native and stitched representations together")
 
     def score_pair(self, native: SiteFeatures, other: SiteFeatures) -> tuple[Tensor, Tensor]:
-        features = (x.spread.double().cpu().numpy() for x in (native, other))
+        features = (x.spread.cpu().double().numpy() for x in (native, other))
         one, two = score_two_sample(*features, seed=self.seed)
         return torch.from_numpy(one), torch.from_numpy(two)
 

@@ -11,7 +11,7 @@ The statistics are moments, sampled rows and Gram matrices, in these alignments:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +22,6 @@ from torch import Tensor
 
 from suture._base import Progress, SutureError, expect
 from suture.indices import (
-    FOLDS,
     FROM_MOMENTS,
     STITCH,
     FlatKernels,
@@ -33,7 +32,7 @@ from suture.indices import (
     compute_indices,
     count_blocks,
 )
-from suture.numbers import SAMPLE_ROWS, MomentBlock, Pair, ShiftedSums, Spectrum, leave_out, merge_blocks
+from suture.numbers import SAMPLE_ROWS, MomentBlock, Pair, ShiftedSums
 from suture.representations.aligned_moments import AlignedMoments, Cell, PooledMoments, find_shared_sequences
 from suture.representations.alignment import DEFAULT_RULE, AlignmentRule, View, get_row_mask, to_grid
 from suture.representations.row_sample import RowSample
@@ -108,7 +107,6 @@ class Accumulators:
                                              precision=settings.precision)
         self._own = ([ShiftedSums(s.width, settings.precision) for s in sources]
                      if settings.select_requests(STITCH) and not same else [])
-        self._spectra: dict[Hashable, tuple[Spectrum, ...]] = {}
         self.examples = 0
 
     @property
@@ -142,7 +140,6 @@ class Accumulators:
     def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Masks = None,
                mask_y: Masks = None) -> None:
         """Add one batch; see `AlignedMoments.update`."""
-        self._spectra.clear()
         self.examples += len(xs[0])
         if self._stitch is not None:
             self._stitch.update(xs, ys, mask_x, mask_y)
@@ -201,19 +198,7 @@ class Accumulators:
             pair, folds = self._pooled.add_unit_sums(pair, folds, i, j)
         if self.settings.blocks == 1:
             return pair
-        pair = replace(pair, blocks=tuple(folds))
-        return replace(pair, outside=self._get_outside_spectra(pair, alignment, i,
-                                                               moments.alignments[i, j].source_rows))
-
-    def _get_outside_spectra(self, pair: Pair, *key: Hashable) -> tuple[Spectrum, ...]:
-        """Return the spectra of the source without each fold in turn, shared by cells with the same rows."""
-        if not self.settings.select_requests(str(key[0]), Needs.BLOCKS):
-            return ()
-        if key not in self._spectra:
-            parts = [f.moments for f in merge_blocks(pair.blocks, FOLDS)]
-            outside = [leave_out(parts, k) for k in range(len(parts)) if len(parts) > 1]
-            self._spectra[key] = tuple(Spectrum.of(m.x, m.precision) for m in outside)
-        return self._spectra[key]
+        return replace(pair, blocks=tuple(folds))
 
     def compute_values(self, i: int, j: int) -> dict[str, Value]:
         """Compute the requested indices of one cell by name, without those of the alignment ``paper``."""
@@ -233,9 +218,10 @@ class Accumulators:
         torch.set_num_threads(1)
         try:
             with ThreadPoolExecutor(threads) as pool:
-                # A few cells at a time, because each job holds the moments of its cell.
-                for start in range(0, len(cells), 4 * threads):
-                    some = cells[start:start + 4 * threads]
+                # A few cells at a time, because each job holds the moments of its cell, and of its blocks.
+                step = threads if self.settings.jackknife else 4 * threads
+                for start in range(0, len(cells), step):
+                    some = cells[start:start + step]
                     jobs = [self._prepare_job(*cell, known) for cell in some]
                     for cell, values in zip(some, pool.map(lambda job: job(), jobs), strict=True):
                         values |= self._prepare_job(*cell, own)()
@@ -243,9 +229,18 @@ class Accumulators:
                                        if r.name in values}
                         if progress:
                             progress("indices", len(found), len(cells))
+                    self._forget_parts({i for i, _ in some} - {i for i, _ in cells[start + step:]})
         finally:
             torch.set_num_threads(threads)
+            self._forget_parts(*(range(len(side)) for side in self._shapes))
         return found
+
+    def _forget_parts(self, sources: Collection[int] = (), targets: Collection[int] = ()) -> None:
+        """Forget spectra without some rows, of sites whose cells are done."""
+        for moments in filter(None, (self._stitch, self._pooled.wanted.get("plain"))):
+            for side, sites in (("source", sources), ("target", targets)):
+                for k in sites:
+                    moments.spectra.forget_parts(side, k)
 
     def _prepare_job(self, i: int, j: int, requests: Sequence[Request]) -> Callable[[], dict[str, Value]]:
         """Return a function that computes indices of one cell from data looked up beforehand."""

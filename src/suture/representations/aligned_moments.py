@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,7 @@ from suture.numbers import (
     Pair,
     PairMoments,
     Resizing,
-    Side,
-    Spectrum,
+    Spectra,
     UnitRowSums,
     merge_all,
     merge_blocks,
@@ -117,7 +116,7 @@ class AlignedMoments:
             resizings.setdefault((grid, grid), Resizing(grid[1:], grid[1:], rule.resize))
         self._folds = [PairMoments(self._x.grids, self._x.widths, self._y.grids, self._y.widths, resizings,
                                    same=same, precision=precision, higher=higher) for _ in range(folds)]
-        self._spectra: dict[Hashable, Spectrum] = {}
+        self.spectra = Spectra()
         self._last: tuple[tuple[int, int], list[Moments], Moments] | None = None
 
     @property
@@ -137,7 +136,7 @@ class AlignedMoments:
         Masks are (N, T) booleans, False at padding tokens. Where tokens are matched with tokens, a side
         without a mask uses the other side's. A `NonFiniteError` names the side and the site of NaN or inf.
         """
-        self._spectra.clear()
+        self.spectra = Spectra()
         self._last = None
         start, k, n = self.examples, len(self._folds), len(xs[0])
         for sequence in () if self._same else find_shared_sequences(self.sources, self.targets):
@@ -201,20 +200,13 @@ class AlignedMoments:
         return self._last
 
     def get_pair(self, i: int, j: int) -> Pair:
-        """Return the moments of one cell with the spectra of both sides, each computed once for all cells."""
-        m, a = self.get_moments(i, j), self.alignments[i, j]
+        """Return the moments of one cell; the spectra of both sides are computed once for all cells."""
+        a = self.alignments[i, j]
+        x: tuple[Hashable, ...] = ("source", i, a.source_rows)
         if self._same and self.alignments[i, i].source_rows == a.source_rows:
-            x = self._get_spectrum(lambda: self.get_moments(i, i).y, "target", i,
-                                   self.alignments[i, i].target_rows)
-        else:
-            x = self._get_spectrum(lambda: m.x, "source", i, a.source_rows)
-        y = self._get_spectrum(lambda: m.y, "target", j, a.target_rows)
-        return Pair(m, x, y, share=a.independent_share)
-
-    def _get_spectrum(self, side: Callable[[], Side], *key: Hashable) -> Spectrum:
-        if key not in self._spectra:
-            self._spectra[key] = Spectrum.of(side(), self.precision)
-        return self._spectra[key]
+            x = ("target", i, self.alignments[i, i].target_rows)
+        return Pair(self.get_moments(i, j), share=a.independent_share, spectra=self.spectra,
+                    keys=(x, ("target", j, a.target_rows)))
 
 
 class PooledMoments:

@@ -2,8 +2,9 @@
 
 from suture.results.comparison import Comparison as Comparison
 from suture.results.comparison import load as load
-from suture.results.comparison import write_report as write_report
 from suture.results.measured import COLUMNS as COLUMNS
+from suture.results.report import ReportOptions as ReportOptions
+from suture.results.report import write_report as write_report
 from suture.results.sanity import Verdict as Verdict
 from suture.results.saving import has_comparison as has_comparison
 from suture.results.standing import describe_flaw as describe_flaw

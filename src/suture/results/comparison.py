@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from suture._base import SutureError, expect, make_unknown_error
+from pydantic import PlainValidator
+
+from suture._base import (
+    FilePath,
+    SutureError,
+    checked,
+    describes,
+    expect,
+    keep_parts,
+    make_unknown_error,
+    refuse,
+)
 from suture.indices import SITE_COLUMNS, tabulate_statistics
+from suture.networks import Site
 from suture.numbers import (
     MEASURES,
     Difference,
@@ -20,6 +31,8 @@ from suture.numbers import (
     register_measure,
 )
 from suture.results.measured import Measured
+from suture.results.meta import check_meta
+from suture.results.report import ReportOptions, require_matplotlib, write_report
 from suture.results.sanity import Verdict, run_sanity_battery
 from suture.results.saving import read_fields, report_damage, save_measured
 from suture.results.verdicts import find_artefacts, judge_cells
@@ -27,6 +40,18 @@ from suture.results.verdicts import find_artefacts, judge_cells
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+
+
+def _read_cell(given: Any) -> tuple[str, str]:
+    """Return the names of a cell's sites, or refuse anything else."""
+    parts = keep_parts(given)
+    if not isinstance(parts, tuple) or len(parts) != 2 or not all(isinstance(p, str | Site) for p in parts):
+        raise refuse("a cell (source site, target site)", "", 'write ("layer1.0", "layer2.0")')
+    return str(parts[0]), str(parts[1])
+
+
+CellName = Annotated[tuple[str, str], PlainValidator(_read_cell)]
+"""A cell: source site, target site."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +102,7 @@ class Comparison(Measured):
         return pd.DataFrame(tabulate_statistics(self.arrays, self.sources, self.targets),
                             columns=list(SITE_COLUMNS))
 
+    @checked
     def cells(self, method: str = "dm", what: str = "word") -> pd.DataFrame:
         """Return the verdict of every cell: similar, dissimilar, artefact or unproven.
 
@@ -98,6 +124,7 @@ class Comparison(Measured):
         found = judge_cells(self, method)
         return found.words if what == "word" else found.reasons
 
+    @checked
     def plot(self, measure: str, ax: Axes | None = None, annotate: bool = True) -> Axes:
         """Draw a heat map of one measure, with the measure's colour limits; a star means a mark.
 
@@ -111,9 +138,11 @@ class Comparison(Measured):
         Raises:
             SutureError: no such measure in this comparison.
         """
+        require_matplotlib("a plot")
         from suture.results.heatmaps import draw_heatmap
 
         self.matrix(measure)
+        expect(ax is None or hasattr(ax, "imshow"), "axes of matplotlib to draw on", ax, "leave ax out")
         if ax is None:
             # Imported here, because pyplot chooses a window system and saved figures must not depend on one.
             from matplotlib import pyplot as plt
@@ -121,7 +150,8 @@ class Comparison(Measured):
         draw_heatmap(self, measure, ax, find_artefacts(self), annotate, titled=True)
         return ax
 
-    def difference(self, a: tuple[str, str], b: tuple[str, str], measure: str,
+    @checked
+    def difference(self, a: CellName, b: CellName, measure: str,
                    other: str | None = None) -> Difference:
         """Test if the values of two cells differ on the same examples.
 
@@ -156,7 +186,8 @@ class Comparison(Measured):
         """Run the paper's sanity battery; see `suture.results.sanity.run_sanity_battery`."""
         return run_sanity_battery(self)
 
-    def save(self, dir: str | os.PathLike[str]) -> Path:
+    @checked
+    def save(self, dir: FilePath) -> Path:
         """Write ``comparison.safetensors`` into a folder, and ``table.csv`` beside it for people.
 
         A reader finds the earlier comparison or this one, each whole, even if the writer was killed. Only one
@@ -174,27 +205,25 @@ class Comparison(Measured):
         """
         return save_measured(self, Path(dir))
 
-    def report(self, path: str | os.PathLike[str]) -> Path:
-        """Write a self-contained HTML page, and beside it PNG and PDF figures in ``figures/``.
+    @checked
+    @describes(ReportOptions)
+    def report(self, path: FilePath, figures: bool = False) -> Path:
+        """Write a self-contained HTML page; it needs no other file.
 
         Args:
             path: the page, such as ``"out/report.html"``; an existing file is replaced.
+            {options}
 
         Returns:
             The page.
 
         Raises:
-            SutureError: the page or the figures cannot be written.
+            SutureError: the page or the figures cannot be written, or another file has the name of a figure.
         """
-        from suture.results import figures, page
-
-        written = page.write_page([self], path)
-        figures.save_figures(self, written.parent / "figures")
-        return written
+        return write_report([self], path, ReportOptions(figures))
 
 
 def _build_cell_record(measured: Measured, cell: tuple[str, str], measure: str) -> Record:
-    expect(not isinstance(cell, str) and len(cell) == 2, "a cell (source site, target site)", repr(cell))
     for kind, name, names in zip(("source", "target"), cell, (measured.sources, measured.targets),
                                  strict=True):
         if name not in names:
@@ -207,7 +236,8 @@ def _build_cell_record(measured: Measured, cell: tuple[str, str], measure: str) 
     return record
 
 
-def load(dir: str | os.PathLike[str]) -> Comparison:
+@checked
+def load(dir: FilePath) -> Comparison:
     """Load the comparison that `Comparison.save` wrote into a folder, exactly.
 
     Raises:
@@ -216,6 +246,7 @@ def load(dir: str | os.PathLike[str]) -> Comparison:
     folder = Path(dir)
     fields = read_fields(folder)
     with report_damage(folder):
+        check_meta(fields["meta"])
         _register_own(fields["meta"])
         return Comparison(**fields)
 
@@ -226,10 +257,3 @@ def _register_own(meta: Mapping[str, Any]) -> None:
         known = MEASURES.get(entry["name"])
         if known is None or known.own:
             register_measure(make_index_measure(**entry, own=True))
-
-
-def write_report(comparisons: Sequence[Comparison], path: str | os.PathLike[str]) -> Path:
-    """Write one HTML page for several comparisons; see `suture.results.page.write_page`."""
-    from suture.results.page import write_page  # imports matplotlib and the template engine
-
-    return write_page(comparisons, path)

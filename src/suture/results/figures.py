@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from suture._base import replace_file
 from suture.numbers import METHOD_NAMES, Floats
 from suture.results.heatmaps import draw_heatmap, format_networks, is_detail, make_printable
 from suture.results.measured import Measured
+from suture.results.report import MAKER
 from suture.results.verdicts import find_artefacts
 
 # Type 42 embeds the fonts, as publishers require.
@@ -41,7 +43,8 @@ def render_png(figure: Figure, dpi: float) -> bytes:
     data = io.BytesIO()
     figure.set_dpi(dpi)
     # Figure.savefig would draw twice, once only for the layout.
-    FigureCanvasAgg(figure).print_png(data)  # type: ignore[no-untyped-call]
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.print_png(data, metadata={"Software": MAKER})
     figure.set_layout_engine("none")
     return data.getvalue()
 
@@ -50,8 +53,14 @@ def render_png(figure: Figure, dpi: float) -> bytes:
 def render_pdf(figure: Figure) -> bytes:
     """Render a figure as PDF with embedded fonts and no date, so that the same figure has the same bytes."""
     data = io.BytesIO()
-    FigureCanvasPdf(figure).print_pdf(data, metadata={"CreationDate": None})  # type: ignore[no-untyped-call]
+    canvas: Any = FigureCanvasPdf(figure)
+    canvas.print_pdf(data, metadata={"CreationDate": None, "Creator": MAKER})
     return data.getvalue()
+
+
+def list_files(measured: Measured) -> list[str]:
+    """List the names of the files that `save_figures` writes."""
+    return [f"{_name_file(stem)}.{kind}" for stem in _plan_figures(measured) for kind in ("png", "pdf")]
 
 
 def save_figures(measured: Measured, folder: str | os.PathLike[str]) -> list[Path]:
@@ -61,21 +70,30 @@ def save_figures(measured: Measured, folder: str | os.PathLike[str]) -> list[Pat
     `Comparison.plot` draws them. Files of the same names are replaced, others kept. Return the paths, such as
     ``dm.relative_accuracy.png`` and ``scores_mahalanobis.png``.
     """
-    hatched = find_artefacts(measured)
-    names = [name for name in measured.measures if not is_detail(name)]
-    makers: dict[str, Callable[[], Figure]] = {
-        name: partial(_make_figure, measured, name, hatched) for name in names}
-    makers |= {f"scores_{name}": partial(draw_histograms, measured, name)
-               for name in list_scored_detectors(measured)}
-    makers["all"] = partial(draw_overview, measured, names, hatched)
     paths = []
-    for stem, make in makers.items():
+    for stem, make in _plan_figures(measured).items():
         figure = make()
         for kind, data in (("png", render_png(figure, 110 if stem == "all" else 200)),
                            ("pdf", render_pdf(figure))):
-            paths.append(Path(folder) / f"{stem}.{kind}")
+            paths.append(Path(folder) / f"{_name_file(stem)}.{kind}")
             replace_file(paths[-1], data)
     return paths
+
+
+def _plan_figures(measured: Measured) -> dict[str, Callable[[], Figure]]:
+    """Return functions that draw each figure, by its name."""
+    hatched = find_artefacts(measured)
+    names = [name for name in measured.measures if not is_detail(name)]
+    made: dict[str, Callable[[], Figure]] = {
+        name: partial(_make_figure, measured, name, hatched) for name in names}
+    made |= {f"scores_{name}": partial(draw_histograms, measured, name)
+             for name in list_scored_detectors(measured)}
+    return made | {"all": partial(draw_overview, measured, names, hatched)}
+
+
+def _name_file(stem: str) -> str:
+    """Return the name of a figure without what would lead to another folder; a loaded one may hold that."""
+    return re.sub(r"[/\\\0]|^\.+", "-", stem)[:200]
 
 
 @mpl.rc_context(STYLE)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from suture._base import SutureError, expect, make_unknown_error
+from suture._base import SutureError, checked, expect, make_unknown_error, show_value
 from suture.numbers import get_measure, sort_measures
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ COLUMNS = ["source", "target", "measure", "value", "low", "high", "n", "directio
 _NUMERIC = ("value", "low", "high", "n")
 NAMES = ("source", "target", "sources", "targets", "same_network", "same_architecture")
 """Fields of `Measured` that name networks and sites, or say how the networks correspond."""
+_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""First signs, also in full width, of a cell that spreadsheets compute."""
 _ABSENT: Mapping[str, Any] = {"value": np.nan, "low": np.nan, "high": np.nan, "n": np.nan,
                               "reason": "not computed", "mark": ""}
 """Columns that a matrix can show, with their content for a cell that is not in the table."""
@@ -43,6 +45,7 @@ class Measured:
     meta: dict[str, Any]
 
     def __post_init__(self) -> None:
+        _check_types(self)
         for kind, names in (("source", self.sources), ("target", self.targets)):
             expect(len(set(names)) == len(names), f"every {kind} site once", str(list(names)))
         object.__setattr__(self, "sources", tuple(self.sources))
@@ -77,6 +80,7 @@ class Measured:
                 for kind, names in (("source", self.sources), ("target", self.targets)))
         return {"place": i * len(self.targets) + j} | {what: self.table[what].to_numpy() for what in _ABSENT}
 
+    @checked
     def matrix(self, measure: str, what: str = "value") -> pd.DataFrame:
         """Return one measure as a matrix; rows are source sites, columns target sites.
 
@@ -98,6 +102,7 @@ class Measured:
         cells.flat[self._columns["place"][rows]] = found
         return label_cells(self, cells)
 
+    @checked
     def marks(self, measure: str) -> pd.DataFrame:
         """Return the reasons not to trust each cell, as texts; rows are source sites, columns target sites.
 
@@ -111,9 +116,26 @@ class Measured:
 
     def equals(self, other: Measured) -> bool:
         """Return True if all fields are exactly equal: names, order, dtypes, and numbers (NaN equals NaN)."""
-        return describe_fields(self) == describe_fields(other) and all(
+        return isinstance(other, Measured) and describe_fields(self) == describe_fields(other) and all(
             (one.dtype, one.shape, one.tobytes()) == (two.dtype, two.shape, two.tobytes())
             for one, two in zip(self.arrays.values(), other.arrays.values(), strict=True))
+
+
+def _check_types(measured: Measured) -> None:
+    """Check the types of the fields, which may come from a file that somebody has changed."""
+    for name in ("source", "target"):
+        expect(isinstance(getattr(measured, name), str), f"the name of a network as {name}",
+               getattr(measured, name))
+        sites = getattr(measured, f"{name}s")
+        expect(isinstance(sites, tuple | list) and all(isinstance(s, str) for s in sites),
+               f"names of sites as {name}s", show_value(sites))
+    for name in ("same_network", "same_architecture"):
+        expect(isinstance(getattr(measured, name), bool), f"True or False as {name}",
+               show_value(getattr(measured, name)))
+    expect(hasattr(measured.table, "columns"), "a table of pandas as table", measured.table)
+    for name in ("arrays", "meta"):
+        expect(isinstance(getattr(measured, name), Mapping), f"a dictionary as {name}",
+               getattr(measured, name))
 
 
 def label_cells(measured: Measured, cells: npt.NDArray[Any]) -> pd.DataFrame:
@@ -189,6 +211,17 @@ def format_csv(table: pd.DataFrame) -> str:
         # csv writes floats with repr, which is exact.
         writer.writerow("" if isinstance(cell, float) and cell != cell else cell for cell in row)
     return text.getvalue()
+
+
+def format_people_csv(table: pd.DataFrame) -> bytes:
+    """Format a table as CSV for people, in UTF-8: no program takes a text in it for a formula.
+
+    A text that begins like one (OWASP, "CSV Injection") gets an apostrophe before it. `load` reads another.
+    """
+    texts = [name for name in table.columns if name not in _NUMERIC]
+    return format_csv(table.assign(**{
+        name: [f"'{cell}" if cell.startswith(_FORMULA_SIGNS) else cell for cell in table[name]]
+        for name in texts})).encode(errors="replace")
 
 
 def parse_table(text: str) -> pd.DataFrame:

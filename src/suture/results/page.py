@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from suture._base import clean_file_name, expect, replace_file
+from suture._base import clean_file_name, escape_controls, expect, replace_file
 from suture.numbers import METHOD_NAMES, get_measure, sort_measures
 from suture.results import figures
 from suture.results.heatmaps import describe_scale, group_heatmaps, list_marked
-from suture.results.measured import Measured, format_csv
+from suture.results.measured import Measured, format_people_csv
 from suture.results.sanity import is_lost
 from suture.results.standing import find_standing, format_near, get_detector, get_thresholds
 from suture.results.verdicts import summarise_findings
@@ -55,7 +55,7 @@ def render_page(comparisons: Sequence[Measured]) -> str:
     expect(len(comparisons) > 0, "at least one comparison to report", "none")
     # Names of sites and networks come from users, so everything is escaped.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-                              lstrip_blocks=True)
+                              lstrip_blocks=True, finalize=_escape_lines)
     text = resources.files("suture.results").joinpath("template.html").read_text(encoding="utf-8")
     present = sort_measures(name for c in comparisons for name in c.measures)
     pairs = [f"{c.source} → {c.target}" for c in comparisons]
@@ -65,9 +65,16 @@ def render_page(comparisons: Sequence[Measured]) -> str:
         legend=[describe_scale(get_measure(name)) for name in present])
 
 
+def _escape_lines(value: Any) -> Any:
+    """Escape signs in a text that could reverse or hide others; line breaks within a tooltip stay."""
+    if type(value) is not str or value.isprintable():  # markup of the page itself is of another class
+        return value
+    return "\n".join(map(escape_controls, value.split("\n")))
+
+
 def _describe_comparison(measured: Measured, number: int) -> dict[str, Any]:
     """Describe a comparison for the template."""
-    data = format_csv(measured.table).encode("utf-8", errors="replace")
+    data = format_people_csv(measured.table)
     found, about = summarise_findings(measured), measured.meta.get("ood") or {}
     return {
         "id": f"c{number}", "pair": f"{measured.source} → {measured.target}",

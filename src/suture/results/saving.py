@@ -21,7 +21,8 @@ from suture._base import (
     replace_file,
     save_tensors,
 )
-from suture.results.measured import NAMES, Measured, describe_fields, parse_table
+from suture.results.measured import NAMES, Measured, describe_fields, format_people_csv, parse_table
+from suture.results.report import is_report
 
 KIND = "suture.comparison/2"
 FILE, TABLE = "comparison.safetensors", "table.csv"
@@ -30,8 +31,8 @@ _OLD_DOCUMENT, _OLD_ARRAYS = "comparison.json", "arrays.safetensors"
 UNCHECKED = (f"loaded from {_OLD_DOCUMENT} of an early version, which has no digest, so damage to names, "
              "settings and notes cannot be noticed")
 _OURS = (FILE, TABLE, _OLD_DOCUMENT, _OLD_ARRAYS)
-# Another process may be writing a report into the folder.
-_REPORT = ("report.html", "figures")
+# Another process may be writing a report into the folder. Early versions drew into "figures".
+_REPORT = ("report.html", "report_figures", "figures")
 _STAGED = re.compile(rf"\.({'|'.join(map(re.escape, (*_OURS, *_REPORT)))})\.[0-9a-f]{{16}}")
 
 
@@ -41,7 +42,7 @@ def save_measured(measured: Measured, folder: Path) -> Path:
     try:
         _refuse_foreign(folder)
         save_tensors(folder / FILE, KIND, measured.arrays, about)
-        replace_file(folder / TABLE, about["table"].encode(errors="replace"))
+        replace_file(folder / TABLE, format_people_csv(measured.table))
         for path in list(folder.iterdir()):
             staged = _STAGED.fullmatch(path.name)
             if path.name in (_OLD_DOCUMENT, _OLD_ARRAYS) or (staged and staged[1] in _OURS):
@@ -78,7 +79,7 @@ def _refuse_foreign(folder: Path) -> None:
         return
     own = {*_REPORT, *(_OURS if _is_ours(folder) else ())}
     foreign = sorted(path.name for path in folder.iterdir()
-                     if path.name not in own and not _STAGED.fullmatch(path.name))
+                     if path.name not in own and not _STAGED.fullmatch(path.name) and not is_report(path))
     if foreign:
         raise SutureError("expected a new folder, an empty one or an earlier comparison, got "
                           f"{str(folder)!r} that holds {foreign[0]!r}; choose another folder")
@@ -96,7 +97,7 @@ def _read_document(folder: Path) -> dict[str, Any]:
     """Read the document of format version 1; return {} if it is missing, damaged, or not of suture."""
     try:
         document = json.loads((folder / _OLD_DOCUMENT).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # the last one for lists within lists
         return {}
     return document if isinstance(document, dict) and document.get("format") == "suture.comparison" else {}
 
@@ -132,6 +133,7 @@ def report_damage(folder: Path) -> Iterator[None]:
     """Turn the errors of damaged contents of a folder into a `SutureError`."""
     try:
         yield
-    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (OSError, AttributeError, IndexError, KeyError, OverflowError, RecursionError, SafetensorError,
+            TypeError, ValueError) as error:
         raise SutureError(f"the comparison in {str(folder)!r} is damaged: {error}; compute it again"
                           ) from error

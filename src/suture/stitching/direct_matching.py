@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from suture._base import expect
-from suture.numbers import Moments, Pair, Spectrum, compute_squared_error, leave_out, solve_least_squares
+from suture.numbers import Moments, Pair, Spectrum, compute_squared_error, find_assignment, leave_out
 from suture.stitching.family import FULL, Family
 
 RIDGE_STRENGTHS = tuple(10.0**k for k in range(-6, 3))
@@ -66,7 +66,7 @@ def direct_match(pair: Pair, family: Family = FULL, folds: Sequence[Moments] | N
     """
     m = pair.moments
     family.check(*m.sxy.shape)
-    chosen = family.choose(folds)
+    chosen = family.choose(folds, pair)
     weight = chosen.solve(pair)
     bias = chosen.find_shift(weight, m)
     residual, n = compute_residual(weight, bias, m), pair.independent
@@ -97,22 +97,37 @@ def compute_residual(weight: Tensor, bias: Tensor, moments: Moments) -> float:
     return float(compute_squared_error(weight, bias, moments) / total) if float(total) > 0 else float("nan")
 
 
-def choose_ridge(folds: Sequence[Moments]) -> float:
+def choose_ridge(folds: Sequence[Moments], pair: Pair | None = None) -> float:
     """Return the strength in `RIDGE_STRENGTHS` with the least held-out squared error.
 
     `folds` are the moments of two or more disjoint parts of the data, each of whole examples. Each is left
-    out of the fit once, and the errors are summed.
+    out of the fit once, and the errors are summed. Cells that share the spectra of `pair`, that of all folds,
+    share those of the source outside of each fold.
     """
     expect(len(folds) >= 2, "moments of at least two folds of the data for ridge:cv", len(folds),
            "pass folds, or write ridge:0.1")
-    errors = [0.0] * len(RIDGE_STRENGTHS)
+    errors = []
     for k, held in enumerate(folds):
         m = leave_out(folds, k)
-        x = Spectrum.of(m.x, m.precision)
-        for i, s in enumerate(RIDGE_STRENGTHS):
-            weight = solve_least_squares(x, m, s)
-            errors[i] += float(compute_squared_error(weight, m.y.mean - weight @ m.x.mean, held))
-    return RIDGE_STRENGTHS[errors.index(min(errors))]
+        errors.append(_compute_held_out((pair or Pair.of(m)).find_outside(k, m), m, held))
+    return RIDGE_STRENGTHS[int(torch.stack(errors).sum(0).argmin())]
+
+
+def _compute_held_out(x: Spectrum, m: Moments, held: Moments) -> Tensor:
+    """Return the squared errors on `held` of ridge maps fitted to `m`, one for each of `RIDGE_STRENGTHS`.
+
+    Along the principal directions V of the source, W' = V D A with A = V'Sxy and a diagonal D, which alone
+    depends on the strength. So all products of matrices are made once.
+    """
+    a = x.vectors.T @ m.sxy
+    own, cross = x.vectors.T @ held.sxx @ x.vectors * (a @ a.T), (a * (x.vectors.T @ held.sxy)).sum(1)
+    moved, off = x.vectors.T @ (held.x.mean - m.x.mean), m.y.mean - held.y.mean
+    errors = []
+    for strength in RIDGE_STRENGTHS:
+        d = 1 / x.add_ridge(m, strength)
+        shift = (d * moved) @ a + off
+        errors.append(d @ own @ d - 2 * d @ cross + torch.trace(held.syy) + held.n * shift @ shift)
+    return torch.stack(errors)
 
 
 def solve_lasso(pair: Pair, strength: float) -> Tensor | None:
@@ -149,9 +164,7 @@ def solve_lasso(pair: Pair, strength: float) -> Tensor | None:
 
 def assign_rows(values: Tensor) -> Tensor:
     """Return the permutation matrix that maximises the sum of the selected `values` (n, n)."""
-    from scipy.optimize import linear_sum_assignment
-
-    rows, columns = linear_sum_assignment(values.cpu().numpy(), maximize=True)
+    rows, columns = find_assignment(values)
     found = torch.zeros_like(values)
     found[rows, columns] = 1
     return found

@@ -10,8 +10,17 @@ from torch import Tensor
 from torch.nn import functional as F
 from typing_extensions import Doc
 
-from suture._base import Count, Positive, Share, SutureError, expect, options
-from suture.numbers import Moments, Pair, find_varying_columns, solve_least_squares
+from suture._base import Count, Positive, Share, expect, options
+from suture.numbers import (
+    Moments,
+    NumericalError,
+    Pair,
+    exponentiate_matrix,
+    find_varying_columns,
+    qr,
+    solve_least_squares,
+    svd,
+)
 from suture.stitching.direct_matching import assign_rows, choose_ridge, solve_lasso
 from suture.stitching.family import LINEAR, RIGID, Family, Full, draw_weights
 
@@ -43,8 +52,8 @@ class Ridge(Family):
     def needs_folds(self) -> bool:
         return self.strength == "cv"
 
-    def choose(self, folds: Sequence[Moments] | None) -> Family:
-        return Ridge(choose_ridge(folds or ())) if self.needs_folds else self
+    def choose(self, folds: Sequence[Moments] | None, pair: Pair | None = None) -> Family:
+        return Ridge(choose_ridge(folds or (), pair)) if self.needs_folds else self
 
     def solve(self, pair: Pair) -> Tensor:
         return solve_least_squares(pair.x, pair.moments, cast(float, self.strength))
@@ -88,7 +97,7 @@ class Rank(Family):
     def solve(self, pair: Pair) -> Tensor:
         # The scatter of the fitted values is the square of this matrix, which keeps twice the digits.
         fitted = (pair.x.vectors / pair.x.values.sqrt()).T @ pair.moments.sxy
-        first: Tensor = torch.linalg.svd(fitted, full_matrices=False).Vh[:self.rank]
+        first: Tensor = svd(fitted)[2][:self.rank]
         scores: Tensor = first @ solve_least_squares(pair.x, pair.moments)
         return torch.mm(first.T, scores)
 
@@ -107,7 +116,7 @@ class Rank(Family):
         return left @ draw_weights((self.rank, p), p**-0.5, generator)
 
     def split(self, weight: Tensor) -> dict[str, Tensor]:
-        u, s, vh = torch.linalg.svd(weight, full_matrices=False)
+        u, s, vh = svd(weight)
         root = s[:self.rank].sqrt()
         return {"left": u[:, :self.rank] * root, "right": root[:, None] * vh[:self.rank]}
 
@@ -150,7 +159,7 @@ class Orthogonal(Family):
         if not self.shift:
             syx = syx + m.n * torch.outer(m.y.mean, m.x.mean)
             scatter = scatter + m.n * m.x.mean @ m.x.mean
-        u, d, vh = torch.linalg.svd(syx, full_matrices=False)
+        u, d, vh = svd(syx)
         rotation = torch.mm(u, vh)
         if not self.scale:
             return rotation
@@ -163,19 +172,19 @@ class Orthogonal(Family):
 
     def draw(self, p: int, q: int, generator: torch.Generator) -> Tensor:
         # Uniformly distributed (Mezzadri 2007).
-        base, r = torch.linalg.qr(torch.randn(q, p, dtype=torch.float64, generator=generator))
+        base, r = qr(torch.randn(q, p, dtype=torch.float64, generator=generator))
         return torch.mul(base, r.diagonal().sign())
 
     def split(self, weight: Tensor) -> dict[str, Tensor]:
         # The polar decomposition; the mean singular value is the best scale.
-        u, s, vh = torch.linalg.svd(weight, full_matrices=False)
+        u, s, vh = svd(weight)
         # A constant source has the map 0, whose scale has no logarithm.
         scale = {"log_scale": s.mean().clamp(min=1e-30).log()} if self.scale else {}
         return {"angle": weight.new_zeros(len(weight), len(weight)), "base": u @ vh} | scale
 
     def join(self, parts: Mapping[str, Tensor]) -> Tensor:
         angle = parts["angle"]
-        turned: Tensor = torch.linalg.matrix_exp(angle - angle.T) @ parts["base"]
+        turned: Tensor = exponentiate_matrix(angle - angle.T) @ parts["base"]
         return parts["log_scale"].exp() * turned if "log_scale" in parts else turned
 
 
@@ -244,7 +253,7 @@ class Identity(Family):
         return torch.eye(p)
 
     def split(self, weight: Tensor) -> dict[str, Tensor]:
-        return {"weight": torch.eye(len(weight), dtype=weight.dtype)}
+        return {"weight": torch.eye(len(weight), dtype=weight.dtype, device=weight.device)}
 
 
 @options
@@ -269,8 +278,8 @@ class Sparse(Family):
     def solve(self, pair: Pair) -> Tensor:
         found = solve_lasso(pair, self.strength)
         if found is None:
-            raise SutureError(f"{self} does not converge for a source of condition {pair.x.condition:.1e}; "
-                              "write a larger strength, or ridge")
+            raise NumericalError(f"{self} does not converge for a source of condition "
+                                 f"{pair.x.condition:.1e}; write a larger strength, or ridge")
         return found
 
     def compute_loss(self, weight: Tensor, pair: Pair) -> Tensor:
@@ -285,13 +294,5 @@ class Sparse(Family):
 
 
 FAMILIES: dict[str, type[Family]] = {
-    "full": Full,
-    "ridge": Ridge,
-    "rank": Rank,
-    "orthogonal": Orthogonal,
-    "diagonal": Diagonal,
-    "permutation": Permutation,
-    "identity": Identity,
-    "sparse": Sparse,
-}
+    f.name: f for f in (Full, Ridge, Rank, Orthogonal, Diagonal, Permutation, Identity, Sparse)}
 """Every family by name. A class added here is known to `Family.parse`."""

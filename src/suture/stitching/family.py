@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from suture._base import SutureError, expect, list_options, make_unknown_error, options
+from suture._base import SutureError, checked, expect, list_options, make_unknown_error, options
 from suture.numbers import Moments, Pair, compute_squared_error, solve_least_squares
 
 RIGID = frozenset({"translation", "scaling", "permutation", "orthogonal"})
@@ -49,6 +49,7 @@ class Family:
         raise SutureError("Family itself has no maps; write Family.parse('rank:8')")
 
     @staticmethod
+    @checked
     def parse(text: str) -> Family:
         """Return the family that `text` names, or raise a `SutureError`; ``str(family)`` is the inverse.
 
@@ -89,8 +90,8 @@ class Family:
         """True if `choose` needs the moments of folds of the data."""
         return False
 
-    def choose(self, folds: Sequence[Moments] | None) -> Family:
-        """Return the family, with the options that are chosen on held-out folds."""
+    def choose(self, folds: Sequence[Moments] | None, pair: Pair | None = None) -> Family:
+        """Return the family, with the options that are chosen on held-out folds of the cell `pair`."""
         return self
 
     def solve(self, pair: Pair) -> Tensor:

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from suture._base import SutureError
-from suture.data import Batch, cut_batch
+from suture.data import Batch, MicroBatch, cut_batch
 from suture.networks import RecordedPass, SitedNetwork, disable_gradients
 from suture.representations import Masks, View, get_row_mask, to_grid
 from suture.stitching.layer import StitchingLayer
 from suture.stitching.objective import TaskRecipe, compute_task_losses
 from suture.stitching.tasks import ScoredRows, Task
-
-_OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory",
-                        "not enough memory")
 
 LayerKey = tuple[int, ...]
 """Source site and target site of a layer, and any number that tells it from others of the same cell.
@@ -29,54 +24,17 @@ LayerKey = tuple[int, ...]
 With S source sites, the source S + j is target site j itself, for own layers."""
 Layers = Mapping[LayerKey, StitchingLayer]
 Grads = dict[LayerKey, list[Tensor | None]]
-T = TypeVar("T")
 
 
-class MicroBatch:
-    """Maximum number of examples (`most`) that pass a network at once in training.
+def make_training_micro_batch(forward: int) -> MicroBatch:
+    """Return the micro-batch of training, from the maximum without gradients (`choose_micro_batch`).
 
-    It is half of `forward`, the maximum without gradients (`suture.networks.choose_micro_batch`), because
-    training keeps more tensors and batches beyond the CPU's cache are slow. For a ResNet-20 at 32x32
-    (benchmarks/groups.py) it is 104 images with strides, where the size makes no difference. Without strides
-    it is 26: 16 to 32 are fastest, 128 are 34 to 57 % slower.
+    It is half of `forward`, because training keeps more tensors and batches beyond the CPU's cache are slow.
+    For a ResNet-20 at 32x32 (benchmarks/groups.py) it is 104 images with strides, where the size makes no
+    difference. Without strides it is 26: 16 to 32 are fastest, 128 are 34 to 57 % slower.
     """
-
-    def __init__(self, forward: int) -> None:
-        self.most = max(1, forward // 2)
-        self.notes: list[str] = []
-
-    def choose_piece_size(self, size: int) -> int:
-        """Return the size that cuts `size` examples into as few and as equal pieces as possible."""
-        return -(-size // -(-size // self.most))
-
-    def count_at_once(self, size: int) -> int:
-        """Return the number of batches of `size` examples that pass a tail together."""
-        return max(1, self.most // size)
-
-    def run(self, work: Callable[[], T], size: int) -> T:
-        """Return the result of `work`; while memory runs out, halve `most` and start again.
-
-        `work` must leave nothing behind when it fails. Without `most` it would pass `size` examples at once.
-        """
-        while True:
-            try:
-                return work()
-            except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
-                    raise
-            # Not in the except clause: the exception holds the frames, and the frames hold the tensors.
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            if min(self.most, size) == 1:
-                raise SutureError("out of memory with a single example in training; use a device with more "
-                                  "memory, or objective='match', which runs no tail")
-            self.most = min(self.most, size) // 2
-            self.notes = [f"memory ran out in training: networks ran on at most {self.most} examples at once"]
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return (isinstance(error, torch.cuda.OutOfMemoryError | MemoryError)
-            or any(words in str(error).lower() for words in _OUT_OF_MEMORY_WORDS))
+    return MicroBatch(forward // 2, "in training",
+                      "use a device with more memory, or objective='match', which runs no tail")
 
 
 def sort_by_target(layers: Layers) -> dict[LayerKey, StitchingLayer]:
@@ -135,7 +93,7 @@ class GroupedPass:
     def __init__(self, source: SitedNetwork, target: SitedNetwork, recipe: TaskRecipe, micro_batch: int,
                  task: Task = Task.CLASSIFICATION) -> None:
         self.source, self.target, self.recipe, self.task = source, target, recipe, task
-        self.micro_batch = MicroBatch(micro_batch)
+        self.micro_batch = make_training_micro_batch(micro_batch)
         self._matches = recipe.objective == "match"
 
     def run(self, layers: Layers, batch: Batch, device: torch.device, *, backward: bool,

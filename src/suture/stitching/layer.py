@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from suture._base import check_finite, expect
-from suture.numbers import Resizing
+from suture._base import check_finite, checked, expect
+from suture.numbers import Resizing, to_double
 from suture.representations import Alignment, Masks, Part, to_grid
 from suture.stitching.family import FULL, Family, draw_weights
 
@@ -82,7 +82,7 @@ class Affine(nn.Module):
         instead = f"fit the map as {self.family}"
         expect(self.family.shift or not bias.any(), f"b = 0 for {self.family}",
                f"|b| = {float(bias.norm()):.1e}", instead)
-        wanted = weight.double()
+        wanted = to_double(weight)
         parts = self.family.split(wanted)
         off, size = float((wanted - self.family.join(parts)).norm()), float(wanted.norm())
         expect(off <= TOLERANCE * max(size, TOLERANCE), f"a map of the family {self.family}",
@@ -108,6 +108,7 @@ class StitchingLayer(nn.Module):
             without it. Default: False.
     """
 
+    @checked
     def __init__(self, alignment: Alignment, family: Family = FULL, *, relu: bool = False) -> None:
         super().__init__()
         self.alignment, self.relu = alignment, relu

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from suture._base import SutureError, describe_value, expect, replace_input
+from suture._base import SutureError, count_examples, describe_value, expect, replace_input
 from suture.data import Batch
 from suture.networks import OutputKind, Readout, apply, disable_gradients, name_tensors, sums_to_one
 from suture.representations import get_token_mask
@@ -75,6 +75,7 @@ def resolve_output(network: nn.Module, inputs: Any, labels: Tensor | None, *, ta
         SutureError: an output or labels that do not fit the task, or evidence that does not decide.
     """
     evidence = Evidence(network, inputs, labels, more)
+    _check_batched(evidence)
     path, kind = read_choice(output, evidence)
     note = kind_note = ""
     if path is None:
@@ -97,6 +98,15 @@ def resolve_output(network: nn.Module, inputs: Any, labels: Tensor | None, *, ta
     if found is not Task.NONE:
         _check_labels(made, evidence, trained)
     return made
+
+
+def _check_batched(evidence: Evidence) -> None:
+    """Check that the output is not a list of one dictionary for each example, as of a detector's boxes."""
+    output, size = evidence.root.output, count_examples(evidence.few)
+    if isinstance(output, tuple | list) and len(output) == size and all(
+            isinstance(one, Mapping) for one in output):
+        raise SutureError(f"expected one output for a batch, got a list of {size} dictionaries; write "
+                          "methods=[] for indices, or return features instead")
 
 
 def _check_labels(made: ScoredOutput, evidence: Evidence, trained: bool) -> None:

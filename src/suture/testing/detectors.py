@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from suture._base import SutureError, seed_torch
+from suture._base import Seed, SutureError, checked, seed_torch
 from suture.data import Batches
 from suture.networks import SitedNetwork, disable_gradients, prepare
 from suture.ood import Detector, DetectorFitter, EnergyRecipe, NativeData, NativeSite, SiteFeatures
@@ -77,7 +77,8 @@ class _Site:
         return output
 
 
-def detector_laws(detector: Detector, *, seed: int = 0) -> list[Law]:
+@checked
+def detector_laws(detector: Detector, *, seed: Seed = 0) -> list[Law]:
     """Return the laws of a detector, checked on a small network of images with one site.
 
     Args:

@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from suture._base import SutureError
+from suture._base import Count, Seed, SutureError, checked
 from suture.numbers import Floats, Moments, Pair
 from suture.stitching import DirectMatch, Family, direct_match
 from suture.testing.laws import Changes, Law, LawBook, draw_related, law
@@ -17,7 +17,9 @@ KINDS = ("translation", "scaling", "permutation", "orthogonal", "linear")
 """Transformations that a family may state as invariances; see `suture.indices.TRANSFORMATIONS`."""
 
 
-def family_laws(family: Family | str, *, widths: tuple[int, int] = (4, 4), seed: int = 0) -> list[Law]:
+@checked
+def family_laws(family: Family | str, *,
+                widths: tuple[Count, Count] = (4, 4), seed: Seed = 0) -> list[Law]:
     """Return the laws of a family of affine maps.
 
     Args:

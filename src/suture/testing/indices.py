@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from suture.indices import TRANSFORMATIONS, Named, Streaming, chosen, of_matrices
+from suture._base import Count, Seed, checked, expect
+from suture.indices import TRANSFORMATIONS, Names, Streaming, chosen, of_matrices
 from suture.numbers import Floats
 from suture.testing.laws import ROWS, Changes, Law, LawBook, draw_related, law
 
@@ -12,7 +13,8 @@ ROUNDING = 1e-6
 """Largest change by rounding. The root of a distance near zero loses half of its digits."""
 
 
-def index_laws(index: Named, *, columns: tuple[int, int] = (6, 4), seed: int = 0) -> list[Law]:
+@checked
+def index_laws(index: Names, *, columns: tuple[Count, Count] = (6, 4), seed: Seed = 0) -> list[Law]:
     """Return the laws of an index: its range, data that do not vary, and every property that it states.
 
     Args:
@@ -24,9 +26,11 @@ def index_laws(index: Named, *, columns: tuple[int, int] = (6, 4), seed: int = 0
 
 
 class _IndexLaws(LawBook):
-    def __init__(self, index: Named, columns: tuple[int, int], seed: int) -> None:
+    def __init__(self, index: Names, columns: tuple[int, int], seed: int) -> None:
         super().__init__()
-        self._request = chosen(index)[0]
+        found = chosen(index)
+        expect(len(found) == 1, "one index", f"{len(found)}", 'write "cka"')
+        self._request = found[0]
         self._entry = entry = self._request.index
         self._pairs = [draw_related(seed + k, *columns) for k in range(2)]
         changes = Changes(self._measure, self._pairs, ROUNDING)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from suture._base import expect, keep_parts
 from suture.indices import TRANSFORMATIONS
 from suture.numbers import Floats
 
@@ -104,8 +105,11 @@ def check_close(one: Tensor, other: Tensor, what: str, least: float = 1e-30) -> 
 
 def verify(laws: Iterable[Law]) -> None:
     """Check all laws; raise an AssertionError that lists the broken ones, one line each."""
+    given = keep_parts(laws)
+    expect(isinstance(given, tuple) and all(isinstance(law, Law) for law in given), "laws to check", laws,
+           "write verify(suture.testing.index_laws(index))")
     broken = []
-    for law in laws:
+    for law in given:
         try:
             law()
         except AssertionError as found:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from suture._base import SutureError, convert_tensors, count_examples, walk_tensors
+from suture._base import SutureError, checked, convert_examples, count_examples, walk_tensors
 from suture.networks import (
+    Network,
     SitedNetwork,
     SiteSpec,
     disable_gradients,
@@ -20,7 +21,8 @@ from suture.networks import (
 from suture.testing.laws import Law, LawBook, check_close, law
 
 
-def site_laws(network: nn.Module, inputs: Any, sites: SiteSpec = "**") -> list[Law]:
+@checked
+def site_laws(network: Network, inputs: Any, sites: SiteSpec = "**") -> list[Law]:
     """Return the laws that a network must keep for its comparisons to be valid.
 
     Args:
@@ -55,10 +57,10 @@ class _SiteLaws(LawBook):
     def examples_alone(self) -> None:
         whole, n = self._run(self._inputs), count_examples(self._inputs)
         for rows in (slice(0, 1), slice(1, n)):
-            def cut(t: Tensor, rows: slice = rows) -> Tensor:
-                return t[rows] if t.ndim and len(t) == n else t
+            def cut(part: Any, rows: slice = rows) -> Any:
+                return part[rows]
 
-            check_close(self._run(convert_tensors(self._inputs, cut)), whole[rows], "Outputs")
+            check_close(self._run(convert_examples(self._inputs, n, cut)), whole[rows], "Outputs")
 
     @law("The network is as it was: weights, buffers, modes, gradients and hooks.")
     def no_trace(self) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from suture._base import SutureError, check_classes, checked, expect
+from suture._base import Seed, SutureError, Whole, check_classes, checked, expect, is_count
 from suture.data import Examples, draw_balanced_order, make_generator
 from suture.numbers import Float32Array, Ints
 
@@ -37,6 +37,9 @@ class ImageSet:
     name: str
 
     def __post_init__(self) -> None:
+        for name in ("inputs", "labels"):
+            expect(isinstance(getattr(self, name), Tensor), f"a tensor as {name}", getattr(self, name))
+        expect(is_count(self.classes), "a number of classes of at least 1", self.classes)
         expect(self.inputs.ndim == 4 and self.inputs.dtype == torch.float32,
                "float32 inputs (N, C, H, W)", self.inputs)
         expect(self.labels.dtype == torch.int64 and self.labels.shape == self.inputs.shape[:1],
@@ -53,6 +56,7 @@ class ImageSet:
         return (self[index] for index in range(len(self)))
 
     @classmethod
+    @checked
     def of(cls, examples: Examples) -> ImageSet:
         """Return labelled images of one size as a set in memory, scaled to [0, 1]; refuse other examples."""
         if examples.kind != "images" or examples.labels is None or examples.classes is None:
@@ -67,7 +71,8 @@ class ImageSet:
         """(inputs, labels), as in `torch.utils.data.TensorDataset`."""
         return self.inputs, self.labels
 
-    def subset(self, n: int, seed: int = 0) -> ImageSet:
+    @checked
+    def subset(self, n: Whole, seed: Seed = 0) -> ImageSet:
         """Draw `n` images without replacement, as evenly over the classes as possible.
 
         Class counts differ by at most one unless a class runs out. Only `seed` (default 0) and the labels

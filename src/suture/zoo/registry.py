@@ -13,11 +13,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from suture._base import Progress, expect, fingerprint_network, make_unknown_error, seed_torch
+from suture._base import (
+    Progress,
+    Seed,
+    checked,
+    expect,
+    fingerprint_network,
+    make_unknown_error,
+    name_callback,
+    seed_torch,
+)
 from suture.networks import (
     History,
     Recipe,
     compute_accuracy,
+    find_device,
     resnet18,
     resnet20,
     resnet20_strided,
@@ -67,7 +77,8 @@ class Report:
     fingerprint: str
 
 
-def build(name: str, seed: int = 0, **options: Any) -> nn.Module:
+@checked
+def build(name: str, seed: Seed = 0, **options: Any) -> nn.Module:
     """Make a network of the zoo with random weights, in train mode.
 
     Args:
@@ -88,7 +99,8 @@ def build(name: str, seed: int = 0, **options: Any) -> nn.Module:
         return make(**options)
 
 
-def train_network(name: str, seed: int = 0, recipe: Recipe | None = None,
+@checked
+def train_network(name: str, seed: Seed = 0, recipe: Recipe | None = None,
                   data: tuple[ImageSet, ImageSet] | None = None, progress: Progress | None = None, *,
                   device: str | torch.device = "cpu") -> tuple[nn.Module, Report]:
     """Build a network of the zoo and train it.
@@ -112,7 +124,9 @@ def train_network(name: str, seed: int = 0, recipe: Recipe | None = None,
     shapes = [f"{tuple(part.inputs.shape[1:])} of {part.classes} classes" for part in (fit, test)]
     expect(shapes[0] == shapes[1], "training and test images of one shape", " and ".join(shapes))
     network = build(name, seed, classes=fit.classes, in_channels=fit.inputs.shape[1])
+    progress = name_callback("progress")(progress)
     start = time.perf_counter()
+    device = find_device(device)
     history = train(network, fit.inputs, fit.labels, recipe, device=device, progress=progress)
     seconds = time.perf_counter() - start
     network.eval()

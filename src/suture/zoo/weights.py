@@ -12,18 +12,20 @@ from typing import Any
 
 import safetensors
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from suture._base import (
+    FilePath,
     SutureError,
     SutureWarning,
+    checked,
     expect,
     is_own_file,
     load_tensors,
     save_tensors,
     summarise_error,
 )
-from suture.networks import abbreviate, load_state
+from suture.networks import Network, abbreviate, load_state
 
 _KIND = "suture.weights/2"
 _INSIDE = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params",
@@ -49,7 +51,8 @@ class WeightsFile:
     notes: tuple[str, ...] = ()
 
 
-def save_weights(network: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+@checked
+def save_weights(network: Network, path: FilePath, metadata: Mapping[str, str] | None = None) -> None:
     """Write weights and buffers as safetensors, as a whole or not at all.
 
     Args:
@@ -70,7 +73,8 @@ def save_weights(network: nn.Module, path: str | Path, metadata: Mapping[str, st
     save_tensors(path, _KIND, state, dict(metadata or {}))
 
 
-def load_weights(network: nn.Module, path: str | Path) -> dict[str, str]:
+@checked
+def load_weights(network: Network, path: FilePath) -> dict[str, str]:
     """Load weights into `network`, all of them or none, and return the metadata stored with them.
 
     Args:
@@ -91,11 +95,12 @@ def load_weights(network: nn.Module, path: str | Path) -> dict[str, str]:
     """
     file = fit_weights(network, path)
     for note in file.notes:
-        warnings.warn(note, SutureWarning, stacklevel=2)
+        warnings.warn(note, SutureWarning, stacklevel=3)
     return file.metadata
 
 
-def fit_weights(network: nn.Module, path: str | Path) -> WeightsFile:
+@checked
+def fit_weights(network: Network, path: FilePath) -> WeightsFile:
     """Do the same as `load_weights`, but return the notes with the contents of the file."""
     path = Path(path)
     file = read_weights(path)
@@ -105,7 +110,8 @@ def fit_weights(network: nn.Module, path: str | Path) -> WeightsFile:
     return replace(file, tensors=tensors, notes=(*file.notes, *([note] if prefix else [])))
 
 
-def read_weights(path: str | Path) -> WeightsFile:
+@checked
+def read_weights(path: FilePath) -> WeightsFile:
     """Read a file for `load_weights`.
 
     Raises:
@@ -120,7 +126,8 @@ def read_weights(path: str | Path) -> WeightsFile:
     return _find_state(_read_torch(path), path)
 
 
-def read_metadata(path: str | Path) -> dict[str, str]:
+@checked
+def read_metadata(path: FilePath) -> dict[str, str]:
     """Return the strings that `save_weights` stored with the weights; errors as for `read_weights`."""
     return read_weights(path).metadata
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import importlib
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
 from suture import zoo
-from suture._base import SutureError, describe_value, expect, make_unknown_error, summarise_error
+from suture._base import (
+    SutureError,
+    describe_error,
+    describe_value,
+    expect,
+    make_unknown_error,
+)
 from suture.data import is_spec, open_pair
 
 
@@ -64,21 +69,18 @@ def call_user_function(spec: str) -> Any:
         sys.path.insert(0, here)
     try:
         found = importlib.import_module(module)
-    except Exception as e:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as e:  # also SystemExit
         hint = "run from the folder that holds it" if isinstance(e, ModuleNotFoundError) else "correct it"
-        raise SutureError(f"cannot import {module!r} of {spec!r}: {_describe_error(e)}; {hint}") from e
+        raise SutureError(f"cannot import {module!r} of {spec!r}: {describe_error(e)}; {hint}") from e
     if not callable(getattr(found, name, None)):
         raise make_unknown_error(f"function in {module}", name,
                                  [n for n in vars(found) if callable(getattr(found, n))])
     try:
         return getattr(found, name)()
-    except Exception as e:
-        raise SutureError(f"{spec} fails: {_describe_error(e)}; expected a function that works "
+    except KeyboardInterrupt:
+        raise
+    except BaseException as e:  # also SystemExit
+        raise SutureError(f"{spec} fails: {describe_error(e)}; expected a function that works "
                           "without arguments") from e
-
-
-def _describe_error(error: Exception) -> str:
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    ours = last.filename == __file__ or last.filename.startswith("<")
-    place = "" if ours else f" ({Path(last.filename).name}, line {last.lineno})"
-    return f"{type(error).__name__}: {summarise_error(error)}{place}"

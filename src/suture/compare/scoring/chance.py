@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from suture.data import Batch, cut_batch
+from suture.data import Batch
 from suture.networks import disable_gradients
 from suture.numbers import CHANCE_LEVEL, is_above_chance
 
@@ -35,6 +35,12 @@ class ClassCounts:
         """Add class numbers below `width`, negative ones left out."""
         counts = torch.bincount(classes[classes >= 0], minlength=width)
         self._counts[kind] = counts + self._counts.get(kind, 0)
+
+    def copy(self) -> ClassCounts:
+        """Return counts that later additions to these leave alone."""
+        made = ClassCounts()
+        made._counts = dict(self._counts)
+        return made
 
     def find_most(self) -> dict[str, int]:
         """Return how often the most frequent class of each kind occurs."""
@@ -73,12 +79,16 @@ def check_training_labels(setup: Setup, first: Batch) -> str:
         return ""
     labels: Counter[int] = Counter()
     hits = 0
-    for piece in cut_batch(first, setup.micro_batch):
+
+    @disable_gradients()
+    def compute_logits(piece: Batch) -> Tensor:
+        return task.extract_logits(setup.target.run_full(piece.target).output)
+
+    for piece, found in setup.pieces.map(first, settings.torch_device, compute_logits):
         rows = task.find_rows(piece.target, piece.labels)
         if rows.labels is None:
             return ""
-        with disable_gradients():
-            logits = rows.select(task.extract_logits(setup.target.run_full(piece.target).output))
+        logits = rows.select(found)
         hits += int((logits.argmax(1) == rows.labels).sum())
         labels.update(rows.labels.tolist())
     n, most = labels.total(), max(labels.values(), default=0)

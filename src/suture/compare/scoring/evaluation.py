@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from suture._base import Progress, SutureError
+from suture._base import Progress, SutureError, remember_lengths
 from suture.compare.records import Evaluation, stack_cells
 from suture.compare.scoring.chance import ClassCounts
 from suture.compare.scoring.grids import (
@@ -23,7 +24,7 @@ from suture.compare.scoring.grids import (
     zero_padding,
 )
 from suture.compare.setup import make_nan_error
-from suture.data import Batch, Batches, cut_batch, move_batch
+from suture.data import Batch, Batches, MicroBatch
 from suture.networks import RecordedPass, SitedNetwork, disable_gradients, extract_main_output
 from suture.ood import ScoreCollector
 from suture.representations import Cell, Masks, View, get_row_mask, select_output_mask, to_grid
@@ -44,15 +45,16 @@ class Evaluator:
         source, target: frozen networks at their sites, on one device; the same object for self-stitching.
         layers: per cell, on the device.
         micro_batch: most examples that pass a whole network at once (see `SitedNetwork.count_at_once`).
+            A `MicroBatch` is shared, and keeps what this pass learns about the memory.
         collector: gets every native and stitched representation for the detectors.
         task: task of the target's output.
     """
 
     def __init__(self, source: SitedNetwork, target: SitedNetwork, layers: Mapping[Cell, StitchingLayer],
-                 micro_batch: int, collector: ScoreCollector | None = None,
+                 micro_batch: int | MicroBatch, collector: ScoreCollector | None = None,
                  task: Task = Task.CLASSIFICATION) -> None:
-        self.source, self.target, self.layers, self.micro_batch = source, target, layers, micro_batch
-        self.collector, self.task = collector, task
+        self.source, self.target, self.layers = source, target, layers
+        self.pieces, self.collector, self.task = MicroBatch.of(micro_batch), collector, task
         self._groups: dict[int, list[int]] = {}
         for i, j in layers:
             self._groups.setdefault(j, []).append(i)
@@ -72,8 +74,8 @@ class Evaluator:
         self._parts, self._origin, self._classes, sizes = defaultdict(dict), {}, ClassCounts(), []
         for k, batch in enumerate(batches):
             sizes.append(batch.size)
-            for piece in cut_batch(move_batch(batch, device), self.micro_batch):
-                self._evaluate_piece(piece, k)
+            for _ in self.pieces.map(batch, device, partial(self._try_piece, number=k)):
+                pass
             if progress:
                 progress(stage, k + 1, batches.count_batches())
         tokens = self._parts["tokens"].get(0)
@@ -120,6 +122,20 @@ class Evaluator:
                 raise make_nan_error(network, k, number, "test data")
         return squares
 
+    def _list_parts(self) -> list[list[Tensor]]:
+        own = [parts for of in self._parts.values() for parts in of.values()]
+        return own if self.collector is None else own + self.collector.list_parts()
+
+    def _try_piece(self, piece: Batch, number: int) -> None:
+        """Evaluate a piece; leave nothing behind if that fails."""
+        undo, origin, counts = remember_lengths(self._list_parts), dict(self._origin), self._classes.copy()
+        try:
+            self._evaluate_piece(piece, number)
+        except (RuntimeError, MemoryError):
+            undo()
+            self._origin, self._classes = origin, counts
+            raise
+
     def _evaluate_piece(self, piece: Batch, number: int) -> None:
         done = self.target.run_full(piece.target)
         natives, mask = self.target.pick_representations(done), self.target.find_masks(piece.target)
@@ -143,7 +159,7 @@ class Evaluator:
         """Evaluate all cells of one target site, as many at once as the micro-batch allows."""
         mask, shape = self.target.find_masks(piece.target), self.target.shapes[j]
         counted = get_row_mask(shape, View.ALL, mask)
-        sources, at_once = self._groups[j], self.target.count_at_once(j, self.micro_batch, piece.size)
+        sources, at_once = self._groups[j], self.target.count_at_once(j, self.pieces.most, piece.size)
         for start in range(0, len(sources), at_once):
             cells = [(i, j) for i in sources[start:start + at_once]]
             stitched = [self.layers[c](xs[c[0]], self.source.find_masks(piece.source)) for c in cells]

@@ -19,6 +19,7 @@ from suture.numbers import (
     RECORDS,
     Arrays,
     Estimate,
+    NumericalError,
     Record,
     build_record,
     estimate_batch_mean,
@@ -103,23 +104,25 @@ def _evaluate_run(setup: Setup, method: str, fitted: Fitted, before: Arrays,
     """Evaluate all networks stitched by `method` in one pass; return rows and findings without rows."""
     detection, test, seed = setup.detection, setup.data.test, setup.settings.seed
     collector = None if detection is None else detection.make_collector()
-    evaluator = Evaluator(setup.source, setup.target, fitted.make_layers(setup), setup.micro_batch, collector,
-                          setup.task)
+    layers, failed = fitted.make_layers(setup)
+    unmade = {c: why for c, why in failed.items() if c not in fitted.failed}
+    evaluator = Evaluator(setup.source, setup.target, layers, setup.pieces, collector, setup.task)
     with report_network_errors(test.name, IndexError):
         found = evaluator.run(test, setup.settings.torch_device, setup.settings.progress,
                               f"evaluating {method}")
     arrays, counts = name_arrays(found, method), {"n_test": found.examples, **count_predictions(found)}
     if not has_same_examples(before, arrays):
         raise SutureError(OTHER_ORDER)
-    rows = score_cells(found, method, seed, fitted.failed) + _explain_no_task(setup, method, found.examples)
+    rows = score_cells(found, method, seed, failed) + _explain_no_task(setup, method, found.examples)
     if detection is None or collector is None or accumulators is None:
-        return rows, Findings(arrays=arrays, counts=counts)
+        return rows, Findings(arrays=arrays, counts=counts, failed=unmade)
     scores = stack_scores(collector, method, setup.shape)
     detection.describe_quality(scores, collector)
-    separations = tabulate_scores(arrays | scores, method, setup.shape, detection.ood.names, seed,
-                                  fitted.failed)
-    rows += [*_measure_distances(setup, method, fitted, accumulators), *(ScoreRow(*r) for r in separations)]
-    return rows, Findings(arrays=arrays | scores, counts=counts, ood=detection.about)
+    separations = tabulate_scores(arrays | scores, method, setup.shape, detection.ood.names, seed, failed,
+                                  collector.unsolved)
+    rows += [*_measure_distances(setup, method, Fitted(fitted.maps, failed), accumulators),
+             *(ScoreRow(*r) for r in separations)]
+    return rows, Findings(arrays=arrays | scores, counts=counts, failed=unmade, ood=detection.about)
 
 
 def _measure_distances(setup: Setup, method: str, fitted: Fitted,
@@ -131,7 +134,10 @@ def _measure_distances(setup: Setup, method: str, fitted: Fitted,
         if setup.settings.relu and not reason:
             reason = "a layer that ends with a ReLU has no closed form of this distance"
         pair = None if cell in accumulators.unaligned else accumulators.stitch.get_pair(*cell)
-        parts = None if reason or pair is None else frechet(*fitted.maps[cell], pair)
+        try:
+            parts = None if reason or pair is None else frechet(*fitted.maps[cell], pair)
+        except NumericalError as e:
+            parts, reason = None, str(e)
         for part in ("total", "shift", "shrinkage", "rotation"):
             value = make_missing_estimate(reason) if parts is None else getattr(parts, part)
             name = f"{method}.frechet" + ("" if part == "total" else f"_{part}")

@@ -20,6 +20,8 @@ IMAGE_COLUMNS = ("image", "img", "images", "pixel_values")
 TEXT_COLUMNS = ("text", "sentence", "content", "document", "review", "line")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "targets", "category", "y")
 NO_LABEL_COLUMN = "none"
+_DIGITS = 19
+"""Strings of this many digits are names, because int64 does not hold every such number."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ def _choose(names: list[str], usual: tuple[str, ...]) -> str | None:
     return next((c for c in usual if c in names), None)
 
 
+LARGEST_CLASS = 2**63 - 1
+"""The largest class number that int64 holds."""
 NO_LABEL = -1
 """Label that hubs write for examples without one, as in test splits with secret labels."""
 
@@ -102,7 +106,7 @@ def number_labels(part: StoredSplit, everywhere: Callable[[], list[StoredSplit]]
     known = len(part.names) if part.names is not None else part.classes
     for row, v in enumerate(values):
         if v is not None and not (_is_class(v) and (known is None or v < known)):
-            bounds = "" if known is None else f" to {known - 1}"
+            bounds = f" to {known - 1}" if known is not None else " below 2**63" if _is_too_large(v) else ""
             raise SutureError(f"expected class numbers from 0{bounds} in {what}, got {v!r} at "
                               f"{part.store.describe_row(row)}; name another column with label_column, or "
                               "write label_column='none'")
@@ -118,8 +122,12 @@ def _as_plain(values: Sequence[Any] | None) -> list[Any]:
     return [None if v is None or v in ("", NO_LABEL) or v != v else v for v in found]
 
 
+def _is_too_large(value: Any) -> bool:
+    return isinstance(value, int) and value > LARGEST_CLASS
+
+
 def _is_class(value: Any) -> bool:
-    return isinstance(value, int | float) and float(value).is_integer() and value >= 0
+    return isinstance(value, int | float) and 0 <= value <= LARGEST_CLASS and float(value).is_integer()
 
 
 def _number_strings(values: list[Any], everywhere: list[Any], what: str) -> Labels:
@@ -127,6 +135,7 @@ def _number_strings(values: list[Any], everywhere: list[Any], what: str) -> Labe
     if odd is not None:
         raise SutureError(f"expected labels of one type in {what}, got strings and {odd!r}; write strings")
     present = {v for v in everywhere if v is not None}
-    names = None if all(v.isdecimal() for v in present) else tuple(sorted(present))
+    numbers = all(v.isdecimal() and len(v) < _DIGITS for v in present)
+    names = None if numbers else tuple(sorted(present))
     place = {v: int(v) for v in present} if names is None else {v: k for k, v in enumerate(names)}
     return Labels(torch.tensor([place.get(v, NO_LABEL) for v in values]), 1 + max(place.values()), names)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from suture._base import SutureError, expect
+from suture._base import Seed, SutureError, Whole, checked, expect
 from suture.data.sources.splits import draw_order
 from suture.data.sources.stores import BadExample, ExampleKind, Store, decode_rows, make_bad_example_error
 
@@ -86,7 +86,8 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
         """Yield raw batches of `size` examples, as `take` returns them, at `rows` (M,) in this order."""
         return map(self.take, torch.split(rows, size))
 
-    def subset(self, n: int, seed: int = 0) -> Examples:
+    @checked
+    def subset(self, n: Whole, seed: Seed = 0) -> Examples:
         """Draw `n` of the examples without replacement, as evenly over the classes as possible.
 
         Class counts differ by at most one unless a class runs out. Without labels the draw is uniform. Only

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from suture._base import SutureError
+from suture._base import SutureError, summarise_error
 from suture.data.sources.splits import SPLIT_NAMES
 from suture.data.sources.stores import DataSource, MemoryStore, StoredSplit
 
@@ -83,8 +83,18 @@ def open_image_folder(root: Path) -> DataSource | None:
 
 
 def _find_images(folder: Path) -> Iterator[str]:
-    return (os.path.join(at, f) for at, _, files in os.walk(folder, followlinks=True)
-            for f in files if _is_image(f))
+    for at, inner, files in os.walk(folder, onerror=_refuse_folder, followlinks=True):
+        inner[:] = [d for d in inner if not _leads_back(Path(at, d))]
+        yield from (os.path.join(at, f) for f in files if _is_image(f))
+
+
+def _leads_back(folder: Path) -> bool:
+    """Return True for a link to a folder that it lies in, below which every image would come again."""
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise SutureError(f"a folder of images cannot be read: {summarise_error(error)}") from error
 
 
 def _read_split(root: Path) -> StoredSplit:

@@ -19,7 +19,8 @@ from suture.data.sources.stores import DataSource, ExampleKind, MemoryStore, Sto
 SAVED_FILES = ("dataset_dict.json", "state.json")
 """Files by which a folder of `save_to_disk` is recognised."""
 _STORED_TYPES: dict[str, ColumnType] = {
-    "string": "string", "large_string": "string", "binary": "bytes", "large_binary": "bytes", "bool": "int"}
+    "string": "string", "large_string": "string", "string_view": "string",
+    "binary": "bytes", "large_binary": "bytes", "bool": "int"}
 
 
 @dataclass(frozen=True, eq=False)

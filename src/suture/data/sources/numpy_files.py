@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -12,12 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from suture._base import SutureError, expect, summarise_error
+from suture._base import SutureError, check_free_memory, expect, summarise_error
 from suture.data.sources.columns import NO_LABEL_COLUMN, ColumnNames
 from suture.data.sources.splits import SPLIT_NAMES
 from suture.data.sources.stores import DataSource, ExampleKind, MemoryStore, StoredSplit
 
 INPUT_NAMES = ("x", "images", "image", "inputs", "data", "features", "imgs", "arr_0")
+_ERRORS = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What NumPy raises on files that are empty, cut off, broken or encrypted."""
 LABEL_NAMES = ("y", "labels", "label", "targets", "target", "arr_1")
 
 
@@ -69,8 +73,9 @@ def _find_array(names: list[str], usual: tuple[str, ...], split: str, given: str
 
 def _open_file(file: Path) -> Any:
     try:
-        opened = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, zipfile.BadZipFile) as e:
+        # A map, so that a single array with a false header is not allocated.
+        opened = np.load(file, allow_pickle=False, mmap_mode="r")
+    except _ERRORS as e:
         why = "it holds pickled objects" if "pickle" in str(e) else summarise_error(e)
         raise SutureError(f"cannot read {str(file)!r} as .npz ({why}); write it with numpy.savez") from e
     expect(hasattr(opened, "files"), "named arrays", f"a single array in {str(file)!r}",
@@ -80,11 +85,28 @@ def _open_file(file: Path) -> Any:
 
 def _read_array(arrays: Any, key: str, file: Path) -> Any:
     try:
+        _check_size(arrays, key, file)
         return arrays[key]
-    except (OSError, ValueError, zipfile.BadZipFile) as e:
+    except SutureError:
+        raise
+    except _ERRORS as e:
         why = ("holds pickled objects, which are never loaded" if "pickle" in str(e)
                else f"is broken ({summarise_error(e)})")
         raise SutureError(f"array {key!r} of {str(file)!r} {why}; store numbers or strings") from e
+
+
+def _check_size(arrays: Any, key: str, file: Path) -> None:
+    """Check that the file holds what an array's header promises, and that this fits the memory."""
+    name = key if key in arrays.zip.namelist() else f"{key}.npy"
+    with arrays.zip.open(name) as opened:
+        form = np.lib.format
+        read = (form.read_array_header_1_0 if form.read_magic(opened) == (1, 0)
+                else form.read_array_header_2_0)
+        shape, _, dtype = read(opened)
+    promised, held = math.prod(shape) * dtype.itemsize, arrays.zip.getinfo(name).file_size
+    if not dtype.hasobject and promised > held:
+        raise ValueError(f"its header promises {promised} bytes, it holds {held}")
+    check_free_memory(held, torch.device("cpu"), f"array {key!r} of {str(file)!r}", "store fewer examples")
 
 
 def _as_raw(x: Any, what: str) -> tuple[ExampleKind, Tensor]:

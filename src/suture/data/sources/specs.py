@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import PlainValidator
 
-from suture._base import SutureError, expect, make_unknown_error
+from suture._base import Count, Seed, SutureError, checked, expect, make_unknown_error, read_path
 from suture.data.sources import libraries
 from suture.data.sources.columns import NO_LABEL_COLUMN, ColumnNames, number_labels
 from suture.data.sources.examples import Examples
@@ -31,14 +33,24 @@ FILE_ENDINGS = (".parquet", ".npz", *TEXT_ENDINGS)
 PICKLED_ENDINGS = (".pkl", ".pickle", ".pt", ".pth", ".npy", ".bin")
 
 
+@checked
 def is_spec(text: str) -> bool:
     """Return True where `text` names data: ``hf:``, ``torchvision:``, or what is or looks like a path."""
     path = text.partition("#")[0]
     return (text.startswith(("hf:", "torchvision:")) or "/" in path or path.startswith((".", "~"))
-            or Path(path).suffix.lower() in (*FILE_ENDINGS, *PICKLED_ENDINGS) or Path(path).exists())
+            or Path(path).suffix.lower() in (*FILE_ENDINGS, *PICKLED_ENDINGS) or os.path.exists(path))
 
 
-def open_source(spec: Any, *, split: str = "train", n: int | None = None, seed: int = 0,
+def _read_spec(given: Any) -> Any:
+    return read_path(given) if isinstance(given, str | os.PathLike) else given
+
+
+DataSpec = Annotated[Any, PlainValidator(_read_spec)]
+"""Text that names data, a path, or an object of `datasets`."""
+
+
+@checked
+def open_source(spec: DataSpec, *, split: str = "train", n: Count | None = None, seed: Seed = 0,
                 image_column: str | None = None, label_column: str | None = None,
                 text_column: str | None = None, skip_bad: bool = False) -> Examples:
     """Open the examples that `spec` names, in the order in which they are stored.
@@ -77,7 +89,9 @@ def open_source(spec: Any, *, split: str = "train", n: int | None = None, seed: 
     return reader.read_examples(split, n, whole=libraries.is_hub_dataset(spec))
 
 
-def open_pair(spec: Any, *, train_size: int | None = None, test_size: int | None = None, seed: int = 0,
+@checked
+def open_pair(spec: DataSpec, *, train_size: Count | None = None, test_size: Count | None = None,
+              seed: Seed = 0,
               image_column: str | None = None, label_column: str | None = None,
               text_column: str | None = None, skip_bad: bool = False) -> tuple[Examples, Examples]:
     """Open the (training, test) examples of `open_source`, ready to compare networks on.
@@ -186,6 +200,9 @@ def _open_spec(spec: Any, columns: ColumnNames, n: int | None) -> DataSource:
         raise SutureError("expected a path, hf:NAME, torchvision:NAME@ROOT or an object of datasets, got "
                           f"{type(spec).__name__}; give tensors and Datasets as they are")
     text = str(spec)
+    if not text.removeprefix("hf:").strip():
+        raise SutureError(f"expected the name or path of data, got {text!r}; write a path, hf:NAME or "
+                          "torchvision:NAME@ROOT")
     if text.startswith("torchvision:"):
         _refuse_columns(columns, text)
         return libraries.open_torchvision(text.removeprefix("torchvision:"))

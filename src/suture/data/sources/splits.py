@@ -49,8 +49,11 @@ def choose_split(splits: Mapping[str, Any], split: str, given: str, name: str) -
 
 
 def make_generator(seed: int) -> np.random.RandomState:
-    """Make NumPy's old generator, the only one whose stream is frozen between versions (NEP 19)."""
-    return np.random.RandomState(seed)
+    """Make NumPy's old generator, the only one whose stream is frozen between versions (NEP 19).
+
+    It takes seeds of 32 bits, so a larger one is given as two.
+    """
+    return np.random.RandomState(seed if seed < 2**32 else [seed % 2**32, seed // 2**32])
 
 
 def draw_balanced_order(labels: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
@@ -87,6 +90,6 @@ def split_off_fifth(n: int, labels: Tensor | None, seed: int, name: str) -> tupl
 
 def has_class_runs(labels: Tensor) -> bool:
     """Return True where the class changes between neighbours less than half as often as by chance."""
-    counts = labels.bincount().double()
+    counts = torch.unique(labels, return_counts=True)[1].double()
     chance = 1 - float((counts / len(labels)).square().sum())
     return int((labels[1:] != labels[:-1]).sum()) < chance * (len(labels) - 1) / 2

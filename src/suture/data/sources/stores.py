@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +17,8 @@ from torch import Tensor
 from suture._base import SutureError, import_optional, summarise_error
 
 ExampleKind = Literal["images", "text", "arrays"]
+MOST_PIXELS = 89_478_485
+"""Most pixels of an image that is decoded (256 MB). Pillow takes more for a decompression bomb."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ def decode(stored: Any, kind: ExampleKind) -> Any:
     if kind == "images":
         try:
             return decode_image(stored)
+        except SutureError:  # Pillow is not installed, which is no fault of the image
+            raise
         except (ValueError, OSError) as e:
             return BadExample(str(e))
     if isinstance(stored, str) and stored.strip():
@@ -46,7 +51,8 @@ def decode_image(stored: Any) -> Tensor:
     16 bits are rounded to 8 (65535 is 255). The first of several frames is used.
 
     `stored` is encoded bytes, a path, an image of Pillow, or a mapping {"bytes", "path"} of the library
-    `datasets`. Everything that cannot be decoded raises ValueError.
+    `datasets`. Everything that cannot be decoded raises ValueError, and so do more than `MOST_PIXELS`, before
+    any is decoded.
     """
     pillow = import_optional("PIL.Image", "data", "images")
     if isinstance(stored, dict):
@@ -56,8 +62,14 @@ def decode_image(stored: Any) -> Tensor:
     try:
         if isinstance(stored, pillow.Image):
             return _read_pixels(stored)
-        with pillow.open(io.BytesIO(stored) if isinstance(stored, bytes) else Path(stored)) as opened:
+        _check_file(stored)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pillow.DecompressionBombWarning)  # `_check_size` says it
+            opened = pillow.open(io.BytesIO(stored) if isinstance(stored, bytes) else Path(stored))
+        with opened:
             return _read_pixels(opened)
+    except pillow.DecompressionBombError as e:
+        raise ValueError(f"has more than {MOST_PIXELS // 10**6} megapixels") from e
     # Pillow's plugins raise errors of any type on broken files, such as SyntaxError, EOFError or KeyError.
     except Exception as e:
         # Pillow names the address of a buffer, which differs in every run.
@@ -65,7 +77,21 @@ def decode_image(stored: Any) -> Tensor:
                          else summarise_error(e)) from e
 
 
+def _check_file(stored: bytes | str | Path) -> None:
+    if not isinstance(stored, bytes) and Path(stored).exists() and not Path(stored).is_file():
+        raise ValueError("is no file")  # to open a pipe would wait for ever
+
+
+def _check_size(opened: Any) -> None:
+    width, height = opened.size
+    if not width * height:
+        raise ValueError("has no pixels")
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"has {width}x{height} pixels, more than {MOST_PIXELS // 10**6} million")
+
+
 def _read_pixels(opened: Any) -> Tensor:
+    _check_size(opened)
     mode: str = opened.mode
     if mode == "F":
         raise ValueError("has floating point pixels, which have no range")
@@ -170,8 +196,9 @@ def find_decodable(store: Store, kind: ExampleKind, rows: Tensor,
     Returns:
         Their places in `rows`, and a summary of the bad examples before the last of them, or "".
     """
-    decoded = (one for chunk in torch.split(rows, _AT_ONCE)
-               for one in decode_rows(store, kind, chunk.tolist()))
+    # Decoded one by one, because several large images may not fit the memory.
+    decoded = (decode(one, kind) for chunk in torch.split(rows, _AT_ONCE)
+               for one in store.fetch(chunk.tolist()))
     kept: list[int] = []
     bad, first = 0, ""
     for place, one in enumerate(decoded):

@@ -16,7 +16,9 @@ from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
-from suture._base import SutureError, import_optional, summarise_error
+import torch
+
+from suture._base import SutureError, check_free_memory, import_optional, summarise_error
 from suture.data.sources.columns import ColumnNames, ColumnType, choose_columns
 from suture.data.sources.libraries import choose_features
 from suture.data.sources.stores import BadExample, MemoryStore, StoredSplit
@@ -76,6 +78,7 @@ class ParquetColumn:
         values = self._open.pop(group, None)
         if values is None:
             k, g = self._groups[group]
+            _read(self.files[k], lambda opened: _check_group(opened, g, self.column, self.files[k]))
             values = _read(self.files[k], lambda opened: opened.read_row_group(
                 g, columns=[self.column], use_threads=False).column(0).combine_chunks())
             if hasattr(values.type, "num_fields") and values.type.num_fields:
@@ -85,6 +88,15 @@ class ParquetColumn:
         while len(self._open) > 1 and sum(v.nbytes for v in self._open.values()) > GROUP_BYTES:
             del self._open[next(iter(self._open))]
         return values
+
+
+def _check_group(opened: Any, group: int, column: str, file: Path) -> None:
+    """Check that a column fits the memory in one row group, which is read as a whole."""
+    about = opened.metadata.row_group(group)
+    held = (about.column(k) for k in range(about.num_columns))
+    size = sum(c.total_uncompressed_size for c in held if c.path_in_schema.partition(".")[0] == column)
+    check_free_memory(size, torch.device("cpu"), f"row group {group} of {str(file)!r}",
+                      "write it with smaller row groups")
 
 
 def read_parquet(files: list[Path], name: str, columns: ColumnNames) -> StoredSplit:
@@ -107,7 +119,7 @@ def _read(file: Path, read: Callable[[Any], T]) -> T:
     try:
         with parquet.ParquetFile(file) as opened:
             return read(opened)
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, NotImplementedError) as e:
         raise SutureError(f"{str(file)!r} is no Parquet file, or is cut off ({summarise_error(e)}); fetch it "
                           "again") from e
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from suture.indices.definition import AFFINE, RIGID, Argument, define_index, expand_invariances, require
-from suture.numbers import Pair, Spectrum
+from suture.numbers import Pair, Spectrum, svdvals
 
 _SCALE = expand_invariances("translation", "scaling", "permutation")
 _COST = "p³ + q³ per site, pq min(p, q)"
@@ -78,7 +78,7 @@ def svcca(pair: Pair, variance: float) -> float:
     _require_rows(pair)
     kx, ky = count_components(pair, variance)
     roots = torch.outer(pair.x.values[:kx].sqrt(), pair.y.values[:ky].sqrt())
-    return float(torch.linalg.svdvals(pair.rotated[:kx, :ky] / roots).mean())
+    return float(svdvals(pair.rotated[:kx, :ky] / roots).mean())
 
 
 def _weight_correlations(side: Spectrum, directions: Tensor, correlations: Tensor) -> float:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from suture.indices.definition import AFFINE, RIGID, Argument, define_index, expand_invariances
 from suture.indices.entries.cca import compute_correlations
-from suture.numbers import Pair
+from suture.numbers import Pair, find_assignment
 
 _STRENGTH = Argument("lambda", 0.01, 1e-9, 1e6, "ridge penalty at total variance 1; large ones look at the "
                                                 "leading directions, small ones at all")
@@ -65,10 +65,8 @@ def correlation_hard(pair: Pair) -> float:
     """Mean correlation of the best one-to-one matching of columns; a column that does not vary has
     correlation 0 (Li et al. 2015).
     """
-    from scipy.optimize import linear_sum_assignment
-
     r = pair.correlations
-    rows, columns = linear_sum_assignment(r.cpu().numpy(), maximize=True)
+    rows, columns = find_assignment(r)
     return float(r[rows, columns].mean())
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from suture.indices.definition import RIGID, Argument, define_index, expand_invariances
-from suture.numbers import Pair, Spectrum
+from suture.numbers import Pair, Spectrum, find_assignment, svdvals
 
 _SHIFT = expand_invariances("translation", "orthogonal")
 _ORDER = expand_invariances("translation", "scaling", "permutation")
@@ -78,7 +78,7 @@ def shape(pair: Pair, alpha: float) -> float:
     mean eigenvalue over its columns is one; otherwise the mixture would depend on units and on n.
     """
     wx, wy = (_compute_weights(s, alpha) for s in (pair.x, pair.y))
-    cross = torch.linalg.svdvals(pair.rotated * torch.outer(wx, wy)).sum()
+    cross = svdvals(pair.rotated * torch.outer(wx, wy)).sum()
     norms = math.sqrt(float((pair.x.values * wx.square()).sum()) * float((pair.y.values * wy.square()).sum()))
     return math.acos(min(1.0, float(cross) / norms))
 
@@ -109,8 +109,6 @@ def permutation(pair: Pair) -> float:
 
     All columns of the narrower side are assigned.
     """
-    from scipy.optimize import linear_sum_assignment
-
     m = pair.moments
-    rows, columns = linear_sum_assignment(m.sxy.cpu().numpy(), maximize=True)
+    rows, columns = find_assignment(m.sxy)
     return 2 - 2 * float(m.sxy[rows, columns].sum()) / pair.scale

@@ -15,7 +15,6 @@ from suture.indices.definition import (
 )
 from suture.numbers import (
     Pair,
-    Spectrum,
     compute_squared_error,
     leave_out,
     merge_blocks,
@@ -86,10 +85,9 @@ def r2_folds(pair: Pair) -> float:
     least = pair.n - max(m.n for m in folds)
     require(pair.x.rank < least - 1,
             f"{least} rows outside of a fold for rank {pair.x.rank}: the regression fits anything")
-    outside = pair.outside or (None,) * len(folds)
     for k, held in enumerate(folds):
         m = leave_out(folds, k)
-        weight = solve_least_squares(outside[k] or Spectrum.of(m.x, m.precision), m)
+        weight = solve_least_squares(pair.find_outside(k, m), m)
         error += float(compute_squared_error(weight, m.y.mean - weight @ m.x.mean, held))
     return 1 - error / float(torch.trace(pair.moments.syy))
 

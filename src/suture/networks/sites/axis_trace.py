@@ -19,6 +19,10 @@ Rule = Callable[["AxisTrace", Tensor, Tensor, "Operation"], "int | None"]
 """Function of the trace, an output, the first input and the operation -> axis of the output's channels."""
 
 
+_CUTS = frozenset({"detach", "detach_", "_set_grad_enabled", "numpy", "tolist", "item"})
+_GET_DATA = Tensor.data.__get__  # type: ignore[attr-defined]
+
+
 class Operation:
     """One call of a function of torch: its name, and its arguments by position or name."""
 
@@ -39,6 +43,9 @@ class AxisTrace(TorchFunctionMode):
     A convolution has its channels on axis 1, a linear layer on the last axis. Norms and pools confirm this
     where nothing is known. A transposition moves them, and what keeps the axes keeps them. An operation along
     positions, such as a linear layer over the time of a map (N, C, T), leaves the channels where they are.
+
+    Attributes:
+        cuts_gradients: True if the pass uses functions that gradients do not go through.
     """
 
     def __init__(self, inputs: Any) -> None:
@@ -46,6 +53,7 @@ class AxisTrace(TorchFunctionMode):
         self._channels: Any = WeakTensorKeyDictionary()
         self._merged: dict[int, set[tuple[int, ...]]] = {}
         self._has_signals = False
+        self.cuts_gradients = False
         for t in walk_tensors(inputs):
             if t.ndim == 4 and t.is_floating_point():
                 self._channels[t] = 1
@@ -55,6 +63,7 @@ class AxisTrace(TorchFunctionMode):
         found = func(*args, **kwargs)
         made = [t for t in (found if isinstance(found, tuple | list) else [found]) if isinstance(t, Tensor)]
         given = next(_walk_arguments(args, kwargs), None) if made else None
+        self.cuts_gradients |= getattr(func, "__name__", "") in _CUTS or func is _GET_DATA
         if given is not None:
             step = Operation(func, args, kwargs)
             rule = _find_rule(step.name)

@@ -9,21 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from suture._base import SutureError, convert_tensors, count_examples
+from suture._base import ExampleList, SutureError, convert_examples, convert_tensors, count_examples
 from suture.networks.calls import (
     MIXED,
     Call,
     CallId,
     extract_tensors,
     find_axis,
-    guess_axis,
     record,
     walk,
 )
 from suture.networks.preparation import take_first
 from suture.networks.sites.axis_trace import AxisTrace
+from suture.numbers import to_double
 from suture.representations import UNKNOWN, Evidence
 
+_INT8 = 2.0**-6
+"""Rounding of integers of 8 bits, whose scale may be that of the whole batch."""
 _MOST = 8
 """Largest number of examples in a pass in another order."""
 _TF32 = 2.0**-10
@@ -39,6 +41,9 @@ class Batchings:
         inputs: a batch, of which `example` has the first examples.
         root: the recorded pass over `example`.
         name: name of the network in error messages.
+
+    Attributes:
+        rounds_together: True if an example depends on the others of its batch by the rounding of integers.
     """
 
     def __init__(self, network: nn.Module, inputs: Any, example: Any, root: Call, name: str) -> None:
@@ -46,6 +51,7 @@ class Batchings:
         self._few = count_examples(example)
         self._known = {c.id: c for c in (root, *walk(root))}
         self._dependent: dict[int, Call] = {}
+        self._rounds, self.rounds_together = _has_integers(network), False
         self._find_axes()
         # A network that packs sequences may accept one order only.
         with suppress(Exception):
@@ -66,6 +72,11 @@ class Batchings:
         for call in others.values():
             self._dependent |= self._find_changed(call, rows)
 
+    @property
+    def cuts_gradients(self) -> bool:
+        """True if the network uses functions that gradients do not go through."""
+        return bool(self._trace.cuts_gradients)
+
     def find_evidence(self, call: CallId, pick: Callable[[Any], Tensor | None]) -> Evidence:
         """Return what a pass shows about the axes of the tensor that `pick` takes from a call's output."""
         traced = pick(self._traced[call].output) if call in self._traced else None
@@ -75,7 +86,7 @@ class Batchings:
         """Return the tensors that change where the examples come in another order and with others."""
         n = count_examples(more)
         if n == 1:
-            return self._compare(convert_tensors(more, _put_among_others), [-1, 0, -1, -1])
+            return self._compare(convert_examples(more, 1, _put_among_others), [-1, 0, -1, -1])
         rows = [*reversed(range(1, n, 2)), *range(0, n, 2)]  # 7 5 3 1 0 2 4 6: all have other neighbours
         return self._compare(_pick_examples(more, rows), rows)
 
@@ -102,8 +113,13 @@ class Batchings:
             fresh = not early or t._version == version
             if axis in (None, MIXED) or not fresh or not t.is_floating_point():
                 continue
-            if not _has_equal_examples(t, o, axis, self._few, rows):
-                found[id(t)] = call
+            change = _measure_change(t, o, axis, self._few, rows)
+            if change > 1:
+                allowed = max(1.0, 8 * _INT8 / max(1e-3, 8 * torch.finfo(t.dtype).eps))
+                if self._rounds and change <= allowed:
+                    self.rounds_together = True
+                else:
+                    found[id(t)] = call
         return found
 
     def check(self, t: Tensor | None, what: str) -> None:
@@ -125,27 +141,33 @@ class Batchings:
                           f"first at {place}; give a network that treats each alone")
 
 
-def _has_equal_examples(t: Tensor, other: Tensor, axis: int, size: int, rows: Sequence[int]) -> bool:
-    """Return True where two tensors are equal for the examples of both, up to rounding.
+def _has_integers(network: nn.Module) -> bool:
+    """Return True for a network with weights of integers."""
+    return any("quantized" in type(m).__module__ for m in network.modules()) or any(
+        not (p.is_floating_point() or p.is_complex()) for p in network.parameters())
+
+
+def _measure_change(t: Tensor, other: Tensor, axis: int, size: int, rows: Sequence[int]) -> float:
+    """Return how far two tensors differ for the examples of both, relative to what rounding may change.
 
     Args:
         t: of `size` examples.
         other: of the examples with the numbers `rows`.
     """
     if t.ndim != other.ndim or t.shape[axis] % size or other.shape[axis] % len(rows):
-        return True  # no sequence of examples there
+        return 0.0  # no sequence of examples there
     pairs = [(row, k) for k, row in enumerate(rows) if 0 <= row < size]
     parts = _split_examples(t, axis, size), _split_examples(other, axis, len(rows))
     picked = [p.index_select(axis, torch.tensor(k, device=p.device))
               for p, k in zip(parts, zip(*pairs, strict=True), strict=True)]
     if picked[0].shape != picked[1].shape:
-        return True
-    one, two = (p.double() for p in picked)
+        return 0.0
+    one, two = map(to_double, picked)
     # A norm rather than a maximum, because where a network rounds, a few values may fall to the other side.
     gap = torch.linalg.vector_norm(torch.nan_to_num(one - two, 0, 0, 0))
     scale = torch.linalg.vector_norm(torch.nan_to_num(one, 0, 0, 0))
     eps = max(torch.finfo(t.dtype).eps, _TF32 if t.is_cuda else 0.0)
-    return bool(gap <= max(1e-3, 8 * eps) * scale + 1e-6 * one.numel() ** 0.5)
+    return float(gap / (max(1e-3, 8 * eps) * scale + 1e-6 * one.numel() ** 0.5))
 
 
 def _split_examples(t: Tensor, axis: int, size: int) -> Tensor:
@@ -153,14 +175,15 @@ def _split_examples(t: Tensor, axis: int, size: int) -> Tensor:
     return t.detach().reshape(*t.shape[:axis], size, -1, *t.shape[axis + 1:])
 
 
-def _put_among_others(t: Tensor) -> Tensor:
+def _put_among_others(t: Any) -> Any:
     """Put the only example second of four; its mirror image stands in for the others."""
-    if guess_axis(t, 1) is None:
-        return t
+    if isinstance(t, ExampleList):
+        other = convert_tensors(t[0], lambda part: part.flip(-1) if part.ndim else part)
+        return ExampleList([other, t[0], other, other])
     other = t.flip(-1) if t.ndim > 1 else t
     return torch.cat([other, t, other, other])
 
 
 def _pick_examples(inputs: Any, rows: Sequence[int]) -> Any:
     size = count_examples(inputs)
-    return convert_tensors(inputs, lambda t: t[list(rows)] if guess_axis(t, size) == 0 else t)
+    return convert_examples(inputs, size, lambda part: part[list(rows)])

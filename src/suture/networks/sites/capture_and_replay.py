@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.utils import checkpoint
 
 from suture._base import SutureError, count_examples
+from suture.networks.arguments import apply, repeat_inputs
 from suture.networks.calls import (
     Axes,
     Call,
     CallId,
-    apply,
     convert_output,
+    dequantise,
     extract_tensors,
     intercept_calls,
     repeat_examples,
@@ -218,7 +219,7 @@ def replay(network: nn.Module, plan: ReplayPlan, x: Tensor, done: RecordedPass, 
     hooked = [m for m in network.modules() if m._forward_hooks and m is not network]
     taken = dict.fromkeys([*(m for m, _ in plan.calls), *hooked])
     with intercept_calls(taken, handler), _run_checkpoints_once():
-        return apply(network, repeat_examples(done.inputs, copies, done.size))
+        return apply(network, repeat_inputs(done.inputs, copies, done.size))
 
 
 def _replace_representation(plan: ReplayPlan, x: Tensor, done: RecordedPass, copies: int) -> Any:
@@ -226,11 +227,20 @@ def _replace_representation(plan: ReplayPlan, x: Tensor, done: RecordedPass, cop
     own, entry = plan.site.locate(output)
     assert own is not None
     if plan.axis or entry is not None:
-        x = plan.write(own, entry, x, copies)
+        x = plan.write(dequantise(own), entry, x, copies)
+    if own.is_quantized:
+        x = _quantise_like(x, own)
     elif x.ndim == 4:
         # A forward pass that calls `.view` on a map relies on the layout that its own modules return.
         x = _match_layout(x, own)
     return repeat_examples(output, copies, done.size, plan.axes[plan.site.id], instead=(own, x))
+
+
+def _quantise_like(x: Tensor, own: Tensor) -> Tensor:
+    if own.qscheme() not in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+        raise SutureError("expected a representation with one scale, got one for each channel; choose "
+                          "another site")
+    return torch.quantize_per_tensor(x, own.q_scale(), own.q_zero_point(), own.dtype)
 
 
 def _match_layout(x: Tensor, like: Tensor) -> Tensor:

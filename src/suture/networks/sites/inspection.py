@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -21,12 +21,13 @@ from suture.networks.calls import (
     walk,
 )
 from suture.networks.input_sequences import InputSequences, choose_stack
-from suture.networks.preparation import take_first
+from suture.networks.preparation import report_failure, take_first
 from suture.networks.sites.batchings import Batchings
 from suture.networks.sites.bypasses import BypassSearch
 from suture.networks.sites.capture_and_replay import ReplayPlan
-from suture.networks.sites.search import SiteSearch, SiteSpec, is_parametrization
+from suture.networks.sites.search import SiteSearch, is_parametrization
 from suture.networks.sites.site import Site
+from suture.networks.sites.site_choice import SiteSpec
 from suture.representations import (
     Kind,
     Shape,
@@ -46,6 +47,7 @@ class SiteInfo:
         final: True if the representation is the logits themselves.
         context: modules around the site that see other inputs only, such as the encoder beside a decoder's
             site. Like inputs, they are no bypass.
+        has_gradient: True if the network's output has a gradient with respect to the representation.
     """
 
     site: Site
@@ -53,6 +55,7 @@ class SiteInfo:
     bypass: tuple[str, ...]
     final: bool
     context: tuple[str, ...] = ()
+    has_gradient: bool = field(default=True, repr=False)  # no part of a comparison's key
 
     @property
     def kind(self) -> Kind:
@@ -74,7 +77,8 @@ class SiteInspector:
         self._image = find_image_size(inputs)
         self._example = take_first(inputs)
         self._few = count_examples(self._example)
-        with disable_gradients(), report_errors(f"the {name} fails on the first {self._few} examples"):
+        with disable_gradients(), report_failure(f"the {name} fails on the first {self._few} examples",
+                                                 network, inputs, name):
             self._root = record(network, self._example)
             self._batchings = Batchings(network, inputs, self._example, self._root, name)
             self._check_output()
@@ -82,12 +86,18 @@ class SiteInspector:
         self.sequences.find_output(self._root, main)
         self._calls = {c.id: c for c in walk(self._root) if not is_parametrization(c.path)}
         self._search = SiteSearch(network, self._calls, name)
-        self._bypasses = BypassSearch(network, self._example, self._calls, self.sequences, main, name)
+        self._bypasses = BypassSearch(network, self._example, self._calls, self.sequences, main, name,
+                                      cuts_gradients=self._batchings.cuts_gradients)
         self._reasons: dict[CallId, str] = {}
 
     @property
     def volatile(self) -> set[CallId]:
         return self._bypasses.volatile
+
+    @property
+    def rounds_together(self) -> bool:
+        """True if the rounding of an example's numbers depends on the others of its batch."""
+        return self._batchings.rounds_together
 
     def _check_output(self) -> None:
         """Check that the network's output has a part for each example, which depends on this one only."""
@@ -169,9 +179,10 @@ class SiteInspector:
         self._batchings.check(x, f"site {str(site)!r}")
         shape = self._find_shape(plan, call)
         with report_errors(f"the tail of site {str(site)!r} of the {self.name} fails", "choose another site"):
-            self.plans[site], bypass, context = self._bypasses.find(plan, shape)
+            found = self._bypasses.find(plan, shape)
+        self.plans[site] = found.plan
         final = x is self._pick_main(self._root.output) and site.locate(call.output)[1] is None
-        return SiteInfo(site, shape, bypass, final, context)
+        return SiteInfo(site, shape, found.around, final, found.context, found.has_gradient)
 
     def _has_examples(self, site: Site, call: Call, x: Tensor) -> bool:
         """Return True where the examples are the first axis at a site, or the second of three axes.

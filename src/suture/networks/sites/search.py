@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from torch import nn
 
-from suture._base import SutureError, make_unknown_error
+from suture._base import SutureError, make_unknown_error, run_foreign, show_value
 from suture.networks.calls import Call, CallId, extract_tensors
-from suture.networks.sites.site import Site, SiteName, escape_path
+from suture.networks.sites.site import NameParts, Site, escape_path
+from suture.networks.sites.site_choice import SiteSpec
 
-SiteSpec = str | Iterable["str | Site"] | Callable[[str, nn.Module], bool] | None
-"""Choice of sites: None (the repeated blocks), a name or glob, several, or a function of (path, module)."""
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_WRAPPERS = frozenset({"_orig_mod", "module"})
+"""Names under which `torch.compile`, DataParallel and others hold a network."""
+_PACKED = "_packed_params"
+"""Name under which a quantised layer holds its weights."""
+_PATH = re.compile(r"(?:\\.|[^\\#:@])*", re.DOTALL)
+"""The path at the beginning of a written name."""
 _GLOB = {"**": ".*", "*": "[^.]*", "?": "[^.]"}
 """Regular expressions for the signs of a glob: all but ``**`` stay within one part of a dotted path."""
 
@@ -30,21 +35,32 @@ class SiteSearch:
     def find_named(self, spec: SiteSpec) -> list[Site]:
         """Find the sites that a user names, without duplicates."""
         if callable(spec):
-            found = [Site(*c.id) for c in self.calls.values() if spec(c.path, c.module)]
+            with run_foreign("the function given as sites"):
+                found = [Site(*c.id) for c in self.calls.values() if spec(c.path, c.module)]
             if not found:
                 raise SutureError(f"the function given as sites accepts no module of the {self.name}; "
                                   "it is called with (path, module)")
             return found
-        names = [spec] if isinstance(spec, str) else list(spec or ())
+        names = [spec] if isinstance(spec, str | Site) else list(spec or ())
         if not names:
             raise SutureError(f"expected at least one site of the {self.name}, got none; leave sites out")
         found = []
         for n in names:
             if not isinstance(n, Site | str):
-                raise SutureError(f"expected site names of the {self.name}, got {n!r}; write "
+                raise SutureError(f"expected site names of the {self.name}, got {show_value(n)}; write "
                                   "strings like 'layer1.0'")
-            found += [n] if isinstance(n, Site) else self._match_name(n)
+            found += ([replace(n, path=self._leave_out_wrappers(n.path))] if isinstance(n, Site)
+                      else self._match_name(self._leave_out_in_name(n)))
         return self._merge_duplicates(found)
+
+    def _leave_out_wrappers(self, path: str) -> str:
+        """Return a path as it is without the wrappers that were taken off the network."""
+        own = {part for known, _ in self.calls for part in known.split(".")}
+        return ".".join(p for p in path.split(".") if p not in _WRAPPERS - own) or path
+
+    def _leave_out_in_name(self, name: str) -> str:
+        rest = _PATH.sub("", name, count=1)
+        return self._leave_out_wrappers(name[:len(name) - len(rest)]) + rest
 
     def _merge_duplicates(self, sites: Sequence[Site]) -> list[Site]:
         """Merge sites at the same point; a name with an ``@`` replaces a name without."""
@@ -61,7 +77,10 @@ class SiteSearch:
         read = self._read_name(name)
         signs = re.split(r"(\\.|\*\*|\*|\?|\[[^\]]*\])", read.path)
         if any(part[:1] in "*?[" for part in signs if part):
-            pattern = re.compile("".join(_convert_sign(part) for part in signs), re.DOTALL)
+            try:
+                pattern = re.compile("".join(_convert_sign(part) for part in signs), re.DOTALL)
+            except re.error as e:
+                raise SutureError(f"cannot read the glob {name!r}: {e}; write sets like [01]") from e
             found = [read.make_site(*c.id) for c in self.calls.values()
                      if pattern.fullmatch(c.path) and read.call in (None, c.index)]
             if not found and any(c.path == read.site.path for c in self.calls.values()):
@@ -77,12 +96,12 @@ class SiteSearch:
                               f"write {', '.join(calls)}")
         return [site]
 
-    def _read_name(self, name: str) -> SiteName:
+    def _read_name(self, name: str) -> NameParts:
         """Read a name; the name of a module as PyTorch prints it, without backslashes, is one too."""
         paths = {c.path for c in self.calls.values()}
-        read: SiteName | None = None
+        read: NameParts | None = None
         try:
-            read = SiteName.parse(name)
+            read = NameParts.parse(name)
             if read.site.path in paths:
                 return read
         except SutureError:
@@ -91,8 +110,8 @@ class SiteSearch:
         for path in sorted(paths, key=len, reverse=True):
             rest = name[len(path):]
             if escape_path(path) != path and name.startswith(path) and rest[:1] in ("", "#", ":", "@"):
-                return SiteName.parse(escape_path(path) + rest)
-        return SiteName.parse(name) if read is None else read
+                return NameParts.parse(escape_path(path) + rest)
+        return NameParts.parse(name) if read is None else read
 
     def find_call(self, site: Site) -> Call:
         """Find the call of a site, or raise an error that says what is wrong with its name."""
@@ -134,7 +153,7 @@ def is_parametrization(path: str) -> bool:
 
 
 def _has_parts(module: nn.Module) -> bool:
-    return any(not is_parametrization(name) for name, _ in module.named_children())
+    return any(not is_parametrization(name) and name != _PACKED for name, _ in module.named_children())
 
 
 def _has_any(things: Iterator[object]) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from suture._base import SutureError
+from suture._base import SutureError, Whole, checked, options
 from suture.networks.calls import CallId, extract_tensors
 from suture.representations import ShapeOverride
 
@@ -20,7 +20,7 @@ _SIGNS = re.compile(r"[\\#:@*?\[\],]|^\s|\s$")
 _WHOLE_NUMBER = re.compile("-?[0-9]+")
 
 
-@dataclass(frozen=True)
+@options
 class Site:
     r"""A named point in a network, written ``path#call:slot@taken``; all but the path may be left out.
 
@@ -40,8 +40,8 @@ class Site:
     """
 
     path: str
-    call: int = 0
-    slot: str | int | None = None
+    call: Whole = 0
+    slot: str | Whole | None = None
     taken: str = ""
 
     def __post_init__(self) -> None:
@@ -49,9 +49,10 @@ class Site:
             ShapeOverride.parse(self.taken)
 
     @classmethod
+    @checked
     def parse(cls, name: str) -> Site:
         """Parse the name of a site."""
-        return SiteName.parse(name).site
+        return NameParts.parse(name).site
 
     def __str__(self) -> str:
         return (escape_path(self.path) + (f"#{self.call}" if self.call else "")
@@ -91,11 +92,12 @@ class Site:
                     output = output[key]
                 except (KeyError, IndexError, TypeError):
                     return None, None
-        return next((t for t in extract_tensors(output) if t.is_floating_point()), None), None
+        return next((t for t in extract_tensors(output) if t.is_floating_point() or t.is_quantized),
+                    None), None
 
 
 @dataclass(frozen=True)
-class SiteName:
+class NameParts:
     """The parts of a written name; `path` still has its backslashes, and may be a glob."""
 
     path: str
@@ -104,7 +106,7 @@ class SiteName:
     taken: str
 
     @classmethod
-    def parse(cls, name: str) -> SiteName:
+    def parse(cls, name: str) -> NameParts:
         """Split the name of a site into its parts."""
         m = _NAME.fullmatch(name)
         if m is None:

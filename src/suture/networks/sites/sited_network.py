@@ -16,14 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from suture._base import SutureError, list_tensors
-from suture.networks.calls import CallId, disable_gradients, extract_main_output, freeze
+from suture._base import SutureError, checked, count_examples, list_tensors
+from suture.data import Batch, MicroBatch, read_inputs
+from suture.networks.calls import CallId, dequantise, disable_gradients, extract_main_output, freeze
+from suture.networks.network_argument import Network
 from suture.networks.outputs import Readout
 from suture.networks.padding import PaddingGuard
 from suture.networks.sites.capture_and_replay import RecordedPass, capture_calls, replay
 from suture.networks.sites.inspection import SiteInfo, SiteInspector
-from suture.networks.sites.search import SiteSpec
-from suture.networks.sites.site import Site
+from suture.networks.sites.site_choice import SiteName, SiteSpec
+from suture.networks.unwrapping import unwrap
 from suture.representations import Masks
 
 
@@ -59,6 +61,7 @@ class SitedNetwork:
     def __init__(self, network: nn.Module, inputs: Any, sites: SiteSpec = None, *, allow_bypass: bool = False,
                  name: str = "network", autocast: torch.dtype | None = None,
                  readout: Readout | None = None, checks_padding: bool = False) -> None:
+        network = unwrap(network, name)
         self.network, self.name, self._autocast, self.readout = network, name, autocast, readout
         with freeze(network):
             dry = SiteInspector(network, inputs, name, self._pick_main)
@@ -71,7 +74,9 @@ class SitedNetwork:
         self._volatile, self.sequences = dry.volatile, dry.sequences
         self._remembered = set().union(*(p.remembered for p in self._plans))
         weights = (p.dtype for p in network.parameters() if p.is_floating_point())
+        self._rounds_together = dry.rounds_together
         dtype = autocast or next(weights, torch.float32)
+        dtype = torch.bfloat16 if dtype.itemsize == 1 or self._rounds_together else dtype
         self._guard = PaddingGuard(network, self.sequences, self._run_unpadded, [*map(str, self.sites)],
                                    self.shapes, name, dtype) if checks_padding else None
 
@@ -94,7 +99,12 @@ class SitedNetwork:
         return self.sequences.view_output(inputs)
 
     def count_at_once(self, index: int, micro_batch: int, size: int) -> int:
-        """Compute how many batches of `size` examples a tail can run at once in a micro-batch's memory."""
+        """Compute how many batches of `size` examples a tail can run at once in a micro-batch's memory.
+
+        It is one where numbers depend on the rest of a batch, for cells must not depend on each other.
+        """
+        if self._rounds_together:
+            return 1
         return max(1, micro_batch * self.peak // (self.peaks[index] * size))
 
     def run_full(self, inputs: Any) -> RecordedPass:
@@ -108,8 +118,10 @@ class SitedNetwork:
 
     @property
     def notes(self) -> list[str]:
-        """What the batches so far have shown about padding, in sentences."""
-        return [] if self._guard is None else self._guard.notes
+        """What the batches so far have shown about padding and rounding, in sentences."""
+        return [*([] if self._guard is None else self._guard.notes), *(
+            [f"the {self.name} rounds to 8 bits with a scale of the whole batch: its numbers depend on the "
+             "batches"] if self._rounds_together else [])]
 
     @disable_gradients()
     def _run_unpadded(self, inputs: Any) -> tuple[list[Tensor], Any]:
@@ -162,6 +174,7 @@ class SitedNetwork:
                 wanted = " or ".join(map(str, sorted(lengths))) or "none"
                 raise SutureError(f"expected as many tokens at site {str(site)!r} of the {self.name} as "
                                   f"its inputs have, {wanted}, got {count}; leave this site out")
+            x = dequantise(x)
             found.append(x if self._autocast is None else x.float())
         return found
 
@@ -177,13 +190,18 @@ class SitedNetwork:
 
     def run_tail(self, index: int, x: Tensor, done: RecordedPass) -> Any:
         """Compute the whole output of the network, whatever is scored, with `x` at a site."""
-        if self.sites[index].id in self._volatile:
+        site = self.sites[index]
+        own = site.pick(done.results[site.id])
+        if self._autocast is None and own is not None and own.is_floating_point():
+            x = x.to(own.dtype)
+        if site.id in self._volatile:
             x = x.clone()
         with self._cast_forward(done.inputs):
             return replay(self.network, self._plans[index], x, done, self._volatile)
 
 
-def find_sites(network: nn.Module, inputs: Any, sites: SiteSpec = None, *,
+@checked
+def find_sites(network: Network, inputs: Any, sites: SiteSpec = None, *,
                allow_bypass: bool = True) -> tuple[SiteInfo, ...]:
     """Find the sites of a network, in order of execution, with their shapes and what bypasses them.
 
@@ -193,22 +211,29 @@ def find_sites(network: nn.Module, inputs: Any, sites: SiteSpec = None, *,
         sites: names, globs (``"layer*.*"``), a function of (path, module), or None for the repeated blocks.
         allow_bypass: list bypassed sites too (default), instead of refusing them.
     """
-    return SitedNetwork(network, inputs, sites, allow_bypass=allow_bypass).infos
+    return SitedNetwork(network, read_inputs(inputs, None), sites, allow_bypass=allow_bypass).infos
 
 
+@checked
 @disable_gradients()
-def capture(network: nn.Module, inputs: Any, sites: SiteSpec = None) -> dict[str, Tensor]:
+def capture(network: Network, inputs: Any, sites: SiteSpec = None) -> dict[str, Tensor]:
     """Capture representations by site name, in one forward pass that stops after the last site.
 
-    The network runs in eval mode and is left as it was. Its in-place changes do not reach the returned
-    tensors.
+    If memory runs out, the batch passes in parts. The network runs in eval mode and is left as it was. Its
+    in-place changes do not reach the returned tensors.
     """
+    inputs = read_inputs(inputs, None)
     sited = SitedNetwork(network, inputs, sites, allow_bypass=True)
-    with freeze(network):
-        return dict(zip(map(str, sited.sites), sited.front(inputs), strict=True))
+    whole = MicroBatch(count_examples(inputs), "in the pass to the sites")
+    with freeze(sited.network):
+        found = [xs for _, xs in whole.map(Batch(inputs, inputs, None), None,
+                                           lambda piece: sited.front(piece.source))]
+    joined = found[0] if len(found) == 1 else [torch.cat(parts) for parts in zip(*found, strict=True)]
+    return dict(zip(map(str, sited.sites), joined, strict=True))
 
 
-def run_tail(network: nn.Module, inputs: Any, site: str | Site, x: Tensor, *,
+@checked
+def run_tail(network: Network, inputs: Any, site: SiteName, x: Tensor, *,
              allow_bypass: bool = False) -> Any:
     """Compute the network's output on `inputs` with the representation at `site` replaced by `x`.
 
@@ -218,8 +243,9 @@ def run_tail(network: nn.Module, inputs: Any, site: str | Site, x: Tensor, *,
         x: (k N, ...) representations: one for each example, or k such batches concatenated.
         allow_bypass: accept a site that another path bypasses (default False).
     """
+    inputs = read_inputs(inputs, None)
     sited = SitedNetwork(network, inputs, [site], allow_bypass=allow_bypass)
-    with freeze(network):
+    with freeze(sited.network):
         with disable_gradients():
             done = sited.run_to_sites(inputs)
         return sited.tail(0, x, done)
