@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import suture
-from suture.compare import moments
+from suture.compare.fitting import moments
 from suture.indices import INDICES, chosen, of_matrices
 from suture.numbers import Moments, Pair
 from suture.representations import Alignment, Kind, Shape

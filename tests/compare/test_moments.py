@@ -11,8 +11,8 @@ import torch
 
 import suture
 from suture import OOD, Paired, SutureError, TaskRecipe
-from suture.compare import moments
-from suture.compare.token_share import TokenShare
+from suture.compare.fitting import moments
+from suture.compare.fitting.token_share import TokenShare
 from suture.stitching import direct_match
 from tests.support import references, tiny
 from tests.support.languages import compared, made, padded, texts

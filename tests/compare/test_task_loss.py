@@ -14,7 +14,7 @@ import torch
 
 import suture
 from suture import Prepared, TaskRecipe
-from suture.compare.task_loss import Trained, Training
+from suture.compare.fitting.task_loss import Trained, Training
 from suture.stitching import Curves
 from tests.support import tiny
 from tests.support.fit import too_late

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import suture
 from suture import Paired, SutureError, indices
-from suture.compare.token_share import TokenShare
+from suture.compare.fitting.token_share import TokenShare
 from suture.indices import GROUPS, chosen, own
 from suture.numbers import Reservoir
 from suture.representations.accumulators import Accumulators, AccumulatorSettings

@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from torch import nn
 
 from suture import zoo
-from suture._base import SutureError, expect
+from suture._base import SutureError, check_file, expect
 from suture.cli import demo as demonstration
 from suture.cli import specs
 from suture.cli.console import print_verdict, show_progress, split_names
@@ -22,6 +22,7 @@ from suture.cli.inputs import adjust_preprocessing, make_example_inputs
 from suture.cli.options import (
     DATA_HELP,
     REPORT,
+    RESTART,
     DataOption,
     NetworkArgument,
     OutOption,
@@ -50,14 +51,14 @@ from suture.results import ReportOptions, load, write_report
 RUN = list_parameters(Settings, only=("seed", "device"))
 
 
-@command(RUN, REPORT)
+@command(RUN, REPORT, RESTART)
 def demo(out: OutOption = Path("suture-demo"), **options: Any) -> None:
     """Two small networks trained on the digits, each compared with itself and with the other."""
     find_device(options["device"])  # raises for a bad one, before anything is trained
     with show_progress() as progress:
         report = read_record(ReportOptions, options)
         made = demonstration.run_demo(out, progress=progress, seed=options["seed"], device=options["device"],
-                                      report=report)
+                                      report=report, restart=options["restart"])
     for name, reached in made.accuracies.items():
         console.print(f"network {name}: {reached:.1%} of {len(zoo.digits('test'))} test images right")
     for comparison in made.comparisons.values():
@@ -65,7 +66,7 @@ def demo(out: OutOption = Path("suture-demo"), **options: Any) -> None:
     console.print(f"\nreport: {clean(str(made.report))}", soft_wrap=True)
 
 
-@command(RUN)
+@command(RUN, RESTART)
 def train(
     network: Annotated[str, typer.Argument(help="zoo:NAME")],
     data: DataOption = "digits",
@@ -78,9 +79,7 @@ def train(
     """Train a network of the zoo and save its weights."""
     kind, _, name = network.partition(":")
     expect(kind == "zoo", "zoo:NAME", repr(network), "train your own networks with your own code")
-    expect(out.suffix == ".safetensors", "a .safetensors file for the weights", repr(out.name),
-           f"write {out.stem}.safetensors")
-    demonstration.check_place(out.parent)
+    check_file(out, ".safetensors")
     fit, test = (zoo.ImageSet.of(s) if isinstance(s, Examples) else s for s in specs.load_data(data))
     if not (isinstance(fit, zoo.ImageSet) and isinstance(test, zoo.ImageSet)):
         raise SutureError(f"expected {data!r} to return two suture.zoo.ImageSet, to train on them")
@@ -89,9 +88,9 @@ def train(
     given: dict[str, Any] = {"epochs": epochs, "lr": lr, "batch_size": batch_size}
     given = {k: v for k, v in given.items() if v is not None}
     with show_progress() as progress:
-        made, report = zoo.train_network(name, seed, dataclasses.replace(recipe, **given), (fit, test),
-                                         progress, device=find_device(options["device"]))
-    zoo.save_weights(made, out, {"seed": str(seed), "accuracy": str(report.accuracy), "network": name})
+        used = dataclasses.replace(recipe, **given)
+        report = zoo.train_and_save(name, out, seed, used, (fit, test), progress,
+                                    device=find_device(options["device"]), restart=options["restart"])[1]
     console.print(f"{report.accuracy:.1%} of {len(test)} test images right; weights: {clean(str(out))}",
                   soft_wrap=True)
 
@@ -102,6 +101,7 @@ def report(
     out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("report.html"), **options: Any,
 ) -> None:
     """One HTML report of one or more comparisons."""
+    check_file(out)
     made = [load(f) for f in folders]
     for comparison in made:
         print_verdict(comparison)

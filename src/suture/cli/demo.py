@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,10 +10,10 @@ import torch
 from torch import nn
 
 from suture import zoo
-from suture._base import Progress, SutureError
+from suture._base import Progress, SutureError, check_file, check_folder, hold_lock, listen_to_signals
 from suture.compare import compare
 from suture.networks import compute_accuracy
-from suture.results import Comparison, ReportOptions, has_comparison, load, write_report
+from suture.results import Comparison, ReportOptions, write_report
 from suture.stitching import TaskRecipe
 
 NETWORK = "resnet_digits"
@@ -34,43 +32,38 @@ class DemoResult:
 
 def run_demo(out: str | Path = "suture-demo", *, seed: int = 0, device: str = "auto",
              recipe: TaskRecipe | None = None, progress: Progress | None = None,
-             report: ReportOptions | None = None) -> DemoResult:
+             report: ReportOptions | None = None, restart: bool = False) -> DemoResult:
     """Train two small ResNets on the digits, compare each with itself and the other, write the report.
 
     Results are saved as they come. A second call continues where the first was stopped. The networks have
     seeds 2 seed and 2 seed + 1; everything else uses `seed`. `recipe` is for task loss matching, by default
-    `RECIPE`. `report` is for the page of each pair; that of all pairs has no figures.
+    `RECIPE`. `report` is for the page of each pair; that of all pairs has no figures. With `restart`, earlier
+    networks and results in the folder are made again.
     """
-    folder = check_place(Path(out))
+    folder = check_folder(out)
+    check_file(folder / "report.html")
+    with hold_lock(folder), listen_to_signals():
+        return _run(folder, seed, device, recipe or RECIPE, progress, report, restart)
+
+
+def _run(folder: Path, seed: int, device: str, recipe: TaskRecipe, progress: Progress | None,
+         report: ReportOptions | None, restart: bool) -> DemoResult:
     accuracies: dict[str, float] = {}
     networks = {}
     for k, name in enumerate("AB"):
         networks[name], accuracies[name] = _load_or_train(folder / f"{name}.safetensors", 2 * seed + k,
-                                                          name, progress)
+                                                          name, progress, restart)
     train, test = zoo.digits("train"), zoo.digits("test")
     made: dict[str, Comparison] = {}
     for a, b in ("AA", "AB", "BA", "BB"):
         place = folder / f"{a}-{b}"
         made[place.name] = compare(
-            networks[a], None if a == b else networks[b], train, test, names=(a, b), tlm=recipe or RECIPE,
+            networks[a], None if a == b else networks[b], train, test, names=(a, b), tlm=recipe,
             seed=seed, device=device, progress=_prefix_progress(progress, f"{a} into {b}"),
-            on_stage=partial(Comparison.save, dir=place), previous=load_earlier(place))
+            save_to=place, restart=restart)
     for name, comparison in made.items():
         write_report([comparison], folder / name / "report.html", report)
     return DemoResult(accuracies, made, write_report(list(made.values()), folder / "report.html"))
-
-
-def check_place(folder: Path) -> Path:
-    """Return `folder` after a check, before the work, that it can be created and written."""
-    there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        why = "cannot be written" if there.is_dir() else "is a file"
-        raise SutureError(f"cannot write to {str(folder)!r}: {str(there)!r} {why}; choose another folder")
-    return folder
-
-
-def load_earlier(place: Path) -> Comparison | None:
-    return load(place) if has_comparison(place) else None
 
 
 def _prefix_progress(progress: Progress | None, prefix: str) -> Progress | None:
@@ -80,21 +73,22 @@ def _prefix_progress(progress: Progress | None, prefix: str) -> Progress | None:
     return lambda stage, done, total: inner(f"{prefix}: {stage}", done, total)
 
 
-def _load_or_train(path: Path, seed: int, name: str, progress: Progress | None) -> tuple[nn.Module, float]:
+def _load_or_train(path: Path, seed: int, name: str, progress: Progress | None,
+                   restart: bool) -> tuple[nn.Module, float]:
     train, test = zoo.digits("train"), zoo.digits("test")
-    if path.exists():
+    if path.exists() and not restart:
         network = zoo.build(NETWORK, seed)
         metadata = zoo.load_weights(network, path)
         changed = next((k for k, v in _describe_training(seed).items() if metadata.get(k) != v), None)
         if changed is not None:
             raise SutureError(f"{str(path)!r} holds weights of another {changed}; choose another "
-                              "--out, or remove it")
+                              "--out, remove it, or write --restart")
         if progress:
             progress(f"network {name}: taken over: weights ({path.name})", 1, 1)
         return network, compute_accuracy(network, test.inputs, test.labels)
-    network, report = zoo.train_network(NETWORK, seed, data=(train, test), recipe=zoo.DIGITS_RECIPE,
-                                        progress=_prefix_progress(progress, f"network {name}"))
-    zoo.save_weights(network, path, _describe_training(seed) | {"accuracy": str(report.accuracy)})
+    network, report = zoo.train_and_save(NETWORK, path, seed, zoo.DIGITS_RECIPE, (train, test),
+                                         _prefix_progress(progress, f"network {name}"), restart=restart,
+                                         metadata=_describe_training(seed))
     return network, report.accuracy
 
 

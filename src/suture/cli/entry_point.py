@@ -38,6 +38,14 @@ _TRACEBACK = "SUTURE_TRACEBACK"
 """Variable of the environment with which an unexpected error keeps its traceback."""
 
 
+class Stopped(Exception):
+    """A command that a signal ended: what was kept, and the signal's number."""
+
+    def __init__(self, kept: str, number: int) -> None:
+        super().__init__(kept)
+        self.code = 128 + number
+
+
 def make_app() -> typer.Typer:
     """Make an application without commands that knows `--version`."""
     made = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -76,7 +84,8 @@ app = make_app()
 def main() -> None:
     """Run the command line and exit.
 
-    The exit code is 0, 2 for bad input (one line on stderr), or 130 when interrupted.
+    The exit code is 0, 2 for bad input (one line on stderr), or 128 plus the number of the signal that ended
+    the command: 130 for SIGINT, 143 for SIGTERM.
     """
     problem, code = "", 2
     arguments = sys.argv[1:] or ["--help"]
@@ -85,12 +94,14 @@ def main() -> None:
             warnings.showwarning = _show_warning
             # Not standalone, so that errors arrive here; typer still makes an interruption an exit code.
             code = _find_app(arguments)(arguments, standalone_mode=False) or 0
+    except Stopped as stopped:
+        code, problem = stopped.code, str(stopped) or "interrupted; nothing was kept"
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except BaseException as error:  # code of the user may also raise SystemExit, and classes of its own
         problem = _explain(error)
-    if code == _INTERRUPTED:
-        problem = "interrupted; what was finished is kept, the same command goes on from there"
+    if code == _INTERRUPTED and not problem:
+        problem = "interrupted before any work"
     if problem:
         problems.print(f"suture: {clean(' '.join(problem.splitlines()))}", soft_wrap=True)
     sys.exit(code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import signal
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import wraps
@@ -11,9 +12,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
 
-from suture._base import Option, list_options
-from suture.cli.entry_point import app
-from suture.compare import FitSettings, Settings
+from suture._base import Option, list_options, listen_to_signals
+from suture.cli.entry_point import Stopped, app
+from suture.compare import CompareOptions, FitSettings, Settings
 from suture.ood import OOD, EnergyRecipe
 from suture.representations import AlignmentRule
 from suture.results import ReportOptions
@@ -98,6 +99,7 @@ DETECTORS = [*list_parameters(OOD, only=("auxiliary", "unseen")),
              *list_parameters(EnergyRecipe, only=("epochs", "body"), prefix="detector_")]
 COMPARISON = list_parameters(Settings, leave_out=("alignment", "tlm", "batch_size", "progress", "names"))
 REPORT = list_parameters(ReportOptions)
+RESTART = list_parameters(CompareOptions, only=("restart",))
 FIT = list_parameters(FitSettings, only=("task", "output", "family", "relu", "examples", "seed", "device"))
 
 
@@ -106,7 +108,12 @@ def command(*parameters: Iterable[inspect.Parameter]) -> Callable[[Callable[...,
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         @wraps(function)
         def call(**given: Any) -> None:
-            function(**given)
+            try:
+                with listen_to_signals():
+                    function(**given)
+            except KeyboardInterrupt as e:  # typer would make it an exit code, without its words
+                raise Stopped(str(e) if any(isinstance(a, str) for a in e.args) else "",
+                              getattr(e, "number", signal.SIGINT)) from None
 
         own = [p for p in inspect.signature(function, eval_str=True).parameters.values()
                if p.kind is not inspect.Parameter.VAR_KEYWORD]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from suture._base import expect, make_unknown_error
-from suture.cli import demo as demonstration
+from suture._base import check_file, expect, make_unknown_error
 from suture.cli import specs
 from suture.cli.console import (
     print_dry_run,
@@ -31,6 +29,7 @@ from suture.cli.options import (
     RECIPE,
     RECIPE_NAMES,
     REPORT,
+    RESTART,
     DataOption,
     NetworkArgument,
     OutOption,
@@ -42,11 +41,11 @@ from suture.cli.options import (
 )
 from suture.compare import compare as compare_networks
 from suture.compare import dry_run as estimate_networks
-from suture.compare import paper
+from suture.compare import hold_folder, paper
 from suture.compare import stitch as stitch_networks
 from suture.ood import OOD, EnergyRecipe
 from suture.representations import DEFAULT_RULE, AlignmentRule
-from suture.results import Comparison, ReportOptions, write_report
+from suture.results import ReportOptions, write_report
 from suture.stitching import TaskRecipe
 
 PresetOption = Annotated[str | None, typer.Option(
@@ -55,7 +54,7 @@ SiteArgument = Annotated[str, typer.Argument(help="Site in it.")]
 DATA = list_parameters(DataOptions)
 
 
-@command(DATA, COMPARISON, ALIGNMENT, RECIPE, DETECTORS, REPORT)
+@command(DATA, COMPARISON, ALIGNMENT, RECIPE, DETECTORS, REPORT, RESTART)
 def compare(
     source: NetworkArgument, target: TargetArgument = None, source_weights: WeightsOption = None,
     target_weights: WeightsOption = None, data: DataOption = "digits", preset: PresetOption = None,
@@ -64,7 +63,17 @@ def compare(
     out: OutOption = Path("suture-result"), **options: Any,
 ) -> None:
     """Compare two networks layer by layer: indices, direct matching, task loss matching, verdict, report."""
-    demonstration.check_place(out)
+    if dry_run:
+        _compare(source, target, source_weights, target_weights, data, preset, None, options)
+        return
+    with hold_folder(out, options["restart"]):
+        check_file(out / "report.html")
+        _compare(source, target, source_weights, target_weights, data, preset, out, options)
+
+
+def _compare(source: str, target: str | None, source_weights: Path | None, target_weights: Path | None,
+             data: str, preset: str | None, out: Path | None, options: dict[str, Any]) -> None:
+    """Print the dry run, and compare if there is a folder to write to."""
     if target is None and (target_weights is not None or options["target_input"] is not None):
         target = source
     given = load_comparison_inputs(source, target, source_weights, target_weights, data,
@@ -75,16 +84,14 @@ def compare(
     found = estimate_networks(*networks, **arguments)
     print_notes(given.notes)
     print_dry_run(found)
-    if not dry_run:
+    if out is not None:
         _run_and_report(networks, arguments, out, read_record(ReportOptions, options))
 
 
 def _run_and_report(networks: tuple[Any, ...], arguments: Mapping[str, Any], out: Path,
                     how: ReportOptions) -> None:
     with show_progress() as progress:
-        made = compare_networks(*networks, **arguments, progress=progress,
-                                on_stage=partial(Comparison.save, dir=out),
-                                previous=demonstration.load_earlier(out))
+        made = compare_networks(*networks, **arguments, progress=progress, save_to=out)
     print_verdict(made)
     report = write_report([made], out / "report.html", how)
     console.print(f"\nresult: {clean(str(out))}\nreport: {clean(str(report))}", soft_wrap=True)
@@ -133,6 +140,7 @@ def stitch(
     **options: Any,
 ) -> None:
     """Fit one stitching layer, save it, and say what the stitched network reaches on the test data."""
+    check_file(out, ".safetensors")
     same = ((source, source_weights, options["source_input"])
             == (target, target_weights, options["target_input"]))
     given = load_comparison_inputs(source, None if same else target, source_weights, target_weights, data,

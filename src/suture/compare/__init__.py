@@ -3,10 +3,12 @@
 >>> comparison = suture.compare(network_a, network_b, data=train, test=test)
 """
 
+from suture.compare.kept_run import hold_folder as hold_folder
 from suture.compare.run import DryRun as DryRun
 from suture.compare.run import compare as compare
 from suture.compare.run import dry_run as dry_run
 from suture.compare.run import paper as paper
+from suture.compare.settings import CompareOptions as CompareOptions
 from suture.compare.settings import FitSettings as FitSettings
 from suture.compare.settings import Settings as Settings
 from suture.compare.stitched_network import StitchedNetwork as StitchedNetwork

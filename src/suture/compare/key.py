@@ -7,6 +7,7 @@ import json
 import platform
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import fields, is_dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -55,6 +56,20 @@ def collect_versions() -> dict[str, str]:
     """Return the versions of the software that computes."""
     return {"suture": version("suture"), "python": platform.python_version(), "torch": torch.__version__,
             "numpy": np.__version__, "machine": platform.machine()}
+
+
+def flatten_settings(given: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield nested records and mappings as pairs of a name with dots and a value that JSON holds."""
+    if is_dataclass(given) and not isinstance(given, type):
+        given = {f.name: getattr(given, f.name) for f in fields(given)}
+    if isinstance(given, Mapping):
+        for key, value in given.items():
+            yield from flatten_settings(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(given, list | tuple):
+        yield name, ", ".join(map(str, given))
+    else:
+        plain = given is None or isinstance(given, bool | int | float | str)
+        yield name, given if plain else f"#{hash_object(given).short}"
 
 
 def make_key(settings: Key, networks: Mapping[str, Key], preparation: Mapping[str, Key],

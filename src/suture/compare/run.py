@@ -8,8 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from suture._base import SutureError, get_time, report_out_of_memory, takes
-from suture.compare.interval_time import predict_intervals
-from suture.compare.moments import (
+from suture.compare.fitting.moments import (
     collect,
     collect_moments,
     compute_published,
@@ -17,19 +16,21 @@ from suture.compare.moments import (
     mark_overfitted,
     match,
 )
-from suture.compare.records import Findings, Fitted, mark_rows, unpack_maps
-from suture.compare.result import assemble, list_standing_notes, take_over
-from suture.compare.scoring.evaluation import Evaluator
-from suture.compare.scoring.scores import evaluate
-from suture.compare.settings import CompareOptions
-from suture.compare.setup import OTHER_ORDER, Setup, set_up
-from suture.compare.task_loss import (
+from suture.compare.fitting.task_loss import (
     describe_training,
     find_marks,
     make_layers,
     measure_own_layers,
     train,
 )
+from suture.compare.interval_time import predict_intervals
+from suture.compare.kept_run import open_kept_run
+from suture.compare.records import Findings, Fitted, mark_rows, unpack_maps
+from suture.compare.result import assemble, list_standing_notes, take_over
+from suture.compare.scoring.evaluation import Evaluator
+from suture.compare.scoring.scores import evaluate
+from suture.compare.settings import CompareOptions
+from suture.compare.setup import OTHER_ORDER, Setup, set_up
 from suture.compare.timing import Cost, choose_tried, measure_cost
 from suture.data import Batch, Batches, cut_batch, move_batch
 from suture.networks import SiteInfo
@@ -81,14 +82,17 @@ def compare(given: CompareOptions) -> Comparison:
     Raises:
         SutureError: bad input. One line says what was expected, what was given and what to write instead.
     """
-    run = _Run(set_up(given), given.previous)
-    result: Comparison | None = None
-    for stage in run.unfinished:
-        run.run_stage(stage)
-        result = assemble(run.setup, run.found)
-        if given.on_stage:
-            given.on_stage(result)
-    return result or assemble(run.setup, run.found)
+    with open_kept_run(given) as kept:
+        run = _Run(kept.keep(set_up(given)), kept.previous)
+        result: Comparison | None = None
+        for stage in run.unfinished:
+            run.run_stage(stage)
+            result = assemble(run.setup, run.found)
+            kept.save(result, stage)
+            if given.on_stage:
+                given.on_stage(result)
+        kept.end()
+        return result or assemble(run.setup, run.found)
 
 
 class _Run:
@@ -111,10 +115,18 @@ class _Run:
         with report_out_of_memory(f"the stage {stage}", "give fewer sites, indices of one alignment at a "
                                   "time, or another device"):
             new, before = run(), self.found.seen.get("test data")
+        self._report_checkpoints()
         seen = self._list_seen(stage)
         if before is not None and before != seen["test data"]:
             raise SutureError(OTHER_ORDER)
         self.found = self.found.add(replace(new, stages=[stage], computed={stage: get_time()}, seen=seen))
+
+    def _report_checkpoints(self) -> None:
+        notes, progress = self.setup.keeper.notes, self.setup.settings.progress
+        while notes:
+            note = notes.pop(0)
+            if progress is not None:
+                progress(note, 1, 1)
 
     def _list_seen(self, stage: str) -> dict[str, dict[str, Any]]:
         """Return what the passes have seen of the data; data that no pass saw in order are read for it."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import cached_property
+from os import PathLike
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -29,6 +30,7 @@ from suture._base import (
     show_value,
 )
 from suture.compare.given_names import choose_methods, read_network_names
+from suture.compare.key import flatten_settings
 from suture.data import Batch, Batches
 from suture.indices import FOLDS, Named, Request, chosen
 from suture.networks import Network, SiteName, SiteSpec, find_device
@@ -219,7 +221,7 @@ class Settings(FitSettings):
         if self.detection is not None:
             own = {name: hash_object(given).short for name, given in self.detection.own.items()}
             found["ood"] = self.detection.settings(self.seed) | {"own": own}
-        return dict(_flatten(found))
+        return dict(flatten_settings(found))
 
     def as_record(self, held_out: bool) -> dict[str, Any]:
         """Return the settings that decide the numbers, for the record."""
@@ -230,20 +232,6 @@ class Settings(FitSettings):
             "tlm": asdict(self.recipe), "held_out": held_out, "family": str(self.affine_family),
             "alignment": asdict(self.alignment),
             "ood": None if self.detection is None else self.detection.settings(self.seed)}
-
-
-def _flatten(given: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield nested records and mappings as pairs of a name with dots and a value that JSON holds."""
-    if is_dataclass(given) and not isinstance(given, type):
-        given = {f.name: getattr(given, f.name) for f in fields(given)}
-    if isinstance(given, Mapping):
-        for key, value in given.items():
-            yield from _flatten(value, f"{name}.{key}" if name else str(key))
-    elif isinstance(given, list | tuple):
-        yield name, ", ".join(map(str, given))
-    else:
-        plain = given is None or isinstance(given, bool | int | float | str)
-        yield name, given if plain else f"#{hash_object(given).short}"
 
 
 @options
@@ -270,6 +258,22 @@ class CompareOptions(Settings):
         "Earlier, perhaps partial result of exactly the same comparison. Its finished stages are not run "
         "again, and a note says so. Changed data, networks, code, settings or versions raise an error that "
         "names them.")] = Field(default=None, kw_only=True)
+
+
+    save_to: Annotated[str | PathLike[str] | None, Doc(
+        "Folder that the result is saved to after each stage, with checkpoints of long stages about every "
+        "minute. The same call goes on from there. It is locked while the run writes to it.",
+        )] = Field(default=None, kw_only=True)
+    restart: Annotated[bool, Doc(
+        "Start anew: remove the earlier result in the folder and its checkpoints, also damaged ones, but no "
+        "other files.")] = Field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        expect(not self.restart or self.save_to is not None, "restart with a folder", "no folder",
+               "write save_to=")
+        expect(self.save_to is None or self.previous is None, "save_to or previous", "both",
+               "leave out previous, which save_to finds itself")
 
 
 @options

@@ -11,6 +11,8 @@ from typing import Any
 from torch import nn
 
 from suture._base import (
+    NO_KEEPER,
+    Keeper,
     SutureError,
     check_free_memory,
     expect,
@@ -74,6 +76,7 @@ class Setup:
         one_network: True if the target is the source network itself or its equal copy.
         self_stitching: True if it is the source network itself, on the same inputs.
         warning: sentence on labels that the target network cannot predict; usually empty.
+        keeper: keeps the state of long passes (`suture.compare.kept_run`).
     """
 
     settings: Settings
@@ -90,6 +93,7 @@ class Setup:
     one_network: bool
     self_stitching: bool
     warning: str = ""
+    keeper: Keeper = NO_KEEPER
 
     @property
     def micro_batch(self) -> int:

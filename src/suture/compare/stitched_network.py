@@ -27,16 +27,16 @@ from suture._base import (
     save_tensors,
     takes,
 )
+from suture.compare.fitting.moments import collect, match
+from suture.compare.fitting.task_loss import find_marks, measure_own_layers, train
 from suture.compare.invented_inputs import describe_inputs, invent_inputs
 from suture.compare.key import OTHER_ROUNDING, explain_outputs, sketch_outputs
-from suture.compare.moments import collect, match
 from suture.compare.opened_data import make_completion
 from suture.compare.records import Findings, decode_shape, encode_shape
 from suture.compare.scoring.chance import count_predictions, count_scored, describe_counts
 from suture.compare.scoring.evaluation import Evaluator
 from suture.compare.settings import StitchOptions
 from suture.compare.setup import set_up
-from suture.compare.task_loss import find_marks, measure_own_layers, train
 from suture.data import Batch, Batches, has_lists, move_batch, read_inputs
 from suture.networks import (
     Network,

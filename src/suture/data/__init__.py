@@ -21,6 +21,8 @@ from suture.data.image_preprocessing import ImagePreprocessing as ImagePreproces
 from suture.data.image_preprocessing import parse_preprocessing as parse_preprocessing
 from suture.data.indexed import can_shuffle as can_shuffle
 from suture.data.indexed import split_rows as split_rows
+from suture.data.kept_batches import go_on as go_on
+from suture.data.kept_batches import go_on_in_epoch as go_on_in_epoch
 from suture.data.micro_batch import MicroBatch as MicroBatch
 from suture.data.misplaced import describe_form as describe_form
 from suture.data.seen import SeenData as SeenData

@@ -52,6 +52,8 @@ class Batches:
 
     Attributes:
         seen: what the last whole pass saw; None before, and unless `watched`.
+        running: digest of what the last pass has seen so far, likewise.
+        order: generator of the orders of the passes; None where suture does not shuffle.
 
     Raises:
         SutureError: inputs and labels of unequal length, an iterator that can be read only once, no examples,
@@ -64,13 +66,15 @@ class Batches:
                  complete: Callable[[Batch], Batch] | None = None) -> None:
         expect(most is None or is_count(most), f"at least 1 example of {name}", most)
         expect(is_count(size), f"a batch size of at least 1 for {name}", size)
-        self.name, self._most, self._device, self._watched = name, most, device, watched
+        self.name, self._most, self._device, self.watched = name, most, device, watched
         self.seen: SeenData | None = None
+        self.running: SeenDigest | None = None
         self.complete, self._prepared = complete, data if isinstance(data, Prepared) else None
         self._listed: bool | None = None
         self._counted: int | None = None
         generator = torch.Generator().manual_seed(seed) if shuffle else None
         self._stream, self._exact = self._open_stream(get_raw(data), size, generator, rows), exact
+        self.order = generator if find_rows(get_raw(data)) is not None else None
         if exact and (there := self.count_examples()) is not None:
             self._check_number(there)
 
@@ -126,14 +130,21 @@ class Batches:
         return len(counted) if self._most is None else min(len(counted), self._most)
 
     def __iter__(self) -> Iterator[Batch]:
-        if not self._watched:
+        if not self.watched:
             yield from self._read()
             return
-        digest = SeenDigest()
+        digest = self.running = SeenDigest()
         for batch in self._read():
             digest.update(batch)
             yield batch
         self.seen = digest.finish()
+
+    def iterate(self, first: int) -> Iterator[Batch]:
+        """Yield the batches of a pass, which is not watched, after the first ones.
+
+        These are not read where suture makes the batches.
+        """
+        return self._read(first)
 
     def read_again(self) -> SeenData:
         """Read all data of a `watched` stream, and return what was seen."""
@@ -157,9 +168,11 @@ class Batches:
         made = self._prepared.batch(*split_labels(items))
         return made.source, made.target, made.labels
 
-    def _read(self) -> Iterator[Batch]:
+    def _read(self, first: int = 0) -> Iterator[Batch]:
+        """Yield the batches after the first ones, which are not read where suture makes the batches."""
         empty, left, labelled = True, self._most, None
-        for item in self._read_items():
+        jump = first if isinstance(self._stream, RowStream) else 0
+        for k, item in enumerate(self._read_items(jump), jump):
             if left is not None and left <= 0:
                 return
             batch = item if isinstance(item, Batch) else self._make_batch(*read_batch(item))
@@ -173,17 +186,18 @@ class Batches:
                 expect(labelled in (None, found), f"labels in every batch of {self.name}, or in none", "both",
                        "leave out the examples without a label, or all labels")
                 labelled, batch = found, batch if self.complete is None else self.complete(batch)
-                yield batch if left is None or batch.size <= left else next(cut_batch(batch, left))
+                if k >= first:
+                    yield batch if left is None or batch.size <= left else next(cut_batch(batch, left))
                 left = None if left is None else left - batch.size
-        if empty:
+        if empty and not jump:
             raise self._make_empty_error()
-        if left is not None and left > 0 and self._most is not None:
+        if left is not None and left > 0 and self._most is not None and not jump:
             self._check_number(self._most - left)
 
-    def _read_items(self) -> Iterator[Any]:
+    def _read_items(self, first: int = 0) -> Iterator[Any]:
         """Yield what the loader yields; an error of the user's code names the batch."""
-        reading = None
-        for k in count():
+        reading = self._stream.iterate(first) if isinstance(self._stream, RowStream) else None
+        for k in count(first):
             try:
                 with run_foreign(f"reading the {self.name}"):
                     reading = iter(self._stream) if reading is None else reading

@@ -29,9 +29,13 @@ class RowStream:
         return -(-len(self.rows) // self.size)
 
     def __iter__(self) -> Iterator[Any]:
+        return self.iterate(0)
+
+    def iterate(self, first: int) -> Iterator[Any]:
+        """Return the batches of a pass after the first ones, which are not read."""
         n = len(self.rows)
         rows = self.rows if self.generator is None else self.rows[torch.randperm(n, generator=self.generator)]
-        return map(self.take, torch.split(rows, self.size))
+        return map(self.take, torch.split(rows, self.size)[first:])
 
 
 def get_raw(data: Any) -> Any:

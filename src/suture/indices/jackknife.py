@@ -56,7 +56,7 @@ def _mark(value: Value, why: str) -> Value:
     return replace(value, mark="; ".join(filter(None, (value.mark, why))))
 
 
-def _make_interval(value: Value, smooth: bool, estimates: np.ndarray) -> Value:  # type: ignore[type-arg]
+def _make_interval(value: Value, smooth: bool, estimates: np.ndarray) -> Value:
     from scipy import stats
 
     b = len(estimates)

@@ -12,7 +12,7 @@ from pydantic import PlainValidator
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from suture._base import Count, FilePath, Seed, SutureError, Whole, checked, expect, read_path
+from suture._base import Count, FilePath, Seed, SutureError, Whole, check_file, checked, expect, read_path
 from suture.indices.computation import Streaming
 from suture.indices.definition import Value
 from suture.indices.requests import Names
@@ -51,6 +51,8 @@ def compare_arrays(source: ArraySource, target: ArraySource, indices: Names = "d
     Raises:
         SutureError: files without such matrices, folders of different files, different numbers of rows.
     """
+    if save is not None:
+        check_file(save, ".safetensors")
     streaming = Streaming(indices, jackknife=jackknife, sample=sample, seed=seed)
     streaming.keeps_moments |= save is not None
     sketchers = [RowSketcher(length) for length in RUNS] if save is not None else []

@@ -53,4 +53,4 @@ from suture.networks.training import compute_rate_factor as compute_rate_factor
 from suture.networks.training import make_optimizer as make_optimizer
 from suture.networks.training import set_rate as set_rate
 from suture.networks.training import train as train
-from suture.networks.unwrapping import open_network as open_network
+from suture.networks.wrappers.unwrapping import open_network as open_network

@@ -11,7 +11,7 @@ from torch import nn
 
 from suture._base import FOREIGN, ExampleList, SutureError, convert_examples, convert_tensors, note_owner
 from suture.data import Columns
-from suture.networks.eager_passes import count_all_changes, run_eagerly
+from suture.networks.wrappers.eager_passes import count_all_changes, run_eagerly
 
 _IDS, _MASK = "input_ids", "attention_mask"
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from suture._base import find_eager
-from suture.networks.offloading import get_hooks, remove_hooks
+from suture.networks.wrappers.offloading import get_hooks, remove_hooks
 
 _WRAPPERS = nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel
 """Modules that only pass their inputs on."""

@@ -36,7 +36,7 @@ from suture.networks.calls import (
     walk,
 )
 from suture.networks.copying import copy_network
-from suture.networks.unwrapping import open_network
+from suture.networks.wrappers.unwrapping import open_network
 
 CPU_BUDGET = 13 * 2**20
 GPU_BUDGET = 2 * 2**30

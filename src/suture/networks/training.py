@@ -14,7 +14,10 @@ from torch.nn import functional as F
 from typing_extensions import Doc
 
 from suture._base import (
+    NO_KEEPER,
     Count,
+    Keeper,
+    KeptPass,
     Positive,
     Progress,
     Real,
@@ -28,6 +31,7 @@ from suture._base import (
     seed_torch,
 )
 from suture.networks.calls import set_mode
+from suture.networks.training_position import TrainingPosition
 
 Optimizer = Literal["adam", "adamw", "sgd"]
 Schedule = Literal["constant", "cosine", "onecycle"]
@@ -152,7 +156,8 @@ class History:
 
 
 def train(network: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe, *,
-          device: str | torch.device = "cpu", progress: Progress | None = None) -> History:
+          device: str | torch.device = "cpu", progress: Progress | None = None,
+          keeper: Keeper = NO_KEEPER) -> History:
     """Train `network` in place with cross-entropy on hard labels.
 
     The same recipe, network and data give the same weights, bit for bit on one CPU with one number of threads
@@ -166,6 +171,7 @@ def train(network: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe, *,
         labels: (N,), int64, from 0 to classes - 1.
         device: where to train (default "cpu").
         progress: called as `progress("train", epoch, epochs)` after each epoch.
+        keeper: keeps all that training changes.
 
     Raises:
         SutureError: unfit shapes, types or labels, no parameter to train, or a loss that is not finite.
@@ -183,21 +189,27 @@ def train(network: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe, *,
     # Steps are fused (CPU and CUDA, PyTorch 2.4), because small networks spend their time in the optimiser.
     optimizer = make_optimizer(parameters, recipe, fused=device.type in ("cpu", "cuda"))
     # Order and augmentation are drawn on the CPU, so they are the same on every device.
-    generator = torch.Generator().manual_seed(recipe.seed)
-    losses, accuracies = [], []
-    with seed_torch(recipe.seed, device), set_mode(network, training=True), torch.enable_grad():
-        for epoch in range(recipe.epochs):
-            loss, right = _train_epoch(network, inputs, labels, recipe, optimizer, generator, epoch)
-            if not math.isfinite(loss):
-                raise SutureError(f"the loss became {loss} in epoch {epoch + 1} at learning rate "
+    at = TrainingPosition(torch.Generator().manual_seed(recipe.seed), torch.zeros((), device=device),
+                   torch.zeros((), device=device, dtype=torch.int64))
+    state = {"position": at, "network": network, "optimizer": optimizer}
+    with (seed_torch(recipe.seed, device), set_mode(network, training=True), torch.enable_grad(),
+          keeper.keep("train", state) as kept):
+        if kept.fill():
+            at.set_random_state(device)
+        while at.epoch < recipe.epochs:
+            _train_epoch(network, inputs, labels, recipe, optimizer, at, kept)
+            at.end_epoch(len(labels))
+            if not math.isfinite(at.losses[-1]):
+                raise SutureError(f"the loss became {at.losses[-1]} in epoch {at.epoch} at learning rate "
                                   f"{recipe.lr:g}; write lr={recipe.lr / 10:g}, and look for NaN in the "
                                   "inputs")
-            losses.append(loss)
-            accuracies.append(right)
             if progress is not None:
-                progress("train", epoch + 1, recipe.epochs)
+                progress("train", at.epoch, recipe.epochs)
+            at.note_random_state(device)
+            kept.step(at.epoch)
+        kept.finish(at.epoch)
     optimizer.zero_grad(set_to_none=True)
-    return History(tuple(losses), tuple(accuracies))
+    return History(tuple(at.losses), tuple(at.accuracies))
 
 
 def compute_accuracy(network: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int = 256) -> float:
@@ -232,20 +244,18 @@ def _find_batch_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
 
 
 def _train_epoch(network: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe,
-                 optimizer: torch.optim.Optimizer, generator: torch.Generator,
-                 epoch: int) -> tuple[float, float]:
-    """Run one pass over the data; return the mean loss and the accuracy."""
+                 optimizer: torch.optim.Optimizer, at: TrainingPosition, kept: KeptPass) -> None:
+    """Run the rest of one pass over the data."""
     n = len(labels)
     bounds = _find_batch_bounds(n, recipe.batch_size)
-    order = torch.randperm(n, generator=generator).to(labels.device)
-    # Summed on the device and read once, because reading each batch would make a GPU wait.
-    total = torch.zeros((), device=labels.device)
-    right = torch.zeros((), device=labels.device, dtype=torch.int64)
-    for step, (start, stop) in enumerate(bounds, epoch * len(bounds)):
+    if at.order is None:
+        at.order = torch.randperm(n, generator=at.generator)
+    order = at.order.to(labels.device)
+    for step, (start, stop) in list(enumerate(bounds, at.epoch * len(bounds)))[at.batch:]:
         set_rate(optimizer, recipe, step, recipe.epochs * len(bounds))
         rows = order[start:stop]
         truth = labels[rows]
-        logits = network(augment(inputs[rows], generator, recipe.crop, recipe.flip))
+        logits = network(augment(inputs[rows], at.generator, recipe.crop, recipe.flip))
         if step == 0:
             expect(logits.ndim == 2 and len(logits) == len(rows), f"logits ({len(rows)}, classes)", logits)
             check_classes(labels, logits.shape[1], "give the network as many logits as there are classes")
@@ -253,6 +263,9 @@ def _train_epoch(network: nn.Module, inputs: Tensor, labels: Tensor, recipe: Rec
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        total += loss.detach() * (stop - start)
-        right += (logits.detach().argmax(1) == truth).sum()
-    return float(total) / n, int(right) / n
+        at.total += loss.detach() * (stop - start)
+        at.right += (logits.detach().argmax(1) == truth).sum()
+        at.batch += 1
+        if kept.active:
+            at.note_random_state(labels.device)
+            kept.step(at.epoch)

@@ -117,7 +117,7 @@ def _on_cuda(x: Tensor, *drivers: Driver) -> tuple[Driver, ...]:
 
 def _on_cpu(*drivers: Driver) -> tuple[Driver, ...]:
     """Make drivers that compute in float64 on the CPU, whatever the matrix is."""
-    return tuple(lambda m, f=f: f(m.detach().cpu().double()) for f in drivers)  # type: ignore[misc]
+    return tuple(lambda m, f=f: f(m.detach().cpu().double()) for f in drivers)
 
 
 def _from_numpy(parts: Iterable[Any]) -> list[Tensor]:
@@ -169,7 +169,7 @@ def _eigh_of_scipy(driver: str) -> Driver:
     def solve(x: Tensor) -> Sequence[Tensor]:
         from scipy import linalg
 
-        return _from_numpy(linalg.eigh(x.numpy(), driver=driver))
+        return _from_numpy(linalg.eigh(x.numpy(), driver=driver))  # type: ignore[call-overload]
 
     return solve
 

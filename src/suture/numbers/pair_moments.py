@@ -101,6 +101,9 @@ class PairMoments:
             are nan.
     """
 
+    scratch = ("precision", "_buffers", "_masks", "_resizing", "_sources", "_targets", "_sides")
+    """Attributes that a checkpoint need not hold."""
+
     def __init__(self, source_grids: Sequence[Hashable], source_widths: Sequence[int],
                  target_grids: Sequence[Hashable], target_widths: Sequence[int],
                  resizing: Mapping[tuple[Any, Any], Resizing], *, same: bool = False,

@@ -253,10 +253,9 @@ class Pair:
     def constant(self) -> tuple[str, ...]:
         """The sides ("source", "target") that do not vary."""
         m = self.moments
-        found = [_decide_constant(side, m.precision) for side in (m.x, m.y)]
-        return tuple(name for name, known, spectrum in (("source", found[0], lambda: self.x),
-                                                        ("target", found[1], lambda: self.y))
-                     if (spectrum().rank == 0 if known is None else known))
+        known = {"x": _decide_constant(m.x, m.precision), "y": _decide_constant(m.y, m.precision)}
+        return tuple(name for name, side in (("source", "x"), ("target", "y"))
+                     if (getattr(self, side).rank == 0 if known[side] is None else known[side]))
 
     @property
     def scale(self) -> float:

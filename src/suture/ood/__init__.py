@@ -15,6 +15,7 @@ from suture.ood.options import OOD as OOD
 from suture.ood.options import Thresholds as Thresholds
 from suture.ood.scores import ScoreCollector as ScoreCollector
 from suture.ood.scores import is_constant as is_constant
+from suture.ood.scores import join_parts as join_parts
 from suture.ood.scores import stack_scores as stack_scores
 from suture.ood.scores import tabulate_scores as tabulate_scores
 from suture.ood.table import DEFAULT_DETECTORS as DEFAULT_DETECTORS

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from suture._base import (
+    NO_KEEPER,
+    Keeper,
     Progress,
     SutureError,
     check_finite,
@@ -26,7 +28,7 @@ from suture._base import (
     replace_file,
     summarise_error,
 )
-from suture.data import Batch, Batches, MicroBatch, find_input_kind
+from suture.data import Batch, Batches, MicroBatch, cut_batch, find_input_kind
 from suture.networks import OutputKind, SitedNetwork, disable_gradients, extract_main_output
 from suture.numbers import auroc, two_sided_auroc
 from suture.ood.auxiliary import (
@@ -44,6 +46,9 @@ from suture.ood.scores import ScoreCollector, score_features
 from suture.ood.table import FunctionDetector
 from suture.representations import Masks, Shape
 from suture.stitching import Task
+
+_AUXILIARY_STEP = 64
+"""Number of auxiliary examples after which a checkpoint may be written."""
 
 
 class DetectorFitter:
@@ -63,6 +68,10 @@ class DetectorFitter:
     def needed(self) -> bool:
         """True if any detector needs statistics."""
         return any(s is not None for of in self._made.values() for s in of)
+
+    def list_statistics(self) -> list[Any]:
+        """Return all statistics, each once, for a checkpoint."""
+        return [*self._made.values()]
 
     @torch.no_grad()
     def update(self, xs: Sequence[Tensor], labels: Tensor | None, mask: Masks = None) -> None:
@@ -161,7 +170,8 @@ class Detection:
         """Return a fitter that collects the native representations of the data."""
         return DetectorFitter(self._chosen, self.target.shapes, self.seed)
 
-    def finish(self, fitter: DetectorFitter, data: Batches, progress: Progress | None = None) -> None:
+    def finish(self, fitter: DetectorFitter, data: Batches, progress: Progress | None = None,
+               keeper: Keeper = NO_KEEPER) -> None:
         """Fit the detectors to the collected statistics, and score auxiliary data with them.
 
         Raises:
@@ -179,7 +189,7 @@ class Detection:
                outside.about.get("auxiliary", "none"), "pass more in ood=OOD(auxiliary=...)")
         native = NativeData(self.target, self.data, data, self.ood.choose_recipe(self.seed),
                             self.device, self.micro_batch, self.fingerprint, outside.inputs.get("training"),
-                            progress)
+                            progress, keeper)
         notes: list[str] = []
         for name, detector in self._chosen.items():
             sites = self._list_sites(native, fitter.statistics[name])
@@ -193,7 +203,7 @@ class Detection:
             fitted = [d for d in self._fitted[name] if not isinstance(d, Unfitted)]
             notes += detector.describe_fit(fitted) if fitted else []
         self.notes = [*dict.fromkeys(notes), *outside.notes]
-        self._scored = {use: self._score_auxiliary(use, outside.inputs[use])
+        self._scored = {use: self._score_auxiliary(use, outside.inputs[use], keeper)
                         for use in ("auxiliary", "unseen") if use in outside.inputs}
 
     def _list_sites(self, native: NativeData | None = None,
@@ -203,12 +213,17 @@ class Detection:
                 for j, (site, shape, of) in enumerate(places)]
 
     @torch.no_grad()
-    def _score_auxiliary(self, use: str, inputs: Any) -> ScoreCollector:
-        scoring = self.make_collector()
-        pieces = MicroBatch.of(self.micro_batch)
-        for _ in pieces.map(Batch(inputs, inputs, None), self.device,
-                            lambda piece: self._score_piece(use, piece.target, scoring)):
-            pass
+    def _score_auxiliary(self, use: str, inputs: Any, keeper: Keeper = NO_KEEPER) -> ScoreCollector:
+        scoring, pieces = self.make_collector(), MicroBatch.of(self.micro_batch)
+        with keeper.keep(f"{use} data", scoring.get_state()) as kept:
+            kept.fill()
+            for k, part in enumerate(cut_batch(Batch(inputs, inputs, None), _AUXILIARY_STEP)):
+                if k >= kept.before:
+                    for _ in pieces.map(part, self.device,
+                                        lambda piece: self._score_piece(use, piece.target, scoring)):
+                        pass
+                    kept.step(k + 1)
+            kept.finish(-(-count_examples(inputs) // _AUXILIARY_STEP))
         return scoring
 
     def _score_piece(self, use: str, inputs: Any, scoring: ScoreCollector) -> None:

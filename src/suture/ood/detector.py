@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from suture._base import Progress, is_library, run_foreign, summarise_error
+from suture._base import NO_KEEPER, Keeper, Progress, is_library, run_foreign, summarise_error
 from suture.data import Batches, MicroBatch, move_batch
 from suture.networks import SitedNetwork, disable_gradients, take_first
 from suture.numbers import NumericalError
@@ -23,7 +23,7 @@ from suture.ood.features import SiteFeatures
 from suture.representations import Shape, find_image_size
 from suture.stitching import extract_logits
 
-UNSOLVED = NumericalError, np.linalg.LinAlgError, torch.linalg.LinAlgError
+UNSOLVED = NumericalError, np.linalg.LinAlgError, torch.linalg.LinAlgError  # type: ignore[attr-defined]
 """Errors for numbers without a result, which make the scores of one detector at one site missing."""
 
 
@@ -47,6 +47,7 @@ class NativeData:
         fingerprint: of the network: its weights, code and all else that decides its representations.
         auxiliary: out-of-distribution inputs for training; None if no detector needs them.
         progress: called as ``progress(stage, done, total)``, or None.
+        keeper: keeps the state of trainings.
     """
 
     target: SitedNetwork
@@ -58,6 +59,7 @@ class NativeData:
     fingerprint: str = ""
     auxiliary: Any = None
     progress: Progress | None = None
+    keeper: Keeper = NO_KEEPER
 
     @cached_property
     def _first(self) -> Any:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from itertools import islice
 from typing import Any, Self
 
 import torch
@@ -13,12 +12,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from suture._base import (
+    KeptPass,
     SutureError,
     check_classes,
     check_finite,
     convert_tensors,
     count_examples,
     expect,
+    hash_parts,
     list_tensors,
 )
 from suture.data import Batch, Batches, MicroBatch, move_batch
@@ -36,6 +37,7 @@ from suture.ood.auxiliary import take_examples
 from suture.ood.detector import Detector, NativeData, NativeSite
 from suture.ood.energy_classifier import EnergyClassifier, EnergyRecipe, compute_energy_loss, derive_site_seed
 from suture.ood.features import SiteFeatures, limit_spread
+from suture.ood.training_position import RandomRows, TrainingPosition
 from suture.representations import Masks, View, get_row_mask, select_mask, select_output_mask, to_grid
 
 LEAST_CHANNEL_STD = 0.01
@@ -122,9 +124,13 @@ def train_classifiers(native: NativeData, stream: Iterable[Batch],
         sites: indices of the sites.
     """
     training = _Trainer(native, list(dict.fromkeys(sites)))
+    name = f"energy detectors of {hash_parts({'sites': training.sites})}"
     with freeze(native.target.network), torch.enable_grad():
-        training.prepare(stream)
-        training.fit(stream)
+        if native.keeper.has(name):
+            training.make_classifiers()
+        else:
+            training.prepare(stream)
+        training.fit(stream, name)
     return {j: made.eval().requires_grad_(False) for j, made in training.classifiers.items()}
 
 
@@ -134,17 +140,17 @@ class _Trainer:
     def __init__(self, native: NativeData, sites: Sequence[int]) -> None:
         self.native, self.recipe, self.sites = native, native.recipe, sites
         self.classifiers: dict[int, EnergyClassifier] = {}
-        self._steps = 0
+        self._position = TrainingPosition()
         augmentation, auxiliary = (derive_site_seed(self.recipe.seed, use)
                                    for use in ("augmentation", "auxiliary"))
         self._augmentation = torch.Generator().manual_seed(augmentation)
-        self._rows = _draw_rows(count_examples(native.auxiliary), auxiliary)
+        self._rows = RandomRows(count_examples(native.auxiliary), auxiliary)
 
     def prepare(self, stream: Iterable[Batch]) -> None:
         """Check the data, measure the channels and make the classifiers, in one pass."""
         sums, found, largest = {j: ShiftedSums(pairs=False) for j in self.sites}, set[int](), 0
         for batch in stream:
-            self._steps, largest = self._steps + 1, max(largest, batch.size)
+            self._position.steps, largest = self._position.steps + 1, max(largest, batch.size)
             found |= self._collect_classes(batch)
             xs, mask = self._run_front(move_batch(batch, self.native.device).target)
             for j, x in zip(self.sites, xs, strict=True):
@@ -155,7 +161,16 @@ class _Trainer:
                f"only class {min(found, default='none')}", _INSTEAD)
         expect(largest > 1, "batches of at least 2 examples for energy detectors", "single ones",
                f"write batch_size={self.recipe.batch_size}")
-        self.classifiers = {j: self._make_classifier(j, sums[j]) for j in self.sites}
+        self.make_classifiers()
+        for j, of in sums.items():
+            self._standardise(j, of)
+
+    def make_classifiers(self) -> None:
+        """Make the classifiers with their initial weights, for channels that are not measured yet."""
+        native, shapes = self.native, self.native.target.shapes
+        self.classifiers = {j: EnergyClassifier(shapes[j], native.classes, self.recipe, native.image_size,
+                                                str(native.target.sites[j])).to(native.device).train()
+                            for j in self.sites}
 
     def _collect_classes(self, batch: Batch) -> set[int]:
         """Return the classes of a batch, after checks of its labels and inputs."""
@@ -169,66 +184,78 @@ class _Trainer:
                f"{1 + len(others)} tensors", "write crop=0, flip=False")
         return set(batch.labels.tolist())
 
-    def _make_classifier(self, j: int, channels: ShiftedSums) -> EnergyClassifier:
-        native, name = self.native, str(self.native.target.sites[j])
+    def _standardise(self, j: int, channels: ShiftedSums) -> None:
         mean, variances = channels.compute_overall()
-        check_finite(mean, f"the representation at site {name!r}", "check the inputs, or leave this site out")
-        made = EnergyClassifier(native.target.shapes[j], native.classes, self.recipe, native.image_size, name)
-        made.mean.copy_(mean[0])
-        made.std.copy_(limit_spread(variances.clamp(min=0).sqrt(), LEAST_CHANNEL_STD))
-        return made.to(native.device).train()
+        check_finite(mean, f"the representation at site {str(self.native.target.sites[j])!r}",
+                     "check the inputs, or leave this site out")
+        self.classifiers[j].mean.copy_(mean[0])
+        self.classifiers[j].std.copy_(limit_spread(variances.clamp(min=0).sqrt(), LEAST_CHANNEL_STD))
 
-    def fit(self, stream: Iterable[Batch]) -> None:
+    def fit(self, stream: Iterable[Batch], name: str) -> None:
         """Train all classifiers by the recipe; fine-tuning starts with new optimisers."""
-        recipe, optimizers = self.recipe, self._make_optimizers()
-        epochs = recipe.epochs + recipe.tune_epochs
-        for epoch in range(epochs):
-            option, phase = "lr", recipe
-            if epoch >= recipe.epochs:
-                late = epoch - recipe.epochs >= max(1, recipe.tune_epochs // 2)
-                option, phase = "tune_lr", replace(recipe, lr=recipe.tune_lr * (0.1 if late else 1),
-                                                   schedule="constant")
-            if epoch == recipe.epochs:
-                optimizers = self._make_optimizers()
-            losses = self._train_epoch(stream, epoch, phase, optimizers)
-            for j, loss in losses.items():
-                if not math.isfinite(loss):
-                    site = str(self.native.target.sites[j])
-                    raise SutureError(f"the loss of the energy detector at site {site!r} became {loss} in "
-                                      f"epoch {epoch + 1} of {epochs}; try {option}="
-                                      f"{getattr(recipe, option) / 10:g}, and look for NaN in the inputs")
-            if self.native.progress:
-                self.native.progress("energy detectors", epoch + 1, epochs)
+        recipe, at, optimizers = self.recipe, self._position, self._make_optimizers()
+        state = {"position": at, "classifiers": self.classifiers, "optimizers": optimizers,
+                 "rows": self._rows, "augmentation": self._augmentation}
+        with self.native.keeper.keep(name, state) as kept:
+            kept.fill()
+            while at.epoch < recipe.epochs + recipe.tune_epochs:
+                if at.epoch == recipe.epochs and not at.batch:
+                    optimizers.update(self._make_optimizers())
+                self._train_epoch(stream, optimizers, kept)
+                at.end_epoch(stream)
+                if self.native.progress:
+                    self.native.progress("energy detectors", at.epoch, recipe.epochs + recipe.tune_epochs)
+                kept.step(at.epoch)
+            kept.finish(at.epoch)
+
+    def _choose_phase(self, epoch: int) -> tuple[str, EnergyRecipe]:
+        """Return the recipe of an epoch, and the name of the option that is its learning rate."""
+        recipe = self.recipe
+        if epoch < recipe.epochs:
+            return "lr", recipe
+        late = epoch - recipe.epochs >= max(1, recipe.tune_epochs // 2)
+        return "tune_lr", replace(recipe, lr=recipe.tune_lr * (0.1 if late else 1), schedule="constant")
 
     def _make_optimizers(self) -> dict[int, torch.optim.Optimizer]:
         fused = self.native.device.type in ("cpu", "cuda")
         return {j: make_optimizer(made.parameters(), self.recipe, fused=fused)
                 for j, made in self.classifiers.items()}
 
-    def _train_epoch(self, stream: Iterable[Batch], epoch: int, phase: EnergyRecipe,
-                     optimizers: dict[int, torch.optim.Optimizer]) -> dict[int, float]:
-        """Run one epoch, and return the summed loss of each site."""
-        totals = {j: torch.zeros((), device=self.native.device) for j in self.sites}
-        for k, raw in enumerate(stream):
-            if raw.size < 2:
-                continue
-            batch, outside = move_batch(raw, self.native.device), None
-            assert batch.labels is not None
-            inside = self._run_front(self._augment(batch.target))
-            if epoch >= self.recipe.epochs:
-                rows = torch.tensor(list(islice(self._rows, batch.size)))
-                drawn = convert_tensors(take_examples(self.native.auxiliary, rows),
-                                        lambda t: t.to(self.native.device))
-                outside = self._run_front(self._augment(drawn))
-            for i, j in enumerate(self.sites):
-                set_rate(optimizers[j], phase, epoch * self._steps + min(k, self._steps - 1),
-                         self.recipe.epochs * self._steps)
-                loss = self._compute_loss(self.classifiers[j], i, inside, outside, batch.labels)
-                optimizers[j].zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizers[j].step()
-                totals[j] += loss.detach()
-        return {j: float(t) for j, t in totals.items()}
+    def _train_epoch(self, stream: Iterable[Batch], optimizers: dict[int, torch.optim.Optimizer],
+                     kept: KeptPass) -> None:
+        """Run the rest of an epoch."""
+        at = self._position
+        option, phase = self._choose_phase(at.epoch)
+        if not at.totals:
+            at.totals = {j: torch.zeros((), device=self.native.device) for j in self.sites}
+        for k, raw in at.read(stream, kept):
+            if raw.size > 1:
+                self._train_step(move_batch(raw, self.native.device), k, phase, optimizers)
+            at.batch = k + 1
+        for j, total in at.totals.items():
+            if not math.isfinite(loss := float(total)):
+                site, epochs = str(self.native.target.sites[j]), self.recipe.epochs + self.recipe.tune_epochs
+                raise SutureError(f"the loss of the energy detector at site {site!r} became {loss} in "
+                                  f"epoch {at.epoch + 1} of {epochs}; try {option}="
+                                  f"{getattr(self.recipe, option) / 10:g}, and look for NaN in the inputs")
+
+    def _train_step(self, batch: Batch, k: int, phase: EnergyRecipe,
+                    optimizers: dict[int, torch.optim.Optimizer]) -> None:
+        at, outside = self._position, None
+        assert batch.labels is not None
+        inside = self._run_front(self._augment(batch.target))
+        if at.epoch >= self.recipe.epochs:
+            drawn = convert_tensors(take_examples(self.native.auxiliary, self._rows.draw(batch.size)),
+                                    lambda t: t.to(self.native.device))
+            outside = self._run_front(self._augment(drawn))
+        for i, j in enumerate(self.sites):
+            set_rate(optimizers[j], phase, at.epoch * at.steps + min(k, at.steps - 1),
+                     self.recipe.epochs * at.steps)
+            loss = self._compute_loss(self.classifiers[j], i, inside, outside, batch.labels)
+            optimizers[j].zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizers[j].step()
+            at.totals[j] += loss.detach()
 
     def _compute_loss(self, classifier: EnergyClassifier, i: int, inside: FrontOutputs,
                       outside: FrontOutputs | None, labels: Tensor) -> Tensor:
@@ -250,13 +277,6 @@ class _Trainer:
     def _augment(self, inputs: Any) -> Any:
         return convert_tensors(inputs,
                                lambda t: augment(t, self._augmentation, self.recipe.crop, self.recipe.flip))
-
-
-def _draw_rows(n: int, seed: int) -> Iterator[int]:
-    """Yield the numbers below `n` without end, in a new order each time."""
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        yield from torch.randperm(n, generator=generator).tolist()
 
 
 def _concatenate(xs: tuple[Tensor, Tensor],

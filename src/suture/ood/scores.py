@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,6 +51,15 @@ class ScoreCollector:
     def needs_logits(self) -> bool:
         """True if a detector needs the logits of the target network."""
         return any(d.needs_logits for of in self.detectors.values() for d in of)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return what was collected so far, for a checkpoint."""
+        return {"scores": self._scores, "features": self._features}
+
+    def join_parts(self) -> None:
+        """Join the parts of each result, so that a checkpoint has few tensors."""
+        for of in (self._features, *self._scores.values()):
+            join_parts(of)
 
     @torch.no_grad()
     def add(self, key: Key, x: Tensor, mask: Masks, logits: Tensor | None = None) -> None:
@@ -98,6 +108,12 @@ class ScoreCollector:
                 except UNSOLVED as e:
                     self.unsolved[name, cell] = summarise_error(e)
         return found
+
+
+def join_parts(of: Mapping[Any, list[Tensor]]) -> None:
+    """Join the tensors of each list into one."""
+    for parts in of.values():
+        parts[:] = [torch.cat(parts)]
 
 
 def score_features(detector: Detector, native: Tensor, other: Tensor) -> tuple[Floats, Floats]:

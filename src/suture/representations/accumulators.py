@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from suture._base import Progress, SutureError, expect
+from suture._base import NO_KEEPER, Keeper, Progress, SutureError, expect
 from suture.indices import (
     FROM_MOMENTS,
     STITCH,
@@ -83,6 +83,9 @@ class Accumulators:
     Raises:
         SutureError: no two shapes can be aligned, or tokens of texts are to be flattened.
     """
+
+    scratch = ("settings", "_shapes", "_spectra")
+    """Attributes that a checkpoint need not hold."""
 
     def __init__(self, sources: Sequence[Shape], targets: Sequence[Shape], settings: AccumulatorSettings,
                  rule: AlignmentRule = DEFAULT_RULE, *, same: bool = False) -> None:
@@ -205,7 +208,8 @@ class Accumulators:
         return self._prepare_job(i, j, self.settings.requests)()
 
     def compute_all_values(self, cells: Sequence[Cell],
-                           progress: Progress | None = None) -> dict[Cell, dict[str, Value]]:
+                           progress: Progress | None = None,
+                           keeper: Keeper = NO_KEEPER) -> dict[Cell, dict[str, Value]]:
         """Compute the requested indices of many cells, several cells at once.
 
         LAPACK runs in one thread per cell, because more threads do not speed it up. The user's own functions
@@ -217,10 +221,12 @@ class Accumulators:
         found: dict[Cell, dict[str, Value]] = {}
         torch.set_num_threads(1)
         try:
-            with ThreadPoolExecutor(threads) as pool:
+            with (keeper.keep("indices", {"found": found}, "moments") as kept,
+                  ThreadPoolExecutor(threads) as pool):
+                kept.fill()
                 # A few cells at a time, because each job holds the moments of its cell, and of its blocks.
                 step = threads if self.settings.jackknife else 4 * threads
-                for start in range(0, len(cells), step):
+                for start in range(len(found), len(cells), step):
                     some = cells[start:start + step]
                     jobs = [self._prepare_job(*cell, known) for cell in some]
                     for cell, values in zip(some, pool.map(lambda job: job(), jobs), strict=True):
@@ -230,6 +236,8 @@ class Accumulators:
                         if progress:
                             progress("indices", len(found), len(cells))
                     self._forget_parts({i for i, _ in some} - {i for i, _ in cells[start + step:]})
+                    kept.step(len(found))
+                kept.finish(len(found))
         finally:
             torch.set_num_threads(threads)
             self._forget_parts(*(range(len(side)) for side in self._shapes))

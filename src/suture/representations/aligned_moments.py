@@ -101,6 +101,9 @@ class AlignedMoments:
             number k belongs to fold k modulo `folds`, whatever the batches.
     """
 
+    scratch = ("sources", "targets", "precision", "alignments", "unaligned", "_x", "_y", "_spectra", "_last")
+    """Attributes that a checkpoint need not hold."""
+
     def __init__(self, sources: Sequence[Shape], targets: Sequence[Shape], rule: AlignmentRule = DEFAULT_RULE,
                  *, same: bool = False, precision: torch.dtype = torch.float32, higher: bool = True,
                  folds: int = 1) -> None:
@@ -214,6 +217,8 @@ class PooledMoments:
 
     `wanted` holds the ``"plain"`` and the ``"standard"`` moments, as far as the settings ask for them.
     """
+
+    scratch = ("settings", "alignments", "_shapes")
 
     def __init__(self, sources: Sequence[Shape], targets: Sequence[Shape], settings: AccumulatorSettings, *,
                  same: bool = False) -> None:

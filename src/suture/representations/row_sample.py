@@ -24,6 +24,9 @@ class RowSample:
     the seed and on the example's number among those that are not all padding.
     """
 
+    scratch = ("_alignments", "_precision", "_made")
+    """Attributes that a checkpoint need not hold."""
+
     def __init__(self, alignments: Mapping[tuple[int, int], Alignment], *, stitched: bool, most: int,
                  seed: int, precision: torch.dtype) -> None:
         self._stitched, self._alignments, self._precision = stitched, alignments, precision

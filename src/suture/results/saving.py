@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +15,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors import numpy as safetensors
 
 from suture._base import (
+    CHECKPOINT_NAME,
+    LOCK,
+    RESTART,
     SutureError,
     expect,
     load_tensors,
     make_unwritable_error,
+    refuse_held,
     replace_file,
     save_tensors,
 )
@@ -33,14 +38,19 @@ UNCHECKED = (f"loaded from {_OLD_DOCUMENT} of an early version, which has no dig
 _OURS = (FILE, TABLE, _OLD_DOCUMENT, _OLD_ARRAYS)
 # Another process may be writing a report into the folder. Early versions drew into "figures".
 _REPORT = ("report.html", "report_figures", "figures")
-_STAGED = re.compile(rf"\.({'|'.join(map(re.escape, (*_OURS, *_REPORT)))})\.[0-9a-f]{{16}}")
+_NAMES = "|".join([*map(re.escape, (*_OURS, *_REPORT)), CHECKPOINT_NAME.pattern])
+_STAGED = re.compile(rf"\.({_NAMES})\.[0-9a-f]{{16}}")
+_TEMPORARY = re.compile(rf"\.trial\.[0-9a-f]{{16}}|{re.escape(LOCK)}(\.[0-9a-f]{{16}})?")
+_REPORT_SECONDS = 3600.0
+"""Age from which a temporary file of a report is of a process that was killed."""
 
 
 def save_measured(measured: Measured, folder: Path) -> Path:
     """Write a comparison into a folder; see `Comparison.save`."""
     about = describe_fields(measured)
     try:
-        _refuse_foreign(folder)
+        refuse_foreign(folder)
+        refuse_held(folder)
         save_tensors(folder / FILE, KIND, measured.arrays, about)
         replace_file(folder / TABLE, format_people_csv(measured.table))
         for path in list(folder.iterdir()):
@@ -73,16 +83,37 @@ def read_fields(folder: Path) -> dict[str, Any]:
         "arrays": {name: file.tensors[name].numpy() for name in file.about["arrays"]}}
 
 
-def _refuse_foreign(folder: Path) -> None:
-    """Refuse a folder with other files than an earlier comparison and its report."""
+def refuse_foreign(folder: Path) -> None:
+    """Refuse a folder with other files than an earlier comparison, its report and its checkpoints."""
     if not folder.exists():
         return
     own = {*_REPORT, *(_OURS if _is_ours(folder) else ())}
-    foreign = sorted(path.name for path in folder.iterdir()
-                     if path.name not in own and not _STAGED.fullmatch(path.name) and not is_report(path))
+    foreign = sorted(path.name for path in folder.iterdir() if path.name not in own and not is_report(path)
+                     and not any(k.fullmatch(path.name) for k in (_STAGED, _TEMPORARY, CHECKPOINT_NAME)))
+    if foreign and foreign[0] == FILE and _is_damaged(folder / FILE):
+        raise SutureError(f"{str(folder / FILE)!r} is damaged; remove it, or {RESTART}")
     if foreign:
         raise SutureError("expected a new folder, an empty one or an earlier comparison, got "
                           f"{str(folder)!r} that holds {foreign[0]!r}; choose another folder")
+
+
+def remove_result(folder: Path) -> None:
+    """Remove an earlier comparison, also a damaged one, and its checkpoints; a report and all else stay."""
+    ours = _is_ours(folder) or _is_damaged(folder / FILE) or _is_damaged_document(folder / _OLD_DOCUMENT)
+    for path in list(folder.iterdir()) if folder.is_dir() else ():
+        if (ours and path.name in _OURS) or CHECKPOINT_NAME.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+    remove_temporary(folder)
+
+
+def remove_temporary(folder: Path) -> None:
+    """Remove what killed runs left in a folder; only its holder may do so."""
+    for path in list(folder.iterdir()):
+        staged = _STAGED.fullmatch(path.name)
+        old = staged and staged[1] in _REPORT and time.time() - path.stat().st_mtime > _REPORT_SECONDS
+        if old or (staged and staged[1] not in _REPORT) or (
+                _TEMPORARY.fullmatch(path.name) and path.name != LOCK):
+            path.unlink(missing_ok=True)
 
 
 def _is_ours(folder: Path) -> bool:
@@ -91,6 +122,26 @@ def _is_ours(folder: Path) -> bool:
             return str((file.metadata() or {}).get("format")).startswith("suture.comparison/")
     except (OSError, SafetensorError):
         return bool(_read_document(folder))
+
+
+def _is_damaged(path: Path) -> bool:
+    """Return True for a file with the name of a result that is empty or a safetensors file cut off."""
+    if not path.is_file():
+        return False
+    try:
+        with safe_open(path, "np"):
+            return False
+    except (OSError, SafetensorError):
+        with path.open("rb") as file:
+            head = file.read(64)
+        return not head or b'"__metadata__"' in head
+
+
+def _is_damaged_document(path: Path) -> bool:
+    try:
+        return b'"suture.comparison"' in path.read_bytes()
+    except OSError:
+        return False
 
 
 def _read_document(folder: Path) -> dict[str, Any]:

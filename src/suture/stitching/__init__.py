@@ -23,6 +23,6 @@ from suture.stitching.tasks import ScoredRows as ScoredRows
 from suture.stitching.tasks import Task as Task
 from suture.stitching.tasks import TaskName as TaskName
 from suture.stitching.tasks import extract_logits as extract_logits
-from suture.stitching.trainer import Curves as Curves
 from suture.stitching.trainer import GroupTrainer as GroupTrainer
 from suture.stitching.trainer import make_training_batches as make_training_batches
+from suture.stitching.training_state import Curves as Curves

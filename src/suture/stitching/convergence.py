@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from suture.networks import compute_rate_factor
 from suture.representations import Cell
 from suture.stitching.objective import TaskRecipe
-from suture.stitching.trainer import Curves
+from suture.stitching.training_state import Curves
 
 LEAST_SHARE = 0.01
 """A curve still improves if the last fifth of training brought more than this share of its total fall. An

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from suture._base import Progress, SutureError, derive_seed, expect
+from suture._base import NO_KEEPER, Keeper, KeptPass, Progress, SutureError, derive_seed, expect
 from suture.data import Batch, Batches, move_batch, split_rows
 from suture.networks import SitedNetwork, disable_gradients, make_optimizer, set_rate
 from suture.stitching.grouped_pass import (
@@ -22,32 +20,13 @@ from suture.stitching.grouped_pass import (
     list_trainable,
     sort_by_target,
 )
+from suture.stitching.layer import StitchingLayer
 from suture.stitching.objective import TaskRecipe, augment_batch, check_batch
 from suture.stitching.tasks import Task
+from suture.stitching.training_state import Best, Curves, TrainingState
 
 LEAST_IMPROVEMENT = 1e-4
 """Smallest relative fall of the held-out objective that is an improvement, well above rounding."""
-
-
-@dataclass(frozen=True)
-class Curves:
-    """Learning curves per layer and epoch: means over examples or scored tokens, until it stops or fails.
-
-    Attributes:
-        loss: training objective of each epoch, with penalty, measured before each step.
-        accuracy: training accuracy, measured likewise; nan without labels and for "match".
-        held_out: held-out objective after each epoch, without penalty; empty without early stopping.
-        failed: layers whose loss became nan or inf, with the reason; they are not usable.
-        stopped: layers that stopped early, with their number of epochs.
-        notes: a sentence if memory ran out.
-    """
-
-    loss: dict[LayerKey, list[float]]
-    accuracy: dict[LayerKey, list[float]]
-    held_out: dict[LayerKey, list[float]] = field(default_factory=dict)
-    failed: dict[LayerKey, str] = field(default_factory=dict)
-    stopped: dict[LayerKey, int] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
 
 
 def make_training_batches(data: Any, recipe: TaskRecipe, device: torch.device | None = None,
@@ -71,15 +50,6 @@ def make_training_batches(data: Any, recipe: TaskRecipe, device: torch.device | 
             Batches(data, size=recipe.batch_size, rows=rows[1], device=device, complete=complete))
 
 
-@dataclass(frozen=True)
-class _Best:
-    """The best held-out objective of a layer, with the number of epochs and the weights there."""
-
-    value: float
-    epochs: int
-    weights: list[Tensor]
-
-
 class GroupTrainer:
     """Training of many stitching layers at once, with the same steps as each would make alone (law 5).
 
@@ -99,14 +69,12 @@ class GroupTrainer:
                  micro_batch: int, task: Task = Task.CLASSIFICATION) -> None:
         self.layers, self.recipe, self.task = sort_by_target(layers), recipe, task
         self._pass = GroupedPass(source, target, recipe, micro_batch, task)
-        self._active = dict(self.layers)
         moving = [p for layer in self.layers.values() for p in list_trainable(layer)]
         # One optimiser for all layers: its state is per parameter, and it skips those without a gradient.
         self._optimizer = make_optimizer(moving, recipe) if moving else None
-        self._steps = 0
 
     def fit(self, batches: Batches, device: torch.device, progress: Progress | None = None,
-            held_out: Batches | None = None) -> Curves:
+            held_out: Batches | None = None, keeper: Keeper = NO_KEEPER) -> Curves:
         """Train the layers and return their curves.
 
         Args:
@@ -114,6 +82,7 @@ class GroupTrainer:
             device: of networks and layers.
             progress: called as ``progress("task loss matching", steps done, steps)``.
             held_out: data for early stopping (`make_training_batches`).
+            keeper: keeps layers, optimiser and all else that training has changed.
 
         Raises:
             SutureError: labels that are missing or outside the classes, crops of inputs that are no images,
@@ -122,60 +91,73 @@ class GroupTrainer:
         recipe = self.recipe
         expect(recipe.patience is None or held_out is not None, "held-out data for early stopping", "none",
                "write patience=None")
-        curves = Curves({c: [] for c in self.layers}, {c: [] for c in self.layers})
-        generator = torch.Generator().manual_seed(derive_seed(recipe.seed, "augmentation", ""))
-        best: dict[LayerKey, _Best] = {}
-        for epoch in range(recipe.epochs):
-            if not self._active:
-                break
-            self._record_epoch(self._train_epoch(batches, device, epoch, generator, progress), curves, epoch)
-            if held_out is not None and recipe.patience is not None:
-                self._stop_early(self.compute_objective(held_out, device, self._active), recipe.patience,
-                                 curves, best)
+        made = TrainingState(Curves({c: [] for c in self.layers}, {c: [] for c in self.layers}),
+                             torch.Generator().manual_seed(derive_seed(recipe.seed, "augmentation", "")),
+                             [*self.layers])
+        state = {"training": made, "layers": self.layers, "optimizer": self._optimizer,
+                 "micro_batch": self._pass.micro_batch}
+        with keeper.keep("task loss matching", state, "tlm") as kept:
+            kept.fill()
+            while made.epoch < recipe.epochs and made.active:
+                self._train_epoch(batches, device, made, kept, progress)
+                self._record_epoch(made)
+                if held_out is not None and recipe.patience is not None:
+                    self._stop_early(self.compute_objective(held_out, device, self._get_active(made)),
+                                     recipe.patience, made)
+                made.end_epoch(batches)
+                kept.step(made.steps)
+            kept.finish(made.steps)
+        made.set_order(batches)  # which a finished checkpoint has not moved on
         with torch.no_grad():
-            for c, kept in best.items():
-                for p, value in zip(list_trainable(self.layers[c]), kept.weights, strict=True):
+            for c, best in made.best.items():
+                for p, value in zip(list_trainable(self.layers[c]), best.weights, strict=True):
                     p.copy_(value)
-        self._check_weights(curves)
-        curves.notes.extend(self._pass.micro_batch.notes)
-        return curves
+        self._check_weights(made)
+        made.curves.notes.extend(self._pass.micro_batch.notes)
+        return made.curves
 
     def compute_objective(self, batches: Batches, device: torch.device, layers: Layers,
-                          progress: Progress | None = None) -> dict[LayerKey, float]:
+                          progress: Progress | None = None,
+                          keeper: Keeper = NO_KEEPER) -> dict[LayerKey, float]:
         """Return the mean objective of each layer on any data, without penalty, crops and flips."""
         layers = sort_by_target(layers)
-        sums: list[BatchSums] = []
-        with disable_gradients():
-            for k, batch in enumerate(batches):
+        made = TrainingState(Curves({}, {}), torch.Generator(), [])
+        with disable_gradients(), keeper.keep("checking convergence", {"sums": made}, "tlm") as kept:
+            kept.fill()
+            for k, batch in made.read(batches, kept):
                 check_batch(batch, self.recipe, self.task)
-                sums.append(self._pass.run(layers, move_batch(batch, device), device, backward=False,
-                                           check=True)[1])
+                made.sums.append(self._pass.run(layers, move_batch(batch, device), device, backward=False,
+                                                check=True)[1])
+                made.batch = k + 1
                 if progress:
                     progress("checking convergence", k + 1, batches.count_batches())
-        examples = _count_scored(sums)
-        losses = torch.stack([s.loss for s in sums]).sum(0).tolist()
+            kept.finish(made.batch)
+        examples = _count_scored(made.sums)
+        losses = torch.stack([s.loss for s in made.sums]).sum(0).tolist()
         return {c: loss / examples for c, loss in zip(layers, losses, strict=True)}
 
-    def _train_epoch(self, batches: Batches, device: torch.device, epoch: int, generator: torch.Generator,
-                     progress: Progress | None) -> list[BatchSums]:
-        epochs, total = self.recipe.epochs, batches.count_batches()
-        sums: list[BatchSums] = []
-        for k, raw in enumerate(batches):
+    def _train_epoch(self, batches: Batches, device: torch.device, made: TrainingState, kept: KeptPass,
+                     progress: Progress | None) -> None:
+        epoch, epochs, total = made.epoch, self.recipe.epochs, batches.count_batches()
+        active = self._get_active(made)
+        for k, raw in made.read(batches, kept):
             check_batch(raw, self.recipe, self.task)
-            batch = augment_batch(move_batch(raw, device), self.recipe, generator)
+            batch = augment_batch(move_batch(raw, device), self.recipe, made.generator)
             # Checking labels on an accelerator waits for it, so it is done in the first epoch only.
-            grads, found = self._pass.run(self._active, batch, device, backward=True, check=epoch == 0)
+            grads, found = self._pass.run(active, batch, device, backward=True, check=epoch == 0)
             # Without a known length the schedule steps once per epoch.
             done, of = (epoch, epochs) if total is None else (epoch * total + k, epochs * total)
-            self._step(grads, done, of)
-            sums.append(found)
+            self._step(active, grads, done, of)
+            made.steps, made.batch = made.steps + 1, k + 1
+            made.sums.append(found)
             if progress:
                 progress("task loss matching", epoch * (total or 0) + k + 1,
                          None if total is None else total * epochs)
-        return sums
 
-    def _step(self, grads: Grads, done: int, of: int) -> None:
-        self._steps += 1
+    def _get_active(self, made: TrainingState) -> dict[LayerKey, StitchingLayer]:
+        return {c: self.layers[c] for c in made.active}
+
+    def _step(self, active: Layers, grads: Grads, done: int, of: int) -> None:
         if self._optimizer is None:
             return
         lr = set_rate(self._optimizer, self.recipe, done, of)
@@ -184,51 +166,50 @@ class GroupTrainer:
             for p, g in zip(list_trainable(self.layers[c]), found, strict=True):
                 p.grad = g
         self._optimizer.step()
-        for layer in self._active.values():
+        for layer in active.values():
             layer.shrink(lr)
 
-    def _record_epoch(self, sums: list[BatchSums], curves: Curves, epoch: int) -> None:
+    def _record_epoch(self, made: TrainingState) -> None:
         """Add the sums of an epoch to the curves, and drop cells whose objective was not finite."""
+        sums, curves = made.sums, made.curves
         examples, labelled = _count_scored(sums), all(s.labelled for s in sums)
         losses, hits = torch.stack([s.loss for s in sums]), torch.stack([s.hits for s in sums]).sum(0)
         broken = ~torch.isfinite(losses)
-        found = zip(self._active, losses.sum(0).tolist(), hits.tolist(), broken.any(0).tolist(),
+        found = zip(made.active, losses.sum(0).tolist(), hits.tolist(), broken.any(0).tolist(),
                     broken.int().argmax(0).tolist(), strict=True)
         for c, loss, right, fails, first in found:
             curves.loss[c].append(loss / examples)
             curves.accuracy[c].append(right / examples if labelled else math.nan)
             if fails:
-                step = self._steps - len(sums) + first + 1
-                curves.failed[c] = (f"the task loss is not finite at step {step} (epoch {epoch + 1}) at "
+                step = made.steps - len(sums) + first + 1
+                curves.failed[c] = (f"the task loss is not finite at step {step} (epoch {made.epoch + 1}) at "
                                     f"learning rate {self.recipe.lr:g}; use a smaller one")
-        self._drop(curves.failed)
+        made.drop(curves.failed)
 
-    def _stop_early(self, now: Mapping[LayerKey, float], patience: int, curves: Curves,
-                    best: dict[LayerKey, _Best]) -> None:
+    def _stop_early(self, now: Mapping[LayerKey, float], patience: int, made: TrainingState) -> None:
         """Record held-out objectives and best weights, and drop layers that no longer improve."""
+        curves, best = made.curves, made.best
         for c, value in now.items():
             curve, old = curves.held_out.setdefault(c, []), best.get(c)
             curve.append(value)
             if math.isfinite(value) and (old is None
                                          or value < old.value - LEAST_IMPROVEMENT * abs(old.value)):
                 weights = [p.detach().clone() for p in list_trainable(self.layers[c])]
-                best[c] = _Best(value, len(curve), weights)
+                best[c] = Best(value, len(curve), weights)
             elif patience <= len(curve) - (old.epochs if old else 0) and len(curve) < self.recipe.epochs:
                 curves.stopped[c] = len(curve)
-        self._drop(curves.stopped)
+        made.drop(curves.stopped)
 
-    def _drop(self, those: Mapping[LayerKey, object]) -> None:
-        self._active = {c: layer for c, layer in self._active.items() if c not in those}
-
-    def _check_weights(self, curves: Curves) -> None:
+    def _check_weights(self, made: TrainingState) -> None:
         # The last step may break a layer, and no later loss would show it.
+        failed = made.curves.failed
         for c, layer in self.layers.items():
-            if c not in curves.failed and not all(bool(torch.isfinite(p).all()) for p in layer.parameters()):
-                curves.failed[c] = (f"the weights are not finite after step {self._steps} at learning rate "
-                                    f"{self.recipe.lr:g}; use a smaller one")
+            if c not in failed and not all(bool(torch.isfinite(p).all()) for p in layer.parameters()):
+                failed[c] = (f"the weights are not finite after step {made.steps} at learning rate "
+                             f"{self.recipe.lr:g}; use a smaller one")
 
 
-def _count_scored(sums: list[BatchSums]) -> int:
+def _count_scored(sums: Sequence[BatchSums]) -> int:
     examples = sum(s.examples for s in sums)
     expect(examples > 0, "scored tokens in the data", "none",
            "give texts of at least two tokens, and labels that are not all -100")

@@ -14,6 +14,8 @@ import torch
 from torch import nn
 
 from suture._base import (
+    NO_KEEPER,
+    Keeper,
     Progress,
     Seed,
     checked,
@@ -102,7 +104,8 @@ def build(name: str, seed: Seed = 0, **options: Any) -> nn.Module:
 @checked
 def train_network(name: str, seed: Seed = 0, recipe: Recipe | None = None,
                   data: tuple[ImageSet, ImageSet] | None = None, progress: Progress | None = None, *,
-                  device: str | torch.device = "cpu") -> tuple[nn.Module, Report]:
+                  device: str | torch.device = "cpu",
+                  keeper: Keeper = NO_KEEPER) -> tuple[nn.Module, Report]:
     """Build a network of the zoo and train it.
 
     Args:
@@ -111,6 +114,7 @@ def train_network(name: str, seed: Seed = 0, recipe: Recipe | None = None,
         recipe: default `DIGITS_RECIPE` on the digits, `Recipe.paper()` on other data.
         data: (train, test) image sets, which decide channels and classes. Default: the digits.
         progress: called as `progress("train", epoch, epochs)` after each epoch.
+        keeper: keeps all that training changes (`train_and_save`).
 
     Returns:
         The network in eval mode, on `device` (default "cpu"), and a `Report`.
@@ -127,7 +131,8 @@ def train_network(name: str, seed: Seed = 0, recipe: Recipe | None = None,
     progress = name_callback("progress")(progress)
     start = time.perf_counter()
     device = find_device(device)
-    history = train(network, fit.inputs, fit.labels, recipe, device=device, progress=progress)
+    history = train(network, fit.inputs, fit.labels, recipe, device=device, progress=progress,
+                    keeper=keeper)
     seconds = time.perf_counter() - start
     network.eval()
     score = compute_accuracy(network, test.inputs, test.labels)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from suture._base import Progress, SutureError, remember_lengths
+from suture._base import NO_KEEPER, Keeper, Progress, SutureError, remember_lengths
 from suture.compare.records import Evaluation, stack_cells
 from suture.compare.scoring.chance import ClassCounts
 from suture.compare.scoring.grids import (
@@ -24,9 +24,9 @@ from suture.compare.scoring.grids import (
     zero_padding,
 )
 from suture.compare.setup import make_nan_error
-from suture.data import Batch, Batches, MicroBatch
+from suture.data import Batch, Batches, MicroBatch, go_on
 from suture.networks import RecordedPass, SitedNetwork, disable_gradients, extract_main_output
-from suture.ood import ScoreCollector
+from suture.ood import ScoreCollector, join_parts
 from suture.representations import Cell, Masks, View, get_row_mask, select_output_mask, to_grid
 from suture.stitching import ScoredRows, StitchingLayer, Task
 
@@ -64,25 +64,37 @@ class Evaluator:
 
     @disable_gradients()
     def run(self, batches: Batches, device: torch.device, progress: Progress | None = None,
-            stage: str = "evaluation") -> Evaluation:
+            stage: str = "evaluation", keeper: Keeper = NO_KEEPER) -> Evaluation:
         """Evaluate the stitched networks in one pass over `batches`.
 
         Raises:
             SutureError: labels outside the classes, an output that does not suit the task, no scored tokens,
                 or NaN or inf in a representation of the networks themselves.
         """
-        self._parts, self._origin, self._classes, sizes = defaultdict(dict), {}, ClassCounts(), []
-        for k, batch in enumerate(batches):
-            sizes.append(batch.size)
-            for _ in self.pieces.map(batch, device, partial(self._try_piece, number=k)):
-                pass
-            if progress:
-                progress(stage, k + 1, batches.count_batches())
+        self._parts, self._origin, self._classes = defaultdict(dict), {}, ClassCounts()
+        sizes: list[int] = []
+        state = {"sizes": sizes, "parts": self._parts, "origin": self._origin, "classes": self._classes}
+        if self.collector is not None:
+            state |= self.collector.get_state()
+        with keeper.keep(stage, state, stage.rpartition(" ")[2], self._shorten) as kept:
+            for k, batch in go_on(batches, kept):
+                sizes.append(batch.size)
+                for _ in self.pieces.map(batch, device, partial(self._try_piece, number=k)):
+                    pass
+                if progress:
+                    progress(stage, k + 1, batches.count_batches())
         tokens = self._parts["tokens"].get(0)
         if tokens is not None and not any(t.any() for t in tokens):
             raise SutureError(f"the {batches.name} hold no scored token; give texts of at least two tokens, "
                               "and labels that are not all -100")
         return self._join_parts(sizes)
+
+    def _shorten(self) -> None:
+        """Join the parts so far, so that a checkpoint has few tensors."""
+        for of in self._parts.values():
+            join_parts(of)
+        if self.collector is not None:
+            self.collector.join_parts()
 
     def _join_parts(self, sizes: Sequence[int]) -> Evaluation:
         got: dict[str, dict[Any, NDArray[Any]]] = defaultdict(dict, {

@@ -109,7 +109,7 @@ def _evaluate_run(setup: Setup, method: str, fitted: Fitted, before: Arrays,
     evaluator = Evaluator(setup.source, setup.target, layers, setup.pieces, collector, setup.task)
     with report_network_errors(test.name, IndexError):
         found = evaluator.run(test, setup.settings.torch_device, setup.settings.progress,
-                              f"evaluating {method}")
+                              f"evaluating {method}", setup.keeper)
     arrays, counts = name_arrays(found, method), {"n_test": found.examples, **count_predictions(found)}
     if not has_same_examples(before, arrays):
         raise SutureError(OTHER_ORDER)

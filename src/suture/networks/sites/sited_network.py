@@ -25,7 +25,7 @@ from suture.networks.padding import PaddingGuard
 from suture.networks.sites.capture_and_replay import RecordedPass, capture_calls, replay
 from suture.networks.sites.inspection import SiteInfo, SiteInspector
 from suture.networks.sites.site_choice import SiteName, SiteSpec
-from suture.networks.unwrapping import unwrap
+from suture.networks.wrappers.unwrapping import unwrap
 from suture.representations import Masks
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from suture._base import Progress, SutureError, is_out_of_memory, summarise_error
+from suture._base import NO_KEEPER, Progress, SutureError, is_out_of_memory, summarise_error
+from suture.compare.fitting.token_share import TokenShare
 from suture.compare.records import (
     Findings,
     Fitted,
@@ -24,8 +25,7 @@ from suture.compare.records import (
     write_rows,
 )
 from suture.compare.setup import Setup, make_nan_error
-from suture.compare.token_share import TokenShare
-from suture.data import Batch, Batches
+from suture.data import Batch, Batches, go_on
 from suture.indices import FOLDS, STITCH, Needs, Value
 from suture.networks import disable_gradients
 from suture.numbers import Arrays, Estimate, NonFiniteError, NumericalError
@@ -56,37 +56,49 @@ class Matched:
 @disable_gradients()
 def collect_moments(setup: Setup, batches: Batches, accumulators: Accumulators,
                     progress: Progress | None = None, fitter: DetectorFitter | None = None,
-                    share: TokenShare | None = None) -> None:
+                    share: TokenShare | None = None, name: str = "") -> None:
     """Add the representations of all examples at all sites to `accumulators` and `fitter`.
 
     Args:
         accumulators: get the unpadded tokens, or those that `share` draws.
         progress: called as ``progress("moments", batches done, batches)``.
         fitter: gets native representations, always with all tokens.
+        name: of the pass in checkpoints. Default: none are written.
     """
+    rows = [0]
+    state = {"rows": rows, "accumulators": accumulators, "share": share,
+             "detectors": None if fitter is None else fitter.list_statistics()}
+    with (setup.keeper if name else NO_KEEPER).keep(name, state) as kept:
+        for k, batch in go_on(batches, kept):
+            with _explain_failure(setup, k):
+                rows[0] += _add_batch(setup, batch, accumulators, fitter, share)
+            if progress:
+                progress("moments", k + 1, batches.count_batches())
+    if not rows[0]:
+        raise SutureError("the data hold only padding tokens; give another attention mask, more data, or a "
+                          "larger token_rate")
+
+
+def _add_batch(setup: Setup, batch: Batch, accumulators: Accumulators, fitter: DetectorFitter | None,
+               share: TokenShare | None) -> int:
+    """Add a batch; return the number of its pieces where both networks' inputs have unpadded tokens."""
     rows, source, target = 0, setup.source, setup.target
 
     def run_fronts(piece: Batch) -> tuple[list[Tensor], list[Tensor]]:
         xs = source.front(piece.source)
         return xs, xs if source is target else target.front(piece.target)
 
-    for k, batch in enumerate(batches):
-        with _explain_failure(setup, k):
-            for piece, (xs, ys) in setup.pieces.map(batch, setup.settings.torch_device, run_fronts):
-                own = target.find_masks(piece.target)
-                masks: list[Masks] = [source.find_masks(piece.source), own]
-                if share is not None:
-                    masks = share.draw_masks(xs, *(select_mask(m, of.shapes[0].sequence) for m, of in zip(
-                        masks, (source, target), strict=True)))
-                accumulators.update(xs, ys, *masks)
-                if fitter is not None:
-                    fitter.update(ys, piece.labels, own)
-                rows += all(map(has_unpadded_tokens, masks))
-        if progress:
-            progress("moments", k + 1, batches.count_batches())
-    if not rows:
-        raise SutureError("the data hold only padding tokens; give another attention mask, more data, or a "
-                          "larger token_rate")
+    for piece, (xs, ys) in setup.pieces.map(batch, setup.settings.torch_device, run_fronts):
+        own = target.find_masks(piece.target)
+        masks: list[Masks] = [source.find_masks(piece.source), own]
+        if share is not None:
+            masks = share.draw_masks(xs, *(select_mask(m, of.shapes[0].sequence) for m, of in zip(
+                masks, (source, target), strict=True)))
+        accumulators.update(xs, ys, *masks)
+        if fitter is not None:
+            fitter.update(ys, piece.labels, own)
+        rows += all(map(has_unpadded_tokens, masks))
+    return rows
 
 
 @contextmanager
@@ -113,7 +125,7 @@ def collect(setup: Setup) -> Accumulators:
     """
     accumulators, fitter = setup.pieces.run(lambda: _collect_once(setup))
     if setup.detection is not None and fitter is not None:
-        setup.detection.finish(fitter, setup.data.whole, setup.settings.progress)
+        setup.detection.finish(fitter, setup.data.whole, setup.settings.progress, setup.keeper)
     return accumulators
 
 
@@ -123,7 +135,7 @@ def _collect_once(setup: Setup) -> tuple[Accumulators, DetectorFitter | None]:
     fitter = None if detection is None else detection.make_fitter()
     share = TokenShare(settings.token_rate, settings.seed) if settings.token_rate < 1 else None
     collect_moments(setup, data.fit, accumulators, settings.progress,
-                    fitter if data.fit is data.whole else None, share)
+                    fitter if data.fit is data.whole else None, share, "moments")
     if fitter is not None and data.fit is not data.whole and fitter.needed:
         _fit_detectors(setup, fitter)
     return accumulators, fitter
@@ -133,14 +145,15 @@ def _collect_once(setup: Setup) -> tuple[Accumulators, DetectorFitter | None]:
 def _fit_detectors(setup: Setup, fitter: DetectorFitter) -> None:
     """Run an extra pass over all data for `fitter`, if the moments used only the first examples."""
     target = setup.target
-    for number, batch in enumerate(setup.data.whole):
-        for piece, xs in setup.pieces.map(batch, setup.settings.torch_device,
-                                          lambda piece: target.front(piece.target)):
-            mask = target.find_masks(piece.target)
-            for k, x in enumerate(xs):
-                if not torch.isfinite(SiteFeatures(x, target.shapes[k], mask).mean).all():
-                    raise make_nan_error(target, k, number, "data")
-            fitter.update(xs, piece.labels, mask)
+    with setup.keeper.keep("detectors", {"detectors": fitter.list_statistics()}) as kept:
+        for number, batch in go_on(setup.data.whole, kept):
+            for piece, xs in setup.pieces.map(batch, setup.settings.torch_device,
+                                              lambda piece: target.front(piece.target)):
+                mask = target.find_masks(piece.target)
+                for k, x in enumerate(xs):
+                    if not torch.isfinite(SiteFeatures(x, target.shapes[k], mask).mean).all():
+                        raise make_nan_error(target, k, number, "data")
+                fitter.update(xs, piece.labels, mask)
 
 
 def compute_published(setup: Setup) -> tuple[dict[Cell, dict[str, Value]], dict[str, int]]:
@@ -161,7 +174,7 @@ def compute_published(setup: Setup) -> tuple[dict[Cell, dict[str, Value]], dict[
 
     def collect_once() -> Accumulators:
         made = Accumulators(sources, targets, how, same=setup.source is setup.target)
-        collect_moments(setup, paper, made, setup.settings.progress)
+        collect_moments(setup, paper, made, setup.settings.progress, name="first test data")
         return made
 
     accumulators, found = setup.pieces.run(collect_once), {}
@@ -195,7 +208,9 @@ def describe_moments(setup: Setup, accumulators: Accumulators, matched: Matched,
                      published: Mapping[Cell, Mapping[str, Value]], counts: Mapping[str, int]) -> Findings:
     """Return the findings: indices, direct matching, spectra of the sites, notes."""
     settings, rows = setup.settings, []
-    values = accumulators.compute_all_values(setup.cells, settings.progress) if settings.requests else {}
+    values: dict[Cell, dict[str, Value]] = {}
+    if settings.requests:
+        values = accumulators.compute_all_values(setup.cells, settings.progress, setup.keeper)
     for i, j in setup.cells:
         n = accumulators.count_rows(i, j)
         for name, v in (values.get((i, j), {}) | dict(published.get((i, j), {}))).items():

@@ -9,7 +9,7 @@ from torch import nn
 
 from suture._base import SutureError, expect
 from suture.networks.copying import copy_network, strip
-from suture.networks.offloading import fill_missing, get_hooks, list_missing, remove_hooks
+from suture.networks.wrappers.offloading import fill_missing, get_hooks, list_missing, remove_hooks
 
 _EXPORTED = "_StatefulGraphModule", "UnflattenedModule", "InterpreterModule"
 _SHARDS = "FullyShardedDataParallel", "FSDPModule", "DTensor"

@@ -1,0 +1,1 @@
+"""What keeps a run: checkpoints, locks, signals, and places that are checked before any work."""

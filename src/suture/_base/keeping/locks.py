@@ -1,0 +1,176 @@
+"""A lock on a folder or a file to write: a file that names process and host, also where no flock exists."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from suture._base.errors import SutureError
+from suture._base.files import make_unwritable_error
+from suture._base.runtime import format_times, get_time
+
+LOCK = ".suture.lock"
+"""Name of the lock of a folder."""
+
+
+_HELD: dict[Path, int] = {}
+"""Locks of this process, with the thread that holds each."""
+
+
+@contextmanager
+def hold_lock(place: Path, what: str = "") -> Iterator[str]:
+    """Hold the lock of a folder, or of a file, while a block writes to it; reading needs no lock.
+
+    A block inside a block of the same thread shares its lock. The lock of a process of this host that has
+    ended is taken over.
+
+    Args:
+        place: the folder, made if it is missing; or a file, with `what`.
+        what: part of the lock's name for a file, which the lock lies beside.
+
+    Yields:
+        A sentence on a lock that was taken over; usually empty.
+
+    Raises:
+        SutureError: another process holds the lock, or the place cannot be written.
+    """
+    path = place / LOCK if not what else place.with_name(f".{place.name}.{what}.lock")
+    own = {"process": os.getpid(), "host": socket.gethostname(), "started": find_start(os.getpid()),
+           "since": get_time()}
+    key, me = path.absolute(), threading.get_ident()
+    if _HELD.get(key) == me:
+        yield ""
+        return
+    made = _find_missing(path.parent)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        note = _take(path, own)
+    except OSError as error:
+        raise make_unwritable_error(path, error) from error
+    _HELD[key] = me
+    try:
+        yield note
+    finally:
+        _HELD.pop(key, None)
+        if _read(path) == own:  # else somebody removed it by hand, and another process holds it now
+            path.unlink(missing_ok=True)
+        for folder in made:  # without a result no trace remains
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def refuse_held(folder: Path) -> None:
+    """Raise a `SutureError` if another running process holds the lock of a folder."""
+    held = _read(folder / LOCK)
+    if held is not None and held.get("process") != os.getpid() and not _is_stale(held):
+        raise SutureError(_describe_holder(folder / LOCK, held))
+
+
+def find_start(process: int) -> str:
+    """Return when a process started, in ticks since the named boot of Linux; "" where this is not known.
+
+    The number of a process is given again after its end, but not with the same start.
+    """
+    try:
+        ticks = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+        return f"{ticks} of {Path('/proc/sys/kernel/random/boot_id').read_text().strip()}"
+    except (OSError, IndexError):
+        return ""
+
+
+def _find_missing(folder: Path) -> list[Path]:
+    return [p for p in (folder, *folder.parents) if not p.exists()]
+
+
+def _take(path: Path, own: Mapping[str, Any]) -> str:
+    note = ""
+    while not _write_new(path, json.dumps(own)):
+        held = _read(path)
+        if held is None:
+            continue  # the holder has just ended
+        if not _is_stale(held):
+            raise SutureError(_describe_holder(path, held))
+        aside = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+        try:
+            path.rename(aside)
+        except FileNotFoundError:
+            continue
+        if _read(aside) == held:
+            note = f"the lock of process {held['process']}, which has ended, was taken over"
+        else:  # another process was faster, and this was its lock
+            with suppress(OSError):
+                os.link(aside, path)
+        aside.unlink(missing_ok=True)
+    return note
+
+
+def _write_new(path: Path, text: str) -> bool:
+    """Write a file that nobody sees unfinished; return False if it exists."""
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    try:
+        temporary.write_text(text)
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if not temporary.exists() or error.errno not in _NO_LINKS:
+            raise
+        try:
+            with path.open("x") as file:
+                file.write(text)
+        except FileExistsError:
+            return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
+_NO_LINKS = (1, 38, 45, 95)
+"""Error numbers of file systems without hard links: EPERM, ENOSYS, ENOTSUP of macOS and of Linux."""
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """Return what a lock says; {} if it is damaged, None if there is none."""
+    try:
+        held = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError):
+        return {}
+    known = isinstance(held, dict) and isinstance(held.get("process"), int) and held["process"] > 0
+    return held if known else {}
+
+
+def _is_stale(held: Mapping[str, Any]) -> bool:
+    """Return True if the holder was a process of this host that has ended."""
+    if not held or held.get("host") != socket.gethostname():
+        return False
+    try:
+        os.kill(held["process"], 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    started = find_start(held["process"])
+    return bool(started) and bool(held.get("started")) and started != held["started"]
+
+
+def _describe_holder(path: Path, held: Mapping[str, Any]) -> str:
+    if not held:
+        return (f"{str(path.parent)!r} is locked by a damaged {path.name}; if nothing writes there, remove "
+                f"{path}")
+    since = ""
+    with suppress(Exception):
+        since = f" since {format_times([held['since']])}"
+    if held.get("host") != socket.gethostname():
+        return (f"{str(path.parent)!r} is in use by process {held['process']} on host {held.get('host')}"
+                f"{since}; if that has ended, remove {path}")
+    return (f"{str(path.parent)!r} is in use by process {held['process']} of this host{since}; wait for it, "
+            "or choose another folder")

@@ -1,0 +1,1 @@
+"""Stages that fit: moments and direct matching, and task loss matching."""

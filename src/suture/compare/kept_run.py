@@ -1,0 +1,112 @@
+"""The folder that a comparison is saved to: found fit before any pass, locked, and kept up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from suture._base import (
+    NO_KEEPER,
+    RESTART,
+    Keeper,
+    SutureError,
+    check_folder,
+    hold_lock,
+    listen_to_signals,
+)
+from suture.compare.key import shorten_key
+from suture.compare.settings import CompareOptions
+from suture.compare.setup import Setup
+from suture.results import (
+    Comparison,
+    has_comparison,
+    load,
+    refuse_foreign,
+    remove_result,
+    remove_temporary,
+)
+
+
+@contextmanager
+def hold_folder(place: str | Path, restart: bool = False) -> Iterator[Path]:
+    """Check and lock the folder of a result in a block, before any work; with `restart`, empty it.
+
+    Raises:
+        SutureError: the folder holds other files, cannot be written, or is in use.
+    """
+    folder = check_folder(place)
+    if not restart:
+        refuse_foreign(folder)
+    with hold_lock(folder), listen_to_signals():
+        remove_temporary(folder)
+        if restart:
+            remove_result(folder)
+            refuse_foreign(folder)
+        yield folder
+
+
+@dataclass
+class KeptRun:
+    """A comparison and its folder.
+
+    Attributes:
+        folder: None if nothing is saved.
+        previous: the earlier result that the run goes on from.
+    """
+
+    folder: Path | None
+    previous: Comparison | None
+    _keeper: Keeper = NO_KEEPER
+    _finished: tuple[str, ...] = ()
+
+    def keep(self, setup: Setup) -> Setup:
+        """Return the setup with checkpoints in the folder."""
+        if self.folder is None:
+            return setup
+        self._keeper = Keeper(self.folder, shorten_key(setup.key), setup.settings.torch_device)
+        return replace(setup, keeper=self._keeper)
+
+    def save(self, result: Comparison, stage: str) -> None:
+        """Save a result after a stage, and remove the checkpoints of this stage."""
+        if self.folder is not None:
+            result.save(self.folder)
+            self._finished = tuple(result.meta["stages"])
+            self._keeper.finish(stage)
+
+    def end(self) -> None:
+        self._keeper.remove_all()
+
+    def explain(self) -> str:
+        """Say what was kept of a run that was interrupted, and how to go on."""
+        last = self._keeper.find_last()
+        kept = [*self._finished, *([f"{last} so far"] if last else [])]
+        if not kept:
+            return "interrupted; nothing was finished yet, so the same call starts anew"
+        return (f"interrupted; kept in {str(self.folder)!r}: {', '.join(kept)}; the same call goes on from "
+                "there")
+
+
+@contextmanager
+def open_kept_run(given: CompareOptions) -> Iterator[KeptRun]:
+    """Hold the folder of a comparison in a block. An interruption says what was kept."""
+    if given.save_to is None:
+        yield KeptRun(None, given.previous)
+        return
+    with hold_folder(Path(given.save_to), given.restart) as folder:
+        made = KeptRun(folder, load_earlier(folder))
+        made._finished = tuple(made.previous.meta.get("stages", ())) if made.previous is not None else ()
+        try:
+            yield made
+        except KeyboardInterrupt as e:
+            e.args = (made.explain(),)
+            raise
+
+
+def load_earlier(folder: Path) -> Comparison | None:
+    """Return the result in a folder; None if there is none."""
+    try:
+        return load(folder) if has_comparison(folder) else None
+    except SutureError as e:
+        raise SutureError(f"{e}; or {RESTART}") from e

@@ -1,0 +1,1 @@
+"""Wrappers around networks: taken off, switched off, and weights that lie elsewhere."""

@@ -1,0 +1,88 @@
+"""The state of a training of stitching layers, all of which a checkpoint holds, and its learning curves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from suture._base import KeptPass
+from suture.data import Batch, Batches, go_on_in_epoch
+from suture.stitching.grouped_pass import BatchSums, LayerKey
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Learning curves per layer and epoch: means over examples or scored tokens, until it stops or fails.
+
+    Attributes:
+        loss: training objective of each epoch, with penalty, measured before each step.
+        accuracy: training accuracy, measured likewise; nan without labels and for "match".
+        held_out: held-out objective after each epoch, without penalty; empty without early stopping.
+        failed: layers whose loss became nan or inf, with the reason; they are not usable.
+        stopped: layers that stopped early, with their number of epochs.
+        notes: a sentence if memory ran out.
+    """
+
+    loss: dict[LayerKey, list[float]]
+    accuracy: dict[LayerKey, list[float]]
+    held_out: dict[LayerKey, list[float]] = field(default_factory=dict)
+    failed: dict[LayerKey, str] = field(default_factory=dict)
+    stopped: dict[LayerKey, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best held-out objective of a layer, with the number of epochs and the weights there."""
+
+    value: float
+    epochs: int
+    weights: list[Tensor]
+
+
+@dataclass
+class TrainingState:
+    """All that training changes beside the layers and the optimiser.
+
+    Attributes:
+        curves: learning curves so far.
+        generator: of the augmentation.
+        active: layers that are still trained, in order.
+        best: best weights of early stopping.
+        epoch: epoch that runs, from 0.
+        batch: number of its batches that are done.
+        steps: number of steps of all epochs.
+        sums: of the batches of this epoch.
+        order: state of the data's order at the start of this epoch; None before the first, and where suture
+            does not shuffle.
+    """
+
+    curves: Curves
+    generator: torch.Generator
+    active: list[LayerKey]
+    best: dict[LayerKey, Best] = field(default_factory=dict)
+    epoch: int = 0
+    batch: int = 0
+    steps: int = 0
+    sums: list[BatchSums] = field(default_factory=list)
+    order: Tensor | None = None
+
+    def read(self, batches: Batches, kept: KeptPass) -> Iterator[tuple[int, Batch]]:
+        """Yield the rest of the epoch's batches in the epoch's order, with their numbers."""
+        self.set_order(batches)
+        self.order = None if batches.order is None else batches.order.get_state()
+        yield from go_on_in_epoch(batches, kept, self.batch)
+
+    def set_order(self, batches: Batches) -> None:
+        if batches.order is not None and self.order is not None:
+            batches.order.set_state(self.order)
+
+    def end_epoch(self, batches: Batches) -> None:
+        self.epoch, self.batch, self.sums = self.epoch + 1, 0, []
+        self.order = None if batches.order is None else batches.order.get_state()
+
+    def drop(self, those: Mapping[LayerKey, object]) -> None:
+        self.active = [c for c in self.active if c not in those]

@@ -1,0 +1,64 @@
+"""Training into a file of weights, which goes on where it was stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from suture._base import Keeper, Progress, check_file, hash_tensors, hold_lock, listen_to_signals
+from suture.networks import Recipe
+from suture.zoo.image_sets import ImageSet
+from suture.zoo.registry import Report, train_network
+from suture.zoo.weights import save_weights
+
+
+def train_and_save(name: str, path: str | Path, seed: int, recipe: Recipe, data: tuple[ImageSet, ImageSet],
+                   progress: Progress | None = None, *, device: str | torch.device = "cpu",
+                   restart: bool = False,
+                   metadata: Mapping[str, str] | None = None) -> tuple[nn.Module, Report]:
+    """Train a network of the zoo as `train_network` does, and save its weights.
+
+    A checkpoint beside the file is written about every minute and when a signal comes. The same call goes on
+    from it. The file is locked meanwhile.
+
+    Args:
+        path: the `.safetensors` file.
+        restart: remove the checkpoint of an earlier call, and start anew.
+        metadata: saved with the weights, beside seed, accuracy and name of the network.
+
+    Raises:
+        SutureError: as by `train_network`; the file cannot be written, another process writes to it, or the
+            checkpoint is of another training.
+    """
+    path = check_file(path, ".safetensors")
+    with hold_lock(path, "training"), listen_to_signals():
+        key = _make_key(name, seed, recipe, data[0])
+        keeper = Keeper(path.parent, key, device, f"checkpoint-{path.stem}")
+        checkpoint = keeper.find_path("train")
+        if restart:
+            checkpoint.unlink(missing_ok=True)
+        for left in path.parent.glob(f".{checkpoint.name}.*"):
+            left.unlink(missing_ok=True)
+        try:
+            made, report = train_network(name, seed, recipe, data, progress, device=device, keeper=keeper)
+        except KeyboardInterrupt as e:
+            kept = (f"kept in {str(checkpoint)!r}; the same call goes on from there" if checkpoint.exists()
+                    else "nothing was kept yet")
+            e.args = (f"interrupted; {kept}",)
+            raise
+        save_weights(made, path, {"seed": str(seed), "accuracy": str(report.accuracy), "network": name,
+                                  **(metadata or {})})
+        keeper.finish("")
+    return made, report
+
+
+def _make_key(name: str, seed: int, recipe: Recipe, data: ImageSet) -> dict[str, Any]:
+    return {"network": name, "seed": seed, "recipe": dataclasses.asdict(recipe), "suture": version("suture"),
+            "torch": torch.__version__,
+            "data": hash_tensors([("inputs", data.inputs), ("labels", data.labels)])[:16]}
