@@ -120,9 +120,10 @@ class SequenceFirst(nn.Module):
         return self.inner(x.transpose(0, 1)).transpose(0, 1).mean(1)
 
 
-def test_batches_on_the_second_axis_are_refused_with_what_to_write() -> None:
+def test_sites_with_the_batch_second_give_the_examples_first() -> None:
     encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 8), 2, enable_nested_tensor=False)
-    with pytest.raises(SutureError,
-                       match=r"batch as first axis at site 'inner.layers.0' of the network, got shape \(9, "
-                             r"4, 8\) for 4 examples; use batch_first=True"):
-        find_sites(SequenceFirst(encoder), torch.randn(4, 9, 8), ["inner.layers.0"])
+    network, x = SequenceFirst(encoder).eval(), torch.randn(4, 9, 8)
+    assert str(find_sites(network, x, ["inner.layers.0"])[0].shape) == "tokens 9x8"
+    with torch.no_grad():
+        wanted = encoder.layers[0](x.transpose(0, 1)).transpose(0, 1)
+    torch.testing.assert_close(capture(network, x, ["inner.layers.0"])["inner.layers.0"], wanted)

@@ -75,7 +75,11 @@ def print_notes(notes: Iterable[str], indent: str = "") -> None:
 
 
 def split_names(names: str | None) -> list[str] | None:
-    """Split comma separated names; the comma in ``@tokens:1,14x14`` is part of a name. None gives None."""
+    r"""Split comma separated names; None gives None.
+
+    The comma in ``@tokens:1,14x14`` and one after a backslash are part of a name.
+    """
     if names is None:
         return None
-    return [n.strip() for n in re.split(r",(?!\s*\d+x\d+\s*(?:,|$))", names) if n.strip()]
+    parts = re.findall(r"(?:\\.|[^\\,]|\\$|,(?=\s*\d+x\d+\s*(?:,|$)))+", names, re.DOTALL)
+    return [n for part in parts if (n := re.sub(r"(?<!\\)\s+$", "", part.lstrip()))]

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
-
-import torch
 
 from suture._base import SutureError, get_time, report_out_of_memory, takes
 from suture.compare.fitting.moments import (
@@ -34,16 +31,12 @@ from suture.compare.scoring.evaluation import Evaluator
 from suture.compare.scoring.scores import evaluate
 from suture.compare.settings import CompareOptions
 from suture.compare.setup import OTHER_ORDER, Setup, set_up
+from suture.compare.timing import Cost, choose_tried, measure_cost
 from suture.data import Batch, Batches, cut_batch, move_batch
 from suture.networks import SiteInfo
 from suture.representations import Accumulators, AlignmentRule
 from suture.results import Comparison
 from suture.stitching import FULL, GroupTrainer, TaskRecipe
-
-TRIED_EXAMPLES = 32
-"""Largest number of examples of a dry run."""
-QUICK_SECONDS = 1.0
-"""A stage runs a second time if it is faster, because the first run warms up."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +172,7 @@ class _Run:
 def dry_run(given: CompareOptions) -> DryRun:
     """Return sites, shapes, memory of the sums and estimated time of `compare` with the same arguments.
 
-    One micro-batch passes every stage twice. `on_stage` and `previous` are ignored.
+    A few examples pass every stage, at most a tenth of what it is for. `on_stage` and `previous` are ignored.
 
     Args:
         {options}
@@ -189,50 +182,39 @@ def dry_run(given: CompareOptions) -> DryRun:
     """
     setup = set_up(given)
     settings, data, device = setup.settings, setup.data, setup.settings.torch_device
-    batch = next(iter(cut_batch(move_batch(next(iter(data.fit)), device),
-                                min(setup.micro_batch, TRIED_EXAMPLES))))
-    one = Batches([Batch(batch.source, batch.target, batch.labels)])
+    n_fit, n_test, n_whole = (d.count_examples() for d in (data.fit, data.test, data.whole))
+    tried = choose_tried([n_fit, n_test], setup.micro_batch)
+    batch = next(iter(cut_batch(move_batch(next(iter(data.fit)), device), tried)))
     accumulators, networks = setup.make_accumulators(), (setup.source, setup.target)
 
-    def each(work: Callable[[], object]) -> float:
-        return _time_work(work, device) / batch.size
+    def measure(work: Callable[[Batches], object]) -> Cost:
+        return measure_cost(lambda n: work(_take_examples(batch, n)), batch.size, device)
 
-    n_fit, n_test = data.fit.count_examples(), data.test.count_examples()
-    seconds = {"moments": _multiply(n_fit, each(lambda: collect_moments(setup, one, accumulators)))}
+    seconds = {"moments": measure(lambda one: collect_moments(setup, one, accumulators)).predict(
+        n_fit, setup.micro_batch)}
     layers = {c: setup.make_layer(c).init_random(0).to(device) for c in setup.cells if c not in setup.unfit}
     seconds |= predict_intervals(setup)
     if settings.method_names:
         evaluator = Evaluator(*networks, layers, setup.pieces, None, setup.task)
-        testing = _multiply(n_test, each(lambda: evaluator.run(one, device)))
+        testing = measure(lambda one: evaluator.run(one, device)).predict(n_test, setup.micro_batch)
         seconds |= dict.fromkeys(settings.method_names, testing)
     if "tlm" in settings.method_names:
         brief = replace(settings.recipe, epochs=1, patience=None)
         starting, _ = make_layers(setup, layers)
-        step = each(lambda: GroupTrainer(*networks, starting, brief, setup.micro_batch,
-                                         setup.task).fit(one, device))
-        training = _multiply(data.whole.count_examples(), step * settings.recipe.epochs)
+        epoch = measure(lambda one: GroupTrainer(*networks, starting, brief, setup.micro_batch,
+                                                 setup.task).fit(one, device)).predict(
+                                                     n_whole, settings.recipe.batch_size)
         passes = settings.recipe.seeds
-        seconds["tlm"] = None if training is None or testing is None else training + passes * testing
+        seconds["tlm"] = (None if epoch is None or testing is None
+                          else epoch * settings.recipe.epochs + passes * testing)
     return DryRun(setup.names, setup.source.infos, setup.target.infos, (n_fit, n_test), setup.micro_batch,
                   accumulators.nbytes_planned, seconds, str(device), setup.warning,
                   () if setup.scored is None else setup.scored.notes)
 
 
-def _time_work(work: Callable[[], object], device: torch.device) -> float:
-    took = 0.0
-    for _ in range(2):
-        start = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        took = time.perf_counter() - start
-        if took > QUICK_SECONDS:
-            break
-    return took
-
-
-def _multiply(n: int | None, each: float) -> float | None:
-    return None if n is None else n * each
+def _take_examples(batch: Batch, n: int) -> Batches:
+    one = next(iter(cut_batch(batch, n)))
+    return Batches([Batch(one.source, one.target, one.labels)])
 
 
 def paper(seed: int = 0) -> dict[str, Any]:

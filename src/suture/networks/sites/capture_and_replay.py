@@ -20,12 +20,11 @@ from suture.networks.calls import (
     CallId,
     convert_output,
     dequantise,
-    disable_gradients,
     extract_tensors,
     intercept_calls,
     repeat_examples,
 )
-from suture.networks.sites.search import Site
+from suture.networks.sites.site import Site
 
 _GENERATOR = "_checkpoint_without_reentrant_generator"
 
@@ -140,6 +139,7 @@ class ReplayPlan:
         entered: those of the calls that contain the site, so that the replay runs them.
         axes: axes of the examples in the outputs of the calls.
         used: calls whose values bypass the site; of the others only shapes are read. None: unknown.
+        axis: axis of the examples in the tensor at the site.
     """
 
     site: Site
@@ -147,6 +147,7 @@ class ReplayPlan:
     entered: frozenset[CallId]
     axes: Mapping[CallId, Axes]
     used: frozenset[CallId] | None = None
+    axis: int = 0
 
     @classmethod
     def of(cls, site: Site, call: Call) -> ReplayPlan:
@@ -154,8 +155,27 @@ class ReplayPlan:
         above = call.list_ancestors()
         calls = [c for parent, heir in pairwise([*above, call])
                  for c in parent.children[:parent.children.index(heir) + 1]]
+        known = zip(extract_tensors(call.output), call.axes, strict=False)
+        axis = next((axis for t, axis in known if t is site.pick(call.output)), 0)
         return cls(site, tuple((c.module, c.id) for c in calls), frozenset(c.id for c in above[1:]),
-                   {c.id: c.axes for c in calls})
+                   {c.id: c.axes for c in calls}, axis=axis or 0)
+
+    def read(self, output: Any) -> Tensor | None:
+        """Return the representation (N, ...) in what the site's module returned, or None."""
+        x, entry = self.site.locate(output)
+        if x is None:
+            return None
+        axis = self.axis if entry is None else self.axis - 1
+        x = x if entry is None else x[entry]
+        return x.movedim(axis, 0) if 0 < axis < x.ndim else x
+
+    def write(self, whole: Tensor, entry: int | None, x: Tensor, copies: int) -> Tensor:
+        """Return the tensor `whole` at the site, for `copies` of its examples, with `x` in its place."""
+        if entry is None:
+            return x.movedim(0, self.axis).contiguous()
+        made = whole.repeat(*(copies if d == self.axis else 1 for d in range(whole.ndim))).clone()
+        made[entry] = x.movedim(0, self.axis - 1)
+        return made
 
     @property
     def remembered(self) -> set[CallId]:
@@ -202,28 +222,12 @@ def replay(network: nn.Module, plan: ReplayPlan, x: Tensor, done: RecordedPass, 
         return apply(network, repeat_inputs(done.inputs, copies, done.size))
 
 
-@disable_gradients()
-def capture_for_replay(network: nn.Module, inputs: Any, plan: ReplayPlan,
-                       volatile: set[CallId]) -> tuple[RecordedPass, Tensor]:
-    """Run a pass that remembers what a plan needs, and return it with the site's representation.
-
-    One replay finds the calls whose outputs the tail overwrites in place, and adds them to `volatile`.
-    """
-    done = capture_calls(network, inputs, plan.remembered, volatile)
-    own = plan.site.pick(done.results[plan.site.id])
-    assert own is not None
-    x = dequantise(own).clone()
-    versions = {i: _list_versions(r) for i, r in done.results.items()}
-    versions[plan.site.id] += _list_versions(x)
-    replay(network, plan, x, done, volatile)
-    volatile |= _find_changed(versions)
-    return done, own
-
-
 def _replace_representation(plan: ReplayPlan, x: Tensor, done: RecordedPass, copies: int) -> Any:
     output = done.results[plan.site.id]
-    own = plan.site.pick(output)
+    own, entry = plan.site.locate(output)
     assert own is not None
+    if plan.axis or entry is not None:
+        x = plan.write(dequantise(own), entry, x, copies)
     if own.is_quantized:
         x = _quantise_like(x, own)
     elif x.ndim == 4:

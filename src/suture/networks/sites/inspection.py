@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from suture._base import SutureError, count_examples, report_errors
@@ -15,20 +14,20 @@ from suture.networks.calls import (
     MIXED,
     Call,
     CallId,
-    dequantise,
     disable_gradients,
     extract_tensors,
     guess_axis,
     record,
     walk,
 )
-from suture.networks.input_sequences import Calls, InputSequences, choose_stack
+from suture.networks.input_sequences import InputSequences, choose_stack
 from suture.networks.preparation import report_failure, take_first
 from suture.networks.sites.batchings import Batchings
-from suture.networks.sites.capture_and_replay import ReplayPlan, capture_for_replay
-from suture.networks.sites.search import Site, SiteSearch, is_parametrization
+from suture.networks.sites.bypasses import BypassSearch
+from suture.networks.sites.capture_and_replay import ReplayPlan
+from suture.networks.sites.search import SiteSearch, is_parametrization
+from suture.networks.sites.site import Site
 from suture.networks.sites.site_choice import SiteSpec
-from suture.networks.sites.tail_probe import Leaf, TailProbe
 from suture.representations import (
     Kind,
     Shape,
@@ -75,7 +74,6 @@ class SiteInspector:
                  main: Callable[[Any], Tensor | None]) -> None:
         self.network, self.name, self._pick_main = network, name, main
         self.plans: dict[Site, ReplayPlan] = {}
-        self.volatile: set[CallId] = set()
         self._image = find_image_size(inputs)
         self._example = take_first(inputs)
         self._few = count_examples(self._example)
@@ -88,6 +86,13 @@ class SiteInspector:
         self.sequences.find_output(self._root, main)
         self._calls = {c.id: c for c in walk(self._root) if not is_parametrization(c.path)}
         self._search = SiteSearch(network, self._calls, name)
+        self._bypasses = BypassSearch(network, self._example, self._calls, self.sequences, main, name,
+                                      cuts_gradients=self._batchings.cuts_gradients)
+        self._reasons: dict[CallId, str] = {}
+
+    @property
+    def volatile(self) -> set[CallId]:
+        return self._bypasses.volatile
 
     @property
     def rounds_together(self) -> bool:
@@ -109,11 +114,8 @@ class SiteInspector:
             return self._discover()
         infos = [self.inspect(s) for s in self._search.find_named(spec)]
         for info in infos:
-            if info.bypass and not allow_bypass:
-                raise SutureError(
-                    f"site {str(info.site)!r} of the {self.name} does not cut the network: "
-                    f"{', '.join(info.bypass[:3])} goes around it; choose the end of the block, or pass "
-                    "allow_bypass=True")
+            if not allow_bypass:
+                self._check_cut(info)
         return self._sort(infos)
 
     def _sort(self, infos: list[SiteInfo]) -> list[SiteInfo]:
@@ -129,16 +131,38 @@ class SiteInspector:
             infos = [infos[k] for k in choose_stack([i.shape for i in infos])]
             if len(infos) >= 2:
                 return infos
+        raise SutureError(f"found no sites in the {self.name} by itself; {self._explain()}")
+
+    def _explain(self) -> str:
+        """Return what was in the way: the reason of the last of the outermost candidates."""
+        tried = next((cs for cs in self._search.find_repeated(lambda c: c.id not in self._reasons)
+                      if any(c.id in self._reasons for c in cs)), [])
+        reasons = [self._reasons[c.id] for c in tried if c.id in self._reasons]
+        if reasons:
+            return reasons[-1]
         names = ", ".join(dict.fromkeys(p for p, _ in self._calls))
-        raise SutureError(f"found no repeated blocks in the {self.name} that cut it in two; name the sites, "
-                          f"from: {names[:300]}")
+        return f"expected two repeated blocks that cut it; name the sites, from: {names[:300]}"
 
     def _inspect_if_legal(self, call: Call) -> SiteInfo | None:
-        try:
-            info = self.inspect(Site(*call.id))
-        except SutureError:
-            return None
-        return None if info.bypass else info
+        # Where a network reads the last state only, the output of a recurrent layer is no site.
+        for slot in (None, 1) if isinstance(call.module, nn.RNNBase) else (None,):
+            try:
+                info = self.inspect(Site(*call.id, slot))
+                self._check_cut(info)
+            except SutureError as e:
+                self._reasons.setdefault(call.id, str(e))
+            else:
+                return info
+        return None
+
+    def _check_cut(self, info: SiteInfo) -> None:
+        """Check that nothing goes around a site."""
+        if info.bypass:
+            advice = ("give the network without this path" if info.bypass == ("inputs",)
+                      else "choose the end of the block")
+            raise SutureError(f"site {str(info.site)!r} of the {self.name} does not cut the network: "
+                              f"{', '.join(info.bypass[:3])} goes around it; {advice}, or pass "
+                              "allow_bypass=True")
 
     def inspect(self, site: Site) -> SiteInfo:
         """Find the shape and the bypass of one site in the dry run, and check that its tail runs."""
@@ -148,89 +172,48 @@ class SiteInspector:
             slots = list(call.output) if isinstance(call.output, Mapping) else type(call.output).__name__
             raise SutureError(f"site {str(site)!r} of the {self.name} returns no floating point tensor but "
                               f"{slots}; choose another module or slot")
+        plan = ReplayPlan.of(site, call)
+        if not self._has_examples(site, call, x):
+            raise SutureError(f"expected the batch as first axis at site {str(site)!r} of the {self.name}, "
+                              f"got shape {tuple(x.shape)} for {self._few} examples; choose another site")
+        self._batchings.check(x, f"site {str(site)!r}")
+        shape = self._find_shape(plan, call)
+        with report_errors(f"the tail of site {str(site)!r} of the {self.name} fails", "choose another site"):
+            found = self._bypasses.find(plan, shape)
+        self.plans[site] = found.plan
+        final = x is self._pick_main(self._root.output) and site.locate(call.output)[1] is None
+        return SiteInfo(site, shape, found.around, final, found.context, found.has_gradient)
+
+    def _has_examples(self, site: Site, call: Call, x: Tensor) -> bool:
+        """Return True where the examples are the first axis at a site, or the second of three axes.
+
+        Recurrent networks have time or layers before the examples. One layer of a state has no such axis.
+        """
         axes = dict(zip(map(id, extract_tensors(call.output)), call.axes, strict=False))
         axis = axes.get(id(x), guess_axis(x, self._few))
-        if x.ndim and (len(x) != self._few or axis != 0):
-            second = x.ndim > 1 and x.shape[1] == self._few
-            raise SutureError(f"expected the batch as first axis at site {str(site)!r} of the {self.name}, "
-                              f"got shape {tuple(x.shape)} for {self._few} examples; "
-                              + ("use batch_first=True" if second else "choose another site"))
-        self._batchings.check(x, f"site {str(site)!r}")
-        shape = self._find_shape(site, x)
-        with report_errors(f"the tail of site {str(site)!r} of the {self.name} fails", "choose another site"):
-            bypass, context, has_gradient = self._find_bypass(site, ReplayPlan.of(site, call), shape)
-        return SiteInfo(site, shape, bypass, x is self._pick_main(self._root.output), context, has_gradient)
+        if not x.ndim:
+            return True  # refused for its shape
+        if axis not in (0, 1) or x.shape[axis] != self._few:
+            return False
+        return axis == 1 and x.ndim == 3 if site.locate(call.output)[1] is not None else (
+            axis == 0 or x.ndim == 3)
 
-    def _find_shape(self, site: Site, x: Tensor) -> Shape:
-        sequence = self.sequences.find_followed(site.id, x, site.pick)
+    def _find_shape(self, plan: ReplayPlan, call: Call) -> Shape:
+        site, x = plan.site, plan.read(call.output)
+        assert x is not None
+        sequence = self.sequences.find_followed(site.id, x, plan.read)
         lengths = (frozenset() if sequence is None and len(self.sequences.of) > 1
                    else self.sequences.find_lengths(self._example, sequence or 0))
-        how = (self._image, lengths, self._batchings.find_evidence(site.id, site.pick))
+        seen = self._batchings.find_evidence(site.id, site.pick)
+        if plan.axis and seen.channels != x.ndim - 1:
+            seen = replace(seen, channels=None)
+        how = (self._image, lengths, seen)
         try:
             shape = (ShapeOverride.parse(site.taken).build_shape(x, *how) if site.taken
                      else recognise_shape(x, *how))
         except SutureError as e:
             raise SutureError(f"site {str(site)!r} of the {self.name}: {e}") from None
         return replace(shape, sequence=sequence or 0) if shape.varies else shape
-
-    def _find_bypass(self, site: Site, plan: ReplayPlan,
-                     shape: Shape) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
-        """Find the modules whose outputs reach the network's output around a site, and keep the plan.
-
-        Modules that do not depend on the token ids which the site follows are returned apart, as context. The
-        last value is True if the output has a gradient with respect to the site.
-        """
-        done, own = capture_for_replay(self.network, self._example, plan, self.volatile)
-        probe = TailProbe(self.network, plan, done, own, self.volatile, self._pick_main,
-                          partial(self._check_equal_output, site))
-        reached = probe.find_by_gradient()
-        has_gradient = reached is not None
-        if reached is None:
-            reached = probe.find_by_exchange()
-        elif self._batchings.cuts_gradients:
-            reached = [*reached, *probe.find_without_gradient(reached)]
-        used = frozenset(leaf.call for leaf in reached) if has_gradient else None
-        self.plans[site] = replace(plan, used=used)
-        around = [leaf for leaf in reached if self._has_content(leaf.tensor, leaf.axis)]
-        beside = [leaf for leaf in around if self._is_beside(leaf, shape)]
-        names = [leaf.call[0] or "inputs" for leaf in around if leaf not in beside]
-        context = [leaf.call[0] for leaf in beside if self._changes(
-            leaf, self.sequences.run_with_other_inputs(shape.sequence))]
-        return tuple(dict.fromkeys(names)), tuple(dict.fromkeys(context)), has_gradient
-
-    def _is_beside(self, leaf: Leaf, shape: Shape) -> bool:
-        """Return True for a module's output that does not depend on the token ids which a site follows."""
-        if not shape.varies or not self.sequences.of or leaf.call == self._root.id:
-            return False
-        calls = self.sequences.run_with_other_ids(shape.sequence)
-        return calls is not None and not self._changes(leaf, calls)
-
-    def _changes(self, leaf: Leaf, calls: Calls | None) -> bool:
-        """Return True where an output is another one in a pass with other inputs, as far as is known."""
-        if calls is None or leaf.call not in calls:
-            return calls is not None
-        mine, other = (extract_tensors(of[leaf.call].output) for of in (self._calls, calls))
-        if len(mine) != len(other):
-            return True
-        return not torch.equal(mine[leaf.place].nan_to_num(), other[leaf.place].nan_to_num())
-
-    def _has_content(self, t: Tensor, axis: int | None) -> bool:
-        """Return True where `t` differs between examples, as activations do, unlike position embeddings."""
-        if axis is None or axis == MIXED or self._few == 1:
-            return axis is not None
-        first, *others = t.detach().chunk(self._few, axis)
-        return not all(torch.equal(first, o) for o in others)
-
-    def _check_equal_output(self, site: Site, output: Any) -> None:
-        mine, own = ([*map(dequantise, extract_tensors(o))] for o in (output, self._root.output))
-        if len(mine) != len(own):  # modules that did not run add none, such as attentions
-            mine, own = ([t for t in (self._pick_main(o),) if t is not None]
-                         for o in (output, self._root.output))
-        for a, b in zip(mine, own, strict=True):
-            if a.shape != b.shape or not torch.allclose(a.detach(), b, rtol=1e-4, atol=1e-5, equal_nan=True):
-                raise SutureError(f"the tail of site {str(site)!r}, run on its own representation, changes "
-                                  f"the output of the {self.name}; make its forward deterministic in eval "
-                                  "mode")
 
     def measure_peak(self, site: Site | None = None) -> int:
         """Measure the bytes per example of the largest output of any module, or of those from `site` on."""

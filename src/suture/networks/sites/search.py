@@ -1,110 +1,27 @@
-"""Sites: their names, and the search for them among the calls of a network."""
+"""The search for sites among the calls of a network: by name, by glob, and the repeated blocks."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from suture._base import (
-    SutureError,
-    Whole,
-    checked,
-    make_unknown_error,
-    options,
-    run_foreign,
-    show_value,
-)
+from suture._base import SutureError, make_unknown_error, run_foreign, show_value
 from suture.networks.calls import Call, CallId, extract_tensors
-from suture.representations import ShapeOverride
-
-if TYPE_CHECKING:
-    from suture.networks.sites.site_choice import SiteSpec
+from suture.networks.sites.site import NameParts, Site, escape_path
+from suture.networks.sites.site_choice import SiteSpec
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _WRAPPERS = frozenset({"_orig_mod", "module"})
 """Names under which `torch.compile`, DataParallel and others hold a network."""
 _PACKED = "_packed_params"
 """Name under which a quantised layer holds its weights."""
+_PATH = re.compile(r"(?:\\.|[^\\#:@])*", re.DOTALL)
+"""The path at the beginning of a written name."""
 _GLOB = {"**": ".*", "*": "[^.]*", "?": "[^.]"}
 """Regular expressions for the signs of a glob: all but ``**`` stay within one part of a dotted path."""
-
-
-@options
-class Site:
-    """A named point in a network, written ``path#call:slot@taken``; all but the path may be left out.
-
-    Attributes:
-        path: dotted module path.
-        call: number of the module's call in one forward pass, counted from 0.
-        slot: key or position of the tensor in what the module returns. None: the first floating point tensor.
-        taken: kind of the representation, such as ``tokens:1`` (`ShapeOverride.parse`). "": recognised from
-            the shape. Tables leave it out.
-
-    Raises:
-        SutureError: an unknown kind of representation.
-    """
-
-    path: str
-    call: Whole = 0
-    slot: str | Whole | None = None
-    taken: str = ""
-
-    def __post_init__(self) -> None:
-        if self.taken:
-            ShapeOverride.parse(self.taken)
-
-    @classmethod
-    @checked
-    def parse(cls, name: str) -> Site:
-        """Parse the name of a site."""
-        point, taken = split_name(name)
-        m = re.fullmatch(r"([^#:]+)(?:#(\d+))?(?::(.+))?", point)
-        if m is None:
-            raise SutureError("expected a site like 'layer1.0', 'relu#2', 'encoder:last_hidden_state' or "
-                              f"'blocks.3@tokens:1', got {name!r}")
-        slot = m[3]
-        return cls(m[1], int(m[2] or 0), int(slot) if slot and slot.isdigit() else slot, taken)
-
-    def __str__(self) -> str:
-        return (self.path + (f"#{self.call}" if self.call else "")
-                + ("" if self.slot is None else f":{self.slot}"))
-
-    @property
-    def written(self) -> str:
-        """Name that `parse` reads as this site, with the text after the ``@``."""
-        return f"{self}@{self.taken}" if self.taken else str(self)
-
-    @property
-    def point(self) -> Site:
-        """The same site without the text after the ``@``."""
-        return replace(self, taken="")
-
-    @property
-    def id(self) -> CallId:
-        """The call whose output holds the representation."""
-        return self.path, self.call
-
-    def pick(self, output: Any) -> Tensor | None:
-        """Return the representation in what the module returned, or None."""
-        if self.slot is not None:
-            try:
-                output = output[self.slot]
-            except (KeyError, IndexError, TypeError):
-                return None
-        return next((t for t in extract_tensors(output) if t.is_floating_point() or t.is_quantized), None)
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """Split the name of a site at its ``@``."""
-    point, at, taken = name.partition("@")
-    if at and not taken:
-        raise SutureError(f"site {name!r}: missing representation kind after '@'; write "
-                          f"{point + '@tokens:1'!r}, or leave out the '@'")
-    return point, taken
 
 
 @dataclass(frozen=True)
@@ -133,13 +50,17 @@ class SiteSearch:
                 raise SutureError(f"expected site names of the {self.name}, got {show_value(n)}; write "
                                   "strings like 'layer1.0'")
             found += ([replace(n, path=self._leave_out_wrappers(n.path))] if isinstance(n, Site)
-                      else self._match_name(self._leave_out_wrappers(n)))
+                      else self._match_name(self._leave_out_in_name(n)))
         return self._merge_duplicates(found)
 
-    def _leave_out_wrappers(self, name: str) -> str:
-        """Return a name as it is without the wrappers that were taken off the network."""
-        own = {part for path, _ in self.calls for part in path.split(".")}
-        return ".".join(p for p in name.split(".") if p not in _WRAPPERS - own) or name
+    def _leave_out_wrappers(self, path: str) -> str:
+        """Return a path as it is without the wrappers that were taken off the network."""
+        own = {part for known, _ in self.calls for part in known.split(".")}
+        return ".".join(p for p in path.split(".") if p not in _WRAPPERS - own) or path
+
+    def _leave_out_in_name(self, name: str) -> str:
+        rest = _PATH.sub("", name, count=1)
+        return self._leave_out_wrappers(name[:len(name) - len(rest)]) + rest
 
     def _merge_duplicates(self, sites: Sequence[Site]) -> list[Site]:
         """Merge sites at the same point; a name with an ``@`` replaces a name without."""
@@ -153,25 +74,44 @@ class SiteSearch:
         return list(chosen.values())
 
     def _match_name(self, name: str) -> list[Site]:
-        point, taken = split_name(name)
-        if any(c in point for c in "*?["):
-            pattern = "".join(_GLOB.get(part, part if part.startswith("[") else re.escape(part))
-                              for part in re.split(r"(\*\*|\*|\?|\[[^\]]*\])", point))
+        read = self._read_name(name)
+        signs = re.split(r"(\\.|\*\*|\*|\?|\[[^\]]*\])", read.path)
+        if any(part[:1] in "*?[" for part in signs if part):
             try:
-                matches = re.compile(pattern).fullmatch
+                pattern = re.compile("".join(_convert_sign(part) for part in signs), re.DOTALL)
             except re.error as e:
                 raise SutureError(f"cannot read the glob {name!r}: {e}; write sets like [01]") from e
-            found = [Site(*c.id, taken=taken) for c in self.calls.values() if matches(c.path)]
+            found = [read.make_site(*c.id) for c in self.calls.values()
+                     if pattern.fullmatch(c.path) and read.call in (None, c.index)]
+            if not found and any(c.path == read.site.path for c in self.calls.values()):
+                return [read.site]
             if not found:
-                raise make_unknown_error("site", name, (c.path for c in self.calls.values()),
+                raise make_unknown_error("site", name, (escape_path(c.path) for c in self.calls.values()),
                                          f"the glob matches no module that the {self.name} calls")
             return found
-        site = Site.parse(name)
-        calls = [f"{c.path}#{c.index}" for c in self.calls.values() if c.path == site.path]
-        if len(calls) > 1 and "#" not in name:
+        site = read.site
+        calls = [f"{escape_path(c.path)}#{c.index}" for c in self.calls.values() if c.path == site.path]
+        if len(calls) > 1 and read.call is None:
             raise SutureError(f"module {site.path!r} of the {self.name} is called {len(calls)} times; "
                               f"write {', '.join(calls)}")
         return [site]
+
+    def _read_name(self, name: str) -> NameParts:
+        """Read a name; the name of a module as PyTorch prints it, without backslashes, is one too."""
+        paths = {c.path for c in self.calls.values()}
+        read: NameParts | None = None
+        try:
+            read = NameParts.parse(name)
+            if read.site.path in paths:
+                return read
+        except SutureError:
+            if name not in paths and not any(name.startswith(p) and escape_path(p) != p for p in paths):
+                raise
+        for path in sorted(paths, key=len, reverse=True):
+            rest = name[len(path):]
+            if escape_path(path) != path and name.startswith(path) and rest[:1] in ("", "#", ":", "@"):
+                return NameParts.parse(escape_path(path) + rest)
+        return NameParts.parse(name) if read is None else read
 
     def find_call(self, site: Site) -> Call:
         """Find the call of a site, or raise an error that says what is wrong with its name."""
@@ -198,6 +138,13 @@ class SiteSearch:
         yield _find_outermost_repeated([c for c in leaves
                                         if type(c.module).__module__ == nn.modules.activation.__name__])
         yield _find_outermost_repeated([c for c in leaves if _has_any(c.module.parameters())])
+
+
+def _convert_sign(part: str) -> str:
+    """Return the regular expression of a part of a glob."""
+    if part.startswith("["):
+        return part
+    return _GLOB.get(part) or re.escape(part[1:] if part.startswith("\\") else part)
 
 
 def is_parametrization(path: str) -> bool:

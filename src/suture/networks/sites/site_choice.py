@@ -9,7 +9,7 @@ from pydantic import PlainValidator
 from torch import Tensor, nn
 
 from suture._base import keep_parts, refuse
-from suture.networks.sites.search import Site
+from suture.networks.sites.site import Site
 
 
 def read_site(given: Any) -> Any:

@@ -161,8 +161,9 @@ class SitedNetwork:
             SutureError: a shape other than in the dry run, apart from the length of the input sequences.
         """
         found = []
-        for site, shape in zip(self.sites, self.shapes, strict=True):
-            x = site.pick(done.results[site.id])
+        for plan, shape in zip(self._plans, self.shapes, strict=True):
+            site = plan.site
+            x = plan.read(done.results[site.id])
             if x is None or not shape.fits(x):
                 got = "no tensor" if x is None else shape.describe_tensor(x)
                 raise SutureError(f"expected {shape} at site {str(site)!r} of the {self.name}, got "

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from suture._base import SutureError, convert_tensors
 from suture.networks.calls import (
     MIXED,
+    Axes,
     CallId,
     convert_output,
     dequantise,
@@ -28,28 +29,35 @@ INPUTS = "", 0
 
 @dataclass(frozen=True, eq=False)
 class Leaf:
-    """The tensor number `place` in a call's output, or in the inputs, with the axis of its examples."""
+    """The tensor number `place` in a call's output or in the inputs, with the axis of its `size` examples."""
 
     call: CallId
     tensor: Tensor
     axis: int | None
     place: int
+    size: int
 
 
 class TailProbe:
-    """Probe of the tail of one site, on the recorded pass `done` in which the site gave `own`.
+    """Probe of the tail of one site, on the recorded pass `done`.
 
     Args:
+        axes: axes of the examples in the tensors of the inputs.
+        volatile: calls whose outputs are overwritten in place; the probe adds those that the tail overwrites.
         pick: returns the tensor of an output that counts; None for none.
         check: called with the output of the tail on the site's own representation.
     """
 
-    def __init__(self, network: nn.Module, plan: ReplayPlan, done: RecordedPass, own: Tensor,
+    def __init__(self, network: nn.Module, plan: ReplayPlan, done: RecordedPass, axes: Axes,
                  volatile: set[CallId], pick: Callable[[Any], Tensor | None],
                  check: Callable[[Any], None]) -> None:
         self._network, self._plan, self._done, self._volatile = network, plan, done, volatile
-        self._own = dequantise(own)
-        self._pick, self._check = pick, check
+        self._axes, self._pick, self._check = {**plan.axes, INPUTS: axes}, pick, check
+        output = done.results[plan.site.id]
+        whole, entry = plan.site.locate(output)
+        own = plan.read(output)
+        assert own is not None
+        self._own, self._replaced = dequantise(own), whole if entry is None else None
 
     def find_by_gradient(self) -> list[Leaf] | None:
         """Return the leaves that reach the output by gradients; None where the site itself does not.
@@ -61,12 +69,12 @@ class TailProbe:
         def make(found: Leaf) -> Tensor:
             made = found.tensor.detach().clone().requires_grad_(True)
             leaves.append(replace(found, tensor=made))
-            return made.clone()  # a clone, because a leaf must not be overwritten in place
+            return made
 
         start = self._own.detach().clone().requires_grad_(True)
         try:
             with torch.enable_grad():
-                output = self._run(start.clone(), make)
+                output = self._run(start, make)
                 end = self._pick(output)
                 if end is None or not end.requires_grad:
                     return None
@@ -79,20 +87,21 @@ class TailProbe:
         if grads[0] is None:
             return None
         self._check(output)
-        return [leaf for leaf, g in zip(leaves, grads[1:], strict=True) if g is not None]
+        # The other layers of a state whose one layer is the site have a gradient, which may be zero.
+        return [leaf for leaf, g in zip(leaves, grads[1:], strict=True)
+                if g is not None and (leaf.call != self._plan.site.id or bool(g.any()))]
 
     @disable_gradients()
-    def find_by_exchange(self) -> list[Leaf]:
+    def find_by_exchange(self) -> list[Leaf] | None:
         """Return the leaves whose values reach the output: with those of other examples it is another one.
 
-        Raises:
-            SutureError: the output does not depend on the site.
+        It is None where the output does not depend on the site.
         """
         leaves, before = self._list_leaves()
         self._check(before)
         after = self._run(_exchange(self._own, 0, self._done.size, must=True), lambda leaf: leaf.tensor)
         if self._pick(before) is not None and not self._differ(before, after):
-            raise SutureError(f"the output does not depend on site {str(self._plan.site)!r}; choose another")
+            return None
         return self._search(leaves, before)
 
     @disable_gradients()
@@ -114,7 +123,7 @@ class TailProbe:
             leaves.append(found)
             return found.tensor
 
-        output = self._run(self._own.clone(), keep)
+        output = self._run(self._own, keep)
         return [leaf for leaf in leaves if leaf.axis not in (None, MIXED)], output
 
     def _search(self, leaves: Sequence[Leaf], before: Any) -> list[Leaf]:
@@ -134,24 +143,37 @@ class TailProbe:
                 return leaf.tensor
             return _exchange(leaf.tensor, leaf.axis, size, must=size == 1)
 
-        return self._run(self._own.clone(), change)
+        return self._run(self._own, change)
 
     def _run(self, x: Tensor, change: Callable[[Leaf], Tensor]) -> Any:
-        """Run the tail with its remembered floating point tensors, and the inputs, changed."""
+        """Run the tail on copies of its remembered tensors and of the inputs, those of numbers changed."""
+        handed: list[tuple[CallId, Tensor, int]] = []
+
+        def hand(call: CallId, t: Tensor) -> Tensor:
+            made = t.clone()
+            handed.append((call, made, made._version))
+            return made
+
         def convert(call: CallId) -> Callable[[Tensor], Tensor]:
-            axes, places = iter(self._plan.axes.get(call, ())), count()
+            axes, places = iter(self._axes.get(call, ())), count()
 
             def one(t: Tensor) -> Tensor:
                 axis, place = next(axes, guess_axis(t, self._done.size)), next(places)
-                return change(Leaf(call, t, axis, place)) if t.is_floating_point() else t
+                if t is self._replaced and call == site:
+                    return t
+                found = Leaf(call, t, axis, place, self._done.size)
+                return hand(call, change(found) if t.is_floating_point() else t)
 
             return one
 
-        done, site = self._done, self._plan.site.id
-        results = {i: r if i == site else convert_output(r, convert(i)) for i, r in done.results.items()}
-        inputs = convert_tensors(done.inputs, convert(INPUTS))
-        return replay(self._network, self._plan, x, replace(done, inputs=inputs, results=results),
-                      self._volatile)
+        site = self._plan.site.id
+        results = {i: convert_output(r, convert(i)) for i, r in self._done.results.items()}
+        inputs = convert_tensors(self._done.inputs, convert(INPUTS))
+        try:
+            return replay(self._network, self._plan, hand(site, x),
+                          replace(self._done, inputs=inputs, results=results), self._volatile)
+        finally:
+            self._volatile |= {i for i, t, version in handed if t._version != version} - {INPUTS}
 
     def _differ(self, one: Any, other: Any) -> bool:
         a, b = ([*map(dequantise, extract_tensors(o))] if (end := self._pick(o)) is None else [end]
