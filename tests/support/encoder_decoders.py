@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from suture.networks import capture
-
 N, WORDS, D = 24, 20, 8
 
 
@@ -98,11 +96,20 @@ def pad_pairs(names: tuple[str, str], masks: tuple[str, str], a: list[Tensor], b
                   for name, texts in zip(masks, (a, b), strict=True)}
 
 
+@torch.no_grad()
 def capture_alone(network: nn.Module, names: tuple[str, str], a: list[Tensor], b: list[Tensor],
                   site: str) -> Tensor:
-    """Representations of all tokens, each pair alone and without padding."""
-    return torch.cat([capture(network, {names[0]: x[None], names[1]: y[None]}, [site])[site][0]
-                      for x, y in zip(a, b, strict=True)]).double()
+    """Representations of all tokens by a plain forward hook, each pair alone and without padding."""
+    seen: list[Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: object, output: object) -> None:
+        seen.append((output[0] if isinstance(output, tuple) else output)[0].double())
+
+    handle = network.eval().get_submodule(site).register_forward_hook(keep)
+    for x, y in zip(a, b, strict=True):
+        network(**{names[0]: x[None], names[1]: y[None]})
+    handle.remove()
+    return torch.cat(seen)
 
 
 def compute_cka(x: Tensor, y: Tensor) -> float:
