@@ -136,7 +136,7 @@ def test_what_is_no_network_says_what_to_write(given: Any, words: str) -> None:
 
 
 @pytest.mark.parametrize(("data", "words"), [
-    (network(), "write the networks first"), ("data", "open_source"), ({"x": X}, "a list of batches"),
+    (network(), "write the networks first"), ("data", "open_source"),
     (TensorDataset, "make one"), (b"x", "pass a DataLoader"),
 ])
 def test_what_are_no_data_say_what_to_write(data: Any, words: str) -> None:

@@ -485,7 +485,7 @@ def resumed(out: Path) -> None:
 
         try:
             compare(a, b, on_stage=stop, **common)
-        except InterruptedError:
+        except suture.SutureError:
             compare(a, b, previous=suture.load(kept), **common).save(again)
         same[stage] = _same(out / "whole", again, FLOAT64)  # a Fréchet distance may have other last digits
         _remove(again)

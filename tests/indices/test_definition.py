@@ -46,8 +46,9 @@ def test_functions_of_a_pair_and_of_two_matrices() -> None:
     (lambda: own(of_two, "a b"), "got 'a b'"), (lambda: own(of_two, "dm.kl"), "got 'dm.kl'"),
     (lambda: own(lambda x, y, z: 1.0, "three"), "with 3 arguments"),
     (lambda: own(cast(Any, print)), "got 'print' with 0 arguments"),
-    (lambda: own(of_two, low=1, high=1), "finite colour limits low < high of index 'of_two', got 1 and 1"),
-    (lambda: own(of_two, high=math.inf), "got 0.0 and inf"),
+    (lambda: own(of_two, low=1, high=1),
+     "finite colour limits low < high of index 'of_two', got 1.0 and 1.0"),
+    (lambda: own(of_two, high=math.inf), "a finite number, got inf"),
     (lambda: chosen([own(of_two, "mine"), own(of_a_pair, "mine")]), "got two functions called 'mine'"),
 ])
 def test_what_is_no_function_for_an_index_or_has_no_name_is_refused(make: Callable[[], Any],

@@ -141,3 +141,18 @@ def close(moments: Any, x: Tensor, y: Tensor) -> None:
     torch.testing.assert_close(moments.sxy, wanted.sxy)
     torch.testing.assert_close(moments.syy, wanted.syy)
     torch.testing.assert_close(moments.y.mean, wanted.y.mean)
+
+
+@pytest.mark.parametrize("prefix", ["map", "drop"])
+@pytest.mark.parametrize("x_first", [True, False])
+def test_a_network_with_itself_has_the_spectra_of_the_rows_of_each_side(prefix: str, x_first: bool) -> None:
+    shapes = [Shape(Kind.TOKENS, width, (5,), 1, (2, 2)) for width in (3, 4)]
+    generator = torch.Generator().manual_seed(0)
+    xs = [torch.randn(6, 5, s.width, generator=generator, dtype=torch.float64) for s in shapes]
+    moments = AlignedMoments(shapes, shapes, AlignmentRule(prefix=prefix), same=True, precision=torch.float64)
+    moments.update(xs, xs)
+    for i, j in product(range(2), repeat=2):
+        pair = moments.get_pair(i, j)
+        for side in ("x", "y") if x_first else ("y", "x"):
+            wanted = torch.linalg.eigvalsh(getattr(pair.moments, side).gram).flip(0)
+            torch.testing.assert_close(getattr(pair, side).values, wanted)

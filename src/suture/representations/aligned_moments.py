@@ -206,8 +206,9 @@ class AlignedMoments:
         """Return the moments of one cell; the spectra of both sides are computed once for all cells."""
         a = self.alignments[i, j]
         x: tuple[Hashable, ...] = ("source", i, a.source_rows)
-        if self._same and self.alignments[i, i].source_rows == a.source_rows:
-            x = ("target", i, self.alignments[i, i].target_rows)
+        own = self.alignments[i, i]
+        if self._same and own.source_rows == a.source_rows and own.takes_rows_as_they_are:
+            x = ("target", i, own.target_rows)
         return Pair(self.get_moments(i, j), share=a.independent_share, spectra=self.spectra,
                     keys=(x, ("target", j, a.target_rows)))
 

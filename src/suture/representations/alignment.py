@@ -228,6 +228,14 @@ class Alignment:
         return Part(source, target, Resizing(before[1:], after[1:], self.rule.resize))
 
     @property
+    def takes_rows_as_they_are(self) -> bool:
+        """True if each row of the target is the source's at the same position, between two equal shapes.
+
+        With ``prefix="drop"`` the target's prefix tokens are made from other tokens.
+        """
+        return all(part.source is part.target for part in self.parts)
+
+    @property
     def independent_share(self) -> float:
         """Share of the rows that are independent: upsampling adds rows, but no information."""
         if self.target.varies:
