@@ -206,8 +206,8 @@ class AlignedMoments:
         """Return the moments of one cell; the spectra of both sides are computed once for all cells."""
         a = self.alignments[i, j]
         x: tuple[Hashable, ...] = ("source", i, a.source_rows)
-        own = self.alignments[i, i]
-        if self._same and own.source_rows == a.source_rows and own.takes_rows_as_they_are:
+        own = self.alignments.get((i, i)) if self._same else None
+        if own is not None and own.source_rows == a.source_rows and own.takes_rows_as_they_are:
             x = ("target", i, own.target_rows)
         return Pair(self.get_moments(i, j), share=a.independent_share, spectra=self.spectra,
                     keys=(x, ("target", j, a.target_rows)))
