@@ -11,7 +11,6 @@ import math
 import sys
 import types
 from collections.abc import Mapping
-from dataclasses import is_dataclass
 from enum import Enum
 from typing import Any
 
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 Tree = Any
 """Description of an object as JSON."""
+_FROZEN = "frozen"
 _UNCHANGED = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, functools.partial,
               torch.dtype, torch.device, Enum)
 
@@ -172,9 +172,10 @@ class _Reader:
     def _read_object(self, tree: dict[str, Tree], old: Any) -> Any:
         kind = _find_class(tree["class"])
         there = _list_attributes(old) if type(old) is kind else {}
-        frozen = is_dataclass(kind) and getattr(kind, "__dataclass_params__").frozen  # noqa: B009
+        params = getattr(kind, "__dataclass_params__", None)
         # A frozen record may be shared with others, so it is not filled in place.
-        made = old if type(old) is kind and not frozen else kind.__new__(kind)
+        is_open = params is None or not getattr(params, _FROZEN)
+        made = old if type(old) is kind and is_open else kind.__new__(kind)
         self._made[tree["number"]] = made
         new = {name: self.read(t, there.get(name)) for name, t in tree["attributes"]}
         kept = {*new, *getattr(kind, "scratch", ())}
