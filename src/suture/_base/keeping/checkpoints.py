@@ -15,7 +15,7 @@ import torch
 from suture._base.errors import SutureError, SutureWarning
 from suture._base.files import TensorFile, clean_file_name, load_tensors, save_tensors
 from suture._base.hashing import hash_parts
-from suture._base.keeping.interruptions import Interruption, delay_interruption, find_interruption
+from suture._base.keeping.interruptions import delay_interruption, find_interruption
 from suture._base.keeping.object_state import UnknownStateError, fill_state, write_state
 
 KIND = "suture.checkpoint/1"
@@ -201,26 +201,21 @@ class KeptPass:
         Raises:
             Interruption: a signal came in the last step.
         """
-        if self.keeper is None:
-            return
-        interruption = find_interruption()
-        if interruption is None and not self.keeper.is_due():
-            return
-        self._write(self.keeper, steps, mark(), interruption)
+        self._keep(steps, mark, Keeper.is_due)
 
     def finish(self, steps: int, mark: Callable[[], str] = str) -> None:
         """Say that the pass is done; its end is written if it took long."""
         self.finished = True
+        self._keep(steps, mark, Keeper.is_long)
+
+    def _keep(self, steps: int, mark: Callable[[], str], is_time: Callable[[Keeper], bool]) -> None:
         if self.keeper is None:
             return
         interruption = find_interruption()
-        if interruption is None and not self.keeper.is_long():
+        if interruption is None and not is_time(self.keeper):
             return
-        self._write(self.keeper, steps, mark(), interruption)
-
-    def _write(self, keeper: Keeper, steps: int, mark: str, interruption: Interruption | None) -> None:
         if self._shorten is not None:
             self._shorten()
-        keeper.save(self.name, self.state, {"steps": steps, "mark": mark, "finished": self.finished})
+        self.keeper.save(self.name, self.state, {"steps": steps, "mark": mark(), "finished": self.finished})
         if interruption is not None:
             raise interruption
