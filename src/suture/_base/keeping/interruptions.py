@@ -40,25 +40,28 @@ def listen_to_signals() -> Iterator[None]:
         return
     usual = (signal.SIG_DFL, signal.default_int_handler)
     before = {s: h for s in SIGNALS if (h := signal.getsignal(s)) in usual}
-    _STATE.listening, _STATE.waiting = True, None
+    _STATE.listening = True
     try:
         for s in before:
             signal.signal(s, _handle)
         yield
     finally:
-        _STATE.listening = False
+        _STATE.listening, _STATE.waiting = False, None
         for s, handler in before.items():
             signal.signal(s, handler)
 
 
 @contextmanager
 def delay_interruption() -> Iterator[None]:
-    """Let the first signal wait for `find_interruption` in a block."""
+    """Let the first signal wait in a block for `find_interruption`, at most until the block ends."""
     _STATE.delays += 1
     try:
         yield
     finally:
         _STATE.delays -= 1
+    waits = None if _STATE.delays else find_interruption()
+    if waits is not None:
+        raise waits
 
 
 def find_interruption() -> Interruption | None:
