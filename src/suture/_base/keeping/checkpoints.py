@@ -101,14 +101,12 @@ class Keeper:
             assert self.folder is not None
             save_tensors(self.find_path(name), KIND, tensors, {"key": self._key, "name": name, "state": tree,
                                                                "position": position})
+            self._took = time.monotonic() - began
         except UnknownStateError:
-            return  # a detector of the user's own holds what only its code knows: the pass starts anew
+            pass  # a detector of the user's own holds what only its code knows: the pass starts anew
         except SutureError as e:
             warnings.warn(f"no checkpoint of {name!r}, and the run goes on: {e}", SutureWarning, stacklevel=2)
-            self._saved = time.monotonic()
-            return
-        self._saved = time.monotonic()
-        self._took = self._saved - began
+        self._saved = time.monotonic()  # also without a checkpoint, or every batch would try again
 
     def load(self, name: str) -> TensorFile | None:
         """Load the checkpoint of a pass; None if there is none.
