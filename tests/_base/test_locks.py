@@ -38,6 +38,7 @@ def test_a_lock_is_held_in_the_block_and_leaves_no_trace(tmp_path: Path) -> None
     ({}, f"in use by process {os.getppid()} of this host"),
     ({"host": "elsewhere"}, "on host elsewhere.*remove .*suture.lock"),
     ({"host": "elsewhere", "process": GONE}, "on host elsewhere"),
+    ({"host": "elsewhere", "process": os.getpid()}, "on host elsewhere"),
 ])
 def test_a_second_process_is_refused_at_once(tmp_path: Path, held: dict[str, Any], words: str) -> None:
     path = lock(tmp_path, **held)

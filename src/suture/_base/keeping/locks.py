@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
 import socket
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from suture._base.errors import SutureError
 from suture._base.files import make_unwritable_error
+from suture._base.keeping.places import make_folder
 from suture._base.runtime import format_times, get_time
 
 LOCK = ".suture.lock"
 """Name of the lock of a folder."""
-
-
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""Errors of file systems without hard links."""
 _HELD: dict[Path, int] = {}
 """Locks of this process, with the thread that holds each."""
 
@@ -48,28 +50,25 @@ def hold_lock(place: Path, what: str = "") -> Iterator[str]:
     if _HELD.get(key) == me:
         yield ""
         return
-    made = _find_missing(path.parent)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        note = _take(path, own)
-    except OSError as error:
-        raise make_unwritable_error(path, error) from error
-    _HELD[key] = me
-    try:
-        yield note
-    finally:
-        _HELD.pop(key, None)
-        if _read(path) == own:  # else somebody removed it by hand, and another process holds it now
-            path.unlink(missing_ok=True)
-        for folder in made:  # without a result no trace remains
-            with suppress(OSError):
-                folder.rmdir()
+    with ExitStack() as folders:  # without a result no trace remains
+        try:
+            folders.enter_context(make_folder(path.parent))
+            note = _take(path, own)
+        except OSError as error:
+            raise make_unwritable_error(path, error) from error
+        _HELD[key] = me
+        try:
+            yield note
+        finally:
+            _HELD.pop(key, None)
+            if _read(path) == own:  # else somebody removed it by hand, and another process holds it now
+                path.unlink(missing_ok=True)
 
 
 def refuse_held(folder: Path) -> None:
     """Raise a `SutureError` if another running process holds the lock of a folder."""
-    held = _read(folder / LOCK)
-    if held is not None and held.get("process") != os.getpid() and not _is_stale(held):
+    held, me = _read(folder / LOCK), (os.getpid(), socket.gethostname())
+    if held is not None and (held.get("process"), held.get("host")) != me and not _is_stale(held):
         raise SutureError(_describe_holder(folder / LOCK, held))
 
 
@@ -83,10 +82,6 @@ def find_start(process: int) -> str:
         return f"{ticks} of {Path('/proc/sys/kernel/random/boot_id').read_text().strip()}"
     except (OSError, IndexError):
         return ""
-
-
-def _find_missing(folder: Path) -> list[Path]:
-    return [p for p in (folder, *folder.parents) if not p.exists()]
 
 
 def _take(path: Path, own: Mapping[str, Any]) -> str:
@@ -130,10 +125,6 @@ def _write_new(path: Path, text: str) -> bool:
     finally:
         temporary.unlink(missing_ok=True)
     return True
-
-
-_NO_LINKS = (1, 38, 45, 95)
-"""Error numbers of file systems without hard links: EPERM, ENOSYS, ENOTSUP of macOS and of Linux."""
 
 
 def _read(path: Path) -> dict[str, Any] | None:

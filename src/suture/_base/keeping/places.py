@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from suture._base.errors import SutureError, expect
-from suture._base.files import make_unwritable_error
+from suture._base.files import make_unwritable_error, write_new_file
 
 _TRIED_BYTES = 1 << 16
 """A disk without space for so little has no space for a result."""
@@ -22,7 +23,7 @@ def check_folder(folder: str | os.PathLike[str]) -> Path:
     """
     path = Path(folder)
     _refuse_obstacles(path)
-    _try_to_write(path, "trial")
+    _try_to_write(path / "trial", path)
     return path
 
 
@@ -40,7 +41,7 @@ def check_file(path: str | os.PathLike[str], suffix: str = "") -> Path:
     expect(not os.path.isdir(path), "a file to write", f"the folder {str(path)!r}", "write a file in it")
     _refuse_link(path)
     _refuse_obstacles(path.parent)
-    _try_to_write(path.parent, path.name)
+    _try_to_write(path, path)
     return path
 
 
@@ -59,24 +60,27 @@ def _refuse_obstacles(folder: Path) -> None:
                                   "folder")
 
 
-def _try_to_write(folder: Path, name: str) -> None:
-    made: list[Path] = []
+def _try_to_write(file: Path, place: Path) -> None:
+    """Write a trial beside a file, and remove it; the error names `place`."""
+    trial = file.with_name(f".{file.name}.{secrets.token_hex(8)}")  # as long as the name of a file in writing
     try:
-        for part in reversed([folder, *folder.parents]):
-            if not part.exists():
-                part.mkdir()
-                made.append(part)
-        trial = folder / f".{name}.{secrets.token_hex(8)}"  # as long as the name of a file in writing
-        try:
-            with trial.open("xb") as file:
-                file.write(bytes(_TRIED_BYTES))
-                file.flush()
-                os.fsync(file.fileno())
-        finally:
-            trial.unlink(missing_ok=True)
+        with make_folder(file.parent):
+            try:
+                write_new_file(trial, bytes(_TRIED_BYTES))
+            finally:
+                trial.unlink(missing_ok=True)
     except OSError as error:
-        raise make_unwritable_error(folder if name == "trial" else folder / name, error) from error
+        raise make_unwritable_error(place, error) from error
+
+
+@contextmanager
+def make_folder(folder: Path) -> Iterator[None]:
+    """Make a folder and those above it; what was made and is empty after the block is removed."""
+    missing = [part for part in (folder, *folder.parents) if not part.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
     finally:
-        for part in reversed(made):
+        for part in missing:
             with suppress(OSError):
                 part.rmdir()
