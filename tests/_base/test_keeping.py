@@ -16,21 +16,29 @@ pytestmark = pytest.mark.fast
 
 
 def test_a_signal_after_the_last_step_ends_the_run_when_the_pass_ends() -> None:
-    passed = []
-    with pytest.raises(Interruption) as caught, listen_to_signals():
-        with delay_interruption():
+    passed: list[str] = []
+
+    def run() -> None:
+        with listen_to_signals():
             with delay_interruption():
-                os.kill(os.getpid(), signal.SIGTERM)
-                passed.append("inner block")
-            passed.append("outer block")
-        pytest.fail("the signal was lost")
+                with delay_interruption():
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    passed.append("inner block")
+                passed.append("outer block")
+            passed.append("the rest of the run")
+
+    with pytest.raises(Interruption) as caught:
+        run()
     assert (passed, caught.value.number) == (["inner block", "outer block"], signal.SIGTERM)
 
 
 def test_a_signal_beside_an_error_does_not_end_a_later_run(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), listen_to_signals(), delay_interruption():
+    def fail() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         raise KeyError
+
+    with pytest.raises(KeyError), listen_to_signals(), delay_interruption():
+        fail()
     with Keeper(tmp_path).keep("a pass", {}) as kept:
         kept.step(1)
 

@@ -61,6 +61,10 @@ def fails():
 
 def fails_long():
     raise RuntimeError("first line\\nsecond line")
+
+
+def leaves():
+    raise SystemExit(3)
 """
 
 
@@ -119,7 +123,8 @@ def test_weights_are_loaded(suffix: str, tmp_path: Path) -> None:
     ("{}:words", "torch.nn.Module, or a pair of one and its preprocessing, from their_code:words, got str"),
     ("{}:splits", "got tuple"), ("{}:wrong_pair", "second result of their_code:wrong_pair, got str"),
     ("{}:needs", "missing 1 required positional argument: 'width'"),
-    ("{}:fails", "KeyError"), ("{}:fails_long", "RuntimeError: first line (their_code.py, line 46)"),
+    ("{}:fails", "KeyError"), ("{}:leaves", "SystemExit: 3"),
+    ("{}:fails_long", "RuntimeError: first line (their_code.py, line 46)"),
 ])
 def test_what_is_no_network(spec: str, words: str, module: str) -> None:
     with pytest.raises(SutureError) as error:

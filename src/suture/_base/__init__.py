@@ -34,7 +34,6 @@ from suture._base.files import replace_file as replace_file
 from suture._base.files import save_tensors as save_tensors
 from suture._base.foreign_code import FOREIGN as FOREIGN
 from suture._base.foreign_code import describe_error as describe_error
-from suture._base.foreign_code import explain_foreign_errors as explain_foreign_errors
 from suture._base.foreign_code import name_callback as name_callback
 from suture._base.foreign_code import note_owner as note_owner
 from suture._base.foreign_code import run_foreign as run_foreign
@@ -46,7 +45,6 @@ from suture._base.keeping.checkpoints import NO_KEEPER as NO_KEEPER
 from suture._base.keeping.checkpoints import RESTART as RESTART
 from suture._base.keeping.checkpoints import Keeper as Keeper
 from suture._base.keeping.checkpoints import KeptPass as KeptPass
-from suture._base.keeping.interruptions import Interruption as Interruption
 from suture._base.keeping.interruptions import listen_to_signals as listen_to_signals
 from suture._base.keeping.locks import LOCK as LOCK
 from suture._base.keeping.locks import hold_lock as hold_lock

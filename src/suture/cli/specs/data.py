@@ -9,6 +9,7 @@ from typing import Any
 
 from suture import zoo
 from suture._base import (
+    FOREIGN,
     SutureError,
     describe_error,
     describe_value,
@@ -69,9 +70,7 @@ def call_user_function(spec: str) -> Any:
         sys.path.insert(0, here)
     try:
         found = importlib.import_module(module)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as e:  # also SystemExit
+    except FOREIGN as e:
         hint = "run from the folder that holds it" if isinstance(e, ModuleNotFoundError) else "correct it"
         raise SutureError(f"cannot import {module!r} of {spec!r}: {describe_error(e)}; {hint}") from e
     if not callable(getattr(found, name, None)):
@@ -79,8 +78,6 @@ def call_user_function(spec: str) -> Any:
                                  [n for n in vars(found) if callable(getattr(found, n))])
     try:
         return getattr(found, name)()
-    except KeyboardInterrupt:
-        raise
-    except BaseException as e:  # also SystemExit
+    except FOREIGN as e:
         raise SutureError(f"{spec} fails: {describe_error(e)}; expected a function that works "
                           "without arguments") from e
