@@ -65,7 +65,7 @@ def test_the_demo_leaves_its_files_and_computes_nothing_twice(tmp_path: Path, sh
                                       first.comparisons[pair].arrays["tlm.correct"])
 
 
-def suture_demo(out: Path, recipe: TaskRecipe, progress: Any, seed: int = 0) -> demonstration.Demo:
+def suture_demo(out: Path, recipe: TaskRecipe, progress: Any, seed: int = 0) -> demonstration.DemoResult:
     return demonstration.run_demo(out, seed=seed, device="cpu", recipe=recipe, progress=progress)
 
 
@@ -87,7 +87,7 @@ def test_the_demo_command_prints_accuracies_verdicts_and_the_report(
     comparison = suture.compare(network(), None, *data(), methods=["dm"], device="cpu", names=("A", "A"))
     given: dict[str, Any] = {}
 
-    def demo(out: Path, **options: Any) -> demonstration.Demo:
+    def demo(out: Path, **options: Any) -> demonstration.DemoResult:
         given.update(options, out=out)
         return demonstration.DemoResult({"A": 0.9876}, {"A-A": comparison}, out / "report.html")
 

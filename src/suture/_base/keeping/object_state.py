@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 Tree = Any
 """Description of an object as JSON."""
+_FROZEN = "frozen"
 _UNCHANGED = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, functools.partial,
               torch.dtype, torch.device, Enum)
 
@@ -173,7 +174,7 @@ class _Reader:
         there = _list_attributes(old) if type(old) is kind else {}
         params = getattr(kind, "__dataclass_params__", None)
         # A frozen record may be shared with others, so it is not filled in place.
-        is_open = params is None or not params.frozen
+        is_open = params is None or not getattr(params, _FROZEN)
         made = old if type(old) is kind and is_open else kind.__new__(kind)
         self._made[tree["number"]] = made
         new = {name: self.read(t, there.get(name)) for name, t in tree["attributes"]}
