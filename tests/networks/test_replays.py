@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
-from suture import SutureError
+from suture import SutureError, run_tail
 from suture.networks.calls import freeze, record, walk
 from suture.networks.sites import Site, SitedNetwork
 from suture.networks.sites.capture_and_replay import RecordedPass, ReplayPlan, capture_calls, replay
@@ -67,3 +68,24 @@ def test_a_module_under_two_names_is_a_site_under_the_first() -> None:
     made.again = made.high
     with pytest.raises(SutureError, match=r"'again' of the network is never called .*choose 'high'"):
         SitedNetwork(made, torch.ones(4, 3), ["again"])
+
+
+class Scaled(nn.Module):
+    """A block with a computed weight of its own, before the layer in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.inner = nn.Parameter(torch.randn(3)), nn.Linear(3, 3)
+        parametrize.register_parametrization(self, "scale", nn.Softplus())
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.inner(x * self.scale)
+        return out
+
+
+def test_a_replay_into_a_block_needs_the_weight_that_the_block_computes() -> None:
+    made, x = seeded(lambda: nn.Sequential(Scaled(), nn.Tanh(), nn.Linear(3, 2))).eval(), torch.randn(4, 3)
+    (info,) = SitedNetwork(made, x, ["0.inner"]).infos
+    assert info.bypass == ()
+    given = torch.randn(8, 3)
+    torch.testing.assert_close(run_tail(made, x, "0.inner", given), made[2](made[1](given)))

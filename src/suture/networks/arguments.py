@@ -46,10 +46,14 @@ def repeat_inputs(inputs: Any, copies: int, size: int) -> Any:
 
 def list_arguments(network: nn.Module) -> tuple[str, ...]:
     """List the names of the arguments of a network; none if it does not tell, such as a TorchScript one."""
+    return tuple(_read_parameters(network) or ())
+
+
+def _read_parameters(network: nn.Module) -> Mapping[str, inspect.Parameter] | None:
     try:
-        return tuple(inspect.signature(network.forward).parameters)
+        return inspect.signature(network.forward).parameters
     except (TypeError, ValueError):
-        return ()
+        return None
 
 
 def fit_columns(network: nn.Module, inputs: Any) -> Any:
@@ -82,8 +86,5 @@ def fit_columns(network: nn.Module, inputs: Any) -> Any:
 
 
 def _takes_any_name(network: nn.Module) -> bool:
-    try:
-        found = inspect.signature(network.forward).parameters.values()
-    except (TypeError, ValueError):
-        return True
-    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in found)
+    found = _read_parameters(network)
+    return found is None or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in found.values())

@@ -190,7 +190,7 @@ def train(network: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe, *,
     optimizer = make_optimizer(parameters, recipe, fused=device.type in ("cpu", "cuda"))
     # Order and augmentation are drawn on the CPU, so they are the same on every device.
     at = TrainingPosition(torch.Generator().manual_seed(recipe.seed), torch.zeros((), device=device),
-                   torch.zeros((), device=device, dtype=torch.int64))
+                          torch.zeros((), device=device, dtype=torch.int64))
     state = {"position": at, "network": network, "optimizer": optimizer}
     with (seed_torch(recipe.seed, device), set_mode(network, training=True), torch.enable_grad(),
           keeper.keep("train", state) as kept):

@@ -84,9 +84,10 @@ class SiteInspector:
             self._check_output()
         self.sequences = InputSequences(network, self._example)
         self.sequences.find_output(self._root, main)
-        self._calls = {c.id: c for c in walk(self._root) if not is_parametrization(c.path)}
+        called = {c.id: c for c in walk(self._root)}
+        self._calls = {i: c for i, c in called.items() if not is_parametrization(c.path)}
         self._search = SiteSearch(network, self._calls, name)
-        self._bypasses = BypassSearch(network, self._example, self._calls, self.sequences, main, name,
+        self._bypasses = BypassSearch(network, self._example, called, self.sequences, main, name,
                                       cuts_gradients=self._batchings.cuts_gradients)
         self._reasons: dict[CallId, str] = {}
 

@@ -22,6 +22,7 @@ from suture.networks.calls import (
     guess_axis,
 )
 from suture.networks.sites.capture_and_replay import RecordedPass, ReplayPlan, replay
+from suture.numbers import to_double
 
 INPUTS = "", 0
 """Call in place of the network's inputs."""
@@ -179,7 +180,7 @@ class TailProbe:
         a, b = ([*map(dequantise, extract_tensors(o))] if (end := self._pick(o)) is None else [end]
                 for o in (one, other))
         return len(a) != len(b) or any(
-            x.shape != y.shape or not torch.allclose(x.double(), y.double(), rtol=1e-4, atol=1e-5,
+            x.shape != y.shape or not torch.allclose(to_double(x), to_double(y), rtol=1e-4, atol=1e-5,
                                                      equal_nan=True) for x, y in zip(a, b, strict=True))
 
 
